@@ -1,0 +1,219 @@
+"""What all binaries share: flags, configs, one-line errors, signals.
+
+A binary is a docstring, a main, and `run(main, __doc__)`. Everything up to the call of `main` happens
+before JAX is imported, so help and mistakes answer at once.
+"""
+
+import errno
+import os
+import re
+import runpy
+import signal
+import sys
+import textwrap
+import traceback
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from experiments import config as config_lib
+from experiments.config import UserError
+
+__all__ = ["Options", "Stopper", "UserError", "load_config", "parse", "run"]
+
+_USAGE = 2
+_MACHINE_FAULTS = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT, errno.EPERM}
+
+
+class Stopper:
+    """Turns the first SIGTERM or SIGINT into a request; the second ends the process at once.
+
+    Whoever works polls `requested`, saves and returns; the process then exits with 143 or 130.
+    """
+
+    def __init__(self):
+        self.signal: int | None = None
+        self._before: dict[int, Any] = {}
+
+    @property
+    def requested(self) -> bool:
+        """Whether to stop."""
+        return self.signal is not None
+
+    def __enter__(self) -> "Stopper":
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, _) -> None:
+        self.signal = number
+        for each in self._before:
+            signal.signal(each, signal.SIG_DFL)
+        name = signal.Signals(number).name
+        os.write(2, f"\n{name}: saving, then stopping; once more stops at once.\n".encode())
+
+
+class Options(NamedTuple):
+    """What a binary is told beside its config."""
+
+    config_name: str
+    workdir: Path
+    dry_run: bool
+    stopper: Stopper
+
+
+def run(main: Callable[[ConfigDict, Options], None], doc: str) -> None:
+    """Parses the command line, checks the config, calls `main`, and exits.
+
+    Status 0: done. 1: a fault of ours, with its traceback. 2: a `UserError`, in one line. 143 and 130:
+    stopped by SIGTERM and SIGINT.
+    """
+    program = _program()
+    try:
+        parsed = parse(sys.argv, doc)
+        if parsed is None:
+            sys.exit(0)
+        cfg, options = parsed
+        config_lib.validate(cfg)
+        with options.stopper:
+            main(cfg, options)
+        if options.stopper.signal is not None:
+            sys.exit(128 + options.stopper.signal)
+    except UserError as e:
+        _leave(program, str(e))
+    except OSError as e:
+        if e.errno not in _MACHINE_FAULTS:
+            raise
+        _leave(program, f"{e.filename or 'writing'}: {e.strerror}")
+    sys.exit(0)
+
+
+def parse(argv: list[str], doc: str) -> tuple[ConfigDict, Options] | None:
+    """Reads a command line; prints the help and returns `None` where that is asked for.
+
+    Args:
+      argv: program name and arguments.
+      doc: help text of the program.
+
+    Raises:
+      UserError: an unknown flag or field, a value of the wrong type, or no usable config.
+    """
+    known = flags.FlagValues()
+    flags.DEFINE_string("workdir", "runs", "Folder that the run folders are made in.", known)
+    flags.DEFINE_bool("dry_run", False, "Print what would be done.", known)
+    flags.DEFINE_bool("help", False, "Print this text.", known, short_name="h")
+    if {"--help", "-help", "-h", "--h"} & set(argv[1:]):
+        print(_help(doc, known))
+        return None
+    path, rest = _split_config(argv)
+    if path is None:
+        raise UserError("which config? Set --config=configs/<folder>/<file>.py, or ask for --help.")
+    cfg = load_config(path)
+    _check_overrides(cfg, rest[1:])
+    try:
+        config_flags.DEFINE_config_dict(
+            "config",
+            cfg,
+            flag_values=known,
+            lock_config=False,
+            accept_new_attributes=True,  # arguments that a part takes and the file leaves out
+            sys_argv=rest,
+        )
+        left = known(rest)
+    except flags.UnrecognizedFlagError as e:
+        names = [n for n in known if n != "config" and not n.startswith("config.")]
+        raise UserError(
+            config_lib.unknown("no flag", e.flagname, [*names, "config"], "Flags")
+        ) from e
+    except (flags.Error, TypeError, ValueError, KeyError, AttributeError) as e:
+        raise UserError(str(e).strip().split("\n")[0]) from e
+    if len(left) > 1:
+        raise UserError(f"{left[1]!r} is no flag; write --name=value.")
+    name = Path(path.split(":")[0]).stem
+    return cfg.lock(), Options(name, Path(known.workdir), known.dry_run, Stopper())
+
+
+def load_config(path: str) -> ConfigDict:
+    """Runs a config file: `file.py`, or `file.py:argument` for `get_config("argument")`.
+
+    Returns:
+      Its config, unlocked.
+    """
+    file, *argument = path.split(":", 1)
+    if not Path(file).is_file():
+        near = (str(p) for p in Path("configs").glob("**/*.py") if p.name != "__init__.py")
+        raise UserError(config_lib.unknown("no config file", file, sorted(near), "Found"))
+    try:
+        cfg = runpy.run_path(file)["get_config"](*argument)
+    except UserError as e:
+        raise UserError(f"{file}: {e}") from e
+    except Exception as e:
+        at = [f.lineno for f in traceback.extract_tb(e.__traceback__) if f.filename == file]
+        line = f":{at[-1]}" if at else ""
+        raise UserError(f"{file}{line} fails: {type(e).__name__}: {e}") from e
+    if not isinstance(cfg, ConfigDict):
+        raise UserError(f"{file}: get_config() returned {type(cfg).__name__}, not config(...).")
+    return cfg.unlock()
+
+
+def _split_config(argv: list[str]) -> tuple[str | None, list[str]]:
+    """Takes `--config=path` or `--config path` out of a command line."""
+    for i, argument in enumerate(argv):
+        if argument in ("--config", "-config"):
+            return (argv[i + 1] if i + 1 < len(argv) else None), argv[:i] + argv[i + 2 :]
+        if found := re.match(r"--?config=(.*)", argument):
+            return found[1], argv[:i] + argv[i + 1 :]
+    return None, argv
+
+
+def _check_overrides(cfg: ConfigDict, argv: Iterable[str]) -> None:
+    """Refuses overrides of fields that are neither in the config nor arguments of a part."""
+    for argument in argv:
+        found = re.match(r"--?(?:no)?config\.([^=]+)", argument)
+        if not found:
+            continue
+        *parents, name = found[1].split(".")
+        here, kind, where = cfg, None, "config"
+        for parent in parents:
+            if not isinstance(here, ConfigDict) or parent not in here:
+                _refuse(here, parent, where)
+            kind = config_lib.nested_kind(kind, parent)
+            here, where = here[parent], f"{where}.{parent}"
+        if isinstance(here, ConfigDict) and name in here:
+            continue
+        if kind is None or not isinstance(here, ConfigDict) or "name" not in here:
+            _refuse(here, name, where)
+        config_lib.check_argument(kind, here, name, where)
+
+
+def _refuse(here: Any, name: str, where: str) -> None:
+    fields = here.keys() if isinstance(here, ConfigDict) else ()
+    raise UserError(config_lib.unknown(f"{where}: no field", name, fields, "Fields"))
+
+
+def _help(doc: str, known: flags.FlagValues) -> str:
+    rows = [("--config=FILE", "Config file, FILE:ARGUMENT where it takes one.")]
+    rows += [("--config.FIELD=VALUE", "Replaces one of its fields: --config.method.sparsity=0.98")]
+    for name in ("workdir", "dry_run", "help"):
+        default = f" Default: {known[name].default}" if known[name].default else ""
+        shown = f"--{name}" if known[name].boolean else f"--{name}={name.upper()}"
+        rows.append((shown, f"{known[name].help}{default}"))
+    table = "\n".join(f"  {left:<22}{right}" for left, right in rows)
+    return f"{textwrap.dedent(doc).strip()}\n\nFlags:\n{table}"
+
+
+def _program() -> str:
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return spec.name if spec else Path(sys.argv[0]).name
+
+
+def _leave(program: str, text: str) -> None:
+    print(f"{program}: {' '.join(text.split())}", file=sys.stderr)
+    sys.exit(_USAGE)

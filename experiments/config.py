@@ -1,0 +1,309 @@
+"""Experiment configs: plain values, checked against the functions that they name before JAX is imported.
+
+A config file under `configs/` imports `config` and `part` from here and nothing else. `validate` reads
+the sources of the functions named (`ast`, nothing is executed), `build` imports and calls them.
+"""
+
+import ast
+import difflib
+import functools
+import importlib
+import importlib.util
+import runpy
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+__all__ = [
+    "DEFAULTS",
+    "UserError",
+    "build",
+    "check_argument",
+    "config",
+    "nested_kind",
+    "part",
+    "unknown",
+    "validate",
+]
+
+# The fields of every config. A folder is named after those that differ from these values, so a default
+# never changes in place; a new field is added with the value under which old runs were made.
+DEFAULTS: dict[str, Any] = {
+    "data": None,  # part: a data set of `jaxprune.data` and its batch_size
+    "model": None,  # part: a model of `jaxprune.nn`
+    "optimizer": None,  # part: an optimizer of optax; learning_rate may be a part, a schedule of optax
+    "method": None,  # part: a method of `jaxprune.methods`; None trains the dense model
+    "steps": 10_000,  # updates; per level for a lottery ticket
+    "seeds": (0,),  # one run each: initial weights, order of examples, validation split
+    "validation": 5_000,  # training examples held out, 0 for none
+    "k_folds": 0,  # at least 2: cross-validation over this many folds instead of one hold-out
+    "early_stop": 0,  # evaluations without a lower validation loss after which to stop; 0: never
+    "eval_every": 200,  # steps between two evaluations on the validation data
+    "save_every": 1_000,  # steps between two checkpoints
+    "log_every": 100,  # steps between two rows of training metrics
+    "writers": ("csv",),  # CSV and JSON lines always, "tb" and "wandb" if asked for
+    "lottery": {},  # levels, rewinding and controls of `experiments.lottery`
+    "paper": {},  # citation, table, number and accept, a list of claims that `experiments.report` checks
+}
+
+
+class UserError(Exception):
+    """A mistake of the user's, or of their machine, that one sentence explains: no traceback is shown."""
+
+
+class _Kind(NamedTuple):
+    files: tuple[str, ...]  # where the public functions are, below a folder of sys.path
+    returns: str = ""  # what the return annotation of those meant contains
+    called: bool = True  # False: the function itself is meant, with these arguments bound
+
+
+_KINDS = {
+    "model": _Kind(("jaxprune/nn/*.py",)),
+    "method": _Kind(("jaxprune/methods.py",), "Method"),
+    "criterion": _Kind(("jaxprune/criteria/*.py",), "Scores", called=False),
+    "pattern": _Kind(("jaxprune/patterns.py",), "Pattern"),
+    "allocation": _Kind(("jaxprune/allocation.py",), "Allocation"),
+    "optimizer": _Kind(("optax/_src/alias.py", "optax/contrib/*.py"), "GradientTransformation"),
+    "learning_rate": _Kind(("optax/schedules/*.py",), "Schedule"),
+}
+# What a part inside a part is, where its argument's name is not a kind itself.
+_NESTED = {"optimizer": "learning_rate", "learning_rate": "learning_rate"}
+_CATALOGUE, _DATA_ARGUMENTS = "jaxprune/data/catalogue.py", {"batch_size": "int"}
+
+
+class _Signature(NamedTuple):
+    module: str
+    types: dict[str, str]  # argument -> annotation, or ""
+    required: tuple[str, ...] = ()
+    open: bool = False  # takes any keyword
+
+
+def part(name: str, **arguments: Any) -> ConfigDict:
+    """Names a public function and the arguments to call it with.
+
+    >>> part("adam", learning_rate=1e-3).to_dict()
+    {'learning_rate': 0.001, 'name': 'adam'}
+    """
+    return ConfigDict({"name": name, **{k: _plain(v) for k, v in arguments.items()}})
+
+
+def config(**fields: Any) -> ConfigDict:
+    """Makes a locked config of the common fields, the others at their defaults.
+
+    >>> config(steps=500).seeds
+    (0,)
+    >>> config(step=500)
+    Traceback (most recent call last):
+    experiments.config.UserError: config: no field 'step'; nearest: 'steps'. Fields: data, model, ...
+    """
+    for name in fields:
+        if name not in DEFAULTS:
+            raise UserError(unknown("config: no field", name, DEFAULTS, "Fields"))
+    cfg = ConfigDict({**DEFAULTS, **fields})
+    return cfg.lock()
+
+
+def validate(cfg: ConfigDict) -> None:
+    """Checks field names and types, and each part against the signature of what it names.
+
+    Raises:
+      UserError: what was found, what is nearest, what is accepted.
+    """
+    for name, value in cfg.items():
+        if name not in DEFAULTS:
+            raise UserError(unknown("config: no field", name, DEFAULTS, "Fields"))
+        default = DEFAULTS[name]
+        if default is not None and not isinstance(value, ConfigDict | type(default)):
+            raise UserError(
+                f"config.{name}={value!r}: found {type(value).__name__}, "
+                f"{type(default).__name__} is needed."
+            )
+    for name in ("data", "model", "optimizer"):
+        if cfg[name] is None:
+            raise UserError(f"config.{name} is None; name one with {name}=part(...).")
+    for name in ("data", "model", "optimizer", "method"):
+        if cfg[name] is not None:
+            _check(name, cfg[name], f"config.{name}")
+
+
+def build(kind: str, spec: Mapping | None, **supplied: Any) -> Any:
+    """Imports what a part names and calls it, parts within parts first.
+
+    Args:
+      kind: "model", "method", "optimizer", "learning_rate", "criterion", "pattern" or "allocation".
+      spec: a part, or `None`, which gives `None`.
+      **supplied: arguments that the caller knows and the config does not.
+
+    Returns:
+      What the function returns; a criterion is a function itself and comes back bound, uncalled.
+    """
+    if spec is None:
+        return None
+    signature = _signature(kind, spec["name"], kind)
+    function = getattr(importlib.import_module(signature.module), spec["name"])
+    arguments = {k: _build_value(kind, k, v) for k, v in spec.items() if k != "name"}
+    if _KINDS[kind].called:
+        return function(**arguments, **supplied)
+    return functools.partial(function, **arguments, **supplied) if arguments else function
+
+
+def check_argument(kind: str, spec: Mapping, name: str, where: str) -> None:
+    """Raises `UserError` unless what a part names takes an argument of this name."""
+    signature = _signature(kind, spec["name"], where)
+    if name != "name" and name not in signature.types and not signature.open:
+        says = f"{where}: '{spec['name']}' has no argument"
+        raise UserError(unknown(says, name, signature.types, "It takes"))
+
+
+def nested_kind(kind: str | None, name: str) -> str | None:
+    """The kind of a part called `name` within a part of the kind given, or at the top for `None`."""
+    return name if name in (*_KINDS, "data") else _NESTED.get(kind or "")
+
+
+def unknown(says: str, name: Any, known: Iterable[str], label: str) -> str:
+    """Words for a name that is not among those known, with the nearest of them."""
+    names = [str(k) for k in known]
+    near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
+    nearest = f"; nearest: {', '.join(map(repr, near))}" if near else ""
+    return f"{says} {name!r}{nearest}. {label}: {', '.join(names) or '(none)'}."
+
+
+def _plain(value: Any) -> Any:
+    """Keys of a ConfigDict are strings: `{2000: 0.1}` is stored as `{"2000": 0.1}`."""
+    if type(value) is not dict:
+        return value
+    return ConfigDict({str(k): v for k, v in value.items()}, allow_dotted_keys=True)
+
+
+def _is_part(value: Any) -> bool:
+    return isinstance(value, Mapping | ConfigDict) and "name" in value
+
+
+def _check(kind: str, spec: Mapping, where: str) -> None:
+    if not _is_part(spec):
+        raise UserError(f"{where}={spec!r} is not a part; write part(name, argument=value, ...).")
+    signature = _signature(kind, spec["name"], where)
+    for name, value in spec.items():
+        if name == "name":
+            continue
+        check_argument(kind, spec, name, where)
+        for nested in value if isinstance(value, tuple | list) else (value,):
+            if _is_part(nested):
+                child = nested_kind(kind, name)
+                if child is None:
+                    raise UserError(f"{where}.{name} cannot be a part.")
+                _check(child, nested, f"{where}.{name}")
+        _check_type(signature.types.get(name, ""), value, f"{where}.{name}")
+    needed = signature.required if kind == "data" or _KINDS[kind].called else ()
+    missing = [name for name in needed if name not in spec]
+    if missing:
+        raise UserError(f"{where}: '{spec['name']}' also needs {', '.join(missing)}.")
+
+
+def _check_type(annotation: str, value: Any, where: str) -> None:
+    """Checks a value against an annotation made of plain names; others are left to the function."""
+    plain = {"int": int, "float": (int, float), "bool": bool, "str": str, "None": type(None)}
+    wanted = [name.strip() for name in annotation.split("|")]
+    if not all(name in plain for name in wanted):
+        return
+    accepted = [name for name in wanted if isinstance(value, plain[name])]
+    if not accepted or (isinstance(value, bool) and "bool" not in wanted):
+        raise UserError(f"{where}={value!r}: found {type(value).__name__}, {annotation} is needed.")
+
+
+def _build_value(kind: str, name: str, value: Any) -> Any:
+    if _is_part(value):
+        return build(nested_kind(kind, name), value)
+    if isinstance(value, tuple | list):
+        return type(value)(_build_value(kind, name, item) for item in value)
+    if isinstance(value, Mapping | ConfigDict):
+        return {int(k) if k.isdigit() else k: v for k, v in value.items()}
+    return value
+
+
+def _signature(kind: str, name: str, where: str) -> _Signature:
+    if kind == "data":
+        names = _data_names()
+        if name not in names:
+            raise UserError(unknown(f"{where}: no data set", name, names, "Known"))
+        return _Signature("", _DATA_ARGUMENTS)
+    known = {}
+    for found, signature in _signatures(kind):
+        if found == name:
+            return signature
+        known[found] = signature
+    raise UserError(unknown(f"{where}: no {kind}", name, known, "Known"))
+
+
+def _data_names() -> tuple[str, ...]:
+    files = list(_files(_CATALOGUE))
+    return runpy.run_path(str(files[0][0]))["NAMES"] if files else ()
+
+
+def _signatures(kind: str) -> Iterator[tuple[str, _Signature]]:
+    for pattern in _KINDS[kind].files:
+        for path, module in _files(pattern):
+            yield from _public(path, module, _KINDS[kind].returns)
+
+
+def _files(pattern: str) -> Iterator[tuple[Path, str]]:
+    package = pattern.split("/")[0]
+    spec = importlib.util.find_spec(package)  # a top-level package is found without being imported
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
+        for path in sorted(Path(folder).parent.glob(pattern)):
+            if not path.name.endswith("_test.py") and path.name != "__init__.py":
+                yield path, ".".join(path.relative_to(Path(folder).parent).with_suffix("").parts)
+
+
+@functools.cache
+def _public(path: Path, module: str, returns: str) -> list[tuple[str, _Signature]]:
+    """Functions and Flax modules that a file defines, or makes by `functools.partial`."""
+    found: dict[str, _Signature] = {}
+    public = None
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.FunctionDef) and returns in _text(node.returns):
+            found[node.name] = _of_function(node, module)
+        elif isinstance(node, ast.ClassDef) and not returns:
+            found[node.name] = _of_class(node, module)
+        elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            name, value = node.targets[0].id, node.value
+            if name == "__all__":
+                public = ast.literal_eval(value)
+            elif isinstance(value, ast.Call) and _text(value.func).endswith("partial"):
+                if (base := _text(value.args[0])) in found:
+                    found[name] = found[base]
+    return [
+        (name, signature)
+        for name, signature in found.items()
+        if (name in public if public is not None else name[0] != "_" and name[:9] != "scale_by_")
+    ]
+
+
+def _of_function(node: ast.FunctionDef, module: str) -> _Signature:
+    a = node.args
+    positional = a.posonlyargs + a.args
+    defaults: list[Any] = [None] * (len(positional) - len(a.defaults)) + a.defaults
+    pairs = list(zip(positional + a.kwonlyargs, defaults + a.kw_defaults, strict=True))
+    return _Signature(
+        module,
+        {argument.arg: _text(argument.annotation) for argument, _ in pairs},
+        tuple(argument.arg for argument, default in pairs if default is None),
+        a.kwarg is not None,
+    )
+
+
+def _of_class(node: ast.ClassDef, module: str) -> _Signature:
+    fields = [
+        n for n in node.body if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name)
+    ]
+    return _Signature(
+        module,
+        {n.target.id: _text(n.annotation) for n in fields},
+        tuple(n.target.id for n in fields if n.value is None),
+    )
+
+
+def _text(node: ast.AST | None) -> str:
+    return "" if node is None else ast.unparse(node)

@@ -1,0 +1,62 @@
+"""jaxprune: prune and sparsely train neural networks in JAX.
+
+Masks are pytrees beside the parameters; sparsity is an optax gradient transformation.
+
+    tx = jaxprune.sparsify(optax.adamw(1e-3), jaxprune.methods.rigl(...), key=key)
+
+A method is a sentence of five concepts (`criteria`, `patterns`, `allocation`, `schedules`, `updates`); see
+`jaxprune.Method`.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from jaxprune import allocation as allocation
+from jaxprune import criteria as criteria
+from jaxprune import lottery as lottery
+from jaxprune import masks as masks
+from jaxprune import methods as methods
+from jaxprune import patterns as patterns
+from jaxprune import schedules as schedules
+from jaxprune import updates as updates
+from jaxprune.method import Method as Method
+from jaxprune.method import next_masks as next_masks
+from jaxprune.method import prune as prune
+from jaxprune.transforms import fixed as fixed
+from jaxprune.transforms import lottery_ticket as lottery_ticket
+from jaxprune.transforms import masks_of as masks_of
+from jaxprune.transforms import sparsify as sparsify
+
+if TYPE_CHECKING:
+    from jaxprune import data as data
+    from jaxprune import nn as nn
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Method",
+    "allocation",
+    "criteria",
+    "data",
+    "fixed",
+    "lottery",
+    "lottery_ticket",
+    "masks",
+    "masks_of",
+    "methods",
+    "next_masks",
+    "nn",
+    "patterns",
+    "prune",
+    "schedules",
+    "sparsify",
+    "updates",
+]
+
+_LAZY = {"data", "nn"}  # they import flax or read files: not needed to prune
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return importlib.import_module(f"jaxprune.{name}")
+    raise AttributeError(f"module 'jaxprune' has no attribute {name!r}")

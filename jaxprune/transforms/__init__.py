@@ -1,0 +1,11 @@
+"""Enforcement: how masks act on training, as optax gradient transformations."""
+
+from jaxprune.transforms.lottery_ticket import LotteryState as LotteryState
+from jaxprune.transforms.lottery_ticket import Plan as Plan
+from jaxprune.transforms.lottery_ticket import lottery_ticket as lottery_ticket
+from jaxprune.transforms.sparsify import SparseState as SparseState
+from jaxprune.transforms.sparsify import fixed as fixed
+from jaxprune.transforms.sparsify import sparsify as sparsify
+from jaxprune.transforms.state import masks_of as masks_of
+
+__all__ = ["LotteryState", "Plan", "SparseState", "fixed", "lottery_ticket", "masks_of", "sparsify"]

@@ -1,0 +1,201 @@
+"""Iterative pruning with rewinding as one optax transform: a whole lottery ticket in a plain loop."""
+
+import dataclasses
+from typing import Any, Literal, NamedTuple, get_args
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxprune import masks as masks_lib
+from jaxprune.masks import Prunable
+from jaxprune.method import Method, initial_masks, next_masks
+from jaxprune.transforms.state import land, map_params, masked_step, refresh
+from jaxprune.types import Masks, Params
+
+__all__ = ["LotteryState", "Plan", "lottery_ticket"]
+
+Rewind = Literal["weights", "learning_rate", "finetune"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """When a lottery ticket trains, prunes and rewinds.
+
+    Level 0 trains the dense network for `round_steps` updates. Each of the `rounds` that follow prunes,
+    rewinds to the state that level 0 had after `rewind_to` updates, and trains on to `round_steps`.
+    Pruning takes one update of its own (afterwards the pruned network can be evaluated), and rewinding
+    weights a second one: an addition reaches any float exactly from zero only.
+
+    Attributes:
+      round_steps: training updates from the start to the end of a level.
+      rounds: how often the network is pruned; the levels are 0 to `rounds`.
+      rewind_to: the rewinding point k, in updates. 0 is the initialisation.
+      rewind: what goes back to it. `"weights"`: weights, optimizer state and learning rate (Frankle &
+        Carbin 2019; with k > 0 Frankle et al. 2020). `"learning_rate"`: the optimizer's counts, and with
+        them its schedules; weights and moments carry on (Renda, Frankle & Carbin 2020). `"finetune"`:
+        nothing; training goes on where the schedules have ended.
+
+    >>> plan = Plan(round_steps=50, rounds=4, rewind_to=5)
+    >>> plan.total_updates, plan.level_end(1)
+    (238, 97)
+    """
+
+    round_steps: int
+    rounds: int
+    rewind_to: int = 0
+    rewind: Rewind = "weights"
+
+    def __post_init__(self) -> None:
+        """Refuses plans without meaning."""
+        if self.rewind not in get_args(Rewind):
+            raise ValueError(f"Plan(rewind={self.rewind!r}): one of {get_args(Rewind)} is needed.")
+        if not 0 <= self.rewind_to < self.round_steps:
+            raise ValueError(
+                f"Plan(rewind_to={self.rewind_to}, round_steps={self.round_steps}): the rewinding point "
+                "must lie before the end of a round."
+            )
+        if self.rounds < 0:
+            raise ValueError(f"Plan(rounds={self.rounds}): at least 0 is needed.")
+
+    @property
+    def pause(self) -> int:
+        """Updates that prune and rewind between two levels."""
+        return 2 if self.rewind == "weights" else 1
+
+    @property
+    def cycle(self) -> int:
+        """Updates of a level after the first."""
+        return self.pause + self.round_steps - self.rewind_to
+
+    @property
+    def total_updates(self) -> int:
+        """Updates of the whole ticket, the last level trained to its end."""
+        return self.level_end(self.rounds)
+
+    def level_start(self, level: int) -> int:
+        """Updates done when `level` starts to train."""
+        return 0 if level == 0 else self.level_end(level - 1) + self.pause
+
+    def level_end(self, level: int) -> int:
+        """Updates done when `level` has been trained."""
+        return self.round_steps + level * self.cycle
+
+
+class LotteryState(NamedTuple):
+    """State of `lottery_ticket`.
+
+    Attributes:
+      step: updates done.
+      masks: in force.
+      key: PRNG key of the criterion, or `None`.
+      inner: the wrapped optimizer's state.
+      point: what the rewinding point holds: (parameters, inner state), with `None` for what never
+        goes back; zeros until training has reached it.
+    """
+
+    step: jax.Array
+    masks: Masks
+    key: jax.Array | None
+    inner: optax.OptState
+    point: Any
+
+
+def lottery_ticket(
+    inner: optax.GradientTransformation,
+    method: Method,
+    plan: Plan,
+    *,
+    key: jax.Array | None = None,
+    prunable: Prunable = None,
+) -> optax.GradientTransformationExtraArgs:
+    """Trains, prunes and rewinds by `plan`: after `plan.total_updates` updates the ticket is trained.
+
+    Args:
+      inner: any optax optimizer; its schedules run over one level.
+      method: how each round prunes. Its sparsity is the share removed of what is left, and its schedule
+        is read at the number of the round: `magnitude(sparsity=0.2)` removes a fifth each time.
+      plan: when to train, prune and rewind.
+      key: PRNG key, for criteria that draw.
+      prunable: which leaves may be pruned (see `jaxprune.masks.make`).
+
+    Returns:
+      A gradient transformation. Parameters that are never pruned (biases) rewind as well.
+
+    References:
+      Frankle & Carbin, "The Lottery Ticket Hypothesis: Finding Sparse, Trainable Neural Networks" (2019);
+      Frankle, Dziugaite, Roy & Carbin, "Linear Mode Connectivity and the Lottery Ticket Hypothesis" (2020);
+      Renda, Frankle & Carbin, "Comparing Rewinding and Fine-tuning in Neural Network Pruning" (2020).
+    """
+    inner = optax.with_extra_args_support(inner)
+
+    def mark(params: Params, inner_state: optax.OptState, masks: Masks) -> Any:
+        """What the rewinding point must hold for what goes back to it."""
+        if plan.rewind == "weights":
+            return params, inner_state
+        if plan.rewind == "learning_rate":
+            return None, map_params(lambda m, leaf: None, masks, params, inner_state)
+        return None, None
+
+    def init(params: Params) -> LotteryState:
+        masks = initial_masks(method, params, prunable, key)
+        inner_state = inner.init(params)
+        point = jax.tree.map(jnp.zeros_like, mark(params, inner_state, masks))
+        return LotteryState(jnp.zeros((), jnp.int32), masks, key, inner_state, point)
+
+    def update(
+        grads: Params, state: LotteryState, params: Params | None = None, **extra: Any
+    ) -> tuple[Params, LotteryState]:
+        if params is None:
+            raise ValueError("lottery_ticket: update(grads, state, params) needs the parameters.")
+        step, masks = state.step, state.masks
+        since = step - plan.round_steps
+        level = jnp.where(since < 0, 0, since // plan.cycle)  # rounds of pruning done or begun before
+        phase = jnp.where((since < 0) | (level >= plan.rounds), plan.pause, since % plan.cycle)
+
+        point = jax.lax.cond(
+            step == plan.rewind_to,
+            lambda: mark(params, state.inner, masks),
+            lambda: state.point,
+        )
+
+        def prune() -> tuple[Params, Masks, optax.OptState]:
+            signals = dict(extra, grads=grads)
+            if state.key is not None:
+                signals["key"] = jax.random.fold_in(state.key, level)
+            new = next_masks(method, params, masks, level, of_the_living=True, **signals)
+            inner_state = refresh(inner, state.inner, params, new)
+            if plan.rewind == "weights":
+                return jax.tree.map(jnp.negative, params), new, inner_state
+            if plan.rewind == "learning_rate":
+                inner_state = _counts_from(point[1], inner_state)
+            return land(jax.tree.map(jnp.zeros_like, params), params, new), new, inner_state
+
+        def rewind() -> tuple[Params, Masks, optax.OptState]:
+            weights, inner_state = point
+            return masks_lib.apply(weights, masks), masks, refresh(inner, inner_state, weights, masks)
+
+        trained = masked_step(inner, grads, state.inner, params, masks, **extra)
+        train = lambda: (_like(trained[0], params), masks, trained[1])
+        branches = [prune, rewind, train] if plan.pause == 2 else [prune, train]
+        updates, masks, inner_state = jax.lax.switch(jnp.minimum(phase, plan.pause), branches)
+        return updates, LotteryState(
+            optax.safe_increment(step), masks, state.key, inner_state, point
+        )
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _counts_from(point: Any, inner_state: Any) -> Any:
+    """Takes what `point` holds and the rest, moments and their like, from `inner_state`."""
+    return jax.tree.map(
+        lambda kept, now: now if kept is None else kept,
+        point,
+        inner_state,
+        is_leaf=lambda x: x is None,
+    )
+
+
+def _like(updates: Params, params: Params) -> Params:
+    """Updates in the parameters' dtypes, which the branches of one step must share."""
+    return jax.tree.map(lambda u, p: u.astype(p.dtype), updates, params)

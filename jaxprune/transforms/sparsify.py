@@ -1,0 +1,134 @@
+"""Sparse training around any optax optimizer."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxprune import masks as masks_lib
+from jaxprune.masks import Prunable
+from jaxprune.method import Method, initial_masks, next_masks
+from jaxprune.transforms.state import masked_step
+from jaxprune.types import Masks, Params
+
+__all__ = ["SparseState", "fixed", "sparsify"]
+
+
+class SparseState(NamedTuple):
+    """State of `sparsify` and `fixed`: update count, masks in force, PRNG key, the inner state."""
+
+    step: jax.Array
+    masks: Masks
+    key: jax.Array | None
+    inner: optax.OptState
+
+
+def sparsify(
+    inner: optax.GradientTransformation,
+    method: Method,
+    *,
+    key: jax.Array | None = None,
+    prunable: Prunable = None,
+    packed: bool = False,
+) -> optax.GradientTransformationExtraArgs:
+    """Trains with `method`: after each update the parameters are exactly zero off the masks.
+
+    Nothing else changes in the training loop. In every update, in this order: if the schedule is due
+    the masks change; the gradients are masked; `inner` updates; its updates are replaced off the masks by
+    those that land on zero; its state off the masks becomes what `inner.init` gives, so that neither
+    momentum nor a regrown weight remembers anything. The learning-rate schedule of `inner` counts
+    every update.
+
+    It must be the outermost transform of what changes the parameters: put clipping, decay and
+    accumulation inside (`sparsify(optax.MultiSteps(...), ...)`). Extra arguments of `update` reach both
+    the criterion, as signals, and `inner`.
+
+    Args:
+      inner: any optax optimizer.
+      method: see `jaxprune.methods`, or compose a `jaxprune.Method`.
+      key: PRNG key, for methods that draw: random criteria, SET, RigL, static.
+      prunable: which leaves may be pruned (see `jaxprune.masks.make`).
+      packed: store the masks in one bit per weight.
+
+    Returns:
+      A gradient transformation whose `update` needs `params`. Read its masks with `jaxprune.masks_of`.
+
+    Raises:
+      ValueError: in `init`, before any tracing, if a leaf does not fit the pattern or a filter matches
+        nothing; in `update`, if `params` is missing.
+      TypeError: if the criterion needs a signal that is missing; it names it.
+
+    >>> from jaxprune import methods
+    >>> tx = sparsify(optax.sgd(0.1), methods.magnitude(sparsity=0.5))
+    >>> params = {"w": jnp.array([[1.0, -3.0]])}
+    >>> updates, state = tx.update({"w": jnp.ones((1, 2))}, tx.init(params), params)
+    >>> optax.apply_updates(params, updates)
+    {'w': Array([[ 0. , -3.1]], dtype=float32)}
+    """
+    inner = optax.with_extra_args_support(inner)
+    stored = masks_lib.pack if packed else lambda masks: masks
+
+    def init(params: Params) -> SparseState:
+        first, run = (None, None) if key is None else jax.random.split(key)
+        masks = initial_masks(method, params, prunable, first)
+        return SparseState(jnp.zeros((), jnp.int32), stored(masks), run, inner.init(params))
+
+    def update(
+        grads: Params, state: SparseState, params: Params | None = None, **extra: Any
+    ) -> tuple[Params, SparseState]:
+        if params is None:
+            raise ValueError("sparsify: update(grads, state, params) needs the parameters.")
+        signals = dict(extra, grads=grads)
+        if state.key is not None:
+            signals["key"] = jax.random.fold_in(state.key, state.step)
+        due = method.schedule.due(state.step)
+        masks = jax.lax.cond(
+            due,
+            lambda: stored(
+                next_masks(method, params, masks_lib.unpack(state.masks), state.step, **signals)
+            ),
+            lambda: state.masks,
+        )
+        skip = due if method.update.skip_gradient else None
+        updates, inner_state = masked_step(
+            inner, grads, state.inner, params, masks, skip=skip, **extra
+        )
+        return updates, SparseState(
+            optax.safe_increment(state.step), masks, state.key, inner_state
+        )
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def fixed(inner: optax.GradientTransformation, masks: Masks) -> optax.GradientTransformationExtraArgs:
+    """Trains with masks that never change: those of `jaxprune.prune`, of a ticket, of a file.
+
+    Args:
+      inner: any optax optimizer.
+      masks: bool arrays, `None` at leaves without a mask; packed masks stay packed.
+
+    >>> tx = fixed(optax.sgd(0.1), {"w": jnp.array([True, False])})
+    >>> params = {"w": jnp.array([1.0, 2.0])}
+    >>> updates, state = tx.update({"w": jnp.ones(2)}, tx.init(params), params)
+    >>> optax.apply_updates(params, updates)
+    {'w': Array([0.9, 0. ], dtype=float32)}
+    """
+    inner = optax.with_extra_args_support(inner)
+
+    def init(params: Params) -> SparseState:
+        masks_lib.validate(masks, params)
+        return SparseState(jnp.zeros((), jnp.int32), masks, None, inner.init(params))
+
+    def update(
+        grads: Params, state: SparseState, params: Params | None = None, **extra: Any
+    ) -> tuple[Params, SparseState]:
+        if params is None:
+            raise ValueError("fixed: update(grads, state, params) needs the parameters.")
+        updates, inner_state = masked_step(
+            inner, grads, state.inner, params, state.masks, **extra
+        )
+        step = optax.safe_increment(state.step)
+        return updates, SparseState(step, state.masks, None, inner_state)
+
+    return optax.GradientTransformationExtraArgs(init, update)

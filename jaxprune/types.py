@@ -1,0 +1,127 @@
+"""Names of the trees and of the functions that pass between the seven concepts; no logic.
+
+=========  =====================================================================================
+`Params`   any pytree of arrays
+`Scores`   the same tree, float, higher = keep
+`Masks`    the same tree, bool per leaf; `None` at a leaf that is never pruned
+`Units`    per leaf: the scores as a pattern sees them, and the axis along which they compete
+`Keep`     per leaf: how many units survive in each contest
+=========  =====================================================================================
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import jax
+
+Params = Any
+Scores = Any
+Masks = Any
+Step = jax.Array | int
+Sparsity = jax.Array | float
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=("scores", "competing"), meta_fields=("axis",)
+)
+@dataclasses.dataclass(frozen=True)
+class Units:
+    """What competes in one leaf.
+
+    Attributes:
+      scores: float array, one number per unit; what lives and dies together is one unit.
+      axis: every slice along this axis is one contest; `None`: all units are in one contest.
+      competing: how many units of a contest the budget counts; `None`: all of them. The rounds of a
+        lottery ticket count those that are still alive, so 0.2 removes a fifth of what is left.
+    """
+
+    scores: jax.Array
+    axis: int | None = None
+    competing: jax.Array | None = None
+
+    @property
+    def members(self) -> int:
+        """Units in one contest."""
+        return self.scores.size if self.axis is None else self.scores.shape[self.axis]
+
+    @property
+    def contests(self) -> int:
+        """Contests in this leaf."""
+        return self.scores.size // self.members
+
+    @property
+    def budgeted(self) -> jax.Array | int:
+        """Units of one contest that the budget counts."""
+        return self.members if self.competing is None else self.competing
+
+
+class Keep(NamedTuple):
+    """A leaf's survivors per contest, with their choice where the allocation had to make it.
+
+    Attributes:
+      count: int32, units that survive in each contest.
+      chosen: bool array, the best `count` units, or `None` where nobody has looked yet.
+    """
+
+    count: jax.Array | int
+    chosen: jax.Array | None = None
+
+
+class Criterion(Protocol):
+    """What each weight is worth: `(params, *, <signals>, **_) -> Scores`."""
+
+    def __call__(self, params: Params, /, **signals: Any) -> Scores: ...  # noqa: D102
+
+
+class Pattern(NamedTuple):
+    """What dies together and who competes.
+
+    Attributes:
+      to_groups: scores of one leaf -> `Units.scores`.
+      from_groups: (alive units, shape of the leaf) -> mask of the leaf.
+      axis: ndim of the units -> the contests' axis, or `None` for one contest over the leaf.
+      check: shape of a leaf -> `None`, or what is wrong with it and what would be right.
+    """
+
+    to_groups: Callable[[jax.Array], jax.Array]
+    from_groups: Callable[[jax.Array, tuple[int, ...]], jax.Array]
+    axis: Callable[[int], int | None]
+    check: Callable[[tuple[int, ...]], str | None]
+
+
+class Allocation(Protocol):
+    """Who gets how much of the budget: `(params, units, sparsity) -> tree of counts or Keep`."""
+
+    def __call__(self, params: Params, units: Any, sparsity: Sparsity, /) -> Any: ...  # noqa: D102
+
+
+class Schedule(NamedTuple):
+    """When masks change, and how sparse they must be by then.
+
+    Attributes:
+      due: step -> bool, whether the masks change before this update.
+      sparsity: step -> fraction of the prunable weights removed.
+      end: the last step at which masks can change; there `sparsity` is on its target.
+    """
+
+    due: Callable[[Step], jax.Array | bool]
+    sparsity: Callable[[Step], Sparsity]
+    end: int
+
+
+class Update(NamedTuple):
+    """How an old mask becomes a new one.
+
+    Attributes:
+      select: (alive, units, challengers, keep, step) -> alive, arrays of one leaf.
+      challengers: criterion by which dead units apply for a place; `None`: they cannot.
+      revives: whether a dead unit competes on its score; if not, it ranks below every living one.
+      skip_gradient: whether the update that changes the masks leaves the weights alone.
+    """
+
+    select: Callable[..., jax.Array]
+    challengers: Criterion | None = None
+    revives: bool = False
+    skip_gradient: bool = False
