@@ -1,8 +1,8 @@
 """Checkpoints: Orbax below, strict templates and checksums on top.
 
-Orbax writes a step atomically, so a killed process leaves the one before. It reads a flipped bit without
-a word, casts dtypes, and refuses arrays without elements; all three are dealt with here. Arrays are
-written from the host: one process, with any number of devices.
+Orbax writes a step atomically, so a killed process leaves the one before. It reads a flipped bit
+without a word, casts dtypes, and refuses arrays without elements; all three are dealt with here.
+Arrays are written from the host: one process, with any number of devices.
 """
 
 import hashlib

@@ -1,9 +1,10 @@
 """What all binaries share: flags, configs, one-line errors, signals.
 
-A binary is a docstring, a main, and `run(main, __doc__)`. Everything up to the call of `main` happens
-before JAX is imported, so help and mistakes answer at once.
+A binary is a docstring, a main, and `run(main, __doc__)`. Everything up to the call of `main`
+happens before JAX is imported, so help and mistakes answer at once.
 """
 
+import contextlib
 import errno
 import os
 import re
@@ -12,7 +13,7 @@ import signal
 import sys
 import textwrap
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +23,7 @@ from ml_collections import ConfigDict, config_flags
 from experiments import config as config_lib
 from experiments.config import UserError
 
-__all__ = ["Options", "Stopper", "UserError", "load_config", "parse", "run"]
+__all__ = ["Options", "Stopper", "UserError", "load_config", "one_line_errors", "parse", "run"]
 
 _USAGE = 2
 _MACHINE_FAULTS = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT, errno.EPERM}
@@ -72,11 +73,10 @@ class Options(NamedTuple):
 def run(main: Callable[[ConfigDict, Options], None], doc: str) -> None:
     """Parses the command line, checks the config, calls `main`, and exits.
 
-    Status 0: done. 1: a fault of ours, with its traceback. 2: a `UserError`, in one line. 143 and 130:
-    stopped by SIGTERM and SIGINT.
+    Status 0: done. 1: a fault of ours, with its traceback. 2: a `UserError`, in one line.
+    143 and 130: stopped by SIGTERM and SIGINT.
     """
-    program = _program()
-    try:
+    with one_line_errors():
         parsed = parse(sys.argv, doc)
         if parsed is None:
             sys.exit(0)
@@ -86,13 +86,26 @@ def run(main: Callable[[ConfigDict, Options], None], doc: str) -> None:
             main(cfg, options)
         if options.stopper.signal is not None:
             sys.exit(128 + options.stopper.signal)
+    sys.exit(0)
+
+
+@contextlib.contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Ends the process with status 2 and one line for errors that need no traceback."""
+    try:
+        yield
     except UserError as e:
-        _leave(program, str(e))
+        text = str(e)
     except OSError as e:
         if e.errno not in _MACHINE_FAULTS:
             raise
-        _leave(program, f"{e.filename or 'writing'}: {e.strerror}")
-    sys.exit(0)
+        text = f"{e.filename or 'writing'}: {e.strerror}"
+    else:
+        return
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    program = spec.name if spec else Path(sys.argv[0]).name
+    print(f"{program}: {' '.join(text.split())}", file=sys.stderr)
+    sys.exit(_USAGE)
 
 
 def parse(argv: list[str], doc: str) -> tuple[ConfigDict, Options] | None:
@@ -207,13 +220,3 @@ def _help(doc: str, known: flags.FlagValues) -> str:
         rows.append((shown, f"{known[name].help}{default}"))
     table = "\n".join(f"  {left:<22}{right}" for left, right in rows)
     return f"{textwrap.dedent(doc).strip()}\n\nFlags:\n{table}"
-
-
-def _program() -> str:
-    spec = getattr(sys.modules["__main__"], "__spec__", None)
-    return spec.name if spec else Path(sys.argv[0]).name
-
-
-def _leave(program: str, text: str) -> None:
-    print(f"{program}: {' '.join(text.split())}", file=sys.stderr)
-    sys.exit(_USAGE)

@@ -1,20 +1,19 @@
-"""Experiment configs: plain values, checked against the functions that they name before JAX is imported.
+"""Experiment configs: plain values, checked before JAX is imported.
 
-A config file under `configs/` imports `config` and `part` from here and nothing else. `validate` reads
-the sources of the functions named (`ast`, nothing is executed), `build` imports and calls them.
+A config file under `configs/` imports `config` and `part` from here and nothing else. `validate`
+reads the sources of the functions that parts name, `build` imports and calls them.
 """
 
-import ast
 import difflib
 import functools
 import importlib
-import importlib.util
 import runpy
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
+
+from experiments.signatures import Signature, public, sources
 
 __all__ = [
     "DEFAULTS",
@@ -28,12 +27,12 @@ __all__ = [
     "validate",
 ]
 
-# The fields of every config. A folder is named after those that differ from these values, so a default
-# never changes in place; a new field is added with the value under which old runs were made.
+# The fields of every config. A run folder is named after those that differ from these values, so a
+# default never changes in place; a new field comes with the value under which old runs were made.
 DEFAULTS: dict[str, Any] = {
     "data": None,  # part: a data set of `jaxprune.data` and its batch_size
     "model": None,  # part: a model of `jaxprune.nn`
-    "optimizer": None,  # part: an optimizer of optax; learning_rate may be a part, a schedule of optax
+    "optimizer": None,  # part: an optimizer of optax; its learning_rate may be a part too
     "method": None,  # part: a method of `jaxprune.methods`; None trains the dense model
     "steps": 10_000,  # updates; per level for a lottery ticket
     "seeds": (0,),  # one run each: initial weights, order of examples, validation split
@@ -45,12 +44,12 @@ DEFAULTS: dict[str, Any] = {
     "log_every": 100,  # steps between two rows of training metrics
     "writers": ("csv",),  # CSV and JSON lines always, "tb" and "wandb" if asked for
     "lottery": {},  # levels, rewinding and controls of `experiments.lottery`
-    "paper": {},  # citation, table, number and accept, a list of claims that `experiments.report` checks
+    "paper": {},  # citation, table, number; accept: claims for `experiments.report` to check
 }
 
 
 class UserError(Exception):
-    """A mistake of the user's, or of their machine, that one sentence explains: no traceback is shown."""
+    """A mistake of the user's or a fault of the machine, told in one sentence."""
 
 
 class _Kind(NamedTuple):
@@ -70,14 +69,8 @@ _KINDS = {
 }
 # What a part inside a part is, where its argument's name is not a kind itself.
 _NESTED = {"optimizer": "learning_rate", "learning_rate": "learning_rate"}
+_WRITERS = ("csv", "tb", "wandb")
 _CATALOGUE, _DATA_ARGUMENTS = "jaxprune/data/catalogue.py", {"batch_size": "int"}
-
-
-class _Signature(NamedTuple):
-    module: str
-    types: dict[str, str]  # argument -> annotation, or ""
-    required: tuple[str, ...] = ()
-    open: bool = False  # takes any keyword
 
 
 def part(name: str, **arguments: Any) -> ConfigDict:
@@ -96,7 +89,7 @@ def config(**fields: Any) -> ConfigDict:
     (0,)
     >>> config(step=500)
     Traceback (most recent call last):
-    experiments.config.UserError: config: no field 'step'; nearest: 'steps'. Fields: data, model, ...
+    experiments.config.UserError: config: no field 'step'; nearest: 'steps'. Fields: data, ...
     """
     for name in fields:
         if name not in DEFAULTS:
@@ -120,6 +113,12 @@ def validate(cfg: ConfigDict) -> None:
                 f"config.{name}={value!r}: found {type(value).__name__}, "
                 f"{type(default).__name__} is needed."
             )
+        if isinstance(value, tuple):
+            for item in value:
+                _check_type(type(default[0]).__name__, item, f"config.{name}")
+    for name in cfg.writers:
+        if name not in _WRITERS:
+            raise UserError(unknown("config.writers: no writer", name, _WRITERS, "Known"))
     for name in ("data", "model", "optimizer"):
         if cfg[name] is None:
             raise UserError(f"config.{name} is None; name one with {name}=part(...).")
@@ -144,9 +143,12 @@ def build(kind: str, spec: Mapping | None, **supplied: Any) -> Any:
     signature = _signature(kind, spec["name"], kind)
     function = getattr(importlib.import_module(signature.module), spec["name"])
     arguments = {k: _build_value(kind, k, v) for k, v in spec.items() if k != "name"}
-    if _KINDS[kind].called:
+    if not _KINDS[kind].called:
+        return functools.partial(function, **arguments, **supplied) if arguments else function
+    try:
         return function(**arguments, **supplied)
-    return functools.partial(function, **arguments, **supplied) if arguments else function
+    except ValueError as e:
+        raise UserError(f"config: {kind} '{spec['name']}': {e}") from e
 
 
 def check_argument(kind: str, spec: Mapping, name: str, where: str) -> None:
@@ -158,7 +160,7 @@ def check_argument(kind: str, spec: Mapping, name: str, where: str) -> None:
 
 
 def nested_kind(kind: str | None, name: str) -> str | None:
-    """The kind of a part called `name` within a part of the kind given, or at the top for `None`."""
+    """The kind of the part `name` within a part of the kind given; `None`: at the top."""
     return name if name in (*_KINDS, "data") else _NESTED.get(kind or "")
 
 
@@ -223,12 +225,12 @@ def _build_value(kind: str, name: str, value: Any) -> Any:
     return value
 
 
-def _signature(kind: str, name: str, where: str) -> _Signature:
+def _signature(kind: str, name: str, where: str) -> Signature:
     if kind == "data":
         names = _data_names()
         if name not in names:
             raise UserError(unknown(f"{where}: no data set", name, names, "Known"))
-        return _Signature("", _DATA_ARGUMENTS)
+        return Signature("", _DATA_ARGUMENTS)
     known = {}
     for found, signature in _signatures(kind):
         if found == name:
@@ -238,72 +240,11 @@ def _signature(kind: str, name: str, where: str) -> _Signature:
 
 
 def _data_names() -> tuple[str, ...]:
-    files = list(_files(_CATALOGUE))
+    files = list(sources(_CATALOGUE))
     return runpy.run_path(str(files[0][0]))["NAMES"] if files else ()
 
 
-def _signatures(kind: str) -> Iterator[tuple[str, _Signature]]:
+def _signatures(kind: str) -> Iterator[tuple[str, Signature]]:
     for pattern in _KINDS[kind].files:
-        for path, module in _files(pattern):
-            yield from _public(path, module, _KINDS[kind].returns)
-
-
-def _files(pattern: str) -> Iterator[tuple[Path, str]]:
-    package = pattern.split("/")[0]
-    spec = importlib.util.find_spec(package)  # a top-level package is found without being imported
-    for folder in (spec.submodule_search_locations or ()) if spec else ():
-        for path in sorted(Path(folder).parent.glob(pattern)):
-            if not path.name.endswith("_test.py") and path.name != "__init__.py":
-                yield path, ".".join(path.relative_to(Path(folder).parent).with_suffix("").parts)
-
-
-@functools.cache
-def _public(path: Path, module: str, returns: str) -> list[tuple[str, _Signature]]:
-    """Functions and Flax modules that a file defines, or makes by `functools.partial`."""
-    found: dict[str, _Signature] = {}
-    public = None
-    for node in ast.parse(path.read_text()).body:
-        if isinstance(node, ast.FunctionDef) and returns in _text(node.returns):
-            found[node.name] = _of_function(node, module)
-        elif isinstance(node, ast.ClassDef) and not returns:
-            found[node.name] = _of_class(node, module)
-        elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-            name, value = node.targets[0].id, node.value
-            if name == "__all__":
-                public = ast.literal_eval(value)
-            elif isinstance(value, ast.Call) and _text(value.func).endswith("partial"):
-                if (base := _text(value.args[0])) in found:
-                    found[name] = found[base]
-    return [
-        (name, signature)
-        for name, signature in found.items()
-        if (name in public if public is not None else name[0] != "_" and name[:9] != "scale_by_")
-    ]
-
-
-def _of_function(node: ast.FunctionDef, module: str) -> _Signature:
-    a = node.args
-    positional = a.posonlyargs + a.args
-    defaults: list[Any] = [None] * (len(positional) - len(a.defaults)) + a.defaults
-    pairs = list(zip(positional + a.kwonlyargs, defaults + a.kw_defaults, strict=True))
-    return _Signature(
-        module,
-        {argument.arg: _text(argument.annotation) for argument, _ in pairs},
-        tuple(argument.arg for argument, default in pairs if default is None),
-        a.kwarg is not None,
-    )
-
-
-def _of_class(node: ast.ClassDef, module: str) -> _Signature:
-    fields = [
-        n for n in node.body if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name)
-    ]
-    return _Signature(
-        module,
-        {n.target.id: _text(n.annotation) for n in fields},
-        tuple(n.target.id for n in fields if n.value is None),
-    )
-
-
-def _text(node: ast.AST | None) -> str:
-    return "" if node is None else ast.unparse(node)
+        for path, module in sources(pattern):
+            yield from public(path, module, _KINDS[kind].returns)

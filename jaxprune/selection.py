@@ -18,9 +18,10 @@ from jax import Array, lax
 from jax.sharding import auto_axes
 
 _INFINITY = 0x7F800000  # bits of float32 inf
-_SIGN = np.uint32(0x80000000)
+_LOWEST = np.int32(-(2**31))
 _PROBES = 4  # thresholds per pass
 _SAMPLE = 65536
+_ROWS = 1024
 
 
 def order_key(scores: Array) -> Array:
@@ -40,8 +41,8 @@ def order_key(scores: Array) -> Array:
     """
     bits = lax.bitcast_convert_type(scores.astype(jnp.float32), jnp.int32)
     size = bits & 0x7FFFFFFF
-    key = jnp.where(bits < 0, -size, size)
-    return jnp.where(size > _INFINITY, np.int32(-(2**31)), key)
+    key = lax.select(bits < 0, -size, size)
+    return lax.select(size > _INFINITY, lax.full_like(key, _LOWEST), key)
 
 
 def top(leaves: Sequence[Array], k: int | Array) -> list[Array]:
@@ -104,34 +105,40 @@ def _clamp(k: int | Array, total: int) -> Array:
     return jnp.clip(k, 0, total).astype(jnp.int32)
 
 
-def _keep_sharding(select: Callable, scores):
-    """Runs `select` as if on Auto axes where scores carry an Explicit mesh; masks follow scores."""
+@jax.jit
+def _top(leaves: tuple[Array, ...], k: Array) -> tuple[Array, ...]:
+    return _on_auto_axes(_top_by_counts, leaves)(leaves, k)
+
+
+@jax.jit(static_argnames="axis")
+def _top_along(scores: Array, k: Array, axis: int) -> Array:
+    select = _top_by_ranks if scores.shape[axis] <= 16 else _top_along_by_counts
+    return _on_auto_axes(lambda x, k: select(x, k, axis), scores)(scores, k)
+
+
+def _on_auto_axes(select: Callable, scores) -> Callable:
+    """Lets the compiler partition `select` on an Explicit mesh too; masks lie as the scores do."""
     shardings = jax.tree.map(lambda x: jax.typeof(x).sharding, scores)
     if not any(s.mesh.explicit_axes for s in jax.tree.leaves(shardings)):
         return select
     return auto_axes(select, out_sharding=shardings)
 
 
-@jax.jit
-def _top(leaves: tuple[Array, ...], k: Array) -> tuple[Array, ...]:
-    return _keep_sharding(_top_by_counts, leaves)(leaves, k)
-
-
 def _top_by_counts(leaves: tuple[Array, ...], k: Array) -> tuple[Array, ...]:
-    starts = np.cumsum([0] + [x.size for x in leaves])
-    places = [lambda x=x, s=int(s): _flat_index(x.shape) + s for x, s in zip(leaves, starts)]
-    return _select(leaves, places, None, int(starts[-1]), k)
+    if all(jax.typeof(x).sharding.mesh.empty for x in leaves):  # one device: reshaping is free
+        views = tuple(x.reshape(math.gcd(x.size, _ROWS) or 1, -1) for x in leaves if x.size)
+    else:
+        views = tuple(x for x in leaves if x.size)
+    starts = np.cumsum([0] + [x.size for x in views])
+    strides = [[math.prod(x.shape[a + 1 :]) for a in range(x.ndim)] for x in views]
+    places = tuple(np.int32([s, *t]) for s, t in zip(starts, strides))
+    masks = iter(_select(views, places, None, int(starts[-1]), k))
+    return tuple(next(masks).reshape(x.shape) if x.size else jnp.zeros(x.shape, bool) for x in leaves)
 
 
 def _top_along_by_counts(scores: Array, k: Array, axis: int) -> Array:
-    place = lambda: lax.broadcasted_iota(jnp.int32, scores.shape, axis)
-    return _select((scores,), [place], axis, scores.shape[axis], k)[0]
-
-
-@jax.jit(static_argnames="axis")
-def _top_along(scores: Array, k: Array, axis: int) -> Array:
-    select = _top_by_ranks if scores.shape[axis] <= 16 else _top_along_by_counts
-    return _keep_sharding(lambda x, k: select(x, k, axis), scores)(scores, k)
+    place = np.int32([0, *(a == axis for a in range(scores.ndim))])
+    return _select((scores,), (place,), axis, scores.shape[axis], k)[0]
 
 
 def _top_by_ranks(scores: Array, k: Array, axis: int) -> Array:
@@ -149,63 +156,54 @@ def _top_by_ranks(scores: Array, k: Array, axis: int) -> Array:
 
 def _select(leaves, places, axis, total, k):
     """Keeps the k best of each contest: over everything if axis is None, else along that axis."""
-    drop = min((_zero_bits(x.dtype) for x in leaves), default=0)
+    if not total:
+        return leaves
+    drop = min(_zero_bits(x.dtype) for x in leaves)
     shape = () if axis is None else leaves[0].shape[:axis] + (1,) + leaves[0].shape[axis + 1 :]
-    axes = lambda x: tuple(range(x.ndim)) if axis is None else (axis,)
 
-    def as_key(t):
-        return lax.bitcast_convert_type((t << drop) ^ _SIGN, jnp.int32)
-
-    def counts(hits, *operands):
-        # Inside a loop XLA would otherwise hoist the keys, a copy of all scores, out of it.
-        scores, operands = lax.optimization_barrier((leaves, operands))
-        sums = [_sums(hits(x, p, *operands), axes(x), shape) for x, p in zip(scores, places)]
-        return sum(sums, jnp.zeros((_PROBES, *shape), jnp.int32))
+    def counts(hits, ts, *fixed):
+        # Inside a loop XLA would otherwise hoist keys and positions, copies of all the scores.
+        scores, where, ts, fixed = lax.optimization_barrier((leaves, places, tuple(ts), fixed))
+        return _count([hits(x, p, ts, *fixed) for x, p in zip(scores, where)], axis, shape)
 
     def above(x, _, ts):
-        key, ts = order_key(x), as_key(ts)
-        return [key >= ts[i] for i in range(_PROBES)]
+        key = order_key(x)
+        return [key >= t for t in ts]
 
-    def tied_before(x, place, t, ts):
-        tied, at = order_key(x) == t, place()
-        last = total - ts.astype(jnp.int32)
-        return [tied & (at <= last[i]) for i in range(_PROBES)]
+    def tied_before(x, place, last, t):
+        tied, at = order_key(x) == t, _index(x.shape, place)
+        return [tied & (at <= p) for p in last]
+
+    def between(lo, hi, part):
+        low, high = _score(_key(lo, drop)), _score(_key(hi, drop))
+        return _rank(order_key(low + part * (high - low)), drop)
 
     full = lambda value: jnp.full(shape, value)
-    bottom, ceiling = np.uint32(0), np.uint32(((_INFINITY ^ int(_SIGN)) >> drop) + 1)
+    ceiling = np.uint32(((_INFINITY + 2**31) >> drop) + 1)
     k = jnp.broadcast_to(k, shape)
     bracket = (
-        jnp.where(k > 0, bottom, ceiling),
+        jnp.where(k > 0, np.uint32(0), ceiling),
         full(ceiling),
         jnp.where(k > 0, np.int32(total), np.int32(0)),
         full(np.int32(0)),
     )
-    def between(lo, hi, part):
-        low, high = as_score(lo), as_score(hi)
-        key = order_key(low + part * (high - low))
-        return (lax.bitcast_convert_type(key, jnp.uint32) ^ _SIGN) >> drop
-
-    def as_score(t):
-        key = as_key(t)
-        return lax.bitcast_convert_type(
-            jnp.where(key < 0, jnp.int32(-(2**31)) - key, key), jnp.float32
-        )
-
-    first = _sample_probes(leaves, drop, total, k) if axis is None and total > _SAMPLE else None
-    lo, _, above_lo, above_hi = _search(lambda ts: counts(above, ts), between, bracket, first, k)
-    t = as_key(lo)
+    first = _sample_probes(leaves, drop, total, k) if axis is None and total else None
+    lo, _, above_lo, above_hi = _search(
+        lambda ts: counts(above, _key(ts, drop)), between, bracket, first, k
+    )
+    t = _key(lo, drop)
 
     tied, needed = above_lo - above_hi, k - above_hi
     bracket = (full(np.uint32(1)), full(np.uint32(total + 1)), tied, full(np.int32(0)))
     needed = jnp.where(above_lo == k, tied, needed)
     first = _probes(*bracket, needed, full(True), _line)
-    ts = _search(lambda ts: counts(tied_before, t, ts), _line, bracket, first, needed)[0]
-    last = total - ts.astype(jnp.int32)
+    last = lambda ts: total - ts.astype(jnp.int32)
+    ts = _search(lambda ts: counts(tied_before, last(ts), t), _line, bracket, first, needed)[0]
 
     masks = []
     for x, place in zip(leaves, places):
         key = order_key(x)
-        masks.append((key > t) | ((key == t) & (place() <= last)))
+        masks.append((key > t) | ((key == t) & (_index(x.shape, place) <= last(ts))))
     return tuple(masks)
 
 
@@ -256,9 +254,9 @@ def _probes(lo, hi, above_lo, above_hi, k, trusted, between):
 
 def _sample_probes(leaves, drop, total, k):
     """Thresholds around the cut, as far as a strided sample can tell."""
-    stride = math.sqrt(total / min(_SAMPLE, total // 32))
+    stride = math.sqrt(total / np.clip(total // 32, min(2048, total), _SAMPLE))
     sample = jnp.concatenate([order_key(_strided(x, stride)).ravel() for x in leaves if x.size])
-    sample = (lax.bitcast_convert_type(sample, jnp.uint32) ^ _SIGN) >> drop
+    sample = _rank(sample, drop)
     size = np.float32(sample.size)
     middle = size * (k.astype(jnp.float32) / total)
     spread = jnp.sqrt(jnp.maximum(middle * (1 - middle / size), 1))
@@ -268,7 +266,7 @@ def _sample_probes(leaves, drop, total, k):
     def set_bit(i, ts):
         raised = ts | (np.uint32(1) << (31 - drop - i).astype(jnp.uint32))
         hits = [sample >= raised[i] for i in range(_PROBES)]
-        return jnp.where(_sums(hits, (0,), ()) >= ranks, raised, ts)
+        return jnp.where(jnp.stack(_sums(hits, (0,))) >= ranks, raised, ts)
 
     ts = lax.fori_loop(0, 32 - drop, set_bit, jnp.zeros(_PROBES, jnp.uint32))
     return ts + jnp.uint32([0, 0, 1, 0]) * (ts[1] == ts[2])
@@ -283,22 +281,42 @@ def _strided(x, stride):
     return x[::first, ..., ::last]
 
 
-def _sums(hits, axes, shape):
+def _count(hits, axis, shape):
+    """Adds up each probe's hits over all leaves, or along the axis."""
+    if axis is not None:
+        return jnp.stack([s.reshape(shape) for s in _sums(hits[0], (axis,))])
+    if all(jax.typeof(h[0]).sharding.mesh.empty for h in hits):  # XLA:CPU shares rows among cores
+        rows = zip(*(_sums(h, (1,)) for h in hits))
+        return jnp.stack(_sums([lax.concatenate(r, 0) for r in rows], (0,)))
+    leaves = (_sums(h, range(h[0].ndim)) for h in hits)
+    return jnp.stack([sum(s) for s in zip(*leaves)])
+
+
+def _sums(hits, axes):
     """Counts of several masks in one reduction, which XLA:CPU vectorises only if variadic."""
-    zero = (jnp.int32(0),) * len(hits)
     add = lambda a, b: tuple(x + y for x, y in zip(a, b))
-    sums = tuple(h.astype(jnp.int32) for h in hits)
-    if len(axes) > 1 and jax.typeof(hits[0]).sharding.mesh.empty:
-        sums = lax.reduce(sums, zero, add, axes[1:])  # XLA:CPU runs rows on several cores
-        axes = axes[:1]
-    sums = lax.reduce(tuple(sums), zero, add, axes)
-    return jnp.stack([s.reshape(shape) for s in sums])
+    hits = tuple(lax.convert_element_type(h, jnp.int32) for h in hits)
+    return lax.reduce(hits, (np.int32(0),) * len(hits), add, tuple(axes))
 
 
-def _flat_index(shape):
-    index = jnp.zeros(shape, jnp.int32)
-    for axis, size in enumerate(shape):
-        index += lax.broadcasted_iota(jnp.int32, shape, axis) * math.prod(shape[axis + 1 :])
+def _rank(key, drop):
+    return lax.bitcast_convert_type(key ^ _LOWEST, jnp.uint32) >> drop
+
+
+def _key(rank, drop):
+    return lax.bitcast_convert_type(rank << drop, jnp.int32) ^ _LOWEST
+
+
+def _score(key):
+    bits = jnp.where(key < 0, _LOWEST - key, key)
+    return lax.bitcast_convert_type(bits, jnp.float32)
+
+
+def _index(shape, place):
+    """Position of each element: place[0] + sum of coordinate a times place[1 + a]."""
+    index = place[0]
+    for a in range(len(shape)):
+        index += lax.broadcasted_iota(jnp.int32, shape, a) * place[1 + a]
     return index
 
 

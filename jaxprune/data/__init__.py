@@ -1,6 +1,7 @@
-"""Data for image classification: TFDS without TensorFlow, as uint8 arrays, each with a synthetic twin.
+"""Image classification data: TFDS without TensorFlow as uint8 arrays, each with a synthetic twin.
 
-`fetch` prepares a data set once, from whatever source there is; `load` gives it as arrays, in TFDS's order:
+`fetch` prepares a data set once, from whatever source there is; `load` gives it as arrays, in
+TFDS's order:
 
 >>> train, test, *_ = load("synthetic_mnist")
 >>> train, validation = split(train, 500, seed=0)

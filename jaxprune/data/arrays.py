@@ -74,7 +74,7 @@ def sha256(array: np.ndarray) -> str:
 
 
 def write(path: Path, data: Dataset) -> None:
-    """Writes a data set to an `.npz` file, all at once: a kill half-way leaves the old file or none."""
+    """Writes a data set to an `.npz` file in one step: a kill leaves the old file or none."""
     arrays = _arrays(data)
     checksums = np.array([sha256(array) for array in arrays.values()])
     partial = path.with_name(f".{path.name}.{os.getpid()}")
@@ -89,7 +89,7 @@ def write(path: Path, data: Dataset) -> None:
 def read(path: Path) -> Dataset | None:
     """Reads what `write` wrote; None if there is nothing, or it is damaged."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         checksums = arrays.pop("checksums").tolist()
         if checksums != [sha256(array) for array in arrays.values()]:
@@ -97,20 +97,18 @@ def read(path: Path) -> Dataset | None:
         train = Split(arrays["train_inputs"], arrays["train_labels"])
         test = Split(arrays["test_inputs"], arrays["test_labels"])
         mean, std = (tuple(arrays[name].tolist()) for name in ("mean", "std"))
-        return Dataset(
-            train, test, int(arrays["num_classes"]), train.inputs.shape[1:], mean, std
-        )
+        return Dataset(train, test, int(arrays["num_classes"]), train.inputs.shape[1:], mean, std)
     except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error):
         return None
 
 
 def _arrays(data: Dataset) -> dict[str, np.ndarray]:
-    return dict(
-        train_inputs=data.train.inputs,
-        train_labels=data.train.labels,
-        test_inputs=data.test.inputs,
-        test_labels=data.test.labels,
-        num_classes=np.int64(data.num_classes),
-        mean=np.array(data.mean),
-        std=np.array(data.std),
-    )
+    return {
+        "train_inputs": data.train.inputs,
+        "train_labels": data.train.labels,
+        "test_inputs": data.test.inputs,
+        "test_labels": data.test.labels,
+        "num_classes": np.array(data.num_classes),
+        "mean": np.array(data.mean),
+        "std": np.array(data.std),
+    }

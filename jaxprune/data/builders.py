@@ -1,9 +1,9 @@
 """TFDS's official builders without TensorFlow: same names, versions, features and record order.
 
-The official builders unpack archives through `tf.io.gfile` and encode arrays with TensorFlow. These unpack with the
-standard library and yield PIL images, which TFDS encodes with Pillow. What they prepare, `tfds.builder(name,
-data_dir=...)` reads. Archives come from the manual folder (see `sources`), where TFDS checks them against the SHA-256
-that it registers for each official URL.
+The official builders unpack archives through `tf.io.gfile` and encode arrays with TensorFlow. These
+unpack with the standard library and yield PIL images, which TFDS encodes with Pillow. What they
+prepare, `tfds.builder(name, data_dir=...)` reads. Archives come from the manual folder (see
+`sources`), where TFDS checks them against the SHA-256 that it registers for each official URL.
 
 Importing this module imports TFDS, so it is imported where it is used.
 """
@@ -32,7 +32,8 @@ class _Idx:
     def _split_generators(self, dl_manager):
         urls = {info.filename: url for url, info in self.url_infos.items()}
         raw = {name: dl_manager.manual_dir / name.removesuffix(".gz") for name in urls}
-        # Unpacked files are there only where no gzip program was, and then `sources` has checked their MD5.
+        # Unpacked files are there only where no gzip program was, and then `sources` has checked
+        # their MD5.
         paths = raw if all(path.exists() for path in raw.values()) else dl_manager.download(urls)
         images = {name[:5]: path for name, path in paths.items() if "images" in name}
         labels = {name[:5]: path for name, path in paths.items() if "labels" in name}
@@ -87,10 +88,10 @@ class Cifar10(cifar.Cifar10, skip_registration=True):
 
 
 class Cifar10Jpeg75(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """CIFAR-10 as JPEG files of quality 75: not the published data, and reported under its own name.
+    """CIFAR-10 as JPEG files of quality 75: not the published data, so it has its own name.
 
-    The archive holds one header that all files share, their remaining bytes end to end with the offset of each, labels,
-    and which examples are test examples.
+    The archive holds one header that all files share, their remaining bytes end to end with the
+    offset of each, labels, and which examples are test examples.
     """
 
     name = "cifar10_jpeg75"
@@ -99,9 +100,7 @@ class Cifar10Jpeg75(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _info(self):
         image = tfds.features.Image(shape=(32, 32, 3), encoding_format="jpeg")
-        label = tfds.features.ClassLabel(
-            names="airplane automobile bird cat deer dog frog horse ship truck".split()
-        )
+        label = tfds.features.ClassLabel(names=CIFAR10_CLASSES)
         return tfds.core.DatasetInfo(
             builder=self,
             description="CIFAR-10 re-encoded as JPEG of quality 75, in another order.",
@@ -128,6 +127,10 @@ class Cifar10Jpeg75(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             yield key, {"id": f"{split}_{key:05d}", "image": image, "label": int(label[i])}
 
 
+CIFAR10_CLASSES = [
+    *("airplane", "automobile", "bird", "cat", "deer"),
+    *("dog", "frog", "horse", "ship", "truck"),
+]
 JPEG75_SHA256 = "da7f990aef43fc0c14b5aa3d5266ffe88a447268d81abc7fcdbd65a90ef2fdf9"
 BUILDERS = {
     "mnist": MNIST,
@@ -138,7 +141,7 @@ BUILDERS = {
 
 
 def archives(name: str) -> list[Archive]:
-    """Returns the archives that a builder reads, with the SHA-256 that TFDS registers for each official URL."""
+    """Returns the archives that a builder reads, with the SHA-256 that TFDS registers for each."""
     if name == "cifar10_jpeg75":
         return [Archive("cifar10_jpeg75.npz", JPEG75_SHA256)]
     infos = BUILDERS[name].url_infos
@@ -146,7 +149,7 @@ def archives(name: str) -> list[Archive]:
 
 
 def _idx(path: Path) -> np.ndarray:
-    """Reads an IDX file of bytes, packed or not: two zeros, type 8, rank, big-endian shape, elements."""
+    """Reads an IDX file: two zero bytes, the type (8, bytes), rank, big-endian shape, elements."""
     with gzip.open(path) if Path(path).suffix == ".gz" else open(path, "rb") as file:
         content = file.read()
     rank = content[3]

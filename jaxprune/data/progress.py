@@ -1,4 +1,6 @@
-"""What a user sees while data is fetched: one bar for each loop, plain lines where there is no terminal."""
+"""What a user sees while data is fetched: a bar for each loop, or a line.
+
+Bars are drawn on terminals; elsewhere each leaves one line when it ends."""
 
 from collections.abc import Iterable, Iterator
 

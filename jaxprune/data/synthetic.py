@@ -1,4 +1,4 @@
-"""Synthetic twins: data of the real shape and type that can be learnt, made in milliseconds from a seed."""
+"""Synthetic twins: data of the real shape and type that can be learnt, made from a seed."""
 
 import zlib
 

@@ -1,0 +1,20 @@
+"""A lottery ticket in a few minutes: LeNet-300-100 on MNIST, 6 levels of 1,000 updates, two seeds.
+
+Paper and protocol: `lenet300_mnist.py`; departures: 2 % of the updates, 6 levels, 35 % instead of 20 % removed
+per round, one reinitialisation and one shuffled mask per ticket, two seeds. It shows what the experiment
+is and what its report looks like; for the paper's claims run `smoke.py` or `lenet300_mnist.py`.
+
+Run: python -m experiments.lottery --config=configs/lottery/quickstart.py
+"""
+
+import runpy
+from pathlib import Path
+
+
+def get_config():
+    faithful = runpy.run_path(str(Path(__file__).with_name("lenet300_mnist.py")))
+    cfg = faithful["get_config"]()
+    cfg.steps, cfg.seeds, cfg.save_every = 1_000, (0, 1), 500
+    cfg.method.sparsity = 0.35
+    cfg.lottery.update(rounds=5, controls=("reinit", "shuffled"), repeats=1)
+    return cfg

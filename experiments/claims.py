@@ -1,0 +1,198 @@
+"""Claims: what a config says must hold, checked against the results of its run.
+
+`paper.accept` lists them, written down before the run. Each is a dict with a `name`, a `kind`,
+what it compares, and optionally `published`, the paper's own words or number. Values come one per
+seed; `b` is another branch, "dense", or a number.
+
+    lower_bound     lower bound of mean(a - b) > bound
+    matches         a is no worse than b: lower bound > -margin (default: max(0.001, std of b))
+    beats           a is better than b by d: lower bound > d / 2 and mean >= d
+    median_ratio    median of a / b < below
+    smallest_level  the smallest level where mean(a) >= mean(dense) - std(dense) is <= at_most
+    band            |mean(a) - value| <= max(floor, 3 std); floor: 0.003 if none is given
+
+In lottery runs a claim also has `remaining`, the fraction of weights left, and means the nearest
+level; `a` is a branch there ("ticket", "reinit", "dense") and `metric` one of its numbers. In training
+runs `a` is left out and `metric` is the name of a result.
+"""
+
+import math
+import statistics
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from experiments import stats
+
+__all__ = ["Outcome", "check", "levels", "values"]
+
+_NEAR = 1.15  # a level further than this factor from the one that a claim means is not it
+
+
+class Outcome(NamedTuple):
+    """What a claim came to."""
+
+    name: str
+    passed: bool | None  # None: cannot be said
+    ours: str
+    needed: str
+    n: int
+    published: str = ""
+
+    @property
+    def verdict(self) -> str:
+        """In a word."""
+        return {True: "holds", False: "fails", None: "open"}[self.passed]
+
+
+class _OpenError(Exception):
+    """Why a claim cannot be checked."""
+
+
+def check(results: Mapping[str, Any]) -> list[Outcome]:
+    """Checks every claim of a run's `paper.accept`; what cannot be checked comes out open."""
+    outcomes = []
+    for claim in (results.get("paper") or {}).get("accept") or ():
+        try:
+            outcome = _KINDS[claim["kind"]](results, claim)
+        except _OpenError as e:
+            outcome = Outcome("", None, str(e), "", len(results["seeds"]))
+        except KeyError as e:
+            reason = f"cannot be checked: {e} is unknown or missing in {dict(claim)}"
+            outcome = Outcome("", None, reason, "", len(results["seeds"]))
+        name, published = claim.get("name", ""), str(claim.get("published", ""))
+        outcomes.append(outcome._replace(name=name, published=published))
+    return outcomes
+
+
+def levels(results: Mapping[str, Any]) -> list[float]:
+    """The fraction of weights left at each level that all seeds have reached."""
+    runs = [seed["levels"] for seed in results["seeds"]]
+    return [stats.mean([level["remaining"] for level in same]) for same in zip(*runs, strict=False)]
+
+
+def values(results: Mapping[str, Any], branch: str, metric: str, level: int) -> list[float]:
+    """One value per seed, the mean over several draws of a branch; empty if any seed has none."""
+    found = []
+    for seed in results["seeds"]:
+        at = 0 if branch == "dense" else level
+        draws = seed["levels"][at]["branches"].get("ticket" if branch == "dense" else branch)
+        draws = draws if isinstance(draws, list) else [draws]
+        if any(draw is None or draw.get(metric) is None for draw in draws) or not draws:
+            return []
+        found.append(stats.mean([draw[metric] for draw in draws]))
+    return found
+
+
+def _lower_bound(results: Mapping[str, Any], claim: Mapping[str, Any]) -> Outcome:
+    a, b = _sides(results, claim)
+    return _difference(claim, stats.exceeds(a, b, claim["bound"]))
+
+
+def _matches(results: Mapping[str, Any], claim: Mapping[str, Any]) -> Outcome:
+    a, b = _sides(results, claim)
+    return _difference(claim, stats.matches(a, b, claim.get("margin")))
+
+
+def _beats(results: Mapping[str, Any], claim: Mapping[str, Any]) -> Outcome:
+    a, b = _sides(results, claim)
+    outcome = _difference(claim, stats.beats(a, b, claim["d"]))
+    return outcome._replace(needed=f"{outcome.needed}, mean ≥ {_signed(claim['d'], claim)}")
+
+
+def _median_ratio(results: Mapping[str, Any], claim: Mapping[str, Any]) -> Outcome:
+    a, b = _sides(results, claim)
+    if not all(b):
+        raise _OpenError(f"{claim['b']} has zeros to divide by")
+    median = statistics.median(x / y for x, y in zip(a, b, strict=True))
+    passed = median < claim["below"]
+    return Outcome("", passed, f"median {median:.3f}", f"< {claim['below']}", len(a))
+
+
+def _smallest_level(results: Mapping[str, Any], claim: Mapping[str, Any]) -> Outcome:
+    dense = values(results, "dense", claim["metric"], 0)
+    needed = f"≤ {100 * claim['at_most']:.3g} % of weights left"
+    if len(dense) < 2:
+        raise _OpenError("one seed gives no standard deviation")
+    good = [
+        remaining
+        for level, remaining in enumerate(levels(results))
+        if (ours := values(results, claim["a"], claim["metric"], level))
+        and stats.mean(ours) >= stats.mean(dense) - stats.std(dense)
+    ]
+    if not good:
+        return Outcome("", False, "no level", needed, len(dense))
+    passed = min(good) <= claim["at_most"]
+    return Outcome("", passed, f"{100 * min(good):.3g} % of weights left", needed, len(dense))
+
+
+def _band(results: Mapping[str, Any], claim: Mapping[str, Any]) -> Outcome:
+    ours = _side(results, claim, claim.get("a"))
+    if len(ours) < 2:
+        raise _OpenError(f"{_single(ours, claim)}; one seed gives no standard deviation")
+    spread = stats.std(ours)
+    if "std" in claim:  # the paper's, pooled with ours
+        spread = math.sqrt((spread**2 + claim["std"] ** 2) / 2)
+    width = max(claim.get("floor", 0.003), 3 * spread)
+    passed = abs(stats.mean(ours) - claim["value"]) <= width
+    scale, unit = (100, " %") if _is_share(claim) else (1, "")
+    text = f"{scale * stats.mean(ours):.4g} ± {scale * stats.std(ours):.2g}{unit}"
+    needed = f"{scale * claim['value']:.4g} ± {scale * width:.2g}{unit}"
+    return Outcome("", passed, text, needed, len(ours))
+
+
+_KINDS = {
+    "lower_bound": _lower_bound,
+    "matches": _matches,
+    "beats": _beats,
+    "median_ratio": _median_ratio,
+    "smallest_level": _smallest_level,
+    "band": _band,
+}
+
+
+def _sides(results: Mapping[str, Any], claim: Mapping[str, Any]) -> tuple[list[float], list[float]]:
+    return _side(results, claim, claim.get("a")), _side(results, claim, claim["b"])
+
+
+def _side(results: Mapping[str, Any], claim: Mapping[str, Any], side: Any) -> list[float]:
+    """The values that a claim compares, one per seed."""
+    metric = claim["metric"]
+    if isinstance(side, int | float):
+        return [float(side)] * len(results["seeds"])
+    if results["kind"] != "lottery":
+        return [seed[metric] for seed in results["seeds"]]
+    level = 0 if side == "dense" else _level(results, claim["remaining"])
+    found = values(results, side, metric, level)
+    if not found:
+        raise _OpenError(f"no {metric} of {side} at {100 * levels(results)[level]:.1f} %")
+    return found
+
+
+def _level(results: Mapping[str, Any], remaining: float) -> int:
+    distance = [abs(math.log(left / remaining)) for left in levels(results)]
+    level = min(range(len(distance)), key=distance.__getitem__, default=None)
+    if level is None or distance[level] > math.log(_NEAR):
+        raise _OpenError(f"no level near {100 * remaining:.3g} % of weights left")
+    return level
+
+
+def _difference(claim: Mapping[str, Any], verdict: stats.Verdict) -> Outcome:
+    if verdict.bound is None:
+        raise _OpenError(f"{_signed(verdict.mean, claim)}; one seed gives no bound")
+    ours = f"{_signed(verdict.mean, claim)}, bound {_signed(verdict.bound, claim)}"
+    needed = f"bound > {_signed(verdict.threshold, claim)}"
+    return Outcome("", verdict.passed, ours, needed, verdict.n)
+
+
+def _single(ours: list[float], claim: Mapping[str, Any]) -> str:
+    return f"{100 * ours[0]:.2f} %" if _is_share(claim) else f"{ours[0]:.4g}"
+
+
+def _signed(value: float, claim: Mapping[str, Any]) -> str:
+    return f"{100 * value:+.2f} pp" if _is_share(claim) else f"{value:+.4g}"
+
+
+def _is_share(claim: Mapping[str, Any]) -> bool:
+    """Whether a metric is a fraction, to be shown as a percentage."""
+    metric = claim["metric"]
+    return "accuracy" in metric or metric in ("test_final", "test_early")

@@ -1,0 +1,129 @@
+"""Fetches and checks data sets.
+
+Run: python -m experiments.data fetch mnist
+"""
+
+import argparse
+import importlib.util
+import runpy
+import sys
+from pathlib import Path
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command line; returns the exit code: 0, or 1 where something is missing or wrong."""
+    args = parse(argv)
+    try:
+        return args.command(args)
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """Parses arguments and refuses unknown names, without importing JAX or TFDS."""
+    catalogue = _catalogue()
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.data",
+        description=__doc__.splitlines()[0],
+        epilog=f"data sets: {', '.join(catalogue['NAMES'])}",
+    )
+    folder = argparse.ArgumentParser(add_help=False)
+    folder.add_argument("--data_dir", help="default: $JAXPRUNE_DATA or ~/.cache/jaxprune/data")
+    names = argparse.ArgumentParser(add_help=False)
+    names.add_argument("names", nargs="+", metavar="NAME")
+    commands = parser.add_subparsers(required=True, metavar="list|fetch|check")
+    command = commands.add_parser("list", parents=[folder], help="what there is, what is ready")
+    command.set_defaults(command=list_all, names=[])
+    command = commands.add_parser("fetch", parents=[names, folder], help="prepare data sets")
+    command.add_argument("--archives", help="folder with archives; default: $JAXPRUNE_ARCHIVES")
+    command.add_argument("--allow_network", action="store_true", help="try the official URL too")
+    command.set_defaults(command=fetch)
+    command = commands.add_parser("check", parents=[names, folder], help="verify what is prepared")
+    command.set_defaults(command=check)
+    args = parser.parse_args(argv)
+    for name in args.names:
+        try:
+            catalogue["find"](name)
+        except ValueError as error:
+            parser.error(str(error))
+    return args
+
+
+def list_all(args: argparse.Namespace) -> int:
+    """Prints a table of the data sets."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from jaxprune.data import catalogue, prepared
+
+    table = Table("name", "inputs", "classes", "train", "test", "prepared", box=None)
+    for name, entry in catalogue.REAL.items():
+        folder = prepared.folder_of(name, args.data_dir)
+        ready = str(folder) if prepared.is_prepared(folder) else "no"
+        shape = "x".join(map(str, entry.input_shape))
+        sizes = (entry.num_classes, sum(entry.train), sum(entry.test))
+        table.add_row(name, shape, *map(str, sizes), ready)
+    Console(soft_wrap=True).print(table)
+    print(f"Each has a synthetic twin, {catalogue.PREFIX}<name>, that needs no files.")
+    return 0
+
+
+def fetch(args: argparse.Namespace) -> int:
+    """Prepares the data sets named."""
+    from jaxprune.data import prepared
+
+    for name in args.names:
+        prepared.fetch(
+            name,
+            data_dir=args.data_dir,
+            archives=args.archives,
+            allow_network=args.allow_network,
+        )
+        print(f"{name}: ready in {prepared.folder_of(name, args.data_dir)}")
+    return 0
+
+
+def check(args: argparse.Namespace) -> int:
+    """Compares the data sets named with what is known of them."""
+    from jaxprune.data import load
+
+    return max(_check(name, load(name, data_dir=args.data_dir)) for name in args.names)
+
+
+def _check(name: str, data) -> int:
+    import numpy as np
+
+    from jaxprune.data import arrays, catalogue
+
+    entry, synthetic = catalogue.find(name), name.startswith(catalogue.PREFIX)
+    found = {"input shape": data.input_shape}
+    wanted = {"input shape": entry.input_shape}
+    for part in () if synthetic else ("train", "test"):
+        labels = getattr(data, part).labels
+        found[f"{part} examples per class"] = tuple(np.bincount(labels, minlength=10).tolist())
+        wanted[f"{part} examples per class"] = getattr(entry, part)
+    for part, digest in zip(("train", "test"), () if synthetic else entry.sha256, strict=False):
+        found[f"{part} sha256"] = arrays.sha256(getattr(data, part).inputs)
+        wanted[f"{part} sha256"] = digest
+    wrong = [key for key in wanted if found[key] != wanted[key]]
+    sizes = f"{len(data.train.labels)} train, {len(data.test.labels)} test"
+    shape = "x".join(map(str, data.input_shape))
+    moments = "; ".join(
+        f"{key} {' '.join(f'{value:.4f}' for value in getattr(data, key))}"
+        for key in ("mean", "std")
+    )
+    print(f"{name}: {'WRONG' if wrong else 'ok'}; {shape}, {sizes}; {moments}")
+    for key in wrong:
+        print(f"  {key}: found {found[key]}, expected {wanted[key]}")
+    return bool(wrong)
+
+
+def _catalogue() -> dict:
+    """Runs `jaxprune/data/catalogue.py` by itself, since importing `jaxprune` imports JAX."""
+    package = importlib.util.find_spec("jaxprune").submodule_search_locations[0]
+    return runpy.run_path(str(Path(package, "data", "catalogue.py")))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,361 @@
+"""The training loop of every binary.
+
+One compiled function runs a chunk of updates in a device loop, with the data on the device and the state
+donated; a second one evaluates. Around them `fit` goes through levels: stretches of training that are
+evaluated, early-stopped and tested on their own. Dense training has one level, a lottery ticket one per
+round, its controls likewise. A killed `fit` resumes where it stopped, to the same bits.
+"""
+
+import functools
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from ml_collections import ConfigDict
+
+from experiments.checkpoint import Checkpoints
+from experiments.cli import Stopper
+from experiments.config import UserError
+from experiments.progress import Progress
+from experiments.run_folder import Folder
+from experiments.task import Batches, Task, metrics, scale
+from experiments.writers import open_writers
+from jaxprune import masks as masks_lib
+from jaxprune import masks_of
+
+__all__ = ["Level", "Run", "TrainState", "Trainer", "digest", "fit"]
+
+
+class TrainState(NamedTuple):
+    """What training changes: parameters, the model's other variables, the optimizer's state."""
+
+    params: Any
+    rest: Any
+    opt_state: Any
+
+    @property
+    def masks(self) -> Any:
+        """The masks in force; they live in the optimizer's state alone."""
+        return masks_of(self.opt_state)
+
+
+class Level(NamedTuple):
+    """A stretch of training that is evaluated on its own.
+
+    Attributes:
+      name: the number it is reported under.
+      start: updates done when it begins. Updates between two levels belong to neither.
+      stop: updates done when it ends.
+      first: its first step, other than 0 where it begins at a rewinding point.
+    """
+
+    name: int
+    start: int
+    stop: int
+    first: int = 0
+
+
+class Trainer:
+    """A model and an optimizer, compiled: `run` makes updates, `evaluate` looks.
+
+    One trainer serves all seeds and levels of an experiment: what differs is in the state and the data.
+    """
+
+    def __init__(self, model: Any, tx: optax.GradientTransformation):
+        self.run = jax.jit(functools.partial(_run, model, tx), donate_argnums=0)
+        self._evaluate = jax.jit(functools.partial(_evaluate, model))
+
+    def evaluate(self, state: TrainState, batches: Batches) -> tuple[float, float]:
+        """Returns mean loss and accuracy."""
+        loss, correct, count = self._evaluate(state.params, state.rest, batches)
+        return float(loss) / int(count), int(correct) / int(count)
+
+
+def _run(model, tx, state: TrainState, inputs, labels, key, rows, step, count):
+    """Makes `count` updates from the batches in `rows`; returns the state and the sum of their losses."""
+
+    def loss_of(params, rest, row, key):
+        logits, changed = model.apply(
+            {"params": params, **rest},
+            scale(inputs[row]),
+            train=True,
+            mutable=list(rest),
+            rngs={"dropout": key},
+        )
+        return metrics(logits, labels[row])[0] / row.size, changed
+
+    def body(i, carry):
+        state, total = carry
+        noise = jax.random.fold_in(key, step + i)
+        grad = jax.value_and_grad(loss_of, has_aux=True)
+        (loss, rest), grads = grad(state.params, state.rest, rows[i], noise)
+        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        return TrainState(params, rest, opt_state), total + loss
+
+    return jax.lax.fori_loop(0, count, body, (state, jnp.zeros(())))
+
+
+def _evaluate(model, params, rest, batches: Batches):
+    def one(batch):
+        logits = model.apply({"params": params, **rest}, scale(batch.inputs), train=False)
+        return metrics(logits, batch.labels)
+
+    loss, correct = jax.lax.map(one, batches)
+    return loss.sum(), correct.sum(), jnp.sum(batches.labels >= 0)
+
+
+class Run(NamedTuple):
+    """Where a `fit` writes, whom it tells, and who may stop it.
+
+    Attributes:
+      cfg: the config.
+      task: data.
+      key: PRNG key of the model's noise (dropout).
+      folder: receives metrics, checkpoints and results.
+      progress: shared by all the fits of a process; `offset` is where this one begins on it.
+      stopper: polled between chunks.
+      label: what this fit is, for the progress bar.
+      order: seeds the order of the examples, together with the level's name.
+    """
+
+    cfg: ConfigDict
+    task: Task
+    key: jax.Array
+    folder: Folder
+    progress: Progress
+    offset: int
+    stopper: Stopper
+    label: str
+    order: tuple[int, ...]
+
+
+class _Tracker(NamedTuple):
+    """The best evaluation of a level so far, and the variables that gave it."""
+
+    loss: float
+    step: int
+    since: int  # evaluations
+    params: Any
+    rest: Any
+
+
+def fit(
+    trainer: Trainer,
+    levels: Sequence[Level],
+    begin: Callable[[Level], TrainState | None],
+    run: Run,
+    on_end: Callable[[Level, TrainState], dict[str, Any]] = lambda level, state: {},
+) -> list[dict[str, Any]] | None:
+    """Trains through the levels; each is evaluated as it goes, and tested once it is over.
+
+    Args:
+      trainer: the compiled functions.
+      levels: in order, without overlap.
+      begin: the state in which a level starts, or `None` to go on with the one before.
+      run: data, where to write, whom to tell; see `Run`.
+      on_end: called at the end of each level; what it returns joins the level's results. Called again
+        if the process is killed before the next checkpoint.
+
+    Returns:
+      Per level: `test_final`, `test_loss`, `validation_loss`, `sparsity` and, where there are validation
+      data, `early_step` (of the least validation loss) and `test_early` (accuracy there). `None` if it was
+      asked to stop.
+
+    Raises:
+      UserError: the loss is not finite.
+    """
+    if run.folder.done:
+        run.progress.update(run.offset + levels[-1].stop, run.label)
+        return run.folder.results
+    with Checkpoints(run.folder.path / "checkpoints") as checkpoints:
+        results = _Loop(trainer, levels, begin, run, on_end, checkpoints).run()
+    if results is not None:
+        run.folder.finish(results)
+    return results
+
+
+class _Loop:
+    """One `fit` in progress."""
+
+    def __init__(self, trainer, levels, begin, run: Run, on_end, checkpoints: Checkpoints):
+        self.trainer, self.levels, self.begin, self.on_end = trainer, levels, begin, on_end
+        self.info, self.cfg, self.checkpoints = run, run.cfg, checkpoints
+        self.rows = max(self.cfg.log_every, 2)  # of one chunk, at most
+        self.state = begin(levels[0])
+        self.best = _fresh(self.state)
+        self.done, self.index, self.entered, self.results = 0, 0, False, []
+        found = checkpoints.restore((self.state, self.best.params, self.best.rest))
+        if found is not None:
+            self.done, (self.state, *variables), meta = found
+            self.index, self.entered = meta["level"], meta["entered"]
+            self.results, self.best = meta["results"], _Tracker(*meta["best"], *variables)
+        self.saved = self.done
+
+    def run(self) -> list[dict[str, Any]] | None:
+        """Trains until the last level is over or somebody asks to stop."""
+        with open_writers(
+            self.info.folder.path,
+            self.cfg.writers,
+            after=self.done or -1,
+            settings=self.cfg.to_dict(),
+        ) as self.writers:
+            while self.index < len(self.levels):
+                level = self.levels[self.index]
+                if not self.entered:
+                    self._enter(level)
+                while self.done < level.stop and not self._out_of_patience():
+                    if self.info.stopper.requested:
+                        self._save()
+                        return None
+                    if self.done - self.saved >= self.cfg.save_every:
+                        self._save()
+                    self._advance(level)
+                self._leave(level)
+        return self.results
+
+    def _enter(self, level: Level) -> None:
+        """Brings the state to the start of a level."""
+        state = self.begin(level)
+        if state is None:  # the optimizer prunes and rewinds; it looks at no data
+            self._updates(np.zeros((level.start - self.done, self.info.task.batch_size), int))
+        else:  # a copy: what belongs to the caller must not be donated
+            self.state = _copy(state)
+        self.done, self.entered, self.best = level.start, True, _fresh(self.state)
+
+    def _advance(self, level: Level) -> None:
+        """Trains up to the next row of metrics, and evaluates where that is due."""
+        step = level.first + self.done - level.start
+        last = level.first + level.stop - level.start
+        upto = min(_next(step, self.cfg.log_every), _next(step, self.cfg.eval_every), last)
+        loss = self._updates(
+            batches(
+                (*self.info.order, level.name),
+                len(self.info.task.labels),
+                self.info.task.batch_size,
+                step,
+                upto,
+            )
+        )
+        self.done += upto - step
+        row = {"train_loss": loss}
+        if upto % self.cfg.eval_every == 0 or upto == last:
+            row |= self._validate(upto)
+        label = f"{self.info.label} · level {level.name}"
+        self.info.progress.update(self.info.offset + self.done, label, **row)
+        self.writers.write(self.done, {"level": level.name, "level_step": upto, **row})
+
+    def _updates(self, rows: np.ndarray) -> float:
+        """Makes one update per row of examples; returns their mean loss."""
+        task, count = self.info.task, len(rows)
+        padded = np.zeros((self.rows, rows.shape[1]), np.int32)
+        padded[:count] = rows
+        self.state, loss = self.trainer.run(
+            self.state, task.inputs, task.labels, self.info.key, padded, self.done, count
+        )
+        total = float(loss)
+        if not math.isfinite(total):
+            raise UserError(
+                f"{self.info.label}: the loss is no longer finite between the updates {self.done} and "
+                f"{self.done + count}; the last checkpoint, of update {self.saved}, is from before. "
+                "Lower the learning rate or clip the gradients."
+            )
+        return total / max(count, 1)
+
+    def _validate(self, step: int) -> dict[str, float]:
+        task = self.info.task
+        if task.validation is None:
+            return {}
+        loss, accuracy = self.trainer.evaluate(self.state, task.validation)
+        if loss < self.best.loss:
+            self.best = _Tracker(loss, step, 0, *_copy((self.state.params, self.state.rest)))
+        else:
+            self.best = self.best._replace(since=self.best.since + 1)
+        return {"validation_loss": loss, "validation_accuracy": accuracy}
+
+    def _out_of_patience(self) -> bool:
+        return 0 < self.cfg.early_stop <= self.best.since
+
+    def _leave(self, level: Level) -> None:
+        """Tests what a level has trained, stores the results, and saves."""
+        task, state = self.info.task, self.state
+        loss, accuracy = self.trainer.evaluate(state, task.test)
+        result = {"level": level.name, "test_final": accuracy, "test_loss": loss}
+        result["steps"] = level.first + self.done - level.start
+        if task.validation is not None:
+            early = state._replace(params=self.best.params, rest=self.best.rest)
+            result["test_early"] = self.trainer.evaluate(early, task.test)[1]
+            result |= {"early_step": self.best.step, "validation_loss": self.best.loss}
+        result |= self.on_end(level, state)
+        self.results.append(result)
+        self.index, self.entered = self.index + 1, False
+        self.best = _fresh(state)
+        self._save()
+
+    def _save(self) -> None:
+        best = self.best
+        meta = {
+            "level": self.index,
+            "entered": self.entered,
+            "results": self.results,
+            "best": [best.loss, best.step, best.since],
+        }
+        if self.saved < self.done:
+            self.checkpoints.save(self.done, (self.state, best.params, best.rest), meta)
+            self.saved = self.done
+
+
+def _fresh(state: TrainState) -> _Tracker:
+    return _Tracker(math.inf, 0, 0, *_copy((state.params, state.rest)))
+
+
+def _copy(tree: Any) -> Any:
+    """Arrays that outlive the donation of the originals."""
+    return jax.tree.map(jnp.copy, tree)
+
+
+def _next(step: int, every: int) -> int:
+    return (step // every + 1) * every
+
+
+def batches(seed: tuple[int, ...], examples: int, size: int, start: int, stop: int) -> np.ndarray:
+    """Returns the examples of the batches `start` to `stop`: rows of indices, int64.
+
+    Each epoch is a permutation of its own, drawn from (seed, epoch) alone; what does not fill a batch at
+    its end is left out.
+
+    >>> batches((0,), examples=4, size=2, start=1, stop=3).shape
+    (2, 2)
+    """
+    per_epoch = examples // size
+    rows = []
+    for step in range(start, stop):
+        epoch, at = divmod(step, per_epoch)
+        rows.append(_permutation(seed, epoch, examples)[at * size : (at + 1) * size])
+    return np.stack(rows)
+
+
+@functools.lru_cache(maxsize=4)
+def _permutation(seed: tuple[int, ...], epoch: int, examples: int) -> np.ndarray:
+    return np.random.default_rng([*seed, epoch]).permutation(examples)
+
+
+def digest(tree: Any) -> str:
+    """Returns a hash of all bits of a tree: equal runs have equal digests.
+
+    >>> digest({"a": jnp.zeros(2)}) == digest({"a": jnp.zeros(2)}) != digest({"a": jnp.ones(2)})
+    True
+    """
+    found = hashlib.blake2b(digest_size=16)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        if jnp.issubdtype(jnp.result_type(leaf), jax.dtypes.prng_key):
+            leaf = jax.random.key_data(leaf)
+        array = np.asarray(leaf)
+        found.update(f"{masks_lib.keys_of(path)}{array.dtype}{array.shape}".encode())
+        found.update(np.ascontiguousarray(array).tobytes())
+    return found.hexdigest()

@@ -1,0 +1,148 @@
+"""Plots of a run, as PNG files. Matplotlib is imported when the first is drawn."""
+
+import csv
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments import claims, stats
+
+__all__ = ["lottery", "training"]
+
+# Okabe & Ito's colours, told apart by colour-blind readers too; the markers serve print in grey.
+_STYLES = [
+    ("#0072B2", "o"),
+    ("#D55E00", "s"),
+    ("#009E73", "^"),
+    ("#CC79A7", "D"),
+    ("#E69F00", "v"),
+    ("#56B4E9", "P"),
+]
+_LOTTERY = [
+    ("test_final", "accuracy.png", "test accuracy after training (%)"),
+    ("test_early", "accuracy_early.png", "test accuracy at early stop (%)"),
+    ("early_step", "early_stop.png", "early-stop iteration"),
+]
+
+
+def lottery(results: Mapping[str, Any], folder: Path) -> list[str]:
+    """Draws accuracy and early-stop iteration against the weights left; returns file names."""
+    names = list(
+        dict.fromkeys(b for s in results["seeds"] for lv in s["levels"] for b in lv["branches"])
+    )
+    return [
+        file
+        for metric, file, label in _LOTTERY
+        if _against_weights_left(results, names, metric, label, folder / file)
+    ]
+
+
+def training(folder: Path) -> list[str]:
+    """Draws what `metrics.csv` of each seed holds against the step; returns the files' names."""
+    tables = [_columns(path) for path in sorted(folder.glob("seed_*/metrics.csv"))]
+    panels = {
+        "accuracy": "accuracy (%)",
+        "loss": "loss",
+        "sparsity": "sparsity (%)",
+    }
+    names = sorted({name for table in tables for name in table})
+    shown = {word: [n for n in names if word in n] for word in panels}
+    shown = {word: found for word, found in shown.items() if found}
+    if not shown:
+        return []
+    figure, axes = _figure(len(shown))
+    for ax, (word, found) in zip(axes, shown.items(), strict=True):
+        for (colour, _), name in zip(_STYLES, found, strict=False):
+            for i, table in enumerate(table for table in tables if name in table):
+                step, y = table[name]
+                scale = 1 if word == "loss" else 100
+                label = name.replace("_", " ") if i == 0 else None
+                ax.plot(step, scale * y, color=colour, lw=1.2, alpha=0.8, label=label)
+        ax.set(xlabel="step", ylabel=panels[word])
+        ax.legend(frameon=False)
+    _save(figure, folder / "training.png")
+    return ["training.png"]
+
+
+def _against_weights_left(
+    results: Mapping[str, Any], names: Sequence[str], metric: str, label: str, path: Path
+) -> bool:
+    """One line per branch with a band of a standard deviation; False where there is nothing."""
+    left = 100 * np.array(claims.levels(results))
+    scale = 1 if metric == "early_step" else 100
+    figure, (ax,) = _figure(1)
+    drawn = []
+    for (colour, marker), name in zip(_STYLES, names, strict=False):
+        per_level = [claims.values(results, name, metric, level) for level in range(len(left))]
+        there = [i for i, found in enumerate(per_level) if found]
+        if not there:
+            continue
+        y = scale * np.array([stats.mean(per_level[i]) for i in there])
+        band = scale * np.nan_to_num([stats.std(per_level[i]) for i in there])
+        ax.plot(left[there], y, color=colour, marker=marker, ms=4.5, lw=1.5, label=name)
+        ax.fill_between(left[there], y - band, y + band, color=colour, alpha=0.18, lw=0)
+        drawn.append((y, band))
+    dense = claims.values(results, "dense", metric, 0)
+    if not drawn or not dense:
+        return False
+    ax.axhline(scale * stats.mean(dense), color="0.35", ls="--", lw=1, label="dense", zorder=0)
+    _axis_of_weights(ax, left)
+    n = len(dense)
+    ax.set(xlabel="weights left (%)", ylabel=label, title=f"mean ± std over {n} seed{'s'[: n > 1]}")
+    if scale == 100:
+        _focus(ax, drawn)
+    ax.legend(frameon=False)
+    _save(figure, path)
+    return True
+
+
+def _axis_of_weights(ax: Any, left: np.ndarray) -> None:
+    """A logarithmic axis from all weights down, with ticks at levels."""
+    from matplotlib.ticker import NullLocator
+
+    ticks = left[:: -(-len(left) // 10)]
+    ax.set_xscale("log")
+    ax.set_xticks(ticks, [f"{tick:.3g}" for tick in ticks])
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.set_xlim(left.max() * 1.06, left.min() / 1.06)
+
+
+def _focus(ax: Any, drawn: Sequence[tuple[np.ndarray, np.ndarray]]) -> None:
+    """Limits the view to the first branch's range and three times that below it."""
+    y, band = drawn[0]
+    top = max((y + band).max() for y, band in drawn)
+    lowest = min((y - band).min() for y, band in drawn)
+    floor = max(lowest, (y - band).min() - 3 * max(top - (y - band).min(), 0.1))
+    margin = 0.06 * (top - floor) or 0.1
+    ax.set_ylim(floor - margin, top + margin)
+
+
+def _columns(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Steps and values of each metric in a CSV file."""
+    with path.open() as file:
+        rows = list(csv.DictReader(file))
+    read: Callable[[str], tuple[np.ndarray, np.ndarray]] = lambda name: (
+        np.array([float(row["step"]) for row in rows if row[name]]),
+        np.array([float(row[name]) for row in rows if row[name]]),
+    )
+    return {name: read(name) for name in (rows[0] if rows else ()) if name != "step"}
+
+
+def _figure(panels: int) -> tuple[Any, Sequence[Any]]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4 if panels == 1 else 4.6 * panels, 4.0), layout="constrained")
+    axes = figure.subplots(1, panels, squeeze=False)[0]
+    for ax in axes:
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.grid(color="0.9", lw=0.6)
+        ax.set_axisbelow(True)
+    return figure, axes
+
+
+def _save(figure: Any, path: Path) -> None:
+    temporary = path.with_name(f".{path.stem}.tmp.png")
+    figure.savefig(temporary, dpi=150)
+    temporary.replace(path)

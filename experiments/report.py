@@ -1,0 +1,287 @@
+"""Writes report.md of a run folder: tables, plots, and our numbers beside the paper's.
+
+Run: python -m experiments.report RUN_FOLDER
+     python -m experiments.report --table results
+"""
+
+import argparse
+import importlib.util
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments import claims, cli, stats
+from experiments.config import UserError
+from experiments.run_folder import read_json, write_json
+
+__all__ = ["main", "results_table", "write_report"]
+
+_HEAD = """# Results
+
+Written by `python -m experiments.report --table results` from the files beside it. Verdicts follow the
+rule in `experiments/stats.py`: "bound" is the one-sided 95 % lower bound of the difference paired over
+n seeds, ± is a standard deviation.
+
+"""
+_PARTS = ("data", "model", "optimizer", "method")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parses the command line and calls `write_report` or `results_table`."""
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.report",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("run_folder", nargs="?", help="folder with results.json")
+    what.add_argument("--table", metavar="RESULTS", help="write README.md for the JSON files there")
+    args = parser.parse_args(argv)
+    with cli.one_line_errors():
+        print(results_table(args.table) if args.table else write_report(args.run_folder))
+
+
+def write_report(folder: Path | str) -> Path:
+    """Writes `report.md`, `acceptance.json` and plots from the `results.json` of a run folder.
+
+    Args:
+      folder: a run folder, finished or not, as long as it holds results.
+
+    Returns:
+      The path of the report.
+    """
+    folder = Path(folder)
+    results = _read(folder / "results.json")
+    outcomes = claims.check(results)
+    write_json(folder / "acceptance.json", [o._asdict() | {"verdict": o.verdict} for o in outcomes])
+    body = _lottery(results) if results["kind"] == "lottery" else _training(results)
+    parts = [
+        f"# {folder.resolve().name}",
+        _setting(results),
+        _claims(outcomes),
+        _plots(results, folder),
+        *body,
+        _cost(results),
+        _environment(folder),
+    ]
+    path = folder / "report.md"
+    path.write_text("\n\n".join(part for part in parts if part) + "\n")
+    return path
+
+
+def results_table(folder: Path | str) -> Path:
+    """Writes `README.md` of a folder of results: a row per claim, ours beside the paper's.
+
+    Args:
+      folder: holds the `results.json` of finished runs under names of their own.
+
+    Returns:
+      The path of the table.
+    """
+    folder = Path(folder)
+    files = sorted(folder.glob("*.json"))
+    if not files:
+        raise UserError(f"{folder} holds no JSON files; copy the results.json of runs there.")
+    rows = []
+    for file in files:
+        results = _read(file)
+        source = _source(results.get("paper") or {})
+        first = f"[{file.stem}]({file.name})"
+        for outcome in claims.check(results) or [_headline(results)]:
+            paper = ": ".join(text for text in (source, outcome.published) if text)
+            claim = f"{outcome.name}: {outcome.ours} (n = {outcome.n})"
+            verdict = outcome.verdict + (f" (needs {outcome.needed})" if outcome.needed else "")
+            rows.append([first, paper, claim, verdict])
+            first, source = "", ""
+    path = folder / "README.md"
+    path.write_text(_HEAD + _table(["run", "paper", "ours", "verdict"], rows) + "\n")
+    return path
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        raise UserError(f"{path} is missing; the run has no results yet.")
+    results = read_json(path)
+    if not isinstance(results, dict) or not {"kind", "seeds"} <= results.keys():
+        raise UserError(f"{path} holds no results: 'kind' and 'seeds' are missing.")
+    if not results["seeds"]:
+        raise UserError(f"{path} holds no seed's results.")
+    return results
+
+
+def _setting(results: Mapping[str, Any]) -> str:
+    """The paper, and the config in a few words."""
+    config = results.get("config") or {}
+    lines = [f"- {kind}: {_part(config[kind])}" for kind in _PARTS if config.get(kind)]
+    lines += [f"- steps: {config['steps']}"] if "steps" in config else []
+    lines += [f"- seeds: {', '.join(str(seed['seed']) for seed in results['seeds'])}"]
+    source = _source(results.get("paper") or {})
+    return (f"Paper: {source}.\n\n" if source else "") + "\n".join(lines)
+
+
+def _part(spec: Mapping[str, Any]) -> str:
+    shown = (
+        f"{k}={_part(v) if isinstance(v, Mapping) and 'name' in v else v}"
+        for k, v in spec.items()
+        if k != "name"
+    )
+    return f"{spec['name']}({', '.join(shown)})"
+
+
+def _source(paper: Mapping[str, Any]) -> str:
+    return ", ".join(str(paper[k]) for k in ("citation", "table", "number") if paper.get(k))
+
+
+def _claims(outcomes: Sequence[claims.Outcome]) -> str:
+    if not outcomes:
+        return ""
+    rows = [[o.name, o.published, o.ours, o.needed, str(o.n), o.verdict] for o in outcomes]
+    return "## Claims\n\n" + _table(["claim", "paper", "ours", "needed", "n", "verdict"], rows)
+
+
+def _plots(results: Mapping[str, Any], folder: Path) -> str:
+    if importlib.util.find_spec("matplotlib") is None:
+        text = "No plots: matplotlib is not installed (pip install 'jaxprune[report]')."
+        print(text, file=sys.stderr)
+        return text
+    from experiments import plots
+
+    lottery = results["kind"] == "lottery"
+    files = plots.lottery(results, folder) if lottery else plots.training(folder)
+    return "\n\n".join(f"![{Path(file).stem.replace('_', ' ')}]({file})" for file in files)
+
+
+def _lottery(results: Mapping[str, Any]) -> list[str]:
+    left = [f"{100 * remaining:.2f}" for remaining in claims.levels(results)]
+    found = dict.fromkeys(b for level in results["seeds"][0]["levels"] for b in level["branches"])
+    branches = sorted(found, key=lambda branch: branch != "ticket")  # the tickets first
+    seeds = [str(seed["seed"]) for seed in results["seeds"]]
+
+    def by_level(head: Sequence[str], row: Callable[[int], list[str]]) -> str:
+        rows = [[remaining, *row(level)] for level, remaining in enumerate(left)]
+        return _table(["weights left (%)", *head], rows)
+
+    def at(branch: str, metric: str, level: int) -> list[float]:
+        return claims.values(results, branch, metric, level)
+
+    def each(metric: str, show: Callable[[list[float]], str]) -> str:
+        return by_level(branches, lambda level: [show(at(b, metric, level)) for b in branches])
+
+    def gaps(level: int) -> list[str]:
+        ticket = at("ticket", "test_final", level)
+        return [_gap(ticket, at(b, "test_final", level)) for b in ("dense", *branches[1:])]
+
+    def single(level: int) -> list[str]:
+        final, early = at("ticket", "test_final", level), at("ticket", "early_step", level)
+        return [*(f"{100 * x:.2f}" for x in final), *(f"{x:.0f}" for x in early)]
+
+    n = len(seeds)
+    counted = f"mean ± std over {n} seeds" if n > 1 else "one seed, so no bound can be given"
+    return [
+        f"## Test accuracy after training, % ({counted})",
+        each("test_final", _percent),
+        "## Test accuracy at early stop, %",
+        each("test_early", _percent),
+        "## Early-stop iteration (of the lowest validation loss)",
+        each("early_step", _count),
+        "## Ticket minus others after training, pp: mean (one-sided 95 % lower bound)",
+        by_level(["dense", *branches[1:]], gaps),
+        "## Tickets by seed: test accuracy after training (%), early-stop iteration",
+        by_level([*seeds, *(f"{seed}, iteration" for seed in seeds)], single),
+    ]
+
+
+def _training(results: Mapping[str, Any]) -> list[str]:
+    seeds = results["seeds"]
+    names = [k for k, v in seeds[0].items() if isinstance(v, int | float) and k != "seed"]
+    rows = [[str(s["seed"]), *(_value(name, [s[name]]) for name in names)] for s in seeds]
+    if len(seeds) > 1:
+        rows.append(["**mean ± std**", *(_value(k, [s[k] for s in seeds]) for k in names)])
+    parts = ["## Results", _table(["seed", *names], rows)]
+    leaves = seeds[0].get("per_leaf")
+    if leaves:
+        columns = list(leaves[0])
+        shown = [
+            [_value(c, [x[c]]) if c == "sparsity" else str(x[c]) for c in columns] for x in leaves
+        ]
+        parts += [f"## Leaves of seed {seeds[0]['seed']}", _table(columns, shown)]
+    return parts
+
+
+def _headline(results: Mapping[str, Any]) -> claims.Outcome:
+    """What to show of a run without claims."""
+    n = len(results["seeds"])
+    if results["kind"] == "lottery":
+        remaining = claims.levels(results)
+        last = claims.values(results, "ticket", "test_final", len(remaining) - 1)
+        name, ours = f"ticket at {100 * remaining[-1]:.3g} %", f"{_percent(last)} %"
+    else:
+        name, ours = (
+            "test accuracy",
+            f"{_percent([s['test_accuracy'] for s in results['seeds']])} %",
+        )
+    return claims.Outcome(name, None, ours, "", n)
+
+
+def _cost(results: Mapping[str, Any]) -> str:
+    cost = results.get("cost")
+    return (
+        "## Cost\n\n" + _table(["what", "how much"], [[k, str(v)] for k, v in cost.items()])
+        if cost
+        else ""
+    )
+
+
+def _environment(folder: Path) -> str:
+    """Software and hardware, from `versions.json`."""
+    path = folder / "versions.json"
+    starts = read_json(path) if path.exists() else []
+    if not starts:
+        return ""
+    git = starts[-1].get("git") or {}
+    dirty = " with uncommitted changes" if git.get("dirty") else ""
+    revision = f", revision {git['revision'][:12]}{dirty}" if git else ""
+    packages = ", ".join(
+        f"{k} {starts[-1][k]}" for k in ("python", "jax", "flax", "optax") if starts[-1].get(k)
+    )
+    note = f" The run was resumed under {len(starts)} settings." if len(starts) > 1 else ""
+    devices = ", ".join(starts[-1].get("devices", ()))
+    return f"## Made with\n\n{packages}; {starts[-1].get('cpu')}, device {devices}{revision}.{note}"
+
+
+def _percent(found: Sequence[float]) -> str:
+    return stats.percent(found) if found else ""
+
+
+def _count(found: Sequence[float]) -> str:
+    if len(found) < 2:
+        return f"{found[0]:.0f}" if found else ""
+    return f"{stats.mean(found):.0f} ± {stats.std(found):.0f}"
+
+
+def _value(name: str, found: Sequence[float]) -> str:
+    """Accuracies and sparsities as percentages, the rest as they are."""
+    if "accuracy" in name or "sparsity" in name:
+        return f"{stats.percent(found)} %"
+    text = f"{stats.mean(found):.6g}"
+    return text if len(found) < 2 else f"{text} ± {stats.std(found):.2g}"
+
+
+def _gap(a: Sequence[float], b: Sequence[float]) -> str:
+    if not a or not b:
+        return ""
+    verdict = stats.exceeds(a, b, 0.0)
+    bound = "" if verdict.bound is None else f" ({100 * verdict.bound:+.2f})"
+    return f"{100 * verdict.mean:+.2f}{bound}"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines
+    )
+
+
+if __name__ == "__main__":
+    main()

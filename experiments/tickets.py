@@ -1,0 +1,206 @@
+"""What `experiments.lottery` runs: the ticket of each seed, its controls, and the report."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+import jaxprune as jp
+from experiments import mask_files, plans
+from experiments.cli import Options
+from experiments.config import UserError, build
+from experiments.engine import Level, Run, Trainer, TrainState, digest, fit
+from experiments.progress import Progress
+from experiments.report import write_report
+from experiments.run_folder import Folder, RunFolder
+from experiments.task import fresh_variables, model_of, tasks
+
+__all__ = ["DEFAULTS", "plan_of", "run"]
+
+# The fields of `config.lottery`.
+DEFAULTS = {
+    "rounds": 12,  # how often the network is pruned
+    "rewind_to": 0,  # updates to the rewinding point; 0 is the initialisation
+    "rewind": "weights",  # or "learning_rate", "finetune"
+    "controls": ("reinit",),  # and "shuffled"
+    "repeats": 1,  # of each control at each level
+}
+_CONTROLS = ("reinit", "shuffled")
+
+
+def plan_of(cfg: ConfigDict) -> jp.lottery.Plan:
+    """Returns the plan of a config's ticket."""
+    asked = cfg.lottery
+    return jp.lottery.Plan(cfg.steps, asked["rounds"], asked["rewind_to"], asked["rewind"])
+
+
+def run(cfg: ConfigDict, options: Options) -> None:
+    """Runs, or goes on with, all seeds of a config; then writes the report."""
+    cfg = _completed(cfg)
+    plan = plan_of(cfg)
+    if options.dry_run:
+        print(plans.describe(cfg, plan.rounds))
+        return
+    with RunFolder.open(options.workdir, options.config_name, cfg) as folder:
+        if folder.done:
+            print(f"This run is finished; its report: {folder.path / 'report.md'}")
+            return
+        started = time.time()
+        per_seed = _updates(cfg, plan)
+        with Progress(per_seed * len(cfg.seeds), "starting") as progress:
+            seeds, compiled = [], _Compiled(cfg, plan)
+            for i, seed in enumerate(cfg.seeds):
+                at = i * per_seed
+                found = _Seed(cfg, plan, compiled, seed, folder, options, progress, at).run()
+                if found is None:
+                    return
+                seeds.append(found)
+        results = {
+            "kind": "lottery",
+            "config": cfg.to_dict(),
+            "paper": cfg.paper.to_dict(),
+            "steps_per_level": cfg.steps,
+            "seeds": seeds,
+            "cost": {"wall_seconds": time.time() - started, "cpu_seconds": time.process_time()},
+        }
+        folder.finish(results)
+        print(f"Report: {write_report(folder.path)}")
+
+
+def _completed(cfg: ConfigDict) -> ConfigDict:
+    """The config with `lottery` at its defaults where it says nothing."""
+    asked = cfg.lottery.to_dict()
+    strange = sorted(set(asked) - set(DEFAULTS))
+    if strange:
+        raise UserError(f"config.lottery: no field {strange[0]!r}. Fields: {', '.join(DEFAULTS)}.")
+    for name in asked.get("controls", ()):
+        if name not in _CONTROLS:
+            raise UserError(f"config.lottery.controls: {name!r} is none of {', '.join(_CONTROLS)}.")
+    if cfg.method is None:
+        raise UserError("config.method is None; a ticket needs one, such as magnitude(sparsity=0.2).")
+    cfg = cfg.copy_and_resolve_references()
+    with cfg.unlocked():
+        cfg.lottery = ConfigDict({**DEFAULTS, **asked})
+    return cfg
+
+
+def _updates(cfg: ConfigDict, plan: jp.lottery.Plan) -> int:
+    """Updates of one seed, controls included."""
+    controls = len(cfg.lottery.controls) * cfg.lottery.repeats
+    return plan.total_updates + controls * plan.rounds * plan.round_steps
+
+
+class _Compiled:
+    """The optimizers and compiled functions that all seeds share."""
+
+    def __init__(self, cfg: ConfigDict, plan: jp.lottery.Plan):
+        self.optimizer = build("optimizer", cfg.optimizer)
+        self.method = build("method", cfg.method)
+        self.model = model_of(cfg)
+        self.ticket = Trainer(self.model, jp.lottery_ticket(self.optimizer, self.method, plan))
+        self.control = Trainer(self.model, jp.fixed(self.optimizer, None))
+
+
+class _Seed:
+    """One seed: its data, its ticket, its controls."""
+
+    def __init__(
+        self, cfg, plan, compiled: _Compiled, seed, folder: RunFolder, options, progress, offset
+    ):
+        self.cfg, self.plan, self.compiled, self.seed = cfg, plan, compiled, seed
+        self.options, self.progress, self.offset = options, progress, offset
+        self.folder = folder.seed(seed)
+        names = ("init", "noise", "method", "controls")
+        self.keys = dict(zip(names, jax.random.split(jax.random.key(seed), 4), strict=True))
+
+    def run(self) -> dict[str, Any] | None:
+        """Returns the seed's results, or `None` if it was asked to stop."""
+        if self.folder.done:
+            return self.folder.results
+        self.task = tasks(self.cfg, self.seed)[0]
+        ticket = self._ticket()
+        if ticket is None:
+            return None
+        branches: dict[str, list[list[dict[str, Any]]]] = {}
+        streams = [(n, r) for n in self.cfg.lottery.controls for r in range(self.cfg.lottery.repeats)]
+        for stream, (name, repeat) in enumerate(streams, start=1):
+            found = self._control(name, repeat, stream)
+            if found is None:
+                return None
+            branches.setdefault(name, []).append(found)
+        levels = [
+            {
+                "level": result["level"],
+                "remaining": 1 - result["sparsity"],
+                "branches": {"ticket": result}
+                | {n: [r[i - 1] for r in repeats] for n, repeats in branches.items() if i},
+            }
+            for i, result in enumerate(ticket)
+        ]
+        results = {"seed": self.seed, "levels": levels}
+        self.folder.finish(results)
+        return results
+
+    def _ticket(self) -> list[dict[str, Any]] | None:
+        plan, shared = self.plan, self.compiled
+        tx = jp.lottery_ticket(shared.optimizer, shared.method, plan, key=self.keys["method"])
+        params, rest = self._init(self.keys["init"])
+        start = TrainState(params, rest, tx.init(params))
+        levels = [
+            Level(i, plan.level_start(i), plan.level_end(i), plan.rewind_to if i else 0)
+            for i in range(plan.rounds + 1)
+        ]
+
+        def store(level: Level, state: TrainState) -> dict[str, Any]:
+            mask_files.save(self._masks_of(level), state.masks)
+            return _describe(level, state)
+
+        begin = lambda level: start if level.name == 0 else None
+        return fit(shared.ticket, levels, begin, self._info("ticket", "ticket", 0), store)
+
+    def _init(self, key: jax.Array) -> tuple[Any, Any]:
+        return fresh_variables(self.compiled.model, self.task, key)
+
+    def _control(self, name: str, repeat: int, stream: int) -> list[dict[str, Any]] | None:
+        params, rest = self._init(self.keys["init"])
+        optimizer, steps = self.compiled.optimizer, self.plan.round_steps
+        levels = [Level(i, (i - 1) * steps, i * steps) for i in range(1, self.plan.rounds + 1)]
+        masks_of = lambda level: mask_files.load(self._masks_of(level), params)
+        keys = jax.random.split(jax.random.fold_in(self.keys["controls"], stream), len(levels))
+
+        def begin(level: Level) -> TrainState:
+            key, masks, weights = keys[level.name - 1], masks_of(level), params
+            if name == "reinit":
+                weights, _ = self._init(key)
+            else:
+                masks = jp.masks.shuffle(masks, key)
+            weights = jp.masks.apply(weights, masks)
+            return TrainState(weights, rest, jp.fixed(optimizer, masks).init(weights))
+
+        label = f"{name} {repeat + 1}" if self.cfg.lottery.repeats > 1 else name
+        info = self._info(f"{name}_{repeat}", label, stream)
+        return fit(self.compiled.control, levels, begin, info, _describe)
+
+    def _masks_of(self, level: Level) -> Path:
+        return self.folder.path / "masks" / f"level_{level.name:02d}.npz"
+
+    def _info(self, folder: str, label: str, stream: int) -> Run:
+        controls = self.plan.total_updates + (stream - 1) * self.plan.rounds * self.plan.round_steps
+        return Run(
+            cfg=self.cfg,
+            task=self.task,
+            key=jax.random.fold_in(self.keys["noise"], stream),
+            folder=Folder(self.folder.path / folder),
+            progress=self.progress,
+            offset=self.offset + (controls if stream else 0),
+            stopper=self.options.stopper,
+            label=f"seed {self.seed} · {label}",
+            order=(self.seed, stream),
+        )
+
+
+def _describe(level: Level, state: TrainState) -> dict[str, Any]:
+    sparsity = float(jp.masks.sparsity(state.masks))
+    return {"sparsity": sparsity, "digest": digest((state.params, state.masks))}

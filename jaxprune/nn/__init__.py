@@ -1,0 +1,28 @@
+"""Reference models of the pruning literature, in Flax linen.
+
+Each name is a function of keyword arguments that returns a module. Inputs are floating-point images
+that are scaled already (tokens for `gpt`), outputs are logits; `train` matters only where there is
+batch normalisation.
+"""
+
+from jaxprune.nn.canonical_conv import conv_general_dilated
+from jaxprune.nn.conv import conv_2, conv_4, conv_6
+from jaxprune.nn.gpt import gpt
+from jaxprune.nn.lenet import lenet5_caffe, lenet_300_100
+from jaxprune.nn.pooling import max_pool_2x2
+from jaxprune.nn.resnet import resnet20, resnet56
+from jaxprune.nn.vit import vit
+
+__all__ = [
+    "conv_2",
+    "conv_4",
+    "conv_6",
+    "conv_general_dilated",
+    "gpt",
+    "lenet5_caffe",
+    "lenet_300_100",
+    "max_pool_2x2",
+    "resnet20",
+    "resnet56",
+    "vit",
+]

@@ -1,0 +1,111 @@
+"""LeNets for 28x28 images: the fully connected LeNet-300-100, and Caffe's version of LeNet-5.
+
+References:
+  Y. LeCun, L. Bottou, Y. Bengio, P. Haffner. Gradient-Based Learning Applied to Document
+  Recognition. 1998. J. Frankle, M. Carbin. The Lottery Ticket Hypothesis: Finding Sparse, Trainable
+  Neural Networks. 2019.
+"""
+
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+
+from jaxprune.nn.canonical_conv import conv_for_backend
+from jaxprune.nn.pooling import max_pool_2x2
+
+GLOROT_NORMAL = nn.initializers.glorot_normal()
+
+
+def lenet_300_100(
+    *,
+    num_classes: int = 10,
+    dtype: Any = None,
+    kernel_init: nn.initializers.Initializer = GLOROT_NORMAL,
+) -> nn.Module:
+    """LeNet-300-100: 784-300-100-10 with ReLU, 266,610 parameters on MNIST.
+
+    Args:
+      num_classes: width of the output.
+      dtype: of the computation; None: that of inputs and parameters.
+      kernel_init: of every kernel; biases start at zero.
+
+    Returns:
+      A module with layers fc1, fc2 and fc3: `model.apply(variables, x)` gives logits.
+
+    >>> images = jax.numpy.zeros((5, 28, 28, 1))
+    >>> variables = lenet_300_100().init(jax.random.key(0), images)
+    >>> lenet_300_100().apply(variables, images).shape
+    (5, 10)
+    """
+    return MLP((300, 100), num_classes, dtype, kernel_init)
+
+
+def lenet5_caffe(
+    *,
+    num_classes: int = 10,
+    dtype: Any = None,
+    kernel_init: nn.initializers.Initializer = GLOROT_NORMAL,
+) -> nn.Module:
+    """LeNet-5 as in Caffe: 20 and 50 filters of 5x5, pooling, 500-10: 431,080 parameters on MNIST.
+
+    As in the pruning literature there is a ReLU after each convolution; Caffe's own has one after
+    fc1 only.
+
+    Args:
+      num_classes: width of the output.
+      dtype: of the computation; None: that of inputs and parameters.
+      kernel_init: of every kernel; biases start at zero.
+
+    Returns:
+      A module with layers conv1, conv2, fc1 and fc2: `model.apply(variables, x)` gives
+      logits.
+    """
+    return LeNet5((20, 50), 500, num_classes, dtype, kernel_init)
+
+
+class MLP(nn.Module):
+    """Fully connected layers fc1, fc2, ... with ReLU between them."""
+
+    hidden: tuple[int, ...]
+    num_classes: int
+    dtype: Any
+    kernel_init: nn.initializers.Initializer
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        """Maps inputs of any shape to logits; there is nothing that differs in training."""
+        del train
+        x = x.reshape(len(x), -1)
+        dense = partial(nn.Dense, dtype=self.dtype, kernel_init=self.kernel_init)
+        for i, width in enumerate(self.hidden, 1):
+            x = nn.relu(dense(width, name=f"fc{i}")(x))
+        return dense(self.num_classes, name=f"fc{len(self.hidden) + 1}")(x)
+
+
+class LeNet5(nn.Module):
+    """Two convolutions with pooling, then two fully connected layers."""
+
+    filters: tuple[int, int]
+    hidden: int
+    num_classes: int
+    dtype: Any
+    kernel_init: nn.initializers.Initializer
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        """Maps images to logits; there is nothing that differs in training."""
+        del train
+        common = {"dtype": self.dtype, "kernel_init": self.kernel_init}
+        conv = partial(
+            nn.Conv,
+            kernel_size=(5, 5),
+            padding="VALID",
+            conv_general_dilated=conv_for_backend,
+            **common,
+        )
+        for i, filters in enumerate(self.filters, 1):
+            x = max_pool_2x2(nn.relu(conv(filters, name=f"conv{i}")(x)))
+        x = nn.relu(nn.Dense(self.hidden, name="fc1", **common)(x.reshape(len(x), -1)))
+        return nn.Dense(self.num_classes, name="fc2", **common)(x)

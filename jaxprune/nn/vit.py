@@ -1,0 +1,79 @@
+"""A small vision transformer.
+
+References:
+  A. Dosovitskiy et al. An Image is Worth 16x16 Words: Transformers for Image Recognition at Scale.
+  2021. L. Beyer, X. Zhai, A. Kolesnikov. Better plain ViT baselines for ImageNet-1k. 2022.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+
+from jaxprune.nn.transformer import Block, check_heads
+
+GLOROT_NORMAL = nn.initializers.glorot_normal()
+
+
+def vit(
+    *,
+    num_classes: int = 10,
+    patch: int = 4,
+    width: int = 192,
+    depth: int = 6,
+    heads: int = 3,
+    dtype: Any = None,
+    kernel_init: nn.initializers.Initializer = GLOROT_NORMAL,
+) -> nn.Module:
+    """A vision transformer for small images: 2,693,194 parameters on 32x32x3.
+
+    Learnt positions, and the mean over patches in place of a class token.
+
+    Args:
+      num_classes: width of the output.
+      patch: side of the square patches; must divide the image's.
+      width: of the representation.
+      depth: number of blocks.
+      heads: of attention in each block.
+      dtype: of the computation; None: that of inputs and parameters.
+      kernel_init: of every kernel; biases start at zero.
+
+    Returns:
+      A module with layers embed, block1, ..., ln, head: `model.apply(variables, x)`
+      gives logits.
+
+    Raises:
+      ValueError: `width` is not a multiple of `heads`; later, the image is not of whole patches.
+    """
+    check_heads("vit", width, heads)
+    return ViT(num_classes, patch, width, depth, heads, dtype, kernel_init)
+
+
+class ViT(nn.Module):
+    """Patches as tokens, transformer blocks, and a linear classifier of their mean."""
+
+    num_classes: int
+    patch: int
+    width: int
+    depth: int
+    heads: int
+    dtype: Any
+    kernel_init: nn.initializers.Initializer
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        """Maps images to logits; there is nothing that differs in training."""
+        del train
+        common = {"dtype": self.dtype, "kernel_init": self.kernel_init}
+        batch, height, width, channels = x.shape
+        p = self.patch
+        if height % p or width % p:
+            raise ValueError(f"vit: images of {height}x{width} are not made of {p}x{p} patches.")
+        x = x.reshape(batch, height // p, p, width // p, p, channels).swapaxes(2, 3)
+        x = nn.Dense(self.width, name="embed", **common)(x.reshape(batch, -1, p * p * channels))
+        position = self.param("position", nn.initializers.normal(0.02), (1, *x.shape[1:]))
+        x = x + position.astype(x.dtype)
+        for i in range(1, self.depth + 1):
+            x = Block(self.heads, False, self.dtype, self.kernel_init, name=f"block{i}")(x)
+        x = nn.LayerNorm(dtype=self.dtype, name="ln")(x).mean(1)
+        return nn.Dense(self.num_classes, name="head", **common)(x)
