@@ -1,12 +1,15 @@
 """Training steps of convolutional networks on CPU: inside `lax.scan` and one call at a time.
 
 Bar: with the reference models' own convolution, a step inside the scan costs at most 1.1 times that
-of a Python loop; with plain autodiff it costs many times more.
-Run: python -m benchmarks.scan_conv
+of a Python loop; with plain autodiff it costs many times more. Variants run in turns in one process;
+shown is the least seconds per step over the rounds, of wall clock and of CPU.
+
+Run: python -m benchmarks.scan_conv lenet5_caffe conv_2 resnet20
 """
 
-import statistics
+import argparse
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from unittest import mock
@@ -18,52 +21,59 @@ from jax import lax
 
 import jaxprune.nn as models
 
-STEPS, BATCH, ROUNDS = 4, 60, 3
-MODELS = {"lenet5_caffe": (28, 28, 1), "conv_2": (32, 32, 3), "resnet20": (32, 32, 3)}
-MAX_POOL = partial(nn.max_pool, window_shape=(2, 2), strides=(2, 2))
+STEPS, BATCH, ROUNDS = 4, 60, 4
+SHAPES = {"lenet5_caffe": (28, 28, 1), "conv_2": (32, 32, 3), "resnet20": (32, 32, 3)}
+BASE = "loop, autodiff, nn.max_pool"  # what one writes without knowing of the trap
+AUTODIFF = {"conv_for_backend": lax.conv_general_dilated}
+MAX_POOL = {"max_pool_2x2": partial(nn.max_pool, window_shape=(2, 2), strides=(2, 2))}
 
 
 def main() -> None:
-    for name in MODELS:
-        times = measure(name)
-        base = times["loop, canonical"]
-        print(f"{name}, batch {BATCH}, Adam: one step in a loop {1e3 * base:.1f} ms")
-        for variant, seconds in times.items():
-            print(f"  {variant:34} {seconds / base:6.2f}")
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("models", nargs="*", choices=[*SHAPES, []], default=list(SHAPES)[:2])
+    for name in parser.parse_args().models:
+        seconds = measure(name)
+        wall, cpu = seconds[BASE]
+        print(f"{name}, batch {BATCH}, Adam; ratios to {BASE} ({wall:.3f} s, {cpu:.3f} CPU s)")
+        for variant, (wall_here, cpu_here) in seconds.items():
+            print(
+                f"  {variant:30}{wall_here / wall:7.2f} wall{cpu_here / cpu:7.2f} CPU", flush=True
+            )
 
 
-def measure(name: str) -> dict[str, float]:
-    """Returns the median seconds per step of each variant, measured in turns."""
+def measure(name: str) -> dict[str, tuple[float, float]]:
+    """Returns the least wall and CPU seconds per step of each variant."""
     variants = {
-        "loop, canonical": loop(*training(name)),
-        "scan, canonical": scan(*training(name)),
-        "loop, autodiff": loop(*training(name, conv=lax.conv_general_dilated)),
-        "scan, autodiff": scan(*training(name, conv=lax.conv_general_dilated)),
+        BASE: loop(*training(name, AUTODIFF | MAX_POOL)),
+        "loop, autodiff": loop(*training(name, AUTODIFF)),
+        "loop, canonical": loop(*training(name, {})),
+        "scan, canonical": scan(*training(name, {})),
+        "scan, canonical, nn.max_pool": scan(*training(name, MAX_POOL)),
     }
-    if name != "resnet20":
-        variants["loop, canonical, nn.max_pool"] = loop(*training(name, pool=MAX_POOL))
-        variants["scan, canonical, nn.max_pool"] = scan(*training(name, pool=MAX_POOL))
-    times = {variant: [] for variant in variants}
-    for run in variants.values():
-        run()  # compile
-    for _ in range(ROUNDS):
+    seconds = {variant: [] for variant in variants}
+    for _ in range(1 + ROUNDS):
         for variant, run in variants.items():
-            start = time.perf_counter()
-            run()
-            times[variant].append((time.perf_counter() - start) / STEPS)
-    return {variant: statistics.median(seconds) for variant, seconds in times.items()}
+            seconds[variant].append(timed(run))
+    seconds["scan, autodiff"] = [timed(scan(*training(name, AUTODIFF)))]  # once: it takes minutes
+    return {variant: tuple(map(min, zip(*each, strict=True))) for variant, each in seconds.items()}
 
 
-def training(name: str, conv=None, pool=None):
-    """Returns a training step, its first state, and its batches."""
-    model, shape = getattr(models, name)(), MODELS[name]
+def timed(run: Callable[[], None]) -> tuple[float, float]:
+    wall, cpu = time.perf_counter(), time.process_time()
+    run()
+    return (time.perf_counter() - wall) / STEPS, (time.process_time() - cpu) / STEPS
+
+
+def training(name: str, replacements: dict[str, Callable]):
+    """Returns a training step with some functions of the models replaced, its state, its batches."""
+    model, shape = getattr(models, name)(), SHAPES[name]
     images = jax.random.normal(jax.random.key(0), (STEPS, BATCH, *shape))
     labels = jax.random.randint(jax.random.key(1), (STEPS, BATCH), 0, 10)
     variables = jax.jit(model.init)(jax.random.key(2), images[0])
     params, tx = variables.pop("params"), optax.adam(1e-3)
 
     def loss(params, x, y):
-        with replaced(conv, pool):
+        with replaced(replacements):
             logits, _ = model.apply(
                 {"params": params, **variables}, x, train=True, mutable=["batch_stats"]
             )
@@ -78,33 +88,32 @@ def training(name: str, conv=None, pool=None):
     return step, (params, tx.init(params)), (images, labels)
 
 
-def replaced(conv, pool):
-    """While tracing, puts other functions in place of those that the models use."""
-    wanted = {"conv_for_backend": conv, "max_pool_2x2": pool}
+def replaced(replacements: dict[str, Callable]) -> ExitStack:
+    """While a model is traced, puts other functions in place of those that its module imports."""
     stack = ExitStack()
     for module in (models.lenet, models.conv, models.resnet):
-        for attribute, function in wanted.items():
-            if function is not None and hasattr(module, attribute):
-                stack.enter_context(mock.patch.object(module, attribute, function))
+        for name, function in replacements.items():
+            if hasattr(module, name):
+                stack.enter_context(mock.patch.object(module, name, function))
     return stack
 
 
-def loop(step, state, batches):
-    step = jax.jit(step)
+def loop(step, state, batches) -> Callable[[], None]:
     batches = [jax.tree.map(lambda leaf, i=i: leaf[i], batches) for i in range(STEPS)]
+    compiled = jax.jit(step).lower(state, batches[0]).compile()
 
     def run():
         current = state
         for batch in batches:
-            current, _ = step(current, batch)
+            current, _ = compiled(current, batch)
         jax.block_until_ready(current)
 
     return run
 
 
-def scan(step, state, batches):
-    steps = jax.jit(lambda state, batches: lax.scan(step, state, batches))
-    return lambda: jax.block_until_ready(steps(state, batches))
+def scan(step, state, batches) -> Callable[[], None]:
+    compiled = jax.jit(partial(lax.scan, step)).lower(state, batches).compile()
+    return lambda: jax.block_until_ready(compiled(state, batches))
 
 
 if __name__ == "__main__":

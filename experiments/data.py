@@ -52,19 +52,15 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def list_all(args: argparse.Namespace) -> int:
     """Prints a table of the data sets."""
-    from rich.console import Console
-    from rich.table import Table
-
     from jaxprune.data import catalogue, prepared
 
-    table = Table("name", "inputs", "classes", "train", "test", "prepared", box=None)
+    row = "{:<16}{:>9}{:>9}{:>8}{:>8}  {}".format
+    print(row("name", "inputs", "classes", "train", "test", "prepared"))
     for name, entry in catalogue.REAL.items():
         folder = prepared.folder_of(name, args.data_dir)
-        ready = str(folder) if prepared.is_prepared(folder) else "no"
         shape = "x".join(map(str, entry.input_shape))
-        sizes = (entry.num_classes, sum(entry.train), sum(entry.test))
-        table.add_row(name, shape, *map(str, sizes), ready)
-    Console(soft_wrap=True).print(table)
+        ready = folder if prepared.is_prepared(folder) else "no"
+        print(row(name, shape, entry.num_classes, sum(entry.train), sum(entry.test), ready))
     print(f"Each has a synthetic twin, {catalogue.PREFIX}<name>, that needs no files.")
     return 0
 
@@ -80,7 +76,8 @@ def fetch(args: argparse.Namespace) -> int:
             archives=args.archives,
             allow_network=args.allow_network,
         )
-        print(f"{name}: ready in {prepared.folder_of(name, args.data_dir)}")
+        folder = prepared.folder_of(name, args.data_dir)
+        print(f"{name}: ready{f' in {folder}' if prepared.is_prepared(folder) else ''}")
     return 0
 
 
@@ -101,7 +98,9 @@ def _check(name: str, data) -> int:
     wanted = {"input shape": entry.input_shape}
     for part in () if synthetic else ("train", "test"):
         labels = getattr(data, part).labels
-        found[f"{part} examples per class"] = tuple(np.bincount(labels, minlength=10).tolist())
+        found[f"{part} examples per class"] = tuple(
+            np.bincount(labels, minlength=entry.num_classes).tolist()
+        )
         wanted[f"{part} examples per class"] = getattr(entry, part)
     for part, digest in zip(("train", "test"), () if synthetic else entry.sha256, strict=False):
         found[f"{part} sha256"] = arrays.sha256(getattr(data, part).inputs)

@@ -79,7 +79,9 @@ def _completed(cfg: ConfigDict) -> ConfigDict:
         if name not in _CONTROLS:
             raise UserError(f"config.lottery.controls: {name!r} is none of {', '.join(_CONTROLS)}.")
     if cfg.method is None:
-        raise UserError("config.method is None; a ticket needs one, such as magnitude(sparsity=0.2).")
+        raise UserError(
+            "config.method is None; a ticket needs one, such as magnitude(sparsity=0.2)."
+        )
     cfg = cfg.copy_and_resolve_references()
     with cfg.unlocked():
         cfg.lottery = ConfigDict({**DEFAULTS, **asked})
@@ -124,7 +126,9 @@ class _Seed:
         if ticket is None:
             return None
         branches: dict[str, list[list[dict[str, Any]]]] = {}
-        streams = [(n, r) for n in self.cfg.lottery.controls for r in range(self.cfg.lottery.repeats)]
+        streams = [
+            (n, r) for n in self.cfg.lottery.controls for r in range(self.cfg.lottery.repeats)
+        ]
         for stream, (name, repeat) in enumerate(streams, start=1):
             found = self._control(name, repeat, stream)
             if found is None:

@@ -65,7 +65,9 @@ def uniform(rates: Mapping[str, float] | None = None) -> Allocation:
         names = masks_lib.paths(params)
         for pattern in rates:
             if not any(re.search(pattern, name) for name in names):
-                raise ValueError(f"uniform(rates=): {pattern!r} matches none of the leaves {names}.")
+                raise ValueError(
+                    f"uniform(rates=): {pattern!r} matches none of the leaves {names}."
+                )
 
         def count(name: str, unit: Units | None) -> jax.Array | None:
             rate = next((r for pattern, r in rates.items() if re.search(pattern, name)), 1.0)
@@ -152,7 +154,9 @@ def global_budget(normalize: Literal["lamp", "l2"] | Callable | None = None) -> 
     """
     scale = {None: lambda scores: scores, "lamp": _lamp, "l2": _l2}.get(normalize, normalize)  # type: ignore[arg-type]
     if not callable(scale):
-        raise ValueError(f"global_budget(normalize={normalize!r}): None, 'lamp', 'l2' or a function.")
+        raise ValueError(
+            f"global_budget(normalize={normalize!r}): None, 'lamp', 'l2' or a function."
+        )
 
     def allocate(params: Params, units: Any, sparsity: Sparsity) -> Any:
         del params

@@ -31,6 +31,7 @@ __all__ = [
     "paths",
     "shuffle",
     "sparsity",
+    "summary",
     "table",
     "unpack",
     "validate",
@@ -163,8 +164,10 @@ def beside(params: Params, tree: Any) -> list[Any]:
 
 
 def _names_with_none(tree: Any) -> list[str]:
-    stop = lambda x: x is None or isinstance(x, PackedMask)
-    return ["/".join(keys_of(p)) for p, _ in jax.tree_util.tree_leaves_with_path(tree, is_leaf=stop)]
+    stop = lambda x: x is None or _is_packed(x)
+    return [
+        "/".join(keys_of(p)) for p, _ in jax.tree_util.tree_leaves_with_path(tree, is_leaf=stop)
+    ]
 
 
 def apply(params: Params, masks: Masks) -> Params:
@@ -187,7 +190,7 @@ def where(masks: Masks, inside: Params, outside: Params) -> Params:
 
 def leaves(masks: Masks) -> list[jax.Array]:
     """The bool arrays of a mask tree, without the `None`s."""
-    found = jax.tree.leaves(masks, is_leaf=lambda x: isinstance(x, PackedMask))
+    found = jax.tree.leaves(masks, is_leaf=_is_packed)
     return [_dense(mask) for mask in found]
 
 
@@ -225,7 +228,9 @@ def hamming(a: Masks, b: Masks) -> jax.Array:
 
 def _count(a: Masks, b: Masks, f: Callable[..., jax.Array]) -> jax.Array:
     pairs = zip(leaves(a), leaves(b), strict=True)
-    return jnp.sum(jnp.stack([jnp.sum(f(x, y), dtype=jnp.int32) for x, y in pairs]).astype(jnp.float32))
+    return jnp.sum(
+        jnp.stack([jnp.sum(f(x, y), dtype=jnp.int32) for x, y in pairs]).astype(jnp.float32)
+    )
 
 
 def shuffle(masks: Masks, key: jax.Array) -> Masks:
@@ -257,31 +262,48 @@ def check(params: Params, masks: Masks) -> None:
         raise ValueError(f"masks.check: removed weights that are not zero: {', '.join(leaks)}.")
 
 
+def summary(masks: Masks) -> list[dict[str, Any]]:
+    """Returns path, shape, weights and kept weights of each leaf that has a mask.
+
+    >>> summary({"w": jnp.array([[True, False]]), "b": None})
+    [{'leaf': 'w', 'shape': (1, 2), 'weights': 2, 'kept': 1}]
+    """
+    named = jax.tree_util.tree_leaves_with_path(masks, is_leaf=_is_packed)
+    return [
+        {
+            "leaf": "/".join(keys_of(path)),
+            "shape": tuple(mask.shape),
+            "weights": math.prod(mask.shape),
+            "kept": int(_dense(mask).sum()),
+        }
+        for path, mask in named
+    ]
+
+
 def table(masks: Masks) -> str:
     """Returns a table of the weights kept, per leaf and in all.
 
     >>> print(table({"fc": {"kernel": jnp.array([[True, False]]), "bias": None}}))
-    leaf        shape    weights  kept  sparsity
-    fc/kernel   1x2            2     1    50.00%
-    all                        2     1    50.00%
+    leaf         shape weights kept sparsity
+    fc/kernel    1x2         2    1   50.00%
+    all                      2    1   50.00%
     """
-    stop = lambda x: isinstance(x, PackedMask)
-    named = jax.tree_util.tree_leaves_with_path(masks, is_leaf=stop)
     rows = [
-        ("/".join(keys_of(path)), "x".join(map(str, mask.shape)), math.prod(mask.shape), int(_dense(mask).sum()))
-        for path, mask in named
+        (row["leaf"], "x".join(map(str, row["shape"])), row["weights"], row["kept"])
+        for row in summary(masks)
     ]
-    rows.append(("all", "", sum(r[2] for r in rows), sum(r[3] for r in rows)))
-    wide = max(len(row[0]) for row in rows) + 2
-    lines = [f"{'leaf':<{wide}} {'shape':<8} {'weights':>7} {'kept':>5} {'sparsity':>9}"]
-    for name, shape, size, kept in rows:
-        lines.append(f"{name:<{wide}} {shape:<8} {size:>7} {kept:>5} {1 - kept / max(size, 1):>9.2%}")
-    return "\n".join(line.rstrip() for line in lines)
+    rows.append(("all", "", sum(row[2] for row in rows), sum(row[3] for row in rows)))
+    texts = [("leaf", "shape", "weights", "kept", "sparsity")]
+    texts += [(*map(str, row), f"{1 - row[3] / max(row[2], 1):.2%}") for row in rows]
+    wide = [max(map(len, column)) for column in zip(*texts, strict=True)]
+    lines = [
+        f"{leaf:<{wide[0]}}  {shape:<{wide[1]}}  " + "  ".join(map(str.rjust, rest, wide[2:]))
+        for leaf, shape, *rest in texts
+    ]
+    return "\n".join(lines)
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass, data_fields=("bits",), meta_fields=("shape",)
-)
+@functools.partial(jax.tree_util.register_dataclass, data_fields=("bits",), meta_fields=("shape",))
 @dataclasses.dataclass(frozen=True)
 class PackedMask:
     """A mask in one bit per weight: uint8 `bits`, packed along the last axis of `shape`."""
@@ -307,11 +329,15 @@ def unpack(masks: Masks) -> Masks:
     >>> unpack(pack({"w": jnp.array([True, False, True])}))["w"]
     Array([ True, False,  True], dtype=bool)
     """
-    return jax.tree.map(_dense, masks, is_leaf=lambda x: isinstance(x, PackedMask))
+    return jax.tree.map(_dense, masks, is_leaf=_is_packed)
+
+
+def _is_packed(mask: Any) -> bool:
+    return isinstance(mask, PackedMask)
 
 
 def _dense(mask: Any) -> jax.Array:
-    if not isinstance(mask, PackedMask):
+    if not _is_packed(mask):
         return mask
     last = mask.shape[-1] if mask.shape else 1
     return jnp.unpackbits(mask.bits, axis=-1, count=last).astype(bool).reshape(mask.shape)

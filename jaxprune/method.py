@@ -72,50 +72,43 @@ def next_masks(
       ValueError: if a leaf does not fit the pattern, or the scores do not fit the parameters.
     """
     _check_pattern(method.pattern, params, masks)
-    to_groups, update = method.pattern.to_groups, method.update
-    alive = jax.tree.map(
-        lambda p, m: None if m is None else to_groups(m.astype(jnp.float32)) > 0, params, masks
-    )
+    treedef, before = jax.tree.structure(params), masks_lib.beside(params, masks)
+    pruned = [i for i, mask in enumerate(before) if mask is not None]
+    shapes = [jnp.shape(before[i]) for i in pruned]
+    pattern, update = method.pattern, method.update
+    alive = [pattern.to_groups(before[i].astype(jnp.float32)) > 0 for i in pruned]
 
-    def as_units(scores: Any) -> Any:
-        def unit(p: jax.Array, alive: jax.Array | None, score: jax.Array) -> Units | None:
-            if alive is None:
-                return None
-            grouped = to_groups(score.astype(jnp.promote_types(score.dtype, jnp.float32)))
-            if not update.revives:  # the living first, even those without a score; then the dead
-                grouped = jnp.where(jnp.isnan(grouped), -jnp.inf, grouped)
-                grouped = jnp.where(alive, grouped, jnp.nan)
-            units = Units(grouped, method.pattern.axis(jnp.ndim(p)))
-            if not of_the_living:
-                return units
-            living = jnp.sum(alive, dtype=jnp.int32) // units.contests
-            return Units(units.scores, units.axis, living)
+    def units(criterion: Criterion) -> list[Units]:
+        scores = jax.tree.leaves(_scores(criterion, params, signals))
+        floats = [scores[i].astype(jnp.promote_types(scores[i].dtype, jnp.float32)) for i in pruned]
+        axes = [pattern.axis(len(shape)) for shape in shapes]
+        return [Units(pattern.to_groups(s), axis) for s, axis in zip(floats, axes, strict=True)]
 
-        return jax.tree.map(unit, params, alive, scores)
+    contestants = units(method.criterion)
+    if not update.revives:
+        contestants = [_living_first(u, a) for u, a in zip(contestants, alive, strict=True)]
+    if of_the_living:
+        contestants = [
+            Units(u.scores, u.axis, jnp.sum(a, dtype=jnp.int32) // u.contests)
+            for u, a in zip(contestants, alive, strict=True)
+        ]
+    rivals = contestants if update.challengers is None else units(update.challengers)
 
-    units = as_units(_scores(method.criterion, params, signals))
-    rivals = units
-    if update.challengers is not None:
-        rivals = _challengers(update.challengers, method, params, alive, signals)
-    keep = method.allocation(params, units, method.schedule.sparsity(step))
+    def whole(found: list[Any]) -> Any:  # a tree like `params`, with `None` where nothing is pruned
+        entries = dict(zip(pruned, found, strict=True))
+        return treedef.unflatten([entries.get(i) for i in range(len(before))])
 
-    def leaf(p: jax.Array, before: Any, alive: Any, unit: Any, rival: Any, keep: Any) -> Any:
-        if before is None:
-            return None
-        keep = keep if isinstance(keep, Keep) else Keep(keep)
-        after = update.select(alive, unit, rival, keep, step)
-        return method.pattern.from_groups(after, jnp.shape(p))
-
-    return jax.tree.map(leaf, params, masks, alive, units, rivals, keep)
+    sparsity = method.schedule.sparsity(step)
+    allocated = masks_lib.beside(params, method.allocation(params, whole(contestants), sparsity))
+    keep = [k if isinstance(k := allocated[i], Keep) else Keep(k) for i in pruned]
+    after = update.select(alive, contestants, rivals, keep, step)
+    return whole([pattern.from_groups(a, shape) for a, shape in zip(after, shapes, strict=True)])
 
 
-def _challengers(criterion: Criterion, method: Method, params: Params, alive: Any, signals: Any):
-    def unit(p: jax.Array, alive: jax.Array | None, score: jax.Array) -> Units | None:
-        if alive is None:
-            return None
-        return Units(method.pattern.to_groups(score), method.pattern.axis(jnp.ndim(p)))
-
-    return jax.tree.map(unit, params, alive, _scores(criterion, params, signals))
+def _living_first(units: Units, alive: jax.Array) -> Units:
+    """Ranks all living units, those without a score too, above all dead ones."""
+    scores = jnp.where(jnp.isnan(units.scores), -jnp.inf, units.scores)
+    return Units(jnp.where(alive, scores, jnp.nan), units.axis)
 
 
 def _scores(criterion: Criterion, params: Params, signals: dict[str, Any]) -> Any:
@@ -157,7 +150,8 @@ def initial_masks(
         return masks
     signals = {} if key is None else {"key": key}
     first = method._replace(criterion=method.initial, update=updates_lib.prune())
-    return next_masks(first, params, masks, 0, **signals)
+    choose = jax.jit(lambda params, masks, signals: next_masks(first, params, masks, 0, **signals))
+    return choose(params, masks, signals)
 
 
 def prune(

@@ -146,7 +146,11 @@ def _grid(begin: int, end: int, every: int):
 
 
 def _progress(step: Step, begin: int, end: int):
-    return jnp.clip((step - begin) / max(end - begin, 1), 0.0, 1.0) if end > begin else 1.0 * (step >= end)
+    return (
+        jnp.clip((step - begin) / max(end - begin, 1), 0.0, 1.0)
+        if end > begin
+        else 1.0 * (step >= end)
+    )
 
 
 def _check(name: str, sparsity: float, begin: int, end: int, every: int) -> None:

@@ -1,4 +1,4 @@
-"""Exact selection of the k largest scores by counting: nothing is sorted, concatenated or gathered.
+"""Exact selection of the k largest scores by counting: no sort, no gather, no copy of the scores.
 
 A threshold keeps exactly k scores when k of them lie at or above it, and finding it takes counts
 only. Each pass over the scores counts four thresholds at once (on a CPU that costs as much as one)
@@ -8,50 +8,43 @@ integers per pass, also on a mesh of devices. When equal scores straddle the cut
 over positions decides which of them stay.
 """
 
+import itertools
 import math
+import operator
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jax.sharding import auto_axes
+from jax.sharding import PartitionSpec
 
-_INFINITY = 0x7F800000  # bits of float32 inf
-_LOWEST = np.int32(-(2**31))
+from jaxprune.ranks import (
+    CEILING,
+    order_key,
+    to_key,
+    to_rank,
+    to_score,
+    top_by_comparison,
+    zero_bits,
+)
+
+__all__ = ["order_key", "top", "top_along"]
+
 _PROBES = 4  # thresholds per pass
-_SAMPLE = 65536
-_ROWS = 1024
-
-
-def order_key(scores: Array) -> Array:
-    """Maps scores to int32 keys in the same order: NaN lowest, -0.0 equal to 0.0.
-
-    The key is the float32 bit pattern, negated below zero. It is integer arithmetic throughout, so
-    denormals keep their order on devices that flush them. Other types are cast to float32 first.
-
-    Args:
-      scores: an array of any real dtype.
-
-    Returns:
-      An int32 array of the same shape.
-
-    >>> order_key(jnp.array([1.0, 0.0, -0.0, -1.0])).tolist()
-    [1065353216, 0, 0, -1065353216]
-    """
-    bits = lax.bitcast_convert_type(scores.astype(jnp.float32), jnp.int32)
-    size = bits & 0x7FFFFFFF
-    key = lax.select(bits < 0, -size, size)
-    return lax.select(size > _INFINITY, lax.full_like(key, _LOWEST), key)
+_SAMPLE = 65536  # scores
+_SMALL = 65536  # leaves below this are packed together, for the sake of compile time
+_SHORT = 32  # contests up to this length are decided by comparing all pairs
 
 
 def top(leaves: Sequence[Array], k: int | Array) -> list[Array]:
     """Marks the k largest scores over all leaves together.
 
     Equal scores are kept in order of position: leaf by leaf, row-major within a leaf. NaN ranks
-    below everything. The cost is 2-6 counting passes for continuous scores, about 10 for heavily
-    tied ones, 45 at worst, and one pass to write the masks; extra memory is a sample of at most
-    65,536 scores.
+    below everything. The cost is 3-6 counting passes for continuous scores, about 5 for heavily
+    tied ones, 70 at the very worst, and one pass to write the masks; extra memory is a sample of at
+    most 65,536 scores and a copy of leaves smaller than that.
 
     Args:
       leaves: arrays of any shape and real dtype, fewer than 2**31 scores in all.
@@ -72,15 +65,17 @@ def top(leaves: Sequence[Array], k: int | Array) -> list[Array]:
             f"top: {total} scores compete, more than int32 counts (2**31 - 1) can tell apart; "
             "select in smaller groups, for example layer by layer."
         )
+    if not total:
+        return [jnp.zeros_like(x, bool) for x in leaves]
     return list(_top(leaves, _clamp(k, total)))
 
 
 def top_along(scores: Array, k: int | Array, axis: int) -> Array:
     """Marks the k largest scores of each slice along one axis; every slice is its own contest.
 
-    Equal scores are kept in order of position along the axis, NaN ranks below everything. Up to 16
-    scores per contest the ranks come from all pairwise comparisons in one fused pass; longer
-    contests are searched together by counting passes, as in `top`.
+    Equal scores are kept in order of position along the axis, NaN ranks below everything. Up to 32
+    scores per contest are ranked by comparing all pairs in one fused pass; longer contests are
+    searched side by side with counting passes, as in `top`.
 
     Args:
       scores: an array of any real dtype with at least one axis.
@@ -96,6 +91,8 @@ def top_along(scores: Array, k: int | Array, axis: int) -> Array:
     """
     scores = jnp.asarray(scores)
     axis = range(scores.ndim)[axis]
+    if not scores.size:
+        return jnp.zeros_like(scores, bool)
     return _top_along(scores, _clamp(k, scores.shape[axis]), axis)
 
 
@@ -107,114 +104,194 @@ def _clamp(k: int | Array, total: int) -> Array:
 
 @jax.jit
 def _top(leaves: tuple[Array, ...], k: Array) -> tuple[Array, ...]:
-    return _on_auto_axes(_top_by_counts, leaves)(leaves, k)
+    meshes = [jax.typeof(x).sharding.mesh for x in leaves]
+    if any(m.explicit_axes for m in meshes):
+        return _on_shards(_top_in_place, leaves, k)
+    if any(m.auto_axes for m in meshes):
+        return _top_in_place(leaves, k)
+    return _top_packed(leaves, k)
 
 
-@jax.jit(static_argnames="axis")
+@partial(jax.jit, static_argnames="axis")
 def _top_along(scores: Array, k: Array, axis: int) -> Array:
-    select = _top_by_ranks if scores.shape[axis] <= 16 else _top_along_by_counts
-    return _on_auto_axes(lambda x, k: select(x, k, axis), scores)(scores, k)
-
-
-def _on_auto_axes(select: Callable, scores) -> Callable:
-    """Lets the compiler partition `select` on an Explicit mesh too; masks lie as the scores do."""
-    shardings = jax.tree.map(lambda x: jax.typeof(x).sharding, scores)
-    if not any(s.mesh.explicit_axes for s in jax.tree.leaves(shardings)):
-        return select
-    return auto_axes(select, out_sharding=shardings)
-
-
-def _top_by_counts(leaves: tuple[Array, ...], k: Array) -> tuple[Array, ...]:
-    if all(jax.typeof(x).sharding.mesh.empty for x in leaves):  # one device: reshaping is free
-        views = tuple(x.reshape(math.gcd(x.size, _ROWS) or 1, -1) for x in leaves if x.size)
+    sharding = jax.typeof(scores).sharding
+    short = scores.shape[axis] <= _SHORT
+    if not sharding.mesh.explicit_axes:
+        if short:
+            return top_by_comparison(scores, k, axis)
+        split = None if sharding.mesh.auto_axes else [[()] * scores.ndim]
+        return _top_in_place((scores,), k, split, axis)[0]
+    if short and sharding.spec[axis] is None:
+        rule = lambda leaves, k, _: (top_by_comparison(leaves[0], k, axis),)
     else:
-        views = tuple(x for x in leaves if x.size)
-    starts = np.cumsum([0] + [x.size for x in views])
-    strides = [[math.prod(x.shape[a + 1 :]) for a in range(x.ndim)] for x in views]
-    places = tuple(np.int32([s, *t]) for s, t in zip(starts, strides))
-    masks = iter(_select(views, places, None, int(starts[-1]), k))
-    return tuple(next(masks).reshape(x.shape) if x.size else jnp.zeros(x.shape, bool) for x in leaves)
+        rule = partial(_top_in_place, axis=axis)
+    return _on_shards(rule, (scores,), k)[0]
 
 
-def _top_along_by_counts(scores: Array, k: Array, axis: int) -> Array:
-    place = np.int32([0, *(a == axis for a in range(scores.ndim))])
-    return _select((scores,), (place,), axis, scores.shape[axis], k)[0]
+def _on_shards(rule: Callable, leaves: tuple[Array, ...], k: Array) -> tuple[Array, ...]:
+    """Applies a rule to the local shards of leaves on an Explicit mesh; masks lie as they do."""
+    shardings = [jax.typeof(x).sharding for x in leaves]
+    specs = tuple(s.spec for s in shardings)
+    split = [[(e,) if isinstance(e, str) else tuple(e or ()) for e in spec] for spec in specs]
+    mesh = next(s.mesh for s in shardings if s.mesh.explicit_axes)
+    return jax.shard_map(
+        lambda leaves, k: rule(leaves, k, split),
+        mesh=mesh,
+        in_specs=(specs, PartitionSpec()),
+        out_specs=specs,
+        axis_names=set(mesh.explicit_axes),
+        check_vma=False,
+    )(leaves, k)
 
 
-def _top_by_ranks(scores: Array, k: Array, axis: int) -> Array:
-    keys = order_key(scores)
-    m = scores.shape[axis]
-    rivals = [lax.index_in_dim(keys, i, axis) for i in range(m)]
-    ranks = [jnp.zeros(r.shape, jnp.int8) for r in rivals]
-    for i in range(m):
-        for j in range(i):
-            wins = rivals[i] > rivals[j]  # the earlier one, j, wins ties
-            ranks[j] += wins.astype(jnp.int8)
-            ranks[i] += (~wins).astype(jnp.int8)
-    return jnp.concatenate([r < k.astype(jnp.int8) for r in ranks], axis)
+def _top_packed(leaves, k):
+    """Leaves on one device, where reshaping is free and small ones can be packed together."""
+    groups = []
+    for small, run in itertools.groupby(leaves, lambda x: x.size < _SMALL):
+        members = list(run)
+        groups += [members] if small else [[x] for x in members]
+    views, places, total = [], [], 0
+    for group in groups:
+        views.append(_matrix(group))
+        places.append(np.array([total, views[-1].shape[1], 1], np.int32))
+        total += views[-1].size
+    sample = jnp.concatenate([x.reshape(1, -1) for x in _sample(views, total)], 1)
+    drop = min(zero_bits(x.dtype) for x in leaves)
+
+    def tally(hits):  # rows first: XLA:CPU shares them among the cores
+        rows = [_counts(h, (1,)) for h in hits]
+        rows = [lax.concatenate([r[i] for r in rows], 0) for i in range(_PROBES)]
+        return jnp.stack(_counts(rows, (0,)))
+
+    first = partial(_sampled_probes, [sample], sample.size, tally)
+    masks = _select(views, places, k, total, tally, first, drop)
+    return tuple(itertools.chain.from_iterable(map(_unpack, masks, groups)))
 
 
-def _select(leaves, places, axis, total, k):
-    """Keeps the k best of each contest: over everything if axis is None, else along that axis."""
-    if not total:
-        return leaves
-    drop = min(_zero_bits(x.dtype) for x in leaves)
-    shape = () if axis is None else leaves[0].shape[:axis] + (1,) + leaves[0].shape[axis + 1 :]
+def _matrix(leaves):
+    size = sum(x.size for x in leaves)
+    rows = math.gcd(size, 1024)
+    if len(leaves) > 1:
+        kinds = {x.dtype for x in leaves}
+        kind = kinds.pop() if len(kinds) == 1 else jnp.float32
+        leaves = [jnp.concatenate([x.ravel().astype(kind) for x in leaves])]
+    return leaves[0].reshape(rows, size // rows)
 
-    def counts(hits, ts, *fixed):
-        # Inside a loop XLA would otherwise hoist keys and positions, copies of all the scores.
-        scores, where, ts, fixed = lax.optimization_barrier((leaves, places, tuple(ts), fixed))
-        return _count([hits(x, p, ts, *fixed) for x, p in zip(scores, where)], axis, shape)
+
+def _unpack(mask, leaves):
+    parts = jnp.split(mask.ravel(), np.cumsum([x.size for x in leaves])[:-1])
+    return [part.reshape(x.shape) for part, x in zip(parts, leaves, strict=True)]
+
+
+def _top_in_place(leaves, k, split=None, axis=None):
+    """Leaves as they lie: mesh axes split[i][d] cut dimension d of leaf i, None if unknown.
+
+    The contest is over everything, or one per slice along `axis`.
+    """
+    names = split or [((),) * x.ndim for x in leaves]
+    axes = lambda x: tuple(range(x.ndim)) if axis is None else (axis,)
+    total, places = 0, []
+    for x, cuts in zip(leaves, names, strict=True):
+        shape = [n * lax.axis_size(c) for n, c in zip(x.shape, cuts, strict=True)]
+        steps = [math.prod(shape[d + 1 :]) if axis is None else d == axis for d in range(x.ndim)]
+        corner = sum(lax.axis_index(cuts[d]) * x.shape[d] * steps[d] for d in range(x.ndim))
+        places.append(jnp.array([total + corner, *steps], jnp.int32))
+        total += math.prod(shape[a] for a in axes(x))
+
+    def tally(hits):
+        sums = {}  # by the mesh axes over which they are still to be added
+        for masks, cuts in zip(hits, names, strict=True):
+            along = axes(masks[0])
+            if split:
+                counts = jnp.stack(_counts(masks, along))
+            else:  # the partitioner makes this an all-reduce; it gathers for the variadic form
+                counts = jnp.stack([jnp.sum(m, along, jnp.int32) for m in masks])
+            if axis is not None:
+                counts = jnp.expand_dims(counts, axis + 1)
+            across = tuple(itertools.chain.from_iterable(cuts[a] for a in along))
+            sums[across] = sums.get(across, 0) + counts
+        return sum(lax.psum(s, across) if across else s for across, s in sums.items())
+
+    first = None
+    if axis is None:
+        sample = _sample(leaves, total)
+        size = sum(
+            x.size * math.prod(map(lax.axis_size, c)) for x, c in zip(sample, names, strict=True)
+        )
+        first = partial(_sampled_probes, sample, size, tally)
+    drop = min(zero_bits(x.dtype) for x in leaves)
+    return _select(leaves, places, k, total, tally, first, drop)
+
+
+def _select(leaves, places, k, total, tally, first, drop):
+    """Masks of the k best.
+
+    Args:
+      leaves: the scores.
+      places: per leaf, the position of its corner and the steps of position along its dimensions.
+      k: int32.
+      total: how many scores compete.
+      tally: adds up lists of hits, one list of masks per leaf, into int32[probes, *contests].
+      first: makes the first thresholds, of k and `drop`; None for an even spread.
+      drop: how many low bits of the keys carry nothing.
+    """
+
+    def counting(hits, *fixed):
+        def count(ts):
+            # Without the barrier XLA hoists keys and positions, copies of all scores, out of loops.
+            xs, at, rest = lax.optimization_barrier((leaves, places, (tuple(ts), *fixed)))
+            return tally([hits(x, p, *rest) for x, p in zip(xs, at, strict=True)])
+
+        return count
 
     def above(x, _, ts):
         key = order_key(x)
         return [key >= t for t in ts]
 
-    def tied_before(x, place, last, t):
-        tied, at = order_key(x) == t, _index(x.shape, place)
+    def tied_until(x, place, last, t):
+        tied, at = order_key(x) == t, _position(x.shape, place)
         return [tied & (at <= p) for p in last]
 
     def between(lo, hi, part):
-        low, high = _score(_key(lo, drop)), _score(_key(hi, drop))
-        return _rank(order_key(low + part * (high - low)), drop)
+        low, high = to_score(to_key(lo, drop)), to_score(to_key(hi, drop))
+        return to_rank(order_key(low + part * (high - low)), drop)
 
+    shape = (1, *jax.eval_shape(tally, [[x] * _PROBES for x in leaves]).shape[1:])
     full = lambda value: jnp.full(shape, value)
-    ceiling = np.uint32(((_INFINITY + 2**31) >> drop) + 1)
-    k = jnp.broadcast_to(k, shape)
+    k = jnp.full(shape, k)
+    ceiling = np.uint32((CEILING - 1 >> drop) + 1)
     bracket = (
         jnp.where(k > 0, np.uint32(0), ceiling),
         full(ceiling),
         jnp.where(k > 0, np.int32(total), np.int32(0)),
         full(np.int32(0)),
     )
-    first = _sample_probes(leaves, drop, total, k) if axis is None and total else None
-    lo, _, above_lo, above_hi = _search(
-        lambda ts: counts(above, _key(ts, drop)), between, bracket, first, k
-    )
-    t = _key(lo, drop)
+    ts = first(k, total, drop) if first else _probes(*bracket, k, full(False), between)
+    count = counting(above)
+    lo, _, above_lo, above_hi = _search(lambda ts: count(to_key(ts, drop)), between, bracket, ts, k)
+    t = to_key(lo[0], drop)
 
-    tied, needed = above_lo - above_hi, k - above_hi
+    tied = above_lo - above_hi
+    needed = jnp.where(above_lo == k, tied, k - above_hi)
     bracket = (full(np.uint32(1)), full(np.uint32(total + 1)), tied, full(np.int32(0)))
-    needed = jnp.where(above_lo == k, tied, needed)
-    first = _probes(*bracket, needed, full(True), _line)
-    last = lambda ts: total - ts.astype(jnp.int32)
-    ts = _search(lambda ts: counts(tied_before, last(ts), t), _line, bracket, first, needed)[0]
+    ts = _probes(*bracket, needed, full(True), _line)
+    to_position = lambda ts: total - ts.astype(jnp.int32)
+    count = counting(tied_until, t)
+    ts, *_ = _search(lambda ts: count(to_position(ts)), _line, bracket, ts, needed)
+    last = to_position(ts[0])
 
-    masks = []
-    for x, place in zip(leaves, places):
+    def mask(x, place):
         key = order_key(x)
-        masks.append((key > t) | ((key == t) & (_index(x.shape, place) <= last(ts))))
-    return tuple(masks)
+        return (key > t) | ((key == t) & (_position(x.shape, place) <= last))
+
+    return tuple(map(mask, leaves, places))
 
 
-def _line(lo, hi, part):
-    return lo + (part * (hi - lo).astype(jnp.float32)).astype(jnp.uint32)
+def _search(count, between, bracket, ts, k):
+    """Narrows [lo, hi) until k lie at or above lo, or it has width one.
 
-
-def _search(count, between, bracket, first, k):
-    """Narrows [lo, hi) until k lie at or above lo, or it has width one."""
-    if first is None:
-        first = _probes(*bracket, k, jnp.zeros(k.shape, bool), between)
+    Brackets are [1, *contests], thresholds [probes, *contests].
+    """
 
     def unsettled(state):
         lo, hi, above_lo, _ = state[0]
@@ -225,101 +302,76 @@ def _search(count, between, bracket, first, k):
         above = count(ts)
         enough = above >= k
         new = (
-            jnp.max(jnp.where(enough, ts, lo), 0),
-            jnp.min(jnp.where(enough, hi, ts), 0),
-            jnp.min(jnp.where(enough, above, above_lo), 0),
-            jnp.max(jnp.where(enough, above_hi, above), 0),
+            jnp.max(jnp.where(enough, ts, lo), 0, keepdims=True),
+            jnp.min(jnp.where(enough, hi, ts), 0, keepdims=True),
+            jnp.min(jnp.where(enough, above, above_lo), 0, keepdims=True),
+            jnp.max(jnp.where(enough, above_hi, above), 0, keepdims=True),
         )
         fast = (new[2] - new[3]) < (above_lo - above_hi) // 5
         trusted = fast | ~trusted
         return new, _probes(*new, k, trusted, between), trusted
 
-    return lax.while_loop(unsettled, narrow, (bracket, first, jnp.ones(k.shape, bool)))[0]
+    return lax.while_loop(unsettled, narrow, (bracket, ts, jnp.full(k.shape, True)))[0]
 
 
 def _probes(lo, hi, above_lo, above_hi, k, trusted, between):
     """Four thresholds within a bracket: around the expected place of the cut, or evenly spread."""
-    i = lax.broadcasted_iota(jnp.int32, (_PROBES, *k.shape), 0)
+    i = lax.broadcasted_iota(jnp.int32, (_PROBES, *k.shape[1:]), 0)
     even = (i + 1) / np.float32(_PROBES + 1)
     crowd = (above_lo - above_hi + 1).astype(jnp.float32)
     middle = (above_lo - k).astype(jnp.float32) / crowd
     spread = jnp.sqrt(jnp.maximum(middle * (1 - middle), 0) / crowd)
     step = jnp.where(i < 1, -2.0, jnp.where(i < 2, -0.25, jnp.where(i < 3, 0.25, 2.0)))
     guess = middle + step * spread + jnp.where(i < 2, -0.5, 0.5) / crowd
-    width = hi - lo
     ts = jnp.where(trusted, between(lo, hi, jnp.clip(guess, 0, 1)), _line(lo, hi, even))
-    ts = jnp.where(width <= _PROBES + 1, lo + (i + 1).astype(jnp.uint32), ts)
+    ts = jnp.where(hi - lo <= _PROBES + 1, lo + (i + 1).astype(jnp.uint32), ts)
     return jnp.clip(ts, lo + 1, jnp.maximum(hi, 2) - 1)
 
 
-def _sample_probes(leaves, drop, total, k):
-    """Thresholds around the cut, as far as a strided sample can tell."""
+def _line(lo, hi, part):
+    return lo + (part * (hi - lo).astype(jnp.float32)).astype(jnp.uint32)
+
+
+def _sample(leaves, total):
+    """About one in stride**2 keys of each leaf, spread over its first and its last axis."""
     stride = math.sqrt(total / np.clip(total // 32, min(2048, total), _SAMPLE))
-    sample = jnp.concatenate([order_key(_strided(x, stride)).ravel() for x in leaves if x.size])
-    sample = _rank(sample, drop)
-    size = np.float32(sample.size)
-    middle = size * (k.astype(jnp.float32) / total)
+
+    def thin(x):
+        if x.ndim < 2:
+            return x[:: math.ceil(stride**2)] if x.ndim else x
+        first = max(1, min(x.shape[0], round(stride)))
+        return x[::first, ..., :: max(1, round(stride**2 / first))]
+
+    return [order_key(thin(x)) for x in leaves]
+
+
+def _sampled_probes(sample, size, tally, k, total, drop):
+    """Thresholds close to the cut, and well off it, as far as a sample can tell."""
+    sample = [to_rank(s, drop) for s in sample]
+    middle = k.astype(jnp.float32) * np.float32(size / total)
     spread = jnp.sqrt(jnp.maximum(middle * (1 - middle / size), 1))
-    ranks = middle + spread * np.float32([4, 0.7, -0.7, -4])
-    ranks = jnp.clip(jnp.round(ranks).astype(jnp.int32), 1, sample.size)
+    wanted = jnp.round(middle + spread * np.array([4, 0.7, -0.7, -4], np.float32)).astype(jnp.int32)
+    wanted = jnp.clip(wanted, 1, size)
 
     def set_bit(i, ts):
         raised = ts | (np.uint32(1) << (31 - drop - i).astype(jnp.uint32))
-        hits = [sample >= raised[i] for i in range(_PROBES)]
-        return jnp.where(jnp.stack(_sums(hits, (0,))) >= ranks, raised, ts)
+        counts = tally([[s >= t for t in tuple(raised)] for s in sample])
+        return jnp.where(counts >= wanted, raised, ts)
 
     ts = lax.fori_loop(0, 32 - drop, set_bit, jnp.zeros(_PROBES, jnp.uint32))
     return ts + jnp.uint32([0, 0, 1, 0]) * (ts[1] == ts[2])
 
 
-def _strided(x, stride):
-    """About one in stride**2 elements, spread over the first and the last axis."""
-    if x.ndim < 2:
-        return x[:: math.ceil(stride**2)] if x.ndim else x
-    first = max(1, min(x.shape[0], round(stride)))
-    last = max(1, round(stride**2 / first))
-    return x[::first, ..., ::last]
-
-
-def _count(hits, axis, shape):
-    """Adds up each probe's hits over all leaves, or along the axis."""
-    if axis is not None:
-        return jnp.stack([s.reshape(shape) for s in _sums(hits[0], (axis,))])
-    if all(jax.typeof(h[0]).sharding.mesh.empty for h in hits):  # XLA:CPU shares rows among cores
-        rows = zip(*(_sums(h, (1,)) for h in hits))
-        return jnp.stack(_sums([lax.concatenate(r, 0) for r in rows], (0,)))
-    leaves = (_sums(h, range(h[0].ndim)) for h in hits)
-    return jnp.stack([sum(s) for s in zip(*leaves)])
-
-
-def _sums(hits, axes):
+def _counts(hits, axes):
     """Counts of several masks in one reduction, which XLA:CPU vectorises only if variadic."""
-    add = lambda a, b: tuple(x + y for x, y in zip(a, b))
+    add = lambda a, b: tuple(map(operator.add, a, b))
     hits = tuple(lax.convert_element_type(h, jnp.int32) for h in hits)
-    return lax.reduce(hits, (np.int32(0),) * len(hits), add, tuple(axes))
+    return lax.reduce(hits, (np.int32(0),) * len(hits), add, axes)
 
 
-def _rank(key, drop):
-    return lax.bitcast_convert_type(key ^ _LOWEST, jnp.uint32) >> drop
-
-
-def _key(rank, drop):
-    return lax.bitcast_convert_type(rank << drop, jnp.int32) ^ _LOWEST
-
-
-def _score(key):
-    bits = jnp.where(key < 0, _LOWEST - key, key)
-    return lax.bitcast_convert_type(bits, jnp.float32)
-
-
-def _index(shape, place):
-    """Position of each element: place[0] + sum of coordinate a times place[1 + a]."""
-    index = place[0]
-    for a in range(len(shape)):
-        index += lax.broadcasted_iota(jnp.int32, shape, a) * place[1 + a]
-    return index
-
-
-def _zero_bits(dtype) -> int:
-    """How many low bits are zero in the keys of this type."""
-    return {"bfloat16": 16, "float16": 13}.get(jnp.dtype(dtype).name, 0)
+def _position(shape, place):
+    """Position of each element: the corner's, plus a step along each dimension."""
+    at = place[0]
+    for d in range(len(shape)):
+        at += lax.broadcasted_iota(jnp.int32, shape, d) * place[1 + d]
+    return at

@@ -115,7 +115,7 @@ class Update(NamedTuple):
     """How an old mask becomes a new one.
 
     Attributes:
-      select: (alive, units, challengers, keep, step) -> alive, arrays of one leaf.
+      select: (alive, units, rivals, keep, step) -> alive, lists with one entry per prunable leaf.
       challengers: criterion by which dead units apply for a place; `None`: they cannot.
       revives: whether a dead unit competes on its score; if not, it ranks below every living one.
       skip_gradient: whether the update that changes the masks leaves the weights alone.

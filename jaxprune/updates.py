@@ -1,10 +1,11 @@
-"""Updates: how an old mask becomes a new one.
+"""Updates: how old masks become new ones.
 
-Each is `(alive, units, challengers, keep, step) -> alive` on the units of one leaf. `next_masks` has
-already ranked dead units below every living one, unless the update `revives` them.
+Each is `(alive, units, rivals, keep, step) -> alive`, over lists with one entry per prunable leaf, so that
+one search serves all leaves. `next_masks` has already ranked dead units below every living one, unless
+the update `revives` them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -15,23 +16,31 @@ from jaxprune.types import Criterion, Keep, Step, Units, Update
 __all__ = ["cosine", "prune", "regrow", "reselect"]
 
 
-def best(units: Units, keep: Keep) -> jax.Array:
-    """Returns the `keep.count` best units of each contest; equal scores are taken in index order."""
-    if keep.chosen is not None:
-        return keep.chosen
-    if units.axis is None:
-        return selection.top([units.scores], keep.count)[0]
-    return selection.top_along(units.scores, keep.count, units.axis)
+def best(units: Sequence[Units], keep: Sequence[Keep]) -> list[jax.Array]:
+    """Returns the `count` best units of each contest; equal scores are taken in index order."""
+    chosen = [k.chosen for k in keep]
+    for i, (unit, k) in enumerate(zip(units, keep, strict=True)):
+        if chosen[i] is None and unit.axis is not None:
+            chosen[i] = selection.top_along(unit.scores, k.count, unit.axis)
+    left = [i for i, c in enumerate(chosen) if c is None]
+    found = [selection.top([units[i].scores], keep[i].count)[0] for i in left]
+    for i, mask in zip(left, found, strict=True):
+        chosen[i] = mask
+    return chosen  # type: ignore[return-value]
 
 
 def prune() -> Update:
     """Keeps the best of those alive; what is dead stays dead."""
-    return Update(lambda alive, units, challengers, keep, step: best(units, keep) & alive)
+
+    def select(alive, units, rivals, keep, step):
+        return [a & b for a, b in zip(alive, best(units, keep), strict=True)]
+
+    return Update(select)
 
 
 def reselect() -> Update:
     """Keeps the best of all: a dead weight whose score has grown comes back."""
-    return Update(lambda alive, units, challengers, keep, step: best(units, keep), revives=True)
+    return Update(lambda alive, units, rivals, keep, step: best(units, keep), revives=True)
 
 
 def regrow(
@@ -58,17 +67,20 @@ def regrow(
       inspired by Network Science" (2018).
     """
 
-    def select(
-        alive: jax.Array, units: Units, rivals: Units, keep: Keep, step: Step
-    ) -> jax.Array:
+    def select(alive, units, rivals, keep, step):
         share = fraction(step) if callable(fraction) else fraction
-        dealt = jnp.round(share * keep.count).astype(jnp.int32)
-        stay = best(units, Keep(keep.count - dealt)) & alive
-        outside = Units(jnp.where(stay, jnp.nan, _finite(rivals.scores)), rivals.axis)
-        # Each contest fills up to `keep`; all lose the same number, unless fewer than that were alive.
-        if units.axis is None:
-            return stay | best(outside, Keep(keep.count - jnp.sum(stay, dtype=jnp.int32)))
-        return stay | (best(outside, Keep(dealt)) & ~stay)
+        dealt = [jnp.round(share * k.count).astype(jnp.int32) for k in keep]
+        stay = [Keep(k.count - d) for k, d in zip(keep, dealt, strict=True)]
+        stays = [a & b for a, b in zip(alive, best(units, stay), strict=True)]
+        outside, places = [], []
+        for stay, rival, k, d in zip(stays, rivals, keep, dealt, strict=True):
+            # A challenger without a score ranks ahead of those who stay, and behind all others.
+            scores = jnp.where(jnp.isnan(rival.scores), -jnp.inf, rival.scores)
+            outside.append(Units(jnp.where(stay, jnp.nan, scores), rival.axis))
+            # A leaf of one contest fills up to `keep`, however many were alive; others by what each lost.
+            alone = rival.axis is None
+            places.append(Keep(k.count - jnp.sum(stay, dtype=jnp.int32) if alone else d))
+        return [a | b for a, b in zip(stays, best(outside, places), strict=True)]
 
     return Update(select, challengers, skip_gradient=skip_gradient)
 
@@ -84,8 +96,3 @@ def cosine(fraction: float, end: int) -> Callable[[Step], jax.Array]:
         return fraction / 2 * (1 + jnp.cos(jnp.pi * jnp.minimum(step / max(end, 1), 1.0)))
 
     return at
-
-
-def _finite(scores: jax.Array) -> jax.Array:
-    """A challenger without a score ranks last among the challengers, ahead of who already stays."""
-    return jnp.where(jnp.isnan(scores), -jnp.inf, scores)

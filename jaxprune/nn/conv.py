@@ -11,9 +11,10 @@ import flax.linen as nn
 import jax
 
 from jaxprune.nn.canonical_conv import conv_for_backend
+from jaxprune.nn.initializers import glorot_normal
 from jaxprune.nn.pooling import max_pool_2x2
 
-GLOROT_NORMAL = nn.initializers.glorot_normal()
+GLOROT_NORMAL = glorot_normal()
 
 
 def conv_2(

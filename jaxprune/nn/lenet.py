@@ -13,9 +13,10 @@ import flax.linen as nn
 import jax
 
 from jaxprune.nn.canonical_conv import conv_for_backend
+from jaxprune.nn.initializers import glorot_normal
 from jaxprune.nn.pooling import max_pool_2x2
 
-GLOROT_NORMAL = nn.initializers.glorot_normal()
+GLOROT_NORMAL = glorot_normal()
 
 
 def lenet_300_100(
@@ -35,9 +36,9 @@ def lenet_300_100(
       A module with layers fc1, fc2 and fc3: `model.apply(variables, x)` gives logits.
 
     >>> images = jax.numpy.zeros((5, 28, 28, 1))
-    >>> variables = lenet_300_100().init(jax.random.key(0), images)
-    >>> lenet_300_100().apply(variables, images).shape
-    (5, 10)
+    >>> variables = jax.eval_shape(lenet_300_100().init, jax.random.key(0), images)
+    >>> {name: layer["kernel"].shape for name, layer in variables["params"].items()}
+    {'fc1': (784, 300), 'fc2': (300, 100), 'fc3': (100, 10)}
     """
     return MLP((300, 100), num_classes, dtype, kernel_init)
 

@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxprune.nn.canonical_conv import conv_for_backend
+from jaxprune.nn.initializers import he_normal
 
-HE_NORMAL = nn.initializers.he_normal()
+HE_NORMAL = he_normal()
 Shortcut = Literal["pad", "projection"]
 
 

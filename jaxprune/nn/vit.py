@@ -10,9 +10,10 @@ from typing import Any
 import flax.linen as nn
 import jax
 
+from jaxprune.nn.initializers import glorot_normal
 from jaxprune.nn.transformer import Block, check_heads
 
-GLOROT_NORMAL = nn.initializers.glorot_normal()
+GLOROT_NORMAL = glorot_normal()
 
 
 def vit(

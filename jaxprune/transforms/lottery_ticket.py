@@ -150,7 +150,9 @@ def lottery_ticket(
             raise ValueError("lottery_ticket: update(grads, state, params) needs the parameters.")
         step, masks = state.step, state.masks
         since = step - plan.round_steps
-        level = jnp.where(since < 0, 0, since // plan.cycle)  # rounds of pruning done or begun before
+        level = jnp.where(
+            since < 0, 0, since // plan.cycle
+        )  # rounds of pruning done or begun before
         phase = jnp.where((since < 0) | (level >= plan.rounds), plan.pause, since % plan.cycle)
 
         point = jax.lax.cond(
@@ -173,7 +175,11 @@ def lottery_ticket(
 
         def rewind() -> tuple[Params, Masks, optax.OptState]:
             weights, inner_state = point
-            return masks_lib.apply(weights, masks), masks, refresh(inner, inner_state, weights, masks)
+            return (
+                masks_lib.apply(weights, masks),
+                masks,
+                refresh(inner, inner_state, weights, masks),
+            )
 
         trained = masked_step(inner, grads, state.inner, params, masks, **extra)
         train = lambda: (_like(trained[0], params), masks, trained[1])

@@ -94,14 +94,14 @@ def sparsify(
         updates, inner_state = masked_step(
             inner, grads, state.inner, params, masks, skip=skip, **extra
         )
-        return updates, SparseState(
-            optax.safe_increment(state.step), masks, state.key, inner_state
-        )
+        return updates, SparseState(optax.safe_increment(state.step), masks, state.key, inner_state)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def fixed(inner: optax.GradientTransformation, masks: Masks) -> optax.GradientTransformationExtraArgs:
+def fixed(
+    inner: optax.GradientTransformation, masks: Masks
+) -> optax.GradientTransformationExtraArgs:
     """Trains with masks that never change: those of `jaxprune.prune`, of a ticket, of a file.
 
     Args:
@@ -125,9 +125,7 @@ def fixed(inner: optax.GradientTransformation, masks: Masks) -> optax.GradientTr
     ) -> tuple[Params, SparseState]:
         if params is None:
             raise ValueError("fixed: update(grads, state, params) needs the parameters.")
-        updates, inner_state = masked_step(
-            inner, grads, state.inner, params, state.masks, **extra
-        )
+        updates, inner_state = masked_step(inner, grads, state.inner, params, state.masks, **extra)
         step = optax.safe_increment(state.step)
         return updates, SparseState(step, state.masks, None, inner_state)
 

@@ -44,9 +44,7 @@ def masked_step(
 
     Where `skip` is true the surviving weights stay where they are, though `inner` counts the step.
     """
-    updates, inner_state = inner.update(
-        masks_lib.apply(grads, masks), inner_state, params, **extra
-    )
+    updates, inner_state = inner.update(masks_lib.apply(grads, masks), inner_state, params, **extra)
     if skip is not None:
         updates = jax.tree.map(lambda u: jnp.where(skip, jnp.zeros_like(u), u), updates)
     return land(updates, params, masks), refresh(inner, inner_state, params, masks)
@@ -69,7 +67,9 @@ def refresh(
 ) -> optax.OptState:
     """Returns the optimizer state with its weights' share off the masks as `inner.init` gives it."""
     fresh = inner.init(masks_lib.apply(params, masks))
-    return map_params(lambda m, old, new: masks_lib.where(m, old, new), masks, params, inner_state, fresh)
+    return map_params(
+        lambda m, old, new: masks_lib.where(m, old, new), masks, params, inner_state, fresh
+    )
 
 
 def map_params(f: Any, masks: Masks, params: Params, state: T, *rest: T) -> T:

@@ -60,8 +60,8 @@ def test_list_says_what_is_prepared(tmp_path, capsys):
     (folder / "dataset_info.json").touch()
     assert data.main(["list", f"--data_dir={tmp_path}"]) == 0
     out = capsys.readouterr().out.splitlines()
-    assert str(folder) in next(line for line in out if line.startswith(" mnist"))
-    assert next(line for line in out if line.startswith(" cifar10 ")).rstrip().endswith("no")
+    assert str(folder) in next(line for line in out if line.startswith("mnist "))
+    assert next(line for line in out if line.startswith("cifar10 ")).endswith("no")
 
 
 def test_synthetic_data_need_no_fetch(capsys):

@@ -26,7 +26,9 @@ def images(size, *shape):
 
 def idx(array):
     rank = array.ndim
-    return struct.pack(f">4B{rank}i", 0, 0, 8, rank, *array.shape) + array.astype(np.uint8).tobytes()
+    return (
+        struct.pack(f">4B{rank}i", 0, 0, 8, rank, *array.shape) + array.astype(np.uint8).tobytes()
+    )
 
 
 def mnist():
@@ -171,13 +173,16 @@ def test_fetch_does_nothing_the_second_time(archives, tmp_path, monkeypatch):
 
 
 def test_a_fetch_that_dies_leaves_nothing_that_looks_finished(archives, tmp_path, monkeypatch):
-    pixels, folder = archives("mnist")
+    def die(_):
+        raise KeyboardInterrupt
+
+    _, folder = archives("mnist")
     data_dir = tmp_path / "data"
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        # The last step but one; no cleaning up, as after a kill.
-        patch.setattr(prepared, "_decode", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
-        patch.setattr(prepared.shutil, "rmtree", lambda *_, **__: None)
-        fetch("mnist", data_dir=data_dir, archives=folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(prepared, "_decode", die)  # when the records are complete
+        patch.setattr(prepared.shutil, "rmtree", lambda *_, **__: None)  # as after a kill
+        with pytest.raises(KeyboardInterrupt):
+            fetch("mnist", data_dir=data_dir, archives=folder)
     assert (data_dir / ".mnist.partial").is_dir()
     with pytest.raises(FileNotFoundError, match="not prepared"):
         load("mnist", data_dir=data_dir)
@@ -192,7 +197,9 @@ def test_a_damaged_cache_is_made_anew(archives, tmp_path):
     cache = prepared.folder_of("mnist", tmp_path) / prepared.CACHE
     wanted = load("mnist", data_dir=tmp_path)
     cache.write_bytes(cache.read_bytes()[:-10])
-    np.testing.assert_array_equal(load("mnist", data_dir=tmp_path).train.inputs, wanted.train.inputs)
+    np.testing.assert_array_equal(
+        load("mnist", data_dir=tmp_path).train.inputs, wanted.train.inputs
+    )
     assert arrays.read(cache) is not None
 
 

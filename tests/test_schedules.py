@@ -1,0 +1,73 @@
+import jax
+import numpy as np
+import pytest
+
+import jaxprune as jp
+
+s = jp.schedules
+SCHEDULES = {
+    "one_shot": s.one_shot(sparsity=0.8, at=7),
+    "cubic": s.cubic(sparsity=0.8, begin=3, end=50, every=10),
+    "cubic, grid misses its end": s.cubic(sparsity=0.8, begin=0, end=47, every=9),
+    "linear": s.linear(sparsity=0.8, begin=5, end=30, every=4, initial=0.1),
+    "exponential": s.exponential(sparsity=0.8, begin=5, end=30, every=4),
+    "every": s.every(10, sparsity=0.8, end=55),
+    "begin is end": s.cubic(sparsity=0.8, begin=9, end=9),
+}
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_a_schedule_lands_on_its_target_at_its_end(name):
+    schedule = SCHEDULES[name]
+    assert bool(schedule.due(schedule.end))
+    assert np.float32(schedule.sparsity(schedule.end)) == np.float32(0.8)
+    assert not any(bool(schedule.due(schedule.end + i)) for i in range(1, 30))
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_sparsity_never_falls_and_is_the_same_under_jit(name):
+    schedule = SCHEDULES[name]
+    steps = range(schedule.end + 3)
+    values = [float(schedule.sparsity(t)) for t in steps]
+    assert all(a <= b + 1e-6 for a, b in zip(values, values[1:], strict=False))
+    due = jax.jit(lambda t: schedule.due(t) | False)
+    at = jax.jit(lambda t: schedule.sparsity(t) + 0.0)
+    for t in steps[:: max(1, len(steps) // 7)]:
+        assert bool(due(t)) == bool(schedule.due(t))
+        assert float(at(t)) == pytest.approx(values[t], abs=1e-6)
+
+
+def test_the_grid_starts_at_begin():
+    due = [t for t in range(60) if SCHEDULES["cubic"].due(t)]
+    assert due == [3, 13, 23, 33, 43, 50]
+
+
+def test_cubic_is_zhu_and_gupta():
+    schedule = s.cubic(sparsity=0.9, begin=10, end=20, initial=0.1)
+    assert float(schedule.sparsity(15)) == pytest.approx(0.9 - 0.8 * 0.5**3)
+
+
+def test_levels_remove_a_share_of_what_is_left():
+    schedule = s.levels(rate=0.2, every=100, levels=4)
+    assert schedule.end == 300
+    found = [float(schedule.sparsity(t)) for t in (0, 150, 300, 999)]
+    assert found == pytest.approx([0.2, 0.36, 1 - 0.8**4, 1 - 0.8**4])
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: s.one_shot(sparsity=1.0),
+        lambda: s.one_shot(sparsity=-0.1),
+        lambda: s.one_shot(sparsity=float("nan")),
+        lambda: s.cubic(sparsity=0.9, begin=10, end=5),
+        lambda: s.cubic(sparsity=0.9, begin=-1, end=5),
+        lambda: s.cubic(sparsity=0.9, begin=0, end=5, every=0),
+        lambda: s.cubic(sparsity=0.9, begin=0, end=5, initial=1.2),
+        lambda: s.every(100, sparsity=0.9, end=50),
+        lambda: s.levels(rate=0.2, every=10, levels=0),
+    ],
+)
+def test_impossible_schedules_are_refused_with_their_numbers(make):
+    with pytest.raises(ValueError, match=r"sparsity=|begin=|every=|initial=|levels="):
+        make()
