@@ -12,8 +12,8 @@ seed; `b` is another branch, "dense", or a number.
     band            |mean(a) - value| <= max(floor, 3 std); floor: 0.003 if none is given
 
 In lottery runs a claim also has `remaining`, the fraction of weights left, and means the nearest
-level; `a` is a branch there ("ticket", "reinit", "dense") and `metric` one of its numbers. In training
-runs `a` is left out and `metric` is the name of a result.
+level; `a` is a branch there ("ticket", "reinit", "dense") and `metric` one of its numbers. In
+training runs `a` is left out and `metric` is the name of a result.
 """
 
 import math
@@ -104,6 +104,8 @@ def _median_ratio(results: Mapping[str, Any], claim: Mapping[str, Any]) -> Outco
     if not all(b):
         raise _OpenError(f"{claim['b']} has zeros to divide by")
     median = statistics.median(x / y for x, y in zip(a, b, strict=True))
+    if len(a) < 2:
+        raise _OpenError(f"ratio {median:.3f}; one seed gives no median")
     passed = median < claim["below"]
     return Outcome("", passed, f"median {median:.3f}", f"< {claim['below']}", len(a))
 

@@ -54,12 +54,13 @@ class UserError(Exception):
 
 class _Kind(NamedTuple):
     files: tuple[str, ...]  # where the public functions are, below a folder of sys.path
-    returns: str = ""  # what the return annotation of those meant contains
+    returns: str  # what the return annotation of those meant contains
     called: bool = True  # False: the function itself is meant, with these arguments bound
 
 
 _KINDS = {
-    "model": _Kind(("jaxprune/nn/*.py",)),
+    "model": _Kind(("jaxprune/nn/*.py",), "Module"),
+    "kernel_init": _Kind(("jaxprune/nn/initializers.py",), "Initializer"),
     "method": _Kind(("jaxprune/methods.py",), "Method"),
     "criterion": _Kind(("jaxprune/criteria/*.py",), "Scores", called=False),
     "pattern": _Kind(("jaxprune/patterns.py",), "Pattern"),
@@ -69,6 +70,7 @@ _KINDS = {
 }
 # What a part inside a part is, where its argument's name is not a kind itself.
 _NESTED = {"optimizer": "learning_rate", "learning_rate": "learning_rate"}
+_MAY_BE_ZERO = ("validation", "k_folds", "early_stop")
 _WRITERS = ("csv", "tb", "wandb")
 _CATALOGUE, _DATA_ARGUMENTS = "jaxprune/data/catalogue.py", {"batch_size": "int"}
 
@@ -108,14 +110,19 @@ def validate(cfg: ConfigDict) -> None:
         if name not in DEFAULTS:
             raise UserError(unknown("config: no field", name, DEFAULTS, "Fields"))
         default = DEFAULTS[name]
-        if default is not None and not isinstance(value, ConfigDict | type(default)):
-            raise UserError(
-                f"config.{name}={value!r}: found {type(value).__name__}, "
-                f"{type(default).__name__} is needed."
-            )
-        if isinstance(value, tuple):
+        if isinstance(default, tuple):
+            _check_type("tuple", value, f"config.{name}")
             for item in value:
                 _check_type(type(default[0]).__name__, item, f"config.{name}")
+        elif isinstance(default, int):
+            _check_type("int", value, f"config.{name}")
+            least = 0 if name in _MAY_BE_ZERO else 1
+            if value < least:
+                raise UserError(f"config.{name}={value}: at least {least} is needed.")
+    if not cfg.seeds or len(set(cfg.seeds)) < len(cfg.seeds) or min(cfg.seeds) < 0:
+        raise UserError(f"config.seeds={cfg.seeds}: different seeds from 0 up are needed.")
+    if cfg.k_folds == 1:
+        raise UserError("config.k_folds=1: at least 2 folds, or 0 for one hold-out, are needed.")
     for name in cfg.writers:
         if name not in _WRITERS:
             raise UserError(unknown("config.writers: no writer", name, _WRITERS, "Known"))
@@ -131,7 +138,7 @@ def build(kind: str, spec: Mapping | None, **supplied: Any) -> Any:
     """Imports what a part names and calls it, parts within parts first.
 
     Args:
-      kind: "model", "method", "optimizer", "learning_rate", "criterion", "pattern" or "allocation".
+      kind: "model", "method", "optimizer", "criterion", "pattern", "allocation", ...
       spec: a part, or `None`, which gives `None`.
       **supplied: arguments that the caller knows and the config does not.
 
@@ -206,7 +213,14 @@ def _check(kind: str, spec: Mapping, where: str) -> None:
 
 def _check_type(annotation: str, value: Any, where: str) -> None:
     """Checks a value against an annotation made of plain names; others are left to the function."""
-    plain = {"int": int, "float": (int, float), "bool": bool, "str": str, "None": type(None)}
+    plain = {
+        "int": int,
+        "float": (int, float),
+        "bool": bool,
+        "str": str,
+        "tuple": tuple,
+        "None": type(None),
+    }
     wanted = [name.strip() for name in annotation.split("|")]
     if not all(name in plain for name in wanted):
         return

@@ -41,7 +41,7 @@ def lottery(results: Mapping[str, Any], folder: Path) -> list[str]:
 
 def training(folder: Path) -> list[str]:
     """Draws what `metrics.csv` of each seed holds against the step; returns the files' names."""
-    tables = [_columns(path) for path in sorted(folder.glob("seed_*/metrics.csv"))]
+    tables = [_columns(path) for path in sorted(folder.glob("seed_*/**/metrics.csv"))]
     panels = {
         "accuracy": "accuracy (%)",
         "loss": "loss",

@@ -19,9 +19,9 @@ __all__ = ["main", "results_table", "write_report"]
 
 _HEAD = """# Results
 
-Written by `python -m experiments.report --table results` from the files beside it. Verdicts follow the
-rule in `experiments/stats.py`: "bound" is the one-sided 95 % lower bound of the difference paired over
-n seeds, ± is a standard deviation.
+Written by `python -m experiments.report --table results` from the files beside it. Verdicts follow
+the rule in `experiments/stats.py`: "bound" is the one-sided 95 % lower bound of the difference paired
+over n seeds, ± is a standard deviation.
 
 """
 _PARTS = ("data", "model", "optimizer", "method")
@@ -115,7 +115,7 @@ def _setting(results: Mapping[str, Any]) -> str:
     config = results.get("config") or {}
     lines = [f"- {kind}: {_part(config[kind])}" for kind in _PARTS if config.get(kind)]
     lines += [f"- steps: {config['steps']}"] if "steps" in config else []
-    lines += [f"- seeds: {', '.join(str(seed['seed']) for seed in results['seeds'])}"]
+    lines += [f"- seeds: {', '.join(dict.fromkeys(str(s['seed']) for s in results['seeds']))}"]
     source = _source(results.get("paper") or {})
     return (f"Paper: {source}.\n\n" if source else "") + "\n".join(lines)
 
@@ -156,7 +156,7 @@ def _lottery(results: Mapping[str, Any]) -> list[str]:
     left = [f"{100 * remaining:.2f}" for remaining in claims.levels(results)]
     found = dict.fromkeys(b for level in results["seeds"][0]["levels"] for b in level["branches"])
     branches = sorted(found, key=lambda branch: branch != "ticket")  # the tickets first
-    seeds = [str(seed["seed"]) for seed in results["seeds"]]
+    seeds = [f"seed {seed['seed']}" for seed in results["seeds"]]
 
     def by_level(head: Sequence[str], row: Callable[[int], list[str]]) -> str:
         rows = [[remaining, *row(level)] for level, remaining in enumerate(left)]
@@ -194,18 +194,18 @@ def _lottery(results: Mapping[str, Any]) -> list[str]:
 
 def _training(results: Mapping[str, Any]) -> list[str]:
     seeds = results["seeds"]
-    names = [k for k, v in seeds[0].items() if isinstance(v, int | float) and k != "seed"]
-    rows = [[str(s["seed"]), *(_value(name, [s[name]]) for name in names)] for s in seeds]
+    names = [
+        k for k, v in seeds[0].items() if isinstance(v, int | float) and k not in ("seed", "fold")
+    ]
+    label = lambda s: f"{s['seed']}, fold {s['fold']}" if "fold" in s else str(s["seed"])
+    rows = [[label(s), *(_value(name, [s[name]]) for name in names)] for s in seeds]
     if len(seeds) > 1:
         rows.append(["**mean ± std**", *(_value(k, [s[k] for s in seeds]) for k in names)])
     parts = ["## Results", _table(["seed", *names], rows)]
     leaves = seeds[0].get("per_leaf")
     if leaves:
-        columns = list(leaves[0])
-        shown = [
-            [_value(c, [x[c]]) if c == "sparsity" else str(x[c]) for c in columns] for x in leaves
-        ]
-        parts += [f"## Leaves of seed {seeds[0]['seed']}", _table(columns, shown)]
+        shown = [[_cell(column, value) for column, value in leaf.items()] for leaf in leaves]
+        parts += [f"## Leaves of seed {label(seeds[0])}", _table(list(leaves[0]), shown)]
     return parts
 
 
@@ -266,6 +266,12 @@ def _value(name: str, found: Sequence[float]) -> str:
         return f"{stats.percent(found)} %"
     text = f"{stats.mean(found):.6g}"
     return text if len(found) < 2 else f"{text} ± {stats.std(found):.2g}"
+
+
+def _cell(name: str, value: Any) -> str:
+    if isinstance(value, list):  # a shape
+        return "x".join(map(str, value))
+    return _value(name, [value]) if isinstance(value, float) else str(value)
 
 
 def _gap(a: Sequence[float], b: Sequence[float]) -> str:

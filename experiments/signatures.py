@@ -31,12 +31,12 @@ def sources(pattern: str) -> Iterator[tuple[Path, str]]:
 
 @functools.cache
 def public(path: Path, module: str, returns: str) -> list[tuple[str, Signature]]:
-    """Functions and classes that a file defines, or makes by `functools.partial`.
+    """Functions that a file defines, or makes by `functools.partial`.
 
     Args:
       path: the file.
       module: its name for imports.
-      returns: only functions whose return annotation contains this, and no classes.
+      returns: what the return annotation must contain.
 
     Returns:
       (name, signature) of those in `__all__`, or of those without a leading underscore.
@@ -46,8 +46,6 @@ def public(path: Path, module: str, returns: str) -> list[tuple[str, Signature]]
     for node in ast.parse(path.read_text()).body:
         if isinstance(node, ast.FunctionDef) and returns in _text(node.returns):
             found[node.name] = _of_function(node, module)
-        elif isinstance(node, ast.ClassDef) and not returns:
-            found[node.name] = _of_class(node, module)
         elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
             name, value = node.targets[0].id, node.value
             if name == "__all__":
@@ -71,17 +69,6 @@ def _of_function(node: ast.FunctionDef, module: str) -> Signature:
         {argument.arg: _text(argument.annotation) for argument, _ in pairs},
         tuple(argument.arg for argument, default in pairs if default is None),
         a.kwarg is not None,
-    )
-
-
-def _of_class(node: ast.ClassDef, module: str) -> Signature:
-    fields = [
-        n for n in node.body if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name)
-    ]
-    return Signature(
-        module,
-        {n.target.id: _text(n.annotation) for n in fields},
-        tuple(n.target.id for n in fields if n.value is None),
     )
 
 

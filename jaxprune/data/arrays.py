@@ -5,7 +5,7 @@ import os
 import zipfile
 import zlib
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -75,12 +75,12 @@ def sha256(array: np.ndarray) -> str:
 
 def write(path: Path, data: Dataset) -> None:
     """Writes a data set to an `.npz` file in one step: a kill leaves the old file or none."""
-    arrays = _arrays(data)
+    arrays: dict[str, Any] = _arrays(data)
     checksums = np.array([sha256(array) for array in arrays.values()])
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with partial.open("wb") as file:
-            np.savez(file, **arrays, checksums=checksums)
+            np.savez(file, checksums=checksums, **arrays)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

@@ -12,6 +12,7 @@ import gzip
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -28,6 +29,7 @@ class _Idx:
     """Reads the four IDX archives of MNIST and its likes."""
 
     MANUAL_DOWNLOAD_INSTRUCTIONS = "Needs the four official archives."
+    url_infos: Any
 
     def _split_generators(self, dl_manager):
         urls = {info.filename: url for url, info in self.url_infos.items()}
@@ -69,9 +71,11 @@ class Cifar10(cifar.Cifar10, skip_registration=True):
     def _split_generators(self, dl_manager):
         content = self._cifar_info
         with tarfile.open(dl_manager.download(content.url)) as tar:
-            read = lambda file: tar.extractfile(content.prefix + file).read()
+            members: Any = tar  # each member is a file
+            read = lambda file: members.extractfile(content.prefix + file).read()
             names = read(content.label_files[0]).decode().split("\n")
-            self.info.features["label"].names = [name for name in names if name]
+            features: Any = self.info.features
+            features["label"].names = [name for name in names if name]
             train = b"".join(map(read, content.train_files))
             test = b"".join(map(read, content.test_files))
         return {

@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -84,11 +85,12 @@ def fetch(
     folder = folder_of(name, data_dir)
     if name.startswith(catalogue.PREFIX) or is_prepared(folder):
         return
-    archives = archives or os.environ.get("JAXPRUNE_ARCHIVES")
+    given = archives or os.environ.get("JAXPRUNE_ARCHIVES")
+    source = Path(given).expanduser() if given else None
     with _work_folder(name, folder.parent.parent) as work:
         if is_prepared(folder):
             return
-        _prepare(name, work, archives and Path(archives).expanduser(), allow_network)
+        _prepare(name, work, source, allow_network)
         folder.parent.mkdir(exist_ok=True)
         if folder.exists():  # without the file that completes it
             shutil.rmtree(folder)
@@ -151,13 +153,15 @@ def _decode(folder: Path) -> Dataset:
     import tensorflow_datasets as tfds
     from PIL import Image
 
-    builder = tfds.builder_from_directory(folder)
-    shape = builder.info.features["image"].shape
+    builder: Any = tfds.builder_from_directory(folder)  # TFDS's annotations mislead
+    features = builder.info.features
+    shape = features["image"].shape
     pixels = lambda encoded: np.asarray(Image.open(io.BytesIO(encoded))).reshape(shape)
+    undecoded = {"image": tfds.decode.SkipDecoding()}
     splits = []
     for name in ("train", "test"):
         try:
-            source = builder.as_data_source(name, decoders={"image": tfds.decode.SkipDecoding()})
+            source = builder.as_data_source(name, decoders=undecoded)
         except NotImplementedError as error:
             raise ValueError(
                 f"{folder} was prepared as {builder.info.file_format}, which only TensorFlow "
@@ -172,4 +176,4 @@ def _decode(folder: Path) -> Dataset:
             inputs[start : batch.stop] = [pixels(example["image"]) for example in examples]
             labels[start : batch.stop] = [example["label"] for example in examples]
         splits.append(Split(inputs, labels))
-    return arrays.dataset(*splits, num_classes=builder.info.features["label"].num_classes)
+    return arrays.dataset(*splits, num_classes=features["label"].num_classes)

@@ -73,14 +73,14 @@ def refresh(
 
 
 def map_params(f: Any, masks: Masks, params: Params, state: T, *rest: T) -> T:
-    """Maps `f(mask, leaf, *leaves)` over the leaves of optimizer states that mirror a masked parameter.
+    """Maps `f(mask, leaf, *leaves)` over the leaves of optimizer states that mirror a parameter.
 
     A leaf mirrors the parameter whose path is the longest suffix of its own, if the shapes are equal.
     Moments, traces, accumulators and copies are found in this way whatever the optimizer, and there is
     no list of state classes to maintain. Other leaves (counts, factored moments) stay as they are.
     """
     named = jax.tree_util.tree_leaves_with_path(params)
-    masked = {
+    mirrored = {
         masks_lib.keys_of(path): (jnp.shape(p), mask)
         for (path, p), mask in zip(named, masks_lib.beside(params, masks), strict=True)
     }
@@ -88,8 +88,8 @@ def map_params(f: Any, masks: Masks, params: Params, state: T, *rest: T) -> T:
     def leaf(path: Any, old: Any, *others: Any) -> Any:
         keys = masks_lib.keys_of(path)
         suffixes = (keys[i:] for i in range(len(keys) + 1))
-        shape, mask = next((masked[s] for s in suffixes if s in masked), ((), None))
-        if mask is None or jnp.shape(old) != shape:
+        shape, mask = next((mirrored[s] for s in suffixes if s in mirrored), (None, None))
+        if jnp.shape(old) != shape:
             return old
         return f(mask, old, *others)
 

@@ -1,0 +1,99 @@
+"""Interleaved timing: wall clocks drift on shared machines, ratios taken in turns do not."""
+
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+Thunk = Callable[[], Any]
+
+
+class Timing(NamedTuple):
+    """Seconds of each round, and the median over rounds of the ratio to the base's same round."""
+
+    seconds: float
+    ratio: float
+    rounds: list[float]
+
+
+def interleave(
+    thunks: Mapping[str, Thunk],
+    base: str | None = None,
+    rounds: int = 9,
+    once: tuple[str, ...] = (),
+) -> dict[str, Timing]:
+    """Times thunks in turns, in a new random order each round.
+
+    Args:
+      thunks: functions of no arguments, by name; results are waited for.
+      base: whose time the ratios refer to; the first by default. It is timed a second time in each
+        round, as "<base> again", whose ratio shows the noise floor.
+      rounds: how often each is timed.
+      once: names of slow thunks, run in the first round only; the others get a call to warm up.
+
+    Returns:
+      A `Timing` per thunk, in their order.
+    """
+    base = base or next(iter(thunks))
+    thunks = {base: thunks[base], f"{base} again": thunks[base], **thunks}
+    for name, thunk in thunks.items():
+        if name not in once:
+            jax.block_until_ready(thunk())
+    seconds = {name: [] for name in thunks}
+    rng = np.random.default_rng(0)
+    for turn in range(rounds):
+        names = [name for name in thunks if turn == 0 or name not in once]
+        for name in rng.permutation(names):
+            seconds[name].append(_timed(thunks[name]))
+    return {name: _summary(each, seconds[base]) for name, each in seconds.items()}
+
+
+def _timed(thunk: Thunk) -> float:
+    start = time.perf_counter()
+    jax.block_until_ready(thunk())
+    return time.perf_counter() - start
+
+
+def _summary(seconds: list[float], base: list[float]) -> Timing:
+    ratios = [s / b for s, b in zip(seconds, base, strict=False)]
+    return Timing(statistics.median(seconds), statistics.median(ratios), seconds)
+
+
+def hardware(*packages: str) -> dict[str, Any]:
+    """Describes what a benchmark ran on: processor, cores, devices, versions."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    versions: dict[str, str | None] = {"python": platform.python_version()}
+    for package in ("jax", "jaxlib", "numpy", *packages):
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = None
+    return {
+        "processor": _processor(),
+        "cores": cores,
+        "devices": [device.device_kind for device in jax.devices()],
+        "versions": versions,
+    }
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def write(path: Path, results: Mapping[str, Any], *packages: str) -> None:
+    """Writes results beside the hardware they were got on, as JSON."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"hardware": hardware(*packages), **results}, indent=1) + "\n")

@@ -1,0 +1,148 @@
+"""Exact selection beside its peers: global masks of a tree of scores, and N:M masks.
+
+Each contender gets the scores and returns boolean masks; the limit is one pass that compares with a
+known threshold. Ratios are medians over interleaved rounds, beside the bars that we set ourselves.
+
+Run: python -m benchmarks.selection --sizes 1e6,1e7   (writes results/benchmarks/selection.json)
+"""
+
+import argparse
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from benchmarks._timing import Timing, interleave, write
+from jaxprune.selection import top, top_along
+
+try:
+    import torch
+except ImportError:
+    torch = None
+
+LIMIT, OURS = "mask pass (limit)", "ours"
+KEEP = 0.1
+SHARES = (0.5, 0.25, 0.15, 0.05, 0.04, 0.01)  # of the leaves
+GROUPED = 2**22  # weights of the N:M masks
+
+# How many times faster than a contender we are to be, and how close to the limit.
+BARS = {
+    1e7: {"argsort(-x)": (">=", 120), "torch.topk": (">=", 10), LIMIT: ("<=", 9)},
+    1e8: {"argsort(-x)": (">=", 150), "torch.topk": (">=", 15), LIMIT: ("<=", 5)},
+    "2:4": {"argsort of argsort": (">=", 80), "lax.top_k": (">=", 10), LIMIT: ("<=", 4)},
+    "4:8": {"argsort of argsort": (">=", 80), "lax.top_k": (">=", 10), LIMIT: ("<=", 9)},
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sizes", default="1e6,1e7", help="scores in the tree, by comma")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--out", type=Path, default=Path("results/benchmarks/selection.json"))
+    args = parser.parse_args()
+    results: dict[str, Any] = {}
+    for size in map(float, args.sizes.split(",")):
+        results[f"{size:.0e}"] = over_all(int(size), args.rounds) | {"bars": BARS.get(size, {})}
+        show(f"{size:.0e}", results[f"{size:.0e}"])
+    for n, m in ((2, 4), (4, 8)):
+        results[f"{n}:{m}"] = grouped(n, m, args.rounds) | {"bars": BARS[f"{n}:{m}"]}
+        show(f"{n}:{m}", results[f"{n}:{m}"])
+    write(args.out, results, "torch")
+
+
+def over_all(size: int, rounds: int) -> dict[str, Any]:
+    """Times the masks of the largest tenth of all scores."""
+    rng = np.random.default_rng(0)
+    shapes = [(int(size * share) // 500, 500) for share in SHARES]
+    leaves = [jnp.asarray(np.abs(rng.standard_normal(s, np.float32))) for s in shapes]
+    total = sum(x.size for x in leaves)
+    k = int(KEEP * total)
+
+    def split(mask):
+        parts = jnp.split(mask, np.cumsum([x.size for x in leaves])[:-1])
+        return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
+
+    flatten = lambda xs: jnp.concatenate([x.ravel() for x in xs])
+    keep = lambda index: jnp.zeros(total, bool).at[index].set(True)
+
+    def by_sort(xs):
+        threshold = jnp.sort(flatten(xs))[total - k]
+        return [x >= threshold for x in xs]
+
+    contenders = {
+        OURS: lambda xs: top(xs, k),
+        LIMIT: lambda xs: [x >= 1.645 for x in xs],
+        "argsort(-x)": lambda xs: split(keep(jnp.argsort(-flatten(xs))[:k])),
+        "jnp.sort": by_sort,
+        "lax.top_k": lambda xs: split(keep(lax.top_k(flatten(xs), k)[1])),
+    }
+    compiled = {name: jax.jit(f).lower(leaves).compile() for name, f in contenders.items()}
+    thunks: dict[str, Callable] = {n: functools.partial(f, leaves) for n, f in compiled.items()}
+    if torch:
+        thunks["torch.topk"] = torch_topk([np.asarray(x) for x in leaves], k)
+    slow = ("argsort(-x)", "jnp.sort", "lax.top_k") if size > 3e6 else ()
+    memory = compiled[OURS].memory_analysis().temp_size_in_bytes / (4 * total)
+    return {"timings": interleave(thunks, OURS, rounds, slow), "temporaries": memory}
+
+
+def torch_topk(leaves: list[np.ndarray], k: int) -> Callable:
+    """The same masks by PyTorch."""
+    tensors = [torch.from_numpy(x.copy()) for x in leaves]
+
+    def select():
+        scores = torch.cat([t.ravel() for t in tensors])
+        mask = torch.zeros(scores.numel(), dtype=torch.bool)
+        mask[torch.topk(scores, k, sorted=False).indices] = True
+        return [
+            part.reshape(t.shape)
+            for part, t in zip(mask.split([t.numel() for t in tensors]), tensors, strict=True)
+        ]
+
+    return lambda: select() and None
+
+
+def grouped(n: int, m: int, rounds: int) -> dict[str, Any]:
+    """Times N:M masks: the n largest of each m consecutive scores."""
+    rng = np.random.default_rng(0)
+    scores = jnp.asarray(np.abs(rng.standard_normal((GROUPED // m, m), np.float32)))
+    zeros = jnp.zeros(scores.shape, bool)
+    put = functools.partial(jnp.put_along_axis, zeros, values=True, axis=1, inplace=False)
+    contenders = {
+        OURS: lambda x: top_along(x, n, 1),
+        LIMIT: lambda x: x >= 0.6745,
+        "argsort of argsort": lambda x: jnp.argsort(jnp.argsort(-x, 1), 1) < n,
+        "lax.top_k": lambda x: put(lax.top_k(x, n)[1]),
+    }
+    thunks = {
+        name: functools.partial(jax.jit(f).lower(scores).compile(), scores)
+        for name, f in contenders.items()
+    }
+    return {"timings": interleave(thunks, OURS, rounds, ("argsort of argsort",))}
+
+
+def show(title: str, result: dict[str, Any]) -> None:
+    """Prints one table: how each contender compares with ours, the bar, and the verdict."""
+    timings: dict[str, Timing] = result["timings"]
+    print(f"{title}\n  {'':20}{'ms':>10}{'x of ours':>11}  bar")
+    for name, timing in timings.items():
+        line = f"  {name:20}{timing.seconds * 1e3:10.2f}{timing.ratio:11.2f}"
+        sign, bar = result["bars"].get(name, ("", 0))
+        if sign == ">=":
+            line += f"  >= {bar}: {'pass' if timing.ratio >= bar else 'MISS'}"
+        elif sign == "<=":
+            ratio = 1 / timing.ratio
+            line += f"  ours {ratio:.2f} <= {bar}: {'pass' if ratio <= bar else 'MISS'}"
+        print(line, flush=True)
+    if "temporaries" in result:
+        share = result["temporaries"]
+        verdict = f"  < 1 %: {'pass' if share < 0.01 else 'MISS'}" if result["bars"] else ""
+        print(f"  temporaries of ours, of the scores {share:.2%}{verdict}")
+
+
+if __name__ == "__main__":
+    main()

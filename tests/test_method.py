@@ -1,0 +1,99 @@
+import jax
+import jax.numpy as jnp
+import pytest
+
+import jaxprune as jp
+
+PARAMS = {
+    "a": {"kernel": jax.random.normal(jax.random.key(0), (32, 16)), "bias": jnp.zeros(16)},
+    "b": {"kernel": jax.random.normal(jax.random.key(1), (16, 8)), "bias": jnp.zeros(8)},
+}
+GRADS = jax.tree.map(jnp.cos, PARAMS)
+
+
+def test_prune_starts_from_given_masks():
+    half, masks = jp.prune(PARAMS, jp.methods.magnitude(sparsity=0.5))
+    quarter, fewer = jp.prune(half, jp.methods.magnitude(sparsity=0.75), masks=masks)
+    assert float(jp.masks.sparsity(fewer)) == 0.75
+    jp.masks.check(quarter, fewer)
+    shrunk = jax.tree.map(lambda old, new: bool((old | ~new).all()), masks, fewer)
+    assert jax.tree.all(shrunk)
+
+
+def test_of_the_living_removes_a_share_of_what_is_left():
+    method = jp.methods.magnitude(sparsity=0.2)
+    masks = jp.masks.make(PARAMS)
+    for kept_a, kept_b in ((410, 102), (328, 82), (262, 66)):
+        masks = jp.next_masks(method, PARAMS, masks, 0, of_the_living=True)
+        assert int(masks["a"]["kernel"].sum()) == kept_a
+        assert int(masks["b"]["kernel"].sum()) == kept_b
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
+def test_counts_are_exact_in_every_float(dtype):
+    params = jax.tree.map(lambda p: p.astype(dtype), PARAMS)  # full of ties in 16 bits
+    pruned, masks = jp.prune(params, jp.methods.magnitude(sparsity=0.7))
+    assert int(masks["a"]["kernel"].sum()) == 512 - 358
+    assert pruned["a"]["kernel"].dtype == dtype
+    _, masks = jp.prune(
+        params, jp.methods.magnitude(sparsity=0.7, allocation=jp.allocation.global_budget())
+    )
+    assert sum(int(m.sum()) for m in jax.tree.leaves(masks)) == 640 - 448
+
+
+def test_prune_is_the_same_under_jit():
+    method = jp.methods.magnitude(sparsity=0.9, allocation=jp.allocation.global_budget())
+    eager = jp.prune(PARAMS, method)
+    jitted = jax.jit(lambda p: jp.prune(p, method))(PARAMS)
+    assert jax.tree.all(jax.tree.map(jnp.array_equal, eager, jitted))
+
+
+def test_scores_that_do_not_fit_are_refused():
+    schedule = jp.schedules.one_shot(sparsity=0.5)
+    with pytest.raises(ValueError, match=r"only_a: the scores are .* but the parameters"):
+        jp.prune(PARAMS, jp.Method(lambda_named("only_a", lambda p, **_: p["a"]), schedule))
+    with pytest.raises(ValueError, match=r"sums: 'a/bias' has scores of the shape \(\)"):
+        sums = lambda p, **_: jax.tree.map(jnp.sum, p)
+        jp.prune(PARAMS, jp.Method(lambda_named("sums", sums), schedule))
+
+
+def lambda_named(name, f):
+    f.__name__ = name
+    return f
+
+
+def test_missing_signals_are_named():
+    with pytest.raises(TypeError, match="'key'"):
+        jp.prune(PARAMS, jp.methods.random(sparsity=0.5))
+    with pytest.raises(TypeError, match="'grads'"):
+        jp.prune(PARAMS, jp.Method(jp.criteria.gradient, jp.schedules.one_shot(sparsity=0.5)))
+
+
+def test_unscored_weights_go_first():
+    params = {"w": jnp.array([[1.0, jnp.nan, 0.5, 0.2]])}
+    _, masks = jp.prune(params, jp.methods.magnitude(sparsity=0.25))
+    assert masks["w"].tolist() == [[True, False, True, True]]
+
+
+def test_random_criterion_is_a_stream_per_leaf_and_key():
+    twins = {"a": jnp.ones((8, 8)), "b": jnp.ones((8, 8))}
+    first = jp.criteria.random(twins, key=jax.random.key(0))
+    assert not jnp.array_equal(first["a"], first["b"])
+    again = jp.criteria.random(twins, key=jax.random.key(0))
+    assert jnp.array_equal(first["a"], again["a"])
+    other = jp.criteria.random(twins, key=jax.random.key(1))
+    assert not jnp.array_equal(first["a"], other["a"])
+
+
+def test_criteria_by_hand():
+    params, grads = {"w": jnp.array([-2.0, 1.0])}, {"w": jnp.array([0.5, -4.0])}
+    assert jp.criteria.magnitude(params)["w"].tolist() == [2.0, 1.0]
+    assert jp.criteria.gradient(params, grads=grads)["w"].tolist() == [0.5, 4.0]
+
+
+@pytest.mark.parametrize("name", jp.criteria.__all__)
+def test_every_criterion_scores_every_weight(name):
+    scores = getattr(jp.criteria, name)(PARAMS, grads=GRADS, key=jax.random.key(0))
+    assert jax.tree.structure(scores) == jax.tree.structure(PARAMS)
+    shapes = jax.tree.map(lambda s, p: s.shape == p.shape, scores, PARAMS)
+    assert jax.tree.all(shapes)

@@ -1,0 +1,295 @@
+import dataclasses
+import functools
+
+import flax
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+
+import jaxprune as jp
+from jaxprune.transforms import state as state_lib
+
+X = jax.random.normal(jax.random.key(0), (32, 12))
+Y = jnp.sin(X @ jax.random.normal(jax.random.key(1), (12, 4)))
+
+
+def initial(dtype=jnp.float32):
+    keys = jax.random.split(jax.random.key(2), 2)
+    return {
+        "a": {"kernel": jax.random.normal(keys[0], (12, 16), dtype) / 4, "bias": jnp.zeros(16, dtype)},
+        "b": {"kernel": jax.random.normal(keys[1], (16, 4), dtype) / 4, "bias": jnp.zeros(4, dtype)},
+    }
+
+
+def loss(params):
+    h = jnp.tanh(X @ params["a"]["kernel"] + params["a"]["bias"][None])
+    return jnp.mean((h @ params["b"]["kernel"] + params["b"]["bias"][None] - Y) ** 2)
+
+
+METHODS = {
+    "magnitude": jp.methods.magnitude(sparsity=0.75, at=4),
+    "random": jp.methods.random(sparsity=0.75, at=4),
+    "gmp": jp.methods.gmp(sparsity=0.75, begin=2, end=13, every=4),
+    "gmp, global": jp.methods.gmp(
+        sparsity=0.75, begin=2, end=13, every=4, allocation=jp.allocation.global_budget()
+    ),
+    "gmp, 1:4": jp.methods.gmp(
+        sparsity=0.75, begin=2, end=13, every=4, pattern=jp.patterns.groups(4)
+    ),
+    "gmp, channels": jp.methods.gmp(
+        sparsity=0.75, begin=2, end=13, every=4, pattern=jp.patterns.channel()
+    ),
+    "static": jp.methods.static(sparsity=0.75),
+    "set": jp.methods.set_(sparsity=0.75, every=4, end=13),
+    "rigl": jp.methods.rigl(sparsity=0.75, every=4, end=13),
+}
+STEPS = 18
+
+
+def train(tx, params, steps=STEPS, state=None, loss=loss):
+    """Trains and yields parameters and state after each update, from one compiled step."""
+
+    @jax.jit
+    def step(params, state):
+        grads = jax.grad(loss)(params)
+        updates, state = tx.update(grads, state, params)
+        return optax.apply_updates(params, updates), state
+
+    state = tx.init(params) if state is None else state
+    for _ in range(steps):
+        params, state = step(params, state)
+        yield params, state
+    assert step._cache_size() == 1, "one compilation serves the whole run"
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_lands_on_zeros_and_on_its_target(name):
+    inner = optax.adamw(1e-2, weight_decay=0.1)
+    tx = jp.sparsify(inner, METHODS[name], key=jax.random.key(3))
+    seen = []
+    for params, state in train(tx, initial()):
+        masks = jp.masks_of(state)
+        jp.masks.check(params, masks)
+        moments = state.inner[0]
+        for moment in (moments.mu, moments.nu):
+            jp.masks.check(moment, masks)
+        seen.append((masks, float(jp.masks.sparsity(masks))))
+    assert seen[-1][1] == 0.75
+    assert masks["a"]["bias"] is None
+    changed = not jax.tree.all(jax.tree.map(jnp.array_equal, seen[0][0], seen[-1][0]))
+    assert changed == (name != "static")
+    assert float(loss(params)) < float(loss(initial()))
+
+
+def test_the_check_itself_sees_a_leak():
+    """Without enforcement the same run leaves weights off the masks: the test above can fail."""
+    _, masks = jp.prune(initial(), jp.methods.magnitude(sparsity=0.75))
+    params = jp.masks.apply(initial(), masks)
+    for leaking, _ in train(optax.adamw(1e-2), params, 1):
+        with pytest.raises(ValueError, match="not zero"):
+            jp.masks.check(leaking, masks)
+
+
+@pytest.mark.parametrize("name", ["set", "rigl"])
+def test_regrown_weights_start_from_zero_without_momentum(name):
+    tx = jp.sparsify(optax.sgd(0.05, momentum=0.9), METHODS[name], key=jax.random.key(3))
+    before, grown = None, 0
+    for step, (params, state) in enumerate(train(tx, initial())):
+        masks = jp.masks_of(state)
+        if before is not None:
+            new = masks["a"]["kernel"] & ~before["a"]["kernel"]
+            grown += int(new.sum())
+            if name == "rigl" and bool(new.any()):
+                assert step % 4 == 0 or step == 13
+                assert (params["a"]["kernel"][new] == 0).all(), "no gradient step when masks change"
+        before = masks
+    assert grown > 0
+
+
+def test_rigl_does_not_slow_down_schedules():
+    counted = []
+    rate = lambda count: 0.1 / (1 + count)
+    tx = jp.sparsify(optax.adam(rate), METHODS["rigl"], key=jax.random.key(3))
+    for _, state in train(tx, initial()):
+        counted.append(int(state.inner[-1].count))
+    assert counted == list(range(1, STEPS + 1))
+
+
+def test_rigl_grows_where_the_gradient_is_largest():
+    params = initial()
+    tx = jp.sparsify(optax.sgd(0.0), jp.methods.rigl(sparsity=0.75, every=1, end=2), key=jax.random.key(0))
+    state = tx.init(params)
+    params = jp.masks.apply(params, jp.masks_of(state))
+    old = jp.masks_of(state)["a"]["kernel"]
+    for _ in range(2):  # the second update is due
+        grads = jax.grad(loss)(params)
+        _, state = tx.update(grads, state, params)
+    new = jp.masks_of(state)["a"]["kernel"]
+    size = jnp.abs(grads["a"]["kernel"])
+    grown, passed_over = size[new & ~old], size[~new & ~old]
+    assert grown.size > 0
+    assert grown.min() >= passed_over.max()
+
+
+@pytest.mark.parametrize("name", ["gmp", "rigl", "gmp, 1:4"])
+def test_packed_masks_train_to_the_same_bits(name):
+    make = functools.partial(jp.sparsify, optax.adam(1e-2), METHODS[name], key=jax.random.key(3))
+    *_, (plain, _) = train(make(), initial())
+    *_, (packed, state) = train(make(packed=True), initial())
+    assert jax.tree.all(jax.tree.map(jnp.array_equal, plain, packed))
+    stored = sum(bits.size for bits in jax.tree.leaves(state.masks))
+    assert stored == (12 * 16 + 16 * 8) // 8, "one bit per weight, rows padded to bytes"
+
+
+@pytest.mark.parametrize("name", ["gmp", "rigl", "set"])
+def test_a_run_cut_in_two_gives_the_same_bits(name):
+    make = lambda: jp.sparsify(optax.adam(1e-2), METHODS[name], key=jax.random.key(3))
+    *_, (whole, _) = train(make(), initial())
+    *_, (params, state) = train(make(), initial(), 7)
+    copy = lambda tree: jax.tree.map(jnp.copy, tree)
+    *_, (resumed, _) = train(make(), copy(params), STEPS - 7, copy(state))
+    assert jax.tree.all(jax.tree.map(jnp.array_equal, whole, resumed))
+
+
+def test_loop_and_scan_give_the_same_masks_and_vmap_seeds():
+    tx = jp.sparsify(optax.sgd(0.05), METHODS["gmp"])
+    *_, (_, looped) = train(tx, initial())
+
+    def run(params):
+        def body(carry, _):
+            params, state = carry
+            updates, state = tx.update(jax.grad(loss)(params), state, params)
+            return (optax.apply_updates(params, updates), state), None
+
+        (params, state), _ = jax.lax.scan(body, (params, tx.init(params)), None, length=STEPS)
+        return params, jp.masks_of(state)
+
+    _, scanned = jax.jit(run)(initial())
+    same = jax.tree.map(jnp.array_equal, jp.masks_of(looped), scanned)
+    assert jax.tree.all(same)
+    seeds = jax.tree.map(lambda p: jnp.stack([p, 2 * p, -p]), initial())
+    params, masks = jax.jit(jax.vmap(run))(seeds)
+    assert masks["a"]["kernel"].sum((1, 2)).tolist() == [48] * 3
+    assert jnp.where(masks["a"]["kernel"], 0, params["a"]["kernel"]).max() == 0.0
+
+
+@flax.struct.dataclass
+class Pair:
+    weight: jax.Array
+    shift: jax.Array | None
+
+
+@dataclasses.dataclass
+class Plain:
+    weight: jax.Array
+
+
+jax.tree_util.register_dataclass(Plain, data_fields=["weight"], meta_fields=[])
+W = jax.random.normal(jax.random.key(5), (8, 8))
+TREES = {
+    "one array": W,
+    "list": [W, jnp.zeros(8)],
+    "tuple of dicts": ({"w": W}, {"w": W + 1}),
+    "frozen": flax.core.freeze({"w": W, "b": jnp.zeros(8)}),
+    "struct": Pair(W, None),
+    "dataclass": Plain(W),
+    "odd leaves": {"w": W, "n": jnp.arange(3), "s": jnp.ones(()), "e": jnp.ones((0, 4)), "x": None},
+    "bfloat16": {"w": W.astype(jnp.bfloat16)},
+    "scan-stacked": {"w": jnp.stack([W, 9 * W])},
+}
+
+
+@pytest.mark.parametrize("name", TREES)
+def test_any_tree(name):
+    params = TREES[name]
+    tx = jp.sparsify(optax.adam(1e-1), METHODS["gmp"])
+    state = tx.init(params)
+
+    @jax.jit
+    def step(params, state):
+        updates, state = tx.update(jax.tree.map(jnp.ones_like, params), state, params)
+        updates = jax.tree.map(lambda u, p: u.astype(p.dtype), updates, params)
+        return optax.apply_updates(params, updates), state
+
+    for _ in range(15):
+        params, state = step(params, state)
+    masks = jp.masks_of(state)
+    jp.masks.check(params, masks)
+    assert float(jp.masks.sparsity(masks)) == 0.75
+    assert jax.tree.structure(params) == jax.tree.structure(TREES[name])
+
+
+def test_extra_arguments_reach_criterion_and_optimizer():
+    def by_value(params, *, value, **_):
+        return jax.tree.map(lambda p: jnp.abs(p) * value, params)
+
+    inner = optax.chain(optax.sgd(0.1), optax.contrib.reduce_on_plateau(patience=1))
+    method = jp.Method(by_value, jp.schedules.one_shot(sparsity=0.5))
+    tx = jp.sparsify(inner, method)
+    params = initial()
+    state = tx.init(params)
+    for _ in range(3):
+        updates, state = tx.update(params, state, params, value=jnp.float32(2.0))
+    assert float(jp.masks.sparsity(jp.masks_of(state))) == 0.5
+    assert float(state.inner[1].scale) < 1.0
+
+
+def test_gradient_clipping_does_not_see_pruned_weights():
+    _, masks = jp.prune({"w": W}, jp.methods.magnitude(sparsity=0.5))
+    tx = jp.fixed(optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(1.0)), masks)
+    params = jp.masks.apply({"w": W}, masks)
+    updates, _ = tx.update({"w": jnp.where(masks["w"], 0.01, 1e6)}, tx.init(params), params)
+    assert jnp.allclose(updates["w"][masks["w"]], -0.01)
+
+
+def test_nans_under_the_mask_stay_there():
+    masks = {"w": jnp.eye(8, dtype=bool)}
+    tx = jp.fixed(optax.adam(0.1), masks)
+    params = jp.masks.apply({"w": W}, masks)
+    grads = {"w": jnp.where(masks["w"], 1.0, jnp.nan)}
+    updates, state = tx.update(grads, tx.init(params), params)
+    assert jnp.isfinite(updates["w"]).all()
+    assert jnp.isfinite(state.inner[0].mu["w"]).all()
+
+
+def test_masks_are_found_inside_chains_and_wrappers():
+    sparse = jp.sparsify(optax.sgd(0.1), METHODS["magnitude"])
+    for tx in (optax.chain(sparse), optax.MultiSteps(sparse, 2), optax.apply_if_finite(sparse, 3)):
+        assert jp.masks_of(tx.init(initial()))["a"]["kernel"].all()
+    with pytest.raises(ValueError, match="no sparse states"):
+        jp.masks_of(optax.sgd(0.1).init(initial()))
+    with pytest.raises(ValueError, match="2 sparse states"):
+        jp.masks_of(optax.chain(sparse, sparse).init(initial()))
+
+
+def test_what_is_missing_is_named():
+    tx = jp.sparsify(optax.sgd(0.1), METHODS["magnitude"])
+    with pytest.raises(ValueError, match="needs the parameters"):
+        tx.update(initial(), tx.init(initial()))
+    with pytest.raises(TypeError, match="'key'"):
+        jp.sparsify(optax.sgd(0.1), METHODS["rigl"]).init(initial())
+    with pytest.raises(ValueError, match="'b/kernel' has the shape"):
+        masks = jp.masks.make(initial())
+        masks["b"]["kernel"] = jnp.ones((2, 2), bool)
+        jp.fixed(optax.sgd(0.1), masks).init(initial())
+
+
+def test_optimizer_state_is_matched_by_the_longest_path():
+    params = {"kernel": jnp.ones((2, 2)), "x": {"kernel": jnp.ones((2, 2))}}
+    masks = {"kernel": jnp.eye(2, dtype=bool), "x": {"kernel": None}}
+    state = optax.trace(0.9).init(params)
+    moved = jax.tree.map(lambda s: s + 1, state)
+    found = state_lib.refresh(optax.trace(0.9), moved, params, masks)
+    assert found.trace["kernel"].tolist() == [[1.0, 0.0], [0.0, 1.0]]
+    assert found.trace["x"]["kernel"].tolist() == [[1.0, 1.0], [1.0, 1.0]]
+
+
+def test_adagrad_starts_again_from_its_own_initial_value():
+    masks = {"w": jnp.eye(8, dtype=bool)}
+    tx = jp.fixed(optax.adagrad(0.1, initial_accumulator_value=0.3), masks)
+    params = jp.masks.apply({"w": W}, masks)
+    _, state = tx.update({"w": W}, tx.init(params), params)
+    accumulated = state.inner[0].sum_of_squares["w"]
+    assert (accumulated[~masks["w"]] == jnp.float32(0.3)).all()
+    assert (accumulated[masks["w"]] > 0.3).all()
