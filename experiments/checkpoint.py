@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from experiments.config import UserError
+from experiments.run_folder import write_json
 
 __all__ = ["Checkpoints"]
 
+_SEAL = "files.json"  # in a step's folder: checksums of the files that Orbax wrote there
 _FORMAT = 1  # of the manifest; to be raised when older code could misread it
 
 
@@ -44,6 +46,7 @@ class Checkpoints:
         self.folder = Path(folder).absolute()
         self._keep, self._keep_steps, self._notify = keep, tuple(keep_steps), notify
         self._open: Any = None
+        self._unsealed: int | None = None
 
     def save(self, step: int, tree: Any, meta: dict[str, Any] | None = None) -> None:
         """Saves a tree of arrays, and JSON beside it.
@@ -74,10 +77,12 @@ class Checkpoints:
         items = {"manifest": args.JsonSave({"text": text, "checksum": _digest(text.encode())})}
         if stored:
             items["tree"] = args.StandardSave(stored)
+        self.wait()
         try:
             self._manager().save(step, args=args.Composite(**items), force=True)
         except Exception as e:
             raise _cannot_save(self.folder, e) from e
+        self._unsealed = step
 
     def restore(self, template: Any) -> tuple[int, Any, dict[str, Any]] | None:
         """Returns the newest checkpoint that is whole.
@@ -125,11 +130,14 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Returns when the last save is on the disk."""
-        if self._open is not None:
-            try:
-                self._open.wait_until_finished()
-            except Exception as e:
-                raise _cannot_save(self.folder, e) from e
+        if self._unsealed is None:
+            return
+        step, self._unsealed = self._unsealed, None
+        try:
+            self._open.wait_until_finished()
+            _seal(self.folder / str(step))
+        except Exception as e:
+            raise _cannot_save(self.folder, e) from e
 
     def close(self) -> None:
         """Waits for the last save and ends the background threads."""
@@ -158,16 +166,22 @@ class Checkpoints:
             options = CheckpointManagerOptions(
                 preservation_policy=managers.AnyPreservationPolicy(policies),
                 cleanup_tmp_directories=True,
+                lightweight_initialize=True,
                 create=True,
             )
             self._open = CheckpointManager(self.folder, options=options)
         return self._open
 
     def _read(self, step: int) -> tuple[dict[str, Any], list[Any]]:
-        """Reads a step as host arrays and compares every checksum."""
+        """Reads a step as host arrays and compares every checksum.
+
+        The files are compared first, if the process lived long enough to seal them: what Orbax makes
+        of a damaged file is an error at best.
+        """
         import numpy as np
         from orbax.checkpoint import args
 
+        _check_seal(self.folder / str(step))
         read = lambda **items: self._manager().restore(step, args=args.Composite(**items))
         sealed = read(manifest=args.JsonRestore()).manifest
         if _digest(sealed["text"].encode()) != sealed["checksum"]:
@@ -199,6 +213,22 @@ class Checkpoints:
         self._manager().reload()
 
 
+def _seal(folder: Path) -> None:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    write_json(folder / _SEAL, {str(f.relative_to(folder)): _digest(f.read_bytes()) for f in files})
+
+
+def _check_seal(folder: Path) -> None:
+    seal = folder / _SEAL
+    if not seal.exists():
+        return
+    for name, checksum in json.loads(seal.read_text()).items():
+        if not (folder / name).is_file():
+            raise ValueError(f"{name} is missing")
+        if _digest((folder / name).read_bytes()) != checksum:
+            raise ValueError(f"{name} does not match its checksum")
+
+
 def _flatten(tree: Any) -> tuple[list[str], list[Any], Any]:
     import jax
 
@@ -211,7 +241,7 @@ def _kind(leaf: Any) -> str:
     import jax
 
     dtype = getattr(leaf, "dtype", None)
-    if dtype is None or not jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key):
+    if dtype is None or not jax.numpy.issubdtype(dtype, jax.dtypes.prng_key):
         return "array"
     found: list[str] = []  # `key_impl` takes arrays and tracers, templates are neither
     jax.eval_shape(lambda key: found.append(str(jax.random.key_impl(key))), leaf)
@@ -219,13 +249,13 @@ def _kind(leaf: Any) -> str:
 
 
 def _to_host(path: str, leaf: Any) -> Any:
-    """A copy of a leaf as a NumPy array."""
+    """A leaf as a NumPy array."""
     import jax
     import numpy as np
 
     if _kind(leaf) != "array":
         leaf = jax.random.key_data(leaf)
-    array = np.array(leaf)
+    array = np.asarray(leaf)  # Orbax copies what is on the host before `save` returns
     if array.dtype.hasobject or array.dtype.kind in "USM":
         raise UserError(f"cannot save {path}: a {type(leaf).__name__} is not an array.")
     return array
@@ -301,11 +331,13 @@ def _digest(*parts: bytes) -> str:
 
 def _cannot_save(folder: Path, error: Exception) -> UserError:
     reason = str(error).strip().split("\n")[0][:200] or type(error).__name__
+    if "No space left on device" in str(error):
+        reason = "no space left on the device"
     return UserError(f"cannot save a checkpoint in {folder}: {reason}")
 
 
 def _quieten() -> None:
-    """Orbax logs every save through absl; errors reach us as exceptions."""
+    """Orbax logs saves, and errors with their tracebacks; both reach us in other ways."""
     from absl import logging
 
-    logging.set_verbosity(logging.ERROR)
+    logging.set_verbosity(logging.FATAL)

@@ -7,6 +7,7 @@ reads the sources of the functions that parts name, `build` imports and calls th
 import difflib
 import functools
 import importlib
+import re
 import runpy
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -70,6 +71,17 @@ _KINDS = {
 }
 # What a part inside a part is, where its argument's name is not a kind itself.
 _NESTED = {"optimizer": "learning_rate", "learning_rate": "learning_rate"}
+_TYPES: dict[str, Any] = {
+    "int": int,
+    "float": (int, float),
+    "bool": bool,
+    "str": str,
+    "tuple": tuple,
+    "None": type(None),
+    "jax.typing.ArrayLike": (int, float),
+    "base.ScalarOrSchedule": (int, float),
+}
+_WORDS = {"jax.typing.ArrayLike": "float", "base.ScalarOrSchedule": "float or a schedule"}
 _MAY_BE_ZERO = ("validation", "k_folds", "early_stop")
 _WRITERS = ("csv", "tb", "wandb")
 _CATALOGUE, _DATA_ARGUMENTS = "jaxprune/data/catalogue.py", {"batch_size": "int"}
@@ -212,21 +224,16 @@ def _check(kind: str, spec: Mapping, where: str) -> None:
 
 
 def _check_type(annotation: str, value: Any, where: str) -> None:
-    """Checks a value against an annotation made of plain names; others are left to the function."""
-    plain = {
-        "int": int,
-        "float": (int, float),
-        "bool": bool,
-        "str": str,
-        "tuple": tuple,
-        "None": type(None),
-    }
-    wanted = [name.strip() for name in annotation.split("|")]
-    if not all(name in plain for name in wanted):
+    """Checks a value against an annotation of plain types; others are left to the function."""
+    wanted = [
+        name.strip() for name in re.sub(r"Optional\[(.*)\]", r"\1|None", annotation).split("|")
+    ]
+    if _is_part(value) or not all(name in _TYPES for name in wanted):
         return
-    accepted = [name for name in wanted if isinstance(value, plain[name])]
+    accepted = [name for name in wanted if isinstance(value, _TYPES[name])]
     if not accepted or (isinstance(value, bool) and "bool" not in wanted):
-        raise UserError(f"{where}={value!r}: found {type(value).__name__}, {annotation} is needed.")
+        needed = " or ".join(_WORDS.get(name, name) for name in wanted)
+        raise UserError(f"{where}={value!r}: found {type(value).__name__}, {needed} is needed.")
 
 
 def _build_value(kind: str, name: str, value: Any) -> Any:

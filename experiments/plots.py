@@ -61,6 +61,8 @@ def training(folder: Path) -> list[str]:
                 label = name.replace("_", " ") if i == 0 else None
                 ax.plot(step, scale * y, color=colour, lw=1.2, alpha=0.8, label=label)
         ax.set(xlabel="step", ylabel=panels[word])
+        if word != "loss":
+            ax.set_ylim(top=min(ax.get_ylim()[1], 101))
         ax.legend(frameon=False)
     _save(figure, folder / "training.png")
     return ["training.png"]

@@ -195,7 +195,9 @@ def _lottery(results: Mapping[str, Any]) -> list[str]:
 def _training(results: Mapping[str, Any]) -> list[str]:
     seeds = results["seeds"]
     names = [
-        k for k, v in seeds[0].items() if isinstance(v, int | float) and k not in ("seed", "fold")
+        k
+        for k, v in seeds[0].items()
+        if isinstance(v, int | float) and k not in ("seed", "fold", "level")
     ]
     label = lambda s: f"{s['seed']}, fold {s['fold']}" if "fold" in s else str(s["seed"])
     rows = [[label(s), *(_value(name, [s[name]]) for name in names)] for s in seeds]
@@ -225,12 +227,10 @@ def _headline(results: Mapping[str, Any]) -> claims.Outcome:
 
 
 def _cost(results: Mapping[str, Any]) -> str:
-    cost = results.get("cost")
-    return (
-        "## Cost\n\n" + _table(["what", "how much"], [[k, str(v)] for k, v in cost.items()])
-        if cost
-        else ""
-    )
+    cost = results.get("cost") or {}
+    shown = lambda value: f"{value:,.1f}" if isinstance(value, float) else str(value)
+    rows = [[name.replace("_", " "), shown(value)] for name, value in cost.items()]
+    return "## Cost\n\n" + _table(["what", "how much"], rows) if rows else ""
 
 
 def _environment(folder: Path) -> str:

@@ -37,7 +37,7 @@ def write_json(path: Path | str, obj: Any) -> None:
     """Writes JSON so that whoever reads the path finds the old file or the new one, whole."""
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    text = json.dumps(obj, indent=1, sort_keys=True, default=_plain) + "\n"
+    text = json.dumps(obj, indent=1, default=_plain) + "\n"
     try:
         with temporary.open("w") as file:
             file.write(text)
@@ -62,7 +62,7 @@ def folder_name(config_name: str, cfg: ConfigDict) -> str:
 
     >>> from experiments.config import config
     >>> folder_name("lenet", config()), folder_name("lenet", config(steps=500))
-    ('lenet-44136fa3', 'lenet-41d0c0b2')
+    ('lenet-44136fa3', 'lenet-cc2fd588')
     """
     canonical = json.dumps(_settings(_to_json(cfg)), sort_keys=True, separators=(",", ":"))
     return f"{config_name}-{hashlib.sha256(canonical.encode()).hexdigest()[:8]}"
@@ -261,6 +261,9 @@ def _git() -> dict[str, Any] | None:
         ).stdout.strip()
 
     try:
-        return {"revision": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain"))}
+        return {
+            "revision": ask("rev-parse", "HEAD"),
+            "dirty": bool(ask("status", "--porcelain", "-uno")),
+        }
     except (OSError, subprocess.SubprocessError):
         return None

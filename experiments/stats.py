@@ -51,8 +51,7 @@ def std(values: Sequence[float]) -> float:
     >>> std([1.0, 3.0]) == 2**0.5
     True
     """
-    values = np.asarray(values, float)
-    return float(values.std(ddof=1)) if values.size > 1 else math.nan
+    return float(np.std(np.asarray(values, float), ddof=1)) if len(values) > 1 else math.nan
 
 
 def lower_bound(differences: Sequence[float], confidence: float = 0.95) -> float | None:

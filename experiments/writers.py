@@ -50,14 +50,13 @@ def open_writers(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    writers: list[MetricWriter] = [
-        CsvWriter(folder / "metrics.csv", after=after),
-        JsonLinesWriter(folder / "metrics.jsonl", after=after),
-    ]
+    writers: list[MetricWriter] = []
     if "tb" in names:
         writers.append(_TensorBoard(folder, after))
     if "wandb" in names:
         writers.append(_WandB(folder, settings))
+    writers.append(CsvWriter(folder / "metrics.csv", after=after))
+    writers.append(JsonLinesWriter(folder / "metrics.jsonl", after=after))
     return Writers(writers)
 
 

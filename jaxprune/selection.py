@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 from jax.sharding import PartitionSpec
+from numpy.lib.array_utils import normalize_axis_index
 
 from jaxprune.ranks import (
     CEILING,
@@ -90,7 +91,7 @@ def top_along(scores: Array, k: int | Array, axis: int) -> Array:
            [1, 1, 0, 0]], dtype=int32)
     """
     scores = jnp.asarray(scores)
-    axis = range(scores.ndim)[axis]
+    axis = normalize_axis_index(axis, scores.ndim)
     if not scores.size:
         return jnp.zeros_like(scores, bool)
     return _top_along(scores, _clamp(k, scores.shape[axis]), axis)
@@ -139,7 +140,7 @@ def _on_shards(rule: Callable, leaves: tuple[Array, ...], k: Array) -> tuple[Arr
         mesh=mesh,
         in_specs=(specs, PartitionSpec()),
         out_specs=specs,
-        axis_names=set(mesh.explicit_axes),
+        axis_names=set(mesh.explicit_axes) if mesh.auto_axes else set(),
         check_vma=False,
     )(leaves, k)
 
@@ -150,12 +151,8 @@ def _top_packed(leaves, k):
     for small, run in itertools.groupby(leaves, lambda x: x.size < _SMALL):
         members = list(run)
         groups += [members] if small else [[x] for x in members]
-    views, places, total = [], [], 0
-    for group in groups:
-        views.append(_matrix(group))
-        places.append(np.array([total, views[-1].shape[1], 1], np.int32))
-        total += views[-1].size
-    sample = jnp.concatenate([x.reshape(1, -1) for x in _sample(views, total)], 1)
+    packed = [_pack(group) for group in groups]
+    views = [x.reshape(math.gcd(x.size, 1024), -1) for x in packed]
     drop = min(zero_bits(x.dtype) for x in leaves)
 
     def tally(hits):  # rows first: XLA:CPU shares them among the cores
@@ -163,23 +160,36 @@ def _top_packed(leaves, k):
         rows = [lax.concatenate([r[i] for r in rows], 0) for i in range(_PROBES)]
         return jnp.stack(_counts(rows, (0,)))
 
+    places, total = _places(views)
+    sample = jnp.concatenate([x.reshape(1, -1) for x in _sample(views, total)], 1)
     first = partial(_sampled_probes, [sample], sample.size, tally)
-    masks = _select(views, places, k, total, tally, first, drop)
+    cut = _select(views, places, k, total, tally, first, drop)
+    masks = [_mask(x, place, *cut) for x, place in zip(packed, _places(packed)[0], strict=True)]
     return tuple(itertools.chain.from_iterable(map(_unpack, masks, groups)))
 
 
-def _matrix(leaves):
-    size = sum(x.size for x in leaves)
-    rows = math.gcd(size, 1024)
-    if len(leaves) > 1:
-        kinds = {x.dtype for x in leaves}
-        kind = kinds.pop() if len(kinds) == 1 else jnp.float32
-        leaves = [jnp.concatenate([x.ravel().astype(kind) for x in leaves])]
-    return leaves[0].reshape(rows, size // rows)
+def _places(leaves):
+    """Per leaf, the position of its first score and the steps along its dimensions; the total."""
+    places, start = [], 0
+    for x in leaves:
+        steps = [math.prod(x.shape[d + 1 :]) for d in range(x.ndim)]
+        places.append(np.array([start, *steps], np.int32))
+        start += x.size
+    return places, start
+
+
+def _pack(leaves):
+    if len(leaves) == 1:
+        return leaves[0]
+    kinds = {x.dtype for x in leaves}
+    kind = kinds.pop() if len(kinds) == 1 else jnp.float32
+    return jnp.concatenate([x.ravel().astype(kind) for x in leaves])
 
 
 def _unpack(mask, leaves):
-    parts = jnp.split(mask.ravel(), np.cumsum([x.size for x in leaves])[:-1])
+    if len(leaves) == 1:
+        return [mask]
+    parts = jnp.split(mask, np.cumsum([x.size for x in leaves])[:-1])
     return [part.reshape(x.shape) for part, x in zip(parts, leaves, strict=True)]
 
 
@@ -220,11 +230,12 @@ def _top_in_place(leaves, k, split=None, axis=None):
         )
         first = partial(_sampled_probes, sample, size, tally)
     drop = min(zero_bits(x.dtype) for x in leaves)
-    return _select(leaves, places, k, total, tally, first, drop)
+    cut = _select(leaves, places, k, total, tally, first, drop)
+    return tuple(_mask(x, place, *cut) for x, place in zip(leaves, places, strict=True))
 
 
 def _select(leaves, places, k, total, tally, first, drop):
-    """Masks of the k best.
+    """The key of the k-th best score of each contest, and the last position kept of those equal.
 
     Args:
       leaves: the scores.
@@ -232,7 +243,7 @@ def _select(leaves, places, k, total, tally, first, drop):
       k: int32.
       total: how many scores compete.
       tally: adds up lists of hits, one list of masks per leaf, into int32[probes, *contests].
-      first: makes the first thresholds, of k and `drop`; None for an even spread.
+      first: makes the first thresholds of k, total and drop; None for an even spread.
       drop: how many low bits of the keys carry nothing.
     """
 
@@ -257,8 +268,9 @@ def _select(leaves, places, k, total, tally, first, drop):
         return to_rank(order_key(low + part * (high - low)), drop)
 
     shape = (1, *jax.eval_shape(tally, [[x] * _PROBES for x in leaves]).shape[1:])
-    full = lambda value: jnp.full(shape, value)
-    k = jnp.full(shape, k)
+    # Plus zero: inside shard_map, loop carries must be seen to vary over devices as the leaves do.
+    k = jnp.full(shape, k) + sum(jnp.sum(order_key(x.ravel()[:0]), dtype=jnp.int32) for x in leaves)
+    full = lambda value: jnp.where(k == k, value, value)
     ceiling = np.uint32((CEILING - 1 >> drop) + 1)
     bracket = (
         jnp.where(k > 0, np.uint32(0), ceiling),
@@ -278,13 +290,7 @@ def _select(leaves, places, k, total, tally, first, drop):
     to_position = lambda ts: total - ts.astype(jnp.int32)
     count = counting(tied_until, t)
     ts, *_ = _search(lambda ts: count(to_position(ts)), _line, bracket, ts, needed)
-    last = to_position(ts[0])
-
-    def mask(x, place):
-        key = order_key(x)
-        return (key > t) | ((key == t) & (_position(x.shape, place) <= last))
-
-    return tuple(map(mask, leaves, places))
+    return t, to_position(ts[0])
 
 
 def _search(count, between, bracket, ts, k):
@@ -311,7 +317,7 @@ def _search(count, between, bracket, ts, k):
         trusted = fast | ~trusted
         return new, _probes(*new, k, trusted, between), trusted
 
-    return lax.while_loop(unsettled, narrow, (bracket, ts, jnp.full(k.shape, True)))[0]
+    return lax.while_loop(unsettled, narrow, (bracket, ts, k == k))[0]
 
 
 def _probes(lo, hi, above_lo, above_hi, k, trusted, between):
@@ -358,7 +364,7 @@ def _sampled_probes(sample, size, tally, k, total, drop):
         counts = tally([[s >= t for t in tuple(raised)] for s in sample])
         return jnp.where(counts >= wanted, raised, ts)
 
-    ts = lax.fori_loop(0, 32 - drop, set_bit, jnp.zeros(_PROBES, jnp.uint32))
+    ts = lax.fori_loop(0, 32 - drop, set_bit, (wanted & 0).astype(jnp.uint32))
     return ts + jnp.uint32([0, 0, 1, 0]) * (ts[1] == ts[2])
 
 
@@ -367,6 +373,11 @@ def _counts(hits, axes):
     add = lambda a, b: tuple(map(operator.add, a, b))
     hits = tuple(lax.convert_element_type(h, jnp.int32) for h in hits)
     return lax.reduce(hits, (np.int32(0),) * len(hits), add, axes)
+
+
+def _mask(x, place, t, last):
+    key = order_key(x)
+    return (key > t) | ((key == t) & (_position(x.shape, place) <= last))
 
 
 def _position(shape, place):

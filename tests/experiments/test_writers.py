@@ -1,0 +1,121 @@
+"""Metric files: what they hold, and that a resumed run's end up as if nothing had happened."""
+
+import json
+import sys
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.config import UserError
+from experiments.writers import open_writers
+
+ROWS = [
+    (0, {"train_loss": 2.25}),
+    (100, {"train_loss": 1.5, "validation_loss": 0.1}),
+    (200, {"train_loss": 1 / 3}),
+    (300, {"train_loss": float("nan"), "sparsity": 0.9}),
+    (300, {"validation_loss": 0.2}),
+]
+
+
+def write(folder, rows, after=-1):
+    with open_writers(folder, after=after) as writers:
+        for step, scalars in rows:
+            writers.write(step, scalars)
+
+
+def files(folder):
+    return [(folder / name).read_text() for name in ("metrics.csv", "metrics.jsonl")]
+
+
+def test_rows_are_as_written(tmp_path):
+    write(tmp_path, ROWS)
+    table, lines = files(tmp_path)
+    assert table.splitlines() == [
+        "step,train_loss,validation_loss,sparsity",
+        "0,2.25,,",
+        "100,1.5,0.1,",
+        "200,0.3333333333333333,,",
+        "300,nan,,0.9",
+        "300,,0.2,",
+    ]
+    assert [json.loads(line) for line in lines.splitlines()][3] == {
+        "step": 300,
+        "train_loss": None,
+        "sparsity": 0.9,
+    }
+
+
+@pytest.mark.parametrize("after", [-1, 0, 100, 250, 300])
+@pytest.mark.parametrize(
+    "torn", ["", "400,1.", "300,9.5,0.1,0.9", '{"step": 400, "tr', "400,1.0,2.0,3.0,4.0\n", "\0"]
+)
+def test_a_resumed_run_leaves_the_same_files(tmp_path, after, torn):
+    write(tmp_path / "whole", ROWS)
+    write(tmp_path / "killed", ROWS)
+    for name in ("metrics.csv", "metrics.jsonl"):
+        with (tmp_path / "killed" / name).open("a") as file:
+            file.write(torn)
+    write(tmp_path / "killed", [row for row in ROWS if row[0] > after], after=after)
+    assert files(tmp_path / "killed") == files(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("cut", range(1, 30, 3))
+def test_a_last_row_cut_short_is_written_again(tmp_path, cut):
+    write(tmp_path / "whole", ROWS)
+    write(tmp_path / "killed", ROWS[:3])
+    for name in ("metrics.csv", "metrics.jsonl"):
+        path = tmp_path / "killed" / name
+        path.write_text(path.read_text()[:-cut])
+    kept = 100 if cut < 24 else 0  # 24 characters back begins the row of step 100 in the CSV file
+    write(tmp_path / "killed", [row for row in ROWS if row[0] > kept], after=kept)
+    assert files(tmp_path / "killed") == files(tmp_path / "whole")
+
+
+def test_rows_are_there_before_close(tmp_path):
+    writers = open_writers(tmp_path)
+    writers.write(1, {"a": 1.0})
+    writers.write(2, {"b": 1.0})
+    assert [text.count("\n") for text in files(tmp_path)] == [3, 2]
+    writers.close()
+
+
+def test_arrays_are_numbers_by_their_shortest_decimals(tmp_path):
+    scalars = {"a": jnp.float32(0.1), "b": np.float64(0.1), "c": jnp.int32(3), "d": np.ones((1,))}
+    write(tmp_path, [(np.int64(1), scalars)])
+    assert files(tmp_path)[1] == '{"step": 1, "a": 0.1, "b": 0.1, "c": 3, "d": 1.0}\n'
+    with pytest.raises(ValueError, match="reshape"):
+        write(tmp_path, [(1, {"a": np.ones(2)})])
+
+
+@pytest.mark.parametrize(("name", "module"), [("tb", "tensorboardX"), ("wandb", "wandb")])
+def test_an_extra_that_is_missing_is_named(tmp_path, monkeypatch, name, module):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(UserError, match=rf"pip install 'jaxprune\[{name}\]'"):
+        open_writers(tmp_path, ("csv", name))
+    open_writers(tmp_path, ("csv",)).close()
+
+
+def test_other_writers_get_every_row(tmp_path, monkeypatch):
+    class SummaryWriter:
+        def __init__(self, logdir, purge_step):
+            calls.append(("open", purge_step))
+
+        def add_scalar(self, name, value, step):
+            calls.append((name, value, step))
+
+        def flush(self):
+            calls.append("flush")
+
+        def close(self):
+            calls.append("close")
+
+    calls = []
+    fake = type(sys)("tensorboardX")
+    fake.SummaryWriter = SummaryWriter
+    monkeypatch.setitem(sys.modules, "tensorboardX", fake)
+    with open_writers(tmp_path, ("csv", "tb"), after=100) as writers:
+        writers.write(200, {"loss": 0.5, "accuracy": 0.9})
+        writers.flush()
+    assert calls == [("open", 101), ("loss", 0.5, 200), ("accuracy", 0.9, 200), "flush", "close"]
