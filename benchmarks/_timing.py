@@ -17,7 +17,7 @@ Thunk = Callable[[], Any]
 
 
 class Timing(NamedTuple):
-    """Seconds of each round, and the median over rounds of the ratio to the base's same round."""
+    """Median seconds, median ratio to the base in the same round, and the seconds of each round."""
 
     seconds: float
     ratio: float
@@ -63,7 +63,9 @@ def _timed(thunk: Thunk) -> float:
 
 
 def _summary(seconds: list[float], base: list[float]) -> Timing:
-    ratios = [s / b for s, b in zip(seconds, base, strict=False)]
+    if len(seconds) < len(base):  # timed once
+        base = [statistics.median(base)] * len(seconds)
+    ratios = [s / b for s, b in zip(seconds, base, strict=True)]
     return Timing(statistics.median(seconds), statistics.median(ratios), seconds)
 
 

@@ -1,0 +1,141 @@
+"""One training step with masks beside the dense step, in one process, in turns.
+
+Dense, `fixed`, GMP and RigL with no update due, GMP with packed masks, and the update itself, for an MLP (1.9M
+weights, batch 128, Adam), a CNN (LeNet-5, batch 64, momentum) and a transformer (3.3M weights, Adam). And the
+optimizer's update alone, at 16.8M weights, where one read of the masks is all that masks can cost.
+
+Run: python -m benchmarks.train_step   (writes results/benchmarks/train_step.json)
+"""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+import jaxprune as jp
+from benchmarks._timing import Timing, interleave, write
+
+NEVER = 10**6
+
+
+def tasks() -> dict[str, tuple[Any, Callable[[Any], jax.Array], optax.GradientTransformation]]:
+    """Returns name -> (parameters, loss, optimizer)."""
+    key = jax.random.key(0)
+
+    def mlp():
+        sizes = (784, 1024, 1024, 10)
+        keys = jax.random.split(key, 3)
+        params = [
+            {"kernel": jax.random.normal(k, (m, n)) / m**0.5, "bias": jnp.zeros(n)}
+            for k, m, n in zip(keys, sizes[:-1], sizes[1:], strict=True)
+        ]
+        x = jax.random.normal(key, (128, 784))
+
+        def loss(params):
+            h = x
+            for layer in params[:-1]:
+                h = jax.nn.relu(h @ layer["kernel"] + layer["bias"])
+            return jnp.mean((h @ params[-1]["kernel"] + params[-1]["bias"]) ** 2)
+
+        return params, loss, optax.adam(1e-4)
+
+    def cnn():
+        model, x = jp.nn.lenet5_caffe(), jax.random.uniform(key, (64, 28, 28, 1))
+        params = model.init(key, x)["params"]
+        loss = lambda p: jnp.mean(model.apply({"params": p}, x) ** 2)
+        return params, loss, optax.sgd(1e-3, momentum=0.9)
+
+    def gpt():
+        model = jp.nn.gpt(vocab_size=256, context=64)
+        tokens = jax.random.randint(key, (4, 64), 0, 256)
+        params = model.init(key, tokens)["params"]
+        loss = lambda p: jnp.mean(model.apply({"params": p}, tokens) ** 2)
+        return params, loss, optax.adam(1e-4)
+
+    return {"MLP": mlp(), "CNN": cnn(), "transformer": gpt()}
+
+
+def variants(inner: optax.GradientTransformation, params: Any) -> dict[str, Any]:
+    """Returns name -> transform."""
+    _, masks = jp.prune(params, jp.methods.magnitude(sparsity=0.9))
+    gmp = jp.methods.gmp(sparsity=0.9, begin=NEVER, end=2 * NEVER, every=100)
+    rigl = jp.methods.rigl(sparsity=0.9, every=NEVER, end=2 * NEVER)
+    return {
+        "dense": inner,
+        "fixed": jp.fixed(inner, masks),
+        "gmp, idle": jp.sparsify(inner, gmp),
+        "gmp packed, idle": jp.sparsify(inner, gmp, packed=True),
+        "rigl, idle": jp.sparsify(inner, rigl, key=jax.random.key(1)),
+        "gmp, updating": jp.sparsify(inner, jp.methods.gmp(sparsity=0.9, begin=0, end=NEVER, every=1)),
+        "rigl, updating": jp.sparsify(
+            inner, jp.methods.rigl(sparsity=0.9, every=1, end=NEVER), key=jax.random.key(1)
+        ),
+    }
+
+
+def stepper(tx: Any, params: Any, gradient: Callable[[Any], Any]) -> Callable[[], Any]:
+    """Returns a function that makes one donated step each time it is called."""
+
+    def step(params, state):
+        updates, state = tx.update(gradient(params), state, params)
+        return optax.apply_updates(params, updates), state
+
+    jitted = jax.jit(step, donate_argnums=(0, 1))
+    held = [jax.tree.map(jnp.copy, (params, tx.init(params)))]
+
+    def call():
+        held[0] = jitted(*held[0])
+        return held[0]
+
+    return call
+
+
+def compare(params: Any, inner: Any, gradient: Callable[[Any], Any], rounds: int) -> dict[str, Timing]:
+    """Times all variants of one task in turns."""
+    made = variants(inner, params)
+    return interleave({n: stepper(tx, params, gradient) for n, tx in made.items()}, rounds=rounds)
+
+
+BARS = {
+    "fixed": 1.03,
+    "gmp, idle": 1.03,
+    "gmp packed, idle": 1.05,
+    "rigl, idle": 1.03,
+    "rigl, updating": 2.2,  # an update costs at most 1.2 dense steps
+}
+
+
+def main() -> None:
+    """Prints and writes the table."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--rounds", type=int, default=60)
+    parser.add_argument("--out", type=Path, default=Path("results/benchmarks/train_step.json"))
+    arguments = parser.parse_args()
+    found = {
+        name: compare(params, inner, jax.grad(loss), arguments.rounds)
+        for name, (params, loss, inner) in tasks().items()
+    }
+    weights = {"w": jax.random.normal(jax.random.key(0), (4096, 4096))}
+    same = lambda p: jax.tree.map(lambda w: 1e-3 * w, p)  # a gradient that costs nothing
+    rounds = max(5, arguments.rounds // 6)
+    found["SGD update alone"] = compare(weights, optax.sgd(1e-4), same, rounds)
+    found["Adam update alone"] = compare(weights, optax.adam(1e-4), same, rounds)
+    for task, timings in found.items():
+        print(f"\n{task}: dense {1e3 * timings['dense'].seconds:.2f} ms")
+        for name, timing in timings.items():
+            bar = BARS.get(name) if "alone" not in task or "packed" in name else None
+            verdict = "" if bar is None else f"  bar {bar}: {'met' if timing.ratio <= bar else 'missed'}"
+            print(f"  {name:<20}{timing.ratio:6.3f} x dense{verdict}")
+    plain = {
+        task: {n: {"seconds": t.seconds, "ratio": t.ratio} for n, t in timings.items()}
+        for task, timings in found.items()
+    }
+    write(arguments.out, {"rounds": arguments.rounds, "bars": BARS, "tasks": plain}, "optax", "flax")
+
+
+if __name__ == "__main__":
+    main()
