@@ -27,7 +27,7 @@ slow: $(VENV)/.installed
 lint: $(VENV)/.installed
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
-	$(RUN) pyright
+	$(RUN) pyright --pythonpath $(BIN)/python
 
 bench: $(VENV)/.installed
 	$(RUN) benchmarks.selection

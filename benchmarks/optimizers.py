@@ -155,7 +155,9 @@ def try_out(case: Case, method: jp.Method) -> Outcome:
 
     def check(params: Any, state: Any) -> tuple[jax.Array, jax.Array]:
         masks = jp.masks_of(state)
-        revived = jax.tree.map(lambda p, m: 0 if m is None else jnp.sum(~m & (p != 0)), params, masks)
+        revived = jax.tree.map(
+            lambda p, m: 0 if m is None else jnp.sum(~m & (p != 0)), params, masks
+        )
         fresh = inner.init(params)
         wrong: list[jax.Array] = []
 
@@ -204,7 +206,9 @@ def main() -> None:
     for name, case in CASES.items():
         if arguments.only in name:
             table[name] = {m: try_out(case, method) for m, method in METHODS.items()}
-            print(name, *(f"{m}: {o.verdict}" for m, o in table[name].items()), sep=" | ", flush=True)
+            print(
+                name, *(f"{m}: {o.verdict}" for m, o in table[name].items()), sep=" | ", flush=True
+            )
     lines = [
         "# Optimizers under `sparsify`",
         "",

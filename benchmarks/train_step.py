@@ -1,8 +1,8 @@
 """One training step with masks beside the dense step, in one process, in turns.
 
-Dense, `fixed`, GMP and RigL with no update due, GMP with packed masks, and the update itself, for an MLP (1.9M
-weights, batch 128, Adam), a CNN (LeNet-5, batch 64, momentum) and a transformer (3.3M weights, Adam). And the
-optimizer's update alone, at 16.8M weights, where one read of the masks is all that masks can cost.
+Dense, `fixed`, GMP and RigL with no update due, GMP with packed masks, and the update itself, for an MLP
+(1.9M weights, batch 128, Adam), a CNN (LeNet-5, batch 64, momentum) and a transformer (3.3M weights, Adam).
+And the optimizer's update alone, at 16.8M weights, where one read of the masks is all that masks can cost.
 
 Run: python -m benchmarks.train_step   (writes results/benchmarks/train_step.json)
 """
@@ -70,7 +70,9 @@ def variants(inner: optax.GradientTransformation, params: Any) -> dict[str, Any]
         "gmp, idle": jp.sparsify(inner, gmp),
         "gmp packed, idle": jp.sparsify(inner, gmp, packed=True),
         "rigl, idle": jp.sparsify(inner, rigl, key=jax.random.key(1)),
-        "gmp, updating": jp.sparsify(inner, jp.methods.gmp(sparsity=0.9, begin=0, end=NEVER, every=1)),
+        "gmp, updating": jp.sparsify(
+            inner, jp.methods.gmp(sparsity=0.9, begin=0, end=NEVER, every=1)
+        ),
         "rigl, updating": jp.sparsify(
             inner, jp.methods.rigl(sparsity=0.9, every=1, end=NEVER), key=jax.random.key(1)
         ),
@@ -94,7 +96,9 @@ def stepper(tx: Any, params: Any, gradient: Callable[[Any], Any]) -> Callable[[]
     return call
 
 
-def compare(params: Any, inner: Any, gradient: Callable[[Any], Any], rounds: int) -> dict[str, Timing]:
+def compare(
+    params: Any, inner: Any, gradient: Callable[[Any], Any], rounds: int
+) -> dict[str, Timing]:
     """Times all variants of one task in turns."""
     made = variants(inner, params)
     return interleave({n: stepper(tx, params, gradient) for n, tx in made.items()}, rounds=rounds)
@@ -128,13 +132,17 @@ def main() -> None:
         print(f"\n{task}: dense {1e3 * timings['dense'].seconds:.2f} ms")
         for name, timing in timings.items():
             bar = BARS.get(name) if "alone" not in task or "packed" in name else None
-            verdict = "" if bar is None else f"  bar {bar}: {'met' if timing.ratio <= bar else 'missed'}"
+            verdict = (
+                "" if bar is None else f"  bar {bar}: {'met' if timing.ratio <= bar else 'missed'}"
+            )
             print(f"  {name:<20}{timing.ratio:6.3f} x dense{verdict}")
     plain = {
         task: {n: {"seconds": t.seconds, "ratio": t.ratio} for n, t in timings.items()}
         for task, timings in found.items()
     }
-    write(arguments.out, {"rounds": arguments.rounds, "bars": BARS, "tasks": plain}, "optax", "flax")
+    write(
+        arguments.out, {"rounds": arguments.rounds, "bars": BARS, "tasks": plain}, "optax", "flax"
+    )
 
 
 if __name__ == "__main__":

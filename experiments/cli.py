@@ -82,11 +82,18 @@ def run(main: Callable[[ConfigDict, Options], None], doc: str) -> None:
             sys.exit(0)
         cfg, options = parsed
         config_lib.validate(cfg)
+        _keep_compiled()
         with options.stopper:
             main(cfg, options)
         if options.stopper.signal is not None:
             sys.exit(128 + options.stopper.signal)
     sys.exit(0)
+
+
+def _keep_compiled() -> None:
+    """Lets JAX store compiled programs, so that a resumed or repeated run starts at once."""
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path.home() / ".cache/jaxprune/xla"))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 
 
 @contextlib.contextmanager

@@ -162,7 +162,8 @@ def global_budget(normalize: Literal["lamp", "l2"] | Callable | None = None) -> 
         del params
         found, treedef = jax.tree.flatten(units, is_leaf=_is_units)
         total = survivors(sum(u.budgeted * u.contests for u in found), sparsity)
-        chosen = selection.top([scale(u.scores) for u in found], total)
+        scores: Any = [scale(u.scores) for u in found]
+        chosen = selection.top(scores, total)
 
         def keep(unit: Units, mask: jax.Array) -> Keep:
             count = jnp.sum(mask, dtype=jnp.int32)

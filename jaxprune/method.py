@@ -102,7 +102,15 @@ def next_masks(
     allocated = masks_lib.beside(params, method.allocation(params, whole(contestants), sparsity))
     keep = [k if isinstance(k := allocated[i], Keep) else Keep(k) for i in pruned]
     after = update.select(alive, contestants, rivals, keep, step)
-    return whole([pattern.from_groups(a, shape) for a, shape in zip(after, shapes, strict=True)])
+    found = [pattern.from_groups(a, shape) for a, shape in zip(after, shapes, strict=True)]
+    leaves = jax.tree.leaves(params)
+    return whole([_placed(mask, leaves[i]) for mask, i in zip(found, pruned, strict=True)])
+
+
+def _placed(mask: jax.Array, leaf: jax.Array) -> jax.Array:
+    """The mask where its leaf is, on an explicit mesh; elsewhere the compiler sees to it."""
+    sharding = jax.typeof(leaf).sharding
+    return jax.sharding.reshard(mask, sharding) if sharding.mesh.explicit_axes else mask
 
 
 def _living_first(units: Units, alive: jax.Array) -> Units:

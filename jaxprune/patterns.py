@@ -8,6 +8,7 @@ nothing is reshaped across a sharded axis. `Pattern.axis` says along which axis 
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxprune.types import Pattern
 
@@ -22,7 +23,7 @@ def unstructured() -> Pattern:
     """
     return Pattern(
         to_groups=lambda scores: scores,
-        from_groups=lambda alive, shape: alive.reshape(shape),
+        from_groups=lambda alive, shape: alive,
         axis=lambda ndim: None,
         check=lambda shape: None,
     )
@@ -65,14 +66,33 @@ def groups(m: int | None = None, *, axis: int = -2) -> Pattern:
         if m is None:
             return scores
         at, shape = axis % scores.ndim, scores.shape
-        return scores.reshape(*shape[:at], shape[at] // m, m, *shape[at + 1 :])
+        spec = list(jax.typeof(scores).sharding.spec)
+        return _reshape(
+            scores,
+            (*shape[:at], shape[at] // m, m, *shape[at + 1 :]),
+            (*spec[:at], *spec[at : at + 1], None, *spec[at + 1 :]),
+        )
+
+    def from_groups(alive: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        if m is None:
+            return alive
+        at, spec = axis % len(shape), list(jax.typeof(alive).sharding.spec)
+        return _reshape(alive, shape, (*spec[: at + 1], *spec[at + 2 :]))
 
     return Pattern(
         to_groups=to_groups,
-        from_groups=lambda alive, shape: alive.reshape(shape),
+        from_groups=from_groups,
         axis=lambda ndim: axis if axis < 0 else axis + (m is not None),
         check=check,
     )
+
+
+def _reshape(x: jax.Array, shape: tuple[int, ...], spec: tuple) -> jax.Array:
+    """Reshapes; on an explicit mesh, whose axes a reshape must be told, without moving data."""
+    mesh = jax.typeof(x).sharding.mesh
+    if not mesh.explicit_axes:
+        return x.reshape(shape)
+    return jax.lax.reshape(x, shape, out_sharding=NamedSharding(mesh, PartitionSpec(*spec)))
 
 
 def block(shape: tuple[int, int]) -> Pattern:

@@ -121,7 +121,7 @@ class Update(NamedTuple):
       skip_gradient: whether the update that changes the masks leaves the weights alone.
     """
 
-    select: Callable[..., jax.Array]
+    select: Callable[..., list[jax.Array]]
     challengers: Criterion | None = None
     revives: bool = False
     skip_gradient: bool = False

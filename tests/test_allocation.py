@@ -38,7 +38,9 @@ def test_an_allocation_spends_its_budget_exactly(name, sparsity):
     total = sum(p.size for p in PARAMS.values()) - 10
     found = counts(ALLOCATIONS[name], sparsity)
     if name == "uniform":
-        assert found == [int(survivors(p.size, sparsity)) for k, p in sorted(PARAMS.items()) if k != "bias"]
+        assert found == [
+            int(survivors(p.size, sparsity)) for k, p in sorted(PARAMS.items()) if k != "bias"
+        ]
     else:
         assert sum(found) == int(survivors(total, sparsity))
     sizes = [p.size for k, p in sorted(PARAMS.items()) if k != "bias"]
@@ -47,7 +49,9 @@ def test_an_allocation_spends_its_budget_exactly(name, sparsity):
 
 @pytest.mark.parametrize("name", ["uniform", "erk", "global"])
 def test_a_traced_sparsity_gives_the_same_counts(name):
-    traced = jax.jit(lambda s: jnp.stack([jnp.asarray(c) for c in counts_traced(ALLOCATIONS[name], s)]))
+    traced = jax.jit(
+        lambda s: jnp.stack([jnp.asarray(c) for c in counts_traced(ALLOCATIONS[name], s)])
+    )
     for sparsity in (0.5, 0.9, 0.98):
         assert traced(jnp.float32(sparsity)).tolist() == counts(ALLOCATIONS[name], sparsity)
 
@@ -59,7 +63,9 @@ def counts_traced(allocation, sparsity):
     return [k.count if isinstance(k, Keep) else k for k in found if k is not None]
 
 
-@pytest.mark.parametrize("n", [0, 1, 2, 3, 7, 10, 999, 10_000, 123_457, 16_777_217, 10**8, 2**31 - 1])
+@pytest.mark.parametrize(
+    "n", [0, 1, 2, 3, 7, 10, 999, 10_000, 123_457, 16_777_217, 10**8, 2**31 - 1]
+)
 def test_counts_are_exact_integers(n):
     jitted = jax.jit(survivors)
     for sparsity in (0.0, 0.1, 0.25, 0.5, 0.9, 0.95, 0.98, 0.999, 0.9999999, 1.0):
@@ -89,7 +95,9 @@ def test_erk_caps_thin_leaves_and_shares_out_the_rest():
 
 
 def test_global_budget_keeps_the_largest_of_all():
-    found = dict(zip(["conv", "fc", "out"], counts(jp.allocation.global_budget(), 0.9), strict=True))
+    found = dict(
+        zip(["conv", "fc", "out"], counts(jp.allocation.global_budget(), 0.9), strict=True)
+    )
     everything = np.concatenate([np.abs(PARAMS[k]).ravel() for k in found])
     threshold = np.sort(everything)[-int(survivors(everything.size, 0.9))]
     assert found == {k: int((np.abs(PARAMS[k]) >= threshold).sum()) for k in found}

@@ -37,7 +37,10 @@ def test_only_floating_matrices_are_prunable_by_default():
         ("kernel", ["conv/kernel"]),
         (["norm/scale", "^table$"], ["norm/scale", "table"]),
         (lambda path, leaf: leaf.ndim == 1, ["conv/bias", "norm/bias", "norm/scale"]),
-        (lambda path, leaf: True, ["conv/bias", "conv/kernel", "norm/bias", "norm/scale", "scalar", "table"]),
+        (
+            lambda path, leaf: True,
+            ["conv/bias", "conv/kernel", "norm/bias", "norm/scale", "scalar", "table"],
+        ),
     ],
 )
 def test_filters_choose_leaves(prunable, chosen):
@@ -66,7 +69,9 @@ def test_packed_masks_are_the_masks(last):
     assert packed["w"].bits.size == 3 * -(-last // 8)
     assert jax.tree.all(jax.tree.map(jnp.array_equal, jp.masks.unpack(packed), masks))
     assert float(jp.masks.sparsity(packed)) == float(jp.masks.sparsity(masks))
-    same = jax.tree.map(jnp.array_equal, jp.masks.apply(params, packed), jp.masks.apply(params, masks))
+    same = jax.tree.map(
+        jnp.array_equal, jp.masks.apply(params, packed), jp.masks.apply(params, masks)
+    )
     assert jax.tree.all(same)
 
 

@@ -52,8 +52,8 @@ def test_scores_that_do_not_fit_are_refused():
     schedule = jp.schedules.one_shot(sparsity=0.5)
     with pytest.raises(ValueError, match=r"only_a: the scores are .* but the parameters"):
         jp.prune(PARAMS, jp.Method(lambda_named("only_a", lambda p, **_: p["a"]), schedule))
+    sums = lambda p, **_: jax.tree.map(jnp.sum, p)
     with pytest.raises(ValueError, match=r"sums: 'a/bias' has scores of the shape \(\)"):
-        sums = lambda p, **_: jax.tree.map(jnp.sum, p)
         jp.prune(PARAMS, jp.Method(lambda_named("sums", sums), schedule))
 
 

@@ -59,7 +59,10 @@ def test_axes_count_from_either_side():
 @pytest.mark.parametrize(
     ("pattern", "message"),
     [
-        (jp.patterns.groups(4), r"'a/kernel' has 30 weights along axis -2.*exclude it.*use m=2, 3, 5"),
+        (
+            jp.patterns.groups(4),
+            r"'a/kernel' has 30 weights along axis -2.*exclude it.*use m=2, 3, 5",
+        ),
         (jp.patterns.groups(4, axis=5), "no such axis"),
         (jp.patterns.block((4, 2)), "block"),
         (jp.patterns.channel(3), "no such axis"),
@@ -74,7 +77,9 @@ def test_leaves_that_do_not_fit_are_refused_before_tracing(pattern, message):
 
 def test_two_of_four():
     kernel = jax.random.normal(jax.random.key(0), (16, 6))
-    _, masks = jp.prune({"w": kernel}, jp.methods.magnitude(sparsity=0.5, pattern=jp.patterns.groups(4)))
+    _, masks = jp.prune(
+        {"w": kernel}, jp.methods.magnitude(sparsity=0.5, pattern=jp.patterns.groups(4))
+    )
     per_group = masks["w"].reshape(4, 4, 6).sum(1)
     assert (per_group == 2).all()
     kept = jnp.where(masks["w"], jnp.abs(kernel), jnp.inf).reshape(4, 4, 6).min(1)

@@ -1,3 +1,5 @@
+import itertools
+
 import jax
 import numpy as np
 import pytest
@@ -29,7 +31,7 @@ def test_sparsity_never_falls_and_is_the_same_under_jit(name):
     schedule = SCHEDULES[name]
     steps = range(schedule.end + 3)
     values = [float(schedule.sparsity(t)) for t in steps]
-    assert all(a <= b + 1e-6 for a, b in zip(values, values[1:], strict=False))
+    assert all(a <= b + 1e-6 for a, b in itertools.pairwise(values))
     due = jax.jit(lambda t: schedule.due(t) | False)
     at = jax.jit(lambda t: schedule.sparsity(t) + 0.0)
     for t in steps[:: max(1, len(steps) // 7)]:

@@ -10,9 +10,15 @@ ALL = jnp.ones(SCORES.shape, bool)
 
 
 def select(update, scores, keep, alive=ALL, rivals=None, axis=None, step=0):
-    scores = scores if update.revives else jnp.where(alive, jnp.nan_to_num(scores, nan=-jnp.inf), jnp.nan)
+    scores = (
+        scores
+        if update.revives
+        else jnp.where(alive, jnp.nan_to_num(scores, nan=-jnp.inf), jnp.nan)
+    )
     rivals = scores if rivals is None else rivals
-    (found,) = update.select([alive], [Units(scores, axis)], [Units(rivals, axis)], [Keep(keep)], step)
+    (found,) = update.select(
+        [alive], [Units(scores, axis)], [Units(rivals, axis)], [Keep(keep)], step
+    )
     return found
 
 
@@ -40,7 +46,9 @@ def test_reselect_revives_by_score():
 @pytest.mark.parametrize("fraction", [0.0, 0.25, 0.5, 1.0])
 def test_regrow_keeps_the_count_and_grows_the_best_challengers(axis, fraction):
     scores = jax.random.uniform(jax.random.key(0), (8, 8)) + 1
-    alive = jp.updates.best([Units(jax.random.uniform(jax.random.key(1), (8, 8)), axis)], [Keep(4)])[0]
+    alive = jp.updates.best(
+        [Units(jax.random.uniform(jax.random.key(1), (8, 8)), axis)], [Keep(4)]
+    )[0]
     rivals = jax.random.uniform(jax.random.key(2), (8, 8))
     update = jp.updates.regrow(jp.criteria.gradient, fraction=fraction)
     found = select(update, scores, 4, alive, rivals, axis)

@@ -14,7 +14,9 @@ def random(params: Params, *, key: jax.Array, **_) -> Scores:
     """
     leaves, treedef = jax.tree.flatten(params)
 
-    def draw(i: int, leaf: jax.Array) -> jax.Array:  # flat: draws of four axes compile slowly on CPU
+    def draw(
+        i: int, leaf: jax.Array
+    ) -> jax.Array:  # flat: draws of four axes compile slowly on CPU
         flat = jax.random.uniform(jax.random.fold_in(key, i), (jnp.size(leaf),))
         return flat.reshape(jnp.shape(leaf))
 

@@ -94,7 +94,7 @@ class LotteryState(NamedTuple):
         goes back; zeros until training has reached it.
     """
 
-    step: jax.Array
+    step: Any
     masks: Masks
     key: jax.Array | None
     inner: optax.OptState
@@ -189,7 +189,7 @@ def lottery_ticket(
             optax.safe_increment(step), masks, state.key, inner_state, point
         )
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    return optax.GradientTransformationExtraArgs(init, update)  # type: ignore
 
 
 def _counts_from(point: Any, inner_state: Any) -> Any:

@@ -18,7 +18,7 @@ __all__ = ["SparseState", "fixed", "sparsify"]
 class SparseState(NamedTuple):
     """State of `sparsify` and `fixed`: update count, masks in force, PRNG key, the inner state."""
 
-    step: jax.Array
+    step: Any
     masks: Masks
     key: jax.Array | None
     inner: optax.OptState
@@ -96,7 +96,7 @@ def sparsify(
         )
         return updates, SparseState(optax.safe_increment(state.step), masks, state.key, inner_state)
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    return optax.GradientTransformationExtraArgs(init, update)  # type: ignore
 
 
 def fixed(
@@ -129,4 +129,4 @@ def fixed(
         step = optax.safe_increment(state.step)
         return updates, SparseState(step, state.masks, None, inner_state)
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    return optax.GradientTransformationExtraArgs(init, update)  # type: ignore

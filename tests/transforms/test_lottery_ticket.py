@@ -132,7 +132,9 @@ def test_nothing_more_happens_after_the_last_level(rewind):
 
 
 @pytest.mark.parametrize(
-    "inner", [optax.sgd(0.05, momentum=0.9), optax.MultiSteps(optax.lion(1e-3), 2)], ids=["sgd", "multi"]
+    "inner",
+    [optax.sgd(0.05, momentum=0.9), optax.MultiSteps(optax.lion(1e-3), 2)],
+    ids=["sgd", "multi"],
 )
 def test_other_optimizers_rewind_as_well(inner):
     plan, tx = ticket("weights", inner)

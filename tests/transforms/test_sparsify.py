@@ -17,8 +17,14 @@ Y = jnp.sin(X @ jax.random.normal(jax.random.key(1), (12, 4)))
 def initial(dtype=jnp.float32):
     keys = jax.random.split(jax.random.key(2), 2)
     return {
-        "a": {"kernel": jax.random.normal(keys[0], (12, 16), dtype) / 4, "bias": jnp.zeros(16, dtype)},
-        "b": {"kernel": jax.random.normal(keys[1], (16, 4), dtype) / 4, "bias": jnp.zeros(4, dtype)},
+        "a": {
+            "kernel": jax.random.normal(keys[0], (12, 16), dtype) / 4,
+            "bias": jnp.zeros(16, dtype),
+        },
+        "b": {
+            "kernel": jax.random.normal(keys[1], (16, 4), dtype) / 4,
+            "bias": jnp.zeros(4, dtype),
+        },
     }
 
 
@@ -118,7 +124,9 @@ def test_rigl_does_not_slow_down_schedules():
 
 def test_rigl_grows_where_the_gradient_is_largest():
     params = initial()
-    tx = jp.sparsify(optax.sgd(0.0), jp.methods.rigl(sparsity=0.75, every=1, end=2), key=jax.random.key(0))
+    tx = jp.sparsify(
+        optax.sgd(0.0), jp.methods.rigl(sparsity=0.75, every=1, end=2), key=jax.random.key(0)
+    )
     state = tx.init(params)
     params = jp.masks.apply(params, jp.masks_of(state))
     old = jp.masks_of(state)["a"]["kernel"]
@@ -230,7 +238,7 @@ def test_extra_arguments_reach_criterion_and_optimizer():
     params = initial()
     state = tx.init(params)
     for _ in range(3):
-        updates, state = tx.update(params, state, params, value=jnp.float32(2.0))
+        _, state = tx.update(params, state, params, value=jnp.float32(2.0))
     assert float(jp.masks.sparsity(jp.masks_of(state))) == 0.5
     assert float(state.inner[1].scale) < 1.0
 
@@ -269,9 +277,9 @@ def test_what_is_missing_is_named():
         tx.update(initial(), tx.init(initial()))
     with pytest.raises(TypeError, match="'key'"):
         jp.sparsify(optax.sgd(0.1), METHODS["rigl"]).init(initial())
+    masks = jp.masks.make(initial())
+    masks["b"]["kernel"] = jnp.ones((2, 2), bool)
     with pytest.raises(ValueError, match="'b/kernel' has the shape"):
-        masks = jp.masks.make(initial())
-        masks["b"]["kernel"] = jnp.ones((2, 2), bool)
         jp.fixed(optax.sgd(0.1), masks).init(initial())
 
 

@@ -1,0 +1,41 @@
+"""The invariants of `sparsify` under other people's optimizers; `benchmarks.optimizers` has them all."""
+
+import jax
+import pytest
+
+from benchmarks.optimizers import CASES, METHODS, try_out
+from jaxprune.transforms import sparsify as sparsify_module
+from jaxprune.transforms import state as state_lib
+
+QUICK = ["MultiSteps", "adabelief", "adafactor (factored)", "partition", "schedule_free_adamw"]
+
+
+def check(name, method):
+    outcome = try_out(CASES[name], METHODS[method])
+    assert outcome.verdict == ("yes" if not CASES[name].why_not else f"no: {CASES[name].why_not}")
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_optimizers_keep_zeros_and_forget(name):
+    check(name, "rigl")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("name", CASES)
+def test_all_optimizers(name, method):
+    with jax.numpy_rank_promotion("allow"):
+        check(name, method)
+
+
+@pytest.mark.parametrize("broken", ["land", "refresh"])
+def test_the_check_fails_when_enforcement_is_broken(broken, monkeypatch):
+    keeps = {
+        "land": lambda updates, params, masks: updates,
+        "refresh": lambda inner, inner_state, params, masks: inner_state,
+    }
+    monkeypatch.setattr(state_lib, broken, keeps[broken])
+    assert sparsify_module.masked_step is state_lib.masked_step
+    outcome = try_out(CASES["adabelief"], METHODS["gmp"])
+    assert outcome.verdict == "no: an invariant is broken"
+    assert (outcome.revived if broken == "land" else outcome.stale) > 0
