@@ -38,12 +38,12 @@ def plan_of(cfg: ConfigDict) -> jp.lottery.Plan:
 
 def run(cfg: ConfigDict, options: Options) -> None:
     """Runs, or goes on with, all seeds of a config; then writes the report."""
-    cfg = _completed(cfg)
+    asked, cfg = cfg, _completed(cfg)
     plan = plan_of(cfg)
     if options.dry_run:
         print(plans.describe(cfg, plan.rounds))
         return
-    with RunFolder.open(options.workdir, options.config_name, cfg) as folder:
+    with RunFolder.open(options.workdir, options.config_name, asked) as folder:
         if folder.done:
             print(f"This run is finished; its report: {folder.path / 'report.md'}")
             return

@@ -48,7 +48,9 @@ def test_every_transform_takes_an_nnx_state():
     pruned, masks = jp.prune(params, jp.methods.magnitude(sparsity=0.5))
     plan = jp.lottery.Plan(3, 1)
     transforms = (
-        jp.sparsify(optax.adam(1e-2), jp.methods.rigl(sparsity=0.5, every=2, end=4), key=jax.random.key(0)),
+        jp.sparsify(
+            optax.adam(1e-2), jp.methods.rigl(sparsity=0.5, every=2, end=4), key=jax.random.key(0)
+        ),
         jp.fixed(optax.adam(1e-2), masks),
         jp.lottery_ticket(optax.adam(1e-2), jp.methods.magnitude(sparsity=0.5), plan),
     )

@@ -51,13 +51,19 @@ def main():
         for kind in (AxisType.Auto, AxisType.Explicit):
             mesh = jax.make_mesh((4, 2), ("data", "model"), axis_types=(kind, kind))
             with jax.set_mesh(mesh):
-                placed = {k: jax.device_put(v, NamedSharding(mesh, specs[k])) for k, v in host.items()}
+                placed = {
+                    k: jax.device_put(v, NamedSharding(mesh, specs[k])) for k, v in host.items()
+                }
                 params, masks = train(method, placed)
             for leaf in ("a", "b"):
                 same = np.array_equal(np.asarray(masks[leaf]), np.asarray(expected[1][leaf]))
                 assert same, (name, kind, leaf)
                 assert len(masks[leaf].sharding.device_set) == 8, (name, kind, leaf)
-                assert masks[leaf].sharding.is_equivalent_to(placed[leaf].sharding, 2), (name, kind, leaf)
+                assert masks[leaf].sharding.is_equivalent_to(placed[leaf].sharding, 2), (
+                    name,
+                    kind,
+                    leaf,
+                )
             jp.masks.check(params, masks)
         print(name, "ok", flush=True)
 
