@@ -4,7 +4,7 @@ The run is small (synthetic data, a checkpoint every few updates), so that many 
 save. Each life is killed a random time after it has saved something of its own; the last one may finish. All
 hashes of parameters and masks, level by level and control by control, must equal those of the unkilled run.
 
-Run: python -m benchmarks.kill --kills 20   (writes results/kill.json)
+Run: python -m benchmarks.kill --kills 20   (writes results/benchmarks/kill.json)
 """
 
 import argparse
@@ -67,7 +67,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path("results/kill.json"))
+    parser.add_argument("--out", type=Path, default=Path("results/benchmarks/kill.json"))
     arguments = parser.parse_args()
     draw = random.Random(arguments.seed)
     with tempfile.TemporaryDirectory() as folder:

@@ -3,7 +3,7 @@
 For each pair a small network trains for 30 updates, and after each update two things are checked: every
 removed weight is exactly 0.0, and the optimizer's state there is what `init` gives.
 
-Run: python -m benchmarks.optimizers   (writes results/optimizers.md and .json)
+Run: python -m benchmarks.optimizers   (writes results/benchmarks/optimizers.md and .json)
 """
 
 import argparse
@@ -199,7 +199,7 @@ def try_out(case: Case, method: jp.Method) -> Outcome:
 def main() -> None:
     """Writes the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--out", type=Path, default=Path("results/optimizers"))
+    parser.add_argument("--out", type=Path, default=Path("results/benchmarks/optimizers"))
     parser.add_argument("--only", default="", help="part of a name")
     arguments = parser.parse_args()
     table = {}
