@@ -59,7 +59,7 @@ ALIASES = {
     "sgd (momentum)": Case(lambda: optax.sgd(1e-2, momentum=0.9, nesterov=True)),
 }
 CONTRIB = {
-    **_rates("acprop", "ademamix", "adopt", "madgrad", "muon", "sophia", module=contrib),
+    **_rates("acprop", "ademamix", "adopt", "madgrad", "muon", module=contrib),
     **_rates("galore", module=contrib, rate=1e-3),
     "cocob": Case(contrib.cocob),
     "dadapt_adamw": Case(contrib.dadapt_adamw),
@@ -81,6 +81,7 @@ CONTRIB = {
     "schedule_free": Case(lambda: contrib.schedule_free(optax.sgd(1e-2), 1e-2)),
     "schedule_free_adamw": Case(lambda: contrib.schedule_free_adamw(1e-2)),
     "schedule_free_sgd": Case(lambda: contrib.schedule_free_sgd(1e-2)),
+    "sophia": Case(lambda: contrib.sophia(1e-2), lambda loss, grads, params: {"obj_fn": loss_of}),
     "simplified_ademamix": Case(lambda: contrib.simplified_ademamix(1e-3)),
 }
 _labels = lambda params: jax.tree.map(lambda p: "matrix" if p.ndim > 1 else "vector", params)
@@ -200,11 +201,18 @@ def main() -> None:
     """Writes the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks/optimizers"))
-    parser.add_argument("--only", default="", help="part of a name")
+    parser.add_argument(
+        "--only", default="", help="part of a name; the other rows stay as they are"
+    )
     arguments = parser.parse_args()
+    stored = arguments.out.with_suffix(".json")
+    old = json.loads(stored.read_text()) if arguments.only and stored.exists() else {}
     table = {}
     for name, case in CASES.items():
-        if arguments.only in name:
+        if arguments.only not in name:
+            if name in old:
+                table[name] = {m: Outcome(**outcome) for m, outcome in old[name].items()}
+        else:
             table[name] = {m: try_out(case, method) for m, method in METHODS.items()}
             print(
                 name, *(f"{m}: {o.verdict}" for m, o in table[name].items()), sep=" | ", flush=True
@@ -230,7 +238,7 @@ def main() -> None:
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.with_suffix(".md").write_text("\n".join(lines) + "\n")
     plain = {n: {m: o._asdict() for m, o in row.items()} for n, row in table.items()}
-    arguments.out.with_suffix(".json").write_text(json.dumps(plain, indent=1) + "\n")
+    stored.write_text(json.dumps(plain, indent=1) + "\n")
 
 
 if __name__ == "__main__":
