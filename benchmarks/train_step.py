@@ -97,10 +97,14 @@ def stepper(tx: Any, params: Any, gradient: Callable[[Any], Any]) -> Callable[[]
 
 
 def compare(
-    params: Any, inner: Any, gradient: Callable[[Any], Any], rounds: int
+    params: Any,
+    inner: Any,
+    gradient: Callable[[Any], Any],
+    rounds: int,
+    names: tuple[str, ...] = (),
 ) -> dict[str, Timing]:
-    """Times all variants of one task in turns."""
-    made = variants(inner, params)
+    """Times the variants of one task in turns; those named, or all."""
+    made = {n: tx for n, tx in variants(inner, params).items() if not names or n in names}
     return interleave({n: stepper(tx, params, gradient) for n, tx in made.items()}, rounds=rounds)
 
 
@@ -119,15 +123,17 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks/train_step.json"))
     arguments = parser.parse_args()
-    found = {
-        name: compare(params, inner, jax.grad(loss), arguments.rounds)
-        for name, (params, loss, inner) in tasks().items()
-    }
+    idle = ("dense", "fixed", "gmp, idle", "gmp packed, idle", "rigl, idle")
+    found = {}
+    for name, (params, loss, inner) in tasks().items():
+        names = () if name == "MLP" else idle
+        found[name] = compare(params, inner, jax.grad(loss), arguments.rounds, names)
     weights = {"w": jax.random.normal(jax.random.key(0), (4096, 4096))}
     same = lambda p: jax.tree.map(lambda w: 1e-3 * w, p)  # a gradient that costs nothing
     rounds = max(5, arguments.rounds // 6)
-    found["SGD update alone"] = compare(weights, optax.sgd(1e-4), same, rounds)
-    found["Adam update alone"] = compare(weights, optax.adam(1e-4), same, rounds)
+    alone = ("dense", "fixed", "gmp packed, idle")
+    found["SGD update alone"] = compare(weights, optax.sgd(1e-4), same, rounds, alone)
+    found["Adam update alone"] = compare(weights, optax.adam(1e-4), same, rounds, alone)
     for task, timings in found.items():
         print(f"\n{task}: dense {1e3 * timings['dense'].seconds:.2f} ms")
         for name, timing in timings.items():

@@ -52,12 +52,15 @@ class Level(NamedTuple):
       start: updates done when it begins. Updates between two levels belong to neither.
       stop: updates done when it ends.
       first: its first step, other than 0 where it begins at a rewinding point.
+      settled: the step from which on the masks do not change; what is evaluated before is no candidate
+        for the early stop, since it belongs to a denser network.
     """
 
     name: int
     start: int
     stop: int
     first: int = 0
+    settled: int = 0
 
 
 class Trainer:
@@ -222,8 +225,12 @@ class _Loop:
     def _enter(self, level: Level) -> None:
         """Brings the state to the start of a level."""
         state = self.begin(level)
-        if state is None:  # the optimizer prunes and rewinds; it looks at no data
-            self._updates(np.zeros((level.start - self.done, self.info.task.batch_size), int))
+        if (
+            state is None
+        ):  # the optimizer prunes and rewinds; only its criterion may look at the data
+            rest = _copy(self.state.rest)
+            self._updates(self._batches(level, 0, level.start - self.done))
+            self.state = self.state._replace(rest=rest)
         else:  # a copy: what belongs to the caller must not be donated
             self.state = _copy(state)
         self.done, self.entered, self.best = level.start, True, _fresh(self.state)
@@ -233,19 +240,11 @@ class _Loop:
         step = level.first + self.done - level.start
         last = level.first + level.stop - level.start
         upto = min(_next(step, self.cfg.log_every), _next(step, self.cfg.eval_every), last)
-        loss = self._updates(
-            batches(
-                (*self.info.order, level.name),
-                len(self.info.task.labels),
-                self.info.task.batch_size,
-                step,
-                upto,
-            )
-        )
+        loss = self._updates(self._batches(level, step, upto))
         self.done += upto - step
         row = {"train_loss": loss}
         if upto % self.cfg.eval_every == 0 or upto == last:
-            row |= self._validate(upto)
+            row |= self._validate(upto, upto >= level.settled)
         label = f"{self.info.label} · level {level.name}"
         self.info.progress.update(self.info.offset + self.done, label, **row)
         self.writers.write(self.done, {"level": level.name, "level_step": upto, **row})
@@ -267,12 +266,18 @@ class _Loop:
             )
         return total / max(count, 1)
 
-    def _validate(self, step: int) -> dict[str, float]:
+    def _batches(self, level: Level, start: int, stop: int) -> np.ndarray:
+        task, order = self.info.task, (*self.info.order, level.name)
+        return batches(order, len(task.labels), task.batch_size, start, stop)
+
+    def _validate(self, step: int, settled: bool) -> dict[str, float]:
         task = self.info.task
         if task.validation is None:
             return {}
         loss, accuracy = self.trainer.evaluate(self.state, task.validation)
-        if loss < self.best.loss:
+        if not settled:
+            pass
+        elif loss < self.best.loss:
             self.best = _Tracker(loss, step, 0, *_copy((self.state.params, self.state.rest)))
         else:
             self.best = self.best._replace(since=self.best.since + 1)

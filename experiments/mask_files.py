@@ -1,6 +1,7 @@
 """Masks on disk: one bit per weight, in an `.npz` that NumPy alone can read."""
 
 import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ def load(path: Path, params: Any) -> Any:
     try:
         with np.load(path, allow_pickle=False) as file:
             stored = {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError) as e:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as e:
         raise UserError(f"{path}: cannot read masks ({e}); run the experiment again.") from e
 
     def mask(name: str) -> jax.Array | None:

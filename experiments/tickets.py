@@ -33,7 +33,10 @@ _CONTROLS = ("reinit", "shuffled")
 def plan_of(cfg: ConfigDict) -> jp.lottery.Plan:
     """Returns the plan of a config's ticket."""
     asked = cfg.lottery
-    return jp.lottery.Plan(cfg.steps, asked["rounds"], asked["rewind_to"], asked["rewind"])
+    try:
+        return jp.lottery.Plan(cfg.steps, asked["rounds"], asked["rewind_to"], asked["rewind"])
+    except ValueError as e:
+        raise UserError(f"config.lottery: {e}") from e
 
 
 def run(cfg: ConfigDict, options: Options) -> None:
@@ -78,6 +81,10 @@ def _completed(cfg: ConfigDict) -> ConfigDict:
     for name in asked.get("controls", ()):
         if name not in _CONTROLS:
             raise UserError(f"config.lottery.controls: {name!r} is none of {', '.join(_CONTROLS)}.")
+    if cfg.early_stop:
+        raise UserError(
+            "config.early_stop: the levels of a ticket have a fixed length; set it to 0."
+        )
     if cfg.method is None:
         raise UserError(
             "config.method is None; a ticket needs one, such as magnitude(sparsity=0.2)."
@@ -126,9 +133,8 @@ class _Seed:
         if ticket is None:
             return None
         branches: dict[str, list[list[dict[str, Any]]]] = {}
-        streams = [
-            (n, r) for n in self.cfg.lottery.controls for r in range(self.cfg.lottery.repeats)
-        ]
+        repeats = range(self.cfg.lottery.repeats if self.plan.rounds else 0)
+        streams = [(name, repeat) for name in self.cfg.lottery.controls for repeat in repeats]
         for stream, (name, repeat) in enumerate(streams, start=1):
             found = self._control(name, repeat, stream)
             if found is None:
@@ -152,6 +158,11 @@ class _Seed:
         tx = jp.lottery_ticket(shared.optimizer, shared.method, plan, key=self.keys["method"])
         params, rest = self._init(self.keys["init"])
         start = TrainState(params, rest, tx.init(params))
+        if rest and plan.rewind == "weights":
+            raise UserError(
+                f"config.model: {self.cfg.model.name} has {', '.join(rest)} beside its parameters, which do "
+                "not rewind with the weights yet; set config.lottery.rewind to 'learning_rate' or 'finetune'."
+            )
         levels = [
             Level(i, plan.level_start(i), plan.level_end(i), plan.rewind_to if i else 0)
             for i in range(plan.rounds + 1)

@@ -82,9 +82,9 @@ def _one(
 ) -> dict[str, Any] | None:
     cfg = info.cfg
     task: Task = tasks(cfg, seed)[fold]
-    init, noise, method = jax.random.split(jax.random.fold_in(jax.random.key(seed), fold), 3)
+    init, noise, draws = jax.random.split(jax.random.fold_in(jax.random.key(seed), fold), 3)
     params, rest = fresh_variables(model, task, init)
-    opt_state = sparse(method).init(params)
+    opt_state = sparse(draws).init(params)
     if cfg.method is not None:
         params = jp.masks.apply(params, jp.masks_of(opt_state))
     start = TrainState(params, rest, opt_state)
@@ -110,7 +110,9 @@ def _one(
             "digest": digest((state.params, state.masks)),
         }
 
-    found = fit(trainer, [Level(0, 0, cfg.steps)], lambda level: start, run, describe)
+    method = build("method", cfg.method)
+    level = Level(0, 0, cfg.steps, settled=0 if method is None else method.schedule.end + 1)
+    found = fit(trainer, [level], lambda level: start, run, describe)
     if found is None:
         return None
     (result,) = found

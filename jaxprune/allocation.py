@@ -60,6 +60,11 @@ def uniform(rates: Mapping[str, float] | None = None) -> Allocation:
     5
     """
     rates = dict(rates or {})
+    for pattern, rate in rates.items():
+        if not 0 <= rate <= 1:
+            raise ValueError(
+                f"uniform(rates=): {pattern!r} has the factor {rate}; it lies in [0, 1]."
+            )
 
     def allocate(params: Params, units: Any, sparsity: Sparsity) -> Any:
         names = masks_lib.paths(params)
@@ -182,7 +187,9 @@ def _l2(scores: jax.Array) -> jax.Array:
 
 
 def _lamp(scores: jax.Array) -> jax.Array:
-    flat = jnp.where(jnp.isfinite(scores), scores, 0).astype(jnp.float32).reshape(-1) ** 2
+    largest = jnp.finfo(jnp.float32).max ** 0.25  # its square can be summed
+    finite = jnp.nan_to_num(scores.astype(jnp.float32), nan=0, posinf=largest, neginf=0)
+    flat = finite.reshape(-1) ** 2
     order = jnp.argsort(flat)
     ascending = flat[order]
     tail = jnp.cumsum(ascending[::-1])[::-1]  # the sum over weights that are not smaller

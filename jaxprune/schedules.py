@@ -50,6 +50,8 @@ def polynomial(
     name = f"polynomial(power={power})"
     _check(name, sparsity, begin, end, every)
     _check_sparsity(name, initial, "initial")
+    if not power > 0:
+        raise ValueError(f"{name}: a power above 0 is needed to land on the target.")
 
     def at(step: Step) -> Sparsity:
         return sparsity + (initial - sparsity) * (1 - _progress(step, begin, end)) ** power

@@ -67,6 +67,11 @@ def regrow(
       inspired by Network Science" (2018).
     """
 
+    if not callable(fraction) and not 0 <= fraction <= 1:
+        raise ValueError(
+            f"regrow(fraction={fraction}): a share of the places, in [0, 1], is needed."
+        )
+
     def select(alive, units, rivals, keep, step):
         share = fraction(step) if callable(fraction) else fraction
         dealt = [jnp.round(share * k.count).astype(jnp.int32) for k in keep]

@@ -68,8 +68,9 @@ def test_levels_remove_a_share_of_what_is_left():
         lambda: s.cubic(sparsity=0.9, begin=0, end=5, initial=1.2),
         lambda: s.every(100, sparsity=0.9, end=50),
         lambda: s.levels(rate=0.2, every=10, levels=0),
+        lambda: s.polynomial(sparsity=0.9, begin=0, end=5, power=0),
     ],
 )
 def test_impossible_schedules_are_refused_with_their_numbers(make):
-    with pytest.raises(ValueError, match=r"sparsity=|begin=|every=|initial=|levels="):
+    with pytest.raises(ValueError, match=r"sparsity=|begin=|every=|initial=|levels=|power="):
         make()

@@ -24,8 +24,8 @@ class Plan:
 
     Level 0 trains the dense network for `round_steps` updates. Each of the `rounds` that follow prunes,
     rewinds to the state that level 0 had after `rewind_to` updates, and trains on to `round_steps`.
-    Pruning takes one update of its own (afterwards the pruned network can be evaluated), and rewinding
-    weights a second one: an addition reaches any float exactly from zero only.
+    Pruning takes one update of its own, and rewinding weights a second one: an addition reaches any float
+    exactly from zero only. What a level has trained is there after `level_end` updates.
 
     Attributes:
       round_steps: training updates from the start to the end of a level.
@@ -122,12 +122,26 @@ def lottery_ticket(
     Returns:
       A gradient transformation. Parameters that are never pruned (biases) rewind as well.
 
+    Raises:
+      ValueError: if the method starts sparse, or removes nothing in one of the rounds.
+
     References:
       Frankle & Carbin, "The Lottery Ticket Hypothesis: Finding Sparse, Trainable Neural Networks" (2019);
       Frankle, Dziugaite, Roy & Carbin, "Linear Mode Connectivity and the Lottery Ticket Hypothesis" (2020);
       Renda, Frankle & Carbin, "Comparing Rewinding and Fine-tuning in Neural Network Pruning" (2020).
     """
     inner = optax.with_extra_args_support(inner)
+    if method.initial is not None:
+        raise ValueError(
+            "lottery_ticket: the method starts sparse, but level 0 is the dense network."
+        )
+    with jax.ensure_compile_time_eval():
+        idle = [r for r in range(plan.rounds) if not float(method.schedule.sparsity(r)) > 0]
+    if idle:
+        raise ValueError(
+            f"lottery_ticket: the method's schedule removes nothing in the rounds {idle[:5]}; it is read at "
+            "the number of the round, from 0: give one_shot(sparsity=0.2), for example."
+        )
 
     def mark(params: Params, inner_state: optax.OptState, masks: Masks) -> Any:
         """What the rewinding point must hold for what goes back to it."""

@@ -54,7 +54,10 @@ def land(updates: Params, params: Params, masks: Masks) -> Params:
     """Returns the updates that put a masked weight on zero: `w + (-w)` is exactly zero."""
 
     def leaf(p: jax.Array, u: jax.Array, m: Any) -> jax.Array:
-        return u if m is None else masks_lib.where(m, u, -p.astype(u.dtype))
+        if m is None:
+            return u
+        u = u.astype(jnp.promote_types(u.dtype, p.dtype))  # a narrower one cannot meet -p exactly
+        return masks_lib.where(m, u, -p.astype(u.dtype))
 
     return jax.tree.map(leaf, params, updates, masks)
 
@@ -81,13 +84,12 @@ def map_params(f: Any, masks: Masks, params: Params, state: T, *rest: T) -> T:
     """
     named = jax.tree_util.tree_leaves_with_path(params)
     mirrored = {
-        masks_lib.keys_of(path): (jnp.shape(p), mask)
+        path: (jnp.shape(p), mask)
         for (path, p), mask in zip(named, masks_lib.beside(params, masks), strict=True)
     }
 
     def leaf(path: Any, old: Any, *others: Any) -> Any:
-        keys = masks_lib.keys_of(path)
-        suffixes = (keys[i:] for i in range(len(keys) + 1))
+        suffixes = (path[i:] for i in range(len(path) + 1))
         shape, mask = next((mirrored[s] for s in suffixes if s in mirrored), (None, None))
         if jnp.shape(old) != shape:
             return old

@@ -201,3 +201,18 @@ def test_a_killed_process_loses_nothing(number, tmp_path):
     assert resumed.returncode == 0, resumed.stderr[-500:]
     (results,) = tmp_path.glob("*/results.json")
     assert json.loads(results.read_text())["seeds"][0]["steps"] == 1000
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"early_stop": 2}, "early_stop"),
+        ({"lottery.rewind_to": 60}, "rewind_to=60"),
+        ({"model.name": "resnet20"}, "batch_stats"),
+    ],
+)
+def test_tickets_that_cannot_be_are_refused(changes, message, tmp_path):
+    data = {"data.name": "synthetic_cifar10"} if "model.name" in changes else {}
+    cfg = load("lottery/quickstart.py", **changes, **data)
+    with pytest.raises(UserError, match=message):
+        run(lottery.main, cfg, tmp_path)

@@ -184,3 +184,16 @@ def test_a_plan_adds_up():
     assert [plan.level_start(i) for i in range(3)] == [0, 52, 99]
     assert [plan.level_end(i) for i in range(3)] == [50, 97, 144]
     assert plan.total_updates == 50 + 4 * 47
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        jp.methods.gmp(sparsity=0.9, begin=100, end=200, every=10),
+        jp.methods.static(sparsity=0.9),
+    ],
+    ids=["idle", "sparse from the start"],
+)
+def test_methods_without_meaning_for_a_ticket_are_refused(method):
+    with pytest.raises(ValueError, match="lottery_ticket:"):
+        jp.lottery_ticket(optax.sgd(0.1), method, jp.lottery.Plan(5, 2))

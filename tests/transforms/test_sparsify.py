@@ -301,3 +301,27 @@ def test_adagrad_starts_again_from_its_own_initial_value():
     accumulated = state.inner[0].sum_of_squares["w"]
     assert (accumulated[~masks["w"]] == jnp.float32(0.3)).all()
     assert (accumulated[masks["w"]] > 0.3).all()
+
+
+def test_narrow_updates_land_on_zero_too():
+    tx = jp.sparsify(optax.sgd(0.1), jp.methods.magnitude(sparsity=0.5))
+    updates, state = tx.update({"w": W.astype(jnp.bfloat16)}, tx.init({"w": W}), {"w": W})
+    jp.masks.check(optax.apply_updates({"w": W}, updates), jp.masks_of(state))
+
+
+@dataclasses.dataclass
+class Attention:
+    query: jax.Array
+    value: jax.Array
+
+
+jax.tree_util.register_dataclass(Attention, data_fields=["query", "value"], meta_fields=[])
+
+
+def test_a_field_named_value_is_a_parameter_like_others():
+    params = Attention(W, W + 1)
+    tx = jp.sparsify(optax.sgd(0.1, momentum=0.9), jp.methods.magnitude(sparsity=0.5, at=1))
+    state = tx.init(params)
+    for _ in range(3):
+        _, state = tx.update(params, state, params)
+    jp.masks.check(state.inner[0].trace, jp.masks_of(state))
