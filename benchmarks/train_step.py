@@ -122,18 +122,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks/train_step.json"))
+    parser.add_argument("--only", default="", help="part of a task's name")
     arguments = parser.parse_args()
     idle = ("dense", "fixed", "gmp, idle", "gmp packed, idle", "rigl, idle")
     found = {}
     for name, (params, loss, inner) in tasks().items():
+        if arguments.only not in name:
+            continue
         names = () if name == "MLP" else idle
         found[name] = compare(params, inner, jax.grad(loss), arguments.rounds, names)
     weights = {"w": jax.random.normal(jax.random.key(0), (4096, 4096))}
     same = lambda p: jax.tree.map(lambda w: 1e-3 * w, p)  # a gradient that costs nothing
     rounds = max(5, arguments.rounds // 6)
     alone = ("dense", "fixed", "gmp packed, idle")
-    found["SGD update alone"] = compare(weights, optax.sgd(1e-4), same, rounds, alone)
-    found["Adam update alone"] = compare(weights, optax.adam(1e-4), same, rounds, alone)
+    if not arguments.only:
+        found["SGD update alone"] = compare(weights, optax.sgd(1e-4), same, rounds, alone)
+        found["Adam update alone"] = compare(weights, optax.adam(1e-4), same, rounds, alone)
     for task, timings in found.items():
         print(f"\n{task}: dense {1e3 * timings['dense'].seconds:.2f} ms")
         for name, timing in timings.items():
