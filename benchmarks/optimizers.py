@@ -20,7 +20,7 @@ import optax
 from optax import contrib
 
 import jaxprune as jp
-from jaxprune.transforms.state import map_params
+from jaxprune.transforms.mirrors import mirrors
 
 STEPS = 30
 METHODS = {
@@ -159,15 +159,14 @@ def try_out(case: Case, method: jp.Method) -> Outcome:
         revived = jax.tree.map(
             lambda p, m: 0 if m is None else jnp.sum(~m & (p != 0)), params, masks
         )
-        fresh = inner.init(params)
-        wrong: list[jax.Array] = []
-
-        def compare(mask: Any, old: jax.Array, new: jax.Array) -> jax.Array:
-            if mask is not None:
-                wrong.append(jnp.any(~mask & (old != new)))
-            return old
-
-        map_params(compare, masks, params, state.inner, fresh)
+        named = jp.masks.beside(params, masks)
+        owners = mirrors(params, state.inner)
+        old, fresh = jax.tree.leaves(state.inner), jax.tree.leaves(inner.init(params))
+        wrong = [
+            jnp.any(~named[i] & (o != f))
+            for i, o, f in zip(owners, old, fresh, strict=True)
+            if i is not None and named[i] is not None
+        ]
         return sum(jax.tree.leaves(revived)), sum(w.astype(int) for w in wrong) + jnp.zeros((), int)
 
     def step(carry: Any, _: Any) -> Any:

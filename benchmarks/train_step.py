@@ -79,18 +79,18 @@ def variants(inner: optax.GradientTransformation, params: Any) -> dict[str, Any]
     }
 
 
-def stepper(tx: Any, params: Any, gradient: Callable[[Any], Any]) -> Callable[[], Any]:
+def stepper(tx: Any, params: Any, gradient: Callable[..., Any], *data: Any) -> Callable[[], Any]:
     """Returns a function that makes one donated step each time it is called."""
 
-    def step(params, state):
-        updates, state = tx.update(gradient(params), state, params)
+    def step(params, state, *data):
+        updates, state = tx.update(gradient(params, *data), state, params)
         return optax.apply_updates(params, updates), state
 
     jitted = jax.jit(step, donate_argnums=(0, 1))
     held = [jax.tree.map(jnp.copy, (params, tx.init(params)))]
 
     def call():
-        held[0] = jitted(*held[0])
+        held[0] = jitted(*held[0], *data)
         return held[0]
 
     return call
@@ -99,13 +99,15 @@ def stepper(tx: Any, params: Any, gradient: Callable[[Any], Any]) -> Callable[[]
 def compare(
     params: Any,
     inner: Any,
-    gradient: Callable[[Any], Any],
+    gradient: Callable[..., Any],
+    *data: Any,
     rounds: int,
     names: tuple[str, ...] = (),
 ) -> dict[str, Timing]:
     """Times the variants of one task in turns; those named, or all."""
     made = {n: tx for n, tx in variants(inner, params).items() if not names or n in names}
-    return interleave({n: stepper(tx, params, gradient) for n, tx in made.items()}, rounds=rounds)
+    steps = {n: stepper(tx, params, gradient, *data) for n, tx in made.items()}
+    return interleave(steps, rounds=rounds)
 
 
 BARS = {
@@ -130,14 +132,14 @@ def main() -> None:
         if arguments.only not in name:
             continue
         names = () if name == "MLP" else idle
-        found[name] = compare(params, inner, jax.grad(loss), arguments.rounds, names)
+        found[name] = compare(params, inner, jax.grad(loss), rounds=arguments.rounds, names=names)
     weights = {"w": jax.random.normal(jax.random.key(0), (4096, 4096))}
-    same = lambda p: jax.tree.map(lambda w: 1e-3 * w, p)  # a gradient that costs nothing
-    rounds = max(5, arguments.rounds // 6)
-    alone = ("dense", "fixed", "gmp packed, idle")
-    if not arguments.only:
-        found["SGD update alone"] = compare(weights, optax.sgd(1e-4), same, rounds, alone)
-        found["Adam update alone"] = compare(weights, optax.adam(1e-4), same, rounds, alone)
+    grads = jax.tree.map(lambda w: 1e-3 * w, weights)
+    given = lambda params, grads: grads
+    options = {"rounds": arguments.rounds, "names": ("dense", "fixed", "gmp packed, idle")}
+    for name, inner in {"SGD": optax.sgd(1e-4), "Adam": optax.adam(1e-4)}.items():
+        if arguments.only in f"{name} update alone":
+            found[f"{name} update alone"] = compare(weights, inner, given, grads, **options)
     for task, timings in found.items():
         print(f"\n{task}: dense {1e3 * timings['dense'].seconds:.2f} ms")
         for name, timing in timings.items():

@@ -339,5 +339,9 @@ def _is_packed(mask: Any) -> bool:
 def _dense(mask: Any) -> jax.Array:
     if not _is_packed(mask):
         return mask
+    # In lanes as wide as the weights: unpacked as bytes, the mask costs more than the bits save.
+    bits = mask.bits.astype(jnp.int32)[..., None]
+    spread = jnp.broadcast_to(bits, (*mask.bits.shape, 8)).reshape(*mask.bits.shape[:-1], -1)
+    place = jax.lax.broadcasted_iota(jnp.int32, spread.shape, spread.ndim - 1) % 8
     last = mask.shape[-1] if mask.shape else 1
-    return jnp.unpackbits(mask.bits, axis=-1, count=last).astype(bool).reshape(mask.shape)
+    return ((spread << place) & 128 != 0)[..., :last].reshape(mask.shape)

@@ -23,7 +23,7 @@ def best(units: Sequence[Units], keep: Sequence[Keep]) -> list[jax.Array]:
         if chosen[i] is None and unit.axis is not None:
             chosen[i] = selection.top_along(unit.scores, k.count, unit.axis)
     left = [i for i, c in enumerate(chosen) if c is None]
-    found = [selection.top([units[i].scores], keep[i].count)[0] for i in left]
+    found = selection.top_each([units[i].scores for i in left], [keep[i].count for i in left])
     for i, mask in zip(left, found, strict=True):
         chosen[i] = mask
     return chosen  # type: ignore[return-value]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxprune import selection
-from jaxprune.selection import order_key, top, top_along
+from jaxprune.selection import order_key, top, top_along, top_each
 
 SHAPES = [(64,), (300, 300), (), (0, 3), (3, 3, 4, 8), (5, 7)]  # 90,000 scores are not packed
 
@@ -104,6 +104,45 @@ def test_top_is_a_stable_sort(distribution):
 
 
 @pytest.mark.parametrize("distribution", DISTRIBUTIONS)
+@pytest.mark.parametrize("shapes", [SHAPES, SHAPES[:3]], ids=["rows", "one by one"])
+def test_top_each_is_a_stable_sort_of_each_leaf(distribution, shapes):
+    n = sum(int(np.prod(s)) for s in shapes)
+    leaves = split(distribution(np.random.default_rng(0), n), shapes)
+    for share in (-0.1, 0.0, 0.1, 0.5, 1.0, 1.1):
+        wanted = [round(share * x.size) for x in leaves]
+        for mask, x, k in zip(top_each(leaves, wanted), leaves, wanted, strict=True):
+            assert mask.shape == x.shape
+            np.testing.assert_array_equal(flat([mask]), stable_top(flat([x]), k), err_msg=f"{k=}")
+
+
+def test_top_each_leaves_large_leaves_in_place(monkeypatch):
+    monkeypatch.setattr(selection, "_LARGE", 2500)
+    rng = np.random.default_rng(6)
+    shapes = [(51, 51), (7,), (1025,), (30, 30), (2, 3), (1,), (60, 60)]
+    leaves = [jnp.asarray(np.round(4 * rng.standard_normal(s)), jnp.float32) for s in shapes]
+    wanted = [x.size // 3 for x in leaves]
+    for mask, x, k in zip(
+        selection._top_each.__wrapped__(tuple(leaves), jnp.array(wanted)),
+        leaves,
+        wanted,
+        strict=True,
+    ):
+        np.testing.assert_array_equal(flat([mask]), stable_top(flat([x]), k))
+
+
+def test_many_leaves_compile_as_one():
+    """The kernels that search do not multiply with the leaves: one more leaf, a copy in and a slice out."""
+    count = lambda n: (
+        jax.jit(lambda xs: top_each(xs, [3] * n))
+        .lower([jax.ShapeDtypeStruct((9 + i, 5), jnp.float32) for i in range(n)])
+        .compile()
+        .as_text()
+        .count("fusion(")
+    )
+    assert count(40) - count(20) <= 3 * 20
+
+
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS)
 @pytest.mark.parametrize(("shape", "axis"), [((40, 4, 2), 1), ((60, 8), -1), ((3, 150, 5), 1)])
 def test_top_along_is_a_stable_sort_of_each_slice(distribution, shape, axis):
     rng = np.random.default_rng(1)
@@ -132,6 +171,7 @@ def test_leaves_of_several_dtypes_compete():
 def test_nothing_to_choose_from():
     assert top([], 3) == []
     assert [m.shape for m in top([jnp.zeros((0, 3)), jnp.zeros(0)], 1)] == [(0, 3), (0,)]
+    assert [m.shape for m in top_each([jnp.zeros((0, 3)), jnp.zeros(0)], [1, 2])] == [(0, 3), (0,)]
     assert top_along(jnp.zeros((0, 3)), 1, 0).shape == (0, 3)
     assert top_along(jnp.zeros((0, 99)), 1, 1).shape == (0, 99)
 

@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jaxprune.selection import top, top_along
+from jaxprune.selection import top, top_along, top_each
 
 SPECS = {
     (512, 96): P("data", "model"),
@@ -45,6 +45,8 @@ def check():
         for size in MESHES:
             mesh = jax.make_mesh(size, ("data", "model"), (kind, kind))
             agree(lambda leaves: top(leaves, 6000), [scores, tied], mesh, most=8192)
+            each = lambda leaves: top_each(leaves, [99, 500, 4096, 1])
+            agree(each, [scores, tied], mesh, most=8192)
         for shape, axis in SECTIONS:
             x = tied[list(SPECS).index(shape)]
             most = 4 * x.size // shape[axis]

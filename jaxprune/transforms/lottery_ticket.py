@@ -10,7 +10,8 @@ import optax
 from jaxprune import masks as masks_lib
 from jaxprune.masks import Prunable
 from jaxprune.method import Method, initial_masks, next_masks
-from jaxprune.transforms.state import land, map_params, masked_step, refresh
+from jaxprune.transforms.mirrors import mirrors
+from jaxprune.transforms.state import key_at, key_data, land, masked_step, refresh
 from jaxprune.types import Masks, Params
 
 __all__ = ["LotteryState", "Plan", "lottery_ticket"]
@@ -88,7 +89,7 @@ class LotteryState(NamedTuple):
     Attributes:
       step: updates done.
       masks: in force.
-      key: PRNG key of the criterion, or `None`.
+      key: bits of the criterion's PRNG key, or `None`.
       inner: the wrapped optimizer's state.
       point: what the rewinding point holds: (parameters, inner state), with `None` for what never
         goes back; zeros until training has reached it.
@@ -143,19 +144,22 @@ def lottery_ticket(
             "the number of the round, from 0: give one_shot(sparsity=0.2), for example."
         )
 
-    def mark(params: Params, inner_state: optax.OptState, masks: Masks) -> Any:
+    def mark(params: Params, inner_state: optax.OptState) -> Any:
         """What the rewinding point must hold for what goes back to it."""
         if plan.rewind == "weights":
             return params, inner_state
         if plan.rewind == "learning_rate":
-            return None, map_params(lambda m, leaf: None, masks, params, inner_state)
+            leaves, treedef = jax.tree.flatten(inner_state)
+            owners = mirrors(params, inner_state)
+            counts = [x if i is None else None for i, x in zip(owners, leaves, strict=True)]
+            return None, treedef.unflatten(counts)
         return None, None
 
     def init(params: Params) -> LotteryState:
         masks = initial_masks(method, params, prunable, key)
         inner_state = inner.init(params)
-        point = jax.tree.map(jnp.zeros_like, mark(params, inner_state, masks))
-        return LotteryState(jnp.zeros((), jnp.int32), masks, key, inner_state, point)
+        point = jax.tree.map(jnp.zeros_like, mark(params, inner_state))
+        return LotteryState(jnp.zeros((), jnp.int32), masks, key_data(key), inner_state, point)
 
     def update(
         grads: Params, state: LotteryState, params: Params | None = None, **extra: Any
@@ -171,14 +175,14 @@ def lottery_ticket(
 
         point = jax.lax.cond(
             step == plan.rewind_to,
-            lambda: mark(params, state.inner, masks),
+            lambda: mark(params, state.inner),
             lambda: state.point,
         )
 
         def prune() -> tuple[Params, Masks, optax.OptState]:
             signals = dict(extra, grads=grads)
-            if state.key is not None:
-                signals["key"] = jax.random.fold_in(state.key, level)
+            if key is not None:
+                signals["key"] = key_at(state.key, level, key)
             new = next_masks(method, params, masks, level, of_the_living=True, **signals)
             inner_state = refresh(inner, state.inner, params, new)
             if plan.rewind == "weights":

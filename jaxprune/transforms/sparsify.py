@@ -9,14 +9,14 @@ import optax
 from jaxprune import masks as masks_lib
 from jaxprune.masks import Prunable
 from jaxprune.method import Method, initial_masks, next_masks
-from jaxprune.transforms.state import masked_step
+from jaxprune.transforms.state import key_at, key_data, masked_step
 from jaxprune.types import Masks, Params
 
 __all__ = ["SparseState", "fixed", "sparsify"]
 
 
 class SparseState(NamedTuple):
-    """State of `sparsify` and `fixed`: update count, masks in force, PRNG key, the inner state."""
+    """State of `sparsify` and `fixed`: update count, masks, bits of the PRNG key, the inner state."""
 
     step: Any
     masks: Masks
@@ -72,7 +72,9 @@ def sparsify(
     def init(params: Params) -> SparseState:
         first, run = (None, None) if key is None else jax.random.split(key)
         masks = initial_masks(method, params, prunable, first)
-        return SparseState(jnp.zeros((), jnp.int32), stored(masks), run, inner.init(params))
+        return SparseState(
+            jnp.zeros((), jnp.int32), stored(masks), key_data(run), inner.init(params)
+        )
 
     def update(
         grads: Params, state: SparseState, params: Params | None = None, **extra: Any
@@ -80,9 +82,9 @@ def sparsify(
         if params is None:
             raise ValueError("sparsify: update(grads, state, params) needs the parameters.")
         signals = dict(extra, grads=grads)
-        if state.key is not None:
-            signals["key"] = jax.random.fold_in(state.key, state.step)
-        due = method.schedule.due(state.step)
+        if key is not None:
+            signals["key"] = key_at(state.key, state.step, key)
+        due = jax.lax.optimization_barrier(method.schedule.due(state.step))
         masks = jax.lax.cond(
             due,
             lambda: stored(

@@ -1,15 +1,16 @@
 """What every enforcing transform does to updates and optimizer state, and where its masks are found."""
 
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from jaxprune import masks as masks_lib
-from jaxprune.types import Masks, Params
-
-T = TypeVar("T")
+from jaxprune.transforms.mirrors import mirrors
+from jaxprune.transforms.rest import at_rest
+from jaxprune.types import Masks, Params, Step
 
 
 def masks_of(opt_state: Any) -> Masks:
@@ -30,6 +31,16 @@ def masks_of(opt_state: Any) -> Masks:
     return masks_lib.unpack(found[0].masks)
 
 
+def key_data(key: jax.Array | None) -> jax.Array | None:
+    """The bits of a PRNG key, as states hold it: typed keys would keep jit from its fast dispatch."""
+    return None if key is None else jax.random.key_data(key)
+
+
+def key_at(data: Any, step: Step, like: jax.Array) -> jax.Array:
+    """The key of one step, from the bits in the state and a key of the same kind."""
+    return jax.random.fold_in(jax.random.wrap_key_data(data, impl=jax.random.key_impl(like)), step)
+
+
 def masked_step(
     inner: optax.GradientTransformationExtraArgs,
     grads: Params,
@@ -44,10 +55,15 @@ def masked_step(
 
     Where `skip` is true the surviving weights stay where they are, though `inner` counts the step.
     """
+    resting = at_rest(inner, inner_state, params, masks, **extra)
+    # What the update reads is what it leaves behind: with another refresh of everything after it, the
+    # compiler would have to keep the old state beside the new one, and copy it.
+    inner_state = refresh(inner, inner_state, params, masks)
     updates, inner_state = inner.update(masks_lib.apply(grads, masks), inner_state, params, **extra)
     if skip is not None:
         updates = jax.tree.map(lambda u: jnp.where(skip, jnp.zeros_like(u), u), updates)
-    return land(updates, params, masks), refresh(inner, inner_state, params, masks)
+    inner_state = refresh(inner, inner_state, params, masks, but=resting)
+    return land(updates, params, masks), inner_state
 
 
 def land(updates: Params, params: Params, masks: Masks) -> Params:
@@ -67,32 +83,17 @@ def refresh(
     inner_state: optax.OptState,
     params: Params,
     masks: Masks,
+    *,
+    but: Sequence[bool] | None = None,
 ) -> optax.OptState:
-    """Returns the optimizer state with its weights' share off the masks as `inner.init` gives it."""
-    fresh = inner.init(masks_lib.apply(params, masks))
-    return map_params(
-        lambda m, old, new: masks_lib.where(m, old, new), masks, params, inner_state, fresh
-    )
+    """Returns the optimizer state with its weights' share off the masks as `inner.init` gives it.
 
-
-def map_params(f: Any, masks: Masks, params: Params, state: T, *rest: T) -> T:
-    """Maps `f(mask, leaf, *leaves)` over the leaves of optimizer states that mirror a parameter.
-
-    A leaf mirrors the parameter whose path is the longest suffix of its own, if the shapes are equal.
-    Moments, traces, accumulators and copies are found in this way whatever the optimizer, and there is
-    no list of state classes to maintain. Other leaves (counts, factored moments) stay as they are.
+    Leaves that `but` marks, one entry per leaf of the state, stay as they are.
     """
-    named = jax.tree_util.tree_leaves_with_path(params)
-    mirrored = {
-        path: (jnp.shape(p), mask)
-        for (path, p), mask in zip(named, masks_lib.beside(params, masks), strict=True)
-    }
-
-    def leaf(path: Any, old: Any, *others: Any) -> Any:
-        suffixes = (path[i:] for i in range(len(path) + 1))
-        shape, mask = next((mirrored[s] for s in suffixes if s in mirrored), (None, None))
-        if jnp.shape(old) != shape:
-            return old
-        return f(mask, old, *others)
-
-    return jax.tree_util.tree_map_with_path(leaf, state, *rest)
+    old, treedef = jax.tree.flatten(inner_state)
+    fresh = jax.tree.leaves(inner.init(masks_lib.apply(params, masks)))
+    named = masks_lib.beside(params, masks)
+    beside = [None if i is None else named[i] for i in mirrors(params, inner_state)]
+    done = but or [False] * len(old)
+    leaves = zip(old, fresh, beside, done, strict=True)
+    return treedef.unflatten(o if d else masks_lib.where(m, o, f) for o, f, m, d in leaves)

@@ -36,7 +36,7 @@ def test_all_optimizers(name, method):
 def test_the_check_fails_when_enforcement_is_broken(broken, monkeypatch):
     keeps = {
         "land": lambda updates, params, masks: updates,
-        "refresh": lambda inner, inner_state, params, masks: inner_state,
+        "refresh": lambda inner, inner_state, params, masks, but=None: inner_state,
     }
     monkeypatch.setattr(state_lib, broken, keeps[broken])
     outcome = try_out(CASES["adabelief"], METHODS["gmp"])
