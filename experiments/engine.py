@@ -54,6 +54,9 @@ class Level(NamedTuple):
       first: its first step, other than 0 where it begins at a rewinding point.
       settled: the step from which on the masks do not change; what is evaluated before is no candidate
         for the early stop, since it belongs to a denser network.
+      mark: the step at which the model's other variables (statistics of BatchNorm) are remembered; 0: as
+        the first level starts.
+      rewinds: whether it starts from those; parameters and optimizer state rewind in the optimizer.
     """
 
     name: int
@@ -61,6 +64,8 @@ class Level(NamedTuple):
     stop: int
     first: int = 0
     settled: int = 0
+    mark: int = 0
+    rewinds: bool = False
 
 
 class Trainer:
@@ -191,11 +196,11 @@ class _Loop:
         self.info, self.cfg, self.checkpoints = run, run.cfg, checkpoints
         self.rows = max(self.cfg.log_every, 2)  # of one chunk, at most
         self.state = begin(levels[0])
-        self.best = _fresh(self.state)
+        self.best, self.point = _fresh(self.state), _copy(self.state.rest)
         self.done, self.index, self.entered, self.results = 0, 0, False, []
-        found = checkpoints.restore((self.state, self.best.params, self.best.rest))
+        found = checkpoints.restore((self.state, self.best.params, self.best.rest, self.point))
         if found is not None:
-            self.done, (self.state, *variables), meta = found
+            self.done, (self.state, *variables, self.point), meta = found
             self.index, self.entered = meta["level"], meta["entered"]
             self.results, self.best = meta["results"], _Tracker(*meta["best"], *variables)
         self.saved = self.done
@@ -225,10 +230,8 @@ class _Loop:
     def _enter(self, level: Level) -> None:
         """Brings the state to the start of a level."""
         state = self.begin(level)
-        if (
-            state is None
-        ):  # the optimizer prunes and rewinds; only its criterion may look at the data
-            rest = _copy(self.state.rest)
+        if state is None:  # the optimizer prunes and rewinds; its criterion alone looks at the data
+            rest = _copy(self.point if level.rewinds else self.state.rest)
             self._updates(self._batches(level, 0, level.start - self.done))
             self.state = self.state._replace(rest=rest)
         else:  # a copy: what belongs to the caller must not be donated
@@ -239,11 +242,15 @@ class _Loop:
         """Trains up to the next row of metrics, and evaluates where that is due."""
         step = level.first + self.done - level.start
         last = level.first + level.stop - level.start
+        if step < level.mark:
+            last = min(last, level.mark)
         upto = min(_next(step, self.cfg.log_every), _next(step, self.cfg.eval_every), last)
         loss = self._updates(self._batches(level, step, upto))
         self.done += upto - step
+        if upto == level.mark:
+            self.point = _copy(self.state.rest)
         row = {"train_loss": loss}
-        if upto % self.cfg.eval_every == 0 or upto == last:
+        if upto % self.cfg.eval_every == 0 or self.done == level.stop:
             row |= self._validate(upto, upto >= level.settled)
         label = f"{self.info.label} · level {level.name}"
         self.info.progress.update(self.info.offset + self.done, label, **row)
@@ -311,7 +318,7 @@ class _Loop:
             "best": [best.loss, best.step, best.since],
         }
         if self.saved < self.done:
-            self.checkpoints.save(self.done, (self.state, best.params, best.rest), meta)
+            self.checkpoints.save(self.done, (self.state, best.params, best.rest, self.point), meta)
             self.saved = self.done
 
 

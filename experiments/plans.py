@@ -15,7 +15,7 @@ __all__ = ["describe"]
 
 
 def describe(cfg: ConfigDict, rounds: int = 0) -> str:
-    """Returns the table of what is kept in the end, and the cost of a dense forward pass.
+    """Returns the table of what is kept in the end, with the operations of a forward pass.
 
     Args:
       cfg: the config; its data need not have been fetched.
@@ -25,8 +25,11 @@ def describe(cfg: ConfigDict, rounds: int = 0) -> str:
     params = variables["params"]
     lines = [f"{cfg.model.name} on {cfg.data.name}: {cfg.steps} updates, seeds {cfg.seeds}"]
     method = build("method", cfg.method)
+    rest = {name: tree for name, tree in variables.items() if name != "params"}
+    forward = lambda params, x: model.apply({"params": params, **rest}, x, train=False)
+    cost = jp.metrics.flops(forward, params, x)
     if method is None:
-        lines.append("dense: no method")
+        lines += ["dense: no method", jp.masks.table(jp.masks.make(params), cost)]
     elif rounds:
         masks = jp.masks.make(params)
         for level in range(rounds):
@@ -39,14 +42,11 @@ def describe(cfg: ConfigDict, rounds: int = 0) -> str:
                 grads=params,
                 key=jax.random.key(level),
             )
-        lines += [f"after {rounds} rounds:", jp.masks.table(masks)]
+        lines += [f"after {rounds} rounds:", jp.masks.table(masks, cost)]
     else:
         _, masks = jp.prune(params, method, grads=params, key=jax.random.key(0))
-        lines += [f"at step {method.schedule.end}:", jp.masks.table(masks)]
-    run = jax.jit(lambda v, x: model.apply(v, x, train=False))
-    cost = run.lower(variables, x).compile().cost_analysis() or {}
-    if "flops" in cost:
-        lines.append(f"forward pass of one example, dense: {cost['flops']:,.0f} FLOPs")
+        lines += [f"at step {method.schedule.end}:", jp.masks.table(masks, cost)]
+    lines.append("FLOPs: of matrix products and convolutions, forward, for one example")
     return "\n".join(lines)
 
 

@@ -158,13 +158,15 @@ class _Seed:
         tx = jp.lottery_ticket(shared.optimizer, shared.method, plan, key=self.keys["method"])
         params, rest = self._init(self.keys["init"])
         start = TrainState(params, rest, tx.init(params))
-        if rest and plan.rewind == "weights":
-            raise UserError(
-                f"config.model: {self.cfg.model.name} has {', '.join(rest)} beside its parameters, which do "
-                "not rewind with the weights yet; set config.lottery.rewind to 'learning_rate' or 'finetune'."
-            )
         levels = [
-            Level(i, plan.level_start(i), plan.level_end(i), plan.rewind_to if i else 0)
+            Level(
+                name=i,
+                start=plan.level_start(i),
+                stop=plan.level_end(i),
+                first=plan.rewind_to if i else 0,
+                mark=0 if i else plan.rewind_to,
+                rewinds=plan.rewind == "weights",
+            )
             for i in range(plan.rounds + 1)
         ]
 

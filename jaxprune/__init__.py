@@ -16,6 +16,7 @@ from jaxprune import criteria as criteria
 from jaxprune import lottery as lottery
 from jaxprune import masks as masks
 from jaxprune import methods as methods
+from jaxprune import metrics as metrics
 from jaxprune import patterns as patterns
 from jaxprune import schedules as schedules
 from jaxprune import updates as updates
@@ -44,6 +45,7 @@ __all__ = [
     "masks",
     "masks_of",
     "methods",
+    "metrics",
     "next_masks",
     "nn",
     "patterns",

@@ -280,21 +280,38 @@ def summary(masks: Masks) -> list[dict[str, Any]]:
     ]
 
 
-def table(masks: Masks) -> str:
+def table(masks: Masks, flops: Params | None = None) -> str:
     """Returns a table of the weights kept, per leaf and in all.
+
+    Args:
+      masks: bool arrays, `None` at leaves that are never pruned.
+      flops: a tree of numbers, as `jaxprune.metrics.flops` returns it, for two more columns: the
+        operations of the dense leaf, and of the weights kept (what is saved only where zeros are skipped).
 
     >>> print(table({"fc": {"kernel": jnp.array([[True, False]]), "bias": None}}))
     leaf         shape weights kept sparsity
     fc/kernel    1x2         2    1   50.00%
     all                      2    1   50.00%
     """
-    rows = [
-        (row["leaf"], "x".join(map(str, row["shape"])), row["weights"], row["kept"])
-        for row in summary(masks)
-    ]
-    rows.append(("all", "", sum(row[2] for row in rows), sum(row[3] for row in rows)))
-    texts = [("leaf", "shape", "weights", "kept", "sparsity")]
-    texts += [(*map(str, row), f"{1 - row[3] / max(row[2], 1):.2%}") for row in rows]
+    rows = summary(masks)
+    total = {
+        "leaf": "all",
+        "shape": (),
+        **{k: sum(r[k] for r in rows) for k in ("weights", "kept")},
+    }
+    texts = [["leaf", "shape", "weights", "kept", "sparsity"]]
+    for row in (*rows, total):
+        sizes = (row["weights"], row["kept"])
+        shape, sparsity = "x".join(map(str, row["shape"])), 1 - sizes[1] / max(sizes[0], 1)
+        texts.append([row["leaf"], shape, *map(str, sizes), f"{sparsity:.2%}"])
+    if flops is not None:
+        pairs = zip(jax.tree.leaves(flops), beside(flops, masks), strict=True)
+        dense = [count for count, mask in pairs if mask is not None]
+        kept = [n * r["kept"] // max(r["weights"], 1) for n, r in zip(dense, rows, strict=True)]
+        columns = zip([*dense, sum(dense)], [*kept, sum(kept)], strict=True)
+        texts[0] += ["FLOPs", "FLOPs kept"]
+        for text, numbers in zip(texts[1:], columns, strict=True):
+            text += [f"{n:,}" for n in numbers]
     wide = [max(map(len, column)) for column in zip(*texts, strict=True)]
     lines = [
         f"{leaf:<{wide[0]}}  {shape:<{wide[1]}}  " + "  ".join(map(str.rjust, rest, wide[2:]))
