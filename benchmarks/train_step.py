@@ -4,10 +4,18 @@ Dense, `fixed`, GMP and RigL with no update due, GMP with packed masks, and the 
 (1.9M weights, batch 128, Adam), a CNN (LeNet-5, batch 64, momentum) and a transformer (3.3M weights, Adam).
 And the optimizer's update alone, at 16.8M weights, where one read of the masks is all that masks can cost.
 
+RigL holds all gradients until the masks may have changed, and so needs more temporary memory. With glibc's
+defaults a program may get fresh pages for its temporaries in each call, depending on their size and on what
+was freed before, which can cost more than the masks do. The second command keeps all freed memory and shows
+what the programs themselves cost.
+
 Run: python -m benchmarks.train_step   (writes results/benchmarks/train_step.json)
+     MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=68719476736 python -m benchmarks.train_step \\
+         --out results/benchmarks/train_step_heap.json
 """
 
 import argparse
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -152,9 +160,9 @@ def main() -> None:
         task: {n: {"seconds": t.seconds, "ratio": t.ratio} for n, t in timings.items()}
         for task, timings in found.items()
     }
-    write(
-        arguments.out, {"rounds": arguments.rounds, "bars": BARS, "tasks": plain}, "optax", "flax"
-    )
+    malloc = {k: v for k, v in os.environ.items() if k.startswith("MALLOC_")}
+    about = {"rounds": arguments.rounds, "malloc": malloc, "bars": BARS}
+    write(arguments.out, {**about, "tasks": plain}, "optax", "flax")
 
 
 if __name__ == "__main__":

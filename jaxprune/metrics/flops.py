@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
-from jax.extend import core
 
 from jaxprune.types import Params
+
+if TYPE_CHECKING:
+    from jax.extend import core  # takes long to import
 
 __all__ = ["flops"]
 
@@ -42,12 +44,12 @@ def flops(fn: Callable[..., Any], params: Params, *inputs: Any) -> Params:
 
 
 def _count(
-    program: core.ClosedJaxpr | core.Jaxpr, owners: Sequence[int | None], counts: list[int]
+    program: "core.ClosedJaxpr | core.Jaxpr", owners: Sequence[int | None], counts: list[int]
 ) -> list[int | None]:
     """Adds a program's operations to `counts`; returns which parameter each output still is."""
-    jaxpr = program.jaxpr if isinstance(program, core.ClosedJaxpr) else program
+    jaxpr = getattr(program, "jaxpr", program)
     owner: dict[core.Var, int | None] = dict(zip(jaxpr.invars, owners, strict=True))
-    read = lambda atom: None if isinstance(atom, core.Literal) else owner.get(atom)
+    read = lambda atom: None if hasattr(atom, "val") else owner.get(atom)
     for equation in jaxpr.eqns:
         inputs = [read(atom) for atom in equation.invars]
         outputs = _equation(equation, inputs, counts)
@@ -55,7 +57,7 @@ def _count(
     return [read(atom) for atom in jaxpr.outvars]
 
 
-def _equation(equation: core.JaxprEqn, inputs: list[int | None], counts: list[int]) -> list[Any]:
+def _equation(equation: "core.JaxprEqn", inputs: list[int | None], counts: list[int]) -> list[Any]:
     name, params = equation.primitive.name, equation.params
     nothing = [None] * len(equation.outvars)
     if name in _PRODUCTS:
@@ -86,13 +88,13 @@ def _add(counts: list[int], more: list[int]) -> None:
     counts[:] = map(sum, zip(counts, more, strict=True))
 
 
-def _dot(equation: core.JaxprEqn) -> int:
+def _dot(equation: "core.JaxprEqn") -> int:
     (contracted, _), _ = equation.params["dimension_numbers"]
     left, out = _shape(equation.invars[0]), _shape(equation.outvars[0])
     return 2 * math.prod(out) * math.prod(left[d] for d in contracted)
 
 
-def _convolution(equation: core.JaxprEqn) -> int:
+def _convolution(equation: "core.JaxprEqn") -> int:
     kernel, out = _shape(equation.invars[1]), _shape(equation.outvars[0])
     channels = kernel[equation.params["dimension_numbers"].rhs_spec[0]]
     return 2 * math.prod(out) * math.prod(kernel) // channels

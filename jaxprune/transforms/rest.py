@@ -10,18 +10,20 @@ jaxpr is evaluated with what is known of the values off the masks, and nothing e
 import dataclasses
 import operator
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.core import Tracer
-from jax.extend import core
 
 from jaxprune import masks as masks_lib
 from jaxprune.transforms.mirrors import mirrors
 from jaxprune.types import Masks, Params
+
+if TYPE_CHECKING:
+    from jax.extend import core  # takes long to import
 
 __all__ = ["at_rest"]
 
@@ -82,15 +84,16 @@ def at_rest(
     ]
 
 
-def _facts(program: core.ClosedJaxpr, inputs: Sequence[Fact]) -> list[Fact]:
+def _facts(program: "core.ClosedJaxpr", inputs: Sequence[Fact]) -> list[Fact]:
     """What is known of the outputs of a program, from what is known of its inputs."""
     known: dict[core.Var, Fact] = {}
 
     def read(atom: Any) -> Fact:
-        return _constant(atom.val, atom.aval) if isinstance(atom, core.Literal) else known[atom]
+        return _constant(atom.val, atom.aval) if hasattr(atom, "val") else known[atom]
 
-    jaxpr = program.jaxpr
-    for variable, value in zip(jaxpr.constvars, program.consts, strict=True):
+    # A program without constants may come open, as the jaxpr alone.
+    jaxpr, consts = getattr(program, "jaxpr", program), getattr(program, "consts", ())
+    for variable, value in zip(jaxpr.constvars, consts, strict=True):
         known[variable] = _constant(value, variable.aval)
     known.update(zip(jaxpr.invars, inputs, strict=True))
     with np.errstate(all="ignore"):
@@ -105,12 +108,10 @@ def _constant(value: Any, aval: Any) -> Fact:
     return Fact(np.asarray(value, aval.dtype)[()]) if readable and aval.shape == () else UNKNOWN
 
 
-def _equation(equation: core.JaxprEqn, inputs: list[Fact]) -> list[Fact]:
+def _equation(equation: "core.JaxprEqn", inputs: list[Fact]) -> list[Fact]:
     name, params = equation.primitive.name, equation.params
     if name in _CALLS:
-        program = params["jaxpr"] if "jaxpr" in params else params["call_jaxpr"]
-        closed = isinstance(program, core.ClosedJaxpr)
-        return _facts(program if closed else core.ClosedJaxpr(program, ()), inputs)
+        return _facts(params["jaxpr"] if "jaxpr" in params else params["call_jaxpr"], inputs)
     if name == "cond":
         branches = [_facts(branch, inputs[1:]) for branch in params["branches"]]
         return [_shared(facts) for facts in zip(*branches, strict=True)]
