@@ -92,6 +92,11 @@ WRAPPERS = {
     "chain": Case(
         lambda: optax.chain(optax.clip_by_global_norm(1.0), optax.ema(0.9), optax.adamw(1e-2))
     ),
+    "decay into momentum": Case(
+        lambda: optax.chain(
+            optax.add_decayed_weights(1e-2), optax.trace(0.9), optax.scale_by_learning_rate(1e-2)
+        )
+    ),
     "flatten": Case(lambda: optax.flatten(optax.adam(1e-2))),
     "freeze": Case(lambda: optax.chain(optax.freeze({"a": False, "b": False, "c": True}))),
     "inject_hyperparams": Case(lambda: optax.inject_hyperparams(optax.adam)(learning_rate=1e-2)),

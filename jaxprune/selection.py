@@ -36,11 +36,9 @@ __all__ = ["order_key", "top", "top_along", "top_each"]
 _PROBES = 4  # thresholds per pass
 _SAMPLE = 65536  # scores
 _SMALL = 65536  # leaves below this are packed together, for the sake of compile time
-_MANY = 16  # more leaves than this are packed together up to a larger size
-_LARGE, _FEW = (
-    2**22,
-    4,
-)  # smaller leaves, if they are many, are copied together for contests of each
+_MANY = 16  # of more leaves than this, those below _LARGE are packed
+_FEW = 4  # of more leaves than this that are contests of their own, those below _LARGE are copied together
+_LARGE = 2**22
 _ROW = 1024  # scores in a row of that copy
 _THIN = 32  # one score in so many of it is in the sample
 _SHORT = 32  # contests up to this length are decided by comparing all pairs

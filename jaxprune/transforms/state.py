@@ -59,7 +59,9 @@ def masked_step(
     # What the update reads is what it leaves behind: with another refresh of everything after it, the
     # compiler would have to keep the old state beside the new one, and copy it.
     inner_state = refresh(inner, inner_state, params, masks)
-    updates, inner_state = inner.update(masks_lib.apply(grads, masks), inner_state, params, **extra)
+    # Weights that go in this very update must not reach the state either, by decay into momentum say.
+    alive = masks_lib.apply(params, masks)
+    updates, inner_state = inner.update(masks_lib.apply(grads, masks), inner_state, alive, **extra)
     if skip is not None:
         updates = jax.tree.map(lambda u: jnp.where(skip, jnp.zeros_like(u), u), updates)
     inner_state = refresh(inner, inner_state, params, masks, but=resting)

@@ -6,7 +6,14 @@ import pytest
 from benchmarks.optimizers import CASES, METHODS, try_out
 from jaxprune.transforms import state as state_lib
 
-QUICK = ["MultiSteps", "adabelief", "adafactor (factored)", "partition", "schedule_free_adamw"]
+QUICK = [
+    "MultiSteps",
+    "adabelief",
+    "adafactor (factored)",
+    "decay into momentum",
+    "partition",
+    "schedule_free_adamw",
+]
 
 
 @pytest.fixture(autouse=True)
