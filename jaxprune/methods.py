@@ -5,7 +5,18 @@ from jaxprune import criteria, patterns, schedules, updates
 from jaxprune.method import Method
 from jaxprune.types import Allocation, Pattern
 
-__all__ = ["gmp", "magnitude", "random", "rigl", "set_", "static"]
+__all__ = [
+    "global_magnitude",
+    "gmp",
+    "iterative",
+    "lamp",
+    "magnitude",
+    "random",
+    "rigl",
+    "saliency",
+    "set_",
+    "static",
+]
 
 _UNSTRUCTURED, _UNIFORM, _ERK = patterns.unstructured(), allocations.uniform(), allocations.erk()
 
@@ -53,6 +64,70 @@ def gmp(
     compression" (2017). Departure: pruned weights stay zero; in the paper they may grow again.
     """
     schedule = schedules.cubic(sparsity=sparsity, begin=begin, end=end, every=every)
+    return Method(criteria.magnitude, schedule, pattern, allocation)
+
+
+def global_magnitude(
+    *, sparsity: float, begin: int, end: int, every: int, pattern: Pattern = _UNSTRUCTURED
+) -> Method:
+    """Gradual magnitude pruning where all leaves share one budget.
+
+    References: Zhu & Gupta (2017) for the schedule; Blalock, Gonzalez Ortiz, Frankle & Guttag, "What is
+    the State of Neural Network Pruning?" (2020) for global magnitude as the baseline to beat.
+    """
+    shared = allocations.global_budget()
+    return gmp(
+        sparsity=sparsity, begin=begin, end=end, every=every, pattern=pattern, allocation=shared
+    )
+
+
+def lamp(
+    *, sparsity: float, begin: int, end: int, every: int, pattern: Pattern = _UNSTRUCTURED
+) -> Method:
+    """Gradual magnitude pruning with layer-adaptive budgets.
+
+    References: Lee, Park, Mo, Ahn & Shin, "Layer-adaptive Sparsity for the Magnitude-based Pruning"
+    (2021). Departure: on a cubic schedule while training; the paper prunes and fine-tunes in rounds.
+    """
+    adaptive = allocations.global_budget(normalize="lamp")
+    return gmp(
+        sparsity=sparsity, begin=begin, end=end, every=every, pattern=pattern, allocation=adaptive
+    )
+
+
+def saliency(
+    *,
+    sparsity: float,
+    begin: int,
+    end: int,
+    every: int,
+    pattern: Pattern = _UNSTRUCTURED,
+    allocation: Allocation = _UNIFORM,
+) -> Method:
+    """Gradual pruning of the weights whose removal changes the loss least, to first order.
+
+    References: Molchanov, Tyree, Karras, Aila & Kautz, "Pruning Convolutional Neural Networks for
+    Resource Efficient Inference" (2017). Departure: the gradients of one batch, on a cubic schedule.
+    """
+    schedule = schedules.cubic(sparsity=sparsity, begin=begin, end=end, every=every)
+    return Method(criteria.taylor, schedule, pattern, allocation)
+
+
+def iterative(
+    *,
+    rate: float,
+    every: int,
+    levels: int,
+    begin: int = 0,
+    pattern: Pattern = _UNSTRUCTURED,
+    allocation: Allocation = _UNIFORM,
+) -> Method:
+    """Rounds of magnitude pruning and training on: each removes `rate` of what is left.
+
+    References: Han, Pool, Tran & Dally, "Learning both Weights and Connections for Efficient Neural
+    Networks" (2015). Departure: a fraction per layer instead of a threshold.
+    """
+    schedule = schedules.levels(rate=rate, every=every, levels=levels, begin=begin)
     return Method(criteria.magnitude, schedule, pattern, allocation)
 
 

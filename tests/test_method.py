@@ -89,6 +89,7 @@ def test_criteria_by_hand():
     params, grads = {"w": jnp.array([-2.0, 1.0])}, {"w": jnp.array([0.5, -4.0])}
     assert jp.criteria.magnitude(params)["w"].tolist() == [2.0, 1.0]
     assert jp.criteria.gradient(params, grads=grads)["w"].tolist() == [0.5, 4.0]
+    assert jp.criteria.taylor(params, grads=grads)["w"].tolist() == [1.0, 4.0]
 
 
 @pytest.mark.parametrize("name", jp.criteria.__all__)

@@ -5,7 +5,8 @@ Python's own `TypeError`. Higher scores are kept.
 """
 
 from jaxprune.criteria.gradient import gradient as gradient
+from jaxprune.criteria.gradient import taylor as taylor
 from jaxprune.criteria.magnitude import magnitude as magnitude
 from jaxprune.criteria.random import random as random
 
-__all__ = ["gradient", "magnitude", "random"]
+__all__ = ["gradient", "magnitude", "random", "taylor"]

@@ -37,9 +37,10 @@ METHODS = {
     "magnitude": jp.methods.magnitude(sparsity=0.75, at=4),
     "random": jp.methods.random(sparsity=0.75, at=4),
     "gmp": jp.methods.gmp(sparsity=0.75, begin=2, end=13, every=4),
-    "gmp, global": jp.methods.gmp(
-        sparsity=0.75, begin=2, end=13, every=4, allocation=jp.allocation.global_budget()
-    ),
+    "global magnitude": jp.methods.global_magnitude(sparsity=0.75, begin=2, end=13, every=4),
+    "lamp": jp.methods.lamp(sparsity=0.75, begin=2, end=13, every=4),
+    "saliency": jp.methods.saliency(sparsity=0.75, begin=2, end=13, every=4),
+    "iterative": jp.methods.iterative(rate=0.5, every=5, levels=2, begin=3),
     "gmp, 1:4": jp.methods.gmp(
         sparsity=0.75, begin=2, end=13, every=4, pattern=jp.patterns.groups(4)
     ),
