@@ -18,6 +18,7 @@ CONCEPTS = ["criteria", "patterns", "allocation", "schedules"]
 ORDER = [
     ["types"],
     ["masks", "ranks"],
+    ["counting"],
     ["selection"],
     CONCEPTS,
     ["updates"],

@@ -84,7 +84,7 @@ def sparsify(
         signals = dict(extra, grads=grads)
         if key is not None:
             signals["key"] = key_at(state.key, state.step, key)
-        due = jax.lax.optimization_barrier(method.schedule.due(state.step))
+        due = method.schedule.due(state.step)
         masks = jax.lax.cond(
             due,
             lambda: stored(
