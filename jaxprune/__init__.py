@@ -19,14 +19,18 @@ from jaxprune import methods as methods
 from jaxprune import metrics as metrics
 from jaxprune import patterns as patterns
 from jaxprune import schedules as schedules
+from jaxprune import signals as signals
 from jaxprune import updates as updates
 from jaxprune.method import Method as Method
 from jaxprune.method import next_masks as next_masks
+from jaxprune.method import partition as partition
 from jaxprune.method import prune as prune
 from jaxprune.transforms import fixed as fixed
+from jaxprune.transforms import forward_params as forward_params
 from jaxprune.transforms import lottery_ticket as lottery_ticket
 from jaxprune.transforms import masks_of as masks_of
 from jaxprune.transforms import sparsify as sparsify
+from jaxprune.transforms import straight_through as straight_through
 
 if TYPE_CHECKING:
     from jaxprune import data as data
@@ -40,6 +44,7 @@ __all__ = [
     "criteria",
     "data",
     "fixed",
+    "forward_params",
     "lottery",
     "lottery_ticket",
     "masks",
@@ -48,10 +53,13 @@ __all__ = [
     "metrics",
     "next_masks",
     "nn",
+    "partition",
     "patterns",
     "prune",
     "schedules",
+    "signals",
     "sparsify",
+    "straight_through",
     "updates",
 ]
 

@@ -18,7 +18,7 @@ from jaxprune import masks as masks_lib
 from jaxprune import selection
 from jaxprune.types import Allocation, Keep, Params, Sparsity, Units
 
-__all__ = ["erk", "global_budget", "survivors", "uniform"]
+__all__ = ["erk", "global_budget", "survivors", "threshold", "uniform", "uniform_plus"]
 
 _UNIT = 10**7  # a sparsity of one
 _is_units = lambda x: isinstance(x, Units)
@@ -80,6 +80,99 @@ def uniform(rates: Mapping[str, float] | None = None) -> Allocation:
 
         found = masks_lib.beside(params, units)
         return jax.tree.structure(params).unflatten(map(count, names, found))
+
+    return allocate
+
+
+def uniform_plus(*, first: str, last: str, most: float = 0.8) -> Allocation:
+    """The same fraction everywhere, except that the first leaf stays dense and the last loses less.
+
+    The other leaves lose more in return, so that the tree keeps its budget.
+
+    Args:
+      first: regular expression of the leaves that stay dense.
+      last: regular expression of the leaves that lose `most` at most.
+      most: highest sparsity of the last leaves.
+
+    References:
+      Gale, Elsen & Hooker, "The State of Sparsity in Deep Neural Networks" (2019): first convolution
+      dense, last layer at 80 % at most.
+
+    >>> params = {"a": jnp.ones(10), "b": jnp.ones(80), "c": jnp.ones(10)}
+    >>> keep = uniform_plus(first="a", last="c")(params, jax.tree.map(Units, params), 0.85)
+    >>> jax.tree.map(int, keep)
+    {'a': 10, 'b': 3, 'c': 2}
+    """
+
+    def allocate(params: Params, units: Any, sparsity: Sparsity) -> Any:
+        names, found = masks_lib.paths(params), masks_lib.beside(params, units)
+        for pattern in (first, last):
+            if not any(re.search(pattern, name) for name in names):
+                raise ValueError(f"uniform_plus: {pattern!r} matches none of the leaves {names}.")
+        pruned = [(n, u) for n, u in zip(names, found, strict=True) if u is not None]
+        sizes = [jnp.asarray(u.budgeted * u.contests, jnp.int32) for _, u in pruned]
+        dense = [bool(re.search(first, name)) for name, _ in pruned]
+        tail = [
+            bool(re.search(last, name)) and not d
+            for (name, _), d in zip(pruned, dense, strict=True)
+        ]
+        capped = jnp.minimum(jnp.asarray(sparsity, jnp.float32), most)
+        fixed = [
+            n if d else survivors(n, capped) if t else None
+            for n, d, t in zip(sizes, dense, tail, strict=True)
+        ]
+        total = survivors(sum(sizes), sparsity)
+        taken = sum(f for f in fixed if f is not None)
+        rest = sum(n for n, f in zip(sizes, fixed, strict=True) if f is None)
+        density = jnp.clip((total - taken) / jnp.maximum(rest, 1), 0.0, 1.0)
+        open_ = [n if f is None else 0 * n for n, f in zip(sizes, fixed, strict=True)]
+        shares = _apportion(
+            jnp.full(len(sizes), density), jnp.stack(open_), jnp.maximum(total - taken, 0)
+        )
+        counts = [s if f is None else f for s, f in zip(shares, fixed, strict=True)]
+        kept = iter(
+            (c + u.contests // 2) // u.contests for c, (_, u) in zip(counts, pruned, strict=True)
+        )
+        return jax.tree.structure(params).unflatten(
+            None if u is None else next(kept) for u in found
+        )
+
+    return allocate
+
+
+def threshold(quality: float) -> Allocation:
+    r"""A unit survives whose score is at least $q$ times the root mean square of its leaf's.
+
+    For weights around zero, scored by magnitude, that is a threshold of $q$ standard deviations. Only
+    the living count. How sparse that is, the weights decide: the schedule's sparsity is not read.
+
+    Args:
+      quality: $q$.
+
+    References:
+      Han, Pool, Tran & Dally, "Learning both Weights and Connections for Efficient Neural Networks"
+      (2015), section 3.1.
+
+    >>> params = {"w": jnp.array([3.0, -4.0, 0.1, 0.2])}
+    >>> int(threshold(1.0)(params, {"w": Units(jnp.abs(params["w"]))}, 0.0)["w"])
+    2
+    """
+    if not quality > 0:
+        raise ValueError(f"threshold(quality={quality}): a number above 0 is needed.")
+
+    def count(unit: Units | None) -> jax.Array | None:
+        if unit is None:
+            return None
+        scores = unit.scores
+        known = jnp.isfinite(scores)
+        squares = jnp.sum(jnp.where(known, scores, 0) ** 2)
+        limit = quality * jnp.sqrt(squares / jnp.maximum(jnp.sum(known), 1))
+        total = jnp.sum(known & (scores >= limit), dtype=jnp.int32)
+        return (total + unit.contests // 2) // unit.contests
+
+    def allocate(params: Params, units: Any, sparsity: Sparsity) -> Any:
+        found = masks_lib.beside(params, units)
+        return jax.tree.structure(params).unflatten(map(count, found))
 
     return allocate
 

@@ -1,5 +1,7 @@
 """A method is five concepts in a tuple; `next_masks` is the one place where they meet."""
 
+import re
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -8,10 +10,12 @@ import jax.numpy as jnp
 from jaxprune import allocation as allocations
 from jaxprune import masks as masks_lib
 from jaxprune import patterns
+from jaxprune import signals as signals_lib
 from jaxprune import updates as updates_lib
 from jaxprune.masks import Prunable
 from jaxprune.types import (
     Allocation,
+    Backward,
     Criterion,
     Keep,
     Masks,
@@ -23,7 +27,16 @@ from jaxprune.types import (
     Update,
 )
 
-__all__ = ["Method", "initial_masks", "next_masks", "prune"]
+__all__ = [
+    "Method",
+    "Partition",
+    "by_part",
+    "initial_masks",
+    "next_masks",
+    "partition",
+    "prune",
+    "remembered",
+]
 
 
 class Method(NamedTuple):
@@ -36,6 +49,8 @@ class Method(NamedTuple):
       allocation: who gets how much of the budget.
       update: how an old mask becomes a new one.
       initial: criterion of the first masks of a method that is sparse from the start; `None`: dense.
+      backward: what reaches the weights off the masks of a method that trains straight through them
+        (`straight_through`); `None`: they are zero (`sparsify`).
 
     >>> from jaxprune import criteria, schedules
     >>> gmp = Method(criteria.magnitude, schedules.cubic(sparsity=0.9, begin=0, end=100, every=10))
@@ -47,10 +62,101 @@ class Method(NamedTuple):
     allocation: Allocation = allocations.uniform()
     update: Update = updates_lib.prune()
     initial: Criterion | None = None
+    backward: Backward | None = None
+
+    @property
+    def end(self) -> int:
+        """The last step at which masks can change."""
+        return self.schedule.end
+
+    @property
+    def parts(self) -> "tuple[Method, ...]":
+        """The methods that this one consists of: itself."""
+        return (self,)
+
+    def owners(self, params: Params) -> "list[Method | None]":
+        """Per leaf of `params`, whose method it is."""
+        return [self] * len(jax.tree.leaves(params))
+
+
+class Partition(NamedTuple):
+    """Several methods for one tree; see `partition`.
+
+    Attributes:
+      methods: (regular expression, method) pairs; the first that matches a path has the leaf.
+    """
+
+    methods: tuple[tuple[str, Method], ...]
+
+    @property
+    def end(self) -> int:
+        """The last step at which masks can change."""
+        return max(part.end for part in self.parts)
+
+    @property
+    def parts(self) -> tuple[Method, ...]:
+        """The methods that this one consists of."""
+        return tuple({id(method): method for _, method in self.methods}.values())
+
+    def owners(self, params: Params) -> list[Method | None]:
+        """Per leaf of `params`, whose method it is; `None`: nobody's, it stays dense."""
+        names = masks_lib.paths(params)
+        for pattern, _ in self.methods:
+            if not any(re.search(pattern, name) for name in names):
+                raise ValueError(f"partition: {pattern!r} matches none of the leaves {names}.")
+        return [next((m for p, m in self.methods if re.search(p, n)), None) for n in names]
+
+
+def by_part(
+    method: Method | Partition,
+    params: Params,
+    masks: Masks,
+    change: Callable[[Method, Masks], Masks],
+) -> Masks:
+    """Returns what `change` makes of each method's share of the masks; masks of no method are dropped."""
+    owners, treedef = method.owners(params), jax.tree.structure(params)
+    before = masks_lib.beside(params, masks)
+    merged: list[Any] = [None] * len(before)
+    for part in method.parts:
+        own = [o is part for o in owners]
+        share = [m if mine else None for m, mine in zip(before, own, strict=True)]
+        if any(m is not None for m in share):
+            after = masks_lib.beside(params, change(part, treedef.unflatten(share)))
+            merged = [n if mine else m for n, m, mine in zip(after, merged, own, strict=True)]
+    return treedef.unflatten(merged)
+
+
+def partition(methods: Mapping[str, Method]) -> Partition:
+    """Different methods for different leaves of one tree, under one optimizer.
+
+    Each method sees its own leaves only: a global budget is shared among those. Leaves that nothing
+    matches stay dense.
+
+    Args:
+      methods: method by regular expression, searched in the path of a leaf; the first match counts.
+
+    Returns:
+      What `sparsify`, `straight_through`, `lottery_ticket` and `prune` take for a method.
+
+    >>> from jaxprune import methods
+    >>> hybrid = partition({
+    ...     "Conv": methods.rigl(sparsity=0.8, every=100, end=1000),
+    ...     "Dense": methods.gmp(sparsity=0.5, begin=0, end=1000, every=100, pattern=patterns.groups(4)),
+    ... })
+    """
+    if not methods:
+        raise ValueError("partition: no methods; give {regular expression: method}.")
+    dense = {pattern: method.backward is not None for pattern, method in methods.items()}
+    if len(set(dense.values())) > 1:
+        raise ValueError(
+            f"partition: {[p for p, d in dense.items() if d]} train straight through the masks, the others "
+            "on them; one optimizer can do one of the two."
+        )
+    return Partition(tuple(methods.items()))
 
 
 def next_masks(
-    method: Method,
+    method: Method | Partition,
     params: Params,
     masks: Masks,
     step: Step,
@@ -71,7 +177,19 @@ def next_masks(
     Raises:
       ValueError: if a leaf does not fit the pattern, or the scores do not fit the parameters.
     """
-    _check_pattern(method.pattern, params, masks)
+    choose = lambda part, share: _next_masks(part, params, share, step, of_the_living, signals)
+    return by_part(method, params, masks, choose)
+
+
+def _next_masks(
+    method: Method,
+    params: Params,
+    masks: Masks,
+    step: Step,
+    of_the_living: bool,
+    signals: dict[str, Any],
+) -> Masks:
+    _check_pattern(method, params, masks)
     treedef, before = jax.tree.structure(params), masks_lib.beside(params, masks)
     pruned = [i for i, mask in enumerate(before) if mask is not None]
     shapes = [jnp.shape(before[i]) for i in pruned]
@@ -138,33 +256,71 @@ def _scores(criterion: Criterion, params: Params, signals: dict[str, Any]) -> An
     return scores
 
 
-def _check_pattern(pattern: Pattern, params: Params, masks: Masks) -> None:
+def _check_pattern(method: Method, params: Params, masks: Masks) -> None:
+    """Refuses leaves that the pattern does not fit, and a target that would leave nothing of them."""
+    pattern = method.pattern
     pruned = jax.tree.leaves(jax.tree.map(lambda p, m: m is not None, params, masks))
     named = zip(masks_lib.paths(params), jax.tree.leaves(params), pruned, strict=True)
-    wrong = [(path, pattern.check(jnp.shape(p))) for path, p, is_pruned in named if is_pruned]
+    shapes = {path: jnp.shape(p) for path, p, is_pruned in named if is_pruned}
+    wrong = [(path, pattern.check(shape)) for path, shape in shapes.items()]
     messages = [message.format(leaf=repr(path)) for path, message in wrong if message]
     if messages:
         more = f" (and {len(messages) - 1} more leaves)" if len(messages) > 1 else ""
         raise ValueError(messages[0] + more + ".")
+    members = [_members(pattern, shape) for shape in shapes.values()]
+    if method.update.across_leaves and any(m is not None for m in members):
+        raise ValueError(
+            f"this update moves places from leaf to leaf, but in {next(iter(shapes))!r} the pattern gives "
+            "each contest its own; use updates.regrow, or the pattern unstructured()."
+        )
+    with jax.ensure_compile_time_eval():
+        sparsity = float(method.schedule.sparsity(method.schedule.end))
+    if all(m is not None and round(m * sparsity) >= m for m in members):
+        most = max(1 - 1 / m for m in members if m)
+        raise ValueError(
+            f"a sparsity of {sparsity:g} leaves none of the {max(m for m in members if m)} weights that "
+            f"compete with each other in {next(iter(shapes))!r}; this pattern allows {most:g} at most."
+        )
+
+
+def _members(pattern: Pattern, shape: tuple[int, ...]) -> int | None:
+    """Units in one contest of a leaf of this shape; `None` if all of them are in one."""
+    axis = pattern.axis(len(shape))
+    unit = jax.eval_shape(pattern.to_groups, jax.ShapeDtypeStruct(shape, jnp.float32))
+    return None if axis is None else unit.shape[axis]
 
 
 def initial_masks(
-    method: Method, params: Params, prunable: Prunable = None, key: jax.Array | None = None
+    method: Method | Partition,
+    params: Params,
+    prunable: Prunable = None,
+    key: jax.Array | None = None,
 ) -> Masks:
     """Returns the masks that a training run with `method` starts from."""
-    masks = masks_lib.make(params, prunable)
-    _check_pattern(method.pattern, params, masks)
-    if method.initial is None:
-        return masks
     signals = {} if key is None else {"key": key}
-    first = method._replace(criterion=method.initial, update=updates_lib.prune())
-    choose = jax.jit(lambda params, masks, signals: next_masks(first, params, masks, 0, **signals))
-    return choose(params, masks, signals)
+
+    def first(part: Method, masks: Masks) -> Masks:
+        _check_pattern(part, params, masks)
+        if part.initial is None:
+            return masks
+        sparse = part._replace(criterion=part.initial, update=updates_lib.prune())
+        choose = jax.jit(
+            lambda params, masks, signals: next_masks(sparse, params, masks, 0, **signals)
+        )
+        return choose(params, masks, signals)
+
+    return by_part(method, params, masks_lib.make(params, prunable), first)
+
+
+def remembered(method: Method | Partition) -> dict[str, signals_lib.Memory]:
+    """The memories that the criteria of a method read, by keyword."""
+    criteria = [c for part in method.parts for c in (part.criterion, part.update.challengers)]
+    return signals_lib.needed(criteria)
 
 
 def prune(
     params: Params,
-    method: Method,
+    method: Method | Partition,
     *,
     prunable: Prunable = None,
     masks: Masks | None = None,
@@ -195,5 +351,6 @@ def prune(
         masks_lib.validate(masks, params)
     if key is not None:
         signals["key"] = key
-    masks = next_masks(method, params, masks_lib.unpack(masks), method.schedule.end, **signals)
+    last = lambda part, share: next_masks(part, params, share, part.end, **signals)
+    masks = by_part(method, params, masks_lib.unpack(masks), last)
     return masks_lib.apply(params, masks), masks

@@ -8,7 +8,17 @@ import jax.numpy as jnp
 
 from jaxprune.types import Schedule, Sparsity, Step
 
-__all__ = ["cubic", "every", "exponential", "levels", "linear", "one_shot", "polynomial"]
+__all__ = [
+    "alternate",
+    "cubic",
+    "cyclical",
+    "every",
+    "exponential",
+    "levels",
+    "linear",
+    "one_shot",
+    "polynomial",
+]
 
 
 def one_shot(*, sparsity: float, at: int = 0) -> Schedule:
@@ -138,6 +148,80 @@ def every(every: int, *, sparsity: float, end: int, begin: int | None = None) ->
     begin = every if begin is None else begin
     _check("every", sparsity, begin, end, every)
     return Schedule(_grid(begin, end, every), lambda step: sparsity, end)
+
+
+def alternate(*, sparsity: float, every: int, begin: int, end: int) -> Schedule:
+    """Sparse and dense phases in turn, the last of them sparse.
+
+    Args:
+      sparsity: of the sparse phases; in the dense ones nothing is removed.
+      every: steps of a phase.
+      begin: step of the first sparse phase; before it the network is dense.
+      end: step at which the last sparse phase begins.
+
+    References:
+      Peste, Iofinova, Vladu & Alistarh, "AC/DC: Alternating Compressed/DeCompressed Training of Deep
+      Neural Networks" (2021).
+
+    >>> [float(alternate(sparsity=0.9, every=2, begin=0, end=6).sparsity(t)) for t in range(0, 9, 2)]
+    [0.8999999761581421, 0.0, 0.8999999761581421, 0.8999999761581421, 0.8999999761581421]
+    """
+    _check("alternate", sparsity, begin, end, every)
+
+    def at(step: Step) -> Sparsity:
+        compressed = ((step - begin) // every % 2 == 0) | (step >= end)
+        return jnp.where(compressed, jnp.float32(sparsity), 0.0)
+
+    return Schedule(_grid(begin, end, every), at, end)
+
+
+def cyclical(
+    *,
+    sparsity: float,
+    begin: int,
+    end: int,
+    every: int = 1,
+    cycles: int,
+    power: float = 3.0,
+    initial: float = 0.0,
+) -> Schedule:
+    """`polynomial`, over and over: each cycle starts again from the initial sparsity.
+
+    With an update that revives (`updates.reselect`), what one cycle has pruned wrongly can come back
+    in the next.
+
+    Args:
+      sparsity: target of every cycle, reached at its last change.
+      begin: first step at which masks change.
+      end: last such step.
+      every: steps between two changes.
+      cycles: how often sparsity rises.
+      power: exponent of the rise.
+      initial: sparsity at the start of each cycle.
+
+    References:
+      Srinivas, Kuzmin, Nagel, van Baalen, Skliar & Blankevoort, "Cyclical Pruning for Sparse Neural
+      Networks" (2022).
+
+    >>> two = cyclical(sparsity=0.8, begin=0, end=20, every=5, cycles=2, power=1.0)
+    >>> [round(float(two.sparsity(t)), 2) for t in (0, 5, 10, 15, 20)]
+    [0.0, 0.8, 0.0, 0.8, 0.8]
+    """
+    _check("cyclical", sparsity, begin, end, every)
+    _check_sparsity("cyclical", initial, "initial")
+    length = (end - begin) // max(cycles, 1) // every * every  # a whole number of changes
+    if cycles < 1 or length < 2 * every:
+        raise ValueError(
+            f"cyclical(cycles={cycles}, begin={begin}, end={end}, every={every}): at least one cycle of at "
+            "least two changes is needed; fewer cycles, or a smaller `every`."
+        )
+
+    def at(step: Step) -> Sparsity:
+        within = jnp.where(step >= begin + cycles * length, length, (step - begin) % length)
+        rise = jnp.clip(within / (length - every), 0.0, 1.0)
+        return sparsity + (initial - sparsity) * (1 - rise) ** power
+
+    return Schedule(_grid(begin, end, every), at, end)
 
 
 def _grid(begin: int, end: int, every: int):

@@ -33,6 +33,7 @@ _SMALL = 65536  # leaves below this are packed together, for the sake of compile
 _FEW = 4  # of more leaves than this that are contests of their own, those below _LARGE are copied together
 _LARGE = 2**22
 _ROW = 1024  # scores in a row of that copy
+_WHOLE = PartitionSpec()
 _THIN = 32  # one score in so many of it is in the sample
 _SHORT = 32  # contests up to this length are decided by comparing all pairs
 
@@ -111,7 +112,8 @@ def top_along(scores: Array, k: int | Array, axis: int) -> Array:
 
     Args:
       scores: an array of any real dtype with at least one axis.
-      k: how many to keep per contest, a Python int or an int32 scalar, clamped to the axis.
+      k: how many to keep per contest, a Python int or an int32 scalar, clamped to the axis; or one
+        number per contest, an int32 array like `scores` with the length 1 along the axis.
       axis: the axis along which scores compete.
 
     Returns:
@@ -157,7 +159,9 @@ def _top_along(scores: Array, k: Array, axis: int) -> Array:
         rule = lambda leaves, k, _: (top_by_comparison(leaves[0], k, axis),)
     else:
         rule = partial(_top_in_place, contest=axis)
-    return _on_shards(rule, (scores,), k)[0]
+    spec = list(sharding.spec)
+    own = PartitionSpec(*spec[:axis], None, *spec[axis + 1 :]) if k.ndim else _WHOLE
+    return _on_shards(rule, (scores,), k, own)[0]
 
 
 @jax.jit
@@ -175,7 +179,9 @@ def _top_each(leaves: tuple[Array, ...], ks: Array) -> tuple[Array, ...]:
     return tuple((masks | alone)[i] for i in range(len(leaves)))
 
 
-def _on_shards(rule: Callable, leaves: tuple[Array, ...], k: Array) -> tuple[Array, ...]:
+def _on_shards(
+    rule: Callable, leaves: tuple[Array, ...], k: Array, spec_of_k: PartitionSpec = _WHOLE
+) -> tuple[Array, ...]:
     """Applies a rule to the local shards of leaves on an Explicit mesh; masks lie as they do."""
     shardings = [jax.typeof(x).sharding for x in leaves]
     specs = tuple(s.spec for s in shardings)
@@ -184,7 +190,7 @@ def _on_shards(rule: Callable, leaves: tuple[Array, ...], k: Array) -> tuple[Arr
     return jax.shard_map(
         lambda leaves, k: rule(leaves, k, split),
         mesh=mesh,
-        in_specs=(specs, PartitionSpec()),
+        in_specs=(specs, spec_of_k),
         out_specs=specs,
         axis_names=set(mesh.explicit_axes) if mesh.auto_axes else set(),
         check_vma=False,

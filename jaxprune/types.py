@@ -119,9 +119,24 @@ class Update(NamedTuple):
       challengers: criterion by which dead units apply for a place; `None`: they cannot.
       revives: whether a dead unit competes on its score; if not, it ranks below every living one.
       skip_gradient: whether the update that changes the masks leaves the weights alone.
+      across_leaves: whether places move from leaf to leaf, for which each leaf must be one contest.
     """
 
     select: Callable[..., list[jax.Array]]
     challengers: Criterion | None = None
     revives: bool = False
     skip_gradient: bool = False
+    across_leaves: bool = False
+
+
+class Backward(NamedTuple):
+    """What reaches a weight off the mask where it stays as it is: training straight through the mask.
+
+    Attributes:
+      decay: off the masks, `decay * w` is added to the gradient: a pull towards zero.
+      sparsity: the fraction of the weights that receive no gradient at all, those that the criterion
+        values least; `None`: all receive theirs.
+    """
+
+    decay: float = 0.0
+    sparsity: float | None = None

@@ -13,7 +13,16 @@ import jax.numpy as jnp
 from jaxprune import selection
 from jaxprune.types import Criterion, Keep, Step, Units, Update
 
-__all__ = ["cosine", "prune", "regrow", "reselect"]
+__all__ = [
+    "by_signal",
+    "by_survivors",
+    "cosine",
+    "prune",
+    "redistribute",
+    "regrow",
+    "reselect",
+    "splice",
+]
 
 
 def best(units: Sequence[Units], keep: Sequence[Keep]) -> list[jax.Array]:
@@ -51,8 +60,9 @@ def regrow(
 ) -> Update:
     """Drops a fraction of those alive and gives their places to the best challengers.
 
-    Of `keep` places, the `keep - round(fraction * keep)` best units stay; every other unit, the ones
-    just dropped included, competes for the rest by the challengers' score. The count is exact.
+    Of the `n` places of a leaf, the `n - round(fraction * n)` best units keep theirs; every other unit,
+    the ones just dropped included, competes for the rest by the challengers' score, within its contest.
+    The counts are exact: with N:M patterns, too, each group regrows what it has lost.
 
     Args:
       challengers: criterion of the units that want to grow: the size of the gradient (RigL) or chance
@@ -74,20 +84,159 @@ def regrow(
 
     def select(alive, units, rivals, keep, step):
         share = fraction(step) if callable(fraction) else fraction
-        dealt = [jnp.round(share * k.count).astype(jnp.int32) for k in keep]
-        stay = [Keep(k.count - d) for k, d in zip(keep, dealt, strict=True)]
-        stays = [a & b for a, b in zip(alive, best(units, stay), strict=True)]
-        outside, places = [], []
-        for stay, rival, k, d in zip(stays, rivals, keep, dealt, strict=True):
-            # A challenger without a score ranks ahead of those who stay, and behind all others.
-            scores = jnp.where(jnp.isnan(rival.scores), -jnp.inf, rival.scores)
-            outside.append(Units(jnp.where(stay, jnp.nan, scores), rival.axis))
-            # A leaf of one contest fills up to `keep`, however many were alive; others by what each lost.
-            alone = rival.axis is None
-            places.append(Keep(k.count - jnp.sum(stay, dtype=jnp.int32) if alone else d))
-        return [a | b for a, b in zip(stays, best(outside, places), strict=True)]
+        held = _entitled(alive, units, keep)
+        dealt = [_share(share, k.count * u.contests) for k, u in zip(keep, units, strict=True)]
+        left = [k.count * u.contests - d for k, u, d in zip(keep, units, dealt, strict=True)]
+        stays = _best_of(held, units, left)
+        lost = [k.count - _count(s, u) for k, s, u in zip(keep, stays, units, strict=True)]
+        return _grown(stays, rivals, lost)
 
     return Update(select, challengers, skip_gradient=skip_gradient)
+
+
+def redistribute(
+    challengers: Criterion,
+    *,
+    fraction: float | Callable[[Step], jax.Array] = 0.3,
+    shares: Callable[[Sequence[jax.Array], Sequence[jax.Array]], Sequence[jax.Array]],
+    pooled: bool = False,
+) -> Update:
+    """Drops a fraction of those alive and deals their places out anew among all leaves.
+
+    The number of places of the whole tree is that of the allocation; how they lie among the leaves
+    changes. What a leaf cannot take goes to the others.
+
+    Args:
+      challengers: criterion of the units that want to grow.
+      fraction: share of the places that is dealt out anew; a number, or a function of the step.
+      shares: (survivors, challengers' scores), lists of arrays with one entry per leaf -> what each
+        leaf is to get of the places, nonnegative and in any unit: `by_survivors`, `by_signal`.
+      pooled: drop the worst of the whole tree, instead of a fraction of each leaf.
+
+    References:
+      Mostafa & Wang, "Parameter Efficient Training of Deep Convolutional Neural Networks by Dynamic
+      Sparse Reparameterization" (2019); Dettmers & Zettlemoyer, "Sparse Networks from Scratch: Faster
+      Training without Losing Performance" (2019).
+    """
+
+    def select(alive, units, rivals, keep, step):
+        share = fraction(step) if callable(fraction) else fraction
+        total = sum(k.count for k in keep)
+        counts = [jnp.sum(a, dtype=jnp.int32) for a in alive]
+        if pooled:
+            living = [jnp.where(a, u.scores, jnp.nan) for a, u in zip(alive, units, strict=True)]
+            best = selection.top(living, total - _share(share, total))
+            stays = [a & b for a, b in zip(alive, best, strict=True)]
+        else:
+            stays = _best_of(alive, units, [c - _share(share, c) for c in counts])
+        room = jnp.stack([s.size - jnp.sum(s, dtype=jnp.int32) for s in stays])
+        wanted = jnp.stack(list(shares(stays, [r.scores for r in rivals]))).astype(jnp.float32)
+        open_ = total - sum(jnp.sum(s, dtype=jnp.int32) for s in stays)
+        places = _dealt(jnp.asarray(open_), wanted, room)
+        return _grown(stays, rivals, list(places))
+
+    return Update(select, challengers, across_leaves=True)
+
+
+def by_survivors(stays: Sequence[jax.Array], rivals: Sequence[jax.Array]) -> list[jax.Array]:
+    """Shares by what has survived: who keeps more grows more (DSR).
+
+    >>> [float(s) for s in by_survivors([jnp.array([True, True]), jnp.array([False, True])], [])]
+    [2.0, 1.0]
+    """
+    return [jnp.sum(s).astype(jnp.float32) for s in stays]
+
+
+def by_signal(stays: Sequence[jax.Array], rivals: Sequence[jax.Array]) -> list[jax.Array]:
+    """Shares by the mean of the challengers' score over the survivors (SNFS, with the momentum).
+
+    >>> [float(s) for s in by_signal([jnp.array([True, False])], [jnp.array([3.0, 5.0])])]
+    [3.0]
+    """
+    mean = lambda s, r: jnp.sum(jnp.where(s, r, 0)) / jnp.maximum(jnp.sum(s), 1)
+    return [mean(s, jnp.abs(r)) for s, r in zip(stays, rivals, strict=True)]
+
+
+def splice(c: float = 0.0, margin: float = 0.1) -> Update:
+    r"""Cuts what is small and brings back what has grown, by two thresholds per leaf.
+
+    With mean $\mu$ and standard deviation $\sigma$ of a leaf's scores and $t = \max(\mu + c\sigma, 0)$,
+    a unit goes below $(1 - m)\,t$ and comes back above $(1 + m)\,t$; in between it stays what it is. How
+    sparse that is, the weights decide: the budget is not read.
+
+    Args:
+      c: how far the threshold lies above the mean, in standard deviations.
+      margin: $m$, half the width of the band without a change.
+
+    References:
+      Guo, Yao & Chen, "Dynamic Network Surgery for Efficient DNNs" (2016), equation 3. Departure: mean
+      and deviation are those of the moment, not of the start.
+    """
+    if not 0 <= margin < 1:
+        raise ValueError(f"splice(margin={margin}): a number in [0, 1) is needed.")
+
+    def one(alive, unit):
+        scores = jnp.nan_to_num(unit.scores, nan=0.0)
+        threshold = jnp.maximum(jnp.mean(scores) + c * jnp.std(scores), 0)
+        above = scores > (1 + margin) * threshold
+        return above | (alive & (scores >= (1 - margin) * threshold))
+
+    def select(alive, units, rivals, keep, step):
+        return [one(a, u) for a, u in zip(alive, units, strict=True)]
+
+    return Update(select, revives=True)
+
+
+def _entitled(alive, units, keep):
+    """The living that a budget leaves in each contest."""
+    if all(u.axis is None for u in units):
+        return alive  # the one contest is decided when some of them are dropped
+    return [a & b for a, b in zip(alive, best(units, keep), strict=True)]
+
+
+def _share(share: jax.Array | float, count: jax.Array | int) -> jax.Array:
+    return jnp.round(share * count).astype(jnp.int32)
+
+
+def _best_of(alive, units, counts):
+    """The best of those alive in each leaf, wherever they compete."""
+    living = [Units(jnp.where(a, u.scores, jnp.nan)) for a, u in zip(alive, units, strict=True)]
+    found = best(living, [Keep(count) for count in counts])
+    return [a & b for a, b in zip(alive, found, strict=True)]
+
+
+def _count(mask: jax.Array, units: Units) -> jax.Array:
+    """How many are marked in each contest; along its axis, of length one, if there are many."""
+    axis = units.axis
+    return jnp.sum(mask, axis, dtype=jnp.int32, keepdims=axis is not None)
+
+
+def _grown(stays, rivals, places):
+    """Those who stay, and the best challengers for the places."""
+    # A challenger without a score ranks ahead of those who stay, and behind all others.
+    known = [jnp.where(jnp.isnan(r.scores), -jnp.inf, r.scores) for r in rivals]
+    trio = zip(stays, known, rivals, strict=True)
+    outside = [Units(jnp.where(stay, jnp.nan, s), r.axis) for stay, s, r in trio]
+    grown = best(outside, [Keep(count) for count in places])
+    return [a | b for a, b in zip(stays, grown, strict=True)]
+
+
+def _dealt(places: jax.Array, wanted: jax.Array, room: jax.Array) -> jax.Array:
+    """Integers close to `places` in the proportion of `wanted`, no more than there is room for."""
+    wanted = jnp.where(jnp.isfinite(wanted), jnp.maximum(wanted, 1e-20), 1e-20)
+
+    def fill(_, counts):
+        open_ = jnp.where(counts < room, wanted, 0)
+        part = open_ / jnp.maximum(jnp.sum(open_), 1e-20) * (1 - 1e-6)  # never one too many
+        more = jnp.floor(part * (places - jnp.sum(counts))).astype(jnp.int32)
+        return jnp.minimum(counts + more, room)
+
+    # Each round fills a leaf to the brim, or deals out all but what flooring leaves.
+    counts = jax.lax.fori_loop(0, len(room), fill, jnp.zeros_like(room))
+    left = places - jnp.sum(counts)  # goes to whoever has room
+    after = jnp.cumsum(room - counts)
+    before = after - (room - counts)
+    return counts + jnp.clip(left - before, 0, room - counts)
 
 
 def cosine(fraction: float, end: int) -> Callable[[Step], jax.Array]:

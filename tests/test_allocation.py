@@ -120,3 +120,24 @@ def test_rates_slow_down_a_leaf():
 def test_an_unknown_normaliser_is_refused():
     with pytest.raises(ValueError, match="'lampp'"):
         jp.allocation.global_budget(normalize="lampp")  # type: ignore[arg-type]
+
+
+def test_uniform_plus_spares_the_first_and_caps_the_last():
+    params = {"a": jnp.ones((10, 10)), "b": jnp.ones((100, 50)), "c": jnp.ones((50, 10)), "d": None}
+    units = jax.tree.map(Units, params)
+    allocate = jp.allocation.uniform_plus(first="a", last="c")
+    for sparsity in (0.5, 0.9, 0.95):
+        keep = allocate(params, units, sparsity)
+        assert int(keep["a"]) == 100
+        assert int(keep["c"]) == 500 - round(500 * min(sparsity, 0.8))
+        assert sum(map(int, jax.tree.leaves(keep))) == 5600 - round(5600 * sparsity)
+    with pytest.raises(ValueError, match="'conv' matches none"):
+        jp.allocation.uniform_plus(first="conv", last="c")(params, units, 0.5)
+
+
+def test_threshold_counts_what_stands_out_among_the_living():
+    scores = jnp.array([3.0, 4.0, 0.1, jnp.nan, jnp.nan])  # rms of the living: 2.89
+    keep = jp.allocation.threshold(1.0)({"w": scores}, {"w": Units(scores)}, 0.0)
+    assert int(keep["w"]) == 2
+    with pytest.raises(ValueError, match="quality=0"):
+        jp.allocation.threshold(0.0)

@@ -19,14 +19,18 @@ ORDER = [
     ["types"],
     ["masks", "ranks"],
     ["counting"],
-    ["selection"],
+    ["selection", "signals"],
     CONCEPTS,
     ["updates"],
     ["method"],
     ["transforms", "methods"],
     ["lottery"],
 ]
-ALONE = {"nn": {"types"}, "data": {"types"}, "metrics": {"types", "masks"}}
+ALONE = {
+    "nn": {"types", "allocation", "selection"},
+    "data": {"types"},
+    "metrics": {"types", "masks"},
+}
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
 
 

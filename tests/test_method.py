@@ -94,7 +94,9 @@ def test_criteria_by_hand():
 
 @pytest.mark.parametrize("name", jp.criteria.__all__)
 def test_every_criterion_scores_every_weight(name):
-    scores = getattr(jp.criteria, name)(PARAMS, grads=GRADS, key=jax.random.key(0))
+    criterion = getattr(jp.criteria, name)
+    remembered = {k: m.init(PARAMS) for k, m in jp.signals.needed([criterion]).items()}
+    scores = criterion(PARAMS, grads=GRADS, key=jax.random.key(0), **remembered)
     assert jax.tree.structure(scores) == jax.tree.structure(PARAMS)
     shapes = jax.tree.map(lambda s, p: s.shape == p.shape, scores, PARAMS)
     assert jax.tree.all(shapes)

@@ -74,3 +74,22 @@ def test_levels_remove_a_share_of_what_is_left():
 def test_impossible_schedules_are_refused_with_their_numbers(make):
     with pytest.raises(ValueError, match=r"sparsity=|begin=|every=|initial=|levels=|power="):
         make()
+
+
+def test_alternate_ends_sparse():
+    schedule = jp.schedules.alternate(sparsity=0.9, every=10, begin=20, end=65)
+    due = [t for t in range(100) if schedule.due(t)]
+    assert due == [20, 30, 40, 50, 60, 65]
+    found = [round(float(schedule.sparsity(t)), 6) for t in (20, 30, 40, 50, 60, 65, 80)]
+    assert found == [0.9, 0.0, 0.9, 0.0, 0.9, 0.9, 0.9]
+
+
+@pytest.mark.parametrize("every", [3, 5, 7])
+def test_cyclical_reaches_its_target_in_every_cycle(every):
+    schedule = jp.schedules.cyclical(sparsity=0.8, begin=10, end=130, every=every, cycles=3)
+    found = [round(float(schedule.sparsity(t)), 5) for t in range(10, 131) if schedule.due(t)]
+    assert found[-1] == 0.8
+    assert found.count(0.0) == 3
+    assert found.count(0.8) >= 3
+    with pytest.raises(ValueError, match="fewer cycles"):
+        jp.schedules.cyclical(sparsity=0.8, begin=0, end=10, every=5, cycles=2)

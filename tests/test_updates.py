@@ -80,3 +80,74 @@ def test_a_decaying_fraction_reads_the_step():
     early, late = (select(update, SCORES, 4, alive, rivals, step=t) for t in (0, 100))
     assert int((early & ~alive).sum()) == 2
     assert (late == alive).all()
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_regrow_drops_over_the_whole_leaf_and_refills_each_contest(axis):
+    """With two places per contest a share of each would round to nothing, or to half of them."""
+    scores = jax.random.uniform(jax.random.key(0), (4, 64) if axis == 0 else (64, 4)) + 1
+    alive = jp.updates.best([Units(scores, axis)], [Keep(2)])[0]
+    update = jp.updates.regrow(jp.criteria.gradient, fraction=0.25)
+    rivals = jnp.where(alive, 0.0, 1.0)  # the dead want in
+    found = select(update, scores, 2, alive, rivals, axis)
+    assert (found.sum(axis) == 2).all()
+    assert int((found & ~alive).sum()) == 32, "a quarter of the 128 places"
+    dropped = jnp.where(alive & ~found, scores, -jnp.inf).max()
+    assert dropped <= jnp.where(alive & found, scores, jnp.inf).min()
+
+
+def redistributed(update, scores, alive, rivals):
+    units = [Units(jnp.where(a, s, jnp.nan)) for a, s in zip(alive, scores, strict=True)]
+    keep = [Keep(jnp.sum(a, dtype=jnp.int32)) for a in alive]
+    return update.select(alive, units, [Units(r) for r in rivals], keep, 0)
+
+
+SCORES_OF_TWO = [jnp.arange(1.0, 11.0), jnp.arange(11.0, 21.0)]
+HALF = [jnp.arange(10) % 2 == 0] * 2
+
+
+def test_redistribute_follows_the_signal():
+    update = jp.updates.redistribute(
+        jp.criteria.momentum, fraction=0.4, shares=jp.updates.by_signal
+    )
+    rivals = [jnp.ones(10), 3 * jnp.ones(10)]
+    found = redistributed(update, SCORES_OF_TWO, HALF, rivals)
+    assert [int(f.sum()) for f in found] == [3 + 1, 3 + 3], "4 places in the proportion 1 : 3"
+    assert (found[0][jnp.array([4, 6, 8])]).all(), "the best stay"
+
+
+def test_redistribute_pools_and_counts_survivors():
+    update = jp.updates.redistribute(
+        jp.criteria.random, fraction=0.4, shares=jp.updates.by_survivors, pooled=True
+    )
+    found = redistributed(update, SCORES_OF_TWO, HALF, [jnp.ones(10)] * 2)
+    # The 4 smallest of 10 all lie in the first leaf, which keeps 1 of 6 and so grows 1 of 4 at most.
+    assert sum(int(f.sum()) for f in found) == 10
+    assert int(found[0].sum()) <= 2
+    assert found[1][jnp.array([0, 2, 4, 6, 8])].all()
+
+
+def test_a_full_leaf_passes_its_places_on():
+    update = jp.updates.redistribute(
+        jp.criteria.momentum, fraction=0.5, shares=jp.updates.by_signal
+    )
+    scores = [jnp.arange(1.0, 5.0), jnp.arange(1.0, 101.0)]
+    alive = [jnp.ones(4, bool), jnp.arange(100) < 50]
+    found = redistributed(update, scores, alive, [1e9 * jnp.ones(4), jnp.ones(100)])
+    assert [int(f.sum()) for f in found] == [4, 50]
+
+
+@pytest.mark.parametrize("share", [jnp.nan, 0.0, -1.0])
+def test_places_are_dealt_out_whatever_the_signal_says(share):
+    update = jp.updates.redistribute(
+        jp.criteria.momentum, fraction=0.5, shares=lambda stays, rivals: [jnp.float32(share)] * 2
+    )
+    found = redistributed(update, SCORES_OF_TWO, HALF, [jnp.ones(10)] * 2)
+    assert sum(int(f.sum()) for f in found) == 10
+
+
+def test_splice_leaves_the_band_as_it_is():
+    scores = jnp.array([[1.0, 1.0, 0.95, 1.05, 0.5, 1.5]])  # mean 1
+    alive = jnp.array([[True, False, True, False, True, False]])
+    found = select(jp.updates.splice(margin=0.1), scores, 0, alive)
+    assert found.tolist() == [[True, False, True, False, False, True]]

@@ -1,8 +1,9 @@
-"""Criteria that read the gradients of the step (or any others given as `grads=`)."""
+"""Criteria that read gradients: those of the step, or what is remembered of those before."""
 
 import jax
 import jax.numpy as jnp
 
+from jaxprune import signals
 from jaxprune.types import Params, Scores
 
 
@@ -32,3 +33,51 @@ def taylor(params: Params, *, grads: Params, **_) -> Scores:
     {'w': Array([6., 1.], dtype=float32)}
     """
     return jax.tree.map(lambda w, g: jnp.abs(w * g), params, grads)
+
+
+def magnitude_and_gradient(params: Params, *, grads: Params, weight: float = 1.0, **_) -> Scores:
+    r"""Scores a weight by its size and that of its gradient: $|w| + \lambda |g|$.
+
+    Args:
+      params: tree of arrays.
+      grads: their gradients.
+      weight: $\lambda$.
+
+    References:
+      Yuan et al., "MEST: Accurate and Fast Memory-Economic Sparse Training Framework on the Edge"
+      (2021).
+
+    >>> magnitude_and_gradient({"w": jnp.array([-2.0])}, grads={"w": jnp.array([3.0])})
+    {'w': Array([5.], dtype=float32)}
+    """
+    return jax.tree.map(lambda w, g: jnp.abs(w) + weight * jnp.abs(g), params, grads)
+
+
+@signals.needs(momentum=signals.moving_average(lambda w, g: g))
+def momentum(params: Params, *, momentum: Params, **_) -> Scores:
+    r"""Scores a weight by the size of its averaged gradient, $|m|$, $m \leftarrow 0.9 m + 0.1 g$.
+
+    References:
+      Dettmers & Zettlemoyer, "Sparse Networks from Scratch: Faster Training without Losing Performance"
+      (2019): what SNFS grows, with the momentum of SGD itself.
+
+    >>> momentum({"w": jnp.ones(2)}, momentum={"w": jnp.array([0.5, -1.0])})
+    {'w': Array([0.5, 1. ], dtype=float32)}
+    """
+    return jax.tree.map(lambda w, m: jnp.abs(m), params, momentum)
+
+
+@signals.needs(summed=signals.total(lambda w, g: g, restarts=True))
+def accumulated_gradient(params: Params, *, summed: Params, **_) -> Scores:
+    r"""Scores a weight by its gradients summed since the masks changed last: $|\sum_t g_t|$.
+
+    The gradient of many batches instead of one; what changes sign from batch to batch cancels.
+
+    References:
+      Evci, Gale, Menick, Castro & Elsen, "Rigging the Lottery: Making All Tickets Winners" (2020), whose
+      own choice is the gradient of one batch.
+
+    >>> accumulated_gradient({"w": jnp.ones(2)}, summed={"w": jnp.array([0.5, -1.0])})
+    {'w': Array([0.5, 1. ], dtype=float32)}
+    """
+    return jax.tree.map(lambda w, s: jnp.abs(s), params, summed)

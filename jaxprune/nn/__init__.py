@@ -1,10 +1,12 @@
 """Reference models of the pruning literature, in Flax linen.
 
-Each name is a function of keyword arguments that returns a module. Inputs are floating-point images
+Each model is a function of keyword arguments that returns a module. Inputs are floating-point images
 that are scaled already (tokens for `gpt`), outputs are logits; `train` matters only where there is
-batch normalisation.
+batch normalisation. Beside them, their parts that Flax does not have: `k_winners` makes activations
+sparse, example by example.
 """
 
+from jaxprune.nn.activation import KWinners, activation_sparsity, k_winners
 from jaxprune.nn.canonical_conv import conv_general_dilated
 from jaxprune.nn.conv import conv_2, conv_4, conv_6
 from jaxprune.nn.gpt import gpt
@@ -14,11 +16,14 @@ from jaxprune.nn.resnet import resnet20, resnet56
 from jaxprune.nn.vit import vit
 
 __all__ = [
+    "KWinners",
+    "activation_sparsity",
     "conv_2",
     "conv_4",
     "conv_6",
     "conv_general_dilated",
     "gpt",
+    "k_winners",
     "lenet5_caffe",
     "lenet_300_100",
     "max_pool_2x2",

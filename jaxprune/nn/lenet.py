@@ -12,6 +12,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
+from jaxprune.nn.activation import KWinners
 from jaxprune.nn.canonical_conv import conv_for_backend
 from jaxprune.nn.initializers import glorot_normal
 from jaxprune.nn.pooling import max_pool_2x2
@@ -24,6 +25,7 @@ def lenet_300_100(
     num_classes: int = 10,
     dtype: Any = None,
     kernel_init: nn.initializers.Initializer = GLOROT_NORMAL,
+    activation_sparsity: float = 0.0,
 ) -> nn.Module:
     """LeNet-300-100: 784-300-100-10 with ReLU, 266,610 parameters on MNIST.
 
@@ -31,6 +33,8 @@ def lenet_300_100(
       num_classes: width of the output.
       dtype: of the computation; None: that of inputs and parameters.
       kernel_init: of every kernel; biases start at zero.
+      activation_sparsity: fraction of each hidden layer's units that `KWinners` sets to zero after
+        the ReLU, for every example anew; 0: there is no such layer.
 
     Returns:
       A module with layers fc1, fc2 and fc3: `model.apply(variables, x)` gives logits.
@@ -40,7 +44,7 @@ def lenet_300_100(
     >>> {name: layer["kernel"].shape for name, layer in variables["params"].items()}
     {'fc1': (784, 300), 'fc2': (300, 100), 'fc3': (100, 10)}
     """
-    return MLP((300, 100), num_classes, dtype, kernel_init)
+    return MLP((300, 100), num_classes, dtype, kernel_init, activation_sparsity)
 
 
 def lenet5_caffe(
@@ -73,6 +77,7 @@ class MLP(nn.Module):
     num_classes: int
     dtype: Any
     kernel_init: nn.initializers.Initializer
+    activation_sparsity: float = 0.0
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
@@ -82,6 +87,8 @@ class MLP(nn.Module):
         dense = partial(nn.Dense, dtype=self.dtype, kernel_init=self.kernel_init)
         for i, width in enumerate(self.hidden, 1):
             x = nn.relu(dense(width, name=f"fc{i}")(x))
+            if self.activation_sparsity:
+                x = KWinners(sparsity=self.activation_sparsity, name=f"winners{i}")(x)
         return dense(self.num_classes, name=f"fc{len(self.hidden) + 1}")(x)
 
 

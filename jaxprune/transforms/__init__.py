@@ -7,5 +7,19 @@ from jaxprune.transforms.sparsify import SparseState as SparseState
 from jaxprune.transforms.sparsify import fixed as fixed
 from jaxprune.transforms.sparsify import sparsify as sparsify
 from jaxprune.transforms.state import masks_of as masks_of
+from jaxprune.transforms.straight_through import StraightThroughState as StraightThroughState
+from jaxprune.transforms.straight_through import forward_params as forward_params
+from jaxprune.transforms.straight_through import straight_through as straight_through
 
-__all__ = ["LotteryState", "Plan", "SparseState", "fixed", "lottery_ticket", "masks_of", "sparsify"]
+__all__ = [
+    "LotteryState",
+    "Plan",
+    "SparseState",
+    "StraightThroughState",
+    "fixed",
+    "forward_params",
+    "lottery_ticket",
+    "masks_of",
+    "sparsify",
+    "straight_through",
+]

@@ -9,9 +9,9 @@ import optax
 
 from jaxprune import masks as masks_lib
 from jaxprune.masks import Prunable
-from jaxprune.method import Method, initial_masks, next_masks
+from jaxprune.method import Method, Partition, initial_masks, next_masks, remembered
 from jaxprune.transforms.mirrors import mirrors
-from jaxprune.transforms.state import key_at, key_data, land, masked_step, refresh
+from jaxprune.transforms.state import key_at, key_data, land, masked_step, refresh, remember
 from jaxprune.types import Masks, Params
 
 __all__ = ["LotteryState", "Plan", "lottery_ticket"]
@@ -93,6 +93,7 @@ class LotteryState(NamedTuple):
       inner: the wrapped optimizer's state.
       point: what the rewinding point holds: (parameters, inner state), with `None` for what never
         goes back; zeros until training has reached it.
+      memory: signals that the criterion remembers, by keyword; each level starts them anew.
     """
 
     step: Any
@@ -100,11 +101,12 @@ class LotteryState(NamedTuple):
     key: jax.Array | None
     inner: optax.OptState
     point: Any
+    memory: Any = ()
 
 
 def lottery_ticket(
     inner: optax.GradientTransformation,
-    method: Method,
+    method: Method | Partition,
     plan: Plan,
     *,
     key: jax.Array | None = None,
@@ -132,12 +134,22 @@ def lottery_ticket(
       Renda, Frankle & Carbin, "Comparing Rewinding and Fine-tuning in Neural Network Pruning" (2020).
     """
     inner = optax.with_extra_args_support(inner)
-    if method.initial is not None:
+    memories = remembered(method)
+    if any(part.initial is not None for part in method.parts):
         raise ValueError(
             "lottery_ticket: the method starts sparse, but level 0 is the dense network."
         )
+    if any(part.backward is not None for part in method.parts):
+        raise ValueError(
+            "lottery_ticket: the method trains weights off its masks, but those of a ticket are zero; "
+            "give one that prunes, such as magnitude(sparsity=0.2)."
+        )
     with jax.ensure_compile_time_eval():
-        idle = [r for r in range(plan.rounds) if not float(method.schedule.sparsity(r)) > 0]
+        rates = {
+            r: [float(part.schedule.sparsity(r)) for part in method.parts]
+            for r in range(plan.rounds)
+        }
+        idle = [r for r, found in rates.items() if not min(found) > 0]
     if idle:
         raise ValueError(
             f"lottery_ticket: the method's schedule removes nothing in the rounds {idle[:5]}; it is read at "
@@ -159,7 +171,10 @@ def lottery_ticket(
         masks = initial_masks(method, params, prunable, key)
         inner_state = inner.init(params)
         point = jax.tree.map(jnp.zeros_like, mark(params, inner_state))
-        return LotteryState(jnp.zeros((), jnp.int32), masks, key_data(key), inner_state, point)
+        memory = {name: m.init(params) for name, m in memories.items()}
+        return LotteryState(
+            jnp.zeros((), jnp.int32), masks, key_data(key), inner_state, point, memory
+        )
 
     def update(
         grads: Params, state: LotteryState, params: Params | None = None, **extra: Any
@@ -173,6 +188,7 @@ def lottery_ticket(
         )  # rounds of pruning done or begun before
         phase = jnp.where((since < 0) | (level >= plan.rounds), plan.pause, since % plan.cycle)
 
+        memory = remember(memories, state.memory, params, grads)
         point = jax.lax.cond(
             step == plan.rewind_to,
             lambda: mark(params, state.inner),
@@ -180,7 +196,7 @@ def lottery_ticket(
         )
 
         def prune() -> tuple[Params, Masks, optax.OptState]:
-            signals = dict(extra, grads=grads)
+            signals = dict(extra, grads=grads, **memory)
             if key is not None:
                 signals["key"] = key_at(state.key, level, key)
             new = next_masks(method, params, masks, level, of_the_living=True, **signals)
@@ -203,8 +219,13 @@ def lottery_ticket(
         train = lambda: (_like(trained[0], params), masks, trained[1])
         branches = [prune, rewind, train] if plan.pause == 2 else [prune, train]
         updates, masks, inner_state = jax.lax.switch(jnp.minimum(phase, plan.pause), branches)
+        if memories:
+            start = optax.apply_updates(params, updates)
+            anew = {name: m.init(start) for name, m in memories.items()}
+            starts = phase == plan.pause - 1
+            memory = jax.tree.map(lambda new, old: jnp.where(starts, new, old), anew, memory)
         return updates, LotteryState(
-            optax.safe_increment(step), masks, state.key, inner_state, point
+            optax.safe_increment(step), masks, state.key, inner_state, point, memory
         )
 
     return optax.GradientTransformationExtraArgs(init, update)  # type: ignore

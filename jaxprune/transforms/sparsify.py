@@ -8,25 +8,42 @@ import optax
 
 from jaxprune import masks as masks_lib
 from jaxprune.masks import Prunable
-from jaxprune.method import Method, initial_masks, next_masks
-from jaxprune.transforms.state import key_at, key_data, masked_step
+from jaxprune.method import Method, Partition, initial_masks, remembered
+from jaxprune.transforms.state import (
+    due_at,
+    key_at,
+    key_data,
+    masked_step,
+    remember,
+    restart,
+    scheduled_masks,
+)
 from jaxprune.types import Masks, Params
 
 __all__ = ["SparseState", "fixed", "sparsify"]
 
 
 class SparseState(NamedTuple):
-    """State of `sparsify` and `fixed`: update count, masks, bits of the PRNG key, the inner state."""
+    """State of `sparsify` and `fixed`.
+
+    Attributes:
+      step: updates done.
+      masks: in force.
+      key: bits of the PRNG key, or `None`.
+      inner: the wrapped optimizer's state.
+      memory: signals that the criteria remember, by keyword.
+    """
 
     step: Any
     masks: Masks
     key: jax.Array | None
     inner: optax.OptState
+    memory: Any = ()
 
 
 def sparsify(
     inner: optax.GradientTransformation,
-    method: Method,
+    method: Method | Partition,
     *,
     key: jax.Array | None = None,
     prunable: Prunable = None,
@@ -46,7 +63,8 @@ def sparsify(
 
     Args:
       inner: any optax optimizer.
-      method: see `jaxprune.methods`, or compose a `jaxprune.Method`.
+      method: see `jaxprune.methods`, or compose a `jaxprune.Method`; `jaxprune.partition` gives
+        different leaves different ones.
       key: PRNG key, for methods that draw: random criteria, SET, RigL, static.
       prunable: which leaves may be pruned (see `jaxprune.masks.make`).
       packed: store the masks in one bit per weight.
@@ -55,8 +73,8 @@ def sparsify(
       A gradient transformation whose `update` needs `params`. Read its masks with `jaxprune.masks_of`.
 
     Raises:
-      ValueError: in `init`, before any tracing, if a leaf does not fit the pattern or a filter matches
-        nothing; in `update`, if `params` is missing.
+      ValueError: if the method trains straight through the masks; in `init`, before any tracing, if a
+        leaf does not fit the pattern or a filter matches nothing; in `update`, if `params` is missing.
       TypeError: if the criterion needs a signal that is missing; it names it.
 
     >>> from jaxprune import methods
@@ -68,12 +86,22 @@ def sparsify(
     """
     inner = optax.with_extra_args_support(inner)
     stored = masks_lib.pack if packed else lambda masks: masks
+    memories = remembered(method)
+    if any(part.backward is not None for part in method.parts):
+        raise ValueError(
+            "sparsify: this method trains the weights off its masks too, which `sparsify` would set to zero; "
+            "use straight_through(inner, method), with the gradients taken at forward_params(params, state)."
+        )
 
     def init(params: Params) -> SparseState:
         first, run = (None, None) if key is None else jax.random.split(key)
         masks = initial_masks(method, params, prunable, first)
         return SparseState(
-            jnp.zeros((), jnp.int32), stored(masks), key_data(run), inner.init(params)
+            jnp.zeros((), jnp.int32),
+            stored(masks),
+            key_data(run),
+            inner.init(params),
+            {name: memory.init(params) for name, memory in memories.items()},
         )
 
     def update(
@@ -81,22 +109,20 @@ def sparsify(
     ) -> tuple[Params, SparseState]:
         if params is None:
             raise ValueError("sparsify: update(grads, state, params) needs the parameters.")
-        signals = dict(extra, grads=grads)
+        step = state.step
+        memory = remember(memories, state.memory, params, grads)
+        signals = dict(extra, grads=grads, **memory)
         if key is not None:
-            signals["key"] = key_at(state.key, state.step, key)
-        due = method.schedule.due(state.step)
-        masks = jax.lax.cond(
-            due,
-            lambda: stored(
-                next_masks(method, params, masks_lib.unpack(state.masks), state.step, **signals)
-            ),
-            lambda: state.masks,
-        )
-        skip = due if method.update.skip_gradient else None
+            signals["key"] = key_at(state.key, step, key)
+        masks = scheduled_masks(method, params, state.masks, step, stored=stored, **signals)
+        skips = lambda part: part.update.skip_gradient
+        skip = due_at(method, params, step, skips) if any(map(skips, method.parts)) else None
         updates, inner_state = masked_step(
             inner, grads, state.inner, params, masks, skip=skip, **extra
         )
-        return updates, SparseState(optax.safe_increment(state.step), masks, state.key, inner_state)
+        memory = restart(memories, memory, params, due_at(method, params, step))
+        step = optax.safe_increment(step)
+        return updates, SparseState(step, masks, state.key, inner_state, memory)
 
     return optax.GradientTransformationExtraArgs(init, update)  # type: ignore
 

@@ -1,6 +1,6 @@
 """What every enforcing transform does to updates and optimizer state, and where its masks are found."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import optax
 
 from jaxprune import masks as masks_lib
+from jaxprune.method import Method, Partition, by_part, next_masks
+from jaxprune.signals import Memory
 from jaxprune.transforms.mirrors import mirrors
 from jaxprune.transforms.rest import at_rest
 from jaxprune.types import Masks, Params, Step
@@ -41,6 +43,63 @@ def key_at(data: Any, step: Step, like: jax.Array) -> jax.Array:
     return jax.random.fold_in(jax.random.wrap_key_data(data, impl=jax.random.key_impl(like)), step)
 
 
+def scheduled_masks(
+    method: Method | Partition,
+    params: Params,
+    masks: Masks,
+    step: Step,
+    *,
+    stored: Callable[[Masks], Masks] = lambda masks: masks,
+    **signals: Any,
+) -> Masks:
+    """The masks after the change that is due at `step`, if one is, in the form in which they are stored."""
+
+    def change(part: Method, share: Masks) -> Masks:
+        new = lambda: stored(next_masks(part, params, masks_lib.unpack(share), step, **signals))
+        due = part.schedule.due(step)
+        if isinstance(due, jax.Array):
+            return jax.lax.cond(due, new, lambda: share)
+        return new() if due else share
+
+    return by_part(method, params, masks, change)
+
+
+def due_at(
+    method: Method | Partition,
+    params: Params,
+    step: Step,
+    only: Callable[[Method], bool] = lambda part: True,
+) -> list[jax.Array | bool]:
+    """Per leaf, whether its masks change at `step`; false where `only` is not true of its method."""
+    due = {id(part): part.schedule.due(step) for part in method.parts if only(part)}
+    return [due.get(id(owner), False) for owner in method.owners(params)]
+
+
+def remember(
+    memories: dict[str, Memory], memory: dict[str, Any], params: Params, grads: Params
+) -> dict[str, Any]:
+    """The signals with this update in them."""
+    return {name: m.update(memory[name], params, grads) for name, m in memories.items()}
+
+
+def restart(
+    memories: dict[str, Memory],
+    memory: dict[str, Any],
+    params: Params,
+    due: Sequence[jax.Array | bool],
+) -> dict[str, Any]:
+    """The signals for the next update: those that restart begin anew where the masks have changed."""
+
+    def anew(old: Any, m: Memory) -> Any:
+        leaves, treedef = jax.tree.flatten(old)
+        trio = zip(due, jax.tree.leaves(m.init(params)), leaves, strict=True)
+        return treedef.unflatten(jnp.where(now, fresh, held) for now, fresh, held in trio)
+
+    return {
+        name: anew(memory[name], m) if m.restarts else memory[name] for name, m in memories.items()
+    }
+
+
 def masked_step(
     inner: optax.GradientTransformationExtraArgs,
     grads: Params,
@@ -48,12 +107,13 @@ def masked_step(
     params: Params,
     masks: Masks,
     *,
-    skip: jax.Array | bool | None = None,
+    skip: Sequence[jax.Array | bool] | None = None,
     **extra: Any,
 ) -> tuple[Params, optax.OptState]:
     """One update of `inner` that sees, and leaves, nothing off the masks.
 
-    Where `skip` is true the surviving weights stay where they are, though `inner` counts the step.
+    Leaves for which `skip` is true stay where they are, as far as they survive, though `inner` counts
+    the step.
     """
     resting = at_rest(inner, inner_state, params, masks, **extra)
     # What the update reads is what it leaves behind: with another refresh of everything after it, the
@@ -63,7 +123,9 @@ def masked_step(
     alive = masks_lib.apply(params, masks)
     updates, inner_state = inner.update(masks_lib.apply(grads, masks), inner_state, alive, **extra)
     if skip is not None:
-        updates = jax.tree.map(lambda u: jnp.where(skip, jnp.zeros_like(u), u), updates)
+        leaves, treedef = jax.tree.flatten(updates)
+        pairs = zip(skip, leaves, strict=True)
+        updates = treedef.unflatten(jnp.where(s, jnp.zeros_like(u), u) for s, u in pairs)
     inner_state = refresh(inner, inner_state, params, masks, but=resting)
     return land(updates, params, masks), inner_state
 

@@ -41,6 +41,13 @@ METHODS = {
     "lamp": jp.methods.lamp(sparsity=0.75, begin=2, end=13, every=4),
     "saliency": jp.methods.saliency(sparsity=0.75, begin=2, end=13, every=4),
     "iterative": jp.methods.iterative(rate=0.5, every=5, levels=2, begin=3),
+    "movement": jp.methods.movement(sparsity=0.75, begin=2, end=13, every=4),
+    "weight change": jp.methods.weight_change(sparsity=0.75, begin=2, end=13, every=4),
+    "magnitude increase": jp.methods.magnitude_increase(sparsity=0.75, begin=2, end=13, every=4),
+    "cyclical": jp.methods.cyclical(sparsity=0.75, begin=1, end=13, every=2, cycles=2),
+    "ac/dc": jp.methods.ac_dc(sparsity=0.75, begin=3, end=13, every=5),
+    "granet": jp.methods.granet(sparsity=0.75, begin=2, end=13, every=4),
+    "granet, sparse": jp.methods.granet(sparsity=0.75, begin=2, end=13, every=4, initial=0.5),
     "gmp, 1:4": jp.methods.gmp(
         sparsity=0.75, begin=2, end=13, every=4, pattern=jp.patterns.groups(4)
     ),
@@ -50,6 +57,26 @@ METHODS = {
     "static": jp.methods.static(sparsity=0.75),
     "set": jp.methods.set_(sparsity=0.75, every=4, end=13),
     "rigl": jp.methods.rigl(sparsity=0.75, every=4, end=13),
+    "rigl, summed": jp.methods.rigl(sparsity=0.75, every=4, end=13, accumulate=True),
+    "rigl, 1:4": jp.methods.rigl(
+        sparsity=0.75,
+        every=4,
+        end=13,
+        pattern=jp.patterns.groups(4),
+        allocation=jp.allocation.uniform(),
+    ),
+    "itop": jp.methods.itop(sparsity=0.75, every=4, end=13),
+    "snfs": jp.methods.snfs(sparsity=0.75, every=4, end=13),
+    "dsr": jp.methods.dsr(sparsity=0.75, every=4, end=13),
+    "mest": jp.methods.mest(sparsity=0.75, every=4, end=13),
+    "partition": jp.partition(
+        {
+            "a/": jp.methods.rigl(sparsity=0.75, every=4, end=13),
+            "b/": jp.methods.gmp(
+                sparsity=0.75, begin=2, end=11, every=3, pattern=jp.patterns.groups(4)
+            ),
+        }
+    ),
 }
 STEPS = 18
 
@@ -114,6 +141,109 @@ def test_regrown_weights_start_from_zero_without_momentum(name):
     assert grown > 0
 
 
+@pytest.mark.parametrize("name", ["rigl, 1:4"])
+def test_n_of_m_regrows_within_its_groups(name):
+    before, moved = None, 0
+    tx = jp.sparsify(optax.adam(1e-2), METHODS[name], key=jax.random.key(3))
+    for _, state in train(tx, initial()):
+        mask = jp.masks_of(state)["a"]["kernel"]
+        assert (mask.reshape(3, 4, 16).sum(1) == 1).all()
+        moved += 0 if before is None else int((mask & ~before).sum())
+        before = mask
+    assert moved > 0, "masks that never change would be no dynamic sparse training"
+
+
+@pytest.mark.parametrize("name", ["snfs", "dsr"])
+def test_places_move_between_leaves_and_none_is_lost(name):
+    tx = jp.sparsify(optax.adam(1e-2), METHODS[name], key=jax.random.key(3))
+    counts = set()
+    for _, state in train(tx, initial()):
+        masks = jp.masks_of(state)
+        counts.add((int(masks["a"]["kernel"].sum()), int(masks["b"]["kernel"].sum())))
+    assert len(counts) > 1
+    assert {a + b for a, b in counts} == {(12 * 16 + 16 * 4) // 4}
+
+
+def test_ac_dc_is_dense_in_between():
+    tx = jp.sparsify(optax.adam(1e-2), METHODS["ac/dc"])
+    found = [float(jp.masks.sparsity(jp.masks_of(state))) for _, state in train(tx, initial())]
+    assert found == [0.0] * 3 + [0.75] * 5 + [0.0] * 5 + [0.75] * 5
+
+
+def test_std_threshold_lets_the_weights_decide():
+    params = initial()
+    tx = jp.sparsify(optax.sgd(0.0), jp.methods.std_threshold(quality=1.0))
+    *_, (_, state) = train(tx, params, 2)
+    for name in ("a", "b"):
+        w = params[name]["kernel"]
+        expected = jnp.abs(w) >= jnp.sqrt(jnp.mean(w**2))
+        assert (jp.masks_of(state)[name]["kernel"] == expected).all()
+
+
+def test_movement_adds_up_what_pushes_weights():
+    params = {"w": jnp.array([[1.0, -2.0, 3.0, 0.5]])}
+    grads = {"w": jnp.array([[1.0, 1.0, -1.0, 0.1]])}  # pushed: -1, 2, 3, -0.05
+    method = jp.methods.movement(sparsity=0.5, begin=2, end=2, every=1)
+    tx = jp.sparsify(optax.sgd(0.0), method)
+    state = tx.init(params)
+    for _ in range(3):
+        _, state = tx.update(grads, state, params)
+    assert state.memory["pushed"]["w"].tolist() == [[-3.0, 6.0, 9.0, jnp.float32(-0.05) * 3]]
+    assert jp.masks_of(state)["w"].tolist() == [[False, True, True, False]]
+
+
+def test_a_sum_that_restarts_counts_the_steps_since_the_masks_changed():
+    method = jp.methods.rigl(sparsity=0.5, every=3, end=7, accumulate=True)
+    tx = jp.sparsify(optax.sgd(0.0), method, key=jax.random.key(0))
+    params = {"w": W}
+    state = tx.init(params)
+    found = []
+    for _ in range(9):
+        _, state = tx.update(jax.tree.map(jnp.ones_like, params), state, params)
+        found.append(float(state.memory["summed"]["w"][0, 0]))
+    assert found == [1.0, 2.0, 3.0, 0.0, 1.0, 2.0, 0.0, 0.0, 1.0]  # changes at 3, 6 and 7
+
+
+def test_methods_without_memory_remember_nothing():
+    state = jp.sparsify(optax.sgd(0.1), METHODS["rigl"], key=jax.random.key(0)).init(initial())
+    assert not jax.tree.leaves(state.memory)
+
+
+def test_a_partition_gives_each_leaf_its_own_method():
+    tx = jp.sparsify(optax.sgd(0.05), METHODS["partition"], key=jax.random.key(3))
+    changes = {"a": [], "b": []}
+    before = jp.masks_of(tx.init(initial()))
+    for step, (_, state) in enumerate(train(tx, initial())):
+        masks = jp.masks_of(state)
+        for name in changes:
+            if not jnp.array_equal(masks[name]["kernel"], before[name]["kernel"]):
+                changes[name].append(step)
+        before = masks
+    assert changes["b"] == [5, 8], "two of four, then one, on the way to 1:4"
+    assert {4, 8} <= set(changes["a"]) <= {4, 8, 12, 13}
+
+
+def test_what_a_partition_cannot_do_is_refused():
+    gmp = METHODS["gmp"]
+    with pytest.raises(ValueError, match="'conv' matches none of the leaves"):
+        jp.sparsify(optax.sgd(0.1), jp.partition({"conv": gmp})).init(initial())
+    with pytest.raises(ValueError, match="straight through the masks"):
+        jp.partition({"a": gmp, "b": jp.methods.ste(sparsity=0.5, end=3)})
+    dense = jp.sparsify(optax.sgd(0.1), jp.partition({"b/": gmp}))
+    assert jp.masks_of(dense.init(initial()))["a"]["kernel"] is None
+
+
+def test_combinations_without_meaning_are_refused():
+    init = lambda method: jp.sparsify(optax.sgd(0.1), method, key=jax.random.key(0)).init(initial())
+    with pytest.raises(ValueError, match="leaves none of the 4 weights .* allows 0.75 at most"):
+        init(jp.methods.magnitude(sparsity=0.9, pattern=jp.patterns.groups(4)))
+    snfs = METHODS["snfs"]._replace(pattern=jp.patterns.groups(4))
+    with pytest.raises(ValueError, match="places from leaf to leaf"):
+        init(snfs)
+    with pytest.raises(ValueError, match="use straight_through"):
+        init(jp.methods.ste(sparsity=0.5, end=3))
+
+
 def test_rigl_does_not_slow_down_schedules():
     counted = []
     rate = lambda count: 0.1 / (1 + count)
@@ -141,7 +271,7 @@ def test_rigl_grows_where_the_gradient_is_largest():
     assert grown.min() >= passed_over.max()
 
 
-@pytest.mark.parametrize("name", ["gmp", "rigl", "gmp, 1:4"])
+@pytest.mark.parametrize("name", ["gmp", "rigl", "gmp, 1:4", "partition"])
 def test_packed_masks_train_to_the_same_bits(name):
     make = functools.partial(jp.sparsify, optax.adam(1e-2), METHODS[name], key=jax.random.key(3))
     *_, (plain, _) = train(make(), initial())
@@ -151,7 +281,7 @@ def test_packed_masks_train_to_the_same_bits(name):
     assert stored == (12 * 16 + 16 * 8) // 8, "one bit per weight, rows padded to bytes"
 
 
-@pytest.mark.parametrize("name", ["gmp", "rigl", "set"])
+@pytest.mark.parametrize("name", ["gmp", "rigl", "set", "snfs", "rigl, summed", "partition"])
 def test_a_run_cut_in_two_gives_the_same_bits(name):
     make = lambda: jp.sparsify(optax.adam(1e-2), METHODS[name], key=jax.random.key(3))
     *_, (whole, _) = train(make(), initial())

@@ -1,0 +1,53 @@
+"""Criteria that read how a weight has moved, from the signals with a memory in `jaxprune.signals`."""
+
+import jax
+import jax.numpy as jnp
+
+from jaxprune import signals
+from jaxprune.types import Params, Scores
+
+_INITIAL = signals.start()
+
+
+@signals.needs(pushed=signals.total(lambda w, g: -w * g))
+def movement(params: Params, *, pushed: Params, **_) -> Scores:
+    r"""Scores a weight by how far training has pushed it from zero: $-\sum_t w_t g_t$.
+
+    Under `straight_through` this is the paper's movement pruning, whose scores learn at a constant rate.
+    Under `sparsify` a weight off the mask is zero and its score stands still.
+
+    References:
+      Sanh, Wolf & Rush, "Movement Pruning: Adaptive Sparsity by Fine-Tuning" (2020).
+
+    >>> movement({"w": jnp.ones(2)}, pushed={"w": jnp.array([0.5, -1.0])})
+    {'w': Array([ 0.5, -1. ], dtype=float32)}
+    """
+    return jax.tree.map(lambda w, s: s, params, pushed)
+
+
+@signals.needs(initial=_INITIAL)
+def weight_change(params: Params, *, initial: Params, **_) -> Scores:
+    r"""Scores a weight by its distance from where it began: $|w_t - w_0|$.
+
+    References:
+      Zhou, Lan, Liu & Yosinski, "Deconstructing Lottery Tickets: Zeros, Signs, and the Supermask"
+      (2019), mask criterion "movement".
+
+    >>> weight_change({"w": jnp.array([2.0, -3.0])}, initial={"w": jnp.array([1.0, -3.0])})
+    {'w': Array([1., 0.], dtype=float32)}
+    """
+    return jax.tree.map(lambda w, w0: jnp.abs(w - w0), params, initial)
+
+
+@signals.needs(initial=_INITIAL)
+def magnitude_increase(params: Params, *, initial: Params, **_) -> Scores:
+    r"""Scores a weight by how much it has grown in size: $|w_t| - |w_0|$.
+
+    References:
+      Zhou, Lan, Liu & Yosinski, "Deconstructing Lottery Tickets: Zeros, Signs, and the Supermask"
+      (2019), mask criterion "magnitude increase".
+
+    >>> magnitude_increase({"w": jnp.array([2.0, -3.0])}, initial={"w": jnp.array([1.0, -4.0])})
+    {'w': Array([ 1., -1.], dtype=float32)}
+    """
+    return jax.tree.map(lambda w, w0: jnp.abs(w) - jnp.abs(w0), params, initial)

@@ -1,0 +1,274 @@
+"""Methods that begin dense and prune: at once, gradually, in rounds or in cycles."""
+
+from jaxprune import allocation as allocations
+from jaxprune import criteria, patterns, schedules, updates
+from jaxprune.method import Method
+from jaxprune.types import Allocation, Pattern
+
+__all__ = [
+    "ac_dc",
+    "cyclical",
+    "global_magnitude",
+    "gmp",
+    "granet",
+    "iterative",
+    "lamp",
+    "magnitude",
+    "magnitude_increase",
+    "movement",
+    "random",
+    "saliency",
+    "std_threshold",
+    "weight_change",
+]
+
+_UNSTRUCTURED, _UNIFORM, _ERK = patterns.unstructured(), allocations.uniform(), allocations.erk()
+_GLOBAL = allocations.global_budget()
+
+
+def magnitude(
+    *,
+    sparsity: float,
+    at: int = 0,
+    pattern: Pattern = _UNSTRUCTURED,
+    allocation: Allocation = _UNIFORM,
+) -> Method:
+    """One-shot magnitude pruning: the smallest weights go, all at once.
+
+    References: Han, Pool, Tran & Dally, "Learning both Weights and Connections for Efficient Neural
+    Networks" (2015). Departure: a fraction per layer instead of a threshold.
+    """
+    schedule = schedules.one_shot(sparsity=sparsity, at=at)
+    return Method(criteria.magnitude, schedule, pattern, allocation)
+
+
+def random(
+    *,
+    sparsity: float,
+    at: int = 0,
+    pattern: Pattern = _UNSTRUCTURED,
+    allocation: Allocation = _UNIFORM,
+) -> Method:
+    """One-shot random pruning: the control. Needs a key."""
+    schedule = schedules.one_shot(sparsity=sparsity, at=at)
+    return Method(criteria.random, schedule, pattern, allocation)
+
+
+def gmp(
+    *,
+    sparsity: float,
+    begin: int,
+    end: int,
+    every: int,
+    pattern: Pattern = _UNSTRUCTURED,
+    allocation: Allocation = _UNIFORM,
+) -> Method:
+    """Gradual magnitude pruning on a cubic schedule, while training.
+
+    References: Zhu & Gupta, "To prune, or not to prune: exploring the efficacy of pruning for model
+    compression" (2017). Departure: pruned weights stay zero; in the paper they may grow again.
+    """
+    schedule = schedules.cubic(sparsity=sparsity, begin=begin, end=end, every=every)
+    return Method(criteria.magnitude, schedule, pattern, allocation)
+
+
+def global_magnitude(
+    *, sparsity: float, begin: int, end: int, every: int, pattern: Pattern = _UNSTRUCTURED
+) -> Method:
+    """Gradual magnitude pruning where all leaves share one budget.
+
+    References: Zhu & Gupta (2017) for the schedule; Blalock, Gonzalez Ortiz, Frankle & Guttag, "What is
+    the State of Neural Network Pruning?" (2020) for global magnitude as the baseline to beat.
+    """
+    schedule = schedules.cubic(sparsity=sparsity, begin=begin, end=end, every=every)
+    return Method(criteria.magnitude, schedule, pattern, _GLOBAL)
+
+
+def lamp(
+    *, sparsity: float, begin: int, end: int, every: int, pattern: Pattern = _UNSTRUCTURED
+) -> Method:
+    """Gradual magnitude pruning with layer-adaptive budgets.
+
+    References: Lee, Park, Mo, Ahn & Shin, "Layer-adaptive Sparsity for the Magnitude-based Pruning"
+    (2021). Departure: on a cubic schedule while training; the paper prunes and fine-tunes in rounds.
+    """
+    schedule = schedules.cubic(sparsity=sparsity, begin=begin, end=end, every=every)
+    return Method(
+        criteria.magnitude, schedule, pattern, allocations.global_budget(normalize="lamp")
+    )
+
+
+def saliency(
+    *,
+    sparsity: float,
+    begin: int,
+    end: int,
+    every: int,
+    pattern: Pattern = _UNSTRUCTURED,
+    allocation: Allocation = _UNIFORM,
+) -> Method:
+    """Gradual pruning of the weights whose removal changes the loss least, to first order.
+
+    References: Molchanov, Tyree, Karras, Aila & Kautz, "Pruning Convolutional Neural Networks for
+    Resource Efficient Inference" (2017). Departure: the gradients of one batch, on a cubic schedule.
+    """
+    schedule = schedules.cubic(sparsity=sparsity, begin=begin, end=end, every=every)
+    return Method(criteria.taylor, schedule, pattern, allocation)
+
+
+def iterative(
+    *,
+    rate: float,
+    every: int,
+    levels: int,
+    begin: int = 0,
+    pattern: Pattern = _UNSTRUCTURED,
+    allocation: Allocation = _UNIFORM,
+) -> Method:
+    """Rounds of magnitude pruning and training on: each removes `rate` of what is left.
+
+    References: Han, Pool, Tran & Dally, "Learning both Weights and Connections for Efficient Neural
+    Networks" (2015). Departure: a fraction per layer instead of a threshold.
+    """
+    schedule = schedules.levels(rate=rate, every=every, levels=levels, begin=begin)
+    return Method(criteria.magnitude, schedule, pattern, allocation)
+
+
+def movement(
+    *,
+    sparsity: float,
+    begin: int,
+    end: int,
+    every: int,
+    pattern: Pattern = _UNSTRUCTURED,
+    allocation: Allocation = _UNIFORM,
+) -> Method:
+    """Movement pruning: the weights that training pushes towards zero go, large or small.
+
+    Under `straight_through` weights off the masks go on moving, as in the paper, and may come back.
+    Under `sparsify` they are zero and their scores stand still, until others fall below them.
+
+    References: Sanh, Wolf & Rush, "Movement Pruning: Adaptive Sparsity by Fine-Tuning" (2020), the hard
+    version. Departures: the score is the plain sum of $-w g$; no warm-up of the threshold's end.
+    """
+    schedule = schedules.cubic(sparsity=sparsity, begin=begin, end=end, every=every)
+    return Method(criteria.movement, schedule, pattern, allocation, updates.reselect())
+
+
+def weight_change(
+    *,
+    sparsity: float,
+    begin: int,
+    end: int,
+    every: int,
+    pattern: Pattern = _UNSTRUCTURED,
+    allocation: Allocation = _UNIFORM,
+) -> Method:
+    """Gradual pruning of the weights that have changed least since training began.
+
+    References: Zhou, Lan, Liu & Yosinski, "Deconstructing Lottery Tickets: Zeros, Signs, and the
+    Supermask" (2019). Departure: on a cubic schedule while training; the paper prunes in rounds.
+    """
+    schedule = schedules.cubic(sparsity=sparsity, begin=begin, end=end, every=every)
+    return Method(criteria.weight_change, schedule, pattern, allocation)
+
+
+def magnitude_increase(
+    *,
+    sparsity: float,
+    begin: int,
+    end: int,
+    every: int,
+    pattern: Pattern = _UNSTRUCTURED,
+    allocation: Allocation = _UNIFORM,
+) -> Method:
+    """Gradual pruning of the weights that have grown least in size since training began.
+
+    References: Zhou, Lan, Liu & Yosinski, "Deconstructing Lottery Tickets: Zeros, Signs, and the
+    Supermask" (2019). Departure: on a cubic schedule while training; the paper prunes in rounds.
+    """
+    schedule = schedules.cubic(sparsity=sparsity, begin=begin, end=end, every=every)
+    return Method(criteria.magnitude_increase, schedule, pattern, allocation)
+
+
+def std_threshold(
+    *,
+    quality: float,
+    begin: int = 0,
+    every: int = 1,
+    rounds: int = 1,
+    pattern: Pattern = _UNSTRUCTURED,
+) -> Method:
+    """Weights below `quality` standard deviations of their leaf go; how sparse that is, they decide.
+
+    References: Han, Pool, Tran & Dally, "Learning both Weights and Connections for Efficient Neural
+    Networks" (2015). Departure: the deviation is taken around zero, of the weights that are left.
+    """
+    end = begin + (rounds - 1) * every
+    schedule = schedules.every(every, sparsity=0.0, begin=begin, end=end)
+    return Method(criteria.magnitude, schedule, pattern, allocations.threshold(quality))
+
+
+def cyclical(
+    *,
+    sparsity: float,
+    begin: int,
+    end: int,
+    every: int,
+    cycles: int,
+    initial: float = 0.0,
+    pattern: Pattern = _UNSTRUCTURED,
+    allocation: Allocation = _UNIFORM,
+) -> Method:
+    """Cyclical pruning: sparsity rises again and again, and what was pruned wrongly can come back.
+
+    References: Srinivas, Kuzmin, Nagel, van Baalen, Skliar & Blankevoort, "Cyclical Pruning for Sparse
+    Neural Networks" (2022). Departure: a weight comes back from zero; under `straight_through`, from
+    where it has gone meanwhile.
+    """
+    schedule = schedules.cyclical(
+        sparsity=sparsity, begin=begin, end=end, every=every, cycles=cycles, initial=initial
+    )
+    return Method(criteria.magnitude, schedule, pattern, allocation, updates.reselect())
+
+
+def ac_dc(
+    *,
+    sparsity: float,
+    begin: int,
+    end: int,
+    every: int,
+    pattern: Pattern = _UNSTRUCTURED,
+    allocation: Allocation = _GLOBAL,
+) -> Method:
+    """AC/DC: compressed and decompressed phases of `every` steps in turn, compressed from `end` on.
+
+    References: Peste, Iofinova, Vladu & Alistarh, "AC/DC: Alternating Compressed/DeCompressed Training
+    of Deep Neural Networks" (2021). Departure: the optimizer's state of pruned weights starts anew.
+    """
+    schedule = schedules.alternate(sparsity=sparsity, every=every, begin=begin, end=end)
+    return Method(criteria.magnitude, schedule, pattern, allocation, updates.reselect())
+
+
+def granet(
+    *,
+    sparsity: float,
+    begin: int,
+    end: int,
+    every: int,
+    initial: float = 0.0,
+    fraction: float = 0.5,
+    pattern: Pattern = _UNSTRUCTURED,
+    allocation: Allocation = _GLOBAL,
+) -> Method:
+    """GraNet: gradual pruning that deals out some of the places anew, to the largest gradients.
+
+    References: Liu et al., "Sparse Training via Boosting Pruning Plasticity with Neuroregeneration"
+    (2021). `initial=0.5` starts at random masks of that sparsity, and needs a key.
+    """
+    schedule = schedules.cubic(
+        sparsity=sparsity, begin=begin, end=end, every=every, initial=initial
+    )
+    update = updates.regrow(criteria.gradient, fraction=updates.cosine(fraction, end))
+    first = criteria.random if initial else None
+    return Method(criteria.magnitude, schedule, pattern, allocation, update, first)

@@ -1,0 +1,150 @@
+"""Methods that are sparse from the start: fixed at random, or moving their connections."""
+
+from jaxprune import allocation as allocations
+from jaxprune import criteria, patterns, schedules, updates
+from jaxprune.method import Method
+from jaxprune.types import Allocation, Pattern
+
+__all__ = ["dsr", "itop", "mest", "rigl", "set_", "snfs", "static"]
+
+_UNSTRUCTURED, _ERK = patterns.unstructured(), allocations.erk()
+
+
+def static(
+    *, sparsity: float, pattern: Pattern = _UNSTRUCTURED, allocation: Allocation = _ERK
+) -> Method:
+    """A random sparse network from the start, never changed. Needs a key."""
+    schedule = schedules.one_shot(sparsity=sparsity)._replace(due=lambda step: False)
+    return Method(criteria.random, schedule, pattern, allocation, initial=criteria.random)
+
+
+def set_(
+    *,
+    sparsity: float,
+    every: int,
+    end: int,
+    fraction: float = 0.3,
+    pattern: Pattern = _UNSTRUCTURED,
+    allocation: Allocation = _ERK,
+) -> Method:
+    """SET: the smallest weights give their places to random ones. Needs a key.
+
+    References: Mocanu et al., "Scalable Training of Artificial Neural Networks with Adaptive Sparse
+    Connectivity inspired by Network Science" (2018). Departure: the smallest in size are dropped, not
+    those closest to zero on either side; changes stop at `end`.
+    """
+    schedule = schedules.every(every, sparsity=sparsity, end=end)
+    update = updates.regrow(criteria.random, fraction=fraction)
+    return Method(criteria.magnitude, schedule, pattern, allocation, update, criteria.random)
+
+
+def rigl(
+    *,
+    sparsity: float,
+    every: int,
+    end: int,
+    fraction: float = 0.3,
+    accumulate: bool = False,
+    pattern: Pattern = _UNSTRUCTURED,
+    allocation: Allocation = _ERK,
+) -> Method:
+    """RigL: the smallest weights give their places to those of the largest gradients. Needs a key.
+
+    With `accumulate`, the gradients are summed since the last change instead of being those of one batch.
+
+    References: Evci, Gale, Menick, Castro & Elsen, "Rigging the Lottery: Making All Tickets Winners"
+    (2020): cosine-decayed fraction, Erdős–Rényi-kernel densities, no gradient step when masks change.
+    Departure: the wrapped optimizer still counts that step, so learning-rate schedules do not slip.
+    """
+    schedule = schedules.every(every, sparsity=sparsity, end=end)
+    decay = updates.cosine(fraction, end)
+    growth = criteria.accumulated_gradient if accumulate else criteria.gradient
+    update = updates.regrow(growth, fraction=decay, skip_gradient=True)
+    return Method(criteria.magnitude, schedule, pattern, allocation, update, criteria.random)
+
+
+def itop(
+    *,
+    sparsity: float,
+    every: int,
+    end: int,
+    fraction: float = 0.5,
+    pattern: Pattern = _UNSTRUCTURED,
+    allocation: Allocation = _ERK,
+) -> Method:
+    """RigL-ITOP: RigL with rare and large changes, so that more weights get their turn. Needs a key.
+
+    The paper's intervals are 1,500 to 4,000 steps between changes, which go on until late in training.
+
+    References: Liu, Yin, Mocanu & Pechenizkiy, "Do We Actually Need Dense Over-Parameterization?
+    In-Time Over-Parameterization in Sparse Training" (2021).
+    """
+    schedule = schedules.every(every, sparsity=sparsity, end=end)
+    update = updates.regrow(criteria.gradient, fraction=updates.cosine(fraction, end))
+    return Method(criteria.magnitude, schedule, pattern, allocation, update, criteria.random)
+
+
+def snfs(
+    *,
+    sparsity: float,
+    every: int,
+    end: int,
+    fraction: float = 0.5,
+    allocation: Allocation = _ERK,
+) -> Method:
+    """Sparse networks from scratch: places go to the leaves, and the weights, of large momentum.
+
+    Needs a key.
+
+    References: Dettmers & Zettlemoyer, "Sparse Networks from Scratch: Faster Training without Losing
+    Performance" (2019). Departures: a cosine-decayed fraction; the momentum is an average of its own,
+    over dead weights too; Erdős–Rényi-kernel densities to begin with.
+    """
+    schedule = schedules.every(every, sparsity=sparsity, end=end)
+    decay = updates.cosine(fraction, end)
+    update = updates.redistribute(criteria.momentum, fraction=decay, shares=updates.by_signal)
+    return Method(criteria.magnitude, schedule, _UNSTRUCTURED, allocation, update, criteria.random)
+
+
+def dsr(
+    *,
+    sparsity: float,
+    every: int,
+    end: int,
+    fraction: float = 0.3,
+    allocation: Allocation = _ERK,
+) -> Method:
+    """Dynamic sparse reparameterization: the smallest of all leaves go, chance grows others.
+
+    A leaf that has kept more grows more. Needs a key.
+
+    References: Mostafa & Wang, "Parameter Efficient Training of Deep Convolutional Neural Networks by
+    Dynamic Sparse Reparameterization" (2019). Departure: the threshold that drops the fraction is found
+    exactly, instead of being doubled or halved from change to change.
+    """
+    schedule = schedules.every(every, sparsity=sparsity, end=end)
+    update = updates.redistribute(
+        criteria.random, fraction=fraction, shares=updates.by_survivors, pooled=True
+    )
+    return Method(criteria.magnitude, schedule, _UNSTRUCTURED, allocation, update, criteria.random)
+
+
+def mest(
+    *,
+    sparsity: float,
+    every: int,
+    end: int,
+    fraction: float = 0.3,
+    pattern: Pattern = _UNSTRUCTURED,
+    allocation: Allocation = _ERK,
+) -> Method:
+    """MEST: weights of small size and small gradient give their places to random ones. Needs a key.
+
+    References: Yuan et al., "MEST: Accurate and Fast Memory-Economic Sparse Training Framework on the
+    Edge" (2021), elastic mutation. Departures: the fraction decays by a cosine; without the paper's
+    variant that exceeds the budget for a while.
+    """
+    schedule = schedules.every(every, sparsity=sparsity, end=end)
+    update = updates.regrow(criteria.random, fraction=updates.cosine(fraction, end))
+    score = criteria.magnitude_and_gradient
+    return Method(score, schedule, pattern, allocation, update, criteria.random)

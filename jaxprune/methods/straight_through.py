@@ -1,0 +1,100 @@
+"""Methods for `jaxprune.straight_through`: dense weights, of which the forward pass uses the best."""
+
+from jaxprune import allocation as allocations
+from jaxprune import criteria, patterns, schedules, updates
+from jaxprune.method import Method
+from jaxprune.types import Allocation, Backward, Pattern
+
+__all__ = ["sr_ste", "ste", "surgery", "top_kast"]
+
+_UNSTRUCTURED, _UNIFORM = patterns.unstructured(), allocations.uniform()
+
+
+def ste(
+    *,
+    sparsity: float,
+    end: int,
+    every: int = 1,
+    begin: int = 0,
+    pattern: Pattern = _UNSTRUCTURED,
+    allocation: Allocation = _UNIFORM,
+) -> Method:
+    """The largest weights, chosen anew in each step, with gradients straight through the mask.
+
+    References: Bengio, Léonard & Courville, "Estimating or Propagating Gradients Through Stochastic
+    Neurons for Conditional Computation" (2013), for the estimator.
+    """
+    schedule = schedules.every(every, sparsity=sparsity, begin=begin, end=end)
+    update = updates.reselect()
+    return Method(criteria.magnitude, schedule, pattern, allocation, update, backward=Backward())
+
+
+def sr_ste(
+    *,
+    sparsity: float,
+    end: int,
+    m: int = 4,
+    every: int = 1,
+    begin: int = 0,
+    decay: float = 2e-4,
+) -> Method:
+    """SR-STE: of every `m` neighbours along the input axis the largest; the others are pulled to zero.
+
+    A sparsity of 0.5 with `m=4` is 2:4, one of 0.75 is 1:4.
+
+    References: Zhou et al., "Learning N:M Fine-grained Structured Sparse Neural Networks From Scratch"
+    (2021): `decay * w` is added to the gradient of the weights off the mask.
+    """
+    if not 0 < (n := round(m * (1 - sparsity))) < m or abs(m * (1 - sparsity) - n) > 1e-6:
+        raise ValueError(
+            f"sr_ste(sparsity={sparsity}, m={m}): {m * (1 - sparsity):g} of {m} weights is no N:M pattern; "
+            "2:4 is sparsity=0.5, m=4."
+        )
+    schedule = schedules.every(every, sparsity=sparsity, begin=begin, end=end)
+    pattern, update = patterns.groups(m), updates.reselect()
+    return Method(criteria.magnitude, schedule, pattern, _UNIFORM, update, backward=Backward(decay))
+
+
+def surgery(
+    *, end: int, every: int = 1, begin: int = 0, c: float = 0.0, margin: float = 0.1
+) -> Method:
+    """Dynamic network surgery: weights are cut below one threshold, and spliced back above another.
+
+    How sparse that is, `c` and the weights decide.
+
+    References: Guo, Yao & Chen, "Dynamic Network Surgery for Efficient DNNs" (2016). Departures: masks
+    change every `every` steps instead of ever more rarely at random; thresholds of the moment.
+    """
+    schedule = schedules.every(every, sparsity=0.0, begin=begin, end=end)
+    update = updates.splice(c, margin)
+    return Method(criteria.magnitude, schedule, update=update, backward=Backward())
+
+
+def top_kast(
+    *,
+    sparsity: float,
+    backward_sparsity: float,
+    end: int,
+    every: int = 1,
+    begin: int = 0,
+    decay: float = 0.0,
+    pattern: Pattern = _UNSTRUCTURED,
+    allocation: Allocation = _UNIFORM,
+) -> Method:
+    """Top-KAST: the largest weights run forward, a larger set of them learns, the rest stands still.
+
+    References: Jayakumar, Pascanu, Rae, Osindero & Elsen, "Top-KAST: Top-K Always Sparse Training"
+    (2020). Departures: off the forward mask `decay * w` is added to the gradient; the paper's loss
+    for the exploration set has the strength 1/(forward density) of that on the mask, which is the
+    wrapped optimizer's weight decay.
+    """
+    if not backward_sparsity <= sparsity:
+        raise ValueError(
+            f"top_kast(sparsity={sparsity}, backward_sparsity={backward_sparsity}): more weights must "
+            "learn than run forward, so backward_sparsity may not exceed sparsity."
+        )
+    schedule = schedules.every(every, sparsity=sparsity, begin=begin, end=end)
+    backward = Backward(decay, backward_sparsity)
+    return Method(
+        criteria.magnitude, schedule, pattern, allocation, updates.reselect(), backward=backward
+    )

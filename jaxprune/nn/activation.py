@@ -1,0 +1,201 @@
+"""Activations that stay sparse for every input: k winners take all.
+
+Masks on weights are the same for every example; here each example picks its own units.
+
+References:
+  A. Makhzani, B. Frey. k-Sparse Autoencoders. 2013.
+  S. Ahmad, L. Scheinkman. How Can We Be So Dense? The Benefits of Using Highly Sparse
+  Representations. 2019.
+  C. Xiao, P. Zhong, C. Zheng. Enhancing Adversarial Defense by k-Winners-Take-All. 2020.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax import traverse_util
+
+from jaxprune.allocation import survivors
+from jaxprune.selection import top_along
+from jaxprune.types import Sparsity
+
+_SOWN = "activation_sparsity"
+
+
+def k_winners(
+    x: jax.Array,
+    *,
+    sparsity: Sparsity,
+    axis: int | tuple[int, ...] = -1,
+    by: Literal["value", "magnitude"] = "value",
+    straight_through: bool = False,
+) -> jax.Array:
+    """Keeps the largest activations of each contest and sets the others to exactly zero.
+
+    Of `n` rivals `n - round(n * sparsity)` win, also under ties: of equal activations the first
+    wins, and NaN ranks below everything. A winner keeps its value, whatever its sign; where fewer
+    units are positive after a ReLU than may win, some winners are zeros, and the result is sparser
+    than asked.
+
+    Departures: the papers' tests use more winners than their training (Makhzani & Frey; Ahmad &
+    Scheinkman) and favour units that have won rarely (Ahmad & Scheinkman, "boosting"); here
+    `sparsity` alone decides, and it may be another one in each call. Where the papers put this in
+    the place of ReLU, it may also follow one.
+
+    Args:
+      x: activations of any real type.
+      sparsity: fraction of each contest that is set to zero, in [0, 1). A JAX scalar may be
+        traced, for a schedule; it is not checked.
+      axis: the axis or the axes along which units compete; all others count contests. The last one
+        for a dense layer; (1, 2, 3), or (1, 2) per channel, for images [batch, height, width,
+        channels]. Position counts row by row, whatever the order of the axes. Several axes must not
+        be split over devices on an explicit mesh; one may.
+      by: what is compared, the value or its size.
+      straight_through: whether the gradient reaches all units, as if this were the identity; if
+        not, it reaches the winners only.
+
+    Returns:
+      Activations of the same shape and type.
+
+    >>> x = jnp.array([[0.0, 3.0, 2.0, -4.0], [1.0, 1.0, 1.0, 1.0]])
+    >>> k_winners(x, sparsity=0.5)
+    Array([[0., 3., 2., 0.],
+           [1., 1., 0., 0.]], dtype=float32)
+    >>> k_winners(x, sparsity=0.5, axis=(0, 1), by="magnitude")
+    Array([[ 0.,  3.,  2., -4.],
+           [ 1.,  0.,  0.,  0.]], dtype=float32)
+    """
+    x = jnp.asarray(x)
+    _check_options(sparsity, by)
+    axes = _contest_axes(axis, x.shape)
+    n = math.prod(x.shape[a] for a in axes)
+    keep = _winners(n, sparsity)
+    if isinstance(keep, int) and keep == n:
+        return x
+    scores = jax.lax.stop_gradient(x)
+    wins = _top(scores if by == "value" else jnp.abs(scores), keep, axes)
+    return _identity_behind(x, wins) if straight_through else _only(x, wins)
+
+
+class KWinners(nn.Module, kw_only=True):
+    """`k_winners` as a layer without parameters that reports how sparse its outputs are.
+
+    Under `mutable=["intermediates"]` each call sows the fraction of its outputs that are exactly
+    zero; `activation_sparsity` reads it. Otherwise nothing is counted.
+
+    Attributes:
+      sparsity: fraction of each contest that is set to zero.
+      axis: the axis or the axes along which units compete.
+      by: what is compared, the `"value"` or its `"magnitude"`.
+      straight_through: whether the gradient reaches all units.
+
+    >>> KWinners(sparsity=0.75).apply({}, jnp.array([[1.0, 4.0, 3.0, 2.0]]))
+    Array([[0., 4., 0., 0.]], dtype=float32)
+    """
+
+    sparsity: Sparsity
+    axis: int | tuple[int, ...] = -1
+    by: Literal["value", "magnitude"] = "value"
+    straight_through: bool = False
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps activations to the same shape."""
+        y = k_winners(
+            x,
+            sparsity=self.sparsity,
+            axis=self.axis,
+            by=self.by,
+            straight_through=self.straight_through,
+        )
+        if self.is_mutable_collection("intermediates"):
+            self.sow("intermediates", _SOWN, jnp.count_nonzero(y == 0) / max(y.size, 1))
+        return y
+
+
+def activation_sparsity(variables: Mapping[str, Any]) -> dict[str, float]:
+    """Reads off the realised sparsity of each `KWinners` layer.
+
+    Args:
+      variables: what `model.apply(variables, x, mutable=["intermediates"])` returns beside the
+        output.
+
+    Returns:
+      The layer's path -> the fraction of its outputs that were exactly zero: of a layer that was
+      called several times, or is stacked by `nn.scan`, the mean.
+
+    >>> model = nn.Sequential([nn.relu, KWinners(sparsity=0.25)])
+    >>> _, state = model.apply({}, jnp.array([[1.0, 0.0, 3.0, 0.0]]), mutable=["intermediates"])
+    >>> activation_sparsity(state)
+    {'layers_1': 0.5}
+    """
+    sown = traverse_util.flatten_dict(dict(variables.get("intermediates", {})))
+    return {
+        "/".join(path[:-1]): float(jnp.mean(jnp.asarray(calls)))
+        for path, calls in sown.items()
+        if path[-1] == _SOWN
+    }
+
+
+def _check_options(sparsity: Sparsity, by: str) -> None:
+    if not isinstance(sparsity, jax.Array) and not 0 <= sparsity < 1:
+        raise ValueError(
+            f"k_winners: sparsity={sparsity} is not in [0, 1); 0.9 sets nine tenths to zero."
+        )
+    if by not in ("value", "magnitude"):
+        raise ValueError(f"k_winners: by={by!r} must be 'value' or 'magnitude'.")
+
+
+def _contest_axes(axis: int | tuple[int, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Axes in increasing order, counted from the first."""
+    given = (axis,) if isinstance(axis, int) else tuple(axis)
+    missing = [a for a in given if not -len(shape) <= a < len(shape)]
+    if missing or not given:
+        raise ValueError(
+            f"k_winners: axis={axis} names {missing[0] if missing else 'no axis'}, but activations of "
+            f"shape {shape} have the axes {list(range(len(shape)))}; name those that compete."
+        )
+    axes = sorted({a % len(shape) for a in given})
+    if len(axes) < len(given):
+        raise ValueError(f"k_winners: axis={axis} names an axis of shape {shape} twice.")
+    return tuple(axes)
+
+
+def _winners(n: int, sparsity: Sparsity) -> int | jax.Array:
+    if isinstance(sparsity, jax.Array):
+        return survivors(n, sparsity)
+    with jax.ensure_compile_time_eval():
+        keep = int(survivors(n, float(sparsity)))
+    if n and not keep:
+        raise ValueError(
+            f"k_winners: sparsity={sparsity} leaves none of {n} rivals, so that nothing would pass; "
+            "use a smaller sparsity or let more axes compete."
+        )
+    return keep
+
+
+def _top(scores: jax.Array, keep: int | jax.Array, axes: tuple[int, ...]) -> jax.Array:
+    if len(axes) == 1:
+        return top_along(scores, keep, axes[0])
+    last = tuple(range(scores.ndim - len(axes), scores.ndim))
+    moved = jnp.moveaxis(scores, axes, last)
+    flat = moved.reshape(*moved.shape[: last[0]], math.prod(moved.shape[last[0] :]))
+    return jnp.moveaxis(top_along(flat, keep, -1).reshape(moved.shape), last, axes)
+
+
+def _only(x: jax.Array, wins: jax.Array) -> jax.Array:
+    return jnp.where(wins, x, jnp.zeros_like(x))
+
+
+@jax.custom_jvp
+def _identity_behind(x: jax.Array, wins: jax.Array) -> jax.Array:
+    """`_only` with the derivative of the identity; `x + stop(y - x)` would turn infinity into NaN."""
+    return _only(x, wins)
+
+
+@_identity_behind.defjvp
+def _(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
+    return _identity_behind(*primals), tangents[0]

@@ -1,0 +1,122 @@
+"""Signals with a memory: what a criterion knows of the updates before this one.
+
+Gradients and keys are signals of the moment. A `Memory` says how another one begins and how each update
+carries it on; `needs` ties it to the criterion that reads it, so that the criterion alone is enough:
+wherever it is used, the transform keeps its memory in the optimizer's state.
+"""
+
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+
+from jaxprune.types import Criterion, Params
+
+__all__ = ["Memory", "moving_average", "needed", "needs", "start", "total"]
+
+PerWeight = Callable[[jax.Array, jax.Array], jax.Array]
+_C = TypeVar("_C", bound=Callable[..., Any])
+
+
+class Memory(NamedTuple):
+    """A signal that is carried from update to update.
+
+    Attributes:
+      init: parameters -> the signal before the first update.
+      update: (signal, parameters, gradients) -> the signal with this update in it. The gradients are
+        those of the loss, off the masks too.
+      restarts: whether it begins anew when the masks have changed.
+    """
+
+    init: Callable[[Params], Any]
+    update: Callable[[Any, Params, Params], Any]
+    restarts: bool = False
+
+
+def needs(**memories: Memory) -> Callable[[_C], _C]:
+    """Declares the memories that a criterion reads, each under the keyword by which it arrives.
+
+    >>> @needs(pushed=total(lambda w, g: -w * g))
+    ... def movement(params, *, pushed, **_):
+    ...     return pushed
+    >>> list(needed([movement]))
+    ['pushed']
+    """
+
+    def declare(criterion: _C) -> _C:
+        criterion.needs = memories  # type: ignore[attr-defined]
+        return criterion
+
+    return declare
+
+
+def needed(criteria: Iterable[Criterion | None]) -> dict[str, Memory]:
+    """The memories that these criteria read, by keyword.
+
+    Raises:
+      ValueError: if two criteria mean different memories by one keyword.
+    """
+    found: dict[str, Memory] = {}
+    for criterion in criteria:
+        bound = criterion
+        while isinstance(bound, functools.partial):
+            bound = bound.func
+        for name, memory in getattr(bound, "needs", {}).items():
+            if found.setdefault(name, memory) is not memory:
+                raise ValueError(
+                    f"{getattr(bound, '__name__', 'criterion')}: needs a signal {name!r}, but another "
+                    "criterion of the same run means a different one by it; rename one of them."
+                )
+    return found
+
+
+def total(f: PerWeight, *, restarts: bool = False) -> Memory:
+    r"""The sum $\sum_t f(w_t, g_t)$ over the updates, in float32.
+
+    Args:
+      f: (weights, gradients) of one leaf -> array of their shape.
+      restarts: sum over the updates since the masks changed last, instead of over all.
+
+    >>> pushed = total(lambda w, g: -w * g)
+    >>> params, grads = {"w": jnp.array([2.0])}, {"w": jnp.array([-1.0])}
+    >>> pushed.update(pushed.update(pushed.init(params), params, grads), params, grads)
+    {'w': Array([4.], dtype=float32)}
+    """
+    return Memory(_zeros, _leafwise(lambda old, new: old + new, f), restarts)
+
+
+def moving_average(f: PerWeight, decay: float = 0.9) -> Memory:
+    r"""The moving average $m \leftarrow \beta m + (1 - \beta) f(w, g)$, from zero, in float32.
+
+    Args:
+      f: (weights, gradients) of one leaf -> array of their shape.
+      decay: $\beta$ in [0, 1).
+    """
+    if not 0 <= decay < 1:
+        raise ValueError(f"moving_average(decay={decay}): a number in [0, 1) is needed.")
+    return Memory(_zeros, _leafwise(lambda old, new: decay * old + (1 - decay) * new, f))
+
+
+def start() -> Memory:
+    """The weights as they were when training, or this level of a lottery ticket, began."""
+    return Memory(
+        init=lambda params: jax.tree.map(jnp.copy, params),
+        update=lambda old, params, grads: old,
+    )
+
+
+def _zeros(params: Params) -> Any:
+    return jax.tree.map(lambda p: jnp.zeros_like(p, jnp.float32), params)
+
+
+def _leafwise(carry: Callable[[Any, Any], jax.Array], f: PerWeight) -> Callable[..., Any]:
+    """Carries on each floating leaf; the zeros of other leaves stay."""
+
+    def leaf(p: jax.Array, g: Any, old: jax.Array) -> jax.Array:
+        if not jnp.issubdtype(jnp.result_type(p), jnp.floating):
+            return old
+        return carry(old, f(p, g).astype(jnp.float32))
+
+    return lambda old, params, grads: jax.tree.map(leaf, params, grads, old)

@@ -1,0 +1,179 @@
+"""Dense weights behind a sparse network: gradients pass straight through the masks."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxprune import masks as masks_lib
+from jaxprune import updates as updates_lib
+from jaxprune.masks import Prunable
+from jaxprune.method import Method, Partition, by_part, initial_masks, remembered
+from jaxprune.transforms.state import (
+    due_at,
+    key_at,
+    key_data,
+    remember,
+    restart,
+    scheduled_masks,
+)
+from jaxprune.types import Masks, Params, Step
+
+__all__ = ["StraightThroughState", "forward_params", "straight_through"]
+
+
+class StraightThroughState(NamedTuple):
+    """State of `straight_through`.
+
+    Attributes:
+      step: updates done.
+      masks: of the next forward pass.
+      reach: masks of the weights that receive gradients, `None` at leaves where all do.
+      key: bits of the PRNG key, or `None`.
+      inner: the wrapped optimizer's state.
+      memory: signals that the criteria remember, by keyword.
+    """
+
+    step: Any
+    masks: Masks
+    reach: Masks
+    key: jax.Array | None
+    inner: optax.OptState
+    memory: Any
+
+
+def straight_through(
+    inner: optax.GradientTransformation,
+    method: Method | Partition,
+    *,
+    key: jax.Array | None = None,
+    prunable: Prunable = None,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Trains all weights $w$ by the gradients of the sparse network $w \odot m$.
+
+    The loss is taken at `forward_params(params, opt_state)`, and so are its gradients, which pass the
+    masks unchanged: $w \leftarrow w - \eta\, \partial L(w \odot m) / \partial (w \odot m)$. A weight off
+    the mask goes on learning and comes back when its score says so. What else reaches it, the method's
+    `backward` says: a pull towards zero (SR-STE), or no gradient for the least of them (Top-KAST).
+
+        grads = jax.grad(loss)(jp.forward_params(params, opt_state))
+
+    After each update the masks of the next forward pass are chosen, if the schedule is due at that step.
+    The trained network is `forward_params(params, opt_state)`.
+
+    Args:
+      inner: any optax optimizer; it sees dense weights.
+      method: see `jaxprune.methods`: `ste`, `sr_ste`, `surgery`, `top_kast`; or any other that does not
+        grow weights from zero.
+      key: PRNG key, for criteria that draw.
+      prunable: which leaves may be pruned (see `jaxprune.masks.make`).
+
+    Raises:
+      ValueError: if the method grows weights from zero; in `update`, if `params` is missing.
+
+    References:
+      Bengio, Léonard & Courville, "Estimating or Propagating Gradients Through Stochastic Neurons for
+      Conditional Computation" (2013); Zhou et al., "Learning N:M Fine-grained Structured Sparse Neural
+      Networks From Scratch" (2021).
+
+    >>> from jaxprune import methods
+    >>> tx = straight_through(optax.sgd(0.1), methods.ste(sparsity=0.5, end=10))
+    >>> params = {"w": jnp.array([[1.0, -3.0]])}
+    >>> state = tx.init(params)
+    >>> forward_params(params, state)
+    {'w': Array([[ 0., -3.]], dtype=float32)}
+    >>> updates, state = tx.update({"w": jnp.ones((1, 2))}, state, params)
+    >>> optax.apply_updates(params, updates)
+    {'w': Array([[ 0.9, -3.1]], dtype=float32)}
+    """
+    inner = optax.with_extra_args_support(inner)
+    memories = remembered(method)
+    if any(part.update.challengers is not None for part in method.parts):
+        raise ValueError(
+            "straight_through: this method grows weights from zero (`regrow`), but here weights off the "
+            "masks keep their values; use sparsify(inner, method), or the update `reselect`."
+        )
+
+    def scheduled(
+        params: Params, masks: Masks, reach: Masks, step: Step, **signals: Any
+    ) -> tuple[Masks, Masks]:
+        """Masks and reach of the step."""
+
+        def widen(part: Method, share: Masks) -> Masks:
+            schedule = part.schedule._replace(sparsity=lambda step: _least(part))
+            wide = part._replace(schedule=schedule, update=updates_lib.reselect())
+            return scheduled_masks(wide, params, share, step, **signals)
+
+        return (
+            scheduled_masks(method, params, masks, step, **signals),
+            by_part(method, params, reach, widen),
+        )
+
+    def init(params: Params) -> StraightThroughState:
+        first, run = (None, None) if key is None else jax.random.split(key)
+        masks = initial_masks(method, params, prunable, first)
+        nobody = jax.tree.map(lambda p: None, params)
+        everybody = lambda part, share: nobody if _least(part) is None else share
+        reach = by_part(method, params, jax.tree.map(jnp.ones_like, masks), everybody)
+        memory = {name: m.init(params) for name, m in memories.items()}
+        signals = dict(memory) if first is None else dict(memory, key=first)
+        masks, reach = scheduled(params, masks, reach, 0, **signals)
+        step = jnp.zeros((), jnp.int32)
+        return StraightThroughState(step, masks, reach, key_data(run), inner.init(params), memory)
+
+    def update(
+        grads: Params, state: StraightThroughState, params: Params | None = None, **extra: Any
+    ) -> tuple[Params, StraightThroughState]:
+        if params is None:
+            raise ValueError("straight_through: update(grads, state, params) needs the parameters.")
+        memory = remember(memories, state.memory, params, grads)
+        reaching = masks_lib.apply(_pulled(method, grads, params, state.masks), state.reach)
+        updates, inner_state = inner.update(reaching, state.inner, params, **extra)
+        updates = masks_lib.apply(updates, state.reach)
+        step: Any = optax.safe_increment(state.step)
+        signals = dict(extra, grads=grads, **memory)
+        if key is not None:
+            signals["key"] = key_at(state.key, step, key)
+        trained = optax.apply_updates(params, updates)
+        masks, reach = scheduled(trained, state.masks, state.reach, step, **signals)
+        memory = restart(memories, memory, params, due_at(method, params, step))
+        return updates, StraightThroughState(step, masks, reach, state.key, inner_state, memory)
+
+    return optax.GradientTransformationExtraArgs(init, update)  # type: ignore
+
+
+def forward_params(params: Params, opt_state: Any) -> Params:
+    """Returns the parameters of the forward pass: the sparse network.
+
+    Under `straight_through` these are the parameters with zeros off the masks. Under `sparsify` and
+    its like they are the parameters themselves, and so they are for an optimizer without masks: a loop
+    that calls this serves all of them.
+
+    Args:
+      params: tree of arrays.
+      opt_state: state of the optimizer, chains and wrappers around it included.
+    """
+    holds = lambda node: isinstance(node, StraightThroughState)
+    found = [node for node in jax.tree.leaves(opt_state, is_leaf=holds) if holds(node)]
+    if len(found) > 1:
+        raise ValueError(f"forward_params: {len(found)} straight-through states; one is needed.")
+    return masks_lib.apply(params, found[0].masks) if found else params
+
+
+def _least(part: Method) -> float | None:
+    return None if part.backward is None else part.backward.sparsity
+
+
+def _pulled(method: Method | Partition, grads: Params, params: Params, masks: Masks) -> Params:
+    """Gradients with the pull towards zero off the masks."""
+    backwards = [None if o is None else o.backward for o in method.owners(params)]
+    decays = [0.0 if b is None else b.decay for b in backwards]
+
+    def pull(g: jax.Array, w: jax.Array, mask: Any, decay: float) -> jax.Array:
+        if mask is None or not decay:
+            return g
+        return jnp.where(mask, g, g + decay * w)
+
+    treedef = jax.tree.structure(params)
+    return jax.tree.map(pull, grads, params, masks, treedef.unflatten(decays))
