@@ -1,6 +1,7 @@
 """One training step with masks beside the dense step, in one process, in turns.
 
-Dense, `fixed`, GMP and RigL with no update due, GMP with packed masks, and the update itself, for an MLP
+Dense, `fixed`, GMP and RigL with no update due, GMP with packed masks, the update itself, and training
+straight through masks that are chosen anew in each step (exact top-k, 2:4 where layers allow it), for an MLP
 (1.9M weights, batch 128, Adam), a CNN (LeNet-5, batch 64, momentum) and a transformer (3.3M weights, Adam).
 And the optimizer's update alone, at 16.8M weights, where one read of the masks is all that masks can cost.
 
@@ -72,6 +73,9 @@ def variants(inner: optax.GradientTransformation, params: Any) -> dict[str, Any]
     _, masks = jp.prune(params, jp.methods.magnitude(sparsity=0.9))
     gmp = jp.methods.gmp(sparsity=0.9, begin=NEVER, end=2 * NEVER, every=100)
     rigl = jp.methods.rigl(sparsity=0.9, every=NEVER, end=2 * NEVER)
+    by_fours = all(p.shape[-2] % 4 == 0 for p in jax.tree.leaves(params) if p.ndim > 1)
+    n_of_m = {"sr-ste 2:4": jp.methods.sr_ste(sparsity=0.5, end=NEVER)} if by_fours else {}
+    through = {"ste": jp.methods.ste(sparsity=0.9, end=NEVER), **n_of_m}
     return {
         "dense": inner,
         "fixed": jp.fixed(inner, masks),
@@ -84,6 +88,7 @@ def variants(inner: optax.GradientTransformation, params: Any) -> dict[str, Any]
         "rigl, updating": jp.sparsify(
             inner, jp.methods.rigl(sparsity=0.9, every=1, end=NEVER), key=jax.random.key(1)
         ),
+        **{name: jp.straight_through(inner, method) for name, method in through.items()},
     }
 
 
@@ -91,7 +96,8 @@ def stepper(tx: Any, params: Any, gradient: Callable[..., Any], *data: Any) -> C
     """Returns a function that makes one donated step each time it is called."""
 
     def step(params, state, *data):
-        updates, state = tx.update(gradient(params, *data), state, params)
+        grads = gradient(jp.forward_params(params, state), *data)
+        updates, state = tx.update(grads, state, params)
         return optax.apply_updates(params, updates), state
 
     jitted = jax.jit(step, donate_argnums=(0, 1))
@@ -124,6 +130,8 @@ BARS = {
     "gmp packed, idle": 1.05,
     "rigl, idle": 1.03,
     "rigl, updating": 2.2,  # an update costs at most 1.2 dense steps
+    "ste": 1.3,
+    "sr-ste 2:4": 1.3,
 }
 
 

@@ -13,7 +13,9 @@ seed; `b` is another branch, "dense", or a number.
 
 In lottery runs a claim also has `remaining`, the fraction of weights left, and means the nearest
 level; `a` is a branch there ("ticket", "reinit", "dense") and `metric` one of its numbers. In
-training runs `a` is left out and `metric` is the name of a result.
+comparisons `a` and `b` are contestants, and a claim has `sparsity`, which means the nearest point; it stays
+open if a training diverged, since seeds left out would favour who lost them. In training runs `a` is left
+out and `metric` is the name of a result.
 """
 
 import math
@@ -21,7 +23,7 @@ import statistics
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from experiments import stats
+from experiments import points, stats
 
 __all__ = ["Outcome", "check", "levels", "values"]
 
@@ -161,6 +163,8 @@ def _side(results: Mapping[str, Any], claim: Mapping[str, Any], side: Any) -> li
     metric = claim["metric"]
     if isinstance(side, int | float):
         return [float(side)] * len(results["seeds"])
+    if results["kind"] == "compare":
+        return _contestant(results, claim, side)
     if results["kind"] != "lottery":
         return [seed[metric] for seed in results["seeds"]]
     level = 0 if side == "dense" else _level(results, claim["remaining"])
@@ -168,6 +172,18 @@ def _side(results: Mapping[str, Any], claim: Mapping[str, Any], side: Any) -> li
     if not found:
         raise _OpenError(f"no {metric} of {side} at {100 * levels(results)[level]:.1f} %")
     return found
+
+
+def _contestant(results: Mapping[str, Any], claim: Mapping[str, Any], label: str) -> list[float]:
+    point = 0 if label == "dense" else points.nearest(results, claim["sparsity"])
+    if point is None:
+        raise _OpenError(f"no point near {100 * claim['sparsity']:g} % of weights removed")
+    found = points.values(results, label, point, claim["metric"])
+    there = points.finished(found)
+    if len(there) < len(found):
+        lost = f"{label} has {len(there)} of {len(found)} seeds"
+        raise _OpenError(f"{lost}, at {_single(there, claim)} in the mean" if there else lost)
+    return there
 
 
 def _level(results: Mapping[str, Any], remaining: float) -> int:
@@ -187,7 +203,8 @@ def _difference(claim: Mapping[str, Any], verdict: stats.Verdict) -> Outcome:
 
 
 def _single(ours: list[float], claim: Mapping[str, Any]) -> str:
-    return f"{100 * ours[0]:.2f} %" if _is_share(claim) else f"{ours[0]:.4g}"
+    mean = stats.mean(ours)
+    return f"{100 * mean:.2f} %" if _is_share(claim) else f"{mean:.4g}"
 
 
 def _signed(value: float, claim: Mapping[str, Any]) -> str:

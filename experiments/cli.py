@@ -208,13 +208,16 @@ def _check_overrides(cfg: ConfigDict, argv: Iterable[str]) -> None:
             here, where = here[parent], f"{where}.{parent}"
         if isinstance(here, ConfigDict) and name in here:
             continue
+        if name in config_lib.SECTIONS.get(where.removeprefix("config."), ()):
+            continue  # at its default in the file
         if kind is None or not isinstance(here, ConfigDict) or "name" not in here:
             _refuse(here, name, where)
         config_lib.check_argument(kind, here, name, where)
 
 
 def _refuse(here: Any, name: str, where: str) -> None:
-    fields = here.keys() if isinstance(here, ConfigDict) else ()
+    section = config_lib.SECTIONS.get(where.removeprefix("config."), {})
+    fields = {**section, **here} if isinstance(here, ConfigDict) else ()
     raise UserError(config_lib.unknown(f"{where}: no field", name, fields, "Fields"))
 
 

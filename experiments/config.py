@@ -18,9 +18,12 @@ from experiments.signatures import Signature, public, sources
 
 __all__ = [
     "DEFAULTS",
+    "SECTIONS",
     "UserError",
     "build",
     "check_argument",
+    "check_part",
+    "check_type",
     "config",
     "nested_kind",
     "part",
@@ -35,6 +38,7 @@ DEFAULTS: dict[str, Any] = {
     "model": None,  # part: a model of `jaxprune.nn`
     "optimizer": None,  # part: an optimizer of optax; its learning_rate may be a part too
     "method": None,  # part: a method of `jaxprune.methods`; None trains the dense model
+    "prunable": "",  # regular expression, searched in the paths of leaves; "": all but biases and statistics
     "steps": 10_000,  # updates; per level for a lottery ticket
     "seeds": (0,),  # one run each: initial weights, order of examples, validation split
     "validation": 5_000,  # training examples held out, 0 for none
@@ -44,8 +48,26 @@ DEFAULTS: dict[str, Any] = {
     "save_every": 1_000,  # steps between two checkpoints
     "log_every": 100,  # steps between two rows of training metrics
     "writers": ("csv",),  # CSV and JSON lines always, "tb" and "wandb" if asked for
-    "lottery": {},  # levels, rewinding and controls of `experiments.lottery`
+    "lottery": {},  # levels, rewinding and controls of `experiments.lottery`: see SECTIONS
+    "compare": {},  # who is compared by `experiments.compare`, and where: see SECTIONS
     "paper": {},  # citation, table, number; accept: claims for `experiments.report` to check
+}
+
+# The fields of what belongs to one binary. A config holds those that it sets.
+SECTIONS: dict[str, dict[str, Any]] = {
+    "lottery": {
+        "rounds": 12,  # how often the network is pruned
+        "rewind_to": 0,  # updates to the rewinding point; 0 is the initialisation
+        "rewind": "weights",  # or "learning_rate", "finetune"
+        "controls": ("reinit",),  # and "shuffled"
+        "repeats": 1,  # of each control at each level
+    },
+    "compare": {
+        "sparsities": (0.5, 0.75, 0.875, 0.9375, 0.96875),  # 2, 4, ..., 32 times fewer weights
+        "methods": {},  # label -> part: a method of `jaxprune.methods` without its sparsity
+        "criteria": (),  # names, or "path/to/file.py:function"; or label -> one of those or a part
+        "pipeline": {},  # what all criteria share; parts: schedule, and if asked pattern, allocation
+    },
 }
 
 
@@ -62,7 +84,8 @@ class _Kind(NamedTuple):
 _KINDS = {
     "model": _Kind(("jaxprune/nn/*.py",), "Module"),
     "kernel_init": _Kind(("jaxprune/nn/initializers.py",), "Initializer"),
-    "method": _Kind(("jaxprune/methods.py",), "Method"),
+    "method": _Kind(("jaxprune/methods/*.py",), "Method"),
+    "schedule": _Kind(("jaxprune/schedules.py",), "Schedule"),
     "criterion": _Kind(("jaxprune/criteria/*.py",), "Scores", called=False),
     "pattern": _Kind(("jaxprune/patterns.py",), "Pattern"),
     "allocation": _Kind(("jaxprune/allocation.py",), "Allocation"),
@@ -71,6 +94,7 @@ _KINDS = {
 }
 # What a part inside a part is, where its argument's name is not a kind itself.
 _NESTED = {"optimizer": "learning_rate", "learning_rate": "learning_rate"}
+_DICTS = {"methods": "method"}  # parts by labels of the user's
 _TYPES: dict[str, Any] = {
     "int": int,
     "float": (int, float),
@@ -123,11 +147,13 @@ def validate(cfg: ConfigDict) -> None:
             raise UserError(unknown("config: no field", name, DEFAULTS, "Fields"))
         default = DEFAULTS[name]
         if isinstance(default, tuple):
-            _check_type("tuple", value, f"config.{name}")
+            check_type("tuple", value, f"config.{name}")
             for item in value:
-                _check_type(type(default[0]).__name__, item, f"config.{name}")
+                check_type(type(default[0]).__name__, item, f"config.{name}")
+        elif isinstance(default, str):
+            check_type("str", value, f"config.{name}")
         elif isinstance(default, int):
-            _check_type("int", value, f"config.{name}")
+            check_type("int", value, f"config.{name}")
             least = 0 if name in _MAY_BE_ZERO else 1
             if value < least:
                 raise UserError(f"config.{name}={value}: at least {least} is needed.")
@@ -135,6 +161,10 @@ def validate(cfg: ConfigDict) -> None:
         raise UserError(f"config.seeds={cfg.seeds}: different seeds from 0 up are needed.")
     if cfg.k_folds == 1:
         raise UserError("config.k_folds=1: at least 2 folds, or 0 for one hold-out, are needed.")
+    try:
+        re.compile(cfg.prunable)
+    except re.error as e:
+        raise UserError(f"config.prunable={cfg.prunable!r} is no regular expression: {e}.") from e
     for name in cfg.writers:
         if name not in _WRITERS:
             raise UserError(unknown("config.writers: no writer", name, _WRITERS, "Known"))
@@ -143,7 +173,7 @@ def validate(cfg: ConfigDict) -> None:
             raise UserError(f"config.{name} is None; name one with {name}=part(...).")
     for name in ("data", "model", "optimizer", "method"):
         if cfg[name] is not None:
-            _check(name, cfg[name], f"config.{name}")
+            check_part(name, cfg[name], f"config.{name}")
 
 
 def build(kind: str, spec: Mapping | None, **supplied: Any) -> Any:
@@ -180,7 +210,9 @@ def check_argument(kind: str, spec: Mapping, name: str, where: str) -> None:
 
 def nested_kind(kind: str | None, name: str) -> str | None:
     """The kind of the part `name` within a part of the kind given; `None`: at the top."""
-    return name if name in (*_KINDS, "data") else _NESTED.get(kind or "")
+    if kind in _DICTS:
+        return _DICTS[kind]
+    return name if name in (*_KINDS, *_DICTS, "data") else _NESTED.get(kind or "")
 
 
 def unknown(says: str, name: Any, known: Iterable[str], label: str) -> str:
@@ -202,7 +234,15 @@ def _is_part(value: Any) -> bool:
     return isinstance(value, Mapping | ConfigDict) and "name" in value
 
 
-def _check(kind: str, spec: Mapping, where: str) -> None:
+def check_part(kind: str, spec: Any, where: str, supplied: tuple[str, ...] = ()) -> None:
+    """Raises `UserError` unless a part names what there is, with arguments that it takes.
+
+    Args:
+      kind: "model", "method", ...
+      spec: the part.
+      where: what to call it.
+      supplied: arguments that others give and the part must leave out.
+    """
     if not _is_part(spec):
         raise UserError(f"{where}={spec!r} is not a part; write part(name, argument=value, ...).")
     signature = _signature(kind, spec["name"], where)
@@ -210,20 +250,24 @@ def _check(kind: str, spec: Mapping, where: str) -> None:
         if name == "name":
             continue
         check_argument(kind, spec, name, where)
+        if name in supplied:
+            raise UserError(f"{where}.{name}: leave it out; it is filled in.")
         for nested in value if isinstance(value, tuple | list) else (value,):
             if _is_part(nested):
                 child = nested_kind(kind, name)
                 if child is None:
                     raise UserError(f"{where}.{name} cannot be a part.")
-                _check(child, nested, f"{where}.{name}")
-        _check_type(signature.types.get(name, ""), value, f"{where}.{name}")
+                check_part(child, nested, f"{where}.{name}")
+        check_type(signature.types.get(name, ""), value, f"{where}.{name}")
     needed = signature.required if kind == "data" or _KINDS[kind].called else ()
-    missing = [name for name in needed if name not in spec]
+    for name in supplied:
+        check_argument(kind, spec, name, where)
+    missing = [name for name in needed if name not in (*spec, *supplied)]
     if missing:
         raise UserError(f"{where}: '{spec['name']}' also needs {', '.join(missing)}.")
 
 
-def _check_type(annotation: str, value: Any, where: str) -> None:
+def check_type(annotation: str, value: Any, where: str) -> None:
     """Checks a value against an annotation of plain types; others are left to the function."""
     wanted = [
         name.strip() for name in re.sub(r"Optional\[(.*)\]", r"\1|None", annotation).split("|")

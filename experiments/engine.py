@@ -25,10 +25,14 @@ from experiments.progress import Progress
 from experiments.run_folder import Folder
 from experiments.task import Batches, Task, metrics, scale
 from experiments.writers import open_writers
+from jaxprune import forward_params, masks_of
 from jaxprune import masks as masks_lib
-from jaxprune import masks_of
 
-__all__ = ["Level", "Run", "TrainState", "Trainer", "digest", "fit"]
+__all__ = ["DivergedError", "Level", "Run", "TrainState", "Trainer", "digest", "fit"]
+
+
+class DivergedError(UserError):
+    """The loss of a training is no longer finite."""
 
 
 class TrainState(NamedTuple):
@@ -42,6 +46,11 @@ class TrainState(NamedTuple):
     def masks(self) -> Any:
         """The masks in force; they live in the optimizer's state alone."""
         return masks_of(self.opt_state)
+
+    @property
+    def network(self) -> Any:
+        """The parameters of the forward pass; where training is straight through, not those it changes."""
+        return forward_params(self.params, self.opt_state)
 
 
 class Level(NamedTuple):
@@ -78,9 +87,9 @@ class Trainer:
         self.run = jax.jit(functools.partial(_run, model, tx), donate_argnums=0)
         self._evaluate = jax.jit(functools.partial(_evaluate, model))
 
-    def evaluate(self, state: TrainState, batches: Batches) -> tuple[float, float]:
-        """Returns mean loss and accuracy."""
-        loss, correct, count = self._evaluate(state.params, state.rest, batches)
+    def evaluate(self, network: Any, rest: Any, batches: Batches) -> tuple[float, float]:
+        """Returns mean loss and accuracy of a network and the model's other variables."""
+        loss, correct, count = self._evaluate(network, rest, batches)
         return float(loss) / int(count), int(correct) / int(count)
 
 
@@ -101,7 +110,7 @@ def _run(model, tx, state: TrainState, inputs, labels, key, rows, step, count):
         state, total = carry
         noise = jax.random.fold_in(key, step + i)
         grad = jax.value_and_grad(loss_of, has_aux=True)
-        (loss, rest), grads = grad(state.params, state.rest, rows[i], noise)
+        (loss, rest), grads = grad(state.network, state.rest, rows[i], noise)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         return TrainState(params, rest, opt_state), total + loss
@@ -149,7 +158,7 @@ class _Tracker(NamedTuple):
     loss: float
     step: int
     since: int  # evaluations
-    params: Any
+    network: Any
     rest: Any
 
 
@@ -171,12 +180,12 @@ def fit(
         if the process is killed before the next checkpoint.
 
     Returns:
-      Per level: `test_final`, `test_loss`, `validation_loss`, `sparsity` and, where there are validation
-      data, `early_step` (of the least validation loss) and `test_early` (accuracy there). `None` if it was
+      Per level: `test_final`, `test_loss`, `sparsity` and, where a validation counted, its least
+      `validation_loss`, `early_step` (where that was) and `test_early` (accuracy there). `None` if it was
       asked to stop.
 
     Raises:
-      UserError: the loss is not finite.
+      DivergedError: the loss is not finite.
     """
     if run.folder.done:
         run.progress.update(run.offset + levels[-1].stop, run.label)
@@ -198,7 +207,7 @@ class _Loop:
         self.state = begin(levels[0])
         self.best, self.point = _fresh(self.state), _copy(self.state.rest)
         self.done, self.index, self.entered, self.results = 0, 0, False, []
-        found = checkpoints.restore((self.state, self.best.params, self.best.rest, self.point))
+        found = checkpoints.restore((self.state, self.best.network, self.best.rest, self.point))
         if found is not None:
             self.done, (self.state, *variables, self.point), meta = found
             self.index, self.entered = meta["level"], meta["entered"]
@@ -266,7 +275,7 @@ class _Loop:
         )
         total = float(loss)
         if not math.isfinite(total):
-            raise UserError(
+            raise DivergedError(
                 f"{self.info.label}: the loss is no longer finite between the updates {self.done} and "
                 f"{self.done + count}; the last checkpoint, of update {self.saved}, is from before. "
                 "Lower the learning rate or clip the gradients."
@@ -281,11 +290,11 @@ class _Loop:
         task = self.info.task
         if task.validation is None:
             return {}
-        loss, accuracy = self.trainer.evaluate(self.state, task.validation)
+        loss, accuracy = self.trainer.evaluate(self.state.network, self.state.rest, task.validation)
         if not settled:
             pass
         elif loss < self.best.loss:
-            self.best = _Tracker(loss, step, 0, *_copy((self.state.params, self.state.rest)))
+            self.best = _Tracker(loss, step, 0, *_copy((self.state.network, self.state.rest)))
         else:
             self.best = self.best._replace(since=self.best.since + 1)
         return {"validation_loss": loss, "validation_accuracy": accuracy}
@@ -296,12 +305,12 @@ class _Loop:
     def _leave(self, level: Level) -> None:
         """Tests what a level has trained, stores the results, and saves."""
         task, state = self.info.task, self.state
-        loss, accuracy = self.trainer.evaluate(state, task.test)
+        loss, accuracy = self.trainer.evaluate(state.network, state.rest, task.test)
         result = {"level": level.name, "test_final": accuracy, "test_loss": loss}
         result["steps"] = level.first + self.done - level.start
-        if task.validation is not None:
-            early = state._replace(params=self.best.params, rest=self.best.rest)
-            result["test_early"] = self.trainer.evaluate(early, task.test)[1]
+        if math.isfinite(self.best.loss):
+            early = self.trainer.evaluate(self.best.network, self.best.rest, task.test)
+            result["test_early"] = early[1]
             result |= {"early_step": self.best.step, "validation_loss": self.best.loss}
         result |= self.on_end(level, state)
         self.results.append(result)
@@ -318,12 +327,14 @@ class _Loop:
             "best": [best.loss, best.step, best.since],
         }
         if self.saved < self.done:
-            self.checkpoints.save(self.done, (self.state, best.params, best.rest, self.point), meta)
+            self.checkpoints.save(
+                self.done, (self.state, best.network, best.rest, self.point), meta
+            )
             self.saved = self.done
 
 
 def _fresh(state: TrainState) -> _Tracker:
-    return _Tracker(math.inf, 0, 0, *_copy((state.params, state.rest)))
+    return _Tracker(math.inf, 0, 0, *_copy((state.network, state.rest)))
 
 
 def _copy(tree: Any) -> Any:

@@ -1,5 +1,6 @@
-"""What `--dry_run` prints: the plan of a run, leaf by leaf, before anything is trained."""
+"""What `--dry_run` prints: the plan of a run, before anything is trained."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -7,11 +8,13 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 import jaxprune as jp
+from experiments import savings
 from experiments.config import build
-from experiments.task import scale
-from jaxprune import data as data_lib
+from experiments.task import input_shape, model_of
 
-__all__ = ["describe"]
+__all__ = ["comparison", "describe"]
+
+_COUNTED = "FLOPs: of matrix products and convolutions, forward, for one example"
 
 
 def describe(cfg: ConfigDict, rounds: int = 0) -> str:
@@ -21,38 +24,77 @@ def describe(cfg: ConfigDict, rounds: int = 0) -> str:
       cfg: the config; its data need not have been fetched.
       rounds: for a lottery ticket, how often its method prunes; 0 for a training run.
     """
-    model, variables, x = _model(cfg)
-    params = variables["params"]
-    lines = [f"{cfg.model.name} on {cfg.data.name}: {cfg.steps} updates, seeds {cfg.seeds}"]
+    params, cost = _params(cfg), savings.forward_flops(cfg)
+    lines, prunable = [_setting(cfg)], cfg.prunable or None
     method = build("method", cfg.method)
-    rest = {name: tree for name, tree in variables.items() if name != "params"}
-    forward = lambda params, x: model.apply({"params": params, **rest}, x, train=False)
-    cost = jp.metrics.flops(forward, params, x)
     if method is None:
-        lines += ["dense: no method", jp.masks.table(jp.masks.make(params), cost)]
+        lines += ["dense: no method", jp.masks.table(jp.masks.make(params, prunable), cost)]
     elif rounds:
-        masks = jp.masks.make(params)
+        masks, by_size = jp.masks.make(params, prunable), _by_size(method)
         for level in range(rounds):
-            masks = jp.next_masks(
-                method,
-                params,
-                masks,
-                level,
-                of_the_living=True,
-                grads=params,
-                key=jax.random.key(level),
-            )
+            masks = jp.next_masks(by_size, params, masks, level, of_the_living=True)
         lines += [f"after {rounds} rounds:", jp.masks.table(masks, cost)]
     else:
-        _, masks = jp.prune(params, method, grads=params, key=jax.random.key(0))
-        lines += [f"at step {method.schedule.end}:", jp.masks.table(masks, cost)]
-    lines.append("FLOPs: of matrix products and convolutions, forward, for one example")
-    return "\n".join(lines)
+        masks = _final_masks(method, params, cfg)
+        lines += [f"at step {method.end}:", jp.masks.table(masks, cost)]
+    return "\n".join([*lines, _COUNTED])
 
 
-def _model(cfg: ConfigDict) -> tuple[Any, Any, jax.Array]:
-    twin = cfg.data.name if cfg.data.name.startswith("synthetic_") else f"synthetic_{cfg.data.name}"
-    dataset = data_lib.load(twin)
-    model = build("model", cfg.model, num_classes=dataset.num_classes)
-    x = scale(jnp.zeros((1, *dataset.input_shape), jnp.uint8))
-    return model, model.init(jax.random.key(0), x), x
+def comparison(cfg: ConfigDict, points: Iterable[tuple[str, float, jp.Method | None]]) -> str:
+    """Returns the table of a comparison's points: what each keeps in the end.
+
+    Args:
+      cfg: the config; its data need not have been fetched.
+      points: contestant, sparsity asked, method.
+    """
+    params, dense = _params(cfg), savings.dense(cfg)
+    head = [
+        "contestant",
+        "asked",
+        "sparsity",
+        "weights kept",
+        "compression",
+        "FLOPs kept",
+        "speed-up",
+    ]
+    rows = [head]
+    for label, asked, method in points:
+        found = savings.of(dense, jp.masks.summary(_final_masks(method, params, cfg)))
+        rows.append(
+            [
+                label,
+                f"{asked:.2%}",
+                f"{found['sparsity']:.2%}",
+                f"{found['kept']:,}",
+                f"{found['compression']:.2f}x",
+                f"{found['flops']:,}",
+                f"{found['speedup']:.2f}x",
+            ]
+        )
+    wide = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        f"{label:<{wide[0]}}  " + "  ".join(map(str.rjust, rest, wide[1:])) for label, *rest in rows
+    ]
+    what = "Sparsity: of the prunable weights; compression: of all parameters; speed-up: of FLOPs"
+    return "\n".join([_setting(cfg), *lines, what, _COUNTED])
+
+
+def _final_masks(method: jp.Method | None, params: Any, cfg: ConfigDict) -> Any:
+    """Masks with as many weights as in the end."""
+    masks = jp.masks.make(params, cfg.prunable or None)
+    if method is None:
+        return masks
+    return jp.next_masks(_by_size(method), params, masks, method.end)
+
+
+def _by_size(method: jp.Method) -> jp.Method:
+    """The method as far as counts go: they do not depend on scores, unless leaves share a budget."""
+    return method._replace(criterion=jp.criteria.magnitude, update=jp.updates.prune())
+
+
+def _setting(cfg: ConfigDict) -> str:
+    return f"{cfg.model.name} on {cfg.data.name}: {cfg.steps} updates, seeds {cfg.seeds}"
+
+
+def _params(cfg: ConfigDict) -> Any:
+    return model_of(cfg).init(jax.random.key(0), jnp.zeros((1, *input_shape(cfg))))["params"]

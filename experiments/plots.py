@@ -1,15 +1,16 @@
 """Plots of a run, as PNG files. Matplotlib is imported when the first is drawn."""
 
 import csv
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from experiments import claims, stats
+from experiments import claims, points, stats
 
-__all__ = ["lottery", "training"]
+__all__ = ["comparison", "lottery", "training"]
 
 # Okabe & Ito's colours, told apart by colour-blind readers too; the markers serve print in grey.
 _STYLES = [
@@ -37,6 +38,65 @@ def lottery(results: Mapping[str, Any], folder: Path) -> list[str]:
         for metric, file, label in _LOTTERY
         if _against_weights_left(results, names, metric, label, folder / file)
     ]
+
+
+def comparison(results: Mapping[str, Any], folder: Path) -> list[str]:
+    """Draws accuracy against compression, a line per contestant; returns the file's name."""
+    figure, (ax,) = _figure(1)
+    drawn: list[float] = []
+    dashes = itertools.chain.from_iterable(
+        itertools.repeat(d, len(_STYLES)) for d in ("-", "--", ":")
+    )
+    for (colour, marker), dash, label in zip(
+        itertools.cycle(_STYLES), itertools.cycle(dashes), results["contestants"], strict=False
+    ):
+        found = _trade_off(results, label)
+        if not found:
+            continue
+        x, y, error = np.array(sorted(found)).T
+        drawn += x.tolist()
+        style = {"color": colour, "marker": marker, "ls": dash, "label": label}
+        ax.errorbar(x, 100 * y, 100 * error, **style, ms=4.5, lw=1.5, capsize=3)
+    dense = points.finished(points.values(results, "dense", 0))
+    if dense:
+        mean, spread = stats.mean(dense), stats.std(dense) if len(dense) > 1 else 0.0
+        ax.axhline(100 * mean, color="0.35", ls="--", lw=1, label="dense", zorder=0)
+        ax.axhspan(100 * (mean - spread), 100 * (mean + spread), color="0.35", alpha=0.12, lw=0)
+    _axis_of_compression(ax, drawn)
+    n = len(results["seeds"])
+    ax.set(ylabel="test accuracy after training (%)")
+    ax.set_title(f"mean ± std over {n} seed{'s'[: n > 1]}")
+    if not drawn and not dense:
+        return []
+    ax.legend(frameon=False)
+    _save(figure, folder / "trade_off.png")
+    return ["trade_off.png"]
+
+
+def _trade_off(results: Mapping[str, Any], label: str) -> list[tuple[float, float, float]]:
+    """Compression, mean and standard deviation of the accuracy at each point that has any."""
+    found = []
+    for point in range(len(results["sparsities"])):
+        accuracy = points.finished(points.values(results, label, point))
+        if accuracy:
+            compression = points.finished(points.values(results, label, point, "compression"))
+            spread = stats.std(accuracy) if len(accuracy) > 1 else 0.0
+            found.append((stats.mean(compression), stats.mean(accuracy), spread))
+    return found
+
+
+def _axis_of_compression(ax: Any, found: Sequence[float]) -> None:
+    """A logarithmic axis with ticks at the points, close ones left out."""
+    from matplotlib.ticker import NullLocator
+
+    ticks: list[float] = []
+    for x in sorted(found):
+        if not ticks or x > 1.15 * ticks[-1]:
+            ticks.append(x)
+    ax.set_xscale("log")
+    ax.set_xticks(ticks, [f"{tick:.3g}" for tick in ticks])
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.set(xlabel="compression: all parameters / those kept")
 
 
 def training(folder: Path) -> list[str]:

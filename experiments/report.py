@@ -7,12 +7,13 @@ Run: python -m experiments.report RUN_FOLDER
 import argparse
 import importlib.util
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments import claims, cli, stats
+from experiments import claims, cli, comparison_report, stats
 from experiments.config import UserError
+from experiments.markdown import gap, part, percent, table
 from experiments.run_folder import read_json, write_json
 
 __all__ = ["main", "results_table", "write_report"]
@@ -55,13 +56,13 @@ def write_report(folder: Path | str) -> Path:
     results = _read(folder / "results.json")
     outcomes = claims.check(results)
     write_json(folder / "acceptance.json", [o._asdict() | {"verdict": o.verdict} for o in outcomes])
-    body = _lottery(results) if results["kind"] == "lottery" else _training(results)
+    body = {"lottery": _lottery, "compare": comparison_report.body}.get(results["kind"], _training)
     parts = [
         f"# {folder.resolve().name}",
         _setting(results),
         _claims(outcomes),
         _plots(results, folder),
-        *body,
+        *body(results),
         _cost(results),
         _environment(folder),
     ]
@@ -95,7 +96,7 @@ def results_table(folder: Path | str) -> Path:
             rows.append([first, paper, claim, verdict])
             first, source = "", ""
     path = folder / "README.md"
-    path.write_text(_HEAD + _table(["run", "paper", "ours", "verdict"], rows) + "\n")
+    path.write_text(_HEAD + table(["run", "paper", "ours", "verdict"], rows) + "\n")
     return path
 
 
@@ -113,20 +114,11 @@ def _read(path: Path) -> dict[str, Any]:
 def _setting(results: Mapping[str, Any]) -> str:
     """The paper, and the config in a few words."""
     config = results.get("config") or {}
-    lines = [f"- {kind}: {_part(config[kind])}" for kind in _PARTS if config.get(kind)]
-    lines += [f"- steps: {config['steps']}"] if "steps" in config else []
+    lines = [f"- {kind}: {part(config[kind])}" for kind in _PARTS if config.get(kind)]
+    lines += [f"- {name}: {config[name]}" for name in ("prunable", "steps") if config.get(name)]
     lines += [f"- seeds: {', '.join(dict.fromkeys(str(s['seed']) for s in results['seeds']))}"]
     source = _source(results.get("paper") or {})
     return (f"Paper: {source}.\n\n" if source else "") + "\n".join(lines)
-
-
-def _part(spec: Mapping[str, Any]) -> str:
-    shown = (
-        f"{k}={_part(v) if isinstance(v, Mapping) and 'name' in v else v}"
-        for k, v in spec.items()
-        if k != "name"
-    )
-    return f"{spec['name']}({', '.join(shown)})"
 
 
 def _source(paper: Mapping[str, Any]) -> str:
@@ -137,7 +129,7 @@ def _claims(outcomes: Sequence[claims.Outcome]) -> str:
     if not outcomes:
         return ""
     rows = [[o.name, o.published, o.ours, o.needed, str(o.n), o.verdict] for o in outcomes]
-    return "## Claims\n\n" + _table(["claim", "paper", "ours", "needed", "n", "verdict"], rows)
+    return "## Claims\n\n" + table(["claim", "paper", "ours", "needed", "n", "verdict"], rows)
 
 
 def _plots(results: Mapping[str, Any], folder: Path) -> str:
@@ -147,8 +139,8 @@ def _plots(results: Mapping[str, Any], folder: Path) -> str:
         return text
     from experiments import plots
 
-    lottery = results["kind"] == "lottery"
-    files = plots.lottery(results, folder) if lottery else plots.training(folder)
+    drawn = {"lottery": plots.lottery, "compare": plots.comparison}.get(results["kind"])
+    files = plots.training(folder) if drawn is None else drawn(results, folder)
     return "\n\n".join(f"![{Path(file).stem.replace('_', ' ')}]({file})" for file in files)
 
 
@@ -160,7 +152,7 @@ def _lottery(results: Mapping[str, Any]) -> list[str]:
 
     def by_level(head: Sequence[str], row: Callable[[int], list[str]]) -> str:
         rows = [[remaining, *row(level)] for level, remaining in enumerate(left)]
-        return _table(["weights left (%)", *head], rows)
+        return table(["weights left (%)", *head], rows)
 
     def at(branch: str, metric: str, level: int) -> list[float]:
         return claims.values(results, branch, metric, level)
@@ -170,7 +162,7 @@ def _lottery(results: Mapping[str, Any]) -> list[str]:
 
     def gaps(level: int) -> list[str]:
         ticket = at("ticket", "test_final", level)
-        return [_gap(ticket, at(b, "test_final", level)) for b in ("dense", *branches[1:])]
+        return [gap(ticket, at(b, "test_final", level)) for b in ("dense", *branches[1:])]
 
     def single(level: int) -> list[str]:
         final, early = at("ticket", "test_final", level), at("ticket", "early_step", level)
@@ -180,9 +172,9 @@ def _lottery(results: Mapping[str, Any]) -> list[str]:
     counted = f"mean ± std over {n} seeds" if n > 1 else "one seed, so no bound can be given"
     return [
         f"## Test accuracy after training, % ({counted})",
-        each("test_final", _percent),
+        each("test_final", percent),
         "## Test accuracy at early stop, %",
-        each("test_early", _percent),
+        each("test_early", percent),
         "## Early-stop iteration (of the lowest validation loss)",
         each("early_step", _count),
         "## Ticket minus others after training, pp: mean (one-sided 95 % lower bound)",
@@ -203,25 +195,27 @@ def _training(results: Mapping[str, Any]) -> list[str]:
     rows = [[label(s), *(_value(name, [s[name]]) for name in names)] for s in seeds]
     if len(seeds) > 1:
         rows.append(["**mean ± std**", *(_value(k, [s[k] for s in seeds]) for k in names)])
-    parts = ["## Results", _table(["seed", *names], rows)]
+    parts = ["## Results", table(["seed", *names], rows)]
     leaves = seeds[0].get("per_leaf")
     if leaves:
         shown = [[_cell(column, value) for column, value in leaf.items()] for leaf in leaves]
-        parts += [f"## Leaves of seed {label(seeds[0])}", _table(list(leaves[0]), shown)]
+        parts += [f"## Leaves of seed {label(seeds[0])}", table(list(leaves[0]), shown)]
     return parts
 
 
 def _headline(results: Mapping[str, Any]) -> claims.Outcome:
     """What to show of a run without claims."""
     n = len(results["seeds"])
+    if results["kind"] == "compare":
+        return comparison_report.headline(results)
     if results["kind"] == "lottery":
         remaining = claims.levels(results)
         last = claims.values(results, "ticket", "test_final", len(remaining) - 1)
-        name, ours = f"ticket at {100 * remaining[-1]:.3g} %", f"{_percent(last)} %"
+        name, ours = f"ticket at {100 * remaining[-1]:.3g} %", f"{percent(last)} %"
     else:
         name, ours = (
             "test accuracy",
-            f"{_percent([s['test_accuracy'] for s in results['seeds']])} %",
+            f"{percent([s['test_accuracy'] for s in results['seeds']])} %",
         )
     return claims.Outcome(name, None, ours, "", n)
 
@@ -230,7 +224,7 @@ def _cost(results: Mapping[str, Any]) -> str:
     cost = results.get("cost") or {}
     shown = lambda value: f"{value:,.1f}" if isinstance(value, float) else str(value)
     rows = [[name.replace("_", " "), shown(value)] for name, value in cost.items()]
-    return "## Cost\n\n" + _table(["what", "how much"], rows) if rows else ""
+    return "## Cost\n\n" + table(["what", "how much"], rows) if rows else ""
 
 
 def _environment(folder: Path) -> str:
@@ -248,10 +242,6 @@ def _environment(folder: Path) -> str:
     note = f" The run was resumed under {len(starts)} settings." if len(starts) > 1 else ""
     devices = ", ".join(starts[-1].get("devices", ()))
     return f"## Made with\n\n{packages}; {starts[-1].get('cpu')}, device {devices}{revision}.{note}"
-
-
-def _percent(found: Sequence[float]) -> str:
-    return stats.percent(found) if found else ""
 
 
 def _count(found: Sequence[float]) -> str:
@@ -272,21 +262,6 @@ def _cell(name: str, value: Any) -> str:
     if isinstance(value, list):  # a shape
         return "x".join(map(str, value))
     return _value(name, [value]) if isinstance(value, float) else str(value)
-
-
-def _gap(a: Sequence[float], b: Sequence[float]) -> str:
-    if not a or not b:
-        return ""
-    verdict = stats.exceeds(a, b, 0.0)
-    bound = "" if verdict.bound is None else f" ({100 * verdict.bound:+.2f})"
-    return f"{100 * verdict.mean:+.2f}{bound}"
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(
-        "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines
-    )
 
 
 if __name__ == "__main__":

@@ -12,7 +12,16 @@ from ml_collections import ConfigDict
 from experiments import config as config_lib
 from jaxprune import data as data_lib
 
-__all__ = ["Batches", "Task", "fresh_variables", "metrics", "model_of", "scale", "tasks"]
+__all__ = [
+    "Batches",
+    "Task",
+    "fresh_variables",
+    "input_shape",
+    "metrics",
+    "model_of",
+    "scale",
+    "tasks",
+]
 
 _EVALUATED = 1000  # examples in one evaluation batch
 
@@ -44,8 +53,18 @@ class Task(NamedTuple):
 
 def model_of(cfg: ConfigDict) -> Any:
     """Returns the linen module of a config: `model(inputs, train=...)` gives logits."""
-    twin = f"synthetic_{cfg.data.name.removeprefix('synthetic_')}"  # of the same shapes, at no cost
-    return config_lib.build("model", cfg.model, num_classes=data_lib.load(twin).num_classes)
+    return config_lib.build("model", cfg.model, num_classes=_twin(cfg.data.name).num_classes)
+
+
+def input_shape(cfg: ConfigDict) -> tuple[int, ...]:
+    """Returns the shape of one example; the data need not have been fetched."""
+    return _twin(cfg.data.name).input_shape
+
+
+@functools.cache
+def _twin(name: str) -> data_lib.Dataset:
+    """Synthetic data of the same shapes, at no cost."""
+    return data_lib.load(f"synthetic_{name.removeprefix('synthetic_')}")
 
 
 def fresh_variables(model: Any, task: Task, key: jax.Array) -> tuple[Any, Any]:

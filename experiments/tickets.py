@@ -1,5 +1,6 @@
 """What `experiments.lottery` runs: the ticket of each seed, its controls, and the report."""
 
+import functools
 import time
 from pathlib import Path
 from typing import Any
@@ -10,23 +11,16 @@ from ml_collections import ConfigDict
 import jaxprune as jp
 from experiments import mask_files, plans
 from experiments.cli import Options
-from experiments.config import UserError, build
+from experiments.config import SECTIONS, UserError, build
 from experiments.engine import Level, Run, Trainer, TrainState, digest, fit
 from experiments.progress import Progress
 from experiments.report import write_report
 from experiments.run_folder import Folder, RunFolder
 from experiments.task import fresh_variables, model_of, tasks
 
-__all__ = ["DEFAULTS", "plan_of", "run"]
+__all__ = ["plan_of", "run"]
 
-# The fields of `config.lottery`.
-DEFAULTS = {
-    "rounds": 12,  # how often the network is pruned
-    "rewind_to": 0,  # updates to the rewinding point; 0 is the initialisation
-    "rewind": "weights",  # or "learning_rate", "finetune"
-    "controls": ("reinit",),  # and "shuffled"
-    "repeats": 1,  # of each control at each level
-}
+_FIELDS = SECTIONS["lottery"]
 _CONTROLS = ("reinit", "shuffled")
 
 
@@ -75,9 +69,9 @@ def run(cfg: ConfigDict, options: Options) -> None:
 def _completed(cfg: ConfigDict) -> ConfigDict:
     """The config with `lottery` at its defaults where it says nothing."""
     asked = cfg.lottery.to_dict()
-    strange = sorted(set(asked) - set(DEFAULTS))
+    strange = sorted(set(asked) - set(_FIELDS))
     if strange:
-        raise UserError(f"config.lottery: no field {strange[0]!r}. Fields: {', '.join(DEFAULTS)}.")
+        raise UserError(f"config.lottery: no field {strange[0]!r}. Fields: {', '.join(_FIELDS)}.")
     for name in asked.get("controls", ()):
         if name not in _CONTROLS:
             raise UserError(f"config.lottery.controls: {name!r} is none of {', '.join(_CONTROLS)}.")
@@ -91,7 +85,7 @@ def _completed(cfg: ConfigDict) -> ConfigDict:
         )
     cfg = cfg.copy_and_resolve_references()
     with cfg.unlocked():
-        cfg.lottery = ConfigDict({**DEFAULTS, **asked})
+        cfg.lottery = ConfigDict({**_FIELDS, **asked})
     return cfg
 
 
@@ -108,7 +102,11 @@ class _Compiled:
         self.optimizer = build("optimizer", cfg.optimizer)
         self.method = build("method", cfg.method)
         self.model = model_of(cfg)
-        self.ticket = Trainer(self.model, jp.lottery_ticket(self.optimizer, self.method, plan))
+        self.transform = functools.partial(
+            jp.lottery_ticket, self.optimizer, self.method, plan, prunable=cfg.prunable or None
+        )
+        # Of this key its kind alone is read: each seed's own is in its state.
+        self.ticket = Trainer(self.model, self.transform(key=jax.random.key(0)))
         self.control = Trainer(self.model, jp.fixed(self.optimizer, None))
 
 
@@ -155,7 +153,7 @@ class _Seed:
 
     def _ticket(self) -> list[dict[str, Any]] | None:
         plan, shared = self.plan, self.compiled
-        tx = jp.lottery_ticket(shared.optimizer, shared.method, plan, key=self.keys["method"])
+        tx = shared.transform(key=self.keys["method"])
         params, rest = self._init(self.keys["init"])
         start = TrainState(params, rest, tx.init(params))
         levels = [

@@ -1,32 +1,33 @@
 """What `experiments.train` runs: each seed, or each fold of each seed, and the report."""
 
+import functools
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
+import optax
 from ml_collections import ConfigDict
 
 import jaxprune as jp
-from experiments import mask_files, plans
+from experiments import mask_files, plans, preflight
 from experiments.cli import Options
-from experiments.config import UserError, build
+from experiments.config import build
 from experiments.engine import Level, Run, Trainer, TrainState, digest, fit
 from experiments.progress import Progress
 from experiments.report import write_report
 from experiments.run_folder import Folder, RunFolder
 from experiments.task import Task, fresh_variables, model_of, tasks
 
-__all__ = ["run"]
+__all__ = ["Info", "Sparse", "run", "train_once", "with_method"]
+
+Sparse = Callable[[jax.Array], optax.GradientTransformation]
 
 
 def run(cfg: ConfigDict, options: Options) -> None:
     """Runs, or goes on with, all seeds of a config; then writes the report."""
     method = build("method", cfg.method)
-    if method is not None and method.schedule.end >= cfg.steps:
-        raise UserError(
-            f"config.method: masks change until step {method.schedule.end}, but training ends after "
-            f"config.steps={cfg.steps}; the target would not be reached."
-        )
+    preflight.check_schedule(method, cfg.steps, "config.method")
     if options.dry_run:
         print(plans.describe(cfg))
         return
@@ -35,11 +36,10 @@ def run(cfg: ConfigDict, options: Options) -> None:
             print(f"This run is finished; its report: {folder.path / 'report.md'}")
             return
         started, optimizer = time.time(), build("optimizer", cfg.optimizer)
-        sparse = lambda key: (
-            optimizer if method is None else jp.sparsify(optimizer, method, key=key)
-        )
+        sparse = functools.partial(with_method, optimizer, method, prunable=cfg.prunable)
         model = model_of(cfg)
-        trainer = Trainer(model, sparse(None))
+        # Of this key its kind alone is read: each run's own is in its state.
+        trainer = Trainer(model, preflight.checked(sparse(jax.random.key(0)), cfg, "config.method"))
         runs = [(seed, fold) for seed in cfg.seeds for fold in range(cfg.k_folds or 1)]
         results: list[dict[str, Any]] = []
         with Progress(cfg.steps * len(runs), "starting") as progress:
@@ -47,8 +47,10 @@ def run(cfg: ConfigDict, options: Options) -> None:
                 name, label = f"seed_{seed}", f"seed {seed}"
                 if cfg.k_folds:
                     name, label = f"{name}/fold_{fold}", f"{label} · fold {fold}"
-                info = _Info(cfg, options, progress, number * cfg.steps, label)
-                found = _one(info, trainer, model, sparse, Folder(folder.path / name), seed, fold)
+                info = Info(cfg, options, progress, number * cfg.steps, label)
+                found = train_once(
+                    info, trainer, model, method, sparse, Folder(folder.path / name), seed, fold
+                )
                 if found is None:
                     return
                 results.append({"seed": seed, **({"fold": fold} if cfg.k_folds else {}), **found})
@@ -67,7 +69,20 @@ def run(cfg: ConfigDict, options: Options) -> None:
         print(f"Report: {write_report(folder.path)}")
 
 
-class _Info:
+def with_method(
+    optimizer: optax.GradientTransformation,
+    method: jp.Method | None,
+    key: jax.Array | None,
+    prunable: str = "",
+) -> optax.GradientTransformation:
+    """The optimizer with the method around it; `None` leaves it dense."""
+    if method is None:
+        return optimizer
+    enforce = jp.straight_through if method.straight_through else jp.sparsify
+    return enforce(optimizer, method, key=key, prunable=prunable or None)
+
+
+class Info:
     """What the runs of one process share, and where this one stands among them."""
 
     def __init__(
@@ -77,15 +92,43 @@ class _Info:
         self.offset, self.label = offset, label
 
 
-def _one(
-    info: _Info, trainer: Trainer, model: Any, sparse: Any, folder: Folder, seed: int, fold: int
+def train_once(
+    info: Info,
+    trainer: Trainer,
+    model: Any,
+    method: jp.Method | None,
+    sparse: Sparse,
+    folder: Folder,
+    seed: int,
+    fold: int = 0,
+    more: Callable[[], dict[str, Any]] = dict,
 ) -> dict[str, Any] | None:
+    """Trains, or goes on with, one seed.
+
+    Args:
+      info: what it shares with others.
+      trainer: compiled for this model and method.
+      model: a linen module.
+      method: how the model becomes sparse, `None`: not at all.
+      sparse: the optimizer for a key.
+      folder: of this training alone.
+      seed: of the initial weights, the hold-out and the order of the examples: the same for every method.
+      fold: of a cross-validation.
+      more: results to add when it is over.
+
+    Returns:
+      Its results, or `None` if it was asked to stop.
+    """
     cfg = info.cfg
+    if folder.done:
+        info.progress.update(info.offset + cfg.steps, info.label)
+        return _renamed(folder.results[0])
     task: Task = tasks(cfg, seed)[fold]
     init, noise, draws = jax.random.split(jax.random.fold_in(jax.random.key(seed), fold), 3)
     params, rest = fresh_variables(model, task, init)
-    opt_state = sparse(draws).init(params)
-    if cfg.method is not None:
+    initial = digest(params)
+    opt_state = _initializer(sparse)(draws, params)
+    if method is not None and not method.straight_through:
         params = jp.masks.apply(params, jp.masks_of(opt_state))
     start = TrainState(params, rest, opt_state)
     run = Run(
@@ -101,21 +144,31 @@ def _one(
     )
 
     def describe(level: Level, state: TrainState) -> dict[str, Any]:
-        if cfg.method is None:
-            return {"sparsity": 0.0, "digest": digest(state.params)}
+        common = {"initial": initial, **more()}
+        if method is None:
+            return {"sparsity": 0.0, "digest": digest(state.params), **common}
         mask_files.save(folder.path / "masks.npz", state.masks)
         return {
             "sparsity": float(jp.masks.sparsity(state.masks)),
             "per_leaf": jp.masks.summary(state.masks),
-            "digest": digest((state.params, state.masks)),
+            "digest": digest((state.network, state.masks)),
+            **common,
         }
 
-    method = build("method", cfg.method)
-    level = Level(0, 0, cfg.steps, settled=0 if method is None else method.schedule.end + 1)
+    level = Level(0, 0, cfg.steps, settled=0 if method is None else method.end + 1)
     found = fit(trainer, [level], lambda level: start, run, describe)
-    if found is None:
-        return None
-    (result,) = found
+    return None if found is None else _renamed(found[0])
+
+
+@functools.lru_cache(maxsize=1)
+def _initializer(sparse: Sparse) -> Any:
+    """Compiled once for all seeds."""
+    return jax.jit(lambda key, params: sparse(key).init(params))
+
+
+def _renamed(result: dict[str, Any]) -> dict[str, Any]:
+    """What `fit` found, by the names of the results file."""
+    result = dict(result)
     return {
         "test_accuracy": result.pop("test_final"),
         **({"test_accuracy_early": result.pop("test_early")} if "test_early" in result else {}),

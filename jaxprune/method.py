@@ -74,6 +74,11 @@ class Method(NamedTuple):
         """The methods that this one consists of: itself."""
         return (self,)
 
+    @property
+    def straight_through(self) -> bool:
+        """Whether it is for `straight_through`, where weights off the masks stay what they are."""
+        return self.backward is not None
+
     def owners(self, params: Params) -> "list[Method | None]":
         """Per leaf of `params`, whose method it is."""
         return [self] * len(jax.tree.leaves(params))
@@ -97,6 +102,11 @@ class Partition(NamedTuple):
     def parts(self) -> tuple[Method, ...]:
         """The methods that this one consists of."""
         return tuple({id(method): method for _, method in self.methods}.values())
+
+    @property
+    def straight_through(self) -> bool:
+        """Whether it is for `straight_through`; all parts are, or none is."""
+        return self.parts[0].straight_through
 
     def owners(self, params: Params) -> list[Method | None]:
         """Per leaf of `params`, whose method it is; `None`: nobody's, it stays dense."""
@@ -146,10 +156,10 @@ def partition(methods: Mapping[str, Method]) -> Partition:
     """
     if not methods:
         raise ValueError("partition: no methods; give {regular expression: method}.")
-    dense = {pattern: method.backward is not None for pattern, method in methods.items()}
-    if len(set(dense.values())) > 1:
+    through = [pattern for pattern, method in methods.items() if method.straight_through]
+    if 0 < len(through) < len(methods):
         raise ValueError(
-            f"partition: {[p for p, d in dense.items() if d]} train straight through the masks, the others "
+            f"partition: {through} train straight through the masks, the others "
             "on them; one optimizer can do one of the two."
         )
     return Partition(tuple(methods.items()))

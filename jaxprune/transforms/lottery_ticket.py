@@ -139,7 +139,7 @@ def lottery_ticket(
         raise ValueError(
             "lottery_ticket: the method starts sparse, but level 0 is the dense network."
         )
-    if any(part.backward is not None for part in method.parts):
+    if method.straight_through:
         raise ValueError(
             "lottery_ticket: the method trains weights off its masks, but those of a ticket are zero; "
             "give one that prunes, such as magnitude(sparsity=0.2)."

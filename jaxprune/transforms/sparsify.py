@@ -87,7 +87,7 @@ def sparsify(
     inner = optax.with_extra_args_support(inner)
     stored = masks_lib.pack if packed else lambda masks: masks
     memories = remembered(method)
-    if any(part.backward is not None for part in method.parts):
+    if method.straight_through:
         raise ValueError(
             "sparsify: this method trains the weights off its masks too, which `sparsify` would set to zero; "
             "use straight_through(inner, method), with the gradients taken at forward_params(params, state)."

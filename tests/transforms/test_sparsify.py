@@ -235,7 +235,7 @@ def test_what_a_partition_cannot_do_is_refused():
 
 def test_combinations_without_meaning_are_refused():
     init = lambda method: jp.sparsify(optax.sgd(0.1), method, key=jax.random.key(0)).init(initial())
-    with pytest.raises(ValueError, match="leaves none of the 4 weights .* allows 0.75 at most"):
+    with pytest.raises(ValueError, match=r"leaves none of the 4 weights .* allows 0.75 at most"):
         init(jp.methods.magnitude(sparsity=0.9, pattern=jp.patterns.groups(4)))
     snfs = METHODS["snfs"]._replace(pattern=jp.patterns.groups(4))
     with pytest.raises(ValueError, match="places from leaf to leaf"):

@@ -1,0 +1,51 @@
+"""The published methods side by side: LeNet-300-100 on MNIST, 90 and 98 %.
+
+No paper's table. Each contestant has the same 4,000 updates from the same weights; schedules are the papers'
+in shape, scaled to this length: gradual ones prune from 25 to 60 %, dynamic ones move until 75 %, and nothing
+was tuned per method. Layers 1 and 2 are pruned, the output layer stays dense.
+
+Run: python -m experiments.compare --config=configs/compare/methods.py
+"""
+
+from experiments.config import config, part
+
+
+def get_config():
+    gradual = {"begin": 1_000, "end": 2_400, "every": 100}
+    moving = {"every": 100, "end": 3_000}
+    return config(
+        data=part("mnist", batch_size=128),
+        model=part("lenet_300_100"),
+        optimizer=part("sgd", learning_rate=0.05, momentum=0.9, nesterov=True),
+        prunable="fc[12]/kernel",
+        steps=4_000,
+        seeds=(0, 1, 2),
+        save_every=4_000,
+        compare={
+            "sparsities": (0.9, 0.98),
+            "methods": {
+                "one shot": part("magnitude", at=2_000),
+                "GMP": part("gmp", **gradual),
+                "global magnitude": part("global_magnitude", **gradual),
+                "LAMP": part("lamp", **gradual),
+                "saliency": part("saliency", **gradual),
+                "movement": part("movement", **gradual),
+                "weight change": part("weight_change", **gradual),
+                "magnitude increase": part("magnitude_increase", **gradual),
+                "cyclical": part("cyclical", begin=1_000, end=3_000, every=100, cycles=2),
+                "AC-DC": part("ac_dc", begin=800, end=2_400, every=400),
+                "GraNet": part("granet", begin=0, end=2_400, every=100),
+                "static": part("static"),
+                "SET": part("set_", **moving),
+                "RigL": part("rigl", **moving),
+                "RigL, summed gradients": part("rigl", accumulate=True, **moving),
+                "ITOP": part("itop", every=400, end=3_600),
+                "SNFS": part("snfs", **moving),
+                "DSR": part("dsr", **moving),
+                "MEST": part("mest", **moving),
+                "STE": part("ste", end=3_999),
+                "Top-KAST": part("top_kast", backward_sparsity=0.8, end=3_999),
+                "random": part("random", at=2_000),
+            },
+        },
+    )

@@ -1,0 +1,37 @@
+"""A comparison: methods or criteria at several sparsities, over paired seeds, beside the dense network.
+
+For one seed all contestants start from the same initial weights and see the same batches in the same order.
+`config.compare` says who takes part:
+
+  methods     published methods (jaxprune.methods), the sparsity left out
+  criteria    names of jaxprune.criteria, or path/to/file.py:function for your own, which all go through
+              one common `pipeline`: schedule, pattern, allocation
+  sparsities  fractions removed, each of which every contestant is trained to
+
+It ends with a table per sparsity, a plot of accuracy against compression, and the verdicts on the config's
+claims. The same command again goes on where it was stopped. A training that diverges is reported as such.
+
+Examples:
+  python -m experiments.compare --config=configs/compare/mnist_mlp.py
+  python -m experiments.compare --config=configs/compare/criteria.py --config.compare.sparsities="(0.9,0.98)"
+  python -m experiments.compare --config=configs/compare/criteria.py \\
+    --config.compare.criteria="('magnitude','my.py:relative_step')"
+"""
+
+from typing import TYPE_CHECKING
+
+from experiments import cli, contestants
+
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict
+
+
+def main(cfg: "ConfigDict", options: cli.Options) -> None:
+    found = contestants.contestants(cfg)  # mistakes are told before JAX is imported
+    from experiments import comparison
+
+    comparison.run(cfg, found, options)
+
+
+if __name__ == "__main__":
+    cli.run(main, __doc__)

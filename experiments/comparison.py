@@ -1,0 +1,184 @@
+"""What `experiments.compare` runs: every contestant at every sparsity with every seed, and the report."""
+
+import functools
+import shutil
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+from ml_collections import ConfigDict
+
+import jaxprune as jp
+from experiments import contestants as contestants_lib
+from experiments import criterion_files, plans, preflight, savings
+from experiments.cli import Options
+from experiments.config import build
+from experiments.contestants import DENSE, Contestant
+from experiments.engine import DivergedError, Trainer
+from experiments.progress import Progress
+from experiments.report import write_report
+from experiments.run_folder import Folder, RunFolder, read_json, write_json
+from experiments.task import model_of, tasks
+from experiments.training import Info, Sparse, train_once, with_method
+
+__all__ = ["run"]
+
+
+class _Point(NamedTuple):
+    """A contestant at a sparsity."""
+
+    label: str
+    sparsity: float
+    method: jp.Method | None
+    where: str  # of the config
+    file: str | None = None  # of the user's, with its criterion
+
+    def __str__(self) -> str:
+        return self.label if self.method is None else f"{self.label} {100 * self.sparsity:g} %"
+
+    @property
+    def folder(self) -> str:
+        return self.label if self.method is None else f"{self.label}/sparsity_{self.sparsity:g}"
+
+
+def run(cfg: ConfigDict, contestants: Sequence[Contestant], options: Options) -> None:
+    """Runs, or goes on with, all trainings of a comparison; then writes the report.
+
+    Args:
+      cfg: the config.
+      contestants: those that it names.
+      options: of the command line.
+    """
+    points, optimizer = _points(cfg, contestants), build("optimizer", cfg.optimizer)
+    transforms = [
+        functools.partial(with_method, optimizer, point.method, prunable=cfg.prunable)
+        for point in points
+    ]
+    _check(cfg, points, transforms)
+    if options.dry_run:
+        print(plans.comparison(cfg, [(p.label, p.sparsity, p.method) for p in points]))
+        return
+    cfg = _with_digests(cfg, contestants)
+    with RunFolder.open(options.workdir, options.config_name, cfg) as folder:
+        if folder.done:
+            print(f"This comparison is finished; its report: {folder.path / 'report.md'}")
+            return
+        _keep_files(contestants, folder)
+        started = time.time()
+        found: dict[str, list[list[dict[str, Any]]]] = {}
+        with Progress(cfg.steps * len(points) * len(cfg.seeds), "starting") as progress:
+            trainings = _Trainings(cfg, options, folder, progress)
+            for point, sparse in zip(points, transforms, strict=True):
+                seeds = trainings.of(point, sparse)
+                if seeds is None:
+                    return
+                found.setdefault(point.label, []).append(seeds)
+        folder.finish(
+            {
+                "kind": "compare",
+                "config": cfg.to_dict(),
+                "paper": cfg.paper.to_dict(),
+                "sparsities": list(contestants_lib.fields(cfg)["sparsities"]),
+                "contestants": [c.label for c in contestants],
+                "dense": trainings.dense._asdict(),
+                "examples": len(tasks(cfg, cfg.seeds[0])[0].labels),
+                "seeds": [_seed(found, i, seed) for i, seed in enumerate(cfg.seeds)],
+                "cost": {
+                    "trainings": len(points) * len(cfg.seeds),
+                    "wall_seconds": time.time() - started,
+                    "cpu_seconds": time.process_time(),
+                },
+            }
+        )
+        print(f"Report: {write_report(folder.path)}")
+
+
+def _check(cfg: ConfigDict, points: Sequence[_Point], transforms: Sequence[Sparse]) -> None:
+    """Refuses, before anything is trained, contestants whose updates cannot be traced."""
+    of_label = {p.label: (t, p) for t, p in zip(transforms, points, strict=True)}
+    for sparse, point in of_label.values():
+        preflight.checked(sparse(jax.random.key(0)), cfg, point.where, point.file)
+
+
+class _Trainings:
+    """The trainings of a comparison, in the order of their points."""
+
+    def __init__(self, cfg: ConfigDict, options: Options, folder: RunFolder, progress: Progress):
+        self.cfg, self.options, self.folder, self.progress = cfg, options, folder, progress
+        self.model, self.dense, self.offset = model_of(cfg), savings.dense(cfg), 0
+
+    def of(self, point: _Point, sparse: Sparse) -> list[dict[str, Any]] | None:
+        """The results of a point, one per seed, or `None` if it was asked to stop."""
+        # Of this key its kind alone is read: each training's own is in its state.
+        trainer, seeds = Trainer(self.model, sparse(jax.random.key(0))), []
+        for seed in self.cfg.seeds:
+            folder = Folder(self.folder.path / point.folder / f"seed_{seed}")
+            found = self._one(trainer, point, sparse, folder, seed)
+            if found is None:
+                return None
+            seeds.append({"asked": point.sparsity, **found})
+            self.offset += self.cfg.steps
+        return seeds
+
+    def _one(
+        self, trainer: Trainer, point: _Point, sparse: Sparse, folder: Folder, seed: int
+    ) -> dict[str, Any] | None:
+        """One training, or why it has no result; `None` if it was asked to stop."""
+        failure, started = folder.path / "failed.json", time.monotonic()
+        if failure.exists():
+            return read_json(failure)
+        resumed = any(p.name.isdigit() for p in folder.path.glob("checkpoints/*"))
+        timed = lambda: {"wall_seconds": time.monotonic() - started, "resumed": resumed}
+        label = f"{point} · seed {seed}"
+        info = Info(self.cfg, self.options, self.progress, self.offset, label)
+        try:
+            found = train_once(
+                info, trainer, self.model, point.method, sparse, folder, seed, more=timed
+            )
+        except DivergedError as e:
+            write_json(failure, {"failed": str(e), **timed()})
+            return read_json(failure)
+        if found is None:
+            return None
+        return {**found, **savings.of(self.dense, found.get("per_leaf", ()))}
+
+
+def _points(cfg: ConfigDict, contestants: Sequence[Contestant]) -> list[_Point]:
+    points = [_Point(DENSE, 0.0, None, "config.optimizer")]
+    for contestant in contestants:
+        file = contestant.file and str(criterion_files.path_of(contestant.file))
+        for sparsity in contestants_lib.fields(cfg)["sparsities"]:
+            method = contestants_lib.method(cfg, contestant, sparsity)
+            preflight.check_schedule(method, cfg.steps, contestant.where)
+            points.append(_Point(contestant.label, sparsity, method, contestant.where, file))
+    return points
+
+
+def _with_digests(cfg: ConfigDict, contestants: Sequence[Contestant]) -> ConfigDict:
+    """The config with hashes of the user's files: another version of a file gets a folder of its own."""
+    digests = {c.label: criterion_files.digest(c.file) for c in contestants if c.file}
+    if not digests:
+        return cfg
+    cfg = cfg.copy_and_resolve_references()
+    with cfg.unlocked():
+        cfg.compare.files = ConfigDict(digests)
+    return cfg
+
+
+def _keep_files(contestants: Sequence[Contestant], folder: RunFolder) -> None:
+    """Copies the user's files, so that the folder says what was run."""
+    for contestant in contestants:
+        if contestant.file:
+            copy = folder.path / "criteria" / f"{contestant.label}.py"
+            copy.parent.mkdir(exist_ok=True)
+            shutil.copyfile(criterion_files.path_of(contestant.file), copy)
+
+
+def _seed(found: dict[str, list[list[dict[str, Any]]]], index: int, seed: int) -> dict[str, Any]:
+    """The results of one seed: per contestant, a list over its sparsities."""
+    points = {label: [dict(seeds[index]) for seeds in each] for label, each in found.items()}
+    digests = {point.pop("initial", None) for each in points.values() for point in each} - {None}
+    if len(digests) > 1:
+        raise RuntimeError(f"seed {seed}: contestants began with different weights, {digests}")
+    return {"seed": seed, "initial": next(iter(digests), None), "points": points}

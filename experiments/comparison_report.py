@@ -1,0 +1,137 @@
+"""The report of a comparison: who took part, a table per sparsity, what is counted, every seed."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from experiments import claims, points, stats
+from experiments.markdown import gap, part, percent, table
+
+__all__ = ["body", "headline"]
+
+_HEAD = [
+    "contestant",
+    "test accuracy, %",
+    "minus dense, pp (bound)",
+    "sparsity, %",
+    "compression",
+    "theoretical speed-up",
+    "seconds",
+    "seeds",
+]
+
+
+def body(results: Mapping[str, Any]) -> list[str]:
+    """Sections of the report.
+
+    Args:
+      results: of a comparison.
+    """
+    parts = ["## Contestants", _contestants(results)]
+    for point, sparsity in enumerate(results["sparsities"]):
+        parts += [f"## At {100 * sparsity:g} % of the prunable weights removed"]
+        parts += [table(_HEAD, [_row(results, label, point) for label in points.labels(results)])]
+    parts += [_counted(results), "## By seed: test accuracy after the last update, %"]
+    return [*parts, _by_seed(results), *_failures(results)]
+
+
+def headline(results: Mapping[str, Any]) -> claims.Outcome:
+    """Who does best at the highest sparsity."""
+    point = results["sparsities"].index(max(results["sparsities"]))
+    mean = lambda label: stats.mean(points.finished(points.values(results, label, point)) or [0.0])
+    best = max(results["contestants"], key=mean)
+    found = points.finished(points.values(results, best, point))
+    ours = f"{percent(found)} %, dense {_dense(results)} %" if found else "no training ended"
+    rivals = len(results["contestants"])
+    name = f"{best} at {100 * results['sparsities'][point]:g} %, best of {rivals}"
+    return claims.Outcome(name, None, ours, "", len(found))
+
+
+def _row(results: Mapping[str, Any], label: str, point: int) -> list[str]:
+    accuracy = points.values(results, label, point)
+    dense = points.values(results, "dense", point)
+    of = lambda metric: points.finished(points.values(results, label, point, metric))
+    factor = lambda found: f"{stats.mean(found):.2f}x" if found else ""
+    return [
+        label,
+        percent(points.finished(accuracy)),
+        "" if label == "dense" else gap(*points.both(accuracy, dense)),
+        f"{100 * stats.mean(found):.2f}" if (found := of("sparsity")) else "",
+        factor(of("compression")),
+        factor(of("speedup")),
+        _seconds(points.entries(results, label, point)),
+        _seeds(accuracy),
+    ]
+
+
+def _seconds(entries: Sequence[Mapping[str, Any]]) -> str:
+    """Of a training, in the middle over seeds; those that were interrupted are not known."""
+    whole = [e["wall_seconds"] for e in entries if "failed" not in e and not e["resumed"]]
+    return f"{statistics.median(whole):.1f}" if whole else ""
+
+
+def _seeds(found: Sequence[float | None]) -> str:
+    there = len(points.finished(found))
+    return str(there) if there == len(found) else f"{there} of {len(found)}"
+
+
+def _dense(results: Mapping[str, Any]) -> str:
+    return percent(points.finished(points.values(results, "dense", 0)))
+
+
+def _contestants(results: Mapping[str, Any]) -> str:
+    asked = results["config"]["compare"]
+    rows = [["dense", "the optimizer alone"]]
+    rows += [[label, part(spec)] for label, spec in (asked.get("methods") or {}).items()]
+    pipeline = ", ".join(f"{k}={part(v)}" for k, v in (asked.get("pipeline") or {}).items())
+    criteria = asked.get("criteria") or ()
+    named = criteria.values() if isinstance(criteria, Mapping) else criteria
+    labels = results["contestants"][len(rows) - 1 :]
+    for label, spec in zip(labels, named, strict=True):
+        name = spec if isinstance(spec, str) else part(spec)
+        rows.append([label, f"criterion {name}; {pipeline}"])
+    return table(["contestant", "what it is"], rows)
+
+
+def _counted(results: Mapping[str, Any]) -> str:
+    config, dense = results["config"], results["dense"]
+    size = config["data"].get("batch_size", 128)
+    epochs = config["steps"] / (results["examples"] // size)
+    n = len(results["seeds"])
+    spread = f"mean ± std over {n} seeds" if n > 1 else "one seed, so no bound can be given"
+    weights, leaves = dense["weights"], dense["prunable"]
+    return (
+        f"Accuracy: of the test set after the last update ({config['steps']} updates of {size} "
+        f"examples, {epochs:.1f} epochs), {spread}; in brackets the one-sided 95 % lower bound of the "
+        "difference, paired over the seeds that both ended: for one seed all begin with the same "
+        "weights and see the same batches. A training whose loss was no longer finite has no accuracy; "
+        "the last column counts the others. "
+        f"Sparsity: of the {sum(weights[leaf] for leaf in leaves):,} weights in {', '.join(leaves)}. "
+        f"Compression: all {sum(weights.values()):,} parameters, prunable or not, over those "
+        f"kept. Theoretical speed-up: the {sum(dense['flops'].values()):,} operations of matrix products "
+        "and convolutions in the forward pass of one example over those of the weights kept; dense "
+        "kernels multiply zeros as well, so it is no time that was measured. Seconds: of one training, "
+        "compilation included, median over the seeds."
+    )
+
+
+def _by_seed(results: Mapping[str, Any]) -> str:
+    shown = lambda value: "failed" if value is None else f"{100 * value:.2f}"
+    rows = [["dense", "", *map(shown, points.values(results, "dense", 0))]]
+    for label in results["contestants"]:
+        for point, sparsity in enumerate(results["sparsities"]):
+            found = points.values(results, label, point)
+            rows.append([label, f"{100 * sparsity:g} %", *map(shown, found)])
+    head = ["contestant", "asked", *(f"seed {seed['seed']}" for seed in results["seeds"])]
+    return table(head, rows)
+
+
+def _failures(results: Mapping[str, Any]) -> list[str]:
+    failed = [
+        f"- {entry['failed']}"
+        for label in points.labels(results)
+        for seed in results["seeds"]
+        for entry in seed["points"][label]
+        if "failed" in entry
+    ]
+    return ["## Trainings that diverged", "\n".join(failed)] if failed else []

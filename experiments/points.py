@@ -1,0 +1,55 @@
+"""Reading the results of a comparison: contestants x sparsities, one value per seed."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+__all__ = ["both", "entries", "finished", "labels", "nearest", "values"]
+
+_NEAR = (
+    1.15  # a point whose weights left differ by more than this factor is not the one that is meant
+)
+
+
+def labels(results: Mapping[str, Any]) -> list[str]:
+    """The contestants, the dense baseline first."""
+    return ["dense", *results["contestants"]]
+
+
+def entries(results: Mapping[str, Any], label: str, point: int) -> list[dict[str, Any]]:
+    """What each seed found at a contestant's point; the dense baseline has but one."""
+    at = 0 if label == "dense" else point
+    return [seed["points"][label][at] for seed in results["seeds"]]
+
+
+def values(
+    results: Mapping[str, Any], label: str, point: int, metric: str = "test_accuracy"
+) -> list[float | None]:
+    """One value per seed, `None` where the training diverged."""
+    return [entry.get(metric) for entry in entries(results, label, point)]
+
+
+def finished(found: Sequence[float | None]) -> list[float]:
+    """The values of the seeds that have one."""
+    return [value for value in found if value is not None]
+
+
+def both(a: Sequence[float | None], b: Sequence[float | None]) -> tuple[list[float], list[float]]:
+    """The values of the seeds that have one on both sides.
+
+    >>> both([1.0, None, 3.0], [1.5, 2.5, None])
+    ([1.0], [1.5])
+    """
+    pairs = [(x, y) for x, y in zip(a, b, strict=True) if x is not None and y is not None]
+    return [x for x, _ in pairs], [y for _, y in pairs]
+
+
+def nearest(results: Mapping[str, Any], sparsity: float) -> int | None:
+    """The point nearest to a sparsity; `None` if none is near.
+
+    >>> nearest({"sparsities": [0.5, 0.9]}, 0.895), nearest({"sparsities": [0.5, 0.9]}, 0.7)
+    (1, None)
+    """
+    distance = [abs(math.log((1 - s) / (1 - sparsity))) for s in results["sparsities"]]
+    point = min(range(len(distance)), key=distance.__getitem__)
+    return point if distance[point] <= math.log(_NEAR) else None

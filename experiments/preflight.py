@@ -1,0 +1,56 @@
+"""What is refused before anything is trained: methods that do not fit the model or the schedule."""
+
+import traceback
+from typing import Any
+
+import jax
+import optax
+from ml_collections import ConfigDict
+
+import jaxprune as jp
+from experiments.config import UserError
+from experiments.task import input_shape, model_of
+
+__all__ = ["check_schedule", "checked"]
+
+
+def check_schedule(method: jp.Method | None, steps: int, where: str) -> None:
+    """Raises `UserError` if the masks would still change when training ends."""
+    if method is not None and method.end >= steps:
+        raise UserError(
+            f"{where}: masks change until step {method.end}, but training ends after "
+            f"config.steps={steps}; the target would not be reached."
+        )
+
+
+def checked(
+    tx: optax.GradientTransformation, cfg: ConfigDict, where: str, file: str | None = None
+) -> optax.GradientTransformation:
+    """Returns `tx`, if one of its updates can be traced on the model of a config.
+
+    Args:
+      tx: the optimizer.
+      cfg: the config; its data are not needed.
+      where: which part of the config to blame.
+      file: a user's file whose line to name, where the mistake is in it.
+
+    Raises:
+      UserError: what the library says of shapes, patterns, paths and missing signals.
+    """
+
+    def masks(key: jax.Array, x: jax.Array) -> Any:
+        return jp.masks.make(model_of(cfg).init(key, x)["params"], cfg.prunable or None)
+
+    def update(key: jax.Array, x: jax.Array) -> Any:
+        params = model_of(cfg).init(key, x)["params"]
+        return tx.update(params, tx.init(params), params)
+
+    x = jax.ShapeDtypeStruct((2, *input_shape(cfg)), "float32")
+    for traced, blamed in ((masks, "config"), (update, where)):
+        try:
+            jax.eval_shape(traced, jax.random.key(0), x)
+        except (TypeError, ValueError) as e:
+            lines = [f.lineno for f in traceback.extract_tb(e.__traceback__) if f.filename == file]
+            at = f" (line {lines[-1]})" if lines else ""
+            raise UserError(f"{blamed}{at}: {e}") from e
+    return tx
