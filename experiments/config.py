@@ -77,14 +77,14 @@ class UserError(Exception):
 
 class _Kind(NamedTuple):
     files: tuple[str, ...]  # where the public functions are, below a folder of sys.path
-    returns: str  # what the return annotation of those meant contains
+    returns: str  # a regular expression, found in the return annotation of those meant
     called: bool = True  # False: the function itself is meant, with these arguments bound
 
 
 _KINDS = {
     "model": _Kind(("jaxprune/nn/*.py",), "Module"),
     "kernel_init": _Kind(("jaxprune/nn/initializers.py",), "Initializer"),
-    "method": _Kind(("jaxprune/methods/*.py",), "Method"),
+    "method": _Kind(("jaxprune/methods/*.py", "jaxprune/method.py"), "Method|Partition"),
     "schedule": _Kind(("jaxprune/schedules.py",), "Schedule"),
     "criterion": _Kind(("jaxprune/criteria/*.py",), "Scores", called=False),
     "pattern": _Kind(("jaxprune/patterns.py",), "Pattern"),
@@ -212,6 +212,8 @@ def nested_kind(kind: str | None, name: str) -> str | None:
     """The kind of the part `name` within a part of the kind given; `None`: at the top."""
     if kind in _DICTS:
         return _DICTS[kind]
+    if kind is not None and name in _DICTS:
+        return _DICTS[name]
     return name if name in (*_KINDS, *_DICTS, "data") else _NESTED.get(kind or "")
 
 
@@ -234,6 +236,15 @@ def _is_part(value: Any) -> bool:
     return isinstance(value, Mapping | ConfigDict) and "name" in value
 
 
+def _parts_in(value: Any) -> Iterator[Any]:
+    """The part that a value is, or those in its tuples."""
+    if _is_part(value):
+        yield value
+    elif isinstance(value, tuple | list):
+        for item in value:
+            yield from _parts_in(item)
+
+
 def check_part(kind: str, spec: Any, where: str, supplied: tuple[str, ...] = ()) -> None:
     """Raises `UserError` unless a part names what there is, with arguments that it takes.
 
@@ -252,12 +263,11 @@ def check_part(kind: str, spec: Any, where: str, supplied: tuple[str, ...] = ())
         check_argument(kind, spec, name, where)
         if name in supplied:
             raise UserError(f"{where}.{name}: leave it out; it is filled in.")
-        for nested in value if isinstance(value, tuple | list) else (value,):
-            if _is_part(nested):
-                child = nested_kind(kind, name)
-                if child is None:
-                    raise UserError(f"{where}.{name} cannot be a part.")
-                check_part(child, nested, f"{where}.{name}")
+        for nested in _parts_in(value):
+            child = nested_kind(kind, name)
+            if child is None:
+                raise UserError(f"{where}.{name} cannot be a part.")
+            check_part(child, nested, f"{where}.{name}")
         check_type(signature.types.get(name, ""), value, f"{where}.{name}")
     needed = signature.required if kind == "data" or _KINDS[kind].called else ()
     for name in supplied:

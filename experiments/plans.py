@@ -87,8 +87,10 @@ def _final_masks(method: jp.Method | None, params: Any, cfg: ConfigDict) -> Any:
     return jp.next_masks(_by_size(method), params, masks, method.end)
 
 
-def _by_size(method: jp.Method) -> jp.Method:
+def _by_size(method: Any) -> Any:
     """The method as far as counts go: they do not depend on scores, unless leaves share a budget."""
+    if not isinstance(method, jp.Method):
+        return jp.partition([(pattern, _by_size(part)) for pattern, part in method.methods])
     return method._replace(criterion=jp.criteria.magnitude, update=jp.updates.prune())
 
 

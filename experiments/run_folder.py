@@ -214,7 +214,9 @@ def _to_json(value: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """Arrays and NumPy's scalars as JSON knows them."""
+    """Parts within tuples, arrays and NumPy's scalars as JSON knows them."""
+    if isinstance(value, ConfigDict):
+        return value.to_dict()
     if hasattr(value, "tolist"):
         return value.tolist()
     raise TypeError(f"{type(value).__name__} has no place in JSON: {value!r}")

@@ -3,6 +3,7 @@
 import ast
 import functools
 import importlib.util
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,7 +37,7 @@ def public(path: Path, module: str, returns: str) -> list[tuple[str, Signature]]
     Args:
       path: the file.
       module: its name for imports.
-      returns: what the return annotation must contain.
+      returns: a regular expression, to be found in the return annotation.
 
     Returns:
       (name, signature) of those in `__all__`, or of those without a leading underscore.
@@ -44,7 +45,7 @@ def public(path: Path, module: str, returns: str) -> list[tuple[str, Signature]]
     found: dict[str, Signature] = {}
     exported = None
     for node in ast.parse(path.read_text()).body:
-        if isinstance(node, ast.FunctionDef) and returns in _text(node.returns):
+        if isinstance(node, ast.FunctionDef) and re.search(returns, _text(node.returns)):
             found[node.name] = _of_function(node, module)
         elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
             name, value = node.targets[0].id, node.value

@@ -84,10 +84,15 @@ def tasks(cfg: ConfigDict, seed: int) -> list[Task]:
         dataset = data_lib.load(cfg.data.name)
     except FileNotFoundError as e:
         raise config_lib.UserError(str(e)) from e
-    if cfg.k_folds:
-        divided = list(data_lib.k_folds(dataset.train, cfg.k_folds, seed))
-    else:
-        divided = [data_lib.split(dataset.train, cfg.validation, seed)]
+    try:
+        if cfg.k_folds:
+            divided = list(data_lib.k_folds(dataset.train, cfg.k_folds, seed))
+        else:
+            divided = [data_lib.split(dataset.train, cfg.validation, seed)]
+    except ValueError as e:
+        raise config_lib.UserError(
+            f"config.{'k_folds' if cfg.k_folds else 'validation'}: {e}"
+        ) from e
     size, test = cfg.data.get("batch_size", 128), _batches(dataset.test)
     return [
         Task(

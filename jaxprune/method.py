@@ -1,7 +1,7 @@
 """A method is five concepts in a tuple; `next_masks` is the one place where they meet."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -136,14 +136,15 @@ def by_part(
     return treedef.unflatten(merged)
 
 
-def partition(methods: Mapping[str, Method]) -> Partition:
+def partition(methods: Mapping[str, Method] | Iterable[tuple[str, Method]]) -> Partition:
     """Different methods for different leaves of one tree, under one optimizer.
 
     Each method sees its own leaves only: a global budget is shared among those. Leaves that nothing
     matches stay dense.
 
     Args:
-      methods: method by regular expression, searched in the path of a leaf; the first match counts.
+      methods: method by regular expression, searched in the path of a leaf, or pairs of both; the first
+        match counts.
 
     Returns:
       What `sparsify`, `straight_through`, `lottery_ticket` and `prune` take for a method.
@@ -154,6 +155,7 @@ def partition(methods: Mapping[str, Method]) -> Partition:
     ...     "Dense": methods.gmp(sparsity=0.5, begin=0, end=1000, every=100, pattern=patterns.groups(4)),
     ... })
     """
+    methods = dict(methods)
     if not methods:
         raise ValueError("partition: no methods; give {regular expression: method}.")
     through = [pattern for pattern, method in methods.items() if method.straight_through]

@@ -119,6 +119,22 @@ def test_build_takes_nested_parts_and_keys_that_are_numbers():
     assert criterion({"w": np.array([-2.0])})["w"][0] == 2.0
 
 
+def test_a_partition_is_made_of_pairs_in_their_order():
+    gmp = part("gmp", sparsity=0.5, begin=0, end=80, every=10)
+    method = part(
+        "partition", methods=(("fc1", part("rigl", sparsity=0.9, every=5, end=9)), ("fc", gmp))
+    )
+    validate(whole(method=method))
+    built = build("method", method)
+    assert [pattern for pattern, _ in built.methods] == ["fc1", "fc"]
+    assert built.end == 80
+    wrong = part("partition", methods=(("fc", part("gpm", sparsity=0.5)),))
+    with pytest.raises(
+        UserError, match=r"config\.method\.methods: no method 'gpm'; nearest: 'gmp'"
+    ):
+        validate(whole(method=wrong))
+
+
 def test_what_a_function_refuses_is_told_in_one_sentence():
     with pytest.raises(UserError, match=r"method 'gmp': .*sparsity=1\.5"):
         build("method", part("gmp", sparsity=1.5, begin=0, end=80, every=10))

@@ -15,6 +15,7 @@ from flax import linen as nn
 
 from experiments import cli, lottery, tickets, train
 from experiments.cli import Options, Stopper, UserError
+from experiments.config import part
 from experiments.engine import batches
 from experiments.run_folder import folder_name
 
@@ -90,6 +91,36 @@ def test_training_learns_prunes_and_resumes_to_the_same_bits(tmp_path):
         tmp_path / name / folder_name("test", cfg) / "seed_0/metrics.csv"
     ).read_text()
     assert rows("cut") == rows("whole")
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        part("sr_ste", sparsity=0.75, end=55),
+        part(
+            "partition",
+            methods=(
+                ("fc1", part("rigl", sparsity=0.75, every=10, end=50)),
+                ("fc", part("gmp", sparsity=0.75, begin=10, end=50, every=10)),
+            ),
+        ),
+    ],
+    ids=lambda method: method.name,
+)
+def test_other_ways_to_train_sparse_resume_as_well(method, tmp_path):
+    cfg = load("zhu2017/lenet300_mnist_s95.py", method=method)
+    whole = run(train.main, cfg, tmp_path / "whole")
+    (seed,) = whole["seeds"]
+    assert seed["sparsity"] == 0.75
+    assert seed["test_accuracy"] > 0.5, "of the sparse network"
+    assert run(train.main, cfg, tmp_path / "cut", StopsAfter(3)) is None
+    assert run(train.main, cfg, tmp_path / "cut")["seeds"] == whole["seeds"]
+
+
+def test_a_validation_set_larger_than_the_data_is_refused(tmp_path):
+    cfg = load("zhu2017/lenet300_mnist_s95.py", **GMP, validation=5_000)
+    with pytest.raises(UserError, match=r"config\.validation: .*5000"):
+        run(train.main, cfg, tmp_path)
 
 
 def test_a_finished_run_is_left_alone(tmp_path, capsys):

@@ -35,29 +35,13 @@ def loss(params):
 
 METHODS = {
     "magnitude": jp.methods.magnitude(sparsity=0.75, at=4),
-    "random": jp.methods.random(sparsity=0.75, at=4),
     "gmp": jp.methods.gmp(sparsity=0.75, begin=2, end=13, every=4),
-    "global magnitude": jp.methods.global_magnitude(sparsity=0.75, begin=2, end=13, every=4),
-    "lamp": jp.methods.lamp(sparsity=0.75, begin=2, end=13, every=4),
-    "saliency": jp.methods.saliency(sparsity=0.75, begin=2, end=13, every=4),
-    "iterative": jp.methods.iterative(rate=0.5, every=5, levels=2, begin=3),
-    "movement": jp.methods.movement(sparsity=0.75, begin=2, end=13, every=4),
-    "weight change": jp.methods.weight_change(sparsity=0.75, begin=2, end=13, every=4),
-    "magnitude increase": jp.methods.magnitude_increase(sparsity=0.75, begin=2, end=13, every=4),
-    "cyclical": jp.methods.cyclical(sparsity=0.75, begin=1, end=13, every=2, cycles=2),
     "ac/dc": jp.methods.ac_dc(sparsity=0.75, begin=3, end=13, every=5),
-    "granet": jp.methods.granet(sparsity=0.75, begin=2, end=13, every=4),
-    "granet, sparse": jp.methods.granet(sparsity=0.75, begin=2, end=13, every=4, initial=0.5),
     "gmp, 1:4": jp.methods.gmp(
         sparsity=0.75, begin=2, end=13, every=4, pattern=jp.patterns.groups(4)
     ),
-    "gmp, channels": jp.methods.gmp(
-        sparsity=0.75, begin=2, end=13, every=4, pattern=jp.patterns.channel()
-    ),
-    "static": jp.methods.static(sparsity=0.75),
     "set": jp.methods.set_(sparsity=0.75, every=4, end=13),
     "rigl": jp.methods.rigl(sparsity=0.75, every=4, end=13),
-    "rigl, summed": jp.methods.rigl(sparsity=0.75, every=4, end=13, accumulate=True),
     "rigl, 1:4": jp.methods.rigl(
         sparsity=0.75,
         every=4,
@@ -65,10 +49,8 @@ METHODS = {
         pattern=jp.patterns.groups(4),
         allocation=jp.allocation.uniform(),
     ),
-    "itop": jp.methods.itop(sparsity=0.75, every=4, end=13),
     "snfs": jp.methods.snfs(sparsity=0.75, every=4, end=13),
     "dsr": jp.methods.dsr(sparsity=0.75, every=4, end=13),
-    "mest": jp.methods.mest(sparsity=0.75, every=4, end=13),
     "partition": jp.partition(
         {
             "a/": jp.methods.rigl(sparsity=0.75, every=4, end=13),
@@ -97,34 +79,6 @@ def train(tx, params, steps=STEPS, state=None, loss=loss):
     assert step._cache_size() == 1, "one compilation serves the whole run"
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_a_method_lands_on_zeros_and_on_its_target(name):
-    inner = optax.adamw(1e-2, weight_decay=0.1)
-    tx = jp.sparsify(inner, METHODS[name], key=jax.random.key(3))
-    seen = []
-    for params, state in train(tx, initial()):
-        masks = jp.masks_of(state)
-        jp.masks.check(params, masks)
-        moments = state.inner[0]
-        for moment in (moments.mu, moments.nu):
-            jp.masks.check(moment, masks)
-        seen.append((masks, float(jp.masks.sparsity(masks))))
-    assert seen[-1][1] == 0.75
-    assert masks["a"]["bias"] is None
-    changed = not jax.tree.all(jax.tree.map(jnp.array_equal, seen[0][0], seen[-1][0]))
-    assert changed == (name != "static")
-    assert float(loss(params)) < float(loss(initial()))
-
-
-def test_the_check_itself_sees_a_leak():
-    """Without enforcement the same run leaves weights off the masks: the test above can fail."""
-    _, masks = jp.prune(initial(), jp.methods.magnitude(sparsity=0.75))
-    params = jp.masks.apply(initial(), masks)
-    for leaking, _ in train(optax.adamw(1e-2), params, 1):
-        with pytest.raises(ValueError, match="not zero"):
-            jp.masks.check(leaking, masks)
-
-
 @pytest.mark.parametrize("name", ["set", "rigl"])
 def test_regrown_weights_start_from_zero_without_momentum(name):
     tx = jp.sparsify(optax.sgd(0.05, momentum=0.9), METHODS[name], key=jax.random.key(3))
@@ -141,10 +95,9 @@ def test_regrown_weights_start_from_zero_without_momentum(name):
     assert grown > 0
 
 
-@pytest.mark.parametrize("name", ["rigl, 1:4"])
-def test_n_of_m_regrows_within_its_groups(name):
+def test_n_of_m_regrows_within_its_groups():
     before, moved = None, 0
-    tx = jp.sparsify(optax.adam(1e-2), METHODS[name], key=jax.random.key(3))
+    tx = jp.sparsify(optax.adam(1e-2), METHODS["rigl, 1:4"], key=jax.random.key(3))
     for _, state in train(tx, initial()):
         mask = jp.masks_of(state)["a"]["kernel"]
         assert (mask.reshape(3, 4, 16).sum(1) == 1).all()
@@ -279,16 +232,6 @@ def test_packed_masks_train_to_the_same_bits(name):
     assert jax.tree.all(jax.tree.map(jnp.array_equal, plain, packed))
     stored = sum(bits.size for bits in jax.tree.leaves(state.masks))
     assert stored == (12 * 16 + 16 * 8) // 8, "one bit per weight, rows padded to bytes"
-
-
-@pytest.mark.parametrize("name", ["gmp", "rigl", "set", "snfs", "rigl, summed", "partition"])
-def test_a_run_cut_in_two_gives_the_same_bits(name):
-    make = lambda: jp.sparsify(optax.adam(1e-2), METHODS[name], key=jax.random.key(3))
-    *_, (whole, _) = train(make(), initial())
-    *_, (params, state) = train(make(), initial(), 7)
-    copy = lambda tree: jax.tree.map(jnp.copy, tree)
-    *_, (resumed, _) = train(make(), copy(params), STEPS - 7, copy(state))
-    assert jax.tree.all(jax.tree.map(jnp.array_equal, whole, resumed))
 
 
 def test_loop_and_scan_give_the_same_masks_and_vmap_seeds():

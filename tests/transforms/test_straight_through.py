@@ -25,18 +25,8 @@ def loss(params):
 
 METHODS = {
     "ste": jp.methods.ste(sparsity=0.75, end=15),
-    "ste, channels": jp.methods.ste(sparsity=0.75, end=15, pattern=jp.patterns.channel()),
     "sr-ste": jp.methods.sr_ste(sparsity=0.75, end=15),
-    "top-kast": jp.methods.top_kast(sparsity=0.75, backward_sparsity=0.5, end=15, every=3),
     "gmp": jp.methods.gmp(sparsity=0.75, begin=2, end=13, every=4),
-    "movement": jp.methods.movement(sparsity=0.75, begin=2, end=13, every=4),
-    "cyclical": jp.methods.cyclical(sparsity=0.75, begin=1, end=13, every=2, cycles=2),
-    "partition": jp.partition(
-        {
-            "a/": jp.methods.sr_ste(sparsity=0.75, end=15, decay=0.1),
-            "b/": jp.methods.top_kast(sparsity=0.75, backward_sparsity=0.5, end=15),
-        }
-    ),
 }
 
 
@@ -52,28 +42,6 @@ def train(tx, params, steps=STEPS, state=None):
         params, state = step(params, state)
         yield params, state
     assert step._cache_size() == 1, "one compilation serves the whole run"
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_the_forward_network_lands_on_its_target_and_learns(name):
-    tx = jp.straight_through(optax.adam(1e-2), METHODS[name], key=jax.random.key(3))
-    for params, state in train(tx, initial()):
-        masks, network = jp.masks_of(state), jp.forward_params(params, state)
-        jp.masks.check(network, masks)
-    assert float(jp.masks.sparsity(masks)) == 0.75
-    assert masks["a"]["bias"] is None
-    assert float(loss(network)) < float(loss(initial()))
-    assert float(jp.masks.sparsity(jax.tree.map(lambda p: p != 0, params))) < 0.2, "weights stay"
-
-
-@pytest.mark.parametrize("name", ["sr-ste", "movement", "partition"])
-def test_a_run_cut_in_two_gives_the_same_bits(name):
-    make = lambda: jp.straight_through(optax.adam(1e-2), METHODS[name], key=jax.random.key(3))
-    *_, (whole, _) = train(make(), initial())
-    *_, (params, state) = train(make(), initial(), 7)
-    copy = lambda tree: jax.tree.map(jnp.copy, tree)
-    *_, (resumed, _) = train(make(), copy(params), STEPS - 7, copy(state))
-    assert jax.tree.all(jax.tree.map(jnp.array_equal, whole, resumed))
 
 
 def test_ste_by_hand():
