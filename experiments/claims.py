@@ -27,8 +27,6 @@ from experiments import points, stats
 
 __all__ = ["Outcome", "check", "levels", "values"]
 
-_NEAR = 1.15  # a level further than this factor from the one that a claim means is not it
-
 
 class Outcome(NamedTuple):
     """What a claim came to."""
@@ -189,7 +187,7 @@ def _contestant(results: Mapping[str, Any], claim: Mapping[str, Any], label: str
 def _level(results: Mapping[str, Any], remaining: float) -> int:
     distance = [abs(math.log(left / remaining)) for left in levels(results)]
     level = min(range(len(distance)), key=distance.__getitem__, default=None)
-    if level is None or distance[level] > math.log(_NEAR):
+    if level is None or distance[level] > math.log(points.NEAR):
         raise _OpenError(f"no level near {100 * remaining:.3g} % of weights left")
     return level
 

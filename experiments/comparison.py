@@ -96,7 +96,8 @@ def run(cfg: ConfigDict, contestants: Sequence[Contestant], options: Options) ->
 
 def _check(cfg: ConfigDict, points: Sequence[_Point], transforms: Sequence[Sparse]) -> None:
     """Refuses, before anything is trained, contestants whose updates cannot be traced."""
-    of_label = {p.label: (t, p) for t, p in zip(transforms, points, strict=True)}
+    pairs = sorted(zip(transforms, points, strict=True), key=lambda pair: pair[1].sparsity)
+    of_label = {p.label: (t, p) for t, p in pairs}  # at the highest sparsity of each
     for sparse, point in of_label.values():
         preflight.checked(sparse(jax.random.key(0)), cfg, point.where, point.file)
 

@@ -19,7 +19,7 @@ __all__ = ["DENSE", "Contestant", "contestants", "fields", "method"]
 
 DENSE = "dense"  # the label of the baseline, which is in every comparison
 _PIPELINE = ("schedule", "pattern", "allocation")
-_LABEL = r"[\w()+=%,-][\w()+=%,. -]*"  # it names a folder
+_LABEL = r"[\w()+=%,-][\w()+=%, -]*"  # it names a folder
 
 
 class Contestant(NamedTuple):
@@ -68,7 +68,7 @@ def contestants(cfg: ConfigDict) -> list[Contestant]:
         if not re.fullmatch(_LABEL, label):
             raise UserError(
                 f"{contestant.where}: the label {label!r} cannot name a folder; use letters, digits, "
-                "spaces and ()+=%,.-"
+                "spaces and ()+=%,-"
             )
     return found
 

@@ -36,7 +36,10 @@ def describe(cfg: ConfigDict, rounds: int = 0) -> str:
         lines += [f"after {rounds} rounds:", jp.masks.table(masks, cost)]
     else:
         masks = _final_masks(method, params, cfg)
-        lines += [f"at step {method.end}:", jp.masks.table(masks, cost)]
+        lines += [
+            f"at step {method.end}, by initial weights where they decide:",
+            jp.masks.table(masks, cost),
+        ]
     return "\n".join([*lines, _COUNTED])
 
 
@@ -88,10 +91,12 @@ def _final_masks(method: jp.Method | None, params: Any, cfg: ConfigDict) -> Any:
 
 
 def _by_size(method: Any) -> Any:
-    """The method as far as counts go: they do not depend on scores, unless leaves share a budget."""
+    """The method as far as counts go; where weights decide them, those of the start do."""
     if not isinstance(method, jp.Method):
         return jp.partition([(pattern, _by_size(part)) for pattern, part in method.methods])
-    return method._replace(criterion=jp.criteria.magnitude, update=jp.updates.prune())
+    grows = method.update.challengers is not None
+    update = jp.updates.prune() if grows else method.update
+    return method._replace(criterion=jp.criteria.magnitude, update=update)
 
 
 def _setting(cfg: ConfigDict) -> str:

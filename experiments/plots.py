@@ -68,7 +68,11 @@ def comparison(results: Mapping[str, Any], folder: Path) -> list[str]:
     ax.set_title(f"mean ± std over {n} seed{'s'[: n > 1]}")
     if not drawn and not dense:
         return []
-    ax.legend(frameon=False)
+    if len(results["contestants"]) > len(_STYLES):  # beside the plot, where it hides nothing
+        figure.set_size_inches(9.0, 4.8)
+        ax.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    else:
+        ax.legend(frameon=False)
     _save(figure, folder / "trade_off.png")
     return ["trade_off.png"]
 

@@ -4,11 +4,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["both", "entries", "finished", "labels", "nearest", "values"]
+__all__ = ["NEAR", "both", "entries", "finished", "labels", "nearest", "values"]
 
-_NEAR = (
-    1.15  # a point whose weights left differ by more than this factor is not the one that is meant
-)
+NEAR = 1.15  # weights left that differ by more than this factor are not those that are meant
 
 
 def labels(results: Mapping[str, Any]) -> list[str]:
@@ -52,4 +50,4 @@ def nearest(results: Mapping[str, Any], sparsity: float) -> int | None:
     """
     distance = [abs(math.log((1 - s) / (1 - sparsity))) for s in results["sparsities"]]
     point = min(range(len(distance)), key=distance.__getitem__)
-    return point if distance[point] <= math.log(_NEAR) else None
+    return point if distance[point] <= math.log(NEAR) else None

@@ -16,9 +16,10 @@ __all__ = ["check_schedule", "checked"]
 
 def check_schedule(method: jp.Method | None, steps: int, where: str) -> None:
     """Raises `UserError` if the masks would still change when training ends."""
-    if method is not None and method.end >= steps:
+    last = None if method is None else method.end - method.straight_through
+    if last is not None and last >= steps:
         raise UserError(
-            f"{where}: masks change until step {method.end}, but training ends after "
+            f"{where}: masks change until step {last}, but training ends after "
             f"config.steps={steps}; the target would not be reached."
         )
 

@@ -91,7 +91,8 @@ def uniform_plus(*, first: str, last: str, most: float = 0.8) -> Allocation:
 
     Args:
       first: regular expression of the leaves that stay dense.
-      last: regular expression of the leaves that lose `most` at most.
+      last: regular expression of the leaves that lose `most` at most. If the two keep more than the whole
+        budget, the others keep nothing.
       most: highest sparsity of the last leaves.
 
     References:
@@ -103,6 +104,9 @@ def uniform_plus(*, first: str, last: str, most: float = 0.8) -> Allocation:
     >>> jax.tree.map(int, keep)
     {'a': 10, 'b': 3, 'c': 2}
     """
+
+    if not 0 <= most < 1:
+        raise ValueError(f"uniform_plus(most={most}): a fraction removed, in [0, 1), is needed.")
 
     def allocate(params: Params, units: Any, sparsity: Sparsity) -> Any:
         names, found = masks_lib.paths(params), masks_lib.beside(params, units)

@@ -79,9 +79,9 @@ class Method(NamedTuple):
         """Whether it is for `straight_through`, where weights off the masks stay what they are."""
         return self.backward is not None
 
-    def owners(self, params: Params) -> "list[Method | None]":
-        """Per leaf of `params`, whose method it is."""
-        return [self] * len(jax.tree.leaves(params))
+    def owners(self, params: Params) -> list[int | None]:
+        """Per leaf of `params`, the number of the part that it belongs to."""
+        return [0] * len(jax.tree.leaves(params))
 
 
 class Partition(NamedTuple):
@@ -101,20 +101,21 @@ class Partition(NamedTuple):
     @property
     def parts(self) -> tuple[Method, ...]:
         """The methods that this one consists of."""
-        return tuple({id(method): method for _, method in self.methods}.values())
+        return tuple(method for _, method in self.methods)
 
     @property
     def straight_through(self) -> bool:
         """Whether it is for `straight_through`; all parts are, or none is."""
         return self.parts[0].straight_through
 
-    def owners(self, params: Params) -> list[Method | None]:
-        """Per leaf of `params`, whose method it is; `None`: nobody's, it stays dense."""
+    def owners(self, params: Params) -> list[int | None]:
+        """Per leaf of `params`, the number of the part that it belongs to; `None`: it stays dense."""
         names = masks_lib.paths(params)
         for pattern, _ in self.methods:
             if not any(re.search(pattern, name) for name in names):
                 raise ValueError(f"partition: {pattern!r} matches none of the leaves {names}.")
-        return [next((m for p, m in self.methods if re.search(p, n)), None) for n in names]
+        first = lambda n: (i for i, (p, _) in enumerate(self.methods) if re.search(p, n))
+        return [next(first(name), None) for name in names]
 
 
 def by_part(
@@ -127,8 +128,8 @@ def by_part(
     owners, treedef = method.owners(params), jax.tree.structure(params)
     before = masks_lib.beside(params, masks)
     merged: list[Any] = [None] * len(before)
-    for part in method.parts:
-        own = [o is part for o in owners]
+    for number, part in enumerate(method.parts):
+        own = [owner == number for owner in owners]
         share = [m if mine else None for m, mine in zip(before, own, strict=True)]
         if any(m is not None for m in share):
             after = masks_lib.beside(params, change(part, treedef.unflatten(share)))
@@ -155,16 +156,22 @@ def partition(methods: Mapping[str, Method] | Iterable[tuple[str, Method]]) -> P
     ...     "Dense": methods.gmp(sparsity=0.5, begin=0, end=1000, every=100, pattern=patterns.groups(4)),
     ... })
     """
-    methods = dict(methods)
-    if not methods:
+    pairs: tuple[Any, ...] = tuple(methods.items() if isinstance(methods, Mapping) else methods)
+    patterns = [pattern for pattern, _ in pairs]
+    if not pairs:
         raise ValueError("partition: no methods; give {regular expression: method}.")
-    through = [pattern for pattern, method in methods.items() if method.straight_through]
-    if 0 < len(through) < len(methods):
+    if len(set(patterns)) < len(patterns):
+        raise ValueError(f"partition: an expression is there twice in {patterns}.")
+    for pattern, method in pairs:
+        if not isinstance(method, Method):
+            raise ValueError(f"partition: {pattern!r} has {method!r}, a jaxprune.Method is needed.")
+    through = [pattern for pattern, method in pairs if method.straight_through]
+    if 0 < len(through) < len(pairs):
         raise ValueError(
             f"partition: {through} train straight through the masks, the others "
             "on them; one optimizer can do one of the two."
         )
-    return Partition(tuple(methods.items()))
+    return Partition(pairs)
 
 
 def next_masks(
@@ -279,19 +286,21 @@ def _check_pattern(method: Method, params: Params, masks: Masks) -> None:
     if messages:
         more = f" (and {len(messages) - 1} more leaves)" if len(messages) > 1 else ""
         raise ValueError(messages[0] + more + ".")
-    members = [_members(pattern, shape) for shape in shapes.values()]
-    if method.update.across_leaves and any(m is not None for m in members):
+    members = {path: _members(pattern, shape) for path, shape in shapes.items()}
+    members = {path: m for path, m in members.items() if m is not None}
+    if members and method.update.whole_leaves:
         raise ValueError(
-            f"this update moves places from leaf to leaf, but in {next(iter(shapes))!r} the pattern gives "
-            "each contest its own; use updates.regrow, or the pattern unstructured()."
+            f"this update keeps no counts per contest, but in {next(iter(members))!r} the pattern has many; "
+            "use updates.regrow or updates.prune, or the pattern unstructured()."
         )
     with jax.ensure_compile_time_eval():
         sparsity = float(method.schedule.sparsity(method.schedule.end))
-    if all(m is not None and round(m * sparsity) >= m for m in members):
-        most = max(1 - 1 / m for m in members if m)
+        left = [int(allocations.survivors(m, sparsity)) for m in members.values()]
+    if members and not any(left):
+        path, m = next(iter(members.items()))
         raise ValueError(
-            f"a sparsity of {sparsity:g} leaves none of the {max(m for m in members if m)} weights that "
-            f"compete with each other in {next(iter(shapes))!r}; this pattern allows {most:g} at most."
+            f"a sparsity of {sparsity:g} leaves none of the {m} weights that compete with each other in "
+            f"{path!r}; this pattern allows {1 - 1 / m:g} at most."
         )
 
 
@@ -321,7 +330,22 @@ def initial_masks(
         )
         return choose(params, masks, signals)
 
-    return by_part(method, params, masks_lib.make(params, prunable), first)
+    return by_part(method, params, _full_masks(method, params, prunable), first)
+
+
+def _full_masks(method: Method | Partition, params: Params, prunable: Prunable) -> Masks:
+    """Masks that keep everything; refuses a partition with a part that nothing is left for."""
+    masks = masks_lib.make(params, prunable)
+    pairs = zip(method.owners(params), masks_lib.beside(params, masks), strict=True)
+    busy = {owner for owner, mask in pairs if mask is not None}
+    if isinstance(method, Partition):
+        for number, (pattern, _) in enumerate(method.methods):
+            if number not in busy:
+                raise ValueError(
+                    f"partition: {pattern!r} has nothing to prune; what it matches is not prunable, or an "
+                    "expression before it has it."
+                )
+    return masks
 
 
 def remembered(method: Method | Partition) -> dict[str, signals_lib.Memory]:
@@ -358,7 +382,7 @@ def prune(
     {'w': Array([[ 0., -3.]], dtype=float32)}
     """
     if masks is None:
-        masks = masks_lib.make(params, prunable)
+        masks = _full_masks(method, params, prunable)
     else:
         masks_lib.validate(masks, params)
     if key is not None:

@@ -38,7 +38,8 @@ def groups(m: int | None = None, *, axis: int = -2) -> Pattern:
     Language Models", 2023).
 
     Args:
-      m: weights in a contest; `None` for the whole axis.
+      m: weights in a contest; `None` for the whole axis. Contests have whole survivors: at a sparsity of
+        0.9, those of up to 4 weights keep none, and a leaf of such contests dies.
       axis: the contests run along this axis of each leaf. The default is the reduction axis of Flax's
         dense kernels `[inputs, outputs]` and the input axis of convolutions `[h, w, inputs, outputs]`:
         the one along which hardware wants 2:4.

@@ -157,7 +157,8 @@ def alternate(*, sparsity: float, every: int, begin: int, end: int) -> Schedule:
       sparsity: of the sparse phases; in the dense ones nothing is removed.
       every: steps of a phase.
       begin: step of the first sparse phase; before it the network is dense.
-      end: step at which the last sparse phase begins.
+      end: step from which on the network is sparse; where an even number of phases lies before it, that
+        is where the last sparse phase begins.
 
     References:
       Peste, Iofinova, Vladu & Alistarh, "AC/DC: Alternating Compressed/DeCompressed Training of Deep

@@ -24,7 +24,7 @@ class Memory(NamedTuple):
     """A signal that is carried from update to update.
 
     Attributes:
-      init: parameters -> the signal before the first update.
+      init: parameters -> the signal before the first update, a tree like them.
       update: (signal, parameters, gradients) -> the signal with this update in it. The gradients are
         those of the loss, off the masks too.
       restarts: whether it begins anew when the masks have changed.

@@ -119,14 +119,14 @@ class Update(NamedTuple):
       challengers: criterion by which dead units apply for a place; `None`: they cannot.
       revives: whether a dead unit competes on its score; if not, it ranks below every living one.
       skip_gradient: whether the update that changes the masks leaves the weights alone.
-      across_leaves: whether places move from leaf to leaf, for which each leaf must be one contest.
+      whole_leaves: whether it keeps no counts per contest, so that each leaf must be one contest.
     """
 
     select: Callable[..., list[jax.Array]]
     challengers: Criterion | None = None
     revives: bool = False
     skip_gradient: bool = False
-    across_leaves: bool = False
+    whole_leaves: bool = False
 
 
 class Backward(NamedTuple):

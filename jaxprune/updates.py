@@ -77,10 +77,7 @@ def regrow(
       inspired by Network Science" (2018).
     """
 
-    if not callable(fraction) and not 0 <= fraction <= 1:
-        raise ValueError(
-            f"regrow(fraction={fraction}): a share of the places, in [0, 1], is needed."
-        )
+    _check_fraction("regrow", fraction)
 
     def select(alive, units, rivals, keep, step):
         share = fraction(step) if callable(fraction) else fraction
@@ -104,7 +101,8 @@ def redistribute(
     """Drops a fraction of those alive and deals their places out anew among all leaves.
 
     The number of places of the whole tree is that of the allocation; how they lie among the leaves
-    changes. What a leaf cannot take goes to the others.
+    changes. What a leaf cannot take goes to the others. Places are units: with channels of different
+    sizes, their number stays, not that of the weights.
 
     Args:
       challengers: criterion of the units that want to grow.
@@ -119,23 +117,24 @@ def redistribute(
       Training without Losing Performance" (2019).
     """
 
+    _check_fraction("redistribute", fraction)
+
     def select(alive, units, rivals, keep, step):
         share = fraction(step) if callable(fraction) else fraction
         total = sum(k.count for k in keep)
-        counts = [jnp.sum(a, dtype=jnp.int32) for a in alive]
         if pooled:
-            living = [jnp.where(a, u.scores, jnp.nan) for a, u in zip(alive, units, strict=True)]
-            best = selection.top(living, total - _share(share, total))
-            stays = [a & b for a, b in zip(alive, best, strict=True)]
+            stays = _best_of_all(alive, units, total - _share(share, total))
         else:
-            stays = _best_of(alive, units, [c - _share(share, c) for c in counts])
+            held = _best_of_all(alive, units, total)
+            counts = [jnp.sum(h, dtype=jnp.int32) for h in held]
+            stays = _best_of(held, units, [c - _share(share, c) for c in counts])
         room = jnp.stack([s.size - jnp.sum(s, dtype=jnp.int32) for s in stays])
         wanted = jnp.stack(list(shares(stays, [r.scores for r in rivals]))).astype(jnp.float32)
         open_ = total - sum(jnp.sum(s, dtype=jnp.int32) for s in stays)
         places = _dealt(jnp.asarray(open_), wanted, room)
         return _grown(stays, rivals, list(places))
 
-    return Update(select, challengers, across_leaves=True)
+    return Update(select, challengers, whole_leaves=True)
 
 
 def by_survivors(stays: Sequence[jax.Array], rivals: Sequence[jax.Array]) -> list[jax.Array]:
@@ -184,7 +183,14 @@ def splice(c: float = 0.0, margin: float = 0.1) -> Update:
     def select(alive, units, rivals, keep, step):
         return [one(a, u) for a, u in zip(alive, units, strict=True)]
 
-    return Update(select, revives=True)
+    return Update(select, revives=True, whole_leaves=True)
+
+
+def _check_fraction(name: str, fraction: float | Callable[[Step], jax.Array]) -> None:
+    if not callable(fraction) and not 0 <= fraction <= 1:
+        raise ValueError(
+            f"{name}(fraction={fraction}): a share of the places, in [0, 1], is needed."
+        )
 
 
 def _entitled(alive, units, keep):
@@ -203,6 +209,12 @@ def _best_of(alive, units, counts):
     living = [Units(jnp.where(a, u.scores, jnp.nan)) for a, u in zip(alive, units, strict=True)]
     found = best(living, [Keep(count) for count in counts])
     return [a & b for a, b in zip(alive, found, strict=True)]
+
+
+def _best_of_all(alive, units, count):
+    """The best of those alive in the whole tree."""
+    living = [jnp.where(a, u.scores, jnp.nan) for a, u in zip(alive, units, strict=True)]
+    return [a & b for a, b in zip(alive, selection.top(living, count), strict=True)]
 
 
 def _count(mask: jax.Array, units: Units) -> jax.Array:
@@ -245,6 +257,8 @@ def cosine(fraction: float, end: int) -> Callable[[Step], jax.Array]:
     >>> [round(float(cosine(0.3, 100)(t)), 3) for t in (0, 50, 100)]
     [0.3, 0.15, 0.0]
     """
+
+    _check_fraction("cosine", fraction)
 
     def at(step: Step) -> jax.Array:
         return fraction / 2 * (1 + jnp.cos(jnp.pi * jnp.minimum(step / max(end, 1), 1.0)))

@@ -48,6 +48,39 @@ def test_prune_is_the_same_under_jit():
     assert jax.tree.all(jax.tree.map(jnp.array_equal, eager, jitted))
 
 
+@pytest.mark.parametrize("name", ["snfs", "dsr", "rigl", "set_", "mest", "itop"])
+def test_pruning_once_by_a_dynamic_method_keeps_the_budget(name):
+    method = getattr(jp.methods, name)(sparsity=0.9, every=2, end=4)
+    _, masks = jp.prune(PARAMS, method, key=jax.random.key(0), grads=GRADS, momentum=GRADS)
+    assert float(jp.masks.sparsity(masks)) == pytest.approx(0.9, abs=1e-6)
+
+
+@pytest.mark.parametrize(("m", "sparsity"), [(4, 0.9), (2, 0.75), (1, 0.5), (8, 0.95)])
+def test_a_target_that_leaves_nothing_of_a_group_is_refused(m, sparsity):
+    with pytest.raises(ValueError, match=f"leaves none of the {m} weights"):
+        jp.prune(PARAMS, jp.methods.magnitude(sparsity=sparsity, pattern=jp.patterns.groups(m)))
+
+
+def test_each_part_of_a_partition_has_a_budget_of_its_own():
+    shared = jp.methods.magnitude(sparsity=0.5, allocation=jp.allocation.global_budget())
+    big = {"a": 9 * jnp.arange(1.0, 9.0).reshape(2, 4), "b": jnp.arange(1.0, 9.0).reshape(2, 4)}
+    _, masks = jp.prune(big, jp.partition({"a": shared, "b": shared}))
+    assert [int(m.sum()) for m in jax.tree.leaves(masks)] == [4, 4]
+    _, masks = jp.prune(big, jp.partition({".": shared}))
+    assert [int(m.sum()) for m in jax.tree.leaves(masks)] == [8, 0]
+
+
+def test_a_part_without_leaves_is_refused():
+    gmp = jp.methods.magnitude(sparsity=0.5)
+    for methods in ({".": gmp, "b": gmp}, {"bias": gmp}):
+        with pytest.raises(ValueError, match="has nothing to prune"):
+            jp.prune(PARAMS, jp.partition(methods))
+    with pytest.raises(ValueError, match="twice"):
+        jp.partition([("a", gmp), ("a", gmp)])
+    with pytest.raises(ValueError, match=r"a jaxprune\.Method is needed"):
+        jp.partition({"a": jp.partition({"b": gmp})})
+
+
 def test_scores_that_do_not_fit_are_refused():
     schedule = jp.schedules.one_shot(sparsity=0.5)
     with pytest.raises(ValueError, match=r"only_a: the scores are .* but the parameters"):

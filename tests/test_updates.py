@@ -137,6 +137,24 @@ def test_a_full_leaf_passes_its_places_on():
     assert [int(f.sum()) for f in found] == [4, 50]
 
 
+@pytest.mark.parametrize("pooled", [True, False])
+def test_redistribute_comes_down_to_the_budget(pooled):
+    update = jp.updates.redistribute(
+        jp.criteria.momentum, fraction=0.3, shares=jp.updates.by_signal, pooled=pooled
+    )
+    alive, rivals = [jnp.ones(10, bool)] * 2, [jnp.ones(10)] * 2
+    units = [Units(s) for s in SCORES_OF_TWO]
+    found = update.select(alive, units, [Units(r) for r in rivals], [Keep(3), Keep(3)], 0)
+    assert sum(int(f.sum()) for f in found) == 6
+
+
+@pytest.mark.parametrize("fraction", [-0.1, 1.5])
+def test_fractions_out_of_range_are_refused(fraction):
+    for make in (jp.methods.rigl, jp.methods.set_, jp.methods.snfs, jp.methods.dsr):
+        with pytest.raises(ValueError, match="in \\[0, 1\\], is needed"):
+            make(sparsity=0.5, every=2, end=4, fraction=fraction)
+
+
 @pytest.mark.parametrize("share", [jnp.nan, 0.0, -1.0])
 def test_places_are_dealt_out_whatever_the_signal_says(share):
     update = jp.updates.redistribute(

@@ -3,7 +3,7 @@
 from jaxprune import allocation as allocations
 from jaxprune import criteria, patterns, schedules, updates
 from jaxprune.method import Method
-from jaxprune.types import Allocation, Pattern
+from jaxprune.types import Allocation, Backward, Pattern
 
 __all__ = [
     "ac_dc",
@@ -22,7 +22,7 @@ __all__ = [
     "weight_change",
 ]
 
-_UNSTRUCTURED, _UNIFORM, _ERK = patterns.unstructured(), allocations.uniform(), allocations.erk()
+_UNSTRUCTURED, _UNIFORM = patterns.unstructured(), allocations.uniform()
 _GLOBAL = allocations.global_budget()
 
 
@@ -140,19 +140,24 @@ def movement(
     begin: int,
     end: int,
     every: int,
+    straight_through: bool = False,
     pattern: Pattern = _UNSTRUCTURED,
     allocation: Allocation = _UNIFORM,
 ) -> Method:
     """Movement pruning: the weights that training pushes towards zero go, large or small.
 
-    Under `straight_through` weights off the masks go on moving, as in the paper, and may come back.
-    Under `sparsify` they are zero and their scores stand still, until others fall below them.
+    With `straight_through`, for the transform of that name, weights off the masks go on moving, as in the
+    paper, and may come back. Without, they are zero and their scores stand still, until others fall below
+    them. All scores are zero in the first step: `begin` later.
 
     References: Sanh, Wolf & Rush, "Movement Pruning: Adaptive Sparsity by Fine-Tuning" (2020), the hard
-    version. Departures: the score is the plain sum of $-w g$; no warm-up of the threshold's end.
+    version. Departure: the score is the plain sum of $-w g$; in the paper an optimizer trains it.
     """
     schedule = schedules.cubic(sparsity=sparsity, begin=begin, end=end, every=every)
-    return Method(criteria.movement, schedule, pattern, allocation, updates.reselect())
+    backward = Backward() if straight_through else None
+    return Method(
+        criteria.movement, schedule, pattern, allocation, updates.reselect(), backward=backward
+    )
 
 
 def weight_change(
@@ -243,8 +248,10 @@ def ac_dc(
 ) -> Method:
     """AC/DC: compressed and decompressed phases of `every` steps in turn, compressed from `end` on.
 
+    The optimizer's state of pruned weights starts anew when they come back.
+
     References: Peste, Iofinova, Vladu & Alistarh, "AC/DC: Alternating Compressed/DeCompressed Training
-    of Deep Neural Networks" (2021). Departure: the optimizer's state of pruned weights starts anew.
+    of Deep Neural Networks" (2021).
     """
     schedule = schedules.alternate(sparsity=sparsity, every=every, begin=begin, end=end)
     return Method(criteria.magnitude, schedule, pattern, allocation, updates.reselect())
@@ -264,7 +271,8 @@ def granet(
     """GraNet: gradual pruning that deals out some of the places anew, to the largest gradients.
 
     References: Liu et al., "Sparse Training via Boosting Pruning Plasticity with Neuroregeneration"
-    (2021). `initial=0.5` starts at random masks of that sparsity, and needs a key.
+    (2021). `initial=0.5` starts at random masks of that sparsity, and needs a key. Departure: these are
+    about equally dense in all leaves, unless `allocation` is `erk`.
     """
     schedule = schedules.cubic(
         sparsity=sparsity, begin=begin, end=end, every=every, initial=initial

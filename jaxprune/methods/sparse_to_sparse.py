@@ -97,8 +97,8 @@ def snfs(
     Needs a key.
 
     References: Dettmers & Zettlemoyer, "Sparse Networks from Scratch: Faster Training without Losing
-    Performance" (2019). Departures: a cosine-decayed fraction; the momentum is an average of its own,
-    over dead weights too; Erdős–Rényi-kernel densities to begin with.
+    Performance" (2019). Departures: the momentum is an average of its own, over dead weights too; leaves
+    share by what is left of them after the drop; Erdős–Rényi-kernel densities to begin with.
     """
     schedule = schedules.every(every, sparsity=sparsity, end=end)
     decay = updates.cosine(fraction, end)
@@ -119,8 +119,9 @@ def dsr(
     A leaf that has kept more grows more. Needs a key.
 
     References: Mostafa & Wang, "Parameter Efficient Training of Deep Convolutional Neural Networks by
-    Dynamic Sparse Reparameterization" (2019). Departure: the threshold that drops the fraction is found
-    exactly, instead of being doubled or halved from change to change.
+    Dynamic Sparse Reparameterization" (2019). Departures: the threshold that drops the fraction is found
+    exactly, instead of being doubled or halved from change to change; Erdős–Rényi-kernel densities to begin
+    with.
     """
     schedule = schedules.every(every, sparsity=sparsity, end=end)
     update = updates.redistribute(
@@ -141,8 +142,8 @@ def mest(
     """MEST: weights of small size and small gradient give their places to random ones. Needs a key.
 
     References: Yuan et al., "MEST: Accurate and Fast Memory-Economic Sparse Training Framework on the
-    Edge" (2021), elastic mutation. Departures: the fraction decays by a cosine; without the paper's
-    variant that exceeds the budget for a while.
+    Edge" (2021), elastic mutation. Departures: the fraction decays by a cosine; the paper's variant that
+    exceeds the budget for a while is left out.
     """
     schedule = schedules.every(every, sparsity=sparsity, end=end)
     update = updates.regrow(criteria.random, fraction=updates.cosine(fraction, end))

@@ -21,6 +21,8 @@ def ste(
 ) -> Method:
     """The largest weights, chosen anew in each step, with gradients straight through the mask.
 
+    Masks stay as they are from the step `end` on; the number of updates makes the last weights choose.
+
     References: Bengio, Léonard & Courville, "Estimating or Propagating Gradients Through Stochastic
     Neurons for Conditional Computation" (2013), for the estimator.
     """
@@ -45,6 +47,7 @@ def sr_ste(
     References: Zhou et al., "Learning N:M Fine-grained Structured Sparse Neural Networks From Scratch"
     (2021): `decay * w` is added to the gradient of the weights off the mask.
     """
+    _check_decay("sr_ste", decay)
     if not 0 < (n := round(m * (1 - sparsity))) < m or abs(m * (1 - sparsity) - n) > 1e-6:
         raise ValueError(
             f"sr_ste(sparsity={sparsity}, m={m}): {m * (1 - sparsity):g} of {m} weights is no N:M pattern; "
@@ -84,17 +87,23 @@ def top_kast(
     """Top-KAST: the largest weights run forward, a larger set of them learns, the rest stands still.
 
     References: Jayakumar, Pascanu, Rae, Osindero & Elsen, "Top-KAST: Top-K Always Sparse Training"
-    (2020). Departures: off the forward mask `decay * w` is added to the gradient; the paper's loss
-    for the exploration set has the strength 1/(forward density) of that on the mask, which is the
-    wrapped optimizer's weight decay.
+    (2020). Departure: the paper's loss of exploration pulls at the weights that learn without running
+    forward, 1/(forward density) times as strongly as at those that run. Here that is `decay * w`, added to
+    their gradient, and it is 0 by default; the pull at the others is the wrapped optimizer's weight decay.
     """
-    if not backward_sparsity <= sparsity:
+    _check_decay("top_kast", decay)
+    if not 0 <= backward_sparsity <= sparsity:
         raise ValueError(
             f"top_kast(sparsity={sparsity}, backward_sparsity={backward_sparsity}): more weights must "
-            "learn than run forward, so backward_sparsity may not exceed sparsity."
+            "learn than run forward; backward_sparsity lies between 0 and sparsity."
         )
     schedule = schedules.every(every, sparsity=sparsity, begin=begin, end=end)
     backward = Backward(decay, backward_sparsity)
     return Method(
         criteria.magnitude, schedule, pattern, allocation, updates.reselect(), backward=backward
     )
+
+
+def _check_decay(name: str, decay: float) -> None:
+    if decay < 0:
+        raise ValueError(f"{name}(decay={decay}): at least 0 is needed, or weights would run away.")

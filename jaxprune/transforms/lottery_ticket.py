@@ -126,7 +126,7 @@ def lottery_ticket(
       A gradient transformation. Parameters that are never pruned (biases) rewind as well.
 
     Raises:
-      ValueError: if the method starts sparse, or removes nothing in one of the rounds.
+      ValueError: if the method starts sparse, brings weights back, or removes nothing in one of the rounds.
 
     References:
       Frankle & Carbin, "The Lottery Ticket Hypothesis: Finding Sparse, Trainable Neural Networks" (2019);
@@ -143,6 +143,11 @@ def lottery_ticket(
         raise ValueError(
             "lottery_ticket: the method trains weights off its masks, but those of a ticket are zero; "
             "give one that prunes, such as magnitude(sparsity=0.2)."
+        )
+    if any(part.update.revives or part.update.challengers for part in method.parts):
+        raise ValueError(
+            "lottery_ticket: the method brings dead weights back, but each ticket is a part of the one "
+            "before; give one that prunes, such as magnitude(sparsity=0.2)."
         )
     with jax.ensure_compile_time_eval():
         rates = {

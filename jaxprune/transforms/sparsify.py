@@ -96,12 +96,13 @@ def sparsify(
     def init(params: Params) -> SparseState:
         first, run = (None, None) if key is None else jax.random.split(key)
         masks = initial_masks(method, params, prunable, first)
+        alive = masks_lib.apply(params, masks)
         return SparseState(
             jnp.zeros((), jnp.int32),
             stored(masks),
             key_data(run),
             inner.init(params),
-            {name: memory.init(params) for name, memory in memories.items()},
+            {name: memory.init(alive) for name, memory in memories.items()},
         )
 
     def update(
@@ -114,7 +115,7 @@ def sparsify(
         signals = dict(extra, grads=grads, **memory)
         if key is not None:
             signals["key"] = key_at(state.key, step, key)
-        masks = scheduled_masks(method, params, state.masks, step, stored=stored, **signals)
+        masks = scheduled_masks(method, params, state.masks, step, signals, stored)
         skips = lambda part: part.update.skip_gradient
         skip = due_at(method, params, step, skips) if any(map(skips, method.parts)) else None
         updates, inner_state = masked_step(

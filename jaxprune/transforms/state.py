@@ -48,9 +48,8 @@ def scheduled_masks(
     params: Params,
     masks: Masks,
     step: Step,
-    *,
+    signals: dict[str, Any],
     stored: Callable[[Masks], Masks] = lambda masks: masks,
-    **signals: Any,
 ) -> Masks:
     """The masks after the change that is due at `step`, if one is, in the form in which they are stored."""
 
@@ -71,8 +70,8 @@ def due_at(
     only: Callable[[Method], bool] = lambda part: True,
 ) -> list[jax.Array | bool]:
     """Per leaf, whether its masks change at `step`; false where `only` is not true of its method."""
-    due = {id(part): part.schedule.due(step) for part in method.parts if only(part)}
-    return [due.get(id(owner), False) for owner in method.owners(params)]
+    due = [only(part) and part.schedule.due(step) for part in method.parts]
+    return [False if owner is None else due[owner] for owner in method.owners(params)]
 
 
 def remember(

@@ -14,6 +14,7 @@ from jaxprune.transforms.state import (
     due_at,
     key_at,
     key_data,
+    refresh,
     remember,
     restart,
     scheduled_masks,
@@ -59,8 +60,10 @@ def straight_through(
 
         grads = jax.grad(loss)(jp.forward_params(params, opt_state))
 
-    After each update the masks of the next forward pass are chosen, if the schedule is due at that step.
-    The trained network is `forward_params(params, opt_state)`.
+    After each update the masks of the next forward pass are chosen from the new weights, if the schedule
+    is due at that step; a schedule that ends with the number of updates chooses those of the trained
+    network, `forward_params(params, opt_state)`, too. It must be the outermost transform of what changes
+    the parameters: put clipping and decay inside.
 
     Args:
       inner: any optax optimizer; it sees dense weights.
@@ -96,17 +99,17 @@ def straight_through(
         )
 
     def scheduled(
-        params: Params, masks: Masks, reach: Masks, step: Step, **signals: Any
+        params: Params, masks: Masks, reach: Masks, step: Step, signals: dict[str, Any]
     ) -> tuple[Masks, Masks]:
         """Masks and reach of the step."""
 
         def widen(part: Method, share: Masks) -> Masks:
             schedule = part.schedule._replace(sparsity=lambda step: _least(part))
             wide = part._replace(schedule=schedule, update=updates_lib.reselect())
-            return scheduled_masks(wide, params, share, step, **signals)
+            return scheduled_masks(wide, params, share, step, signals)
 
         return (
-            scheduled_masks(method, params, masks, step, **signals),
+            scheduled_masks(method, params, masks, step, signals),
             by_part(method, params, reach, widen),
         )
 
@@ -118,7 +121,7 @@ def straight_through(
         reach = by_part(method, params, jax.tree.map(jnp.ones_like, masks), everybody)
         memory = {name: m.init(params) for name, m in memories.items()}
         signals = dict(memory) if first is None else dict(memory, key=first)
-        masks, reach = scheduled(params, masks, reach, 0, **signals)
+        masks, reach = scheduled(params, masks, reach, 0, signals)
         step = jnp.zeros((), jnp.int32)
         return StraightThroughState(step, masks, reach, key_data(run), inner.init(params), memory)
 
@@ -128,15 +131,14 @@ def straight_through(
         if params is None:
             raise ValueError("straight_through: update(grads, state, params) needs the parameters.")
         memory = remember(memories, state.memory, params, grads)
-        reaching = masks_lib.apply(_pulled(method, grads, params, state.masks), state.reach)
-        updates, inner_state = inner.update(reaching, state.inner, params, **extra)
-        updates = masks_lib.apply(updates, state.reach)
+        pulled = _pulled(method, grads, params, state.masks)
+        updates, inner_state = _reaching(inner, pulled, state.inner, params, state.reach, **extra)
         step: Any = optax.safe_increment(state.step)
         signals = dict(extra, grads=grads, **memory)
         if key is not None:
             signals["key"] = key_at(state.key, step, key)
         trained = optax.apply_updates(params, updates)
-        masks, reach = scheduled(trained, state.masks, state.reach, step, **signals)
+        masks, reach = scheduled(trained, state.masks, state.reach, step, signals)
         memory = restart(memories, memory, params, due_at(method, params, step))
         return updates, StraightThroughState(step, masks, reach, state.key, inner_state, memory)
 
@@ -165,10 +167,27 @@ def _least(part: Method) -> float | None:
     return None if part.backward is None else part.backward.sparsity
 
 
+def _reaching(
+    inner: optax.GradientTransformationExtraArgs,
+    grads: Params,
+    inner_state: optax.OptState,
+    params: Params,
+    reach: Masks,
+    **extra: Any,
+) -> tuple[Params, optax.OptState]:
+    """One update of `inner`; weights out of reach stand still, and it knows nothing of them."""
+    if not jax.tree.leaves(reach):
+        return inner.update(grads, inner_state, params, **extra)
+    inner_state = refresh(inner, inner_state, params, reach)
+    grads, near = masks_lib.apply(grads, reach), masks_lib.apply(params, reach)
+    updates, inner_state = inner.update(grads, inner_state, near, **extra)
+    return masks_lib.apply(updates, reach), inner_state
+
+
 def _pulled(method: Method | Partition, grads: Params, params: Params, masks: Masks) -> Params:
     """Gradients with the pull towards zero off the masks."""
-    backwards = [None if o is None else o.backward for o in method.owners(params)]
-    decays = [0.0 if b is None else b.decay for b in backwards]
+    of_part = [0.0 if part.backward is None else part.backward.decay for part in method.parts]
+    decays = [0.0 if owner is None else of_part[owner] for owner in method.owners(params)]
 
     def pull(g: jax.Array, w: jax.Array, mask: Any, decay: float) -> jax.Array:
         if mask is None or not decay:

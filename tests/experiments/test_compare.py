@@ -367,13 +367,15 @@ def test_mistakes_are_told_before_jax_is_imported():
     assert done.stdout.strip() == "set()"
 
 
-@pytest.mark.parametrize("name", ["mnist_mlp", "criteria"])
+@pytest.mark.parametrize("name", ["mnist_mlp", "criteria", "sr_ste", "han2015", "ac_dc", "methods"])
 def test_the_configs_are_sound(name):
     cfg = cli.load_config(f"configs/compare/{name}.py")
     validate(cfg)
     found = contestants.contestants(cfg)
     for contestant in found:
-        assert contestants.method(cfg, contestant, 0.9).schedule.end < cfg.steps
+        for sparsity in cfg.compare.sparsities:
+            method = contestants.method(cfg, contestant, sparsity)
+            assert method.end < cfg.steps + method.straight_through
     labels = {"dense", *(contestant.label for contestant in found)}
     for claim in cfg.paper.get("accept", ()):
         assert {claim["a"], claim["b"]} <= labels

@@ -179,6 +179,32 @@ def test_plans_without_meaning_are_refused(arguments):
         jp.lottery.Plan(**arguments)
 
 
+def test_what_a_criterion_remembers_starts_anew_with_each_level():
+    method = jp.partition(
+        {
+            "a/": jp.Method(jp.criteria.weight_change, jp.schedules.one_shot(sparsity=0.2)),
+            "b/": jp.methods.magnitude(sparsity=0.5),
+        }
+    )
+    plan = jp.lottery.Plan(ROUND, 2, 0, "finetune")
+    tx = jp.lottery_ticket(optax.adam(1e-2), method, plan)
+    step = jax.jit(lambda p, s: tx.update(jax.grad(loss)(p), s, p))
+    params, state = initial(), tx.init(initial())
+    began, before = params["a"]["kernel"], jp.masks_of(state)["a"]["kernel"]
+    for update in range(plan.total_updates):
+        changes, state = step(params, state)
+        after = jp.masks_of(state)["a"]["kernel"]
+        if (before & ~after).any():
+            change = jnp.abs(params["a"]["kernel"] - began)
+            assert change[before & ~after].max() <= change[after].min(), "the least changed go"
+        params, before = optax.apply_updates(params, changes), after
+        if update in (plan.level_end(0), plan.level_end(1)):  # the update that prunes
+            began = params["a"]["kernel"]
+            assert jnp.array_equal(state.memory["initial"]["a"]["kernel"], began)
+    kept = [int(m.sum()) for m in jax.tree.leaves(jp.masks_of(state))]
+    assert kept == [128, 15], "a fifth of 200 and of 160 gone; a half of 60 and of 30"
+
+
 def test_a_plan_adds_up():
     plan = jp.lottery.Plan(50, 4, 5)
     assert [plan.level_start(i) for i in range(3)] == [0, 52, 99]
@@ -191,8 +217,9 @@ def test_a_plan_adds_up():
     [
         jp.methods.gmp(sparsity=0.9, begin=100, end=200, every=10),
         jp.methods.static(sparsity=0.9),
+        jp.methods.movement(sparsity=0.2, begin=0, end=0, every=1),
     ],
-    ids=["idle", "sparse from the start"],
+    ids=["idle", "sparse from the start", "brings weights back"],
 )
 def test_methods_without_meaning_for_a_ticket_are_refused(method):
     with pytest.raises(ValueError, match="lottery_ticket:"):

@@ -191,8 +191,10 @@ def test_combinations_without_meaning_are_refused():
     with pytest.raises(ValueError, match=r"leaves none of the 4 weights .* allows 0.75 at most"):
         init(jp.methods.magnitude(sparsity=0.9, pattern=jp.patterns.groups(4)))
     snfs = METHODS["snfs"]._replace(pattern=jp.patterns.groups(4))
-    with pytest.raises(ValueError, match="places from leaf to leaf"):
+    with pytest.raises(ValueError, match="keeps no counts per contest"):
         init(snfs)
+    with pytest.raises(ValueError, match="keeps no counts per contest"):
+        init(METHODS["gmp, 1:4"]._replace(update=jp.updates.splice()))
     with pytest.raises(ValueError, match="use straight_through"):
         init(jp.methods.ste(sparsity=0.5, end=3))
 

@@ -84,6 +84,27 @@ def test_top_kast_moves_no_weight_beyond_its_reach():
         assert int(masks["w"].sum()) == kept
 
 
+def test_out_of_reach_the_optimizer_keeps_nothing():
+    params = {"w": jnp.array([[4.0, 3.0, 0.5, 0.25]])}
+    method = jp.methods.top_kast(sparsity=0.75, backward_sparsity=0.5, end=99)
+    inner = optax.chain(optax.add_decayed_weights(0.5), optax.sgd(0.1, momentum=0.9))
+    tx = jp.straight_through(inner, method)
+    state = tx.init(params)
+    for _ in range(5):
+        updates, state = tx.update({"w": jnp.zeros((1, 4))}, state, params)
+        params = optax.apply_updates(params, updates)
+    assert params["w"][0, 2:].tolist() == [0.5, 0.25]
+    assert params["w"][0, 0] < 4.0
+    assert state.inner[1][0].trace["w"][0, 2:].tolist() == [0.0, 0.0]
+
+
+def test_masks_that_end_with_the_updates_are_those_of_the_trained_weights():
+    tx = jp.straight_through(optax.adam(0.05), jp.methods.ste(sparsity=0.75, end=STEPS))
+    *_, (params, state) = train(tx, initial())
+    _, masks = jp.prune(params, jp.methods.magnitude(sparsity=0.75))
+    assert jax.tree.all(jax.tree.map(jnp.array_equal, masks, jp.masks_of(state)))
+
+
 def test_surgery_cuts_below_and_splices_above():
     params = {"w": jnp.array([[1.0, 0.2, 0.95, 0.5]])}  # mean 0.6625: cut < 0.596, splice > 0.729
     tx = jp.straight_through(optax.sgd(1.0), jp.methods.surgery(end=9))
@@ -113,10 +134,12 @@ def test_the_network_of_other_optimizers_is_what_they_train():
 def test_methods_that_grow_from_zero_are_refused():
     with pytest.raises(ValueError, match="grows weights from zero"):
         jp.straight_through(optax.sgd(0.1), jp.methods.rigl(sparsity=0.5, every=2, end=4))
-    with pytest.raises(ValueError, match="backward_sparsity may not exceed"):
+    with pytest.raises(ValueError, match="backward_sparsity lies between"):
         jp.methods.top_kast(sparsity=0.5, backward_sparsity=0.9, end=4)
     with pytest.raises(ValueError, match="no N:M pattern"):
         jp.methods.sr_ste(sparsity=0.6, end=3)
+    with pytest.raises(ValueError, match="decay=-1"):
+        jp.methods.sr_ste(sparsity=0.5, end=3, decay=-1.0)
     plan = jp.lottery.Plan(round_steps=3, rounds=1)
     with pytest.raises(ValueError, match="those of a ticket are zero"):
         jp.lottery_ticket(optax.sgd(0.1), METHODS["ste"], plan)
