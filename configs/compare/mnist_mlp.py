@@ -10,6 +10,10 @@ of 0.3 (SET) or decaying from there by a cosine (RigL); GMP from 25 to 60 %. Dep
 of the paper's MLP: a third of the updates, learning rate 0.05 instead of 0.2, at which RigL diverges on some
 seeds, changes every 100 updates instead of 500; 5,000 examples are held out.
 
+Ours (5 seeds): dense 98.10 +- 0.09 %, GMP 97.73 +- 0.12, RigL 95.50 +- 0.52, SET 95.11 +- 0.21, static
+93.09 +- 0.33. SET beats static and GMP is no worse than RigL; RigL is ahead of SET by 0.39 points, which is
+neither the margin asked for nor significant: that claim fails (results/compare_mnist_mlp).
+
 Run: python -m experiments.compare --config=configs/compare/mnist_mlp.py
 """
 
