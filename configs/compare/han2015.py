@@ -7,8 +7,8 @@ Departures: gradual pruning (Zhu & Gupta 2017) during one training instead of ro
 pruning, at the paper's fraction per layer; Adam, no dropout, 5,000 examples held out. `one shot` prunes
 once, after half of the updates.
 
-Ours (5 seeds): error 1.94 +- 0.20 % dense, 1.75 +- 0.04 % with 12.02 times fewer parameters (GMP), 1.85 +- 0.10 %
-(one shot): results/compare_han2015.
+Ours (5 seeds): error 1.94 +- 0.20 % dense, with 12.02 times fewer parameters 1.75 +- 0.04 % (GMP) and
+1.85 +- 0.10 % (one shot): results/compare_han2015.
 
 Run: python -m experiments.compare --config=configs/compare/han2015.py
 """

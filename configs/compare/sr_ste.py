@@ -11,9 +11,9 @@ are N:M, along the input axis.
 With Adam at 1e-3; `sr_ste.py:sgd` has the paper's kind of optimizer, SGD with momentum 0.9 and weight decay
 1e-4, at the learning rate 0.05 that the other comparisons on MNIST use.
 
-Ours with Adam (5 seeds): dense 98.05 +- 0.18 %; at 2:4 SR-STE 98.03 +- 0.18, ASP 98.02 +- 0.16; at 1:4 SR-STE
-97.60 +- 0.07, ASP 97.80 +- 0.06. SR-STE holds its 0.3 points at 2:4 and misses them at 1:4, where ASP is ahead
-(results/compare_sr_ste).
+Ours with Adam (5 seeds): dense 98.05 +- 0.18 %; at 2:4 SR-STE 98.03 +- 0.18, ASP 98.02 +- 0.16; at 1:4
+SR-STE 97.60 +- 0.07, ASP 97.80 +- 0.06. SR-STE holds its 0.3 points at 2:4 and misses them at 1:4, where ASP
+is ahead (results/compare_sr_ste).
 
 Run: python -m experiments.compare --config=configs/compare/sr_ste.py
      python -m experiments.compare --config=configs/compare/sr_ste.py:sgd

@@ -8,10 +8,10 @@ Protocol: 50,000 updates of 60 examples, Adam 1.2e-3, Gaussian Glorot weights, 5
 of what is left removed per layer and round (10 % in the output layer), rewound to initialisation, early
 stop at the least validation loss, looked at every 100 updates. 5 tickets, each with 3 reinitialisations.
 
-Ours (one seed, one reinitialisation per ticket, 20 rounds; 106 minutes on two shared CPU cores with other work):
-dense 98.10 %, the ticket 98.46 % at 21.1 % of the weights (+0.36 points; stops 19 % sooner), its peak 98.55 % at
-16.9 % (+0.45), back at the dense level at 3.6 to 4.5 %; reinitialised 97.95 % at 21.1 % and below dense from there
-on. One seed gives no bounds: results/lottery_lenet300_faithful.
+Ours (one seed, one reinitialisation per ticket; 106 minutes on two shared CPU cores with other work): dense
+98.10 %, the ticket 98.46 % at 21.1 % of the weights (+0.36 points; it stops 19 % sooner), its peak 98.55 % at
+16.9 % (+0.45), back at the dense level at 3.6 to 4.5 %; reinitialised 97.95 % at 21.1 %, and below dense from
+there on. One seed gives no bounds: results/lottery_lenet300_faithful.
 
 Run: python -m experiments.lottery --config=configs/lottery/lenet300_mnist.py
 """
