@@ -24,17 +24,21 @@ def set_(
     every: int,
     end: int,
     fraction: float = 0.3,
+    decay: bool = False,
     pattern: Pattern = _UNSTRUCTURED,
     allocation: Allocation = _ERK,
 ) -> Method:
     """SET: the smallest weights give their places to random ones. Needs a key.
+
+    With `decay`, the fraction decays by a cosine, as RigL's does.
 
     References: Mocanu et al., "Scalable Training of Artificial Neural Networks with Adaptive Sparse
     Connectivity inspired by Network Science" (2018). Departure: the smallest in size are dropped, not
     those closest to zero on either side; changes stop at `end`.
     """
     schedule = schedules.every(every, sparsity=sparsity, end=end)
-    update = updates.regrow(criteria.random, fraction=fraction)
+    share = updates.cosine(fraction, end) if decay else fraction
+    update = updates.regrow(criteria.random, fraction=share)
     return Method(criteria.magnitude, schedule, pattern, allocation, update, criteria.random)
 
 
