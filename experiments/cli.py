@@ -137,6 +137,7 @@ def parse(argv: list[str], doc: str) -> tuple[ConfigDict, Options] | None:
         raise UserError("which config? Set --config=configs/<folder>/<file>.py, or ask for --help.")
     cfg = load_config(path)
     _check_overrides(cfg, rest[1:])
+    rest = _without_parts(cfg, rest)
     try:
         config_flags.DEFINE_config_dict(
             "config",
@@ -191,6 +192,18 @@ def _split_config(argv: list[str]) -> tuple[str | None, list[str]]:
         if found := re.match(r"--?config=(.*)", argument):
             return found[1], argv[:i] + argv[i + 1 :]
     return None, argv
+
+
+def _without_parts(cfg: ConfigDict, argv: list[str]) -> list[str]:
+    """Takes parts out of the config that the command line sets to None, and those words with them."""
+    left = []
+    for argument in argv:
+        found = re.fullmatch(r"--?config\.(\w+)=None", argument)
+        if found and isinstance(cfg.get(found[1]), ConfigDict):
+            cfg[found[1]] = None
+        else:
+            left.append(argument)
+    return left
 
 
 def _check_overrides(cfg: ConfigDict, argv: Iterable[str]) -> None:

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 import jaxprune as jp
 from experiments import contestants as contestants_lib
 from experiments import criterion_files, plans, preflight, savings
+from experiments.augment import augment_of
 from experiments.cli import Options
 from experiments.config import build
 from experiments.contestants import DENSE, Contestant
@@ -112,7 +113,7 @@ class _Trainings:
     def of(self, point: _Point, sparse: Sparse) -> list[dict[str, Any]] | None:
         """The results of a point, one per seed, or `None` if it was asked to stop."""
         # Of this key its kind alone is read: each training's own is in its state.
-        trainer, seeds = Trainer(self.model, sparse(jax.random.key(0))), []
+        trainer, seeds = Trainer(self.model, sparse(jax.random.key(0)), augment_of(self.cfg)), []
         for seed in self.cfg.seeds:
             folder = Folder(self.folder.path / point.folder / f"seed_{seed}")
             found = self._one(trainer, point, sparse, folder, seed)

@@ -34,7 +34,7 @@ __all__ = [
 # The fields of every config. A run folder is named after those that differ from these values, so a
 # default never changes in place; a new field comes with the value under which old runs were made.
 DEFAULTS: dict[str, Any] = {
-    "data": None,  # part: a data set of `jaxprune.data` and its batch_size
+    "data": None,  # part: a data set of `jaxprune.data`, its batch_size, and augment ("crop_flip")
     "model": None,  # part: a model of `jaxprune.nn`
     "optimizer": None,  # part: an optimizer of optax; its learning_rate may be a part too
     "method": None,  # part: a method of `jaxprune.methods`; None trains the dense model
@@ -108,7 +108,7 @@ _TYPES: dict[str, Any] = {
 _WORDS = {"jax.typing.ArrayLike": "float", "base.ScalarOrSchedule": "float or a schedule"}
 _MAY_BE_ZERO = ("validation", "k_folds", "early_stop")
 _WRITERS = ("csv", "tb", "wandb")
-_CATALOGUE, _DATA_ARGUMENTS = "jaxprune/data/catalogue.py", {"batch_size": "int"}
+_CATALOGUE, _DATA_ARGUMENTS = "jaxprune/data/catalogue.py", {"batch_size": "int", "augment": "str"}
 
 
 def part(name: str, **arguments: Any) -> ConfigDict:

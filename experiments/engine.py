@@ -18,6 +18,7 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
+from experiments.augment import Augment
 from experiments.checkpoint import Checkpoints
 from experiments.cli import Stopper
 from experiments.config import UserError
@@ -83,8 +84,10 @@ class Trainer:
     One trainer serves all seeds and levels of an experiment: what differs is in the state and the data.
     """
 
-    def __init__(self, model: Any, tx: optax.GradientTransformation):
-        self.run = jax.jit(functools.partial(_run, model, tx), donate_argnums=0)
+    def __init__(
+        self, model: Any, tx: optax.GradientTransformation, augment: Augment | None = None
+    ):
+        self.run = jax.jit(functools.partial(_run, model, tx, augment), donate_argnums=0)
         self._evaluate = jax.jit(functools.partial(_evaluate, model))
 
     def evaluate(self, network: Any, rest: Any, batches: Batches) -> tuple[float, float]:
@@ -93,13 +96,16 @@ class Trainer:
         return float(loss) / int(count), int(correct) / int(count)
 
 
-def _run(model, tx, state: TrainState, inputs, labels, key, rows, step, count):
+def _run(model, tx, augment, state: TrainState, inputs, labels, key, rows, step, count):
     """Makes `count` updates from the batches in `rows`; returns the state and the sum of their losses."""
 
     def loss_of(params, rest, row, key):
+        images = inputs[row]
+        if augment is not None:
+            images = augment(images, jax.random.fold_in(key, 1))
         logits, changed = model.apply(
             {"params": params, **rest},
-            scale(inputs[row]),
+            scale(images),
             train=True,
             mutable=list(rest),
             rngs={"dropout": key},

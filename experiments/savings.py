@@ -46,8 +46,8 @@ def forward_flops(cfg: ConfigDict) -> Any:
     """Returns a tree like the parameters: the operations of each leaf for one example."""
     model, variables = model_of(cfg), _variables(cfg)
     rest = {name: tree for name, tree in variables.items() if name != "params"}
-    forward = lambda params, x: model.apply({"params": params, **rest}, x, train=False)
-    return jp.metrics.flops(forward, variables["params"], _example(cfg))
+    forward = lambda params, rest, x: model.apply({"params": params, **rest}, x, train=False)
+    return jp.metrics.flops(forward, variables["params"], rest, _example(cfg))
 
 
 def of(model: Dense, leaves: Iterable[Mapping[str, Any]]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 import jaxprune as jp
 from experiments import mask_files, plans
+from experiments.augment import augment_of
 from experiments.cli import Options
 from experiments.config import SECTIONS, UserError, build
 from experiments.engine import Level, Run, Trainer, TrainState, digest, fit
@@ -106,8 +107,8 @@ class _Compiled:
             jp.lottery_ticket, self.optimizer, self.method, plan, prunable=cfg.prunable or None
         )
         # Of this key its kind alone is read: each seed's own is in its state.
-        self.ticket = Trainer(self.model, self.transform(key=jax.random.key(0)))
-        self.control = Trainer(self.model, jp.fixed(self.optimizer, None))
+        self.ticket = Trainer(self.model, self.transform(key=jax.random.key(0)), augment_of(cfg))
+        self.control = Trainer(self.model, jp.fixed(self.optimizer, None), augment_of(cfg))
 
 
 class _Seed:

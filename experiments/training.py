@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 import jaxprune as jp
 from experiments import mask_files, plans, preflight
+from experiments.augment import augment_of
 from experiments.cli import Options
 from experiments.config import build
 from experiments.engine import Level, Run, Trainer, TrainState, digest, fit
@@ -39,7 +40,8 @@ def run(cfg: ConfigDict, options: Options) -> None:
         sparse = functools.partial(with_method, optimizer, method, prunable=cfg.prunable)
         model = model_of(cfg)
         # Of this key its kind alone is read: each run's own is in its state.
-        trainer = Trainer(model, preflight.checked(sparse(jax.random.key(0)), cfg, "config.method"))
+        checked = preflight.checked(sparse(jax.random.key(0)), cfg, "config.method")
+        trainer = Trainer(model, checked, augment_of(cfg))
         runs = [(seed, fold) for seed in cfg.seeds for fold in range(cfg.k_folds or 1)]
         results: list[dict[str, Any]] = []
         with Progress(cfg.steps * len(runs), "starting") as progress:

@@ -7,8 +7,9 @@ this config's.
 Protocol: layers 1 and 2 at 98 % each (`uniform`), the output layer dense; SGD with Nesterov's momentum 0.9,
 learning rate 0.05 and weight decay 1e-4; until 3/4 of the training masks change every 100 updates, a fraction
 of 0.3, constant (SET, as in its own paper) or decaying from there by a cosine (RigL, and SET once more, for a
-comparison of growth alone); GMP from 25 to 60 %. Departures from the released code of the paper's MLP: a third of the updates, learning rate 0.05 instead of 0.2, at which RigL diverges on some
-seeds, changes every 100 updates instead of 500; 5,000 examples are held out.
+comparison of growth alone); GMP from 25 to 60 %.
+Departures from the released code of the paper's MLP: a third of the updates, learning rate 0.05 instead of
+0.2, at which RigL diverges on some seeds, changes every 100 updates instead of 500; 5,000 examples held out.
 
 Ours (5 seeds): dense 98.10 +- 0.09 %, GMP 97.73 +- 0.12, RigL 95.50 +- 0.52, SET 95.11 +- 0.21, static
 93.09 +- 0.33. SET beats static and GMP is no worse than RigL; RigL is ahead of SET by 0.39 points, which is

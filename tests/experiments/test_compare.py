@@ -4,6 +4,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -367,7 +368,10 @@ def test_mistakes_are_told_before_jax_is_imported():
     assert done.stdout.strip() == "set()"
 
 
-@pytest.mark.parametrize("name", ["mnist_mlp", "criteria", "sr_ste", "han2015", "ac_dc", "methods"])
+CONFIGS = sorted(p.stem for p in Path("configs/compare").glob("[a-z]*.py"))
+
+
+@pytest.mark.parametrize("name", CONFIGS)
 def test_the_configs_are_sound(name):
     cfg = cli.load_config(f"configs/compare/{name}.py")
     validate(cfg)
@@ -491,3 +495,10 @@ def test_the_results_table_has_a_row_for_a_comparison(tmp_path):
     text = report.results_table(tmp_path).read_text()
     row = "a at 90 %, best of 2: 97.90 ± 0.10 %, dense 98.10 ± 0.10 % (n = 3)"
     assert f"| [mlp](mlp.json) | Evci et al. 2020 | {row} | open |" in text
+
+
+def test_savings_are_known_of_models_with_batch_statistics():
+    cfg = config(data=part("synthetic_cifar10"), model=part("resnet20"))
+    dense = savings.dense(cfg)
+    assert sum(dense.weights.values()) == 269_722
+    assert sum(dense.flops.values()) > 8e7

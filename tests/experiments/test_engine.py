@@ -135,6 +135,14 @@ def test_a_finished_run_is_left_alone(tmp_path, capsys):
     assert after == before
 
 
+def test_the_command_line_makes_a_run_dense():
+    file = ROOT / "configs/zhu2017/lenet300_mnist_s95.py"
+    cfg, _ = cli.parse(["train", f"--config={file}", "--config.method=None"], "")
+    assert cfg.method is None
+    cfg, _ = cli.parse(["train", f"--config={file}", "--config.method.sparsity=0.5"], "")
+    assert cfg.method.sparsity == 0.5
+
+
 def test_a_dense_run_has_no_masks(tmp_path):
     cfg = load("zhu2017/lenet300_mnist_s95.py", method=None, steps=20)
     assert run(train.main, cfg, tmp_path)["seeds"][0]["sparsity"] == 0.0
