@@ -5,6 +5,10 @@ Neural Networks" (2021), whose claim is that a network trained in alternating sp
 no worse than one that is pruned gradually, for fewer operations. No MNIST figure. Six phases of 400
 updates, sparse and dense in turn, after 800 dense ones, and 1,600 sparse ones in the end.
 
+Ours (5 seeds), at 90 / 95 / 98 %: AC/DC 98.01 / 97.81 / 96.96 %, GMP 98.12 / 98.08 / 97.72, static 97.25 /
+96.09 / 92.81, dense 98.13. In a training this short AC/DC stays behind GMP, and the claim fails at all three
+(results/compare_ac_dc).
+
 Run: python -m experiments.compare --config=configs/compare/ac_dc.py
 """
 
