@@ -30,10 +30,26 @@ def main():
         "per output": jp.methods.gmp(sparsity=0.5, pattern=jp.patterns.groups(), **every),
         "channels": jp.methods.gmp(sparsity=0.5, pattern=jp.patterns.channel(), **every),
         "rigl": jp.methods.rigl(sparsity=0.9, every=2, end=5),
+        "rigl, 2:4": jp.methods.rigl(
+            sparsity=0.5,
+            every=2,
+            end=5,
+            pattern=jp.patterns.groups(4),
+            allocation=jp.allocation.uniform(),
+        ),
+        "snfs": jp.methods.snfs(sparsity=0.9, every=2, end=5),
+        "sr-ste": jp.methods.sr_ste(sparsity=0.5, end=6),
+        "parts": jp.partition(
+            {
+                "a": jp.methods.movement(sparsity=0.9, **every),
+                "b": jp.methods.dsr(sparsity=0.5, every=2, end=5),
+            }
+        ),
     }
 
     def train(method, params):
-        tx = jp.sparsify(optax.adam(1e-2), method, key=jax.random.key(0))
+        enforce = jp.straight_through if method.straight_through else jp.sparsify
+        tx = enforce(optax.adam(1e-2), method, key=jax.random.key(0))
         state = tx.init(params)
 
         @jax.jit
@@ -44,7 +60,7 @@ def main():
 
         for _ in range(7):
             params, state = step(params, state)
-        return params, jp.masks_of(state)
+        return jp.forward_params(params, state), jp.masks_of(state)
 
     for name, method in methods.items():
         expected = train(method, jax.tree.map(jnp.asarray, host))
@@ -73,7 +89,7 @@ def test_on_eight_devices():
     env = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     done = subprocess.run([sys.executable, __file__], env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-3000:]
-    assert done.stdout.count("ok") == 6
+    assert done.stdout.count("ok") == 10
 
 
 if __name__ == "__main__":
