@@ -5,7 +5,7 @@ in shape, scaled to this length: gradual ones prune from 25 to 60 %, dynamic one
 was tuned per method. Layers 1 and 2 are pruned, the output layer stays dense.
 
 Ours (3 seeds), at 98 %: GraNet 97.77, GMP and LAMP 97.71, magnitude increase 97.70 are ahead of those that
-begin dense, RigL with summed gradients 96.31, ITOP 96.06 and SNFS 95.91 of those that begin sparse (RigL 95.73,
+begin dense, RigL with summed gradients 96.31, ITOP 96.06, SNFS 95.91 of those that begin sparse (RigL 95.73,
 SET 95.38, static 94.04); dense 98.13. All of them: results/compare_methods.
 
 Run: python -m experiments.compare --config=configs/compare/methods.py
