@@ -14,6 +14,8 @@ With Adam at 1e-3; `sr_ste.py:sgd` has the paper's kind of optimizer, SGD with m
 Ours with Adam (5 seeds): dense 98.05 +- 0.18 %; at 2:4 SR-STE 98.03 +- 0.18, ASP 98.02 +- 0.16; at 1:4
 SR-STE 97.60 +- 0.07, ASP 97.80 +- 0.06. SR-STE holds its 0.3 points at 2:4 and misses them at 1:4, where ASP
 is ahead (results/compare_sr_ste).
+With SGD: dense 98.14 +- 0.11 %; at 2:4 SR-STE 98.01 +- 0.13, ASP 98.04 +- 0.07; at 1:4 SR-STE 97.69 +- 0.12,
+ASP 97.75 +- 0.10, plain STE 97.54 +- 0.22. No claim holds at its margin (results/compare_sr_ste_sgd).
 
 Run: python -m experiments.compare --config=configs/compare/sr_ste.py
      python -m experiments.compare --config=configs/compare/sr_ste.py:sgd
