@@ -157,15 +157,15 @@ def partition(methods: Mapping[str, Method] | Iterable[tuple[str, Method]]) -> P
     ... })
     """
     pairs: tuple[Any, ...] = tuple(methods.items() if isinstance(methods, Mapping) else methods)
-    patterns = [pattern for pattern, _ in pairs]
+    expressions = [expression for expression, _ in pairs]
     if not pairs:
         raise ValueError("partition: no methods; give {regular expression: method}.")
-    if len(set(patterns)) < len(patterns):
-        raise ValueError(f"partition: an expression is there twice in {patterns}.")
-    for pattern, method in pairs:
+    if len(set(expressions)) < len(expressions):
+        raise ValueError(f"partition: an expression is there twice in {expressions}.")
+    for expression, method in pairs:
         if not isinstance(method, Method):
-            raise ValueError(f"partition: {pattern!r} has {method!r}, a jaxprune.Method is needed.")
-    through = [pattern for pattern, method in pairs if method.straight_through]
+            raise ValueError(f"partition: {expression!r} has {method!r}, not a jaxprune.Method.")
+    through = [expression for expression, method in pairs if method.straight_through]
     if 0 < len(through) < len(pairs):
         raise ValueError(
             f"partition: {through} train straight through the masks, the others "
@@ -208,7 +208,7 @@ def _next_masks(
     of_the_living: bool,
     signals: dict[str, Any],
 ) -> Masks:
-    _check_pattern(method, params, masks)
+    _check_fit(method, params, masks)
     treedef, before = jax.tree.structure(params), masks_lib.beside(params, masks)
     pruned = [i for i, mask in enumerate(before) if mask is not None]
     shapes = [jnp.shape(before[i]) for i in pruned]
@@ -275,7 +275,7 @@ def _scores(criterion: Criterion, params: Params, signals: dict[str, Any]) -> An
     return scores
 
 
-def _check_pattern(method: Method, params: Params, masks: Masks) -> None:
+def _check_fit(method: Method, params: Params, masks: Masks) -> None:
     """Refuses leaves that the pattern does not fit, and a target that would leave nothing of them."""
     pattern = method.pattern
     pruned = jax.tree.leaves(jax.tree.map(lambda p, m: m is not None, params, masks))
@@ -321,7 +321,7 @@ def initial_masks(
     signals = {} if key is None else {"key": key}
 
     def first(part: Method, masks: Masks) -> Masks:
-        _check_pattern(part, params, masks)
+        _check_fit(part, params, masks)
         if part.initial is None:
             return masks
         sparse = part._replace(criterion=part.initial, update=updates_lib.prune())

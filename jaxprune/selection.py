@@ -27,7 +27,7 @@ from jaxprune.counting import (
 )
 from jaxprune.ranks import order_key, top_by_comparison, zero_bits
 
-__all__ = ["order_key", "top", "top_along", "top_each"]
+__all__ = ["top", "top_along", "top_each"]
 
 _SMALL = 65536  # leaves below this are packed together, for the sake of compile time
 _FEW = 4  # of more leaves than this that are contests of their own, those below _LARGE are copied together

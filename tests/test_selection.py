@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from jaxprune import selection
-from jaxprune.selection import order_key, top, top_along, top_each
+from jaxprune.ranks import order_key
+from jaxprune.selection import top, top_along, top_each
 
 SHAPES = [(64,), (300, 300), (), (0, 3), (3, 3, 4, 8), (5, 7)]  # 90,000 scores are not packed
 

@@ -11,7 +11,7 @@ from jaxprune import masks as masks_lib
 from jaxprune.masks import Prunable
 from jaxprune.method import Method, Partition, initial_masks, next_masks, remembered
 from jaxprune.transforms.mirrors import mirrors
-from jaxprune.transforms.state import key_at, key_data, land, masked_step, refresh, remember
+from jaxprune.transforms.state import key_data, land, masked_step, refresh, remember, signals_at
 from jaxprune.types import Masks, Params
 
 __all__ = ["LotteryState", "Plan", "lottery_ticket"]
@@ -201,9 +201,7 @@ def lottery_ticket(
         )
 
         def prune() -> tuple[Params, Masks, optax.OptState]:
-            signals = dict(extra, grads=grads, **memory)
-            if key is not None:
-                signals["key"] = key_at(state.key, level, key)
+            signals = signals_at(level, grads, memory, extra, state.key, key)
             new = next_masks(method, params, masks, level, of_the_living=True, **signals)
             inner_state = refresh(inner, state.inner, params, new)
             if plan.rewind == "weights":

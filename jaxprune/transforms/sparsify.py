@@ -11,12 +11,12 @@ from jaxprune.masks import Prunable
 from jaxprune.method import Method, Partition, initial_masks, remembered
 from jaxprune.transforms.state import (
     due_at,
-    key_at,
     key_data,
     masked_step,
     remember,
     restart,
     scheduled_masks,
+    signals_at,
 )
 from jaxprune.types import Masks, Params
 
@@ -112,9 +112,7 @@ def sparsify(
             raise ValueError("sparsify: update(grads, state, params) needs the parameters.")
         step = state.step
         memory = remember(memories, state.memory, params, grads)
-        signals = dict(extra, grads=grads, **memory)
-        if key is not None:
-            signals["key"] = key_at(state.key, step, key)
+        signals = signals_at(step, grads, memory, extra, state.key, key)
         masks = scheduled_masks(method, params, state.masks, step, signals, stored)
         skips = lambda part: part.update.skip_gradient
         skip = due_at(method, params, step, skips) if any(map(skips, method.parts)) else None

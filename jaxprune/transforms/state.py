@@ -43,6 +43,19 @@ def key_at(data: Any, step: Step, like: jax.Array) -> jax.Array:
     return jax.random.fold_in(jax.random.wrap_key_data(data, impl=jax.random.key_impl(like)), step)
 
 
+def signals_at(
+    step: Step,
+    grads: Params,
+    memory: dict[str, Any],
+    extra: dict[str, Any],
+    bits: jax.Array | None,
+    key: jax.Array | None,
+) -> dict[str, Any]:
+    """What criteria may read at one step, by keyword; there is a key only if the transform has one."""
+    drawn = {} if key is None else {"key": key_at(bits, step, key)}
+    return {**extra, "grads": grads, **memory, **drawn}
+
+
 def scheduled_masks(
     method: Method | Partition,
     params: Params,

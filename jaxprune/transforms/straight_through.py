@@ -12,12 +12,12 @@ from jaxprune.masks import Prunable
 from jaxprune.method import Method, Partition, by_part, initial_masks, remembered
 from jaxprune.transforms.state import (
     due_at,
-    key_at,
     key_data,
     refresh,
     remember,
     restart,
     scheduled_masks,
+    signals_at,
 )
 from jaxprune.types import Masks, Params, Step
 
@@ -134,9 +134,7 @@ def straight_through(
         pulled = _pulled(method, grads, params, state.masks)
         updates, inner_state = _reaching(inner, pulled, state.inner, params, state.reach, **extra)
         step: Any = optax.safe_increment(state.step)
-        signals = dict(extra, grads=grads, **memory)
-        if key is not None:
-            signals["key"] = key_at(state.key, step, key)
+        signals = signals_at(step, grads, memory, extra, state.key, key)
         trained = optax.apply_updates(params, updates)
         masks, reach = scheduled(trained, state.masks, state.reach, step, signals)
         memory = restart(memories, memory, params, due_at(method, params, step))
