@@ -9,13 +9,14 @@ seed; `b` is another branch, "dense", or a number.
     beats           a is better than b by d: lower bound > d / 2 and mean >= d
     median_ratio    median of a / b < below
     smallest_level  the smallest level where mean(a) >= mean(dense) - std(dense) is <= at_most
+    at_least        mean(a) >= value
     band            |mean(a) - value| <= max(floor, 3 std); floor: 0.003 if none is given
 
 In lottery runs a claim also has `remaining`, the fraction of weights left, and means the nearest
 level; `a` is a branch there ("ticket", "reinit", "dense") and `metric` one of its numbers. In
-comparisons `a` and `b` are contestants, and a claim has `sparsity`, which means the nearest point; it stays
-open if a training diverged, since seeds left out would favour who lost them. In training runs `a` is left
-out and `metric` is the name of a result.
+comparisons `a` and `b` are contestants, and a claim has `sparsity`, which means the nearest point, or
+`strength`, for gates and penalties; it stays open if a training diverged, since seeds left out would favour
+who lost them. In training runs `a` is left out and `metric` is the name of a result.
 """
 
 import math
@@ -142,7 +143,17 @@ def _band(results: Mapping[str, Any], claim: Mapping[str, Any]) -> Outcome:
     return Outcome("", passed, text, needed, len(ours))
 
 
+def _at_least(results: Mapping[str, Any], claim: Mapping[str, Any]) -> Outcome:
+    ours = _side(results, claim, claim.get("a"))
+    scale, unit = (100, " %") if _is_share(claim) else (1, "")
+    spread = f" ± {scale * stats.std(ours):.2g}" if len(ours) > 1 else ""
+    text = f"{scale * stats.mean(ours):.4g}{spread}{unit}"
+    passed = stats.mean(ours) >= claim["value"]
+    return Outcome("", passed, text, f"mean ≥ {scale * claim['value']:.4g}{unit}", len(ours))
+
+
 _KINDS = {
+    "at_least": _at_least,
     "lower_bound": _lower_bound,
     "matches": _matches,
     "beats": _beats,
@@ -173,15 +184,25 @@ def _side(results: Mapping[str, Any], claim: Mapping[str, Any], side: Any) -> li
 
 
 def _contestant(results: Mapping[str, Any], claim: Mapping[str, Any], label: str) -> list[float]:
-    point = 0 if label == "dense" else points.nearest(results, claim["sparsity"])
-    if point is None:
-        raise _OpenError(f"no point near {100 * claim['sparsity']:g} % of weights removed")
+    point = 0 if label == "dense" else _point(results, claim, label)
     found = points.values(results, label, point, claim["metric"])
     there = points.finished(found)
     if len(there) < len(found):
         lost = f"{label} has {len(there)} of {len(found)} seeds"
         raise _OpenError(f"{lost}, at {_single(there, claim)} in the mean" if there else lost)
     return there
+
+
+def _point(results: Mapping[str, Any], claim: Mapping[str, Any], label: str) -> int:
+    strengths = points.strengths(results, label)
+    if strengths:
+        if claim["strength"] not in strengths:
+            raise _OpenError(f"{label} was not trained at strength {claim['strength']:g}")
+        return strengths.index(claim["strength"])
+    point = points.nearest(results, claim["sparsity"])
+    if point is None:
+        raise _OpenError(f"no point near {100 * claim['sparsity']:g} % of weights removed")
+    return point
 
 
 def _level(results: Mapping[str, Any], remaining: float) -> int:
@@ -212,4 +233,4 @@ def _signed(value: float, claim: Mapping[str, Any]) -> str:
 def _is_share(claim: Mapping[str, Any]) -> bool:
     """Whether a metric is a fraction, to be shown as a percentage."""
     metric = claim["metric"]
-    return "accuracy" in metric or metric in ("test_final", "test_early")
+    return "accuracy" in metric or metric in ("test_final", "test_early", "sparsity")

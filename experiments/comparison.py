@@ -1,6 +1,5 @@
 """What `experiments.compare` runs: every contestant at every sparsity with every seed, and the report."""
 
-import functools
 import shutil
 import time
 from collections.abc import Sequence
@@ -9,38 +8,42 @@ from typing import Any, NamedTuple
 import jax
 from ml_collections import ConfigDict
 
-import jaxprune as jp
 from experiments import contestants as contestants_lib
 from experiments import criterion_files, plans, preflight, savings
 from experiments.augment import augment_of
 from experiments.cli import Options
-from experiments.config import build
 from experiments.contestants import DENSE, Contestant
 from experiments.engine import DivergedError, Trainer
 from experiments.progress import Progress
+from experiments.recipes import Recipe, recipe
 from experiments.report import write_report
 from experiments.run_folder import Folder, RunFolder, read_json, write_json
 from experiments.task import model_of, tasks
-from experiments.training import Info, Sparse, train_once, with_method
+from experiments.training import Info, train_once
 
 __all__ = ["run"]
 
 
 class _Point(NamedTuple):
-    """A contestant at a sparsity."""
+    """A contestant at a sparsity or strength."""
 
     label: str
-    sparsity: float
-    method: jp.Method | None
+    value: float
+    recipe: Recipe
     where: str  # of the config
+    varies: str = ""
     file: str | None = None  # of the user's, with its criterion
 
     def __str__(self) -> str:
-        return self.label if self.method is None else f"{self.label} {100 * self.sparsity:g} %"
+        return f"{self.label} {self.asked}" if self.varies else self.label
+
+    @property
+    def asked(self) -> str:
+        return f"{self.value:g}" if self.varies == "strength" else f"{100 * self.value:g} %"
 
     @property
     def folder(self) -> str:
-        return self.label if self.method is None else f"{self.label}/sparsity_{self.sparsity:g}"
+        return f"{self.label}/{self.varies}_{self.value:g}" if self.varies else self.label
 
 
 def run(cfg: ConfigDict, contestants: Sequence[Contestant], options: Options) -> None:
@@ -51,14 +54,10 @@ def run(cfg: ConfigDict, contestants: Sequence[Contestant], options: Options) ->
       contestants: those that it names.
       options: of the command line.
     """
-    points, optimizer = _points(cfg, contestants), build("optimizer", cfg.optimizer)
-    transforms = [
-        functools.partial(with_method, optimizer, point.method, prunable=cfg.prunable)
-        for point in points
-    ]
-    _check(cfg, points, transforms)
+    points = _points(cfg, contestants)
+    _check(cfg, points)
     if options.dry_run:
-        print(plans.comparison(cfg, [(p.label, p.sparsity, p.method) for p in points]))
+        print(plans.comparison(cfg, [(p.label, p.asked, p.recipe) for p in points]))
         return
     cfg = _with_digests(cfg, contestants)
     with RunFolder.open(options.workdir, options.config_name, cfg) as folder:
@@ -70,8 +69,8 @@ def run(cfg: ConfigDict, contestants: Sequence[Contestant], options: Options) ->
         found: dict[str, list[list[dict[str, Any]]]] = {}
         with Progress(cfg.steps * len(points) * len(cfg.seeds), "starting") as progress:
             trainings = _Trainings(cfg, options, folder, progress)
-            for point, sparse in zip(points, transforms, strict=True):
-                seeds = trainings.of(point, sparse)
+            for point in points:
+                seeds = trainings.of(point)
                 if seeds is None:
                     return
                 found.setdefault(point.label, []).append(seeds)
@@ -82,6 +81,7 @@ def run(cfg: ConfigDict, contestants: Sequence[Contestant], options: Options) ->
                 "paper": cfg.paper.to_dict(),
                 "sparsities": list(contestants_lib.fields(cfg)["sparsities"]),
                 "contestants": [c.label for c in contestants],
+                "strengths": {c.label: c.points for c in contestants if c.varies == "strength"},
                 "dense": trainings.dense._asdict(),
                 "examples": len(tasks(cfg, cfg.seeds[0])[0].labels),
                 "seeds": [_seed(found, i, seed) for i, seed in enumerate(cfg.seeds)],
@@ -95,12 +95,12 @@ def run(cfg: ConfigDict, contestants: Sequence[Contestant], options: Options) ->
         print(f"Report: {write_report(folder.path)}")
 
 
-def _check(cfg: ConfigDict, points: Sequence[_Point], transforms: Sequence[Sparse]) -> None:
+def _check(cfg: ConfigDict, points: Sequence[_Point]) -> None:
     """Refuses, before anything is trained, contestants whose updates cannot be traced."""
-    pairs = sorted(zip(transforms, points, strict=True), key=lambda pair: pair[1].sparsity)
-    of_label = {p.label: (t, p) for t, p in pairs}  # at the highest sparsity of each
-    for sparse, point in of_label.values():
-        preflight.checked(sparse(jax.random.key(0)), cfg, point.where, point.file)
+    of_label = {p.label: p for p in sorted(points, key=lambda p: p.value)}  # each at its highest
+    for point in of_label.values():
+        tx = point.recipe.transform(jax.random.key(0))
+        preflight.checked(tx, cfg, point.where, point.file, point.recipe.gate)
 
 
 class _Trainings:
@@ -110,21 +110,22 @@ class _Trainings:
         self.cfg, self.options, self.folder, self.progress = cfg, options, folder, progress
         self.model, self.dense, self.offset = model_of(cfg), savings.dense(cfg), 0
 
-    def of(self, point: _Point, sparse: Sparse) -> list[dict[str, Any]] | None:
+    def of(self, point: _Point) -> list[dict[str, Any]] | None:
         """The results of a point, one per seed, or `None` if it was asked to stop."""
         # Of this key its kind alone is read: each training's own is in its state.
-        trainer, seeds = Trainer(self.model, sparse(jax.random.key(0)), augment_of(self.cfg)), []
+        tx, gate = point.recipe.transform(jax.random.key(0)), point.recipe.gate
+        trainer, seeds = Trainer(self.model, tx, augment_of(self.cfg), gate), []
         for seed in self.cfg.seeds:
             folder = Folder(self.folder.path / point.folder / f"seed_{seed}")
-            found = self._one(trainer, point, sparse, folder, seed)
+            found = self._one(trainer, point, folder, seed)
             if found is None:
                 return None
-            seeds.append({"asked": point.sparsity, **found})
+            seeds.append({"asked": point.value, **found})
             self.offset += self.cfg.steps
         return seeds
 
     def _one(
-        self, trainer: Trainer, point: _Point, sparse: Sparse, folder: Folder, seed: int
+        self, trainer: Trainer, point: _Point, folder: Folder, seed: int
     ) -> dict[str, Any] | None:
         """One training, or why it has no result; `None` if it was asked to stop."""
         failure, started = folder.path / "failed.json", time.monotonic()
@@ -135,9 +136,7 @@ class _Trainings:
         label = f"{point} · seed {seed}"
         info = Info(self.cfg, self.options, self.progress, self.offset, label)
         try:
-            found = train_once(
-                info, trainer, self.model, point.method, sparse, folder, seed, more=timed
-            )
+            found = train_once(info, trainer, self.model, point.recipe, folder, seed, more=timed)
         except DivergedError as e:
             write_json(failure, {"failed": str(e), **timed()})
             return read_json(failure)
@@ -147,13 +146,15 @@ class _Trainings:
 
 
 def _points(cfg: ConfigDict, contestants: Sequence[Contestant]) -> list[_Point]:
-    points = [_Point(DENSE, 0.0, None, "config.optimizer")]
+    where = "config.optimizer"
+    points = [_Point(DENSE, 0.0, recipe(cfg, DENSE, None, where), where)]
     for contestant in contestants:
         file = contestant.file and str(criterion_files.path_of(contestant.file))
-        for sparsity in contestants_lib.fields(cfg)["sparsities"]:
-            method = contestants_lib.method(cfg, contestant, sparsity)
-            preflight.check_schedule(method, cfg.steps, contestant.where)
-            points.append(_Point(contestant.label, sparsity, method, contestant.where, file))
+        for value in contestant.points:
+            made = contestants_lib.recipe_at(cfg, contestant, value)
+            preflight.check_schedule(made.method, cfg.steps, contestant.where)
+            named = (contestant.where, contestant.varies, file)
+            points.append(_Point(contestant.label, value, made, *named))
     return points
 
 

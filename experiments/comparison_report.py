@@ -9,6 +9,11 @@ from experiments.markdown import gap, part, percent, table
 
 __all__ = ["body", "headline"]
 
+_REGULARISED = {
+    "gates": "gate",
+    "penalties": "proximal steps of",
+    "subgradients": "subgradient of",
+}
 _HEAD = [
     "contestant",
     "test accuracy, %",
@@ -28,9 +33,19 @@ def body(results: Mapping[str, Any]) -> list[str]:
       results: of a comparison.
     """
     parts = ["## Contestants", _contestants(results)]
-    for point, sparsity in enumerate(results["sparsities"]):
+    learned = [label for label in results["contestants"] if points.strengths(results, label)]
+    others = [label for label in points.labels(results) if label not in learned]
+    for point, sparsity in enumerate(results["sparsities"] if len(others) > 1 else ()):
         parts += [f"## At {100 * sparsity:g} % of the prunable weights removed"]
-        parts += [table(_HEAD, [_row(results, label, point) for label in points.labels(results)])]
+        parts += [table(_HEAD, [_row(results, label, point) for label in others])]
+    if learned:
+        rows = [_row(results, "dense", 0)]
+        for label in learned:
+            named = enumerate(points.asked(results, label))
+            rows += [
+                [f"{label}, {what}", *_row(results, label, point)[1:]] for point, what in named
+            ]
+        parts += ["## As sparse as their strength makes them", table(_HEAD, rows)]
     parts += [_counted(results), "## By seed: test accuracy after the last update, %"]
     return [*parts, _by_seed(results), *_failures(results)]
 
@@ -38,7 +53,8 @@ def body(results: Mapping[str, Any]) -> list[str]:
 def headline(results: Mapping[str, Any]) -> claims.Outcome:
     """Who does best at the highest sparsity."""
     point = results["sparsities"].index(max(results["sparsities"]))
-    of = {label: points.values(results, label, point) for label in results["contestants"]}
+    rivals = [c for c in results["contestants"] if not points.strengths(results, c)]
+    of = {label: points.values(results, label, point) for label in rivals}
     whole = {label: points.finished(found) for label, found in of.items() if None not in found}
     rivals = len(whole)  # seeds left out would favour who lost them
     if not whole:
@@ -86,14 +102,19 @@ def _contestants(results: Mapping[str, Any]) -> str:
     asked = results["config"]["compare"]
     rows = [["dense", "the optimizer alone"]]
     rows += [[label, part(spec)] for label, spec in (asked.get("methods") or {}).items()]
+    last = [
+        [label, f"{words} {part(spec)}"]
+        for field, words in _REGULARISED.items()
+        for label, spec in (asked.get(field) or {}).items()
+    ]
     pipeline = ", ".join(f"{k}={part(v)}" for k, v in (asked.get("pipeline") or {}).items())
     criteria = asked.get("criteria") or ()
     named = criteria.values() if isinstance(criteria, Mapping) else criteria
-    labels = results["contestants"][len(rows) - 1 :]
+    labels = results["contestants"][len(rows) - 1 :][: len(named)]
     for label, spec in zip(labels, named, strict=True):
         name = spec if isinstance(spec, str) else part(spec)
         rows.append([label, f"criterion {name}; {pipeline}"])
-    return table(["contestant", "what it is"], rows)
+    return table(["contestant", "what it is"], [*rows, *last])
 
 
 def _counted(results: Mapping[str, Any]) -> str:
@@ -122,9 +143,8 @@ def _by_seed(results: Mapping[str, Any]) -> str:
     shown = lambda value: "failed" if value is None else f"{100 * value:.2f}"
     rows = [["dense", "", *map(shown, points.values(results, "dense", 0))]]
     for label in results["contestants"]:
-        for point, sparsity in enumerate(results["sparsities"]):
-            found = points.values(results, label, point)
-            rows.append([label, f"{100 * sparsity:g} %", *map(shown, found)])
+        for point, asked in enumerate(points.asked(results, label)):
+            rows.append([label, asked, *map(shown, points.values(results, label, point))])
     head = ["contestant", "asked", *(f"seed {seed['seed']}" for seed in results["seeds"])]
     return table(head, rows)
 

@@ -29,6 +29,7 @@ __all__ = [
     "part",
     "unknown",
     "validate",
+    "ways",
 ]
 
 # The fields of every config. A run folder is named after those that differ from these values, so a
@@ -38,6 +39,12 @@ DEFAULTS: dict[str, Any] = {
     "model": None,  # part: a model of `jaxprune.nn`
     "optimizer": None,  # part: an optimizer of optax; its learning_rate may be a part too
     "method": None,  # part: a method of `jaxprune.methods`; None trains the dense model
+    "gate": None,  # part: instead of a method, a gate of `jaxprune.gates`
+    "penalty": None,  # part: instead, a penalty of `jaxprune.penalties`, in proximal steps
+    "subgradient": None,  # part: instead, a penalty whose subgradient is added to the gradients
+    "preconditioner": None,  # part of `jaxprune.preconditioners`: for proximal steps per coordinate
+    "gate_optimizer": None,  # part: an optimizer for the gates alone; None: that of the weights
+    "ema": 0.0,  # decay of the average of weights and gates that is evaluated; 0: there is none
     "prunable": "",  # regular expression, searched in the paths of leaves; "": all but biases and statistics
     "steps": 10_000,  # updates; per level for a lottery ticket
     "seeds": (0,),  # one run each: initial weights, order of examples, validation split
@@ -65,6 +72,10 @@ SECTIONS: dict[str, dict[str, Any]] = {
     "compare": {
         "sparsities": (0.5, 0.75, 0.875, 0.9375, 0.96875),  # 2, 4, ..., 32 times fewer weights
         "methods": {},  # label -> part: a method of `jaxprune.methods` without its sparsity
+        "gates": {},  # label -> part: a gate of `jaxprune.gates` without its sparsity or strength
+        "penalties": {},  # label -> part: a penalty without its strength, in proximal steps
+        "subgradients": {},  # label -> part: likewise, added to the gradients
+        "strengths": {},  # label -> the strengths of a gate or penalty, instead of sparsities
         "criteria": (),  # names, or "path/to/file.py:function"; or label -> one of those or a part
         "pipeline": {},  # what all criteria share; parts: schedule, and if asked pattern, allocation
     },
@@ -91,9 +102,17 @@ _KINDS = {
     "allocation": _Kind(("jaxprune/allocation.py",), "Allocation"),
     "optimizer": _Kind(("optax/_src/alias.py", "optax/contrib/*.py"), "GradientTransformation"),
     "learning_rate": _Kind(("optax/schedules/*.py",), "Schedule"),
+    "gate": _Kind(("jaxprune/gates/*.py",), "^Gate$"),
+    "penalty": _Kind(("jaxprune/penalties.py",), "^Penalty$"),
+    "preconditioner": _Kind(("jaxprune/preconditioners.py",), ""),
 }
 # What a part inside a part is, where its argument's name is not a kind itself.
-_NESTED = {"optimizer": "learning_rate", "learning_rate": "learning_rate"}
+_NESTED = dict.fromkeys(("optimizer", "learning_rate", "gate", "penalty"), "learning_rate")
+_AS = {
+    "gate_optimizer": "optimizer",
+    "subgradient": "penalty",
+}  # fields that hold another kind of part
+_WAYS = ("method", "gate", "penalty", "subgradient")
 _DICTS = {"methods": "method"}  # parts by labels of the user's
 _TYPES: dict[str, Any] = {
     "int": int,
@@ -171,9 +190,23 @@ def validate(cfg: ConfigDict) -> None:
     for name in ("data", "model", "optimizer"):
         if cfg[name] is None:
             raise UserError(f"config.{name} is None; name one with {name}=part(...).")
-    for name in ("data", "model", "optimizer", "method"):
+    for name in ("data", "model", "optimizer", *_WAYS, "gate_optimizer", "preconditioner"):
         if cfg[name] is not None:
-            check_part(name, cfg[name], f"config.{name}")
+            check_part(_AS.get(name, name), cfg[name], f"config.{name}")
+    check_type("float", cfg.ema, "config.ema")
+    if not 0 <= cfg.ema < 1:
+        raise UserError(f"config.ema={cfg.ema}: a decay from 0 to below 1 is needed.")
+    ways(cfg)
+
+
+def ways(cfg: ConfigDict) -> str | None:
+    """Which field says how the model becomes sparse; `None`: it stays dense."""
+    found = [name for name in _WAYS if cfg[name] is not None]
+    if len(found) > 1:
+        raise UserError(
+            f"config.{found[0]} and config.{found[1]}: a model becomes sparse in one way; leave one None."
+        )
+    return found[0] if found else None
 
 
 def build(kind: str, spec: Mapping | None, **supplied: Any) -> Any:
@@ -237,11 +270,11 @@ def _is_part(value: Any) -> bool:
 
 
 def _parts_in(value: Any) -> Iterator[Any]:
-    """The part that a value is, or those in its tuples."""
+    """The part that a value is, or those in its tuples and dicts."""
     if _is_part(value):
         yield value
-    elif isinstance(value, tuple | list):
-        for item in value:
+    elif isinstance(value, tuple | list | Mapping | ConfigDict):
+        for item in value.values() if isinstance(value, Mapping | ConfigDict) else value:
             yield from _parts_in(item)
 
 
@@ -296,7 +329,8 @@ def _build_value(kind: str, name: str, value: Any) -> Any:
     if isinstance(value, tuple | list):
         return type(value)(_build_value(kind, name, item) for item in value)
     if isinstance(value, Mapping | ConfigDict):
-        return {int(k) if k.isdigit() else k: v for k, v in value.items()}
+        named = {int(k) if k.isdigit() else k: v for k, v in value.items()}
+        return {k: _build_value(kind, name, v) for k, v in named.items()}
     return value
 
 

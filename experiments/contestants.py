@@ -1,6 +1,6 @@
-"""Who takes part in a comparison: published methods, and criteria in one common pipeline.
+"""Who takes part in a comparison: methods, criteria in one common pipeline, gates and penalties.
 
-`contestants` reads and checks `config.compare` before JAX is imported; `method` builds what trains.
+`contestants` reads and checks `config.compare` before JAX is imported; `recipe_at` builds what trains.
 """
 
 import re
@@ -10,31 +10,54 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ml_collections import ConfigDict
 
 from experiments import criterion_files
-from experiments.config import SECTIONS, UserError, build, check_part, check_type, part, unknown
+from experiments.config import (
+    SECTIONS,
+    UserError,
+    build,
+    check_part,
+    check_type,
+    part,
+    unknown,
+    ways,
+)
 
 if TYPE_CHECKING:
-    import jaxprune as jp
+    from experiments.recipes import Recipe
 
-__all__ = ["DENSE", "Contestant", "contestants", "fields", "method"]
+__all__ = ["DENSE", "Contestant", "contestants", "fields", "recipe_at"]
 
 DENSE = "dense"  # the label of the baseline, which is in every comparison
+_REGULARISED = {"gates": "gate", "penalties": "penalty", "subgradients": "subgradient"}
 _PIPELINE = ("schedule", "pattern", "allocation")
 _LABEL = r"[\w()+=%,-][\w()+=%, -]*"  # it names a folder
 
 
 class Contestant(NamedTuple):
-    """A method without its sparsity, or a criterion that the common pipeline makes one of."""
+    """Who takes part, at several sparsities or strengths.
+
+    Attributes:
+      label: its name in tables.
+      where: in the config.
+      kind: "method", "criterion" (which the common pipeline makes a method of), "gate", "penalty" or
+        "subgradient".
+      spec: the part, without what varies; of a criterion also a name or a file.
+      varies: "sparsity" or "strength".
+      points: the values that it takes.
+    """
 
     label: str
-    where: str  # in the config
-    method: Mapping[str, Any] | None = None
-    criterion: str | Mapping[str, Any] | None = None
+    where: str
+    kind: str
+    spec: Any
+    varies: str
+    points: tuple[float, ...]
 
     @property
     def file(self) -> str | None:
         """`path/to/file.py:function` of a criterion of the user's."""
-        name = self.criterion
-        return name if isinstance(name, str) and criterion_files.is_file(name) else None
+        name = self.spec
+        own = self.kind == "criterion" and isinstance(name, str) and criterion_files.is_file(name)
+        return name if own else None
 
 
 def fields(cfg: ConfigDict) -> dict[str, Any]:
@@ -56,11 +79,22 @@ def contestants(cfg: ConfigDict) -> list[Contestant]:
             )
     _check_common(cfg)
     _check_sparsities(asked["sparsities"])
-    found = [*_methods(asked["methods"]), *_criteria(asked["criteria"])]
+    strengths = _strengths(asked["strengths"])
+    found = [*_methods(asked), *_criteria(asked)]
+    found += [c for field in _REGULARISED for c in _regularised(field, asked, strengths)]
     if not found:
-        raise UserError("config.compare: nobody to compare; give methods={...} or criteria=(...).")
-    if any(contestant.criterion is not None for contestant in found):
+        raise UserError(
+            "config.compare: nobody to compare; give methods={...}, criteria=(...), gates={...} or "
+            "penalties={...}."
+        )
+    if any(contestant.kind == "criterion" for contestant in found):
         _check_pipeline(asked["pipeline"])
+    idle = [label for label in strengths if label not in [c.label for c in found]]
+    if idle:
+        known = [c.label for c in found if c.varies == "strength"]
+        raise UserError(
+            unknown("config.compare.strengths: nobody is called", idle[0], known, "Known")
+        )
     for i, contestant in enumerate(found):
         label = contestant.label
         if label == DENSE or label in [other.label for other in found[:i]]:
@@ -73,35 +107,85 @@ def contestants(cfg: ConfigDict) -> list[Contestant]:
     return found
 
 
-def method(cfg: ConfigDict, contestant: Contestant, sparsity: float) -> "jp.Method":
-    """Builds what a contestant trains with at a sparsity."""
-    if contestant.method is not None:
-        return build("method", contestant.method, sparsity=sparsity)
+def recipe_at(cfg: ConfigDict, contestant: Contestant, value: float) -> "Recipe":
+    """Builds what a contestant trains with at a sparsity or strength."""
+    from experiments.recipes import recipe
+
+    where = contestant.where
+    if contestant.kind != "criterion":
+        varied = {contestant.varies: value}
+        return recipe(cfg, contestant.kind, contestant.spec, where, **varied)
     import jaxprune as jp
 
     pipeline = fields(cfg)["pipeline"]
     given = {k: build(k, pipeline[k]) for k in ("pattern", "allocation") if pipeline.get(k)}
-    schedule = build("schedule", pipeline["schedule"], sparsity=sparsity)
-    return jp.Method(_criterion(contestant), schedule, **given)
+    schedule = build("schedule", pipeline["schedule"], sparsity=value)
+    method = jp.Method(_criterion(contestant), schedule, **given)
+    return recipe(cfg, "method", method, where)
 
 
 def _criterion(contestant: Contestant) -> Any:
     if contestant.file is not None:
         return criterion_files.load(contestant.file, contestant.where)
-    spec = contestant.criterion
+    spec = contestant.spec
     return build("criterion", part(spec) if isinstance(spec, str) else spec)
 
 
-def _methods(asked: Any) -> Iterator[Contestant]:
-    if not isinstance(asked, Mapping):
-        raise UserError(f"config.compare.methods={asked!r}: a dict of label -> part is needed.")
-    for label, spec in asked.items():
-        where = f"config.compare.methods.{label}"
+def _parts(field: str, asked: Mapping[str, Any]) -> Iterator[tuple[str, Any, str]]:
+    """Label, part and place of each contestant in a field that is a dict of them."""
+    if not isinstance(asked[field], Mapping):
+        raise UserError(
+            f"config.compare.{field}={asked[field]!r}: a dict of label -> part is needed."
+        )
+    for label, spec in asked[field].items():
+        yield label, spec, f"config.compare.{field}.{label}"
+
+
+def _methods(asked: Mapping[str, Any]) -> Iterator[Contestant]:
+    for label, spec, where in _parts("methods", asked):
         check_part("method", spec, where, supplied=("sparsity",))
-        yield Contestant(label, where, method=spec)
+        yield Contestant(label, where, "method", spec, "sparsity", tuple(asked["sparsities"]))
 
 
-def _criteria(asked: Any) -> Iterator[Contestant]:
+def _regularised(
+    field: str, asked: Mapping[str, Any], strengths: Mapping[str, tuple[float, ...]]
+) -> Iterator[Contestant]:
+    """Gates and penalties: those that take a sparsity at the sparsities, others at their strengths."""
+    kind = _REGULARISED[field]
+    for label, spec, where in _parts(field, asked):
+        varies = "strength" if label in strengths else "sparsity"
+        try:
+            check_part(
+                "penalty" if kind == "subgradient" else kind, spec, where, supplied=(varies,)
+            )
+        except UserError as e:
+            if "'sparsity'" not in str(e) or varies == "strength":
+                raise
+            raise UserError(
+                f"{where}: how sparse it becomes is learned; give its strengths, "
+                f"config.compare.strengths={{{label!r}: (...)}}."
+            ) from e
+        points = strengths.get(label) or tuple(asked["sparsities"])
+        yield Contestant(label, where, kind, spec, varies, points)
+
+
+def _strengths(asked: Any) -> dict[str, tuple[float, ...]]:
+    where = "config.compare.strengths"
+    if not isinstance(asked, Mapping):
+        raise UserError(f"{where}={asked!r}: a dict of label -> numbers is needed.")
+    for label, values in asked.items():
+        check_type(
+            "tuple", tuple(values) if isinstance(values, list) else values, f"{where}.{label}"
+        )
+        for value in values:
+            check_type("float", value, f"{where}.{label}")
+        if not values or len(set(values)) < len(values) or min(values) < 0:
+            raise UserError(f"{where}.{label}={values}: different numbers from 0 up are needed.")
+    return {label: tuple(values) for label, values in asked.items()}
+
+
+def _criteria(fields: Mapping[str, Any]) -> Iterator[Contestant]:
+    asked, points = fields["criteria"], tuple(fields["sparsities"])
     if not isinstance(asked, Mapping | tuple | list):
         raise UserError(
             f"config.compare.criteria={asked!r}: a tuple of names, or a dict of label -> name, is needed."
@@ -114,7 +198,8 @@ def _criteria(asked: Any) -> Iterator[Contestant]:
         else:
             check_part("criterion", part(spec) if isinstance(spec, str) else spec, where)
         name = spec if isinstance(spec, str) else spec["name"]
-        yield Contestant(label or name.rpartition(":")[2], where, criterion=spec)
+        name = label or name.rpartition(":")[2]
+        yield Contestant(name, where, "criterion", spec, "sparsity", points)
 
 
 def _check_pipeline(asked: Any) -> None:
@@ -145,8 +230,12 @@ def _check_sparsities(asked: Any) -> None:
 
 def _check_common(cfg: ConfigDict) -> None:
     """Refuses common fields that mean nothing here."""
-    if cfg.method is not None:
-        raise UserError("config.method: the methods of a comparison are in config.compare.methods.")
+    way = ways(cfg)
+    if way is not None:
+        raise UserError(
+            f"config.{way}: who takes part in a comparison is said in config.compare.methods, .gates, "
+            ".penalties and .subgradients; set it to None."
+        )
     if cfg.k_folds:
         raise UserError("config.k_folds: a comparison pairs seeds, not folds; set it to 0.")
     if cfg.early_stop:

@@ -26,7 +26,7 @@ from experiments.progress import Progress
 from experiments.run_folder import Folder
 from experiments.task import Batches, Task, metrics, scale
 from experiments.writers import open_writers
-from jaxprune import forward_params, masks_of
+from jaxprune import average_of, forward_params, gates, masks_of
 from jaxprune import masks as masks_lib
 
 __all__ = ["DivergedError", "Level", "Run", "TrainState", "Trainer", "digest", "fit"]
@@ -47,11 +47,6 @@ class TrainState(NamedTuple):
     def masks(self) -> Any:
         """The masks in force; they live in the optimizer's state alone."""
         return masks_of(self.opt_state)
-
-    @property
-    def network(self) -> Any:
-        """The parameters of the forward pass; where training is straight through, not those it changes."""
-        return forward_params(self.params, self.opt_state)
 
 
 class Level(NamedTuple):
@@ -82,13 +77,36 @@ class Trainer:
     """A model and an optimizer, compiled: `run` makes updates, `evaluate` looks.
 
     One trainer serves all seeds and levels of an experiment: what differs is in the state and the data.
+
+    Args:
+      model: a linen module.
+      tx: the optimizer.
+      augment: of the training images.
+      gate: between the parameters in the state and those of the model.
     """
 
     def __init__(
-        self, model: Any, tx: optax.GradientTransformation, augment: Augment | None = None
+        self,
+        model: Any,
+        tx: optax.GradientTransformation,
+        augment: Augment | None = None,
+        gate: gates.Gate | None = None,
     ):
-        self.run = jax.jit(functools.partial(_run, model, tx, augment), donate_argnums=0)
+        self.run = jax.jit(functools.partial(_run, model, tx, augment, gate), donate_argnums=0)
+        self._final = jax.jit(functools.partial(_final, gate))
         self._evaluate = jax.jit(functools.partial(_evaluate, model))
+
+    def network(self, state: TrainState, step: int) -> Any:
+        """Returns the parameters to evaluate after so many updates: averaged, sparse, without noise.
+
+        Not those that change where training is straight through, or where there are gates.
+        """
+        return self._final(state, step)[0]
+
+    def masks(self, state: TrainState, step: int) -> Any:
+        """Returns the masks of this network."""
+        masks = self._final(state, step)[1]
+        return state.masks if masks is None else masks
 
     def evaluate(self, network: Any, rest: Any, batches: Batches) -> tuple[float, float]:
         """Returns mean loss and accuracy of a network and the model's other variables."""
@@ -96,32 +114,53 @@ class Trainer:
         return float(loss) / int(count), int(correct) / int(count)
 
 
-def _run(model, tx, augment, state: TrainState, inputs, labels, key, rows, step, count):
-    """Makes `count` updates from the batches in `rows`; returns the state and the sum of their losses."""
+def _run(model, tx, augment, gate, state: TrainState, inputs, labels, key, rows, step, count):
+    """Makes `count` updates from the batches in `rows`; returns the state and the sum of their losses.
 
-    def loss_of(params, rest, row, key):
+    Losses are those of the examples; what a gate adds is not among them.
+    """
+
+    def loss_of(params, rest, row, key, step):
         images = inputs[row]
         if augment is not None:
             images = augment(images, jax.random.fold_in(key, 1))
-        logits, changed = model.apply(
-            {"params": params, **rest},
-            scale(images),
-            train=True,
-            mutable=list(rest),
-            rngs={"dropout": key},
-        )
-        return metrics(logits, labels[row])[0] / row.size, changed
+
+        def forward(params, images):
+            return model.apply(
+                {"params": params, **rest},
+                images,
+                train=True,
+                mutable=list(rest),
+                rngs={"dropout": key},
+            )
+
+        if gate is None:
+            (logits, changed), penalty = forward(params, scale(images)), 0.0
+        else:
+            draws = jax.random.fold_in(key, 2)
+            found = gates.apply(gate, forward, params, scale(images), key=draws, step=step)
+            (logits, changed), penalty = found, gate.penalty(params, step)
+        loss = metrics(logits, labels[row])[0] / row.size
+        return loss + penalty, (loss, changed)
 
     def body(i, carry):
         state, total = carry
-        noise = jax.random.fold_in(key, step + i)
-        grad = jax.value_and_grad(loss_of, has_aux=True)
-        (loss, rest), grads = grad(state.network, state.rest, rows[i], noise)
+        now = step + i
+        noise = jax.random.fold_in(key, now)
+        grad = jax.grad(loss_of, has_aux=True)
+        params = forward_params(state.params, state.opt_state)
+        grads, (loss, rest) = grad(params, state.rest, rows[i], noise, now)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         return TrainState(params, rest, opt_state), total + loss
 
     return jax.lax.fori_loop(0, count, body, (state, jnp.zeros(())))
+
+
+def _final(gate, state: TrainState, step):
+    """The parameters to evaluate, and their masks."""
+    params = average_of(forward_params(state.params, state.opt_state), state.opt_state)
+    return (params, None) if gate is None else gate.finalize(params, step)
 
 
 def _evaluate(model, params, rest, batches: Batches):
@@ -211,7 +250,7 @@ class _Loop:
         self.info, self.cfg, self.checkpoints = run, run.cfg, checkpoints
         self.rows = max(self.cfg.log_every, 2)  # of one chunk, at most
         self.state = begin(levels[0])
-        self.best, self.point = _fresh(self.state), _copy(self.state.rest)
+        self.best, self.point = self._fresh(), _copy(self.state.rest)
         self.done, self.index, self.entered, self.results = 0, 0, False, []
         found = checkpoints.restore((self.state, self.best.network, self.best.rest, self.point))
         if found is not None:
@@ -251,7 +290,7 @@ class _Loop:
             self.state = self.state._replace(rest=rest)
         else:  # a copy: what belongs to the caller must not be donated
             self.state = _copy(state)
-        self.done, self.entered, self.best = level.start, True, _fresh(self.state)
+        self.done, self.entered, self.best = level.start, True, self._fresh()
 
     def _advance(self, level: Level) -> None:
         """Trains up to the next row of metrics, and evaluates where that is due."""
@@ -296,11 +335,12 @@ class _Loop:
         task = self.info.task
         if task.validation is None:
             return {}
-        loss, accuracy = self.trainer.evaluate(self.state.network, self.state.rest, task.validation)
+        network = self.trainer.network(self.state, self.done)
+        loss, accuracy = self.trainer.evaluate(network, self.state.rest, task.validation)
         if not settled:
             pass
         elif loss < self.best.loss:
-            self.best = _Tracker(loss, step, 0, *_copy((self.state.network, self.state.rest)))
+            self.best = _Tracker(loss, step, 0, *_copy((network, self.state.rest)))
         else:
             self.best = self.best._replace(since=self.best.since + 1)
         return {"validation_loss": loss, "validation_accuracy": accuracy}
@@ -311,7 +351,8 @@ class _Loop:
     def _leave(self, level: Level) -> None:
         """Tests what a level has trained, stores the results, and saves."""
         task, state = self.info.task, self.state
-        loss, accuracy = self.trainer.evaluate(state.network, state.rest, task.test)
+        network = self.trainer.network(state, self.done)
+        loss, accuracy = self.trainer.evaluate(network, state.rest, task.test)
         result = {"level": level.name, "test_final": accuracy, "test_loss": loss}
         result["steps"] = level.first + self.done - level.start
         if math.isfinite(self.best.loss):
@@ -321,8 +362,13 @@ class _Loop:
         result |= self.on_end(level, state)
         self.results.append(result)
         self.index, self.entered = self.index + 1, False
-        self.best = _fresh(state)
+        self.best = self._fresh()
         self._save()
+
+    def _fresh(self) -> _Tracker:
+        """Nothing evaluated so far; the variables are there for their shapes."""
+        network = self.trainer.network(self.state, 0)
+        return _Tracker(math.inf, 0, 0, *_copy((network, self.state.rest)))
 
     def _save(self) -> None:
         best = self.best
@@ -337,10 +383,6 @@ class _Loop:
                 self.done, (self.state, best.network, best.rest, self.point), meta
             )
             self.saved = self.done
-
-
-def _fresh(state: TrainState) -> _Tracker:
-    return _Tracker(math.inf, 0, 0, *_copy((state.network, state.rest)))
 
 
 def _copy(tree: Any) -> Any:

@@ -9,7 +9,8 @@ from ml_collections import ConfigDict
 
 import jaxprune as jp
 from experiments import savings
-from experiments.config import build
+from experiments.config import build, ways
+from experiments.recipes import Recipe
 from experiments.task import input_shape, model_of
 
 __all__ = ["comparison", "describe"]
@@ -26,9 +27,10 @@ def describe(cfg: ConfigDict, rounds: int = 0) -> str:
     """
     params, cost = _params(cfg), savings.forward_flops(cfg)
     lines, prunable = [_setting(cfg)], cfg.prunable or None
-    method = build("method", cfg.method)
+    method, way = build("method", cfg.method), ways(cfg)
     if method is None:
-        lines += ["dense: no method", jp.masks.table(jp.masks.make(params, prunable), cost)]
+        how = f"how sparse it becomes is learned: {way}" if way else "dense: no method"
+        lines += [how, jp.masks.table(jp.masks.make(params, prunable), cost)]
     elif rounds:
         masks, by_size = jp.masks.make(params, prunable), _by_size(method)
         for level in range(rounds):
@@ -43,12 +45,12 @@ def describe(cfg: ConfigDict, rounds: int = 0) -> str:
     return "\n".join([*lines, _COUNTED])
 
 
-def comparison(cfg: ConfigDict, points: Iterable[tuple[str, float, jp.Method | None]]) -> str:
-    """Returns the table of a comparison's points: what each keeps in the end.
+def comparison(cfg: ConfigDict, points: Iterable[tuple[str, str, Recipe]]) -> str:
+    """Returns the table of a comparison's points: what each keeps in the end, where that is known.
 
     Args:
       cfg: the config; its data need not have been fetched.
-      points: contestant, sparsity asked, method.
+      points: contestant, sparsity or strength asked, and what it trains with.
     """
     params, dense = _params(cfg), savings.dense(cfg)
     head = [
@@ -61,12 +63,15 @@ def comparison(cfg: ConfigDict, points: Iterable[tuple[str, float, jp.Method | N
         "speed-up",
     ]
     rows = [head]
-    for label, asked, method in points:
-        found = savings.of(dense, jp.masks.summary(_final_masks(method, params, cfg)))
+    for label, asked, recipe in points:
+        if recipe.settled is None:
+            rows.append([label, asked, "learned", *[""] * (len(head) - 3)])
+            continue
+        found = savings.of(dense, jp.masks.summary(_final_masks(recipe.method, params, cfg)))
         rows.append(
             [
                 label,
-                f"{asked:.2%}",
+                asked,
                 f"{found['sparsity']:.2%}",
                 f"{found['kept']:,}",
                 f"{found['compression']:.2f}x",

@@ -80,7 +80,7 @@ def comparison(results: Mapping[str, Any], folder: Path) -> list[str]:
 def _trade_off(results: Mapping[str, Any], label: str) -> list[tuple[float, float, float]]:
     """Compression, mean and standard deviation of the accuracy at each point that has any."""
     found = []
-    for point in range(len(results["sparsities"])):
+    for point in range(len(points.asked(results, label))):
         accuracy = points.finished(points.values(results, label, point))
         if accuracy:
             compression = points.finished(points.values(results, label, point, "compression"))

@@ -4,7 +4,17 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["NEAR", "both", "entries", "finished", "labels", "nearest", "values"]
+__all__ = [
+    "NEAR",
+    "asked",
+    "both",
+    "entries",
+    "finished",
+    "labels",
+    "nearest",
+    "strengths",
+    "values",
+]
 
 NEAR = 1.15  # weights left that differ by more than this factor are not those that are meant
 
@@ -12,6 +22,22 @@ NEAR = 1.15  # weights left that differ by more than this factor are not those t
 def labels(results: Mapping[str, Any]) -> list[str]:
     """The contestants, the dense baseline first."""
     return ["dense", *results["contestants"]]
+
+
+def strengths(results: Mapping[str, Any], label: str) -> list[float]:
+    """The strengths of a contestant that has some instead of sparsities."""
+    return list((results.get("strengths") or {}).get(label, ()))
+
+
+def asked(results: Mapping[str, Any], label: str) -> list[str]:
+    """What a contestant was asked for at each of its points, in words.
+
+    >>> asked({"sparsities": [0.5], "strengths": {"L1": [1e-4, 1e-3]}}, "L1")
+    ['strength 0.0001', 'strength 0.001']
+    """
+    if found := strengths(results, label):
+        return [f"strength {value:g}" for value in found]
+    return [f"{100 * sparsity:g} %" for sparsity in results["sparsities"]]
 
 
 def entries(results: Mapping[str, Any], label: str, point: int) -> list[dict[str, Any]]:

@@ -25,7 +25,11 @@ def check_schedule(method: jp.Method | None, steps: int, where: str) -> None:
 
 
 def checked(
-    tx: optax.GradientTransformation, cfg: ConfigDict, where: str, file: str | None = None
+    tx: optax.GradientTransformation,
+    cfg: ConfigDict,
+    where: str,
+    file: str | None = None,
+    gate: jp.gates.Gate | None = None,
 ) -> optax.GradientTransformation:
     """Returns `tx`, if one of its updates can be traced on the model of a config.
 
@@ -34,6 +38,7 @@ def checked(
       cfg: the config; its data are not needed.
       where: which part of the config to blame.
       file: a user's file whose line to name, where the mistake is in it.
+      gate: between the parameters that `tx` trains and the model's.
 
     Raises:
       UserError: what the library says of shapes, patterns, paths and missing signals.
@@ -44,7 +49,14 @@ def checked(
 
     def update(key: jax.Array, x: jax.Array) -> Any:
         params = model_of(cfg).init(key, x)["params"]
+        if gate is not None:
+            params = gate.init(params, key)
+            params = jax.grad(lambda theta: _read(gate, theta, key))(params)
         return tx.update(params, tx.init(params), params)
+
+    def _read(gate: jp.gates.Gate, theta: Any, key: jax.Array) -> jax.Array:
+        leaves = jax.tree.leaves((gate.sample(theta, key, 0), gate.penalty(theta, 0)))
+        return sum(leaf.sum() for leaf in leaves)
 
     x = jax.ShapeDtypeStruct((2, *input_shape(cfg)), "float32")
     for traced, blamed in ((masks, "config"), (update, where)):

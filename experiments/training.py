@@ -6,29 +6,29 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import optax
 from ml_collections import ConfigDict
 
 import jaxprune as jp
-from experiments import mask_files, plans, preflight
+from experiments import mask_files, plans, preflight, savings
 from experiments.augment import augment_of
 from experiments.cli import Options
-from experiments.config import build
+from experiments.config import ways
 from experiments.engine import Level, Run, Trainer, TrainState, digest, fit
 from experiments.progress import Progress
+from experiments.recipes import DENSE, Recipe, Transform, recipe
 from experiments.report import write_report
 from experiments.run_folder import Folder, RunFolder
 from experiments.task import Task, fresh_variables, model_of, tasks
 
-__all__ = ["Info", "Sparse", "run", "train_once", "with_method"]
-
-Sparse = Callable[[jax.Array], optax.GradientTransformation]
+__all__ = ["Info", "run", "train_once"]
 
 
 def run(cfg: ConfigDict, options: Options) -> None:
     """Runs, or goes on with, all seeds of a config; then writes the report."""
-    method = build("method", cfg.method)
-    preflight.check_schedule(method, cfg.steps, "config.method")
+    kind = ways(cfg) or DENSE
+    where = f"config.{kind}"
+    found = recipe(cfg, kind, cfg.get(kind), where)
+    preflight.check_schedule(found.method, cfg.steps, where)
     if options.dry_run:
         print(plans.describe(cfg))
         return
@@ -36,26 +36,26 @@ def run(cfg: ConfigDict, options: Options) -> None:
         if folder.done:
             print(f"This run is finished; its report: {folder.path / 'report.md'}")
             return
-        started, optimizer = time.time(), build("optimizer", cfg.optimizer)
-        sparse = functools.partial(with_method, optimizer, method, prunable=cfg.prunable)
-        model = model_of(cfg)
+        started, model = time.time(), model_of(cfg)
         # Of this key its kind alone is read: each run's own is in its state.
-        checked = preflight.checked(sparse(jax.random.key(0)), cfg, "config.method")
-        trainer = Trainer(model, checked, augment_of(cfg))
+        checked = preflight.checked(found.transform(jax.random.key(0)), cfg, where, gate=found.gate)
+        trainer = Trainer(model, checked, augment_of(cfg), found.gate)
         runs = [(seed, fold) for seed in cfg.seeds for fold in range(cfg.k_folds or 1)]
         results: list[dict[str, Any]] = []
+        dense = savings.dense(cfg)
         with Progress(cfg.steps * len(runs), "starting") as progress:
             for number, (seed, fold) in enumerate(runs):
                 name, label = f"seed_{seed}", f"seed {seed}"
                 if cfg.k_folds:
                     name, label = f"{name}/fold_{fold}", f"{label} · fold {fold}"
                 info = Info(cfg, options, progress, number * cfg.steps, label)
-                found = train_once(
-                    info, trainer, model, method, sparse, Folder(folder.path / name), seed, fold
-                )
-                if found is None:
+                own = Folder(folder.path / name)
+                ended = train_once(info, trainer, model, found, own, seed, fold)
+                if ended is None:
                     return
-                results.append({"seed": seed, **({"fold": fold} if cfg.k_folds else {}), **found})
+                saved = savings.of(dense, ended["per_leaf"]) if "per_leaf" in ended else {}
+                named = {"seed": seed, **({"fold": fold} if cfg.k_folds else {})}
+                results.append({**named, **ended, **saved})
         folder.finish(
             {
                 "kind": "train",
@@ -69,19 +69,6 @@ def run(cfg: ConfigDict, options: Options) -> None:
             }
         )
         print(f"Report: {write_report(folder.path)}")
-
-
-def with_method(
-    optimizer: optax.GradientTransformation,
-    method: jp.Method | None,
-    key: jax.Array | None,
-    prunable: str = "",
-) -> optax.GradientTransformation:
-    """The optimizer with the method around it; `None` leaves it dense."""
-    if method is None:
-        return optimizer
-    enforce = jp.straight_through if method.straight_through else jp.sparsify
-    return enforce(optimizer, method, key=key, prunable=prunable or None)
 
 
 class Info:
@@ -98,8 +85,7 @@ def train_once(
     info: Info,
     trainer: Trainer,
     model: Any,
-    method: jp.Method | None,
-    sparse: Sparse,
+    recipe: Recipe,
     folder: Folder,
     seed: int,
     fold: int = 0,
@@ -109,10 +95,9 @@ def train_once(
 
     Args:
       info: what it shares with others.
-      trainer: compiled for this model and method.
+      trainer: compiled for this model and recipe.
       model: a linen module.
-      method: how the model becomes sparse, `None`: not at all.
-      sparse: the optimizer for a key.
+      recipe: how the model becomes sparse.
       folder: of this training alone.
       seed: of the initial weights, the hold-out and the order of the examples: the same for every method.
       fold: of a cross-validation.
@@ -129,8 +114,10 @@ def train_once(
     init, noise, draws = jax.random.split(jax.random.fold_in(jax.random.key(seed), fold), 3)
     params, rest = fresh_variables(model, task, init)
     initial = digest(params)
-    opt_state = _initializer(sparse)(draws, params)
-    if method is not None and not method.straight_through:
+    if recipe.gate is not None:
+        params = recipe.gate.init(params, draws)
+    opt_state = _initializer(recipe.transform)(draws, params)
+    if recipe.method is not None and not recipe.method.straight_through:
         params = jp.masks.apply(params, jp.masks_of(opt_state))
     start = TrainState(params, rest, opt_state)
     run = Run(
@@ -146,26 +133,38 @@ def train_once(
     )
 
     def describe(level: Level, state: TrainState) -> dict[str, Any]:
-        common = {"initial": initial, **more()}
-        if method is None:
-            return {"sparsity": 0.0, "digest": digest(state.params), **common}
-        mask_files.save(folder.path / "masks.npz", state.masks)
+        common, network = {"initial": initial, **more()}, trainer.network(state, cfg.steps)
+        if recipe.kind == DENSE:
+            return {"sparsity": 0.0, "digest": digest(network), **common}
+        if recipe.kind == "subgradient":  # there are no masks, and hardly a zero
+            all_of = jp.masks.make(network, cfg.prunable or None)
+            masks = jax.tree.map(lambda w, m: m if m is None else w != 0, network, all_of)
+        else:
+            masks = trainer.masks(state, cfg.steps)
+        mask_files.save(folder.path / "masks.npz", masks)
         return {
-            "sparsity": float(jp.masks.sparsity(state.masks)),
-            "per_leaf": jp.masks.summary(state.masks),
-            "digest": digest((state.network, state.masks)),
+            "sparsity": float(jp.masks.sparsity(masks)),
+            "per_leaf": _per_leaf(masks),
+            "digest": digest((network, masks)),
             **common,
         }
 
-    level = Level(0, 0, cfg.steps, settled=0 if method is None else method.end + 1)
+    settled = cfg.steps if recipe.settled is None else recipe.settled
+    level = Level(0, 0, cfg.steps, settled=settled)
     found = fit(trainer, [level], lambda level: start, run, describe)
     return None if found is None else _renamed(found[0])
 
 
 @functools.lru_cache(maxsize=1)
-def _initializer(sparse: Sparse) -> Any:
+def _initializer(transform: Transform) -> Any:
     """Compiled once for all seeds."""
-    return jax.jit(lambda key, params: sparse(key).init(params))
+    return jax.jit(lambda key, params: transform(key).init(params))
+
+
+def _per_leaf(masks: Any) -> list[dict[str, Any]]:
+    """Weights kept, and the inputs and outputs that have any."""
+    alive = {unit["leaf"]: unit for unit in jp.metrics.units(masks)}
+    return [{**leaf, **alive.get(leaf["leaf"], {})} for leaf in jp.masks.summary(masks)]
 
 
 def _renamed(result: dict[str, Any]) -> dict[str, Any]:

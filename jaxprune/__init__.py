@@ -13,11 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from jaxprune import allocation as allocation
 from jaxprune import criteria as criteria
+from jaxprune import gates as gates
 from jaxprune import lottery as lottery
 from jaxprune import masks as masks
 from jaxprune import methods as methods
 from jaxprune import metrics as metrics
 from jaxprune import patterns as patterns
+from jaxprune import penalties as penalties
+from jaxprune import preconditioners as preconditioners
 from jaxprune import schedules as schedules
 from jaxprune import signals as signals
 from jaxprune import updates as updates
@@ -25,10 +28,14 @@ from jaxprune.method import Method as Method
 from jaxprune.method import next_masks as next_masks
 from jaxprune.method import partition as partition
 from jaxprune.method import prune as prune
+from jaxprune.transforms import add_penalty as add_penalty
+from jaxprune.transforms import average_of as average_of
+from jaxprune.transforms import averaged as averaged
 from jaxprune.transforms import fixed as fixed
 from jaxprune.transforms import forward_params as forward_params
 from jaxprune.transforms import lottery_ticket as lottery_ticket
 from jaxprune.transforms import masks_of as masks_of
+from jaxprune.transforms import proximal as proximal
 from jaxprune.transforms import sparsify as sparsify
 from jaxprune.transforms import straight_through as straight_through
 
@@ -40,11 +47,15 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Method",
+    "add_penalty",
     "allocation",
+    "average_of",
+    "averaged",
     "criteria",
     "data",
     "fixed",
     "forward_params",
+    "gates",
     "lottery",
     "lottery_ticket",
     "masks",
@@ -55,6 +66,9 @@ __all__ = [
     "nn",
     "partition",
     "patterns",
+    "penalties",
+    "preconditioners",
+    "proximal",
     "prune",
     "schedules",
     "signals",

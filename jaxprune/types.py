@@ -140,3 +140,22 @@ class Backward(NamedTuple):
 
     decay: float = 0.0
     sparsity: float | None = None
+
+
+class Penalty(NamedTuple):
+    r"""What is added to the loss to make weights zero; `leaves` is `{path: array}` of those it falls on.
+
+    Attributes:
+      value: (leaves, step) -> the penalty $P$, a float32 scalar.
+      prox: (leaves $v$, sizes $\eta$, step) -> leaves: where $P(w) + \sum_i (w_i - v_i)^2 / 2\eta_i$ is
+        least. Step sizes are one number for all leaves, or `{path: number or array of the leaf's shape}`.
+      subgradient: (leaves, step) -> leaves, 0 at 0; `None` if there is none of use.
+      check: {path: shape} of the leaves -> `None`, or what is wrong with one and what would be right.
+      covers: paths of the leaves that it names itself; `None`: it takes each leaf that is prunable.
+    """
+
+    value: Callable[[dict[str, jax.Array], Step], jax.Array]
+    prox: Callable[[dict[str, jax.Array], Any, Step], dict[str, jax.Array]]
+    subgradient: Callable[[dict[str, jax.Array], Step], dict[str, jax.Array]] | None
+    check: Callable[[dict[str, tuple[int, ...]]], str | None]
+    covers: tuple[str, ...] | None = None

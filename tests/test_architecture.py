@@ -20,10 +20,10 @@ ORDER = [
     ["masks", "ranks"],
     ["counting"],
     ["selection", "signals"],
-    CONCEPTS,
+    [*CONCEPTS, "penalties", "preconditioners"],
     ["updates"],
     ["method"],
-    ["transforms", "methods"],
+    ["transforms", "methods", "gates"],
     ["lottery"],
 ]
 ALONE = {

@@ -29,6 +29,16 @@ def he_normal() -> nn.initializers.Initializer:
     return _truncated_normal(lambda inputs, outputs: 2 / inputs)
 
 
+def normal(*, std: float) -> nn.initializers.Initializer:
+    """Normal of a given standard deviation, whatever the shape."""
+
+    def init(key, shape, dtype=jnp.float32, out_sharding=None):
+        del out_sharding
+        return std * jax.random.normal(key, (math.prod(shape),), dtype).reshape(shape)
+
+    return init
+
+
 def _truncated_normal(variance: Callable[[int, int], float]) -> nn.initializers.Initializer:
     def init(key, shape, dtype=jnp.float32, out_sharding=None):
         del out_sharding

@@ -1,8 +1,15 @@
 """Enforcement: how masks act on training, as optax gradient transformations."""
 
+from jaxprune.transforms.average import AverageState as AverageState
+from jaxprune.transforms.average import average_of as average_of
+from jaxprune.transforms.average import averaged as averaged
 from jaxprune.transforms.lottery_ticket import LotteryState as LotteryState
 from jaxprune.transforms.lottery_ticket import Plan as Plan
 from jaxprune.transforms.lottery_ticket import lottery_ticket as lottery_ticket
+from jaxprune.transforms.proximal import AddPenaltyState as AddPenaltyState
+from jaxprune.transforms.proximal import ProximalState as ProximalState
+from jaxprune.transforms.proximal import add_penalty as add_penalty
+from jaxprune.transforms.proximal import proximal as proximal
 from jaxprune.transforms.sparsify import SparseState as SparseState
 from jaxprune.transforms.sparsify import fixed as fixed
 from jaxprune.transforms.sparsify import sparsify as sparsify
@@ -12,14 +19,21 @@ from jaxprune.transforms.straight_through import forward_params as forward_param
 from jaxprune.transforms.straight_through import straight_through as straight_through
 
 __all__ = [
+    "AddPenaltyState",
+    "AverageState",
     "LotteryState",
     "Plan",
+    "ProximalState",
     "SparseState",
     "StraightThroughState",
+    "add_penalty",
+    "average_of",
+    "averaged",
     "fixed",
     "forward_params",
     "lottery_ticket",
     "masks_of",
+    "proximal",
     "sparsify",
     "straight_through",
 ]

@@ -1,0 +1,96 @@
+"""How a network becomes sparse: by a method, by gates, or by a penalty."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import optax
+from ml_collections import ConfigDict
+
+import jaxprune as jp
+from experiments.config import UserError, build
+
+__all__ = ["DENSE", "Recipe", "Transform", "recipe"]
+
+Transform = Callable[[jax.Array], optax.GradientTransformation]
+DENSE = "dense"
+
+
+class Recipe(NamedTuple):
+    """What trains.
+
+    Attributes:
+      kind: "method", "gate", "penalty" (proximal steps), "subgradient", or "dense".
+      transform: the optimizer with all that is around it, for a PRNG key.
+      method: where masks follow one.
+      gate: where the optimizer trains gates beside the weights.
+      settled: the first step from which on the network is as sparse as it will be; `None`: at the end.
+    """
+
+    kind: str
+    transform: Transform
+    method: jp.Method | None = None
+    gate: jp.gates.Gate | None = None
+    settled: int | None = 0
+
+
+def recipe(cfg: ConfigDict, kind: str, spec: Any, where: str, **supplied: Any) -> Recipe:
+    """Builds what trains.
+
+    Args:
+      cfg: the config, for its optimizer.
+      kind: see `Recipe`.
+      spec: the part of that kind; a method may be given as it is.
+      where: in the config, to blame.
+      **supplied: arguments that the part leaves out: a sparsity, a strength.
+
+    Raises:
+      UserError: if what trains would not be what is evaluated.
+    """
+    optimizer, prunable = build("optimizer", cfg.optimizer), cfg.prunable or None
+    average = lambda tx: jp.averaged(tx, cfg.ema) if cfg.ema else tx
+    if cfg.ema and kind not in (DENSE, "gate"):
+        raise UserError(
+            f"config.ema={cfg.ema}: an average over updates is not sparse; it goes with gates, where what is "
+            "averaged decides what is sparse. Set it to 0."
+        )
+    if kind == DENSE:
+        return Recipe(kind, lambda key: average(optimizer))
+    if kind == "method":
+        method = spec if isinstance(spec, jp.Method) else build("method", spec, **supplied)
+        enforce = jp.straight_through if method.straight_through else jp.sparsify
+        transform = lambda key: enforce(optimizer, method, key=key, prunable=prunable)
+        return Recipe(kind, transform, method, settled=method.end + 1)
+    if kind == "gate":
+        gate = build("gate", spec, **({"prunable": prunable} if prunable else {}), **supplied)
+        both = _with_gates(optimizer, cfg)
+        projected = average(optax.chain(both, gate.project()))
+        if spec.get("end", 0) > cfg.steps:
+            raise UserError(
+                f"{where}: its schedule ends at step {spec['end']}, but training ends after "
+                f"config.steps={cfg.steps}."
+            )
+        return Recipe(kind, lambda key: projected, gate=gate, settled=None)
+    penalty = build("penalty", spec, **supplied)
+    if kind == "subgradient":
+        tx = optax.chain(jp.add_penalty(penalty, prunable=prunable), optimizer)
+        return Recipe(kind, lambda key: tx, settled=None)
+    rate = cfg.optimizer.get("learning_rate")
+    if rate is None:
+        raise UserError(f"{where}: proximal steps need config.optimizer.learning_rate.")
+    tx = jp.proximal(
+        optimizer,
+        penalty,
+        rate if isinstance(rate, int | float) else build("learning_rate", rate),
+        preconditioner=build("preconditioner", cfg.preconditioner),
+        prunable=prunable,
+    )
+    return Recipe(kind, lambda key: tx, settled=None)
+
+
+def _with_gates(optimizer: optax.GradientTransformation, cfg: ConfigDict) -> Any:
+    """The optimizer of weights and gates, or one for each."""
+    if cfg.gate_optimizer is None:
+        return optimizer
+    own = {"weights": optimizer, "gates": build("optimizer", cfg.gate_optimizer)}
+    return optax.partition(own, jp.gates.Gated("weights", "gates"))  # type: ignore[arg-type]

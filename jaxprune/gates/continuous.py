@@ -1,0 +1,78 @@
+"""Continuous sparsification: sigmoid gates that grow steeper until they are a mask."""
+
+import jax
+import jax.numpy as jnp
+
+from jaxprune.gates.gate import Gate, Leaves, Rule, Strength, at_step, gate_of
+from jaxprune.gates.scores import count
+from jaxprune.masks import Prunable
+from jaxprune.types import Step
+
+__all__ = ["continuous"]
+
+
+def continuous(
+    *,
+    strength: Strength,
+    end: int,
+    begin: int = 0,
+    steepest: float = 200.0,
+    init: float = 0.0,
+    prunable: Prunable = None,
+) -> Gate:
+    r"""Weights times $\sigma(\beta s)$, where $\beta$ grows from 1 until the gates are as good as a mask.
+
+    $\beta_t = \beta_T^{\tau}$ with $\beta_T$ the `steepest`, $\tau$ running from 0 at `begin` to 1 at `end`.
+    The penalty is $\lambda \sum \sigma(\beta_t s)$; `finalize` takes $\beta \to \infty$: a weight is there if
+    $s > 0$, and is then the weight itself.
+
+    Args:
+      strength: $\lambda$ per weight, or a schedule of it.
+      end: update at which $\beta$ is `steepest`; `sample` and `penalty` need `step`.
+      begin: update at which $\beta$ leaves 1.
+      steepest: the last $\beta$.
+      init: of $s$: what is below 0 at first is removed unless the loss wants it.
+      prunable: which leaves have gates (see `jaxprune.masks.make`).
+
+    References: Savarese, Silva & Maire, "Winning the Lottery with Continuous Sparsification" (2020).
+    Departure: one round; for its tickets, start again from the masks with `jaxprune.fixed`.
+
+    >>> gate = continuous(strength=1.0, end=10)
+    >>> theta = gate.init({"w": jnp.array([[3.0, -1.0]])}, jax.random.key(0))
+    >>> gate.sample(theta, step=0)
+    {'w': Array([[ 1.5, -0.5]], dtype=float32)}
+    >>> gate.finalize(theta._replace(gates={"w": jnp.array([[0.1, -0.1]])}))[0]
+    {'w': Array([[3., 0.]], dtype=float32)}
+    """
+    if steepest < 1 or end <= begin:
+        raise ValueError(
+            f"continuous(steepest={steepest}, begin={begin}, end={end}): the steepness ends at 1 or above, "
+            "and later than it begins."
+        )
+
+    def beta(step: Step) -> jax.Array:
+        return steepest ** jnp.clip((step - begin) / (end - begin), 0.0, 1.0)
+
+    def soft(gates: Leaves, step: Step | None) -> Leaves:
+        steepness = at_step(beta, step, "continuous")
+        return {name: jax.nn.sigmoid(steepness * s) for name, s in gates.items()}
+
+    def sample(leaves: Leaves, gates: Leaves, key: jax.Array | None, step: Step | None) -> Leaves:
+        open_ = soft(gates, step)
+        return {n: w * open_[n].astype(w.dtype) for n, w in leaves.items()}
+
+    def masks(gates: Leaves) -> Leaves:
+        return {name: s > 0 for name, s in gates.items()}
+
+    def cost(leaves: Leaves, gates: Leaves, step: Step | None) -> jax.Array:
+        total = sum((s.sum() for s in soft(gates, step).values()), jnp.zeros(()))
+        return at_step(strength, step, "continuous: strength") * total
+
+    rule = Rule(
+        init=lambda leaves, key: {n: jnp.full(w.shape, init) for n, w in leaves.items()},
+        sample=sample,
+        final=lambda leaves, gates, step: (leaves, masks(gates)),
+        alive=lambda leaves, gates: count(masks(gates)),
+        cost=cost,
+    )
+    return gate_of(rule, prunable)

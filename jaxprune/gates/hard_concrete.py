@@ -1,0 +1,154 @@
+"""L0 regularisation by gates of the hard concrete distribution."""
+
+import math
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+
+from jaxprune import patterns
+from jaxprune.gates.gate import (
+    Gate,
+    Leaves,
+    Rule,
+    Strength,
+    at_step,
+    gate_of,
+    per_leaf,
+    units_of,
+)
+from jaxprune.masks import Prunable
+from jaxprune.types import Pattern, Step
+
+__all__ = ["hard_concrete"]
+
+_UNSTRUCTURED = patterns.unstructured()
+
+
+def hard_concrete(
+    *,
+    pattern: Pattern | Mapping[str, Pattern] = _UNSTRUCTURED,
+    dropout_rate: float | Mapping[str, float] = 0.5,
+    strength: Strength | Mapping[str, Strength] = 1.0,
+    weight_decay: float = 0.0,
+    temperature: float = 2 / 3,
+    stretch: tuple[float, float] = (-0.1, 1.1),
+    bounds: tuple[float, float] = (math.log(1e-2), math.log(1e2)),
+    prunable: Prunable = None,
+) -> Gate:
+    r"""L0 regularisation: weights times gates that are exactly 0 or 1 with a probability of their own.
+
+    With $u \sim U(0, 1)$, location $\log\alpha$ (the trained gate), temperature $\beta$ and stretch
+    $(\gamma, \zeta)$,
+
+    $$s = \sigma((\log u - \log(1-u) + \log\alpha)/\beta),$$
+    $$z = \min(1, \max(0, s(\zeta-\gamma)+\gamma)),$$
+    $$P(z \ne 0) = \sigma(\log\alpha - \beta \log(-\gamma/\zeta)).$$
+
+    The penalty is $\sum_g P(z_g \ne 0) \sum_{w \in g} (\lambda + \tfrac{\delta}{2} w^2)$ with $\lambda$ the
+    `strength` and $\delta$ the `weight_decay`, which so decays only what is there. With $\lambda = 1$ and
+    $\delta = 0$ it is `expected_l0`. `finalize` takes $u$ out: $z = \min(1, \max(0, \sigma(\log\alpha)
+    (\zeta-\gamma)+\gamma))$. One draw serves the whole batch.
+
+    Where a value may be a mapping, its keys are regular expressions searched in the leaves' paths.
+
+    Args:
+      pattern: what shares a gate: `channel(axis=-2)` input units of a dense kernel, `channel()` output maps
+        of a convolution, whose bias stays.
+      dropout_rate: $d$; the gates start at $\log\frac{1-d}{d}$ plus normal noise of 0.01.
+      strength: $\lambda$ per weight, or a schedule of it. Beside a mean over $N$ examples, the paper's
+        $\lambda$ over $N$.
+      weight_decay: $\delta$.
+      temperature: $\beta$.
+      stretch: $(\gamma, \zeta)$, $\gamma < 0$ and $\zeta > 1$.
+      bounds: where `project` keeps the gates.
+      prunable: which leaves are gated (see `jaxprune.masks.make`).
+
+    References: Louizos, Welling & Kingma, "Learning Sparse Neural Networks through L0 Regularization"
+    (2018), and its released code for the weight decay and the bounds.
+
+    >>> gate = hard_concrete(pattern=patterns.channel(axis=-2))
+    >>> theta = gate.init({"kernel": jnp.ones((2, 3))}, jax.random.key(0))
+    >>> theta = theta._replace(gates={"kernel": jnp.array([4.0, -4.0])})
+    >>> gate.finalize(theta)[0]
+    {'kernel': Array([[1., 1., 1.],
+           [0., 0., 0.]], dtype=float32)}
+    >>> round(float(gate.expected_l0(theta)), 2)  # 3 of sigmoid(5.6), 3 of sigmoid(-2.4)
+    3.24
+    """
+    low, high = stretch
+    if not (low < 0 and high > 1):
+        raise ValueError(
+            f"hard_concrete(stretch={stretch}): a number below 0 and one above 1 are needed."
+        )
+    if temperature <= 0:
+        raise ValueError(f"hard_concrete(temperature={temperature}): it must be positive.")
+    rates = dropout_rate.values() if isinstance(dropout_rate, Mapping) else [dropout_rate]
+    if not all(0 < rate < 1 for rate in rates):
+        raise ValueError(
+            f"hard_concrete(dropout_rate={dropout_rate}): between 0 and 1, both excluded."
+        )
+    shift = temperature * math.log(-low / high)
+
+    def of(leaves: Leaves) -> dict[str, Pattern]:
+        return per_leaf(pattern, leaves, "hard_concrete: pattern")
+
+    def init(leaves: Leaves, key: jax.Array) -> Leaves:
+        shapes = units_of(leaves, of(leaves))
+        rates = per_leaf(dropout_rate, leaves, "hard_concrete: dropout_rate")
+        per_leaf(strength, leaves, "hard_concrete: strength")
+        keys = jax.random.split(key, len(leaves))
+        start = {name: math.log((1 - rate) / rate) for name, rate in rates.items()}
+        noise = {
+            n: 0.01 * jax.random.normal(k, shapes[n]) for n, k in zip(leaves, keys, strict=True)
+        }
+        return {name: start[name] + noise[name] for name in leaves}
+
+    def times(leaves: Leaves, gates: Leaves) -> Leaves:
+        spread = of(leaves)
+        return {
+            n: w * spread[n].from_groups(gates[n], w.shape).astype(w.dtype)
+            for n, w in leaves.items()
+        }
+
+    def clipped(s: jax.Array) -> jax.Array:
+        return jnp.clip(s * (high - low) + low, 0.0, 1.0)
+
+    def sample(leaves: Leaves, gates: Leaves, key: jax.Array | None, step: Step | None) -> Leaves:
+        if key is None:
+            raise ValueError("hard_concrete: sample(theta, key) draws gates and needs a key.")
+        keys = dict(zip(leaves, jax.random.split(key, len(leaves)), strict=True))
+
+        def draw(name: str) -> jax.Array:
+            noise = jax.random.logistic(keys[name], gates[name].shape)  # log u - log(1 - u)
+            return clipped(jax.nn.sigmoid((noise + gates[name]) / temperature))
+
+        return times(leaves, {name: draw(name) for name in leaves})
+
+    def final(leaves: Leaves, gates: Leaves, step: Step | None) -> tuple[Leaves, Leaves]:
+        z = {name: clipped(jax.nn.sigmoid(gates[name])) for name in leaves}
+        spread = of(leaves)
+        masks = {name: spread[name].from_groups(z[name] > 0, w.shape) for name, w in leaves.items()}
+        return times(leaves, z), masks
+
+    def expected(leaves: Leaves, gates: Leaves, cost: dict[str, jax.Array]) -> jax.Array:
+        """The sum of a cost per weight over the weights that are expected to be there."""
+        spread = of(leaves)
+        there = lambda name: jax.nn.sigmoid(gates[name] - shift)
+        return sum(
+            (jnp.vdot(there(name), spread[name].to_groups(cost[name])) for name in leaves),
+            jnp.zeros(()),
+        )
+
+    def alive(leaves: Leaves, gates: Leaves) -> jax.Array:
+        return expected(leaves, gates, {n: jnp.ones(w.shape) for n, w in leaves.items()})
+
+    def cost(leaves: Leaves, gates: Leaves, step: Step | None) -> jax.Array:
+        strengths = per_leaf(strength, leaves, "hard_concrete: strength")
+        now = {n: at_step(s, step, "hard_concrete: strength") for n, s in strengths.items()}
+        squares = {n: jnp.square(w.astype(jnp.float32)) for n, w in leaves.items()}
+        return expected(
+            leaves, gates, {n: now[n] + 0.5 * weight_decay * squares[n] for n in leaves}
+        )
+
+    return gate_of(Rule(init, sample, final, alive, cost, bounds), prunable)

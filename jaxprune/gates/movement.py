@@ -1,0 +1,115 @@
+"""Movement pruning with scores of its own: weights that move away from zero during fine-tuning stay."""
+
+import jax
+import jax.numpy as jnp
+
+from jaxprune import schedules
+from jaxprune.gates.gate import Gate, Leaves, Rule, Strength, at_step, gate_of
+from jaxprune.gates.scores import best, count, passing
+from jaxprune.masks import Prunable
+from jaxprune.types import Sparsity, Step
+
+__all__ = ["movement", "soft_movement"]
+
+
+def movement(
+    *, sparsity: float, end: int, begin: int = 0, initial: float = 0.0, prunable: Prunable = None
+) -> Gate:
+    r"""Keeps the weights with the highest scores; an optimizer trains the scores.
+
+    $w' = w \odot m$ with $m$ the mask of the highest scores $s$, the same fraction in each leaf. Gradients
+    pass straight through $m$ to the scores: $\partial L / \partial s = w\, \partial L / \partial w'$. The
+    sparsity rises by a cubic from `initial` at `begin` to `sparsity` at `end`. In
+    `jaxprune.methods.movement` the transform keeps the sums that plain gradient descent would make the
+    scores of.
+
+    Args:
+      sparsity: fraction removed at `end`.
+      end: update at which it is reached; `sample` needs `step`.
+      begin: update at which it begins to rise.
+      initial: fraction removed before.
+      prunable: which leaves have scores (see `jaxprune.masks.make`).
+
+    References: Sanh, Wolf & Rush, "Movement Pruning: Adaptive Sparsity by Fine-Tuning" (2020).
+
+    >>> gate = movement(sparsity=0.5, end=10)
+    >>> theta = gate.init({"w": jnp.array([[3.0, -1.0]])}, jax.random.key(0))
+    >>> gate.sample(theta._replace(gates={"w": jnp.array([[-0.1, 0.2]])}), step=10)
+    {'w': Array([[ 0., -1.]], dtype=float32)}
+    """
+    rising = schedules.cubic(sparsity=sparsity, begin=begin, end=end, initial=initial).sparsity
+
+    def at(step: Step | None) -> Sparsity:
+        return sparsity if step is None else rising(step)
+
+    def sample(leaves: Leaves, gates: Leaves, key: jax.Array | None, step: Step | None) -> Leaves:
+        masks = best(gates, at_step(rising, step, "movement: sample"))
+        return {n: passing(w, masks[n], gates[n]) for n, w in leaves.items()}
+
+    rule = Rule(
+        init=_zeros,
+        sample=sample,
+        final=lambda leaves, gates, step: (leaves, best(gates, at(step))),
+        alive=lambda leaves, gates: count(best(gates, sparsity)),
+        cost=lambda *_: 0.0,
+    )
+    return gate_of(rule, prunable)
+
+
+def soft_movement(
+    *,
+    strength: Strength,
+    end: int,
+    begin: int = 0,
+    threshold: float = 0.1,
+    prunable: Prunable = None,
+) -> Gate:
+    r"""Keeps the weights whose $\sigma(s)$ is above a threshold; a penalty pushes scores down.
+
+    As `movement`, but how many weights go is learned: the threshold rises by a cubic from 0 at `begin` to
+    `threshold` at `end`, and the penalty is `strength` times the mean of $\sigma(s)$. Gradients pass straight
+    through to $\sigma(s)$.
+
+    Args:
+      strength: of the penalty, or a schedule of it.
+      end: update at which the threshold is reached; `sample` needs `step`.
+      begin: update at which it begins to rise.
+      threshold: of $\sigma(s)$; scores start at 0, so that one of 0.1 removes nothing at first.
+      prunable: which leaves have scores (see `jaxprune.masks.make`).
+
+    References: Sanh, Wolf & Rush, "Movement Pruning: Adaptive Sparsity by Fine-Tuning" (2020).
+
+    >>> gate = soft_movement(strength=1.0, end=10)
+    >>> theta = gate.init({"w": jnp.array([[3.0, -1.0]])}, jax.random.key(0))
+    >>> gate.sample(theta._replace(gates={"w": jnp.array([[-4.0, 0.0]])}), step=10)
+    {'w': Array([[ 0., -1.]], dtype=float32)}
+    >>> float(gate.penalty(theta))
+    0.5
+    """
+    if not 0 < threshold < 1:
+        raise ValueError(
+            f"soft_movement(threshold={threshold}): a number between 0 and 1 is needed."
+        )
+    rising = schedules.cubic(sparsity=threshold, begin=begin, end=end).sparsity
+
+    def masks(gates: Leaves, level: Sparsity) -> Leaves:
+        return {name: jax.nn.sigmoid(s) > level for name, s in gates.items()}
+
+    def sample(leaves: Leaves, gates: Leaves, key: jax.Array | None, step: Step | None) -> Leaves:
+        found = masks(gates, at_step(rising, step, "soft_movement: sample"))
+        return {n: passing(w, found[n], jax.nn.sigmoid(gates[n])) for n, w in leaves.items()}
+
+    def final(leaves: Leaves, gates: Leaves, step: Step | None) -> tuple[Leaves, Leaves]:
+        return leaves, masks(gates, threshold if step is None else rising(step))
+
+    def cost(leaves: Leaves, gates: Leaves, step: Step | None) -> jax.Array:
+        total = sum((jax.nn.sigmoid(s).sum() for s in gates.values()), jnp.zeros(()))
+        mean = total / max(sum(s.size for s in gates.values()), 1)
+        return at_step(strength, step, "soft_movement: strength") * mean
+
+    alive = lambda leaves, gates: count(masks(gates, threshold))
+    return gate_of(Rule(_zeros, sample, final, alive, cost), prunable)
+
+
+def _zeros(leaves: Leaves, key: jax.Array) -> Leaves:
+    return {name: jnp.zeros(w.shape) for name, w in leaves.items()}

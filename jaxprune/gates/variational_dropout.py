@@ -1,0 +1,106 @@
+"""Sparse variational dropout: a weight whose noise drowns it is removed."""
+
+import jax
+import jax.numpy as jnp
+
+from jaxprune.gates.gate import Gate, Leaves, Rule, Strength, at_step, gate_of
+from jaxprune.masks import Prunable
+from jaxprune.types import Step
+
+__all__ = ["kl_log_uniform", "variational_dropout"]
+
+_K1, _K2, _K3 = 0.63576, 1.87320, 1.48695
+_TINY = 1e-16
+
+
+def kl_log_uniform(log_alpha: jax.Array) -> jax.Array:
+    r"""KL divergence between $N(\theta, \alpha\theta^2)$ and the log-uniform prior, up to a constant.
+
+    $k_1 (1 - \sigma(k_2 + k_3 \log\alpha)) + \tfrac12 \log(1 + \alpha^{-1})$ with $k = (0.63576, 1.87320,
+    1.48695)$, the fit of Molchanov et al. (2017) with its sign turned; it falls to 0 as $\alpha$ grows.
+
+    >>> [round(float(kl_log_uniform(jnp.float32(a))), 3) for a in (-8.0, 0.0, 8.0)]
+    [4.636, 0.431, 0.0]
+    """
+    return _K1 * jax.nn.sigmoid(-_K2 - _K3 * log_alpha) + 0.5 * jnp.log1p(jnp.exp(-log_alpha))
+
+
+def variational_dropout(
+    *,
+    strength: Strength = 1.0,
+    threshold: float = 3.0,
+    init: float = -10.0,
+    bound: float = 8.0,
+    clip_in_training: bool = True,
+    prunable: Prunable = None,
+) -> Gate:
+    r"""Sparse variational dropout: each weight is $N(\theta, \sigma^2)$ and learns its own noise.
+
+    The gate is $\log\sigma^2$, of the shape of the leaf, and $\log\alpha = \log\sigma^2 - \log\theta^2$ is
+    clipped to $\pm$`bound`. The penalty is `strength` times the sum of `kl_log_uniform`; `finalize` keeps
+    the mean of weights with $\log\alpha <$ `threshold`. `jaxprune.gates.apply` draws noise per example and
+    activation, as the paper does (the local reparameterization of Kingma et al., 2015): less variance and fewer draws than
+    `sample`, in which the whole batch shares the noise of each weight.
+
+    Args:
+      strength: beside a mean over $N$ examples, $1/N$; a schedule from 0 warms the divergence up.
+      threshold: of $\log\alpha$; at 3, a weight's noise is 4.5 times the weight.
+      init: of $\log\sigma^2$.
+      bound: of $|\log\alpha|$.
+      clip_in_training: the means of weights beyond the threshold are taken as zero in training too; they
+        come back if $\log\sigma^2$ falls.
+      prunable: which leaves are gated (see `jaxprune.masks.make`).
+
+    References: Molchanov, Ashukha & Vetrov, "Variational Dropout Sparsifies Deep Neural Networks"
+    (2017), and its released code for `clip_in_training` and the bound.
+
+    >>> gate = variational_dropout()
+    >>> theta = gate.init({"w": jnp.array([[1.0, 1.0]])}, jax.random.key(0))
+    >>> theta = theta._replace(gates={"w": jnp.array([[-5.0, 5.0]])})
+    >>> gate.finalize(theta)[1]
+    {'w': Array([[ True, False]], dtype=bool)}
+    """
+
+    def squares(leaves: Leaves) -> Leaves:
+        return {n: jnp.square(w.astype(jnp.float32)) + _TINY for n, w in leaves.items()}
+
+    def log_alphas(leaves: Leaves, gates: Leaves) -> Leaves:
+        return {
+            n: jnp.clip(gates[n] - jnp.log(s), -bound, bound) for n, s in squares(leaves).items()
+        }
+
+    def begin(leaves: Leaves, key: jax.Array) -> Leaves:
+        return {name: jnp.full(w.shape, init, jnp.float32) for name, w in leaves.items()}
+
+    def moments(leaves: Leaves, gates: Leaves, step: Step | None) -> tuple[Leaves, Leaves]:
+        alphas = log_alphas(leaves, gates)
+        mean = lambda n, w: jnp.where(alphas[n] < threshold, w, 0.0) if clip_in_training else w
+        return (
+            {n: mean(n, w) for n, w in leaves.items()},
+            {n: jnp.exp(alphas[n]) * s for n, s in squares(leaves).items()},
+        )
+
+    def sample(leaves: Leaves, gates: Leaves, key: jax.Array | None, step: Step | None) -> Leaves:
+        if key is None:
+            raise ValueError("variational_dropout: sample(theta, key) draws noise and needs a key.")
+        means, variances = moments(leaves, gates, step)
+        keys = jax.random.split(key, len(leaves))
+        noise = {
+            n: jax.random.normal(k, leaves[n].shape) for n, k in zip(leaves, keys, strict=True)
+        }
+        return {n: means[n] + jnp.sqrt(variances[n]) * noise[n] for n in leaves}
+
+    def kept(leaves: Leaves, gates: Leaves) -> Leaves:
+        return {name: alpha < threshold for name, alpha in log_alphas(leaves, gates).items()}
+
+    def final(leaves: Leaves, gates: Leaves, step: Step | None) -> tuple[Leaves, Leaves]:
+        return leaves, kept(leaves, gates)
+
+    def alive(leaves: Leaves, gates: Leaves) -> jax.Array:
+        return sum((m.sum(dtype=jnp.float32) for m in kept(leaves, gates).values()), jnp.zeros(()))
+
+    def cost(leaves: Leaves, gates: Leaves, step: Step | None) -> jax.Array:
+        total = sum((kl_log_uniform(a).sum() for a in log_alphas(leaves, gates).values()), 0.0)
+        return at_step(strength, step, "variational_dropout: strength") * total
+
+    return gate_of(Rule(begin, sample, final, alive, cost, moments=moments), prunable)

@@ -1,0 +1,103 @@
+"""A moving average of the parameters, to be evaluated instead of them."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxprune.types import Params
+
+__all__ = ["AverageState", "average_of", "averaged"]
+
+
+class AverageState(NamedTuple):
+    """State of `averaged`.
+
+    Attributes:
+      count: updates done.
+      average: of the parameters after each update, towards zero at first; `average_of` corrects that.
+      decay: float32 scalar.
+      inner: the wrapped optimizer's state.
+    """
+
+    count: Any
+    average: Params
+    decay: jax.Array
+    inner: optax.OptState
+
+
+def averaged(
+    inner: optax.GradientTransformation, decay: float
+) -> optax.GradientTransformationExtraArgs:
+    r"""Carries an exponential moving average of the parameters: $a_t = d\,a_{t-1} + (1-d)\,w_t$.
+
+    It changes no update. Read the average with `average_of`; it is divided by $1 - d^t$, so that it is no
+    mixture with the start from zero. It must be the outermost transform.
+
+    Args:
+      inner: any optimizer; gates (`jaxprune.gates`) and their `project` inside.
+      decay: $d$, from 0 to below 1.
+
+    References: Polyak & Juditsky, "Acceleration of Stochastic Approximation by Averaging" (1992); Louizos,
+    Welling & Kingma (2018) test their gates at such an average, $d = 0.999$.
+
+    >>> tx = averaged(optax.sgd(1.0), 0.5)
+    >>> params = {"w": jnp.array([4.0])}
+    >>> state = tx.init(params)
+    >>> for _ in range(2):  # to 3, then 2
+    ...     updates, state = tx.update({"w": jnp.array([1.0])}, state, params)
+    ...     params = optax.apply_updates(params, updates)
+    >>> [round(float(w), 4) for w in average_of(params, state)["w"]]  # (3 / 4 + 2 / 2) / (3 / 4)
+    [2.3333]
+    """
+    inner = optax.with_extra_args_support(inner)
+    if not 0 <= decay < 1:
+        raise ValueError(f"averaged(decay={decay}): a number from 0 to below 1 is needed.")
+
+    def init(params: Params) -> AverageState:
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        return AverageState(jnp.zeros((), jnp.int32), zeros, jnp.float32(decay), inner.init(params))
+
+    def update(
+        grads: Params, state: AverageState, params: Params | None = None, **extra: Any
+    ) -> tuple[Params, AverageState]:
+        if params is None:
+            raise ValueError("averaged: update(grads, state, params) needs the parameters.")
+        updates, inner_state = inner.update(grads, state.inner, params, **extra)
+        new = optax.apply_updates(params, updates)
+        mix = lambda a, w: (decay * a + (1 - decay) * w).astype(w.dtype) if _is_float(w) else w
+        average = jax.tree.map(mix, state.average, new)
+        count: Any = optax.safe_increment(state.count)
+        return updates, AverageState(count, average, state.decay, inner_state)
+
+    return optax.GradientTransformationExtraArgs(init, update)  # type: ignore
+
+
+def average_of(params: Params, opt_state: Any) -> Params:
+    """Returns the average of the parameters; without an `averaged`, or before its first update, `params`.
+
+    Args:
+      params: tree of arrays.
+      opt_state: state of the optimizer, chains and wrappers around it included.
+    """
+    holds = lambda node: isinstance(node, AverageState)
+    found = [node for node in jax.tree.leaves(opt_state, is_leaf=holds) if holds(node)]
+    if not found:
+        return params
+    if len(found) > 1:
+        raise ValueError(
+            f"average_of: {len(found)} averages in this optimizer state; one is needed."
+        )
+    [state] = found
+    share = jnp.where(state.count > 0, 1 - state.decay**state.count, 1.0)
+
+    def leaf(w: jax.Array, a: jax.Array) -> jax.Array:
+        mean = (a / share).astype(w.dtype) if _is_float(w) else a
+        return jnp.where(state.count > 0, mean, w)
+
+    return jax.tree.map(leaf, params, state.average)
+
+
+def _is_float(w: jax.Array) -> bool:
+    return jnp.issubdtype(jnp.result_type(w), jnp.floating)

@@ -1,0 +1,250 @@
+"""Training with a penalty that makes weights exactly zero: proximal steps around any optax optimizer."""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxprune import masks as masks_lib
+from jaxprune.masks import Prunable
+from jaxprune.penalties import Scheduled, scheduled
+from jaxprune.preconditioners import Preconditioner
+from jaxprune.transforms.state import land
+from jaxprune.types import Masks, Params, Penalty
+
+__all__ = ["AddPenaltyState", "ProximalState", "add_penalty", "proximal"]
+
+
+class ProximalState(NamedTuple):
+    """State of `proximal`.
+
+    Attributes:
+      step: updates done; those during which `inner` only gathers gradients do not count.
+      masks: where the penalised leaves are not zero; `None` at the other leaves.
+      inner: the wrapped optimizer's state.
+    """
+
+    step: Any
+    masks: Masks
+    inner: optax.OptState
+
+
+def proximal(
+    inner: optax.GradientTransformation,
+    penalty: Penalty,
+    learning_rate: Scheduled,
+    *,
+    preconditioner: Preconditioner | None = None,
+    prunable: Prunable = None,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Minimises loss + `penalty`: after each update of `inner` comes the penalty's proximal step.
+
+    $w \leftarrow \mathrm{prox}_{\eta P}(w + u)$, where $u$ is the update of `inner` and
+    $\mathrm{prox}_{\eta P}(v) = \arg\min_w P(w) + \sum_i (w_i - v_i)^2 / 2\eta_i$. Weights land on exactly
+    zero, and come back when the loss pulls harder than the penalty; no mask is enforced, and moments are left
+    alone. `jaxprune.masks_of` tells which weights are not zero; to train on with those only, give the
+    masks to `jaxprune.fixed`.
+
+    The step size $\eta$ must be that of `inner`, or another problem is solved than loss + penalty:
+
+    * `optax.sgd(lr)`: the learning rate. With `momentum=b`, `learning_rate=lr / (1 - b)`: a gradient moves
+      a weight by so much in the end.
+    * `optax.adam(lr)` and the like: each weight has a step size of its own, and
+      `preconditioner=preconditioners.adam()` multiplies the learning rate by it. Without one, all weights
+      are thresholded alike: zeros come as well, but where gradients are small the penalty counts less.
+
+    It must be the outermost transform of what changes the parameters: put clipping and decay inside.
+    Around `optax.MultiSteps` it waits as long as gradients are gathered.
+
+    Args:
+      inner: any optax optimizer; it does not see the penalty.
+      penalty: see `jaxprune.penalties`.
+      learning_rate: a number, or a schedule of the updates done.
+      preconditioner: (state of `inner` after the update, parameters) -> tree of factors of the step size;
+        see `jaxprune.preconditioners`.
+      prunable: which leaves are penalised (see `jaxprune.masks.make`), unless the penalty names them.
+
+    Returns:
+      A gradient transformation whose `update` needs `params`. At the penalised leaves its updates are
+      float32 or wider, so that narrower weights land where they should.
+
+    Raises:
+      ValueError: in `init`, if a leaf does not fit the penalty or a filter matches nothing; in `update`, if
+        `params` is missing or the preconditioner knows nothing of a penalised leaf.
+
+    References:
+      Yun, Lozano & Yang, "Adaptive Proximal Gradient Methods for Structured Neural Networks" (2021),
+      algorithm 1 (ProxGen). Departure: any optimizer may stand inside, momentum and decay included.
+
+    >>> from jaxprune import penalties
+    >>> tx = proximal(optax.sgd(0.1), penalties.l1(2.0), learning_rate=0.1)
+    >>> params = {"w": jnp.array([[1.0, -0.1]])}
+    >>> updates, state = tx.update({"w": jnp.ones((1, 2))}, tx.init(params), params)
+    >>> optax.apply_updates(params, updates)["w"].round(4)  # prox of 0.9, -0.2
+    Array([[0.7, 0. ]], dtype=float32)
+    """
+    inner = optax.with_extra_args_support(inner)
+    rate = scheduled("proximal", learning_rate=learning_rate)
+
+    def init(params: Params) -> ProximalState:
+        chosen = _penalised("proximal", penalty, params, prunable)
+        masks = jax.tree.map(lambda p, m: None if m is None else p != 0, params, chosen)
+        return ProximalState(jnp.zeros((), jnp.int32), masks, inner.init(params))
+
+    def update(
+        grads: Params, state: ProximalState, params: Params | None = None, **extra: Any
+    ) -> tuple[Params, ProximalState]:
+        if params is None:
+            raise ValueError("proximal: update(grads, state, params) needs the parameters.")
+        updates, inner_state = inner.update(grads, state.inner, params, **extra)
+        moved = _moved(state.inner, inner_state)
+        sizes = rate(state.step) * moved
+        if preconditioner is not None:
+            factors = _at(params, state.masks, preconditioner(inner_state, params))
+            _known(factors)
+            sizes = {path: sizes * factor for path, factor in factors.items()}
+        old = _at(params, state.masks, params)
+        new = {path: _sum(old[path], u) for path, u in _at(params, state.masks, updates).items()}
+        new = penalty.prox(new, sizes, state.step)
+        updates, masks = _towards(params, updates, state.masks, new)
+        step = jnp.where(moved, optax.safe_increment(state.step), state.step)
+        return updates, ProximalState(step, masks, inner_state)
+
+    return optax.GradientTransformationExtraArgs(init, update)  # type: ignore
+
+
+class AddPenaltyState(NamedTuple):
+    """State of `add_penalty`: updates done."""
+
+    step: Any
+
+
+def add_penalty(
+    penalty: Penalty, *, prunable: Prunable = None
+) -> optax.GradientTransformationExtraArgs:
+    r"""Adds a subgradient of the penalty to the gradients: $g \leftarrow g + \partial P(w)$.
+
+    It stands before the optimizer in a chain and is what adding `penalty.value` to the loss would do.
+    **It gives no exact zeros**: weights swing around zero by about a learning rate times the strength, and
+    with Adam or its like the penalty is scaled with the gradients. `proximal` does better; this is for
+    comparison, and for methods that prune afterwards.
+
+        optax.chain(jp.add_penalty(jp.penalties.l1(1e-4), prunable="scale$"), optax.sgd(0.1))
+
+    is network slimming: the scales of the normalisation layers go down, and the channels of the smallest
+    are removed.
+
+    Args:
+      penalty: see `jaxprune.penalties`; `l0` has no subgradient.
+      prunable: which leaves are penalised (see `jaxprune.masks.make`), unless the penalty names them.
+
+    Raises:
+      ValueError: if the penalty has no subgradient; in `init`, if a leaf does not fit it.
+
+    References:
+      Liu, Li, Shen, Huang, Yan & Zhang, "Learning Efficient Convolutional Networks through Network
+      Slimming" (2017), equation 1.
+
+    >>> from jaxprune import penalties
+    >>> tx = add_penalty(penalties.l1(0.5))
+    >>> params = {"w": jnp.array([[1.0, 0.0]])}
+    >>> tx.update({"w": jnp.ones((1, 2))}, tx.init(params), params)[0]
+    {'w': Array([[1.5, 1. ]], dtype=float32)}
+    """
+    slope = penalty.subgradient
+    if slope is None:
+        raise ValueError(
+            "add_penalty: this penalty has no subgradient that could be added to gradients (l0 is flat "
+            "wherever it is smooth); use jaxprune.proximal, or l1."
+        )
+
+    def init(params: Params) -> AddPenaltyState:
+        _penalised("add_penalty", penalty, params, prunable)
+        return AddPenaltyState(jnp.zeros((), jnp.int32))
+
+    def update(
+        grads: Params, state: AddPenaltyState, params: Params | None = None, **_: Any
+    ) -> tuple[Params, AddPenaltyState]:
+        if params is None:
+            raise ValueError("add_penalty: update(grads, state, params) needs the parameters.")
+        chosen = _penalised("add_penalty", penalty, params, prunable)
+        slopes = slope(_at(params, chosen, params), state.step)
+        entries = zip(masks_lib.paths(params), masks_lib.beside(params, grads), strict=True)
+        added = [g + slopes[p].astype(g.dtype) if p in slopes else g for p, g in entries]
+        grads = jax.tree.structure(params).unflatten(added)
+        return grads, AddPenaltyState(optax.safe_increment(state.step))
+
+    return optax.GradientTransformationExtraArgs(init, update)  # type: ignore
+
+
+def _penalised(who: str, penalty: Penalty, params: Params, prunable: Prunable) -> Masks:
+    """Shapes at the leaves that the penalty falls on, which are checked; `None` elsewhere."""
+    if penalty.covers is not None and prunable is not None:
+        raise ValueError(f"{who}: this penalty names its leaves itself; leave prunable= out.")
+    wanted = prunable if penalty.covers is None else lambda *_: True
+    masks = jax.eval_shape(functools.partial(masks_lib.make, prunable=wanted), params)
+    fault = penalty.check({path: mask.shape for path, mask in _at(params, masks, masks).items()})
+    if fault:
+        raise ValueError(f"{who}: {fault}.")
+    if penalty.covers is None:
+        return masks
+    named = zip(masks_lib.paths(params), masks_lib.beside(params, masks), strict=True)
+    kept = (mask if path in penalty.covers else None for path, mask in named)
+    return jax.tree.structure(params).unflatten(kept)
+
+
+def _at(params: Params, masks: Masks, tree: Any) -> dict[str, Any]:
+    """The entries of a tree at the leaves that have a mask, by path."""
+    entries = zip(
+        masks_lib.paths(params),
+        masks_lib.beside(params, masks),
+        masks_lib.beside(params, tree),
+        strict=True,
+    )
+    return {path: entry for path, mask, entry in entries if mask is not None}
+
+
+def _known(factors: dict[str, Any]) -> None:
+    unknown = [path for path, factor in factors.items() if factor is None]
+    if unknown:
+        raise ValueError(
+            f"proximal: the preconditioner gives no factor for {', '.join(map(repr, unknown))}, which the "
+            "inner optimizer scales in another way or not at all; exclude them with prunable=."
+        )
+
+
+def _moved(before: optax.OptState, after: optax.OptState) -> jax.Array | int:
+    """1 if the optimizer took a step, 0 if an `optax.MultiSteps` in it is still gathering gradients."""
+    holds = lambda node: isinstance(node, optax.MultiStepsState)
+    nodes = (jax.tree.leaves(state, is_leaf=holds) for state in (before, after))
+    old, new = ([node.gradient_step for node in found if holds(node)] for found in nodes)
+    if not new:
+        return 1
+    return jnp.stack([a != b for a, b in zip(old, new, strict=True)]).any().astype(jnp.int32)
+
+
+def _sum(p: jax.Array, u: jax.Array) -> jax.Array:
+    return p + u.astype(functools.reduce(jnp.promote_types, (p.dtype, u.dtype, jnp.float32)))
+
+
+def _towards(
+    params: Params, updates: Params, masks: Masks, new: dict[str, jax.Array]
+) -> tuple[Params, Masks]:
+    """Updates that lead to `new` at the leaves that it names, and the masks of what is not zero then."""
+    moves, alive = [], []
+    entries = zip(
+        masks_lib.paths(params),
+        jax.tree.leaves(params),
+        masks_lib.beside(params, updates),
+        strict=True,
+    )
+    for path, p, u in entries:
+        there = new.get(path)
+        moves.append(u if there is None else there - p)
+        # As apply_updates will compute it: a weight that is nothing beside the step may be lost in it.
+        alive.append(None if there is None else (p + moves[-1]).astype(p.dtype) != 0)
+    treedef = jax.tree.structure(params)
+    masks = treedef.unflatten(alive)
+    return land(treedef.unflatten(moves), params, masks), masks
