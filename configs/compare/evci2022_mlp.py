@@ -7,8 +7,12 @@ SGD with momentum 0.9, learning rate 0.2 falling by a cosine over 11,719 updates
 updates to the end; gradual magnitude pruning between the updates 3,000 and 7,000. The margins are those of
 configs/compare/mnist_mlp.py, where the same claims failed at a third of the updates.
 Departures: masks drawn at random for each seed instead of those of one pruned network; RigL grows by the
-gradient of a batch, where the released code takes that of 1,000 held-out examples: "RigL, summed" grows by the sum
-of the gradients since the last change; 5,000 examples held out instead of 2,000.
+gradient of a batch, where the released code takes that of 1,000 held-out examples: "RigL, summed" grows by the
+sum of the gradients since the last change; 5,000 examples held out instead of 2,000.
+
+Ours (5 seeds): dense 98.52 +- 0.07 %, GMP 98.04 +- 0.09, RigL with summed gradients 97.20 +- 0.42, RigL 96.53 +-
+0.85, SET 94.46 +- 0.34, static 56.06 +- 12.27 (some masks cut the output layer off). All four claims hold; RigL
+is ahead of SET by 2.07 points, bound 1.14 (results/compare_evci2022_mlp).
 
 Run: python -m experiments.compare --config=configs/compare/evci2022_mlp.py
 """

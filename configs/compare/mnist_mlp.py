@@ -14,7 +14,8 @@ Departures from the released code of the paper's MLP: a third of the updates, le
 Ours (5 seeds): dense 98.10 +- 0.09 %, GMP 97.73 +- 0.12, RigL 95.50 +- 0.52, SET 95.11 +- 0.21 (with a
 decaying fraction 94.89 +- 0.18), static 93.09 +- 0.33. The order is the paper's. SET beats static and GMP is
 no worse than RigL; RigL is ahead of SET by 0.39 and 0.61 points, less than the margin asked for and with
-bounds just below zero, one seed of five being low: these two claims fail (results/compare_mnist_mlp).
+bounds just below zero, one seed of five being low: these two claims fail (results/compare_mnist_mlp). At the
+released length, learning rate and interval of changes they hold: configs/compare/evci2022_mlp.py.
 
 Run: python -m experiments.compare --config=configs/compare/mnist_mlp.py
 """
