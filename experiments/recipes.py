@@ -73,7 +73,11 @@ def recipe(cfg: ConfigDict, kind: str, spec: Any, where: str, **supplied: Any) -
         return Recipe(kind, lambda key: projected, gate=gate, settled=None)
     penalty = build("penalty", spec, **supplied)
     if kind == "subgradient":
-        tx = optax.chain(jp.add_penalty(penalty, prunable=prunable), optimizer)
+        try:
+            slope = jp.add_penalty(penalty, prunable=prunable)
+        except ValueError as e:
+            raise UserError(f"{where}: {e}") from e
+        tx = optax.chain(slope, optimizer)
         return Recipe(kind, lambda key: tx, settled=None)
     rate = cfg.optimizer.get("learning_rate")
     if rate is None:

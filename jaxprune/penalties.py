@@ -11,19 +11,28 @@ Everything is computed in float32 at least and returned in the leaf's own dtype.
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
+from jaxprune.group_norms import (
+    Groups,
+    Shapes,
+    couplings,
+    shrink,
+    shrink_each,
+    slices,
+    units,
+    units_fault,
+)
 from jaxprune.types import Pattern, Penalty, Step
 
 __all__ = ["coupled", "elastic", "group_l2", "l0", "l1"]
 
 Scheduled = jax.Array | float | Callable[[Any], Any]
 Leaves = dict[str, jax.Array]
-Shapes = dict[str, tuple[int, ...]]
 
 
 def l1(strength: Scheduled) -> Penalty:
@@ -144,7 +153,7 @@ def group_l2(
                 "group_l2: in this pattern single weights compete in groups, and none die together; use "
                 "patterns.block or patterns.channel, or l1 for single weights."
             )
-        return _of_groups(rate, lambda shapes: _units(pattern, shapes), _checked_units(pattern))
+        return _of_groups(rate, lambda shapes: units(pattern, shapes), units_fault(pattern))
     axes = (axis,) if isinstance(axis, int) else tuple(axis or ())
 
     def check(shapes: Shapes) -> str | None:
@@ -157,7 +166,7 @@ def group_l2(
                 )
         return None
 
-    return _of_groups(rate, lambda shapes: _slices(axes, shapes), check)
+    return _of_groups(rate, lambda shapes: slices(axes, shapes), check)
 
 
 def coupled(strength: Scheduled, groups: Iterable[Mapping[str, int]]) -> Penalty:
@@ -186,8 +195,8 @@ def coupled(strength: Scheduled, groups: Iterable[Mapping[str, int]]) -> Penalty
     {'in': Array([[1.5, 0. ]], dtype=float32), 'out': Array([[2., 0., 0.],
            [0., 0., 0.]], dtype=float32)}
     """
-    rate, couplings = scheduled("coupled", strength=strength), [dict(group) for group in groups]
-    paths = [path for group in couplings for path in group]
+    rate, named = scheduled("coupled", strength=strength), [dict(group) for group in groups]
+    paths = [path for group in named for path in group]
     if not paths:
         raise ValueError("coupled: no leaf is named; give couplings such as [{'fc1/kernel': -1}].")
     twice = sorted({path for path in paths if paths.count(path) > 1})
@@ -202,7 +211,7 @@ def coupled(strength: Scheduled, groups: Iterable[Mapping[str, int]]) -> Penalty
         missing = [path for path in paths if path not in shapes]
         if missing:
             return f"coupled: {missing[0]!r} is none of the leaves {', '.join(map(repr, shapes))}"
-        for group in couplings:
+        for group in named:
             lengths = {}
             for path, axis in group.items():
                 if not -len(shapes[path]) <= axis < len(shapes[path]):
@@ -213,7 +222,7 @@ def coupled(strength: Scheduled, groups: Iterable[Mapping[str, int]]) -> Penalty
                 return f"coupled: the axes of one coupling must be of equal length, not {found}"
         return None
 
-    return _of_groups(rate, lambda shapes: _couplings(couplings, shapes), check, tuple(paths))
+    return _of_groups(rate, lambda shapes: couplings(named, shapes), check, tuple(paths))
 
 
 def scheduled(who: str, **named: Scheduled) -> Callable[[Step], Any]:
@@ -265,92 +274,15 @@ def _by_weight(
     return Penalty(total, step_of, subgradient and slope, check=lambda shapes: None)
 
 
-class _Groups(NamedTuple):
-    """Groups of equal size, over the weights of one or several leaves.
-
-    Attributes:
-      paths: the leaves.
-      size: weights in a group.
-      total: arrays like the leaves -> their sums over each group.
-      spread: one number per group -> arrays that broadcast against the leaves.
-    """
-
-    paths: tuple[str, ...]
-    size: float
-    total: Callable[[list[jax.Array]], jax.Array]
-    spread: Callable[[jax.Array], list[jax.Array]]
-
-    def norm(self, leaves: list[jax.Array]) -> jax.Array:
-        return jnp.sqrt(self.total([w**2 for w in leaves]))
-
-
-def _slices(axes: tuple[int, ...], shapes: Shapes) -> list[_Groups]:
-    return [
-        _Groups(
-            paths=(path,),
-            size=math.prod(shape[a] for a in axes),
-            total=lambda leaves: leaves[0].sum(axes, keepdims=True),
-            spread=lambda numbers: [numbers],
-        )
-        for path, shape in shapes.items()
-    ]
-
-
-def _units(pattern: Pattern, shapes: Shapes) -> list[_Groups]:
-    def of_leaf(path: str, shape: tuple[int, ...]) -> _Groups:
-        units = jax.eval_shape(pattern.to_groups, jax.ShapeDtypeStruct(shape, jnp.float32))
-        return _Groups(
-            paths=(path,),
-            size=math.prod(shape) / units.size,
-            total=lambda leaves: pattern.to_groups(leaves[0]),
-            spread=lambda numbers: [pattern.from_groups(numbers, shape)],
-        )
-
-    return [of_leaf(path, shape) for path, shape in shapes.items()]
-
-
-def _checked_units(pattern: Pattern) -> Callable[[Shapes], str | None]:
-    def check(shapes: Shapes) -> str | None:
-        for path, shape in shapes.items():
-            fault = pattern.check(shape)
-            if fault:
-                return fault.format(leaf=repr(path))
-            units = jax.eval_shape(pattern.to_groups, jax.ShapeDtypeStruct(shape, jnp.float32))
-            if len(shape) > 1 and units.shape == shape:
-                return (
-                    f"group_l2: {path!r} has a unit for each weight in this pattern, and nothing dies "
-                    "together; use patterns.block or patterns.channel, or l1 for single weights"
-                )
-        return None
-
-    return check
-
-
-def _couplings(couplings: list[dict[str, int]], shapes: Shapes) -> list[_Groups]:
-    def of(group: dict[str, int]) -> _Groups:
-        others = {
-            path: tuple(i for i in range(len(shapes[path])) if i != axis % len(shapes[path]))
-            for path, axis in group.items()
-        }
-        return _Groups(
-            paths=tuple(group),
-            size=sum(math.prod(shapes[path][i] for i in rest) for path, rest in others.items()),
-            total=lambda leaves: sum(map(jnp.sum, leaves, others.values())),  # type: ignore
-            spread=lambda numbers: [jnp.expand_dims(numbers, rest) for rest in others.values()],
-        )
-
-    return [of(group) for group in couplings]
-
-
 def _of_groups(
     rate: Callable[[Step], Any],
-    groups_of: Callable[[Shapes], list[_Groups]],
+    groups_of: Callable[[Shapes], list[Groups]],
     check: Callable[[Shapes], str | None],
     covers: tuple[str, ...] | None = None,
 ) -> Penalty:
     r"""A sum of group norms, each weighed by the square root of the group's size."""
 
-    def each(leaves: Leaves) -> list[tuple[_Groups, list[jax.Array]]]:
+    def each(leaves: Leaves) -> list[tuple[Groups, list[jax.Array]]]:
         groups = groups_of({path: jnp.shape(w) for path, w in leaves.items()})
         return [(group, [_wide(leaves[path]) for path in group.paths]) for group in groups]
 
@@ -365,9 +297,9 @@ def _of_groups(
             scale = rate(step) * math.sqrt(group.size)
             pull = [scale * _size(sizes, path) for path in group.paths]
             if one_size and pull[0].ndim == 0:
-                parts = _shrink(group, parts, pull[0])
+                parts = shrink(group, parts, pull[0])
             else:
-                parts = _shrink_each(group, parts, pull)
+                parts = shrink_each(group, parts, pull)
             new |= zip(group.paths, parts, strict=True)
         return leaves | {path: w.astype(leaves[path].dtype) for path, w in new.items()}
 
@@ -381,59 +313,3 @@ def _of_groups(
         return {path: g.astype(leaves[path].dtype) for path, g in new.items()}
 
     return Penalty(value, prox, subgradient, check, covers)
-
-
-def _shrink(groups: _Groups, v: list[jax.Array], pull: jax.Array) -> list[jax.Array]:
-    """The proximal step of the norm if all weights of a group are pulled alike."""
-    norm = groups.norm(v)
-    kept = 1 - pull / jnp.where(norm == 0, 1.0, norm)
-    factor = jnp.where(norm <= pull, 0.0, kept)
-    factor = jnp.where(pull == 0, 1.0, factor)  # a norm too small for float32 is no reason to die
-    return [jnp.where(f == 0, 0.0, f * x) for f, x in zip(groups.spread(factor), v, strict=True)]
-
-
-# Newton's steps need one pass over the weights each. From `_radius`' start 13 were the most that a search
-# among badly scaled groups found; the usual number is 3.
-_NEWTON_STEPS = 16
-_LEAST_PULL = 1e-10  # beside a norm of 1: below, a pull cannot be told from none in float32
-
-
-def _shrink_each(groups: _Groups, v: list[jax.Array], pull: list[jax.Array]) -> list[jax.Array]:
-    """The proximal step of the norm if each weight is pulled by a number of its own."""
-    norm = groups.norm(v)
-    unit = groups.spread(1 / jnp.where(norm == 0, 1.0, norm))
-    u = [x * s for x, s in zip(v, unit, strict=True)]
-    c = [p * s * jnp.ones_like(x) for p, s, x in zip(pull, unit, v, strict=True)]
-    radius = groups.spread(_radius(groups, u, c))
-
-    def leaf(x: jax.Array, c: jax.Array, r: jax.Array) -> jax.Array:
-        kept = r / jnp.where(c == 0, 1.0, r + c)
-        return jnp.where(c == 0, x, jnp.where(r == 0, 0.0, kept * x))
-
-    return [leaf(*each) for each in zip(v, c, radius, strict=True)]
-
-
-def _radius(groups: _Groups, u: list[jax.Array], c: list[jax.Array]) -> jax.Array:
-    r"""The norm $r$ of the proximal step at vectors $u$ of norm 1, pulled by $c$; 0 where they vanish.
-
-    It solves $f(r) = S(r)^{-1/2} - 1 = 0$ with $S(r) = \sum_i u_i^2 / (r + c_i)^2$. As $f$ is concave and
-    increasing, Newton's steps $r + (\sqrt S - 1) S / T$ with $T = \sum_i u_i^2 / (r + c_i)^3$ rise to the
-    root from below it, and by Jensen's inequality $1 - \sum_i u_i^2 c_i$ is below it. If all $c_i$ are
-    equal, that is the root. The floor under $c$ keeps the sums finite at weights that nothing pulls.
-    """
-    c = [jnp.maximum(x, _LEAST_PULL) for x in c]
-
-    def sums(r: jax.Array) -> tuple[jax.Array, jax.Array]:
-        away = [x + s for x, s in zip(c, groups.spread(r), strict=True)]
-        ratios = [(x / a) ** 2 for x, a in zip(u, away, strict=True)]
-        cubes = [x / a for x, a in zip(ratios, away, strict=True)]
-        return groups.total(ratios), groups.total(cubes)
-
-    def newton(_: int, r: jax.Array) -> jax.Array:
-        s, t = sums(r)
-        return jnp.maximum(r + (jnp.sqrt(s) - 1) * s / jnp.where(t == 0, 1.0, t), 0.0)
-
-    start = groups.total([x**2 * p for x, p in zip(u, c, strict=True)])
-    dead = sums(jnp.zeros_like(start))[0] <= 1
-    root = jax.lax.fori_loop(0, _NEWTON_STEPS, newton, jnp.maximum(1 - start, 0.0))
-    return jnp.where(dead, 0.0, root)

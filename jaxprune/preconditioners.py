@@ -26,7 +26,8 @@ def adam(*, b2: float = 0.999, eps: float = 1e-8, eps_root: float = 0.0) -> Prec
     r"""Adam's factor, $1 / (\sqrt{\nu / (1 - \beta_2^t) + \epsilon_0} + \epsilon)$.
 
     For `optax.adam`, `adamw`, `nadam`, `adabelief` and what else keeps `count`, `mu` and `nu` in the same
-    sense. `adamax` keeps them in another, and is not for this.
+    sense. `adamax` keeps them in another, and is not for this. A weight that never had a gradient has the
+    factor $1 / \epsilon$: a penalty removes it at once.
 
     Args:
       b2: decay of the second moment, $\beta_2$.

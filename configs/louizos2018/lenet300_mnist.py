@@ -1,17 +1,17 @@
 """L0 regularisation with hard concrete gates: input units of LeNet-300-100, MNIST.
 
-Paper: Louizos, Welling & Kingma, "Learning Sparse Neural Networks through L0 Regularization" (2018), table 1:
-219-214-100 units at 1.4 % error with one strength (0.1 / N), 266-88-33 at 1.8 % with one per layer.
-Protocol of the released code for its MLP: a gate per input unit, dropout rates 0.2, 0.5, 0.5, weight decay 5e-4
-inside the penalty, Adam at 1e-3, batches of 100, inputs in [0, 1], all 60,000 training examples, the average of
-all parameters (0.999) tested. The paper's strengths per layer are not published; `layers` has those that gave
-about its sparsity in a preliminary trial.
-Departures: the test set is read once, after the last update, where the released code keeps the best of all
-epochs; gates above the unit interval's ends are those of one draw per batch, as there.
+Paper: Louizos, Welling & Kingma, "Learning Sparse Neural Networks through L0 Regularization" (2018), table
+1: 219-214-100 units at 1.4 % error with one strength (0.1 / N), 266-88-33 at 1.8 % with one per layer.
+Protocol of the released code for its MLP: a gate per input unit, dropout rates 0.2, 0.5, 0.5, weight decay
+5e-4 inside the penalty, Adam at 1e-3, batches of 100, inputs in [0, 1], all 60,000 training examples, the
+average of all parameters (0.999) tested. The paper's strengths per layer are not published; `layers` has
+those that gave about its sparsity in a preliminary trial.
+Departure: the test set is read once, after the last update, where the released code keeps the best of all
+epochs.
 
-Run: python -m experiments.train --config=configs/louizos2018/lenet300_mnist.py          200 epochs, 0.1 / N
-     python -m experiments.train --config=configs/louizos2018/lenet300_mnist.py:layers   120 epochs, 0.3, 0.3, 5
-     python -m experiments.train --config=configs/louizos2018/lenet300_mnist.py:1,1,1,60 others, and epochs
+Run: python -m experiments.train --config=configs/louizos2018/lenet300_mnist.py           200 epochs
+     python -m experiments.train --config=configs/louizos2018/lenet300_mnist.py:layers    120 epochs
+     python -m experiments.train --config=configs/louizos2018/lenet300_mnist.py:1,1,1,60  others, and epochs
 """
 
 from experiments.config import config, part
@@ -28,22 +28,26 @@ ACCEPT = {  # least accuracy, least share of the weights removed
 def get_config(strengths="one"):
     *by_layer, epochs = map(float, NAMED.get(strengths, strengths).split(","))
     accuracy, sparsity = ACCEPT.get(strengths, (None, None))
-    accept = [
-        {
-            "name": f"test error at most {100 * (1 - accuracy):.2g} %",
-            "kind": "at_least",
-            "metric": "test_accuracy",
-            "value": accuracy,
-            "published": "1.4 %" if strengths == "one" else "1.8 %",
-        },
-        {
-            "name": f"at least {100 * sparsity:g} % of the weights removed",
-            "kind": "at_least",
-            "metric": "sparsity",
-            "value": sparsity,
-            "published": "74 %" if strengths == "one" else "89.9 %",
-        },
-    ] if accuracy else []
+    accept = (
+        [
+            {
+                "name": f"test error at most {100 * (1 - accuracy):.2g} %",
+                "kind": "at_least",
+                "metric": "test_accuracy",
+                "value": accuracy,
+                "published": "1.4 %" if strengths == "one" else "1.8 %",
+            },
+            {
+                "name": f"at least {100 * sparsity:g} % of the weights removed",
+                "kind": "at_least",
+                "metric": "sparsity",
+                "value": sparsity,
+                "published": "74 %" if strengths == "one" else "89.9 %",
+            },
+        ]
+        if accuracy
+        else []
+    )
     return config(
         data=part("mnist", batch_size=BATCH),
         model=part("lenet_300_100", kernel_init=part("he_normal")),

@@ -1,15 +1,15 @@
 """Sparse variational dropout: LeNet-300-100 on MNIST.
 
-Paper: Molchanov, Ashukha & Vetrov, "Variational Dropout Sparsifies Deep Neural Networks" (2017), table 1: 68x
-fewer weights at 1.92 % error, 98.9, 97.2 and 62.0 % of the layers' weights removed.
-Protocol of the released code: weights start at N(0, 0.01^2), log sigma^2 at -10; Adam at 1e-3, constant for 100
-epochs, then falling linearly to 0 at 200; batches of 100; the divergence joins between the epochs 5 and 20; a
-weight is zero where log alpha >= 3, in training too. The network is trained from the start, by noise in
-activations (`jaxprune.gates.apply`).
+Paper: Molchanov, Ashukha & Vetrov, "Variational Dropout Sparsifies Deep Neural Networks" (2017), table 1:
+68x fewer weights at 1.92 % error, 98.9, 97.2 and 62.0 % of the layers' weights removed.
+Protocol of the released code: weights start at N(0, 0.01^2), log sigma^2 at -10; Adam at 1e-3, constant for
+100 epochs, then falling linearly to 0 at 200; batches of 100; the divergence joins between the epochs 5 and
+20; a weight is zero where log alpha >= 3, in training too. The network is trained from the start, by noise
+in activations (`jaxprune.gates.apply`).
 Departures: none that is known. The test set is read once, after the last update.
 
 Run: python -m experiments.train --config=configs/molchanov2017/lenet300_mnist.py        200 epochs
-     python -m experiments.train --config=configs/molchanov2017/lenet300_mnist.py:60     60 epochs, all in scale
+     python -m experiments.train --config=configs/molchanov2017/lenet300_mnist.py:60     60, in scale
 """
 
 from experiments.config import config, part

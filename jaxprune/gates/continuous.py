@@ -69,7 +69,9 @@ def continuous(
         return at_step(strength, step, "continuous: strength") * total
 
     rule = Rule(
-        init=lambda leaves, key: {n: jnp.full(w.shape, init) for n, w in leaves.items()},
+        init=lambda leaves, key: {
+            n: jnp.full(w.shape, init, jnp.float32) for n, w in leaves.items()
+        },
         sample=sample,
         final=lambda leaves, gates, step: (leaves, masks(gates)),
         alive=lambda leaves, gates: count(masks(gates)),

@@ -141,7 +141,14 @@ def _named(params: Params) -> Leaves:
 
 def _gated(theta: Gated) -> Leaves:
     """The gated leaves, in the order of the tree."""
-    return {name: leaf for name, leaf in _named(theta.params).items() if name in theta.gates}
+    named = _named(theta.params)
+    lost = [name for name in theta.gates if name not in named]
+    if lost:
+        raise ValueError(
+            f"gates: theta.gates has {lost[0]!r}, but the leaves of theta.params are {', '.join(named)}; "
+            "after a change of the tree begin with gate.init(params, key) again."
+        )
+    return {name: leaf for name, leaf in named.items() if name in theta.gates}
 
 
 def _with(params: Params, leaves: Leaves) -> Params:

@@ -100,7 +100,8 @@ def hard_concrete(
         keys = jax.random.split(key, len(leaves))
         start = {name: math.log((1 - rate) / rate) for name, rate in rates.items()}
         noise = {
-            n: 0.01 * jax.random.normal(k, shapes[n]) for n, k in zip(leaves, keys, strict=True)
+            n: 0.01 * jax.random.normal(k, shapes[n], jnp.float32)
+            for n, k in zip(leaves, keys, strict=True)
         }
         return {name: start[name] + noise[name] for name in leaves}
 
@@ -136,7 +137,7 @@ def hard_concrete(
         spread = of(leaves)
         there = lambda name: jax.nn.sigmoid(gates[name] - shift)
         return sum(
-            (jnp.vdot(there(name), spread[name].to_groups(cost[name])) for name in leaves),
+            ((there(name) * spread[name].to_groups(cost[name])).sum() for name in leaves),
             jnp.zeros(()),
         )
 

@@ -112,4 +112,4 @@ def soft_movement(
 
 
 def _zeros(leaves: Leaves, key: jax.Array) -> Leaves:
-    return {name: jnp.zeros(w.shape) for name, w in leaves.items()}
+    return {name: jnp.zeros(w.shape, jnp.float32) for name, w in leaves.items()}

@@ -1,5 +1,6 @@
 """Noise in activations instead of weights: the local reparameterization, for any JAX function."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -21,14 +22,20 @@ _CALLS = {
     "checkpoint": "jaxpr",
 }
 _RELAYOUTS = ("reshape", "transpose", "squeeze", "expand_dims", "convert_element_type", "copy")
-_TINY = 1e-8
 
 
 class _Normal(NamedTuple):
-    """A value whose entries are normally distributed, each on its own."""
+    """A value whose entries are normally distributed, each on its own.
+
+    Attributes:
+      mean: array.
+      variance: array of the same shape and dtype.
+      draw: () -> an array from this distribution, the same one whenever it is asked.
+    """
 
     mean: Any
     variance: Any
+    draw: Callable[[], Any]
 
 
 def apply(
@@ -46,7 +53,8 @@ def apply(
     $y \sim N(x \cdot \mathrm{E}W,\; x^2 \cdot \mathrm{Var}W)$, and is drawn itself: independent noise for
     each example, with less variance in the gradients and fewer draws. Products are found in the program of
     `fn`, so the model needs no edits. A weight that meets anything but a matrix product or a convolution (a
-    lookup, a scan over layers) is drawn itself; in products that share a weight, the noise is independent.
+    lookup, a scan over layers) is drawn itself, once; in products that share a weight, the noise is
+    independent. Where `fn` has `jax.checkpoint` around weights, nothing is recomputed.
 
     Args:
       gate: any.
@@ -72,9 +80,10 @@ def apply(
     means, variances = gate.moments(theta, step)
     program, shape = jax.make_jaxpr(fn, return_shape=True)(theta.params, *inputs)
     names, leaves = masks_lib.paths(theta.params), jax.tree.leaves(theta.params)
-    gated = lambda name, w: _Normal(means[name], variances[name]) if name in means else w
+    draws = _Draws(key)
+    gated = lambda name, w: draws.normal(means[name], variances[name]) if name in means else w
     values = [*map(gated, names, leaves), *jax.tree.leaves(inputs)]
-    outputs = _Draws(key).run(program.jaxpr, program.consts, values)
+    outputs = draws.run(program.jaxpr, program.consts, values)
     return jax.tree.structure(shape).unflatten(outputs)
 
 
@@ -92,7 +101,7 @@ class _Draws:
         for equation in jaxpr.eqns:
             outputs = self.equation(equation, [read(atom) for atom in equation.invars])
             values.update(zip(equation.outvars, outputs, strict=True))
-        return [self.drawn_from(read(atom)) for atom in jaxpr.outvars]
+        return [_drawn(read(atom)) for atom in jaxpr.outvars]
 
     def equation(self, equation: Any, inputs: list[Any]) -> list[Any]:
         name = equation.primitive.name
@@ -101,24 +110,34 @@ class _Draws:
             inner = equation.params[_CALLS[name]]
             return self.run(getattr(inner, "jaxpr", inner), getattr(inner, "consts", ()), inputs)
         if name in _RELAYOUTS and normal[0]:
-            return [_Normal(*(_bind(equation, [part, *inputs[1:]])[0] for part in inputs[0]))]
+            move = lambda part: _bind(equation, [part, *inputs[1:]])[0]
+            mean, variance, draw = inputs[0]
+            return [_Normal(move(mean), move(variance), functools.cache(lambda: move(draw())))]
         if name in _PRODUCTS and sum(normal) == 1:
             mean = [v.mean if n else v for v, n in zip(inputs, normal, strict=True)]
             spread = [
                 v.variance if n else jnp.square(v) for v, n in zip(inputs, normal, strict=True)
             ]
-            found = _Normal(_bind(equation, mean)[0], _bind(equation, spread)[0])
-            return [self.drawn_from(found)]
-        return _bind(equation, [self.drawn_from(value) for value in inputs])
+            return [self.normal(_bind(equation, mean)[0], _bind(equation, spread)[0]).draw()]
+        return _bind(equation, [_drawn(value) for value in inputs])
 
-    def drawn_from(self, value: Any) -> Any:
-        """A draw from a normal value; others are what they are."""
-        if not isinstance(value, _Normal):
-            return value
-        self.drawn += 1
-        noise = jax.random.normal(jax.random.fold_in(self.key, self.drawn), value.mean.shape)
-        deviation = jnp.sqrt(value.variance + _TINY)  # whose slope is finite
-        return value.mean + (deviation * noise).astype(value.mean.dtype)
+    def normal(self, mean: Any, variance: Any) -> _Normal:
+        """Normal values with noise of their own."""
+        variance = variance.astype(mean.dtype)
+
+        def draw() -> Any:
+            self.drawn += 1
+            noise = jax.random.normal(jax.random.fold_in(self.key, self.drawn), mean.shape)
+            some = variance > 0
+            deviation = jnp.where(some, jnp.sqrt(jnp.where(some, variance, 1)), 0)  # finite slopes
+            return mean + (deviation * noise).astype(mean.dtype)
+
+        return _Normal(mean, variance, functools.cache(draw))
+
+
+def _drawn(value: Any) -> Any:
+    """A draw from a normal value; others are what they are."""
+    return value.draw() if isinstance(value, _Normal) else value
 
 
 def _bind(equation: Any, inputs: list[Any]) -> list[Any]:

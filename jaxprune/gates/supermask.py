@@ -47,11 +47,11 @@ def supermask(
 
     def init(leaves: Leaves, key: jax.Array) -> Leaves:
         if sparsity is None:
-            return {name: jnp.zeros(w.shape) for name, w in leaves.items()}
+            return {name: jnp.zeros(w.shape, jnp.float32) for name, w in leaves.items()}
         scores = {}
         for (name, w), k in zip(leaves.items(), jax.random.split(key, len(leaves)), strict=True):
-            limit = 1 / math.sqrt(max(w.size // w.shape[-1], 1))
-            scores[name] = jax.random.uniform(k, w.shape, minval=-limit, maxval=limit)
+            limit = 1 / math.sqrt(math.prod(w.shape[:-1]))
+            scores[name] = jax.random.uniform(k, w.shape, jnp.float32, -limit, limit)
         return scores
 
     def worth(gates: Leaves) -> Leaves:

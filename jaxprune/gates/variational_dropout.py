@@ -22,7 +22,7 @@ def kl_log_uniform(log_alpha: jax.Array) -> jax.Array:
     >>> [round(float(kl_log_uniform(jnp.float32(a))), 3) for a in (-8.0, 0.0, 8.0)]
     [4.636, 0.431, 0.0]
     """
-    return _K1 * jax.nn.sigmoid(-_K2 - _K3 * log_alpha) + 0.5 * jnp.log1p(jnp.exp(-log_alpha))
+    return _K1 * jax.nn.sigmoid(-_K2 - _K3 * log_alpha) + 0.5 * jax.nn.softplus(-log_alpha)
 
 
 def variational_dropout(
@@ -39,8 +39,8 @@ def variational_dropout(
     The gate is $\log\sigma^2$, of the shape of the leaf, and $\log\alpha = \log\sigma^2 - \log\theta^2$ is
     clipped to $\pm$`bound`. The penalty is `strength` times the sum of `kl_log_uniform`; `finalize` keeps
     the mean of weights with $\log\alpha <$ `threshold`. `jaxprune.gates.apply` draws noise per example and
-    activation, as the paper does (the local reparameterization of Kingma et al., 2015): less variance and fewer draws than
-    `sample`, in which the whole batch shares the noise of each weight.
+    activation, as the paper does (the local reparameterization of Kingma et al., 2015): less variance and
+    fewer draws than `sample`, in which the whole batch shares the noise of each weight.
 
     Args:
       strength: beside a mean over $N$ examples, $1/N$; a schedule from 0 warms the divergence up.
@@ -60,6 +60,12 @@ def variational_dropout(
     >>> gate.finalize(theta)[1]
     {'w': Array([[ True, False]], dtype=bool)}
     """
+
+    if not -bound < threshold < bound:
+        raise ValueError(
+            f"variational_dropout(threshold={threshold}, bound={bound}): log alpha stays within the bound, "
+            "and the threshold must lie there too."
+        )
 
     def squares(leaves: Leaves) -> Leaves:
         return {n: jnp.square(w.astype(jnp.float32)) + _TINY for n, w in leaves.items()}

@@ -16,7 +16,8 @@ class AverageState(NamedTuple):
 
     Attributes:
       count: updates done.
-      average: of the parameters after each update, towards zero at first; `average_of` corrects that.
+      average: of the parameters after each update, towards zero at first; `average_of` corrects that. At
+        least in float32: at a decay near 1, bfloat16 would round every step away.
       decay: float32 scalar.
       inner: the wrapped optimizer's state.
     """
@@ -56,7 +57,7 @@ def averaged(
         raise ValueError(f"averaged(decay={decay}): a number from 0 to below 1 is needed.")
 
     def init(params: Params) -> AverageState:
-        zeros = jax.tree.map(jnp.zeros_like, params)
+        zeros = jax.tree.map(lambda w: jnp.zeros_like(w, _wide(w)), params)
         return AverageState(jnp.zeros((), jnp.int32), zeros, jnp.float32(decay), inner.init(params))
 
     def update(
@@ -66,7 +67,8 @@ def averaged(
             raise ValueError("averaged: update(grads, state, params) needs the parameters.")
         updates, inner_state = inner.update(grads, state.inner, params, **extra)
         new = optax.apply_updates(params, updates)
-        mix = lambda a, w: (decay * a + (1 - decay) * w).astype(w.dtype) if _is_float(w) else w
+        d = state.decay
+        mix = lambda a, w: (d * a + (1 - d) * w).astype(a.dtype) if _is_float(w) else w
         average = jax.tree.map(mix, state.average, new)
         count: Any = optax.safe_increment(state.count)
         return updates, AverageState(count, average, state.decay, inner_state)
@@ -90,7 +92,7 @@ def average_of(params: Params, opt_state: Any) -> Params:
             f"average_of: {len(found)} averages in this optimizer state; one is needed."
         )
     [state] = found
-    share = jnp.where(state.count > 0, 1 - state.decay**state.count, 1.0)
+    share = -jnp.expm1(jnp.maximum(state.count, 1) * jnp.log(state.decay))  # 1 - d^t
 
     def leaf(w: jax.Array, a: jax.Array) -> jax.Array:
         mean = (a / share).astype(w.dtype) if _is_float(w) else a
@@ -101,3 +103,7 @@ def average_of(params: Params, opt_state: Any) -> Params:
 
 def _is_float(w: jax.Array) -> bool:
     return jnp.issubdtype(jnp.result_type(w), jnp.floating)
+
+
+def _wide(w: jax.Array) -> Any:
+    return jnp.promote_types(jnp.result_type(w), jnp.float32) if _is_float(w) else None

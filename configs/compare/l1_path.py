@@ -1,0 +1,32 @@
+"""The path of the lasso: test error against sparsity over eight strengths of L1, LeNet-300-100, MNIST.
+
+No paper's table. Proximal steps in Adam's own metric (Yun, Lozano & Yang, "Adaptive Proximal Gradient
+Methods for Structured Neural Networks", 2021) and, for comparison, the plain subgradient at the same
+strengths, which is what an L1 term in the loss gives: it makes weights small, and hardly one of them zero.
+
+Run: python -m experiments.compare --config=configs/compare/l1_path.py
+"""
+
+from experiments.config import config, part
+
+STRENGTHS = (1e-6, 3e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3)
+
+
+def get_config():
+    return config(
+        data=part("mnist", batch_size=128),
+        model=part("lenet_300_100"),
+        optimizer=part("adam", learning_rate=1e-3),
+        preconditioner=part("adam"),
+        steps=4_000,
+        seeds=(0, 1, 2),
+        eval_every=1_000,
+        log_every=500,
+        save_every=4_000,
+        compare={
+            "penalties": {"L1": part("l1")},
+            "subgradients": {"L1, subgradient": part("l1")},
+            "strengths": {"L1": STRENGTHS, "L1, subgradient": STRENGTHS},
+        },
+        paper={"citation": "none: a path of our own"},
+    )
