@@ -10,7 +10,7 @@ Departures: 50 epochs instead of 2,000 (14 for edge-popup, as there); the tested
 whose probability is above one half, instead of being drawn.
 
 Run: python -m experiments.train --config=configs/zhou2019/supermask_lenet300_mnist.py         plain
-     python -m experiments.train --config=configs/zhou2019/supermask_lenet300_mnist.py:signed  constants, scaled
+     python -m experiments.train --config=configs/zhou2019/supermask_lenet300_mnist.py:signed  constants
      python -m experiments.train --config=configs/zhou2019/supermask_lenet300_mnist.py:popup   edge-popup
 """
 
