@@ -233,4 +233,4 @@ def _signed(value: float, claim: Mapping[str, Any]) -> str:
 def _is_share(claim: Mapping[str, Any]) -> bool:
     """Whether a metric is a fraction, to be shown as a percentage."""
     metric = claim["metric"]
-    return "accuracy" in metric or metric in ("test_final", "test_early", "sparsity")
+    return "accuracy" in metric or metric in ("test_final", "test_early") or "sparsity" in metric

@@ -18,7 +18,7 @@ from experiments.progress import Progress
 from experiments.recipes import DENSE, Recipe, Transform, recipe
 from experiments.report import write_report
 from experiments.run_folder import Folder, RunFolder
-from experiments.task import Task, fresh_variables, model_of, tasks
+from experiments.task import Task, fresh_variables, model_of, scale, tasks
 
 __all__ = ["Info", "run", "train_once"]
 
@@ -142,9 +142,11 @@ def train_once(
         else:
             masks = trainer.masks(state, cfg.steps)
         mask_files.save(folder.path / "masks.npz", masks)
+        useful = _effective(model, network, state.rest, masks, task)
         return {
             "sparsity": float(jp.masks.sparsity(masks)),
-            "per_leaf": _per_leaf(masks),
+            "effective_sparsity": float(jp.masks.sparsity(useful)),
+            "per_leaf": _per_leaf(masks, useful),
             "digest": digest((network, masks)),
             **common,
         }
@@ -161,10 +163,19 @@ def _initializer(transform: Transform) -> Any:
     return jax.jit(lambda key, params: transform(key).init(params))
 
 
-def _per_leaf(masks: Any) -> list[dict[str, Any]]:
-    """Weights kept, and the inputs and outputs that have any."""
-    alive = {unit["leaf"]: unit for unit in jp.metrics.units(masks)}
-    return [{**leaf, **alive.get(leaf["leaf"], {})} for leaf in jp.masks.summary(masks)]
+def _effective(model: Any, params: Any, rest: Any, masks: Any, task: Task) -> Any:
+    """The masks of what is left where dead units are removed."""
+    forward = lambda params, x: model.apply({"params": params, **rest}, x, train=False)
+    return jp.metrics.effective(forward, params, masks, scale(task.inputs[:1]))
+
+
+def _per_leaf(masks: Any, useful: Any) -> list[dict[str, Any]]:
+    """Weights kept; of those, the effective ones, and the inputs and outputs that have any."""
+    alive = {unit["leaf"]: unit for unit in jp.metrics.units(useful)}
+    pairs = zip(jp.masks.summary(masks), jp.masks.summary(useful), strict=True)
+    return [
+        {**leaf, "effective": other["kept"], **alive.get(leaf["leaf"], {})} for leaf, other in pairs
+    ]
 
 
 def _renamed(result: dict[str, Any]) -> dict[str, Any]:

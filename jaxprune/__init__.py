@@ -12,6 +12,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from jaxprune import allocation as allocation
+from jaxprune import at_init as at_init
 from jaxprune import criteria as criteria
 from jaxprune import gates as gates
 from jaxprune import lottery as lottery
@@ -49,6 +50,7 @@ __all__ = [
     "Method",
     "add_penalty",
     "allocation",
+    "at_init",
     "average_of",
     "averaged",
     "criteria",

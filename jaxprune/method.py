@@ -1,7 +1,7 @@
 """A method is five concepts in a tuple; `next_masks` is the one place where they meet."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -216,7 +216,7 @@ def _next_masks(
     alive = [pattern.to_groups(before[i].astype(jnp.float32)) > 0 for i in pruned]
 
     def units(criterion: Criterion) -> list[Units]:
-        scores = jax.tree.leaves(_scores(criterion, params, signals))
+        scores = _scores(criterion, params, signals, pruned)
         floats = [scores[i].astype(jnp.promote_types(scores[i].dtype, jnp.float32)) for i in pruned]
         axes = [pattern.axis(len(shape)) for shape in shapes]
         return [Units(pattern.to_groups(s), axis) for s, axis in zip(floats, axes, strict=True)]
@@ -256,23 +256,35 @@ def _living_first(units: Units, alive: jax.Array) -> Units:
     return Units(jnp.where(alive, scores, jnp.nan), units.axis)
 
 
-def _scores(criterion: Criterion, params: Params, signals: dict[str, Any]) -> Any:
+def _scores(
+    criterion: Criterion, params: Params, signals: dict[str, Any], pruned: Sequence[int]
+) -> list[Any]:
+    """The scores by leaf; `None` where a criterion knows nothing, which is no leaf to prune."""
     scores = criterion(params, **signals)
-    name = getattr(criterion, "__name__", "criterion")
-    if jax.tree.structure(scores) != jax.tree.structure(params):
+    name, treedef = getattr(criterion, "__name__", "criterion"), jax.tree.structure(params)
+    try:
+        found = treedef.flatten_up_to(scores)
+    except ValueError:
+        found = []
+    if len(found) < treedef.num_leaves or not all(s is None or hasattr(s, "shape") for s in found):
         raise ValueError(
             f"{name}: the scores are {jax.tree.structure(scores)}, but the parameters "
             f"{jax.tree.structure(params)}; return jax.tree.map(f, params, ...)."
         )
-    for path, p, s in zip(
-        masks_lib.paths(params), jax.tree.leaves(params), jax.tree.leaves(scores), strict=True
-    ):
-        if jnp.shape(s) != jnp.shape(p):
+    paths, leaves = masks_lib.paths(params), jax.tree.leaves(params)
+    unknown = [paths[i] for i in pruned if found[i] is None]
+    if unknown:
+        raise ValueError(
+            f"{name}: no scores for {', '.join(map(repr, unknown))}, of which its signals say nothing; exclude "
+            "them with prunable=."
+        )
+    for path, p, s in zip(paths, leaves, found, strict=True):
+        if s is not None and jnp.shape(s) != jnp.shape(p):
             raise ValueError(
                 f"{name}: {path!r} has scores of the shape {jnp.shape(s)}, its weights {jnp.shape(p)}; "
                 "give one score per weight (jnp.broadcast_to shares one among several)."
             )
-    return scores
+    return found
 
 
 def _check_fit(method: Method, params: Params, masks: Masks) -> None:

@@ -23,7 +23,7 @@ ORDER = [
     [*CONCEPTS, "penalties", "preconditioners"],
     ["updates"],
     ["method"],
-    ["transforms", "methods", "gates"],
+    ["transforms", "methods", "gates", "at_init"],
     ["lottery"],
 ]
 ALONE = {

@@ -40,7 +40,7 @@ def get_config(strengths="one"):
             {
                 "name": f"at least {100 * sparsity:g} % of the weights removed",
                 "kind": "at_least",
-                "metric": "sparsity",
+                "metric": "effective_sparsity",
                 "value": sparsity,
                 "published": "74 %" if strengths == "one" else "89.9 %",
             },

@@ -4,12 +4,20 @@ Signals come by keyword: `grads` and `key` from `sparsify`, those with a memory 
 its state, others from whoever calls. A missing one is Python's own `TypeError`. Higher scores are kept.
 """
 
+from jaxprune.criteria.curvature import fisher as fisher
+from jaxprune.criteria.curvature import obd as obd
+from jaxprune.criteria.curvature import second_order_taylor as second_order_taylor
+from jaxprune.criteria.curvature import woodfisher as woodfisher
 from jaxprune.criteria.gradient import accumulated_gradient as accumulated_gradient
 from jaxprune.criteria.gradient import gradient as gradient
 from jaxprune.criteria.gradient import magnitude_and_gradient as magnitude_and_gradient
 from jaxprune.criteria.gradient import momentum as momentum
 from jaxprune.criteria.gradient import taylor as taylor
+from jaxprune.criteria.initialisation import grasp as grasp
+from jaxprune.criteria.initialisation import snip as snip
+from jaxprune.criteria.initialisation import synflow as synflow
 from jaxprune.criteria.magnitude import magnitude as magnitude
+from jaxprune.criteria.magnitude import normalized_magnitude as normalized_magnitude
 from jaxprune.criteria.movement import magnitude_increase as magnitude_increase
 from jaxprune.criteria.movement import movement as movement
 from jaxprune.criteria.movement import weight_change as weight_change
@@ -17,13 +25,21 @@ from jaxprune.criteria.random import random as random
 
 __all__ = [
     "accumulated_gradient",
+    "fisher",
     "gradient",
+    "grasp",
     "magnitude",
     "magnitude_and_gradient",
     "magnitude_increase",
     "momentum",
     "movement",
+    "normalized_magnitude",
+    "obd",
     "random",
+    "second_order_taylor",
+    "snip",
+    "synflow",
     "taylor",
     "weight_change",
+    "woodfisher",
 ]

@@ -169,7 +169,8 @@ def _project(rule: Rule) -> optax.GradientTransformationExtraArgs:
         if rule.frozen:
             params = jax.tree.map(jnp.zeros_like, params)
         if rule.bounds is not None:
-            gates = jax.tree.map(lambda u, g: jnp.clip(g + u, *rule.bounds) - g, gates, node.gates)
+            low, high = rule.bounds
+            gates = jax.tree.map(lambda u, g: jnp.clip(g + u, low, high) - g, gates, node.gates)
         return Gated(params, gates)
 
     def update(

@@ -1,5 +1,15 @@
-"""Signals: what criteria may read of the data and of the training so far."""
+"""Signals: what criteria may read of the data and of the training so far.
 
+Gradients and curvature are means over batches; those with a memory are carried from update to update.
+"""
+
+from jaxprune.signals.curvature import block_fisher as block_fisher
+from jaxprune.signals.curvature import hessian_diagonal as hessian_diagonal
+from jaxprune.signals.curvature import hessian_vector as hessian_vector
+from jaxprune.signals.flow import synaptic_flow as synaptic_flow
+from jaxprune.signals.gather import mean_over as mean_over
+from jaxprune.signals.gradients import fisher as fisher
+from jaxprune.signals.gradients import gradients as gradients
 from jaxprune.signals.memory import Memory as Memory
 from jaxprune.signals.memory import moving_average as moving_average
 from jaxprune.signals.memory import needed as needed
@@ -7,4 +17,18 @@ from jaxprune.signals.memory import needs as needs
 from jaxprune.signals.memory import start as start
 from jaxprune.signals.memory import total as total
 
-__all__ = ["Memory", "moving_average", "needed", "needs", "start", "total"]
+__all__ = [
+    "Memory",
+    "block_fisher",
+    "fisher",
+    "gradients",
+    "hessian_diagonal",
+    "hessian_vector",
+    "mean_over",
+    "moving_average",
+    "needed",
+    "needs",
+    "start",
+    "synaptic_flow",
+    "total",
+]

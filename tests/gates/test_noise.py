@@ -11,7 +11,7 @@ import jaxprune as jp
 from jaxprune import gates
 
 GATE = gates.variational_dropout()
-COUNT = 100_000
+COUNT, FEW = 30_000, 10_000
 ROW = jnp.array([[1.0, -2.0, 0.5]])
 
 
@@ -39,7 +39,7 @@ def test_outputs_are_distributed_as_with_drawn_weights_but_each_on_its_own():
     for pair in (noise[1:, 0] * noise[:-1, 0], noise[:, 0] * noise[:, 1]):
         assert abs(pair.mean()) < 3.5 * variance / math.sqrt(COUNT), "independent"
     drawn = jax.vmap(lambda key: fn(GATE.sample(theta, key), ROW)[0])
-    check_normal(drawn(jax.random.split(jax.random.key(1), COUNT)), mean[0], np.full(2, variance))
+    check_normal(drawn(jax.random.split(jax.random.key(1), FEW)), mean[0], np.full(2, variance))
 
 
 def test_gradients_are_the_same_in_expectation():
@@ -56,15 +56,16 @@ def test_gradients_are_the_same_in_expectation():
 
     expected, found = jax.grad(exact)(theta), jax.grad(drawn)(theta)
     assert jnp.allclose(found.params["w"], expected.params["w"], atol=0.1)
-    assert jnp.allclose(found.gates["w"], expected.gates["w"], rtol=0.05)
+    assert jnp.allclose(found.gates["w"], expected.gates["w"], rtol=0.1)
 
     def weights_drawn(theta, key):
         return ((ROW @ GATE.sample(theta, key)["w"] - 1) ** 2).sum()
 
-    keys = jax.random.split(jax.random.key(1), COUNT)
+    keys = jax.random.split(jax.random.key(1), FEW)
     slopes = jax.vmap(jax.grad(weights_drawn), (None, 0))(theta, keys)
-    assert jnp.allclose(slopes.params["w"].mean(0), expected.params["w"], atol=0.2)
-    assert jnp.allclose(slopes.gates["w"].mean(0), expected.gates["w"], rtol=0.1)
+    for drawn_, mean in zip(jax.tree.leaves(slopes), jax.tree.leaves(expected), strict=True):
+        error = jnp.abs(drawn_.mean(0) - mean)
+        assert (error < 4 * drawn_.std(0) / math.sqrt(FEW)).all()
 
 
 def nested(params, x):
@@ -132,7 +133,7 @@ def test_a_weight_that_meets_anything_else_is_drawn_once():
     assert jnp.array_equal(found["twice"], 2 * w)
     check_normal(
         jax.vmap(lambda key: gates.apply(GATE, lambda p: p["w"].ravel(), theta, key=key))(
-            jax.random.split(jax.random.key(1), COUNT)
+            jax.random.split(jax.random.key(1), FEW)
         ),
         np.asarray(WEIGHTS).ravel(),
         np.full(6, math.exp(-1)),

@@ -1,0 +1,172 @@
+"""Pruning before training: each function takes what it needs of the data, and prunes with `jaxprune.prune`.
+
+Controls of the same kind read nothing: `prune(params, methods.magnitude(sparsity=...))`, `methods.random`.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+
+from jaxprune import allocation as allocations
+from jaxprune import criteria, patterns, schedules, signals
+from jaxprune import masks as masks_lib
+from jaxprune.masks import Prunable
+from jaxprune.method import Method, next_masks, prune
+from jaxprune.signals.gather import Progress, twice
+from jaxprune.signals.gradients import Loss
+from jaxprune.types import Allocation, Masks, Params, Pattern
+
+__all__ = ["grasp", "snip", "synflow"]
+
+_UNSTRUCTURED, _GLOBAL = patterns.unstructured(), allocations.global_budget()
+
+
+def snip(
+    loss: Loss,
+    params: Params,
+    batches: Iterable[Any],
+    *,
+    sparsity: float,
+    prunable: Prunable = None,
+    pattern: Pattern = _UNSTRUCTURED,
+    allocation: Allocation = _GLOBAL,
+    progress: Progress | None = None,
+) -> tuple[Params, Masks]:
+    """SNIP: keeps the connections to which the loss is most sensitive, in one shot.
+
+    Args:
+      loss: (params, batch) -> the mean loss over the batch's leading axis, a scalar.
+      params: tree of arrays, as initialised.
+      batches: trees of arrays [examples, ...]; one batch of about a hundred examples in the paper.
+      sparsity: fraction of the prunable weights removed.
+      prunable: which leaves may be pruned (see `jaxprune.masks.make`).
+      pattern: what dies together and who competes.
+      allocation: who gets how much of the budget.
+      progress: called with the number of batches done, after each.
+
+    Returns:
+      The parameters with exact zeros where pruned, and the masks, for `jaxprune.fixed`.
+
+    References:
+      Lee, Ajanthan & Torr, "SNIP: Single-shot Network Pruning based on Connection Sensitivity" (2019).
+
+    >>> import jax.numpy as jnp
+    >>> loss = lambda params, x: jnp.mean(x @ params["w"])  # gradients: the mean example, 1 and 4
+    >>> params, batches = {"w": jnp.array([[3.0], [-1.0]])}, [jnp.array([[1.0, 2.0], [1.0, 6.0]])]
+    >>> snip(loss, params, batches, sparsity=0.5)[0]["w"].tolist()
+    [[0.0], [-1.0]]
+    """
+    method = Method(criteria.snip, schedules.one_shot(sparsity=sparsity), pattern, allocation)
+    grads = signals.gradients(loss, params, batches, progress=progress)
+    return prune(params, method, prunable=prunable, grads=grads)
+
+
+def grasp(
+    loss: Loss,
+    params: Params,
+    batches: Iterable[Any],
+    *,
+    sparsity: float,
+    prunable: Prunable = None,
+    pattern: Pattern = _UNSTRUCTURED,
+    allocation: Allocation = _GLOBAL,
+    progress: Progress | None = None,
+) -> tuple[Params, Masks]:
+    """GraSP: keeps the weights without which the gradient would lose most of its norm, in one shot.
+
+    Args:
+      loss: (params, batch) -> the mean loss over the batch's leading axis, a scalar. The authors' code
+        divides the logits by a temperature of 200, which belongs into the loss.
+      params: tree of arrays, as initialised.
+      batches: trees of arrays [examples, ...], read twice, for the gradient and for its product with the
+        Hessian; ten examples per class in the paper.
+      sparsity: fraction of the prunable weights removed.
+      prunable: which leaves may be pruned (see `jaxprune.masks.make`).
+      pattern: what dies together and who competes.
+      allocation: who gets how much of the budget.
+      progress: called after each batch, with the number of batches done in both passes.
+
+    Returns:
+      The parameters with exact zeros where pruned, and the masks, for `jaxprune.fixed`.
+
+    References:
+      Wang, Zhang & Grosse, "Picking Winning Tickets Before Training by Preserving Gradient Flow" (2020).
+
+    >>> import jax.numpy as jnp
+    >>> loss = lambda params, x: jnp.mean(x) * jnp.sum(params["w"] ** 3) / 6  # g = w^2 / 2, H = diag(w)
+    >>> params = {"w": jnp.array([[2.0], [-3.0]])}  # w H g = w^4 / 2, both reduce the flow if removed
+    >>> grasp(loss, params, [jnp.ones(1)], sparsity=0.5)[0]["w"].tolist()
+    [[0.0], [-3.0]]
+    """
+    method = Method(criteria.grasp, schedules.one_shot(sparsity=sparsity), pattern, allocation)
+    batches = twice(batches, "grasp reads batches twice")
+    done = 0
+
+    def count(_: int) -> None:
+        nonlocal done
+        done += 1
+        if progress is not None:
+            progress(done)
+
+    grads = signals.gradients(loss, params, batches, progress=count)
+    product = signals.hessian_vector(loss, params, batches, grads, progress=count)
+    return prune(params, method, prunable=prunable, hessian_gradient=product)
+
+
+def synflow(
+    apply: Callable[[Params, Any], Any],
+    params: Params,
+    example: Any,
+    *,
+    sparsity: float,
+    rounds: int = 100,
+    prunable: Prunable = None,
+    pattern: Pattern = _UNSTRUCTURED,
+    allocation: Allocation = _GLOBAL,
+    progress: Progress | None = None,
+) -> tuple[Params, Masks]:
+    r"""SynFlow: keeps the weights through which most flows, found again after each of many small cuts.
+
+    After round $k$ of $n$ a fraction $(1 - s)^{k/n}$ is left. A layer that is cut takes over the flow of its
+    lost weights with those it keeps, so with many rounds none is emptied while a budget of one path is left.
+
+    Args:
+      apply: (params, inputs) -> outputs; no data is read (see `jaxprune.signals.synaptic_flow`).
+      params: tree of arrays, as initialised.
+      example: inputs whose shapes are taken; one example is enough.
+      sparsity: fraction $s$ of the prunable weights removed.
+      rounds: $n$.
+      prunable: which leaves may be pruned (see `jaxprune.masks.make`).
+      pattern: what dies together and who competes.
+      allocation: who gets how much of the budget.
+      progress: called with the number of rounds done, after each.
+
+    Returns:
+      The parameters with exact zeros where pruned, and the masks, for `jaxprune.fixed`.
+
+    Raises:
+      ValueError: if nothing flows, from the start or after a round, or more than the type can hold.
+
+    References:
+      Tanaka, Kunin, Yamins & Ganguli, "Pruning neural networks without any data by iteratively conserving
+      synaptic flow" (2020), algorithm 1. Departure: float32, where the authors' code takes float64.
+
+    >>> import jax.numpy as jnp
+    >>> apply = lambda params, x: x @ params["a"] @ params["b"]
+    >>> params = {"a": jnp.array([[1.0, 2.0]]), "b": jnp.array([[9.0], [3.0]])}  # two paths, 9 and 6
+    >>> [w.tolist() for w in synflow(apply, params, jnp.ones((1, 1)), sparsity=0.5)[0].values()]
+    [[[1.0, 0.0]], [[9.0], [0.0]]]
+    """
+    if rounds < 1:
+        raise ValueError(f"synflow(rounds={rounds}): at least 1 is needed.")
+    schedule = schedules.exponential(sparsity=sparsity, begin=0, end=rounds)
+    method = Method(criteria.synflow, schedule, pattern, allocation)
+    masks = masks_lib.make(params, prunable)
+    cut = jax.jit(lambda left, masks, step, flow: next_masks(method, left, masks, step, flow=flow))
+    for done in range(1, rounds + 1):
+        left = masks_lib.apply(params, masks)
+        masks = cut(left, masks, done, signals.synaptic_flow(apply, left, example))
+        if progress is not None:
+            progress(done)
+    return masks_lib.apply(params, masks), masks

@@ -1,0 +1,104 @@
+"""Criteria that estimate what the loss rises by without a weight, from its curvature (`jaxprune.signals`)."""
+
+import jax
+import jax.numpy as jnp
+
+from jaxprune.types import Params, Scores
+
+__all__ = ["fisher", "obd", "second_order_taylor", "woodfisher"]
+
+
+def fisher(params: Params, *, fisher: Params, **_) -> Scores:
+    r"""Scores a weight by half its Fisher information times its square: $\frac{1}{2} F_{ii} w_i^2$.
+
+    Args:
+      params: tree of arrays.
+      fisher: diagonal of the empirical Fisher, from `jaxprune.signals.fisher`.
+
+    References:
+      Theis, Korshunova, Tejani & Huszár, "Faster gaze prediction with dense networks and Fisher pruning"
+      (2018); Molchanov, Mallya, Tyree, Frosio & Kautz, "Importance Estimation for Neural Network Pruning"
+      (2019), whose squared first-order score, averaged over examples, is twice this. Departure: single
+      weights, where both sum over feature maps (patterns do that).
+
+    >>> fisher({"w": jnp.array([2.0, -1.0])}, fisher={"w": jnp.array([1.0, 6.0])})
+    {'w': Array([2., 3.], dtype=float32)}
+    """
+    return jax.tree.map(lambda w, f: None if f is None else 0.5 * f * w * w, params, fisher)
+
+
+def obd(params: Params, *, hessian_diagonal: Params, **_) -> Scores:
+    r"""Scores a weight by its saliency, $\frac{1}{2} H_{ii} w_i^2$: the rise of the loss at a minimum.
+
+    Args:
+      params: tree of arrays.
+      hessian_diagonal: from `jaxprune.signals.hessian_diagonal`.
+
+    References:
+      LeCun, Denker & Solla, "Optimal Brain Damage" (1990). Departure: the paper propagates an
+      approximate diagonal, never negative, backwards through the layers; here it is an unbiased estimate of
+      the Hessian's own, and weights of negative curvature go first.
+
+    >>> obd({"w": jnp.array([2.0, -1.0])}, hessian_diagonal={"w": jnp.array([1.0, -2.0])})
+    {'w': Array([ 2., -1.], dtype=float32)}
+    """
+    saliency = lambda w, h: None if h is None else 0.5 * h * w * w
+    return jax.tree.map(saliency, params, hessian_diagonal)
+
+
+def second_order_taylor(params: Params, *, grads: Params, hessian_diagonal: Params, **_) -> Scores:
+    r"""Scores a weight by what the loss would change without it: $|g_i w_i - \frac{1}{2} H_{ii} w_i^2|$.
+
+    Args:
+      params: tree of arrays.
+      grads: their gradients, from `jaxprune.signals.gradients`.
+      hessian_diagonal: from `jaxprune.signals.hessian_diagonal`.
+
+    References:
+      Molchanov, Mallya, Tyree, Frosio & Kautz, "Importance Estimation for Neural Network Pruning" (2019).
+      Departures: the diagonal of the Hessian instead of its row times the weights; the size
+      instead of the square, in the same order.
+
+    >>> grads, diagonal = {"w": jnp.array([3.0, 1.0])}, {"w": jnp.array([1.0, 4.0])}
+    >>> params = {"w": jnp.array([2.0, -1.0])}
+    >>> second_order_taylor(params, grads=grads, hessian_diagonal=diagonal)
+    {'w': Array([4., 3.], dtype=float32)}
+    """
+
+    def score(w: jax.Array, g: jax.Array | None, h: jax.Array | None) -> jax.Array | None:
+        return None if g is None or h is None else jnp.abs(g * w - 0.5 * h * w * w)
+
+    return jax.tree.map(score, params, grads, hessian_diagonal)
+
+
+def woodfisher(params: Params, *, inverse_fisher: Params, **_) -> Scores:
+    r"""Scores a weight by $w_q^2 / 2 [F^{-1}]_{qq}$: the rise of the loss if the others make up for it.
+
+    Args:
+      params: tree of arrays.
+      inverse_fisher: the inverse in blocks, from `jaxprune.signals.block_fisher`.
+
+    References:
+      Singh & Alistarh, "WoodFisher: Efficient Second-Order Approximation for Neural Network Compression"
+      (2020); Hassibi & Stork, "Second order derivatives for network pruning: Optimal Brain
+      Surgeon" (1993). Departure: a score only, the weights that are kept stay what they are.
+
+    >>> inverse = jnp.array([[[0.5, 0.1], [0.1, 2.0]]])
+    >>> woodfisher({"w": jnp.array([[1.0], [4.0]])}, inverse_fisher={"w": inverse})
+    {'w': Array([[1.],
+           [4.]], dtype=float32)}
+    """
+
+    def score(w: jax.Array, inverse: jax.Array | None) -> jax.Array | None:
+        if inverse is None:
+            return None
+        diagonal = jnp.diagonal(inverse, axis1=-2, axis2=-1)
+        blocks, block = diagonal.shape
+        if not 0 <= blocks * block - w.size < block:
+            raise ValueError(
+                f"woodfisher: a leaf of {w.size} weights has an inverse of {blocks} blocks of {block}; give "
+                "what jaxprune.signals.block_fisher returns for these parameters."
+            )
+        return 0.5 * w * w / diagonal.reshape(-1)[: w.size].reshape(w.shape)
+
+    return jax.tree.map(score, params, inverse_fisher)

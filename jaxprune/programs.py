@@ -1,0 +1,59 @@
+"""Evaluating a program equation by equation, with values that carry something along.
+
+`run` is what JAX itself does with a jaxpr, except that a rule computes each equation. It serves those who
+must see inside a function that they cannot edit: noise in products (`gates.apply`), what enters a kernel
+(`signals`).
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+
+__all__ = ["bind", "called", "run", "trace"]
+
+Rule = Callable[[Any, list[Any]], list[Any]]
+
+_CALLS = ("jaxpr", "call_jaxpr", "fun_jaxpr")
+_LOOPS = ("scan", "while", "cond")
+
+
+def trace(fn: Callable[..., Any], *args: Any) -> tuple[Any, Any]:
+    """The program of `fn(*args)`, and the structure of its outputs."""
+    program, shape = jax.make_jaxpr(fn, return_shape=True)(*args)
+    return program, jax.tree.structure(shape)
+
+
+def run(program: Any, inputs: Sequence[Any], rule: Rule) -> list[Any]:
+    """Returns the outputs of a program.
+
+    Args:
+      program: a jaxpr with its constants.
+      inputs: values of any type that the rule understands, one per input.
+      rule: (equation, values of its inputs) -> values of its outputs. Literals and constants are arrays.
+    """
+    jaxpr = getattr(program, "jaxpr", program)
+    values = dict(zip(jaxpr.constvars, getattr(program, "consts", ()), strict=True))
+    values.update(zip(jaxpr.invars, inputs, strict=True))
+    read = lambda atom: atom.val if hasattr(atom, "val") else values[atom]
+    for equation in jaxpr.eqns:
+        outputs = rule(equation, [read(atom) for atom in equation.invars])
+        values.update(zip(equation.outvars, outputs, strict=True))
+    return [read(atom) for atom in jaxpr.outvars]
+
+
+def called(equation: Any) -> Any:
+    """The program that an equation calls once with its inputs (jit, custom_jvp, remat), or `None`."""
+    if equation.primitive.name in _LOOPS:
+        return None
+    found = next((equation.params[key] for key in _CALLS if key in equation.params), None)
+    if found is None or len(getattr(found, "jaxpr", found).invars) != len(equation.invars):
+        return None
+    return found
+
+
+def bind(equation: Any, inputs: Sequence[Any]) -> list[Any]:
+    """What the equation's primitive makes of arrays."""
+    params = equation.primitive.get_bind_params(equation.params)
+    found = equation.primitive.bind(*inputs, **params)
+    return list(found) if equation.primitive.multiple_results else [found]

@@ -1,0 +1,81 @@
+"""A signal without data: how much flows through each connection of a network of positive weights."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxprune.signals.leaves import floating, put, spread, take, wide
+from jaxprune.types import Params
+
+__all__ = ["synaptic_flow"]
+
+
+def synaptic_flow(apply: Callable[[Params, Any], Any], params: Params, example: Any) -> Params:
+    r"""The gradient of $R = \mathbf{1}^\top f(|w|, \mathbf{1})$, the sum of outputs, with respect to $|w|$.
+
+    Times $|w|$ it is the flow through a weight, what the criterion `synflow` scores: the sum of the
+    products along all paths through it. In a network of ReLUs without biases, what flows into a hidden
+    unit flows out of it, so all layers have the same sum; the proof does not cover normalisation with
+    statistics of the batch, dropout, or activations that saturate.
+
+    $R$ grows with width to the power of depth. Where float32 cannot hold it, use float64: call this
+    within `jax.enable_x64(True)` with parameters of that type.
+
+    Args:
+      apply: (params, inputs) -> outputs, a tree of arrays; logits, not probabilities, whose sum is
+        constant. In evaluation mode.
+      params: tree of arrays.
+      example: inputs whose shapes are taken (`jax.ShapeDtypeStruct`s will do); one example is enough.
+
+    Returns:
+      A tree like `params`, float32 or wider; zeros at leaves that are not floating.
+
+    Raises:
+      ValueError: if nothing flows, or more than the type can hold (not when it is traced).
+
+    References:
+      Tanaka, Kunin, Yamins & Ganguli, "Pruning neural networks without any data by iteratively conserving
+      synaptic flow" (2020).
+
+    >>> apply = lambda params, x: x @ params["a"] @ params["b"]
+    >>> params = {"a": jnp.array([[1.0, -2.0]]), "b": jnp.array([[3.0], [0.5]])}
+    >>> flow = synaptic_flow(apply, params, jnp.zeros((1, 1)))
+    >>> flow["a"], flow["b"].T  # times the weights: 3 and 1 into the hidden units, 3 and 1 out of them
+    (Array([[3. , 0.5]], dtype=float32), Array([[1., 2.]], dtype=float32))
+    """
+    inputs = jax.tree.map(_ones, example)
+    total, flow = _flow(apply, params, inputs)
+    if not isinstance(total, jax.core.Tracer):
+        if not jnp.isfinite(total):
+            raise ValueError(
+                f"synaptic_flow: the sum of the outputs is {total}, beyond {total.dtype}; call it within "
+                "jax.enable_x64(True) with float64 parameters, or scale layers down."
+            )
+        if total == 0:
+            raise ValueError(
+                "synaptic_flow: nothing flows from inputs to outputs: a layer is zero throughout (is one "
+                "initialised so?), or products of weights are too small for float32 (use float64)."
+            )
+    return flow
+
+
+@functools.partial(jax.jit, static_argnames="apply")
+def _flow(apply, params, inputs):
+    chosen = floating(params)
+
+    def total(values: list[jax.Array]) -> jax.Array:
+        with jax.default_matmul_precision("highest"):
+            outputs = apply(put(params, chosen, values), inputs)
+        return sum(jnp.sum(wide(jnp.asarray(out))) for out in jax.tree.leaves(outputs))  # type: ignore
+
+    value, flow = jax.value_and_grad(total)([wide(jnp.abs(w)) for w in take(params, chosen)])
+    return value, spread(params, chosen, flow)
+
+
+def _ones(x: Any) -> jax.Array:
+    dtype = jnp.result_type(x)
+    inexact = jnp.issubdtype(dtype, jnp.floating)
+    return jnp.ones(jnp.shape(x), jnp.promote_types(dtype, jnp.float32) if inexact else dtype)

@@ -1,0 +1,138 @@
+"""The one loop over batches: means of anything that a function finds in a batch."""
+
+import functools
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxprune.signals.leaves import wide
+from jaxprune.types import Params
+
+__all__ = ["counted", "mean_over", "number_of_examples", "twice"]
+
+Progress = Callable[[int], Any]
+
+
+def mean_over(
+    fn: Callable[..., Any],
+    params: Params,
+    batches: Iterable[Any],
+    *extra: Any,
+    static: tuple[Any, ...] = (),
+    key: jax.Array | None = None,
+    progress: Progress | None = None,
+) -> Any:
+    r"""The mean of `fn(params, batch)` over batches: $\sum_b n_b f(\theta, b) / \sum_b n_b$.
+
+    A batch counts by its examples $n_b$, the leading axis of its first leaf: with a function that is a mean
+    over the batch, the result is the mean over all examples, however they are cut into batches. Sums are
+    float32 at least, products inside `fn` are taken in full float32 (on accelerators too). The function is
+    compiled once per shape of batches, and not again in a later call with the same `fn` and `static`. Each
+    batch is waited for, so that a long stream of them does not pile up in memory.
+
+    Args:
+      fn: (*static, params, batch, *extra) -> tree of arrays.
+      params: tree of arrays.
+      batches: trees of arrays, from any iterable; they may be sharded.
+      *extra: more arguments, traced.
+      static: leading arguments that are compiled in; hashable, such as a loss.
+      key: PRNG key; if given, each batch has a key of its own, the last argument of `fn`.
+      progress: called with the number of batches done, after each.
+
+    Returns:
+      The tree that `fn` returns, with arrays of float32 or wider.
+
+    Raises:
+      ValueError: if there are no batches, or one without examples.
+
+    >>> batches = [jnp.array([1.0, 2.0, 3.0]), jnp.array([6.0])]  # three examples and one
+    >>> float(mean_over(lambda w, x: w * jnp.mean(x), jnp.array(2.0), batches))
+    6.0
+    """
+    total, examples = None, 0
+    for number, (batch, n) in enumerate(counted(batches, progress)):
+        keys = () if key is None else (jax.random.fold_in(key, number),)
+        value = _weighted(fn, static, params, batch, float(n), (*extra, *keys))
+        total = value if total is None else _add(total, value)
+        examples += n
+        jax.block_until_ready(total)
+    return jax.tree.map(lambda x: x / examples, total)
+
+
+@functools.partial(jax.jit, static_argnames=("fn", "static"))
+def _weighted(fn, static, params, batch, n, extra):
+    with jax.default_matmul_precision("highest"):
+        value = fn(*static, params, batch, *extra)
+    return jax.tree.map(lambda x: n * wide(jnp.asarray(x)), value)
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def _add(total, value):
+    return jax.tree.map(jnp.add, total, value)
+
+
+def counted(batches: Iterable[Any], progress: Progress | None = None) -> Iterator[tuple[Any, int]]:
+    """Batches, each with its number of examples; calls `progress` when a batch has been dealt with.
+
+    >>> [n for _, n in counted([jnp.ones((3, 2)), jnp.ones((1, 2))])]
+    [3, 1]
+    """
+    done = 0
+    for done, batch in enumerate(batches, 1):
+        yield batch, number_of_examples(batch, done)
+        if progress is not None:
+            progress(done)
+    if not done:
+        raise ValueError(
+            "batches: there is none; give a list, or another iterable, of at least one. An iterator that "
+            "was read before is empty."
+        )
+
+
+def number_of_examples(batch: Any, number: int = 1, multiple_of: int | None = None) -> int:
+    """The leading axis of the first leaf.
+
+    Args:
+      batch: tree of arrays.
+      number: of the batch, counted from 1, for messages.
+      multiple_of: for a batch that is cut into groups of so many examples: all leaves must then share
+        their leading axis, and groups must fill it.
+
+    Raises:
+      ValueError: if there is no such axis, it is empty, or cannot be cut.
+    """
+    sizes = [jnp.shape(leaf)[0] if jnp.ndim(leaf) else None for leaf in jax.tree.leaves(batch)]
+    if not sizes or sizes[0] is None:
+        raise ValueError(
+            f"batches: the first leaf of batch {number} has no leading axis to count examples along; give "
+            "trees of arrays [examples, ...]."
+        )
+    if not sizes[0]:
+        raise ValueError(f"batches: batch {number} has no examples.")
+    if multiple_of is not None:
+        if set(sizes) != {sizes[0]}:
+            raise ValueError(
+                f"batches: the leaves of batch {number} have leading axes {sizes}; to cut it into groups of "
+                "examples, all must have the same."
+            )
+        if sizes[0] % multiple_of:
+            raise ValueError(
+                f"batches: batch {number} has {sizes[0]} examples, not a multiple of examples={multiple_of}; "
+                "leave the last ones out, or take groups of another size."
+            )
+    return sizes[0]
+
+
+def twice(batches: Iterable[Any], why: str) -> Iterable[Any]:
+    """The batches, if they can be read more than once.
+
+    Raises:
+      ValueError: if they are an iterator, which can be read only once.
+    """
+    if iter(batches) is batches:
+        raise ValueError(
+            f"{why}, but a {type(batches).__name__} can be read only once; give a list of them."
+        )
+    return batches
