@@ -19,6 +19,7 @@ _HEAD = [
     "test accuracy, %",
     "minus dense, pp (bound)",
     "sparsity, %",
+    "effective, %",
     "compression",
     "theoretical speed-up",
     "seconds",
@@ -51,31 +52,55 @@ def body(results: Mapping[str, Any]) -> list[str]:
 
 
 def headline(results: Mapping[str, Any]) -> claims.Outcome:
-    """Who does best at the highest sparsity."""
-    point = results["sparsities"].index(max(results["sparsities"]))
+    """Who does best at the highest sparsity; of learned sparsities, what is smallest at little loss."""
     rivals = [c for c in results["contestants"] if not points.strengths(results, c)]
+    if not rivals:
+        return _smallest(results)
+    point = results["sparsities"].index(max(results["sparsities"]))
     of = {label: points.values(results, label, point) for label in rivals}
+    # Seeds left out would favour who lost them.
     whole = {label: points.finished(found) for label, found in of.items() if None not in found}
-    rivals = len(whole)  # seeds left out would favour who lost them
     if not whole:
         name = f"nobody ended all seeds at {100 * results['sparsities'][point]:g} %"
         return claims.Outcome(name, None, "", "", 0)
     best = max(whole, key=lambda label: stats.mean(whole[label]))
     found, ours = whole[best], f"{percent(whole[best])} %, dense {_dense(results)} %"
-    name = f"{best} at {100 * results['sparsities'][point]:g} %, best of {rivals}"
+    name = f"{best} at {100 * results['sparsities'][point]:g} %, best of {len(whole)}"
     return claims.Outcome(name, None, ours, "", len(found))
+
+
+def _smallest(results: Mapping[str, Any]) -> claims.Outcome:
+    """What keeps the fewest weights within half a point of the dense network."""
+    dense = points.finished(points.values(results, "dense", 0))
+    best, most = None, 0.0
+    for label in results["contestants"]:
+        for point, asked in enumerate(points.asked(results, label)):
+            found = points.values(results, label, point)
+            if None in found or stats.mean(points.finished(found)) < stats.mean(dense) - 0.005:
+                continue
+            factor = stats.mean(
+                points.finished(points.values(results, label, point, "compression"))
+            )
+            if factor > most:
+                best, most = (f"{label}, {asked}", points.finished(found)), factor
+    if best is None:
+        return claims.Outcome("nothing within 0.5 pp of dense", None, "", "", len(results["seeds"]))
+    ours = f"{most:.1f}x fewer weights at {percent(best[1])} %, dense {_dense(results)} %"
+    return claims.Outcome(f"{best[0]}, smallest within 0.5 pp", None, ours, "", len(best[1]))
 
 
 def _row(results: Mapping[str, Any], label: str, point: int) -> list[str]:
     accuracy = points.values(results, label, point)
     dense = points.values(results, "dense", point)
     of = lambda metric: points.finished(points.values(results, label, point, metric))
+    share = lambda found: f"{100 * stats.mean(found):.2f}" if found else ""
     factor = lambda found: f"{stats.mean(found):.2f}x" if found else ""
     return [
         label,
         percent(points.finished(accuracy)),
         "" if label == "dense" else gap(*points.both(accuracy, dense)),
-        f"{100 * stats.mean(found):.2f}" if (found := of("sparsity")) else "",
+        share(of("sparsity")),
+        share(of("effective_sparsity")),
         factor(of("compression")),
         factor(of("speedup")),
         _seconds(points.entries(results, label, point)),
@@ -130,7 +155,8 @@ def _counted(results: Mapping[str, Any]) -> str:
         "difference, paired over the seeds that both ended: for one seed all begin with the same "
         "weights and see the same batches. A training whose loss was no longer finite has no accuracy; "
         "the last column counts the others. "
-        f"Sparsity: of the {sum(weights[leaf] for leaf in leaves):,} weights in {', '.join(leaves)}. "
+        f"Sparsity: of the {sum(weights[leaf] for leaf in leaves):,} weights in {', '.join(leaves)}; "
+        "effective sparsity also counts those kept that no path from an input to an output goes through. "
         f"Compression: all {sum(weights.values()):,} parameters, prunable or not, over those "
         f"kept. Theoretical speed-up: the {sum(dense['flops'].values()):,} operations of matrix products "
         "and convolutions in the forward pass of one example over those of the weights kept; dense "

@@ -94,8 +94,9 @@ def _axis_of_compression(ax: Any, found: Sequence[float]) -> None:
     from matplotlib.ticker import NullLocator
 
     ticks: list[float] = []
+    apart = max(1.15, (max(found) / min(found)) ** 0.07) if found else 1.15
     for x in sorted(found):
-        if not ticks or x > 1.15 * ticks[-1]:
+        if not ticks or x > apart * ticks[-1]:
             ticks.append(x)
     ax.set_xscale("log")
     ax.set_xticks(ticks, [f"{tick:.3g}" for tick in ticks])

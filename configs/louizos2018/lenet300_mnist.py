@@ -9,6 +9,11 @@ those that gave about its sparsity in a preliminary trial.
 Departure: the test set is read once, after the last update, where the released code keeps the best of all
 epochs.
 
+Removed weights are counted with those that lead to, or come from, units that are gone
+(`metrics.effective`).
+Ours, one strength (3 seeds): error 1.58 +- 0.01 %, 86.5 % of the weights removed, 266-107-70 units at seed
+0 (results/louizos2018_lenet300).
+
 Run: python -m experiments.train --config=configs/louizos2018/lenet300_mnist.py           200 epochs
      python -m experiments.train --config=configs/louizos2018/lenet300_mnist.py:layers    120 epochs
      python -m experiments.train --config=configs/louizos2018/lenet300_mnist.py:1,1,1,60  others, and epochs
