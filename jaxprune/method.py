@@ -275,8 +275,8 @@ def _scores(
     unknown = [paths[i] for i in pruned if found[i] is None]
     if unknown:
         raise ValueError(
-            f"{name}: no scores for {', '.join(map(repr, unknown))}, of which its signals say nothing; exclude "
-            "them with prunable=."
+            f"{name}: no scores for {', '.join(map(repr, unknown))}, of which its signals say nothing; "
+            "exclude them with prunable=."
         )
     for path, p, s in zip(paths, leaves, found, strict=True):
         if s is not None and jnp.shape(s) != jnp.shape(p):

@@ -17,7 +17,7 @@ CONCEPTS = ["criteria", "patterns", "allocation", "schedules"]
 # Each may import what stands before it, never what stands after.
 ORDER = [
     ["types"],
-    ["masks", "ranks", "group_norms"],
+    ["masks", "ranks", "group_norms", "programs"],
     ["counting"],
     ["selection", "signals"],
     [*CONCEPTS, "penalties", "preconditioners"],

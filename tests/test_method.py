@@ -1,3 +1,5 @@
+import inspect
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -125,11 +127,18 @@ def test_criteria_by_hand():
     assert jp.criteria.taylor(params, grads=grads)["w"].tolist() == [1.0, 4.0]
 
 
+def _is_signal(parameter):
+    return parameter.kind is parameter.KEYWORD_ONLY and parameter.default is parameter.empty
+
+
 @pytest.mark.parametrize("name", jp.criteria.__all__)
 def test_every_criterion_scores_every_weight(name):
     criterion = getattr(jp.criteria, name)
     remembered = {k: m.init(PARAMS) for k, m in jp.signals.needed([criterion]).items()}
-    scores = criterion(PARAMS, grads=GRADS, key=jax.random.key(0), **remembered)
+    inverse = jax.tree.map(lambda p: jnp.eye(p.size)[None], PARAMS)
+    read = [p.name for p in inspect.signature(criterion).parameters.values() if _is_signal(p)]
+    data = dict.fromkeys(read, GRADS) | {"key": jax.random.key(0), "inverse_fisher": inverse}
+    scores = criterion(PARAMS, **data | remembered)
     assert jax.tree.structure(scores) == jax.tree.structure(PARAMS)
     shapes = jax.tree.map(lambda s, p: s.shape == p.shape, scores, PARAMS)
     assert jax.tree.all(shapes)

@@ -4,6 +4,11 @@ Signals come by keyword: `grads` and `key` from `sparsify`, those with a memory 
 its state, others from whoever calls. A missing one is Python's own `TypeError`. Higher scores are kept.
 """
 
+from jaxprune.criteria.activation import apoz as apoz
+from jaxprune.criteria.activation import entropy as entropy
+from jaxprune.criteria.activation import hrank as hrank
+from jaxprune.criteria.activation import ria as ria
+from jaxprune.criteria.activation import wanda as wanda
 from jaxprune.criteria.curvature import fisher as fisher
 from jaxprune.criteria.curvature import obd as obd
 from jaxprune.criteria.curvature import second_order_taylor as second_order_taylor
@@ -25,9 +30,12 @@ from jaxprune.criteria.random import random as random
 
 __all__ = [
     "accumulated_gradient",
+    "apoz",
+    "entropy",
     "fisher",
     "gradient",
     "grasp",
+    "hrank",
     "magnitude",
     "magnitude_and_gradient",
     "magnitude_increase",
@@ -36,10 +44,12 @@ __all__ = [
     "normalized_magnitude",
     "obd",
     "random",
+    "ria",
     "second_order_taylor",
     "snip",
     "synflow",
     "taylor",
+    "wanda",
     "weight_change",
     "woodfisher",
 ]

@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxprune import masks as masks_lib
 from jaxprune.types import Params, Scores
 
 __all__ = ["apoz", "entropy", "hrank", "ria", "wanda"]
@@ -31,7 +30,7 @@ def wanda(params: Params, *, inputs: Params, **_) -> Scores:
     {'w': Array([[4.],
            [3.]], dtype=float32)}
     """
-    return _known("wanda", "inputs", lambda w, x: jnp.abs(w) * jnp.sqrt(x), params, inputs)
+    return _each(lambda w, x: jnp.abs(w) * jnp.sqrt(x), params, inputs)
 
 
 def ria(params: Params, *, inputs: Params, power: float = 0.5, **_) -> Scores:
@@ -58,7 +57,7 @@ def ria(params: Params, *, inputs: Params, power: float = 0.5, **_) -> Scores:
         into = tuple(range(w.ndim - 1))
         return (size / whole(into) + size / whole(-1)) * jnp.sqrt(x) ** power
 
-    return _known("ria", "inputs", score, params, inputs)
+    return _each(score, params, inputs)
 
 
 def apoz(params: Params, *, zeros: Params, **_) -> Scores:
@@ -76,7 +75,7 @@ def apoz(params: Params, *, zeros: Params, **_) -> Scores:
     {'w': Array([[0.  , 0.25],
            [0.  , 0.25]], dtype=float32)}
     """
-    return _known("apoz", "zeros", lambda w, z: _spread(w, 1 - z), params, zeros)
+    return _each(lambda w, z: _spread(w, 1 - z), params, zeros)
 
 
 def entropy(params: Params, *, entropy: Params, **_) -> Scores:
@@ -93,7 +92,7 @@ def entropy(params: Params, *, entropy: Params, **_) -> Scores:
     {'w': Array([[1.5],
            [1.5]], dtype=float32)}
     """
-    return _known("entropy", "entropy", _spread, params, entropy)
+    return _each(_spread, params, entropy)
 
 
 def hrank(params: Params, *, rank: Params, **_) -> Scores:
@@ -109,7 +108,7 @@ def hrank(params: Params, *, rank: Params, **_) -> Scores:
     >>> hrank({"w": jnp.ones((1, 1, 2, 1))}, rank={"w": 6 * jnp.ones((1, 1, 1, 1))})["w"].sum()
     Array(6., dtype=float32)
     """
-    return _known("hrank", "rank", _spread, params, rank)
+    return _each(_spread, params, rank)
 
 
 def _spread(w: jax.Array, unit: jax.Array) -> jax.Array:
@@ -117,14 +116,6 @@ def _spread(w: jax.Array, unit: jax.Array) -> jax.Array:
     return jnp.broadcast_to(unit * (unit.size / w.size), w.shape)
 
 
-def _known(
-    who: str, signal: str, score: Callable[..., jax.Array], params: Params, found: Any
-) -> Scores:
-    """Scores from a signal; leaves that it does not know have none, and rank below all others if pruned."""
-    names = iter(masks_lib.paths(params))
-
-    def leaf(w: jax.Array, value: Any) -> jax.Array:
-        next(names)
-        return None if value is None else score(w, value)
-
-    return jax.tree.map(leaf, params, found)
+def _each(score: Callable[[Any, Any], jax.Array], params: Params, signal: Params) -> Scores:
+    """Scores of the leaves that the signal knows; `None` for the others, which cannot be pruned by it."""
+    return jax.tree.map(lambda w, x: None if x is None else score(w, x), params, signal)

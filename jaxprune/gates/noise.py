@@ -8,19 +8,13 @@ import jax
 import jax.numpy as jnp
 
 from jaxprune import masks as masks_lib
+from jaxprune import programs
 from jaxprune.gates.gate import Gate, Gated
 from jaxprune.types import Step
 
 __all__ = ["apply"]
 
 _PRODUCTS = ("dot_general", "conv_general_dilated")
-_CALLS = {
-    "jit": "jaxpr",
-    "pjit": "jaxpr",
-    "closed_call": "call_jaxpr",
-    "remat2": "jaxpr",
-    "checkpoint": "jaxpr",
-}
 _RELAYOUTS = ("reshape", "transpose", "squeeze", "expand_dims", "convert_element_type", "copy")
 
 
@@ -78,39 +72,30 @@ def apply(
     if gate.moments is None:
         return fn(gate.sample(theta, key, step), *inputs)
     means, variances = gate.moments(theta, step)
-    program, shape = jax.make_jaxpr(fn, return_shape=True)(theta.params, *inputs)
+    program, treedef = programs.trace(fn, theta.params, *inputs)
     names, leaves = masks_lib.paths(theta.params), jax.tree.leaves(theta.params)
     draws = _Draws(key)
     gated = lambda name, w: draws.normal(means[name], variances[name]) if name in means else w
     values = [*map(gated, names, leaves), *jax.tree.leaves(inputs)]
-    outputs = draws.run(program.jaxpr, program.consts, values)
-    return jax.tree.structure(shape).unflatten(outputs)
+    return treedef.unflatten(map(_drawn, programs.run(program, values, draws.rule)))
 
 
 class _Draws:
-    """Runs programs on normal values; the keys of its draws are counted."""
+    """Draws from normal values where programs need numbers; the keys of the draws are counted."""
 
     def __init__(self, key: jax.Array):
         self.key, self.drawn = key, 0
 
-    def run(self, jaxpr: Any, consts: Any, inputs: list[Any]) -> list[Any]:
-        """The outputs of a program, all drawn."""
-        values = dict(zip(jaxpr.constvars, consts, strict=True))
-        values.update(zip(jaxpr.invars, inputs, strict=True))
-        read = lambda atom: atom.val if hasattr(atom, "val") else values[atom]
-        for equation in jaxpr.eqns:
-            outputs = self.equation(equation, [read(atom) for atom in equation.invars])
-            values.update(zip(equation.outvars, outputs, strict=True))
-        return [_drawn(read(atom)) for atom in jaxpr.outvars]
-
-    def equation(self, equation: Any, inputs: list[Any]) -> list[Any]:
-        name = equation.primitive.name
+    def rule(self, equation: Any, inputs: list[Any]) -> list[Any]:
+        """What an equation makes of values of which some are normal."""
+        name, inner = equation.primitive.name, programs.called(equation)
         normal = [isinstance(value, _Normal) for value in inputs]
-        if any(normal) and name in _CALLS:
-            inner = equation.params[_CALLS[name]]
-            return self.run(getattr(inner, "jaxpr", inner), getattr(inner, "consts", ()), inputs)
+        if (
+            any(normal) and inner is not None and not name.startswith("custom")
+        ):  # with slopes of its own
+            return [_drawn(value) for value in programs.run(inner, inputs, self.rule)]
         if name in _RELAYOUTS and normal[0]:
-            move = lambda part: _bind(equation, [part, *inputs[1:]])[0]
+            move = lambda part: programs.bind(equation, [part, *inputs[1:]])[0]
             mean, variance, draw = inputs[0]
             return [_Normal(move(mean), move(variance), functools.cache(lambda: move(draw())))]
         if name in _PRODUCTS and sum(normal) == 1:
@@ -118,8 +103,12 @@ class _Draws:
             spread = [
                 v.variance if n else jnp.square(v) for v, n in zip(inputs, normal, strict=True)
             ]
-            return [self.normal(_bind(equation, mean)[0], _bind(equation, spread)[0]).draw()]
-        return _bind(equation, [_drawn(value) for value in inputs])
+            return [
+                self.normal(
+                    programs.bind(equation, mean)[0], programs.bind(equation, spread)[0]
+                ).draw()
+            ]
+        return programs.bind(equation, [_drawn(value) for value in inputs])
 
     def normal(self, mean: Any, variance: Any) -> _Normal:
         """Normal values with noise of their own."""
@@ -138,10 +127,3 @@ class _Draws:
 def _drawn(value: Any) -> Any:
     """A draw from a normal value; others are what they are."""
     return value.draw() if isinstance(value, _Normal) else value
-
-
-def _bind(equation: Any, inputs: list[Any]) -> list[Any]:
-    """What the equation's primitive makes of other inputs."""
-    params = equation.primitive.get_bind_params(equation.params)
-    found = equation.primitive.bind(*inputs, **params)
-    return list(found) if equation.primitive.multiple_results else [found]

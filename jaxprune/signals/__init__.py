@@ -1,8 +1,13 @@
 """Signals: what criteria may read of the data and of the training so far.
 
-Gradients and curvature are means over batches; those with a memory are carried from update to update.
+Gradients, curvature and activations are means over batches; those with a memory are carried from update to
+update.
 """
 
+from jaxprune.signals.activations import Outputs as Outputs
+from jaxprune.signals.activations import grams as grams
+from jaxprune.signals.activations import input_moments as input_moments
+from jaxprune.signals.activations import outputs as outputs
 from jaxprune.signals.curvature import block_fisher as block_fisher
 from jaxprune.signals.curvature import hessian_diagonal as hessian_diagonal
 from jaxprune.signals.curvature import hessian_vector as hessian_vector
@@ -19,15 +24,19 @@ from jaxprune.signals.memory import total as total
 
 __all__ = [
     "Memory",
+    "Outputs",
     "block_fisher",
     "fisher",
     "gradients",
+    "grams",
     "hessian_diagonal",
     "hessian_vector",
+    "input_moments",
     "mean_over",
     "moving_average",
     "needed",
     "needs",
+    "outputs",
     "start",
     "synaptic_flow",
     "total",

@@ -199,7 +199,7 @@ def _per_leaf(found: list[Product], read: Callable[[Product], Any]) -> dict[str,
 
 def _entropy(values: jax.Array, bins: int) -> jax.Array:
     """Of `[examples, units]`, per unit."""
-    low, high = values.min(0), values.max(0)
+    low, high = values.min(0, keepdims=True), values.max(0, keepdims=True)
     width = jnp.where(high > low, high - low, 1.0)
     at = jnp.minimum((values - low) / width * bins, bins - 1).astype(jnp.int32)
     share = jnp.stack([jnp.mean(at == b, 0, dtype=jnp.float32) for b in range(bins)])

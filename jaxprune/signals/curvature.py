@@ -9,9 +9,9 @@ import jax.numpy as jnp
 
 from jaxprune import masks as masks_lib
 from jaxprune.masks import Prunable
-from jaxprune.signals.gather import Progress, counted, mean_over, number_of_examples, twice
+from jaxprune.signals.gather import Progress, counted, mean_over, twice
 from jaxprune.signals.gradients import Loss, divisible, gradient, over_groups
-from jaxprune.signals.leaves import floating, put, spread, take, wide
+from jaxprune.signals.leaves import floating, in_one_place, put, spread, take, wide
 from jaxprune.types import Params
 
 __all__ = ["block_fisher", "hessian_diagonal", "hessian_vector"]
@@ -187,7 +187,7 @@ def _with_batch(inverses, options, params, batch, groups):
 def _in_blocks(gradients: jax.Array, inverse: jax.Array) -> jax.Array:
     """Gradients [chunk, ...] of a leaf as [chunk, blocks, block], filled up with zeros."""
     blocks, block, _ = inverse.shape
-    flat = gradients.reshape(gradients.shape[0], -1)
+    flat = in_one_place(gradients, axes=gradients.ndim).reshape(gradients.shape[0], -1)
     filled = jnp.pad(flat, ((0, 0), (0, blocks * block - flat.shape[1])))
     return filled.reshape(-1, blocks, block)
 

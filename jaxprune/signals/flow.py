@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 from jaxprune.signals.leaves import floating, put, spread, take, wide
 from jaxprune.types import Params
@@ -48,7 +49,7 @@ def synaptic_flow(apply: Callable[[Params, Any], Any], params: Params, example: 
     """
     inputs = jax.tree.map(_ones, example)
     total, flow = _flow(apply, params, inputs)
-    if not isinstance(total, jax.core.Tracer):
+    if not isinstance(total, Tracer):
         if not jnp.isfinite(total):
             raise ValueError(
                 f"synaptic_flow: the sum of the outputs is {total}, beyond {total.dtype}; call it within "

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxprune.signals.gather import Progress, mean_over, number_of_examples
-from jaxprune.signals.leaves import floating, put, spread, take, wide
+from jaxprune.signals.leaves import floating, in_one_place, put, spread, take, wide
 from jaxprune.types import Params
 
 __all__ = ["divisible", "fisher", "gradient", "gradients", "over_groups"]
@@ -106,12 +106,15 @@ def over_groups(
       gradients_of: group -> list of gradients.
       batch: tree of arrays with one leading axis, a multiple of `examples`.
       examples: in a group.
-      chunk: groups whose gradients are found side by side.
+      chunk: groups whose gradients are found side by side. On an explicit mesh every device finds all of
+        them; elsewhere the compiler decides.
     """
     groups = number_of_examples(batch) // examples
     chunk = min(chunk, groups)
     whole = groups // chunk * chunk  # what does not fill a chunk comes last
     side_by_side = jax.vmap(gradients_of)
+
+    batch = jax.tree.map(lambda x: in_one_place(x, axes=1), batch)
 
     def part(start: int, stop: int, *axes: int) -> Any:
         cut = lambda x: x[start * examples : stop * examples].reshape(*axes, examples, *x.shape[1:])

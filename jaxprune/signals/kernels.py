@@ -68,8 +68,8 @@ class _Active(NamedTuple):
 def products(apply: Callable[..., Any], params: Params, *inputs: Any) -> list[Product]:
     """Returns the products of `apply(params, *inputs)` with a parameter as one factor, in order.
 
-    Traces the function; inside `jit` nothing is computed that is not used. Kernels of grouped convolutions, of
-    products with batch axes, and of loops over layers (`scan`) are not found.
+    Traces the function; inside `jit` nothing is computed that is not used. Kernels of grouped convolutions,
+    of products with batch axes, and of loops over layers (`scan`) are not found.
 
     Args:
       apply: any JAX function; its outputs do not matter.

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxprune.types import Params
 
-__all__ = ["floating", "put", "spread", "take", "wide"]
+__all__ = ["floating", "in_one_place", "put", "spread", "take", "wide"]
 
 
 def floating(params: Params) -> tuple[bool, ...]:
@@ -52,6 +52,15 @@ def spread(
     new = iter(values)
     pairs = zip(leaves, chosen, strict=True)
     return treedef.unflatten([next(new) if mine else elsewhere(leaf) for leaf, mine in pairs])
+
+
+def in_one_place(x: jax.Array, axes: int) -> jax.Array:
+    """The array with its first axes on every device of an explicit mesh, so that they can be reshaped."""
+    sharding = jax.typeof(x).sharding
+    if not sharding.mesh.explicit_axes:
+        return x
+    spec = (*(None,) * min(axes, x.ndim), *sharding.spec[axes:])
+    return jax.sharding.reshard(x, jax.sharding.PartitionSpec(*spec))
 
 
 def wide(x: jax.Array) -> jax.Array:

@@ -71,7 +71,9 @@ def test_every_way_trains_and_resumes_to_the_same_bits(way, tmp_path):
     assert 0.05 < seed["sparsity"] < 1
     gone = sum(leaf["weights"] - leaf["kept"] for leaf in seed["per_leaf"])
     assert seed["compression"] == pytest.approx(266_610 / (266_610 - gone))
+    assert seed["effective_sparsity"] >= seed["sparsity"]
     first = seed["per_leaf"][0]
+    assert first["effective"] <= first["kept"]
     assert first["inputs"] <= 784
     assert first["outputs"] <= 300
     assert run(train.main, cfg, tmp_path / "cut", StopsAfter(4)) is None

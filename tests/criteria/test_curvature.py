@@ -1,0 +1,98 @@
+"""Beside the hand-computed cases of the docstrings: what criteria promise about losses."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxprune as jp
+
+RNG = np.random.default_rng(0)
+D = np.array([1.0, 4.0, -0.5, 2.0], np.float32)
+B = np.array([0.3, -1.0, 0.2, 0.0], np.float32)
+separable = lambda params, x: jnp.mean(x) * jnp.sum(0.5 * D * params["w"] ** 2 + B * params["w"])
+PARAMS = {"w": jnp.array([1.0, 0.5, -2.0, 0.1])}
+BATCHES = [jnp.ones(3)]
+
+
+def without(i):
+    params = {"w": PARAMS["w"].at[i].set(0.0)}
+    return float(separable(params, BATCHES[0]) - separable(PARAMS, BATCHES[0]))
+
+
+def test_second_order_taylor_is_exact_for_a_separable_quadratic():
+    diagonal = jp.signals.hessian_diagonal(separable, PARAMS, BATCHES, jax.random.key(0))
+    grads = jp.signals.gradients(separable, PARAMS, BATCHES)
+    found = jp.criteria.second_order_taylor(PARAMS, grads=grads, hessian_diagonal=diagonal)
+    np.testing.assert_allclose(
+        found["w"], [abs(without(i)) for i in range(4)], rtol=1e-5, atol=1e-6
+    )
+    obd = jp.criteria.obd(PARAMS, hessian_diagonal=diagonal)["w"]
+    np.testing.assert_allclose(obd, 0.5 * D * np.square(PARAMS["w"]), rtol=1e-6)
+
+
+def test_woodfisher_is_the_rise_after_the_others_have_made_up_for_it():
+    g = RNG.normal(size=(9, 4))
+    fisher = g.T @ g / 9 + 1e-2 * np.eye(4)
+    w = RNG.normal(size=4)
+    rises = []
+    for q in range(4):  # min of d F d / 2 with d_q = -w_q
+        others = [i for i in range(4) if i != q]
+        d = np.zeros(4)
+        d[q] = -w[q]
+        d[others] = -np.linalg.solve(fisher[np.ix_(others, others)], fisher[others, q] * d[q])
+        rises.append(0.5 * d @ fisher @ d)
+    loss = lambda params, x: jnp.mean(x @ params["w"])
+    params = {"w": jnp.asarray(w, jnp.float32)[:, None], "bias": jnp.zeros(1)}
+    x = jnp.asarray(g, jnp.float32)
+    inverse = jp.signals.block_fisher(loss, params, [x], block=4, damp=1e-2)
+    scores = jp.criteria.woodfisher(params, inverse_fisher=inverse)
+    assert scores["bias"] is None
+    np.testing.assert_allclose(scores["w"].ravel(), rises, rtol=1e-3)
+
+
+def test_fisher_by_hand():
+    found = jp.criteria.fisher(PARAMS, fisher={"w": jnp.array([2.0, 8.0, 0.0, 200.0])})
+    np.testing.assert_allclose(found["w"], [1.0, 1.0, 0.0, 1.0], rtol=1e-6)
+
+
+def test_an_inverse_of_another_tree_is_refused():
+    inverse = {"w": jnp.ones((3, 4, 4))}
+    with pytest.raises(ValueError, match="a leaf of 4 weights has an inverse of 3 blocks of 4"):
+        jp.criteria.woodfisher(PARAMS, inverse_fisher=inverse)
+
+
+SIGNALS = {
+    "fisher": {"fisher"},
+    "obd": {"hessian_diagonal"},
+    "second_order_taylor": {"grads", "hessian_diagonal"},
+    "woodfisher": {"inverse_fisher"},
+    "snip": {"grads"},
+    "grasp": {"hessian_gradient"},
+    "synflow": {"flow"},
+}
+
+
+@pytest.mark.parametrize("name", SIGNALS)
+def test_leaves_without_signals_have_no_scores(name):
+    params = {"a": jnp.ones((2, 2)), "b": jnp.ones((2, 2))}
+    value = jnp.eye(4)[None] if name == "woodfisher" else jnp.ones((2, 2))
+    known = {signal: {"a": value, "b": None} for signal in SIGNALS[name]}
+    criterion = getattr(jp.criteria, name)
+    scores = criterion(params, **known, unread=1)
+    assert scores["b"] is None
+    assert scores["a"].shape == (2, 2)
+    with pytest.raises(TypeError, match=rf"{name}\(\) missing .*'{min(known)}'"):
+        criterion(params)
+
+
+def test_leaves_without_scores_cannot_be_pruned():
+    params, known = (
+        {"a": jnp.ones((2, 2)), "b": jnp.ones((2, 2))},
+        {"a": jnp.ones((2, 2)), "b": None},
+    )
+    method = jp.Method(jp.criteria.fisher, jp.schedules.one_shot(sparsity=0.5))
+    with pytest.raises(ValueError, match="no scores for 'b'"):
+        jp.prune(params, method, fisher=known)
+    _, masks = jp.prune(params, method, prunable="a", fisher=known)
+    assert int(masks["a"].sum()) == 2

@@ -1,0 +1,87 @@
+"""Effective weights against paths counted by hand, and against the network without the others."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxprune as jp
+from jaxprune.metrics import effective
+
+
+def mlp(p, x):
+    for name in sorted(p):
+        x = x @ p[name]["kernel"] + p[name]["bias"][None]
+        x = jax.nn.relu(x) if name != max(p) else x
+    return x
+
+
+def network(sizes, sparsity, seed=0):
+    keys = jax.random.split(jax.random.key(seed), len(sizes))
+    layers = zip(keys, sizes, sizes[1:], strict=False)
+    params = {
+        f"fc{i}": {"kernel": jax.random.normal(k, (a, b)), "bias": jnp.zeros(b)}
+        for i, (k, a, b) in enumerate(layers)
+    }
+    masks = jp.masks.make(params)
+    draw = lambda m: jax.random.bernoulli(keys[-1], 1 - sparsity, m.shape)
+    return params, jax.tree.map(draw, masks)
+
+
+def by_reachability(masks):
+    """Weights between a unit that an input reaches and one that reaches an output."""
+    kernels = [np.asarray(m["kernel"]) for m in masks.values()]
+    ahead, behind = [np.ones(kernels[0].shape[0], bool)], [np.ones(kernels[-1].shape[1], bool)]
+    for k in kernels:
+        ahead.append((k & ahead[-1][:, None]).any(0))
+    for k in kernels[::-1]:
+        behind.append((k & behind[-1]).any(1))
+    behind = behind[::-1]
+    return [k & a[:, None] & b for k, a, b in zip(kernels, ahead, behind[1:], strict=False)]
+
+
+@pytest.mark.parametrize("sparsity", [0.5, 0.9, 0.97])
+def test_weights_on_paths_are_those_that_a_search_finds(sparsity):
+    params, masks = network((20, 30, 25, 5), sparsity)
+    found = effective(mlp, params, masks, jnp.zeros((1, 20)))
+    for name, by_hand in zip(found, by_reachability(masks), strict=True):
+        np.testing.assert_array_equal(found[name]["kernel"], by_hand)
+        assert found[name]["bias"] is None
+    if sparsity == 0.97:
+        assert jp.masks.sparsity(found) > jp.masks.sparsity(masks), "some lead nowhere"
+
+
+def test_what_is_not_effective_changes_nothing():
+    params, masks = network((20, 30, 25, 5), 0.95, seed=1)
+    x = jax.random.normal(jax.random.key(2), (8, 20))
+    found = effective(mlp, params, masks, x)
+    sparse, smaller = (mlp(jp.masks.apply(params, m), x) for m in (masks, found))
+    np.testing.assert_allclose(sparse, smaller, rtol=1e-6)
+
+
+def test_a_cut_layer_leaves_nothing():
+    params, masks = network((4, 5, 3), 0.0)
+    masks["fc1"]["kernel"] = jnp.zeros((5, 3), bool)
+    found = effective(mlp, params, masks, jax.ShapeDtypeStruct((1, 4), jnp.float32))
+    assert float(jp.masks.sparsity(found)) == 1.0
+
+
+def test_convolutions_pooling_and_unmasked_layers():
+    model = jp.nn.lenet5_caffe()
+    x = jnp.zeros((1, 28, 28, 1))
+    params = model.init(jax.random.key(0), x)["params"]
+    masks = jp.masks.make(params, "conv")
+    masks["conv2"]["kernel"] = masks["conv2"]["kernel"].at[:, :, 3].set(False)
+    found = effective(lambda p, x: model.apply({"params": p}, x), params, masks, x)
+    dead = ~np.asarray(found["conv1"]["kernel"])
+    assert dead[..., 3].all(), "nothing reads this map"
+    assert not np.delete(dead, 3, -1).any()
+    assert found["fc1"]["kernel"] is None
+
+
+def test_integer_and_bfloat16_leaves_and_packed_masks():
+    params = {"w": jnp.ones((3, 2), jnp.bfloat16), "n": jnp.arange(2)}
+    masks = jp.masks.pack({"w": jnp.array([[True, False]] * 3), "n": None})
+    apply = lambda p, x: (x @ p["w"])[:, :1]
+    found = effective(apply, params, masks, jnp.zeros((1, 3), jnp.bfloat16))
+    assert found["w"].tolist() == [[True, False]] * 3
