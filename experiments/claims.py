@@ -15,8 +15,8 @@ seed; `b` is another branch, "dense", or a number.
 In lottery runs a claim also has `remaining`, the fraction of weights left, and means the nearest
 level; `a` is a branch there ("ticket", "reinit", "dense") and `metric` one of its numbers. In
 comparisons `a` and `b` are contestants, and a claim has `sparsity`, which means the nearest point, or
-`strength`, for gates and penalties; it stays open if a training diverged, since seeds left out would favour
-who lost them. In training runs `a` is left out and `metric` is the name of a result.
+`strength`, for gates and penalties (or one by contestant); it stays open if a training diverged, since seeds
+left out would favour who lost them. In training runs `a` is left out and `metric` is the name of a result.
 """
 
 import math
@@ -185,6 +185,10 @@ def _side(results: Mapping[str, Any], claim: Mapping[str, Any], side: Any) -> li
 
 def _contestant(results: Mapping[str, Any], claim: Mapping[str, Any], label: str) -> list[float]:
     point = 0 if label == "dense" else _point(results, claim, label)
+    if not any(
+        claim["metric"] in e or "failed" in e for e in points.entries(results, label, point)
+    ):
+        raise _OpenError(f"these results have no {claim['metric']} of {label}")
     found = points.values(results, label, point, claim["metric"])
     there = points.finished(found)
     if len(there) < len(found):
@@ -196,9 +200,11 @@ def _contestant(results: Mapping[str, Any], claim: Mapping[str, Any], label: str
 def _point(results: Mapping[str, Any], claim: Mapping[str, Any], label: str) -> int:
     strengths = points.strengths(results, label)
     if strengths:
-        if claim["strength"] not in strengths:
-            raise _OpenError(f"{label} was not trained at strength {claim['strength']:g}")
-        return strengths.index(claim["strength"])
+        asked = claim["strength"]
+        asked = asked[label] if isinstance(asked, Mapping) else asked
+        if asked not in strengths:
+            raise _OpenError(f"{label} was not trained at strength {asked:g}")
+        return strengths.index(asked)
     point = points.nearest(results, claim["sparsity"])
     if point is None:
         raise _OpenError(f"no point near {100 * claim['sparsity']:g} % of weights removed")

@@ -1,5 +1,6 @@
 """The report of a comparison: who took part, a table per sparsity, what is counted, every seed."""
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -71,7 +72,7 @@ def headline(results: Mapping[str, Any]) -> claims.Outcome:
 
 def _smallest(results: Mapping[str, Any]) -> claims.Outcome:
     """What keeps the fewest weights within half a point of the dense network."""
-    dense = points.finished(points.values(results, "dense", 0))
+    dense = points.finished(points.values(results, "dense", 0)) or [math.inf]
     best, most = None, 0.0
     for label in results["contestants"]:
         for point, asked in enumerate(points.asked(results, label)):

@@ -27,6 +27,7 @@ __all__ = [
     "config",
     "nested_kind",
     "part",
+    "takes",
     "unknown",
     "validate",
     "ways",
@@ -113,7 +114,12 @@ _AS = {
     "subgradient": "penalty",
 }  # fields that hold another kind of part
 _WAYS = ("method", "gate", "penalty", "subgradient")
-_DICTS = {"methods": "method"}  # parts by labels of the user's
+_DICTS = {  # parts by labels of the user's
+    "methods": "method",
+    "gates": "gate",
+    "penalties": "penalty",
+    "subgradients": "penalty",
+}
 _TYPES: dict[str, Any] = {
     "int": int,
     "float": (int, float),
@@ -193,10 +199,18 @@ def validate(cfg: ConfigDict) -> None:
     for name in ("data", "model", "optimizer", *_WAYS, "gate_optimizer", "preconditioner"):
         if cfg[name] is not None:
             check_part(_AS.get(name, name), cfg[name], f"config.{name}")
+    for name, needed in (("preconditioner", "penalty"), ("gate_optimizer", "gate")):
+        if cfg[name] is not None and cfg[needed] is None and not cfg.compare:
+            raise UserError(f"config.{name} does nothing without config.{needed}; set it to None.")
     check_type("float", cfg.ema, "config.ema")
     if not 0 <= cfg.ema < 1:
         raise UserError(f"config.ema={cfg.ema}: a decay from 0 to below 1 is needed.")
     ways(cfg)
+
+
+def takes(kind: str, spec: Mapping, name: str, where: str) -> bool:
+    """Whether what a part names has an argument of this name."""
+    return name in _signature(kind, spec["name"], where).types
 
 
 def ways(cfg: ConfigDict) -> str | None:
@@ -243,6 +257,7 @@ def check_argument(kind: str, spec: Mapping, name: str, where: str) -> None:
 
 def nested_kind(kind: str | None, name: str) -> str | None:
     """The kind of the part `name` within a part of the kind given; `None`: at the top."""
+    name = _AS.get(name, name)
     if kind in _DICTS:
         return _DICTS[kind]
     if kind is not None and name in _DICTS:

@@ -17,6 +17,7 @@ from experiments.config import (
     check_part,
     check_type,
     part,
+    takes,
     unknown,
     ways,
 )
@@ -153,18 +154,14 @@ def _regularised(
     """Gates and penalties: those that take a sparsity at the sparsities, others at their strengths."""
     kind = _REGULARISED[field]
     for label, spec, where in _parts(field, asked):
+        called = "penalty" if kind == "subgradient" else kind
         varies = "strength" if label in strengths else "sparsity"
-        try:
-            check_part(
-                "penalty" if kind == "subgradient" else kind, spec, where, supplied=(varies,)
-            )
-        except UserError as e:
-            if "'sparsity'" not in str(e) or varies == "strength":
-                raise
+        if varies == "sparsity" and "name" in spec and not takes(called, spec, varies, where):
             raise UserError(
                 f"{where}: how sparse it becomes is learned; give its strengths, "
                 f"config.compare.strengths={{{label!r}: (...)}}."
-            ) from e
+            )
+        check_part(called, spec, where, supplied=(varies,))
         points = strengths.get(label) or tuple(asked["sparsities"])
         yield Contestant(label, where, kind, spec, varies, points)
 

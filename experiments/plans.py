@@ -29,7 +29,11 @@ def describe(cfg: ConfigDict, rounds: int = 0) -> str:
     lines, prunable = [_setting(cfg)], cfg.prunable or None
     method, way = build("method", cfg.method), ways(cfg)
     if method is None:
-        how = f"how sparse it becomes is learned: {way}" if way else "dense: no method"
+        asked = way and "sparsity" in cfg[way]
+        learned = (
+            f"{way}: {'as sparse as it says' if asked else 'how sparse it becomes is learned'}"
+        )
+        how = learned if way else "dense: no method"
         lines += [how, jp.masks.table(jp.masks.make(params, prunable), cost)]
     elif rounds:
         masks, by_size = jp.masks.make(params, prunable), _by_size(method)
@@ -64,8 +68,10 @@ def comparison(cfg: ConfigDict, points: Iterable[tuple[str, str, Recipe]]) -> st
     ]
     rows = [head]
     for label, asked, recipe in points:
-        if recipe.settled is None:
-            rows.append([label, asked, "learned", *[""] * (len(head) - 3)])
+        if recipe.learned or recipe.gate is not None:
+            rows.append(
+                [label, asked, "learned" if recipe.learned else asked, *[""] * (len(head) - 3)]
+            )
             continue
         found = savings.of(dense, jp.masks.summary(_final_masks(recipe.method, params, cfg)))
         rows.append(

@@ -9,11 +9,11 @@ from ml_collections import ConfigDict
 
 import jaxprune as jp
 from experiments.config import UserError, build
+from experiments.contestants import DENSE
 
-__all__ = ["DENSE", "Recipe", "Transform", "recipe"]
+__all__ = ["Recipe", "Transform", "recipe"]
 
 Transform = Callable[[jax.Array], optax.GradientTransformation]
-DENSE = "dense"
 
 
 class Recipe(NamedTuple):
@@ -25,6 +25,7 @@ class Recipe(NamedTuple):
       method: where masks follow one.
       gate: where the optimizer trains gates beside the weights.
       settled: the first step from which on the network is as sparse as it will be; `None`: at the end.
+      learned: whether nobody asked for a sparsity.
     """
 
     kind: str
@@ -32,6 +33,7 @@ class Recipe(NamedTuple):
     method: jp.Method | None = None
     gate: jp.gates.Gate | None = None
     settled: int | None = 0
+    learned: bool = False
 
 
 def recipe(cfg: ConfigDict, kind: str, spec: Any, where: str, **supplied: Any) -> Recipe:
@@ -49,6 +51,11 @@ def recipe(cfg: ConfigDict, kind: str, spec: Any, where: str, **supplied: Any) -
     """
     optimizer, prunable = build("optimizer", cfg.optimizer), cfg.prunable or None
     average = lambda tx: jp.averaged(tx, cfg.ema) if cfg.ema else tx
+    if cfg.early_stop and kind in ("gate", "penalty"):
+        raise UserError(
+            f"config.early_stop: {where} makes the network sparser to the end, so that no evaluation before "
+            "counts; set it to 0."
+        )
     if cfg.ema and kind not in (DENSE, "gate"):
         raise UserError(
             f"config.ema={cfg.ema}: an average over updates is not sparse; it goes with gates, where what is "
@@ -62,6 +69,8 @@ def recipe(cfg: ConfigDict, kind: str, spec: Any, where: str, **supplied: Any) -
         transform = lambda key: enforce(optimizer, method, key=key, prunable=prunable)
         return Recipe(kind, transform, method, settled=method.end + 1)
     if kind == "gate":
+        if prunable and "prunable" in spec:
+            raise UserError(f"{where}.prunable and config.prunable: leave one of them out.")
         gate = build("gate", spec, **({"prunable": prunable} if prunable else {}), **supplied)
         both = _with_gates(optimizer, cfg)
         projected = average(optax.chain(both, gate.project()))
@@ -70,7 +79,8 @@ def recipe(cfg: ConfigDict, kind: str, spec: Any, where: str, **supplied: Any) -
                 f"{where}: its schedule ends at step {spec['end']}, but training ends after "
                 f"config.steps={cfg.steps}."
             )
-        return Recipe(kind, lambda key: projected, gate=gate, settled=None)
+        learned = "sparsity" not in (*spec, *supplied)
+        return Recipe(kind, lambda key: projected, gate=gate, settled=None, learned=learned)
     penalty = build("penalty", spec, **supplied)
     if kind == "subgradient":
         try:
@@ -78,18 +88,26 @@ def recipe(cfg: ConfigDict, kind: str, spec: Any, where: str, **supplied: Any) -
         except ValueError as e:
             raise UserError(f"{where}: {e}") from e
         tx = optax.chain(slope, optimizer)
-        return Recipe(kind, lambda key: tx, settled=None)
-    rate = cfg.optimizer.get("learning_rate")
-    if rate is None:
-        raise UserError(f"{where}: proximal steps need config.optimizer.learning_rate.")
+        return Recipe(kind, lambda key: tx)
     tx = jp.proximal(
         optimizer,
         penalty,
-        rate if isinstance(rate, int | float) else build("learning_rate", rate),
+        _step_size(cfg, where),
         preconditioner=build("preconditioner", cfg.preconditioner),
         prunable=prunable,
     )
-    return Recipe(kind, lambda key: tx, settled=None)
+    return Recipe(kind, lambda key: tx, settled=None, learned=True)
+
+
+def _step_size(cfg: ConfigDict, where: str) -> Any:
+    """The learning rate; with momentum, what a gradient moves a weight by in the end."""
+    rate, momentum = cfg.optimizer.get("learning_rate"), cfg.optimizer.get("momentum") or 0.0
+    if rate is None:
+        raise UserError(f"{where}: proximal steps need config.optimizer.learning_rate.")
+    if isinstance(rate, int | float):
+        return rate / (1 - momentum)
+    schedule = build("learning_rate", rate)
+    return lambda step: schedule(step) / (1 - momentum)
 
 
 def _with_gates(optimizer: optax.GradientTransformation, cfg: ConfigDict) -> Any:

@@ -25,7 +25,17 @@ the rule in `experiments/stats.py`: "bound" is the one-sided 95 % lower bound of
 over n seeds, ± is a standard deviation.
 
 """
-_PARTS = ("data", "model", "optimizer", "method")
+_PARTS = (
+    "data",
+    "model",
+    "optimizer",
+    "method",
+    "gate",
+    "gate_optimizer",
+    "penalty",
+    "subgradient",
+    "preconditioner",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -115,7 +125,8 @@ def _setting(results: Mapping[str, Any]) -> str:
     """The paper, and the config in a few words."""
     config = results.get("config") or {}
     lines = [f"- {kind}: {part(config[kind])}" for kind in _PARTS if config.get(kind)]
-    lines += [f"- {name}: {config[name]}" for name in ("prunable", "steps") if config.get(name)]
+    plain = ("ema", "prunable", "steps")
+    lines += [f"- {name}: {config[name]}" for name in plain if config.get(name)]
     lines += [f"- seeds: {', '.join(dict.fromkeys(str(s['seed']) for s in results['seeds']))}"]
     source = _source(results.get("paper") or {})
     return (f"Paper: {source}.\n\n" if source else "") + "\n".join(lines)

@@ -80,6 +80,11 @@ def _completed(cfg: ConfigDict) -> ConfigDict:
         raise UserError(
             "config.early_stop: the levels of a ticket have a fixed length; set it to 0."
         )
+    for name in ("gate", "penalty", "subgradient", "preconditioner", "gate_optimizer", "ema"):
+        if cfg[name]:
+            raise UserError(
+                f"config.{name}: a ticket is trained with its method alone; leave it out."
+            )
     if cfg.method is None:
         raise UserError(
             "config.method is None; a ticket needs one, such as magnitude(sparsity=0.2)."

@@ -13,9 +13,11 @@ from experiments import mask_files, plans, preflight, savings
 from experiments.augment import augment_of
 from experiments.cli import Options
 from experiments.config import ways
+from experiments.contestants import DENSE
 from experiments.engine import Level, Run, Trainer, TrainState, digest, fit
 from experiments.progress import Progress
-from experiments.recipes import DENSE, Recipe, Transform, recipe
+from experiments.recipes import Recipe, Transform
+from experiments.recipes import recipe as recipe_of
 from experiments.report import write_report
 from experiments.run_folder import Folder, RunFolder
 from experiments.task import Task, fresh_variables, model_of, scale, tasks
@@ -27,7 +29,7 @@ def run(cfg: ConfigDict, options: Options) -> None:
     """Runs, or goes on with, all seeds of a config; then writes the report."""
     kind = ways(cfg) or DENSE
     where = f"config.{kind}"
-    found = recipe(cfg, kind, cfg.get(kind), where)
+    found = recipe_of(cfg, kind, cfg.get(kind), where)
     preflight.check_schedule(found.method, cfg.steps, where)
     if options.dry_run:
         print(plans.describe(cfg))
@@ -145,7 +147,7 @@ def train_once(
         useful = _effective(model, network, state.rest, masks, task)
         return {
             "sparsity": float(jp.masks.sparsity(masks)),
-            "effective_sparsity": float(jp.masks.sparsity(useful)),
+            **({"effective_sparsity": float(jp.masks.sparsity(useful))} if useful else {}),
             "per_leaf": _per_leaf(masks, useful),
             "digest": digest((network, masks)),
             **common,
@@ -164,13 +166,20 @@ def _initializer(transform: Transform) -> Any:
 
 
 def _effective(model: Any, params: Any, rest: Any, masks: Any, task: Task) -> Any:
-    """The masks of what is left where dead units are removed."""
-    forward = lambda params, x: model.apply({"params": params, **rest}, x, train=False)
-    return jp.metrics.effective(forward, params, masks, scale(task.inputs[:1]))
+    """The masks of what is left where dead units are removed; `None` where that cannot be told."""
+    forward = lambda variables, x: model.apply(variables, x, train=False)
+    nothing = jax.tree.map(lambda x: None, rest)
+    variables, masks = {"params": params, **rest}, {"params": masks, **nothing}
+    try:
+        return jp.metrics.effective(forward, variables, masks, scale(task.inputs[:1]))["params"]
+    except ValueError:  # LayerNorm, attention
+        return None
 
 
 def _per_leaf(masks: Any, useful: Any) -> list[dict[str, Any]]:
-    """Weights kept; of those, the effective ones, and the inputs and outputs that have any."""
+    """Weights kept; of those, if known, the effective ones, and the inputs and outputs that have any."""
+    if useful is None:
+        return jp.masks.summary(masks)
     alive = {unit["leaf"]: unit for unit in jp.metrics.units(useful)}
     pairs = zip(jp.masks.summary(masks), jp.masks.summary(useful), strict=True)
     return [

@@ -14,8 +14,16 @@ __all__ = ["bind", "called", "run", "trace"]
 
 Rule = Callable[[Any, list[Any]], list[Any]]
 
-_CALLS = ("jaxpr", "call_jaxpr", "fun_jaxpr")
-_LOOPS = ("scan", "while", "cond")
+_CALLS = {
+    "jit": "jaxpr",
+    "pjit": "jaxpr",
+    "closed_call": "call_jaxpr",
+    "checkpoint": "jaxpr",
+    "remat2": "jaxpr",
+    "custom_jvp_call": "call_jaxpr",
+    "custom_vjp_call": "call_jaxpr",
+    "custom_vjp_call_jaxpr": "fun_jaxpr",
+}
 
 
 def trace(fn: Callable[..., Any], *args: Any) -> tuple[Any, Any]:
@@ -44,12 +52,7 @@ def run(program: Any, inputs: Sequence[Any], rule: Rule) -> list[Any]:
 
 def called(equation: Any) -> Any:
     """The program that an equation calls once with its inputs (jit, custom_jvp, remat), or `None`."""
-    if equation.primitive.name in _LOOPS:
-        return None
-    found = next((equation.params[key] for key in _CALLS if key in equation.params), None)
-    if found is None or len(getattr(found, "jaxpr", found).invars) != len(equation.invars):
-        return None
-    return found
+    return equation.params.get(_CALLS.get(equation.primitive.name, ""))
 
 
 def bind(equation: Any, inputs: Sequence[Any]) -> list[Any]:

@@ -36,7 +36,8 @@ def wanda(params: Params, *, inputs: Params, **_) -> Scores:
 def ria(params: Params, *, inputs: Params, power: float = 0.5, **_) -> Scores:
     r"""Scores a weight by its share of its input's and of its output's weights, times the input's norm.
 
-    $(|w_{ij}| / \sum_i |w_{ij}| + |w_{ij}| / \sum_j |w_{ij}|)\, \|x_i\|_2^{a}$: no channel is emptied.
+    $(|w_{ij}| / \sum_i |w_{ij}| + |w_{ij}| / \sum_j |w_{ij}|)\, \|x_i\|_2^{a}$, which spares
+    channels that magnitudes alone would empty.
 
     Args:
       params: tree of arrays; the last two axes of a kernel are inputs and outputs.

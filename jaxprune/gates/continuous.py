@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from jaxprune.gates.gate import Gate, Leaves, Rule, Strength, at_step, gate_of
+from jaxprune.gates.gate import Gate, Leaves, Rule, Strength, at_step, check_strength, gate_of
 from jaxprune.gates.scores import count
 from jaxprune.masks import Prunable
 from jaxprune.types import Step
@@ -44,6 +44,7 @@ def continuous(
     >>> gate.finalize(theta._replace(gates={"w": jnp.array([[0.1, -0.1]])}))[0]
     {'w': Array([[3., 0.]], dtype=float32)}
     """
+    check_strength("continuous", strength)
     if steepest < 1 or end <= begin:
         raise ValueError(
             f"continuous(steepest={steepest}, begin={begin}, end={end}): the steepness ends at 1 or above, "

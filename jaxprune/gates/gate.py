@@ -4,6 +4,7 @@ A gate turns `params` into `theta = Gated(params, gates)`, one pytree for one op
 taken at `gate.sample(theta, key)`, a tree like `params`; `gate.finalize(theta)` is the network that is left.
 """
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeVar
@@ -16,7 +17,7 @@ from jaxprune import masks as masks_lib
 from jaxprune.masks import Prunable
 from jaxprune.types import Masks, Params, Step
 
-__all__ = ["Gate", "Gated", "Rule", "Strength", "at_step", "per_leaf", "units_of"]
+__all__ = ["Gate", "Gated", "Rule", "Strength", "at_step", "check_strength", "per_leaf", "units_of"]
 
 Leaves = dict[str, jax.Array]  # by path
 Strength = float | Callable[[Step], Any]
@@ -181,6 +182,14 @@ def _project(rule: Rule) -> optax.GradientTransformationExtraArgs:
         return jax.tree.map(held, updates, params, is_leaf=is_gated), state
 
     return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)  # type: ignore
+
+
+def check_strength(who: str, strength: Any) -> None:
+    """Raises `ValueError` unless a strength, or each of a mapping, is a schedule or a number from 0 up."""
+    for value in strength.values() if isinstance(strength, Mapping) else (strength,):
+        fits = callable(value) or isinstance(value, jax.Array)
+        if not fits and not (isinstance(value, int | float) and 0 <= value < math.inf):
+            raise ValueError(f"{who}(strength={value!r}): a finite number, 0 or above, is needed.")
 
 
 def at_step(value: Strength, step: Step | None, who: str) -> Any:

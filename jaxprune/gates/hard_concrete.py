@@ -13,6 +13,7 @@ from jaxprune.gates.gate import (
     Rule,
     Strength,
     at_step,
+    check_strength,
     gate_of,
     per_leaf,
     units_of,
@@ -76,6 +77,7 @@ def hard_concrete(
     >>> round(float(gate.expected_l0(theta)), 2)  # 3 of sigmoid(5.6), 3 of sigmoid(-2.4)
     3.24
     """
+    check_strength("hard_concrete", strength)
     low, high = stretch
     if not (low < 0 and high > 1):
         raise ValueError(

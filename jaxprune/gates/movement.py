@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxprune import schedules
-from jaxprune.gates.gate import Gate, Leaves, Rule, Strength, at_step, gate_of
+from jaxprune.gates.gate import Gate, Leaves, Rule, Strength, at_step, check_strength, gate_of
 from jaxprune.gates.scores import best, count, passing
 from jaxprune.masks import Prunable
 from jaxprune.types import Sparsity, Step
@@ -86,6 +86,7 @@ def soft_movement(
     >>> float(gate.penalty(theta))
     0.5
     """
+    check_strength("soft_movement", strength)
     if not 0 < threshold < 1:
         raise ValueError(
             f"soft_movement(threshold={threshold}): a number between 0 and 1 is needed."

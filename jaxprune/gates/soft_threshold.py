@@ -5,7 +5,16 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
-from jaxprune.gates.gate import Gate, Leaves, Rule, Strength, at_step, gate_of, per_leaf
+from jaxprune.gates.gate import (
+    Gate,
+    Leaves,
+    Rule,
+    Strength,
+    at_step,
+    check_strength,
+    gate_of,
+    per_leaf,
+)
 from jaxprune.masks import Prunable
 from jaxprune.types import Step
 
@@ -37,6 +46,8 @@ def soft_threshold(
     >>> gate.sample(theta._replace(gates={"w": jnp.zeros(())}))  # the threshold is a half
     {'w': Array([[ 0.  , -0.25]], dtype=float32)}
     """
+
+    check_strength("soft_threshold", strength)
 
     def begin(leaves: Leaves, key: jax.Array) -> Leaves:
         per_leaf(strength, leaves, "soft_threshold: strength")

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from jaxprune.gates.gate import Gate, Leaves, Rule, Strength, at_step, gate_of
+from jaxprune.gates.gate import Gate, Leaves, Rule, Strength, at_step, check_strength, gate_of
 from jaxprune.masks import Prunable
 from jaxprune.types import Step
 
@@ -61,6 +61,7 @@ def variational_dropout(
     {'w': Array([[ True, False]], dtype=bool)}
     """
 
+    check_strength("variational_dropout", strength)
     if not -bound < threshold < bound:
         raise ValueError(
             f"variational_dropout(threshold={threshold}, bound={bound}): log alpha stays within the bound, "

@@ -1,6 +1,5 @@
 """Weights that do something: those on a path of weights kept, from an input to an output."""
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +11,7 @@ from jaxprune.types import Masks, Params
 
 __all__ = ["effective"]
 
-_CONSTANTS = ("bias", "mean", "beta")
+_FACTORS = ("scale", "var")  # leaves of one axis that multiply; others are added
 
 
 def effective(apply: Callable[..., Any], params: Params, masks: Masks, *inputs: Any) -> Masks:
@@ -23,15 +22,20 @@ def effective(apply: Callable[..., Any], params: Params, masks: Masks, *inputs: 
     Vysogorets & Kempe: each kept weight becomes a positive number, biases become 0 and inputs 1, and a weight
     is effective if the sum of the outputs has a slope in it.
 
-    The function must let positive values through: ReLU and its like, pooling, normalisation with fixed
-    statistics. Numbers are scaled by the inputs of each layer, so that they stay within float32 for some
-    dozens of layers.
+    The function must let positive values through: ReLU and its like, pooling, BatchNorm with fixed
+    statistics, given among `params`. What centres or saturates (LayerNorm, softmax, and so attention) has no
+    slope at equal values; such functions are refused, as the dense network already seems to do nothing. In a
+    maximum of equals one takes it all.
 
     Args:
       apply: (params, *inputs) -> outputs.
-      params: tree of arrays, for shapes and dtypes; leaves without a mask count as kept, but for biases.
-      masks: bool arrays, `None` at leaves without one.
+      params: tree of arrays, for shapes and dtypes. Leaves without a mask count as kept; those of one axis
+        as constants, unless they are called `scale` or `var`.
+      masks: bool arrays, `None` at leaves without one; not traced.
       *inputs: trees of arrays or `jax.ShapeDtypeStruct`s; the values do not matter.
+
+    Raises:
+      ValueError: if weights have no effect even where all are kept.
 
     References:
       Vysogorets & Kempe, "Connectivity Matters: Neural Network Pruning Through the Lens of Effective
@@ -44,16 +48,32 @@ def effective(apply: Callable[..., Any], params: Params, masks: Masks, *inputs: 
     Array([[ True, False],
            [ True, False]], dtype=bool)
     """
+    dense = jax.tree.map(jnp.ones_like, masks_lib.unpack(masks))
+    idle = [w for w in jax.tree.leaves(_on_paths(apply, params, dense, inputs)) if not w.all()]
+    if idle:
+        count = sum(int((~w).sum()) for w in idle)
+        raise ValueError(
+            f"effective: {count} weights of the dense network have no effect on positive inputs; the "
+            "function centres or saturates (LayerNorm, softmax), or looks inputs up: paths cannot be told."
+        )
+    return _on_paths(apply, params, masks_lib.unpack(masks), inputs)
+
+
+def _on_paths(
+    apply: Callable[..., Any], params: Params, masks: Masks, inputs: tuple[Any, ...]
+) -> Masks:
     leaves, treedef = jax.tree.flatten(params)
-    found = masks_lib.beside(params, masks_lib.unpack(masks))
+    found = masks_lib.beside(params, masks)
     ones = jax.tree.map(lambda x: jnp.ones(jnp.shape(x), x.dtype), inputs)
     floats = [jnp.issubdtype(jnp.result_type(w), jnp.floating) for w in leaves]
 
     def conduit(name: str, w: jax.Array, mask: Any) -> jax.Array:
-        if name.rsplit("/", 1)[-1] in _CONSTANTS:
-            return jnp.zeros(w.shape, jnp.float32)
-        inputs = max(math.prod(w.shape[:-1]), 1)
-        return (jnp.ones(w.shape) if mask is None else mask.astype(jnp.float32)) / inputs
+        if mask is None and jnp.ndim(w) < 2:
+            factor = name.rsplit("/", 1)[-1] in _FACTORS
+            return jnp.full(jnp.shape(w), float(factor), jnp.float32)
+        kept = jnp.ones(w.shape) if mask is None else mask.astype(jnp.float32)
+        into = kept.sum(tuple(range(w.ndim - 1)), keepdims=True)
+        return kept / jnp.maximum(into, 1)  # values stay about 1, however deep the network is
 
     def total(weights: list[jax.Array]) -> jax.Array:
         new = iter(weights)

@@ -107,6 +107,7 @@ def outputs(
 
     Args:
       apply: (params, batch) -> anything, in evaluation mode: statistics of a batch join activations.
+        Pass the same function again, and it is not compiled anew.
       params: tree of arrays.
       batches: trees of arrays whose first axis is that of the examples, as is that of the activations.
       bins: of the entropy.
@@ -128,17 +129,18 @@ def outputs(
     """
     total: Any = None
     examples, pooled = 0, []
+    axes: dict[str, tuple[int, int]] = {}
     for batch, n in counted(batches, progress):
+        axes = axes or _units(apply, params, batch)
         sums, means = _outputs(apply, ranks, params, batch)
         weighted = jax.tree.map(lambda x, n=n: n * x, sums)
         total = weighted if total is None else jax.tree.map(jnp.add, total, weighted)
         examples += n
-        pooled.append(means)
+        pooled.append(jax.block_until_ready(means))
     found = {leaf: {k: x / examples for k, x in of.items()} for leaf, of in total.items()}
     for leaf in found:
         found[leaf]["entropy"] = _entropy(jnp.concatenate([means[leaf] for means in pooled]), bins)
     shaped = lambda name: {leaf: of.get(name) for leaf, of in found.items()}
-    axes = _units(apply, params, batch)  # type: ignore[possibly-undefined]
     return Outputs(*(_tree(params, _beside(shaped(name), axes)) for name in Outputs._fields))
 
 
@@ -160,7 +162,8 @@ def _grams(apply: Apply, params: Params, batch: Any) -> dict[str, jax.Array]:
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _outputs(apply: Apply, ranks: bool, params: Params, batch: Any) -> Any:
     """Means over the batch per leaf and statistic; and per leaf the means over positions, by example."""
-    found = [p for p in products(apply, params, batch) if _has_units(p)]
+    with jax.default_matmul_precision("highest"):
+        found = [p for p in products(apply, params, batch) if _has_units(p)]
 
     def statistics(p: Product) -> dict[str, jax.Array]:
         maps = _maps(p)
@@ -193,8 +196,15 @@ def _per_leaf(found: list[Product], read: Callable[[Product], Any]) -> dict[str,
     values: dict[str, list[Any]] = {}
     for p in found:
         values.setdefault(p.leaf, []).append(read(p))
-    mean = lambda *uses: sum(uses) / len(uses)
-    return {leaf: jax.tree.map(mean, *uses) for leaf, uses in values.items()}
+    mean = lambda uses: sum(uses) / len(uses)
+
+    def of(uses: list[Any]) -> Any:
+        if not isinstance(uses[0], dict):
+            return mean(uses)
+        names = dict.fromkeys(name for use in uses for name in use)
+        return {name: mean([use[name] for use in uses if name in use]) for name in names}
+
+    return {leaf: of(uses) for leaf, uses in values.items()}
 
 
 def _entropy(values: jax.Array, bins: int) -> jax.Array:

@@ -68,8 +68,9 @@ class _Active(NamedTuple):
 def products(apply: Callable[..., Any], params: Params, *inputs: Any) -> list[Product]:
     """Returns the products of `apply(params, *inputs)` with a parameter as one factor, in order.
 
-    Traces the function; inside `jit` nothing is computed that is not used. Kernels of grouped convolutions,
-    of products with batch axes, and of loops over layers (`scan`) are not found.
+    Traces the function; inside `jit` nothing is computed that is not used. Not found are kernels of grouped
+    convolutions, of products with batch axes, of loops over layers (`scan`) and on shards, and those that
+    are transposed or computed first (`x @ w.T`, `x @ (2 * w)`).
 
     Args:
       apply: any JAX function; its outputs do not matter.
@@ -89,7 +90,8 @@ class _Watch:
 
     def __init__(self) -> None:
         self.found: list[Product] = []
-        self.latest: list[jax.Array] = []
+        self.latest: list[jax.Array] = []  # of each product, how far it has been followed
+        self.ended: set[int] = set()  # products that something else has been made of
 
     def rule(self, equation: Any, inputs: list[Any]) -> list[Any]:
         name, inner = equation.primitive.name, programs.called(equation)
@@ -103,6 +105,7 @@ class _Watch:
             (at,) = kernels
             product = _READ[name](equation, inputs[at].leaf, plain, at, outputs[0])
             if product is not None:
+                self._end(name, active)
                 self.found.append(product)
                 self.latest.append(outputs[0])
                 return [_Active(outputs[0], len(self.found) - 1)]
@@ -112,10 +115,18 @@ class _Watch:
             return outputs
         product = active[0] if name in _ELEMENTWISE and len(set(active)) == 1 else None
         if product is not None and outputs[0].shape == self.latest[product].shape:
-            if jnp.issubdtype(outputs[0].dtype, jnp.floating):
+            here = any(v.value is self.latest[product] for v in inputs if isinstance(v, _Active))
+            floating = jnp.issubdtype(outputs[0].dtype, jnp.floating)
+            if here and floating and product not in self.ended:
                 self.latest[product] = outputs[0]
             return [_Active(outputs[0], product)]
+        self._end(name, active)
         return [_Active(out) for out in outputs]
+
+    def _end(self, name: str, active: list[int | None]) -> None:
+        """What is done to an activation after this is a side branch; sums on the side end nothing."""
+        if not name.startswith(("reduce_", "broadcast", "arg")):
+            self.ended |= {product for product in active if product is not None}
 
 
 def _dot(equation: Any, leaf: str, values: list[Any], at: int, out: jax.Array) -> Product | None:

@@ -9,9 +9,9 @@ import optax
 import pytest
 
 import jaxprune as jp
-from experiments import claims, cli, compare, contestants, engine, mask_files, train
+from experiments import claims, cli, compare, contestants, engine, mask_files, recipes, train
 from experiments.cli import Options, Stopper, UserError
-from experiments.config import config, part, validate
+from experiments.config import config, nested_kind, part, validate
 from experiments.task import model_of
 from tests.experiments.test_engine import ROOT, StopsAfter, run
 
@@ -71,7 +71,7 @@ def test_every_way_trains_and_resumes_to_the_same_bits(way, tmp_path):
     assert 0.05 < seed["sparsity"] < 1
     gone = sum(leaf["weights"] - leaf["kept"] for leaf in seed["per_leaf"])
     assert seed["compression"] == pytest.approx(266_610 / (266_610 - gone))
-    assert seed["effective_sparsity"] >= seed["sparsity"]
+    assert seed["effective_sparsity"] >= seed["sparsity"] - 1e-6
     first = seed["per_leaf"][0]
     assert first["effective"] <= first["kept"]
     assert first["inputs"] <= 784
@@ -152,6 +152,11 @@ def test_the_average_is_what_is_evaluated():
         ({"penalty": part("lasso", strength=1.0)}, "config.penalty: no penalty 'lasso'"),
         ({"ema": 1.0}, "config.ema=1.0"),
         (
+            {"preconditioner": part("adam")},
+            "config.preconditioner does nothing without config.penalty",
+        ),
+        ({"gate_optimizer": part("sgd", learning_rate=1.0)}, "config.gate_optimizer does nothing"),
+        (
             {"gate_optimizer": part("adma", learning_rate=0.1)},
             "config.gate_optimizer: no optimizer 'adma'",
         ),
@@ -188,6 +193,18 @@ def test_mistakes_are_told_before_jax(fields, says):
         ),
         ({"penalty": part("l1", strength=-1.0)}, "strength"),
         (
+            {"gate": part("hard_concrete", strength=-1.0)},
+            "hard_concrete(strength=-1.0): a finite number",
+        ),
+        (
+            {"gate": part("supermask", prunable="fc1"), "prunable": "fc2"},
+            "config.gate.prunable and config.prunable",
+        ),
+        (
+            {"penalty": part("l1", strength=1.0), "early_stop": 2},
+            "config.early_stop: config.penalty makes the network sparser to the end",
+        ),
+        (
             {"subgradient": part("l0", strength=1.0)},
             "config.subgradient: add_penalty: this penalty has no",
         ),
@@ -197,6 +214,22 @@ def test_what_cannot_be_trained_is_refused(fields, says, tmp_path):
     with pytest.raises(UserError) as e:
         run(train.main, whole(**fields), tmp_path)
     assert says in str(e.value)
+
+
+@pytest.mark.parametrize("momentum", [None, 0.9])
+def test_the_proximal_step_is_that_of_the_optimizer(momentum):
+    optimizer = part("sgd", learning_rate=0.1, **({"momentum": momentum} if momentum else {}))
+    cfg = whole(optimizer=optimizer, penalty=part("l1", strength=1.0))
+    tx = recipes.recipe(cfg, "penalty", cfg.penalty, "config.penalty").transform(jax.random.key(0))
+    params = {"kernel": jnp.full((2, 2), 5.0)}
+    updates, _ = tx.update({"kernel": jnp.zeros((2, 2))}, tx.init(params), params)
+    expected = -0.1 / (1 - (momentum or 0.0))
+    np.testing.assert_allclose(updates["kernel"], expected, rtol=1e-5)
+
+
+def test_parts_of_a_comparison_can_be_set_on_the_command_line():
+    assert nested_kind(nested_kind(None, "gates"), "movement") == "gate"
+    assert nested_kind(None, "gate_optimizer") == "optimizer"
 
 
 def regularised(**fields):
@@ -285,4 +318,4 @@ def test_the_configs_are_sound(file, argument, tmp_path, capsys):
     cfg = cli.load_config(f"{ROOT}/configs/{file}.py:{argument}")
     validate(cfg)
     assert run(train.main, cfg, tmp_path, dry_run=True) is None
-    assert "how sparse it becomes is learned: gate" in capsys.readouterr().out
+    assert "gate: " in capsys.readouterr().out

@@ -1,5 +1,6 @@
 """Effective weights against paths counted by hand, and against the network without the others."""
 
+import flax.linen as linen
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -79,9 +80,50 @@ def test_convolutions_pooling_and_unmasked_layers():
     assert found["fc1"]["kernel"] is None
 
 
+@pytest.mark.parametrize("norm", [linen.LayerNorm, linen.softmax])
+def test_what_hides_paths_is_refused(norm):
+    class Net(linen.Module):
+        @linen.compact
+        def __call__(self, x):
+            x = linen.Dense(4)(x)
+            return linen.Dense(2)(norm()(x) if norm is linen.LayerNorm else norm(x))
+
+    params = Net().init(jax.random.key(0), jnp.zeros((1, 3)))["params"]
+    masks = jp.masks.make(params)
+    with pytest.raises(ValueError, match="the dense network have no effect"):
+        effective(lambda p, x: Net().apply({"params": p}, x), params, masks, jnp.zeros((1, 3)))
+
+
+def test_statistics_of_batchnorm_are_no_obstacle():
+    model = jp.nn.resnet20()
+    x = jnp.zeros((1, 32, 32, 3))
+    variables = dict(model.init(jax.random.key(0), x))
+    variables["batch_stats"] = jax.tree.map(lambda s: s + 2.0, variables["batch_stats"])
+    masks = {
+        "params": jp.masks.make(variables["params"]),
+        "batch_stats": jax.tree.map(lambda s: None, variables["batch_stats"]),
+    }
+    found = effective(lambda v, x: model.apply(v, x, train=False), variables, masks, x)
+    assert float(jp.masks.sparsity(found)) == 0.0
+
+
+def test_depth_does_not_drown_paths():
+    params = {f"fc{i:02d}": {"kernel": jnp.eye(64), "bias": jnp.zeros(64)} for i in range(40)}
+    masks = jax.tree.map(lambda w: w != 0 if w.ndim == 2 else None, params)
+    found = effective(mlp, params, masks, jnp.zeros((1, 64)))
+    assert jax.tree.all(jax.tree.map(jnp.array_equal, found, masks))
+
+
+def test_a_constant_is_no_source():
+    params = {"w": jnp.ones((2, 2)), "b": jnp.ones(2), "v": jnp.ones((2, 1))}
+    masks = {"w": jnp.array([[True, False], [True, False]]), "b": None, "v": jnp.ones((2, 1), bool)}
+    apply = lambda p, x: jax.nn.relu(x @ p["w"] + p["b"][None]) @ p["v"]
+    assert effective(apply, params, masks, jnp.zeros((1, 2)))["v"].tolist() == [[True], [False]]
+
+
 def test_integer_and_bfloat16_leaves_and_packed_masks():
     params = {"w": jnp.ones((3, 2), jnp.bfloat16), "n": jnp.arange(2)}
     masks = jp.masks.pack({"w": jnp.array([[True, False]] * 3), "n": None})
-    apply = lambda p, x: (x @ p["w"])[:, :1]
+    apply = lambda p, x: x @ p["w"]
     found = effective(apply, params, masks, jnp.zeros((1, 3), jnp.bfloat16))
     assert found["w"].tolist() == [[True, False]] * 3

@@ -80,6 +80,13 @@ def test_ranks_of_feature_maps():
     assert signals.outputs(conv, {"k": kernel}, [x], ranks=False).rank["k"] is None
 
 
+def test_a_kernel_that_is_used_on_maps_and_on_vectors():
+    shared = lambda p, x: (jax.nn.relu(x @ p["w"]).sum(), x.mean((1, 2)) @ p["w"])
+    found = signals.outputs(shared, {"w": jnp.eye(2)}, [jnp.ones((1, 3, 3, 2))])
+    np.testing.assert_array_equal(found.rank["w"], [[1.0, 1.0]])
+    np.testing.assert_array_equal(found.mean["w"], [[1.0, 1.0]])
+
+
 def test_batches_may_be_a_generator_and_progress_is_told():
     told = []
     signals.outputs(apply, PARAMS, (b for b in batches()), progress=told.append)

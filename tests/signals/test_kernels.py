@@ -73,6 +73,19 @@ def test_activations_end_where_others_join():
     np.testing.assert_allclose(b.outputs, np.tanh([[1.0, 0.0]]))
 
 
+def test_a_side_branch_is_not_followed():
+    params = {"w": jnp.eye(2), "v": jnp.eye(2)}
+
+    def apply(p, x):
+        y = jax.nn.relu(x @ p["w"])
+        z = y @ p["v"]
+        return z, jnp.tanh(y - 3), y.mean()
+
+    x = jnp.array([[1.0, -1.0]])
+    first, _ = products(apply, params, x)
+    np.testing.assert_array_equal(first.outputs, [[1.0, 0.0]])
+
+
 def test_a_gate_of_itself_is_still_the_unit():
     gelu = only(lambda p, x: jax.nn.gelu(x @ p["w"]), {"w": jnp.eye(2)}, jnp.ones((1, 2)))
     np.testing.assert_allclose(gelu.outputs, jax.nn.gelu(jnp.ones((1, 2))), rtol=1e-6)
