@@ -39,7 +39,7 @@ def body(results: Mapping[str, Any]) -> list[str]:
     others = [label for label in points.labels(results) if label not in learned]
     for point, sparsity in enumerate(results["sparsities"] if len(others) > 1 else ()):
         parts += [f"## At {100 * sparsity:g} % of the prunable weights removed"]
-        parts += [table(_HEAD, [_row(results, label, point) for label in others])]
+        parts += [_table([_row(results, label, point) for label in others])]
     if learned:
         rows = [_row(results, "dense", 0)]
         for label in learned:
@@ -47,7 +47,7 @@ def body(results: Mapping[str, Any]) -> list[str]:
             rows += [
                 [f"{label}, {what}", *_row(results, label, point)[1:]] for point, what in named
             ]
-        parts += ["## As sparse as their strength makes them", table(_HEAD, rows)]
+        parts += ["## As sparse as their strength makes them", _table(rows)]
     parts += [_counted(results), "## By seed: test accuracy after the last update, %"]
     return [*parts, _by_seed(results), *_failures(results)]
 
@@ -88,6 +88,13 @@ def _smallest(results: Mapping[str, Any]) -> claims.Outcome:
         return claims.Outcome("nothing within 0.5 pp of dense", None, "", "", len(results["seeds"]))
     ours = f"{most:.1f}x fewer weights at {percent(best[1])} %, dense {_dense(results)} %"
     return claims.Outcome(f"{best[0]}, smallest within 0.5 pp", None, ours, "", len(best[1]))
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    """The rows under their heads, without columns that are empty."""
+    filled = [i for i in range(len(_HEAD)) if any(row[i] for row in rows)]
+    pick = lambda row: [row[i] for i in filled]
+    return table(pick(_HEAD), [pick(row) for row in rows])
 
 
 def _row(results: Mapping[str, Any], label: str, point: int) -> list[str]:
