@@ -13,12 +13,13 @@ from experiments import criterion_files, plans, preflight, savings
 from experiments.augment import augment_of
 from experiments.cli import Options
 from experiments.contestants import DENSE, Contestant
-from experiments.engine import DivergedError, Trainer
+from experiments.engine import DivergedError
 from experiments.progress import Progress
 from experiments.recipes import Recipe, recipe
 from experiments.report import write_report
 from experiments.run_folder import Folder, RunFolder, read_json, write_json
 from experiments.task import model_of, tasks
+from experiments.trainer import Trainer
 from experiments.training import Info, train_once
 
 __all__ = ["run"]

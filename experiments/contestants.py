@@ -156,7 +156,8 @@ def _regularised(
     for label, spec, where in _parts(field, asked):
         called = "penalty" if kind == "subgradient" else kind
         varies = "strength" if label in strengths else "sparsity"
-        if varies == "sparsity" and "name" in spec and not takes(called, spec, varies, where):
+        is_part = not isinstance(spec, str) and "name" in spec
+        if varies == "sparsity" and is_part and not takes(called, spec, varies, where):
             raise UserError(
                 f"{where}: how sparse it becomes is learned; give its strengths, "
                 f"config.compare.strengths={{{label!r}: (...)}}."

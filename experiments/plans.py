@@ -29,11 +29,12 @@ def describe(cfg: ConfigDict, rounds: int = 0) -> str:
     lines, prunable = [_setting(cfg)], cfg.prunable or None
     method, way = build("method", cfg.method), ways(cfg)
     if method is None:
-        asked = way and "sparsity" in cfg[way]
-        learned = (
-            f"{way}: {'as sparse as it says' if asked else 'how sparse it becomes is learned'}"
-        )
-        how = learned if way else "dense: no method"
+        how = "dense: no method"
+        if way is not None:
+            asked = "sparsity" in cfg[way]
+            how = (
+                f"{way}: {'as sparse as it says' if asked else 'how sparse it becomes is learned'}"
+            )
         lines += [how, jp.masks.table(jp.masks.make(params, prunable), cost)]
     elif rounds:
         masks, by_size = jp.masks.make(params, prunable), _by_size(method)

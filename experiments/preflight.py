@@ -51,12 +51,11 @@ def checked(
         params = model_of(cfg).init(key, x)["params"]
         if gate is not None:
             params = gate.init(params, key)
-            params = jax.grad(lambda theta: _read(gate, theta, key))(params)
+            read = lambda theta: jax.tree.leaves(
+                (gate.sample(theta, key, 0), gate.penalty(theta, 0))
+            )
+            params = jax.grad(lambda theta: sum(leaf.sum() for leaf in read(theta)))(params)
         return tx.update(params, tx.init(params), params)
-
-    def _read(gate: jp.gates.Gate, theta: Any, key: jax.Array) -> jax.Array:
-        leaves = jax.tree.leaves((gate.sample(theta, key, 0), gate.penalty(theta, 0)))
-        return sum(leaf.sum() for leaf in leaves)
 
     x = jax.ShapeDtypeStruct((2, *input_shape(cfg)), "float32")
     for traced, blamed in ((masks, "config"), (update, where)):

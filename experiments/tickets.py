@@ -13,11 +13,12 @@ from experiments import mask_files, plans
 from experiments.augment import augment_of
 from experiments.cli import Options
 from experiments.config import SECTIONS, UserError, build
-from experiments.engine import Level, Run, Trainer, TrainState, digest, fit
+from experiments.engine import Level, Run, digest, fit
 from experiments.progress import Progress
 from experiments.report import write_report
 from experiments.run_folder import Folder, RunFolder
 from experiments.task import fresh_variables, model_of, tasks
+from experiments.trainer import Trainer, TrainState
 
 __all__ = ["plan_of", "run"]
 

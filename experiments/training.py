@@ -14,13 +14,14 @@ from experiments.augment import augment_of
 from experiments.cli import Options
 from experiments.config import ways
 from experiments.contestants import DENSE
-from experiments.engine import Level, Run, Trainer, TrainState, digest, fit
+from experiments.engine import Level, Run, digest, fit
 from experiments.progress import Progress
 from experiments.recipes import Recipe, Transform
 from experiments.recipes import recipe as recipe_of
 from experiments.report import write_report
 from experiments.run_folder import Folder, RunFolder
 from experiments.task import Task, fresh_variables, model_of, scale, tasks
+from experiments.trainer import Trainer, TrainState
 
 __all__ = ["Info", "run", "train_once"]
 

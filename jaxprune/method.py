@@ -1,7 +1,7 @@
 """A method is five concepts in a tuple; `next_masks` is the one place where they meet."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -12,6 +12,7 @@ from jaxprune import masks as masks_lib
 from jaxprune import patterns
 from jaxprune import signals as signals_lib
 from jaxprune import updates as updates_lib
+from jaxprune.fit import check_fit, scores_of
 from jaxprune.masks import Prunable
 from jaxprune.types import (
     Allocation,
@@ -208,7 +209,7 @@ def _next_masks(
     of_the_living: bool,
     signals: dict[str, Any],
 ) -> Masks:
-    _check_fit(method, params, masks)
+    check_fit(method.pattern, method.schedule, method.update, params, masks)
     treedef, before = jax.tree.structure(params), masks_lib.beside(params, masks)
     pruned = [i for i, mask in enumerate(before) if mask is not None]
     shapes = [jnp.shape(before[i]) for i in pruned]
@@ -216,7 +217,7 @@ def _next_masks(
     alive = [pattern.to_groups(before[i].astype(jnp.float32)) > 0 for i in pruned]
 
     def units(criterion: Criterion) -> list[Units]:
-        scores = _scores(criterion, params, signals, pruned)
+        scores = scores_of(criterion, params, signals, pruned)
         floats = [scores[i].astype(jnp.promote_types(scores[i].dtype, jnp.float32)) for i in pruned]
         axes = [pattern.axis(len(shape)) for shape in shapes]
         return [Units(pattern.to_groups(s), axis) for s, axis in zip(floats, axes, strict=True)]
@@ -256,73 +257,6 @@ def _living_first(units: Units, alive: jax.Array) -> Units:
     return Units(jnp.where(alive, scores, jnp.nan), units.axis)
 
 
-def _scores(
-    criterion: Criterion, params: Params, signals: dict[str, Any], pruned: Sequence[int]
-) -> list[Any]:
-    """The scores by leaf; `None` where a criterion knows nothing, which is no leaf to prune."""
-    scores = criterion(params, **signals)
-    name, treedef = getattr(criterion, "__name__", "criterion"), jax.tree.structure(params)
-    try:
-        found = treedef.flatten_up_to(scores)
-    except ValueError:
-        found = []
-    if len(found) < treedef.num_leaves or not all(s is None or hasattr(s, "shape") for s in found):
-        raise ValueError(
-            f"{name}: the scores are {jax.tree.structure(scores)}, but the parameters "
-            f"{jax.tree.structure(params)}; return jax.tree.map(f, params, ...)."
-        )
-    paths, leaves = masks_lib.paths(params), jax.tree.leaves(params)
-    unknown = [paths[i] for i in pruned if found[i] is None]
-    if unknown:
-        raise ValueError(
-            f"{name}: no scores for {', '.join(map(repr, unknown))}, of which its signals say nothing; "
-            "exclude them with prunable=."
-        )
-    for path, p, s in zip(paths, leaves, found, strict=True):
-        if s is not None and jnp.shape(s) != jnp.shape(p):
-            raise ValueError(
-                f"{name}: {path!r} has scores of the shape {jnp.shape(s)}, its weights {jnp.shape(p)}; "
-                "give one score per weight (jnp.broadcast_to shares one among several)."
-            )
-    return found
-
-
-def _check_fit(method: Method, params: Params, masks: Masks) -> None:
-    """Refuses leaves that the pattern does not fit, and a target that would leave nothing of them."""
-    pattern = method.pattern
-    pruned = jax.tree.leaves(jax.tree.map(lambda p, m: m is not None, params, masks))
-    named = zip(masks_lib.paths(params), jax.tree.leaves(params), pruned, strict=True)
-    shapes = {path: jnp.shape(p) for path, p, is_pruned in named if is_pruned}
-    wrong = [(path, pattern.check(shape)) for path, shape in shapes.items()]
-    messages = [message.format(leaf=repr(path)) for path, message in wrong if message]
-    if messages:
-        more = f" (and {len(messages) - 1} more leaves)" if len(messages) > 1 else ""
-        raise ValueError(messages[0] + more + ".")
-    members = {path: _members(pattern, shape) for path, shape in shapes.items()}
-    members = {path: m for path, m in members.items() if m is not None}
-    if members and method.update.whole_leaves:
-        raise ValueError(
-            f"this update keeps no counts per contest, but in {next(iter(members))!r} the pattern has many; "
-            "use updates.regrow or updates.prune, or the pattern unstructured()."
-        )
-    with jax.ensure_compile_time_eval():
-        sparsity = float(method.schedule.sparsity(method.schedule.end))
-        left = [int(allocations.survivors(m, sparsity)) for m in members.values()]
-    if members and not any(left):
-        path, m = next(iter(members.items()))
-        raise ValueError(
-            f"a sparsity of {sparsity:g} leaves none of the {m} weights that compete with each other in "
-            f"{path!r}; this pattern allows {1 - 1 / m:g} at most."
-        )
-
-
-def _members(pattern: Pattern, shape: tuple[int, ...]) -> int | None:
-    """Units in one contest of a leaf of this shape; `None` if all of them are in one."""
-    axis = pattern.axis(len(shape))
-    unit = jax.eval_shape(pattern.to_groups, jax.ShapeDtypeStruct(shape, jnp.float32))
-    return None if axis is None else unit.shape[axis]
-
-
 def initial_masks(
     method: Method | Partition,
     params: Params,
@@ -333,7 +267,7 @@ def initial_masks(
     signals = {} if key is None else {"key": key}
 
     def first(part: Method, masks: Masks) -> Masks:
-        _check_fit(part, params, masks)
+        check_fit(part.pattern, part.schedule, part.update, params, masks)
         if part.initial is None:
             return masks
         sparse = part._replace(criterion=part.initial, update=updates_lib.prune())

@@ -234,8 +234,10 @@ def scheduled(who: str, **named: Scheduled) -> Callable[[Step], Any]:
     ((name, value),) = named.items()
     if callable(value):
         return value
-    if not isinstance(value, Tracer) and not 0 <= float(value) < math.inf:
-        raise ValueError(f"{who}({name}={value}): a finite number, 0 or above, is needed.")
+    if isinstance(value, str) or (
+        not isinstance(value, Tracer) and not 0 <= float(value) < math.inf
+    ):
+        raise ValueError(f"{who}({name}={value!r}): a finite number, 0 or above, is needed.")
     return lambda step: value
 
 

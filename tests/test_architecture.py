@@ -21,7 +21,7 @@ ORDER = [
     ["counting"],
     ["selection", "signals"],
     [*CONCEPTS, "penalties", "preconditioners"],
-    ["updates"],
+    ["updates", "fit"],
     ["method"],
     ["transforms", "methods", "gates", "at_init"],
     ["lottery"],

@@ -4,7 +4,6 @@ A gate turns `params` into `theta = Gated(params, gates)`, one pytree for one op
 taken at `gate.sample(theta, key)`, a tree like `params`; `gate.finalize(theta)` is the network that is left.
 """
 
-import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeVar
@@ -15,6 +14,7 @@ import optax
 
 from jaxprune import masks as masks_lib
 from jaxprune.masks import Prunable
+from jaxprune.penalties import scheduled
 from jaxprune.types import Masks, Params, Step
 
 __all__ = ["Gate", "Gated", "Rule", "Strength", "at_step", "check_strength", "per_leaf", "units_of"]
@@ -187,9 +187,7 @@ def _project(rule: Rule) -> optax.GradientTransformationExtraArgs:
 def check_strength(who: str, strength: Any) -> None:
     """Raises `ValueError` unless a strength, or each of a mapping, is a schedule or a number from 0 up."""
     for value in strength.values() if isinstance(strength, Mapping) else (strength,):
-        fits = callable(value) or isinstance(value, jax.Array)
-        if not fits and not (isinstance(value, int | float) and 0 <= value < math.inf):
-            raise ValueError(f"{who}(strength={value!r}): a finite number, 0 or above, is needed.")
+        scheduled(who, strength=value)
 
 
 def at_step(value: Strength, step: Step | None, who: str) -> Any:

@@ -9,10 +9,11 @@ import optax
 import pytest
 
 import jaxprune as jp
-from experiments import claims, cli, compare, contestants, engine, mask_files, recipes, train
+from experiments import claims, cli, compare, contestants, mask_files, recipes, train
 from experiments.cli import Options, Stopper, UserError
 from experiments.config import config, nested_kind, part, validate
 from experiments.task import model_of
+from experiments.trainer import Trainer, TrainState
 from tests.experiments.test_engine import ROOT, StopsAfter, run
 
 WAYS = {
@@ -119,9 +120,9 @@ def test_gates_may_have_an_optimizer_of_their_own(tmp_path):
 def test_the_average_is_what_is_evaluated():
     model = model_of(whole())
     tx = jp.averaged(optax.sgd(0.1), 0.5)
-    trainer = engine.Trainer(model, tx)
+    trainer = Trainer(model, tx)
     params = model.init(jax.random.key(0), jnp.zeros((1, 28, 28, 1)))["params"]
-    start = engine.TrainState(params, {}, tx.init(params))
+    start = TrainState(params, {}, tx.init(params))
     images = jnp.zeros((8, 28, 28, 1), jnp.uint8)
     labels, rows = jnp.arange(8, dtype=jnp.int32), np.arange(8, dtype=np.int32).reshape(2, 4)
     state, _ = trainer.run(start, images, labels, jax.random.key(1), rows, 0, 2)

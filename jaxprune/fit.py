@@ -1,0 +1,81 @@
+"""What does not fit is refused here, in words and before anything is traced: leaves, targets, scores."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxprune import allocation as allocations
+from jaxprune import masks as masks_lib
+from jaxprune.types import Criterion, Masks, Params, Pattern, Schedule, Update
+
+__all__ = ["check_fit", "scores_of"]
+
+
+def scores_of(
+    criterion: Criterion, params: Params, signals: dict[str, Any], pruned: Sequence[int]
+) -> list[Any]:
+    """The scores by leaf; `None` where a criterion knows nothing, which is no leaf to prune."""
+    scores = criterion(params, **signals)
+    name, treedef = getattr(criterion, "__name__", "criterion"), jax.tree.structure(params)
+    try:
+        found = treedef.flatten_up_to(scores)
+    except ValueError:
+        found = []
+    if len(found) < treedef.num_leaves or not all(s is None or hasattr(s, "shape") for s in found):
+        raise ValueError(
+            f"{name}: the scores are {jax.tree.structure(scores)}, but the parameters "
+            f"{jax.tree.structure(params)}; return jax.tree.map(f, params, ...)."
+        )
+    paths, leaves = masks_lib.paths(params), jax.tree.leaves(params)
+    unknown = [paths[i] for i in pruned if found[i] is None]
+    if unknown:
+        raise ValueError(
+            f"{name}: no scores for {', '.join(map(repr, unknown))}, of which its signals say nothing; "
+            "exclude them with prunable=."
+        )
+    for path, p, s in zip(paths, leaves, found, strict=True):
+        if s is not None and jnp.shape(s) != jnp.shape(p):
+            raise ValueError(
+                f"{name}: {path!r} has scores of the shape {jnp.shape(s)}, its weights {jnp.shape(p)}; "
+                "give one score per weight (jnp.broadcast_to shares one among several)."
+            )
+    return found
+
+
+def check_fit(
+    pattern: Pattern, schedule: Schedule, update: Update, params: Params, masks: Masks
+) -> None:
+    """Refuses leaves that the pattern does not fit, and a target that would leave nothing of them."""
+    pruned = jax.tree.leaves(jax.tree.map(lambda p, m: m is not None, params, masks))
+    named = zip(masks_lib.paths(params), jax.tree.leaves(params), pruned, strict=True)
+    shapes = {path: jnp.shape(p) for path, p, is_pruned in named if is_pruned}
+    wrong = [(path, pattern.check(shape)) for path, shape in shapes.items()]
+    messages = [message.format(leaf=repr(path)) for path, message in wrong if message]
+    if messages:
+        more = f" (and {len(messages) - 1} more leaves)" if len(messages) > 1 else ""
+        raise ValueError(messages[0] + more + ".")
+    members = {path: _members(pattern, shape) for path, shape in shapes.items()}
+    members = {path: m for path, m in members.items() if m is not None}
+    if members and update.whole_leaves:
+        raise ValueError(
+            f"this update keeps no counts per contest, but in {next(iter(members))!r} the pattern has many; "
+            "use updates.regrow or updates.prune, or the pattern unstructured()."
+        )
+    with jax.ensure_compile_time_eval():
+        sparsity = float(schedule.sparsity(schedule.end))
+        left = [int(allocations.survivors(m, sparsity)) for m in members.values()]
+    if members and not any(left):
+        path, m = next(iter(members.items()))
+        raise ValueError(
+            f"a sparsity of {sparsity:g} leaves none of the {m} weights that compete with each other in "
+            f"{path!r}; this pattern allows {1 - 1 / m:g} at most."
+        )
+
+
+def _members(pattern: Pattern, shape: tuple[int, ...]) -> int | None:
+    """Units in one contest of a leaf of this shape; `None` if all of them are in one."""
+    axis = pattern.axis(len(shape))
+    unit = jax.eval_shape(pattern.to_groups, jax.ShapeDtypeStruct(shape, jnp.float32))
+    return None if axis is None else unit.shape[axis]
