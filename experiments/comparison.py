@@ -5,7 +5,6 @@ import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import jax
 from ml_collections import ConfigDict
 
 from experiments import contestants as contestants_lib
@@ -82,6 +81,7 @@ def run(cfg: ConfigDict, contestants: Sequence[Contestant], options: Options) ->
                 "paper": cfg.paper.to_dict(),
                 "sparsities": list(contestants_lib.fields(cfg)["sparsities"]),
                 "contestants": [c.label for c in contestants],
+                "controls": [c.label for c in contestants if c.kind == "control"],
                 "strengths": {c.label: c.points for c in contestants if c.varies == "strength"},
                 "dense": trainings.dense._asdict(),
                 "examples": len(tasks(cfg, cfg.seeds[0])[0].labels),
@@ -100,8 +100,9 @@ def _check(cfg: ConfigDict, points: Sequence[_Point]) -> None:
     """Refuses, before anything is trained, contestants whose updates cannot be traced."""
     of_label = {p.label: p for p in sorted(points, key=lambda p: p.value)}  # each at its highest
     for point in of_label.values():
-        tx = point.recipe.transform(jax.random.key(0))
-        preflight.checked(tx, cfg, point.where, point.file, point.recipe.gate)
+        if point.recipe.start is None:
+            tx, gate = point.recipe.optimizer, point.recipe.gate
+            preflight.checked(tx, cfg, point.where, point.file, gate)
 
 
 class _Trainings:
@@ -113,8 +114,7 @@ class _Trainings:
 
     def of(self, point: _Point) -> list[dict[str, Any]] | None:
         """The results of a point, one per seed, or `None` if it was asked to stop."""
-        # Of this key its kind alone is read: each training's own is in its state.
-        tx, gate = point.recipe.transform(jax.random.key(0)), point.recipe.gate
+        tx, gate = point.recipe.optimizer, point.recipe.gate
         trainer, seeds = Trainer(self.model, tx, augment_of(self.cfg), gate), []
         for seed in self.cfg.seeds:
             folder = Folder(self.folder.path / point.folder / f"seed_{seed}")

@@ -15,6 +15,11 @@ _REGULARISED = {
     "penalties": "proximal steps of",
     "subgradients": "subgradient of",
 }
+_CONTROLS = {
+    "retrained": "fixed and trained from the same initial weights",
+    "shuffled": "shuffled within each leaf, then trained likewise",
+    "reinit": "fixed and trained from other initial weights",
+}
 _HEAD = [
     "contestant",
     "test accuracy, %",
@@ -23,6 +28,8 @@ _HEAD = [
     "effective, %",
     "compression",
     "theoretical speed-up",
+    "training, of dense",
+    "explored, %",
     "seconds",
     "seeds",
 ]
@@ -54,7 +61,9 @@ def body(results: Mapping[str, Any]) -> list[str]:
 
 def headline(results: Mapping[str, Any]) -> claims.Outcome:
     """Who does best at the highest sparsity; of learned sparsities, what is smallest at little loss."""
-    rivals = [c for c in results["contestants"] if not points.strengths(results, c)]
+    controls = results.get("controls", ())
+    all_of = [c for c in results["contestants"] if c not in controls]
+    rivals = [c for c in all_of if not points.strengths(results, c)]
     if not rivals:
         return _smallest(results)
     point = results["sparsities"].index(max(results["sparsities"]))
@@ -74,7 +83,7 @@ def _smallest(results: Mapping[str, Any]) -> claims.Outcome:
     """What keeps the fewest weights within half a point of the dense network."""
     dense = points.finished(points.values(results, "dense", 0)) or [math.inf]
     best, most = None, 0.0
-    for label in results["contestants"]:
+    for label in (c for c in results["contestants"] if c not in results.get("controls", ())):
         for point, asked in enumerate(points.asked(results, label)):
             found = points.values(results, label, point)
             if None in found or stats.mean(points.finished(found)) < stats.mean(dense) - 0.005:
@@ -111,6 +120,8 @@ def _row(results: Mapping[str, Any], label: str, point: int) -> list[str]:
         share(of("effective_sparsity")),
         factor(of("compression")),
         factor(of("speedup")),
+        factor(of("training")),
+        share(of("explored")),
         _seconds(points.entries(results, label, point)),
         _seeds(accuracy),
     ]
@@ -147,7 +158,11 @@ def _contestants(results: Mapping[str, Any]) -> str:
     for label, spec in zip(labels, named, strict=True):
         name = spec if isinstance(spec, str) else part(spec)
         rows.append([label, f"criterion {name}; {pipeline}"])
-    return table(["contestant", "what it is"], [*rows, *last])
+    rows = [*rows, *last]
+    for label in results.get("controls", ()):
+        of, _, control = label.rpartition(", ")
+        rows.append([label, f"the masks of {of} after training, {_CONTROLS[control]}"])
+    return table(["contestant", "what it is"], rows)
 
 
 def _counted(results: Mapping[str, Any]) -> str:
@@ -168,7 +183,10 @@ def _counted(results: Mapping[str, Any]) -> str:
         f"Compression: all {sum(weights.values()):,} parameters, prunable or not, over those "
         f"kept. Theoretical speed-up: the {sum(dense['flops'].values()):,} operations of matrix products "
         "and convolutions in the forward pass of one example over those of the weights kept; dense "
-        "kernels multiply zeros as well, so it is no time that was measured. Seconds: of one training, "
+        "kernels multiply zeros as well, so it is no time that was measured. Training, of dense: the "
+        "operations of all updates over those of dense training, where zeros are skipped as well, forward, "
+        "backward to the inputs and to the weights (dense wherever gradients of removed weights are read). "
+        "Explored: prunable weights that were alive at any time. Seconds: of one training, "
         "median over the seeds, of which the first waits for the compilation."
     )
 

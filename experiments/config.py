@@ -79,6 +79,7 @@ SECTIONS: dict[str, dict[str, Any]] = {
         "strengths": {},  # label -> the strengths of a gate or penalty, instead of sparsities
         "criteria": (),  # names, or "path/to/file.py:function"; or label -> one of those or a part
         "pipeline": {},  # what all criteria share; parts: schedule, and if asked pattern, allocation
+        "controls": (),  # of everybody's masks, trained anew: "retrained", "shuffled", "reinit"
     },
 }
 

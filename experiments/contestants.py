@@ -4,7 +4,7 @@
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ml_collections import ConfigDict
@@ -30,6 +30,7 @@ __all__ = ["DENSE", "Contestant", "contestants", "fields", "recipe_at"]
 DENSE = "dense"  # the label of the baseline, which is in every comparison
 _REGULARISED = {"gates": "gate", "penalties": "penalty", "subgradients": "subgradient"}
 _PIPELINE = ("schedule", "pattern", "allocation")
+_CONTROLS = ("retrained", "shuffled", "reinit")  # see `experiments.starts.control`
 _LABEL = r"[\w()+=%,-][\w()+=%, -]*"  # it names a folder
 
 
@@ -39,9 +40,10 @@ class Contestant(NamedTuple):
     Attributes:
       label: its name in tables.
       where: in the config.
-      kind: "method", "criterion" (which the common pipeline makes a method of), "gate", "penalty" or
-        "subgradient".
-      spec: the part, without what varies; of a criterion also a name or a file.
+      kind: "method", "criterion" (which the common pipeline makes a method of), "gate", "penalty",
+        "subgradient", or "control" of another contestant's masks.
+      spec: the part, without what varies; of a criterion also a name or a file; of a control the label of
+        the other and which control it is.
       varies: "sparsity" or "strength".
       points: the values that it takes.
     """
@@ -105,7 +107,7 @@ def contestants(cfg: ConfigDict) -> list[Contestant]:
                 f"{contestant.where}: the label {label!r} cannot name a folder; use letters, digits, "
                 "spaces and ()+=%,-"
             )
-    return found
+    return [*found, *_controls(asked["controls"], found)]
 
 
 def recipe_at(cfg: ConfigDict, contestant: Contestant, value: float) -> "Recipe":
@@ -113,6 +115,8 @@ def recipe_at(cfg: ConfigDict, contestant: Contestant, value: float) -> "Recipe"
     from experiments.recipes import recipe
 
     where = contestant.where
+    if contestant.kind == "control":
+        return recipe(cfg, "control", contestant.spec, where)
     if contestant.kind != "criterion":
         varied = {contestant.varies: value}
         return recipe(cfg, contestant.kind, contestant.spec, where, **varied)
@@ -165,6 +169,21 @@ def _regularised(
         check_part(called, spec, where, supplied=(varies,))
         points = strengths.get(label) or tuple(asked["sparsities"])
         yield Contestant(label, where, kind, spec, varies, points)
+
+
+def _controls(asked: Any, found: Sequence[Contestant]) -> Iterator[Contestant]:
+    """What is trained again with the masks of others; a subgradient leaves none."""
+    where = "config.compare.controls"
+    if not isinstance(asked, tuple | list):
+        raise UserError(f"{where}={asked!r}: a tuple of names is needed: {', '.join(_CONTROLS)}.")
+    for name in asked:
+        if name not in _CONTROLS:
+            raise UserError(unknown(f"{where}: no control", name, _CONTROLS, "Controls"))
+    for other in found:
+        for name in asked if other.kind != "subgradient" else ():
+            spec = {"of": other.label, "control": name}
+            label = f"{other.label}, {name}"
+            yield Contestant(label, where, "control", spec, other.varies, other.points)
 
 
 def _strengths(asked: Any) -> dict[str, tuple[float, ...]]:

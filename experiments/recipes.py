@@ -10,19 +10,22 @@ from ml_collections import ConfigDict
 import jaxprune as jp
 from experiments.config import UserError, build
 from experiments.contestants import DENSE
+from experiments.starts import Start, control
 
 __all__ = ["Recipe", "Transform", "recipe"]
 
-Transform = Callable[[jax.Array], optax.GradientTransformation]
+Transform = Callable[[Any], optax.GradientTransformation]
 
 
 class Recipe(NamedTuple):
     """What trains.
 
     Attributes:
-      kind: "method", "gate", "penalty" (proximal steps), "subgradient", or "dense".
-      transform: the optimizer with all that is around it, for a PRNG key.
+      kind: "method", "gate", "penalty" (proximal steps), "subgradient", "control", or "dense".
+      transform: the optimizer with all that is around it, for a PRNG key; for masks, where `start` finds
+        them.
       method: where masks follow one.
+      start: where masks are fixed before training begins.
       gate: where the optimizer trains gates beside the weights.
       settled: the first step from which on the network is as sparse as it will be; `None`: at the end.
       learned: whether nobody asked for a sparsity.
@@ -34,6 +37,23 @@ class Recipe(NamedTuple):
     gate: jp.gates.Gate | None = None
     settled: int | None = 0
     learned: bool = False
+    start: Start | None = None
+
+    @property
+    def optimizer(self) -> optax.GradientTransformation:
+        """What updates; each training's own key, or masks, are in its state."""
+        return self.transform(jax.random.key(0) if self.start is None else None)
+
+    @property
+    def recorded(self) -> bool:
+        """Whether the optimizer's state holds a record of masks."""
+        return self.kind in ("method", "penalty", "control")
+
+    @property
+    def masked(self) -> bool:
+        """Whether the parameters are zero off the masks from the start."""
+        through = self.method is not None and self.method.straight_through
+        return self.start is not None or (self.method is not None and not through)
 
 
 def recipe(cfg: ConfigDict, kind: str, spec: Any, where: str, **supplied: Any) -> Recipe:
@@ -66,8 +86,12 @@ def recipe(cfg: ConfigDict, kind: str, spec: Any, where: str, **supplied: Any) -
     if kind == "method":
         method = spec if isinstance(spec, jp.Method) else build("method", spec, **supplied)
         enforce = jp.straight_through if method.straight_through else jp.sparsify
-        transform = lambda key: enforce(optimizer, method, key=key, prunable=prunable)
+        sparse = lambda key: enforce(optimizer, method, key=key, prunable=prunable)
+        transform = lambda key: jp.recorded(sparse(key))
         return Recipe(kind, transform, method, settled=method.end + 1)
+    if kind == "control":
+        fixed = lambda masks: jp.recorded(jp.fixed(optimizer, masks))
+        return Recipe(kind, fixed, start=control(spec["of"], spec["control"]))
     if kind == "gate":
         if prunable and "prunable" in spec:
             raise UserError(f"{where}.prunable and config.prunable: leave one of them out.")
@@ -96,6 +120,7 @@ def recipe(cfg: ConfigDict, kind: str, spec: Any, where: str, **supplied: Any) -
         preconditioner=build("preconditioner", cfg.preconditioner),
         prunable=prunable,
     )
+    tx = jp.recorded(tx)
     return Recipe(kind, lambda key: tx, settled=None, learned=True)
 
 

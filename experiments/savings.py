@@ -55,7 +55,8 @@ def of(model: Dense, leaves: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 
     Args:
       model: the unpruned model.
-      leaves: weights and weights kept of each leaf with a mask, as `jaxprune.masks.summary` gives them.
+      leaves: weights and weights kept of each leaf with a mask, as `jaxprune.masks.summary` gives them;
+        `training`, if known: the share of its dense training's operations (`experiments.training_cost`).
 
     Returns:
       sparsity: fraction removed of the weights that have a mask.
@@ -63,10 +64,11 @@ def of(model: Dense, leaves: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
       compression: all parameters over those kept.
       flops: operations left where zeros are skipped.
       speedup: all operations over those left; theoretical, as dense kernels multiply zeros as well.
+      training: operations of training, forward and backward, over those of dense training, likewise.
 
     >>> model = Dense({"k": 8, "b": 2}, {"k": 16, "b": 0}, ["k"])
     >>> of(model, [{"leaf": "k", "weights": 8, "kept": 2}])
-    {'sparsity': 0.75, 'kept': 4, 'compression': 2.5, 'flops': 4, 'speedup': 4.0}
+    {'sparsity': 0.75, 'kept': 4, 'compression': 2.5, 'flops': 4, 'speedup': 4.0, 'training': 1.0}
     """
     leaves = list(leaves)
     weights, kept = (sum(leaf[name] for leaf in leaves) for name in ("weights", "kept"))
@@ -75,6 +77,7 @@ def of(model: Dense, leaves: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         model.flops[leaf["leaf"]] * (leaf["weights"] - leaf["kept"]) / leaf["weights"]
         for leaf in leaves
     ]
+    spared = [model.flops[leaf["leaf"]] * (1 - leaf.get("training", 1.0)) for leaf in leaves]
     left, flops = total - (weights - kept), round(operations - sum(saved))
     return {
         "sparsity": 1 - kept / weights if weights else 0.0,
@@ -82,6 +85,7 @@ def of(model: Dense, leaves: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         "compression": total / max(left, 1),
         "flops": flops,
         "speedup": operations / max(flops, 1),
+        "training": 1 - sum(spared) / max(operations, 1),
     }
 
 

@@ -9,7 +9,7 @@ import jax
 from ml_collections import ConfigDict
 
 import jaxprune as jp
-from experiments import mask_files, plans, preflight, savings
+from experiments import mask_files, plans, preflight, savings, training_cost
 from experiments.augment import augment_of
 from experiments.cli import Options
 from experiments.config import ways
@@ -20,6 +20,7 @@ from experiments.recipes import Recipe, Transform
 from experiments.recipes import recipe as recipe_of
 from experiments.report import write_report
 from experiments.run_folder import Folder, RunFolder
+from experiments.starts import Setting
 from experiments.task import Task, fresh_variables, model_of, scale, tasks
 from experiments.trainer import Trainer, TrainState
 
@@ -40,8 +41,7 @@ def run(cfg: ConfigDict, options: Options) -> None:
             print(f"This run is finished; its report: {folder.path / 'report.md'}")
             return
         started, model = time.time(), model_of(cfg)
-        # Of this key its kind alone is read: each run's own is in its state.
-        checked = preflight.checked(found.transform(jax.random.key(0)), cfg, where, gate=found.gate)
+        checked = preflight.checked(found.optimizer, cfg, where, gate=found.gate)
         trainer = Trainer(model, checked, augment_of(cfg), found.gate)
         runs = [(seed, fold) for seed in cfg.seeds for fold in range(cfg.k_folds or 1)]
         results: list[dict[str, Any]] = []
@@ -119,8 +119,12 @@ def train_once(
     initial = digest(params)
     if recipe.gate is not None:
         params = recipe.gate.init(params, draws)
-    opt_state = _initializer(recipe.transform)(draws, params)
-    if recipe.method is not None and not recipe.method.straight_through:
+    if recipe.start is None:
+        opt_state = _initializer(recipe.transform)(draws, params)
+    else:
+        params, masks = recipe.start(Setting(model, task, params, rest, draws, folder.path))
+        opt_state = recipe.transform(masks).init(params)
+    if recipe.masked:
         params = jp.masks.apply(params, jp.masks_of(opt_state))
     start = TrainState(params, rest, opt_state)
     run = Run(
@@ -149,7 +153,7 @@ def train_once(
         return {
             "sparsity": float(jp.masks.sparsity(masks)),
             **({"effective_sparsity": float(jp.masks.sparsity(useful))} if useful else {}),
-            "per_leaf": _per_leaf(masks, useful),
+            **_cost(recipe, state, cfg.steps, _per_leaf(masks, useful)),
             "digest": digest((network, masks)),
             **common,
         }
@@ -175,6 +179,21 @@ def _effective(model: Any, params: Any, rest: Any, masks: Any, task: Task) -> An
         return jp.metrics.effective(forward, variables, masks, scale(task.inputs[:1]))["params"]
     except ValueError:  # LayerNorm, attention
         return None
+
+
+def _cost(
+    recipe: Recipe, state: TrainState, steps: int, rows: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """The rows with the share of dense training that each leaf has cost, and what was ever alive."""
+    if not recipe.recorded:
+        return {"per_leaf": [{**row, "training": 1.0} for row in rows]}
+    record = jp.record_of(state.opt_state)
+    shares = training_cost.shares(recipe.method, record.density, steps, dense=recipe.learned)
+    pairs = zip(rows, jax.tree.leaves(shares), strict=True)
+    return {
+        "explored": float(record.exploration),
+        "per_leaf": [{**row, "training": share} for row, share in pairs],
+    }
 
 
 def _per_leaf(masks: Any, useful: Any) -> list[dict[str, Any]]:

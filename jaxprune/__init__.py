@@ -37,6 +37,8 @@ from jaxprune.transforms import forward_params as forward_params
 from jaxprune.transforms import lottery_ticket as lottery_ticket
 from jaxprune.transforms import masks_of as masks_of
 from jaxprune.transforms import proximal as proximal
+from jaxprune.transforms import record_of as record_of
+from jaxprune.transforms import recorded as recorded
 from jaxprune.transforms import sparsify as sparsify
 from jaxprune.transforms import straight_through as straight_through
 
@@ -72,6 +74,8 @@ __all__ = [
     "preconditioners",
     "proximal",
     "prune",
+    "record_of",
+    "recorded",
     "schedules",
     "signals",
     "sparsify",

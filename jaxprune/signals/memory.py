@@ -28,11 +28,13 @@ class Memory(NamedTuple):
       update: (signal, parameters, gradients) -> the signal with this update in it. The gradients are
         those of the loss, off the masks too.
       restarts: whether it begins anew when the masks have changed.
+      reads_gradients: whether every update needs the gradients of all weights, those off the masks too.
     """
 
     init: Callable[[Params], Any]
     update: Callable[[Any, Params, Params], Any]
     restarts: bool = False
+    reads_gradients: bool = True
 
 
 def needs(**memories: Memory) -> Callable[[_C], _C]:
@@ -104,6 +106,7 @@ def start() -> Memory:
     return Memory(
         init=lambda params: jax.tree.map(jnp.copy, params),
         update=lambda old, params, grads: old,
+        reads_gradients=False,
     )
 
 

@@ -10,6 +10,9 @@ from jaxprune.transforms.proximal import AddPenaltyState as AddPenaltyState
 from jaxprune.transforms.proximal import ProximalState as ProximalState
 from jaxprune.transforms.proximal import add_penalty as add_penalty
 from jaxprune.transforms.proximal import proximal as proximal
+from jaxprune.transforms.record import Record as Record
+from jaxprune.transforms.record import record_of as record_of
+from jaxprune.transforms.record import recorded as recorded
 from jaxprune.transforms.sparsify import SparseState as SparseState
 from jaxprune.transforms.sparsify import fixed as fixed
 from jaxprune.transforms.sparsify import sparsify as sparsify
@@ -24,6 +27,7 @@ __all__ = [
     "LotteryState",
     "Plan",
     "ProximalState",
+    "Record",
     "SparseState",
     "StraightThroughState",
     "add_penalty",
@@ -34,6 +38,8 @@ __all__ = [
     "lottery_ticket",
     "masks_of",
     "proximal",
+    "record_of",
+    "recorded",
     "sparsify",
     "straight_through",
 ]

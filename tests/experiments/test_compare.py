@@ -483,8 +483,11 @@ def test_lost_seeds_leave_a_claim_open_and_are_counted(tmp_path):
     assert outcome.ours == "a has 2 of 3 seeds, at 97.90 % in the mean"
     (tmp_path / "results.json").write_text(json.dumps(found))
     text = report.write_report(tmp_path).read_text()
-    assert "| a | 97.90 ± 0.14 | -0.20 (-0.20) | 90.00 | 3.57x | 10.00x | 2.0 | 2 of 3 |" in text
-    assert "| b | 95.90 ± 0.10 | -2.20 (-2.20) | 90.00 | 3.57x | 10.00x | 2.0 | 3 |" in text
+    assert (
+        "| a | 97.90 ± 0.14 | -0.20 (-0.20) | 90.00 | 3.57x | 10.00x | 1.00x | 2.0 | 2 of 3 |"
+        in text
+    )
+    assert "| b | 95.90 ± 0.10 | -2.20 (-2.20) | 90.00 | 3.57x | 10.00x | 1.00x | 2.0 | 3 |" in text
     assert "| dense | 98.10 ± 0.10 |  | 0.00 | 1.00x | 1.00x | 1.0 | 3 |" in text
     assert "| a | 90 % | 97.80 | failed | 98.00 |" in text
     assert "- a: not finite" in text

@@ -1,0 +1,70 @@
+"""Masks that are fixed before training begins, and the weights that they are put on."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+import jaxprune as jp
+from experiments import mask_files
+from experiments.engine import DivergedError
+from experiments.task import Task, fresh_variables
+
+__all__ = ["Setting", "Start", "control"]
+
+
+class Setting(NamedTuple):
+    """What is known as a training begins.
+
+    Attributes:
+      model: a linen module.
+      task: data.
+      params: its initial parameters.
+      rest: its other variables.
+      key: PRNG key, the same for all contestants of a seed.
+      folder: of this training: `<run>/<contestant>/<point>/seed_<n>`.
+    """
+
+    model: Any
+    task: Task
+    params: Any
+    rest: Any
+    key: jax.Array
+    folder: Path
+
+
+Start = Callable[[Setting], tuple[Any, Any]]  # parameters and masks
+
+
+def control(of: str, name: str) -> Start:
+    """Trains with what is left of the masks that another contestant has found.
+
+    Args:
+      of: the other contestant, at the same point and with the same seed.
+      name: "retrained": its masks, on the initial weights; "shuffled": the same number of weights in each
+        leaf, in other places; "reinit": its masks, on other initial weights.
+
+    References:
+      Frankle, Dziugaite, Roy & Carbin, "Pruning Neural Networks at Initialization: Why Are We Missing the
+      Mark?" (2021); "retrained" is the winning ticket of Frankle & Carbin (2019).
+    """
+
+    def start(setting: Setting) -> tuple[Any, Any]:
+        run, point, seed = (
+            setting.folder.parents[2],
+            setting.folder.parent.name,
+            setting.folder.name,
+        )
+        found = run / of / point / seed
+        if (found / "failed.json").exists():
+            raise DivergedError(f"{of}, {name}: there are no masks, as {of} diverged.")
+        params, masks = setting.params, mask_files.load(found / "masks.npz", setting.params)
+        if name == "shuffled":
+            masks = jp.masks.shuffle(masks, jax.random.fold_in(setting.key, 1))
+        if name == "reinit":
+            key = jax.random.fold_in(setting.key, 2)
+            params, _ = fresh_variables(setting.model, setting.task, key)
+        return params, masks
+
+    return start

@@ -1,0 +1,96 @@
+"""A record of the masks of a training: how dense they were on average, and what was ever alive."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxprune import masks as masks_lib
+from jaxprune.transforms.state import masks_of
+from jaxprune.types import Masks, Params
+
+__all__ = ["Record", "record_of", "recorded"]
+
+
+class Record(NamedTuple):
+    """State of `recorded`, and what `record_of` finds.
+
+    Attributes:
+      updates: number of updates recorded.
+      density: per leaf with a mask the mean over these updates of the fraction kept, float32; it says what
+        training cost.
+      explored: bool arrays, the weights that were alive at any time.
+      inner: the wrapped optimizer's state.
+    """
+
+    updates: Any
+    density: Any
+    explored: Masks
+    inner: optax.OptState
+
+    @property
+    def exploration(self) -> jax.Array:
+        """Fraction of the prunable weights that were alive at any time: the exploration rate of ITOP."""
+        return 1 - masks_lib.sparsity(self.explored)
+
+
+def recorded(inner: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
+    r"""Keeps a record of the masks of `inner`; it changes no update.
+
+    The density at update $t$ is that of the masks with which the gradients were taken, so that
+    $\bar d = \frac1T \sum_t d_t$ of a leaf is its share of the operations of dense training. The explored
+    weights are $\bigvee_t m_t$, the masks after the last update included.
+
+    Args:
+      inner: `sparsify`, `straight_through`, `proximal`, `lottery_ticket`, `fixed`, or what wraps one of them.
+
+    References:
+      Liu et al., "Do We Actually Need Dense Over-Parameterization? In-Time Over-Parameterization in Sparse
+      Training" (2021): the exploration rate $R_s$. Evci et al., "Rigging the Lottery" (2020), appendix H:
+      training operations from the densities.
+
+    >>> from jaxprune import methods, sparsify
+    >>> tx = recorded(sparsify(optax.sgd(0.1), methods.magnitude(sparsity=0.5)))
+    >>> params = {"w": jnp.array([[1.0, -3.0]])}
+    >>> updates, state = tx.update({"w": jnp.ones((1, 2))}, tx.init(params), params)
+    >>> record = record_of(state)
+    >>> float(record.density["w"]), float(record.exploration)  # the first gradients were dense
+    (1.0, 1.0)
+    """
+    inner = optax.with_extra_args_support(inner)
+
+    def init(params: Params) -> Record:
+        state = inner.init(params)
+        masks = masks_of(state)
+        density = jax.tree.map(lambda m: jnp.zeros((), jnp.float32), masks)
+        # A copy: two names for one buffer could not both be donated.
+        return Record(jnp.zeros((), jnp.int32), density, jax.tree.map(jnp.copy, masks), state)
+
+    def update(
+        grads: Params, state: Record, params: Params | None = None, **extra: Any
+    ) -> tuple[Params, Record]:
+        count: Any = optax.safe_increment(state.updates)
+        mean = lambda d, m: d + (jnp.mean(m, dtype=jnp.float32) - d) / count
+        density = jax.tree.map(mean, state.density, masks_of(state.inner))
+        updates, inner_state = inner.update(grads, state.inner, params, **extra)
+        explored = jax.tree.map(jnp.logical_or, state.explored, masks_of(inner_state))
+        return updates, Record(count, density, explored, inner_state)
+
+    return optax.GradientTransformationExtraArgs(init, update)  # type: ignore
+
+
+def record_of(opt_state: Any) -> Record:
+    """Returns the record in an optimizer state, chains and wrappers around it included.
+
+    Raises:
+      ValueError: if there is none, or more than one.
+    """
+    holds = lambda node: isinstance(node, Record)
+    found = [node for node in jax.tree.leaves(opt_state, is_leaf=holds) if holds(node)]
+    if len(found) != 1:
+        raise ValueError(
+            f"record_of: {len(found) or 'no'} records in this optimizer state, one is needed; wrap the "
+            "optimizer in jaxprune.recorded(...)."
+        )
+    return found[0]
