@@ -6,7 +6,10 @@ learned, so it is reported as it was found. Gates have a learning rate of their 
 weights: in 4,000 updates they could not drift far enough otherwise. The strengths were chosen by the
 sparsities that a trial with one other seed gave, so as to span about 70 to 98 %; accuracies played no part.
 
-Ours: not run to its end yet (about 40 CPU-minutes).
+Ours (CPU, about 40 minutes): dense 97.96 %. Within half a point of it the fewest weights are left by soft
+movement (97.84 % at 33x), by the annealed sigmoids (97.74 % at 35x) and by movement at 95 % (98.01 % at 19x;
+97.35 % at 98 %, where GMP all but loses a seed: 92.67 ± 5.57). Hard concrete over weights and
+L1 lose about as much at 8x to 12x. The subgradient of L1 removes nothing.
 
 Run: python -m experiments.compare --config=configs/compare/regularised.py
 """
