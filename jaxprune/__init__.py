@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaxprune import allocation as allocation
 from jaxprune import at_init as at_init
+from jaxprune import compensation as compensation
 from jaxprune import criteria as criteria
 from jaxprune import gates as gates
 from jaxprune import lottery as lottery
@@ -29,6 +30,7 @@ from jaxprune.method import Method as Method
 from jaxprune.method import next_masks as next_masks
 from jaxprune.method import partition as partition
 from jaxprune.method import prune as prune
+from jaxprune.prune_on import prune_on as prune_on
 from jaxprune.transforms import add_penalty as add_penalty
 from jaxprune.transforms import average_of as average_of
 from jaxprune.transforms import averaged as averaged
@@ -55,6 +57,7 @@ __all__ = [
     "at_init",
     "average_of",
     "averaged",
+    "compensation",
     "criteria",
     "data",
     "fixed",
@@ -74,6 +77,7 @@ __all__ = [
     "preconditioners",
     "proximal",
     "prune",
+    "prune_on",
     "record_of",
     "recorded",
     "schedules",

@@ -1,4 +1,4 @@
-"""Pruning before training: each function takes what it needs of the data, and prunes with `jaxprune.prune`.
+"""Pruning before training: each function takes what it needs of the data, and prunes with `jaxprune.prune_on`.
 
 Controls of the same kind read nothing: `prune(params, methods.magnitude(sparsity=...))`, `methods.random`.
 """
@@ -6,13 +6,11 @@ Controls of the same kind read nothing: `prune(params, methods.magnitude(sparsit
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import jax
-
 from jaxprune import allocation as allocations
 from jaxprune import criteria, patterns, schedules, signals
-from jaxprune import masks as masks_lib
 from jaxprune.masks import Prunable
-from jaxprune.method import Method, next_masks, prune
+from jaxprune.method import Method
+from jaxprune.prune_on import prune_on
 from jaxprune.signals.gather import Progress, twice
 from jaxprune.signals.gradients import Loss
 from jaxprune.types import Allocation, Masks, Params, Pattern
@@ -28,6 +26,7 @@ def snip(
     batches: Iterable[Any],
     *,
     sparsity: float,
+    rounds: int = 1,
     prunable: Prunable = None,
     pattern: Pattern = _UNSTRUCTURED,
     allocation: Allocation = _GLOBAL,
@@ -40,6 +39,7 @@ def snip(
       params: tree of arrays, as initialised.
       batches: trees of arrays [examples, ...]; one batch of about a hundred examples in the paper.
       sparsity: fraction of the prunable weights removed.
+      rounds: cuts, each by the gradients of what is left; the paper makes one.
       prunable: which leaves may be pruned (see `jaxprune.masks.make`).
       pattern: what dies together and who competes.
       allocation: who gets how much of the budget.
@@ -58,8 +58,10 @@ def snip(
     [[0.0], [-1.0]]
     """
     method = Method(criteria.snip, schedules.one_shot(sparsity=sparsity), pattern, allocation)
-    grads = signals.gradients(loss, params, batches, progress=progress)
-    return prune(params, method, prunable=prunable, grads=grads)
+    known = {"grads": lambda left: signals.gradients(loss, left, batches, progress=progress)}
+    if rounds > 1:
+        twice(batches, "snip reads batches in every round")
+    return prune_on(params, method, known, rounds=rounds, prunable=prunable)
 
 
 def grasp(
@@ -68,6 +70,7 @@ def grasp(
     batches: Iterable[Any],
     *,
     sparsity: float,
+    rounds: int = 1,
     prunable: Prunable = None,
     pattern: Pattern = _UNSTRUCTURED,
     allocation: Allocation = _GLOBAL,
@@ -82,6 +85,7 @@ def grasp(
       batches: trees of arrays [examples, ...], read twice, for the gradient and for its product with the
         Hessian; ten examples per class in the paper.
       sparsity: fraction of the prunable weights removed.
+      rounds: cuts, each by the gradient flow of what is left; the paper makes one.
       prunable: which leaves may be pruned (see `jaxprune.masks.make`).
       pattern: what dies together and who competes.
       allocation: who gets how much of the budget.
@@ -109,9 +113,12 @@ def grasp(
         if progress is not None:
             progress(done)
 
-    grads = signals.gradients(loss, params, batches, progress=count)
-    product = signals.hessian_vector(loss, params, batches, grads, progress=count)
-    return prune(params, method, prunable=prunable, hessian_gradient=product)
+    def product(left: Params) -> Params:
+        grads = signals.gradients(loss, left, batches, progress=count)
+        return signals.hessian_vector(loss, left, batches, grads, progress=count)
+
+    known = {"hessian_gradient": product}
+    return prune_on(params, method, known, rounds=rounds, prunable=prunable)
 
 
 def synflow(
@@ -158,15 +165,7 @@ def synflow(
     >>> [w.tolist() for w in synflow(apply, params, jnp.ones((1, 1)), sparsity=0.5)[0].values()]
     [[[1.0, 0.0]], [[9.0], [0.0]]]
     """
-    if rounds < 1:
-        raise ValueError(f"synflow(rounds={rounds}): at least 1 is needed.")
-    schedule = schedules.exponential(sparsity=sparsity, begin=0, end=rounds)
-    method = Method(criteria.synflow, schedule, pattern, allocation)
-    masks = masks_lib.make(params, prunable)
-    cut = jax.jit(lambda left, masks, step, flow: next_masks(method, left, masks, step, flow=flow))
-    for done in range(1, rounds + 1):
-        left = masks_lib.apply(params, masks)
-        masks = cut(left, masks, done, signals.synaptic_flow(apply, left, example))
-        if progress is not None:
-            progress(done)
-    return masks_lib.apply(params, masks), masks
+    method = Method(criteria.synflow, schedules.one_shot(sparsity=sparsity), pattern, allocation)
+    known = {"flow": lambda left: signals.synaptic_flow(apply, left, example)}
+    more = {"prunable": prunable, "progress": progress}
+    return prune_on(params, method, known, rounds=rounds, **more)

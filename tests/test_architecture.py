@@ -17,14 +17,14 @@ CONCEPTS = ["criteria", "patterns", "allocation", "schedules"]
 # Each may import what stands before it, never what stands after.
 ORDER = [
     ["types"],
-    ["masks", "ranks", "group_norms", "programs"],
+    ["masks", "ranks", "group_norms", "programs", "layerwise"],
     ["counting"],
     ["selection", "signals"],
-    [*CONCEPTS, "penalties", "preconditioners"],
+    [*CONCEPTS, "penalties", "preconditioners", "compensation"],
     ["updates", "fit"],
     ["method"],
-    ["transforms", "methods", "gates", "at_init"],
-    ["lottery"],
+    ["transforms", "methods", "gates", "prune_on"],
+    ["lottery", "at_init"],
 ]
 ALONE = {
     "nn": {"types", "allocation", "selection"},

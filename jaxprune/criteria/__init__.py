@@ -11,6 +11,7 @@ from jaxprune.criteria.activation import ria as ria
 from jaxprune.criteria.activation import wanda as wanda
 from jaxprune.criteria.curvature import fisher as fisher
 from jaxprune.criteria.curvature import obd as obd
+from jaxprune.criteria.curvature import obs as obs
 from jaxprune.criteria.curvature import second_order_taylor as second_order_taylor
 from jaxprune.criteria.curvature import woodfisher as woodfisher
 from jaxprune.criteria.gradient import accumulated_gradient as accumulated_gradient
@@ -21,6 +22,8 @@ from jaxprune.criteria.gradient import taylor as taylor
 from jaxprune.criteria.initialisation import grasp as grasp
 from jaxprune.criteria.initialisation import snip as snip
 from jaxprune.criteria.initialisation import synflow as synflow
+from jaxprune.criteria.magnitude import fpgm as fpgm
+from jaxprune.criteria.magnitude import l2 as l2
 from jaxprune.criteria.magnitude import magnitude as magnitude
 from jaxprune.criteria.magnitude import normalized_magnitude as normalized_magnitude
 from jaxprune.criteria.movement import magnitude_increase as magnitude_increase
@@ -33,9 +36,11 @@ __all__ = [
     "apoz",
     "entropy",
     "fisher",
+    "fpgm",
     "gradient",
     "grasp",
     "hrank",
+    "l2",
     "magnitude",
     "magnitude_and_gradient",
     "magnitude_increase",
@@ -43,6 +48,7 @@ __all__ = [
     "movement",
     "normalized_magnitude",
     "obd",
+    "obs",
     "random",
     "ria",
     "second_order_taylor",

@@ -3,9 +3,10 @@
 import jax
 import jax.numpy as jnp
 
+from jaxprune.layerwise import damped, into_rows
 from jaxprune.types import Params, Scores
 
-__all__ = ["fisher", "obd", "second_order_taylor", "woodfisher"]
+__all__ = ["fisher", "obd", "obs", "second_order_taylor", "woodfisher"]
 
 
 def fisher(params: Params, *, fisher: Params, **_) -> Scores:
@@ -102,3 +103,38 @@ def woodfisher(params: Params, *, inverse_fisher: Params, **_) -> Scores:
         return 0.5 * w * w / diagonal.reshape(-1)[: w.size].reshape(w.shape)
 
     return jax.tree.map(score, params, inverse_fisher)
+
+
+def obs(params: Params, *, inputs: Params, grams: Params, damp: float = 0.01, **_) -> Scores:
+    r"""Scores a weight by what its layer's output changes without it, if its row makes up for it.
+
+    $w_q^2 / 2 [(G + \lambda I)^{-1}]_{qq}$ with the Gram matrix $G = \mathrm{E}\,x x^\top$ of the inputs:
+    Optimal Brain Surgeon on the squared error of each layer. `jaxprune.compensation.layerwise` moves the
+    weights that are kept accordingly.
+
+    Args:
+      params: tree of arrays.
+      inputs: from `jaxprune.signals.input_moments`; it tells which axes of a kernel are summed over.
+      grams: from `jaxprune.signals.grams`.
+      damp: $\lambda$ as a share of the mean of $G$'s diagonal. Weights of an input that is always zero
+        score zero.
+
+    References:
+      Hassibi & Stork, "Second order derivatives for network pruning: Optimal Brain Surgeon" (1993); Dong,
+      Chen & Pan, "Learning to Prune Deep Neural Networks via Layer-wise Optimal Brain Surgeon" (2017).
+
+    >>> inputs, grams = {"w": jnp.ones((2, 1))}, {"w": jnp.array([[1.0, 0.5], [0.5, 1.0]])}
+    >>> obs({"w": jnp.array([[2.0], [4.0]])}, inputs=inputs, grams=grams, damp=0.0)["w"].round(3).tolist()
+    [[1.5], [6.0]]
+    """
+
+    def score(w: jax.Array, moments: jax.Array | None, gram: jax.Array | None) -> jax.Array | None:
+        if moments is None or gram is None:
+            return None
+        rows, back = into_rows(w, moments, gram)
+        with jax.default_matmul_precision("highest"):
+            diagonal = jnp.diagonal(jnp.linalg.inv(damped(gram, damp)))
+        seen = jnp.diagonal(gram) > 0  # what nothing enters changes nothing
+        return back(jnp.where(seen[None], 0.5 * rows * rows / diagonal[None], 0))
+
+    return jax.tree.map(score, params, inputs, grams)

@@ -13,6 +13,7 @@ from jaxprune.signals.curvature import hessian_diagonal as hessian_diagonal
 from jaxprune.signals.curvature import hessian_vector as hessian_vector
 from jaxprune.signals.flow import synaptic_flow as synaptic_flow
 from jaxprune.signals.gather import mean_over as mean_over
+from jaxprune.signals.gatherers import gatherers as gatherers
 from jaxprune.signals.gradients import fisher as fisher
 from jaxprune.signals.gradients import gradients as gradients
 from jaxprune.signals.memory import Memory as Memory
@@ -27,6 +28,7 @@ __all__ = [
     "Outputs",
     "block_fisher",
     "fisher",
+    "gatherers",
     "gradients",
     "grams",
     "hessian_diagonal",

@@ -1,0 +1,117 @@
+"""The weights that are kept make up for those that go, as Optimal Brain Surgeon has them do.
+
+Each is `(params, masks, *, <signals>, **_) -> params`, for `jaxprune.prune_on`; zeros are exact.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxprune import masks as masks_lib
+from jaxprune.layerwise import damped, into_rows
+from jaxprune.types import Masks, Params
+
+__all__ = ["fisher_blocks", "layerwise"]
+
+
+def fisher_blocks(params: Params, masks: Masks, *, inverse_fisher: Params, **_) -> Params:
+    r"""Moves the weights of each block to where the loss rises least, $\delta = -A_{:Q} A_{QQ}^{-1} w_Q$.
+
+    $A$ is the inverse Fisher of the block and $Q$ the weights that go, all at once: the minimum of
+    $\delta^\top F \delta / 2$ with $\delta_Q = -w_Q$.
+
+    Args:
+      params: tree of arrays.
+      masks: bool arrays, `None` at leaves without a mask.
+      inverse_fisher: arrays [blocks, block, block], from `jaxprune.signals.block_fisher`; leaves for which it
+        is `None` are masked alone.
+
+    References:
+      Hassibi & Stork, "Second order derivatives for network pruning: Optimal Brain Surgeon" (1993); Singh &
+      Alistarh, "WoodFisher" (2020). Departure: both add up the moves of single weights; this is the exact
+      move for all weights of a block that go together.
+
+    >>> params, masks = {"w": jnp.array([[1.0, 2.0]])}, {"w": jnp.array([[False, True]])}
+    >>> inverse = {"w": jnp.linalg.inv(jnp.array([[[2.0, 1.0], [1.0, 1.0]]]))}
+    >>> fisher_blocks(params, masks, inverse_fisher=inverse)["w"].round(4)  # 2 d + 1 (-1) = 0: d = 1
+    Array([[0., 3.]], dtype=float32)
+    """
+
+    def leaf(w: jax.Array, mask: Any, inverse: Any) -> jax.Array:
+        if mask is None or inverse is None:
+            return masks_lib.where(mask, w, jnp.zeros_like(w))
+        blocks, block, _ = inverse.shape
+        fill = (0, blocks * block - w.size)
+        in_blocks = lambda x: jnp.pad(x.reshape(-1), fill).reshape(blocks, block)
+        moved = _moved(in_blocks(w.astype(inverse.dtype)), in_blocks(mask), inverse)
+        moved = moved.reshape(-1)[: w.size].reshape(w.shape).astype(w.dtype)
+        return jnp.where(mask, moved, jnp.zeros_like(w))
+
+    return jax.tree.map(leaf, params, masks_lib.unpack(masks), inverse_fisher)
+
+
+@jax.jit
+def _moved(w: jax.Array, kept: jax.Array, inverse: jax.Array) -> jax.Array:
+    gone = ~kept
+    both = gone[:, :, None] & gone[:, None, :]
+    eye = jnp.eye(w.shape[-1], dtype=w.dtype)
+    system = jnp.where(both, inverse, eye)  # identity where weights are kept
+    scale = jnp.sqrt(jnp.maximum(jnp.diagonal(system, axis1=1, axis2=2), jnp.finfo(w.dtype).tiny))
+    scaled = (
+        system / scale[:, :, None] / scale[:, None, :]
+    )  # ones on the diagonal: well conditioned
+    with jax.default_matmul_precision("highest"):
+        x = jnp.linalg.solve(scaled, (jnp.where(gone, w, 0) / scale)[..., None])[..., 0] / scale
+        return w - jnp.einsum("bij,bj->bi", inverse, jnp.where(gone, x, 0))
+
+
+def layerwise(
+    params: Params, masks: Masks, *, inputs: Params, grams: Params, damp: float = 0.01, **_
+) -> Params:
+    r"""Fits the weights of each output again, so that the layer gives what it gave: least squares.
+
+    With the Gram matrix $G = \mathrm{E}\,x x^\top$ of the layer's inputs and the weights $K$ that an output
+    keeps, $w_K \leftarrow (G_{KK} + \lambda I)^{-1} (G_{K:} + \lambda I_{K:})\, w$. It costs one solution per
+    output, of as many equations as there are inputs.
+
+    Args:
+      params: tree of arrays.
+      masks: bool arrays, `None` at leaves without a mask.
+      inputs: from `jaxprune.signals.input_moments`; it tells which axes of a kernel are summed over.
+      grams: from `jaxprune.signals.grams`; leaves for which it is `None` are masked alone.
+      damp: $\lambda$ as a share of the mean of $G$'s diagonal.
+
+    References:
+      Dong, Chen & Pan, "Learning to Prune Deep Neural Networks via Layer-wise Optimal Brain Surgeon" (2017);
+      Frantar & Alistarh, "Optimal Brain Compression" (2022), who remove one weight after the other.
+
+    >>> params, masks = {"w": jnp.array([[1.0], [2.0]])}, {"w": jnp.array([[False], [True]])}
+    >>> inputs, grams = {"w": jnp.ones((2, 1))}, {"w": jnp.array([[1.0, 0.5], [0.5, 1.0]])}
+    >>> layerwise(params, masks, inputs=inputs, grams=grams, damp=0.0)["w"].tolist()  # 2 + 0.5 * 1
+    [[0.0], [2.5]]
+    """
+
+    def leaf(w: jax.Array, mask: Any, moments: Any, gram: Any) -> jax.Array:
+        if mask is None or gram is None:
+            return masks_lib.where(mask, w, jnp.zeros_like(w))
+        rows, back = into_rows(w, moments, gram)
+        kept, _ = into_rows(mask, moments, gram)
+        found = _fitted(rows.astype(gram.dtype), kept, damped(gram, damp))
+        return jnp.where(mask, back(found).astype(w.dtype), jnp.zeros_like(w))
+
+    return jax.tree.map(leaf, params, masks_lib.unpack(masks), inputs, grams)
+
+
+@jax.jit
+def _fitted(rows: jax.Array, kept: jax.Array, gram: jax.Array) -> jax.Array:
+    """`rows` is [outputs, inputs]; each is solved on its own, so that memory is that of one."""
+    eye = jnp.eye(gram.shape[0], dtype=gram.dtype)
+
+    def one(pair: tuple[jax.Array, jax.Array]) -> jax.Array:
+        w, keep = pair
+        system = jnp.where(keep[:, None] & keep[None, :], gram, eye)
+        return jax.scipy.linalg.solve(system, jnp.where(keep, gram @ w, 0), assume_a="pos")
+
+    with jax.default_matmul_precision("highest"):
+        return jax.lax.map(one, (rows, kept))

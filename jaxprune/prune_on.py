@@ -1,0 +1,88 @@
+"""Pruning by what data say, outside training: in one shot, or in rounds that gather signals anew."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from jaxprune import masks as masks_lib
+from jaxprune import schedules
+from jaxprune.masks import Prunable
+from jaxprune.method import Method, next_masks, prune
+from jaxprune.signals.gatherers import Gatherers, gathered, reads
+from jaxprune.types import Masks, Params
+
+__all__ = ["Compensation", "prune_on"]
+
+Compensation = Callable[..., Params]
+
+
+def prune_on(
+    params: Params,
+    method: Method,
+    gatherers: Gatherers,
+    *,
+    rounds: int = 1,
+    compensation: Compensation | None = None,
+    prunable: Prunable = None,
+    key: jax.Array | None = None,
+    progress: Callable[[int], Any] | None = None,
+) -> tuple[Params, Masks]:
+    r"""Prunes to the sparsity that the method's schedule ends with; its criterion reads signals from data.
+
+    Only those signals are gathered that the criterion names. In round $k$ of $n$ they are gathered on what
+    is left of the network, and a fraction $(1 - s)^{k/n}$ of the weights survives.
+
+    Args:
+      params: tree of arrays.
+      method: criterion, pattern, allocation, and a schedule of which the last sparsity $s$ alone counts.
+      gatherers: signals by keyword, functions of the parameters: `jaxprune.signals.gatherers(batches, ...)`.
+      rounds: $n$.
+      compensation: (params, masks, **signals) -> params, by which the weights that are kept make up for those
+        that go, after each round: `jaxprune.compensation`.
+      prunable: which leaves may be pruned (see `jaxprune.masks.make`).
+      key: PRNG key, for criteria that draw.
+      progress: called with the number of rounds done, after each.
+
+    Returns:
+      The parameters with exact zeros where pruned, and the masks, for `jaxprune.fixed`.
+
+    References:
+      Verdenius, Stol & Forré, "Pruning via Iterative Ranking of Sensitivity Statistics" (2020), and Tanaka et
+      al. (2020), for the rounds.
+
+    >>> import jax.numpy as jnp
+    >>> from jaxprune import criteria, signals
+    >>> loss = lambda params, x: jnp.mean(x @ params["w"])
+    >>> method = Method(criteria.taylor, schedules.one_shot(sparsity=0.5))
+    >>> known = signals.gatherers([jnp.array([[1.0, 4.0]])], loss=loss)
+    >>> prune_on({"w": jnp.array([[3.0], [-1.0]])}, method, known)[0]["w"].tolist()
+    [[0.0], [-1.0]]
+    """
+    if rounds < 1:
+        raise ValueError(f"prune_on(rounds={rounds}): at least 1 is needed.")
+    drawn = {} if key is None else {"key": lambda _: key}
+    known = {**gatherers, **drawn}
+    names = reads(method.criterion) + (reads(compensation) if compensation is not None else [])
+    masks, cut = masks_lib.make(params, prunable), _compiled(method, rounds)
+    for done in range(1, rounds + 1):
+        signals = gathered(names, known, params)
+        masks = cut(params, masks, done, signals)
+        if compensation is not None:
+            params = compensation(params, masks, **signals)
+        params = masks_lib.apply(params, masks)
+        if progress is not None:
+            progress(done)
+    return params, masks
+
+
+def _compiled(method: Method, rounds: int) -> Callable[..., Masks]:
+    """(params, masks, round, signals) -> masks."""
+    if rounds == 1:
+        return lambda params, masks, _, signals: prune(params, method, masks=masks, **signals)[1]
+    sparsity = float(method.schedule.sparsity(method.end))
+    schedule = schedules.exponential(sparsity=sparsity, begin=0, end=rounds)
+    in_rounds = method._replace(schedule=schedule)
+    return jax.jit(
+        lambda params, masks, done, signals: next_masks(in_rounds, params, masks, done, **signals)
+    )

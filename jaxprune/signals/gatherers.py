@@ -1,0 +1,117 @@
+"""Signals by the keyword under which criteria read them, gathered when one asks."""
+
+import functools
+import inspect
+import itertools
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import jax
+
+from jaxprune.masks import Prunable
+from jaxprune.signals import activations
+from jaxprune.signals.curvature import block_fisher, hessian_diagonal, hessian_vector
+from jaxprune.signals.flow import synaptic_flow
+from jaxprune.signals.gather import Progress, twice
+from jaxprune.signals.gradients import Loss, fisher, gradients
+from jaxprune.types import Criterion, Params
+
+__all__ = ["Gatherers", "gathered", "gatherers", "reads"]
+
+Gatherers = Mapping[str, Callable[[Params], Any]]
+
+
+def gatherers(
+    batches: Iterable[Any],
+    *,
+    loss: Loss | None = None,
+    apply: Callable[[Params, Any], Any] | None = None,
+    key: jax.Array | None = None,
+    prunable: Prunable = None,
+    progress: Progress | None = None,
+) -> dict[str, Callable[[Params], Any]]:
+    """Returns for each keyword that criteria read how to find it: a function of the parameters.
+
+    With a loss there are `grads`, `fisher`, `hessian_gradient` and `inverse_fisher`, with a key too
+    `hessian_diagonal`; with the network's function `inputs`, `grams`, `flow`, `mean`, `magnitude`, `zeros`,
+    `entropy` and `rank`. Nothing is computed yet. Replace an entry to set an option, or add one for a
+    criterion of your own:
+
+        found = gatherers(batches, loss=loss)
+        found["inverse_fisher"] = lambda params: block_fisher(loss, params, batches, block=100)
+
+    Args:
+      batches: trees of arrays [examples, ...]; a list, as each signal reads them anew.
+      loss: (params, batch) -> the mean loss over the batch's leading axis, a scalar.
+      apply: (params, batch) -> outputs of the network in evaluation mode.
+      key: PRNG key, for what is estimated by chance.
+      prunable: leaves of whose weights `inverse_fisher` has blocks (see `jaxprune.masks.make`).
+      progress: called with the number of batches done, after each, for each signal from 1.
+
+    >>> import jax.numpy as jnp
+    >>> loss = lambda params, x: jnp.mean(x * params["w"])
+    >>> found = gatherers([jnp.array([1.0, 3.0])], loss=loss)
+    >>> found["grads"]({"w": jnp.array(5.0)}), sorted(found)[1:]
+    ({'w': Array(2., dtype=float32)}, ['grads', 'hessian_gradient', 'inverse_fisher'])
+    """
+    batches = twice(batches, "signals read batches more than once")
+    more = {"progress": progress}
+    found: dict[str, Callable[[Params], Any]] = {}
+    if loss is not None:
+        found["grads"] = lambda p: gradients(loss, p, batches, **more)
+        found["fisher"] = lambda p: fisher(loss, p, batches, **more)
+        found["hessian_gradient"] = lambda p: hessian_vector(
+            loss, p, batches, gradients(loss, p, batches), **more
+        )
+        found["inverse_fisher"] = lambda p: block_fisher(
+            loss, p, batches, prunable=prunable, **more
+        )
+        if key is not None:
+            found["hessian_diagonal"] = lambda p: hessian_diagonal(loss, p, batches, key, **more)
+    if apply is not None:
+        found["inputs"] = lambda p: activations.input_moments(apply, p, batches, **more)
+        found["grams"] = lambda p: activations.grams(apply, p, batches, **more)
+        [first] = itertools.islice(batches, 1)
+        found["flow"] = lambda p: synaptic_flow(apply, p, first)
+        for name in activations.Outputs._fields:
+            found[name] = functools.partial(_output, name, apply, batches, progress)
+    return found
+
+
+def _output(
+    name: str,
+    apply: Callable[[Params, Any], Any],
+    batches: Iterable[Any],
+    progress: Progress | None,
+    params: Params,
+) -> Any:
+    ranks = name == "rank"  # they cost far more than the rest
+    found = activations.outputs(apply, params, batches, ranks=ranks, progress=progress)
+    return getattr(found, name)
+
+
+def reads(criterion: Criterion | Callable[..., Any]) -> list[str]:
+    """The keywords of the signals that a criterion cannot do without.
+
+    >>> def relative_step(params, *, grads, smallest=1e-8, **_): ...
+    >>> reads(relative_step)
+    ['grads']
+    """
+    parameters = inspect.signature(criterion).parameters.values()
+    return [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
+
+
+def gathered(names: Iterable[str], known: Gatherers, params: Params) -> dict[str, Any]:
+    """Gathers what is asked for.
+
+    Raises:
+      ValueError: nobody knows how to gather a signal.
+    """
+    names = list(dict.fromkeys(names))
+    missing = [name for name in names if name not in known]
+    if missing:
+        raise ValueError(
+            f"nobody gathers the signal {missing[0]!r}; known here: {', '.join(known) or 'none'}. Give a "
+            "loss, an apply or a key to jaxprune.signals.gatherers, or an entry of your own."
+        )
+    return {name: known[name](params) for name in names}
