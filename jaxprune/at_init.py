@@ -1,4 +1,4 @@
-"""Pruning before training: each function takes what it needs of the data, and prunes with `jaxprune.prune_on`.
+"""Pruning before training: published methods in short, on `jaxprune.prune_on`.
 
 Controls of the same kind read nothing: `prune(params, methods.magnitude(sparsity=...))`, `methods.random`.
 """
@@ -167,5 +167,5 @@ def synflow(
     """
     method = Method(criteria.synflow, schedules.one_shot(sparsity=sparsity), pattern, allocation)
     known = {"flow": lambda left: signals.synaptic_flow(apply, left, example)}
-    more = {"prunable": prunable, "progress": progress}
+    more: Any = {"prunable": prunable, "progress": progress}
     return prune_on(params, method, known, rounds=rounds, **more)

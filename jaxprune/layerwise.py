@@ -28,8 +28,8 @@ def into_rows(
     inputs = math.prod(kernel.shape[i] for i in summed)
     if gram.shape != (inputs, inputs):
         raise ValueError(
-            f"layerwise: a kernel of the shape {kernel.shape} with moments {moments.shape} has {inputs} inputs, "
-            f"but its Gram matrix is {gram.shape}; grouped kernels have no single one."
+            f"layerwise: a kernel of the shape {kernel.shape} with moments {moments.shape} has {inputs} "
+            f"inputs, but its Gram matrix is {gram.shape}; grouped kernels have no single one."
         )
     order = (*others, *summed)
     moved = kernel.transpose(order)

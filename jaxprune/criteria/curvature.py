@@ -124,8 +124,9 @@ def obs(params: Params, *, inputs: Params, grams: Params, damp: float = 0.01, **
       Chen & Pan, "Learning to Prune Deep Neural Networks via Layer-wise Optimal Brain Surgeon" (2017).
 
     >>> inputs, grams = {"w": jnp.ones((2, 1))}, {"w": jnp.array([[1.0, 0.5], [0.5, 1.0]])}
-    >>> obs({"w": jnp.array([[2.0], [4.0]])}, inputs=inputs, grams=grams, damp=0.0)["w"].round(3).tolist()
-    [[1.5], [6.0]]
+    >>> scores = obs({"w": jnp.array([[2.0], [4.0]])}, inputs=inputs, grams=grams, damp=0.0)
+    >>> [round(float(s), 3) for s in scores["w"][:, 0]]
+    [1.5, 6.0]
     """
 
     def score(w: jax.Array, moments: jax.Array | None, gram: jax.Array | None) -> jax.Array | None:

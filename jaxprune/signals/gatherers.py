@@ -55,7 +55,7 @@ def gatherers(
     ({'w': Array(2., dtype=float32)}, ['grads', 'hessian_gradient', 'inverse_fisher'])
     """
     batches = twice(batches, "signals read batches more than once")
-    more = {"progress": progress}
+    more: Any = {"progress": progress}
     found: dict[str, Callable[[Params], Any]] = {}
     if loss is not None:
         found["grads"] = lambda p: gradients(loss, p, batches, **more)
