@@ -67,7 +67,8 @@ def run(cfg: ConfigDict, contestants: Sequence[Contestant], options: Options) ->
         _keep_files(contestants, folder)
         started = time.time()
         found: dict[str, list[list[dict[str, Any]]]] = {}
-        with Progress(cfg.steps * len(points) * len(cfg.seeds), "starting") as progress:
+        updates = sum(point.recipe.steps(cfg) for point in points) * len(cfg.seeds)
+        with Progress(updates, "starting") as progress:
             trainings = _Trainings(cfg, options, folder, progress)
             for point in points:
                 seeds = trainings.of(point)
@@ -122,7 +123,7 @@ class _Trainings:
             if found is None:
                 return None
             seeds.append({"asked": point.value, **found})
-            self.offset += self.cfg.steps
+            self.offset += point.recipe.steps(self.cfg)
         return seeds
 
     def _one(
@@ -143,7 +144,10 @@ class _Trainings:
             return read_json(failure)
         if found is None:
             return None
-        return {**found, **savings.of(self.dense, found.get("per_leaf", ()))}
+        saved = savings.of(self.dense, found.get("per_leaf", ()))
+        if (after := point.recipe.after) is not None:  # what was trained before was dense
+            saved["training"] = 1 + saved["training"] * after / self.cfg.steps
+        return {**found, **saved}
 
 
 def _points(cfg: ConfigDict, contestants: Sequence[Contestant]) -> list[_Point]:

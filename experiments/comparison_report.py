@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from experiments import claims, points, stats
+from experiments import claims, pipelines, points, stats
 from experiments.markdown import gap, part, percent, table
 
 __all__ = ["body", "headline"]
@@ -151,18 +151,27 @@ def _contestants(results: Mapping[str, Any]) -> str:
         for field, words in _REGULARISED.items()
         for label, spec in (asked.get(field) or {}).items()
     ]
-    pipeline = ", ".join(f"{k}={part(v)}" for k, v in (asked.get("pipeline") or {}).items())
     criteria = asked.get("criteria") or ()
     named = criteria.values() if isinstance(criteria, Mapping) else criteria
     labels = results["contestants"][len(rows) - 1 :][: len(named)]
     for label, spec in zip(labels, named, strict=True):
-        name = spec if isinstance(spec, str) else part(spec)
-        rows.append([label, f"criterion {name}; {pipeline}"])
+        criterion, own = pipelines.criterion(spec)
+        name = criterion if isinstance(criterion, str) else part(criterion)
+        shared = {**(asked.get("pipeline") or {}), **own}
+        rows.append([label, f"criterion {name}; {', '.join(map(_said, shared.items()))}"])
     rows = [*rows, *last]
     for label in results.get("controls", ()):
         of, _, control = label.rpartition(", ")
         rows.append([label, f"the masks of {of} after training, {_CONTROLS[control]}"])
     return table(["contestant", "what it is"], rows)
+
+
+def _said(field: tuple[str, Any]) -> str:
+    """A field of a pipeline in words."""
+    name, value = field
+    if isinstance(value, Mapping) and "name" not in value:
+        return f"{name} {', '.join(f'{k}={part(v)}' for k, v in value.items())}"
+    return f"{name}={part(value) if isinstance(value, Mapping) else value}"
 
 
 def _counted(results: Mapping[str, Any]) -> str:

@@ -77,8 +77,8 @@ SECTIONS: dict[str, dict[str, Any]] = {
         "penalties": {},  # label -> part: a penalty without its strength, in proximal steps
         "subgradients": {},  # label -> part: likewise, added to the gradients
         "strengths": {},  # label -> the strengths of a gate or penalty, instead of sparsities
-        "criteria": (),  # names, or "path/to/file.py:function"; or label -> one of those or a part
-        "pipeline": {},  # what all criteria share; parts: schedule, and if asked pattern, allocation
+        "criteria": (),  # names, or "path/to/file.py:function"; or label -> one of those, a part, or a dict
+        "pipeline": {},  # what all criteria share: see `experiments.pipelines`
         "controls": (),  # of everybody's masks, trained anew: "retrained", "shuffled", "reinit"
     },
 }
@@ -107,6 +107,8 @@ _KINDS = {
     "gate": _Kind(("jaxprune/gates/*.py",), "^Gate$"),
     "penalty": _Kind(("jaxprune/penalties.py",), "^Penalty$"),
     "preconditioner": _Kind(("jaxprune/preconditioners.py",), ""),
+    "compensation": _Kind(("jaxprune/compensation.py",), "Params", called=False),
+    "signal": _Kind(("jaxprune/signals/*.py",), "", called=False),
 }
 # What a part inside a part is, where its argument's name is not a kind itself.
 _NESTED = dict.fromkeys(("optimizer", "learning_rate", "gate", "penalty"), "learning_rate")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from experiments import criterion_files
+from experiments import criterion_files, pipelines
 from experiments.config import (
     SECTIONS,
     UserError,
@@ -29,7 +29,6 @@ __all__ = ["DENSE", "Contestant", "contestants", "fields", "recipe_at"]
 
 DENSE = "dense"  # the label of the baseline, which is in every comparison
 _REGULARISED = {"gates": "gate", "penalties": "penalty", "subgradients": "subgradient"}
-_PIPELINE = ("schedule", "pattern", "allocation")
 _CONTROLS = ("retrained", "shuffled", "reinit")  # see `experiments.starts.control`
 _LABEL = r"[\w()+=%,-][\w()+=%, -]*"  # it names a folder
 
@@ -42,8 +41,8 @@ class Contestant(NamedTuple):
       where: in the config.
       kind: "method", "criterion" (which the common pipeline makes a method of), "gate", "penalty",
         "subgradient", or "control" of another contestant's masks.
-      spec: the part, without what varies; of a criterion also a name or a file; of a control the label of
-        the other and which control it is.
+      spec: the part, without what varies; of a criterion also a name or a file, or one of these with fields
+        of the pipeline that are its own; of a control the label of the other and which control it is.
       varies: "sparsity" or "strength".
       points: the values that it takes.
     """
@@ -58,9 +57,8 @@ class Contestant(NamedTuple):
     @property
     def file(self) -> str | None:
         """`path/to/file.py:function` of a criterion of the user's."""
-        name = self.spec
-        own = self.kind == "criterion" and isinstance(name, str) and criterion_files.is_file(name)
-        return name if own else None
+        name = pipelines.criterion(self.spec)[0] if self.kind == "criterion" else None
+        return name if isinstance(name, str) and criterion_files.is_file(name) else None
 
 
 def fields(cfg: ConfigDict) -> dict[str, Any]:
@@ -90,8 +88,6 @@ def contestants(cfg: ConfigDict) -> list[Contestant]:
             "config.compare: nobody to compare; give methods={...}, criteria=(...), gates={...} or "
             "penalties={...}."
         )
-    if any(contestant.kind == "criterion" for contestant in found):
-        _check_pipeline(asked["pipeline"])
     idle = [label for label in strengths if label not in [c.label for c in found]]
     if idle:
         known = [c.label for c in found if c.varies == "strength"]
@@ -107,11 +103,12 @@ def contestants(cfg: ConfigDict) -> list[Contestant]:
                 f"{contestant.where}: the label {label!r} cannot name a folder; use letters, digits, "
                 "spaces and ()+=%,-"
             )
-    return [*found, *_controls(asked["controls"], found)]
+    return [*found, *_controls(asked["controls"], found, asked["pipeline"])]
 
 
 def recipe_at(cfg: ConfigDict, contestant: Contestant, value: float) -> "Recipe":
     """Builds what a contestant trains with at a sparsity or strength."""
+    from experiments.pruned import known_signals
     from experiments.recipes import recipe
 
     where = contestant.where
@@ -120,19 +117,18 @@ def recipe_at(cfg: ConfigDict, contestant: Contestant, value: float) -> "Recipe"
     if contestant.kind != "criterion":
         varied = {contestant.varies: value}
         return recipe(cfg, contestant.kind, contestant.spec, where, **varied)
-    import jaxprune as jp
+    pipeline = pipelines.pipeline(fields(cfg)["pipeline"], contestant.spec)
+    if pipeline.when == "training":
+        method = pipeline.method(_criterion(contestant), value)
+        return recipe(cfg, "method", method, where)
+    made = pipeline.method(_criterion(contestant, known_signals(pipeline.signals)), value)
+    return recipe(cfg, "pruned", (pipeline, made), where)
 
-    pipeline = fields(cfg)["pipeline"]
-    given = {k: build(k, pipeline[k]) for k in ("pattern", "allocation") if pipeline.get(k)}
-    schedule = build("schedule", pipeline["schedule"], sparsity=value)
-    method = jp.Method(_criterion(contestant), schedule, **given)
-    return recipe(cfg, "method", method, where)
 
-
-def _criterion(contestant: Contestant) -> Any:
+def _criterion(contestant: Contestant, given: tuple[str, ...] = ("grads", "key")) -> Any:
     if contestant.file is not None:
-        return criterion_files.load(contestant.file, contestant.where)
-    spec = contestant.spec
+        return criterion_files.load(contestant.file, contestant.where, given)
+    spec, _ = pipelines.criterion(contestant.spec)
     return build("criterion", part(spec) if isinstance(spec, str) else spec)
 
 
@@ -171,7 +167,16 @@ def _regularised(
         yield Contestant(label, where, kind, spec, varies, points)
 
 
-def _controls(asked: Any, found: Sequence[Contestant]) -> Iterator[Contestant]:
+def _from_the_start(contestant: Contestant, pipeline: Mapping[str, Any]) -> bool:
+    """Whether its masks are fixed before training."""
+    if contestant.kind != "criterion":
+        return False
+    return pipelines.pipeline(pipeline, contestant.spec).when == "initialisation"
+
+
+def _controls(
+    asked: Any, found: Sequence[Contestant], pipeline: Mapping[str, Any]
+) -> Iterator[Contestant]:
     """What is trained again with the masks of others; a subgradient leaves none."""
     where = "config.compare.controls"
     if not isinstance(asked, tuple | list):
@@ -181,6 +186,8 @@ def _controls(asked: Any, found: Sequence[Contestant]) -> Iterator[Contestant]:
             raise UserError(unknown(f"{where}: no control", name, _CONTROLS, "Controls"))
     for other in found:
         for name in asked if other.kind != "subgradient" else ():
+            if name == "retrained" and _from_the_start(other, pipeline):
+                continue  # that is what it is
             spec = {"of": other.label, "control": name}
             label = f"{other.label}, {name}"
             yield Contestant(label, where, "control", spec, other.varies, other.points)
@@ -210,28 +217,11 @@ def _criteria(fields: Mapping[str, Any]) -> Iterator[Contestant]:
     pairs = asked.items() if isinstance(asked, Mapping) else [(None, spec) for spec in asked]
     for label, spec in pairs:
         where = "config.compare.criteria" if label is None else f"config.compare.criteria.{label}"
-        if isinstance(spec, str) and criterion_files.is_file(spec):
-            criterion_files.check(spec, where)
-        else:
-            check_part("criterion", part(spec) if isinstance(spec, str) else spec, where)
-        name = spec if isinstance(spec, str) else spec["name"]
+        pipelines.check_criterion(fields["pipeline"], spec, where)
+        named, _ = pipelines.criterion(spec)
+        name = named if isinstance(named, str) else named["name"]
         name = label or name.rpartition(":")[2]
         yield Contestant(name, where, "criterion", spec, "sparsity", points)
-
-
-def _check_pipeline(asked: Any) -> None:
-    where = "config.compare.pipeline"
-    if not isinstance(asked, Mapping):
-        raise UserError(f"{where}={asked!r}: a dict of parts is needed: {', '.join(_PIPELINE)}.")
-    for name, spec in asked.items():
-        if name not in _PIPELINE:
-            raise UserError(unknown(f"{where}: no part", name, _PIPELINE, "Parts"))
-        check_part(name, spec, f"{where}.{name}", ("sparsity",) if name == "schedule" else ())
-    if "schedule" not in asked:
-        raise UserError(
-            f"{where}: criteria need a schedule: pipeline={{'schedule': part('cubic', begin=..., end=..., "
-            "every=...)}."
-        )
 
 
 def _check_sparsities(asked: Any) -> None:

@@ -5,15 +5,13 @@ import hashlib
 import importlib.util
 import inspect
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from experiments.config import UserError, unknown
 
 __all__ = ["check", "digest", "is_file", "load", "path_of"]
-
-_GIVEN = ("grads", "key")  # signals of the training loop
 
 
 def is_file(name: str) -> bool:
@@ -45,8 +43,13 @@ def check(name: str, where: str) -> None:
         raise UserError(unknown(f"{where}: {path} has no function", function, names, "It has"))
 
 
-def load(name: str, where: str) -> Callable[..., Any]:
+def load(name: str, where: str, given: Sequence[str]) -> Callable[..., Any]:
     """Runs the file and returns its function.
+
+    Args:
+      name: `path/to/file.py:function`.
+      where: in the config, to blame.
+      given: keywords of the signals that there are.
 
     Raises:
       UserError: the file fails, or the function does not take signals as a criterion does.
@@ -65,7 +68,7 @@ def load(name: str, where: str) -> Callable[..., Any]:
     criterion = getattr(module, function)
     if not callable(criterion):
         raise UserError(f"{where}: {name} is no function but {criterion!r}.")
-    _check_signals(criterion, name, where)
+    _check_signals(criterion, name, where, given)
     return criterion
 
 
@@ -74,7 +77,9 @@ def digest(name: str) -> str:
     return hashlib.sha256(path_of(name).read_bytes()).hexdigest()[:16]
 
 
-def _check_signals(criterion: Callable[..., Any], name: str, where: str) -> None:
+def _check_signals(
+    criterion: Callable[..., Any], name: str, where: str, given: Sequence[str]
+) -> None:
     parameters = inspect.signature(criterion).parameters.values()
     if all(p.kind is not p.VAR_KEYWORD for p in parameters):
         raise UserError(
@@ -82,11 +87,12 @@ def _check_signals(criterion: Callable[..., Any], name: str, where: str) -> None
             "def criterion(params, *, grads, **_)."
         )
     asked = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
-    missing = [s for s in asked if s not in _GIVEN and s not in getattr(criterion, "needs", ())]
+    missing = [s for s in asked if s not in given and s not in getattr(criterion, "needs", ())]
     if missing:
         raise UserError(
-            f"{where}: {name} reads the signal {missing[0]!r}, but training gives {' and '.join(_GIVEN)}; "
-            "declare one with a memory by @jaxprune.signals.needs."
+            f"{where}: {name} reads the signal {missing[0]!r}, but here there are {', '.join(given)}; "
+            "while training, declare one with a memory by @jaxprune.signals.needs; before or after it, more "
+            "are gathered (config.compare.pipeline.when)."
         )
 
 

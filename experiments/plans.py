@@ -70,8 +70,9 @@ def comparison(cfg: ConfigDict, points: Iterable[tuple[str, str, Recipe]]) -> st
     rows = [head]
     for label, asked, recipe in points:
         if recipe.learned or recipe.gate is not None or recipe.start is not None:
-            found = "learned" if recipe.learned else "that of its masks" if recipe.start else asked
-            rows.append([label, asked, found, *[""] * (len(head) - 3)])
+            rows.append(
+                [label, asked, "learned" if recipe.learned else asked, *[""] * (len(head) - 3)]
+            )
             continue
         found = savings.of(dense, jp.masks.summary(_final_masks(recipe.method, params, cfg)))
         rows.append(

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 import jaxprune as jp
 from experiments.config import UserError, build
 from experiments.contestants import DENSE
+from experiments.pruned import pruned
 from experiments.starts import Start, control
 
 __all__ = ["Recipe", "Transform", "recipe"]
@@ -21,11 +22,13 @@ class Recipe(NamedTuple):
     """What trains.
 
     Attributes:
-      kind: "method", "gate", "penalty" (proximal steps), "subgradient", "control", or "dense".
+      kind: "method", "gate", "penalty" (proximal steps), "subgradient", "control" of a contestant's
+        masks, "pruned" at once, or "dense".
       transform: the optimizer with all that is around it, for a PRNG key; for masks, where `start` finds
         them.
       method: where masks follow one.
       start: where masks are fixed before training begins.
+      after: updates after dense training; `None`: it is trained from the start.
       gate: where the optimizer trains gates beside the weights.
       settled: the first step from which on the network is as sparse as it will be; `None`: at the end.
       learned: whether nobody asked for a sparsity.
@@ -38,6 +41,11 @@ class Recipe(NamedTuple):
     settled: int | None = 0
     learned: bool = False
     start: Start | None = None
+    after: int | None = None
+
+    def steps(self, cfg: ConfigDict) -> int:
+        """The number of updates that it makes."""
+        return cfg.steps if self.after is None else self.after
 
     @property
     def optimizer(self) -> optax.GradientTransformation:
@@ -47,7 +55,7 @@ class Recipe(NamedTuple):
     @property
     def recorded(self) -> bool:
         """Whether the optimizer's state holds a record of masks."""
-        return self.kind in ("method", "penalty", "control")
+        return self.kind in ("method", "penalty", "control", "pruned")
 
     @property
     def masked(self) -> bool:
@@ -90,8 +98,12 @@ def recipe(cfg: ConfigDict, kind: str, spec: Any, where: str, **supplied: Any) -
         transform = lambda key: jp.recorded(sparse(key))
         return Recipe(kind, transform, method, settled=method.end + 1)
     if kind == "control":
-        fixed = lambda masks: jp.recorded(jp.fixed(optimizer, masks))
-        return Recipe(kind, fixed, start=control(spec["of"], spec["control"]))
+        return Recipe(kind, _fixed(optimizer), start=control(spec["of"], spec["control"]))
+    if kind == "pruned":
+        pipeline, method = spec
+        start = pruned(cfg, pipeline, method, average(optimizer), where)
+        after = pipeline.finetune if pipeline.when == "trained" else None
+        return Recipe(kind, _fixed(optimizer), start=start, after=after)
     if kind == "gate":
         if prunable and "prunable" in spec:
             raise UserError(f"{where}.prunable and config.prunable: leave one of them out.")
@@ -122,6 +134,10 @@ def recipe(cfg: ConfigDict, kind: str, spec: Any, where: str, **supplied: Any) -
     )
     tx = jp.recorded(tx)
     return Recipe(kind, lambda key: tx, settled=None, learned=True)
+
+
+def _fixed(optimizer: optax.GradientTransformation) -> Transform:
+    return lambda masks: jp.recorded(jp.fixed(optimizer, masks))
 
 
 def _step_size(cfg: ConfigDict, where: str) -> Any:

@@ -11,7 +11,7 @@ from experiments import mask_files
 from experiments.engine import DivergedError
 from experiments.task import Task, fresh_variables
 
-__all__ = ["Setting", "Start", "control"]
+__all__ = ["Began", "Setting", "Start", "control"]
 
 
 class Setting(NamedTuple):
@@ -33,8 +33,21 @@ class Setting(NamedTuple):
     key: jax.Array
     folder: Path
 
+    @property
+    def run(self) -> Path:
+        """The folder of the whole comparison."""
+        return self.folder.parents[2]
 
-Start = Callable[[Setting], tuple[Any, Any]]  # parameters and masks
+
+class Began(NamedTuple):
+    """What training begins with."""
+
+    params: Any
+    rest: Any
+    masks: Any
+
+
+Start = Callable[[Setting], Began]
 
 
 def control(of: str, name: str) -> Start:
@@ -50,7 +63,7 @@ def control(of: str, name: str) -> Start:
       Mark?" (2021); "retrained" is the winning ticket of Frankle & Carbin (2019).
     """
 
-    def start(setting: Setting) -> tuple[Any, Any]:
+    def start(setting: Setting) -> Began:
         run, point, seed = (
             setting.folder.parents[2],
             setting.folder.parent.name,
@@ -65,6 +78,6 @@ def control(of: str, name: str) -> Start:
         if name == "reinit":
             key = jax.random.fold_in(setting.key, 2)
             params, _ = fresh_variables(setting.model, setting.task, key)
-        return params, masks
+        return Began(params, setting.rest, masks)
 
     return start

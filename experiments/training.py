@@ -109,9 +109,9 @@ def train_once(
     Returns:
       Its results, or `None` if it was asked to stop.
     """
-    cfg = info.cfg
+    cfg, steps = info.cfg, recipe.steps(info.cfg)
     if folder.done:
-        info.progress.update(info.offset + cfg.steps, info.label)
+        info.progress.update(info.offset + steps, info.label)
         return _renamed(folder.results[0])
     task: Task = tasks(cfg, seed)[fold]
     init, noise, draws = jax.random.split(jax.random.fold_in(jax.random.key(seed), fold), 3)
@@ -122,7 +122,8 @@ def train_once(
     if recipe.start is None:
         opt_state = _initializer(recipe.transform)(draws, params)
     else:
-        params, masks = recipe.start(Setting(model, task, params, rest, draws, folder.path))
+        found = recipe.start(Setting(model, task, params, rest, draws, folder.path))
+        params, rest, masks = found
         opt_state = recipe.transform(masks).init(params)
     if recipe.masked:
         params = jp.masks.apply(params, jp.masks_of(opt_state))
@@ -140,26 +141,26 @@ def train_once(
     )
 
     def describe(level: Level, state: TrainState) -> dict[str, Any]:
-        common, network = {"initial": initial, **more()}, trainer.network(state, cfg.steps)
+        common, network = {"initial": initial, **more()}, trainer.network(state, steps)
         if recipe.kind == DENSE:
             return {"sparsity": 0.0, "digest": digest(network), **common}
         if recipe.kind == "subgradient":  # there are no masks, and hardly a zero
             all_of = jp.masks.make(network, cfg.prunable or None)
             masks = jax.tree.map(lambda w, m: m if m is None else w != 0, network, all_of)
         else:
-            masks = trainer.masks(state, cfg.steps)
+            masks = trainer.masks(state, steps)
         mask_files.save(folder.path / "masks.npz", masks)
         useful = _effective(model, network, state.rest, masks, task)
         return {
             "sparsity": float(jp.masks.sparsity(masks)),
             **({"effective_sparsity": float(jp.masks.sparsity(useful))} if useful else {}),
-            **_cost(recipe, state, cfg.steps, _per_leaf(masks, useful)),
+            **_cost(recipe, state, cfg, _per_leaf(masks, useful)),
             "digest": digest((network, masks)),
             **common,
         }
 
-    settled = cfg.steps if recipe.settled is None else recipe.settled
-    level = Level(0, 0, cfg.steps, settled=settled)
+    settled = steps if recipe.settled is None else recipe.settled
+    level = Level(0, 0, steps, settled=settled)
     found = fit(trainer, [level], lambda level: start, run, describe)
     return None if found is None else _renamed(found[0])
 
@@ -182,17 +183,17 @@ def _effective(model: Any, params: Any, rest: Any, masks: Any, task: Task) -> An
 
 
 def _cost(
-    recipe: Recipe, state: TrainState, steps: int, rows: list[dict[str, Any]]
+    recipe: Recipe, state: TrainState, cfg: ConfigDict, rows: list[dict[str, Any]]
 ) -> dict[str, Any]:
     """The rows with the share of dense training that each leaf has cost, and what was ever alive."""
     if not recipe.recorded:
         return {"per_leaf": [{**row, "training": 1.0} for row in rows]}
-    record = jp.record_of(state.opt_state)
-    shares = training_cost.shares(recipe.method, record.density, steps, dense=recipe.learned)
-    pairs = zip(rows, jax.tree.leaves(shares), strict=True)
+    record, steps = jp.record_of(state.opt_state), recipe.steps(cfg)
+    found = training_cost.shares(recipe.method, record.density, steps, dense=recipe.learned)
+    shares = jax.tree.leaves(found)
     return {
-        "explored": float(record.exploration),
-        "per_leaf": [{**row, "training": share} for row, share in pairs],
+        **({"explored": float(record.exploration)} if recipe.after is None else {}),
+        "per_leaf": [{**row, "training": s} for row, s in zip(rows, shares, strict=True)],
     }
 
 

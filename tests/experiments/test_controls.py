@@ -95,7 +95,7 @@ def test_unknown_controls_are_refused():
 
 def test_a_dry_run_lists_them(tmp_path, capsys):
     compare.main(setting(), Options("test", tmp_path, True, Stopper()))
-    assert "that of its masks" in capsys.readouterr().out
+    assert "SET, shuffled" in capsys.readouterr().out
 
 
 def shares(method, density, steps=100, **more):

@@ -1,0 +1,175 @@
+"""Networks that are pruned at once, before training or after it, by what a criterion says of the data."""
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+import jaxprune as jp
+from experiments.checkpoint import Checkpoints
+from experiments.config import UserError, build
+from experiments.engine import DivergedError
+from experiments.pipelines import Pipeline
+from experiments.starts import Began, Setting, Start
+from experiments.task import Task, metrics, scale
+from experiments.trainer import TrainState
+from jaxprune.signals.gatherers import reads
+
+__all__ = ["known_signals", "pruned"]
+
+
+def known_signals(own: Mapping[str, Any] = {}) -> tuple[str, ...]:
+    """The keywords of the signals that there are, those of a pipeline's own included."""
+    nothing = lambda params, batch: jnp.zeros(())
+    found = jp.signals.gatherers([()], loss=nothing, apply=nothing, key=jax.random.key(0))
+    return ("key", *found, *(keyword for keyword in own if keyword not in found))
+
+
+def pruned(cfg: ConfigDict, pipeline: Pipeline, method: jp.Method, dense: Any, where: str) -> Start:
+    """Finds masks by gathering the signals that the method's criterion reads.
+
+    Signals of the first round do not depend on the sparsity: they are gathered once for each seed.
+
+    Args:
+      cfg: the config.
+      pipeline: when, on how many examples, in how many rounds.
+      method: makes the masks.
+      dense: the optimizer of the dense baseline, whose trained weights are taken where they are meant.
+      where: in the config, to blame.
+
+    Raises:
+      UserError: nobody gathers a signal that the criterion reads.
+    """
+    compensation = build("compensation", pipeline.compensation)
+    known = known_signals(pipeline.signals)
+    for function in (method.criterion, compensation):
+        unknown = [name for name in reads(function) if name not in known] if function else []
+        if unknown:
+            raise UserError(
+                f"{where}: reads the signal {unknown[0]!r}, which exists only while training; there are: "
+                f"{', '.join(known)}."
+            )
+
+    def start(setting: Setting) -> Began:
+        params, rest = setting.params, setting.rest
+        if pipeline.when == "trained":
+            params, rest = _trained(setting, dense)
+        gatherers = _gatherers(setting, rest, pipeline, cfg.prunable or None)
+        if pipeline.rounds == 1:
+            gatherers = {name: _once(setting, pipeline, name, f) for name, f in gatherers.items()}
+        try:
+            found = jp.prune_on(
+                params,
+                method,
+                gatherers,
+                rounds=pipeline.rounds,
+                compensation=compensation,
+                prunable=cfg.prunable or None,
+                key=setting.key,
+            )
+        except ValueError as e:
+            raise UserError(f"{where}: {e}") from e
+        return Began(found[0], rest, found[1])
+
+    return start
+
+
+def _trained(setting: Setting, dense: Any) -> tuple[Any, Any]:
+    """Weights and other variables of the dense network of this seed, after its training."""
+    folder = setting.run / "dense" / setting.folder.name
+    if (folder / "failed.json").exists():
+        raise DivergedError("there is no trained network to prune, as the dense one diverged.")
+    params, rest = setting.params, setting.rest
+    state = TrainState(params, rest, dense.init(params))
+    with Checkpoints(folder / "checkpoints") as checkpoints:
+        found = checkpoints.restore((state, params, rest, rest))
+    if found is None:
+        raise UserError(
+            f"{folder}: the dense network's checkpoint is gone; run again from the start."
+        )
+    _, (state, *_), _ = found
+    return state.params, state.rest
+
+
+def _gatherers(setting: Setting, rest: Any, pipeline: Pipeline, prunable: str | None) -> Any:
+    """Signals by keyword, on training examples drawn for this seed."""
+    batches = _examples(setting, pipeline.examples)
+    if rest:
+        loss, forward = _functions(setting.model, rest)
+    else:  # compiled once for all seeds
+        loss, forward = _plain_functions(setting.model)
+    common = {"loss": loss, "apply": forward, "key": jax.random.fold_in(setting.key, 3)}
+    found = jp.signals.gatherers(batches, prunable=prunable, **common)
+    for keyword, spec in pipeline.signals.items():
+        function = build("signal", spec)
+        names = list(inspect.signature(function).parameters)
+        first = {name: common[name] for name in ("loss", "apply", "key") if name in names}
+        found[keyword] = functools.partial(_own, function, batches, first)
+    return found
+
+
+def _own(function: Callable[..., Any], batches: Any, given: Mapping[str, Any], params: Any) -> Any:
+    return function(**given, params=params, batches=batches)
+
+
+def _examples(setting: Setting, count: int) -> list[tuple[jax.Array, jax.Array]]:
+    """Batches of so many training examples; all are of one size, the last one left out if it is not."""
+    task: Task = setting.task
+    total = len(task.labels)
+    if count > total:
+        raise UserError(f"config.compare.pipeline.examples={count}: there are {total} in training.")
+    seed = int(jax.random.bits(jax.random.fold_in(setting.key, 4)))
+    chosen = np.random.default_rng(seed).permutation(total)[:count]
+    size = min(task.batch_size, count)
+    rows = chosen[: count // size * size].reshape(-1, size)
+    return [(task.inputs[row], task.labels[row]) for row in rows]
+
+
+def _functions(model: Any, rest: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Loss and logits, in evaluation mode."""
+
+    def forward(params: Any, batch: Any) -> jax.Array:
+        images = batch[0]
+        images = scale(images) if images.dtype == jnp.uint8 else images  # those of a flow are ones
+        return model.apply({"params": params, **rest}, images, train=False)
+
+    def loss(params: Any, batch: Any) -> jax.Array:
+        return metrics(forward(params, batch), batch[1])[0] / batch[1].size
+
+    return loss, forward
+
+
+@functools.lru_cache(maxsize=1)
+def _plain_functions(model: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    return _functions(model, {})
+
+
+def _once(
+    setting: Setting, pipeline: Pipeline, name: str, gather: Callable[[Any], Any]
+) -> Callable[[Any], Any]:
+    """Gathers a signal, or takes it from before."""
+    own = str(pipeline.signals.get(name))
+    where = (str(setting.folder.parents[2]), setting.folder.name)
+    key = (*where, pipeline.when, pipeline.examples, name, own)
+
+    def gathered(params: Any) -> Any:
+        if key not in _GATHERED:
+            _GATHERED[key] = gather(params)
+            while len(_GATHERED) > 1 and sum(map(_size, _GATHERED.values())) > _MOST:
+                del _GATHERED[next(iter(_GATHERED))]  # the oldest
+        return _GATHERED[key]
+
+    return gathered
+
+
+def _size(tree: Any) -> int:
+    return sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
+
+
+_GATHERED: dict[Any, Any] = {}
+_MOST = 2**30  # bytes of signals that are held at a time
