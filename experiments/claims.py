@@ -172,7 +172,7 @@ def _side(results: Mapping[str, Any], claim: Mapping[str, Any], side: Any) -> li
     metric = claim["metric"]
     if isinstance(side, int | float):
         return [float(side)] * len(results["seeds"])
-    if results["kind"] == "compare":
+    if results["kind"] in ("compare", "sensitivity"):
         return _contestant(results, claim, side)
     if results["kind"] != "lottery":
         return [seed[metric] for seed in results["seeds"]]

@@ -58,6 +58,7 @@ DEFAULTS: dict[str, Any] = {
     "writers": ("csv",),  # CSV and JSON lines always, "tb" and "wandb" if asked for
     "lottery": {},  # levels, rewinding and controls of `experiments.lottery`: see SECTIONS
     "compare": {},  # who is compared by `experiments.compare`, and where: see SECTIONS
+    "sensitivity": {},  # what `experiments.sensitivity` measures and searches: see SECTIONS
     "paper": {},  # citation, table, number; accept: claims for `experiments.report` to check
 }
 
@@ -84,6 +85,30 @@ SECTIONS: dict[str, dict[str, Any]] = {
 }
 
 
+SECTIONS["sensitivity"] = {
+    "criterion": "magnitude",  # name, part, or "path/to/file.py:function"
+    "pattern": None,  # part
+    "sparsities": (
+        0.2,
+        0.4,
+        0.6,
+        0.7,
+        0.8,
+        0.85,
+        0.9,
+        0.925,
+        0.95,
+        0.97,
+        0.98,
+        0.99,
+    ),  # of each leaf
+    "cost": "flops",  # or "weights": what the budget is counted in
+    "keep": (0.2, 0.1, 0.05),  # targets: fractions of the cost that may be left
+    "tolerance": 0.01,  # of validation accuracy, for one more search; 0: none
+    "examples": 1_000,  # training examples that the criterion's signals are gathered on
+}
+
+
 class UserError(Exception):
     """A mistake of the user's or a fault of the machine, told in one sentence."""
 
@@ -101,7 +126,7 @@ _KINDS = {
     "schedule": _Kind(("jaxprune/schedules.py",), "Schedule"),
     "criterion": _Kind(("jaxprune/criteria/*.py",), "Scores", called=False),
     "pattern": _Kind(("jaxprune/patterns.py",), "Pattern"),
-    "allocation": _Kind(("jaxprune/allocation.py",), "Allocation"),
+    "allocation": _Kind(("jaxprune/allocation/*.py",), "Allocation"),
     "optimizer": _Kind(("optax/_src/alias.py", "optax/contrib/*.py"), "GradientTransformation"),
     "learning_rate": _Kind(("optax/schedules/*.py",), "Schedule"),
     "gate": _Kind(("jaxprune/gates/*.py",), "^Gate$"),

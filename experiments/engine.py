@@ -9,6 +9,7 @@ import functools
 import hashlib
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -26,7 +27,7 @@ from experiments.trainer import Trainer, TrainState
 from experiments.writers import open_writers
 from jaxprune import masks as masks_lib
 
-__all__ = ["DivergedError", "Level", "Run", "digest", "fit"]
+__all__ = ["DivergedError", "Level", "Run", "digest", "fit", "last_state"]
 
 
 class DivergedError(UserError):
@@ -125,6 +126,20 @@ def fit(
     if results is not None:
         run.folder.finish(results)
     return results
+
+
+def last_state(folder: Path, like: TrainState) -> TrainState:
+    """Returns the state in which a finished `fit` without gates left its last level.
+
+    Args:
+      folder: of that training.
+      like: a state of the same shapes.
+    """
+    with Checkpoints(folder / "checkpoints") as checkpoints:
+        found = checkpoints.restore((like, like.params, like.rest, like.rest))
+    if found is None:
+        raise UserError(f"{folder}: its checkpoints are gone; move it away to train again.")
+    return found[1][0]
 
 
 class _Loop:

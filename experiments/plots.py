@@ -10,7 +10,7 @@ import numpy as np
 
 from experiments import claims, points, stats
 
-__all__ = ["comparison", "lottery", "training"]
+__all__ = ["comparison", "lottery", "sensitivity", "training"]
 
 # Okabe & Ito's colours, told apart by colour-blind readers too; the markers serve print in grey.
 _STYLES = [
@@ -75,6 +75,32 @@ def comparison(results: Mapping[str, Any], folder: Path) -> list[str]:
         ax.legend(frameon=False)
     _save(figure, folder / "trade_off.png")
     return ["trade_off.png"]
+
+
+def sensitivity(results: Mapping[str, Any], folder: Path) -> list[str]:
+    """Draws the accuracy with one layer pruned, layers x sparsities; returns the file's name."""
+    tables = [seed["table"] for seed in results["seeds"]]
+    layers, asked = list(tables[0]["weights"]), results["asked"]["sparsities"]
+    mean = np.array(
+        [np.mean([t["accuracies"][layer][1:] for t in tables], axis=0) for layer in layers]
+    )
+    from matplotlib.figure import Figure
+
+    width, height = 2.6 + 0.62 * len(asked), 1.4 + 0.42 * len(layers)
+    figure = Figure(figsize=(width, height), layout="constrained")
+    ax = figure.subplots()
+    image = ax.imshow(100 * mean, aspect="auto", cmap="viridis")
+    ax.set_xticks(range(len(asked)), [f"{100 * s:g}" for s in asked])
+    ax.set_yticks(range(len(layers)), layers)
+    ax.set(xlabel="of this layer alone removed (%)", title="validation accuracy (%)")
+    middle = (mean.max() + mean.min()) / 2
+    for i, row in enumerate(mean):
+        for j, value in enumerate(row):
+            colour = "black" if value > middle else "white"
+            ax.text(j, i, f"{100 * value:.1f}", ha="center", va="center", color=colour, fontsize=7)
+    figure.colorbar(image, ax=ax)
+    _save(figure, folder / "sensitivity.png")
+    return ["sensitivity.png"]
 
 
 def _trade_off(results: Mapping[str, Any], label: str) -> list[tuple[float, float, float]]:

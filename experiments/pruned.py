@@ -11,16 +11,15 @@ import numpy as np
 from ml_collections import ConfigDict
 
 import jaxprune as jp
-from experiments.checkpoint import Checkpoints
 from experiments.config import UserError, build
-from experiments.engine import DivergedError
+from experiments.engine import DivergedError, last_state
 from experiments.pipelines import Pipeline
 from experiments.starts import Began, Setting, Start
 from experiments.task import Task, metrics, scale
 from experiments.trainer import TrainState
 from jaxprune.signals.gatherers import reads
 
-__all__ = ["known_signals", "pruned"]
+__all__ = ["gatherers_of", "known_signals", "pruned"]
 
 
 def known_signals(own: Mapping[str, Any] = {}) -> tuple[str, ...]:
@@ -85,27 +84,51 @@ def _trained(setting: Setting, dense: Any) -> tuple[Any, Any]:
     if (folder / "failed.json").exists():
         raise DivergedError("there is no trained network to prune, as the dense one diverged.")
     params, rest = setting.params, setting.rest
-    state = TrainState(params, rest, dense.init(params))
-    with Checkpoints(folder / "checkpoints") as checkpoints:
-        found = checkpoints.restore((state, params, rest, rest))
-    if found is None:
-        raise UserError(
-            f"{folder}: the dense network's checkpoint is gone; run again from the start."
-        )
-    _, (state, *_), _ = found
+    state = last_state(folder, TrainState(params, rest, dense.init(params)))
     return state.params, state.rest
 
 
 def _gatherers(setting: Setting, rest: Any, pipeline: Pipeline, prunable: str | None) -> Any:
     """Signals by keyword, on training examples drawn for this seed."""
-    batches = _examples(setting, pipeline.examples)
+    return gatherers_of(
+        setting.model,
+        rest,
+        setting.task,
+        setting.key,
+        pipeline.examples,
+        pipeline.signals,
+        prunable,
+    )
+
+
+def gatherers_of(
+    model: Any,
+    rest: Any,
+    task: Task,
+    key: jax.Array,
+    examples: int,
+    own: Mapping[str, Any],
+    prunable: str | None,
+) -> dict[str, Callable[[Any], Any]]:
+    """Signals by keyword, on training examples drawn by the key.
+
+    Args:
+      model: a linen module.
+      rest: its variables other than parameters.
+      task: data.
+      key: PRNG key.
+      examples: how many.
+      own: parts of `jaxprune.signals` by keyword, to set their options.
+      prunable: leaves that signals in blocks are gathered for.
+    """
+    batches = _examples(task, key, examples)
     if rest:
-        loss, forward = _functions(setting.model, rest)
+        loss, forward = _functions(model, rest)
     else:  # compiled once for all seeds
-        loss, forward = _plain_functions(setting.model)
-    common = {"loss": loss, "apply": forward, "key": jax.random.fold_in(setting.key, 3)}
+        loss, forward = _plain_functions(model)
+    common = {"loss": loss, "apply": forward, "key": jax.random.fold_in(key, 3)}
     found = jp.signals.gatherers(batches, prunable=prunable, **common)
-    for keyword, spec in pipeline.signals.items():
+    for keyword, spec in own.items():
         function = build("signal", spec)
         names = list(inspect.signature(function).parameters)
         first = {name: common[name] for name in ("loss", "apply", "key") if name in names}
@@ -117,13 +140,12 @@ def _own(function: Callable[..., Any], batches: Any, given: Mapping[str, Any], p
     return function(**given, params=params, batches=batches)
 
 
-def _examples(setting: Setting, count: int) -> list[tuple[jax.Array, jax.Array]]:
+def _examples(task: Task, key: jax.Array, count: int) -> list[tuple[jax.Array, jax.Array]]:
     """Batches of so many training examples; all are of one size, the last one left out if it is not."""
-    task: Task = setting.task
     total = len(task.labels)
     if count > total:
-        raise UserError(f"config.compare.pipeline.examples={count}: there are {total} in training.")
-    seed = int(jax.random.bits(jax.random.fold_in(setting.key, 4)))
+        raise UserError(f"config: examples={count} for signals, but there are {total} in training.")
+    seed = int(jax.random.bits(jax.random.fold_in(key, 4)))
     chosen = np.random.default_rng(seed).permutation(total)[:count]
     size = min(task.batch_size, count)
     rows = chosen[: count // size * size].reshape(-1, size)

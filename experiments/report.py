@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments import claims, cli, comparison_report, stats
+from experiments import claims, cli, comparison_report, sensitivity_report, stats
 from experiments.config import UserError
 from experiments.markdown import gap, part, percent, table
 from experiments.run_folder import read_json, write_json
@@ -66,7 +66,7 @@ def write_report(folder: Path | str) -> Path:
     results = _read(folder / "results.json")
     outcomes = claims.check(results)
     write_json(folder / "acceptance.json", [o._asdict() | {"verdict": o.verdict} for o in outcomes])
-    body = {"lottery": _lottery, "compare": comparison_report.body}.get(results["kind"], _training)
+    body = _BODIES.get(results["kind"], _training)
     parts = [
         f"# {folder.resolve().name}",
         _setting(results),
@@ -150,7 +150,12 @@ def _plots(results: Mapping[str, Any], folder: Path) -> str:
         return text
     from experiments import plots
 
-    drawn = {"lottery": plots.lottery, "compare": plots.comparison}.get(results["kind"])
+    kinds = {
+        "lottery": plots.lottery,
+        "compare": plots.comparison,
+        "sensitivity": plots.sensitivity,
+    }
+    drawn = kinds.get(results["kind"])
     files = plots.training(folder) if drawn is None else drawn(results, folder)
     return "\n\n".join(f"![{Path(file).stem.replace('_', ' ')}]({file})" for file in files)
 
@@ -219,6 +224,8 @@ def _headline(results: Mapping[str, Any]) -> claims.Outcome:
     n = len(results["seeds"])
     if results["kind"] == "compare":
         return comparison_report.headline(results)
+    if results["kind"] == "sensitivity":
+        return sensitivity_report.headline(results)
     if results["kind"] == "lottery":
         remaining = claims.levels(results)
         last = claims.values(results, "ticket", "test_final", len(remaining) - 1)
@@ -274,6 +281,12 @@ def _cell(name: str, value: Any) -> str:
         return "x".join(map(str, value))
     return _value(name, [value]) if isinstance(value, float) else str(value)
 
+
+_BODIES = {
+    "lottery": _lottery,
+    "compare": comparison_report.body,
+    "sensitivity": sensitivity_report.body,
+}
 
 if __name__ == "__main__":
     main()

@@ -24,6 +24,7 @@ from jaxprune import patterns as patterns
 from jaxprune import penalties as penalties
 from jaxprune import preconditioners as preconditioners
 from jaxprune import schedules as schedules
+from jaxprune import sensitivity as sensitivity
 from jaxprune import signals as signals
 from jaxprune import updates as updates
 from jaxprune.method import Method as Method
@@ -81,6 +82,7 @@ __all__ = [
     "record_of",
     "recorded",
     "schedules",
+    "sensitivity",
     "signals",
     "sparsify",
     "straight_through",

@@ -1,3 +1,4 @@
+import itertools
 from fractions import Fraction
 
 import jax
@@ -22,6 +23,8 @@ ALLOCATIONS = {
     "global": jp.allocation.global_budget(),
     "lamp": jp.allocation.global_budget(normalize="lamp"),
     "l2": jp.allocation.global_budget(normalize="l2"),
+    "owl": jp.allocation.owl(outlier=2.0, spread=0.2),
+    "by_path": jp.allocation.by_path({"conv": 0.2, "fc": 0.9, "out": 0.4}),
 }
 
 
@@ -141,3 +144,140 @@ def test_threshold_counts_what_stands_out_among_the_living():
     assert int(keep["w"]) == 2
     with pytest.raises(ValueError, match="quality=0"):
         jp.allocation.threshold(0.0)
+
+
+def test_owl_keeps_more_where_there_are_outliers():
+    scores = {"few": jnp.ones(1000), "many": jnp.ones(1000).at[:50].set(100.0)}
+    units = jax.tree.map(Units, scores)
+    keep = jax.tree.map(int, jp.allocation.owl(spread=0.1)(scores, units, 0.7))
+    assert keep == {"few": 200, "many": 400}
+    keep = jax.tree.map(int, jp.allocation.owl(spread=0.1)(scores, units, 0.95))
+    assert keep == {"few": 0, "many": 100}, "no leaf keeps less than nothing"
+
+
+def test_by_path_leaves_others_dense_and_respects_the_whole():
+    allocate = jp.allocation.by_path({"conv": 0.5, "fc": 0.95})
+    total = 3 * 3 * 4 * 8 + 128 * 64 + 640
+    lost = round(0.5 * 288) + round(0.95 * 8192)
+    found = counts(allocate, lost / total)
+    assert found == [144, 8192 - round(0.95 * 8192), 640]
+    more = counts(allocate, 0.92)  # more than the table says: the larger leaf has no more to give
+    assert more[2] == 640
+    assert sum(more) == int(survivors(total, 0.92))
+    assert min(more) >= 1
+
+
+@pytest.mark.parametrize("table", [{}, {"fc": 0.0}, {"fc": 1.0}, {"fc": -0.1}])
+def test_by_path_refuses_tables_without_sense(table):
+    with pytest.raises(ValueError, match="by_path"):
+        jp.allocation.by_path(table)
+
+
+def test_by_path_names_what_matches_nothing():
+    with pytest.raises(ValueError, match="'fc9' matches none"):
+        counts(jp.allocation.by_path({"fc9": 0.5}), 0.5)
+
+
+@pytest.mark.parametrize("power", [0.0, 1.0])
+@pytest.mark.parametrize("sparsity", [0.0, 0.3, 0.77, 0.99])
+def test_a_budget_of_costs_is_spent_greedily(power, sparsity):
+    costs = {"conv": 5000.0, "fc": 8192.0, "out": 64.0}
+    found = counts(jp.allocation.cost_budget(costs, power=power), sparsity)
+    sizes = [PARAMS[n].size for n in costs]
+    each = [costs[n] / size for n, size in zip(costs, sizes, strict=True)]
+    ranked = sorted(
+        (
+            (float(x) / e**power, e, i)
+            for i, (n, e) in enumerate(zip(costs, each, strict=True))
+            for x in jnp.abs(PARAMS[n]).ravel()
+        ),
+        reverse=True,
+    )
+    budget, expected = (1 - sparsity) * sum(costs.values()), [0, 0, 0]
+    for _, cost, i in ranked:
+        budget -= cost
+        if budget < -1e-3:
+            break
+        expected[i] += 1
+    np.testing.assert_allclose(found, expected, atol=2)
+    spent = sum(e * k for e, k in zip(each, found, strict=True))
+    assert spent <= (1 - sparsity) * sum(costs.values()) * (1 + 1e-5)
+
+
+def test_a_budget_of_costs_within_groups_and_by_tree():
+    tree = {"conv": 1.0, "fc": 8.0, "out": 1.0, "bias": None}
+    method = jp.Method(
+        jp.criteria.magnitude,
+        jp.schedules.one_shot(sparsity=0.5),
+        jp.patterns.groups(4),
+        jp.allocation.cost_budget(tree),
+    )
+    _, masks = jp.prune(PARAMS, method)
+    kept = {r["leaf"]: r["kept"] / r["weights"] for r in jp.masks.summary(masks)}
+    assert kept["conv"] + 8 * kept["fc"] + kept["out"] <= 5.0 + 1e-6
+    with pytest.raises(ValueError, match="'out' has None"):
+        counts(jp.allocation.cost_budget({"conv": 1.0, "fc": 8.0}), 0.5)
+
+
+def brute_force(losses, costs, budget):
+    names = list(losses)
+    best = np.inf
+    for choice in itertools.product(*(range(len(losses[n])) for n in names)):
+        if sum(costs[n][i] for n, i in zip(names, choice, strict=True)) <= budget * (1 + 1e-12):
+            best = min(best, sum(losses[n][i] for n, i in zip(names, choice, strict=True)))
+    return best
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_knapsack_is_the_best_there_is(seed):
+    rng = np.random.default_rng(seed)
+    names = "abcd"[: rng.integers(1, 5)]
+    losses = {n: list(rng.normal(size=5)) for n in names}
+    costs = {n: list(rng.integers(0, 20, size=5) / 7) for n in names}
+    least = sum(min(row) for row in costs.values())
+    budget = least + rng.random() * 3 + 1e-3
+    found = jp.allocation.knapsack(losses, costs, budget)
+    assert sum(costs[n][i] for n, i in found.items()) <= budget * (1 + 1e-9)
+    loss = sum(losses[n][i] for n, i in found.items())
+    assert loss == pytest.approx(brute_force(losses, costs, budget))
+    coarse = jp.allocation.knapsack(losses, costs, budget, states=8)
+    assert sum(costs[n][i] for n, i in coarse.items()) <= budget * (1 + 1e-9)
+
+
+def test_the_knapsack_of_many_leaves_is_quick_and_within_budget():
+    rng = np.random.default_rng(0)
+    losses = {f"l{i}": np.sort(rng.random(20)).tolist() for i in range(100)}
+    costs = {f"l{i}": (rng.random() * np.linspace(1, 0.02, 20)).tolist() for i in range(100)}
+    budget = 0.3 * sum(row[0] for row in costs.values())
+    found = jp.allocation.knapsack(losses, costs, budget, states=2_000)
+    assert 0.97 * budget < sum(costs[n][i] for n, i in found.items()) <= budget * (1 + 1e-9)
+
+
+def test_the_knapsack_refuses_what_cannot_be():
+    with pytest.raises(ValueError, match="cheapest options cost 3"):
+        jp.allocation.knapsack({"a": [0.0]}, {"a": [3.0]}, 2.0)
+    with pytest.raises(ValueError, match="same leaves and options"):
+        jp.allocation.knapsack({"a": [0.0]}, {"a": [3.0, 1.0]}, 2.0)
+    with pytest.raises(ValueError, match="finite"):
+        jp.allocation.knapsack({"a": [float("nan")]}, {"a": [1.0]}, 2.0)
+
+
+@pytest.mark.parametrize("name", ["uniform", "erk", "global", "by_path"])
+@pytest.mark.parametrize("sparsity", [0.0, 0.5, 0.9])
+def test_at_cost_spends_what_it_may_and_no_more(name, sparsity):
+    costs = {"conv": 9000.0, "fc": 8192.0, "out": 640.0}
+    found = counts(jp.allocation.at_cost(ALLOCATIONS[name], costs), sparsity)
+    each = [costs[n] / PARAMS[n].size for n in costs]
+    spent = sum(e * k for e, k in zip(each, found, strict=True)) / sum(costs.values())
+    assert 1 - sparsity - 0.005 < spent <= (1 - sparsity) * (1 + 1e-5)
+    if name == "global":  # the same order as ever
+        asked = 1 - sum(found) / sum(PARAMS[n].size for n in costs)
+        assert found == pytest.approx(counts(ALLOCATIONS[name], asked), abs=2)
+
+
+def test_at_cost_under_jit_with_a_traced_sparsity():
+    allocate = jp.allocation.at_cost(jp.allocation.erk(), {"conv": 9.0, "fc": 8.0, "out": 1.0})
+    masks = jp.masks.make(PARAMS)
+    units = jax.tree.map(lambda p, m: None if m is None else Units(jnp.abs(p)), PARAMS, masks)
+    found = jax.jit(lambda s: allocate(PARAMS, units, s))(0.8)
+    assert [int(k) for k in found.values() if k is not None] == counts(allocate, 0.8)

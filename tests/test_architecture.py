@@ -23,7 +23,7 @@ ORDER = [
     [*CONCEPTS, "penalties", "preconditioners", "compensation"],
     ["updates", "fit"],
     ["method"],
-    ["transforms", "methods", "gates", "prune_on"],
+    ["transforms", "methods", "gates", "prune_on", "sensitivity"],
     ["lottery", "at_init"],
 ]
 ALONE = {

@@ -171,7 +171,7 @@ def test_signals_that_exist_only_while_training_are_refused():
 
 def test_too_many_examples_are_refused(tmp_path):
     cfg = setting({"a": "snip"}, {"when": "initialisation", "examples": 10**6})
-    with pytest.raises(cli.UserError, match="examples=1000000: there are"):
+    with pytest.raises(cli.UserError, match="examples=1000000 for signals, but there are"):
         run(cfg, tmp_path)
 
 

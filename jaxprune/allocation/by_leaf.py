@@ -1,50 +1,21 @@
-"""Allocations: who gets how much of the budget, `(params, units, sparsity) -> survivors per contest`.
-
-Counts are integers. A sparsity is read to seven decimals, and of `n` units `round(n * sparsity)` are
-removed, half up, in integer arithmetic: 0.9 of 10**8 weights is 90,000,000, whether it comes as a Python
-float or as a traced float32.
-"""
+"""Allocations that give each leaf its share by its name or shape."""
 
 import math
 import re
-from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxprune import masks as masks_lib
-from jaxprune import selection
-from jaxprune.types import Allocation, Keep, Params, Sparsity, Units
+from jaxprune.allocation.counts import apportion, survivors
+from jaxprune.types import Allocation, Params, Sparsity, Units
 
-__all__ = ["erk", "global_budget", "survivors", "threshold", "uniform", "uniform_plus"]
+__all__ = ["by_path", "erk", "uniform", "uniform_plus"]
 
-_UNIT = 10**7  # a sparsity of one
 _is_units = lambda x: isinstance(x, Units)
-
-
-def survivors(n: jax.Array | int, sparsity: Sparsity) -> jax.Array:
-    """Returns `n - round(n * sparsity)`, exact for every `n` below 2**31.
-
-    Args:
-      n: units, a Python integer or an int32 scalar.
-      sparsity: fraction removed, a Python float or a float32 scalar; read to seven decimals.
-
-    Returns:
-      int32 scalar.
-
-    >>> [int(survivors(10**8, s)) for s in (0.9, jnp.float32(0.9), 0.0, 1.0)]
-    [10000000, 10000000, 100000000, 0]
-    """
-    # 64-bit product out of 32-bit pieces: n = a 10^7 + b 10^4 + c, sparsity 10^7 = d 10^4 + e.
-    n = jnp.asarray(n, jnp.int32)
-    parts = jnp.round(jnp.asarray(sparsity, jnp.float32) * _UNIT).astype(jnp.int32)
-    a, b, c = n // _UNIT, n % _UNIT // 10_000, n % 10_000
-    d, e = parts // 10_000, parts % 10_000
-    cross = b * e + c * d
-    rest = cross % 1_000 * 10_000 + c * e
-    return n - (a * parts + b * d * 10 + cross // 1_000 + (rest + _UNIT // 2) // _UNIT)
 
 
 def uniform(rates: Mapping[str, float] | None = None) -> Allocation:
@@ -130,7 +101,7 @@ def uniform_plus(*, first: str, last: str, most: float = 0.8) -> Allocation:
         rest = sum(n for n, f in zip(sizes, fixed, strict=True) if f is None)
         density = jnp.clip((total - taken) / jnp.maximum(rest, 1), 0.0, 1.0)
         open_ = [n if f is None else 0 * n for n, f in zip(sizes, fixed, strict=True)]
-        shares = _apportion(
+        shares = apportion(
             jnp.full(len(sizes), density), jnp.stack(open_), jnp.maximum(total - taken, 0)
         )
         counts = [s if f is None else f for s, f in zip(shares, fixed, strict=True)]
@@ -140,43 +111,6 @@ def uniform_plus(*, first: str, last: str, most: float = 0.8) -> Allocation:
         return jax.tree.structure(params).unflatten(
             None if u is None else next(kept) for u in found
         )
-
-    return allocate
-
-
-def threshold(quality: float) -> Allocation:
-    r"""A unit survives whose score is at least $q$ times the root mean square of its leaf's.
-
-    For weights around zero, scored by magnitude, that is a threshold of $q$ standard deviations. Only
-    the living count. How sparse that is, the weights decide: the schedule's sparsity is not read.
-
-    Args:
-      quality: $q$.
-
-    References:
-      Han, Pool, Tran & Dally, "Learning both Weights and Connections for Efficient Neural Networks"
-      (2015), section 3.1.
-
-    >>> params = {"w": jnp.array([3.0, -4.0, 0.1, 0.2])}
-    >>> int(threshold(1.0)(params, {"w": Units(jnp.abs(params["w"]))}, 0.0)["w"])
-    2
-    """
-    if not quality > 0:
-        raise ValueError(f"threshold(quality={quality}): a number above 0 is needed.")
-
-    def count(unit: Units | None) -> jax.Array | None:
-        if unit is None:
-            return None
-        scores = unit.scores
-        known = jnp.isfinite(scores)
-        squares = jnp.sum(jnp.where(known, scores, 0) ** 2)
-        limit = quality * jnp.sqrt(squares / jnp.maximum(jnp.sum(known), 1))
-        total = jnp.sum(known & (scores >= limit), dtype=jnp.int32)
-        return (total + unit.contests // 2) // unit.contests
-
-    def allocate(params: Params, units: Any, sparsity: Sparsity) -> Any:
-        found = masks_lib.beside(params, units)
-        return jax.tree.structure(params).unflatten(map(count, found))
 
     return allocate
 
@@ -213,82 +147,68 @@ def erk(power: float = 1.0) -> Allocation:
         first = jnp.where(jnp.any(fits), jnp.argmax(fits), len(raw))
         epsilon = scale[jnp.minimum(first, len(raw) - 1)]
         density = jnp.where(jnp.arange(len(raw)) < first, 1.0, jnp.clip(epsilon * r, 0.0, 1.0))
-        counts = _apportion(density[np.argsort(order, kind="stable")], sizes, total)
+        counts = apportion(density[np.argsort(order, kind="stable")], sizes, total)
         keep = [(c + u.contests // 2) // u.contests for c, u in zip(counts, found, strict=True)]
         return jax.tree.unflatten(treedef, keep)
 
     return allocate
 
 
-def _apportion(density: jax.Array, sizes: jax.Array, total: jax.Array) -> jax.Array:
-    """Rounds `density * sizes` to integers that add up to `total` (largest remainders first)."""
-    wanted = density * sizes.astype(jnp.float32)
-    floor = jnp.minimum(jnp.floor(wanted).astype(jnp.int32), sizes)
-    rank = jnp.argsort(jnp.argsort(-(wanted - floor), stable=True), stable=True)
-    counts = jnp.minimum(floor + (rank < total - jnp.sum(floor)), sizes)
-    # What float32 could not resolve goes where there is room: only leaves beyond 2**24 weights see it.
-    left = total - jnp.sum(counts)
-    room = jnp.where(left > 0, sizes - counts, counts)
-    return counts + jnp.where(jnp.arange(len(sizes)) == jnp.argmax(room), left, 0)
+def by_path(sparsities: Mapping[str, float]) -> Allocation:
+    """Each leaf has a sparsity of its own, in the proportions of a table.
 
-
-def global_budget(normalize: Literal["lamp", "l2"] | Callable | None = None) -> Allocation:
-    """All leaves share one budget: the best units of the whole tree survive.
+    Where the schedule asks for the table's own overall sparsity, leaves get exactly what the table says; at
+    another one all are scaled by the same factor. A leaf that would have to lose more than all loses all
+    but one unit, and the others make up for it.
 
     Args:
-      normalize: how scores of different leaves are made comparable. `None`: they are compared as they
-        are. `"lamp"`: $s_u^2$ over the sum of the squares of its leaf's scores that are not smaller
-        (sorts each leaf: slow on CPU). `"l2"`: scores over their leaf's norm. Or a function of the
-        scores of one leaf that does not change their order.
+      sparsities: fraction removed by regular expression, searched in the path of a leaf, the first match
+        counting. Leaves that nothing matches stay dense.
 
-    Returns:
-      Counts, together with the choice that gave them. Where a leaf has many contests, each keeps the
-      leaf's count divided by their number, rounded.
-
-    References:
-      Lee, Park, Mo, Ahn & Shin, "Layer-adaptive Sparsity for the Magnitude-based Pruning" (2021) for
-      LAMP.
-
-    >>> params = {"a": jnp.array([3.0, 1.0]), "b": jnp.array([2.0, 4.0, 5.0, 0.0])}
-    >>> keep = global_budget()(params, jax.tree.map(Units, params), 0.5)
-    >>> int(keep["a"].count), int(keep["b"].count)
-    (1, 2)
+    >>> params = {"a": jnp.ones(100), "b": jnp.ones(100)}
+    >>> allocate = by_path({"a": 0.9, "b": 0.5})
+    >>> [jax.tree.map(int, allocate(params, jax.tree.map(Units, params), s)) for s in (0.7, 0.35)]
+    [{'a': 10, 'b': 50}, {'a': 55, 'b': 75}]
     """
-    scale = {None: lambda scores: scores, "lamp": _lamp, "l2": _l2}.get(normalize, normalize)  # type: ignore[arg-type]
-    if not callable(scale):
-        raise ValueError(
-            f"global_budget(normalize={normalize!r}): None, 'lamp', 'l2' or a function."
-        )
+    table = dict(sparsities)
+    for pattern, value in table.items():
+        if not 0 <= value < 1:
+            raise ValueError(f"by_path: {pattern!r} has {value}; fractions in [0, 1) are needed.")
+    if not any(table.values()):
+        raise ValueError(f"by_path({table}): nobody loses anything.")
 
     def allocate(params: Params, units: Any, sparsity: Sparsity) -> Any:
-        del params
-        found, treedef = jax.tree.flatten(units, is_leaf=_is_units)
-        total = survivors(sum(u.budgeted * u.contests for u in found), sparsity)
-        scores: Any = [scale(u.scores) for u in found]
-        chosen = selection.top(scores, total)
+        names, found = masks_lib.paths(params), masks_lib.beside(params, units)
+        for pattern in table:
+            if not any(re.search(pattern, name) for name in names):
+                raise ValueError(f"by_path: {pattern!r} matches none of the leaves {names}.")
+        first = lambda name: next((v for p, v in table.items() if re.search(p, name)), 0.0)
+        pruned = [(first(name), u) for name, u in zip(names, found, strict=True) if u is not None]
+        rates = jnp.array([rate for rate, _ in pruned], jnp.float32)
+        sizes = jnp.stack([jnp.asarray(u.budgeted * u.contests, jnp.int32) for _, u in pruned])
+        total = survivors(jnp.sum(sizes), sparsity)
+        n = sizes.astype(jnp.float32)
+        goal = (jnp.sum(sizes) - total).astype(jnp.float32)
+        most = jnp.where(rates > 0, 1 - 1 / jnp.maximum(n, 1), 0.0)
 
-        def keep(unit: Units, mask: jax.Array) -> Keep:
-            count = jnp.sum(mask, dtype=jnp.int32)
-            if unit.axis is None:
-                return Keep(count, mask)
-            return Keep((count + unit.contests // 2) // unit.contests)
+        def tighten(_: Any, capped: jax.Array) -> jax.Array:
+            free = jnp.sum(jnp.where(capped, 0, n * rates))
+            taken = jnp.sum(jnp.where(capped, n * most, 0))
+            return capped | ((goal - taken) / jnp.maximum(free, 1e-30) * rates > most)
 
-        return jax.tree.unflatten(treedef, [keep(u, m) for u, m in zip(found, chosen, strict=True)])
+        capped = jax.lax.fori_loop(0, len(pruned), tighten, rates < 0)
+        free = jnp.sum(jnp.where(capped, 0, n * rates))
+        factor = (goal - jnp.sum(jnp.where(capped, n * most, 0))) / jnp.maximum(free, 1e-30)
+        lost = jnp.where(capped, most, jnp.clip(factor * rates, 0, most))
+        counts = apportion(
+            1 - lost, jnp.where(rates > 0, sizes, 0), total - jnp.sum(sizes * (rates == 0))
+        )
+        counts = jnp.where(rates > 0, counts, sizes)
+        kept = iter(
+            (c + u.contests // 2) // u.contests for c, (_, u) in zip(counts, pruned, strict=True)
+        )
+        return jax.tree.structure(params).unflatten(
+            None if u is None else next(kept) for u in found
+        )
 
     return allocate
-
-
-def _l2(scores: jax.Array) -> jax.Array:
-    known = jnp.where(jnp.isfinite(scores), scores, 0).astype(jnp.float32)
-    return scores / jnp.maximum(jnp.sqrt(jnp.sum(known**2)), 1e-30)
-
-
-def _lamp(scores: jax.Array) -> jax.Array:
-    largest = jnp.finfo(jnp.float32).max ** 0.25  # its square can be summed
-    finite = jnp.nan_to_num(scores.astype(jnp.float32), nan=0, posinf=largest, neginf=0)
-    flat = finite.reshape(-1) ** 2
-    order = jnp.argsort(flat)
-    ascending = flat[order]
-    tail = jnp.cumsum(ascending[::-1])[::-1]  # the sum over weights that are not smaller
-    lamp = jnp.zeros_like(flat).at[order].set(ascending / jnp.maximum(tail, 1e-30))
-    return jnp.where(jnp.isnan(scores), jnp.nan, lamp.reshape(scores.shape))

@@ -1,0 +1,100 @@
+"""What curvature tells: a trained LeNet-300-100 (MNIST) pruned at once, without training again, 50 to 95 %.
+
+No paper's table. Order to be expected from the papers: WoodFisher with its update of the kept weights (Singh
+& Alistarh 2020) above WoodFisher's order alone, above the diagonals (Fisher, Hessian), above magnitude. One
+global budget for all; signals from 1,000 training examples; 5 seeds. In eight rounds WoodFisher finds the
+curvature of what is left anew, from 200 mean gradients of 5 examples to save time. Layer-wise OBS (Dong, Chen
+& Pan 2017) measures errors of layers, not of the loss, so it keeps the same share in each layer.
+
+Run: python -m experiments.compare --config=configs/compare/second_order.py
+"""
+
+from experiments.config import config, part
+
+SPARSITIES = (0.5, 0.75, 0.9, 0.95)
+
+
+def get_config():
+    blocks = {"inverse_fisher": part("block_fisher", block=50, damp=1e-5)}
+    layers = {"allocation": part("uniform")}
+    return config(
+        data=part("mnist", batch_size=100),
+        model=part("lenet_300_100"),
+        optimizer=part("adam", learning_rate=1e-3),
+        steps=4_000,
+        seeds=(0, 1, 2, 3, 4),
+        eval_every=1_000,
+        log_every=500,
+        save_every=4_000,
+        compare={
+            "sparsities": SPARSITIES,
+            "criteria": {
+                "magnitude": "magnitude",
+                "magnitude, each layer": {"criterion": "magnitude", **layers},
+                "gradient times weight": "taylor",
+                "Fisher": "fisher",
+                "Hessian diagonal (OBD)": "obd",
+                "WoodFisher, order alone": {"criterion": "woodfisher", "signals": blocks},
+                "WoodFisher": {
+                    "criterion": "woodfisher",
+                    "signals": blocks,
+                    "compensation": part("fisher_blocks"),
+                },
+                "WoodFisher, 8 rounds": {
+                    "criterion": "woodfisher",
+                    "signals": {
+                        "inverse_fisher": part("block_fisher", block=50, damp=1e-5, examples=5)
+                    },
+                    "compensation": part("fisher_blocks"),
+                    "rounds": 8,
+                },
+                "layer-wise OBS": {
+                    "criterion": "obs",
+                    "compensation": part("layerwise"),
+                    **layers,
+                },
+            },
+            "pipeline": {
+                "when": "trained",
+                "examples": 1_000,
+                "allocation": part("global_budget"),
+            },
+        },
+        paper={
+            "citation": "Singh & Alistarh 2020; Dong, Chen & Pan 2017; LeCun, Denker & Solla 1990",
+            "accept": [
+                {
+                    "name": "WoodFisher beats magnitude at 95 %",
+                    "kind": "lower_bound",
+                    "a": "WoodFisher",
+                    "b": "magnitude",
+                    "bound": 0.0,
+                    "sparsity": 0.95,
+                },
+                {
+                    "name": "WoodFisher in rounds beats magnitude at 95 %",
+                    "kind": "lower_bound",
+                    "a": "WoodFisher, 8 rounds",
+                    "b": "magnitude",
+                    "bound": 0.0,
+                    "sparsity": 0.95,
+                },
+                {
+                    "name": "its update helps at 95 %",
+                    "kind": "lower_bound",
+                    "a": "WoodFisher",
+                    "b": "WoodFisher, order alone",
+                    "bound": 0.0,
+                    "sparsity": 0.95,
+                },
+                {
+                    "name": "layer-wise OBS beats magnitude in each layer at 95 %",
+                    "kind": "lower_bound",
+                    "a": "layer-wise OBS",
+                    "b": "magnitude, each layer",
+                    "bound": 0.0,
+                    "sparsity": 0.95,
+                },
+            ],
+        },
+    )

@@ -1,0 +1,38 @@
+"""Sensitivity of LeNet-5 (Caffe's) on MNIST, and the rates that a search finds with it.
+
+No paper's table: Li et al. 2017 (figure 2) and Han et al. 2015 (figure 6) draw such curves. The claims:
+pruned at once to the same number of operations, the rates found beat the uniform ones and those of ERK.
+
+Run: python -m experiments.sensitivity --config=configs/sensitivity/lenet5_mnist.py
+"""
+
+from experiments.config import config, part
+
+
+def get_config():
+    def beats(rival, keep):
+        return {
+            "name": f"searched beats {rival} at {100 * keep:g} % of the operations",
+            "kind": "lower_bound",
+            "a": "searched",
+            "b": rival,
+            "bound": 0.0,
+            "metric": "test_accuracy",
+            "sparsity": 1 - keep,
+        }
+
+    return config(
+        data=part("mnist", batch_size=100),
+        model=part("lenet5_caffe"),
+        optimizer=part("adam", learning_rate=1e-3),
+        steps=1_500,
+        seeds=(0, 1, 2, 3, 4),
+        eval_every=500,
+        log_every=250,
+        save_every=1_500,
+        sensitivity={"keep": (0.3, 0.2, 0.1)},
+        paper={
+            "citation": "none: an analysis of our own",
+            "accept": [beats(rival, keep) for keep in (0.2, 0.1) for rival in ("uniform", "ERK")],
+        },
+    )

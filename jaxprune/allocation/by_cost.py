@@ -1,0 +1,141 @@
+"""Allocations whose budget is counted in costs, such as operations, instead of weights."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxprune import masks as masks_lib
+from jaxprune.ranks import order_key
+from jaxprune.types import Allocation, Keep, Params, Sparsity
+
+__all__ = ["at_cost", "cost_budget"]
+
+
+def cost_budget(costs: Mapping[str, float] | Any, *, power: float = 1.0) -> Allocation:
+    r"""The sparsity is the fraction of the cost that goes; leaves share one budget of it.
+
+    A unit of leaf $l$ costs $c_l$, the leaf's cost over its units. Units are ranked by score over $c_l^p$,
+    the greedy order of a knapsack, and the best are kept that the budget pays for; those that are equal at
+    the cut all go.
+
+    Args:
+      costs: of each prunable leaf while it is dense: operations (`jaxprune.metrics.flops`), bytes,
+        microseconds. A tree like the parameters, or numbers by path.
+      power: $p$; 0 compares scores as they are and only counts the budget in costs.
+
+    Returns:
+      An allocation. Where a leaf has many contests, each keeps the leaf's count divided by their number,
+      rounded down, so that the budget holds.
+
+    >>> from jaxprune.types import Units
+    >>> params = {"a": jnp.array([3.0, 1.0]), "b": jnp.array([2.0, 4.0])}
+    >>> keep = cost_budget({"a": 10.0, "b": 2.0})(params, jax.tree.map(Units, params), 0.5)
+    >>> int(keep["a"].count), int(keep["b"].count)  # 5 per unit of a, 1 per unit of b, 6 in all
+    (0, 2)
+    """
+
+    def allocate(params: Params, units: Any, sparsity: Sparsity) -> Any:
+        found = masks_lib.beside(params, units)
+        of_leaf = _checked(_by_leaf(costs, params, masks_lib.paths(params)), found, params)
+        pruned = [(cost, u) for cost, u in zip(of_leaf, found, strict=True) if u is not None]
+        each = [cost / (u.members * u.contests) for cost, u in pruned]
+        scale = [np.float32(max(each) / e) ** np.float32(power) for e in each]
+        keys = [
+            order_key(u.scores.astype(jnp.float32) * s)
+            for (_, u), s in zip(pruned, scale, strict=True)
+        ]
+        unit_cost = jnp.array([e / sum(cost for cost, _ in pruned) for e in each], jnp.float32)
+        budgeted = jnp.stack([jnp.asarray(u.budgeted * u.contests) for _, u in pruned])
+        budget = (1 - jnp.asarray(sparsity, jnp.float32)) * jnp.sum(unit_cost * budgeted)
+        counts = _affordable(keys, unit_cost, budget * np.float32(1 + 1e-6))
+        kept = iter(
+            Keep(c // u.contests if u.contests > 1 else c)
+            for c, (_, u) in zip(counts, pruned, strict=True)
+        )
+        return jax.tree.structure(params).unflatten(
+            None if u is None else next(kept) for u in found
+        )
+
+    return allocate
+
+
+def at_cost(allocation: Allocation, costs: Mapping[str, float] | Any) -> Allocation:
+    """Another allocation, at whatever sparsity removes the asked fraction of the cost.
+
+    So that uniform, ERK and others can be compared at equal operations. The sparsity of the other one is
+    found by bisection: what is kept costs no more than asked, unless nothing can be cheaper.
+
+    Args:
+      allocation: the other one; the more it is asked to remove, the less it keeps.
+      costs: of each prunable leaf while it is dense, as for `cost_budget`.
+
+    >>> from jaxprune.allocation import uniform
+    >>> from jaxprune.types import Units
+    >>> params = {"a": jnp.ones(100), "b": jnp.ones(100)}
+    >>> costs, units = {"a": 30.0, "b": 10.0}, jax.tree.map(Units, params)
+    >>> jax.tree.map(int, at_cost(uniform({"b": 0.0}), costs)(params, units, 0.6))  # 16 of 40 are left
+    {'a': 20, 'b': 100}
+    """
+
+    def allocate(params: Params, units: Any, sparsity: Sparsity) -> Any:
+        found = masks_lib.beside(params, units)
+        of_leaf = _checked(_by_leaf(costs, params, masks_lib.paths(params)), found, params)
+        pruned = [(cost, u) for cost, u in zip(of_leaf, found, strict=True) if u is not None]
+        whole = sum(cost for cost, _ in pruned)
+        each = [np.float32(cost / whole / (u.members * u.contests)) for cost, u in pruned]
+        budgeted = [
+            e * jnp.asarray(u.budgeted * u.contests) for e, (_, u) in zip(each, pruned, strict=True)
+        ]
+        budget = (1 - jnp.asarray(sparsity, jnp.float32)) * sum(budgeted) * np.float32(1 + 1e-6)
+
+        def cost(s: jax.Array) -> Any:
+            kept = masks_lib.beside(params, allocation(params, units, s))
+            counts = [k.count if isinstance(k, Keep) else k for k in kept if k is not None]
+            return sum(
+                e * c * u.contests for e, c, (_, u) in zip(each, counts, pruned, strict=True)
+            )
+
+        def halve(_: Any, bracket: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+            low, high = bracket
+            middle = (low + high) / 2
+            dear = cost(middle) > budget
+            return jnp.where(dear, middle, low), jnp.where(dear, high, middle)
+
+        start = (jnp.float32(0), jnp.float32(1))
+        _, high = jax.lax.fori_loop(0, 24, halve, start)
+        return allocation(params, units, jnp.where(cost(jnp.float32(0)) > budget, high, 0.0))
+
+    return allocate
+
+
+def _checked(of_leaf: list[Any], found: list[Any], params: Params) -> list[Any]:
+    """The costs, if each leaf that is pruned has one."""
+    for name, cost, unit in zip(masks_lib.paths(params), of_leaf, found, strict=True):
+        if unit is not None and (cost is None or not cost > 0):
+            raise ValueError(
+                f"costs: the leaf {name!r} has {cost}; a number above 0 is needed for each leaf that is "
+                "pruned."
+            )
+    return of_leaf
+
+
+def _by_leaf(costs: Any, params: Params, names: list[str]) -> list[Any]:
+    if isinstance(costs, Mapping) and any(name in costs for name in names):
+        return [costs.get(name) for name in names]
+    return masks_lib.beside(params, costs)
+
+
+def _affordable(keys: list[jax.Array], unit_cost: jax.Array, budget: jax.Array) -> list[jax.Array]:
+    """How many units of each leaf lie above the lowest threshold that the budget pays for."""
+    count = lambda t: jnp.stack([jnp.sum(key > t, dtype=jnp.int32) for key in keys])
+
+    def lower(i: jax.Array, t: jax.Array) -> jax.Array:
+        # The highest threshold that costs too much, bit by bit; one above it does not.
+        raised = t | (np.uint32(1) << (31 - i).astype(jnp.uint32))
+        return jnp.where(jnp.sum(count(raised - 1) * unit_cost) > budget, raised, t)
+
+    t = jax.lax.fori_loop(0, 32, lower, jnp.uint32(0))
+    return list(count(t))

@@ -1,0 +1,166 @@
+"""Allocations that the scores decide: which leaves have the better units."""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+
+from jaxprune import masks as masks_lib
+from jaxprune import selection
+from jaxprune.allocation.counts import apportion, survivors
+from jaxprune.types import Allocation, Keep, Params, Sparsity, Units
+
+__all__ = ["global_budget", "owl", "threshold"]
+
+_is_units = lambda x: isinstance(x, Units)
+
+
+def global_budget(normalize: Literal["lamp", "l2"] | Callable | None = None) -> Allocation:
+    """All leaves share one budget: the best units of the whole tree survive.
+
+    Args:
+      normalize: how scores of different leaves are made comparable. `None`: they are compared as they
+        are. `"lamp"`: $s_u^2$ over the sum of the squares of its leaf's scores that are not smaller
+        (sorts each leaf: slow on CPU). `"l2"`: scores over their leaf's norm. Or a function of the
+        scores of one leaf that does not change their order.
+
+    Returns:
+      Counts, together with the choice that gave them. Where a leaf has many contests, each keeps the
+      leaf's count divided by their number, rounded.
+
+    References:
+      Lee, Park, Mo, Ahn & Shin, "Layer-adaptive Sparsity for the Magnitude-based Pruning" (2021) for
+      LAMP.
+
+    >>> params = {"a": jnp.array([3.0, 1.0]), "b": jnp.array([2.0, 4.0, 5.0, 0.0])}
+    >>> keep = global_budget()(params, jax.tree.map(Units, params), 0.5)
+    >>> int(keep["a"].count), int(keep["b"].count)
+    (1, 2)
+    """
+    scale = {None: lambda scores: scores, "lamp": _lamp, "l2": _l2}.get(normalize, normalize)  # type: ignore[arg-type]
+    if not callable(scale):
+        raise ValueError(
+            f"global_budget(normalize={normalize!r}): None, 'lamp', 'l2' or a function."
+        )
+
+    def allocate(params: Params, units: Any, sparsity: Sparsity) -> Any:
+        del params
+        found, treedef = jax.tree.flatten(units, is_leaf=_is_units)
+        total = survivors(sum(u.budgeted * u.contests for u in found), sparsity)
+        scores: Any = [scale(u.scores) for u in found]
+        chosen = selection.top(scores, total)
+
+        def keep(unit: Units, mask: jax.Array) -> Keep:
+            count = jnp.sum(mask, dtype=jnp.int32)
+            if unit.axis is None:
+                return Keep(count, mask)
+            return Keep((count + unit.contests // 2) // unit.contests)
+
+        return jax.tree.unflatten(treedef, [keep(u, m) for u, m in zip(found, chosen, strict=True)])
+
+    return allocate
+
+
+def _l2(scores: jax.Array) -> jax.Array:
+    known = jnp.where(jnp.isfinite(scores), scores, 0).astype(jnp.float32)
+    return scores / jnp.maximum(jnp.sqrt(jnp.sum(known**2)), 1e-30)
+
+
+def _lamp(scores: jax.Array) -> jax.Array:
+    largest = jnp.finfo(jnp.float32).max ** 0.25  # its square can be summed
+    finite = jnp.nan_to_num(scores.astype(jnp.float32), nan=0, posinf=largest, neginf=0)
+    flat = finite.reshape(-1) ** 2
+    order = jnp.argsort(flat)
+    ascending = flat[order]
+    tail = jnp.cumsum(ascending[::-1])[::-1]  # the sum over weights that are not smaller
+    lamp = jnp.zeros_like(flat).at[order].set(ascending / jnp.maximum(tail, 1e-30))
+    return jnp.where(jnp.isnan(scores), jnp.nan, lamp.reshape(scores.shape))
+
+
+def threshold(quality: float) -> Allocation:
+    r"""A unit survives whose score is at least $q$ times the root mean square of its leaf's.
+
+    For weights around zero, scored by magnitude, that is a threshold of $q$ standard deviations. Only
+    the living count. How sparse that is, the weights decide: the schedule's sparsity is not read.
+
+    Args:
+      quality: $q$.
+
+    References:
+      Han, Pool, Tran & Dally, "Learning both Weights and Connections for Efficient Neural Networks"
+      (2015), section 3.1.
+
+    >>> params = {"w": jnp.array([3.0, -4.0, 0.1, 0.2])}
+    >>> int(threshold(1.0)(params, {"w": Units(jnp.abs(params["w"]))}, 0.0)["w"])
+    2
+    """
+    if not quality > 0:
+        raise ValueError(f"threshold(quality={quality}): a number above 0 is needed.")
+
+    def count(unit: Units | None) -> jax.Array | None:
+        if unit is None:
+            return None
+        scores = unit.scores
+        known = jnp.isfinite(scores)
+        squares = jnp.sum(jnp.where(known, scores, 0) ** 2)
+        limit = quality * jnp.sqrt(squares / jnp.maximum(jnp.sum(known), 1))
+        total = jnp.sum(known & (scores >= limit), dtype=jnp.int32)
+        return (total + unit.contests // 2) // unit.contests
+
+    def allocate(params: Params, units: Any, sparsity: Sparsity) -> Any:
+        found = masks_lib.beside(params, units)
+        return jax.tree.structure(params).unflatten(map(count, found))
+
+    return allocate
+
+
+def owl(*, outlier: float = 5.0, spread: float = 0.08) -> Allocation:
+    r"""Leaves with more outliers among their scores keep more of them.
+
+    The density of leaf $l$ is $1 - s + \delta_l$, with $\delta_l$ in a range of $2 \lambda$, linear in the
+    share of its scores above $M$ times their mean and such that the whole tree keeps its budget.
+
+    Args:
+      outlier: $M$.
+      spread: $\lambda$; the densities of two leaves differ by $2 \lambda$ at most.
+
+    References:
+      Yin et al., "Outlier Weighed Layerwise Sparsity (OWL): A Missing Secret Sauce for Pruning LLMs to High
+      Sparsity" (2024), for the scores of Wanda. Departures: by leaf, where the paper shares outliers among
+      the leaves of a block; the mean of $\delta$ over weights is zero, not over leaves: the budget is kept.
+
+    >>> params = {"a": jnp.ones(100), "b": jnp.ones(100).at[0].set(100.0)}
+    >>> jax.tree.map(int, owl()(params, jax.tree.map(Units, params), 0.5))
+    {'a': 42, 'b': 58}
+    """
+    if not outlier > 0 or not 0 <= spread <= 0.5:
+        raise ValueError(
+            f"owl(outlier={outlier}, spread={spread}): above 0, and within [0, 0.5], are needed."
+        )
+
+    def allocate(params: Params, units: Any, sparsity: Sparsity) -> Any:
+        found, treedef = jax.tree.flatten(units, is_leaf=_is_units)
+
+        def share(unit: Units) -> jax.Array:
+            known = jnp.isfinite(unit.scores)
+            scores = jnp.where(known, unit.scores, 0).astype(jnp.float32)
+            count = jnp.maximum(jnp.sum(known), 1)
+            return jnp.sum(known & (scores > outlier * jnp.sum(scores) / count)) / count
+
+        sizes = jnp.stack([jnp.asarray(u.budgeted * u.contests, jnp.int32) for u in found])
+        weight = sizes / jnp.sum(sizes)
+        shares = jnp.stack([share(u) for u in found])
+        width = jnp.max(shares) - jnp.min(shares)
+        delta = (shares - jnp.min(shares)) / jnp.maximum(width, 1e-30) * 2 * spread
+        total = survivors(jnp.sum(sizes), sparsity)
+        mean, delta = total / jnp.sum(sizes), delta - jnp.sum(weight * delta)
+        room = jnp.where(delta > 0, 1 - mean, mean) / jnp.maximum(jnp.abs(delta), 1e-30)
+        density = (
+            mean + jnp.minimum(1, jnp.min(room)) * delta
+        )  # narrower where a leaf would be full
+        counts = apportion(jnp.clip(density, 0, 1), sizes, total)
+        keep = [(c + u.contests // 2) // u.contests for c, u in zip(counts, found, strict=True)]
+        return jax.tree.unflatten(treedef, keep)
+
+    return allocate

@@ -1,0 +1,258 @@
+"""What each leaf alone can lose: pruned one at a time, to several sparsities, and measured."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxprune import criteria, patterns, schedules
+from jaxprune import masks as masks_lib
+from jaxprune.allocation import by_path, knapsack, uniform
+from jaxprune.masks import Prunable
+from jaxprune.method import Method, prune
+from jaxprune.types import Criterion, Masks, Params, Pattern
+
+__all__ = ["Found", "Sensitivity", "search", "sensitivity"]
+
+_MAGNITUDE, _UNSTRUCTURED = criteria.magnitude, patterns.unstructured()
+Evaluate = Callable[[Params], float]
+
+
+class Sensitivity(NamedTuple):
+    """The analysis of a network.
+
+    Attributes:
+      dense: the loss of the whole network.
+      weights: by path of each prunable leaf, the number of its weights.
+      sparsities: by path, the fractions that were removed of it, from 0 on; patterns round them.
+      losses: by path, the loss of the network at each of them.
+    """
+
+    dense: float
+    weights: dict[str, int]
+    sparsities: dict[str, list[float]]
+    losses: dict[str, list[float]]
+
+    def rise(self, name: str, sparsity: float) -> float:
+        """What the loss rises by with this leaf alone pruned; linear in the logarithm of what is left."""
+        left = [-np.log1p(-s) for s in self.sparsities[name]]
+        return float(np.interp(-np.log1p(-sparsity), left, self.losses[name])) - self.dense
+
+    def rates(
+        self, keep: float, costs: Mapping[str, float] | None = None, *, options: int = 60
+    ) -> dict[str, float]:
+        """The sparsity of each leaf at which the rises of the loss add up to the least within a budget.
+
+        What several leaves lose together is taken for the sum of what each loses alone, and between two
+        sparsities that were measured the rise is interpolated.
+
+        Args:
+          keep: fraction of the cost that may be left.
+          costs: of each leaf while it is dense, such as its operations; `None`: its weights.
+          options: sparsities of each leaf among which is chosen, from none to the highest that was measured.
+
+        Raises:
+          ValueError: if the highest sparsities that were measured still cost too much.
+        """
+        costs = self.weights if costs is None else costs
+        tables: dict[str, list[float]] = {}
+        for name, row in self.sparsities.items():
+            fine = 1 - np.geomspace(1, 1 - row[-1], options)
+            tables[name] = sorted({*row, *(float(s) for s in fine[1:-1])})
+        rises = {name: [self.rise(name, s) for s in row] for name, row in tables.items()}
+        left = {name: [costs[name] * (1 - s) for s in row] for name, row in tables.items()}
+        budget = keep * sum(costs[name] for name in self.weights)
+        chosen = knapsack(rises, left, budget, states=2_000)
+        return {name: tables[name][i] for name, i in chosen.items()}
+
+
+class Found(NamedTuple):
+    """What a search has found.
+
+    Attributes:
+      rates: sparsity by path, for `jaxprune.allocation.by_path`.
+      keep: fraction of the cost that is left.
+      loss: of the network that is pruned to these rates.
+      predicted: the dense loss and the rises that each leaf showed alone.
+      tried: (fraction of the cost, loss) of all that was tried on the way.
+    """
+
+    rates: dict[str, float]
+    keep: float
+    loss: float
+    predicted: float
+    tried: list[tuple[float, float]]
+
+
+def sensitivity(
+    evaluate: Evaluate,
+    params: Params,
+    sparsities: Sequence[float],
+    *,
+    criterion: Criterion = _MAGNITUDE,
+    pattern: Pattern = _UNSTRUCTURED,
+    prunable: Prunable = None,
+    around: Params | None = None,
+    progress: Callable[[int], Any] | None = None,
+    **signals: Any,
+) -> Sensitivity:
+    """Prunes each leaf alone, to each sparsity, and measures the network.
+
+    Args:
+      evaluate: parameters -> the loss, on data that are not the test set's.
+      params: tree of arrays, trained.
+      sparsities: fractions removed, ascending; 0 is always among the results.
+      criterion: what is pruned first.
+      pattern: what dies together and who competes.
+      prunable: which leaves may be pruned (see `jaxprune.masks.make`).
+      around: a tree like `params` that the other leaves are taken from while one is pruned; `None`: `params`.
+      progress: called with the number of evaluations done, after each.
+      **signals: what the criterion reads.
+
+    References:
+      Li, Kadav, Durdanovic, Samet & Graf, "Pruning Filters for Efficient ConvNets" (2017), section 3.2;
+      Han et al. (2015), figure 6.
+
+    >>> import jax.numpy as jnp
+    >>> params = {"a": jnp.array([[1.0, 2.0]]), "b": jnp.array([[3.0, 5.0]])}
+    >>> loss = lambda p: float(abs(3 - p["a"].sum()) + abs(8 - p["b"].sum()))
+    >>> found = sensitivity(loss, params, [0.5])
+    >>> found.losses, found.rates(keep=0.75)
+    ({'a': [0.0, 1.0], 'b': [0.0, 3.0]}, {'a': 0.5, 'b': 0.0})
+    """
+    asked = list(sparsities)
+    if not asked or any(not 0 < s < 1 for s in asked) or asked != sorted(set(asked)):
+        raise ValueError(
+            f"sensitivity(sparsities={asked}): ascending fractions in (0, 1) are needed."
+        )
+    masks = masks_lib.make(params, prunable)
+    sizes = {row["leaf"]: row["weights"] for row in masks_lib.summary(masks)}
+    others = params if around is None else around
+    dense, done = float(evaluate(params)), 1
+    found = Sensitivity(dense, sizes, {n: [0.0] for n in sizes}, {n: [dense] for n in sizes})
+    for name in sizes:
+        if around is not None:
+            found.losses[name][0] = float(evaluate(_with(others, params, name)))
+        for sparsity in asked:
+            method = Method(criterion, schedules.one_shot(sparsity=sparsity), pattern, uniform())
+            only = lambda path, _, name=name: path == name
+            pruned, own = prune(params, method, prunable=only, **signals)
+            found.sparsities[name].append(float(masks_lib.sparsity(own)))
+            found.losses[name].append(float(evaluate(_with(others, pruned, name))))
+            done += 1
+            if progress is not None:
+                progress(done)
+    return found
+
+
+def _with(others: Params, own: Params, name: str) -> Params:
+    """The other leaves, with one of a tree's own."""
+    names, treedef = masks_lib.paths(others), jax.tree.structure(others)
+    pairs = zip(names, jax.tree.leaves(others), jax.tree.leaves(own), strict=True)
+    return treedef.unflatten([mine if n == name else other for n, other, mine in pairs])
+
+
+def search(
+    evaluate: Evaluate,
+    params: Params,
+    table: Sensitivity,
+    *,
+    keep: float | None = None,
+    tolerance: float | None = None,
+    measure: Evaluate | None = None,
+    costs: Mapping[str, float] | None = None,
+    criterion: Criterion = _MAGNITUDE,
+    pattern: Pattern = _UNSTRUCTURED,
+    rounds: int = 1,
+    steps: int = 10,
+    **signals: Any,
+) -> tuple[Found, Params, Masks]:
+    """Finds the sparsity of each leaf: for a target of cost, or for a loss that must not rise further.
+
+    Args:
+      evaluate: parameters -> the loss; the same as for the analysis.
+      params: tree of arrays, trained.
+      table: of `sensitivity`.
+      keep: target: fraction of the cost that may be left, up to half a unit of each leaf.
+      tolerance: instead, how much `measure` may rise; the least cost at which it does not rise further is
+        searched by bisection.
+      measure: parameters -> what the tolerance is of, such as the error; `None`: the loss.
+      costs: of each leaf while it is dense, such as its operations; `None`: its weights.
+      criterion: what is pruned first.
+      pattern: what dies together and who competes.
+      rounds: how often the analysis is repeated around what was found, with the other leaves pruned, and
+        solved again; the best network of all is taken. Each costs as many evaluations as the analysis. Not
+        with a tolerance.
+      steps: of the bisection.
+      **signals: what the criterion reads.
+
+    Returns:
+      What was found, and the pruned parameters with their masks.
+    """
+    if (keep is None) == (tolerance is None):
+        raise ValueError("search: give either keep= (of the cost) or tolerance= (of the loss).")
+    costs, measure = table.weights if costs is None else costs, measure or evaluate
+    whole = sum(costs[name] for name in table.weights)
+    tried: list[tuple[float, float]] = []
+
+    def at(keep: float, table: Sensitivity) -> tuple[Found, Params, Masks]:
+        rates = table.rates(keep, costs)
+        pruned, masks = _pruned(params, table, rates, criterion, pattern, signals)
+        kept = {row["leaf"]: row["kept"] / row["weights"] for row in masks_lib.summary(masks)}
+        left, loss = sum(costs[n] * kept[n] for n in kept) / whole, float(evaluate(pruned))
+        tried.append((left, loss))
+        predicted = table.dense + sum(table.rise(n, s) for n, s in rates.items())
+        return Found(rates, left, loss, predicted, tried), pruned, masks
+
+    def better(best: tuple[Found, Params, Masks], keep: float) -> tuple[Found, Params, Masks]:
+        """Looks around what was found."""
+        options = {"criterion": criterion, "pattern": pattern, **signals}
+        asked = sorted({s for row in table.sparsities.values() for s in row if s > 0})
+        names = set(table.weights)
+        for _ in range(rounds):
+            near = sensitivity(
+                evaluate,
+                params,
+                asked,
+                prunable=lambda path, _: path in names,
+                around=best[1],
+                **options,
+            )
+            found = at(keep, near)
+            best = min(best, found, key=lambda f: f[0].loss)
+        return best
+
+    if keep is not None:
+        return better(at(keep, table), keep)
+    least = sum(costs[n] * (1 - max(row)) for n, row in table.sparsities.items()) / whole
+    low, high, best = least * (1 + 1e-9), 1.0, at(1.0, table)
+    most = float(measure(params)) + tolerance  # type: ignore[operator]
+    for _ in range(steps):
+        middle = float(np.sqrt(low * high))
+        found = at(middle, table)
+        if float(measure(found[1])) <= most:
+            best, high = found, middle
+        else:
+            low = middle
+    return best
+
+
+def _pruned(
+    params: Params,
+    table: Sensitivity,
+    rates: Mapping[str, float],
+    criterion: Criterion,
+    pattern: Pattern,
+    signals: Mapping[str, Any],
+) -> tuple[Params, Masks]:
+    paths = {f"^{re.escape(name)}$": rate for name, rate in rates.items()}
+    names = set(table.weights)
+    if not any(rates.values()):
+        masks = masks_lib.make(params, lambda path, _: path in names)
+        return params, masks
+    sparsity = sum(table.weights[n] * r for n, r in rates.items()) / sum(table.weights.values())
+    schedule = schedules.one_shot(sparsity=sparsity)
+    method = Method(criterion, schedule, pattern, by_path(paths))
+    return prune(params, method, prunable=lambda path, _: path in names, **signals)

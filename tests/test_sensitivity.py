@@ -1,0 +1,113 @@
+"""The analysis leaf by leaf, and what is searched with it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxprune as jp
+from jaxprune.sensitivity import search, sensitivity
+
+RNG = np.random.default_rng(0)
+PARAMS = {
+    "big": {"kernel": jnp.asarray(RNG.normal(size=(20, 30)), jnp.float32)},
+    "dear": {"kernel": jnp.asarray(RNG.normal(size=(10, 10)), jnp.float32)},
+    "bias": jnp.ones(3),
+}
+TOLL = {"big/kernel": 1.0, "dear/kernel": 50.0}
+
+
+def loss(params):
+    """What is removed, squared, dearer in one leaf."""
+    gone = lambda name: float(jnp.sum((params[name]["kernel"] - PARAMS[name]["kernel"]) ** 2))
+    return 1.0 + gone("big") + 50.0 * gone("dear")
+
+
+GRID = [0.1 * i for i in range(1, 10)]
+TABLE = sensitivity(loss, PARAMS, GRID)
+
+
+def test_each_leaf_alone():
+    assert TABLE.dense == 1.0
+    assert TABLE.weights == {"big/kernel": 600, "dear/kernel": 100}
+    for name, row in TABLE.losses.items():
+        squares = np.sort(np.asarray(PARAMS[name.split("/")[0]]["kernel"]).ravel() ** 2)
+        for s, found in zip(TABLE.sparsities[name], row, strict=True):
+            gone = round(s * squares.size)
+            assert found == pytest.approx(1.0 + TOLL[name] * squares[:gone].sum(), rel=1e-4)
+
+
+def test_patterns_are_rounded_and_said_so():
+    found = sensitivity(loss, PARAMS, [0.3], pattern=jp.patterns.groups(4), prunable="big")
+    assert found.sparsities == {"big/kernel": [0.0, 0.25]}
+
+
+def test_progress_and_signals():
+    seen = []
+    grads = jax.tree.map(jnp.ones_like, PARAMS)
+    by_gradient = sensitivity(
+        loss, PARAMS, [0.5], criterion=jp.criteria.taylor, grads=grads, progress=seen.append
+    )
+    assert seen == [2, 3]
+    assert by_gradient.losses["big/kernel"][1] == pytest.approx(TABLE.losses["big/kernel"][5])
+
+
+def test_the_search_beats_uniform_at_the_same_cost():
+    found, params, masks = search(loss, PARAMS, TABLE, keep=0.5)
+    jp.masks.check(params, masks)
+    assert found.keep <= 0.5
+    assert found.loss == pytest.approx(loss(params))
+    assert found.loss == pytest.approx(found.predicted, rel=0.05), "here leaves add up"
+    assert found.keep > 0.49, "the budget is used"
+    uniform = jp.prune(PARAMS, jp.methods.magnitude(sparsity=1 - found.keep))[0]
+    assert found.loss < 0.6 * loss(uniform)
+    assert found.rates["dear/kernel"] < found.rates["big/kernel"]
+
+
+def test_a_second_look_helps_where_leaves_do_not_add_up():
+    def joint(params):
+        gone = [float(jnp.mean(params[n]["kernel"] == 0)) for n in ("big", "dear")]
+        return loss(params) + (500 * gone[1] if gone[0] > 0.5 else 0)
+
+    table = sensitivity(joint, PARAMS, GRID)
+    once, _, _ = search(joint, PARAMS, table, keep=0.3, rounds=0)
+    twice, params, _ = search(joint, PARAMS, table, keep=0.3)
+    assert twice.loss < once.loss
+    assert twice.keep <= 0.3
+    assert joint(params) == pytest.approx(twice.loss)
+
+
+def test_costs_other_than_weights():
+    costs = {"big/kernel": 10.0, "dear/kernel": 1000.0}
+    found, _, masks = search(loss, PARAMS, TABLE, keep=0.5, costs=costs)
+    left = {r["leaf"]: r["kept"] / r["weights"] for r in jp.masks.summary(masks)}
+    assert sum(costs[n] * left[n] for n in costs) / 1010 == pytest.approx(found.keep)
+    assert found.keep <= 0.5 + 0.5 * 10 / 1010, "up to half a weight of each leaf"
+    assert found.rates["dear/kernel"] >= 0.5
+
+
+def test_a_tolerance_is_used_up_and_kept():
+    found, params, _ = search(loss, PARAMS, TABLE, tolerance=30.0)
+    assert loss(params) <= 31.0
+    cheaper = [keep for keep, value in found.tried if value <= 31.0]
+    assert found.keep == min(cheaper)
+    assert len(found.tried) == 11
+    nothing, same, _ = search(loss, PARAMS, TABLE, tolerance=0.0)
+    assert (nothing.keep, nothing.loss) == (1.0, 1.0)
+    assert jax.tree.all(jax.tree.map(jnp.array_equal, same, PARAMS))
+
+
+def test_the_tolerance_may_be_of_something_else():
+    error = lambda params: float(jnp.mean(params["big"]["kernel"] == 0))
+    found, params, _ = search(loss, PARAMS, TABLE, tolerance=0.3, measure=error)
+    assert error(params) <= 0.3
+    assert found.keep < 0.9
+
+
+def test_refusals():
+    with pytest.raises(ValueError, match="ascending fractions"):
+        sensitivity(loss, PARAMS, [0.5, 0.2])
+    with pytest.raises(ValueError, match=r"either keep= .* or tolerance="):
+        search(loss, PARAMS, TABLE)
+    with pytest.raises(ValueError, match="cheapest options cost"):
+        search(loss, PARAMS, TABLE, keep=0.01)
