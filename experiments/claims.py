@@ -14,9 +14,9 @@ seed; `b` is another branch, "dense", or a number.
 
 In lottery runs a claim also has `remaining`, the fraction of weights left, and means the nearest
 level; `a` is a branch there ("ticket", "reinit", "dense") and `metric` one of its numbers. In
-comparisons `a` and `b` are contestants, and a claim has `sparsity`, which means the nearest point, or
-`strength`, for gates and penalties (or one by contestant); it stays open if a training diverged, since seeds
-left out would favour who lost them. In training runs `a` is left out and `metric` is the name of a result.
+comparisons `a` and `b` are contestants, `metric` is the test accuracy if it is left out, and a claim has
+`sparsity`, which means the nearest point, or `strength`, for gates and penalties (or one by contestant); it
+stays open if a training diverged, since seeds left out would favour who lost them. In training runs `a` is left out and `metric` is the name of a result.
 """
 
 import math
@@ -53,6 +53,8 @@ def check(results: Mapping[str, Any]) -> list[Outcome]:
     """Checks every claim of a run's `paper.accept`; what cannot be checked comes out open."""
     outcomes = []
     for claim in (results.get("paper") or {}).get("accept") or ():
+        if results["kind"] in ("compare", "sensitivity"):
+            claim = {"metric": "test_accuracy", **claim}
         try:
             outcome = _KINDS[claim["kind"]](results, claim)
         except _OpenError as e:

@@ -12,18 +12,33 @@ SynFlow, GraSP, magnitude and random masks at initialisation stand beside it, ea
 within layers and put on other initial weights (Frankle et al. 2021): what such methods find is how many
 weights to keep in each layer, not which.
 
-Run: python -m experiments.compare --config=configs/compare/lee2019_lenet300.py
+Ours (4,000 updates, 5 seeds): dense 98.32 %; at 95 % SNIP 96.91, SynFlow 96.89, magnitude 95.76, random
+masks 94.26; at 98 % SNIP 95.28, SynFlow 95.56, random 65.84, and magnitude empties a layer. SNIP beats
+random masks by 2.7 and 29 pp; its claims of being near dense fail in so short a training. On other initial
+weights its masks do as well (-0.11 pp, which five seeds cannot tell from nothing nor from more), shuffled
+within layers they do not (-1.4 pp): on MNIST such masks leave out the pixels that are always black. GraSP
+trains badly on most seeds at this learning rate, though its masks do well on other initial weights.
+
+Run: python -m experiments.compare --config=configs/compare/lee2019_lenet300.py         4,000 updates
+     python -m experiments.compare --config=configs/compare/lee2019_lenet300.py:60000   SNIP and random alone
 """
 
 from experiments.config import config, part
 
 
-def get_config():
+def get_config(updates="4000"):
+    steps = int(updates)
     decayed = part(
         "piecewise_constant_schedule",
         init_value=0.1,
-        boundaries_and_scales={1_700: 0.1, 3_300: 0.1},
+        boundaries_and_scales={steps * 17 // 40: 0.1, steps * 33 // 40: 0.1},
     )
+    smoke = steps < 60_000
+    others = {
+        "GraSP": {"criterion": "grasp", "examples": 100},
+        "SynFlow": {"criterion": "synflow", "rounds": 100},
+        "magnitude": "magnitude",
+    }
     return config(
         data=part("mnist", batch_size=100),
         model=part("lenet_300_100"),
@@ -35,8 +50,8 @@ def get_config():
             weight_decay=5e-4,
             trust_ratio_mask=False,
         ),
-        steps=4_000,
-        seeds=(0, 1, 2, 3, 4),
+        steps=steps,
+        seeds=(0, 1, 2, 3, 4) if smoke else (0, 1, 2),
         eval_every=1_000,
         log_every=500,
         save_every=4_000,
@@ -44,13 +59,11 @@ def get_config():
             "sparsities": (0.95, 0.98),
             "criteria": {
                 "SNIP": {"criterion": "snip", "examples": 100},
-                "GraSP": {"criterion": "grasp", "examples": 100},
-                "SynFlow": {"criterion": "synflow", "rounds": 100},
-                "magnitude": "magnitude",
                 "random": {"criterion": "random", "allocation": part("uniform")},
+                **(others if smoke else {}),
             },
             "pipeline": {"when": "initialisation", "allocation": part("global_budget")},
-            "controls": ("shuffled", "reinit"),
+            "controls": ("shuffled", "reinit") if smoke else (),
         },
         paper={
             "citation": "Lee, Ajanthan & Torr 2019; Frankle, Dziugaite, Roy & Carbin 2021",

@@ -8,8 +8,8 @@ Protocol of the released code: weights start at N(0, 0.01^2), log sigma^2 at -10
 in activations (`jaxprune.gates.apply`).
 Departures: none that is known. The test set is read once, after the last update.
 
-Ours: one seed of three so far, 1.65 % error with 91x fewer weights (99.05 % removed); about 35 CPU-minutes
-a seed.
+Ours (3 seeds): error 1.81 ± 0.14 % with 90.4 ± 1.0 times fewer parameters, 99.05 % of the weights removed
+(99.2, 98.4 and 82.0 % by layer). About 20 to 35 CPU-minutes a seed.
 
 Run: python -m experiments.train --config=configs/molchanov2017/lenet300_mnist.py        200 epochs
      python -m experiments.train --config=configs/molchanov2017/lenet300_mnist.py:60     60, in scale
