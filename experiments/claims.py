@@ -12,11 +12,12 @@ seed; `b` is another branch, "dense", or a number.
     at_least        mean(a) >= value
     band            |mean(a) - value| <= max(floor, 3 std); floor: 0.003 if none is given
 
-In lottery runs a claim also has `remaining`, the fraction of weights left, and means the nearest
-level; `a` is a branch there ("ticket", "reinit", "dense") and `metric` one of its numbers. In
-comparisons `a` and `b` are contestants, `metric` is the test accuracy if it is left out, and a claim has
-`sparsity`, which means the nearest point, or `strength`, for gates and penalties (or one by contestant); it
-stays open if a training diverged, since seeds left out would favour who lost them. In training runs `a` is left out and `metric` is the name of a result.
+In lottery runs a claim also has `remaining`, the fraction of weights left, and means the nearest level; `a`
+is a branch there ("ticket", "reinit", "dense") and `metric` one of its numbers. In comparisons `a` and `b`
+are contestants, `metric` is the test accuracy if it is left out, and a claim has `sparsity`, which means
+the nearest point, or `strength`, for gates and penalties (or one by contestant); it stays open if a
+training diverged, since seeds left out would favour who lost them. In training runs `a` is left out and
+`metric` is the name of a result.
 """
 
 import math

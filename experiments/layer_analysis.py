@@ -121,8 +121,8 @@ class _Network:
             return value
 
         given = {"criterion": self.criterion, **self.pattern, **self.signals}
-        tell = lambda done: say(f"{done} networks measured")
-        options = {"prunable": self.cfg.prunable or None, "progress": tell}
+        tell = lambda doing: {"progress": lambda done: say(f"{done} networks measured, {doing}")}
+        options = {"prunable": self.cfg.prunable or None, **tell("one layer pruned")}
         table = sensitivity(loss, self.params, asked["sparsities"], **options, **given)
         whole, of_leaves = accuracies[0], iter(accuracies[1:])
         by_leaf = {
@@ -132,7 +132,13 @@ class _Network:
         rates: dict[str, Any] = {}
         for keep in asked["keep"]:
             found, params, masks = search(
-                loss, self.params, table, keep=keep, costs=self.costs, **given
+                loss,
+                self.params,
+                table,
+                keep=keep,
+                costs=self.costs,
+                **tell(f"{100 * keep:g} % left"),
+                **given,
             )
             rates[f"{keep:g}"] = found.rates
             searched = {"predicted_loss": found.predicted, "validation_loss": found.loss}

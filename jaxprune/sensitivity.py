@@ -167,6 +167,7 @@ def search(
     pattern: Pattern = _UNSTRUCTURED,
     rounds: int = 1,
     steps: int = 10,
+    progress: Callable[[int], Any] | None = None,
     **signals: Any,
 ) -> tuple[Found, Params, Masks]:
     """Finds the sparsity of each leaf: for a target of cost, or for a loss that must not rise further.
@@ -186,6 +187,7 @@ def search(
         solved again; the best network of all is taken. Each costs as many evaluations as the analysis. Not
         with a tolerance.
       steps: of the bisection.
+      progress: called with the number of networks measured, after each.
       **signals: what the criterion reads.
 
     Returns:
@@ -196,6 +198,7 @@ def search(
     costs, measure = table.weights if costs is None else costs, measure or evaluate
     whole = sum(costs[name] for name in table.weights)
     tried: list[tuple[float, float]] = []
+    evaluate = _counting(evaluate, progress)
 
     def at(keep: float, table: Sensitivity) -> tuple[Found, Params, Masks]:
         rates = table.rates(keep, costs)
@@ -237,6 +240,19 @@ def search(
         else:
             low = middle
     return best
+
+
+def _counting(evaluate: Evaluate, progress: Callable[[int], Any] | None) -> Evaluate:
+    done = 0
+
+    def counted(params: Params) -> float:
+        nonlocal done
+        found, done = float(evaluate(params)), done + 1
+        if progress is not None:
+            progress(done)
+        return found
+
+    return counted
 
 
 def _pruned(

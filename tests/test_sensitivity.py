@@ -53,7 +53,9 @@ def test_progress_and_signals():
 
 
 def test_the_search_beats_uniform_at_the_same_cost():
-    found, params, masks = search(loss, PARAMS, TABLE, keep=0.5)
+    seen = []
+    found, params, masks = search(loss, PARAMS, TABLE, keep=0.5, progress=seen.append)
+    assert seen == list(range(1, 2 + 21 + 1)), "two solutions, and 2 x (1 + 9) + 1 around the first"
     jp.masks.check(params, masks)
     assert found.keep <= 0.5
     assert found.loss == pytest.approx(loss(params))
