@@ -2,7 +2,8 @@
 
 Papers: Evci et al., "Rigging the Lottery" (2020), section 4.3: trained from scratch, the final mask of RigL
 does not reach RigL; Frankle et al., "Missing the Mark" (2021): shuffling within layers and other initial
-weights as controls; Liu et al., "In-Time Over-Parameterization" (2021): the more weights were ever alive, the better.
+weights as controls; Liu et al., "In-Time Over-Parameterization" (2021): the more weights were ever alive,
+the better.
 Protocol: 5,000 updates of 100 examples, SGD with momentum 0.9 at 0.1 by a cosine; masks change every 100 or
 every 1,000 updates to the update 4,000. Departure: a short training of a small network, for all of them.
 

@@ -8,7 +8,7 @@ Departures: no separate pre-training, the first 2,000 of 12,000 updates are dens
 updates to the update 8,000 instead of ever more rarely at random; Adam. c (3.2, and 1.0 in the output layer)
 was chosen by the compression and the validation loss that one other seed gave.
 
-Ours (5 seeds): 46.7 ± 0.7 times fewer parameters (98.0 % of the weights removed) at an error of 2.25 ± 0.11 %.
+Ours (5 seeds): 46.7 ± 0.7 times fewer parameters (98.0 % of the weights removed), error 2.25 ± 0.11 %.
 
 Run: python -m experiments.train --config=configs/guo2016/lenet300_mnist.py
 """

@@ -5,6 +5,7 @@ its state, others from whoever calls. A missing one is Python's own `TypeError`.
 """
 
 from jaxprune.criteria.activation import apoz as apoz
+from jaxprune.criteria.activation import bn_scale as bn_scale
 from jaxprune.criteria.activation import entropy as entropy
 from jaxprune.criteria.activation import hrank as hrank
 from jaxprune.criteria.activation import ria as ria
@@ -34,6 +35,7 @@ from jaxprune.criteria.random import random as random
 __all__ = [
     "accumulated_gradient",
     "apoz",
+    "bn_scale",
     "entropy",
     "fisher",
     "fpgm",

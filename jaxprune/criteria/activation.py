@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from jaxprune.types import Params, Scores
 
-__all__ = ["apoz", "entropy", "hrank", "ria", "wanda"]
+__all__ = ["apoz", "bn_scale", "entropy", "hrank", "ria", "wanda"]
 
 
 def wanda(params: Params, *, inputs: Params, **_) -> Scores:
@@ -77,6 +77,24 @@ def apoz(params: Params, *, zeros: Params, **_) -> Scores:
            [0.  , 0.25]], dtype=float32)}
     """
     return _each(lambda w, z: _spread(w, 1 - z), params, zeros)
+
+
+def bn_scale(params: Params, *, scales: Params, **_) -> Scores:
+    r"""Scores a unit by the size of the scale that a BatchNorm multiplies it by, $|\gamma|$.
+
+    Args:
+      params: tree of arrays.
+      scales: per unit, from `jaxprune.signals.scales`.
+
+    References:
+      Liu et al., "Learning Efficient Convolutional Networks through Network Slimming" (2017), where an L1
+      penalty on the scales (`jaxprune.penalties.l1`) makes them differ.
+
+    >>> bn_scale({"w": jnp.ones((2, 2))}, scales={"w": jnp.array([[3.0, 1.0]])})
+    {'w': Array([[1.5, 0.5],
+           [1.5, 0.5]], dtype=float32)}
+    """
+    return _each(_spread, params, scales)
 
 
 def entropy(params: Params, *, entropy: Params, **_) -> Scores:

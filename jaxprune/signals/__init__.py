@@ -22,6 +22,7 @@ from jaxprune.signals.memory import needed as needed
 from jaxprune.signals.memory import needs as needs
 from jaxprune.signals.memory import start as start
 from jaxprune.signals.memory import total as total
+from jaxprune.signals.scales import scales as scales
 
 __all__ = [
     "Memory",
@@ -39,6 +40,7 @@ __all__ = [
     "needed",
     "needs",
     "outputs",
+    "scales",
     "start",
     "synaptic_flow",
     "total",

@@ -14,6 +14,7 @@ from jaxprune.signals.curvature import block_fisher, hessian_diagonal, hessian_v
 from jaxprune.signals.flow import synaptic_flow
 from jaxprune.signals.gather import Progress, twice
 from jaxprune.signals.gradients import Loss, fisher, gradients
+from jaxprune.signals.scales import scales
 from jaxprune.types import Criterion, Params
 
 __all__ = ["Gatherers", "gathered", "gatherers", "reads"]
@@ -33,9 +34,9 @@ def gatherers(
     """Returns for each keyword that criteria read how to find it: a function of the parameters.
 
     With a loss there are `grads`, `fisher`, `hessian_gradient` and `inverse_fisher`, with a key too
-    `hessian_diagonal`; with the network's function `inputs`, `grams`, `flow`, `mean`, `magnitude`, `zeros`,
-    `entropy` and `rank`. Nothing is computed yet. Replace an entry to set an option, or add one for a
-    criterion of your own:
+    `hessian_diagonal`; with the network's function `inputs`, `grams`, `flow`, `scales`, `mean`, `magnitude`,
+    `zeros`, `entropy` and `rank`. Nothing is computed yet. Replace an entry to set an option, or add one for
+    a criterion of your own:
 
         found = gatherers(batches, loss=loss)
         found["inverse_fisher"] = lambda params: block_fisher(loss, params, batches, block=100)
@@ -72,6 +73,7 @@ def gatherers(
         found["inputs"] = lambda p: activations.input_moments(apply, p, batches, **more)
         found["grams"] = lambda p: activations.grams(apply, p, batches, **more)
         [first] = itertools.islice(batches, 1)
+        found["scales"] = lambda p: scales(apply, p, first)
         found["flow"] = lambda p: synaptic_flow(apply, p, first)
         for name in activations.Outputs._fields:
             found[name] = functools.partial(_output, name, apply, batches, progress)

@@ -11,10 +11,10 @@ from jaxprune import masks as masks_lib
 from jaxprune import programs
 from jaxprune.types import Params
 
-__all__ = ["Product", "products"]
+__all__ = ["ELEMENTWISE", "Product", "products", "units_of"]
 
 # fmt: off
-_ELEMENTWISE = {
+ELEMENTWISE = {
     "abs", "add", "add_any", "and", "atan2", "cbrt", "ceil", "clamp", "copy",
     "convert_element_type", "cos", "div", "eq", "erf", "erf_inv", "erfc", "exp", "exp2",
     "expm1", "floor", "ge", "gt", "integer_pow", "is_finite", "le", "log", "log1p", "logistic",
@@ -51,6 +51,23 @@ class Product(NamedTuple):
     def beside(self, entries: jax.Array) -> jax.Array:
         """One number per entry, in the shape that broadcasts against the kernel."""
         return entries.reshape([n if i in self.axes else 1 for i, n in enumerate(self.shape)])
+
+
+def units_of(equation: Any, at: int, ndim: int) -> int | None:
+    """The axis of the kernel along which the units of a product lie; `None` if it has not exactly one.
+
+    Args:
+      equation: of a program.
+      at: which of its inputs is the kernel.
+      ndim: of the kernel.
+    """
+    if equation.primitive.name == "dot_general":
+        contracted, batch = equation.params["dimension_numbers"]
+        free = [i for i in range(ndim) if i not in contracted[at]]
+        return free[0] if len(free) == 1 and not batch[0] else None
+    if equation.primitive.name == "conv_general_dilated" and at == 1:
+        return int(equation.params["dimension_numbers"].rhs_spec[0])
+    return None
 
 
 class _Kernel(NamedTuple):
@@ -113,7 +130,7 @@ class _Watch:
             return [_Kernel(outputs[0], inputs[0].leaf)]
         if not active:
             return outputs
-        product = active[0] if name in _ELEMENTWISE and len(set(active)) == 1 else None
+        product = active[0] if name in ELEMENTWISE and len(set(active)) == 1 else None
         if product is not None and outputs[0].shape == self.latest[product].shape:
             here = any(v.value is self.latest[product] for v in inputs if isinstance(v, _Active))
             floating = jnp.issubdtype(outputs[0].dtype, jnp.floating)
