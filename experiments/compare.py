@@ -5,7 +5,9 @@ For one seed all contestants start from the same initial weights and see the sam
 
   methods     published methods (jaxprune.methods), the sparsity left out
   criteria    names of jaxprune.criteria, or path/to/file.py:function for your own, which all go through
-              one common `pipeline`: schedule, pattern, allocation
+              one common `pipeline`: when masks are made (in training, before it, on the trained network),
+              schedule, pattern, allocation, rounds, compensation, ... (see experiments/pipelines.py)
+  controls    of everybody's masks, trained anew: "retrained", "shuffled", "reinit"
   sparsities  fractions removed, each of which every contestant is trained to
 
 It ends with a table per sparsity, a plot of accuracy against compression, and the verdicts on the config's
