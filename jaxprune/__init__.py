@@ -26,6 +26,7 @@ from jaxprune import preconditioners as preconditioners
 from jaxprune import schedules as schedules
 from jaxprune import sensitivity as sensitivity
 from jaxprune import signals as signals
+from jaxprune import structured as structured
 from jaxprune import updates as updates
 from jaxprune.method import Method as Method
 from jaxprune.method import next_masks as next_masks

@@ -24,7 +24,7 @@ ORDER = [
     ["updates", "fit"],
     ["method"],
     ["transforms", "methods", "gates", "prune_on", "sensitivity"],
-    ["lottery", "at_init"],
+    ["lottery", "at_init", "structured"],
 ]
 ALONE = {
     "nn": {"types", "allocation", "selection"},

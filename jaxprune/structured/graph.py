@@ -1,0 +1,194 @@
+"""What of a function's parameters lives and dies together, found in its program."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxprune import masks as masks_lib
+from jaxprune import programs
+from jaxprune.structured.labels import Axes, Labels
+from jaxprune.structured.solve import Solution, solve
+from jaxprune.structured.walk import Tape, followed
+from jaxprune.types import Params
+
+__all__ = ["Graph", "Group", "Member", "trace"]
+
+
+class Member(NamedTuple):
+    """An axis of a parameter that a group's units run along.
+
+    Attributes:
+      leaf: number of the parameter in the tree.
+      path: of the parameter.
+      axis: of it.
+      unit, index: rows: the index of the axis belongs to the unit (a number within the group).
+    """
+
+    leaf: int
+    path: str
+    axis: int
+    unit: np.ndarray
+    index: np.ndarray
+
+
+class Group(NamedTuple):
+    """Units of one kind: each is removed from every member at once.
+
+    Attributes:
+      units: their classes in the solution, ascending.
+      members: the axes that they run along.
+    """
+
+    units: np.ndarray
+    members: tuple[Member, ...]
+
+    @property
+    def size(self) -> int:
+        """Number of units."""
+        return len(self.units)
+
+    @property
+    def name(self) -> str:
+        """The first member."""
+        return f"{self.members[0].path}[{self.members[0].axis}]"
+
+
+class Graph(NamedTuple):
+    """The program of a function, and the groups of its parameters.
+
+    Attributes:
+      fn: the function.
+      params: shapes and types of its parameters.
+      program: its jaxpr, with constants.
+      tape: the equations of the program with the labels of their inputs and outputs.
+      outputs: structure of what it returns.
+      axes: labels of each parameter, by leaf.
+      solution: what the labels come down to.
+      groups: of units, in the order in which their first parameter stands.
+      unknown: primitives without a rule, and how often they were met: what they touch is pinned.
+    """
+
+    fn: Callable[..., Any]
+    params: Params
+    program: Any
+    tape: Tape
+    outputs: Any
+    axes: list[Axes]
+    solution: Solution
+    groups: tuple[Group, ...]
+    unknown: dict[str, int]
+
+    @property
+    def paths(self) -> list[str]:
+        """Of the parameters."""
+        return masks_lib.paths(self.params)
+
+    def kept(self, removed: np.ndarray) -> list[list[np.ndarray]]:
+        """Per leaf and axis, which indices are left when some classes are removed."""
+        alive = self.solution.kept(removed)
+        return [[alive[self.solution.of[axis]] for axis in axes] for axes in self.axes]
+
+    def summary(self) -> str:
+        """A table of the groups, and what is pinned for want of a rule."""
+        rows = [("group", "units", "also along")]
+        for group in self.groups:
+            others = [f"{m.path}[{m.axis}]" for m in group.members[1:]]
+            shown = ", ".join(others[:3]) + (
+                f" and {len(others) - 3} more" if len(others) > 3 else ""
+            )
+            rows.append((group.name, str(group.size), shown))
+        wide = [max(len(row[i]) for row in rows) for i in range(2)]
+        lines = [f"{a:<{wide[0]}}  {b:>{wide[1]}}  {c}".rstrip() for a, b, c in rows]
+        units = sum(group.size for group in self.groups)
+        lines.append(f"{len(self.groups)} groups, {units:,} units")
+        if self.unknown:
+            named = ", ".join(f"{n} ({count})" for n, count in sorted(self.unknown.items()))
+            lines.append(f"Without a rule, so what they touch is pinned: {named}")
+        if self.solution.conflicts:
+            lines.append(f"Reshapes that do not fit together, pinned: {self.solution.conflicts}")
+        return "\n".join(lines)
+
+
+def trace(fn: Callable[..., Any], params: Params, *inputs: Any) -> Graph:
+    """Finds what of the parameters of a function can be removed together.
+
+    The program of `fn` is followed with a label on each index of each axis. Nothing about layers is known:
+    an addition ties its operands, a product ties what it sums over, a reshape merges and splits axes. What
+    the inputs and outputs of the function index stays, as does whatever a primitive without a rule touches.
+
+    Args:
+      fn: any JAX function of parameters and inputs; it is traced, not run.
+      params: tree of arrays, or of their shapes.
+      *inputs: trees of arrays or of shapes.
+
+    References:
+      Fang, Ma, Song, Mi & Wang, "DepGraph: Towards Any Structural Pruning" (2023), for modules of PyTorch;
+      here programs instead of modules, and labels instead of maps from layer to layer.
+
+    >>> import jax.numpy as jnp
+    >>> fn = lambda p, x: jax.nn.relu(x @ p["in"]) @ p["out"]
+    >>> graph = trace(fn, {"in": jnp.ones((3, 8)), "out": jnp.ones((8, 2))}, jnp.ones((1, 3)))
+    >>> print(graph.summary())
+    group  units  also along
+    in[1]      8  out[0]
+    1 groups, 8 units
+    """
+    shapes = lambda tree: jax.tree.map(_shape_of, tree)
+    params, given = shapes(params), shapes(inputs)
+    program, outputs = programs.trace(fn, params, *given)
+    labels, leaves = Labels(), jax.tree.leaves(params)
+    axes = [labels.fresh_like(leaf.shape) for leaf in leaves]
+    entering = [labels.fresh_like(x.shape, pinned=True) for x in jax.tree.leaves(given)]
+    leaving, tape = followed(program, [*axes, *entering], labels)
+    for value in leaving:
+        labels.pin(*value)
+    solution = solve(labels)
+    groups = _groups(solution, axes, masks_lib.paths(params))
+    return Graph(fn, params, program, tape, outputs, axes, solution, groups, labels.unknown)
+
+
+def _shape_of(x: Any) -> jax.ShapeDtypeStruct:
+    return (
+        x if isinstance(x, jax.ShapeDtypeStruct) else jax.ShapeDtypeStruct(np.shape(x), _dtype(x))
+    )
+
+
+def _dtype(x: Any) -> Any:
+    return x.dtype if hasattr(x, "dtype") else jax.dtypes.canonicalize_dtype(np.result_type(x))
+
+
+def _groups(solution: Solution, axes: list[Axes], paths: list[str]) -> tuple[Group, ...]:
+    """Units with the same footprint: as many indices of the same axes."""
+    flat = [(leaf, axis) for leaf, own in enumerate(axes) for axis in range(len(own))]
+    if not flat:
+        return ()
+    classes = [solution.of[axes[leaf][axis]] for leaf, axis in flat]
+    owner = np.repeat(np.arange(len(flat)), [len(c) for c in classes])
+    index = np.concatenate([np.arange(len(c)) for c in classes])
+    at, unit = solution.parts(np.concatenate(classes))
+    free = ~solution.pinned[unit]
+    owner, index, unit = owner[at[free]], index[at[free]], unit[free]
+    if not len(unit):
+        return ()
+    # A unit's footprint as one number: a random one per axis, added up as often as the unit is there.
+    rng = np.random.default_rng(0)
+    marks = rng.integers(1, 2**63, size=len(flat), dtype=np.uint64)
+    prints = np.zeros(solution.classes, np.uint64)
+    np.add.at(prints, unit, marks[owner])
+    first = np.full(solution.classes, len(flat))
+    np.minimum.at(first, unit, owner)
+    order = np.lexsort((index, owner, prints[unit], first[unit]))
+    owner, index, unit = owner[order], index[order], unit[order]
+    changes = np.flatnonzero(np.diff(prints[unit]) != 0) + 1
+    found = []
+    for rows in np.split(np.arange(len(unit)), changes):
+        units, number = np.unique(unit[rows], return_inverse=True)
+        members = []
+        for axis in np.unique(owner[rows]):
+            own = owner[rows] == axis
+            leaf, at_axis = flat[axis]
+            members.append(Member(leaf, paths[leaf], at_axis, number[own], index[rows][own]))
+        found.append(Group(units, tuple(members)))
+    return tuple(found)

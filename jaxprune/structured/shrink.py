@@ -1,0 +1,178 @@
+"""The function on what is left of its parameters: smaller arrays, the same outputs as with zeros."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxprune import masks as masks_lib
+from jaxprune.structured.graph import Graph, trace
+from jaxprune.structured.prune import masks_of_units
+from jaxprune.structured.walk import replayed
+from jaxprune.transforms.mirrors import mirrors
+from jaxprune.types import Masks, Params
+
+__all__ = ["Small", "shrink", "verify"]
+
+
+class Small(NamedTuple):
+    """A shrunk function.
+
+    Attributes:
+      params: what is left of the parameters.
+      apply: (params, *inputs) -> outputs. It can be jitted, differentiated and mapped; for inputs of other
+        shapes the function is traced again.
+      kept: per leaf and axis, the indices that are left.
+    """
+
+    params: Params
+    apply: Callable[..., Any]
+    kept: dict[str, list[list[int]]]
+    whole: Params
+
+    def cut(self, tree: Params) -> Params:
+        """What is left of another tree like the whole parameters: an average, gradients, statistics."""
+        masks_lib.beside(self.whole, tree)
+        pairs = zip(self.kept.values(), jax.tree.leaves(tree), strict=True)
+        return jax.tree.structure(tree).unflatten([_cut(x, kept) for kept, x in pairs])
+
+    def shrink_state(self, opt_state: Any) -> Any:
+        """What is left of an optimizer's state, of whatever optimizer: moments follow their parameters."""
+        leaves, treedef = jax.tree.flatten(opt_state)
+        kept = list(self.kept.values())
+        pairs = zip(leaves, mirrors(self.whole, opt_state), strict=True)
+        return treedef.unflatten([x if i is None else _cut(x, kept[i]) for x, i in pairs])
+
+
+def shrink(graph: Graph, params: Params, masks: Masks) -> Small:
+    """Removes what the masks remove whole, and keeps the rest.
+
+    A unit goes if all of its slices are masked, biases and statistics included; a parameter without a mask
+    keeps all it has. Other zeros stay zeros.
+
+    The small function gives what the whole one gives with zeros in place of what is gone, as long as zeros
+    let nothing through: constants such as the number of channels in a mean stay those of the whole. Where
+    zeros do let something through (a softmax or a maximum over the units themselves, a layer along another
+    axis that adds a bias to each) the two differ; `verify` tells.
+
+    Args:
+      graph: of the function.
+      params: tree of arrays, as it was traced.
+      masks: bool arrays, `None` at leaves without a mask: of `structured.prune`, or any others that are
+        constant along the graph's groups.
+
+    Returns:
+      The small function and its parameters: masked, then cut.
+
+    Raises:
+      ValueError: if nothing of it can be removed whole.
+    """
+    masks_lib.validate(masks, params)
+    beside = [
+        None if m is None else np.asarray(m)
+        for m in masks_lib.beside(params, masks_lib.unpack(masks))
+    ]
+    removed = _removed(graph, beside)
+    if not removed.any() and any(m is not None and not m.all() for m in beside):
+        raise ValueError(
+            "structured.shrink: no unit is masked in all of its slices, so nothing can be removed; masks "
+            f"must be constant along these groups:\n{graph.summary()}"
+        )
+    left = graph.kept(removed)
+    kept = [[np.flatnonzero(axis).tolist() for axis in axes] for axes in left]
+    masked = jax.tree.leaves(masks_lib.apply(params, masks))
+    small = [_cut(x, own) for x, own in zip(masked, kept, strict=True)]
+    treedef = jax.tree.structure(graph.params)
+    named = dict(zip(graph.paths, kept, strict=True))
+    return Small(treedef.unflatten(small), _replay(graph, left), named, graph.params)
+
+
+def verify(graph: Graph, params: Params, *inputs: Any, seed: int = 0) -> dict[str, float]:
+    """Removes half of each group alone, and compares the small function with zeros in its place.
+
+    Args:
+      graph: of the function.
+      params: tree of arrays.
+      *inputs: of the function.
+      seed: of the choice of units.
+
+    Returns:
+      By group, the largest difference of the outputs over their largest size: rounding where the group is
+      exact. Removing units of the others is pruning like any other, but not the same as masking them.
+
+    >>> from jaxprune.structured import trace
+    >>> fn = lambda p, x: jax.nn.relu(x @ p["in"]) @ p["out"]
+    >>> params = {"in": jnp.ones((3, 8)), "out": jnp.ones((8, 2))}
+    >>> verify(trace(fn, params, jnp.ones((1, 3))), params, jnp.ones((1, 3)))
+    {'in[1]': 0.0}
+    """
+    rng, found, whole = np.random.default_rng(seed), {}, jax.jit(graph.fn)
+    for group in graph.groups:
+        if group.size < 2:
+            continue
+        units = rng.choice(group.units, group.size // 2, replace=False)
+        masks = masks_of_units(graph, units)
+        small = shrink(graph, params, masks)
+        ours = jax.tree.leaves(jax.jit(small.apply)(small.params, *inputs))
+        theirs = jax.tree.leaves(whole(masks_lib.apply(params, masks), *inputs))
+        pairs = [(np.asarray(a), np.asarray(b)) for a, b in zip(ours, theirs, strict=True)]
+        scale = max(float(np.abs(b).max(initial=0)) for _, b in pairs)
+        worst = max(float(np.abs(a - b).max(initial=0)) for a, b in pairs)
+        found[group.name] = worst / max(scale, 1e-30)
+    return found
+
+
+def _replay(graph: Graph, left: list[list[np.ndarray]]) -> Callable[..., Any]:
+    """The function of what is left of the parameters."""
+    known: dict[Any, tuple[Graph, np.ndarray]] = {}
+
+    def solved(inputs: Any) -> tuple[Graph, np.ndarray]:
+        leaves, treedef = jax.tree.flatten(inputs)
+        key = (treedef, tuple((jnp.shape(x), jnp.result_type(x)) for x in leaves))
+        if key not in known:
+            own = trace(graph.fn, graph.params, *inputs)
+            known[key] = (own, own.solution.kept(_removed_axes(own, left)))
+        return known[key]
+
+    def apply(params: Params, *inputs: Any) -> Any:
+        own, alive = solved(inputs)
+        given = [*jax.tree.leaves(params), *jax.tree.leaves(inputs)]
+        found = replayed(own.program, given, own.tape, lambda axis: alive[own.solution.of[axis]])
+        return own.outputs.unflatten(found)
+
+    return apply
+
+
+def _removed(graph: Graph, masks: list[Any]) -> np.ndarray:
+    """The classes of the units whose every slice is masked."""
+    left = []
+    for shape, mask in zip(jax.tree.leaves(graph.params), masks, strict=True):
+        whole = np.ones(shape.shape, bool) if mask is None else mask
+        axes = range(whole.ndim)
+        left.append([whole.any(tuple(j for j in axes if j != i)) for i in axes])
+    return _removed_axes(graph, left)
+
+
+def _removed_axes(graph: Graph, left: list[list[np.ndarray]]) -> np.ndarray:
+    """The classes of the units of which no axis has anything left."""
+    removed = np.zeros(graph.solution.classes, bool)
+    for group in graph.groups:
+        gone = np.ones(group.size, bool)
+        for member in group.members:
+            alive = left[member.leaf][member.axis][member.index]
+            np.logical_and.at(gone, member.unit, ~alive)
+        if gone.all():
+            raise ValueError(
+                f"structured.shrink: the masks leave nothing of the group {group.name}."
+            )
+        removed[group.units[gone]] = True
+    return removed
+
+
+def _cut(x: Any, kept: list[list[int]]) -> Any:
+    for axis, own in enumerate(kept):
+        if len(own) < x.shape[axis]:
+            x = jnp.take(x, np.asarray(own, np.int32), axis=axis)
+    return x

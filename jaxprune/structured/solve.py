@@ -1,0 +1,169 @@
+"""What the labels of a program come down to: the units that live and die together."""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+
+from jaxprune.structured.labels import Labels, refined
+
+__all__ = ["Solution", "solve"]
+
+_ROUNDS = 50  # of the closure; each must find something new
+
+
+class Solution(NamedTuple):
+    """Classes of labels that are equal.
+
+    Attributes:
+      of: label -> class.
+      classes: how many there are.
+      whole, factors: rows (class of a merged index, class of one of its factors).
+      pinned: per class, whether it stays.
+      conflicts: merges of one axis that have no common refinement; what they touch is pinned.
+    """
+
+    of: np.ndarray
+    classes: int
+    whole: np.ndarray
+    factors: np.ndarray
+    pinned: np.ndarray
+    conflicts: int
+
+    @property
+    def merged(self) -> np.ndarray:
+        """Per class, whether it is made up of others."""
+        found = np.zeros(self.classes, bool)
+        found[self.whole] = True
+        return found
+
+    def kept(self, removed: np.ndarray) -> np.ndarray:
+        """Per class, whether it lives when some classes are removed: a merged one needs all its factors."""
+        alive = ~removed
+        while True:
+            gone = self.whole[~alive[self.factors] & alive[self.whole]]
+            if not len(gone):
+                return alive
+            alive[gone] = False
+
+    def parts(self, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The unmerged classes that some classes are made of: rows (position, class)."""
+        order = np.argsort(self.whole, kind="stable")
+        whole, factors = self.whole[order], self.factors[order]
+        merged = self.merged
+        at, current = np.arange(len(classes)), np.asarray(classes)
+        done: list[tuple[np.ndarray, np.ndarray]] = []
+        while len(current):
+            more = merged[current]
+            done.append((at[~more], current[~more]))
+            at, current = at[more], current[more]
+            first = np.searchsorted(whole, current, side="left")
+            many = np.searchsorted(whole, current, side="right") - first
+            offsets = np.arange(many.sum()) - np.repeat(np.cumsum(many) - many, many)
+            at, current = np.repeat(at, many), factors[np.repeat(first, many) + offsets]
+        position, unit = (np.concatenate(x) for x in zip(*done, strict=True))
+        pairs = np.unique(np.stack([position, unit], 1), axis=0)
+        return pairs[:, 0], pairs[:, 1]
+
+
+def solve(labels: Labels) -> Solution:
+    """Finds the classes: equal labels, and factors of equal merges."""
+    conflicts, before = 0, -1
+    for _ in range(_ROUNDS):
+        of, classes = _components(labels)
+        ties = _congruent(labels, of)
+        refinements, clashes = _refinements(labels, of)
+        conflicts += clashes
+        if classes == before and not len(ties[0]) and not refinements:
+            break
+        before = classes
+        if len(ties[0]):
+            labels.equal.append(ties)
+    whole, factors = _rows(labels, of)
+    pinned = np.zeros(classes, bool)
+    if labels.pinned:
+        pinned[of[np.concatenate(labels.pinned)]] = True
+    while True:  # what a pinned merge is made of stays as well
+        down = factors[pinned[whole] & ~pinned[factors]]
+        if not len(down):
+            break
+        pinned[down] = True
+    return Solution(of, classes, whole, factors, pinned, conflicts)
+
+
+def _components(labels: Labels) -> tuple[np.ndarray, int]:
+    a = np.concatenate([np.zeros(0, int), *(x for x, _ in labels.equal)])
+    b = np.concatenate([np.zeros(0, int), *(y for _, y in labels.equal)])
+    edges = coo_matrix((np.ones(len(a), bool), (a, b)), shape=(labels.count, labels.count))
+    count, of = connected_components(edges, directed=False)
+    return of, count
+
+
+def _indices(sizes: list[int]) -> np.ndarray:
+    """Of a merge, which index of each factor an entry has: [factors, entries]."""
+    return np.stack(np.unravel_index(np.arange(int(np.prod(sizes))), sizes))
+
+
+def _rows(labels: Labels, of: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(class of a merged index, class of a factor) for all merges."""
+    wholes, factors = [np.zeros(0, int)], [np.zeros(0, int)]
+    for whole, parts in labels.products:
+        at = _indices([len(p) for p in parts])
+        for part, index in zip(parts, at, strict=True):
+            wholes.append(of[whole])
+            factors.append(of[part[index]])
+    pairs = np.unique(np.stack([np.concatenate(wholes), np.concatenate(factors)], 1), axis=0)
+    return pairs[:, 0], pairs[:, 1]
+
+
+def _congruent(labels: Labels, of: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Factors that must be equal since their merges are: same class, same sizes."""
+    by_sizes: dict[tuple[int, ...], list[tuple[np.ndarray, np.ndarray]]] = {}
+    for whole, parts in labels.products:
+        sizes = tuple(len(p) for p in parts)
+        at = _indices(list(sizes))
+        rows = np.stack([part[index] for part, index in zip(parts, at, strict=True)])
+        by_sizes.setdefault(sizes, []).append((whole, rows))
+    left, right = [np.zeros(0, int)], [np.zeros(0, int)]
+    for entries in by_sizes.values():
+        merged = of[np.concatenate([whole for whole, _ in entries])]
+        rows = np.concatenate([rows for _, rows in entries], axis=1)
+        order = np.argsort(merged, kind="stable")
+        same = merged[order][1:] == merged[order][:-1]
+        a, b = rows[:, order[:-1][same]].ravel(), rows[:, order[1:][same]].ravel()
+        differ = of[a] != of[b]
+        left.append(a[differ])
+        right.append(b[differ])
+    return np.concatenate(left), np.concatenate(right)
+
+
+def _refinements(labels: Labels, of: np.ndarray) -> tuple[bool, int]:
+    """Cuts two different merges of one axis into their common factors; pins where there are none."""
+    first: dict[tuple[int, int, int], int] = {}
+    for number, (whole, parts) in enumerate(labels.products):
+        classes = of[whole]
+        key = (len(whole), int(classes[0]), int(classes[-1]))
+        other = first.setdefault(key, number)
+        sizes = [len(p) for p in parts]
+        if other == number:
+            continue
+        before, theirs = labels.products[other]
+        if [len(p) for p in theirs] == sizes or not np.array_equal(of[before], classes):
+            continue
+        fine = refined([len(p) for p in theirs], sizes)
+        if fine is None:
+            labels.pin(whole)
+            labels.products.pop(number)
+            return True, 1
+        axes = [labels.fresh(n) for n in fine]
+        for at, factors in ((other, theirs), (number, parts)):
+            left = list(axes)
+            for factor in factors:
+                own = [left.pop(0)]
+                while np.prod([len(x) for x in own]) < len(factor):
+                    own.append(left.pop(0))
+                labels.merge(factor, own)
+            labels.products[at] = (labels.products[at][0], axes)
+        return True, 0
+    return False, 0

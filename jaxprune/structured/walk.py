@@ -1,0 +1,177 @@
+"""Following labels through a program, and running it again on what is left."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from jax import lax
+
+from jaxprune import programs
+from jaxprune.structured.labels import Axes, Labels
+from jaxprune.structured.rules import Kept, Step, cut, rule_of
+
+__all__ = ["Tape", "followed", "replayed"]
+
+Tape = list[Step]
+
+
+class _Followed(NamedTuple):
+    axes: Axes
+
+
+class _Live(NamedTuple):
+    """An array that has been cut already; anything else is a constant of the program, still whole."""
+
+    array: Any
+
+
+def followed(program: Any, inputs: Sequence[Axes], labels: Labels) -> tuple[list[Axes], Tape]:
+    """Returns the labels of a program's outputs, and each equation that was met.
+
+    Args:
+      program: a jaxpr with its constants.
+      inputs: labels of its inputs.
+      labels: is told what the equations say.
+    """
+    tape: Tape = []
+
+    def axes_of(value: Any) -> Axes:
+        if isinstance(value, _Followed):
+            return value.axes
+        return labels.fresh_like(getattr(value, "shape", ()))
+
+    def rule(equation: Any, values: list[Any]) -> list[Any]:
+        inner = programs.called(equation)
+        if inner is not None:
+            return programs.run(inner, values, rule)
+        axes = [axes_of(v) for v in values]
+        step = _step(labels, equation, axes)
+        tape.append(step)
+        return [_Followed(out) for out in step.outputs]
+
+    found = programs.run(program, [_Followed(axes) for axes in inputs], rule)
+    return [axes_of(v) for v in found], tape
+
+
+def _step(labels: Labels, equation: Any, axes: list[Axes]) -> Step:
+    name, special = equation.primitive.name, _BODIES.get(equation.primitive.name)
+    if special is not None:
+        outputs, more = special[0](labels, equation, axes)
+        return Step(axes, outputs, more)
+    known = rule_of(name)
+    if known is None:
+        labels.unknown[name] = labels.unknown.get(name, 0) + 1
+        for value in axes:
+            labels.pin(*value)
+        shapes = [tuple(v.aval.shape) for v in equation.outvars]
+        return Step(axes, [labels.fresh_like(shape, pinned=True) for shape in shapes])
+    found = known.label(labels, equation, axes)
+    outputs, more = found if isinstance(found, tuple) else (found, None)
+    return Step(axes, outputs, more)
+
+
+def replayed(program: Any, inputs: Sequence[Any], tape: Tape, kept: Kept) -> list[Any]:
+    """Runs a program on what is left of its inputs.
+
+    Args:
+      program: the same as was followed.
+      inputs: arrays, cut already.
+      tape: its equations.
+      kept: labels -> which of them are left.
+    """
+    steps = iter(tape)
+    found = programs.run(program, [_Live(x) for x in inputs], _rule(steps, kept))
+    return [getattr(v, "array", v) for v in found]
+
+
+def _rule(steps: Iterator[Step], kept: Kept) -> programs.Rule:
+    def rule(equation: Any, values: list[Any]) -> list[Any]:
+        inner = programs.called(equation)
+        if inner is not None:
+            return programs.run(inner, values, rule)
+        step = next(steps)
+        arrays = [
+            v.array if isinstance(v, _Live) else cut(v, axes, kept)
+            for v, axes in zip(values, step.inputs, strict=True)
+        ]
+        special = _BODIES.get(equation.primitive.name)
+        known = rule_of(equation.primitive.name)
+        if special is not None:
+            outputs = special[1](equation, arrays, step, kept)
+        elif known is not None and known.replay is not None:
+            outputs = known.replay(equation, arrays, step, kept)
+        else:
+            outputs = programs.bind(equation, arrays)
+        return [_Live(out) for out in outputs]
+
+    return rule
+
+
+# Programs within programs: their own tapes are what their steps remember.
+
+
+def _scan(labels: Labels, equation: Any, inputs: list[Axes]) -> tuple[list[Axes], Any]:
+    p = equation.params
+    fixed, carried = p["num_consts"], p["num_consts"] + p["num_carry"]
+    stacked = inputs[carried:]
+    labels.pin(*(axes[0] for axes in stacked))
+    body = [*inputs[:carried], *(axes[1:] for axes in stacked)]
+    found, tape = followed(p["jaxpr"], body, labels)
+    for before, after in zip(inputs[fixed:carried], found[: p["num_carry"]], strict=True):
+        labels.tie_all(before, after)
+    rows = [(labels.fresh(p["length"], pinned=True), *axes) for axes in found[p["num_carry"] :]]
+    return [*found[: p["num_carry"]], *rows], tape
+
+
+def _scan_again(equation: Any, arrays: list[Any], step: Step, kept: Kept) -> list[Any]:
+    p = equation.params
+    fixed, count = p["num_consts"], p["num_carry"]
+
+    def body(carry: Any, rows: Any) -> Any:
+        found = replayed(p["jaxpr"], [*arrays[:fixed], *carry, *rows], step.more, kept)
+        return tuple(found[:count]), tuple(found[count:])
+
+    start, rows = tuple(arrays[fixed : fixed + count]), tuple(arrays[fixed + count :])
+    options = {"length": p["length"], "reverse": p["reverse"], "unroll": p["unroll"]}
+    carry, stacked = lax.scan(body, start, rows, **options)
+    return [*carry, *stacked]
+
+
+def _cond(labels: Labels, equation: Any, inputs: list[Axes]) -> tuple[list[Axes], Any]:
+    pairs = [followed(branch, inputs[1:], labels) for branch in equation.params["branches"]]
+    first = pairs[0][0]
+    for found, _ in pairs[1:]:
+        for a, b in zip(first, found, strict=True):
+            labels.tie_all(a, b)
+    return first, [tape for _, tape in pairs]
+
+
+def _cond_again(equation: Any, arrays: list[Any], step: Step, kept: Kept) -> list[Any]:
+    pairs = zip(equation.params["branches"], step.more, strict=True)
+    run = lambda branch, tape: lambda *xs: tuple(replayed(branch, xs, tape, kept))
+    return list(lax.switch(arrays[0], [run(*pair) for pair in pairs], *arrays[1:]))
+
+
+def _while(labels: Labels, equation: Any, inputs: list[Axes]) -> tuple[list[Axes], Any]:
+    p = equation.params
+    a, b = p["cond_nconsts"], p["cond_nconsts"] + p["body_nconsts"]
+    carry = inputs[b:]
+    _, test = followed(p["cond_jaxpr"], [*inputs[:a], *carry], labels)
+    found, body = followed(p["body_jaxpr"], [*inputs[a:b], *carry], labels)
+    for before, after in zip(carry, found, strict=True):
+        labels.tie_all(before, after)
+    return found, (test, body)
+
+
+def _while_again(equation: Any, arrays: list[Any], step: Step, kept: Kept) -> list[Any]:
+    p, (test, body) = equation.params, step.more
+    a, b = p["cond_nconsts"], p["cond_nconsts"] + p["body_nconsts"]
+    going = lambda c: replayed(p["cond_jaxpr"], [*arrays[:a], *c], test, kept)[0]
+    turn = lambda c: tuple(replayed(p["body_jaxpr"], [*arrays[a:b], *c], body, kept))
+    return list(lax.while_loop(going, turn, tuple(arrays[b:])))
+
+
+_BODIES = {
+    "scan": (_scan, _scan_again),
+    "cond": (_cond, _cond_again),
+    "while": (_while, _while_again),
+}

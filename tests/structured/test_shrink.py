@@ -1,0 +1,182 @@
+"""Removed units are gone, and the small function gives what the whole one gives with zeros in their place."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from network_zoo import MODELS, model
+
+import jaxprune as jp
+from jaxprune import structured
+
+
+def close(a, b):
+    scale = max(float(jnp.abs(b).max()), 1.0)
+    assert float(jnp.abs(a - b).max()) < 2e-5 * scale
+
+
+# Zeros let something through: channels of a mixer get biases of layers along tokens; experts have a softmax.
+INEXACT = {"mixer": {"params/Dense_0/bias[0]"}, "experts": {"params/Dense_0/bias[0]"}}
+
+
+QUICK = {"vgg", "residual", "densenet", "mobilenet with squeeze-excite", "channel shuffle"}
+QUICK |= {"llama", "lstm and gru", "scan and remat", "nnx"}
+SOME = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in MODELS]
+
+
+@pytest.mark.parametrize("name", SOME)
+def test_half_of_every_group_is_removed(name):
+    apply, params, x = model(name)
+    graph = structured.trace(apply, params, x)
+    assert graph.groups
+    assert not graph.unknown, graph.summary()
+    exact = lambda group: group.name not in INEXACT.get(name, ())
+    masks = structured.prune(graph, params, sparsity=0.5, only=exact)
+    small = structured.shrink(graph, params, masks)
+    size = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree))
+    assert size(small.params) < 0.8 * size(params)
+    more = jnp.concatenate([x, x[:1]])  # another batch size
+    masked = jax.jit(apply)(jp.masks.apply(params, masks), more)
+    close(jax.jit(small.apply)(small.params, more), masked)
+
+
+@pytest.mark.parametrize("name", ["mixer", "experts"])
+def test_each_group_alone_and_which_are_exact(name):
+    apply, params, x = model(name)
+    found = structured.verify(structured.trace(apply, params, x), params, x)
+    assert {group for group, error in found.items() if error > 1e-4} == INEXACT.get(name, set())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MODELS)
+def test_each_group_of_all_networks_alone(name):
+    apply, params, x = model(name)
+    found = structured.verify(structured.trace(apply, params, x), params, x)
+    assert {group for group, error in found.items() if error > 1e-4} == INEXACT.get(name, set())
+
+
+def names(graph):
+    return {group.name: group.size for group in graph.groups}
+
+
+def test_groups_of_known_networks():
+    found = names(structured.trace(*model("channel shuffle")))
+    assert found["params/Conv_1/bias[0]"] == 6
+    found = structured.trace(*model("llama"))
+    sizes = sorted(group.size for group in found.groups)
+    # pairs of rotary dimensions, query heads of each group, groups, value dimensions, width, gated units
+    assert sizes == [2, 2, 4, 8, 12, 16]
+    found = names(structured.trace(*model("scan and remat")))
+    assert sorted(found.values()) == [8, 12]
+
+
+def test_gradients_are_those_of_the_whole_function():
+    apply, params, x = model("residual")
+    graph = structured.trace(apply, params, x)
+    masks = structured.prune(graph, params, sparsity=0.5)
+    small = structured.shrink(graph, params, masks)
+    loss = lambda f: lambda p: jnp.sum(jnp.sin(f(p, x)))
+    whole = jax.grad(loss(apply))(jp.masks.apply(params, masks))
+    own = jax.grad(loss(small.apply))(small.params)
+    for a, b in zip(jax.tree.leaves(own), jax.tree.leaves(small.cut(whole)), strict=True):
+        close(a, b)
+
+
+def test_the_optimizers_state_shrinks_along():
+    apply, params, x = model("vgg")
+    tx = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(1e-2))
+    grads = jax.grad(lambda p: jnp.sum(apply(p, x) ** 2))(params)
+    _, state = tx.update(grads, tx.init(params), params)
+    graph = structured.trace(apply, params, x)
+    masks = structured.prune(graph, params, sparsity=0.5)
+    small = structured.shrink(graph, params, masks)
+    smaller = small.shrink_state(state)
+    for moment in ("mu", "nu"):
+        own = getattr(smaller[1][0], moment)
+        assert jax.tree.map(jnp.shape, own) == jax.tree.map(jnp.shape, small.params)
+        expected = small.cut(getattr(state[1][0], moment))
+        assert jax.tree.all(jax.tree.map(jnp.array_equal, own, expected))
+    grads = jax.grad(lambda p: jnp.sum(small.apply(p, x) ** 2))(small.params)
+    updates, _ = tx.update(grads, smaller, small.params)
+    assert jax.tree.map(jnp.shape, updates) == jax.tree.map(jnp.shape, small.params)
+
+
+def test_masks_that_are_trained_with_can_be_shrunk():
+    apply, params, x = model("residual")
+    graph = structured.trace(apply, params, x)
+    masks = structured.prune(graph, params, sparsity=0.5)
+    tx = jp.fixed(optax.sgd(0.1), masks)
+    params = jp.masks.apply(params, masks)
+    grads = jax.grad(lambda p: jnp.sum(apply(p, x) ** 2))(params)
+    updates, state = tx.update(grads, tx.init(params), params)
+    params = optax.apply_updates(params, updates)
+    small = structured.shrink(graph, params, jp.masks_of(state))
+    close(small.apply(small.params, x), apply(params, x))
+
+
+def test_other_zeros_stay_zeros():
+    apply, params, x = model("vgg")
+    graph = structured.trace(apply, params, x)
+    masks = structured.prune(graph, params, sparsity=0.5)
+    kernel = masks["params"]["Conv_1"]["kernel"]
+    masks["params"]["Conv_1"]["kernel"] = kernel & (
+        jnp.arange(kernel.size).reshape(kernel.shape) % 3 > 0
+    )
+    small = structured.shrink(graph, params, masks)
+    close(small.apply(small.params, x), apply(jp.masks.apply(params, masks), x))
+    assert float(jnp.mean(small.params["params"]["Conv_1"]["kernel"] == 0)) == pytest.approx(
+        1 / 3, abs=0.05
+    )
+
+
+def test_masks_that_remove_no_unit_are_refused():
+    apply, params, x = model("vgg")
+    graph = structured.trace(apply, params, x)
+    masks = jp.prune(params, jp.methods.random(sparsity=0.5), key=jax.random.key(0))[1]
+    with pytest.raises(ValueError, match=r"no unit is masked in all of its slices[\s\S]*Dense_0"):
+        structured.shrink(graph, params, masks)
+
+
+def test_what_has_no_rule_is_pinned_and_named():
+    def fn(p, x):
+        h = jnp.fft.fft(x @ p["a"]).real
+        return jax.nn.relu(h @ p["b"]) @ p["c"]
+
+    params = {"a": jnp.ones((3, 4)), "b": jnp.ones((4, 6)), "c": jnp.ones((6, 2))}
+    graph = structured.trace(fn, params, jnp.ones((2, 3)))
+    assert names(graph) == {"b[1]": 6}
+    assert "pinned: fft (1)" in graph.summary()
+
+
+def test_ratios_by_path_rounding_and_scope():
+    apply, params, x = model("vgg")
+    graph = structured.trace(apply, params, x)
+    masks = structured.prune(graph, params, sparsity={r"Conv_1/bias": 0.75})
+    left = {r["leaf"]: r["kept"] / r["weights"] for r in jp.masks.summary(masks)}
+    assert left["params/Conv_1/bias"] == 0.25
+    rounded = structured.prune(graph, params, sparsity=0.6, round_to=4)
+    kept = {r["leaf"]: r["kept"] for r in jp.masks.summary(rounded)}
+    assert (kept["params/Conv_0/bias"], kept["params/Conv_1/bias"]) == (4, 8)
+    pooled = structured.prune(graph, params, sparsity=0.5, scope="global")
+    units = [r["kept"] for r in jp.masks.summary(pooled) if r["leaf"].endswith("bias")]
+    assert min(units) >= 1
+    with pytest.raises(ValueError, match="no group is meant"):
+        structured.prune(graph, params, sparsity={"Conv_9": 0.5})
+    with pytest.raises(ValueError, match=r"fractions in \[0, 1\)"):
+        structured.prune(graph, params, sparsity=1.0)
+
+
+def test_scores_are_sums_over_the_slices_of_all_kernels():
+    fn = lambda p, x: jax.nn.relu(x @ p["a"]["kernel"] + p["a"]["bias"]) @ p["b"]["kernel"]
+    params = {
+        "a": {"kernel": jnp.array([[1.0, -2.0], [3.0, 0.5]]), "bias": jnp.array([[9.0, 9.0]])},
+        "b": {"kernel": jnp.array([[1.0], [-4.0]])},
+    }
+    graph = structured.trace(fn, params, jnp.ones((1, 2)))
+    (found,) = structured.scores(graph, params)
+    np.testing.assert_allclose(found, [1 + 3 + 1, 2 + 0.5 + 4])
+    (largest,) = structured.scores(graph, params, reduce="max")
+    np.testing.assert_allclose(largest, [3, 4])
+    with pytest.raises(ValueError, match="taylor reads 'grads'"):
+        structured.scores(graph, params, criterion=jp.criteria.taylor)
