@@ -6,6 +6,11 @@ global budget for all; signals from 1,000 training examples; 5 seeds. In eight r
 curvature of what is left anew, from 200 mean gradients of 5 examples to save time. Layer-wise OBS (Dong, Chen
 & Pan 2017) measures errors of layers, not of the loss, so it keeps the same share in each layer.
 
+Ours (5 seeds, dense 98.00 %), accuracy at 90 and 95 %: WoodFisher in eight rounds 96.33 and 94.13, in one
+91.86 and 75.60, its order alone 92.40 and 79.97, magnitude 88.74 and 64.00, layer-wise OBS 83.07 and 43.78,
+Fisher 72.45 and 48.24, gradient times weight 68.97 and 42.70, Hessian diagonal 66.44 and 49.90, magnitude in
+each layer 55.35 and 29.84. In one cut to 95 % the quadratic model is asked for too much: its update hurts.
+
 Run: python -m experiments.compare --config=configs/compare/second_order.py
 """
 
