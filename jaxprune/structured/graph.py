@@ -186,9 +186,10 @@ def _groups(solution: Solution, axes: list[Axes], paths: list[str]) -> tuple[Gro
     for rows in np.split(np.arange(len(unit)), changes):
         units, number = np.unique(unit[rows], return_inverse=True)
         members = []
-        for axis in np.unique(owner[rows]):
-            own = owner[rows] == axis
+        own = owner[rows]
+        for axis in np.unique(own):
+            mine = own == axis
             leaf, at_axis = flat[axis]
-            members.append(Member(leaf, paths[leaf], at_axis, number[own], index[rows][own]))
+            members.append(Member(leaf, paths[leaf], at_axis, number[mine], index[rows][mine]))
         found.append(Group(units, tuple(members)))
     return tuple(found)
