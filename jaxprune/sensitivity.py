@@ -37,8 +37,9 @@ class Sensitivity(NamedTuple):
 
     def rise(self, name: str, sparsity: float) -> float:
         """What the loss rises by with this leaf alone pruned; linear in the logarithm of what is left."""
-        left = [-np.log1p(-s) for s in self.sparsities[name]]
-        return float(np.interp(-np.log1p(-sparsity), left, self.losses[name])) - self.dense
+        known = [p for p in zip(self.sparsities[name], self.losses[name], strict=True) if p[0] < 1]
+        left = [-np.log1p(-s) for s, _ in known]
+        return float(np.interp(-np.log1p(-sparsity), left, [x for _, x in known])) - self.dense
 
     def rates(
         self, keep: float, costs: Mapping[str, float] | None = None, *, options: int = 60
@@ -58,7 +59,8 @@ class Sensitivity(NamedTuple):
         """
         costs = self.weights if costs is None else costs
         tables: dict[str, list[float]] = {}
-        for name, row in self.sparsities.items():
+        for name, measured in self.sparsities.items():
+            row = [s for s in measured if s < 1]  # a small leaf may have lost all: no option
             fine = 1 - np.geomspace(1, 1 - row[-1], options)
             tables[name] = sorted({*row, *(float(s) for s in fine[1:-1])})
         rises = {name: [self.rise(name, s) for s in row] for name, row in tables.items()}
@@ -200,8 +202,7 @@ def search(
     tried: list[tuple[float, float]] = []
     evaluate = _counting(evaluate, progress)
 
-    def at(keep: float, table: Sensitivity) -> tuple[Found, Params, Masks]:
-        rates = table.rates(keep, costs)
+    def at(rates: dict[str, float]) -> tuple[Found, Params, Masks]:
         pruned, masks = _pruned(params, table, rates, criterion, pattern, signals)
         kept = {row["leaf"]: row["kept"] / row["weights"] for row in masks_lib.summary(masks)}
         left, loss = sum(costs[n] * kept[n] for n in kept) / whole, float(evaluate(pruned))
@@ -212,7 +213,7 @@ def search(
     def better(best: tuple[Found, Params, Masks], keep: float) -> tuple[Found, Params, Masks]:
         """Looks around what was found."""
         options = {"criterion": criterion, "pattern": pattern, **signals}
-        asked = sorted({s for row in table.sparsities.values() for s in row if s > 0})
+        asked = sorted({s for row in table.sparsities.values() for s in row if 0 < s < 1})
         names = set(table.weights)
         for _ in range(rounds):
             near = sensitivity(
@@ -223,18 +224,19 @@ def search(
                 around=best[1],
                 **options,
             )
-            found = at(keep, near)
+            found = at(near.rates(keep, costs))
             best = min(best, found, key=lambda f: f[0].loss)
         return best
 
     if keep is not None:
-        return better(at(keep, table), keep)
-    least = sum(costs[n] * (1 - max(row)) for n, row in table.sparsities.items()) / whole
-    low, high, best = least * (1 + 1e-9), 1.0, at(1.0, table)
+        return better(at(table.rates(keep, costs)), keep)
+    most_of = {n: max(s for s in row if s < 1) for n, row in table.sparsities.items()}
+    least = sum(costs[n] * (1 - s) for n, s in most_of.items()) / whole
+    low, high, best = least * (1 + 1e-9), 1.0, at(dict.fromkeys(table.weights, 0.0))
     most = float(measure(params)) + tolerance  # type: ignore[operator]
     for _ in range(steps):
         middle = float(np.sqrt(low * high))
-        found = at(middle, table)
+        found = at(table.rates(middle, costs))
         if float(measure(found[1])) <= most:
             best, high = found, middle
         else:

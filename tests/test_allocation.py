@@ -167,6 +167,12 @@ def test_by_path_leaves_others_dense_and_respects_the_whole():
     assert min(more) >= 1
 
 
+def test_by_path_never_keeps_less_than_one():
+    params = {"a": jnp.ones(100), "b": jnp.ones(100)}
+    keep = jp.allocation.by_path({"a": 0.5})(params, jax.tree.map(Units, params), 0.7)
+    assert jax.tree.map(int, keep) == {"a": 1, "b": 100}
+
+
 @pytest.mark.parametrize("table", [{}, {"fc": 0.0}, {"fc": 1.0}, {"fc": -0.1}])
 def test_by_path_refuses_tables_without_sense(table):
     with pytest.raises(ValueError, match="by_path"):

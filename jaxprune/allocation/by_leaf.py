@@ -200,10 +200,10 @@ def by_path(sparsities: Mapping[str, float]) -> Allocation:
         free = jnp.sum(jnp.where(capped, 0, n * rates))
         factor = (goal - jnp.sum(jnp.where(capped, n * most, 0))) / jnp.maximum(free, 1e-30)
         lost = jnp.where(capped, most, jnp.clip(factor * rates, 0, most))
-        counts = apportion(
-            1 - lost, jnp.where(rates > 0, sizes, 0), total - jnp.sum(sizes * (rates == 0))
-        )
-        counts = jnp.where(rates > 0, counts, sizes)
+        open_to = jnp.where(rates > 0, sizes, 0)
+        left = jnp.maximum(total - jnp.sum(sizes - open_to), jnp.sum(open_to > 0))
+        counts = apportion(1 - lost, open_to, left)
+        counts = jnp.where(rates > 0, jnp.maximum(counts, jnp.minimum(sizes, 1)), sizes)
         kept = iter(
             (c + u.contests // 2) // u.contests for c, (_, u) in zip(counts, pruned, strict=True)
         )

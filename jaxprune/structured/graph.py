@@ -37,10 +37,12 @@ class Group(NamedTuple):
     """Units of one kind: each is removed from every member at once.
 
     Attributes:
+      name: the first member, numbered where several groups begin with it.
       units: their classes in the solution, ascending.
       members: the axes that they run along.
     """
 
+    name: str
     units: np.ndarray
     members: tuple[Member, ...]
 
@@ -48,11 +50,6 @@ class Group(NamedTuple):
     def size(self) -> int:
         """Number of units."""
         return len(self.units)
-
-    @property
-    def name(self) -> str:
-        """The first member."""
-        return f"{self.members[0].path}[{self.members[0].axis}]"
 
 
 class Graph(NamedTuple):
@@ -175,14 +172,17 @@ def _groups(solution: Solution, axes: list[Axes], paths: list[str]) -> tuple[Gro
     # A unit's footprint as one number: a random one per axis, added up as often as the unit is there.
     rng = np.random.default_rng(0)
     marks = rng.integers(1, 2**63, size=len(flat), dtype=np.uint64)
-    prints = np.zeros(solution.classes, np.uint64)
+    prints = (
+        solution.roles.copy()
+    )  # heads and channels of a head may have one footprint, but not one role
     np.add.at(prints, unit, marks[owner])
     first = np.full(solution.classes, len(flat))
     np.minimum.at(first, unit, owner)
     order = np.lexsort((index, owner, prints[unit], first[unit]))
     owner, index, unit = owner[order], index[order], unit[order]
     changes = np.flatnonzero(np.diff(prints[unit]) != 0) + 1
-    found = []
+    found: list[Group] = []
+    named: dict[str, int] = {}
     for rows in np.split(np.arange(len(unit)), changes):
         units, number = np.unique(unit[rows], return_inverse=True)
         members = []
@@ -191,5 +191,8 @@ def _groups(solution: Solution, axes: list[Axes], paths: list[str]) -> tuple[Gro
             mine = own == axis
             leaf, at_axis = flat[axis]
             members.append(Member(leaf, paths[leaf], at_axis, number[mine], index[rows][mine]))
-        found.append(Group(units, tuple(members)))
+        name = f"{members[0].path}[{members[0].axis}]"
+        named[name] = named.get(name, 0) + 1
+        name += f" #{named[name]}" if named[name] > 1 else ""
+        found.append(Group(name, units, tuple(members)))
     return tuple(found)

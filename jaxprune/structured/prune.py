@@ -49,7 +49,8 @@ def scores(
     for group in graph.groups:
         own = [m for m in group.members if leaves[m.leaf] is not None]
         counted = [m for m in own if kernel[m.leaf]] or own
-        total, count = np.zeros(group.size), np.zeros(group.size)
+        total = np.full(group.size, -np.inf if reduce == "max" else 0.0)
+        count = np.zeros(group.size)
         for member in counted:
             values = leaves[member.leaf].astype(np.float64)  # type: ignore[union-attr]
             rest = tuple(i for i in range(values.ndim) if i != member.axis)
@@ -163,18 +164,15 @@ def _wanted(group: Group, only: Any) -> bool:
 
 
 def _without_shared_axes(graph: Graph, chosen: list[int]) -> list[int]:
-    taken: set[tuple[int, int]] = set()
+    """Leaves out groups that share an index of an axis with a larger one: factors of a merged axis."""
+    taken: dict[tuple[int, int], set[int]] = {}
     left = []
     for i in sorted(chosen, key=lambda i: -graph.groups[i].size):
-        axes = {(m.leaf, m.axis) for m in graph.groups[i].members if len(m.index)}
-        shared = {
-            (m.leaf, m.axis)
-            for m in graph.groups[i].members
-            if len(np.unique(m.index)) < len(m.index) or (m.leaf, m.axis) in taken
-        }
-        if axes & taken & shared:
+        own = {(m.leaf, m.axis): set(m.index.tolist()) for m in graph.groups[i].members}
+        if any(indices & taken.get(axis, set()) for axis, indices in own.items()):
             continue
-        taken |= axes
+        for axis, indices in own.items():
+            taken[axis] = taken.get(axis, set()) | indices
         left.append(i)
     return sorted(left)
 
@@ -187,7 +185,7 @@ def _counts(
         return {i: int(survivors(graph.groups[i].size, rates[i])) for i in chosen}
     if scope != "global":
         raise ValueError(f"structured.prune(scope={scope!r}): 'local' or 'global' is needed.")
-    scaled = [found[i] / max(float(np.mean(found[i])), 1e-30) for i in chosen]
+    scaled = [found[i] / max(float(np.mean(np.abs(found[i]))), 1e-30) for i in chosen]
     everything = np.concatenate(scaled)
     total = sum(int(survivors(graph.groups[i].size, rates[i])) for i in chosen)
     order = np.argsort(-everything, kind="stable")

@@ -184,7 +184,9 @@ def _slice(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
     p = equation.params
     steps = p["strides"] or (1,) * len(inputs[0])
     cuts = zip(inputs[0], p["start_indices"], p["limit_indices"], steps, strict=True)
-    return [tuple(axis[a:b:c] for axis, a, b, c in cuts)]
+    found = tuple(axis[a:b:c] for axis, a, b, c in cuts)
+    labels.pin(*(axis for axis in found if len(axis) == 1))  # it may be dropped or expanded later
+    return [found]
 
 
 def _slice_again(equation: Any, arrays: list[Any], step: Step, kept: Kept) -> list[Any]:
@@ -207,6 +209,7 @@ def _slice_again(equation: Any, arrays: list[Any], step: Step, kept: Kept) -> li
 def _split(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
     at, axes = equation.params["axis"], inputs[0]
     pieces = np.split(axes[at], np.cumsum(equation.params["sizes"])[:-1])
+    labels.pin(*(piece for piece in pieces if len(piece) == 1))
     return [tuple(p if i == at else axis for i, axis in enumerate(axes)) for p in pieces]
 
 

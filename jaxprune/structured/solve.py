@@ -10,8 +10,6 @@ from jaxprune.structured.labels import Labels, refined
 
 __all__ = ["Solution", "solve"]
 
-_ROUNDS = 50  # of the closure; each must find something new
-
 
 class Solution(NamedTuple):
     """Classes of labels that are equal.
@@ -20,14 +18,16 @@ class Solution(NamedTuple):
       of: label -> class.
       classes: how many there are.
       whole, factors: rows (class of a merged index, class of one of its factors).
+      roles: per class, a number that tells apart in which places of which merges it is a factor.
       pinned: per class, whether it stays.
-      conflicts: merges of one axis that have no common refinement; what they touch is pinned.
+      conflicts: merges of one axis that do not fit together; what they touch is pinned.
     """
 
     of: np.ndarray
     classes: int
     whole: np.ndarray
     factors: np.ndarray
+    roles: np.ndarray
     pinned: np.ndarray
     conflicts: int
 
@@ -72,27 +72,29 @@ class Solution(NamedTuple):
 
 def solve(labels: Labels) -> Solution:
     """Finds the classes: equal labels, and factors of equal merges."""
-    conflicts, before = 0, -1
-    for _ in range(_ROUNDS):
+    conflicts = 0
+    while True:  # each round ties or refines something, and there is an end to both
         of, classes = _components(labels)
-        ties = _congruent(labels, of)
-        refinements, clashes = _refinements(labels, of)
+        left, right = _congruent(labels, of)
+        refined_any, clashes = _refinements(labels, of)
         conflicts += clashes
-        if classes == before and not len(ties[0]) and not refinements:
+        if len(left):
+            labels.equal.append((left, right))
+        elif not refined_any:
             break
-        before = classes
-        if len(ties[0]):
-            labels.equal.append(ties)
     whole, factors = _rows(labels, of)
     pinned = np.zeros(classes, bool)
     if labels.pinned:
         pinned[of[np.concatenate(labels.pinned)]] = True
+    clashing, roles = _places(labels, of, classes)
+    pinned[clashing] = True
+    conflicts += len(clashing)
     while True:  # what a pinned merge is made of stays as well
         down = factors[pinned[whole] & ~pinned[factors]]
         if not len(down):
             break
         pinned[down] = True
-    return Solution(of, classes, whole, factors, pinned, conflicts)
+    return Solution(of, classes, whole, factors, roles, pinned, conflicts)
 
 
 def _components(labels: Labels) -> tuple[np.ndarray, int]:
@@ -141,24 +143,47 @@ def _congruent(labels: Labels, of: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate(left), np.concatenate(right)
 
 
+def _places(labels: Labels, of: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Classes that are merged of different factors in different places; and the roles of all."""
+    rng = np.random.default_rng(0)
+    marks = rng.integers(1, 2**63, size=classes, dtype=np.uint64)
+    prints, roles = np.zeros(classes, np.uint64), np.zeros(classes, np.uint64)
+    clashing = np.zeros(classes, bool)
+    for whole, parts in labels.products:
+        at = _indices([len(p) for p in parts])
+        own = np.zeros(len(whole), np.uint64)
+        for part, index in zip(parts, at, strict=True):
+            own += marks[of[part[index]]]
+            there = np.unique(of[part])
+            roles[there] += rng.integers(1, 2**63, dtype=np.uint64)
+        before = prints[of[whole]]
+        clashing[of[whole][(before != 0) & (before != own)]] = True
+        prints[of[whole]] = own
+    return np.flatnonzero(clashing), roles
+
+
 def _refinements(labels: Labels, of: np.ndarray) -> tuple[bool, int]:
-    """Cuts two different merges of one axis into their common factors; pins where there are none."""
+    """Cuts different merges of one axis into their common factors; pins where there are none."""
     first: dict[tuple[int, int, int], int] = {}
-    for number, (whole, parts) in enumerate(labels.products):
+    found, conflicts, dropped = False, 0, set()
+    changed: set[int] = set()
+    for number, (whole, parts) in enumerate(list(labels.products)):
         classes = of[whole]
         key = (len(whole), int(classes[0]), int(classes[-1]))
         other = first.setdefault(key, number)
-        sizes = [len(p) for p in parts]
-        if other == number:
+        if other == number or other in changed:
             continue
         before, theirs = labels.products[other]
-        if [len(p) for p in theirs] == sizes or not np.array_equal(of[before], classes):
+        sizes, others = [len(p) for p in parts], [len(p) for p in theirs]
+        if others == sizes or not np.array_equal(of[before], classes):
             continue
-        fine = refined([len(p) for p in theirs], sizes)
+        found, fine = True, refined(others, sizes)
+        changed |= {number, other}
         if fine is None:
-            labels.pin(whole)
-            labels.products.pop(number)
-            return True, 1
+            labels.pin(whole, *parts)
+            dropped.add(number)
+            conflicts += 1
+            continue
         axes = [labels.fresh(n) for n in fine]
         for at, factors in ((other, theirs), (number, parts)):
             left = list(axes)
@@ -168,5 +193,5 @@ def _refinements(labels: Labels, of: np.ndarray) -> tuple[bool, int]:
                     own.append(left.pop(0))
                 labels.merge(factor, own)
             labels.products[at] = (labels.products[at][0], axes)
-        return True, 0
-    return False, 0
+    labels.products = [p for i, p in enumerate(labels.products) if i not in dropped]
+    return found, conflicts
