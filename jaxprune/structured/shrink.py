@@ -49,8 +49,9 @@ class Small(NamedTuple):
 def shrink(graph: Graph, params: Params, masks: Masks) -> Small:
     """Removes what the masks remove whole, and keeps the rest.
 
-    A unit goes if all of its slices are masked, biases and statistics included; a parameter without a mask
-    keeps all it has. Other zeros stay zeros.
+    A unit goes if all of its slices are masked; a kernel without a mask keeps all it has, a bias or statistic
+    without one keeps nothing alive. Other zeros stay zeros. Of masks that empty a unit on one side only, such
+    as gates on the inputs of a layer, take `jaxprune.metrics.effective` first.
 
     The small function gives what the whole one gives with zeros in place of what is gone, as long as zeros
     let nothing through: constants such as the number of channels in a mean stay those of the whole. Where
@@ -147,27 +148,33 @@ def _replay(graph: Graph, left: list[list[np.ndarray]]) -> Callable[..., Any]:
 
 def _removed(graph: Graph, masks: list[Any]) -> np.ndarray:
     """The classes of the units whose every slice is masked."""
-    left = []
-    for shape, mask in zip(jax.tree.leaves(graph.params), masks, strict=True):
+    left: list[Any] = []
+    for name, shape, mask in zip(graph.paths, jax.tree.leaves(graph.params), masks, strict=True):
+        if mask is None and not masks_lib.is_prunable(name, shape):
+            left.append(None)  # a bias keeps no unit alive of which all kernels are masked
+            continue
         whole = np.ones(shape.shape, bool) if mask is None else mask
         axes = range(whole.ndim)
         left.append([whole.any(tuple(j for j in axes if j != i)) for i in axes])
     return _removed_axes(graph, left)
 
 
-def _removed_axes(graph: Graph, left: list[list[np.ndarray]]) -> np.ndarray:
-    """The classes of the units of which no axis has anything left."""
+def _removed_axes(graph: Graph, left: list[list[np.ndarray] | None]) -> np.ndarray:
+    """The classes of the units of which no axis has anything left; `None`: a leaf that does not count."""
     removed = np.zeros(graph.solution.classes, bool)
     for group in graph.groups:
-        gone = np.ones(group.size, bool)
+        gone, counted = np.ones(group.size, bool), False
         for member in group.members:
-            alive = left[member.leaf][member.axis][member.index]
-            np.logical_and.at(gone, member.unit, ~alive)
-        if gone.all():
+            own = left[member.leaf]
+            if own is not None:
+                np.logical_and.at(gone, member.unit, ~own[member.axis][member.index])
+                counted = True
+        if counted and gone.all():
             raise ValueError(
                 f"structured.shrink: the masks leave nothing of the group {group.name}."
             )
-        removed[group.units[gone]] = True
+        if counted:
+            removed[group.units[gone]] = True
     return removed
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from network_zoo import MODELS, model
+from network_zoo import MODELS, drawn, model
 
 import jaxprune as jp
 from jaxprune import structured
@@ -180,3 +180,24 @@ def test_scores_are_sums_over_the_slices_of_all_kernels():
     np.testing.assert_allclose(largest, [3, 4])
     with pytest.raises(ValueError, match="taylor reads 'grads'"):
         structured.scores(graph, params, criterion=jp.criteria.taylor)
+
+
+def test_units_whose_gates_are_closed_are_removed():
+    """Gates on the inputs of each layer; the columns before them, and the biases, have no mask of theirs."""
+    apply = lambda p, x: jp.nn.lenet_300_100(num_classes=10).apply({"params": p}, x)
+    x = jax.random.uniform(jax.random.key(0), (4, 28, 28, 1))
+    params = drawn(jp.nn.lenet_300_100(num_classes=10).init(jax.random.key(0), x)["params"])
+    gate = jp.gates.hard_concrete(pattern=jp.patterns.channel(axis=-2))
+    theta = gate.init(params, jax.random.key(1))
+    closed = jax.tree.map(
+        lambda g: g - 20.0 * (jax.random.uniform(jax.random.key(2), g.shape) < 0.5), theta.gates
+    )
+    closed["fc1/kernel"] = theta.gates["fc1/kernel"]  # inputs are images: they stay
+    sparse, masks = gate.finalize(theta._replace(gates=closed))
+    useful = jp.metrics.effective(apply, sparse, masks, x)
+    graph = structured.trace(apply, sparse, x)
+    small = structured.shrink(graph, sparse, useful)
+    alive = [int(useful[n]["kernel"].any(1).sum()) for n in ("fc2", "fc3")]
+    assert [small.params[n]["bias"].size for n in ("fc1", "fc2")] == alive
+    assert all(20 < n < 200 for n in alive)
+    close(small.apply(small.params, x), apply(sparse, x))
