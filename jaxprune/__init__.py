@@ -26,7 +26,6 @@ from jaxprune import preconditioners as preconditioners
 from jaxprune import schedules as schedules
 from jaxprune import sensitivity as sensitivity
 from jaxprune import signals as signals
-from jaxprune import structured as structured
 from jaxprune import updates as updates
 from jaxprune.method import Method as Method
 from jaxprune.method import next_masks as next_masks
@@ -49,6 +48,7 @@ from jaxprune.transforms import straight_through as straight_through
 if TYPE_CHECKING:
     from jaxprune import data as data
     from jaxprune import nn as nn
+    from jaxprune import structured as structured
 
 __version__ = "0.1.0"
 
@@ -87,10 +87,15 @@ __all__ = [
     "signals",
     "sparsify",
     "straight_through",
+    "structured",
     "updates",
 ]
 
-_LAZY = {"data", "nn"}  # they import flax or read files: not needed to prune
+_LAZY = {
+    "data",
+    "nn",
+    "structured",
+}  # they import flax or scipy, or read files: not needed to prune weights
 
 
 def __getattr__(name: str) -> Any:

@@ -1,6 +1,6 @@
 """The function on what is left of its parameters: smaller arrays, the same outputs as with zeros."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -159,7 +159,7 @@ def _removed(graph: Graph, masks: list[Any]) -> np.ndarray:
     return _removed_axes(graph, left)
 
 
-def _removed_axes(graph: Graph, left: list[list[np.ndarray] | None]) -> np.ndarray:
+def _removed_axes(graph: Graph, left: Sequence[list[np.ndarray] | None]) -> np.ndarray:
     """The classes of the units of which no axis has anything left; `None`: a leaf that does not count."""
     removed = np.zeros(graph.solution.classes, bool)
     for group in graph.groups:
