@@ -137,7 +137,9 @@ def test_every_criterion_scores_every_weight(name):
     remembered = {k: m.init(PARAMS) for k, m in jp.signals.needed([criterion]).items()}
     inverse = jax.tree.map(lambda p: jnp.eye(p.size)[None], PARAMS)
     read = [p.name for p in inspect.signature(criterion).parameters.values() if _is_signal(p)]
+    grams = jax.tree.map(lambda p: jnp.eye(p.size), PARAMS)  # as if all axes were summed over
     data = dict.fromkeys(read, GRADS) | {"key": jax.random.key(0), "inverse_fisher": inverse}
+    data |= {"grams": grams}
     scores = criterion(PARAMS, **data | remembered)
     assert jax.tree.structure(scores) == jax.tree.structure(PARAMS)
     shapes = jax.tree.map(lambda s, p: s.shape == p.shape, scores, PARAMS)

@@ -488,7 +488,7 @@ def test_lost_seeds_leave_a_claim_open_and_are_counted(tmp_path):
         in text
     )
     assert "| b | 95.90 ± 0.10 | -2.20 (-2.20) | 90.00 | 3.57x | 10.00x | 1.00x | 2.0 | 3 |" in text
-    assert "| dense | 98.10 ± 0.10 |  | 0.00 | 1.00x | 1.00x | 1.0 | 3 |" in text
+    assert "| dense | 98.10 ± 0.10 |  | 0.00 | 1.00x | 1.00x | 1.00x | 1.0 | 3 |" in text
     assert "| a | 90 % | 97.80 | failed | 98.00 |" in text
     assert "- a: not finite" in text
     assert "5.0 epochs" in text

@@ -104,12 +104,7 @@ def test_masks_are_those_of_prune_on_the_dense_weights(trained):
 
 
 def test_before_training_each_criterion_has_its_rounds(tmp_path):
-    criteria = {
-        "SNIP": "snip",
-        "GraSP": "grasp",
-        "SynFlow": {"criterion": "synflow", "rounds": 3},
-        "random": "random",
-    }
+    criteria = {"GraSP": "grasp", "SynFlow": {"criterion": "synflow", "rounds": 3}}
     pipeline = {
         "when": "initialisation",
         "examples": 64,
@@ -117,13 +112,13 @@ def test_before_training_each_criterion_has_its_rounds(tmp_path):
     }
     cfg = setting(criteria, pipeline, seeds=(0,))
     with cfg.unlocked():
-        cfg.compare.controls = ("retrained", "shuffled")
+        cfg.compare.controls, cfg.compare.sparsities = ("retrained", "shuffled"), (0.9,)
     _, results = run(cfg, tmp_path)
     assert results["controls"] == [f"{label}, shuffled" for label in sorted(criteria)]
     for label in criteria:
-        assert points(results, label, "steps") == [[10, 10]]
-        assert points(results, label, "sparsity")[0] == pytest.approx([0.5, 0.9], abs=1e-5)
-    digests = {points(results, label, "digest")[0][1] for label in criteria}
+        assert points(results, label, "steps") == [[10]]
+        assert points(results, label, "sparsity")[0] == pytest.approx([0.9], abs=1e-5)
+    digests = {points(results, label, "digest")[0][0] for label in results["contestants"]}
     assert len(digests) == 4
 
 

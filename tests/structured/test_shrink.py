@@ -20,8 +20,7 @@ def close(a, b):
 INEXACT = {"mixer": {"params/Dense_0/bias[0]"}, "experts": {"params/Dense_0/bias[0]"}}
 
 
-QUICK = {"vgg", "residual", "densenet", "mobilenet with squeeze-excite", "channel shuffle"}
-QUICK |= {"llama", "lstm and gru", "scan and remat", "nnx"}
+QUICK = {"vgg", "residual", "channel shuffle", "llama", "scan and remat", "nnx"}
 SOME = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in MODELS]
 
 
