@@ -5,6 +5,8 @@ table 1: LeNet-5 has an error of 0.8 % at 98 % (dense 0.9 %).
 Protocol: as in lee2019_lenet300.py. Departures likewise, and 2,000 updates, the rate divided by ten at 850
 and 1,650: a smoke test of the claim, not the paper's training.
 
+Ours: not run to its end yet.
+
 Run: python -m experiments.compare --config=configs/compare/lee2019_lenet5.py
 """
 

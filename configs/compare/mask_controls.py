@@ -7,6 +7,8 @@ the better.
 Protocol: 5,000 updates of 100 examples, SGD with momentum 0.9 at 0.1 by a cosine; masks change every 100 or
 every 1,000 updates to the update 4,000. Departure: a short training of a small network, for all of them.
 
+Ours: not run to its end yet.
+
 Run: python -m experiments.compare --config=configs/compare/mask_controls.py
 """
 
