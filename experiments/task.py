@@ -1,6 +1,7 @@
 """A task: the data of one training on the device, the model that it is for, and the measures."""
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -15,6 +16,7 @@ from jaxprune import data as data_lib
 __all__ = [
     "Batches",
     "Task",
+    "evaluated",
     "fresh_variables",
     "input_shape",
     "metrics",
@@ -136,3 +138,12 @@ def metrics(logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]
     loss = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.maximum(labels, 0))
     correct = (jnp.argmax(logits, -1) == labels) & valid
     return jnp.sum(jnp.where(valid, loss, 0.0)), jnp.sum(correct, dtype=jnp.int32)
+
+
+def evaluated(
+    forward: Callable[[jax.Array], jax.Array], batches: Batches
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Returns the sums of `metrics` of a function of images over all batches, and the number of examples."""
+    one = lambda batch: metrics(forward(scale(batch.inputs)), batch.labels)
+    loss, correct = jax.lax.map(one, batches)
+    return loss.sum(), correct.sum(), jnp.sum(batches.labels >= 0)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from experiments.augment import Augment
-from experiments.task import Batches, metrics, scale
+from experiments.task import Batches, evaluated, metrics, scale
 from jaxprune import average_of, forward_params, gates, masks_of
 
 __all__ = ["TrainState", "Trainer"]
@@ -122,9 +122,4 @@ def _final(gate, state: TrainState, step):
 
 
 def _evaluate(model, params, rest, batches: Batches):
-    def one(batch):
-        logits = model.apply({"params": params, **rest}, scale(batch.inputs), train=False)
-        return metrics(logits, batch.labels)
-
-    loss, correct = jax.lax.map(one, batches)
-    return loss.sum(), correct.sum(), jnp.sum(batches.labels >= 0)
+    return evaluated(lambda x: model.apply({"params": params, **rest}, x, train=False), batches)

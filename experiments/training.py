@@ -9,7 +9,7 @@ import jax
 from ml_collections import ConfigDict
 
 import jaxprune as jp
-from experiments import mask_files, plans, preflight, savings, training_cost
+from experiments import mask_files, plans, preflight, savings, shrunk, training_cost
 from experiments.augment import augment_of
 from experiments.cli import Options
 from experiments.config import ways
@@ -154,6 +154,7 @@ def train_once(
         return {
             "sparsity": float(jp.masks.sparsity(masks)),
             **({"effective_sparsity": float(jp.masks.sparsity(useful))} if useful else {}),
+            **shrunk.of(model, network, state.rest, useful or masks, task),
             **_cost(recipe, state, cfg, _per_leaf(masks, useful)),
             "digest": digest((network, masks)),
             **common,

@@ -39,9 +39,9 @@ def get_config(strengths="one"):
     accept = (
         [
             {
-                "name": f"test error at most {100 * (1 - accuracy):.2g} %",
+                "name": f"test error of the shrunk network at most {100 * (1 - accuracy):.2g} %",
                 "kind": "at_least",
-                "metric": "test_accuracy",
+                "metric": "small_accuracy",
                 "value": accuracy,
                 "published": "1.4 %" if strengths == "one" else "1.8 %",
             },
