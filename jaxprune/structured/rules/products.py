@@ -1,0 +1,53 @@
+"""Rules of matrix products and convolutions."""
+
+from typing import Any
+
+from jaxprune import programs
+from jaxprune.structured.labels import Axes, Labels
+from jaxprune.structured.rules.rule import Kept, Rule, Step, again, shapes_of
+
+__all__ = ["RULES"]
+
+
+def _dot(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
+    (left, right), (left_batch, right_batch) = equation.params["dimension_numbers"]
+    a, b = inputs
+    labels.tie_all([a[i] for i in left], [b[i] for i in right])
+    labels.tie_all([a[i] for i in left_batch], [b[i] for i in right_batch])
+    free_a = [a[i] for i in range(len(a)) if i not in (*left, *left_batch)]
+    free_b = [b[i] for i in range(len(b)) if i not in (*right, *right_batch)]
+    return [(*(a[i] for i in left_batch), *free_a, *free_b)]
+
+
+def _conv(labels: Labels, equation: Any, inputs: list[Axes]) -> Any:
+    p, (shape,) = equation.params, shapes_of(equation)
+    (x, kernel), spec = inputs, equation.params["dimension_numbers"]
+    if p["batch_group_count"] > 1:
+        labels.pin(*x, *kernel)
+        return [labels.fresh_like(shape, pinned=True)]
+    found: list[Any] = [None] * len(shape)
+    found[spec.out_spec[0]], found[spec.out_spec[1]] = x[spec.lhs_spec[0]], kernel[spec.rhs_spec[0]]
+    for i in range(2, len(shape)):
+        labels.pin(x[spec.lhs_spec[i]], kernel[spec.rhs_spec[i]])
+        found[spec.out_spec[i]] = labels.fresh(shape[spec.out_spec[i]], pinned=True)
+    entering, leaving = x[spec.lhs_spec[1]], kernel[spec.rhs_spec[0]]
+    count = p["feature_group_count"]
+    if count == 1:
+        labels.tie(entering, kernel[spec.rhs_spec[1]])
+        return [tuple(found)]
+    groups = labels.fresh(count)
+    labels.merge(entering, [groups, kernel[spec.rhs_spec[1]]])
+    labels.merge(leaving, [groups, labels.fresh(len(leaving) // count)])
+    return [tuple(found)], groups
+
+
+def _conv_again(equation: Any, arrays: list[Any], step: Step, kept: Kept) -> list[Any]:
+    if step.more is None:
+        return programs.bind(equation, arrays)
+    return again(equation, arrays, feature_group_count=int(kept(step.more).sum()))
+
+
+RULES: dict[str, Rule] = {
+    "dot_general": Rule(_dot),
+    "conv_general_dilated": Rule(_conv, _conv_again),
+}

@@ -1,0 +1,59 @@
+"""What a rule is, and what rules share."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxprune.structured.labels import Axes, Labels
+
+__all__ = ["Kept", "Rule", "Step", "again", "cut", "left", "shapes_of"]
+
+Kept = Callable[[np.ndarray], np.ndarray]  # labels -> which of them are left
+
+
+class Step(NamedTuple):
+    """An equation that was met, with the labels of what goes in and comes out."""
+
+    inputs: list[Axes]
+    outputs: list[Axes]
+    more: Any = None  # what the rule wants to remember
+
+
+class Rule(NamedTuple):
+    """What is known of a primitive.
+
+    Attributes:
+      label: (labels, equation, axes of the inputs) -> axes of the outputs, or these and what to remember.
+      replay: (equation, arrays, step, kept) -> outputs; `None`: the primitive as it stands.
+    """
+
+    label: Callable[[Labels, Any, list[Axes]], Any]
+    replay: Callable[[Any, list[Any], Step, Kept], Any] | None = None
+
+
+def shapes_of(equation: Any) -> list[tuple[int, ...]]:
+    """Of the outputs."""
+    return [tuple(v.aval.shape) for v in equation.outvars]
+
+
+def left(axes: Axes, kept: Kept) -> tuple[int, ...]:
+    """The shape that is left."""
+    return tuple(int(kept(axis).sum()) for axis in axes)
+
+
+def again(equation: Any, arrays: Sequence[Any], **changed: Any) -> list[Any]:
+    """The equation with some of its parameters changed."""
+    params = equation.primitive.get_bind_params({**equation.params, **changed})
+    found = equation.primitive.bind(*arrays, **params)
+    return list(found) if equation.primitive.multiple_results else [found]
+
+
+def cut(value: Any, axes: Axes, kept: Kept) -> Any:
+    """What is left of an array."""
+    for i, axis in enumerate(axes):
+        alive = kept(axis)
+        if not alive.all():
+            value = jnp.take(jnp.asarray(value), np.flatnonzero(alive), axis=i)
+    return value
