@@ -8,12 +8,13 @@ from typing import Any
 
 from jaxprune import allocation as allocations
 from jaxprune import criteria, patterns, schedules, signals
+from jaxprune.coupling import AnyPattern
 from jaxprune.masks import Prunable
 from jaxprune.method import Method
 from jaxprune.prune_on import prune_on
 from jaxprune.signals.gather import Progress, twice
 from jaxprune.signals.gradients import Loss
-from jaxprune.types import Allocation, Masks, Params, Pattern
+from jaxprune.types import Allocation, Masks, Params
 
 __all__ = ["grasp", "snip", "synflow"]
 
@@ -28,7 +29,7 @@ def snip(
     sparsity: float,
     rounds: int = 1,
     prunable: Prunable = None,
-    pattern: Pattern = _UNSTRUCTURED,
+    pattern: AnyPattern = _UNSTRUCTURED,
     allocation: Allocation = _GLOBAL,
     progress: Progress | None = None,
 ) -> tuple[Params, Masks]:
@@ -72,7 +73,7 @@ def grasp(
     sparsity: float,
     rounds: int = 1,
     prunable: Prunable = None,
-    pattern: Pattern = _UNSTRUCTURED,
+    pattern: AnyPattern = _UNSTRUCTURED,
     allocation: Allocation = _GLOBAL,
     progress: Progress | None = None,
 ) -> tuple[Params, Masks]:
@@ -129,7 +130,7 @@ def synflow(
     sparsity: float,
     rounds: int = 100,
     prunable: Prunable = None,
-    pattern: Pattern = _UNSTRUCTURED,
+    pattern: AnyPattern = _UNSTRUCTURED,
     allocation: Allocation = _GLOBAL,
     progress: Progress | None = None,
 ) -> tuple[Params, Masks]:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from jaxprune import allocation as allocations
 from jaxprune import masks as masks_lib
+from jaxprune.coupling import AnyPattern, Coupled
 from jaxprune.types import Criterion, Masks, Params, Pattern, Schedule, Update
 
 __all__ = ["check_fit", "scores_of"]
@@ -45,9 +46,12 @@ def scores_of(
 
 
 def check_fit(
-    pattern: Pattern, schedule: Schedule, update: Update, params: Params, masks: Masks
+    pattern: AnyPattern, schedule: Schedule, update: Update, params: Params, masks: Masks
 ) -> None:
     """Refuses leaves that the pattern does not fit, and a target that would leave nothing of them."""
+    if isinstance(pattern, Coupled):
+        _check_coupled(pattern, params, masks)
+        return
     pruned = jax.tree.leaves(jax.tree.map(lambda p, m: m is not None, params, masks))
     named = zip(masks_lib.paths(params), jax.tree.leaves(params), pruned, strict=True)
     shapes = {path: jnp.shape(p) for path, p, is_pruned in named if is_pruned}
@@ -71,6 +75,20 @@ def check_fit(
         raise ValueError(
             f"a sparsity of {sparsity:g} leaves none of the {m} weights that compete with each other in "
             f"{path!r}; this pattern allows {1 - 1 / m:g} at most."
+        )
+
+
+def _check_coupled(pattern: Coupled, params: Params, masks: Masks) -> None:
+    paths = masks_lib.paths(params)
+    shapes = dict(zip(paths, map(jnp.shape, jax.tree.leaves(params)), strict=True))
+    if fault := pattern.check(shapes):
+        raise ValueError(f"{fault}.")
+    beside = dict(zip(paths, masks_lib.beside(params, masks), strict=True))
+    bare = [path for path in pattern.paths if beside[path] is None]
+    if bare:
+        raise ValueError(
+            f"coupled: units run along {bare[0]!r}, which has no mask; start from masks that this pattern "
+            "has made, or from none."
         )
 
 

@@ -12,16 +12,16 @@ from jaxprune import masks as masks_lib
 from jaxprune import patterns
 from jaxprune import signals as signals_lib
 from jaxprune import updates as updates_lib
+from jaxprune.contests import contests
+from jaxprune.coupling import AnyPattern, Coupled
 from jaxprune.fit import check_fit, scores_of
 from jaxprune.masks import Prunable
 from jaxprune.types import (
     Allocation,
     Backward,
     Criterion,
-    Keep,
     Masks,
     Params,
-    Pattern,
     Schedule,
     Step,
     Units,
@@ -32,6 +32,7 @@ __all__ = [
     "Method",
     "Partition",
     "by_part",
+    "full_masks",
     "initial_masks",
     "next_masks",
     "partition",
@@ -59,7 +60,7 @@ class Method(NamedTuple):
 
     criterion: Criterion
     schedule: Schedule
-    pattern: Pattern = patterns.unstructured()
+    pattern: AnyPattern = patterns.unstructured()
     allocation: Allocation = allocations.uniform()
     update: Update = updates_lib.prune()
     initial: Criterion | None = None
@@ -210,39 +211,28 @@ def _next_masks(
     signals: dict[str, Any],
 ) -> Masks:
     check_fit(method.pattern, method.schedule, method.update, params, masks)
-    treedef, before = jax.tree.structure(params), masks_lib.beside(params, masks)
-    pruned = [i for i, mask in enumerate(before) if mask is not None]
-    shapes = [jnp.shape(before[i]) for i in pruned]
-    pattern, update = method.pattern, method.update
-    alive = [pattern.to_groups(before[i].astype(jnp.float32)) > 0 for i in pruned]
+    rivalry, update = contests(method.pattern, params, masks), method.update
 
     def units(criterion: Criterion) -> list[Units]:
-        scores = scores_of(criterion, params, signals, pruned)
-        floats = [scores[i].astype(jnp.promote_types(scores[i].dtype, jnp.float32)) for i in pruned]
-        axes = [pattern.axis(len(shape)) for shape in shapes]
-        return [Units(pattern.to_groups(s), axis) for s, axis in zip(floats, axes, strict=True)]
+        return rivalry.units(scores_of(criterion, params, signals, rivalry.scored))
 
     contestants = units(method.criterion)
     if not update.revives:
-        contestants = [_living_first(u, a) for u, a in zip(contestants, alive, strict=True)]
+        pairs = zip(contestants, rivalry.alive, strict=True)
+        contestants = [_living_first(unit, alive) for unit, alive in pairs]
     if of_the_living:
         contestants = [
             Units(u.scores, u.axis, jnp.sum(a, dtype=jnp.int32) // u.contests)
-            for u, a in zip(contestants, alive, strict=True)
+            for u, a in zip(contestants, rivalry.alive, strict=True)
         ]
     rivals = contestants if update.challengers is None else units(update.challengers)
-
-    def whole(found: list[Any]) -> Any:  # a tree like `params`, with `None` where nothing is pruned
-        entries = dict(zip(pruned, found, strict=True))
-        return treedef.unflatten([entries.get(i) for i in range(len(before))])
-
     sparsity = method.schedule.sparsity(step)
-    allocated = masks_lib.beside(params, method.allocation(params, whole(contestants), sparsity))
-    keep = [k if isinstance(k := allocated[i], Keep) else Keep(k) for i in pruned]
-    after = update.select(alive, contestants, rivals, keep, step)
-    found = [pattern.from_groups(a, shape) for a, shape in zip(after, shapes, strict=True)]
+    keep = rivalry.allocated(method.allocation, contestants, sparsity)
+    after = update.select(rivalry.alive, contestants, rivals, keep, step)
     leaves = jax.tree.leaves(params)
-    return whole([_placed(mask, leaves[i]) for mask, i in zip(found, pruned, strict=True)])
+    found = rivalry.masks(after, contestants)
+    placed = [None if m is None else _placed(m, w) for m, w in zip(found, leaves, strict=True)]
+    return jax.tree.structure(params).unflatten(placed)
 
 
 def _placed(mask: jax.Array, leaf: jax.Array) -> jax.Array:
@@ -276,11 +266,14 @@ def initial_masks(
         )
         return choose(params, masks, signals)
 
-    return by_part(method, params, _full_masks(method, params, prunable), first)
+    return by_part(method, params, full_masks(method, params, prunable), first)
 
 
-def _full_masks(method: Method | Partition, params: Params, prunable: Prunable) -> Masks:
-    """Masks that keep everything; refuses a partition with a part that nothing is left for."""
+def full_masks(method: Method | Partition, params: Params, prunable: Prunable) -> Masks:
+    """Returns the masks that keep everything; refuses a partition with a part that nothing is left for."""
+    coupled = [part.pattern for part in method.parts if isinstance(part.pattern, Coupled)]
+    if coupled:
+        return _of_coupled(coupled[0], method, params, prunable)
     masks = masks_lib.make(params, prunable)
     pairs = zip(method.owners(params), masks_lib.beside(params, masks), strict=True)
     busy = {owner for owner, mask in pairs if mask is not None}
@@ -292,6 +285,33 @@ def _full_masks(method: Method | Partition, params: Params, prunable: Prunable) 
                     "expression before it has it."
                 )
     return masks
+
+
+def _of_coupled(
+    pattern: Coupled, method: Method | Partition, params: Params, prunable: Prunable
+) -> Masks:
+    """Full masks of all that units run along, biases and scales too."""
+    if isinstance(method, Partition):
+        raise ValueError(
+            "partition: coupled units run through leaves of several parts; give the pattern to a method of "
+            "its own, and restrict it by structured.coupled(only=)."
+        )
+    if prunable is not None:
+        raise ValueError(
+            f"prunable={prunable!r}: with coupled units, structured.coupled(only=) says what may be pruned."
+        )
+    shapes = {
+        path: jnp.shape(leaf)
+        for path, leaf in zip(masks_lib.paths(params), jax.tree.leaves(params), strict=True)
+    }
+    if fault := pattern.check(shapes):
+        raise ValueError(f"{fault}.")
+    covered = set(pattern.paths)
+    leaves = [
+        jnp.ones_like(leaf, dtype=bool) if path in covered else None
+        for path, leaf in zip(shapes, jax.tree.leaves(params), strict=True)
+    ]
+    return jax.tree.structure(params).unflatten(leaves)
 
 
 def remembered(method: Method | Partition) -> dict[str, signals_lib.Memory]:
@@ -328,7 +348,7 @@ def prune(
     {'w': Array([[ 0., -3.]], dtype=float32)}
     """
     if masks is None:
-        masks = _full_masks(method, params, prunable)
+        masks = full_masks(method, params, prunable)
     else:
         masks_lib.validate(masks, params)
     if key is not None:

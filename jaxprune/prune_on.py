@@ -8,7 +8,7 @@ import jax
 from jaxprune import masks as masks_lib
 from jaxprune import schedules
 from jaxprune.masks import Prunable
-from jaxprune.method import Method, next_masks, prune
+from jaxprune.method import Method, full_masks, next_masks, prune
 from jaxprune.signals.gatherers import Gatherers, gathered, reads
 from jaxprune.types import Masks, Params
 
@@ -64,7 +64,7 @@ def prune_on(
     drawn = {} if key is None else {"key": lambda _: key}
     known = {**gatherers, **drawn}
     names = reads(method.criterion) + (reads(compensation) if compensation is not None else [])
-    masks, cut = masks_lib.make(params, prunable), _compiled(method, rounds)
+    masks, cut = full_masks(method, params, prunable), _compiled(method, rounds)
     for done in range(1, rounds + 1):
         signals = gathered(names, known, params)
         masks = cut(params, masks, done, signals)

@@ -18,10 +18,10 @@ CONCEPTS = ["criteria", "patterns", "allocation", "schedules"]
 ORDER = [
     ["types"],
     ["masks", "ranks", "group_norms", "programs", "layerwise"],
-    ["counting"],
+    ["counting", "coupling"],
     ["selection", "signals"],
     [*CONCEPTS, "penalties", "preconditioners", "compensation"],
-    ["updates", "fit"],
+    ["updates", "fit", "contests"],
     ["method"],
     ["transforms", "methods", "gates", "prune_on", "sensitivity"],
     ["lottery", "at_init", "structured"],

@@ -2,8 +2,9 @@
 
 from jaxprune import allocation as allocations
 from jaxprune import criteria, patterns, schedules, updates
+from jaxprune.coupling import AnyPattern
 from jaxprune.method import Method
-from jaxprune.types import Allocation, Backward, Pattern
+from jaxprune.types import Allocation, Backward
 
 __all__ = [
     "ac_dc",
@@ -30,7 +31,7 @@ def magnitude(
     *,
     sparsity: float,
     at: int = 0,
-    pattern: Pattern = _UNSTRUCTURED,
+    pattern: AnyPattern = _UNSTRUCTURED,
     allocation: Allocation = _UNIFORM,
 ) -> Method:
     """One-shot magnitude pruning: the smallest weights go, all at once.
@@ -46,7 +47,7 @@ def random(
     *,
     sparsity: float,
     at: int = 0,
-    pattern: Pattern = _UNSTRUCTURED,
+    pattern: AnyPattern = _UNSTRUCTURED,
     allocation: Allocation = _UNIFORM,
 ) -> Method:
     """One-shot random pruning: the control. Needs a key."""
@@ -60,7 +61,7 @@ def gmp(
     begin: int,
     end: int,
     every: int,
-    pattern: Pattern = _UNSTRUCTURED,
+    pattern: AnyPattern = _UNSTRUCTURED,
     allocation: Allocation = _UNIFORM,
 ) -> Method:
     """Gradual magnitude pruning on a cubic schedule, while training.
@@ -73,7 +74,7 @@ def gmp(
 
 
 def global_magnitude(
-    *, sparsity: float, begin: int, end: int, every: int, pattern: Pattern = _UNSTRUCTURED
+    *, sparsity: float, begin: int, end: int, every: int, pattern: AnyPattern = _UNSTRUCTURED
 ) -> Method:
     """Gradual magnitude pruning where all leaves share one budget.
 
@@ -85,7 +86,7 @@ def global_magnitude(
 
 
 def lamp(
-    *, sparsity: float, begin: int, end: int, every: int, pattern: Pattern = _UNSTRUCTURED
+    *, sparsity: float, begin: int, end: int, every: int, pattern: AnyPattern = _UNSTRUCTURED
 ) -> Method:
     """Gradual magnitude pruning with layer-adaptive budgets.
 
@@ -104,7 +105,7 @@ def saliency(
     begin: int,
     end: int,
     every: int,
-    pattern: Pattern = _UNSTRUCTURED,
+    pattern: AnyPattern = _UNSTRUCTURED,
     allocation: Allocation = _UNIFORM,
 ) -> Method:
     """Gradual pruning of the weights whose removal changes the loss least, to first order.
@@ -122,7 +123,7 @@ def iterative(
     every: int,
     levels: int,
     begin: int = 0,
-    pattern: Pattern = _UNSTRUCTURED,
+    pattern: AnyPattern = _UNSTRUCTURED,
     allocation: Allocation = _UNIFORM,
 ) -> Method:
     """Rounds of magnitude pruning and training on: each removes `rate` of what is left.
@@ -141,7 +142,7 @@ def movement(
     end: int,
     every: int,
     straight_through: bool = False,
-    pattern: Pattern = _UNSTRUCTURED,
+    pattern: AnyPattern = _UNSTRUCTURED,
     allocation: Allocation = _UNIFORM,
 ) -> Method:
     """Movement pruning: the weights that training pushes towards zero go, large or small.
@@ -166,7 +167,7 @@ def weight_change(
     begin: int,
     end: int,
     every: int,
-    pattern: Pattern = _UNSTRUCTURED,
+    pattern: AnyPattern = _UNSTRUCTURED,
     allocation: Allocation = _UNIFORM,
 ) -> Method:
     """Gradual pruning of the weights that have changed least since training began.
@@ -184,7 +185,7 @@ def magnitude_increase(
     begin: int,
     end: int,
     every: int,
-    pattern: Pattern = _UNSTRUCTURED,
+    pattern: AnyPattern = _UNSTRUCTURED,
     allocation: Allocation = _UNIFORM,
 ) -> Method:
     """Gradual pruning of the weights that have grown least in size since training began.
@@ -202,7 +203,7 @@ def std_threshold(
     begin: int = 0,
     every: int = 1,
     rounds: int = 1,
-    pattern: Pattern = _UNSTRUCTURED,
+    pattern: AnyPattern = _UNSTRUCTURED,
 ) -> Method:
     """Weights below `quality` standard deviations of their leaf go; how sparse that is, they decide.
 
@@ -222,7 +223,7 @@ def cyclical(
     every: int,
     cycles: int,
     initial: float = 0.0,
-    pattern: Pattern = _UNSTRUCTURED,
+    pattern: AnyPattern = _UNSTRUCTURED,
     allocation: Allocation = _UNIFORM,
 ) -> Method:
     """Cyclical pruning: sparsity rises again and again, and what was pruned wrongly can come back.
@@ -243,7 +244,7 @@ def ac_dc(
     begin: int,
     end: int,
     every: int,
-    pattern: Pattern = _UNSTRUCTURED,
+    pattern: AnyPattern = _UNSTRUCTURED,
     allocation: Allocation = _GLOBAL,
 ) -> Method:
     """AC/DC: compressed and decompressed phases of `every` steps in turn, compressed from `end` on.
@@ -265,7 +266,7 @@ def granet(
     every: int,
     initial: float = 0.0,
     fraction: float = 0.5,
-    pattern: Pattern = _UNSTRUCTURED,
+    pattern: AnyPattern = _UNSTRUCTURED,
     allocation: Allocation = _GLOBAL,
 ) -> Method:
     """GraNet: gradual pruning that deals out some of the places anew, to the largest gradients.

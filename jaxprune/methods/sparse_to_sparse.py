@@ -2,8 +2,9 @@
 
 from jaxprune import allocation as allocations
 from jaxprune import criteria, patterns, schedules, updates
+from jaxprune.coupling import AnyPattern
 from jaxprune.method import Method
-from jaxprune.types import Allocation, Pattern
+from jaxprune.types import Allocation
 
 __all__ = ["dsr", "itop", "mest", "rigl", "set_", "snfs", "static"]
 
@@ -11,7 +12,7 @@ _UNSTRUCTURED, _ERK = patterns.unstructured(), allocations.erk()
 
 
 def static(
-    *, sparsity: float, pattern: Pattern = _UNSTRUCTURED, allocation: Allocation = _ERK
+    *, sparsity: float, pattern: AnyPattern = _UNSTRUCTURED, allocation: Allocation = _ERK
 ) -> Method:
     """A random sparse network from the start, never changed. Needs a key."""
     schedule = schedules.one_shot(sparsity=sparsity)._replace(due=lambda step: False)
@@ -25,7 +26,7 @@ def set_(
     end: int,
     fraction: float = 0.3,
     decay: bool = False,
-    pattern: Pattern = _UNSTRUCTURED,
+    pattern: AnyPattern = _UNSTRUCTURED,
     allocation: Allocation = _ERK,
 ) -> Method:
     """SET: the smallest weights give their places to random ones. Needs a key.
@@ -49,7 +50,7 @@ def rigl(
     end: int,
     fraction: float = 0.3,
     accumulate: bool = False,
-    pattern: Pattern = _UNSTRUCTURED,
+    pattern: AnyPattern = _UNSTRUCTURED,
     allocation: Allocation = _ERK,
 ) -> Method:
     """RigL: the smallest weights give their places to those of the largest gradients. Needs a key.
@@ -73,7 +74,7 @@ def itop(
     every: int,
     end: int,
     fraction: float = 0.5,
-    pattern: Pattern = _UNSTRUCTURED,
+    pattern: AnyPattern = _UNSTRUCTURED,
     allocation: Allocation = _ERK,
 ) -> Method:
     """RigL-ITOP: RigL with rare and large changes, so that more weights get their turn. Needs a key.
@@ -140,7 +141,7 @@ def mest(
     every: int,
     end: int,
     fraction: float = 0.3,
-    pattern: Pattern = _UNSTRUCTURED,
+    pattern: AnyPattern = _UNSTRUCTURED,
     allocation: Allocation = _ERK,
 ) -> Method:
     """MEST: weights of small size and small gradient give their places to random ones. Needs a key.

@@ -2,8 +2,9 @@
 
 from jaxprune import allocation as allocations
 from jaxprune import criteria, patterns, schedules, updates
+from jaxprune.coupling import AnyPattern
 from jaxprune.method import Method
-from jaxprune.types import Allocation, Backward, Pattern
+from jaxprune.types import Allocation, Backward
 
 __all__ = ["sr_ste", "ste", "surgery", "top_kast"]
 
@@ -16,7 +17,7 @@ def ste(
     end: int,
     every: int = 1,
     begin: int = 0,
-    pattern: Pattern = _UNSTRUCTURED,
+    pattern: AnyPattern = _UNSTRUCTURED,
     allocation: Allocation = _UNIFORM,
 ) -> Method:
     """The largest weights, chosen anew in each step, with gradients straight through the mask.
@@ -81,7 +82,7 @@ def top_kast(
     every: int = 1,
     begin: int = 0,
     decay: float = 0.0,
-    pattern: Pattern = _UNSTRUCTURED,
+    pattern: AnyPattern = _UNSTRUCTURED,
     allocation: Allocation = _UNIFORM,
 ) -> Method:
     """Top-KAST: the largest weights run forward, a larger set of them learns, the rest stands still.

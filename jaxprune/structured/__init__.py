@@ -1,13 +1,31 @@
 """Structured pruning of any JAX function: groups from its program, masks of whole units, smaller arrays."""
 
+from jaxprune.coupling import Group as Group
+from jaxprune.coupling import Member as Member
+from jaxprune.structured.costs import flops as flops
+from jaxprune.structured.costs import latency as latency
+from jaxprune.structured.costs import parameters as parameters
 from jaxprune.structured.graph import Graph as Graph
-from jaxprune.structured.graph import Group as Group
-from jaxprune.structured.graph import Member as Member
 from jaxprune.structured.graph import trace as trace
+from jaxprune.structured.prune import coupled as coupled
 from jaxprune.structured.prune import prune as prune
 from jaxprune.structured.prune import scores as scores
 from jaxprune.structured.shrink import Small as Small
 from jaxprune.structured.shrink import shrink as shrink
 from jaxprune.structured.shrink import verify as verify
 
-__all__ = ["Graph", "Group", "Member", "Small", "prune", "scores", "shrink", "trace", "verify"]
+__all__ = [
+    "Graph",
+    "Group",
+    "Member",
+    "Small",
+    "coupled",
+    "flops",
+    "latency",
+    "parameters",
+    "prune",
+    "scores",
+    "shrink",
+    "trace",
+    "verify",
+]

@@ -8,48 +8,14 @@ import numpy as np
 
 from jaxprune import masks as masks_lib
 from jaxprune import programs
+from jaxprune.coupling import Group, Member
 from jaxprune.structured.labels import Axes, Labels
+from jaxprune.structured.rules.products import summed
 from jaxprune.structured.solve import Solution, solve
-from jaxprune.structured.walk import Tape, followed
+from jaxprune.structured.walk import Tape, each, followed
 from jaxprune.types import Params
 
-__all__ = ["Graph", "Group", "Member", "trace"]
-
-
-class Member(NamedTuple):
-    """An axis of a parameter that a group's units run along.
-
-    Attributes:
-      leaf: number of the parameter in the tree.
-      path: of the parameter.
-      axis: of it.
-      unit, index: rows: the index of the axis belongs to the unit (a number within the group).
-    """
-
-    leaf: int
-    path: str
-    axis: int
-    unit: np.ndarray
-    index: np.ndarray
-
-
-class Group(NamedTuple):
-    """Units of one kind: each is removed from every member at once.
-
-    Attributes:
-      name: the first member, numbered where several groups begin with it.
-      units: their classes in the solution, ascending.
-      members: the axes that they run along.
-    """
-
-    name: str
-    units: np.ndarray
-    members: tuple[Member, ...]
-
-    @property
-    def size(self) -> int:
-        """Number of units."""
-        return len(self.units)
+__all__ = ["Graph", "trace"]
 
 
 class Graph(NamedTuple):
@@ -91,7 +57,7 @@ class Graph(NamedTuple):
         """A table of the groups, and what is pinned for want of a rule."""
         rows = [("group", "units", "also along")]
         for group in self.groups:
-            others = [f"{m.path}[{m.axis}]" for m in group.members[1:]]
+            others = list(map(str, group.members[1:]))
             shown = ", ".join(others[:3]) + (
                 f" and {len(others) - 3} more" if len(others) > 3 else ""
             )
@@ -142,7 +108,7 @@ def trace(fn: Callable[..., Any], params: Params, *inputs: Any) -> Graph:
     for value in leaving:
         labels.pin(*value)
     solution = solve(labels)
-    groups = _groups(solution, axes, masks_lib.paths(params))
+    groups = _groups(solution, axes, masks_lib.paths(params), _entering(tape, axes))
     return Graph(fn, params, program, tape, outputs, axes, solution, groups, labels.unknown)
 
 
@@ -156,7 +122,23 @@ def _dtype(x: Any) -> Any:
     return x.dtype if hasattr(x, "dtype") else jax.dtypes.canonicalize_dtype(np.result_type(x))
 
 
-def _groups(solution: Solution, axes: list[Axes], paths: list[str]) -> tuple[Group, ...]:
+def _entering(tape: Tape, axes: list[Axes]) -> set[tuple[int, int]]:
+    """(leaf, axis) of the parameters' axes that products sum over."""
+    place = {id(own): (leaf, i) for leaf, of in enumerate(axes) for i, own in enumerate(of)}
+    found = set()
+    for step, _ in each(tape):
+        for operand, dims in summed(step):
+            places = [place.get(id(labels)) for labels in operand]
+            if (
+                None not in places and len({leaf for leaf, _ in places}) == 1
+            ):  # the parameter itself
+                found |= {places[i] for i in dims}
+    return found
+
+
+def _groups(
+    solution: Solution, axes: list[Axes], paths: list[str], entering: set[tuple[int, int]]
+) -> tuple[Group, ...]:
     """Units with the same footprint: as many indices of the same axes."""
     flat = [(leaf, axis) for leaf, own in enumerate(axes) for axis in range(len(own))]
     if not flat:
@@ -185,13 +167,14 @@ def _groups(solution: Solution, axes: list[Axes], paths: list[str]) -> tuple[Gro
     named: dict[str, int] = {}
     for rows in np.split(np.arange(len(unit)), changes):
         units, number = np.unique(unit[rows], return_inverse=True)
-        members = []
-        own = owner[rows]
+        members, own = [], owner[rows]
         for axis in np.unique(own):
-            mine = own == axis
-            leaf, at_axis = flat[axis]
-            members.append(Member(leaf, paths[leaf], at_axis, number[mine], index[rows][mine]))
-        name = f"{members[0].path}[{members[0].axis}]"
+            mine, (leaf, at_axis) = own == axis, flat[axis]
+            by_unit = np.argsort(number[mine], kind="stable")
+            at = index[rows][mine][by_unit].reshape(len(units), -1)
+            shape = tuple(len(labels) for labels in axes[leaf])
+            members.append(Member(paths[leaf], shape, at_axis, at, flat[axis] in entering))
+        name = str(members[0])
         named[name] = named.get(name, 0) + 1
         name += f" #{named[name]}" if named[name] > 1 else ""
         found.append(Group(name, units, tuple(members)))

@@ -5,20 +5,78 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxprune import criteria
 from jaxprune import masks as masks_lib
-from jaxprune.allocation import survivors
+from jaxprune.coupling import Coupled, Group, Normalize, Over, Reduce
 from jaxprune.signals.gatherers import reads
-from jaxprune.structured.graph import Graph, Group
+from jaxprune.structured.costs import Cost, flops
+from jaxprune.structured.graph import Graph
 from jaxprune.types import Criterion, Masks, Params
 
-__all__ = ["masks_of_units", "prune", "scores"]
+__all__ = ["coupled", "prune", "scores"]
 
-Reduce = Literal["sum", "mean", "max"]
+Only = str | Callable[[Group], bool] | None
+Scope = Literal["local", "global", "isomorphic"]
 _MAGNITUDE = criteria.magnitude
+
+
+def coupled(
+    graph: Graph,
+    *,
+    within: str | None = None,
+    only: Only = None,
+    reduce: Reduce = "sum",
+    normalize: Normalize = "none",
+    over: Over = "all",
+) -> Coupled:
+    """The groups of a graph as a pattern: every method prunes units that are coupled, in training too.
+
+    Give it to `jaxprune.prune`, `prune_on`, `sparsify` and the like as a method's pattern. The allocation
+    sees each group as a leaf, by the group's name; a group always keeps one unit. Masks cover all that units
+    run along, biases and scales too, and `shrink` takes them afterwards.
+
+    Where groups share an axis (heads, and the channels of each head) only the one with the most units is
+    taken, unless `only` names others.
+
+    Args:
+      graph: of the function.
+      within: the part of the traced tree whose parameters are trained: `"params"` of Flax's variables.
+      only: regular expression, searched in the members' `path[axis]`, or a predicate of groups.
+      reduce: how the scores of a unit's weights become one number: "sum", "mean", "max", "norm" or
+        "absolute", the absolute value of their sum.
+      normalize: what a group's scores are divided by, to compare groups: "mean", "max", "sum", "norm".
+      over: "all" weights of a unit count, or those of its "outputs" alone: not those of the layers after it.
+
+    >>> from jaxprune import methods, prune as prune_by
+    >>> from jaxprune.structured import trace
+    >>> fn = lambda p, x: jax.nn.relu(x @ p["in"]) @ p["out"]
+    >>> params = {"in": jnp.array([[1.0, 2.0, 3.0]]), "out": jnp.ones((3, 1))}
+    >>> pattern = coupled(trace(fn, params, jnp.ones((1, 1))))
+    >>> prune_by(params, methods.magnitude(sparsity=0.5, pattern=pattern))[0]["out"].tolist()
+    [[0.0], [0.0], [1.0]]
+    """
+    for name, value, known in (
+        ("reduce", reduce, _REDUCE),
+        ("normalize", normalize, _NORMALIZE),
+        ("over", over, _OVER),
+    ):
+        if value not in known:
+            raise ValueError(
+                f"structured.coupled({name}={value!r}): one of {', '.join(known)} is needed."
+            )
+    chosen = [i for i, group in enumerate(graph.groups) if _wanted(group, only)]
+    if only is None:
+        chosen = _without_shared_axes(graph, chosen)
+    groups = [graph.groups[i] for i in chosen]
+    if within is not None:
+        groups = [found for group in groups if (found := _within(group, within)) is not None]
+    if not groups:
+        raise ValueError(
+            f"structured: no group is meant by only={only!r}, within={within!r}.\n{graph.summary()}"
+        )
+    return Coupled(tuple(groups), reduce, normalize, over)
 
 
 def scores(
@@ -27,68 +85,60 @@ def scores(
     *,
     criterion: Criterion = _MAGNITUDE,
     reduce: Reduce = "sum",
+    normalize: Normalize = "none",
+    over: Over = "all",
     **signals: Any,
-) -> list[np.ndarray]:
-    """Returns one score per unit, for each group: what its slices of all kernels are worth together.
+) -> dict[str, np.ndarray]:
+    """Returns one score per unit, for each group by name: what its slices of all kernels are worth together.
 
     Args:
       graph: of the function.
       params: tree of arrays, as it was traced.
       criterion: of weights. Leaves that are never pruned by themselves (biases, scales, statistics) count
         where a criterion has no scores for any kernel of a group.
-      reduce: how the scores of a unit's weights become one number.
+      reduce, normalize, over: how the scores of a unit's weights become one number (see `coupled`).
       **signals: what the criterion reads.
     """
-    names = masks_lib.paths(params)
-    leaves = [np.asarray(s) if s is not None else None for s in _scored(criterion, params, signals)]
-    kernel = [
-        masks_lib.is_prunable(n, leaf)
-        for n, leaf in zip(names, jax.tree.leaves(params), strict=True)
-    ]
-    found = []
-    for group in graph.groups:
-        own = [m for m in group.members if leaves[m.leaf] is not None]
-        counted = [m for m in own if kernel[m.leaf]] or own
-        total = np.full(group.size, -np.inf if reduce == "max" else 0.0)
-        count = np.zeros(group.size)
-        for member in counted:
-            values = leaves[member.leaf].astype(np.float64)  # type: ignore[union-attr]
-            rest = tuple(i for i in range(values.ndim) if i != member.axis)
-            if reduce == "max":
-                np.maximum.at(total, member.unit, values.max(rest)[member.index])
-            else:
-                np.add.at(total, member.unit, values.sum(rest)[member.index])
-                np.add.at(count, member.unit, values.size // values.shape[member.axis])
-        found.append(total / np.maximum(count, 1) if reduce == "mean" else total)
-    return found
+    pattern = coupled(graph, only=_any, reduce=reduce, normalize=normalize, over=over)
+    found = pattern.units(_scored(criterion, graph, params, signals))
+    return {group.name: own for group, own in zip(pattern.groups, found, strict=True)}
 
 
 def prune(
     graph: Graph,
     params: Params,
     *,
-    sparsity: float | Mapping[str, float],
+    sparsity: float | Mapping[str, float] | None = None,
+    budget: float | None = None,
+    cost: Cost = flops,
     criterion: Criterion = _MAGNITUDE,
     reduce: Reduce = "sum",
-    scope: Literal["local", "global"] = "local",
-    only: str | Callable[[Group], bool] | None = None,
+    normalize: Normalize | None = None,
+    over: Over = "all",
+    scope: Scope = "local",
+    only: Only = None,
     round_to: int = 1,
     **signals: Any,
 ) -> Masks:
     """Removes whole units: the masks of what is left.
 
     Where groups share an axis (heads, and the channels of each head) only the one with the most units is
-    pruned, unless `only` names others.
+    pruned, unless `only` names others. Each group keeps at least one unit.
 
     Args:
       graph: of the function.
       params: tree of arrays, as it was traced.
       sparsity: fraction of the units removed; a number, or numbers by regular expression, searched in the
         members' `path[axis]`, for those groups alone.
+      budget: instead of a sparsity, the fraction of the dense function's cost that may be left; the sparsity
+        is then the least that meets it.
+      cost: what the budget counts: `structured.flops`, `structured.parameters`, `structured.latency(...)`, or
+        any function (graph, params, masks) -> number.
       criterion: of weights.
-      reduce: how the scores of a unit's weights become one number.
-      scope: "local": each group loses this fraction; "global": the units with the least scores of all go,
-        compared by their mean score within the group. Each group keeps at least one unit.
+      reduce, over: how the scores of a unit's weights become one number (see `coupled`).
+      normalize: what the scores of a group are divided by; `None`: by their mean where groups are compared.
+      scope: "local": each group loses this fraction; "global": the worst units of all go; "isomorphic": the
+        worst of those groups that have the same structure, so that unlike ones are never compared.
       only: regular expression, searched in the members, or a predicate of groups.
       round_to: survivors of a group are a multiple of this, rounded up.
       **signals: what the criterion reads.
@@ -96,79 +146,106 @@ def prune(
     Returns:
       bool arrays at the leaves that lose something, `None` elsewhere: for `jaxprune.masks.apply`,
       `jaxprune.fixed` and `shrink`.
+
+    References:
+      Fang, Ma, Mi, Bi & Wang, "Isomorphic Pruning for Vision Models" (2024).
     """
-    rates = [_rate(group, sparsity) for group in graph.groups]
-    chosen = [i for i, group in enumerate(graph.groups) if rates[i] and _wanted(group, only)]
-    if only is None:
-        chosen = _without_shared_axes(graph, chosen)
-    if not chosen:
+    if (sparsity is None) == (budget is None):
+        raise ValueError("structured.prune: one of sparsity= and budget= is needed.")
+    if scope not in ("local", "global", "isomorphic"):
         raise ValueError(
-            f"structured.prune: no group is meant by {only!r}, {sparsity!r}.\n{graph.summary()}"
+            f"structured.prune(scope={scope!r}): 'local', 'global' or 'isomorphic' is needed."
         )
-    found = scores(graph, params, criterion=criterion, reduce=reduce, **signals)
-    keep = _counts(graph, chosen, rates, found, scope)
-    removed = []
-    for i in chosen:
-        group = graph.groups[i]
-        left = min(group.size, -(-max(keep[i], 1) // round_to) * round_to)
-        order = np.argsort(-found[i], kind="stable")  # equal scores in the order of their units
-        removed.append(group.units[order[left:]])
-    return masks_of_units(graph, np.concatenate(removed))
+    normalize = normalize or ("none" if scope == "local" else "mean")
+    wanted = only
+    if isinstance(sparsity, Mapping):
+        wanted = lambda group: _wanted(group, only) and _rate(group, sparsity) > 0
+    pattern = coupled(graph, only=wanted, reduce=reduce, normalize=normalize, over=over)
+    if isinstance(sparsity, Mapping) and only is None:
+        names = {group.name for group in pattern.groups}
+        chosen = [i for i, group in enumerate(graph.groups) if group.name in names]
+        left = {graph.groups[i].name for i in _without_shared_axes(graph, chosen)}
+        pattern = pattern._replace(groups=tuple(g for g in pattern.groups if g.name in left))
+    found = pattern.units(_scored(criterion, graph, params, signals))
+    pools = _pools(pattern.groups, scope)
+
+    def masks_at(sparsity: float | Mapping[str, float]) -> Masks:
+        rates = [_rate(group, sparsity) for group in pattern.groups]
+        alive = _survivors(found, rates, pools, round_to)
+        return _tree(graph, pattern.masks(alive))
+
+    if sparsity is not None:
+        return masks_at(sparsity)
+    if not 0 < budget <= 1:  # type: ignore[operator]
+        raise ValueError(f"structured.prune(budget={budget}): a fraction in (0, 1] is needed.")
+    return _within_budget(masks_at, lambda masks: cost(graph, params, masks), budget)  # type: ignore[arg-type]
 
 
-def masks_of_units(graph: Graph, units: np.ndarray) -> Masks:
-    """The masks of what is left without some units, given by their classes."""
-    removed = np.zeros(graph.solution.classes, bool)
-    removed[units] = True
-    masks = []
-    for axes in graph.kept(removed):
-        if all(axis.all() for axis in axes):
-            masks.append(None)
-            continue
-        whole = np.ones([len(axis) for axis in axes], bool)
-        for i, axis in enumerate(axes):
-            whole &= axis.reshape([-1 if j == i else 1 for j in range(len(axes))])
-        masks.append(jnp.asarray(whole))
-    return jax.tree.structure(graph.params).unflatten(masks)
+_REDUCE, _NORMALIZE = Reduce.__args__, Normalize.__args__  # type: ignore[attr-defined]
+_OVER = Over.__args__  # type: ignore[attr-defined]
+_STEPS = 20  # halvings of the interval of sparsities: finer than one unit of a million
 
 
-def _scored(criterion: Criterion, params: Params, signals: Mapping[str, Any]) -> list[Any]:
-    missing = [name for name in reads(criterion) if name not in signals]
+def _any(group: Group) -> bool:
+    return True
+
+
+def _tree(graph: Graph, by_path: Mapping[str, Any]) -> Masks:
+    """A tree like the parameters, with `None` where nothing is lost."""
+    found = [by_path.get(path) for path in graph.paths]
+    lost = [None if m is None or m.all() else m for m in found]
+    return jax.tree.structure(graph.params).unflatten(lost)
+
+
+def _scored(
+    criterion: Criterion, graph: Graph, params: Params, signals: Mapping[str, Any]
+) -> dict[str, Any]:
+    """float64 scores by path."""
+    name = getattr(criterion, "__name__", "criterion")
+    missing = [signal for signal in reads(criterion) if signal not in signals]
     if missing:
-        name = getattr(criterion, "__name__", "criterion")
         raise ValueError(
-            f"structured.scores: {name} reads {missing[0]!r}; give {missing[0]}= (see "
+            f"structured: {name} reads {missing[0]!r}; give {missing[0]}= (see "
             "jaxprune.signals.gatherers)."
         )
-    return masks_lib.beside(params, criterion(params, **signals))
+    found = masks_lib.beside(params, criterion(params, **signals))
+    pairs = zip(graph.paths, found, strict=True)
+    return {path: np.asarray(s, np.float64) for path, s in pairs if s is not None}
 
 
 def _rate(group: Group, sparsity: float | Mapping[str, float]) -> float:
+    rate = sparsity
     if isinstance(sparsity, Mapping):
-        named = [f"{m.path}[{m.axis}]" for m in group.members]
-        hits = [s for p, s in sparsity.items() if any(re.search(p, name) for name in named)]
+        hits = [s for p, s in sparsity.items() if any(re.search(p, str(m)) for m in group.members)]
         rate = hits[0] if hits else 0.0
-    else:
-        rate = sparsity
-    if not 0 <= rate < 1:
+    if not 0 <= rate < 1:  # type: ignore[operator]
         raise ValueError(f"structured.prune(sparsity={sparsity}): fractions in [0, 1) are needed.")
-    return rate
+    return rate  # type: ignore[return-value]
 
 
-def _wanted(group: Group, only: Any) -> bool:
-    if only is None:
-        return True
-    if callable(only):
-        return bool(only(group))
-    return any(re.search(only, f"{m.path}[{m.axis}]") for m in group.members)
+def _wanted(group: Group, only: Only) -> bool:
+    if only is None or callable(only):
+        return only is None or bool(only(group))
+    return any(re.search(only, str(m)) for m in group.members)
+
+
+def _within(group: Group, part: str) -> Group | None:
+    """What a group has in a part of the tree, with the paths of that part."""
+    start = part.rstrip("/") + "/"
+    own = [
+        m._replace(path=m.path.removeprefix(start))
+        for m in group.members
+        if m.path.startswith(start)
+    ]
+    return group._replace(members=tuple(own)) if own else None
 
 
 def _without_shared_axes(graph: Graph, chosen: list[int]) -> list[int]:
     """Leaves out groups that share an index of an axis with a larger one: factors of a merged axis."""
-    taken: dict[tuple[int, int], set[int]] = {}
+    taken: dict[tuple[str, int], set[int]] = {}
     left = []
     for i in sorted(chosen, key=lambda i: -graph.groups[i].size):
-        own = {(m.leaf, m.axis): set(m.index.tolist()) for m in graph.groups[i].members}
+        own = {(m.path, m.axis): set(m.index.ravel().tolist()) for m in graph.groups[i].members}
         if any(indices & taken.get(axis, set()) for axis, indices in own.items()):
             continue
         for axis, indices in own.items():
@@ -177,19 +254,61 @@ def _without_shared_axes(graph: Graph, chosen: list[int]) -> list[int]:
     return sorted(left)
 
 
-def _counts(
-    graph: Graph, chosen: list[int], rates: list[float], found: list[np.ndarray], scope: str
-) -> dict[int, int]:
-    """Units that each group keeps."""
-    if scope == "local":
-        return {i: int(survivors(graph.groups[i].size, rates[i])) for i in chosen}
-    if scope != "global":
-        raise ValueError(f"structured.prune(scope={scope!r}): 'local' or 'global' is needed.")
-    scaled = [found[i] / max(float(np.mean(np.abs(found[i]))), 1e-30) for i in chosen]
-    everything = np.concatenate(scaled)
-    total = sum(int(survivors(graph.groups[i].size, rates[i])) for i in chosen)
-    order = np.argsort(-everything, kind="stable")
-    alive = np.zeros(len(everything), bool)
-    alive[order[:total]] = True
-    cuts = np.cumsum([len(s) for s in scaled])[:-1]
-    return {i: int(part.sum()) for i, part in zip(chosen, np.split(alive, cuts), strict=True)}
+def _pools(groups: tuple[Group, ...], scope: Scope) -> list[list[int]]:
+    """Numbers of the groups whose units compete."""
+    if scope == "global":
+        return [list(range(len(groups)))]
+    pools: dict[Any, list[int]] = {}
+    for i, group in enumerate(groups):
+        pools.setdefault(i if scope == "local" else _structure(group), []).append(i)
+    return list(pools.values())
+
+
+def _structure(group: Group) -> Any:
+    """What isomorphic groups have in common: the kinds of parameters, and along which axes they run."""
+    name = lambda path: next((n for n in reversed(path.split("/")) if not n.isdigit()), "")
+    return tuple(sorted((name(m.path), len(m.shape), m.axis, m.enters) for m in group.members))
+
+
+def _survivors(
+    found: list[np.ndarray], rates: list[float], pools: list[list[int]], round_to: int
+) -> list[np.ndarray]:
+    """Which units of each group live; equal scores in the order of their units."""
+    alive = [np.ones(len(own), bool) for own in found]
+    for pool in pools:
+        everything = np.concatenate([found[i] for i in pool])
+        total = sum(_left(len(found[i]), rates[i]) for i in pool)
+        best = np.zeros(len(everything), bool)
+        best[np.argsort(-everything, kind="stable")[:total]] = True
+        cuts = np.cumsum([len(found[i]) for i in pool])[:-1]
+        for i, own in zip(pool, np.split(best, cuts), strict=True):
+            left = min(len(own), -(-max(int(own.sum()), 1) // round_to) * round_to)
+            alive[i] = np.zeros(len(own), bool)
+            alive[i][np.argsort(-found[i], kind="stable")[:left]] = True
+    return alive
+
+
+def _left(n: int, sparsity: float) -> int:
+    """As `jaxprune.allocation.survivors`, in Python's integers."""
+    return n - (n * round(sparsity * 10**7) + 5 * 10**6) // 10**7
+
+
+def _within_budget(
+    masks_at: Callable[[float], Masks], cost: Callable[[Masks], float], budget: float
+) -> Masks:
+    """The masks of the least sparsity whose cost is within a fraction of that of none."""
+    low, high = 0.0, 1 - 1e-6
+    dense, best = cost(masks_at(low)), masks_at(high)
+    if cost(best) > budget * dense:
+        raise ValueError(
+            f"structured.prune(budget={budget}): with one unit left in each group {cost(best) / dense:.3g} "
+            "of the dense function's cost remains; more groups (only=), or a larger budget is needed."
+        )
+    for _ in range(_STEPS):
+        middle = (low + high) / 2
+        found = masks_at(middle)
+        if cost(found) <= budget * dense:
+            high, best = middle, found
+        else:
+            low = middle
+    return best if budget < 1 else masks_at(0.0)

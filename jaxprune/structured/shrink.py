@@ -1,6 +1,6 @@
 """The function on what is left of its parameters: smaller arrays, the same outputs as with zeros."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxprune import masks as masks_lib
+from jaxprune.coupling import Coupled
 from jaxprune.structured.graph import Graph, trace
-from jaxprune.structured.prune import masks_of_units
+from jaxprune.structured.removal import removed, removed_axes
 from jaxprune.structured.walk import replayed
 from jaxprune.transforms.mirrors import mirrors
 from jaxprune.types import Masks, Params
@@ -71,17 +72,13 @@ def shrink(graph: Graph, params: Params, masks: Masks) -> Small:
       ValueError: if nothing of it can be removed whole.
     """
     masks_lib.validate(masks, params)
-    beside = [
-        None if m is None else np.asarray(m)
-        for m in masks_lib.beside(params, masks_lib.unpack(masks))
-    ]
-    removed = _removed(graph, beside)
-    if not removed.any() and any(m is not None and not m.all() for m in beside):
+    gone = removed(graph, masks)
+    if not gone.any() and not all(m.all() for m in jax.tree.leaves(masks_lib.unpack(masks))):
         raise ValueError(
             "structured.shrink: no unit is masked in all of its slices, so nothing can be removed; masks "
             f"must be constant along these groups:\n{graph.summary()}"
         )
-    left = graph.kept(removed)
+    left = graph.kept(gone)
     kept = [[np.flatnonzero(axis).tolist() for axis in axes] for axes in left]
     masked = jax.tree.leaves(masks_lib.apply(params, masks))
     small = [_cut(x, own) for x, own in zip(masked, kept, strict=True)]
@@ -113,8 +110,11 @@ def verify(graph: Graph, params: Params, *inputs: Any, seed: int = 0) -> dict[st
     for group in graph.groups:
         if group.size < 2:
             continue
-        units = rng.choice(group.units, group.size // 2, replace=False)
-        masks = masks_of_units(graph, units)
+        chosen = np.isin(
+            np.arange(group.size), rng.choice(group.size, group.size // 2, replace=False)
+        )
+        by_path = Coupled((group,)).masks([~chosen])
+        masks = jax.tree.structure(params).unflatten([by_path.get(path) for path in graph.paths])
         small = shrink(graph, params, masks)
         ours = jax.tree.leaves(jax.jit(small.apply)(small.params, *inputs))
         theirs = jax.tree.leaves(whole(masks_lib.apply(params, masks), *inputs))
@@ -134,7 +134,7 @@ def _replay(graph: Graph, left: list[list[np.ndarray]]) -> Callable[..., Any]:
         key = (treedef, tuple((jnp.shape(x), jnp.result_type(x)) for x in leaves))
         if key not in known:
             own = trace(graph.fn, graph.params, *inputs)
-            known[key] = (own, own.solution.kept(_removed_axes(own, left)))
+            known[key] = (own, own.solution.kept(removed_axes(own, left)))
         return known[key]
 
     def apply(params: Params, *inputs: Any) -> Any:
@@ -144,38 +144,6 @@ def _replay(graph: Graph, left: list[list[np.ndarray]]) -> Callable[..., Any]:
         return own.outputs.unflatten(found)
 
     return apply
-
-
-def _removed(graph: Graph, masks: list[Any]) -> np.ndarray:
-    """The classes of the units whose every slice is masked."""
-    left: list[Any] = []
-    for name, shape, mask in zip(graph.paths, jax.tree.leaves(graph.params), masks, strict=True):
-        if mask is None and not masks_lib.is_prunable(name, shape):
-            left.append(None)  # a bias keeps no unit alive of which all kernels are masked
-            continue
-        whole = np.ones(shape.shape, bool) if mask is None else mask
-        axes = range(whole.ndim)
-        left.append([whole.any(tuple(j for j in axes if j != i)) for i in axes])
-    return _removed_axes(graph, left)
-
-
-def _removed_axes(graph: Graph, left: Sequence[list[np.ndarray] | None]) -> np.ndarray:
-    """The classes of the units of which no axis has anything left; `None`: a leaf that does not count."""
-    removed = np.zeros(graph.solution.classes, bool)
-    for group in graph.groups:
-        gone, counted = np.ones(group.size, bool), False
-        for member in group.members:
-            own = left[member.leaf]
-            if own is not None:
-                np.logical_and.at(gone, member.unit, ~own[member.axis][member.index])
-                counted = True
-        if counted and gone.all():
-            raise ValueError(
-                f"structured.shrink: the masks leave nothing of the group {group.name}."
-            )
-        if counted:
-            removed[group.units[gone]] = True
-    return removed
 
 
 def _cut(x: Any, kept: list[list[int]]) -> Any:

@@ -9,7 +9,7 @@ from jaxprune import programs
 from jaxprune.structured.labels import Axes, Labels
 from jaxprune.structured.rules import Kept, Step, cut, rule_of
 
-__all__ = ["Tape", "followed", "replayed"]
+__all__ = ["Tape", "each", "followed", "replayed"]
 
 Tape = list[Step]
 
@@ -56,17 +56,36 @@ def _step(labels: Labels, equation: Any, axes: list[Axes]) -> Step:
     name, special = equation.primitive.name, _BODIES.get(equation.primitive.name)
     if special is not None:
         outputs, more = special[0](labels, equation, axes)
-        return Step(axes, outputs, more)
+        return Step(equation, axes, outputs, more)
     known = rule_of(name)
     if known is None:
         labels.unknown[name] = labels.unknown.get(name, 0) + 1
         for value in axes:
             labels.pin(*value)
         shapes = [tuple(v.aval.shape) for v in equation.outvars]
-        return Step(axes, [labels.fresh_like(shape, pinned=True) for shape in shapes])
+        pinned = [labels.fresh_like(shape, pinned=True) for shape in shapes]
+        return Step(equation, axes, pinned)
     found = known.label(labels, equation, axes)
     outputs, more = found if isinstance(found, tuple) else (found, None)
-    return Step(axes, outputs, more)
+    return Step(equation, axes, outputs, more)
+
+
+def each(tape: Tape) -> Iterator[tuple[Step, int]]:
+    """All steps, those of programs within the program too, and how often each is made.
+
+    Of the branches of a condition all are counted; a loop without a known end counts once.
+    """
+    for step in tape:
+        yield step, 1
+        turns = step.equation.params.get("length", 1)
+        for inner in _tapes(step):
+            yield from ((found, turns * count) for found, count in each(inner))
+
+
+def _tapes(step: Step) -> Sequence[Tape]:
+    if step.equation.primitive.name not in _BODIES:
+        return ()
+    return [step.more] if step.equation.primitive.name == "scan" else step.more
 
 
 def replayed(program: Any, inputs: Sequence[Any], tape: Tape, kept: Kept) -> list[Any]:

@@ -110,7 +110,7 @@ def test_negative_scores_are_ranked_too():
     params = {"a": draw(6, 4), "b": draw(4, 2)}
     graph = structured.trace(fn, params, X)
     negative = lambda params, **_: jax.tree.map(lambda w: -1.0 - jnp.abs(w), params)
-    (found,) = structured.scores(graph, params, criterion=negative, reduce="max")
+    (found,) = structured.scores(graph, params, criterion=negative, reduce="max").values()
     assert (found < 0).all()
     assert len(set(found.tolist())) == 4
     masks = structured.prune(graph, params, criterion=negative, sparsity=0.5, scope="global")

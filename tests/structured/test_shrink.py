@@ -173,9 +173,9 @@ def test_scores_are_sums_over_the_slices_of_all_kernels():
         "b": {"kernel": jnp.array([[1.0], [-4.0]])},
     }
     graph = structured.trace(fn, params, jnp.ones((1, 2)))
-    (found,) = structured.scores(graph, params)
+    (found,) = structured.scores(graph, params).values()
     np.testing.assert_allclose(found, [1 + 3 + 1, 2 + 0.5 + 4])
-    (largest,) = structured.scores(graph, params, reduce="max")
+    (largest,) = structured.scores(graph, params, reduce="max").values()
     np.testing.assert_allclose(largest, [3, 4])
     with pytest.raises(ValueError, match="taylor reads 'grads'"):
         structured.scores(graph, params, criterion=jp.criteria.taylor)

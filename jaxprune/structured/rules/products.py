@@ -1,22 +1,23 @@
 """Rules of matrix products and convolutions."""
 
+import math
 from typing import Any
 
 from jaxprune import programs
 from jaxprune.structured.labels import Axes, Labels
-from jaxprune.structured.rules.rule import Kept, Rule, Step, again, shapes_of
+from jaxprune.structured.rules.rule import Kept, Rule, Step, again, left, shapes_of
 
-__all__ = ["RULES"]
+__all__ = ["RULES", "multiplications", "summed"]
 
 
 def _dot(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
-    (left, right), (left_batch, right_batch) = equation.params["dimension_numbers"]
+    (over_a, over_b), (batch_a, batch_b) = equation.params["dimension_numbers"]
     a, b = inputs
-    labels.tie_all([a[i] for i in left], [b[i] for i in right])
-    labels.tie_all([a[i] for i in left_batch], [b[i] for i in right_batch])
-    free_a = [a[i] for i in range(len(a)) if i not in (*left, *left_batch)]
-    free_b = [b[i] for i in range(len(b)) if i not in (*right, *right_batch)]
-    return [(*(a[i] for i in left_batch), *free_a, *free_b)]
+    labels.tie_all([a[i] for i in over_a], [b[i] for i in over_b])
+    labels.tie_all([a[i] for i in batch_a], [b[i] for i in batch_b])
+    free_a = [a[i] for i in range(len(a)) if i not in (*over_a, *batch_a)]
+    free_b = [b[i] for i in range(len(b)) if i not in (*over_b, *batch_b)]
+    return [(*(a[i] for i in batch_a), *free_a, *free_b)]
 
 
 def _conv(labels: Labels, equation: Any, inputs: list[Axes]) -> Any:
@@ -45,6 +46,30 @@ def _conv_again(equation: Any, arrays: list[Any], step: Step, kept: Kept) -> lis
     if step.more is None:
         return programs.bind(equation, arrays)
     return again(equation, arrays, feature_group_count=int(kept(step.more).sum()))
+
+
+def summed(step: Step) -> list[tuple[Axes, tuple[int, ...]]]:
+    """The operands of a product, each with the axes that it sums over; of a convolution, channels."""
+    p = step.equation.params
+    if step.equation.primitive.name == "dot_general":
+        over, _ = p["dimension_numbers"]
+        return list(zip(step.inputs, over, strict=True))
+    if step.equation.primitive.name == "conv_general_dilated":
+        spec, (x, kernel) = p["dimension_numbers"], step.inputs
+        return [(x, (spec.lhs_spec[1],)), (kernel, (spec.rhs_spec[1],))]
+    return []
+
+
+def multiplications(step: Step, kept: Kept) -> int:
+    """How many numbers a product multiplies on what is left."""
+    entries, p = math.prod(left(step.outputs[0], kept)), step.equation.params
+    if step.equation.primitive.name == "dot_general":
+        (dims, _), _ = p["dimension_numbers"]
+        return entries * math.prod(left(tuple(step.inputs[0][i] for i in dims), kept))
+    if step.equation.primitive.name == "conv_general_dilated":
+        spec, kernel = p["dimension_numbers"], step.inputs[1]
+        return entries * math.prod(left(tuple(kernel[i] for i in spec.rhs_spec[1:]), kept))
+    return 0
 
 
 RULES: dict[str, Rule] = {

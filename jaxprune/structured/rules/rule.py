@@ -16,6 +16,7 @@ Kept = Callable[[np.ndarray], np.ndarray]  # labels -> which of them are left
 class Step(NamedTuple):
     """An equation that was met, with the labels of what goes in and comes out."""
 
+    equation: Any
     inputs: list[Axes]
     outputs: list[Axes]
     more: Any = None  # what the rule wants to remember

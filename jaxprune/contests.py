@@ -1,0 +1,118 @@
+"""Who competes with whom in a tree: the units of each leaf, or coupled units that run through several."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxprune import masks as masks_lib
+from jaxprune.coupling import AnyPattern, Coupled
+from jaxprune.types import Allocation, Keep, Masks, Params, Pattern, Sparsity, Units
+
+__all__ = ["Contests", "contests"]
+
+
+class Contests(NamedTuple):
+    """A tree as lists of contests: one per leaf with a mask, or one per group.
+
+    Attributes:
+      alive: which units live.
+      scored: numbers of the leaves of which a criterion must know something.
+      units: scores by leaf -> the contestants.
+      allocated: (allocation, contestants, sparsity) -> how many of them are kept.
+      masks: (units that live, contestants) -> masks by leaf, `None` where there is none.
+    """
+
+    alive: list[jax.Array]
+    scored: list[int]
+    units: Callable[[Sequence[Any]], list[Units]]
+    allocated: Callable[[Allocation, list[Units], Sparsity], list[Keep]]
+    masks: Callable[[list[jax.Array], list[Units]], list[Any]]
+
+
+def contests(pattern: AnyPattern, params: Params, masks: Masks) -> Contests:
+    """Returns the contests of a tree.
+
+    Args:
+      pattern: what dies together.
+      params: tree of arrays.
+      masks: bool arrays, `None` at leaves that are never pruned.
+    """
+    before = masks_lib.beside(params, masks)
+    if isinstance(pattern, Coupled):
+        return _of_groups(pattern, masks_lib.paths(params), before)
+    return _of_leaves(pattern, params, before)
+
+
+def _of_leaves(pattern: Pattern, params: Params, before: list[Any]) -> Contests:
+    pruned = [i for i, mask in enumerate(before) if mask is not None]
+    shapes, treedef = [jnp.shape(before[i]) for i in pruned], jax.tree.structure(params)
+
+    def whole(found: Sequence[Any]) -> list[Any]:
+        entries = dict(zip(pruned, found, strict=True))
+        return [entries.get(i) for i in range(len(before))]
+
+    def units(scores: Sequence[Any]) -> list[Units]:
+        axes = [pattern.axis(len(shape)) for shape in shapes]
+        floats = [_floats(scores[i]) for i in pruned]
+        return [Units(pattern.to_groups(s), axis) for s, axis in zip(floats, axes, strict=True)]
+
+    def allocated(
+        allocation: Allocation, contestants: list[Units], sparsity: Sparsity
+    ) -> list[Keep]:
+        tree = treedef.unflatten(whole(contestants))
+        found = masks_lib.beside(params, allocation(params, tree, sparsity))
+        return [_keep(found[i]) for i in pruned]
+
+    return Contests(
+        alive=[pattern.to_groups(before[i].astype(jnp.float32)) > 0 for i in pruned],
+        scored=pruned,
+        units=units,
+        allocated=allocated,
+        masks=lambda alive, _: whole(
+            [pattern.from_groups(a, shape) for a, shape in zip(alive, shapes, strict=True)]
+        ),
+    )
+
+
+def _of_groups(pattern: Coupled, paths: list[str], before: list[Any]) -> Contests:
+    names = [group.name for group in pattern.groups]
+
+    def units(scores: Sequence[Any]) -> list[Units]:
+        by_path = {p: _floats(s) for p, s in zip(paths, scores, strict=True) if s is not None}
+        return [Units(s) for s in pattern.units(by_path)]
+
+    def allocated(
+        allocation: Allocation, contestants: list[Units], sparsity: Sparsity
+    ) -> list[Keep]:
+        scores = {name: unit.scores for name, unit in zip(names, contestants, strict=True)}
+        found = allocation(scores, dict(zip(names, contestants, strict=True)), sparsity)
+        return [_keep(found[name]) for name in names]
+
+    def masks(alive: list[jax.Array], contestants: list[Units]) -> list[Any]:
+        pairs = zip(alive, contestants, strict=True)
+        found = pattern.masks([_one_at_least(a, unit.scores) for a, unit in pairs])
+        return [found.get(path) for path in paths]
+
+    return Contests(
+        alive=pattern.alive(dict(zip(paths, before, strict=True))),
+        scored=[],  # a group needs scores of some of its leaves, and says so itself
+        units=units,
+        allocated=allocated,
+        masks=masks,
+    )
+
+
+def _floats(scores: jax.Array) -> jax.Array:
+    return scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
+
+
+def _keep(found: Any) -> Keep:
+    return found if isinstance(found, Keep) else Keep(found)
+
+
+def _one_at_least(alive: jax.Array, scores: jax.Array) -> jax.Array:
+    """Without any unit a layer would let nothing through: the best one stays."""
+    best = jnp.argmax(jnp.nan_to_num(scores, nan=-jnp.inf, neginf=-jnp.inf))
+    return alive | (~alive.any() & (jnp.arange(len(alive)) == best))

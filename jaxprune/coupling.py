@@ -1,0 +1,196 @@
+"""Units that run through several parameters at once: what they are worth, and the masks of those left."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxprune import masks as masks_lib
+from jaxprune.types import Pattern
+
+__all__ = ["AnyPattern", "Coupled", "Group", "Member", "Normalize", "Over", "Reduce"]
+
+Reduce = Literal["sum", "mean", "max", "norm", "absolute"]
+Normalize = Literal["none", "mean", "max", "sum", "norm"]
+Over = Literal["all", "outputs"]
+
+
+class Member(NamedTuple):
+    """An axis of a parameter that a group's units run along.
+
+    Attributes:
+      path: of the parameter.
+      shape: of the parameter.
+      axis: of it.
+      index: int [units, k]: the indices of the axis that each unit has; `k` is 1 unless axes were merged.
+      enters: whether the program sums over this axis in a product: there units are what enters a layer.
+    """
+
+    path: str
+    shape: tuple[int, ...]
+    axis: int
+    index: np.ndarray
+    enters: bool = False
+
+    @property
+    def kernel(self) -> bool:
+        """Whether the parameter is one that is pruned by itself: no bias, scale or statistic."""
+        return masks_lib.is_prunable(self.path, jax.ShapeDtypeStruct(self.shape, jnp.float32))  # type: ignore[arg-type]
+
+    def slices(self, leaf: Any) -> Any:
+        """What of an array like the parameter belongs to each unit: [units, k, ...]."""
+        xp: Any = jnp if isinstance(leaf, jax.Array) else np
+        return xp.moveaxis(leaf, self.axis, 0)[self.index]
+
+    def __str__(self) -> str:
+        return f"{self.path}[{self.axis}]"
+
+
+class Group(NamedTuple):
+    """Units of one kind: each is removed from every member at once.
+
+    Attributes:
+      name: the first member, numbered where several groups begin with it.
+      units: their classes in the graph's solution, ascending.
+      members: the axes that they run along.
+    """
+
+    name: str
+    units: np.ndarray
+    members: tuple[Member, ...]
+
+    @property
+    def size(self) -> int:
+        """Number of units."""
+        return len(self.units)
+
+
+class Coupled(NamedTuple):
+    """A pattern over several parameters: each group is one contest, and its units die everywhere at once.
+
+    `jaxprune.structured.coupled` finds it in a program; every method, one shot or in training, takes it for
+    a pattern.
+
+    Attributes:
+      groups: of units, over the parameters of one tree.
+      reduce: how the scores of a unit's weights become one number: their sum, mean or maximum, their L2
+        norm, or the absolute value of their sum (for signed scores, such as weight times gradient).
+      normalize: what the scores of a group are divided by, so that groups can be compared: their mean,
+        maximum, sum or L2 norm, of absolute values.
+      over: "all" slices of a unit count, or those that bring it forth alone, its "outputs": last axes.
+    """
+
+    groups: tuple[Group, ...]
+    reduce: Reduce = "sum"
+    normalize: Normalize = "none"
+    over: Over = "all"
+
+    @property
+    def paths(self) -> list[str]:
+        """The parameters that lose something when a unit dies."""
+        return list(dict.fromkeys(m.path for group in self.groups for m in group.members))
+
+    def check(self, shapes: Mapping[str, tuple[int, ...]]) -> str | None:
+        """What is wrong with the leaves of a tree; `None` if they are those traced.
+
+        Args:
+          shapes: of the leaves, by path.
+        """
+        for m in (m for group in self.groups for m in group.members):
+            if m.path not in shapes:
+                return (
+                    f"coupled: the tree has no leaf {m.path!r}, but {', '.join(map(repr, shapes))}; name the "
+                    "part of the traced tree that is trained (within=)"
+                )
+            if shapes[m.path] != m.shape:
+                return f"coupled: {m.path!r} has the shape {shapes[m.path]}, and had {m.shape} when traced"
+        return None
+
+    def units(self, scores: Mapping[str, Any]) -> list[Any]:
+        """Returns one score per unit, for each group.
+
+        Kernels count, or what else there is where a group has none with scores.
+
+        Args:
+          scores: arrays of NumPy or JAX like the leaves, by path; `None`, or no entry, where there are none.
+        """
+        return [self._units(group, scores) for group in self.groups]
+
+    def _counted(self, group: Group, scores: Mapping[str, Any]) -> list[Member]:
+        own = [m for m in group.members if scores.get(m.path) is not None]
+        own = [m for m in own if m.kernel] or own
+        return own if self.over == "all" else [m for m in own if not m.enters] or own
+
+    def _units(self, group: Group, scores: Mapping[str, Any]) -> Any:
+        parts = [m.slices(scores[m.path]) for m in self._counted(group, scores)]
+        if not parts:
+            raise ValueError(
+                f"coupled: the criterion has no scores for the group {group.name!r}; leave it out (only=)."
+            )
+        xp = jnp if isinstance(parts[0], jax.Array) else np
+        parts = [p.reshape(group.size, -1) for p in parts]
+        if self.reduce == "max":
+            found = xp.stack([p.max(1) for p in parts]).max(0)
+        else:
+            found = sum((p**2 if self.reduce == "norm" else p).sum(1) for p in parts)
+        if self.reduce == "mean":
+            found = found / sum(p.shape[1] for p in parts)
+        elif self.reduce == "norm":
+            found = found**0.5
+        elif self.reduce == "absolute":
+            found = abs(found)
+        size = _SIZES[self.normalize](abs(found))  # type: ignore[arg-type]
+        return found / xp.maximum(size, 1e-30)
+
+    def alive(self, masks: Mapping[str, Any]) -> list[jax.Array]:
+        """Returns which units live, for each group: those of which any slice does.
+
+        Args:
+          masks: bool arrays by path, `None` at leaves without one.
+        """
+        found = []
+        for group in self.groups:
+            own = [m for m in group.members if masks[m.path] is not None]
+            parts = [m.slices(masks[m.path]).reshape(group.size, -1).any(1) for m in own]
+            found.append(jnp.stack(parts).any(0))
+        return found
+
+    def masks(self, alive: Sequence[Any]) -> dict[str, Any]:
+        """Returns the masks of what is left: an index of an axis lives as long as all units that have it.
+
+        Args:
+          alive: bool arrays [units] of NumPy or JAX, one per group.
+
+        Returns:
+          Bool arrays by path, of the leaves that units run along.
+        """
+        axes: dict[tuple[str, int], Any] = {}
+        shapes = {m.path: m.shape for group in self.groups for m in group.members}
+        for group, own in zip(self.groups, alive, strict=True):
+            xp = jnp if isinstance(own, jax.Array) else np
+            for m in group.members:
+                axis = axes.get((m.path, m.axis), xp.ones(m.shape[m.axis], bool))
+                units = xp.repeat(own, m.index.shape[1])
+                if isinstance(axis, jax.Array):
+                    axis = axis.at[m.index.ravel()].min(units)
+                else:
+                    np.logical_and.at(axis, m.index.ravel(), units)
+                axes[m.path, m.axis] = axis
+        found: dict[str, Any] = {}
+        for (path, axis), own in axes.items():
+            wide = own.reshape([-1 if i == axis else 1 for i in range(len(shapes[path]))])
+            found[path] = found.get(path, True) & wide
+        return {path: jnp.broadcast_to(mask, shapes[path]) for path, mask in found.items()}
+
+
+AnyPattern = Pattern | Coupled
+
+_SIZES: dict[str, Callable[[Any], Any]] = {
+    "none": lambda scores: 1.0,
+    "mean": lambda scores: scores.mean(),
+    "max": lambda scores: scores.max(),
+    "sum": lambda scores: scores.sum(),
+    "norm": lambda scores: (scores**2).sum() ** 0.5,
+}

@@ -1,0 +1,71 @@
+"""What a function costs once masked units are gone: (graph, params, masks) -> a number."""
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxprune.structured.graph import Graph
+from jaxprune.structured.removal import removed
+from jaxprune.structured.rules.products import multiplications
+from jaxprune.structured.shrink import shrink
+from jaxprune.structured.walk import each
+from jaxprune.types import Masks, Params
+
+__all__ = ["Cost", "flops", "latency", "parameters"]
+
+Cost = Callable[[Graph, Params, Masks], float]
+
+
+def parameters(graph: Graph, params: Params, masks: Masks) -> int:
+    """The number of parameters that are left.
+
+    >>> import jax.numpy as jnp
+    >>> from jaxprune.structured import trace
+    >>> fn = lambda p, x: jax.nn.relu(x @ p["in"]) @ p["out"]
+    >>> params = {"in": jnp.ones((3, 8)), "out": jnp.ones((8, 2))}
+    >>> graph = trace(fn, params, jnp.ones((1, 3)))
+    >>> half = {"in": jnp.arange(24).reshape(3, 8) % 8 < 4, "out": None}
+    >>> parameters(graph, params, half), parameters(graph, params, {"in": None, "out": None})
+    (40, 40)
+    """
+    kept = graph.kept(removed(graph, masks))
+    return sum(math.prod(int(axis.sum()) for axis in axes) for axes in kept)
+
+
+def flops(graph: Graph, params: Params, masks: Masks) -> int:
+    """The operations that are left in products, on the inputs of the trace: two per multiplication.
+
+    Matrix products and convolutions count, those within loops as often as they are made, of the branches of a
+    condition all; entry-wise operations do not. A convolution's padding counts as if it were there.
+    """
+    alive, of = graph.solution.kept(removed(graph, masks)), graph.solution.of
+    kept = lambda labels: alive[of[labels]]
+    return 2 * sum(count * multiplications(step, kept) for step, count in each(graph.tape))
+
+
+def latency(*inputs: Any, repeats: int = 10) -> Cost:
+    """The time that the shrunk function takes, compiled, in seconds: the least of several runs.
+
+    It is measured on this machine, for these inputs, each time it is asked for; that costs a compilation.
+
+    Args:
+      *inputs: of the function.
+      repeats: runs.
+    """
+
+    def measured(graph: Graph, params: Params, masks: Masks) -> float:
+        small = shrink(graph, params, masks)
+        run = jax.jit(small.apply)
+        jax.block_until_ready(run(small.params, *inputs))
+        times = []
+        for _ in range(repeats):
+            start = time.perf_counter()
+            jax.block_until_ready(run(small.params, *inputs))
+            times.append(time.perf_counter() - start)
+        return float(np.min(times))
+
+    return measured

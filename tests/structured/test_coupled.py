@@ -1,0 +1,228 @@
+"""Coupled units as a pattern of methods: in one shot, in training, with tickets; scores, scopes, budgets."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from network_zoo import model
+
+import jaxprune as jp
+from jaxprune import structured
+
+RNG = np.random.default_rng(0)
+draw = lambda *shape: jnp.asarray(RNG.normal(size=shape), jnp.float32)
+
+
+def perceptron(p, x):
+    h = jax.nn.relu(x @ p["a"]["kernel"] + p["a"]["bias"][None])
+    return jax.nn.relu(h @ p["b"]["kernel"]) @ p["c"]["kernel"]
+
+
+X = draw(5, 4)
+PARAMS = {
+    "a": {"kernel": draw(4, 8), "bias": draw(8)},
+    "b": {"kernel": draw(8, 6)},
+    "c": {"kernel": draw(6, 2)},
+}
+GRAPH = structured.trace(perceptron, PARAMS, X)
+left = lambda masks: {r["leaf"]: r["kept"] for r in jp.masks.summary(masks)}
+
+
+def shrunk_equals_masked(params, masks):
+    small = structured.shrink(GRAPH, params, masks)
+    expected = perceptron(jp.masks.apply(params, masks), X)
+    np.testing.assert_allclose(small.apply(small.params, X), expected, atol=1e-5)
+    return small
+
+
+def test_one_shot_with_a_method_is_structured_prune():
+    pattern = structured.coupled(GRAPH)
+    _, masks = jp.prune(PARAMS, jp.methods.magnitude(sparsity=0.5, pattern=pattern))
+    expected = structured.prune(GRAPH, PARAMS, sparsity=0.5)
+    for a, b in zip(jax.tree.leaves(masks), jax.tree.leaves(expected), strict=True):
+        assert jnp.array_equal(a, b)
+    assert left(masks) == {"a/bias": 4, "a/kernel": 16, "b/kernel": 12, "c/kernel": 6}
+    shrunk_equals_masked(PARAMS, masks)
+
+
+@pytest.mark.parametrize("method", ["gmp", "rigl", "set"])
+def test_training_with_coupled_units(method):
+    pattern, key = structured.coupled(GRAPH), jax.random.key(0)
+    made = {
+        "gmp": lambda: jp.methods.gmp(sparsity=0.5, begin=0, end=8, every=2, pattern=pattern),
+        "rigl": lambda: jp.methods.rigl(
+            sparsity=0.5, every=2, end=8, pattern=pattern, allocation=jp.allocation.uniform()
+        ),
+        "set": lambda: jp.methods.set_(
+            sparsity=0.5, every=2, end=8, pattern=pattern, allocation=jp.allocation.uniform()
+        ),
+    }[method]()
+    tx = jp.sparsify(optax.adam(1e-2), made, key=key)
+    params, state = PARAMS, tx.init(PARAMS)
+    target = draw(5, 2)
+    loss = lambda p: jnp.mean((perceptron(p, X) - target) ** 2)
+
+    @jax.jit
+    def step(params, state):
+        updates, state = tx.update(jax.grad(loss)(params), state, params)
+        return optax.apply_updates(params, updates), state
+
+    for _ in range(10):
+        params, state = step(params, state)
+        masks = jp.masks_of(state)
+        zeros = jax.tree.map(lambda w, m: m is None or bool(jnp.all((w != 0) <= m)), params, masks)
+        assert jax.tree.all(zeros)
+    assert left(masks) == {"a/bias": 4, "a/kernel": 16, "b/kernel": 12, "c/kernel": 6}
+    small = shrunk_equals_masked(params, masks)
+    moments = small.shrink_state(state.inner)[0].mu
+    assert jax.tree.map(jnp.shape, moments) == jax.tree.map(jnp.shape, small.params)
+
+
+def test_tickets_of_units():
+    plan = jp.Plan(round_steps=3, rounds=2)
+    method = jp.methods.magnitude(sparsity=0.5, pattern=structured.coupled(GRAPH))
+    tx = jp.lottery_ticket(optax.sgd(0.1), method, plan)
+    params, state = PARAMS, tx.init(PARAMS)
+    for _ in range(plan.total_updates):
+        grads = jax.grad(lambda p: jnp.sum(perceptron(p, X) ** 2))(params)
+        updates, state = tx.update(grads, state, params)
+        params = optax.apply_updates(params, updates)
+    assert left(jp.masks_of(state))["a/bias"] == 2
+
+
+def test_a_group_keeps_one_unit_whatever_is_asked():
+    pattern = structured.coupled(GRAPH)
+    _, masks = jp.prune(PARAMS, jp.methods.magnitude(sparsity=0.99, pattern=pattern))
+    assert left(masks) == {"a/bias": 1, "a/kernel": 4, "b/kernel": 1, "c/kernel": 2}
+    weak = PARAMS | {"c": {"kernel": PARAMS["c"]["kernel"] * 1e-9}}
+    weak = weak | {"b": {"kernel": PARAMS["b"]["kernel"] * 1e-9}}
+    method = jp.methods.magnitude(
+        sparsity=0.5, pattern=pattern, allocation=jp.allocation.global_budget()
+    )
+    masks = jp.prune(weak, method)[1]
+    assert left(masks)["c/kernel"] == 2, "one unit of two weights"
+
+
+def test_parts_of_flax_variables_are_trained_and_shrunk_with_their_statistics():
+    apply, variables, x = model("residual")
+    graph = structured.trace(apply, variables, x)
+    pattern = structured.coupled(graph, within="params")
+    assert not any(path.startswith("params/") for path in pattern.paths)
+    params, masks = jp.prune(
+        variables["params"], jp.methods.magnitude(sparsity=0.5, pattern=pattern)
+    )
+    whole = {**variables, "params": params}
+    all_masks = {**jax.tree.map(lambda _: None, variables), "params": masks}
+    small = structured.shrink(graph, whole, all_masks)
+    expected = apply(whole, x)
+    np.testing.assert_allclose(small.apply(small.params, x), expected, atol=2e-5)
+    with pytest.raises(ValueError, match=r"no leaf 'batch_stats/.*within="):
+        jp.prune(
+            variables["params"],
+            jp.methods.magnitude(sparsity=0.5, pattern=structured.coupled(graph)),
+        )
+
+
+def test_what_a_coupled_pattern_refuses():
+    pattern = structured.coupled(GRAPH)
+    method = jp.methods.magnitude(sparsity=0.5, pattern=pattern)
+    with pytest.raises(ValueError, match=r"structured.coupled\(only=\) says what may be pruned"):
+        jp.prune(PARAMS, method, prunable="a/")
+    with pytest.raises(ValueError, match="a method of its own"):
+        jp.prune(PARAMS, jp.partition({"a": method}))
+    with pytest.raises(ValueError, match=r"had \(8,\) when traced"):
+        jp.prune(PARAMS | {"a": {"kernel": draw(4, 9), "bias": draw(9)}}, method)
+    with pytest.raises(
+        ValueError, match="has no mask; start from masks that this pattern has made"
+    ):
+        jp.prune(PARAMS, method, masks=jp.masks.make(PARAMS))
+    with pytest.raises(ValueError, match="reduce='median'"):
+        structured.coupled(GRAPH, reduce="median")
+    with pytest.raises(ValueError, match="no group is meant by only='conv'"):
+        structured.coupled(GRAPH, only="conv")
+
+
+def test_scores_of_units_by_hand():
+    fn = lambda p, x: jax.nn.relu(x @ p["a"]) @ p["b"]
+    params = {"a": jnp.array([[3.0, -1.0], [4.0, 2.0]]), "b": jnp.array([[-12.0], [0.5]])}
+    graph = structured.trace(fn, params, jnp.ones((1, 2)))
+
+    def found(**how):
+        return next(iter(structured.scores(graph, params, **how).values())).tolist()
+
+    signed = lambda params, **_: params
+    assert found() == [19, 3.5]
+    assert found(over="outputs") == [7, 3]
+    assert found(reduce="mean") == pytest.approx([19 / 3, 3.5 / 3])
+    assert found(reduce="max") == [12, 2]
+    assert found(reduce="norm") == pytest.approx([13, np.sqrt(5.25)])
+    assert found(reduce="absolute", criterion=signed) == [5, 1.5]
+    assert found(normalize="mean") == pytest.approx([19 / 11.25, 3.5 / 11.25])
+    assert found(normalize="max") == pytest.approx([1, 3.5 / 19])
+    assert found(normalize="sum") == pytest.approx([19 / 22.5, 3.5 / 22.5])
+    assert found(normalize="norm") == pytest.approx(np.array([19, 3.5]) / np.hypot(19, 3.5))
+
+
+def test_isomorphic_groups_compete_among_themselves_alone():
+    def fn(p, x):
+        for w, o in zip(p["w"], p["o"], strict=True):
+            x = x + jax.nn.relu(x @ w) @ o
+        return jax.nn.relu(x @ p["a"] + p["bias"][None]) @ p["b"]
+
+    params = {"w": [draw(4, 8) * 10, draw(4, 8)], "o": [draw(8, 4) * 10, draw(8, 4)]}
+    params |= {"a": draw(4, 6) * 1e-3, "bias": draw(6), "b": draw(6, 4)}
+    graph = structured.trace(fn, params, X)
+    how = {"sparsity": 0.5, "normalize": "none"}
+    kept = lambda scope: left(structured.prune(graph, params, scope=scope, **how))
+    assert kept("isomorphic")["bias"] == 3, "it has no one to compete with"
+    assert kept("isomorphic") == {"a": 12, "b": 12, "bias": 3, "o/1": 4, "w/1": 4}
+    assert kept("global")["bias"] < 3
+
+
+@pytest.mark.parametrize("scope", ["local", "global", "isomorphic"])
+def test_budgets_are_met_with_no_unit_to_spare(scope):
+    apply, params, x = model("vgg")
+    graph = structured.trace(apply, params, x)
+    dense = jax.tree.map(lambda _: None, params)
+    for cost, budget in ((structured.flops, 0.5), (structured.parameters, 0.3)):
+        masks = structured.prune(graph, params, budget=budget, cost=cost, scope=scope)
+        share = cost(graph, params, masks) / cost(graph, params, dense)
+        assert budget - 0.12 < share <= budget
+    small = structured.shrink(graph, params, masks)
+    assert sum(w.size for w in jax.tree.leaves(small.params)) == structured.parameters(
+        graph, params, masks
+    )
+    with pytest.raises(ValueError, match="one of sparsity= and budget="):
+        structured.prune(graph, params)
+    with pytest.raises(ValueError, match="with one unit left in each group"):
+        structured.prune(graph, params, budget=1e-4)
+
+
+@pytest.mark.parametrize(
+    "name", ["vgg", "residual", "grouped convolution", "llama", "scan and remat"]
+)
+def test_operations_are_those_of_the_small_program(name):
+    apply, params, x = model(name)
+    graph = structured.trace(apply, params, x)
+    masks = structured.prune(graph, params, sparsity=0.5)
+    small = structured.shrink(graph, params, masks)
+    own = structured.trace(small.apply, small.params, x)
+    nothing = jax.tree.map(lambda _: None, small.params)
+    assert structured.flops(graph, params, masks) == structured.flops(own, small.params, nothing)
+
+
+def test_latency_is_measured_on_the_shrunk_function():
+    masks = structured.prune(GRAPH, PARAMS, sparsity=0.5)
+    assert 0 < structured.latency(X, repeats=2)(GRAPH, PARAMS, masks) < 1
+
+
+def test_data_driven_criteria_of_units():
+    loss = lambda p, x: jnp.mean(perceptron(p, x) ** 2)
+    method = jp.Method(
+        jp.criteria.taylor, jp.schedules.one_shot(sparsity=0.5), pattern=structured.coupled(GRAPH)
+    )
+    known = jp.signals.gatherers([X], loss=loss)
+    params, masks = jp.prune_on(PARAMS, method, known, rounds=2)
+    assert left(masks)["a/bias"] == 4
+    shrunk_equals_masked(params, masks)
