@@ -5,11 +5,17 @@ from jaxprune.coupling import Member as Member
 from jaxprune.structured.costs import flops as flops
 from jaxprune.structured.costs import latency as latency
 from jaxprune.structured.costs import parameters as parameters
+from jaxprune.structured.export import Loaded as Loaded
+from jaxprune.structured.export import load as load
+from jaxprune.structured.export import save as save
 from jaxprune.structured.graph import Graph as Graph
 from jaxprune.structured.graph import trace as trace
+from jaxprune.structured.plan import Plan as Plan
 from jaxprune.structured.prune import coupled as coupled
 from jaxprune.structured.prune import prune as prune
 from jaxprune.structured.prune import scores as scores
+from jaxprune.structured.report import Report as Report
+from jaxprune.structured.report import report as report
 from jaxprune.structured.shrink import Small as Small
 from jaxprune.structured.shrink import shrink as shrink
 from jaxprune.structured.shrink import verify as verify
@@ -17,13 +23,19 @@ from jaxprune.structured.shrink import verify as verify
 __all__ = [
     "Graph",
     "Group",
+    "Loaded",
     "Member",
+    "Plan",
+    "Report",
     "Small",
     "coupled",
     "flops",
     "latency",
+    "load",
     "parameters",
     "prune",
+    "report",
+    "save",
     "scores",
     "shrink",
     "trace",

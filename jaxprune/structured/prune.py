@@ -49,6 +49,7 @@ def coupled(
       normalize: what a group's scores are divided by, to compare groups: "mean", "max", "sum", "norm".
       over: "all" weights of a unit count, or those of its "outputs" alone: not those of the layers after it.
 
+    >>> import jax.numpy as jnp
     >>> from jaxprune import methods, prune as prune_by
     >>> from jaxprune.structured import trace
     >>> fn = lambda p, x: jax.nn.relu(x @ p["in"]) @ p["out"]

@@ -10,9 +10,9 @@ import numpy as np
 from jaxprune import masks as masks_lib
 from jaxprune.coupling import Coupled
 from jaxprune.structured.graph import Graph, trace
+from jaxprune.structured.plan import Plan
 from jaxprune.structured.removal import removed, removed_axes
 from jaxprune.structured.walk import replayed
-from jaxprune.transforms.mirrors import mirrors
 from jaxprune.types import Masks, Params
 
 __all__ = ["Small", "shrink", "verify"]
@@ -25,26 +25,16 @@ class Small(NamedTuple):
       params: what is left of the parameters.
       apply: (params, *inputs) -> outputs. It can be jitted, differentiated and mapped; for inputs of other
         shapes the function is traced again.
-      kept: per leaf and axis, the indices that are left.
+      plan: which indices of which axes are left, for other trees like the parameters, and for a file.
     """
 
     params: Params
     apply: Callable[..., Any]
-    kept: dict[str, list[list[int]]]
-    whole: Params
-
-    def cut(self, tree: Params) -> Params:
-        """What is left of another tree like the whole parameters: an average, gradients, statistics."""
-        masks_lib.beside(self.whole, tree)
-        pairs = zip(self.kept.values(), jax.tree.leaves(tree), strict=True)
-        return jax.tree.structure(tree).unflatten([_cut(x, kept) for kept, x in pairs])
+    plan: Plan
 
     def shrink_state(self, opt_state: Any) -> Any:
         """What is left of an optimizer's state, of whatever optimizer: moments follow their parameters."""
-        leaves, treedef = jax.tree.flatten(opt_state)
-        kept = list(self.kept.values())
-        pairs = zip(leaves, mirrors(self.whole, opt_state), strict=True)
-        return treedef.unflatten([x if i is None else _cut(x, kept[i]) for x, i in pairs])
+        return self.plan.apply(opt_state)
 
 
 def shrink(graph: Graph, params: Params, masks: Masks) -> Small:
@@ -79,12 +69,13 @@ def shrink(graph: Graph, params: Params, masks: Masks) -> Small:
             f"must be constant along these groups:\n{graph.summary()}"
         )
     left = graph.kept(gone)
-    kept = [[np.flatnonzero(axis).tolist() for axis in axes] for axes in left]
-    masked = jax.tree.leaves(masks_lib.apply(params, masks))
-    small = [_cut(x, own) for x, own in zip(masked, kept, strict=True)]
-    treedef = jax.tree.structure(graph.params)
-    named = dict(zip(graph.paths, kept, strict=True))
-    return Small(treedef.unflatten(small), _replay(graph, left), named, graph.params)
+    leaves = jax.tree.leaves(graph.params)
+    shapes = {path: x.shape for path, x in zip(graph.paths, leaves, strict=True)}
+    cut = lambda own: {i: np.flatnonzero(a).tolist() for i, a in enumerate(own) if not a.all()}
+    kept = {path: axes for path, own in zip(graph.paths, left, strict=True) if (axes := cut(own))}
+    plan = Plan(shapes, kept)
+    small = plan.apply(masks_lib.apply(params, masks))
+    return Small(small, _replay(graph, left), plan)
 
 
 def verify(graph: Graph, params: Params, *inputs: Any, seed: int = 0) -> dict[str, float]:
@@ -144,10 +135,3 @@ def _replay(graph: Graph, left: list[list[np.ndarray]]) -> Callable[..., Any]:
         return own.outputs.unflatten(found)
 
     return apply
-
-
-def _cut(x: Any, kept: list[list[int]]) -> Any:
-    for axis, own in enumerate(kept):
-        if len(own) < x.shape[axis]:
-            x = jnp.take(x, np.asarray(own, np.int32), axis=axis)
-    return x

@@ -80,7 +80,7 @@ def test_training_with_coupled_units(method):
 
 
 def test_tickets_of_units():
-    plan = jp.Plan(round_steps=3, rounds=2)
+    plan = jp.lottery.Plan(round_steps=3, rounds=2)
     method = jp.methods.magnitude(sparsity=0.5, pattern=structured.coupled(GRAPH))
     tx = jp.lottery_ticket(optax.sgd(0.1), method, plan)
     params, state = PARAMS, tx.init(PARAMS)

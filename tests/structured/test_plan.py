@@ -1,0 +1,105 @@
+"""What is left as data and as a program: files, trees of all sorts, no model's code."""
+
+import json
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from network_zoo import model
+
+import jaxprune as jp
+from jaxprune import structured
+
+
+@pytest.fixture(scope="module")
+def small():
+    apply, params, x = model("residual")
+    graph = structured.trace(apply, params, x)
+    masks = structured.prune(graph, params, sparsity=0.5)
+    return structured.shrink(graph, params, masks), params, x, graph, masks
+
+
+def shapes(tree):
+    return jax.tree.map(jnp.shape, tree)
+
+
+def test_a_plan_survives_its_file_and_fits_all_trees_like_the_parameters(small, tmp_path):
+    small, params, *_ = small
+    file = tmp_path / "plan.json"
+    small.plan.save(file)
+    plan = structured.Plan.load(file)
+    assert plan == small.plan
+    assert shapes(plan.apply(params)) == shapes(small.params)
+    state = optax.adam(1e-3).init(params["params"])
+    assert shapes(plan.apply(state)[0].mu) == shapes(small.params["params"])
+    assert shapes(plan.within("params").apply(state)[0].nu) == shapes(small.params["params"])
+    with pytest.raises(FileExistsError):
+        small.plan.save(file)
+    with pytest.raises(ValueError, match="none of the leaves other"):
+        plan.apply({"other": jnp.ones(3)})
+    with pytest.raises(ValueError, match=r"within\('head'\)"):
+        plan.within("head")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda f: f["leaves"].clear(), "hash"),
+        (lambda f: f.update(format=9), "format 9"),
+        (lambda f: f["leaves"]["params/Conv_0/bias"]["kept"].update({"0": [5, 1]}), "impossible"),
+        (lambda f: f["leaves"]["params/Conv_0/bias"]["kept"].update({"3": [0]}), "impossible"),
+        (lambda f: f.pop("leaves"), "no plan of jaxprune"),
+    ],
+)
+def test_changed_plans_are_refused(small, tmp_path, change, message):
+    file = tmp_path / "plan.json"
+    small[0].plan.save(file)
+    found = json.loads(file.read_text())
+    change(found)
+    file.write_text(json.dumps(found))
+    with pytest.raises(ValueError, match=message):
+        structured.Plan.load(file)
+
+
+def test_what_is_saved_runs_and_trains_without_the_model(small, tmp_path):
+    pytest.importorskip("flatbuffers")
+    small, _, x, *_ = small
+    folder = tmp_path / "small"
+    structured.save(folder, small, x)
+    more = jnp.concatenate([x, x, x])
+    np.save(tmp_path / "x.npy", more)
+    code = (
+        "import sys, jax, numpy as np\n"
+        "from jaxprune import structured\n"
+        "found, x = structured.load(sys.argv[1]), np.load(sys.argv[2])\n"
+        "np.save(sys.argv[3], found.apply(found.params, x))\n"
+        "g = jax.grad(lambda p: found.apply(p, x).sum())(found.params)\n"
+        "np.save(sys.argv[4], g['params/Conv_0/kernel'])\n"
+    )
+    files = [str(tmp_path / name) for name in ("x.npy", "y.npy", "g.npy")]
+    subprocess.run([sys.executable, "-c", code, str(folder), *files], check=True)
+    np.testing.assert_allclose(np.load(files[1]), small.apply(small.params, more), atol=1e-5)
+    grads = jax.grad(lambda p: small.apply(p, more).sum())(small.params)
+    expected = grads["params"]["Conv_0"]["kernel"]
+    np.testing.assert_allclose(np.load(files[2]), expected, atol=1e-4)
+    with pytest.raises(FileExistsError, match="name a new folder"):
+        structured.save(folder, small, x)
+    (folder / "plan.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"no plan.json"):
+        structured.load(folder)
+
+
+def test_the_report_counts_what_is_there(small):
+    small, params, x, graph, masks = small
+    found = structured.report(graph, params, masks, x, repeats=2)
+    size = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree))
+    assert found.parameters == (size(params), size(small.params))
+    assert found.flops[1] < found.flops[0]
+    assert min(found.seconds) > 0
+    assert all(after == -(-before // 2) for before, after in found.groups.values())
+    assert "milliseconds" in str(found)
+    assert jp.structured.report(graph, params, masks).seconds is None
