@@ -23,6 +23,8 @@ from experiments.training import Info, train_once
 
 __all__ = ["run"]
 
+_LATER = {"pruned": 1, "control": 2}  # they begin with what others have left
+
 
 class _Point(NamedTuple):
     """A contestant at a sparsity or strength."""
@@ -160,7 +162,7 @@ def _points(cfg: ConfigDict, contestants: Sequence[Contestant]) -> list[_Point]:
             preflight.check_schedule(made.method, cfg.steps, contestant.where)
             named = (contestant.where, contestant.varies, file)
             points.append(_Point(contestant.label, value, made, *named))
-    return points
+    return sorted(points, key=lambda point: _LATER.get(point.recipe.kind, 0))
 
 
 def _with_digests(cfg: ConfigDict, contestants: Sequence[Contestant]) -> ConfigDict:

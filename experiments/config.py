@@ -82,30 +82,28 @@ SECTIONS: dict[str, dict[str, Any]] = {
         "pipeline": {},  # what all criteria share: see `experiments.pipelines`
         "controls": (),  # of everybody's masks, trained anew: "retrained", "shuffled", "reinit"
     },
-}
-
-
-SECTIONS["sensitivity"] = {
-    "criterion": "magnitude",  # name, part, or "path/to/file.py:function"
-    "pattern": None,  # part
-    "sparsities": (
-        0.2,
-        0.4,
-        0.6,
-        0.7,
-        0.8,
-        0.85,
-        0.9,
-        0.925,
-        0.95,
-        0.97,
-        0.98,
-        0.99,
-    ),  # of each leaf
-    "cost": "flops",  # or "weights": what the budget is counted in
-    "keep": (0.2, 0.1, 0.05),  # targets: fractions of the cost that may be left
-    "tolerance": 0.01,  # of validation accuracy, for one more search; 0: none
-    "examples": 1_000,  # training examples that the criterion's signals are gathered on
+    "sensitivity": {
+        "criterion": "magnitude",  # name, part, or "path/to/file.py:function"
+        "pattern": None,  # part
+        "sparsities": (
+            0.2,
+            0.4,
+            0.6,
+            0.7,
+            0.8,
+            0.85,
+            0.9,
+            0.925,
+            0.95,
+            0.97,
+            0.98,
+            0.99,
+        ),  # of each leaf
+        "cost": "flops",  # or "weights": what the budget is counted in
+        "keep": (0.2, 0.1, 0.05),  # targets: fractions of the cost that may be left
+        "tolerance": 0.01,  # of validation accuracy, for one more search; 0: none
+        "examples": 1_000,  # training examples that the criterion's signals are gathered on
+    },
 }
 
 
@@ -125,7 +123,7 @@ _KINDS = {
     "method": _Kind(("jaxprune/methods/*.py", "jaxprune/method.py"), "Method|Partition"),
     "schedule": _Kind(("jaxprune/schedules.py",), "Schedule"),
     "criterion": _Kind(("jaxprune/criteria/*.py",), "Scores", called=False),
-    "pattern": _Kind(("jaxprune/patterns.py",), "Pattern"),
+    "pattern": _Kind(("jaxprune/patterns.py", "experiments/units.py"), "Pattern|^Units$"),
     "allocation": _Kind(("jaxprune/allocation/*.py",), "Allocation"),
     "optimizer": _Kind(("optax/_src/alias.py", "optax/contrib/*.py"), "GradientTransformation"),
     "learning_rate": _Kind(("optax/schedules/*.py",), "Schedule"),

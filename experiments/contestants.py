@@ -122,7 +122,31 @@ def recipe_at(cfg: ConfigDict, contestant: Contestant, value: float) -> "Recipe"
         method = pipeline.method(_criterion(contestant), value)
         return recipe(cfg, "method", method, where)
     made = pipeline.method(_criterion(contestant, known_signals(pipeline.signals)), value)
-    return recipe(cfg, "pruned", (pipeline, made), where)
+    return recipe(cfg, "pruned", (pipeline, made, _trained_before(cfg, pipeline.of, where)), where)
+
+
+def _trained_before(cfg: ConfigDict, label: str, where: str) -> "tuple[str, Recipe]":
+    """The folder of the network that is to be pruned, and what it was trained with."""
+    from experiments.recipes import recipe
+
+    if label == DENSE:
+        return DENSE, recipe(cfg, DENSE, None, where)
+    asked = fields(cfg)
+    known = {
+        c.label: c for c in _regularised("subgradients", asked, _strengths(asked["strengths"]))
+    }
+    if label not in known:
+        raise UserError(
+            unknown(f"{where}: of, no trained network", label, (DENSE, *known), "Those there are")
+        )
+    other = known[label]
+    if len(other.points) > 1:
+        raise UserError(
+            f"{where}: of={label!r} is trained at {len(other.points)} strengths; one is needed to prune."
+        )
+    [value] = other.points
+    made = recipe(cfg, other.kind, other.spec, other.where, strength=value)
+    return f"{label}/{other.varies}_{value:g}", made
 
 
 def _criterion(contestant: Contestant, given: tuple[str, ...] = ("grads", "key")) -> Any:

@@ -25,6 +25,7 @@ FIELDS: dict[str, Any] = {
     "signals": {},  # keyword -> part of jaxprune.signals, to set its options
     "compensation": None,  # part of jaxprune.compensation, by which kept weights make up for others
     "finetune": 0,  # updates after pruning a trained network
+    "of": "dense",  # which trained network is pruned: the dense one, or one trained with a subgradient
 }
 _WHEN = ("training", "initialisation", "trained")
 _PARTS = ("schedule", "pattern", "allocation", "compensation")
@@ -43,6 +44,7 @@ class Pipeline(NamedTuple):
     signals: Mapping[str, Any]
     compensation: Any
     finetune: int
+    of: str
 
     def method(self, criterion: Any, sparsity: float) -> Any:
         """The method that makes the masks."""
@@ -116,5 +118,7 @@ def _check(found: Pipeline, where: str) -> None:
             )
     elif found.schedule:
         raise UserError(f"{where}.schedule: when='{found.when}' prunes at once; leave it out.")
+    if found.of != FIELDS["of"] and found.when != "trained":
+        raise UserError(f"{where}.of: only where when='trained' is there a network to prune.")
     if found.finetune and found.when != "trained":
         raise UserError(f"{where}.finetune: only what is pruned after training is fine-tuned.")

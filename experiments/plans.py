@@ -12,6 +12,8 @@ from experiments import savings
 from experiments.config import build, ways
 from experiments.recipes import Recipe
 from experiments.task import input_shape, model_of
+from experiments.units import with_units
+from jaxprune.method import full_masks
 
 __all__ = ["comparison", "describe"]
 
@@ -27,7 +29,7 @@ def describe(cfg: ConfigDict, rounds: int = 0) -> str:
     """
     params, cost = _params(cfg), savings.forward_flops(cfg)
     lines, prunable = [_setting(cfg)], cfg.prunable or None
-    method, way = build("method", cfg.method), ways(cfg)
+    method, way = with_units(cfg, build("method", cfg.method), "config.method"), ways(cfg)
     if method is None:
         how = "dense: no method"
         if way is not None:
@@ -37,7 +39,7 @@ def describe(cfg: ConfigDict, rounds: int = 0) -> str:
             )
         lines += [how, jp.masks.table(jp.masks.make(params, prunable), cost)]
     elif rounds:
-        masks, by_size = jp.masks.make(params, prunable), _by_size(method)
+        masks, by_size = full_masks(method, params, prunable), _by_size(method)
         for level in range(rounds):
             masks = jp.next_masks(by_size, params, masks, level, of_the_living=True)
         lines += [f"after {rounds} rounds:", jp.masks.table(masks, cost)]
@@ -96,9 +98,9 @@ def comparison(cfg: ConfigDict, points: Iterable[tuple[str, str, Recipe]]) -> st
 
 def _final_masks(method: jp.Method | None, params: Any, cfg: ConfigDict) -> Any:
     """Masks with as many weights as in the end."""
-    masks = jp.masks.make(params, cfg.prunable or None)
     if method is None:
-        return masks
+        return jp.masks.make(params, cfg.prunable or None)
+    masks = full_masks(method, params, cfg.prunable or None)
     return jp.next_masks(_by_size(method), params, masks, method.end)
 
 

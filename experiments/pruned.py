@@ -29,7 +29,9 @@ def known_signals(own: Mapping[str, Any] = {}) -> tuple[str, ...]:
     return ("key", *found, *(keyword for keyword in own if keyword not in found))
 
 
-def pruned(cfg: ConfigDict, pipeline: Pipeline, method: jp.Method, dense: Any, where: str) -> Start:
+def pruned(
+    cfg: ConfigDict, pipeline: Pipeline, method: jp.Method, folder: str, trained_by: Any, where: str
+) -> Start:
     """Finds masks by gathering the signals that the method's criterion reads.
 
     Signals of the first round do not depend on the sparsity: they are gathered once for each seed.
@@ -38,7 +40,8 @@ def pruned(cfg: ConfigDict, pipeline: Pipeline, method: jp.Method, dense: Any, w
       cfg: the config.
       pipeline: when, on how many examples, in how many rounds.
       method: makes the masks.
-      dense: the optimizer of the dense baseline, whose trained weights are taken where they are meant.
+      folder: within the run, of the network that is pruned where a trained one is meant.
+      trained_by: its optimizer.
       where: in the config, to blame.
 
     Raises:
@@ -57,7 +60,7 @@ def pruned(cfg: ConfigDict, pipeline: Pipeline, method: jp.Method, dense: Any, w
     def start(setting: Setting) -> Began:
         params, rest = setting.params, setting.rest
         if pipeline.when == "trained":
-            params, rest = _trained(setting, dense)
+            params, rest = _trained(setting, folder, trained_by)
         gatherers = _gatherers(setting, rest, pipeline, cfg.prunable or None)
         if pipeline.rounds == 1:
             gatherers = {name: _once(setting, pipeline, name, f) for name, f in gatherers.items()}
@@ -78,13 +81,13 @@ def pruned(cfg: ConfigDict, pipeline: Pipeline, method: jp.Method, dense: Any, w
     return start
 
 
-def _trained(setting: Setting, dense: Any) -> tuple[Any, Any]:
-    """Weights and other variables of the dense network of this seed, after its training."""
-    folder = setting.run / "dense" / setting.folder.name
+def _trained(setting: Setting, name: str, trained_by: Any) -> tuple[Any, Any]:
+    """Weights and other variables of the network of this seed in a folder, after its training."""
+    folder = setting.run / name / setting.folder.name
     if (folder / "failed.json").exists():
-        raise DivergedError("there is no trained network to prune, as the dense one diverged.")
+        raise DivergedError(f"there is no trained network to prune, as {name} diverged.")
     params, rest = setting.params, setting.rest
-    state = last_state(folder, TrainState(params, rest, dense.init(params)))
+    state = last_state(folder, TrainState(params, rest, trained_by.init(params)))
     return state.params, state.rest
 
 
@@ -177,7 +180,7 @@ def _once(
     """Gathers a signal, or takes it from before."""
     own = str(pipeline.signals.get(name))
     where = (str(setting.folder.parents[2]), setting.folder.name)
-    key = (*where, pipeline.when, pipeline.examples, name, own)
+    key = (*where, pipeline.when, pipeline.of, pipeline.examples, name, own)
 
     def gathered(params: Any) -> Any:
         if key not in _GATHERED:

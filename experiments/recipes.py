@@ -12,6 +12,7 @@ from experiments.config import UserError, build
 from experiments.contestants import DENSE
 from experiments.pruned import pruned
 from experiments.starts import Start, control
+from experiments.units import with_units
 
 __all__ = ["Recipe", "Transform", "recipe"]
 
@@ -93,6 +94,7 @@ def recipe(cfg: ConfigDict, kind: str, spec: Any, where: str, **supplied: Any) -
         return Recipe(kind, lambda key: average(optimizer))
     if kind == "method":
         method = spec if isinstance(spec, jp.Method) else build("method", spec, **supplied)
+        method = with_units(cfg, method, where)
         enforce = jp.straight_through if method.straight_through else jp.sparsify
         sparse = lambda key: enforce(optimizer, method, key=key, prunable=prunable)
         transform = lambda key: jp.recorded(sparse(key))
@@ -100,8 +102,9 @@ def recipe(cfg: ConfigDict, kind: str, spec: Any, where: str, **supplied: Any) -
     if kind == "control":
         return Recipe(kind, _fixed(optimizer), start=control(spec["of"], spec["control"]))
     if kind == "pruned":
-        pipeline, method = spec
-        start = pruned(cfg, pipeline, method, average(optimizer), where)
+        pipeline, method, (folder, before) = spec
+        method = with_units(cfg, method, where)
+        start = pruned(cfg, pipeline, method, folder, before.optimizer, where)
         after = pipeline.finetune if pipeline.when == "trained" else None
         return Recipe(kind, _fixed(optimizer), start=start, after=after)
     if kind == "gate":

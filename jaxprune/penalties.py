@@ -35,13 +35,15 @@ Scheduled = jax.Array | float | Callable[[Any], Any]
 Leaves = dict[str, jax.Array]
 
 
-def l1(strength: Scheduled) -> Penalty:
+def l1(strength: Scheduled, *, leaves: str | None = None) -> Penalty:
     r"""The lasso, $\lambda \sum_i |w_i|$; its proximal step is the soft threshold.
 
     $w_i = \mathrm{sign}(v_i) \max(|v_i| - \eta_i \lambda, 0)$.
 
     Args:
       strength: $\lambda$, a number or a schedule.
+      leaves: regular expression, searched in the paths of those that it falls on, such as `"scale$"`; `None`:
+        all that are prunable.
 
     References:
       Tibshirani, "Regression Shrinkage and Selection via the Lasso" (1996).
@@ -54,7 +56,7 @@ def l1(strength: Scheduled) -> Penalty:
         value=lambda w, step: rate(step) * jnp.abs(w),
         prox=lambda v, size, step: _soft(v, size * rate(step)),
         subgradient=lambda w, step: rate(step) * jnp.sign(w),
-    )
+    )._replace(covers=leaves)
 
 
 def elastic(strength: Scheduled, *, ridge: Scheduled) -> Penalty:

@@ -151,11 +151,12 @@ class Penalty(NamedTuple):
         least. Step sizes are one number for all leaves, or `{path: number or array of the leaf's shape}`.
       subgradient: (leaves, step) -> leaves, 0 at 0; `None` if there is none of use.
       check: {path: shape} of the leaves -> `None`, or what is wrong with one and what would be right.
-      covers: paths of the leaves that it names itself; `None`: it takes each leaf that is prunable.
+      covers: paths of the leaves that it names itself, or a regular expression searched in them; `None`: it
+        takes each leaf that is prunable.
     """
 
     value: Callable[[dict[str, jax.Array], Step], jax.Array]
     prox: Callable[[dict[str, jax.Array], Any, Step], dict[str, jax.Array]]
     subgradient: Callable[[dict[str, jax.Array], Step], dict[str, jax.Array]] | None
     check: Callable[[dict[str, tuple[int, ...]]], str | None]
-    covers: tuple[str, ...] | None = None
+    covers: tuple[str, ...] | str | None = None

@@ -19,20 +19,29 @@ def gradient(params: Params, *, grads: Params, **_) -> Scores:
     return jax.tree.map(lambda w, g: jnp.abs(g), params, grads)
 
 
-def taylor(params: Params, *, grads: Params, **_) -> Scores:
+def taylor(params: Params, *, grads: Params, signed: bool = False, **_) -> Scores:
     r"""Scores a weight by what the loss would change without it, to first order: $|w g|$.
 
     With the gradients of one batch; more of them, averaged, are a better signal.
 
+    Args:
+      params: tree of arrays.
+      grads: their gradients.
+      signed: give $w g$, for coupled units that are scored by $|\sum w g|$
+        (`jaxprune.structured.coupled(reduce="absolute")`); for single weights it has no use.
+
     References:
       Molchanov, Tyree, Karras, Aila & Kautz, "Pruning Convolutional Neural Networks for Resource
       Efficient Inference" (2017), equation 7; Mozer & Smolensky, "Skeletonization" (1989) for units.
-      Departure: single weights, where the first paper sums over feature maps.
+      Departure: single weights, where the first paper sums over feature maps. Molchanov, Mallya, Tyree,
+      Frosio & Kautz, "Importance Estimation for Neural Network Pruning" (2019) for the signed sum, whose
+      order is that of its square.
 
     >>> taylor({"w": jnp.array([2.0, 0.1])}, grads={"w": jnp.array([-3.0, 10.0])})
     {'w': Array([6., 1.], dtype=float32)}
     """
-    return jax.tree.map(lambda w, g: jnp.abs(w * g), params, grads)
+    size = (lambda x: x) if signed else jnp.abs
+    return jax.tree.map(lambda w, g: size(w * g), params, grads)
 
 
 def magnitude_and_gradient(params: Params, *, grads: Params, weight: float = 1.0, **_) -> Scores:

@@ -52,6 +52,7 @@ def lenet5_caffe(
     num_classes: int = 10,
     dtype: Any = None,
     kernel_init: nn.initializers.Initializer = GLOROT_NORMAL,
+    batch_norm: bool = False,
 ) -> nn.Module:
     """LeNet-5 as in Caffe: 20 and 50 filters of 5x5, pooling, 500-10: 431,080 parameters on MNIST.
 
@@ -62,12 +63,13 @@ def lenet5_caffe(
       num_classes: width of the output.
       dtype: of the computation; None: that of inputs and parameters.
       kernel_init: of every kernel; biases start at zero.
+      batch_norm: put a BatchNorm, norm1 and norm2, behind each convolution, as network slimming needs.
 
     Returns:
       A module with layers conv1, conv2, fc1 and fc2: `model.apply(variables, x)` gives
       logits.
     """
-    return LeNet5((20, 50), 500, num_classes, dtype, kernel_init)
+    return LeNet5((20, 50), 500, num_classes, dtype, kernel_init, batch_norm)
 
 
 class MLP(nn.Module):
@@ -100,11 +102,11 @@ class LeNet5(nn.Module):
     num_classes: int
     dtype: Any
     kernel_init: nn.initializers.Initializer
+    batch_norm: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        """Maps images to logits; there is nothing that differs in training."""
-        del train
+        """Maps images to logits; in training BatchNorm, if there is one, takes the batch's statistics."""
         common = {"dtype": self.dtype, "kernel_init": self.kernel_init}
         conv = partial(
             nn.Conv,
@@ -114,6 +116,9 @@ class LeNet5(nn.Module):
             **common,
         )
         for i, filters in enumerate(self.filters, 1):
-            x = max_pool_2x2(nn.relu(conv(filters, name=f"conv{i}")(x)))
+            x = conv(filters, name=f"conv{i}")(x)
+            if self.batch_norm:
+                x = nn.BatchNorm(not train, dtype=self.dtype, name=f"norm{i}")(x)
+            x = max_pool_2x2(nn.relu(x))
         x = nn.relu(nn.Dense(self.hidden, name="fc1", **common)(x.reshape(len(x), -1)))
         return nn.Dense(self.num_classes, name="fc2", **common)(x)

@@ -184,11 +184,13 @@ def _penalised(who: str, penalty: Penalty, params: Params, prunable: Prunable) -
     if penalty.covers is not None and prunable is not None:
         raise ValueError(f"{who}: this penalty names its leaves itself; leave prunable= out.")
     wanted = prunable if penalty.covers is None else lambda *_: True
+    if isinstance(penalty.covers, str):
+        wanted = penalty.covers
     masks = jax.eval_shape(functools.partial(masks_lib.make, prunable=wanted), params)
     fault = penalty.check({path: mask.shape for path, mask in _at(params, masks, masks).items()})
     if fault:
         raise ValueError(f"{who}: {fault}.")
-    if penalty.covers is None:
+    if not isinstance(penalty.covers, tuple):
         return masks
     named = zip(masks_lib.paths(params), masks_lib.beside(params, masks), strict=True)
     kept = (mask if path in penalty.covers else None for path, mask in named)

@@ -209,8 +209,8 @@ def test_the_report_says_what_was_found_and_what_is_counted(finished):
     folder, results, _ = finished
     text = (folder / "report.md").read_text()
     for words in (
-        "## At 50 % of the prunable weights removed",
-        "## At 90 % of the prunable weights removed",
+        "## At 50 % removed, as asked",
+        "## At 90 % removed, as asked",
         "mean ± std over 2 seeds",
         "(20 updates of 32 examples, 0.3 epochs)",
         "of the 30,000 weights in fc2/kernel",

@@ -270,7 +270,7 @@ def test_what_is_regularised_takes_part_at_its_strengths(tmp_path):
     assert "| L1, strength 0.01 |" in learned
     assert "| dense |" in learned
     assert "GMP" not in learned
-    asked = text.split("## At 50 % of the prunable weights removed")[1].split("##")[0]
+    asked = text.split("## At 50 % removed, as asked")[1].split("##")[0]
     assert "| GMP |" in asked
     assert "| movement |" in asked
     assert "L1" not in asked

@@ -1,0 +1,107 @@
+"""Filters of LeNet-5 (MNIST): a trained network loses half or three quarters of them, then trains an epoch.
+
+No paper's table: Li et al. 2017 (L1 norm of a filter), Liu et al. 2017 (network slimming: scales of
+BatchNorm under an L1 penalty), Molchanov et al. 2019 (Taylor), He et al. 2019 (FPGM), Hu et al. 2016
+(APoZ), Luo & Wu 2017 (entropy of activations) and Lin et al. 2020 (rank of feature maps) on one table,
+beside chance. Caffe's LeNet-5 with BatchNorm behind its two convolutions, of 20 and 50 filters; the fully
+connected layers keep their units (the first loses the inputs that come from filters that go). The same
+share in both layers, but for network slimming, which compares scales of the whole network. Signals from
+1,000 training examples; 10 epochs of training, 5 seeds. What is left is shrunk physically, tested and
+timed. The test set is read once per training.
+
+Run: python -m experiments.structured --config=configs/structured/lenet5_mnist.py
+"""
+
+from experiments.config import config, part
+
+EPOCH = 550  # updates: 55,000 examples in batches of 100
+FILTERS = r"conv\d/kernel\[3\]"
+
+
+def units(**how):
+    return {"pattern": part("coupled", only=FILTERS, **how)}
+
+
+def get_config():
+    outputs = units(over="outputs")
+    return config(
+        data=part("mnist", batch_size=100),
+        model=part("lenet5_caffe", batch_norm=True),
+        optimizer=part("adam", learning_rate=1e-3),
+        steps=10 * EPOCH,
+        seeds=(0, 1, 2, 3, 4),
+        eval_every=EPOCH,
+        log_every=EPOCH,
+        save_every=10 * EPOCH,
+        compare={
+            "sparsities": (0.5, 0.75),
+            "criteria": {
+                "random": {"criterion": "random", **outputs},
+                "L1 of filters (Li)": {"criterion": "magnitude", **outputs},
+                "L1 of all that is coupled": {"criterion": "magnitude", **units()},
+                "FPGM": {"criterion": "fpgm", **outputs},
+                "Taylor": {
+                    "criterion": part("taylor", signed=True),
+                    **units(over="outputs", reduce="absolute"),
+                },
+                "BatchNorm scales": {"criterion": "bn_scale", **outputs},
+                "network slimming": {
+                    "criterion": "bn_scale",
+                    "of": "L1 on scales",
+                    "allocation": part("global_budget"),
+                    **outputs,
+                },
+                "APoZ": {"criterion": "apoz", **outputs},
+                "entropy": {"criterion": "entropy", **outputs},
+                "HRank": {"criterion": "hrank", **outputs},
+            },
+            "subgradients": {"L1 on scales": part("l1", leaves="scale$")},
+            "strengths": {"L1 on scales": (1e-3,)},
+            "pipeline": {"when": "trained", "finetune": EPOCH, "examples": 1_000},
+        },
+        paper={
+            "citation": "Li et al. 2017; Liu et al. 2017; He et al. 2019",
+            "accept": [
+                {
+                    "name": "half of the filters by L1, one epoch later: within 0.3 pp of dense",
+                    "kind": "lower_bound",
+                    "a": "L1 of filters (Li)",
+                    "b": "dense",
+                    "bound": -0.003,
+                    "sparsity": 0.5,
+                },
+                {
+                    "name": "the small network is faster, measured",
+                    "kind": "at_least",
+                    "a": "L1 of filters (Li)",
+                    "metric": "small_faster",
+                    "value": 1.2,
+                    "sparsity": 0.5,
+                },
+                {
+                    "name": "L1 beats chance with a quarter of the filters left",
+                    "kind": "lower_bound",
+                    "a": "L1 of filters (Li)",
+                    "b": "random",
+                    "bound": 0.0,
+                    "sparsity": 0.75,
+                },
+                {
+                    "name": "FPGM beats chance with a quarter of the filters left",
+                    "kind": "lower_bound",
+                    "a": "FPGM",
+                    "b": "random",
+                    "bound": 0.0,
+                    "sparsity": 0.75,
+                },
+                {
+                    "name": "Taylor beats chance with a quarter of the filters left",
+                    "kind": "lower_bound",
+                    "a": "Taylor",
+                    "b": "random",
+                    "bound": 0.0,
+                    "sparsity": 0.75,
+                },
+            ],
+        },
+    )
