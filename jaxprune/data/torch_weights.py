@@ -280,7 +280,9 @@ def _tensor(storage: Any, offset: Any, shape: Any, strides: Any) -> np.ndarray:
     if end > storage.size:
         raise ValueError(f"a tensor of shape {shape} reaches beyond its {storage.size} numbers")
     if math.prod(shape) > storage.size:  # however small the file, a copy might fill the memory
-        raise RefusedError(f"has an expanded tensor, {shape} of {storage.size} numbers; save a copy")
+        raise RefusedError(
+            f"has an expanded tensor, {shape} of {storage.size} numbers; save a copy"
+        )
     steps = [n * storage.itemsize for n in strides]
     return np.lib.stride_tricks.as_strided(storage[offset:], shape, steps)
 

@@ -156,7 +156,10 @@ REFUSED = {
     ),
     "attributes of a tensor": (tensor(storage()) + b"}b", "attributes or items of 'ndarray'"),
     "items of a name": (name("torch", "FloatStorage") + b"NNs", "key of the type"),
-    "something else outside": (several([text("module"), *[b"N"] * 4]) + b"Q", "not a plain storage"),
+    "something else outside": (
+        several([text("module"), *[b"N"] * 4]) + b"Q",
+        "not a plain storage",
+    ),
     "an expanded tensor": (tensor(storage(), 0, (1 << 30, 1 << 30), (0, 0)), "expanded .* of 24"),
     "a view of a storage": (tensor(several([storage()[1:-2], text("v")]) + b"Q"), "storage"),
 }
