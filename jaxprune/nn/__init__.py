@@ -9,6 +9,7 @@ sparse, example by example.
 from jaxprune.nn.activation import KWinners, activation_sparsity, k_winners
 from jaxprune.nn.canonical_conv import conv_general_dilated
 from jaxprune.nn.conv import conv_2, conv_4, conv_6
+from jaxprune.nn.efficientnet import efficientnet_lite0, efficientnet_lite0_from_torch
 from jaxprune.nn.gpt import gpt
 from jaxprune.nn.lenet import lenet5_caffe, lenet_300_100
 from jaxprune.nn.pooling import max_pool_2x2
@@ -22,6 +23,8 @@ __all__ = [
     "conv_4",
     "conv_6",
     "conv_general_dilated",
+    "efficientnet_lite0",
+    "efficientnet_lite0_from_torch",
     "gpt",
     "k_winners",
     "lenet5_caffe",

@@ -19,6 +19,7 @@ IMAGES = {
     "conv_6": (CIFAR, 2_262_602),
     "resnet20": (CIFAR, 269_722),
     "resnet56": (CIFAR, 853_018),
+    "efficientnet_lite0": (CIFAR, 4_652_008),
     "vit": (CIFAR, 2_693_194),
 }
 
@@ -112,7 +113,8 @@ def test_lenet_300_100_is_what_its_formula_says():
 @pytest.mark.parametrize("name", list(IMAGES))
 def test_the_default_initialiser_is_that_of_flax_by_its_name(name):
     default = inspect.signature(getattr(models, name)).parameters["kernel_init"].default
-    flax_init = nn.initializers.he_normal if "resnet" in name else nn.initializers.glorot_normal
+    he = name.startswith(("resnet", "efficientnet"))
+    flax_init = nn.initializers.he_normal if he else nn.initializers.glorot_normal
     kernel = default(jax.random.key(0), (9, 8, 16))
     np.testing.assert_allclose(kernel, flax_init()(jax.random.key(0), (9, 8, 16)), rtol=1e-5)
 

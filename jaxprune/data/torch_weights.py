@@ -1,0 +1,312 @@
+"""Reads PyTorch's checkpoints without PyTorch, and without running anything that is in them.
+
+A checkpoint is a pickle, a program for a small stack machine that may call any function it names, beside
+raw arrays. Here a machine of our own follows that program. It knows the instructions that tensors,
+dictionaries, lists and numbers take, calls nothing, and refuses the rest.
+"""
+
+import math
+import mmap
+import os
+import pickletools
+import struct
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import ml_dtypes
+import numpy as np
+
+__all__ = ["read"]
+
+DTYPES: Mapping[str, Any] = {
+    "torch DoubleStorage": np.float64,
+    "torch FloatStorage": np.float32,
+    "torch HalfStorage": np.float16,
+    "torch BFloat16Storage": ml_dtypes.bfloat16,
+    "torch LongStorage": np.int64,
+    "torch IntStorage": np.int32,
+    "torch ShortStorage": np.int16,
+    "torch CharStorage": np.int8,
+    "torch ByteStorage": np.uint8,
+    "torch BoolStorage": np.bool_,
+}
+DICTIONARY = "collections OrderedDict"
+TENSORS = ("torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_parameter")
+KNOWN = {*DTYPES, *TENSORS, DICTIONARY}
+MAGIC = 0x1950A86A20F9469CFC6C  # first number of a file as PyTorch wrote them before 1.6
+
+
+class Name(NamedTuple):
+    """What a pickle calls by name: here only a name."""
+
+    name: str
+
+
+class RefusedError(Exception):
+    """What a checkpoint asks for and does not get."""
+
+
+def read(path: str | os.PathLike) -> Any:
+    """Reads what `torch.save` wrote: tensors in dictionaries, lists and tuples, beside numbers and text.
+
+    Both formats are read, zip files (since PyTorch 1.6) and what came before. Tensors that share memory
+    share it here. Whole modules, optimizers' classes, quantised or sparse tensors are refused: save a
+    `state_dict`.
+
+    Args:
+      path: of the file, usually .pt or .pth.
+
+    Returns:
+      The same tree, with a NumPy array for each tensor and parameter.
+
+    Raises:
+      ValueError: the file names anything but tensors and dictionaries, has an instruction that these do not
+        need, or is damaged. Nothing in it has been run.
+    """
+    path = Path(path)
+    with path.open("rb") as file:
+        zipped = file.read(4) == b"PK\3\4"
+    try:
+        return _zip(path) if zipped else _legacy(path)
+    except RefusedError as error:
+        raise ValueError(f"torch_weights.read: {path} {error}; nothing in it was run.") from error
+    except _DAMAGED as error:
+        raise ValueError(
+            f"torch_weights.read: {path} is not a checkpoint of PyTorch, or is damaged ({error})."
+        ) from error
+
+
+_DAMAGED = (
+    AttributeError,
+    EOFError,
+    IndexError,
+    KeyError,
+    NotImplementedError,
+    OSError,
+    OverflowError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zipfile.BadZipFile,
+)
+
+
+def _zip(path: Path) -> Any:
+    with zipfile.ZipFile(path) as file:
+        names = file.namelist()
+        program = next(n for n in [*names, "data.pkl"] if n.split("/")[-1] == "data.pkl")
+        folder = program.removesuffix("data.pkl")
+        order = folder + "byteorder"
+        _little(order not in names or _stored(file, order).strip() == b"little")
+        storages = Storages(path.stat().st_size)
+        tree = interpret(_stored(file, program), storages.find)
+        for key, array in storages.arrays.items():
+            _fill(array, _stored(file, f"{folder}data/{key}"))
+    return tree
+
+
+def _stored(file: zipfile.ZipFile, name: str) -> bytes:
+    if file.getinfo(name).compress_type != zipfile.ZIP_STORED:  # it might unpack to any size
+        raise RefusedError(f"has a compressed part {name!r}, which PyTorch does not write")
+    return file.read(name)
+
+
+def _legacy(path: Path) -> Any:
+    """One pickle after the other, each from where the last one stopped; then the arrays in order."""
+    # A file in memory reads no further than its end, whatever length an instruction claims.
+    with path.open("rb") as f, mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) as file:
+        if interpret(file) != MAGIC:
+            raise ValueError("it begins otherwise")
+        interpret(file)  # version of the format
+        _little(interpret(file)["little_endian"])
+        storages = Storages(path.stat().st_size)
+        tree = interpret(file, storages.find)
+        for key in interpret(file):
+            array = storages.arrays[key]
+            (size,) = struct.unpack("<q", file.read(8))
+            if size != array.size:
+                raise ValueError(f"an array of {size} numbers should have {array.size}")
+            _fill(array, file.read(array.nbytes))
+    return tree
+
+
+def _little(yes: bool) -> None:
+    if not yes:
+        raise RefusedError("was written with the most significant byte first")
+
+
+class Storages:
+    """Arrays that tensors look into: made when a pickle first names them, filled afterwards."""
+
+    def __init__(self, limit: int):
+        self.arrays: dict[str, np.ndarray] = {}
+        self.left = limit  # bytes; no more can come than the file has
+
+    def find(self, name: Any) -> np.ndarray:
+        """The storage that a pickle refers to by its kind, type, key, place and size."""
+        what, kind, key, _, size, *rest = name
+        if what != "storage" or not isinstance(kind, Name) or any(rest):
+            raise RefusedError("refers to something outside that is not a plain storage")
+        dtype = np.dtype(DTYPES[kind.name])
+        if not isinstance(key, str) or not isinstance(size, int) or size < 0:
+            raise ValueError("a storage without a name or a size")
+        if key not in self.arrays:
+            self.left -= size * dtype.itemsize
+            if self.left < 0:
+                raise ValueError("its tensors are larger than the file")
+            self.arrays[key] = np.zeros(size, dtype)
+        found = self.arrays[key]
+        if found.dtype != dtype or found.size != size:
+            raise ValueError(f"storage {key!r} has two types or sizes")
+        return found
+
+
+def _fill(array: np.ndarray, data: bytes) -> None:
+    if len(data) != array.nbytes:
+        raise ValueError(f"an array of {array.nbytes} bytes has {len(data)}")
+    array.view(np.uint8)[:] = np.frombuffer(data, np.uint8)
+
+
+def interpret(program: Any, storage: Callable[[Any], Any] | None = None) -> Any:
+    """Follows a pickle to its end and returns what it builds; calls nothing.
+
+    Args:
+      program: bytes, or a binary file, read from where it stands to the end of the pickle.
+      storage: what stands for a reference to something outside the pickle; None: there may be none.
+    """
+    stack: list[Any] = []
+    marks: list[int] = []
+    memo: dict[int, Any] = {}
+
+    def since_mark() -> list[Any]:
+        start = marks.pop()
+        found = stack[start:]
+        del stack[start:]
+        return found
+
+    argument: Any
+    for opcode, argument, _ in pickletools.genops(program):
+        match opcode.name:
+            case "PROTO":
+                pass
+            case "STOP":
+                (found,) = stack
+                return found
+            case "MARK":
+                marks.append(len(stack))
+            case "POP":
+                stack.pop()
+            case "BININT" | "BININT1" | "BININT2" | "LONG1" | "BINFLOAT" | "BINUNICODE":
+                stack.append(argument)
+            case "NONE":
+                stack.append(None)
+            case "NEWTRUE" | "NEWFALSE":
+                stack.append(opcode.name == "NEWTRUE")
+            case "EMPTY_DICT":
+                stack.append({})
+            case "EMPTY_LIST":
+                stack.append([])
+            case "EMPTY_TUPLE":
+                stack.append(())
+            case "TUPLE":
+                stack.append(tuple(since_mark()))
+            case "TUPLE1" | "TUPLE2" | "TUPLE3":
+                size = int(opcode.name[-1])
+                stack[-size:] = [tuple(stack[-size:])]
+            case "APPEND":
+                value = stack.pop()
+                _list(stack[-1]).append(value)
+            case "APPENDS":
+                values = since_mark()
+                _list(stack[-1]).extend(values)
+            case "SETITEM":
+                key, value = stack.pop(-2), stack.pop()
+                _set(stack[-1], [key, value])
+            case "SETITEMS":
+                values = since_mark()
+                _set(stack[-1], values)
+            case "BINPUT" | "LONG_BINPUT":
+                memo[argument] = stack[-1]
+            case "BINGET" | "LONG_BINGET":
+                stack.append(memo[argument])
+            case "GLOBAL":
+                stack.append(_known(argument))
+            case "BINPERSID":
+                if storage is None:
+                    raise RefusedError("refers to something outside where there should be nothing")
+                stack.append(storage(stack.pop()))
+            case "REDUCE":
+                arguments = stack.pop()
+                stack.append(_rebuilt(stack.pop(), arguments))
+            case "BUILD":
+                stack.pop()  # attributes, which PyTorch gives its dictionaries of tensors
+                _dict(stack[-1])
+            case name:
+                raise RefusedError(f"has the instruction {name}, which tensors do not need")
+    raise EOFError("it has no end")
+
+
+def _known(name: str) -> Name:
+    if name not in KNOWN:
+        raise RefusedError(f"asks for {name.replace(' ', '.')!r}, which is no tensor or dictionary")
+    return Name(name)
+
+
+def _rebuilt(function: Any, arguments: Any) -> Any:
+    """What a call would give, for the calls that are known."""
+    if isinstance(function, Name) and isinstance(arguments, tuple):
+        if function.name == DICTIONARY and not arguments:
+            return {}
+        if function.name == TENSORS[0]:
+            return _tensor(*arguments[:4])
+        if function.name == TENSORS[1] and isinstance(arguments[0], np.ndarray):
+            return arguments[0]
+    called = function.name.replace(" ", ".") if isinstance(function, Name) else type(function)
+    raise RefusedError(f"calls {called} in a way that tensors do not need")
+
+
+def _tensor(storage: Any, offset: Any, shape: Any, strides: Any) -> np.ndarray:
+    numbers = [offset, *shape, *strides]
+    if not isinstance(storage, np.ndarray) or storage.ndim != 1:
+        raise RefusedError("builds a tensor on something that is no storage")
+    if len(shape) != len(strides) or not all(isinstance(n, int) and n >= 0 for n in numbers):
+        raise ValueError("a tensor without a proper shape, strides or offset")
+    end = offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True)) + 1
+    if 0 in shape:
+        return np.zeros(shape, storage.dtype)
+    if end > storage.size:
+        raise ValueError(f"a tensor of shape {shape} reaches beyond its {storage.size} numbers")
+    if math.prod(shape) > storage.size:  # however small the file, a copy might fill the memory
+        raise RefusedError(
+            f"has an expanded tensor, {shape} of {storage.size} numbers; save a copy"
+        )
+    steps = [n * storage.itemsize for n in strides]
+    return np.lib.stride_tricks.as_strided(storage[offset:], shape, steps)
+
+
+def _list(value: Any) -> list[Any]:
+    if type(value) is not list:
+        raise RefusedError(f"appends to {type(value).__name__!r}, not to a list")
+    return value
+
+
+def _dict(value: Any) -> dict[Any, Any]:
+    if type(value) is not dict:
+        raise RefusedError(
+            f"sets attributes or items of {type(value).__name__!r}, not of a dictionary"
+        )
+    return value
+
+
+def _set(target: Any, values: list[Any]) -> None:
+    if len(values) % 2:
+        raise ValueError("a key without a value")
+    for key, value in zip(values[::2], values[1::2], strict=True):
+        if not isinstance(key, str | int):
+            raise RefusedError(
+                f"has a key of the type {type(key).__name__!r}, not text or a number"
+            )
+        _dict(target)[key] = value

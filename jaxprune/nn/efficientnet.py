@@ -1,0 +1,194 @@
+"""EfficientNet-Lite0: inverted residuals without squeeze-and-excitation, for ImageNet.
+
+References:
+  M. Tan, Q. Le. EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks. 2019.
+  Table 1. M. Sandler, A. Howard, M. Zhu, A. Zhmoginov, L. Chen. MobileNetV2: Inverted Residuals and
+  Linear Bottlenecks. 2018. The Lite variants are described in TensorFlow's repository of models: ReLU6
+  for swish, no squeeze-and-excitation, stem and head that are never scaled.
+"""
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from jaxprune.nn.canonical_conv import conv_for_backend
+from jaxprune.nn.initializers import he_normal
+
+HE_NORMAL = he_normal()
+
+
+class Stage(NamedTuple):
+    """Blocks of one width: the first has the stride, the others add to their input.
+
+    Attributes:
+      blocks: how many.
+      kernel: side of the depthwise kernels.
+      stride: of the first block.
+      expansion: channels inside a block per channel that enters it.
+      filters: channels that leave a block.
+    """
+
+    blocks: int
+    kernel: int
+    stride: int
+    expansion: int
+    filters: int
+
+
+STAGES = (
+    Stage(1, 3, 1, 1, 16),
+    Stage(2, 3, 2, 6, 24),
+    Stage(2, 5, 2, 6, 40),
+    Stage(3, 3, 2, 6, 80),
+    Stage(3, 5, 1, 6, 112),
+    Stage(4, 5, 2, 6, 192),
+    Stage(1, 3, 1, 6, 320),
+)
+
+
+def efficientnet_lite0(
+    *,
+    num_classes: int = 1000,
+    dtype: Any = None,
+    kernel_init: nn.initializers.Initializer = HE_NORMAL,
+) -> nn.Module:
+    """EfficientNet-Lite0 for images of 224x224: 4,652,008 parameters (published: 4.7M).
+
+    Padding is TensorFlow's "SAME": with stride 2, one pixel more at the bottom and on the right. That is
+    what the published weights were trained with (see `efficientnet_lite0_from_torch`). Departure: no
+    dropout, no stochastic depth in training.
+
+    Args:
+      num_classes: width of the output.
+      dtype: of the computation; None: that of inputs and parameters.
+      kernel_init: of every kernel; the last layer's bias starts at zero.
+
+    Returns:
+      A module with layers stem, stem_bn, stage1_block1 (its layers are expand, depthwise and project,
+      each with its _bn), ..., head, head_bn, fc. `model.apply(variables, x)` gives logits; with
+      `train=True, mutable=["batch_stats"]` batch statistics are used and their averages updated.
+    """
+    return EfficientNet(STAGES, 32, 1280, num_classes, dtype, kernel_init)
+
+
+def efficientnet_lite0_from_torch(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """The variables of `efficientnet_lite0` from a checkpoint of PyTorch's port of it.
+
+    Args:
+      tensors: by their names there, such as "_blocks.0._depthwise_conv.weight"; of
+        `jaxprune.data.load_weights("efficientnet_lite0")`.
+
+    Returns:
+      The collections "params" and "batch_stats". How many batches PyTorch has seen
+      ("num_batches_tracked") has no place in Flax and is left out.
+
+    Raises:
+      ValueError: a tensor is missing, or one is left over.
+    """
+    left = {k: np.asarray(v) for k, v in tensors.items() if not k.endswith("num_batches_tracked")}
+    params: dict[str, Any] = {}
+    statistics: dict[str, Any] = {}
+    for (*block, layer), name in _torch_names():
+        own, means = params, statistics
+        for part in block:
+            own, means = own.setdefault(part, {}), means.setdefault(part, {})
+        take = partial(_take, left, name)
+        if layer.endswith("bn"):
+            own[layer] = {"scale": take("weight"), "bias": take("bias")}
+            means[layer] = {"mean": take("running_mean"), "var": take("running_var")}
+        elif layer == "fc":
+            own[layer] = {"kernel": take("weight").T, "bias": take("bias")}
+        else:  # outputs, inputs, height, width: in PyTorch also where each channel is on its own
+            own[layer] = {"kernel": take("weight").transpose(2, 3, 1, 0)}
+    if left:
+        raise ValueError(
+            f"efficientnet_lite0_from_torch: {len(left)} tensors have no place in EfficientNet-Lite0, "
+            f"such as {next(iter(left))!r}; is this the checkpoint of another model?"
+        )
+    return {"params": params, "batch_stats": statistics}
+
+
+def _take(tensors: dict[str, np.ndarray], name: str, part: str) -> np.ndarray:
+    if (name := f"{name}.{part}") not in tensors:
+        raise ValueError(
+            f"efficientnet_lite0_from_torch: no tensor {name!r} among those that are left; is this the "
+            "checkpoint of another model?"
+        )
+    return tensors.pop(name)
+
+
+def _torch_names() -> Iterator[tuple[tuple[str, ...], str]]:
+    """Each layer's path here, and its name there."""
+    yield ("stem",), "_conv_stem"
+    yield ("stem_bn",), "_bn0"
+    number = 0  # there blocks are numbered through
+    for i, stage in enumerate(STAGES, 1):
+        for j in range(1, stage.blocks + 1):
+            here, there = f"stage{i}_block{j}", f"_blocks.{number}"
+            for k, layer in enumerate(("expand", "depthwise", "project")):
+                if layer != "expand" or stage.expansion > 1:
+                    yield (here, layer), f"{there}._{layer}_conv"
+                    yield (here, f"{layer}_bn"), f"{there}._bn{k}"
+            number += 1
+    yield ("head",), "_conv_head"
+    yield ("head_bn",), "_bn1"
+    yield ("fc",), "_fc"
+
+
+class EfficientNet(nn.Module):
+    """A convolution, stages of inverted residuals, a 1x1 convolution, the mean over pixels, a classifier."""
+
+    stages: tuple[Stage, ...]
+    stem: int
+    head: int
+    num_classes: int
+    dtype: Any
+    kernel_init: nn.initializers.Initializer
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        """Maps images to logits; in training, by batch statistics, whose averages it updates."""
+        common = {"dtype": self.dtype, "kernel_init": self.kernel_init}
+        conv = partial(nn.Conv, use_bias=False, conv_general_dilated=conv_for_backend, **common)
+        norm = partial(
+            nn.BatchNorm,
+            use_running_average=not train,
+            momentum=0.99,
+            epsilon=1e-3,
+            dtype=self.dtype,
+        )
+        x = conv(self.stem, (3, 3), (2, 2), name="stem")(x)
+        x = nn.relu6(norm(name="stem_bn")(x))
+        for i, stage in enumerate(self.stages, 1):
+            for j in range(1, stage.blocks + 1):
+                own = stage if j == 1 else stage._replace(stride=1)
+                x = InvertedResidual(own, conv, norm, name=f"stage{i}_block{j}")(x)
+        x = nn.relu6(norm(name="head_bn")(conv(self.head, (1, 1), name="head")(x)))
+        return nn.Dense(self.num_classes, name="fc", **common)(x.mean((1, 2)))
+
+
+class InvertedResidual(nn.Module):
+    """Widens, filters each channel by itself, narrows without an activation, and adds where shapes allow."""
+
+    stage: Stage
+    conv: Any
+    norm: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Applies the block."""
+        _, kernel, stride, expansion, filters = self.stage
+        inner = x.shape[-1] * expansion
+        y = x
+        if expansion > 1:
+            y = self.conv(inner, (1, 1), name="expand")(y)
+            y = nn.relu6(self.norm(name="expand_bn")(y))
+        window, strides = (kernel, kernel), (stride, stride)
+        y = self.conv(inner, window, strides, feature_group_count=inner, name="depthwise")(y)
+        y = nn.relu6(self.norm(name="depthwise_bn")(y))
+        y = self.norm(name="project_bn")(self.conv(filters, (1, 1), name="project")(y))
+        return x + y if x.shape == y.shape else y
