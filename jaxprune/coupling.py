@@ -14,7 +14,7 @@ __all__ = ["AnyPattern", "Coupled", "Group", "Member", "Normalize", "Over", "Red
 
 Reduce = Literal["sum", "mean", "max", "norm", "absolute"]
 Normalize = Literal["none", "mean", "max", "sum", "norm"]
-Over = Literal["all", "outputs"]
+Over = Literal["all", "outputs", "scales"]
 
 
 class Member(NamedTuple):
@@ -79,7 +79,8 @@ class Coupled(NamedTuple):
         norm, or the absolute value of their sum (for signed scores, such as weight times gradient).
       normalize: what the scores of a group are divided by, so that groups can be compared: their mean,
         maximum, sum or L2 norm, of absolute values.
-      over: "all" slices of a unit count, or those that bring it forth alone, its "outputs": last axes.
+      over: which of a unit's slices count: those of "all" kernels, of those that bring it forth, its
+        "outputs", or its "scales" and biases. Where a group has none of these, whatever it has.
     """
 
     groups: tuple[Group, ...]
@@ -120,6 +121,8 @@ class Coupled(NamedTuple):
 
     def _counted(self, group: Group, scores: Mapping[str, Any]) -> list[Member]:
         own = [m for m in group.members if scores.get(m.path) is not None]
+        if self.over == "scales":
+            return [m for m in own if m.path.rsplit("/", 1)[-1] in ("scale", "bias")] or own
         own = [m for m in own if m.kernel] or own
         return own if self.over == "all" else [m for m in own if not m.enters] or own
 
@@ -182,7 +185,8 @@ class Coupled(NamedTuple):
         for (path, axis), own in axes.items():
             wide = own.reshape([-1 if i == axis else 1 for i in range(len(shapes[path]))])
             found[path] = found.get(path, True) & wide
-        return {path: jnp.broadcast_to(mask, shapes[path]) for path, mask in found.items()}
+        spread = lambda m, shape: (jnp if isinstance(m, jax.Array) else np).broadcast_to(m, shape)
+        return {path: spread(mask, shapes[path]) for path, mask in found.items()}
 
 
 AnyPattern = Pattern | Coupled

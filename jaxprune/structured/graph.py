@@ -174,6 +174,9 @@ def _groups(
             at = index[rows][mine][by_unit].reshape(len(units), -1)
             shape = tuple(len(labels) for labels in axes[leaf])
             members.append(Member(paths[leaf], shape, at_axis, at, flat[axis] in entering))
+        members.sort(
+            key=lambda m: (not m.kernel, m.enters)
+        )  # what brings the units forth comes first
         name = str(members[0])
         named[name] = named.get(name, 0) + 1
         name += f" #{named[name]}" if named[name] > 1 else ""

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxprune import masks as masks_lib
+from jaxprune.structured.host import on_host
 
 __all__ = ["Plan"]
 
@@ -135,6 +136,11 @@ def _ascends(kept: Any, size: int) -> bool:
 
 
 def _cut(x: Any, kept: dict[int, list[int]]) -> Any:
+    if not kept:
+        return x
+    if (whole := on_host(x)) is not None:
+        block = np.ix_(*(kept.get(axis, range(n)) for axis, n in enumerate(x.shape)))
+        return jax.device_put(whole[block], x.sharding)
     for axis, own in kept.items():
         x = jnp.take(x, np.asarray(own, np.int32), axis=axis)
     return x

@@ -1,10 +1,12 @@
 """Which units of a graph's groups to remove, as ordinary masks."""
 
+import functools
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxprune import criteria
@@ -47,7 +49,8 @@ def coupled(
       reduce: how the scores of a unit's weights become one number: "sum", "mean", "max", "norm" or
         "absolute", the absolute value of their sum.
       normalize: what a group's scores are divided by, to compare groups: "mean", "max", "sum", "norm".
-      over: "all" weights of a unit count, or those of its "outputs" alone: not those of the layers after it.
+      over: the weights that count: of "all" kernels that a unit runs through, of its "outputs" (not the
+        layers after it), or its "scales" and biases, as of a BatchNorm.
 
     >>> import jax.numpy as jnp
     >>> from jaxprune import methods, prune as prune_by
@@ -194,7 +197,7 @@ def _any(group: Group) -> bool:
 def _tree(graph: Graph, by_path: Mapping[str, Any]) -> Masks:
     """A tree like the parameters, with `None` where nothing is lost."""
     found = [by_path.get(path) for path in graph.paths]
-    lost = [None if m is None or m.all() else m for m in found]
+    lost = [None if m is None or m.all() else jnp.asarray(m) for m in found]
     return jax.tree.structure(graph.params).unflatten(lost)
 
 
@@ -209,9 +212,17 @@ def _scored(
             f"structured: {name} reads {missing[0]!r}; give {missing[0]}= (see "
             "jaxprune.signals.gatherers)."
         )
-    found = masks_lib.beside(params, criterion(params, **signals))
+    compiled = all(hasattr(x, "dtype") for x in jax.tree.leaves(signals))
+    found = (_compiled(criterion) if compiled else criterion)(params, **signals)
+    found = masks_lib.beside(params, found)
     pairs = zip(graph.paths, found, strict=True)
     return {path: np.asarray(s, np.float64) for path, s in pairs if s is not None}
+
+
+@functools.lru_cache(maxsize=16)
+def _compiled(criterion: Criterion) -> Criterion:
+    """One program for all leaves, instead of one for each shape."""
+    return jax.jit(criterion)
 
 
 def _rate(group: Group, sparsity: float | Mapping[str, float]) -> float:

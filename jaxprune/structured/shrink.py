@@ -10,6 +10,7 @@ import numpy as np
 from jaxprune import masks as masks_lib
 from jaxprune.coupling import Coupled
 from jaxprune.structured.graph import Graph, trace
+from jaxprune.structured.host import on_host
 from jaxprune.structured.plan import Plan
 from jaxprune.structured.removal import removed, removed_axes
 from jaxprune.structured.walk import replayed
@@ -74,8 +75,19 @@ def shrink(graph: Graph, params: Params, masks: Masks) -> Small:
     cut = lambda own: {i: np.flatnonzero(a).tolist() for i, a in enumerate(own) if not a.all()}
     kept = {path: axes for path, own in zip(graph.paths, left, strict=True) if (axes := cut(own))}
     plan = Plan(shapes, kept)
-    small = plan.apply(masks_lib.apply(params, masks))
+    beside = masks_lib.beside(params, masks_lib.unpack(masks))
+    masked = [_masked(x, m) for x, m in zip(jax.tree.leaves(params), beside, strict=True)]
+    small = plan.apply(jax.tree.structure(params).unflatten(masked))
     return Small(small, _replay(graph, left), plan)
+
+
+def _masked(x: Any, mask: Any) -> Any:
+    if mask is None:
+        return x
+    if (whole := on_host(x)) is not None:
+        zero = np.zeros((), whole.dtype)
+        return jax.device_put(np.where(np.asarray(mask), whole, zero), x.sharding)
+    return jnp.where(mask, x, jnp.zeros((), x.dtype))
 
 
 def verify(graph: Graph, params: Params, *inputs: Any, seed: int = 0) -> dict[str, float]:
