@@ -5,9 +5,9 @@ table 1: LeNet-5 has an error of 0.8 % at 98 % (dense 0.9 %).
 Protocol: as in lee2019_lenet300.py. Departures likewise, and 2,000 updates, the rate divided by ten at 850
 and 1,650: a smoke test of the claim, not the paper's training.
 
-Ours (5 seeds): error 1.63 +- 0.21 % at 98 %, dense 1.05 +- 0.55 % (0.78 to 0.83 %, and 2.03 % with seed 3), so
-that near-dense cannot be shown after 3.6 epochs; with random masks nothing is learned (88.65 %: at a fiftieth
-of the weights the signal of the initialisation vanishes).
+Ours (5 seeds): error 1.63 +- 0.21 % at 98 %, dense 1.05 +- 0.55 % (0.78 to 0.83 %, and 2.03 % with seed 3),
+so that near-dense cannot be shown after 3.6 epochs; with random masks nothing is learned (88.65 %: at a
+fiftieth of the weights the signal of the initialisation vanishes).
 
 Run: python -m experiments.compare --config=configs/compare/lee2019_lenet5.py
 """

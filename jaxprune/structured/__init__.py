@@ -5,6 +5,10 @@ from jaxprune.coupling import Member as Member
 from jaxprune.structured.costs import flops as flops
 from jaxprune.structured.costs import latency as latency
 from jaxprune.structured.costs import parameters as parameters
+from jaxprune.structured.depth import Block as Block
+from jaxprune.structured.depth import blocks as blocks
+from jaxprune.structured.depth import influence as influence
+from jaxprune.structured.depth import without_blocks as without_blocks
 from jaxprune.structured.export import Loaded as Loaded
 from jaxprune.structured.export import load as load
 from jaxprune.structured.export import save as save
@@ -21,6 +25,7 @@ from jaxprune.structured.shrink import shrink as shrink
 from jaxprune.structured.shrink import verify as verify
 
 __all__ = [
+    "Block",
     "Graph",
     "Group",
     "Loaded",
@@ -28,8 +33,10 @@ __all__ = [
     "Plan",
     "Report",
     "Small",
+    "blocks",
     "coupled",
     "flops",
+    "influence",
     "latency",
     "load",
     "parameters",
@@ -40,4 +47,5 @@ __all__ = [
     "shrink",
     "trace",
     "verify",
+    "without_blocks",
 ]

@@ -8,8 +8,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxprune.structured.depth import path_without
 from jaxprune.structured.graph import Graph
-from jaxprune.structured.removal import removed
+from jaxprune.structured.removal import removal
 from jaxprune.structured.rules.products import multiplications
 from jaxprune.structured.shrink import shrink
 from jaxprune.structured.walk import each
@@ -32,7 +33,7 @@ def parameters(graph: Graph, params: Params, masks: Masks) -> int:
     >>> parameters(graph, params, half), parameters(graph, params, {"in": None, "out": None})
     (40, 40)
     """
-    kept = graph.kept(removed(graph, masks))
+    kept = removal(graph, masks).kept(graph)
     return sum(math.prod(int(axis.sum()) for axis in axes) for axes in kept)
 
 
@@ -42,9 +43,12 @@ def flops(graph: Graph, params: Params, masks: Masks) -> int:
     Matrix products and convolutions count, those within loops as often as they are made, of the branches of a
     condition all; entry-wise operations do not. A convolution's padding counts as if it were there.
     """
-    alive, of = graph.solution.kept(removed(graph, masks)), graph.solution.of
-    kept = lambda labels: alive[of[labels]]
-    return 2 * sum(count * multiplications(step, kept) for step, count in each(graph.tape))
+    gone = removal(graph, masks)
+    alive, of = graph.solution.kept(gone.classes), graph.solution.of
+    path, kept = path_without(graph, gone.blocks), lambda labels: alive[of[labels]]
+    used = [step for step in graph.tape.steps if not step.writes or step.writes[0] not in path.idle]
+    tape = graph.tape._replace(steps=used)
+    return 2 * sum(count * multiplications(step, kept) for step, count in each(tape))
 
 
 def latency(*inputs: Any, repeats: int = 10) -> Cost:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from jaxprune import masks as masks_lib
 from jaxprune.structured.plan import Plan
@@ -75,8 +76,10 @@ def save(
     (folder / _PROGRAM).write_bytes(exported.serialize(vjp_order=1))
     small.plan.save(folder / _PLAN)
     with StandardCheckpointer() as checkpointer:
-        checkpointer.save(folder / _PARAMS, {str(i): x for i, x in enumerate(flat.values())})
-    about = {"paths": paths, "platforms": list(exported.platforms), "jax": jax.__version__}
+        full = {str(i): x for i, x in enumerate(flat.values()) if x.size}  # Orbax refuses others
+        checkpointer.save(folder / _PARAMS, full)
+    empty = {str(i): [x.shape, str(x.dtype)] for i, x in enumerate(flat.values()) if not x.size}
+    about = {"paths": paths, "empty": empty, "platforms": list(exported.platforms)}
     (folder / _ABOUT).write_text(json.dumps(about, indent=1))
 
 
@@ -98,7 +101,8 @@ def load(folder: Path | str) -> Loaded:
     about = json.loads((folder / _ABOUT).read_text())
     with StandardCheckpointer() as checkpointer:
         found = checkpointer.restore(folder / _PARAMS)
-    params = {path: jax.numpy.asarray(found[str(i)]) for i, path in enumerate(about["paths"])}
+    found |= {i: jnp.zeros(shape, dtype) for i, (shape, dtype) in about["empty"].items()}
+    params = {path: jnp.asarray(found[str(i)]) for i, path in enumerate(about["paths"])}
     program = export.deserialize(bytearray((folder / _PROGRAM).read_bytes()))
     return Loaded(params, program.call, Plan.load(folder / _PLAN))
 
@@ -106,7 +110,7 @@ def load(folder: Path | str) -> Loaded:
 def _program(run: Any, params: Any, inputs: Any, batched: bool, platforms: Any) -> Any:
     from jax import export
 
-    shape = lambda x: jax.ShapeDtypeStruct(jax.numpy.shape(x), jax.numpy.result_type(x))
+    shape = lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x))
     given = jax.tree.map(shape, inputs)
     if batched:
         given = _any_number(given, export.symbolic_shape("examples")[0])

@@ -125,7 +125,7 @@ def _dtype(x: Any) -> Any:
 def _entering(tape: Tape, axes: list[Axes]) -> set[tuple[int, int]]:
     """(leaf, axis) of the parameters' axes that products sum over."""
     place = {id(own): (leaf, i) for leaf, of in enumerate(axes) for i, own in enumerate(of)}
-    found = set()
+    found: set[tuple[int, int]] = set()
     for step, _ in each(tape):
         for operand, dims in summed(step):
             places = [place.get(id(labels)) for labels in operand]

@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.core import Tracer
 
 __all__ = ["on_host"]
 
@@ -14,6 +15,6 @@ def on_host(x: Any) -> np.ndarray | None:
     >>> on_host(jax.numpy.ones(2))
     array([1., 1.], dtype=float32)
     """
-    if not isinstance(x, jax.Array) or isinstance(x, jax.core.Tracer):
+    if not isinstance(x, jax.Array) or isinstance(x, Tracer):
         return None
     return np.asarray(x) if len(x.sharding.device_set) == 1 else None

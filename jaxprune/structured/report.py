@@ -6,7 +6,7 @@ import jax
 
 from jaxprune.structured.costs import flops, latency, parameters
 from jaxprune.structured.graph import Graph
-from jaxprune.structured.removal import removed
+from jaxprune.structured.removal import removal
 from jaxprune.types import Masks, Params
 
 __all__ = ["Report", "report"]
@@ -17,11 +17,13 @@ class Report(NamedTuple):
 
     Attributes:
       groups: name -> (units, units left), of the groups that lose some.
+      blocks: names of those that are left out.
       parameters, flops: before, after.
       seconds: of the compiled function, before, after; `None` if it was not measured.
     """
 
     groups: dict[str, tuple[int, int]]
+    blocks: tuple[str, ...]
     parameters: tuple[int, int]
     flops: tuple[int, int]
     seconds: tuple[float, float] | None
@@ -31,6 +33,7 @@ class Report(NamedTuple):
             ("group", "units", "left"),
             *((n, f"{a:,}", f"{b:,}") for n, (a, b) in self.groups.items()),
         ]
+        rows += [(name, "block", "left out") for name in self.blocks]
         rows += [("", "before", "after", "ratio")]
         rows += [_ratio("parameters", self.parameters, ","), _ratio("flops", self.flops, ",")]
         if self.seconds is not None:
@@ -63,13 +66,14 @@ def report(graph: Graph, params: Params, masks: Masks, *inputs: Any, repeats: in
     flops                   80              40           2.00x
     """
     whole = jax.tree.map(lambda _: None, params)
-    gone = removed(graph, masks)
-    lost = {group.name: int(gone[group.units].sum()) for group in graph.groups}
+    gone = removal(graph, masks)
+    lost = {group.name: int(gone.classes[group.units].sum()) for group in graph.groups}
     sizes = {group.name: group.size for group in graph.groups}
     measured = latency(*inputs, repeats=repeats) if inputs else None
     both = lambda cost: (cost(graph, params, whole), cost(graph, params, masks))
     return Report(
         {name: (sizes[name], sizes[name] - n) for name, n in lost.items() if n},
+        tuple(block.name for block in gone.blocks),
         both(parameters),
         both(flops),
         both(measured) if measured else None,

@@ -9,11 +9,12 @@ import numpy as np
 
 from jaxprune import masks as masks_lib
 from jaxprune.coupling import Coupled
+from jaxprune.structured.depth import left_out, path_without
 from jaxprune.structured.graph import Graph, trace
 from jaxprune.structured.host import on_host
 from jaxprune.structured.plan import Plan
-from jaxprune.structured.removal import removed, removed_axes
-from jaxprune.structured.walk import replayed
+from jaxprune.structured.removal import Removal, removal, removed_axes
+from jaxprune.structured.walk import Path, replayed
 from jaxprune.types import Masks, Params
 
 __all__ = ["Small", "shrink", "verify"]
@@ -42,8 +43,9 @@ def shrink(graph: Graph, params: Params, masks: Masks) -> Small:
     """Removes what the masks remove whole, and keeps the rest.
 
     A unit goes if all of its slices are masked; a kernel without a mask keeps all it has, a bias or statistic
-    without one keeps nothing alive. Other zeros stay zeros. Of masks that empty a unit on one side only, such
-    as gates on the inputs of a layer, take `jaxprune.metrics.effective` first.
+    without one keeps nothing alive. A block (`structured.blocks`) is left out if all of its kernels are
+    masked whole, and of what it alone reads no entries are left. Other zeros stay zeros. Of masks that empty
+    a unit on one side only, such as gates on the inputs of a layer, take `jaxprune.metrics.effective` first.
 
     The small function gives what the whole one gives with zeros in place of what is gone, as long as zeros
     let nothing through: constants such as the number of channels in a mean stay those of the whole. Where
@@ -63,13 +65,15 @@ def shrink(graph: Graph, params: Params, masks: Masks) -> Small:
       ValueError: if nothing of it can be removed whole.
     """
     masks_lib.validate(masks, params)
-    gone = removed(graph, masks)
-    if not gone.any() and not all(m.all() for m in jax.tree.leaves(masks_lib.unpack(masks))):
+    gone = removal(graph, masks)
+    if not (gone.classes.any() or gone.blocks) and not all(
+        m.all() for m in jax.tree.leaves(masks_lib.unpack(masks))
+    ):
         raise ValueError(
             "structured.shrink: no unit is masked in all of its slices, so nothing can be removed; masks "
             f"must be constant along these groups:\n{graph.summary()}"
         )
-    left = graph.kept(gone)
+    left = gone.kept(graph)
     leaves = jax.tree.leaves(graph.params)
     shapes = {path: x.shape for path, x in zip(graph.paths, leaves, strict=True)}
     cut = lambda own: {i: np.flatnonzero(a).tolist() for i, a in enumerate(own) if not a.all()}
@@ -78,7 +82,7 @@ def shrink(graph: Graph, params: Params, masks: Masks) -> Small:
     beside = masks_lib.beside(params, masks_lib.unpack(masks))
     masked = [_masked(x, m) for x, m in zip(jax.tree.leaves(params), beside, strict=True)]
     small = plan.apply(jax.tree.structure(params).unflatten(masked))
-    return Small(small, _replay(graph, left), plan)
+    return Small(small, _replay(graph, left, gone), plan)
 
 
 def _masked(x: Any, mask: Any) -> Any:
@@ -128,22 +132,24 @@ def verify(graph: Graph, params: Params, *inputs: Any, seed: int = 0) -> dict[st
     return found
 
 
-def _replay(graph: Graph, left: list[list[np.ndarray]]) -> Callable[..., Any]:
+def _replay(graph: Graph, left: list[list[np.ndarray]], gone: Removal) -> Callable[..., Any]:
     """The function of what is left of the parameters."""
-    known: dict[Any, tuple[Graph, np.ndarray]] = {}
+    known: dict[Any, tuple[Graph, np.ndarray, Path]] = {}
+    paths = {path for block in gone.blocks for path in block.paths}
 
-    def solved(inputs: Any) -> tuple[Graph, np.ndarray]:
+    def solved(inputs: Any) -> tuple[Graph, np.ndarray, Path]:
         leaves, treedef = jax.tree.flatten(inputs)
         key = (treedef, tuple((jnp.shape(x), jnp.result_type(x)) for x in leaves))
         if key not in known:
             own = trace(graph.fn, graph.params, *inputs)
-            known[key] = (own, own.solution.kept(removed_axes(own, left)))
+            alive = own.solution.kept(removed_axes(own, left, paths))
+            known[key] = (own, alive, path_without(own, left_out(own, paths)))
         return known[key]
 
     def apply(params: Params, *inputs: Any) -> Any:
-        own, alive = solved(inputs)
+        own, alive, path = solved(inputs)
         given = [*jax.tree.leaves(params), *jax.tree.leaves(inputs)]
-        found = replayed(own.program, given, own.tape, lambda axis: alive[own.solution.of[axis]])
-        return own.outputs.unflatten(found)
+        kept = lambda axis: alive[own.solution.of[axis]]
+        return own.outputs.unflatten(replayed(own.program, given, own.tape, kept, path))
 
     return apply

@@ -1,5 +1,6 @@
 """Following labels through a program, and running it again on what is left."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -9,13 +10,25 @@ from jaxprune import programs
 from jaxprune.structured.labels import Axes, Labels
 from jaxprune.structured.rules import Kept, Step, cut, rule_of
 
-__all__ = ["Tape", "each", "followed", "replayed"]
+__all__ = ["Path", "Tape", "each", "followed", "replayed"]
 
-Tape = list[Step]
+
+class Tape(NamedTuple):
+    """A program as it was followed.
+
+    Attributes:
+      steps: its equations, those of programs that it calls among them.
+      inputs, outputs: numbers of its values; `None`: a constant.
+    """
+
+    steps: list[Step]
+    inputs: list[int]
+    outputs: list[int | None]
 
 
 class _Followed(NamedTuple):
     axes: Axes
+    number: int
 
 
 class _Live(NamedTuple):
@@ -32,7 +45,8 @@ def followed(program: Any, inputs: Sequence[Axes], labels: Labels) -> tuple[list
       inputs: labels of its inputs.
       labels: is told what the equations say.
     """
-    tape: Tape = []
+    steps: list[Step] = []
+    count = itertools.count()
 
     def axes_of(value: Any) -> Axes:
         if isinstance(value, _Followed):
@@ -43,13 +57,20 @@ def followed(program: Any, inputs: Sequence[Axes], labels: Labels) -> tuple[list
         inner = programs.called(equation)
         if inner is not None:
             return programs.run(inner, values, rule)
-        axes = [axes_of(v) for v in values]
-        step = _step(labels, equation, axes)
-        tape.append(step)
-        return [_Followed(out) for out in step.outputs]
+        step = _step(labels, equation, [axes_of(v) for v in values])
+        found = [_Followed(out, next(count)) for out in step.outputs]
+        reads, writes = tuple(map(_number, values)), tuple(map(_number, found))
+        steps.append(step._replace(reads=reads, writes=writes))
+        return list(found)
 
-    found = programs.run(program, [_Followed(axes) for axes in inputs], rule)
+    given = [_Followed(axes, next(count)) for axes in inputs]
+    found = programs.run(program, given, rule)
+    tape = Tape(steps, [value.number for value in given], [_number(v) for v in found])
     return [axes_of(v) for v in found], tape
+
+
+def _number(value: Any) -> Any:
+    return value.number if isinstance(value, _Followed) else None
 
 
 def _step(labels: Labels, equation: Any, axes: list[Axes]) -> Step:
@@ -75,7 +96,7 @@ def each(tape: Tape) -> Iterator[tuple[Step, int]]:
 
     Of the branches of a condition all are counted; a loop without a known end counts once.
     """
-    for step in tape:
+    for step in tape.steps:
         yield step, 1
         turns = step.equation.params.get("length", 1)
         for inner in _tapes(step):
@@ -88,7 +109,25 @@ def _tapes(step: Step) -> Sequence[Tape]:
     return [step.more] if step.equation.primitive.name == "scan" else step.more
 
 
-def replayed(program: Any, inputs: Sequence[Any], tape: Tape, kept: Kept) -> list[Any]:
+class Path(NamedTuple):
+    """A way through a program that leaves some of it out.
+
+    Attributes:
+      idle: first values written by the equations whose outputs nobody needs.
+      passed: first value written by an equation -> which of its inputs is taken for its output.
+    """
+
+    idle: frozenset[int]
+    passed: dict[int, int]
+
+
+def replayed(
+    program: Any,
+    inputs: Sequence[Any],
+    tape: Tape,
+    kept: Kept,
+    path: Path | None = None,
+) -> list[Any]:
     """Runs a program on what is left of its inputs.
 
     Args:
@@ -96,18 +135,24 @@ def replayed(program: Any, inputs: Sequence[Any], tape: Tape, kept: Kept) -> lis
       inputs: arrays, cut already.
       tape: its equations.
       kept: labels -> which of them are left.
+      path: which equations are passed over or left out; `None`: none.
     """
-    steps = iter(tape)
-    found = programs.run(program, [_Live(x) for x in inputs], _rule(steps, kept))
+    rule = _rule(iter(tape.steps), kept, path or Path(frozenset(), {}))
+    found = programs.run(program, [_Live(x) for x in inputs], rule)
     return [getattr(v, "array", v) for v in found]
 
 
-def _rule(steps: Iterator[Step], kept: Kept) -> programs.Rule:
+def _rule(steps: Iterator[Step], kept: Kept, path: Path) -> programs.Rule:
     def rule(equation: Any, values: list[Any]) -> list[Any]:
         inner = programs.called(equation)
         if inner is not None:
             return programs.run(inner, values, rule)
         step = next(steps)
+        first = step.writes[0] if step.writes else -1
+        if first in path.idle:
+            return [None] * len(step.outputs)
+        if first in path.passed:
+            return [values[path.passed[first]]]
         arrays = [
             v.array if isinstance(v, _Live) else cut(v, axes, kept)
             for v, axes in zip(values, step.inputs, strict=True)

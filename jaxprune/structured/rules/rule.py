@@ -14,12 +14,21 @@ Kept = Callable[[np.ndarray], np.ndarray]  # labels -> which of them are left
 
 
 class Step(NamedTuple):
-    """An equation that was met, with the labels of what goes in and comes out."""
+    """An equation that was met.
+
+    Attributes:
+      equation: of the program.
+      inputs, outputs: labels of what goes in and comes out.
+      more: what the rule wants to remember.
+      reads, writes: numbers of the values that go in (`None`: a constant) and come out.
+    """
 
     equation: Any
     inputs: list[Axes]
     outputs: list[Axes]
-    more: Any = None  # what the rule wants to remember
+    more: Any = None
+    reads: tuple[int | None, ...] = ()
+    writes: tuple[int, ...] = ()
 
 
 class Rule(NamedTuple):
