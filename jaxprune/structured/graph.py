@@ -128,11 +128,9 @@ def _entering(tape: Tape, axes: list[Axes]) -> set[tuple[int, int]]:
     found: set[tuple[int, int]] = set()
     for step, _ in each(tape):
         for operand, dims in summed(step):
-            places = [place.get(id(labels)) for labels in operand]
-            if (
-                None not in places and len({leaf for leaf, _ in places}) == 1
-            ):  # the parameter itself
-                found |= {places[i] for i in dims}
+            places = [place[id(labels)] for labels in operand if id(labels) in place]
+            if len(places) == len(operand) and len({leaf for leaf, _ in places}) == 1:
+                found |= {places[i] for i in dims}  # the operand is the parameter itself
     return found
 
 
