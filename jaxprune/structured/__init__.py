@@ -12,6 +12,8 @@ from jaxprune.structured.depth import without_blocks as without_blocks
 from jaxprune.structured.export import Loaded as Loaded
 from jaxprune.structured.export import load as load
 from jaxprune.structured.export import save as save
+from jaxprune.structured.fold import Folded as Folded
+from jaxprune.structured.fold import fold as fold
 from jaxprune.structured.graph import Graph as Graph
 from jaxprune.structured.graph import trace as trace
 from jaxprune.structured.plan import Plan as Plan
@@ -26,6 +28,7 @@ from jaxprune.structured.shrink import verify as verify
 
 __all__ = [
     "Block",
+    "Folded",
     "Graph",
     "Group",
     "Loaded",
@@ -36,6 +39,7 @@ __all__ = [
     "blocks",
     "coupled",
     "flops",
+    "fold",
     "influence",
     "latency",
     "load",

@@ -1,0 +1,89 @@
+"""Units whose biases are alive leave constants; folded into what follows, nothing is lost."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from network_zoo import drawn
+
+import jaxprune as jp
+from jaxprune import structured
+
+
+class Net(nn.Module):
+    padding: str = "VALID"
+
+    @nn.compact
+    def __call__(self, x):
+        norm = lambda: nn.BatchNorm(use_running_average=True)
+        x = nn.relu(nn.Conv(6, (3, 3), padding="VALID")(x))
+        x = nn.relu(norm()(nn.Conv(8, (3, 3), padding=self.padding, use_bias=False)(x)))
+        x = nn.relu(nn.Dense(10)(x.reshape(len(x), -1)))
+        x = nn.relu(nn.Dense(6)(x))
+        return nn.Dense(3)(x)
+
+
+X = jax.random.normal(jax.random.key(0), (4, 6, 6, 2))
+
+
+def masked_kernels(model):
+    """Half of each hidden layer's units lose their inputs; who reads them, biases and statistics do not."""
+    variables = drawn(model.init(jax.random.key(1), X))
+    graph = structured.trace(model.apply, variables, X)
+    masks = jax.tree.map(lambda x: None, variables)
+    for layer, own in variables["params"].items():
+        if layer != "Dense_2" and "kernel" in own:
+            shape = own["kernel"].shape
+            masks["params"][layer]["kernel"] = jnp.broadcast_to(
+                jnp.arange(shape[-1]) % 2 > 0, shape
+            )
+    return variables, graph, masks
+
+
+def test_the_small_function_gives_what_the_masked_one_gives():
+    variables, graph, masks = masked_kernels(Net())
+    expected = Net().apply(jp.masks.apply(variables, masks), X)
+    folded = structured.fold(graph, variables, masks, X)
+    small = structured.shrink(graph, folded.params, folded.masks)
+    assert folded.error < 1e-5
+    np.testing.assert_allclose(small.apply(small.params, X), expected, rtol=1e-4, atol=1e-5)
+    other = jax.random.normal(jax.random.key(5), (7, 6, 6, 2))
+    expected = Net().apply(jp.masks.apply(variables, masks), other)
+    np.testing.assert_allclose(small.apply(small.params, other), expected, rtol=1e-4, atol=1e-5)
+    plain = structured.shrink(graph, variables, folded.masks)
+    assert jax.tree.map(jnp.shape, plain.params) == jax.tree.map(jnp.shape, small.params)
+    assert float(jnp.abs(plain.apply(plain.params, other) - expected).max()) > 1e-2, "it was needed"
+    assert "batch_stats/BatchNorm_0/mean" in folded.leaves
+    assert "params/Dense_2/bias" in folded.leaves
+    assert small.params["params"]["Conv_0"]["kernel"].shape == (3, 3, 2, 3)
+
+
+def test_borders_are_told():
+    variables, graph, masks = masked_kernels(Net("SAME"))
+    folded = structured.fold(graph, variables, masks, X)
+    assert folded.error > 1e-4, "padding sees no constant"
+
+
+def test_nothing_changes_where_biases_are_masked_too():
+    variables, graph, _ = masked_kernels(Net())
+    masks = structured.prune(graph, variables, sparsity=0.5)
+    folded = structured.fold(graph, variables, masks, X)
+    assert folded.leaves == ()
+    assert folded.error == pytest.approx(0, abs=1e-6)
+    same = jax.tree.map(jnp.array_equal, folded.masks, masks)
+    assert jax.tree.all(same)
+
+
+def test_units_that_gates_closed_leave_their_biases():
+    apply = lambda p, x: jp.nn.lenet_300_100(num_classes=10).apply({"params": p}, x)
+    x = jax.random.uniform(jax.random.key(0), (4, 28, 28, 1))
+    params = drawn(jp.nn.lenet_300_100(num_classes=10).init(jax.random.key(0), x)["params"])
+    masks = {name: {"bias": None, "kernel": None} for name in params}
+    masks["fc1"]["kernel"] = jnp.broadcast_to(jnp.arange(300) % 3 > 0, (784, 300))
+    graph = structured.trace(apply, params, x)
+    folded = structured.fold(graph, params, masks, x)
+    small = structured.shrink(graph, folded.params, folded.masks)
+    assert small.params["fc2"]["kernel"].shape == (200, 100)
+    expected = apply(jp.masks.apply(params, masks), x)
+    np.testing.assert_allclose(small.apply(small.params, x), expected, rtol=1e-4, atol=1e-4)
