@@ -11,9 +11,20 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxprune.coupling import Coupled, Group, Member
 from jaxprune.types import Pattern
 
-__all__ = ["Groups", "couplings", "shrink", "shrink_each", "slices", "units", "units_fault"]
+__all__ = [
+    "Groups",
+    "couplings",
+    "makers",
+    "members",
+    "shrink",
+    "shrink_each",
+    "slices",
+    "units",
+    "units_fault",
+]
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -101,6 +112,34 @@ def couplings(named: Sequence[dict[str, int]], shapes: Shapes) -> list[Groups]:
         )
 
     return [of(group) for group in named]
+
+
+def members(pattern: Coupled, shapes: Shapes) -> list[Groups]:
+    """One set of groups per group of coupled units: their slices in all members that bring them forth."""
+
+    def spread(m: Member, numbers: jax.Array) -> jax.Array:
+        axis = jnp.zeros(m.shape[m.axis], numbers.dtype)
+        axis = axis.at[m.index.ravel()].set(jnp.repeat(numbers, m.index.shape[1]))
+        return axis.reshape([-1 if i == m.axis else 1 for i in range(len(m.shape))])
+
+    def of(group: Group) -> Groups:
+        own = makers(group)
+        slices = lambda m, leaf: m.slices(leaf).reshape(group.size, -1)
+        return Groups(
+            paths=tuple(m.path for m in own),
+            size=sum(math.prod(m.shape) for m in own) / group.size,
+            total=lambda leaves: sum(  # type: ignore[arg-type, return-value]
+                slices(m, leaf).sum(1) for m, leaf in zip(own, leaves, strict=True)
+            ),
+            spread=lambda numbers: [spread(m, numbers) for m in own],
+        )
+
+    return [of(group) for group in pattern.groups]
+
+
+def makers(group: Group) -> list[Member]:
+    """The members that bring a group's units forth: not the kernels that sum over them."""
+    return [m for m in group.members if not m.enters]
 
 
 def shrink(groups: Groups, v: list[jax.Array], pull: jax.Array) -> list[jax.Array]:

@@ -17,10 +17,13 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
+from jaxprune.coupling import Coupled
 from jaxprune.group_norms import (
     Groups,
     Shapes,
     couplings,
+    makers,
+    members,
     shrink,
     shrink_each,
     slices,
@@ -171,7 +174,7 @@ def group_l2(
     return _of_groups(rate, lambda shapes: slices(axes, shapes), check)
 
 
-def coupled(strength: Scheduled, groups: Iterable[Mapping[str, int]]) -> Penalty:
+def coupled(strength: Scheduled, groups: Iterable[Mapping[str, int]] | Coupled) -> Penalty:
     r"""The group lasso over several leaves: what a unit consists of dies everywhere at once.
 
     $\lambda \sum_i \sqrt{p_i} \|(w^{(1)}_i, w^{(2)}_i, \dots)\|_2$, one norm over the index $i$ of an axis in
@@ -181,7 +184,9 @@ def coupled(strength: Scheduled, groups: Iterable[Mapping[str, int]]) -> Penalty
     Args:
       strength: $\lambda$, a number or a schedule.
       groups: couplings, each `{path: axis}`; paths as `masks.paths` gives them. The hidden units of a
-        perceptron are `{"fc1/kernel": -1, "fc1/bias": 0, "fc2/kernel": 0}`.
+        perceptron are `{"fc1/kernel": -1, "fc1/bias": 0, "fc2/kernel": 0}`. Or what
+        `jaxprune.structured.coupled` has found in a program: of each unit then the slices count that bring it
+        forth (kernels, biases, scales), not those of the layers that read it.
 
     Raises:
       ValueError: if a leaf stands in two couplings. The norms would overlap, and the proximal step of
@@ -197,7 +202,10 @@ def coupled(strength: Scheduled, groups: Iterable[Mapping[str, int]]) -> Penalty
     {'in': Array([[1.5, 0. ]], dtype=float32), 'out': Array([[2., 0., 0.],
            [0., 0., 0.]], dtype=float32)}
     """
-    rate, named = scheduled("coupled", strength=strength), [dict(group) for group in groups]
+    rate = scheduled("coupled", strength=strength)
+    if isinstance(groups, Coupled):
+        return _of_coupled(rate, groups)
+    named = [dict(group) for group in groups]
     paths = [path for group in named for path in group]
     if not paths:
         raise ValueError("coupled: no leaf is named; give couplings such as [{'fc1/kernel': -1}].")
@@ -225,6 +233,25 @@ def coupled(strength: Scheduled, groups: Iterable[Mapping[str, int]]) -> Penalty
         return None
 
     return _of_groups(rate, lambda shapes: couplings(named, shapes), check, tuple(paths))
+
+
+def _of_coupled(rate: Callable[[Step], Any], pattern: Coupled) -> Penalty:
+    """Groups that were found in a program: their slices must be whole leaves, and lie apart."""
+    paths = [m.path for group in pattern.groups for m in makers(group)]
+    twice = sorted({path for path in paths if paths.count(path) > 1})
+    if twice:
+        raise ValueError(
+            f"coupled: units of several groups are brought forth by {', '.join(map(repr, twice))}; their "
+            "norms would overlap, and there is no exact proximal step for that: restrict "
+            "structured.coupled(only=)."
+        )
+    for m in (m for group in pattern.groups for m in makers(group)):
+        if m.index.size != m.shape[m.axis] or len(set(m.index.ravel().tolist())) != m.index.size:
+            raise ValueError(
+                f"coupled: the units of a group are not all of {m}; leave the group out by "
+                "structured.coupled(only=)."
+            )
+    return _of_groups(rate, lambda shapes: members(pattern, shapes), pattern.check, tuple(paths))
 
 
 def scheduled(who: str, **named: Scheduled) -> Callable[[Step], Any]:

@@ -293,6 +293,12 @@ MODELS = {
     "experts": (Experts, ROWS),
     "branches": (Branches, ROWS),
     "nnx": (nnx_network, ROWS),
+    "lenet-5": (jp.nn.lenet5_caffe, (2, 28, 28, 1)),
+    "resnet-20, padded": (jp.nn.resnet20, IMAGE),
+    "resnet-20, projections": (lambda: jp.nn.resnet20(shortcut="projection"), IMAGE),
+    "resnet-56": (jp.nn.resnet56, IMAGE),
+    "vit": (lambda: jp.nn.vit(patch=4, width=24, depth=2, heads=3), IMAGE),
+    "gpt": (lambda: jp.nn.gpt(vocab_size=16, context=8, width=16, depth=2, heads=2), TOKENS),
 }
 
 

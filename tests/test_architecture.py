@@ -17,9 +17,9 @@ CONCEPTS = ["criteria", "patterns", "allocation", "schedules"]
 # Each may import what stands before it, never what stands after.
 ORDER = [
     ["types"],
-    ["masks", "ranks", "group_norms", "programs", "layerwise"],
+    ["masks", "ranks", "programs", "layerwise"],
     ["counting", "coupling"],
-    ["selection", "signals"],
+    ["selection", "signals", "group_norms"],
     [*CONCEPTS, "penalties", "preconditioners", "compensation"],
     ["updates", "fit", "contests"],
     ["method"],

@@ -16,6 +16,7 @@ from jaxprune.structured.fold import Folded as Folded
 from jaxprune.structured.fold import fold as fold
 from jaxprune.structured.graph import Graph as Graph
 from jaxprune.structured.graph import trace as trace
+from jaxprune.structured.picture import picture as picture
 from jaxprune.structured.plan import Plan as Plan
 from jaxprune.structured.prune import coupled as coupled
 from jaxprune.structured.prune import prune as prune
@@ -44,6 +45,7 @@ __all__ = [
     "latency",
     "load",
     "parameters",
+    "picture",
     "prune",
     "report",
     "save",

@@ -226,3 +226,45 @@ def test_data_driven_criteria_of_units():
     params, masks = jp.prune_on(PARAMS, method, known, rounds=2)
     assert left(masks)["a/bias"] == 4
     shrunk_equals_masked(params, masks)
+
+
+def test_group_lasso_over_coupled_units():
+    pattern = structured.coupled(GRAPH)
+    penalty = jp.penalties.coupled(0.5, pattern)
+    leaves = dict(zip(jp.masks.paths(PARAMS), jax.tree.leaves(PARAMS), strict=True))
+    own = {path: leaves[path] for path in ("a/kernel", "a/bias", "b/kernel")}
+    units = [jnp.concatenate([own["a/kernel"], own["a/bias"][None]]), own["b/kernel"]]
+    norms = [jnp.linalg.norm(w, axis=0) for w in units]
+    expected = 0.5 * sum(np.sqrt(len(w)) * n.sum() for w, n in zip(units, norms, strict=True))
+    assert float(penalty.value(own, 0)) == pytest.approx(float(expected), rel=1e-5)
+    found = penalty.prox(own, 1.0, 0)
+    factor = jnp.maximum(1 - 0.5 * np.sqrt(5) / norms[0], 0)
+    np.testing.assert_allclose(found["a/kernel"], own["a/kernel"] * factor[None], rtol=1e-5)
+    np.testing.assert_allclose(found["a/bias"], own["a/bias"] * factor, rtol=1e-5)
+    assert bool((factor == 0).any()), "some units die as a whole"
+
+
+def test_units_that_a_group_lasso_empties_can_be_removed():
+    tx = jp.proximal(optax.sgd(0.05), jp.penalties.coupled(0.3, structured.coupled(GRAPH)), 0.05)
+    params, state = PARAMS, tx.init(PARAMS)
+    loss = lambda p: jnp.mean(perceptron(p, X) ** 2)
+    for _ in range(30):
+        updates, state = tx.update(jax.grad(loss)(params), state, params)
+        params = optax.apply_updates(params, updates)
+    masks = jax.tree.map(lambda w: w != 0, params)
+    useful = jp.metrics.effective(perceptron, params, masks, X)
+    small = structured.shrink(GRAPH, params, useful)
+    assert small.params["a"]["kernel"].shape[1] < 8
+    np.testing.assert_allclose(small.apply(small.params, X), perceptron(params, X), atol=1e-5)
+
+
+def test_group_lassos_that_overlap_are_refused():
+    attention = lambda p, x: jnp.einsum(
+        "bhd,hdo->bo", jnp.tanh(jnp.einsum("bi,ihd->bhd", x, p["q"])), p["o"]
+    )
+    params = {"q": draw(4, 3, 5), "o": draw(3, 5, 2)}
+    graph = structured.trace(attention, params, X)
+    both = structured.coupled(graph, only="q")
+    assert len(both.groups) == 2
+    with pytest.raises(ValueError, match="brought forth by 'q'"):
+        jp.penalties.coupled(1.0, both)

@@ -103,3 +103,13 @@ def test_the_report_counts_what_is_there(small):
     assert all(after == -(-before // 2) for before, after in found.groups.values())
     assert "milliseconds" in str(found)
     assert jp.structured.report(graph, params, masks).seconds is None
+
+
+@pytest.mark.parametrize("ending", ["png", "svg"])
+def test_a_picture_of_the_groups(small, tmp_path, ending):
+    pytest.importorskip("matplotlib")
+    graph = small[3]
+    file = structured.picture(graph, tmp_path / f"graph.{ending}")
+    content = file.read_bytes()
+    assert content.startswith(b"\x89PNG" if ending == "png" else b"<?xml")
+    assert len(content) > 5_000
