@@ -203,7 +203,7 @@ def diagonal_fisher() -> Outcome:
 
 
 def taylor_and_batchnorm() -> Outcome:
-    """Whether a norm's scale counts; by `structured.scores` it does where a unit has no kernels."""
+    """Whether a norm's scale and bias can be what counts: `over="scales"`."""
 
     def fn(p, x):
         h = conv(x, p["first"]["kernel"], p["first"]["bias"])
@@ -222,7 +222,7 @@ def taylor_and_batchnorm() -> Outcome:
     x = inputs(2, 8, 8, 3)
     graph = structured.trace(fn, params, x)
     grads = jax.grad(lambda p: jnp.sum(fn(p, x) ** 2))(params)
-    taylor = partial(structured.scores, graph, params, criterion=jp.criteria.taylor)
+    taylor = partial(structured.scores, graph, params, criterion=jp.criteria.taylor, over="scales")
     score = lambda grads: next(iter(taylor(grads=grads).values()))
     own = float(jnp.abs(params["norm"]["scale"] * grads["norm"]["scale"]).max())
     more = grads | {"norm": {"scale": 100 * grads["norm"]["scale"], "bias": grads["norm"]["bias"]}}

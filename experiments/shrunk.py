@@ -16,7 +16,9 @@ _TIMED = 100  # examples in the batch that times are measured on
 _RUNS = 20
 
 
-def of(model: Any, params: Any, rest: Any, masks: Any, task: Task) -> dict[str, Any]:
+def of(
+    model: Any, params: Any, rest: Any, masks: Any, task: Task, *, timed: bool = False
+) -> dict[str, Any]:
     """Removes whole units physically, and tests what is left.
 
     Args:
@@ -26,13 +28,14 @@ def of(model: Any, params: Any, rest: Any, masks: Any, task: Task) -> dict[str, 
       masks: of the parameters; best those of `jaxprune.metrics.effective`, where a unit that has lost all its
         inputs has lost its outputs too.
       task: with the test set.
+      timed: whether to measure times, which are not the same twice.
 
     Returns:
       small_parameters: how many are left.
       small_flops: operations of its products and convolutions for one example.
       small_accuracy: on the test set, of the function of the smaller arrays.
-      small_faster: time of the whole network's forward pass over that of the small one, both compiled, on one
-        batch of test examples; the fastest of several runs of each, in turn.
+      small_faster: if timed, time of the whole network's forward pass over that of the small one, both
+        compiled, on one batch of test examples; the fastest of several runs of each, in turn.
       small_shapes: of the leaves that have become smaller, by path.
       Nothing if no unit can go.
     """
@@ -53,11 +56,12 @@ def of(model: Any, params: Any, rest: Any, masks: Any, task: Task) -> dict[str, 
     _, correct, count = test(small.params, task.test)
     batch = scale(task.test.inputs[0, :_TIMED])
     whole = functools.partial(jax.jit(graph.fn), variables, batch)
+    short = functools.partial(jax.jit(small.apply), small.params, batch)
     return {
         "small_parameters": sum(leaf.size for leaf in after),
         "small_flops": jp.structured.flops(graph, variables, masks),
         "small_accuracy": int(correct) / int(count),
-        "small_faster": _ratio(whole, functools.partial(jax.jit(small.apply), small.params, batch)),
+        **({"small_faster": _ratio(whole, short)} if timed else {}),
         "small_shapes": smaller,
     }
 

@@ -154,7 +154,7 @@ def train_once(
         return {
             "sparsity": float(jp.masks.sparsity(masks)),
             **({"effective_sparsity": float(jp.masks.sparsity(useful))} if useful else {}),
-            **shrunk.of(model, network, state.rest, useful or masks, task),
+            **shrunk.of(model, network, state.rest, useful or masks, task, timed=bool(cfg.compare)),
             **_cost(recipe, state, cfg, _per_leaf(masks, useful)),
             "digest": digest((network, masks)),
             **common,

@@ -26,7 +26,7 @@ SECTIONS = [((512, 96), 0), ((512, 96), 1), ((3, 3, 8, 64), 2)]
 
 def test_on_eight_devices():
     """Starts this file again, with eight devices."""
-    flags = "--xla_force_host_platform_device_count=8"
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
     root = Path(__file__).parents[1]
     done = subprocess.run(
         [sys.executable, __file__],

@@ -112,6 +112,7 @@ def drawn(shapes):
     return jax.tree_util.tree_map_with_path(leaf, shapes)
 
 
+@pytest.mark.slow
 def test_a_third_of_all_units_is_removed():
     variables = drawn(shapes_of(MODEL))
     x = jnp.asarray(np.random.default_rng(1).standard_normal((2, 32, 32, 3)), jnp.float32)
