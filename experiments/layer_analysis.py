@@ -213,6 +213,11 @@ def _checked(cfg: ConfigDict) -> dict[str, Any]:
     check_type("float", asked["tolerance"], f"{where}.tolerance")
     if asked["pattern"]:
         check_part("pattern", asked["pattern"], f"{where}.pattern")
+        if asked["pattern"]["name"] == "coupled":
+            raise UserError(
+                f"{where}.pattern: each leaf is pruned alone, but coupled units run through several; use "
+                "channel, or experiments.structured."
+            )
     if not cfg.validation or cfg.k_folds:
         raise UserError(
             "config.validation=0: layers are measured on validation data, not on the test set; hold some out."

@@ -19,6 +19,7 @@ from experiments.report import write_report
 from experiments.run_folder import Folder, RunFolder
 from experiments.task import fresh_variables, model_of, tasks
 from experiments.trainer import Trainer, TrainState
+from experiments.units import with_units
 
 __all__ = ["plan_of", "run"]
 
@@ -107,7 +108,7 @@ class _Compiled:
 
     def __init__(self, cfg: ConfigDict, plan: jp.lottery.Plan):
         self.optimizer = build("optimizer", cfg.optimizer)
-        self.method = build("method", cfg.method)
+        self.method = with_units(cfg, build("method", cfg.method), "config.method")
         self.model = model_of(cfg)
         self.transform = functools.partial(
             jp.lottery_ticket, self.optimizer, self.method, plan, prunable=cfg.prunable or None

@@ -10,6 +10,7 @@ import numpy as np
 from jaxprune import criteria, patterns, schedules
 from jaxprune import masks as masks_lib
 from jaxprune.allocation import by_path, knapsack, uniform
+from jaxprune.coupling import Coupled
 from jaxprune.masks import Prunable
 from jaxprune.method import Method, prune
 from jaxprune.types import Criterion, Masks, Params, Pattern
@@ -128,6 +129,11 @@ def sensitivity(
     if not asked or any(not 0 < s < 1 for s in asked) or asked != sorted(set(asked)):
         raise ValueError(
             f"sensitivity(sparsities={asked}): ascending fractions in (0, 1) are needed."
+        )
+    if isinstance(pattern, Coupled):
+        raise ValueError(
+            "sensitivity: each leaf is pruned alone, but coupled units run through several; use "
+            "patterns.channel, or structured.prune(sparsity={...}) for one group at a time."
         )
     masks = masks_lib.make(params, prunable)
     sizes = {row["leaf"]: row["weights"] for row in masks_lib.summary(masks)}

@@ -268,3 +268,8 @@ def test_group_lassos_that_overlap_are_refused():
     assert len(both.groups) == 2
     with pytest.raises(ValueError, match="brought forth by 'q'"):
         jp.penalties.coupled(1.0, both)
+
+
+def test_leaves_alone_have_no_coupled_units():
+    with pytest.raises(ValueError, match="coupled units run through several"):
+        jp.sensitivity.sensitivity(lambda p: 0.0, PARAMS, [0.5], pattern=structured.coupled(GRAPH))
