@@ -1,0 +1,105 @@
+"""experiments.structured: units go, what is left is shrunk and tested; networks trained with a penalty."""
+
+import json
+
+import pytest
+
+from experiments import structured
+from experiments.cli import Options, Stopper
+from experiments.config import UserError, config, part, validate
+
+
+def of(compare, **fields):
+    common = {
+        "data": part("synthetic_mnist", batch_size=32),
+        "model": part("lenet_300_100"),
+        "optimizer": part("sgd", learning_rate=0.05),
+        "validation": 0,
+        "steps": 20,
+        "log_every": 10,
+        "save_every": 20,
+        "seeds": (0,),
+    }
+    return config(**{**common, **fields, "compare": compare})
+
+
+def run(cfg, workdir, dry_run=False):
+    validate(cfg)
+    structured.main(cfg, Options("test", workdir, dry_run, Stopper()))
+    found = [*workdir.glob("test-*/results.json")]
+    return json.loads(found[0].read_text()) if found else None
+
+
+CRITERIA = {
+    "L1": "magnitude",
+    "Taylor": {
+        "criterion": part("taylor", signed=True),
+        "pattern": part("coupled", only="fc1", reduce="absolute", over="outputs"),
+    },
+    "penalised": {"criterion": "magnitude", "of": "lasso"},
+}
+GRADUAL = part("gmp", begin=5, end=15, every=5, pattern=part("coupled", only="fc2/kernel.1"))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    compare = {
+        "sparsities": (0.5,),
+        "criteria": CRITERIA,
+        "methods": {"gradual": GRADUAL},
+        "subgradients": {"lasso": part("l1", leaves="fc1/kernel")},
+        "strengths": {"lasso": (1e-3,)},
+        "pipeline": {"when": "trained", "finetune": 10, "examples": 64},
+    }
+    folder = tmp_path_factory.mktemp("whole")
+    return next(iter([folder])), run(of(compare), folder)
+
+
+def test_units_are_gone_and_the_small_network_is_the_masked_one(finished):
+    points = {label: found[0] for label, found in finished[1]["seeds"][0]["points"].items()}
+    small = {label: point.get("small_shapes") for label, point in points.items()}
+    both = {"fc1/bias": [150], "fc1/kernel": [784, 150], "fc2/bias": [50]}
+    assert small["L1"] == {**both, "fc2/kernel": [150, 50], "fc3/kernel": [50, 10]}
+    assert small["L1"] == small["penalised"]
+    assert small["Taylor"]["fc2/kernel"] == [150, 100]
+    assert small["gradual"]["fc2/kernel"] == [300, 50]
+    for label in ("L1", "Taylor", "penalised", "gradual"):
+        assert points[label]["small_accuracy"] == pytest.approx(
+            points[label]["test_accuracy"], abs=2e-3
+        )
+        assert points[label]["small_faster"] > 0
+    assert points["L1"]["small_parameters"] == 785 * 150 + 151 * 50 + 51 * 10
+    assert points["L1"]["small_flops"] == 2 * (784 * 150 + 150 * 50 + 50 * 10)
+    assert points["L1"]["digest"] != points["penalised"]["digest"], "of another network"
+
+
+def test_the_report_shows_the_small_networks(finished):
+    text = next(finished[0].glob("test-*/report.md")).read_text()
+    assert "small network, parameters" in text
+    assert f"{785 * 150 + 151 * 50 + 51 * 10:,}" in text
+
+
+@pytest.mark.parametrize(
+    ("compare", "message"),
+    [
+        ({"methods": {"gmp": part("gmp", begin=1, end=5, every=1)}}, "here whole units are removed"),
+        (
+            {"criteria": {"L1": {"criterion": "magnitude", "of": "lasoo"}},
+             "pipeline": {"when": "trained"}},
+            "no trained network 'lasoo'",
+        ),
+        (
+            {"criteria": {"L1": {"criterion": "magnitude", "of": "lasso"}},
+             "pipeline": {"when": "initialisation"}},
+            "is there a network to prune",
+        ),
+        (
+            {"criteria": {"L1": "magnitude"},
+             "pipeline": {"when": "trained", "pattern": part("coupled", only="conv9")}},
+            "no group is meant by only='conv9'",
+        ),
+    ],
+)  # fmt: skip
+def test_mistakes_are_told(compare, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        run(of({"sparsities": (0.5,), **compare}), tmp_path, dry_run=True)
