@@ -41,7 +41,7 @@ def contests(pattern: AnyPattern, params: Params, masks: Masks) -> Contests:
     """
     before = masks_lib.beside(params, masks)
     if isinstance(pattern, Coupled):
-        return _of_groups(pattern, masks_lib.paths(params), before)
+        return _of_groups(pattern, params, before)
     return _of_leaves(pattern, params, before)
 
 
@@ -76,8 +76,13 @@ def _of_leaves(pattern: Pattern, params: Params, before: list[Any]) -> Contests:
     )
 
 
-def _of_groups(pattern: Coupled, paths: list[str], before: list[Any]) -> Contests:
-    names = [group.name for group in pattern.groups]
+def _of_groups(pattern: Coupled, params: Params, before: list[Any]) -> Contests:
+    names, paths = [group.name for group in pattern.groups], masks_lib.paths(params)
+    covered = set(pattern.covered(params))
+    whole = [
+        jnp.ones(jnp.shape(leaf), bool) if mask is None and path in covered else mask
+        for path, leaf, mask in zip(paths, jax.tree.leaves(params), before, strict=True)
+    ]
 
     def units(scores: Sequence[Any]) -> list[Units]:
         by_path = {p: _floats(s) for p, s in zip(paths, scores, strict=True) if s is not None}
@@ -93,10 +98,10 @@ def _of_groups(pattern: Coupled, paths: list[str], before: list[Any]) -> Contest
     def masks(alive: list[jax.Array], contestants: list[Units]) -> list[Any]:
         pairs = zip(alive, contestants, strict=True)
         found = pattern.masks([_one_at_least(a, unit.scores) for a, unit in pairs])
-        return [found.get(path) for path in paths]
+        return [found[path] if path in covered else None for path in paths]
 
     return Contests(
-        alive=pattern.alive(dict(zip(paths, before, strict=True))),
+        alive=pattern.alive(dict(zip(paths, whole, strict=True))),
         scored=[],  # a group needs scores of some of its leaves, and says so itself
         units=units,
         allocated=allocated,

@@ -41,11 +41,21 @@ class Member(NamedTuple):
 
     def slices(self, leaf: Any) -> Any:
         """What of an array like the parameter belongs to each unit: [units, k, ...]."""
-        xp: Any = jnp if isinstance(leaf, jax.Array) else np
-        return xp.moveaxis(leaf, self.axis, 0)[self.index]
+        if not isinstance(leaf, jax.Array):
+            return np.moveaxis(leaf, self.axis, 0)[self.index]
+        moved = jnp.moveaxis(_everywhere(leaf), self.axis, 0)
+        if self.index.shape[1] == 1 and np.array_equal(self.index[:, 0], np.arange(len(moved))):
+            return moved[:, None]
+        return moved[self.index]
 
     def __str__(self) -> str:
         return f"{self.path}[{self.axis}]"
+
+
+def _everywhere(x: jax.Array) -> jax.Array:
+    """On an explicit mesh, an array as each device has it whole: places of units know nothing of its axes."""
+    mesh = jax.typeof(x).sharding.mesh
+    return jax.sharding.reshard(x, jax.sharding.PartitionSpec()) if mesh.explicit_axes else x
 
 
 class Group(NamedTuple):
@@ -93,6 +103,13 @@ class Coupled(NamedTuple):
         """The parameters that lose something when a unit dies."""
         return list(dict.fromkeys(m.path for group in self.groups for m in group.members))
 
+    def covered(self, params: Any) -> list[str]:
+        """Of these, the floating ones of a tree: masks are for them alone."""
+        own, leaves = set(self.paths), jax.tree.leaves(params)
+        floating = lambda x: jnp.issubdtype(jnp.result_type(x), jnp.floating)
+        named = zip(masks_lib.paths(params), leaves, strict=True)
+        return [path for path, leaf in named if path in own and floating(leaf)]
+
     def check(self, shapes: Mapping[str, tuple[int, ...]]) -> str | None:
         """What is wrong with the leaves of a tree; `None` if they are those traced.
 
@@ -122,7 +139,9 @@ class Coupled(NamedTuple):
     def _counted(self, group: Group, scores: Mapping[str, Any]) -> list[Member]:
         own = [m for m in group.members if scores.get(m.path) is not None]
         if self.over == "scales":
-            return [m for m in own if m.path.rsplit("/", 1)[-1] in ("scale", "bias")] or own
+            return [
+                m for m in own if m.path.rsplit("/", 1)[-1] in ("scale", "bias", "offset")
+            ] or own
         own = [m for m in own if m.kernel] or own
         return own if self.over == "all" else [m for m in own if not m.enters] or own
 
@@ -155,7 +174,7 @@ class Coupled(NamedTuple):
         """
         found = []
         for group in self.groups:
-            own = [m for m in group.members if masks[m.path] is not None]
+            own = [m for m in group.members if masks.get(m.path) is not None]
             parts = [m.slices(masks[m.path]).reshape(group.size, -1).any(1) for m in own]
             found.append(jnp.stack(parts).any(0))
         return found

@@ -50,7 +50,7 @@ def check_fit(
 ) -> None:
     """Refuses leaves that the pattern does not fit, and a target that would leave nothing of them."""
     if isinstance(pattern, Coupled):
-        _check_coupled(pattern, params, masks)
+        _check_coupled(pattern, params)
         return
     pruned = jax.tree.leaves(jax.tree.map(lambda p, m: m is not None, params, masks))
     named = zip(masks_lib.paths(params), jax.tree.leaves(params), pruned, strict=True)
@@ -78,18 +78,11 @@ def check_fit(
         )
 
 
-def _check_coupled(pattern: Coupled, params: Params, masks: Masks) -> None:
+def _check_coupled(pattern: Coupled, params: Params) -> None:
     paths = masks_lib.paths(params)
     shapes = dict(zip(paths, map(jnp.shape, jax.tree.leaves(params)), strict=True))
     if fault := pattern.check(shapes):
         raise ValueError(f"{fault}.")
-    beside = dict(zip(paths, masks_lib.beside(params, masks), strict=True))
-    bare = [path for path in pattern.paths if beside[path] is None]
-    if bare:
-        raise ValueError(
-            f"coupled: units run along {bare[0]!r}, which has no mask; start from masks that this pattern "
-            "has made, or from none."
-        )
 
 
 def _members(pattern: Pattern, shape: tuple[int, ...]) -> int | None:

@@ -40,7 +40,8 @@ __all__ = [
 
 Prunable = str | Iterable[str] | Callable[[str, jax.Array], bool] | None
 
-_NEVER = {"bias", "scale", "mean", "var"}  # names by which Flax calls biases and statistics
+# Names by which Flax and Haiku call biases and statistics.
+_NEVER = {"bias", "scale", "mean", "var", "offset"}
 
 
 def keys_of(path: tuple[Any, ...]) -> tuple[str, ...]:

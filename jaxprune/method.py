@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 from jaxprune import allocation as allocations
 from jaxprune import masks as masks_lib
@@ -238,7 +239,12 @@ def _next_masks(
 def _placed(mask: jax.Array, leaf: jax.Array) -> jax.Array:
     """The mask where its leaf is, on an explicit mesh; elsewhere the compiler sees to it."""
     sharding = jax.typeof(leaf).sharding
-    return jax.sharding.reshard(mask, sharding) if sharding.mesh.explicit_axes else mask
+    if sharding.mesh.explicit_axes:
+        return jax.sharding.reshard(mask, sharding)
+    concrete = isinstance(leaf, jax.Array) and not isinstance(leaf, Tracer)
+    if concrete and not isinstance(mask, Tracer) and len(leaf.sharding.device_set) > 1:
+        return jax.device_put(mask, leaf.sharding)
+    return mask
 
 
 def _living_first(units: Units, alive: jax.Array) -> Units:
@@ -306,7 +312,7 @@ def _of_coupled(
     }
     if fault := pattern.check(shapes):
         raise ValueError(f"{fault}.")
-    covered = set(pattern.paths)
+    covered = set(pattern.covered(params))
     leaves = [
         jnp.ones_like(leaf, dtype=bool) if path in covered else None
         for path, leaf in zip(shapes, jax.tree.leaves(params), strict=True)

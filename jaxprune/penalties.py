@@ -237,6 +237,12 @@ def coupled(strength: Scheduled, groups: Iterable[Mapping[str, int]] | Coupled) 
 
 def _of_coupled(rate: Callable[[Step], Any], pattern: Coupled) -> Penalty:
     """Groups that were found in a program: their slices must be whole leaves, and lie apart."""
+    read_only = [group.name for group in pattern.groups if not makers(group)]
+    if read_only:
+        raise ValueError(
+            f"coupled: the units of {read_only[0]!r} are only read by this part of the tree; leave the group "
+            "out by structured.coupled(only=)."
+        )
     paths = [m.path for group in pattern.groups for m in makers(group)]
     twice = sorted({path for path in paths if paths.count(path) > 1})
     if twice:

@@ -33,10 +33,12 @@ class Block(NamedTuple):
 
 
 def blocks(graph: Graph) -> tuple[Block, ...]:
-    """Finds the blocks of a function, in the order of its program.
+    r"""Finds the blocks of a function, in the order of its program.
 
-    A sum counts whose one operand the other is computed from, with parameters of its own. Layers under a scan
-    are one equation and have none.
+    A sum counts whose one operand the other is computed from, with parameters of its own. Left out, the sum
+    is that operand. With all parameters of the branch at zero it is so too, unless the branch is a gate,
+    $x \sigma(x w)$, which zeros do not close: `verify` tells. Layers under a scan are one equation and have
+    none.
 
     >>> from jaxprune.structured import trace
     >>> def fn(params, x):
@@ -140,6 +142,7 @@ def without_blocks(graph: Graph, names: Collection[str]) -> Masks:
     Raises:
       ValueError: if there is no such block.
     """
+    names = [names] if isinstance(names, str) else names
     known = {block.name: block for block in blocks(graph)}
     missing = [name for name in names if name not in known]
     if missing:

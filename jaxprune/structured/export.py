@@ -113,6 +113,12 @@ def _program(run: Any, params: Any, inputs: Any, batched: bool, platforms: Any) 
     shape = lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x))
     given = jax.tree.map(shape, inputs)
     if batched:
+        outputs = jax.eval_shape(run, jax.tree.map(shape, params), *given)
+        if any(not x.shape for x in jax.tree.leaves((given, outputs))):
+            raise ValueError(
+                "structured.save: an input or output without axes has no examples; say batched=False, and "
+                "the program takes these shapes alone."
+            )
         given = _any_number(given, export.symbolic_shape("examples")[0])
         whole, first = run, lambda tree: jax.tree.map(lambda y: y[0], tree)
         one = lambda p, *xs: first(whole(p, *jax.tree.map(lambda x: x[None], xs)))

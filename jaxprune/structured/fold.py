@@ -14,14 +14,6 @@ from jaxprune.types import Masks, Params
 __all__ = ["Folded", "fold"]
 
 _TOLERANCE = 1e-5  # of the largest entry: what counts as constant
-_REARRANGED = (
-    "broadcast_in_dim",
-    "reshape",
-    "convert_element_type",
-    "squeeze",
-    "expand_dims",
-    "copy",
-)
 
 
 class Folded(NamedTuple):
@@ -47,11 +39,13 @@ class _Pair(NamedTuple):
       masked: where kernels are masked and biases are not.
       without: where nothing of the units is left.
       leaf: number of the parameter of one axis that this is, arranged anew; `None`: it is something else.
+      axis: along which its entries lie.
     """
 
     masked: Any
     without: Any
     leaf: int | None = None
+    axis: int = 0
 
 
 def fold(graph: Graph, params: Params, masks: Masks, *inputs: Any) -> Folded:
@@ -72,7 +66,7 @@ def fold(graph: Graph, params: Params, masks: Masks, *inputs: Any) -> Folded:
       params: tree of arrays, as it was traced.
       masks: bool arrays, `None` at leaves without a mask. A unit goes if they mask all kernels that bring it
         forth; those that read it need no mask.
-      *inputs: of the function, of the shapes that were traced; a few examples do.
+      *inputs: of the function, of the shapes that were traced; two examples at least.
 
     >>> from jaxprune.structured import shrink, trace
     >>> fn = lambda p, x: jax.nn.relu(x @ p["w"] + p["b"][None]) @ p["o"] + p["c"][None]
@@ -83,10 +77,21 @@ def fold(graph: Graph, params: Params, masks: Masks, *inputs: Any) -> Folded:
     >>> folded.params["c"].tolist(), folded.leaves, folded.params["b"].tolist()
     ([5.0], ('c',), [1.0, 0.0])
     """
+    graph.check(params)
+    if any(jnp.ndim(x) and jnp.shape(x)[0] < 2 for x in jax.tree.leaves(inputs)):
+        raise ValueError(
+            "structured.fold: what is constant takes two examples at least to be told."
+        )
     leaves, treedef = jax.tree.flatten(params)
     masked = jax.tree.leaves(masks_lib.apply(params, masks))
-    alive = [_outer(own) for own in graph.kept(_without_inputs(graph, masks))]
-    without = [jnp.where(a, w, jnp.zeros((), w.dtype)) for a, w in zip(alive, masked, strict=True)]
+    dead = _without_inputs(graph, masks)
+    if not dead.any():
+        return Folded(treedef.unflatten(masked), masks, (), 0.0)
+    alive = [_outer(own) for own in graph.kept(dead)]
+    zeros = lambda a, w: jnp.where(a, w, jnp.zeros((), w.dtype)) if hasattr(w, "dtype") else w
+    without = [zeros(a, w) for a, w in zip(alive, masked, strict=True)]
+    reads = [number for step in graph.tape.steps for number in step.reads]
+    once = [reads.count(number) == 1 for number in graph.tape.inputs[: len(leaves)]]
 
     @jax.jit
     def moved(masked: list[Any], without: list[Any], inputs: Any) -> tuple[dict[int, Any], Any]:
@@ -102,29 +107,30 @@ def fold(graph: Graph, params: Params, masks: Masks, *inputs: Any) -> Folded:
                 pairs = _taken_up(name, pairs, alive, found)
             a = programs.bind(equation, [p.masked for p in pairs])
             b = programs.bind(equation, [p.without for p in pairs])
-            leaf = pairs[0].leaf if name in _REARRANGED else None
-            return [_Pair(x, y, leaf) for x, y in zip(a, b, strict=True)]
+            leaf, axis = _arranged(equation, pairs[0]) if pairs else (None, 0)
+            return [_Pair(x, y, leaf, axis) for x, y in zip(a, b, strict=True)]
 
-        flat = zip(masked, without, strict=True)
-        own = [_Pair(a, b, i if jnp.ndim(a) == 1 else None) for i, (a, b) in enumerate(flat)]
+        flat = zip(masked, without, once, strict=True)
+        own = [
+            _Pair(a, b, i if jnp.ndim(a) == 1 and alone else None)
+            for i, (a, b, alone) in enumerate(flat)
+        ]
         given = [_Pair(x, x) for x in jax.tree.leaves(inputs)]
         outputs = programs.run(graph.program, [*own, *given], rule)
         return found, [getattr(v, "masked", v) for v in outputs]
 
     found, expected = moved(masked, without, inputs)
-    before = list(without)
-    for i, value in found.items():
-        without[i] = value.astype(leaves[i].dtype)
+    changed = sorted(i for i, move in found.items() if np.asarray(move).any())
+    for i in changed:
+        without[i] = (without[i] + found[i]).astype(leaves[i].dtype)
     outputs = jax.tree.leaves(jax.jit(graph.fn)(treedef.unflatten(without), *inputs))
-    differ = [
-        float(jnp.max(jnp.abs(a - b), initial=0)) for a, b in zip(outputs, expected, strict=True)
-    ]
-    size = max(float(jnp.max(jnp.abs(b), initial=0)) for b in expected)
-    changed = [i for i in found if not np.array_equal(before[i], without[i])]
-    paths = tuple(graph.paths[i] for i in sorted(changed))
+    wide = lambda x: np.asarray(x).astype(float)
+    pairs = [(wide(a), wide(b)) for a, b in zip(outputs, expected, strict=True)]
+    size = max(float(np.abs(b).max(initial=0)) for _, b in pairs)
+    error = max(float(np.abs(a - b).max(initial=0)) for a, b in pairs) / max(size, 1e-30)
+    paths = tuple(graph.paths[i] for i in changed)
     whole = zip(alive, masks_lib.beside(params, masks_lib.unpack(masks)), strict=True)
     both = [m if a.all() else jnp.asarray(a) if m is None else m & a for a, m in whole]
-    error = max(differ, default=0.0) / max(size, 1e-30)
     return Folded(treedef.unflatten(without), treedef.unflatten(both), paths, error)
 
 
@@ -154,6 +160,24 @@ def _outer(axes: list[np.ndarray]) -> np.ndarray:
     return found
 
 
+def _arranged(equation: Any, pair: _Pair) -> tuple[int | None, int]:
+    """Of which parameter a value is an arrangement, and along which axis its entries then lie."""
+    name, p, shape = equation.primitive.name, equation.params, jnp.shape(pair.masked)
+    if pair.leaf is None:
+        return None, 0
+    if name in ("convert_element_type", "copy"):
+        return pair.leaf, pair.axis
+    if name == "broadcast_in_dim":
+        return pair.leaf, p["broadcast_dimensions"][pair.axis]
+    if name == "squeeze":
+        return pair.leaf, pair.axis - sum(d < pair.axis for d in p["dimensions"])
+    new = tuple(equation.outvars[0].aval.shape)
+    own = [i for i, n in enumerate(new) if n > 1]
+    if name in ("reshape", "expand_dims") and len(own) == 1 and new[own[0]] == shape[pair.axis]:
+        return pair.leaf, own[0]
+    return None, 0
+
+
 def _taken_up(
     name: str, pairs: list[_Pair], alive: list[np.ndarray], found: dict[int, Any]
 ) -> list[_Pair]:
@@ -163,31 +187,19 @@ def _taken_up(
         return pairs
     bias, other = pairs[at], pairs[1 - at]
     leaf: int = bias.leaf  # type: ignore[assignment]
-    axis = _axis(jnp.shape(bias.masked), jnp.shape(other.masked), len(alive[leaf]))
-    if leaf in found or axis is None:
+    axis, shape = bias.axis, jnp.shape(other.masked)
+    fits = len(jnp.shape(bias.masked)) == len(shape) and shape[axis] == len(alive[leaf])
+    if leaf in found or not fits:
         return pairs
-    rest = tuple(i for i in range(jnp.ndim(other.masked)) if i != axis)
-    difference = other.masked - other.without
-    mean = jnp.mean(difference, rest, keepdims=True)
-    spread = jnp.max(jnp.abs(difference - mean), rest)
-    constant = spread <= _TOLERANCE * jnp.max(jnp.abs(other.masked))
-    constant &= jnp.all(jnp.isfinite(mean)) & alive[leaf]
-    vector = lambda x: jnp.max(x, tuple(i for i in range(x.ndim) if i != axis))
-    sign = -1 if name == "sub" else 1
-    old = vector(jnp.broadcast_to(bias.without, jnp.shape(other.masked)))
-    found[leaf] = old + jnp.where(constant, sign * mean.reshape(-1), 0)
-    wide = found[leaf].reshape([-1 if i == axis else 1 for i in range(jnp.ndim(other.masked))])
-    new = jnp.broadcast_to(wide, jnp.shape(bias.without)).astype(bias.without.dtype)
+    rest = tuple(i for i in range(len(shape)) if i != axis)
+    wide = lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    difference = wide(other.masked) - wide(other.without)
+    mean = jnp.mean(difference, rest)
+    spread = jnp.max(jnp.abs(difference - jnp.expand_dims(mean, rest)), rest)
+    least = _TOLERANCE * jnp.max(jnp.abs(wide(other.masked)))
+    constant = (spread <= least) & (jnp.abs(mean) > least) & alive[leaf]
+    found[leaf] = jnp.where(constant, -mean if name == "sub" else mean, 0.0)
+    new = wide(bias.without) + jnp.expand_dims(found[leaf], rest)
     pairs = list(pairs)
-    pairs[at] = bias._replace(without=new)
+    pairs[at] = bias._replace(without=new.astype(bias.without.dtype))
     return pairs
-
-
-def _axis(shape: tuple[int, ...], whole: tuple[int, ...], size: int) -> int | None:
-    """The axis along which a bias of so many entries lies; `None` if it cannot be told."""
-    if len(shape) != len(whole):
-        return None
-    own = [i for i, n in enumerate(shape) if n == size == whole[i]]
-    if len(own) > 1:  # broadcast to all of the other's axes: Flax's biases lie along the last one
-        own = [own[-1]] if own[-1] == len(whole) - 1 else []
-    return own[0] if own else None

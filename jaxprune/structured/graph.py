@@ -53,6 +53,19 @@ class Graph(NamedTuple):
         alive = self.solution.kept(removed)
         return [[alive[self.solution.of[axis]] for axis in axes] for axes in self.axes]
 
+    def check(self, params: Params) -> None:
+        """Raises `ValueError` unless a tree has the leaves that were traced, with their shapes."""
+        found = dict(
+            zip(masks_lib.paths(params), map(np.shape, jax.tree.leaves(params)), strict=True)
+        )
+        wanted = {p: x.shape for p, x in zip(self.paths, jax.tree.leaves(self.params), strict=True)}
+        for path in (*wanted, *found):
+            if found.get(path) != wanted.get(path):
+                raise ValueError(
+                    f"structured: {path!r} has the shape {found.get(path)}, and had {wanted.get(path)} when "
+                    "traced; give the tree that was traced."
+                )
+
     def summary(self) -> str:
         """A table of the groups, and what is pinned for want of a rule."""
         rows = [("group", "units", "also along")]

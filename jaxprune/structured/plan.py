@@ -48,39 +48,69 @@ class Plan(NamedTuple):
         return Plan(cut(self.shapes), cut(self.kept))
 
     def apply(self, tree: Any) -> Any:
-        """Returns what is left of a tree: parameters, their average, gradients, an optimizer's state.
+        """Returns what is left of a tree: parameters, their average, gradients, an optimizer's state, or all.
 
-        A leaf belongs to the planned one whose path its own ends with, if the shapes are equal; others, such
-        as counts, stay. If no leaf belongs to any, the plan's parts are looked at alone (`within`), so that
-        the state of an optimizer of Flax's `params` finds its plan in that of all variables.
+        Wherever the tree holds all planned leaves under one path, or all of a part of them (`within`), as an
+        optimizer of Flax's `params` does, these are cut. A leaf that stands alone belongs to the planned one
+        whose path its own ends with, if the shapes are equal. Others, such as counts, stay.
 
         Raises:
-          ValueError: if no leaf of the tree belongs to any of the plan.
+          ValueError: if nothing of the tree belongs to the plan, or a leaf that does has another shape, as
+            the factored moments of Adafactor: they cannot be cut, so make a new state with `init`.
         """
+        paths, leaves = masks_lib.paths(tree), jax.tree.leaves(tree)
+        if not any(jnp.ndim(leaf) for leaf in leaves):
+            return tree
+        found = self._owners(paths)
+        for path, leaf in zip(paths, leaves, strict=True):
+            if path not in found:
+                self._alone(path, jnp.shape(leaf), found)
+        cut = [
+            _cut(x, self._kept(path, x, found.get(path)))
+            for path, x in zip(paths, leaves, strict=True)
+        ]
+        if not found:
+            raise ValueError(
+                f"Plan.apply: none of the leaves {', '.join(paths[:5])} ... is one of the plan's "
+                f"{', '.join(list(self.shapes)[:5])} ... in path and shape."
+            )
+        return jax.tree.structure(tree).unflatten(cut)
+
+    def _owners(self, paths: list[str]) -> dict[str, str]:
+        """Path of a leaf -> that of the planned one, where all planned leaves of a part are there."""
+        there, found = set(paths), {}
         parts = dict.fromkeys(path.split("/", 1)[0] for path in self.shapes if "/" in path)
-        for plan in (self, *(self.within(part) for part in parts)):
-            found = plan._owners(tree)
-            if any(found):
-                leaves = zip(jax.tree.leaves(tree), found, strict=True)
-                cut = [
-                    x if path is None else _cut(x, plan.kept.get(path, {})) for x, path in leaves
-                ]
-                return jax.tree.structure(tree).unflatten(cut)
-        raise ValueError(
-            f"Plan.apply: none of the leaves {', '.join(masks_lib.paths(tree)[:5])} ... is one of the plan's "
-            f"{', '.join(list(self.shapes)[:5])} ... in path and shape."
-        )
+        for start in ("", *(f"{part}/" for part in parts)):
+            wanted = [p.removeprefix(start) for p in self.shapes if p.startswith(start)]
+            first = wanted[0]
+            for path in paths:
+                if path != first and not path.endswith("/" + first):
+                    continue
+                before = path[: len(path) - len(first)]
+                if all(before + other in there for other in wanted):
+                    found |= {before + w: start + w for w in wanted if before + w not in found}
+        return found
 
-    def _owners(self, tree: Any) -> list[str | None]:
-        def owner(path: str, leaf: Any) -> str | None:
-            keys = path.split("/")
-            ends = ("/".join(keys[i:]) for i in range(len(keys)))
-            found = next((end for end in ends if end in self.shapes), None)
-            fits = found is not None and self.shapes[found] == jnp.shape(leaf)
-            return found if fits else None
+    def _alone(self, path: str, shape: tuple[int, ...], found: dict[str, str]) -> None:
+        """Looks for the owner of a leaf whose neighbours are not all there."""
+        keys = path.split("/")
+        for end in ("/".join(keys[i:]) for i in range(len(keys))):
+            own = [p for p in self.shapes if p == end or p.endswith("/" + end)]
+            own = [p for p in own if self.shapes[p] == shape]
+            if len(own) == 1 and (own[0] == end or own[0].count("/") == end.count("/") + 1):
+                found[path] = own[0]
+                return
 
-        pairs = zip(masks_lib.paths(tree), jax.tree.leaves(tree), strict=True)
-        return [owner(path, leaf) for path, leaf in pairs]
+    def _kept(self, path: str, leaf: Any, owner: str | None) -> dict[int, list[int]]:
+        kept = {} if owner is None else self.kept.get(owner, {})
+        if kept and jnp.shape(leaf) != self.shapes[owner]:  # type: ignore[index]
+            if jnp.size(leaf) <= 1:  # a placeholder
+                return {}
+            raise ValueError(
+                f"Plan.apply: {path!r} has the shape {jnp.shape(leaf)}, and not {self.shapes[owner]} as "  # type: ignore[index]
+                f"{owner!r}, to which it belongs: factored moments cannot be cut; make a new state with init."
+            )
+        return kept
 
     def save(self, path: Path | str) -> None:
         """Writes the plan as JSON; an existing file is not overwritten."""
@@ -141,6 +171,8 @@ def _cut(x: Any, kept: dict[int, list[int]]) -> Any:
     if (whole := on_host(x)) is not None:
         block = np.ix_(*(kept.get(axis, range(n)) for axis, n in enumerate(x.shape)))
         return jax.device_put(whole[block], x.sharding)
+    if jax.typeof(x).sharding.mesh.explicit_axes:
+        x = jax.sharding.reshard(x, jax.sharding.PartitionSpec())
     for axis, own in kept.items():
         x = jnp.take(x, np.asarray(own, np.int32), axis=axis)
     return x

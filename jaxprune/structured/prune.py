@@ -160,6 +160,10 @@ def prune(
         raise ValueError(
             f"structured.prune(scope={scope!r}): 'local', 'global' or 'isomorphic' is needed."
         )
+    if round_to < 1:
+        raise ValueError(f"structured.prune(round_to={round_to}): at least 1 is needed.")
+    if isinstance(sparsity, Mapping):
+        _check_rates(graph, sparsity)
     normalize = normalize or ("none" if scope == "local" else "mean")
     wanted = only
     if isinstance(sparsity, Mapping):
@@ -212,17 +216,42 @@ def _scored(
             f"structured: {name} reads {missing[0]!r}; give {missing[0]}= (see "
             "jaxprune.signals.gatherers)."
         )
+    graph.check(params)
     compiled = all(hasattr(x, "dtype") for x in jax.tree.leaves(signals))
-    found = (_compiled(criterion) if compiled else criterion)(params, **signals)
+    numbers = jax.tree.map(_number, params)
+    found = (_compiled(criterion) if compiled else criterion)(numbers, **signals)
     found = masks_lib.beside(params, found)
+    for path, s, leaf in zip(graph.paths, found, jax.tree.leaves(params), strict=True):
+        if s is not None and jnp.shape(s) != jnp.shape(leaf):
+            raise ValueError(
+                f"{name}: {path!r} has scores of the shape {jnp.shape(s)}, its weights {jnp.shape(leaf)}; "
+                "give one score per weight."
+            )
     pairs = zip(graph.paths, found, strict=True)
     return {path: np.asarray(s, np.float64) for path, s in pairs if s is not None}
+
+
+def _number(x: Any) -> Any:
+    """A leaf that a criterion can read: PRNG keys have no scores."""
+    return jnp.zeros(x.shape) if jnp.issubdtype(x.dtype, jax.dtypes.extended) else x
 
 
 @functools.lru_cache(maxsize=16)
 def _compiled(criterion: Criterion) -> Criterion:
     """One program for all leaves, instead of one for each shape."""
     return jax.jit(criterion)
+
+
+def _check_rates(graph: Graph, sparsity: Mapping[str, float]) -> None:
+    """Refuses expressions that mean no group, and rates that remove nothing."""
+    for expression in sparsity:
+        if not any(_wanted(group, expression) for group in graph.groups):
+            raise ValueError(
+                f"structured.prune(sparsity={dict(sparsity)}): no group is meant by {expression!r}.\n"
+                f"{graph.summary()}"
+            )
+    if not any(sparsity.values()):
+        raise ValueError(f"structured.prune(sparsity={dict(sparsity)}): nothing is to be removed.")
 
 
 def _rate(group: Group, sparsity: float | Mapping[str, float]) -> float:
@@ -289,7 +318,7 @@ def _survivors(
     alive = [np.ones(len(own), bool) for own in found]
     for pool in pools:
         everything = np.concatenate([found[i] for i in pool])
-        total = sum(_left(len(found[i]), rates[i]) for i in pool)
+        total = _left([len(found[i]) for i in pool], [rates[i] for i in pool])
         best = np.zeros(len(everything), bool)
         best[np.argsort(-everything, kind="stable")[:total]] = True
         cuts = np.cumsum([len(found[i]) for i in pool])[:-1]
@@ -300,9 +329,10 @@ def _survivors(
     return alive
 
 
-def _left(n: int, sparsity: float) -> int:
-    """As `jaxprune.allocation.survivors`, in Python's integers."""
-    return n - (n * round(sparsity * 10**7) + 5 * 10**6) // 10**7
+def _left(sizes: list[int], rates: list[float]) -> int:
+    """As `jaxprune.allocation.survivors` of the whole pool, in Python's integers."""
+    removed = sum(n * round(rate * 10**7) for n, rate in zip(sizes, rates, strict=True))
+    return sum(sizes) - (removed + 5 * 10**6) // 10**7
 
 
 def _within_budget(

@@ -36,7 +36,9 @@ class Removal(NamedTuple):
 
 
 def removal(graph: Graph, masks: Masks) -> Removal:
-    """Returns what goes. A kernel without a mask keeps all it has; a bias without one keeps nothing alive.
+    """Returns what goes.
+
+    A kernel without a mask keeps all it has; a bias without one, or a leaf without entries, keeps nothing.
 
     Raises:
       ValueError: if nothing of a group would be left that no block takes along.
@@ -45,7 +47,7 @@ def removal(graph: Graph, masks: Masks) -> Removal:
     left: list[list[np.ndarray] | None] = []
     empty, silent = [], []
     for name, shape, mask in zip(graph.paths, jax.tree.leaves(graph.params), beside, strict=True):
-        if mask is None and not masks_lib.is_prunable(name, shape):
+        if 0 in shape.shape or (mask is None and not masks_lib.is_prunable(name, shape)):
             left.append(None)
             silent.append(name)
             continue

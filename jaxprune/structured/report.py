@@ -82,4 +82,9 @@ def report(graph: Graph, params: Params, masks: Masks, *inputs: Any, repeats: in
 
 def _ratio(name: str, pair: Any, form: str) -> tuple[str, ...]:
     before, after = pair
-    return name, format(before, form), format(after, form), f"{before / after:.2f}x"
+    return (
+        name,
+        format(before, form),
+        format(after, form),
+        f"{before / after:.2f}x" if after else "-",
+    )

@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxprune import masks as masks_lib
 from jaxprune.coupling import Coupled
-from jaxprune.structured.depth import left_out, path_without
+from jaxprune.structured.depth import blocks, left_out, path_without, without_blocks
 from jaxprune.structured.graph import Graph, trace
 from jaxprune.structured.host import on_host
 from jaxprune.structured.plan import Plan
@@ -64,6 +64,7 @@ def shrink(graph: Graph, params: Params, masks: Masks) -> Small:
     Raises:
       ValueError: if nothing of it can be removed whole.
     """
+    graph.check(params)
     masks_lib.validate(masks, params)
     gone = removal(graph, masks)
     if not (gone.classes.any() or gone.blocks) and not all(
@@ -95,7 +96,7 @@ def _masked(x: Any, mask: Any) -> Any:
 
 
 def verify(graph: Graph, params: Params, *inputs: Any, seed: int = 0) -> dict[str, float]:
-    """Removes half of each group alone, and compares the small function with zeros in its place.
+    """Removes half of each group alone, and each block, and compares with zeros in their place.
 
     Args:
       graph: of the function.
@@ -104,8 +105,8 @@ def verify(graph: Graph, params: Params, *inputs: Any, seed: int = 0) -> dict[st
       seed: of the choice of units.
 
     Returns:
-      By group, the largest difference of the outputs over their largest size: rounding where the group is
-      exact. Removing units of the others is pruning like any other, but not the same as masking them.
+      By group or block, the largest difference of the outputs over their largest size: rounding where it is
+      exact. Removing others is pruning like any other, but not the same as masking them.
 
     >>> from jaxprune.structured import trace
     >>> fn = lambda p, x: jax.nn.relu(x @ p["in"]) @ p["out"]
@@ -114,6 +115,18 @@ def verify(graph: Graph, params: Params, *inputs: Any, seed: int = 0) -> dict[st
     {'in[1]': 0.0}
     """
     rng, found, whole = np.random.default_rng(seed), {}, jax.jit(graph.fn)
+
+    def error(masks: Masks) -> float:
+        small = shrink(graph, params, masks)
+        ours = jax.tree.leaves(jax.jit(small.apply)(small.params, *inputs))
+        theirs = jax.tree.leaves(whole(masks_lib.apply(params, masks), *inputs))
+        pairs = [
+            (np.asarray(a).astype(float), np.asarray(b).astype(float))
+            for a, b in zip(ours, theirs, strict=True)
+        ]
+        scale = max(float(np.abs(b).max(initial=0)) for _, b in pairs)
+        return max(float(np.abs(a - b).max(initial=0)) for a, b in pairs) / max(scale, 1e-30)
+
     for group in graph.groups:
         if group.size < 2:
             continue
@@ -121,14 +134,10 @@ def verify(graph: Graph, params: Params, *inputs: Any, seed: int = 0) -> dict[st
             np.arange(group.size), rng.choice(group.size, group.size // 2, replace=False)
         )
         by_path = Coupled((group,)).masks([~chosen])
-        masks = jax.tree.structure(params).unflatten([by_path.get(path) for path in graph.paths])
-        small = shrink(graph, params, masks)
-        ours = jax.tree.leaves(jax.jit(small.apply)(small.params, *inputs))
-        theirs = jax.tree.leaves(whole(masks_lib.apply(params, masks), *inputs))
-        pairs = [(np.asarray(a), np.asarray(b)) for a, b in zip(ours, theirs, strict=True)]
-        scale = max(float(np.abs(b).max(initial=0)) for _, b in pairs)
-        worst = max(float(np.abs(a - b).max(initial=0)) for a, b in pairs)
-        found[group.name] = worst / max(scale, 1e-30)
+        leaves = [by_path.get(path) for path in graph.paths]
+        found[group.name] = error(jax.tree.structure(params).unflatten(leaves))
+    for block in blocks(graph):
+        found[block.name] = error(without_blocks(graph, [block.name]))
     return found
 
 

@@ -133,10 +133,9 @@ def test_what_a_coupled_pattern_refuses():
         jp.prune(PARAMS, jp.partition({"a": method}))
     with pytest.raises(ValueError, match=r"had \(4, 8\) when traced"):
         jp.prune(PARAMS | {"a": {"kernel": draw(4, 9), "bias": draw(9)}}, method)
-    with pytest.raises(
-        ValueError, match="has no mask; start from masks that this pattern has made"
-    ):
-        jp.prune(PARAMS, method, masks=jp.masks.make(PARAMS))
+    before = structured.prune(GRAPH, PARAMS, sparsity={"a/": 0.25})
+    _, masks = jp.prune(PARAMS, method, masks=before)
+    assert left(masks)["b/kernel"] == 12, "masks without some leaves are gone on with"
     with pytest.raises(ValueError, match="reduce='median'"):
         structured.coupled(GRAPH, reduce="median")
     with pytest.raises(ValueError, match="no group is meant by only='conv'"):
@@ -273,3 +272,66 @@ def test_group_lassos_that_overlap_are_refused():
 def test_leaves_alone_have_no_coupled_units():
     with pytest.raises(ValueError, match="coupled units run through several"):
         jp.sensitivity.sensitivity(lambda p: 0.0, PARAMS, [0.5], pattern=structured.coupled(GRAPH))
+
+
+def chain(p, x):
+    for w in p["layers"]:
+        x = jax.nn.relu(x @ w)
+    return x
+
+
+@pytest.mark.parametrize("sparsity", [0.1, 0.15, 0.3, 0.5])
+def test_a_pool_loses_the_number_of_units_that_is_asked(sparsity):
+    params = {"layers": [draw(3, 3) for _ in range(9)]}
+    graph = structured.trace(chain, params, draw(2, 3))
+    assert [group.size for group in graph.groups] == [3] * 8
+    masks = structured.prune(graph, params, sparsity=sparsity, scope="global", normalize="none")
+    method = jp.methods.magnitude(
+        sparsity=sparsity,
+        pattern=structured.coupled(graph),
+        allocation=jp.allocation.global_budget(),
+    )
+    lost = lambda masks: sum(int((~m.any(0)).sum()) for m in masks["layers"] if m is not None)
+    assert lost(masks) == lost(jp.prune(params, method)[1])
+
+
+def test_integer_leaves_are_left_alone():
+    fn = lambda p, x: jax.nn.relu(x @ p["w"] * p["n"][None]) @ p["o"]
+    params = {"w": draw(4, 8), "n": jnp.arange(8) + 1, "o": draw(8, 2)}
+    graph = structured.trace(fn, params, X)
+    pruned, masks = jp.prune(
+        params, jp.methods.magnitude(sparsity=0.5, pattern=structured.coupled(graph))
+    )
+    assert masks["n"] is None
+    assert jnp.array_equal(pruned["n"], params["n"])
+    small = structured.shrink(graph, pruned, masks)
+    assert small.params["n"].shape == (4,)
+    np.testing.assert_allclose(small.apply(small.params, X), fn(pruned, X), rtol=1e-5)
+
+
+def test_leaves_without_entries_are_no_hindrance():
+    fn = lambda p, x: perceptron(p, x) + p["none"].sum()
+    params = PARAMS | {"none": jnp.zeros((0, 3))}
+    graph = structured.trace(fn, params, X)
+    masks = structured.prune(graph, params, sparsity=0.5)
+    small = structured.shrink(graph, params, masks)
+    expected = fn(jp.masks.apply(params, masks), X)
+    np.testing.assert_allclose(small.apply(small.params, X), expected, atol=1e-5)
+
+
+def test_mistakes_are_named():
+    with pytest.raises(ValueError, match="no group is meant by 'Conv_9'"):
+        structured.prune(GRAPH, PARAMS, sparsity={"a/": 0.5, "Conv_9": 0.5})
+    with pytest.raises(ValueError, match="nothing is to be removed"):
+        structured.prune(GRAPH, PARAMS, sparsity={"a/": 0.0})
+    with pytest.raises(ValueError, match="round_to=0"):
+        structured.prune(GRAPH, PARAMS, sparsity=0.5, round_to=0)
+    other = PARAMS | {"b": {"kernel": draw(8, 7)}}
+    with pytest.raises(ValueError, match=r"'b/kernel' has the shape \(8, 7\), and had \(8, 6\)"):
+        structured.prune(GRAPH, other, sparsity=0.5)
+    rows = lambda params, **_: jax.tree.map(lambda w: w[:1], params)
+    with pytest.raises(ValueError, match=r"'a/bias' has scores of the shape \(1,\)"):
+        structured.prune(GRAPH, PARAMS, sparsity=0.5, criterion=rows)
+    graph = structured.trace(perceptron, PARAMS, X)
+    with pytest.raises(ValueError, match="only read by this part"):
+        jp.penalties.coupled(1.0, structured.coupled(graph, within="c"))

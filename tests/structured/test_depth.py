@@ -117,3 +117,14 @@ def test_a_function_without_a_block_is_saved(tmp_path):
     found = structured.load(tmp_path / "small")
     expected = small.apply(small.params, X)
     np.testing.assert_allclose(found.apply(found.params, X), expected, rtol=1e-6)
+
+
+def test_gates_are_told_and_nothing_may_be_left_of_a_stack():
+    gated = lambda p, x: x + x * jax.nn.sigmoid(x @ p["w"])
+    params = {"w": draw(4, 4)}
+    graph = structured.trace(gated, params, X)
+    assert [block.name for block in structured.blocks(graph)] == ["w"]
+    assert structured.verify(graph, params, X)["w"] > 0.1
+    assert structured.verify(GRAPH, PARAMS, X)["layers/1"] < 1e-6
+    masks = structured.without_blocks(graph, "w")
+    assert "-" in str(structured.report(graph, params, masks))

@@ -87,3 +87,39 @@ def test_units_that_gates_closed_leave_their_biases():
     assert small.params["fc2"]["kernel"].shape == (200, 100)
     expected = apply(jp.masks.apply(params, masks), x)
     np.testing.assert_allclose(small.apply(small.params, x), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_channels_need_not_come_last():
+    def fn(p, x):  # as many channels as rows and columns
+        y = jax.lax.conv_general_dilated(
+            x, p["w"], (1, 1), "VALID", dimension_numbers=("NCHW", "OIHW", "NCHW")
+        )
+        y = jax.nn.relu(y + jnp.broadcast_to(p["b"][None, :, None, None], y.shape))
+        return jnp.einsum("bchw,cd->bd", y, p["o"]) + p["c"][None]
+
+    keys = jax.random.split(jax.random.key(0), 5)
+    params = {
+        "w": jax.random.normal(keys[0], (4, 2, 3, 3)),
+        "b": jnp.abs(jax.random.normal(keys[1], (4,))) + 0.5,
+        "o": jax.random.normal(keys[2], (4, 3)),
+        "c": jax.random.normal(keys[3], (3,)),
+    }
+    x = jax.random.normal(keys[4], (2, 2, 6, 6))
+    graph = structured.trace(fn, params, x)
+    none = dict.fromkeys(params)
+    folded = structured.fold(graph, params, none, x)
+    assert folded.leaves == ()
+    assert jax.tree.all(jax.tree.map(jnp.array_equal, folded.params, params))
+    masks = none | {"w": jnp.broadcast_to(jnp.arange(4)[:, None, None, None] > 0, (4, 2, 3, 3))}
+    folded = structured.fold(graph, params, masks, x)
+    assert folded.leaves == ("c",)
+    assert folded.error < 1e-5
+    small = structured.shrink(graph, folded.params, folded.masks)
+    expected = fn(jp.masks.apply(params, masks), x)
+    np.testing.assert_allclose(small.apply(small.params, x), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_one_example_is_not_enough():
+    variables, graph, masks = masked_kernels(Net())
+    with pytest.raises(ValueError, match="two examples at least"):
+        structured.fold(graph, variables, masks, X[:1])

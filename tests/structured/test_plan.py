@@ -113,3 +113,33 @@ def test_a_picture_of_the_groups(small, tmp_path, ending):
     content = file.read_bytes()
     assert content.startswith(b"\x89PNG" if ending == "png" else b"<?xml")
     assert len(content) > 5_000
+
+
+def test_optimizers_states_and_trees_that_hold_them(small):
+    small, params, *_ = small
+    state = optax.adam(1e-3).init(params["params"])
+    both = small.plan.apply({"params": params["params"], "opt_state": state})
+    assert shapes(both["params"]) == shapes(small.params["params"])
+    assert shapes(both["opt_state"][0].nu) == shapes(small.params["params"])
+    assert small.shrink_state(optax.sgd(0.1).init(params)) == optax.sgd(0.1).init(params)
+    masked = optax.masked(optax.adam(1e-3), lambda p: jax.tree.map(lambda w: w.ndim > 1, p))
+    moments = small.shrink_state(masked.init(params["params"])).inner_state[0].mu
+    assert moments["Conv_0"]["kernel"].shape == small.params["params"]["Conv_0"]["kernel"].shape
+
+
+def test_factored_moments_are_refused_by_name():
+    fn = lambda p, x: jax.nn.relu(x @ p["in"]) @ p["out"]
+    params = {"in": jnp.ones((256, 256)), "out": jnp.ones((256, 130))}
+    graph = structured.trace(fn, params, jnp.ones((1, 256)))
+    small = structured.shrink(graph, params, structured.prune(graph, params, sparsity=0.5))
+    with pytest.raises(ValueError, match="factored moments cannot be cut"):
+        small.shrink_state(optax.adafactor(1e-3).init(params))
+
+
+def test_a_parameter_may_be_called_as_a_field_of_the_optimizer():
+    fn = lambda p, x: jax.nn.relu(x @ p["w"] + p["mu"]["w"][None]) @ p["o"]
+    params = {"w": jnp.ones((3, 8)), "mu": {"w": jnp.ones(8)}, "o": jnp.ones((8, 2))}
+    graph = structured.trace(fn, params, jnp.ones((1, 3)))
+    small = structured.shrink(graph, params, structured.prune(graph, params, sparsity=0.5))
+    found = small.shrink_state(optax.adam(1e-3).init(params))[0]
+    assert shapes(found.mu) == shapes(found.nu) == shapes(small.params)

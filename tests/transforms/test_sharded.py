@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-QUICK = ("global", "rigl, 2:4", "sr-ste")
+QUICK = ("global", "rigl, 2:4", "sr-ste", "units")
 SLOW = ("gmp", "2:4", "per output", "channels", "rigl", "snfs", "parts")
 
 
@@ -28,7 +28,11 @@ def main(names):
     }
     specs = {"a": P("data", "model"), "b": P(None, "model"), "bias": P()}
     every = {"begin": 1, "end": 5, "every": 2}
+    forward = lambda p, x: jax.nn.relu(x @ p["a"]) @ p["b"] + p["bias"][None]
+    graph = jp.structured.trace(forward, host, np.ones((1, 64), np.float32))
+    units = jp.structured.coupled(graph)
     methods = {
+        "units": jp.methods.gmp(sparsity=0.5, pattern=units, **every),
         "gmp": jp.methods.gmp(sparsity=0.9, **every),
         "global": jp.methods.gmp(sparsity=0.9, allocation=jp.allocation.global_budget(), **every),
         "2:4": jp.methods.gmp(sparsity=0.5, pattern=jp.patterns.groups(4), **every),

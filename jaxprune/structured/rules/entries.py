@@ -12,6 +12,7 @@ __all__ = ["RULES"]
 
 # Elementwise as well, though `signals.kernels` has no need of them.
 _MORE = ("acos", "asin", "atan", "cosh", "sinh", "real", "imag", "xor", "lgamma")
+_BITS = ("shift_left", "shift_right_logical", "shift_right_arithmetic", "population_count", "clz")
 
 
 def _elementwise(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
@@ -66,8 +67,18 @@ def _window(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
     return [tuple(found)]
 
 
+def _bitcast(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
+    """Entry by entry, where both types are of one width."""
+    (shape,) = shapes_of(equation)
+    if len(inputs[0]) == len(shape):
+        return _elementwise(labels, equation, inputs)
+    labels.pin(*inputs[0])
+    return [labels.fresh_like(shape, pinned=True)]
+
+
 RULES: dict[str, Rule] = {
-    **dict.fromkeys((*ELEMENTWISE, *_MORE), Rule(_elementwise)),
+    **dict.fromkeys((*ELEMENTWISE, *_MORE, *_BITS), Rule(_elementwise)),
+    "bitcast_convert_type": Rule(_bitcast),
     "optimization_barrier": Rule(_barrier),
     **dict.fromkeys(
         ("reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "reduce_and", "reduce_or"),
