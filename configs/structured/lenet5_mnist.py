@@ -9,12 +9,12 @@ share in both layers, but for network slimming, which compares scales of the who
 1,000 training examples; two epochs of training, then half an epoch of fine-tuning, 5 seeds. What is left is
 shrunk physically, tested and timed. The test set is read once per training.
 
-Ours (5 seeds), dense 98.54 +- 0.37 %, after half and three quarters of the filters: FPGM 98.68 and 98.14, L1
-98.65 and 98.19, L1 of all that is coupled 98.63 and 98.16, HRank 98.63 and 97.53, network slimming 98.56 and
-98.25, Taylor 98.50 and 97.48, BatchNorm scales 98.49 and 98.26, entropy 98.44 and 97.93, chance 98.35 and 97.76,
-APoZ 98.28 and 97.38. The small networks (212,115 and 103,186 of 431,220 parameters) give these accuracies and
-ran 1.4 to 1.7 and 2.3 to 3.5 times as fast, on a shared two-core machine. Taylor, APoZ and HRank do not beat
-chance where three quarters go.
+Ours (5 seeds), dense 98.54 +- 0.37 %, after half and three quarters of the filters: FPGM 98.68 and 98.14,
+L1 98.65 and 98.19, L1 of all that is coupled 98.63 and 98.16, HRank 98.63 and 97.53, network slimming 98.56
+and 98.25, Taylor 98.50 and 97.48, BatchNorm scales 98.49 and 98.26, entropy 98.44 and 97.93, chance 98.35
+and 97.76, APoZ 98.28 and 97.38. The small networks (212,115 and 103,186 of 431,220 parameters) give these
+accuracies and ran 1.4 to 1.7 and 2.3 to 3.5 times as fast, on a shared two-core machine. Taylor, APoZ and
+HRank do not beat chance where three quarters go.
 
 Run: python -m experiments.structured --config=configs/structured/lenet5_mnist.py
 """
