@@ -174,21 +174,30 @@ def _rule(steps: Iterator[Step], kept: Kept, path: Path) -> programs.Rule:
 
 
 def _scan(labels: Labels, equation: Any, inputs: list[Axes]) -> tuple[list[Axes], Any]:
-    p = equation.params
-    fixed, carried = p["num_consts"], p["num_consts"] + p["num_carry"]
+    p, (fixed, count) = equation.params, _scanned(equation)
+    carried = fixed + count
     stacked = inputs[carried:]
     labels.pin(*(axes[0] for axes in stacked))
     body = [*inputs[:carried], *(axes[1:] for axes in stacked)]
     found, tape = followed(p["jaxpr"], body, labels)
-    for before, after in zip(inputs[fixed:carried], found[: p["num_carry"]], strict=True):
+    for before, after in zip(inputs[fixed:carried], found[:count], strict=True):
         labels.tie_all(before, after)
-    rows = [(labels.fresh(p["length"], pinned=True), *axes) for axes in found[p["num_carry"] :]]
-    return [*found[: p["num_carry"]], *rows], tape
+    rows = [(labels.fresh(p["length"], pinned=True), *axes) for axes in found[count:]]
+    return [*found[:count], *rows], tape
+
+
+def _scanned(equation: Any) -> tuple[int, int]:
+    """How many inputs of a loop are the same in each turn, and how many are carried on."""
+    p = equation.params
+    if "ft_in" in p:  # from JAX 0.12 on
+        fixed, carried, _ = p["ft_in"].unpack()
+        return len(fixed), len(carried)
+    return p["num_consts"], p["num_carry"]
 
 
 def _scan_again(equation: Any, arrays: list[Any], step: Step, kept: Kept) -> list[Any]:
     p = equation.params
-    fixed, count = p["num_consts"], p["num_carry"]
+    fixed, count = _scanned(equation)
 
     def body(carry: Any, rows: Any) -> Any:
         found = replayed(p["jaxpr"], [*arrays[:fixed], *carry, *rows], step.more, kept)
