@@ -90,7 +90,15 @@ def _pad_again(equation: Any, arrays: list[Any], step: Step, kept: Kept) -> list
     return [lax.pad(arrays[0], arrays[1], config)]
 
 
+def _unstack(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
+    """Each index of an axis becomes a value of its own: there are as many as before."""
+    at, axes = equation.params["axis"], inputs[0]
+    labels.pin(axes[at])
+    return [tuple(axis for i, axis in enumerate(axes) if i != at)] * len(equation.outvars)
+
+
 RULES: dict[str, Rule] = {
+    "unstack": Rule(_unstack),
     "concatenate": Rule(_concatenate),
     "slice": Rule(_slice, _slice_again),
     "split": Rule(_split, _split_again),
