@@ -131,10 +131,12 @@ _KINDS = {
     "penalty": _Kind(("jaxprune/penalties.py",), "^Penalty$"),
     "preconditioner": _Kind(("jaxprune/preconditioners.py",), ""),
     "compensation": _Kind(("jaxprune/compensation.py",), "Params", called=False),
+    "removal": _Kind(("jaxprune/transforms/growing.py",), "GradientTransformation"),
     "signal": _Kind(("jaxprune/signals/*.py",), "", called=False),
 }
 # What a part inside a part is, where its argument's name is not a kind itself.
-_NESTED = dict.fromkeys(("optimizer", "learning_rate", "gate", "penalty"), "learning_rate")
+_SCHEDULED = ("optimizer", "learning_rate", "gate", "penalty", "removal")
+_NESTED = dict.fromkeys(_SCHEDULED, "learning_rate")
 _AS = {
     "gate_optimizer": "optimizer",
     "subgradient": "penalty",

@@ -25,6 +25,7 @@ FIELDS: dict[str, Any] = {
     "signals": {},  # keyword -> part of jaxprune.signals, to set its options
     "compensation": None,  # part of jaxprune.compensation, by which kept weights make up for others
     "finetune": 0,  # updates after pruning a trained network
+    "removal": None,  # part: what goes fades in the first of these updates; None: it goes before them
     "of": "dense",  # which trained network is pruned: the dense one, or one trained with a subgradient
 }
 _WHEN = ("training", "initialisation", "trained")
@@ -44,6 +45,7 @@ class Pipeline(NamedTuple):
     signals: Mapping[str, Any]
     compensation: Any
     finetune: int
+    removal: Any
     of: str
 
     def method(self, criterion: Any, sparsity: float) -> Any:
@@ -122,3 +124,18 @@ def _check(found: Pipeline, where: str) -> None:
         raise UserError(f"{where}.of: only where when='trained' is there a network to prune.")
     if found.finetune and found.when != "trained":
         raise UserError(f"{where}.finetune: only what is pruned after training is fine-tuned.")
+    if found.removal:
+        _check_removal(found, f"{where}.removal")
+
+
+def _check_removal(found: Pipeline, where: str) -> None:
+    check_part("removal", found.removal, where, supplied=("inner", "masks"))
+    if found.when != "trained":
+        raise UserError(f"{where}: only what is pruned after training can fade; leave it out.")
+    if found.compensation:
+        raise UserError(f"{where}: what fades is made up for by training; leave compensation out.")
+    if found.removal["until"] >= found.finetune:
+        raise UserError(
+            f"{where}.until={found.removal['until']}: weights go before the last of "
+            f"finetune={found.finetune} updates."
+        )

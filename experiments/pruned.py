@@ -76,7 +76,7 @@ def pruned(
             )
         except ValueError as e:
             raise UserError(f"{where}: {e}") from e
-        return Began(found[0], rest, found[1])
+        return Began(found[0] if pipeline.removal is None else params, rest, found[1])
 
     return start
 

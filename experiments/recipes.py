@@ -106,7 +106,9 @@ def recipe(cfg: ConfigDict, kind: str, spec: Any, where: str, **supplied: Any) -
         method = with_units(cfg, method, where)
         start = pruned(cfg, pipeline, method, folder, before.optimizer, where)
         after = pipeline.finetune if pipeline.when == "trained" else None
-        return Recipe(kind, _fixed(optimizer), start=start, after=after)
+        until = pipeline.removal["until"] + 1 if pipeline.removal else 0
+        transform = _fixed(optimizer, pipeline.removal)
+        return Recipe(kind, transform, start=start, after=after, settled=until)
     if kind == "gate":
         if prunable and "prunable" in spec:
             raise UserError(f"{where}.prunable and config.prunable: leave one of them out.")
@@ -139,8 +141,11 @@ def recipe(cfg: ConfigDict, kind: str, spec: Any, where: str, **supplied: Any) -
     return Recipe(kind, lambda key: tx, settled=None, learned=True)
 
 
-def _fixed(optimizer: optax.GradientTransformation) -> Transform:
-    return lambda masks: jp.recorded(jp.fixed(optimizer, masks))
+def _fixed(optimizer: optax.GradientTransformation, removal: Any = None) -> Transform:
+    """Trains on masks, or towards them first."""
+    if removal is None:
+        return lambda masks: jp.recorded(jp.fixed(optimizer, masks))
+    return lambda masks: jp.recorded(build("removal", removal, inner=optimizer, masks=masks))
 
 
 def _step_size(cfg: ConfigDict, where: str) -> Any:

@@ -1,7 +1,6 @@
 """The network without the units that have been emptied: its size, its speed and its test accuracy."""
 
 import functools
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +8,8 @@ import jax
 
 import jaxprune as jp
 from experiments.task import Task, evaluated, scale
+from experiments.units import graph_of
+from jaxprune.structured.timing import seconds
 
 __all__ = ["of"]
 
@@ -41,8 +42,7 @@ def of(
     """
     variables = {"params": params, **rest}
     masks = {"params": masks, **jax.tree.map(lambda x: None, rest)}
-    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), variables)
-    graph = _graph(model, task.inputs.shape[1:], *_hashable(shapes))
+    graph = graph_of(model, task.inputs.shape[1:])
     try:
         small = jp.structured.shrink(graph, variables, masks)
     except ValueError:  # no unit is empty, or a whole layer is
@@ -66,26 +66,6 @@ def of(
     }
 
 
-def _ratio(a: Callable[[], Any], b: Callable[[], Any]) -> float:
-    """The time of `a` over that of `b`."""
-    least = [float("inf")] * 2
-    for run in range(_RUNS + 1):  # the first ones compile
-        for i, function in enumerate((a, b)):
-            start = time.perf_counter()
-            jax.block_until_ready(function())
-            took = time.perf_counter() - start
-            least[i] = min(least[i], took) if run else least[i]
-    return least[0] / least[1]
-
-
-def _hashable(shapes: Any) -> tuple[Any, Any]:
-    leaves, treedef = jax.tree.flatten(shapes)
-    return tuple(leaves), treedef
-
-
-@functools.lru_cache(maxsize=4)
-def _graph(model: Any, shape: tuple[int, ...], leaves: tuple[Any, ...], treedef: Any) -> Any:
-    """Found once for all seeds."""
-    x = jax.ShapeDtypeStruct((1, *shape), "float32")
-    forward = lambda variables, x: model.apply(variables, x, train=False)
-    return jp.structured.trace(forward, treedef.unflatten(leaves), x)
+def _ratio(whole: Callable[[], Any], short: Callable[[], Any]) -> float:
+    before, after = seconds(whole, short, repeats=_RUNS)
+    return before / after

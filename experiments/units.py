@@ -39,24 +39,24 @@ def with_units(cfg: ConfigDict, method: Any, where: str) -> Any:
     """Returns a method whose pattern, if it is `Units`, has been found in the model."""
     if not isinstance(method, jp.Method) or not isinstance(method.pattern, Units):
         return method
-    graph, (only, *how) = graph_of(cfg), method.pattern
-    reduce, normalize, over = how
+    graph, units = graph_of(model_of(cfg), input_shape(cfg)), method.pattern._asdict()
     try:
         found = jp.structured.coupled(
-            graph, within="params", only=only or None, reduce=reduce, normalize=normalize, over=over
+            graph, within="params", **{**units, "only": units["only"] or None}
         )
     except ValueError as e:
         raise UserError(f"{where}: {e}") from e
     return method._replace(pattern=found)
 
 
-def graph_of(cfg: ConfigDict) -> Any:
-    """The groups of a config's model, in evaluation mode; its data need not have been fetched."""
-    return _graph(model_of(cfg), input_shape(cfg))
-
-
 @functools.lru_cache(maxsize=4)
-def _graph(model: Any, shape: tuple[int, ...]) -> Any:
+def graph_of(model: Any, shape: tuple[int, ...]) -> Any:
+    """The groups of a model, in evaluation mode; found once for all seeds, and before there are data.
+
+    Args:
+      model: a linen module.
+      shape: of one input, without examples.
+    """
     x = jax.ShapeDtypeStruct((1, *shape), "float32")
     variables = jax.eval_shape(model.init, jax.random.key(0), x)
     return jp.structured.trace(lambda v, x: model.apply(v, x, train=False), variables, x)

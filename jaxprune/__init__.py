@@ -37,6 +37,7 @@ from jaxprune.transforms import average_of as average_of
 from jaxprune.transforms import averaged as averaged
 from jaxprune.transforms import fixed as fixed
 from jaxprune.transforms import forward_params as forward_params
+from jaxprune.transforms import growing as growing
 from jaxprune.transforms import lottery_ticket as lottery_ticket
 from jaxprune.transforms import masks_of as masks_of
 from jaxprune.transforms import proximal as proximal
@@ -65,6 +66,7 @@ __all__ = [
     "fixed",
     "forward_params",
     "gates",
+    "growing",
     "lottery",
     "lottery_ticket",
     "masks",

@@ -80,8 +80,8 @@ class Group(NamedTuple):
 class Coupled(NamedTuple):
     """A pattern over several parameters: each group is one contest, and its units die everywhere at once.
 
-    `jaxprune.structured.coupled` finds it in a program; every method, one shot or in training, takes it for
-    a pattern.
+    `jaxprune.structured.coupled` finds it in a program; methods that take a pattern, one shot or in
+    training, take it for one, each alone: a `jaxprune.partition` would tear units apart.
 
     Attributes:
       groups: of units, over the parameters of one tree.

@@ -11,7 +11,7 @@ from jaxprune import masks as masks_lib
 from jaxprune.coupling import AnyPattern, Coupled
 from jaxprune.types import Criterion, Masks, Params, Pattern, Schedule, Update
 
-__all__ = ["check_fit", "scores_of"]
+__all__ = ["check_coupled", "check_fit", "scores_of"]
 
 
 def scores_of(
@@ -50,7 +50,7 @@ def check_fit(
 ) -> None:
     """Refuses leaves that the pattern does not fit, and a target that would leave nothing of them."""
     if isinstance(pattern, Coupled):
-        _check_coupled(pattern, params)
+        check_coupled(pattern, params)
         return
     pruned = jax.tree.leaves(jax.tree.map(lambda p, m: m is not None, params, masks))
     named = zip(masks_lib.paths(params), jax.tree.leaves(params), pruned, strict=True)
@@ -78,7 +78,8 @@ def check_fit(
         )
 
 
-def _check_coupled(pattern: Coupled, params: Params) -> None:
+def check_coupled(pattern: Coupled, params: Params) -> None:
+    """Refuses a tree that is not the one traced."""
     paths = masks_lib.paths(params)
     shapes = dict(zip(paths, map(jnp.shape, jax.tree.leaves(params)), strict=True))
     if fault := pattern.check(shapes):

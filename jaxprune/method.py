@@ -15,7 +15,7 @@ from jaxprune import signals as signals_lib
 from jaxprune import updates as updates_lib
 from jaxprune.contests import contests
 from jaxprune.coupling import AnyPattern, Coupled
-from jaxprune.fit import check_fit, scores_of
+from jaxprune.fit import check_coupled, check_fit, scores_of
 from jaxprune.masks import Prunable
 from jaxprune.types import (
     Allocation,
@@ -306,17 +306,10 @@ def _of_coupled(
         raise ValueError(
             f"prunable={prunable!r}: with coupled units, structured.coupled(only=) says what may be pruned."
         )
-    shapes = {
-        path: jnp.shape(leaf)
-        for path, leaf in zip(masks_lib.paths(params), jax.tree.leaves(params), strict=True)
-    }
-    if fault := pattern.check(shapes):
-        raise ValueError(f"{fault}.")
+    check_coupled(pattern, params)
     covered = set(pattern.covered(params))
-    leaves = [
-        jnp.ones_like(leaf, dtype=bool) if path in covered else None
-        for path, leaf in zip(shapes, jax.tree.leaves(params), strict=True)
-    ]
+    named = zip(masks_lib.paths(params), jax.tree.leaves(params), strict=True)
+    leaves = [jnp.ones_like(w, dtype=bool) if path in covered else None for path, w in named]
     return jax.tree.structure(params).unflatten(leaves)
 
 

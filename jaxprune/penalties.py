@@ -209,13 +209,9 @@ def coupled(strength: Scheduled, groups: Iterable[Mapping[str, int]] | Coupled) 
     paths = [path for group in named for path in group]
     if not paths:
         raise ValueError("coupled: no leaf is named; give couplings such as [{'fc1/kernel': -1}].")
-    twice = sorted({path for path in paths if paths.count(path) > 1})
-    if twice:
-        raise ValueError(
-            f"coupled: {', '.join(map(repr, twice))} in more than one coupling. Their norms would overlap, "
-            "and there is no exact proximal step for that; name each leaf once, the kernel that two layers "
-            "share only with one of them."
-        )
+    _check_apart(
+        paths, "name each leaf once, the kernel that two layers share only with one of them"
+    )
 
     def check(shapes: Shapes) -> str | None:
         missing = [path for path in paths if path not in shapes]
@@ -244,13 +240,7 @@ def _of_coupled(rate: Callable[[Step], Any], pattern: Coupled) -> Penalty:
             "out by structured.coupled(only=)."
         )
     paths = [m.path for group in pattern.groups for m in makers(group)]
-    twice = sorted({path for path in paths if paths.count(path) > 1})
-    if twice:
-        raise ValueError(
-            f"coupled: units of several groups are brought forth by {', '.join(map(repr, twice))}; their "
-            "norms would overlap, and there is no exact proximal step for that: restrict "
-            "structured.coupled(only=)."
-        )
+    _check_apart(paths, "restrict structured.coupled(only=)")
     for m in (m for group in pattern.groups for m in makers(group)):
         if m.index.size != m.shape[m.axis] or len(set(m.index.ravel().tolist())) != m.index.size:
             raise ValueError(
@@ -258,6 +248,15 @@ def _of_coupled(rate: Callable[[Step], Any], pattern: Coupled) -> Penalty:
                 "structured.coupled(only=)."
             )
     return _of_groups(rate, lambda shapes: members(pattern, shapes), pattern.check, tuple(paths))
+
+
+def _check_apart(paths: Sequence[str], remedy: str) -> None:
+    twice = sorted({path for path in paths if paths.count(path) > 1})
+    if twice:
+        raise ValueError(
+            f"coupled: {', '.join(map(repr, twice))} in more than one coupling. Their norms would overlap, "
+            f"and there is no exact proximal step for that; {remedy}."
+        )
 
 
 def scheduled(who: str, **named: Scheduled) -> Callable[[Step], Any]:

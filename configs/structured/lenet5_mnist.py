@@ -23,6 +23,8 @@ from experiments.config import config, part
 
 EPOCH = 550  # updates: 55,000 examples in batches of 100
 FILTERS = r"conv\d/kernel\[3\]"
+GROWTH = part("linear_schedule", init_value=0.0, end_value=0.1, transition_steps=100)
+FADING = part("growing", decay=GROWTH, until=200)  # of the updates of fine-tuning
 
 
 def units(**how):
@@ -46,6 +48,7 @@ def get_config():
                 "random": {"criterion": "random", **outputs},
                 "L1 of filters (Li)": {"criterion": "magnitude", **outputs},
                 "L1 of all that is coupled": {"criterion": "magnitude", **units()},
+                "GReg": {"criterion": "magnitude", "removal": FADING, **outputs},
                 "FPGM": {"criterion": "fpgm", **outputs},
                 "Taylor": {
                     "criterion": part("taylor", signed=True),
@@ -90,6 +93,14 @@ def get_config():
                     "kind": "lower_bound",
                     "a": "L1 of filters (Li)",
                     "b": "random",
+                    "bound": 0.0,
+                    "sparsity": 0.75,
+                },
+                {
+                    "name": "filters that fade first (GReg) leave more than those that go at once",
+                    "kind": "lower_bound",
+                    "a": "GReg",
+                    "b": "L1 of filters (Li)",
                     "bound": 0.0,
                     "sparsity": 0.75,
                 },

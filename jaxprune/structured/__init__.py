@@ -16,13 +16,13 @@ from jaxprune.structured.fold import Folded as Folded
 from jaxprune.structured.fold import fold as fold
 from jaxprune.structured.graph import Graph as Graph
 from jaxprune.structured.graph import trace as trace
+from jaxprune.structured.pattern import coupled as coupled
 from jaxprune.structured.picture import picture as picture
 from jaxprune.structured.plan import Plan as Plan
-from jaxprune.structured.prune import coupled as coupled
 from jaxprune.structured.prune import prune as prune
-from jaxprune.structured.prune import scores as scores
 from jaxprune.structured.report import Report as Report
 from jaxprune.structured.report import report as report
+from jaxprune.structured.scores import scores as scores
 from jaxprune.structured.shrink import Small as Small
 from jaxprune.structured.shrink import shrink as shrink
 from jaxprune.structured.shrink import verify as verify

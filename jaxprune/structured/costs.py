@@ -1,18 +1,18 @@
 """What a function costs once masked units are gone: (graph, params, masks) -> a number."""
 
+import functools
 import math
-import time
 from collections.abc import Callable
 from typing import Any
 
 import jax
-import numpy as np
 
 from jaxprune.structured.depth import path_without
 from jaxprune.structured.graph import Graph
 from jaxprune.structured.removal import removal
 from jaxprune.structured.rules.products import multiplications
 from jaxprune.structured.shrink import shrink
+from jaxprune.structured.timing import seconds
 from jaxprune.structured.walk import each
 from jaxprune.types import Masks, Params
 
@@ -48,7 +48,7 @@ def flops(graph: Graph, params: Params, masks: Masks) -> int:
     path, kept = path_without(graph, gone.blocks), lambda labels: alive[of[labels]]
     used = [step for step in graph.tape.steps if not step.writes or step.writes[0] not in path.idle]
     tape = graph.tape._replace(steps=used)
-    return 2 * sum(count * multiplications(step, kept) for step, count in each(tape))
+    return 2 * sum(count * multiplications(step, kept) for step, count in each(tape, kept))
 
 
 def latency(*inputs: Any, repeats: int = 10) -> Cost:
@@ -63,13 +63,7 @@ def latency(*inputs: Any, repeats: int = 10) -> Cost:
 
     def measured(graph: Graph, params: Params, masks: Masks) -> float:
         small = shrink(graph, params, masks)
-        run = jax.jit(small.apply)
-        jax.block_until_ready(run(small.params, *inputs))
-        times = []
-        for _ in range(repeats):
-            start = time.perf_counter()
-            jax.block_until_ready(run(small.params, *inputs))
-            times.append(time.perf_counter() - start)
-        return float(np.min(times))
+        run = functools.partial(jax.jit(small.apply), small.params, *inputs)
+        return seconds(run, repeats=repeats)[0]
 
     return measured

@@ -10,26 +10,33 @@ import numpy as np
 
 from jaxprune import programs
 from jaxprune.structured.graph import Graph
-from jaxprune.structured.walk import Path
+from jaxprune.structured.shortcuts import SUMS
+from jaxprune.structured.walk import Loop, Path, repeated, scanned
 from jaxprune.types import Masks, Params
 
 __all__ = ["Block", "blocks", "influence", "left_out", "path_without", "without_blocks"]
 
 
 class Block(NamedTuple):
-    """A residual branch, $x + f(x)$: without $f$ the sum is $x$.
+    """A residual branch, $x + f(x)$: without $f$ the sum is $x$. Or a turn of a loop over such branches.
 
     Attributes:
-      name: what the paths of its parameters begin with, numbered where several begin alike.
-      paths: the parameters that nothing but it reads.
-      added: number of the value that is the sum.
+      name: what the paths of its parameters begin with, numbered where several begin alike; of a turn, with
+        its index: `layers[3]`.
+      paths: the parameters that nothing but it reads; of a turn, those that have a slice for each turn.
+      added: number of the value that is the sum, or of the first that the loop gives; -1: the loop stands in
+        another one.
       skip: which operand of the sum is $x$.
+      turn: which one of a loop; `None`: it is a sum.
+      unit: class of the turn in the graph's solution.
     """
 
     name: str
     paths: tuple[str, ...]
     added: int
-    skip: int
+    skip: int = 0
+    turn: int | None = None
+    unit: int | None = None
 
 
 def blocks(graph: Graph) -> tuple[Block, ...]:
@@ -37,8 +44,11 @@ def blocks(graph: Graph) -> tuple[Block, ...]:
 
     A sum counts whose one operand the other is computed from, with parameters of its own. Left out, the sum
     is that operand. With all parameters of the branch at zero it is so too, unless the branch is a gate,
-    $x \sigma(x w)$, which zeros do not close: `verify` tells. Layers under a scan are one equation and have
-    none.
+    $x \sigma(x w)$, which zeros do not close: `verify` tells.
+
+    Layers under a scan are one program with stacked parameters. If what the scan carries on runs through it
+    with nothing but branches added, each turn is a block. Left out, its slices are cut from the stacks, and
+    the loop is one turn shorter.
 
     >>> from jaxprune.structured import trace
     >>> def fn(params, x):
@@ -47,7 +57,31 @@ def blocks(graph: Graph) -> tuple[Block, ...]:
     ...     return x
     >>> [block.name for block in blocks(trace(fn, [jnp.ones((3, 3))] * 2, jnp.ones((1, 3))))]
     ['0', '1']
+    >>> def loop(stack, x):
+    ...     return jax.lax.scan(lambda x, w: (x + jnp.tanh(x @ w), None), x, stack["w"])[0]
+    >>> [block.name for block in blocks(trace(loop, {"w": jnp.ones((2, 3, 3))}, jnp.ones((1, 3))))]
+    ['w[0]', 'w[1]']
     """
+    both = [*_sums(graph), *_turns(graph)]
+    return tuple(_named(sorted(both, key=lambda block: (block.added < 0, block.added))))
+
+
+def _turns(graph: Graph) -> list[Block]:
+    """The blocks that are turns of loops."""
+    of, found = graph.solution.of, []
+    loops = [step for step in graph.tape.steps if isinstance(step.more, Loop) and step.writes]
+    for group in graph.turns:
+        own = [s for s in loops if np.isin(of[s.more.turns], group.units).any()]
+        added = own[0].writes[0] if own else -1
+        paths = tuple(dict.fromkeys(m.path for m in group.members))
+        numbered = zip(group.members[0].index[:, 0].tolist(), group.units.tolist(), strict=True)
+        name = _prefix(list(paths))
+        found += [Block(f"{name}[{i}]", paths, added, 0, i, unit) for i, unit in sorted(numbered)]
+    return found
+
+
+def _sums(graph: Graph) -> list[Block]:
+    """The blocks that are sums."""
     steps = graph.tape.steps
     ancestors: dict[int | None, int] = {None: 0, **{n: 1 << n for n in graph.tape.inputs}}
     for step in steps:
@@ -58,7 +92,7 @@ def blocks(graph: Graph) -> tuple[Block, ...]:
             ancestors[number] = before | 1 << number
     whole, found = _needed(graph, {}), []
     for step in steps:
-        if step.equation.primitive.name not in ("add", "add_any"):
+        if step.equation.primitive.name not in SUMS:
             continue
         a, b = ([len(axis) for axis in axes] for axes in step.inputs)
         if None in step.reads or a != b:
@@ -76,7 +110,7 @@ def blocks(graph: Graph) -> tuple[Block, ...]:
             if own and step.writes[0] in whole:
                 found.append(Block(_prefix(own), tuple(own), step.writes[0], skip))
             break
-    return tuple(_named(found))
+    return found
 
 
 def _prefix(paths: list[str]) -> str:
@@ -111,7 +145,7 @@ def _needed(graph: Graph, passed: Mapping[int, int]) -> set[int]:
 def left_out(
     graph: Graph, empty: Collection[str], silent: Collection[str] = ()
 ) -> tuple[Block, ...]:
-    """The blocks of which nothing is left.
+    """The blocks, of those that are sums, of which nothing is left.
 
     Args:
       graph: of the function.
@@ -121,7 +155,8 @@ def left_out(
     if not empty:
         return ()
     counted = lambda block: set(block.paths) - set(silent)
-    return tuple(b for b in blocks(graph) if counted(b) and counted(b) <= set(empty))
+    found = _named(_sums(graph))
+    return tuple(b for b in found if counted(b) and counted(b) <= set(empty))
 
 
 def path_without(graph: Graph, gone: Iterable[Block]) -> Path:
@@ -149,16 +184,23 @@ def without_blocks(graph: Graph, names: Collection[str]) -> Masks:
         raise ValueError(
             f"structured.without_blocks: no block {missing[0]!r}; there are: {', '.join(known) or 'none'}."
         )
-    gone = {path for name in names for path in known[name].paths}
-    leaves = zip(graph.paths, jax.tree.leaves(graph.params), strict=True)
-    masks = [jnp.zeros(x.shape, bool) if path in gone else None for path, x in leaves]
+    chosen = [known[name] for name in names]
+    gone = {path for block in chosen if block.turn is None for path in block.paths}
+    classes = np.zeros(graph.solution.classes, bool)
+    classes[[block.unit for block in chosen if block.unit is not None]] = True
+    pairs = zip(graph.paths, graph.alive(classes), strict=True)
+    left = [np.zeros_like(mask) if path in gone else mask for path, mask in pairs]
+    whole = lambda path, mask: mask.all() and path not in gone
+    masks = [
+        None if whole(p, m) else jnp.asarray(m) for p, m in zip(graph.paths, left, strict=True)
+    ]
     return jax.tree.structure(graph.params).unflatten(masks)
 
 
 def influence(graph: Graph, params: Params, *inputs: Any) -> dict[str, float]:
     r"""Returns how much each block turns what flows past it: $1 - E \cos(x, x + f(x))$, over the last axis.
 
-    Blocks of the least influence are the first to be left out.
+    Blocks of the least influence are the first to be left out. Loops within loops are not measured.
 
     Args:
       graph: of the function.
@@ -170,27 +212,51 @@ def influence(graph: Graph, params: Params, *inputs: Any) -> dict[str, float]:
       layers; here for each branch alone.
     """
     found = blocks(graph)
+    sums = {block.added: block for block in found if block.turn is None}
+    loops = {block.added for block in found if block.turn is not None}
 
     @jax.jit
-    def turned(params: Params, inputs: Any) -> list[jax.Array]:
+    def turned(params: Params, inputs: Any) -> dict[int, Any]:
         steps, measured = iter(graph.tape.steps), {}
-        by_sum = {block.added: block for block in found}
 
         def rule(equation: Any, values: list[Any]) -> list[Any]:
             inner = programs.called(equation)
             if inner is not None:
                 return programs.run(inner, values, rule)
-            step, outputs = next(steps), programs.bind(equation, values)
-            block = by_sum.get(step.writes[0]) if step.writes else None
-            if block is not None:
-                measured[block.name] = _turn(values[block.skip], outputs[0])
+            step = next(steps)
+            first = step.writes[0] if step.writes else -1
+            if first in loops:
+                *outputs, measured[first] = _each_turned(equation, values)
+                return outputs
+            outputs = programs.bind(equation, values)
+            if first in sums:
+                measured[first] = _turn(values[sums[first].skip], outputs[0])
             return outputs
 
         programs.run(graph.program, [*jax.tree.leaves(params), *jax.tree.leaves(inputs)], rule)
-        return [measured[block.name] for block in found]
+        return measured
 
     values = turned(params, inputs)
-    return {block.name: float(value) for block, value in zip(found, values, strict=True)}
+    at = lambda block: values[block.added][() if block.turn is None else block.turn]
+    return {block.name: float(at(block)) for block in found if block.added in values}
+
+
+def _each_turned(equation: Any, values: list[Any]) -> list[Any]:
+    """The outputs of a scan, and behind them how far each turn has turned what it carries on."""
+    fixed, count = scanned(equation)
+
+    def plain(equation: Any, values: list[Any]) -> list[Any]:
+        inner = programs.called(equation)
+        known = inner is not None
+        return programs.run(inner, values, plain) if known else programs.bind(equation, values)
+
+    def turn(values: list[Any]) -> list[Any]:
+        found = programs.run(equation.params["jaxpr"], values, plain)
+        pairs = zip(values[fixed : fixed + count], found[:count], strict=True)
+        streams = [(a, b) for a, b in pairs if jnp.ndim(a) and a is not b]
+        return [*found, jnp.stack([_turn(a, b) for a, b in streams]).max()]
+
+    return repeated(equation, values, turn, equation.params["length"])
 
 
 def _turn(a: jax.Array, b: jax.Array) -> jax.Array:

@@ -87,7 +87,7 @@ def fold(graph: Graph, params: Params, masks: Masks, *inputs: Any) -> Folded:
     dead = _without_inputs(graph, masks)
     if not dead.any():
         return Folded(treedef.unflatten(masked), masks, (), 0.0)
-    alive = [_outer(own) for own in graph.kept(dead)]
+    alive = graph.alive(dead)
     zeros = lambda a, w: jnp.where(a, w, jnp.zeros((), w.dtype)) if hasattr(w, "dtype") else w
     without = [zeros(a, w) for a, w in zip(alive, masked, strict=True)]
     reads = [number for step in graph.tape.steps for number in step.reads]
@@ -149,14 +149,6 @@ def _without_inputs(graph: Graph, masks: Masks) -> np.ndarray:
         if dead.all():  # the layer is a constant, but it cannot be without any unit
             dead[0] = False
         found[group.units[dead]] = True
-    return found
-
-
-def _outer(axes: list[np.ndarray]) -> np.ndarray:
-    """The mask of an array of which these indices of each axis are left."""
-    found = np.ones((), bool)
-    for own in axes:
-        found = found[..., None] & own
     return found
 
 

@@ -30,6 +30,8 @@ class Graph(NamedTuple):
       axes: labels of each parameter, by leaf.
       solution: what the labels come down to.
       groups: of units, in the order in which their first parameter stands.
+      turns: groups of another kind: the turns of loops that can be left out one by one, as layers under a
+        scan. They are blocks (`structured.blocks`), no units.
       unknown: primitives without a rule, and how often they were met: what they touch is pinned.
     """
 
@@ -41,6 +43,7 @@ class Graph(NamedTuple):
     axes: list[Axes]
     solution: Solution
     groups: tuple[Group, ...]
+    turns: tuple[Group, ...]
     unknown: dict[str, int]
 
     @property
@@ -52,6 +55,16 @@ class Graph(NamedTuple):
         """Per leaf and axis, which indices are left when some classes are removed."""
         alive = self.solution.kept(removed)
         return [[alive[self.solution.of[axis]] for axis in axes] for axes in self.axes]
+
+    def alive(self, removed: np.ndarray) -> list[np.ndarray]:
+        """Per leaf, the mask of what is left when some classes are removed."""
+        found = []
+        for axes in self.kept(removed):
+            mask = np.ones((), bool)
+            for own in axes:
+                mask = mask[..., None] & own
+            found.append(mask)
+        return found
 
     def check(self, params: Params) -> None:
         """Raises `ValueError` unless a tree has the leaves that were traced, with their shapes."""
@@ -79,6 +92,7 @@ class Graph(NamedTuple):
         lines = [f"{a:<{wide[0]}}  {b:>{wide[1]}}  {c}".rstrip() for a, b, c in rows]
         units = sum(group.size for group in self.groups)
         lines.append(f"{len(self.groups)} groups, {units:,} units")
+        lines += [f"{group.size} turns of a loop along {group.name}" for group in self.turns]
         if self.unknown:
             named = ", ".join(f"{n} ({count})" for n, count in sorted(self.unknown.items()))
             lines.append(f"Without a rule, so what they touch is pinned: {named}")
@@ -121,8 +135,12 @@ def trace(fn: Callable[..., Any], params: Params, *inputs: Any) -> Graph:
     for value in leaving:
         labels.pin(*value)
     solution = solve(labels)
-    groups = _groups(solution, axes, masks_lib.paths(params), _entering(tape, axes))
-    return Graph(fn, params, program, tape, outputs, axes, solution, groups, labels.unknown)
+    found = _entering(tape, axes)
+    units, turns = (
+        _groups(solution, axes, masks_lib.paths(params), found, free)
+        for free in (~(solution.pinned | solution.turns), solution.turns)
+    )
+    return Graph(fn, params, program, tape, outputs, axes, solution, units, turns, labels.unknown)
 
 
 def _shape_of(x: Any) -> jax.ShapeDtypeStruct:
@@ -148,9 +166,13 @@ def _entering(tape: Tape, axes: list[Axes]) -> set[tuple[int, int]]:
 
 
 def _groups(
-    solution: Solution, axes: list[Axes], paths: list[str], entering: set[tuple[int, int]]
+    solution: Solution,
+    axes: list[Axes],
+    paths: list[str],
+    entering: set[tuple[int, int]],
+    wanted: np.ndarray,
 ) -> tuple[Group, ...]:
-    """Units with the same footprint: as many indices of the same axes."""
+    """Those of the classes wanted with the same footprint: as many indices of the same axes."""
     flat = [(leaf, axis) for leaf, own in enumerate(axes) for axis in range(len(own))]
     if not flat:
         return ()
@@ -158,7 +180,7 @@ def _groups(
     owner = np.repeat(np.arange(len(flat)), [len(c) for c in classes])
     index = np.concatenate([np.arange(len(c)) for c in classes])
     at, unit = solution.parts(np.concatenate(classes))
-    free = ~solution.pinned[unit]
+    free = wanted[unit]
     owner, index, unit = owner[at[free]], index[at[free]], unit[free]
     if not len(unit):
         return ()

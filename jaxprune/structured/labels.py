@@ -23,6 +23,7 @@ class Labels:
       equal: pairs of arrays of labels, equal one by one.
       products: (labels of a merged axis, labels of its factors, the slowest first).
       pinned: arrays of labels that stay.
+      turns: arrays of labels that number the turns of loops which can be left out one by one.
       unknown: primitives without a rule, with how often they were met.
     """
 
@@ -31,6 +32,7 @@ class Labels:
         self.equal: list[tuple[np.ndarray, np.ndarray]] = []
         self.products: list[tuple[np.ndarray, list[np.ndarray]]] = []
         self.pinned: list[np.ndarray] = []
+        self.turns: list[np.ndarray] = []
         self.unknown: dict[str, int] = {}
 
     def fresh(self, size: int, *, pinned: bool = False) -> np.ndarray:

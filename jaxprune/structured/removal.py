@@ -18,8 +18,9 @@ class Removal(NamedTuple):
     """What goes.
 
     Attributes:
-      classes: per class of the graph's solution, whether it is a unit of which every slice is masked.
-      blocks: those of which every parameter is masked.
+      classes: per class of the graph's solution, whether it is a unit, or a turn of a loop, of which every
+        slice is masked.
+      blocks: those others of which every parameter is masked.
     """
 
     classes: np.ndarray
@@ -63,7 +64,7 @@ def removal(graph: Graph, masks: Masks) -> Removal:
 def removed_axes(
     graph: Graph, left: Sequence[Sequence[np.ndarray] | None], gone: set[str]
 ) -> np.ndarray:
-    """Per class, whether it is a unit of which no axis has anything left.
+    """Per class, whether it is a unit, or a turn of a loop, of which no axis has anything left.
 
     Args:
       graph: of the function.
@@ -74,7 +75,7 @@ def removed_axes(
         np.zeros(graph.solution.classes, bool),
         {p: i for i, p in enumerate(graph.paths)},
     )
-    for group in graph.groups:
+    for group in (*graph.groups, *graph.turns):
         own = [m for m in group.members if m.path not in gone]
         counted = [m for m in own if left[number[m.path]] is not None]
         if not counted:

@@ -1,12 +1,16 @@
 """What removing units saves: by group, and of parameters, operations and time."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
 
-from jaxprune.structured.costs import flops, latency, parameters
+from jaxprune.structured.costs import flops, parameters
+from jaxprune.structured.depth import blocks
 from jaxprune.structured.graph import Graph
-from jaxprune.structured.removal import removal
+from jaxprune.structured.removal import Removal, removal
+from jaxprune.structured.shrink import shrink
+from jaxprune.structured.timing import seconds
 from jaxprune.types import Masks, Params
 
 __all__ = ["Report", "report"]
@@ -69,15 +73,32 @@ def report(graph: Graph, params: Params, masks: Masks, *inputs: Any, repeats: in
     gone = removal(graph, masks)
     lost = {group.name: int(gone.classes[group.units].sum()) for group in graph.groups}
     sizes = {group.name: group.size for group in graph.groups}
-    measured = latency(*inputs, repeats=repeats) if inputs else None
     both = lambda cost: (cost(graph, params, whole), cost(graph, params, masks))
     return Report(
         {name: (sizes[name], sizes[name] - n) for name, n in lost.items() if n},
-        tuple(block.name for block in gone.blocks),
+        tuple(block.name for block in gone.blocks) + _turns(graph, gone),
         both(parameters),
         both(flops),
-        both(measured) if measured else None,
+        _measured(graph, params, masks, inputs, repeats) if inputs else None,
     )
+
+
+def _turns(graph: Graph, gone: Removal) -> tuple[str, ...]:
+    left_out = gone.classes & graph.solution.turns
+    if not left_out.any():
+        return ()
+    return tuple(b.name for b in blocks(graph) if b.unit is not None and left_out[b.unit])
+
+
+def _measured(
+    graph: Graph, params: Params, masks: Masks, inputs: tuple[Any, ...], repeats: int
+) -> tuple[float, float]:
+    small = shrink(graph, params, masks)
+    whole = functools.partial(jax.jit(graph.fn), params, *inputs)
+    before, after = seconds(
+        whole, functools.partial(jax.jit(small.apply), small.params, *inputs), repeats=repeats
+    )
+    return before, after
 
 
 def _ratio(name: str, pair: Any, form: str) -> tuple[str, ...]:

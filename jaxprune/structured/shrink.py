@@ -35,7 +35,7 @@ class Small(NamedTuple):
     plan: Plan
 
     def shrink_state(self, opt_state: Any) -> Any:
-        """What is left of an optimizer's state, of whatever optimizer: moments follow their parameters."""
+        """What is left of an optimizer's state: moments follow their parameters, factored ones cannot."""
         return self.plan.apply(opt_state)
 
 

@@ -20,6 +20,7 @@ class Solution(NamedTuple):
       whole, factors: rows (class of a merged index, class of one of its factors).
       roles: per class, a number that tells apart in which places of which merges it is a factor.
       pinned: per class, whether it stays.
+      turns: per class, whether it is a turn of a loop, and can be left out.
       conflicts: merges of one axis that do not fit together; what they touch is pinned.
     """
 
@@ -29,6 +30,7 @@ class Solution(NamedTuple):
     factors: np.ndarray
     roles: np.ndarray
     pinned: np.ndarray
+    turns: np.ndarray
     conflicts: int
 
     @property
@@ -88,13 +90,16 @@ def solve(labels: Labels) -> Solution:
         pinned[of[np.concatenate(labels.pinned)]] = True
     clashing, roles = _places(labels, of, classes)
     pinned[clashing] = True
+    turns = np.zeros(classes, bool)
+    turns[of[np.concatenate([np.zeros(0, int), *labels.turns])]] = True
+    pinned[whole[turns[whole]]] = True  # a turn goes as it is, or stays
     conflicts += len(clashing)
     while True:  # what a pinned merge is made of stays as well
         down = factors[pinned[whole] & ~pinned[factors]]
         if not len(down):
             break
         pinned[down] = True
-    return Solution(of, classes, whole, factors, roles, pinned, conflicts)
+    return Solution(of, classes, whole, factors, roles, pinned, turns & ~pinned, conflicts)
 
 
 def _components(labels: Labels) -> tuple[np.ndarray, int]:

@@ -1,16 +1,18 @@
 """Following labels through a program, and running it again on what is left."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 from jax import lax
 
 from jaxprune import programs
 from jaxprune.structured.labels import Axes, Labels
 from jaxprune.structured.rules import Kept, Step, cut, rule_of
+from jaxprune.structured.shortcuts import runs_through
 
-__all__ = ["Path", "Tape", "each", "followed", "replayed"]
+__all__ = ["Loop", "Path", "Tape", "each", "followed", "repeated", "replayed", "scanned"]
 
 
 class Tape(NamedTuple):
@@ -91,22 +93,26 @@ def _step(labels: Labels, equation: Any, axes: list[Axes]) -> Step:
     return Step(equation, axes, outputs, more)
 
 
-def each(tape: Tape) -> Iterator[tuple[Step, int]]:
+def each(tape: Tape, kept: Kept = np.ones_like) -> Iterator[tuple[Step, int]]:
     """All steps, those of programs within the program too, and how often each is made.
 
     Of the branches of a condition all are counted; a loop without a known end counts once.
+
+    Args:
+      tape: of the program.
+      kept: labels -> which of them are left.
     """
     for step in tape.steps:
         yield step, 1
-        turns = step.equation.params.get("length", 1)
+        turns = int(kept(step.more.turns).sum()) if isinstance(step.more, Loop) else 1
         for inner in _tapes(step):
-            yield from ((found, turns * count) for found, count in each(inner))
+            yield from ((found, turns * count) for found, count in each(inner, kept))
 
 
 def _tapes(step: Step) -> Sequence[Tape]:
     if step.equation.primitive.name not in _BODIES:
         return ()
-    return [step.more] if step.equation.primitive.name == "scan" else step.more
+    return [step.more.tape] if isinstance(step.more, Loop) else step.more
 
 
 class Path(NamedTuple):
@@ -173,21 +179,40 @@ def _rule(steps: Iterator[Step], kept: Kept, path: Path) -> programs.Rule:
 # Programs within programs: their own tapes are what their steps remember.
 
 
+class Loop(NamedTuple):
+    """What is remembered of a scan.
+
+    Attributes:
+      tape: of the program that it repeats.
+      turns: labels of the turns.
+    """
+
+    tape: Tape
+    turns: np.ndarray
+
+
 def _scan(labels: Labels, equation: Any, inputs: list[Axes]) -> tuple[list[Axes], Any]:
-    p, (fixed, count) = equation.params, _scanned(equation)
+    p, (fixed, count) = equation.params, scanned(equation)
     carried = fixed + count
     stacked = inputs[carried:]
-    labels.pin(*(axes[0] for axes in stacked))
     body = [*inputs[:carried], *(axes[1:] for axes in stacked)]
     found, tape = followed(p["jaxpr"], body, labels)
     for before, after in zip(inputs[fixed:carried], found[:count], strict=True):
         labels.tie_all(before, after)
-    rows = [(labels.fresh(p["length"], pinned=True), *axes) for axes in found[count:]]
-    return [*found[:count], *rows], tape
+    turns = labels.fresh(p["length"], pinned=not stacked)
+    for axes in stacked:
+        labels.tie(turns, axes[0])
+    starts, rows = tape.inputs[fixed:carried], tape.inputs[carried:]
+    pairs = list(zip(starts, tape.outputs[:count], strict=True))
+    if not all(runs_through(tape.steps, start, end, rows) for start, end in pairs):
+        labels.pin(turns)
+    elif any(start != end for start, end in pairs):
+        labels.turns.append(turns)
+    return [*found[:count], *((turns, *axes) for axes in found[count:])], Loop(tape, turns)
 
 
-def _scanned(equation: Any) -> tuple[int, int]:
-    """How many inputs of a loop are the same in each turn, and how many are carried on."""
+def scanned(equation: Any) -> tuple[int, int]:
+    """How many inputs of a scan are the same in each turn, and how many are carried on."""
     p = equation.params
     if "ft_in" in p:  # from JAX 0.12 on
         fixed, carried, _ = p["ft_in"].unpack()
@@ -196,15 +221,29 @@ def _scanned(equation: Any) -> tuple[int, int]:
 
 
 def _scan_again(equation: Any, arrays: list[Any], step: Step, kept: Kept) -> list[Any]:
-    p = equation.params
-    fixed, count = _scanned(equation)
+    turn = lambda values: replayed(equation.params["jaxpr"], values, step.more.tape, kept)
+    return repeated(equation, arrays, turn, int(kept(step.more.turns).sum()))
+
+
+def repeated(
+    equation: Any, arrays: Sequence[Any], turn: Callable[[list[Any]], list[Any]], length: int
+) -> list[Any]:
+    """Runs a scan with another program in it.
+
+    Args:
+      equation: the scan.
+      arrays: that go into it.
+      turn: what goes into its program -> what comes out, perhaps with more rows behind.
+      length: number of turns.
+    """
+    p, (fixed, count) = equation.params, scanned(equation)
 
     def body(carry: Any, rows: Any) -> Any:
-        found = replayed(p["jaxpr"], [*arrays[:fixed], *carry, *rows], step.more, kept)
+        found = turn([*arrays[:fixed], *carry, *rows])
         return tuple(found[:count]), tuple(found[count:])
 
     start, rows = tuple(arrays[fixed : fixed + count]), tuple(arrays[fixed + count :])
-    options = {"length": p["length"], "reverse": p["reverse"], "unroll": p["unroll"]}
+    options = {"length": length, "reverse": p["reverse"], "unroll": p["unroll"]}
     carry, stacked = lax.scan(body, start, rows, **options)
     return [*carry, *stacked]
 

@@ -3,6 +3,8 @@
 from jaxprune.transforms.average import AverageState as AverageState
 from jaxprune.transforms.average import average_of as average_of
 from jaxprune.transforms.average import averaged as averaged
+from jaxprune.transforms.growing import GrowingState as GrowingState
+from jaxprune.transforms.growing import growing as growing
 from jaxprune.transforms.lottery_ticket import LotteryState as LotteryState
 from jaxprune.transforms.lottery_ticket import Plan as Plan
 from jaxprune.transforms.lottery_ticket import lottery_ticket as lottery_ticket
@@ -24,6 +26,7 @@ from jaxprune.transforms.straight_through import straight_through as straight_th
 __all__ = [
     "AddPenaltyState",
     "AverageState",
+    "GrowingState",
     "LotteryState",
     "Plan",
     "ProximalState",
@@ -35,6 +38,7 @@ __all__ = [
     "averaged",
     "fixed",
     "forward_params",
+    "growing",
     "lottery_ticket",
     "masks_of",
     "proximal",

@@ -43,7 +43,8 @@ def recorded(inner: optax.GradientTransformation) -> optax.GradientTransformatio
     weights are $\bigvee_t m_t$, the masks after the last update included.
 
     Args:
-      inner: `sparsify`, `straight_through`, `proximal`, `lottery_ticket`, `fixed`, or what wraps one of them.
+      inner: `sparsify`, `straight_through`, `proximal`, `lottery_ticket`, `fixed`, `growing`, or what
+        wraps one of them.
 
     References:
       Liu et al., "Do We Actually Need Dense Over-Parameterization? In-Time Over-Parameterization in Sparse

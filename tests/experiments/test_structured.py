@@ -37,6 +37,14 @@ CRITERIA = {
         "pattern": part("coupled", only="fc1", reduce="absolute", over="outputs"),
     },
     "penalised": {"criterion": "magnitude", "of": "lasso"},
+    "growing": {
+        "criterion": "magnitude",
+        "removal": part(
+            "growing",
+            decay=part("linear_schedule", init_value=0.0, end_value=1.0, transition_steps=5),
+            until=6,
+        ),
+    },
 }
 GRADUAL = part("gmp", begin=5, end=15, every=5, pattern=part("coupled", only="fc2/kernel.1"))
 
@@ -63,7 +71,8 @@ def test_units_are_gone_and_the_small_network_is_the_masked_one(finished):
     assert small["L1"] == small["penalised"]
     assert small["Taylor"]["fc2/kernel"] == [150, 100]
     assert small["gradual"]["fc2/kernel"] == [300, 50]
-    for label in ("L1", "Taylor", "penalised", "gradual"):
+    assert small["L1"] == small["growing"]
+    for label in ("L1", "Taylor", "penalised", "growing", "gradual"):
         assert points[label]["small_accuracy"] == pytest.approx(
             points[label]["test_accuracy"], abs=2e-3
         )
@@ -71,6 +80,8 @@ def test_units_are_gone_and_the_small_network_is_the_masked_one(finished):
     assert points["L1"]["small_parameters"] == 785 * 150 + 151 * 50 + 51 * 10
     assert points["L1"]["small_flops"] == 2 * (784 * 150 + 150 * 50 + 50 * 10)
     assert points["L1"]["digest"] != points["penalised"]["digest"], "of another network"
+    assert points["growing"]["sparsity"] == points["L1"]["sparsity"]
+    assert points["growing"]["training"] > points["L1"]["training"], "dense until the units go"
 
 
 def test_the_report_shows_the_small_networks(finished):
@@ -97,6 +108,22 @@ def test_the_report_shows_the_small_networks(finished):
             {"criteria": {"L1": "magnitude"},
              "pipeline": {"when": "trained", "pattern": part("coupled", only="conv9")}},
             "no group is meant by only='conv9'",
+        ),
+        (
+            {"criteria": {"L1": "magnitude"},
+             "pipeline": {"when": "trained", "finetune": 5,
+                          "removal": part("growing", decay=1.0, until=5)}},
+            "until=5: weights go before the last of finetune=5",
+        ),
+        (
+            {"criteria": {"L1": "magnitude"},
+             "pipeline": {"when": "initialisation", "removal": part("growing", decay=1.0, until=5)}},
+            "only what is pruned after training can fade",
+        ),
+        (
+            {"criteria": {"L1": "magnitude"},
+             "pipeline": {"when": "trained", "finetune": 9, "removal": part("growing", until=5)}},
+            "'growing' also needs decay",
         ),
     ],
 )  # fmt: skip

@@ -265,7 +265,7 @@ def test_group_lassos_that_overlap_are_refused():
     graph = structured.trace(attention, params, X)
     both = structured.coupled(graph, only="q")
     assert len(both.groups) == 2
-    with pytest.raises(ValueError, match="brought forth by 'q'"):
+    with pytest.raises(ValueError, match="'q' in more than one coupling"):
         jp.penalties.coupled(1.0, both)
 
 

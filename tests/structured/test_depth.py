@@ -128,3 +128,187 @@ def test_gates_are_told_and_nothing_may_be_left_of_a_stack():
     assert structured.verify(GRAPH, PARAMS, X)["layers/1"] < 1e-6
     masks = structured.without_blocks(graph, "w")
     assert "-" in str(structured.report(graph, params, masks))
+
+
+def scanned(p, x, *, layer, remat=False):
+    body = jax.checkpoint(layer) if remat else layer
+    carry, rows = jax.lax.scan(body, x @ p["embed"], p["layers"])
+    return carry @ p["head"], rows
+
+
+def residual(x, own):
+    return x + jax.nn.relu(x @ own["up"] + own["bias"][None]) @ own["down"], None
+
+
+def stacks():
+    return {
+        "embed": draw(4, 6),
+        "layers": {"up": draw(5, 6, 8), "bias": draw(5, 8), "down": draw(5, 8, 6)},
+        "head": draw(6, 2),
+    }
+
+
+@pytest.mark.parametrize("remat", [False, True])
+def test_layers_under_a_scan_are_left_out_one_by_one(remat):
+    params = stacks()
+    fn = lambda p, x: scanned(p, x, layer=residual, remat=remat)[0]
+    graph = structured.trace(fn, params, X)
+    assert [block.name for block in structured.blocks(graph)] == [f"layers[{i}]" for i in range(5)]
+    assert "5 turns of a loop" in graph.summary()
+    assert [group.size for group in graph.groups] == [6, 8], "layers are blocks, no units"
+    masks = structured.without_blocks(graph, ["layers[1]", "layers[4]"])
+    assert masks["embed"] is None
+    small = structured.shrink(graph, params, masks)
+    left = np.array([0, 2, 3])
+    fewer = params | {"layers": jax.tree.map(lambda w: w[left], params["layers"])}
+    assert jax.tree.map(jnp.shape, small.params) == jax.tree.map(jnp.shape, fewer)
+    for x in (X, jnp.concatenate([X, X])):
+        np.testing.assert_allclose(small.apply(small.params, x), fn(fewer, x), rtol=1e-5)
+    masked = fn(jp.masks.apply(params, masks), X)
+    np.testing.assert_allclose(small.apply(small.params, X), masked, rtol=1e-5)
+    found = structured.report(graph, params, masks)
+    assert found.blocks == ("layers[1]", "layers[4]")
+    assert found.flops == tuple(2 * 3 * (4 * 6 + n * 2 * 6 * 8 + 6 * 2) for n in (5, 3))
+    assert max(structured.verify(graph, params, X).values()) < 1e-5
+    grads = jax.grad(lambda p: small.apply(p, X).sum())(small.params)
+    expected = jax.grad(lambda p: fn(p, X).sum())(fewer)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), grads, expected
+    )
+
+
+def test_layers_under_a_scan_and_their_units_go_together_and_are_saved(tmp_path):
+    pytest.importorskip("flatbuffers")
+    params = stacks()
+    fn = lambda p, x: scanned(p, x, layer=residual)[0]
+    graph = structured.trace(fn, params, X)
+    units = structured.prune(graph, params, sparsity=0.5, only="bias")
+    layer = structured.without_blocks(graph, "layers[2]")
+    both = lambda a, b: b if a is None else a if b is None else a & b
+    masks = jax.tree.map(both, units, layer, is_leaf=lambda x: x is None)
+    small = structured.shrink(graph, params, masks)
+    assert small.params["layers"]["up"].shape == (4, 6, 4)
+    expected = fn(jp.masks.apply(params, masks), X)
+    np.testing.assert_allclose(small.apply(small.params, X), expected, rtol=1e-5, atol=1e-5)
+    moments = jax.tree.map(jnp.ones_like, params)
+    assert small.shrink_state({"mu": moments})["mu"]["layers"]["up"].shape == (4, 6, 4)
+    structured.save(tmp_path / "small", small, X)
+    found = structured.load(tmp_path / "small")
+    np.testing.assert_allclose(found.apply(found.params, X), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_influence_is_measured_within_a_scan():
+    params = stacks()
+    params["layers"]["down"] = params["layers"]["down"].at[3].multiply(1e-3)
+    fn = lambda p, x: scanned(p, x, layer=residual)[0]
+    found = structured.influence(structured.trace(fn, params, X), params, X)
+    split = params | {
+        "layers": [jax.tree.map(lambda w, i=i: w[i], params["layers"]) for i in range(5)]
+    }
+    expected = structured.influence(structured.trace(_unrolled, split, X), split, X)
+    assert min(found, key=found.get) == "layers[3]"
+    for i in range(5):
+        assert found[f"layers[{i}]"] == pytest.approx(expected[f"layers/{i}"], abs=1e-5)
+
+
+def _unrolled(p, x):
+    x = x @ p["embed"]
+    for own in p["layers"]:
+        x, _ = residual(x, own)
+    return x @ p["head"]
+
+
+def replaced(x, own):  # no short cut
+    return jax.nn.relu(x @ own["up"] + own["bias"][None]) @ own["down"], None
+
+
+def counted(carry, own):  # which turn it is counts
+    x, i = carry
+    return (x + i * residual(x, own)[0], i + 1), None
+
+
+def normed(x, own):
+    x = residual(x, own)[0]
+    return x / jnp.linalg.norm(x, axis=-1, keepdims=True), None
+
+
+def told(x, own):
+    x = residual(x, own)[0]
+    return x, x
+
+
+@pytest.mark.parametrize("layer", [replaced, counted, normed, told], ids=lambda f: f.__name__)
+def test_turns_that_cannot_be_left_out_stay(layer):
+    def fn(p, x):
+        start = x @ p["embed"]
+        carry = (start, 1.0) if layer is counted else start
+        carry, rows = jax.lax.scan(layer, carry, p["layers"])
+        return carry, rows
+
+    params = stacks()
+    params.pop("head")
+    graph = structured.trace(fn, params, X)
+    assert structured.blocks(graph) == ()
+    assert graph.turns == ()
+    whole = jax.tree.map(lambda w: jnp.ones(w.shape, bool).at[1].set(False), params["layers"])
+    masks = {"embed": None, "layers": whole}
+    with pytest.raises(ValueError, match="nothing can be removed"):
+        structured.shrink(graph, params, masks)
+
+
+def test_a_map_is_no_loop_its_rows_are_units():
+    """Experts that are mapped over one by one."""
+
+    def fn(p, x):
+        h = jax.lax.map(lambda w: jax.nn.relu(x @ w), p["experts"])  # [experts, examples, 8]
+        return jnp.einsum("ebh,eho->bo", h, p["out"])
+
+    params = {"experts": draw(6, 4, 8), "out": draw(6, 8, 2)}
+    graph = structured.trace(fn, params, X)
+    assert structured.blocks(graph) == ()
+    assert sorted(group.size for group in graph.groups) == [6, 8]
+    assert max(structured.verify(graph, params, X).values()) < 1e-5
+
+
+def test_heads_that_a_loop_adds_up_are_left_out():
+    def fn(p, x):
+        head = lambda total, w: (total + jnp.tanh(x @ w[0]) @ w[1], None)
+        stacked = (jnp.swapaxes(p["in"], 0, 1), p["out"])  # heads are the second axis of "in"
+        return jax.lax.scan(head, jnp.zeros((len(x), 2)), stacked)[0]
+
+    params = {"in": draw(4, 3, 5), "out": draw(3, 5, 2)}
+    graph = structured.trace(fn, params, X)
+    masks = structured.without_blocks(graph, structured.blocks(graph)[1].name)
+    small = structured.shrink(graph, params, masks)
+    assert jax.tree.map(jnp.shape, small.params) == {"in": (4, 2, 5), "out": (2, 5, 2)}
+    expected = fn(jp.masks.apply(params, masks), X)
+    np.testing.assert_allclose(small.apply(small.params, X), expected, rtol=1e-5)
+
+
+def test_layers_of_flax_under_scan_and_remat():
+    apply, params, x = model("scan and remat")
+    graph = structured.trace(apply, params, x)
+    found = structured.blocks(graph)
+    assert len(found) == 3
+    masks = structured.without_blocks(graph, found[1].name)
+    small = structured.shrink(graph, params, masks)
+    masked = apply(jp.masks.apply(params, masks), x)
+    np.testing.assert_allclose(small.apply(small.params, x), masked, atol=2e-5)
+
+
+def test_loops_within_loops():
+    """Stages of layers: a layer goes from all stages at once."""
+
+    def fn(p, x):
+        stage = lambda x, own: jax.lax.scan(lambda x, w: (x + jnp.tanh(x @ w), None), x, own)
+        return jax.lax.scan(lambda x, own: (stage(x, own)[0], None), x, p["w"])[0]
+
+    params = {"w": draw(2, 3, 4, 4)}
+    graph = structured.trace(fn, params, X)
+    inner = [b for b in structured.blocks(graph) if b.added == -1]
+    assert len(inner) == 3
+    masks = structured.without_blocks(graph, inner[2].name)
+    small = structured.shrink(graph, params, masks)
+    assert small.params["w"].shape == (2, 2, 4, 4)
+    expected = fn(jp.masks.apply(params, masks), X)
+    np.testing.assert_allclose(small.apply(small.params, X), expected, rtol=1e-5)

@@ -1,0 +1,125 @@
+"""Groups of a graph as a pattern of methods: which of them, and how weights' scores become those of units."""
+
+import re
+from collections.abc import Callable
+from typing import get_args
+
+from jaxprune.coupling import Coupled, Group, Normalize, Over, Reduce
+from jaxprune.structured.graph import Graph
+
+__all__ = ["Only", "among", "coupled", "wanted"]
+
+Only = str | Callable[[Group], bool] | None
+
+
+def coupled(
+    graph: Graph,
+    *,
+    within: str | None = None,
+    only: Only = None,
+    reduce: Reduce = "sum",
+    normalize: Normalize = "none",
+    over: Over = "all",
+) -> Coupled:
+    """The groups of a graph as a pattern: methods prune units that are coupled, in training too.
+
+    Give it to `jaxprune.prune`, `prune_on`, `sparsify` and the like as a method's pattern. The allocation
+    sees each group as a leaf, by the group's name; a group always keeps one unit. Masks cover all that units
+    run along, biases and scales too, and `shrink` takes them afterwards.
+
+    Where groups share an axis (heads, and the channels of each head) only the one with the most units is
+    taken, unless `only` names others.
+
+    Args:
+      graph: of the function.
+      within: the part of the traced tree whose parameters are trained: `"params"` of Flax's variables.
+      only: regular expression, searched in the members' `path[axis]`, or a predicate of groups.
+      reduce: how the scores of a unit's weights become one number: "sum", "mean", "max", "norm" or
+        "absolute", the absolute value of their sum.
+      normalize: what a group's scores are divided by, to compare groups: "mean", "max", "sum", "norm".
+      over: the weights that count: of "all" kernels that a unit runs through, of its "outputs" (not the
+        layers after it), or its "scales" and biases, as of a BatchNorm.
+
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> from jaxprune import methods, prune as prune_by
+    >>> from jaxprune.structured import trace
+    >>> fn = lambda p, x: jax.nn.relu(x @ p["in"]) @ p["out"]
+    >>> params = {"in": jnp.array([[1.0, 2.0, 3.0]]), "out": jnp.ones((3, 1))}
+    >>> pattern = coupled(trace(fn, params, jnp.ones((1, 1))))
+    >>> prune_by(params, methods.magnitude(sparsity=0.5, pattern=pattern))[0]["out"].tolist()
+    [[0.0], [0.0], [1.0]]
+    """
+    return among(
+        graph,
+        lambda group: True,
+        within=within,
+        only=only,
+        reduce=reduce,
+        normalize=normalize,
+        over=over,
+    )
+
+
+def among(
+    graph: Graph,
+    eligible: Callable[[Group], bool],
+    *,
+    within: str | None = None,
+    only: Only = None,
+    reduce: Reduce = "sum",
+    normalize: Normalize = "none",
+    over: Over = "all",
+) -> Coupled:
+    """As `coupled`, of those groups alone that are eligible."""
+    for name, value, known in (
+        ("reduce", reduce, get_args(Reduce)),
+        ("normalize", normalize, get_args(Normalize)),
+        ("over", over, get_args(Over)),
+    ):
+        if value not in known:
+            raise ValueError(
+                f"structured.coupled({name}={value!r}): one of {', '.join(known)} is needed."
+            )
+    chosen = [group for group in graph.groups if eligible(group) and wanted(group, only)]
+    if only is None:
+        chosen = _without_shared_axes(chosen)
+    if within is not None:
+        chosen = [found for group in chosen if (found := _within(group, within)) is not None]
+    if not chosen:
+        raise ValueError(
+            f"structured: no group is meant by only={only!r}, within={within!r}.\n{graph.summary()}"
+        )
+    return Coupled(tuple(chosen), reduce, normalize, over)
+
+
+def wanted(group: Group, only: Only) -> bool:
+    """Whether a group is meant."""
+    if only is None or callable(only):
+        return only is None or bool(only(group))
+    return any(re.search(only, str(m)) for m in group.members)
+
+
+def _within(group: Group, part: str) -> Group | None:
+    """What a group has in a part of the tree, with the paths of that part."""
+    start = part.rstrip("/") + "/"
+    own = [
+        m._replace(path=m.path.removeprefix(start))
+        for m in group.members
+        if m.path.startswith(start)
+    ]
+    return group._replace(members=tuple(own)) if own else None
+
+
+def _without_shared_axes(groups: list[Group]) -> list[Group]:
+    """Leaves out groups that share an index of an axis with a larger one: factors of a merged axis."""
+    taken: dict[tuple[str, int], set[int]] = {}
+    left = []
+    for i in sorted(range(len(groups)), key=lambda i: -groups[i].size):
+        own = {(m.path, m.axis): set(m.index.ravel().tolist()) for m in groups[i].members}
+        if any(indices & taken.get(axis, set()) for axis, indices in own.items()):
+            continue
+        for axis, indices in own.items():
+            taken[axis] = taken.get(axis, set()) | indices
+        left.append(i)
+    return [groups[i] for i in sorted(left)]

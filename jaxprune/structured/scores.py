@@ -1,0 +1,83 @@
+"""What units are worth, by any criterion of weights."""
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxprune import criteria
+from jaxprune import masks as masks_lib
+from jaxprune.coupling import Normalize, Over, Reduce
+from jaxprune.signals.gatherers import reads
+from jaxprune.structured.graph import Graph
+from jaxprune.structured.pattern import coupled
+from jaxprune.types import Criterion, Params
+
+__all__ = ["by_path", "scores"]
+
+_MAGNITUDE = criteria.magnitude
+
+
+def scores(
+    graph: Graph,
+    params: Params,
+    *,
+    criterion: Criterion = _MAGNITUDE,
+    reduce: Reduce = "sum",
+    normalize: Normalize = "none",
+    over: Over = "all",
+    **signals: Any,
+) -> dict[str, np.ndarray]:
+    """Returns one score per unit, for each group by name: what its slices of all kernels are worth together.
+
+    Args:
+      graph: of the function.
+      params: tree of arrays, as it was traced.
+      criterion: of weights. Leaves that are never pruned by themselves (biases, scales, statistics) count
+        where a criterion has no scores for any kernel of a group.
+      reduce, normalize, over: how the scores of a unit's weights become one number (see `coupled`).
+      **signals: what the criterion reads.
+    """
+    pattern = coupled(graph, only=lambda group: True, reduce=reduce, normalize=normalize, over=over)
+    found = pattern.units(by_path(criterion, graph, params, signals))
+    return {group.name: own for group, own in zip(pattern.groups, found, strict=True)}
+
+
+def by_path(
+    criterion: Criterion, graph: Graph, params: Params, signals: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The criterion's scores of weights, float64, by path; none where it has none."""
+    name = getattr(criterion, "__name__", "criterion")
+    missing = [signal for signal in reads(criterion) if signal not in signals]
+    if missing:
+        raise ValueError(
+            f"structured: {name} reads {missing[0]!r}; give {missing[0]}= (see "
+            "jaxprune.signals.gatherers)."
+        )
+    graph.check(params)
+    compiled = all(hasattr(x, "dtype") for x in jax.tree.leaves(signals))
+    numbers = jax.tree.map(_number, params)
+    found = (_compiled(criterion) if compiled else criterion)(numbers, **signals)
+    found = masks_lib.beside(params, found)
+    for path, s, leaf in zip(graph.paths, found, jax.tree.leaves(params), strict=True):
+        if s is not None and jnp.shape(s) != jnp.shape(leaf):
+            raise ValueError(
+                f"{name}: {path!r} has scores of the shape {jnp.shape(s)}, its weights {jnp.shape(leaf)}; "
+                "give one score per weight."
+            )
+    pairs = zip(graph.paths, found, strict=True)
+    return {path: np.asarray(s, np.float64) for path, s in pairs if s is not None}
+
+
+def _number(x: Any) -> Any:
+    """A leaf that a criterion can read: PRNG keys have no scores."""
+    return jnp.zeros(x.shape) if jnp.issubdtype(x.dtype, jax.dtypes.extended) else x
+
+
+@functools.lru_cache(maxsize=16)
+def _compiled(criterion: Criterion) -> Criterion:
+    """One program for all leaves, instead of one for each shape."""
+    return jax.jit(criterion)
