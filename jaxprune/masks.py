@@ -42,6 +42,7 @@ Prunable = str | Iterable[str] | Callable[[str, jax.Array], bool] | None
 
 # Names by which Flax and Haiku call biases and statistics.
 _NEVER = {"bias", "scale", "mean", "var", "offset"}
+_AVERAGES = (["mean_ema"], ["var_ema"])  # of Haiku's BatchNorm, with axes of length one
 
 
 def keys_of(path: tuple[Any, ...]) -> tuple[str, ...]:
@@ -70,7 +71,8 @@ def is_prunable(path: str, leaf: jax.Array) -> bool:
     >>> is_prunable("Dense_0/kernel", jnp.ones((2, 3))), is_prunable("Dense_0/bias", jnp.ones(3))
     (True, False)
     """
-    return jnp.ndim(leaf) >= 2 and path.rsplit("/", 1)[-1] not in _NEVER
+    *modules, name = path.split("/")
+    return jnp.ndim(leaf) >= 2 and name not in _NEVER and modules[-1:] not in _AVERAGES
 
 
 def make(params: Params, prunable: Prunable = None) -> Masks:

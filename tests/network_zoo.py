@@ -3,6 +3,7 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import pytest
 from flax import nnx
 
 import jaxprune as jp
@@ -238,8 +239,11 @@ def drawn(tree, seed=1):
     names = jp.masks.paths(tree)
 
     def leaf(key, name, w):
+        if not jnp.issubdtype(w.dtype, jnp.floating):
+            return w
         noise = jax.random.normal(key, w.shape) * 0.3
-        return 0.5 + jnp.abs(noise) if name.endswith(("var", "scale")) else noise
+        positive = name.endswith(("var", "scale", "var_ema/average"))
+        return 0.5 + jnp.abs(noise) if positive else noise
 
     return treedef.unflatten([leaf(*x) for x in zip(keys, names, leaves, strict=True)])
 
@@ -271,6 +275,26 @@ def nnx_network(shape):
     return apply, pure, jax.random.normal(jax.random.key(0), shape)
 
 
+def haiku_network(shape):
+    haiku = pytest.importorskip("haiku")
+
+    def net(x, train=False):
+        x = haiku.Conv2D(8, 3)(x)
+        x = jax.nn.relu(haiku.BatchNorm(True, True, 0.9)(x, train))
+        h = haiku.BatchNorm(True, True, 0.9)(haiku.Conv2D(8, 3)(x), train)
+        x = haiku.AvgPool((2, 2, 1), (2, 2, 1), "VALID")(jax.nn.relu(x + h))
+        x = haiku.Reshape((-1, 8))(x)
+        draw = haiku.initializers.VarianceScaling()
+        x = x + haiku.MultiHeadAttention(2, 4, model_size=8, w_init=draw)(x, x, x)
+        return haiku.Linear(3)(haiku.RMSNorm(-1)(x).mean(1))
+
+    both = haiku.without_apply_rng(haiku.transform_with_state(net))
+    x = jax.random.normal(jax.random.key(0), shape)
+    params, state = both.init(jax.random.key(1), x, True)
+    apply = lambda v, x: both.apply(v["params"], v["state"], x)[0]
+    return apply, drawn({"params": params, "state": state}), x
+
+
 MODELS = {
     "vgg": (Vgg, IMAGE),
     "residual": (Residual, IMAGE),
@@ -293,6 +317,7 @@ MODELS = {
     "experts": (Experts, ROWS),
     "branches": (Branches, ROWS),
     "nnx": (nnx_network, ROWS),
+    "haiku": (haiku_network, IMAGE),
     "lenet-5": (jp.nn.lenet5_caffe, (2, 28, 28, 1)),
     "resnet-20, padded": (jp.nn.resnet20, IMAGE),
     "resnet-20, projections": (lambda: jp.nn.resnet20(shortcut="projection"), IMAGE),
@@ -305,4 +330,4 @@ MODELS = {
 def model(name):
     """(function, parameters, input) of a network."""
     kind, shape = MODELS[name]
-    return kind(shape) if kind is nnx_network else linen(kind(), shape)
+    return kind(shape) if kind in (nnx_network, haiku_network) else linen(kind(), shape)

@@ -1,6 +1,6 @@
 """Whole blocks: branches that are added to what they branched off from, and can be left out."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import takewhile
 from typing import Any, NamedTuple
 
@@ -21,8 +21,8 @@ class Block(NamedTuple):
     """A residual branch, $x + f(x)$: without $f$ the sum is $x$. Or a turn of a loop over such branches.
 
     Attributes:
-      name: what the paths of its parameters begin with, numbered where several begin alike; of a turn, with
-        its index: `layers[3]`.
+      name: what the paths of its parameters, and no others, begin with, or else the module of the first;
+        numbered where several are called alike; of a turn, with its index: `layers[3]`.
       paths: the parameters that nothing but it reads; of a turn, those that have a slice for each turn.
       added: number of the value that is the sum, or of the first that the loop gives; -1: the loop stands in
         another one.
@@ -75,7 +75,7 @@ def _turns(graph: Graph) -> list[Block]:
         added = own[0].writes[0] if own else -1
         paths = tuple(dict.fromkeys(m.path for m in group.members))
         numbered = zip(group.members[0].index[:, 0].tolist(), group.units.tolist(), strict=True)
-        name = _prefix(list(paths))
+        name = _prefix(paths, graph.paths)
         found += [Block(f"{name}[{i}]", paths, added, 0, i, unit) for i, unit in sorted(numbered)]
     return found
 
@@ -108,16 +108,19 @@ def _sums(graph: Graph) -> list[Block]:
                 if number in whole and number not in left
             ]
             if own and step.writes[0] in whole:
-                found.append(Block(_prefix(own), tuple(own), step.writes[0], skip))
+                found.append(Block(_prefix(own, graph.paths), tuple(own), step.writes[0], skip))
             break
     return found
 
 
-def _prefix(paths: list[str]) -> str:
-    """What paths have in common, by whole names."""
+def _prefix(paths: Sequence[str], all_paths: Sequence[str]) -> str:
+    """What paths, and no others, have in common, by whole names; or else the first one's module."""
     columns = zip(*(path.split("/") for path in paths), strict=False)
-    same = takewhile(lambda names: len(set(names)) == 1, columns)
-    return "/".join(names[0] for names in same) or paths[0]
+    same = "/".join(names[0] for names in takewhile(lambda names: len(set(names)) == 1, columns))
+    others = set(all_paths) - set(paths)
+    if same and not any(path.startswith(same + "/") for path in others):
+        return same
+    return paths[0].rpartition("/")[0] or paths[0]
 
 
 def _named(found: Iterable[Block]) -> list[Block]:

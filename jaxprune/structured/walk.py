@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from jax import lax
 
@@ -150,9 +151,8 @@ def replayed(
 
 def _rule(steps: Iterator[Step], kept: Kept, path: Path) -> programs.Rule:
     def rule(equation: Any, values: list[Any]) -> list[Any]:
-        inner = programs.called(equation)
-        if inner is not None:
-            return programs.run(inner, values, rule)
+        if programs.called(equation) is not None:
+            return _called(equation, values, rule)
         step = next(steps)
         first = step.writes[0] if step.writes else -1
         if first in path.idle:
@@ -174,6 +174,41 @@ def _rule(steps: Iterator[Step], kept: Kept, path: Path) -> programs.Rule:
         return [_Live(out) for out in outputs]
 
     return rule
+
+
+def _called(equation: Any, values: list[Any], rule: programs.Rule) -> list[Any]:
+    """Runs a program that an equation calls; what it says of derivatives still holds where it is known."""
+    inner, name = programs.called(equation), equation.primitive.name
+    if name in ("checkpoint", "remat2"):
+        return _remat(equation, values, rule)
+    found = programs.run(inner, values, rule)
+    if name == "custom_jvp_call" and _is_relu(inner) and isinstance(found[0], _Live):
+        return [_Live(jax.nn.relu(values[0].array))]  # its slope at 0 is 0, that of a maximum 1/2
+    return found
+
+
+def _is_relu(program: Any) -> bool:
+    names = [(e.primitive.name, e.params.get("name")) for e in program.jaxpr.eqns]
+    return len(names) == 1 and names[0] in (("jit", "relu"), ("pjit", "relu"))
+
+
+def _remat(equation: Any, values: list[Any], rule: programs.Rule) -> list[Any]:
+    """What is computed again in the backward pass is so on what is left, too."""
+    p = equation.params
+    live = [i for i, value in enumerate(values) if isinstance(value, _Live)]
+    found: list[Any] = []
+
+    def body(arrays: list[Any]) -> list[Any]:
+        given = list(values)
+        for i, array in zip(live, arrays, strict=True):
+            given[i] = _Live(array)
+        found[:] = programs.run(programs.called(equation), given, rule)
+        return [v.array if isinstance(v, _Live) else None for v in found]
+
+    again = jax.checkpoint(body, prevent_cse=p["prevent_cse"], policy=p["policy"])
+    arrays = again([values[i].array for i in live])
+    # What is no array that was cut is a constant of the program, or nobody needs it.
+    return [v if array is None else _Live(array) for v, array in zip(found, arrays, strict=True)]
 
 
 # Programs within programs: their own tapes are what their steps remember.

@@ -8,6 +8,7 @@ import pytest
 from network_zoo import MODELS, drawn, model
 
 import jaxprune as jp
+from benchmarks.architectures import Bottleneck, ResNet
 from jaxprune import structured
 
 
@@ -55,6 +56,30 @@ def test_each_group_of_all_networks_alone(name):
     assert {group for group, error in found.items() if error > 1e-4} == INEXACT.get(name, set())
 
 
+@pytest.mark.slow
+def test_half_of_resnet_50():
+    """He et al. 2016, to the published shapes, on small images; biases of BatchNorm are drawn."""
+    module = ResNet(Bottleneck, (3, 4, 6, 3))
+    x = jax.random.normal(jax.random.key(0), (2, 64, 64, 3))
+    params = jax.jit(module.init)(jax.random.key(1), x)
+    assert sum(leaf.size for leaf in jax.tree.leaves(params["params"])) == 25_557_032
+    named = zip(jp.masks.paths(params), jax.tree.leaves(params), strict=True)
+    keys = iter(jax.random.split(jax.random.key(2), 200))
+    shifted = [
+        w + 0.3 * jax.random.normal(next(keys), w.shape) if path.endswith("bias") else w
+        for path, w in named
+    ]
+    params = jax.tree.structure(params).unflatten(shifted)
+    graph = structured.trace(module.apply, params, x)
+    assert len(graph.groups) == 37
+    assert sum(group.size for group in graph.groups) == 11_456
+    masks = structured.prune(graph, params, sparsity=0.5)
+    small = structured.shrink(graph, params, masks)
+    assert sum(leaf.size for leaf in jax.tree.leaves(small.params["params"])) == 6_917_640
+    masked = jax.jit(module.apply)(jp.masks.apply(params, masks), x)
+    close(jax.jit(small.apply)(small.params, x), masked)
+
+
 def names(graph):
     return {group.name: group.size for group in graph.groups}
 
@@ -80,6 +105,39 @@ def test_gradients_are_those_of_the_whole_function():
     own = jax.grad(loss(small.apply))(small.params)
     for a, b in zip(jax.tree.leaves(own), jax.tree.leaves(small.plan.apply(whole)), strict=True):
         close(a, b)
+
+
+def test_where_relu_is_at_its_corner_and_what_is_recomputed():
+    """An input of zeros and a bias of zeros: the slope of relu is 0 there, that of a maximum 1/2."""
+
+    @jax.checkpoint
+    def block(x, own):
+        return x + jax.nn.relu(x @ own["up"] + own["bias"][None]) @ own["down"]
+
+    def fn(params, x):
+        for own in params["blocks"]:
+            x = block(x, own)
+        return x @ params["head"]
+
+    draw = lambda *shape: jnp.asarray(
+        np.random.default_rng(len(shape)).normal(size=shape), "float32"
+    )
+    own = {"up": draw(4, 8), "bias": jnp.zeros(8), "down": draw(8, 4)}
+    params, x = {"blocks": [own, own], "head": draw(4, 2)}, jnp.zeros((3, 4)).at[1].set(1.0)
+    graph = structured.trace(fn, params, x)
+    masks = structured.prune(graph, params, sparsity=0.5)
+    small = structured.shrink(graph, params, masks)
+    slopes = jax.grad(lambda p: small.apply(p, x).sum())
+    whole = jax.grad(lambda p: fn(p, x).sum())(jp.masks.apply(params, masks))
+    for ours, theirs in zip(
+        jax.tree.leaves(slopes(small.params)), jax.tree.leaves(small.plan.apply(whole)), strict=True
+    ):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+    assert "prevent_cse" in str(jax.make_jaxpr(slopes)(small.params)), "it is recomputed still"
+    masks = structured.without_blocks(graph, structured.blocks(graph)[0].name)
+    small = structured.shrink(graph, params, masks)
+    masked = fn(jp.masks.apply(params, masks), x)
+    np.testing.assert_allclose(small.apply(small.params, x), masked, rtol=1e-5)
 
 
 def test_the_optimizers_state_shrinks_along():
