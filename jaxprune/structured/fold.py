@@ -8,6 +8,7 @@ import numpy as np
 
 from jaxprune import masks as masks_lib
 from jaxprune import programs
+from jaxprune.structured.carriers import carried
 from jaxprune.structured.graph import Graph
 from jaxprune.types import Masks, Params
 
@@ -22,7 +23,7 @@ class Folded(NamedTuple):
     Attributes:
       params: a tree like the parameters, for `shrink`.
       masks: those given, and of the units that go everything else.
-      leaves: paths of the biases and means that have taken constants up.
+      leaves: paths of the biases and means that have taken constants up, and of kernels.
       error: the largest difference that is left between the outputs, over their largest size.
     """
 
@@ -58,8 +59,9 @@ def fold(graph: Graph, params: Params, masks: Masks, *inputs: Any) -> Folded:
         folded = structured.fold(graph, params, masks, x)
         small = structured.shrink(graph, folded.params, folded.masks)  # gives what the masked function gives
 
-    It cannot be moved where it meets a border: a convolution with padding sees it everywhere but there; nor
-    where there is no bias to move it into. `error` tells what is left, on these inputs.
+    A convolution with padding sees it everywhere but at its border, and no bias is like that: there one of
+    the units stays, and its kernel takes up those of all others. Where neither can be (a maximum or a
+    depthwise convolution with padding, no bias to move it into) `error` tells what is left, on these inputs.
 
     Args:
       graph: of the function.
@@ -87,9 +89,13 @@ def fold(graph: Graph, params: Params, masks: Masks, *inputs: Any) -> Folded:
     dead = _without_inputs(graph, masks)
     if not dead.any():
         return Folded(treedef.unflatten(masked), masks, (), 0.0)
+    stay = carried(graph, masked, dead, inputs, _TOLERANCE)
+    dead[stay.units] = False
     alive = graph.alive(dead)
     zeros = lambda a, w: jnp.where(a, w, jnp.zeros((), w.dtype)) if hasattr(w, "dtype") else w
     without = [zeros(a, w) for a, w in zip(alive, masked, strict=True)]
+    for leaf, (axis, index, kernel) in stay.kernels.items():
+        without[leaf] = without[leaf].at[_at(axis, index)].set(kernel)
     reads = [number for step in graph.tape.steps for number in step.reads]
     once = [reads.count(number) == 1 for number in graph.tape.inputs[: len(leaves)]]
 
@@ -120,18 +126,26 @@ def fold(graph: Graph, params: Params, masks: Masks, *inputs: Any) -> Folded:
         return found, [getattr(v, "masked", v) for v in outputs]
 
     found, expected = moved(masked, without, inputs)
-    changed = sorted(i for i, move in found.items() if np.asarray(move).any())
-    for i in changed:
-        without[i] = (without[i] + found[i]).astype(leaves[i].dtype)
+    changed = {i: move for i, move in found.items() if np.asarray(move).any()}
+    for i, move in changed.items():
+        without[i] = (without[i] + move).astype(leaves[i].dtype)
     outputs = jax.tree.leaves(jax.jit(graph.fn)(treedef.unflatten(without), *inputs))
     wide = lambda x: np.asarray(x).astype(float)
     pairs = [(wide(a), wide(b)) for a, b in zip(outputs, expected, strict=True)]
     size = max(float(np.abs(b).max(initial=0)) for _, b in pairs)
     error = max(float(np.abs(a - b).max(initial=0)) for a, b in pairs) / max(size, 1e-30)
-    paths = tuple(graph.paths[i] for i in changed)
-    whole = zip(alive, masks_lib.beside(params, masks_lib.unpack(masks)), strict=True)
+    paths = tuple(graph.paths[i] for i in sorted({*changed, *stay.kernels}))
+    before = masks_lib.beside(params, masks_lib.unpack(masks))
+    for leaf, (axis, index, _) in stay.kernels.items():
+        if before[leaf] is not None:
+            before[leaf] = before[leaf].at[_at(axis, index)].set(True)
+    whole = zip(alive, before, strict=True)
     both = [m if a.all() else jnp.asarray(a) if m is None else m & a for a, m in whole]
     return Folded(treedef.unflatten(without), treedef.unflatten(both), paths, error)
+
+
+def _at(axis: int, index: int) -> tuple[Any, ...]:
+    return (*[slice(None)] * axis, index)
 
 
 def _without_inputs(graph: Graph, masks: Masks) -> np.ndarray:

@@ -59,10 +59,78 @@ def test_the_small_function_gives_what_the_masked_one_gives():
     assert small.params["params"]["Conv_0"]["kernel"].shape == (3, 3, 2, 3)
 
 
-def test_borders_are_told():
+@pytest.mark.parametrize("rows", [False, True], ids=["", "rows of readers masked too"])
+def test_at_borders_one_unit_stays_for_all(rows):
     variables, graph, masks = masked_kernels(Net("SAME"))
+    variables["params"]["Conv_0"]["bias"] = jnp.abs(variables["params"]["Conv_0"]["bias"])
+    if rows:  # some of what reads a dead unit is masked: what the others give still counts
+        shape = variables["params"]["Conv_1"]["kernel"].shape
+        some = (jnp.arange(6) > 1)[None, None, :, None]
+        own = masks["params"]["Conv_1"]["kernel"]
+        masks["params"]["Conv_1"]["kernel"] = own & jnp.broadcast_to(some, shape)
     folded = structured.fold(graph, variables, masks, X)
-    assert folded.error > 1e-4, "padding sees no constant"
+    small = structured.shrink(graph, folded.params, folded.masks)
+    assert folded.error < 1e-5
+    other = jax.random.normal(jax.random.key(5), (7, 6, 6, 2))
+    expected = Net("SAME").apply(jp.masks.apply(variables, masks), other)
+    np.testing.assert_allclose(small.apply(small.params, other), expected, rtol=1e-4, atol=1e-5)
+    assert small.params["params"]["Conv_0"]["kernel"].shape == (3, 3, 2, 4), "three and one"
+    assert small.params["params"]["Conv_1"]["kernel"].shape == (3, 3, 4, 4)
+    assert "params/Conv_1/kernel" in folded.leaves
+
+
+def test_units_that_give_nothing_need_nobody():
+    variables, graph, masks = masked_kernels(Net("SAME"))
+    variables["params"]["Conv_0"]["bias"] = -jnp.abs(variables["params"]["Conv_0"]["bias"])
+    folded = structured.fold(graph, variables, masks, X)
+    assert folded.masks["params"]["Conv_0"]["bias"].sum() == 3
+
+
+class Stream(nn.Module):
+    """Units of a residual stream, which several padded convolutions read with other constants."""
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.relu(nn.Conv(6, (1, 1))(x))
+        for _ in range(2):
+            h = nn.relu(nn.Conv(5, (3, 3))(x))
+            x = nn.relu(x + nn.Conv(6, (1, 1))(h))
+        return nn.Dense(3)(nn.relu(nn.Conv(4, (3, 3), 2)(x)).mean((1, 2)))
+
+
+def test_one_unit_of_a_residual_stream_stays_for_all():
+    variables = drawn(Stream().init(jax.random.key(1), X))
+    graph = structured.trace(Stream().apply, variables, X)
+    masks = jax.tree.map(lambda x: None, variables)
+    for layer in ("Conv_0", "Conv_2", "Conv_4"):  # what brings the stream forth
+        shape = variables["params"][layer]["kernel"].shape
+        masks["params"][layer]["kernel"] = jnp.broadcast_to(jnp.arange(6) % 2 > 0, shape)
+        variables["params"][layer]["bias"] = jnp.abs(variables["params"][layer]["bias"]) + 0.1
+    folded = structured.fold(graph, variables, masks, X)
+    small = structured.shrink(graph, folded.params, folded.masks)
+    assert folded.error < 1e-5
+    assert small.params["params"]["Conv_0"]["kernel"].shape == (1, 1, 2, 4)
+    other = jax.random.normal(jax.random.key(5), (7, 6, 6, 2))
+    expected = Stream().apply(jp.masks.apply(variables, masks), other)
+    np.testing.assert_allclose(small.apply(small.params, other), expected, rtol=1e-4, atol=1e-5)
+
+
+class Pooled(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        x = nn.relu(nn.Conv(6, (3, 3))(x))
+        x = nn.avg_pool(x, (3, 3), padding="SAME")  # no constant at its border
+        return nn.Dense(3)(nn.tanh(nn.Conv(4, (3, 3), padding="VALID")(x)).mean((1, 2)))
+
+
+def test_borders_of_which_nobody_can_take_care_are_told():
+    variables = drawn(Pooled().init(jax.random.key(1), X))
+    graph = structured.trace(Pooled().apply, variables, X)
+    masks = jax.tree.map(lambda x: None, variables)
+    masks["params"]["Conv_0"]["kernel"] = jnp.broadcast_to(jnp.arange(6) % 2 > 0, (3, 3, 2, 6))
+    variables["params"]["Conv_0"]["bias"] = jnp.ones(6)
+    folded = structured.fold(graph, variables, masks, X)
+    assert folded.error > 1e-4, folded.leaves
 
 
 def test_nothing_changes_where_biases_are_masked_too():
