@@ -25,6 +25,7 @@ FIELDS: dict[str, Any] = {
     "signals": {},  # keyword -> part of jaxprune.signals, to set its options
     "compensation": None,  # part of jaxprune.compensation, by which kept weights make up for others
     "finetune": 0,  # updates after pruning a trained network
+    "optimizer": None,  # part: of these updates; None: config.optimizer, its schedule from the start
     "removal": None,  # part: what goes fades in the first of these updates; None: it goes before them
     "of": "dense",  # which trained network is pruned: the dense one, or one trained with a subgradient
 }
@@ -45,6 +46,7 @@ class Pipeline(NamedTuple):
     signals: Mapping[str, Any]
     compensation: Any
     finetune: int
+    optimizer: Any
     removal: Any
     of: str
 
@@ -124,6 +126,10 @@ def _check(found: Pipeline, where: str) -> None:
         raise UserError(f"{where}.of: only where when='trained' is there a network to prune.")
     if found.finetune and found.when != "trained":
         raise UserError(f"{where}.finetune: only what is pruned after training is fine-tuned.")
+    if found.optimizer:
+        check_part("optimizer", found.optimizer, f"{where}.optimizer")
+        if not found.finetune:
+            raise UserError(f"{where}.optimizer: it is for fine-tuning; give finetune=.")
     if found.removal:
         _check_removal(found, f"{where}.removal")
 

@@ -107,7 +107,8 @@ def recipe(cfg: ConfigDict, kind: str, spec: Any, where: str, **supplied: Any) -
         start = pruned(cfg, pipeline, method, folder, before.optimizer, where)
         after = pipeline.finetune if pipeline.when == "trained" else None
         until = pipeline.removal["until"] + 1 if pipeline.removal else 0
-        transform = _fixed(optimizer, pipeline.removal)
+        own = build("optimizer", pipeline.optimizer) or optimizer
+        transform = _fixed(own, pipeline.removal)
         return Recipe(kind, transform, start=start, after=after, settled=until)
     if kind == "gate":
         if prunable and "prunable" in spec:

@@ -39,6 +39,7 @@ CRITERIA = {
     "penalised": {"criterion": "magnitude", "of": "lasso"},
     "growing": {
         "criterion": "magnitude",
+        "optimizer": part("adam", learning_rate=1e-3),
         "removal": part(
             "growing",
             decay=part("linear_schedule", init_value=0.0, end_value=1.0, transition_steps=5),
@@ -114,6 +115,11 @@ def test_the_report_shows_the_small_networks(finished):
              "pipeline": {"when": "trained", "finetune": 5,
                           "removal": part("growing", decay=1.0, until=5)}},
             "until=5: weights go before the last of finetune=5",
+        ),
+        (
+            {"criteria": {"L1": "magnitude"},
+             "pipeline": {"when": "trained", "optimizer": part("sgd", learning_rate=0.1)}},
+            "it is for fine-tuning",
         ),
         (
             {"criteria": {"L1": "magnitude"},
