@@ -4,8 +4,8 @@ A comparison (see experiments.compare) of criteria or methods whose pattern is `
 heads that are found in the model's program and go wherever they run through its parameters. What is left is
 made physically smaller, and the small network is tested and timed beside the whole one.
 
-  pattern    part("coupled", only="conv", reduce="sum", normalize="none", over="all"), for all criteria in
-             config.compare.pipeline, or in a method; without one, all groups are pruned
+  pattern    part("coupled", only="conv", exclude="fc", reduce="sum", normalize="none", over="all"), for all
+             criteria in config.compare.pipeline, or in a method; without one, all groups are pruned
   criteria   names of jaxprune.criteria, or path/to/file.py:function for your own
   sparsities fractions of the units that go
 

@@ -18,21 +18,27 @@ class Units(NamedTuple):
     """A pattern that is known once the model is: arguments of `jaxprune.structured.coupled`."""
 
     only: str
+    exclude: str
     reduce: Reduce
     normalize: Normalize
     over: Over
 
 
 def coupled(
-    only: str = "", reduce: Reduce = "sum", normalize: Normalize = "none", over: Over = "all"
+    only: str = "",
+    exclude: str = "",
+    reduce: Reduce = "sum",
+    normalize: Normalize = "none",
+    over: Over = "all",
 ) -> Units:
     """Whole filters, neurons, heads, ... wherever they run through the model's parameters.
 
     Args:
       only: regular expression, searched in the `path[axis]` that a group runs along; "": all groups.
+      exclude: likewise, of groups that stay whole; "": none.
       reduce, normalize, over: how weights' scores become those of units (see `jaxprune.structured.coupled`).
     """
-    return Units(only, reduce, normalize, over)
+    return Units(only, exclude, reduce, normalize, over)
 
 
 def with_units(cfg: ConfigDict, method: Any, where: str) -> Any:
@@ -42,7 +48,7 @@ def with_units(cfg: ConfigDict, method: Any, where: str) -> Any:
     graph, units = graph_of(model_of(cfg), input_shape(cfg)), method.pattern._asdict()
     try:
         found = jp.structured.coupled(
-            graph, within="params", **{**units, "only": units["only"] or None}
+            graph, within="params", **{k: v or None for k, v in units.items()}
         )
     except ValueError as e:
         raise UserError(f"{where}: {e}") from e

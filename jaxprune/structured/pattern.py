@@ -7,7 +7,7 @@ from typing import get_args
 from jaxprune.coupling import Coupled, Group, Normalize, Over, Reduce
 from jaxprune.structured.graph import Graph
 
-__all__ = ["Only", "among", "coupled", "wanted"]
+__all__ = ["Only", "coupled", "matches"]
 
 Only = str | Callable[[Group], bool] | None
 
@@ -17,6 +17,7 @@ def coupled(
     *,
     within: str | None = None,
     only: Only = None,
+    exclude: Only = None,
     reduce: Reduce = "sum",
     normalize: Normalize = "none",
     over: Over = "all",
@@ -33,7 +34,9 @@ def coupled(
     Args:
       graph: of the function.
       within: the part of the traced tree whose parameters are trained: `"params"` of Flax's variables.
-      only: regular expression, searched in the members' `path[axis]`, or a predicate of groups.
+      only: the groups meant: a regular expression, searched in the members' `path[axis]`, or a predicate of
+        groups; `None`: all.
+      exclude: groups that stay whole, likewise.
       reduce: how the scores of a unit's weights become one number: "sum", "mean", "max", "norm" or
         "absolute", the absolute value of their sum.
       normalize: what a group's scores are divided by, to compare groups: "mean", "max", "sum", "norm".
@@ -50,28 +53,6 @@ def coupled(
     >>> prune_by(params, methods.magnitude(sparsity=0.5, pattern=pattern))[0]["out"].tolist()
     [[0.0], [0.0], [1.0]]
     """
-    return among(
-        graph,
-        lambda group: True,
-        within=within,
-        only=only,
-        reduce=reduce,
-        normalize=normalize,
-        over=over,
-    )
-
-
-def among(
-    graph: Graph,
-    eligible: Callable[[Group], bool],
-    *,
-    within: str | None = None,
-    only: Only = None,
-    reduce: Reduce = "sum",
-    normalize: Normalize = "none",
-    over: Over = "all",
-) -> Coupled:
-    """As `coupled`, of those groups alone that are eligible."""
     for name, value, known in (
         ("reduce", reduce, get_args(Reduce)),
         ("normalize", normalize, get_args(Normalize)),
@@ -81,23 +62,28 @@ def among(
             raise ValueError(
                 f"structured.coupled({name}={value!r}): one of {', '.join(known)} is needed."
             )
-    chosen = [group for group in graph.groups if eligible(group) and wanted(group, only)]
+    chosen = [
+        group
+        for group in graph.groups
+        if (only is None or matches(group, only)) and not (exclude and matches(group, exclude))
+    ]
     if only is None:
         chosen = _without_shared_axes(chosen)
     if within is not None:
         chosen = [found for group in chosen if (found := _within(group, within)) is not None]
     if not chosen:
         raise ValueError(
-            f"structured: no group is meant by only={only!r}, within={within!r}.\n{graph.summary()}"
+            f"structured: no group is meant by only={only!r}, exclude={exclude!r}, within={within!r}.\n"
+            f"{graph.summary()}"
         )
     return Coupled(tuple(chosen), reduce, normalize, over)
 
 
-def wanted(group: Group, only: Only) -> bool:
-    """Whether a group is meant."""
-    if only is None or callable(only):
-        return only is None or bool(only(group))
-    return any(re.search(only, str(m)) for m in group.members)
+def matches(group: Group, which: str | Callable[[Group], bool]) -> bool:
+    """Whether an expression or a predicate means a group."""
+    if callable(which):
+        return bool(which(group))
+    return any(re.search(which, str(m)) for m in group.members)
 
 
 def _within(group: Group, part: str) -> Group | None:

@@ -12,7 +12,7 @@ from jaxprune import criteria
 from jaxprune.coupling import Group, Normalize, Over, Reduce
 from jaxprune.structured.costs import Cost, flops
 from jaxprune.structured.graph import Graph
-from jaxprune.structured.pattern import Only, among, wanted
+from jaxprune.structured.pattern import Only, coupled, matches
 from jaxprune.structured.scores import by_path
 from jaxprune.types import Criterion, Masks, Params
 
@@ -36,6 +36,7 @@ def prune(
     over: Over = "all",
     scope: Scope = "local",
     only: Only = None,
+    exclude: Only = None,
     round_to: int = 1,
     **signals: Any,
 ) -> Masks:
@@ -58,7 +59,9 @@ def prune(
       normalize: what the scores of a group are divided by; `None`: by their mean where groups are compared.
       scope: "local": each group loses this fraction; "global": the worst units of all go; "isomorphic": the
         worst of those groups that have the same structure, so that unlike ones are never compared.
-      only: regular expression, searched in the members, or a predicate of groups.
+      only: the groups meant: a regular expression, searched in the members' `path[axis]`, or a predicate of
+        groups; `None`: all.
+      exclude: groups that stay whole, likewise.
       round_to: survivors of a group are a multiple of this, rounded up.
       **signals: what the criterion reads.
 
@@ -82,8 +85,13 @@ def prune(
     if budget is not None and not 0 < budget <= 1:
         raise ValueError(f"structured.prune(budget={budget}): a fraction in (0, 1] is needed.")
     normalize = normalize or ("none" if scope == "local" else "mean")
-    loses = lambda group: not isinstance(sparsity, Mapping) or _rate(group, sparsity) > 0
-    pattern = among(graph, loses, only=only, reduce=reduce, normalize=normalize, over=over)
+    whole = exclude
+    if isinstance(sparsity, Mapping):
+        named = lambda group: exclude is not None and matches(group, exclude)
+        whole = lambda group: named(group) or _rate(group, sparsity) == 0
+    pattern = coupled(
+        graph, only=only, exclude=whole, reduce=reduce, normalize=normalize, over=over
+    )
     found = pattern.units(by_path(criterion, graph, params, signals))
     pools = _pools(pattern.groups, scope)
 
@@ -111,7 +119,7 @@ def _tree(graph: Graph, by_path: Mapping[str, Any]) -> Masks:
 def _check_rates(graph: Graph, sparsity: Mapping[str, float]) -> None:
     """Refuses expressions that mean no group, and rates that remove nothing."""
     for expression in sparsity:
-        if not any(wanted(group, expression) for group in graph.groups):
+        if not any(matches(group, expression) for group in graph.groups):
             raise ValueError(
                 f"structured.prune(sparsity={dict(sparsity)}): no group is meant by {expression!r}.\n"
                 f"{graph.summary()}"

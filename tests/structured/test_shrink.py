@@ -224,6 +224,29 @@ def test_ratios_by_path_rounding_and_scope():
         structured.prune(graph, params, sparsity=1.0)
 
 
+def test_groups_that_stay_whole():
+    apply, params, x = model("vgg")
+    graph = structured.trace(apply, params, x)
+    lost = lambda **how: {
+        path
+        for path, m in zip(
+            graph.paths,
+            jp.masks.beside(params, structured.prune(graph, params, **how)),
+            strict=True,
+        )
+        if m is not None
+    }
+    every = lost(sparsity=0.5)
+    assert lost(sparsity=0.5, exclude="Conv") == lost(sparsity=0.5, only="Dense_1/bias")
+    assert lost(sparsity=0.5, exclude=lambda group: group.size > 8) < every
+    rates = {"Conv_0/kernel.3": 0.5, "Conv_1/kernel.3": 0.25}
+    assert lost(sparsity=rates, exclude="Conv_1/kernel.3") == lost(
+        sparsity=0.5, only="Conv_0/kernel.3"
+    )
+    with pytest.raises(ValueError, match=r"exclude='\.'"):
+        structured.prune(graph, params, sparsity=0.5, exclude=".")
+
+
 def test_scores_are_sums_over_the_slices_of_all_kernels():
     fn = lambda p, x: jax.nn.relu(x @ p["a"]["kernel"] + p["a"]["bias"]) @ p["b"]["kernel"]
     params = {
