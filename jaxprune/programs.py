@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-__all__ = ["bind", "called", "run", "trace"]
+__all__ = ["bind", "called", "evaluate", "run", "trace"]
 
 Rule = Callable[[Any, list[Any]], list[Any]]
 
@@ -48,6 +48,16 @@ def run(program: Any, inputs: Sequence[Any], rule: Rule) -> list[Any]:
         outputs = rule(equation, [read(atom) for atom in equation.invars])
         values.update(zip(equation.outvars, outputs, strict=True))
     return [read(atom) for atom in jaxpr.outvars]
+
+
+def evaluate(program: Any, inputs: Sequence[Any]) -> list[Any]:
+    """What a program makes of arrays."""
+
+    def rule(equation: Any, values: list[Any]) -> list[Any]:
+        inner = called(equation)
+        return bind(equation, values) if inner is None else evaluate(inner, values)
+
+    return run(program, inputs, rule)
 
 
 def called(equation: Any) -> Any:

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxprune import programs
 from jaxprune.structured.graph import Graph
+from jaxprune.structured.replay import watched
 from jaxprune.structured.rules import Step
 
 __all__ = ["Carried", "carried"]
@@ -67,13 +67,9 @@ def carried(
 
     @jax.jit
     def constants(masked: list[Any], inputs: Any) -> dict[int, tuple[Any, Any]]:
-        steps, seen = iter(graph.tape.steps), {}
+        seen = {}
 
-        def rule(equation: Any, values: list[Any]) -> list[Any]:
-            inner = programs.called(equation)
-            if inner is not None:
-                return programs.run(inner, values, rule)
-            step = next(steps)
+        def watch(step: Step, values: list[Any]) -> None:
             reader = readers.get(step.writes[0]) if step.writes else None
             if reader is not None:
                 x = jnp.moveaxis(values[0], reader.channels, -1)
@@ -81,9 +77,8 @@ def carried(
                 mean = x.mean(0, keepdims=True)
                 least = tolerance * jnp.abs(x).max()
                 seen[step.writes[0]] = mean[0], jnp.abs(x - mean).max(0) <= least
-            return programs.bind(equation, values)
 
-        programs.run(graph.program, [*masked, *jax.tree.leaves(inputs)], rule)
+        watched(graph.program, [*masked, *jax.tree.leaves(inputs)], graph.tape, watch)
         return seen
 
     seen = jax.tree.map(np.asarray, constants(masked, inputs))

@@ -10,8 +10,10 @@ import numpy as np
 
 from jaxprune import programs
 from jaxprune.structured.graph import Graph
+from jaxprune.structured.replay import Path, repeated, watched
+from jaxprune.structured.rules import Step
 from jaxprune.structured.shortcuts import SUMS
-from jaxprune.structured.walk import Loop, Path, repeated, scanned
+from jaxprune.structured.walk import Loop, scanned
 from jaxprune.types import Masks, Params
 
 __all__ = ["Block", "blocks", "influence", "left_out", "path_without", "without_blocks"]
@@ -220,23 +222,18 @@ def influence(graph: Graph, params: Params, *inputs: Any) -> dict[str, float]:
 
     @jax.jit
     def turned(params: Params, inputs: Any) -> dict[int, Any]:
-        steps, measured = iter(graph.tape.steps), {}
+        measured = {}
 
-        def rule(equation: Any, values: list[Any]) -> list[Any]:
-            inner = programs.called(equation)
-            if inner is not None:
-                return programs.run(inner, values, rule)
-            step = next(steps)
+        def watch(step: Step, values: list[Any]) -> list[Any] | None:
             first = step.writes[0] if step.writes else -1
             if first in loops:
-                *outputs, measured[first] = _each_turned(equation, values)
+                *outputs, measured[first] = _each_turned(step.equation, values)
                 return outputs
-            outputs = programs.bind(equation, values)
             if first in sums:
-                measured[first] = _turn(values[sums[first].skip], outputs[0])
-            return outputs
+                measured[first] = _turn(values[sums[first].skip], values[0] + values[1])
+            return None
 
-        programs.run(graph.program, [*jax.tree.leaves(params), *jax.tree.leaves(inputs)], rule)
+        watched(graph.program, jax.tree.leaves((params, inputs)), graph.tape, watch)
         return measured
 
     values = turned(params, inputs)
@@ -248,13 +245,8 @@ def _each_turned(equation: Any, values: list[Any]) -> list[Any]:
     """The outputs of a scan, and behind them how far each turn has turned what it carries on."""
     fixed, count = scanned(equation)
 
-    def plain(equation: Any, values: list[Any]) -> list[Any]:
-        inner = programs.called(equation)
-        known = inner is not None
-        return programs.run(inner, values, plain) if known else programs.bind(equation, values)
-
     def turn(values: list[Any]) -> list[Any]:
-        found = programs.run(equation.params["jaxpr"], values, plain)
+        found = programs.evaluate(equation.params["jaxpr"], values)
         pairs = zip(values[fixed : fixed + count], found[:count], strict=True)
         streams = [(a, b) for a, b in pairs if jnp.ndim(a) and a is not b]
         return [*found, jnp.stack([_turn(a, b) for a, b in streams]).max()]

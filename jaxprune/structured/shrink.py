@@ -14,7 +14,7 @@ from jaxprune.structured.graph import Graph, trace
 from jaxprune.structured.host import on_host
 from jaxprune.structured.plan import Plan
 from jaxprune.structured.removal import Removal, removal, removed_axes
-from jaxprune.structured.walk import Path, replayed
+from jaxprune.structured.replay import Path, replayed
 from jaxprune.types import Masks, Params
 
 __all__ = ["Small", "shrink", "verify"]

@@ -1,0 +1,185 @@
+"""Running a program again: on what is left of its arrays, or on whole ones with somebody watching."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+from jax import lax
+
+from jaxprune import programs
+from jaxprune.structured.rules import Kept, Step, cut, rule_of
+from jaxprune.structured.walk import Tape, scanned
+
+__all__ = ["Path", "repeated", "replayed", "watched"]
+
+
+class _Live(NamedTuple):
+    """An array that has been cut already; anything else is a constant of the program, still whole."""
+
+    array: Any
+
+
+class Path(NamedTuple):
+    """A way through a program that leaves some of it out.
+
+    Attributes:
+      idle: first values written by the equations whose outputs nobody needs.
+      passed: first value written by an equation -> which of its inputs is taken for its output.
+    """
+
+    idle: frozenset[int]
+    passed: dict[int, int]
+
+
+def replayed(
+    program: Any,
+    inputs: Sequence[Any],
+    tape: Tape,
+    kept: Kept,
+    path: Path | None = None,
+) -> list[Any]:
+    """Runs a program on what is left of its inputs.
+
+    Args:
+      program: the same as was followed.
+      inputs: arrays, cut already.
+      tape: its equations.
+      kept: labels -> which of them are left.
+      path: which equations are passed over or left out; `None`: none.
+    """
+    rule = _rule(iter(tape.steps), kept, path or Path(frozenset(), {}))
+    found = programs.run(program, [_Live(x) for x in inputs], rule)
+    return [getattr(v, "array", v) for v in found]
+
+
+def _rule(steps: Iterator[Step], kept: Kept, path: Path) -> programs.Rule:
+    def rule(equation: Any, values: list[Any]) -> list[Any]:
+        if programs.called(equation) is not None:
+            return _called(equation, values, rule)
+        step = next(steps)
+        first = step.writes[0] if step.writes else -1
+        if first in path.idle:
+            return [None] * len(step.outputs)
+        if first in path.passed:
+            return [values[path.passed[first]]]
+        arrays = [
+            v.array if isinstance(v, _Live) else cut(v, axes, kept)
+            for v, axes in zip(values, step.inputs, strict=True)
+        ]
+        special = _BODIES.get(equation.primitive.name)
+        known = rule_of(equation.primitive.name)
+        if special is not None:
+            outputs = special(equation, arrays, step, kept)
+        elif known is not None and known.replay is not None:
+            outputs = known.replay(equation, arrays, step, kept)
+        else:
+            outputs = programs.bind(equation, arrays)
+        return [_Live(out) for out in outputs]
+
+    return rule
+
+
+def _called(equation: Any, values: list[Any], rule: programs.Rule) -> list[Any]:
+    """Runs a program that an equation calls; what it says of derivatives still holds where it is known."""
+    inner, name = programs.called(equation), equation.primitive.name
+    if name in ("checkpoint", "remat2"):
+        return _remat(equation, values, rule)
+    found = programs.run(inner, values, rule)
+    if name == "custom_jvp_call" and _is_relu(inner) and isinstance(found[0], _Live):
+        return [_Live(jax.nn.relu(values[0].array))]  # its slope at 0 is 0, that of a maximum 1/2
+    return found
+
+
+def _is_relu(program: Any) -> bool:
+    names = [(e.primitive.name, e.params.get("name")) for e in program.jaxpr.eqns]
+    return len(names) == 1 and names[0] in (("jit", "relu"), ("pjit", "relu"))
+
+
+def _remat(equation: Any, values: list[Any], rule: programs.Rule) -> list[Any]:
+    """What is computed again in the backward pass is so on what is left, too."""
+    p = equation.params
+    live = [i for i, value in enumerate(values) if isinstance(value, _Live)]
+    found: list[Any] = []
+
+    def body(arrays: list[Any]) -> list[Any]:
+        given = list(values)
+        for i, array in zip(live, arrays, strict=True):
+            given[i] = _Live(array)
+        found[:] = programs.run(programs.called(equation), given, rule)
+        return [v.array if isinstance(v, _Live) else None for v in found]
+
+    again = jax.checkpoint(body, prevent_cse=p["prevent_cse"], policy=p["policy"])
+    arrays = again([values[i].array for i in live])
+    # What is no array that was cut is a constant of the program, or nobody needs it.
+    return [v if array is None else _Live(array) for v, array in zip(found, arrays, strict=True)]
+
+
+def _scan_again(equation: Any, arrays: list[Any], step: Step, kept: Kept) -> list[Any]:
+    turn = lambda values: replayed(equation.params["jaxpr"], values, step.more.tape, kept)
+    return repeated(equation, arrays, turn, int(kept(step.more.turns).sum()))
+
+
+def repeated(
+    equation: Any, arrays: Sequence[Any], turn: Callable[[list[Any]], list[Any]], length: int
+) -> list[Any]:
+    """Runs a scan with another program in it.
+
+    Args:
+      equation: the scan.
+      arrays: that go into it.
+      turn: what goes into its program -> what comes out, perhaps with more rows behind.
+      length: number of turns.
+    """
+    p, (fixed, count) = equation.params, scanned(equation)
+
+    def body(carry: Any, rows: Any) -> Any:
+        found = turn([*arrays[:fixed], *carry, *rows])
+        return tuple(found[:count]), tuple(found[count:])
+
+    start, rows = tuple(arrays[fixed : fixed + count]), tuple(arrays[fixed + count :])
+    options = {"length": length, "reverse": p["reverse"], "unroll": p["unroll"]}
+    carry, stacked = lax.scan(body, start, rows, **options)
+    return [*carry, *stacked]
+
+
+def _cond_again(equation: Any, arrays: list[Any], step: Step, kept: Kept) -> list[Any]:
+    pairs = zip(equation.params["branches"], step.more, strict=True)
+    run = lambda branch, tape: lambda *xs: tuple(replayed(branch, xs, tape, kept))
+    return list(lax.switch(arrays[0], [run(*pair) for pair in pairs], *arrays[1:]))
+
+
+def _while_again(equation: Any, arrays: list[Any], step: Step, kept: Kept) -> list[Any]:
+    p, (test, body) = equation.params, step.more
+    a, b = p["cond_nconsts"], p["cond_nconsts"] + p["body_nconsts"]
+    going = lambda c: replayed(p["cond_jaxpr"], [*arrays[:a], *c], test, kept)[0]
+    turn = lambda c: tuple(replayed(p["body_jaxpr"], [*arrays[a:b], *c], body, kept))
+    return list(lax.while_loop(going, turn, tuple(arrays[b:])))
+
+
+_BODIES = {"scan": _scan_again, "cond": _cond_again, "while": _while_again}
+
+
+def watched(
+    program: Any,
+    inputs: Sequence[Any],
+    tape: Tape,
+    watch: Callable[[Step, list[Any]], list[Any] | None],
+) -> list[Any]:
+    """Runs a program on whole arrays.
+
+    Args:
+      program: the same as was followed.
+      inputs: arrays.
+      tape: its equations.
+      watch: (equation as it was followed, what goes into it) -> what comes out; `None`: what does so anyway.
+    """
+    steps = iter(tape.steps)
+
+    def rule(equation: Any, values: list[Any]) -> list[Any]:
+        inner = programs.called(equation)
+        if inner is not None:
+            return programs.run(inner, values, rule)
+        found = watch(next(steps), values)
+        return programs.bind(equation, values) if found is None else found
+
+    return programs.run(program, inputs, rule)
