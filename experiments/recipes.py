@@ -109,6 +109,7 @@ def recipe(cfg: ConfigDict, kind: str, spec: Any, where: str, **supplied: Any) -
         until = pipeline.removal["until"] + 1 if pipeline.removal else 0
         own = build("optimizer", pipeline.optimizer) or optimizer
         transform = _fixed(own, pipeline.removal)
+        transform(None)  # mistakes are told now, not after dense training
         return Recipe(kind, transform, start=start, after=after, settled=until)
     if kind == "gate":
         if prunable and "prunable" in spec:

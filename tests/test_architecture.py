@@ -18,7 +18,7 @@ CONCEPTS = ["criteria", "patterns", "allocation", "schedules"]
 ORDER = [
     ["types"],
     ["masks", "ranks", "programs", "layerwise"],
-    ["counting", "coupling"],
+    ["counting", "coupling", "facts"],
     ["selection", "signals", "group_norms"],
     [*CONCEPTS, "penalties", "preconditioners", "compensation"],
     ["updates", "fit", "contests"],

@@ -12,17 +12,19 @@ from jaxprune.structured.rules import Step
 
 __all__ = ["Carried", "carried"]
 
+_LEAST = 0.05  # of the group's largest constant: a carrier of less would need large weights
+
 
 class Carried(NamedTuple):
     """Which units carry the constants of all others of their group.
 
     Attributes:
       units: classes of the graph's solution that must stay.
-      kernels: by leaf, the axis along which units enter, an index of it, and what the kernel is there.
+      kernels: leaf, axis along which units enter, index of it, and what the kernel is there.
     """
 
     units: list[int]
-    kernels: dict[int, tuple[int, int, np.ndarray]]
+    kernels: list[tuple[int, int, int, np.ndarray]]
 
 
 class _Reader(NamedTuple):
@@ -63,7 +65,7 @@ def carried(
         if found is not None and dead[found.classes].any():
             readers[step.writes[0]] = found
     if not readers:
-        return Carried([], {})
+        return Carried([], [])
 
     @jax.jit
     def constants(masked: list[Any], inputs: Any) -> dict[int, tuple[Any, Any]]:
@@ -82,22 +84,22 @@ def carried(
         return seen
 
     seen = jax.tree.map(np.asarray, constants(masked, inputs))
-    units, kernels = [], {}
+    units, kernels = [], []
     for group in graph.groups:
         own = [u for u in group.units if dead[u]]
         mine = {n: r for n, r in readers.items() if np.isin(own, r.classes).any()}
         found = _of_group(np.asarray(own), mine, seen, masked)
         if found is not None:
             units.append(found[0])
-            kernels |= found[1]
+            kernels += found[1]
     return Carried(units, kernels)
 
 
 def _of_group(
     own: np.ndarray, readers: dict[int, _Reader], seen: dict[int, Any], masked: list[Any]
-) -> tuple[int, dict[int, tuple[int, int, np.ndarray]]] | None:
+) -> tuple[int, list[tuple[int, int, int, np.ndarray]]] | None:
     """The carrier of a group and its kernels; `None` if none is needed, or none can be."""
-    sizes, places = np.full(len(own), np.inf), []
+    sizes, places, needed = np.full(len(own), np.inf), [], False
     for number, reader in readers.items():
         mean, constant = seen[number]
         order = {c: i for i, c in enumerate(reader.classes.tolist())}
@@ -106,17 +108,18 @@ def _of_group(
             return None
         kernel = np.moveaxis(np.asarray(masked[reader.leaf], np.float64), reader.axis, 0)
         total = np.tensordot(mean[at].astype(float), kernel[at], 1)
-        if not total.any():
-            continue
-        sizes = np.minimum(sizes, np.abs(mean[at]))
         places.append((reader, at, total, mean))
-    if not places or not sizes.max() > 0:
+        if total.any():
+            needed = True
+            sizes = np.minimum(sizes, np.abs(mean[at]) / np.abs(mean[at]).max())
+    if not needed or sizes.max() < _LEAST:
         return None
     best = int(sizes.argmax())
-    kernels = {
-        reader.leaf: (reader.axis, int(at[best]), total / float(mean[at[best]]))
+    share = lambda total, c: total / float(c) if total.any() else total
+    kernels = [
+        (reader.leaf, reader.axis, int(at[best]), share(total, mean[at[best]]))
         for reader, at, total, mean in places
-    }
+    ]
     return int(own[best]), kernels
 
 

@@ -12,7 +12,7 @@ from jaxprune import programs
 from jaxprune.structured.graph import Graph
 from jaxprune.structured.replay import Path, repeated, watched
 from jaxprune.structured.rules import Step
-from jaxprune.structured.shortcuts import SUMS
+from jaxprune.structured.turns import SUMS
 from jaxprune.structured.walk import Loop, scanned
 from jaxprune.types import Masks, Params
 
@@ -24,20 +24,18 @@ class Block(NamedTuple):
 
     Attributes:
       name: what the paths of its parameters, and no others, begin with, or else the module of the first;
-        numbered where several are called alike; of a turn, with its index: `layers[3]`.
+        numbered where several are called alike; of a turn, with the index of its slices: `layers[3]`.
       paths: the parameters that nothing but it reads; of a turn, those that have a slice for each turn.
       added: number of the value that is the sum, or of the first that the loop gives; -1: the loop stands in
         another one.
       skip: which operand of the sum is $x$.
-      turn: which one of a loop; `None`: it is a sum.
-      unit: class of the turn in the graph's solution.
+      unit: class of the turn in the graph's solution; `None`: it is a sum.
     """
 
     name: str
     paths: tuple[str, ...]
     added: int
     skip: int = 0
-    turn: int | None = None
     unit: int | None = None
 
 
@@ -48,9 +46,9 @@ def blocks(graph: Graph) -> tuple[Block, ...]:
     is that operand. With all parameters of the branch at zero it is so too, unless the branch is a gate,
     $x \sigma(x w)$, which zeros do not close: `verify` tells.
 
-    Layers under a scan are one program with stacked parameters. If what the scan carries on runs through it
-    with nothing but branches added, each turn is a block. Left out, its slices are cut from the stacks, and
-    the loop is one turn shorter.
+    Layers under a scan are one program with stacked parameters. If a turn does nothing once its slices are
+    zero (what is carried on runs through it with zeros added, and zeros are all it emits), each turn is a
+    block. Left out, its slices are cut from the stacks, and the loop is one turn shorter.
 
     >>> from jaxprune.structured import trace
     >>> def fn(params, x):
@@ -76,9 +74,11 @@ def _turns(graph: Graph) -> list[Block]:
         own = [s for s in loops if np.isin(of[s.more.turns], group.units).any()]
         added = own[0].writes[0] if own else -1
         paths = tuple(dict.fromkeys(m.path for m in group.members))
-        numbered = zip(group.members[0].index[:, 0].tolist(), group.units.tolist(), strict=True)
-        name = _prefix(paths, graph.paths)
-        found += [Block(f"{name}[{i}]", paths, added, 0, i, unit) for i, unit in sorted(numbered)]
+        name, index = _prefix(paths, graph.paths), group.members[0].index
+        turns = sorted(zip(index[:, 0].tolist(), group.units.tolist(), strict=True))
+        if index.shape[1] > 1:  # stacks that are part of a larger axis
+            turns = [(i, unit) for i, (_, unit) in enumerate(turns)]
+        found += [Block(f"{name}[{i}]", paths, added, unit=unit) for i, unit in turns]
     return found
 
 
@@ -190,7 +190,7 @@ def without_blocks(graph: Graph, names: Collection[str]) -> Masks:
             f"structured.without_blocks: no block {missing[0]!r}; there are: {', '.join(known) or 'none'}."
         )
     chosen = [known[name] for name in names]
-    gone = {path for block in chosen if block.turn is None for path in block.paths}
+    gone = {path for block in chosen if block.unit is None for path in block.paths}
     classes = np.zeros(graph.solution.classes, bool)
     classes[[block.unit for block in chosen if block.unit is not None]] = True
     pairs = zip(graph.paths, graph.alive(classes), strict=True)
@@ -205,7 +205,8 @@ def without_blocks(graph: Graph, names: Collection[str]) -> Masks:
 def influence(graph: Graph, params: Params, *inputs: Any) -> dict[str, float]:
     r"""Returns how much each block turns what flows past it: $1 - E \cos(x, x + f(x))$, over the last axis.
 
-    Blocks of the least influence are the first to be left out. Loops within loops are not measured.
+    Blocks of the least influence are the first to be left out. Of a turn that several loops make, the largest
+    counts. Loops within loops, and those that carry scalars alone, are not measured.
 
     Args:
       graph: of the function.
@@ -217,8 +218,8 @@ def influence(graph: Graph, params: Params, *inputs: Any) -> dict[str, float]:
       layers; here for each branch alone.
     """
     found = blocks(graph)
-    sums = {block.added: block for block in found if block.turn is None}
-    loops = {block.added for block in found if block.turn is not None}
+    sums = {block.added: block for block in found if block.unit is None}
+    loops = _loops(graph, {block.unit for block in found} - {None})
 
     @jax.jit
     def turned(params: Params, inputs: Any) -> dict[int, Any]:
@@ -236,9 +237,27 @@ def influence(graph: Graph, params: Params, *inputs: Any) -> dict[str, float]:
         watched(graph.program, jax.tree.leaves((params, inputs)), graph.tape, watch)
         return measured
 
-    values = turned(params, inputs)
-    at = lambda block: values[block.added][() if block.turn is None else block.turn]
-    return {block.name: float(at(block)) for block in found if block.added in values}
+    values = jax.tree.map(np.asarray, turned(params, inputs))
+    by_unit: dict[int, float] = {}
+    for first, units in loops.items():
+        for unit, value in zip(units.tolist(), values[first].tolist(), strict=True):
+            by_unit[unit] = max(value, by_unit.get(unit, 0.0))
+    by_sum = {first: float(values[first]) for first in sums}
+    every = {b.name: by_sum.get(b.added) if b.unit is None else by_unit.get(b.unit) for b in found}
+    return {name: value for name, value in every.items() if value is not None}
+
+
+def _loops(graph: Graph, units: Collection[int | None]) -> dict[int, np.ndarray]:
+    """Of the loops that make some of these turns: the first value written -> the class of each turn."""
+    found = {}
+    for step in graph.tape.steps:
+        if isinstance(step.more, Loop) and step.writes:
+            classes = graph.solution.of[step.more.turns]
+            fixed, count = scanned(step.equation)
+            streams = any(v.aval.ndim for v in step.equation.invars[fixed : fixed + count])
+            if streams and not set(units).isdisjoint(classes.tolist()):
+                found[step.writes[0]] = classes
+    return found
 
 
 def _each_turned(equation: Any, values: list[Any]) -> list[Any]:

@@ -60,8 +60,9 @@ def fold(graph: Graph, params: Params, masks: Masks, *inputs: Any) -> Folded:
         small = structured.shrink(graph, folded.params, folded.masks)  # gives what the masked function gives
 
     A convolution with padding sees it everywhere but at its border, and no bias is like that: there one of
-    the units stays, and its kernel takes up those of all others. Where neither can be (a maximum or a
-    depthwise convolution with padding, no bias to move it into) `error` tells what is left, on these inputs.
+    the units stays, and its kernel takes up those of all others. Where neither can be (padding by itself, a
+    pooling or a depthwise convolution with padding, no bias to move it into) `error` tells what is left, on
+    these inputs.
 
     Args:
       graph: of the function.
@@ -94,7 +95,7 @@ def fold(graph: Graph, params: Params, masks: Masks, *inputs: Any) -> Folded:
     alive = graph.alive(dead)
     zeros = lambda a, w: jnp.where(a, w, jnp.zeros((), w.dtype)) if hasattr(w, "dtype") else w
     without = [zeros(a, w) for a, w in zip(alive, masked, strict=True)]
-    for leaf, (axis, index, kernel) in stay.kernels.items():
+    for leaf, axis, index, kernel in stay.kernels:
         without[leaf] = without[leaf].at[_at(axis, index)].set(kernel)
     reads = [number for step in graph.tape.steps for number in step.reads]
     once = [reads.count(number) == 1 for number in graph.tape.inputs[: len(leaves)]]
@@ -134,11 +135,11 @@ def fold(graph: Graph, params: Params, masks: Masks, *inputs: Any) -> Folded:
     pairs = [(wide(a), wide(b)) for a, b in zip(outputs, expected, strict=True)]
     size = max(float(np.abs(b).max(initial=0)) for _, b in pairs)
     error = max(float(np.abs(a - b).max(initial=0)) for a, b in pairs) / max(size, 1e-30)
-    paths = tuple(graph.paths[i] for i in sorted({*changed, *stay.kernels}))
+    paths = tuple(graph.paths[i] for i in sorted({*changed, *(leaf for leaf, *_ in stay.kernels)}))
     before = masks_lib.beside(params, masks_lib.unpack(masks))
-    for leaf, (axis, index, _) in stay.kernels.items():
+    for leaf, axis, index, _ in stay.kernels:
         if before[leaf] is not None:
-            before[leaf] = before[leaf].at[_at(axis, index)].set(True)
+            before[leaf] = jnp.asarray(before[leaf]).at[_at(axis, index)].set(True)
     whole = zip(alive, before, strict=True)
     both = [m if a.all() else jnp.asarray(a) if m is None else m & a for a, m in whole]
     return Folded(treedef.unflatten(without), treedef.unflatten(both), paths, error)

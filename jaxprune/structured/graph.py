@@ -9,10 +9,12 @@ import numpy as np
 from jaxprune import masks as masks_lib
 from jaxprune import programs
 from jaxprune.coupling import Group, Member
+from jaxprune.facts import UNKNOWN, ZERO
 from jaxprune.structured.labels import Axes, Labels
 from jaxprune.structured.rules.products import summed
 from jaxprune.structured.solve import Solution, solve
-from jaxprune.structured.walk import Tape, each, followed
+from jaxprune.structured.turns import settle
+from jaxprune.structured.walk import Loop, Tape, each, followed
 from jaxprune.types import Params
 
 __all__ = ["Graph", "trace"]
@@ -134,6 +136,8 @@ def trace(fn: Callable[..., Any], params: Params, *inputs: Any) -> Graph:
     leaving, tape = followed(program, [*axes, *entering], labels)
     for value in leaving:
         labels.pin(*value)
+    if any(isinstance(step.more, Loop) for step, _ in each(tape)):
+        settle(program, tape, [ZERO] * len(axes) + [UNKNOWN] * len(entering), labels)
     solution = solve(labels)
     found = _entering(tape, axes)
     units, turns = (

@@ -75,7 +75,7 @@ def removed_axes(
         np.zeros(graph.solution.classes, bool),
         {p: i for i, p in enumerate(graph.paths)},
     )
-    for group in (*graph.groups, *graph.turns):
+    for group, turns in [(g, True) for g in graph.turns] + [(g, False) for g in graph.groups]:
         own = [m for m in group.members if m.path not in gone]
         counted = [m for m in own if left[number[m.path]] is not None]
         if not counted:
@@ -83,7 +83,9 @@ def removed_axes(
         dead = np.ones(group.size, bool)
         for m in counted:
             dead &= ~left[number[m.path]][m.axis][m.index].any(1)  # type: ignore[index]
-        if dead.all():
+        if dead.all() and turns:  # of the stacks nothing is left, whatever their width
+            gone = gone | {m.path for m in group.members}
+        elif dead.all():
             raise ValueError(
                 f"structured.shrink: the masks leave nothing of the group {group.name}."
             )

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from jax import lax
 
 from jaxprune import programs
@@ -58,7 +59,10 @@ def _rule(steps: Iterator[Step], kept: Kept, path: Path) -> programs.Rule:
             return _called(equation, values, rule)
         step = next(steps)
         first = step.writes[0] if step.writes else -1
-        if first in path.idle:
+        unread = not step.writes and any(
+            value is None for value in values
+        )  # a print of what is idle
+        if first in path.idle or unread:
             return [None] * len(step.outputs)
         if first in path.passed:
             return [values[path.passed[first]]]
@@ -91,8 +95,18 @@ def _called(equation: Any, values: list[Any], rule: programs.Rule) -> list[Any]:
 
 
 def _is_relu(program: Any) -> bool:
-    names = [(e.primitive.name, e.params.get("name")) for e in program.jaxpr.eqns]
-    return len(names) == 1 and names[0] in (("jit", "relu"), ("pjit", "relu"))
+    """Whether a program is called relu, and is the maximum of its one input and 0."""
+    jaxpr = getattr(program, "jaxpr", program)
+    if len(jaxpr.eqns) != 1 or jaxpr.eqns[0].params.get("name") != "relu":
+        return False
+    inner = programs.called(jaxpr.eqns[0])
+    own = getattr(inner, "jaxpr", inner)
+    if own is None or len(own.invars) != 1 or len(own.eqns) != 1:
+        return False
+    [last] = own.eqns
+    value = getattr(last.invars[-1], "val", None)
+    zero = value is not None and np.ndim(value) == 0 and value == 0
+    return last.primitive.name == "max" and last.invars[0] is own.invars[0] and bool(zero)
 
 
 def _remat(equation: Any, values: list[Any], rule: programs.Rule) -> list[Any]:

@@ -9,7 +9,6 @@ import numpy as np
 from jaxprune import programs
 from jaxprune.structured.labels import Axes, Labels
 from jaxprune.structured.rules import Kept, Step, rule_of
-from jaxprune.structured.shortcuts import runs_through
 
 __all__ = ["Loop", "Tape", "each", "followed", "scanned"]
 
@@ -134,12 +133,6 @@ def _scan(labels: Labels, equation: Any, inputs: list[Axes]) -> tuple[list[Axes]
     turns = labels.fresh(p["length"], pinned=not stacked)
     for axes in stacked:
         labels.tie(turns, axes[0])
-    starts, rows = tape.inputs[fixed:carried], tape.inputs[carried:]
-    pairs = list(zip(starts, tape.outputs[:count], strict=True))
-    if not all(runs_through(tape.steps, start, end, rows) for start, end in pairs):
-        labels.pin(turns)
-    elif any(start != end for start, end in pairs):
-        labels.turns.append(turns)
     return [*found[:count], *((turns, *axes) for axes in found[count:])], Loop(tape, turns)
 
 

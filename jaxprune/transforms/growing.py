@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from jaxprune import masks as masks_lib
@@ -56,7 +57,8 @@ def growing(
       inner: any optax optimizer.
       masks: bool arrays, or packed ones, `None` at leaves without a mask.
       decay: $d$, the share of a weight that goes in each update, from 0 to 1: learning rate times strength of
-        the penalty, for plain SGD. A number or a schedule of the updates done.
+        the penalty, for plain SGD. A number or a schedule of the updates done. In bfloat16 a share below
+        1/500 is rounded away, as any small update is.
       until: updates before the weights are removed.
 
     Returns:
@@ -82,7 +84,7 @@ def growing(
     share = scheduled("growing", decay=decay)
     if not callable(decay) and share(0) > 1:
         raise ValueError(f"growing(decay={decay!r}): a share of a weight, from 0 to 1, is needed.")
-    if isinstance(until, bool) or int(until) != until or until < 0:
+    if not isinstance(until, int | np.integer) or isinstance(until, bool) or until < 0:
         raise ValueError(f"growing(until={until!r}): a number of updates, 0 or above, is needed.")
 
     def init(params: Params) -> GrowingState:
@@ -100,14 +102,12 @@ def growing(
             raise ValueError("growing: update(grads, state, params) needs the parameters.")
         step, now = state.step, in_force(state.target, state.step)
         updates, inner_state = masked_step(inner, grads, state.inner, params, now, **extra)
-        lost = share(step)
+        lost = jnp.clip(share(step), 0, 1)
 
         def fading(p: jax.Array, u: jax.Array, m: Any) -> jax.Array:
             if m is None:
                 return u
-            u = u.astype(
-                jnp.promote_types(u.dtype, jnp.float32)
-            )  # a narrower one loses small decays
+            u = u.astype(jnp.promote_types(u.dtype, jnp.float32))
             return jnp.where(m, u, u - lost * (p + u))
 
         updates = jax.tree.map(fading, params, updates, state.target)

@@ -128,6 +128,12 @@ def test_the_report_shows_the_small_networks(finished):
         ),
         (
             {"criteria": {"L1": "magnitude"},
+             "pipeline": {"when": "trained", "finetune": 9,
+                          "removal": part("growing", decay=1.5, until=5)}},
+            "a share of a weight, from 0 to 1",
+        ),
+        (
+            {"criteria": {"L1": "magnitude"},
              "pipeline": {"when": "trained", "finetune": 9, "removal": part("growing", until=5)}},
             "'growing' also needs decay",
         ),

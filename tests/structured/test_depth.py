@@ -312,3 +312,115 @@ def test_loops_within_loops():
     assert small.params["w"].shape == (2, 2, 4, 4)
     expected = fn(jp.masks.apply(params, masks), X)
     np.testing.assert_allclose(small.apply(small.params, X), expected, rtol=1e-5)
+
+
+def decayed(x, w):  # moves towards what it adds, so with zeros it is no identity
+    return x + 0.1 * (jnp.tanh(x @ w) - x), None
+
+
+def gated(x, w):
+    return x + x * jax.nn.sigmoid(x @ w), None
+
+
+def gathered(x, own):  # reads another parameter by a row that is no parameter
+    w, i = own
+    return x + jnp.tanh(x @ w) + jnp.sin(x * B[i]), None
+
+
+B = draw(5)
+
+
+@pytest.mark.parametrize("layer", [decayed, gated, gathered], ids=lambda f: f.__name__)
+def test_turns_that_do_something_without_their_weights_stay(layer):
+    def fn(p, x):
+        rows = (p["w"], jnp.arange(5)) if layer is gathered else p["w"]
+        return jax.lax.scan(layer, x, rows)[0]
+
+    graph = structured.trace(fn, {"w": draw(5, 4, 4)}, X)
+    assert structured.blocks(graph) == ()
+
+
+def test_rows_that_are_read_after_the_loop_stay():
+    def fn(p, x):
+        step = lambda x, w: (x + jnp.tanh(x @ w), x)
+        carry, rows = jax.lax.scan(step, x, p["w"])
+        return carry + rows.sum(0)
+
+    assert structured.blocks(structured.trace(fn, {"w": draw(5, 4, 4)}, X)) == ()
+    softmax = lambda p, x: jax.lax.map(lambda w: jax.nn.softmax(x @ w), p["w"]).mean(0)
+    assert structured.trace(softmax, {"w": draw(5, 4, 2)}, X).groups == ()
+
+
+@pytest.mark.parametrize(
+    ("stack", "order"),
+    [
+        (lambda w: (w[:2], w[2:]), (0, 1, 2, 3, 4)),
+        (lambda w: (w[1:],), (1, 2, 3, 4)),
+        (lambda w: (w[::-1],), (4, 3, 2, 1, 0)),
+        (lambda w: (w.reshape(5, 4, 4),), (0, 1, 2, 3, 4)),
+    ],
+    ids=["two loops", "not the first", "reversed", "reshaped"],
+)
+def test_influence_finds_the_turn_whatever_is_scanned(stack, order):
+    w = draw(5, 4, 4).at[3].multiply(1e-3)
+
+    def loops(p, x):
+        for part in stack(p["w"]):
+            x, _ = jax.lax.scan(lambda x, w: (x + jnp.tanh(x @ w), None), x, part)
+        return x
+
+    reshaped = stack(w.reshape(20, 4))[0].shape[0] == 5
+    params = {"w": w.reshape(20, 4) if reshaped else w}
+    found = structured.influence(structured.trace(loops, params, X), params, X)
+    expected, x = {}, X
+    for i in order:
+        after = x + jnp.tanh(x @ w[i])
+        cos = jnp.sum(x * after, -1) / jnp.linalg.norm(x, axis=-1) / jnp.linalg.norm(after, axis=-1)
+        expected[f"w[{i}]"], x = 1 - float(cos.mean()), after
+    assert found == pytest.approx(expected, abs=1e-5)
+
+
+def test_influence_passes_over_what_it_cannot_measure():
+    def fn(p, x):
+        step = lambda total, w: (total + jnp.tanh(x @ w).sum(), None)
+        total, _ = jax.lax.scan(step, jnp.zeros(()), p["w"])
+        jax.debug.print("{}", total)
+        return total + (x + jnp.tanh(x @ p["v"]))
+
+    params = {"w": draw(3, 4, 4), "v": draw(4, 4)}
+    graph = structured.trace(fn, params, X)
+    assert [b.name for b in structured.blocks(graph)] == ["w[0]", "w[1]", "w[2]", "v"]
+    assert list(structured.influence(graph, params, X)) == ["v"]
+
+
+def test_all_turns_of_a_loop_can_go():
+    def fn(p, x):
+        x, _ = jax.lax.scan(residual, x, p["layers"])
+        return jax.nn.relu(x @ p["up"]) @ p["down"]
+
+    params = {
+        "layers": {"up": draw(5, 4, 8), "bias": draw(5, 8), "down": draw(5, 8, 4)},
+        "up": draw(4, 6),
+        "down": draw(6, 2),
+    }
+    graph = structured.trace(fn, params, X)
+    masks = structured.prune(graph, params, sparsity=0.5, only="^up")
+    masks["layers"] = jax.tree.map(lambda w: jnp.zeros(w.shape, bool), params["layers"])
+    small = structured.shrink(graph, params, masks)
+    assert small.params["layers"]["up"].shape[0] == 0
+    assert small.params["up"].shape == (4, 3)
+    expected = fn(jp.masks.apply(params, masks), X)
+    np.testing.assert_allclose(small.apply(small.params, X), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_what_is_printed_of_a_block_goes_with_it():
+    def fn(p, x):
+        h = jnp.tanh(x @ p["a"])
+        jax.debug.print("{}", h.sum())
+        return (x + h) @ p["b"]
+
+    params = {"a": draw(4, 4), "b": draw(4, 2)}
+    graph = structured.trace(fn, params, X)
+    masks = structured.without_blocks(graph, "a")
+    small = structured.shrink(graph, params, masks)
+    np.testing.assert_allclose(small.apply(small.params, X), X @ params["b"], rtol=1e-6)

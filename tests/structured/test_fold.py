@@ -115,6 +115,52 @@ def test_one_unit_of_a_residual_stream_stays_for_all():
     np.testing.assert_allclose(small.apply(small.params, other), expected, rtol=1e-4, atol=1e-5)
 
 
+class Concatenated(nn.Module):
+    """Units of two groups enter one padded convolution."""
+
+    @nn.compact
+    def __call__(self, x):
+        a, b = nn.relu(nn.Conv(4, (1, 1))(x)), nn.relu(nn.Conv(6, (1, 1))(x))
+        return nn.Dense(3)(nn.relu(nn.Conv(5, (3, 3))(jnp.concatenate([a, b], -1))).mean((1, 2)))
+
+
+@pytest.mark.parametrize("array", [jnp.asarray, np.asarray])
+def test_one_unit_of_each_group_that_a_convolution_reads_stays(array):
+    variables = drawn(Concatenated().init(jax.random.key(1), X))
+    graph = structured.trace(Concatenated().apply, variables, X)
+    masks = jax.tree.map(lambda x: None, variables)
+    for layer, width in (("Conv_0", 4), ("Conv_1", 6)):
+        variables["params"][layer]["bias"] = jnp.linspace(0.5, 1, width)
+        alive = np.broadcast_to(np.arange(width) % 2 > 0, (1, 1, 2, width))
+        masks["params"][layer]["kernel"] = array(alive)
+    masks["params"]["Conv_2"]["kernel"] = array(np.ones((3, 3, 10, 5), bool))
+    folded = structured.fold(graph, variables, masks, X)
+    small = structured.shrink(graph, folded.params, folded.masks)
+    assert folded.error < 1e-5
+    assert small.params["params"]["Conv_2"]["kernel"].shape == (3, 3, 3 + 4, 5)
+
+
+def test_no_carrier_of_which_too_little_comes():
+    def fn(p, x):  # what is large for one reader is small for the other
+        h = x @ p["w"] + p["b"][None, None, None]
+        conv = lambda h, w: jax.lax.conv_general_dilated(
+            h, w, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+        return (conv(jax.nn.gelu(h), p["u"]) + conv(jax.nn.gelu(-h), p["v"])).mean((1, 2))
+
+    keys = jax.random.split(jax.random.key(0), 3)
+    params = {
+        "w": jax.random.normal(keys[0], (2, 4)),
+        "b": jnp.array([4.0, -4.0, 4.0, -4.0]),
+        "u": jax.random.normal(keys[1], (3, 3, 4, 3)),
+        "v": jax.random.normal(keys[2], (3, 3, 4, 3)),
+    }
+    masks = {**dict.fromkeys(params), "w": jnp.broadcast_to(jnp.arange(4)[None] > 1, (2, 4))}
+    folded = structured.fold(structured.trace(fn, params, X), params, masks, X)
+    assert folded.error > 1e-4, "told, instead of large weights"
+    assert all(float(jnp.abs(w).max()) < 10 for w in jax.tree.leaves(folded.params))
+
+
 class Pooled(nn.Module):
     @nn.compact
     def __call__(self, x):

@@ -140,6 +140,27 @@ def test_where_relu_is_at_its_corner_and_what_is_recomputed():
     np.testing.assert_allclose(small.apply(small.params, x), masked, rtol=1e-5)
 
 
+def limited(x):
+    return jnp.clip(x, 0, 1)
+
+
+def leaky(x):
+    return jnp.where(x > 0, x, 0.3 * x)
+
+
+@pytest.mark.parametrize("inner", [limited, leaky], ids=lambda f: f.__name__)
+def test_what_is_only_called_relu_stays_what_it_is(inner):
+    own = lambda x: inner(x)
+    own.__name__ = "relu"
+    f = jax.custom_jvp(jax.jit(own))
+    f.defjvp(lambda primals, tangents: (f(*primals), tangents[0]))
+    keys = jax.random.split(jax.random.key(0), 3)
+    params = {"a": jax.random.normal(keys[0], (4, 8)), "b": jax.random.normal(keys[1], (8, 2))}
+    x = 3 * jax.random.normal(keys[2], (5, 4))
+    graph = structured.trace(lambda p, x: f(x @ p["a"]) @ p["b"], params, x)
+    assert max(structured.verify(graph, params, x).values()) < 1e-6
+
+
 def test_the_optimizers_state_shrinks_along():
     apply, params, x = model("vgg")
     tx = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(1e-2))

@@ -114,6 +114,12 @@ def test_the_record_counts_what_fades_as_alive():
     assert float(density) == pytest.approx((4 * 1.0 + 2 * 0.5) / 6)
 
 
+def test_no_more_than_all_of_a_weight_goes():
+    rising = optax.linear_schedule(0.0, 3.0, 3)
+    params, _ = after(jp.growing(optax.sgd(0.0), MASKS, decay=rising, until=9), 3)
+    assert (params["w"][~MASKS["w"]] == 0).all()
+
+
 def test_bfloat16_stays_bfloat16():
     params = jax.tree.map(lambda x: x.astype(jnp.bfloat16), PARAMS)
     found, _ = after(jp.growing(optax.sgd(0.02), MASKS, decay=1.0, until=2), 4, params)
@@ -124,6 +130,8 @@ def test_bfloat16_stays_bfloat16():
 def test_mistakes_are_told():
     with pytest.raises(ValueError, match=r"until=-1"):
         jp.growing(optax.sgd(0.1), MASKS, decay=1.0, until=-1)
+    with pytest.raises(ValueError, match="until=None"):
+        jp.growing(optax.sgd(0.1), MASKS, decay=1.0, until=None)
     with pytest.raises(ValueError, match=r"decay=-1\.0"):
         jp.growing(optax.sgd(0.1), MASKS, decay=-1.0, until=1)
     with pytest.raises(ValueError, match=r"decay=1\.5"):

@@ -11,7 +11,7 @@ __all__ = ["RULES"]
 
 
 # Elementwise as well, though `signals.kernels` has no need of them.
-_MORE = ("acos", "asin", "atan", "cosh", "sinh", "real", "imag", "xor", "lgamma")
+_MORE = ("name", "acos", "asin", "atan", "cosh", "sinh", "real", "imag", "xor", "lgamma")
 _BITS = ("shift_left", "shift_right_logical", "shift_right_arithmetic", "population_count", "clz")
 
 
