@@ -255,6 +255,17 @@ def linen(module, shape):
     return module.apply, drawn(module.init(key, x)), x
 
 
+def pure_nnx(module, shape):
+    graph, state = nnx.split(module)
+
+    def apply(params, x):
+        own = jax.tree.map(lambda v: v, state)
+        nnx.replace_by_pure_dict(own, params)
+        return nnx.merge(graph, own)(x)
+
+    return apply, drawn(nnx.to_pure_dict(state)), jax.random.normal(jax.random.key(0), shape)
+
+
 def nnx_network(shape):
     class Net(nnx.Module):
         def __init__(self, rngs):
@@ -264,15 +275,38 @@ def nnx_network(shape):
         def __call__(self, x):
             return self.b(nnx.relu(self.norm(self.a(x))))
 
-    graph, state = nnx.split(Net(nnx.Rngs(0)))
-    pure = drawn(nnx.to_pure_dict(state))
+    return pure_nnx(Net(nnx.Rngs(0)), shape)
 
-    def apply(params, x):
-        own = jax.tree.map(lambda v: v, state)
-        nnx.replace_by_pure_dict(own, params)
-        return nnx.merge(graph, own)(x)
 
-    return apply, pure, jax.random.normal(jax.random.key(0), shape)
+def nnx_vision(shape):
+    """Convolutions, layers under a scan, attention."""
+
+    class Layer(nnx.Module):
+        def __init__(self, rngs):
+            self.norm = nnx.LayerNorm(8, rngs=rngs)
+            self.up, self.down = nnx.Linear(8, 12, rngs=rngs), nnx.Linear(12, 8, rngs=rngs)
+
+        def __call__(self, x):
+            return x + self.down(nnx.gelu(self.up(self.norm(x))))
+
+    class Net(nnx.Module):
+        def __init__(self, rngs):
+            self.stem = nnx.Conv(3, 8, (3, 3), rngs=rngs)
+            self.inner, self.outer = (nnx.Conv(8, 8, (3, 3), rngs=rngs) for _ in range(2))
+            self.norm = nnx.BatchNorm(8, use_running_average=True, rngs=rngs)
+            self.attention = nnx.MultiHeadAttention(2, 8, decode=False, rngs=rngs)
+            self.layers = nnx.vmap(Layer)(nnx.Rngs(0).fork(split=3))
+            self.head = nnx.Linear(8, 3, rngs=rngs)
+
+        def __call__(self, x):
+            x = self.stem(x)
+            x = x + self.outer(nnx.relu(self.norm(self.inner(x))))
+            x = nnx.avg_pool(x, (2, 2), (2, 2)).reshape(len(x), -1, 8)
+            x = x + self.attention(x)
+            step = nnx.scan(lambda x, layer: layer(x), in_axes=(nnx.Carry, 0), out_axes=nnx.Carry)
+            return self.head(step(x, self.layers).mean(1))
+
+    return pure_nnx(Net(nnx.Rngs(0)), shape)
 
 
 def haiku_network(shape):
@@ -317,6 +351,7 @@ MODELS = {
     "experts": (Experts, ROWS),
     "branches": (Branches, ROWS),
     "nnx": (nnx_network, ROWS),
+    "nnx, scan and attention": (nnx_vision, IMAGE),
     "haiku": (haiku_network, IMAGE),
     "lenet-5": (jp.nn.lenet5_caffe, (2, 28, 28, 1)),
     "resnet-20, padded": (jp.nn.resnet20, IMAGE),
@@ -330,4 +365,5 @@ MODELS = {
 def model(name):
     """(function, parameters, input) of a network."""
     kind, shape = MODELS[name]
-    return kind(shape) if kind in (nnx_network, haiku_network) else linen(kind(), shape)
+    whole = kind in (nnx_network, nnx_vision, haiku_network)
+    return kind(shape) if whole else linen(kind(), shape)
