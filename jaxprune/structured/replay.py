@@ -59,10 +59,8 @@ def _rule(steps: Iterator[Step], kept: Kept, path: Path) -> programs.Rule:
             return _called(equation, values, rule)
         step = next(steps)
         first = step.writes[0] if step.writes else -1
-        unread = not step.writes and any(
-            value is None for value in values
-        )  # a print of what is idle
-        if first in path.idle or unread:
+        reads_idle = any(value is None for value in values)
+        if first in path.idle or (reads_idle and not step.writes):  # the latter prints, say
             return [None] * len(step.outputs)
         if first in path.passed:
             return [values[path.passed[first]]]
