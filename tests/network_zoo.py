@@ -1,8 +1,11 @@
 """Small networks whose axes are tied in all sorts of ways: by name (function, parameters, inputs)."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from flax import nnx
 
@@ -233,26 +236,29 @@ class Branches(nn.Module):
 
 
 def drawn(tree, seed=1):
-    """Random numbers everywhere: no bias or statistic is 0 or 1, variances stay above 0."""
+    """Random numbers in place of arrays, or of shapes: no bias or statistic is 0 or 1, variances are above 0.
+
+    They are NumPy's: JAX would compile a program for each shape.
+    """
     leaves, treedef = jax.tree.flatten(tree)
-    keys = jax.random.split(jax.random.key(seed), len(leaves))
-    names = jp.masks.paths(tree)
+    rng = np.random.default_rng(seed)
 
-    def leaf(key, name, w):
+    def leaf(name, w):
         if not jnp.issubdtype(w.dtype, jnp.floating):
-            return w
-        noise = jax.random.normal(key, w.shape) * 0.3
+            return jnp.zeros(w.shape, w.dtype)
+        noise = rng.normal(0, 0.3, w.shape)
         positive = name.endswith(("var", "scale", "var_ema/average"))
-        return 0.5 + jnp.abs(noise) if positive else noise
+        return jnp.asarray(0.5 + np.abs(noise) if positive else noise, w.dtype)
 
-    return treedef.unflatten([leaf(*x) for x in zip(keys, names, leaves, strict=True)])
+    pairs = zip(jp.masks.paths(tree), leaves, strict=True)
+    return treedef.unflatten([leaf(*pair) for pair in pairs])
 
 
 def linen(module, shape):
     whole = jax.random.randint if shape is TOKENS else None
     key = jax.random.key(0)
     x = whole(key, shape, 0, 11) if whole else jax.random.normal(key, shape)
-    return module.apply, drawn(module.init(key, x)), x
+    return module.apply, drawn(jax.eval_shape(module.init, key, x)), x
 
 
 def pure_nnx(module, shape):
@@ -324,7 +330,7 @@ def haiku_network(shape):
 
     both = haiku.without_apply_rng(haiku.transform_with_state(net))
     x = jax.random.normal(jax.random.key(0), shape)
-    params, state = both.init(jax.random.key(1), x, True)
+    params, state = jax.eval_shape(lambda key, x: both.init(key, x, True), jax.random.key(1), x)
     apply = lambda v, x: both.apply(v["params"], v["state"], x)[0]
     return apply, drawn({"params": params, "state": state}), x
 
@@ -363,7 +369,13 @@ MODELS = {
 
 
 def model(name):
-    """(function, parameters, input) of a network."""
+    """(function, parameters, input) of a network; made once, with a tree of its own for everyone."""
+    apply, params, x = _model(name)
+    return apply, jax.tree.map(lambda leaf: leaf, params), x
+
+
+@functools.cache
+def _model(name):
     kind, shape = MODELS[name]
     whole = kind in (nnx_network, nnx_vision, haiku_network)
     return kind(shape) if whole else linen(kind(), shape)

@@ -79,6 +79,7 @@ def test_training_with_coupled_units(method):
     assert jax.tree.map(jnp.shape, moments) == jax.tree.map(jnp.shape, small.params)
 
 
+@pytest.mark.slow
 def test_tickets_of_units():
     plan = jp.lottery.Plan(round_steps=3, rounds=2)
     method = jp.methods.magnitude(sparsity=0.5, pattern=structured.coupled(GRAPH))

@@ -184,7 +184,7 @@ def test_masks_that_are_trained_with_can_be_shrunk():
     apply, params, x = model("residual")
     graph = structured.trace(apply, params, x)
     masks = structured.prune(graph, params, sparsity=0.5)
-    tx = jp.fixed(optax.sgd(0.1), masks)
+    tx = jp.fixed(optax.sgd(1e-4), masks)  # statistics are trained too, and variances stay above 0
     params = jp.masks.apply(params, masks)
     grads = jax.grad(lambda p: jnp.sum(apply(p, x) ** 2))(params)
     updates, state = tx.update(grads, tx.init(params), params)
@@ -199,12 +199,12 @@ def test_other_zeros_stay_zeros():
     masks = structured.prune(graph, params, sparsity=0.5)
     kernel = masks["params"]["Conv_1"]["kernel"]
     masks["params"]["Conv_1"]["kernel"] = kernel & (
-        jnp.arange(kernel.size).reshape(kernel.shape) % 3 > 0
+        jnp.arange(kernel.size).reshape(kernel.shape) % 5 > 0
     )
     small = structured.shrink(graph, params, masks)
     close(small.apply(small.params, x), apply(jp.masks.apply(params, masks), x))
     assert float(jnp.mean(small.params["params"]["Conv_1"]["kernel"] == 0)) == pytest.approx(
-        1 / 3, abs=0.05
+        1 / 5, abs=0.05
     )
 
 
