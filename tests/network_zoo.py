@@ -301,7 +301,7 @@ def nnx_vision(shape):
             self.inner, self.outer = (nnx.Conv(8, 8, (3, 3), rngs=rngs) for _ in range(2))
             self.norm = nnx.BatchNorm(8, use_running_average=True, rngs=rngs)
             self.attention = nnx.MultiHeadAttention(2, 8, decode=False, rngs=rngs)
-            self.layers = nnx.vmap(Layer)(nnx.Rngs(0).fork(split=3))
+            self.layers = nnx.vmap(Layer)(nnx.Rngs(0).split(3))
             self.head = nnx.Linear(8, 3, rngs=rngs)
 
         def __call__(self, x):
