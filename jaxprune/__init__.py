@@ -27,6 +27,7 @@ from jaxprune import schedules as schedules
 from jaxprune import sensitivity as sensitivity
 from jaxprune import signals as signals
 from jaxprune import updates as updates
+from jaxprune.kernel_axes import axes as axes
 from jaxprune.method import Method as Method
 from jaxprune.method import next_masks as next_masks
 from jaxprune.method import partition as partition
@@ -45,6 +46,7 @@ from jaxprune.transforms import record_of as record_of
 from jaxprune.transforms import recorded as recorded
 from jaxprune.transforms import sparsify as sparsify
 from jaxprune.transforms import straight_through as straight_through
+from jaxprune.types import Axes as Axes
 
 if TYPE_CHECKING:
     from jaxprune import data as data
@@ -54,12 +56,14 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Axes",
     "Method",
     "add_penalty",
     "allocation",
     "at_init",
     "average_of",
     "averaged",
+    "axes",
     "compensation",
     "criteria",
     "data",

@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -103,7 +103,7 @@ def make(params: Params, prunable: Prunable = None) -> Masks:
     if not jax.tree.leaves(masks):
         asked = "the default filter" if prunable is None else f"prunable={prunable!r}"
         raise ValueError(
-            f"masks.make: {asked} leaves nothing to prune among {_some(names)}; "
+            f"masks.make: {asked} leaves nothing to prune among {some(names)}; "
             "give prunable= a regular expression or a predicate that matches floating-point leaves."
         )
     return masks
@@ -118,12 +118,13 @@ def _choose(prunable: Prunable, names: list[str]) -> Callable[[str, jax.Array], 
     for pattern in patterns:
         if not any(re.search(pattern, name) for name in names):
             raise ValueError(
-                f"prunable: the pattern {pattern!r} matches none of the leaves {_some(names)}."
+                f"prunable: the pattern {pattern!r} matches none of the leaves {some(names)}."
             )
     return lambda name, _: any(re.search(pattern, name) for pattern in patterns)
 
 
-def _some(names: list[str], shown: int = 6) -> str:
+def some(names: Sequence[str], shown: int = 6) -> str:
+    """Names for a message, the first of them if there are many."""
     more = f" and {len(names) - shown} more" if len(names) > shown else ""
     return ", ".join(map(repr, names[:shown])) + more
 
@@ -140,7 +141,7 @@ def validate(masks: Masks, params: Params) -> None:
     except ValueError as error:
         have, need = set(_names_with_none(masks)), set(paths(params))
         differ = "; ".join(
-            f"{what} {_some(sorted(names))}"
+            f"{what} {some(sorted(names))}"
             for what, names in (("missing", need - have), ("unexpected", have - need))
             if names
         )

@@ -11,7 +11,8 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+import operator
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -55,6 +56,56 @@ class Units:
     def budgeted(self) -> jax.Array | int:
         """Units of one contest that the budget counts."""
         return self.members if self.competing is None else self.competing
+
+
+@dataclasses.dataclass(frozen=True)
+class Axes:
+    """What the axes of a kernel are to the program that multiplies it, in the words of `jax.nn.initializers`.
+
+    Axes are counted from 0; negative ones count from the end. The window axes of a convolution are none of
+    the three.
+
+    Attributes:
+      in_axis: axes that products sum over, one or several; `None`: the program leaves them open.
+      out_axis: axes that products keep; `None` likewise.
+      batch_axis: axes of which each index is a kernel of its own: layers stacked for a scan, experts, members
+        of an ensemble. Each is a layer.
+      reason: why `in_axis` is `None`.
+      use: "kernel"; or what is no kernel although it is multiplied, and is not pruned unless asked for: a
+        "table" that is looked up as well (a tied embedding) or multiplied by a one-hot vector, an "adapter"
+        of low rank that is added to a kernel (LoRA), a "factor" that is multiplied with another parameter.
+
+    >>> Axes(in_axis=0, out_axis=(1, 2))
+    Axes(in_axis=(0,), out_axis=(1, 2), batch_axis=())
+    """
+
+    in_axis: Any
+    out_axis: Any
+    batch_axis: Any = ()
+    reason: str | None = None
+    use: str = "kernel"
+
+    def __post_init__(self) -> None:
+        """Takes one axis for a tuple of one."""
+        for name in ("in_axis", "out_axis", "batch_axis"):
+            given = getattr(self, name)
+            if given is None and name != "batch_axis":
+                continue
+            axes = tuple(given) if isinstance(given, Sequence) else (given,)
+            if not all(hasattr(axis, "__index__") and not isinstance(axis, bool) for axis in axes):
+                raise TypeError(
+                    f"Axes({name}={given!r}): an axis or several are needed, as integers."
+                )
+            object.__setattr__(self, name, tuple(operator.index(axis) for axis in axes))
+        if self.in_axis is None and self.reason is None:
+            object.__setattr__(self, "reason", "nobody has said which axes are inputs")
+
+    def __repr__(self) -> str:
+        """The call, without what is at its default."""
+        parts = [f"{n}={getattr(self, n)!r}" for n in ("in_axis", "out_axis", "batch_axis")]
+        parts += [f"reason={self.reason!r}"] if self.reason is not None else []
+        parts += [f"use={self.use!r}"] if self.use != "kernel" else []
+        return f"Axes({', '.join(parts)})"
 
 
 class Keep(NamedTuple):

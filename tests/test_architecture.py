@@ -17,8 +17,9 @@ CONCEPTS = ["criteria", "patterns", "allocation", "schedules"]
 # Each may import what stands before it, never what stands after.
 ORDER = [
     ["types"],
-    ["masks", "ranks", "programs", "layerwise"],
-    ["counting", "coupling", "facts"],
+    ["masks", "ranks", "layerwise"],
+    ["programs"],
+    ["counting", "coupling", "kernel_axes"],
     ["selection", "signals", "group_norms"],
     [*CONCEPTS, "penalties", "preconditioners", "compensation"],
     ["updates", "fit", "contests"],
@@ -29,7 +30,7 @@ ORDER = [
 ALONE = {
     "nn": {"types", "allocation", "selection"},
     "data": {"types"},
-    "metrics": {"types", "masks"},
+    "metrics": {"types", "masks", "programs"},
 }
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
 

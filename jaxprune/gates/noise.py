@@ -77,7 +77,7 @@ def apply(
     draws = _Draws(key)
     gated = lambda name, w: draws.normal(means[name], variances[name]) if name in means else w
     values = [*map(gated, names, leaves), *jax.tree.leaves(inputs)]
-    return treedef.unflatten(map(_drawn, programs.run(program, values, draws.rule)))
+    return treedef.unflatten(map(_drawn, programs.run(program, values, draws.rule, enters=_never)))
 
 
 class _Draws:
@@ -93,7 +93,9 @@ class _Draws:
         if (
             any(normal) and inner is not None and not name.startswith("custom")
         ):  # with slopes of its own
-            return [_drawn(value) for value in programs.run(inner, inputs, self.rule)]
+            return [
+                _drawn(value) for value in programs.run(inner, inputs, self.rule, enters=_never)
+            ]
         if name in _RELAYOUTS and normal[0]:
             move = lambda part: programs.bind(equation, [part, *inputs[1:]])[0]
             mean, variance, draw = inputs[0]
@@ -122,6 +124,10 @@ class _Draws:
             return mean + (deviation * noise).astype(mean.dtype)
 
         return _Normal(mean, variance, functools.cache(draw))
+
+
+def _never(equation: Any) -> bool:
+    return False  # a call of numbers alone stays a call
 
 
 def _drawn(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from jaxprune.metrics.effective import effective as effective
 from jaxprune.metrics.flops import flops as flops
+from jaxprune.metrics.flops import total_flops as total_flops
 from jaxprune.metrics.units import units as units
 
-__all__ = ["effective", "flops", "units"]
+__all__ = ["effective", "flops", "total_flops", "units"]

@@ -7,13 +7,14 @@ from typing import Any
 
 import jax
 
+from jaxprune.programs.contractions import multiplications
 from jaxprune.structured.depth import path_without
 from jaxprune.structured.graph import Graph
 from jaxprune.structured.removal import removal
-from jaxprune.structured.rules.products import multiplications
+from jaxprune.structured.rules.rule import Kept, left
 from jaxprune.structured.shrink import shrink
 from jaxprune.structured.timing import seconds
-from jaxprune.structured.walk import each
+from jaxprune.structured.walk import Loop, Tape, tapes_within
 from jaxprune.types import Masks, Params
 
 __all__ = ["Cost", "flops", "latency", "parameters"]
@@ -41,14 +42,31 @@ def flops(graph: Graph, params: Params, masks: Masks) -> int:
     """The operations that are left in products, on the inputs of the trace: two per multiplication.
 
     Matrix products and convolutions count, those within loops as often as they are made, of the branches of a
-    condition all; entry-wise operations do not. A convolution's padding counts as if it were there.
+    condition those of the costliest; element-wise operations do not. A convolution's padding counts as if it
+    were there. For the whole network it is what `jaxprune.metrics.total_flops` counts.
     """
     gone = removal(graph, masks)
     alive, of = graph.solution.kept(gone.classes), graph.solution.of
     path, kept = path_without(graph, gone.blocks), lambda labels: alive[of[labels]]
     used = [step for step in graph.tape.steps if not step.writes or step.writes[0] not in path.idle]
     tape = graph.tape._replace(steps=used)
-    return 2 * sum(count * multiplications(step, kept) for step, count in each(tape, kept))
+    return 2 * _multiplications(tape, kept)
+
+
+def _multiplications(tape: Tape, kept: Kept) -> int:
+    """Of the branches of a condition, those of the costliest; a loop without a known end is one iteration."""
+    total = 0
+    for step in tape.steps:
+        inner = [_multiplications(own, kept) for own in tapes_within(step)]
+        if isinstance(step.more, Loop):
+            total += int(kept(step.more.turns).sum()) * inner[0]
+        elif step.equation.primitive.name == "cond":
+            total += max(inner)
+        else:
+            operands = [left(axes, kept) for axes in step.inputs]
+            output = left(step.outputs[0], kept) if step.outputs else ()
+            total += sum(inner) + multiplications(step.equation, operands, output)
+    return total
 
 
 def latency(*inputs: Any, repeats: int = 10) -> Cost:

@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxprune import programs
+from jaxprune.programs.primitives import ADDITIONS
 from jaxprune.structured.graph import Graph
-from jaxprune.structured.replay import Path, repeated, watched
+from jaxprune.structured.replay import Path, watched
 from jaxprune.structured.rules import Step
-from jaxprune.structured.turns import SUMS
-from jaxprune.structured.walk import Loop, scanned
+from jaxprune.structured.walk import Loop
 from jaxprune.types import Masks, Params
 
 __all__ = ["Block", "blocks", "influence", "left_out", "path_without", "without_blocks"]
@@ -94,7 +94,7 @@ def _sums(graph: Graph) -> list[Block]:
             ancestors[number] = before | 1 << number
     whole, found = _needed(graph, {}), []
     for step in steps:
-        if step.equation.primitive.name not in SUMS:
+        if step.equation.primitive.name not in ADDITIONS:
             continue
         a, b = ([len(axis) for axis in axes] for axes in step.inputs)
         if None in step.reads or a != b:
@@ -253,7 +253,7 @@ def _loops(graph: Graph, units: Collection[int | None]) -> dict[int, np.ndarray]
     for step in graph.tape.steps:
         if isinstance(step.more, Loop) and step.writes:
             classes = graph.solution.of[step.more.turns]
-            fixed, count = scanned(step.equation)
+            fixed, count = programs.scanned(step.equation)
             streams = any(v.aval.ndim for v in step.equation.invars[fixed : fixed + count])
             if streams and not set(units).isdisjoint(classes.tolist()):
                 found[step.writes[0]] = classes
@@ -262,7 +262,7 @@ def _loops(graph: Graph, units: Collection[int | None]) -> dict[int, np.ndarray]
 
 def _each_turned(equation: Any, values: list[Any]) -> list[Any]:
     """The outputs of a scan, and behind them how far each turn has turned what it carries on."""
-    fixed, count = scanned(equation)
+    fixed, count = programs.scanned(equation)
 
     def turn(values: list[Any]) -> list[Any]:
         found = programs.evaluate(equation.params["jaxpr"], values)
@@ -270,7 +270,7 @@ def _each_turned(equation: Any, values: list[Any]) -> list[Any]:
         streams = [(a, b) for a, b in pairs if jnp.ndim(a) and a is not b]
         return [*found, jnp.stack([_turn(a, b) for a, b in streams]).max()]
 
-    return repeated(equation, values, turn, equation.params["length"])
+    return programs.repeated(equation, values, turn, equation.params["length"])
 
 
 def _turn(a: jax.Array, b: jax.Array) -> jax.Array:

@@ -105,9 +105,6 @@ def fold(graph: Graph, params: Params, masks: Masks, *inputs: Any) -> Folded:
         found: dict[int, Any] = {}
 
         def rule(equation: Any, values: list[Any]) -> list[Any]:
-            inner = programs.called(equation)
-            if inner is not None:
-                return programs.run(inner, values, rule)
             pairs = [v if isinstance(v, _Pair) else _Pair(v, v) for v in values]
             name = equation.primitive.name
             if name in ("add", "add_any", "sub"):

@@ -9,7 +9,7 @@ import numpy as np
 from jaxprune import masks as masks_lib
 from jaxprune import programs
 from jaxprune.coupling import Group, Member
-from jaxprune.facts import UNKNOWN, ZERO
+from jaxprune.programs.constants import UNKNOWN, zero
 from jaxprune.structured.labels import Axes, Labels
 from jaxprune.structured.rules.products import summed
 from jaxprune.structured.solve import Solution, solve
@@ -137,7 +137,10 @@ def trace(fn: Callable[..., Any], params: Params, *inputs: Any) -> Graph:
     for value in leaving:
         labels.pin(*value)
     if any(isinstance(step.more, Loop) for step, _ in each(tape)):
-        settle(program, tape, [ZERO] * len(axes) + [UNKNOWN] * len(entering), labels)
+        masked = [
+            zero(leaf) if _floating(leaf) else UNKNOWN for leaf in leaves
+        ]  # others have no mask
+        settle(program, tape, [*masked, *[UNKNOWN] * len(entering)], labels)
     solution = solve(labels)
     found = _entering(tape, axes)
     units, turns = (
@@ -151,6 +154,10 @@ def _shape_of(x: Any) -> jax.ShapeDtypeStruct:
     return (
         x if isinstance(x, jax.ShapeDtypeStruct) else jax.ShapeDtypeStruct(np.shape(x), _dtype(x))
     )
+
+
+def _floating(x: jax.ShapeDtypeStruct) -> bool:
+    return bool(jax.numpy.issubdtype(x.dtype, jax.numpy.floating))
 
 
 def _dtype(x: Any) -> Any:

@@ -9,9 +9,9 @@ from jax import lax
 
 from jaxprune import programs
 from jaxprune.structured.rules import Kept, Step, cut, rule_of
-from jaxprune.structured.walk import Tape, scanned
+from jaxprune.structured.walk import Tape
 
-__all__ = ["Path", "repeated", "replayed", "watched"]
+__all__ = ["Path", "replayed", "watched"]
 
 
 class _Live(NamedTuple):
@@ -49,7 +49,7 @@ def replayed(
       path: which equations are passed over or left out; `None`: none.
     """
     rule = _rule(iter(tape.steps), kept, path or Path(frozenset(), {}))
-    found = programs.run(program, [_Live(x) for x in inputs], rule)
+    found = programs.run(program, [_Live(x) for x in inputs], rule, enters=_never)
     return [getattr(v, "array", v) for v in found]
 
 
@@ -81,12 +81,16 @@ def _rule(steps: Iterator[Step], kept: Kept, path: Path) -> programs.Rule:
     return rule
 
 
+def _never(equation: Any) -> bool:
+    return False  # calls are told to the rule: some of them keep their derivatives
+
+
 def _called(equation: Any, values: list[Any], rule: programs.Rule) -> list[Any]:
     """Runs a program that an equation calls; what it says of derivatives still holds where it is known."""
     inner, name = programs.called(equation), equation.primitive.name
     if name in ("checkpoint", "remat2"):
         return _remat(equation, values, rule)
-    found = programs.run(inner, values, rule)
+    found = programs.run(inner, values, rule, enters=_never)
     if name == "custom_jvp_call" and _is_relu(inner) and isinstance(found[0], _Live):
         return [_Live(jax.nn.relu(values[0].array))]  # its slope at 0 is 0, that of a maximum 1/2
     return found
@@ -117,7 +121,7 @@ def _remat(equation: Any, values: list[Any], rule: programs.Rule) -> list[Any]:
         given = list(values)
         for i, array in zip(live, arrays, strict=True):
             given[i] = _Live(array)
-        found[:] = programs.run(programs.called(equation), given, rule)
+        found[:] = programs.run(programs.called(equation), given, rule, enters=_never)
         return [v.array if isinstance(v, _Live) else None for v in found]
 
     again = jax.checkpoint(body, prevent_cse=p["prevent_cse"], policy=p["policy"])
@@ -128,30 +132,7 @@ def _remat(equation: Any, values: list[Any], rule: programs.Rule) -> list[Any]:
 
 def _scan_again(equation: Any, arrays: list[Any], step: Step, kept: Kept) -> list[Any]:
     turn = lambda values: replayed(equation.params["jaxpr"], values, step.more.tape, kept)
-    return repeated(equation, arrays, turn, int(kept(step.more.turns).sum()))
-
-
-def repeated(
-    equation: Any, arrays: Sequence[Any], turn: Callable[[list[Any]], list[Any]], length: int
-) -> list[Any]:
-    """Runs a scan with another program in it.
-
-    Args:
-      equation: the scan.
-      arrays: that go into it.
-      turn: what goes into its program -> what comes out, perhaps with more rows behind.
-      length: number of turns.
-    """
-    p, (fixed, count) = equation.params, scanned(equation)
-
-    def body(carry: Any, rows: Any) -> Any:
-        found = turn([*arrays[:fixed], *carry, *rows])
-        return tuple(found[:count]), tuple(found[count:])
-
-    start, rows = tuple(arrays[fixed : fixed + count]), tuple(arrays[fixed + count :])
-    options = {"length": length, "reverse": p["reverse"], "unroll": p["unroll"]}
-    carry, stacked = lax.scan(body, start, rows, **options)
-    return [*carry, *stacked]
+    return programs.repeated(equation, arrays, turn, int(kept(step.more.turns).sum()))
 
 
 def _cond_again(equation: Any, arrays: list[Any], step: Step, kept: Kept) -> list[Any]:
@@ -188,9 +169,6 @@ def watched(
     steps = iter(tape.steps)
 
     def rule(equation: Any, values: list[Any]) -> list[Any]:
-        inner = programs.called(equation)
-        if inner is not None:
-            return programs.run(inner, values, rule)
         found = watch(next(steps), values)
         return programs.bind(equation, values) if found is None else found
 

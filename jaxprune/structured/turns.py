@@ -3,16 +3,15 @@
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from jaxprune import facts
+from jaxprune.programs import constants as facts
+from jaxprune.programs import scanned
+from jaxprune.programs.primitives import ADDITIONS, IDENTITIES
 from jaxprune.structured.labels import Labels
 from jaxprune.structured.replay import watched
 from jaxprune.structured.rules import Step
-from jaxprune.structured.walk import Loop, Tape, scanned
+from jaxprune.structured.walk import Loop, Tape
 
-__all__ = ["SUMS", "settle"]
-
-SUMS = ("add", "add_any")
-_UNCHANGED = ("copy", "copy_p", "optimization_barrier", "reshard", "sharding_constraint")
+__all__ = ["settle"]
 
 
 def settle(program: Any, tape: Tape, inputs: Sequence[facts.Fact], labels: Labels) -> None:
@@ -90,10 +89,10 @@ def _runs_through(
         seen.add(number)
         step = writer[number]
         name, reads = step.equation.primitive.name, step.reads
-        if name in SUMS and None not in reads:
+        if name in ADDITIONS and None not in reads:
             a, b = ([len(axis) for axis in axes] for axes in step.inputs)
             if a == b:
                 open_ += [x for x, branch in (reads, reads[::-1]) if branch in zero]
-        elif name in _UNCHANGED and len(reads) == 1:
+        elif name in IDENTITIES and len(reads) == 1:
             open_.append(reads[0])
     return False

@@ -10,7 +10,7 @@ from jaxprune import programs
 from jaxprune.structured.labels import Axes, Labels
 from jaxprune.structured.rules import Kept, Step, rule_of
 
-__all__ = ["Loop", "Tape", "each", "followed", "scanned"]
+__all__ = ["Loop", "Tape", "each", "followed", "tapes_within"]
 
 
 class Tape(NamedTuple):
@@ -48,9 +48,6 @@ def followed(program: Any, inputs: Sequence[Axes], labels: Labels) -> tuple[list
         return labels.fresh_like(getattr(value, "shape", ()))
 
     def rule(equation: Any, values: list[Any]) -> list[Any]:
-        inner = programs.called(equation)
-        if inner is not None:
-            return programs.run(inner, values, rule)
         step = _step(labels, equation, [axes_of(v) for v in values])
         found = [_Followed(out, next(count)) for out in step.outputs]
         reads, writes = tuple(map(_number, values)), tuple(map(_number, found))
@@ -97,11 +94,12 @@ def each(tape: Tape, kept: Kept = np.ones_like) -> Iterator[tuple[Step, int]]:
     for step in tape.steps:
         yield step, 1
         turns = int(kept(step.more.turns).sum()) if isinstance(step.more, Loop) else 1
-        for inner in _tapes(step):
+        for inner in tapes_within(step):
             yield from ((found, turns * count) for found, count in each(inner, kept))
 
 
-def _tapes(step: Step) -> Sequence[Tape]:
+def tapes_within(step: Step) -> Sequence[Tape]:
+    """The programs within a step: of a loop, or of the branches of a condition."""
     if step.equation.primitive.name not in _BODIES:
         return ()
     return [step.more.tape] if isinstance(step.more, Loop) else step.more
@@ -123,7 +121,7 @@ class Loop(NamedTuple):
 
 
 def _scan(labels: Labels, equation: Any, inputs: list[Axes]) -> tuple[list[Axes], Any]:
-    p, (fixed, count) = equation.params, scanned(equation)
+    p, (fixed, count) = equation.params, programs.scanned(equation)
     carried = fixed + count
     stacked = inputs[carried:]
     body = [*inputs[:carried], *(axes[1:] for axes in stacked)]
@@ -134,15 +132,6 @@ def _scan(labels: Labels, equation: Any, inputs: list[Axes]) -> tuple[list[Axes]
     for axes in stacked:
         labels.tie(turns, axes[0])
     return [*found[:count], *((turns, *axes) for axes in found[count:])], Loop(tape, turns)
-
-
-def scanned(equation: Any) -> tuple[int, int]:
-    """How many inputs of a scan are the same in each turn, and how many are carried on."""
-    p = equation.params
-    if "ft_in" in p:  # from JAX 0.12 on
-        fixed, carried, _ = p["ft_in"].unpack()
-        return len(fixed), len(carried)
-    return p["num_consts"], p["num_carry"]
 
 
 def _cond(labels: Labels, equation: Any, inputs: list[Axes]) -> tuple[list[Axes], Any]:

@@ -4,7 +4,7 @@ Off the masks an optimizer meets weights and gradients of zero and a state fresh
 optimizers leave that state as it is (a moment of nothing is nothing), and then it need not be refreshed
 after the update, where the second copy of the state would cost memory and time. Some do not: AdaBelief
 adds its epsilon to a moment in each step. Which is which is read off the optimizer's own program, with what
-is known of the values off the masks (`jaxprune.facts`), and nothing else.
+is known of the values off the masks (`jaxprune.programs.constants`), and nothing else.
 """
 
 from typing import Any
@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxprune import facts
 from jaxprune import masks as masks_lib
+from jaxprune.programs import constants as facts
 from jaxprune.transforms.mirrors import mirrors
 from jaxprune.types import Masks, Params
 

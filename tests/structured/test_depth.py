@@ -340,6 +340,18 @@ def test_turns_that_do_something_without_their_weights_stay(layer):
     assert structured.blocks(graph) == ()
 
 
+def test_flags_and_numbers_among_the_parameters_are_not_masked():
+    """A turn that reads one does what it says, whatever the weights are."""
+    flagged = lambda x, own: (x + jnp.where(~own["flag"], jnp.tanh(x @ own["w"]), 0.0), None)
+    numbered = lambda x, own: (x + jnp.tanh(x @ own["w"]) + own["number"] * x, None)
+    params = {"w": draw(3, 4, 4), "flag": jnp.array([False, True, False]), "number": jnp.arange(3)}
+    found = {}
+    for name, layer in (("flagged", flagged), ("numbered", numbered)):
+        fn = lambda p, x, layer=layer: jax.lax.scan(layer, x, p)[0]
+        found[name] = len(structured.blocks(structured.trace(fn, params, X)))
+    assert found == {"flagged": 3, "numbered": 0}
+
+
 def test_rows_that_are_read_after_the_loop_stay():
     def fn(p, x):
         step = lambda x, w: (x + jnp.tanh(x @ w), x)

@@ -1,13 +1,13 @@
 """Rules of matrix products and convolutions."""
 
-import math
 from typing import Any
 
 from jaxprune import programs
+from jaxprune.programs.contractions import contraction
 from jaxprune.structured.labels import Axes, Labels
-from jaxprune.structured.rules.rule import Kept, Rule, Step, again, left, shapes_of
+from jaxprune.structured.rules.rule import Kept, Rule, Step, again, shapes_of
 
-__all__ = ["RULES", "multiplications", "summed"]
+__all__ = ["RULES", "summed"]
 
 
 def _dot(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
@@ -50,26 +50,13 @@ def _conv_again(equation: Any, arrays: list[Any], step: Step, kept: Kept) -> lis
 
 def summed(step: Step) -> list[tuple[Axes, tuple[int, ...]]]:
     """The operands of a product, each with the axes that it sums over; of a convolution, channels."""
-    p = step.equation.params
-    if step.equation.primitive.name == "dot_general":
-        over, _ = p["dimension_numbers"]
-        return list(zip(step.inputs, over, strict=True))
+    product = contraction(step.equation)
+    if product is None:
+        return []
     if step.equation.primitive.name == "conv_general_dilated":
-        spec, (x, kernel) = p["dimension_numbers"], step.inputs
-        return [(x, (spec.lhs_spec[1],)), (kernel, (spec.rhs_spec[1],))]
-    return []
-
-
-def multiplications(step: Step, kept: Kept) -> int:
-    """How many numbers a product multiplies on what is left."""
-    entries, p = math.prod(left(step.outputs[0], kept)), step.equation.params
-    if step.equation.primitive.name == "dot_general":
-        (dims, _), _ = p["dimension_numbers"]
-        return entries * math.prod(left(tuple(step.inputs[0][i] for i in dims), kept))
-    if step.equation.primitive.name == "conv_general_dilated":
-        spec, kernel = p["dimension_numbers"], step.inputs[1]
-        return entries * math.prod(left(tuple(kernel[i] for i in spec.rhs_spec[1:]), kept))
-    return 0
+        channels = step.equation.params["dimension_numbers"].lhs_spec[1]
+        return [(step.inputs[0], (channels,)), (step.inputs[1], product.axes(1, "in"))]
+    return [(step.inputs[operand], product.axes(operand, "in")) for operand in (0, 1)]
 
 
 RULES: dict[str, Rule] = {

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jax.core import Tracer
 
-from jaxprune import programs
+from jaxprune.programs.interpreter import run
+from jaxprune.programs.primitives import IDENTITIES, JOINING, REARRANGING
 
 if TYPE_CHECKING:
     from jax.extend import core  # takes long to import
 
-__all__ = ["UNKNOWN", "ZERO", "Fact", "constant", "follow", "of"]
+__all__ = ["UNKNOWN", "Fact", "constant", "follow", "of", "zero"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,13 +44,18 @@ class Fact:
         return self.known and bool(self.value == 0)
 
 
-UNKNOWN, ZERO = Fact(), Fact(np.float32(0))
+UNKNOWN = Fact()
+
+
+def zero(aval: Any) -> Fact:
+    """Zero everywhere, in the type of a value; keys and the like are never known."""
+    return Fact(np.zeros((), aval.dtype)[()]) if isinstance(aval.dtype, np.dtype) else UNKNOWN
 
 
 def of(program: "core.ClosedJaxpr", inputs: Sequence[Fact]) -> list[Fact]:
     """What is known of the outputs of a program, from what is known of its inputs."""
     outputs = getattr(program, "jaxpr", program).outvars  # an open jaxpr has no consts
-    found = programs.run(program, inputs, follow)
+    found = run(program, inputs, follow)
     return [constant(v, atom.aval) for v, atom in zip(found, outputs, strict=True)]
 
 
@@ -64,23 +70,21 @@ def constant(value: Any, aval: Any) -> Fact:
 def follow(equation: "core.JaxprEqn", values: Sequence[Any]) -> list[Fact]:
     """What is known of what an equation gives, from facts of what goes into it, or constants."""
     inputs = [constant(v, a.aval) for v, a in zip(values, equation.invars, strict=True)]
-    name, params, inner = equation.primitive.name, equation.params, programs.called(equation)
-    if inner is not None:
-        return of(inner, inputs)
+    name, params = equation.primitive.name, equation.params
     if name == "cond":
         branches = [of(branch, inputs[1:]) for branch in params["branches"]]
         return [_shared(facts) for facts in zip(*branches, strict=True)]
-    if name in _UNCHANGED:
+    if name in IDENTITIES:
         return inputs
-    if name in _MOVED:  # a value that is everywhere is there in any arrangement
+    if name in REARRANGING:  # a value that is everywhere is there in any arrangement
         return [inputs[0] if inputs[0].leaf is None else UNKNOWN]
-    if name in _JOINED:
+    if name in JOINING:
         found = _shared(inputs if name == "concatenate" else inputs[:2])
         return [found if found.leaf is None else UNKNOWN]
     if name in _SUMS or name in _PRODUCTS:
         operands = inputs[: _PRODUCTS.get(name, 1)]
-        zero = any(fact.is_zero() and fact.leaf is None for fact in operands)
-        return [ZERO if zero else UNKNOWN] * len(equation.outvars)
+        nothing = any(fact.is_zero() and fact.leaf is None for fact in operands)
+        return [zero(v.aval) if nothing else UNKNOWN for v in equation.outvars]
     if name == "select_n":
         return [_shared(inputs[1:], *inputs[:1])]
     if name in _ELEMENTWISE:
@@ -117,27 +121,6 @@ def _shared(choices: Sequence[Fact], chooser: Fact = UNKNOWN) -> Fact:
     return Fact(choices[0].value, *leaves) if same and len(leaves) < 2 else UNKNOWN
 
 
-_UNCHANGED = {
-    "copy",
-    "copy_p",
-    "name",
-    "optimization_barrier",
-    "reduce_precision",
-    "sharding_constraint",
-    "reshard",
-}
-_MOVED = {
-    "broadcast_in_dim",
-    "dynamic_slice",
-    "expand_dims",
-    "gather",
-    "reshape",
-    "rev",
-    "slice",
-    "squeeze",
-    "transpose",
-}
-_JOINED = {"concatenate", "dynamic_update_slice", "pad"}
 _PRODUCTS = {"conv_general_dilated": 2, "dot_general": 2}
 _SUMS = {"cumsum", "reduce_max", "reduce_min", "reduce_sum", "reduce_window_sum", "split"}
 _ELEMENTWISE: dict[str, Callable[..., Any]] = {

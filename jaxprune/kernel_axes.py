@@ -1,0 +1,255 @@
+"""Inputs, outputs and layers of each kernel: read from a program, given by hand, or told from a shape."""
+
+import re
+from collections.abc import Callable, Container, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxprune import masks as masks_lib
+from jaxprune.programs.kernels import Follower, Use, follow
+from jaxprune.types import Axes, Params
+
+__all__ = ["AxesTree", "axes", "by_position", "of_leaves"]
+
+AxesTree = Any  # a tree of `Axes` beside the parameters, or `Axes` by regular expression
+
+_LONGEST_WINDOW = 16  # of a convolution whose kernel is told by its shape
+
+
+def axes(apply: Callable[..., Any], params: Params, *inputs: Any) -> AxesTree:
+    """Returns what the axes of each kernel are to the program of `apply(params, *inputs)`.
+
+    Kernels are followed into matrix products and convolutions through whatever arranges them anew:
+    transposes, reshapes, slices, stacks, products with masks and scalars, sums with low-rank updates, loops
+    over layers, experts, `jit`, `remat`, functions with derivatives of their own. Nothing is computed.
+
+    Args:
+      apply: any JAX function of the parameters and more; what it returns does not matter.
+      params: tree of arrays, or of their shapes (`jax.ShapeDtypeStruct`).
+      *inputs: trees of arrays or of shapes, whatever their leading axes.
+
+    Returns:
+      A tree like `params` of `jaxprune.Axes`; `None` at a leaf that is in no product. Where the program
+      leaves it open which axes are inputs (both `w` and `w.T` are used), `in_axis` is `None`, and `reason`
+      says why. The only kernel of an ensemble under `vmap` whose members share their inputs has no layers:
+      that is the program of one wide kernel.
+
+    >>> import jax.numpy as jnp
+    >>> def apply(params, x):  # layers stacked for a scan, then a kernel that is stored [outputs, inputs]
+    ...     x, _ = jax.lax.scan(lambda x, w: (jnp.tanh(x @ w), None), x, params["layers"])
+    ...     return x @ params["head"].T + params["bias"]
+    >>> params = {"layers": jnp.ones((6, 4, 4)), "head": jnp.ones((3, 4)), "bias": jnp.ones(())}
+    >>> found = axes(apply, params, jnp.ones((2, 4)))
+    >>> found["layers"]
+    Axes(in_axis=(1,), out_axis=(2,), batch_axis=(0,))
+    >>> found["head"], found["bias"]
+    (Axes(in_axis=(1,), out_axis=(0,), batch_axis=()), None)
+    """
+    follower = follow(apply, params, *inputs)
+    leaves, treedef = jax.tree.flatten(params)
+    uses: list[list[Use]] = [[] for _ in leaves]
+    for use in follower.uses:
+        uses[use.view.leaf].append(use)
+    found = [
+        _of_uses(own, np.shape(leaf), index, follower)
+        for index, (leaf, own) in enumerate(zip(leaves, uses, strict=True))
+    ]
+    return treedef.unflatten(found)
+
+
+def _of_uses(
+    uses: Sequence[Use], shape: tuple[int, ...], leaf: int, follower: Follower
+) -> Axes | None:
+    if not uses:
+        if leaf not in follower.opaque:
+            return None
+        names = ", ".join(sorted(follower.opaque[leaf]))
+        return Axes(None, None, (), f"it enters {names}, of which the axes are not known")
+    whole = [use for use in uses if use.view.inner is None]
+    kind = _kind(whole, leaf, follower)
+    roles: list[str | None] = [None] * len(shape)
+    for use in whole or uses:
+        own, fault = _roles(use, shape, follower.layered)
+        for axis, role in enumerate(own):
+            if role is None or fault:
+                continue
+            if {roles[axis], role} == {"batch", "out"}:
+                role = "batch"  # one wide kernel where all members share their inputs
+            elif roles[axis] not in (None, role):
+                fault = (
+                    f"the program takes axis {axis} for {_WORDS[role]} in one product and for "
+                    f"{_WORDS[roles[axis] or role]} in another"
+                )
+            roles[axis] = role
+        if fault:
+            return Axes(None, None, (), fault, kind)
+    named = {
+        role: tuple(axis for axis, own in enumerate(roles) if (own or "batch") == role)
+        for role in ("in", "out", "batch")
+    }
+    return Axes(named["in"], named["out"], named["batch"], None, kind)
+
+
+_WORDS = {
+    "in": "inputs",
+    "out": "outputs",
+    "batch": "layers",
+    "window": "a window",
+}
+
+
+def _kind(whole: Sequence[Use], leaf: int, follower: Follower) -> str:
+    if leaf in follower.adapters:
+        return "adapter"
+    if not whole:
+        return "factor"
+    direct = any(not use.looked_up for use in whole)
+    if (leaf in follower.tables and direct) or any(use.indicator for use in whole):
+        return "table"
+    return "kernel"
+
+
+def _roles(
+    use: Use, shape: tuple[int, ...], layered: Container[tuple[int, int]]
+) -> tuple[list[str | None], str | None]:
+    """The role of each axis of the leaf in one product, and what is wrong with it."""
+    view = use.view
+    met: list[set[str]] = [set() for _ in shape]
+    for axis, role in enumerate(use.roles):
+        digits = list(view.axes[axis])
+        grouped = use.groups if role == "out" else 1
+        for digit in digits:
+            members = digit.size
+            inside = grouped > 1 and grouped % members == 0 and len(digits) > 1
+            grouped = grouped // members if inside else 1
+            if digit.axis >= 0:
+                apart = inside or (role == "out" and (view.leaf, digit.axis) in layered)
+                met[digit.axis].add("batch" if apart else role)
+    for loop in view.loops:
+        met[loop.digit.axis].add("batch")
+    outer = {role for roles in met for role in roles} & {"in", "out"}
+    for axis in view.inner or ():
+        met[axis].add("out" if outer == {"in"} else "in" if outer == {"out"} else "open")
+    found: list[str | None] = []
+    fault = None
+    for axis, roles in enumerate(met):
+        if "open" in roles or {"in", "out"} <= roles:
+            fault = f"axis {axis} is both summed over and kept in one product"
+        if not roles:  # nothing of it is left: one index was picked
+            found.append("batch" if shape[axis] > 1 else None)
+        elif len(roles) == 1:
+            found.append(next(iter(roles)))
+        else:  # a part of it is blocks or places of a window, the rest decides
+            found.append("in" if "in" in roles else "out" if "out" in roles else "batch")
+    return found, fault
+
+
+def by_position(shape: Sequence[int]) -> Axes:
+    """The axes of a leaf of which only the shape is known, as Flax stores kernels.
+
+    Two axes are inputs and outputs. Four are a convolution's window, inputs and outputs if the first two are
+    as short as a window. Of one axis, or none, each weight is an output. Anything else is left open.
+
+    >>> by_position((3, 3, 64, 32))
+    Axes(in_axis=(2,), out_axis=(3,), batch_axis=())
+    """
+    ndim = len(shape)
+    if ndim <= 1:
+        return Axes((), tuple(range(ndim)))
+    if ndim == 2:
+        return Axes((0,), (1,))
+    if ndim == 4 and max(shape[:2]) <= _LONGEST_WINDOW:
+        return Axes((2,), (3,))
+    return Axes(
+        None,
+        None,
+        (),
+        f"it has {ndim} axes, {tuple(shape)}, and nobody has said which are inputs",
+    )
+
+
+def of_leaves(given: AxesTree | None, params: Params) -> list[Axes | None]:
+    """The axes of each leaf of `params`, in order; `None` where nothing is known of it.
+
+    Args:
+      given: what `axes` returns, for these parameters or for a tree that holds them or is held by them
+        (`variables` and `params`, an `nnx.State` and a dict): leaves are matched by path. Or a dict of `Axes`
+        by regular expression, searched in the paths; the first that matches counts.
+      params: tree of arrays or of shapes.
+
+    Raises:
+      ValueError: if no path matches, an expression matches nothing, or axes are none of a leaf's.
+      TypeError: if something else than `Axes` is given.
+    """
+    names = masks_lib.paths(params)
+    shapes = [np.shape(leaf) for leaf in jax.tree.leaves(params)]
+    if given is None:
+        return [None] * len(names)
+    by_path = _by_path(given)
+    wrong = [value for value in by_path.values() if not isinstance(value, Axes | None)]
+    if wrong:
+        raise TypeError(
+            f"axes: {wrong[0]!r} is not a jaxprune.Axes; give what jaxprune.axes(apply, params, *inputs) "
+            'returns, or {"regular expression": jaxprune.Axes(in_axis=0, out_axis=1)}.'
+        )
+    start = _start(by_path, names)
+    if start is not None:
+        added, removed = start
+        found = [by_path.get(added + name.removeprefix(removed)) for name in names]
+    else:
+        found = _searched(by_path, names)
+    return [
+        None if own is None else _counted_from_zero(own, shape, name)
+        for own, shape, name in zip(found, shapes, names, strict=True)
+    ]
+
+
+def _by_path(given: AxesTree) -> dict[str, Any]:
+    stop = lambda x: x is None or isinstance(x, Axes)
+    leaves = jax.tree_util.tree_leaves_with_path(given, is_leaf=stop)
+    return {"/".join(masks_lib.keys_of(path)): leaf for path, leaf in leaves}
+
+
+def _start(by_path: Mapping[str, Any], names: Sequence[str]) -> tuple[str, str] | None:
+    """What the paths of the axes begin with, and those of the parameters, where the rest is the same."""
+    known = set(by_path)
+    if known & set(names):
+        return "", ""
+    first_parts = lambda paths: sorted({p.split("/", 1)[0] + "/" for p in paths if "/" in p})
+    for added in first_parts(known):
+        if {added + name for name in names} & known:
+            return added, ""
+    for removed in first_parts(names):
+        if {name.removeprefix(removed) for name in names if name.startswith(removed)} & known:
+            return "", removed
+    return None
+
+
+def _searched(by_expression: Mapping[str, Any], names: Sequence[str]) -> list[Any]:
+    for expression in by_expression:
+        if not any(re.search(expression, name) for name in names):
+            raise ValueError(
+                f"axes: {expression!r} is no path of the parameters and, as a regular expression, matches "
+                f"none of {masks_lib.some(names)}; give jaxprune.axes of these parameters."
+            )
+    return [
+        next((own for e, own in by_expression.items() if re.search(e, name)), None)
+        for name in names
+    ]
+
+
+def _counted_from_zero(own: Axes, shape: tuple[int, ...], name: str) -> Axes:
+    every = [*(own.in_axis or ()), *(own.out_axis or ()), *own.batch_axis]
+    ndim = len(shape)
+    if any(not -ndim <= axis < ndim for axis in every):
+        raise ValueError(
+            f"axes: {name!r} has the shape {shape}, but {own} names other axes; give those of this leaf."
+        )
+    counted = lambda some: None if some is None else tuple(sorted(axis % ndim for axis in some))
+    if len({axis % ndim for axis in every}) < len(every):
+        raise ValueError(f"axes: {own} names an axis of {name!r}, {shape}, twice; name each once.")
+    return Axes(
+        counted(own.in_axis), counted(own.out_axis), counted(own.batch_axis), own.reason, own.use
+    )

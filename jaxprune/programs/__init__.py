@@ -1,0 +1,22 @@
+"""What can be read off a program (a jaxpr): the one place that knows JAX's primitives.
+
+===============  ==================================================================================
+`interpreter`    runs a program with a rule of one's own for each equation
+`primitives`     families of operations, by what they do
+`constants`      which values are the same number everywhere, known before the program runs
+`contractions`   what a product or convolution sums over, and how many operations it takes
+`views`          which indices of a parameter lie along which axis of a value made of it
+`kernels`        which parameters are kernels of products, and how: `jaxprune.axes`
+===============  ==================================================================================
+"""
+
+from jaxprune.programs.interpreter import Rule as Rule
+from jaxprune.programs.interpreter import bind as bind
+from jaxprune.programs.interpreter import called as called
+from jaxprune.programs.interpreter import evaluate as evaluate
+from jaxprune.programs.interpreter import repeated as repeated
+from jaxprune.programs.interpreter import run as run
+from jaxprune.programs.interpreter import scanned as scanned
+from jaxprune.programs.interpreter import trace as trace
+
+__all__ = ["Rule", "bind", "called", "evaluate", "repeated", "run", "scanned", "trace"]
