@@ -11,6 +11,7 @@ Run: python -m benchmarks.layer_collapse   (writes results/benchmarks/layer_coll
 """
 
 import argparse
+import dataclasses
 import functools
 import json
 import platform
@@ -41,14 +42,15 @@ def loss(params: Any, batch: Any) -> jax.Array:
 
 def pruners(batches: Any, key: jax.Array) -> dict[str, Callable[[Any, float], Any]]:
     """By name: (params, sparsity) -> masks."""
-    shared = {"allocation": jp.allocation.global_budget()}
+    once = jp.schedules.one_shot(sparsity=0.5)
+    everywhere = jp.allocation.global_budget()
     free = {
-        name: jp.Method(getattr(jp.criteria, name), jp.schedules.one_shot(sparsity=0.5), **shared)
+        name: jp.Method(getattr(jp.criteria, name), schedule=once, allocation=everywhere)
         for name in ("magnitude", "random")
     }
 
     def plain(name: str, params: Any, sparsity: float) -> Any:
-        method = free[name]._replace(schedule=jp.schedules.one_shot(sparsity=sparsity))
+        method = dataclasses.replace(free[name], schedule=jp.schedules.one_shot(sparsity=sparsity))
         return jp.prune(params, method, key=key)[1]
 
     def by_loss(name: str, rounds: int, params: Any, sparsity: float) -> Any:

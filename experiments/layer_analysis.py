@@ -175,7 +175,7 @@ class _Network:
         inner = getattr(jp.allocation, allocation)()
         method = jp.Method(
             self.criterion,
-            jp.schedules.one_shot(sparsity=1 - keep),
+            schedule=jp.schedules.one_shot(sparsity=1 - keep),
             allocation=jp.allocation.at_cost(inner, self.costs),
             **self.pattern,
         )

@@ -56,7 +56,8 @@ class Pipeline(NamedTuple):
 
         given = {k: build(k, v) for k in ("pattern", "allocation") if (v := getattr(self, k))}
         spec = self.schedule or part("one_shot")
-        return jp.Method(criterion, build("schedule", spec, sparsity=sparsity), **given)
+        schedule = build("schedule", spec, sparsity=sparsity)
+        return jp.Method(criterion, schedule=schedule, **given)
 
 
 def criterion(spec: Any) -> tuple[Any, dict[str, Any]]:

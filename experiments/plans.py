@@ -1,5 +1,6 @@
 """What `--dry_run` prints: the plan of a run, before anything is trained."""
 
+import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
@@ -110,7 +111,7 @@ def _by_size(method: Any) -> Any:
         return jp.partition([(pattern, _by_size(part)) for pattern, part in method.methods])
     grows = method.update.challengers is not None
     update = jp.updates.prune() if grows else method.update
-    return method._replace(criterion=jp.criteria.magnitude, update=update)
+    return dataclasses.replace(method, criterion=jp.criteria.magnitude, update=update)
 
 
 def _setting(cfg: ConfigDict) -> str:

@@ -1,5 +1,6 @@
 """Coupled units of a config's model: `pattern=part("coupled")` in place of a pattern of single leaves."""
 
+import dataclasses
 import functools
 from typing import Any, NamedTuple
 
@@ -52,7 +53,7 @@ def with_units(cfg: ConfigDict, method: Any, where: str) -> Any:
         )
     except ValueError as e:
         raise UserError(f"{where}: {e}") from e
-    return method._replace(pattern=found)
+    return dataclasses.replace(method, pattern=found)
 
 
 @functools.lru_cache(maxsize=4)

@@ -14,7 +14,7 @@ from jaxprune.method import Method
 from jaxprune.prune_on import prune_on
 from jaxprune.signals.gather import Progress, twice
 from jaxprune.signals.gradients import Loss
-from jaxprune.types import Allocation, Masks, Params
+from jaxprune.types import AnyAllocation, Criterion, Masks, Params
 
 __all__ = ["grasp", "snip", "synflow"]
 
@@ -30,7 +30,7 @@ def snip(
     rounds: int = 1,
     prunable: Prunable = None,
     pattern: AnyPattern = _UNSTRUCTURED,
-    allocation: Allocation = _GLOBAL,
+    allocation: AnyAllocation = _GLOBAL,
     progress: Progress | None = None,
 ) -> tuple[Params, Masks]:
     """SNIP: keeps the connections to which the loss is most sensitive, in one shot.
@@ -58,7 +58,7 @@ def snip(
     >>> snip(loss, params, batches, sparsity=0.5)[0]["w"].tolist()
     [[0.0], [-1.0]]
     """
-    method = Method(criteria.snip, schedules.one_shot(sparsity=sparsity), pattern, allocation)
+    method = _method(criteria.snip, sparsity, pattern, allocation)
     known = {"grads": lambda left: signals.gradients(loss, left, batches, progress=progress)}
     if rounds > 1:
         twice(batches, "snip reads batches in every round")
@@ -74,7 +74,7 @@ def grasp(
     rounds: int = 1,
     prunable: Prunable = None,
     pattern: AnyPattern = _UNSTRUCTURED,
-    allocation: Allocation = _GLOBAL,
+    allocation: AnyAllocation = _GLOBAL,
     progress: Progress | None = None,
 ) -> tuple[Params, Masks]:
     """GraSP: keeps the weights without which the gradient would lose most of its norm, in one shot.
@@ -104,7 +104,7 @@ def grasp(
     >>> grasp(loss, params, [jnp.ones(1)], sparsity=0.5)[0]["w"].tolist()
     [[0.0], [-3.0]]
     """
-    method = Method(criteria.grasp, schedules.one_shot(sparsity=sparsity), pattern, allocation)
+    method = _method(criteria.grasp, sparsity, pattern, allocation)
     batches = twice(batches, "grasp reads batches twice")
     done = 0
 
@@ -131,7 +131,7 @@ def synflow(
     rounds: int = 100,
     prunable: Prunable = None,
     pattern: AnyPattern = _UNSTRUCTURED,
-    allocation: Allocation = _GLOBAL,
+    allocation: AnyAllocation = _GLOBAL,
     progress: Progress | None = None,
 ) -> tuple[Params, Masks]:
     r"""SynFlow: keeps the weights through which most flows, found again after each of many small cuts.
@@ -166,7 +166,14 @@ def synflow(
     >>> [w.tolist() for w in synflow(apply, params, jnp.ones((1, 1)), sparsity=0.5)[0].values()]
     [[[1.0, 0.0]], [[9.0], [0.0]]]
     """
-    method = Method(criteria.synflow, schedules.one_shot(sparsity=sparsity), pattern, allocation)
+    method = _method(criteria.synflow, sparsity, pattern, allocation)
     known = {"flow": lambda left: signals.synaptic_flow(apply, left, example)}
     more: Any = {"prunable": prunable, "progress": progress}
     return prune_on(params, method, known, rounds=rounds, **more)
+
+
+def _method(
+    criterion: Criterion, sparsity: float, pattern: AnyPattern, allocation: AnyAllocation
+) -> Method:
+    once = schedules.one_shot(sparsity=sparsity)
+    return Method(criterion, schedule=once, pattern=pattern, allocation=allocation)

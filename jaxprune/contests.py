@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxprune import masks as masks_lib
 from jaxprune.coupling import AnyPattern, Coupled
-from jaxprune.types import Allocation, Keep, Masks, Params, Pattern, Sparsity, Units
+from jaxprune.types import AnyAllocation, Keep, Masks, Params, Pattern, Sparsity, Units
 
 __all__ = ["Contests", "contests"]
 
@@ -27,7 +27,7 @@ class Contests(NamedTuple):
     alive: list[jax.Array]
     scored: list[int]
     units: Callable[[Sequence[Any]], list[Units]]
-    allocated: Callable[[Allocation, list[Units], Sparsity], list[Keep]]
+    allocated: Callable[[AnyAllocation, list[Units], Sparsity], list[Keep]]
     masks: Callable[[list[jax.Array], list[Units]], list[Any]]
 
 
@@ -59,7 +59,7 @@ def _of_leaves(pattern: Pattern, params: Params, before: list[Any]) -> Contests:
         return [Units(pattern.to_groups(s), axis) for s, axis in zip(floats, axes, strict=True)]
 
     def allocated(
-        allocation: Allocation, contestants: list[Units], sparsity: Sparsity
+        allocation: AnyAllocation, contestants: list[Units], sparsity: Sparsity
     ) -> list[Keep]:
         tree = treedef.unflatten(whole(contestants))
         found = masks_lib.beside(params, allocation(params, tree, sparsity))
@@ -89,7 +89,7 @@ def _of_groups(pattern: Coupled, params: Params, before: list[Any]) -> Contests:
         return [Units(s) for s in pattern.units(by_path)]
 
     def allocated(
-        allocation: Allocation, contestants: list[Units], sparsity: Sparsity
+        allocation: AnyAllocation, contestants: list[Units], sparsity: Sparsity
     ) -> list[Keep]:
         scores = {name: unit.scores for name, unit in zip(names, contestants, strict=True)}
         found = allocation(scores, dict(zip(names, contestants, strict=True)), sparsity)

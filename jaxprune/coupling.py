@@ -76,6 +76,9 @@ class Group(NamedTuple):
         """Number of units."""
         return len(self.units)
 
+    def __repr__(self) -> str:
+        return f"Group({self.name}: {self.size} units)"
+
 
 class Coupled(NamedTuple):
     """A pattern over several parameters: each group is one contest, and its units die everywhere at once.
@@ -97,6 +100,13 @@ class Coupled(NamedTuple):
     reduce: Reduce = "sum"
     normalize: Normalize = "none"
     over: Over = "all"
+
+    def __repr__(self) -> str:
+        units = sum(group.size for group in self.groups)
+        named = [f"{group.name}: {group.size}" for group in self.groups[:3]]
+        more = [f"{len(self.groups) - 3} more groups"] if len(self.groups) > 3 else []
+        options = [f"{name}={getattr(self, name)!r}" for name in ("reduce", "normalize", "over")]
+        return f"Coupled({units} units; {', '.join(named + more)}; {', '.join(options)})"
 
     @property
     def paths(self) -> list[str]:

@@ -1,8 +1,9 @@
-"""A method is five concepts in a tuple; `next_masks` is the one place where they meet."""
+"""A method is five concepts together; `next_masks` is the one place where they meet."""
 
+import dataclasses
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +18,9 @@ from jaxprune.contests import contests
 from jaxprune.coupling import AnyPattern, Coupled
 from jaxprune.fit import check_coupled, check_fit, scores_of
 from jaxprune.masks import Prunable
+from jaxprune.parts import Part, factory
 from jaxprune.types import (
-    Allocation,
+    AnyAllocation,
     Backward,
     Criterion,
     Masks,
@@ -41,9 +43,16 @@ __all__ = [
     "remembered",
 ]
 
+_UNSTRUCTURED = patterns.unstructured()
+_UNIFORM = allocations.uniform()
+_PRUNE = updates_lib.prune()
 
-class Method(NamedTuple):
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Method(Part):
     """How masks come about: criterion · pattern · allocation · schedule · update.
+
+    Two methods are equal if their parts are, whatever call put these together.
 
     Attributes:
       criterion: what each weight is worth.
@@ -56,16 +65,23 @@ class Method(NamedTuple):
         (`straight_through`); `None`: they are zero (`sparsify`).
 
     >>> from jaxprune import criteria, schedules
-    >>> gmp = Method(criteria.magnitude, schedules.cubic(sparsity=0.9, begin=0, end=100, every=10))
+    >>> gradual = schedules.cubic(sparsity=0.9, begin=0, end=100, every=10)
+    >>> Method(criteria.magnitude, schedule=gradual, pattern=patterns.groups(4))
+    Method(magnitude, schedule=cubic(sparsity=0.9, begin=0, end=100, every=10), pattern=groups(4))
     """
 
     criterion: Criterion
+    _: dataclasses.KW_ONLY
     schedule: Schedule
-    pattern: AnyPattern = patterns.unstructured()
-    allocation: Allocation = allocations.uniform()
-    update: Update = updates_lib.prune()
+    pattern: AnyPattern = _UNSTRUCTURED
+    allocation: AnyAllocation = _UNIFORM
+    update: Update = _PRUNE
     initial: Criterion | None = None
     backward: Backward | None = None
+
+    def identity(self) -> Any:
+        """What is the same of two equal methods."""
+        return self.values()
 
     @property
     def end(self) -> int:
@@ -87,7 +103,8 @@ class Method(NamedTuple):
         return [0] * len(jax.tree.leaves(params))
 
 
-class Partition(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Partition(Part):
     """Several methods for one tree; see `partition`.
 
     Attributes:
@@ -95,6 +112,10 @@ class Partition(NamedTuple):
     """
 
     methods: tuple[tuple[str, Method], ...]
+
+    def identity(self) -> Any:
+        """What is the same of two equal partitions."""
+        return self.values()
 
     @property
     def end(self) -> int:
@@ -140,6 +161,7 @@ def by_part(
     return treedef.unflatten(merged)
 
 
+@factory
 def partition(methods: Mapping[str, Method] | Iterable[tuple[str, Method]]) -> Partition:
     """Different methods for different leaves of one tree, under one optimizer.
 
@@ -266,7 +288,7 @@ def initial_masks(
         check_fit(part.pattern, part.schedule, part.update, params, masks)
         if part.initial is None:
             return masks
-        sparse = part._replace(criterion=part.initial, update=updates_lib.prune())
+        sparse = dataclasses.replace(part, criterion=part.initial, update=updates_lib.prune())
         choose = jax.jit(
             lambda params, masks, signals: next_masks(sparse, params, masks, 0, **signals)
         )

@@ -10,11 +10,13 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
+from jaxprune.parts import factory
 from jaxprune.types import Pattern
 
 __all__ = ["block", "channel", "groups", "unstructured"]
 
 
+@factory
 def unstructured() -> Pattern:
     """Every weight stands for itself; all weights of a leaf are in one contest.
 
@@ -29,6 +31,7 @@ def unstructured() -> Pattern:
     )
 
 
+@factory
 def groups(m: int | None = None, *, axis: int = -2) -> Pattern:
     """Contests among `m` neighbouring weights along an axis (N:M sparsity).
 
@@ -96,6 +99,7 @@ def _reshape(x: jax.Array, shape: tuple[int, ...], spec: tuple) -> jax.Array:
     return jax.lax.reshape(x, shape, out_sharding=NamedSharding(mesh, PartitionSpec(*spec)))
 
 
+@factory
 def block(shape: tuple[int, int]) -> Pattern:
     """Blocks of the last two axes live and die together, by the sum of their scores.
 
@@ -130,6 +134,7 @@ def block(shape: tuple[int, int]) -> Pattern:
     return Pattern(to_groups, from_groups, axis=lambda ndim: None, check=check)
 
 
+@factory
 def channel(axis: int = -1) -> Pattern:
     """Whole slices along an axis live and die together, by the sum of their scores.
 

@@ -9,6 +9,7 @@ Every strength $\lambda$ is a number or an optax schedule, step -> number; it mu
 Everything is computed in float32 at least and returned in the leaf's own dtype. A NaN stays a NaN.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -30,6 +31,7 @@ from jaxprune.group_norms import (
     units,
     units_fault,
 )
+from jaxprune.parts import factory
 from jaxprune.types import Pattern, Penalty, Step
 
 __all__ = ["coupled", "elastic", "group_l2", "l0", "l1"]
@@ -38,6 +40,7 @@ Scheduled = jax.Array | float | Callable[[Any], Any]
 Leaves = dict[str, jax.Array]
 
 
+@factory
 def l1(strength: Scheduled, *, leaves: str | None = None) -> Penalty:
     r"""The lasso, $\lambda \sum_i |w_i|$; its proximal step is the soft threshold.
 
@@ -55,13 +58,15 @@ def l1(strength: Scheduled, *, leaves: str | None = None) -> Penalty:
     {'w': Array([2.5, 0. ], dtype=float32)}
     """
     rate = scheduled("l1", strength=strength)
-    return _by_weight(
+    penalty = _by_weight(
         value=lambda w, step: rate(step) * jnp.abs(w),
         prox=lambda v, size, step: _soft(v, size * rate(step)),
         subgradient=lambda w, step: rate(step) * jnp.sign(w),
-    )._replace(covers=leaves)
+    )
+    return dataclasses.replace(penalty, covers=leaves)
 
 
+@factory
 def elastic(strength: Scheduled, *, ridge: Scheduled) -> Penalty:
     r"""The elastic net, $\sum_i \lambda |w_i| + \rho w_i^2 / 2$: weights that are alike stay together.
 
@@ -86,6 +91,7 @@ def elastic(strength: Scheduled, *, ridge: Scheduled) -> Penalty:
     )
 
 
+@factory
 def l0(strength: Scheduled) -> Penalty:
     r"""The number of weights that are not zero, times $\lambda$; its proximal step is the hard threshold.
 
@@ -111,6 +117,7 @@ def l0(strength: Scheduled) -> Penalty:
     return _by_weight(value=lambda w, step: rate(step) * (w != 0), prox=prox, subgradient=None)
 
 
+@factory
 def group_l2(
     strength: Scheduled,
     *,
@@ -174,6 +181,7 @@ def group_l2(
     return _of_groups(rate, lambda shapes: slices(axes, shapes), check)
 
 
+@factory
 def coupled(strength: Scheduled, groups: Iterable[Mapping[str, int]] | Coupled) -> Penalty:
     r"""The group lasso over several leaves: what a unit consists of dies everywhere at once.
 

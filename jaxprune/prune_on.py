@@ -1,5 +1,6 @@
 """Pruning by what data say, outside training: in one shot, or in rounds that gather signals anew."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -54,7 +55,7 @@ def prune_on(
     >>> import jax.numpy as jnp
     >>> from jaxprune import criteria, signals
     >>> loss = lambda params, x: jnp.mean(x @ params["w"])
-    >>> method = Method(criteria.taylor, schedules.one_shot(sparsity=0.5))
+    >>> method = Method(criteria.taylor, schedule=schedules.one_shot(sparsity=0.5))
     >>> known = signals.gatherers([jnp.array([[1.0, 4.0]])], loss=loss)
     >>> prune_on({"w": jnp.array([[3.0], [-1.0]])}, method, known)[0]["w"].tolist()
     [[0.0], [-1.0]]
@@ -82,7 +83,7 @@ def _compiled(method: Method, rounds: int) -> Callable[..., Masks]:
         return lambda params, masks, _, signals: prune(params, method, masks=masks, **signals)[1]
     sparsity = float(method.schedule.sparsity(method.end))
     schedule = schedules.exponential(sparsity=sparsity, begin=0, end=rounds)
-    in_rounds = method._replace(schedule=schedule)
+    in_rounds = dataclasses.replace(method, schedule=schedule)
     return jax.jit(
         lambda params, masks, done, signals: next_masks(in_rounds, params, masks, done, **signals)
     )

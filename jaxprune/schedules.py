@@ -6,6 +6,7 @@ the grid: the last change lands on the target.
 
 import jax.numpy as jnp
 
+from jaxprune.parts import factory
 from jaxprune.types import Schedule, Sparsity, Step
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
 ]
 
 
+@factory
 def one_shot(*, sparsity: float, at: int = 0) -> Schedule:
     """All at once, before the update number `at`.
 
@@ -31,6 +33,7 @@ def one_shot(*, sparsity: float, at: int = 0) -> Schedule:
     return Schedule(due=lambda step: step == at, sparsity=lambda step: sparsity, end=at)
 
 
+@factory
 def polynomial(
     *,
     sparsity: float,
@@ -69,6 +72,7 @@ def polynomial(
     return Schedule(_grid(begin, end, every), at, end)
 
 
+@factory
 def cubic(
     *, sparsity: float, begin: int, end: int, every: int = 1, initial: float = 0.0
 ) -> Schedule:
@@ -78,6 +82,7 @@ def cubic(
     )
 
 
+@factory
 def linear(
     *, sparsity: float, begin: int, end: int, every: int = 1, initial: float = 0.0
 ) -> Schedule:
@@ -87,6 +92,7 @@ def linear(
     )
 
 
+@factory
 def exponential(
     *, sparsity: float, begin: int, end: int, every: int = 1, initial: float = 0.0
 ) -> Schedule:
@@ -108,6 +114,7 @@ def exponential(
     return Schedule(_grid(begin, end, every), at, end)
 
 
+@factory
 def levels(*, rate: float, every: int, levels: int, begin: int = 0) -> Schedule:
     r"""Rounds of pruning: each removes `rate` of what the one before left, $s_k = 1 - (1-r)^{k+1}$.
 
@@ -133,6 +140,7 @@ def levels(*, rate: float, every: int, levels: int, begin: int = 0) -> Schedule:
     return Schedule(_grid(begin, end, every), at, end)
 
 
+@factory
 def every(every: int, *, sparsity: float, end: int, begin: int | None = None) -> Schedule:
     """A constant sparsity whose places are dealt out anew: dynamic sparse training.
 
@@ -150,6 +158,7 @@ def every(every: int, *, sparsity: float, end: int, begin: int | None = None) ->
     return Schedule(_grid(begin, end, every), lambda step: sparsity, end)
 
 
+@factory
 def alternate(*, sparsity: float, every: int, begin: int, end: int) -> Schedule:
     """Sparse and dense phases in turn, the last of them sparse.
 
@@ -176,6 +185,7 @@ def alternate(*, sparsity: float, every: int, begin: int, end: int) -> Schedule:
     return Schedule(_grid(begin, end, every), at, end)
 
 
+@factory
 def cyclical(
     *,
     sparsity: float,

@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxprune import criteria, patterns, schedules
 from jaxprune import masks as masks_lib
-from jaxprune.allocation import by_path, knapsack, uniform
+from jaxprune.allocation import by_path, knapsack
 from jaxprune.coupling import Coupled
 from jaxprune.masks import Prunable
 from jaxprune.method import Method, prune
@@ -144,7 +144,8 @@ def sensitivity(
         if around is not None:
             found.losses[name][0] = float(evaluate(_with(others, params, name)))
         for sparsity in asked:
-            method = Method(criterion, schedules.one_shot(sparsity=sparsity), pattern, uniform())
+            once = schedules.one_shot(sparsity=sparsity)
+            method = Method(criterion, schedule=once, pattern=pattern)
             only = lambda path, _, name=name: path == name
             pruned, own = prune(params, method, prunable=only, **signals)
             found.sparsities[name].append(float(masks_lib.sparsity(own)))
@@ -278,5 +279,6 @@ def _pruned(
         return params, masks
     sparsity = sum(table.weights[n] * r for n, r in rates.items()) / sum(table.weights.values())
     schedule = schedules.one_shot(sparsity=sparsity)
-    method = Method(criterion, schedule, pattern, by_path(paths))
+    allocation = by_path(paths)
+    method = Method(criterion, schedule=schedule, pattern=pattern, allocation=allocation)
     return prune(params, method, prunable=lambda path, _: path in names, **signals)

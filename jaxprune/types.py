@@ -1,4 +1,4 @@
-"""Names of the trees and of the functions that pass between the seven concepts; no logic.
+"""Names of the trees and of the parts that pass between the seven concepts; no logic.
 
 =========  =====================================================================================
 `Params`   any pytree of arrays
@@ -16,6 +16,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
+
+from jaxprune.parts import Part
 
 Params = Any
 Scores = Any
@@ -126,7 +128,8 @@ class Criterion(Protocol):
     def __call__(self, params: Params, /, **signals: Any) -> Scores: ...  # noqa: D102
 
 
-class Pattern(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Pattern(Part):
     """What dies together and who competes.
 
     Attributes:
@@ -142,13 +145,26 @@ class Pattern(NamedTuple):
     check: Callable[[tuple[int, ...]], str | None]
 
 
-class Allocation(Protocol):
-    """Who gets how much of the budget: `(params, units, sparsity) -> tree of counts or Keep`."""
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Allocation(Part):
+    """Who gets how much of the budget; it is called like the function that it holds.
 
-    def __call__(self, params: Params, units: Any, sparsity: Sparsity, /) -> Any: ...  # noqa: D102
+    Attributes:
+      allocate: (params, units, sparsity) -> tree of counts or `Keep`.
+    """
+
+    allocate: Callable[[Params, Any, Sparsity], Any]
+
+    def __call__(self, params: Params, units: Any, sparsity: Sparsity) -> Any:
+        """Returns how many units of each contest survive."""
+        return self.allocate(params, units, sparsity)
 
 
-class Schedule(NamedTuple):
+AnyAllocation = Allocation | Callable[..., Any]  # a plain function of the same arguments will do
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Schedule(Part):
     """When masks change, and how sparse they must be by then.
 
     Attributes:
@@ -162,7 +178,8 @@ class Schedule(NamedTuple):
     end: int
 
 
-class Update(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Update(Part):
     """How an old mask becomes a new one.
 
     Attributes:
@@ -180,6 +197,21 @@ class Update(NamedTuple):
     whole_leaves: bool = False
 
 
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Share(Part):
+    """A share of the places that changes with the step; it is called like the function that it holds.
+
+    Attributes:
+      at: step -> the share, in [0, 1].
+    """
+
+    at: Callable[[Step], jax.Array]
+
+    def __call__(self, step: Step) -> jax.Array:
+        """Returns the share at a step."""
+        return self.at(step)
+
+
 class Backward(NamedTuple):
     """What reaches a weight off the mask where it stays as it is: training straight through the mask.
 
@@ -193,7 +225,8 @@ class Backward(NamedTuple):
     sparsity: float | None = None
 
 
-class Penalty(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Penalty(Part):
     r"""What is added to the loss to make weights zero; `leaves` is `{path: array}` of those it falls on.
 
     Attributes:

@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxprune import selection
-from jaxprune.types import Criterion, Keep, Step, Units, Update
+from jaxprune.parts import factory
+from jaxprune.types import Criterion, Keep, Share, Step, Units, Update
 
 __all__ = [
     "by_signal",
@@ -38,6 +39,7 @@ def best(units: Sequence[Units], keep: Sequence[Keep]) -> list[jax.Array]:
     return chosen  # type: ignore[return-value]
 
 
+@factory
 def prune() -> Update:
     """Keeps the best of those alive; what is dead stays dead."""
 
@@ -47,11 +49,13 @@ def prune() -> Update:
     return Update(select)
 
 
+@factory
 def reselect() -> Update:
     """Keeps the best of all: a dead weight whose score has grown comes back."""
     return Update(lambda alive, units, rivals, keep, step: best(units, keep), revives=True)
 
 
+@factory
 def regrow(
     challengers: Criterion,
     *,
@@ -91,6 +95,7 @@ def regrow(
     return Update(select, challengers, skip_gradient=skip_gradient)
 
 
+@factory
 def redistribute(
     challengers: Criterion,
     *,
@@ -156,6 +161,7 @@ def by_signal(stays: Sequence[jax.Array], rivals: Sequence[jax.Array]) -> list[j
     return [mean(s, jnp.abs(r)) for s, r in zip(stays, rivals, strict=True)]
 
 
+@factory
 def splice(c: float = 0.0, margin: float = 0.1) -> Update:
     r"""Cuts what is small and brings back what has grown, by two thresholds per leaf.
 
@@ -251,7 +257,8 @@ def _dealt(places: jax.Array, wanted: jax.Array, room: jax.Array) -> jax.Array:
     return counts + jnp.clip(left - before, 0, room - counts)
 
 
-def cosine(fraction: float, end: int) -> Callable[[Step], jax.Array]:
+@factory
+def cosine(fraction: float, end: int) -> Share:
     r"""A fraction that decays to nothing: $\frac{f}{2}(1 + \cos(\pi t / t_{end}))$ (RigL).
 
     >>> [round(float(cosine(0.3, 100)(t)), 3) for t in (0, 50, 100)]
@@ -263,4 +270,4 @@ def cosine(fraction: float, end: int) -> Callable[[Step], jax.Array]:
     def at(step: Step) -> jax.Array:
         return fraction / 2 * (1 + jnp.cos(jnp.pi * jnp.minimum(step / max(end, 1), 1.0)))
 
-    return at
+    return Share(at)

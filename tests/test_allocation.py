@@ -214,9 +214,9 @@ def test_a_budget_of_costs_within_groups_and_by_tree():
     tree = {"conv": 1.0, "fc": 8.0, "out": 1.0, "bias": None}
     method = jp.Method(
         jp.criteria.magnitude,
-        jp.schedules.one_shot(sparsity=0.5),
-        jp.patterns.groups(4),
-        jp.allocation.cost_budget(tree),
+        schedule=jp.schedules.one_shot(sparsity=0.5),
+        pattern=jp.patterns.groups(4),
+        allocation=jp.allocation.cost_budget(tree),
     )
     _, masks = jp.prune(PARAMS, method)
     kept = {r["leaf"]: r["kept"] / r["weights"] for r in jp.masks.summary(masks)}

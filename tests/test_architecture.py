@@ -16,6 +16,7 @@ ROOT = Path(jp.__file__).parent
 CONCEPTS = ["criteria", "patterns", "allocation", "schedules"]
 # Each may import what stands before it, never what stands after.
 ORDER = [
+    ["parts"],
     ["types"],
     ["masks", "ranks", "layerwise"],
     ["programs"],

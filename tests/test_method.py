@@ -86,10 +86,12 @@ def test_a_part_without_leaves_is_refused():
 def test_scores_that_do_not_fit_are_refused():
     schedule = jp.schedules.one_shot(sparsity=0.5)
     with pytest.raises(ValueError, match=r"only_a: the scores are .* but the parameters"):
-        jp.prune(PARAMS, jp.Method(lambda_named("only_a", lambda p, **_: p["a"]), schedule))
+        jp.prune(
+            PARAMS, jp.Method(lambda_named("only_a", lambda p, **_: p["a"]), schedule=schedule)
+        )
     sums = lambda p, **_: jax.tree.map(jnp.sum, p)
     with pytest.raises(ValueError, match=r"sums: 'a/bias' has scores of the shape \(\)"):
-        jp.prune(PARAMS, jp.Method(lambda_named("sums", sums), schedule))
+        jp.prune(PARAMS, jp.Method(lambda_named("sums", sums), schedule=schedule))
 
 
 def lambda_named(name, f):
@@ -101,7 +103,9 @@ def test_missing_signals_are_named():
     with pytest.raises(TypeError, match="'key'"):
         jp.prune(PARAMS, jp.methods.random(sparsity=0.5))
     with pytest.raises(TypeError, match="'grads'"):
-        jp.prune(PARAMS, jp.Method(jp.criteria.gradient, jp.schedules.one_shot(sparsity=0.5)))
+        jp.prune(
+            PARAMS, jp.Method(jp.criteria.gradient, schedule=jp.schedules.one_shot(sparsity=0.5))
+        )
 
 
 def test_unscored_weights_go_first():

@@ -35,7 +35,7 @@ def on_inputs(params, batch):
 BATCHES = [(X[:32], TARGET[:32]), (X[32:], TARGET[32:])]
 KNOWN = jp.signals.gatherers(BATCHES, loss=loss, apply=on_inputs, key=KEY)
 one_shot = lambda criterion, sparsity=0.5, **more: jp.Method(
-    criterion, jp.schedules.one_shot(sparsity=sparsity), **more
+    criterion, schedule=jp.schedules.one_shot(sparsity=sparsity), **more
 )
 REMEMBER = ["accumulated_gradient", "momentum", "movement", "weight_change", "magnitude_increase"]
 CRITERIA = [name for name in jp.criteria.__all__ if name not in (*REMEMBER, "hrank", "bn_scale")]

@@ -8,12 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxprune import masks as masks_lib
+from jaxprune.parts import factory
 from jaxprune.ranks import order_key
-from jaxprune.types import Allocation, Keep, Params, Sparsity
+from jaxprune.types import Allocation, AnyAllocation, Keep, Params, Sparsity
 
 __all__ = ["at_cost", "cost_budget"]
 
 
+@factory
 def cost_budget(costs: Mapping[str, float] | Any, *, power: float = 1.0) -> Allocation:
     r"""The sparsity is the fraction of the cost that goes; leaves share one budget of it.
 
@@ -59,10 +61,11 @@ def cost_budget(costs: Mapping[str, float] | Any, *, power: float = 1.0) -> Allo
             None if u is None else next(kept) for u in found
         )
 
-    return allocate
+    return Allocation(allocate)
 
 
-def at_cost(allocation: Allocation, costs: Mapping[str, float] | Any) -> Allocation:
+@factory
+def at_cost(allocation: AnyAllocation, costs: Mapping[str, float] | Any) -> Allocation:
     """Another allocation, at whatever sparsity removes the asked fraction of the cost.
 
     So that uniform, ERK and others can be compared at equal operations. The sparsity of the other one is
@@ -108,7 +111,7 @@ def at_cost(allocation: Allocation, costs: Mapping[str, float] | Any) -> Allocat
         _, high = jax.lax.fori_loop(0, 24, halve, start)
         return allocation(params, units, jnp.where(cost(jnp.float32(0)) > budget, high, 0.0))
 
-    return allocate
+    return Allocation(allocate)
 
 
 def _checked(of_leaf: list[Any], found: list[Any], params: Params) -> list[Any]:

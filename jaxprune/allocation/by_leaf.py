@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxprune import masks as masks_lib
 from jaxprune.allocation.counts import apportion, survivors
+from jaxprune.parts import factory
 from jaxprune.types import Allocation, Params, Sparsity, Units
 
 __all__ = ["by_path", "erk", "uniform", "uniform_plus"]
@@ -18,6 +19,7 @@ __all__ = ["by_path", "erk", "uniform", "uniform_plus"]
 _is_units = lambda x: isinstance(x, Units)
 
 
+@factory
 def uniform(rates: Mapping[str, float] | None = None) -> Allocation:
     """Every leaf loses the same fraction.
 
@@ -52,9 +54,10 @@ def uniform(rates: Mapping[str, float] | None = None) -> Allocation:
         found = masks_lib.beside(params, units)
         return jax.tree.structure(params).unflatten(map(count, names, found))
 
-    return allocate
+    return Allocation(allocate)
 
 
+@factory
 def uniform_plus(*, first: str, last: str, most: float = 0.8) -> Allocation:
     """The same fraction everywhere, except that the first leaf stays dense and the last loses less.
 
@@ -112,9 +115,10 @@ def uniform_plus(*, first: str, last: str, most: float = 0.8) -> Allocation:
             None if u is None else next(kept) for u in found
         )
 
-    return allocate
+    return Allocation(allocate)
 
 
+@factory
 def erk(power: float = 1.0) -> Allocation:
     r"""Erdős–Rényi-kernel densities: thin layers keep more.
 
@@ -151,9 +155,10 @@ def erk(power: float = 1.0) -> Allocation:
         keep = [(c + u.contests // 2) // u.contests for c, u in zip(counts, found, strict=True)]
         return jax.tree.unflatten(treedef, keep)
 
-    return allocate
+    return Allocation(allocate)
 
 
+@factory
 def by_path(sparsities: Mapping[str, float]) -> Allocation:
     """Each leaf has a sparsity of its own, in the proportions of a table.
 
@@ -211,4 +216,4 @@ def by_path(sparsities: Mapping[str, float]) -> Allocation:
             None if u is None else next(kept) for u in found
         )
 
-    return allocate
+    return Allocation(allocate)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxprune import masks as masks_lib
 from jaxprune import selection
 from jaxprune.allocation.counts import apportion, survivors
+from jaxprune.parts import factory
 from jaxprune.types import Allocation, Keep, Params, Sparsity, Units
 
 __all__ = ["global_budget", "owl", "threshold"]
@@ -16,6 +17,7 @@ __all__ = ["global_budget", "owl", "threshold"]
 _is_units = lambda x: isinstance(x, Units)
 
 
+@factory
 def global_budget(normalize: Literal["lamp", "l2"] | Callable | None = None) -> Allocation:
     """All leaves share one budget: the best units of the whole tree survive.
 
@@ -59,7 +61,7 @@ def global_budget(normalize: Literal["lamp", "l2"] | Callable | None = None) -> 
 
         return jax.tree.unflatten(treedef, [keep(u, m) for u, m in zip(found, chosen, strict=True)])
 
-    return allocate
+    return Allocation(allocate)
 
 
 def _l2(scores: jax.Array) -> jax.Array:
@@ -78,6 +80,7 @@ def _lamp(scores: jax.Array) -> jax.Array:
     return jnp.where(jnp.isnan(scores), jnp.nan, lamp.reshape(scores.shape))
 
 
+@factory
 def threshold(quality: float) -> Allocation:
     r"""A unit survives whose score is at least $q$ times the root mean square of its leaf's.
 
@@ -112,9 +115,10 @@ def threshold(quality: float) -> Allocation:
         found = masks_lib.beside(params, units)
         return jax.tree.structure(params).unflatten(map(count, found))
 
-    return allocate
+    return Allocation(allocate)
 
 
+@factory
 def owl(*, outlier: float = 5.0, spread: float = 0.08) -> Allocation:
     r"""Leaves with more outliers among their scores keep more of them.
 
@@ -163,4 +167,4 @@ def owl(*, outlier: float = 5.0, spread: float = 0.08) -> Allocation:
         keep = [(c + u.contests // 2) // u.contests for c, u in zip(counts, found, strict=True)]
         return jax.tree.unflatten(treedef, keep)
 
-    return allocate
+    return Allocation(allocate)

@@ -4,7 +4,8 @@ from jaxprune import allocation as allocations
 from jaxprune import criteria, patterns, schedules, updates
 from jaxprune.coupling import AnyPattern
 from jaxprune.method import Method
-from jaxprune.types import Allocation, Backward
+from jaxprune.parts import factory
+from jaxprune.types import AnyAllocation, Backward
 
 __all__ = [
     "ac_dc",
@@ -27,12 +28,13 @@ _UNSTRUCTURED, _UNIFORM = patterns.unstructured(), allocations.uniform()
 _GLOBAL = allocations.global_budget()
 
 
+@factory
 def magnitude(
     *,
     sparsity: float,
     at: int = 0,
     pattern: AnyPattern = _UNSTRUCTURED,
-    allocation: Allocation = _UNIFORM,
+    allocation: AnyAllocation = _UNIFORM,
 ) -> Method:
     """One-shot magnitude pruning: the smallest weights go, all at once.
 
@@ -40,21 +42,23 @@ def magnitude(
     Networks" (2015). Departure: a fraction per layer instead of a threshold.
     """
     schedule = schedules.one_shot(sparsity=sparsity, at=at)
-    return Method(criteria.magnitude, schedule, pattern, allocation)
+    return Method(criteria.magnitude, schedule=schedule, pattern=pattern, allocation=allocation)
 
 
+@factory
 def random(
     *,
     sparsity: float,
     at: int = 0,
     pattern: AnyPattern = _UNSTRUCTURED,
-    allocation: Allocation = _UNIFORM,
+    allocation: AnyAllocation = _UNIFORM,
 ) -> Method:
     """One-shot random pruning: the control. Needs a key."""
     schedule = schedules.one_shot(sparsity=sparsity, at=at)
-    return Method(criteria.random, schedule, pattern, allocation)
+    return Method(criteria.random, schedule=schedule, pattern=pattern, allocation=allocation)
 
 
+@factory
 def gmp(
     *,
     sparsity: float,
@@ -62,7 +66,7 @@ def gmp(
     end: int,
     every: int,
     pattern: AnyPattern = _UNSTRUCTURED,
-    allocation: Allocation = _UNIFORM,
+    allocation: AnyAllocation = _UNIFORM,
 ) -> Method:
     """Gradual magnitude pruning on a cubic schedule, while training.
 
@@ -70,9 +74,10 @@ def gmp(
     compression" (2017). Departure: pruned weights stay zero; in the paper they may grow again.
     """
     schedule = schedules.cubic(sparsity=sparsity, begin=begin, end=end, every=every)
-    return Method(criteria.magnitude, schedule, pattern, allocation)
+    return Method(criteria.magnitude, schedule=schedule, pattern=pattern, allocation=allocation)
 
 
+@factory
 def global_magnitude(
     *, sparsity: float, begin: int, end: int, every: int, pattern: AnyPattern = _UNSTRUCTURED
 ) -> Method:
@@ -82,9 +87,10 @@ def global_magnitude(
     the State of Neural Network Pruning?" (2020) for global magnitude as the baseline to beat.
     """
     schedule = schedules.cubic(sparsity=sparsity, begin=begin, end=end, every=every)
-    return Method(criteria.magnitude, schedule, pattern, _GLOBAL)
+    return Method(criteria.magnitude, schedule=schedule, pattern=pattern, allocation=_GLOBAL)
 
 
+@factory
 def lamp(
     *, sparsity: float, begin: int, end: int, every: int, pattern: AnyPattern = _UNSTRUCTURED
 ) -> Method:
@@ -95,10 +101,14 @@ def lamp(
     """
     schedule = schedules.cubic(sparsity=sparsity, begin=begin, end=end, every=every)
     return Method(
-        criteria.magnitude, schedule, pattern, allocations.global_budget(normalize="lamp")
+        criteria.magnitude,
+        schedule=schedule,
+        pattern=pattern,
+        allocation=allocations.global_budget(normalize="lamp"),
     )
 
 
+@factory
 def saliency(
     *,
     sparsity: float,
@@ -106,7 +116,7 @@ def saliency(
     end: int,
     every: int,
     pattern: AnyPattern = _UNSTRUCTURED,
-    allocation: Allocation = _UNIFORM,
+    allocation: AnyAllocation = _UNIFORM,
 ) -> Method:
     """Gradual pruning of the weights whose removal changes the loss least, to first order.
 
@@ -114,9 +124,10 @@ def saliency(
     Resource Efficient Inference" (2017). Departure: the gradients of one batch, on a cubic schedule.
     """
     schedule = schedules.cubic(sparsity=sparsity, begin=begin, end=end, every=every)
-    return Method(criteria.taylor, schedule, pattern, allocation)
+    return Method(criteria.taylor, schedule=schedule, pattern=pattern, allocation=allocation)
 
 
+@factory
 def iterative(
     *,
     rate: float,
@@ -124,7 +135,7 @@ def iterative(
     levels: int,
     begin: int = 0,
     pattern: AnyPattern = _UNSTRUCTURED,
-    allocation: Allocation = _UNIFORM,
+    allocation: AnyAllocation = _UNIFORM,
 ) -> Method:
     """Rounds of magnitude pruning and training on: each removes `rate` of what is left.
 
@@ -132,9 +143,10 @@ def iterative(
     Networks" (2015). Departure: a fraction per layer instead of a threshold.
     """
     schedule = schedules.levels(rate=rate, every=every, levels=levels, begin=begin)
-    return Method(criteria.magnitude, schedule, pattern, allocation)
+    return Method(criteria.magnitude, schedule=schedule, pattern=pattern, allocation=allocation)
 
 
+@factory
 def movement(
     *,
     sparsity: float,
@@ -143,7 +155,7 @@ def movement(
     every: int,
     straight_through: bool = False,
     pattern: AnyPattern = _UNSTRUCTURED,
-    allocation: Allocation = _UNIFORM,
+    allocation: AnyAllocation = _UNIFORM,
 ) -> Method:
     """Movement pruning: the weights that training pushes towards zero go, large or small.
 
@@ -157,10 +169,16 @@ def movement(
     schedule = schedules.cubic(sparsity=sparsity, begin=begin, end=end, every=every)
     backward = Backward() if straight_through else None
     return Method(
-        criteria.movement, schedule, pattern, allocation, updates.reselect(), backward=backward
+        criteria.movement,
+        schedule=schedule,
+        pattern=pattern,
+        allocation=allocation,
+        update=updates.reselect(),
+        backward=backward,
     )
 
 
+@factory
 def weight_change(
     *,
     sparsity: float,
@@ -168,7 +186,7 @@ def weight_change(
     end: int,
     every: int,
     pattern: AnyPattern = _UNSTRUCTURED,
-    allocation: Allocation = _UNIFORM,
+    allocation: AnyAllocation = _UNIFORM,
 ) -> Method:
     """Gradual pruning of the weights that have changed least since training began.
 
@@ -176,9 +194,10 @@ def weight_change(
     Supermask" (2019). Departure: on a cubic schedule while training; the paper prunes in rounds.
     """
     schedule = schedules.cubic(sparsity=sparsity, begin=begin, end=end, every=every)
-    return Method(criteria.weight_change, schedule, pattern, allocation)
+    return Method(criteria.weight_change, schedule=schedule, pattern=pattern, allocation=allocation)
 
 
+@factory
 def magnitude_increase(
     *,
     sparsity: float,
@@ -186,7 +205,7 @@ def magnitude_increase(
     end: int,
     every: int,
     pattern: AnyPattern = _UNSTRUCTURED,
-    allocation: Allocation = _UNIFORM,
+    allocation: AnyAllocation = _UNIFORM,
 ) -> Method:
     """Gradual pruning of the weights that have grown least in size since training began.
 
@@ -194,9 +213,12 @@ def magnitude_increase(
     Supermask" (2019). Departure: on a cubic schedule while training; the paper prunes in rounds.
     """
     schedule = schedules.cubic(sparsity=sparsity, begin=begin, end=end, every=every)
-    return Method(criteria.magnitude_increase, schedule, pattern, allocation)
+    return Method(
+        criteria.magnitude_increase, schedule=schedule, pattern=pattern, allocation=allocation
+    )
 
 
+@factory
 def std_threshold(
     *,
     quality: float,
@@ -212,9 +234,15 @@ def std_threshold(
     """
     end = begin + (rounds - 1) * every
     schedule = schedules.every(every, sparsity=0.0, begin=begin, end=end)
-    return Method(criteria.magnitude, schedule, pattern, allocations.threshold(quality))
+    return Method(
+        criteria.magnitude,
+        schedule=schedule,
+        pattern=pattern,
+        allocation=allocations.threshold(quality),
+    )
 
 
+@factory
 def cyclical(
     *,
     sparsity: float,
@@ -224,7 +252,7 @@ def cyclical(
     cycles: int,
     initial: float = 0.0,
     pattern: AnyPattern = _UNSTRUCTURED,
-    allocation: Allocation = _UNIFORM,
+    allocation: AnyAllocation = _UNIFORM,
 ) -> Method:
     """Cyclical pruning: sparsity rises again and again, and what was pruned wrongly can come back.
 
@@ -235,9 +263,16 @@ def cyclical(
     schedule = schedules.cyclical(
         sparsity=sparsity, begin=begin, end=end, every=every, cycles=cycles, initial=initial
     )
-    return Method(criteria.magnitude, schedule, pattern, allocation, updates.reselect())
+    return Method(
+        criteria.magnitude,
+        schedule=schedule,
+        pattern=pattern,
+        allocation=allocation,
+        update=updates.reselect(),
+    )
 
 
+@factory
 def ac_dc(
     *,
     sparsity: float,
@@ -245,7 +280,7 @@ def ac_dc(
     end: int,
     every: int,
     pattern: AnyPattern = _UNSTRUCTURED,
-    allocation: Allocation = _GLOBAL,
+    allocation: AnyAllocation = _GLOBAL,
 ) -> Method:
     """AC/DC: compressed and decompressed phases of `every` steps in turn, compressed from `end` on.
 
@@ -255,9 +290,16 @@ def ac_dc(
     of Deep Neural Networks" (2021).
     """
     schedule = schedules.alternate(sparsity=sparsity, every=every, begin=begin, end=end)
-    return Method(criteria.magnitude, schedule, pattern, allocation, updates.reselect())
+    return Method(
+        criteria.magnitude,
+        schedule=schedule,
+        pattern=pattern,
+        allocation=allocation,
+        update=updates.reselect(),
+    )
 
 
+@factory
 def granet(
     *,
     sparsity: float,
@@ -267,7 +309,7 @@ def granet(
     initial: float = 0.0,
     fraction: float = 0.5,
     pattern: AnyPattern = _UNSTRUCTURED,
-    allocation: Allocation = _GLOBAL,
+    allocation: AnyAllocation = _GLOBAL,
 ) -> Method:
     """GraNet: gradual pruning that deals out some of the places anew, to the largest gradients.
 
@@ -280,4 +322,11 @@ def granet(
     )
     update = updates.regrow(criteria.gradient, fraction=updates.cosine(fraction, end))
     first = criteria.random if initial else None
-    return Method(criteria.magnitude, schedule, pattern, allocation, update, first)
+    return Method(
+        criteria.magnitude,
+        schedule=schedule,
+        pattern=pattern,
+        allocation=allocation,
+        update=update,
+        initial=first,
+    )

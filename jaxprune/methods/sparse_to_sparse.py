@@ -1,24 +1,35 @@
 """Methods that are sparse from the start: fixed at random, or moving their connections."""
 
+import dataclasses
+
 from jaxprune import allocation as allocations
 from jaxprune import criteria, patterns, schedules, updates
 from jaxprune.coupling import AnyPattern
 from jaxprune.method import Method
-from jaxprune.types import Allocation
+from jaxprune.parts import factory
+from jaxprune.types import AnyAllocation, Schedule
 
 __all__ = ["dsr", "itop", "mest", "rigl", "set_", "snfs", "static"]
 
 _UNSTRUCTURED, _ERK = patterns.unstructured(), allocations.erk()
 
 
+@factory
 def static(
-    *, sparsity: float, pattern: AnyPattern = _UNSTRUCTURED, allocation: Allocation = _ERK
+    *, sparsity: float, pattern: AnyPattern = _UNSTRUCTURED, allocation: AnyAllocation = _ERK
 ) -> Method:
     """A random sparse network from the start, never changed. Needs a key."""
-    schedule = schedules.one_shot(sparsity=sparsity)._replace(due=lambda step: False)
-    return Method(criteria.random, schedule, pattern, allocation, initial=criteria.random)
+    schedule = _never(sparsity=sparsity)
+    return Method(
+        criteria.random,
+        schedule=schedule,
+        pattern=pattern,
+        allocation=allocation,
+        initial=criteria.random,
+    )
 
 
+@factory
 def set_(
     *,
     sparsity: float,
@@ -27,7 +38,7 @@ def set_(
     fraction: float = 0.3,
     decay: bool = False,
     pattern: AnyPattern = _UNSTRUCTURED,
-    allocation: Allocation = _ERK,
+    allocation: AnyAllocation = _ERK,
 ) -> Method:
     """SET: the smallest weights give their places to random ones. Needs a key.
 
@@ -40,9 +51,17 @@ def set_(
     schedule = schedules.every(every, sparsity=sparsity, end=end)
     share = updates.cosine(fraction, end) if decay else fraction
     update = updates.regrow(criteria.random, fraction=share)
-    return Method(criteria.magnitude, schedule, pattern, allocation, update, criteria.random)
+    return Method(
+        criteria.magnitude,
+        schedule=schedule,
+        pattern=pattern,
+        allocation=allocation,
+        update=update,
+        initial=criteria.random,
+    )
 
 
+@factory
 def rigl(
     *,
     sparsity: float,
@@ -51,7 +70,7 @@ def rigl(
     fraction: float = 0.3,
     accumulate: bool = False,
     pattern: AnyPattern = _UNSTRUCTURED,
-    allocation: Allocation = _ERK,
+    allocation: AnyAllocation = _ERK,
 ) -> Method:
     """RigL: the smallest weights give their places to those of the largest gradients. Needs a key.
 
@@ -65,9 +84,17 @@ def rigl(
     decay = updates.cosine(fraction, end)
     growth = criteria.accumulated_gradient if accumulate else criteria.gradient
     update = updates.regrow(growth, fraction=decay, skip_gradient=True)
-    return Method(criteria.magnitude, schedule, pattern, allocation, update, criteria.random)
+    return Method(
+        criteria.magnitude,
+        schedule=schedule,
+        pattern=pattern,
+        allocation=allocation,
+        update=update,
+        initial=criteria.random,
+    )
 
 
+@factory
 def itop(
     *,
     sparsity: float,
@@ -75,7 +102,7 @@ def itop(
     end: int,
     fraction: float = 0.5,
     pattern: AnyPattern = _UNSTRUCTURED,
-    allocation: Allocation = _ERK,
+    allocation: AnyAllocation = _ERK,
 ) -> Method:
     """RigL-ITOP: RigL with rare and large changes, so that more weights get their turn. Needs a key.
 
@@ -86,16 +113,24 @@ def itop(
     """
     schedule = schedules.every(every, sparsity=sparsity, end=end)
     update = updates.regrow(criteria.gradient, fraction=updates.cosine(fraction, end))
-    return Method(criteria.magnitude, schedule, pattern, allocation, update, criteria.random)
+    return Method(
+        criteria.magnitude,
+        schedule=schedule,
+        pattern=pattern,
+        allocation=allocation,
+        update=update,
+        initial=criteria.random,
+    )
 
 
+@factory
 def snfs(
     *,
     sparsity: float,
     every: int,
     end: int,
     fraction: float = 0.5,
-    allocation: Allocation = _ERK,
+    allocation: AnyAllocation = _ERK,
 ) -> Method:
     """Sparse networks from scratch: places go to the leaves, and the weights, of large momentum.
 
@@ -108,16 +143,23 @@ def snfs(
     schedule = schedules.every(every, sparsity=sparsity, end=end)
     decay = updates.cosine(fraction, end)
     update = updates.redistribute(criteria.momentum, fraction=decay, shares=updates.by_signal)
-    return Method(criteria.magnitude, schedule, _UNSTRUCTURED, allocation, update, criteria.random)
+    return Method(
+        criteria.magnitude,
+        schedule=schedule,
+        allocation=allocation,
+        update=update,
+        initial=criteria.random,
+    )
 
 
+@factory
 def dsr(
     *,
     sparsity: float,
     every: int,
     end: int,
     fraction: float = 0.3,
-    allocation: Allocation = _ERK,
+    allocation: AnyAllocation = _ERK,
 ) -> Method:
     """Dynamic sparse reparameterization: the smallest of all leaves go, chance grows others.
 
@@ -132,9 +174,16 @@ def dsr(
     update = updates.redistribute(
         criteria.random, fraction=fraction, shares=updates.by_survivors, pooled=True
     )
-    return Method(criteria.magnitude, schedule, _UNSTRUCTURED, allocation, update, criteria.random)
+    return Method(
+        criteria.magnitude,
+        schedule=schedule,
+        allocation=allocation,
+        update=update,
+        initial=criteria.random,
+    )
 
 
+@factory
 def mest(
     *,
     sparsity: float,
@@ -142,7 +191,7 @@ def mest(
     end: int,
     fraction: float = 0.3,
     pattern: AnyPattern = _UNSTRUCTURED,
-    allocation: Allocation = _ERK,
+    allocation: AnyAllocation = _ERK,
 ) -> Method:
     """MEST: weights of small size and small gradient give their places to random ones. Needs a key.
 
@@ -153,4 +202,18 @@ def mest(
     schedule = schedules.every(every, sparsity=sparsity, end=end)
     update = updates.regrow(criteria.random, fraction=updates.cosine(fraction, end))
     score = criteria.magnitude_and_gradient
-    return Method(score, schedule, pattern, allocation, update, criteria.random)
+    return Method(
+        score,
+        schedule=schedule,
+        pattern=pattern,
+        allocation=allocation,
+        update=update,
+        initial=criteria.random,
+    )
+
+
+@factory
+def _never(*, sparsity: float) -> Schedule:
+    """A constant sparsity, and no change of the masks."""
+    at_once = schedules.one_shot(sparsity=sparsity)
+    return dataclasses.replace(at_once, due=lambda step: False)

@@ -4,13 +4,15 @@ from jaxprune import allocation as allocations
 from jaxprune import criteria, patterns, schedules, updates
 from jaxprune.coupling import AnyPattern
 from jaxprune.method import Method
-from jaxprune.types import Allocation, Backward
+from jaxprune.parts import factory
+from jaxprune.types import AnyAllocation, Backward
 
 __all__ = ["sr_ste", "ste", "surgery", "top_kast"]
 
 _UNSTRUCTURED, _UNIFORM = patterns.unstructured(), allocations.uniform()
 
 
+@factory
 def ste(
     *,
     sparsity: float,
@@ -18,7 +20,7 @@ def ste(
     every: int = 1,
     begin: int = 0,
     pattern: AnyPattern = _UNSTRUCTURED,
-    allocation: Allocation = _UNIFORM,
+    allocation: AnyAllocation = _UNIFORM,
 ) -> Method:
     """The largest weights, chosen anew in each step, with gradients straight through the mask.
 
@@ -29,9 +31,17 @@ def ste(
     """
     schedule = schedules.every(every, sparsity=sparsity, begin=begin, end=end)
     update = updates.reselect()
-    return Method(criteria.magnitude, schedule, pattern, allocation, update, backward=Backward())
+    return Method(
+        criteria.magnitude,
+        schedule=schedule,
+        pattern=pattern,
+        allocation=allocation,
+        update=update,
+        backward=Backward(),
+    )
 
 
+@factory
 def sr_ste(
     *,
     sparsity: float,
@@ -56,9 +66,16 @@ def sr_ste(
         )
     schedule = schedules.every(every, sparsity=sparsity, begin=begin, end=end)
     pattern, update = patterns.groups(m), updates.reselect()
-    return Method(criteria.magnitude, schedule, pattern, _UNIFORM, update, backward=Backward(decay))
+    return Method(
+        criteria.magnitude,
+        schedule=schedule,
+        pattern=pattern,
+        update=update,
+        backward=Backward(decay),
+    )
 
 
+@factory
 def surgery(
     *, end: int, every: int = 1, begin: int = 0, c: float = 0.0, margin: float = 0.1
 ) -> Method:
@@ -71,9 +88,10 @@ def surgery(
     """
     schedule = schedules.every(every, sparsity=0.0, begin=begin, end=end)
     update = updates.splice(c, margin)
-    return Method(criteria.magnitude, schedule, update=update, backward=Backward())
+    return Method(criteria.magnitude, schedule=schedule, update=update, backward=Backward())
 
 
+@factory
 def top_kast(
     *,
     sparsity: float,
@@ -83,7 +101,7 @@ def top_kast(
     begin: int = 0,
     decay: float = 0.0,
     pattern: AnyPattern = _UNSTRUCTURED,
-    allocation: Allocation = _UNIFORM,
+    allocation: AnyAllocation = _UNIFORM,
 ) -> Method:
     """Top-KAST: the largest weights run forward, a larger set of them learns, the rest stands still.
 
@@ -101,7 +119,12 @@ def top_kast(
     schedule = schedules.every(every, sparsity=sparsity, begin=begin, end=end)
     backward = Backward(decay, backward_sparsity)
     return Method(
-        criteria.magnitude, schedule, pattern, allocation, updates.reselect(), backward=backward
+        criteria.magnitude,
+        schedule=schedule,
+        pattern=pattern,
+        allocation=allocation,
+        update=updates.reselect(),
+        backward=backward,
     )
 
 

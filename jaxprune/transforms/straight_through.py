@@ -1,5 +1,6 @@
 """Dense weights behind a sparse network: gradients pass straight through the masks."""
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import jax
@@ -104,8 +105,8 @@ def straight_through(
         """Masks and reach of the step."""
 
         def widen(part: Method, share: Masks) -> Masks:
-            schedule = part.schedule._replace(sparsity=lambda step: _least(part))
-            wide = part._replace(schedule=schedule, update=updates_lib.reselect())
+            schedule = dataclasses.replace(part.schedule, sparsity=lambda step: _least(part))
+            wide = dataclasses.replace(part, schedule=schedule, update=updates_lib.reselect())
             return scheduled_masks(wide, params, share, step, signals)
 
         return (

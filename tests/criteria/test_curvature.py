@@ -91,7 +91,7 @@ def test_leaves_without_scores_cannot_be_pruned():
         {"a": jnp.ones((2, 2)), "b": jnp.ones((2, 2))},
         {"a": jnp.ones((2, 2)), "b": None},
     )
-    method = jp.Method(jp.criteria.fisher, jp.schedules.one_shot(sparsity=0.5))
+    method = jp.Method(jp.criteria.fisher, schedule=jp.schedules.one_shot(sparsity=0.5))
     with pytest.raises(ValueError, match="no scores for 'b'"):
         jp.prune(params, method, fisher=known)
     _, masks = jp.prune(params, method, prunable="a", fisher=known)

@@ -97,7 +97,9 @@ def test_batches_may_be_a_generator_and_progress_is_told():
 
 def test_wanda_prunes_within_each_output():
     inputs = signals.input_moments(apply, PARAMS, batches())
-    method = jp.Method(criteria.wanda, schedules.one_shot(sparsity=0.5), pattern=patterns.groups())
+    method = jp.Method(
+        criteria.wanda, schedule=schedules.one_shot(sparsity=0.5), pattern=patterns.groups()
+    )
     _, masks = jp.prune(PARAMS, method, inputs=inputs)
     score = np.abs(PARAMS["w1"]) * np.sqrt(np.asarray(inputs["w1"]))
     best = np.sort(score, axis=0)[-2:]
@@ -110,7 +112,9 @@ def test_units_go_by_what_they_give(name):
     found = signals.outputs(apply, PARAMS, batches())
     signal = {"apoz": {"zeros": found.zeros}, "entropy": {"entropy": found.entropy}}[name]
     method = jp.Method(
-        getattr(criteria, name), schedules.one_shot(sparsity=0.4), pattern=patterns.channel()
+        getattr(criteria, name),
+        schedule=schedules.one_shot(sparsity=0.4),
+        pattern=patterns.channel(),
     )
     _, masks = jp.prune(PARAMS, method, prunable="w1", **signal)
     (values,) = signal.values()
@@ -123,7 +127,7 @@ def test_units_go_by_what_they_give(name):
 def test_a_leaf_without_a_signal_is_not_pruned_silently():
     params = {**PARAMS, "table": jnp.ones((3, 4))}
     inputs = signals.input_moments(apply, params, batches())
-    method = jp.Method(criteria.wanda, schedules.one_shot(sparsity=0.5))
+    method = jp.Method(criteria.wanda, schedule=schedules.one_shot(sparsity=0.5))
     with pytest.raises(ValueError, match=r"wanda: no scores for 'table'.*prunable="):
         jp.prune(params, method, inputs=inputs)
     _, masks = jp.prune(params, method, prunable="^w", inputs=inputs)

@@ -120,7 +120,7 @@ def test_a_loss_is_compiled_once():
 
 
 def test_prune_with_fisher():
-    method = jp.Method(jp.criteria.fisher, jp.schedules.one_shot(sparsity=0.5))
+    method = jp.Method(jp.criteria.fisher, schedule=jp.schedules.one_shot(sparsity=0.5))
     params = {"w": PARAMS["w"]}
     _, masks = jp.prune(params, method, fisher=jp.signals.fisher(logistic, params, BATCHES))
     scores = (EACH**2).mean(0) * W[:, 0] ** 2

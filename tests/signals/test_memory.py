@@ -63,14 +63,16 @@ def test_a_criterion_of_ones_own_with_a_memory_works_everywhere():
 
     params = {"w": jnp.array([[1.0, 2.0, 3.0, 4.0]])}
     grads = {"w": jnp.array([[4.0, 1.0, 1.0, 0.1]])}  # w g: 4, 2, 3, 0.4
-    tx = jp.sparsify(optax.sgd(0.0), jp.Method(fisher, jp.schedules.one_shot(sparsity=0.5, at=1)))
+    tx = jp.sparsify(
+        optax.sgd(0.0), jp.Method(fisher, schedule=jp.schedules.one_shot(sparsity=0.5, at=1))
+    )
     state = tx.init(params)
     for _ in range(2):
         _, state = tx.update(grads, state, params)
     assert jp.masks_of(state)["w"].tolist() == [[True, False, True, False]]
     _, masks = jp.prune(
-        params, jp.Method(fisher, jp.schedules.one_shot(sparsity=0.5)), energy=grads
+        params, jp.Method(fisher, schedule=jp.schedules.one_shot(sparsity=0.5)), energy=grads
     )
     assert masks["w"].tolist() == [[True, True, False, False]]
     with pytest.raises(TypeError, match="'energy'"):
-        jp.prune(params, jp.Method(fisher, jp.schedules.one_shot(sparsity=0.5)))
+        jp.prune(params, jp.Method(fisher, schedule=jp.schedules.one_shot(sparsity=0.5)))

@@ -67,8 +67,8 @@ def test_slimming_prunes_the_channels_with_the_least_scales():
     known = jp.signals.gatherers([X], apply=apply)
     method = jp.Method(
         jp.criteria.bn_scale,
-        jp.schedules.one_shot(sparsity=0.5),
-        jp.patterns.channel(),
+        schedule=jp.schedules.one_shot(sparsity=0.5),
+        pattern=jp.patterns.channel(),
     )
     _, masks = jp.prune_on(PARAMS, method, known, prunable="(first|second)/kernel")
     for name, norm in (("first", "BatchNorm_0"), ("second", "BatchNorm_1")):
@@ -80,6 +80,6 @@ def test_slimming_prunes_the_channels_with_the_least_scales():
 
 def test_kernels_without_a_scale_cannot_be_pruned_by_it():
     known = jp.signals.gatherers([X], apply=apply)
-    method = jp.Method(jp.criteria.bn_scale, jp.schedules.one_shot(sparsity=0.5))
+    method = jp.Method(jp.criteria.bn_scale, schedule=jp.schedules.one_shot(sparsity=0.5))
     with pytest.raises(ValueError, match="no scores for 'head/kernel', 'short/kernel'"):
         jp.prune_on(PARAMS, method, known)

@@ -220,7 +220,9 @@ def test_latency_is_measured_on_the_shrunk_function():
 def test_data_driven_criteria_of_units():
     loss = lambda p, x: jnp.mean(perceptron(p, x) ** 2)
     method = jp.Method(
-        jp.criteria.taylor, jp.schedules.one_shot(sparsity=0.5), pattern=structured.coupled(GRAPH)
+        jp.criteria.taylor,
+        schedule=jp.schedules.one_shot(sparsity=0.5),
+        pattern=structured.coupled(GRAPH),
     )
     known = jp.signals.gatherers([X], loss=loss)
     params, masks = jp.prune_on(PARAMS, method, known, rounds=2)

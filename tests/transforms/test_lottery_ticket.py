@@ -182,7 +182,9 @@ def test_plans_without_meaning_are_refused(arguments):
 def test_what_a_criterion_remembers_starts_anew_with_each_level():
     method = jp.partition(
         {
-            "a/": jp.Method(jp.criteria.weight_change, jp.schedules.one_shot(sparsity=0.2)),
+            "a/": jp.Method(
+                jp.criteria.weight_change, schedule=jp.schedules.one_shot(sparsity=0.2)
+            ),
             "b/": jp.methods.magnitude(sparsity=0.5),
         }
     )

@@ -190,11 +190,11 @@ def test_combinations_without_meaning_are_refused():
     init = lambda method: jp.sparsify(optax.sgd(0.1), method, key=jax.random.key(0)).init(initial())
     with pytest.raises(ValueError, match=r"leaves none of the 4 weights .* allows 0.75 at most"):
         init(jp.methods.magnitude(sparsity=0.9, pattern=jp.patterns.groups(4)))
-    snfs = METHODS["snfs"]._replace(pattern=jp.patterns.groups(4))
+    snfs = dataclasses.replace(METHODS["snfs"], pattern=jp.patterns.groups(4))
     with pytest.raises(ValueError, match="keeps no counts per contest"):
         init(snfs)
     with pytest.raises(ValueError, match="keeps no counts per contest"):
-        init(METHODS["gmp, 1:4"]._replace(update=jp.updates.splice()))
+        init(dataclasses.replace(METHODS["gmp, 1:4"], update=jp.updates.splice()))
     with pytest.raises(ValueError, match="use straight_through"):
         init(jp.methods.ste(sparsity=0.5, end=3))
 
@@ -309,7 +309,7 @@ def test_extra_arguments_reach_criterion_and_optimizer():
         return jax.tree.map(lambda p: jnp.abs(p) * value, params)
 
     inner = optax.chain(optax.sgd(0.1), optax.contrib.reduce_on_plateau(patience=1))
-    method = jp.Method(by_value, jp.schedules.one_shot(sparsity=0.5))
+    method = jp.Method(by_value, schedule=jp.schedules.one_shot(sparsity=0.5))
     tx = jp.sparsify(inner, method)
     params = initial()
     state = tx.init(params)

@@ -149,6 +149,8 @@ def test_what_is_missing_is_named():
     tx = jp.straight_through(optax.sgd(0.1), METHODS["ste"])
     with pytest.raises(ValueError, match="needs the parameters"):
         tx.update(initial(), tx.init(initial()))
-    by_gradient = jp.Method(jp.criteria.taylor, jp.schedules.every(1, sparsity=0.5, begin=0, end=3))
+    by_gradient = jp.Method(
+        jp.criteria.taylor, schedule=jp.schedules.every(1, sparsity=0.5, begin=0, end=3)
+    )
     with pytest.raises(TypeError, match="'grads'"):
         jp.straight_through(optax.sgd(0.1), by_gradient).init(initial())
