@@ -9,6 +9,7 @@ from typing import Any
 from jaxprune import allocation as allocations
 from jaxprune import criteria, patterns, schedules, signals
 from jaxprune.coupling import AnyPattern
+from jaxprune.kernel_axes import AxesTree
 from jaxprune.masks import Prunable
 from jaxprune.method import Method
 from jaxprune.prune_on import prune_on
@@ -29,6 +30,7 @@ def snip(
     sparsity: float,
     rounds: int = 1,
     prunable: Prunable = None,
+    axes: AxesTree | None = None,
     pattern: AnyPattern = _UNSTRUCTURED,
     allocation: AnyAllocation = _GLOBAL,
     progress: Progress | None = None,
@@ -42,6 +44,8 @@ def snip(
       sparsity: fraction of the prunable weights removed.
       rounds: cuts, each by the gradients of what is left; the paper makes one.
       prunable: which leaves may be pruned (see `jaxprune.masks.make`).
+      axes: which axes of the leaves are inputs, outputs and layers: `jaxprune.axes(apply, params, *inputs)`;
+        `None`: their shapes tell, and whatever depends on direction refuses those that do not.
       pattern: what dies together and who competes.
       allocation: who gets how much of the budget.
       progress: called with the number of batches done, after each.
@@ -62,7 +66,7 @@ def snip(
     known = {"grads": lambda left: signals.gradients(loss, left, batches, progress=progress)}
     if rounds > 1:
         twice(batches, "snip reads batches in every round")
-    return prune_on(params, method, known, rounds=rounds, prunable=prunable)
+    return prune_on(params, method, known, rounds=rounds, prunable=prunable, axes=axes)
 
 
 def grasp(
@@ -73,6 +77,7 @@ def grasp(
     sparsity: float,
     rounds: int = 1,
     prunable: Prunable = None,
+    axes: AxesTree | None = None,
     pattern: AnyPattern = _UNSTRUCTURED,
     allocation: AnyAllocation = _GLOBAL,
     progress: Progress | None = None,
@@ -88,6 +93,8 @@ def grasp(
       sparsity: fraction of the prunable weights removed.
       rounds: cuts, each by the gradient flow of what is left; the paper makes one.
       prunable: which leaves may be pruned (see `jaxprune.masks.make`).
+      axes: which axes of the leaves are inputs, outputs and layers: `jaxprune.axes(apply, params, *inputs)`;
+        `None`: their shapes tell, and whatever depends on direction refuses those that do not.
       pattern: what dies together and who competes.
       allocation: who gets how much of the budget.
       progress: called after each batch, with the number of batches done in both passes.
@@ -119,7 +126,7 @@ def grasp(
         return signals.hessian_vector(loss, left, batches, grads, progress=count)
 
     known = {"hessian_gradient": product}
-    return prune_on(params, method, known, rounds=rounds, prunable=prunable)
+    return prune_on(params, method, known, rounds=rounds, prunable=prunable, axes=axes)
 
 
 def synflow(
@@ -130,6 +137,7 @@ def synflow(
     sparsity: float,
     rounds: int = 100,
     prunable: Prunable = None,
+    axes: AxesTree | None = None,
     pattern: AnyPattern = _UNSTRUCTURED,
     allocation: AnyAllocation = _GLOBAL,
     progress: Progress | None = None,
@@ -146,6 +154,8 @@ def synflow(
       sparsity: fraction $s$ of the prunable weights removed.
       rounds: $n$.
       prunable: which leaves may be pruned (see `jaxprune.masks.make`).
+      axes: which axes of the leaves are inputs, outputs and layers: `jaxprune.axes(apply, params, *inputs)`;
+        `None`: their shapes tell, and whatever depends on direction refuses those that do not.
       pattern: what dies together and who competes.
       allocation: who gets how much of the budget.
       progress: called with the number of rounds done, after each.
@@ -168,7 +178,7 @@ def synflow(
     """
     method = _method(criteria.synflow, sparsity, pattern, allocation)
     known = {"flow": lambda left: signals.synaptic_flow(apply, left, example)}
-    more: Any = {"prunable": prunable, "progress": progress}
+    more: Any = {"prunable": prunable, "progress": progress, "axes": axes}
     return prune_on(params, method, known, rounds=rounds, **more)
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxprune import masks as masks_lib
 from jaxprune.coupling import AnyPattern, Coupled
-from jaxprune.types import AnyAllocation, Keep, Masks, Params, Pattern, Sparsity, Units
+from jaxprune.types import AnyAllocation, Axes, Keep, Masks, Params, Pattern, Sparsity, Units
 
 __all__ = ["Contests", "contests"]
 
@@ -31,21 +31,26 @@ class Contests(NamedTuple):
     masks: Callable[[list[jax.Array], list[Units]], list[Any]]
 
 
-def contests(pattern: AnyPattern, params: Params, masks: Masks) -> Contests:
+def contests(
+    pattern: AnyPattern, params: Params, masks: Masks, axes: Sequence[Axes | None]
+) -> Contests:
     """Returns the contests of a tree.
 
     Args:
       pattern: what dies together.
       params: tree of arrays.
       masks: bool arrays, `None` at leaves that are never pruned.
+      axes: what the axes of each leaf are; `None`: they are told by its shape.
     """
     before = masks_lib.beside(params, masks)
     if isinstance(pattern, Coupled):
         return _of_groups(pattern, params, before)
-    return _of_leaves(pattern, params, before)
+    return _of_leaves(pattern, params, before, axes)
 
 
-def _of_leaves(pattern: Pattern, params: Params, before: list[Any]) -> Contests:
+def _of_leaves(
+    pattern: Pattern, params: Params, before: list[Any], axes: Sequence[Axes | None]
+) -> Contests:
     pruned = [i for i, mask in enumerate(before) if mask is not None]
     shapes, treedef = [jnp.shape(before[i]) for i in pruned], jax.tree.structure(params)
 
@@ -54,9 +59,12 @@ def _of_leaves(pattern: Pattern, params: Params, before: list[Any]) -> Contests:
         return [entries.get(i) for i in range(len(before))]
 
     def units(scores: Sequence[Any]) -> list[Units]:
-        axes = [pattern.axis(len(shape)) for shape in shapes]
-        floats = [_floats(scores[i]) for i in pruned]
-        return [Units(pattern.to_groups(s), axis) for s, axis in zip(floats, axes, strict=True)]
+        found = []
+        for i, shape in zip(pruned, shapes, strict=True):
+            axis, layers = pattern.contests(shape, axes[i])
+            grouped = pattern.to_groups(_floats(scores[i]), axes[i])
+            found.append(Units(grouped, axis, layers=layers, kernel=axes[i]))
+        return found
 
     def allocated(
         allocation: AnyAllocation, contestants: list[Units], sparsity: Sparsity
@@ -66,12 +74,15 @@ def _of_leaves(pattern: Pattern, params: Params, before: list[Any]) -> Contests:
         return [_keep(found[i]) for i in pruned]
 
     return Contests(
-        alive=[pattern.to_groups(before[i].astype(jnp.float32)) > 0 for i in pruned],
+        alive=[pattern.to_groups(before[i].astype(jnp.float32), axes[i]) > 0 for i in pruned],
         scored=pruned,
         units=units,
         allocated=allocated,
         masks=lambda alive, _: whole(
-            [pattern.from_groups(a, shape) for a, shape in zip(alive, shapes, strict=True)]
+            [
+                pattern.from_groups(a, shape, axes[i])
+                for a, i, shape in zip(alive, pruned, shapes, strict=True)
+            ]
         ),
     )
 

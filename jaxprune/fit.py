@@ -1,5 +1,6 @@
 """What does not fit is refused here, in words and before anything is traced: leaves, targets, scores."""
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,15 +10,21 @@ import jax.numpy as jnp
 from jaxprune import allocation as allocations
 from jaxprune import masks as masks_lib
 from jaxprune.coupling import AnyPattern, Coupled
-from jaxprune.types import Criterion, Masks, Params, Pattern, Schedule, Update
+from jaxprune.types import Axes, Criterion, Masks, Params, Pattern, Schedule, Units, Update
 
 __all__ = ["check_coupled", "check_fit", "scores_of"]
 
 
 def scores_of(
-    criterion: Criterion, params: Params, signals: dict[str, Any], pruned: Sequence[int]
+    criterion: Criterion,
+    params: Params,
+    signals: dict[str, Any],
+    pruned: Sequence[int],
+    axes: Sequence[Axes | None],
 ) -> list[Any]:
     """The scores by leaf; `None` where a criterion knows nothing, which is no leaf to prune."""
+    if "axes" in inspect.signature(criterion).parameters:
+        signals = {**signals, "axes": jax.tree.structure(params).unflatten(axes)}
     scores = criterion(params, **signals)
     name, treedef = getattr(criterion, "__name__", "criterion"), jax.tree.structure(params)
     try:
@@ -46,21 +53,26 @@ def scores_of(
 
 
 def check_fit(
-    pattern: AnyPattern, schedule: Schedule, update: Update, params: Params, masks: Masks
+    pattern: AnyPattern,
+    schedule: Schedule,
+    update: Update,
+    params: Params,
+    masks: Masks,
+    axes: Sequence[Axes | None],
 ) -> None:
     """Refuses leaves that the pattern does not fit, and a target that would leave nothing of them."""
     if isinstance(pattern, Coupled):
         check_coupled(pattern, params)
         return
     pruned = jax.tree.leaves(jax.tree.map(lambda p, m: m is not None, params, masks))
-    named = zip(masks_lib.paths(params), jax.tree.leaves(params), pruned, strict=True)
-    shapes = {path: jnp.shape(p) for path, p, is_pruned in named if is_pruned}
-    wrong = [(path, pattern.check(shape)) for path, shape in shapes.items()]
+    named = zip(masks_lib.paths(params), jax.tree.leaves(params), axes, pruned, strict=True)
+    leaves = {path: (jnp.shape(p), own) for path, p, own, is_pruned in named if is_pruned}
+    wrong = [(path, pattern.check(*leaf)) for path, leaf in leaves.items()]
     messages = [message.format(leaf=repr(path)) for path, message in wrong if message]
     if messages:
         more = f" (and {len(messages) - 1} more leaves)" if len(messages) > 1 else ""
         raise ValueError(messages[0] + more + ".")
-    members = {path: _members(pattern, shape) for path, shape in shapes.items()}
+    members = {path: _members(pattern, *leaf) for path, leaf in leaves.items()}
     members = {path: m for path, m in members.items() if m is not None}
     if members and update.whole_leaves:
         raise ValueError(
@@ -86,8 +98,11 @@ def check_coupled(pattern: Coupled, params: Params) -> None:
         raise ValueError(f"{fault}.")
 
 
-def _members(pattern: Pattern, shape: tuple[int, ...]) -> int | None:
-    """Units in one contest of a leaf of this shape; `None` if all of them are in one."""
-    axis = pattern.axis(len(shape))
-    unit = jax.eval_shape(pattern.to_groups, jax.ShapeDtypeStruct(shape, jnp.float32))
-    return None if axis is None else unit.shape[axis]
+def _members(pattern: Pattern, shape: tuple[int, ...], kernel: Axes | None) -> int | None:
+    """Units in one contest of a leaf of this shape; `None` if all units of a layer are in one."""
+    axis, layers = pattern.contests(shape, kernel)
+    if axis is None:
+        return None
+    scores = jax.ShapeDtypeStruct(shape, jnp.float32)
+    grouped = jax.eval_shape(lambda scores: pattern.to_groups(scores, kernel), scores)
+    return Units(grouped, axis, layers=layers).members  # type: ignore[arg-type]

@@ -7,11 +7,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxprune import masks as masks_lib
+from jaxprune import trees
 from jaxprune.programs.kernels import Follower, Use, follow
 from jaxprune.types import Axes, Params
 
-__all__ = ["AxesTree", "axes", "by_position", "of_leaves"]
+__all__ = ["AxesTree", "axes", "by_path", "by_position", "kernels_by_use", "of_leaves"]
 
 AxesTree = Any  # a tree of `Axes` beside the parameters, or `Axes` by regular expression
 
@@ -183,38 +183,70 @@ def of_leaves(given: AxesTree | None, params: Params) -> list[Axes | None]:
       ValueError: if no path matches, an expression matches nothing, or axes are none of a leaf's.
       TypeError: if something else than `Axes` is given.
     """
-    names = masks_lib.paths(params)
+    return [None if own is _UNSAID else own for own in _matched(given, params)]
+
+
+def by_path(given: AxesTree | None, leaves: Mapping[str, Any]) -> dict[str, Axes | None]:
+    """The axes of each leaf, for leaves by path instead of in their tree (see `of_leaves`)."""
+    ordered = dict(sorted(leaves.items()))
+    return dict(zip(ordered, of_leaves(given, ordered), strict=True))
+
+
+def kernels_by_use(given: AxesTree | None, params: Params) -> list[bool | None]:
+    """Per leaf, whether the program has a kernel there; `None` where `given` does not say.
+
+    Of the factors of a product of parameters it does not: a layer may be factorised, a table projected.
+
+    Args:
+      given: as for `of_leaves`.
+      params: tree of arrays or of shapes.
+    """
+
+    def use(own: Any) -> bool | None:
+        if own is _UNSAID or (own is not None and own.use == "factor"):
+            return None
+        return own is not None and own.use == "kernel"
+
+    return [use(own) for own in _matched(given, params)]
+
+
+_UNSAID: Any = object()  # of a leaf that axes say nothing of, beside `None` for one in no product
+
+
+def _matched(given: AxesTree | None, params: Params) -> list[Any]:
+    """What is given for each leaf, its axes counted from 0; `_UNSAID` where nothing is."""
+    names = trees.paths(params)
     shapes = [np.shape(leaf) for leaf in jax.tree.leaves(params)]
     if given is None:
-        return [None] * len(names)
-    by_path = _by_path(given)
-    wrong = [value for value in by_path.values() if not isinstance(value, Axes | None)]
+        return [_UNSAID] * len(names)
+    named = _named(given)
+    wrong = [value for value in named.values() if not isinstance(value, Axes | None)]
     if wrong:
         raise TypeError(
             f"axes: {wrong[0]!r} is not a jaxprune.Axes; give what jaxprune.axes(apply, params, *inputs) "
             'returns, or {"regular expression": jaxprune.Axes(in_axis=0, out_axis=1)}.'
         )
-    start = _start(by_path, names)
-    if start is not None:
-        added, removed = start
-        found = [by_path.get(added + name.removeprefix(removed)) for name in names]
+    start = _start(named, names)
+    if start is None:
+        found = _searched(named, names)
     else:
-        found = _searched(by_path, names)
+        added, removed = start
+        found = [named.get(added + name.removeprefix(removed), _UNSAID) for name in names]
     return [
-        None if own is None else _counted_from_zero(own, shape, name)
+        _counted_from_zero(own, shape, name) if isinstance(own, Axes) else own
         for own, shape, name in zip(found, shapes, names, strict=True)
     ]
 
 
-def _by_path(given: AxesTree) -> dict[str, Any]:
+def _named(given: AxesTree) -> dict[str, Any]:
     stop = lambda x: x is None or isinstance(x, Axes)
     leaves = jax.tree_util.tree_leaves_with_path(given, is_leaf=stop)
-    return {"/".join(masks_lib.keys_of(path)): leaf for path, leaf in leaves}
+    return {"/".join(trees.keys_of(path)): leaf for path, leaf in leaves}
 
 
-def _start(by_path: Mapping[str, Any], names: Sequence[str]) -> tuple[str, str] | None:
+def _start(named: Mapping[str, Any], names: Sequence[str]) -> tuple[str, str] | None:
     """What the paths of the axes begin with, and those of the parameters, where the rest is the same."""
-    known = set(by_path)
+    known = set(named)
     if known & set(names):
         return "", ""
     first_parts = lambda paths: sorted({p.split("/", 1)[0] + "/" for p in paths if "/" in p})
@@ -232,10 +264,10 @@ def _searched(by_expression: Mapping[str, Any], names: Sequence[str]) -> list[An
         if not any(re.search(expression, name) for name in names):
             raise ValueError(
                 f"axes: {expression!r} is no path of the parameters and, as a regular expression, matches "
-                f"none of {masks_lib.some(names)}; give jaxprune.axes of these parameters."
+                f"none of {trees.some(names)}; give jaxprune.axes of these parameters."
             )
     return [
-        next((own for e, own in by_expression.items() if re.search(e, name)), None)
+        next((own for e, own in by_expression.items() if re.search(e, name)), _UNSAID)
         for name in names
     ]
 

@@ -8,12 +8,17 @@ import dataclasses
 import functools
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from jaxprune.kernel_axes import AxesTree, kernels_by_use
+from jaxprune.trees import beside as beside
+from jaxprune.trees import keys_of as keys_of
+from jaxprune.trees import paths as paths
+from jaxprune.trees import some
 from jaxprune.types import Masks, Params
 
 __all__ = [
@@ -45,26 +50,6 @@ _NEVER = {"bias", "scale", "mean", "var", "offset"}
 _AVERAGES = (["mean_ema"], ["var_ema"])  # of Haiku's BatchNorm, with axes of length one
 
 
-def keys_of(path: tuple[Any, ...]) -> tuple[str, ...]:
-    """Plain names of a key path; the wrapper level of `nnx` variables is left out.
-
-    >>> keys_of(jax.tree_util.tree_leaves_with_path({"a": [0, 1]})[1][0])
-    ('a', '1')
-    """
-    if len(path) > 1 and path[-1] == jax.tree_util.GetAttrKey("value"):
-        path = path[:-1]
-    return tuple(jax.tree_util.keystr((key,), simple=True) for key in path)
-
-
-def paths(tree: Params) -> list[str]:
-    """Paths of the leaves, as filters and reports name them.
-
-    >>> paths({"Dense_0": {"kernel": 1, "bias": 2}})
-    ['Dense_0/bias', 'Dense_0/kernel']
-    """
-    return ["/".join(keys_of(path)) for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
-
-
 def is_prunable(path: str, leaf: jax.Array) -> bool:
     """The default filter: floating leaves of two or more axes, except biases and statistics.
 
@@ -75,13 +60,16 @@ def is_prunable(path: str, leaf: jax.Array) -> bool:
     return jnp.ndim(leaf) >= 2 and name not in _NEVER and modules[-1:] not in _AVERAGES
 
 
-def make(params: Params, prunable: Prunable = None) -> Masks:
+def make(params: Params, prunable: Prunable = None, *, axes: AxesTree | None = None) -> Masks:
     """Returns the masks that keep everything.
 
     Args:
       params: tree of arrays. Integer, boolean, complex and empty leaves are never pruned.
       prunable: which leaves may be pruned: `None` for `is_prunable`; a regular expression or several,
         searched in the path (`"Dense_[01]/kernel"`); or a predicate `(path, leaf) -> bool`.
+      axes: what the program does with the leaves (`jaxprune.axes`). Where it says, the default filter goes by
+        use instead of by name: kernels of products may be pruned; tables that are looked up, factors of
+        low-rank updates and what is only added or multiplied element by element may not.
 
     Returns:
       A tree like `params`: bool arrays of ones, `None` where nothing is ever pruned.
@@ -93,13 +81,15 @@ def make(params: Params, prunable: Prunable = None) -> Masks:
     {'bias': None, 'kernel': (2, 3)}
     """
     names = paths(params)
+    used = kernels_by_use(axes, params) if prunable is None else [None] * len(names)
     choose, found = _choose(prunable, names), jax.tree.structure(params)
 
-    def ones(name: str, leaf: jax.Array) -> jax.Array | None:
+    def ones(name: str, leaf: jax.Array, use: bool | None) -> jax.Array | None:
         fit = jnp.issubdtype(jnp.result_type(leaf), jnp.floating) and jnp.size(leaf) > 0
-        return jnp.ones_like(leaf, dtype=bool) if fit and choose(name, leaf) else None
+        chosen = fit and (choose(name, leaf) if use is None else use)
+        return jnp.ones_like(leaf, dtype=bool) if chosen else None
 
-    masks = found.unflatten(map(ones, names, jax.tree.leaves(params)))
+    masks = found.unflatten(map(ones, names, jax.tree.leaves(params), used))
     if not jax.tree.leaves(masks):
         asked = "the default filter" if prunable is None else f"prunable={prunable!r}"
         raise ValueError(
@@ -121,12 +111,6 @@ def _choose(prunable: Prunable, names: list[str]) -> Callable[[str, jax.Array], 
                 f"prunable: the pattern {pattern!r} matches none of the leaves {some(names)}."
             )
     return lambda name, _: any(re.search(pattern, name) for pattern in patterns)
-
-
-def some(names: Sequence[str], shown: int = 6) -> str:
-    """Names for a message, the first of them if there are many."""
-    more = f" and {len(names) - shown} more" if len(names) > shown else ""
-    return ", ".join(map(repr, names[:shown])) + more
 
 
 def validate(masks: Masks, params: Params) -> None:
@@ -160,11 +144,6 @@ def validate(masks: Masks, params: Params) -> None:
             wrong.append(f"{name!r} has the dtype {mask.dtype}, bool is needed")
     if wrong:
         raise ValueError(f"masks: {'; '.join(wrong[:5])}.")
-
-
-def beside(params: Params, tree: Any) -> list[Any]:
-    """The entries of `tree` (masks, units: `None` included) at the leaves of `params`, in order."""
-    return jax.tree.structure(params).flatten_up_to(tree)
 
 
 def _names_with_none(tree: Any) -> list[str]:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -17,10 +17,12 @@ from jaxprune import updates as updates_lib
 from jaxprune.contests import contests
 from jaxprune.coupling import AnyPattern, Coupled
 from jaxprune.fit import check_coupled, check_fit, scores_of
+from jaxprune.kernel_axes import AxesTree, of_leaves
 from jaxprune.masks import Prunable
 from jaxprune.parts import Part, factory
 from jaxprune.types import (
     AnyAllocation,
+    Axes,
     Backward,
     Criterion,
     Masks,
@@ -206,6 +208,7 @@ def next_masks(
     step: Step,
     *,
     of_the_living: bool = False,
+    axes: AxesTree | None = None,
     **signals: Any,
 ) -> Masks:
     """Returns the masks that `method` makes of `masks` at `step`.
@@ -216,12 +219,15 @@ def next_masks(
       masks: bool arrays, `None` at leaves that are never pruned.
       step: at which the schedule, and a fraction that decays, are read.
       of_the_living: whether the sparsity is a fraction of the units that are alive, not of all.
+      axes: which axes of the leaves are inputs, outputs and layers, from `jaxprune.axes`; `None`: their
+        shapes tell, and whoever must know more refuses.
       **signals: what the criteria need: `grads`, `key`, ...
 
     Raises:
       ValueError: if a leaf does not fit the pattern, or the scores do not fit the parameters.
     """
-    choose = lambda part, share: _next_masks(part, params, share, step, of_the_living, signals)
+    own = of_leaves(axes, params)
+    choose = lambda part, share: _next_masks(part, params, share, step, of_the_living, own, signals)
     return by_part(method, params, masks, choose)
 
 
@@ -231,13 +237,14 @@ def _next_masks(
     masks: Masks,
     step: Step,
     of_the_living: bool,
+    axes: Sequence[Axes | None],
     signals: dict[str, Any],
 ) -> Masks:
-    check_fit(method.pattern, method.schedule, method.update, params, masks)
-    rivalry, update = contests(method.pattern, params, masks), method.update
+    check_fit(method.pattern, method.schedule, method.update, params, masks, axes)
+    rivalry, update = contests(method.pattern, params, masks, axes), method.update
 
     def units(criterion: Criterion) -> list[Units]:
-        return rivalry.units(scores_of(criterion, params, signals, rivalry.scored))
+        return rivalry.units(scores_of(criterion, params, signals, rivalry.scored, axes))
 
     contestants = units(method.criterion)
     if not update.revives:
@@ -245,7 +252,7 @@ def _next_masks(
         contestants = [_living_first(unit, alive) for unit, alive in pairs]
     if of_the_living:
         contestants = [
-            Units(u.scores, u.axis, jnp.sum(a, dtype=jnp.int32) // u.contests)
+            dataclasses.replace(u, competing=_living(u, a))
             for u, a in zip(contestants, rivalry.alive, strict=True)
         ]
     rivals = contestants if update.challengers is None else units(update.challengers)
@@ -272,7 +279,13 @@ def _placed(mask: jax.Array, leaf: jax.Array) -> jax.Array:
 def _living_first(units: Units, alive: jax.Array) -> Units:
     """Ranks all living units, those without a score too, above all dead ones."""
     scores = jnp.where(jnp.isnan(units.scores), -jnp.inf, units.scores)
-    return Units(jnp.where(alive, scores, jnp.nan), units.axis)
+    return dataclasses.replace(units, scores=jnp.where(alive, scores, jnp.nan))
+
+
+def _living(units: Units, alive: jax.Array) -> jax.Array:
+    """Per layer, how many units of a contest are alive, in the mean over its contests."""
+    within = tuple(i for i in range(alive.ndim) if i not in units.layers)
+    return jnp.sum(alive, within, dtype=jnp.int32) // units.contests
 
 
 def initial_masks(
@@ -280,29 +293,35 @@ def initial_masks(
     params: Params,
     prunable: Prunable = None,
     key: jax.Array | None = None,
+    axes: AxesTree | None = None,
 ) -> Masks:
     """Returns the masks that a training run with `method` starts from."""
     signals = {} if key is None else {"key": key}
+    own = of_leaves(axes, params)
 
     def first(part: Method, masks: Masks) -> Masks:
-        check_fit(part.pattern, part.schedule, part.update, params, masks)
+        check_fit(part.pattern, part.schedule, part.update, params, masks, own)
         if part.initial is None:
             return masks
         sparse = dataclasses.replace(part, criterion=part.initial, update=updates_lib.prune())
         choose = jax.jit(
-            lambda params, masks, signals: next_masks(sparse, params, masks, 0, **signals)
+            lambda params, masks, signals: next_masks(
+                sparse, params, masks, 0, axes=axes, **signals
+            )
         )
         return choose(params, masks, signals)
 
-    return by_part(method, params, full_masks(method, params, prunable), first)
+    return by_part(method, params, full_masks(method, params, prunable, axes), first)
 
 
-def full_masks(method: Method | Partition, params: Params, prunable: Prunable) -> Masks:
+def full_masks(
+    method: Method | Partition, params: Params, prunable: Prunable, axes: AxesTree | None = None
+) -> Masks:
     """Returns the masks that keep everything; refuses a partition with a part that nothing is left for."""
     coupled = [part.pattern for part in method.parts if isinstance(part.pattern, Coupled)]
     if coupled:
         return _of_coupled(coupled[0], method, params, prunable)
-    masks = masks_lib.make(params, prunable)
+    masks = masks_lib.make(params, prunable, axes=axes)
     pairs = zip(method.owners(params), masks_lib.beside(params, masks), strict=True)
     busy = {owner for owner, mask in pairs if mask is not None}
     if isinstance(method, Partition):
@@ -348,6 +367,7 @@ def prune(
     prunable: Prunable = None,
     masks: Masks | None = None,
     key: jax.Array | None = None,
+    axes: AxesTree | None = None,
     **signals: Any,
 ) -> tuple[Params, Masks]:
     """Prunes once, outside training, to the sparsity that the method's schedule ends with.
@@ -358,10 +378,17 @@ def prune(
       prunable: which leaves may be pruned (see `jaxprune.masks.make`).
       masks: masks to start from; `None`: everything is alive.
       key: PRNG key, for criteria that draw.
+      axes: which axes of the leaves are inputs, outputs and layers: `jaxprune.axes(apply, params, *inputs)`,
+        a tree beside `params`, or `jaxprune.Axes` by regular expression. Without it leaves of two axes are
+        `[inputs, outputs]`, those of four are convolutions if their shape can be one's, and whatever depends
+        on direction refuses others.
       **signals: what the criterion needs, such as `grads`.
 
     Returns:
       The parameters with exact zeros where pruned, and the masks.
+
+    Raises:
+      ValueError: if a leaf does not fit the pattern, or it is not known which of its axes are inputs.
 
     >>> from jaxprune import methods
     >>> pruned, masks = prune({"w": jnp.array([[1.0, -3.0]])}, methods.magnitude(sparsity=0.5))
@@ -369,11 +396,11 @@ def prune(
     {'w': Array([[ 0., -3.]], dtype=float32)}
     """
     if masks is None:
-        masks = full_masks(method, params, prunable)
+        masks = full_masks(method, params, prunable, axes)
     else:
         masks_lib.validate(masks, params)
     if key is not None:
         signals["key"] = key
-    last = lambda part, share: next_masks(part, params, share, part.end, **signals)
+    last = lambda part, share: next_masks(part, params, share, part.end, axes=axes, **signals)
     masks = by_part(method, params, masks_lib.unpack(masks), last)
     return masks_lib.apply(params, masks), masks

@@ -1,6 +1,7 @@
 """Pruning by what data say, outside training: in one shot, or in rounds that gather signals anew."""
 
 import dataclasses
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -8,6 +9,7 @@ import jax
 
 from jaxprune import masks as masks_lib
 from jaxprune import schedules
+from jaxprune.kernel_axes import AxesTree, of_leaves
 from jaxprune.masks import Prunable
 from jaxprune.method import Method, full_masks, next_masks, prune
 from jaxprune.signals.gatherers import Gatherers, gathered, reads
@@ -26,6 +28,7 @@ def prune_on(
     rounds: int = 1,
     compensation: Compensation | None = None,
     prunable: Prunable = None,
+    axes: AxesTree | None = None,
     key: jax.Array | None = None,
     progress: Callable[[int], Any] | None = None,
 ) -> tuple[Params, Masks]:
@@ -42,6 +45,8 @@ def prune_on(
       compensation: (params, masks, **signals) -> params, by which the weights that are kept make up for those
         that go, after each round: `jaxprune.compensation`.
       prunable: which leaves may be pruned (see `jaxprune.masks.make`).
+      axes: which axes of the leaves are inputs, outputs and layers: `jaxprune.axes(apply, params, *inputs)`;
+        `None`: their shapes tell, and whatever depends on direction refuses those that do not.
       key: PRNG key, for criteria that draw.
       progress: called with the number of rounds done, after each.
 
@@ -65,25 +70,34 @@ def prune_on(
     drawn = {} if key is None else {"key": lambda _: key}
     known = {**gatherers, **drawn}
     names = reads(method.criterion) + (reads(compensation) if compensation is not None else [])
-    masks, cut = full_masks(method, params, prunable), _compiled(method, rounds)
+    masks = full_masks(method, params, prunable, axes)
+    cut = _compiled(method, rounds, axes)
     for done in range(1, rounds + 1):
         signals = gathered(names, known, params)
         masks = cut(params, masks, done, signals)
         if compensation is not None:
-            params = compensation(params, masks, **signals)
+            if "axes" in inspect.signature(compensation).parameters:
+                known_axes = jax.tree.structure(params).unflatten(of_leaves(axes, params))
+                params = compensation(params, masks, axes=known_axes, **signals)
+            else:
+                params = compensation(params, masks, **signals)
         params = masks_lib.apply(params, masks)
         if progress is not None:
             progress(done)
     return params, masks
 
 
-def _compiled(method: Method, rounds: int) -> Callable[..., Masks]:
+def _compiled(method: Method, rounds: int, axes: AxesTree | None) -> Callable[..., Masks]:
     """(params, masks, round, signals) -> masks."""
     if rounds == 1:
-        return lambda params, masks, _, signals: prune(params, method, masks=masks, **signals)[1]
+        return lambda params, masks, _, signals: prune(
+            params, method, masks=masks, axes=axes, **signals
+        )[1]
     sparsity = float(method.schedule.sparsity(method.end))
     schedule = schedules.exponential(sparsity=sparsity, begin=0, end=rounds)
     in_rounds = dataclasses.replace(method, schedule=schedule)
     return jax.jit(
-        lambda params, masks, done, signals: next_masks(in_rounds, params, masks, done, **signals)
+        lambda params, masks, done, signals: next_masks(
+            in_rounds, params, masks, done, axes=axes, **signals
+        )
     )

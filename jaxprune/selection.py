@@ -103,18 +103,18 @@ def _countable(who: str, total: int) -> None:
         )
 
 
-def top_along(scores: Array, k: int | Array, axis: int) -> Array:
-    """Marks the k largest scores of each slice along one axis; every slice is its own contest.
+def top_along(scores: Array, k: int | Array, axis: int | Sequence[int]) -> Array:
+    """Marks the k largest scores of each slice along some axes; every slice is its own contest.
 
-    Equal scores are kept in order of position along the axis, NaN ranks below everything. Up to 32
-    scores per contest are ranked by comparing all pairs in one fused pass; longer contests are
+    Equal scores are kept in order of position in the slice, row-major, NaN ranks below everything. Up to 32
+    scores along one axis are ranked by comparing all pairs in one fused pass; longer contests are
     searched side by side with counting passes, as in `top`.
 
     Args:
       scores: an array of any real dtype with at least one axis.
-      k: how many to keep per contest, a Python int or an int32 scalar, clamped to the axis; or one
-        number per contest, an int32 array like `scores` with the length 1 along the axis.
-      axis: the axis along which scores compete.
+      k: how many to keep per contest, a Python int or an int32 scalar, clamped to what there is; or one
+        number per contest, an int32 array that broadcasts against `scores`, of length 1 along the axes.
+      axis: the axis, or axes, along which scores compete.
 
     Returns:
       A bool array of the same shape and sharding, k True along every slice.
@@ -124,10 +124,17 @@ def top_along(scores: Array, k: int | Array, axis: int) -> Array:
            [1, 1, 0, 0]], dtype=int32)
     """
     scores = jnp.asarray(scores)
-    axis = normalize_axis_index(axis, scores.ndim)
-    if not scores.size:
-        return jnp.zeros_like(scores, bool)
-    return _top_along(scores, _clamp(k, scores.shape[axis]), axis)
+    given = [axis] if isinstance(axis, int) else axis
+    axes = tuple(sorted(normalize_axis_index(i, scores.ndim) for i in given))
+    if not scores.size or not axes:
+        return jnp.broadcast_to(k, scores.shape) > 0
+    members = math.prod(scores.shape[i] for i in axes)
+    _countable("top_along", members)
+    counts = _clamp(k, members)
+    if counts.ndim:
+        one_each = [1 if i in axes else n for i, n in enumerate(scores.shape)]
+        counts = jnp.broadcast_to(counts, one_each)
+    return _top_along(scores, counts, axes)
 
 
 def _clamp(k: int | Array, total: int) -> Array:
@@ -146,22 +153,21 @@ def _top(leaves: tuple[Array, ...], k: Array) -> tuple[Array, ...]:
     return _top_packed(leaves, k)
 
 
-@partial(jax.jit, static_argnames="axis")
-def _top_along(scores: Array, k: Array, axis: int) -> Array:
+@partial(jax.jit, static_argnames="axes")
+def _top_along(scores: Array, k: Array, axes: tuple[int, ...]) -> Array:
     sharding = jax.typeof(scores).sharding
-    short = scores.shape[axis] <= _SHORT
+    short = len(axes) == 1 and scores.shape[axes[0]] <= _SHORT
     if not sharding.mesh.explicit_axes:
         if short:
-            return top_by_comparison(scores, k, axis)
+            return top_by_comparison(scores, k, axes[0])
         split = None if sharding.mesh.auto_axes else [[()] * scores.ndim]
-        return _top_in_place((scores,), k, split, contest=axis)[0]
-    if short and sharding.spec[axis] is None:
-        rule = lambda leaves, k, _: (top_by_comparison(leaves[0], k, axis),)
+        return _top_in_place((scores,), k, split, contest=axes)[0]
+    if short and sharding.spec[axes[0]] is None:
+        rule = lambda leaves, k, _: (top_by_comparison(leaves[0], k, axes[0]),)
     else:
-        rule = partial(_top_in_place, contest=axis)
-    spec = list(sharding.spec)
-    own = PartitionSpec(*spec[:axis], None, *spec[axis + 1 :]) if k.ndim else _WHOLE
-    return _on_shards(rule, (scores,), k, own)[0]
+        rule = partial(_top_in_place, contest=axes)
+    own = [None if i in axes else entry for i, entry in enumerate(sharding.spec)]
+    return _on_shards(rule, (scores,), k, PartitionSpec(*own) if k.ndim else _WHOLE)[0]
 
 
 @jax.jit
@@ -281,19 +287,21 @@ def _unpack(mask, leaves):
     return [part.reshape(x.shape) for part, x in zip(parts, leaves, strict=True)]
 
 
-def _top_in_place(leaves, k, split=None, contest: int | str = "all"):
+def _top_in_place(leaves, k, split=None, contest: tuple[int, ...] | str = "all"):
     """Leaves as they lie: mesh axes split[i][d] cut dimension d of leaf i, None if unknown.
 
-    The contest is over `"all"` leaves together, within `"each"` leaf, or within each slice along an axis.
+    The contest is over `"all"` leaves together, within `"each"` leaf, or within each slice along some axes.
     """
-    each, axis = contest == "each", contest if isinstance(contest, int) else None
+    each = contest == "each"
+    along = contest if isinstance(contest, tuple) else None
     owners = list(range(len(leaves))) if each else None
     names = split or [((),) * x.ndim for x in leaves]
-    axes = lambda x: tuple(range(x.ndim)) if axis is None else (axis,)
+    axes = lambda x: tuple(range(x.ndim)) if along is None else along
     sizes, places = [], []
     for x, cuts in zip(leaves, names, strict=True):
         shape = [n * lax.axis_size(c) for n, c in zip(x.shape, cuts, strict=True)]
-        steps = [math.prod(shape[d + 1 :]) if axis is None else d == axis for d in range(x.ndim)]
+        inner = axes(x)
+        steps = [math.prod(shape[a] for a in inner if a > d) * (d in inner) for d in range(x.ndim)]
         corner = sum(lax.axis_index(cuts[d]) * x.shape[d] * steps[d] for d in range(x.ndim))
         start = 0 if each else sum(sizes)
         places.append(jnp.array([start + corner, *steps], jnp.int32))
@@ -303,14 +311,14 @@ def _top_in_place(leaves, k, split=None, contest: int | str = "all"):
     def tally(hits):
         found = {}  # by the mesh axes over which they are still to be added
         for i, (masks, cuts) in enumerate(zip(hits, names, strict=True)):
-            along = axes(masks[0])
+            inner = axes(masks[0])
             if split:
-                counts = jnp.stack(counts_of(masks, along))
+                counts = jnp.stack(counts_of(masks, inner))
             else:  # the partitioner makes this an all-reduce; it gathers for the variadic form
-                counts = jnp.stack([jnp.sum(m, along, jnp.int32) for m in masks])
-            if axis is not None:
-                counts = jnp.expand_dims(counts, axis + 1)
-            across = tuple(itertools.chain.from_iterable(cuts[a] for a in along))
+                counts = jnp.stack([jnp.sum(m, inner, jnp.int32) for m in masks])
+            if along is not None:
+                counts = jnp.expand_dims(counts, [a + 1 for a in inner])
+            across = tuple(itertools.chain.from_iterable(cuts[a] for a in inner))
             found.setdefault(across, {})[i] = counts
         add = lambda counts, across: lax.psum(counts, across) if across else counts
         if not each:
@@ -320,7 +328,7 @@ def _top_in_place(leaves, k, split=None, contest: int | str = "all"):
         return jnp.concatenate(sums, 1)[:, np.argsort(order)]
 
     first = None
-    if axis is None:
+    if along is None:
         spread = sizes if each else [total] * len(leaves)
         sample = [thinned([x], n)[0] for x, n in zip(leaves, spread, strict=True)]
         seen = [

@@ -11,11 +11,13 @@
 
 import dataclasses
 import functools
+import math
 import operator
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
+import jax.numpy as jnp
 
 from jaxprune.parts import Part
 
@@ -24,40 +26,6 @@ Scores = Any
 Masks = Any
 Step = jax.Array | int
 Sparsity = jax.Array | float
-
-
-@functools.partial(
-    jax.tree_util.register_dataclass, data_fields=("scores", "competing"), meta_fields=("axis",)
-)
-@dataclasses.dataclass(frozen=True)
-class Units:
-    """What competes in one leaf.
-
-    Attributes:
-      scores: float array, one number per unit; what lives and dies together is one unit.
-      axis: every slice along this axis is one contest; `None`: all units are in one contest.
-      competing: how many units of a contest the budget counts; `None`: all of them. The rounds of a
-        lottery ticket count those that are still alive, so 0.2 removes a fifth of what is left.
-    """
-
-    scores: jax.Array
-    axis: int | None = None
-    competing: jax.Array | None = None
-
-    @property
-    def members(self) -> int:
-        """Units in one contest."""
-        return self.scores.size if self.axis is None else self.scores.shape[self.axis]
-
-    @property
-    def contests(self) -> int:
-        """Contests in this leaf."""
-        return self.scores.size // self.members
-
-    @property
-    def budgeted(self) -> jax.Array | int:
-        """Units of one contest that the budget counts."""
-        return self.members if self.competing is None else self.competing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,11 +78,75 @@ class Axes:
         return f"Axes({', '.join(parts)})"
 
 
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=("scores", "competing"),
+    meta_fields=("axis", "layers", "kernel"),
+)
+@dataclasses.dataclass(frozen=True)
+class Units:
+    """What competes in one leaf.
+
+    A layer is a leaf, or where layers are stacked in one leaf, a slice of it. Each layer has a budget of its
+    own; within a layer there may be many contests.
+
+    Attributes:
+      scores: float array, one number per unit; what lives and dies together is one unit.
+      axis: units along this axis, or these axes together, are one contest; `None`: all units of a layer are.
+      competing: int32 per layer, how many units of a contest the budget counts; `None`: all of them. The
+        rounds of a lottery ticket count those that are still alive, so 0.2 removes a fifth of what is left.
+      layers: axes of `scores` that index layers, ascending.
+      kernel: what the axes of the leaf are; `None`: they are told by its shape.
+    """
+
+    scores: jax.Array
+    axis: int | tuple[int, ...] | None = None
+    competing: jax.Array | None = None
+    layers: tuple[int, ...] = ()
+    kernel: Axes | None = None
+
+    @property
+    def contest_axes(self) -> tuple[int, ...]:
+        """The axes of `scores` that the units of one contest lie along, ascending."""
+        ndim = self.scores.ndim
+        if self.axis is None:
+            return tuple(axis for axis in range(ndim) if axis not in self.layers)
+        axes = (self.axis,) if isinstance(self.axis, int) else self.axis
+        return tuple(sorted(axis % ndim for axis in axes))
+
+    @property
+    def members(self) -> int:
+        """Units in one contest."""
+        return math.prod(self.scores.shape[axis] for axis in self.contest_axes)
+
+    @property
+    def layer_shape(self) -> tuple[int, ...]:
+        """The shape of one number per layer."""
+        return tuple(self.scores.shape[axis] for axis in self.layers)
+
+    @property
+    def contests(self) -> int:
+        """Contests in one layer."""
+        return self.scores.size // math.prod(self.layer_shape) // self.members
+
+    @property
+    def budgeted(self) -> jax.Array | int:
+        """Units of one contest that the budget counts, of each layer where layers differ."""
+        return self.members if self.competing is None else self.competing
+
+    def beside(self, numbers: jax.Array | int) -> jax.Array | int:
+        """Numbers per layer in the shape that broadcasts against `scores`."""
+        if not self.layers:
+            return numbers
+        shape = [n if axis in self.layers else 1 for axis, n in enumerate(self.scores.shape)]
+        return jnp.broadcast_to(numbers, self.layer_shape).reshape(shape)
+
+
 class Keep(NamedTuple):
     """A leaf's survivors per contest, with their choice where the allocation had to make it.
 
     Attributes:
-      count: int32, units that survive in each contest.
+      count: int32, units that survive in each contest: a scalar, or one number per layer.
       chosen: bool array, the best `count` units, or `None` where nobody has looked yet.
     """
 
@@ -128,21 +160,36 @@ class Criterion(Protocol):
     def __call__(self, params: Params, /, **signals: Any) -> Scores: ...  # noqa: D102
 
 
+class Contests(NamedTuple):
+    """How the units of a leaf are divided.
+
+    Attributes:
+      axis: units along this axis, or these axes together, are one contest; `None`: all units of a layer are.
+      layers: axes that index layers.
+    """
+
+    axis: int | tuple[int, ...] | None = None
+    layers: tuple[int, ...] = ()
+
+
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Pattern(Part):
     """What dies together and who competes.
 
+    Each function takes last what the axes of the leaf are, an `Axes`; `None`, or left out: they are told by
+    its shape, as Flax stores kernels (`jaxprune.kernel_axes.by_position`).
+
     Attributes:
-      to_groups: scores of one leaf -> `Units.scores`.
-      from_groups: (alive units, shape of the leaf) -> mask of the leaf.
-      axis: ndim of the units -> the contests' axis, or `None` for one contest over the leaf.
-      check: shape of a leaf -> `None`, or what is wrong with it and what would be right.
+      to_groups: (scores of one leaf, axes) -> `Units.scores`.
+      from_groups: (alive units, shape of the leaf, axes) -> mask of the leaf.
+      contests: (shape of the leaf, axes) -> which axes of the units are contests, and which index layers.
+      check: (shape of the leaf, axes) -> `None`, or what is wrong with it and what would be right.
     """
 
-    to_groups: Callable[[jax.Array], jax.Array]
-    from_groups: Callable[[jax.Array, tuple[int, ...]], jax.Array]
-    axis: Callable[[int], int | None]
-    check: Callable[[tuple[int, ...]], str | None]
+    to_groups: Callable[..., jax.Array]
+    from_groups: Callable[..., jax.Array]
+    contests: Callable[..., Contests]
+    check: Callable[..., str | None]
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)

@@ -9,8 +9,10 @@ from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxprune import selection
+from jaxprune.allocation.counts import Layers, each_layer
 from jaxprune.parts import factory
 from jaxprune.types import Criterion, Keep, Share, Step, Units, Update
 
@@ -30,13 +32,19 @@ def best(units: Sequence[Units], keep: Sequence[Keep]) -> list[jax.Array]:
     """Returns the `count` best units of each contest; equal scores are taken in index order."""
     chosen = [k.chosen for k in keep]
     for i, (unit, k) in enumerate(zip(units, keep, strict=True)):
-        if chosen[i] is None and unit.axis is not None:
-            chosen[i] = selection.top_along(unit.scores, k.count, unit.axis)
+        if chosen[i] is None and (unit.axis is not None or unit.layers):
+            chosen[i] = selection.top_along(unit.scores, _placed(k, unit), unit.contest_axes)
     left = [i for i, c in enumerate(chosen) if c is None]
     found = selection.top_each([units[i].scores for i in left], [keep[i].count for i in left])
     for i, mask in zip(left, found, strict=True):
         chosen[i] = mask
     return chosen  # type: ignore[return-value]
+
+
+def _placed(keep: Keep, units: Units) -> jax.Array | int:
+    """Survivors in the shape that broadcasts against the units, given per layer, or per contest already."""
+    ready = jnp.ndim(keep.count) == units.scores.ndim
+    return keep.count if ready else units.beside(keep.count)
 
 
 @factory
@@ -89,7 +97,7 @@ def regrow(
         dealt = [_share(share, k.count * u.contests) for k, u in zip(keep, units, strict=True)]
         left = [k.count * u.contests - d for k, u, d in zip(keep, units, dealt, strict=True)]
         stays = _best_of(held, units, left)
-        lost = [k.count - _count(s, u) for k, s, u in zip(keep, stays, units, strict=True)]
+        lost = [_placed(k, u) - _count(s, u) for k, s, u in zip(keep, stays, units, strict=True)]
         return _grown(stays, rivals, lost)
 
     return Update(select, challengers, skip_gradient=skip_gradient)
@@ -112,8 +120,8 @@ def redistribute(
     Args:
       challengers: criterion of the units that want to grow.
       fraction: share of the places that is dealt out anew; a number, or a function of the step.
-      shares: (survivors, challengers' scores), lists of arrays with one entry per leaf -> what each
-        leaf is to get of the places, nonnegative and in any unit: `by_survivors`, `by_signal`.
+      shares: (survivors, challengers' scores), lists of arrays with one entry per layer -> what each
+        layer is to get of the places, nonnegative and in any unit: `by_survivors`, `by_signal`.
       pooled: drop the worst of the whole tree, instead of a fraction of each leaf.
 
     References:
@@ -126,18 +134,22 @@ def redistribute(
 
     def select(alive, units, rivals, keep, step):
         share = fraction(step) if callable(fraction) else fraction
-        total = sum(k.count for k in keep)
+        layers = Layers(units)
+        total = jnp.sum(layers.joined([jnp.asarray(k.count) for k in keep]))
         if pooled:
             stays = _best_of_all(alive, units, total - _share(share, total))
         else:
             held = _best_of_all(alive, units, total)
-            counts = [jnp.sum(h, dtype=jnp.int32) for h in held]
+            counts = [_in_layers(h, u) for h, u in zip(held, units, strict=True)]
             stays = _best_of(held, units, [c - _share(share, c) for c in counts])
-        room = jnp.stack([s.size - jnp.sum(s, dtype=jnp.int32) for s in stays])
-        wanted = jnp.stack(list(shares(stays, [r.scores for r in rivals]))).astype(jnp.float32)
-        open_ = total - sum(jnp.sum(s, dtype=jnp.int32) for s in stays)
-        places = _dealt(jnp.asarray(open_), wanted, room)
-        return _grown(stays, rivals, list(places))
+        staying = layers.joined([_in_layers(s, u) for s, u in zip(stays, units, strict=True)])
+        sizes = layers.repeated([u.members for u in units])
+        rows = [_rows(s, u) for s, u in zip(stays, units, strict=True)]
+        rival_rows = [_rows(r.scores, r) for r in rivals]
+        wanted = shares(_flat(rows), _flat(rival_rows))
+        stacked = jnp.stack(list(wanted)).astype(jnp.float32)
+        places = _dealt(total - jnp.sum(staying), stacked, jnp.asarray(sizes - staying))
+        return _grown(stays, rivals, layers.split(places))
 
     return Update(select, challengers, whole_leaves=True)
 
@@ -180,14 +192,15 @@ def splice(c: float = 0.0, margin: float = 0.1) -> Update:
     if not 0 <= margin < 1:
         raise ValueError(f"splice(margin={margin}): a number in [0, 1) is needed.")
 
-    def one(alive, unit):
-        scores = jnp.nan_to_num(unit.scores, nan=0.0)
+    def one(alive, given):
+        scores = jnp.nan_to_num(given, nan=0.0)
         threshold = jnp.maximum(jnp.mean(scores) + c * jnp.std(scores), 0)
         above = scores > (1 + margin) * threshold
         return above | (alive & (scores >= (1 - margin) * threshold))
 
     def select(alive, units, rivals, keep, step):
-        return [one(a, u) for a, u in zip(alive, units, strict=True)]
+        pairs = zip(alive, units, strict=True)
+        return [each_layer(one, u.layers)(a, u.scores) for a, u in pairs]
 
     return Update(select, revives=True, whole_leaves=True)
 
@@ -211,8 +224,9 @@ def _share(share: jax.Array | float, count: jax.Array | int) -> jax.Array:
 
 
 def _best_of(alive, units, counts):
-    """The best of those alive in each leaf, wherever they compete."""
-    living = [Units(jnp.where(a, u.scores, jnp.nan)) for a, u in zip(alive, units, strict=True)]
+    """The best of those alive in each layer, wherever they compete."""
+    pairs = zip(alive, units, strict=True)
+    living = [Units(jnp.where(a, u.scores, jnp.nan), layers=u.layers) for a, u in pairs]
     found = best(living, [Keep(count) for count in counts])
     return [a & b for a, b in zip(alive, found, strict=True)]
 
@@ -224,9 +238,27 @@ def _best_of_all(alive, units, count):
 
 
 def _count(mask: jax.Array, units: Units) -> jax.Array:
-    """How many are marked in each contest; along its axis, of length one, if there are many."""
-    axis = units.axis
-    return jnp.sum(mask, axis, dtype=jnp.int32, keepdims=axis is not None)
+    """How many are marked in each contest; with axes of length one where there are many contests."""
+    many = units.axis is not None or bool(units.layers)
+    return jnp.sum(mask, units.contest_axes, dtype=jnp.int32, keepdims=many)
+
+
+def _in_layers(mask: jax.Array, units: Units) -> jax.Array:
+    """How many are marked in each layer."""
+    within = tuple(i for i in range(mask.ndim) if i not in units.layers)
+    return jnp.sum(mask, within, dtype=jnp.int32)
+
+
+def _rows(x: jax.Array, units: Units) -> list[jax.Array]:
+    """What belongs to each layer."""
+    if not units.layers:
+        return [x]
+    moved = jnp.moveaxis(x, units.layers, range(len(units.layers)))
+    return [moved[index] for index in np.ndindex(*units.layer_shape)]
+
+
+def _flat(rows: Sequence[Sequence[jax.Array]]) -> list[jax.Array]:
+    return [row for leaf in rows for row in leaf]
 
 
 def _grown(stays, rivals, places):
@@ -234,7 +266,7 @@ def _grown(stays, rivals, places):
     # A challenger without a score ranks ahead of those who stay, and behind all others.
     known = [jnp.where(jnp.isnan(r.scores), -jnp.inf, r.scores) for r in rivals]
     trio = zip(stays, known, rivals, strict=True)
-    outside = [Units(jnp.where(stay, jnp.nan, s), r.axis) for stay, s, r in trio]
+    outside = [Units(jnp.where(stay, jnp.nan, s), r.axis, layers=r.layers) for stay, s, r in trio]
     grown = best(outside, [Keep(count) for count in places])
     return [a | b for a, b in zip(stays, grown, strict=True)]
 

@@ -18,9 +18,10 @@ CONCEPTS = ["criteria", "patterns", "allocation", "schedules"]
 ORDER = [
     ["parts"],
     ["types"],
-    ["masks", "ranks", "layerwise"],
-    ["programs"],
-    ["counting", "coupling", "kernel_axes"],
+    ["trees", "ranks", "layerwise", "programs"],
+    ["kernel_axes"],
+    ["masks"],
+    ["counting", "coupling"],
     ["selection", "signals", "group_norms"],
     [*CONCEPTS, "penalties", "preconditioners", "compensation"],
     ["updates", "fit", "contests"],
@@ -31,7 +32,7 @@ ORDER = [
 ALONE = {
     "nn": {"types", "allocation", "selection"},
     "data": {"types"},
-    "metrics": {"types", "masks", "programs"},
+    "metrics": {"types", "masks", "programs", "kernel_axes"},
 }
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
 

@@ -42,7 +42,7 @@ def test_the_members_of_a_unit_share_their_fate(name):
 def test_groups_run_along_the_reduction_axis():
     kernel = jnp.arange(16.0).reshape(8, 2)  # column 0 holds the even numbers
     pattern = jp.patterns.groups(4)
-    axis = pattern.axis(2)
+    axis = pattern.contests((8, 2)).axis
     units = jnp.moveaxis(pattern.to_groups(kernel), axis, -1).reshape(-1, 4)
     assert units.tolist()[0] == [0.0, 2.0, 4.0, 6.0]
 
@@ -52,8 +52,8 @@ def test_axes_count_from_either_side():
         pattern = jp.patterns.groups(4, axis=axis)
         units = pattern.to_groups(jnp.zeros((8, 3)))
         assert units.shape == (2, 4, 3)
-        assert units.shape[pattern.axis(2)] == 4
-    assert jp.patterns.groups(axis=0).axis(3) == 0
+        assert units.shape[pattern.contests((8, 3)).axis] == 4
+    assert jp.patterns.groups(axis=0).contests((2, 3, 4)).axis == (0,)
 
 
 @pytest.mark.parametrize(

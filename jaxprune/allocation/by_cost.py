@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxprune import masks as masks_lib
+from jaxprune import trees
+from jaxprune.allocation.counts import Layers
 from jaxprune.parts import factory
 from jaxprune.ranks import order_key
 from jaxprune.types import Allocation, AnyAllocation, Keep, Params, Sparsity
@@ -40,23 +41,21 @@ def cost_budget(costs: Mapping[str, float] | Any, *, power: float = 1.0) -> Allo
     """
 
     def allocate(params: Params, units: Any, sparsity: Sparsity) -> Any:
-        found = masks_lib.beside(params, units)
-        of_leaf = _checked(_by_leaf(costs, params, masks_lib.paths(params)), found, params)
+        found = trees.beside(params, units)
+        of_leaf = _checked(_by_leaf(costs, params, trees.paths(params)), found, params)
         pruned = [(cost, u) for cost, u in zip(of_leaf, found, strict=True) if u is not None]
-        each = [cost / (u.members * u.contests) for cost, u in pruned]
+        layers = Layers([unit for _, unit in pruned])
+        each = [cost / u.scores.size for cost, u in pruned]
         scale = [np.float32(max(each) / e) ** np.float32(power) for e in each]
         keys = [
             order_key(u.scores.astype(jnp.float32) * s)
             for (_, u), s in zip(pruned, scale, strict=True)
         ]
-        unit_cost = jnp.array([e / sum(cost for cost, _ in pruned) for e in each], jnp.float32)
-        budgeted = jnp.stack([jnp.asarray(u.budgeted * u.contests) for _, u in pruned])
-        budget = (1 - jnp.asarray(sparsity, jnp.float32)) * jnp.sum(unit_cost * budgeted)
-        counts = _affordable(keys, unit_cost, budget * np.float32(1 + 1e-6))
-        kept = iter(
-            Keep(c // u.contests if u.contests > 1 else c)
-            for c, (_, u) in zip(counts, pruned, strict=True)
-        )
+        share = np.array(each) / sum(cost for cost, _ in pruned)
+        unit_cost = jnp.asarray(layers.repeated(share), jnp.float32)
+        budget = (1 - jnp.asarray(sparsity, jnp.float32)) * jnp.sum(unit_cost * layers.sizes)
+        counts = _affordable(keys, layers, unit_cost, budget * np.float32(1 + 1e-6))
+        kept = map(Keep, layers.split(counts // layers.contests))
         return jax.tree.structure(params).unflatten(
             None if u is None else next(kept) for u in found
         )
@@ -84,22 +83,19 @@ def at_cost(allocation: AnyAllocation, costs: Mapping[str, float] | Any) -> Allo
     """
 
     def allocate(params: Params, units: Any, sparsity: Sparsity) -> Any:
-        found = masks_lib.beside(params, units)
-        of_leaf = _checked(_by_leaf(costs, params, masks_lib.paths(params)), found, params)
+        found = trees.beside(params, units)
+        of_leaf = _checked(_by_leaf(costs, params, trees.paths(params)), found, params)
         pruned = [(cost, u) for cost, u in zip(of_leaf, found, strict=True) if u is not None]
         whole = sum(cost for cost, _ in pruned)
-        each = [np.float32(cost / whole / (u.members * u.contests)) for cost, u in pruned]
-        budgeted = [
-            e * jnp.asarray(u.budgeted * u.contests) for e, (_, u) in zip(each, pruned, strict=True)
-        ]
-        budget = (1 - jnp.asarray(sparsity, jnp.float32)) * sum(budgeted) * np.float32(1 + 1e-6)
+        layers = Layers([unit for _, unit in pruned])
+        each = layers.repeated([np.float32(cost / whole / u.scores.size) for cost, u in pruned])
+        full = jnp.sum(each * layers.sizes)
+        budget = (1 - jnp.asarray(sparsity, jnp.float32)) * full * np.float32(1 + 1e-6)
 
         def cost(s: jax.Array) -> Any:
-            kept = masks_lib.beside(params, allocation(params, units, s))
+            kept = trees.beside(params, allocation(params, units, s))
             counts = [k.count if isinstance(k, Keep) else k for k in kept if k is not None]
-            return sum(
-                e * c * u.contests for e, c, (_, u) in zip(each, counts, pruned, strict=True)
-            )
+            return jnp.sum(each * layers.joined(counts) * layers.contests)
 
         def halve(_: Any, bracket: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
             low, high = bracket
@@ -116,7 +112,7 @@ def at_cost(allocation: AnyAllocation, costs: Mapping[str, float] | Any) -> Allo
 
 def _checked(of_leaf: list[Any], found: list[Any], params: Params) -> list[Any]:
     """The costs, if each leaf that is pruned has one."""
-    for name, cost, unit in zip(masks_lib.paths(params), of_leaf, found, strict=True):
+    for name, cost, unit in zip(trees.paths(params), of_leaf, found, strict=True):
         if unit is not None and (cost is None or not cost > 0):
             raise ValueError(
                 f"costs: the leaf {name!r} has {cost}; a number above 0 is needed for each leaf that is "
@@ -128,12 +124,20 @@ def _checked(of_leaf: list[Any], found: list[Any], params: Params) -> list[Any]:
 def _by_leaf(costs: Any, params: Params, names: list[str]) -> list[Any]:
     if isinstance(costs, Mapping) and any(name in costs for name in names):
         return [costs.get(name) for name in names]
-    return masks_lib.beside(params, costs)
+    return trees.beside(params, costs)
 
 
-def _affordable(keys: list[jax.Array], unit_cost: jax.Array, budget: jax.Array) -> list[jax.Array]:
-    """How many units of each leaf lie above the lowest threshold that the budget pays for."""
-    count = lambda t: jnp.stack([jnp.sum(key > t, dtype=jnp.int32) for key in keys])
+def _affordable(
+    keys: list[jax.Array], layers: Layers, unit_cost: jax.Array, budget: jax.Array
+) -> jax.Array:
+    """How many units of each layer lie above the lowest threshold that the budget pays for."""
+
+    def count(t: jax.Array) -> jax.Array:
+        pairs = zip(keys, layers.units, strict=True)
+        within = [tuple(i for i in range(k.ndim) if i not in u.layers) for k, u in pairs]
+        return layers.joined(
+            [jnp.sum(k > t, axes, jnp.int32) for k, axes in zip(keys, within, strict=True)]
+        )
 
     def lower(i: jax.Array, t: jax.Array) -> jax.Array:
         # The highest threshold that costs too much, bit by bit; one above it does not.
@@ -141,4 +145,4 @@ def _affordable(keys: list[jax.Array], unit_cost: jax.Array, budget: jax.Array) 
         return jnp.where(jnp.sum(count(raised - 1) * unit_cost) > budget, raised, t)
 
     t = jax.lax.fori_loop(0, 32, lower, jnp.uint32(0))
-    return list(count(t))
+    return count(t)

@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxprune import masks as masks_lib
-from jaxprune.allocation.counts import apportion, survivors
+from jaxprune import trees
+from jaxprune.allocation.counts import Layers, apportion, survivors
+from jaxprune.kernel_axes import by_position
 from jaxprune.parts import factory
 from jaxprune.types import Allocation, Params, Sparsity, Units
 
@@ -21,7 +22,9 @@ _is_units = lambda x: isinstance(x, Units)
 
 @factory
 def uniform(rates: Mapping[str, float] | None = None) -> Allocation:
-    """Every leaf loses the same fraction.
+    """Every layer loses the same fraction.
+
+    A layer is a leaf, or where `axes` say that layers are stacked in one leaf, a slice of it.
 
     Args:
       rates: factors on the sparsity for leaves whose path a regular expression matches, the first
@@ -40,7 +43,7 @@ def uniform(rates: Mapping[str, float] | None = None) -> Allocation:
             )
 
     def allocate(params: Params, units: Any, sparsity: Sparsity) -> Any:
-        names = masks_lib.paths(params)
+        names = trees.paths(params)
         for pattern in rates:
             if not any(re.search(pattern, name) for name in names):
                 raise ValueError(
@@ -48,10 +51,13 @@ def uniform(rates: Mapping[str, float] | None = None) -> Allocation:
                 )
 
         def count(name: str, unit: Units | None) -> jax.Array | None:
+            if unit is None:
+                return None
             rate = next((r for pattern, r in rates.items() if re.search(pattern, name)), 1.0)
-            return None if unit is None else survivors(unit.budgeted, sparsity * rate)
+            kept = survivors(unit.budgeted, sparsity * rate)
+            return jnp.broadcast_to(kept, unit.layer_shape)
 
-        found = masks_lib.beside(params, units)
+        found = trees.beside(params, units)
         return jax.tree.structure(params).unflatten(map(count, names, found))
 
     return Allocation(allocate)
@@ -83,34 +89,22 @@ def uniform_plus(*, first: str, last: str, most: float = 0.8) -> Allocation:
         raise ValueError(f"uniform_plus(most={most}): a fraction removed, in [0, 1), is needed.")
 
     def allocate(params: Params, units: Any, sparsity: Sparsity) -> Any:
-        names, found = masks_lib.paths(params), masks_lib.beside(params, units)
+        names, found = trees.paths(params), trees.beside(params, units)
         for pattern in (first, last):
             if not any(re.search(pattern, name) for name in names):
                 raise ValueError(f"uniform_plus: {pattern!r} matches none of the leaves {names}.")
         pruned = [(n, u) for n, u in zip(names, found, strict=True) if u is not None]
-        sizes = [jnp.asarray(u.budgeted * u.contests, jnp.int32) for _, u in pruned]
-        dense = [bool(re.search(first, name)) for name, _ in pruned]
-        tail = [
-            bool(re.search(last, name)) and not d
-            for (name, _), d in zip(pruned, dense, strict=True)
-        ]
+        layers = Layers([unit for _, unit in pruned])
+        dense = layers.repeated([bool(re.search(first, name)) for name, _ in pruned])
+        tail = layers.repeated([bool(re.search(last, name)) for name, _ in pruned]) & ~dense
         capped = jnp.minimum(jnp.asarray(sparsity, jnp.float32), most)
-        fixed = [
-            n if d else survivors(n, capped) if t else None
-            for n, d, t in zip(sizes, dense, tail, strict=True)
-        ]
-        total = survivors(sum(sizes), sparsity)
-        taken = sum(f for f in fixed if f is not None)
-        rest = sum(n for n, f in zip(sizes, fixed, strict=True) if f is None)
-        density = jnp.clip((total - taken) / jnp.maximum(rest, 1), 0.0, 1.0)
-        open_ = [n if f is None else 0 * n for n, f in zip(sizes, fixed, strict=True)]
-        shares = apportion(
-            jnp.full(len(sizes), density), jnp.stack(open_), jnp.maximum(total - taken, 0)
-        )
-        counts = [s if f is None else f for s, f in zip(shares, fixed, strict=True)]
-        kept = iter(
-            (c + u.contests // 2) // u.contests for c, (_, u) in zip(counts, pruned, strict=True)
-        )
+        fixed = jnp.where(dense, layers.sizes, survivors(layers.sizes, capped))
+        fixed = jnp.where(dense | tail, fixed, 0)
+        left = jnp.maximum(survivors(jnp.sum(layers.sizes), sparsity) - jnp.sum(fixed), 0)
+        open_ = jnp.where(dense | tail, 0, layers.sizes)
+        density = jnp.clip(left / jnp.maximum(jnp.sum(open_), 1), 0.0, 1.0)
+        shares = apportion(jnp.full(layers.count, density), open_, left)
+        kept = iter(layers.in_contests(fixed + shares))
         return jax.tree.structure(params).unflatten(
             None if u is None else next(kept) for u in found
         )
@@ -122,9 +116,10 @@ def uniform_plus(*, first: str, last: str, most: float = 0.8) -> Allocation:
 def erk(power: float = 1.0) -> Allocation:
     r"""Erdős–Rényi-kernel densities: thin layers keep more.
 
-    The density of a leaf is $\min(1, \epsilon \, (\sum_i n_i / \prod_i n_i)^p)$ over its axes $n_i$, with
-    $\epsilon$ such that the whole tree keeps its budget. Counts are rounded to the budget exactly where
-    a leaf is one contest; where it has many, to the nearest count that all its contests can share.
+    The density of a layer is $\min(1, \epsilon \, (\sum_i n_i / \prod_i n_i)^p)$ over the numbers $n_i$ of
+    its inputs, its outputs and the places of its window, with $\epsilon$ such that the whole tree keeps its
+    budget. Counts are rounded to the budget exactly where a layer is one contest; where it has many, to the
+    nearest count that all its contests can share.
 
     Args:
       power: exponent $p$; 0 gives equal densities.
@@ -132,18 +127,24 @@ def erk(power: float = 1.0) -> Allocation:
     References:
       Evci, Gale, Menick, Castro & Elsen, "Rigging the Lottery: Making All Tickets Winners" (2020),
       section 3; Mocanu et al. (2018) for the two-axis form.
+
+    Raises:
+      ValueError: if it is not known which axes of a leaf are inputs.
     """
 
     def allocate(params: Params, units: Any, sparsity: Sparsity) -> Any:
-        pairs = zip(jax.tree.leaves(params), masks_lib.beside(params, units), strict=True)
-        shapes = [jnp.shape(p) for p, unit in pairs if unit is not None]
-        found, treedef = jax.tree.flatten(units, is_leaf=_is_units)
-        raw = np.array([(sum(s) / math.prod(s)) ** power for s in shapes], np.float32)
-        sizes = jnp.stack([jnp.asarray(u.budgeted * u.contests, jnp.int32) for u in found])
-        total = survivors(jnp.sum(sizes), sparsity)
-        # The leaves that stay dense are those of the largest raw density: try 0, 1, 2, ... of them.
+        names, found = trees.paths(params), trees.beside(params, units)
+        named = zip(names, jax.tree.leaves(params), found, strict=True)
+        pruned = [(name, jnp.shape(leaf), u) for name, leaf, u in named if u is not None]
+        layers = Layers([unit for *_, unit in pruned])
+        dimensions = [_dimensions(*leaf) for leaf in pruned]
+        thinness = [(sum(own) / max(math.prod(own), 1)) ** power for own in dimensions]
+        raw = layers.repeated(thinness).astype(np.float32)
+        total = survivors(jnp.sum(layers.sizes), sparsity)
+        # The layers that stay dense are those of the largest raw density: try 0, 1, 2, ... of them.
         order = np.argsort(-raw, kind="stable")
-        n, r = sizes[order].astype(jnp.float32), raw[order]
+        n = layers.sizes[order].astype(jnp.float32)
+        r = raw[order]
         before = jnp.cumsum(n) - n
         mass = jnp.cumsum((n * r)[::-1])[::-1]
         scale = (total.astype(jnp.float32) - before) / jnp.maximum(mass, 1e-30)
@@ -151,16 +152,31 @@ def erk(power: float = 1.0) -> Allocation:
         first = jnp.where(jnp.any(fits), jnp.argmax(fits), len(raw))
         epsilon = scale[jnp.minimum(first, len(raw) - 1)]
         density = jnp.where(jnp.arange(len(raw)) < first, 1.0, jnp.clip(epsilon * r, 0.0, 1.0))
-        counts = apportion(density[np.argsort(order, kind="stable")], sizes, total)
-        keep = [(c + u.contests // 2) // u.contests for c, u in zip(counts, found, strict=True)]
-        return jax.tree.unflatten(treedef, keep)
+        counts = apportion(density[np.argsort(order, kind="stable")], layers.sizes, total)
+        kept = iter(layers.in_contests(counts))
+        return jax.tree.structure(params).unflatten(
+            None if u is None else next(kept) for u in found
+        )
 
     return Allocation(allocate)
 
 
+def _dimensions(name: str, shape: tuple[int, ...], unit: Units) -> list[int]:
+    """How many inputs, outputs and places along each side of a window one layer of a leaf has."""
+    own = by_position(shape) if unit.kernel is None else unit.kernel
+    if own.in_axis is None:
+        raise ValueError(
+            f"erk: which axes of {name!r} are inputs is not known, as {own.reason}; give axes=jaxprune.axes("
+            "apply, params, *inputs), or another allocation."
+        )
+    sides = [math.prod(shape[i] for i in some) for some in (own.in_axis, own.out_axis) if some]
+    known = {*own.in_axis, *own.out_axis, *own.batch_axis}
+    return [*sides, *(size for i, size in enumerate(shape) if i not in known)]
+
+
 @factory
 def by_path(sparsities: Mapping[str, float]) -> Allocation:
-    """Each leaf has a sparsity of its own, in the proportions of a table.
+    """Each layer has a sparsity of its own, in the proportions of a table.
 
     Where the schedule asks for the table's own overall sparsity, leaves get exactly what the table says; at
     another one all are scaled by the same factor. A leaf that would have to lose more than all loses all
@@ -168,7 +184,8 @@ def by_path(sparsities: Mapping[str, float]) -> Allocation:
 
     Args:
       sparsities: fraction removed by regular expression, searched in the path of a leaf, the first match
-        counting. Leaves that nothing matches stay dense.
+        counting; or by the name of a layer as it stands, `"layers/kernel[3]"` for one of a stack. Leaves that
+        nothing matches stay dense.
 
     >>> params = {"a": jnp.ones(100), "b": jnp.ones(100)}
     >>> allocate = by_path({"a": 0.9, "b": 0.5})
@@ -180,17 +197,28 @@ def by_path(sparsities: Mapping[str, float]) -> Allocation:
         if not 0 <= value < 1:
             raise ValueError(f"by_path: {pattern!r} has {value}; fractions in [0, 1) are needed.")
     if not any(table.values()):
-        raise ValueError(f"by_path({table}): nobody loses anything.")
+        raise ValueError(f"by_path({table}): every sparsity is 0; give at least one above 0.")
 
     def allocate(params: Params, units: Any, sparsity: Sparsity) -> Any:
-        names, found = masks_lib.paths(params), masks_lib.beside(params, units)
+        names, found = trees.paths(params), trees.beside(params, units)
+        own = {name: u.layer_shape for name, u in zip(names, found, strict=True) if u is not None}
+        layer_names = [
+            layer for name in names for layer in trees.layer_names(name, own.get(name, ()))
+        ]
         for pattern in table:
-            if not any(re.search(pattern, name) for name in names):
+            if pattern not in layer_names and not any(re.search(pattern, n) for n in layer_names):
                 raise ValueError(f"by_path: {pattern!r} matches none of the leaves {names}.")
-        first = lambda name: next((v for p, v in table.items() if re.search(p, name)), 0.0)
-        pruned = [(first(name), u) for name, u in zip(names, found, strict=True) if u is not None]
-        rates = jnp.array([rate for rate, _ in pruned], jnp.float32)
-        sizes = jnp.stack([jnp.asarray(u.budgeted * u.contests, jnp.int32) for _, u in pruned])
+        pruned = [(name, u) for name, u in zip(names, found, strict=True) if u is not None]
+        layers = Layers([unit for _, unit in pruned])
+        rates = jnp.array(
+            [
+                _rate(table, own)
+                for name, u in pruned
+                for own in trees.layer_names(name, u.layer_shape)
+            ],
+            jnp.float32,
+        )
+        sizes = layers.sizes
         total = survivors(jnp.sum(sizes), sparsity)
         n = sizes.astype(jnp.float32)
         goal = (jnp.sum(sizes) - total).astype(jnp.float32)
@@ -201,7 +229,7 @@ def by_path(sparsities: Mapping[str, float]) -> Allocation:
             taken = jnp.sum(jnp.where(capped, n * most, 0))
             return capped | ((goal - taken) / jnp.maximum(free, 1e-30) * rates > most)
 
-        capped = jax.lax.fori_loop(0, len(pruned), tighten, rates < 0)
+        capped = jax.lax.fori_loop(0, layers.count, tighten, rates < 0)
         free = jnp.sum(jnp.where(capped, 0, n * rates))
         factor = (goal - jnp.sum(jnp.where(capped, n * most, 0))) / jnp.maximum(free, 1e-30)
         lost = jnp.where(capped, most, jnp.clip(factor * rates, 0, most))
@@ -209,11 +237,16 @@ def by_path(sparsities: Mapping[str, float]) -> Allocation:
         left = jnp.maximum(total - jnp.sum(sizes - open_to), jnp.sum(open_to > 0))
         counts = apportion(1 - lost, open_to, left)
         counts = jnp.where(rates > 0, jnp.maximum(counts, jnp.minimum(sizes, 1)), sizes)
-        kept = iter(
-            (c + u.contests // 2) // u.contests for c, (_, u) in zip(counts, pruned, strict=True)
-        )
+        kept = iter(layers.in_contests(counts))
         return jax.tree.structure(params).unflatten(
             None if u is None else next(kept) for u in found
         )
 
     return Allocation(allocate)
+
+
+def _rate(table: Mapping[str, float], name: str) -> float:
+    """The entry of a layer: of its name, or of the first expression that matches it."""
+    if name in table:
+        return table[name]
+    return next((value for expression, value in table.items() if re.search(expression, name)), 0.0)

@@ -1,4 +1,4 @@
-"""Allocations that the scores decide: which leaves have the better units."""
+"""Allocations that the scores decide: which layers have the better units."""
 
 from collections.abc import Callable
 from typing import Any, Literal
@@ -6,9 +6,8 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from jaxprune import masks as masks_lib
-from jaxprune import selection
-from jaxprune.allocation.counts import apportion, survivors
+from jaxprune import selection, trees
+from jaxprune.allocation.counts import Layers, apportion, each_layer, survivors
 from jaxprune.parts import factory
 from jaxprune.types import Allocation, Keep, Params, Sparsity, Units
 
@@ -49,12 +48,13 @@ def global_budget(normalize: Literal["lamp", "l2"] | Callable | None = None) -> 
     def allocate(params: Params, units: Any, sparsity: Sparsity) -> Any:
         del params
         found, treedef = jax.tree.flatten(units, is_leaf=_is_units)
-        total = survivors(sum(u.budgeted * u.contests for u in found), sparsity)
-        scores: Any = [scale(u.scores) for u in found]
+        total = survivors(jnp.sum(Layers(found).sizes), sparsity)
+        scores: Any = [each_layer(scale, u.layers)(u.scores) for u in found]
         chosen = selection.top(scores, total)
 
         def keep(unit: Units, mask: jax.Array) -> Keep:
-            count = jnp.sum(mask, dtype=jnp.int32)
+            within = tuple(i for i in range(mask.ndim) if i not in unit.layers)
+            count = jnp.sum(mask, within, jnp.int32)
             if unit.axis is None:
                 return Keep(count, mask)
             return Keep((count + unit.contests // 2) // unit.contests)
@@ -101,18 +101,20 @@ def threshold(quality: float) -> Allocation:
     if not quality > 0:
         raise ValueError(f"threshold(quality={quality}): a number above 0 is needed.")
 
-    def count(unit: Units | None) -> jax.Array | None:
-        if unit is None:
-            return None
-        scores = unit.scores
+    def strong(scores: jax.Array) -> jax.Array:
         known = jnp.isfinite(scores)
         squares = jnp.sum(jnp.where(known, scores, 0) ** 2)
         limit = quality * jnp.sqrt(squares / jnp.maximum(jnp.sum(known), 1))
-        total = jnp.sum(known & (scores >= limit), dtype=jnp.int32)
+        return jnp.sum(known & (scores >= limit), dtype=jnp.int32)
+
+    def count(unit: Units | None) -> jax.Array | None:
+        if unit is None:
+            return None
+        total = each_layer(strong, unit.layers, numbers=True)(unit.scores)
         return (total + unit.contests // 2) // unit.contests
 
     def allocate(params: Params, units: Any, sparsity: Sparsity) -> Any:
-        found = masks_lib.beside(params, units)
+        found = trees.beside(params, units)
         return jax.tree.structure(params).unflatten(map(count, found))
 
     return Allocation(allocate)
@@ -120,19 +122,19 @@ def threshold(quality: float) -> Allocation:
 
 @factory
 def owl(*, outlier: float = 5.0, spread: float = 0.08) -> Allocation:
-    r"""Leaves with more outliers among their scores keep more of them.
+    r"""Layers with more outliers among their scores keep more of them.
 
-    The density of leaf $l$ is $1 - s + \delta_l$, with $\delta_l$ in a range of $2 \lambda$, linear in the
+    The density of layer $l$ is $1 - s + \delta_l$, with $\delta_l$ in a range of $2 \lambda$, linear in the
     share of its scores above $M$ times their mean and such that the whole tree keeps its budget.
 
     Args:
       outlier: $M$.
-      spread: $\lambda$; the densities of two leaves differ by $2 \lambda$ at most.
+      spread: $\lambda$; the densities of two layers differ by $2 \lambda$ at most.
 
     References:
       Yin et al., "Outlier Weighed Layerwise Sparsity (OWL): A Missing Secret Sauce for Pruning LLMs to High
-      Sparsity" (2024), for the scores of Wanda. Departures: by leaf, where the paper shares outliers among
-      the leaves of a block; the mean of $\delta$ over weights is zero, not over leaves: the budget is kept.
+      Sparsity" (2024), for the scores of Wanda. Departures: by layer, where the paper shares outliers among
+      the layers of a block; the mean of $\delta$ over weights is zero, not over layers: the budget is kept.
 
     >>> params = {"a": jnp.ones(100), "b": jnp.ones(100).at[0].set(100.0)}
     >>> jax.tree.map(int, owl()(params, jax.tree.map(Units, params), 0.5))
@@ -146,15 +148,16 @@ def owl(*, outlier: float = 5.0, spread: float = 0.08) -> Allocation:
     def allocate(params: Params, units: Any, sparsity: Sparsity) -> Any:
         found, treedef = jax.tree.flatten(units, is_leaf=_is_units)
 
-        def share(unit: Units) -> jax.Array:
-            known = jnp.isfinite(unit.scores)
-            scores = jnp.where(known, unit.scores, 0).astype(jnp.float32)
+        def share(given: jax.Array) -> jax.Array:
+            known = jnp.isfinite(given)
+            scores = jnp.where(known, given, 0).astype(jnp.float32)
             count = jnp.maximum(jnp.sum(known), 1)
             return jnp.sum(known & (scores > outlier * jnp.sum(scores) / count)) / count
 
-        sizes = jnp.stack([jnp.asarray(u.budgeted * u.contests, jnp.int32) for u in found])
+        layers = Layers(found)
+        sizes = layers.sizes
         weight = sizes / jnp.sum(sizes)
-        shares = jnp.stack([share(u) for u in found])
+        shares = layers.joined([each_layer(share, u.layers, numbers=True)(u.scores) for u in found])
         width = jnp.max(shares) - jnp.min(shares)
         delta = (shares - jnp.min(shares)) / jnp.maximum(width, 1e-30) * 2 * spread
         total = survivors(jnp.sum(sizes), sparsity)
@@ -164,7 +167,6 @@ def owl(*, outlier: float = 5.0, spread: float = 0.08) -> Allocation:
             mean + jnp.minimum(1, jnp.min(room)) * delta
         )  # narrower where a leaf would be full
         counts = apportion(jnp.clip(density, 0, 1), sizes, total)
-        keep = [(c + u.contests // 2) // u.contests for c, u in zip(counts, found, strict=True)]
-        return jax.tree.unflatten(treedef, keep)
+        return jax.tree.unflatten(treedef, layers.in_contests(counts))
 
     return Allocation(allocate)

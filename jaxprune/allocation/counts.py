@@ -1,11 +1,16 @@
-"""Whole numbers of survivors, exact where float32 is not."""
+"""Whole numbers of survivors, exact where float32 is not, and the layers that they are dealt out to."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from jaxprune.types import Sparsity
+from jaxprune.types import Sparsity, Units
 
-__all__ = ["apportion", "survivors"]
+__all__ = ["Layers", "apportion", "each_layer", "survivors"]
 
 _UNIT = 10**7  # a sparsity of one
 
@@ -31,6 +36,66 @@ def survivors(n: jax.Array | int, sparsity: Sparsity) -> jax.Array:
     cross = b * e + c * d
     rest = cross % 1_000 * 10_000 + c * e
     return n - (a * parts + b * d * 10 + cross // 1_000 + (rest + _UNIT // 2) // _UNIT)
+
+
+class Layers:
+    """The layers of several leaves side by side: leaf by leaf, and within a leaf in order of index.
+
+    Attributes:
+      units: of each leaf.
+      sizes: int32 per layer, how many of its units the budget counts.
+      contests: per layer, how many contests there are in it.
+    """
+
+    def __init__(self, units: Sequence[Units]) -> None:
+        self.units = list(units)
+        self._numbers = [math.prod(unit.layer_shape) for unit in self.units]
+        sizes = [jnp.asarray(unit.budgeted * unit.contests, jnp.int32) for unit in self.units]
+        self.sizes = self.joined(sizes)
+        self.contests = self.repeated([unit.contests for unit in self.units])
+
+    @property
+    def count(self) -> int:
+        """How many layers there are."""
+        return sum(self._numbers)
+
+    def repeated(self, values: Sequence[Any]) -> np.ndarray:
+        """One value per layer, from one per leaf."""
+        return np.repeat(np.asarray(values), self._numbers, axis=0)
+
+    def joined(self, values: Sequence[jax.Array]) -> jax.Array:
+        """One value per layer in one array, from arrays per leaf: a scalar, or one number per layer."""
+        parts = zip(values, self._numbers, strict=True)
+        return jnp.concatenate([jnp.broadcast_to(jnp.ravel(x), (n,)) for x, n in parts])
+
+    def split(self, values: jax.Array) -> list[jax.Array]:
+        """What `joined` has made one array, by leaf again."""
+        ends = np.cumsum(self._numbers)
+        parts = jnp.split(values, ends[:-1])
+        return [x.reshape(unit.layer_shape) for x, unit in zip(parts, self.units, strict=True)]
+
+    def in_contests(self, counts: jax.Array) -> list[jax.Array]:
+        """By leaf, how many survive in each contest, from how many do in each layer: to the nearest."""
+        return self.split((counts + self.contests // 2) // self.contests)
+
+
+def each_layer(
+    function: Callable[..., Any], layers: Sequence[int], *, numbers: bool = False
+) -> Callable[..., Any]:
+    """Returns a function of whole leaves that does to each layer what `function` does to one.
+
+    Args:
+      function: arrays of one layer -> an array like them, or a number.
+      layers: axes of the arguments that index layers; of the result they are the same.
+      numbers: whether a number is returned; then the result has one per layer.
+
+    >>> each_layer(jnp.sum, [1], numbers=True)(jnp.ones((3, 2)))
+    Array([3., 3.], dtype=float32)
+    """
+    for place, axis in reversed(list(enumerate(sorted(layers)))):
+        moved = axis - place  # as the loops outside take their axes away
+        function = jax.vmap(function, in_axes=moved, out_axes=0 if numbers else moved)
+    return function
 
 
 def apportion(density: jax.Array, sizes: jax.Array, total: jax.Array) -> jax.Array:

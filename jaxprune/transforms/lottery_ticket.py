@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxprune import masks as masks_lib
+from jaxprune.kernel_axes import AxesTree
 from jaxprune.masks import Prunable
 from jaxprune.method import Method, Partition, initial_masks, next_masks, remembered
 from jaxprune.transforms.mirrors import mirrors
@@ -111,6 +112,7 @@ def lottery_ticket(
     *,
     key: jax.Array | None = None,
     prunable: Prunable = None,
+    axes: AxesTree | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Trains, prunes and rewinds by `plan`: after `plan.total_updates` updates the ticket is trained.
 
@@ -121,6 +123,8 @@ def lottery_ticket(
       plan: when to train, prune and rewind.
       key: PRNG key, for criteria that draw.
       prunable: which leaves may be pruned (see `jaxprune.masks.make`).
+      axes: which axes of the leaves are inputs, outputs and layers: `jaxprune.axes(apply, params, *inputs)`;
+        `None`: their shapes tell, and whatever depends on direction refuses those that do not.
 
     Returns:
       A gradient transformation. Parameters that are never pruned (biases) rewind as well.
@@ -173,7 +177,7 @@ def lottery_ticket(
         return None, None
 
     def init(params: Params) -> LotteryState:
-        masks = initial_masks(method, params, prunable, key)
+        masks = initial_masks(method, params, prunable, key, axes)
         inner_state = inner.init(params)
         point = jax.tree.map(jnp.zeros_like, mark(params, inner_state))
         memory = {name: m.init(params) for name, m in memories.items()}
@@ -202,7 +206,7 @@ def lottery_ticket(
 
         def prune() -> tuple[Params, Masks, optax.OptState]:
             signals = signals_at(level, grads, memory, extra, state.key, key)
-            new = next_masks(method, params, masks, level, of_the_living=True, **signals)
+            new = next_masks(method, params, masks, level, of_the_living=True, axes=axes, **signals)
             inner_state = refresh(inner, state.inner, params, new)
             if plan.rewind == "weights":
                 return jax.tree.map(jnp.negative, params), new, inner_state

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxprune import masks as masks_lib
+from jaxprune.kernel_axes import AxesTree
 from jaxprune.masks import Prunable
 from jaxprune.method import Method, Partition, initial_masks, remembered
 from jaxprune.transforms.state import (
@@ -48,6 +49,7 @@ def sparsify(
     key: jax.Array | None = None,
     prunable: Prunable = None,
     packed: bool = False,
+    axes: AxesTree | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Trains with `method`: after each update the parameters are exactly zero off the masks.
 
@@ -68,6 +70,8 @@ def sparsify(
       key: PRNG key, for methods that draw: random criteria, SET, RigL, static.
       prunable: which leaves may be pruned (see `jaxprune.masks.make`).
       packed: store the masks in one bit per weight.
+      axes: which axes of the leaves are inputs, outputs and layers: `jaxprune.axes(apply, params, *inputs)`;
+        `None`: their shapes tell, and whatever depends on direction refuses those that do not.
 
     Returns:
       A gradient transformation whose `update` needs `params`. Read its masks with `jaxprune.masks_of`.
@@ -95,7 +99,7 @@ def sparsify(
 
     def init(params: Params) -> SparseState:
         first, run = (None, None) if key is None else jax.random.split(key)
-        masks = initial_masks(method, params, prunable, first)
+        masks = initial_masks(method, params, prunable, first, axes)
         alive = masks_lib.apply(params, masks)
         return SparseState(
             jnp.zeros((), jnp.int32),
@@ -113,7 +117,7 @@ def sparsify(
         step = state.step
         memory = remember(memories, state.memory, params, grads)
         signals = signals_at(step, grads, memory, extra, state.key, key)
-        masks = scheduled_masks(method, params, state.masks, step, signals, stored)
+        masks = scheduled_masks(method, params, state.masks, step, signals, stored, axes)
         skips = lambda part: part.update.skip_gradient
         skip = due_at(method, params, step, skips) if any(map(skips, method.parts)) else None
         updates, inner_state = masked_step(

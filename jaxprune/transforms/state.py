@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxprune import masks as masks_lib
+from jaxprune.kernel_axes import AxesTree
 from jaxprune.method import Method, Partition, by_part, next_masks
 from jaxprune.signals import Memory
 from jaxprune.transforms.mirrors import mirrors
@@ -63,11 +64,14 @@ def scheduled_masks(
     step: Step,
     signals: dict[str, Any],
     stored: Callable[[Masks], Masks] = lambda masks: masks,
+    axes: AxesTree | None = None,
 ) -> Masks:
     """The masks after the change that is due at `step`, if one is, in the form in which they are stored."""
 
     def change(part: Method, share: Masks) -> Masks:
-        new = lambda: stored(next_masks(part, params, masks_lib.unpack(share), step, **signals))
+        new = lambda: stored(
+            next_masks(part, params, masks_lib.unpack(share), step, axes=axes, **signals)
+        )
         due = part.schedule.due(step)
         if isinstance(due, jax.Array):
             return jax.lax.cond(due, new, lambda: share)

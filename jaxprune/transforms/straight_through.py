@@ -9,6 +9,7 @@ import optax
 
 from jaxprune import masks as masks_lib
 from jaxprune import updates as updates_lib
+from jaxprune.kernel_axes import AxesTree
 from jaxprune.masks import Prunable
 from jaxprune.method import Method, Partition, by_part, initial_masks, remembered
 from jaxprune.transforms.state import (
@@ -51,6 +52,7 @@ def straight_through(
     *,
     key: jax.Array | None = None,
     prunable: Prunable = None,
+    axes: AxesTree | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Trains all weights $w$ by the gradients of the sparse network $w \odot m$.
 
@@ -72,6 +74,8 @@ def straight_through(
         grow weights from zero.
       key: PRNG key, for criteria that draw.
       prunable: which leaves may be pruned (see `jaxprune.masks.make`).
+      axes: which axes of the leaves are inputs, outputs and layers: `jaxprune.axes(apply, params, *inputs)`;
+        `None`: their shapes tell, and whatever depends on direction refuses those that do not.
 
     Raises:
       ValueError: if the method grows weights from zero; in `update`, if `params` is missing.
@@ -107,16 +111,16 @@ def straight_through(
         def widen(part: Method, share: Masks) -> Masks:
             schedule = dataclasses.replace(part.schedule, sparsity=lambda step: _least(part))
             wide = dataclasses.replace(part, schedule=schedule, update=updates_lib.reselect())
-            return scheduled_masks(wide, params, share, step, signals)
+            return scheduled_masks(wide, params, share, step, signals, axes=axes)
 
         return (
-            scheduled_masks(method, params, masks, step, signals),
+            scheduled_masks(method, params, masks, step, signals, axes=axes),
             by_part(method, params, reach, widen),
         )
 
     def init(params: Params) -> StraightThroughState:
         first, run = (None, None) if key is None else jax.random.split(key)
-        masks = initial_masks(method, params, prunable, first)
+        masks = initial_masks(method, params, prunable, first, axes)
         nobody = jax.tree.map(lambda p: None, params)
         everybody = lambda part, share: nobody if _least(part) is None else share
         reach = by_part(method, params, jax.tree.map(jnp.ones_like, masks), everybody)
