@@ -13,7 +13,7 @@ from experiments import savings
 from experiments.config import build, ways
 from experiments.recipes import Recipe
 from experiments.task import input_shape, model_of
-from experiments.units import with_units
+from experiments.units import axes_of, with_units
 from jaxprune.method import full_masks
 
 __all__ = ["comparison", "describe"]
@@ -38,11 +38,14 @@ def describe(cfg: ConfigDict, rounds: int = 0) -> str:
             how = (
                 f"{way}: {'as sparse as it says' if asked else 'how sparse it becomes is learned'}"
             )
-        lines += [how, jp.masks.table(jp.masks.make(params, prunable), cost)]
+        lines += [how, jp.masks.table(jp.masks.make(params, prunable, axes=axes_of(cfg)), cost)]
     elif rounds:
-        masks, by_size = full_masks(method, params, prunable), _by_size(method)
+        masks = full_masks(method, params, prunable, axes_of(cfg))
+        by_size = _by_size(method)
         for level in range(rounds):
-            masks = jp.next_masks(by_size, params, masks, level, of_the_living=True)
+            masks = jp.next_masks(
+                by_size, params, masks, level, of_the_living=True, axes=axes_of(cfg)
+            )
         lines += [f"after {rounds} rounds:", jp.masks.table(masks, cost)]
     else:
         masks = _final_masks(method, params, cfg)
@@ -100,9 +103,9 @@ def comparison(cfg: ConfigDict, points: Iterable[tuple[str, str, Recipe]]) -> st
 def _final_masks(method: jp.Method | None, params: Any, cfg: ConfigDict) -> Any:
     """Masks with as many weights as in the end."""
     if method is None:
-        return jp.masks.make(params, cfg.prunable or None)
-    masks = full_masks(method, params, cfg.prunable or None)
-    return jp.next_masks(_by_size(method), params, masks, method.end)
+        return jp.masks.make(params, cfg.prunable or None, axes=axes_of(cfg))
+    masks = full_masks(method, params, cfg.prunable or None, axes_of(cfg))
+    return jp.next_masks(_by_size(method), params, masks, method.end, axes=axes_of(cfg))
 
 
 def _by_size(method: Any) -> Any:

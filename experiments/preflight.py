@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 import jaxprune as jp
 from experiments.config import UserError
 from experiments.task import input_shape, model_of
+from experiments.units import axes_of
 
 __all__ = ["check_schedule", "checked"]
 
@@ -45,7 +46,8 @@ def checked(
     """
 
     def masks(key: jax.Array, x: jax.Array) -> Any:
-        return jp.masks.make(model_of(cfg).init(key, x)["params"], cfg.prunable or None)
+        params = model_of(cfg).init(key, x)["params"]
+        return jp.masks.make(params, cfg.prunable or None, axes=axes_of(cfg))
 
     def update(key: jax.Array, x: jax.Array) -> Any:
         params = model_of(cfg).init(key, x)["params"]

@@ -17,6 +17,7 @@ from experiments.pipelines import Pipeline
 from experiments.starts import Began, Setting, Start
 from experiments.task import Task, metrics, scale
 from experiments.trainer import TrainState
+from experiments.units import axes_of
 from jaxprune.signals.gatherers import reads
 
 __all__ = ["gatherers_of", "known_signals", "pruned"]
@@ -72,6 +73,7 @@ def pruned(
                 rounds=pipeline.rounds,
                 compensation=compensation,
                 prunable=cfg.prunable or None,
+                axes=axes_of(cfg),
                 key=setting.key,
             )
         except ValueError as e:

@@ -12,7 +12,7 @@ from experiments.config import UserError, build
 from experiments.contestants import DENSE
 from experiments.pruned import pruned
 from experiments.starts import Start, control
-from experiments.units import with_units
+from experiments.units import axes_of, with_units
 
 __all__ = ["Recipe", "Transform", "recipe"]
 
@@ -95,8 +95,9 @@ def recipe(cfg: ConfigDict, kind: str, spec: Any, where: str, **supplied: Any) -
     if kind == "method":
         method = spec if isinstance(spec, jp.Method) else build("method", spec, **supplied)
         method = with_units(cfg, method, where)
+        axes = axes_of(cfg)
         enforce = jp.straight_through if method.straight_through else jp.sparsify
-        sparse = lambda key: enforce(optimizer, method, key=key, prunable=prunable)
+        sparse = lambda key: enforce(optimizer, method, key=key, prunable=prunable, axes=axes)
         transform = lambda key: jp.recorded(sparse(key))
         return Recipe(kind, transform, method, settled=method.end + 1)
     if kind == "control":

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 import jaxprune as jp
 from experiments.task import input_shape, model_of
+from experiments.units import axes_of
 
 __all__ = ["Dense", "dense", "forward_flops", "of"]
 
@@ -33,7 +34,8 @@ def dense(cfg: ConfigDict) -> Dense:
     params = _variables(cfg)["params"]
     sizes = [math.prod(leaf.shape) for leaf in jax.tree.leaves(params)]
     names, flops = jp.masks.paths(params), jax.tree.leaves(forward_flops(cfg))
-    masks = jax.eval_shape(functools.partial(jp.masks.make, prunable=cfg.prunable or None), params)
+    chosen = functools.partial(jp.masks.make, prunable=cfg.prunable or None, axes=axes_of(cfg))
+    masks = jax.eval_shape(chosen, params)
     beside = zip(names, jp.masks.beside(params, masks), strict=True)
     return Dense(
         dict(zip(names, sizes, strict=True)),

@@ -19,7 +19,7 @@ from experiments.report import write_report
 from experiments.run_folder import Folder, RunFolder
 from experiments.task import fresh_variables, model_of, tasks
 from experiments.trainer import Trainer, TrainState
-from experiments.units import with_units
+from experiments.units import axes_of, with_units
 
 __all__ = ["plan_of", "run"]
 
@@ -111,7 +111,12 @@ class _Compiled:
         self.method = with_units(cfg, build("method", cfg.method), "config.method")
         self.model = model_of(cfg)
         self.transform = functools.partial(
-            jp.lottery_ticket, self.optimizer, self.method, plan, prunable=cfg.prunable or None
+            jp.lottery_ticket,
+            self.optimizer,
+            self.method,
+            plan,
+            prunable=cfg.prunable or None,
+            axes=axes_of(cfg),
         )
         # Of this key its kind alone is read: each seed's own is in its state.
         self.ticket = Trainer(self.model, self.transform(key=jax.random.key(0)), augment_of(cfg))

@@ -23,6 +23,7 @@ from experiments.run_folder import Folder, RunFolder
 from experiments.starts import Setting
 from experiments.task import Task, fresh_variables, model_of, scale, tasks
 from experiments.trainer import Trainer, TrainState
+from experiments.units import axes_of
 
 __all__ = ["Info", "run", "train_once"]
 
@@ -145,7 +146,7 @@ def train_once(
         if recipe.kind == DENSE:
             return {"sparsity": 0.0, "digest": digest(network), **common}
         if recipe.kind == "subgradient":  # there are no masks, and hardly a zero
-            all_of = jp.masks.make(network, cfg.prunable or None)
+            all_of = jp.masks.make(network, cfg.prunable or None, axes=axes_of(cfg))
             masks = jax.tree.map(lambda w, m: m if m is None else w != 0, network, all_of)
         else:
             masks = trainer.masks(state, steps)

@@ -1,4 +1,4 @@
-"""Coupled units of a config's model: `pattern=part("coupled")` in place of a pattern of single leaves."""
+"""What is read from the program of a config's model: the axes of its kernels, and its coupled units."""
 
 import dataclasses
 import functools
@@ -12,7 +12,7 @@ from experiments.config import UserError
 from experiments.task import input_shape, model_of
 from jaxprune.coupling import Normalize, Over, Reduce
 
-__all__ = ["Units", "coupled", "graph_of", "with_units"]
+__all__ = ["Units", "axes_of", "coupled", "graph_of", "with_units"]
 
 
 class Units(NamedTuple):
@@ -54,6 +54,23 @@ def with_units(cfg: ConfigDict, method: Any, where: str) -> Any:
     except ValueError as e:
         raise UserError(f"{where}: {e}") from e
     return dataclasses.replace(method, pattern=found)
+
+
+def axes_of(cfg: ConfigDict) -> Any:
+    """Which axes of the model's parameters are inputs, outputs and layers: what `axes=` takes."""
+    return _axes_of(model_of(cfg), input_shape(cfg))
+
+
+@functools.lru_cache(maxsize=4)
+def _axes_of(model: Any, shape: tuple[int, ...]) -> Any:
+    x = jax.ShapeDtypeStruct((1, *shape), "float32")
+    variables = jax.eval_shape(model.init, jax.random.key(0), x)
+    rest = {name: tree for name, tree in variables.items() if name != "params"}
+
+    def forward(params: Any, rest: Any, x: Any) -> Any:
+        return model.apply({"params": params, **rest}, x, train=False)
+
+    return jp.axes(forward, variables["params"], rest, x)
 
 
 @functools.lru_cache(maxsize=4)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxprune import masks as masks_lib
+from jaxprune import roles
 from jaxprune.types import Pattern
 
 __all__ = ["AnyPattern", "Coupled", "Group", "Member", "Normalize", "Over", "Reduce"]
@@ -36,8 +37,9 @@ class Member(NamedTuple):
 
     @property
     def kernel(self) -> bool:
-        """Whether the parameter is one that is pruned by itself: no bias, scale or statistic."""
-        return masks_lib.is_prunable(self.path, jax.ShapeDtypeStruct(self.shape, jnp.float32))  # type: ignore[arg-type]
+        """Whether the parameter is a matrix, a kernel or a table: no bias, scale or statistic."""
+        called = roles.by_name(self.path, self.shape)
+        return len(self.shape) >= 2 and called in ("kernel", "table", "adapter")
 
     def slices(self, leaf: Any) -> Any:
         """What of an array like the parameter belongs to each unit: [units, k, ...]."""

@@ -67,7 +67,8 @@ def _of_uses(
             return None
         names = ", ".join(sorted(follower.opaque[leaf]))
         return Axes(None, None, (), f"it enters {names}, of which the axes are not known")
-    whole = [use for use in uses if use.view.inner is None]
+    direct = [use for use in uses if use.view.inner is None]
+    whole = [use for use in direct if not use.constant] or direct
     kind = _kind(whole, leaf, follower)
     roles: list[str | None] = [None] * len(shape)
     for use in whole or uses:

@@ -8,12 +8,13 @@ import dataclasses
 import functools
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from jaxprune import roles
 from jaxprune.kernel_axes import AxesTree, kernels_by_use
 from jaxprune.trees import beside as beside
 from jaxprune.trees import keys_of as keys_of
@@ -45,19 +46,23 @@ __all__ = [
 
 Prunable = str | Iterable[str] | Callable[[str, jax.Array], bool] | None
 
-# Names by which Flax and Haiku call biases and statistics.
-_NEVER = {"bias", "scale", "mean", "var", "offset"}
-_AVERAGES = (["mean_ema"], ["var_ema"])  # of Haiku's BatchNorm, with axes of length one
 
+def is_prunable(path: str, leaf: jax.Array, beside: Collection[str] = ()) -> bool:
+    """The default filter by name: leaves of two or more axes that are not called otherwise than kernels are.
 
-def is_prunable(path: str, leaf: jax.Array) -> bool:
-    """The default filter: floating leaves of two or more axes, except biases and statistics.
+    Biases, scales and statistics stay, stacked for a scan or not, and so do embeddings, positions, class
+    tokens and factors of low-rank updates, by the names that Flax, Haiku, Equinox and Keras give them
+    (`jaxprune.roles`). Names can mislead; `jaxprune.axes` knows what the program does with each leaf.
+
+    Args:
+      path: of the leaf.
+      leaf: array, or its shape and dtype.
+      beside: names in the same module: `b` is a bias beside a `w`.
 
     >>> is_prunable("Dense_0/kernel", jnp.ones((2, 3))), is_prunable("Dense_0/bias", jnp.ones(3))
     (True, False)
     """
-    *modules, name = path.split("/")
-    return jnp.ndim(leaf) >= 2 and name not in _NEVER and modules[-1:] not in _AVERAGES
+    return jnp.ndim(leaf) >= 2 and roles.by_name(path, jnp.shape(leaf), beside) == "kernel"
 
 
 def make(params: Params, prunable: Prunable = None, *, axes: AxesTree | None = None) -> Masks:
@@ -101,7 +106,8 @@ def make(params: Params, prunable: Prunable = None, *, axes: AxesTree | None = N
 
 def _choose(prunable: Prunable, names: list[str]) -> Callable[[str, jax.Array], bool]:
     if prunable is None:
-        return is_prunable
+        beside = dict(zip(names, roles.siblings(names), strict=True))
+        return lambda name, leaf: is_prunable(name, leaf, beside[name])
     if callable(prunable):
         return prunable
     patterns = [prunable] if isinstance(prunable, str) else list(prunable)

@@ -18,7 +18,7 @@ CONCEPTS = ["criteria", "patterns", "allocation", "schedules"]
 ORDER = [
     ["parts"],
     ["types"],
-    ["trees", "ranks", "layerwise", "programs"],
+    ["trees", "roles", "ranks", "layerwise", "programs"],
     ["kernel_axes"],
     ["masks"],
     ["counting", "coupling"],

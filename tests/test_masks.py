@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import jaxprune as jp
+from jaxprune import roles
 
 PARAMS = {
     "conv": {"kernel": jnp.ones((3, 3, 2, 5)), "bias": jnp.zeros(5)},
@@ -122,3 +123,67 @@ def test_check_finds_a_weight_that_came_back():
 def test_the_table_names_leaves_and_totals():
     table = jp.masks.table({"w": jnp.array([[True, False]]), "b": None})
     assert table.splitlines()[-1].split() == ["all", "2", "1", "50.00%"]
+
+
+NAMED = {
+    "linear/b": ((4, 8), "bias"),
+    "linear/w": ((4, 8, 8), "kernel"),
+    "norm/weight": ((6, 16), "scale"),
+    "blocks/0/RMSNorm_0/kernel": ((6, 16), "scale"),
+    "layer/weight": ((4, 3), "kernel"),
+    "g": ((4, 1), "scale"),
+    "dense/bias/array": ((6, 16), "bias"),
+    "dense/weight/array": ((6, 16, 16), "kernel"),
+    "LayerNorm_0/gamma": ((6, 16), "scale"),
+    "wte/embedding": ((100, 16), "table"),
+    "token_embedding/weight": ((100, 16), "table"),
+    "pos_embedding": ((1, 9, 16), "table"),
+    "cls": ((1, 1, 16), "table"),
+    "register_tokens": ((4, 16), "table"),
+    "something": ((1, 1, 16), "table"),
+    "q_proj/lora_a": ((16, 2), "adapter"),
+    "q_proj/kernel_lora_b": ((2, 16), "adapter"),
+    "patch_embed/conv/kernel": ((4, 4, 3, 16), "kernel"),
+    "embedding/kernel": ((4, 4, 3, 16), "kernel"),
+    "mlp/w": ((6, 16, 16), "kernel"),
+    "attention/query/kernel": ((16, 4, 4), "kernel"),
+    "out": ((30, 1), "kernel"),
+}
+
+
+def test_the_default_filter_goes_by_the_names_of_many_frameworks():
+    beside = dict(zip(NAMED, roles.siblings(list(NAMED)), strict=True))
+    found = {name: roles.by_name(name, shape, beside[name]) for name, (shape, _) in NAMED.items()}
+    assert found == {name: role for name, (_, role) in NAMED.items()}
+    masks = jp.masks.make({name: jnp.ones(shape) for name, (shape, _) in NAMED.items()})
+    assert {n for n, m in masks.items() if m is not None} == {
+        n for n, (_, role) in NAMED.items() if role == "kernel"
+    }
+
+
+def test_where_axes_are_given_the_default_filter_goes_by_use():
+    params = {
+        "scale": jnp.ones((4, 4)),  # a kernel, whatever its name
+        "kernel": jnp.ones((4, 4)),  # a table that is added
+        "stack": {"weight": jnp.ones((3, 4, 4)), "shift": jnp.ones((3, 4))},
+        "embed": jnp.ones((9, 4)),
+    }
+
+    def apply(params, tokens):
+        x = params["embed"][tokens] + params["kernel"]
+
+        def layer(x, own):
+            return jnp.tanh(x @ own["weight"] + own["shift"][None]), None
+
+        return jax.lax.scan(layer, x @ params["scale"], params["stack"])[0] @ params["embed"].T
+
+    axes = jp.axes(apply, params, jnp.arange(4))
+    masks = jp.masks.make(params, axes=axes)
+    kept = {
+        name
+        for name, mask in zip(jp.masks.paths(params), jp.masks.beside(params, masks), strict=True)
+        if mask is not None
+    }
+    assert kept == {"scale", "stack/weight"}
+    asked = jp.masks.make(params, "embed", axes=axes)
+    assert asked["embed"] is not None, "who is asked for may be pruned, whatever its use"

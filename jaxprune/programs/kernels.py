@@ -77,6 +77,7 @@ class Use(NamedTuple):
       groups: of the product (see `contractions`).
       indicator: whether the other factor is a one-hot vector or the like.
       looked_up: whether the inputs have chosen which elements of the parameter these are.
+      constant: whether the other factor is a constant, such as the first state of a recurrence.
     """
 
     view: View
@@ -84,6 +85,7 @@ class Use(NamedTuple):
     groups: int
     indicator: bool
     looked_up: bool
+    constant: bool
 
 
 @dataclasses.dataclass
@@ -210,7 +212,7 @@ class Follower:
                 return self.activation(echo=echo)
             self.layered |= _layered(equation, product, operands, kernel)
             return self.activation(echo=echo, chain=_longer(equation, product, operands, kernel))
-        if equation.primitive.name != "dot_general":
+        if equation.primitive.name != "dot_general" or not (left.views and right.views):
             return Tracked()
         return Tracked(_of_both(product, [left.views, right.views], output))
 
@@ -227,7 +229,8 @@ class Follower:
         if not scales:  # otherwise it is spread over the kernel, as a scale of its outputs is
             indicator = operands[1 - kernel].indicator
             looked_up = operands[kernel].looked_up
-            self.uses.append(Use(view, roles, product.groups, indicator, looked_up))
+            constant = not operands[1 - kernel].active
+            self.uses.append(Use(view, roles, product.groups, indicator, looked_up, constant))
 
     # Everything else that is done to values.
 
@@ -258,7 +261,7 @@ class Follower:
         pairs = zip(inputs, equation.invars, strict=True)
         full = [value for value, atom in pairs if atom.aval.shape == shape]
         if name in ADDITIONS or name == "sub":
-            self._find_adapters(full)
+            self._find_adapters(full, shape)
         active = [value for value in inputs if value.active]
         if not active:
             return Tracked(_union(full))
@@ -277,11 +280,14 @@ class Follower:
         kept = first.views if looked_up else ()
         return self.activation(views=kept, looked_up=looked_up, chain=chain, echo=echo)
 
-    def _find_adapters(self, values: Sequence[Tracked]) -> None:
+    def _find_adapters(self, values: Sequence[Tracked], shape: tuple[int, ...]) -> None:
         """Notes factors of low rank: of a sum `w + a @ b`, or of `x @ w + (x @ a) @ b`."""
         own = [view for value in values for view in value.views if value.pure]
-        if any(view.inner is None for view in own):
-            self.adapters |= {view.leaf for view in own if view.inner is not None}
+        width = min((size for size in shape if size > 1), default=0)
+        if any(
+            view.inner is None and not any(map(view.repeats, range(len(shape)))) for view in own
+        ):
+            self.adapters |= {view.leaf for view in own if view.inner and view.rank < width}
         chains = [value.chain for value in values if value.chain is not None]
         for chain in chains:
             short = [c for c in chains if c.root == chain.root and len(c.leaves) == 1]
@@ -447,7 +453,7 @@ def _kernel_of(operands: tuple[Tracked, Tracked], product: Contraction) -> int |
             for index, value in enumerate(operands)
             if value.views and (value.pure if pure else value.looked_up)
         ]
-        if len(kernels) == 1 and operands[1 - kernels[0]].active:
+        if len(kernels) == 1 and (pure or operands[1 - kernels[0]].active):
             return kernels[0] if product.roles[kernels[0]] is not None else None
         if kernels:
             return None

@@ -90,7 +90,7 @@ class View:
       exact: whether all this is so; if not, the digits still name the axes of the parameter.
       inner: axes of the parameter that were summed over in a product with another parameter, as those of the
         factors of a low-rank update are; `None`: it is no factor.
-      adapter: whether it is a factor of what is added to another kernel.
+      rank: over how many numbers that product sums.
     """
 
     leaf: int
@@ -101,7 +101,7 @@ class View:
     picks: tuple[Pick, ...] = ()
     exact: bool = True
     inner: tuple[int, ...] | None = None
-    adapter: bool = False
+    rank: int = 0
 
     def extent(self, axis: int) -> int:
         """How many indices of an axis of the value are elements of the parameter."""
@@ -381,5 +381,10 @@ def contracted(
     begins = [0 if axis is None else view.begins[axis] for axis in kept]
     before = view.inner or ()
     return _rearranged(
-        view, axes, begins, inner=(*before, *sorted(inner - {_REPEATED})), exact=False
+        view,
+        axes,
+        begins,
+        inner=(*before, *sorted(inner - {_REPEATED})),
+        rank=math.prod(map(view.extent, summed)),
+        exact=False,
     )

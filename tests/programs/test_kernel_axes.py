@@ -279,6 +279,18 @@ OTHER_USES = {
         X,
         {"a": "factor", "b": "factor"},
     ),
+    "first state of a recurrence": (
+        lambda p, x: jnp.tanh(x @ p["a"] + (jnp.zeros((8, WIDTH)) @ p["w"] + p["bias"])[None]),
+        {"a": W, "w": W, "bias": W[:1]},
+        X,
+        {"a": "kernel", "w": "kernel", "bias": None},
+    ),
+    "projected positions": (
+        lambda p, x: (x + (p["e"] @ p["a"] + p["bias"])[None]) @ p["w"],
+        {"e": W[:8], "a": W, "bias": W[:1], "w": W},
+        X,
+        {"e": None, "a": None, "bias": None, "w": "kernel"},
+    ),
     "a bottleneck is none": (
         lambda p, x: x @ p["w"] + jnp.tanh(x @ p["a"]) @ p["b"],
         {"w": W, "a": W[:, :2], "b": W[:2]},

@@ -1,0 +1,98 @@
+"""What a leaf is by its name: as Flax, Haiku, Equinox, Keras and ports of PyTorch models call things.
+
+One table for all who must guess from names because no program is at hand. Where one is, `jaxprune.axes` tells
+by use.
+"""
+
+import re
+from collections.abc import Collection, Sequence
+from typing import Literal
+
+__all__ = ["Role", "by_name", "siblings"]
+
+Role = Literal["kernel", "bias", "scale", "statistic", "table", "adapter"]
+
+# Of the leaf itself.
+_LEAF: dict[Role, str] = {
+    "bias": r"bias|biases|beta|offset|bias_[a-z0-9]+",
+    "scale": r"scale|scales|gamma|gain|weight_g|layer_scale.*",
+    "statistic": r"mean|var|variance|std|(running|moving|pop)_.*",
+    "table": r"embeddings?|embedding_table|.*_embeddings?|pos_?emb.*|position(al)?_.*|wte|wpe|probe"
+    r"|(cls|class|mask|sep|register|dist|distillation)(_?tokens?)?|tokens?",
+    "adapter": r"lora.*|.*_lora_[ab]",
+}
+# Of the leaf, where it stands beside one of another name: Haiku's and weight normalisation's short names.
+_BESIDE: dict[str, tuple[Role, Collection[str]]] = {
+    "b": ("bias", ("w",)),
+    "g": ("scale", ("v", "w", "layer", "weight")),
+}
+# Of the module, for leaves of names that kernels have elsewhere. A `kernel` in an embedding is a projection.
+_MODULE: dict[Role, tuple[str, Collection[str]]] = {
+    "scale": (
+        r".*norm(alization)?(_?[0-9]+)?|(ln|bn|gn|norm|rms)(_?[a-z0-9]{1,3})?",
+        ("kernel", "w", "weight"),
+    ),
+    "statistic": (r"(mean|var)_ema", ("average", "hidden")),
+    "table": (
+        r"embed(ding)?s?(_?[0-9]+)?|(token|word|pos|position|positional|type)_?embed.*|wte|wpe",
+        ("w", "weight"),
+    ),
+}
+_KERNELS = ("kernel", "w", "weight", "weights")
+_WRAPPERS = ("array", "value", "raw_value")  # of what holds an array and the names of its axes
+
+
+def by_name(path: str, shape: Sequence[int], beside: Collection[str] = ()) -> Role:
+    """Returns what a leaf is called; a kernel if it is not called anything else.
+
+    A leaf of three or more axes of which all but the last have length 1 is a token or a bias, unless its name
+    is a kernel's.
+
+    Args:
+      path: of the leaf, with slashes.
+      shape: of the leaf.
+      beside: names that stand in the same module (`siblings`).
+
+    >>> by_name("layers/norm/weight", (6, 16)), by_name("block/attention/query/kernel", (16, 4, 4))
+    ('scale', 'kernel')
+    >>> by_name("linear/b", (4, 8)), by_name("linear/b", (4, 8), beside={"w", "b"})
+    ('kernel', 'bias')
+    """
+    *modules, name = _unwrapped(path)
+    for role, pattern in _LEAF.items():
+        if re.fullmatch(pattern, name, re.IGNORECASE):
+            return role
+    role, others = _BESIDE.get(name, ("kernel", ()))
+    if any(other in beside for other in others):
+        return role
+    if any(re.fullmatch(_LEAF["adapter"], module, re.IGNORECASE) for module in modules):
+        return "adapter"
+    inside = modules[-1] if modules else ""
+    for role, (pattern, called) in _MODULE.items():
+        if name.lower() in called and re.fullmatch(pattern, inside, re.IGNORECASE):
+            return role
+    if len(shape) >= 3 and max(shape[:-1]) == 1 and name.lower() not in _KERNELS:
+        return "table"
+    return "kernel"
+
+
+def siblings(paths: Sequence[str]) -> list[set[str]]:
+    """For each path, the names of all that its module holds.
+
+    >>> siblings(["linear/b", "linear/w"])[0] == {"b", "w"}
+    True
+    """
+    inside: dict[str, set[str]] = {}
+    for path in paths:
+        names = _unwrapped(path)
+        for depth, name in enumerate(names):
+            inside.setdefault("/".join(names[:depth]), set()).add(name)
+    return [inside["/".join(_unwrapped(path)[:-1])] for path in paths]
+
+
+def _unwrapped(path: str) -> list[str]:
+    """The names of a path, without those of wrappers around the array."""
+    names = path.split("/")
+    while len(names) > 1 and names[-1] in _WRAPPERS:
+        names.pop()
+    return names
