@@ -8,8 +8,8 @@ is transposed, so memory is read in order, and nothing is reshaped across a shar
 
 Several axes of inputs, as an attention layer's `[heads, head_dim, outputs]` has, count as one, the last
 running fastest. They are merged only where a group would straddle them: where the length of the last is no
-multiple of `m`. Axes that are merged and sharded are first brought together on every device of an explicit
-mesh.
+multiple of `m`. On an explicit mesh, axes that are merged are first brought together on every device, and so
+is an axis whose shards would cut through groups; the masks lie as their leaves do.
 """
 
 import math
@@ -327,11 +327,21 @@ def _together(x: jax.Array, runs: Sequence[tuple[int, ...]]) -> jax.Array:
         return x
     members = {i for run in runs for i in run}
     spec = [None if i in members else entry for i, entry in enumerate(sharding.spec)]
-    return jax.sharding.reshard(x, PartitionSpec(*spec))
+    return jax.sharding.reshard(x, NamedSharding(sharding.mesh, PartitionSpec(*spec)))
+
+
+def _with_whole_groups(x: jax.Array, axis: int, m: int) -> jax.Array:
+    """On an explicit mesh, the array brought together along an axis whose shards would cut groups of `m`."""
+    sharding = jax.typeof(x).sharding
+    entry = sharding.spec[axis] if sharding.mesh.explicit_axes else None
+    names = (entry,) if isinstance(entry, str) else tuple(entry or ())
+    shards = math.prod(sharding.mesh.shape[name] for name in names)
+    return x if x.shape[axis] // m % shards == 0 else _together(x, [(axis,)])
 
 
 def _split(x: jax.Array, axis: int, m: int) -> jax.Array:
     """One axis as two, the second of length `m`."""
+    x = _with_whole_groups(x, axis, m)
     shape = x.shape
     spec = tuple(jax.typeof(x).sharding.spec)
     return _reshape(
@@ -354,6 +364,9 @@ def _joined(x: jax.Array, axis: int) -> jax.Array:
 
 def _summed(x: jax.Array, axis: int, size: int) -> jax.Array:
     """Sums of so many neighbours along an axis, by slices: 6 times faster than a reshape and a sum."""
+    if size == 1:
+        return x
+    x = _with_whole_groups(x, axis, size)
     parts = (
         jax.lax.slice_in_dim(x, start, x.shape[axis], stride=size, axis=axis)
         for start in range(size)

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jax.sharding import PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 from numpy.lib.array_utils import normalize_axis_index
 
 from jaxprune.counting import (
@@ -166,8 +166,12 @@ def _top_along(scores: Array, k: Array, axes: tuple[int, ...]) -> Array:
         rule = lambda leaves, k, _: (top_by_comparison(leaves[0], k, axes[0]),)
     else:
         rule = partial(_top_in_place, contest=axes)
-    own = [None if i in axes else entry for i, entry in enumerate(sharding.spec)]
-    return _on_shards(rule, (scores,), k, PartitionSpec(*own) if k.ndim else _WHOLE)[0]
+    if not k.ndim:
+        return _on_shards(rule, (scores,), k)[0]
+    own = PartitionSpec(*(None if i in axes else e for i, e in enumerate(sharding.spec)))
+    return _on_shards(
+        rule, (scores,), jax.sharding.reshard(k, NamedSharding(sharding.mesh, own)), own
+    )[0]
 
 
 @jax.jit

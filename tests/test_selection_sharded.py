@@ -21,7 +21,7 @@ SPECS = {
 }
 MESHES = [(2, 1), (4, 2)]  # against one device without a mesh
 COLLECTIVE = r"= (.*?) (all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter)"
-SECTIONS = [((512, 96), 0), ((512, 96), 1), ((3, 3, 8, 64), 2)]
+SECTIONS = [((512, 96), 0), ((512, 96), 1), ((3, 3, 8, 64), 2), ((3, 3, 8, 64), (0, 3))]
 
 
 def test_on_eight_devices():
@@ -49,7 +49,7 @@ def check():
             agree(each, [scores, tied], mesh, most=8192)
         for shape, axis in SECTIONS:
             x = tied[list(SPECS).index(shape)]
-            most = 4 * x.size // shape[axis]
+            most = 4 * x.size // int(np.prod([shape[i] for i in np.atleast_1d(axis)]))
             agree(lambda x, axis=axis: [top_along(x, 3, axis)], [x], mesh, most)
 
     rows = jax.device_put(scores[0], NamedSharding(mesh, P("data", "model")))

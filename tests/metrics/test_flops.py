@@ -2,11 +2,12 @@
 
 import jax
 import jax.numpy as jnp
+import network_zoo
 import pytest
 from flax import linen as nn
 
 import jaxprune as jp
-from jaxprune.metrics import flops
+from jaxprune.metrics import flops, total_flops
 
 
 def test_a_convolution_with_groups_and_strides():
@@ -54,3 +55,42 @@ def test_the_table_counts_what_is_kept():
     masks = {"a": jnp.array([[True, False], [True, True]]), "b": None}
     *_, row, total = jp.masks.table(masks, {"a": 4000, "b": 0}).splitlines()
     assert row.split()[-2:] == ["4,000", "3,000"] == total.split()[-2:]
+
+
+@pytest.mark.parametrize("name", network_zoo.MODELS)
+def test_both_counts_of_operations_agree(name):
+    fn, params, x = network_zoo.model(name)
+    graph = jp.structured.trace(fn, params, x)
+    nothing = jax.tree.map(lambda leaf: None, params)
+    assert total_flops(fn, params, x) == jp.structured.flops(graph, params, nothing)
+
+
+def test_products_of_activations_count_in_all_but_in_no_parameter():
+    def attend(p, x):
+        query = x @ p["query"]
+        return jax.nn.softmax(query @ x.T) @ x
+
+    params, x = {"query": jnp.ones((4, 4))}, jnp.ones((5, 4))
+    assert flops(attend, params, x) == {"query": 2 * 5 * 4 * 4}
+    assert total_flops(attend, params, x) == 2 * (5 * 4 * 4 + 2 * 5 * 5 * 4)
+
+
+def test_of_a_condition_the_costliest_branch_counts_for_all():
+    def fn(p, x):
+        return jax.lax.cond(x.sum() > 0, lambda: x @ p["a"] @ p["b"], lambda: x @ p["b"])
+
+    params, x = {"a": jnp.ones((4, 4)), "b": jnp.ones((4, 4))}, jnp.ones((5, 4))
+    assert total_flops(fn, params, x) == 2 * 2 * 5 * 4 * 4
+    graph = jp.structured.trace(fn, params, x)
+    assert jp.structured.flops(graph, params, {"a": None, "b": None}) == 2 * 2 * 5 * 4 * 4
+
+
+def test_a_mask_and_the_factors_of_an_update_take_part_in_the_product():
+    def fn(p, x):
+        return x @ (p["w"] * p["mask"] + p["a"] @ p["b"])
+
+    w = jnp.ones((4, 4))
+    params = {"w": w, "mask": w, "a": w[:, :2], "b": w[:2]}
+    product, inner = 2 * 5 * 4 * 4, 2 * 4 * 2 * 4
+    found = flops(fn, params, jnp.ones((5, 4)))
+    assert found == {"w": product, "mask": product, "a": product + inner, "b": product + inner}

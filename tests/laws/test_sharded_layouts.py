@@ -1,0 +1,69 @@
+"""Kernels of attention stacked for a scan, sharded over eight devices: the same masks as on one."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+import jaxprune as jp
+
+LAYERS, WIDTH, HEADS, SIZE = 2, 16, 4, 4
+SPECS = {"q": P(None, "data", "model"), "o": P(None, "model", None, "data")}
+AXES = {
+    "q": jp.Axes(in_axis=1, out_axis=(2, 3), batch_axis=0),
+    "o": jp.Axes(in_axis=(1, 2), out_axis=3, batch_axis=0),
+}
+PARTS = {
+    "unstructured": {},
+    "2:4": {"pattern": jp.patterns.groups(4)},
+    "groups across heads": {"pattern": jp.patterns.groups(8)},  # merges a sharded axis
+    "per output": {"pattern": jp.patterns.groups()},
+    "blocks across heads": {"pattern": jp.patterns.block((8, 8))},
+    "channels": {"pattern": jp.patterns.channel()},
+    "erk": {"allocation": jp.allocation.erk()},
+    "global": {"allocation": jp.allocation.global_budget()},
+}
+
+
+def test_on_eight_devices():
+    """Starts this file again, with eight devices."""
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, __file__],
+        env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def check():
+    rng = np.random.default_rng(0)
+    host = {
+        "q": rng.standard_normal((LAYERS, WIDTH, HEADS, SIZE), np.float32),
+        "o": rng.standard_normal((LAYERS, HEADS, SIZE, WIDTH), np.float32),
+    }
+    for name, parts in PARTS.items():
+        schedule = jp.schedules.one_shot(sparsity=0.5)
+        method = jp.Method(jp.criteria.magnitude, schedule=schedule, **parts)
+        choose = jax.jit(lambda params, method=method: jp.prune(params, method, axes=AXES)[1])
+        expected = choose(host)
+        for kind in (AxisType.Auto, AxisType.Explicit):
+            mesh = jax.make_mesh((4, 2), ("data", "model"), (kind, kind))
+            put = {k: jax.device_put(w, NamedSharding(mesh, SPECS[k])) for k, w in host.items()}
+            found = choose(put)
+            for leaf, mask in found.items():
+                np.testing.assert_array_equal(mask, expected[leaf], err_msg=f"{name}, {leaf}")
+                if kind is AxisType.Explicit:
+                    assert jax.typeof(mask).sharding.spec == jax.typeof(put[leaf]).sharding.spec
+        assert 0.4 < float(jp.masks.sparsity(expected)) < 0.6
+
+
+if __name__ == "__main__":
+    check()
