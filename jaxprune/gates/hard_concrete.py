@@ -56,7 +56,7 @@ def hard_concrete(
     Where a value may be a mapping, its keys are regular expressions searched in the leaves' paths.
 
     Args:
-      pattern: what shares a gate: `channel(axis=-2)` input units of a dense kernel, `channel()` output maps
+      pattern: what shares a gate: `channel("in")` input units of a dense kernel, `channel()` output maps
         of a convolution, whose bias stays.
       dropout_rate: $d$; the gates start at $\log\frac{1-d}{d}$ plus normal noise of 0.01.
       strength: $\lambda$ per weight, or a schedule of it. Beside a mean over $N$ examples, the paper's
