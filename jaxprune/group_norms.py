@@ -6,27 +6,33 @@ sizes of their own, for which the proximal step has no closed form.
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from jaxprune import kernel_axes
 from jaxprune.coupling import Coupled, Group, Member
-from jaxprune.types import Pattern
+from jaxprune.kernel_axes import AxesTree
+from jaxprune.types import Axes, Pattern
 
 __all__ = [
     "Groups",
+    "Side",
     "couplings",
     "makers",
     "members",
     "shrink",
     "shrink_each",
+    "sides",
+    "sides_fault",
     "slices",
     "units",
     "units_fault",
 ]
 
 Shapes = dict[str, tuple[int, ...]]
+Side = Literal["in", "out"]
 
 
 class Groups(NamedTuple):
@@ -51,42 +57,89 @@ class Groups(NamedTuple):
 
 def slices(axes: tuple[int, ...], shapes: Shapes) -> list[Groups]:
     """Of each leaf: what lies along these axes."""
-    return [
-        Groups(
-            paths=(path,),
-            size=math.prod(shape[a] for a in axes),
-            total=lambda leaves: leaves[0].sum(axes, keepdims=True),
-            spread=lambda numbers: [numbers],
-        )
-        for path, shape in shapes.items()
-    ]
+    return [_along(path, axes, shape) for path, shape in shapes.items()]
 
 
-def units(pattern: Pattern, shapes: Shapes) -> list[Groups]:
-    """Of each leaf: the units of a pattern."""
+def _along(path: str, axes: tuple[int, ...], shape: tuple[int, ...]) -> Groups:
+    return Groups(
+        paths=(path,),
+        size=math.prod(shape[a] for a in axes),
+        total=lambda leaves: leaves[0].sum(axes, keepdims=True),
+        spread=lambda numbers: [numbers],
+    )
+
+
+def sides(side: Side, shapes: Shapes, axes: AxesTree | None) -> list[Groups]:
+    """Of each leaf: what lies along its inputs, or along its outputs, and along a window, in each layer."""
+    kernels = _kernels(shapes, axes)
 
     def of_leaf(path: str, shape: tuple[int, ...]) -> Groups:
-        units = jax.eval_shape(pattern.to_groups, jax.ShapeDtypeStruct(shape, jnp.float32))
+        kernel = kernel_axes.told(shape, kernels[path])
+        apart = (*_opposite(side, kernel), *kernel.batch_axis)
+        return _along(path, tuple(i for i in range(len(shape)) if i not in apart), shape)
+
+    return [of_leaf(path, shape) for path, shape in shapes.items()]
+
+
+def sides_fault(side: Side, axes: AxesTree | None, shapes: Shapes) -> str | None:
+    """What is wrong with leaves for groups along their inputs or their outputs."""
+    name, other = f'group_l2(axis="{side}")', "out" if side == "in" else "in"
+    kernels = _kernels(shapes, axes)
+    for path, shape in shapes.items():
+        fault = kernel_axes.direction_fault(name, shape, kernels[path])
+        if fault:
+            return fault.format(leaf=repr(path))
+        if not _opposite(side, kernel_axes.told(shape, kernels[path])):
+            return (
+                f"{name}: {path!r} has the shape {shape} and no axis of {other}puts, each of which would be "
+                "a group; exclude it with prunable="
+            )
+    return None
+
+
+def _opposite(side: Side, kernel: Axes) -> tuple[int, ...]:
+    """The axes of which each index is a group, if the norm is taken along one side."""
+    return kernel.out_axis if side == "in" else kernel.in_axis
+
+
+def _kernels(shapes: Shapes, axes: AxesTree | None) -> dict[str, Axes | None]:
+    leaves = {path: jax.ShapeDtypeStruct(shape, jnp.float32) for path, shape in shapes.items()}
+    return kernel_axes.by_path(axes, leaves)
+
+
+def units(pattern: Pattern, shapes: Shapes, axes: AxesTree | None = None) -> list[Groups]:
+    """Of each leaf: the units of a pattern."""
+    kernels = _kernels(shapes, axes)
+
+    def of_leaf(path: str, shape: tuple[int, ...]) -> Groups:
+        kernel = kernels[path]
         return Groups(
             paths=(path,),
-            size=math.prod(shape) / units.size,
-            total=lambda leaves: pattern.to_groups(leaves[0]),
-            spread=lambda numbers: [pattern.from_groups(numbers, shape)],
+            size=math.prod(shape) / math.prod(_units_shape(pattern, shape, kernel)),
+            total=lambda leaves: pattern.to_groups(leaves[0], kernel),
+            spread=lambda numbers: [pattern.from_groups(numbers, shape, kernel)],
         )
 
     return [of_leaf(path, shape) for path, shape in shapes.items()]
 
 
-def units_fault(pattern: Pattern) -> Callable[[Shapes], str | None]:
+def _units_shape(pattern: Pattern, shape: tuple[int, ...], kernel: Axes | None) -> tuple[int, ...]:
+    leaf = jax.ShapeDtypeStruct(shape, jnp.float32)
+    return jax.eval_shape(lambda leaf: pattern.to_groups(leaf, kernel), leaf).shape
+
+
+def units_fault(pattern: Pattern, axes: AxesTree | None = None) -> Callable[[Shapes], str | None]:
     """What is wrong with the shapes of leaves for the units of a pattern, as a function of them."""
 
     def check(shapes: Shapes) -> str | None:
+        kernels = _kernels(shapes, axes)
         for path, shape in shapes.items():
-            fault = pattern.check(shape)
+            kernel = kernels[path]
+            fault = pattern.check(shape, kernel)
             if fault:
                 return fault.format(leaf=repr(path))
-            units = jax.eval_shape(pattern.to_groups, jax.ShapeDtypeStruct(shape, jnp.float32))
-            if len(shape) > 1 and units.shape == shape:
+            many = len(shape) - len(kernel_axes.layer_axes(kernel)) > 1
+            if many and _units_shape(pattern, shape, kernel) == shape:
                 return (
                     f"group_l2: {path!r} has a unit for each weight in this pattern, and nothing dies "
                     "together; use patterns.block or patterns.channel, or l1 for single weights"

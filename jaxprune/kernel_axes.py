@@ -11,7 +11,17 @@ from jaxprune import trees
 from jaxprune.programs.kernels import Follower, Use, follow
 from jaxprune.types import Axes, Params
 
-__all__ = ["AxesTree", "axes", "by_path", "by_position", "kernels_by_use", "of_leaves"]
+__all__ = [
+    "AxesTree",
+    "axes",
+    "by_path",
+    "by_position",
+    "direction_fault",
+    "kernels_by_use",
+    "layer_axes",
+    "of_leaves",
+    "told",
+]
 
 AxesTree = Any  # a tree of `Axes` beside the parameters, or `Axes` by regular expression
 
@@ -171,6 +181,32 @@ def by_position(shape: Sequence[int]) -> Axes:
     )
 
 
+def told(shape: Sequence[int], own: Axes | None) -> Axes:
+    """The axes of a leaf: what is known of it, or what its shape tells."""
+    return by_position(shape) if own is None else own
+
+
+def layer_axes(own: Axes | None) -> tuple[int, ...]:
+    """The axes of a leaf that index layers; none where nothing is known of it.
+
+    >>> layer_axes(Axes(in_axis=1, out_axis=2, batch_axis=0)), layer_axes(None)
+    ((0,), ())
+    """
+    return () if own is None else own.batch_axis
+
+
+def direction_fault(who: str, shape: Sequence[int], own: Axes | None) -> str | None:
+    """What is wrong if nobody can tell a leaf's inputs from its outputs; `{leaf}` stands for its name."""
+    kernel = told(shape, own)
+    if kernel.in_axis is not None:
+        return None
+    reason = str(kernel.reason).replace("{", "{{").replace("}", "}}")
+    return (
+        f"{who}: which axes of {{leaf}} are inputs is not known, as {reason}; give "
+        "axes=jaxprune.axes(apply, params, *inputs), or exclude it with prunable="
+    )
+
+
 def of_leaves(given: AxesTree | None, params: Params) -> list[Axes | None]:
     """The axes of each leaf of `params`, in order; `None` where nothing is known of it.
 
@@ -188,9 +224,18 @@ def of_leaves(given: AxesTree | None, params: Params) -> list[Axes | None]:
 
 
 def by_path(given: AxesTree | None, leaves: Mapping[str, Any]) -> dict[str, Axes | None]:
-    """The axes of each leaf, for leaves by path instead of in their tree (see `of_leaves`)."""
+    """The axes of each leaf, for leaves by path instead of in their tree (see `of_leaves`).
+
+    They may be some of a tree's leaves only: expressions that match none of them are passed over.
+
+    Args:
+      given: as for `of_leaves`.
+      leaves: arrays or shapes (`jax.ShapeDtypeStruct`) by path.
+    """
     ordered = dict(sorted(leaves.items()))
-    return dict(zip(ordered, of_leaves(given, ordered), strict=True))
+    found = _matched(given, ordered, partial=True)
+    known = [None if own is _UNSAID else own for own in found]
+    return dict(zip(ordered, known, strict=True))
 
 
 def kernels_by_use(given: AxesTree | None, params: Params) -> list[bool | None]:
@@ -214,8 +259,11 @@ def kernels_by_use(given: AxesTree | None, params: Params) -> list[bool | None]:
 _UNSAID: Any = object()  # of a leaf that axes say nothing of, beside `None` for one in no product
 
 
-def _matched(given: AxesTree | None, params: Params) -> list[Any]:
-    """What is given for each leaf, its axes counted from 0; `_UNSAID` where nothing is."""
+def _matched(given: AxesTree | None, params: Params, *, partial: bool = False) -> list[Any]:
+    """What is given for each leaf, its axes counted from 0; `_UNSAID` where nothing is.
+
+    If `params` are part of a tree, expressions may be about the rest of it.
+    """
     names = trees.paths(params)
     shapes = [np.shape(leaf) for leaf in jax.tree.leaves(params)]
     if given is None:
@@ -229,7 +277,7 @@ def _matched(given: AxesTree | None, params: Params) -> list[Any]:
         )
     start = _start(named, names)
     if start is None:
-        found = _searched(named, names)
+        found = _searched(named, names, partial)
     else:
         added, removed = start
         found = [named.get(added + name.removeprefix(removed), _UNSAID) for name in names]
@@ -260,8 +308,8 @@ def _start(named: Mapping[str, Any], names: Sequence[str]) -> tuple[str, str] | 
     return None
 
 
-def _searched(by_expression: Mapping[str, Any], names: Sequence[str]) -> list[Any]:
-    for expression in by_expression:
+def _searched(by_expression: Mapping[str, Any], names: Sequence[str], partial: bool) -> list[Any]:
+    for expression in () if partial else by_expression:
         if not any(re.search(expression, name) for name in names):
             raise ValueError(
                 f"axes: {expression!r} is no path of the parameters and, as a regular expression, matches "

@@ -14,13 +14,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+<<<<<<< HEAD
 from jaxprune import roles
 from jaxprune.kernel_axes import AxesTree, kernels_by_use
+=======
+from jaxprune.kernel_axes import AxesTree, by_path, kernels_by_use, layer_axes
+>>>>>>> gates
 from jaxprune.trees import beside as beside
 from jaxprune.trees import keys_of as keys_of
+from jaxprune.trees import layer_names, some
 from jaxprune.trees import paths as paths
-from jaxprune.trees import some
-from jaxprune.types import Masks, Params
+from jaxprune.types import Axes, Masks, Params
 
 __all__ = [
     "PackedMask",
@@ -222,19 +226,41 @@ def _count(a: Masks, b: Masks, f: Callable[..., jax.Array]) -> jax.Array:
     )
 
 
-def shuffle(masks: Masks, key: jax.Array) -> Masks:
-    """Returns masks whose kept positions are shuffled within each leaf: same counts, other places.
+def shuffle(masks: Masks, key: jax.Array, axes: AxesTree | None = None) -> Masks:
+    """Returns masks whose kept positions are shuffled within each layer: same counts, other places.
 
     The control of Frankle, Dziugaite, Roy & Carbin, "Pruning Neural Networks at Initialization: Why
     Are We Missing the Mark?" (2021), and the random sparsity of the lottery-ticket paper.
+
+    Args:
+      masks: bool arrays, `None` at leaves that are never pruned.
+      key: PRNG key.
+      axes: which axes of the leaves are layers: `jaxprune.axes(apply, params, *inputs)`; `None`: each leaf is
+        a layer.
     """
-    index = iter(range(1 << 30))
-    return jax.tree.map(
-        lambda mask: jax.random.permutation(
-            jax.random.fold_in(key, next(index)), mask.reshape(-1), independent=True
-        ).reshape(mask.shape),
-        unpack(masks),
-    )
+    bare = unpack(masks)
+    layers = [layer_axes(own) for own in _axes_of(bare, axes).values()]
+
+    def shuffled(index: int, mask: jax.Array) -> jax.Array:
+        apart = layers[index]
+        moved = jnp.moveaxis(mask, apart, range(len(apart)))
+        rows = moved.reshape(math.prod(moved.shape[: len(apart)]), -1)
+        own_key = jax.random.fold_in(key, index)
+        mixed = jax.random.permutation(own_key, rows, axis=1, independent=True)
+        return jnp.moveaxis(mixed.reshape(moved.shape), range(len(apart)), apart)
+
+    found, treedef = jax.tree.flatten(bare)
+    return treedef.unflatten([shuffled(index, mask) for index, mask in enumerate(found)])
+
+
+def _axes_of(masks: Masks, axes: AxesTree | None) -> dict[str, Axes | None]:
+    """What the axes of each leaf with a mask are, by its path, in the order of the tree."""
+    named = jax.tree_util.tree_leaves_with_path(masks, is_leaf=_is_packed)
+    shapes = {
+        "/".join(keys_of(path)): jax.ShapeDtypeStruct(mask.shape, bool) for path, mask in named
+    }
+    known = by_path(axes, shapes)
+    return {path: known[path] for path in shapes}
 
 
 def check(params: Params, masks: Masks) -> None:
@@ -251,38 +277,49 @@ def check(params: Params, masks: Masks) -> None:
         raise ValueError(f"masks.check: removed weights that are not zero: {', '.join(leaks)}.")
 
 
-def summary(masks: Masks) -> list[dict[str, Any]]:
-    """Returns path, shape, weights and kept weights of each leaf that has a mask.
+def summary(masks: Masks, axes: AxesTree | None = None) -> list[dict[str, Any]]:
+    """Returns name, shape, weights and kept weights of each layer that has a mask.
+
+    Args:
+      masks: bool arrays, `None` at leaves that are never pruned.
+      axes: which axes of the leaves are layers: `jaxprune.axes(apply, params, *inputs)`; `None`: each leaf is
+        a layer.
 
     >>> summary({"w": jnp.array([[True, False]]), "b": None})
     [{'leaf': 'w', 'shape': (1, 2), 'weights': 2, 'kept': 1}]
     """
-    named = jax.tree_util.tree_leaves_with_path(masks, is_leaf=_is_packed)
-    return [
-        {
-            "leaf": "/".join(keys_of(path)),
-            "shape": tuple(mask.shape),
-            "weights": math.prod(mask.shape),
-            "kept": int(_dense(mask).sum()),
-        }
-        for path, mask in named
-    ]
+    rows = []
+    found = jax.tree.leaves(masks, is_leaf=_is_packed)
+    for (path, own), mask in zip(_axes_of(masks, axes).items(), found, strict=True):
+        layers = layer_axes(own)
+        within = tuple(axis for axis in range(len(mask.shape)) if axis not in layers)
+        shape = tuple(mask.shape[axis] for axis in within)
+        counts = _dense(mask).sum(within, dtype=jnp.int32).ravel().tolist()
+        names = layer_names(path, [mask.shape[axis] for axis in layers])
+        rows += [
+            {"leaf": name, "shape": shape, "weights": math.prod(shape), "kept": kept}
+            for name, kept in zip(names, counts, strict=True)
+        ]
+    return rows
 
 
-def table(masks: Masks, flops: Params | None = None) -> str:
-    """Returns a table of the weights kept, per leaf and in all.
+def table(masks: Masks, flops: Params | None = None, *, axes: AxesTree | None = None) -> str:
+    """Returns a table of the weights kept, per layer and in all.
 
     Args:
       masks: bool arrays, `None` at leaves that are never pruned.
       flops: a tree of numbers, as `jaxprune.metrics.flops` returns it, for two more columns: the
         operations of the dense leaf, and of the weights kept (what is saved only where zeros are skipped).
+        Layers that are stacked in one leaf have equal parts of its operations.
+      axes: which axes of the leaves are layers: `jaxprune.axes(apply, params, *inputs)`; `None`: each leaf is
+        a layer.
 
     >>> print(table({"fc": {"kernel": jnp.array([[True, False]]), "bias": None}}))
     leaf         shape weights kept sparsity
     fc/kernel    1x2         2    1   50.00%
     all                      2    1   50.00%
     """
-    rows = summary(masks)
+    rows = summary(masks, axes)
     total = {
         "leaf": "all",
         "shape": (),
@@ -295,7 +332,12 @@ def table(masks: Masks, flops: Params | None = None) -> str:
         texts.append([row["leaf"], shape, *map(str, sizes), f"{sparsity:.2%}"])
     if flops is not None:
         pairs = zip(jax.tree.leaves(flops), beside(flops, masks), strict=True)
-        dense = [count for count, mask in pairs if mask is not None]
+        own_axes = _axes_of(masks, axes).values()
+        counts = [(mask.shape, count) for count, mask in pairs if mask is not None]
+        dense = []
+        for (shape, count), own in zip(counts, own_axes, strict=True):
+            layers = math.prod(shape[axis] for axis in layer_axes(own))
+            dense += [count // layers] * layers
         kept = [n * r["kept"] // max(r["weights"], 1) for n, r in zip(dense, rows, strict=True)]
         columns = zip([*dense, sum(dense)], [*kept, sum(kept)], strict=True)
         texts[0] += ["FLOPs", "FLOPs kept"]

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
-from jaxprune.kernel_axes import by_position
+from jaxprune.kernel_axes import direction_fault, told
 from jaxprune.parts import factory
 from jaxprune.types import Axes, Contests, Pattern
 
@@ -79,12 +79,12 @@ def groups(m: int | None = None, *, axis: int | None = None) -> Pattern:
     name = _call_of("groups", m=m, axis=axis)
 
     def inputs(shape: tuple[int, ...], kernel: Axes | None) -> tuple[int, ...]:
-        return _told(shape, kernel).in_axis if axis is None else (axis % len(shape),)
+        return told(shape, kernel).in_axis if axis is None else (axis % len(shape),)
 
     def check(shape: tuple[int, ...], kernel: Axes | None = None) -> str | None:
         if axis is not None and not -len(shape) <= axis < len(shape):
             return f"{name}: {{leaf}} has the shape {shape} and no such axis"
-        if axis is None and (fault := _fault(name, shape, kernel)):
+        if axis is None and (fault := direction_fault(name, shape, kernel)):
             return fault
         along = inputs(shape, kernel)
         if not along:
@@ -148,9 +148,9 @@ def block(shape: tuple[int, int]) -> Pattern:
     name = f"block({shape})"
 
     def check(leaf: tuple[int, ...], kernel: Axes | None = None) -> str | None:
-        if fault := _fault(name, leaf, kernel):
+        if fault := direction_fault(name, leaf, kernel):
             return fault
-        own = _told(leaf, kernel)
+        own = told(leaf, kernel)
         sizes = [math.prod(leaf[i] for i in some) for some in (own.in_axis, own.out_axis)]
         if own.in_axis and own.out_axis and sizes[0] % rows == 0 and sizes[1] % columns == 0:
             return None
@@ -161,12 +161,12 @@ def block(shape: tuple[int, int]) -> Pattern:
         )
 
     def merged(leaf: tuple[int, ...], kernel: Axes | None) -> "_Merged":
-        own = _told(leaf, kernel)
+        own = told(leaf, kernel)
         sides = ((own.in_axis, rows), (own.out_axis, columns))
         return _merging(leaf, [along for along, size in sides if leaf[along[-1]] % size])
 
     def sides(plan: "_Merged", leaf: tuple[int, ...], kernel: Axes | None) -> tuple[int, int]:
-        own = _told(leaf, kernel)
+        own = told(leaf, kernel)
         return plan.place(own.in_axis), plan.place(own.out_axis)
 
     def to_groups(scores: jax.Array, kernel: Axes | None = None) -> jax.Array:
@@ -215,7 +215,7 @@ def channel(axis: int | Literal["in", "out"] = "out") -> Pattern:
         if isinstance(axis, int):
             named: tuple[int, ...] = (axis % len(shape),)
         else:
-            own = _told(shape, kernel)
+            own = told(shape, kernel)
             named = own.out_axis if axis == "out" else own.in_axis
         layers = () if kernel is None else tuple(i for i in kernel.batch_axis if i not in named)
         return tuple(sorted((*named, *layers))), layers
@@ -225,9 +225,9 @@ def channel(axis: int | Literal["in", "out"] = "out") -> Pattern:
             if -len(shape) <= axis < len(shape):
                 return None
             return f"{name}: {{leaf}} has the shape {shape} and no such axis"
-        if fault := _fault(name, shape, kernel):
+        if fault := direction_fault(name, shape, kernel):
             return fault
-        own = _told(shape, kernel)
+        own = told(shape, kernel)
         if own.out_axis if axis == "out" else own.in_axis:
             return None
         return f"{name}: {{leaf}} has the shape {shape} and no axis of {axis}puts; exclude it with prunable="
@@ -253,22 +253,6 @@ def channel(axis: int | Literal["in", "out"] = "out") -> Pattern:
 def _call_of(name: str, **arguments: Any) -> str:
     given = [f"{key}={value}" for key, value in arguments.items() if value is not None]
     return f"{name}({', '.join(given)})"
-
-
-def _told(shape: tuple[int, ...], kernel: Axes | None) -> Axes:
-    return by_position(shape) if kernel is None else kernel
-
-
-def _fault(name: str, shape: tuple[int, ...], kernel: Axes | None) -> str | None:
-    """What is wrong if nobody can tell inputs from outputs."""
-    own = _told(shape, kernel)
-    if own.in_axis is not None:
-        return None
-    reason = str(own.reason).replace("{", "{{").replace("}", "}}")
-    return (
-        f"{name}: which axes of {{leaf}} are inputs is not known, as {reason}; give "
-        "axes=jaxprune.axes(apply, params, *inputs), or exclude it with prunable="
-    )
 
 
 class _Merged(NamedTuple):

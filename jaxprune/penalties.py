@@ -10,6 +10,7 @@ Everything is computed in float32 at least and returned in the leaf's own dtype.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -22,15 +23,19 @@ from jaxprune.coupling import Coupled
 from jaxprune.group_norms import (
     Groups,
     Shapes,
+    Side,
     couplings,
     makers,
     members,
     shrink,
     shrink_each,
+    sides,
+    sides_fault,
     slices,
     units,
     units_fault,
 )
+from jaxprune.kernel_axes import AxesTree
 from jaxprune.parts import factory
 from jaxprune.types import Pattern, Penalty, Step
 
@@ -121,8 +126,9 @@ def l0(strength: Scheduled) -> Penalty:
 def group_l2(
     strength: Scheduled,
     *,
-    axis: int | Sequence[int] | None = None,
+    axis: int | Sequence[int] | Side | None = None,
     pattern: Pattern | None = None,
+    axes: AxesTree | None = None,
 ) -> Penalty:
     r"""The group lasso, $\lambda \sum_g \sqrt{p_g} \|w_g\|_2$: a group of $p_g$ weights dies as a whole.
 
@@ -134,21 +140,25 @@ def group_l2(
 
     Args:
       strength: $\lambda$, a number or a schedule.
-      axis: the norm is taken along this axis or these, so that each index of the others is a group. Of a
-        dense kernel `[inputs, outputs]`, -1 removes inputs and -2 outputs; of a convolution
-        `[h, w, inputs, outputs]`, `(0, 1, 2)` removes filters; of an attention kernel
-        `[embed, heads, dim]`, `(0, 2)` removes heads.
+      axis: the norm is taken along `"in"`, the inputs of a kernel and its window, so that each output is a
+        group, or along `"out"`, so that each input is. Or along an axis or several of each leaf, whatever
+        they are, so that each index of the others is a group: of a dense kernel `[inputs, outputs]`, -1
+        removes inputs and -2 outputs; of a convolution `[h, w, inputs, outputs]`, `(0, 1, 2)` removes
+        filters; of an attention kernel `[embed, heads, dim]`, `(0, 2)` removes heads.
       pattern: or the units of a pattern are the groups, `patterns.block` or `patterns.channel`. Its
         `to_groups` must add up what dies together.
+      axes: which axes of the leaves are inputs, outputs and layers: `jaxprune.axes(apply, params, *inputs)`;
+        `None`: their shapes tell, and whatever depends on direction refuses those that do not. Each layer has
+        groups of its own. `axis` as a number needs none.
 
     Raises:
-      ValueError: if not exactly one of `axis` and `pattern` is given, or the pattern is about contests
-        (`patterns.groups`).
+      ValueError: if not exactly one of `axis` and `pattern` is given, the pattern is about contests
+        (`patterns.groups`), or a word for `axis` is neither "in" nor "out".
 
     References:
       Yuan & Lin, "Model Selection and Estimation in Regression with Grouped Variables" (2006).
 
-    >>> rows = group_l2(1.0, axis=-1)  # of four weights: each norm loses 1.25 * sqrt(4)
+    >>> rows = group_l2(1.0, axis="out")  # of four weights: each norm loses 1.25 * sqrt(4)
     >>> rows.prox({"w": jnp.array([[3.0, 0.0, 4.0, 0.0], [1.0, 1.0, 1.0, 1.0]])}, 1.25, 0)
     {'w': Array([[1.5, 0. , 2. , 0. ],
            [0. , 0. , 0. , 0. ]], dtype=float32)}
@@ -156,29 +166,41 @@ def group_l2(
     rate = scheduled("group_l2", strength=strength)
     if (axis is None) == (pattern is None):
         raise ValueError(
-            "group_l2: one of axis= and pattern= is needed; axis=-2 makes a group of the weights of each "
-            "output of a dense kernel [inputs, outputs], axis=-1 of each input."
+            'group_l2: one of axis= and pattern= is needed; axis="in" makes a group of the weights of each '
+            'output of a kernel, axis="out" of each input.'
         )
     if pattern is not None:
-        if pattern.axis(2) is not None:
+        if pattern.contests((1, 1)).axis is not None:
             raise ValueError(
                 "group_l2: in this pattern single weights compete in groups, and none die together; use "
                 "patterns.block or patterns.channel, or l1 for single weights."
             )
-        return _of_groups(rate, lambda shapes: units(pattern, shapes), units_fault(pattern))
-    axes = (axis,) if isinstance(axis, int) else tuple(axis or ())
+        return _of_groups(
+            rate, lambda shapes: units(pattern, shapes, axes), units_fault(pattern, axes)
+        )
+    if isinstance(axis, str):
+        if axis not in ("in", "out"):
+            raise ValueError(
+                f'group_l2(axis={axis!r}): "in", "out", an axis or several, as integers, are needed.'
+            )
+        return _of_groups(
+            rate,
+            lambda shapes: sides(axis, shapes, axes),
+            functools.partial(sides_fault, axis, axes),
+        )
+    along = (axis,) if isinstance(axis, int) else tuple(axis or ())
 
     def check(shapes: Shapes) -> str | None:
         for path, shape in shapes.items():
-            inside = all(-len(shape) <= a < len(shape) for a in axes)
-            if not inside or len({a % len(shape) for a in axes}) != max(len(axes), 1):
+            inside = all(-len(shape) <= a < len(shape) for a in along)
+            if not inside or len({a % len(shape) for a in along}) != max(len(along), 1):
                 return (
                     f"group_l2(axis={axis}): {path!r} has the shape {shape}, whose axes these are not; "
                     "exclude it with prunable= or name axes that it has, each once"
                 )
         return None
 
-    return _of_groups(rate, lambda shapes: slices(axes, shapes), check)
+    return _of_groups(rate, lambda shapes: slices(along, shapes), check)
 
 
 @factory

@@ -187,3 +187,55 @@ def test_where_axes_are_given_the_default_filter_goes_by_use():
     assert kept == {"scale", "stack/weight"}
     asked = jp.masks.make(params, "embed", axes=axes)
     assert asked["embed"] is not None, "who is asked for may be pruned, whatever its use"
+
+
+STACKED = {"layers/kernel": jp.Axes(in_axis=1, out_axis=2, batch_axis=0), "head": jp.Axes(0, 1)}
+
+
+def stack_of_masks():
+    """Of six weights, layer by layer, one and four are kept."""
+    stack = jnp.zeros((2, 2, 3), bool).at[0, 0, 0].set(True).at[1, :, :2].set(True)
+    return {"layers": {"kernel": stack, "bias": None}, "head": jnp.ones((3, 1), bool)}
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_layers_of_a_stack_have_rows_of_their_own(packed):
+    masks = stack_of_masks()
+    rows = jp.masks.summary(jp.masks.pack(masks) if packed else masks, STACKED)
+    assert rows == [
+        {"leaf": "head", "shape": (3, 1), "weights": 3, "kept": 3},
+        {"leaf": "layers/kernel[0]", "shape": (2, 3), "weights": 6, "kept": 1},
+        {"leaf": "layers/kernel[1]", "shape": (2, 3), "weights": 6, "kept": 4},
+    ]
+    assert len(jp.masks.summary(masks)) == 2
+    flops = {"layers": {"kernel": 240, "bias": 0}, "head": 6}
+    table = jp.masks.table(jp.masks.pack(masks) if packed else masks, flops, axes=STACKED)
+    assert [line.split()[-2:] for line in table.splitlines()[1:]] == [
+        ["6", "6"],
+        ["120", "20"],
+        ["120", "80"],
+        ["246", "106"],
+    ]
+
+
+def test_layers_by_several_axes_are_in_the_order_of_their_names():
+    experts = jp.Axes(in_axis=1, out_axis=2, batch_axis=(3, 0))
+    mask = jnp.arange(2 * 1 * 5 * 2).reshape(2, 1, 5, 2) < 12
+    rows = jp.masks.summary({"w": mask}, {"w": experts})
+    assert [(row["leaf"], row["kept"]) for row in rows] == [
+        ("w[0, 0]", 5),
+        ("w[0, 1]", 5),
+        ("w[1, 0]", 1),
+        ("w[1, 1]", 1),
+    ]
+
+
+def test_shuffling_stays_within_a_layer():
+    masks = {"layers": {"kernel": jnp.arange(3 * 20 * 10).reshape(3, 20, 10) % 200 < 60}}
+    masks["layers"]["kernel"] &= jnp.array([True, False, True])[:, None, None]
+    shuffled = jp.masks.shuffle(masks, jax.random.key(1), STACKED)["layers"]["kernel"]
+    assert shuffled.sum((1, 2)).tolist() == [60, 0, 60]
+    assert not jnp.array_equal(shuffled[0], shuffled[2]), "each layer by itself"
+    last = {"w": jnp.moveaxis(masks["layers"]["kernel"], 0, 2)}
+    moved = jp.masks.shuffle(last, jax.random.key(1), {"w": jp.Axes(0, 1, batch_axis=2)})["w"]
+    assert (moved == jnp.moveaxis(shuffled, 0, 2)).all(), "wherever layers are stacked"

@@ -3,6 +3,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from scipy import optimize
 
@@ -351,6 +352,97 @@ def test_what_does_not_fit_is_said():
         penalties.coupled(0.1, [{"a": -1, "k": 0}, {"k": 1}])
     with pytest.raises(ValueError, match="no leaf is named"):
         penalties.coupled(0.1, [])
+
+
+STACKED = {"layers": jp.Axes(in_axis=1, out_axis=2, batch_axis=0)}
+ATTENTION = {"query": jp.Axes(in_axis=0, out_axis=(1, 2)), "out": jp.Axes((0, 1), 2)}
+OF_KERNELS = {
+    "outputs": {"axis": "in"},
+    "inputs": {"axis": "out"},
+    "channels": {"pattern": patterns.channel("in")},
+    "blocks": {"pattern": patterns.block((2, 3))},
+}
+
+
+def assert_same(a, b):
+    np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=1e-5, atol=1e-7)
+    assert ((np.asarray(a) == 0) == (np.asarray(b) == 0)).all()
+
+
+@pytest.mark.parametrize("kind", ["one", "one per weight"])
+@pytest.mark.parametrize("name", OF_KERNELS)
+def test_scanned_is_written_out(name, kind):
+    """Values, steps and slopes of a stack are those of its layers, whose groups are their own."""
+    stack = draw({"layers": (3, 4, 6)}, 12)["layers"] * jnp.array([1.0, 0.3, 0.1])[:, None, None]
+    layers = {f"layer_{i}": stack[i] for i in range(3)}
+    sizes = sizes_of({"layers": stack.shape}, kind, 12)
+    own_sizes = sizes if kind == "one" else {n: sizes["layers"][i] for i, n in enumerate(layers)}
+    scanned = penalties.group_l2(0.4, axes=STACKED, **OF_KERNELS[name])
+    separate = penalties.group_l2(0.4, **OF_KERNELS[name])
+    assert scanned.check({"layers": stack.shape}) is None
+    assert_same(scanned.value({"layers": stack}, 0), separate.value(layers, 0))
+    found = scanned.prox({"layers": stack}, sizes, 0)["layers"]
+    expected = separate.prox(layers, own_sizes, 0)
+    slopes, own_slopes = scanned.subgradient({"layers": stack}, 0), separate.subgradient(layers, 0)
+    assert (found == 0).any() and (found != 0).any()  # noqa: PT018
+    for i, layer in enumerate(layers):
+        assert_same(found[i], expected[layer])
+        assert_same(slopes["layers"][i], own_slopes[layer])
+
+
+@pytest.mark.parametrize("name", OF_KERNELS)
+def test_attention_is_its_matrix(name):
+    kernels = draw({"query": (8, 2, 3), "out": (2, 3, 6)}, 13)
+    matrices = {"query": kernels["query"].reshape(8, 6), "out": kernels["out"].reshape(6, 6)}
+    heads = penalties.group_l2(0.4, axes=ATTENTION, **OF_KERNELS[name])
+    plain = penalties.group_l2(0.4, **OF_KERNELS[name])
+    assert_same(heads.value(kernels, 0), plain.value(matrices, 0))
+    found, expected = heads.prox(kernels, 0.5, 0), plain.prox(matrices, 0.5, 0)
+    for path, matrix in matrices.items():
+        assert_same(found[path].reshape(matrix.shape), expected[path])
+
+
+def test_sides_of_a_kernel_are_read_from_its_shape():
+    """Outputs of a dense kernel and filters of a convolution, inputs of both."""
+    leaves = draw({"dense": (3, 4), "conv": (2, 2, 3, 4)}, 14)
+    for side, dense, conv in (("in", -2, (0, 1, 2)), ("out", -1, (0, 1, 3))):
+        by_side = penalties.group_l2(0.3, axis=side).prox(leaves, 0.5, 0)
+        for path, axis in (("dense", dense), ("conv", conv)):
+            alone = {path: leaves[path]}
+            literal = penalties.group_l2(0.3, axis=axis).prox(alone, 0.5, 0)
+            assert_same(by_side[path], literal[path])
+    channels = penalties.group_l2(0.3, pattern=patterns.channel("out"))
+    assert_same(channels.value(leaves, 0), penalties.group_l2(0.3, axis="in").value(leaves, 0))
+
+
+def test_sides_that_nobody_can_tell_are_refused():
+    unknown = r"which axes of 'query' are inputs is not known.*axes="
+    tx = jp.proximal(optax.sgd(0.1), penalties.group_l2(0.1, axis="in"), learning_rate=0.1)
+    with pytest.raises(ValueError, match=unknown):
+        tx.init({"query": jnp.ones((8, 2, 3))})
+    with pytest.raises(ValueError, match=unknown):
+        jp.add_penalty(penalties.group_l2(0.1, pattern=patterns.channel())).init(
+            {"query": jnp.ones((8, 2, 3))}
+        )
+    bias = penalties.group_l2(0.1, axis="out").check({"b": (4,)})
+    assert bias is not None
+    assert "'b' has the shape (4,) and no axis of inputs" in bias
+    with pytest.raises(ValueError, match=r'group_l2\(axis=\'rows\'\): "in", "out"'):
+        penalties.group_l2(0.1, axis="rows")
+    assert penalties.group_l2(0.1, axis=(0, 2)).check({"query": (8, 2, 3)}) is None, "literal"
+
+
+def test_the_default_filter_asks_the_program():
+    params = {"table": jnp.ones((5, 4)), "kernel": jnp.ones((4, 3))}
+    apply = lambda params, ids: params["table"][ids] @ params["kernel"]
+    axes = jp.axes(apply, params, jnp.zeros((2,), jnp.int32))
+    tx = jp.proximal(optax.sgd(0.1), penalties.l1(0.1), learning_rate=0.1, axes=axes)
+    assert jp.masks.paths(tx.init(params).masks) == ["kernel"]
+    tx = jp.add_penalty(penalties.l1(0.5), axes=axes)
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    found = tx.update(zeros, tx.init(params), params)[0]
+    assert (found["table"] == 0).all()
+    assert (found["kernel"] == 0.5).all()
 
 
 @pytest.mark.parametrize("wrong", [-0.1, float("nan"), float("inf")])

@@ -125,3 +125,64 @@ def test_refusals():
         search(loss, PARAMS, TABLE)
     with pytest.raises(ValueError, match="cheapest options cost"):
         search(loss, PARAMS, TABLE, keep=0.01)
+
+
+STACK = jnp.asarray(RNG.normal(size=(3, 6, 8)), jnp.float32)
+SCANNED = {"layers": {"kernel": STACK}, "head": PARAMS["dear"]["kernel"]}
+WRITTEN_OUT = {f"layer_{i}": {"kernel": STACK[i]} for i in range(3)} | {"head": SCANNED["head"]}
+AXES = {"layers/kernel": jp.Axes(in_axis=1, out_axis=2, batch_axis=0), "head": jp.Axes(0, 1)}
+TOLLS = jnp.array([1.0, 4.0, 20.0])
+
+
+def stack_loss(params):
+    """What is removed, squared, dearer in later layers."""
+    gone = jnp.sum((params["layers"]["kernel"] - STACK) ** 2, (1, 2)) @ TOLLS
+    return float(gone + jnp.sum((params["head"] - SCANNED["head"]) ** 2))
+
+
+def written_out_loss(params):
+    stack = jnp.stack([params[f"layer_{i}"]["kernel"] for i in range(3)])
+    return stack_loss({"layers": {"kernel": stack}, "head": params["head"]})
+
+
+def renamed(name):
+    return name if name == "head" else f"layers/kernel[{name[6]}]"
+
+
+@pytest.mark.parametrize("pattern", [jp.patterns.unstructured(), jp.patterns.channel("out")])
+def test_each_layer_of_a_stack_alone(pattern):
+    grid = [0.25, 0.5, 0.75]
+    found = sensitivity(stack_loss, SCANNED, grid, pattern=pattern, axes=AXES)
+    expected = sensitivity(written_out_loss, WRITTEN_OUT, grid, pattern=pattern)
+    assert set(found.weights) == {"head", *(f"layers/kernel[{i}]" for i in range(3))}
+    for name in WRITTEN_OUT:
+        own = name if name == "head" else f"{name}/kernel"
+        assert found.weights[renamed(name)] == expected.weights[own]
+        assert found.sparsities[renamed(name)] == expected.sparsities[own]
+        assert found.losses[renamed(name)] == pytest.approx(expected.losses[own], rel=1e-5)
+
+
+def test_searching_a_stack_is_searching_its_layers():
+    table = sensitivity(stack_loss, SCANNED, GRID, axes=AXES)
+    found, _, masks = search(stack_loss, SCANNED, table, keep=0.5, axes=AXES)
+    own_table = sensitivity(written_out_loss, WRITTEN_OUT, GRID)
+    expected, _, own = search(written_out_loss, WRITTEN_OUT, own_table, keep=0.5)
+    assert found.loss == pytest.approx(expected.loss, rel=1e-3)
+    for i in range(3):
+        assert (masks["layers"]["kernel"][i] == own[f"layer_{i}"]["kernel"]).all()
+    assert found.rates["layers/kernel[0]"] > found.rates["layers/kernel[2]"]
+    with pytest.raises(ValueError, match=r"the table has 'layers/kernel\[0\]'.*give the axes="):
+        search(stack_loss, SCANNED, table, keep=0.5)
+
+
+def test_attention_is_its_matrix():
+    params = {"query": STACK.reshape(6, 3, 8)}
+    gone = lambda p: float(jnp.sum((p["query"] == 0) * jnp.arange(24.0).reshape(1, 3, 8)))
+    merged = lambda p: gone({"query": p["query"].reshape(6, 3, 8)})
+    heads = {"query": jp.Axes(in_axis=0, out_axis=(1, 2))}
+    pattern = jp.patterns.groups(2)
+    found = sensitivity(gone, params, [0.5], pattern=pattern, axes=heads)
+    expected = sensitivity(merged, {"query": STACK.reshape(6, 24)}, [0.5], pattern=pattern)
+    assert found == expected
+    with pytest.raises(ValueError, match="which axes of 'query' are inputs is not known"):
+        sensitivity(gone, params, [0.5], pattern=pattern)

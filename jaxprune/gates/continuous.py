@@ -5,6 +5,7 @@ import jax.numpy as jnp
 
 from jaxprune.gates.gate import Gate, Leaves, Rule, Strength, at_step, check_strength, gate_of
 from jaxprune.gates.scores import count
+from jaxprune.kernel_axes import AxesTree
 from jaxprune.masks import Prunable
 from jaxprune.types import Step
 
@@ -19,6 +20,7 @@ def continuous(
     steepest: float = 200.0,
     init: float = 0.0,
     prunable: Prunable = None,
+    axes: AxesTree | None = None,
 ) -> Gate:
     r"""Weights times $\sigma(\beta s)$, where $\beta$ grows from 1 until the gates are as good as a mask.
 
@@ -33,6 +35,8 @@ def continuous(
       steepest: the last $\beta$.
       init: of $s$: what is below 0 at first is removed unless the loss wants it.
       prunable: which leaves have gates (see `jaxprune.masks.make`).
+      axes: what the program does with the leaves, for the default filter: `jaxprune.axes(apply, params,
+        *inputs)`.
 
     References: Savarese, Silva & Maire, "Winning the Lottery with Continuous Sparsification" (2020).
     Departure: one round; for its tickets, start again from the masks with `jaxprune.fixed`.
@@ -78,4 +82,4 @@ def continuous(
         alive=lambda leaves, gates: count(masks(gates)),
         cost=cost,
     )
-    return gate_of(rule, prunable)
+    return gate_of(rule, prunable, axes=axes)

@@ -12,10 +12,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxprune import kernel_axes
 from jaxprune import masks as masks_lib
+from jaxprune.kernel_axes import AxesTree
 from jaxprune.masks import Prunable
 from jaxprune.penalties import scheduled
-from jaxprune.types import Masks, Params, Step
+from jaxprune.types import Axes, Masks, Params, Pattern, Step
 
 __all__ = ["Gate", "Gated", "Rule", "Strength", "at_step", "check_strength", "per_leaf", "units_of"]
 
@@ -89,16 +91,19 @@ class Rule(NamedTuple):
     moments: Callable[[Leaves, Leaves, Step | None], tuple[Leaves, Leaves]] | None = None
 
 
-def gate_of(rule: Rule, prunable: Prunable = None) -> Gate:
+def gate_of(rule: Rule, prunable: Prunable = None, *, axes: AxesTree | None = None) -> Gate:
     """Makes a `Gate` for any tree out of a `Rule` for its gated leaves.
 
     Args:
       rule: see `Rule`.
       prunable: which leaves are gated (see `jaxprune.masks.make`).
+      axes: what the program does with the leaves (`jaxprune.axes`), for the default filter. A rule for which
+        inputs, outputs or layers count finds them by `jaxprune.kernel_axes.by_path(axes, leaves)`.
     """
 
     def init(params: Params, key: jax.Array) -> Gated:
-        masks = masks_lib.beside(params, masks_lib.make(params, prunable))
+        kernel_axes.of_leaves(axes, params)  # refuses axes that do not fit the tree
+        masks = masks_lib.beside(params, masks_lib.make(params, prunable, axes=axes))
         pairs = zip(masks_lib.paths(params), masks, strict=True)
         chosen = {name for name, mask in pairs if mask is not None}
         leaves = {name: leaf for name, leaf in _named(params).items() if name in chosen}
@@ -219,10 +224,39 @@ def per_leaf(value: _T | Mapping[str, _T], leaves: Leaves, what: str) -> dict[st
     return {name: found[0] for name, found in matching.items()}
 
 
-def units_of(leaves: Leaves, patterns: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+def units_of(
+    leaves: Leaves, patterns: Mapping[str, Pattern], kernels: Mapping[str, Axes | None]
+) -> dict[str, tuple[int, ...]]:
     """Shapes of the units that a pattern makes of each leaf, checked."""
+    shapes = {}
     for name, w in leaves.items():
-        fault = patterns[name].check(w.shape)
+        own, kernel = patterns[name], kernels[name]
+        fault = own.check(w.shape, kernel)
         if fault:
             raise ValueError(fault.format(leaf=repr(name)) + ".")
-    return {name: jax.eval_shape(patterns[name].to_groups, w).shape for name, w in leaves.items()}
+        units = jax.eval_shape(lambda w, own=own, kernel=kernel: own.to_groups(w, kernel), w)
+        shapes[name] = units.shape
+    return shapes
+
+
+def layers_beside(leaves: Leaves, axes: AxesTree | None) -> dict[str, tuple[int, ...]]:
+    """The shape of one number per layer of each leaf, that broadcasts against it; `()` if it is one layer.
+
+    >>> from jaxprune.types import Axes
+    >>> layers_beside({"layers": jnp.ones((5, 2, 3))}, {"layers": Axes(1, 2, batch_axis=0)})
+    {'layers': (5, 1, 1)}
+    """
+    along = over_layers(leaves, axes)
+    return {
+        name: tuple(1 if i in along[name] else n for i, n in enumerate(w.shape))
+        if len(along[name]) < w.ndim
+        else ()
+        for name, w in leaves.items()
+    }
+
+
+def over_layers(leaves: Leaves, axes: AxesTree | None) -> dict[str, tuple[int, ...]]:
+    """The axes along which the weights of one layer of each leaf lie."""
+    kernels = kernel_axes.by_path(axes, leaves)
+    layers = {name: kernel_axes.layer_axes(kernel) for name, kernel in kernels.items()}
+    return {n: tuple(i for i in range(w.ndim) if i not in layers[n]) for n, w in leaves.items()}

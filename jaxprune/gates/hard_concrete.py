@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
-from jaxprune import patterns
+from jaxprune import kernel_axes, patterns
 from jaxprune.gates.gate import (
     Gate,
     Leaves,
@@ -18,6 +18,7 @@ from jaxprune.gates.gate import (
     per_leaf,
     units_of,
 )
+from jaxprune.kernel_axes import AxesTree
 from jaxprune.masks import Prunable
 from jaxprune.types import Pattern, Step
 
@@ -36,6 +37,7 @@ def hard_concrete(
     stretch: tuple[float, float] = (-0.1, 1.1),
     bounds: tuple[float, float] = (math.log(1e-2), math.log(1e2)),
     prunable: Prunable = None,
+    axes: AxesTree | None = None,
 ) -> Gate:
     r"""L0 regularisation: weights times gates that are exactly 0 or 1 with a probability of their own.
 
@@ -54,7 +56,7 @@ def hard_concrete(
     Where a value may be a mapping, its keys are regular expressions searched in the leaves' paths.
 
     Args:
-      pattern: what shares a gate: `channel(axis=-2)` input units of a dense kernel, `channel()` output maps
+      pattern: what shares a gate: `channel("in")` input units of a dense kernel, `channel()` output maps
         of a convolution, whose bias stays.
       dropout_rate: $d$; the gates start at $\log\frac{1-d}{d}$ plus normal noise of 0.01.
       strength: $\lambda$ per weight, or a schedule of it. Beside a mean over $N$ examples, the paper's
@@ -64,6 +66,8 @@ def hard_concrete(
       stretch: $(\gamma, \zeta)$, $\gamma < 0$ and $\zeta > 1$.
       bounds: where `project` keeps the gates.
       prunable: which leaves are gated (see `jaxprune.masks.make`).
+      axes: which axes of the leaves are inputs, outputs and layers: `jaxprune.axes(apply, params, *inputs)`;
+        `None`: their shapes tell, and whatever depends on direction refuses those that do not.
 
     References: Louizos, Welling & Kingma, "Learning Sparse Neural Networks through L0 Regularization"
     (2018), and its released code for the weight decay and the bounds.
@@ -92,11 +96,16 @@ def hard_concrete(
         )
     shift = temperature * math.log(-low / high)
 
-    def of(leaves: Leaves) -> dict[str, Pattern]:
+    def patterns_of(leaves: Leaves) -> dict[str, Pattern]:
         return per_leaf(pattern, leaves, "hard_concrete: pattern")
 
+    def spread(leaves: Leaves, units: Leaves) -> Leaves:
+        """What units have, at each weight of a leaf."""
+        own, kernels = patterns_of(leaves), kernel_axes.by_path(axes, leaves)
+        return {n: own[n].from_groups(units[n], w.shape, kernels[n]) for n, w in leaves.items()}
+
     def init(leaves: Leaves, key: jax.Array) -> Leaves:
-        shapes = units_of(leaves, of(leaves))
+        shapes = units_of(leaves, patterns_of(leaves), kernel_axes.by_path(axes, leaves))
         rates = per_leaf(dropout_rate, leaves, "hard_concrete: dropout_rate")
         per_leaf(strength, leaves, "hard_concrete: strength")
         keys = jax.random.split(key, len(leaves))
@@ -108,11 +117,8 @@ def hard_concrete(
         return {name: start[name] + noise[name] for name in leaves}
 
     def times(leaves: Leaves, gates: Leaves) -> Leaves:
-        spread = of(leaves)
-        return {
-            n: w * spread[n].from_groups(gates[n], w.shape).astype(w.dtype)
-            for n, w in leaves.items()
-        }
+        by_weight = spread(leaves, gates)
+        return {n: w * by_weight[n].astype(w.dtype) for n, w in leaves.items()}
 
     def clipped(s: jax.Array) -> jax.Array:
         return jnp.clip(s * (high - low) + low, 0.0, 1.0)
@@ -130,18 +136,14 @@ def hard_concrete(
 
     def final(leaves: Leaves, gates: Leaves, step: Step | None) -> tuple[Leaves, Leaves]:
         z = {name: clipped(jax.nn.sigmoid(gates[name])) for name in leaves}
-        spread = of(leaves)
-        masks = {name: spread[name].from_groups(z[name] > 0, w.shape) for name, w in leaves.items()}
-        return times(leaves, z), masks
+        return times(leaves, z), spread(leaves, {name: there > 0 for name, there in z.items()})
 
     def expected(leaves: Leaves, gates: Leaves, cost: dict[str, jax.Array]) -> jax.Array:
         """The sum of a cost per weight over the weights that are expected to be there."""
-        spread = of(leaves)
-        there = lambda name: jax.nn.sigmoid(gates[name] - shift)
-        return sum(
-            ((there(name) * spread[name].to_groups(cost[name])).sum() for name in leaves),
-            jnp.zeros(()),
-        )
+        own, kernels = patterns_of(leaves), kernel_axes.by_path(axes, leaves)
+        there = {name: jax.nn.sigmoid(gates[name] - shift) for name in leaves}
+        costs = {name: own[name].to_groups(cost[name], kernels[name]) for name in leaves}
+        return sum(((there[name] * costs[name]).sum() for name in leaves), jnp.zeros(()))
 
     def alive(leaves: Leaves, gates: Leaves) -> jax.Array:
         return expected(leaves, gates, {n: jnp.ones(w.shape) for n, w in leaves.items()})
@@ -154,4 +156,4 @@ def hard_concrete(
             leaves, gates, {n: now[n] + 0.5 * weight_decay * squares[n] for n in leaves}
         )
 
-    return gate_of(Rule(init, sample, final, alive, cost, bounds), prunable)
+    return gate_of(Rule(init, sample, final, alive, cost, bounds), prunable, axes=axes)

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jaxprune import schedules
 from jaxprune.gates.gate import Gate, Leaves, Rule, Strength, at_step, check_strength, gate_of
 from jaxprune.gates.scores import best, count, passing
+from jaxprune.kernel_axes import AxesTree
 from jaxprune.masks import Prunable
 from jaxprune.types import Sparsity, Step
 
@@ -13,11 +14,17 @@ __all__ = ["movement", "soft_movement"]
 
 
 def movement(
-    *, sparsity: float, end: int, begin: int = 0, initial: float = 0.0, prunable: Prunable = None
+    *,
+    sparsity: float,
+    end: int,
+    begin: int = 0,
+    initial: float = 0.0,
+    prunable: Prunable = None,
+    axes: AxesTree | None = None,
 ) -> Gate:
     r"""Keeps the weights with the highest scores; an optimizer trains the scores.
 
-    $w' = w \odot m$ with $m$ the mask of the highest scores $s$, the same fraction in each leaf. Gradients
+    $w' = w \odot m$ with $m$ the mask of the highest scores $s$, the same fraction in each layer. Gradients
     pass straight through $m$ to the scores: $\partial L / \partial s = w\, \partial L / \partial w'$. The
     sparsity rises by a cubic from `initial` at `begin` to `sparsity` at `end`. In
     `jaxprune.methods.movement` the transform keeps the sums that plain gradient descent would make the
@@ -29,6 +36,8 @@ def movement(
       begin: update at which it begins to rise.
       initial: fraction removed before.
       prunable: which leaves have scores (see `jaxprune.masks.make`).
+      axes: which axes of the leaves are inputs, outputs and layers: `jaxprune.axes(apply, params, *inputs)`;
+        `None`: their shapes tell, and whatever depends on direction refuses those that do not.
 
     References: Sanh, Wolf & Rush, "Movement Pruning: Adaptive Sparsity by Fine-Tuning" (2020).
 
@@ -43,17 +52,17 @@ def movement(
         return sparsity if step is None else rising(step)
 
     def sample(leaves: Leaves, gates: Leaves, key: jax.Array | None, step: Step | None) -> Leaves:
-        masks = best(gates, at_step(rising, step, "movement: sample"))
+        masks = best(gates, at_step(rising, step, "movement: sample"), axes)
         return {n: passing(w, masks[n], gates[n]) for n, w in leaves.items()}
 
     rule = Rule(
         init=_zeros,
         sample=sample,
-        final=lambda leaves, gates, step: (leaves, best(gates, at(step))),
-        alive=lambda leaves, gates: count(best(gates, sparsity)),
+        final=lambda leaves, gates, step: (leaves, best(gates, at(step), axes)),
+        alive=lambda leaves, gates: count(best(gates, sparsity, axes)),
         cost=lambda *_: 0.0,
     )
-    return gate_of(rule, prunable)
+    return gate_of(rule, prunable, axes=axes)
 
 
 def soft_movement(
@@ -63,6 +72,7 @@ def soft_movement(
     begin: int = 0,
     threshold: float = 0.1,
     prunable: Prunable = None,
+    axes: AxesTree | None = None,
 ) -> Gate:
     r"""Keeps the weights whose $\sigma(s)$ is above a threshold; a penalty pushes scores down.
 
@@ -76,6 +86,8 @@ def soft_movement(
       begin: update at which it begins to rise.
       threshold: of $\sigma(s)$; scores start at 0, so that one of 0.1 removes nothing at first.
       prunable: which leaves have scores (see `jaxprune.masks.make`).
+      axes: what the program does with the leaves, for the default filter: `jaxprune.axes(apply, params,
+        *inputs)`.
 
     References: Sanh, Wolf & Rush, "Movement Pruning: Adaptive Sparsity by Fine-Tuning" (2020).
 
@@ -109,7 +121,7 @@ def soft_movement(
         return at_step(strength, step, "soft_movement: strength") * mean
 
     alive = lambda leaves, gates: count(masks(gates, threshold))
-    return gate_of(Rule(_zeros, sample, final, alive, cost), prunable)
+    return gate_of(Rule(_zeros, sample, final, alive, cost), prunable, axes=axes)
 
 
 def _zeros(leaves: Leaves, key: jax.Array) -> Leaves:

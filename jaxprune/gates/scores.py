@@ -3,10 +3,11 @@
 import jax
 import jax.numpy as jnp
 
-from jaxprune import selection
+from jaxprune import kernel_axes, updates
 from jaxprune.allocation import survivors
 from jaxprune.gates.gate import Leaves
-from jaxprune.types import Sparsity
+from jaxprune.kernel_axes import AxesTree
+from jaxprune.types import Keep, Sparsity, Units
 
 __all__ = ["best", "count", "passing"]
 
@@ -23,10 +24,20 @@ def passing(weights: jax.Array, mask: jax.Array, scores: jax.Array) -> jax.Array
     return weights * hard.astype(weights.dtype)
 
 
-def best(scores: Leaves, sparsity: Sparsity) -> Leaves:
-    """Masks of the highest scores: the same fraction of each leaf goes."""
-    ks = [survivors(s.size, sparsity) for s in scores.values()]
-    found = selection.top_each([jax.lax.stop_gradient(s) for s in scores.values()], ks)
+def best(scores: Leaves, sparsity: Sparsity, axes: AxesTree | None = None) -> Leaves:
+    """Masks of the highest scores: the same fraction of each layer goes.
+
+    >>> from jaxprune.types import Axes
+    >>> two_layers = {"w": jnp.array([[1.0, 2.0], [8.0, 9.0]])}
+    >>> best(two_layers, 0.5, {"w": Axes((), 1, batch_axis=0)})["w"].tolist()
+    [[False, True], [False, True]]
+    """
+    kernels = kernel_axes.by_path(axes, scores)
+    units = [
+        Units(jax.lax.stop_gradient(s), layers=kernel_axes.layer_axes(kernels[name]))
+        for name, s in scores.items()
+    ]
+    found = updates.best(units, [Keep(survivors(unit.members, sparsity)) for unit in units])
     return dict(zip(scores, found, strict=True))
 
 

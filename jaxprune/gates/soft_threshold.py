@@ -13,8 +13,10 @@ from jaxprune.gates.gate import (
     at_step,
     check_strength,
     gate_of,
+    layers_beside,
     per_leaf,
 )
+from jaxprune.kernel_axes import AxesTree
 from jaxprune.masks import Prunable
 from jaxprune.types import Step
 
@@ -26,8 +28,9 @@ def soft_threshold(
     strength: Strength | Mapping[str, Strength] = 1e-4,
     init: float = -8.0,
     prunable: Prunable = None,
+    axes: AxesTree | None = None,
 ) -> Gate:
-    r"""STR: $\mathrm{sign}(w) \max(0, |w| - \sigma(s))$ with one learned $s$ per leaf.
+    r"""STR: $\mathrm{sign}(w) \max(0, |w| - \sigma(s))$ with one learned $s$ per layer.
 
     The penalty is $\tfrac{\lambda}{2} (\sum s^2 + \sum w^2)$, the paper's decay of weights and thresholds
     alike: it pulls $s$ up to 0, where the threshold is a half, against the loss. The larger the `strength`
@@ -37,6 +40,8 @@ def soft_threshold(
       strength: $\lambda$, a schedule of it, or either by regular expressions searched in the leaves' paths.
       init: of $s$; at -8 the threshold is 3e-4. From far below, it begins to rise late.
       prunable: which leaves have a threshold (see `jaxprune.masks.make`).
+      axes: which axes of the leaves are inputs, outputs and layers: `jaxprune.axes(apply, params, *inputs)`;
+        `None`: their shapes tell, and whatever depends on direction refuses those that do not.
 
     References: Kusupati et al., "Soft Threshold Weight Reparameterization for Learnable Sparsity" (2020).
     Departure: leaves without a threshold are not decayed here.
@@ -51,7 +56,8 @@ def soft_threshold(
 
     def begin(leaves: Leaves, key: jax.Array) -> Leaves:
         per_leaf(strength, leaves, "soft_threshold: strength")
-        return {name: jnp.full((), init, jnp.float32) for name in leaves}
+        shapes = layers_beside(leaves, axes)
+        return {name: jnp.full(shapes[name], init, jnp.float32) for name in leaves}
 
     def excess(leaves: Leaves, gates: Leaves) -> Leaves:
         """How far each weight is above its threshold."""
@@ -73,8 +79,9 @@ def soft_threshold(
     def cost(leaves: Leaves, gates: Leaves, step: Step | None) -> jax.Array:
         total = jnp.zeros(())
         for name, value in per_leaf(strength, leaves, "soft_threshold: strength").items():
-            squares = jnp.square(leaves[name].astype(jnp.float32)).sum() + gates[name] ** 2
+            weights = jnp.square(leaves[name].astype(jnp.float32)).sum()
+            squares = weights + jnp.square(gates[name]).sum()
             total += 0.5 * at_step(value, step, "soft_threshold: strength") * squares
         return total
 
-    return gate_of(Rule(begin, sample, final, alive, cost), prunable)
+    return gate_of(Rule(begin, sample, final, alive, cost), prunable, axes=axes)

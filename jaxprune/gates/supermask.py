@@ -5,10 +5,12 @@ import math
 import jax
 import jax.numpy as jnp
 
-from jaxprune.gates.gate import Gate, Leaves, Rule, gate_of
+from jaxprune import kernel_axes
+from jaxprune.gates.gate import Gate, Leaves, Rule, gate_of, over_layers
 from jaxprune.gates.scores import best, count, passing
+from jaxprune.kernel_axes import AxesTree
 from jaxprune.masks import Prunable
-from jaxprune.types import Step
+from jaxprune.types import Axes, Step
 
 __all__ = ["supermask"]
 
@@ -19,19 +21,22 @@ def supermask(
     signed_constant: bool = False,
     dynamic_scaling: bool = False,
     prunable: Prunable = None,
+    axes: AxesTree | None = None,
 ) -> Gate:
     r"""Learns a mask; the weights stay as they were initialised, biases too.
 
     Without `sparsity` each weight is there with the probability $\sigma(s)$, drawn anew for each batch (Zhou
     et al.); `finalize` keeps those above one half. With it, the weights with the largest $|s|$ are there, the
-    same fraction of each leaf (edge-popup, Ramanujan et al.). In both, gradients pass straight through to
+    same fraction of each layer (edge-popup, Ramanujan et al.). In both, gradients pass straight through to
     $\sigma(s)$ or $|s|$. End the optimizer's chain with `project`, or decay moves the weights.
 
     Args:
       sparsity: fraction removed, or `None`.
-      signed_constant: each weight is its sign times its leaf's root mean square.
-      dynamic_scaling: leaves are multiplied by weights / weights kept.
+      signed_constant: each weight is its sign times its layer's root mean square.
+      dynamic_scaling: layers are multiplied by weights / weights kept.
       prunable: which leaves are masked (see `jaxprune.masks.make`).
+      axes: which axes of the leaves are inputs, outputs and layers: `jaxprune.axes(apply, params, *inputs)`;
+        `None`: their shapes tell, and whatever depends on direction refuses those that do not.
 
     References: Zhou, Lan, Liu & Yosinski, "Deconstructing Lottery Tickets: Zeros, Signs, and the
     Supermask" (2019); Ramanujan et al., "What's Hidden in a Randomly Weighted Neural Network?" (2020).
@@ -48,9 +53,10 @@ def supermask(
     def init(leaves: Leaves, key: jax.Array) -> Leaves:
         if sparsity is None:
             return {name: jnp.zeros(w.shape, jnp.float32) for name, w in leaves.items()}
+        kernels, keys = kernel_axes.by_path(axes, leaves), jax.random.split(key, len(leaves))
         scores = {}
-        for (name, w), k in zip(leaves.items(), jax.random.split(key, len(leaves)), strict=True):
-            limit = 1 / math.sqrt(math.prod(w.shape[:-1]))
+        for (name, w), k in zip(leaves.items(), keys, strict=True):
+            limit = 1 / math.sqrt(_fan_in(name, w.shape, kernels[name]))
             scores[name] = jax.random.uniform(k, w.shape, jnp.float32, -limit, limit)
         return scores
 
@@ -60,17 +66,23 @@ def supermask(
     def likely(gates: Leaves) -> Leaves:
         if sparsity is None:
             return {name: s > 0 for name, s in gates.items()}
-        return best(worth(gates), sparsity)
+        return best(worth(gates), sparsity, axes)
 
     def constants(leaves: Leaves) -> Leaves:
         if not signed_constant:
             return leaves
-        return {n: jnp.sign(w) * jnp.sqrt(jnp.mean(jnp.square(w))) for n, w in leaves.items()}
+        along = over_layers(leaves, axes)
+        squares = {n: jnp.mean(jnp.square(w), along[n], keepdims=True) for n, w in leaves.items()}
+        return {n: jnp.sign(w) * jnp.sqrt(squares[n]) for n, w in leaves.items()}
 
     def scaled(masks: Leaves) -> dict[str, jax.Array | float]:
         if not dynamic_scaling:
             return dict.fromkeys(masks, 1.0)
-        return {n: m.size / jnp.maximum(m.sum(dtype=jnp.float32), 1) for n, m in masks.items()}
+        along, scales = over_layers(masks, axes), {}
+        for name, mask in masks.items():
+            kept = mask.sum(along[name], dtype=jnp.float32, keepdims=True)
+            scales[name] = math.prod(mask.shape[i] for i in along[name]) / jnp.maximum(kept, 1)
+        return scales
 
     def sample(leaves: Leaves, gates: Leaves, key: jax.Array | None, step: Step | None) -> Leaves:
         values, weights = worth(gates), constants(leaves)
@@ -94,4 +106,16 @@ def supermask(
             return sum((p.sum() for p in worth(gates).values()), jnp.zeros(()))
         return count(likely(gates))
 
-    return gate_of(Rule(init, sample, final, alive, lambda *_: 0.0, frozen=True), prunable)
+    return gate_of(
+        Rule(init, sample, final, alive, lambda *_: 0.0, frozen=True), prunable, axes=axes
+    )
+
+
+def _fan_in(name: str, shape: tuple[int, ...], own: Axes | None) -> int:
+    """Weights that an output sums over: its inputs, at each place of a window."""
+    fault = kernel_axes.direction_fault("supermask(sparsity=)", shape, own)
+    if fault:
+        raise ValueError(fault.format(leaf=repr(name)) + ".")
+    kernel = kernel_axes.told(shape, own)
+    apart = (*kernel.out_axis, *kernel.batch_axis)
+    return math.prod(n for i, n in enumerate(shape) if i not in apart)

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxprune.gates.gate import Gate, Leaves, Rule, Strength, at_step, check_strength, gate_of
+from jaxprune.kernel_axes import AxesTree
 from jaxprune.masks import Prunable
 from jaxprune.types import Step
 
@@ -33,6 +34,7 @@ def variational_dropout(
     bound: float = 8.0,
     clip_in_training: bool = True,
     prunable: Prunable = None,
+    axes: AxesTree | None = None,
 ) -> Gate:
     r"""Sparse variational dropout: each weight is $N(\theta, \sigma^2)$ and learns its own noise.
 
@@ -50,6 +52,8 @@ def variational_dropout(
       clip_in_training: the means of weights beyond the threshold are taken as zero in training too; they
         come back if $\log\sigma^2$ falls.
       prunable: which leaves are gated (see `jaxprune.masks.make`).
+      axes: what the program does with the leaves, for the default filter: `jaxprune.axes(apply, params,
+        *inputs)`.
 
     References: Molchanov, Ashukha & Vetrov, "Variational Dropout Sparsifies Deep Neural Networks"
     (2017), and its released code for `clip_in_training` and the bound.
@@ -110,4 +114,4 @@ def variational_dropout(
         total = sum((kl_log_uniform(a).sum() for a in log_alphas(leaves, gates).values()), 0.0)
         return at_step(strength, step, "variational_dropout: strength") * total
 
-    return gate_of(Rule(begin, sample, final, alive, cost, moments=moments), prunable)
+    return gate_of(Rule(begin, sample, final, alive, cost, moments=moments), prunable, axes=axes)

@@ -6,8 +6,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxprune import kernel_axes
 from jaxprune import masks as masks_lib
-from jaxprune.types import Masks, Params
+from jaxprune.types import Axes, Masks, Params
 
 __all__ = ["effective"]
 
@@ -65,14 +66,15 @@ def _on_paths(
     leaves, treedef = jax.tree.flatten(params)
     found = masks_lib.beside(params, masks)
     ones = jax.tree.map(lambda x: jnp.ones(jnp.shape(x), x.dtype), inputs)
+    kernels = kernel_axes.of_leaves(kernel_axes.axes(apply, params, *inputs), params)
     floats = [jnp.issubdtype(jnp.result_type(w), jnp.floating) for w in leaves]
 
-    def conduit(name: str, w: jax.Array, mask: Any) -> jax.Array:
+    def conduit(name: str, w: jax.Array, mask: Any, kernel: Axes | None) -> jax.Array:
         if mask is None and jnp.ndim(w) < 2:
             factor = name.rsplit("/", 1)[-1] in _FACTORS
             return jnp.full(jnp.shape(w), float(factor), jnp.float32)
         kept = jnp.ones(w.shape) if mask is None else mask.astype(jnp.float32)
-        into = kept.sum(tuple(range(w.ndim - 1)), keepdims=True)
+        into = kept.sum(_summed_over(w.shape, kernel), keepdims=True)
         return kept / jnp.maximum(into, 1)  # values stay about 1, however deep the network is
 
     def total(weights: list[jax.Array]) -> jax.Array:
@@ -81,8 +83,16 @@ def _on_paths(
         outputs = jax.tree.leaves(apply(treedef.unflatten(whole), *ones))
         return sum((y.astype(jnp.float32).sum() for y in outputs), jnp.zeros(()))
 
-    trio = zip(masks_lib.paths(params), leaves, found, floats, strict=True)
-    slopes = iter(jax.grad(total)([conduit(n, w, m) for n, w, m, f in trio if f]))
+    named = zip(masks_lib.paths(params), leaves, found, kernels, floats, strict=True)
+    slopes = iter(jax.grad(total)([conduit(n, w, m, kernel) for n, w, m, kernel, f in named if f]))
     slopes = [next(slopes) if f else None for f in floats]
     kept = [None if m is None else m & (s != 0) for m, s in zip(found, slopes, strict=True)]
     return treedef.unflatten(kept)
+
+
+def _summed_over(shape: tuple[int, ...], kernel: Axes | None) -> tuple[int, ...]:
+    """The axes of the weights that an output sums over; all but the last where nobody can tell."""
+    if kernel is None or kernel.out_axis is None:
+        return tuple(range(len(shape) - 1))
+    apart = (*kernel.out_axis, *kernel.batch_axis)
+    return tuple(axis for axis in range(len(shape)) if axis not in apart)

@@ -7,7 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jaxprune import kernel_axes
 from jaxprune import masks as masks_lib
+from jaxprune.kernel_axes import AxesTree
 from jaxprune.penalties import Scheduled, scheduled
 from jaxprune.transforms.state import masked_step
 from jaxprune.types import Masks, Params
@@ -37,6 +39,7 @@ def growing(
     *,
     decay: Scheduled,
     until: int,
+    axes: AxesTree | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Removes what `masks` leave out not at once, but after an L2 penalty that grows has made it small.
 
@@ -60,6 +63,9 @@ def growing(
         the penalty, for plain SGD. A number or a schedule of the updates done. In bfloat16 a share below
         1/500 is rounded away, as any small update is.
       until: updates before the weights are removed.
+      axes: which axes of the leaves are inputs, outputs and layers: `jaxprune.axes(apply, params, *inputs)`.
+        The masks say all that is needed here: they are taken so that every transform can be called alike, and
+        refused in `init` if they do not fit the parameters.
 
     Returns:
       A gradient transformation whose `update` needs `params`. `jaxprune.masks_of` gives the masks in force.
@@ -89,6 +95,7 @@ def growing(
 
     def init(params: Params) -> GrowingState:
         masks_lib.validate(masks, params)
+        kernel_axes.of_leaves(axes, params)
         step, target = jnp.zeros((), jnp.int32), masks_lib.unpack(masks)
         return GrowingState(step, in_force(target, step), target, inner.init(params))
 

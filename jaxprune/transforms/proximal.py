@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxprune import masks as masks_lib
+from jaxprune.kernel_axes import AxesTree
 from jaxprune.masks import Prunable
 from jaxprune.penalties import Scheduled, scheduled
 from jaxprune.preconditioners import Preconditioner
@@ -38,6 +39,7 @@ def proximal(
     *,
     preconditioner: Preconditioner | None = None,
     prunable: Prunable = None,
+    axes: AxesTree | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Minimises loss + `penalty`: after each update of `inner` comes the penalty's proximal step.
 
@@ -65,6 +67,8 @@ def proximal(
       preconditioner: (state of `inner` after the update, parameters) -> tree of factors of the step size;
         see `jaxprune.preconditioners`.
       prunable: which leaves are penalised (see `jaxprune.masks.make`), unless the penalty names them.
+      axes: what the program does with the leaves, for the default filter: `jaxprune.axes(apply, params,
+        *inputs)`. A penalty on inputs or outputs takes its own.
 
     Returns:
       A gradient transformation whose `update` needs `params`. At the penalised leaves its updates are
@@ -89,7 +93,7 @@ def proximal(
     rate = scheduled("proximal", learning_rate=learning_rate)
 
     def init(params: Params) -> ProximalState:
-        chosen = _penalised("proximal", penalty, params, prunable)
+        chosen = _penalised("proximal", penalty, params, prunable, axes)
         masks = jax.tree.map(lambda p, m: None if m is None else p != 0, params, chosen)
         return ProximalState(jnp.zeros((), jnp.int32), masks, inner.init(params))
 
@@ -122,7 +126,7 @@ class AddPenaltyState(NamedTuple):
 
 
 def add_penalty(
-    penalty: Penalty, *, prunable: Prunable = None
+    penalty: Penalty, *, prunable: Prunable = None, axes: AxesTree | None = None
 ) -> optax.GradientTransformationExtraArgs:
     r"""Adds a subgradient of the penalty to the gradients: $g \leftarrow g + \partial P(w)$.
 
@@ -139,6 +143,8 @@ def add_penalty(
     Args:
       penalty: see `jaxprune.penalties`; `l0` has no subgradient.
       prunable: which leaves are penalised (see `jaxprune.masks.make`), unless the penalty names them.
+      axes: what the program does with the leaves, for the default filter: `jaxprune.axes(apply, params,
+        *inputs)`. A penalty on inputs or outputs takes its own.
 
     Raises:
       ValueError: if the penalty has no subgradient; in `init`, if a leaf does not fit it.
@@ -161,7 +167,7 @@ def add_penalty(
         )
 
     def init(params: Params) -> AddPenaltyState:
-        _penalised("add_penalty", penalty, params, prunable)
+        _penalised("add_penalty", penalty, params, prunable, axes)
         return AddPenaltyState(jnp.zeros((), jnp.int32))
 
     def update(
@@ -169,7 +175,7 @@ def add_penalty(
     ) -> tuple[Params, AddPenaltyState]:
         if params is None:
             raise ValueError("add_penalty: update(grads, state, params) needs the parameters.")
-        chosen = _penalised("add_penalty", penalty, params, prunable)
+        chosen = _penalised("add_penalty", penalty, params, prunable, axes)
         slopes = slope(_at(params, chosen, params), state.step)
         entries = zip(masks_lib.paths(params), masks_lib.beside(params, grads), strict=True)
         added = [g + slopes[p].astype(g.dtype) if p in slopes else g for p, g in entries]
@@ -179,14 +185,16 @@ def add_penalty(
     return optax.GradientTransformationExtraArgs(init, update)  # type: ignore
 
 
-def _penalised(who: str, penalty: Penalty, params: Params, prunable: Prunable) -> Masks:
+def _penalised(
+    who: str, penalty: Penalty, params: Params, prunable: Prunable, axes: AxesTree | None
+) -> Masks:
     """Shapes at the leaves that the penalty falls on, which are checked; `None` elsewhere."""
     if penalty.covers is not None and prunable is not None:
         raise ValueError(f"{who}: this penalty names its leaves itself; leave prunable= out.")
     wanted = prunable if penalty.covers is None else lambda *_: True
     if isinstance(penalty.covers, str):
         wanted = penalty.covers
-    masks = jax.eval_shape(functools.partial(masks_lib.make, prunable=wanted), params)
+    masks = jax.eval_shape(functools.partial(masks_lib.make, prunable=wanted, axes=axes), params)
     fault = penalty.check({path: mask.shape for path, mask in _at(params, masks, masks).items()})
     if fault:
         raise ValueError(f"{who}: {fault}.")

@@ -127,3 +127,25 @@ def test_integer_and_bfloat16_leaves_and_packed_masks():
     apply = lambda p, x: x @ p["w"]
     found = effective(apply, params, masks, jnp.zeros((1, 3), jnp.bfloat16))
     assert found["w"].tolist() == [[True, False]] * 3
+
+
+def test_scanned_is_written_out_however_deep():
+    """The layers of a stack are normalised one by one: their product does not vanish."""
+    depth, width = 40, 4
+    mask = jnp.ones((depth, width, width), bool).at[:, :, 1].set(False).at[3, 2].set(False)
+
+    def scanned(params, x):
+        return jax.lax.scan(lambda h, w: (jax.nn.relu(h @ w), None), x, params["layers"])[0]
+
+    def separate(params, x):
+        for i in range(depth):
+            x = jax.nn.relu(x @ params[f"layer_{i:02}"])
+        return x
+
+    masks = {f"layer_{i:02}": mask[i] for i in range(depth)}
+    x, ones = jnp.ones((1, width)), lambda tree: jax.tree.map(lambda m: jnp.ones(m.shape), tree)
+    found = effective(scanned, ones({"layers": mask}), {"layers": mask}, x)["layers"]
+    expected = effective(separate, ones(masks), masks, x)
+    for i in range(depth):
+        assert (found[i] == expected[f"layer_{i:02}"]).all()
+    assert not jnp.array_equal(found, mask)

@@ -42,3 +42,21 @@ def test_units_of_gates():
 def test_nnx():
     params = nnx.state(nnx.Linear(4, 3, rngs=nnx.Rngs(0)), nnx.Param)
     assert units(jp.masks.make(params)) == [{"leaf": "kernel", "inputs": 4, "outputs": 3}]
+
+
+def test_layers_of_a_stack_and_heads_of_attention():
+    stack = jnp.zeros((2, 4, 3), bool).at[0, 1, 2].set(True).at[1, :2, :].set(True)
+    query = jnp.zeros((4, 2, 3), bool).at[0, 0, 0].set(True).at[0, 1, 2].set(True)
+    axes = {"layers": jp.Axes(1, 2, batch_axis=0), "query": jp.Axes(in_axis=0, out_axis=(1, 2))}
+    assert units({"layers": stack, "query": query}, axes) == [
+        {"leaf": "layers[0]", "inputs": 1, "outputs": 1},
+        {"leaf": "layers[1]", "inputs": 2, "outputs": 3},
+        {"leaf": "query", "inputs": 1, "outputs": 2},
+    ]
+    assert units({"query": query.reshape(4, 6)})[0] == {"leaf": "query", "inputs": 1, "outputs": 2}
+
+
+@pytest.mark.parametrize("shape", [(4, 2, 3), (2, 3, 4, 2, 3), (32, 3, 4, 2)])
+def test_leaves_whose_inputs_nobody_can_tell_are_refused(shape):
+    with pytest.raises(ValueError, match=r"units: which axes of 'w' are inputs.*axes=jaxprune"):
+        units({"w": jnp.ones(shape, bool)})

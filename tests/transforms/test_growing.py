@@ -143,3 +143,11 @@ def test_mistakes_are_told():
     tx = jp.growing(optax.sgd(0.1), MASKS, decay=1.0, until=1)
     with pytest.raises(ValueError, match="needs the parameters"):
         tx.update(PARAMS, tx.init(PARAMS))
+
+
+def test_axes_that_do_not_fit_are_refused():
+    tx = jp.growing(optax.sgd(0.1), MASKS, decay=0.1, until=2, axes={"w": jp.Axes(0, 1)})
+    assert jp.masks_of(tx.init(PARAMS))["b"] is None
+    tx = jp.growing(optax.sgd(0.1), MASKS, decay=0.1, until=2, axes={"w": jp.Axes(0, 2)})
+    with pytest.raises(ValueError, match=r"'w' has the shape .* names other axes"):
+        tx.init(PARAMS)
