@@ -185,7 +185,8 @@ def known(given: AxesTree | None, params: Params, wanted: Any, user: str) -> Any
     Args:
       given: a tree like `params` of `Axes`; where it is `None`, or has `None`, the shape tells.
       params: tree of arrays or of shapes.
-      wanted: a tree like `params` with `None` where no axes are needed.
+      wanted: a tree like `params` with `None` where no axes are needed; elsewhere anything, or the moments of
+        inputs, which must not contradict what a shape tells.
       user: who needs them, for the message.
 
     Raises:
@@ -201,7 +202,10 @@ def known(given: AxesTree | None, params: Params, wanted: Any, user: str) -> Any
     rows = zip(masks_lib.paths(params), leaves, said, treedef.flatten_up_to(wanted), strict=True)
     found: list[Axes | None] = []
     for name, leaf, own, needed in rows:
-        own = by_position(np.shape(leaf)) if own is None else own
+        if own is None:
+            own = by_position(np.shape(leaf))
+            if own.in_axis is not None and _elsewhere(own.in_axis, np.shape(leaf), needed):
+                own = Axes(None, None, (), "its moments lie along others than its shape suggests")
         if needed is not None and (own.in_axis is None or own.out_axis is None):
             raise ValueError(
                 f"{user}: it is open which axes of {name!r} are inputs, {own.reason}; "
@@ -209,6 +213,12 @@ def known(given: AxesTree | None, params: Params, wanted: Any, user: str) -> Any
             )
         found.append(None if needed is None else own)
     return treedef.unflatten(found)
+
+
+def _elsewhere(in_axis: Sequence[int], shape: Sequence[int], moments: Any) -> bool:
+    """Whether moments of inputs are the same along an axis of inputs."""
+    lengths = np.shape(moments)
+    return len(lengths) == len(shape) and any(lengths[a] < shape[a] for a in in_axis)
 
 
 def of_leaves(given: AxesTree | None, params: Params) -> list[Axes | None]:
