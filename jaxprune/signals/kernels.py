@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxprune.programs.contractions import contraction
-from jaxprune.programs.evaluation import Product, Reading
+from jaxprune.programs.readings import Product, Reading
 
 __all__ = ["Mean", "Units", "grams", "input_moments", "units"]
 
@@ -127,10 +128,18 @@ def _dot(product: Product) -> _Entering:
     def gram() -> Mean:
         wide = x.astype(jnp.float32)
         numbers = ((rows, rows), (tuple(layers), tuple(layers)))
-        return Mean(lax.dot_general(wide, wide, numbers) / count, weight())
+        size = len(layers) + 2 * len(entries)
+        found = lax.dot_general(wide, wide, numbers, out_sharding=_everywhere(x, size))
+        return Mean(found / count, weight())
 
     key = (product.other, tuple(entries), tuple(layers))
     return _Entering(key, tuple(layers.values()), tuple(entries.values()), moments, gram)
+
+
+def _everywhere(x: jax.Array, ndim: int) -> NamedSharding | None:
+    """On an explicit mesh, that each device has the whole of a result."""
+    mesh = jax.typeof(x).sharding.mesh
+    return NamedSharding(mesh, PartitionSpec(*[None] * ndim)) if mesh.explicit_axes else None
 
 
 def _conv(product: Product) -> _Entering | None:

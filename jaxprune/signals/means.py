@@ -9,17 +9,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxprune import kernel_axes
-from jaxprune.programs.evaluation import Observed, Read, Record, observe
+from jaxprune.programs.evaluation import observe
+from jaxprune.programs.readings import Observed, Read, Record
+from jaxprune.signals.arrangements import Arrangement, arrangement, indifferent
 from jaxprune.signals.kernels import Mean
-from jaxprune.signals.placement import (
-    Arrangement,
-    Placement,
-    arrangement,
-    beside,
-    indifferent,
-    matrix,
-    put,
-)
+from jaxprune.signals.placement import Placement, beside, matrix, put
 from jaxprune.types import Axes, Params
 
 __all__ = ["Kernels", "matrices", "ratio", "read", "spread"]

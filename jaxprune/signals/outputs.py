@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxprune.programs.evaluation import Product, Reading
+from jaxprune.programs.readings import Product, Reading
 from jaxprune.signals.gather import counted
 from jaxprune.signals.kernels import Mean, units
 from jaxprune.signals.means import Kernels, ratio, read, spread

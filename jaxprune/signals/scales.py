@@ -8,11 +8,12 @@ import jax
 import jax.numpy as jnp
 
 from jaxprune.programs import views
-from jaxprune.programs.evaluation import Product, Reading, Record
+from jaxprune.programs.readings import Product, Reading, Record
 from jaxprune.programs.views import View
+from jaxprune.signals.arrangements import Index, Term
 from jaxprune.signals.kernels import Mean, Units, units
 from jaxprune.signals.means import Kernels, ratio, read, spread
-from jaxprune.signals.placement import Index, Term, positions
+from jaxprune.signals.placement import positions
 from jaxprune.types import Params
 
 __all__ = ["scales"]

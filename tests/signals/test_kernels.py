@@ -8,7 +8,8 @@ import pytest
 from flax import nnx
 
 import jaxprune as jp
-from jaxprune.programs.evaluation import Reading, observe
+from jaxprune.programs.evaluation import observe
+from jaxprune.programs.readings import Reading
 from jaxprune.signals import kernels
 
 

@@ -1,7 +1,10 @@
 """Moments and Gram matrices of kernels in any layout, against those that NumPy computes by hand."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
+import network_zoo
 import numpy as np
 import pytest
 from flax import linen as nn
@@ -340,3 +343,19 @@ def test_outputs_of_a_transposed_kernel():
 def test_ragged_experts_in_the_table_are_those_of_this_file():
     assert FOUND["experts, ragged"][0] is ragged
     assert jp.axes(ragged, {"w": STACK}, X)["w"].batch_axis == (0,)
+
+
+@pytest.mark.parametrize(
+    "name", ["grouped convolution", "llama", "lstm and gru", "scan and remat", "experts"]
+)
+def test_every_kernel_that_has_axes_has_moments(name):
+    apply, params, x = network_zoo.model(name)
+    axes = jp.masks.beside(params, jp.axes(apply, params, x))
+    moments = jax.eval_shape(functools.partial(signals.activations._moments, apply), params, x)
+    assert sorted(moments) == [leaf for leaf, own in enumerate(axes) if own is not None]
+    for leaf, w in enumerate(jax.tree.leaves(params)):
+        if leaf in moments:
+            own = axes[leaf]
+            lengths = moments[leaf].total.shape
+            assert np.broadcast_shapes(lengths, w.shape) == w.shape
+            assert all(lengths[a] == w.shape[a] for a in (*own.in_axis, *own.batch_axis))
