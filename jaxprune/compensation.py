@@ -3,14 +3,16 @@
 Each is `(params, masks, *, <signals>, **_) -> params`, for `jaxprune.prune_on`; zeros are exact.
 """
 
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from jaxprune import kernel_axes
 from jaxprune import masks as masks_lib
 from jaxprune.layerwise import damped, into_rows
-from jaxprune.types import Masks, Params
+from jaxprune.types import Axes, Masks, Params
 
 __all__ = ["fisher_blocks", "layerwise"]
 
@@ -67,7 +69,14 @@ def _moved(w: jax.Array, kept: jax.Array, inverse: jax.Array) -> jax.Array:
 
 
 def layerwise(
-    params: Params, masks: Masks, *, inputs: Params, grams: Params, damp: float = 0.01, **_
+    params: Params,
+    masks: Masks,
+    *,
+    inputs: Params,
+    grams: Params,
+    axes: kernel_axes.AxesTree | None = None,
+    damp: float = 0.01,
+    **_,
 ) -> Params:
     r"""Fits the weights of each output again, so that the layer gives what it gave: least squares.
 
@@ -78,8 +87,9 @@ def layerwise(
     Args:
       params: tree of arrays.
       masks: bool arrays, `None` at leaves without a mask.
-      inputs: from `jaxprune.signals.input_moments`; it tells which axes of a kernel are summed over.
+      inputs: from `jaxprune.signals.input_moments`.
       grams: from `jaxprune.signals.grams`; leaves for which it is `None` are masked alone.
+      axes: tree of `jaxprune.Axes` beside `params`; where it is `None`, the shape of a leaf tells.
       damp: $\lambda$ as a share of the mean of $G$'s diagonal.
 
     References:
@@ -92,20 +102,26 @@ def layerwise(
     [[0.0], [2.5]]
     """
 
-    def leaf(w: jax.Array, mask: Any, moments: Any, gram: Any) -> jax.Array:
-        if mask is None or gram is None:
-            return masks_lib.where(mask, w, jnp.zeros_like(w))
-        rows, back = into_rows(w, moments, gram)
-        kept, _ = into_rows(mask, moments, gram)
-        found = _fitted(rows.astype(gram.dtype), kept, damped(gram, damp))
-        return jnp.where(mask, back(found).astype(w.dtype), jnp.zeros_like(w))
+    masks = masks_lib.unpack(masks)
+    fitted = lambda _, mask, moments, gram: None if mask is None or gram is None else moments
+    wanted = jax.tree.map(fitted, params, masks, inputs, grams)
+    known = kernel_axes.known(axes, params, wanted, "layerwise")
 
-    return jax.tree.map(leaf, params, masks_lib.unpack(masks), inputs, grams)
+    def leaf(w: jax.Array, mask: Any, own: Axes | None, gram: Any) -> jax.Array:
+        if own is None:
+            return masks_lib.where(mask, w, jnp.zeros_like(w))
+        rows = into_rows(w, own, gram)
+        kept = into_rows(mask, own, gram).kernel
+        grams = jax.vmap(functools.partial(damped, damp=damp))(rows.gram)
+        found = jax.vmap(_fitted)(rows.kernel.astype(gram.dtype), kept, grams)
+        return jnp.where(mask, rows.back(found).astype(w.dtype), jnp.zeros_like(w))
+
+    return jax.tree.map(leaf, params, masks, known, grams)
 
 
 @jax.jit
 def _fitted(rows: jax.Array, kept: jax.Array, gram: jax.Array) -> jax.Array:
-    """`rows` is [outputs, inputs]; each is solved on its own, so that memory is that of one."""
+    """`rows` is [outputs, inputs]; each is solved on its own, so that memory is that of one per layer."""
     eye = jnp.eye(gram.shape[0], dtype=gram.dtype)
 
     def one(pair: tuple[jax.Array, jax.Array]) -> jax.Array:

@@ -18,7 +18,9 @@ __all__ = [
     "by_position",
     "direction_fault",
     "kernels_by_use",
+    "known",
     "layer_axes",
+    "of_follower",
     "of_leaves",
     "told",
 ]
@@ -57,16 +59,25 @@ def axes(apply: Callable[..., Any], params: Params, *inputs: Any) -> AxesTree:
     >>> found["head"], found["bias"]
     (Axes(in_axis=(1,), out_axis=(0,), batch_axis=()), None)
     """
-    follower = follow(apply, params, *inputs)
     leaves, treedef = jax.tree.flatten(params)
-    uses: list[list[Use]] = [[] for _ in leaves]
+    follower = follow(apply, params, *inputs)
+    return treedef.unflatten(of_follower(follower, [np.shape(leaf) for leaf in leaves]))
+
+
+def of_follower(follower: Follower, shapes: Sequence[tuple[int, ...]]) -> list[Axes | None]:
+    """The axes of each parameter, from what followed them through a program.
+
+    Args:
+      follower: that has run.
+      shapes: of the parameters.
+    """
+    uses: list[list[Use]] = [[] for _ in shapes]
     for use in follower.uses:
         uses[use.view.leaf].append(use)
-    found = [
-        _of_uses(own, np.shape(leaf), index, follower)
-        for index, (leaf, own) in enumerate(zip(leaves, uses, strict=True))
+    return [
+        _of_uses(own, shape, leaf, follower)
+        for leaf, (shape, own) in enumerate(zip(shapes, uses, strict=True))
     ]
-    return treedef.unflatten(found)
 
 
 def _of_uses(
@@ -205,6 +216,48 @@ def direction_fault(who: str, shape: Sequence[int], own: Axes | None) -> str | N
         f"{who}: which axes of {{leaf}} are inputs is not known, as {reason}; give "
         "axes=jaxprune.axes(apply, params, *inputs), or exclude it with prunable="
     )
+
+
+def known(given: AxesTree | None, params: Params, wanted: Any, user: str) -> Any:
+    """Returns a tree like `params` of the `Axes` of the leaves where they are wanted, `None` elsewhere.
+
+    Args:
+      given: a tree like `params` of `Axes`; where it is `None`, or has `None`, the shape tells.
+      params: tree of arrays or of shapes.
+      wanted: a tree like `params` with `None` where no axes are needed; elsewhere anything, or the moments of
+        inputs, which must not contradict what a shape tells.
+      user: who needs them, for the message.
+
+    Raises:
+      ValueError: if it is open which axes of a leaf are inputs.
+
+    >>> import jax.numpy as jnp
+    >>> params = {"w": jnp.ones((2, 3)), "v": jnp.ones(2)}
+    >>> known({"w": Axes(1, 0), "v": None}, params, {"w": True, "v": None}, "f")
+    {'v': None, 'w': Axes(in_axis=(1,), out_axis=(0,), batch_axis=())}
+    """
+    leaves, treedef = jax.tree.flatten(params)
+    said = [None] * len(leaves) if given is None else treedef.flatten_up_to(given)
+    rows = zip(trees.paths(params), leaves, said, treedef.flatten_up_to(wanted), strict=True)
+    found: list[Axes | None] = []
+    for name, leaf, own, needed in rows:
+        if own is None:
+            own = by_position(np.shape(leaf))
+            if own.in_axis is not None and _elsewhere(own.in_axis, np.shape(leaf), needed):
+                own = Axes(None, None, (), "its moments lie along others than its shape suggests")
+        if needed is not None and (own.in_axis is None or own.out_axis is None):
+            raise ValueError(
+                f"{user}: it is open which axes of {name!r} are inputs, {own.reason}; "
+                "give axes=jaxprune.axes(apply, params, *inputs)."
+            )
+        found.append(None if needed is None else own)
+    return treedef.unflatten(found)
+
+
+def _elsewhere(in_axis: Sequence[int], shape: Sequence[int], moments: Any) -> bool:
+    """Whether moments of inputs are the same along an axis of inputs."""
+    lengths = np.shape(moments)
+    return len(lengths) == len(shape) and any(lengths[a] < shape[a] for a in in_axis)
 
 
 def of_leaves(given: AxesTree | None, params: Params) -> list[Axes | None]:

@@ -14,12 +14,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-<<<<<<< HEAD
 from jaxprune import roles
-from jaxprune.kernel_axes import AxesTree, kernels_by_use
-=======
 from jaxprune.kernel_axes import AxesTree, by_path, kernels_by_use, layer_axes
->>>>>>> gates
 from jaxprune.trees import beside as beside
 from jaxprune.trees import keys_of as keys_of
 from jaxprune.trees import layer_names, some

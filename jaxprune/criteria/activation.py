@@ -9,7 +9,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxprune.types import Params, Scores
+from jaxprune import kernel_axes
+from jaxprune.types import Axes, Params, Scores
 
 __all__ = ["apoz", "bn_scale", "entropy", "hrank", "ria", "wanda"]
 
@@ -33,15 +34,24 @@ def wanda(params: Params, *, inputs: Params, **_) -> Scores:
     return _each(lambda w, x: jnp.abs(w) * jnp.sqrt(x), params, inputs)
 
 
-def ria(params: Params, *, inputs: Params, power: float = 0.5, **_) -> Scores:
+def ria(
+    params: Params,
+    *,
+    inputs: Params,
+    axes: kernel_axes.AxesTree | None = None,
+    power: float = 0.5,
+    **_,
+) -> Scores:
     r"""Scores a weight by its share of its input's and of its output's weights, times the input's norm.
 
     $(|w_{ij}| / \sum_i |w_{ij}| + |w_{ij}| / \sum_j |w_{ij}|)\, \|x_i\|_2^{a}$, which spares
-    channels that magnitudes alone would empty.
+    channels that magnitudes alone would empty. Places in the window of a convolution are inputs; each layer
+    of a stack is a kernel of its own.
 
     Args:
-      params: tree of arrays; the last two axes of a kernel are inputs and outputs.
+      params: tree of arrays.
       inputs: mean squares, from `jaxprune.signals.input_moments`.
+      axes: tree of `jaxprune.Axes` beside `params`; where it is `None`, the shape of a leaf tells.
       power: $a$.
 
     References:
@@ -52,13 +62,18 @@ def ria(params: Params, *, inputs: Params, power: float = 0.5, **_) -> Scores:
     {'w': Array([[1.25, 1.75]], dtype=float32)}
     """
 
-    def score(w: jax.Array, x: jax.Array) -> jax.Array:
+    known = kernel_axes.known(axes, params, inputs, "ria")
+
+    def score(w: jax.Array, x: jax.Array | None, own: Axes | None) -> jax.Array | None:
+        if x is None or own is None:
+            return None
         size = jnp.abs(w)
         whole = lambda axis: jnp.maximum(size.sum(axis, keepdims=True), jnp.finfo(w.dtype).tiny)
-        into = tuple(range(w.ndim - 1))
-        return (size / whole(into) + size / whole(-1)) * jnp.sqrt(x) ** power
+        outputs = own.out_axis or ()
+        into = tuple(a for a in range(w.ndim) if a not in (*outputs, *own.batch_axis))
+        return (size / whole(into) + size / whole(outputs)) * jnp.sqrt(x) ** power
 
-    return _each(score, params, inputs)
+    return jax.tree.map(score, params, inputs, known)
 
 
 def apoz(params: Params, *, zeros: Params, **_) -> Scores:

@@ -1,10 +1,13 @@
 """Criteria that estimate what the loss rises by without a weight, from its curvature (`jaxprune.signals`)."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
+from jaxprune import kernel_axes
 from jaxprune.layerwise import damped, into_rows
-from jaxprune.types import Params, Scores
+from jaxprune.types import Axes, Params, Scores
 
 __all__ = ["fisher", "obd", "obs", "second_order_taylor", "woodfisher"]
 
@@ -105,7 +108,15 @@ def woodfisher(params: Params, *, inverse_fisher: Params, **_) -> Scores:
     return jax.tree.map(score, params, inverse_fisher)
 
 
-def obs(params: Params, *, inputs: Params, grams: Params, damp: float = 0.01, **_) -> Scores:
+def obs(
+    params: Params,
+    *,
+    inputs: Params,
+    grams: Params,
+    axes: kernel_axes.AxesTree | None = None,
+    damp: float = 0.01,
+    **_,
+) -> Scores:
     r"""Scores a weight by what its layer's output changes without it, if its row makes up for it.
 
     $w_q^2 / 2 [(G + \lambda I)^{-1}]_{qq}$ with the Gram matrix $G = \mathrm{E}\,x x^\top$ of the inputs:
@@ -114,8 +125,9 @@ def obs(params: Params, *, inputs: Params, grams: Params, damp: float = 0.01, **
 
     Args:
       params: tree of arrays.
-      inputs: from `jaxprune.signals.input_moments`; it tells which axes of a kernel are summed over.
+      inputs: from `jaxprune.signals.input_moments`.
       grams: from `jaxprune.signals.grams`.
+      axes: tree of `jaxprune.Axes` beside `params`; where it is `None`, the shape of a leaf tells.
       damp: $\lambda$ as a share of the mean of $G$'s diagonal. Weights of an input that is always zero
         score zero.
 
@@ -129,13 +141,23 @@ def obs(params: Params, *, inputs: Params, grams: Params, damp: float = 0.01, **
     [1.5, 6.0]
     """
 
-    def score(w: jax.Array, moments: jax.Array | None, gram: jax.Array | None) -> jax.Array | None:
-        if moments is None or gram is None:
-            return None
-        rows, back = into_rows(w, moments, gram)
-        with jax.default_matmul_precision("highest"):
-            diagonal = jnp.diagonal(jnp.linalg.inv(damped(gram, damp)))
-        seen = jnp.diagonal(gram) > 0  # what nothing enters changes nothing
-        return back(jnp.where(seen[None], 0.5 * rows * rows / diagonal[None], 0))
+    both = jax.tree.map(
+        lambda _, moments, gram: None if gram is None else moments, params, inputs, grams
+    )
+    known = kernel_axes.known(axes, params, both, "obs")
 
-    return jax.tree.map(score, params, inputs, grams)
+    def score(w: jax.Array, own: Axes | None, gram: jax.Array | None) -> jax.Array | None:
+        if own is None or gram is None:
+            return None
+        rows = into_rows(w, own, gram)
+        return rows.back(jax.vmap(functools.partial(_obs, damp))(rows.kernel, rows.gram))
+
+    return jax.tree.map(score, params, known, grams)
+
+
+def _obs(damp: float, rows: jax.Array, gram: jax.Array) -> jax.Array:
+    """Scores of `[outputs, inputs]`."""
+    with jax.default_matmul_precision("highest"):
+        diagonal = jnp.diagonal(jnp.linalg.inv(damped(gram, damp)))
+    seen = jnp.diagonal(gram) > 0  # what nothing enters changes nothing
+    return jnp.where(seen[None], 0.5 * rows * rows / diagonal[None], 0)

@@ -1,13 +1,15 @@
 """What can be read off a program (a jaxpr): the one place that knows JAX's primitives.
 
-===============  ==================================================================================
+===============  ======================================================================================
 `interpreter`    runs a program with a rule of one's own for each equation
 `primitives`     families of operations, by what they do
 `constants`      which values are the same number everywhere, known before the program runs
 `contractions`   what a product or convolution sums over, and how many operations it takes
 `views`          which indices of a parameter lie along which axis of a value made of it
 `kernels`        which parameters are kernels of products, and how: `jaxprune.axes`
-===============  ==================================================================================
+`evaluation`     running a program while parameters are followed, and reading something off products
+`readings`       what is read
+===============  ======================================================================================
 """
 
 from jaxprune.programs.interpreter import Rule as Rule

@@ -19,7 +19,22 @@ from jaxprune.programs.interpreter import run, scanned
 from jaxprune.programs.primitives import ADDITIONS, ELEMENTWISE, IDENTITIES, REDUCING
 from jaxprune.programs.views import View
 
-__all__ = ["Follower", "Operations", "Tracked", "Use", "follow"]
+__all__ = ["Follower", "Held", "Operations", "Tracked", "Use", "follow", "tracked"]
+
+
+class Held:
+    """An array while the program runs, told from others by identity: tracers are neither compared nor hashed.
+
+    Attributes:
+      array: of any kind.
+      product: index of the product that it is an elementwise consequence of, for who follows those.
+    """
+
+    __slots__ = ("array", "product")
+
+    def __init__(self, array: Any, product: int | None = None) -> None:
+        self.array = array
+        self.product = product
 
 
 class Chain(NamedTuple):
@@ -49,7 +64,7 @@ class Tracked:
       fact: what is known of it before the program runs.
       name: tells apart values that depend on the inputs; what only looks different has the same.
       chain: the products that it is the end of.
-      value: the array, while the program runs.
+      value: holds the array, while the program runs.
     """
 
     views: tuple[View, ...] = ()
@@ -60,7 +75,7 @@ class Tracked:
     fact: constants.Fact = constants.UNKNOWN
     name: int | None = None
     chain: Chain | None = None
-    value: Any = None
+    value: Held | None = None
 
     @property
     def pure(self) -> bool:
@@ -78,6 +93,7 @@ class Use(NamedTuple):
       indicator: whether the other factor is a one-hot vector or the like.
       looked_up: whether the inputs have chosen which elements of the parameter these are.
       constant: whether the other factor is a constant, such as the first state of a recurrence.
+      operand: index of the factor among the operands of the product.
     """
 
     view: View
@@ -86,6 +102,7 @@ class Use(NamedTuple):
     indicator: bool
     looked_up: bool
     constant: bool
+    operand: int
 
 
 @dataclasses.dataclass
@@ -138,6 +155,7 @@ class Follower:
       layered: (leaf, axis) of outputs that index products of their own in a later kernel: members of an
         ensemble that share their inputs.
       opaque: names of operations without a rule that a leaf meets the inputs in, by its index.
+      depth: how many loops are around the program that is followed.
     """
 
     def __init__(self) -> None:
@@ -148,7 +166,7 @@ class Follower:
         self.layered: set[tuple[int, int]] = set()
         self.opaque: dict[int, set[str]] = {}
         self._names = 0
-        self._depth = 0
+        self.depth = 0
 
     def activation(self, **known: Any) -> Tracked:
         """A value that depends on the inputs."""
@@ -159,11 +177,11 @@ class Follower:
         """Returns what a program makes of followed values."""
         outputs = getattr(program, "jaxpr", program).outvars
         found = run(program, inputs, self._rule)
-        return [_tracked(value, atom) for value, atom in zip(found, outputs, strict=True)]
+        return [tracked(value, atom) for value, atom in zip(found, outputs, strict=True)]
 
     def _rule(self, equation: Any, values: list[Any]) -> list[Tracked]:
         pairs = zip(values, equation.invars, strict=True)
-        return self.equation(equation, [_tracked(value, atom) for value, atom in pairs])
+        return self.equation(equation, [tracked(value, atom) for value, atom in pairs])
 
     def equation(self, equation: Any, inputs: list[Tracked]) -> list[Tracked]:
         """Returns the outputs of one equation, and notes its product if it is one."""
@@ -230,7 +248,9 @@ class Follower:
             indicator = operands[1 - kernel].indicator
             looked_up = operands[kernel].looked_up
             constant = not operands[1 - kernel].active
-            self.uses.append(Use(view, roles, product.groups, indicator, looked_up, constant))
+            self.uses.append(
+                Use(view, roles, product.groups, indicator, looked_up, constant, kernel)
+            )
 
     # Everything else that is done to values.
 
@@ -325,12 +345,12 @@ class Follower:
         rows: Sequence[Tracked],
     ) -> tuple[list[Tracked], list[Tracked], Operations]:
         """What a loop carries on in every iteration, what its program gives then, and multiplies."""
-        carry = [dataclasses.replace(value, fact=constants.UNKNOWN) for value in carry]
+        carry = [dataclasses.replace(value, fact=constants.UNKNOWN, value=None) for value in carry]
         while True:
             known = len(self.uses)
             outputs, inside = self._inner(program, [*fixed, *carry, *rows])
             after = [
-                self._either([before, now]) for before, now in zip(carry, outputs, strict=False)
+                self.either([before, now]) for before, now in zip(carry, outputs, strict=False)
             ]
             settled = all(map(_alike, carry, after))
             if settled:
@@ -338,7 +358,7 @@ class Follower:
             del self.uses[known:]  # they are found again, with what the loop really carries
             carry = after
 
-    def _either(self, choices: Sequence[Tracked]) -> Tracked:
+    def either(self, choices: Sequence[Tracked]) -> Tracked:
         """What is known of a value that is one of several."""
         first = choices[0]
         same = all(value.views == first.views for value in choices)
@@ -349,24 +369,40 @@ class Follower:
         return Tracked(own)
 
     def _scan(self, equation: Any, inputs: list[Tracked]) -> list[Tracked]:
-        params = equation.params
+        _, carry, outputs, inside = self._settled_scan(equation, inputs)
+        self.operations.add(inside, equation.params["length"])
+        return [*carry, *map(self.emitted, outputs[len(carry) :])]
+
+    def entering_scan(self, equation: Any, inputs: Sequence[Tracked]) -> list[Tracked]:
+        """What enters the program of a scan in each of its iterations; its products are not noted."""
+        known = len(self.uses)
+        entering, *_ = self._settled_scan(equation, inputs)
+        del self.uses[known:]
+        return entering
+
+    def _settled_scan(
+        self, equation: Any, inputs: Sequence[Tracked]
+    ) -> tuple[list[Tracked], list[Tracked], list[Tracked], Operations]:
+        """What enters its program, what it carries on, what its program gives and multiplies."""
         fixed, carried = scanned(equation)
         streams = inputs[fixed + carried :]
         atoms = equation.invars[fixed + carried :]
         rows = [
             self._row(value, atom.aval.shape) for value, atom in zip(streams, atoms, strict=True)
         ]
-        self._depth += 1
+        self.depth += 1
         carry, outputs, inside = self._settled(
-            params["jaxpr"], inputs[:fixed], inputs[fixed : fixed + carried], rows
+            equation.params["jaxpr"], inputs[:fixed], inputs[fixed : fixed + carried], rows
         )
-        self._depth -= 1
-        self.operations.add(inside, params["length"])
-        emitted = [self.activation() if value.active else Tracked() for value in outputs[carried:]]
-        return [*carry, *emitted]
+        self.depth -= 1
+        return [*inputs[:fixed], *carry, *rows], carry, outputs, inside
+
+    def emitted(self, value: Tracked) -> Tracked:
+        """What is known of the rows that a loop emits, from what is known of one."""
+        return self.activation() if value.active else Tracked()
 
     def _row(self, value: Tracked, shape: tuple[int, ...]) -> Tracked:
-        own = tuple(views.iterated(view, shape, self._depth) for view in value.views)
+        own = tuple(views.iterated(view, shape, self.depth) for view in value.views)
         if value.active:
             return self.activation(views=own, looked_up=value.looked_up)
         return Tracked(own)
@@ -375,20 +411,18 @@ class Follower:
         params = equation.params
         tests = params["cond_nconsts"]
         fixed = tests + params["body_nconsts"]
-        self._depth += 1
+        self.depth += 1
         carry, _, inside = self._settled(
             params["body_jaxpr"], inputs[tests:fixed], inputs[fixed:], []
         )
-        self._depth -= 1
+        self.depth -= 1
         self.operations.add(inside)
         return carry
 
     def _cond(self, equation: Any, inputs: list[Tracked]) -> list[Tracked]:
         branches = [self._inner(branch, inputs[1:]) for branch in equation.params["branches"]]
         self.operations.add(max((inside for _, inside in branches), key=lambda own: own.total))
-        return [
-            self._either(own) for own in zip(*(outputs for outputs, _ in branches), strict=True)
-        ]
+        return [self.either(own) for own in zip(*(outputs for outputs, _ in branches), strict=True)]
 
     def _shard_map(self, equation: Any, inputs: list[Tracked]) -> list[Tracked]:
         """A program of each shard: axes keep their roles, positions are the shard's own."""
@@ -427,11 +461,11 @@ _HARMLESS = frozenset(
 )
 
 
-def _tracked(value: Any, atom: Any) -> Tracked:
+def tracked(value: Any, atom: Any) -> Tracked:
     """A followed value, or a constant of the program."""
     if isinstance(value, Tracked):
         return value
-    return Tracked(fact=constants.constant(value, atom.aval), value=value)
+    return Tracked(fact=constants.constant(value, atom.aval), value=Held(value))
 
 
 def _alike(a: Tracked, b: Tracked) -> bool:
@@ -653,10 +687,8 @@ def _gather(equation: Any, inputs: list[Tracked]) -> _Moved:
         sources[place] = [axis]
     if looked_up == list(gone) and len(gone) == 1 and len(kept) == len(output):
         axis = gone[0]  # one index for all, as in `stack[layer]`
-        index = inputs[1].value
-        index = None if index is None else index.reshape(())
-        rows = [views.picked(view, shape, axis, 1, index) for view in inputs[0].views]
-        return [[views.squeezed(view, [axis]) for view in rows]]
+        rows = [_from(view, shape, axis, 1, inputs[1]) for view in inputs[0].views]
+        return [[views.squeezed(view, [axis]) for view in rows if view is not None]]
     return [[views.gathered(view, sources) for view in inputs[0].views]]
 
 

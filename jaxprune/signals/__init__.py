@@ -4,10 +4,8 @@ Gradients, curvature and activations are means over batches; those with a memory
 update.
 """
 
-from jaxprune.signals.activations import Outputs as Outputs
 from jaxprune.signals.activations import grams as grams
 from jaxprune.signals.activations import input_moments as input_moments
-from jaxprune.signals.activations import outputs as outputs
 from jaxprune.signals.curvature import block_fisher as block_fisher
 from jaxprune.signals.curvature import hessian_diagonal as hessian_diagonal
 from jaxprune.signals.curvature import hessian_vector as hessian_vector
@@ -22,6 +20,8 @@ from jaxprune.signals.memory import needed as needed
 from jaxprune.signals.memory import needs as needs
 from jaxprune.signals.memory import start as start
 from jaxprune.signals.memory import total as total
+from jaxprune.signals.outputs import Outputs as Outputs
+from jaxprune.signals.outputs import outputs as outputs
 from jaxprune.signals.scales import scales as scales
 
 __all__ = [

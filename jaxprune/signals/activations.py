@@ -1,39 +1,20 @@
-"""Signals that read activations: what enters each kernel, and what its units give."""
+"""Signals of what enters each kernel: mean squares, and Gram matrices."""
 
-import functools
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 
-from jaxprune import masks as masks_lib
-from jaxprune.signals.gather import counted, mean_over
-from jaxprune.signals.kernels import Product, products
+from jaxprune.signals import kernels
+from jaxprune.signals.gather import mean_over
+from jaxprune.signals.kernels import Mean
+from jaxprune.signals.means import matrices, ratio, read, spread
 from jaxprune.types import Params
 
-__all__ = ["Outputs", "grams", "input_moments", "outputs"]
+__all__ = ["grams", "input_moments"]
 
 Apply = Callable[[Params, Any], Any]
 Progress = Callable[[int], Any] | None
-
-
-class Outputs(NamedTuple):
-    """What the units of each kernel give, trees like the parameters, `None` where nothing is known.
-
-    Attributes:
-      mean: of the activation.
-      magnitude: mean of its absolute value.
-      zeros: share of zeros (APoZ).
-      entropy: of the activation's mean over positions, binned over the examples; in nats.
-      rank: of the feature maps, mean over the examples; `None` where units have no map.
-    """
-
-    mean: Params
-    magnitude: Params
-    zeros: Params
-    entropy: Params
-    rank: Params
 
 
 def input_moments(
@@ -41,8 +22,11 @@ def input_moments(
 ) -> Params:
     r"""Returns $\mathrm{E}\,x_i^2$ of what each weight is multiplied with, per kernel.
 
-    Kernels are found in the program of `apply`, which is not edited. A kernel that is used several times has
-    the mean over its uses; of a convolution each place in the window has a moment of its own.
+    Kernels are found in the program of `apply`, which is not edited, however they are stored: transposed,
+    stacked for a loop, sliced, beside each other (see `jaxprune.axes`). A kernel that is used several times
+    has the mean over its uses; each layer, expert and group, and each place in the window of a convolution,
+    has moments of its own. Those of an expert are over the rows that are routed to it, 0 without any; of
+    conditions the branches that are taken count.
 
     Args:
       apply: (params, batch) -> anything.
@@ -51,16 +35,19 @@ def input_moments(
       progress: called with the number of batches done.
 
     Returns:
-      A tree like `params`: float32 arrays that broadcast against the kernels, with the length 1 along the
-      axes that are not summed over; `None` at leaves that are no factor of a product.
+      A tree like `params`: float32 arrays that broadcast against the kernels, with the length 1 along axes
+      that make no difference. `None` at leaves that are no factor of a product, and where it is not known
+      which of their elements are: looked up by inputs (`w[expert]`), in a `while` loop without a known end,
+      on shards of their own, factors of a product of parameters.
 
+    >>> import jax.numpy as jnp
     >>> apply = lambda params, x: x @ params["w"]
     >>> input_moments(apply, {"w": jnp.ones((2, 3))}, [jnp.array([[1.0, 2.0], [3.0, 0.0]])])
     {'w': Array([[5.],
            [2.]], dtype=float32)}
     """
     found = mean_over(_moments, params, batches, static=(apply,), progress=progress)
-    return _tree(params, found)
+    return _tree(params, {leaf: ratio(mean) for leaf, mean in found.items()})
 
 
 def grams(
@@ -68,7 +55,9 @@ def grams(
 ) -> Params:
     r"""Returns $\mathrm{E}\,x x^\top$ of what enters each kernel: the Hessian of its squared error, halved.
 
-    Memory: the square of the entries that are summed over, for each kernel at once.
+    There is one matrix for each input: kernels that are multiplied with the same value have the same array.
+    Kernels are found as by `input_moments`. Memory: the square of the entries that are summed over, for each
+    input and layer at once.
 
     Args:
       apply: (params, batch) -> anything.
@@ -77,169 +66,38 @@ def grams(
       progress: called with the number of batches done.
 
     Returns:
-      A tree like `params`: float32 `[entries, entries]`, in the order of the kernel's own axes; `None` at
-      leaves that are no factor of a product.
+      A tree like `params`: float32 `[*layers, entries, entries]`, where entries are the kernel's inputs and
+      the window of a convolution, in the order of its own axes. `None` where there is none, and where the
+      outputs of a kernel have different inputs: grouped convolutions, slices of one kernel.
 
+    >>> import jax.numpy as jnp
     >>> apply = lambda params, x: x @ params["w"]
     >>> grams(apply, {"w": jnp.ones((2, 3))}, [jnp.array([[1.0, 2.0], [3.0, 0.0]])])
     {'w': Array([[5., 1.],
            [1., 2.]], dtype=float32)}
     """
-
-    return _tree(params, mean_over(_grams, params, batches, static=(apply,), progress=progress))
-
-
-def outputs(
-    apply: Apply,
-    params: Params,
-    batches: Iterable[Any],
-    *,
-    bins: int = 32,
-    ranks: bool = True,
-    progress: Progress = None,
-) -> Outputs:
-    r"""Returns what the units of each kernel give: means, shares of zeros, entropies and ranks.
-
-    A unit's activation is its product after bias, BatchNorm and nonlinearity, up to where other activations
-    join (a residual sum) or its shape changes (pooling). Entropy, $-\sum_b p_b \log p_b$, is of the mean over
-    the map, binned between the least and the largest that the unit has shown. The batches are gone through
-    once; what is kept for the entropy is one number per example and unit.
-
-    Args:
-      apply: (params, batch) -> anything, in evaluation mode: statistics of a batch join activations.
-        Pass the same function again, and it is not compiled anew.
-      params: tree of arrays.
-      batches: trees of arrays whose first axis is that of the examples, as is that of the activations.
-      bins: of the entropy.
-      ranks: whether to compute ranks, one singular value decomposition per example and map.
-      progress: called with the number of batches done.
-
-    Returns:
-      float32 arrays that broadcast against the kernels: length 1 along all axes but that of the units.
-
-    References:
-      Hu, Peng, Tai & Tang, "Network Trimming" (2016), for APoZ; Luo & Wu, "An Entropy-based Pruning Method
-      for CNN Compression" (2017); Lin et al., "HRank: Filter Pruning using High-Rank Feature Map" (2020).
-
-    >>> apply = lambda params, x: jax.nn.relu(x @ params["w"])
-    >>> batch = jnp.array([[1.0], [-1.0]])
-    >>> found = outputs(apply, {"w": jnp.array([[1.0, 0.0]])}, [batch])
-    >>> found.zeros["w"], found.entropy["w"].round(2)  # ln 2, and nothing
-    (Array([[0.5, 1. ]], dtype=float32), Array([[0.69, 0.  ]], dtype=float32))
-    """
-    total: Any = None
-    examples, pooled = 0, []
-    axes: dict[str, tuple[int, int]] = {}
-    for batch, n in counted(batches, progress):
-        axes = axes or _units(apply, params, batch)
-        sums, means = _outputs(apply, ranks, params, batch)
-        weighted = jax.tree.map(lambda x, n=n: n * x, sums)
-        total = weighted if total is None else jax.tree.map(jnp.add, total, weighted)
-        examples += n
-        pooled.append(jax.block_until_ready(means))
-    found = {leaf: {k: x / examples for k, x in of.items()} for leaf, of in total.items()}
-    for leaf in found:
-        found[leaf]["entropy"] = _entropy(jnp.concatenate([means[leaf] for means in pooled]), bins)
-    shaped = lambda name: {leaf: of.get(name) for leaf, of in found.items()}
-    return Outputs(*(_tree(params, _beside(shaped(name), axes)) for name in Outputs._fields))
+    found = mean_over(_grams, params, batches, static=(apply,), progress=progress)
+    by_leaf: dict[int, jax.Array] = {}
+    for leaves, mean in found.items():
+        by_leaf |= dict.fromkeys(leaves, ratio(mean))
+    return _tree(params, by_leaf)
 
 
-def _moments(apply: Apply, params: Params, batch: Any) -> dict[str, jax.Array]:
-    return _per_leaf(
-        products(apply, params, batch),
-        lambda p: p.beside(jnp.mean(jnp.square(p.inputs.astype(jnp.float32)), 0)),
-    )
+def _moments(apply: Apply, params: Params, batch: Any) -> dict[int, Mean]:
+    """By leaf."""
+    found = read(apply, params, batch, kernels.input_moments)
+    return {
+        leaf: spread(found, leaf, records, [found.observed.emitted[r.statistic] for r in records])
+        for leaf, records in found.records().items()
+    }
 
 
-def _grams(apply: Apply, params: Params, batch: Any) -> dict[str, jax.Array]:
-    def gram(p: Product) -> jax.Array:
-        rows = p.inputs.astype(jnp.float32)
-        return rows.T @ rows / len(rows)
-
-    return _per_leaf(products(apply, params, batch), gram)
+def _grams(apply: Apply, params: Params, batch: Any) -> dict[tuple[int, ...], Mean]:
+    """By the leaves that share an input."""
+    return matrices(read(apply, params, batch, kernels.grams))
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _outputs(apply: Apply, ranks: bool, params: Params, batch: Any) -> Any:
-    """Means over the batch per leaf and statistic; and per leaf the means over positions, by example."""
-    with jax.default_matmul_precision("highest"):
-        found = [p for p in products(apply, params, batch) if _has_units(p)]
-
-    def statistics(p: Product) -> dict[str, jax.Array]:
-        maps = _maps(p)
-        flat = maps.reshape(*maps.shape[:2], -1)
-        known = {
-            "mean": flat.mean((0, 2)),
-            "magnitude": jnp.abs(flat).mean((0, 2)),
-            "zeros": jnp.mean(flat == 0, (0, 2), dtype=jnp.float32),
-        }
-        if ranks and maps.ndim == 4:
-            known["rank"] = jnp.linalg.matrix_rank(maps).astype(jnp.float32).mean(0)
-        return known
-
-    pooled = lambda p: (maps := _maps(p)).reshape(*maps.shape[:2], -1).mean(-1)
-    return _per_leaf(found, statistics), _per_leaf(found, pooled)
-
-
-def _has_units(p: Product) -> bool:
-    return p.features is not None and p.features[0] > 0
-
-
-def _maps(p: Product) -> jax.Array:
-    """The outputs as `[examples, units, ...]`."""
-    assert p.features is not None
-    return jnp.moveaxis(p.outputs.astype(jnp.float32), p.features[0], 1)
-
-
-def _per_leaf(found: list[Product], read: Callable[[Product], Any]) -> dict[str, Any]:
-    """What is read off the products of each leaf, in the mean over its uses."""
-    values: dict[str, list[Any]] = {}
-    for p in found:
-        values.setdefault(p.leaf, []).append(read(p))
-    mean = lambda uses: sum(uses) / len(uses)
-
-    def of(uses: list[Any]) -> Any:
-        if not isinstance(uses[0], dict):
-            return mean(uses)
-        names = dict.fromkeys(name for use in uses for name in use)
-        return {name: mean([use[name] for use in uses if name in use]) for name in names}
-
-    return {leaf: of(uses) for leaf, uses in values.items()}
-
-
-def _entropy(values: jax.Array, bins: int) -> jax.Array:
-    """Of `[examples, units]`, per unit."""
-    low, high = values.min(0, keepdims=True), values.max(0, keepdims=True)
-    width = jnp.where(high > low, high - low, 1.0)
-    at = jnp.minimum((values - low) / width * bins, bins - 1).astype(jnp.int32)
-    share = jnp.stack([jnp.mean(at == b, 0, dtype=jnp.float32) for b in range(bins)])
-    return jax.scipy.special.entr(share).sum(0)
-
-
-def _units(apply: Apply, params: Params, batch: Any) -> dict[str, tuple[int, int]]:
-    """Of each leaf with units: its number of axes, and that of its units."""
-    axes: dict[str, tuple[int, int]] = {}
-
-    def look(params: Params, batch: Any) -> None:
-        for p in products(apply, params, batch):
-            if p.features is not None and _has_units(p):
-                axes[p.leaf] = (len(p.shape), p.features[1])
-
-    jax.eval_shape(look, params, batch)
-    return axes
-
-
-def _beside(found: dict[str, Any], axes: dict[str, tuple[int, int]]) -> dict[str, Any]:
-    """One number per unit, in the shape that broadcasts against the kernel."""
-
-    def shaped(leaf: str, x: Any) -> Any:
-        ndim, axis = axes[leaf]
-        return None if x is None else x.reshape([-1 if i == axis else 1 for i in range(ndim)])
-
-    return {leaf: shaped(leaf, x) for leaf, x in found.items()}
-
-
-def _tree(params: Params, found: dict[str, Any]) -> Params:
-    """A tree like `params` of what was found by path, `None` elsewhere."""
-    named = masks_lib.paths(params)
-    return jax.tree.structure(params).unflatten([found.get(name) for name in named])
+def _tree(params: Params, by_leaf: dict[int, Any]) -> Params:
+    """A tree like `params` of what is known by leaf, `None` elsewhere."""
+    treedef = jax.tree.structure(params)
+    return treedef.unflatten([by_leaf.get(leaf) for leaf in range(treedef.num_leaves)])

@@ -14,6 +14,7 @@ from jaxprune.signals.curvature import block_fisher, hessian_diagonal, hessian_v
 from jaxprune.signals.flow import synaptic_flow
 from jaxprune.signals.gather import Progress, twice
 from jaxprune.signals.gradients import Loss, fisher, gradients
+from jaxprune.signals.outputs import Outputs, outputs
 from jaxprune.signals.scales import scales
 from jaxprune.types import Criterion, Params
 
@@ -75,7 +76,7 @@ def gatherers(
         [first] = itertools.islice(batches, 1)
         found["scales"] = lambda p: scales(apply, p, first)
         found["flow"] = lambda p: synaptic_flow(apply, p, first)
-        for name in activations.Outputs._fields:
+        for name in Outputs._fields:
             found[name] = functools.partial(_output, name, apply, batches, progress)
     return found
 
@@ -88,7 +89,7 @@ def _output(
     params: Params,
 ) -> Any:
     ranks = name == "rank"  # they cost far more than the rest
-    found = activations.outputs(apply, params, batches, ranks=ranks, progress=progress)
+    found = outputs(apply, params, batches, ranks=ranks, progress=progress)
     return getattr(found, name)
 
 

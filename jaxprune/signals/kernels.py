@@ -1,191 +1,229 @@
-"""What enters and leaves each kernel, found in the program of a function that is not edited."""
+"""What enters and leaves each kernel, read off its products (`jaxprune.programs.evaluation`)."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
+from jax.sharding import NamedSharding, PartitionSpec
 
-from jaxprune import masks as masks_lib
-from jaxprune import programs
-from jaxprune.types import Params
+from jaxprune.programs.contractions import contraction
+from jaxprune.programs.readings import Product, Reading
 
-__all__ = ["ELEMENTWISE", "Product", "products", "units_of"]
-
-# fmt: off
-ELEMENTWISE = {
-    "abs", "add", "add_any", "and", "atan2", "cbrt", "ceil", "clamp", "copy",
-    "convert_element_type", "cos", "div", "eq", "erf", "erf_inv", "erfc", "exp", "exp2",
-    "expm1", "floor", "ge", "gt", "integer_pow", "is_finite", "le", "log", "log1p", "logistic",
-    "lt", "max", "min", "mul", "ne", "neg", "nextafter", "not", "or", "pow", "reduce_precision",
-    "rem", "round", "rsqrt", "select_n", "sign", "sin", "sqrt", "square", "stop_gradient",
-    "sub", "tan", "tanh",
-}
-# fmt: on
-_SAME_KERNEL = ("convert_element_type", "copy", "reduce_precision", "stop_gradient")
+__all__ = ["Mean", "Units", "grams", "input_moments", "units"]
 
 
-class Product(NamedTuple):
-    """One matrix product or convolution of a kernel with an activation.
+class Mean(NamedTuple):
+    """A mean in the making: of a sum, and the weight that it has to be divided by.
 
     Attributes:
-      leaf: path of the kernel.
-      shape: of the kernel.
-      axes: of the kernel that are summed over, in its own order.
-      inputs: `[positions, entries]`: what the entries along these axes are multiplied with, each position of
-        each example a row.
-      outputs: the product, or what elementwise operations on it and on parameters (bias, statistics of
-        BatchNorm, nonlinearity) make of it before other activations join.
-      features: the axis of `outputs` along which its units lie, and their axis of the kernel; `None` if
-        there are several.
+      total: a number for each index of the layers and of the entries.
+      weight: a number for each index of the layers.
     """
 
-    leaf: str
-    shape: tuple[int, ...]
-    axes: tuple[int, ...]
-    inputs: jax.Array
-    outputs: jax.Array
-    features: tuple[int, int] | None
-
-    def beside(self, entries: jax.Array) -> jax.Array:
-        """One number per entry, in the shape that broadcasts against the kernel."""
-        return entries.reshape([n if i in self.axes else 1 for i, n in enumerate(self.shape)])
+    total: jax.Array
+    weight: jax.Array
 
 
-def units_of(equation: Any, at: int, ndim: int) -> int | None:
-    """The axis of the kernel along which the units of a product lie; `None` if it has not exactly one.
+class Units(NamedTuple):
+    """Which axes of a product are those of the examples and of the units of its kernel.
 
-    Args:
-      equation: of a program.
-      at: which of its inputs is the kernel.
-      ndim: of the kernel.
+    Attributes:
+      layers: axes of the kernel of which each index has a product of its own.
+      unit: axis of the kernel along which the units lie.
+      layers_out: the axes of the product that `layers` become.
+      unit_out: the axis that `unit` becomes.
+      examples: axis of the product.
     """
-    if equation.primitive.name == "dot_general":
-        contracted, batch = equation.params["dimension_numbers"]
-        free = [i for i in range(ndim) if i not in contracted[at]]
-        return free[0] if len(free) == 1 and not batch[0] else None
-    if equation.primitive.name == "conv_general_dilated" and at == 1:
-        return int(equation.params["dimension_numbers"].rhs_spec[0])
-    return None
+
+    layers: tuple[int, ...]
+    unit: int
+    layers_out: tuple[int, ...]
+    unit_out: int
+    examples: int
 
 
-class _Kernel(NamedTuple):
-    value: Any
-    leaf: str
+class _Entering(NamedTuple):
+    """What a kernel is multiplied with, as the rows of a matrix.
 
-
-class _Active(NamedTuple):
-    """What depends on the inputs; `product`: whose elementwise consequence it is, if it is one's."""
-
-    value: Any
-    product: int | None = None
-
-
-def products(apply: Callable[..., Any], params: Params, *inputs: Any) -> list[Product]:
-    """Returns the products of `apply(params, *inputs)` with a parameter as one factor, in order.
-
-    Traces the function; inside `jit` nothing is computed that is not used. Not found are kernels of grouped
-    convolutions, of products with batch axes, of loops over layers (`scan`) and on shards, and those that
-    are transposed or computed first (`x @ w.T`, `x @ (2 * w)`).
-
-    Args:
-      apply: any JAX function; its outputs do not matter.
-      params: tree of arrays.
-      *inputs: trees of arrays.
+    Attributes:
+      key: the same where these are the same numbers.
+      layers: axes of the kernel of which each index has rows of its own.
+      entries: axes of the kernel that are summed over.
+      moments: gives the mean over the rows of the squares, `[*layers, *entries]`.
+      gram: gives the mean over the rows of the products, `[*layers, *entries, *entries]`.
     """
-    program, _ = programs.trace(apply, params, *inputs)
-    watch = _Watch()
-    named = zip(masks_lib.paths(params), jax.tree.leaves(params), strict=True)
-    values = [*(_Kernel(w, name) for name, w in named), *map(_Active, jax.tree.leaves(inputs))]
-    programs.run(program, values, watch.rule)
-    return [p._replace(outputs=watch.latest[i]) for i, p in enumerate(watch.found)]
+
+    key: Hashable
+    layers: tuple[int, ...]
+    entries: tuple[int, ...]
+    moments: Callable[[], Mean]
+    gram: Callable[[], Mean]
 
 
-class _Watch:
-    """Follows kernels into products, and products through what is done to them entry by entry."""
-
-    def __init__(self) -> None:
-        self.found: list[Product] = []
-        self.latest: list[jax.Array] = []  # of each product, how far it has been followed
-        self.ended: set[int] = set()  # products that something else has been made of
-
-    def rule(self, equation: Any, inputs: list[Any]) -> list[Any]:
-        name, inner = equation.primitive.name, programs.called(equation)
-        if inner is not None:
-            return programs.run(inner, inputs, self.rule)
-        plain = [getattr(v, "value", v) if isinstance(v, _Kernel | _Active) else v for v in inputs]
-        outputs = programs.bind(equation, plain)
-        kernels = [i for i, v in enumerate(inputs) if isinstance(v, _Kernel)]
-        active = [v.product for v in inputs if isinstance(v, _Active)]
-        if name in _READ and kernels and active:
-            (at,) = kernels
-            product = _READ[name](equation, inputs[at].leaf, plain, at, outputs[0])
-            if product is not None:
-                self._end(name, active)
-                self.found.append(product)
-                self.latest.append(outputs[0])
-                return [_Active(outputs[0], len(self.found) - 1)]
-        if name in _SAME_KERNEL and kernels:
-            return [_Kernel(outputs[0], inputs[0].leaf)]
-        if not active:
-            return outputs
-        product = active[0] if name in ELEMENTWISE and len(set(active)) == 1 else None
-        if product is not None and outputs[0].shape == self.latest[product].shape:
-            here = any(v.value is self.latest[product] for v in inputs if isinstance(v, _Active))
-            floating = jnp.issubdtype(outputs[0].dtype, jnp.floating)
-            if here and floating and product not in self.ended:
-                self.latest[product] = outputs[0]
-            return [_Active(outputs[0], product)]
-        self._end(name, active)
-        return [_Active(out) for out in outputs]
-
-    def _end(self, name: str, active: list[int | None]) -> None:
-        """What is done to an activation after this is a side branch; sums on the side end nothing."""
-        if not name.startswith(("reduce_", "broadcast", "arg")):
-            self.ended |= {product for product in active if product is not None}
-
-
-def _dot(equation: Any, leaf: str, values: list[Any], at: int, out: jax.Array) -> Product | None:
-    (contracted, batch) = equation.params["dimension_numbers"]
-    if batch[0]:
+def input_moments(product: Product) -> Reading | None:
+    """The mean squares of what a kernel is multiplied with."""
+    entering = _entering(product)
+    if entering is None:
         return None
-    kernel, x = values[at], values[1 - at]
-    pairs = sorted(zip(contracted[at], contracted[1 - at], strict=True))
-    axes, summed = tuple(int(a) for a, _ in pairs), tuple(int(b) for _, b in pairs)
-    others = tuple(i for i in range(x.ndim) if i not in summed)
-    rows = jnp.transpose(x, (*others, *summed)).reshape(-1, math.prod(x.shape[i] for i in summed))
-    free = [i for i in range(kernel.ndim) if i not in axes]
-    features = None
-    if len(free) == 1:  # of the output: the axes of the left factor come first
-        features = (out.ndim - 1 if at == 1 else 0, free[0])
-    return Product(leaf, kernel.shape, axes, rows, out, features)
+    return Reading(entering.key, entering.layers, entering.entries, entering.moments)
 
 
-def _conv(equation: Any, leaf: str, values: list[Any], at: int, out: jax.Array) -> Product | None:
-    p = equation.params
-    if at != 1 or p["feature_group_count"] != 1 or p["batch_group_count"] != 1:
+def grams(product: Product) -> Reading | None:
+    """The mean products of what a kernel is multiplied with."""
+    entering = _entering(product)
+    if entering is None:
         return None
-    x, kernel = values
-    spec = p["dimension_numbers"]
-    _, entering, *window = spec.rhs_spec
-    patches = jax.lax.conv_general_dilated_patches(
-        x,
-        [kernel.shape[i] for i in window],
-        p["window_strides"],
-        p["padding"],
-        p["lhs_dilation"],
-        p["rhs_dilation"],
-        dimension_numbers=spec,
+    return Reading(entering.key, entering.layers, entering.entries, entering.gram)
+
+
+def units(product: Product) -> Units | None:
+    """Where the units of a kernel lie in its product; `None` if they are not along exactly one axis.
+
+    The examples are the first axis of the product that is neither a layer nor a unit.
+    """
+    name = product.equation.primitive.name
+    account = contraction(product.equation)
+    if account is None:
+        return None
+    kept = account.axes(product.operand, "out")
+    if len(kept) != 1:
+        return None
+    if name == "conv_general_dilated":
+        spec = product.equation.params["dimension_numbers"]
+        return Units((), kept[0], (), int(spec.out_spec[1]), int(spec.out_spec[0]))
+    if name != "dot_general" or product.operand == 0:  # then the axes of the kernel come first
+        return None
+    batch = tuple(int(axis) for axis in product.equation.params["dimension_numbers"][1][1])
+    last = product.equation.outvars[0].aval.ndim - 1
+    if last == len(batch):  # nothing is left for examples
+        return None
+    return Units(batch, kept[0], tuple(range(len(batch))), last, len(batch))
+
+
+def _entering(product: Product) -> _Entering | None:
+    reader = _READERS.get(product.equation.primitive.name)
+    return None if reader is None else reader(product)
+
+
+def _dot(product: Product) -> _Entering:
+    summed, batch = product.equation.params["dimension_numbers"]
+    own = product.operand
+    # Axes of the input in ascending order, so that kernels that are stored otherwise have the same.
+    entries = dict(sorted(zip(summed[1 - own], summed[own], strict=True)))
+    layers = dict(sorted(zip(batch[1 - own], batch[own], strict=True)))
+    x = product.other.array
+    rows = tuple(axis for axis in range(x.ndim) if axis not in entries and axis not in layers)
+    count = math.prod(x.shape[axis] for axis in rows)
+    weight = lambda: jnp.ones([x.shape[axis] for axis in layers], jnp.float32)
+
+    def moments() -> Mean:
+        squares = jnp.mean(jnp.square(x.astype(jnp.float32)), rows)
+        left = [axis for axis in range(x.ndim) if axis not in rows]
+        order = [left.index(axis) for axis in (*layers, *entries)]
+        return Mean(squares.transpose(order), weight())
+
+    def gram() -> Mean:
+        wide = x.astype(jnp.float32)
+        numbers = ((rows, rows), (tuple(layers), tuple(layers)))
+        size = len(layers) + 2 * len(entries)
+        found = lax.dot_general(wide, wide, numbers, out_sharding=_everywhere(x, size))
+        return Mean(found / count, weight())
+
+    key = (product.other, tuple(entries), tuple(layers))
+    return _Entering(key, tuple(layers.values()), tuple(entries.values()), moments, gram)
+
+
+def _everywhere(x: jax.Array, ndim: int) -> NamedSharding | None:
+    """On an explicit mesh, that each device has the whole of a result."""
+    mesh = jax.typeof(x).sharding.mesh
+    return NamedSharding(mesh, PartitionSpec(*[None] * ndim)) if mesh.explicit_axes else None
+
+
+def _conv(product: Product) -> _Entering | None:
+    params = product.equation.params
+    if params["batch_group_count"] != 1:
+        return None
+    out, entering, *window = params["dimension_numbers"].rhs_spec
+    groups = params["feature_group_count"]
+    sizes = tuple(product.shape[axis] for axis in (entering, *window))
+    layers = (out,) if groups > 1 else ()
+    weight = lambda: jnp.ones([groups] if layers else [], jnp.float32)
+
+    def rows() -> jax.Array:
+        """`[*layers, rows, entries]`."""
+        patches = lax.conv_general_dilated_patches(
+            product.other.array,
+            sizes[1:],
+            params["window_strides"],
+            params["padding"],
+            params["lhs_dilation"],
+            params["rhs_dilation"],
+            dimension_numbers=params["dimension_numbers"],
+        )
+        # The entries of a patch are ordered by channel, then by place in the window.
+        last = jnp.moveaxis(patches, params["dimension_numbers"].out_spec[1], -1)
+        last = last.astype(jnp.float32)
+        if not layers:
+            return last.reshape(-1, math.prod(sizes))
+        return jnp.moveaxis(last.reshape(-1, groups, math.prod(sizes)), 1, 0)
+
+    def moments() -> Mean:
+        squares = jnp.mean(jnp.square(rows()), -2)
+        return Mean(squares.reshape(*squares.shape[:-1], *sizes), weight())
+
+    def gram() -> Mean:
+        patches = rows()
+        found = jnp.swapaxes(patches, -1, -2) @ patches / patches.shape[-2]
+        return Mean(found.reshape(*found.shape[:-2], *sizes, *sizes), weight())
+
+    how = ("window_strides", "padding", "lhs_dilation", "rhs_dilation", "dimension_numbers")
+    key = (product.other, groups, sizes, *(str(params[name]) for name in how))
+    return _Entering(key, layers, (entering, *window), moments, gram)
+
+
+def _ragged_dot(product: Product) -> _Entering | None:
+    """Of an expert the mean is over its own rows."""
+    numbers = product.equation.params.get("ragged_dot_dimension_numbers")
+    x = product.other.array
+    plain = numbers is None or (
+        tuple(numbers.dot_dimension_numbers) == (((1,), (1,)), ((), ()))
+        and tuple(numbers.lhs_ragged_dimensions) == (0,)
+        and tuple(numbers.rhs_group_dimensions) == (0,)
     )
-    # The entries of a patch are ordered by channel, then by place in the window.
-    patches = jnp.moveaxis(patches, spec.out_spec[1], -1)
-    order = (entering, *window)
-    entries = patches.reshape(-1, *(kernel.shape[i] for i in order))
-    axes = tuple(sorted(int(i) for i in order))
-    rows = jnp.transpose(entries, (0, *(1 + order.index(i) for i in axes)))
-    features = (int(spec.out_spec[1]), int(spec.rhs_spec[0]))
-    return Product(leaf, kernel.shape, axes, rows.reshape(len(rows), -1), out, features)
+    if not plain or product.operand != 1 or x.ndim != 2 or len(product.shape) != 3:
+        return None
+    sizes = product.operands[2].array
+    experts = sizes.shape[0]
+    ends = jnp.cumsum(sizes)
+    weight = lambda: sizes.astype(jnp.float32) / len(x)
+
+    def moments() -> Mean:
+        # Rows behind the last run are nobody's.
+        owner = jnp.searchsorted(ends, jnp.arange(len(x)), side="right")
+        squares = jnp.square(x.astype(jnp.float32)) / len(x)
+        return Mean(jax.ops.segment_sum(squares, owner, experts), weight())
+
+    def gram() -> Mean:
+        row = jnp.arange(len(x))
+
+        def of_expert(run: tuple[jax.Array, jax.Array]) -> jax.Array:
+            begin, end = run
+            mine = ((row >= begin) & (row < end))[:, None]
+            rows = jnp.where(mine, x.astype(jnp.float32), 0)
+            return rows.T @ rows / len(x)
+
+        return Mean(lax.map(of_expert, (ends - sizes, ends)), weight())
+
+    key = (product.other, product.operands[2], "runs")
+    return _Entering(key, (0,), (1,), moments, gram)
 
 
-_READ = {"dot_general": _dot, "conv_general_dilated": _conv}
+_READERS: dict[str, Any] = {
+    "dot_general": _dot,
+    "conv_general_dilated": _conv,
+    "ragged_dot": _ragged_dot,
+    "ragged_dot_general": _ragged_dot,
+}

@@ -1,30 +1,22 @@
 """The scale by which a normalisation multiplies each unit of a kernel, found in the program of a function."""
 
+import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jaxprune import masks as masks_lib
-from jaxprune import programs
-from jaxprune.signals.kernels import ELEMENTWISE, units_of
+from jaxprune.programs import views
+from jaxprune.programs.readings import Product, Reading, Record
+from jaxprune.programs.views import View
+from jaxprune.signals.arrangements import Index, Term
+from jaxprune.signals.kernels import Mean, Units, units
+from jaxprune.signals.means import Kernels, ratio, read, spread
+from jaxprune.signals.placement import positions
 from jaxprune.types import Params
 
 __all__ = ["scales"]
-
-
-class _Weight(NamedTuple):
-    """A value that parameters alone decide; `whole`: it is a parameter as it stands."""
-
-    value: Any
-    leaves: frozenset[str]
-    whole: bool = False
-
-
-class _Active(NamedTuple):
-    value: Any
-    kernel: str | None = None  # whose product it is, but for what is done unit by unit
 
 
 def scales(apply: Callable[..., Any], params: Params, batch: Any) -> Params:
@@ -50,54 +42,76 @@ def scales(apply: Callable[..., Any], params: Params, batch: Any) -> Params:
     >>> scales(apply, params, jnp.ones((1, 2)))
     {'bias': None, 'scale': None, 'w': Array([[1., 2., 0.]], dtype=float32)}
     """
-    names, leaves = masks_lib.paths(params), jax.tree.leaves(params)
-    sizes = {name: jnp.size(leaf) for name, leaf in zip(names, leaves, strict=True)}
-    found: dict[str, str] = {}  # scale by kernel
-    axes: dict[
-        str, tuple[int, int, int]
-    ] = {}  # of a kernel: its dimensions, axis and number of units
+    full = lambda leaf: (
+        jnp.zeros(leaf.shape, leaf.dtype) if isinstance(leaf, jax.ShapeDtypeStruct) else leaf
+    )
+    found = jax.jit(functools.partial(_scales, apply))(params, jax.tree.map(full, batch))
+    treedef = jax.tree.structure(params)
+    return treedef.unflatten([found.get(leaf) for leaf in range(treedef.num_leaves)])
 
-    def rule(equation: Any, inputs: list[Any]) -> list[Any]:
-        name, inner = equation.primitive.name, programs.called(equation)
-        if inner is not None:
-            return programs.run(inner, inputs, rule)
-        outputs = programs.bind(equation, [getattr(v, "value", v) for v in inputs])
-        weights = [v for v in inputs if isinstance(v, _Weight)]
-        active = [v for v in inputs if isinstance(v, _Active)]
-        if not active:
-            union = frozenset().union(*(w.leaves for w in weights))
-            return [_Weight(out, union) for out in outputs] if weights else outputs
-        if len(active) == 1 and len(weights) == 1 and weights[0].whole:
-            (kernel,) = weights[0].leaves
-            at = next(i for i, v in enumerate(inputs) if isinstance(v, _Weight))
-            unit = units_of(equation, at, weights[0].value.ndim)
-            if unit is not None:
-                axes[kernel] = (weights[0].value.ndim, unit, weights[0].value.shape[unit])
-                return [_Active(outputs[0], kernel)]
-        kernel = active[0].kernel
-        alone = all(v.kernel == kernel for v in active)
-        same = outputs[0].shape == active[0].value.shape
-        if kernel is None or not alone or not same or name not in ELEMENTWISE:
-            return [_Active(out) for out in outputs]
-        if name == "mul":
-            fit = {n for w in weights for n in w.leaves if sizes[n] == axes[kernel][2]}
-            if len(fit) == 1:
-                found.setdefault(kernel, *fit)
-        return [_Active(outputs[0], kernel)]
 
-    def look(params: Params, batch: Any) -> None:
-        program, _ = programs.trace(apply, params, batch)
-        pairs = zip(names, jax.tree.leaves(params), strict=True)
-        values = [_Weight(leaf, frozenset({name}), whole=True) for name, leaf in pairs]
-        programs.run(program, [*values, *map(_Active, jax.tree.leaves(batch))], rule)
+def _scales(apply: Callable[..., Any], params: Params, batch: Any) -> dict[int, jax.Array]:
+    """By leaf. Only places that the program computes depend on the batch; all else is dropped by `jit`."""
+    kernels = read(apply, params, batch, _multiplied)
+    leaves = jax.tree.leaves(params)
+    found: dict[int, jax.Array] = {}
+    for leaf, records in kernels.records().items():
+        scaled = [record for record in records if record.views]
+        if scaled:
+            means = [_sizes(kernels, record, leaves) for record in scaled]
+            found[leaf] = ratio(spread(kernels, leaf, scaled, means)).astype(means[0].total.dtype)
+    return found
 
-    jax.eval_shape(look, params, batch)
-    of_leaf = dict(zip(names, leaves, strict=True))
 
-    def beside(name: str) -> jax.Array | None:
-        if name not in found:
-            return None
-        ndim, axis, _ = axes[name]
-        return jnp.abs(of_leaf[found[name]]).reshape([-1 if i == axis else 1 for i in range(ndim)])
+def _multiplied(product: Product) -> Reading | None:
+    """Which parameter multiplies the units of a product; the first, as a BatchNorm has only one."""
+    where = units(product)
+    if where is None:
+        return None
+    shape = product.output.shape
+    candidates = [
+        [view for view in factor.views if _is_scale(view, where, shape)]
+        for factor in product.factors
+    ]
+    scale = next((own[:1] for own in candidates if len({view.leaf for view in own}) == 1), [])
+    axes = (*where.layers_out, where.unit_out)
+    along = (views.transposed(view, axes) for view in scale)  # what is repeated is left out
+    nothing = jnp.zeros((), jnp.float32)
+    return Reading(id(product), where.layers, (where.unit,), lambda: nothing, tuple(along))
 
-    return jax.tree.structure(params).unflatten(map(beside, names))
+
+def _is_scale(view: View, where: Units, shape: tuple[int, ...]) -> bool:
+    """Whether a factor has a number of its own for each unit, and the same for all else but the layers."""
+    apart = (*where.layers_out, where.unit_out)
+    alike = all(
+        digit.axis < 0 or digit.size == 1
+        for axis, digits in enumerate(view.axes)
+        if axis not in apart
+        for digit in digits
+    )
+    own = view.axes[where.unit_out]
+    each = view.extent(where.unit_out) == shape[where.unit_out] and all(d.axis >= 0 for d in own)
+    return view.exact and alike and each and bool(own)
+
+
+def _sizes(kernels: Kernels, record: Record, leaves: list[Any]) -> Mean:
+    """The sizes of the scales, `[*loops, *layers, units]`."""
+    (view,) = record.views
+    scale = leaves[view.leaf]
+    digits = [digit for axis in view.axes for digit in axis]
+    sizes = (*record.lengths, *(digit.size for digit in digits))
+    terms: list[list[Term]] = [[] for _ in view.starts]
+    for loop in view.loops:
+        terms[loop.digit.axis].append(Term(loop.depth, loop.digit.size, loop.digit.stride))
+    for dimension, digit in enumerate(digits, len(record.lengths)):
+        if digit.axis >= 0:
+            terms[digit.axis].append(Term(dimension, digit.size, digit.stride))
+    indices = [
+        Index(start, tuple(own), tuple(pick for pick in view.picks if pick.axis == axis))
+        for axis, (start, own) in enumerate(zip(view.starts, terms, strict=True))
+    ]
+    loops = len(record.lengths)
+    places = tuple(positions(index, sizes, kernels.observed.emitted, loops) for index in indices)
+    shape = (*record.lengths, *(view.extent(axis) for axis in range(len(view.axes))))
+    total = jnp.abs(scale[places]).reshape(shape)
+    return Mean(total, jnp.ones(shape[:-1], total.dtype))

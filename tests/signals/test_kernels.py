@@ -8,7 +8,25 @@ import pytest
 from flax import nnx
 
 import jaxprune as jp
-from jaxprune.signals.kernels import products
+from jaxprune.programs.evaluation import observe
+from jaxprune.programs.readings import Reading
+from jaxprune.signals import kernels
+
+
+def products(apply, params, *inputs):
+    """(path of the kernel, product, where its units lie), in the program's order."""
+    seen = []
+
+    def read(product):
+        seen.append(product)
+        return Reading(len(seen), (), (), lambda: ())
+
+    observed = observe(apply, params, inputs, read)
+    names = jp.masks.paths(params)
+    return [
+        (names[record.use.view.leaf], product, kernels.units(product))
+        for record, product in zip(observed.records, seen, strict=True)
+    ]
 
 
 def only(apply, params, *inputs):
@@ -19,44 +37,26 @@ def only(apply, params, *inputs):
 def test_a_dense_layer():
     params = {"w": jnp.arange(6.0).reshape(2, 3), "b": jnp.array([[[-5.0, 0.0, 5.0]]])}
     x = jnp.array([[[1.0, -1.0], [2.0, 3.0]]])
-    found = only(lambda p, x: jax.nn.relu(x @ p["w"] + p["b"]), params, x)
-    assert found.leaf == "w"
-    assert found.axes == (0,)
-    assert found.features == (2, 1)
-    np.testing.assert_array_equal(found.inputs, x.reshape(-1, 2))
-    np.testing.assert_array_equal(found.outputs, jax.nn.relu(x @ params["w"] + params["b"]))
+    leaf, product, where = only(lambda p, x: jax.nn.relu(x @ p["w"] + p["b"]), params, x)
+    assert leaf == "w"
+    assert (where.unit, where.unit_out, where.examples) == (1, 2, 0)
+    np.testing.assert_array_equal(product.output, jax.nn.relu(x @ params["w"] + params["b"]))
 
 
-@pytest.mark.parametrize("expression", ["bte,ehd->bthd", "bte,hed->bthd"])
-def test_a_kernel_of_heads_knows_which_axes_are_summed(expression):
-    w = jax.random.normal(jax.random.key(0), (4, 2, 3) if "ehd" in expression else (2, 4, 3))
+def test_two_axes_of_a_kernel_are_no_units():
+    w = jax.random.normal(jax.random.key(0), (4, 2, 3))
     x = jax.random.normal(jax.random.key(1), (5, 6, 4))
-    found = only(lambda p, x: jnp.einsum(expression, x, p["w"]), {"w": w}, x)
-    assert found.axes == (expression.split(",")[1].index("e"),)
-    assert found.features is None, "two axes of the kernel are units"
-    np.testing.assert_array_equal(found.inputs, x.reshape(-1, 4))
+    _, _, where = only(lambda p, x: jnp.einsum("bte,ehd->bthd", x, p["w"]), {"w": w}, x)
+    assert where is None
 
 
-def test_two_axes_that_are_summed_lie_in_the_kernels_order():
-    w = jax.random.normal(jax.random.key(0), (2, 3, 4))
-    x = jax.random.normal(jax.random.key(1), (5, 3, 2))  # the other way round
-    apply = lambda p, x: jnp.einsum("bdh,hde->be", x, p["w"])
-    found = only(apply, {"w": w}, x)
-    assert found.axes == (0, 1)
-    np.testing.assert_allclose(found.inputs @ w.reshape(6, 4), apply({"w": w}, x), rtol=1e-5)
-
-
-@pytest.mark.parametrize("strides", [1, 2])
-@pytest.mark.parametrize("padding", ["SAME", "VALID"])
-def test_a_convolution_is_a_product_with_its_patches(strides, padding):
-    model = linen.Conv(5, (3, 2), strides=strides, padding=padding, use_bias=False)
+def test_units_of_a_convolution():
+    model = linen.Conv(5, (3, 2), strides=2, use_bias=False)
     x = jax.random.normal(jax.random.key(0), (2, 8, 7, 3))
     params = model.init(jax.random.key(1), x)["params"]
-    found = only(lambda p, x: model.apply({"params": p}, x), params, x)
-    assert found.axes == (0, 1, 2)
-    assert found.features == (3, 3)
-    again = found.inputs @ params["kernel"].reshape(-1, 5)
-    np.testing.assert_allclose(again.reshape(found.outputs.shape), found.outputs, atol=1e-5)
+    _, product, where = only(lambda p, x: model.apply({"params": p}, x), params, x)
+    assert (where.unit, where.unit_out, where.examples) == (3, 3, 0)
+    np.testing.assert_array_equal(product.output, model.apply({"params": params}, x))
 
 
 def test_activations_end_where_others_join():
@@ -68,9 +68,9 @@ def test_activations_end_where_others_join():
         return jax.nn.relu(y + z)
 
     x = jnp.array([[1.0, -1.0]])
-    a, b = products(apply, params, x)
-    np.testing.assert_array_equal(a.outputs, [[1.0, 0.0]])
-    np.testing.assert_allclose(b.outputs, np.tanh([[1.0, 0.0]]))
+    (_, a, _), (_, b, _) = products(apply, params, x)
+    np.testing.assert_array_equal(a.output, [[1.0, 0.0]])
+    np.testing.assert_allclose(b.output, np.tanh([[1.0, 0.0]]))
 
 
 def test_a_side_branch_is_not_followed():
@@ -82,21 +82,22 @@ def test_a_side_branch_is_not_followed():
         return z, jnp.tanh(y - 3), y.mean()
 
     x = jnp.array([[1.0, -1.0]])
-    first, _ = products(apply, params, x)
-    np.testing.assert_array_equal(first.outputs, [[1.0, 0.0]])
+    (_, first, _), _ = products(apply, params, x)
+    np.testing.assert_array_equal(first.output, [[1.0, 0.0]])
 
 
 def test_a_gate_of_itself_is_still_the_unit():
-    gelu = only(lambda p, x: jax.nn.gelu(x @ p["w"]), {"w": jnp.eye(2)}, jnp.ones((1, 2)))
-    np.testing.assert_allclose(gelu.outputs, jax.nn.gelu(jnp.ones((1, 2))), rtol=1e-6)
+    _, gelu, _ = only(lambda p, x: jax.nn.gelu(x @ p["w"]), {"w": jnp.eye(2)}, jnp.ones((1, 2)))
+    np.testing.assert_allclose(gelu.output, jax.nn.gelu(jnp.ones((1, 2))), rtol=1e-6)
 
 
 def test_calls_are_entered():
     inner = jax.jit(lambda w, x: jax.checkpoint(lambda w, x: jax.nn.relu(x @ w))(w, x))
-    found = only(
+    leaf, product, _ = only(
         lambda p, x: inner(p["w"].astype(jnp.float32), x), {"w": jnp.eye(2)}, jnp.ones((1, 2))
     )
-    assert found.leaf == "w"
+    assert leaf == "w"
+    np.testing.assert_array_equal(product.output, jnp.ones((1, 2)))
 
 
 @pytest.mark.parametrize("name", ["lenet_300_100", "lenet5_caffe", "resnet20"])
@@ -109,7 +110,7 @@ def test_every_kernel_of_the_models_is_found(name):
 
     def look(params, rest, x):
         apply = lambda p, x: model.apply({"params": p, **rest}, x, train=False)
-        found.extend(p.leaf for p in products(apply, params, x))
+        found.extend(leaf for leaf, *_ in products(apply, params, x))
 
     jax.eval_shape(look, variables["params"], rest, x)
     kernels = [path for path in jp.masks.paths(variables["params"]) if path.endswith("kernel")]
@@ -119,8 +120,8 @@ def test_every_kernel_of_the_models_is_found(name):
 def test_nnx_models():
     model = nnx.Linear(2, 3, rngs=nnx.Rngs(0))
     graph, params = nnx.split(model)
-    found = only(lambda p, x: nnx.merge(graph, p)(x), params, jnp.ones((1, 2)))
-    assert found.leaf == "kernel"
+    leaf, *_ = only(lambda p, x: nnx.merge(graph, p)(x), params, jnp.ones((1, 2)))
+    assert leaf == "kernel"
 
 
 def test_what_is_no_product_of_a_parameter_and_data_is_left_out():

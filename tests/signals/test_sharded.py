@@ -19,11 +19,15 @@ def main():
     x = rng.standard_normal((16, 6), np.float32)
     loss = lambda params, x: jnp.mean(jnp.tanh(x @ params["w"]) ** 2)
 
+    product = lambda params, x: jnp.tanh(x @ params["w"])
+
     def signals(params, x):
         return (
             jp.signals.gradients(loss, params, [x, x]),
             jp.signals.fisher(loss, params, [x], examples=2, chunk=3),
             jp.signals.block_fisher(loss, params, [x], block=5, damp=0.1),
+            jp.signals.input_moments(product, params, [x]),
+            jp.signals.grams(product, params, [x]),
         )
 
     expected = signals(host, x)

@@ -3,16 +3,11 @@
 from collections.abc import Callable
 from typing import Any
 
-from jaxprune.signals.kernels import ELEMENTWISE
+from jaxprune.programs.primitives import ELEMENTWISE
 from jaxprune.structured.labels import Axes, Labels
 from jaxprune.structured.rules.rule import Rule, shapes_of
 
 __all__ = ["RULES"]
-
-
-# Elementwise as well, though `signals.kernels` has no need of them.
-_MORE = ("name", "acos", "asin", "atan", "cosh", "sinh", "real", "imag", "xor", "lgamma")
-_BITS = ("shift_left", "shift_right_logical", "shift_right_arithmetic", "population_count", "clz")
 
 
 def _elementwise(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
@@ -77,7 +72,7 @@ def _bitcast(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
 
 
 RULES: dict[str, Rule] = {
-    **dict.fromkeys((*ELEMENTWISE, *_MORE, *_BITS), Rule(_elementwise)),
+    **dict.fromkeys(ELEMENTWISE, Rule(_elementwise)),
     "bitcast_convert_type": Rule(_bitcast),
     "optimization_barrier": Rule(_barrier),
     **dict.fromkeys(
