@@ -242,9 +242,7 @@ def known(given: AxesTree | None, params: Params, wanted: Any, user: str) -> Any
     found: list[Axes | None] = []
     for name, leaf, own, needed in rows:
         if own is None:
-            own = by_position(np.shape(leaf))
-            if own.in_axis is not None and _elsewhere(own.in_axis, np.shape(leaf), needed):
-                own = Axes(None, None, (), "its moments lie along others than its shape suggests")
+            own = _by_moments(np.shape(leaf), np.shape(needed))
         if needed is not None and (own.in_axis is None or own.out_axis is None):
             raise ValueError(
                 f"{user}: it is open which axes of {name!r} are inputs, {own.reason}; "
@@ -254,10 +252,16 @@ def known(given: AxesTree | None, params: Params, wanted: Any, user: str) -> Any
     return treedef.unflatten(found)
 
 
-def _elsewhere(in_axis: Sequence[int], shape: Sequence[int], moments: Any) -> bool:
-    """Whether moments of inputs are the same along an axis of inputs."""
-    lengths = np.shape(moments)
-    return len(lengths) == len(shape) and any(lengths[a] < shape[a] for a in in_axis)
+def _by_moments(shape: Sequence[int], lengths: Sequence[int]) -> Axes:
+    """The axes by position, unless moments of these lengths say otherwise."""
+    own = by_position(shape)
+    if own.in_axis is None or len(lengths) != len(shape):
+        return own
+    if len(shape) == 1 and lengths == shape:  # a vector that is multiplied as one
+        return Axes((0,), ())
+    if any(lengths[a] < shape[a] for a in own.in_axis):
+        return Axes(None, None, (), "its moments lie along others than its shape suggests")
+    return own
 
 
 def of_leaves(given: AxesTree | None, params: Params) -> list[Axes | None]:

@@ -141,7 +141,7 @@ def test_every_criterion_scores_every_weight(name):
     remembered = {k: m.init(PARAMS) for k, m in jp.signals.needed([criterion]).items()}
     inverse = jax.tree.map(lambda p: jnp.eye(p.size)[None], PARAMS)
     read = [p.name for p in inspect.signature(criterion).parameters.values() if _is_signal(p)]
-    grams = jax.tree.map(lambda p: jnp.eye(p.size), PARAMS)  # as if all axes were summed over
+    grams = jax.tree.map(lambda p: jnp.eye(len(p)), PARAMS)  # the first axes are inputs
     data = dict.fromkeys(read, GRADS) | {"key": jax.random.key(0), "inverse_fisher": inverse}
     data |= {"grams": grams}
     scores = criterion(PARAMS, **data | remembered)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxprune.programs.readings import Record
-from jaxprune.programs.views import Digit, Pick
+from jaxprune.programs.views import Digit, Pick, View
 
 __all__ = ["Arrangement", "Dimensions", "Index", "Term", "arrangement", "indifferent"]
 
@@ -112,38 +112,43 @@ def arrangement(record: Record, *, copies: int = 1) -> Arrangement:
     terms: list[list[list[Term]]] = [[[] for _ in view.starts] for _ in range(2)]
     for loop in view.loops:
         terms[0][loop.digit.axis].append(Term(loop.depth, loop.digit.size, loop.digit.stride))
-    sizes = list(record.lengths)
-    cuts: list[Cut] = []
-    free: list[list[Digit]] = [[] for _ in view.starts]
     read = [(axis, 0) for axis in record.layers]
     read += [(axis, copy) for copy in range(copies) for axis in record.entries]
+    sizes = list(record.lengths)
     shared = len(sizes)
-    for place, (axis, copy) in enumerate(read):
-        cut, digits, rest = _cut(record, axis)
+    cuts: list[Cut] = []
+    for axis, copy in read:
+        cut, digits, _ = _cut(record, axis)
         cuts.append(cut)
         for digit in digits:
             if digit.axis >= 0:
                 terms[copy][digit.axis].append(Term(len(sizes), digit.size, digit.stride))
             sizes.append(digit.size)
-        for digit in rest:
-            free[digit.axis].append(digit)
-        shared = len(sizes) if place < len(record.layers) else shared
-    indifferent_axes = set(range(len(view.axes))) - {axis for axis, _ in read}
-    for digit in (digit for axis in sorted(indifferent_axes) for digit in view.axes[axis]):
-        if digit.axis >= 0:
-            free[digit.axis].append(digit)
-    picks = [tuple(pick for pick in view.picks if pick.axis == axis) for axis in range(len(free))]
-    first, second = (
-        tuple(
-            Index(start, tuple(own), picked)
-            for start, own, picked in zip(view.starts, of_copy, picks, strict=True)
-        )
-        for of_copy in terms
+        shared = len(sizes) if len(cuts) <= len(record.layers) else shared
+    first, second = (_indices(view, of_copy) for of_copy in terms)
+    loops = len(record.lengths)
+    dimensions = Dimensions(loops, len(record.layers), tuple(cuts), tuple(sizes), shared)
+    return Arrangement(dimensions, first, second, _free(record))
+
+
+def _indices(view: View, terms: Sequence[Sequence[Term]]) -> tuple[Index, ...]:
+    """Per axis of the parameter, where the view begins, its terms, and what it picks."""
+    return tuple(
+        Index(start, tuple(own), tuple(pick for pick in view.picks if pick.axis == axis))
+        for axis, (start, own) in enumerate(zip(view.starts, terms, strict=True))
     )
-    dimensions = Dimensions(
-        len(record.lengths), len(record.layers), tuple(cuts), tuple(sizes), shared
-    )
-    return Arrangement(dimensions, first, second, tuple(map(tuple, free)))
+
+
+def _free(record: Record) -> tuple[tuple[Digit, ...], ...]:
+    """Per axis of the parameter, the digits of its view along which nothing was read."""
+    view = record.use.view
+    free: list[list[Digit]] = [[] for _ in view.starts]
+    for axis, digits in enumerate(view.axes):
+        read = axis in record.layers or axis in record.entries
+        for digit in _cut(record, axis)[2] if read else digits:
+            if digit.axis >= 0:
+                free[digit.axis].append(digit)
+    return tuple(map(tuple, free))
 
 
 def _cut(record: Record, axis: int) -> tuple[Cut, Sequence[Digit], Sequence[Digit]]:

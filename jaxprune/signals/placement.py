@@ -1,6 +1,6 @@
 """Putting what has been read of kernels to the indices of the parameters that they are made of."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -121,45 +121,51 @@ def _added(
     before the slices.
     """
     picked = any(index.picks for index in indices)
-    scattered = [
-        axis
-        for axis, index in enumerate(indices)
-        if not _is_slice(index) or (picked and any(t.dimension < loops for t in index.terms))
-    ]
+    apart = range(loops) if picked else ()  # dimensions along which places are computed
+    scattered = [axis for axis, index in enumerate(indices) if not _is_slice(index, apart)]
     sliced = [axis for axis in range(len(shape)) if axis not in scattered]
-    used = {term.dimension for index in indices for term in index.terms}
-    if picked:
-        used |= set(range(loops))
+    used = {term.dimension for index in indices for term in index.terms} | set(apart)
+    along = [indices[axis].terms[0] if indices[axis].terms else None for axis in sliced]
+    first = sorted(used - {term.dimension for term in along if term is not None})
     array = array.sum([axis for axis in range(array.ndim) if axis not in used])
-    left = sorted(used)
-    runs = [indices[axis].terms[0] if indices[axis].terms else None for axis in sliced]
-    own = [left.index(term.dimension) for term in runs if term is not None]
-    first = [place for place in range(len(left)) if place not in own]
-    array = array.transpose(*first, *own)
-    lengths = iter(array.shape[len(first) :])
-    array = array.reshape(
-        *array.shape[: len(first)], *(1 if term is None else next(lengths) for term in runs)
-    )
-    backwards = [
-        len(first) + i for i, term in enumerate(runs) if term is not None and term.stride < 0
-    ]
-    array = jnp.flip(array, backwards) if backwards else array
-    slices = [_slice(indices[axis]) for axis in sliced]
+    array = _before_slices(array, sorted(used), first, along)
     if not scattered and array.shape == tuple(shape):
         return array
-    dimensions = {left[place]: place for place in first}
+    dimensions = {dimension: place for place, dimension in enumerate(first)}
     places = [
         positions(_renamed(indices[axis], dimensions), array.shape[: len(first)], emitted, loops)
         for axis in scattered
     ]
+    slices = [_slice(indices[axis]) for axis in sliced]
     order = (*scattered, *sliced)
     target = jnp.zeros([shape[axis] for axis in order], array.dtype)
     target = target.at[(*places, *slices)].add(array)
     return target.transpose([order.index(axis) for axis in range(len(shape))])
 
 
-def _is_slice(index: Index) -> bool:
-    return not index.picks and len(index.terms) <= 1
+def _before_slices(
+    array: jax.Array,
+    dimensions: Sequence[int],
+    first: Sequence[int],
+    along: Sequence[Term | None],
+) -> jax.Array:
+    """The array with the dimensions of scattered places first, then one axis for each slice, ascending."""
+    runs = [term for term in along if term is not None]
+    order = [dimensions.index(dimension) for dimension in first]
+    order += [dimensions.index(term.dimension) for term in runs]
+    array = array.transpose(order)
+    lengths = (1 if term is None else term.size for term in along)
+    array = array.reshape(*array.shape[: len(first)], *lengths)
+    backwards = [
+        axis for axis, term in enumerate(along, len(first)) if term is not None and term.stride < 0
+    ]
+    return jnp.flip(array, backwards) if backwards else array
+
+
+def _is_slice(index: Index, apart: Container[int]) -> bool:
+    """Whether one dimension runs along an axis, or none, and it is not one of those apart."""
+    computed = any(term.dimension in apart for term in index.terms)
+    return not index.picks and len(index.terms) <= 1 and not computed
 
 
 def _slice(index: Index) -> slice:

@@ -86,6 +86,18 @@ def test_heads_are_outputs_and_inputs_of_length_one_are_inputs():
     np.testing.assert_allclose(scores, [[2.0, 4.5]])
 
 
+def test_a_vector_that_is_multiplied_has_inputs():
+    apply = lambda p, x: x @ p["w"]
+    vector = {"w": STACK[0, :, 0]}
+    found = criteria.obs(vector, **known(apply, vector))["w"]
+    matrix = {"w": vector["w"][:, None]}
+    expected = criteria.obs(matrix, **known(apply, matrix))["w"][:, 0]
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    axes = jp.axes(apply, vector, X)
+    again = criteria.obs(vector, axes=axes, **known(apply, vector))["w"]
+    np.testing.assert_array_equal(found, again)
+
+
 @pytest.mark.parametrize("name", ["ria", "obs", "fpgm"])
 def test_open_axes_are_refused_with_the_remedy(name):
     params = {"w": STACK}
