@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
+from jaxprune import checks
 from jaxprune.parts import factory
 from jaxprune.types import Pattern
 
@@ -109,6 +110,7 @@ def block(shape: tuple[int, int]) -> Pattern:
     >>> block((2, 1)).to_groups(jnp.arange(4.0).reshape(2, 2))
     Array([[2., 4.]], dtype=float32)
     """
+    checks.check("block", shape=(shape, _SIDES))
     rows, columns = shape
     if rows < 1 or columns < 1:
         raise ValueError(f"block({shape}): both sides must be at least 1.")
@@ -132,6 +134,15 @@ def block(shape: tuple[int, int]) -> Pattern:
         return wide.reshape(leaf)
 
     return Pattern(to_groups, from_groups, axis=lambda ndim: None, check=check)
+
+
+_SIDES = checks.Kind(
+    "a pair of integers",
+    lambda value: (
+        isinstance(value, tuple | list) and len(value) == 2 and all(map(checks.INTEGER.fits, value))
+    ),
+    lambda _: "such as (4, 2), for rows and columns",
+)
 
 
 @factory

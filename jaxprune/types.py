@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 
-from jaxprune.parts import Part
+from jaxprune.calls import Part
 
 Params = Any
 Scores = Any
@@ -125,6 +125,9 @@ class Schedule(Part):
     due: Callable[[Step], jax.Array | bool]
     sparsity: Callable[[Step], Sparsity]
     end: int
+
+
+Fraction = float | Callable[[Step], jax.Array]  # a share of the places
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)

@@ -16,11 +16,11 @@ ROOT = Path(jp.__file__).parent
 CONCEPTS = ["criteria", "patterns", "allocation", "schedules"]
 # Each may import what stands before it, never what stands after.
 ORDER = [
-    ["parts"],
-    ["types"],
+    ["calls"],
+    ["types", "checks"],
     ["masks", "ranks", "programs", "layerwise"],
     ["counting", "coupling", "facts"],
-    ["selection", "signals", "group_norms"],
+    ["selection", "signals", "group_norms", "parts"],
     [*CONCEPTS, "penalties", "preconditioners", "compensation"],
     ["updates", "fit", "contests"],
     ["method"],

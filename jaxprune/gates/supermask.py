@@ -5,7 +5,8 @@ import math
 import jax
 import jax.numpy as jnp
 
-from jaxprune.gates.gate import Gate, Leaves, Rule, gate_of
+from jaxprune.checks import NUMBER, optional
+from jaxprune.gates.gate import Gate, Leaves, Rule, check_each, gate_of
 from jaxprune.gates.scores import best, count, passing
 from jaxprune.masks import Prunable
 from jaxprune.types import Step
@@ -42,6 +43,7 @@ def supermask(
     >>> gate.sample(theta._replace(gates={"w": jnp.array([[0.1, -0.2]])}))
     {'w': Array([[ 0., -1.]], dtype=float32)}
     """
+    check_each("supermask", optional(NUMBER), sparsity=sparsity)
     if sparsity is not None and not 0 <= sparsity < 1:
         raise ValueError(f"supermask(sparsity={sparsity}): a fraction from 0 to below 1 is needed.")
 
