@@ -123,7 +123,7 @@ _KINDS = {
     "method": _Kind(("jaxprune/methods/*.py", "jaxprune/method.py"), "Method|Partition"),
     "schedule": _Kind(("jaxprune/schedules.py",), "Schedule"),
     "criterion": _Kind(("jaxprune/criteria/*.py",), "Scores", called=False),
-    "pattern": _Kind(("jaxprune/patterns.py", "experiments/units.py"), "Pattern|^Units$"),
+    "pattern": _Kind(("jaxprune/patterns.py", "experiments/units.py"), "Pattern"),
     "allocation": _Kind(("jaxprune/allocation/*.py",), "Allocation"),
     "optimizer": _Kind(("optax/_src/alias.py", "optax/contrib/*.py"), "GradientTransformation"),
     "learning_rate": _Kind(("optax/schedules/*.py",), "Schedule"),
@@ -271,7 +271,7 @@ def build(kind: str, spec: Mapping | None, **supplied: Any) -> Any:
         return functools.partial(function, **arguments, **supplied) if arguments else function
     try:
         return function(**arguments, **supplied)
-    except ValueError as e:
+    except (TypeError, ValueError) as e:
         raise UserError(f"config: {kind} '{spec['name']}': {e}") from e
 
 

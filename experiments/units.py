@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 from ml_collections import ConfigDict
@@ -11,46 +11,45 @@ import jaxprune as jp
 from experiments.config import UserError
 from experiments.task import input_shape, model_of
 from jaxprune.coupling import Normalize, Over, Reduce
+from jaxprune.parts import factory
+from jaxprune.types import Pattern
 
-__all__ = ["Units", "axes_of", "coupled", "graph_of", "with_units"]
-
-
-class Units(NamedTuple):
-    """A pattern that is known once the model is: arguments of `jaxprune.structured.coupled`."""
-
-    only: str
-    exclude: str
-    reduce: Reduce
-    normalize: Normalize
-    over: Over
+__all__ = ["axes_of", "coupled", "graph_of", "with_units"]
 
 
+@factory
 def coupled(
     only: str = "",
     exclude: str = "",
     reduce: Reduce = "sum",
     normalize: Normalize = "none",
     over: Over = "all",
-) -> Units:
+) -> Pattern:
     """Whole filters, neurons, heads, ... wherever they run through the model's parameters.
+
+    What it returns stands for a pattern that is known once the model is: `with_units` finds it.
 
     Args:
       only: regular expression, searched in the `path[axis]` that a group runs along; "": all groups.
       exclude: likewise, of groups that stay whole; "": none.
       reduce, normalize, over: how weights' scores become those of units (see `jaxprune.structured.coupled`).
     """
-    return Units(only, exclude, reduce, normalize, over)
+    return Pattern(_unknown, _unknown, _unknown, _unknown)
+
+
+def _unknown(*_: Any) -> Any:
+    raise UserError("coupled: its units are found in a model by experiments.units.with_units.")
 
 
 def with_units(cfg: ConfigDict, method: Any, where: str) -> Any:
-    """Returns a method whose pattern, if it is `Units`, has been found in the model."""
-    if not isinstance(method, jp.Method) or not isinstance(method.pattern, Units):
+    """Returns a method whose pattern, if it is one of `coupled`, has been found in the model."""
+    asked = getattr(getattr(method, "pattern", None), "made_by", None)
+    if asked is None or asked.factory is not coupled:
         return method
-    graph, units = graph_of(model_of(cfg), input_shape(cfg)), method.pattern._asdict()
+    options = {name: value or None for name, value in asked.arguments.items()}
+    graph = graph_of(model_of(cfg), input_shape(cfg))
     try:
-        found = jp.structured.coupled(
-            graph, within="params", **{k: v or None for k, v in units.items()}
-        )
+        found = jp.structured.coupled(graph, within="params", **options)
     except ValueError as e:
         raise UserError(f"{where}: {e}") from e
     return dataclasses.replace(method, pattern=found)

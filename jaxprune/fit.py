@@ -1,7 +1,8 @@
 """What does not fit is refused here, in words and before anything is traced: leaves, targets, scores."""
 
+import difflib
 import inspect
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -9,10 +10,12 @@ import jax.numpy as jnp
 
 from jaxprune import allocation as allocations
 from jaxprune import masks as masks_lib
+from jaxprune import signals as signals_lib
+from jaxprune.calls import text
 from jaxprune.coupling import AnyPattern, Coupled
 from jaxprune.types import Axes, Criterion, Masks, Params, Pattern, Schedule, Units, Update
 
-__all__ = ["check_coupled", "check_fit", "scores_of"]
+__all__ = ["check_coupled", "check_fit", "check_signals", "scores_of"]
 
 
 def scores_of(
@@ -25,8 +28,10 @@ def scores_of(
     """The scores by leaf; `None` where a criterion knows nothing, which is no leaf to prune."""
     if "axes" in inspect.signature(criterion).parameters:
         signals = {**signals, "axes": jax.tree.structure(params).unflatten(axes)}
+    check_signals(criterion, signals)
     scores = criterion(params, **signals)
-    name, treedef = getattr(criterion, "__name__", "criterion"), jax.tree.structure(params)
+    name = text(criterion)
+    treedef = jax.tree.structure(params)
     try:
         found = treedef.flatten_up_to(scores)
     except ValueError:
@@ -50,6 +55,56 @@ def scores_of(
                 "give one score per weight (jnp.broadcast_to shares one among several)."
             )
     return found
+
+
+def check_signals(criterion: Criterion, signals: Mapping[str, Any]) -> None:
+    """Refuses signals that a criterion cannot be called with: one is missing, or it takes none such.
+
+    Raises:
+      TypeError: which signals it reads and which were given, and how to give the one that is missing.
+
+    >>> from jaxprune.criteria import taylor
+    >>> check_signals(taylor, {"gradients": 0.0})
+    Traceback (most recent call last):
+    TypeError: taylor: the signal 'grads' is missing; it reads 'grads', given was 'gradients': write grads=.
+    """
+    try:
+        _, *parameters = inspect.signature(criterion).parameters.values()
+    except (
+        TypeError,
+        ValueError,
+    ):  # it does not tell, or takes no parameters; the call will say so
+        return
+    name = text(criterion)
+    named = [p for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
+    needed = [p.name for p in named if p.default is p.empty]
+    missing = [signal for signal in needed if signal not in signals]
+    if missing:
+        remembered = signals_lib.needed([criterion])
+        raise TypeError(f"{name}: {_missing(missing[0], needed, signals, remembered)}.")
+    is_open = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    unknown = [signal for signal in signals if signal not in [p.name for p in named]]
+    if unknown and not is_open:
+        raise TypeError(
+            f"{name}: it takes no signal {unknown[0]!r}; let its arguments end with **_, for those that it "
+            "does not read."
+        )
+
+
+def _missing(
+    signal: str, needed: Sequence[str], signals: Mapping[str, Any], remembered: Container[str]
+) -> str:
+    """Words for a missing signal."""
+    if signal == "key":
+        return "it draws by chance, and 'key' is missing; give key=jax.random.key(0)"
+    unread = [name for name in signals if name not in needed]
+    given = ", ".join(map(repr, signals)) or "nothing"
+    says = f"the signal {signal!r} is missing; it reads {', '.join(map(repr, needed))}, given was {given}"
+    if difflib.get_close_matches(signal, unread, n=1, cutoff=0.4):
+        return f"{says}: write {signal}="
+    if signal in remembered:
+        return f"{says}: training remembers it, but in one shot you must give {signal}="
+    return f"{says}: give {signal}= as well"
 
 
 def check_fit(
@@ -76,8 +131,8 @@ def check_fit(
     members = {path: m for path, m in members.items() if m is not None}
     if members and update.whole_leaves:
         raise ValueError(
-            f"this update keeps no counts per contest, but in {next(iter(members))!r} the pattern has many; "
-            "use updates.regrow or updates.prune, or the pattern unstructured()."
+            f"{text(update)} keeps no counts per contest, but in {next(iter(members))!r} the pattern has "
+            "many; use updates.regrow or updates.prune, or the pattern unstructured()."
         )
     with jax.ensure_compile_time_eval():
         sparsity = float(schedule.sparsity(schedule.end))

@@ -8,13 +8,13 @@ import dataclasses
 import functools
 import math
 import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jaxprune import roles
+from jaxprune import checks, roles
 from jaxprune.kernel_axes import AxesTree, by_path, kernels_by_use, layer_axes
 from jaxprune.trees import beside as beside
 from jaxprune.trees import keys_of as keys_of
@@ -45,6 +45,8 @@ __all__ = [
 ]
 
 Prunable = str | Iterable[str] | Callable[[str, jax.Array], bool] | None
+
+_BOOL = jnp.dtype(bool)
 
 
 def is_prunable(path: str, leaf: jax.Array, beside: Collection[str] = ()) -> bool:
@@ -80,11 +82,13 @@ def make(params: Params, prunable: Prunable = None, *, axes: AxesTree | None = N
       A tree like `params`: bool arrays of ones, `None` where nothing is ever pruned.
 
     Raises:
-      ValueError: if no leaf is prunable, or a regular expression matches no path.
+      ValueError: if no leaf is prunable, or a regular expression matches no path or is none.
+      TypeError: if a leaf is no array, or the filter is none of these.
 
     >>> jax.tree.map(jnp.shape, make({"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)}))
     {'bias': None, 'kernel': (2, 3)}
     """
+    checks.check("masks.make", params=(params, checks.TREE), prunable=(prunable, PRUNABLE))
     names = paths(params)
     used = kernels_by_use(axes, params) if prunable is None else [None] * len(names)
     choose, found = _choose(prunable, names), jax.tree.structure(params)
@@ -112,6 +116,7 @@ def _choose(prunable: Prunable, names: list[str]) -> Callable[[str, jax.Array], 
         return prunable
     patterns = [prunable] if isinstance(prunable, str) else list(prunable)
     for pattern in patterns:
+        checks.expression("prunable", pattern)
         if not any(re.search(pattern, name) for name in names):
             raise ValueError(
                 f"prunable: the pattern {pattern!r} matches none of the leaves {some(names)}."
@@ -120,24 +125,22 @@ def _choose(prunable: Prunable, names: list[str]) -> Callable[[str, jax.Array], 
 
 
 def validate(masks: Masks, params: Params) -> None:
-    """Raises `ValueError` naming the leaves where `masks` do not fit `params`.
+    """Raises `ValueError` naming the leaves where `masks` do not fit `params`; `TypeError` if swapped.
 
     >>> validate({"w": jnp.ones(2, bool)}, {"w": jnp.ones(3)})
     Traceback (most recent call last):
     ValueError: masks: 'w' has the shape (2,), its parameter (3,).
     """
+    check_order("masks.validate", masks, params)
+    checks.check("masks.validate", params=(params, checks.TREE))
     try:
         found = beside(params, masks)
     except ValueError as error:
-        have, need = set(_names_with_none(masks)), set(paths(params))
-        differ = "; ".join(
-            f"{what} {some(sorted(names))}"
-            for what, names in (("missing", need - have), ("unexpected", have - need))
-            if names
-        )
+        have = set(_names_with_none(masks))
+        differ = differences(have, set(paths(params)), f"other containers: {error}")
         raise ValueError(
-            "masks: the tree differs from that of the parameters "
-            f"({differ or f'other containers: {error}'}); make masks with jaxprune.masks.make(params)."
+            f"masks: the tree differs from that of the parameters ({differ}); make masks with "
+            "jaxprune.masks.make(params)."
         ) from None
     wrong = []
     for name, p, mask in zip(paths(params), jax.tree.leaves(params), found, strict=True):
@@ -150,6 +153,18 @@ def validate(masks: Masks, params: Params) -> None:
             wrong.append(f"{name!r} has the dtype {mask.dtype}, bool is needed")
     if wrong:
         raise ValueError(f"masks: {'; '.join(wrong[:5])}.")
+
+
+def differences(have: set[str], need: set[str], otherwise: str = "other containers") -> str:
+    """Words for the paths that are missing and those that are too many."""
+    sides = {"missing": need - have, "unexpected": have - need}
+    named = [f"{what} {some(sorted(names))}" for what, names in sides.items() if names]
+    return "; ".join(named) or otherwise
+
+
+def check_order(who: str, masks: Masks, params: Params) -> None:
+    """Raises `TypeError` if masks and parameters are swapped."""
+    checks.swapped(who, masks=(masks, MASKS), params=(params, _PARAMS))
 
 
 def _names_with_none(tree: Any) -> list[str]:
@@ -165,7 +180,12 @@ def apply(params: Params, masks: Masks) -> Params:
     >>> apply({"w": jnp.array([1.0, 2.0])}, {"w": jnp.array([True, False])})
     {'w': Array([1., 0.], dtype=float32)}
     """
-    return where(masks, params, jax.tree.map(lambda p: 0, params))
+    check_order("masks.apply", masks, params)
+    try:
+        return where(masks, params, jax.tree.map(lambda p: 0, params))
+    except (TypeError, ValueError):
+        validate(masks, params)  # says which leaves do not fit
+        raise
 
 
 def where(masks: Masks, inside: Params, outside: Params) -> Params:
@@ -189,6 +209,7 @@ def sparsity(masks: Masks) -> jax.Array:
     >>> round(float(sparsity({"w": jnp.array([True, False, False, False]), "b": None})), 4)
     0.75
     """
+    checks.check("masks.sparsity", masks=(masks, MASKS))
     found = leaves(masks)
     total = sum(mask.size for mask in found)
     removed = [jnp.sum(~mask, dtype=jnp.int32).astype(jnp.float32) for mask in found]
@@ -202,6 +223,7 @@ def intersection(a: Masks, b: Masks) -> jax.Array:
     >>> round(float(intersection(a, b)), 4)
     0.3333
     """
+    checks.check("masks.intersection", a=(a, MASKS), b=(b, MASKS))
     both, either = _count(a, b, jnp.logical_and), _count(a, b, jnp.logical_or)
     return both / jnp.maximum(either, 1)
 
@@ -212,6 +234,7 @@ def hamming(a: Masks, b: Masks) -> jax.Array:
     >>> round(float(hamming({"w": jnp.array([True, True])}, {"w": jnp.array([True, False])})), 4)
     0.5
     """
+    checks.check("masks.hamming", a=(a, MASKS), b=(b, MASKS))
     return _count(a, b, jnp.not_equal) / max(sum(mask.size for mask in leaves(a)), 1)
 
 
@@ -234,6 +257,7 @@ def shuffle(masks: Masks, key: jax.Array, axes: AxesTree | None = None) -> Masks
       axes: which axes of the leaves are layers: `jaxprune.axes(apply, params, *inputs)`; `None`: each leaf is
         a layer.
     """
+    checks.check("masks.shuffle", masks=(masks, MASKS), key=(key, checks.KEY))
     bare = unpack(masks)
     layers = [layer_axes(own) for own in _axes_of(bare, axes).values()]
 
@@ -265,6 +289,7 @@ def check(params: Params, masks: Masks) -> None:
     For concrete arrays, outside jit. A leak means that something changed the parameters after
     `sparsify`: it must be the outermost transform, and its updates must be added unchanged.
     """
+    check_order("masks.check", masks, params)
     validate(masks, params)
     named = zip(paths(params), jax.tree.leaves(params), beside(params, masks), strict=True)
     counts = {n: int(jnp.sum(~_dense(m) & (p != 0))) for n, p, m in named if m is not None}
@@ -284,6 +309,7 @@ def summary(masks: Masks, axes: AxesTree | None = None) -> list[dict[str, Any]]:
     >>> summary({"w": jnp.array([[True, False]]), "b": None})
     [{'leaf': 'w', 'shape': (1, 2), 'weights': 2, 'kept': 1}]
     """
+    checks.check("masks.summary", masks=(masks, MASKS))
     rows = []
     found = jax.tree.leaves(masks, is_leaf=_is_packed)
     for (path, own), mask in zip(_axes_of(masks, axes).items(), found, strict=True):
@@ -315,6 +341,7 @@ def table(masks: Masks, flops: Params | None = None, *, axes: AxesTree | None = 
     fc/kernel    1x2         2    1   50.00%
     all                      2    1   50.00%
     """
+    checks.check("masks.table", masks=(masks, MASKS))
     rows = summary(masks, axes)
     total = {
         "leaf": "all",
@@ -363,6 +390,7 @@ def pack(masks: Masks) -> Masks:
     >>> pack({"w": jnp.array([True, False, True])})["w"].bits
     Array([160], dtype=uint8)
     """
+    checks.check("masks.pack", masks=(masks, MASKS))
     packed = lambda m: PackedMask(jnp.packbits(jnp.atleast_1d(m), axis=-1), m.shape)
     return jax.tree.map(packed, unpack(masks))
 
@@ -389,3 +417,37 @@ def _dense(mask: Any) -> jax.Array:
     place = jax.lax.broadcasted_iota(jnp.int32, spread.shape, spread.ndim - 1) % 8
     last = mask.shape[-1] if mask.shape else 1
     return ((spread << place) & 128 != 0)[..., :last].reshape(mask.shape)
+
+
+def _all_bool(tree: Any) -> bool:
+    found = jax.tree.leaves(tree, is_leaf=_is_packed)
+    return all(getattr(leaf, "dtype", None) == _BOOL for leaf in found)
+
+
+def _masks_remedy(value: Any) -> str:
+    named = jax.tree_util.tree_leaves_with_path(value, is_leaf=_is_packed)
+    path, leaf = next((p, leaf) for p, leaf in named if getattr(leaf, "dtype", None) != _BOOL)
+    dtype = getattr(leaf, "dtype", None)
+    found = f"its leaf {'/'.join(keys_of(path))!r} is {dtype}; " if path and dtype else ""
+    return f"{found}masks.make(params) makes masks, and jaxprune.masks_of(opt_state) reads them"
+
+
+def _is_filter(value: Any) -> bool:
+    names = isinstance(value, Iterable) and not isinstance(value, Mapping) and not _is_tree(value)
+    return value is None or isinstance(value, str) or checks.is_function(value) or names
+
+
+def _is_tree(value: Any) -> bool:
+    """Whether anything in it is an array, as in masks."""
+    return any(hasattr(leaf, "dtype") for leaf in jax.tree.leaves(value))
+
+
+MASKS = checks.Kind("a tree of bool arrays", _all_bool, _masks_remedy)
+_PARAMS = checks.Kind(  # what masks are beside: not masks themselves
+    "the parameters", lambda tree: checks.TREE.fits(tree) and not _all_bool(tree), lambda _: ""
+)
+PRUNABLE = checks.Kind(
+    "a filter",
+    _is_filter,
+    lambda _: "a regular expression, a list of them, or a predicate (path, leaf) -> bool",
+)

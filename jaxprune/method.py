@@ -10,16 +10,16 @@ import jax.numpy as jnp
 from jax.core import Tracer
 
 from jaxprune import allocation as allocations
+from jaxprune import checks, parts, patterns
 from jaxprune import masks as masks_lib
-from jaxprune import patterns
 from jaxprune import signals as signals_lib
 from jaxprune import updates as updates_lib
+from jaxprune.calls import Part, makes, text, uncalled
 from jaxprune.contests import contests
 from jaxprune.coupling import AnyPattern, Coupled
 from jaxprune.fit import check_coupled, check_fit, scores_of
 from jaxprune.kernel_axes import AxesTree, of_leaves
 from jaxprune.masks import Prunable
-from jaxprune.parts import Part, factory
 from jaxprune.types import (
     AnyAllocation,
     Axes,
@@ -80,6 +80,19 @@ class Method(Part):
     update: Update = _PRUNE
     initial: Criterion | None = None
     backward: Backward | None = None
+
+    def __post_init__(self) -> None:
+        """Refuses parts of the wrong kind."""
+        checks.check(
+            "Method",
+            criterion=(self.criterion, parts.CRITERION),
+            schedule=(self.schedule, parts.SCHEDULE),
+            pattern=(self.pattern, parts.PATTERN),
+            allocation=(self.allocation, parts.ALLOCATION),
+            update=(self.update, parts.UPDATE),
+            initial=(self.initial, checks.optional(parts.CRITERION)),
+            backward=(self.backward, checks.optional(parts.BACKWARD)),
+        )
 
     def identity(self) -> Any:
         """What is the same of two equal methods."""
@@ -144,6 +157,24 @@ class Partition(Part):
         return [next(first(name), None) for name in names]
 
 
+def _method_remedy(value: Any) -> str:
+    if makes(value) is Method:
+        return f"call it: {uncalled(value)}"
+    if isinstance(value, Partition):
+        return "write the expressions of one partition into the other"
+    if isinstance(value, Mapping):
+        return "for one that has several, write jaxprune.partition({expression: method})"
+    if checks.is_function(value) and makes(value) is None:
+        return f"of a criterion, jaxprune.Method({text(value)}, schedule=...) makes one"
+    return "such as jaxprune.methods.magnitude(sparsity=0.9)"
+
+
+METHOD = checks.Kind(
+    "a method", lambda value: isinstance(value, Method | Partition), _method_remedy
+)
+_PART = checks.Kind("a method", lambda value: isinstance(value, Method), _method_remedy)
+
+
 def by_part(
     method: Method | Partition,
     params: Params,
@@ -163,7 +194,7 @@ def by_part(
     return treedef.unflatten(merged)
 
 
-@factory
+@parts.factory
 def partition(methods: Mapping[str, Method] | Iterable[tuple[str, Method]]) -> Partition:
     """Different methods for different leaves of one tree, under one optimizer.
 
@@ -183,15 +214,15 @@ def partition(methods: Mapping[str, Method] | Iterable[tuple[str, Method]]) -> P
     ...     "Dense": methods.gmp(sparsity=0.5, begin=0, end=1000, every=100, pattern=patterns.groups(4)),
     ... })
     """
-    pairs: tuple[Any, ...] = tuple(methods.items() if isinstance(methods, Mapping) else methods)
+    pairs = _pairs(methods)
     expressions = [expression for expression, _ in pairs]
     if not pairs:
         raise ValueError("partition: no methods; give {regular expression: method}.")
     if len(set(expressions)) < len(expressions):
         raise ValueError(f"partition: an expression is there twice in {expressions}.")
     for expression, method in pairs:
-        if not isinstance(method, Method):
-            raise ValueError(f"partition: {expression!r} has {method!r}, not a jaxprune.Method.")
+        checks.expression("partition", expression)
+        checks.check("partition", **{f"methods[{expression!r}]": (method, _PART)})
     through = [expression for expression, method in pairs if method.straight_through]
     if 0 < len(through) < len(pairs):
         raise ValueError(
@@ -199,6 +230,19 @@ def partition(methods: Mapping[str, Method] | Iterable[tuple[str, Method]]) -> P
             "on them; one optimizer can do one of the two."
         )
     return Partition(pairs)
+
+
+def _pairs(methods: Any) -> tuple[Any, ...]:
+    pairs = methods.items() if isinstance(methods, Mapping) else methods
+    pairs = tuple(pairs) if isinstance(pairs, Iterable) and not isinstance(pairs, str) else None
+    if pairs is None or not all(
+        isinstance(pair, tuple | list) and len(pair) == 2 for pair in pairs
+    ):
+        raise TypeError(
+            f"partition(methods={text(methods)}): a dict or pairs are needed, of a regular expression and a "
+            "method each."
+        )
+    return pairs
 
 
 def next_masks(
@@ -225,7 +269,11 @@ def next_masks(
 
     Raises:
       ValueError: if a leaf does not fit the pattern, or the scores do not fit the parameters.
+      TypeError: if an argument is of the wrong kind, or a signal is missing.
     """
+    checks.check("next_masks", method=(method, METHOD), params=(params, checks.TREE))
+    masks_lib.check_order("next_masks", masks, params)
+    masks_lib.validate(masks, params)
     own = of_leaves(axes, params)
     choose = lambda part, share: _next_masks(part, params, share, step, of_the_living, own, signals)
     return by_part(method, params, masks, choose)
@@ -388,13 +436,17 @@ def prune(
       The parameters with exact zeros where pruned, and the masks.
 
     Raises:
-      ValueError: if a leaf does not fit the pattern, or it is not known which of its axes are inputs.
+      ValueError: if a leaf does not fit the pattern, it is not known which of its axes are inputs, or a
+        filter matches nothing.
+      TypeError: if an argument is of the wrong kind, or a signal is missing that the criterion reads.
 
     >>> from jaxprune import methods
     >>> pruned, masks = prune({"w": jnp.array([[1.0, -3.0]])}, methods.magnitude(sparsity=0.5))
     >>> pruned
     {'w': Array([[ 0., -3.]], dtype=float32)}
     """
+    checks.check("prune", params=(params, checks.TREE), method=(method, METHOD))
+    checks.check("prune", key=(key, checks.optional(checks.KEY)))
     if masks is None:
         masks = full_masks(method, params, prunable, axes)
     else:

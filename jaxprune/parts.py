@@ -1,100 +1,136 @@
-"""Parts of a method know the call that made them.
-
-A pattern, a schedule, an allocation, an update or a penalty consists of functions, which can be neither
-printed nor compared nor pickled. The call of the factory that made them can: `cubic(sparsity=0.9, begin=0,
-end=100)` is what such a schedule prints, what it is compared by, and what its pickle holds.
-"""
+"""How parts of a method are made: a factory checks what it is given, and leaves its call in what it makes."""
 
 import copy
 import dataclasses
 import functools
 import inspect
 import operator
-from collections.abc import Callable, Hashable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator
 from typing import Any, ParamSpec, TypeVar
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-from jax.core import Tracer
+from jaxprune.calls import Call, Part, makes, uncalled
+from jaxprune.checks import BOOLEAN, INTEGER, NUMBER, Kind, check, is_function, optional, takes
+from jaxprune.coupling import AnyPattern, Coupled
+from jaxprune.types import (
+    Allocation,
+    AnyAllocation,
+    Backward,
+    Criterion,
+    Fraction,
+    Pattern,
+    Penalty,
+    Schedule,
+    Share,
+    Update,
+)
 
-__all__ = ["Call", "Part", "comparable", "factory", "text"]
+__all__ = [
+    "ALLOCATION",
+    "BACKWARD",
+    "CRITERION",
+    "FRACTION",
+    "LEAFWISE",
+    "PATTERN",
+    "PENALTY",
+    "SCHEDULE",
+    "UPDATE",
+    "factory",
+]
 
 _Arguments = ParamSpec("_Arguments")
-_Part = TypeVar("_Part", bound="Part")
+_Made = TypeVar("_Made", bound=Part)
 
 
-@dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class Call:
-    """A factory with its arguments, those included that were left at their defaults.
+def _remedy(example: str, *classes: type) -> Callable[[Any], str]:
+    """Says to call a function that makes what is needed, or else where there is one."""
 
-    Attributes:
-      factory: what makes the part.
-      arguments: by name.
-    """
+    def remedy(value: Any) -> str:
+        made = makes(value)
+        if made is not None and made in classes:
+            return f"call it: {uncalled(value)}"
+        return f"such as {example}"
 
-    factory: Callable[..., Any]
-    arguments: dict[str, Any]
-
-    def __call__(self) -> Any:
-        """Makes the part anew."""
-        return self.factory(**self.arguments)
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Call):
-            return NotImplemented
-        return comparable(self) == comparable(other)
-
-    def __hash__(self) -> int:
-        return hash(comparable(self))
-
-    def __repr__(self) -> str:
-        return _call_text(self.factory.__name__, inspect.signature(self.factory), self.arguments)
+    return remedy
 
 
-@dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class Part:
-    """What the parts of a method have in common: they are compared, printed and pickled by their call.
-
-    A part made by hand, or by `dataclasses.replace`, has no call. It is compared by its fields, of which
-    functions are equal only to themselves.
-
-    Attributes:
-      made_by: the call of a `factory`, or `None`.
-    """
-
-    made_by: Call | None = dataclasses.field(default=None, init=False)
-
-    def values(self) -> dict[str, Any]:
-        """The fields by name, without the call."""
-        names = [field.name for field in dataclasses.fields(self) if field.init]
-        return {name: getattr(self, name) for name in names}
-
-    def identity(self) -> Any:
-        """What is the same of two equal parts."""
-        return self.values() if self.made_by is None else self.made_by
-
-    def __eq__(self, other: object) -> bool:
-        if type(other) is not type(self):
-            return NotImplemented
-        return comparable(self.identity()) == comparable(other.identity())
-
-    def __hash__(self) -> int:
-        return hash(comparable(self.identity()))
-
-    def __repr__(self) -> str:
-        if self.made_by is not None:
-            return repr(self.made_by)
-        return _call_text(type(self).__name__, inspect.signature(type(self)), self.values())
-
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        if self.made_by is None:
-            return super().__reduce_ex__(protocol)
-        return operator.call, (self.made_by,)
+def _pattern_remedy(value: Any) -> str:
+    if isinstance(value, str) and (ratio := re.fullmatch(r"(\d+):(\d+)", value.strip())):
+        kept, of = map(int, ratio.groups())
+        return f"{value} is patterns.groups({of}) at a sparsity of {1 - kept / max(of, 1):g}"
+    if isinstance(value, Coupled):
+        return "here each leaf is on its own, such as patterns.channel()"
+    return _remedy("patterns.groups(4) or patterns.channel()", Pattern)(value)
 
 
-def factory(make: Callable[_Arguments, _Part]) -> Callable[_Arguments, _Part]:
+def _criterion_remedy(value: Any) -> str:
+    if hasattr(value, "criterion"):
+        return "that of this method is its attribute criterion"
+    return "a function of the parameters and of signals by keyword, such as criteria.magnitude"
+
+
+def _is_criterion(value: Any) -> bool:
+    return is_function(value) and makes(value) is None
+
+
+def _is_allocation(value: Any) -> bool:
+    plain = is_function(value) and makes(value) is None and takes(value, 3)
+    return isinstance(value, Allocation) or plain
+
+
+def _is_fraction(value: Any) -> bool:
+    plain = is_function(value) and makes(value) is None and takes(value, 1)
+    return isinstance(value, Share) or plain or NUMBER.fits(value)
+
+
+LEAFWISE = Kind("a pattern", lambda value: isinstance(value, Pattern), _pattern_remedy)
+PATTERN = Kind("a pattern", lambda value: isinstance(value, Pattern | Coupled), _pattern_remedy)
+SCHEDULE = Kind(
+    "a schedule",
+    lambda value: isinstance(value, Schedule),
+    _remedy("schedules.one_shot(sparsity=0.9)", Schedule),
+)
+ALLOCATION = Kind(
+    "an allocation",
+    _is_allocation,
+    _remedy("allocation.erk(), or a function (params, units, sparsity) -> counts", Allocation),
+)
+FRACTION = Kind(
+    "a number or a function of the step", _is_fraction, _remedy("updates.cosine(0.3, end)", Share)
+)
+UPDATE = Kind(
+    "an update", lambda value: isinstance(value, Update), _remedy("updates.prune()", Update)
+)
+PENALTY = Kind(
+    "a penalty", lambda value: isinstance(value, Penalty), _remedy("penalties.l1(1e-4)", Penalty)
+)
+BACKWARD = Kind(
+    "a Backward", lambda value: isinstance(value, Backward), lambda _: "such as Backward(decay=0.0)"
+)
+CRITERION = Kind("a criterion", _is_criterion, _criterion_remedy)
+
+_MAYBE_INTEGER = optional(INTEGER)
+# Arguments of factories that are annotated like this are checked.
+_KINDS: dict[Any, Kind] = {
+    bool: BOOLEAN,
+    int: INTEGER,
+    int | None: _MAYBE_INTEGER,
+    float: NUMBER,
+    float | None: optional(NUMBER),
+    Pattern: LEAFWISE,
+    Pattern | None: optional(LEAFWISE),
+    AnyPattern: PATTERN,
+    AnyAllocation: ALLOCATION,
+    Criterion: CRITERION,
+    Fraction: FRACTION,
+}
+
+
+def factory(make: Callable[_Arguments, _Made]) -> Callable[_Arguments, _Made]:
     """Decorates a function that makes parts: each knows the call that made it.
+
+    Numbers and parts among the arguments, which are annotated `int`, `float`, `Pattern` and the like, are
+    checked before.
 
     >>> from jaxprune.types import Schedule
     >>> @factory
@@ -104,9 +140,11 @@ def factory(make: Callable[_Arguments, _Part]) -> Callable[_Arguments, _Part]:
     (once(), once(3), True)
     """
     signature = inspect.signature(make)
+    annotated = {name: p.annotation for name, p in signature.parameters.items()}
+    kinds = {name: _KINDS[kind] for name, kind in annotated.items() if kind in _KINDS}
 
     @functools.wraps(make)
-    def call(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Part:
+    def call(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Made:
         try:
             bound = signature.bind(*args, **kwargs)
         except TypeError:
@@ -114,6 +152,10 @@ def factory(make: Callable[_Arguments, _Part]) -> Callable[_Arguments, _Part]:
             raise
         bound.apply_defaults()
         arguments = {name: _kept(value) for name, value in bound.arguments.items()}
+        check(make.__name__, **{name: (arguments[name], kind) for name, kind in kinds.items()})
+        for name, kind in kinds.items():
+            if kind in (INTEGER, _MAYBE_INTEGER) and arguments[name] is not None:
+                arguments[name] = operator.index(arguments[name])  # np.uint8(2) - 3 is 255
         part = dataclasses.replace(make(**arguments))  # type: ignore[call-arg]
         object.__setattr__(part, "made_by", Call(call, arguments))  # no one else has this copy yet
         return part
@@ -126,75 +168,3 @@ def _kept(value: Any) -> Any:
     if isinstance(value, Iterator):
         return tuple(value)
     return copy.copy(value) if type(value) in (list, dict) else value
-
-
-def comparable(value: Any) -> Hashable:
-    """Returns what stands for a value where values are compared: alike for equal values, and hashable.
-
-    Arrays stand for their entries, and mappings for their items in order, as of regular expressions the
-    first that matches counts. Functions and unknown objects are equal only to themselves.
-    """
-    if isinstance(value, Call):
-        return value.factory, comparable(value.arguments)
-    if isinstance(value, Mapping):
-        return tuple((key, comparable(item)) for key, item in value.items())
-    if isinstance(value, tuple | list):
-        return tuple(comparable(item) for item in value)
-    if isinstance(value, functools.partial):
-        return value.func, comparable(value.args), comparable(value.keywords)
-    if _is_concrete(value):
-        array = np.asarray(value)
-        return str(array.dtype), array.shape, array.tobytes()
-    if isinstance(value, Tracer):
-        return id(value)
-    try:
-        hash(value)
-    except (
-        TypeError
-    ):  # a tree of arrays in a class of its own, or an object that nobody can compare
-        leaves, treedef = jax.tree.flatten(value)
-        is_leaf = len(leaves) == 1 and leaves[0] is value
-        return id(value) if is_leaf else (treedef, comparable(leaves))
-    return value
-
-
-def _is_concrete(value: Any) -> bool:
-    """Whether a value is an array with numbers to be read; those of typed PRNG keys cannot be."""
-    if not isinstance(value, np.ndarray | jax.Array) or isinstance(value, Tracer):
-        return False
-    return not jnp.issubdtype(value.dtype, jax.dtypes.extended)
-
-
-def text(value: Any) -> str:
-    """Returns a value as a reader would write it: functions by name, arrays by dtype and shape."""
-    if isinstance(value, functools.partial):
-        given = [*map(text, value.args), *(f"{k}={text(v)}" for k, v in value.keywords.items())]
-        return f"partial({', '.join([text(value.func), *given])})"
-    if isinstance(value, np.generic) or (_is_concrete(value) and value.ndim == 0):
-        return repr(value.item())
-    if isinstance(value, np.ndarray | jax.Array):
-        return f"{value.dtype}{list(value.shape)}"
-    if isinstance(value, Mapping):
-        return f"{{{', '.join(f'{key!r}: {text(item)}' for key, item in value.items())}}}"
-    if type(value) is list:
-        return f"[{', '.join(map(text, value))}]"
-    if type(value) is tuple:
-        return f"({', '.join(map(text, value))}{',' if len(value) == 1 else ''})"
-    if callable(value) and hasattr(value, "__name__"):
-        return value.__name__
-    if type(value).__repr__ is object.__repr__:  # it would show an address
-        return f"<{type(value).__name__}>"
-    return repr(value)
-
-
-def _call_text(name: str, signature: inspect.Signature, arguments: Mapping[str, Any]) -> str:
-    """A call as a reader would write it: no defaults, and the only positional argument without its name."""
-    parameters = signature.parameters.values()
-    positional = [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY]
-    shown = []
-    for parameter in parameters:
-        value = arguments[parameter.name]
-        if comparable(value) != comparable(parameter.default):
-            label = "" if positional == [parameter.name] else f"{parameter.name}="
-            shown.append(label + text(value))
-    return f"{name}({', '.join(shown)})"

@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
+from jaxprune import checks
 from jaxprune.kernel_axes import direction_fault, told
 from jaxprune.parts import factory
 from jaxprune.types import Axes, Contests, Pattern
@@ -142,6 +143,7 @@ def block(shape: tuple[int, int]) -> Pattern:
     >>> block((2, 1)).to_groups(jnp.arange(4.0).reshape(2, 2))
     Array([[2., 4.]], dtype=float32)
     """
+    checks.check("block", shape=(shape, _SIDES))
     rows, columns = shape
     if rows < 1 or columns < 1:
         raise ValueError(f"block({shape}): both sides must be at least 1.")
@@ -371,3 +373,12 @@ def _reshape(x: jax.Array, shape: tuple[int, ...], spec: tuple) -> jax.Array:
     if not mesh.explicit_axes:
         return x.reshape(shape)
     return jax.lax.reshape(x, shape, out_sharding=NamedSharding(mesh, PartitionSpec(*spec)))
+
+
+_SIDES = checks.Kind(
+    "a pair of integers",
+    lambda value: (
+        isinstance(value, tuple | list) and len(value) == 2 and all(map(checks.INTEGER.fits, value))
+    ),
+    lambda _: "such as (4, 2), for rows and columns",
+)

@@ -19,6 +19,8 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
+from jaxprune import checks
+from jaxprune.calls import makes
 from jaxprune.coupling import Coupled
 from jaxprune.group_norms import (
     Groups,
@@ -63,6 +65,8 @@ def l1(strength: Scheduled, *, leaves: str | None = None) -> Penalty:
     {'w': Array([2.5, 0. ], dtype=float32)}
     """
     rate = scheduled("l1", strength=strength)
+    if leaves is not None:
+        checks.expression("l1(leaves=)", leaves)
     penalty = _by_weight(
         value=lambda w, step: rate(step) * jnp.abs(w),
         prox=lambda v, size, step: _soft(v, size * rate(step)),
@@ -188,7 +192,8 @@ def group_l2(
             lambda shapes: sides(axis, shapes, axes),
             functools.partial(sides_fault, axis, axes),
         )
-    along = (axis,) if isinstance(axis, int) else tuple(axis or ())
+    checks.check("group_l2", axis=(axis, _AXES))
+    along = tuple(axis) if isinstance(axis, Sequence) else (int(axis or 0),)
 
     def check(shapes: Shapes) -> str | None:
         for path, shape in shapes.items():
@@ -235,6 +240,7 @@ def coupled(strength: Scheduled, groups: Iterable[Mapping[str, int]] | Coupled) 
     rate = scheduled("coupled", strength=strength)
     if isinstance(groups, Coupled):
         return _of_coupled(rate, groups)
+    checks.check("coupled", groups=(groups, _COUPLINGS))
     named = [dict(group) for group in groups]
     paths = [path for group in named for path in group]
     if not paths:
@@ -296,13 +302,38 @@ def scheduled(who: str, **named: Scheduled) -> Callable[[Step], Any]:
     0.5
     """
     ((name, value),) = named.items()
+    checks.check(who, **{name: (value, _SCHEDULED)})
     if callable(value):
         return value
-    if isinstance(value, str) or (
-        not isinstance(value, Tracer) and not 0 <= float(value) < math.inf
-    ):
+    if not isinstance(value, Tracer) and not 0 <= float(value) < math.inf:
         raise ValueError(f"{who}({name}={value!r}): a finite number, 0 or above, is needed.")
     return lambda step: value
+
+
+def _is_scheduled(value: Any) -> bool:
+    schedule = checks.is_function(value) and makes(value) is None and checks.takes(value, 1)
+    return schedule or isinstance(value, Tracer) or checks.NUMBER.fits(value)
+
+
+def _is_coupling(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(map(checks.INTEGER.fits, value.values()))
+
+
+_COUPLINGS = checks.Kind(
+    "a list of couplings",
+    lambda value: isinstance(value, tuple | list) and all(map(_is_coupling, value)),
+    lambda _: "such as [{'fc1/kernel': -1, 'fc2/kernel': 0}], axes by path",
+)
+_AXES = checks.Kind(
+    "one axis or several",
+    lambda value: all(map(checks.INTEGER.fits, value if isinstance(value, Sequence) else [value])),
+    lambda _: "such as axis=-2 or axis=(0, 1, 2)",
+)
+_SCHEDULED = checks.Kind(
+    "a number or a schedule of optax, called",
+    _is_scheduled,
+    lambda _: "such as optax.linear_schedule(0.0, 1e-3, transition_steps=1_000)",
+)
 
 
 def _soft(v: jax.Array, threshold: jax.Array) -> jax.Array:

@@ -2,16 +2,18 @@
 
 import dataclasses
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 
+from jaxprune import checks, schedules
 from jaxprune import masks as masks_lib
-from jaxprune import schedules
+from jaxprune.calls import text
+from jaxprune.checks import INTEGER, KEY, TREE, optional
 from jaxprune.kernel_axes import AxesTree, of_leaves
 from jaxprune.masks import Prunable
-from jaxprune.method import Method, full_masks, next_masks, prune
+from jaxprune.method import METHOD, Method, Partition, full_masks, next_masks, prune
 from jaxprune.signals.gatherers import Gatherers, gathered, reads
 from jaxprune.types import Masks, Params
 
@@ -22,13 +24,14 @@ Compensation = Callable[..., Params]
 
 def prune_on(
     params: Params,
-    method: Method,
+    method: Method | Partition,
     gatherers: Gatherers,
     *,
     rounds: int = 1,
     compensation: Compensation | None = None,
     prunable: Prunable = None,
     axes: AxesTree | None = None,
+    masks: Masks | None = None,
     key: jax.Array | None = None,
     progress: Callable[[int], Any] | None = None,
 ) -> tuple[Params, Masks]:
@@ -47,6 +50,7 @@ def prune_on(
       prunable: which leaves may be pruned (see `jaxprune.masks.make`).
       axes: which axes of the leaves are inputs, outputs and layers: `jaxprune.axes(apply, params, *inputs)`;
         `None`: their shapes tell, and whatever depends on direction refuses those that do not.
+      masks: masks to start from; `None`: everything is alive.
       key: PRNG key, for criteria that draw.
       progress: called with the number of rounds done, after each.
 
@@ -65,12 +69,31 @@ def prune_on(
     >>> prune_on({"w": jnp.array([[3.0], [-1.0]])}, method, known)[0]["w"].tolist()
     [[0.0], [-1.0]]
     """
+    checks.check(
+        "prune_on",
+        params=(params, TREE),
+        method=(method, METHOD),
+        gatherers=(gatherers, _GATHERERS),
+    )
+    checks.check("prune_on", rounds=(rounds, INTEGER), key=(key, optional(KEY)))
     if rounds < 1:
         raise ValueError(f"prune_on(rounds={rounds}): at least 1 is needed.")
     drawn = {} if key is None else {"key": lambda _: key}
     known = {**gatherers, **drawn}
-    names = reads(method.criterion) + (reads(compensation) if compensation is not None else [])
-    masks = full_masks(method, params, prunable, axes)
+    readers: list[Any] = [part.criterion for part in method.parts]
+    if compensation is not None:
+        readers.append(compensation)
+    names = [name for reader in readers for name in reads(reader)]
+    drawing = [text(reader) for reader in readers if "key" in reads(reader)]
+    if drawing and "key" not in known:
+        raise TypeError(
+            f"prune_on: {drawing[0]} draws by chance, and 'key' is missing; give key=jax.random.key(0)."
+        )
+    if masks is None:
+        masks = full_masks(method, params, prunable, axes)
+    else:
+        masks_lib.validate(masks, params)
+        masks = masks_lib.unpack(masks)
     cut = _compiled(method, rounds, axes)
     for done in range(1, rounds + 1):
         signals = gathered(names, known, params)
@@ -87,17 +110,39 @@ def prune_on(
     return params, masks
 
 
-def _compiled(method: Method, rounds: int, axes: AxesTree | None) -> Callable[..., Masks]:
+def _compiled(
+    method: Method | Partition, rounds: int, axes: AxesTree | None
+) -> Callable[..., Masks]:
     """(params, masks, round, signals) -> masks."""
     if rounds == 1:
         return lambda params, masks, _, signals: prune(
             params, method, masks=masks, axes=axes, **signals
         )[1]
-    sparsity = float(method.schedule.sparsity(method.end))
-    schedule = schedules.exponential(sparsity=sparsity, begin=0, end=rounds)
-    in_rounds = dataclasses.replace(method, schedule=schedule)
+    if isinstance(method, Partition):
+        each = tuple((name, _in_rounds(part, rounds)) for name, part in method.methods)
+        repeated = dataclasses.replace(method, methods=each)
+    else:
+        repeated = _in_rounds(method, rounds)
     return jax.jit(
         lambda params, masks, done, signals: next_masks(
-            in_rounds, params, masks, done, axes=axes, **signals
+            repeated, params, masks, done, axes=axes, **signals
         )
     )
+
+
+def _in_rounds(method: Method, rounds: int) -> Method:
+    """The method with its last sparsity reached in equal shares of what is left."""
+    sparsity = float(method.schedule.sparsity(method.end))
+    schedule = schedules.exponential(sparsity=sparsity, begin=0, end=rounds)
+    return dataclasses.replace(method, schedule=schedule)
+
+
+def _gather(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(map(checks.is_function, value.values()))
+
+
+_GATHERERS = checks.Kind(
+    "a dict of functions of the parameters",
+    _gather,
+    lambda _: "signals.gatherers(batches, loss=...) makes one; prune takes signals as they are",
+)

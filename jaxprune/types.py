@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
-from jaxprune.parts import Part
+from jaxprune.calls import Part
 
 Params = Any
 Scores = Any
@@ -223,6 +223,9 @@ class Schedule(Part):
     due: Callable[[Step], jax.Array | bool]
     sparsity: Callable[[Step], Sparsity]
     end: int
+
+
+Fraction = float | Callable[[Step], jax.Array]  # a share of the places
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)

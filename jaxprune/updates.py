@@ -14,7 +14,7 @@ import numpy as np
 from jaxprune import selection
 from jaxprune.allocation.counts import Layers, each_layer
 from jaxprune.parts import factory
-from jaxprune.types import Criterion, Keep, Share, Step, Units, Update
+from jaxprune.types import Criterion, Fraction, Keep, Share, Step, Units, Update
 
 __all__ = [
     "by_signal",
@@ -67,7 +67,7 @@ def reselect() -> Update:
 def regrow(
     challengers: Criterion,
     *,
-    fraction: float | Callable[[Step], jax.Array] = 0.3,
+    fraction: Fraction = 0.3,
     skip_gradient: bool = False,
 ) -> Update:
     """Drops a fraction of those alive and gives their places to the best challengers.
@@ -107,7 +107,7 @@ def regrow(
 def redistribute(
     challengers: Criterion,
     *,
-    fraction: float | Callable[[Step], jax.Array] = 0.3,
+    fraction: Fraction = 0.3,
     shares: Callable[[Sequence[jax.Array], Sequence[jax.Array]], Sequence[jax.Array]],
     pooled: bool = False,
 ) -> Update:
@@ -205,7 +205,7 @@ def splice(c: float = 0.0, margin: float = 0.1) -> Update:
     return Update(select, revives=True, whole_leaves=True)
 
 
-def _check_fraction(name: str, fraction: float | Callable[[Step], jax.Array]) -> None:
+def _check_fraction(name: str, fraction: Fraction) -> None:
     if not callable(fraction) and not 0 <= fraction <= 1:
         raise ValueError(
             f"{name}(fraction={fraction}): a share of the places, in [0, 1], is needed."

@@ -16,13 +16,13 @@ ROOT = Path(jp.__file__).parent
 CONCEPTS = ["criteria", "patterns", "allocation", "schedules"]
 # Each may import what stands before it, never what stands after.
 ORDER = [
-    ["parts"],
-    ["types"],
+    ["calls"],
+    ["types", "checks"],
     ["trees", "roles", "ranks", "layerwise", "programs"],
     ["kernel_axes"],
     ["masks"],
     ["counting", "coupling"],
-    ["selection", "signals", "group_norms"],
+    ["selection", "signals", "group_norms", "parts"],
     [*CONCEPTS, "penalties", "preconditioners", "compensation"],
     ["updates", "fit", "contests"],
     ["method"],

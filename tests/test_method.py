@@ -79,7 +79,7 @@ def test_a_part_without_leaves_is_refused():
             jp.prune(PARAMS, jp.partition(methods))
     with pytest.raises(ValueError, match="twice"):
         jp.partition([("a", gmp), ("a", gmp)])
-    with pytest.raises(ValueError, match=r"not a jaxprune\.Method"):
+    with pytest.raises(TypeError, match=r"partition\(methods\['a'\]=.*: a method is needed"):
         jp.partition({"a": jp.partition({"b": gmp})})
 
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxprune import trees
+from jaxprune import checks, trees
 from jaxprune.allocation.counts import Layers, apportion, survivors
 from jaxprune.kernel_axes import by_position
 from jaxprune.parts import factory
@@ -18,6 +18,11 @@ from jaxprune.types import Allocation, Params, Sparsity, Units
 __all__ = ["by_path", "erk", "uniform", "uniform_plus"]
 
 _is_units = lambda x: isinstance(x, Units)
+_TABLE = checks.Kind(
+    "a dict of numbers by regular expression",
+    lambda value: isinstance(value, Mapping),
+    lambda _: "such as {'head/kernel': 0.5}",
+)
 
 
 @factory
@@ -35,8 +40,11 @@ def uniform(rates: Mapping[str, float] | None = None) -> Allocation:
     >>> int(uniform()({"w": jnp.ones(10)}, units, 0.5)["w"])
     5
     """
+    checks.check("uniform", rates=(rates, checks.optional(_TABLE)))
     rates = dict(rates or {})
     for pattern, rate in rates.items():
+        checks.expression("uniform(rates=)", pattern)
+        checks.check("uniform", **{f"rates[{pattern!r}]": (rate, checks.NUMBER)})
         if not 0 <= rate <= 1:
             raise ValueError(
                 f"uniform(rates=): {pattern!r} has the factor {rate}; it lies in [0, 1]."
@@ -85,6 +93,8 @@ def uniform_plus(*, first: str, last: str, most: float = 0.8) -> Allocation:
     {'a': 10, 'b': 3, 'c': 2}
     """
 
+    for pattern in (first, last):
+        checks.expression("uniform_plus", pattern)
     if not 0 <= most < 1:
         raise ValueError(f"uniform_plus(most={most}): a fraction removed, in [0, 1), is needed.")
 
@@ -192,8 +202,11 @@ def by_path(sparsities: Mapping[str, float]) -> Allocation:
     >>> [jax.tree.map(int, allocate(params, jax.tree.map(Units, params), s)) for s in (0.7, 0.35)]
     [{'a': 10, 'b': 50}, {'a': 55, 'b': 75}]
     """
+    checks.check("by_path", sparsities=(sparsities, _TABLE))
     table = dict(sparsities)
     for pattern, value in table.items():
+        checks.expression("by_path", pattern)
+        checks.check("by_path", **{f"sparsities[{pattern!r}]": (value, checks.NUMBER)})
         if not 0 <= value < 1:
             raise ValueError(f"by_path: {pattern!r} has {value}; fractions in [0, 1) are needed.")
     if not any(table.values()):

@@ -1,7 +1,7 @@
 """Criteria: what each weight is worth. Pure functions `(params, *, <signals>, **_) -> scores`.
 
 Signals come by keyword: `grads` and `key` from `sparsify`, those with a memory (`jaxprune.signals`) from
-its state, others from whoever calls. A missing one is Python's own `TypeError`. Higher scores are kept.
+its state, others from whoever calls. A missing one is a `TypeError` that names it. Higher scores are kept.
 """
 
 from jaxprune.criteria.activation import apoz as apoz

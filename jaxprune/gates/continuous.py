@@ -3,7 +3,17 @@
 import jax
 import jax.numpy as jnp
 
-from jaxprune.gates.gate import Gate, Leaves, Rule, Strength, at_step, check_strength, gate_of
+from jaxprune.checks import INTEGER, NUMBER
+from jaxprune.gates.gate import (
+    Gate,
+    Leaves,
+    Rule,
+    Strength,
+    at_step,
+    check_each,
+    check_strength,
+    gate_of,
+)
 from jaxprune.gates.scores import count
 from jaxprune.kernel_axes import AxesTree
 from jaxprune.masks import Prunable
@@ -49,6 +59,8 @@ def continuous(
     {'w': Array([[3., 0.]], dtype=float32)}
     """
     check_strength("continuous", strength)
+    check_each("continuous", INTEGER, begin=begin, end=end)
+    check_each("continuous", NUMBER, steepest=steepest, init=init)
     if steepest < 1 or end <= begin:
         raise ValueError(
             f"continuous(steepest={steepest}, begin={begin}, end={end}): the steepness ends at 1 or above, "

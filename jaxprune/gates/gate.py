@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxprune import kernel_axes
+from jaxprune import checks, kernel_axes
 from jaxprune import masks as masks_lib
 from jaxprune.kernel_axes import AxesTree
 from jaxprune.masks import Prunable
@@ -37,6 +37,13 @@ class Gated(NamedTuple):
 
     params: Params
     gates: dict[str, jax.Array]
+
+
+GATED = checks.Kind(
+    "a Gated",
+    lambda value: isinstance(value, Gated),
+    lambda _: "theta = gate.init(params, key) makes one, of parameters and gates",
+)
 
 
 class Gate(NamedTuple):
@@ -102,6 +109,7 @@ def gate_of(rule: Rule, prunable: Prunable = None, *, axes: AxesTree | None = No
     """
 
     def init(params: Params, key: jax.Array) -> Gated:
+        checks.check("gate.init", params=(params, checks.TREE), key=(key, checks.KEY))
         kernel_axes.of_leaves(axes, params)  # refuses axes that do not fit the tree
         masks = masks_lib.beside(params, masks_lib.make(params, prunable, axes=axes))
         pairs = zip(masks_lib.paths(params), masks, strict=True)
@@ -110,23 +118,28 @@ def gate_of(rule: Rule, prunable: Prunable = None, *, axes: AxesTree | None = No
         return Gated(params, rule.init(leaves, key))
 
     def sample(theta: Gated, key: jax.Array | None = None, step: Step | None = None) -> Params:
+        checks.check("gate.sample", theta=(theta, GATED), key=(key, checks.optional(checks.KEY)))
         params = jax.lax.stop_gradient(theta.params) if rule.frozen else theta.params
         theta = theta._replace(params=params)
         return _with(params, rule.sample(_gated(theta), theta.gates, key, step))
 
     def penalty(theta: Gated, step: Step | None = None) -> jax.Array:
+        checks.check("gate.penalty", theta=(theta, GATED))
         return jnp.asarray(rule.cost(_gated(theta), theta.gates, step), jnp.float32)
 
     def expected_l0(theta: Gated) -> jax.Array:
+        checks.check("gate.expected_l0", theta=(theta, GATED))
         return jnp.asarray(rule.alive(_gated(theta), theta.gates), jnp.float32)
 
     def finalize(theta: Gated, step: Step | None = None) -> tuple[Params, Masks]:
+        checks.check("gate.finalize", theta=(theta, GATED))
         leaves, kept = rule.final(_gated(theta), theta.gates, step)
         treedef = jax.tree.structure(theta.params)
         masks = treedef.unflatten(kept.get(name) for name in masks_lib.paths(theta.params))
         return masks_lib.apply(_with(theta.params, leaves), masks), masks
 
     def moments(theta: Gated, step: Step | None = None) -> tuple[Leaves, Leaves]:
+        checks.check("gate.moments", theta=(theta, GATED))
         assert rule.moments is not None
         return rule.moments(_gated(theta), theta.gates, step)
 
@@ -189,6 +202,14 @@ def _project(rule: Rule) -> optax.GradientTransformationExtraArgs:
     return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)  # type: ignore
 
 
+def check_each(who: str, kind: checks.Kind, **arguments: Any) -> None:
+    """Raises `TypeError` unless each argument, or each value of one that is a mapping, is of the kind."""
+    for name, value in arguments.items():
+        each = value.items() if isinstance(value, Mapping) else ()
+        named = {f"{name}[{key!r}]": (item, kind) for key, item in each}
+        checks.check(who, **(named or {name: (value, kind)}))
+
+
 def check_strength(who: str, strength: Any) -> None:
     """Raises `ValueError` unless a strength, or each of a mapping, is a schedule or a number from 0 up."""
     for value in strength.values() if isinstance(strength, Mapping) else (strength,):
@@ -212,6 +233,8 @@ def per_leaf(value: _T | Mapping[str, _T], leaves: Leaves, what: str) -> dict[st
     """
     if not isinstance(value, Mapping):
         return dict.fromkeys(leaves, value)
+    for expression in value:
+        checks.expression(what, expression)
     matching = {name: [v for k, v in value.items() if re.search(k, name)] for name in leaves}
     idle = [k for k in value if not any(re.search(k, name) for name in leaves)]
     missing = [name for name, found in matching.items() if not found]

@@ -7,12 +7,14 @@ import jax
 import jax.numpy as jnp
 
 from jaxprune import kernel_axes, patterns
+from jaxprune.checks import NUMBER
 from jaxprune.gates.gate import (
     Gate,
     Leaves,
     Rule,
     Strength,
     at_step,
+    check_each,
     check_strength,
     gate_of,
     per_leaf,
@@ -20,6 +22,7 @@ from jaxprune.gates.gate import (
 )
 from jaxprune.kernel_axes import AxesTree
 from jaxprune.masks import Prunable
+from jaxprune.parts import LEAFWISE
 from jaxprune.types import Pattern, Step
 
 __all__ = ["hard_concrete"]
@@ -82,6 +85,9 @@ def hard_concrete(
     3.24
     """
     check_strength("hard_concrete", strength)
+    check_each("hard_concrete", LEAFWISE, pattern=pattern)
+    check_each("hard_concrete", NUMBER, dropout_rate=dropout_rate, weight_decay=weight_decay)
+    check_each("hard_concrete", NUMBER, temperature=temperature)
     low, high = stretch
     if not (low < 0 and high > 1):
         raise ValueError(

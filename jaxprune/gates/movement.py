@@ -4,7 +4,17 @@ import jax
 import jax.numpy as jnp
 
 from jaxprune import schedules
-from jaxprune.gates.gate import Gate, Leaves, Rule, Strength, at_step, check_strength, gate_of
+from jaxprune.checks import INTEGER, NUMBER
+from jaxprune.gates.gate import (
+    Gate,
+    Leaves,
+    Rule,
+    Strength,
+    at_step,
+    check_each,
+    check_strength,
+    gate_of,
+)
 from jaxprune.gates.scores import best, count, passing
 from jaxprune.kernel_axes import AxesTree
 from jaxprune.masks import Prunable
@@ -46,6 +56,8 @@ def movement(
     >>> gate.sample(theta._replace(gates={"w": jnp.array([[-0.1, 0.2]])}), step=10)
     {'w': Array([[ 0., -1.]], dtype=float32)}
     """
+    check_each("movement", NUMBER, sparsity=sparsity, initial=initial)
+    check_each("movement", INTEGER, begin=begin, end=end)
     rising = schedules.cubic(sparsity=sparsity, begin=begin, end=end, initial=initial).sparsity
 
     def at(step: Step | None) -> Sparsity:
@@ -99,6 +111,8 @@ def soft_movement(
     0.5
     """
     check_strength("soft_movement", strength)
+    check_each("soft_movement", NUMBER, threshold=threshold)
+    check_each("soft_movement", INTEGER, begin=begin, end=end)
     if not 0 < threshold < 1:
         raise ValueError(
             f"soft_movement(threshold={threshold}): a number between 0 and 1 is needed."

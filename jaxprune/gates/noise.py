@@ -7,15 +7,25 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxprune import checks, programs
 from jaxprune import masks as masks_lib
-from jaxprune import programs
-from jaxprune.gates.gate import Gate, Gated
+from jaxprune.gates.gate import GATED, Gate, Gated
 from jaxprune.types import Step
 
 __all__ = ["apply"]
 
 _PRODUCTS = ("dot_general", "conv_general_dilated")
 _RELAYOUTS = ("reshape", "transpose", "squeeze", "expand_dims", "convert_element_type", "copy")
+
+
+_GATE = checks.Kind(
+    "a gate",
+    lambda value: isinstance(value, Gate),
+    lambda _: "such as gates.variational_dropout(), called",
+)
+_FUNCTION = checks.Kind(
+    "a function", checks.is_function, lambda _: "(params, *inputs) -> outputs of the network"
+)
 
 
 class _Normal(NamedTuple):
@@ -69,6 +79,7 @@ def apply(
     >>> round(float(y.var()), 1)  # four weights, and each example draws anew
     4.0
     """
+    checks.check("gates.apply", gate=(gate, _GATE), fn=(fn, _FUNCTION), theta=(theta, GATED))
     if gate.moments is None:
         return fn(gate.sample(theta, key, step), *inputs)
     means, variances = gate.moments(theta, step)

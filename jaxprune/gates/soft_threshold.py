@@ -5,12 +5,14 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
+from jaxprune.checks import NUMBER
 from jaxprune.gates.gate import (
     Gate,
     Leaves,
     Rule,
     Strength,
     at_step,
+    check_each,
     check_strength,
     gate_of,
     layers_beside,
@@ -53,6 +55,7 @@ def soft_threshold(
     """
 
     check_strength("soft_threshold", strength)
+    check_each("soft_threshold", NUMBER, init=init)
 
     def begin(leaves: Leaves, key: jax.Array) -> Leaves:
         per_leaf(strength, leaves, "soft_threshold: strength")

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxprune import kernel_axes
-from jaxprune.gates.gate import Gate, Leaves, Rule, gate_of, over_layers
+from jaxprune.checks import NUMBER, optional
+from jaxprune.gates.gate import Gate, Leaves, Rule, check_each, gate_of, over_layers
 from jaxprune.gates.scores import best, count, passing
 from jaxprune.kernel_axes import AxesTree
 from jaxprune.masks import Prunable
@@ -47,6 +48,7 @@ def supermask(
     >>> gate.sample(theta._replace(gates={"w": jnp.array([[0.1, -0.2]])}))
     {'w': Array([[ 0., -1.]], dtype=float32)}
     """
+    check_each("supermask", optional(NUMBER), sparsity=sparsity)
     if sparsity is not None and not 0 <= sparsity < 1:
         raise ValueError(f"supermask(sparsity={sparsity}): a fraction from 0 to below 1 is needed.")
 

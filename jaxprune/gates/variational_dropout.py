@@ -3,7 +3,17 @@
 import jax
 import jax.numpy as jnp
 
-from jaxprune.gates.gate import Gate, Leaves, Rule, Strength, at_step, check_strength, gate_of
+from jaxprune.checks import NUMBER
+from jaxprune.gates.gate import (
+    Gate,
+    Leaves,
+    Rule,
+    Strength,
+    at_step,
+    check_each,
+    check_strength,
+    gate_of,
+)
 from jaxprune.kernel_axes import AxesTree
 from jaxprune.masks import Prunable
 from jaxprune.types import Step
@@ -66,6 +76,7 @@ def variational_dropout(
     """
 
     check_strength("variational_dropout", strength)
+    check_each("variational_dropout", NUMBER, threshold=threshold, init=init, bound=bound)
     if not -bound < threshold < bound:
         raise ValueError(
             f"variational_dropout(threshold={threshold}, bound={bound}): log alpha stays within the bound, "

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 from typing import get_args
 
+from jaxprune import checks
 from jaxprune.coupling import Coupled, Group, Normalize, Over, Reduce
 from jaxprune.structured.graph import Graph
 
@@ -83,6 +84,7 @@ def matches(group: Group, which: str | Callable[[Group], bool]) -> bool:
     """Whether an expression or a predicate means a group."""
     if callable(which):
         return bool(which(group))
+    checks.expression("structured", which)
     return any(re.search(which, str(m)) for m in group.members)
 
 

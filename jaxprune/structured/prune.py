@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxprune import criteria
+from jaxprune import checks, criteria
 from jaxprune.coupling import Group, Normalize, Over, Reduce
 from jaxprune.structured.costs import Cost, flops
 from jaxprune.structured.graph import Graph
@@ -133,6 +133,7 @@ def _rate(group: Group, sparsity: float | Mapping[str, float]) -> float:
     if isinstance(sparsity, Mapping):
         hits = [s for p, s in sparsity.items() if any(re.search(p, str(m)) for m in group.members)]
         rate = hits[0] if hits else 0.0
+    checks.check("structured.prune", sparsity=(rate, checks.NUMBER))
     if not 0 <= rate < 1:  # type: ignore[operator]
         raise ValueError(f"structured.prune(sparsity={sparsity}): fractions in [0, 1) are needed.")
     return rate  # type: ignore[return-value]

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxprune import checks
+from jaxprune.transforms.state import check_transform, check_update, states_of
 from jaxprune.types import Params
 
 __all__ = ["AverageState", "average_of", "averaged"]
@@ -52,19 +54,20 @@ def averaged(
     >>> [round(float(w), 4) for w in average_of(params, state)["w"]]  # (3 / 4 + 2 / 2) / (3 / 4)
     [2.3333]
     """
+    check_transform("averaged", inner, decay=(decay, checks.NUMBER))
     inner = optax.with_extra_args_support(inner)
     if not 0 <= decay < 1:
         raise ValueError(f"averaged(decay={decay}): a number from 0 to below 1 is needed.")
 
     def init(params: Params) -> AverageState:
+        checks.check("averaged", params=(params, checks.TREE))
         zeros = jax.tree.map(lambda w: jnp.zeros_like(w, _wide(w)), params)
         return AverageState(jnp.zeros((), jnp.int32), zeros, jnp.float32(decay), inner.init(params))
 
     def update(
-        grads: Params, state: AverageState, params: Params | None = None, **extra: Any
+        grads: Params, state: AverageState, params: Params = None, **extra: Any
     ) -> tuple[Params, AverageState]:
-        if params is None:
-            raise ValueError("averaged: update(grads, state, params) needs the parameters.")
+        check_update("averaged", AverageState, grads, state, params)
         updates, inner_state = inner.update(grads, state.inner, params, **extra)
         new = optax.apply_updates(params, updates)
         d = state.decay
@@ -83,8 +86,7 @@ def average_of(params: Params, opt_state: Any) -> Params:
       params: tree of arrays.
       opt_state: state of the optimizer, chains and wrappers around it included.
     """
-    holds = lambda node: isinstance(node, AverageState)
-    found = [node for node in jax.tree.leaves(opt_state, is_leaf=holds) if holds(node)]
+    found = states_of("average_of", AverageState, params, opt_state)
     if not found:
         return params
     if len(found) > 1:

@@ -4,14 +4,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
-from jaxprune import kernel_axes
+from jaxprune import checks, kernel_axes
 from jaxprune import masks as masks_lib
 from jaxprune.kernel_axes import AxesTree
 from jaxprune.penalties import Scheduled, scheduled
-from jaxprune.transforms.state import masked_step
+from jaxprune.transforms.state import check_transform, check_update, masked_step
 from jaxprune.types import Masks, Params
 
 __all__ = ["GrowingState", "growing"]
@@ -86,11 +85,13 @@ def growing(
     [1. 1.]
     [1. 0.]
     """
+    check_transform("growing", inner, masks=(masks, masks_lib.MASKS))
+    checks.check("growing", until=(until, checks.INTEGER))
     inner = optax.with_extra_args_support(inner)
     share = scheduled("growing", decay=decay)
     if not callable(decay) and share(0) > 1:
         raise ValueError(f"growing(decay={decay!r}): a share of a weight, from 0 to 1, is needed.")
-    if not isinstance(until, int | np.integer) or isinstance(until, bool) or until < 0:
+    if until < 0:
         raise ValueError(f"growing(until={until!r}): a number of updates, 0 or above, is needed.")
 
     def init(params: Params) -> GrowingState:
@@ -103,10 +104,9 @@ def growing(
         return jax.tree.map(lambda m: m | (step < until), target)
 
     def update(
-        grads: Params, state: GrowingState, params: Params | None = None, **extra: Any
+        grads: Params, state: GrowingState, params: Params = None, **extra: Any
     ) -> tuple[Params, GrowingState]:
-        if params is None:
-            raise ValueError("growing: update(grads, state, params) needs the parameters.")
+        check_update("growing", GrowingState, grads, state, params)
         step, now = state.step, in_force(state.target, state.step)
         updates, inner_state = masked_step(inner, grads, state.inner, params, now, **extra)
         lost = jnp.clip(share(step), 0, 1)

@@ -7,12 +7,22 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxprune import checks
 from jaxprune import masks as masks_lib
 from jaxprune.kernel_axes import AxesTree
 from jaxprune.masks import Prunable
-from jaxprune.method import Method, Partition, initial_masks, next_masks, remembered
+from jaxprune.method import METHOD, Method, Partition, initial_masks, next_masks, remembered
 from jaxprune.transforms.mirrors import mirrors
-from jaxprune.transforms.state import key_data, land, masked_step, refresh, remember, signals_at
+from jaxprune.transforms.state import (
+    check_transform,
+    check_update,
+    key_data,
+    land,
+    masked_step,
+    refresh,
+    remember,
+    signals_at,
+)
 from jaxprune.types import Masks, Params
 
 __all__ = ["LotteryState", "Plan", "lottery_ticket"]
@@ -50,6 +60,8 @@ class Plan:
 
     def __post_init__(self) -> None:
         """Refuses plans without meaning."""
+        whole = ("round_steps", "rounds", "rewind_to")
+        checks.check("Plan", **{name: (getattr(self, name), checks.INTEGER) for name in whole})
         if self.rewind not in get_args(Rewind):
             raise ValueError(f"Plan(rewind={self.rewind!r}): one of {get_args(Rewind)} is needed.")
         if not 0 <= self.rewind_to < self.round_steps:
@@ -82,6 +94,13 @@ class Plan:
     def level_end(self, level: int) -> int:
         """Updates done when `level` has been trained."""
         return self.round_steps + level * self.cycle
+
+
+_PLAN = checks.Kind(
+    "a lottery.Plan",
+    lambda value: isinstance(value, Plan),
+    lambda _: "such as lottery.Plan(round_steps=1_000, rounds=10)",
+)
 
 
 class LotteryState(NamedTuple):
@@ -137,6 +156,8 @@ def lottery_ticket(
       Frankle, Dziugaite, Roy & Carbin, "Linear Mode Connectivity and the Lottery Ticket Hypothesis" (2020);
       Renda, Frankle & Carbin, "Comparing Rewinding and Fine-tuning in Neural Network Pruning" (2020).
     """
+    check_transform("lottery_ticket", inner, method=(method, METHOD), plan=(plan, _PLAN))
+    checks.check("lottery_ticket", key=(key, checks.optional(checks.KEY)))
     inner = optax.with_extra_args_support(inner)
     memories = remembered(method)
     if any(part.initial is not None for part in method.parts):
@@ -186,10 +207,9 @@ def lottery_ticket(
         )
 
     def update(
-        grads: Params, state: LotteryState, params: Params | None = None, **extra: Any
+        grads: Params, state: LotteryState, params: Params = None, **extra: Any
     ) -> tuple[Params, LotteryState]:
-        if params is None:
-            raise ValueError("lottery_ticket: update(grads, state, params) needs the parameters.")
+        check_update("lottery_ticket", LotteryState, grads, state, params)
         step, masks = state.step, state.masks
         since = step - plan.round_steps
         level = jnp.where(

@@ -7,15 +7,24 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxprune import checks
 from jaxprune import masks as masks_lib
 from jaxprune.kernel_axes import AxesTree
 from jaxprune.masks import Prunable
+from jaxprune.parts import PENALTY
 from jaxprune.penalties import Scheduled, scheduled
 from jaxprune.preconditioners import Preconditioner
-from jaxprune.transforms.state import land
+from jaxprune.transforms.state import check_transform, check_update, land
 from jaxprune.types import Masks, Params, Penalty
 
 __all__ = ["AddPenaltyState", "ProximalState", "add_penalty", "proximal"]
+
+
+_PRECONDITIONER = checks.Kind(
+    "a preconditioner",
+    lambda value: checks.is_function(value) and checks.takes(value, 2),
+    lambda _: "such as preconditioners.adam(), called",
+)
 
 
 class ProximalState(NamedTuple):
@@ -89,6 +98,8 @@ def proximal(
     >>> optax.apply_updates(params, updates)["w"].round(4)  # prox of 0.9, -0.2
     Array([[0.7, 0. ]], dtype=float32)
     """
+    check_transform("proximal", inner, penalty=(penalty, PENALTY))
+    checks.check("proximal", preconditioner=(preconditioner, checks.optional(_PRECONDITIONER)))
     inner = optax.with_extra_args_support(inner)
     rate = scheduled("proximal", learning_rate=learning_rate)
 
@@ -98,10 +109,9 @@ def proximal(
         return ProximalState(jnp.zeros((), jnp.int32), masks, inner.init(params))
 
     def update(
-        grads: Params, state: ProximalState, params: Params | None = None, **extra: Any
+        grads: Params, state: ProximalState, params: Params = None, **extra: Any
     ) -> tuple[Params, ProximalState]:
-        if params is None:
-            raise ValueError("proximal: update(grads, state, params) needs the parameters.")
+        check_update("proximal", ProximalState, grads, state, params)
         updates, inner_state = inner.update(grads, state.inner, params, **extra)
         moved = _moved(state.inner, inner_state)
         sizes = rate(state.step) * moved
@@ -159,6 +169,7 @@ def add_penalty(
     >>> tx.update({"w": jnp.ones((1, 2))}, tx.init(params), params)[0]
     {'w': Array([[1.5, 1. ]], dtype=float32)}
     """
+    checks.check("add_penalty", penalty=(penalty, PENALTY))
     slope = penalty.subgradient
     if slope is None:
         raise ValueError(
@@ -171,10 +182,9 @@ def add_penalty(
         return AddPenaltyState(jnp.zeros((), jnp.int32))
 
     def update(
-        grads: Params, state: AddPenaltyState, params: Params | None = None, **_: Any
+        grads: Params, state: AddPenaltyState, params: Params = None, **_: Any
     ) -> tuple[Params, AddPenaltyState]:
-        if params is None:
-            raise ValueError("add_penalty: update(grads, state, params) needs the parameters.")
+        check_update("add_penalty", AddPenaltyState, grads, state, params)
         chosen = _penalised("add_penalty", penalty, params, prunable, axes)
         slopes = slope(_at(params, chosen, params), state.step)
         entries = zip(masks_lib.paths(params), masks_lib.beside(params, grads), strict=True)
@@ -191,6 +201,7 @@ def _penalised(
     """Shapes at the leaves that the penalty falls on, which are checked; `None` elsewhere."""
     if penalty.covers is not None and prunable is not None:
         raise ValueError(f"{who}: this penalty names its leaves itself; leave prunable= out.")
+    checks.check(who, params=(params, checks.TREE))
     wanted = prunable if penalty.covers is None else lambda *_: True
     if isinstance(penalty.covers, str):
         wanted = penalty.covers

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxprune import masks as masks_lib
-from jaxprune.transforms.state import masks_of
+from jaxprune.transforms.state import check_transform, masks_of
 from jaxprune.types import Masks, Params
 
 __all__ = ["Record", "record_of", "recorded"]
@@ -59,6 +59,7 @@ def recorded(inner: optax.GradientTransformation) -> optax.GradientTransformatio
     >>> float(record.density["w"]), float(record.exploration)  # the first gradients were dense
     (1.0, 1.0)
     """
+    check_transform("recorded", inner)
     inner = optax.with_extra_args_support(inner)
 
     def init(params: Params) -> Record:

@@ -6,11 +6,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxprune import checks
 from jaxprune import masks as masks_lib
 from jaxprune.kernel_axes import AxesTree
 from jaxprune.masks import Prunable
-from jaxprune.method import Method, Partition, initial_masks, remembered
+from jaxprune.method import METHOD, Method, Partition, initial_masks, remembered
 from jaxprune.transforms.state import (
+    check_transform,
+    check_update,
     due_at,
     key_data,
     masked_step,
@@ -79,7 +82,7 @@ def sparsify(
     Raises:
       ValueError: if the method trains straight through the masks; in `init`, before any tracing, if a
         leaf does not fit the pattern or a filter matches nothing; in `update`, if `params` is missing.
-      TypeError: if the criterion needs a signal that is missing; it names it.
+      TypeError: if an argument is of the wrong kind, or the criterion reads a signal that is missing.
 
     >>> from jaxprune import methods
     >>> tx = sparsify(optax.sgd(0.1), methods.magnitude(sparsity=0.5))
@@ -88,6 +91,10 @@ def sparsify(
     >>> optax.apply_updates(params, updates)
     {'w': Array([[ 0. , -3.1]], dtype=float32)}
     """
+    check_transform("sparsify", inner, method=(method, METHOD))
+    checks.check(
+        "sparsify", key=(key, checks.optional(checks.KEY)), packed=(packed, checks.BOOLEAN)
+    )
     inner = optax.with_extra_args_support(inner)
     stored = masks_lib.pack if packed else lambda masks: masks
     memories = remembered(method)
@@ -110,10 +117,9 @@ def sparsify(
         )
 
     def update(
-        grads: Params, state: SparseState, params: Params | None = None, **extra: Any
+        grads: Params, state: SparseState, params: Params = None, **extra: Any
     ) -> tuple[Params, SparseState]:
-        if params is None:
-            raise ValueError("sparsify: update(grads, state, params) needs the parameters.")
+        check_update("sparsify", SparseState, grads, state, params)
         step = state.step
         memory = remember(memories, state.memory, params, grads)
         signals = signals_at(step, grads, memory, extra, state.key, key)
@@ -145,6 +151,7 @@ def fixed(
     >>> optax.apply_updates(params, updates)
     {'w': Array([0.9, 0. ], dtype=float32)}
     """
+    check_transform("fixed", inner, masks=(masks, masks_lib.MASKS))
     inner = optax.with_extra_args_support(inner)
 
     def init(params: Params) -> SparseState:
@@ -152,10 +159,9 @@ def fixed(
         return SparseState(jnp.zeros((), jnp.int32), masks, None, inner.init(params))
 
     def update(
-        grads: Params, state: SparseState, params: Params | None = None, **extra: Any
+        grads: Params, state: SparseState, params: Params = None, **extra: Any
     ) -> tuple[Params, SparseState]:
-        if params is None:
-            raise ValueError("fixed: update(grads, state, params) needs the parameters.")
+        check_update("fixed", SparseState, grads, state, params)
         updates, inner_state = masked_step(inner, grads, state.inner, params, state.masks, **extra)
         step = optax.safe_increment(state.step)
         return updates, SparseState(step, state.masks, None, inner_state)

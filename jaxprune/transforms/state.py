@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxprune import checks
 from jaxprune import masks as masks_lib
 from jaxprune.kernel_axes import AxesTree
 from jaxprune.method import Method, Partition, by_part, next_masks
@@ -32,6 +33,64 @@ def masks_of(opt_state: Any) -> Masks:
             "give the state that `sparsify(...).init` made, or the part of it that is meant."
         )
     return masks_lib.unpack(found[0].masks)
+
+
+def check_transform(who: str, inner: Any, **rest: tuple[Any, checks.Kind]) -> None:
+    """Refuses what a transform cannot wrap, and other arguments of the wrong kind."""
+    checks.check(who, inner=(inner, checks.OPTIMIZER), **rest)
+
+
+def states_of(who: str, kind: type, params: Params, opt_state: Any) -> list[Any]:
+    """The states of one kind in an optimizer state; refuses the parameters in its place."""
+    holds = lambda node: isinstance(node, kind)
+    if any(map(holds, jax.tree.leaves(params, is_leaf=holds))):
+        raise TypeError(f"{who}: params and opt_state are swapped; write {who}(params, opt_state).")
+    return [node for node in jax.tree.leaves(opt_state, is_leaf=holds) if holds(node)]
+
+
+def check_update(who: str, kind: type, grads: Params, state: Any, params: Params | None) -> None:
+    """Refuses what `update(grads, state, params)` cannot work with.
+
+    Args:
+      who: the transform.
+      kind: the class of its states.
+      grads: gradients, or updates.
+      state: what is taken for the state.
+      params: the parameters, or `None` where they were forgotten.
+    """
+    if params is None:
+        raise ValueError(f"{who}: update(grads, state, params) needs the parameters.")
+    if not isinstance(state, kind):
+        if isinstance(params, kind):
+            raise TypeError(
+                f"{who}: state and params are swapped; write update(grads, state, params)."
+            )
+        raise TypeError(
+            f"{who}: update(grads, state, params) needs the {kind.__name__} that init(params) returned, or "
+            f"the update before, not a {type(state).__name__}."
+        )
+    if jax.tree.structure(grads) != jax.tree.structure(params):
+        differ = masks_lib.differences(set(masks_lib.paths(grads)), set(masks_lib.paths(params)))
+        raise ValueError(
+            f"{who}: the gradients are another tree than the parameters ({differ}); give those of all "
+            "parameters."
+        )
+    for path, g, p in zip(
+        masks_lib.paths(params), jax.tree.leaves(grads), jax.tree.leaves(params), strict=True
+    ):
+        if jnp.shape(g) != jnp.shape(p):
+            raise ValueError(
+                f"{who}: {path!r} has gradients of the shape {jnp.shape(g)}, its parameter {jnp.shape(p)}."
+            )
+    masks = getattr(state, "masks", None)
+    if masks is None:
+        return
+    try:
+        masks_lib.validate(masks, params)
+    except ValueError as error:
+        raise ValueError(
+            f"{who}: the parameters are not those that init was given; start with init(params) again. {error}"
+        ) from None
 
 
 def key_data(key: jax.Array | None) -> jax.Array | None:

@@ -7,12 +7,15 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxprune import checks
 from jaxprune import masks as masks_lib
 from jaxprune import updates as updates_lib
 from jaxprune.kernel_axes import AxesTree
 from jaxprune.masks import Prunable
-from jaxprune.method import Method, Partition, by_part, initial_masks, remembered
+from jaxprune.method import METHOD, Method, Partition, by_part, initial_masks, remembered
 from jaxprune.transforms.state import (
+    check_transform,
+    check_update,
     due_at,
     key_data,
     refresh,
@@ -20,6 +23,7 @@ from jaxprune.transforms.state import (
     restart,
     scheduled_masks,
     signals_at,
+    states_of,
 )
 from jaxprune.types import Masks, Params, Step
 
@@ -95,6 +99,8 @@ def straight_through(
     >>> optax.apply_updates(params, updates)
     {'w': Array([[ 0.9, -3.1]], dtype=float32)}
     """
+    check_transform("straight_through", inner, method=(method, METHOD))
+    checks.check("straight_through", key=(key, checks.optional(checks.KEY)))
     inner = optax.with_extra_args_support(inner)
     memories = remembered(method)
     if any(part.update.challengers is not None for part in method.parts):
@@ -131,10 +137,9 @@ def straight_through(
         return StraightThroughState(step, masks, reach, key_data(run), inner.init(params), memory)
 
     def update(
-        grads: Params, state: StraightThroughState, params: Params | None = None, **extra: Any
+        grads: Params, state: StraightThroughState, params: Params = None, **extra: Any
     ) -> tuple[Params, StraightThroughState]:
-        if params is None:
-            raise ValueError("straight_through: update(grads, state, params) needs the parameters.")
+        check_update("straight_through", StraightThroughState, grads, state, params)
         memory = remember(memories, state.memory, params, grads)
         pulled = _pulled(method, grads, params, state.masks)
         updates, inner_state = _reaching(inner, pulled, state.inner, params, state.reach, **extra)
@@ -159,8 +164,7 @@ def forward_params(params: Params, opt_state: Any) -> Params:
       params: tree of arrays.
       opt_state: state of the optimizer, chains and wrappers around it included.
     """
-    holds = lambda node: isinstance(node, StraightThroughState)
-    found = [node for node in jax.tree.leaves(opt_state, is_leaf=holds) if holds(node)]
+    found = states_of("forward_params", StraightThroughState, params, opt_state)
     if len(found) > 1:
         raise ValueError(f"forward_params: {len(found)} straight-through states; one is needed.")
     return masks_lib.apply(params, found[0].masks) if found else params

@@ -130,7 +130,7 @@ def test_bfloat16_stays_bfloat16():
 def test_mistakes_are_told():
     with pytest.raises(ValueError, match=r"until=-1"):
         jp.growing(optax.sgd(0.1), MASKS, decay=1.0, until=-1)
-    with pytest.raises(ValueError, match="until=None"):
+    with pytest.raises(TypeError, match="until=None"):
         jp.growing(optax.sgd(0.1), MASKS, decay=1.0, until=None)
     with pytest.raises(ValueError, match=r"decay=-1\.0"):
         jp.growing(optax.sgd(0.1), MASKS, decay=-1.0, until=1)

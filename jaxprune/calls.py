@@ -1,0 +1,188 @@
+"""Parts of a method know the call that made them.
+
+A pattern, a schedule, an allocation, an update or a penalty consists of functions, which can be neither
+printed nor compared nor pickled. The call of the factory that made them can: `cubic(sparsity=0.9, begin=0,
+end=100)` is what such a schedule prints, what it is compared by, and what its pickle holds.
+"""
+
+import dataclasses
+import functools
+import inspect
+import operator
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+__all__ = ["Call", "Part", "comparable", "is_concrete", "makes", "text", "uncalled"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Call:
+    """A factory with its arguments, those included that were left at their defaults.
+
+    Attributes:
+      factory: what makes the part.
+      arguments: by name.
+    """
+
+    factory: Callable[..., Any]
+    arguments: dict[str, Any]
+
+    def __call__(self) -> Any:
+        """Makes the part anew."""
+        return self.factory(**self.arguments)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Call):
+            return NotImplemented
+        return comparable(self) == comparable(other)
+
+    def __hash__(self) -> int:
+        return hash(comparable(self))
+
+    def __repr__(self) -> str:
+        return _call_text(self.factory.__name__, inspect.signature(self.factory), self.arguments)
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Part:
+    """What the parts of a method have in common: they are compared, printed and pickled by their call.
+
+    A part made by hand, or by `dataclasses.replace`, has no call. It is compared by its fields, of which
+    functions are equal only to themselves.
+
+    Attributes:
+      made_by: the call of a `jaxprune.parts.factory`, or `None`.
+    """
+
+    made_by: Call | None = dataclasses.field(default=None, init=False)
+
+    def values(self) -> dict[str, Any]:
+        """The fields by name, without the call."""
+        names = [field.name for field in dataclasses.fields(self) if field.init]
+        return {name: getattr(self, name) for name in names}
+
+    def identity(self) -> Any:
+        """What is the same of two equal parts."""
+        return self.values() if self.made_by is None else self.made_by
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return comparable(self.identity()) == comparable(other.identity())
+
+    def __hash__(self) -> int:
+        return hash(comparable(self.identity()))
+
+    def __repr__(self) -> str:
+        if self.made_by is not None:
+            return repr(self.made_by)
+        return _call_text(type(self).__name__, inspect.signature(type(self)), self.values())
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        if self.made_by is None:
+            return super().__reduce_ex__(protocol)
+        return operator.call, (self.made_by,)
+
+
+def comparable(value: Any) -> Hashable:
+    """Returns what stands for a value where values are compared: alike for equal values, and hashable.
+
+    Arrays stand for their entries, and mappings for their items in order, as of regular expressions the
+    first that matches counts. Functions and unknown objects are equal only to themselves.
+    """
+    if isinstance(value, Call):
+        return value.factory, comparable(value.arguments)
+    if isinstance(value, Mapping):
+        return tuple((key, comparable(item)) for key, item in value.items())
+    if isinstance(value, tuple | list):
+        return tuple(comparable(item) for item in value)
+    if isinstance(value, functools.partial):
+        return value.func, comparable(value.args), comparable(value.keywords)
+    if is_concrete(value):
+        array = np.asarray(value)
+        return str(array.dtype), array.shape, array.tobytes()
+    if isinstance(value, Tracer):
+        return id(value)
+    try:
+        hash(value)
+    except (
+        TypeError
+    ):  # a tree of arrays in a class of its own, or an object that nobody can compare
+        leaves, treedef = jax.tree.flatten(value)
+        is_leaf = len(leaves) == 1 and leaves[0] is value
+        return id(value) if is_leaf else (treedef, comparable(leaves))
+    return value
+
+
+def is_concrete(value: Any) -> bool:
+    """Whether a value is an array with numbers to be read; those of typed PRNG keys cannot be."""
+    if not isinstance(value, np.ndarray | jax.Array) or isinstance(value, Tracer):
+        return False
+    return not jnp.issubdtype(value.dtype, jax.dtypes.extended)
+
+
+def text(value: Any) -> str:
+    """Returns a value as a reader would write it: functions by name, arrays by dtype and shape."""
+    if isinstance(value, functools.partial):
+        given = [*map(text, value.args), *(f"{k}={text(v)}" for k, v in value.keywords.items())]
+        return f"partial({', '.join([text(value.func), *given])})"
+    if isinstance(value, np.generic) or (is_concrete(value) and value.ndim == 0):
+        return repr(value.item())
+    if isinstance(value, np.ndarray | jax.Array):
+        return f"{value.dtype}{list(value.shape)}"
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{key!r}: {text(item)}' for key, item in value.items())}}}"
+    if type(value) is list:
+        return f"[{', '.join(map(text, value))}]"
+    if type(value) is tuple:
+        return f"({', '.join(map(text, value))}{',' if len(value) == 1 else ''})"
+    if callable(value) and hasattr(value, "__name__"):
+        return value.__name__
+    if type(value).__repr__ is object.__repr__:  # it would show an address
+        return f"<{type(value).__name__}>"
+    return repr(value)
+
+
+def _call_text(name: str, signature: inspect.Signature, arguments: Mapping[str, Any]) -> str:
+    """A call as a reader would write it: no defaults, and the only positional argument without its name."""
+    parameters = signature.parameters.values()
+    positional = [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY]
+    shown = []
+    for parameter in parameters:
+        value = arguments[parameter.name]
+        if comparable(value) != comparable(parameter.default):
+            label = "" if positional == [parameter.name] else f"{parameter.name}="
+            shown.append(label + text(value))
+    return f"{name}({', '.join(shown)})"
+
+
+def makes(value: Any) -> type[Part] | None:
+    """The class of parts that a function makes, as its annotation says; `None` for any other value."""
+    if not callable(value) or isinstance(value, Part | type):
+        return None
+    try:
+        made = inspect.signature(value).return_annotation
+    except (TypeError, ValueError):  # some functions of other libraries do not tell
+        return None
+    return made if isinstance(made, type) and issubclass(made, Part) else None
+
+
+def uncalled(function: Callable[..., Any]) -> str:
+    """How to call a function, as far as it needs arguments.
+
+    >>> def every(every, *, sparsity, end, begin=None): ...
+    >>> uncalled(every)
+    'every(every, sparsity=..., end=...)'
+    """
+    needed = []
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.default is parameter.empty and parameter.kind is parameter.KEYWORD_ONLY:
+            needed.append(f"{parameter.name}=...")
+        elif parameter.default is parameter.empty and parameter.kind is not parameter.VAR_KEYWORD:
+            needed.append(parameter.name)
+    return f"{text(function)}({', '.join(needed)})"

@@ -1,0 +1,264 @@
+"""Arguments of the wrong kind are refused here, in a sentence and before anything is traced."""
+
+import inspect
+import itertools
+import numbers
+import operator
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+from jaxprune.calls import Part, is_concrete, makes, text, uncalled
+
+__all__ = [
+    "BOOLEAN",
+    "INTEGER",
+    "KEY",
+    "NUMBER",
+    "OPTIMIZER",
+    "TREE",
+    "Kind",
+    "check",
+    "expression",
+    "is_function",
+    "optional",
+    "swapped",
+    "takes",
+]
+
+
+class Kind(NamedTuple):
+    """What an argument must be.
+
+    Attributes:
+      needed: in words.
+      fits: value -> whether it is that.
+      remedy: a value that is not -> what to write instead.
+    """
+
+    needed: str
+    fits: Callable[[Any], bool]
+    remedy: Callable[[Any], str]
+
+
+def optional(kind: Kind) -> Kind:
+    """Returns the kind that is also `None`."""
+    return kind._replace(fits=lambda value: value is None or kind.fits(value))
+
+
+def check(who: str, /, **arguments: tuple[Any, Kind]) -> None:
+    """Refuses arguments that are not of their kind.
+
+    Args:
+      who: the function whose arguments they are.
+      **arguments: value and kind by name. Two that each fit the other's kind are told to be swapped.
+
+    Raises:
+      TypeError: what was found, what is needed and what to do.
+
+    >>> check("cubic", begin=(0, INTEGER), every=(1.5, INTEGER))
+    Traceback (most recent call last):
+    TypeError: cubic(every=1.5): an integer is needed, not a float; round it.
+    """
+    swapped(who, **arguments)
+    wrong = [name for name, (value, kind) in arguments.items() if not kind.fits(value)]
+    for name in wrong:
+        value, kind = arguments[name]
+        raise TypeError(
+            f"{who}({name}={_shown(value)}): {kind.needed} is needed, not {_named(value)}; "
+            f"{kind.remedy(value)}."
+        )
+
+
+def swapped(who: str, /, **arguments: tuple[Any, Kind]) -> None:
+    """Refuses two arguments that are not of their kind, but each of the other's; takes what `check` takes.
+
+    >>> swapped("growth", end=(1.5, INTEGER), decay=("fast", NUMBER))  # wrong as well, but not swapped
+    """
+    wrong = {name: pair for name, pair in arguments.items() if not pair[1].fits(pair[0])}
+    for first, second in itertools.combinations(wrong, 2):
+        (one, its_kind), (other, others_kind) = wrong[first], wrong[second]
+        if its_kind.fits(other) and others_kind.fits(one):
+            raise TypeError(
+                f"{who}: {first} and {second} are swapped; give {its_kind.needed} as {first} and "
+                f"{others_kind.needed} as {second}."
+            )
+
+
+def expression(who: str, pattern: Any) -> None:
+    """Refuses what is no regular expression.
+
+    >>> expression("partition", "[")
+    Traceback (most recent call last):
+    ValueError: partition: '[' is no regular expression (unterminated character set at position 0); ...
+    """
+    if not isinstance(pattern, str):
+        raise TypeError(
+            f"{who}: a regular expression is needed, not {_named(pattern)}; give a string, which is "
+            "searched in the paths of the leaves."
+        )
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(
+            f"{who}: {pattern!r} is no regular expression ({error}); re.escape makes one of text that is "
+            "meant as it stands."
+        ) from None
+
+
+def is_function(value: Any) -> bool:
+    """Whether a value is called and nothing else: no class, and no part of a method."""
+    return callable(value) and not isinstance(value, Part | type | str)
+
+
+def takes(function: Callable[..., Any], count: int) -> bool:
+    """Whether a function is called with `count` arguments by position; `True` where it does not tell.
+
+    >>> takes(lambda step: step, 1), takes(lambda start, end, steps: start, 1)
+    (True, False)
+    """
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return True
+    if any(p.kind is p.VAR_POSITIONAL for p in parameters):
+        return True
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    needed = [p for p in positional if p.default is p.empty]
+    return len(needed) <= count <= len(positional)
+
+
+def _shown(value: Any) -> str:
+    """The value in one line, cut off where it is long, without addresses in memory."""
+    shown = re.sub(r" at 0x[0-9a-f]+", "", " ".join(text(value).split()))
+    return shown if len(shown) <= 60 else f"{shown[:56]} ..."
+
+
+def _named(value: Any) -> str:
+    """What a value is, in a word or two."""
+    if value is None:
+        return "None"
+    if isinstance(value, Tracer):
+        return "a traced value"
+    if makes(value) is not None:
+        return "a function that was not called"
+    if is_function(value):
+        return "a function"
+    if isinstance(value, type):
+        return "a class"
+    if _is_optimizer(value):
+        return "an optimizer"
+    if isinstance(value, np.ndarray | jax.Array):
+        return "an array"
+    name = {"str": "string"}.get(type(value).__name__, type(value).__name__)
+    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
+
+
+_TRACED = (
+    "its value is read before the program runs; make this outside of the function that is traced"
+)
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, bool | np.bool_ | Tracer):
+        return False
+    if is_concrete(value) and value.ndim == 0:
+        real = jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(value.dtype, jnp.integer)
+        return bool(real)
+    return isinstance(value, numbers.Real)
+
+
+def _is_integer(value: Any) -> bool:
+    if isinstance(value, bool | np.bool_ | Tracer):
+        return False
+    try:
+        operator.index(value)
+    except TypeError:
+        return False
+    return True
+
+
+def _number_remedy(value: Any) -> str:
+    if isinstance(value, Tracer):
+        return _TRACED
+    if isinstance(value, str) and re.fullmatch(r"[-+.\d]+(e[-+]?\d+)?", value.strip()):
+        return "leave out the quotes"
+    return "give a plain one"
+
+
+def _integer_remedy(value: Any) -> str:
+    if not _is_number(value):
+        return _number_remedy(value)
+    return f"write {int(value)}" if float(value).is_integer() else "round it"
+
+
+NUMBER = Kind("a number", _is_number, _number_remedy)
+INTEGER = Kind("an integer", _is_integer, _integer_remedy)
+BOOLEAN = Kind(
+    "True or False", lambda value: isinstance(value, bool | np.bool_), lambda _: "say which"
+)
+
+
+def _is_key(value: Any) -> bool:
+    dtype = getattr(value, "dtype", None)
+    shape = getattr(value, "shape", None)
+    if dtype is None or shape is None:
+        return False
+    if jnp.issubdtype(dtype, jax.dtypes.prng_key):
+        return shape == ()
+    return dtype == jnp.uint32 and len(shape) == 1  # as jax.random.PRNGKey makes it
+
+
+def _key_remedy(value: Any) -> str:
+    if _is_integer(value):
+        return f"write jax.random.key({operator.index(value)})"
+    if isinstance(value, jax.Array) and len(value) and _is_key(value[0]):
+        return f"of these {len(value)} keys give one, such as key[0]"
+    return "jax.random.key(0) makes one"
+
+
+KEY = Kind("a PRNG key", _is_key, _key_remedy)
+
+
+def _is_optimizer(value: Any) -> bool:
+    functions = [getattr(value, name, None) for name in ("init", "update")]
+    return all(map(callable, functions)) and not isinstance(value, type)
+
+
+def _optimizer_remedy(value: Any) -> str:
+    if is_function(value):
+        return f"if it makes one, call it: {uncalled(value)}"
+    return "such as optax.adam(1e-3)"
+
+
+OPTIMIZER = Kind("an optimizer of optax", _is_optimizer, _optimizer_remedy)
+
+
+def _is_array(leaf: Any) -> bool:
+    return isinstance(leaf, numbers.Number) or (hasattr(leaf, "shape") and hasattr(leaf, "dtype"))
+
+
+def _is_tree(value: Any) -> bool:
+    a_key = jnp.issubdtype(getattr(value, "dtype", jnp.float32), jax.dtypes.prng_key)
+    return not a_key and all(map(_is_array, jax.tree.leaves(value)))
+
+
+def _tree_remedy(value: Any) -> str:
+    found = jax.tree_util.tree_leaves_with_path(value)
+    path, leaf = next(((path, leaf) for path, leaf in found if not _is_array(leaf)), ((), value))
+    if not path:
+        return "give the parameters alone, such as model.init(key, inputs)['params']"
+    name = jax.tree_util.keystr(path, simple=True, separator="/")
+    what = f"the function {text(leaf)}" if is_function(leaf) else _named(leaf)
+    return (
+        f"its leaf {name!r} is {what}; split such leaves off first, as in "
+        "params, static = eqx.partition(module, eqx.is_array)"
+    )
+
+
+TREE = Kind("a tree of arrays", _is_tree, _tree_remedy)
