@@ -61,7 +61,7 @@ class Axes:
             given = getattr(self, name)
             if given is None and name != "batch_axis":
                 continue
-            axes = tuple(given) if isinstance(given, Sequence) else (given,)
+            axes: tuple[Any, ...] = tuple(given) if isinstance(given, Sequence) else (given,)
             if not all(hasattr(axis, "__index__") and not isinstance(axis, bool) for axis in axes):
                 raise TypeError(
                     f"Axes({name}={given!r}): an axis or several are needed, as integers."

@@ -59,11 +59,11 @@ class Layers:
         """How many layers there are."""
         return sum(self._numbers)
 
-    def repeated(self, values: Sequence[Any]) -> np.ndarray:
+    def repeated(self, values: Any) -> np.ndarray:
         """One value per layer, from one per leaf."""
         return np.repeat(np.asarray(values), self._numbers, axis=0)
 
-    def joined(self, values: Sequence[jax.Array]) -> jax.Array:
+    def joined(self, values: Sequence[Any]) -> jax.Array:
         """One value per layer in one array, from arrays per leaf: a scalar, or one number per layer."""
         parts = zip(values, self._numbers, strict=True)
         return jnp.concatenate([jnp.broadcast_to(jnp.ravel(x), (n,)) for x, n in parts])

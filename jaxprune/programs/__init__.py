@@ -6,6 +6,8 @@
 `constants`      which values are the same number everywhere, known before the program runs
 `contractions`   what a product or convolution sums over, and how many operations it takes
 `views`          which indices of a parameter lie along which axis of a value made of it
+`tracked`        a value of the program with what it holds of the parameters
+`moves`          what arranging a value anew makes of that; `factors`: what a product makes of it
 `kernels`        which parameters are kernels of products, and how: `jaxprune.axes`
 `evaluation`     running a program while parameters are followed, and reading something off products
 `readings`       what is read

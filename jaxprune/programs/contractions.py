@@ -63,10 +63,8 @@ def _role(axis: int, summed: Iterable[int], batch: Iterable[int]) -> Role:
 
 def _dot_general(equation: Any) -> Contraction:
     summed, batch = equation.params["dimension_numbers"]
-    left, right = (
-        tuple(_role(axis, summed[i], batch[i]) for axis in range(equation.invars[i].aval.ndim))
-        for i in (0, 1)
-    )
+    left = _roles(equation.invars[0].aval.ndim, summed[0], batch[0])
+    right = _roles(equation.invars[1].aval.ndim, summed[1], batch[1])
     return Contraction((left, right))
 
 

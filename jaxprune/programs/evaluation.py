@@ -14,9 +14,10 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxprune.programs.interpreter import bind, repeated, run, scanned, trace
-from jaxprune.programs.kernels import Follower, Held, Tracked, Use, tracked
+from jaxprune.programs.kernels import Follower, Use
 from jaxprune.programs.primitives import ELEMENTWISE, IDENTITIES, PRODUCTS, REARRANGING
 from jaxprune.programs.readings import Observed, Product, Read, Record
+from jaxprune.programs.tracked import Held, Tracked, tracked
 from jaxprune.programs.views import View, of_leaf
 
 __all__ = ["observe"]

@@ -15,72 +15,14 @@ import numpy as np
 
 from jaxprune.programs import constants, views
 from jaxprune.programs.contractions import Contraction, Role, contraction, multiplications
+from jaxprune.programs.factors import echo_of, kernel_of, layered, longer, of_both, rest, shares
 from jaxprune.programs.interpreter import run, scanned
-from jaxprune.programs.primitives import ADDITIONS, ELEMENTWISE, IDENTITIES, REDUCING
+from jaxprune.programs.moves import JOINED, MOVES
+from jaxprune.programs.primitives import ADDITIONS, ELEMENTWISE, IDENTITIES
+from jaxprune.programs.tracked import Tracked, alike, tracked, union
 from jaxprune.programs.views import View
 
-__all__ = ["Follower", "Held", "Operations", "Tracked", "Use", "follow", "tracked"]
-
-
-class Held:
-    """An array while the program runs, told from others by identity: tracers are neither compared nor hashed.
-
-    Attributes:
-      array: of any kind.
-      product: index of the product that it is an elementwise consequence of, for who follows those.
-    """
-
-    __slots__ = ("array", "product")
-
-    def __init__(self, array: Any, product: int | None = None) -> None:
-        self.array = array
-        self.product = product
-
-
-class Chain(NamedTuple):
-    """Products one after the other, with nothing but factors and sums with parameters between them.
-
-    Attributes:
-      root: what the first of them multiplies.
-      leaves: indices of their kernels.
-      widths: how many numbers each sums over, and the number that the last gives, per example.
-    """
-
-    root: int
-    leaves: tuple[int, ...]
-    widths: tuple[int, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class Tracked:
-    """A value of the program.
-
-    Attributes:
-      views: the parameters of which it is made element by element.
-      active: whether it depends on the inputs.
-      looked_up: whether it depends on them only as to which elements of a parameter it has.
-      indicator: whether it is made of comparisons for equality, as a one-hot vector is.
-      echo: of what depends on the inputs, along which of its axes the outputs of kernels lie.
-      fact: what is known of it before the program runs.
-      name: tells apart values that depend on the inputs; what only looks different has the same.
-      chain: the products that it is the end of.
-      value: holds the array, while the program runs.
-    """
-
-    views: tuple[View, ...] = ()
-    active: bool = False
-    looked_up: bool = False
-    indicator: bool = False
-    echo: tuple[View, ...] = ()
-    fact: constants.Fact = constants.UNKNOWN
-    name: int | None = None
-    chain: Chain | None = None
-    value: Held | None = None
-
-    @property
-    def pure(self) -> bool:
-        """Whether parameters alone decide it, and it holds their elements."""
-        return bool(self.views) and not self.active
+__all__ = ["Follower", "Operations", "Use", "follow"]
 
 
 class Use(NamedTuple):
@@ -191,7 +133,7 @@ class Follower:
             outputs = [self._product(equation, product, inputs[0], inputs[1])]
         elif name in _LOOPS:
             return _LOOPS[name](self, equation, inputs)
-        elif name in _MOVES:
+        elif name in MOVES:
             outputs = self._moved(equation, inputs)
         elif name in IDENTITIES:
             outputs = inputs[: len(equation.outvars)]
@@ -214,25 +156,25 @@ class Follower:
         output = equation.outvars[0].aval.shape
         counts = Operations(total=2 * multiplications(equation, shapes, output))
         operands = (left, right)
-        kernel = _kernel_of(operands, product)
+        kernel = kernel_of(operands, product)
         factors = {i: value.views for i, value in enumerate(operands) if value.pure}
         if kernel is not None:
             for view in operands[kernel].views:
                 self._note(view, product, kernel, operands)
             factors = {kernel: operands[kernel].views}
         for operand, own in factors.items():
-            for leaf, share in _shares(own, shapes[operand]).items():
+            for leaf, share in shares(own, shapes[operand]).items():
                 counts.leaves[leaf] += round(share * counts.total)
         self.operations.add(counts)
         if left.active or right.active:
-            echo = _echo(equation, product, operands, output)
+            echo = echo_of(equation, product, operands, output)
             if kernel is None:
                 return self.activation(echo=echo)
-            self.layered |= _layered(equation, product, operands, kernel)
-            return self.activation(echo=echo, chain=_longer(equation, product, operands, kernel))
+            self.layered |= layered(equation, product, operands, kernel)
+            return self.activation(echo=echo, chain=longer(equation, product, operands, kernel))
         if equation.primitive.name != "dot_general" or not (left.views and right.views):
             return Tracked()
-        return Tracked(_of_both(product, [left.views, right.views], output))
+        return Tracked(of_both(product, [left.views, right.views], output))
 
     def _note(
         self, view: View, product: Contraction, kernel: int, operands: tuple[Tracked, Tracked]
@@ -256,9 +198,9 @@ class Follower:
 
     def _moved(self, equation: Any, inputs: list[Tracked]) -> list[Tracked]:
         name = equation.primitive.name
-        arrays = inputs if name in _JOINED else inputs[:1]
-        indices = inputs[len(arrays) :] if name not in _JOINED else []
-        outputs = _MOVES[name](equation, inputs)
+        arrays = inputs if name in JOINED else inputs[:1]
+        indices = inputs[len(arrays) :] if name not in JOINED else []
+        outputs = MOVES[name](equation, inputs)
         looked_up = any(value.active for value in indices) and not inputs[0].active
         if looked_up and name == "gather":
             self.tables |= {view.leaf for view in inputs[0].views}
@@ -269,7 +211,7 @@ class Follower:
         same = name in _SAME_NUMBERS
         first = inputs[0]
         more = {"chain": first.chain, "indicator": first.indicator} if same else {}
-        echoes = _MOVES[name](
+        echoes = MOVES[name](
             equation, [dataclasses.replace(value, views=value.echo) for value in inputs]
         )
         found = [self.activation(echo=tuple(echo), **more) for echo in echoes]
@@ -284,7 +226,7 @@ class Follower:
             self._find_adapters(full, shape)
         active = [value for value in inputs if value.active]
         if not active:
-            return Tracked(_union(full))
+            return Tracked(union(full))
         (first, *others) = active
         if name == "convert_element_type":
             return dataclasses.replace(first, fact=constants.UNKNOWN)
@@ -324,7 +266,7 @@ class Follower:
         if name not in _HARMLESS and not name.startswith(("reduce", "cum", "random", "arg")):
             for view in (view for value in inputs if value.pure for view in value.views):
                 self.opaque.setdefault(view.leaf, set()).add(name)
-        return [self.activation(echo=_rest(equation, inputs, atom)) for atom in equation.outvars]
+        return [self.activation(echo=rest(equation, inputs, atom)) for atom in equation.outvars]
 
     # Programs within the program.
 
@@ -352,7 +294,7 @@ class Follower:
             after = [
                 self.either([before, now]) for before, now in zip(carry, outputs, strict=False)
             ]
-            settled = all(map(_alike, carry, after))
+            settled = all(map(alike, carry, after))
             if settled:
                 return carry, outputs, inside
             del self.uses[known:]  # they are found again, with what the loop really carries
@@ -459,318 +401,3 @@ _HARMLESS = frozenset(
         "top_k",
     }
 )
-
-
-def tracked(value: Any, atom: Any) -> Tracked:
-    """A followed value, or a constant of the program."""
-    if isinstance(value, Tracked):
-        return value
-    return Tracked(fact=constants.constant(value, atom.aval), value=Held(value))
-
-
-def _alike(a: Tracked, b: Tracked) -> bool:
-    return (a.active, a.looked_up, a.views) == (b.active, b.looked_up, b.views)
-
-
-def _union(values: Sequence[Tracked]) -> tuple[View, ...]:
-    return tuple(dict.fromkeys(view for value in values for view in value.views))
-
-
-def _kernel_of(operands: tuple[Tracked, Tracked], product: Contraction) -> int | None:
-    """Which operand is the kernel: parameters meet what depends on inputs; `None` if neither or both."""
-    for pure in (
-        True,
-        False,
-    ):  # what inputs have looked up is a kernel only if the other operand is none
-        kernels = [
-            index
-            for index, value in enumerate(operands)
-            if value.views and (value.pure if pure else value.looked_up)
-        ]
-        if len(kernels) == 1 and (pure or operands[1 - kernels[0]].active):
-            return kernels[0] if product.roles[kernels[0]] is not None else None
-        if kernels:
-            return None
-    return None
-
-
-def _longer(
-    equation: Any, product: Contraction, operands: tuple[Tracked, Tracked], kernel: int
-) -> Chain | None:
-    """The chain of products that ends with this one."""
-    leaves = {view.leaf for view in operands[kernel].views}
-    other = operands[1 - kernel]
-    if len(leaves) != 1 or other.name is None or equation.primitive.name != "dot_general":
-        return None
-    shape = equation.invars[kernel].aval.shape
-    width = math.prod(shape[axis] for axis in product.axes(kernel, "out"))
-    if other.chain is not None:
-        before = other.chain
-        return Chain(before.root, (*before.leaves, *leaves), (*before.widths, width))
-    summed = math.prod(shape[axis] for axis in product.axes(kernel, "in"))
-    return Chain(other.name, tuple(leaves), (summed, width))
-
-
-def _rest(equation: Any, inputs: list[Tracked], output: Any) -> tuple[View, ...]:
-    """The echo in what a reduction, or what else keeps the shape, leaves of its first operand."""
-    shape = _shape(equation)
-    gone = equation.params.get("axes", ()) if equation.primitive.name in REDUCING else ()
-    left = tuple(size for axis, size in enumerate(shape) if axis not in gone)
-    if left != output.aval.shape:
-        return ()
-    return tuple(views.squeezed(view, gone) for view in inputs[0].echo)
-
-
-def _shares(own: Sequence[View], shape: tuple[int, ...]) -> dict[int, float]:
-    """By leaf, how much of an operand is made of it."""
-    shares: dict[int, float] = {}
-    for view in own:
-        covered = math.prod(map(view.extent, range(len(shape)))) / max(math.prod(shape), 1)
-        share = min(covered, 1.0) if view.exact else 1.0
-        shares[view.leaf] = max(share, shares.get(view.leaf, 0.0))
-    return shares
-
-
-def _echo(
-    equation: Any,
-    product: Contraction,
-    operands: tuple[Tracked, Tracked],
-    shape: tuple[int, ...],
-) -> tuple[View, ...]:
-    """Where in the result of a product the outputs of its kernel lie, and of those before it."""
-    own = [value.echo if value.active else value.views for value in operands]
-    if equation.primitive.name == "dot_general":
-        return _of_both(product, own, shape)
-    if equation.primitive.name != "conv_general_dilated":
-        return ()
-    spec = equation.params["dimension_numbers"]
-    kept: list[list[int | None]] = [[None] * len(shape) for _ in operands]
-    kept[0][spec.out_spec[0]] = spec.lhs_spec[0]
-    kept[1][spec.out_spec[1]] = spec.rhs_spec[0]
-    return tuple(
-        views.contracted(view, (), kept[operand], shape)
-        for operand in (0, 1)
-        for view in own[operand]
-    )
-
-
-def _layered(
-    equation: Any, product: Contraction, operands: tuple[Tracked, Tracked], kernel: int
-) -> set[tuple[int, int]]:
-    """(leaf, axis) of the outputs of earlier kernels each index of which meets a kernel of its own here."""
-    other = operands[1 - kernel]
-    if equation.primitive.name == "conv_general_dilated":
-        spec = equation.params["dimension_numbers"]
-        members = [view.axes[spec.rhs_spec[0]][0].size for view in operands[kernel].views]
-        splits = any(len(view.axes[spec.rhs_spec[0]]) > 1 for view in operands[kernel].views)
-        if product.groups == 1 or not splits or product.groups not in members:
-            return set()
-        leading = [(view, view.axes[spec.lhs_spec[1]][:1]) for view in other.echo]
-        found = [(v.leaf, d.axis) for v, own in leading for d in own if d.size == product.groups]
-    else:
-        batch = product.axes(1 - kernel, "batch")
-        found = [
-            (view.leaf, digit.axis)
-            for view in other.echo
-            for axis in batch
-            for digit in view.axes[axis]
-        ]
-    return {(leaf, axis) for leaf, axis in found if axis >= 0}
-
-
-def _of_both(
-    product: Contraction, operands: Sequence[Sequence[View]], shape: tuple[int, ...]
-) -> tuple[View, ...]:
-    """What a matrix product holds of both operands: of two parameters, those of a low-rank update."""
-    batch = [product.axes(operand, "batch") for operand in (0, 1)]
-    free = [product.axes(operand, "out") for operand in (0, 1)]
-    nothing = [(None,) * len(own) for own in free]
-    kept = [(*batch[0], *free[0], *nothing[1]), (*batch[1], *nothing[0], *free[1])]
-    return tuple(
-        views.contracted(view, product.axes(operand, "in"), kept[operand], shape)
-        for operand, own in enumerate(operands)
-        for view in own
-    )
-
-
-# What moves values about: (equation, inputs) -> per output, the views of it.
-
-_Moved = Sequence[Sequence[View]]
-
-
-def _each(move: Callable[[Any, View], View | None]) -> Callable[[Any, list[Tracked]], _Moved]:
-    """The move of one operand, whatever the others are."""
-
-    def moved(equation: Any, inputs: list[Tracked]) -> _Moved:
-        found = [move(equation, view) for view in inputs[0].views]
-        return [[view for view in found if view is not None]]
-
-    return moved
-
-
-def _shape(equation: Any, operand: int = 0) -> tuple[int, ...]:
-    return equation.invars[operand].aval.shape
-
-
-def _transpose(equation: Any, view: View) -> View:
-    return views.transposed(view, equation.params["permutation"])
-
-
-def _squeeze(equation: Any, view: View) -> View:
-    return views.squeezed(view, equation.params["dimensions"])
-
-
-def _expand_dims(equation: Any, view: View) -> View:
-    return views.inserted(view, equation.params["dimensions"])
-
-
-def _broadcast_in_dim(equation: Any, view: View) -> View:
-    params = equation.params
-    return views.broadcast(view, _shape(equation), params["shape"], params["broadcast_dimensions"])
-
-
-def _reshape(equation: Any, view: View) -> View:
-    shape = _shape(equation)
-    order = equation.params["dimensions"]
-    if order is not None:  # in which the axes are read
-        view = views.transposed(view, order)
-        shape = tuple(shape[axis] for axis in order)
-    return views.reshaped(view, shape, equation.outvars[0].aval.shape)
-
-
-def _slice(equation: Any, view: View) -> View | None:
-    params = equation.params
-    return views.sliced(
-        view,
-        _shape(equation),
-        params["start_indices"],
-        params["limit_indices"],
-        params["strides"],
-    )
-
-
-def _rev(equation: Any, view: View) -> View:
-    return views.reversed_along(view, _shape(equation), equation.params["dimensions"])
-
-
-def _dynamic_slice(equation: Any, inputs: list[Tracked]) -> _Moved:
-    shape = _shape(equation)
-    sizes = equation.params["slice_sizes"]
-    found = inputs[0].views
-    for axis, (size, index) in enumerate(zip(sizes, inputs[1:], strict=True)):
-        if size != shape[axis]:
-            found = [view for old in found if (view := _from(old, shape, axis, size, index))]
-        shape = (*shape[:axis], size, *shape[axis + 1 :])
-    return [found]
-
-
-def _from(view: View, shape: tuple[int, ...], axis: int, size: int, index: Tracked) -> View | None:
-    """Some indices of one axis, from one on that may be known."""
-    if not index.fact.known:
-        return views.picked(view, shape, axis, size, index.value)
-    first = min(max(int(index.fact.value), 0), shape[axis] - size)
-    start = [first if i == axis else 0 for i in range(len(shape))]
-    limit = [first + size if i == axis else n for i, n in enumerate(shape)]
-    return views.sliced(view, shape, start, limit)
-
-
-def _gather(equation: Any, inputs: list[Tracked]) -> _Moved:
-    numbers = equation.params["dimension_numbers"]
-    shape = _shape(equation)
-    output = equation.outvars[0].aval.shape
-    sizes = equation.params["slice_sizes"]
-    gone = (*numbers.collapsed_slice_dims, *numbers.operand_batching_dims)
-    kept = [axis for axis in range(len(shape)) if axis not in gone]
-    looked_up = [axis for axis in range(len(shape)) if axis in gone or sizes[axis] != shape[axis]]
-    sources: list[list[int]] = [list(gone) for _ in output]
-    for place, axis in zip(numbers.offset_dims, kept, strict=True):
-        sources[place] = [axis]
-    if looked_up == list(gone) and len(gone) == 1 and len(kept) == len(output):
-        axis = gone[0]  # one index for all, as in `stack[layer]`
-        rows = [_from(view, shape, axis, 1, inputs[1]) for view in inputs[0].views]
-        return [[views.squeezed(view, [axis]) for view in rows if view is not None]]
-    return [[views.gathered(view, sources) for view in inputs[0].views]]
-
-
-def _concatenate(equation: Any, inputs: list[Tracked]) -> _Moved:
-    axis = equation.params["dimension"]
-    found: list[View] = []
-    begin = 0
-    for operand, value in enumerate(inputs):
-        found += [views.placed(view, axis, begin) for view in value.views]
-        begin += _shape(equation, operand)[axis]
-    return [found]
-
-
-def _stack(equation: Any, inputs: list[Tracked]) -> _Moved:
-    axis = equation.params["axis"]
-    return [
-        [
-            views.placed(views.inserted(view, [axis]), axis, index)
-            for index, value in enumerate(inputs)
-            for view in value.views
-        ]
-    ]
-
-
-def _unstack(equation: Any, inputs: list[Tracked]) -> _Moved:
-    axis = equation.params["axis"]
-    shape = _shape(equation)
-    outputs: list[list[View]] = []
-    for index in range(len(equation.outvars)):
-        start = [index if i == axis else 0 for i in range(len(shape))]
-        limit = [index + 1 if i == axis else n for i, n in enumerate(shape)]
-        rows = [views.sliced(view, shape, start, limit) for view in inputs[0].views]
-        outputs.append([views.squeezed(view, [axis]) for view in rows if view is not None])
-    return outputs
-
-
-def _split(equation: Any, inputs: list[Tracked]) -> _Moved:
-    axis = equation.params["axis"]
-    shape = _shape(equation)
-    outputs: list[list[View]] = []
-    begin = 0
-    for size in equation.params["sizes"]:
-        start = [begin if i == axis else 0 for i in range(len(shape))]
-        limit = [begin + size if i == axis else n for i, n in enumerate(shape)]
-        parts = [views.sliced(view, shape, start, limit) for view in inputs[0].views]
-        outputs.append([view for view in parts if view is not None])
-        begin += size
-    return outputs
-
-
-def _pad(equation: Any, inputs: list[Tracked]) -> _Moved:
-    found: list[View] = []
-    for view in inputs[0].views:
-        for axis, (low, high, interior) in enumerate(equation.params["padding_config"]):
-            view = views.placed(view, axis, max(low, 0))
-            if interior or min(low, high) < 0:
-                view = view.inexact()
-        found.append(view)
-    return [found]
-
-
-def _dynamic_update_slice(equation: Any, inputs: list[Tracked]) -> _Moved:
-    part = [view.inexact() for view in inputs[1].views]
-    whole = [view.inexact() for view in inputs[0].views]
-    return [[*whole, *part]]
-
-
-_MOVES: dict[str, Callable[[Any, list[Tracked]], _Moved]] = {
-    "transpose": _each(_transpose),
-    "squeeze": _each(_squeeze),
-    "expand_dims": _each(_expand_dims),
-    "broadcast_in_dim": _each(_broadcast_in_dim),
-    "reshape": _each(_reshape),
-    "slice": _each(_slice),
-    "rev": _each(_rev),
-    "dynamic_slice": _dynamic_slice,
-    "gather": _gather,
-    "concatenate": _concatenate,
-    "stack": _stack,
-    "unstack": _unstack,
-    "split": _split,
-    "pad": _pad,
-    "dynamic_update_slice": _dynamic_update_slice,
-}
-_JOINED = ("concatenate", "stack")

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jaxprune.programs.kernels import Follower, Held, Tracked, Use
+from jaxprune.programs.kernels import Follower, Use
+from jaxprune.programs.tracked import Held, Tracked
 from jaxprune.programs.views import View
 
 __all__ = ["Observed", "Product", "Read", "Reading", "Record"]
