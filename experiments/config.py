@@ -251,12 +251,19 @@ def ways(cfg: ConfigDict) -> str | None:
     return found[0] if found else None
 
 
-def build(kind: str, spec: Mapping | None, **supplied: Any) -> Any:
+def build(
+    kind: str,
+    spec: Mapping | None,
+    *,
+    offered: Mapping[str, Any] | None = None,
+    **supplied: Any,
+) -> Any:
     """Imports what a part names and calls it, parts within parts first.
 
     Args:
       kind: "model", "method", "optimizer", "criterion", "pattern", "allocation", ...
       spec: a part, or `None`, which gives `None`.
+      offered: more of these, for functions that take them.
       **supplied: arguments that the caller knows and the config does not.
 
     Returns:
@@ -266,7 +273,9 @@ def build(kind: str, spec: Mapping | None, **supplied: Any) -> Any:
         return None
     signature = _signature(kind, spec["name"], kind)
     function = getattr(importlib.import_module(signature.module), spec["name"])
-    arguments = {k: _build_value(kind, k, v) for k, v in spec.items() if k != "name"}
+    given = {k: _build_value(kind, k, v) for k, v in spec.items() if k != "name"}
+    taken = {k: v for k, v in (offered or {}).items() if k in signature.types}
+    arguments = {**taken, **given}
     if not _KINDS[kind].called:
         return functools.partial(function, **arguments, **supplied) if arguments else function
     try:

@@ -24,8 +24,11 @@ from experiments.run_folder import Folder, RunFolder, write_json
 from experiments.task import fresh_variables, model_of, tasks
 from experiments.trainer import Trainer, TrainState
 from experiments.training import Info, train_once
+from experiments.units import axes_of
+from jaxprune.kernel_axes import by_path, layer_axes
 from jaxprune.sensitivity import Sensitivity, search, sensitivity
 from jaxprune.signals.gatherers import gathered, reads
+from jaxprune.trees import layer_names
 
 __all__ = ["run"]
 
@@ -108,7 +111,9 @@ class _Network:
         self.signals = gathered(reads(criterion), known, self.params)
         size = savings.dense(cfg)
         costs = size.flops if asked["cost"] == "flops" else size.weights
-        self.costs = {name: float(costs[name]) for name in size.prunable}
+        self.axes = axes_of(cfg)
+        self.leaf_costs = {name: float(costs[name]) for name in size.prunable}
+        self.costs = _by_layer(self.leaf_costs, self.params, self.axes)
         self.pattern = {"pattern": build("pattern", p)} if (p := asked["pattern"]) else {}
 
     def analysed(self, trained: Mapping[str, Any], say: Callable[[str], Any]) -> dict[str, Any]:
@@ -120,7 +125,12 @@ class _Network:
             accuracies.append(accuracy)
             return value
 
-        given = {"criterion": self.criterion, **self.pattern, **self.signals}
+        given = {
+            "criterion": self.criterion,
+            "axes": self.axes,
+            **self.pattern,
+            **self.signals,
+        }
         tell = lambda doing: {"progress": lambda done: say(f"{done} networks measured, {doing}")}
         options = {"prunable": self.cfg.prunable or None, **tell("one layer pruned")}
         table = sensitivity(loss, self.params, asked["sparsities"], **options, **given)
@@ -176,21 +186,34 @@ class _Network:
         method = jp.Method(
             self.criterion,
             schedule=jp.schedules.one_shot(sparsity=1 - keep),
-            allocation=jp.allocation.at_cost(inner, self.costs),
+            allocation=jp.allocation.at_cost(inner, self.leaf_costs),
             **self.pattern,
         )
-        return jp.prune(self.params, method, prunable=self.cfg.prunable or None, **self.signals)
+        options = {"prunable": self.cfg.prunable or None, "axes": self.axes}
+        return jp.prune(self.params, method, **options, **self.signals)
 
     def _tested(self, params: Any, masks: Any) -> dict[str, Any]:
         """What is left, and the test set's verdict on it."""
         _, accuracy = self.trainer.evaluate(params, self.rest, self.task.test)
         rows = jp.masks.summary(masks)
-        left = sum(self.costs[row["leaf"]] * row["kept"] / row["weights"] for row in rows)
+        left = sum(self.leaf_costs[row["leaf"]] * row["kept"] / row["weights"] for row in rows)
         return {
             "test_accuracy": accuracy,
-            "cost_left": left / sum(self.costs.values()),
+            "cost_left": left / sum(self.leaf_costs.values()),
             **savings.of(savings.dense(self.cfg), rows),
         }
+
+
+def _by_layer(costs: Mapping[str, float], params: Any, axes: Any) -> dict[str, float]:
+    """The cost of each layer, from those of leaves; stacked layers share alike."""
+    leaves = dict(zip(jp.masks.paths(params), jax.tree.leaves(params), strict=True))
+    known = by_path(axes, leaves)
+    found = {}
+    for path, cost in costs.items():
+        layer_shape = [leaves[path].shape[axis] for axis in layer_axes(known[path])]
+        names = layer_names(path, layer_shape)
+        found.update(dict.fromkeys(names, cost / len(names)))
+    return found
 
 
 def _checked(cfg: ConfigDict) -> dict[str, Any]:

@@ -115,7 +115,8 @@ def recipe(cfg: ConfigDict, kind: str, spec: Any, where: str, **supplied: Any) -
     if kind == "gate":
         if prunable and "prunable" in spec:
             raise UserError(f"{where}.prunable and config.prunable: leave one of them out.")
-        gate = build("gate", spec, **({"prunable": prunable} if prunable else {}), **supplied)
+        known = {"prunable": prunable, "axes": axes_of(cfg)} if prunable else {"axes": axes_of(cfg)}
+        gate = build("gate", spec, offered=known, **supplied)
         both = _with_gates(optimizer, cfg)
         projected = average(optax.chain(both, gate.project()))
         if spec.get("end", 0) > cfg.steps:
@@ -125,10 +126,11 @@ def recipe(cfg: ConfigDict, kind: str, spec: Any, where: str, **supplied: Any) -
             )
         learned = "sparsity" not in (*spec, *supplied)
         return Recipe(kind, lambda key: projected, gate=gate, settled=None, learned=learned)
-    penalty = build("penalty", spec, **supplied)
+    axes = axes_of(cfg)
+    penalty = build("penalty", spec, offered={"axes": axes}, **supplied)
     if kind == "subgradient":
         try:
-            slope = jp.add_penalty(penalty, prunable=prunable)
+            slope = jp.add_penalty(penalty, prunable=prunable, axes=axes)
         except ValueError as e:
             raise UserError(f"{where}: {e}") from e
         tx = optax.chain(slope, optimizer)
@@ -139,6 +141,7 @@ def recipe(cfg: ConfigDict, kind: str, spec: Any, where: str, **supplied: Any) -
         _step_size(cfg, where),
         preconditioner=build("preconditioner", cfg.preconditioner),
         prunable=prunable,
+        axes=axes,
     )
     tx = jp.recorded(tx)
     return Recipe(kind, lambda key: tx, settled=None, learned=True)

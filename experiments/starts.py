@@ -10,6 +10,7 @@ import jaxprune as jp
 from experiments import mask_files
 from experiments.engine import DivergedError
 from experiments.task import Task, fresh_variables
+from experiments.units import model_axes
 
 __all__ = ["Began", "Setting", "Start", "control"]
 
@@ -74,7 +75,8 @@ def control(of: str, name: str) -> Start:
             raise DivergedError(f"{of}, {name}: there are no masks, as {of} diverged.")
         params, masks = setting.params, mask_files.load(found / "masks.npz", setting.params)
         if name == "shuffled":
-            masks = jp.masks.shuffle(masks, jax.random.fold_in(setting.key, 1))
+            axes = model_axes(setting.model, setting.task.inputs.shape[1:])
+            masks = jp.masks.shuffle(masks, jax.random.fold_in(setting.key, 1), axes)
         if name == "reinit":
             key = jax.random.fold_in(setting.key, 2)
             params, _ = fresh_variables(setting.model, setting.task, key)

@@ -203,7 +203,7 @@ class _Seed:
             if name == "reinit":
                 weights, _ = self._init(key)
             else:
-                masks = jp.masks.shuffle(masks, key)
+                masks = jp.masks.shuffle(masks, key, axes_of(self.cfg))
             weights = jp.masks.apply(weights, masks)
             return TrainState(weights, rest, jp.fixed(optimizer, masks).init(weights))
 

@@ -156,7 +156,7 @@ def train_once(
             "sparsity": float(jp.masks.sparsity(masks)),
             **({"effective_sparsity": float(jp.masks.sparsity(useful))} if useful else {}),
             **shrunk.of(model, network, state.rest, useful or masks, task, timed=bool(cfg.compare)),
-            **_cost(recipe, state, cfg, _per_leaf(masks, useful)),
+            **_cost(recipe, state, cfg, _per_leaf(masks, useful, axes_of(cfg))),
             "digest": digest((network, masks)),
             **common,
         }
@@ -199,11 +199,11 @@ def _cost(
     }
 
 
-def _per_leaf(masks: Any, useful: Any) -> list[dict[str, Any]]:
+def _per_leaf(masks: Any, useful: Any, axes: Any) -> list[dict[str, Any]]:
     """Weights kept; of those, if known, the effective ones, and the inputs and outputs that have any."""
     if useful is None:
         return jp.masks.summary(masks)
-    alive = {unit["leaf"]: unit for unit in jp.metrics.units(useful)}
+    alive = {unit["leaf"]: unit for unit in jp.metrics.units(useful, axes)}
     pairs = zip(jp.masks.summary(masks), jp.masks.summary(useful), strict=True)
     return [
         {**leaf, "effective": other["kept"], **alive.get(leaf["leaf"], {})} for leaf, other in pairs

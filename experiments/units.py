@@ -14,7 +14,7 @@ from jaxprune.coupling import Normalize, Over, Reduce
 from jaxprune.parts import factory
 from jaxprune.types import Pattern
 
-__all__ = ["axes_of", "coupled", "graph_of", "with_units"]
+__all__ = ["axes_of", "coupled", "graph_of", "model_axes", "with_units"]
 
 
 @factory
@@ -57,11 +57,12 @@ def with_units(cfg: ConfigDict, method: Any, where: str) -> Any:
 
 def axes_of(cfg: ConfigDict) -> Any:
     """Which axes of the model's parameters are inputs, outputs and layers: what `axes=` takes."""
-    return _axes_of(model_of(cfg), input_shape(cfg))
+    return model_axes(model_of(cfg), input_shape(cfg))
 
 
 @functools.lru_cache(maxsize=4)
-def _axes_of(model: Any, shape: tuple[int, ...]) -> Any:
+def model_axes(model: Any, shape: tuple[int, ...]) -> Any:
+    """The same of a linen module, for one input of this shape, without examples."""
     x = jax.ShapeDtypeStruct((1, *shape), "float32")
     variables = jax.eval_shape(model.init, jax.random.key(0), x)
     rest = {name: tree for name, tree in variables.items() if name != "params"}
