@@ -6,6 +6,7 @@ A layout stores the same matrices in other arrays; `jp.axes` reads from its prog
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from jax import lax
 
@@ -206,6 +207,62 @@ def test_regrowth_in_groups():
 
 def test_a_share_of_what_is_left():
     same_in_every_layout(lambda params: method(0.2), of_the_living=True, start=half())
+
+
+EVERY = jp.schedules.every(2, sparsity=0.75, end=6)
+TRAINED = {
+    "gradual": jp.methods.gmp(sparsity=0.75, begin=1, end=5, every=2),
+    "regrown": jp.Method(
+        jp.criteria.magnitude,
+        schedule=EVERY,
+        allocation=jp.allocation.erk(),
+        update=jp.updates.regrow(jp.criteria.gradient, skip_gradient=True),
+        initial=jp.criteria.magnitude,
+    ),
+    "movement": jp.methods.movement(sparsity=0.75, begin=1, end=5, every=2),
+}
+
+
+def trained(layout, enforce):
+    """The masks after some updates, as matrices."""
+    store, run, read = LAYOUTS[layout]
+    params = store(matrices())
+    tx = enforce(jp.axes(run, params, X))
+    state = tx.init(params)
+
+    @jax.jit
+    def step(params, state):
+        grads = jax.grad(lambda p: jnp.mean(run(p, X) ** 2))(jp.forward_params(params, state))
+        updates, state = tx.update(grads, state, params)
+        return optax.apply_updates(params, updates), state
+
+    for _ in range(8):
+        params, state = step(params, state)
+    return read(jp.masks_of(state))
+
+
+def same_when_trained(enforce):
+    expected = trained(PLAIN, enforce)
+    for layout in ("scan over axis 1", "scan, in heads"):
+        found = trained(layout, enforce)
+        for name, mask in expected.items():
+            np.testing.assert_array_equal(found[name], mask, err_msg=f"{layout}, {name}")
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_training(name):
+    same_when_trained(lambda axes: jp.sparsify(optax.sgd(0.1), TRAINED[name], axes=axes))
+
+
+def test_training_straight_through():
+    method = jp.methods.sr_ste(sparsity=0.5, end=8)
+    same_when_trained(lambda axes: jp.straight_through(optax.sgd(0.1), method, axes=axes))
+
+
+def test_a_lottery_ticket():
+    plan = jp.lottery.Plan(round_steps=2, rounds=2)
+    method = jp.methods.magnitude(sparsity=0.3)
+    same_when_trained(lambda axes: jp.lottery_ticket(optax.sgd(0.1), method, plan, axes=axes))
 
 
 def test_the_layouts_are_one_network():
