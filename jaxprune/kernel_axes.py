@@ -88,12 +88,16 @@ def _of_uses(
             return None
         names = ", ".join(sorted(follower.opaque[leaf]))
         return Axes(None, None, (), f"it enters {names}, of which the axes are not known")
-    direct = [use for use in uses if use.view.inner is None]
+    direct = [use for use in uses if use.view.inner is None or use.view.by_constant]
     whole = [use for use in direct if not use.constant] or direct
     kind = _kind(whole, leaf, follower)
+    if kind == "factor":
+        reason = "it is multiplied with other parameters before it meets the inputs"
+        return Axes(None, None, (), reason, kind)
+    members = follower.layered - follower.summed
     roles: list[str | None] = [None] * len(shape)
     for use in whole or uses:
-        own, fault = _roles(use, shape, follower.layered)
+        own, fault = _roles(use, shape, members)
         for axis, role in enumerate(own):
             if role is None or fault:
                 continue
@@ -139,18 +143,24 @@ def _roles(
     """The role of each axis of the leaf in one product, and what is wrong with it."""
     view = use.view
     met: list[set[str]] = [set() for _ in shape]
-    for axis, role in enumerate(use.roles):
+    # Of a depthwise filter each channel is an output, as Flax stores it, not a layer.
+    alone = "batch" if "out" in use.roles else "out"
+    wide = any(view.extent(axis) > 1 for axis, role in enumerate(use.roles) if role == "in")
+    for axis, given in enumerate(use.roles):
+        role = alone if given == "batch" else given
         digits = list(view.axes[axis])
-        grouped = use.groups if role == "out" else 1
+        grouped = use.groups if role == "out" and wide else 1
         for digit in digits:
             members = digit.size
             inside = grouped > 1 and grouped % members == 0 and len(digits) > 1
             grouped = grouped // members if inside else 1
             if digit.axis >= 0:
-                apart = inside or (role == "out" and (view.leaf, digit.axis) in layered)
-                met[digit.axis].add("batch" if apart else role)
+                member = role == "out" and (view.leaf, digit.axis) in layered
+                met[digit.axis].add("group" if inside else "batch" if member else role)
     for loop in view.loops:
         met[loop.digit.axis].add("batch")
+    for pick in view.picks:
+        met[pick.axis].add("batch")
     outer = {role for roles in met for role in roles} & {"in", "out"}
     for axis in view.inner or ():
         met[axis].add("out" if outer == {"in"} else "in" if outer == {"out"} else "open")
@@ -159,10 +169,14 @@ def _roles(
     for axis, roles in enumerate(met):
         if "open" in roles or {"in", "out"} <= roles:
             fault = f"axis {axis} is both summed over and kept in one product"
+        elif "batch" in roles and roles & {"in", "out"}:
+            other = _WORDS["in" if "in" in roles else "out"]
+            fault = f"axis {axis} holds both layers and {other}; store layers along an axis of their own"
         if not roles:  # nothing of it is left: one index was picked
             found.append("batch" if shape[axis] > 1 else None)
         elif len(roles) == 1:
-            found.append(next(iter(roles)))
+            role = next(iter(roles))
+            found.append("batch" if role == "group" else role)
         else:  # a part of it is blocks or places of a window, the rest decides
             found.append("in" if "in" in roles else "out" if "out" in roles else "batch")
     return found, fault
@@ -332,12 +346,16 @@ def _matched(given: AxesTree | None, params: Params, *, partial: bool = False) -
             f"axes: {wrong[0]!r} is not a jaxprune.Axes; give what jaxprune.axes(apply, params, *inputs) "
             'returns, or {"regular expression": jaxprune.Axes(in_axis=0, out_axis=1)}.'
         )
-    start = _start(named, names)
+    start = _start(named, names, flat=_is_flat(given))
     if start is None:
         found = _searched(named, names, partial)
     else:
         added, removed = start
-        found = [named.get(added + name.removeprefix(removed), _UNSAID) for name in names]
+        begins = [name.startswith(removed) for name in names]
+        found = [
+            named.get(added + name.removeprefix(removed), _UNSAID) if inside else _UNSAID
+            for name, inside in zip(names, begins, strict=True)
+        ]
     return [
         _counted_from_zero(own, shape, name) if isinstance(own, Axes) else own
         for own, shape, name in zip(found, shapes, names, strict=True)
@@ -350,19 +368,42 @@ def _named(given: AxesTree) -> dict[str, Any]:
     return {"/".join(trees.keys_of(path)): leaf for path, leaf in leaves}
 
 
-def _start(named: Mapping[str, Any], names: Sequence[str]) -> tuple[str, str] | None:
-    """What the paths of the axes begin with, and those of the parameters, where the rest is the same."""
-    known = set(named)
-    if known & set(names):
+def _is_flat(given: AxesTree) -> bool:
+    """Whether axes are given by keys that can be expressions."""
+    return isinstance(given, Mapping) and all(
+        isinstance(key, str) and isinstance(value, Axes | None) for key, value in given.items()
+    )
+
+
+def _start(named: Mapping[str, Any], names: Sequence[str], *, flat: bool) -> tuple[str, str] | None:
+    """What the paths of the axes begin with, and those of the parameters, where the rest is the same.
+
+    `None`: the keys are expressions.
+    """
+    known, own = set(named), set(names)
+    if flat:
+        return ("", "") if own <= known else None
+    if known & own:
         return "", ""
-    first_parts = lambda paths: sorted({p.split("/", 1)[0] + "/" for p in paths if "/" in p})
-    for added in first_parts(known):
-        if {added + name for name in names} & known:
-            return added, ""
-    for removed in first_parts(names):
-        if {name.removeprefix(removed) for name in names if name.startswith(removed)} & known:
-            return "", removed
-    return None
+    added = {key.removesuffix(n) for n in names for key in known if key.endswith("/" + n)}
+    removed = {n.removesuffix(key) for n in names for key in known if n.endswith("/" + key)}
+    fits = [(a, "") for a in sorted(added) if _one_in_the_other(_within(known, a), own)]
+    fits += [("", r) for r in sorted(removed) if _one_in_the_other(_within(own, r), known)]
+    if len(fits) > 1:
+        parts = ", ".join(repr((a or r).rstrip("/")) for a, r in fits)
+        raise ValueError(
+            f"axes: it is open which part of the tree is meant, {parts}; give axes of the whole tree, or of "
+            "the part that is pruned."
+        )
+    return fits[0] if fits else None
+
+
+def _within(paths: set[str], start: str) -> set[str]:
+    return {path.removeprefix(start) for path in paths if path.startswith(start)}
+
+
+def _one_in_the_other(a: set[str], b: set[str]) -> bool:
+    return bool(a) and bool(b) and (a <= b or b <= a)
 
 
 def _searched(by_expression: Mapping[str, Any], names: Sequence[str], partial: bool) -> list[Any]:

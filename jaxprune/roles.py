@@ -14,12 +14,13 @@ Role = Literal["kernel", "bias", "scale", "statistic", "table", "adapter"]
 
 # Of the leaf itself.
 _LEAF: dict[Role, str] = {
-    "bias": r"bias|biases|beta|offset|bias_[a-z0-9]+",
+    "bias": r"bias|biases|beta|offset|bias_(ih|hh|n|[0-9]+)",
     "scale": r"scale|scales|gamma|gain|weight_g|layer_scale.*",
     "statistic": r"mean|var|variance|std|(running|moving|pop)_.*",
-    "table": r"embeddings?|embedding_table|.*_embeddings?|pos_?emb.*|position(al)?_.*|wte|wpe|probe"
+    "table": r"embeddings?|embedding_table|wte|wpe|probe|pos_?emb(ed)?"
+    r"|(pos|position|positional|token|word|type|segment|absolute|relative)_(embed|embeddings?|encodings?|table|bias_table)"
     r"|(cls|class|mask|sep|register|dist|distillation)(_?tokens?)?|tokens?",
-    "adapter": r"lora.*|.*_lora_[ab]",
+    "adapter": r"lora(_?(a|b|up|down))?|.*_lora_[ab]",
 }
 # Of the leaf, where it stands beside one of another name: Haiku's and weight normalisation's short names.
 _BESIDE: dict[str, tuple[Role, Collection[str]]] = {
@@ -29,12 +30,12 @@ _BESIDE: dict[str, tuple[Role, Collection[str]]] = {
 # Of the module, for leaves of names that kernels have elsewhere. A `kernel` in an embedding is a projection.
 _MODULE: dict[Role, tuple[str, Collection[str]]] = {
     "scale": (
-        r".*norm(alization)?(_?[0-9]+)?|(ln|bn|gn|norm|rms)(_?[a-z0-9]{1,3})?",
+        r"(.*_)?(layer|batch|group|instance|rms)?_?norm(alization)?(_?[0-9]+)?|(ln|bn|gn)(_?[0-9]+|_f)?",
         ("kernel", "w", "weight"),
     ),
     "statistic": (r"(mean|var)_ema", ("average", "hidden")),
     "table": (
-        r"embed(ding)?s?(_?[0-9]+)?|(token|word|pos|position|positional|type)_?embed.*|wte|wpe",
+        r"(token|word|pos|position|positional|type)?_?embed(ding)?s?(_?[0-9]+)?|wte|wpe",
         ("w", "weight"),
     ),
 }

@@ -148,6 +148,17 @@ NAMED = {
     "mlp/w": ((6, 16, 16), "kernel"),
     "attention/query/kernel": ((16, 4, 4), "kernel"),
     "out": ((30, 1), "kernel"),
+    "gnn/kernel": ((16, 16), "kernel"),
+    "norm_mlp/kernel": ((16, 16), "kernel"),
+    "ln_q/kernel": ((16, 16), "kernel"),
+    "renorm/kernel": ((16, 16), "kernel"),
+    "word_embed_proj/weight": ((16, 16), "kernel"),
+    "lora_proj/kernel": ((16, 16), "kernel"),
+    "bias_kernel": ((16, 16), "kernel"),
+    "position_kernel": ((16, 16), "kernel"),
+    "input_layernorm/weight": ((6, 16), "scale"),
+    "ln_1/weight": ((6, 16), "scale"),
+    "BatchNorm_0/scale": ((6, 16), "scale"),
 }
 
 

@@ -10,7 +10,16 @@ from jaxprune.programs.primitives import REDUCING
 from jaxprune.programs.tracked import Chain, Tracked
 from jaxprune.programs.views import View
 
-__all__ = ["echo_of", "kernel_of", "layered", "longer", "of_both", "rest", "shares"]
+__all__ = [
+    "echo_of",
+    "kernel_of",
+    "layered",
+    "longer",
+    "of_both",
+    "rest",
+    "shares",
+    "summed_outputs",
+]
 
 
 def kernel_of(operands: tuple[Tracked, Tracked], product: Contraction) -> int | None:
@@ -94,25 +103,47 @@ def echo_of(
 def layered(
     equation: Any, product: Contraction, operands: tuple[Tracked, Tracked], kernel: int
 ) -> set[tuple[int, int]]:
-    """(leaf, axis) of the outputs of earlier kernels each index of which meets a kernel of its own here."""
+    """(leaf, axis) of the outputs of earlier kernels each index of which meets a kernel of its own here.
+
+    Only whole axes of kernels that have other outputs as well, and only where a kernel follows that has
+    inputs and outputs: scales, depthwise filters and routers meet each output apart too.
+    """
     other = operands[1 - kernel]
     if equation.primitive.name == "conv_general_dilated":
         spec = equation.params["dimension_numbers"]
-        members = [view.axes[spec.rhs_spec[0]][0].size for view in operands[kernel].views]
-        splits = any(len(view.axes[spec.rhs_spec[0]]) > 1 for view in operands[kernel].views)
-        if product.groups == 1 or not splits or product.groups not in members:
+        several = equation.invars[1].aval.shape[spec.rhs_spec[1]] > 1
+        leading = [view.axes[spec.rhs_spec[0]][:1] for view in operands[kernel].views]
+        members = [digit.size for own in leading for digit in own]
+        if product.groups == 1 or not several or product.groups not in members:
             return set()
-        leading = [(view, view.axes[spec.lhs_spec[1]][:1]) for view in other.echo]
-        found = [(v.leaf, d.axis) for v, own in leading for d in own if d.size == product.groups]
+        axes, most = (spec.lhs_spec[1],), 1
     else:
-        batch = product.axes(1 - kernel, "batch")
-        found = [
-            (view.leaf, digit.axis)
-            for view in other.echo
-            for axis in batch
-            for digit in view.axes[axis]
-        ]
-    return {(leaf, axis) for leaf, axis in found if axis >= 0}
+        whole = any(view.inner is None for view in operands[kernel].views)
+        if not (whole and product.axes(kernel, "in") and product.axes(kernel, "out")):
+            return set()
+        axes, most = product.axes(1 - kernel, "batch"), None
+    found: set[tuple[int, int]] = set()
+    for view in other.echo:
+        own = {digit.axis for axis in view.axes for digit in axis if digit.axis >= 0}
+        digits = [digit for axis in axes for digit in view.axes[axis][:most]]
+        found |= {(view.leaf, d.axis) for d in digits if view.spans(d) and len(own) > 1}
+    return found
+
+
+def summed_outputs(
+    equation: Any, product: Contraction, operands: tuple[Tracked, Tracked]
+) -> set[tuple[int, int]]:
+    """(leaf, axis) of the outputs of earlier kernels that a product sums over, as that of heads does."""
+    if equation.primitive.name != "dot_general":
+        return set()
+    return {
+        (view.leaf, digit.axis)
+        for operand, value in enumerate(operands)
+        for view in value.echo
+        for axis in product.axes(operand, "in")
+        for digit in view.axes[axis]
+        if digit.axis >= 0
+    }
 
 
 def of_both(

@@ -15,7 +15,16 @@ import numpy as np
 
 from jaxprune.programs import constants, views
 from jaxprune.programs.contractions import Contraction, Role, contraction, multiplications
-from jaxprune.programs.factors import echo_of, kernel_of, layered, longer, of_both, rest, shares
+from jaxprune.programs.factors import (
+    echo_of,
+    kernel_of,
+    layered,
+    longer,
+    of_both,
+    rest,
+    shares,
+    summed_outputs,
+)
 from jaxprune.programs.interpreter import run, scanned
 from jaxprune.programs.moves import JOINED, MOVES
 from jaxprune.programs.primitives import ADDITIONS, ELEMENTWISE, IDENTITIES
@@ -96,6 +105,7 @@ class Follower:
       adapters: indices of the leaves that are factors of low rank beside a kernel.
       layered: (leaf, axis) of outputs that index products of their own in a later kernel: members of an
         ensemble that share their inputs.
+      summed: (leaf, axis) of outputs that a later product sums over; they are no members.
       opaque: names of operations without a rule that a leaf meets the inputs in, by its index.
       depth: how many loops are around the program that is followed.
     """
@@ -106,6 +116,7 @@ class Follower:
         self.tables: set[int] = set()
         self.adapters: set[int] = set()
         self.layered: set[tuple[int, int]] = set()
+        self.summed: set[tuple[int, int]] = set()
         self.opaque: dict[int, set[str]] = {}
         self._names = 0
         self.depth = 0
@@ -159,7 +170,9 @@ class Follower:
         kernel = kernel_of(operands, product)
         factors = {i: value.views for i, value in enumerate(operands) if value.pure}
         if kernel is not None:
-            for view in operands[kernel].views:
+            constant = operands[1 - kernel]
+            noted = constant.active or constant.fact.known  # other constants are followed on
+            for view in operands[kernel].views if noted else ():
                 self._note(view, product, kernel, operands)
             factors = {kernel: operands[kernel].views}
         for operand, own in factors.items():
@@ -167,26 +180,30 @@ class Follower:
                 counts.leaves[leaf] += round(share * counts.total)
         self.operations.add(counts)
         if left.active or right.active:
+            self.summed |= summed_outputs(equation, product, operands)
             echo = echo_of(equation, product, operands, output)
             if kernel is None:
                 return self.activation(echo=echo)
             self.layered |= layered(equation, product, operands, kernel)
             return self.activation(echo=echo, chain=longer(equation, product, operands, kernel))
-        if equation.primitive.name != "dot_general" or not (left.views and right.views):
+        if equation.primitive.name != "dot_general":
+            self._lose(equation.primitive.name, operands)
             return Tracked()
-        return Tracked(of_both(product, [left.views, right.views], output))
+        if kernel is not None and operands[1 - kernel].fact.known:
+            return Tracked()  # of the zeros that a recurrence begins with
+        both = of_both(product, [left.views, right.views], output)
+        return Tracked(tuple(dataclasses.replace(v, by_constant=kernel is not None) for v in both))
 
     def _note(
         self, view: View, product: Contraction, kernel: int, operands: tuple[Tracked, Tracked]
     ) -> None:
         roles = product.roles[kernel]
         assert roles is not None
-        scales = [
-            axis
-            for axis, role in enumerate(roles)
-            if role in ("in", "out") and view.repeats(axis) and view.inner is None
-        ]
-        if not scales:  # otherwise it is spread over the kernel, as a scale of its outputs is
+        along = [axis for axis, role in enumerate(roles) if role in ("in", "out")]
+        spread = any(map(view.repeats, along)) and view.inner is None
+        if (
+            along and not spread
+        ):  # otherwise it scales what it meets, or the kernel that it is a part of
             indicator = operands[1 - kernel].indicator
             looked_up = operands[kernel].looked_up
             constant = not operands[1 - kernel].active
@@ -226,11 +243,14 @@ class Follower:
             self._find_adapters(full, shape)
         active = [value for value in inputs if value.active]
         if not active:
-            return Tracked(union(full))
+            own = union(full)
+            if name in ("mul", "div"):  # scales of groups are no kernels beside what they scale
+                own = tuple(view for view in own if not view.partly_repeats()) or own
+            return Tracked(own)
         (first, *others) = active
         if name == "convert_element_type":
             return dataclasses.replace(first, fact=constants.UNKNOWN)
-        if name == "eq":
+        if name == "eq" and not any(value.fact.known for value in inputs):
             return self.activation(indicator=True)
         echo = tuple(dict.fromkeys(view for value in full for view in value.echo))
         looked_up = not others and first.looked_up and not any(value.pure for value in full)
@@ -249,7 +269,8 @@ class Follower:
         if any(
             view.inner is None and not any(map(view.repeats, range(len(shape)))) for view in own
         ):
-            self.adapters |= {view.leaf for view in own if view.inner and view.rank < width}
+            low = [v for v in own if v.inner and not v.by_constant and v.rank < width]
+            self.adapters |= {view.leaf for view in low}
         chains = [value.chain for value in values if value.chain is not None]
         for chain in chains:
             short = [c for c in chains if c.root == chain.root and len(c.leaves) == 1]
@@ -264,9 +285,13 @@ class Follower:
         if not any(value.active for value in inputs):
             return [Tracked() for _ in equation.outvars]
         if name not in _HARMLESS and not name.startswith(("reduce", "cum", "random", "arg")):
-            for view in (view for value in inputs if value.pure for view in value.views):
-                self.opaque.setdefault(view.leaf, set()).add(name)
+            self._lose(name, inputs)
         return [self.activation(echo=rest(equation, inputs, atom)) for atom in equation.outvars]
+
+    def _lose(self, name: str, inputs: Sequence[Tracked]) -> None:
+        """Notes that parameters enter an operation behind which they are not followed."""
+        for view in (view for value in inputs if value.pure for view in value.views):
+            self.opaque.setdefault(view.leaf, set()).add(name)
 
     # Programs within the program.
 
@@ -364,7 +389,14 @@ class Follower:
     def _cond(self, equation: Any, inputs: list[Tracked]) -> list[Tracked]:
         branches = [self._inner(branch, inputs[1:]) for branch in equation.params["branches"]]
         self.operations.add(max((inside for _, inside in branches), key=lambda own: own.total))
-        return [self.either(own) for own in zip(*(outputs for outputs, _ in branches), strict=True)]
+        return [self._of_branches(own) for own in zip(*(o for o, _ in branches), strict=True)]
+
+    def _of_branches(self, choices: Sequence[Tracked]) -> Tracked:
+        """One of several kernels is each of them, as far as axes go."""
+        alike = self.either(choices)
+        if alike.views or not all(value.pure for value in choices):
+            return alike
+        return Tracked(tuple(view.inexact() for view in union(choices)))
 
     def _shard_map(self, equation: Any, inputs: list[Tracked]) -> list[Tracked]:
         """A program of each shard: axes keep their roles, positions are the shard's own."""

@@ -173,6 +173,15 @@ def _dynamic_update_slice(equation: Any, inputs: list[Tracked]) -> Moved:
     return [[*whole, *part]]
 
 
+def _tile(equation: Any, inputs: list[Tracked]) -> Moved:
+    repetitions = equation.params["reps"]
+    found: list[View] = []
+    for view in inputs[0].views:
+        new = range(len(repetitions) - len(view.axes))
+        found.append(views.tiled(views.inserted(view, new), repetitions))
+    return [found]
+
+
 MOVES: dict[str, Callable[[Any, list[Tracked]], Moved]] = {
     "transpose": _each(_transpose),
     "squeeze": _each(_squeeze),
@@ -187,6 +196,7 @@ MOVES: dict[str, Callable[[Any, list[Tracked]], Moved]] = {
     "stack": _stack,
     "unstack": _unstack,
     "split": _split,
+    "tile": _tile,
     "pad": _pad,
     "dynamic_update_slice": _dynamic_update_slice,
 }

@@ -28,6 +28,7 @@ __all__ = [
     "reversed_along",
     "sliced",
     "squeezed",
+    "tiled",
     "transposed",
 ]
 
@@ -91,6 +92,8 @@ class View:
       inner: axes of the parameter that were summed over in a product with another parameter, as those of the
         factors of a low-rank update are; `None`: it is no factor.
       rank: over how many numbers that product sums.
+      by_constant: whether it was a product with a constant of the program instead.
+      shape: of the parameter.
     """
 
     leaf: int
@@ -102,6 +105,8 @@ class View:
     exact: bool = True
     inner: tuple[int, ...] | None = None
     rank: int = 0
+    by_constant: bool = False
+    shape: tuple[int, ...] = ()
 
     def extent(self, axis: int) -> int:
         """How many indices of an axis of the value are elements of the parameter."""
@@ -112,6 +117,14 @@ class View:
         digits = [digit for digit in self.axes[axis] if digit.size > 1]
         return bool(digits) and all(digit.axis == _REPEATED for digit in digits)
 
+    def partly_repeats(self) -> bool:
+        """Whether an axis of the value goes through the same elements again and again."""
+        return any(d.axis == _REPEATED and d.size > 1 for axis in self.axes for d in axis)
+
+    def spans(self, digit: Digit) -> bool:
+        """Whether a digit goes through a whole axis of the parameter."""
+        return digit.axis >= 0 and digit.size == self.shape[digit.axis]
+
     def inexact(self) -> "View":
         """The same axes, without the claim that positions are known."""
         return dataclasses.replace(self, exact=False)
@@ -121,7 +134,7 @@ def of_leaf(leaf: int, shape: Sequence[int]) -> View:
     """A parameter as it is stored."""
     axes = tuple((Digit(axis, size, 1),) for axis, size in enumerate(shape))
     nothing = (0,) * len(shape)
-    return View(leaf, axes, nothing, nothing)
+    return View(leaf, axes, nothing, nothing, shape=tuple(shape))
 
 
 def _rearranged(
@@ -175,6 +188,16 @@ def broadcast(
             axes.append((Digit(_REPEATED, size, 0),))
             begins.append(0)
     return _rearranged(view, axes, begins)
+
+
+def tiled(view: View, repetitions: Sequence[int]) -> View:
+    """The value several times along each axis, one after the other."""
+    axes = [
+        (Digit(_REPEATED, times, 0), *own) if times > 1 else own
+        for own, times in zip(view.axes, repetitions, strict=True)
+    ]
+    exact = view.exact and not any(view.begins)
+    return _rearranged(view, axes, view.begins, exact=exact)
 
 
 def reshaped(view: View, shape: Sequence[int], new_shape: Sequence[int]) -> View:

@@ -308,11 +308,159 @@ def test_what_is_no_kernel_is_told_apart(name):
     assert uses == expected
 
 
-def test_factors_say_what_enters_and_leaves_each():
+def test_factors_are_open_as_a_layer_may_be_factorised_and_a_table_projected():
     own = jp.axes(lambda p, x: x @ (p["a"] @ p["b"]), {"a": W[:, :2], "b": W[:2]}, X)
-    assert plain(own["a"]) == plain(own["b"]) == PLAIN
-    own = jp.axes(lambda p, x: x @ (p["a"] @ p["b"]).T, {"a": W[:, :2], "b": W[:2]}, X)
+    for leaf in own.values():
+        assert leaf.in_axis is None
+        assert "other parameters" in leaf.reason
+
+
+def test_adapters_say_what_enters_and_leaves_each():
+    params = {"w": W, "a": W[:2], "b": W[:, :2]}
+    own = jp.axes(lambda p, x: x @ (p["w"] + (p["b"] @ p["a"]).T), params, X)
     assert plain(own["a"]) == plain(own["b"]) == ((1,), (0,), ())
+
+
+IMAGE = jnp.ones((2, 9, 9, 3))
+NUMBERS = ("NHWC", "HWIO", "NHWC")
+
+
+def conv(x, w, groups=1):
+    return lax.conv_general_dilated(
+        x, w, (1, 1), "SAME", dimension_numbers=NUMBERS, feature_group_count=groups
+    )
+
+
+def scale_of_each_unit(p, x):
+    return jnp.einsum("btf,f->btf", x @ p["w"], p["scale"]) @ p["v"]
+
+
+def router(p, x):
+    scores = jax.nn.softmax(x @ p["w"])
+    hidden = jnp.einsum("bte,btd->betd", scores, x)
+    return jnp.einsum("betd,edf->betf", hidden, p["v"])
+
+
+def block_diagonal(p, x):
+    heads = (x @ p["w"]).reshape(2, 8, 4, 4)
+    return jnp.einsum("bthi,hij->bthj", heads, p["v"])
+
+
+def attention(p, x):
+    q, k, v = (jnp.einsum("btd,dhk->bthk", x, p[name]) for name in ("w", "k", "v"))
+    positions = jnp.einsum("bthk,rhk->bhtr", q, p["r"])
+    scores = jax.nn.softmax(jnp.einsum("bqhk,bshk->bhqs", q, k) + positions)
+    return jnp.einsum("bqhk,hkd->bqd", jnp.einsum("bhqs,bshk->bqhk", scores, v), p["o"])
+
+
+def queries_that_are_learned(p, x):
+    q = jnp.einsum("nd,dhk->nhk", p["latents"], p["q"])
+    return jnp.einsum("nhk,bthk->bhnt", q, jnp.einsum("btd,dhk->bthk", x, p["w"]))
+
+
+def quantised(p, x):
+    return x @ (p["w"].astype(jnp.float32) * jnp.repeat(p["scale"], 4, axis=0))
+
+
+HEADS, BACK = W.reshape(16, 4, 4), W.reshape(4, 4, 16)
+QKV = ((0,), (1, 2), ())
+# name: (function, parameters, input, axes of some leaves; `None`: in no product, "open": with a reason)
+HARD = {
+    "scale by einsum": (
+        scale_of_each_unit,
+        {"w": W, "scale": W[0], "v": W},
+        X,
+        {"w": PLAIN, "scale": None, "v": PLAIN},
+    ),
+    "router": (router, {"w": W[:, :3], "v": STACK}, X, {"w": PLAIN, "v": STACKED}),
+    "block-diagonal": (block_diagonal, {"w": W, "v": HEADS[:4]}, X, {"w": PLAIN}),
+    "attention with relative keys": (
+        attention,
+        {"w": HEADS, "k": HEADS, "v": HEADS, "r": HEADS[:8], "o": BACK},
+        X,
+        {"w": QKV, "k": QKV, "v": QKV, "o": ((0, 1), (2,), ())},
+    ),
+    "learned queries": (
+        queries_that_are_learned,
+        {"latents": W[:3], "q": HEADS, "w": HEADS},
+        X,
+        {"w": QKV, "q": "open"},
+    ),
+    "times a constant matrix": (lambda p, x: x @ (p["w"] @ jnp.cos(W)), {"w": W}, X, {"w": PLAIN}),
+    "a constant matrix times": (lambda p, x: x @ (jnp.cos(W) @ p["w"]), {"w": W}, X, {"w": PLAIN}),
+    "resized table": (
+        lambda p, x: (x + jax.image.resize(p["table"], (1, 8, 16), "bilinear")) @ p["w"],
+        {"table": X[:1, :4], "w": W},
+        X,
+        {"table": None, "w": PLAIN},
+    ),
+    "layers merged into rows": (
+        lambda p, x: scanned({"w": p["w"].reshape(3, 16, 16)}, x),
+        {"w": STACK.reshape(48, 16)},
+        X,
+        {"w": "open"},
+    ),
+    "scales of groups": (
+        quantised,
+        {"w": W.astype(jnp.int8), "scale": W[:4]},
+        X,
+        {"w": PLAIN, "scale": None},
+    ),
+    "one of two kernels": (
+        lambda p, x: x @ lax.cond(x.sum() > 0, lambda: p["w"], lambda: p["v"]),
+        {"w": W, "v": W},
+        X,
+        {"w": PLAIN, "v": PLAIN},
+    ),
+    "tiled": (lambda p, x: x @ jnp.tile(p["w"], (1, 2)), {"w": W}, X, {"w": PLAIN}),
+    "planes of a board": (lambda p, x: (x == 1.0) @ p["w"], {"w": W}, X, {"w": PLAIN}),
+    "depthwise by einsum": (
+        lambda p, x: jnp.einsum("btd,td->bd", x @ p["w"], p["v"]),
+        {"w": W, "v": W[:8]},
+        X,
+        {"w": PLAIN, "v": PLAIN},
+    ),
+    "depthwise, [h, w, channels, multiplier]": (
+        lambda p, x: conv(conv(x, p["w"]), p["v"].reshape(3, 3, 1, 8), 4),
+        {"w": jnp.ones((1, 1, 3, 4)), "v": jnp.ones((3, 3, 4, 2))},
+        IMAGE,
+        {"w": ((2,), (3,), ()), "v": ((), (2, 3), ())},
+    ),
+    "one output, stored without its axis": (
+        lambda p, x: conv(x, p["w"].reshape(3, 3, 3, 1)),
+        {"w": jnp.ones((3, 3, 3))},
+        IMAGE,
+        {"w": ((2,), (), ())},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HARD)
+def test_programs_that_look_like_others(name):
+    apply, params, x, expected = HARD[name]
+    own = jp.axes(apply, params, x)
+    for leaf, axes in expected.items():
+        if axes == "open":
+            assert own[leaf].in_axis is None
+            assert own[leaf].reason
+        else:
+            assert (None if own[leaf] is None else plain(own[leaf])) == axes, leaf
+
+
+def test_expressions_reach_every_module():
+    params = {"enc": {"mlp": {"w": W}}, "dec": {"mlp": {"w": W}}, "w": W}
+    assert jp.kernel_axes.of_leaves({"mlp/w": jp.Axes(1, 0)}, params) == [
+        jp.Axes(1, 0),
+        jp.Axes(1, 0),
+        None,
+    ]
+    assert jp.kernel_axes.of_leaves({"w": jp.Axes(1, 0)}, params) == [jp.Axes(1, 0)] * 3
+
+
+def test_axes_of_one_of_several_alike_parts_are_refused():
+    params = {"enc": {"mlp": {"w": W}}, "dec": {"mlp": {"w": W}}}
+    with pytest.raises(ValueError, match="which part of the tree is meant, 'dec', 'enc'"):
+        jp.kernel_axes.of_leaves({"mlp": {"w": jp.Axes(1, 0)}}, params)
 
 
 def test_an_operation_without_a_rule_is_named():
