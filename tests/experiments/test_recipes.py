@@ -222,10 +222,11 @@ def test_the_proximal_step_is_that_of_the_optimizer(momentum):
     optimizer = part("sgd", learning_rate=0.1, **({"momentum": momentum} if momentum else {}))
     cfg = whole(optimizer=optimizer, penalty=part("l1", strength=1.0))
     tx = recipes.recipe(cfg, "penalty", cfg.penalty, "config.penalty").transform(jax.random.key(0))
-    params = {"kernel": jnp.full((2, 2), 5.0)}
-    updates, _ = tx.update({"kernel": jnp.zeros((2, 2))}, tx.init(params), params)
+    params = {"fc1": {"kernel": jnp.full((2, 2), 5.0)}}
+    grads = {"fc1": {"kernel": jnp.zeros((2, 2))}}
+    updates, _ = tx.update(grads, tx.init(params), params)
     expected = -0.1 / (1 - (momentum or 0.0))
-    np.testing.assert_allclose(updates["kernel"], expected, rtol=1e-5)
+    np.testing.assert_allclose(updates["fc1"]["kernel"], expected, rtol=1e-5)
 
 
 def test_parts_of_a_comparison_can_be_set_on_the_command_line():
