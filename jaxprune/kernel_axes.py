@@ -94,6 +94,8 @@ def _of_uses(
     if kind == "factor":
         reason = "it is multiplied with other parameters before it meets the inputs"
         return Axes(None, None, (), reason, kind)
+    if leaf in follower.mixed:
+        return Axes(None, None, (), "the inputs mix kernels out of it", kind)
     members = follower.layered - follower.summed
     roles: list[str | None] = [None] * len(shape)
     for use in whole or uses:
@@ -157,6 +159,10 @@ def _roles(
             if digit.axis >= 0:
                 member = role == "out" and (view.leaf, digit.axis) in layered
                 met[digit.axis].add("group" if inside else "batch" if member else role)
+        merged = [digit.axis for digit in digits if digit.axis >= 0]
+        if role == "in" and merged != sorted(merged):
+            fault = f"its axes {tuple(merged)} are merged in an order other than that they are stored in"
+            return [None] * len(shape), fault
     for loop in view.loops:
         met[loop.digit.axis].add("batch")
     for pick in view.picks:

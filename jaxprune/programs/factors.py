@@ -15,6 +15,7 @@ __all__ = [
     "kernel_of",
     "layered",
     "longer",
+    "mixed",
     "of_both",
     "rest",
     "shares",
@@ -144,6 +145,20 @@ def summed_outputs(
         for digit in view.axes[axis]
         if digit.axis >= 0
     }
+
+
+def mixed(equation: Any, product: Contraction, operands: tuple[Tracked, Tracked]) -> set[int]:
+    """Leaves whose outputs, whole axes of them, are a kernel here themselves: kernels mixed by the inputs."""
+    if equation.primitive.name != "dot_general":
+        return set()
+    found: set[int] = set()
+    for operand, value in enumerate(operands):
+        inputs, outputs = product.axes(operand, "in"), product.axes(operand, "out")
+        for view in value.echo if inputs and outputs else ():
+            digits = [view.axes[axis] for axis in (*inputs, *outputs)]
+            if all(len(own) == 1 and view.spans(own[0]) for own in digits):
+                found.add(view.leaf)
+    return found
 
 
 def of_both(

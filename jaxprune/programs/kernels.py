@@ -20,6 +20,7 @@ from jaxprune.programs.factors import (
     kernel_of,
     layered,
     longer,
+    mixed,
     of_both,
     rest,
     shares,
@@ -106,6 +107,7 @@ class Follower:
       layered: (leaf, axis) of outputs that index products of their own in a later kernel: members of an
         ensemble that share their inputs.
       summed: (leaf, axis) of outputs that a later product sums over; they are no members.
+      mixed: indices of the leaves whose outputs are kernels themselves.
       opaque: names of operations without a rule that a leaf meets the inputs in, by its index.
       depth: how many loops are around the program that is followed.
     """
@@ -117,6 +119,7 @@ class Follower:
         self.adapters: set[int] = set()
         self.layered: set[tuple[int, int]] = set()
         self.summed: set[tuple[int, int]] = set()
+        self.mixed: set[int] = set()
         self.opaque: dict[int, set[str]] = {}
         self._names = 0
         self.depth = 0
@@ -181,6 +184,7 @@ class Follower:
         self.operations.add(counts)
         if left.active or right.active:
             self.summed |= summed_outputs(equation, product, operands)
+            self.mixed |= mixed(equation, product, operands)
             echo = echo_of(equation, product, operands, output)
             if kernel is None:
                 return self.activation(echo=echo)

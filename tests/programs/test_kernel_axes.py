@@ -412,6 +412,20 @@ HARD = {
         X,
         {"w": PLAIN, "v": PLAIN},
     ),
+    "kernels mixed by the inputs": (
+        lambda p, x: jnp.einsum(
+            "bti,bio->bto", x, jnp.einsum("bk,kio->bio", jax.nn.softmax(x[:, 0, :3]), p["w"])
+        ),
+        {"w": STACK},
+        X,
+        {"w": "open"},
+    ),
+    "inputs merged in another order": (
+        lambda p, x: x @ p["w"].transpose(1, 0, 2).reshape(16, 6),
+        {"w": jnp.ones((4, 4, 6))},
+        X,
+        {"w": "open"},
+    ),
     "tiled": (lambda p, x: x @ jnp.tile(p["w"], (1, 2)), {"w": W}, X, {"w": PLAIN}),
     "planes of a board": (lambda p, x: (x == 1.0) @ p["w"], {"w": W}, X, {"w": PLAIN}),
     "depthwise by einsum": (
