@@ -80,7 +80,7 @@ class Axes:
 
 @functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=("scores", "competing"),
+    data_fields=("scores", "competing", "among"),
     meta_fields=("axis", "layers", "kernel"),
 )
 @dataclasses.dataclass(frozen=True)
@@ -97,6 +97,8 @@ class Units:
         rounds of a lottery ticket count those that are still alive, so 0.2 removes a fifth of what is left.
       layers: axes of `scores` that index layers, ascending.
       kernel: what the axes of the leaf are; `None`: they are told by its shape.
+      among: bool like `scores`, which units may be kept at all: the living, where what is dead stays dead.
+        `None`: all of them. What the others score means nothing.
     """
 
     scores: jax.Array
@@ -104,6 +106,12 @@ class Units:
     competing: jax.Array | None = None
     layers: tuple[int, ...] = ()
     kernel: Axes | None = None
+    among: jax.Array | None = None
+
+    @property
+    def known(self) -> jax.Array:
+        """The scores, with zeros for units that cannot be kept: what sums over a layer may read."""
+        return self.scores if self.among is None else jnp.where(self.among, self.scores, 0)
 
     @property
     def contest_axes(self) -> tuple[int, ...]:

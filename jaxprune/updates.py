@@ -1,8 +1,7 @@
 """Updates: how old masks become new ones.
 
 Each is `(alive, units, rivals, keep, step) -> alive`, over lists with one entry per prunable leaf, so that
-one search serves all leaves. `next_masks` has already ranked dead units below every living one, unless
-the update `revives` them.
+one search serves all leaves. Dead units cannot be kept (`Units.among`), unless the update `revives` them.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,9 +32,14 @@ def best(units: Sequence[Units], keep: Sequence[Keep]) -> list[jax.Array]:
     chosen = [k.chosen for k in keep]
     for i, (unit, k) in enumerate(zip(units, keep, strict=True)):
         if chosen[i] is None and (unit.axis is not None or unit.layers):
-            chosen[i] = selection.top_along(unit.scores, _placed(k, unit), unit.contest_axes)
+            count, axes = _placed(k, unit), unit.contest_axes
+            chosen[i] = selection.top_along(unit.scores, count, axes, unit.among)
     left = [i for i, c in enumerate(chosen) if c is None]
-    found = selection.top_each([units[i].scores for i in left], [keep[i].count for i in left])
+    found = selection.top_each(
+        [units[i].scores for i in left],
+        [keep[i].count for i in left],
+        [units[i].among for i in left],
+    )
     for i, mask in zip(left, found, strict=True):
         chosen[i] = mask
     return chosen  # type: ignore[return-value]
@@ -192,8 +196,7 @@ def splice(c: float = 0.0, margin: float = 0.1) -> Update:
     if not 0 <= margin < 1:
         raise ValueError(f"splice(margin={margin}): a number in [0, 1) is needed.")
 
-    def one(alive, given):
-        scores = jnp.nan_to_num(given, nan=0.0)
+    def one(alive, scores):
         threshold = jnp.maximum(jnp.mean(scores) + c * jnp.std(scores), 0)
         above = scores > (1 + margin) * threshold
         return above | (alive & (scores >= (1 - margin) * threshold))
@@ -226,15 +229,13 @@ def _share(share: jax.Array | float, count: jax.Array | int) -> jax.Array:
 def _best_of(alive, units, counts):
     """The best of those alive in each layer, wherever they compete."""
     pairs = zip(alive, units, strict=True)
-    living = [Units(jnp.where(a, u.scores, jnp.nan), layers=u.layers) for a, u in pairs]
-    found = best(living, [Keep(count) for count in counts])
-    return [a & b for a, b in zip(alive, found, strict=True)]
+    living = [Units(u.scores, layers=u.layers, among=a) for a, u in pairs]
+    return best(living, [Keep(count) for count in counts])
 
 
 def _best_of_all(alive, units, count):
     """The best of those alive in the whole tree."""
-    living = [jnp.where(a, u.scores, jnp.nan) for a, u in zip(alive, units, strict=True)]
-    return [a & b for a, b in zip(alive, selection.top(living, count), strict=True)]
+    return selection.top([u.scores for u in units], count, alive)
 
 
 def _count(mask: jax.Array, units: Units) -> jax.Array:
@@ -263,10 +264,8 @@ def _flat(rows: Sequence[Sequence[jax.Array]]) -> list[jax.Array]:
 
 def _grown(stays, rivals, places):
     """Those who stay, and the best challengers for the places."""
-    # A challenger without a score ranks ahead of those who stay, and behind all others.
-    known = [jnp.where(jnp.isnan(r.scores), -jnp.inf, r.scores) for r in rivals]
-    trio = zip(stays, known, rivals, strict=True)
-    outside = [Units(jnp.where(stay, jnp.nan, s), r.axis, layers=r.layers) for stay, s, r in trio]
+    pairs = zip(stays, rivals, strict=True)
+    outside = [Units(r.scores, r.axis, layers=r.layers, among=~stay) for stay, r in pairs]
     grown = best(outside, [Keep(count) for count in places])
     return [a | b for a, b in zip(stays, grown, strict=True)]
 

@@ -26,6 +26,8 @@ ORDER = [
     [*CONCEPTS, "penalties", "preconditioners", "compensation"],
     ["updates", "fit", "contests"],
     ["method"],
+    ["shards"],
+    ["pruning"],
     ["transforms", "methods", "gates", "prune_on", "sensitivity"],
     ["lottery", "at_init", "structured"],
 ]

@@ -10,8 +10,8 @@ import numpy as np
 from jaxprune import trees
 from jaxprune.allocation.counts import Layers
 from jaxprune.parts import factory
-from jaxprune.ranks import order_key
-from jaxprune.types import Allocation, AnyAllocation, Keep, Params, Sparsity
+from jaxprune.ranks import LOWEST, order_key
+from jaxprune.types import Allocation, AnyAllocation, Keep, Params, Sparsity, Units
 
 __all__ = ["at_cost", "cost_budget"]
 
@@ -47,10 +47,7 @@ def cost_budget(costs: Mapping[str, float] | Any, *, power: float = 1.0) -> Allo
         layers = Layers([unit for _, unit in pruned])
         each = [cost / u.scores.size for cost, u in pruned]
         scale = [np.float32(max(each) / e) ** np.float32(power) for e in each]
-        keys = [
-            order_key(u.scores.astype(jnp.float32) * s)
-            for (_, u), s in zip(pruned, scale, strict=True)
-        ]
+        keys = [_keys(u, s) for (_, u), s in zip(pruned, scale, strict=True)]
         share = np.array(each) / sum(cost for cost, _ in pruned)
         unit_cost = jnp.asarray(layers.repeated(share), jnp.float32)
         budget = (1 - jnp.asarray(sparsity, jnp.float32)) * jnp.sum(unit_cost * layers.sizes)
@@ -108,6 +105,12 @@ def at_cost(allocation: AnyAllocation, costs: Mapping[str, float] | Any) -> Allo
         return allocation(params, units, jnp.where(cost(jnp.float32(0)) > budget, high, 0.0))
 
     return Allocation(allocate)
+
+
+def _keys(units: Units, scale: Any) -> jax.Array:
+    """Scores by cost as integers in the same order; the lowest where nothing may be kept."""
+    keys = order_key(units.scores.astype(jnp.float32) * scale)
+    return keys if units.among is None else jnp.where(units.among, keys, LOWEST)
 
 
 def _checked(of_leaf: list[Any], found: list[Any], params: Params) -> list[Any]:

@@ -49,8 +49,8 @@ def global_budget(normalize: Literal["lamp", "l2"] | Callable | None = None) -> 
         del params
         found, treedef = jax.tree.flatten(units, is_leaf=_is_units)
         total = survivors(jnp.sum(Layers(found).sizes), sparsity)
-        scores: Any = [each_layer(scale, u.layers)(u.scores) for u in found]
-        chosen = selection.top(scores, total)
+        scores: Any = [each_layer(scale, u.layers)(u.known) for u in found]
+        chosen = selection.top(scores, total, [u.among for u in found])
 
         def keep(unit: Units, mask: jax.Array) -> Keep:
             within = tuple(i for i in range(mask.ndim) if i not in unit.layers)
@@ -64,9 +64,14 @@ def global_budget(normalize: Literal["lamp", "l2"] | Callable | None = None) -> 
     return Allocation(allocate)
 
 
+def _among(units: Units) -> jax.Array:
+    """Which units may be kept, as an array."""
+    return jnp.ones_like(units.scores, bool) if units.among is None else units.among
+
+
 def _l2(scores: jax.Array) -> jax.Array:
-    known = jnp.where(jnp.isfinite(scores), scores, 0).astype(jnp.float32)
-    return scores / jnp.maximum(jnp.sqrt(jnp.sum(known**2)), 1e-30)
+    finite = jnp.where(jnp.isfinite(scores), scores, 0).astype(jnp.float32)
+    return scores / jnp.maximum(jnp.sqrt(jnp.sum(finite**2)), 1e-30)
 
 
 def _lamp(scores: jax.Array) -> jax.Array:
@@ -77,7 +82,7 @@ def _lamp(scores: jax.Array) -> jax.Array:
     ascending = flat[order]
     tail = jnp.cumsum(ascending[::-1])[::-1]  # the sum over weights that are not smaller
     lamp = jnp.zeros_like(flat).at[order].set(ascending / jnp.maximum(tail, 1e-30))
-    return jnp.where(jnp.isnan(scores), jnp.nan, lamp.reshape(scores.shape))
+    return lamp.reshape(scores.shape)
 
 
 @factory
@@ -101,8 +106,8 @@ def threshold(quality: float) -> Allocation:
     if not quality > 0:
         raise ValueError(f"threshold(quality={quality}): a number above 0 is needed.")
 
-    def strong(scores: jax.Array) -> jax.Array:
-        known = jnp.isfinite(scores)
+    def strong(scores: jax.Array, among: jax.Array) -> jax.Array:
+        known = among & jnp.isfinite(scores)
         squares = jnp.sum(jnp.where(known, scores, 0) ** 2)
         limit = quality * jnp.sqrt(squares / jnp.maximum(jnp.sum(known), 1))
         return jnp.sum(known & (scores >= limit), dtype=jnp.int32)
@@ -110,7 +115,7 @@ def threshold(quality: float) -> Allocation:
     def count(unit: Units | None) -> jax.Array | None:
         if unit is None:
             return None
-        total = each_layer(strong, unit.layers, numbers=True)(unit.scores)
+        total = each_layer(strong, unit.layers, numbers=True)(unit.scores, _among(unit))
         return (total + unit.contests // 2) // unit.contests
 
     def allocate(params: Params, units: Any, sparsity: Sparsity) -> Any:
@@ -148,8 +153,8 @@ def owl(*, outlier: float = 5.0, spread: float = 0.08) -> Allocation:
     def allocate(params: Params, units: Any, sparsity: Sparsity) -> Any:
         found, treedef = jax.tree.flatten(units, is_leaf=_is_units)
 
-        def share(given: jax.Array) -> jax.Array:
-            known = jnp.isfinite(given)
+        def share(given: jax.Array, among: jax.Array) -> jax.Array:
+            known = among & jnp.isfinite(given)
             scores = jnp.where(known, given, 0).astype(jnp.float32)
             count = jnp.maximum(jnp.sum(known), 1)
             return jnp.sum(known & (scores > outlier * jnp.sum(scores) / count)) / count
@@ -157,7 +162,9 @@ def owl(*, outlier: float = 5.0, spread: float = 0.08) -> Allocation:
         layers = Layers(found)
         sizes = layers.sizes
         weight = sizes / jnp.sum(sizes)
-        shares = layers.joined([each_layer(share, u.layers, numbers=True)(u.scores) for u in found])
+        shares = layers.joined(
+            [each_layer(share, u.layers, numbers=True)(u.scores, _among(u)) for u in found]
+        )
         width = jnp.max(shares) - jnp.min(shares)
         delta = (shares - jnp.min(shares)) / jnp.maximum(width, 1e-30) * 2 * spread
         total = survivors(jnp.sum(sizes), sparsity)

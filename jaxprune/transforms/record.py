@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxprune import masks as masks_lib
+from jaxprune.transforms.changes import overdue_of
 from jaxprune.transforms.state import check_transform, masks_of
 from jaxprune.types import Masks, Params
 
@@ -33,6 +34,17 @@ class Record(NamedTuple):
     def exploration(self) -> jax.Array:
         """Fraction of the prunable weights that were alive at any time: the exploration rate of ITOP."""
         return 1 - masks_lib.sparsity(self.explored)
+
+    @property
+    def pending(self) -> jax.Array:
+        """Whether a change of masks is due that could not be made yet: a bool scalar."""
+        waits = [flag for overdue in overdue_of(self.inner) for flag in overdue.pending]
+        return jnp.stack([jnp.zeros((), bool), *waits]).any()
+
+    @property
+    def held(self) -> jax.Array:
+        """At how many updates a change was held, as a gradient was not finite or a score NaN: int32."""
+        return sum((overdue.held for overdue in overdue_of(self.inner)), jnp.zeros((), jnp.int32))
 
 
 def recorded(inner: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
