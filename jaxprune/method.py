@@ -17,7 +17,7 @@ from jaxprune import updates as updates_lib
 from jaxprune.calls import Part, makes, text, uncalled
 from jaxprune.contests import contests
 from jaxprune.coupling import AnyPattern, Coupled
-from jaxprune.fit import check_coupled, check_fit, scores_of
+from jaxprune.fit import check_coupled, check_fit, check_rounds, living, scores_of
 from jaxprune.kernel_axes import AxesTree, of_leaves
 from jaxprune.masks import Prunable
 from jaxprune.types import (
@@ -288,7 +288,13 @@ def _next_masks(
     axes: Sequence[Axes | None],
     signals: dict[str, Any],
 ) -> Masks:
-    check_fit(method.pattern, method.schedule, method.update, params, masks, axes)
+    check_fit(
+        method.pattern, method.allocation, method.schedule, method.update, params, masks, axes
+    )
+    if of_the_living and not isinstance(step, Tracer):
+        with jax.ensure_compile_time_eval():
+            share = float(method.schedule.sparsity(step))
+        check_rounds(method.pattern, method.allocation, [share], params, masks, axes)
     rivalry, update = contests(method.pattern, params, masks, axes), method.update
 
     def units(criterion: Criterion) -> list[Units]:
@@ -300,7 +306,7 @@ def _next_masks(
         contestants = [_living_first(unit, alive) for unit, alive in pairs]
     if of_the_living:
         contestants = [
-            dataclasses.replace(u, competing=_living(u, a))
+            dataclasses.replace(u, competing=living(u, a))
             for u, a in zip(contestants, rivalry.alive, strict=True)
         ]
     rivals = contestants if update.challengers is None else units(update.challengers)
@@ -330,12 +336,6 @@ def _living_first(units: Units, alive: jax.Array) -> Units:
     return dataclasses.replace(units, scores=jnp.where(alive, scores, jnp.nan))
 
 
-def _living(units: Units, alive: jax.Array) -> jax.Array:
-    """Per layer, how many units of a contest are alive, in the mean over its contests."""
-    within = tuple(i for i in range(alive.ndim) if i not in units.layers)
-    return jnp.sum(alive, within, dtype=jnp.int32) // units.contests
-
-
 def initial_masks(
     method: Method | Partition,
     params: Params,
@@ -348,7 +348,7 @@ def initial_masks(
     own = of_leaves(axes, params)
 
     def first(part: Method, masks: Masks) -> Masks:
-        check_fit(part.pattern, part.schedule, part.update, params, masks, own)
+        check_fit(part.pattern, part.allocation, part.schedule, part.update, params, masks, own)
         if part.initial is None:
             return masks
         sparse = dataclasses.replace(part, criterion=part.initial, update=updates_lib.prune())

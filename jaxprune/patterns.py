@@ -66,7 +66,7 @@ def groups(m: int | None = None, *, axis: int | None = None) -> Pattern:
 
     Args:
       m: weights in a contest; `None` for all inputs. Contests have whole survivors: at a sparsity of 0.9,
-        those of up to 4 weights keep none, and a leaf of such contests dies.
+        those of up to 4 weights keep none, and a leaf of such contests is refused.
       axis: the contests run along this axis of each leaf instead, whatever it is.
 
     >>> groups(2).to_groups(jnp.arange(8.0).reshape(4, 2)).shape

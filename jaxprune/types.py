@@ -127,7 +127,7 @@ class Units:
     @property
     def contests(self) -> int:
         """Contests in one layer."""
-        return self.scores.size // math.prod(self.layer_shape) // self.members
+        return max(self.scores.size // max(math.prod(self.layer_shape) * self.members, 1), 1)
 
     @property
     def budgeted(self) -> jax.Array | int:
@@ -198,9 +198,13 @@ class Allocation(Part):
 
     Attributes:
       allocate: (params, units, sparsity) -> tree of counts or `Keep`.
+      shares: the same where no layer has a floor, if shapes tell: it reads no scores. `None`: scores decide.
+      at_least: its floor, the fewest units that a layer keeps.
     """
 
     allocate: Callable[[Params, Any, Sparsity], Any]
+    shares: Callable[[Params, Any, Sparsity], Any] | None = None
+    at_least: int = 0
 
     def __call__(self, params: Params, units: Any, sparsity: Sparsity) -> Any:
         """Returns how many units of each contest survive."""

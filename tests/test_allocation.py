@@ -42,7 +42,9 @@ def test_an_allocation_spends_its_budget_exactly(name, sparsity):
     found = counts(ALLOCATIONS[name], sparsity)
     if name == "uniform":
         assert found == [
-            int(survivors(p.size, sparsity)) for k, p in sorted(PARAMS.items()) if k != "bias"
+            max(1, int(survivors(p.size, sparsity)))
+            for k, p in sorted(PARAMS.items())
+            if k != "bias"
         ]
     else:
         assert sum(found) == int(survivors(total, sparsity))
@@ -152,6 +154,9 @@ def test_owl_keeps_more_where_there_are_outliers():
     keep = jax.tree.map(int, jp.allocation.owl(spread=0.1)(scores, units, 0.7))
     assert keep == {"few": 200, "many": 400}
     keep = jax.tree.map(int, jp.allocation.owl(spread=0.1)(scores, units, 0.95))
+    assert keep == {"few": 1, "many": 99}, "no leaf keeps less than its floor"
+    bare = jp.allocation.owl(spread=0.1, at_least=0)
+    keep = jax.tree.map(int, bare(scores, units, 0.95))
     assert keep == {"few": 0, "many": 100}, "no leaf keeps less than nothing"
 
 
@@ -188,7 +193,7 @@ def test_by_path_names_what_matches_nothing():
 @pytest.mark.parametrize("sparsity", [0.0, 0.3, 0.77, 0.99])
 def test_a_budget_of_costs_is_spent_greedily(power, sparsity):
     costs = {"conv": 5000.0, "fc": 8192.0, "out": 64.0}
-    found = counts(jp.allocation.cost_budget(costs, power=power), sparsity)
+    found = counts(jp.allocation.cost_budget(costs, power=power, at_least=0), sparsity)
     sizes = [PARAMS[n].size for n in costs]
     each = [costs[n] / size for n, size in zip(costs, sizes, strict=True)]
     ranked = sorted(
@@ -208,6 +213,17 @@ def test_a_budget_of_costs_is_spent_greedily(power, sparsity):
     np.testing.assert_allclose(found, expected, atol=2)
     spent = sum(e * k for e, k in zip(each, found, strict=True))
     assert spent <= (1 - sparsity) * sum(costs.values()) * (1 + 1e-5)
+
+
+@pytest.mark.parametrize("sparsity", [0.2, 0.6, 0.9])
+def test_a_budget_of_costs_ranks_scores_below_zero_too(sparsity):
+    scores = {name: w - 5.0 for name, w in PARAMS.items() if name != "bias"}
+    units = jax.tree.map(Units, scores)
+    costs = {name: float(w.size) for name, w in scores.items()}
+    keep = jp.allocation.cost_budget(costs)(scores, units, sparsity)
+    rival = jp.allocation.global_budget()(scores, units, sparsity)
+    for name in scores:
+        assert abs(int(keep[name].count) - int(rival[name].count)) <= 1
 
 
 def test_a_budget_of_costs_within_groups_and_by_tree():

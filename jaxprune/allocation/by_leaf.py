@@ -1,8 +1,14 @@
-"""Allocations that give each leaf its share by its name or shape."""
+"""Allocations that give each leaf its share by its name or shape.
 
+Each has a floor: no layer keeps fewer than `at_least` of its units, or all where it has fewer. It is 1 by
+default, as a layer that keeps none lets nothing through, and 0 allows that. A unit is what the pattern makes
+one: a weight, a channel, a block. In a layer of many contests (N:M), each keeps the same number.
+"""
+
+import functools
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -10,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxprune import checks, trees
-from jaxprune.allocation.counts import Layers, apportion, survivors
+from jaxprune.allocation.counts import Layers, apportion, check_floor, floored, survivors
 from jaxprune.kernel_axes import by_position
 from jaxprune.parts import factory
 from jaxprune.types import Allocation, Params, Sparsity, Units
@@ -26,21 +32,28 @@ _TABLE = checks.Kind(
 
 
 @factory
-def uniform(rates: Mapping[str, float] | None = None) -> Allocation:
-    """Every layer loses the same fraction.
+def uniform(rates: Mapping[str, float] | None = None, *, at_least: int = 1) -> Allocation:
+    """Every layer loses the same fraction, rounded to whole units.
 
-    A layer is a leaf, or where `axes` say that layers are stacked in one leaf, a slice of it.
+    A layer is a leaf, or where `axes` say that layers are stacked in one leaf, a slice of it. Each rounds by
+    itself and none falls below its floor, so that the tree may keep more than is asked for:
+    `jaxprune.masks.table` shows what it is.
 
     Args:
       rates: factors on the sparsity for leaves whose path a regular expression matches, the first
         match counting: `{"fc3/kernel": 0.5}` prunes the output layer at half the rate, as the
         lottery-ticket paper does; 0 leaves a leaf dense.
+      at_least: fewest units that a layer keeps, or all that it has; 0 allows that it is emptied.
 
-    >>> units = {"w": Units(jnp.ones(10))}
-    >>> int(uniform()({"w": jnp.ones(10)}, units, 0.5)["w"])
-    5
+    >>> params = {"head": jnp.ones((4, 1)), "w": jnp.ones((8, 10))}
+    >>> units = jax.tree.map(Units, params)
+    >>> jax.tree.map(int, uniform()(params, units, 0.95))  # 5 of 84, where 4 are asked for
+    {'head': 1, 'w': 4}
+    >>> jax.tree.map(int, uniform(at_least=0)(params, units, 0.95))
+    {'head': 0, 'w': 4}
     """
     checks.check("uniform", rates=(rates, checks.optional(_TABLE)))
+    check_floor("uniform", at_least)
     rates = dict(rates or {})
     for pattern, rate in rates.items():
         checks.expression("uniform(rates=)", pattern)
@@ -50,7 +63,7 @@ def uniform(rates: Mapping[str, float] | None = None) -> Allocation:
                 f"uniform(rates=): {pattern!r} has the factor {rate}; it lies in [0, 1]."
             )
 
-    def allocate(params: Params, units: Any, sparsity: Sparsity) -> Any:
+    def allocate(params: Params, units: Any, sparsity: Sparsity, floor: int = at_least) -> Any:
         names = trees.paths(params)
         for pattern in rates:
             if not any(re.search(pattern, name) for name in names):
@@ -62,26 +75,34 @@ def uniform(rates: Mapping[str, float] | None = None) -> Allocation:
             if unit is None:
                 return None
             rate = next((r for pattern, r in rates.items() if re.search(pattern, name)), 1.0)
-            kept = survivors(unit.budgeted, sparsity * rate)
+            share = survivors(unit.budgeted, sparsity * rate)
+            kept = jnp.maximum(share, jnp.minimum(-(-floor // unit.contests), unit.budgeted))
             return jnp.broadcast_to(kept, unit.layer_shape)
 
         found = trees.beside(params, units)
         return jax.tree.structure(params).unflatten(map(count, names, found))
 
-    return Allocation(allocate)
+    return _with_floor(allocate, at_least)
+
+
+def _with_floor(allocate: Callable[..., Any], at_least: int) -> Allocation:
+    """The allocation of a function that takes a floor as its last argument."""
+    return Allocation(allocate, functools.partial(allocate, floor=0), at_least)
 
 
 @factory
-def uniform_plus(*, first: str, last: str, most: float = 0.8) -> Allocation:
+def uniform_plus(*, first: str, last: str, most: float = 0.8, at_least: int = 1) -> Allocation:
     """The same fraction everywhere, except that the first leaf stays dense and the last loses less.
 
     The other leaves lose more in return, so that the tree keeps its budget.
 
     Args:
       first: regular expression of the leaves that stay dense.
-      last: regular expression of the leaves that lose `most` at most. If the two keep more than the whole
-        budget, the others keep nothing.
+      last: regular expression of the leaves that lose `most` at most. If the two keep the whole budget or
+        more, the others keep their floor beyond it.
       most: highest sparsity of the last leaves.
+      at_least: fewest units that a layer keeps, or all that it has; 0 allows that it is emptied. Of the
+        others, those furthest above it pay for it, so that the total is kept.
 
     References:
       Gale, Elsen & Hooker, "The State of Sparsity in Deep Neural Networks" (2019): first convolution
@@ -95,10 +116,11 @@ def uniform_plus(*, first: str, last: str, most: float = 0.8) -> Allocation:
 
     for pattern in (first, last):
         checks.expression("uniform_plus", pattern)
+    check_floor("uniform_plus", at_least)
     if not 0 <= most < 1:
         raise ValueError(f"uniform_plus(most={most}): a fraction removed, in [0, 1), is needed.")
 
-    def allocate(params: Params, units: Any, sparsity: Sparsity) -> Any:
+    def allocate(params: Params, units: Any, sparsity: Sparsity, floor: int = at_least) -> Any:
         names, found = trees.paths(params), trees.beside(params, units)
         for pattern in (first, last):
             if not any(re.search(pattern, name) for name in names):
@@ -108,22 +130,24 @@ def uniform_plus(*, first: str, last: str, most: float = 0.8) -> Allocation:
         dense = layers.repeated([bool(re.search(first, name)) for name, _ in pruned])
         tail = layers.repeated([bool(re.search(last, name)) for name, _ in pruned]) & ~dense
         capped = jnp.minimum(jnp.asarray(sparsity, jnp.float32), most)
-        fixed = jnp.where(dense, layers.sizes, survivors(layers.sizes, capped))
-        fixed = jnp.where(dense | tail, fixed, 0)
+        floors = layers.floors(floor)
+        share = jnp.maximum(survivors(layers.sizes, capped), floors)
+        fixed = jnp.where(dense, layers.sizes, jnp.where(tail, share, 0))
         left = jnp.maximum(survivors(jnp.sum(layers.sizes), sparsity) - jnp.sum(fixed), 0)
         open_ = jnp.where(dense | tail, 0, layers.sizes)
         density = jnp.clip(left / jnp.maximum(jnp.sum(open_), 1), 0.0, 1.0)
         shares = apportion(jnp.full(layers.count, density), open_, left)
-        kept = iter(layers.in_contests(fixed + shares))
+        counts = floored(fixed + shares, jnp.where(dense | tail, fixed, floors))
+        kept = iter(layers.in_contests(counts))
         return jax.tree.structure(params).unflatten(
             None if u is None else next(kept) for u in found
         )
 
-    return Allocation(allocate)
+    return _with_floor(allocate, at_least)
 
 
 @factory
-def erk(power: float = 1.0) -> Allocation:
+def erk(power: float = 1.0, *, at_least: int = 1) -> Allocation:
     r"""Erdős–Rényi-kernel densities: thin layers keep more.
 
     The density of a layer is $\min(1, \epsilon \, (\sum_i n_i / \prod_i n_i)^p)$ over the numbers $n_i$ of
@@ -133,6 +157,8 @@ def erk(power: float = 1.0) -> Allocation:
 
     Args:
       power: exponent $p$; 0 gives equal densities.
+      at_least: fewest units that a layer keeps, or all that it has; 0 allows that it is emptied. The layers
+        furthest above it pay for it, so that the total is kept, unless the floors together are more.
 
     References:
       Evci, Gale, Menick, Castro & Elsen, "Rigging the Lottery: Making All Tickets Winners" (2020),
@@ -141,8 +167,9 @@ def erk(power: float = 1.0) -> Allocation:
     Raises:
       ValueError: if it is not known which axes of a leaf are inputs.
     """
+    check_floor("erk", at_least)
 
-    def allocate(params: Params, units: Any, sparsity: Sparsity) -> Any:
+    def allocate(params: Params, units: Any, sparsity: Sparsity, floor: int = at_least) -> Any:
         names, found = trees.paths(params), trees.beside(params, units)
         named = zip(names, jax.tree.leaves(params), found, strict=True)
         pruned = [(name, jnp.shape(leaf), u) for name, leaf, u in named if u is not None]
@@ -163,12 +190,12 @@ def erk(power: float = 1.0) -> Allocation:
         epsilon = scale[jnp.minimum(first, len(raw) - 1)]
         density = jnp.where(jnp.arange(len(raw)) < first, 1.0, jnp.clip(epsilon * r, 0.0, 1.0))
         counts = apportion(density[np.argsort(order, kind="stable")], layers.sizes, total)
-        kept = iter(layers.in_contests(counts))
+        kept = iter(layers.in_contests(floored(counts, layers.floors(floor))))
         return jax.tree.structure(params).unflatten(
             None if u is None else next(kept) for u in found
         )
 
-    return Allocation(allocate)
+    return _with_floor(allocate, at_least)
 
 
 def _dimensions(name: str, shape: tuple[int, ...], unit: Units) -> list[int]:
@@ -185,17 +212,18 @@ def _dimensions(name: str, shape: tuple[int, ...], unit: Units) -> list[int]:
 
 
 @factory
-def by_path(sparsities: Mapping[str, float]) -> Allocation:
+def by_path(sparsities: Mapping[str, float], *, at_least: int = 1) -> Allocation:
     """Each layer has a sparsity of its own, in the proportions of a table.
 
     Where the schedule asks for the table's own overall sparsity, leaves get exactly what the table says; at
     another one all are scaled by the same factor. A leaf that would have to lose more than all loses all
-    but one unit, and the others make up for it.
+    but its floor, and the others make up for it.
 
     Args:
       sparsities: fraction removed by regular expression, searched in the path of a leaf, the first match
         counting; or by the name of a layer as it stands, `"layers/kernel[3]"` for one of a stack. Leaves that
         nothing matches stay dense.
+      at_least: fewest units that a layer keeps, or all that it has; 0 allows that it is emptied.
 
     >>> params = {"a": jnp.ones(100), "b": jnp.ones(100)}
     >>> allocate = by_path({"a": 0.9, "b": 0.5})
@@ -203,6 +231,7 @@ def by_path(sparsities: Mapping[str, float]) -> Allocation:
     [{'a': 10, 'b': 50}, {'a': 55, 'b': 75}]
     """
     checks.check("by_path", sparsities=(sparsities, _TABLE))
+    check_floor("by_path", at_least)
     table = dict(sparsities)
     for pattern, value in table.items():
         checks.expression("by_path", pattern)
@@ -212,7 +241,7 @@ def by_path(sparsities: Mapping[str, float]) -> Allocation:
     if not any(table.values()):
         raise ValueError(f"by_path({table}): every sparsity is 0; give at least one above 0.")
 
-    def allocate(params: Params, units: Any, sparsity: Sparsity) -> Any:
+    def allocate(params: Params, units: Any, sparsity: Sparsity, floor: int = at_least) -> Any:
         names, found = trees.paths(params), trees.beside(params, units)
         own = {name: u.layer_shape for name, u in zip(names, found, strict=True) if u is not None}
         layer_names = [
@@ -235,7 +264,8 @@ def by_path(sparsities: Mapping[str, float]) -> Allocation:
         total = survivors(jnp.sum(sizes), sparsity)
         n = sizes.astype(jnp.float32)
         goal = (jnp.sum(sizes) - total).astype(jnp.float32)
-        most = jnp.where(rates > 0, 1 - 1 / jnp.maximum(n, 1), 0.0)
+        floors = layers.floors(floor)
+        most = jnp.where(rates > 0, 1 - floors / jnp.maximum(n, 1), 0.0)
 
         def tighten(_: Any, capped: jax.Array) -> jax.Array:
             free = jnp.sum(jnp.where(capped, 0, n * rates))
@@ -247,15 +277,14 @@ def by_path(sparsities: Mapping[str, float]) -> Allocation:
         factor = (goal - jnp.sum(jnp.where(capped, n * most, 0))) / jnp.maximum(free, 1e-30)
         lost = jnp.where(capped, most, jnp.clip(factor * rates, 0, most))
         open_to = jnp.where(rates > 0, sizes, 0)
-        left = jnp.maximum(total - jnp.sum(sizes - open_to), jnp.sum(open_to > 0))
-        counts = apportion(1 - lost, open_to, left)
-        counts = jnp.where(rates > 0, jnp.maximum(counts, jnp.minimum(sizes, 1)), sizes)
-        kept = iter(layers.in_contests(counts))
+        left = jnp.maximum(total - jnp.sum(sizes - open_to), 0)
+        counts = jnp.where(rates > 0, apportion(1 - lost, open_to, left), sizes)
+        kept = iter(layers.in_contests(floored(counts, jnp.where(rates > 0, floors, sizes))))
         return jax.tree.structure(params).unflatten(
             None if u is None else next(kept) for u in found
         )
 
-    return Allocation(allocate)
+    return _with_floor(allocate, at_least)
 
 
 def _rate(table: Mapping[str, float], name: str) -> float:

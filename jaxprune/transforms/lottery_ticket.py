@@ -9,9 +9,18 @@ import optax
 
 from jaxprune import checks
 from jaxprune import masks as masks_lib
-from jaxprune.kernel_axes import AxesTree
+from jaxprune.fit import check_rounds
+from jaxprune.kernel_axes import AxesTree, of_leaves
 from jaxprune.masks import Prunable
-from jaxprune.method import METHOD, Method, Partition, initial_masks, next_masks, remembered
+from jaxprune.method import (
+    METHOD,
+    Method,
+    Partition,
+    by_part,
+    initial_masks,
+    next_masks,
+    remembered,
+)
 from jaxprune.transforms.mirrors import mirrors
 from jaxprune.transforms.state import (
     check_transform,
@@ -149,7 +158,8 @@ def lottery_ticket(
       A gradient transformation. Parameters that are never pruned (biases) rewind as well.
 
     Raises:
-      ValueError: if the method starts sparse, brings weights back, or removes nothing in one of the rounds.
+      ValueError: if the method starts sparse, brings weights back, or removes nothing in one of the rounds,
+        be it that a share of few weights in a contest (N:M) rounds to none.
 
     References:
       Frankle & Carbin, "The Lottery Ticket Hypothesis: Finding Sparse, Trainable Neural Networks" (2019);
@@ -186,6 +196,14 @@ def lottery_ticket(
             "the number of the round, from 0: give one_shot(sparsity=0.2), for example."
         )
 
+    def check_plan(part: Method, params: Params, masks: Masks) -> Masks:
+        """The masks, if no round of the plan takes nothing, or all, of the contests of a leaf."""
+        with jax.ensure_compile_time_eval():
+            rounds = [float(part.schedule.sparsity(r)) for r in range(plan.rounds)]
+        own = of_leaves(axes, params)
+        check_rounds(part.pattern, part.allocation, rounds, params, masks, own, dense=True)
+        return masks
+
     def mark(params: Params, inner_state: optax.OptState) -> Any:
         """What the rewinding point must hold for what goes back to it."""
         if plan.rewind == "weights":
@@ -199,6 +217,7 @@ def lottery_ticket(
 
     def init(params: Params) -> LotteryState:
         masks = initial_masks(method, params, prunable, key, axes)
+        by_part(method, params, masks, lambda part, share: check_plan(part, params, share))
         inner_state = inner.init(params)
         point = jax.tree.map(jnp.zeros_like, mark(params, inner_state))
         memory = {name: m.init(params) for name, m in memories.items()}
