@@ -221,7 +221,8 @@ class Schedule(Part):
     Attributes:
       due: step -> bool, whether the masks change before this update.
       sparsity: step -> fraction of the prunable weights removed.
-      end: the last step at which masks can change; there `sparsity` is on its target.
+      end: the step from which on `sparsity` is on its target. It is the last one at which masks can change,
+        unless the schedule goes on at that sparsity for ever (`schedules.constant`).
     """
 
     due: Callable[[Step], jax.Array | bool]

@@ -303,3 +303,31 @@ def test_at_cost_under_jit_with_a_traced_sparsity():
     units = jax.tree.map(lambda p, m: None if m is None else Units(jnp.abs(p)), PARAMS, masks)
     found = jax.jit(lambda s: allocate(PARAMS, units, s))(0.8)
     assert [int(k) for k in found.values() if k is not None] == counts(allocate, 0.8)
+
+
+def test_a_fixed_layer_has_its_own_sparsity_and_the_others_the_rest():
+    fixed = jp.allocation.erk(sparsities={"out": 0.5, "conv": 0.0})
+    for sparsity in (0.5, 0.8, 0.9):
+        found = counts(fixed, sparsity)
+        assert found[0] == 288
+        assert found[2] == 320
+        assert sum(found) == int(survivors(288 + 8192 + 640, sparsity))
+    assert counts(fixed, 0.9999) == [288, 1, 320], "what is fixed is not paid with"
+    assert counts(fixed, 0.0) == [288, 8192, 320]
+    every = jp.allocation.erk(sparsities={"": 0.5})
+    assert counts(every, 0.9) == [144, 4096, 320]
+    with pytest.raises(ValueError, match="'head' matches none"):
+        counts(jp.allocation.erk(sparsities={"head": 0.5}), 0.5)
+    with pytest.raises(ValueError, match=r"'out' has 1.0; fractions"):
+        jp.allocation.erk(sparsities={"out": 1.0})
+
+
+def test_without_the_kernel_inputs_and_outputs_count_alone():
+    found = counts(jp.allocation.erk(kernel=False), 0.97)
+    raw = np.array([12 / 32, 192 / 8192, 74 / 640])
+    sizes = np.array([288, 8192, 640])
+    epsilon = 0.03 * sizes.sum() / (raw * sizes).sum()
+    assert (epsilon * raw < 1).all()
+    assert found == pytest.approx(epsilon * raw * sizes, abs=1)
+    assert sum(found) == int(survivors(int(sizes.sum()), 0.97))
+    assert found != counts(jp.allocation.erk(), 0.97)

@@ -8,7 +8,7 @@ one: a weight, a channel, a block. In a layer of many contests (N:M), each keeps
 import functools
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -65,17 +65,13 @@ def uniform(rates: Mapping[str, float] | None = None, *, at_least: int = 1) -> A
 
     def allocate(params: Params, units: Any, sparsity: Sparsity, floor: int = at_least) -> Any:
         names = trees.paths(params)
-        for pattern in rates:
-            if not any(re.search(pattern, name) for name in names):
-                raise ValueError(
-                    f"uniform(rates=): {pattern!r} matches none of the leaves {names}."
-                )
+        _check_matches("uniform(rates=)", rates, names)
 
         def count(name: str, unit: Units | None) -> jax.Array | None:
             if unit is None:
                 return None
-            rate = next((r for pattern, r in rates.items() if re.search(pattern, name)), 1.0)
-            share = survivors(unit.budgeted, sparsity * rate)
+            rate = _entry(rates, name)
+            share = survivors(unit.budgeted, sparsity if rate is None else sparsity * rate)
             kept = jnp.maximum(share, jnp.minimum(-(-floor // unit.contests), unit.budgeted))
             return jnp.broadcast_to(kept, unit.layer_shape)
 
@@ -122,9 +118,7 @@ def uniform_plus(*, first: str, last: str, most: float = 0.8, at_least: int = 1)
 
     def allocate(params: Params, units: Any, sparsity: Sparsity, floor: int = at_least) -> Any:
         names, found = trees.paths(params), trees.beside(params, units)
-        for pattern in (first, last):
-            if not any(re.search(pattern, name) for name in names):
-                raise ValueError(f"uniform_plus: {pattern!r} matches none of the leaves {names}.")
+        _check_matches("uniform_plus", (first, last), names)
         pruned = [(n, u) for n, u in zip(names, found, strict=True) if u is not None]
         layers = Layers([unit for _, unit in pruned])
         dense = layers.repeated([bool(re.search(first, name)) for name, _ in pruned])
@@ -147,7 +141,13 @@ def uniform_plus(*, first: str, last: str, most: float = 0.8, at_least: int = 1)
 
 
 @factory
-def erk(power: float = 1.0, *, at_least: int = 1) -> Allocation:
+def erk(
+    power: float = 1.0,
+    *,
+    kernel: bool = True,
+    sparsities: Mapping[str, float] | None = None,
+    at_least: int = 1,
+) -> Allocation:
     r"""Erdős–Rényi-kernel densities: thin layers keep more.
 
     The density of a layer is $\min(1, \epsilon \, (\sum_i n_i / \prod_i n_i)^p)$ over the numbers $n_i$ of
@@ -157,40 +157,53 @@ def erk(power: float = 1.0, *, at_least: int = 1) -> Allocation:
 
     Args:
       power: exponent $p$; 0 gives equal densities.
+      kernel: whether the window counts; if not, inputs and outputs alone do (Erdős–Rényi).
+      sparsities: fraction removed of leaves whose path a regular expression matches, the first match
+        counting, at any step: `{"conv1/kernel": 0.0}` leaves the first one dense. The others share what is
+        left of the budget; they are dense where it is more than they have.
       at_least: fewest units that a layer keeps, or all that it has; 0 allows that it is emptied. The layers
         furthest above it pay for it, so that the total is kept, unless the floors together are more.
 
     References:
       Evci, Gale, Menick, Castro & Elsen, "Rigging the Lottery: Making All Tickets Winners" (2020),
-      section 3; Mocanu et al. (2018) for the two-axis form.
+      section 3; Mocanu et al., "Scalable Training of Artificial Neural Networks with Adaptive Sparse
+      Connectivity inspired by Network Science" (2018) for the form without windows.
 
     Raises:
       ValueError: if it is not known which axes of a leaf are inputs.
+
+    >>> params = {"a": jnp.ones((10, 10)), "b": jnp.ones((40, 40)), "c": jnp.ones((40, 10))}
+    >>> units = jax.tree.map(Units, params)
+    >>> jax.tree.map(int, erk()(params, units, 0.9))
+    {'a': 28, 'b': 112, 'c': 70}
+    >>> jax.tree.map(int, erk(sparsities={"c": 0.9})(params, units, 0.9))
+    {'a': 34, 'b': 136, 'c': 40}
     """
     check_floor("erk", at_least)
+    checks.check("erk", sparsities=(sparsities, checks.optional(_TABLE)))
+    table = dict(sparsities or {})
+    _check_sparsities("erk(sparsities=)", table)
 
     def allocate(params: Params, units: Any, sparsity: Sparsity, floor: int = at_least) -> Any:
         names, found = trees.paths(params), trees.beside(params, units)
+        _check_matches("erk(sparsities=)", table, names)
         named = zip(names, jax.tree.leaves(params), found, strict=True)
         pruned = [(name, jnp.shape(leaf), u) for name, leaf, u in named if u is not None]
         layers = Layers([unit for *_, unit in pruned])
-        dimensions = [_dimensions(*leaf) for leaf in pruned]
-        thinness = [(sum(own) / max(math.prod(own), 1)) ** power for own in dimensions]
-        raw = layers.repeated(thinness).astype(np.float32)
-        total = survivors(jnp.sum(layers.sizes), sparsity)
-        # The layers that stay dense are those of the largest raw density: try 0, 1, 2, ... of them.
-        order = np.argsort(-raw, kind="stable")
-        n = layers.sizes[order].astype(jnp.float32)
-        r = raw[order]
-        before = jnp.cumsum(n) - n
-        mass = jnp.cumsum((n * r)[::-1])[::-1]
-        scale = (total.astype(jnp.float32) - before) / jnp.maximum(mass, 1e-30)
-        fits = scale * r <= 1.0
-        first = jnp.where(jnp.any(fits), jnp.argmax(fits), len(raw))
-        epsilon = scale[jnp.minimum(first, len(raw) - 1)]
-        density = jnp.where(jnp.arange(len(raw)) < first, 1.0, jnp.clip(epsilon * r, 0.0, 1.0))
-        counts = apportion(density[np.argsort(order, kind="stable")], layers.sizes, total)
-        kept = iter(layers.in_contests(floored(counts, layers.floors(floor))))
+        floors, total = layers.floors(floor), survivors(jnp.sum(layers.sizes), sparsity)
+        given = [_entry(table, name) for name, *_ in pruned]
+        shared = [leaf for leaf, own in zip(pruned, given, strict=True) if own is None]
+        is_shared = layers.repeated([own is None for own in given])
+        rates = jnp.asarray(layers.repeated([own or 0.0 for own in given]), jnp.float32)
+        fixed = jnp.where(is_shared, 0, jnp.maximum(survivors(layers.sizes, rates), floors))
+        counts = fixed
+        if shared:
+            left = jnp.maximum(total - jnp.sum(fixed), 0)
+            sides = [_dimensions(*leaf, windows=kernel) for leaf in shared]
+            thinness = [(sum(own) / max(math.prod(own), 1)) ** power for own in sides]
+            shares = _by_thinness(thinness, Layers([unit for *_, unit in shared]), left)
+            counts = fixed.at[np.flatnonzero(is_shared)].set(shares)
+        kept = iter(layers.in_contests(floored(counts, jnp.where(is_shared, floors, fixed))))
         return jax.tree.structure(params).unflatten(
             None if u is None else next(kept) for u in found
         )
@@ -198,8 +211,26 @@ def erk(power: float = 1.0, *, at_least: int = 1) -> Allocation:
     return _with_floor(allocate, at_least)
 
 
-def _dimensions(name: str, shape: tuple[int, ...], unit: Units) -> list[int]:
-    """How many inputs, outputs and places along each side of a window one layer of a leaf has."""
+def _by_thinness(thinness: list[float], layers: Layers, total: jax.Array) -> jax.Array:
+    """Deals out a total in densities proportional to the thinness of each leaf, none above 1."""
+    raw = layers.repeated(thinness).astype(np.float32)
+    total = jnp.minimum(total, jnp.sum(layers.sizes))
+    # The layers that stay dense are those of the largest raw density: try 0, 1, 2, ... of them.
+    order = np.argsort(-raw, kind="stable")
+    n = layers.sizes[order].astype(jnp.float32)
+    r = raw[order]
+    before = jnp.cumsum(n) - n
+    mass = jnp.cumsum((n * r)[::-1])[::-1]
+    scale = (total.astype(jnp.float32) - before) / jnp.maximum(mass, 1e-30)
+    fits = scale * r <= 1.0
+    first = jnp.where(jnp.any(fits), jnp.argmax(fits), len(raw))
+    epsilon = scale[jnp.minimum(first, len(raw) - 1)]
+    density = jnp.where(jnp.arange(len(raw)) < first, 1.0, jnp.clip(epsilon * r, 0.0, 1.0))
+    return apportion(density[np.argsort(order, kind="stable")], layers.sizes, total)
+
+
+def _dimensions(name: str, shape: tuple[int, ...], unit: Units, *, windows: bool) -> list[int]:
+    """How many inputs, outputs and, with windows, places along their sides one layer of a leaf has."""
     own = by_position(shape) if unit.kernel is None else unit.kernel
     if own.in_axis is None:
         raise ValueError(
@@ -208,7 +239,28 @@ def _dimensions(name: str, shape: tuple[int, ...], unit: Units) -> list[int]:
         )
     sides = [math.prod(shape[i] for i in some) for some in (own.in_axis, own.out_axis) if some]
     known = {*own.in_axis, *own.out_axis, *own.batch_axis}
-    return [*sides, *(size for i, size in enumerate(shape) if i not in known)]
+    return [*sides, *(size for i, size in enumerate(shape) if windows and i not in known)]
+
+
+def _check_sparsities(who: str, table: Mapping[str, float]) -> None:
+    """Refuses keys that are no regular expressions, and values that are no fractions removed."""
+    for pattern, value in table.items():
+        checks.expression(who, pattern)
+        checks.check(who, **{f"sparsities[{pattern!r}]": (value, checks.NUMBER)})
+        if not 0 <= value < 1:
+            raise ValueError(f"{who}: {pattern!r} has {value}; fractions in [0, 1) are needed.")
+
+
+def _check_matches(who: str, patterns: Iterable[str], names: list[str]) -> None:
+    """Refuses expressions that match no leaf."""
+    for pattern in patterns:
+        if not any(re.search(pattern, name) for name in names):
+            raise ValueError(f"{who}: {pattern!r} matches none of the leaves {names}.")
+
+
+def _entry(table: Mapping[str, float], name: str) -> float | None:
+    """What the first expression that matches a path stands for; `None` if none does."""
+    return next((value for pattern, value in table.items() if re.search(pattern, name)), None)
 
 
 @factory
@@ -233,11 +285,7 @@ def by_path(sparsities: Mapping[str, float], *, at_least: int = 1) -> Allocation
     checks.check("by_path", sparsities=(sparsities, _TABLE))
     check_floor("by_path", at_least)
     table = dict(sparsities)
-    for pattern, value in table.items():
-        checks.expression("by_path", pattern)
-        checks.check("by_path", **{f"sparsities[{pattern!r}]": (value, checks.NUMBER)})
-        if not 0 <= value < 1:
-            raise ValueError(f"by_path: {pattern!r} has {value}; fractions in [0, 1) are needed.")
+    _check_sparsities("by_path", table)
     if not any(table.values()):
         raise ValueError(f"by_path({table}): every sparsity is 0; give at least one above 0.")
 
@@ -289,6 +337,4 @@ def by_path(sparsities: Mapping[str, float], *, at_least: int = 1) -> Allocation
 
 def _rate(table: Mapping[str, float], name: str) -> float:
     """The entry of a layer: of its name, or of the first expression that matches it."""
-    if name in table:
-        return table[name]
-    return next((value for expression, value in table.items() if re.search(expression, name)), 0.0)
+    return table[name] if name in table else _entry(table, name) or 0.0

@@ -1,4 +1,4 @@
-"""Methods that begin dense and prune: at once, gradually, in rounds or in cycles."""
+"""Methods that begin dense and prune: at once, gradually, in rounds or in cycles; or not at all."""
 
 from jaxprune import allocation as allocations
 from jaxprune import criteria, patterns, schedules, updates
@@ -18,6 +18,7 @@ __all__ = [
     "magnitude",
     "magnitude_increase",
     "movement",
+    "none",
     "random",
     "saliency",
     "std_threshold",
@@ -26,6 +27,18 @@ __all__ = [
 
 _UNSTRUCTURED, _UNIFORM = patterns.unstructured(), allocations.uniform()
 _GLOBAL = allocations.global_budget()
+
+
+@factory
+def none() -> Method:
+    """Nothing is pruned: dense training through the same transform, the baseline of others.
+
+    >>> import jax.numpy as jnp
+    >>> from jaxprune import prune
+    >>> prune({"w": jnp.array([[1.0, -3.0]])}, none())[0]
+    {'w': Array([[ 1., -3.]], dtype=float32)}
+    """
+    return Method(criteria.magnitude, schedule=schedules.never())
 
 
 @factory

@@ -182,6 +182,7 @@ def rows(masks):
 GRADUAL = {"sparsity": 0.999, "begin": 1, "end": 9, "every": 2}
 MOVING = {"sparsity": 0.999, "every": 2, "end": 9}
 METHODS = {
+    "none": jp.methods.none(),
     "magnitude": jp.methods.magnitude(sparsity=0.999),
     "random": jp.methods.random(sparsity=0.999),
     "gmp": jp.methods.gmp(**GRADUAL),
