@@ -47,7 +47,8 @@ def snip(
       axes: which axes of the leaves are inputs, outputs and layers: `jaxprune.axes(apply, params, *inputs)`;
         `None`: their shapes tell, and whatever depends on direction refuses those that do not.
       pattern: what dies together and who competes.
-      allocation: who gets how much of the budget.
+      allocation: who gets how much of the budget. The published one empties layers at high sparsities;
+        `allocation.global_budget(at_least=1, at_most=0.99)` leaves each a unit and a hundredth.
       progress: called with the number of batches done, after each.
 
     Returns:
@@ -96,7 +97,8 @@ def grasp(
       axes: which axes of the leaves are inputs, outputs and layers: `jaxprune.axes(apply, params, *inputs)`;
         `None`: their shapes tell, and whatever depends on direction refuses those that do not.
       pattern: what dies together and who competes.
-      allocation: who gets how much of the budget.
+      allocation: who gets how much of the budget. The published one empties layers at high sparsities;
+        `allocation.global_budget(at_least=1, at_most=0.99)` leaves each a unit and a hundredth.
       progress: called after each batch, with the number of batches done in both passes.
 
     Returns:
@@ -157,7 +159,8 @@ def synflow(
       axes: which axes of the leaves are inputs, outputs and layers: `jaxprune.axes(apply, params, *inputs)`;
         `None`: their shapes tell, and whatever depends on direction refuses those that do not.
       pattern: what dies together and who competes.
-      allocation: who gets how much of the budget.
+      allocation: who gets how much of the budget. The published one empties layers at high sparsities;
+        `allocation.global_budget(at_least=1, at_most=0.99)` leaves each a unit and a hundredth.
       progress: called with the number of rounds done, after each.
 
     Returns:

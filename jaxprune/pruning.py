@@ -19,7 +19,7 @@ from jaxprune import updates as updates_lib
 from jaxprune.calls import text
 from jaxprune.contests import contests
 from jaxprune.coupling import Coupled
-from jaxprune.fit import check_coupled, check_fit, scores_of
+from jaxprune.fit import check_coupled, check_fit, check_rounds, living, scores_of
 from jaxprune.kernel_axes import AxesTree, of_leaves
 from jaxprune.masks import Prunable
 from jaxprune.method import METHOD, Method, Partition, by_part
@@ -120,7 +120,13 @@ def change(
       axes: what the axes of each leaf are; `None`: they are told by its shape.
       of_the_living: whether the sparsity is a fraction of the units that are alive, not of all.
     """
-    check_fit(method.pattern, method.schedule, method.update, params, masks, axes)
+    check_fit(
+        method.pattern, method.allocation, method.schedule, method.update, params, masks, axes
+    )
+    if of_the_living and not isinstance(step, Tracer):
+        with jax.ensure_compile_time_eval():
+            share = float(method.schedule.sparsity(step))
+        check_rounds(method.pattern, method.allocation, [share], params, masks, axes)
     rivalry, update = contests(method.pattern, params, masks, axes), method.update
 
     def units(criterion: Criterion) -> list[Units]:
@@ -135,7 +141,7 @@ def change(
     ]
     if of_the_living:
         contestants = [
-            dataclasses.replace(unit, competing=_living(unit, alive))
+            dataclasses.replace(unit, competing=living(unit, alive))
             for unit, alive in zip(contestants, rivalry.alive, strict=True)
         ]
     unknown = _without_score(method.criterion, rivalry.names, contestants)
@@ -202,12 +208,6 @@ def _placed(mask: jax.Array, leaf: jax.Array) -> jax.Array:
     return mask
 
 
-def _living(units: Units, alive: jax.Array) -> jax.Array:
-    """Per layer, how many units of a contest are alive, in the mean over its contests."""
-    within = tuple(i for i in range(alive.ndim) if i not in units.layers)
-    return jnp.sum(alive, within, dtype=jnp.int32) // units.contests
-
-
 def initial_masks(
     method: Method | Partition,
     params: Params,
@@ -235,7 +235,9 @@ def initial_masks(
     known_axes = of_leaves(axes, params)
 
     def first(part: Method, masks: Masks) -> Masks:
-        check_fit(part.pattern, part.schedule, part.update, params, masks, known_axes)
+        check_fit(
+            part.pattern, part.allocation, part.schedule, part.update, params, masks, known_axes
+        )
         if part.initial is None or given is not None:
             return masks
         check_replicated(f"{who}: init", params)

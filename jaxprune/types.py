@@ -135,7 +135,7 @@ class Units:
     @property
     def contests(self) -> int:
         """Contests in one layer."""
-        return self.scores.size // math.prod(self.layer_shape) // self.members
+        return max(self.scores.size // max(math.prod(self.layer_shape) * self.members, 1), 1)
 
     @property
     def budgeted(self) -> jax.Array | int:
@@ -206,9 +206,13 @@ class Allocation(Part):
 
     Attributes:
       allocate: (params, units, sparsity) -> tree of counts or `Keep`.
+      shares: the same where no layer has a floor, if shapes tell: it reads no scores. `None`: scores decide.
+      at_least: its floor, the fewest units that a layer keeps.
     """
 
     allocate: Callable[[Params, Any, Sparsity], Any]
+    shares: Callable[[Params, Any, Sparsity], Any] | None = None
+    at_least: int = 0
 
     def __call__(self, params: Params, units: Any, sparsity: Sparsity) -> Any:
         """Returns how many units of each contest survive."""
@@ -225,7 +229,8 @@ class Schedule(Part):
     Attributes:
       due: step -> bool, whether the masks change before this update.
       sparsity: step -> fraction of the prunable weights removed.
-      end: the last step at which masks can change; there `sparsity` is on its target.
+      end: the step from which on `sparsity` is on its target. It is the last one at which masks can change,
+        unless the schedule goes on at that sparsity for ever (`schedules.constant`).
     """
 
     due: Callable[[Step], jax.Array | bool]

@@ -34,7 +34,7 @@ ORDER = [
 ALONE = {
     "nn": {"types", "allocation", "selection"},
     "data": {"types"},
-    "metrics": {"types", "trees", "masks", "programs", "kernel_axes"},
+    "metrics": {"types", "trees", "masks", "programs", "kernel_axes", "patterns", "checks"},
 }
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
 

@@ -10,9 +10,10 @@ import optax
 
 from jaxprune import checks
 from jaxprune import masks as masks_lib
+from jaxprune.fit import check_rounds
 from jaxprune.kernel_axes import AxesTree, of_leaves
 from jaxprune.masks import Prunable
-from jaxprune.method import METHOD, Method, Partition, by_number, remembered
+from jaxprune.method import METHOD, Method, Partition, by_number, by_part, remembered
 from jaxprune.pruning import change, initial_masks
 from jaxprune.shards import check_replicated
 from jaxprune.transforms.changes import Overdue, all_finite, concrete, nothing_overdue, remember
@@ -161,7 +162,8 @@ def lottery_ticket(
       nothing, and the next one tries again.
 
     Raises:
-      ValueError: if the method starts sparse, brings weights back, or removes nothing in one of the rounds.
+      ValueError: if the method starts sparse, brings weights back, or removes nothing in one of the rounds,
+        be it that a share of few weights in a contest (N:M) rounds to none.
 
     References:
       Frankle & Carbin, "The Lottery Ticket Hypothesis: Finding Sparse, Trainable Neural Networks" (2019);
@@ -199,6 +201,14 @@ def lottery_ticket(
             "the number of the round, from 0: give one_shot(sparsity=0.2), for example."
         )
 
+    def check_plan(part: Method, params: Params, share: Masks) -> Masks:
+        """The masks, if no round of the plan takes nothing, or all, of the contests of a leaf."""
+        with jax.ensure_compile_time_eval():
+            rounds = [float(part.schedule.sparsity(r)) for r in range(plan.rounds)]
+        own = of_leaves(axes, params)
+        check_rounds(part.pattern, part.allocation, rounds, params, share, own, dense=masks is None)
+        return masks
+
     def mark(params: Params, inner_state: optax.OptState) -> Any:
         """What the rewinding point must hold for what goes back to it."""
         if plan.rewind == "weights":
@@ -221,6 +231,7 @@ def lottery_ticket(
             given=masks,
             who="lottery_ticket",
         )
+        by_part(method, params, first_masks, lambda part, share: check_plan(part, params, share))
         inner_state = inner.init(params)
         point = jax.tree.map(jnp.zeros_like, mark(params, inner_state))
         memory = {name: m.init(params) for name, m in memories.items()}

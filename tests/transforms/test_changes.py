@@ -33,7 +33,7 @@ TRANSFORMS = {
     "saliency": sparse(jp.methods.saliency(**GRADUAL)),
     "own memory": sparse(jp.Method(fisher, schedule=jp.schedules.cubic(**GRADUAL))),
     "rigl": sparse(jp.methods.rigl(**DYNAMIC)),
-    "set": sparse(jp.methods.set(**DYNAMIC)),
+    "set": sparse(jp.methods.set_(**DYNAMIC)),
     "snfs": sparse(jp.methods.snfs(**DYNAMIC)),
     "dsr": sparse(jp.methods.dsr(**DYNAMIC)),
     "granet": sparse(jp.methods.granet(initial=0.2, **GRADUAL)),
