@@ -127,6 +127,33 @@ def test_blocks_move_to_the_minimum():
     assert found["b"].tolist() == [1, 1]
 
 
+def test_the_sum_of_single_moves_and_the_joint_move_by_hand():
+    """A = [[2, 1, -1], [1, 1, 1], [-1, 1, 3]] and w = 5, 3, 6, of which the first stays.
+
+    Alone: 5 - 1 (3 / 1) + 1 (6 / 3) = 4. Jointly [[1, 1], [1, 3]] x = (3, 6) has x = (1.5, 1.5), so that the
+    moves cancel: 5 - 1.5 + 1.5 = 5.
+    """
+    inverse = {"w": jnp.array([[[2.0, 1.0, -1.0], [1.0, 1.0, 1.0], [-1.0, 1.0, 3.0]]]), "b": None}
+    params = {"w": jnp.array([[5.0, 3.0, 6.0]]), "b": jnp.ones(2)}
+    masks = {"w": jnp.array([[True, False, False]]), "b": None}
+    singly = jp.compensation.woodfisher(params, masks, inverse_fisher=inverse)
+    jointly = jp.compensation.fisher_blocks(params, masks, inverse_fisher=inverse)
+    np.testing.assert_allclose(singly["w"], [[4, 0, 0]], atol=1e-5)
+    np.testing.assert_allclose(jointly["w"], [[5, 0, 0]], atol=1e-5)
+    assert singly["b"].tolist() == jointly["b"].tolist() == [1, 1]
+
+
+def test_one_weight_of_each_block_moves_the_same_alone_and_jointly():
+    a = RNG.normal(size=(4, 5, 9))
+    inverse = {"w": jnp.asarray(a @ a.transpose(0, 2, 1) / 9, jnp.float32)}
+    params = {"w": jnp.asarray(RNG.normal(size=(2, 10)), jnp.float32)}  # four blocks of 5
+    masks = {"w": jnp.ones(20, bool).at[jnp.array([0, 7, 14, 15])].set(False).reshape(2, 10)}
+    singly = jp.compensation.woodfisher(params, masks, inverse_fisher=inverse)["w"]
+    jointly = jp.compensation.fisher_blocks(params, masks, inverse_fisher=inverse)["w"]
+    np.testing.assert_allclose(singly, jointly, rtol=1e-4, atol=1e-5)
+    assert (np.asarray(singly)[~np.asarray(masks["w"])] == 0).all()
+
+
 @pytest.mark.parametrize("shape", [(6, 5), (3, 2, 5)])
 def test_layers_are_fitted_again(shape):
     kernel = jnp.asarray(RNG.normal(size=shape), jnp.float32)

@@ -85,7 +85,8 @@ def woodfisher(params: Params, *, inverse_fisher: Params, **_) -> Scores:
     References:
       Singh & Alistarh, "WoodFisher: Efficient Second-Order Approximation for Neural Network Compression"
       (2020); Hassibi & Stork, "Second order derivatives for network pruning: Optimal Brain
-      Surgeon" (1993). Departure: a score only, the weights that are kept stay what they are.
+      Surgeon" (1993). It is the score alone: `jaxprune.compensation.woodfisher` is the update of the weights
+      that are kept.
 
     >>> inverse = jnp.array([[[0.5, 0.1], [0.1, 2.0]]])
     >>> woodfisher({"w": jnp.array([[1.0], [4.0]])}, inverse_fisher={"w": inverse})

@@ -116,6 +116,10 @@ def block_fisher(
     rounding: against float64, the diagonal of A was right to 1e-4 where the largest eigenvalue of a block
     was $10^5 \lambda$, to 1e-2 where it was $10^7 \lambda$. Beyond that raise `damp`.
 
+    Weights that are exactly zero, such as those that were removed before, are taken for absent, as in the
+    authors' code: their gradients count as zero, so that no living weight is priced as if they would make up
+    for it.
+
     Memory: `block` float32 numbers per prunable weight, twice while they are updated, and `chunk` gradients.
 
     Args:
@@ -179,8 +183,11 @@ def _with_batch(inverses, options, params, batch, groups):
         pairs = zip(inverses, blocked, strict=True)
         return [jax.lax.scan(rank_one, inverse, g)[0] for inverse, g in pairs]
 
+    def one(group: Any) -> list[jax.Array]:
+        found = gradient(loss, params, group, chosen)
+        return [g * (w != 0) for g, w in zip(found, take(params, chosen), strict=True)]
+
     with jax.default_matmul_precision("highest"):
-        one = lambda group: gradient(loss, params, group, chosen)
         return over_groups(with_gradients, inverses, one, batch, examples, chunk)
 
 

@@ -49,7 +49,7 @@ def trained(tmp_path_factory):
         "own": f"{own}:curved",
         "made up for": {
             "criterion": "woodfisher",
-            "compensation": part("fisher_blocks"),
+            "compensation": part("woodfisher"),
             "signals": {"inverse_fisher": part("block_fisher", block=10, damp=1e-3)},
         },
         "fine-tuned": {"criterion": part("fisher"), "finetune": 4},
@@ -76,7 +76,7 @@ def test_what_is_pruned_is_the_trained_dense_network(trained):
     assert "explored" not in results["seeds"][0]["points"]["magnitude"][0]
     text = (folder / "report.md").read_text()
     (row,) = [line for line in text.splitlines() if line.startswith("| made up for | criterion")]
-    assert "compensation=fisher_blocks(), signals inverse_fisher=block_fisher(" in row
+    assert "compensation=woodfisher(), signals inverse_fisher=block_fisher(" in row
 
 
 def test_masks_are_those_of_prune_on_the_dense_weights(trained):
