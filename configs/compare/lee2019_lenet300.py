@@ -35,7 +35,7 @@ def get_config(updates="4000"):
     )
     smoke = steps < 60_000
     others = {
-        "GraSP": {"criterion": "grasp", "examples": 100},
+        "GraSP": {"criterion": "grasp", "examples_per_class": 10},
         "SynFlow": {"criterion": "synflow", "rounds": 100},
         "magnitude": "magnitude",
     }

@@ -31,23 +31,25 @@ def fisher(params: Params, *, fisher: Params, **_) -> Scores:
     return jax.tree.map(lambda w, f: None if f is None else 0.5 * f * w * w, params, fisher)
 
 
-def obd(params: Params, *, hessian_diagonal: Params, **_) -> Scores:
-    r"""Scores a weight by its saliency, $\frac{1}{2} H_{ii} w_i^2$: the rise of the loss at a minimum.
+def obd(params: Params, *, curvature: Params, **_) -> Scores:
+    r"""Scores a weight by its saliency, $\frac{1}{2} h_i w_i^2$: the rise of the loss at a minimum.
 
     Args:
       params: tree of arrays.
-      hessian_diagonal: from `jaxprune.signals.hessian_diagonal`.
+      curvature: $h$, from `jaxprune.signals.gauss_newton_diagonal`, which is never negative. That of
+        `jaxprune.signals.hessian_diagonal` will do too, but weights of negative curvature then go first,
+        however large they are.
 
     References:
-      LeCun, Denker & Solla, "Optimal Brain Damage" (1990). Departure: the paper propagates an
-      approximate diagonal, never negative, backwards through the layers; here it is an unbiased estimate of
-      the Hessian's own, and weights of negative curvature go first.
+      LeCun, Denker & Solla, "Optimal Brain Damage" (1990), with the Levenberg-Marquardt (Gauss-Newton)
+      approximation. Departure: the paper propagates the diagonal backwards and neglects, in each layer, what
+      is off it; here it is an unbiased estimate of Gauss-Newton's diagonal itself.
 
-    >>> obd({"w": jnp.array([2.0, -1.0])}, hessian_diagonal={"w": jnp.array([1.0, -2.0])})
-    {'w': Array([ 2., -1.], dtype=float32)}
+    >>> obd({"w": jnp.array([2.0, -1.0])}, curvature={"w": jnp.array([1.0, 6.0])})
+    {'w': Array([2., 3.], dtype=float32)}
     """
     saliency = lambda w, h: None if h is None else 0.5 * h * w * w
-    return jax.tree.map(saliency, params, hessian_diagonal)
+    return jax.tree.map(saliency, params, curvature)
 
 
 def second_order_taylor(params: Params, *, grads: Params, hessian_diagonal: Params, **_) -> Scores:

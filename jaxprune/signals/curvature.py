@@ -10,11 +10,12 @@ import jax.numpy as jnp
 from jaxprune import masks as masks_lib
 from jaxprune.masks import Prunable
 from jaxprune.signals.gather import Progress, counted, mean_over, twice
-from jaxprune.signals.gradients import Loss, divisible, gradient, over_groups
+from jaxprune.signals.gradients import divisible, gradient, gradients, over_groups
 from jaxprune.signals.leaves import floating, in_one_place, put, spread, take, wide
+from jaxprune.signals.losses import Apply, Loss, OutputLoss, loss_of_outputs
 from jaxprune.types import Params
 
-__all__ = ["block_fisher", "hessian_diagonal", "hessian_vector"]
+__all__ = ["block_fisher", "hessian_diagonal", "hessian_gradient", "hessian_vector"]
 
 
 def hessian_vector(
@@ -38,8 +39,7 @@ def hessian_vector(
       progress: called with the number of batches done, after each.
 
     Returns:
-      A tree like `params`, float32 or wider; zeros at leaves that are not floating. With the gradients for
-      a vector it is what the criterion `grasp` reads as `hessian_gradient`.
+      A tree like `params`, float32 or wider; zeros at leaves that are not floating.
 
     References:
       Pearlmutter, "Fast Exact Multiplication by the Hessian" (1994).
@@ -52,6 +52,61 @@ def hessian_vector(
     chosen = floating(params)
     directions = _directions(params, vector, chosen)
     return mean_over(_products, params, batches, directions, static=(loss,), progress=progress)
+
+
+def hessian_gradient(
+    apply: Apply,
+    output_loss: OutputLoss,
+    params: Params,
+    batches: Iterable[Any],
+    *,
+    temperature: float = 200.0,
+    progress: Progress | None = None,
+) -> Params:
+    r"""The product $H g$ of Hessian and gradient of the loss of outputs divided by a temperature, for GraSP.
+
+    A high temperature makes the outputs of an untrained network nearly equal. It changes the order of
+    weights, not only the size of scores: what comes of the curvature of the loss falls as $T^{-3}$, what
+    comes of that of the network as $T^{-2}$.
+
+    Args:
+      apply: (params, batch) -> outputs of the network: logits.
+      output_loss: (outputs, batch) -> the mean loss over the batch's leading axis, a scalar.
+      params: tree of arrays.
+      batches: trees of arrays [examples, ...], read twice; they may differ in size.
+      temperature: $T$; 200 in the authors' code, though not in the paper.
+      progress: called after each batch, with the number of batches done in both passes.
+
+    Returns:
+      A tree like `params`, float32 or wider. What the criterion `grasp` reads.
+
+    References:
+      Wang, Zhang & Grosse, "Picking Winning Tickets Before Training by Preserving Gradient Flow" (2020).
+
+    >>> apply, output_loss = lambda params, x: params["w"] * x, lambda outputs, x: jnp.mean(outputs**2)
+    >>> params, batches = {"w": jnp.array(3.0)}, [jnp.array([2.0])]  # w^2 x^2 / T^2: g = 6, H = 2
+    >>> hessian_gradient(apply, output_loss, params, batches, temperature=2.0)
+    {'w': Array(12., dtype=float32)}
+    """
+    batches = twice(batches, "hessian_gradient reads batches twice")
+    loss = loss_of_outputs(apply, output_loss, temperature=temperature)
+    return gradient_product(loss, params, batches, progress)
+
+
+def gradient_product(
+    loss: Loss, params: Params, batches: Iterable[Any], progress: Progress | None
+) -> Params:
+    """The product of Hessian and gradient of one loss; `progress` counts batches of both passes."""
+    done = 0
+
+    def count(_: int) -> None:
+        nonlocal done
+        done += 1
+        if progress is not None:
+            progress(done)
+
+    grads = gradients(loss, params, batches, progress=count)
+    return hessian_vector(loss, params, batches, grads, progress=count)
 
 
 def hessian_diagonal(
@@ -67,7 +122,7 @@ def hessian_diagonal(
 
     Its expectation is the diagonal, its variance at weight $i$ is $\sum_{j \ne i} H_{ij}^2$ over the number
     of draws: `samples` fresh ones for each batch. A diagonal Hessian is found exactly. It is the Hessian
-    itself, not Gauss-Newton's: off a minimum entries can be negative.
+    itself, not Gauss-Newton's (`gauss_newton_diagonal`): off a minimum, entries are negative at many weights.
 
     Args:
       loss: (params, batch) -> the mean loss over the batch's leading axis, a scalar; twice differentiable
@@ -80,7 +135,7 @@ def hessian_diagonal(
 
     Returns:
       A tree like `params`, float32 or wider; zeros at leaves that are not floating. What the criterion
-      `obd` reads.
+      `second_order_taylor` reads.
 
     References:
       Hutchinson, "A stochastic estimator of the trace of the influence matrix for Laplacian smoothing

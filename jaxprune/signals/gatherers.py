@@ -10,10 +10,17 @@ import jax
 
 from jaxprune.masks import Prunable
 from jaxprune.signals import activations
-from jaxprune.signals.curvature import block_fisher, hessian_diagonal, hessian_vector
+from jaxprune.signals.curvature import (
+    block_fisher,
+    gradient_product,
+    hessian_diagonal,
+    hessian_gradient,
+)
 from jaxprune.signals.flow import synaptic_flow
 from jaxprune.signals.gather import Progress, twice
-from jaxprune.signals.gradients import Loss, fisher, gradients
+from jaxprune.signals.gauss_newton import gauss_newton_diagonal
+from jaxprune.signals.gradients import fisher, gradients
+from jaxprune.signals.losses import Apply, Loss, OutputLoss, loss_of_outputs
 from jaxprune.signals.outputs import Outputs, outputs
 from jaxprune.signals.scales import scales
 from jaxprune.types import Criterion, Params
@@ -27,7 +34,8 @@ def gatherers(
     batches: Iterable[Any],
     *,
     loss: Loss | None = None,
-    apply: Callable[[Params, Any], Any] | None = None,
+    apply: Apply | None = None,
+    output_loss: OutputLoss | None = None,
     key: jax.Array | None = None,
     prunable: Prunable = None,
     progress: Progress | None = None,
@@ -36,16 +44,20 @@ def gatherers(
 
     With a loss there are `grads`, `fisher`, `hessian_gradient` and `inverse_fisher`, with a key too
     `hessian_diagonal`; with the network's function `inputs`, `grams`, `flow`, `scales`, `mean`, `magnitude`,
-    `zeros`, `entropy` and `rank`. Nothing is computed yet. Replace an entry to set an option, or add one for
-    a criterion of your own:
+    `zeros`, `entropy` and `rank`. With that function and a loss of its outputs there is all of this, with a
+    key `curvature` too, Gauss-Newton's diagonal; `hessian_gradient` is then at GraSP's temperature of 200,
+    which a loss of parameters and batches has no place for. Nothing is computed yet. Replace an entry to set
+    an option, or add one for a criterion of your own:
 
         found = gatherers(batches, loss=loss)
         found["inverse_fisher"] = lambda params: block_fisher(loss, params, batches, block=100)
 
     Args:
       batches: trees of arrays [examples, ...]; a list, as each signal reads them anew.
-      loss: (params, batch) -> the mean loss over the batch's leading axis, a scalar.
+      loss: (params, batch) -> the mean loss over the batch's leading axis, a scalar; `None`: that of the
+        outputs, if it is given.
       apply: (params, batch) -> outputs of the network in evaluation mode.
+      output_loss: (outputs, batch) -> the mean loss over the batch's leading axis, a scalar.
       key: PRNG key, for what is estimated by chance.
       prunable: leaves of whose weights `inverse_fisher` has blocks (see `jaxprune.masks.make`).
       progress: called with the number of batches done, after each, for each signal from 1.
@@ -59,17 +71,26 @@ def gatherers(
     batches = twice(batches, "signals read batches more than once")
     more: Any = {"progress": progress}
     found: dict[str, Callable[[Params], Any]] = {}
+    if output_loss is not None and apply is None:
+        raise ValueError("gatherers(output_loss=...): give apply= too, whose outputs it is of.")
+    if loss is None and apply is not None and output_loss is not None:
+        loss = loss_of_outputs(apply, output_loss)
     if loss is not None:
         found["grads"] = lambda p: gradients(loss, p, batches, **more)
         found["fisher"] = lambda p: fisher(loss, p, batches, **more)
-        found["hessian_gradient"] = lambda p: hessian_vector(
-            loss, p, batches, gradients(loss, p, batches), **more
-        )
+        found["hessian_gradient"] = lambda p: gradient_product(loss, p, batches, **more)
         found["inverse_fisher"] = lambda p: block_fisher(
             loss, p, batches, prunable=prunable, **more
         )
         if key is not None:
             found["hessian_diagonal"] = lambda p: hessian_diagonal(loss, p, batches, key, **more)
+    if apply is not None and output_loss is not None:
+        of_outputs = (apply, output_loss)
+        found["hessian_gradient"] = lambda p: hessian_gradient(*of_outputs, p, batches, **more)
+        if key is not None:
+            found["curvature"] = lambda p: gauss_newton_diagonal(
+                *of_outputs, p, batches, key, **more
+            )
     if apply is not None:
         found["inputs"] = lambda p: activations.input_moments(apply, p, batches, **more)
         found["grams"] = lambda p: activations.grams(apply, p, batches, **more)
@@ -83,7 +104,7 @@ def gatherers(
 
 def _output(
     name: str,
-    apply: Callable[[Params, Any], Any],
+    apply: Apply,
     batches: Iterable[Any],
     progress: Progress | None,
     params: Params,
@@ -115,6 +136,6 @@ def gathered(names: Iterable[str], known: Gatherers, params: Params) -> dict[str
     if missing:
         raise ValueError(
             f"nobody gathers the signal {missing[0]!r}; known here: {', '.join(known) or 'none'}. Give a "
-            "loss, an apply or a key to jaxprune.signals.gatherers, or an entry of your own."
+            "loss, an apply, an output_loss or a key to jaxprune.signals.gatherers, or an entry of your own."
         )
     return {name: known[name](params) for name in names}

@@ -8,11 +8,10 @@ import jax.numpy as jnp
 
 from jaxprune.signals.gather import Progress, mean_over, number_of_examples
 from jaxprune.signals.leaves import floating, in_one_place, put, spread, take, wide
+from jaxprune.signals.losses import Loss
 from jaxprune.types import Params
 
 __all__ = ["divisible", "fisher", "gradient", "gradients", "over_groups"]
-
-Loss = Callable[[Params, Any], jax.Array]
 
 
 def gradients(
