@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from jaxprune import masks as masks_lib
 from jaxprune.masks import Prunable
+from jaxprune.signals.finite import Watch
 from jaxprune.signals.gather import Progress, counted, mean_over, twice
 from jaxprune.signals.gradients import divisible, gradient, gradients, over_groups
 from jaxprune.signals.leaves import floating, in_one_place, put, spread, take, wide
@@ -51,7 +52,8 @@ def hessian_vector(
     """
     chosen = floating(params)
     directions = _directions(params, vector, chosen)
-    return mean_over(_products, params, batches, directions, static=(loss,), progress=progress)
+    more: Any = {"progress": progress, "who": "hessian_vector"}
+    return mean_over(_products, params, batches, directions, static=(loss,), **more)
 
 
 def hessian_gradient(
@@ -148,7 +150,8 @@ def hessian_diagonal(
     if samples < 1:
         raise ValueError(f"hessian_diagonal(samples={samples}): at least 1 is needed.")
     static = (loss, samples)
-    return mean_over(_diagonals, params, batches, static=static, key=key, progress=progress)
+    more: Any = {"progress": progress, "who": "hessian_diagonal"}
+    return mean_over(_diagonals, params, batches, static=static, key=key, **more)
 
 
 def block_fisher(
@@ -218,8 +221,11 @@ def block_fisher(
         for w in take(params, chosen)
     ]
     options = (loss, examples, chunk, chosen)
-    for batch, _ in counted(batches, progress):
+    watch = Watch("block_fisher")
+    for batch, _ in counted(watch.batches(batches), progress):
         inverses = jax.block_until_ready(_with_batch(inverses, options, params, batch, groups))
+        watch.signal(inverses)
+    watch.check(params)
     return spread(params, chosen, inverses, elsewhere=lambda leaf: None)
 
 

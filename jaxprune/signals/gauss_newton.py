@@ -69,7 +69,8 @@ def gauss_newton_diagonal(
     if samples < 1:
         raise ValueError(f"gauss_newton_diagonal(samples={samples}): at least 1 is needed.")
     static = (apply, output_loss, samples)
-    return mean_over(_diagonals, params, batches, static=static, key=key, progress=progress)
+    more: Any = {"progress": progress, "who": "gauss_newton_diagonal"}
+    return mean_over(_diagonals, params, batches, static=static, key=key, **more)
 
 
 def _diagonals(

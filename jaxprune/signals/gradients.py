@@ -35,7 +35,9 @@ def gradients(
     >>> gradients(loss, {"w": jnp.array(3.0)}, [jnp.array([1.0, 2.0]), jnp.array([1.0])])
     {'w': Array(12., dtype=float32)}
     """
-    return mean_over(_gradients, params, batches, static=(loss,), progress=progress)
+    return mean_over(
+        _gradients, params, batches, static=(loss,), progress=progress, who="gradients"
+    )
 
 
 def fisher(
@@ -80,7 +82,8 @@ def fisher(
     """
     batches = divisible(batches, examples, chunk)
     static = (loss, examples, chunk)
-    return mean_over(_mean_of_squares, params, batches, static=static, progress=progress)
+    more: Any = {"progress": progress, "who": "fisher"}
+    return mean_over(_mean_of_squares, params, batches, static=static, **more)
 
 
 def gradient(loss: Loss, params: Params, batch: Any, chosen: Sequence[bool]) -> list[jax.Array]:
@@ -135,8 +138,8 @@ def divisible(batches: Iterable[Any], examples: int, chunk: int) -> Iterable[Any
 
 
 def _looked_at(batches: Iterable[Any], examples: int) -> Iterator[Any]:
-    for number, batch in enumerate(batches, 1):
-        number_of_examples(batch, number, multiple_of=examples)
+    for index, batch in enumerate(batches):
+        number_of_examples(batch, index, multiple_of=examples)
         yield batch
 
 
