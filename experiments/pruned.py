@@ -18,6 +18,7 @@ from experiments.starts import Began, Setting, Start
 from experiments.task import Task, metrics, scale
 from experiments.trainer import TrainState
 from experiments.units import axes_of
+from jaxprune.coupling import Coupled
 from jaxprune.signals.gatherers import reads
 
 __all__ = ["examples", "gatherers_of", "known_signals", "pruned"]
@@ -25,11 +26,11 @@ __all__ = ["examples", "gatherers_of", "known_signals", "pruned"]
 Batches = list[tuple[jax.Array, jax.Array]]
 
 
-def known_signals(own: Mapping[str, Any] = {}) -> tuple[str, ...]:
-    """The keywords of the signals that there are, those of a pipeline's own included."""
+def known_signals(own: Mapping[str, Any] = {}, units: Coupled | None = None) -> tuple[str, ...]:
+    """The keywords of the signals that there are, those of a pipeline's own and of coupled units included."""
     nothing = lambda params, batch: jnp.zeros(())
     functions = {"loss": nothing, "apply": nothing, "output_loss": nothing}
-    found = jp.signals.gatherers([()], **functions, key=jax.random.key(0))
+    found = jp.signals.gatherers([()], **functions, key=jax.random.key(0), units=units)
     return ("key", *found, *(keyword for keyword in own if keyword not in found))
 
 
@@ -52,20 +53,21 @@ def pruned(
       UserError: nobody gathers a signal that the criterion reads.
     """
     compensation = build("compensation", pipeline.compensation)
-    known = known_signals(pipeline.signals)
+    units = method.pattern if isinstance(method.pattern, Coupled) else None
+    known = known_signals(pipeline.signals, units)
     for function in (method.criterion, compensation):
         unknown = [name for name in reads(function) if name not in known] if function else []
         if unknown:
             raise UserError(
-                f"{where}: reads the signal {unknown[0]!r}, which exists only while training; there are: "
-                f"{', '.join(known)}."
+                f"{where}: reads the signal {unknown[0]!r}, which exists only while training or of coupled "
+                f"units; there are: {', '.join(known)}."
             )
 
     def start(setting: Setting) -> Began:
         params, rest = setting.params, setting.rest
         if pipeline.when == "trained":
             params, rest = _trained(setting, folder, trained_by)
-        gatherers = _gatherers(setting, rest, pipeline, cfg.prunable or None)
+        gatherers = _gatherers(setting, rest, pipeline, cfg.prunable or None, units)
         if pipeline.rounds == 1:
             gatherers = {name: _once(setting, pipeline, name, f) for name, f in gatherers.items()}
         try:
@@ -96,13 +98,20 @@ def _trained(setting: Setting, name: str, trained_by: Any) -> tuple[Any, Any]:
     return state.params, state.rest
 
 
-def _gatherers(setting: Setting, rest: Any, pipeline: Pipeline, prunable: str | None) -> Any:
+def _gatherers(
+    setting: Setting,
+    rest: Any,
+    pipeline: Pipeline,
+    prunable: str | None,
+    units: Coupled | None,
+) -> Any:
     """Signals by keyword, on training examples drawn for this seed."""
     if pipeline.examples_per_class:
         batches = _of_each_class(setting.task, setting.key, pipeline.examples_per_class)
     else:
         batches = examples(setting.task, setting.key, pipeline.examples)
-    return gatherers_of(setting.model, rest, batches, setting.key, pipeline.signals, prunable)
+    own = pipeline.signals
+    return gatherers_of(setting.model, rest, batches, setting.key, own, prunable, units)
 
 
 def gatherers_of(
@@ -112,6 +121,7 @@ def gatherers_of(
     key: jax.Array,
     own: Mapping[str, Any],
     prunable: str | None,
+    units: Coupled | None = None,
 ) -> dict[str, Callable[[Any], Any]]:
     """Signals by keyword; `curvature` is Gauss-Newton's, and `hessian_gradient` at GraSP's temperature.
 
@@ -122,10 +132,11 @@ def gatherers_of(
       key: PRNG key.
       own: parts of `jaxprune.signals` by keyword, to set their options.
       prunable: leaves that signals in blocks are gathered for.
+      units: that are pruned, if they are coupled.
     """
     loss, forward = _functions(model, rest) if rest else _plain_functions(model)
     functions = {"loss": loss, "apply": forward, "output_loss": _output_loss}
-    common = {**functions, "key": jax.random.fold_in(key, 3)}
+    common = {**functions, "units": units, "key": jax.random.fold_in(key, 3)}
     found = jp.signals.gatherers(batches, prunable=prunable, **common)
     for keyword, spec in own.items():
         function = build("signal", spec)
@@ -198,7 +209,8 @@ def _once(
     own = str(pipeline.signals.get(name))
     where = (str(setting.folder.parents[2]), setting.folder.name)
     drawn = pipeline.examples, pipeline.examples_per_class
-    key = (*where, pipeline.when, pipeline.of, drawn, name, own)
+    pattern = str(pipeline.pattern) if name == "unit_taylor" else ""  # others are of weights
+    key = (*where, pipeline.when, pipeline.of, drawn, name, own, pattern)
 
     def gathered(params: Any) -> Any:
         if key not in _GATHERED:

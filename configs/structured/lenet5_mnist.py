@@ -52,10 +52,7 @@ def get_config():
                 "L1 of all that is coupled": {"criterion": "magnitude", **units()},
                 "GReg": {"criterion": "magnitude", "removal": FADING, **outputs},
                 "FPGM": {"criterion": "fpgm", **outputs},
-                "Taylor": {
-                    "criterion": part("taylor", signed=True),
-                    **units(over="outputs", reduce="absolute"),
-                },
+                "Taylor-FO-BN": {"criterion": "unit_taylor", **units(over="scales")},
                 "BatchNorm scales": {"criterion": "bn_scale", **outputs},
                 "network slimming": {
                     "criterion": "bn_scale",
@@ -115,9 +112,9 @@ def get_config():
                     "sparsity": 0.75,
                 },
                 {
-                    "name": "Taylor beats chance with a quarter of the filters left",
+                    "name": "Taylor-FO-BN beats chance with a quarter of the filters left",
                     "kind": "lower_bound",
-                    "a": "Taylor",
+                    "a": "Taylor-FO-BN",
                     "b": "random",
                     "bound": 0.0,
                     "sparsity": 0.75,

@@ -9,7 +9,7 @@ from jaxprune import kernel_axes
 from jaxprune.layerwise import damped, into_rows
 from jaxprune.types import Axes, Params, Scores
 
-__all__ = ["fisher", "obd", "obs", "second_order_taylor", "woodfisher"]
+__all__ = ["adam_second_moment", "fisher", "obd", "obs", "second_order_taylor", "woodfisher"]
 
 
 def fisher(params: Params, *, fisher: Params, **_) -> Scores:
@@ -23,12 +23,35 @@ def fisher(params: Params, *, fisher: Params, **_) -> Scores:
       Theis, Korshunova, Tejani & Huszár, "Faster gaze prediction with dense networks and Fisher pruning"
       (2018); Molchanov, Mallya, Tyree, Frosio & Kautz, "Importance Estimation for Neural Network Pruning"
       (2019), whose squared first-order score, averaged over examples, is twice this. Departure: single
-      weights, where both sum over feature maps (patterns do that).
+      weights, where both sum over a unit before they square; a pattern's sum over a unit is of squares, and
+      cross terms are missing (`unit_taylor` has them).
 
     >>> fisher({"w": jnp.array([2.0, -1.0])}, fisher={"w": jnp.array([1.0, 6.0])})
     {'w': Array([2., 3.], dtype=float32)}
     """
     return jax.tree.map(lambda w, f: None if f is None else 0.5 * f * w * w, params, fisher)
+
+
+def adam_second_moment(params: Params, *, second_moment: Params, **_) -> Scores:
+    r"""Scores a weight by half the second moment of its gradients times its square, $\frac{1}{2} \nu_i w_i^2$.
+
+    It is `fisher` with what Adam already keeps, at no cost: no batch is read.
+
+    Args:
+      params: tree of arrays.
+      second_moment: $\nu$, from `jaxprune.signals.second_moment`, which finds it in the optimizer's state.
+
+    References:
+      Li, Dangel, Tam & Raffel, "Fishers for Free? Approximating the Fisher Information Matrix by Recycling
+      the Squared Gradient Accumulator" (2025). Its squares are of the mean gradients of batches, not of
+      single examples, along the way of the weights, the last $1 / (1 - \beta_2)$ updates; the authors'
+      factors for that are the same for all weights.
+
+    >>> adam_second_moment({"w": jnp.array([2.0, -1.0])}, second_moment={"w": jnp.array([1.0, 6.0])})
+    {'w': Array([2., 3.], dtype=float32)}
+    """
+    saliency = lambda w, nu: None if nu is None else 0.5 * nu * w * w
+    return jax.tree.map(saliency, params, second_moment)
 
 
 def obd(params: Params, *, curvature: Params, **_) -> Scores:

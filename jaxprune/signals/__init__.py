@@ -26,6 +26,8 @@ from jaxprune.signals.memory import total as total
 from jaxprune.signals.outputs import Outputs as Outputs
 from jaxprune.signals.outputs import outputs as outputs
 from jaxprune.signals.scales import scales as scales
+from jaxprune.signals.second_moment import second_moment as second_moment
+from jaxprune.signals.unit_taylor import unit_taylor as unit_taylor
 
 __all__ = [
     "Memory",
@@ -47,7 +49,9 @@ __all__ = [
     "needs",
     "outputs",
     "scales",
+    "second_moment",
     "start",
     "synaptic_flow",
     "total",
+    "unit_taylor",
 ]

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 
+from jaxprune.coupling import Coupled
 from jaxprune.masks import Prunable
 from jaxprune.signals import activations
 from jaxprune.signals.curvature import (
@@ -23,6 +24,7 @@ from jaxprune.signals.gradients import fisher, gradients
 from jaxprune.signals.losses import Apply, Loss, OutputLoss, loss_of_outputs
 from jaxprune.signals.outputs import Outputs, outputs
 from jaxprune.signals.scales import scales
+from jaxprune.signals.unit_taylor import unit_taylor
 from jaxprune.types import Criterion, Params
 
 __all__ = ["Gatherers", "gathered", "gatherers", "reads"]
@@ -38,6 +40,7 @@ def gatherers(
     output_loss: OutputLoss | None = None,
     key: jax.Array | None = None,
     prunable: Prunable = None,
+    units: Coupled | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Callable[[Params], Any]]:
     """Returns for each keyword that criteria read how to find it: a function of the parameters.
@@ -46,7 +49,8 @@ def gatherers(
     `hessian_diagonal`; with the network's function `inputs`, `grams`, `flow`, `scales`, `mean`, `magnitude`,
     `zeros`, `entropy` and `rank`. With that function and a loss of its outputs there is all of this, with a
     key `curvature` too, Gauss-Newton's diagonal; `hessian_gradient` is then at GraSP's temperature of 200,
-    which a loss of parameters and batches has no place for. Nothing is computed yet. Replace an entry to set
+    which a loss of parameters and batches has no place for. With a loss and coupled units there is
+    `unit_taylor`. Nothing is computed yet. Replace an entry to set
     an option, or add one for a criterion of your own:
 
         found = gatherers(batches, loss=loss)
@@ -60,6 +64,7 @@ def gatherers(
       output_loss: (outputs, batch) -> the mean loss over the batch's leading axis, a scalar.
       key: PRNG key, for what is estimated by chance.
       prunable: leaves of whose weights `inverse_fisher` has blocks (see `jaxprune.masks.make`).
+      units: that are pruned, for `unit_taylor`: from `jaxprune.structured.coupled`.
       progress: called with the number of batches done, after each, for each signal from 1.
 
     >>> import jax.numpy as jnp
@@ -82,6 +87,8 @@ def gatherers(
         found["inverse_fisher"] = lambda p: block_fisher(
             loss, p, batches, prunable=prunable, **more
         )
+        if units is not None:
+            found["unit_taylor"] = lambda p: unit_taylor(loss, p, batches, units, **more)
         if key is not None:
             found["hessian_diagonal"] = lambda p: hessian_diagonal(loss, p, batches, key, **more)
     if apply is not None and output_loss is not None:
@@ -135,7 +142,7 @@ def gathered(names: Iterable[str], known: Gatherers, params: Params) -> dict[str
     missing = [name for name in names if name not in known]
     if missing:
         raise ValueError(
-            f"nobody gathers the signal {missing[0]!r}; known here: {', '.join(known) or 'none'}. Give a "
-            "loss, an apply, an output_loss or a key to jaxprune.signals.gatherers, or an entry of your own."
+            f"nobody gathers the signal {missing[0]!r}; known here: {', '.join(known) or 'none'}. Give "
+            "jaxprune.signals.gatherers a loss, an apply, an output_loss, units or a key, or add an entry."
         )
     return {name: known[name](params) for name in names}

@@ -82,6 +82,7 @@ def test_an_inverse_of_another_tree_is_refused():
 
 SIGNALS = {
     "fisher": {"fisher"},
+    "adam_second_moment": {"second_moment"},
     "obd": {"curvature"},
     "second_order_taylor": {"grads", "hessian_diagonal"},
     "woodfisher": {"inverse_fisher"},

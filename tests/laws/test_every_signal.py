@@ -37,11 +37,18 @@ BATCHES = [batch() for _ in range(3)]
 
 
 def gathered(name, batches, params=PARAMS):
-    functions = {"loss": loss, "apply": apply, "output_loss": output_loss}
-    known = jp.signals.gatherers(batches, **functions, key=KEY)
+    known = jp.signals.gatherers(batches, **FUNCTIONS_OF_THE_NETWORK)
     return (known | {"mean_over": lambda p: jp.signals.mean_over(loss, p, batches)})[name](params)
 
 
+UNITS = jp.structured.coupled(jp.structured.trace(apply, PARAMS, BATCHES[0]), over="outputs")
+FUNCTIONS_OF_THE_NETWORK = {
+    "loss": loss,
+    "apply": apply,
+    "output_loss": output_loss,
+    "units": UNITS,
+    "key": KEY,
+}
 NO_DATA = {"flow"}  # it takes shapes alone
 OF_ONE_BATCH = {"scales"}
 FUNCTIONS = {  # that errors name, where it is not the keyword
@@ -52,10 +59,7 @@ FUNCTIONS = {  # that errors name, where it is not the keyword
     "inputs": "input_moments",
     **dict.fromkeys(("mean", "magnitude", "zeros", "entropy", "rank"), "outputs"),
 }
-KNOWN = [
-    "mean_over",
-    *jp.signals.gatherers(BATCHES, loss=loss, apply=apply, output_loss=output_loss, key=KEY),
-]
+KNOWN = ["mean_over", *jp.signals.gatherers(BATCHES, **FUNCTIONS_OF_THE_NETWORK)]
 told = lambda name: FUNCTIONS.get(name, name)
 READING = [name for name in KNOWN if name not in NO_DATA]
 
