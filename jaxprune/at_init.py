@@ -87,8 +87,9 @@ def grasp(
 
     Args:
       loss: (params, batch) -> the mean loss over the batch's leading axis, a scalar. The authors' code
-        divides the logits by a temperature of 200, and without it networks can train far worse: give
-        `jaxprune.signals.loss_of_outputs(apply, output_loss, temperature=200)`.
+        divides the logits by a temperature of 200: give it
+        `jaxprune.signals.loss_of_outputs(apply, output_loss, temperature=200)`. Without, networks can train
+        far worse: LeNet-300-100 at 95 % on MNIST to 74.2 ± 15.0 % instead of 96.7 ± 0.2 (5 seeds).
       params: tree of arrays, as initialised.
       batches: trees of arrays [examples, ...], read twice, for the gradient and for its product with the
         Hessian; ten examples of each class in the paper.

@@ -33,7 +33,7 @@ def fisher(params: Params, *, fisher: Params, **_) -> Scores:
 
 
 def adam_second_moment(params: Params, *, second_moment: Params, **_) -> Scores:
-    r"""Scores a weight by half the second moment of its gradients times its square, $\frac{1}{2} \nu_i w_i^2$.
+    r"""Scores a weight by its square times half the second moment of its gradients: $\frac{1}{2} \nu w^2$.
 
     It is `fisher` with what Adam already keeps, at no cost: no batch is read.
 

@@ -13,10 +13,10 @@ __all__ = ["second_moment"]
 def second_moment(opt_state: Any) -> Params:
     r"""Returns the moving average of squared gradients that an optimizer's state holds.
 
-    $\nu \leftarrow \beta_2 \nu + (1 - \beta_2) g^2$. The state is searched, so chains and wrappers may surround
-    it, `jaxprune.sparsify` among them: Adam, AdamW, NAdam, LAMB, RMSprop and what else keeps an array called
-    `nu` for each parameter. It is as it is kept, not divided by $1 - \beta_2^t$, which is the same for all
-    weights. The state of Adamax has that name too, but keeps maxima.
+    $\nu \leftarrow \beta_2 \nu + (1 - \beta_2) g^2$. The state is searched, so chains and wrappers may
+    surround it, `jaxprune.sparsify` among them: Adam, AdamW, NAdam, LAMB, RMSprop and what else keeps an
+    array called `nu` for each parameter. It is as it is kept, not divided by $1 - \beta_2^t$, which is the
+    same for all weights. The state of Adamax has that name too, but keeps maxima.
 
     Args:
       opt_state: state of an optimizer; under `jaxprune.sparsify` zero at removed weights, and begun anew at
