@@ -207,7 +207,7 @@ def lottery_ticket(
             rounds = [float(part.schedule.sparsity(r)) for r in range(plan.rounds)]
         own = of_leaves(axes, params)
         check_rounds(part.pattern, part.allocation, rounds, params, share, own, dense=masks is None)
-        return masks
+        return share
 
     def mark(params: Params, inner_state: optax.OptState) -> Any:
         """What the rewinding point must hold for what goes back to it."""
