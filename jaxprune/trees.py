@@ -91,13 +91,13 @@ def _name(path: tuple[Any, ...]) -> str:
 
 
 def _above(name: str) -> list[str]:
-    """The name, and those of all nodes above it.
+    """The name, and those of the nodes above it.
 
     >>> _above("a/b")
-    ['', 'a', 'a/b']
+    ['a', 'a/b']
     """
     keys = name.split("/")
-    return ["/".join(keys[:end]) for end in range(len(keys) + 1)]
+    return ["/".join(keys[:end]) for end in range(1, len(keys) + 1)]
 
 
 def _is_nothing(node: Any) -> bool:

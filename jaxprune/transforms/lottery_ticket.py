@@ -7,11 +7,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxprune import checks
+from jaxprune import checks, trees
 from jaxprune import masks as masks_lib
 from jaxprune.kernel_axes import AxesTree
 from jaxprune.masks import Prunable
 from jaxprune.method import METHOD, Method, Partition, initial_masks, next_masks, remembered
+from jaxprune.transforms.containers import at_home, from_inner
 from jaxprune.transforms.mirrors import mirrors
 from jaxprune.transforms.state import (
     check_transform,
@@ -123,6 +124,8 @@ class LotteryState(NamedTuple):
     point: Any
     memory: Any = ()
 
+    __getattr__ = from_inner
+
 
 def lottery_ticket(
     inner: optax.GradientTransformation,
@@ -191,7 +194,7 @@ def lottery_ticket(
         if plan.rewind == "weights":
             return params, inner_state
         if plan.rewind == "learning_rate":
-            leaves, treedef = jax.tree.flatten(inner_state)
+            leaves, treedef = jax.tree.flatten(inner_state, is_leaf=trees.is_box)
             owners = mirrors(params, inner_state)
             counts = [x if i is None else None for i, x in zip(owners, leaves, strict=True)]
             return None, treedef.unflatten(counts)
@@ -255,7 +258,7 @@ def lottery_ticket(
             optax.safe_increment(step), masks, state.key, inner_state, point, memory
         )
 
-    return optax.GradientTransformationExtraArgs(init, update)  # type: ignore
+    return at_home(init, update, masks=("masks",))
 
 
 def _counts_from(point: Any, inner_state: Any) -> Any:

@@ -14,6 +14,7 @@ from jaxprune.masks import Prunable
 from jaxprune.parts import PENALTY
 from jaxprune.penalties import Scheduled, scheduled
 from jaxprune.preconditioners import Preconditioner
+from jaxprune.transforms.containers import at_home, from_inner
 from jaxprune.transforms.state import check_transform, check_update, land
 from jaxprune.types import Masks, Params, Penalty
 
@@ -39,6 +40,8 @@ class ProximalState(NamedTuple):
     step: Any
     masks: Masks
     inner: optax.OptState
+
+    __getattr__ = from_inner
 
 
 def proximal(
@@ -126,7 +129,7 @@ def proximal(
         step = jnp.where(moved, optax.safe_increment(state.step), state.step)
         return updates, ProximalState(step, masks, inner_state)
 
-    return optax.GradientTransformationExtraArgs(init, update)  # type: ignore
+    return at_home(init, update, masks=("masks",))
 
 
 class AddPenaltyState(NamedTuple):

@@ -7,7 +7,9 @@ import jax.numpy as jnp
 import optax
 
 from jaxprune import masks as masks_lib
-from jaxprune.transforms.state import check_transform, masks_of
+from jaxprune.transforms.containers import from_inner
+from jaxprune.transforms.reading import masks_of
+from jaxprune.transforms.state import check_transform
 from jaxprune.types import Masks, Params
 
 __all__ = ["Record", "record_of", "recorded"]
@@ -28,6 +30,8 @@ class Record(NamedTuple):
     density: Any
     explored: Masks
     inner: optax.OptState
+
+    __getattr__ = from_inner
 
     @property
     def exploration(self) -> jax.Array:

@@ -11,6 +11,7 @@ from jaxprune import masks as masks_lib
 from jaxprune.kernel_axes import AxesTree
 from jaxprune.masks import Prunable
 from jaxprune.method import METHOD, Method, Partition, initial_masks, remembered
+from jaxprune.transforms.containers import at_home, from_inner
 from jaxprune.transforms.state import (
     check_transform,
     check_update,
@@ -43,6 +44,8 @@ class SparseState(NamedTuple):
     key: jax.Array | None
     inner: optax.OptState
     memory: Any = ()
+
+    __getattr__ = from_inner
 
 
 def sparsify(
@@ -133,7 +136,7 @@ def sparsify(
         step = optax.safe_increment(step)
         return updates, SparseState(step, masks, state.key, inner_state, memory)
 
-    return optax.GradientTransformationExtraArgs(init, update)  # type: ignore
+    return at_home(init, update, masks=("masks",))
 
 
 def fixed(
@@ -166,4 +169,4 @@ def fixed(
         step = optax.safe_increment(state.step)
         return updates, SparseState(step, state.masks, None, inner_state)
 
-    return optax.GradientTransformationExtraArgs(init, update)  # type: ignore
+    return at_home(init, update, masks=("masks",))

@@ -13,6 +13,8 @@ from jaxprune import updates as updates_lib
 from jaxprune.kernel_axes import AxesTree
 from jaxprune.masks import Prunable
 from jaxprune.method import METHOD, Method, Partition, by_part, initial_masks, remembered
+from jaxprune.transforms.containers import at_home, from_inner
+from jaxprune.transforms.reading import states_of, united
 from jaxprune.transforms.state import (
     check_transform,
     check_update,
@@ -23,7 +25,6 @@ from jaxprune.transforms.state import (
     restart,
     scheduled_masks,
     signals_at,
-    states_of,
 )
 from jaxprune.types import Masks, Params, Step
 
@@ -48,6 +49,8 @@ class StraightThroughState(NamedTuple):
     key: jax.Array | None
     inner: optax.OptState
     memory: Any
+
+    __getattr__ = from_inner
 
 
 def straight_through(
@@ -150,7 +153,7 @@ def straight_through(
         memory = restart(memories, memory, params, due_at(method, params, step))
         return updates, StraightThroughState(step, masks, reach, state.key, inner_state, memory)
 
-    return optax.GradientTransformationExtraArgs(init, update)  # type: ignore
+    return at_home(init, update, masks=("masks", "reach"))
 
 
 def forward_params(params: Params, opt_state: Any) -> Params:
@@ -165,9 +168,9 @@ def forward_params(params: Params, opt_state: Any) -> Params:
       opt_state: state of the optimizer, chains and wrappers around it included.
     """
     found = states_of("forward_params", StraightThroughState, params, opt_state)
-    if len(found) > 1:
-        raise ValueError(f"forward_params: {len(found)} straight-through states; one is needed.")
-    return masks_lib.apply(params, found[0].masks) if found else params
+    if not found:
+        return params
+    return masks_lib.apply(params, united("forward_params", [state.masks for state in found]))
 
 
 def _least(part: Method) -> float | None:
