@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax.core import Tracer
 
 from jaxprune import allocation as allocations
-from jaxprune import checks, parts, patterns
+from jaxprune import checks, parts, patterns, trees
 from jaxprune import masks as masks_lib
 from jaxprune import signals as signals_lib
 from jaxprune import updates as updates_lib
@@ -182,6 +182,8 @@ def by_part(
     change: Callable[[Method, Masks], Masks],
 ) -> Masks:
     """Returns what `change` makes of each method's share of the masks; masks of no method are dropped."""
+    if trees.is_placeholder(params):
+        return masks
     owners, treedef = method.owners(params), jax.tree.structure(params)
     before = masks_lib.beside(params, masks)
     merged: list[Any] = [None] * len(before)
@@ -344,6 +346,8 @@ def initial_masks(
     axes: AxesTree | None = None,
 ) -> Masks:
     """Returns the masks that a training run with `method` starts from."""
+    if trees.is_placeholder(params):
+        return params
     signals = {} if key is None else {"key": key}
     own = of_leaves(axes, params)
 

@@ -100,7 +100,9 @@ def average_of(params: Params, opt_state: Any) -> Params:
     if not found:
         return params
     leaves, treedef = jax.tree.flatten(params)
-    means = united("average_of", [treedef.unflatten(_means(params, state)) for state in found])
+    means = united(
+        "average_of", "averages", [treedef.unflatten(_means(params, state)) for state in found]
+    )
     rows = zip(leaves, beside(params, means), strict=True)
     return treedef.unflatten(w if mean is None else mean for w, mean in rows)
 
@@ -122,7 +124,7 @@ def _means(params: Params, state: AverageState) -> list[jax.Array | None]:
 def _sparse(average: Params, inner_state: Any) -> Params:
     """The average with zeros off the masks in force, if the weights that are averaged are zero there."""
     held = held_masks(inner_state, but=(StraightThroughState,))
-    return masks_lib.apply(average, united("averaged", held)) if held else average
+    return masks_lib.apply(average, united("averaged", "sparse states", held)) if held else average
 
 
 def _is_float(w: jax.Array) -> bool:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxprune import checks, kernel_axes
+from jaxprune import checks, kernel_axes, trees
 from jaxprune import masks as masks_lib
 from jaxprune.kernel_axes import AxesTree
 from jaxprune.penalties import Scheduled, scheduled
@@ -99,7 +99,8 @@ def growing(
 
     def init(params: Params) -> GrowingState:
         masks_lib.validate(masks, params)
-        kernel_axes.of_leaves(axes, params)
+        if not trees.is_placeholder(params):
+            kernel_axes.of_leaves(axes, params)
         step, target = jnp.zeros((), jnp.int32), masks_lib.unpack(masks)
         return GrowingState(step, in_force(target, step), target, inner.init(params))
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxprune import checks
+from jaxprune import checks, trees
 from jaxprune import masks as masks_lib
 from jaxprune.kernel_axes import AxesTree
 from jaxprune.masks import Prunable
@@ -202,6 +202,8 @@ def _penalised(
     who: str, penalty: Penalty, params: Params, prunable: Prunable, axes: AxesTree | None
 ) -> Masks:
     """Shapes at the leaves that the penalty falls on, which are checked; `None` elsewhere."""
+    if trees.is_placeholder(params):
+        return params
     if penalty.covers is not None and prunable is not None:
         raise ValueError(f"{who}: this penalty names its leaves itself; leave prunable= out.")
     checks.check(who, params=(params, checks.TREE))

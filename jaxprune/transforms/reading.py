@@ -29,7 +29,7 @@ def masks_of(opt_state: Any) -> Masks:
             "masks_of: no sparse states in this optimizer state, one is needed; give the state that "
             "`sparsify(...).init` made, or the part of it that is meant."
         )
-    return masks_lib.unpack(united("masks_of", held))
+    return masks_lib.unpack(united("masks_of", "sparse states", held))
 
 
 def held_masks(opt_state: Any, but: tuple[type, ...] = ()) -> list[Masks]:
@@ -39,8 +39,14 @@ def held_masks(opt_state: Any, but: tuple[type, ...] = ()) -> list[Masks]:
     return [node.masks for node in nodes if holds(node) and not isinstance(node, but)]
 
 
-def united(who: str, held: Sequence[Any]) -> Any:
-    """One tree of several that have entries at different leaves, `None` or optax's `MaskedNode` elsewhere."""
+def united(who: str, what: str, held: Sequence[Any]) -> Any:
+    """One tree of several that have entries at different leaves, `None` or optax's `MaskedNode` elsewhere.
+
+    Args:
+      who: asks.
+      what: is held, for the message.
+      held: the trees.
+    """
     bare = [trees.unboxed(tree) for tree in held]
     if len(bare) == 1:
         return bare[0]
@@ -52,8 +58,8 @@ def united(who: str, held: Sequence[Any]) -> Any:
             before = merged.setdefault(name, entry)
             if before is not None and before is not entry and entry is not None:
                 raise ValueError(
-                    f"{who}: several states in this optimizer state have {'/'.join(name)!r}, one is needed; "
-                    "give the part of it that is meant."
+                    f"{who}: {len(held)} {what} in this optimizer state have {'/'.join(name)!r}, one is "
+                    "needed; give the part of it that is meant."
                 )
             merged[name] = before if entry is None else entry
     structures = {jax.tree.structure(tree, is_leaf=whole) for tree in bare}

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxprune import masks as masks_lib
+from jaxprune import trees
 from jaxprune.transforms.containers import from_inner
 from jaxprune.transforms.reading import masks_of
 from jaxprune.transforms.state import check_transform
@@ -69,7 +70,8 @@ def recorded(inner: optax.GradientTransformation) -> optax.GradientTransformatio
     def init(params: Params) -> Record:
         state = inner.init(params)
         masks = masks_of(state)
-        density = jax.tree.map(lambda m: jnp.zeros((), jnp.float32), masks)
+        zero = jnp.zeros((), jnp.float32)
+        density = zero if trees.is_placeholder(params) else jax.tree.map(lambda m: zero, masks)
         # A copy: two names for one buffer could not both be donated.
         return Record(jnp.zeros((), jnp.int32), density, jax.tree.map(jnp.copy, masks), state)
 
@@ -93,7 +95,8 @@ def record_of(opt_state: Any) -> Record:
       ValueError: if there is none, or more than one.
     """
     holds = lambda node: isinstance(node, Record)
-    found = [node for node in jax.tree.leaves(opt_state, is_leaf=holds) if holds(node)]
+    nodes = jax.tree.leaves(opt_state, is_leaf=holds)
+    found = [trees.unboxed(node) for node in nodes if holds(node)]
     if len(found) != 1:
         raise ValueError(
             f"record_of: {len(found) or 'no'} records in this optimizer state, one is needed; wrap the "

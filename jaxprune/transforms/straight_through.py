@@ -170,7 +170,9 @@ def forward_params(params: Params, opt_state: Any) -> Params:
     found = states_of("forward_params", StraightThroughState, params, opt_state)
     if not found:
         return params
-    return masks_lib.apply(params, united("forward_params", [state.masks for state in found]))
+    return masks_lib.apply(
+        params, united("forward_params", "straight-through states", [s.masks for s in found])
+    )
 
 
 def _least(part: Method) -> float | None:
