@@ -13,6 +13,8 @@ from jaxprune.masks.comparing import shuffle as shuffle
 from jaxprune.masks.comparing import sparsity as sparsity
 from jaxprune.masks.comparing import summary as summary
 from jaxprune.masks.comparing import table as table
+from jaxprune.masks.files import load as load
+from jaxprune.masks.files import save as save
 from jaxprune.masks.fitting import apply as apply
 from jaxprune.masks.fitting import check as check
 from jaxprune.masks.fitting import check_order as check_order
@@ -23,6 +25,7 @@ from jaxprune.masks.making import PRUNABLE as PRUNABLE
 from jaxprune.masks.making import Prunable as Prunable
 from jaxprune.masks.making import is_prunable as is_prunable
 from jaxprune.masks.making import make as make
+from jaxprune.masks.making import of_zeros as of_zeros
 from jaxprune.masks.packing import MASKS as MASKS
 from jaxprune.masks.packing import PackedMask as PackedMask
 from jaxprune.masks.packing import pack as pack
@@ -41,9 +44,12 @@ __all__ = [
     "intersection",
     "is_prunable",
     "leaves",
+    "load",
     "make",
+    "of_zeros",
     "pack",
     "paths",
+    "save",
     "shuffle",
     "sparsity",
     "summary",

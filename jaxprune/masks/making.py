@@ -9,10 +9,10 @@ import jax.numpy as jnp
 
 from jaxprune import checks, roles
 from jaxprune.kernel_axes import AxesTree, kernels_by_use
-from jaxprune.trees import is_placeholder, paths, plain, some
+from jaxprune.trees import beside, is_placeholder, paths, plain, some
 from jaxprune.types import Masks, Params
 
-__all__ = ["PRUNABLE", "Prunable", "is_prunable", "make"]
+__all__ = ["PRUNABLE", "Prunable", "is_prunable", "make", "of_zeros"]
 
 Prunable = str | Iterable[str] | Callable[[str, jax.Array], bool] | None
 
@@ -78,10 +78,47 @@ def make(params: Params, prunable: Prunable = None, *, axes: AxesTree | None = N
     return masks
 
 
+def of_zeros(params: Params, prunable: Prunable = None, *, axes: AxesTree | None = None) -> Masks:
+    """Returns the masks of a sparse checkpoint: what is exactly zero is removed.
+
+    Args:
+      params: tree of concrete arrays.
+      prunable: which leaves have a mask, and
+      axes: what the program does with them, as in `make`. Leaves without a zero keep everything.
+
+    Returns:
+      A tree like `params`, for `jaxprune.fixed`, or for `sparsify` to start from.
+
+    Raises:
+      ValueError: if no weight that may be pruned is zero, as in a dense checkpoint or one whose masks have
+        not been applied; or if one of these leaves is zero throughout, since such a layer would never train.
+
+    >>> of_zeros({"kernel": jnp.array([[0.0, 2.0]]), "bias": jnp.zeros(2)})
+    {'bias': None, 'kernel': Array([[False,  True]], dtype=bool)}
+    """
+    full = make(params, prunable, axes=axes)
+    params = plain(params)
+    entries = zip(paths(params), jax.tree.leaves(params), beside(params, full), strict=True)
+    found = {name: None if mask is None else leaf != 0 for name, leaf, mask in entries}
+    with_mask = {name: mask for name, mask in found.items() if mask is not None}
+    dead = [name for name, mask in with_mask.items() if not mask.any()]
+    if dead:
+        raise ValueError(
+            f"masks.of_zeros: {some(dead)} are zero throughout, which is how layers start rather than how "
+            "they are pruned; exclude them with prunable=."
+        )
+    if all(mask.all() for mask in with_mask.values()):
+        raise ValueError(
+            f"masks.of_zeros: no weight of {some(list(with_mask))} is zero; load the sparse checkpoint, or "
+            "apply its masks first."
+        )
+    return jax.tree.structure(params).unflatten(found.values())
+
+
 def _choose(prunable: Prunable, names: list[str]) -> Callable[[str, jax.Array], bool]:
     if prunable is None:
-        beside = dict(zip(names, roles.siblings(names), strict=True))
-        return lambda name, leaf: is_prunable(name, leaf, beside[name])
+        siblings = dict(zip(names, roles.siblings(names), strict=True))
+        return lambda name, leaf: is_prunable(name, leaf, siblings[name])
     if callable(prunable):
         return prunable
     patterns = [prunable] if isinstance(prunable, str) else list(prunable)

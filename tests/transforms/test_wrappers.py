@@ -205,3 +205,139 @@ def test_what_trainers_read_at_the_top_is_found_inside(name):
     assert not hasattr(state, "_private")
     with pytest.raises(AttributeError, match="nor the state that it wraps has 'loss_scale'"):
         _ = state.loss_scale
+
+
+LABELS = lambda tree: type(tree)({"one": "a", "two": "b"})
+BOTH = jp.methods.magnitude(sparsity=0.5)
+
+
+def parts_of(first, second, labels=LABELS):
+    return optax.partition({"a": first, "b": second}, labels)
+
+
+STE = jp.methods.ste(sparsity=0.5, end=9)
+PARTS = {
+    "two sparse parts": lambda: parts_of(sparsity_of(BOTH, INNER), jp.fixed(INNER, MASKS)),
+    "one sparse part": lambda: parts_of(sparsity_of(BOTH, INNER), optax.adam(1e-2)),
+    "packed": lambda: parts_of(
+        sparsity_of(BOTH, INNER, packed=True), sparsity_of(BOTH, INNER, packed=True)
+    ),
+    "by kind of leaf": lambda: parts_of(
+        sparsity_of(BOTH, INNER),
+        optax.adam(1e-2),
+        lambda tree: jax.tree.map(lambda p: "a" if p.ndim > 1 else "b", tree),
+    ),
+    "masked": lambda: optax.masked(
+        sparsity_of(BOTH, INNER), lambda tree: type(tree)({"one": True, "two": False})
+    ),
+    "multi_transform": lambda: optax.multi_transform(
+        {"a": sparsity_of(BOTH, INNER), "b": sparsity_of(BOTH, INNER)}, LABELS
+    ),
+    "two straight-through parts": lambda: parts_of(
+        jp.straight_through(INNER, STE), jp.straight_through(INNER, STE)
+    ),
+    "averaged around": lambda: jp.averaged(
+        parts_of(sparsity_of(BOTH, INNER), sparsity_of(BOTH, INNER)), 0.5
+    ),
+    "averaged inside": lambda: parts_of(
+        jp.averaged(sparsity_of(BOTH, INNER), 0.5), jp.averaged(sparsity_of(BOTH, INNER), 0.5)
+    ),
+    "recorded inside": lambda: parts_of(jp.recorded(sparsity_of(BOTH, INNER)), INNER),
+}
+
+
+OF_NNX = ["two sparse parts", "packed", "two straight-through parts", "averaged inside"]
+
+
+@pytest.mark.parametrize(
+    ("name", "container"), [*((n, "dict") for n in PARTS), *((n, "nnx.State") for n in OF_NNX)]
+)
+def test_masks_of_parts_are_one_tree(name, container):
+    start = PARAMS if container == "dict" else nnx.as_pure(CONTAINERS[container]())
+    params, state = trained(PARTS[name](), start)
+    masks = jp.masks_of(state)
+    alone = name in ("one sparse part", "masked", "recorded inside")
+    named = ["one/kernel"] if alone else ["one/kernel", "two/kernel"]
+    assert jp.masks.paths(masks) == named
+    assert float(jp.masks.sparsity(masks)) == 0.5
+    assert jp.masks.table(masks).count("kernel") == len(named)
+    sparse = jp.forward_params(params, state)
+    jp.masks.check(sparse, masks)
+    dense = [jp.masks.paths(params)[i] for i, w in enumerate(jax.tree.leaves(sparse)) if w.all()]
+    assert set(dense) == set(jp.masks.paths(params)) - set(named)
+    jp.masks.check(jp.average_of(sparse, state), masks)
+    params, state = trained(jp.fixed(INNER, masks), sparse, steps=1)
+    jp.masks.check(params, masks)
+    if name == "recorded inside":
+        assert 0 < float(jp.record_of(PARTS[name]().init(PARAMS)).exploration) <= 1
+
+
+def test_leaves_with_masks_of_two_transforms_are_refused():
+    sparse = sparsity_of(BOTH, INNER)
+    twice = optax.chain(parts_of(sparse, INNER), sparse)
+    with pytest.raises(ValueError, match=r"2 sparse states .*'one/kernel'"):
+        jp.masks_of(twice.init(PARAMS))
+    through = jp.straight_through(INNER, STE)
+    with pytest.raises(ValueError, match=r"2 straight-through states .*'one/kernel'"):
+        jp.forward_params(PARAMS, (through.init(PARAMS), through.init(PARAMS)))
+
+
+def test_an_average_forgets_what_is_removed():
+    tx = TRANSFORMS["averaged"](INNER)
+    params, state = in_dicts("averaged")
+    masks, average = jp.masks_of(state), jp.average_of(params, state)
+    jp.masks.check(average, masks)
+    alive = jax.tree.leaves(jp.masks.apply(average, masks))
+    assert all((w != 0).any() for w in alive)
+    through = jp.averaged(jp.straight_through(INNER, STE), 0.5)
+    params, state = trained(through, PARAMS)
+    with pytest.raises(ValueError, match="not zero"):
+        jp.masks.check(jp.average_of(params, state), jp.masks_of(state))
+    assert tx.init(PARAMS).average["one"]["kernel"].shape == (4, 6)
+
+
+def sam(optimizer, **how):
+    return optax.contrib.sam(optimizer, optax.sgd(0.05), sync_period=2, **how)
+
+
+def loss_of(params):
+    return sum(jnp.sum((w - 0.3) ** 2) for w in jax.tree.leaves(params))
+
+
+@pytest.mark.parametrize("order", ["opaque, outside", "opaque, inside", "inside"])
+def test_sharpness_aware_minimization(order):
+    opaque = {"opaque_mode": True} if order.startswith("opaque") else {}
+    sparse = sparsity_of(GMP, INNER)
+    tx = (
+        sam(sparse, **opaque)
+        if order.endswith("outside")
+        else sparsity_of(GMP, sam(INNER, **opaque))
+    )
+    tx = optax.with_extra_args_support(tx)
+    extra = {"grad_fn": jax.grad(lambda p, _: loss_of(p))} if opaque else {}
+
+    @jax.jit
+    def step(params, state):
+        updates, state = tx.update(jax.grad(loss_of)(params), state, params, **extra)
+        return optax.apply_updates(params, updates), state
+
+    params, state = PARAMS, tx.init(PARAMS)
+    for _ in range(6):
+        params, state = step(params, state)
+    masks = jp.masks_of(state)
+    assert float(jp.masks.sparsity(masks)) == 0.5
+    jp.masks.check(params, masks)
+
+
+def test_a_state_that_a_wrapper_calculates_with_is_refused():
+    tx = sam(sparsity_of(GMP, INNER))
+    _, state = jax.jit(tx.update)(PARAMS, tx.init(PARAMS), PARAMS)
+    with pytest.raises(ValueError, match=r"made int32 of the masks .*sparsify\(sam\(...\), ...\)"):
+        tx.update(PARAMS, state, PARAMS)
+    cast = optax.tree_map_params(
+        sparsity_of(GMP, INNER),
+        lambda w: w.astype(jnp.bfloat16),
+        sparsity_of(GMP, INNER).init(PARAMS),
+    )
+    with pytest.raises(ValueError, match="made bfloat16 of the masks"):
+        sparsity_of(GMP, INNER).update(PARAMS, cast, PARAMS)
