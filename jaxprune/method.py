@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 from jaxprune import allocation as allocations
-from jaxprune import checks, parts, patterns
+from jaxprune import checks, parts, patterns, trees
 from jaxprune import masks as masks_lib
 from jaxprune import signals as signals_lib
 from jaxprune import updates as updates_lib
@@ -162,6 +162,8 @@ def by_number(
     method: Method | Partition, params: Params, masks: Masks, change: Callable[[int, Masks], Masks]
 ) -> Masks:
     """`by_part` for a function of the index of a part, instead of the part."""
+    if trees.is_placeholder(params):
+        return masks
     owners, treedef = method.owners(params), jax.tree.structure(params)
     before = masks_lib.beside(params, masks)
     merged: list[Any] = [None] * len(before)

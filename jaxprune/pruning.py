@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
-from jaxprune import checks
+from jaxprune import checks, trees
 from jaxprune import masks as masks_lib
 from jaxprune import updates as updates_lib
 from jaxprune.calls import text
@@ -231,6 +231,8 @@ def initial_masks(
       given: masks to start from instead; the caller's arrays are copied.
       who: the transform that starts.
     """
+    if trees.is_placeholder(params):
+        return params
     signals = {} if key is None else {"key": key}
     known_axes = of_leaves(axes, params)
 

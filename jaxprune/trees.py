@@ -1,14 +1,31 @@
-"""Leaves of a tree by name and by order: what every filter, report and message names them by."""
+"""Leaves of a tree by name and by order: what every filter, report and message names them by.
 
-from collections.abc import Sequence
+Trees that hold the same leaves under the same names belong together, whatever their containers: parameters as
+plain dicts, a `FrozenDict`, an `nnx.State` of variables or Haiku's `FlatMap`, and masks in any of these.
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+import optax
 
 from jaxprune.types import Params
 
-__all__ = ["beside", "keys_of", "layer_names", "paths", "some"]
+__all__ = [
+    "beside",
+    "content",
+    "is_box",
+    "is_placeholder",
+    "keys_of",
+    "layer_names",
+    "paths",
+    "plain",
+    "some",
+    "unboxed",
+]
 
 
 def keys_of(path: tuple[Any, ...]) -> tuple[str, ...]:
@@ -28,12 +45,111 @@ def paths(tree: Params) -> list[str]:
     >>> paths({"Dense_0": {"kernel": 1, "bias": 2}})
     ['Dense_0/bias', 'Dense_0/kernel']
     """
-    return ["/".join(keys_of(path)) for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
+    return [_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(plain(tree))]
 
 
 def beside(params: Params, tree: Any) -> list[Any]:
-    """The entries of `tree` (masks, units: `None` included) at the leaves of `params`, in order."""
-    return jax.tree.structure(params).flatten_up_to(tree)
+    """The entries of `tree` (masks, units: `None` included) at the leaves of `params`, in order.
+
+    Trees in other containers are matched by the names of the leaves. An entry is taken out of its `nnx`
+    variable; the `MaskedNode` that optax leaves where a transform has no part is `None`.
+
+    Raises:
+      ValueError: if the leaves have other names.
+
+    >>> beside({"b": 1.0, "w": 2.0}, {"b": None, "w": "mask"})
+    [None, 'mask']
+    """
+    try:
+        entries = jax.tree.structure(params).flatten_up_to(tree)
+    except ValueError as error:
+        entries = _by_name(params, tree)
+        if entries is None:
+            raise error from None
+    return [content(entry) for entry in entries]
+
+
+def _by_name(params: Params, tree: Any) -> list[Any] | None:
+    """The entries at the leaves of `params` by name; `None` if there are others, or one is missing."""
+    names = paths(params)
+    known = set(names)
+    stop = lambda path, node: _name(path) in known or _is_nothing(node)
+    named = jax.tree_util.tree_leaves_with_path(plain(tree), is_leaf=stop, is_leaf_takes_path=True)
+    entries = {_name(path): entry for path, entry in named}
+    if len(entries) < len(named) or len(known) < len(names):
+        return None  # a name that several leaves have tells nothing
+    blanks = {name for name, entry in entries.items() if _is_nothing(entry)}
+    missing = [name for name in names if name not in entries and blanks.isdisjoint(_above(name))]
+    elsewhere = jax.tree_util.tree_leaves_with_path(plain(params), is_leaf=_is_nothing)
+    holes = {_name(path) for path, node in elsewhere if _is_nothing(node)}
+    unexpected = [name for name in set(entries) - known - blanks if holes.isdisjoint(_above(name))]
+    return None if missing or unexpected else [entries.get(name) for name in names]
+
+
+def _name(path: tuple[Any, ...]) -> str:
+    return "/".join(keys_of(path))
+
+
+def _above(name: str) -> list[str]:
+    """The name, and those of the nodes above it.
+
+    >>> _above("a/b")
+    ['a', 'a/b']
+    """
+    keys = name.split("/")
+    return ["/".join(keys[:end]) for end in range(1, len(keys) + 1)]
+
+
+def _is_nothing(node: Any) -> bool:
+    return node is None or isinstance(node, optax.MaskedNode)
+
+
+def is_box(node: Any) -> bool:
+    """Whether a node is a variable of Flax NNX, which holds one leaf and what is known of it."""
+    nnx = sys.modules.get("flax.nnx")  # where nobody has imported it, there are none
+    return nnx is not None and isinstance(node, nnx.Variable)
+
+
+def content(node: Any) -> Any:
+    """What a variable holds, anything else itself; `None` for optax's `MaskedNode`."""
+    if isinstance(node, optax.MaskedNode):
+        return None
+    return node.get_value() if is_box(node) else node
+
+
+def unboxed(tree: Any) -> Any:
+    """The tree with the contents of its variables, and `None` for optax's `MaskedNode`."""
+    stop = lambda node: is_box(node) or isinstance(node, optax.MaskedNode)
+    return jax.tree.map(content, tree, is_leaf=stop)
+
+
+def plain(tree: Any) -> Any:
+    """The tree, with dicts for mappings that cannot hold `None` in place of a leaf (Haiku's `FlatMap`)."""
+    if _can_hold_none(tree):
+        return tree
+    stop = lambda node: isinstance(node, Mapping) and type(node) is not dict
+    as_dict = lambda node: {k: plain(v) for k, v in node.items()} if stop(node) else node
+    return jax.tree.map(as_dict, tree, is_leaf=stop)
+
+
+def _can_hold_none(tree: Any) -> bool:
+    treedef = jax.tree.structure(tree)
+    try:
+        treedef.flatten_up_to(treedef.unflatten([None] * treedef.num_leaves))
+    except ValueError:
+        return False
+    return True
+
+
+def is_placeholder(tree: Any) -> bool:
+    """Whether a tree stands for any other: a node without leaves, such as `optax.tree_map_params` gives.
+
+    >>> is_placeholder({}), is_placeholder(optax.MaskedNode())
+    (False, True)
+    """
+    if isinstance(tree, dict | list | tuple) and not isinstance(tree, optax.MaskedNode):
+        return False
+    return tree is not None and not isinstance(tree, Mapping) and not jax.tree.leaves(tree)
 
 
 def layer_names(path: str, layer_shape: Sequence[int]) -> list[str]:

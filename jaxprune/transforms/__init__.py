@@ -12,13 +12,13 @@ from jaxprune.transforms.proximal import AddPenaltyState as AddPenaltyState
 from jaxprune.transforms.proximal import ProximalState as ProximalState
 from jaxprune.transforms.proximal import add_penalty as add_penalty
 from jaxprune.transforms.proximal import proximal as proximal
+from jaxprune.transforms.reading import masks_of as masks_of
 from jaxprune.transforms.record import Record as Record
 from jaxprune.transforms.record import record_of as record_of
 from jaxprune.transforms.record import recorded as recorded
 from jaxprune.transforms.sparsify import SparseState as SparseState
 from jaxprune.transforms.sparsify import fixed as fixed
 from jaxprune.transforms.sparsify import sparsify as sparsify
-from jaxprune.transforms.state import masks_of as masks_of
 from jaxprune.transforms.straight_through import StraightThroughState as StraightThroughState
 from jaxprune.transforms.straight_through import forward_params as forward_params
 from jaxprune.transforms.straight_through import straight_through as straight_through

@@ -7,7 +7,12 @@ import jax.numpy as jnp
 import optax
 
 from jaxprune import checks
-from jaxprune.transforms.state import check_transform, check_update, states_of
+from jaxprune import masks as masks_lib
+from jaxprune.transforms.containers import from_inner
+from jaxprune.transforms.reading import held_masks, states_of, united
+from jaxprune.transforms.state import check_transform, check_update
+from jaxprune.transforms.straight_through import StraightThroughState
+from jaxprune.trees import beside
 from jaxprune.types import Params
 
 __all__ = ["AverageState", "average_of", "averaged"]
@@ -29,6 +34,8 @@ class AverageState(NamedTuple):
     decay: jax.Array
     inner: optax.OptState
 
+    __getattr__ = from_inner
+
 
 def averaged(
     inner: optax.GradientTransformation, decay: float
@@ -37,6 +44,9 @@ def averaged(
 
     It changes no update. Read the average with `average_of`; it is divided by $1 - d^t$, so that it is no
     mixture with the start from zero. It must be the outermost transform.
+
+    Around `sparsify` and its like the average is sparse too: it forgets a weight when it is removed, as the
+    optimizer's state does. Around `straight_through` it is an average of dense weights.
 
     Args:
       inner: any optimizer; gates (`jaxprune.gates`) and their `project` inside.
@@ -72,7 +82,7 @@ def averaged(
         new = optax.apply_updates(params, updates)
         d = state.decay
         mix = lambda a, w: (d * a + (1 - d) * w).astype(a.dtype) if _is_float(w) else w
-        average = jax.tree.map(mix, state.average, new)
+        average = _sparse(jax.tree.map(mix, state.average, new), inner_state)
         count: Any = optax.safe_increment(state.count)
         return updates, AverageState(count, average, state.decay, inner_state)
 
@@ -89,18 +99,32 @@ def average_of(params: Params, opt_state: Any) -> Params:
     found = states_of("average_of", AverageState, params, opt_state)
     if not found:
         return params
-    if len(found) > 1:
-        raise ValueError(
-            f"average_of: {len(found)} averages in this optimizer state; one is needed."
-        )
-    [state] = found
+    leaves, treedef = jax.tree.flatten(params)
+    means = united(
+        "average_of", "averages", [treedef.unflatten(_means(params, state)) for state in found]
+    )
+    rows = zip(leaves, beside(params, means), strict=True)
+    return treedef.unflatten(w if mean is None else mean for w, mean in rows)
+
+
+def _means(params: Params, state: AverageState) -> list[jax.Array | None]:
+    """The average at each parameter, no mixture with the start from zero; `None` where the state has none."""
     share = -jnp.expm1(jnp.maximum(state.count, 1) * jnp.log(state.decay))  # 1 - d^t
 
-    def leaf(w: jax.Array, a: jax.Array) -> jax.Array:
+    def leaf(w: jax.Array, a: jax.Array | None) -> jax.Array | None:
+        if a is None:
+            return None
         mean = (a / share).astype(w.dtype) if _is_float(w) else a
         return jnp.where(state.count > 0, mean, w)
 
-    return jax.tree.map(leaf, params, state.average)
+    rows = zip(jax.tree.leaves(params), beside(params, state.average), strict=True)
+    return [leaf(*row) for row in rows]
+
+
+def _sparse(average: Params, inner_state: Any) -> Params:
+    """The average with zeros off the masks in force, if the weights that are averaged are zero there."""
+    held = held_masks(inner_state, but=(StraightThroughState,))
+    return masks_lib.apply(average, united("averaged", "sparse states", held)) if held else average
 
 
 def _is_float(w: jax.Array) -> bool:

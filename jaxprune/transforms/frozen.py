@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxprune import trees
 from jaxprune.programs import constants
 from jaxprune.types import Params
 
@@ -20,6 +21,8 @@ def frozen_leaves(inner: optax.GradientTransformationExtraArgs, params: Params) 
     Optimizers that need more arguments than an update has by rule are tried with those that optax's own
     need (`value`, `grad`, `value_fn`); where that is not enough, nothing is known to be frozen.
     """
+    if trees.is_placeholder(params):
+        return []
     shapes = jax.tree.map(lambda p: jax.ShapeDtypeStruct(jnp.shape(p), jnp.result_type(p)), params)
     scalar = jnp.float32(0)
     fuller = {"value": scalar, "grad": None, "value_fn": lambda _: scalar}

@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxprune import checks, kernel_axes
+from jaxprune import checks, kernel_axes, trees
 from jaxprune import masks as masks_lib
 from jaxprune.kernel_axes import AxesTree
 from jaxprune.penalties import Scheduled, scheduled
+from jaxprune.transforms.containers import at_home, from_inner
 from jaxprune.transforms.state import check_transform, check_update, masked_step
 from jaxprune.types import Masks, Params
 
@@ -30,6 +31,8 @@ class GrowingState(NamedTuple):
     masks: Masks
     target: Masks
     inner: optax.OptState
+
+    __getattr__ = from_inner
 
 
 def growing(
@@ -96,7 +99,8 @@ def growing(
 
     def init(params: Params) -> GrowingState:
         masks_lib.validate(masks, params)
-        kernel_axes.of_leaves(axes, params)
+        if not trees.is_placeholder(params):
+            kernel_axes.of_leaves(axes, params)
         step = jnp.zeros((), jnp.int32)
         target = jax.tree.map(jnp.copy, masks_lib.unpack(masks))
         return GrowingState(step, in_force(target, step), target, inner.init(params))
@@ -121,4 +125,4 @@ def growing(
         updates = jax.tree.map(fading, params, updates, state.target)
         return updates, GrowingState(optax.safe_increment(step), now, state.target, inner_state)
 
-    return optax.GradientTransformationExtraArgs(init, update)  # type: ignore
+    return at_home(init, update, masks=("masks", "target"))

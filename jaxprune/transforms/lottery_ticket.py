@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxprune import checks
+from jaxprune import checks, trees
 from jaxprune import masks as masks_lib
 from jaxprune.fit import check_rounds
 from jaxprune.kernel_axes import AxesTree, of_leaves
@@ -17,6 +17,7 @@ from jaxprune.method import METHOD, Method, Partition, by_number, by_part, remem
 from jaxprune.pruning import change, initial_masks
 from jaxprune.shards import check_replicated
 from jaxprune.transforms.changes import Overdue, all_finite, concrete, nothing_overdue, remember
+from jaxprune.transforms.containers import at_home, from_inner
 from jaxprune.transforms.frozen import frozen_leaves
 from jaxprune.transforms.mirrors import mirrors
 from jaxprune.transforms.state import (
@@ -130,6 +131,8 @@ class LotteryState(NamedTuple):
     memory: Any = ()
     overdue: Overdue | tuple[()] = ()
 
+    __getattr__ = from_inner
+
 
 def lottery_ticket(
     inner: optax.GradientTransformation,
@@ -214,7 +217,7 @@ def lottery_ticket(
         if plan.rewind == "weights":
             return params, inner_state
         if plan.rewind == "learning_rate":
-            leaves, treedef = jax.tree.flatten(inner_state)
+            leaves, treedef = jax.tree.flatten(inner_state, is_leaf=trees.is_box)
             owners = mirrors(params, inner_state)
             counts = [x if i is None else None for i, x in zip(owners, leaves, strict=True)]
             return None, treedef.unflatten(counts)
@@ -323,7 +326,7 @@ def lottery_ticket(
         step = jnp.where(made, optax.safe_increment(step), step)
         return updates, LotteryState(step, masks, state.key, inner_state, point, memory, overdue)
 
-    return optax.GradientTransformationExtraArgs(init, update)  # type: ignore
+    return at_home(init, update, masks=("masks",))
 
 
 def _either(condition: jax.Array, true: Callable[[], Any], false: Callable[[], Any]) -> Any:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxprune import checks
+from jaxprune import checks, trees
 from jaxprune import masks as masks_lib
 from jaxprune.kernel_axes import AxesTree
 from jaxprune.masks import Prunable
@@ -15,6 +15,7 @@ from jaxprune.parts import PENALTY
 from jaxprune.penalties import Scheduled, scheduled
 from jaxprune.preconditioners import Preconditioner
 from jaxprune.transforms.accumulation import moved
+from jaxprune.transforms.containers import at_home, from_inner
 from jaxprune.transforms.state import check_transform, check_update, land
 from jaxprune.types import Masks, Params, Penalty
 
@@ -40,6 +41,8 @@ class ProximalState(NamedTuple):
     step: Any
     masks: Masks
     inner: optax.OptState
+
+    __getattr__ = from_inner
 
 
 def proximal(
@@ -128,7 +131,7 @@ def proximal(
         step = jnp.where(took, optax.safe_increment(state.step), state.step)
         return updates, ProximalState(step, masks, inner_state)
 
-    return optax.GradientTransformationExtraArgs(init, update)  # type: ignore
+    return at_home(init, update, masks=("masks",))
 
 
 class AddPenaltyState(NamedTuple):
@@ -201,6 +204,8 @@ def _penalised(
     who: str, penalty: Penalty, params: Params, prunable: Prunable, axes: AxesTree | None
 ) -> Masks:
     """Shapes at the leaves that the penalty falls on, which are checked; `None` elsewhere."""
+    if trees.is_placeholder(params):
+        return params
     if penalty.covers is not None and prunable is not None:
         raise ValueError(f"{who}: this penalty names its leaves itself; leave prunable= out.")
     checks.check(who, params=(params, checks.TREE))

@@ -7,8 +7,11 @@ import jax.numpy as jnp
 import optax
 
 from jaxprune import masks as masks_lib
+from jaxprune import trees
 from jaxprune.transforms.changes import overdue_of
-from jaxprune.transforms.state import check_transform, masks_of
+from jaxprune.transforms.containers import from_inner
+from jaxprune.transforms.reading import masks_of
+from jaxprune.transforms.state import check_transform
 from jaxprune.types import Masks, Params
 
 __all__ = ["Record", "record_of", "recorded"]
@@ -29,6 +32,8 @@ class Record(NamedTuple):
     density: Any
     explored: Masks
     inner: optax.OptState
+
+    __getattr__ = from_inner
 
     @property
     def exploration(self) -> jax.Array:
@@ -77,7 +82,8 @@ def recorded(inner: optax.GradientTransformation) -> optax.GradientTransformatio
     def init(params: Params) -> Record:
         state = inner.init(params)
         masks = masks_of(state)
-        density = jax.tree.map(lambda m: jnp.zeros((), jnp.float32), masks)
+        zero = jnp.zeros((), jnp.float32)
+        density = zero if trees.is_placeholder(params) else jax.tree.map(lambda m: zero, masks)
         # A copy: two names for one buffer could not both be donated.
         return Record(jnp.zeros((), jnp.int32), density, jax.tree.map(jnp.copy, masks), state)
 
@@ -101,7 +107,8 @@ def record_of(opt_state: Any) -> Record:
       ValueError: if there is none, or more than one.
     """
     holds = lambda node: isinstance(node, Record)
-    found = [node for node in jax.tree.leaves(opt_state, is_leaf=holds) if holds(node)]
+    nodes = jax.tree.leaves(opt_state, is_leaf=holds)
+    found = [trees.unboxed(node) for node in nodes if holds(node)]
     if len(found) != 1:
         raise ValueError(
             f"record_of: {len(found) or 'no'} records in this optimizer state, one is needed; wrap the "

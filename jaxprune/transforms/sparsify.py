@@ -22,6 +22,7 @@ from jaxprune.transforms.changes import (
     see,
     start_gathering,
 )
+from jaxprune.transforms.containers import at_home, from_inner
 from jaxprune.transforms.frozen import frozen_leaves
 from jaxprune.transforms.state import (
     check_transform,
@@ -56,6 +57,8 @@ class SparseState(NamedTuple):
     memory: Any = ()
     overdue: Overdue | tuple[()] = ()
     gathering: Gathering | None = None
+
+    __getattr__ = from_inner
 
 
 def sparsify(
@@ -205,7 +208,7 @@ def sparsify(
             seen.gathering,
         )
 
-    return optax.GradientTransformationExtraArgs(init, update)  # type: ignore
+    return at_home(init, update, masks=("masks",))
 
 
 def fixed(
@@ -241,4 +244,4 @@ def fixed(
         step = optax.safe_increment(state.step)
         return updates, SparseState(step, state.masks, None, inner_state)
 
-    return optax.GradientTransformationExtraArgs(init, update)  # type: ignore
+    return at_home(init, update, masks=("masks",))

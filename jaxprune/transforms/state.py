@@ -1,4 +1,4 @@
-"""What every enforcing transform does to updates and optimizer state, and where its masks are found."""
+"""What every enforcing transform does to updates and optimizer state."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,35 +16,9 @@ from jaxprune.transforms.rest import at_rest
 from jaxprune.types import Masks, Params, Step
 
 
-def masks_of(opt_state: Any) -> Masks:
-    """Returns the masks in force, from an optimizer state that holds a `sparsify` or its like.
-
-    The state is searched, so chains and wrappers may surround it.
-
-    Raises:
-      ValueError: if the state holds no masks, or those of several transforms.
-    """
-    holds = lambda node: isinstance(node, tuple) and "masks" in getattr(node, "_fields", ())
-    found = [node for node in jax.tree.leaves(opt_state, is_leaf=holds) if holds(node)]
-    if len(found) != 1:
-        raise ValueError(
-            f"masks_of: {len(found) or 'no'} sparse states in this optimizer state, one is needed; "
-            "give the state that `sparsify(...).init` made, or the part of it that is meant."
-        )
-    return masks_lib.unpack(found[0].masks)
-
-
 def check_transform(who: str, inner: Any, **rest: tuple[Any, checks.Kind]) -> None:
     """Refuses what a transform cannot wrap, and other arguments of the wrong kind."""
     checks.check(who, inner=(inner, checks.OPTIMIZER), **rest)
-
-
-def states_of(who: str, kind: type, params: Params, opt_state: Any) -> list[Any]:
-    """The states of one kind in an optimizer state; refuses the parameters in its place."""
-    holds = lambda node: isinstance(node, kind)
-    if any(map(holds, jax.tree.leaves(params, is_leaf=holds))):
-        raise TypeError(f"{who}: params and opt_state are swapped; write {who}(params, opt_state).")
-    return [node for node in jax.tree.leaves(opt_state, is_leaf=holds) if holds(node)]
 
 
 def check_update(who: str, kind: type, grads: Params, state: Any, params: Params | None) -> None:
@@ -81,9 +55,16 @@ def check_update(who: str, kind: type, grads: Params, state: Any, params: Params
             raise ValueError(
                 f"{who}: {path!r} has gradients of the shape {jnp.shape(g)}, its parameter {jnp.shape(p)}."
             )
-    masks = getattr(state, "masks", None)
-    if masks is None:
+    if "masks" not in state._fields:
         return
+    masks = state.masks
+    blended = {str(leaf.dtype) for leaf in jax.tree.leaves(masks)} - {"bool", "uint8"}
+    if blended:
+        raise ValueError(
+            f"{who}: a transform around it has made {blended.pop()} of the masks in its state: optax.contrib."
+            "sam calculates with states unless opaque_mode=True, and casts of a state must leave bool arrays "
+            f"alone. Put such a transform inside: {who}(sam(...), ...)."
+        )
     try:
         masks_lib.validate(masks, params)
     except ValueError as error:

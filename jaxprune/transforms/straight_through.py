@@ -26,14 +26,15 @@ from jaxprune.transforms.changes import (
     see,
     start_gathering,
 )
+from jaxprune.transforms.containers import at_home, from_inner
 from jaxprune.transforms.frozen import frozen_leaves
+from jaxprune.transforms.reading import states_of, united
 from jaxprune.transforms.state import (
     check_transform,
     check_update,
     key_data,
     refresh,
     signals_at,
-    states_of,
 )
 from jaxprune.types import Masks, Params, Step
 
@@ -62,6 +63,8 @@ class StraightThroughState(NamedTuple):
     memory: Any
     overdue: Overdue
     gathering: Gathering | None = None
+
+    __getattr__ = from_inner
 
 
 def straight_through(
@@ -223,7 +226,7 @@ def straight_through(
             seen.gathering,
         )
 
-    return optax.GradientTransformationExtraArgs(init, update)  # type: ignore
+    return at_home(init, update, masks=("masks", "reach"))
 
 
 def forward_params(params: Params, opt_state: Any) -> Params:
@@ -238,9 +241,11 @@ def forward_params(params: Params, opt_state: Any) -> Params:
       opt_state: state of the optimizer, chains and wrappers around it included.
     """
     found = states_of("forward_params", StraightThroughState, params, opt_state)
-    if len(found) > 1:
-        raise ValueError(f"forward_params: {len(found)} straight-through states; one is needed.")
-    return masks_lib.apply(params, found[0].masks) if found else params
+    if not found:
+        return params
+    return masks_lib.apply(
+        params, united("forward_params", "straight-through states", [s.masks for s in found])
+    )
 
 
 def _least(part: Method) -> float | None:

@@ -147,8 +147,8 @@ def test_any_tree_and_one_compilation(name, make):
     masks = jp.masks_of(state)
     jp.masks.check(params, masks)
     assert 0 < float(jp.masks.sparsity(masks)) < 1
-    zeros = jax.tree.map(lambda p, m: m is None or bool(((p != 0) == m).all()), params, masks)
-    assert jax.tree.all(zeros)
+    for p, m in zip(jax.tree.leaves(params), jp.masks.beside(params, masks), strict=True):
+        assert m is None or ((p != 0) == m).all()
 
 
 def test_narrow_weights_land_where_they_should():

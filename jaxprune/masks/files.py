@@ -1,0 +1,156 @@
+"""Masks on disk: one bit per weight in a safetensors file, checked when it is read."""
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxprune import checks
+from jaxprune.masks.fitting import validate
+from jaxprune.masks.packing import MASKS, dense, is_packed
+from jaxprune.trees import beside, keys_of, plain, unboxed
+from jaxprune.types import Masks, Params
+
+__all__ = ["load", "save"]
+
+_FORMAT = "jaxprune masks"
+_VERSION = "1"
+
+
+def save(path: str | os.PathLike[str], masks: Masks, *, overwrite: bool = False) -> None:
+    """Writes masks to a safetensors file, whole or not at all.
+
+    Per leaf with a mask the file holds its bits, eight to a byte, under the path of the leaf; its metadata
+    hold the shapes of all leaves, the version of the format and a SHA-256 of shapes and bits, which `load`
+    verifies.
+
+    Args:
+      path: of the file; folders on the way are made.
+      masks: bool arrays, or packed ones, `None` at leaves that are never pruned.
+      overwrite: whether a file that is there may be replaced.
+
+    Raises:
+      FileExistsError: if there is a file, and `overwrite` is not given.
+      ImportError: without the package `safetensors`.
+    """
+    checks.check("masks.save", masks=(masks, MASKS), overwrite=(overwrite, checks.BOOLEAN))
+    numpy_files = _safetensors("masks.save")
+    target = Path(path)
+    if target.exists() and not overwrite:
+        raise FileExistsError(f"masks.save: {target} is there; give overwrite=True to replace it.")
+    stop = lambda node: node is None or is_packed(node)
+    named = jax.tree_util.tree_leaves_with_path(plain(unboxed(masks)), is_leaf=stop)
+    leaves = {"/".join(keys_of(keys)): mask for keys, mask in named}
+    if len(leaves) < len(named):
+        raise ValueError("masks.save: two leaves have the same path; rename one of them.")
+    shapes = {name: None if mask is None else mask.shape for name, mask in leaves.items()}
+    kept = {name: np.asarray(dense(mask)) for name, mask in leaves.items() if mask is not None}
+    bits = {name: np.packbits(array) for name, array in kept.items()}
+    told = json.dumps(shapes, sort_keys=True)
+    metadata = {"format": _FORMAT, "version": _VERSION, "leaves": told}
+    metadata["sha256"] = _checksum(told, bits)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.{os.getpid()}")
+    partial.write_bytes(numpy_files.save(bits, metadata))
+    partial.replace(target)
+
+
+def load(path: str | os.PathLike[str], params: Params | None = None) -> Masks:
+    """Reads the masks of a file that `save` has written.
+
+    Args:
+      path: of the file.
+      params: tree of arrays whose masks they are, for masks in its containers; `None`: nested dicts, which
+        fit other containers with the same names too.
+
+    Returns:
+      Bool arrays, `None` at leaves without a mask.
+
+    Raises:
+      ValueError: if the file is damaged, none of `save`'s or of a newer format, or if the masks are those of
+        another tree.
+      ImportError: without the package `safetensors`.
+    """
+    masks = _nested(_read(Path(path)))
+    if params is None:
+        return masks
+    try:
+        validate(masks, params)
+    except ValueError as error:
+        raise ValueError(f"masks.load: {path} does not fit these parameters. {error}") from None
+    params = plain(params)
+    return jax.tree.structure(params).unflatten(beside(params, masks))
+
+
+def _read(path: Path) -> dict[str, jax.Array | None]:
+    """The masks by path."""
+    numpy_files = _safetensors("masks.load")
+    damaged = f"masks.load: {path} is damaged or no file of masks.save"
+    raw = path.read_bytes()
+    try:
+        bits = numpy_files.load(raw)
+        metadata = _metadata(raw)
+    except Exception as error:  # safetensors has exceptions of its own
+        raise ValueError(f"{damaged} ({error}); write it again.") from None
+    if metadata.get("format") != _FORMAT:
+        raise ValueError(f"{damaged}: its metadata do not say that it holds masks.")
+    if metadata.get("version") != _VERSION:
+        raise ValueError(
+            f"masks.load: {path} has version {metadata.get('version')} of the format, and this jaxprune "
+            f"reads {_VERSION}; update it."
+        )
+    told = metadata.get("leaves", "")
+    if metadata.get("sha256") != _checksum(told, bits):
+        raise ValueError(f"{damaged}: its checksum is another; write it again.")
+    shapes = json.loads(told)
+    return {name: None if s is None else _unpacked(bits[name], s) for name, s in shapes.items()}
+
+
+def _metadata(raw: bytes) -> Mapping[str, str]:
+    """What the header of a safetensors file says besides where its tensors are."""
+    length = int.from_bytes(raw[:8], "little")
+    return json.loads(raw[8 : 8 + length]).get("__metadata__", {})
+
+
+def _checksum(told: str, bits: Mapping[str, np.ndarray]) -> str:
+    digest = hashlib.sha256(told.encode())
+    for name in sorted(bits):
+        digest.update(f"\0{name}\0".encode())
+        digest.update(bits[name].tobytes())
+    return digest.hexdigest()
+
+
+def _unpacked(bits: np.ndarray, shape: list[int]) -> jax.Array:
+    array = np.unpackbits(bits, count=math.prod(shape))
+    return jnp.asarray(array.astype(bool).reshape(shape))
+
+
+def _nested(arrays: Mapping[str, jax.Array | None]) -> Any:
+    """Dicts by the parts of the paths; a single array has no path."""
+    if set(arrays) == {""}:
+        return arrays[""]
+    nested: dict[str, Any] = {}
+    for name, array in arrays.items():
+        *above, last = name.split("/")
+        node = nested
+        for key in above:
+            node = node.setdefault(key, {})
+        node[last] = array
+    return nested
+
+
+def _safetensors(who: str) -> Any:
+    try:
+        import safetensors.numpy
+    except ImportError as error:
+        raise ImportError(
+            f"{who}: needs the package safetensors; pip install 'jaxprune[share]' brings it."
+        ) from error
+    return safetensors.numpy

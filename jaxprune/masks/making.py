@@ -1,0 +1,148 @@
+"""Which leaves have a mask: the default filter, regular expressions, predicates."""
+
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxprune import checks, roles
+from jaxprune.kernel_axes import AxesTree, kernels_by_use
+from jaxprune.trees import beside, is_placeholder, paths, plain, some
+from jaxprune.types import Masks, Params
+
+__all__ = ["PRUNABLE", "Prunable", "is_prunable", "make", "of_zeros"]
+
+Prunable = str | Iterable[str] | Callable[[str, jax.Array], bool] | None
+
+
+def is_prunable(path: str, leaf: jax.Array, beside: Collection[str] = ()) -> bool:
+    """The default filter by name: leaves of two or more axes that are not called otherwise than kernels are.
+
+    Biases, scales and statistics stay, stacked for a scan or not, and so do embeddings, positions, class
+    tokens and factors of low-rank updates, by the names that Flax, Haiku, Equinox and Keras give them
+    (`jaxprune.roles`). Names can mislead; `jaxprune.axes` knows what the program does with each leaf.
+
+    Args:
+      path: of the leaf.
+      leaf: array, or its shape and dtype.
+      beside: names in the same module: `b` is a bias beside a `w`.
+
+    >>> is_prunable("Dense_0/kernel", jnp.ones((2, 3))), is_prunable("Dense_0/bias", jnp.ones(3))
+    (True, False)
+    """
+    return jnp.ndim(leaf) >= 2 and roles.by_name(path, jnp.shape(leaf), beside) == "kernel"
+
+
+def make(params: Params, prunable: Prunable = None, *, axes: AxesTree | None = None) -> Masks:
+    """Returns the masks that keep everything.
+
+    Args:
+      params: tree of arrays. Integer, boolean, complex and empty leaves are never pruned.
+      prunable: which leaves may be pruned: `None` for `is_prunable`; a regular expression or several,
+        searched in the path (`"Dense_[01]/kernel"`); or a predicate `(path, leaf) -> bool`.
+      axes: what the program does with the leaves (`jaxprune.axes`). Where it says, the default filter goes by
+        use instead of by name: kernels of products may be pruned; tables that are looked up, factors of
+        low-rank updates and what is only added or multiplied element by element may not.
+
+    Returns:
+      A tree like `params`: bool arrays of ones, `None` where nothing is ever pruned.
+
+    Raises:
+      ValueError: if no leaf is prunable, or a regular expression matches no path or is none.
+      TypeError: if a leaf is no array, or the filter is none of these.
+
+    >>> jax.tree.map(jnp.shape, make({"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)}))
+    {'bias': None, 'kernel': (2, 3)}
+    """
+    checks.check("masks.make", params=(params, checks.TREE), prunable=(prunable, PRUNABLE))
+    if is_placeholder(params):
+        return params
+    params, names = plain(params), paths(params)
+    used = kernels_by_use(axes, params) if prunable is None else [None] * len(names)
+    choose, found = _choose(prunable, names), jax.tree.structure(params)
+
+    def ones(name: str, leaf: jax.Array, use: bool | None) -> jax.Array | None:
+        fit = jnp.issubdtype(jnp.result_type(leaf), jnp.floating) and jnp.size(leaf) > 0
+        chosen = fit and (choose(name, leaf) if use is None else use)
+        return jnp.ones_like(leaf, dtype=bool) if chosen else None
+
+    masks = found.unflatten(map(ones, names, jax.tree.leaves(params), used))
+    if not jax.tree.leaves(masks):
+        asked = "the default filter" if prunable is None else f"prunable={prunable!r}"
+        raise ValueError(
+            f"masks.make: {asked} leaves nothing to prune among {some(names)}; "
+            "give prunable= a regular expression or a predicate that matches floating-point leaves."
+        )
+    return masks
+
+
+def of_zeros(params: Params, prunable: Prunable = None, *, axes: AxesTree | None = None) -> Masks:
+    """Returns the masks of a sparse checkpoint: what is exactly zero is removed.
+
+    Args:
+      params: tree of concrete arrays.
+      prunable: which leaves have a mask, and
+      axes: what the program does with them, as in `make`. Leaves without a zero keep everything.
+
+    Returns:
+      A tree like `params`, for `jaxprune.fixed`, or for `sparsify` to start from.
+
+    Raises:
+      ValueError: if no weight that may be pruned is zero, as in a dense checkpoint or one whose masks have
+        not been applied; or if one of these leaves is zero throughout, since such a layer would never train.
+
+    >>> of_zeros({"kernel": jnp.array([[0.0, 2.0]]), "bias": jnp.zeros(2)})
+    {'bias': None, 'kernel': Array([[False,  True]], dtype=bool)}
+    """
+    full = make(params, prunable, axes=axes)
+    params = plain(params)
+    entries = zip(paths(params), jax.tree.leaves(params), beside(params, full), strict=True)
+    found = {name: None if mask is None else leaf != 0 for name, leaf, mask in entries}
+    with_mask = {name: mask for name, mask in found.items() if mask is not None}
+    dead = [name for name, mask in with_mask.items() if not mask.any()]
+    if dead:
+        raise ValueError(
+            f"masks.of_zeros: {some(dead)} are zero throughout, which is how layers start rather than how "
+            "they are pruned; exclude them with prunable=."
+        )
+    if all(mask.all() for mask in with_mask.values()):
+        raise ValueError(
+            f"masks.of_zeros: no weight of {some(list(with_mask))} is zero; load the sparse checkpoint, or "
+            "apply its masks first."
+        )
+    return jax.tree.structure(params).unflatten(found.values())
+
+
+def _choose(prunable: Prunable, names: list[str]) -> Callable[[str, jax.Array], bool]:
+    if prunable is None:
+        siblings = dict(zip(names, roles.siblings(names), strict=True))
+        return lambda name, leaf: is_prunable(name, leaf, siblings[name])
+    if callable(prunable):
+        return prunable
+    patterns = [prunable] if isinstance(prunable, str) else list(prunable)
+    for pattern in patterns:
+        checks.expression("prunable", pattern)
+        if not any(re.search(pattern, name) for name in names):
+            raise ValueError(
+                f"prunable: the pattern {pattern!r} matches none of the leaves {some(names)}."
+            )
+    return lambda name, _: any(re.search(pattern, name) for pattern in patterns)
+
+
+def _is_filter(value: Any) -> bool:
+    names = isinstance(value, Iterable) and not isinstance(value, Mapping) and not _is_tree(value)
+    return value is None or isinstance(value, str) or checks.is_function(value) or names
+
+
+def _is_tree(value: Any) -> bool:
+    """Whether anything in it is an array, as in masks."""
+    return any(hasattr(leaf, "dtype") for leaf in jax.tree.leaves(value))
+
+
+PRUNABLE = checks.Kind(
+    "a filter",
+    _is_filter,
+    lambda _: "a regular expression, a list of them, or a predicate (path, leaf) -> bool",
+)

@@ -1,0 +1,88 @@
+"""What an optimizer state holds of ours is found here, whatever chains and wrappers surround it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
+from jaxprune import masks as masks_lib
+from jaxprune import trees
+from jaxprune.types import Masks, Params
+
+__all__ = ["held_masks", "masks_of", "states_of", "united"]
+
+
+def masks_of(opt_state: Any) -> Masks:
+    """Returns the masks in force, from an optimizer state that holds a `sparsify` or its like.
+
+    The state is searched, so chains and wrappers may surround it. Where wrappers give several transforms
+    their own leaves (`optax.partition`, `optax.masked`), the masks of all are returned in one tree, with
+    `None` at leaves that no transform has. Masks in variables of `nnx` are taken out of them: they fit
+    `nnx.state(model, nnx.Param)` as well as `nnx.as_pure` of it.
+
+    Raises:
+      ValueError: if the state holds no masks, or those of several transforms for the same leaf.
+    """
+    held = held_masks(opt_state)
+    if not held:
+        raise ValueError(
+            "masks_of: no sparse states in this optimizer state, one is needed; give the state that "
+            "`sparsify(...).init` made, or the part of it that is meant."
+        )
+    return masks_lib.unpack(united("masks_of", "sparse states", held))
+
+
+def held_masks(opt_state: Any, but: tuple[type, ...] = ()) -> list[Masks]:
+    """The mask trees of all transforms in an optimizer state, except those with states of the kinds `but`."""
+    holds = lambda node: isinstance(node, tuple) and "masks" in getattr(node, "_fields", ())
+    nodes = jax.tree.leaves(opt_state, is_leaf=holds)
+    return [node.masks for node in nodes if holds(node) and not isinstance(node, but)]
+
+
+def united(who: str, what: str, held: Sequence[Any]) -> Any:
+    """One tree of several that have entries at different leaves, `None` or optax's `MaskedNode` elsewhere.
+
+    Args:
+      who: asks.
+      what: is held, for the message.
+      held: the trees.
+    """
+    bare = [trees.unboxed(tree) for tree in held]
+    if len(bare) == 1:
+        return bare[0]
+    whole = lambda node: node is None or isinstance(node, masks_lib.PackedMask)
+    merged: dict[tuple[str, ...], Any] = {}
+    for tree in bare:
+        for path, entry in jax.tree_util.tree_leaves_with_path(tree, is_leaf=whole):
+            name = trees.keys_of(path)
+            before = merged.setdefault(name, entry)
+            if before is not None and before is not entry and entry is not None:
+                raise ValueError(
+                    f"{who}: {len(held)} {what} in this optimizer state have {'/'.join(name)!r}, one is "
+                    "needed; give the part of it that is meant."
+                )
+            merged[name] = before if entry is None else entry
+    structures = {jax.tree.structure(tree, is_leaf=whole) for tree in bare}
+    return structures.pop().unflatten(merged.values()) if len(structures) == 1 else _nested(merged)
+
+
+def _nested(entries: dict[tuple[str, ...], Any]) -> dict[str, Any]:
+    """Dicts by name; what is `None` may have entries below it in another tree."""
+    nested: dict[str, Any] = {}
+    for name, entry in sorted(entries.items(), key=lambda item: (item[1] is None, -len(item[0]))):
+        *above, last = name
+        node = nested
+        for key in above:
+            node = node.setdefault(key, {})
+        if entry is not None or last not in node:
+            node[last] = entry
+    return nested
+
+
+def states_of(who: str, kind: type, params: Params, opt_state: Any) -> list[Any]:
+    """The states of one kind in an optimizer state; refuses the parameters in its place."""
+    holds = lambda node: isinstance(node, kind)
+    if any(map(holds, jax.tree.leaves(params, is_leaf=holds))):
+        raise TypeError(f"{who}: params and opt_state are swapped; write {who}(params, opt_state).")
+    nodes = jax.tree.leaves(opt_state, is_leaf=holds)
+    return [trees.unboxed(node) for node in nodes if holds(node)]
