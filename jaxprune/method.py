@@ -276,6 +276,7 @@ def next_masks(
     checks.check("next_masks", method=(method, METHOD), params=(params, checks.TREE))
     masks_lib.check_order("next_masks", masks, params)
     masks_lib.validate(masks, params)
+    params = trees.plain(params)
     own = of_leaves(axes, params)
     choose = lambda part, share: _next_masks(part, params, share, step, of_the_living, own, signals)
     return by_part(method, params, masks, choose)
@@ -451,6 +452,7 @@ def prune(
     """
     checks.check("prune", params=(params, checks.TREE), method=(method, METHOD))
     checks.check("prune", key=(key, checks.optional(checks.KEY)))
+    theirs, params = params, trees.plain(params)
     if masks is None:
         masks = full_masks(method, params, prunable, axes)
     else:
@@ -459,4 +461,4 @@ def prune(
         signals["key"] = key
     last = lambda part, share: next_masks(part, params, share, part.end, axes=axes, **signals)
     masks = by_part(method, params, masks_lib.unpack(masks), last)
-    return masks_lib.apply(params, masks), masks
+    return masks_lib.apply(theirs, masks), masks
