@@ -370,7 +370,7 @@ def _matched(given: AxesTree | None, params: Params, *, partial: bool = False) -
 
 def _named(given: AxesTree) -> dict[str, Any]:
     stop = lambda x: x is None or isinstance(x, Axes)
-    leaves = jax.tree_util.tree_leaves_with_path(given, is_leaf=stop)
+    leaves = jax.tree_util.tree_leaves_with_path(trees.plain(given), is_leaf=stop)
     return {"/".join(trees.keys_of(path)): leaf for path, leaf in leaves}
 
 

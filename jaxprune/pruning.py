@@ -88,6 +88,7 @@ def next_masks(
     checks.check("next_masks", method=(method, METHOD), params=(params, checks.TREE))
     masks_lib.check_order("next_masks", masks, params)
     masks_lib.validate(masks, params)
+    params = trees.plain(params)
     check_replicated("next_masks", params)
     known_axes = of_leaves(axes, params)
 
@@ -398,6 +399,7 @@ def prune(
     checks.check("prune", params=(params, checks.TREE), method=(method, METHOD))
     checks.check("prune", key=(key, checks.optional(checks.KEY)))
     checks.check("prune", of_the_living=(of_the_living, checks.BOOLEAN))
+    theirs, params = params, trees.plain(params)
     if masks is None:
         masks = full_masks(method, params, prunable, axes)
     else:
@@ -408,7 +410,7 @@ def prune(
         part, params, share, part.end, of_the_living=of_the_living, axes=axes, **signals
     )
     masks = by_part(method, params, masks, last)
-    return masks_lib.apply(params, masks), masks
+    return masks_lib.apply(theirs, masks), masks
 
 
 def given_masks(

@@ -136,7 +136,7 @@ def _can_hold_none(tree: Any) -> bool:
     treedef = jax.tree.structure(tree)
     try:
         treedef.flatten_up_to(treedef.unflatten([None] * treedef.num_leaves))
-    except ValueError:
+    except Exception:  # containers of other people may refuse it with any
         return False
     return True
 

@@ -1,5 +1,6 @@
 import inspect
 
+import haiku as hk
 import jax
 import jax.numpy as jnp
 import pytest
@@ -177,3 +178,14 @@ def test_every_criterion_scores_every_weight(name):
     assert jax.tree.structure(scores) == jax.tree.structure(PARAMS)
     shapes = jax.tree.map(lambda s, p: s.shape == p.shape, scores, PARAMS)
     assert jax.tree.all(shapes)
+
+
+def test_pruning_in_a_mapping_that_cannot_hold_none():
+    inside = {"mlp/linear": {"w": jnp.arange(12.0).reshape(3, 4), "b": jnp.ones(4)}}
+    params = hk.data_structures.to_immutable_dict(inside)
+    pruned, masks = jp.prune(params, jp.methods.magnitude(sparsity=0.5))
+    assert jax.tree.structure(pruned) == jax.tree.structure(params)
+    assert jp.masks.paths(masks) == ["mlp/linear/w"]
+    jp.masks.check(pruned, masks)
+    pruned, masks = jp.prune(pruned, jp.methods.magnitude(sparsity=0.75), masks=masks)
+    assert jp.masks.summary(masks)[0]["kept"] == 3

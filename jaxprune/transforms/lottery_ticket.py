@@ -129,7 +129,7 @@ class LotteryState(NamedTuple):
     inner: optax.OptState
     point: Any
     memory: Any = ()
-    overdue: Overdue | tuple[()] = ()
+    overdue: Any = ()
 
     __getattr__ = from_inner
 

@@ -15,7 +15,6 @@ from jaxprune.pruning import initial_masks
 from jaxprune.shards import Specs
 from jaxprune.transforms.accumulation import Gathering
 from jaxprune.transforms.changes import (
-    Overdue,
     change_masks,
     nothing_overdue,
     restart,
@@ -55,7 +54,7 @@ class SparseState(NamedTuple):
     key: jax.Array | None
     inner: optax.OptState
     memory: Any = ()
-    overdue: Overdue | tuple[()] = ()
+    overdue: Any = ()
     gathering: Gathering | None = None
 
     __getattr__ = from_inner

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 from flax.training.train_state import TrainState
+from jax.sharding import PartitionSpec as P
 
 import jaxprune as jp
 
@@ -82,3 +83,45 @@ def test_linen_train_state():
             state = step(state)
     jp.masks.check(state.params, jp.masks_of(state.opt_state))
     assert float(jp.masks.sparsity(jp.masks_of(state.opt_state))) == 0.75
+
+
+def test_packed_masks_under_the_control_flow_of_nnx():
+    model = nnx.Linear(8, 4, rngs=nnx.Rngs(0))
+    tx = jp.sparsify(optax.sgd(0.1), GMP, packed=True)
+    optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
+
+    def update(model, optimizer):
+        optimizer.update(model, nnx.grad(lambda model: jnp.mean(model(X) ** 2))(model))
+
+    @nnx.jit
+    def step(due, model, optimizer):
+        nnx.cond(due, update, lambda model, optimizer: None, model, optimizer)
+
+    @nnx.scan(in_axes=(nnx.Carry, 0), out_axes=(nnx.Carry, 0))
+    def scanned(both, index):
+        update(*both)
+        return both, index
+
+    with jax.numpy_rank_promotion("allow"):
+        for due in (True, False, True):
+            step(jnp.array(due), model, optimizer)
+        scanned((model, optimizer), jnp.arange(6))
+    assert optimizer.opt_state.step.get_value() == 8
+    masks = jp.masks_of(optimizer.opt_state)
+    assert float(jp.masks.sparsity(masks)) == 0.75
+    jp.masks.check(nnx.state(model, nnx.Param), masks)
+
+
+def test_masks_and_moments_keep_the_sharding_of_their_variables():
+    spec = ("rows", "columns")
+    init = nnx.with_partitioning(nnx.initializers.lecun_normal(), spec)
+    mesh = jax.make_mesh((1, 1), spec, axis_types=(jax.sharding.AxisType.Auto,) * 2)
+    with jax.set_mesh(mesh):
+        model = nnx.Linear(8, 4, kernel_init=init, rngs=nnx.Rngs(0))
+    for packed in (False, True):
+        tx = jp.sparsify(optax.sgd(0.1, momentum=0.9), GMP, packed=packed)
+        with jax.set_mesh(mesh):
+            state = nnx.Optimizer(model, tx, wrt=nnx.Param).opt_state
+        specs = nnx.get_partition_spec(nnx.state(state))
+        found = [s for s in jax.tree.leaves(specs) if isinstance(s, P) and tuple(s) == spec]
+        assert len(found) == 2, "the mask's and the momentum's"
