@@ -49,7 +49,9 @@ def _best_of_layers(
     """The best of each layer, whatever contests it is divided into."""
     stacked = [i for i, unit in enumerate(units) if unit.layers]
     alone = [i for i, unit in enumerate(units) if not unit.layers]
-    best = selection.top_each(*([values[i] for i in alone] for values in (scores, counts, among)))
+    best = selection.top_each(
+        [scores[i] for i in alone], [counts[i] for i in alone], [among[i] for i in alone]
+    )
     masks = dict(zip(alone, best, strict=True))
     for i in stacked:
         within = [axis for axis in range(scores[i].ndim) if axis not in units[i].layers]
