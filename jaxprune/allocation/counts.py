@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxprune.types import Sparsity, Units
 
@@ -87,7 +88,7 @@ class Layers:
     def joined(self, values: Sequence[Any]) -> jax.Array:
         """One value per layer in one array, from arrays per leaf: a scalar, or one number per layer."""
         parts = zip(values, self._numbers, strict=True)
-        return jnp.concatenate([jnp.broadcast_to(jnp.ravel(x), (n,)) for x, n in parts])
+        return jnp.concatenate([jnp.broadcast_to(_everywhere(x).ravel(), (n,)) for x, n in parts])
 
     def split(self, values: jax.Array) -> list[jax.Array]:
         """What `joined` has made one array, by leaf again."""
@@ -109,6 +110,15 @@ class Layers:
     def in_contests(self, counts: jax.Array) -> list[jax.Array]:
         """By leaf, how many survive in each contest, from how many do in each layer: to the nearest."""
         return self.split((counts + self.contests // 2) // self.contests)
+
+
+def _everywhere(numbers: Any) -> jax.Array:
+    """Numbers of layers whose leaf may be sharded by layer, on each device of an explicit mesh."""
+    numbers = jnp.asarray(numbers)
+    mesh = jax.typeof(numbers).sharding.mesh
+    if not mesh.explicit_axes:
+        return numbers
+    return jax.sharding.reshard(numbers, NamedSharding(mesh, PartitionSpec()))
 
 
 def each_layer(

@@ -10,6 +10,7 @@ from jaxprune.methods.dense_to_sparse import lamp as lamp
 from jaxprune.methods.dense_to_sparse import magnitude as magnitude
 from jaxprune.methods.dense_to_sparse import magnitude_increase as magnitude_increase
 from jaxprune.methods.dense_to_sparse import movement as movement
+from jaxprune.methods.dense_to_sparse import none as none
 from jaxprune.methods.dense_to_sparse import random as random
 from jaxprune.methods.dense_to_sparse import saliency as saliency
 from jaxprune.methods.dense_to_sparse import std_threshold as std_threshold
@@ -40,6 +41,7 @@ __all__ = [
     "magnitude_increase",
     "mest",
     "movement",
+    "none",
     "random",
     "rigl",
     "saliency",

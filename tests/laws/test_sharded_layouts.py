@@ -13,7 +13,7 @@ from jax.sharding import PartitionSpec as P
 import jaxprune as jp
 
 LAYERS, WIDTH, HEADS, SIZE = 2, 16, 4, 4
-SPECS = {"q": P(None, "data", "model"), "o": P(None, "model", None, "data")}
+SPECS = {"q": P("model", "data"), "o": P(None, "model", None, "data")}
 AXES = {
     "q": jp.Axes(in_axis=1, out_axis=(2, 3), batch_axis=0),
     "o": jp.Axes(in_axis=(1, 2), out_axis=3, batch_axis=0),
@@ -27,6 +27,9 @@ PARTS = {
     "channels": {"pattern": jp.patterns.channel()},
     "erk": {"allocation": jp.allocation.erk()},
     "global": {"allocation": jp.allocation.global_budget()},
+    "global with a floor": {"allocation": jp.allocation.global_budget(at_least=90, at_most=0.6)},
+    "cut blocks": {"pattern": jp.patterns.block((3, 5), reduce="max", pad=True)},
+    "costs": {"allocation": jp.allocation.cost_budget({"q": 1.0, "o": 2.0})},
 }
 
 
