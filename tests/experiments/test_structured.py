@@ -36,6 +36,10 @@ CRITERIA = {
         "criterion": "unit_taylor",
         "pattern": part("coupled", only="fc1", over="outputs"),
     },
+    "Taylor, other units": {
+        "criterion": "unit_taylor",
+        "pattern": part("coupled", only="fc2/kernel.1", over="outputs"),
+    },
     "penalised": {"criterion": "magnitude", "of": "lasso"},
     "growing": {
         "criterion": "magnitude",
@@ -72,6 +76,7 @@ def test_units_are_gone_and_the_small_network_is_the_masked_one(finished):
     assert small["L1"] == small["penalised"]
     assert small["Taylor"]["fc2/kernel"] == [150, 100]
     assert small["gradual"]["fc2/kernel"] == [300, 50]
+    assert small["Taylor, other units"]["fc2/kernel"] == [300, 50]
     assert small["L1"] == small["growing"]
     for label in ("L1", "Taylor", "penalised", "growing", "gradual"):
         assert points[label]["small_accuracy"] == pytest.approx(
