@@ -35,9 +35,12 @@ def forward(params: Any, batch: Any) -> jax.Array:
     return MODEL.apply({"params": params}, batch[0], train=False)
 
 
-def loss(params: Any, batch: Any) -> jax.Array:
-    logits = forward(params, batch)
+def output_loss(logits: jax.Array, batch: Any) -> jax.Array:
     return optax.softmax_cross_entropy_with_integer_labels(logits, batch[1]).mean()
+
+
+LOSS = jp.signals.loss_of_outputs(forward, output_loss)
+FLAT_LOSS = jp.signals.loss_of_outputs(forward, output_loss, temperature=200)  # GraSP's
 
 
 def pruners(batches: Any, key: jax.Array) -> dict[str, Callable[[Any, float], Any]]:
@@ -53,9 +56,11 @@ def pruners(batches: Any, key: jax.Array) -> dict[str, Callable[[Any, float], An
         method = dataclasses.replace(free[name], schedule=jp.schedules.one_shot(sparsity=sparsity))
         return jp.prune(params, method, key=key)[1]
 
-    def by_loss(name: str, rounds: int, params: Any, sparsity: float) -> Any:
-        function = getattr(jp.at_init, name)
-        return function(loss, params, batches, sparsity=sparsity, rounds=rounds)[1]
+    def snip(rounds: int, params: Any, sparsity: float) -> Any:
+        return jp.at_init.snip(LOSS, params, batches, sparsity=sparsity, rounds=rounds)[1]
+
+    def grasp(params: Any, sparsity: float) -> Any:
+        return jp.at_init.grasp(FLAT_LOSS, params, batches, sparsity=sparsity)[1]
 
     def by_flow(rounds: int, params: Any, sparsity: float) -> Any:
         first = batches[0]
@@ -64,9 +69,9 @@ def pruners(batches: Any, key: jax.Array) -> dict[str, Callable[[Any, float], An
     return {
         "SynFlow, 100 rounds": functools.partial(by_flow, 100),
         "SynFlow, one round": functools.partial(by_flow, 1),
-        "SNIP": functools.partial(by_loss, "snip", 1),
-        "SNIP, 100 rounds": functools.partial(by_loss, "snip", 100),
-        "GraSP": functools.partial(by_loss, "grasp", 1),
+        "SNIP": functools.partial(snip, 1),
+        "SNIP, 100 rounds": functools.partial(snip, 100),
+        "GraSP": grasp,
         "magnitude": functools.partial(plain, "magnitude"),
         "random": functools.partial(plain, "random"),
     }

@@ -17,7 +17,7 @@ from experiments.config import SECTIONS, UserError, build, check_part, check_typ
 from experiments.contestants import DENSE
 from experiments.engine import last_state
 from experiments.progress import Progress
-from experiments.pruned import gatherers_of, known_signals
+from experiments.pruned import examples, gatherers_of, known_signals
 from experiments.recipes import recipe
 from experiments.report import write_report
 from experiments.run_folder import Folder, RunFolder, write_json
@@ -106,7 +106,8 @@ class _Network:
         state = last_state(folder.path / DENSE, like)
         self.params, self.rest = state.params, state.rest
         prunable = cfg.prunable or None
-        known = gatherers_of(model, self.rest, self.task, key, asked["examples"], {}, prunable)
+        batches = examples(self.task, key, asked["examples"])
+        known = gatherers_of(model, self.rest, batches, key, {}, prunable)
         known["key"] = lambda _: key
         self.signals = gathered(reads(criterion), known, self.params)
         size = savings.dense(cfg)

@@ -22,6 +22,7 @@ FIELDS: dict[str, Any] = {
     "allocation": None,  # part
     "rounds": 1,  # before or after training: cuts, each on signals of what is left
     "examples": 1_000,  # training examples that signals are gathered on
+    "examples_per_class": 0,  # or as many of each class, all in one batch; 0: `examples` of any class
     "signals": {},  # keyword -> part of jaxprune.signals, to set its options
     "compensation": None,  # part of jaxprune.compensation, by which kept weights make up for others
     "finetune": 0,  # updates after pruning a trained network
@@ -31,7 +32,7 @@ FIELDS: dict[str, Any] = {
 }
 _WHEN = ("training", "initialisation", "trained")
 _PARTS = ("schedule", "pattern", "allocation", "compensation")
-_ON_DATA = ("rounds", "examples", "signals", "compensation")
+_ON_DATA = ("rounds", "examples", "examples_per_class", "signals", "compensation")
 
 
 class Pipeline(NamedTuple):
@@ -43,6 +44,7 @@ class Pipeline(NamedTuple):
     allocation: Any
     rounds: int
     examples: int
+    examples_per_class: int
     signals: Mapping[str, Any]
     compensation: Any
     finetune: int
@@ -102,9 +104,9 @@ def _check(found: Pipeline, where: str) -> None:
     for name in _PARTS:
         if spec := getattr(found, name):
             check_part(name, spec, f"{where}.{name}", ("sparsity",) if name == "schedule" else ())
-    for name in ("rounds", "examples", "finetune"):
+    for name in ("rounds", "examples", "examples_per_class", "finetune"):
         check_type("int", getattr(found, name), f"{where}.{name}")
-        least = 0 if name == "finetune" else 1
+        least = 0 if name in ("finetune", "examples_per_class") else 1
         if getattr(found, name) < least:
             raise UserError(f"{where}.{name}={getattr(found, name)}: at least {least} is needed.")
     for keyword, spec in found.signals.items():

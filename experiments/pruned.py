@@ -18,15 +18,19 @@ from experiments.starts import Began, Setting, Start
 from experiments.task import Task, metrics, scale
 from experiments.trainer import TrainState
 from experiments.units import axes_of
+from jaxprune.coupling import Coupled
 from jaxprune.signals.gatherers import reads
 
-__all__ = ["gatherers_of", "known_signals", "pruned"]
+__all__ = ["examples", "gatherers_of", "known_signals", "pruned"]
+
+Batches = list[tuple[jax.Array, jax.Array]]
 
 
-def known_signals(own: Mapping[str, Any] = {}) -> tuple[str, ...]:
-    """The keywords of the signals that there are, those of a pipeline's own included."""
+def known_signals(own: Mapping[str, Any] = {}, units: Coupled | None = None) -> tuple[str, ...]:
+    """The keywords of the signals that there are, those of a pipeline's own and of coupled units included."""
     nothing = lambda params, batch: jnp.zeros(())
-    found = jp.signals.gatherers([()], loss=nothing, apply=nothing, key=jax.random.key(0))
+    functions = {"loss": nothing, "apply": nothing, "output_loss": nothing}
+    found = jp.signals.gatherers([()], **functions, key=jax.random.key(0), units=units)
     return ("key", *found, *(keyword for keyword in own if keyword not in found))
 
 
@@ -49,20 +53,21 @@ def pruned(
       UserError: nobody gathers a signal that the criterion reads.
     """
     compensation = build("compensation", pipeline.compensation)
-    known = known_signals(pipeline.signals)
+    units = method.pattern if isinstance(method.pattern, Coupled) else None
+    known = known_signals(pipeline.signals, units)
     for function in (method.criterion, compensation):
         unknown = [name for name in reads(function) if name not in known] if function else []
         if unknown:
             raise UserError(
-                f"{where}: reads the signal {unknown[0]!r}, which exists only while training; there are: "
-                f"{', '.join(known)}."
+                f"{where}: reads the signal {unknown[0]!r}, which exists only while training or of coupled "
+                f"units; there are: {', '.join(known)}."
             )
 
     def start(setting: Setting) -> Began:
         params, rest = setting.params, setting.rest
         if pipeline.when == "trained":
             params, rest = _trained(setting, folder, trained_by)
-        gatherers = _gatherers(setting, rest, pipeline, cfg.prunable or None)
+        gatherers = _gatherers(setting, rest, pipeline, cfg.prunable or None, units)
         if pipeline.rounds == 1:
             gatherers = {name: _once(setting, pipeline, name, f) for name, f in gatherers.items()}
         try:
@@ -93,50 +98,50 @@ def _trained(setting: Setting, name: str, trained_by: Any) -> tuple[Any, Any]:
     return state.params, state.rest
 
 
-def _gatherers(setting: Setting, rest: Any, pipeline: Pipeline, prunable: str | None) -> Any:
+def _gatherers(
+    setting: Setting,
+    rest: Any,
+    pipeline: Pipeline,
+    prunable: str | None,
+    units: Coupled | None,
+) -> Any:
     """Signals by keyword, on training examples drawn for this seed."""
-    return gatherers_of(
-        setting.model,
-        rest,
-        setting.task,
-        setting.key,
-        pipeline.examples,
-        pipeline.signals,
-        prunable,
-    )
+    if pipeline.examples_per_class:
+        batches = _of_each_class(setting.task, setting.key, pipeline.examples_per_class)
+    else:
+        batches = examples(setting.task, setting.key, pipeline.examples)
+    own = pipeline.signals
+    return gatherers_of(setting.model, rest, batches, setting.key, own, prunable, units)
 
 
 def gatherers_of(
     model: Any,
     rest: Any,
-    task: Task,
+    batches: Batches,
     key: jax.Array,
-    examples: int,
     own: Mapping[str, Any],
     prunable: str | None,
+    units: Coupled | None = None,
 ) -> dict[str, Callable[[Any], Any]]:
-    """Signals by keyword, on training examples drawn by the key.
+    """Signals by keyword; `curvature` is Gauss-Newton's, and `hessian_gradient` at GraSP's temperature.
 
     Args:
       model: a linen module.
       rest: its variables other than parameters.
-      task: data.
+      batches: of training examples.
       key: PRNG key.
-      examples: how many.
       own: parts of `jaxprune.signals` by keyword, to set their options.
       prunable: leaves that signals in blocks are gathered for.
+      units: that are pruned, if they are coupled.
     """
-    batches = _examples(task, key, examples)
-    if rest:
-        loss, forward = _functions(model, rest)
-    else:  # compiled once for all seeds
-        loss, forward = _plain_functions(model)
-    common = {"loss": loss, "apply": forward, "key": jax.random.fold_in(key, 3)}
+    loss, forward = _functions(model, rest) if rest else _plain_functions(model)
+    functions = {"loss": loss, "apply": forward, "output_loss": _output_loss}
+    common = {**functions, "units": units, "key": jax.random.fold_in(key, 3)}
     found = jp.signals.gatherers(batches, prunable=prunable, **common)
     for keyword, spec in own.items():
         function = build("signal", spec)
         names = list(inspect.signature(function).parameters)
-        first = {name: common[name] for name in ("loss", "apply", "key") if name in names}
+        first = {name: common[name] for name in common if name in names}
         found[keyword] = functools.partial(_own, function, batches, first)
     return found
 
@@ -145,16 +150,35 @@ def _own(function: Callable[..., Any], batches: Any, given: Mapping[str, Any], p
     return function(**given, params=params, batches=batches)
 
 
-def _examples(task: Task, key: jax.Array, count: int) -> list[tuple[jax.Array, jax.Array]]:
+def examples(task: Task, key: jax.Array, count: int) -> Batches:
     """Batches of so many training examples; all are of one size, the last one left out if it is not."""
     total = len(task.labels)
     if count > total:
         raise UserError(f"config: examples={count} for signals, but there are {total} in training.")
-    seed = int(jax.random.bits(jax.random.fold_in(key, 4)))
-    chosen = np.random.default_rng(seed).permutation(total)[:count]
+    chosen = _shuffled(task, key)[:count]
     size = min(task.batch_size, count)
     rows = chosen[: count // size * size].reshape(-1, size)
     return [(task.inputs[row], task.labels[row]) for row in rows]
+
+
+def _of_each_class(task: Task, key: jax.Array, count: int) -> Batches:
+    """One batch of so many training examples of each class."""
+    order = _shuffled(task, key)
+    labels = np.asarray(task.labels)[order]
+    chosen = [order[labels == label][:count] for label in np.unique(labels)]
+    fewest = min(map(len, chosen))
+    if fewest < count:
+        raise UserError(
+            f"config: examples_per_class={count} for signals, but a class has {fewest} in training."
+        )
+    rows = np.concatenate(chosen)
+    return [(task.inputs[rows], task.labels[rows])]
+
+
+def _shuffled(task: Task, key: jax.Array) -> np.ndarray:
+    """All training examples in the order in which they are drawn for signals."""
+    seed = int(jax.random.bits(jax.random.fold_in(key, 4)))
+    return np.random.default_rng(seed).permutation(len(task.labels))
 
 
 def _functions(model: Any, rest: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
@@ -165,14 +189,16 @@ def _functions(model: Any, rest: Any) -> tuple[Callable[..., Any], Callable[...,
         images = scale(images) if images.dtype == jnp.uint8 else images  # those of a flow are ones
         return model.apply({"params": params, **rest}, images, train=False)
 
-    def loss(params: Any, batch: Any) -> jax.Array:
-        return metrics(forward(params, batch), batch[1])[0] / batch[1].size
+    return jp.signals.loss_of_outputs(forward, _output_loss), forward
 
-    return loss, forward
+
+def _output_loss(logits: jax.Array, batch: Any) -> jax.Array:
+    return metrics(logits, batch[1])[0] / batch[1].size
 
 
 @functools.lru_cache(maxsize=1)
 def _plain_functions(model: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """The same without other variables: compiled once for all seeds."""
     return _functions(model, {})
 
 
@@ -182,7 +208,9 @@ def _once(
     """Gathers a signal, or takes it from before."""
     own = str(pipeline.signals.get(name))
     where = (str(setting.folder.parents[2]), setting.folder.name)
-    key = (*where, pipeline.when, pipeline.of, pipeline.examples, name, own)
+    drawn = pipeline.examples, pipeline.examples_per_class
+    pattern = str(pipeline.pattern) if name == "unit_taylor" else ""  # others are of weights
+    key = (*where, pipeline.when, pipeline.of, drawn, name, own, pattern)
 
     def gathered(params: Any) -> Any:
         if key not in _GATHERED:

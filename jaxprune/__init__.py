@@ -29,10 +29,10 @@ from jaxprune import signals as signals
 from jaxprune import updates as updates
 from jaxprune.kernel_axes import axes as axes
 from jaxprune.method import Method as Method
-from jaxprune.method import next_masks as next_masks
 from jaxprune.method import partition as partition
-from jaxprune.method import prune as prune
 from jaxprune.prune_on import prune_on as prune_on
+from jaxprune.pruning import next_masks as next_masks
+from jaxprune.pruning import prune as prune
 from jaxprune.transforms import add_penalty as add_penalty
 from jaxprune.transforms import average_of as average_of
 from jaxprune.transforms import averaged as averaged

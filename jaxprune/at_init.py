@@ -13,8 +13,9 @@ from jaxprune.kernel_axes import AxesTree
 from jaxprune.masks import Prunable
 from jaxprune.method import Method
 from jaxprune.prune_on import prune_on
+from jaxprune.signals.curvature import gradient_product
 from jaxprune.signals.gather import Progress, twice
-from jaxprune.signals.gradients import Loss
+from jaxprune.signals.losses import Loss
 from jaxprune.types import AnyAllocation, Criterion, Masks, Params
 
 __all__ = ["grasp", "snip", "synflow"]
@@ -47,7 +48,8 @@ def snip(
       axes: which axes of the leaves are inputs, outputs and layers: `jaxprune.axes(apply, params, *inputs)`;
         `None`: their shapes tell, and whatever depends on direction refuses those that do not.
       pattern: what dies together and who competes.
-      allocation: who gets how much of the budget.
+      allocation: who gets how much of the budget. The published one empties layers at high sparsities;
+        `allocation.global_budget(at_least=1, at_most=0.99)` leaves each a unit and a hundredth.
       progress: called with the number of batches done, after each.
 
     Returns:
@@ -86,17 +88,20 @@ def grasp(
 
     Args:
       loss: (params, batch) -> the mean loss over the batch's leading axis, a scalar. The authors' code
-        divides the logits by a temperature of 200, which belongs into the loss.
+        divides the logits by a temperature of 200: give it
+        `jaxprune.signals.loss_of_outputs(apply, output_loss, temperature=200)`. Without, networks can train
+        far worse: LeNet-300-100 at 95 % on MNIST to 74.2 ± 15.0 % instead of 96.7 ± 0.2 (5 seeds).
       params: tree of arrays, as initialised.
       batches: trees of arrays [examples, ...], read twice, for the gradient and for its product with the
-        Hessian; ten examples per class in the paper.
+        Hessian; ten examples of each class in the paper.
       sparsity: fraction of the prunable weights removed.
       rounds: cuts, each by the gradient flow of what is left; the paper makes one.
       prunable: which leaves may be pruned (see `jaxprune.masks.make`).
       axes: which axes of the leaves are inputs, outputs and layers: `jaxprune.axes(apply, params, *inputs)`;
         `None`: their shapes tell, and whatever depends on direction refuses those that do not.
       pattern: what dies together and who competes.
-      allocation: who gets how much of the budget.
+      allocation: who gets how much of the budget. The published one empties layers at high sparsities;
+        `allocation.global_budget(at_least=1, at_most=0.99)` leaves each a unit and a hundredth.
       progress: called after each batch, with the number of batches done in both passes.
 
     Returns:
@@ -104,6 +109,7 @@ def grasp(
 
     References:
       Wang, Zhang & Grosse, "Picking Winning Tickets Before Training by Preserving Gradient Flow" (2020).
+      Departure: the temperature is the loss's own affair; it is 1 unless the loss has another.
 
     >>> import jax.numpy as jnp
     >>> loss = lambda params, x: jnp.mean(x) * jnp.sum(params["w"] ** 3) / 6  # g = w^2 / 2, H = diag(w)
@@ -113,19 +119,7 @@ def grasp(
     """
     method = _method(criteria.grasp, sparsity, pattern, allocation)
     batches = twice(batches, "grasp reads batches twice")
-    done = 0
-
-    def count(_: int) -> None:
-        nonlocal done
-        done += 1
-        if progress is not None:
-            progress(done)
-
-    def product(left: Params) -> Params:
-        grads = signals.gradients(loss, left, batches, progress=count)
-        return signals.hessian_vector(loss, left, batches, grads, progress=count)
-
-    known = {"hessian_gradient": product}
+    known = {"hessian_gradient": lambda left: gradient_product(loss, left, batches, progress)}
     return prune_on(params, method, known, rounds=rounds, prunable=prunable, axes=axes)
 
 
@@ -157,7 +151,8 @@ def synflow(
       axes: which axes of the leaves are inputs, outputs and layers: `jaxprune.axes(apply, params, *inputs)`;
         `None`: their shapes tell, and whatever depends on direction refuses those that do not.
       pattern: what dies together and who competes.
-      allocation: who gets how much of the budget.
+      allocation: who gets how much of the budget. The published one empties layers at high sparsities;
+        `allocation.global_budget(at_least=1, at_most=0.99)` leaves each a unit and a hundredth.
       progress: called with the number of rounds done, after each.
 
     Returns:

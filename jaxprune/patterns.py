@@ -12,12 +12,14 @@ multiple of `m`. On an explicit mesh, axes that are merged are first brought tog
 is an axis whose shards would cut through groups; the masks lie as their leaves do.
 """
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxprune import checks
@@ -66,7 +68,7 @@ def groups(m: int | None = None, *, axis: int | None = None) -> Pattern:
 
     Args:
       m: weights in a contest; `None` for all inputs. Contests have whole survivors: at a sparsity of 0.9,
-        those of up to 4 weights keep none, and a leaf of such contests dies.
+        those of up to 4 weights keep none, and a leaf of such contests is refused.
       axis: the contests run along this axis of each leaf instead, whatever it is.
 
     >>> groups(2).to_groups(jnp.arange(8.0).reshape(4, 2)).shape
@@ -134,32 +136,47 @@ def groups(m: int | None = None, *, axis: int | None = None) -> Pattern:
 
 
 @factory
-def block(shape: tuple[int, int]) -> Pattern:
+def block(
+    shape: tuple[int, int], *, reduce: Literal["sum", "mean", "max"] = "sum", pad: bool = False
+) -> Pattern:
     """Blocks of inputs by outputs live and die together, by the sum of their scores.
 
     Args:
       shape: rows and columns of a block, `(4, 2)` for 4 neighbouring inputs by 2 neighbouring outputs.
+      reduce: what a block is worth of the scores in it: their `"sum"`, `"mean"` or `"max"`.
+      pad: whether blocks at the end may be cut off where inputs or outputs are no multiples of its sides;
+        weights that are not there count nothing in the sum, the mean and the largest. If not, such leaves
+        are refused.
 
     >>> block((2, 1)).to_groups(jnp.arange(4.0).reshape(2, 2))
     Array([[2., 4.]], dtype=float32)
+    >>> block((2, 2), reduce="mean", pad=True).to_groups(jnp.arange(6.0).reshape(2, 3))
+    Array([[2. , 3.5]], dtype=float32)
     """
     checks.check("block", shape=(shape, _SIDES))
     rows, columns = shape
     if rows < 1 or columns < 1:
         raise ValueError(f"block({shape}): both sides must be at least 1.")
+    if reduce not in ("sum", "mean", "max"):
+        raise ValueError(f"block(reduce={reduce!r}): 'sum', 'mean' or 'max' is needed.")
     name = f"block({shape})"
 
     def check(leaf: tuple[int, ...], kernel: Axes | None = None) -> str | None:
         if fault := direction_fault(name, leaf, kernel):
             return fault
         own = told(leaf, kernel)
+        if not (own.in_axis and own.out_axis):
+            return (
+                f"{name}: {{leaf}} has the shape {leaf}, which are not both inputs and outputs; exclude it "
+                "with prunable="
+            )
         sizes = [math.prod(leaf[i] for i in some) for some in (own.in_axis, own.out_axis)]
-        if own.in_axis and own.out_axis and sizes[0] % rows == 0 and sizes[1] % columns == 0:
+        if pad or (sizes[0] % rows == 0 and sizes[1] % columns == 0):
             return None
         found = f"{sizes[0]} and {sizes[1]}"
         return (
             f"{name}: {{leaf}} has the shape {leaf}, whose inputs and outputs, {found}, are no multiples of "
-            f"{rows} and {columns}; exclude it with prunable= or use another block"
+            f"{rows} and {columns}; exclude it with prunable=, use another block, or pad=True"
         )
 
     def merged(leaf: tuple[int, ...], kernel: Axes | None) -> "_Merged":
@@ -167,21 +184,31 @@ def block(shape: tuple[int, int]) -> Pattern:
         sides = ((own.in_axis, rows), (own.out_axis, columns))
         return _merging(leaf, [along for along, size in sides if leaf[along[-1]] % size])
 
-    def sides(plan: "_Merged", leaf: tuple[int, ...], kernel: Axes | None) -> tuple[int, int]:
+    def sides(plan: "_Merged", leaf: tuple[int, ...], kernel: Axes | None) -> list[tuple[int, int]]:
+        """The axes of inputs and outputs, merged, with the length of a block along each."""
         own = told(leaf, kernel)
-        return plan.place(own.in_axis), plan.place(own.out_axis)
+        return [(plan.place(own.in_axis), rows), (plan.place(own.out_axis), columns)]
 
     def to_groups(scores: jax.Array, kernel: Axes | None = None) -> jax.Array:
         plan = merged(scores.shape, kernel)
-        row, column = sides(plan, scores.shape, kernel)
-        return _summed(_summed(plan.merge(scores), row, rows), column, columns)
+        found = plan.merge(scores)
+        for axis, size in sides(plan, scores.shape, kernel):
+            length = found.shape[axis]
+            found = _reduced(found, axis, size, jnp.maximum if reduce == "max" else jnp.add)
+            if reduce == "mean":
+                present = np.minimum(size, length - size * np.arange(found.shape[axis]))
+                others = [i for i in range(found.ndim) if i != axis]
+                found = found / np.expand_dims(present, others).astype(found.dtype)
+        return found
 
     def from_groups(
         alive: jax.Array, leaf: tuple[int, ...], kernel: Axes | None = None
     ) -> jax.Array:
         plan = merged(leaf, kernel)
-        row, column = sides(plan, leaf, kernel)
-        return plan.unmerge(_repeated(_repeated(alive, row, rows), column, columns))
+        for axis, size in sides(plan, leaf, kernel):
+            length = math.prod(leaf[i] for i in plan.runs[axis])
+            alive = _repeated(alive, axis, size, length)
+        return plan.unmerge(alive)
 
     def contests(leaf: tuple[int, ...], kernel: Axes | None = None) -> Contests:
         plan = merged(leaf, kernel)
@@ -348,23 +375,37 @@ def _joined(x: jax.Array, axis: int) -> jax.Array:
     )
 
 
-def _summed(x: jax.Array, axis: int, size: int) -> jax.Array:
-    """Sums of so many neighbours along an axis, by slices: 6 times faster than a reshape and a sum."""
+def _reduced(
+    x: jax.Array, axis: int, size: int, add: Callable[[jax.Array, jax.Array], jax.Array]
+) -> jax.Array:
+    """So many neighbours along an axis as one, by slices: 6 times faster than a reshape and a sum.
+
+    At the end there may be fewer.
+    """
     if size == 1:
         return x
+    length = x.shape[axis]
+    if length % size:
+        x = _together(x, [(axis,)])
+        fill = 0 if add is jnp.add else -jnp.inf
+        missing = [(0, -length % size if i == axis else 0) for i in range(x.ndim)]
+        x = jnp.pad(x, missing, constant_values=fill)
     x = _with_whole_groups(x, axis, size)
     parts = (
         jax.lax.slice_in_dim(x, start, x.shape[axis], stride=size, axis=axis)
         for start in range(size)
     )
-    return sum(parts)  # type: ignore[return-value]
+    return functools.reduce(add, parts)
 
 
-def _repeated(x: jax.Array, axis: int, size: int) -> jax.Array:
-    """Each index of an axis, so many times."""
+def _repeated(x: jax.Array, axis: int, size: int, length: int) -> jax.Array:
+    """Each index of an axis so many times, up to a length."""
+    if length % size:
+        x = _together(x, [(axis,)])
     wide = jnp.expand_dims(x, axis + 1)
     spread = jnp.broadcast_to(wide, (*x.shape[: axis + 1], size, *x.shape[axis + 1 :]))
-    return _joined(spread, axis)
+    joined = _joined(spread, axis)
+    return jax.lax.slice_in_dim(joined, 0, length, axis=axis) if length % size else joined
 
 
 def _reshape(x: jax.Array, shape: tuple[int, ...], spec: tuple) -> jax.Array:

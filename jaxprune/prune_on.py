@@ -13,7 +13,8 @@ from jaxprune.calls import text
 from jaxprune.checks import INTEGER, KEY, TREE, optional
 from jaxprune.kernel_axes import AxesTree, of_leaves
 from jaxprune.masks import Prunable
-from jaxprune.method import METHOD, Method, Partition, full_masks, next_masks, prune
+from jaxprune.method import METHOD, Method, Partition, by_part
+from jaxprune.pruning import compiled_change, full_masks, given_masks, prune
 from jaxprune.signals.gatherers import Gatherers, gathered, reads
 from jaxprune.types import Masks, Params
 
@@ -92,9 +93,8 @@ def prune_on(
     if masks is None:
         masks = full_masks(method, params, prunable, axes)
     else:
-        masks_lib.validate(masks, params)
-        masks = masks_lib.unpack(masks)
-    cut = _compiled(method, rounds, axes)
+        masks = given_masks("prune_on", method, masks, params, prunable)
+    cut = _compiled(method, params, rounds, axes)
     for done in range(1, rounds + 1):
         signals = gathered(names, known, params)
         masks = cut(params, masks, done, signals)
@@ -111,23 +111,23 @@ def prune_on(
 
 
 def _compiled(
-    method: Method | Partition, rounds: int, axes: AxesTree | None
+    method: Method | Partition, params: Params, rounds: int, axes: AxesTree | None
 ) -> Callable[..., Masks]:
     """(params, masks, round, signals) -> masks."""
     if rounds == 1:
         return lambda params, masks, _, signals: prune(
             params, method, masks=masks, axes=axes, **signals
         )[1]
-    if isinstance(method, Partition):
-        each = tuple((name, _in_rounds(part, rounds)) for name, part in method.methods)
-        repeated = dataclasses.replace(method, methods=each)
-    else:
-        repeated = _in_rounds(method, rounds)
-    return jax.jit(
-        lambda params, masks, done, signals: next_masks(
-            repeated, params, masks, done, axes=axes, **signals
-        )
-    )
+    known_axes = of_leaves(axes, params)
+    cuts = {
+        id(part): compiled_change(_in_rounds(part, rounds), known_axes) for part in method.parts
+    }
+
+    def cut(params: Params, masks: Masks, done: int, signals: dict[str, Any]) -> Masks:
+        each = lambda part, share: cuts[id(part)](params, share, done, signals)
+        return by_part(method, params, masks, each)
+
+    return cut
 
 
 def _in_rounds(method: Method, rounds: int) -> Method:

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-_LOWEST = np.int32(-(2**31))
+LOWEST = np.int32(-(2**31))  # the key of NaN
 _INFINITY = np.int32(0x7F800000)  # bits of float32 inf
 CEILING = 2**31 + int(_INFINITY) + 1  # above every rank
 
@@ -27,7 +27,7 @@ def order_key(scores: Array) -> Array:
     bits = lax.bitcast_convert_type(scores.astype(jnp.float32), jnp.int32)
     size = bits & 0x7FFFFFFF
     key = lax.select(bits < 0, -size, size)
-    return lax.select(size > _INFINITY, lax.full_like(key, _LOWEST), key)
+    return lax.select(size > _INFINITY, lax.full_like(key, LOWEST), key)
 
 
 def zero_bits(dtype) -> int:
@@ -37,17 +37,17 @@ def zero_bits(dtype) -> int:
 
 def to_rank(key: Array, drop: int) -> Array:
     """Keys as uint32 from 0 upwards, without their `drop` low bits."""
-    return lax.bitcast_convert_type(key ^ _LOWEST, jnp.uint32) >> drop
+    return lax.bitcast_convert_type(key ^ LOWEST, jnp.uint32) >> drop
 
 
 def to_key(rank: Array, drop: int) -> Array:
     """Inverse of `to_rank`."""
-    return lax.bitcast_convert_type(rank << drop, jnp.int32) ^ _LOWEST
+    return lax.bitcast_convert_type(rank << drop, jnp.int32) ^ LOWEST
 
 
 def to_score(key: Array) -> Array:
     """Inverse of `order_key`, but for NaN."""
-    bits = jnp.where(key < 0, _LOWEST - key, key)
+    bits = jnp.where(key < 0, LOWEST - key, key)
     return lax.bitcast_convert_type(bits, jnp.float32)
 
 

@@ -1,7 +1,7 @@
 """Schedules: when masks change, and how sparse they must be by then.
 
 Steps count the updates from 0. A schedule is due on a grid that starts at `begin`, and at `end` whatever
-the grid: the last change lands on the target.
+the grid: the last change lands on the target. `constant` has no last change.
 """
 
 import jax.numpy as jnp
@@ -11,12 +11,14 @@ from jaxprune.types import Schedule, Sparsity, Step
 
 __all__ = [
     "alternate",
+    "constant",
     "cubic",
     "cyclical",
     "every",
     "exponential",
     "levels",
     "linear",
+    "never",
     "one_shot",
     "polynomial",
 ]
@@ -156,6 +158,36 @@ def every(every: int, *, sparsity: float, end: int, begin: int | None = None) ->
     begin = every if begin is None else begin
     _check("every", sparsity, begin, end, every)
     return Schedule(_grid(begin, end, every), lambda step: sparsity, end)
+
+
+@factory
+def constant(*, sparsity: float, begin: int = 0, every: int = 1) -> Schedule:
+    """A constant sparsity for as long as training goes on: masks change every so many steps, without an end.
+
+    Its `end`, the step from which on the target is reached, is `begin`.
+
+    Args:
+      sparsity: constant.
+      begin: first step at which masks change.
+      every: steps between two changes.
+
+    >>> [t for t in range(12) if constant(sparsity=0.5, begin=2, every=4).due(t)]
+    [2, 6, 10]
+    """
+    _check("constant", sparsity, begin, begin, every)
+    due = lambda step: (step >= begin) & ((step - begin) % every == 0)
+    return Schedule(due, lambda step: sparsity, begin)
+
+
+@factory
+def never(*, sparsity: float = 0.0) -> Schedule:
+    """A constant sparsity, and masks that never change: those that a method starts from stay.
+
+    >>> never(sparsity=0.9).due(0), never().sparsity(0)
+    (False, 0.0)
+    """
+    _check_sparsity("never", sparsity, "sparsity")
+    return Schedule(due=lambda step: False, sparsity=lambda step: sparsity, end=0)
 
 
 @factory

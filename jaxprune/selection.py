@@ -38,7 +38,9 @@ _THIN = 32  # one score in so many of it is in the sample
 _SHORT = 32  # contests up to this length are decided by comparing all pairs
 
 
-def top(leaves: Sequence[Array], k: int | Array) -> list[Array]:
+def top(
+    leaves: Sequence[Array], k: int | Array, among: Sequence[Array | None] | None = None
+) -> list[Array]:
     """Marks the k largest scores over all leaves together.
 
     Equal scores are kept in order of position: leaf by leaf, row-major within a leaf. NaN ranks
@@ -50,6 +52,7 @@ def top(leaves: Sequence[Array], k: int | Array) -> list[Array]:
       leaves: arrays of any shape and real dtype, fewer than 2**31 scores in all.
       k: how many to keep, a Python int or an int32 scalar (it may be traced), clamped to what
         there is.
+      among: per leaf a bool array of those that may be marked, or `None` for all of them.
 
     Returns:
       One bool array per leaf, k True in all, each sharded as its leaf.
@@ -63,10 +66,14 @@ def top(leaves: Sequence[Array], k: int | Array) -> list[Array]:
     _countable("top", total)
     if not total:
         return [jnp.zeros_like(x, bool) for x in leaves]
-    return list(_top(leaves, _clamp(k, total)))
+    return list(_top(leaves, _clamp(k, total), tuple(among or [None] * len(leaves))))
 
 
-def top_each(leaves: Sequence[Array], ks: Sequence[int | Array]) -> list[Array]:
+def top_each(
+    leaves: Sequence[Array],
+    ks: Sequence[int | Array],
+    among: Sequence[Array | None] | None = None,
+) -> list[Array]:
     """Marks the k largest scores of each leaf; every leaf is a contest of its own.
 
     What `top` finds leaf by leaf, but of five leaves and more those below 2**22 scores are copied into
@@ -75,6 +82,7 @@ def top_each(leaves: Sequence[Array], ks: Sequence[int | Array]) -> list[Array]:
     Args:
       leaves: arrays of any shape and real dtype, fewer than 2**31 scores each.
       ks: how many to keep of each, Python ints or int32 scalars, clamped to what there is.
+      among: per leaf a bool array of those that may be marked, or `None` for all of them.
 
     Returns:
       One bool array per leaf, each sharded as its leaf.
@@ -89,7 +97,10 @@ def top_each(leaves: Sequence[Array], ks: Sequence[int | Array]) -> list[Array]:
     filled = [i for i, x in enumerate(leaves) if x.size]
     if filled:
         counts = jnp.stack([_clamp(ks[i], leaves[i].size) for i in filled])
-        masks = _top_each(tuple(leaves[i] for i in filled), counts)
+        allowed = [None] * len(leaves) if among is None else among
+        masks = _top_each(
+            tuple(leaves[i] for i in filled), counts, tuple(allowed[i] for i in filled)
+        )
         for i, mask in zip(filled, masks, strict=True):
             found[i] = mask
     return found
@@ -103,7 +114,9 @@ def _countable(who: str, total: int) -> None:
         )
 
 
-def top_along(scores: Array, k: int | Array, axis: int | Sequence[int]) -> Array:
+def top_along(
+    scores: Array, k: int | Array, axis: int | Sequence[int], among: Array | None = None
+) -> Array:
     """Marks the k largest scores of each slice along some axes; every slice is its own contest.
 
     Equal scores are kept in order of position in the slice, row-major, NaN ranks below everything. Up to 32
@@ -115,6 +128,7 @@ def top_along(scores: Array, k: int | Array, axis: int | Sequence[int]) -> Array
       k: how many to keep per contest, a Python int or an int32 scalar, clamped to what there is; or one
         number per contest, an int32 array that broadcasts against `scores`, of length 1 along the axes.
       axis: the axis, or axes, along which scores compete.
+      among: a bool array of those that may be marked; `None`: all of them.
 
     Returns:
       A bool array of the same shape and sharding, k True along every slice.
@@ -127,14 +141,15 @@ def top_along(scores: Array, k: int | Array, axis: int | Sequence[int]) -> Array
     given = [axis] if isinstance(axis, int) else axis
     axes = tuple(sorted(normalize_axis_index(i, scores.ndim) for i in given))
     if not scores.size or not axes:
-        return jnp.broadcast_to(k, scores.shape) > 0
+        marked = jnp.broadcast_to(k, scores.shape) > 0
+        return marked if among is None else marked & among
     members = math.prod(scores.shape[i] for i in axes)
     _countable("top_along", members)
     counts = _clamp(k, members)
     if counts.ndim:
         one_each = [1 if i in axes else n for i, n in enumerate(scores.shape)]
         counts = jnp.broadcast_to(counts, one_each)
-    return _top_along(scores, counts, axes)
+    return _top_along(scores, counts, among, axes)
 
 
 def _clamp(k: int | Array, total: int) -> Array:
@@ -143,8 +158,34 @@ def _clamp(k: int | Array, total: int) -> Array:
     return jnp.clip(k, 0, total).astype(jnp.int32)
 
 
+def _barred(scores: Array, among: Array | None) -> Array:
+    """The scores, with NaN, which ranks below everything, where nothing may be marked.
+
+    Within compiled functions only: an array that holds NaN on purpose would stop who debugs NaNs.
+    """
+    if among is None:
+        return scores
+    floating = jnp.issubdtype(scores.dtype, jnp.floating)
+    return jnp.where(among, scores if floating else scores.astype(jnp.float32), jnp.nan)
+
+
+def _allowed(
+    select: Callable[..., tuple[Array, ...]],
+    leaves: tuple[Array, ...],
+    k: Array,
+    among: tuple[Array | None, ...],
+) -> tuple[Array, ...]:
+    """What `select` marks of those that may be marked."""
+    found = select(tuple(map(_barred, leaves, among)), k)
+    return tuple(m if a is None else m & a for m, a in zip(found, among, strict=True))
+
+
 @jax.jit
-def _top(leaves: tuple[Array, ...], k: Array) -> tuple[Array, ...]:
+def _top(leaves: tuple[Array, ...], k: Array, among: tuple[Array | None, ...]) -> tuple[Array, ...]:
+    return _allowed(_top_of_all, leaves, k, among)
+
+
+def _top_of_all(leaves: tuple[Array, ...], k: Array) -> tuple[Array, ...]:
     meshes = [jax.typeof(x).sharding.mesh for x in leaves]
     if any(m.explicit_axes for m in meshes):
         return _on_shards(_top_in_place, leaves, k)
@@ -154,7 +195,12 @@ def _top(leaves: tuple[Array, ...], k: Array) -> tuple[Array, ...]:
 
 
 @partial(jax.jit, static_argnames="axes")
-def _top_along(scores: Array, k: Array, axes: tuple[int, ...]) -> Array:
+def _top_along(scores: Array, k: Array, among: Array | None, axes: tuple[int, ...]) -> Array:
+    along = lambda leaves, k: (_top_of_slices(leaves[0], k, axes),)
+    return _allowed(along, (scores,), k, (among,))[0]
+
+
+def _top_of_slices(scores: Array, k: Array, axes: tuple[int, ...]) -> Array:
     sharding = jax.typeof(scores).sharding
     short = len(axes) == 1 and scores.shape[axes[0]] <= _SHORT
     if not sharding.mesh.explicit_axes:
@@ -175,7 +221,13 @@ def _top_along(scores: Array, k: Array, axes: tuple[int, ...]) -> Array:
 
 
 @jax.jit
-def _top_each(leaves: tuple[Array, ...], ks: Array) -> tuple[Array, ...]:
+def _top_each(
+    leaves: tuple[Array, ...], ks: Array, among: tuple[Array | None, ...]
+) -> tuple[Array, ...]:
+    return _allowed(_top_of_each, leaves, ks, among)
+
+
+def _top_of_each(leaves: tuple[Array, ...], ks: Array) -> tuple[Array, ...]:
     meshes = [jax.typeof(x).sharding.mesh for x in leaves]
     if any(m.explicit_axes for m in meshes):
         return _on_shards(partial(_top_in_place, contest="each"), leaves, ks)

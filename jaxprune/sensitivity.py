@@ -14,7 +14,8 @@ from jaxprune.allocation import by_path, knapsack
 from jaxprune.coupling import Coupled
 from jaxprune.kernel_axes import AxesTree, layer_axes, of_leaves
 from jaxprune.masks import Prunable
-from jaxprune.method import Method, prune
+from jaxprune.method import Method
+from jaxprune.pruning import prune
 from jaxprune.types import Criterion, Masks, Params, Pattern
 
 __all__ = ["Found", "Sensitivity", "search", "sensitivity"]

@@ -80,7 +80,7 @@ class Axes:
 
 @functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=("scores", "competing"),
+    data_fields=("scores", "competing", "among"),
     meta_fields=("axis", "layers", "kernel"),
 )
 @dataclasses.dataclass(frozen=True)
@@ -97,6 +97,8 @@ class Units:
         rounds of a lottery ticket count those that are still alive, so 0.2 removes a fifth of what is left.
       layers: axes of `scores` that index layers, ascending.
       kernel: what the axes of the leaf are; `None`: they are told by its shape.
+      among: bool like `scores`, which units may be kept at all: the living, where what is dead stays dead.
+        `None`: all of them. What the others score means nothing.
     """
 
     scores: jax.Array
@@ -104,6 +106,12 @@ class Units:
     competing: jax.Array | None = None
     layers: tuple[int, ...] = ()
     kernel: Axes | None = None
+    among: jax.Array | None = None
+
+    @property
+    def known(self) -> jax.Array:
+        """The scores, with zeros for units that cannot be kept: what sums over a layer may read."""
+        return self.scores if self.among is None else jnp.where(self.among, self.scores, 0)
 
     @property
     def contest_axes(self) -> tuple[int, ...]:
@@ -127,7 +135,7 @@ class Units:
     @property
     def contests(self) -> int:
         """Contests in one layer."""
-        return self.scores.size // math.prod(self.layer_shape) // self.members
+        return max(self.scores.size // max(math.prod(self.layer_shape) * self.members, 1), 1)
 
     @property
     def budgeted(self) -> jax.Array | int:
@@ -198,9 +206,13 @@ class Allocation(Part):
 
     Attributes:
       allocate: (params, units, sparsity) -> tree of counts or `Keep`.
+      shares: the same where no layer has a floor, if shapes tell: it reads no scores. `None`: scores decide.
+      at_least: its floor, the fewest units that a layer keeps.
     """
 
     allocate: Callable[[Params, Any, Sparsity], Any]
+    shares: Callable[[Params, Any, Sparsity], Any] | None = None
+    at_least: int = 0
 
     def __call__(self, params: Params, units: Any, sparsity: Sparsity) -> Any:
         """Returns how many units of each contest survive."""
@@ -217,7 +229,8 @@ class Schedule(Part):
     Attributes:
       due: step -> bool, whether the masks change before this update.
       sparsity: step -> fraction of the prunable weights removed.
-      end: the last step at which masks can change; there `sparsity` is on its target.
+      end: the step from which on `sparsity` is on its target. It is the last one at which masks can change,
+        unless the schedule goes on at that sparsity for ever (`schedules.constant`).
     """
 
     due: Callable[[Step], jax.Array | bool]

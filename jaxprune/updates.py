@@ -1,8 +1,7 @@
 """Updates: how old masks become new ones.
 
 Each is `(alive, units, rivals, keep, step) -> alive`, over lists with one entry per prunable leaf, so that
-one search serves all leaves. `next_masks` has already ranked dead units below every living one, unless
-the update `revives` them.
+one search serves all leaves. Dead units cannot be kept (`Units.among`), unless the update `revives` them.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxprune import selection
-from jaxprune.allocation.counts import Layers, each_layer
+from jaxprune.allocation.choice import best_of_tree
+from jaxprune.allocation.counts import Layers, check_floor, each_layer
 from jaxprune.parts import factory
 from jaxprune.types import Criterion, Fraction, Keep, Share, Step, Units, Update
 
@@ -33,9 +33,14 @@ def best(units: Sequence[Units], keep: Sequence[Keep]) -> list[jax.Array]:
     chosen = [k.chosen for k in keep]
     for i, (unit, k) in enumerate(zip(units, keep, strict=True)):
         if chosen[i] is None and (unit.axis is not None or unit.layers):
-            chosen[i] = selection.top_along(unit.scores, _placed(k, unit), unit.contest_axes)
+            count, axes = _placed(k, unit), unit.contest_axes
+            chosen[i] = selection.top_along(unit.scores, count, axes, unit.among)
     left = [i for i, c in enumerate(chosen) if c is None]
-    found = selection.top_each([units[i].scores for i in left], [keep[i].count for i in left])
+    found = selection.top_each(
+        [units[i].scores for i in left],
+        [keep[i].count for i in left],
+        [units[i].among for i in left],
+    )
     for i, mask in zip(left, found, strict=True):
         chosen[i] = mask
     return chosen  # type: ignore[return-value]
@@ -110,6 +115,7 @@ def redistribute(
     fraction: Fraction = 0.3,
     shares: Callable[[Sequence[jax.Array], Sequence[jax.Array]], Sequence[jax.Array]],
     pooled: bool = False,
+    at_least: int = 1,
 ) -> Update:
     """Drops a fraction of those alive and deals their places out anew among all leaves.
 
@@ -123,6 +129,8 @@ def redistribute(
       shares: (survivors, challengers' scores), lists of arrays with one entry per layer -> what each
         layer is to get of the places, nonnegative and in any unit: `by_survivors`, `by_signal`.
       pooled: drop the worst of the whole tree, instead of a fraction of each leaf.
+      at_least: fewest places that a layer has, or all that it can take; the best of its own keep them, and
+        where those are dropped they are the first that are dealt out. 0 allows that it is emptied.
 
     References:
       Mostafa & Wang, "Parameter Efficient Training of Deep Convolutional Neural Networks by Dynamic
@@ -131,15 +139,17 @@ def redistribute(
     """
 
     _check_fraction("redistribute", fraction)
+    check_floor("redistribute", at_least)
 
     def select(alive, units, rivals, keep, step):
         share = fraction(step) if callable(fraction) else fraction
         layers = Layers(units)
         total = jnp.sum(layers.joined([jnp.asarray(k.count) for k in keep]))
+        floors = layers.floors(at_least)
         if pooled:
-            stays = _best_of_all(alive, units, total - _share(share, total))
+            stays = _best_of_all(alive, units, total - _share(share, total), floors)
         else:
-            held = _best_of_all(alive, units, total)
+            held = _best_of_all(alive, units, total, floors)
             counts = [_in_layers(h, u) for h, u in zip(held, units, strict=True)]
             stays = _best_of(held, units, [c - _share(share, c) for c in counts])
         staying = layers.joined([_in_layers(s, u) for s, u in zip(stays, units, strict=True)])
@@ -148,7 +158,9 @@ def redistribute(
         rival_rows = [_rows(r.scores, r) for r in rivals]
         wanted = shares(_flat(rows), _flat(rival_rows))
         stacked = jnp.stack(list(wanted)).astype(jnp.float32)
-        places = _dealt(total - jnp.sum(staying), stacked, jnp.asarray(sizes - staying))
+        first = jnp.maximum(floors - staying, 0)
+        more = jnp.maximum(total - jnp.sum(staying + first), 0)
+        places = first + _dealt(more, stacked, jnp.asarray(sizes - staying) - first)
         return _grown(stays, rivals, layers.split(places))
 
     return Update(select, challengers, whole_leaves=True)
@@ -179,7 +191,8 @@ def splice(c: float = 0.0, margin: float = 0.1) -> Update:
 
     With mean $\mu$ and standard deviation $\sigma$ of a leaf's scores and $t = \max(\mu + c\sigma, 0)$,
     a unit goes below $(1 - m)\,t$ and comes back above $(1 + m)\,t$; in between it stays what it is. How
-    sparse that is, the weights decide: the budget is not read.
+    sparse that is, the weights decide: the budget is not read. A layer of which nothing would be left keeps
+    its best units.
 
     Args:
       c: how far the threshold lies above the mean, in standard deviations.
@@ -192,11 +205,11 @@ def splice(c: float = 0.0, margin: float = 0.1) -> Update:
     if not 0 <= margin < 1:
         raise ValueError(f"splice(margin={margin}): a number in [0, 1) is needed.")
 
-    def one(alive, given):
-        scores = jnp.nan_to_num(given, nan=0.0)
+    def one(alive, scores):
         threshold = jnp.maximum(jnp.mean(scores) + c * jnp.std(scores), 0)
         above = scores > (1 + margin) * threshold
-        return above | (alive & (scores >= (1 - margin) * threshold))
+        left = above | (alive & (scores >= (1 - margin) * threshold))
+        return left | (~jnp.any(left) & (scores >= jnp.max(scores, initial=-jnp.inf)))
 
     def select(alive, units, rivals, keep, step):
         pairs = zip(alive, units, strict=True)
@@ -226,15 +239,14 @@ def _share(share: jax.Array | float, count: jax.Array | int) -> jax.Array:
 def _best_of(alive, units, counts):
     """The best of those alive in each layer, wherever they compete."""
     pairs = zip(alive, units, strict=True)
-    living = [Units(jnp.where(a, u.scores, jnp.nan), layers=u.layers) for a, u in pairs]
-    found = best(living, [Keep(count) for count in counts])
-    return [a & b for a, b in zip(alive, found, strict=True)]
+    living = [Units(u.scores, layers=u.layers, among=a) for a, u in pairs]
+    return best(living, [Keep(count) for count in counts])
 
 
-def _best_of_all(alive, units, count):
-    """The best of those alive in the whole tree."""
-    living = [jnp.where(a, u.scores, jnp.nan) for a, u in zip(alive, units, strict=True)]
-    return [a & b for a, b in zip(alive, selection.top(living, count), strict=True)]
+def _best_of_all(alive, units, count, floors):
+    """The best of those alive in the whole tree, of each layer at least as many as its floor says."""
+    scores = [u.scores for u in units]
+    return best_of_tree(scores, units, count, Layers(units).split(floors), alive)
 
 
 def _count(mask: jax.Array, units: Units) -> jax.Array:
@@ -263,10 +275,8 @@ def _flat(rows: Sequence[Sequence[jax.Array]]) -> list[jax.Array]:
 
 def _grown(stays, rivals, places):
     """Those who stay, and the best challengers for the places."""
-    # A challenger without a score ranks ahead of those who stay, and behind all others.
-    known = [jnp.where(jnp.isnan(r.scores), -jnp.inf, r.scores) for r in rivals]
-    trio = zip(stays, known, rivals, strict=True)
-    outside = [Units(jnp.where(stay, jnp.nan, s), r.axis, layers=r.layers) for stay, s, r in trio]
+    pairs = zip(stays, rivals, strict=True)
+    outside = [Units(r.scores, r.axis, layers=r.layers, among=~stay) for stay, r in pairs]
     grown = best(outside, [Keep(count) for count in places])
     return [a | b for a, b in zip(stays, grown, strict=True)]
 

@@ -42,7 +42,9 @@ def test_an_allocation_spends_its_budget_exactly(name, sparsity):
     found = counts(ALLOCATIONS[name], sparsity)
     if name == "uniform":
         assert found == [
-            int(survivors(p.size, sparsity)) for k, p in sorted(PARAMS.items()) if k != "bias"
+            max(1, int(survivors(p.size, sparsity)))
+            for k, p in sorted(PARAMS.items())
+            if k != "bias"
         ]
     else:
         assert sum(found) == int(survivors(total, sparsity))
@@ -152,6 +154,9 @@ def test_owl_keeps_more_where_there_are_outliers():
     keep = jax.tree.map(int, jp.allocation.owl(spread=0.1)(scores, units, 0.7))
     assert keep == {"few": 200, "many": 400}
     keep = jax.tree.map(int, jp.allocation.owl(spread=0.1)(scores, units, 0.95))
+    assert keep == {"few": 1, "many": 99}, "no leaf keeps less than its floor"
+    bare = jp.allocation.owl(spread=0.1, at_least=0)
+    keep = jax.tree.map(int, bare(scores, units, 0.95))
     assert keep == {"few": 0, "many": 100}, "no leaf keeps less than nothing"
 
 
@@ -188,7 +193,7 @@ def test_by_path_names_what_matches_nothing():
 @pytest.mark.parametrize("sparsity", [0.0, 0.3, 0.77, 0.99])
 def test_a_budget_of_costs_is_spent_greedily(power, sparsity):
     costs = {"conv": 5000.0, "fc": 8192.0, "out": 64.0}
-    found = counts(jp.allocation.cost_budget(costs, power=power), sparsity)
+    found = counts(jp.allocation.cost_budget(costs, power=power, at_least=0), sparsity)
     sizes = [PARAMS[n].size for n in costs]
     each = [costs[n] / size for n, size in zip(costs, sizes, strict=True)]
     ranked = sorted(
@@ -208,6 +213,17 @@ def test_a_budget_of_costs_is_spent_greedily(power, sparsity):
     np.testing.assert_allclose(found, expected, atol=2)
     spent = sum(e * k for e, k in zip(each, found, strict=True))
     assert spent <= (1 - sparsity) * sum(costs.values()) * (1 + 1e-5)
+
+
+@pytest.mark.parametrize("sparsity", [0.2, 0.6, 0.9])
+def test_a_budget_of_costs_ranks_scores_below_zero_too(sparsity):
+    scores = {name: w - 5.0 for name, w in PARAMS.items() if name != "bias"}
+    units = jax.tree.map(Units, scores)
+    costs = {name: float(w.size) for name, w in scores.items()}
+    keep = jp.allocation.cost_budget(costs)(scores, units, sparsity)
+    rival = jp.allocation.global_budget()(scores, units, sparsity)
+    for name in scores:
+        assert abs(int(keep[name].count) - int(rival[name].count)) <= 1
 
 
 def test_a_budget_of_costs_within_groups_and_by_tree():
@@ -287,3 +303,31 @@ def test_at_cost_under_jit_with_a_traced_sparsity():
     units = jax.tree.map(lambda p, m: None if m is None else Units(jnp.abs(p)), PARAMS, masks)
     found = jax.jit(lambda s: allocate(PARAMS, units, s))(0.8)
     assert [int(k) for k in found.values() if k is not None] == counts(allocate, 0.8)
+
+
+def test_a_fixed_layer_has_its_own_sparsity_and_the_others_the_rest():
+    fixed = jp.allocation.erk(sparsities={"out": 0.5, "conv": 0.0})
+    for sparsity in (0.5, 0.8, 0.9):
+        found = counts(fixed, sparsity)
+        assert found[0] == 288
+        assert found[2] == 320
+        assert sum(found) == int(survivors(288 + 8192 + 640, sparsity))
+    assert counts(fixed, 0.9999) == [288, 1, 320], "what is fixed is not paid with"
+    assert counts(fixed, 0.0) == [288, 8192, 320]
+    every = jp.allocation.erk(sparsities={"": 0.5})
+    assert counts(every, 0.9) == [144, 4096, 320]
+    with pytest.raises(ValueError, match="'head' matches none"):
+        counts(jp.allocation.erk(sparsities={"head": 0.5}), 0.5)
+    with pytest.raises(ValueError, match=r"'out' has 1.0; fractions"):
+        jp.allocation.erk(sparsities={"out": 1.0})
+
+
+def test_without_the_kernel_inputs_and_outputs_count_alone():
+    found = counts(jp.allocation.erk(kernel=False), 0.97)
+    raw = np.array([12 / 32, 192 / 8192, 74 / 640])
+    sizes = np.array([288, 8192, 640])
+    epsilon = 0.03 * sizes.sum() / (raw * sizes).sum()
+    assert (epsilon * raw < 1).all()
+    assert found == pytest.approx(epsilon * raw * sizes, abs=1)
+    assert sum(found) == int(survivors(int(sizes.sum()), 0.97))
+    assert found != counts(jp.allocation.erk(), 0.97)

@@ -26,13 +26,15 @@ ORDER = [
     [*CONCEPTS, "penalties", "preconditioners", "compensation"],
     ["updates", "fit", "contests"],
     ["method"],
+    ["shards"],
+    ["pruning"],
     ["transforms", "methods", "gates", "prune_on", "sensitivity"],
     ["lottery", "at_init", "structured"],
 ]
 ALONE = {
     "nn": {"types", "allocation", "selection"},
     "data": {"types"},
-    "metrics": {"types", "trees", "masks", "programs", "kernel_axes"},
+    "metrics": {"types", "trees", "masks", "programs", "kernel_axes", "patterns", "checks"},
 }
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
 

@@ -35,6 +35,31 @@ def test_grasp_by_hand():
     assert masks["w"].tolist() == [[False, False, True, True]]
 
 
+def test_a_temperature_is_part_of_grasps_loss():
+    """L = w0^3 x / T + (w1 x / T)^2: the first part of w H g falls as T^-2, the second as T^-4."""
+    apply = lambda params, x: jnp.stack([params["w"][0, 0] ** 3 * x, params["w"][0, 1] * x], -1)
+    output_loss = lambda outputs, x: jnp.mean(outputs[:, 0] + outputs[:, 1] ** 2)
+    params, batches = {"w": jnp.array([[1.0, 2.0]])}, [jnp.ones(2)]
+    # at T = 1: w H g = 1 * 6 * 3 = 18 and 2 * 2 * 4 = 16; at T = 200 divided by T^2 and T^4
+    for temperature, expected in ((1.0, [[18, 16]]), (200.0, [[18 / 200**2, 16 / 200**4]])):
+        product = jp.signals.hessian_gradient(
+            apply, output_loss, params, batches, temperature=temperature
+        )
+        found = jp.criteria.grasp(params, hessian_gradient=product)["w"]
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+    of_outputs = {"apply": apply, "output_loss": output_loss}
+    gathered = jp.signals.gatherers(batches, **of_outputs)["hessian_gradient"](params)
+    np.testing.assert_allclose(gathered["w"], product["w"], rtol=1e-6)
+    plain = jp.signals.gatherers(batches, loss=jp.signals.loss_of_outputs(**of_outputs))
+    np.testing.assert_allclose(plain["hessian_gradient"](params)["w"], [[18, 8]], rtol=1e-5)
+    loss = jp.signals.loss_of_outputs(**of_outputs, temperature=200)
+    assert loss == jp.signals.loss_of_outputs(**of_outputs, temperature=200.0)
+    _, masks = jp.at_init.grasp(loss, params, batches, sparsity=0.5)
+    assert masks["w"].tolist() == [[True, False]]
+    with pytest.raises(ValueError, match=r"temperature=0\): a number above 0"):
+        jp.signals.loss_of_outputs(**of_outputs, temperature=0)
+
+
 def test_grasp_has_the_sign_that_keeps_gradient():
     loss = lambda params, x: quadratic(params, x)
     norm = lambda w: float(jnp.sum(jax.grad(loss)({"w": w}, X[0])["w"] ** 2))

@@ -109,10 +109,39 @@ def test_missing_signals_are_named():
         )
 
 
-def test_unscored_weights_go_first():
+def test_nan_is_no_order_and_infinity_is_one():
+    params = {"v": jnp.ones((1, 4)), "w": jnp.array([[1.0, jnp.nan, 0.5, jnp.nan]])}
+    method = jp.methods.magnitude(sparsity=0.25)
+    with pytest.raises(ValueError, match=r"magnitude: 2 of the 4 units of 'w'.*NaN.*prunable="):
+        jp.prune(params, method)
+    params["w"] = jnp.array([[-jnp.inf, jnp.inf, 0.5, 0.2]])
+    assert jp.prune(params, method)[1]["w"].tolist() == [[True, True, True, False]]
+    lowest = jp.Method(lambda params, **_: params, schedule=method.schedule)
+    assert jp.prune(params, lowest)[1]["w"].tolist() == [[False, True, True, True]]
+
+
+def test_dead_weights_need_no_score():
     params = {"w": jnp.array([[1.0, jnp.nan, 0.5, 0.2]])}
-    _, masks = jp.prune(params, jp.methods.magnitude(sparsity=0.25))
-    assert masks["w"].tolist() == [[True, False, True, True]]
+    masks = {"w": jnp.array([[True, False, True, True]])}
+    method = jp.methods.magnitude(sparsity=0.5)
+    assert jp.prune(params, method, masks=masks)[1]["w"].tolist() == [[True, False, True, False]]
+
+
+def test_inside_jit_nan_leaves_the_masks_as_they_were():
+    params = {"w": jnp.array([[1.0, jnp.nan, 0.5, 0.2]])}
+    masks = {"w": jnp.array([[True, True, True, False]])}
+    method = jp.methods.magnitude(sparsity=0.75)
+    after = jax.jit(lambda p, m: jp.next_masks(method, p, m, 0))(params, masks)
+    assert after["w"].tolist() == masks["w"].tolist()
+
+
+def test_what_remains_is_what_masks_leave():
+    params = {"w": jnp.arange(1.0, 11.0).reshape(2, 5)}
+    method, masks, kept = jp.methods.magnitude(sparsity=0.5), None, []
+    for _ in range(3):
+        params, masks = jp.prune(params, method, masks=masks, of_the_living=True)
+        kept.append(int(masks["w"].sum()))
+    assert kept == [5, 2, 1]  # halves are removed half up
 
 
 def test_random_criterion_is_a_stream_per_leaf_and_key():

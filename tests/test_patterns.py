@@ -1,5 +1,6 @@
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import jaxprune as jp
@@ -85,3 +86,49 @@ def test_two_of_four():
     kept = jnp.where(masks["w"], jnp.abs(kernel), jnp.inf).reshape(4, 4, 6).min(1)
     lost = jnp.where(masks["w"], 0, jnp.abs(kernel)).reshape(4, 4, 6).max(1)
     assert (kept >= lost).all()
+
+
+@pytest.mark.parametrize("reduce", ["sum", "mean", "max"])
+@pytest.mark.parametrize("shape", [(4, 4), (5, 7), (3, 3, 3, 5), (1, 1)])
+def test_blocks_that_are_cut_off_at_the_end_by_hand(shape, reduce):
+    weights = jax.random.normal(jax.random.key(0), shape)
+    pattern = jp.patterns.block((2, 3), reduce=reduce, pad=True)
+    assert pattern.check(shape) is None
+    found = np.asarray(pattern.to_groups(weights))
+    inputs, outputs = shape[-2:]
+    expected = np.stack(
+        [
+            getattr(np, reduce)(np.asarray(weights)[..., i : i + 2, o : o + 3], axis=(-2, -1))
+            for i in range(0, inputs, 2)
+            for o in range(0, outputs, 3)
+        ],
+        -1,
+    )
+    np.testing.assert_allclose(found.reshape(expected.shape), expected, rtol=1e-5)
+    alive = found > np.median(found)
+    mask = np.asarray(pattern.from_groups(jnp.asarray(alive), shape))
+    assert mask.shape == shape
+    for i in range(inputs):
+        for o in range(outputs):
+            assert (mask[..., i, o] == alive[..., i // 2, o // 3]).all()
+
+
+def test_blocks_of_merged_axes_are_padded_at_their_end():
+    kernel = jp.Axes(in_axis=0, out_axis=(1, 2))
+    weights = jnp.arange(2.0 * 3 * 5).reshape(2, 3, 5)
+    pattern = jp.patterns.block((1, 4), pad=True)
+    found = pattern.to_groups(weights, kernel)
+    flat = np.pad(np.asarray(weights).reshape(2, 15), [(0, 0), (0, 1)])
+    np.testing.assert_allclose(found, flat.reshape(2, 4, 4).sum(-1))
+    mask = pattern.from_groups(found > found.mean(), weights.shape, kernel)
+    assert mask.shape == weights.shape
+
+
+def test_other_reductions_and_ragged_blocks_are_refused():
+    with pytest.raises(ValueError, match="'sum', 'mean' or 'max'"):
+        jp.patterns.block((2, 2), reduce="median")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="pad=True"):
+        jp.prune(
+            {"w": jnp.ones((5, 4))},
+            jp.methods.magnitude(sparsity=0.5, pattern=jp.patterns.block((2, 2))),
+        )

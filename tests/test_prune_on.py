@@ -33,12 +33,22 @@ def on_inputs(params, batch):
 
 
 BATCHES = [(X[:32], TARGET[:32]), (X[32:], TARGET[32:])]
-KNOWN = jp.signals.gatherers(BATCHES, loss=loss, apply=on_inputs, key=KEY)
+KNOWN = jp.signals.gatherers(
+    BATCHES,
+    loss=loss,
+    apply=on_inputs,
+    output_loss=lambda outputs, batch: jnp.mean((outputs - batch[1]) ** 2),
+    key=KEY,
+)
 one_shot = lambda criterion, sparsity=0.5, **more: jp.Method(
     criterion, schedule=jp.schedules.one_shot(sparsity=sparsity), **more
 )
 REMEMBER = ["accumulated_gradient", "momentum", "movement", "weight_change", "magnitude_increase"]
-CRITERIA = [name for name in jp.criteria.__all__ if name not in (*REMEMBER, "hrank", "bn_scale")]
+OF_UNITS = ["hrank", "bn_scale", "unit_taylor"]
+OF_TRAINING = ["adam_second_moment"]
+CRITERIA = [
+    name for name in jp.criteria.__all__ if name not in (*REMEMBER, *OF_UNITS, *OF_TRAINING)
+]
 
 
 @pytest.mark.parametrize("name", CRITERIA)
@@ -125,6 +135,33 @@ def test_blocks_move_to_the_minimum():
     np.testing.assert_allclose(found["w"].ravel(), np.concatenate(expected)[:15], atol=2e-4)
     assert (np.asarray(found["w"])[~kept] == 0).all()
     assert found["b"].tolist() == [1, 1]
+
+
+def test_the_sum_of_single_moves_and_the_joint_move_by_hand():
+    """A = [[2, 1, -1], [1, 1, 1], [-1, 1, 3]] and w = 5, 3, 6, of which the first stays.
+
+    Alone: 5 - 1 (3 / 1) + 1 (6 / 3) = 4. Jointly [[1, 1], [1, 3]] x = (3, 6) has x = (1.5, 1.5), so that the
+    moves cancel: 5 - 1.5 + 1.5 = 5.
+    """
+    inverse = {"w": jnp.array([[[2.0, 1.0, -1.0], [1.0, 1.0, 1.0], [-1.0, 1.0, 3.0]]]), "b": None}
+    params = {"w": jnp.array([[5.0, 3.0, 6.0]]), "b": jnp.ones(2)}
+    masks = {"w": jnp.array([[True, False, False]]), "b": None}
+    singly = jp.compensation.woodfisher(params, masks, inverse_fisher=inverse)
+    jointly = jp.compensation.fisher_blocks(params, masks, inverse_fisher=inverse)
+    np.testing.assert_allclose(singly["w"], [[4, 0, 0]], atol=1e-5)
+    np.testing.assert_allclose(jointly["w"], [[5, 0, 0]], atol=1e-5)
+    assert singly["b"].tolist() == jointly["b"].tolist() == [1, 1]
+
+
+def test_one_weight_of_each_block_moves_the_same_alone_and_jointly():
+    a = RNG.normal(size=(4, 5, 9))
+    inverse = {"w": jnp.asarray(a @ a.transpose(0, 2, 1) / 9, jnp.float32)}
+    params = {"w": jnp.asarray(RNG.normal(size=(2, 10)), jnp.float32)}  # four blocks of 5
+    masks = {"w": jnp.ones(20, bool).at[jnp.array([0, 7, 14, 15])].set(False).reshape(2, 10)}
+    singly = jp.compensation.woodfisher(params, masks, inverse_fisher=inverse)["w"]
+    jointly = jp.compensation.fisher_blocks(params, masks, inverse_fisher=inverse)["w"]
+    np.testing.assert_allclose(singly, jointly, rtol=1e-4, atol=1e-5)
+    assert (np.asarray(singly)[~np.asarray(masks["w"])] == 0).all()
 
 
 @pytest.mark.parametrize("shape", [(6, 5), (3, 2, 5)])

@@ -1,7 +1,9 @@
 import itertools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import jaxprune as jp
@@ -93,3 +95,32 @@ def test_cyclical_reaches_its_target_in_every_cycle(every):
     assert found.count(0.8) >= 3
     with pytest.raises(ValueError, match="fewer cycles"):
         jp.schedules.cyclical(sparsity=0.8, begin=0, end=10, every=5, cycles=2)
+
+
+def test_a_constant_schedule_has_a_target_from_its_begin_and_no_last_change():
+    schedule = s.constant(sparsity=0.5, begin=3, every=4)
+    assert [t for t in range(20) if schedule.due(t)] == [3, 7, 11, 15, 19]
+    assert schedule.due(3 + 4 * 10**8)
+    assert jax.jit(lambda t: schedule.due(t))(7)
+    assert schedule.end == 3
+    assert schedule.sparsity(0) == schedule.sparsity(10**9) == 0.5
+    with pytest.raises(ValueError, match="begin=-1"):
+        s.constant(sparsity=0.5, begin=-1)
+
+
+def test_training_on_a_constant_schedule_goes_on_choosing():
+    method = jp.Method(
+        jp.criteria.magnitude,
+        schedule=s.constant(sparsity=0.5, begin=2, every=3),
+        update=jp.updates.reselect(),
+    )
+    params = {"w": jnp.array([[1.0, 2.0, 3.0, 4.0]])}
+    _, first = jp.prune(params, method)
+    assert first["w"].tolist() == [[False, False, True, True]]
+    tx = jp.straight_through(optax.sgd(1.0), method)
+    state, seen = tx.init(params), []
+    for _ in range(6):
+        updates, state = tx.update({"w": jnp.array([[-0.5, 0, 0, 0]])}, state, params)
+        params = optax.apply_updates(params, updates)
+        seen.append(int(jp.masks_of(state)["w"][0, 0]))
+    assert seen == [1, 0, 0, 0, 1, 1]

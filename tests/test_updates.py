@@ -169,3 +169,27 @@ def test_splice_leaves_the_band_as_it_is():
     alive = jnp.array([[True, False, True, False, True, False]])
     found = select(jp.updates.splice(margin=0.1), scores, 0, alive)
     assert found.tolist() == [[True, False, True, False, False, True]]
+
+
+@pytest.mark.parametrize("pooled", [True, False])
+@pytest.mark.parametrize("at_least", [0, 1, 2])
+def test_redistribute_leaves_each_layer_its_floor(at_least, pooled):
+    update = jp.updates.redistribute(
+        jp.criteria.momentum,
+        fraction=1.0,
+        shares=lambda stays, rivals: [jnp.float32(1), jnp.float32(0)],
+        pooled=pooled,
+        at_least=at_least,
+    )
+    found = redistributed(update, SCORES_OF_TWO, HALF, [jnp.ones(10)] * 2)
+    assert [int(f.sum()) for f in found] == [10 - at_least, at_least]
+    stacked = [Units(jnp.stack(SCORES_OF_TWO), layers=(0,))]
+    keep, alive = [Keep(jnp.array([5, 5]))], [jnp.stack(HALF)]
+    [one] = update.select(alive, stacked, [Units(jnp.ones((2, 10)), layers=(0,))], keep, 0)
+    assert one.tolist() == jnp.stack(found).tolist()
+
+
+def test_splice_leaves_the_best_where_all_would_be_cut():
+    scores = jnp.array([[1.0, 3.0, 2.0]])
+    found = select(jp.updates.splice(c=9.0), scores, 0, jnp.ones((1, 3), bool))
+    assert found.tolist() == [[False, True, False]]

@@ -41,7 +41,7 @@ def get_config(depth="56"):
     )
     growth = part("linear_schedule", init_value=0.0, end_value=0.01, transition_steps=6_000)
     filters = {"pattern": part("coupled", only=FILTERS, over="outputs")}
-    taylor = {"pattern": part("coupled", only=FILTERS, over="outputs", reduce="absolute")}
+    taylor = {"pattern": part("coupled", only=FILTERS, over="scales")}
     claim = {"b": "dense", "kind": "lower_bound", "sparsity": 0.5}
     return config(
         data=part("cifar10_jpeg75", batch_size=128, augment="crop_flip"),
@@ -63,7 +63,7 @@ def get_config(depth="56"):
                     **filters,
                 },
                 "FPGM": {"criterion": "fpgm", **filters},
-                "Taylor": {"criterion": part("taylor", signed=True), **taylor},
+                "Taylor-FO-BN": {"criterion": "unit_taylor", **taylor},
                 "APoZ": {"criterion": "apoz", **filters},
                 "HRank": {"criterion": "hrank", **filters},
             },

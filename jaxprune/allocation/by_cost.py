@@ -8,26 +8,30 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxprune import trees
-from jaxprune.allocation.counts import Layers
+from jaxprune.allocation.counts import Layers, check_floor
 from jaxprune.parts import factory
-from jaxprune.ranks import order_key
-from jaxprune.types import Allocation, AnyAllocation, Keep, Params, Sparsity
+from jaxprune.ranks import LOWEST, order_key
+from jaxprune.types import Allocation, AnyAllocation, Keep, Params, Sparsity, Units
 
 __all__ = ["at_cost", "cost_budget"]
 
 
 @factory
-def cost_budget(costs: Mapping[str, float] | Any, *, power: float = 1.0) -> Allocation:
+def cost_budget(
+    costs: Mapping[str, float] | Any, *, power: float = 1.0, at_least: int = 1
+) -> Allocation:
     r"""The sparsity is the fraction of the cost that goes; leaves share one budget of it.
 
     A unit of leaf $l$ costs $c_l$, the leaf's cost over its units. Units are ranked by score over $c_l^p$,
     the greedy order of a knapsack, and the best are kept that the budget pays for; those that are equal at
-    the cut all go.
+    the cut all go. The best of each layer, as many as its floor says, are paid for first.
 
     Args:
       costs: of each prunable leaf while it is dense: operations (`jaxprune.metrics.flops`), bytes,
         microseconds. A tree like the parameters, or numbers by path.
       power: $p$; 0 compares scores as they are and only counts the budget in costs.
+      at_least: fewest units that a layer keeps, or all that it has, even if the budget pays for fewer; 0
+        allows that it is emptied.
 
     Returns:
       An allocation. Where a leaf has many contests, each keeps the leaf's count divided by their number,
@@ -35,10 +39,15 @@ def cost_budget(costs: Mapping[str, float] | Any, *, power: float = 1.0) -> Allo
 
     >>> from jaxprune.types import Units
     >>> params = {"a": jnp.array([3.0, 1.0]), "b": jnp.array([2.0, 4.0])}
-    >>> keep = cost_budget({"a": 10.0, "b": 2.0})(params, jax.tree.map(Units, params), 0.5)
+    >>> units, costs = jax.tree.map(Units, params), {"a": 10.0, "b": 2.0}
+    >>> keep = cost_budget(costs)(params, units, 0.5)
     >>> int(keep["a"].count), int(keep["b"].count)  # 5 per unit of a, 1 per unit of b, 6 in all
+    (1, 1)
+    >>> keep = cost_budget(costs, at_least=0)(params, units, 0.5)  # by the cost, b has the better ones
+    >>> int(keep["a"].count), int(keep["b"].count)
     (0, 2)
     """
+    check_floor("cost_budget", at_least)
 
     def allocate(params: Params, units: Any, sparsity: Sparsity) -> Any:
         found = trees.beside(params, units)
@@ -47,14 +56,12 @@ def cost_budget(costs: Mapping[str, float] | Any, *, power: float = 1.0) -> Allo
         layers = Layers([unit for _, unit in pruned])
         each = [cost / u.scores.size for cost, u in pruned]
         scale = [np.float32(max(each) / e) ** np.float32(power) for e in each]
-        keys = [
-            order_key(u.scores.astype(jnp.float32) * s)
-            for (_, u), s in zip(pruned, scale, strict=True)
-        ]
+        keys = [_keys(u, s) for (_, u), s in zip(pruned, scale, strict=True)]
         share = np.array(each) / sum(cost for cost, _ in pruned)
         unit_cost = jnp.asarray(layers.repeated(share), jnp.float32)
         budget = (1 - jnp.asarray(sparsity, jnp.float32)) * jnp.sum(unit_cost * layers.sizes)
-        counts = _affordable(keys, layers, unit_cost, budget * np.float32(1 + 1e-6))
+        floors = layers.floors(at_least)
+        counts = _affordable(keys, layers, unit_cost, budget * np.float32(1 + 1e-6), floors)
         kept = map(Keep, layers.split(counts // layers.contests))
         return jax.tree.structure(params).unflatten(
             None if u is None else next(kept) for u in found
@@ -68,7 +75,8 @@ def at_cost(allocation: AnyAllocation, costs: Mapping[str, float] | Any) -> Allo
     """Another allocation, at whatever sparsity removes the asked fraction of the cost.
 
     So that uniform, ERK and others can be compared at equal operations. The sparsity of the other one is
-    found by bisection: what is kept costs no more than asked, unless nothing can be cheaper.
+    found by bisection: what is kept costs no more than asked, unless nothing can be cheaper, as its floors
+    may be dearer than that.
 
     Args:
       allocation: the other one; the more it is asked to remove, the less it keeps.
@@ -107,7 +115,17 @@ def at_cost(allocation: AnyAllocation, costs: Mapping[str, float] | Any) -> Allo
         _, high = jax.lax.fori_loop(0, 24, halve, start)
         return allocation(params, units, jnp.where(cost(jnp.float32(0)) > budget, high, 0.0))
 
-    return Allocation(allocate)
+    if not isinstance(allocation, Allocation) or allocation.shares is None:
+        return Allocation(allocate)
+    shares = at_cost(Allocation(allocation.shares), costs).allocate
+    return Allocation(allocate, shares, allocation.at_least)
+
+
+def _keys(units: Units, scale: Any) -> jax.Array:
+    """Scores by cost as integers in the same order; the lowest where nothing may be kept."""
+    keys = order_key(units.scores.astype(jnp.float32) * scale)
+    allowed = keys if units.among is None else jnp.where(units.among, keys, LOWEST)
+    return _from_zero(allowed)
 
 
 def _checked(of_leaf: list[Any], found: list[Any], params: Params) -> list[Any]:
@@ -127,17 +145,25 @@ def _by_leaf(costs: Any, params: Params, names: list[str]) -> list[Any]:
     return trees.beside(params, costs)
 
 
+def _from_zero(keys: jax.Array) -> jax.Array:
+    """Signed integers as unsigned ones in the same order."""
+    return jax.lax.bitcast_convert_type(keys, jnp.uint32) ^ np.uint32(1 << 31)
+
+
 def _affordable(
-    keys: list[jax.Array], layers: Layers, unit_cost: jax.Array, budget: jax.Array
+    keys: list[jax.Array],
+    layers: Layers,
+    unit_cost: jax.Array,
+    budget: jax.Array,
+    floors: jax.Array,
 ) -> jax.Array:
-    """How many units of each layer lie above the lowest threshold that the budget pays for."""
+    """Per layer its floor, or how many units lie above the lowest threshold that the budget pays for."""
 
     def count(t: jax.Array) -> jax.Array:
         pairs = zip(keys, layers.units, strict=True)
         within = [tuple(i for i in range(k.ndim) if i not in u.layers) for k, u in pairs]
-        return layers.joined(
-            [jnp.sum(k > t, axes, jnp.int32) for k, axes in zip(keys, within, strict=True)]
-        )
+        above = [jnp.sum(k > t, axes, jnp.int32) for k, axes in zip(keys, within, strict=True)]
+        return jnp.maximum(layers.joined(above), floors)
 
     def lower(i: jax.Array, t: jax.Array) -> jax.Array:
         # The highest threshold that costs too much, bit by bit; one above it does not.

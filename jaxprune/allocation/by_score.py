@@ -7,7 +7,15 @@ import jax
 import jax.numpy as jnp
 
 from jaxprune import selection, trees
-from jaxprune.allocation.counts import Layers, apportion, each_layer, survivors
+from jaxprune.allocation.choice import best_of_tree
+from jaxprune.allocation.counts import (
+    Layers,
+    apportion,
+    check_floor,
+    each_layer,
+    floored,
+    survivors,
+)
 from jaxprune.parts import factory
 from jaxprune.types import Allocation, Keep, Params, Sparsity, Units
 
@@ -17,14 +25,26 @@ _is_units = lambda x: isinstance(x, Units)
 
 
 @factory
-def global_budget(normalize: Literal["lamp", "l2"] | Callable | None = None) -> Allocation:
+def global_budget(
+    normalize: Literal["lamp", "l2"] | Callable | None = None,
+    *,
+    at_least: int = 0,
+    at_most: float = 1.0,
+) -> Allocation:
     """All leaves share one budget: the best units of the whole tree survive.
+
+    A layer whose units are all worse than others loses all of them, which cuts the network: that is the
+    published behaviour. `at_least` and `at_most` prevent it: the best units of each layer that they protect
+    stay, and the rest of the budget goes to the best of all others. If what they protect is more than the
+    budget, it is kept all the same.
 
     Args:
       normalize: how scores of different leaves are made comparable. `None`: they are compared as they
         are. `"lamp"`: $s_u^2$ over the sum of the squares of its leaf's scores that are not smaller
         (sorts each leaf: slow on CPU). `"l2"`: scores over their leaf's norm. Or a function of the
         scores of one leaf that does not change their order.
+      at_least: fewest units that a layer keeps, or all that it has.
+      at_most: largest fraction that any one layer loses; its number of units is rounded down.
 
     Returns:
       Counts, together with the choice that gave them. Where a leaf has many contests, each keeps the
@@ -38,7 +58,15 @@ def global_budget(normalize: Literal["lamp", "l2"] | Callable | None = None) -> 
     >>> keep = global_budget()(params, jax.tree.map(Units, params), 0.5)
     >>> int(keep["a"].count), int(keep["b"].count)
     (1, 2)
+    >>> keep = global_budget(at_most=0.75)(params, jax.tree.map(Units, params), 2 / 3)
+    >>> {name: layer.chosen.tolist() for name, layer in keep.items()}  # without it, 4 and 5 would stay
+    {'a': [True, False], 'b': [False, False, True, False]}
     """
+    check_floor("global_budget", at_least)
+    if not 0 <= at_most <= 1:
+        raise ValueError(
+            f"global_budget(at_most={at_most}): a fraction removed, in [0, 1], is needed."
+        )
     scale = {None: lambda scores: scores, "lamp": _lamp, "l2": _l2}.get(normalize, normalize)  # type: ignore[arg-type]
     if not callable(scale):
         raise ValueError(
@@ -48,9 +76,15 @@ def global_budget(normalize: Literal["lamp", "l2"] | Callable | None = None) -> 
     def allocate(params: Params, units: Any, sparsity: Sparsity) -> Any:
         del params
         found, treedef = jax.tree.flatten(units, is_leaf=_is_units)
-        total = survivors(jnp.sum(Layers(found).sizes), sparsity)
-        scores: Any = [each_layer(scale, u.layers)(u.scores) for u in found]
-        chosen = selection.top(scores, total)
+        layers = Layers(found)
+        total = survivors(jnp.sum(layers.sizes), sparsity)
+        scores: Any = [each_layer(scale, u.layers)(u.known) for u in found]
+        among = [u.among for u in found]
+        if at_least == 0 and at_most == 1:
+            chosen = selection.top(scores, total, among)
+        else:
+            floors = layers.split(layers.floors(at_least, at_most))
+            chosen = best_of_tree(scores, found, total, floors, among)
 
         def keep(unit: Units, mask: jax.Array) -> Keep:
             within = tuple(i for i in range(mask.ndim) if i not in unit.layers)
@@ -64,9 +98,14 @@ def global_budget(normalize: Literal["lamp", "l2"] | Callable | None = None) -> 
     return Allocation(allocate)
 
 
+def _among(units: Units) -> jax.Array:
+    """Which units may be kept, as an array."""
+    return jnp.ones_like(units.scores, bool) if units.among is None else units.among
+
+
 def _l2(scores: jax.Array) -> jax.Array:
-    known = jnp.where(jnp.isfinite(scores), scores, 0).astype(jnp.float32)
-    return scores / jnp.maximum(jnp.sqrt(jnp.sum(known**2)), 1e-30)
+    finite = jnp.where(jnp.isfinite(scores), scores, 0).astype(jnp.float32)
+    return scores / jnp.maximum(jnp.sqrt(jnp.sum(finite**2)), 1e-30)
 
 
 def _lamp(scores: jax.Array) -> jax.Array:
@@ -77,11 +116,11 @@ def _lamp(scores: jax.Array) -> jax.Array:
     ascending = flat[order]
     tail = jnp.cumsum(ascending[::-1])[::-1]  # the sum over weights that are not smaller
     lamp = jnp.zeros_like(flat).at[order].set(ascending / jnp.maximum(tail, 1e-30))
-    return jnp.where(jnp.isnan(scores), jnp.nan, lamp.reshape(scores.shape))
+    return lamp.reshape(scores.shape)
 
 
 @factory
-def threshold(quality: float) -> Allocation:
+def threshold(quality: float, *, at_least: int = 1) -> Allocation:
     r"""A unit survives whose score is at least $q$ times the root mean square of its leaf's.
 
     For weights around zero, scored by magnitude, that is a threshold of $q$ standard deviations. Only
@@ -89,6 +128,8 @@ def threshold(quality: float) -> Allocation:
 
     Args:
       quality: $q$.
+      at_least: fewest units that a layer keeps, or all that it has, where fewer reach the threshold; 0
+        allows that it is emptied, as $q > 1$ may do.
 
     References:
       Han, Pool, Tran & Dally, "Learning both Weights and Connections for Efficient Neural Networks"
@@ -98,11 +139,12 @@ def threshold(quality: float) -> Allocation:
     >>> int(threshold(1.0)(params, {"w": Units(jnp.abs(params["w"]))}, 0.0)["w"])
     2
     """
+    check_floor("threshold", at_least)
     if not quality > 0:
         raise ValueError(f"threshold(quality={quality}): a number above 0 is needed.")
 
-    def strong(scores: jax.Array) -> jax.Array:
-        known = jnp.isfinite(scores)
+    def strong(scores: jax.Array, among: jax.Array) -> jax.Array:
+        known = among & jnp.isfinite(scores)
         squares = jnp.sum(jnp.where(known, scores, 0) ** 2)
         limit = quality * jnp.sqrt(squares / jnp.maximum(jnp.sum(known), 1))
         return jnp.sum(known & (scores >= limit), dtype=jnp.int32)
@@ -110,8 +152,9 @@ def threshold(quality: float) -> Allocation:
     def count(unit: Units | None) -> jax.Array | None:
         if unit is None:
             return None
-        total = each_layer(strong, unit.layers, numbers=True)(unit.scores)
-        return (total + unit.contests // 2) // unit.contests
+        total = each_layer(strong, unit.layers, numbers=True)(unit.scores, _among(unit))
+        reached = (total + unit.contests // 2) // unit.contests
+        return jnp.maximum(reached, jnp.minimum(-(-at_least // unit.contests), unit.budgeted))
 
     def allocate(params: Params, units: Any, sparsity: Sparsity) -> Any:
         found = trees.beside(params, units)
@@ -121,7 +164,7 @@ def threshold(quality: float) -> Allocation:
 
 
 @factory
-def owl(*, outlier: float = 5.0, spread: float = 0.08) -> Allocation:
+def owl(*, outlier: float = 5.0, spread: float = 0.08, at_least: int = 1) -> Allocation:
     r"""Layers with more outliers among their scores keep more of them.
 
     The density of layer $l$ is $1 - s + \delta_l$, with $\delta_l$ in a range of $2 \lambda$, linear in the
@@ -130,6 +173,8 @@ def owl(*, outlier: float = 5.0, spread: float = 0.08) -> Allocation:
     Args:
       outlier: $M$.
       spread: $\lambda$; the densities of two layers differ by $2 \lambda$ at most.
+      at_least: fewest units that a layer keeps, or all that it has; 0 allows that it is emptied. The layers
+        furthest above it pay for it, so that the total is kept, unless the floors together are more.
 
     References:
       Yin et al., "Outlier Weighed Layerwise Sparsity (OWL): A Missing Secret Sauce for Pruning LLMs to High
@@ -140,6 +185,7 @@ def owl(*, outlier: float = 5.0, spread: float = 0.08) -> Allocation:
     >>> jax.tree.map(int, owl()(params, jax.tree.map(Units, params), 0.5))
     {'a': 42, 'b': 58}
     """
+    check_floor("owl", at_least)
     if not outlier > 0 or not 0 <= spread <= 0.5:
         raise ValueError(
             f"owl(outlier={outlier}, spread={spread}): above 0, and within [0, 0.5], are needed."
@@ -148,8 +194,8 @@ def owl(*, outlier: float = 5.0, spread: float = 0.08) -> Allocation:
     def allocate(params: Params, units: Any, sparsity: Sparsity) -> Any:
         found, treedef = jax.tree.flatten(units, is_leaf=_is_units)
 
-        def share(given: jax.Array) -> jax.Array:
-            known = jnp.isfinite(given)
+        def share(given: jax.Array, among: jax.Array) -> jax.Array:
+            known = among & jnp.isfinite(given)
             scores = jnp.where(known, given, 0).astype(jnp.float32)
             count = jnp.maximum(jnp.sum(known), 1)
             return jnp.sum(known & (scores > outlier * jnp.sum(scores) / count)) / count
@@ -157,7 +203,9 @@ def owl(*, outlier: float = 5.0, spread: float = 0.08) -> Allocation:
         layers = Layers(found)
         sizes = layers.sizes
         weight = sizes / jnp.sum(sizes)
-        shares = layers.joined([each_layer(share, u.layers, numbers=True)(u.scores) for u in found])
+        shares = layers.joined(
+            [each_layer(share, u.layers, numbers=True)(u.scores, _among(u)) for u in found]
+        )
         width = jnp.max(shares) - jnp.min(shares)
         delta = (shares - jnp.min(shares)) / jnp.maximum(width, 1e-30) * 2 * spread
         total = survivors(jnp.sum(sizes), sparsity)
@@ -166,7 +214,7 @@ def owl(*, outlier: float = 5.0, spread: float = 0.08) -> Allocation:
         density = (
             mean + jnp.minimum(1, jnp.min(room)) * delta
         )  # narrower where a leaf would be full
-        counts = apportion(jnp.clip(density, 0, 1), sizes, total)
+        counts = floored(apportion(jnp.clip(density, 0, 1), sizes, total), layers.floors(at_least))
         return jax.tree.unflatten(treedef, layers.in_contests(counts))
 
     return Allocation(allocate)

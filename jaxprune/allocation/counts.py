@@ -10,7 +10,15 @@ import numpy as np
 
 from jaxprune.types import Sparsity, Units
 
-__all__ = ["Layers", "apportion", "each_layer", "survivors"]
+__all__ = [
+    "Layers",
+    "apportion",
+    "at_least_kept",
+    "check_floor",
+    "each_layer",
+    "floored",
+    "survivors",
+]
 
 _UNIT = 10**7  # a sparsity of one
 
@@ -28,6 +36,19 @@ def survivors(n: jax.Array | int, sparsity: Sparsity) -> jax.Array:
     >>> [int(survivors(10**8, s)) for s in (0.9, jnp.float32(0.9), 0.0, 1.0)]
     [10000000, 10000000, 100000000, 0]
     """
+    return _rest(n, sparsity, _UNIT // 2)
+
+
+def at_least_kept(n: jax.Array | int, sparsity: Sparsity) -> jax.Array:
+    """Returns the fewest of `n` units that can be left when no more than a fraction is removed, as exactly.
+
+    >>> [int(at_least_kept(3, s)) for s in (0.5, 0.9, 1.0)], int(survivors(3, 0.5))
+    ([2, 1, 0], 1)
+    """
+    return _rest(n, sparsity, 0)
+
+
+def _rest(n: jax.Array | int, sparsity: Sparsity, half: int) -> jax.Array:
     # 64-bit product out of 32-bit pieces: n = a 10^7 + b 10^4 + c, sparsity 10^7 = d 10^4 + e.
     n = jnp.asarray(n, jnp.int32)
     parts = jnp.round(jnp.asarray(sparsity, jnp.float32) * _UNIT).astype(jnp.int32)
@@ -35,7 +56,7 @@ def survivors(n: jax.Array | int, sparsity: Sparsity) -> jax.Array:
     d, e = parts // 10_000, parts % 10_000
     cross = b * e + c * d
     rest = cross % 1_000 * 10_000 + c * e
-    return n - (a * parts + b * d * 10 + cross // 1_000 + (rest + _UNIT // 2) // _UNIT)
+    return n - (a * parts + b * d * 10 + cross // 1_000 + (rest + half) // _UNIT)
 
 
 class Layers:
@@ -74,6 +95,17 @@ class Layers:
         parts = jnp.split(values, ends[:-1])
         return [x.reshape(unit.layer_shape) for x, unit in zip(parts, self.units, strict=True)]
 
+    def floors(self, at_least: int, at_most: float = 1.0) -> jax.Array:
+        """Per layer, the fewest of its units that may be kept: a whole number in each of its contests.
+
+        Args:
+          at_least: so many, or all that there are.
+          at_most: and so many that no larger fraction is removed.
+        """
+        contests = jnp.asarray(self.contests, jnp.int32)
+        least = jnp.maximum(at_least_kept(self.sizes, at_most), at_least)
+        return jnp.minimum(-(-least // contests) * contests, self.sizes)
+
     def in_contests(self, counts: jax.Array) -> list[jax.Array]:
         """By leaf, how many survive in each contest, from how many do in each layer: to the nearest."""
         return self.split((counts + self.contests // 2) // self.contests)
@@ -108,3 +140,36 @@ def apportion(density: jax.Array, sizes: jax.Array, total: jax.Array) -> jax.Arr
     left = total - jnp.sum(counts)
     room = jnp.where(left > 0, sizes - counts, counts)
     return counts + jnp.where(jnp.arange(len(sizes)) == jnp.argmax(room), left, 0)
+
+
+def check_floor(name: str, at_least: int) -> None:
+    """Refuses a floor that is no number of units."""
+    if at_least < 0:
+        raise ValueError(f"{name}(at_least={at_least}): a number of units, 0 or more, is needed.")
+
+
+@jax.jit
+def floored(counts: jax.Array, floors: jax.Array) -> jax.Array:
+    """Raises counts to their floors; those furthest above theirs pay for it, so that the total is kept.
+
+    Each unit that is missing somewhere is taken where most lie above the floor at that moment, from the first
+    of several. If the floors together are more than the total, they are what is returned.
+
+    >>> floored(jnp.array([0, 7, 9, 0]), jnp.array([1, 1, 1, 2])).tolist()
+    [1, 6, 7, 2]
+    """
+    above = jnp.maximum(counts - floors, 0)
+    owed = jnp.minimum(jnp.sum(jnp.maximum(floors - counts, 0)), jnp.sum(above))
+
+    def halve(_: int, bracket: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        low, high = bracket
+        middle = low + (high - low) // 2
+        enough = jnp.sum(jnp.maximum(above - middle, 0)) <= owed
+        return jnp.where(enough, low, middle + 1), jnp.where(enough, middle, high)
+
+    # The lowest level to which all that lies above it can be cut without taking too much.
+    level, _ = jax.lax.fori_loop(0, 32, halve, (jnp.int32(0), jnp.max(above)))
+    left = owed - jnp.sum(jnp.maximum(above - level, 0))
+    open_to = (above >= level) & (level > 0)
+    last = open_to & (jnp.cumsum(open_to) <= left)
+    return jnp.maximum(counts, floors) - jnp.maximum(above - level, 0) - last

@@ -10,6 +10,7 @@ from jaxprune.criteria.activation import entropy as entropy
 from jaxprune.criteria.activation import hrank as hrank
 from jaxprune.criteria.activation import ria as ria
 from jaxprune.criteria.activation import wanda as wanda
+from jaxprune.criteria.curvature import adam_second_moment as adam_second_moment
 from jaxprune.criteria.curvature import fisher as fisher
 from jaxprune.criteria.curvature import obd as obd
 from jaxprune.criteria.curvature import obs as obs
@@ -20,6 +21,7 @@ from jaxprune.criteria.gradient import gradient as gradient
 from jaxprune.criteria.gradient import magnitude_and_gradient as magnitude_and_gradient
 from jaxprune.criteria.gradient import momentum as momentum
 from jaxprune.criteria.gradient import taylor as taylor
+from jaxprune.criteria.gradient import unit_taylor as unit_taylor
 from jaxprune.criteria.initialisation import grasp as grasp
 from jaxprune.criteria.initialisation import snip as snip
 from jaxprune.criteria.initialisation import synflow as synflow
@@ -34,6 +36,7 @@ from jaxprune.criteria.random import random as random
 
 __all__ = [
     "accumulated_gradient",
+    "adam_second_moment",
     "apoz",
     "bn_scale",
     "entropy",
@@ -57,6 +60,7 @@ __all__ = [
     "snip",
     "synflow",
     "taylor",
+    "unit_taylor",
     "wanda",
     "weight_change",
     "woodfisher",

@@ -9,7 +9,7 @@ from jaxprune import kernel_axes
 from jaxprune.layerwise import damped, into_rows
 from jaxprune.types import Axes, Params, Scores
 
-__all__ = ["fisher", "obd", "obs", "second_order_taylor", "woodfisher"]
+__all__ = ["adam_second_moment", "fisher", "obd", "obs", "second_order_taylor", "woodfisher"]
 
 
 def fisher(params: Params, *, fisher: Params, **_) -> Scores:
@@ -23,7 +23,8 @@ def fisher(params: Params, *, fisher: Params, **_) -> Scores:
       Theis, Korshunova, Tejani & Huszár, "Faster gaze prediction with dense networks and Fisher pruning"
       (2018); Molchanov, Mallya, Tyree, Frosio & Kautz, "Importance Estimation for Neural Network Pruning"
       (2019), whose squared first-order score, averaged over examples, is twice this. Departure: single
-      weights, where both sum over feature maps (patterns do that).
+      weights, where both sum over a unit before they square; a pattern's sum over a unit is of squares, and
+      cross terms are missing (`unit_taylor` has them).
 
     >>> fisher({"w": jnp.array([2.0, -1.0])}, fisher={"w": jnp.array([1.0, 6.0])})
     {'w': Array([2., 3.], dtype=float32)}
@@ -31,23 +32,47 @@ def fisher(params: Params, *, fisher: Params, **_) -> Scores:
     return jax.tree.map(lambda w, f: None if f is None else 0.5 * f * w * w, params, fisher)
 
 
-def obd(params: Params, *, hessian_diagonal: Params, **_) -> Scores:
-    r"""Scores a weight by its saliency, $\frac{1}{2} H_{ii} w_i^2$: the rise of the loss at a minimum.
+def adam_second_moment(params: Params, *, second_moment: Params, **_) -> Scores:
+    r"""Scores a weight by its square times half the second moment of its gradients: $\frac{1}{2} \nu w^2$.
+
+    It is `fisher` with what Adam already keeps, at no cost: no batch is read.
 
     Args:
       params: tree of arrays.
-      hessian_diagonal: from `jaxprune.signals.hessian_diagonal`.
+      second_moment: $\nu$, from `jaxprune.signals.second_moment`, which finds it in the optimizer's state.
 
     References:
-      LeCun, Denker & Solla, "Optimal Brain Damage" (1990). Departure: the paper propagates an
-      approximate diagonal, never negative, backwards through the layers; here it is an unbiased estimate of
-      the Hessian's own, and weights of negative curvature go first.
+      Li, Dangel, Tam & Raffel, "Fishers for Free? Approximating the Fisher Information Matrix by Recycling
+      the Squared Gradient Accumulator" (2025). Its squares are of the mean gradients of batches, not of
+      single examples, along the way of the weights, the last $1 / (1 - \beta_2)$ updates; the authors'
+      factors for that are the same for all weights.
 
-    >>> obd({"w": jnp.array([2.0, -1.0])}, hessian_diagonal={"w": jnp.array([1.0, -2.0])})
-    {'w': Array([ 2., -1.], dtype=float32)}
+    >>> adam_second_moment({"w": jnp.array([2.0, -1.0])}, second_moment={"w": jnp.array([1.0, 6.0])})
+    {'w': Array([2., 3.], dtype=float32)}
+    """
+    saliency = lambda w, nu: None if nu is None else 0.5 * nu * w * w
+    return jax.tree.map(saliency, params, second_moment)
+
+
+def obd(params: Params, *, curvature: Params, **_) -> Scores:
+    r"""Scores a weight by its saliency, $\frac{1}{2} h_i w_i^2$: the rise of the loss at a minimum.
+
+    Args:
+      params: tree of arrays.
+      curvature: $h$, from `jaxprune.signals.gauss_newton_diagonal`, which is never negative. That of
+        `jaxprune.signals.hessian_diagonal` will do too, but weights of negative curvature then go first,
+        however large they are.
+
+    References:
+      LeCun, Denker & Solla, "Optimal Brain Damage" (1990), with the Levenberg-Marquardt (Gauss-Newton)
+      approximation. Departure: the paper propagates the diagonal backwards and neglects, in each layer, what
+      is off it; here it is an unbiased estimate of Gauss-Newton's diagonal itself.
+
+    >>> obd({"w": jnp.array([2.0, -1.0])}, curvature={"w": jnp.array([1.0, 6.0])})
+    {'w': Array([2., 3.], dtype=float32)}
     """
     saliency = lambda w, h: None if h is None else 0.5 * h * w * w
-    return jax.tree.map(saliency, params, hessian_diagonal)
+    return jax.tree.map(saliency, params, curvature)
 
 
 def second_order_taylor(params: Params, *, grads: Params, hessian_diagonal: Params, **_) -> Scores:
@@ -85,7 +110,8 @@ def woodfisher(params: Params, *, inverse_fisher: Params, **_) -> Scores:
     References:
       Singh & Alistarh, "WoodFisher: Efficient Second-Order Approximation for Neural Network Compression"
       (2020); Hassibi & Stork, "Second order derivatives for network pruning: Optimal Brain
-      Surgeon" (1993). Departure: a score only, the weights that are kept stay what they are.
+      Surgeon" (1993). It is the score alone: `jaxprune.compensation.woodfisher` is the update of the weights
+      that are kept.
 
     >>> inverse = jnp.array([[[0.5, 0.1], [0.1, 2.0]]])
     >>> woodfisher({"w": jnp.array([[1.0], [4.0]])}, inverse_fisher={"w": inverse})

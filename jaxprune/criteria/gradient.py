@@ -27,21 +27,42 @@ def taylor(params: Params, *, grads: Params, signed: bool = False, **_) -> Score
     Args:
       params: tree of arrays.
       grads: their gradients.
-      signed: give $w g$, for coupled units that are scored by $|\sum w g|$
-        (`jaxprune.structured.coupled(reduce="absolute")`); for single weights it has no use.
+      signed: give $w g$, for coupled units that are scored by $|\sum w g|$, what the mean loss changes
+        without them (`jaxprune.structured.coupled(reduce="absolute")`); for single weights it has no use.
+        Averaged gradients cancel between batches, and in front of a BatchNorm the sum over a filter is 0 in
+        training mode: `unit_taylor` squares first, and goes behind it.
 
     References:
       Molchanov, Tyree, Karras, Aila & Kautz, "Pruning Convolutional Neural Networks for Resource
       Efficient Inference" (2017), equation 7; Mozer & Smolensky, "Skeletonization" (1989) for units.
-      Departure: single weights, where the first paper sums over feature maps. Molchanov, Mallya, Tyree,
-      Frosio & Kautz, "Importance Estimation for Neural Network Pruning" (2019) for the signed sum, whose
-      order is that of its square.
+      Departure: single weights, where the first paper sums over feature maps.
 
     >>> taylor({"w": jnp.array([2.0, 0.1])}, grads={"w": jnp.array([-3.0, 10.0])})
     {'w': Array([6., 1.], dtype=float32)}
     """
     size = (lambda x: x) if signed else jnp.abs
     return jax.tree.map(lambda w, g: size(w * g), params, grads)
+
+
+def unit_taylor(params: Params, *, unit_taylor: Params, **_) -> Scores:
+    r"""Scores a unit by the mean over batches of the square of what the loss changes without it.
+
+    $\mathrm{E}_b (\sum_i w_i g_{b,i})^2$, evenly over the weights that count for the unit, so that a
+    pattern's sum over a unit is the unit's score. With `jaxprune.structured.coupled(over="scales")` the gate
+    is behind a BatchNorm.
+
+    Args:
+      params: tree of arrays.
+      unit_taylor: from `jaxprune.signals.unit_taylor`, of the units that are pruned.
+
+    References:
+      Molchanov, Mallya, Tyree, Frosio & Kautz, "Importance Estimation for Neural Network Pruning" (2019):
+      Taylor-FO, and Taylor-FO-BN over "scales".
+
+    >>> unit_taylor({"w": jnp.ones((1, 2))}, unit_taylor={"w": jnp.array([[5.0, 20.0]])})
+    {'w': Array([[ 5., 20.]], dtype=float32)}
+    """
+    return jax.tree.map(lambda w, importance: importance, params, unit_taylor)
 
 
 def magnitude_and_gradient(params: Params, *, grads: Params, weight: float = 1.0, **_) -> Scores:

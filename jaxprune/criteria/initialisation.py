@@ -39,7 +39,8 @@ def grasp(params: Params, *, hessian_gradient: Params, **_) -> Scores:
 
     Args:
       params: tree of arrays.
-      hessian_gradient: $H g$, `jaxprune.signals.hessian_vector` of the gradients.
+      hessian_gradient: $H g$, from `jaxprune.signals.hessian_gradient`, which divides the outputs by the
+        temperature of the authors' code.
 
     References:
       Wang, Zhang & Grosse, "Picking Winning Tickets Before Training by Preserving Gradient Flow" (2020),

@@ -1,4 +1,4 @@
-"""Methods that begin dense and prune: at once, gradually, in rounds or in cycles."""
+"""Methods that begin dense and prune: at once, gradually, in rounds or in cycles; or not at all."""
 
 from jaxprune import allocation as allocations
 from jaxprune import criteria, patterns, schedules, updates
@@ -18,6 +18,7 @@ __all__ = [
     "magnitude",
     "magnitude_increase",
     "movement",
+    "none",
     "random",
     "saliency",
     "std_threshold",
@@ -26,6 +27,18 @@ __all__ = [
 
 _UNSTRUCTURED, _UNIFORM = patterns.unstructured(), allocations.uniform()
 _GLOBAL = allocations.global_budget()
+
+
+@factory
+def none() -> Method:
+    """Nothing is pruned: dense training through the same transform, the baseline of others.
+
+    >>> import jax.numpy as jnp
+    >>> from jaxprune import prune
+    >>> prune({"w": jnp.array([[1.0, -3.0]])}, none())[0]
+    {'w': Array([[ 1., -3.]], dtype=float32)}
+    """
+    return Method(criteria.magnitude, schedule=schedules.never())
 
 
 @factory
@@ -79,33 +92,48 @@ def gmp(
 
 @factory
 def global_magnitude(
-    *, sparsity: float, begin: int, end: int, every: int, pattern: AnyPattern = _UNSTRUCTURED
+    *,
+    sparsity: float,
+    begin: int,
+    end: int,
+    every: int,
+    at_least: int = 0,
+    at_most: float = 1.0,
+    pattern: AnyPattern = _UNSTRUCTURED,
 ) -> Method:
     """Gradual magnitude pruning where all leaves share one budget.
+
+    A layer keeps `at_least` units and loses a fraction of `at_most`; by default it may lose all.
 
     References: Zhu & Gupta (2017) for the schedule; Blalock, Gonzalez Ortiz, Frankle & Guttag, "What is
     the State of Neural Network Pruning?" (2020) for global magnitude as the baseline to beat.
     """
     schedule = schedules.cubic(sparsity=sparsity, begin=begin, end=end, every=every)
-    return Method(criteria.magnitude, schedule=schedule, pattern=pattern, allocation=_GLOBAL)
+    allocation = allocations.global_budget(at_least=at_least, at_most=at_most)
+    return Method(criteria.magnitude, schedule=schedule, pattern=pattern, allocation=allocation)
 
 
 @factory
 def lamp(
-    *, sparsity: float, begin: int, end: int, every: int, pattern: AnyPattern = _UNSTRUCTURED
+    *,
+    sparsity: float,
+    begin: int,
+    end: int,
+    every: int,
+    at_least: int = 0,
+    at_most: float = 1.0,
+    pattern: AnyPattern = _UNSTRUCTURED,
 ) -> Method:
     """Gradual magnitude pruning with layer-adaptive budgets.
+
+    A layer keeps `at_least` units and loses a fraction of `at_most`; by default it may lose all.
 
     References: Lee, Park, Mo, Ahn & Shin, "Layer-adaptive Sparsity for the Magnitude-based Pruning"
     (2021). Departure: on a cubic schedule while training; the paper prunes and fine-tunes in rounds.
     """
     schedule = schedules.cubic(sparsity=sparsity, begin=begin, end=end, every=every)
-    return Method(
-        criteria.magnitude,
-        schedule=schedule,
-        pattern=pattern,
-        allocation=allocations.global_budget(normalize="lamp"),
-    )
+    allocation = allocations.global_budget("lamp", at_least=at_least, at_most=at_most)
+    return Method(criteria.magnitude, schedule=schedule, pattern=pattern, allocation=allocation)
 
 
 @factory

@@ -1,13 +1,11 @@
 """Methods that are sparse from the start: fixed at random, or moving their connections."""
 
-import dataclasses
-
 from jaxprune import allocation as allocations
 from jaxprune import criteria, patterns, schedules, updates
 from jaxprune.coupling import AnyPattern
 from jaxprune.method import Method
 from jaxprune.parts import factory
-from jaxprune.types import AnyAllocation, Schedule
+from jaxprune.types import AnyAllocation
 
 __all__ = ["dsr", "itop", "mest", "rigl", "set_", "snfs", "static"]
 
@@ -19,7 +17,7 @@ def static(
     *, sparsity: float, pattern: AnyPattern = _UNSTRUCTURED, allocation: AnyAllocation = _ERK
 ) -> Method:
     """A random sparse network from the start, never changed. Needs a key."""
-    schedule = _never(sparsity=sparsity)
+    schedule = schedules.never(sparsity=sparsity)
     return Method(
         criteria.random,
         schedule=schedule,
@@ -210,10 +208,3 @@ def mest(
         update=update,
         initial=criteria.random,
     )
-
-
-@factory
-def _never(*, sparsity: float) -> Schedule:
-    """A constant sparsity, and no change of the masks."""
-    at_once = schedules.one_shot(sparsity=sparsity)
-    return dataclasses.replace(at_once, due=lambda step: False)

@@ -46,7 +46,8 @@ def input_moments(
     {'w': Array([[5.],
            [2.]], dtype=float32)}
     """
-    found = mean_over(_moments, params, batches, static=(apply,), progress=progress)
+    more: Any = {"progress": progress, "who": "input_moments"}
+    found = mean_over(_moments, params, batches, static=(apply,), **more)
     return _tree(params, {leaf: ratio(mean) for leaf, mean in found.items()})
 
 
@@ -76,7 +77,8 @@ def grams(
     {'w': Array([[5., 1.],
            [1., 2.]], dtype=float32)}
     """
-    found = mean_over(_grams, params, batches, static=(apply,), progress=progress)
+    more: Any = {"progress": progress, "who": "grams"}
+    found = mean_over(_grams, params, batches, static=(apply,), **more)
     by_leaf: dict[int, jax.Array] = {}
     for leaves, mean in found.items():
         by_leaf |= dict.fromkeys(leaves, ratio(mean))

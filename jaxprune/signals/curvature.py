@@ -9,12 +9,14 @@ import jax.numpy as jnp
 
 from jaxprune import masks as masks_lib
 from jaxprune.masks import Prunable
+from jaxprune.signals.finite import Watch
 from jaxprune.signals.gather import Progress, counted, mean_over, twice
-from jaxprune.signals.gradients import Loss, divisible, gradient, over_groups
+from jaxprune.signals.gradients import divisible, gradient, gradients, over_groups
 from jaxprune.signals.leaves import floating, in_one_place, put, spread, take, wide
+from jaxprune.signals.losses import Apply, Loss, OutputLoss, loss_of_outputs
 from jaxprune.types import Params
 
-__all__ = ["block_fisher", "hessian_diagonal", "hessian_vector"]
+__all__ = ["block_fisher", "hessian_diagonal", "hessian_gradient", "hessian_vector"]
 
 
 def hessian_vector(
@@ -38,8 +40,7 @@ def hessian_vector(
       progress: called with the number of batches done, after each.
 
     Returns:
-      A tree like `params`, float32 or wider; zeros at leaves that are not floating. With the gradients for
-      a vector it is what the criterion `grasp` reads as `hessian_gradient`.
+      A tree like `params`, float32 or wider; zeros at leaves that are not floating.
 
     References:
       Pearlmutter, "Fast Exact Multiplication by the Hessian" (1994).
@@ -51,7 +52,63 @@ def hessian_vector(
     """
     chosen = floating(params)
     directions = _directions(params, vector, chosen)
-    return mean_over(_products, params, batches, directions, static=(loss,), progress=progress)
+    more: Any = {"progress": progress, "who": "hessian_vector"}
+    return mean_over(_products, params, batches, directions, static=(loss,), **more)
+
+
+def hessian_gradient(
+    apply: Apply,
+    output_loss: OutputLoss,
+    params: Params,
+    batches: Iterable[Any],
+    *,
+    temperature: float = 200.0,
+    progress: Progress | None = None,
+) -> Params:
+    r"""The product $H g$ of Hessian and gradient of the loss of outputs divided by a temperature, for GraSP.
+
+    A high temperature makes the outputs of an untrained network nearly equal. It changes the order of
+    weights, not only the size of scores: what comes of the curvature of the loss falls as $T^{-3}$, what
+    comes of that of the network as $T^{-2}$.
+
+    Args:
+      apply: (params, batch) -> outputs of the network: logits.
+      output_loss: (outputs, batch) -> the mean loss over the batch's leading axis, a scalar.
+      params: tree of arrays.
+      batches: trees of arrays [examples, ...], read twice; they may differ in size.
+      temperature: $T$; 200 in the authors' code, though not in the paper.
+      progress: called after each batch, with the number of batches done in both passes.
+
+    Returns:
+      A tree like `params`, float32 or wider. What the criterion `grasp` reads.
+
+    References:
+      Wang, Zhang & Grosse, "Picking Winning Tickets Before Training by Preserving Gradient Flow" (2020).
+
+    >>> apply, output_loss = lambda params, x: params["w"] * x, lambda outputs, x: jnp.mean(outputs**2)
+    >>> params, batches = {"w": jnp.array(3.0)}, [jnp.array([2.0])]  # w^2 x^2 / T^2: g = 6, H = 2
+    >>> hessian_gradient(apply, output_loss, params, batches, temperature=2.0)
+    {'w': Array(12., dtype=float32)}
+    """
+    batches = twice(batches, "hessian_gradient reads batches twice")
+    loss = loss_of_outputs(apply, output_loss, temperature=temperature)
+    return gradient_product(loss, params, batches, progress)
+
+
+def gradient_product(
+    loss: Loss, params: Params, batches: Iterable[Any], progress: Progress | None
+) -> Params:
+    """The product of Hessian and gradient of one loss; `progress` counts batches of both passes."""
+    done = 0
+
+    def count(_: int) -> None:
+        nonlocal done
+        done += 1
+        if progress is not None:
+            progress(done)
+
+    grads = gradients(loss, params, batches, progress=count)
+    return hessian_vector(loss, params, batches, grads, progress=count)
 
 
 def hessian_diagonal(
@@ -67,7 +124,7 @@ def hessian_diagonal(
 
     Its expectation is the diagonal, its variance at weight $i$ is $\sum_{j \ne i} H_{ij}^2$ over the number
     of draws: `samples` fresh ones for each batch. A diagonal Hessian is found exactly. It is the Hessian
-    itself, not Gauss-Newton's: off a minimum entries can be negative.
+    itself, not Gauss-Newton's (`gauss_newton_diagonal`): off a minimum, entries are negative at many weights.
 
     Args:
       loss: (params, batch) -> the mean loss over the batch's leading axis, a scalar; twice differentiable
@@ -80,7 +137,7 @@ def hessian_diagonal(
 
     Returns:
       A tree like `params`, float32 or wider; zeros at leaves that are not floating. What the criterion
-      `obd` reads.
+      `second_order_taylor` reads.
 
     References:
       Hutchinson, "A stochastic estimator of the trace of the influence matrix for Laplacian smoothing
@@ -93,7 +150,8 @@ def hessian_diagonal(
     if samples < 1:
         raise ValueError(f"hessian_diagonal(samples={samples}): at least 1 is needed.")
     static = (loss, samples)
-    return mean_over(_diagonals, params, batches, static=static, key=key, progress=progress)
+    more: Any = {"progress": progress, "who": "hessian_diagonal"}
+    return mean_over(_diagonals, params, batches, static=static, key=key, **more)
 
 
 def block_fisher(
@@ -115,6 +173,10 @@ def block_fisher(
     $A = I / \lambda$. In float32 this is far more accurate than inverting the sum, whose damping drowns in
     rounding: against float64, the diagonal of A was right to 1e-4 where the largest eigenvalue of a block
     was $10^5 \lambda$, to 1e-2 where it was $10^7 \lambda$. Beyond that raise `damp`.
+
+    Weights that are exactly zero, such as those that were removed before, are taken for absent, as in the
+    authors' code: their gradients count as zero, so that no living weight is priced as if they would make up
+    for it.
 
     Memory: `block` float32 numbers per prunable weight, twice while they are updated, and `chunk` gradients.
 
@@ -159,8 +221,11 @@ def block_fisher(
         for w in take(params, chosen)
     ]
     options = (loss, examples, chunk, chosen)
-    for batch, _ in counted(batches, progress):
+    watch = Watch("block_fisher")
+    for batch, _ in counted(watch.batches(batches), progress):
         inverses = jax.block_until_ready(_with_batch(inverses, options, params, batch, groups))
+        watch.signal(inverses)
+    watch.check(params)
     return spread(params, chosen, inverses, elsewhere=lambda leaf: None)
 
 
@@ -179,8 +244,11 @@ def _with_batch(inverses, options, params, batch, groups):
         pairs = zip(inverses, blocked, strict=True)
         return [jax.lax.scan(rank_one, inverse, g)[0] for inverse, g in pairs]
 
+    def one(group: Any) -> list[jax.Array]:
+        found = gradient(loss, params, group, chosen)
+        return [g * (w != 0) for g, w in zip(found, take(params, chosen), strict=True)]
+
     with jax.default_matmul_precision("highest"):
-        one = lambda group: gradient(loss, params, group, chosen)
         return over_groups(with_gradients, inverses, one, batch, examples, chunk)
 
 

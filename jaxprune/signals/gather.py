@@ -1,4 +1,4 @@
-"""The one loop over batches: means of anything that a function finds in a batch."""
+"""The one loop over batches: means of anything that a function finds in a batch, and what none may hold."""
 
 import functools
 from collections.abc import Callable, Iterable, Iterator
@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxprune.signals.finite import Watch
 from jaxprune.signals.leaves import wide
 from jaxprune.types import Params
 
@@ -23,6 +24,7 @@ def mean_over(
     static: tuple[Any, ...] = (),
     key: jax.Array | None = None,
     progress: Progress | None = None,
+    who: str = "mean_over",
 ) -> Any:
     r"""The mean of `fn(params, batch)` over batches: $\sum_b n_b f(\theta, b) / \sum_b n_b$.
 
@@ -40,24 +42,29 @@ def mean_over(
       static: leading arguments that are compiled in; hashable, such as a loss.
       key: PRNG key; if given, each batch has a key of its own, the last argument of `fn`.
       progress: called with the number of batches done, after each.
+      who: the function that errors name.
 
     Returns:
       The tree that `fn` returns, with arrays of float32 or wider.
 
     Raises:
-      ValueError: if there are no batches, or one without examples.
+      ValueError: if there are no batches, or one without examples; once all have been read, if one holds
+        NaN, or if the sum became NaN although none does (not when it is traced).
 
     >>> batches = [jnp.array([1.0, 2.0, 3.0]), jnp.array([6.0])]  # three examples and one
     >>> float(mean_over(lambda w, x: w * jnp.mean(x), jnp.array(2.0), batches))
     6.0
     """
     total, examples = None, 0
-    for number, (batch, n) in enumerate(counted(batches, progress)):
-        keys = () if key is None else (jax.random.fold_in(key, number),)
+    watch = Watch(who)
+    for index, (batch, n) in enumerate(counted(watch.batches(batches), progress)):
+        keys = () if key is None else (jax.random.fold_in(key, index),)
         value = _weighted(fn, static, params, batch, float(n), (*extra, *keys))
         total = value if total is None else _add(total, value)
         examples += n
         jax.block_until_ready(total)
+        watch.signal(total)
+    watch.check(params)
     return jax.tree.map(lambda x: x / examples, total)
 
 
@@ -81,7 +88,7 @@ def counted(batches: Iterable[Any], progress: Progress | None = None) -> Iterato
     """
     done = 0
     for done, batch in enumerate(batches, 1):
-        yield batch, number_of_examples(batch, done)
+        yield batch, number_of_examples(batch, done - 1)
         if progress is not None:
             progress(done)
     if not done:
@@ -91,12 +98,12 @@ def counted(batches: Iterable[Any], progress: Progress | None = None) -> Iterato
         )
 
 
-def number_of_examples(batch: Any, number: int = 1, multiple_of: int | None = None) -> int:
+def number_of_examples(batch: Any, index: int = 0, multiple_of: int | None = None) -> int:
     """The leading axis of the first leaf.
 
     Args:
       batch: tree of arrays.
-      number: of the batch, counted from 1, for messages.
+      index: of the batch among all, for messages.
       multiple_of: for a batch that is cut into groups of so many examples: all leaves must then share
         their leading axis, and groups must fill it.
 
@@ -106,20 +113,20 @@ def number_of_examples(batch: Any, number: int = 1, multiple_of: int | None = No
     sizes = [jnp.shape(leaf)[0] if jnp.ndim(leaf) else None for leaf in jax.tree.leaves(batch)]
     if not sizes or sizes[0] is None:
         raise ValueError(
-            f"batches: the first leaf of batch {number} has no leading axis to count examples along; give "
+            f"batches: the first leaf of batch {index} has no leading axis to count examples along; give "
             "trees of arrays [examples, ...]."
         )
     if not sizes[0]:
-        raise ValueError(f"batches: batch {number} has no examples.")
+        raise ValueError(f"batches: batch {index} has no examples.")
     if multiple_of is not None:
         if set(sizes) != {sizes[0]}:
             raise ValueError(
-                f"batches: the leaves of batch {number} have leading axes {sizes}; to cut it into groups of "
+                f"batches: the leaves of batch {index} have leading axes {sizes}; to cut it into groups of "
                 "examples, all must have the same."
             )
         if sizes[0] % multiple_of:
             raise ValueError(
-                f"batches: batch {number} has {sizes[0]} examples, not a multiple of examples={multiple_of}; "
+                f"batches: batch {index} has {sizes[0]} examples, not a multiple of examples={multiple_of}; "
                 "leave the last ones out, or take groups of another size."
             )
     return sizes[0]

@@ -8,14 +8,23 @@ from typing import Any
 
 import jax
 
+from jaxprune.coupling import Coupled
 from jaxprune.masks import Prunable
 from jaxprune.signals import activations
-from jaxprune.signals.curvature import block_fisher, hessian_diagonal, hessian_vector
+from jaxprune.signals.curvature import (
+    block_fisher,
+    gradient_product,
+    hessian_diagonal,
+    hessian_gradient,
+)
 from jaxprune.signals.flow import synaptic_flow
 from jaxprune.signals.gather import Progress, twice
-from jaxprune.signals.gradients import Loss, fisher, gradients
+from jaxprune.signals.gauss_newton import gauss_newton_diagonal
+from jaxprune.signals.gradients import fisher, gradients
+from jaxprune.signals.losses import Apply, Loss, OutputLoss, loss_of_outputs
 from jaxprune.signals.outputs import Outputs, outputs
 from jaxprune.signals.scales import scales
+from jaxprune.signals.unit_taylor import unit_taylor
 from jaxprune.types import Criterion, Params
 
 __all__ = ["Gatherers", "gathered", "gatherers", "reads"]
@@ -27,27 +36,35 @@ def gatherers(
     batches: Iterable[Any],
     *,
     loss: Loss | None = None,
-    apply: Callable[[Params, Any], Any] | None = None,
+    apply: Apply | None = None,
+    output_loss: OutputLoss | None = None,
     key: jax.Array | None = None,
     prunable: Prunable = None,
+    units: Coupled | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Callable[[Params], Any]]:
     """Returns for each keyword that criteria read how to find it: a function of the parameters.
 
     With a loss there are `grads`, `fisher`, `hessian_gradient` and `inverse_fisher`, with a key too
     `hessian_diagonal`; with the network's function `inputs`, `grams`, `flow`, `scales`, `mean`, `magnitude`,
-    `zeros`, `entropy` and `rank`. Nothing is computed yet. Replace an entry to set an option, or add one for
-    a criterion of your own:
+    `zeros`, `entropy` and `rank`. With that function and a loss of its outputs there is all of this, with a
+    key `curvature` too, Gauss-Newton's diagonal; `hessian_gradient` is then at GraSP's temperature of 200,
+    which a loss of parameters and batches has no place for. With a loss and coupled units there is
+    `unit_taylor`. Nothing is computed yet. Replace an entry to set
+    an option, or add one for a criterion of your own:
 
         found = gatherers(batches, loss=loss)
         found["inverse_fisher"] = lambda params: block_fisher(loss, params, batches, block=100)
 
     Args:
       batches: trees of arrays [examples, ...]; a list, as each signal reads them anew.
-      loss: (params, batch) -> the mean loss over the batch's leading axis, a scalar.
+      loss: (params, batch) -> the mean loss over the batch's leading axis, a scalar; `None`: that of the
+        outputs, if it is given.
       apply: (params, batch) -> outputs of the network in evaluation mode.
+      output_loss: (outputs, batch) -> the mean loss over the batch's leading axis, a scalar.
       key: PRNG key, for what is estimated by chance.
       prunable: leaves of whose weights `inverse_fisher` has blocks (see `jaxprune.masks.make`).
+      units: that are pruned, for `unit_taylor`: from `jaxprune.structured.coupled`.
       progress: called with the number of batches done, after each, for each signal from 1.
 
     >>> import jax.numpy as jnp
@@ -59,17 +76,28 @@ def gatherers(
     batches = twice(batches, "signals read batches more than once")
     more: Any = {"progress": progress}
     found: dict[str, Callable[[Params], Any]] = {}
+    if output_loss is not None and apply is None:
+        raise ValueError("gatherers(output_loss=...): give apply= too, whose outputs it is of.")
+    if loss is None and apply is not None and output_loss is not None:
+        loss = loss_of_outputs(apply, output_loss)
     if loss is not None:
         found["grads"] = lambda p: gradients(loss, p, batches, **more)
         found["fisher"] = lambda p: fisher(loss, p, batches, **more)
-        found["hessian_gradient"] = lambda p: hessian_vector(
-            loss, p, batches, gradients(loss, p, batches), **more
-        )
+        found["hessian_gradient"] = lambda p: gradient_product(loss, p, batches, **more)
         found["inverse_fisher"] = lambda p: block_fisher(
             loss, p, batches, prunable=prunable, **more
         )
+        if units is not None:
+            found["unit_taylor"] = lambda p: unit_taylor(loss, p, batches, units, **more)
         if key is not None:
             found["hessian_diagonal"] = lambda p: hessian_diagonal(loss, p, batches, key, **more)
+    if apply is not None and output_loss is not None:
+        of_outputs = (apply, output_loss)
+        found["hessian_gradient"] = lambda p: hessian_gradient(*of_outputs, p, batches, **more)
+        if key is not None:
+            found["curvature"] = lambda p: gauss_newton_diagonal(
+                *of_outputs, p, batches, key, **more
+            )
     if apply is not None:
         found["inputs"] = lambda p: activations.input_moments(apply, p, batches, **more)
         found["grams"] = lambda p: activations.grams(apply, p, batches, **more)
@@ -83,7 +111,7 @@ def gatherers(
 
 def _output(
     name: str,
-    apply: Callable[[Params, Any], Any],
+    apply: Apply,
     batches: Iterable[Any],
     progress: Progress | None,
     params: Params,
@@ -114,7 +142,7 @@ def gathered(names: Iterable[str], known: Gatherers, params: Params) -> dict[str
     missing = [name for name in names if name not in known]
     if missing:
         raise ValueError(
-            f"nobody gathers the signal {missing[0]!r}; known here: {', '.join(known) or 'none'}. Give a "
-            "loss, an apply or a key to jaxprune.signals.gatherers, or an entry of your own."
+            f"nobody gathers the signal {missing[0]!r}; known here: {', '.join(known) or 'none'}. Give "
+            "jaxprune.signals.gatherers a loss, an apply, an output_loss, units or a key, or add an entry."
         )
     return {name: known[name](params) for name in names}

@@ -8,11 +8,10 @@ import jax.numpy as jnp
 
 from jaxprune.signals.gather import Progress, mean_over, number_of_examples
 from jaxprune.signals.leaves import floating, in_one_place, put, spread, take, wide
+from jaxprune.signals.losses import Loss
 from jaxprune.types import Params
 
 __all__ = ["divisible", "fisher", "gradient", "gradients", "over_groups"]
-
-Loss = Callable[[Params, Any], jax.Array]
 
 
 def gradients(
@@ -36,7 +35,9 @@ def gradients(
     >>> gradients(loss, {"w": jnp.array(3.0)}, [jnp.array([1.0, 2.0]), jnp.array([1.0])])
     {'w': Array(12., dtype=float32)}
     """
-    return mean_over(_gradients, params, batches, static=(loss,), progress=progress)
+    return mean_over(
+        _gradients, params, batches, static=(loss,), progress=progress, who="gradients"
+    )
 
 
 def fisher(
@@ -81,7 +82,8 @@ def fisher(
     """
     batches = divisible(batches, examples, chunk)
     static = (loss, examples, chunk)
-    return mean_over(_mean_of_squares, params, batches, static=static, progress=progress)
+    more: Any = {"progress": progress, "who": "fisher"}
+    return mean_over(_mean_of_squares, params, batches, static=static, **more)
 
 
 def gradient(loss: Loss, params: Params, batch: Any, chosen: Sequence[bool]) -> list[jax.Array]:
@@ -136,8 +138,8 @@ def divisible(batches: Iterable[Any], examples: int, chunk: int) -> Iterable[Any
 
 
 def _looked_at(batches: Iterable[Any], examples: int) -> Iterator[Any]:
-    for number, batch in enumerate(batches, 1):
-        number_of_examples(batch, number, multiple_of=examples)
+    for index, batch in enumerate(batches):
+        number_of_examples(batch, index, multiple_of=examples)
         yield batch
 
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxprune.programs.readings import Product, Reading
+from jaxprune.signals.finite import Watch
 from jaxprune.signals.gather import counted
 from jaxprune.signals.kernels import Mean, units
 from jaxprune.signals.means import Kernels, ratio, read, spread
@@ -79,12 +80,15 @@ def outputs(
     total: Any = None
     examples = 0
     pooled: list[dict[int, jax.Array]] = []
-    for batch, n in counted(batches, progress):
+    watch = Watch("outputs")
+    for batch, n in counted(watch.batches(batches), progress):
         means, by_example = _outputs(apply, ranks, params, batch)
         weighted = jax.tree.map(lambda x, n=n: n * x, means)
         total = weighted if total is None else jax.tree.map(jnp.add, total, weighted)
         examples += n
         pooled.append(jax.block_until_ready(by_example))
+        watch.signal((total, by_example))
+    watch.check(params)
     known = {
         leaf: {
             name: ratio(jax.tree.map(lambda x: x / examples, mean))

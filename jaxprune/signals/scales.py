@@ -11,6 +11,7 @@ from jaxprune.programs import views
 from jaxprune.programs.readings import Product, Reading, Record
 from jaxprune.programs.views import View
 from jaxprune.signals.arrangements import Index, Term
+from jaxprune.signals.finite import Watch
 from jaxprune.signals.kernels import Mean, Units, units
 from jaxprune.signals.means import Kernels, ratio, read, spread
 from jaxprune.signals.placement import positions
@@ -45,7 +46,11 @@ def scales(apply: Callable[..., Any], params: Params, batch: Any) -> Params:
     full = lambda leaf: (
         jnp.zeros(leaf.shape, leaf.dtype) if isinstance(leaf, jax.ShapeDtypeStruct) else leaf
     )
-    found = jax.jit(functools.partial(_scales, apply))(params, jax.tree.map(full, batch))
+    watch = Watch("scales")
+    [batch] = watch.batches([jax.tree.map(full, batch)])
+    found = jax.jit(functools.partial(_scales, apply))(params, batch)
+    watch.signal(found)
+    watch.check(params)
     treedef = jax.tree.structure(params)
     return treedef.unflatten([found.get(leaf) for leaf in range(treedef.num_leaves)])
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxprune import checks, criteria
+from jaxprune.calls import text
 from jaxprune.coupling import Group, Normalize, Over, Reduce
 from jaxprune.structured.costs import Cost, flops
 from jaxprune.structured.graph import Graph
@@ -93,6 +94,7 @@ def prune(
         graph, only=only, exclude=whole, reduce=reduce, normalize=normalize, over=over
     )
     found = pattern.units(by_path(criterion, graph, params, signals))
+    _check_numbers(criterion, pattern.groups, found)
     pools = _pools(pattern.groups, scope)
 
     def alive_at(sparsity: float | Mapping[str, float]) -> list[np.ndarray]:
@@ -107,6 +109,17 @@ def prune(
     assert budget is not None
     cost_of = lambda alive: cost(graph, params, masks_of(alive))
     return masks_of(_within_budget(alive_at, cost_of, budget))
+
+
+def _check_numbers(criterion: Criterion, groups: tuple[Group, ...], scores: list[Any]) -> None:
+    """Refuses units without a score: NaN is no order."""
+    for group, of_units in zip(groups, scores, strict=True):
+        if count := int(np.isnan(of_units).sum()):
+            raise ValueError(
+                f"structured.prune: {count} of the {group.size} units of the group {group.name!r} have the "
+                f"score NaN by {text(criterion)}; look for NaN in the weights and in the signals, or leave "
+                "the group out (exclude=)."
+            )
 
 
 def _tree(graph: Graph, by_path: Mapping[str, Any]) -> Masks:

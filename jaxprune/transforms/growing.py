@@ -101,7 +101,8 @@ def growing(
         masks_lib.validate(masks, params)
         if not trees.is_placeholder(params):
             kernel_axes.of_leaves(axes, params)
-        step, target = jnp.zeros((), jnp.int32), masks_lib.unpack(masks)
+        step = jnp.zeros((), jnp.int32)
+        target = jax.tree.map(jnp.copy, masks_lib.unpack(masks))
         return GrowingState(step, in_force(target, step), target, inner.init(params))
 
     def in_force(target: Masks, step: Any) -> Masks:

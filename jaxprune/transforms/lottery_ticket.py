@@ -1,6 +1,7 @@
 """Iterative pruning with rewinding as one optax transform: a whole lottery ticket in a plain loop."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, get_args
 
 import jax
@@ -9,10 +10,15 @@ import optax
 
 from jaxprune import checks, trees
 from jaxprune import masks as masks_lib
-from jaxprune.kernel_axes import AxesTree
+from jaxprune.fit import check_rounds
+from jaxprune.kernel_axes import AxesTree, of_leaves
 from jaxprune.masks import Prunable
-from jaxprune.method import METHOD, Method, Partition, initial_masks, next_masks, remembered
+from jaxprune.method import METHOD, Method, Partition, by_number, by_part, remembered
+from jaxprune.pruning import change, initial_masks
+from jaxprune.shards import check_replicated
+from jaxprune.transforms.changes import Overdue, all_finite, concrete, nothing_overdue, remember
 from jaxprune.transforms.containers import at_home, from_inner
+from jaxprune.transforms.frozen import frozen_leaves
 from jaxprune.transforms.mirrors import mirrors
 from jaxprune.transforms.state import (
     check_transform,
@@ -21,7 +27,6 @@ from jaxprune.transforms.state import (
     land,
     masked_step,
     refresh,
-    remember,
     signals_at,
 )
 from jaxprune.types import Masks, Params
@@ -108,13 +113,14 @@ class LotteryState(NamedTuple):
     """State of `lottery_ticket`.
 
     Attributes:
-      step: updates done.
+      step: updates of the plan that are done; a round of pruning that is held does not count.
       masks: in force.
       key: bits of the criterion's PRNG key, or `None`.
       inner: the wrapped optimizer's state.
       point: what the rewinding point holds: (parameters, inner state), with `None` for what never
         goes back; zeros until training has reached it.
       memory: signals that the criterion remembers, by keyword; each level starts them anew.
+      overdue: whether a round of pruning waits, and how many updates have been lost by waiting.
     """
 
     step: Any
@@ -123,6 +129,7 @@ class LotteryState(NamedTuple):
     inner: optax.OptState
     point: Any
     memory: Any = ()
+    overdue: Any = ()
 
     __getattr__ = from_inner
 
@@ -134,6 +141,7 @@ def lottery_ticket(
     *,
     key: jax.Array | None = None,
     prunable: Prunable = None,
+    masks: Masks | None = None,
     axes: AxesTree | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Trains, prunes and rewinds by `plan`: after `plan.total_updates` updates the ticket is trained.
@@ -144,15 +152,21 @@ def lottery_ticket(
         is read at the number of the round: `magnitude(sparsity=0.2)` removes a fifth each time.
       plan: when to train, prune and rewind.
       key: PRNG key, for criteria that draw.
-      prunable: which leaves may be pruned (see `jaxprune.masks.make`).
+      prunable: which leaves may be pruned (see `jaxprune.masks.make`). Leaves that `inner` freezes
+        (`optax.set_to_zero`, `optax.freeze`) stay as they are.
+      masks: masks that all levels lie within, `None` at leaves that are never pruned; they are copied.
+        `None`: level 0 is dense.
       axes: which axes of the leaves are inputs, outputs and layers: `jaxprune.axes(apply, params, *inputs)`;
         `None`: their shapes tell, and whatever depends on direction refuses those that do not.
 
     Returns:
-      A gradient transformation. Parameters that are never pruned (biases) rewind as well.
+      A gradient transformation. Parameters that are never pruned (biases) rewind as well. A round of pruning
+      for which a gradient is not finite, or the score of a living weight is NaN, is held: the update changes
+      nothing, and the next one tries again.
 
     Raises:
-      ValueError: if the method starts sparse, brings weights back, or removes nothing in one of the rounds.
+      ValueError: if the method starts sparse, brings weights back, or removes nothing in one of the rounds,
+        be it that a share of few weights in a contest (N:M) rounds to none.
 
     References:
       Frankle & Carbin, "The Lottery Ticket Hypothesis: Finding Sparse, Trainable Neural Networks" (2019);
@@ -160,6 +174,7 @@ def lottery_ticket(
       Renda, Frankle & Carbin, "Comparing Rewinding and Fine-tuning in Neural Network Pruning" (2020).
     """
     check_transform("lottery_ticket", inner, method=(method, METHOD), plan=(plan, _PLAN))
+    checks.check("lottery_ticket", masks=(masks, checks.optional(masks_lib.MASKS)))
     checks.check("lottery_ticket", key=(key, checks.optional(checks.KEY)))
     inner = optax.with_extra_args_support(inner)
     memories = remembered(method)
@@ -189,6 +204,14 @@ def lottery_ticket(
             "the number of the round, from 0: give one_shot(sparsity=0.2), for example."
         )
 
+    def check_plan(part: Method, params: Params, share: Masks) -> Masks:
+        """The masks, if no round of the plan takes nothing, or all, of the contests of a leaf."""
+        with jax.ensure_compile_time_eval():
+            rounds = [float(part.schedule.sparsity(r)) for r in range(plan.rounds)]
+        own = of_leaves(axes, params)
+        check_rounds(part.pattern, part.allocation, rounds, params, share, own, dense=masks is None)
+        return share
+
     def mark(params: Params, inner_state: optax.OptState) -> Any:
         """What the rewinding point must hold for what goes back to it."""
         if plan.rewind == "weights":
@@ -201,64 +224,116 @@ def lottery_ticket(
         return None, None
 
     def init(params: Params) -> LotteryState:
-        masks = initial_masks(method, params, prunable, key, axes)
+        first_masks = initial_masks(
+            method,
+            params,
+            prunable,
+            key,
+            axes,
+            frozen=frozen_leaves(inner, params),
+            given=masks,
+            who="lottery_ticket",
+        )
+        by_part(method, params, first_masks, lambda part, share: check_plan(part, params, share))
         inner_state = inner.init(params)
         point = jax.tree.map(jnp.zeros_like, mark(params, inner_state))
         memory = {name: m.init(params) for name, m in memories.items()}
         return LotteryState(
-            jnp.zeros((), jnp.int32), masks, key_data(key), inner_state, point, memory
+            jnp.zeros((), jnp.int32),
+            first_masks,
+            key_data(key),
+            inner_state,
+            point,
+            memory,
+            nothing_overdue(method)._replace(pending=(jnp.zeros((), bool),)),
         )
 
     def update(
         grads: Params, state: LotteryState, params: Params = None, **extra: Any
     ) -> tuple[Params, LotteryState]:
         check_update("lottery_ticket", LotteryState, grads, state, params)
+        check_replicated("lottery_ticket", params)
         step, masks = state.step, state.masks
+        known_axes = of_leaves(axes, params)
         since = step - plan.round_steps
         level = jnp.where(
             since < 0, 0, since // plan.cycle
         )  # rounds of pruning done or begun before
         phase = jnp.where((since < 0) | (level >= plan.rounds), plan.pause, since % plan.cycle)
 
-        memory = remember(memories, state.memory, params, grads)
-        point = jax.lax.cond(
-            step == plan.rewind_to,
-            lambda: mark(params, state.inner),
-            lambda: state.point,
+        reads = any(m.reads_gradients for m in memories.values())
+        memory = remember(
+            memories, state.memory, params, grads, all_finite(grads) if reads else None
         )
+        point = _either(
+            step == plan.rewind_to, lambda: mark(params, state.inner), lambda: state.point
+        )
+        done = lambda: jnp.ones((), bool)
 
-        def prune() -> tuple[Params, Masks, optax.OptState]:
+        def prune() -> tuple[Params, Masks, optax.OptState, jax.Array]:
             signals = signals_at(level, grads, memory, extra, state.key, key)
-            new = next_masks(method, params, masks, level, of_the_living=True, axes=axes, **signals)
+            unknown = []
+
+            def choose(number: int, share: Masks) -> Masks:
+                part = method.parts[number]
+                new, missing = change(part, params, share, level, signals, known_axes, True)
+                unknown.extend(missing)
+                return new
+
+            new = by_number(method, params, masks, choose)
+            known = all_finite(grads) & (sum(each.count for each in unknown) == 0)
+            new = jax.tree.map(lambda n, o: jnp.where(known, n, o), new, masks)
             inner_state = refresh(inner, state.inner, params, new)
             if plan.rewind == "weights":
-                return jax.tree.map(jnp.negative, params), new, inner_state
+                gone = jax.tree.map(lambda p: jnp.where(known, -p, 0).astype(p.dtype), params)
+                return gone, new, inner_state, known
             if plan.rewind == "learning_rate":
-                inner_state = _counts_from(point[1], inner_state)
-            return land(jax.tree.map(jnp.zeros_like, params), params, new), new, inner_state
+                back = _counts_from(point[1], inner_state)
+                keep = lambda b, s: jnp.where(known, b, s)
+                inner_state = jax.tree.map(keep, back, inner_state)
+            still = jax.tree.map(jnp.zeros_like, params)
+            return land(still, params, new), new, inner_state, known
 
-        def rewind() -> tuple[Params, Masks, optax.OptState]:
+        def rewind() -> tuple[Params, Masks, optax.OptState, jax.Array]:
             weights, inner_state = point
             return (
                 masks_lib.apply(weights, masks),
                 masks,
                 refresh(inner, inner_state, weights, masks),
+                done(),
             )
 
-        trained = masked_step(inner, grads, state.inner, params, masks, **extra)
-        train = lambda: (_like(trained[0], params), masks, trained[1])
+        def train() -> tuple[Params, Masks, optax.OptState, jax.Array]:
+            updates, inner_state = trained or masked_step(
+                inner, grads, state.inner, params, masks, **extra
+            )
+            return _like(updates, params), masks, inner_state, done()
+
         branches = [prune, rewind, train] if plan.pause == 2 else [prune, train]
-        updates, masks, inner_state = jax.lax.switch(jnp.minimum(phase, plan.pause), branches)
+        branch = jnp.minimum(phase, plan.pause)
+        if concrete(branch):
+            trained = None
+            updates, masks, inner_state, made = branches[int(branch)]()
+        else:  # outside of the branches: inside them XLA would copy the optimizer's state
+            trained = masked_step(inner, grads, state.inner, params, masks, **extra)
+            updates, masks, inner_state, made = jax.lax.switch(branch, branches)
         if memories:
             start = optax.apply_updates(params, updates)
             anew = {name: m.init(start) for name, m in memories.items()}
-            starts = phase == plan.pause - 1
+            starts = made & (phase == plan.pause - 1)
             memory = jax.tree.map(lambda new, old: jnp.where(starts, new, old), anew, memory)
-        return updates, LotteryState(
-            optax.safe_increment(step), masks, state.key, inner_state, point, memory
-        )
+        overdue = Overdue((~made,), state.overdue.held + ~made)
+        step = jnp.where(made, optax.safe_increment(step), step)
+        return updates, LotteryState(step, masks, state.key, inner_state, point, memory, overdue)
 
     return at_home(init, update, masks=("masks",))
+
+
+def _either(condition: jax.Array, true: Callable[[], Any], false: Callable[[], Any]) -> Any:
+    """One of two trees, decided by Python where it can tell."""
+    if concrete(condition):
+        return true() if bool(condition) else false()
+    return jax.lax.cond(condition, true, false)
 
 
 def _counts_from(point: Any, inner_state: Any) -> Any:

@@ -14,6 +14,7 @@ from jaxprune.masks import Prunable
 from jaxprune.parts import PENALTY
 from jaxprune.penalties import Scheduled, scheduled
 from jaxprune.preconditioners import Preconditioner
+from jaxprune.transforms.accumulation import moved
 from jaxprune.transforms.containers import at_home, from_inner
 from jaxprune.transforms.state import check_transform, check_update, land
 from jaxprune.types import Masks, Params, Penalty
@@ -116,8 +117,9 @@ def proximal(
     ) -> tuple[Params, ProximalState]:
         check_update("proximal", ProximalState, grads, state, params)
         updates, inner_state = inner.update(grads, state.inner, params, **extra)
-        moved = _moved(state.inner, inner_state)
-        sizes = rate(state.step) * moved
+        took = moved(state.inner, inner_state)
+        took = jnp.ones((), jnp.int32) if took is None else took.astype(jnp.int32)
+        sizes = rate(state.step) * took
         if preconditioner is not None:
             factors = _at(params, state.masks, preconditioner(inner_state, params))
             _known(factors)
@@ -126,7 +128,7 @@ def proximal(
         new = {path: _sum(old[path], u) for path, u in _at(params, state.masks, updates).items()}
         new = penalty.prox(new, sizes, state.step)
         updates, masks = _towards(params, updates, state.masks, new)
-        step = jnp.where(moved, optax.safe_increment(state.step), state.step)
+        step = jnp.where(took, optax.safe_increment(state.step), state.step)
         return updates, ProximalState(step, masks, inner_state)
 
     return at_home(init, update, masks=("masks",))
@@ -239,16 +241,6 @@ def _known(factors: dict[str, Any]) -> None:
             f"proximal: the preconditioner gives no factor for {', '.join(map(repr, unknown))}, which the "
             "inner optimizer scales in another way or not at all; exclude them with prunable=."
         )
-
-
-def _moved(before: optax.OptState, after: optax.OptState) -> jax.Array | int:
-    """1 if the optimizer took a step, 0 if an `optax.MultiSteps` in it is still gathering gradients."""
-    holds = lambda node: isinstance(node, optax.MultiStepsState)
-    nodes = (jax.tree.leaves(state, is_leaf=holds) for state in (before, after))
-    old, new = ([node.gradient_step for node in found if holds(node)] for found in nodes)
-    if not new:
-        return 1
-    return jnp.stack([a != b for a, b in zip(old, new, strict=True)]).any().astype(jnp.int32)
 
 
 def _sum(p: jax.Array, u: jax.Array) -> jax.Array:

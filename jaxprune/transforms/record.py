@@ -8,6 +8,7 @@ import optax
 
 from jaxprune import masks as masks_lib
 from jaxprune import trees
+from jaxprune.transforms.changes import overdue_of
 from jaxprune.transforms.containers import from_inner
 from jaxprune.transforms.reading import masks_of
 from jaxprune.transforms.state import check_transform
@@ -38,6 +39,17 @@ class Record(NamedTuple):
     def exploration(self) -> jax.Array:
         """Fraction of the prunable weights that were alive at any time: the exploration rate of ITOP."""
         return 1 - masks_lib.sparsity(self.explored)
+
+    @property
+    def pending(self) -> jax.Array:
+        """Whether a change of masks is due that could not be made yet: a bool scalar."""
+        waits = [flag for overdue in overdue_of(self.inner) for flag in overdue.pending]
+        return jnp.stack([jnp.zeros((), bool), *waits]).any()
+
+    @property
+    def held(self) -> jax.Array:
+        """At how many updates a change was held, as a gradient was not finite or a score NaN: int32."""
+        return sum((overdue.held for overdue in overdue_of(self.inner)), jnp.zeros((), jnp.int32))
 
 
 def recorded(inner: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:

@@ -7,6 +7,7 @@ adds its epsilon to a moment in each step. Which is which is read off the optimi
 is known of the values off the masks (`jaxprune.programs.constants`), and nothing else.
 """
 
+import collections
 from typing import Any
 
 import jax
@@ -22,6 +23,10 @@ from jaxprune.types import Masks, Params
 __all__ = ["at_rest"]
 
 
+_KNOWN: collections.OrderedDict[Any, list[bool]] = collections.OrderedDict()
+_MOST = 256  # answers that are remembered
+
+
 def at_rest(
     inner: optax.GradientTransformationExtraArgs,
     inner_state: optax.OptState,
@@ -32,8 +37,34 @@ def at_rest(
     """Says per leaf of `inner_state` whether an update leaves it, off the masks, as `init` gives it.
 
     That holds as long as the gradients are zero there and nothing becomes infinite: zero times or over
-    a finite number is taken for zero. Leaves that mirror no masked parameter are not at rest.
+    a finite number is taken for zero. Leaves that mirror no masked parameter are not at rest. An answer
+    depends on the program alone, and is remembered for the next call with arrays of the same types.
     """
+    masked = tuple(mask is not None for mask in masks_lib.beside(params, masks))
+    leaves, treedef = jax.tree.flatten((inner_state, params, extra))
+    try:
+        question = (inner, treedef, masked, tuple(map(_type_of, leaves)))
+        hash(question)
+    except TypeError:  # an argument that is neither an array nor hashable: asked anew each time
+        return _at_rest(inner, inner_state, params, masks, extra)
+    if question not in _KNOWN:
+        _KNOWN[question] = _at_rest(inner, inner_state, params, masks, extra)
+        if len(_KNOWN) > _MOST:
+            _KNOWN.popitem(last=False)
+    return _KNOWN[question]
+
+
+def _type_of(leaf: Any) -> Any:
+    return jax.typeof(leaf) if hasattr(leaf, "dtype") else leaf
+
+
+def _at_rest(
+    inner: optax.GradientTransformationExtraArgs,
+    inner_state: optax.OptState,
+    params: Params,
+    masks: Masks,
+    extra: dict[str, Any],
+) -> list[bool]:
     zeros = [
         facts.UNKNOWN if mask is None else facts.Fact(np.zeros((), jnp.result_type(leaf)), i)
         for i, (leaf, mask) in enumerate(

@@ -10,17 +10,24 @@ from jaxprune import checks
 from jaxprune import masks as masks_lib
 from jaxprune.kernel_axes import AxesTree
 from jaxprune.masks import Prunable
-from jaxprune.method import METHOD, Method, Partition, initial_masks, remembered
+from jaxprune.method import METHOD, Method, Partition, remembered
+from jaxprune.pruning import initial_masks
+from jaxprune.shards import Specs
+from jaxprune.transforms.accumulation import Gathering
+from jaxprune.transforms.changes import (
+    change_masks,
+    nothing_overdue,
+    restart,
+    see,
+    start_gathering,
+)
 from jaxprune.transforms.containers import at_home, from_inner
+from jaxprune.transforms.frozen import frozen_leaves
 from jaxprune.transforms.state import (
     check_transform,
     check_update,
-    due_at,
     key_data,
     masked_step,
-    remember,
-    restart,
-    scheduled_masks,
     signals_at,
 )
 from jaxprune.types import Masks, Params
@@ -37,6 +44,9 @@ class SparseState(NamedTuple):
       key: bits of the PRNG key, or `None`.
       inner: the wrapped optimizer's state.
       memory: signals that the criteria remember, by keyword.
+      overdue: changes of masks that are due and not made yet; `()` where masks never change.
+      gathering: gradients gathered until the inner optimizer moves, where a `MultiSteps` in it makes it wait
+        and the method reads gradients: as large as the parameters, in float32. Else `None`.
     """
 
     step: Any
@@ -44,6 +54,8 @@ class SparseState(NamedTuple):
     key: jax.Array | None
     inner: optax.OptState
     memory: Any = ()
+    overdue: Any = ()
+    gathering: Gathering | None = None
 
     __getattr__ = from_inner
 
@@ -54,8 +66,10 @@ def sparsify(
     *,
     key: jax.Array | None = None,
     prunable: Prunable = None,
+    masks: Masks | None = None,
     packed: bool = False,
     axes: AxesTree | None = None,
+    specs: Specs = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Trains with `method`: after each update the parameters are exactly zero off the masks.
 
@@ -65,19 +79,33 @@ def sparsify(
     momentum nor a regrown weight remembers anything. The learning-rate schedule of `inner` counts
     every update.
 
-    It must be the outermost transform of what changes the parameters: put clipping, decay and
-    accumulation inside (`sparsify(optax.MultiSteps(...), ...)`). Extra arguments of `update` reach both
-    the criterion, as signals, and `inner`.
+    NaN is never an order: a change of masks for which a gradient is not finite, or the score of a living
+    weight is NaN, is held. Masks and memories stay as they were, and the change is made at the next update
+    that allows it (`jaxprune.record_of` counts).
+
+    It must be the outermost transform of what changes the parameters: put clipping and decay inside. Gradient
+    accumulation works on either side. Around it, `optax.MultiSteps(sparsify(...), k)`, a step is a real
+    update. Inside, `sparsify(optax.MultiSteps(...), ...)`, a step is a call: a change that is due waits for
+    the call in which the optimizer moves, and sees the gathered gradients, as every memory does. Extra
+    arguments of `update` reach both the criterion, as signals, and `inner`.
 
     Args:
       inner: any optax optimizer.
       method: see `jaxprune.methods`, or compose a `jaxprune.Method`; `jaxprune.partition` gives
         different leaves different ones.
       key: PRNG key, for methods that draw: random criteria, SET, RigL, static.
-      prunable: which leaves may be pruned (see `jaxprune.masks.make`).
+      prunable: which leaves may be pruned (see `jaxprune.masks.make`). Leaves that `inner` freezes
+        (`optax.set_to_zero`, `optax.freeze`) stay as they are.
+      masks: masks to start from, with `None` at leaves that are never pruned: those of a sparse checkpoint
+        (`jaxprune.masks.of_zeros`), or of an earlier stage. They take the place of the method's first masks,
+        and are copied. `None`: the method says.
       packed: store the masks in one bit per weight.
       axes: which axes of the leaves are inputs, outputs and layers: `jaxprune.axes(apply, params, *inputs)`;
         `None`: their shapes tell, and whatever depends on direction refuses those that do not.
+      specs: in a hand-written `jax.shard_map` whose parameters are split between devices, their
+        `PartitionSpec`s: one for all, or a tree beside them. Masks are then found from the whole parameters,
+        which each device gathers for it; without, split parameters are refused there. Under `jax.jit` arrays
+        know how they lie, and nothing need be given.
 
     Returns:
       A gradient transformation whose `update` needs `params`. Read its masks with `jaxprune.masks_of`.
@@ -95,9 +123,15 @@ def sparsify(
     {'w': Array([[ 0. , -3.1]], dtype=float32)}
     """
     check_transform("sparsify", inner, method=(method, METHOD))
+    checks.check("sparsify", masks=(masks, checks.optional(masks_lib.MASKS)))
     checks.check(
         "sparsify", key=(key, checks.optional(checks.KEY)), packed=(packed, checks.BOOLEAN)
     )
+    if packed and specs is not None:
+        raise ValueError(
+            "sparsify: packed masks know their own shape and cannot be split by a shard_map; give one of "
+            "packed=True and specs=."
+        )
     inner = optax.with_extra_args_support(inner)
     stored = masks_lib.pack if packed else lambda masks: masks
     memories = remembered(method)
@@ -109,32 +143,69 @@ def sparsify(
 
     def init(params: Params) -> SparseState:
         first, run = (None, None) if key is None else jax.random.split(key)
-        masks = initial_masks(method, params, prunable, first, axes)
-        alive = masks_lib.apply(params, masks)
+        first_masks = initial_masks(
+            method, params, prunable, first, axes, frozen=frozen_leaves(inner, params), given=masks
+        )
+        alive = masks_lib.apply(params, first_masks)
+        inner_state = inner.init(params)
         return SparseState(
             jnp.zeros((), jnp.int32),
-            stored(masks),
+            stored(first_masks),
             key_data(run),
-            inner.init(params),
+            inner_state,
             {name: memory.init(alive) for name, memory in memories.items()},
+            nothing_overdue(method),
+            start_gathering(method, inner_state, params),
         )
 
     def update(
         grads: Params, state: SparseState, params: Params = None, **extra: Any
     ) -> tuple[Params, SparseState]:
         check_update("sparsify", SparseState, grads, state, params)
-        step = state.step
-        memory = remember(memories, state.memory, params, grads)
-        signals = signals_at(step, grads, memory, extra, state.key, key)
-        masks = scheduled_masks(method, params, state.masks, step, signals, stored, axes)
-        skips = lambda part: part.update.skip_gradient
-        skip = due_at(method, params, step, skips) if any(map(skips, method.parts)) else None
-        updates, inner_state = masked_step(
-            inner, grads, state.inner, params, masks, skip=skip, **extra
+        seen = see(
+            inner,
+            grads,
+            state.inner,
+            params,
+            memories,
+            state.memory,
+            state.gathering,
+            specs,
+            **extra,
         )
-        memory = restart(memories, memory, params, due_at(method, params, step))
-        step = optax.safe_increment(step)
-        return updates, SparseState(step, masks, state.key, inner_state, memory)
+        signals = signals_at(state.step, seen.gradients, seen.memory, extra, state.key, key)
+        changed = change_masks(
+            method,
+            params,
+            state.masks,
+            state.step,
+            signals,
+            state.overdue,
+            seen=seen,
+            stored=stored,
+            axes=axes,
+            specs=specs,
+        )
+        updates, inner_state = masked_step(
+            inner,
+            grads,
+            state.inner,
+            params,
+            changed.masks,
+            skip=changed.made_by([part.update.skip_gradient for part in method.parts]),
+            **extra,
+        )
+        memory = restart(memories, seen.memory, params, changed.made_at(method, params))
+        step = optax.safe_increment(state.step)
+        return updates, SparseState(
+            step,
+            changed.masks,
+            state.key,
+            inner_state,
+            memory,
+            changed.overdue,
+            seen.gathering,
+        )
 
     return at_home(init, update, masks=("masks",))
 
@@ -159,7 +230,10 @@ def fixed(
 
     def init(params: Params) -> SparseState:
         masks_lib.validate(masks, params)
-        return SparseState(jnp.zeros((), jnp.int32), masks, None, inner.init(params))
+        owned = jax.tree.map(
+            jnp.copy, masks
+        )  # a step that donates its state takes these, not the caller's
+        return SparseState(jnp.zeros((), jnp.int32), owned, None, inner.init(params))
 
     def update(
         grads: Params, state: SparseState, params: Params = None, **extra: Any

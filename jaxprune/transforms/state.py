@@ -1,6 +1,6 @@
 """What every enforcing transform does to updates and optimizer state."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -9,9 +9,8 @@ import optax
 
 from jaxprune import checks
 from jaxprune import masks as masks_lib
-from jaxprune.kernel_axes import AxesTree
-from jaxprune.method import Method, Partition, by_part, next_masks
-from jaxprune.signals import Memory
+from jaxprune.transforms.accumulation import accumulators
+from jaxprune.transforms.changes import concrete
 from jaxprune.transforms.mirrors import mirrors
 from jaxprune.transforms.rest import at_rest
 from jaxprune.types import Masks, Params, Step
@@ -75,8 +74,11 @@ def check_update(who: str, kind: type, grads: Params, state: Any, params: Params
 
 
 def key_data(key: jax.Array | None) -> jax.Array | None:
-    """The bits of a PRNG key, as states hold it: typed keys would keep jit from its fast dispatch."""
-    return None if key is None else jax.random.key_data(key)
+    """The bits of a PRNG key, as states hold it: typed keys would keep jit from its fast dispatch.
+
+    A copy: a step that donates its state must not take the caller's key with it.
+    """
+    return None if key is None else jnp.copy(jax.random.key_data(key))
 
 
 def key_at(data: Any, step: Step, like: jax.Array) -> jax.Array:
@@ -97,65 +99,6 @@ def signals_at(
     return {**extra, "grads": grads, **memory, **drawn}
 
 
-def scheduled_masks(
-    method: Method | Partition,
-    params: Params,
-    masks: Masks,
-    step: Step,
-    signals: dict[str, Any],
-    stored: Callable[[Masks], Masks] = lambda masks: masks,
-    axes: AxesTree | None = None,
-) -> Masks:
-    """The masks after the change that is due at `step`, if one is, in the form in which they are stored."""
-
-    def change(part: Method, share: Masks) -> Masks:
-        new = lambda: stored(
-            next_masks(part, params, masks_lib.unpack(share), step, axes=axes, **signals)
-        )
-        due = part.schedule.due(step)
-        if isinstance(due, jax.Array):
-            return jax.lax.cond(due, new, lambda: share)
-        return new() if due else share
-
-    return by_part(method, params, masks, change)
-
-
-def due_at(
-    method: Method | Partition,
-    params: Params,
-    step: Step,
-    only: Callable[[Method], bool] = lambda part: True,
-) -> list[jax.Array | bool]:
-    """Per leaf, whether its masks change at `step`; false where `only` is not true of its method."""
-    due = [only(part) and part.schedule.due(step) for part in method.parts]
-    return [False if owner is None else due[owner] for owner in method.owners(params)]
-
-
-def remember(
-    memories: dict[str, Memory], memory: dict[str, Any], params: Params, grads: Params
-) -> dict[str, Any]:
-    """The signals with this update in them."""
-    return {name: m.update(memory[name], params, grads) for name, m in memories.items()}
-
-
-def restart(
-    memories: dict[str, Memory],
-    memory: dict[str, Any],
-    params: Params,
-    due: Sequence[jax.Array | bool],
-) -> dict[str, Any]:
-    """The signals for the next update: those that restart begin anew where the masks have changed."""
-
-    def anew(old: Any, m: Memory) -> Any:
-        leaves, treedef = jax.tree.flatten(old)
-        trio = zip(due, jax.tree.leaves(m.init(params)), leaves, strict=True)
-        return treedef.unflatten(jnp.where(now, fresh, held) for now, fresh, held in trio)
-
-    return {
-        name: anew(memory[name], m) if m.restarts else memory[name] for name, m in memories.items()
-    }
-
-
 def masked_step(
     inner: optax.GradientTransformationExtraArgs,
     grads: Params,
@@ -163,27 +106,46 @@ def masked_step(
     params: Params,
     masks: Masks,
     *,
-    skip: Sequence[jax.Array | bool] | None = None,
+    skip: jax.Array | bool = False,
     **extra: Any,
 ) -> tuple[Params, optax.OptState]:
-    """One update of `inner` that sees, and leaves, nothing off the masks.
+    """Returns one update of `inner` that sees, and leaves, nothing off the masks, and its new state.
 
-    Leaves for which `skip` is true stay where they are, as far as they survive, though `inner` counts
-    the step.
+    Args:
+      inner: the wrapped optimizer.
+      grads: gradients of all weights.
+      inner_state: its state.
+      params: tree of arrays.
+      masks: in force.
+      skip: the weights stay where they are, as far as they survive, and so does what the optimizer knows of
+        gradients; its counts go on.
+      **extra: what `inner` is given besides.
     """
     resting = at_rest(inner, inner_state, params, masks, **extra)
     # What the update reads is what it leaves behind: with another refresh of everything after it, the
     # compiler would have to keep the old state beside the new one, and copy it.
-    inner_state = refresh(inner, inner_state, params, masks)
+    before = refresh(inner, inner_state, params, masks)
     # Weights that go in this very update must not reach the state either, by decay into momentum say.
     alive = masks_lib.apply(params, masks)
-    updates, inner_state = inner.update(masks_lib.apply(grads, masks), inner_state, alive, **extra)
-    if skip is not None:
-        leaves, treedef = jax.tree.flatten(updates)
-        pairs = zip(skip, leaves, strict=True)
-        updates = treedef.unflatten(jnp.where(s, jnp.zeros_like(u), u) for s, u in pairs)
-    inner_state = refresh(inner, inner_state, params, masks, but=resting)
-    return land(updates, params, masks), inner_state
+    updates, after = inner.update(masks_lib.apply(grads, masks), before, alive, **extra)
+    if not concrete(skip) or bool(skip):
+        updates = jax.tree.map(lambda u: jnp.where(skip, jnp.zeros_like(u), u), updates)
+        after = _without_gradient(skip, before, after)
+    after = refresh(inner, after, params, masks, but=resting)
+    return land(updates, params, masks), after
+
+
+def _without_gradient(
+    skip: jax.Array | bool, before: optax.OptState, after: optax.OptState
+) -> optax.OptState:
+    """The state after an update whose gradient is not taken: counts go on, and gathering begins anew."""
+
+    def leaf(old: jax.Array, new: jax.Array, gathers: bool) -> jax.Array:
+        counts = not jnp.issubdtype(jnp.result_type(new), jnp.inexact)
+        return new if counts or gathers else jnp.where(skip, old, new)
+
+    olds, treedef = jax.tree.flatten(before)
+    return treedef.unflatten(map(leaf, olds, jax.tree.leaves(after), accumulators(before)))
 
 
 def land(updates: Params, params: Params, masks: Masks) -> Params:

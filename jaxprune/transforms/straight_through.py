@@ -12,18 +12,28 @@ from jaxprune import masks as masks_lib
 from jaxprune import updates as updates_lib
 from jaxprune.kernel_axes import AxesTree
 from jaxprune.masks import Prunable
-from jaxprune.method import METHOD, Method, Partition, by_part, initial_masks, remembered
+from jaxprune.method import METHOD, Method, Partition, by_part, remembered
+from jaxprune.pruning import initial_masks
+from jaxprune.shards import Specs
+from jaxprune.transforms.accumulation import Gathering
+from jaxprune.transforms.changes import (
+    Changed,
+    Overdue,
+    Seen,
+    change_masks,
+    nothing_overdue,
+    restart,
+    see,
+    start_gathering,
+)
 from jaxprune.transforms.containers import at_home, from_inner
+from jaxprune.transforms.frozen import frozen_leaves
 from jaxprune.transforms.reading import states_of, united
 from jaxprune.transforms.state import (
     check_transform,
     check_update,
-    due_at,
     key_data,
     refresh,
-    remember,
-    restart,
-    scheduled_masks,
     signals_at,
 )
 from jaxprune.types import Masks, Params, Step
@@ -41,6 +51,8 @@ class StraightThroughState(NamedTuple):
       key: bits of the PRNG key, or `None`.
       inner: the wrapped optimizer's state.
       memory: signals that the criteria remember, by keyword.
+      overdue: changes of masks that are due and not made yet.
+      gathering: gradients gathered until the inner optimizer moves (see `SparseState`).
     """
 
     step: Any
@@ -49,6 +61,8 @@ class StraightThroughState(NamedTuple):
     key: jax.Array | None
     inner: optax.OptState
     memory: Any
+    overdue: Overdue
+    gathering: Gathering | None = None
 
     __getattr__ = from_inner
 
@@ -59,7 +73,9 @@ def straight_through(
     *,
     key: jax.Array | None = None,
     prunable: Prunable = None,
+    masks: Masks | None = None,
     axes: AxesTree | None = None,
+    specs: Specs = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Trains all weights $w$ by the gradients of the sparse network $w \odot m$.
 
@@ -80,9 +96,13 @@ def straight_through(
       method: see `jaxprune.methods`: `ste`, `sr_ste`, `surgery`, `top_kast`; or any other that does not
         grow weights from zero.
       key: PRNG key, for criteria that draw.
-      prunable: which leaves may be pruned (see `jaxprune.masks.make`).
+      prunable: which leaves may be pruned (see `jaxprune.masks.make`). Leaves that `inner` freezes
+        (`optax.set_to_zero`, `optax.freeze`) stay as they are.
+      masks: masks to start from, `None` at leaves that are never pruned; they are in force until the schedule
+        is due, at step 0 where it begins there, and are copied. `None`: the method says.
       axes: which axes of the leaves are inputs, outputs and layers: `jaxprune.axes(apply, params, *inputs)`;
         `None`: their shapes tell, and whatever depends on direction refuses those that do not.
+      specs: how the parameters are split inside a hand-written `jax.shard_map` (see `sparsify`).
 
     Raises:
       ValueError: if the method grows weights from zero; in `update`, if `params` is missing.
@@ -103,6 +123,7 @@ def straight_through(
     {'w': Array([[ 0.9, -3.1]], dtype=float32)}
     """
     check_transform("straight_through", inner, method=(method, METHOD))
+    checks.check("straight_through", masks=(masks, checks.optional(masks_lib.MASKS)))
     checks.check("straight_through", key=(key, checks.optional(checks.KEY)))
     inner = optax.with_extra_args_support(inner)
     memories = remembered(method)
@@ -113,45 +134,97 @@ def straight_through(
         )
 
     def scheduled(
-        params: Params, masks: Masks, reach: Masks, step: Step, signals: dict[str, Any]
-    ) -> tuple[Masks, Masks]:
-        """Masks and reach of the step."""
+        params: Params,
+        masks: Masks,
+        reach: Masks,
+        step: Step,
+        signals: dict[str, Any],
+        overdue: Overdue,
+        seen: Seen,
+    ) -> tuple[Changed, Masks]:
+        """The change of masks at this step, and the reach after it."""
 
         def widen(part: Method, share: Masks) -> Masks:
             schedule = dataclasses.replace(part.schedule, sparsity=lambda step: _least(part))
             wide = dataclasses.replace(part, schedule=schedule, update=updates_lib.reselect())
-            return scheduled_masks(wide, params, share, step, signals, axes=axes)
+            pending = overdue._replace(pending=(overdue.pending[method.parts.index(part)],))
+            return change_masks(
+                wide, params, share, step, signals, pending, seen=seen, axes=axes, specs=specs
+            ).masks
 
-        return (
-            scheduled_masks(method, params, masks, step, signals, axes=axes),
-            by_part(method, params, reach, widen),
+        changed = change_masks(
+            method, params, masks, step, signals, overdue, seen=seen, axes=axes, specs=specs
         )
+        return changed, by_part(method, params, reach, widen)
 
     def init(params: Params) -> StraightThroughState:
         first, run = (None, None) if key is None else jax.random.split(key)
-        masks = initial_masks(method, params, prunable, first, axes)
+        first_masks = initial_masks(
+            method,
+            params,
+            prunable,
+            first,
+            axes,
+            frozen=frozen_leaves(inner, params),
+            given=masks,
+            who="straight_through",
+        )
         nobody = jax.tree.map(lambda p: None, params)
         everybody = lambda part, share: nobody if _least(part) is None else share
-        reach = by_part(method, params, jax.tree.map(jnp.ones_like, masks), everybody)
+        reach = by_part(method, params, jax.tree.map(jnp.ones_like, first_masks), everybody)
         memory = {name: m.init(params) for name, m in memories.items()}
         signals = dict(memory) if first is None else dict(memory, key=first)
-        masks, reach = scheduled(params, masks, reach, 0, signals)
+        nothing = Seen(params, lambda: jnp.ones((), bool), memory)
+        changed, reach = scheduled(
+            params, first_masks, reach, 0, signals, nothing_overdue(method), nothing
+        )
         step = jnp.zeros((), jnp.int32)
-        return StraightThroughState(step, masks, reach, key_data(run), inner.init(params), memory)
+        inner_state = inner.init(params)
+        return StraightThroughState(
+            step,
+            changed.masks,
+            reach,
+            key_data(run),
+            inner_state,
+            memory,
+            changed.overdue,
+            start_gathering(method, inner_state, params),
+        )
 
     def update(
         grads: Params, state: StraightThroughState, params: Params = None, **extra: Any
     ) -> tuple[Params, StraightThroughState]:
         check_update("straight_through", StraightThroughState, grads, state, params)
-        memory = remember(memories, state.memory, params, grads)
+        seen = see(
+            inner,
+            grads,
+            state.inner,
+            params,
+            memories,
+            state.memory,
+            state.gathering,
+            specs,
+            **extra,
+        )
         pulled = _pulled(method, grads, params, state.masks)
         updates, inner_state = _reaching(inner, pulled, state.inner, params, state.reach, **extra)
         step: Any = optax.safe_increment(state.step)
-        signals = signals_at(step, grads, memory, extra, state.key, key)
+        signals = signals_at(step, seen.gradients, seen.memory, extra, state.key, key)
         trained = optax.apply_updates(params, updates)
-        masks, reach = scheduled(trained, state.masks, state.reach, step, signals)
-        memory = restart(memories, memory, params, due_at(method, params, step))
-        return updates, StraightThroughState(step, masks, reach, state.key, inner_state, memory)
+        changed, reach = scheduled(
+            trained, state.masks, state.reach, step, signals, state.overdue, seen
+        )
+        memory = restart(memories, seen.memory, params, changed.made_at(method, params))
+        return updates, StraightThroughState(
+            step,
+            changed.masks,
+            reach,
+            state.key,
+            inner_state,
+            memory,
+            changed.overdue,
+            seen.gathering,
+        )
 
     return at_home(init, update, masks=("masks", "reach"))
 

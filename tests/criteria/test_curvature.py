@@ -27,7 +27,7 @@ def test_second_order_taylor_is_exact_for_a_separable_quadratic():
     np.testing.assert_allclose(
         found["w"], [abs(without(i)) for i in range(4)], rtol=1e-5, atol=1e-6
     )
-    obd = jp.criteria.obd(PARAMS, hessian_diagonal=diagonal)["w"]
+    obd = jp.criteria.obd(PARAMS, curvature=diagonal)["w"]
     np.testing.assert_allclose(obd, 0.5 * D * np.square(PARAMS["w"]), rtol=1e-6)
 
 
@@ -56,6 +56,24 @@ def test_fisher_by_hand():
     np.testing.assert_allclose(found["w"], [1.0, 1.0, 0.0, 1.0], rtol=1e-6)
 
 
+def test_obd_keeps_what_the_network_bends_down_around():
+    """f = w^2 and (f - 4)^2 / 2 at w = 1: the Hessian is 6 w^2 - 8 = -2, Gauss-Newton's is (2 w)^2 = 4."""
+    apply = lambda params, x: (params["w"] ** 2)[None] * x
+    output_loss = lambda outputs, x: jnp.mean(jnp.sum((outputs - 4.0) ** 2, -1)) / 2
+    params, batches = {"w": jnp.array([1.0, 0.5])}, [jnp.ones((3, 1))]
+    known = jp.signals.gatherers(
+        batches, apply=apply, output_loss=output_loss, key=jax.random.key(0)
+    )
+    np.testing.assert_allclose(known["hessian_diagonal"](params)["w"], [-2, -6.5], rtol=1e-5)
+    found = jp.signals.gauss_newton_diagonal(
+        apply, output_loss, params, batches, jax.random.key(0), samples=4_000
+    )
+    np.testing.assert_allclose(found["w"], [4, 1], rtol=0.1)
+    assert (known["curvature"](params)["w"] > 0).all()
+    obd = jp.criteria.obd(params, curvature=found)["w"]
+    np.testing.assert_allclose(obd, [2, 0.125], rtol=0.1)
+
+
 def test_an_inverse_of_another_tree_is_refused():
     inverse = {"w": jnp.ones((3, 4, 4))}
     with pytest.raises(ValueError, match="a leaf of 4 weights has an inverse of 3 blocks of 4"):
@@ -64,7 +82,8 @@ def test_an_inverse_of_another_tree_is_refused():
 
 SIGNALS = {
     "fisher": {"fisher"},
-    "obd": {"hessian_diagonal"},
+    "adam_second_moment": {"second_moment"},
+    "obd": {"curvature"},
     "second_order_taylor": {"grads", "hessian_diagonal"},
     "woodfisher": {"inverse_fisher"},
     "snip": {"grads"},

@@ -1,15 +1,18 @@
 """Criteria before and after training, in comparisons: which signals, whose weights, how many updates."""
 
+import functools
 import json
 
 import jax
 import jax.numpy as jnp
+import optax
 import pytest
 
 import jaxprune as jp
-from experiments import cli, compare, contestants, mask_files, pipelines
+from experiments import cli, compare, contestants, mask_files, pipelines, pruned
 from experiments.cli import Options, Stopper
 from experiments.config import config, part, validate
+from jaxprune import nn
 
 OWN = """
 import jax, jax.numpy as jnp
@@ -49,7 +52,7 @@ def trained(tmp_path_factory):
         "own": f"{own}:curved",
         "made up for": {
             "criterion": "woodfisher",
-            "compensation": part("fisher_blocks"),
+            "compensation": part("woodfisher"),
             "signals": {"inverse_fisher": part("block_fisher", block=10, damp=1e-3)},
         },
         "fine-tuned": {"criterion": part("fisher"), "finetune": 4},
@@ -76,7 +79,7 @@ def test_what_is_pruned_is_the_trained_dense_network(trained):
     assert "explored" not in results["seeds"][0]["points"]["magnitude"][0]
     text = (folder / "report.md").read_text()
     (row,) = [line for line in text.splitlines() if line.startswith("| made up for | criterion")]
-    assert "compensation=fisher_blocks(), signals inverse_fisher=block_fisher(" in row
+    assert "compensation=woodfisher(), signals inverse_fisher=block_fisher(" in row
 
 
 def test_masks_are_those_of_prune_on_the_dense_weights(trained):
@@ -173,3 +176,48 @@ def test_too_many_examples_are_refused(tmp_path):
 def test_fields_of_the_pipeline_have_defaults():
     found = pipelines.pipeline({"when": "trained"}, {"criterion": "obd", "rounds": 2})
     assert (found.rounds, found.examples, found.when) == (2, 1000, "trained")
+
+
+def test_as_many_examples_of_each_class(monkeypatch, tmp_path):
+    """GraSP's ten of each: one batch of a hundred, whatever the batches of training are."""
+    seen = []
+    gatherers_of = pruned.gatherers_of
+
+    def watched(model, rest, batches, *more):
+        seen.extend(batches)
+        return gatherers_of(model, rest, batches, *more)
+
+    monkeypatch.setattr(pruned, "gatherers_of", watched)
+    criteria = {"GraSP": {"criterion": "grasp", "examples_per_class": 10}}
+    pipeline = {"when": "initialisation", "allocation": part("global_budget")}
+    cfg = setting(criteria, pipeline, seeds=(0,))
+    with cfg.unlocked():
+        cfg.compare.sparsities = (0.9,)
+    run(cfg, tmp_path)
+    [(images, labels)] = seen
+    assert len(images) == 100
+    assert jnp.bincount(labels).tolist() == [10] * 10
+    with cfg.unlocked():
+        cfg.compare.criteria["GraSP"]["examples_per_class"] = 10**5
+    with pytest.raises(cli.UserError, match=r"examples_per_class=100000 .* a class has \d+ in"):
+        run(cfg, tmp_path)
+
+
+def test_the_temperature_reaches_grasp_and_curvature_is_never_negative():
+    model = nn.lenet_300_100(num_classes=10)
+    images = jax.random.uniform(jax.random.key(0), (20, 28, 28, 1))
+    batches = [(images, jnp.arange(20) % 10)]
+    params = model.init(jax.random.key(1), images)["params"]
+    gathered = pruned.gatherers_of(model, {}, batches, jax.random.key(2), {}, None)
+    assert all(bool((x >= 0).all()) for x in jax.tree.leaves(gathered["curvature"](params)))
+
+    def loss(params, batch, temperature):
+        logits = model.apply({"params": params}, batch[0], train=False) / temperature
+        return optax.softmax_cross_entropy_with_integer_labels(logits, batch[1]).mean()
+
+    flat = functools.partial(loss, temperature=200.0)
+    grads = jp.signals.gradients(flat, params, batches)
+    expected = jp.signals.hessian_vector(flat, params, batches, grads)
+    found = gathered["hessian_gradient"](params)
+    near = functools.partial(jnp.allclose, rtol=1e-2, atol=1e-8)
+    assert all(jax.tree.leaves(jax.tree.map(near, found, expected)))

@@ -33,8 +33,8 @@ def run(cfg, workdir, dry_run=False):
 CRITERIA = {
     "L1": "magnitude",
     "Taylor": {
-        "criterion": part("taylor", signed=True),
-        "pattern": part("coupled", only="fc1", reduce="absolute", over="outputs"),
+        "criterion": "unit_taylor",
+        "pattern": part("coupled", only="fc1", over="outputs"),
     },
     "penalised": {"criterion": "magnitude", "of": "lasso"},
     "growing": {

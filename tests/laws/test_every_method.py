@@ -15,6 +15,7 @@ GRADUAL = {"sparsity": 0.75, "begin": 2, "end": 13, "every": 4}
 MOVING = {"sparsity": 0.75, "every": 4, "end": 13}
 
 MASKED = {
+    "none": jp.methods.none(),
     "magnitude": jp.methods.magnitude(sparsity=0.75, at=4),
     "random": jp.methods.random(sparsity=0.75, at=4),
     "gmp": jp.methods.gmp(**GRADUAL),
@@ -121,8 +122,9 @@ def check_end(name, params, state, seen):
     assert network["b"][0].dtype == jnp.bfloat16
     assert float(loss(network)) < float(loss(initial()))
     sparsity = float(jp.masks.sparsity(masks))
-    assert 0.3 < sparsity < 0.9 if name in DECIDED_BY_WEIGHTS else sparsity == 0.75
-    assert (not same(seen[0], seen[-1])) == (name != "static")
+    asked = 0.0 if name == "none" else 0.75
+    assert 0.3 < sparsity < 0.9 if name in DECIDED_BY_WEIGHTS else sparsity == asked
+    assert (not same(seen[0], seen[-1])) == (name not in {"static", "none"})
 
 
 @pytest.mark.parametrize("name", MASKED)

@@ -140,6 +140,16 @@ def test_block_fisher_of_a_list_in_bfloat16_feeds_woodfisher():
     np.testing.assert_allclose(scores[0].ravel(), price / 2, rtol=1e-3)
 
 
+def test_weights_that_are_zero_make_up_for_nothing():
+    """The inverse of the living block, 1 / damp at what was removed."""
+    k = jnp.ones((7, 1)).at[jnp.array([1, 4])].set(0)
+    params = {"k": k, "bias": jnp.ones(1)}
+    found = jp.signals.block_fisher(linear, params, [X], block=7, damp=1e-2)["k"]
+    expected = explicit(X * np.asarray(k).ravel(), 7, 1e-2)
+    np.testing.assert_allclose(found, expected, rtol=2e-3, atol=1e-5 * expected.max())
+    np.testing.assert_allclose(found[0, 1], 100 * np.eye(7)[1], rtol=1e-6)
+
+
 def test_block_fisher_refuses_in_words():
     params = {"k": jnp.ones((7, 1)), "bias": jnp.ones(1)}
     block_fisher = jp.signals.block_fisher

@@ -28,9 +28,9 @@ def test_no_batches_are_refused_in_words():
     list(read)
     with pytest.raises(ValueError, match="there is none"):
         jp.signals.mean_over(mean_of, 1.0, read)
-    with pytest.raises(ValueError, match="batch 2 has no leading axis"):
+    with pytest.raises(ValueError, match="batch 1 has no leading axis"):
         jp.signals.mean_over(mean_of, 1.0, [jnp.ones(2), jnp.ones(())])
-    with pytest.raises(ValueError, match="batch 1 has no examples"):
+    with pytest.raises(ValueError, match="batch 0 has no examples"):
         jp.signals.mean_over(mean_of, 1.0, [jnp.ones((0, 2))])
 
 

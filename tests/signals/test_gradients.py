@@ -96,9 +96,9 @@ def test_an_nnx_state():
 
 def test_what_cannot_be_cut_into_groups_is_refused():
     fisher = jp.signals.fisher
-    with pytest.raises(ValueError, match=r"batch 2 has 4 examples, not a multiple of examples=8"):
+    with pytest.raises(ValueError, match=r"batch 1 has 4 examples, not a multiple of examples=8"):
         fisher(logistic, PARAMS, BATCHES, examples=8)
-    with pytest.raises(ValueError, match=r"batch 1 have leading axes \[12, 8\]"):
+    with pytest.raises(ValueError, match=r"batch 0 have leading axes \[12, 8\]"):
         fisher(logistic, PARAMS, [(X, Y[:8])])
     with pytest.raises(ValueError, match="examples=0: at least 1"):
         fisher(logistic, PARAMS, BATCHES, examples=0)

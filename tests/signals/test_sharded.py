@@ -19,6 +19,8 @@ def main():
     x = rng.standard_normal((16, 6), np.float32)
     loss = lambda params, x: jnp.mean(jnp.tanh(x @ params["w"]) ** 2)
 
+    key = jax.random.key(0)
+    output_loss = lambda outputs, x: jnp.mean(outputs**2)
     product = lambda params, x: jnp.tanh(x @ params["w"])
 
     def signals(params, x):
@@ -28,6 +30,7 @@ def main():
             jp.signals.block_fisher(loss, params, [x], block=5, damp=0.1),
             jp.signals.input_moments(product, params, [x]),
             jp.signals.grams(product, params, [x]),
+            jp.signals.gauss_newton_diagonal(product, output_loss, params, [x], key, samples=2),
         )
 
     expected = signals(host, x)

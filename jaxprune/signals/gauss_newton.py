@@ -1,0 +1,125 @@
+"""The curvature that a network's outputs pass on to its weights: never negative where the loss is convex."""
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxprune.signals.gather import Progress, mean_over
+from jaxprune.signals.leaves import floating, in_one_place, put, spread, take, wide
+from jaxprune.signals.losses import Apply, OutputLoss
+from jaxprune.types import Params
+
+__all__ = ["gauss_newton_diagonal"]
+
+_MOST = 2048  # outputs of an example: the square of it is held for each
+
+
+def gauss_newton_diagonal(
+    apply: Apply,
+    output_loss: OutputLoss,
+    params: Params,
+    batches: Iterable[Any],
+    key: jax.Array,
+    *,
+    samples: int = 10,
+    progress: Progress | None = None,
+) -> Params:
+    r"""An estimate, never negative, of the diagonal of Gauss-Newton's $\frac{1}{N} \sum_n J_n^\top H_n J_n$.
+
+    $J_n$ are the derivatives of an example's outputs, $H_n$ the Hessian of its loss with respect to them.
+    With $H_n = S_n S_n^\top$ and random signs $z_n$, the expectation of the square of
+    $\sum_n J_n^\top S_n z_n$ is the diagonal. A draw costs one gradient of the batch; its standard deviation
+    at a weight is $\sqrt{2}$ times the entry at most, that of the mean of $k$ draws $\sqrt{2 / k}$. For
+    cross-entropy of logits the matrix is the Fisher information with labels drawn from the network's own
+    outputs. It is the Hessian without the curvature of the network itself, which is what makes entries
+    negative.
+
+    Args:
+      apply: (params, batch) -> outputs, one array [examples, ...]; logits, not probabilities.
+      output_loss: (outputs, batch) -> the mean loss over the batch's leading axis, a scalar; twice
+        differentiable by JAX. No example may depend on the others. Where it is not convex in the outputs,
+        its negative curvature counts as none.
+      params: tree of arrays.
+      batches: trees of arrays [examples, ...]; they may differ in size.
+      key: PRNG key.
+      samples: draws per batch.
+      progress: called with the number of batches done, after each.
+
+    Returns:
+      A tree like `params`, float32 or wider; zeros at leaves that are not floating. What the criterion `obd`
+      reads as `curvature`.
+
+    Raises:
+      ValueError: if the outputs are no such array, or more than 2,048 for an example: $H_n$ is held whole.
+
+    References:
+      Schraudolph, "Fast Curvature Matrix-Vector Products for Second-Order Gradient Descent" (2002); Martens,
+      Sutskever & Swersky, "Estimating the Hessian by Back-propagating Curvature" (2012), for random vectors.
+
+    >>> apply = lambda params, x: x @ params["w"]
+    >>> output_loss = lambda outputs, x: 2 * jnp.mean(outputs**2)  # H_n = 4
+    >>> params = {"w": jnp.array([[1.0], [5.0]])}
+    >>> gauss_newton_diagonal(apply, output_loss, params, [jnp.array([[3.0, 1.0]])], jax.random.key(0))
+    {'w': Array([[36.],
+           [ 4.]], dtype=float32)}
+    """
+    if samples < 1:
+        raise ValueError(f"gauss_newton_diagonal(samples={samples}): at least 1 is needed.")
+    static = (apply, output_loss, samples)
+    more: Any = {"progress": progress, "who": "gauss_newton_diagonal"}
+    return mean_over(_diagonals, params, batches, static=static, key=key, **more)
+
+
+def _diagonals(
+    apply: Apply, output_loss: OutputLoss, samples: int, params: Params, batch: Any, key: jax.Array
+) -> Params:
+    chosen = floating(params)
+    network = lambda values: apply(put(params, chosen, values), batch)
+    outputs, pull_back = jax.vjp(network, take(params, chosen))
+    roots = _roots(output_loss, outputs, batch)
+
+    def draw(total: list[jax.Array], key: jax.Array) -> tuple[list[jax.Array], None]:
+        signs = jax.random.rademacher(key, roots.shape[:2], roots.dtype)
+        drawn = jnp.einsum("nij,nj->ni", roots, signs).reshape(outputs.shape)
+        (found,) = pull_back(_placed(drawn.astype(outputs.dtype), outputs))
+        return [t + wide(g) ** 2 for t, g in zip(total, found, strict=True)], None
+
+    zeros = [jnp.zeros_like(wide(w)) for w in take(params, chosen)]
+    total, _ = jax.lax.scan(draw, zeros, jax.random.split(key, samples))
+    return spread(params, chosen, [t / samples for t in total])
+
+
+def _roots(output_loss: OutputLoss, outputs: Any, batch: Any) -> jax.Array:
+    """Roots S of the Hessians H = S S^T of the loss with respect to each example's outputs."""
+    if not isinstance(outputs, jax.Array) or not jnp.issubdtype(outputs.dtype, jnp.floating):
+        raise ValueError(
+            f"gauss_newton_diagonal: apply gives {jax.tree.map(jnp.shape, outputs)}; one floating array of "
+            "outputs [examples, ...] is needed."
+        )
+    examples, *rest = outputs.shape or (0,)
+    size = math.prod(rest)
+    if not examples or size > _MOST:
+        raise ValueError(
+            f"gauss_newton_diagonal: the outputs have the shape {outputs.shape}; up to {_MOST:,} numbers for "
+            "each example along the first axis are needed. jaxprune.signals.fisher has no such limit."
+        )
+    rows = in_one_place(wide(outputs), axes=outputs.ndim).reshape(examples, size)
+    restored = lambda rows: _placed(rows.reshape(outputs.shape).astype(outputs.dtype), outputs)
+    slope = jax.grad(lambda rows: output_loss(restored(rows), batch))
+
+    def column(unit: jax.Array) -> jax.Array:
+        # Examples do not depend on each other: one product gives a column of each one's Hessian.
+        return jax.jvp(slope, (rows,), (jnp.broadcast_to(unit, rows.shape),))[1]
+
+    hessians = jax.lax.map(column, jnp.eye(size, dtype=rows.dtype)[:, None])
+    values, vectors = jnp.linalg.eigh(hessians.swapaxes(0, 1))
+    return vectors * jnp.sqrt(jnp.maximum(values, 0))[:, None]
+
+
+def _placed(x: jax.Array, like: jax.Array) -> jax.Array:
+    """The array where another one is, on an explicit mesh."""
+    sharding = jax.typeof(like).sharding
+    return jax.sharding.reshard(x, sharding) if sharding.mesh.explicit_axes else x

@@ -1,0 +1,50 @@
+"""Losses of a network's outputs: what a signal needs that looks between outputs and loss."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from jaxprune.types import Params
+
+__all__ = ["Apply", "Loss", "OutputLoss", "loss_of_outputs"]
+
+Loss = Callable[[Params, Any], jax.Array]  # (params, batch) -> the mean loss over the batch
+Apply = Callable[[Params, Any], Any]  # (params, batch) -> outputs
+OutputLoss = Callable[[Any, Any], jax.Array]  # (outputs, batch) -> the mean loss over the batch
+
+
+def loss_of_outputs(apply: Apply, output_loss: OutputLoss, *, temperature: float = 1.0) -> Loss:
+    r"""Returns the loss `output_loss(apply(params, batch) / temperature, batch)` of parameters and a batch.
+
+    Calls with equal arguments return equal losses, for which signals are compiled once.
+
+    Args:
+      apply: (params, batch) -> outputs of the network, such as logits; a tree of arrays.
+      output_loss: (outputs, batch) -> the mean loss over the batch's leading axis, a scalar.
+      temperature: $T$, by which outputs are divided. GraSP's authors take 200: `jaxprune.at_init.grasp`.
+
+    >>> apply = lambda params, x: params["w"] * x
+    >>> loss = loss_of_outputs(apply, lambda outputs, x: (outputs**2).mean(), temperature=2.0)
+    >>> float(loss({"w": 3.0}, jax.numpy.array([2.0])))
+    9.0
+    """
+    if not temperature > 0:
+        raise ValueError(
+            f"loss_of_outputs(temperature={temperature}): a number above 0 is needed; 1 leaves outputs alone."
+        )
+    return _LossOfOutputs(apply, output_loss, float(temperature))
+
+
+@dataclasses.dataclass(frozen=True)
+class _LossOfOutputs:
+    apply: Apply
+    output_loss: OutputLoss
+    temperature: float
+
+    def __call__(self, params: Params, batch: Any) -> jax.Array:
+        outputs = self.apply(params, batch)
+        if self.temperature != 1:
+            outputs = jax.tree.map(lambda x: x / self.temperature, outputs)
+        return self.output_loss(outputs, batch)

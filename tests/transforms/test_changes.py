@@ -1,0 +1,215 @@
+"""A change of masks needs numbers: what is held, when it is made, and who is told."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import jaxprune as jp
+
+PARAMS = {
+    "a": {"kernel": jax.random.normal(jax.random.key(0), (8, 8))},
+    "b": {"kernel": jax.random.normal(jax.random.key(1), (8, 4)), "bias": jnp.zeros(4)},
+}
+EVERY, END = 3, 6
+GRADUAL = {"sparsity": 0.5, "begin": 0, "end": END, "every": EVERY}
+KEY = jax.random.key(3)
+
+
+@jp.signals.needs(energy=jp.signals.moving_average(lambda w, g: (w * g) ** 2))
+def fisher(params, *, energy, **_):
+    return energy
+
+
+def sparse(method):
+    return lambda inner: jp.sparsify(inner, method, key=KEY)
+
+
+DYNAMIC = {"sparsity": 0.5, "every": EVERY, "end": END}
+TRANSFORMS = {
+    "gmp": sparse(jp.methods.gmp(**GRADUAL)),
+    "movement": sparse(jp.methods.movement(**GRADUAL)),
+    "saliency": sparse(jp.methods.saliency(**GRADUAL)),
+    "own memory": sparse(jp.Method(fisher, schedule=jp.schedules.cubic(**GRADUAL))),
+    "rigl": sparse(jp.methods.rigl(**DYNAMIC)),
+    "set": sparse(jp.methods.set_(**DYNAMIC)),
+    "snfs": sparse(jp.methods.snfs(**DYNAMIC)),
+    "dsr": sparse(jp.methods.dsr(**DYNAMIC)),
+    "granet": sparse(jp.methods.granet(initial=0.2, **GRADUAL)),
+    "2:4": sparse(jp.methods.gmp(**GRADUAL, pattern=jp.patterns.groups(4))),
+    "global": sparse(jp.methods.gmp(**GRADUAL, allocation=jp.allocation.global_budget("lamp"))),
+    "packed": lambda inner: jp.sparsify(inner, jp.methods.gmp(**GRADUAL), packed=True),
+    "parts": sparse(
+        jp.partition({"a": jp.methods.gmp(**GRADUAL), "b": jp.methods.movement(**GRADUAL)})
+    ),
+    "ste": lambda inner: jp.straight_through(inner, jp.methods.ste(sparsity=0.5, end=END)),
+    "top-kast": lambda inner: jp.straight_through(
+        inner, jp.methods.top_kast(sparsity=0.5, backward_sparsity=0.2, end=END)
+    ),
+}
+
+
+def grads_at(step: int) -> dict:
+    keys = iter(jax.random.split(jax.random.key(100 + step), 3))
+    return jax.tree.map(lambda p: jax.random.normal(next(keys), p.shape), PARAMS)
+
+
+def spoilt(grads: dict, value: float) -> dict:
+    """One number of one leaf without a mask is not finite."""
+    return {**grads, "b": {**grads["b"], "bias": grads["b"]["bias"].at[0].set(value)}}
+
+
+def run(make, spoil: dict[int, float], steps: int = END + 4):
+    """Masks, memories and records after each update."""
+    tx = jp.recorded(make(optax.apply_if_finite(optax.sgd(0.1), 99)))
+    params, state = PARAMS, tx.init(PARAMS)
+    update = jax.jit(tx.update)
+    history = [state]
+    for step in range(steps):
+        grads = grads_at(step)
+        if step in spoil:
+            grads = spoilt(grads, spoil[step])
+        updates, state = update(grads, state, params)
+        params = optax.apply_updates(params, updates)
+        history.append(state)
+    return history
+
+
+def same(a, b) -> bool:
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return all(np.array_equal(x, y) for x, y in pairs)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_a_change_without_finite_gradients_is_held_and_made_later(name, value):
+    before, held, after = (
+        state.inner for state in run(TRANSFORMS[name], {END: value})[END : END + 3]
+    )
+    assert same(jp.masks_of(held), jp.masks_of(before))
+    assert same(held.memory, before.memory)
+    assert any(map(bool, held.overdue.pending))
+    assert int(held.overdue.held) >= 1
+    assert not any(map(bool, after.overdue.pending)), "it is made after the schedule's end too"
+    kept = [int(m.sum()) for m in jax.tree.leaves(jp.masks_of(after))]
+    clean = run(TRANSFORMS[name], {})[END + 1].inner
+    wanted = [int(m.sum()) for m in jax.tree.leaves(jp.masks_of(clean))]
+    assert sum(kept) == sum(wanted), "it lands on the target"
+
+
+@pytest.mark.parametrize("name", ["movement", "own memory", "snfs", "parts"])
+def test_an_update_that_is_not_finite_leaves_memories_as_they_were(name):
+    before, after = (state.inner for state in run(TRANSFORMS[name], {1: np.nan})[1:3])
+    assert jax.tree.leaves(before.memory)
+    assert same(after.memory, before.memory)
+    assert same(jp.masks_of(after), jp.masks_of(before))
+    assert not any(map(bool, after.overdue.pending)), "no change was due"
+
+
+def test_the_record_tells_what_waits_and_counts_what_was_held():
+    history = run(TRANSFORMS["rigl"], {EVERY: np.nan, EVERY + 1: np.nan})
+    told = [(bool(jp.record_of(s).pending), int(jp.record_of(s).held)) for s in history]
+    assert told[EVERY : EVERY + 4] == [(False, 0), (True, 1), (True, 2), (False, 2)]
+
+
+def test_scores_without_a_number_hold_a_change_though_gradients_are_finite():
+    score = lambda params, *, gauge, **_: jax.tree.map(lambda p: jnp.abs(p) * gauge, params)
+    tx = jp.sparsify(optax.sgd(0.1), jp.Method(score, schedule=jp.schedules.one_shot(sparsity=0.5)))
+    state = tx.init(PARAMS)
+    for update in (jax.jit(tx.update), tx.update):
+        _, held = update(grads_at(0), state, PARAMS, gauge=jnp.float32(np.nan))
+        assert same(jp.masks_of(held), jp.masks_of(state))
+        assert bool(held.overdue.pending[0])
+        _, after = update(grads_at(1), held, PARAMS, gauge=jnp.float32(1))
+        assert float(jp.masks.sparsity(jp.masks_of(after))) == 0.5
+
+
+def test_of_a_partition_only_the_part_without_numbers_waits():
+    score = lambda params, *, gauge, **_: jax.tree.map(lambda p: jnp.abs(p) * gauge, params)
+    once = jp.schedules.one_shot(sparsity=0.5)
+    parts = jp.partition(
+        {"a": jp.Method(score, schedule=once), "b": jp.methods.magnitude(sparsity=0.5)}
+    )
+    tx = jp.sparsify(optax.sgd(0.1), parts)
+    update = jax.jit(tx.update)
+    _, state = update(grads_at(0), tx.init(PARAMS), PARAMS, gauge=jnp.float32(np.nan))
+    kept = {row["leaf"]: row["kept"] for row in jp.masks.summary(jp.masks_of(state))}
+    assert kept == {"a/kernel": 64, "b/kernel": 16}
+    assert [bool(flag) for flag in state.overdue.pending] == [True, False]
+
+
+@pytest.mark.parametrize("rewind", ["weights", "learning_rate", "finetune"])
+def test_a_round_of_a_ticket_waits(rewind):
+    plan = jp.lottery.Plan(round_steps=2, rounds=2, rewind=rewind)
+    tx = jp.lottery_ticket(optax.adam(0.1), jp.methods.magnitude(sparsity=0.5), plan)
+    ends = []
+    for spoil in ((), (2,), (2, 3)):
+        params, state = PARAMS, tx.init(PARAMS)
+        for call in range(plan.total_updates + len(spoil)):
+            good = grads_at(0) if rewind == "finetune" else grads_at(int(state.step))
+            grads = spoilt(good, np.nan) if call in spoil else good
+            before = state
+            updates, state = jax.jit(tx.update)(grads, state, params)
+            params = optax.apply_updates(params, updates)
+            if call in spoil:
+                assert same(before.masks, state.masks)
+                assert int(state.step) == int(before.step)
+                assert bool(state.overdue.pending[0])
+        assert int(state.overdue.held) == len(spoil)
+        ends.append((params, state.masks))
+    assert same(ends[0], ends[1])
+    assert same(ends[0], ends[2])
+
+
+@pytest.mark.parametrize("name", ["gmp", "rigl", "snfs", "dsr", "2:4", "global", "ste", "movement"])
+def test_whoever_debugs_nans_is_not_stopped(name):
+    with jax.debug_nans(True):
+        tx = TRANSFORMS[name](optax.sgd(0.1))
+        for update in (tx.update, jax.jit(tx.update)):
+            params, state = PARAMS, tx.init(PARAMS)
+            for step in range(END + 1):
+                updates, state = update(grads_at(step), state, params)
+                params = optax.apply_updates(params, updates)
+        masks = jp.masks_of(state)
+        sparser = jp.methods.magnitude(sparsity=0.75)
+        jp.prune(jp.masks.apply(params, masks), sparser, masks=masks)
+
+
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_eager_updates_compile_nothing_twice(name):
+    compiled = []
+    listen = lambda event, *_, **__: compiled.append(event)
+    tx = TRANSFORMS[name](optax.adam(0.1))
+
+    def train():
+        params, state = PARAMS, tx.init(PARAMS)
+        for step in range(END + 2):
+            updates, state = tx.update(grads_at(step), state, params)
+            params = optax.apply_updates(params, updates)
+        return params, jp.masks_of(state)
+
+    train()
+    state = tx.init(PARAMS)
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        params = PARAMS
+        for step in range(END + 2):
+            updates, state = tx.update(grads_at(step), state, params)
+            params = optax.apply_updates(params, updates)
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    assert not [event for event in compiled if event.endswith("backend_compile_duration")]
+
+
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_eager_updates_are_those_of_jit(name):
+    tx = TRANSFORMS[name](optax.sgd(0.1))
+    found = []
+    for update in (tx.update, jax.jit(tx.update)):
+        params, state = PARAMS, tx.init(PARAMS)
+        for step in range(END + 2):
+            updates, state = update(grads_at(step), state, params)
+            params = optax.apply_updates(params, updates)
+        found.append(jp.masks_of(state))
+    assert same(*found)
