@@ -281,6 +281,7 @@ def _grown(stays, rivals, places):
     return [a | b for a, b in zip(stays, grown, strict=True)]
 
 
+@jax.jit
 def _dealt(places: jax.Array, wanted: jax.Array, room: jax.Array) -> jax.Array:
     """Integers close to `places` in the proportion of `wanted`, no more than there is room for."""
     wanted = jnp.where(jnp.isfinite(wanted), jnp.maximum(wanted, 1e-20), 1e-20)

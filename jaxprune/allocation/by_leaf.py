@@ -315,15 +315,7 @@ def by_path(sparsities: Mapping[str, float], *, at_least: int = 1) -> Allocation
         floors = layers.floors(floor)
         most = jnp.where(rates > 0, 1 - floors / jnp.maximum(n, 1), 0.0)
 
-        def tighten(_: Any, capped: jax.Array) -> jax.Array:
-            free = jnp.sum(jnp.where(capped, 0, n * rates))
-            taken = jnp.sum(jnp.where(capped, n * most, 0))
-            return capped | ((goal - taken) / jnp.maximum(free, 1e-30) * rates > most)
-
-        capped = jax.lax.fori_loop(0, layers.count, tighten, rates < 0)
-        free = jnp.sum(jnp.where(capped, 0, n * rates))
-        factor = (goal - jnp.sum(jnp.where(capped, n * most, 0))) / jnp.maximum(free, 1e-30)
-        lost = jnp.where(capped, most, jnp.clip(factor * rates, 0, most))
+        lost = _scaled(n, rates, most, goal)
         open_to = jnp.where(rates > 0, sizes, 0)
         left = jnp.maximum(total - jnp.sum(sizes - open_to), 0)
         counts = jnp.where(rates > 0, apportion(1 - lost, open_to, left), sizes)
@@ -333,6 +325,21 @@ def by_path(sparsities: Mapping[str, float], *, at_least: int = 1) -> Allocation
         )
 
     return _with_floor(allocate, at_least)
+
+
+@jax.jit
+def _scaled(n: jax.Array, rates: jax.Array, most: jax.Array, goal: jax.Array) -> jax.Array:
+    """Fractions removed in the proportion of `rates`, none above `most`, that remove `goal` units of `n`."""
+
+    def tighten(_: int, capped: jax.Array) -> jax.Array:
+        free = jnp.sum(jnp.where(capped, 0, n * rates))
+        taken = jnp.sum(jnp.where(capped, n * most, 0))
+        return capped | ((goal - taken) / jnp.maximum(free, 1e-30) * rates > most)
+
+    capped = jax.lax.fori_loop(0, len(n), tighten, rates < 0)
+    free = jnp.sum(jnp.where(capped, 0, n * rates))
+    factor = (goal - jnp.sum(jnp.where(capped, n * most, 0))) / jnp.maximum(free, 1e-30)
+    return jnp.where(capped, most, jnp.clip(factor * rates, 0, most))
 
 
 def _rate(table: Mapping[str, float], name: str) -> float:

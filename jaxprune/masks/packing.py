@@ -32,7 +32,7 @@ class PackedMask(NamedTuple):
 jax.tree_util.register_pytree_with_keys(
     PackedMask,
     lambda mask: (((jax.tree_util.GetAttrKey("bits"), mask.bits),), mask.shape),
-    lambda shape, children: PackedMask(children[0], shape),
+    lambda shape, children: PackedMask(next(iter(children)), shape),
 )
 
 
