@@ -331,3 +331,23 @@ def test_without_the_kernel_inputs_and_outputs_count_alone():
     assert found == pytest.approx(epsilon * raw * sizes, abs=1)
     assert sum(found) == int(survivors(int(sizes.sum()), 0.97))
     assert found != counts(jp.allocation.erk(), 0.97)
+
+
+def test_a_number_of_units_goes_instead_of_a_fraction():
+    params = {
+        "small": jnp.arange(1.0, 9.0).reshape(2, 4),
+        "large": jnp.arange(100.0, 140.0).reshape(4, 10),
+    }
+    kept = lambda **how: {
+        row["leaf"]: row["kept"]
+        for row in jp.masks.summary(jp.prune(params, jp.methods.magnitude(sparsity=0.0, **how))[1])
+    }
+    removing = jp.allocation.removing
+    assert kept(allocation=removing(3)) == {"large": 37, "small": 5}
+    assert kept(allocation=removing(5, of_tree=True)) == {"large": 40, "small": 3}
+    channels = {"pattern": jp.patterns.channel(), "allocation": removing(2)}
+    assert kept(**channels) == {"large": 32, "small": 4}
+    with pytest.raises(
+        ValueError, match=r"removing\(8\): a layer of 'small' has 8 units.*prunable="
+    ):
+        kept(allocation=removing(8))

@@ -11,6 +11,7 @@ from jaxprune.allocation.by_leaf import by_path as by_path
 from jaxprune.allocation.by_leaf import erk as erk
 from jaxprune.allocation.by_leaf import uniform as uniform
 from jaxprune.allocation.by_leaf import uniform_plus as uniform_plus
+from jaxprune.allocation.by_number import removing as removing
 from jaxprune.allocation.by_score import global_budget as global_budget
 from jaxprune.allocation.by_score import owl as owl
 from jaxprune.allocation.by_score import threshold as threshold
@@ -25,6 +26,7 @@ __all__ = [
     "global_budget",
     "knapsack",
     "owl",
+    "removing",
     "survivors",
     "threshold",
     "uniform",
