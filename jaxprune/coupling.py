@@ -96,7 +96,8 @@ class Coupled(NamedTuple):
       normalize: what the scores of a group are divided by, so that groups can be compared: their mean,
         maximum, sum or L2 norm, of absolute values.
       over: which of a unit's slices count: those of "all" kernels, of those that bring it forth, its
-        "outputs", or its "scales" and biases. Where a group has none of these, whatever it has.
+        "outputs", or its "scales" and the biases beside them, without scales all its biases. Where a group
+        has none of these, whatever it has.
     """
 
     groups: tuple[Group, ...]
@@ -152,9 +153,10 @@ class Coupled(NamedTuple):
     def _counted(self, group: Group, scores: Mapping[str, Any]) -> list[Member]:
         own = [m for m in group.members if scores.get(m.path) is not None]
         if self.over == "scales":
-            return [
-                m for m in own if m.path.rsplit("/", 1)[-1] in ("scale", "bias", "offset")
-            ] or own
+            named = [m for m in own if m.path.rpartition("/")[2] in ("scale", "bias", "offset")]
+            norms = {m.path.rpartition("/")[0] for m in named if m.path.endswith("scale")}
+            # A layer's own bias in front of a norm is no part of the norm's gate.
+            return [m for m in named if not norms or m.path.rpartition("/")[0] in norms] or own
         own = [m for m in own if m.kernel] or own
         return own if self.over == "all" else [m for m in own if not m.enters] or own
 

@@ -42,7 +42,7 @@ def coupled(
         "absolute", the absolute value of their sum.
       normalize: what a group's scores are divided by, to compare groups: "mean", "max", "sum", "norm".
       over: the weights that count: of "all" kernels that a unit runs through, of its "outputs" (not the
-        layers after it), or its "scales" and biases, as of a BatchNorm.
+        layers after it), or its "scales" and the biases beside them, as of a BatchNorm.
 
     >>> import jax
     >>> import jax.numpy as jnp

@@ -14,7 +14,7 @@ from jaxprune.signals.unit_taylor import _Static
 RNG = np.random.default_rng(5)
 draw = lambda *shape: jnp.asarray(RNG.normal(size=shape), jnp.float32)
 PARAMS = {
-    "a": {"kernel": draw(4, 6)},
+    "a": {"kernel": draw(4, 6), "bias": draw(6)},
     "norm": {"scale": 1 + draw(6), "bias": draw(6)},
     "b": {"kernel": draw(6, 5)},
     "c": {"kernel": draw(5, 2)},
@@ -24,7 +24,7 @@ BATCHES = [(draw(n, 4), draw(n, 2)) for n in (16, 16, 8)]
 
 def network(params, x, gates=None, training=True):
     """A layer with BatchNorm, its statistics of the batch or constant, and two behind it."""
-    h = x @ params["a"]["kernel"]
+    h = x @ params["a"]["kernel"] + params["a"]["bias"][None]
     mean, variance = h.mean(0, keepdims=True), h.var(0, keepdims=True)
     if training:
         h = (h - mean) / jnp.sqrt(variance)
@@ -33,20 +33,23 @@ def network(params, x, gates=None, training=True):
     return jax.nn.relu(h) @ params["b"]["kernel"] @ params["c"]["kernel"]
 
 
-def loss(params, batch, gates=None):
-    return jnp.mean((network(params, batch[0], gates) - batch[1]) ** 2)
+def loss(params, batch, gates=None, training=True):
+    return jnp.mean((network(params, batch[0], gates, training) - batch[1]) ** 2)
 
 
 GRAPH = structured.trace(functools.partial(network, training=False), PARAMS, BATCHES[0][0])
 within = lambda over: structured.coupled(GRAPH, only=r"a/kernel\[1\]", over=over)
 
 
-def test_behind_batchnorm_it_is_the_mean_square_of_the_gates_gradient():
-    slope = lambda batch: jax.grad(lambda gates: loss(PARAMS, batch, gates))(jnp.ones(6))
+@pytest.mark.parametrize("training", [True, False])
+def test_behind_batchnorm_it_is_the_mean_square_of_the_gates_gradient(training):
+    """In evaluation mode the bias in front of the norm has a gradient too, which is not the gate's."""
+    own = functools.partial(loss, training=training)
+    slope = lambda batch: jax.grad(lambda gates: own(PARAMS, batch, gates))(jnp.ones(6))
     sizes = [len(x) for x, _ in BATCHES]
     expected = sum(n * slope(b) ** 2 for n, b in zip(sizes, BATCHES, strict=True)) / sum(sizes)
-    found = jp.signals.unit_taylor(loss, PARAMS, BATCHES, within("scales"))
-    assert found["a"]["kernel"] is found["b"]["kernel"] is None
+    found = jp.signals.unit_taylor(own, PARAMS, BATCHES, within("scales"))
+    assert found["a"]["kernel"] is found["a"]["bias"] is found["b"]["kernel"] is None
     np.testing.assert_allclose(found["norm"]["scale"] + found["norm"]["bias"], expected, rtol=1e-4)
     np.testing.assert_allclose(found["norm"]["scale"], found["norm"]["bias"])
     scored = jp.criteria.unit_taylor(PARAMS, unit_taylor=found)
