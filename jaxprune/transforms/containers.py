@@ -33,9 +33,8 @@ def at_home(
     """
 
     def init_there(params: Params) -> Any:
-        if trees.is_placeholder(
-            params
-        ):  # optax.tree_map_params asks where trees like the parameters are
+        # optax.tree_map_params asks in this way where trees like the parameters are.
+        if trees.is_placeholder(params):
             return init(params)._replace(**dict.fromkeys(masks, params))
         params = trees.plain(params)
         return _for_others(init(params), params, masks)

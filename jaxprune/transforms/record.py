@@ -82,8 +82,8 @@ def recorded(inner: optax.GradientTransformation) -> optax.GradientTransformatio
     def init(params: Params) -> Record:
         state = inner.init(params)
         masks = masks_of(state)
-        zero = jnp.zeros((), jnp.float32)
-        density = zero if trees.is_placeholder(params) else jax.tree.map(lambda m: zero, masks)
+        zero = lambda _: jnp.zeros((), jnp.float32)  # anew for each leaf: a state may be donated
+        density = zero(params) if trees.is_placeholder(params) else jax.tree.map(zero, masks)
         # A copy: two names for one buffer could not both be donated.
         return Record(jnp.zeros((), jnp.int32), density, jax.tree.map(jnp.copy, masks), state)
 
