@@ -155,6 +155,11 @@ def change(
     after = update.select(rivalry.alive, contestants, rivals, keep, step)
     leaves = jax.tree.leaves(params)
     found = rivalry.masks(after, contestants)
+    if not update.revives and update.challengers is None:
+        # Of a unit that lives, weights may be dead that were so before: they stay dead.
+        dead = masks_lib.beside(params, masks)
+        pairs = zip(found, dead, strict=True)
+        found = [m if m is None or old is None else m & old for m, old in pairs]
     placed = [None if m is None else _placed(m, w) for m, w in zip(found, leaves, strict=True)]
     return jax.tree.structure(params).unflatten(placed), unknown
 
@@ -250,14 +255,18 @@ def initial_masks(
     if given is None:
         masks = full_masks(method, params, prunable, axes, frozen=frozen)
     else:
-        masks = jax.tree.map(jnp.copy, given_masks(who, method, given, params, prunable))
+        masks = given_masks(who, method, given, params, prunable, frozen)
+        masks = jax.tree.map(jnp.copy, masks)
     return by_part(method, params, masks, first)
 
 
 def compiled_change(
     method: Method, axes: Sequence[Axes | None]
 ) -> Callable[[Params, Masks, Step, dict[str, Any]], Masks]:
-    """Returns (params, masks, step, signals) -> masks, compiled once; it refuses as `next_masks` does."""
+    """Returns (params, masks, step, signals) -> masks, compiled once; it refuses as `next_masks` does.
+
+    It is for trees of one structure.
+    """
     labels: list[Unknown] = []  # names are no arrays, and cannot come out of a compiled function
 
     @jax.jit
@@ -414,13 +423,18 @@ def prune(
 
 
 def given_masks(
-    who: str, method: Method | Partition, masks: Masks, params: Params, prunable: Prunable
+    who: str,
+    method: Method | Partition,
+    masks: Masks,
+    params: Params,
+    prunable: Prunable,
+    frozen: Sequence[bool] | None = None,
 ) -> Masks:
     """Returns masks that somebody starts from, as bool arrays.
 
     Raises:
       ValueError: if they do not fit the parameters, a filter is given as well, or a leaf has a mask that no
-        method of a partition would keep up.
+        method of a partition would keep up, or that is frozen; if a method has no leaf with a mask.
     """
     masks_lib.check_order(who, masks, params)
     masks_lib.validate(masks, params)
@@ -436,4 +450,15 @@ def given_masks(
                 f"{who}: masks= has a mask for {path!r}, which no expression of the partition matches; add "
                 "one, or leave its mask out (None)."
             )
+    for path, mask, still in zip(masks_lib.paths(params), found, frozen or (), strict=False):
+        if mask is not None and still:
+            raise ValueError(
+                f"{who}: masks= has a mask for {path!r}, which the wrapped optimizer never changes; leave it "
+                "out (None): what is zero there stays zero."
+            )
+    owners = method.owners(params)
+    busy = {owner for owner, mask in zip(owners, found, strict=True) if mask is not None}
+    if idle := [i for i in range(len(method.parts)) if i not in busy]:
+        which = f" of {method.methods[idle[0]][0]!r}" if isinstance(method, Partition) else ""
+        raise ValueError(f"{who}: masks= has no mask for any leaf{which}; nothing could be pruned.")
     return jax.tree.structure(params).unflatten(found)

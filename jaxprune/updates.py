@@ -206,7 +206,9 @@ def splice(c: float = 0.0, margin: float = 0.1) -> Update:
         raise ValueError(f"splice(margin={margin}): a number in [0, 1) is needed.")
 
     def one(alive, scores):
-        threshold = jnp.maximum(jnp.mean(scores) + c * jnp.std(scores), 0)
+        finite = jnp.isfinite(scores)
+        spread = jnp.std(scores, where=finite)
+        threshold = jnp.maximum(jnp.mean(scores, where=finite) + c * spread, 0)
         above = scores > (1 + margin) * threshold
         left = above | (alive & (scores >= (1 - margin) * threshold))
         return left | (~jnp.any(left) & (scores >= jnp.max(scores, initial=-jnp.inf)))

@@ -53,7 +53,7 @@ def removing(count: int, *, of_tree: bool = False) -> Allocation:
                     "exclude the leaf with prunable=."
                 )
         layers = Layers([unit for unit in entries if unit is not None])
-        kept = iter(layers.in_contests(jnp.maximum(layers.sizes - count, 1)))
+        kept = iter(layers.in_contests(jnp.maximum(layers.sizes - count, layers.floors(1))))
         return jax.tree.structure(params).unflatten(
             None if unit is None else next(kept) for unit in entries
         )

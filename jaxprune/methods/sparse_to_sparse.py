@@ -75,8 +75,10 @@ def rigl(
     With `accumulate`, the gradients are summed since the last change instead of being those of one batch.
 
     References: Evci, Gale, Menick, Castro & Elsen, "Rigging the Lottery: Making All Tickets Winners"
-    (2020): cosine-decayed fraction, Erdős–Rényi-kernel densities, no gradient step when masks change.
-    Departure: the wrapped optimizer still counts that step, so learning-rate schedules do not slip.
+    (2020): cosine-decayed fraction, Erdős–Rényi-kernel densities, no gradient step when masks change: no
+    weight of any leaf moves, moments stay as they were, and grown weights have none. Departure: counts of the
+    wrapped optimizer go on, so that learning-rate schedules do not slip; Adam's bias correction counts that
+    step too.
     """
     schedule = schedules.every(every, sparsity=sparsity, end=end)
     decay = updates.cosine(fraction, end)

@@ -35,8 +35,13 @@ def second_moment(opt_state: Any) -> Params:
     >>> second_moment(state)  # a quarter of the squares
     {'w': Array([1., 4.], dtype=float32)}
     """
-    holds = lambda node: isinstance(node, tuple) and "nu" in getattr(node, "_fields", ())
-    found = [node for node in jax.tree.leaves(opt_state, is_leaf=holds) if holds(node)]
+    has = lambda node, field: isinstance(node, tuple) and field in getattr(node, "_fields", ())
+    holds, rewinds = (lambda node: has(node, "nu")), (lambda node: has(node, "point"))
+    now = lambda node: (
+        node._replace(point=None) if rewinds(node) else node
+    )  # not where it rewinds to
+    current = jax.tree.map(now, opt_state, is_leaf=rewinds)
+    found = [node for node in jax.tree.leaves(current, is_leaf=holds) if holds(node)]
     if len(found) != 1:
         raise ValueError(
             f"second_moment: {len(found) or 'no'} second moments (nu) in this optimizer state, one is "

@@ -22,7 +22,7 @@ from jaxprune.method import Method, Partition, by_number, remembered
 from jaxprune.pruning import change
 from jaxprune.shards import Specs, check_replicated, everywhere, own_part, specs_of, whole
 from jaxprune.signals import Memory
-from jaxprune.transforms.accumulation import Gathering, gathering_of, moves_now
+from jaxprune.transforms.accumulation import Gathering, gathering_of, this_call
 from jaxprune.types import Masks, Params, Step
 
 __all__ = [
@@ -127,6 +127,7 @@ def see(
     memories: dict[str, Memory],
     memory: dict[str, Any],
     gathering: Gathering | None,
+    given: Params,
     specs: Specs = None,
     **extra: Any,
 ) -> Seen:
@@ -134,22 +135,24 @@ def see(
 
     Args:
       inner: the wrapped optimizer.
-      grads: gradients of this call.
+      grads: gradients of this call, off the masks too.
       inner_state: state of `inner`.
       params: tree of arrays.
       memories: how each signal is carried on, by keyword.
       memory: the signals, by keyword.
       gathering: gradients gathered in earlier calls; `None` where none are.
+      given: the gradients as `inner` will be given them.
       specs: how the parameters are split inside a `shard_map`.
       **extra: what `inner` is given besides.
     """
     split = specs_of(specs, params)
-    moves = moves_now(inner, grads, inner_state, params, **extra)
+    call = this_call(inner, given, inner_state, params, **extra)
+    moves = None if call is None else call.moves
+    gradients = grads
     if gathering is not None:
-        gathering = gathering.with_(grads)
-    gradients = grads if gathering is None else gathering.mean
-    if gathering is not None and moves is not None:
-        gathering = gathering.after(moves)
+        assert call is not None
+        more = gathering.with_(grads).where(call.taken, gathering)
+        gradients, gathering = more.mean, more.after(call.moves)
 
     def finite() -> jax.Array:
         known = all_finite((gradients, gathering_of(inner_state)))
@@ -167,9 +170,13 @@ def see(
 def reads_gradients(method: Method | Partition) -> bool:
     """Whether masks depend on gradients, now or by a memory."""
     criteria = [c for part in method.parts for c in (part.criterion, part.update.challengers)]
-    named = [inspect.signature(c).parameters for c in criteria if c is not None]
+    named = [inspect.signature(c).parameters.values() for c in criteria if c is not None]
+    # What takes signals by any name, and does not say by an underscore that it ignores them, may read these.
+    may_read = lambda p: p.name == "grads" or (p.kind is p.VAR_KEYWORD and p.name[0] != "_")
     memories = remembered(method).values()
-    return any("grads" in names for names in named) or any(m.reads_gradients for m in memories)
+    return any(map(may_read, (p for parameters in named for p in parameters))) or any(
+        m.reads_gradients for m in memories
+    )
 
 
 def start_gathering(
@@ -198,6 +205,7 @@ def change_masks(
     stored: Callable[[Masks], Masks] = lambda masks: masks,
     axes: AxesTree | None = None,
     specs: Specs = None,
+    dense: bool = False,
 ) -> Changed:
     """Makes the changes of masks that are due at `step` or overdue.
 
@@ -212,6 +220,7 @@ def change_masks(
       stored: masks -> the form in which they are stored.
       axes: which axes of the leaves are inputs, outputs and layers.
       specs: how the parameters are split inside a `shard_map`.
+      dense: whether weights off the masks keep their values; else they count as zero, whatever is there.
     """
     split = specs_of(specs, params)
     if split is None:
@@ -235,10 +244,12 @@ def change_masks(
             last = jnp.minimum(step, part.schedule.end)
             old = masks_lib.unpack(share)
             if split is None:
-                after, unknown = change(part, params, old, last, signals, known_axes)
+                weights = params if dense else masks_lib.apply(params, old)
+                after, unknown = change(part, weights, old, last, signals, known_axes)
                 finite = seen.finite()
             else:
                 old, entire = whole(old, split), whole(params, split)
+                entire = entire if dense else masks_lib.apply(entire, old)
                 read = {name: _whole_signal(x, params, split) for name, x in signals.items()}
                 after, unknown = change(part, entire, old, last, read, known_axes)
                 after, finite = own_part(after, split), seen.finite()

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from jaxprune import masks as masks_lib
@@ -37,7 +38,7 @@ def at_home(
         if trees.is_placeholder(params):
             return init(params)._replace(**dict.fromkeys(masks, params))
         params = trees.plain(params)
-        return _for_others(init(params), params, masks)
+        return _owned(_for_others(init(params), params, masks), params)
 
     def update_there(
         grads: Params, state: Any, params: Params | None = None, **extra: Any
@@ -50,6 +51,12 @@ def at_home(
         return updates, _for_others(state, params, masks)
 
     return optax.GradientTransformationExtraArgs(init_there, update_there)  # type: ignore
+
+
+def _owned(state: Any, params: Params) -> Any:
+    """The state without arrays of the caller: a step that donates the state would take those with it."""
+    theirs = {id(leaf) for leaf in jax.tree.leaves(params)}
+    return jax.tree.map(lambda leaf: jnp.copy(leaf) if id(leaf) in theirs else leaf, state)
 
 
 def _for_us(state: Any, params: Params, names: tuple[str, ...]) -> Any:

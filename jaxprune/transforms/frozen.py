@@ -24,18 +24,18 @@ def frozen_leaves(inner: optax.GradientTransformationExtraArgs, params: Params) 
     if trees.is_placeholder(params):
         return []
     shapes = jax.tree.map(lambda p: jax.ShapeDtypeStruct(jnp.shape(p), jnp.result_type(p)), params)
-    scalar = jnp.float32(0)
-    fuller = {"value": scalar, "grad": None, "value_fn": lambda _: scalar}
-    for extra in ({}, fuller):
+    state = jax.eval_shape(inner.init, shapes)
+    scalar = jax.ShapeDtypeStruct((), jnp.float32)
+    for needs_more in (False, True):
 
         def update(
-            grads: Params, state: Any, params: Params, extra: dict[str, Any] = extra
+            grads: Params, state: Any, params: Params, value: jax.Array, more: bool = needs_more
         ) -> Params:
-            known = {**extra, "grad": grads} if extra else extra
-            return inner.update(grads, state, params, **known)[0]
+            extra = {"value": value, "grad": grads, "value_fn": lambda _: value} if more else {}
+            return inner.update(grads, state, params, **extra)[0]
 
         try:
-            program = jax.make_jaxpr(update)(shapes, jax.eval_shape(inner.init, shapes), shapes)
+            program = jax.make_jaxpr(update)(shapes, state, shapes, scalar)
         except Exception:  # whatever this optimizer needs, `update` will say it in its own words
             continue
         inputs = [constants.UNKNOWN] * len(program.jaxpr.invars)

@@ -266,7 +266,9 @@ def lottery_ticket(
             memories, state.memory, params, grads, all_finite(grads) if reads else None
         )
         point = _either(
-            step == plan.rewind_to, lambda: mark(params, state.inner), lambda: state.point
+            step == plan.rewind_to,
+            lambda: jax.tree.map(jnp.copy, mark(params, state.inner)),  # nobody else's arrays
+            lambda: state.point,
         )
         done = lambda: jnp.ones((), bool)
 
@@ -285,7 +287,9 @@ def lottery_ticket(
             new = jax.tree.map(lambda n, o: jnp.where(known, n, o), new, masks)
             inner_state = refresh(inner, state.inner, params, new)
             if plan.rewind == "weights":
-                gone = jax.tree.map(lambda p: jnp.where(known, -p, 0).astype(p.dtype), params)
+                gone = jax.tree.map(
+                    lambda p: jnp.where(known, _negative(p), jnp.zeros_like(p)), params
+                )
                 return gone, new, inner_state, known
             if plan.rewind == "learning_rate":
                 back = _counts_from(point[1], inner_state)
@@ -297,7 +301,7 @@ def lottery_ticket(
         def rewind() -> tuple[Params, Masks, optax.OptState, jax.Array]:
             weights, inner_state = point
             return (
-                masks_lib.apply(weights, masks),
+                jax.tree.map(_added, masks_lib.apply(weights, masks)),
                 masks,
                 refresh(inner, inner_state, weights, masks),
                 done(),
@@ -327,6 +331,16 @@ def lottery_ticket(
         return updates, LotteryState(step, masks, state.key, inner_state, point, memory, overdue)
 
     return at_home(init, update, masks=("masks",))
+
+
+def _negative(leaf: jax.Array) -> jax.Array:
+    """What takes a leaf to zero; booleans cannot be added away, and stay."""
+    return jnp.zeros_like(leaf) if leaf.dtype == bool else -leaf
+
+
+def _added(leaf: jax.Array) -> jax.Array:
+    """What takes zero to a leaf; booleans have stayed."""
+    return jnp.zeros_like(leaf) if leaf.dtype == bool else leaf
 
 
 def _either(condition: jax.Array, true: Callable[[], Any], false: Callable[[], Any]) -> Any:

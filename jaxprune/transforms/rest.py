@@ -55,6 +55,8 @@ def at_rest(
 
 
 def _type_of(leaf: Any) -> Any:
+    if isinstance(leaf, bool | int | float | complex):
+        return type(leaf)  # a number is as good as another, to the program
     return jax.typeof(leaf) if hasattr(leaf, "dtype") else leaf
 
 

@@ -81,7 +81,8 @@ def sparsify(
 
     NaN is never an order: a change of masks for which a gradient is not finite, or the score of a living
     weight is NaN, is held. Masks and memories stay as they were, and the change is made at the next update
-    that allows it (`jaxprune.record_of` counts).
+    that allows it (`jaxprune.record_of` counts). Where gradients are gathered, one that is not finite spoils
+    what is gathered with it.
 
     It must be the outermost transform of what changes the parameters: put clipping and decay inside. Gradient
     accumulation works on either side. Around it, `optax.MultiSteps(sparsify(...), k)`, a step is a real
@@ -141,6 +142,10 @@ def sparsify(
             "use straight_through(inner, method), with the gradients taken at forward_params(params, state)."
         )
 
+    # Before the first update the weights off the masks may not be zero: nobody has to mask them.
+    at_once = [part.update for part in method.parts if bool(part.schedule.due(0))]
+    from_zero = any(update.revives or update.challengers is not None for update in at_once)
+
     def init(params: Params) -> SparseState:
         first, run = (None, None) if key is None else jax.random.split(key)
         first_masks = initial_masks(
@@ -170,6 +175,7 @@ def sparsify(
             memories,
             state.memory,
             state.gathering,
+            masks_lib.apply(grads, state.masks),
             specs,
             **extra,
         )
@@ -193,6 +199,7 @@ def sparsify(
             params,
             changed.masks,
             skip=changed.made_by([part.update.skip_gradient for part in method.parts]),
+            before=state.masks if from_zero else None,
             **extra,
         )
         memory = restart(memories, seen.memory, params, changed.made_at(method, params))

@@ -9,7 +9,7 @@ import optax
 
 from jaxprune import checks
 from jaxprune import masks as masks_lib
-from jaxprune.transforms.accumulation import accumulators
+from jaxprune.transforms.accumulation import accumulators, places_in_cycles
 from jaxprune.transforms.changes import concrete
 from jaxprune.transforms.mirrors import mirrors
 from jaxprune.transforms.rest import at_rest
@@ -107,6 +107,7 @@ def masked_step(
     masks: Masks,
     *,
     skip: jax.Array | bool = False,
+    before: Masks | None = None,
     **extra: Any,
 ) -> tuple[Params, optax.OptState]:
     """Returns one update of `inner` that sees, and leaves, nothing off the masks, and its new state.
@@ -119,33 +120,43 @@ def masked_step(
       masks: in force.
       skip: the weights stay where they are, as far as they survive, and so does what the optimizer knows of
         gradients; its counts go on.
+      before: the masks until now, where weights that come back may not be zero yet; they start from there.
       **extra: what `inner` is given besides.
     """
     resting = at_rest(inner, inner_state, params, masks, **extra)
     # What the update reads is what it leaves behind: with another refresh of everything after it, the
     # compiler would have to keep the old state beside the new one, and copy it.
-    before = refresh(inner, inner_state, params, masks)
+    fresh = refresh(inner, inner_state, params, masks)
     # Weights that go in this very update must not reach the state either, by decay into momentum say.
     alive = masks_lib.apply(params, masks)
-    updates, after = inner.update(masks_lib.apply(grads, masks), before, alive, **extra)
+    if before is not None:
+        alive = masks_lib.apply(alive, before)
+    updates, after = inner.update(masks_lib.apply(grads, masks), fresh, alive, **extra)
     if not concrete(skip) or bool(skip):
         updates = jax.tree.map(lambda u: jnp.where(skip, jnp.zeros_like(u), u), updates)
-        after = _without_gradient(skip, before, after)
+        after = _without_gradient(skip, fresh, after)
     after = refresh(inner, after, params, masks, but=resting)
+    if before is not None:  # what is off these masks counts as zero: w + (u - w) is u
+        updates = masks_lib.where(before, updates, jax.tree.map(jnp.subtract, updates, params))
     return land(updates, params, masks), after
 
 
 def _without_gradient(
     skip: jax.Array | bool, before: optax.OptState, after: optax.OptState
 ) -> optax.OptState:
-    """The state after an update whose gradient is not taken: counts go on, and gathering begins anew."""
+    """The state after an update whose gradient is not taken.
 
-    def leaf(old: jax.Array, new: jax.Array, gathers: bool) -> jax.Array:
+    Counts go on, and gathering begins anew; but a cycle of calls begins when a gradient is taken.
+    """
+
+    def leaf(old: jax.Array, new: jax.Array, gathers: bool, turns: bool) -> jax.Array:
         counts = not jnp.issubdtype(jnp.result_type(new), jnp.inexact)
-        return new if counts or gathers else jnp.where(skip, old, new)
+        goes_on = gathers or (counts and not turns)
+        return new if goes_on else jnp.where(skip, old, new)
 
     olds, treedef = jax.tree.flatten(before)
-    return treedef.unflatten(map(leaf, olds, jax.tree.leaves(after), accumulators(before)))
+    kinds = (accumulators(before), places_in_cycles(before))
+    return treedef.unflatten(map(leaf, olds, jax.tree.leaves(after), *kinds))
 
 
 def land(updates: Params, params: Params, masks: Masks) -> Params:

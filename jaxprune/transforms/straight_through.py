@@ -12,7 +12,7 @@ from jaxprune import masks as masks_lib
 from jaxprune import updates as updates_lib
 from jaxprune.kernel_axes import AxesTree
 from jaxprune.masks import Prunable
-from jaxprune.method import METHOD, Method, Partition, by_part, remembered
+from jaxprune.method import METHOD, Method, Partition, by_number, by_part, remembered
 from jaxprune.pruning import initial_masks
 from jaxprune.shards import Specs
 from jaxprune.transforms.accumulation import Gathering
@@ -98,8 +98,9 @@ def straight_through(
       key: PRNG key, for criteria that draw.
       prunable: which leaves may be pruned (see `jaxprune.masks.make`). Leaves that `inner` freezes
         (`optax.set_to_zero`, `optax.freeze`) stay as they are.
-      masks: masks to start from, `None` at leaves that are never pruned; they are in force until the schedule
-        is due, at step 0 where it begins there, and are copied. `None`: the method says.
+      masks: masks to start from, with `None` at leaves that are never pruned. Where the schedule begins at
+        step 0, as that of `ste` does, they say which leaves may be pruned, and `init` chooses anew; otherwise
+        they are in force until the schedule is due. They are copied. `None`: the method says.
       axes: which axes of the leaves are inputs, outputs and layers: `jaxprune.axes(apply, params, *inputs)`;
         `None`: their shapes tell, and whatever depends on direction refuses those that do not.
       specs: how the parameters are split inside a hand-written `jax.shard_map` (see `sparsify`).
@@ -144,18 +145,37 @@ def straight_through(
     ) -> tuple[Changed, Masks]:
         """The change of masks at this step, and the reach after it."""
 
-        def widen(part: Method, share: Masks) -> Masks:
+        def widen(index: int, share: Masks) -> Masks:
+            part = method.parts[index]
             schedule = dataclasses.replace(part.schedule, sparsity=lambda step: _least(part))
             wide = dataclasses.replace(part, schedule=schedule, update=updates_lib.reselect())
-            pending = overdue._replace(pending=(overdue.pending[method.parts.index(part)],))
+            pending = overdue._replace(pending=(overdue.pending[index],))
             return change_masks(
-                wide, params, share, step, signals, pending, seen=seen, axes=axes, specs=specs
+                wide,
+                params,
+                share,
+                step,
+                signals,
+                pending,
+                seen=seen,
+                axes=axes,
+                specs=specs,
+                dense=True,
             ).masks
 
         changed = change_masks(
-            method, params, masks, step, signals, overdue, seen=seen, axes=axes, specs=specs
+            method,
+            params,
+            masks,
+            step,
+            signals,
+            overdue,
+            seen=seen,
+            axes=axes,
+            specs=specs,
+            dense=True,
         )
-        return changed, by_part(method, params, reach, widen)
+        return changed, by_number(method, params, reach, widen)
 
     def init(params: Params) -> StraightThroughState:
         first, run = (None, None) if key is None else jax.random.split(key)
@@ -195,6 +215,7 @@ def straight_through(
         grads: Params, state: StraightThroughState, params: Params = None, **extra: Any
     ) -> tuple[Params, StraightThroughState]:
         check_update("straight_through", StraightThroughState, grads, state, params)
+        pulled = _pulled(method, grads, params, state.masks)
         seen = see(
             inner,
             grads,
@@ -203,10 +224,10 @@ def straight_through(
             memories,
             state.memory,
             state.gathering,
+            masks_lib.apply(pulled, state.reach),
             specs,
             **extra,
         )
-        pulled = _pulled(method, grads, params, state.masks)
         updates, inner_state = _reaching(inner, pulled, state.inner, params, state.reach, **extra)
         step: Any = optax.safe_increment(state.step)
         signals = signals_at(step, seen.gradients, seen.memory, extra, state.key, key)

@@ -217,3 +217,68 @@ def test_eager_updates_are_those_of_jit(name):
             params = optax.apply_updates(params, updates)
         found.append(jp.masks_of(state))
     assert same(*found)
+
+
+def test_gradients_that_multisteps_skips_are_not_gathered():
+    outlier = optax.MultiSteps(
+        optax.sgd(0.1),
+        2,
+        should_skip_update_fn=lambda grads, step, params: (
+            optax.tree.norm(grads) > 50.0,
+            (),
+        ),
+    )
+    params = {"w": jax.random.normal(KEY, (8, 8))}
+    rigl = jp.methods.rigl(sparsity=0.5, every=1, end=99)
+    tx = jp.sparsify(outlier, rigl, key=KEY)
+    state = tx.init(params)
+    ones = jax.tree.map(jnp.ones_like, params)
+    huge = jax.tree.map(lambda g: g * 1e6, ones)
+    for grads in (ones, huge):
+        _, state = tx.update(grads, state, params)
+    assert int(state.gathering.count) == 1
+    assert float(state.gathering.mean["w"].max()) == 1.0
+    assert int(state.inner.mini_step) == 1
+
+
+def test_a_change_waits_where_multisteps_skips_what_it_sees_of_the_gradients():
+    """What is skipped is decided on the masked gradients, which the optimizer is given."""
+    small = lambda grads, step, params: (optax.tree.norm(grads) > 6.0, ())
+    inner = optax.MultiSteps(optax.sgd(0.0), 1, should_skip_update_fn=small)
+    params = {"w": jnp.arange(1.0, 65.0).reshape(8, 8)}
+    masks = {"w": jnp.arange(64).reshape(8, 8) >= 32}
+    tx = jp.sparsify(inner, jp.methods.magnitude(sparsity=0.75), masks=masks)
+    _, state = tx.update(jax.tree.map(jnp.ones_like, params), tx.init(params), params)
+    assert int(jp.masks_of(state)["w"].sum()) == 16
+
+
+def test_rigl_around_sam_changes_masks_where_the_weights_belong():
+    sam = optax.contrib.sam(optax.sgd(0.01), optax.sgd(0.05), sync_period=2)
+    tx = jp.sparsify(sam, jp.methods.rigl(sparsity=0.5, every=3, end=99), key=KEY)
+    params = {"w": jax.random.normal(KEY, (8, 8))}
+    loss = lambda p: jnp.sum((p["w"] - 0.3) ** 2)
+    state = tx.init(params)
+    params = jp.masks.apply(params, jp.masks_of(state))
+    update, at_home = jax.jit(tx.update), []
+    for _ in range(24):
+        if int(state.inner.steps_since_sync) == 0:
+            at_home.append(float(loss(jp.masks.apply(params, jp.masks_of(state)))))
+        before = state
+        updates, state = update(jax.grad(loss)(params), state, params)
+        if not same(jp.masks_of(before), jp.masks_of(state)):
+            assert int(before.inner.steps_since_sync) == 0
+            assert int(state.inner.steps_since_sync) == 0
+        params = optax.apply_updates(params, updates)
+    assert at_home[-1] < at_home[0]
+
+
+def test_equal_parts_of_a_partition_wait_for_themselves():
+    top_kast = jp.methods.top_kast(sparsity=0.75, backward_sparsity=0.25, every=2, end=2)
+    tx = jp.straight_through(optax.sgd(0.1), jp.partition({"a": top_kast, "b": top_kast}))
+    params = {"a": jax.random.normal(KEY, (4, 8)), "b": jnp.full((4, 8), jnp.nan)}
+    state = tx.init(params)
+    whole = {"a": params["a"], "b": jax.random.normal(KEY, (4, 8))}
+    for _ in range(3):
+        _, state = tx.update(jax.tree.map(jnp.zeros_like, whole), state, whole)
+    assert {name: int(mask.sum()) for name, mask in state.masks.items()} == {"a": 8, "b": 8}
+    assert {name: int(mask.sum()) for name, mask in state.reach.items()} == {"a": 24, "b": 24}

@@ -9,6 +9,7 @@ import pytest
 
 import jaxprune as jp
 from jaxprune.transforms import state as state_lib
+from jaxprune.transforms.mirrors import mirrors
 
 X = jax.random.normal(jax.random.key(0), (32, 12))
 Y = jnp.sin(X @ jax.random.normal(jax.random.key(1), (12, 4)))
@@ -79,18 +80,44 @@ def train(tx, params, steps=STEPS, state=None, loss=loss):
     assert step._cache_size() == 1, "one compilation serves the whole run"
 
 
-@pytest.mark.parametrize("name", ["set", "rigl"])
-def test_regrown_weights_start_from_zero_without_momentum(name):
-    tx = jp.sparsify(optax.sgd(0.05, momentum=0.9), METHODS[name], key=jax.random.key(3))
-    before, grown = None, 0
+@pytest.mark.parametrize("inner", ["momentum", "adam"])
+def test_when_rigl_changes_masks_no_weight_moves_and_what_grows_has_no_momentum(inner):
+    make = {"momentum": optax.sgd(0.05, momentum=0.9), "adam": optax.adamw(0.05)}
+    tx = jp.sparsify(make[inner], METHODS["rigl"], key=jax.random.key(3))
+    before, grown, changes = None, 0, 0
     for step, (params, state) in enumerate(train(tx, initial())):
+        if before is not None:
+            old_params, old_state = before
+            old, new = jp.masks_of(old_state), jp.masks_of(state)
+            if not jax.tree.all(jax.tree.map(jnp.array_equal, old, new)):
+                assert step % 4 == 0 or step == 13
+                changes += 1
+                assert jax.tree.all(
+                    jax.tree.map(jnp.array_equal, params, jp.masks.apply(old_params, new))
+                ), "no gradient step of any leaf, biases included"
+                for moment, owner in zip(
+                    jax.tree.leaves(state.inner), mirrors(params, state.inner), strict=True
+                ):
+                    mask = None if owner is None else jp.masks.beside(params, new)[owner]
+                    was = None if owner is None else jp.masks.beside(params, old)[owner]
+                    if mask is not None:
+                        assert not moment[mask & ~was].any(), "what grows has no momentum"
+                        grown += int((mask & ~was).sum())
+        before = params, state
+    assert changes > 1
+    assert grown > 0
+
+
+@pytest.mark.parametrize("name", ["set", "rigl"])
+def test_regrown_weights_start_from_zero(name):
+    tx = jp.sparsify(optax.sgd(0.0), METHODS[name], key=jax.random.key(3))
+    before, grown = None, 0
+    for params, state in train(tx, initial()):
         masks = jp.masks_of(state)
         if before is not None:
             new = masks["a"]["kernel"] & ~before["a"]["kernel"]
             grown += int(new.sum())
-            if name == "rigl" and bool(new.any()):
-                assert step % 4 == 0 or step == 13
-                assert (params["a"]["kernel"][new] == 0).all(), "no gradient step when masks change"
+            assert not params["a"]["kernel"][new].any()
         before = masks
     assert grown > 0
 
@@ -401,3 +428,102 @@ def test_a_field_named_value_is_a_parameter_like_others():
     for _ in range(3):
         _, state = tx.update(params, state, params)
     jp.masks.check(state.inner[0].trace, jp.masks_of(state))
+
+
+def test_weights_that_are_dead_at_the_start_stay_so_within_a_living_unit():
+    params = {"w": jax.random.normal(jax.random.key(0), (8, 8))}
+    masks = {"w": jnp.abs(params["w"]) > 0.7}
+    channels = jp.methods.magnitude(sparsity=0.5, pattern=jp.patterns.channel())
+    pruned, after = jp.prune(params, channels, masks=masks)
+    assert not (after["w"] & ~masks["w"]).any()
+    assert not pruned["w"][~masks["w"]].any()
+    tx = jp.sparsify(optax.sgd(0.1), channels, masks=masks)
+    _, state = tx.update(params, tx.init(params), params)
+    assert not (jp.masks_of(state)["w"] & ~masks["w"]).any()
+
+
+def test_what_grows_in_the_first_update_starts_from_zero_though_nobody_has_masked():
+    params = {"w": jnp.arange(1.0, 17.0).reshape(4, 4)}
+    masks = {"w": jnp.arange(16).reshape(4, 4) >= 8}
+    grow = jp.Method(
+        jp.criteria.magnitude,
+        schedule=jp.schedules.every(2, sparsity=0.5, begin=0, end=9),
+        update=jp.updates.regrow(jp.criteria.gradient, fraction=0.5),
+    )
+    tx = jp.sparsify(optax.sgd(0.0), grow, masks=masks)
+    updates, state = tx.update(jax.tree.map(jnp.ones_like, params), tx.init(params), params)
+    after, new = optax.apply_updates(params, updates)["w"], jp.masks_of(state)["w"]
+    assert (new & ~masks["w"]).sum() == 4
+    assert not after[new & ~masks["w"]].any()
+    assert (after[new & masks["w"]] == params["w"][new & masks["w"]]).all()
+
+
+def test_masks_to_start_from_are_refused_where_they_mean_nothing():
+    params = {"a": jnp.ones((4, 4)), "b": jnp.ones((4, 4))}
+    half = {"a": jnp.eye(4) > 0, "b": jnp.eye(4) > 0}
+    method = jp.methods.magnitude(sparsity=0.75)
+    still = optax.partition({"t": optax.sgd(0.1), "z": optax.set_to_zero()}, {"a": "t", "b": "z"})
+    refused = {
+        r"'b', which the wrapped optimizer never changes": (still, method, half),
+        r"no mask for any leaf": (optax.sgd(0.1), method, {"a": None, "b": None}),
+        r"no mask for any leaf of 'b'": (
+            optax.sgd(0.1),
+            jp.partition({"a": method, "b": method}),
+            {"a": half["a"], "b": None},
+        ),
+        r"which no expression of the partition matches": (
+            optax.sgd(0.1),
+            jp.partition({"a": method}),
+            half,
+        ),
+    }
+    for words, (inner, how, masks) in refused.items():
+        with pytest.raises(ValueError, match=words):
+            jp.sparsify(inner, how, masks=masks).init(params)
+    with pytest.raises(ValueError, match=r"prunable='a'; give one"):
+        jp.sparsify(optax.sgd(0.1), method, masks=half, prunable="a").init(params)
+
+
+def test_only_leaves_that_never_change_are_frozen():
+    params = {"a": jnp.ones((4, 4)), "b": jnp.ones((4, 4))}
+    label = {"a": "x", "b": "y"}
+    frozen = lambda inner: [
+        mask is None
+        for mask in jp.masks.beside(
+            params,
+            jp.masks_of(jp.sparsify(inner, jp.methods.magnitude(sparsity=0.5)).init(params)),
+        )
+    ]
+    warm = optax.sgd(optax.linear_schedule(0.0, 0.1, 10))
+    assert frozen(optax.partition({"x": warm, "y": optax.set_to_zero()}, label)) == [False, True]
+    assert frozen(optax.freeze({"a": True, "b": False})) == [True, False]
+    polyak = optax.partition({"x": optax.polyak_sgd(), "y": optax.adam(0.1)}, label)
+    assert frozen(polyak) == [False, False]
+    assert frozen(optax.sgd(0.0)) == [False, False]
+
+
+def test_no_state_holds_an_array_of_the_caller():
+    params = {"w": jnp.arange(16.0).reshape(4, 4)}
+    masks = {"w": jnp.eye(4) > 0}
+    key = jax.random.PRNGKey(0)  # a legacy key is an array itself
+    plan = jp.lottery.Plan(round_steps=2, rounds=1)
+    method = jp.methods.magnitude(sparsity=0.5)
+    sam = optax.contrib.sam(optax.sgd(0.1), optax.sgd(0.1))
+    transforms = [
+        jp.sparsify(sam, method, masks=masks, key=key),
+        jp.sparsify(optax.contrib.schedule_free_sgd(), method, masks=masks, packed=True),
+        jp.fixed(sam, masks),
+        jp.straight_through(sam, jp.methods.ste(sparsity=0.5, end=9), masks=masks, key=key),
+        jp.lottery_ticket(sam, method, plan, masks=masks, key=key),
+        jp.growing(sam, masks, decay=0.1, until=9),
+        jp.proximal(optax.sgd(0.1), jp.penalties.l1(0.1), 0.1),
+        jp.averaged(jp.fixed(sam, masks), 0.9),
+        jp.recorded(jp.fixed(sam, masks)),
+    ]
+    theirs = {id(leaf) for leaf in jax.tree.leaves((params, masks, key))}
+    pointers = {leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves((params, masks, key))}
+    for tx in transforms:
+        state = tx.init(params)
+        for leaf in jax.tree.leaves((state, tx.update(params, state, params)[1])):
+            assert id(leaf) not in theirs
+            assert leaf.unsafe_buffer_pointer() not in pointers
