@@ -14,7 +14,7 @@ from experiments.config import build, ways
 from experiments.recipes import Recipe
 from experiments.task import input_shape, model_of
 from experiments.units import axes_of, with_units
-from jaxprune.pruning import full_masks
+from jaxprune.starting import full_masks
 
 __all__ = ["comparison", "describe"]
 

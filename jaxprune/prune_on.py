@@ -14,8 +14,9 @@ from jaxprune.checks import INTEGER, KEY, TREE, optional
 from jaxprune.kernel_axes import AxesTree, of_leaves
 from jaxprune.masks import Prunable
 from jaxprune.method import METHOD, Method, Partition, by_part
-from jaxprune.pruning import compiled_change, full_masks, given_masks, prune
+from jaxprune.pruning import compiled_change, prune
 from jaxprune.signals.gatherers import Gatherers, gathered, reads
+from jaxprune.starting import full_masks, given_masks
 from jaxprune.types import Masks, Params
 
 __all__ = ["Compensation", "prune_on"]

@@ -26,7 +26,7 @@ ORDER = [
     [*CONCEPTS, "penalties", "preconditioners", "compensation"],
     ["updates", "fit", "contests"],
     ["method"],
-    ["shards"],
+    ["shards", "starting"],
     ["pruning"],
     ["transforms", "methods", "gates", "prune_on", "sensitivity"],
     ["lottery", "at_init", "structured"],
