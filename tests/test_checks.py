@@ -322,7 +322,7 @@ VALUES = {"sparsity": 0.5, "begin": 0, "end": 50, "every": 2, "levels": 3, "cycl
 VALUES |= {"challengers": jp.criteria.random, "shares": jp.updates.by_survivors, "fraction": 0.5}
 VALUES |= {"shape": (2, 2), "first": "a", "last": "b", "sparsities": {"a": 0.5}, "quality": 1.0}
 VALUES |= {"costs": {"a": 1.0}, "allocation": jp.allocation.erk(), "strength": 0.1, "ridge": 0.1}
-VALUES |= {"groups": [{"a": 0}], "backward_sparsity": 0.2}
+VALUES |= {"groups": [{"a": 0}], "backward_sparsity": 0.2, "count": 3}
 
 
 @pytest.mark.parametrize(("concept", "name"), FACTORIES, ids=[name for _, name in FACTORIES])

@@ -123,7 +123,7 @@ def test_top_each_leaves_large_leaves_in_place(monkeypatch):
     leaves = [jnp.asarray(np.round(4 * rng.standard_normal(s)), jnp.float32) for s in shapes]
     wanted = [x.size // 3 for x in leaves]
     for mask, x, k in zip(
-        selection._top_each.__wrapped__(tuple(leaves), jnp.array(wanted)),
+        selection._top_of_each(tuple(leaves), jnp.array(wanted)),
         leaves,
         wanted,
         strict=True,

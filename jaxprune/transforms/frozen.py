@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxprune import trees
+from jaxprune import checks, trees
 from jaxprune.programs import constants
 from jaxprune.types import Params
 
@@ -23,6 +23,7 @@ def frozen_leaves(inner: optax.GradientTransformationExtraArgs, params: Params) 
     """
     if trees.is_placeholder(params):
         return []
+    checks.check("init", params=(params, checks.TREE))
     shapes = jax.tree.map(lambda p: jax.ShapeDtypeStruct(jnp.shape(p), jnp.result_type(p)), params)
     state = jax.eval_shape(inner.init, shapes)
     scalar = jax.ShapeDtypeStruct((), jnp.float32)

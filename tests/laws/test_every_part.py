@@ -62,6 +62,7 @@ TEXTS = {
         "uniform({'a': 0.5, 'b': 0.0})",
         "uniform({'b': 0.0, 'a': 0.5})",  # the first that matches counts
         "uniform_plus(first='a', last='b')",
+        "removing(3, of_tree=True)",
         "erk()",
         "erk(0.5)",
         "erk(kernel=False)",
