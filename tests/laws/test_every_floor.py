@@ -219,7 +219,11 @@ def test_every_method_is_here():
     }
 
 
-@pytest.mark.parametrize("name", METHODS)
+ALIKE = {"static", "set_", "itop", "mest", "dsr", "iterative", "weight_change", "random", "sr_ste"}
+MANY = [pytest.param(n, marks=pytest.mark.slow if n in ALIKE else ()) for n in METHODS]
+
+
+@pytest.mark.parametrize("name", MANY)
 def test_no_method_empties_a_layer(name):
     method, key = METHODS[name], jax.random.key(0)
     leaves = ("head", "small", "large" if name == "sr_ste" else "one")  # 1 is no multiple of 2

@@ -1,5 +1,7 @@
 """A change of masks needs numbers: what is held, when it is made, and who is told."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -68,11 +70,17 @@ def spoilt(grads: dict, value: float) -> dict:
     return {**grads, "b": {**grads["b"], "bias": grads["b"]["bias"].at[0].set(value)}}
 
 
-def run(make, spoil: dict[int, float], steps: int = END + 4):
-    """Masks, memories and records after each update."""
-    tx = jp.recorded(make(optax.apply_if_finite(optax.sgd(0.1), 99)))
-    params, state = PARAMS, tx.init(PARAMS)
-    update = jax.jit(tx.update)
+@functools.cache
+def compiled(name: str):
+    """A transform that records its masks, its first state and its update."""
+    tx = jp.recorded(TRANSFORMS[name](optax.apply_if_finite(optax.sgd(0.1), 99)))
+    return tx.init(PARAMS), jax.jit(tx.update)
+
+
+def run(name: str, spoil: dict[int, float], steps: int = END + 4):
+    """States after each update."""
+    state, update = compiled(name)
+    params = PARAMS
     history = [state]
     for step in range(steps):
         grads = grads_at(step)
@@ -89,12 +97,15 @@ def same(a, b) -> bool:
     return all(np.array_equal(x, y) for x, y in pairs)
 
 
-@pytest.mark.parametrize(
-    ("name", "value"), [*((name, np.nan) for name in TRANSFORMS), ("gmp", np.inf), ("snfs", np.inf)]
-)
+QUICK = {"gmp", "movement", "rigl", "2:4", "packed", "parts", "ste", "snfs"}
+MANY = [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in TRANSFORMS]
+
+
+@pytest.mark.parametrize("name", MANY)
+@pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_change_without_finite_gradients_is_held_and_made_later(name, value):
     last = END - (name in ("ste", "top-kast"))  # they choose the masks of the next forward pass
-    history = run(TRANSFORMS[name], {last: value})
+    history = run(name, {last: value})
     before, held, after = (state.inner for state in history[last : last + 3])
     assert same(jp.masks_of(held), jp.masks_of(before))
     assert same(held.memory, before.memory)
@@ -102,14 +113,14 @@ def test_a_change_without_finite_gradients_is_held_and_made_later(name, value):
     assert int(held.overdue.held) >= 1
     assert not any(map(bool, after.overdue.pending)), "it is made after the schedule's end too"
     kept = [int(m.sum()) for m in jax.tree.leaves(jp.masks_of(after))]
-    clean = run(TRANSFORMS[name], {})[last + 1].inner
+    clean = run(name, {})[last + 1].inner
     wanted = [int(m.sum()) for m in jax.tree.leaves(jp.masks_of(clean))]
     assert sum(kept) == sum(wanted), "it lands on the target"
 
 
-@pytest.mark.parametrize("name", ["movement", "own memory", "snfs", "parts"])
+@pytest.mark.parametrize("name", ["movement", "snfs", "parts"])
 def test_an_update_that_is_not_finite_leaves_memories_as_they_were(name):
-    before, after = (state.inner for state in run(TRANSFORMS[name], {1: np.nan})[1:3])
+    before, after = (state.inner for state in run(name, {1: np.nan})[1:3])
     assert jax.tree.leaves(before.memory)
     assert same(after.memory, before.memory)
     assert same(jp.masks_of(after), jp.masks_of(before))
@@ -117,7 +128,7 @@ def test_an_update_that_is_not_finite_leaves_memories_as_they_were(name):
 
 
 def test_the_record_tells_what_waits_and_counts_what_was_held():
-    history = run(TRANSFORMS["rigl"], {EVERY: np.nan, EVERY + 1: np.nan})
+    history = run("rigl", {EVERY: np.nan, EVERY + 1: np.nan})
     told = [(bool(jp.record_of(s).pending), int(jp.record_of(s).held)) for s in history]
     assert told[EVERY : EVERY + 4] == [(False, 0), (True, 1), (True, 2), (False, 2)]
 
@@ -171,7 +182,7 @@ def test_a_round_of_a_ticket_waits(rewind):
     assert same(ends[0], ends[2])
 
 
-@pytest.mark.parametrize("name", ["gmp", "rigl", "snfs", "dsr", "2:4", "global", "ste", "movement"])
+@pytest.mark.parametrize("name", MANY)
 def test_whoever_debugs_nans_is_not_stopped(name):
     with jax.debug_nans(True):
         tx = TRANSFORMS[name](optax.sgd(0.1))
@@ -187,8 +198,8 @@ def test_whoever_debugs_nans_is_not_stopped(name):
 
 @pytest.mark.parametrize("name", ["gmp", "rigl", "snfs", "dsr", "2:4", "by path", "global", "ste"])
 def test_eager_updates_compile_nothing_twice(name):
-    compiled = []
-    listen = lambda event, *_, **__: compiled.append(event)
+    events = []
+    listen = lambda event, *_, **__: events.append(event)
     tx = TRANSFORMS[name](optax.adam(0.1))
 
     def train(params, state):
@@ -203,10 +214,10 @@ def test_eager_updates_compile_nothing_twice(name):
         train(PARAMS, state)
     finally:
         jax.monitoring.unregister_event_duration_listener(listen)
-    assert not [event for event in compiled if event.endswith("backend_compile_duration")]
+    assert not [event for event in events if event.endswith("backend_compile_duration")]
 
 
-@pytest.mark.parametrize("name", ["gmp", "rigl", "snfs", "2:4", "packed", "parts", "top-kast"])
+@pytest.mark.parametrize("name", MANY)
 def test_eager_updates_are_those_of_jit(name):
     tx = TRANSFORMS[name](optax.sgd(0.1))
     found = []

@@ -106,12 +106,21 @@ CONTAINERS = {
 
 
 FEW = ["packed", "Top-KAST", "recorded"]
+QUICK = {*FEW, "rigl", "fixed", "ticket", "averaged"}
 
 
-@pytest.mark.parametrize(
-    ("name", "container"),
-    [(n, c) for c in CONTAINERS for n in TRANSFORMS if c != "FrozenDict" or n in FEW],
-)
+def cases(*containers):
+    """Transforms, or transforms and containers; those that are compiled long are slow tests."""
+    listed = []
+    for name in TRANSFORMS:
+        for container in containers or [None]:
+            case = (name,) if container is None else (name, container)
+            is_quick = name in (FEW if container == "FrozenDict" else QUICK)
+            listed.append(pytest.param(*case, marks=() if is_quick else pytest.mark.slow))
+    return listed
+
+
+@pytest.mark.parametrize(("name", "container"), cases(*CONTAINERS))
 def test_the_same_masks_in_every_container(name, container):
     start = CONTAINERS[container]()
     params, state = trained(TRANSFORMS[name](INNER), start)
@@ -128,7 +137,7 @@ def test_the_same_masks_in_every_container(name, container):
     assert same(jp.masks_of(again), masks)
 
 
-@pytest.mark.parametrize("name", TRANSFORMS)
+@pytest.mark.parametrize("name", cases())
 def test_nnx_optimizer(name):
     model = module()
     optimizer = nnx.Optimizer(model, TRANSFORMS[name](INNER), wrt=nnx.Param)
@@ -183,7 +192,7 @@ def test_tools_find_what_is_like_the_parameters(name):
     assert jax.tree.leaves(traces) == jax.tree.leaves(SPECS)
 
 
-@pytest.mark.parametrize("name", TRANSFORMS)
+@pytest.mark.parametrize("name", cases())
 def test_flax_checkpoints_hold_every_state(name):
     tx = TRANSFORMS[name](INNER)
     params, state = trained(tx, PARAMS, steps=2)
