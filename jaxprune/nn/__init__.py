@@ -6,7 +6,7 @@ batch normalisation. Beside them, their parts that Flax does not have: `k_winner
 sparse, example by example.
 """
 
-from jaxprune.nn.activation import KWinners, activation_sparsity, k_winners
+from jaxprune.nn.activation import KWinners, activation_sparsity, k_winners, n_of_m
 from jaxprune.nn.canonical_conv import conv_general_dilated
 from jaxprune.nn.conv import conv_2, conv_4, conv_6
 from jaxprune.nn.efficientnet import efficientnet_lite0, efficientnet_lite0_from_torch
@@ -30,6 +30,7 @@ __all__ = [
     "lenet5_caffe",
     "lenet_300_100",
     "max_pool_2x2",
+    "n_of_m",
     "resnet20",
     "resnet56",
     "vit",

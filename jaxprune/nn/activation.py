@@ -80,6 +80,52 @@ def k_winners(
     return _identity_behind(x, wins) if straight_through else _only(x, wins)
 
 
+def n_of_m(
+    x: jax.Array,
+    n: int,
+    m: int,
+    *,
+    axis: int = -1,
+    by: Literal["value", "magnitude"] = "magnitude",
+    straight_through: bool = False,
+) -> jax.Array:
+    """Keeps `n` of each `m` neighbouring activations and sets the others to exactly zero (N:M sparsity).
+
+    Of equal activations the first wins; a winner keeps its value.
+
+    Args:
+      x: activations of any real type.
+      n: winners of each group.
+      m: activations in a group; the axis must be a multiple of it.
+      axis: along which groups lie, that of the features.
+      by: what is compared, the value or its size.
+      straight_through: whether the gradient reaches all units, as if this were the identity; if not, it
+        reaches the winners only.
+
+    Returns:
+      Activations of the same shape and type.
+
+    Raises:
+      ValueError: if `n` is not from 1 to `m`, or the axis is no multiple of `m`.
+
+    >>> n_of_m(jnp.array([0.0, 3.0, 2.0, -4.0, 1.0, 1.0, 1.0, 1.0]), 2, 4)
+    Array([ 0.,  3.,  0., -4.,  1.,  1.,  0.,  0.], dtype=float32)
+    """
+    x = jnp.asarray(x)
+    [along] = _contest_axes(axis, x.shape)
+    if not 1 <= n <= m:
+        raise ValueError(f"n_of_m(n={n}, m={m}): from 1 to m winners of each group are needed.")
+    if x.shape[along] % m:
+        raise ValueError(
+            f"n_of_m(m={m}): the activations have the shape {x.shape}, whose axis {axis} is no "
+            f"multiple of {m}; choose another."
+        )
+    features = jnp.moveaxis(x, along, -1)
+    groups = features.reshape(*features.shape[:-1], -1, m)
+    kept = k_winners(groups, sparsity=1 - n / m, by=by, straight_through=straight_through)
+    return jnp.moveaxis(kept.reshape(features.shape), -1, along)
+
+
 class KWinners(nn.Module, kw_only=True):
     """`k_winners` as a layer without parameters that reports how sparse its outputs are.
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxprune.nn import KWinners, activation_sparsity, k_winners, lenet_300_100
+from jaxprune.nn import KWinners, activation_sparsity, k_winners, lenet_300_100, n_of_m
 
 NAN, INF = np.nan, np.inf
 
@@ -197,3 +197,25 @@ def test_impossible_settings_are_refused_in_words(options, message):
         k_winners(jnp.ones((3, 4)), **options)
     with pytest.raises(ValueError, match=message):
         jax.jit(KWinners(**options).apply)({}, jnp.ones((3, 4)))
+
+
+@pytest.mark.parametrize("axis", [0, 1, -1])
+@pytest.mark.parametrize(("n", "m"), [(2, 4), (1, 2), (4, 4), (3, 8)])
+def test_n_of_each_m_win(n, m, axis):
+    x = jax.random.normal(jax.random.key(0), (8, 16, 8))
+    kept = n_of_m(x, n, m, axis=axis)
+    groups = jnp.moveaxis(kept, axis, -1).reshape(-1, m)
+    assert ((groups != 0).sum(1) == n).all()
+    assert (jnp.where(kept != 0, kept, x) == x).all()
+    before = jnp.abs(jnp.moveaxis(x, axis, -1).reshape(-1, m))
+    losers = jnp.where(groups == 0, before, 0).max(1)
+    assert (losers <= jnp.where(groups != 0, before, jnp.inf).min(1)).all()
+
+
+@pytest.mark.parametrize(
+    ("n", "m", "message"),
+    [(0, 4, "from 1 to m winners"), (5, 4, "from 1 to m"), (2, 5, r"\(3, 8\).*multiple of 5")],
+)
+def test_groups_that_do_not_fit_are_refused(n, m, message):
+    with pytest.raises(ValueError, match=message):
+        n_of_m(jnp.ones((3, 8)), n, m)
