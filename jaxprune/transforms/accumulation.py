@@ -6,6 +6,7 @@ reads are the gathered gradients, not those of one micro-batch. `MultiSteps` its
 masks, like every optimizer in `sparsify`; a method that reads gradients there has them gathered beside it.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -92,7 +93,7 @@ def moved(before: optax.OptState, after: optax.OptState) -> jax.Array | None:
 
 def this_call(
     inner: optax.GradientTransformationExtraArgs,
-    given: Params,
+    given: Callable[[], Params],
     inner_state: optax.OptState,
     params: Params,
     **extra: Any,
@@ -104,14 +105,14 @@ def this_call(
 
     Args:
       inner: the optimizer.
-      given: the gradients that it will be given.
+      given: says which gradients it will be given.
       inner_state: its state.
       params: tree of arrays.
       **extra: what it is given besides.
     """
     calls: list[Call] = []
     if _gathering(inner_state):
-        after = inner.update(given, inner_state, params, **extra)[1]
+        after = inner.update(given(), inner_state, params, **extra)[1]
         moves = moved(inner_state, after)
         assert moves is not None
         pairs = zip(_gathering(inner_state), _gathering(after), strict=True)

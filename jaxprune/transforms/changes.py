@@ -127,7 +127,7 @@ def see(
     memories: dict[str, Memory],
     memory: dict[str, Any],
     gathering: Gathering | None,
-    given: Params,
+    given: Callable[[], Params],
     specs: Specs = None,
     **extra: Any,
 ) -> Seen:
@@ -141,7 +141,7 @@ def see(
       memories: how each signal is carried on, by keyword.
       memory: the signals, by keyword.
       gathering: gradients gathered in earlier calls; `None` where none are.
-      given: the gradients as `inner` will be given them.
+      given: says which gradients `inner` will be given.
       specs: how the parameters are split inside a `shard_map`.
       **extra: what `inner` is given besides.
     """

@@ -175,7 +175,7 @@ def sparsify(
             memories,
             state.memory,
             state.gathering,
-            masks_lib.apply(grads, state.masks),
+            lambda: masks_lib.apply(grads, state.masks),
             specs,
             **extra,
         )
@@ -237,9 +237,7 @@ def fixed(
 
     def init(params: Params) -> SparseState:
         masks_lib.validate(masks, params)
-        owned = jax.tree.map(
-            jnp.copy, masks
-        )  # a step that donates its state takes these, not the caller's
+        owned = jax.tree.map(jnp.copy, masks)  # a step may donate these, but not the caller's
         return SparseState(jnp.zeros((), jnp.int32), owned, None, inner.init(params))
 
     def update(

@@ -224,7 +224,7 @@ def straight_through(
             memories,
             state.memory,
             state.gathering,
-            masks_lib.apply(pulled, state.reach),
+            lambda: masks_lib.apply(pulled, state.reach),
             specs,
             **extra,
         )
