@@ -105,25 +105,19 @@ def _names(spec: PartitionSpec) -> list[tuple[int, tuple[str, ...]]]:
 
 def whole(tree: Any, specs: Sequence[PartitionSpec]) -> Any:
     """A tree like the parameters with every leaf whole, on every device."""
-    leaves, treedef = jax.tree.flatten(tree, is_leaf=lambda x: x is None)
 
     def gathered(leaf: Any, spec: PartitionSpec) -> Any:
-        if leaf is None:
-            return None
         for axis, names in _names(spec):
             leaf = lax.all_gather(leaf, names, axis=axis, tiled=True)
         return leaf
 
-    return treedef.unflatten(map(gathered, leaves, specs))
+    return _each(gathered, tree, specs)
 
 
 def own_part(masks: Any, specs: Sequence[PartitionSpec]) -> Any:
     """Of masks that are whole, and the same on every device, the part that belongs to this device."""
-    leaves, treedef = jax.tree.flatten(masks, is_leaf=lambda x: x is None)
 
     def cut(leaf: Any, spec: PartitionSpec) -> Any:
-        if leaf is None:
-            return None
         for axis, names in _names(spec):
             size = leaf.shape[axis] // lax.axis_size(names)
             leaf = lax.dynamic_slice_in_dim(leaf, lax.axis_index(names) * size, size, axis)
@@ -134,7 +128,14 @@ def own_part(masks: Any, specs: Sequence[PartitionSpec]) -> Any:
             lax.pmax(leaf.astype(jnp.int32), tuple(sorted(equal))) > 0
         )  # they are; now jax knows too
 
-    return treedef.unflatten(map(cut, leaves, specs))
+    return _each(cut, masks, specs)
+
+
+def _each(function: Any, tree: Any, specs: Sequence[PartitionSpec]) -> Any:
+    """What a function makes of each leaf that is there, and of how it is split."""
+    leaves, treedef = jax.tree.flatten(tree, is_leaf=lambda x: x is None)
+    pairs = zip(leaves, specs, strict=True)
+    return treedef.unflatten(None if x is None else function(x, spec) for x, spec in pairs)
 
 
 def everywhere(flag: jax.Array, specs: Sequence[PartitionSpec]) -> jax.Array:

@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxprune import checks, selection, trees
+from jaxprune.allocation.choice import keep_chosen
 from jaxprune.allocation.counts import Layers
 from jaxprune.parts import factory
-from jaxprune.types import Allocation, Keep, Params, Sparsity, Units
+from jaxprune.types import Allocation, Params, Sparsity, Units
 
 __all__ = ["removing"]
 
@@ -68,14 +69,6 @@ def removing(count: int, *, of_tree: bool = False) -> Allocation:
             )
         total = jnp.maximum(jnp.sum(Layers(leaves).sizes) - count, 1)
         chosen = selection.top([u.scores for u in leaves], total, [u.among for u in leaves])
-
-        def keep(unit: Units, mask: jax.Array) -> Keep:
-            within = tuple(axis for axis in range(mask.ndim) if axis not in unit.layers)
-            kept = jnp.sum(mask, within, jnp.int32)
-            if unit.axis is None:
-                return Keep(kept, mask)
-            return Keep((kept + unit.contests // 2) // unit.contests)
-
-        return jax.tree.unflatten(treedef, map(keep, leaves, chosen))
+        return jax.tree.unflatten(treedef, map(keep_chosen, leaves, chosen))
 
     return Allocation(of_whole_tree if of_tree else of_each_layer)

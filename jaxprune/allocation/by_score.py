@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxprune import selection, trees
-from jaxprune.allocation.choice import best_of_tree
+from jaxprune.allocation.choice import best_of_tree, keep_chosen
 from jaxprune.allocation.counts import (
     Layers,
     apportion,
@@ -17,7 +17,7 @@ from jaxprune.allocation.counts import (
     survivors,
 )
 from jaxprune.parts import factory
-from jaxprune.types import Allocation, Keep, Params, Sparsity, Units
+from jaxprune.types import Allocation, Params, Sparsity, Units
 
 __all__ = ["global_budget", "owl", "threshold"]
 
@@ -85,15 +85,7 @@ def global_budget(
         else:
             floors = layers.split(layers.floors(at_least, at_most))
             chosen = best_of_tree(scores, found, total, floors, among)
-
-        def keep(unit: Units, mask: jax.Array) -> Keep:
-            within = tuple(i for i in range(mask.ndim) if i not in unit.layers)
-            count = jnp.sum(mask, within, jnp.int32)
-            if unit.axis is None:
-                return Keep(count, mask)
-            return Keep((count + unit.contests // 2) // unit.contests)
-
-        return jax.tree.unflatten(treedef, [keep(u, m) for u, m in zip(found, chosen, strict=True)])
+        return jax.tree.unflatten(treedef, map(keep_chosen, found, chosen))
 
     return Allocation(allocate)
 

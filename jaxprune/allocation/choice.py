@@ -6,9 +6,22 @@ import jax
 import jax.numpy as jnp
 
 from jaxprune import selection
-from jaxprune.types import Units
+from jaxprune.types import Keep, Units
 
-__all__ = ["best_of_tree"]
+__all__ = ["best_of_tree", "keep_chosen"]
+
+
+def keep_chosen(units: Units, chosen: jax.Array) -> Keep:
+    """What is kept of a leaf in which these units have been chosen.
+
+    Where each layer is one contest, the choice itself; where it has many, its count divided by their number,
+    rounded.
+    """
+    within = tuple(axis for axis in range(chosen.ndim) if axis not in units.layers)
+    count = jnp.sum(chosen, within, jnp.int32)
+    if units.axis is None:
+        return Keep(count, chosen)
+    return Keep((count + units.contests // 2) // units.contests)
 
 
 def best_of_tree(
