@@ -82,7 +82,9 @@ def test_every_allocation_is_here():
     assert set(A.__all__) - plain <= set(FLOORED)
 
 
-@pytest.mark.parametrize("name", FLOORED)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow if n == "lamp" else ()) for n in FLOORED]
+)
 def test_no_layer_falls_below_its_floor(name):
     make, default = FLOORED[name]
     assert make() == make(at_least=default) or name == "at_cost"

@@ -97,12 +97,16 @@ def same(a, b) -> bool:
     return all(np.array_equal(x, y) for x, y in pairs)
 
 
-QUICK = {"gmp", "movement", "rigl", "2:4", "packed", "parts", "ste", "snfs"}
-MANY = [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in TRANSFORMS]
+QUICK = {"gmp", "rigl", "packed", "parts", "ste", "snfs"}
 
 
-@pytest.mark.parametrize("name", MANY)
-@pytest.mark.parametrize("value", [np.nan, np.inf])
+def slow_but(*quick):
+    """All transforms, of which those not named are slow tests."""
+    return [pytest.param(n, marks=() if n in quick else pytest.mark.slow) for n in TRANSFORMS]
+
+
+@pytest.mark.parametrize("name", slow_but(*QUICK))
+@pytest.mark.parametrize("value", [np.nan, pytest.param(np.inf, marks=pytest.mark.slow)])
 def test_a_change_without_finite_gradients_is_held_and_made_later(name, value):
     last = END - (name in ("ste", "top-kast"))  # they choose the masks of the next forward pass
     history = run(name, {last: value})
@@ -182,7 +186,7 @@ def test_a_round_of_a_ticket_waits(rewind):
     assert same(ends[0], ends[2])
 
 
-@pytest.mark.parametrize("name", MANY)
+@pytest.mark.parametrize("name", slow_but("gmp", "rigl"))
 def test_whoever_debugs_nans_is_not_stopped(name):
     with jax.debug_nans(True):
         tx = TRANSFORMS[name](optax.sgd(0.1))
@@ -196,7 +200,7 @@ def test_whoever_debugs_nans_is_not_stopped(name):
         jp.prune(jp.masks.apply(params, masks), sparser, masks=masks)
 
 
-@pytest.mark.parametrize("name", ["gmp", "rigl", "snfs", "dsr", "2:4", "by path", "global", "ste"])
+@pytest.mark.parametrize("name", ["gmp", "rigl", "snfs", "by path", "ste"])
 def test_eager_updates_compile_nothing_twice(name):
     events = []
     listen = lambda event, *_, **__: events.append(event)
@@ -217,7 +221,7 @@ def test_eager_updates_compile_nothing_twice(name):
     assert not [event for event in events if event.endswith("backend_compile_duration")]
 
 
-@pytest.mark.parametrize("name", MANY)
+@pytest.mark.parametrize("name", slow_but("gmp", "parts", "ste"))
 def test_eager_updates_are_those_of_jit(name):
     tx = TRANSFORMS[name](optax.sgd(0.1))
     found = []

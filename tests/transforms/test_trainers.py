@@ -89,7 +89,7 @@ def test_nanodo_accumulates_outside_and_saves_with_orbax(tmp_path):
     jp.masks.check(run["params"], jp.masks_of(run["opt_state"]))
 
 
-@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("packed", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_lm1b_saves_a_train_state_as_msgpack(packed):
     net = Net()
     params = net.init(KEY, batch(0))["params"]
@@ -151,6 +151,7 @@ def test_imagenet_replicates_its_state_and_carries_statistics(tmp_path):
     jp.masks.check(one.params, jp.masks_of(one.opt_state))
 
 
+@pytest.mark.slow
 def test_purejaxrl_scans_over_updates_and_maps_over_seeds(tmp_path):
     net = Net()
 

@@ -106,7 +106,7 @@ CONTAINERS = {
 
 
 FEW = ["packed", "Top-KAST", "recorded"]
-QUICK = {*FEW, "rigl", "fixed", "ticket", "averaged"}
+QUICK = {*FEW, "rigl", "ticket"}
 
 
 def cases(*containers):
