@@ -1,6 +1,5 @@
 """What training costs where zeros are skipped, from how dense its masks were."""
 
-import inspect
 from typing import Any
 
 import jax
@@ -8,6 +7,7 @@ import jax.numpy as jnp
 
 import jaxprune as jp
 from jaxprune.method import remembered
+from jaxprune.signals.gatherers import takes_gradients
 
 __all__ = ["shares"]
 
@@ -52,11 +52,7 @@ def _read(method: jp.Method, steps: int) -> float:
         return 0.0  # what is dead stays dead, whatever its gradient
     if any(memory.reads_gradients for memory in remembered(method).values()):
         return 1.0
-    if not any(map(_takes_gradients, (method.criterion, method.update.challengers))):
+    if not any(map(takes_gradients, (method.criterion, method.update.challengers))):
         return 0.0
     due = lambda step: jnp.asarray(method.schedule.due(step), jnp.float32)
     return float(jnp.mean(jax.vmap(due)(jnp.arange(steps))))
-
-
-def _takes_gradients(criterion: Any) -> bool:
-    return criterion is not None and "grads" in inspect.signature(criterion).parameters

@@ -34,6 +34,8 @@ def snip(
     axes: AxesTree | None = None,
     pattern: AnyPattern = _UNSTRUCTURED,
     allocation: AnyAllocation = _GLOBAL,
+    at_least: int = 0,
+    at_most: float = 1.0,
     progress: Progress | None = None,
 ) -> tuple[Params, Masks]:
     """SNIP: keeps the connections to which the loss is most sensitive, in one shot.
@@ -48,8 +50,9 @@ def snip(
       axes: which axes of the leaves are inputs, outputs and layers: `jaxprune.axes(apply, params, *inputs)`;
         `None`: their shapes tell, and whatever depends on direction refuses those that do not.
       pattern: what dies together and who competes.
-      allocation: who gets how much of the budget. The published one empties layers at high sparsities;
-        `allocation.global_budget(at_least=1, at_most=0.99)` leaves each a unit and a hundredth.
+      allocation: who gets how much of the budget; the published one empties layers at high sparsities.
+      at_least: fewest units that the published allocation leaves of a layer.
+      at_most: largest fraction that it removes of one.
       progress: called with the number of batches done, after each.
 
     Returns:
@@ -64,7 +67,7 @@ def snip(
     >>> snip(loss, params, batches, sparsity=0.5)[0]["w"].tolist()
     [[0.0], [-1.0]]
     """
-    method = _method(criteria.snip, sparsity, pattern, allocation)
+    method = _method(criteria.snip, sparsity, pattern, allocation, at_least, at_most)
     known = {"grads": lambda left: signals.gradients(loss, left, batches, progress=progress)}
     if rounds > 1:
         twice(batches, "snip reads batches in every round")
@@ -82,6 +85,8 @@ def grasp(
     axes: AxesTree | None = None,
     pattern: AnyPattern = _UNSTRUCTURED,
     allocation: AnyAllocation = _GLOBAL,
+    at_least: int = 0,
+    at_most: float = 1.0,
     progress: Progress | None = None,
 ) -> tuple[Params, Masks]:
     """GraSP: keeps the weights without which the gradient would lose most of its norm, in one shot.
@@ -100,8 +105,9 @@ def grasp(
       axes: which axes of the leaves are inputs, outputs and layers: `jaxprune.axes(apply, params, *inputs)`;
         `None`: their shapes tell, and whatever depends on direction refuses those that do not.
       pattern: what dies together and who competes.
-      allocation: who gets how much of the budget. The published one empties layers at high sparsities;
-        `allocation.global_budget(at_least=1, at_most=0.99)` leaves each a unit and a hundredth.
+      allocation: who gets how much of the budget; the published one empties layers at high sparsities.
+      at_least: fewest units that the published allocation leaves of a layer.
+      at_most: largest fraction that it removes of one.
       progress: called after each batch, with the number of batches done in both passes.
 
     Returns:
@@ -117,7 +123,7 @@ def grasp(
     >>> grasp(loss, params, [jnp.ones(1)], sparsity=0.5)[0]["w"].tolist()
     [[0.0], [-3.0]]
     """
-    method = _method(criteria.grasp, sparsity, pattern, allocation)
+    method = _method(criteria.grasp, sparsity, pattern, allocation, at_least, at_most)
     batches = twice(batches, "grasp reads batches twice")
     known = {"hessian_gradient": lambda left: gradient_product(loss, left, batches, progress)}
     return prune_on(params, method, known, rounds=rounds, prunable=prunable, axes=axes)
@@ -134,6 +140,8 @@ def synflow(
     axes: AxesTree | None = None,
     pattern: AnyPattern = _UNSTRUCTURED,
     allocation: AnyAllocation = _GLOBAL,
+    at_least: int = 0,
+    at_most: float = 1.0,
     progress: Progress | None = None,
 ) -> tuple[Params, Masks]:
     r"""SynFlow: keeps the weights through which most flows, found again after each of many small cuts.
@@ -151,8 +159,9 @@ def synflow(
       axes: which axes of the leaves are inputs, outputs and layers: `jaxprune.axes(apply, params, *inputs)`;
         `None`: their shapes tell, and whatever depends on direction refuses those that do not.
       pattern: what dies together and who competes.
-      allocation: who gets how much of the budget. The published one empties layers at high sparsities;
-        `allocation.global_budget(at_least=1, at_most=0.99)` leaves each a unit and a hundredth.
+      allocation: who gets how much of the budget; the published one empties layers at high sparsities.
+      at_least: fewest units that the published allocation leaves of a layer.
+      at_most: largest fraction that it removes of one.
       progress: called with the number of rounds done, after each.
 
     Returns:
@@ -171,14 +180,26 @@ def synflow(
     >>> [w.tolist() for w in synflow(apply, params, jnp.ones((1, 1)), sparsity=0.5)[0].values()]
     [[[1.0, 0.0]], [[9.0], [0.0]]]
     """
-    method = _method(criteria.synflow, sparsity, pattern, allocation)
+    method = _method(criteria.synflow, sparsity, pattern, allocation, at_least, at_most)
     known = {"flow": lambda left: signals.synaptic_flow(apply, left, example)}
     more: Any = {"prunable": prunable, "progress": progress, "axes": axes}
     return prune_on(params, method, known, rounds=rounds, **more)
 
 
 def _method(
-    criterion: Criterion, sparsity: float, pattern: AnyPattern, allocation: AnyAllocation
+    criterion: Criterion,
+    sparsity: float,
+    pattern: AnyPattern,
+    allocation: AnyAllocation,
+    at_least: int,
+    at_most: float,
 ) -> Method:
+    if (at_least, at_most) != (0, 1):
+        if allocation != _GLOBAL:
+            raise ValueError(
+                f"at_least={at_least}, at_most={at_most}: they are for the published allocation; give "
+                f"them to {allocation!r} itself, if it takes them."
+            )
+        allocation = allocations.global_budget(at_least=at_least, at_most=at_most)
     once = schedules.one_shot(sparsity=sparsity)
     return Method(criterion, schedule=once, pattern=pattern, allocation=allocation)

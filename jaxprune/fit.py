@@ -154,7 +154,7 @@ def check_fit(
     if isinstance(allocation, Allocation) and allocation.shares and allocation.at_least:
         kept = _counts(allocation, params, units, sparsity)
         empty = [path for path in divided if kept[path].min() < 1]
-    else:  # the scores decide
+    else:  # the scores decide, or a layer may be emptied
         with jax.ensure_compile_time_eval():
             left = [int(allocations.survivors(units[path].members, sparsity)) for path in divided]
         empty = [] if any(left) else divided

@@ -125,7 +125,8 @@ def given_masks(
                 f"{who}: masks= has a mask for {path!r}, which no expression of the partition matches; add "
                 "one, or leave its mask out (None)."
             )
-    for path, mask, still in zip(masks_lib.paths(params), found, frozen or (), strict=False):
+    frozen = frozen or [False] * len(found)
+    for path, mask, still in zip(masks_lib.paths(params), found, frozen, strict=True):
         if mask is not None and still:
             raise ValueError(
                 f"{who}: masks= has a mask for {path!r}, which the wrapped optimizer never changes; leave it "

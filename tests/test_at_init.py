@@ -166,3 +166,14 @@ def test_bad_input_is_refused_before_data_is_read():
     dead = NETWORK | {"fc1": jnp.zeros((100, 40))}
     with pytest.raises(ValueError, match="nothing flows"):
         jp.at_init.synflow(mlp, dead, DATA[0], sparsity=0.5)
+
+
+def test_a_floor_and_a_cap_keep_layers_alive():
+    pruned = lambda **how: jp.at_init.snip(network_loss, NETWORK, [DATA], sparsity=SPARSITY, **how)[
+        1
+    ]
+    assert emptied(pruned())
+    assert not emptied(pruned(at_least=1))
+    assert not emptied(pruned(at_most=0.95))
+    with pytest.raises(ValueError, match=r"at_least=1.*uniform\(\) itself"):
+        pruned(at_least=1, allocation=jp.allocation.uniform())

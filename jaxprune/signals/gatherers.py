@@ -27,7 +27,7 @@ from jaxprune.signals.scales import scales
 from jaxprune.signals.unit_taylor import unit_taylor
 from jaxprune.types import Criterion, Params
 
-__all__ = ["Gatherers", "gathered", "gatherers", "reads"]
+__all__ = ["Gatherers", "gathered", "gatherers", "reads", "takes_gradients"]
 
 Gatherers = Mapping[str, Callable[[Params], Any]]
 
@@ -130,6 +130,24 @@ def reads(criterion: Criterion | Callable[..., Any]) -> list[str]:
     """
     parameters = inspect.signature(criterion).parameters.values()
     return [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
+
+
+def takes_gradients(criterion: Criterion | None) -> bool:
+    """Whether a criterion may read the gradients of an update.
+
+    That is one with the keyword `grads`, or with signals of any name, unless an underscore says that it
+    ignores them.
+
+    >>> takes_gradients(lambda params, **signals: params), takes_gradients(lambda params, **_: params)
+    (True, False)
+    """
+    if criterion is None:
+        return False
+    parameters = inspect.signature(criterion).parameters.values()
+    return any(
+        p.name == "grads" or (p.kind is p.VAR_KEYWORD and not p.name.startswith("_"))
+        for p in parameters
+    )
 
 
 def gathered(names: Iterable[str], known: Gatherers, params: Params) -> dict[str, Any]:

@@ -16,8 +16,8 @@ import optax
 from jaxprune.types import Params
 
 __all__ = [
-    "Call",
     "Gathering",
+    "Outcome",
     "accumulators",
     "gathering_of",
     "moved",
@@ -43,8 +43,8 @@ class Gathering(NamedTuple):
         wide = lambda p: jnp.zeros(p.shape, jnp.promote_types(p.dtype, jnp.float32))
         return cls(jnp.zeros((), jnp.int32), jax.tree.map(wide, params))
 
-    def with_(self, grads: Params) -> "Gathering":
-        """With the gradients of one more call."""
+    def including(self, grads: Params) -> "Gathering":
+        """What is gathered with the gradients of one more call."""
         mean = lambda m, g: m + (g.astype(m.dtype) - m) / (self.count + 1)
         return Gathering(self.count + 1, jax.tree.map(mean, self.mean, grads))
 
@@ -57,7 +57,7 @@ class Gathering(NamedTuple):
         return jax.tree.map(lambda x: jnp.where(moves, jnp.zeros_like(x), x), self)
 
 
-class Call(NamedTuple):
+class Outcome(NamedTuple):
     """What a call of an optimizer that is not a step every time comes to.
 
     Attributes:
@@ -97,7 +97,7 @@ def this_call(
     inner_state: optax.OptState,
     params: Params,
     **extra: Any,
-) -> Call | None:
+) -> Outcome | None:
     """What this call will come to; `None` if each is a step.
 
     With `optax.contrib.sam` in calls of its own, masks may change in the first call of a cycle alone: in the
@@ -110,21 +110,21 @@ def this_call(
       params: tree of arrays.
       **extra: what it is given besides.
     """
-    calls: list[Call] = []
+    calls: list[Outcome] = []
     if _gathering(inner_state):
         after = inner.update(given(), inner_state, params, **extra)[1]
         moves = moved(inner_state, after)
         assert moves is not None
         pairs = zip(_gathering(inner_state), _gathering(after), strict=True)
         taken = jnp.stack([old.mini_step != new.mini_step for old, new in pairs]).any()
-        calls.append(Call(moves, taken | moves))
+        calls.append(Outcome(moves, taken | moves))
     for node in _turning(inner_state):
         first = node.steps_since_sync == 0
-        calls.append(Call(first, jnp.ones_like(first)))
+        calls.append(Outcome(first, jnp.ones_like(first)))
     if not calls:
         return None
     moves, taken = (jnp.stack(flags).all() for flags in zip(*calls, strict=True))
-    return Call(moves, taken)
+    return Outcome(moves, taken)
 
 
 def gathering_of(inner_state: optax.OptState) -> list[Params]:

@@ -6,7 +6,6 @@ update that allows it, after the schedule's end too. Where an `optax.MultiSteps`
 change waits in the same way for the call in which the optimizer moves.
 """
 
-import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -22,6 +21,7 @@ from jaxprune.method import Method, Partition, by_number, remembered
 from jaxprune.pruning import change
 from jaxprune.shards import Specs, check_replicated, everywhere, own_part, specs_of, whole
 from jaxprune.signals import Memory
+from jaxprune.signals.gatherers import takes_gradients
 from jaxprune.transforms.accumulation import Gathering, gathering_of, this_call
 from jaxprune.types import Masks, Params, Step
 
@@ -122,11 +122,9 @@ class Seen(NamedTuple):
 def see(
     inner: optax.GradientTransformationExtraArgs,
     grads: Params,
-    inner_state: optax.OptState,
+    state: Any,
     params: Params,
     memories: dict[str, Memory],
-    memory: dict[str, Any],
-    gathering: Gathering | None,
     given: Callable[[], Params],
     specs: Specs = None,
     **extra: Any,
@@ -136,26 +134,24 @@ def see(
     Args:
       inner: the wrapped optimizer.
       grads: gradients of this call, off the masks too.
-      inner_state: state of `inner`.
+      state: of the transform, with `inner`, `memory` and `gathering`.
       params: tree of arrays.
       memories: how each signal is carried on, by keyword.
-      memory: the signals, by keyword.
-      gathering: gradients gathered in earlier calls; `None` where none are.
       given: says which gradients `inner` will be given.
       specs: how the parameters are split inside a `shard_map`.
       **extra: what `inner` is given besides.
     """
     split = specs_of(specs, params)
-    call = this_call(inner, given, inner_state, params, **extra)
+    call = this_call(inner, given, state.inner, params, **extra)
     moves = None if call is None else call.moves
-    gradients = grads
+    gradients, gathering = grads, state.gathering
     if gathering is not None:
         assert call is not None
-        more = gathering.with_(grads).where(call.taken, gathering)
+        more = gathering.including(grads).where(call.taken, gathering)
         gradients, gathering = more.mean, more.after(call.moves)
 
     def finite() -> jax.Array:
-        known = all_finite((gradients, gathering_of(inner_state)))
+        known = all_finite((gradients, gathering_of(state.inner)))
         return known if split is None else everywhere(known, split)
 
     counts = None
@@ -163,20 +159,15 @@ def see(
         known = finite()
         finite = lambda: known
         counts = known if moves is None else known & moves
-    carried = remember(memories, memory, params, gradients, counts)
+    carried = remember(memories, state.memory, params, gradients, counts)
     return Seen(gradients, finite, carried, moves, gathering)
 
 
 def reads_gradients(method: Method | Partition) -> bool:
     """Whether masks depend on gradients, now or by a memory."""
     criteria = [c for part in method.parts for c in (part.criterion, part.update.challengers)]
-    named = [inspect.signature(c).parameters.values() for c in criteria if c is not None]
-    # What takes signals by any name, and does not say by an underscore that it ignores them, may read these.
-    may_read = lambda p: p.name == "grads" or (p.kind is p.VAR_KEYWORD and p.name[0] != "_")
     memories = remembered(method).values()
-    return any(map(may_read, (p for parameters in named for p in parameters))) or any(
-        m.reads_gradients for m in memories
-    )
+    return any(map(takes_gradients, criteria)) or any(m.reads_gradients for m in memories)
 
 
 def start_gathering(

@@ -147,7 +147,9 @@ def lottery_ticket(
     """Trains, prunes and rewinds by `plan`: after `plan.total_updates` updates the ticket is trained.
 
     Args:
-      inner: any optax optimizer; its schedules run over one level.
+      inner: any optax optimizer; its schedules run over one level. The plan counts calls: with an
+        `optax.MultiSteps` inside, `round_steps` are micro-batches, and a criterion that reads gradients sees
+        one of them; around the ticket, `optax.MultiSteps(lottery_ticket(...), k)`, they are updates.
       method: how each round prunes. Its sparsity is the share removed of what is left, and its schedule
         is read at the number of the round: `magnitude(sparsity=0.2)` removes a fifth each time.
       plan: when to train, prune and rewind.

@@ -170,11 +170,9 @@ def sparsify(
         seen = see(
             inner,
             grads,
-            state.inner,
+            state,
             params,
             memories,
-            state.memory,
-            state.gathering,
             lambda: masks_lib.apply(grads, state.masks),
             specs,
             **extra,

@@ -219,11 +219,9 @@ def straight_through(
         seen = see(
             inner,
             grads,
-            state.inner,
+            state,
             params,
             memories,
-            state.memory,
-            state.gathering,
             lambda: masks_lib.apply(pulled, state.reach),
             specs,
             **extra,
