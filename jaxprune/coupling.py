@@ -42,17 +42,31 @@ class Member(NamedTuple):
         called = roles.by_name(self.path, self.shape)
         return len(self.shape) >= 2 and called in ("kernel", "table", "adapter")
 
+    @property
+    def weights(self) -> int:
+        """Number of the parameter's weights that belong to each unit."""
+        return self.index.shape[1] * math.prod(self.shape) // self.shape[self.axis]
+
     def slices(self, leaf: Any) -> Any:
         """What of an array like the parameter belongs to each unit: [units, k, ...]."""
-        if not isinstance(leaf, jax.Array):
-            return np.moveaxis(leaf, self.axis, 0)[self.index]
-        moved = jnp.moveaxis(_everywhere(leaf), self.axis, 0)
+        if isinstance(leaf, jax.Array):
+            moved = jnp.moveaxis(_everywhere(leaf), self.axis, 0)
+        else:
+            moved = np.moveaxis(leaf, self.axis, 0)
         if self.index.shape[1] == 1 and np.array_equal(self.index[:, 0], np.arange(len(moved))):
             return moved[:, None]
         return moved[self.index]
 
     def __str__(self) -> str:
         return f"{self.path}[{self.axis}]"
+
+
+def _rows(member: Member, scores: Any) -> Any:
+    """A row of scores for each unit: [units, weights], of NumPy in float64 and contiguous."""
+    found = member.slices(scores)
+    if not isinstance(found, jax.Array):
+        found = np.asarray(found, np.float64, order="C")  # converts and transposes in one pass
+    return found.reshape(len(found), -1)
 
 
 def _everywhere(x: jax.Array) -> jax.Array:
@@ -147,6 +161,7 @@ class Coupled(NamedTuple):
 
         Args:
           scores: arrays of NumPy or JAX like the leaves, by path; `None`, or no entry, where there are none.
+            Those of NumPy are added up in float64.
         """
         return [self._units(group, scores) for group in self.groups]
 
@@ -161,19 +176,21 @@ class Coupled(NamedTuple):
         return own if self.over == "all" else [m for m in own if not m.enters] or own
 
     def _units(self, group: Group, scores: Mapping[str, Any]) -> Any:
-        parts = [m.slices(scores[m.path]) for m in self._counted(group, scores)]
-        if not parts:
+        counted = self._counted(group, scores)
+        if not counted:
             raise ValueError(
                 f"coupled: the criterion has no scores for the group {group.name!r}; leave it out (only=)."
             )
-        xp = jnp if isinstance(parts[0], jax.Array) else np
-        parts = [p.reshape(group.size, -1) for p in parts]
+        xp = jnp if isinstance(scores[counted[0].path], jax.Array) else np
+        rows = (
+            _rows(m, scores[m.path]) for m in counted
+        )  # one at a time: copies of them are large
         if self.reduce == "max":
-            found = xp.stack([p.max(1) for p in parts]).max(0)
+            found = xp.stack([r.max(1) for r in rows]).max(0)
         else:
-            found = sum((p**2 if self.reduce == "norm" else p).sum(1) for p in parts)
+            found = sum((r**2 if self.reduce == "norm" else r).sum(1) for r in rows)
         if self.reduce == "mean":
-            found = found / sum(p.shape[1] for p in parts)
+            found = found / sum(m.weights for m in counted)
         elif self.reduce == "norm":
             found = found**0.5
         elif self.reduce == "absolute":
@@ -195,7 +212,7 @@ class Coupled(NamedTuple):
         taken: dict[str, tuple[int, set[int]]] = {}
         for group, own in zip(self.groups, values, strict=True):
             members = self._counted(group, scored)
-            weights = sum(m.index.shape[1] * math.prod(m.shape) // m.shape[m.axis] for m in members)
+            weights = sum(m.weights for m in members)
             for m in members:
                 axis, indices = taken.setdefault(m.path, (m.axis, set()))
                 if axis != m.axis or indices.intersection(m.index.ravel()):

@@ -1,12 +1,15 @@
 """Arrays that NumPy may work on: XLA would compile a program for each of their shapes, once, for nothing."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from jax.core import Tracer
 
-__all__ = ["on_host"]
+from jaxprune import programs
+
+__all__ = ["on_host", "run_on_host", "to_device"]
 
 
 def on_host(x: Any) -> np.ndarray | None:
@@ -18,3 +21,44 @@ def on_host(x: Any) -> np.ndarray | None:
     if not isinstance(x, jax.Array) or isinstance(x, Tracer):
         return None
     return np.asarray(x) if len(x.sharding.device_set) == 1 else None
+
+
+def to_device(arrays: Sequence[np.ndarray]) -> list[jax.Array]:
+    """Arrays of NumPy as JAX has them, all moved at once: no program copies what a view repeats."""
+    with jax.ensure_compile_time_eval():  # in a traced function, too, they are numbers
+        return jax.device_put([np.ascontiguousarray(x) for x in arrays])
+
+
+class _InexactError(Exception):
+    """NumPy would not give the numbers that XLA gives."""
+
+
+def run_on_host(fn: Callable[[Any], Any], tree: Any) -> Any:
+    """What a function makes of a tree of arrays, as arrays of NumPy; `None` where they may differ from XLA's.
+
+    Only absolute values and signs are the same to the last bit: XLA flushes the smallest products to zero,
+    and adds to a product without rounding it.
+
+    >>> run_on_host(jax.numpy.abs, jax.numpy.array([-1.0, 2.0]))
+    array([1., 2.], dtype=float32)
+    >>> run_on_host(jax.numpy.exp, jax.numpy.ones(2))
+    """
+    leaves = [on_host(x) for x in jax.tree.leaves(tree)]
+    if any(x is None for x in leaves):
+        return None
+    program, structure = programs.trace(fn, tree)
+    try:
+        return structure.unflatten(programs.run(program, leaves, _exactly))
+    except _InexactError:
+        return None
+
+
+def _exactly(equation: Any, values: list[Any]) -> list[Any]:
+    """What NumPy makes of values by an equation, if XLA makes the same."""
+    operation = _EXACT.get(equation.primitive.name)
+    if operation is None:
+        raise _InexactError(equation.primitive.name)
+    return [operation(*values)]
+
+
+_EXACT: dict[str, Callable[..., Any]] = {"abs": np.abs, "neg": np.negative}

@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxprune import checks, criteria
@@ -13,6 +12,7 @@ from jaxprune.calls import text
 from jaxprune.coupling import Group, Normalize, Over, Reduce
 from jaxprune.structured.costs import Cost, flops
 from jaxprune.structured.graph import Graph
+from jaxprune.structured.host import to_device
 from jaxprune.structured.pattern import Only, coupled, matches
 from jaxprune.structured.scores import by_path
 from jaxprune.types import Criterion, Masks, Params
@@ -124,9 +124,9 @@ def _check_numbers(criterion: Criterion, groups: tuple[Group, ...], scores: list
 
 def _tree(graph: Graph, by_path: Mapping[str, Any]) -> Masks:
     """A tree like the parameters, with `None` where nothing is lost."""
-    found = [by_path.get(path) for path in graph.paths]
-    lost = [None if m is None or m.all() else jnp.asarray(m) for m in found]
-    return jax.tree.structure(graph.params).unflatten(lost)
+    lost = {path: mask for path, mask in by_path.items() if not mask.all()}
+    masks = dict(zip(lost, to_device(list(lost.values())), strict=True))
+    return jax.tree.structure(graph.params).unflatten([masks.get(path) for path in graph.paths])
 
 
 def _check_rates(graph: Graph, sparsity: Mapping[str, float]) -> None:

@@ -13,6 +13,7 @@ from jaxprune import masks as masks_lib
 from jaxprune.coupling import Normalize, Over, Reduce
 from jaxprune.signals.gatherers import reads
 from jaxprune.structured.graph import Graph
+from jaxprune.structured.host import run_on_host
 from jaxprune.structured.pattern import coupled
 from jaxprune.types import Criterion, Params
 
@@ -49,7 +50,7 @@ def scores(
 def by_path(
     criterion: Criterion, graph: Graph, params: Params, signals: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The criterion's scores of weights, float64, by path; none where it has none."""
+    """The criterion's scores of weights, arrays of NumPy, by path; none where it has none."""
     name = getattr(criterion, "__name__", "criterion")
     missing = [signal for signal in reads(criterion) if signal not in signals]
     if missing:
@@ -58,10 +59,7 @@ def by_path(
             "jaxprune.signals.gatherers)."
         )
     graph.check(params)
-    compiled = all(hasattr(x, "dtype") for x in jax.tree.leaves(signals))
-    numbers = jax.tree.map(_number, params)
-    found = (_compiled(criterion) if compiled else criterion)(numbers, **signals)
-    found = masks_lib.beside(params, found)
+    found = masks_lib.beside(params, _scored(criterion, jax.tree.map(_number, params), signals))
     for path, s, leaf in zip(graph.paths, found, jax.tree.leaves(params), strict=True):
         if s is not None and jnp.shape(s) != jnp.shape(leaf):
             raise ValueError(
@@ -69,7 +67,15 @@ def by_path(
                 "give one score per weight."
             )
     pairs = zip(graph.paths, found, strict=True)
-    return {path: np.asarray(s, np.float64) for path, s in pairs if s is not None}
+    return {path: np.asarray(s) for path, s in pairs if s is not None}
+
+
+def _scored(criterion: Criterion, params: Params, signals: Mapping[str, Any]) -> Any:
+    """The criterion's scores: by NumPy where it gives the same numbers, or by one compiled program."""
+    if not all(hasattr(x, "dtype") for x in jax.tree.leaves(signals)):
+        return criterion(params, **signals)
+    found = run_on_host(lambda given: criterion(given[0], **given[1]), (params, dict(signals)))
+    return _compiled(criterion)(params, **signals) if found is None else found
 
 
 def _number(x: Any) -> Any:
