@@ -18,6 +18,7 @@ from jaxprune import masks as masks_lib
 from jaxprune import updates as updates_lib
 from jaxprune.calls import text
 from jaxprune.contests import contests
+from jaxprune.counting import counts_of
 from jaxprune.fit import check_fit, check_rounds, living, scores_of
 from jaxprune.kernel_axes import AxesTree, of_leaves
 from jaxprune.masks import Prunable
@@ -164,10 +165,20 @@ def _without_score(
     def count(leaf: str, unit: Units) -> Unknown:
         missing = jnp.isnan(unit.scores)
         ranked = jnp.ones_like(missing) if unit.among is None else unit.among
-        number = lambda marked: jnp.sum(marked, dtype=jnp.int32)
-        return Unknown(leaf, name, number(missing & ranked), number(ranked))
+        return Unknown(leaf, name, *_numbers_marked(missing & ranked, ranked))
 
     return [count(leaf, unit) for leaf, unit in zip(names, units, strict=True)]
+
+
+@jax.jit
+def _numbers_marked(missing: jax.Array, ranked: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """How many units each of two masks marks, the first of them within the second."""
+    mesh = jax.typeof(missing).sharding.mesh
+    if mesh.auto_axes or mesh.explicit_axes or not missing.ndim:
+        return jnp.sum(missing, dtype=jnp.int32), jnp.sum(ranked, dtype=jnp.int32)
+    found, every = counts_of([missing, ranked], tuple(range(missing.ndim)))
+    found = jnp.where(every > 0, found, 0)  # so that both are read: XLA:CPU counts one alone slowly
+    return found, every
 
 
 def _settled(new: Masks, old: Masks, unknown: Sequence[Unknown]) -> Masks:

@@ -9,6 +9,7 @@ import optax
 import pytest
 
 import jaxprune as jp
+from jaxprune.transforms.changes import all_finite
 
 PARAMS = {
     "a": {"kernel": jax.random.normal(jax.random.key(0), (8, 8))},
@@ -297,3 +298,16 @@ def test_equal_parts_of_a_partition_wait_for_themselves():
         _, state = tx.update(jax.tree.map(jnp.zeros_like, whole), state, whole)
     assert {name: int(mask.sum()) for name, mask in state.masks.items()} == {"a": 8, "b": 8}
     assert {name: int(mask.sum()) for name, mask in state.reach.items()} == {"a": 24, "b": 24}
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16, jnp.complex64])
+def test_all_finite_sees_one_number_that_is_not(dtype):
+    largest = jnp.full((5, 7), jnp.finfo(dtype).max / 2, dtype)
+    assert bool(all_finite({"a": largest, "b": jnp.arange(3), "c": jnp.zeros((0, 3))}))
+    for bad in (jnp.nan, jnp.inf, -jnp.inf):
+        assert not bool(all_finite([largest, largest.at[2, 3].set(bad)])), bad
+
+
+def test_looking_for_nan_does_not_stop_who_debugs_nan():
+    with jax.debug_nans(True):
+        assert not bool(all_finite([jnp.full(3, jnp.inf)]))
