@@ -25,6 +25,7 @@ import jax.numpy as jnp
 
 import jaxprune as jp
 from benchmarks import _hard_cases, _timing, architectures
+from benchmarks._tables import markdown
 from jaxprune import structured
 
 ROOT = Path(__file__).parent.parent
@@ -135,12 +136,6 @@ def row_of(r: dict[str, Any]) -> list[str]:
         f"{r['dense_seconds'] / r['small_seconds']:.2f}",
         f"{r['error']:.1e}" if "error" in r else "",
     ]
-
-
-def markdown(head: tuple[str, ...], rows: list[list[str]]) -> str:
-    clean = lambda cell: cell.replace("|", "\\|")
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(map(clean, line)) + " |" for line in lines)
 
 
 def checked(found: dict[str, dict[str, Any]]) -> str:

@@ -31,26 +31,29 @@ from benchmarks._timing import Timing, interleave, write
 NEVER = 10**6
 
 
+def mlp() -> tuple[Any, Callable[[Any], jax.Array], optax.GradientTransformation]:
+    """Returns parameters, loss and optimizer of an MLP with three layers."""
+    key = jax.random.key(0)
+    sizes = (784, 1024, 1024, 10)
+    keys = jax.random.split(key, 3)
+    params = [
+        {"kernel": jax.random.normal(k, (m, n)) / m**0.5, "bias": jnp.zeros(n)}
+        for k, m, n in zip(keys, sizes[:-1], sizes[1:], strict=True)
+    ]
+    x = jax.random.normal(key, (128, 784))
+
+    def loss(params):
+        h = x
+        for layer in params[:-1]:
+            h = jax.nn.relu(h @ layer["kernel"] + layer["bias"])
+        return jnp.mean((h @ params[-1]["kernel"] + params[-1]["bias"]) ** 2)
+
+    return params, loss, optax.adam(1e-4)
+
+
 def tasks() -> dict[str, tuple[Any, Callable[[Any], jax.Array], optax.GradientTransformation]]:
     """Returns name -> (parameters, loss, optimizer)."""
     key = jax.random.key(0)
-
-    def mlp():
-        sizes = (784, 1024, 1024, 10)
-        keys = jax.random.split(key, 3)
-        params = [
-            {"kernel": jax.random.normal(k, (m, n)) / m**0.5, "bias": jnp.zeros(n)}
-            for k, m, n in zip(keys, sizes[:-1], sizes[1:], strict=True)
-        ]
-        x = jax.random.normal(key, (128, 784))
-
-        def loss(params):
-            h = x
-            for layer in params[:-1]:
-                h = jax.nn.relu(h @ layer["kernel"] + layer["bias"])
-            return jnp.mean((h @ params[-1]["kernel"] + params[-1]["bias"]) ** 2)
-
-        return params, loss, optax.adam(1e-4)
 
     def cnn():
         model, x = jp.nn.lenet5_caffe(), jax.random.uniform(key, (64, 28, 28, 1))
