@@ -32,6 +32,7 @@ lint: $(VENV)/.installed
 bench: $(VENV)/.installed
 	$(RUN) benchmarks.selection
 	$(RUN) benchmarks.train_step
+	$(RUN) benchmarks.footprint
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache
