@@ -17,13 +17,11 @@ class Program(NamedTuple):
       seconds: CPU seconds of tracing, lowering and compilation, all threads together.
       arguments: bytes of the arguments.
       temporaries: bytes that the program needs beside arguments and results.
-      text: the optimised HLO.
     """
 
     seconds: float
     arguments: int
     temporaries: int
-    text: str
 
 
 def compiled(function: Callable[..., Any], *arguments: Any, **options: Any) -> Program:
@@ -43,12 +41,7 @@ def compiled(function: Callable[..., Any], *arguments: Any, **options: Any) -> P
     seconds = _cpu_seconds() - start
     jax.config.update("jax_enable_compilation_cache", cached)
     memory = program.memory_analysis()
-    return Program(
-        seconds,
-        memory.argument_size_in_bytes,
-        memory.temp_size_in_bytes,
-        program.as_text() or "",
-    )
+    return Program(seconds, memory.argument_size_in_bytes, memory.temp_size_in_bytes)
 
 
 def sizes(tree: Any) -> int:

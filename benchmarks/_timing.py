@@ -86,6 +86,13 @@ def hardware(*packages: str) -> dict[str, Any]:
     }
 
 
+def hardware_line(found: Mapping[str, Any]) -> str:
+    """What `hardware` says, in one line."""
+    versions = ", ".join(f"{name} {v}" for name, v in found["versions"].items() if v)
+    devices = ", ".join(dict.fromkeys(found["devices"]))
+    return f"{found['processor']}, {found['cores']} cores; {devices}; {versions}"
+
+
 def _processor() -> str:
     info = Path("/proc/cpuinfo")
     if info.exists():

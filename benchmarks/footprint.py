@@ -24,8 +24,8 @@ import optax
 import jaxprune as jp
 from benchmarks import _timing
 from benchmarks._compiled import Program, compiled, sizes
-from benchmarks._tables import hardware_line, markdown, verdict
 from benchmarks.train_step import mlp
+from experiments.markdown import table
 
 MASKS = 1 / 4  # one byte per float32
 SPARE = 0.05  # of the parameters
@@ -140,12 +140,14 @@ def report(found: dict[str, Any], hardware: dict[str, Any]) -> str:
     """Returns the tables as Markdown."""
     parts = [
         "# Memory and compile time of an update\n",
-        f"Written by `python -m benchmarks.footprint`: {hardware_line(hardware)}.\n",
+        f"Written by `python -m benchmarks.footprint`: {_timing.hardware_line(hardware)}.\n",
         "Memory is in sizes of the parameters, less the dense program's. Stored: arguments, with masks and "
-        "all other state. The bar is masks (a byte per weight) + 5 % of the parameters.\n",
+        "all other state. The bar is masks (a byte per weight) + 5 % of the parameters. Of updates alone nothing "
+        "is donated, so that results may lie in memory of their own and serve as temporaries until they are "
+        "written; the whole step's parameters and state are donated. Each program is compiled once.\n",
     ]
     for name, rows in found.items():
-        parts += [f"## {name}\n", markdown(COLUMNS, [cells(n, r) for n, r in rows.items()]), ""]
+        parts += [f"## {name}\n", table(COLUMNS, [cells(n, r) for n, r in rows.items()]), ""]
     return "\n".join(parts)
 
 
@@ -165,6 +167,11 @@ def cells(name: str, found: dict[str, Any]) -> list[str]:
         "" if bar is None else f"<= {bar:g}",
         "" if dense else verdict(found["compile_holds"]),
     ]
+
+
+def verdict(holds: bool | None) -> str:
+    """Returns what the table says of a bar; `None`: there is none."""
+    return {None: "", True: "yes", False: "no"}[holds]
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ import jax.numpy as jnp
 
 import jaxprune as jp
 from benchmarks import _hard_cases, _timing, architectures
-from benchmarks._tables import markdown
+from experiments.markdown import table
 from jaxprune import structured
 
 ROOT = Path(__file__).parent.parent
@@ -111,7 +111,7 @@ def cases_table(ours: dict[str, Any], other: dict[str, Any] | None) -> str:
         found = other and other[name]
         text = found["text"] if found else NOT_RUN
         rows.append([name, text, own["text"], told(found or None), told(own)])
-    return markdown(HEADS, rows)
+    return table(HEADS, rows)
 
 
 def networks_table(found: dict[str, dict[str, Any]]) -> str:
@@ -119,7 +119,7 @@ def networks_table(found: dict[str, dict[str, Any]]) -> str:
     for name, sides in found.items():
         for side, r in sides.items():
             rows.append([name, side, *(row_of(r) if r else [NOT_RUN] + [""] * (len(COLUMNS) - 3))])
-    return markdown(COLUMNS, rows)
+    return table(COLUMNS, rows)
 
 
 def row_of(r: dict[str, Any]) -> list[str]:

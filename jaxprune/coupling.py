@@ -182,9 +182,8 @@ class Coupled(NamedTuple):
                 f"coupled: the criterion has no scores for the group {group.name!r}; leave it out (only=)."
             )
         xp = jnp if isinstance(scores[counted[0].path], jax.Array) else np
-        rows = (
-            _rows(m, scores[m.path]) for m in counted
-        )  # one at a time: copies of them are large
+        # One at a time: copies of them are large.
+        rows = (_rows(m, scores[m.path]) for m in counted)
         if self.reduce == "max":
             found = xp.stack([r.max(1) for r in rows]).max(0)
         else:

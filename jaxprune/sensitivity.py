@@ -65,9 +65,7 @@ class Sensitivity(NamedTuple):
         costs = self.weights if costs is None else costs
         tables: dict[str, list[float]] = {}
         for name, measured in self.sparsities.items():
-            row = [
-                s for s in measured if s < 1
-            ]  # a table may hold a layer that lost all: no option
+            row = [s for s in measured if s < 1]  # a layer that lost all is no option
             fine = 1 - np.geomspace(1, 1 - row[-1], options)
             tables[name] = sorted({*row, *(float(s) for s in fine[1:-1])})
         rises = {name: [self.rise(name, s) for s in row] for name, row in tables.items()}

@@ -36,8 +36,8 @@ class _InexactError(Exception):
 def run_on_host(fn: Callable[[Any], Any], tree: Any) -> Any:
     """What a function makes of a tree of arrays, as arrays of NumPy; `None` where they may differ from XLA's.
 
-    Only absolute values and signs are the same to the last bit: XLA flushes the smallest products to zero,
-    and adds to a product without rounding it.
+    Only absolute values and signs of real numbers are the same to the last bit: XLA flushes the smallest
+    products to zero, and adds to a product without rounding it.
 
     >>> run_on_host(jax.numpy.abs, jax.numpy.array([-1.0, 2.0]))
     array([1., 2.], dtype=float32)
@@ -56,7 +56,7 @@ def run_on_host(fn: Callable[[Any], Any], tree: Any) -> Any:
 def _exactly(equation: Any, values: list[Any]) -> list[Any]:
     """What NumPy makes of values by an equation, if XLA makes the same."""
     operation = _EXACT.get(equation.primitive.name)
-    if operation is None:
+    if operation is None or any(map(np.iscomplexobj, values)):
         raise _InexactError(equation.primitive.name)
     return [operation(*values)]
 
