@@ -143,8 +143,9 @@ def report(found: dict[str, Any], hardware: dict[str, Any]) -> str:
         f"Written by `python -m benchmarks.footprint`: {_timing.hardware_line(hardware)}.\n",
         "Memory is in sizes of the parameters, less the dense program's. Stored: arguments, with masks and "
         "all other state. The bar is masks (a byte per weight) + 5 % of the parameters. Of updates alone "
-        "nothing is donated, so that results may lie in memory of their own and serve as temporaries until they are "
-        "written; the whole step's parameters and state are donated. Each program is compiled once.\n",
+        "nothing is donated, so that results may lie in memory of their own and serve as temporaries "
+        "until they are written; the whole step's parameters and state are donated. Each program is "
+        "compiled once.\n",
     ]
     for name, rows in found.items():
         parts += [f"## {name}\n", table(COLUMNS, [cells(n, r) for n, r in rows.items()]), ""]
