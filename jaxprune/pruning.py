@@ -7,6 +7,7 @@ the masks that it has and tries again at the next update (`jaxprune.transforms.c
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -19,10 +20,12 @@ from jaxprune import updates as updates_lib
 from jaxprune.calls import text
 from jaxprune.contests import contests
 from jaxprune.counting import counts_of
+from jaxprune.deferred import called_once_per_kind, run_deferred
 from jaxprune.fit import check_fit, check_rounds, living, scores_of
 from jaxprune.kernel_axes import AxesTree, of_leaves
 from jaxprune.masks import Prunable
 from jaxprune.method import METHOD, Method, Partition, by_part
+from jaxprune.selection import WHERE_READ
 from jaxprune.shards import check_replicated
 from jaxprune.starting import full_masks, given_masks
 from jaxprune.types import Axes, Criterion, Masks, Params, Step, Units
@@ -113,6 +116,42 @@ def change(
       axes: what the axes of each leaf are; `None`: they are told by its shape.
       of_the_living: whether the sparsity is a fraction of the units that are alive, not of all.
     """
+    made = partial(_change, method, params, masks, step, signals, axes, of_the_living)
+    if not _on_one_device(params, masks):
+        return made()
+    labels: list[Unknown] = []  # names are no arrays, and cannot come out of a program
+
+    def program() -> tuple[Masks, list[tuple[jax.Array, jax.Array]]]:
+        new, unknown = made()
+        labels[:] = unknown
+        return new, [(each.count, each.ranked) for each in unknown]
+
+    new, counts = run_deferred(program, _WHERE_READ)
+    pairs = zip(labels, counts, strict=True)
+    return new, [each._replace(count=count, ranked=ranked) for each, (count, ranked) in pairs]
+
+
+def _on_one_device(params: Params, masks: Masks) -> bool:
+    """Whether this is part of a compiled program for one device: elsewhere scores are stored."""
+    leaves = jax.tree.leaves((params, masks))
+    if not all(isinstance(leaf, Tracer) for leaf in leaves):
+        return False
+    meshes = [
+        jax.sharding.get_abstract_mesh(),
+        *(jax.typeof(leaf).sharding.mesh for leaf in leaves),
+    ]
+    return all(mesh.empty for mesh in meshes)
+
+
+def _change(
+    method: Method,
+    params: Params,
+    masks: Masks,
+    step: Step,
+    signals: dict[str, Any],
+    axes: Sequence[Axes | None],
+    of_the_living: bool,
+) -> tuple[Masks, list[Unknown]]:
     check_fit(
         method.pattern, method.allocation, method.schedule, method.update, params, masks, axes
     )
@@ -179,6 +218,9 @@ def _numbers_marked(missing: jax.Array, ranked: jax.Array) -> tuple[jax.Array, j
     found, every = counts_of([missing, ranked], tuple(range(missing.ndim)))
     found = jnp.where(every > 0, found, 0)  # so that both are read: XLA:CPU counts one alone slowly
     return found, every
+
+
+_WHERE_READ = {**WHERE_READ, "_numbers_marked": called_once_per_kind}
 
 
 def _settled(new: Masks, old: Masks, unknown: Sequence[Unknown]) -> Masks:

@@ -8,6 +8,7 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,25 +17,16 @@ from jax import Array, lax
 from jax.sharding import NamedSharding, PartitionSpec
 from numpy.lib.array_utils import normalize_axis_index
 
-from jaxprune.counting import (
-    PROBES,
-    counts_of,
-    find_cut,
-    mask_above,
-    own,
-    sampled_probes,
-    thinned,
-)
-from jaxprune.ranks import order_key, top_by_comparison, zero_bits
+from jaxprune.counting import PROBES, Cut, apart, counts_of, find_cut, kept, sampled_ranks
+from jaxprune.deferred import Computed, stored
+from jaxprune.programs import interpreter
+from jaxprune.ranks import order_key, to_rank, top_by_comparison, zero_bits
+from jaxprune.searches import masks_in_place
 
-__all__ = ["top", "top_along", "top_each"]
+__all__ = ["WHERE_READ", "top", "top_along", "top_each"]
 
-_SMALL = 65536  # leaves below this are packed together, for the sake of compile time
-_FEW = 4  # of more leaves than this that are contests of their own, those below _LARGE are copied together
-_LARGE = 2**22
-_ROW = 1024  # scores in a row of that copy
 _WHOLE = PartitionSpec()
-_THIN = 32  # one score in so many of it is in the sample
+_SAMPLE = 65536  # scores
 _SHORT = 32  # contests up to this length are decided by comparing all pairs
 
 
@@ -96,7 +88,12 @@ def top_each(
     found = [jnp.zeros_like(x, bool) for x in leaves]
     filled = [i for i, x in enumerate(leaves) if x.size]
     if filled:
-        counts = jnp.stack([_clamp(ks[i], leaves[i].size) for i in filled])
+        sizes = np.array([leaves[i].size for i in filled], np.int32)
+        wanted = [
+            k if isinstance(k, Array) else min(max(k, 0), 2**31 - 1)
+            for k in map(ks.__getitem__, filled)
+        ]
+        counts = jnp.clip(jnp.stack([jnp.asarray(k, jnp.int32) for k in wanted]), 0, sizes)
         allowed = [None] * len(leaves) if among is None else among
         masks = _top_each(
             tuple(leaves[i] for i in filled), counts, tuple(allowed[i] for i in filled)
@@ -191,7 +188,32 @@ def _top_of_all(leaves: tuple[Array, ...], k: Array) -> tuple[Array, ...]:
         return _on_shards(_top_in_place, leaves, k)
     if any(m.auto_axes for m in meshes):
         return _top_in_place(leaves, k)
-    return _top_packed(leaves, k)
+    return tuple(map(stored, masks_in_place(leaves, k, together=True)))
+
+
+def _where_read(together: bool) -> Callable[[Any, list[Any]], list[Any]]:
+    """Runs a search of a program whose scores are computed where they are read (`jaxprune.deferred`)."""
+
+    def search(equation: Any, inputs: list[Any]) -> list[Any]:
+        count = len(equation.outvars)
+        leaves, k, allowed = inputs[:count], stored(inputs[count]), inputs[count + 1 :]
+        if len(allowed) not in (0, count):  # it is not told which leaves have none
+            return interpreter.bind(equation, [stored(x) for x in inputs])
+        if not allowed:
+            return list(masks_in_place(leaves, k, together))
+        pairs = list(zip(leaves, allowed, strict=True))
+        kind = lambda x: x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else np.dtype("float32")
+        barred = [Computed(_barred, (x, among), x.shape, kind(x)) for x, among in pairs]
+        found = masks_in_place(barred, k, together)
+        return [
+            Computed(lax.bitwise_and, (mask, among), mask.shape, mask.dtype)
+            for mask, among in zip(found, allowed, strict=True)
+        ]
+
+    return search
+
+
+WHERE_READ = {"_top": _where_read(together=True), "_top_each": _where_read(together=False)}
 
 
 @partial(jax.jit, static_argnames="axes")
@@ -233,12 +255,7 @@ def _top_of_each(leaves: tuple[Array, ...], ks: Array) -> tuple[Array, ...]:
         return _on_shards(partial(_top_in_place, contest="each"), leaves, ks)
     if any(m.auto_axes for m in meshes):
         return _top_in_place(leaves, ks, contest="each")
-    small = [i for i, x in enumerate(leaves) if x.size < _LARGE]
-    small = np.array(small if len(small) > _FEW else [], int)
-    found = _top_rows([leaves[i] for i in small], ks[small]) if small.size else []
-    masks = dict(zip(small, found, strict=True))
-    alone = {i: _top_packed((x,), ks[i])[0] for i, x in enumerate(leaves) if i not in masks}
-    return tuple((masks | alone)[i] for i in range(len(leaves)))
+    return tuple(map(stored, masks_in_place(leaves, ks, together=False)))
 
 
 def _on_shards(
@@ -259,90 +276,6 @@ def _on_shards(
     )(leaves, k)
 
 
-def _top_packed(leaves, k):
-    """Leaves on one device, where reshaping is free and small ones can be packed together."""
-    groups = []
-    for small, run in itertools.groupby(leaves, lambda x: x.size < _SMALL):
-        members = list(run)
-        groups += [members] if small else [[x] for x in members]
-    packed = [_pack(group) for group in groups]
-    views = [_view(x) for x in packed]
-    drop = min(zero_bits(x.dtype) for x in leaves)
-
-    def tally(hits):
-        rows = [counts_of(h, (1,)) for h in hits]
-        rows = [lax.concatenate([r[i] for r in rows], 0) for i in range(PROBES)]
-        return jnp.stack(counts_of(rows, (0,)))
-
-    places, total = _places(views)
-    sample = jnp.concatenate([x.reshape(1, -1) for x in thinned(views, total)], 1)
-    first = partial(sampled_probes, [sample], sample.size, tally)
-    cut = find_cut(views, places, k, total, tally, first, drop)
-    masks = [
-        mask_above(x, place, *cut) for x, place in zip(packed, _places(packed)[0], strict=True)
-    ]
-    return tuple(itertools.chain.from_iterable(map(_unpack, masks, groups)))
-
-
-def _top_rows(leaves, ks):
-    """One contest per leaf, all leaves in the rows of one copy, so that one program serves them all."""
-    rows = [-(-x.size // _ROW) for x in leaves]
-    kind = leaves[0].dtype if len({x.dtype for x in leaves}) == 1 else jnp.float32
-    fill = [jnp.full(n * _ROW - x.size, jnp.nan, kind) for x, n in zip(leaves, rows, strict=True)]
-    parts = [(x.ravel().astype(kind), none) for x, none in zip(leaves, fill, strict=True)]
-    block = jnp.concatenate(list(itertools.chain.from_iterable(parts))).reshape(-1, _ROW)
-    owner = np.repeat(np.arange(len(leaves)), rows)  # of each row
-    within = np.concatenate([np.arange(n) for n in rows])
-    place = (np.int32(_ROW * within[:, None]), 0, 1)
-    total = np.int32(_ROW) * np.array([rows], np.int32)
-
-    def tally(hits):
-        counts = jnp.stack(counts_of(hits[0], (1,)), 1)
-        return jax.ops.segment_sum(counts, owner, len(leaves), indices_are_sorted=True).T
-
-    owners = [owner[:, None]]
-    sample = [order_key(block[:, ::_THIN])]
-    first = partial(sampled_probes, sample, total // _THIN, tally, owners=owners)
-    cut = find_cut([block], [place], ks, total, tally, first, zero_bits(kind), owners)
-    per_row = lax.optimization_barrier(own(owners, 0, *cut))  # or it is looked up per score
-    mask = mask_above(block, place, *per_row).ravel()
-    starts = _ROW * np.cumsum([0, *rows])
-    return [
-        lax.slice_in_dim(mask, start, start + x.size).reshape(x.shape)
-        for x, start in zip(leaves, starts, strict=False)
-    ]
-
-
-def _view(x):
-    """The scores in rows: XLA:CPU shares the rows of a reduction among the cores."""
-    return x.reshape(math.gcd(x.size, 1024), -1)
-
-
-def _places(leaves):
-    """Per leaf, the position of its first score and the steps along its dimensions; the total."""
-    places, start = [], 0
-    for x in leaves:
-        steps = [math.prod(x.shape[d + 1 :]) for d in range(x.ndim)]
-        places.append(np.array([start, *steps], np.int32))
-        start += x.size
-    return places, start
-
-
-def _pack(leaves):
-    if len(leaves) == 1:
-        return leaves[0]
-    kinds = {x.dtype for x in leaves}
-    kind = kinds.pop() if len(kinds) == 1 else jnp.float32
-    return jnp.concatenate([x.ravel().astype(kind) for x in leaves])
-
-
-def _unpack(mask, leaves):
-    if len(leaves) == 1:
-        return [mask]
-    parts = jnp.split(mask, np.cumsum([x.size for x in leaves])[:-1])
-    return [part.reshape(x.shape) for part, x in zip(parts, leaves, strict=True)]
-
-
 def _top_in_place(leaves, k, split=None, contest: tuple[int, ...] | str = "all"):
     """Leaves as they lie: mesh axes split[i][d] cut dimension d of leaf i, None if unknown.
 
@@ -350,7 +283,6 @@ def _top_in_place(leaves, k, split=None, contest: tuple[int, ...] | str = "all")
     """
     each = contest == "each"
     along = contest if isinstance(contest, tuple) else None
-    owners = list(range(len(leaves))) if each else None
     names = split or [((),) * x.ndim for x in leaves]
     axes = lambda x: tuple(range(x.ndim)) if along is None else along
     sizes, places = [], []
@@ -362,9 +294,10 @@ def _top_in_place(leaves, k, split=None, contest: tuple[int, ...] | str = "all")
         start = 0 if each else sum(sizes)
         places.append(jnp.array([start + corner, *steps], jnp.int32))
         sizes.append(math.prod(shape[a] for a in axes(x)))
-    total = np.array([sizes], np.int32) if each else sum(sizes)
+    total = np.array(sizes, np.int32) if each else sum(sizes)
 
     def tally(hits):
+        """Adds up hits, one list of masks per leaf, to int32[probes, *contests]."""
         found = {}  # by the mesh axes over which they are still to be added
         for i, (masks, cuts) in enumerate(zip(hits, names, strict=True)):
             inner = axes(masks[0])
@@ -383,18 +316,51 @@ def _top_in_place(leaves, k, split=None, contest: tuple[int, ...] | str = "all")
         sums = [add(jnp.stack(list(c.values()), 1), across) for across, c in found.items()]
         return jnp.concatenate(sums, 1)[:, np.argsort(order)]
 
+    def count(cuts):
+        # Without the barrier XLA hoists keys and positions, copies of all scores, out of loops.
+        xs, at, cuts = lax.optimization_barrier((leaves, places, cuts))
+        probes = [Cut(key, last) for key, last in zip(*cuts, strict=True)]
+        pairs = enumerate(zip(xs, at, strict=True))
+        return tally([kept(x, place, [own(i, c) for c in probes]) for i, (x, place) in pairs])
+
+    own = lambda i, cut: Cut(cut.key[i], cut.last[i]) if each else cut
+    drop = min(zero_bits(x.dtype) for x in leaves)
     first = None
     if along is None:
         spread = sizes if each else [total] * len(leaves)
-        sample = [thinned([x], n)[0] for x, n in zip(leaves, spread, strict=True)]
+        sample = [to_rank(_thinned(x, n), drop) for x, n in zip(leaves, spread, strict=True)]
         seen = [
             x.size * math.prod(map(lax.axis_size, c)) for x, c in zip(sample, names, strict=True)
         ]
-        size = np.array([seen]) if each else sum(seen)
-        first = partial(sampled_probes, sample, size, tally, owners=owners)
-    drop = min(zero_bits(x.dtype) for x in leaves)
-    cut = find_cut(leaves, places, k, total, tally, first, drop, owners)
+        size = np.array(seen, np.int32) if each else sum(seen)
+        mine = lambda i, ts: ts[:, i] if each else ts
+        first = lambda k: _sampled(sample, size, total, tally, mine, k, drop)
+    shape = jax.eval_shape(tally, [[x] * PROBES for x in leaves]).shape[1:]
+    # Plus zero: inside shard_map, loop carries must be seen to vary over devices as the leaves do.
+    k = jnp.full(shape, k) + sum(jnp.sum(order_key(x.ravel()[:0]), dtype=jnp.int32) for x in leaves)
+    cut = find_cut(count, k, total, first, drop)
     return tuple(
-        mask_above(x, place, *own(owners, i, *cut))
+        kept(x, place, [own(i, cut)])[0]
         for i, (x, place) in enumerate(zip(leaves, places, strict=True))
     )
+
+
+def _thinned(x, total):
+    """About one in stride**2 keys of a leaf, spread over its first and its last axis."""
+    stride = math.sqrt(total / np.clip(total // 32, min(2048, total), _SAMPLE))
+    if x.ndim < 2:
+        return order_key(x[:: math.ceil(stride**2)] if x.ndim else x)
+    first = max(1, min(x.shape[0], round(stride)))
+    return order_key(x[::first, ..., :: max(1, round(stride**2 / first))])
+
+
+def _sampled(sample, size, total, tally, own, k, drop):
+    """Ranks close to the cut, and well off it, as far as a sample that lies on many devices can tell."""
+    wanted = sampled_ranks(size, total, k)
+
+    def set_bit(i, ranks):
+        raised = ranks | (np.uint32(1) << (31 - drop - i).astype(jnp.uint32))
+        hits = [[part >= t for t in own(i, raised)] for i, part in enumerate(sample)]
+        return jnp.where(tally(hits) >= wanted, raised, ranks)
+
+    return apart(lax.fori_loop(0, 32 - drop, set_bit, (wanted & 0).astype(jnp.uint32)))

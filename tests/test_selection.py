@@ -1,5 +1,7 @@
 """Selection agrees with a stable sort, whatever the scores, their type and the transformation."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -116,31 +118,19 @@ def test_top_each_is_a_stable_sort_of_each_leaf(distribution, shapes):
             np.testing.assert_array_equal(flat([mask]), stable_top(flat([x]), k), err_msg=f"{k=}")
 
 
-def test_top_each_leaves_large_leaves_in_place(monkeypatch):
-    monkeypatch.setattr(selection, "_LARGE", 2500)
-    rng = np.random.default_rng(6)
-    shapes = [(51, 51), (7,), (1025,), (30, 30), (2, 3), (1,), (60, 60)]
-    leaves = [jnp.asarray(np.round(4 * rng.standard_normal(s)), jnp.float32) for s in shapes]
-    wanted = [x.size // 3 for x in leaves]
-    for mask, x, k in zip(
-        selection._top_of_each(tuple(leaves), jnp.array(wanted)),
-        leaves,
-        wanted,
-        strict=True,
-    ):
-        np.testing.assert_array_equal(flat([mask]), stable_top(flat([x]), k))
+def test_equal_leaves_share_their_kernels():
+    """A leaf more of a shape that is there is a call more, and no kernel: XLA:CPU compiles equal ones once."""
 
+    def kernels(n):
+        leaves = [jax.ShapeDtypeStruct((30, 50), jnp.float32)] * n
+        text = jax.jit(lambda xs: top_each(xs, [3] * n)).lower(leaves).compile().as_text()
+        of_leaf = text.count("to_apply=%_count_into")
+        assert of_leaf == (n if jax.default_backend() == "cpu" else 0)
+        bodies = re.findall(r"^%_count_into\S* \(.*?^}", text, re.M | re.S)
+        # Names and numbers apart, all bodies read the same.
+        return {re.sub(r"\.\d+|metadata=\{[^}]*\}", "", body) for body in bodies}
 
-def test_many_leaves_compile_as_one():
-    """The kernels that search do not multiply with the leaves: one more leaf, a copy in and a slice out."""
-    count = lambda n: (
-        jax.jit(lambda xs: top_each(xs, [3] * n))
-        .lower([jax.ShapeDtypeStruct((9 + i, 5), jnp.float32) for i in range(n)])
-        .compile()
-        .as_text()
-        .count("fusion(")
-    )
-    assert count(40) - count(20) <= 3 * 20
+    assert len(kernels(20)) <= 2 >= len(kernels(10))
 
 
 @pytest.mark.parametrize("distribution", DISTRIBUTIONS)

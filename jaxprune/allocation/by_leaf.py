@@ -66,12 +66,19 @@ def uniform(rates: Mapping[str, float] | None = None, *, at_least: int = 1) -> A
     def allocate(params: Params, units: Any, sparsity: Sparsity, floor: int = at_least) -> Any:
         names = trees.paths(params)
         _check_matches("uniform(rates=)", rates, names)
+        shares: dict[Any, jax.Array] = {}  # leaves of one size are asked for the same
+
+        def survivors_of(units: Any, rate: float | None) -> jax.Array:
+            asked = (units if isinstance(units, int) else id(units), rate)
+            if asked not in shares:
+                removed = sparsity if rate is None else sparsity * rate
+                shares[asked] = survivors(units, removed)
+            return shares[asked]
 
         def count(name: str, unit: Units | None) -> jax.Array | None:
             if unit is None:
                 return None
-            rate = _entry(rates, name)
-            share = survivors(unit.budgeted, sparsity if rate is None else sparsity * rate)
+            share = survivors_of(unit.budgeted, _entry(rates, name))
             kept = jnp.maximum(share, jnp.minimum(-(-floor // unit.contests), unit.budgeted))
             return jnp.broadcast_to(kept, unit.layer_shape)
 
