@@ -17,12 +17,13 @@ from jax import Array
 from jax.core import Tracer
 
 from jaxprune.programs import interpreter
-from jaxprune.programs.primitives import ELEMENTWISE, IDENTITIES
+from jaxprune.programs.primitives import ELEMENTWISE, IDENTITIES, REDUCING
 from jaxprune.shared_kernels import compiled_once
 
 __all__ = ["Computed", "Recipe", "called_once_per_kind", "recipe_of", "run_deferred", "stored"]
 
 _PER_NUMBER = (ELEMENTWISE - IDENTITIES) | {"bitcast_convert_type", "copy", "stop_gradient"}
+_RESHAPING = frozenset({"expand_dims", "reshape", "squeeze", "transpose"})
 _SPREADING = frozenset({"broadcast_in_dim", "iota"})  # fewer numbers go in than come out
 
 Consumer = Callable[[Any, list[Any]], list[Any]]
@@ -176,10 +177,12 @@ def run_deferred(fn: Callable[[], Any], consumers: dict[str, Consumer]) -> Any:
         consumer = consumers.get(name_of(equation))
         if consumer is not None:
             return consumer(equation, inputs)
-        if _deferrable(equation):
+        reduces = equation.primitive.name in REDUCING and isinstance(inputs[0], Computed)
+        if reduces or _deferrable(equation):
             kind = equation.outvars[0].aval
             operation = _Equation(equation.primitive.name, str(equation.params), equation)
-            return [Computed(operation, inputs, kind.shape, kind.dtype)]
+            value = Computed(operation, inputs, kind.shape, kind.dtype)
+            return [_finished(value) if reduces else value]
         return interpreter.bind(equation, [stored(x) for x in inputs])
 
     enters = lambda equation: name_of(equation) not in consumers
@@ -209,6 +212,8 @@ def _deferrable(equation: Any) -> bool:
     name = equation.primitive.name
     if name in _SPREADING:
         return all(atom.aval.size < out.size for atom in equation.invars)
+    if name in _RESHAPING:
+        return len(equation.invars) == 1 and equation.params.get("sharding") is None
     shapes = [atom.aval.shape for atom in equation.invars]
     return name in _PER_NUMBER and all(shape in ((), out.shape) for shape in shapes)
 

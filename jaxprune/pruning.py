@@ -7,7 +7,6 @@ the masks that it has and tries again at the next update (`jaxprune.transforms.c
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -102,6 +101,7 @@ def change(
     signals: dict[str, Any],
     axes: Sequence[Axes | None],
     of_the_living: bool = False,
+    dead_are_zero: bool = False,
 ) -> tuple[Masks, list[Unknown]]:
     """Returns the masks that one method makes of its own, and where scores were missing that it needed.
 
@@ -115,8 +115,13 @@ def change(
       signals: what the criteria need, by keyword.
       axes: what the axes of each leaf are; `None`: they are told by its shape.
       of_the_living: whether the sparsity is a fraction of the units that are alive, not of all.
+      dead_are_zero: whether weights off the masks count as zero, whatever is there.
     """
-    made = partial(_change, method, params, masks, step, signals, axes, of_the_living)
+
+    def made() -> tuple[Masks, list[Unknown]]:
+        weights = masks_lib.apply(params, masks) if dead_are_zero else params
+        return _change(method, weights, masks, step, signals, axes, of_the_living)
+
     if not _on_one_device(params, masks):
         return made()
     labels: list[Unknown] = []  # names are no arrays, and cannot come out of a program
@@ -220,7 +225,11 @@ def _numbers_marked(missing: jax.Array, ranked: jax.Array) -> tuple[jax.Array, j
     return found, every
 
 
-_WHERE_READ = {**WHERE_READ, "_numbers_marked": called_once_per_kind}
+_WHERE_READ = {
+    **WHERE_READ,
+    "_numbers_marked": called_once_per_kind,
+    "_top_along": called_once_per_kind,
+}
 
 
 def _settled(new: Masks, old: Masks, unknown: Sequence[Unknown]) -> Masks:

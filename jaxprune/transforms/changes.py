@@ -186,8 +186,8 @@ def all_finite(tree: Params) -> jax.Array:
 
 @jax.jit  # so that who debugs NaN is not stopped at one that is looked for
 def _all_finite(arrays: list[jax.Array]) -> jax.Array:
-    # Zero times a number is zero if that is finite, and NaN if not: a sum is faster than a conjunction.
-    return jnp.stack([jnp.sum(x * 0) == 0 for x in arrays] or [jnp.ones((), bool)]).all()
+    # A number less itself is zero if it is finite, and NaN if not: a sum is faster than a conjunction.
+    return jnp.stack([jnp.sum(x - x) == 0 for x in arrays] or [jnp.ones((), bool)]).all()
 
 
 def change_masks(
@@ -241,14 +241,16 @@ def change_masks(
             last = jnp.minimum(step, part.schedule.end)
             old = masks_lib.unpack(share)
             if split is None:
-                weights = params if dense else masks_lib.apply(params, old)
-                after, unknown = change(part, weights, old, last, signals, known_axes)
+                after, unknown = change(
+                    part, params, old, last, signals, known_axes, dead_are_zero=not dense
+                )
                 finite = seen.finite()
             else:
                 old, entire = whole(old, split), whole(params, split)
-                entire = entire if dense else masks_lib.apply(entire, old)
                 read = {name: _whole_signal(x, params, split) for name, x in signals.items()}
-                after, unknown = change(part, entire, old, last, read, known_axes)
+                after, unknown = change(
+                    part, entire, old, last, read, known_axes, dead_are_zero=not dense
+                )
                 after, finite = own_part(after, split), seen.finite()
             known = finite & (sum(each.count for each in unknown) == 0)
             known = known if split is None else everywhere(known, split)
