@@ -22,12 +22,17 @@ from jax import Array, lax
 from jaxprune.ranks import CEILING, order_key, to_key, to_rank, to_score
 from jaxprune.shared_kernels import compiled_once
 
-__all__ = ["PROBES", "Cut", "apart", "counts_of", "find_cut", "kept", "sampled_ranks"]
+__all__ = ["EVERYWHERE", "PROBES", "Cut", "apart", "counts_of", "find_cut", "kept", "sampled_ranks"]
 
 PROBES = 4  # thresholds per pass
+EVERYWHERE = np.int32(2**31 - 1)  # behind every position
 _AROUND = (4.0, 0.7, -0.7, -4.0)  # of the first ones around the cut, in standard deviations
 # Of later ones around the interpolated cut: in standard deviations, and in scores besides.
 _DEVIATIONS, _BESIDES = (-2.0, -0.25, 0.25, 2.0), (-0.5, -0.5, 0.5, 0.5)
+_CURVATURE = np.float32(
+    0.002
+)  # of the crowd: what interpolation errs by, as densities are not flat
+_TIE = 16  # scores
 
 
 class Cut(NamedTuple):
@@ -35,7 +40,7 @@ class Cut(NamedTuple):
 
     Attributes:
       key: int32, of the last score that is kept.
-      last: int32, the last position at which an equal score is kept.
+      last: int32, the last position at which an equal score is kept; `EVERYWHERE`: all of them are.
     """
 
     key: Array
@@ -147,7 +152,7 @@ def _cut(search: _Search, thresholds: Array, total: Array, drop: int) -> Cut:
     signed = lambda x: lax.convert_element_type(x, jnp.int32)
     tied = search.tied[None] > 0
     keys = to_key(jnp.where(tied, search.tie[None], thresholds), drop)
-    return Cut(keys, signed(jnp.where(tied, total[None] - thresholds, total[None])))
+    return Cut(keys, jnp.where(tied, signed(total[None] - thresholds), EVERYWHERE))
 
 
 @compiled_once()
@@ -198,7 +203,7 @@ def _probes(search: _Search, wanted: Array, drop: int) -> Array:
     crowd = number(search.above_low - search.above_high + 1)[None]
     # Where a bracket is settled, counts may lie below k, and unsigned numbers wrap: nobody looks there.
     beyond = number(jnp.maximum(search.above_low, wanted) - wanted)[None]
-    spread = jnp.sqrt(jnp.maximum(beyond * (1 - beyond / crowd), 0))
+    spread = jnp.sqrt(jnp.maximum(beyond * (1 - beyond / crowd), 0)) + _CURVATURE * crowd
     guess = jnp.clip((beyond + deviations * spread + besides) / crowd, 0, 1)
     trusted = search.trusted[None] > 0
     part = jnp.where(trusted, guess, which.astype(np.float32) / np.float32(PROBES + 1))
@@ -206,6 +211,9 @@ def _probes(search: _Search, wanted: Array, drop: int) -> Array:
     low_score, high_score = to_score(to_key(low, drop)), to_score(to_key(high, drop))
     by_score = to_rank(order_key(low_score + guess * (high_score - low_score)), drop)
     probes = jnp.where(trusted & (search.tied[None] == 0), by_score, line)
+    probes = jnp.where(
+        (crowd < _TIE) & (which == 1), low + 1, probes
+    )  # is all that is left one score?
     return _within(search, jnp.where(high - low <= PROBES + 1, low + which, probes))
 
 
@@ -279,7 +287,9 @@ def kept(scores: Array, place: Sequence[Any], cuts: Sequence[Cut]) -> list[Array
       cuts: with entries that broadcast against the scores.
     """
     key, at = order_key(scores), _position(scores.shape, place)
-    return [(key > cut.key) | ((key == cut.key) & (at <= cut.last)) for cut in cuts]
+    # Behind the last position an equal key must be one higher: an addition costs less than two comparisons.
+    behind = [lax.convert_element_type(at > cut.last, jnp.int32) for cut in cuts]
+    return [key >= cut.key + one for cut, one in zip(cuts, behind, strict=True)]
 
 
 def _position(shape: tuple[int, ...], place: Sequence[Any]) -> Array:

@@ -7,7 +7,7 @@ kernel for each shape; numbers that differ between them (positions, which contes
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -15,15 +15,25 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from jaxprune.counting import PROBES, Cut, apart, counts_of, find_cut, kept, sampled_ranks
+from jaxprune.counting import (
+    EVERYWHERE,
+    PROBES,
+    Cut,
+    apart,
+    counts_of,
+    find_cut,
+    kept,
+    sampled_ranks,
+)
 from jaxprune.deferred import Computed, Recipe, recipe_of
 from jaxprune.ranks import order_key, to_rank, zero_bits
 from jaxprune.shared_kernels import compiled_once, stays_called
 
 __all__ = ["masks_in_place"]
 
-_SAMPLE = (1024, 16384)  # fewest and most scores in the sample of a contest
+_SAMPLE = (1024, 65536)  # fewest and most scores in the sample of a contest
 _THIN = 512  # in between, one score in so many
+_FEW = 16  # leaves, up to which a pass is made faster by two kernels for each shape
 _ROWS = 1024  # at most, of a leaf as it is counted
 _FIRST = np.uint32(0)
 
@@ -95,6 +105,7 @@ def masks_in_place(scores: Sequence[Any], k: Array, together: bool) -> list[Comp
                 leaf.arrays,
                 recipe=leaf.recipe,
                 shape=leaf.shape,
+                fast=len(leaves) <= _FEW,
             )
         return counts
 
@@ -148,7 +159,7 @@ def _sample_into(
     return lax.dynamic_update_slice(sample, some[None], (row, column))
 
 
-@compiled_once(static=["recipe", "shape"])
+@compiled_once(static=["recipe", "shape", "fast"])
 def _count_into(
     counts: Array,
     cuts: Cut,
@@ -158,6 +169,7 @@ def _count_into(
     *,
     recipe: Recipe,
     shape: tuple[int, ...],
+    fast: bool,
 ) -> Array:
     """The counts of all contests, int32[probes, contests], with those of one leaf added."""
     own = [lax.dynamic_slice(x, (_FIRST, row), (PROBES, 1)) for x in (counts, *cuts)]
@@ -166,14 +178,23 @@ def _count_into(
         not stays_called()
     ):  # a compiler that writes calls out would move scores out of the loop, and store them
         arrays, keys, lasts = lax.optimization_barrier((arrays, keys, lasts))
-    [scores] = recipe(*arrays)
-    scores = scores.reshape(
-        math.gcd(math.prod(shape), _ROWS), -1
-    )  # XLA:CPU shares rows among cores
-    place = (lax.convert_element_type(start, jnp.int32), scores.shape[1], 1)
-    hits = kept(scores, place, [Cut(keys[i], lasts[i]) for i in range(PROBES)])
-    found = jnp.stack(counts_of(counts_of(hits, (1,)), (0,)))
-    return lax.dynamic_update_slice(counts, (before + found)[:, None], (_FIRST, row))
+    rows = math.gcd(math.prod(shape), _ROWS)  # XLA:CPU shares them among cores
+
+    def counted(marks: Callable[[Array], list[Array]]) -> Array:
+        [scores] = recipe(*arrays)
+        return jnp.stack(counts_of(counts_of(marks(scores.reshape(rows, -1)), (1,)), (0,)))
+
+    def by_key() -> Array:
+        return counted(lambda scores: [order_key(scores) >= keys[i] for i in range(PROBES)])
+
+    def by_position() -> Array:
+        place = (lax.convert_element_type(start, jnp.int32), math.prod(shape) // rows, 1)
+        cuts = [Cut(keys[i], lasts[i]) for i in range(PROBES)]
+        return counted(lambda scores: kept(scores, place, cuts))
+
+    # By position costs half a pass more, and holds for both; by key is one more kernel to compile.
+    more = lax.cond(jnp.all(lasts == EVERYWHERE), by_key, by_position) if fast else by_position()
+    return lax.dynamic_update_slice(counts, (before + more)[:, None], (_FIRST, row))
 
 
 def _masked(scores: Array, keys: Array, lasts: Array, row: Array, start: Array) -> Array:
