@@ -82,11 +82,15 @@ class Group(NamedTuple):
       name: the first member, numbered where several groups begin with it.
       units: their classes in the graph's solution, ascending.
       members: the axes that they run along.
+      exact: whether the function without some of its units gives what it gives with zeros in their place.
+      reason: where that is not so, what of the zeros is seen.
     """
 
     name: str
     units: np.ndarray
     members: tuple[Member, ...]
+    exact: bool = True
+    reason: str = ""
 
     @property
     def size(self) -> int:

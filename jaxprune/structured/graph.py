@@ -82,7 +82,7 @@ class Graph(NamedTuple):
                 )
 
     def summary(self) -> str:
-        """A table of the groups, and what is pinned for want of a rule."""
+        """A table of the groups, which of them are not exact, and what is pinned for want of a rule."""
         rows = [("group", "units", "also along")]
         for group in self.groups:
             others = list(map(str, group.members[1:]))
@@ -94,6 +94,9 @@ class Graph(NamedTuple):
         lines = [f"{a:<{wide[0]}}  {b:>{wide[1]}}  {c}".rstrip() for a, b, c in rows]
         units = sum(group.size for group in self.groups)
         lines.append(f"{len(self.groups)} groups, {units:,} units")
+        lines += [
+            f"Not exact: {group.name}: {group.reason}" for group in self.groups if not group.exact
+        ]
         lines += [f"{group.size} turns of a loop along {group.name}" for group in self.turns]
         if self.unknown:
             named = ", ".join(f"{n} ({count})" for n, count in sorted(self.unknown.items()))
@@ -119,6 +122,9 @@ def trace(fn: Callable[..., Any], params: Params, *inputs: Any) -> Graph:
       Fang, Ma, Song, Mi & Wang, "DepGraph: Towards Any Structural Pruning" (2023), for modules of PyTorch;
       here programs instead of modules, and labels instead of maps from layer to layer.
 
+    Of each group it is known whether it is exact: whether the function without some of its units gives what
+    it gives with zeros in their place (`Group.exact`, `Group.reason`).
+
     >>> import jax.numpy as jnp
     >>> fn = lambda p, x: jax.nn.relu(x @ p["in"]) @ p["out"]
     >>> graph = trace(fn, {"in": jnp.ones((3, 8)), "out": jnp.ones((8, 2))}, jnp.ones((1, 3)))
@@ -127,6 +133,15 @@ def trace(fn: Callable[..., Any], params: Params, *inputs: Any) -> Graph:
     in[1]      8  out[0]
     1 groups, 8 units
     """
+    graph = followed_through(fn, params, *inputs)
+    shapes = [*jax.tree.leaves(graph.params), *graph.program.in_avals[len(graph.axes) :]]
+    entering = [labels for _, labels in zip(graph.tape.inputs, _entering_axes(graph), strict=True)]
+    groups = flagged(graph.groups, graph.program, graph.tape, entering, shapes, graph.solution)
+    return graph._replace(groups=groups)
+
+
+def followed_through(fn: Callable[..., Any], params: Params, *inputs: Any) -> Graph:
+    """A graph of which it is not known whether its groups are exact."""
     shapes = lambda tree: jax.tree.map(_shape_of, tree)
     params, given = shapes(params), shapes(inputs)
     program, outputs = programs.trace(fn, params, *given)
