@@ -33,8 +33,8 @@ def flagged(
       groups: of units.
       program: that was followed.
       tape: its equations.
-      axes: labels of its inputs.
-      inputs: their shapes.
+      axes: labels of the parameters, which are its first inputs; others stay whole.
+      inputs: shapes of all inputs.
       solution: what the labels come down to.
     """
     removed = np.zeros(solution.classes, bool)
@@ -46,8 +46,9 @@ def flagged(
     kept = lambda axis: alive[solution.of[axis]]
     left = [
         jax.ShapeDtypeStruct(tuple(int(kept(axis).sum()) for axis in own), x.dtype)
-        for own, x in zip(axes, inputs, strict=True)
+        for own, x in zip(axes, inputs, strict=False)
     ]
+    left += inputs[len(axes) :]
     reasons: dict[int, list[str]] = {}
 
     def leak(reason: str, own: Axes) -> None:

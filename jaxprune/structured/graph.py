@@ -10,6 +10,7 @@ from jaxprune import masks as masks_lib
 from jaxprune import programs
 from jaxprune.coupling import Group, Member
 from jaxprune.programs.constants import UNKNOWN, zero
+from jaxprune.structured.exactness import flagged
 from jaxprune.structured.labels import Axes, Labels
 from jaxprune.structured.rules.products import summed
 from jaxprune.structured.solve import Solution, solve
@@ -17,7 +18,7 @@ from jaxprune.structured.turns import settle
 from jaxprune.structured.walk import Loop, Tape, each, followed
 from jaxprune.types import Params
 
-__all__ = ["Graph", "trace"]
+__all__ = ["Graph", "followed_through", "trace"]
 
 
 class Graph(NamedTuple):
@@ -134,14 +135,22 @@ def trace(fn: Callable[..., Any], params: Params, *inputs: Any) -> Graph:
     1 groups, 8 units
     """
     graph = followed_through(fn, params, *inputs)
-    shapes = [*jax.tree.leaves(graph.params), *graph.program.in_avals[len(graph.axes) :]]
-    entering = [labels for _, labels in zip(graph.tape.inputs, _entering_axes(graph), strict=True)]
-    groups = flagged(graph.groups, graph.program, graph.tape, entering, shapes, graph.solution)
-    return graph._replace(groups=groups)
+    shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in graph.program.in_avals]
+    parts = (graph.program, graph.tape, graph.axes, shapes, graph.solution)
+    return graph._replace(groups=flagged(graph.groups, *parts))
 
 
-def followed_through(fn: Callable[..., Any], params: Params, *inputs: Any) -> Graph:
-    """A graph of which it is not known whether its groups are exact."""
+def followed_through(
+    fn: Callable[..., Any], params: Params, *inputs: Any, pins_outputs: bool = True
+) -> Graph:
+    """A graph of which it is not known whether its groups are exact.
+
+    Args:
+      fn: the function.
+      params: its parameters, or their shapes.
+      *inputs: of it, or their shapes.
+      pins_outputs: whether what indexes the outputs stays.
+    """
     shapes = lambda tree: jax.tree.map(_shape_of, tree)
     params, given = shapes(params), shapes(inputs)
     program, outputs = programs.trace(fn, params, *given)
@@ -149,8 +158,9 @@ def followed_through(fn: Callable[..., Any], params: Params, *inputs: Any) -> Gr
     axes = [labels.fresh_like(leaf.shape) for leaf in leaves]
     entering = [labels.fresh_like(x.shape, pinned=True) for x in jax.tree.leaves(given)]
     leaving, tape = followed(program, [*axes, *entering], labels)
-    for value in leaving:
-        labels.pin(*value)
+    if pins_outputs:
+        for value in leaving:
+            labels.pin(*value)
     if any(isinstance(step.more, Loop) for step, _ in each(tape)):
         masked = [
             zero(leaf) if _floating(leaf) else UNKNOWN for leaf in leaves

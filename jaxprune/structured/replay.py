@@ -109,7 +109,7 @@ class _Run(NamedTuple):
         found = self._replace(path=_STRAIGHT)(program, inputs, tape)
         outputs = getattr(program, "jaxpr", program).outvars
         return [
-            v if isinstance(v, Value) else whole(v, atom.aval, own, self.places)
+            v if isinstance(v, Value) else self._constant(v, atom, own)
             for v, atom, own in zip(found, outputs, axes, strict=True)
         ]
 
@@ -125,15 +125,23 @@ class _Run(NamedTuple):
             if first in self.path.passed:
                 return [values[self.path.passed[first]]]
             operands = [
-                v if isinstance(v, Value) else whole(v, atom.aval, axes, self.places)
+                v if isinstance(v, Value) else self._constant(v, atom, axes)
                 for v, atom, axes in zip(values, equation.invars, step.inputs, strict=True)
             ]
             special = _BODIES.get(equation.primitive.name)
             if special is not None:
                 return special(self, equation, operands, step)
-            return follow(operands, self._outputs(operands, step), step, self.places, self.leak)
+            outputs = self._outputs(operands, step)
+            found = follow(operands, outputs, step, self.places, self.leak)
+            if equation.primitive.name == "iota" and not self.computes:
+                found = [value.shaped() for value in found]
+            return list(found)
 
         return rule
+
+    def _constant(self, value: Any, atom: Any, axes: Axes) -> Value:
+        found = whole(value, atom.aval, axes, self.places)
+        return found if self.computes else found.shaped()
 
     def _outputs(self, operands: list[Value], step: Step) -> list[Any]:
         """What an equation makes of what is left, or the shapes of that."""

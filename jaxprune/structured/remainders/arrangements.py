@@ -304,37 +304,41 @@ def _unstack(
 
 def _pad(equation: Any, values: Sequence[Value], step: Step, places: Places) -> list[_Remainders]:
     value, fill = values
-    config, out, found = equation.params["padding_config"], step.outputs[0], {}
+    out, dtype = step.outputs[0], equation.outvars[0].aval.dtype
+    number = fill.at(EVERYWHERE)
+    found: _Remainders = {}
     for region in [EVERYWHERE, *regions_of(places.cut(out))]:
-        content, number = value.at(region & places.cut(step.inputs[0])), fill.at(EVERYWHERE)
+        content = value.at(region & places.cut(step.inputs[0]))
+        sizes = places.sizes(step.inputs[0], region)
+        if 0 in sizes:  # what was removed is padding alone
+            content = number
         if is_number(content) and is_number(number) and content == number:
             if not region or not is_zero(content):
                 found[region] = content
-            continue
-        if not region:
-            continue
-        if isinstance(content, Lost):
+        elif isinstance(content, Lost):
             found[region] = content
-            continue
-        sizes = places.sizes(step.inputs[0], region)
-        ends = []
-        for i, (low, high, inside) in enumerate(config):
-            alive = places.alive(out[i])
-            there = ~alive if i in region else alive
-            plain = inside or low < 0 or high < 0
-            behind = there[len(there) - high :]
-            own = (low, high) if plain else (int(there[:low].sum()), int(behind.sum()))
-            ends.append((*own, inside))
-        dtype = equation.outvars[0].aval.dtype
+        elif region:
+            ends = _ends(equation.params["padding_config"], out, region, places)
 
-        def change(
-            x: Any, fill: Any, sizes: Any = sizes, ends: Any = ends, dtype: Any = dtype
-        ) -> Any:
-            array = spread(x, sizes, len(sizes), dtype)
-            return lax.pad(array, jnp.asarray(fill, dtype), ends)
+            def change(x: Any, fill: Any, sizes: Any = sizes, ends: Any = ends) -> Any:
+                array = spread(x, sizes, len(sizes), dtype)
+                return lax.pad(array, jnp.asarray(fill, dtype), ends)
 
-        found[region] = evaluated(change, content, number)
+            found[region] = evaluated(change, content, number)
     return [found]
+
+
+def _ends(config: Any, out: Any, region: Region, places: Places) -> list[tuple[int, int, int]]:
+    """How much padding a region has."""
+    ends = []
+    for i, (low, high, inside) in enumerate(config):
+        alive = places.alive(out[i])
+        there = ~alive if i in region else alive
+        if inside or low < 0 or high < 0:  # an axis of which everything stays
+            ends.append((low, high, inside))
+        else:
+            ends.append((int(there[:low].sum()), int(there[len(there) - high :].sum()), 0))
+    return ends
 
 
 def _gather(

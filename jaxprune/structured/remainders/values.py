@@ -59,6 +59,14 @@ class Value(NamedTuple):
     remainders: Mapping[Region, Any] = {}
     positive: bool = False
 
+    def shaped(self) -> "Value":
+        """It with shapes of arrays in their place."""
+        told = lambda c: is_number(c) or isinstance(c, Lost)
+        pairs = self.remainders.items()
+        return Value(
+            _shape(self.array), {r: c if told(c) else _shape(c) for r, c in pairs}, self.positive
+        )
+
     def at(self, region: Region) -> Any:
         """What it holds in a region."""
         if region in self.remainders:
@@ -122,6 +130,10 @@ def regions_of(axes: Iterable[int]) -> Iterator[Region]:
     axes = sorted(axes)
     for count in range(1, len(axes) + 1):
         yield from map(frozenset, itertools.combinations(axes, count))
+
+
+def _shape(x: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(jnp.shape(x), x.dtype)
 
 
 def is_number(content: Any) -> bool:
