@@ -25,7 +25,7 @@ from jaxprune.structured.report import report as report
 from jaxprune.structured.scores import scores as scores
 from jaxprune.structured.shrink import Small as Small
 from jaxprune.structured.shrink import shrink as shrink
-from jaxprune.structured.shrink import verify as verify
+from jaxprune.structured.verification import verify as verify
 
 __all__ = [
     "Block",

@@ -2,14 +2,15 @@
 
 import re
 from collections.abc import Callable
-from typing import get_args
+from typing import Literal, get_args
 
 from jaxprune import checks
 from jaxprune.coupling import Coupled, Group, Normalize, Over, Reduce
 from jaxprune.structured.graph import Graph
 
-__all__ = ["Only", "coupled", "matches"]
+__all__ = ["Inexact", "Only", "coupled", "matches"]
 
+Inexact = Literal["skip", "allow"]
 Only = str | Callable[[Group], bool] | None
 
 
@@ -22,6 +23,7 @@ def coupled(
     reduce: Reduce = "sum",
     normalize: Normalize = "none",
     over: Over = "all",
+    inexact: Inexact = "skip",
 ) -> Coupled:
     """The groups of a graph as a pattern: methods prune units that are coupled, in training too.
 
@@ -43,6 +45,8 @@ def coupled(
       normalize: what a group's scores are divided by, to compare groups: "mean", "max", "sum", "norm".
       over: the weights that count: of "all" kernels that a unit runs through, of its "outputs" (not the
         layers after it), or its "scales" and the biases beside them, as of a BatchNorm.
+      inexact: groups that are not exact (`Group.exact`) are left out, "skip", or taken all the same, "allow":
+        the small function then differs from the masked one.
 
     >>> import jax
     >>> import jax.numpy as jnp
@@ -58,6 +62,7 @@ def coupled(
         ("reduce", reduce, get_args(Reduce)),
         ("normalize", normalize, get_args(Normalize)),
         ("over", over, get_args(Over)),
+        ("inexact", inexact, get_args(Inexact)),
     ):
         if value not in known:
             raise ValueError(
@@ -68,6 +73,8 @@ def coupled(
         for group in graph.groups
         if (only is None or matches(group, only)) and not (exclude and matches(group, exclude))
     ]
+    if inexact == "skip":
+        chosen = _exact(chosen)
     if only is None:
         chosen = _without_shared_axes(chosen)
     if within is not None:
@@ -78,6 +85,22 @@ def coupled(
             f"{graph.summary()}"
         )
     return Coupled(tuple(chosen), reduce, normalize, over)
+
+
+def _exact(chosen: list[Group]) -> list[Group]:
+    """Of some groups those that are exact.
+
+    Raises:
+      ValueError: if none is.
+    """
+    found = [group for group in chosen if group.exact]
+    if chosen and not found:
+        told = "; ".join(f"{group.name!r}: {group.reason}" for group in chosen)
+        raise ValueError(
+            "structured: without some of its units no group that is meant gives what it gives with zeros in "
+            f"their place, so all are left out ({told}); say inexact='allow' to prune them all the same."
+        )
+    return found
 
 
 def matches(group: Group, which: str | Callable[[Group], bool]) -> bool:

@@ -13,7 +13,7 @@ from jaxprune.coupling import Group, Normalize, Over, Reduce
 from jaxprune.structured.costs import Cost, flops
 from jaxprune.structured.graph import Graph
 from jaxprune.structured.host import to_device
-from jaxprune.structured.pattern import Only, coupled, matches
+from jaxprune.structured.pattern import Inexact, Only, coupled, matches
 from jaxprune.structured.scores import by_path
 from jaxprune.types import Criterion, Masks, Params
 
@@ -39,6 +39,7 @@ def prune(
     only: Only = None,
     exclude: Only = None,
     round_to: int = 1,
+    inexact: Inexact = "skip",
     **signals: Any,
 ) -> Masks:
     """Removes whole units: the masks of what is left.
@@ -64,6 +65,8 @@ def prune(
         groups; `None`: all.
       exclude: groups that stay whole, likewise.
       round_to: survivors of a group are a multiple of this, rounded up.
+      inexact: groups that are not exact (`Group.exact`) are left out, "skip", or pruned all the same, "allow":
+        the small function then differs from the masked one.
       **signals: what the criterion reads.
 
     Returns:
@@ -82,7 +85,7 @@ def prune(
     if round_to < 1:
         raise ValueError(f"structured.prune(round_to={round_to}): at least 1 is needed.")
     if isinstance(sparsity, Mapping):
-        _check_rates(graph, sparsity)
+        _check_rates(graph, sparsity, inexact)
     if budget is not None and not 0 < budget <= 1:
         raise ValueError(f"structured.prune(budget={budget}): a fraction in (0, 1] is needed.")
     normalize = normalize or ("none" if scope == "local" else "mean")
@@ -91,7 +94,13 @@ def prune(
         named = lambda group: exclude is not None and matches(group, exclude)
         whole = lambda group: named(group) or _rate(group, sparsity) == 0
     pattern = coupled(
-        graph, only=only, exclude=whole, reduce=reduce, normalize=normalize, over=over
+        graph,
+        only=only,
+        exclude=whole,
+        reduce=reduce,
+        normalize=normalize,
+        over=over,
+        inexact=inexact,
     )
     found = pattern.units(by_path(criterion, graph, params, signals))
     _check_numbers(criterion, pattern.groups, found)
@@ -129,13 +138,19 @@ def _tree(graph: Graph, by_path: Mapping[str, Any]) -> Masks:
     return jax.tree.structure(graph.params).unflatten([masks.get(path) for path in graph.paths])
 
 
-def _check_rates(graph: Graph, sparsity: Mapping[str, float]) -> None:
-    """Refuses expressions that mean no group, and rates that remove nothing."""
-    for expression in sparsity:
-        if not any(matches(group, expression) for group in graph.groups):
+def _check_rates(graph: Graph, sparsity: Mapping[str, float], inexact: Inexact) -> None:
+    """Refuses expressions that mean no group, or none that is taken, and rates that remove nothing."""
+    for expression, rate in sparsity.items():
+        meant = [group for group in graph.groups if matches(group, expression)]
+        if not meant:
             raise ValueError(
                 f"structured.prune(sparsity={dict(sparsity)}): no group is meant by {expression!r}.\n"
                 f"{graph.summary()}"
+            )
+        if rate and inexact == "skip" and not any(group.exact for group in meant):
+            raise ValueError(
+                f"structured.prune(sparsity={dict(sparsity)}): {expression!r} means {meant[0].name!r}, which "
+                f"is not exact ({meant[0].reason}); say inexact='allow' to prune it all the same."
             )
     if not any(sparsity.values()):
         raise ValueError(f"structured.prune(sparsity={dict(sparsity)}): nothing is to be removed.")
