@@ -25,6 +25,9 @@ from jaxprune.structured.report import report as report
 from jaxprune.structured.scores import scores as scores
 from jaxprune.structured.shrink import Small as Small
 from jaxprune.structured.shrink import shrink as shrink
+from jaxprune.structured.smaller import Smaller as Smaller
+from jaxprune.structured.smaller import SmallerReport as SmallerReport
+from jaxprune.structured.smaller import smaller as smaller
 from jaxprune.structured.verification import verify as verify
 
 __all__ = [
@@ -37,6 +40,8 @@ __all__ = [
     "Plan",
     "Report",
     "Small",
+    "Smaller",
+    "SmallerReport",
     "blocks",
     "coupled",
     "flops",
@@ -51,6 +56,7 @@ __all__ = [
     "save",
     "scores",
     "shrink",
+    "smaller",
     "trace",
     "verify",
     "without_blocks",

@@ -54,7 +54,7 @@ class Functions:
             key = (treedef, tuple((jnp.shape(x), jnp.result_type(x)) for x in leaves))
             if key not in traced:
                 own = followed_through(fn, self._graph.params, *inputs, pins_outputs=not other)
-                removed = removed_axes(own, self._left, self._blocks)
+                removed = removed_axes(own, self._left, self._blocks, refuses=not other)
                 path = path_without(own, left_out(own, self._blocks))
                 if other:
                     self._check(own, removed, path)
@@ -85,11 +85,11 @@ class Functions:
 
     def _checked(self, params: Any) -> list[Any]:
         """The leaves of the small parameters."""
-        leaves, treedef = jax.tree.flatten(params)
-        wanted = jax.tree.structure(self._graph.params)
-        if treedef != wanted:
+        leaves = jax.tree.leaves(params)
+        if len(leaves) != len(self._shapes):
             raise ValueError(
-                f"structured: the small function takes parameters of the structure {wanted}, and got {treedef}."
+                f"structured: the small function takes parameters of {len(self._shapes)} leaves, and got "
+                f"{len(leaves)}; give small.params, or what small.plan.apply leaves of a tree."
             )
         for path, leaf, shape in zip(self._graph.paths, leaves, self._shapes, strict=True):
             if jnp.shape(leaf) != shape:
@@ -126,8 +126,8 @@ class Functions:
         missing = f", {', '.join(sorted(own.unknown))} without a rule" if own.unknown else ""
         return (
             f"structured: the other function ties units of {name!r} that were removed along axis {axis} to "
-            f"something that stays (an input{missing}, or what is pinned otherwise), so it cannot run without "
-            f"them; leave the group out (exclude={name!r}), or trace and prune that function."
+            f"something that stays (an input{missing}, or what is pinned otherwise), so it cannot run "
+            f"without them; leave the group out (exclude={name!r}), or trace and prune that function."
         )
 
 

@@ -1,14 +1,14 @@
 """Groups of a graph as a pattern of methods: which of them, and how weights' scores become those of units."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal, get_args
 
 from jaxprune import checks
 from jaxprune.coupling import Coupled, Group, Normalize, Over, Reduce
 from jaxprune.structured.graph import Graph
 
-__all__ = ["Inexact", "Only", "coupled", "matches"]
+__all__ = ["Inexact", "Only", "coupled", "matches", "without_shared_axes"]
 
 Inexact = Literal["skip", "allow"]
 Only = str | Callable[[Group], bool] | None
@@ -46,7 +46,7 @@ def coupled(
       over: the weights that count: of "all" kernels that a unit runs through, of its "outputs" (not the
         layers after it), or its "scales" and the biases beside them, as of a BatchNorm.
       inexact: groups that are not exact (`Group.exact`) are left out, "skip", or taken all the same, "allow":
-        the small function then differs from the masked one.
+        the small function may then differ from the masked one.
 
     >>> import jax
     >>> import jax.numpy as jnp
@@ -76,7 +76,7 @@ def coupled(
     if inexact == "skip":
         chosen = _exact(chosen)
     if only is None:
-        chosen = _without_shared_axes(chosen)
+        chosen = without_shared_axes(chosen)
     if within is not None:
         chosen = [found for group in chosen if (found := _within(group, within)) is not None]
     if not chosen:
@@ -108,7 +108,7 @@ def matches(group: Group, which: str | Callable[[Group], bool]) -> bool:
     if callable(which):
         return bool(which(group))
     checks.expression("structured", which)
-    return any(re.search(which, str(m)) for m in group.members)
+    return which == group.name or any(re.search(which, str(m)) for m in group.members)
 
 
 def _within(group: Group, part: str) -> Group | None:
@@ -122,7 +122,7 @@ def _within(group: Group, part: str) -> Group | None:
     return group._replace(members=tuple(own)) if own else None
 
 
-def _without_shared_axes(groups: list[Group]) -> list[Group]:
+def without_shared_axes(groups: Sequence[Group]) -> list[Group]:
     """Leaves out groups that share an index of an axis with a larger one: factors of a merged axis."""
     taken: dict[tuple[str, int], set[int]] = {}
     left = []

@@ -120,7 +120,9 @@ class _Run(NamedTuple):
             step = next(steps)
             first = step.writes[0] if step.writes else -1
             reads_idle = any(value is None for value in values)
-            if first in self.path.idle or (reads_idle and not step.writes):  # the latter prints, say
+            if first in self.path.idle or (
+                reads_idle and not step.writes
+            ):  # the latter prints, say
                 return [None] * len(step.outputs)
             if first in self.path.passed:
                 return [values[self.path.passed[first]]]
@@ -157,7 +159,7 @@ class _Run(NamedTuple):
         return programs.bind(equation, arrays)
 
     def _called(self, equation: Any, values: list[Any], rule: programs.Rule) -> list[Any]:
-        """Runs a program that an equation calls; what it says of derivatives still holds where it is known."""
+        """Runs a program that an equation calls; what it says of derivatives holds where that is known."""
         inner, name = programs.called(equation), equation.primitive.name
         if name in ("checkpoint", "remat2") and self.computes:
             return _remat(equation, values, rule)
@@ -261,7 +263,9 @@ def _settled(
         for i, after in zip(range(start, carried.stop), leaving, strict=False):
             before = entering[i]
             shared = _as_it_was(before, after)
-            settled = before._replace(remainders=shared, positive=before.positive and after.positive)
+            settled = before._replace(
+                remainders=shared, positive=before.positive and after.positive
+            )
             same = shared.keys() == before.remainders.keys() and all(
                 shared[r] is before.remainders[r] or is_number(shared[r]) for r in shared
             )
@@ -307,7 +311,9 @@ def _row(value: Value) -> Value:
     shape = jax.ShapeDtypeStruct(value.array.shape[1:], value.array.dtype)
     pairs = {r: c for r, c in value.remainders.items() if 0 not in r}
     told = lambda c: c if is_number(c) or isinstance(c, Lost) else Lost(_IN_A_LOOP)
-    return Value(shape, {frozenset(i - 1 for i in r): told(c) for r, c in pairs.items()}, value.positive)
+    return Value(
+        shape, {frozenset(i - 1 for i in r): told(c) for r, c in pairs.items()}, value.positive
+    )
 
 
 def _stacked(value: Value, length: int) -> Value:
@@ -334,10 +340,14 @@ def _cond_again(run: _Run, equation: Any, values: list[Value], step: Step) -> li
     if not run.computes:
         return found
     quiet = run._replace(leak=_unheard)
-    body = lambda branch, tape: lambda *xs: tuple(
-        v.array for v in quiet.within(branch, _leaving(xs, given), tape, step.outputs)
+    body = lambda branch, tape: (
+        lambda *xs: tuple(
+            v.array for v in quiet.within(branch, _leaving(xs, given), tape, step.outputs)
+        )
     )
-    arrays = lax.switch(values[0].array, [body(*pair) for pair in branches], *(v.array for v in given))
+    arrays = lax.switch(
+        values[0].array, [body(*pair) for pair in branches], *(v.array for v in given)
+    )
     return _leaving(arrays, found)
 
 
@@ -361,8 +371,10 @@ def _while_again(run: _Run, equation: Any, values: list[Value], step: Step) -> l
     if not run.computes:
         return carry
     quiet = run._replace(leak=_unheard)
-    inside = lambda program, constants, tape, own: lambda c: tuple(
-        v.array for v in quiet.within(program, [*constants, *_leaving(c, carry)], tape, own)
+    inside = lambda program, constants, tape, own: (
+        lambda c: tuple(
+            v.array for v in quiet.within(program, [*constants, *_leaving(c, carry)], tape, own)
+        )
     )
     going = inside(p["cond_jaxpr"], values[:a], test, flag)
     iteration = inside(p["body_jaxpr"], fixed, body, axes)

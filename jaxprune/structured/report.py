@@ -33,7 +33,7 @@ class Report(NamedTuple):
     parameters: tuple[int, int]
     flops: tuple[int, int]
     seconds: tuple[float, float] | None
-    inexact: dict[str, str] = {}
+    inexact: dict[str, str]
 
     def __str__(self) -> str:
         rows = [

@@ -53,8 +53,8 @@ def shrink(graph: Graph, params: Params, masks: Masks) -> Small:
 
     The small function gives what the whole one gives with zeros in place of what is gone: constants such as
     the number of channels in a mean stay those of the whole, and sums over units (a variance, say) get what
-    zeros would have added. Of groups that are not exact (`Group.exact`) this need not hold; where masks remove
-    units of such a group there is a warning.
+    zeros would have added. Of groups that are not exact (`Group.exact`) this need not hold; where masks
+    remove units of such a group there is a warning.
 
     Args:
       graph: of the function.
@@ -72,8 +72,8 @@ def shrink(graph: Graph, params: Params, masks: Masks) -> Small:
     for group in graph.groups:
         if not group.exact and gone.classes[group.units].any():
             warnings.warn(
-                f"structured.shrink: the group {group.name!r} is not exact: {group.reason}; the small function "
-                "may differ from the masked one.",
+                f"structured.shrink: the group {group.name!r} is not exact: {group.reason}; the small "
+                "function may differ from the masked one.",
                 stacklevel=2,
             )
     return small

@@ -45,7 +45,7 @@ def _moved(
     found: _Remainders = {}
     for region in [EVERYWHERE, *regions_of(places.cut(step.outputs[0]))]:
         content = value.at(frozenset(source[i] for i in region if source[i] is not None))  # type: ignore[misc]
-        if content is value.array and not region or (region and is_zero(content)):
+        if (content is value.array and not region) or (region and is_zero(content)):
             continue
         told = is_number(content) or isinstance(content, Lost)
         found[region] = content if told else evaluated(change, content)
@@ -109,7 +109,9 @@ def _blocks(before: Sequence[int], after: Sequence[int]) -> list[tuple[list[int]
     found = []
     while entering:
         own, others = [entering.pop(0)], [leaving.pop(0)]
-        while (a := math.prod(before[i] for i in own)) != (b := math.prod(after[i] for i in others)):
+        while (a := math.prod(before[i] for i in own)) != (
+            b := math.prod(after[i] for i in others)
+        ):
             (own if a < b else others).append((entering if a < b else leaving).pop(0))
         found.append((own, others))
     return found
@@ -190,9 +192,7 @@ def _iota(equation: Any, values: Sequence[Value], step: Step, places: Places) ->
     return [found]
 
 
-def _joined(
-    contents: Sequence[Any], sizes: Sequence[Sequence[int]], at: int, dtype: Any
-) -> Any:
+def _joined(contents: Sequence[Any], sizes: Sequence[Sequence[int]], at: int, dtype: Any) -> Any:
     """Contents beside each other along an axis, as one."""
     first = contents[0]
     for content in contents:

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-
 from jaxprune import programs
 from jaxprune.structured.remainders.values import (
     Lost,
@@ -21,9 +20,7 @@ from jaxprune.structured.rules import Step
 __all__ = ["LINES", "along"]
 
 # Whatever number is everywhere along a line, they give the same ...
-_SAME = frozenset(
-    {"cummax", "cummin", "reduce_window_max", "reduce_window_min", "sort"}
-)
+_SAME = frozenset({"cummax", "cummin", "reduce_window_max", "reduce_window_min", "sort"})
 # ... or do so with zeros; the first of equal ones is at 0.
 _ZEROS = frozenset(
     {"argmax", "argmin", "bitcast_convert_type", "cumprod", "cumsum", "reduce_window_sum"}

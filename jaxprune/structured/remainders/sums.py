@@ -26,7 +26,9 @@ from jaxprune.structured.rules import Step
 
 __all__ = ["SUMS"]
 
-_Found = tuple[list[Any], list[dict[Region, Any]]]  # what is owed to each output, and its remainders
+_Found = tuple[
+    list[Any], list[dict[Region, Any]]
+]  # what is owed to each output, and its remainders
 _NAMES = {
     "reduce_max": "a maximum",
     "reduce_min": "a minimum",
@@ -74,9 +76,8 @@ def _reduced(
         number = value.remainders.get(EVERYWHERE)
         if number is not None and not summed_over:
             found[EVERYWHERE] = number
-    elif name == "reduce_sum" and EVERYWHERE in value.remainders and not owed:
-        if is_zero(value.remainders[EVERYWHERE]):
-            found[EVERYWHERE] = value.remainders[EVERYWHERE]
+    elif name == "reduce_sum" and not owed and is_zero(value.remainders.get(EVERYWHERE)):
+        found[EVERYWHERE] = np.zeros((), equation.outvars[0].aval.dtype)[()]
     return owed, [found]
 
 
@@ -181,7 +182,9 @@ def _product(
         return _grouped(equation, values, step, places, leak)
     pairs, (left, right) = _pairs(equation, step), step.inputs
     summed_over = [
-        k for k, (i, j) in enumerate(pairs.summed) if places.cut((left[i],)) or places.cut((right[j],))
+        k
+        for k, (i, j) in enumerate(pairs.summed)
+        if places.cut((left[i],)) or places.cut((right[j],))
     ]
     owed: list[Any] = []
     found: dict[Region, Any] = {}
@@ -230,7 +233,12 @@ def _multiplied(
 
     def product(*contents: Any) -> Any:
         arrays = [
-            spread(x, [None] * len(size) if not is_number(x) else [1] * len(size), len(size), a.aval.dtype)
+            spread(
+                x,
+                [None] * len(size) if not is_number(x) else [1] * len(size),
+                len(size),
+                a.aval.dtype,
+            )
             for x, size, a in zip(contents, sizes, equation.invars, strict=True)
         ]
         wide = [list(x.shape) for x in arrays]
@@ -263,9 +271,11 @@ def _grouped(
     nothing = lambda value, axes, at: all(
         is_zero(value.at(r)) for r in regions_of(places.cut(axes)) if at in r
     )
-    if places.cut((x[channel],)) or places.cut((kernel[within],)):
-        if not nothing(entering, x, channel) and not nothing(taps, kernel, within):
-            leak(lost.reason, (x[channel], kernel[within]))
+    summed_over = (x[channel], kernel[within])
+    if places.cut(summed_over) and not (
+        nothing(entering, x, channel) or nothing(taps, kernel, within)
+    ):
+        leak(lost.reason, summed_over)
     found: dict[Region, Any] = {}
     depthwise = len(kernel[within]) == 1 and len(kernel[leaving]) == len(x[channel])
     closed = nothing(taps, kernel, leaving) or (depthwise and nothing(entering, x, channel))

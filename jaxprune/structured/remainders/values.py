@@ -31,7 +31,9 @@ __all__ = [
 Region = frozenset[int]  # of a value's axes those along which a place was removed
 EVERYWHERE: Region = frozenset()  # the places that are left
 _FEW = 2**16
-Leak = Callable[[str, Axes], None]  # a reason, and labels of the axes whose removed units are owed something
+Leak = Callable[
+    [str, Axes], None
+]  # a reason, and labels of the axes whose removed units are owed something
 
 
 class Lost(NamedTuple):
@@ -147,7 +149,7 @@ def is_zero(content: Any) -> bool:
 
 
 def is_nothing(a: Any, b: Any) -> bool:
-    """Whether a product of two contents is zero: one of them is, and the other is not known to be infinite."""
+    """Whether a product of two contents is zero: one of them is, the other is not known to be infinite."""
     infinite = any(is_number(x) and not np.isfinite(x) for x in (a, b))
     return (is_zero(a) or is_zero(b)) and not infinite
 
