@@ -29,6 +29,7 @@ __all__ = ["SUMS"]
 _Found = tuple[
     list[Any], list[dict[Region, Any]]
 ]  # what is owed to each output, and its remainders
+_INFINITE = "a sum over the units sees what is infinite, or no number, for zeros of removed ones"
 _NAMES = {
     "reduce_max": "a maximum",
     "reduce_min": "a minimum",
@@ -97,6 +98,8 @@ def _part(equation: Any, content: Any, sizes: Any, removed: Region, positive: bo
     if name == "reduce_sum":
         if is_zero(content):
             return None
+        if is_number(content) and not np.isfinite(content):
+            return Lost(_INFINITE)
         if is_number(content):
             return (content * math.prod(sizes[i] for i in gone)).astype(content.dtype)
 
@@ -221,8 +224,8 @@ def _multiplied(
     """What a region of each operand adds to a product; `None`: nothing."""
     if is_nothing(*contents):
         return None
-    if any(map(is_zero, contents)):
-        return Lost("zeros of removed units are multiplied with what is infinite for zeros")
+    if any(is_zero(c) or (is_number(c) and not np.isfinite(c)) for c in contents):
+        return Lost(_INFINITE)
     for content in contents:
         if isinstance(content, Lost):
             return content
