@@ -142,7 +142,7 @@ def _compare(program: bytes, run: Any, params: Any, inputs: Any, batched: bool) 
     raise ValueError(
         "structured.save: taken for examples along the first axis of each input, one at a time, the inputs "
         f"give something else (by {error:.1e} of the largest output), as the first axis counts no examples, "
-        "or these see each other; say batched=False, and the program takes inputs of these shapes as they are."
+        "or these see each other; say batched=False, and the program takes these shapes alone."
     )
 
 

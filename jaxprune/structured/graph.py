@@ -1,6 +1,6 @@
 """What of a function's parameters lives and dies together, found in its program."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -8,11 +8,12 @@ import numpy as np
 
 from jaxprune import masks as masks_lib
 from jaxprune import programs
-from jaxprune.coupling import Group, Member
+from jaxprune.coupling import Group, Member, Use
 from jaxprune.programs.constants import UNKNOWN, zero
 from jaxprune.structured.exactness import flagged
 from jaxprune.structured.labels import Axes, Labels
 from jaxprune.structured.rules.products import summed
+from jaxprune.structured.scales import uses
 from jaxprune.structured.solve import Solution, solve
 from jaxprune.structured.turns import settle
 from jaxprune.structured.walk import Loop, Tape, each, followed
@@ -168,8 +169,9 @@ def followed_through(
         settle(program, tape, [*masked, *[UNKNOWN] * len(entering)], labels)
     solution = solve(labels)
     found = _entering(tape, axes)
+    used = uses(tape, [leaf.shape for leaf in leaves])
     units, turns = (
-        _groups(solution, axes, masks_lib.paths(params), found, free)
+        _groups(solution, axes, masks_lib.paths(params), found, used, free)
         for free in (~(solution.pinned | solution.turns), solution.turns)
     )
     return Graph(fn, params, program, tape, outputs, axes, solution, units, turns, labels.unknown)
@@ -206,6 +208,7 @@ def _groups(
     axes: list[Axes],
     paths: list[str],
     entering: set[tuple[int, int]],
+    used: Mapping[int, Use],
     wanted: np.ndarray,
 ) -> tuple[Group, ...]:
     """Those of the classes wanted with the same footprint: as many indices of the same axes."""
@@ -242,7 +245,8 @@ def _groups(
             by_unit = np.argsort(number[mine], kind="stable")
             at = index[rows][mine][by_unit].reshape(len(units), -1)
             shape = tuple(len(labels) for labels in axes[leaf])
-            members.append(Member(paths[leaf], shape, at_axis, at, flat[axis] in entering))
+            enters, use = flat[axis] in entering, used.get(leaf)
+            members.append(Member(paths[leaf], shape, at_axis, at, enters, use))
         members.sort(
             key=lambda m: (not m.kernel, m.enters)
         )  # what brings the units forth comes first

@@ -44,7 +44,7 @@ def coupled(
         "absolute", the absolute value of their sum.
       normalize: what a group's scores are divided by, to compare groups: "mean", "max", "sum", "norm".
       over: the weights that count: of "all" kernels that a unit runs through, of its "outputs" (not the
-        layers after it), or its "scales" and the biases beside them, as of a BatchNorm.
+        layers after it), or its "scales" and the shifts beside them, as of a BatchNorm.
       inexact: groups that are not exact (`Group.exact`) are left out, "skip", or taken all the same, "allow":
         the small function may then differ from the masked one.
 
