@@ -151,9 +151,7 @@ def whisper():
     numbers = ("NWC", "WIO", "NWC")
 
     def conv(x, kernel, stride):
-        return jax.lax.conv_general_dilated(
-            x, kernel, (stride,), "SAME", dimension_numbers=numbers
-        )
+        return jax.lax.conv_general_dilated(x, kernel, (stride,), "SAME", dimension_numbers=numbers)
 
     def fn(p, x):
         x = jax.nn.gelu(conv(x, p["c1"], 1) + p["b1"])

@@ -152,6 +152,7 @@ def followed_through(
       *inputs: of it, or their shapes.
       pins_outputs: whether what indexes the outputs stays.
     """
+    _check_arrays(params)
     shapes = lambda tree: jax.tree.map(_shape_of, tree)
     params, given = shapes(params), shapes(inputs)
     program, outputs = programs.trace(fn, params, *given)
@@ -175,6 +176,20 @@ def followed_through(
         for free in (~(solution.pinned | solution.turns), solution.turns)
     )
     return Graph(fn, params, program, tape, outputs, axes, solution, units, turns, labels.unknown)
+
+
+_NUMBERS = (bool, int, float, complex)
+
+
+def _check_arrays(params: Params) -> None:
+    """Refuses leaves that are functions and the like."""
+    for path, x in zip(masks_lib.paths(params), jax.tree.leaves(params), strict=True):
+        if not (hasattr(x, "dtype") or isinstance(x, _NUMBERS)):
+            raise TypeError(
+                f"structured.trace: the leaf {path!r} of the parameters is of the type {type(x).__name__}, "
+                "no array; partition them from the rest (eqx.partition(module, eqx.is_array)), or give the "
+                "module to structured.smaller."
+            )
 
 
 def _shape_of(x: Any) -> jax.ShapeDtypeStruct:
