@@ -149,7 +149,43 @@ def _while_again(equation: Any, arrays: list[Any], step: Step, kept: Kept) -> li
     return list(lax.while_loop(going, turn, tuple(arrays[b:])))
 
 
-_BODIES = {"scan": _scan_again, "cond": _cond_again, "while": _while_again}
+def _shard_map_again(equation: Any, arrays: list[Any], step: Step, kept: Kept) -> list[Any]:
+    p, [tape] = equation.params, step.more
+    own = lambda *xs: tuple(replayed(p["jaxpr"], xs, tape, kept))
+    names = set(p["newly_manual_axes"])
+    options = {"mesh": p["mesh"], "axis_names": names, "check_vma": p["check_vma"]}
+    specs = {"in_specs": tuple(p["in_specs"]), "out_specs": tuple(p["out_specs"])}
+    return list(jax.shard_map(own, **options, **specs)(*arrays))
+
+
+def _linear_solve_again(equation: Any, arrays: list[Any], step: Step, kept: Kept) -> list[Any]:
+    """Gradients go by the equation that is solved, and not through the steps of a solver."""
+    solvers, right = programs.linear_solvers(equation, arrays)
+    run = {}
+    for (name, program, constants), tape in zip(solvers, step.more, strict=True):
+        run[name] = lambda values, program=program, constants=constants, tape=tape: tuple(
+            replayed(program, [*constants, *values], tape, kept)
+        )
+    more = len(step.outputs) > len(right)
+    split = lambda found: (found[: len(right)], found[len(right) :]) if more else found
+    transposed = lambda _, values: split(run["transpose_solve"](values))
+    found = lax.custom_linear_solve(
+        run["matvec"],
+        tuple(right),
+        lambda _, values: split(run["solve"](values)),
+        transposed if "transpose_solve" in run else None,
+        has_aux=more,
+    )
+    return [*found[0], *found[1]] if more else list(found)
+
+
+_BODIES = {
+    "scan": _scan_again,
+    "cond": _cond_again,
+    "while": _while_again,
+    "shard_map": _shard_map_again,
+    "custom_linear_solve": _linear_solve_again,
+}
 
 
 def watched(

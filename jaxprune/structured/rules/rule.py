@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxprune.structured.labels import Axes, Labels
 
-__all__ = ["Kept", "Rule", "Step", "again", "cut", "left", "shapes_of"]
+__all__ = ["Kept", "Label", "Rule", "Step", "again", "cut", "each_its_own", "left", "shapes_of"]
 
 Kept = Callable[[np.ndarray], np.ndarray]  # labels -> which of them are left
 
@@ -31,6 +31,10 @@ class Step(NamedTuple):
     writes: tuple[int, ...] = ()
 
 
+Label = Callable[[Labels, Any, list[Axes]], Any]
+Replay = Callable[[Any, list[Any], Step, Kept], Any]
+
+
 class Rule(NamedTuple):
     """What is known of a primitive.
 
@@ -39,8 +43,13 @@ class Rule(NamedTuple):
       replay: (equation, arrays, step, kept) -> outputs; `None`: the primitive as it stands.
     """
 
-    label: Callable[[Labels, Any, list[Axes]], Any]
-    replay: Callable[[Any, list[Any], Step, Kept], Any] | None = None
+    label: Label
+    replay: Replay | None = None
+
+
+def each_its_own(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
+    """Each output is like the input of the same number."""
+    return list(inputs)
 
 
 def shapes_of(equation: Any) -> list[tuple[int, ...]]:
