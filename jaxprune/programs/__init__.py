@@ -18,6 +18,7 @@
 from jaxprune.programs.dead_code import live as live
 from jaxprune.programs.interpreter import Rule as Rule
 from jaxprune.programs.interpreter import bind as bind
+from jaxprune.programs.interpreter import bound as bound
 from jaxprune.programs.interpreter import called as called
 from jaxprune.programs.interpreter import calls as calls
 from jaxprune.programs.interpreter import evaluate as evaluate
@@ -30,6 +31,7 @@ from jaxprune.programs.interpreter import trace as trace
 __all__ = [
     "Rule",
     "bind",
+    "bound",
     "called",
     "calls",
     "evaluate",

@@ -5,7 +5,7 @@ see inside a function that they cannot edit: which axes of a kernel are inputs (
 enters a kernel (`signals`), noise in products (`gates.apply`), which units are coupled (`structured`).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -14,6 +14,7 @@ from jax import lax
 __all__ = [
     "Rule",
     "bind",
+    "bound",
     "called",
     "calls",
     "evaluate",
@@ -100,8 +101,18 @@ def calls(name: str) -> bool:
 
 def bind(equation: Any, inputs: Sequence[Any]) -> list[Any]:
     """What the equation's primitive makes of arrays."""
-    params = equation.primitive.get_bind_params(equation.params)
-    outputs = equation.primitive.bind(*inputs, **params)
+    return bound(equation, inputs, equation.params)
+
+
+def bound(equation: Any, inputs: Sequence[Any], params: Mapping[str, Any]) -> list[Any]:
+    """What the equation's primitive makes of arrays with these parameters, where the equation stood.
+
+    That is a mesh, for one: axes that a part of a program leaves to the compiler are explicit outside of it.
+    """
+    with equation.ctx.manager:
+        outputs = equation.primitive.bind(
+            *inputs, **equation.primitive.get_bind_params(dict(params))
+        )
     return list(outputs) if equation.primitive.multiple_results else [outputs]
 
 

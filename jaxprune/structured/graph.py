@@ -164,9 +164,11 @@ def trace(fn: Callable[..., Any], params: Params, *inputs: Any) -> Graph:
 
 
 def _shape_of(x: Any) -> jax.ShapeDtypeStruct:
-    return (
-        x if isinstance(x, jax.ShapeDtypeStruct) else jax.ShapeDtypeStruct(np.shape(x), _dtype(x))
-    )
+    if isinstance(x, jax.ShapeDtypeStruct):
+        return x
+    sharding = jax.typeof(x).sharding
+    explicit = sharding if sharding.mesh.explicit_axes else None
+    return jax.ShapeDtypeStruct(np.shape(x), _dtype(x), sharding=explicit)
 
 
 def _floating(x: jax.ShapeDtypeStruct) -> bool:

@@ -29,12 +29,12 @@ def pinned(graph: "Graph") -> dict[str, str]:
             classes = np.unique(solution.of[axis])
             position, parts = solution.parts(classes)
             free = np.bincount(position, ~solution.pinned[parts], len(classes)) > 0
-            staying = classes[~free]
-            if len(staying):
-                own = solution.reason[staying]
-                why = solution.reasons[np.bincount(own[own >= 0]).argmax()]
-                some = f"{len(staying)} of {len(axis)}: " if free.any() else ""
-                found[f"{path}[{i}]"] = some + why
+            if free.all():
+                continue
+            reasons = solution.reason[parts[~free[position]]]
+            most = solution.reasons[np.bincount(reasons[reasons >= 0]).argmax()]
+            some = f"{np.isin(solution.of[axis], classes[~free]).sum()} of {len(axis)}: "
+            found[f"{path}[{i}]"] = (some if free.any() else "") + most
     return found
 
 

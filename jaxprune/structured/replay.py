@@ -64,6 +64,10 @@ def _rule(steps: Iterator[Step], kept: Kept, path: Path) -> programs.Rule:
             return [None] * len(step.outputs)
         if first in path.passed:
             return [values[path.passed[first]]]
+        with equation.ctx.manager:
+            return [_Live(out) for out in computed(equation, values, step)]
+
+    def computed(equation: Any, values: list[Any], step: Step) -> list[Any]:
         arrays = [
             v.array if isinstance(v, _Live) else cut(v, axes, kept)
             for v, axes in zip(values, step.inputs, strict=True)
@@ -71,12 +75,10 @@ def _rule(steps: Iterator[Step], kept: Kept, path: Path) -> programs.Rule:
         special = _BODIES.get(equation.primitive.name)
         known = rule_of(equation.primitive.name)
         if special is not None:
-            outputs = special(equation, arrays, step, kept)
-        elif known is not None and known.replay is not None:
-            outputs = known.replay(equation, arrays, step, kept)
-        else:
-            outputs = programs.bind(equation, arrays)
-        return [_Live(out) for out in outputs]
+            return special(equation, arrays, step, kept)
+        if known is not None and known.replay is not None:
+            return known.replay(equation, arrays, step, kept)
+        return programs.bind(equation, arrays)
 
     return rule
 
@@ -145,8 +147,17 @@ def _while_again(equation: Any, arrays: list[Any], step: Step, kept: Kept) -> li
     p, (test, body) = equation.params, step.more
     a, b = p["cond_nconsts"], p["cond_nconsts"] + p["body_nconsts"]
     going = lambda c: replayed(p["cond_jaxpr"], [*arrays[:a], *c], test, kept)[0]
-    turn = lambda c: tuple(replayed(p["body_jaxpr"], [*arrays[a:b], *c], body, kept))
-    return list(lax.while_loop(going, turn, tuple(arrays[b:])))
+
+    def turn(carry: tuple[Any, ...]) -> tuple[Any, ...]:
+        after, alone = replayed(p["body_jaxpr"], [*arrays[a:b], *carry], body, kept), going(carry)
+        if not alone.ndim:
+            return tuple(after)
+        # Under vmap each example has an end of its own, and stands still from then on.
+        spread = lambda x: lax.broadcast_in_dim(alone, x.shape, range(alone.ndim))
+        pairs = zip(after, carry, strict=True)
+        return tuple(jax.numpy.where(spread(new), new, old) for new, old in pairs)
+
+    return list(lax.while_loop(lambda c: going(c).any(), turn, tuple(arrays[b:])))
 
 
 def _shard_map_again(equation: Any, arrays: list[Any], step: Step, kept: Kept) -> list[Any]:

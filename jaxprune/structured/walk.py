@@ -150,10 +150,11 @@ def _while(labels: Labels, equation: Any, inputs: list[Axes]) -> tuple[list[Axes
     p = equation.params
     a, b = p["cond_nconsts"], p["cond_nconsts"] + p["body_nconsts"]
     carry = inputs[b:]
-    _, test = followed(p["cond_jaxpr"], [*inputs[:a], *carry], labels)
+    [ends], test = followed(p["cond_jaxpr"], [*inputs[:a], *carry], labels)
     found, body = followed(p["body_jaxpr"], [*inputs[a:b], *carry], labels)
     for before, after in zip(carry, found, strict=True):
         labels.tie_all(before, after)
+        labels.tie_all(ends, before[: len(ends)])  # under vmap each example has an end of its own
     return found, (test, body)
 
 

@@ -1,4 +1,4 @@
-"""Rules of where arrays lie, and of what goes on between devices or along a mapped axis."""
+"""Rules of where arrays lie, of what goes on between devices or along a mapped axis, and of printing."""
 
 from typing import Any
 
@@ -32,6 +32,8 @@ RULES: dict[str, Rule] = {
         Rule(each_its_own),
     ),
     **dict.fromkeys(("pmax", "pmin", "psum", "psum_invariant"), Rule(_collective)),
+    # They see what is left.
+    **dict.fromkeys(("debug_callback", "debug_print"), Rule(lambda labels, equation, inputs: [])),
     "axis_index": Rule(lambda labels, equation, inputs: [()]),
     "platform_index": Rule(lambda labels, equation, inputs: [()]),
 }

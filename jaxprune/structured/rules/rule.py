@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from jaxprune import programs
 from jaxprune.structured.labels import Axes, Labels
 
 __all__ = ["Kept", "Label", "Rule", "Step", "again", "cut", "each_its_own", "left", "shapes_of"]
@@ -64,9 +65,7 @@ def left(axes: Axes, kept: Kept) -> tuple[int, ...]:
 
 def again(equation: Any, arrays: Sequence[Any], **changed: Any) -> list[Any]:
     """The equation with some of its parameters changed."""
-    params = equation.primitive.get_bind_params({**equation.params, **changed})
-    found = equation.primitive.bind(*arrays, **params)
-    return list(found) if equation.primitive.multiple_results else [found]
+    return programs.bound(equation, arrays, {**equation.params, **changed})
 
 
 def cut(value: Any, axes: Axes, kept: Kept) -> Any:
