@@ -14,6 +14,7 @@ from jaxprune.structured.graph import Graph, followed_through
 from jaxprune.structured.labels import Axes
 from jaxprune.structured.removal import Removal, removed_axes
 from jaxprune.structured.replay import Path, replayed
+from jaxprune.structured.unread import unread
 
 __all__ = ["Functions"]
 
@@ -51,7 +52,7 @@ class Functions:
 
         def prepared(inputs: Any) -> tuple[Graph, np.ndarray, Path]:
             leaves, treedef = jax.tree.flatten(inputs)
-            key = (treedef, tuple((jnp.shape(x), jnp.result_type(x)) for x in leaves))
+            key = (treedef, tuple(map(jax.typeof, leaves)), jax.sharding.get_abstract_mesh())
             if key not in traced:
                 own = followed_through(fn, self._graph.params, *inputs, pins_outputs=not other)
                 removed = removed_axes(own, self._left, self._blocks, refuses=not other)
@@ -101,9 +102,10 @@ class Functions:
 
     def _check(self, own: Graph, removed: np.ndarray, path: Path) -> None:
         """Refuses another function that needs what was removed."""
+        idle = {own.paths[leaf] for leaf in unread(own.tape, len(own.paths))}
         pairs = zip(own.paths, own.kept(removed), self._left, strict=True)
         for name, there, left in pairs:
-            if name in self._blocks:
+            if name in self._blocks or name in idle:
                 continue
             for axis, (a, b) in enumerate(zip(there, left, strict=True)):
                 if not np.array_equal(a, b):

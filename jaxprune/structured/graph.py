@@ -12,10 +12,12 @@ from jaxprune.coupling import Group, Member, Use
 from jaxprune.programs.constants import UNKNOWN, zero
 from jaxprune.structured.exactness import flagged
 from jaxprune.structured.labels import Axes, Labels
+from jaxprune.structured.pinned import conflicts
 from jaxprune.structured.rules.products import summed
 from jaxprune.structured.scales import uses
 from jaxprune.structured.solve import Solution, solve
 from jaxprune.structured.turns import settle
+from jaxprune.structured.unread import beside, unread
 from jaxprune.structured.walk import Loop, Tape, each, followed
 from jaxprune.types import Params
 
@@ -104,7 +106,10 @@ class Graph(NamedTuple):
             named = ", ".join(f"{n} ({count})" for n, count in sorted(self.unknown.items()))
             lines.append(f"Without a rule, so what they touch is pinned: {named}")
         if self.solution.conflicts:
-            lines.append(f"Reshapes that do not fit together, pinned: {self.solution.conflicts}")
+            named = ", ".join(conflicts(self)) or "no parameter"
+            lines.append(
+                f"Reshapes that do not fit together: {self.solution.conflicts}; they pin {named}"
+            )
         return "\n".join(lines)
 
 
@@ -156,19 +161,27 @@ def followed_through(
     shapes = lambda tree: jax.tree.map(_shape_of, tree)
     params, given = shapes(params), shapes(inputs)
     program, outputs = programs.trace(fn, params, *given)
+    program = programs.live(program)
     labels, leaves = Labels(), jax.tree.leaves(params)
     axes = [labels.fresh_like(leaf.shape) for leaf in leaves]
+    labels.reason = "an input"
     entering = [labels.fresh_like(x.shape, pinned=True) for x in jax.tree.leaves(given)]
     leaving, tape = followed(program, [*axes, *entering], labels)
+    labels.reason = "an output"
     if pins_outputs:
         for value in leaving:
             labels.pin(*value)
+    idle = unread(tape, len(leaves))
+    labels.reason = "no equation reads it"
+    for leaf in idle:
+        labels.pin(*axes[leaf])
     if any(isinstance(step.more, Loop) for step, _ in each(tape)):
         masked = [
             zero(leaf) if _floating(leaf) else UNKNOWN for leaf in leaves
         ]  # others have no mask
         settle(program, tape, [*masked, *[UNKNOWN] * len(entering)], labels)
     solution = solve(labels)
+    axes = beside(masks_lib.paths(params), axes, idle, solution)
     found = _entering(tape, axes)
     used = uses(tape, [leaf.shape for leaf in leaves])
     units, turns = (
@@ -193,9 +206,11 @@ def _check_arrays(params: Params) -> None:
 
 
 def _shape_of(x: Any) -> jax.ShapeDtypeStruct:
-    return (
-        x if isinstance(x, jax.ShapeDtypeStruct) else jax.ShapeDtypeStruct(np.shape(x), _dtype(x))
-    )
+    if isinstance(x, jax.ShapeDtypeStruct):
+        return x
+    sharding = jax.typeof(x).sharding
+    explicit = sharding if sharding.mesh.explicit_axes else None
+    return jax.ShapeDtypeStruct(np.shape(x), _dtype(x), sharding=explicit)
 
 
 def _floating(x: jax.ShapeDtypeStruct) -> bool:

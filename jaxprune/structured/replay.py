@@ -130,16 +130,19 @@ class _Run(NamedTuple):
                 v if isinstance(v, Value) else self._constant(v, atom, axes)
                 for v, atom, axes in zip(values, equation.invars, step.inputs, strict=True)
             ]
-            special = _BODIES.get(equation.primitive.name)
-            if special is not None:
-                return special(self, equation, operands, step)
-            outputs = self._outputs(operands, step)
-            found = follow(operands, outputs, step, self.places, self.leak)
-            if equation.primitive.name == "iota" and not self.computes:
-                found = [value.shaped() for value in found]
-            return list(found)
+            with equation.ctx.manager:
+                return list(self._equation(operands, step))
 
         return rule
+
+    def _equation(self, operands: list[Value], step: Step) -> list[Value]:
+        name = step.equation.primitive.name
+        special = _BODIES.get(name)
+        if special is not None:
+            return special(self, step.equation, operands, step)
+        outputs = self._outputs(operands, step)
+        found = follow(operands, outputs, step, self.places, self.leak)
+        return [v.shaped() for v in found] if name == "iota" and not self.computes else found
 
     def _constant(self, value: Any, atom: Any, axes: Axes) -> Value:
         found = whole(value, atom.aval, axes, self.places)
@@ -360,7 +363,8 @@ def _from_outside(remainders: Mapping[Region, Any], outside: set[int]) -> dict[R
 def _while_again(run: _Run, equation: Any, values: list[Value], step: Step) -> list[Value]:
     p, (test, body) = equation.params, step.more
     a, b = p["cond_nconsts"], p["cond_nconsts"] + p["body_nconsts"]
-    axes, flag = step.inputs[b:], [()]
+    axes = step.inputs[b:]
+    flag = [axes[0][: p["cond_jaxpr"].out_avals[0].ndim] if axes else ()]
     carried = slice(b - a, len(values) - a)
     entering = _settled(run, p["body_jaxpr"], values[a:], carried, body, axes)
     carry, fixed = entering[b - a :], entering[: b - a]
@@ -378,11 +382,82 @@ def _while_again(run: _Run, equation: Any, values: list[Value], step: Step) -> l
     )
     going = inside(p["cond_jaxpr"], values[:a], test, flag)
     iteration = inside(p["body_jaxpr"], fixed, body, axes)
-    arrays = lax.while_loop(lambda c: going(c)[0], iteration, tuple(v.array for v in carry))
+
+    def turn(carried: tuple[Any, ...]) -> tuple[Any, ...]:
+        after, [alone] = iteration(carried), going(carried)
+        if not alone.ndim:
+            return after
+        # Under vmap each example has an end of its own, and stands still from then on.
+        spread = lambda x: lax.broadcast_in_dim(alone, x.shape, range(alone.ndim))
+        pairs = zip(after, carried, strict=True)
+        return tuple(jnp.where(spread(new), new, old) for new, old in pairs)
+
+    arrays = lax.while_loop(lambda c: going(c)[0].any(), turn, tuple(v.array for v in carry))
     return _leaving(arrays, carry)
 
 
-_BODIES = {"scan": _scan_again, "cond": _cond_again, "while": _while_again}
+def _shard_map_again(run: _Run, equation: Any, values: list[Value], step: Step) -> list[Value]:
+    p, [tape] = equation.params, step.more
+    own = [v._replace(remainders=_from_outside(v.remainders, set())) for v in values]
+    local = lambda arrays: [_shape_of(x.aval) for x in arrays]
+    entering = _leaving(local(p["jaxpr"].invars), own)
+    axes = [tuple(a for a in o) for o in step.outputs]
+    leaving = run._replace(computes=False).within(p["jaxpr"], entering, tape, axes)
+    found = [v._replace(remainders=_from_outside(v.remainders, set())) for v in leaving]
+    if not run.computes:
+        return _leaving([_shape_of(v.aval) for v in equation.outvars], found)
+    quiet = run._replace(leak=_unheard)
+    body = lambda *xs: tuple(
+        v.array for v in quiet.within(p["jaxpr"], _leaving(xs, own), tape, axes)
+    )
+    names = set(p["newly_manual_axes"])
+    options = {"mesh": p["mesh"], "axis_names": names, "check_vma": p["check_vma"]}
+    specs = {"in_specs": tuple(p["in_specs"]), "out_specs": tuple(p["out_specs"])}
+    arrays = jax.shard_map(body, **options, **specs)(*(v.array for v in values))
+    return _leaving(arrays, found)
+
+
+def _linear_solve_again(run: _Run, equation: Any, values: list[Value], step: Step) -> list[Value]:
+    """Gradients go by the equation that is solved, and not through the steps of a solver."""
+    solvers, right = programs.linear_solvers(equation, values)
+    tapes = dict(zip((name for name, *_ in solvers), step.more, strict=True))
+    shapes = lambda own: [v._replace(array=_shape_of(v.array)) for v in own]
+    abstract = run._replace(computes=False)
+    _, solve, constants = solvers[0]
+    axes = step.outputs
+    leaving = abstract.within(solve, shapes([*constants, *right]), tapes["solve"], axes)
+    own = {id(c) for v in values for c in v.remainders.values()}
+    found = [v._replace(remainders=_from_outside(v.remainders, own)) for v in leaving]
+    if not run.computes:
+        return found
+    quiet, ways = run._replace(leak=_unheard), {}
+    for name, program, constants in solvers:
+        ways[name] = lambda arrays, name=name, program=program, constants=constants: tuple(
+            v.array
+            for v in quiet.within(
+                program, [*constants, *_leaving(arrays, right)], tapes[name], axes
+            )
+        )
+    more = len(step.outputs) > len(right)
+    split = lambda arrays: (arrays[: len(right)], arrays[len(right) :]) if more else arrays
+    transposed = lambda _, arrays: split(ways["transpose_solve"](arrays))
+    arrays = lax.custom_linear_solve(
+        ways["matvec"],
+        tuple(v.array for v in right),
+        lambda _, arrays: split(ways["solve"](arrays)),
+        transposed if "transpose_solve" in ways else None,
+        has_aux=more,
+    )
+    return _leaving([*arrays[0], *arrays[1]] if more else arrays, found)
+
+
+_BODIES = {
+    "scan": _scan_again,
+    "cond": _cond_again,
+    "while": _while_again,
+    "shard_map": _shard_map_again,
+    "custom_linear_solve": _linear_solve_again,
+}
 
 
 def watched(

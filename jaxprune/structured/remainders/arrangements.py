@@ -286,6 +286,37 @@ def _split(equation: Any, values: Sequence[Value], step: Step, places: Places) -
     return found
 
 
+def _tile(equation: Any, values: Sequence[Value], step: Step, places: Places) -> list[_Remainders]:
+    counts, axes = equation.params["reps"], step.inputs[0]
+    grown = [len(axis) == 1 and n != 1 for axis, n in zip(axes, counts, strict=True)]
+    source = [None if new else i for i, new in enumerate(grown)]
+    change = lambda x: jnp.tile(
+        x, [1 if n == 1 else count for n, count in zip(x.shape, counts, strict=True)]
+    )
+    return [_moved(values[0], step, places, source, change)]
+
+
+def _stack(equation: Any, values: Sequence[Value], step: Step, places: Places) -> list[_Remainders]:
+    at, dtype, found = equation.params["axis"], equation.outvars[0].aval.dtype, {}
+    for region in [EVERYWHERE, *regions_of(places.cut(step.outputs[0]))]:
+        own = frozenset(i - (i > at) for i in region)
+        contents = [value.at(own) for value in values]
+        if lost := [c for c in contents if isinstance(c, Lost)]:
+            found[region] = lost[0]
+        elif all(is_number(c) and c == contents[0] for c in contents):
+            if not region or not is_zero(contents[0]):
+                found[region] = contents[0]
+        elif region:
+
+            def change(*xs: Any) -> Any:
+                rank = len(step.inputs[0])
+                arrays = [spread(x, [None] * rank, rank, dtype) for x in xs]
+                return jnp.stack(jnp.broadcast_arrays(*arrays), at)
+
+            found[region] = evaluated(change, *contents)
+    return [found]
+
+
 def _unstack(
     equation: Any, values: Sequence[Value], step: Step, places: Places
 ) -> list[_Remainders]:
@@ -353,10 +384,18 @@ def _gather(
         for i, at in zip(kept_axes, numbers.offset_dims, strict=True)
         if p["slice_sizes"][i] == len(axes[i])
     }
+    rows = [j for j in range(len(out)) if j not in numbers.offset_dims]
+    batch = zip(numbers.operand_batching_dims, numbers.start_indices_batching_dims, strict=True)
+    beside = {rows[j]: i for i, j in batch}  # each index of these has places of its own
     found: _Remainders = {}
     if EVERYWHERE in operand.remainders:
         found[EVERYWHERE] = operand.remainders[EVERYWHERE]
     for region in regions_of(places.cut(out)):
+        if region <= source.keys() | beside.keys() and region & beside.keys():
+            content = operand.at(frozenset({**source, **beside}[i] for i in region))
+            if not is_zero(content):
+                found[region] = content if is_number(content) else Lost("a lookup of removed units")
+            continue
         if not region <= source.keys():
             numbers_there = [operand.at(r) for r in (EVERYWHERE, *regions_of(places.cut(axes)))]
             same = all(is_number(c) and c == numbers_there[0] for c in numbers_there)
@@ -454,6 +493,8 @@ ARRANGEMENTS: dict[str, Arrangement] = {
     "reshape": _reshape,
     "rev": _rev,
     "slice": _slice,
+    "stack": _stack,
+    "tile": _tile,
     "split": _split,
     "squeeze": _squeeze,
     "transpose": _transpose,

@@ -47,10 +47,15 @@ def entrywise(equation: Any, values: Sequence[Value], step: Step, places: Places
     found: dict[Region, Any] = {}
     for region in regions_of(places.cut(step.outputs[0])):
         operands = [value.at(region & cut) for value, cut in zip(values, cuts, strict=True)]
+        if len(step.outputs) > 1:  # bits of a generator, say
+            lost = Lost(f"{name}, of which it is not known what it makes of zeros")
+            found[region] = lost
+            continue
         content = _entry(equation, operands)
         if not is_zero(content):
             found[region] = content
-    if all(EVERYWHERE in value.remainders for value in values):
+    known = len(step.outputs) == 1 and all(EVERYWHERE in value.remainders for value in values)
+    if known:
         content = _entry(equation, [value.remainders[EVERYWHERE] for value in values])
         if is_number(content):
             found[EVERYWHERE] = content

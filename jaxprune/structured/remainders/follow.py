@@ -7,6 +7,7 @@ import jax
 
 from jaxprune.programs.primitives import ELEMENTWISE
 from jaxprune.structured.remainders.arrangements import ARRANGEMENTS
+from jaxprune.structured.remainders.computed import COMPUTED
 from jaxprune.structured.remainders.entrywise import entrywise, positive
 from jaxprune.structured.remainders.lines import LINES, along
 from jaxprune.structured.remainders.sums import SUMS
@@ -19,7 +20,7 @@ from jaxprune.structured.remainders.values import (
     evaluated,
     regions_of,
 )
-from jaxprune.structured.rules import Step
+from jaxprune.structured.rules import Step, elementwise, rule_of
 
 __all__ = ["follow"]
 
@@ -47,7 +48,7 @@ def follow(
     if not cut and not any(EVERYWHERE in value.remainders for value in values):
         return [Value(x) for x in outputs]
     owed: list[Any] = []
-    if name in ELEMENTWISE:
+    if name in ELEMENTWISE or _is_elementwise(name):
         remainders = entrywise(equation, values, step, places)
         sign = positive(equation, values)
         return [Value(x, r, sign) for x, r in zip(outputs, remainders, strict=True)]
@@ -55,6 +56,8 @@ def follow(
         remainders = ARRANGEMENTS[name](equation, values, step, places)
     elif name in SUMS:
         owed, remainders = SUMS[name](equation, values, step, places, leak)
+    elif name in COMPUTED:
+        remainders = COMPUTED[name](equation, values, step, places, leak)
     elif name in LINES:
         remainders = along(equation, values, step, places)
     else:
@@ -64,6 +67,12 @@ def follow(
         total = lambda x, *parts: sum(parts, x).astype(x.dtype)
         outputs = [evaluated(total, outputs[0], *owed)]
     return [Value(x, r, sign) for x, r in zip(outputs, remainders, strict=True)]
+
+
+def _is_elementwise(name: str) -> bool:
+    """Whether a primitive is said to go entry by entry, as one of a user's own may be."""
+    known = rule_of(name)
+    return known is not None and known.label is elementwise
 
 
 def _unknown(step: Step, places: Places, leak: Leak) -> list[Any]:

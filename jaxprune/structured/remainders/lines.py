@@ -23,9 +23,13 @@ __all__ = ["LINES", "along"]
 _SAME = frozenset({"cummax", "cummin", "reduce_window_max", "reduce_window_min", "sort"})
 # ... or do so with zeros; the first of equal ones is at 0.
 _ZEROS = frozenset(
-    {"argmax", "argmin", "bitcast_convert_type", "cumprod", "cumsum", "reduce_window_sum"}
+    {"argmax", "argmin", "bitcast_convert_type", "cumprod", "cumsum", "fft"} | {"reduce_window_sum"}
 )
-LINES = _SAME | _ZEROS | {"cumlogsumexp"}
+_MATRICES = frozenset(
+    {"cholesky", "eig", "eigh", "geqrf", "hessenberg", "householder_product", "lu", "qr", "schur"}
+    | {"lu_pivots_to_permutation", "svd", "tridiagonal", "tridiagonal_solve"}
+)
+LINES = _SAME | _ZEROS | _MATRICES | {"approx_top_k", "cumlogsumexp", "top_k"}
 
 
 def along(
@@ -47,18 +51,19 @@ def along(
         elif lost := [c for c in contents if isinstance(c, Lost)]:
             results = lost[:1] * len(step.outputs)
         else:
-            results = _computed(equation, contents, places.sizes(step.inputs[0], own))
+            results = _computed(equation, contents, [places.sizes(a, own) for a in step.inputs])
         for remainders, content in zip(found, results, strict=True):
             if not is_zero(content):
                 remainders[region] = content
     return found
 
 
-def _computed(equation: Any, contents: Sequence[Any], sizes: Sequence[int]) -> list[Any]:
+def _computed(equation: Any, contents: Sequence[Any], sizes: Sequence[Sequence[int]]) -> list[Any]:
     dtypes = [atom.aval.dtype for atom in equation.invars]
 
     def run(*xs: Any) -> list[Any]:
-        arrays = [spread(x, sizes, len(sizes), d) for x, d in zip(xs, dtypes, strict=True)]
+        triples = zip(xs, sizes, dtypes, strict=True)
+        arrays = [spread(x, own, len(own), dtype) for x, own, dtype in triples]
         return programs.bind(equation, arrays)
 
     return evaluated(run, *contents)

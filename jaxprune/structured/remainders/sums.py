@@ -29,6 +29,8 @@ __all__ = ["SUMS"]
 _Found = tuple[
     list[Any], list[dict[Region, Any]]
 ]  # what is owed to each output, and its remainders
+_LOGICAL = ("reduce_and", "reduce_or", "reduce_xor")
+_NEUTRAL = {"reduce_prod": 1, "reduce_and": True, "reduce_or": False, "reduce_xor": False}
 _INFINITE = "a sum over the units sees what is infinite, or no number, for zeros of removed ones"
 _NAMES = {
     "reduce_max": "a maximum",
@@ -110,7 +112,7 @@ def _part(equation: Any, content: Any, sizes: Any, removed: Region, positive: bo
 
         return evaluated(total, content)
     if removed:
-        neutral = {"reduce_prod": 1, "reduce_and": True, "reduce_or": False}.get(name)
+        neutral = _NEUTRAL.get(name)
         least = name == "reduce_max" and positive and is_number(content) and content <= 0
         if least or (is_number(content) and (content == neutral or _extreme(name, content))):
             return None
@@ -292,7 +294,7 @@ Sum = Callable[[Any, Sequence[Value], Step, Places, Leak], _Found]
 
 SUMS: dict[str, Sum] = {
     **dict.fromkeys(
-        ("reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "reduce_and", "reduce_or"),
+        ("reduce_sum", "reduce_max", "reduce_min", "reduce_prod", *_LOGICAL),
         _reduced,
     ),
     "dot_general": _product,
