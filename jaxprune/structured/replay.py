@@ -398,23 +398,34 @@ def _while_again(run: _Run, equation: Any, values: list[Value], step: Step) -> l
 
 def _shard_map_again(run: _Run, equation: Any, values: list[Value], step: Step) -> list[Value]:
     p, [tape] = equation.params, step.more
-    own = [v._replace(remainders=_from_outside(v.remainders, set())) for v in values]
-    local = lambda arrays: [_shape_of(x.aval) for x in arrays]
-    entering = _leaving(local(p["jaxpr"].invars), own)
-    axes = [tuple(a for a in o) for o in step.outputs]
-    leaving = run._replace(computes=False).within(p["jaxpr"], entering, tape, axes)
-    found = [v._replace(remainders=_from_outside(v.remainders, set())) for v in leaving]
+    numbers = lambda own: [
+        v._replace(remainders=_from_outside(v.remainders, set())) for v in own
+    ]  # arrays of the whole are no arrays of each device
+    entering = numbers(values)
+    shapes = [
+        _on_each(v.array, axes, variable.aval)
+        for v, axes, variable in zip(values, step.inputs, p["jaxpr"].invars, strict=True)
+    ]
+    abstract = run._replace(computes=False)
+    leaving = abstract.within(p["jaxpr"], _leaving(shapes, entering), tape, step.outputs)
+    found = numbers(leaving)
     if not run.computes:
-        return _leaving([_shape_of(v.aval) for v in equation.outvars], found)
+        return _leaving(run._outputs(values, step), found)
     quiet = run._replace(leak=_unheard)
     body = lambda *xs: tuple(
-        v.array for v in quiet.within(p["jaxpr"], _leaving(xs, own), tape, axes)
+        v.array for v in quiet.within(p["jaxpr"], _leaving(xs, entering), tape, step.outputs)
     )
-    names = set(p["newly_manual_axes"])
-    options = {"mesh": p["mesh"], "axis_names": names, "check_vma": p["check_vma"]}
-    specs = {"in_specs": tuple(p["in_specs"]), "out_specs": tuple(p["out_specs"])}
-    arrays = jax.shard_map(body, **options, **specs)(*(v.array for v in values))
+    options: Any = {"mesh": p["mesh"], "axis_names": set(p["newly_manual_axes"])}
+    options |= {"in_specs": tuple(p["in_specs"]), "out_specs": tuple(p["out_specs"])}
+    arrays = jax.shard_map(body, check_vma=p["check_vma"], **options)(*(v.array for v in values))
     return _leaving(arrays, found)
+
+
+def _on_each(x: Any, axes: Axes, aval: Any) -> jax.ShapeDtypeStruct:
+    """The shape of what each device has of an array: of axes that are not divided, what is left."""
+    triples = zip(jnp.shape(x), axes, aval.shape, strict=True)
+    shape = tuple(n if len(axis) == own else own for n, axis, own in triples)
+    return jax.ShapeDtypeStruct(shape, aval.dtype)
 
 
 def _linear_solve_again(run: _Run, equation: Any, values: list[Value], step: Step) -> list[Value]:

@@ -138,4 +138,4 @@ def _power(equation: Any) -> str:
     exponent: Any = equation.params.get("y")
     if exponent is None:
         exponent = getattr(equation.invars[1], "val", None)
-    return {-0.5: "normal", 0.5: "root"}.get(exponent if exponent is None else float(exponent), "")
+    return {-0.5: "normal", 0.5: "root"}.get(0.0 if exponent is None else float(exponent), "")

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from jaxprune.programs.primitives import ELEMENTWISE
 from jaxprune.structured.remainders.arrangements import ARRANGEMENTS
@@ -64,7 +65,7 @@ def follow(
         remainders = _unknown(step, places, leak)
     sign = name in _KEEPS_THE_SIGN and all(value.positive for value in values)
     if owed and not isinstance(outputs[0], jax.ShapeDtypeStruct):
-        total = lambda x, *parts: sum(parts, x).astype(x.dtype)
+        total = lambda x, *parts: sum(parts, jnp.asarray(x)).astype(x.dtype)
         outputs = [evaluated(total, outputs[0], *owed)]
     return [Value(x, r, sign) for x, r in zip(outputs, remainders, strict=True)]
 

@@ -195,7 +195,7 @@ def _product(
     found: dict[Region, Any] = {}
     for region in [EVERYWHERE, *regions_of(places.cut(step.outputs[0]))]:
         sides = [
-            frozenset(pairs.leaving[i][side] for i in region if pairs.leaving[i][side] is not None)
+            frozenset(at for i in region if (at := pairs.leaving[i][side]) is not None)
             for side in (0, 1)
         ]
         parts = []
