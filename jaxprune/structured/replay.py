@@ -163,10 +163,15 @@ def _while_again(equation: Any, arrays: list[Any], step: Step, kept: Kept) -> li
 def _shard_map_again(equation: Any, arrays: list[Any], step: Step, kept: Kept) -> list[Any]:
     p, [tape] = equation.params, step.more
     own = lambda *xs: tuple(replayed(p["jaxpr"], xs, tape, kept))
-    names = set(p["newly_manual_axes"])
-    options = {"mesh": p["mesh"], "axis_names": names, "check_vma": p["check_vma"]}
-    specs = {"in_specs": tuple(p["in_specs"]), "out_specs": tuple(p["out_specs"])}
-    return list(jax.shard_map(own, **options, **specs)(*arrays))
+    run = jax.shard_map(
+        own,
+        mesh=p["mesh"],
+        in_specs=tuple(p["in_specs"]),
+        out_specs=tuple(p["out_specs"]),
+        axis_names=set(p["newly_manual_axes"]),
+        check_vma=p["check_vma"],
+    )
+    return list(run(*arrays))
 
 
 def _linear_solve_again(equation: Any, arrays: list[Any], step: Step, kept: Kept) -> list[Any]:
