@@ -212,9 +212,20 @@ NORMS: dict[str, Operation] = {
     )(h),
 }
 
+
+def plain(function: Callable[..., jax.Array], by: float = 1.0) -> Operation:
+    """A function that is 0 at 0."""
+    return lambda h, w: function(h * by)
+
+
+def gated(function: Callable[..., jax.Array], plus: float = 0.0) -> Operation:
+    """A function that is not 0 at 0, times the features."""
+    return lambda h, w: h * function(h + plus)
+
+
 FUNCTIONS: dict[str, Operation] = {
     **{
-        name: lambda h, w, function=getattr(jax.nn, name): function(h)
+        name: plain(getattr(jax.nn, name))
         for name in (
             "celu",
             "elu",
@@ -231,13 +242,13 @@ FUNCTIONS: dict[str, Operation] = {
         )
     },
     **{
-        f"{name}, gated": lambda h, w, function=getattr(jax.nn, name): h * function(h)
+        f"{name}, gated": gated(getattr(jax.nn, name))
         for name in ("softplus", "log_sigmoid", "sigmoid", "hard_sigmoid")
     },
     "gelu by erf": lambda h, w: jax.nn.gelu(h, approximate=False),
     "snake": lambda h, w: h + jnp.sin(h) ** 2,
     **{
-        name: lambda h, w, function=getattr(jnp, name): function(h * 0.5)
+        name: plain(getattr(jnp, name), by=0.5)
         for name in ("arcsinh", "arctanh", "arcsin", "arctan", "sinh", "cbrt", "expm1", "log1p")
     },
     "arccosh, gated": lambda h, w: h * jnp.arccosh(h + 3),
@@ -249,9 +260,7 @@ FUNCTIONS: dict[str, Operation] = {
     "nan_to_num": lambda h, w: jnp.nan_to_num(h),
     "erfinv": lambda h, w: jax.scipy.special.erfinv(h * 0.5),
     **{
-        f"{name}, gated": lambda h, w, function=getattr(jax.scipy.special, name): (
-            h * function(h + 2)
-        )
+        f"{name}, gated": gated(getattr(jax.scipy.special, name), plus=2.0)
         for name in ("digamma", "gammaln", "i0e", "i1e")
     },
     "gammainc, gated": lambda h, w: h * jax.scipy.special.gammainc(h + 2, 1.5),

@@ -193,7 +193,7 @@ def _linear_solve(labels: Labels, equation: Any, inputs: list[Axes]) -> tuple[li
         solution = found if name == "solve" else solution
         for axes, others in zip(found, right, strict=False):  # behind them stands what else is told
             labels.tie_all(axes, others)
-    return solution, tapes
+    return list(solution), tapes
 
 
 _BODIES = {

@@ -39,7 +39,7 @@ def _ragged_dot(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]
     if len(lengths) > 1:  # runs of each index of these axes, which come before the ragged one
         kinds = [*batch[0], *(free_a if ragged in free_a else over[0] if ragged in over[0] else [])]
         labels.pin(*(a[i] for i in kinds[: len(lengths) - 1]))
-    runs = [labels.fresh(len(lengths[-1]), pinned=True)] if ragged in over[0] else []
+    runs = [labels.fresh(lengths[len(lengths) - 1].size, pinned=True)] if ragged in over[0] else []
     return [(*runs, *(a[i] for i in (*batch[0], *free_a)), *(b[i] for i in free_b))]
 
 
