@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -44,6 +45,7 @@ def entrywise(equation: Any, values: Sequence[Value], step: Step, places: Places
         return [value.remainders for value in values]
     rank = len(step.outputs[0])
     cuts = [places.cut(axes) if len(axes) == rank else EVERYWHERE for axes in step.inputs]
+    shapes_only = any(isinstance(value.array, jax.ShapeDtypeStruct) for value in values)
     found: dict[Region, Any] = {}
     for region in regions_of(places.cut(step.outputs[0])):
         operands = [value.at(region & cut) for value, cut in zip(values, cuts, strict=True)]
@@ -51,12 +53,12 @@ def entrywise(equation: Any, values: Sequence[Value], step: Step, places: Places
             lost = Lost(f"{name}, of which it is not known what it makes of zeros")
             found[region] = lost
             continue
-        content = _entry(equation, operands)
+        content = _entry(equation, operands, shapes_only)
         if not is_zero(content):
             found[region] = content
     known = len(step.outputs) == 1 and all(EVERYWHERE in value.remainders for value in values)
     if known:
-        content = _entry(equation, [value.remainders[EVERYWHERE] for value in values])
+        content = _entry(equation, [v.remainders[EVERYWHERE] for v in values], shapes_only)
         if is_number(content):
             found[EVERYWHERE] = content
     return [found] * len(step.outputs)
@@ -78,8 +80,8 @@ def positive(equation: Any, values: Sequence[Value]) -> bool:
     return name in _POSITIVE_IF_ALL and all(value.positive for value in values)
 
 
-def _entry(equation: Any, operands: list[Any]) -> Any:
-    """What an equation makes of contents."""
+def _entry(equation: Any, operands: list[Any], shapes_only: bool) -> Any:
+    """What an equation makes of contents; of arrays their shape, where nothing is computed."""
     name = equation.primitive.name
     dtype = equation.outvars[0].aval.dtype
     zero = np.zeros((), dtype)[()]
@@ -114,4 +116,4 @@ def _entry(equation: Any, operands: list[Any]) -> Any:
         shape = np.broadcast_shapes(*(x.shape for x in arrays))
         return programs.bind(equation, [jnp.broadcast_to(x, shape) for x in arrays])[0]
 
-    return evaluated(computed, *operands)
+    return jax.eval_shape(computed, *operands) if shapes_only else evaluated(computed, *operands)
