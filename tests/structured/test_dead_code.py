@@ -71,6 +71,30 @@ def test_what_a_scan_carries_for_nobody_pins_nothing():
     exact(graph, params, X)
 
 
+def test_what_a_loop_carries_for_nobody_pins_nothing():
+    """A loop without a known end, in a program of its own; one value is needed by another, two by none."""
+
+    @jax.jit
+    def run(h, w):
+        def turn(carry):
+            count, h, gate, seen, longest = carry
+            seen = jnp.sort(seen + h, -1)
+            return count + 1, jnp.tanh(h @ w) * gate, gate * 0.5, seen, jnp.maximum(longest, seen)
+
+        start = (0, h, jnp.ones(()), jnp.sort(h, -1), h)
+        return lax.while_loop(lambda carry: carry[0] < 3, turn, start)
+
+    def fn(p, x):
+        return run(x @ p["in"], p["w"])[1] @ p["out"]
+
+    params = {**PARAMS, "w": draw(8, 8)}
+    graph = structured.trace(fn, params, X)
+    assert units(graph) == {"in[1]": 8}
+    exact(graph, params, X)
+    used = structured.trace(lambda p, x: run(x @ p["in"], p["w"])[4] @ p["out"], params, X)
+    assert not used.groups
+
+
 def test_what_is_printed_is_what_is_left():
     seen = []
 
