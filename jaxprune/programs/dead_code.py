@@ -64,17 +64,17 @@ def _loops_shortened(jaxpr: Any) -> tuple[Any, bool]:
 
 def _within(value: Any) -> tuple[Any, bool]:
     """A parameter of an equation, with the loops in its programs shortened."""
-    if isinstance(value, tuple) and any(hasattr(v, "eqns") for v in value):
-        pairs = [_within(v) for v in value]
-        rebuilt = [v for v, _ in pairs]
-        same = type(value)(*rebuilt) if hasattr(value, "_fields") else tuple(rebuilt)
-        return same, any(inner for _, inner in pairs)
-    if not hasattr(value, "eqns"):
-        return value, False
-    if not hasattr(value, "consts"):
+    if hasattr(value, "consts"):
+        shorter, changed = _loops_shortened(value.jaxpr)
+        return (value.replace(jaxpr=shorter), True) if changed else (value, False)
+    if hasattr(value, "eqns"):
         return _loops_shortened(value)
-    shorter, changed = _loops_shortened(value.jaxpr)
-    return (value.replace(jaxpr=shorter), True) if changed else (value, False)
+    if not isinstance(value, tuple) or not any(hasattr(v, "eqns") for v in value):
+        return value, False
+    pairs = [_within(v) for v in value]
+    programs = [program for program, _ in pairs]
+    rebuild = getattr(type(value), "_make", tuple)
+    return rebuild(programs), any(changed for _, changed in pairs)
 
 
 def _carried(equation: Any, used: Sequence[bool]) -> list[bool]:
