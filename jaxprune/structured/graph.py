@@ -154,12 +154,14 @@ def trace(fn: Callable[..., Any], params: Params, *inputs: Any) -> Graph:
         ]  # others have no mask
         settle(program, tape, [*masked, *[UNKNOWN] * len(entering)], labels)
     solution = solve(labels)
-    axes = beside(masks_lib.paths(params), axes, idle, solution)
     found = _entering(tape, axes)
     units, turns = (
         _groups(solution, axes, masks_lib.paths(params), found, free)
         for free in (~(solution.pinned | solution.turns), solution.turns)
     )
+    axes = beside(
+        masks_lib.paths(params), axes, idle, solution
+    )  # they are cut, but count for nothing
     return Graph(fn, params, program, tape, outputs, axes, solution, units, turns, labels.unknown)
 
 
