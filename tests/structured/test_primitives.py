@@ -33,8 +33,8 @@ PINNED = {
     "exponential of weights": "`lu`",
     "pure_callback": "`pure_callback` has no rule",
 }
-# Zeros let something through: the mean of what is left is subtracted from them, too.
-INEXACT = {"layer norm in two passes", "weight standardisation"}
+# Zeros let something through: a mean is subtracted from them, too, or they are the largest.
+INEXACT = {"layer norm in two passes", "weight standardisation", "maxout over features"}
 QUICK = {"Arranging", "Writes", "Windows", "Norms and devices"}
 
 
