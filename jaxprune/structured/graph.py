@@ -181,13 +181,15 @@ def followed_through(
         ]  # others have no mask
         settle(program, tape, [*masked, *[UNKNOWN] * len(entering)], labels)
     solution = solve(labels)
-    axes = beside(masks_lib.paths(params), axes, idle, solution)
     found = _entering(tape, axes)
     used = uses(tape, [leaf.shape for leaf in leaves])
     units, turns = (
         _groups(solution, axes, masks_lib.paths(params), found, used, free)
         for free in (~(solution.pinned | solution.turns), solution.turns)
     )
+    axes = beside(
+        masks_lib.paths(params), axes, idle, solution
+    )  # they are cut, but count for nothing
     return Graph(fn, params, program, tape, outputs, axes, solution, units, turns, labels.unknown)
 
 

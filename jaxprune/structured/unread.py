@@ -27,8 +27,9 @@ def beside(
 ) -> list[Axes]:
     """Returns the labels of all parameters; one that nobody reads has those of the one that it belongs to.
 
-    Moments of an optimizer belong to the parameter whose path theirs ends with, running averages to their
-    neighbours of one module. Where several could be meant, they must live and die alike.
+    A copy of a whole part of the tree belongs to that part, leaf by leaf: an optimizer's moments, an averaged
+    network. A vector belongs to the vectors of its module, if these live and die alike: running averages. All
+    others belong to nobody, whatever they look like.
 
     Args:
       paths: of the parameters.
@@ -38,27 +39,40 @@ def beside(
     """
     found, idle = list(axes), set(unread)
     sizes = [tuple(len(axis) for axis in own) for own in axes]
-    keys = [path.split("/") for path in paths]
-    read = [leaf for leaf in range(len(paths)) if leaf not in idle]
+    index = {path: leaf for leaf, path in enumerate(paths)}
+    read = [path for path in paths if index[path] not in idle]
+    followed = _copies(read, [paths[leaf] for leaf in sorted(idle)])
     for leaf in idle:
-        same = [other for other in read if sizes[other] == sizes[leaf] and sizes[leaf]]
-        common = {other: _common_end(keys[leaf], keys[other]) for other in same}
-        longest = max(common.values(), default=0)
-        owners = [other for other in same if common[other] == longest > 0]
-        owners = owners or [other for other in same if keys[other][:-1] == keys[leaf][:-1]]
+        module = paths[leaf].rpartition("/")[0]
+        owners = [index[path] for path in followed.get(paths[leaf], ())]
+        if not owners and sum(n > 1 for n in sizes[leaf]) == 1:
+            owners = [index[path] for path in read if path.rpartition("/")[0] == module]
+        owners = [owner for owner in owners if sizes[owner] == sizes[leaf]]
         if owners and all(_alike(axes[owners[0]], axes[other], solution) for other in owners):
             found[leaf] = axes[owners[0]]
     return found
 
 
-def _common_end(a: Sequence[str], b: Sequence[str]) -> int:
-    """How many of the last names two paths have in common."""
-    count = 0
-    for x, y in zip(reversed(a), reversed(b), strict=False):
-        if x != y:
-            break
-        count += 1
-    return count
+def _copies(read: Sequence[str], idle: Sequence[str]) -> dict[str, list[str]]:
+    """Paths that nobody reads -> those that are read in the part of the tree of which they are a copy.
+
+    A part is all that is read, or what is read below a first name: several modules, as a single one may look
+    like another by chance.
+    """
+    found: dict[str, list[str]] = {}
+    there = set(idle)
+    firsts = dict.fromkeys(path.split("/", 1)[0] + "/" for path in read if "/" in path)
+    for start in ("", *firsts):
+        part = [path.removeprefix(start) for path in read if path.startswith(start)]
+        if len(part) < len(read) and not any("/" in path for path in part):
+            continue
+        for path in idle:
+            before = path.removesuffix(part[0])
+            whole_names = before != path and (not before or before.endswith("/"))
+            if whole_names and all(before + own in there for own in part):
+                for own in part:
+                    found.setdefault(before + own, []).append(start + own)
+    return found
 
 
 def _alike(a: Axes, b: Axes, solution: Solution) -> bool:

@@ -33,6 +33,8 @@ PINNED = {
     "exponential of weights": "`lu`",
     "pure_callback": "`pure_callback` has no rule",
 }
+# Zeros of removed units are seen: they may be the largest.
+INEXACT = {"maxout over features"}
 QUICK = {"Arranging", "Writes", "Windows", "Norms and devices"}
 
 
@@ -52,7 +54,7 @@ CASES = [
 
 @pytest.mark.parametrize("name", CASES)
 def test_half_of_the_width_goes_and_nothing_else_changes(name):
-    assert error(OPERATIONS[name]) < 1e-5
+    assert (error(OPERATIONS[name]) < 1e-5) == (name not in INEXACT)
 
 
 def shrunk(fn, params, *inputs, sparsity=0.5):

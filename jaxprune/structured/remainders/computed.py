@@ -152,7 +152,10 @@ COMPUTED: dict[str, Computed] = {
     **dict.fromkeys(
         ("pbroadcast", "pmax", "pmin", "ppermute", "psum", "psum_invariant"), _collective
     ),
-    **dict.fromkeys(("select_and_scatter", "select_and_scatter_add", "triangular_solve"), _linear),
+    **dict.fromkeys(
+        ("select_and_scatter", "select_and_scatter_add", "triangular_solve", "tridiagonal_solve"),
+        _linear,
+    ),
     **dict.fromkeys(
         ("debug_callback", "debug_print", "random_gamma", "rng_bit_generator"), _unheard
     ),

@@ -27,7 +27,7 @@ _ZEROS = frozenset(
 )
 _MATRICES = frozenset(
     {"cholesky", "eig", "eigh", "geqrf", "hessenberg", "householder_product", "lu", "qr", "schur"}
-    | {"lu_pivots_to_permutation", "svd", "tridiagonal", "tridiagonal_solve"}
+    | {"lu_pivots_to_permutation", "svd", "tridiagonal"}
 )
 LINES = _SAME | _ZEROS | _MATRICES | {"approx_top_k", "cumlogsumexp", "top_k"}
 

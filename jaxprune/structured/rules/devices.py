@@ -3,7 +3,7 @@
 from typing import Any
 
 from jaxprune.structured.labels import Axes, Labels
-from jaxprune.structured.rules.rule import Rule, each_its_own
+from jaxprune.structured.rules.rule import Rule, each_its_own, shapes_of
 
 __all__ = ["RULES"]
 
@@ -15,6 +15,21 @@ def _collective(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]
         for axes in inputs:
             labels.pin(*(axes[i] for i in reduced))
     return [tuple(axis for i, axis in enumerate(axes) if i not in reduced) for axes in inputs]
+
+
+def _exchange(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
+    """What devices put together or share out along an axis."""
+    params, shapes = equation.params, shapes_of(equation)
+    axis = params.get("all_gather_dimension", params.get("scatter_dimension"))
+    found = []
+    for axes, shape in zip(inputs, shapes, strict=True):
+        rest = list(axes)
+        if len(shape) <= len(axes):
+            labels.pin(rest.pop(axis))
+        if len(shape) >= len(axes):
+            rest.insert(axis, labels.fresh(shape[axis], pinned=True))
+        found.append(tuple(rest))
+    return found
 
 
 RULES: dict[str, Rule] = {
@@ -34,6 +49,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("pmax", "pmin", "psum", "psum_invariant"), Rule(_collective)),
     # They see what is left.
     **dict.fromkeys(("debug_callback", "debug_print"), Rule(lambda labels, equation, inputs: [])),
+    **dict.fromkeys(("all_gather", "all_gather_invariant", "reduce_scatter"), Rule(_exchange)),
     "axis_index": Rule(lambda labels, equation, inputs: [()]),
     "platform_index": Rule(lambda labels, equation, inputs: [()]),
 }

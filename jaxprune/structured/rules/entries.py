@@ -50,12 +50,11 @@ def _reduce_by_function(labels: Labels, equation: Any, inputs: list[Axes]) -> li
 
 
 def _bitcast(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
-    """Entry by entry, where both types are of one width."""
+    """Entry by entry; between types of other widths a last axis has the parts of each entry."""
     (shape,) = shapes_of(equation)
-    if len(inputs[0]) == len(shape):
-        return elementwise(labels, equation, inputs)
-    labels.pin(*inputs[0])
-    return [labels.fresh_like(shape, pinned=True)]
+    same, parts = inputs[0][: len(shape)], inputs[0][len(shape) :]
+    labels.pin(*parts)
+    return [(*same, *(labels.fresh(n, pinned=True) for n in shape[len(same) :]))]
 
 
 RULES: dict[str, Rule] = {

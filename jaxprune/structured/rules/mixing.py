@@ -55,12 +55,14 @@ def _last(ranks: Callable[[Any], Sequence[int]]) -> Label:
     return label
 
 
-def _triangular_solve(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
+def _solve(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
     """Each column of the right-hand side, or each row, is solved for by itself."""
-    matrix, right = inputs
-    labels.pin(*matrix[-2:])
-    labels.tie_all(matrix[:-2], right[:-2])
-    labels.pin(right[-2] if equation.params["left_side"] else right[-1])
+    *matrix, right = inputs
+    count = len(right) - 2  # of axes that number systems of equations
+    for axes in matrix:
+        labels.pin(*axes[count:])
+        labels.tie_all(axes[:count], right[:count])
+    labels.pin(right[-2] if equation.params.get("left_side", True) else right[-1])
     return [right]
 
 
@@ -78,7 +80,6 @@ _MATRICES = {
     "schur": (2,),
     "svd": (2,),
     "tridiagonal": (2,),
-    "tridiagonal_solve": (1, 1, 1, 2),
 }
 
 RULES: dict[str, Rule] = {
@@ -89,5 +90,5 @@ RULES: dict[str, Rule] = {
     "approx_top_k": Rule(_along("reduction_dimension")),
     "fft": Rule(_last(lambda equation: [len(equation.params["fft_lengths"])])),
     **{name: Rule(_last(lambda equation, ranks=ranks: ranks)) for name, ranks in _MATRICES.items()},
-    "triangular_solve": Rule(_triangular_solve),
+    **dict.fromkeys(("triangular_solve", "tridiagonal_solve"), Rule(_solve)),
 }
