@@ -12,6 +12,7 @@ from experiments.config import UserError
 from experiments.task import input_shape, model_of
 from jaxprune.coupling import Normalize, Over, Reduce
 from jaxprune.parts import factory
+from jaxprune.structured.pattern import Inexact
 from jaxprune.types import Pattern
 
 __all__ = ["axes_of", "coupled", "graph_of", "model_axes", "with_units"]
@@ -24,6 +25,7 @@ def coupled(
     reduce: Reduce = "sum",
     normalize: Normalize = "none",
     over: Over = "all",
+    inexact: Inexact = "skip",
 ) -> Pattern:
     """Whole filters, neurons, heads, ... wherever they run through the model's parameters.
 
@@ -33,6 +35,7 @@ def coupled(
       only: regular expression, searched in the `path[axis]` that a group runs along; "": all groups.
       exclude: likewise, of groups that stay whole; "": none.
       reduce, normalize, over: how weights' scores become those of units (see `jaxprune.structured.coupled`).
+      inexact: groups that are not exact are left out, "skip", or taken all the same, "allow".
     """
     return Pattern(_unknown, _unknown, _unknown, _unknown)
 

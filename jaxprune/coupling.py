@@ -12,11 +12,12 @@ from jaxprune import masks as masks_lib
 from jaxprune import roles
 from jaxprune.types import Pattern
 
-__all__ = ["AnyPattern", "Coupled", "Group", "Member", "Normalize", "Over", "Reduce"]
+__all__ = ["AnyPattern", "Coupled", "Group", "Member", "Normalize", "Over", "Reduce", "Use"]
 
 Reduce = Literal["sum", "mean", "max", "norm", "absolute"]
 Normalize = Literal["none", "mean", "max", "sum", "norm"]
 Over = Literal["all", "outputs", "scales"]
+Use = Literal["scale", "shift"]
 
 
 class Member(NamedTuple):
@@ -28,6 +29,7 @@ class Member(NamedTuple):
       axis: of it.
       index: int [units, k]: the indices of the axis that each unit has; `k` is 1 unless axes were merged.
       enters: whether the program sums over this axis in a product: there units are what enters a layer.
+      use: "scale": the parameter is multiplied onto what was normalised; "shift": it is added to that.
     """
 
     path: str
@@ -35,6 +37,7 @@ class Member(NamedTuple):
     axis: int
     index: np.ndarray
     enters: bool = False
+    use: Use | None = None
 
     @property
     def kernel(self) -> bool:
@@ -82,11 +85,15 @@ class Group(NamedTuple):
       name: the first member, numbered where several groups begin with it.
       units: their classes in the graph's solution, ascending.
       members: the axes that they run along.
+      exact: whether the function without some of its units gives what it gives with zeros in their place.
+      reason: where that is not so, what of the zeros is seen.
     """
 
     name: str
     units: np.ndarray
     members: tuple[Member, ...]
+    exact: bool = True
+    reason: str = ""
 
     @property
     def size(self) -> int:
@@ -110,8 +117,8 @@ class Coupled(NamedTuple):
       normalize: what the scores of a group are divided by, so that groups can be compared: their mean,
         maximum, sum or L2 norm, of absolute values.
       over: which of a unit's slices count: those of "all" kernels, of those that bring it forth, its
-        "outputs", or its "scales" and the biases beside them, without scales all its biases. Where a group
-        has none of these, whatever it has.
+        "outputs", or its "scales", the vectors that are multiplied onto what was normalised, and the shifts
+        added there, without scales all its biases. Where a group has none of these, whatever it has.
     """
 
     groups: tuple[Group, ...]
@@ -168,6 +175,9 @@ class Coupled(NamedTuple):
     def _counted(self, group: Group, scores: Mapping[str, Any]) -> list[Member]:
         own = [m for m in group.members if scores.get(m.path) is not None]
         if self.over == "scales":
+            used = [m for m in own if m.use is not None]
+            if any(m.use == "scale" for m in used):
+                return used
             named = [m for m in own if m.path.rpartition("/")[2] in ("scale", "bias", "offset")]
             norms = {m.path.rpartition("/")[0] for m in named if m.path.endswith("scale")}
             # A layer's own bias in front of a norm is no part of the norm's gate.

@@ -76,10 +76,14 @@ def follow(equation: "core.JaxprEqn", values: Sequence[Any]) -> list[Fact]:
         return [_shared(facts) for facts in zip(*branches, strict=True)]
     if name in IDENTITIES:
         return inputs
-    if name in REARRANGING:  # a value that is everywhere is there in any arrangement
-        return [inputs[0] if inputs[0].leaf is None else UNKNOWN]
-    if name in JOINING:
-        found = _shared(inputs if name == "concatenate" else inputs[:2])
+    if name in REARRANGING or name in (
+        "tile",
+        "unstack",
+    ):  # a value that is everywhere is there in any arrangement
+        same = inputs[0] if inputs[0].leaf is None else UNKNOWN
+        return [same] * len(equation.outvars)
+    if name in JOINING or name == "stack":
+        found = _shared(inputs if name in ("concatenate", "stack") else inputs[:2])
         return [found if found.leaf is None else UNKNOWN]
     if name in _SUMS or name in _PRODUCTS:
         operands = inputs[: _PRODUCTS.get(name, 1)]

@@ -5,13 +5,25 @@ see inside a function that they cannot edit: which axes of a kernel are inputs (
 enters a kernel (`signals`), noise in products (`gates.apply`), which units are coupled (`structured`).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 from jax import lax
 
-__all__ = ["Rule", "bind", "called", "evaluate", "repeated", "run", "scanned", "trace"]
+__all__ = [
+    "Rule",
+    "bind",
+    "bound",
+    "called",
+    "calls",
+    "evaluate",
+    "linear_solvers",
+    "repeated",
+    "run",
+    "scanned",
+    "trace",
+]
 
 Rule = Callable[[Any, list[Any]], list[Any]]
 
@@ -20,11 +32,13 @@ _CALLS = {
     "pjit": "jaxpr",
     "closed_call": "call_jaxpr",
     "core_call": "call_jaxpr",
+    "composite": "jaxpr",
     "checkpoint": "jaxpr",
     "remat2": "jaxpr",
     "custom_jvp_call": "call_jaxpr",
     "custom_vjp_call": "call_jaxpr",
     "custom_vjp_call_jaxpr": "fun_jaxpr",
+    "custom_vmap_call": "call",
 }
 
 
@@ -80,11 +94,43 @@ def called(equation: Any) -> Any:
     return equation.params.get(_CALLS.get(equation.primitive.name, ""))
 
 
+def calls(name: str) -> bool:
+    """Whether a primitive of this name calls a program once."""
+    return name in _CALLS
+
+
 def bind(equation: Any, inputs: Sequence[Any]) -> list[Any]:
     """What the equation's primitive makes of arrays."""
-    params = equation.primitive.get_bind_params(equation.params)
-    outputs = equation.primitive.bind(*inputs, **params)
+    return bound(equation, inputs, equation.params)
+
+
+def bound(equation: Any, inputs: Sequence[Any], params: Mapping[str, Any]) -> list[Any]:
+    """What the equation's primitive makes of arrays with these parameters, where the equation stood.
+
+    That is a mesh, for one: axes that a part of a program leaves to the compiler are explicit outside of it.
+    """
+    with equation.ctx.manager:
+        outputs = equation.primitive.bind(
+            *inputs, **equation.primitive.get_bind_params(dict(params))
+        )
     return list(outputs) if equation.primitive.multiple_results else [outputs]
+
+
+def linear_solvers(
+    equation: Any, inputs: Sequence[Any]
+) -> tuple[list[tuple[str, Any, Sequence[Any]]], Sequence[Any]]:
+    """Of a `custom_linear_solve`: name, program and constants of each part, and the right-hand sides.
+
+    "solve" stands first; parts that are not there are left out.
+    """
+    lengths, parts = equation.params["const_lengths"]._asdict(), equation.params["jaxprs"]._asdict()
+    constants: dict[str, Sequence[Any]] = {}
+    start = 0
+    for name, count in lengths.items():
+        constants[name] = inputs[start : start + count]
+        start += count
+    order = sorted((name for name in parts if parts[name] is not None), key=lambda n: n != "solve")
+    return [(name, parts[name], constants[name]) for name in order], inputs[start:]
 
 
 def scanned(equation: Any) -> tuple[int, int]:

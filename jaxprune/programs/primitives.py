@@ -16,6 +16,7 @@ IDENTITIES = frozenset(
         "copy",
         "copy_p",
         "device_put",
+        "layout_constraint",
         "mesh_cast",
         "name",
         "optimization_barrier",
@@ -33,11 +34,12 @@ ELEMENTWISE = IDENTITIES | ADDITIONS | frozenset({
     "abs", "acos", "acosh", "and", "asin", "asinh", "atan", "atan2", "atanh", "bessel_i0e",
     "bessel_i1e", "cbrt", "ceil", "clamp", "clz", "complex", "conj", "convert_element_type", "cos",
     "cosh", "digamma", "div", "eq", "eq_to", "erf", "erf_inv", "erfc", "exp", "exp2", "expm1",
-    "floor", "ge", "gt", "imag", "integer_pow", "is_finite", "le", "le_to", "lgamma", "log",
-    "log1p", "logistic", "lt", "lt_to", "max", "min", "mul", "mulhi", "ne", "neg", "nextafter",
-    "not", "or", "polygamma", "population_count", "pow", "real", "rem", "round", "rsqrt",
-    "select_n", "shift_left", "shift_right_arithmetic", "shift_right_logical", "sign", "sin",
-    "sinh", "sqrt", "square", "sub", "tan", "tanh", "xor",
+    "floor", "ge", "gt", "igamma", "igamma_grad_a", "igammac", "imag", "integer_pow", "is_finite",
+    "le", "le_to", "lgamma", "log", "log1p", "logistic", "lt", "lt_to", "max", "min", "mul",
+    "mulhi", "ne", "neg", "nextafter", "not", "or", "polygamma", "population_count", "pow",
+    "random_gamma_grad", "real", "regularized_incomplete_beta", "rem", "round", "rsqrt", "select_n",
+    "shift_left", "shift_right_arithmetic", "shift_right_logical", "sign", "sin", "sinh", "sqrt",
+    "square", "sub", "tan", "tanh", "xor", "zeros_like", "zeta",
 })
 # fmt: on
 # The same numbers in another arrangement, or some of them.

@@ -2,6 +2,7 @@
 
 from jaxprune.coupling import Group as Group
 from jaxprune.coupling import Member as Member
+from jaxprune.structured import rules as rules
 from jaxprune.structured.costs import flops as flops
 from jaxprune.structured.costs import latency as latency
 from jaxprune.structured.costs import parameters as parameters
@@ -18,6 +19,7 @@ from jaxprune.structured.graph import Graph as Graph
 from jaxprune.structured.graph import trace as trace
 from jaxprune.structured.pattern import coupled as coupled
 from jaxprune.structured.picture import picture as picture
+from jaxprune.structured.pinned import pinned as pinned
 from jaxprune.structured.plan import Plan as Plan
 from jaxprune.structured.prune import prune as prune
 from jaxprune.structured.report import Report as Report
@@ -25,7 +27,10 @@ from jaxprune.structured.report import report as report
 from jaxprune.structured.scores import scores as scores
 from jaxprune.structured.shrink import Small as Small
 from jaxprune.structured.shrink import shrink as shrink
-from jaxprune.structured.shrink import verify as verify
+from jaxprune.structured.smaller import Smaller as Smaller
+from jaxprune.structured.smaller import SmallerReport as SmallerReport
+from jaxprune.structured.smaller import smaller as smaller
+from jaxprune.structured.verification import verify as verify
 
 __all__ = [
     "Block",
@@ -37,6 +42,8 @@ __all__ = [
     "Plan",
     "Report",
     "Small",
+    "Smaller",
+    "SmallerReport",
     "blocks",
     "coupled",
     "flops",
@@ -46,11 +53,14 @@ __all__ = [
     "load",
     "parameters",
     "picture",
+    "pinned",
     "prune",
     "report",
+    "rules",
     "save",
     "scores",
     "shrink",
+    "smaller",
     "trace",
     "verify",
     "without_blocks",

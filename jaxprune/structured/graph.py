@@ -1,6 +1,6 @@
 """What of a function's parameters lives and dies together, found in its program."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -8,16 +8,20 @@ import numpy as np
 
 from jaxprune import masks as masks_lib
 from jaxprune import programs
-from jaxprune.coupling import Group, Member
+from jaxprune.coupling import Group, Member, Use
 from jaxprune.programs.constants import UNKNOWN, zero
+from jaxprune.structured.exactness import flagged
 from jaxprune.structured.labels import Axes, Labels
+from jaxprune.structured.pinned import conflicts
 from jaxprune.structured.rules.products import summed
+from jaxprune.structured.scales import uses
 from jaxprune.structured.solve import Solution, solve
 from jaxprune.structured.turns import settle
+from jaxprune.structured.unread import beside, unread
 from jaxprune.structured.walk import Loop, Tape, each, followed
 from jaxprune.types import Params
 
-__all__ = ["Graph", "trace"]
+__all__ = ["Graph", "followed_through", "trace"]
 
 
 class Graph(NamedTuple):
@@ -82,7 +86,7 @@ class Graph(NamedTuple):
                 )
 
     def summary(self) -> str:
-        """A table of the groups, and what is pinned for want of a rule."""
+        """A table of the groups, which of them are not exact, and what is pinned for want of a rule."""
         rows = [("group", "units", "also along")]
         for group in self.groups:
             others = list(map(str, group.members[1:]))
@@ -94,12 +98,18 @@ class Graph(NamedTuple):
         lines = [f"{a:<{wide[0]}}  {b:>{wide[1]}}  {c}".rstrip() for a, b, c in rows]
         units = sum(group.size for group in self.groups)
         lines.append(f"{len(self.groups)} groups, {units:,} units")
+        lines += [
+            f"Not exact: {group.name}: {group.reason}" for group in self.groups if not group.exact
+        ]
         lines += [f"{group.size} turns of a loop along {group.name}" for group in self.turns]
         if self.unknown:
             named = ", ".join(f"{n} ({count})" for n, count in sorted(self.unknown.items()))
             lines.append(f"Without a rule, so what they touch is pinned: {named}")
         if self.solution.conflicts:
-            lines.append(f"Reshapes that do not fit together, pinned: {self.solution.conflicts}")
+            named = ", ".join(conflicts(self)) or "no parameter"
+            lines.append(
+                f"Reshapes that do not fit together: {self.solution.conflicts}; they pin {named}"
+            )
         return "\n".join(lines)
 
 
@@ -119,6 +129,9 @@ def trace(fn: Callable[..., Any], params: Params, *inputs: Any) -> Graph:
       Fang, Ma, Song, Mi & Wang, "DepGraph: Towards Any Structural Pruning" (2023), for modules of PyTorch;
       here programs instead of modules, and labels instead of maps from layer to layer.
 
+    Of each group it is known whether it is exact: whether the function without some of its units gives what
+    it gives with zeros in their place (`Group.exact`, `Group.reason`).
+
     >>> import jax.numpy as jnp
     >>> fn = lambda p, x: jax.nn.relu(x @ p["in"]) @ p["out"]
     >>> graph = trace(fn, {"in": jnp.ones((3, 8)), "out": jnp.ones((8, 2))}, jnp.ones((1, 3)))
@@ -127,15 +140,41 @@ def trace(fn: Callable[..., Any], params: Params, *inputs: Any) -> Graph:
     in[1]      8  out[0]
     1 groups, 8 units
     """
+    graph = followed_through(fn, params, *inputs)
+    shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in graph.program.in_avals]
+    parts = (graph.program, graph.tape, graph.axes, shapes, graph.solution)
+    return graph._replace(groups=flagged(graph.groups, *parts))
+
+
+def followed_through(
+    fn: Callable[..., Any], params: Params, *inputs: Any, pins_outputs: bool = True
+) -> Graph:
+    """A graph of which it is not known whether its groups are exact.
+
+    Args:
+      fn: the function.
+      params: its parameters, or their shapes.
+      *inputs: of it, or their shapes.
+      pins_outputs: whether what indexes the outputs stays.
+    """
+    _check_arrays(params)
     shapes = lambda tree: jax.tree.map(_shape_of, tree)
     params, given = shapes(params), shapes(inputs)
     program, outputs = programs.trace(fn, params, *given)
+    program = programs.live(program)
     labels, leaves = Labels(), jax.tree.leaves(params)
     axes = [labels.fresh_like(leaf.shape) for leaf in leaves]
+    labels.reason = "an input"
     entering = [labels.fresh_like(x.shape, pinned=True) for x in jax.tree.leaves(given)]
     leaving, tape = followed(program, [*axes, *entering], labels)
-    for value in leaving:
-        labels.pin(*value)
+    labels.reason = "an output"
+    if pins_outputs:
+        for value in leaving:
+            labels.pin(*value)
+    idle = unread(tape, len(leaves))
+    labels.reason = "no equation reads it"
+    for leaf in idle:
+        labels.pin(*axes[leaf])
     if any(isinstance(step.more, Loop) for step, _ in each(tape)):
         masked = [
             zero(leaf) if _floating(leaf) else UNKNOWN for leaf in leaves
@@ -143,17 +182,37 @@ def trace(fn: Callable[..., Any], params: Params, *inputs: Any) -> Graph:
         settle(program, tape, [*masked, *[UNKNOWN] * len(entering)], labels)
     solution = solve(labels)
     found = _entering(tape, axes)
+    used = uses(tape, [leaf.shape for leaf in leaves])
     units, turns = (
-        _groups(solution, axes, masks_lib.paths(params), found, free)
+        _groups(solution, axes, masks_lib.paths(params), found, used, free)
         for free in (~(solution.pinned | solution.turns), solution.turns)
     )
+    axes = beside(
+        masks_lib.paths(params), axes, idle, solution
+    )  # they are cut, but count for nothing
     return Graph(fn, params, program, tape, outputs, axes, solution, units, turns, labels.unknown)
 
 
+_NUMBERS = (bool, int, float, complex)
+
+
+def _check_arrays(params: Params) -> None:
+    """Refuses leaves that are functions and the like."""
+    for path, x in zip(masks_lib.paths(params), jax.tree.leaves(params), strict=True):
+        if not (hasattr(x, "dtype") or isinstance(x, _NUMBERS)):
+            raise TypeError(
+                f"structured.trace: the leaf {path!r} of the parameters is of the type {type(x).__name__}, "
+                "no array; partition them from the rest (eqx.partition(module, eqx.is_array)), or give the "
+                "module to structured.smaller."
+            )
+
+
 def _shape_of(x: Any) -> jax.ShapeDtypeStruct:
-    return (
-        x if isinstance(x, jax.ShapeDtypeStruct) else jax.ShapeDtypeStruct(np.shape(x), _dtype(x))
-    )
+    if isinstance(x, jax.ShapeDtypeStruct):
+        return x
+    sharding = jax.typeof(x).sharding
+    explicit = sharding if sharding.mesh.explicit_axes else None
+    return jax.ShapeDtypeStruct(np.shape(x), _dtype(x), sharding=explicit)
 
 
 def _floating(x: jax.ShapeDtypeStruct) -> bool:
@@ -181,6 +240,7 @@ def _groups(
     axes: list[Axes],
     paths: list[str],
     entering: set[tuple[int, int]],
+    used: Mapping[int, Use],
     wanted: np.ndarray,
 ) -> tuple[Group, ...]:
     """Those of the classes wanted with the same footprint: as many indices of the same axes."""
@@ -217,7 +277,8 @@ def _groups(
             by_unit = np.argsort(number[mine], kind="stable")
             at = index[rows][mine][by_unit].reshape(len(units), -1)
             shape = tuple(len(labels) for labels in axes[leaf])
-            members.append(Member(paths[leaf], shape, at_axis, at, flat[axis] in entering))
+            enters, use = flat[axis] in entering, used.get(leaf)
+            members.append(Member(paths[leaf], shape, at_axis, at, enters, use))
         members.sort(
             key=lambda m: (not m.kernel, m.enters)
         )  # what brings the units forth comes first

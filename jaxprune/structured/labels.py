@@ -23,6 +23,8 @@ class Labels:
       equal: pairs of arrays of labels, equal one by one.
       products: (labels of a merged axis, labels of its factors, the slowest first).
       pinned: arrays of labels that stay.
+      reasons: of each of these, why.
+      reason: why what is pinned next stays: the primitive that is followed.
       turns: arrays of labels that number the turns of loops which can be left out one by one.
       unknown: primitives without a rule, with how often they were met.
     """
@@ -32,6 +34,8 @@ class Labels:
         self.equal: list[tuple[np.ndarray, np.ndarray]] = []
         self.products: list[tuple[np.ndarray, list[np.ndarray]]] = []
         self.pinned: list[np.ndarray] = []
+        self.reasons: list[str] = []
+        self.reason = ""
         self.turns: list[np.ndarray] = []
         self.unknown: dict[str, int] = {}
 
@@ -39,8 +43,12 @@ class Labels:
         """New labels for an axis; one of length 1 stays."""
         found = np.arange(self.count, self.count + size)
         self.count += size
-        if pinned or size == 1:
+        if pinned:
             self.pin(found)
+        elif size == 1:
+            before, self.reason = self.reason, "an axis of length 1"
+            self.pin(found)
+            self.reason = before
         return found
 
     def fresh_many(self, size: int) -> np.ndarray:
@@ -56,6 +64,7 @@ class Labels:
     def pin(self, *axes: np.ndarray) -> None:
         """What these axes index stays."""
         self.pinned.extend(axes)
+        self.reasons.extend([self.reason] * len(axes))
 
     def tie(self, a: np.ndarray, b: np.ndarray) -> None:
         """Index by index, both live or both die."""

@@ -1,15 +1,16 @@
 """Groups of a graph as a pattern of methods: which of them, and how weights' scores become those of units."""
 
 import re
-from collections.abc import Callable
-from typing import get_args
+from collections.abc import Callable, Sequence
+from typing import Literal, get_args
 
 from jaxprune import checks
 from jaxprune.coupling import Coupled, Group, Normalize, Over, Reduce
 from jaxprune.structured.graph import Graph
 
-__all__ = ["Only", "coupled", "matches"]
+__all__ = ["Inexact", "Only", "coupled", "matches", "without_shared_axes"]
 
+Inexact = Literal["skip", "allow"]
 Only = str | Callable[[Group], bool] | None
 
 
@@ -22,6 +23,7 @@ def coupled(
     reduce: Reduce = "sum",
     normalize: Normalize = "none",
     over: Over = "all",
+    inexact: Inexact = "skip",
 ) -> Coupled:
     """The groups of a graph as a pattern: methods prune units that are coupled, in training too.
 
@@ -42,7 +44,9 @@ def coupled(
         "absolute", the absolute value of their sum.
       normalize: what a group's scores are divided by, to compare groups: "mean", "max", "sum", "norm".
       over: the weights that count: of "all" kernels that a unit runs through, of its "outputs" (not the
-        layers after it), or its "scales" and the biases beside them, as of a BatchNorm.
+        layers after it), or its "scales" and the shifts beside them, as of a BatchNorm.
+      inexact: groups that are not exact (`Group.exact`) are left out, "skip", or taken all the same, "allow":
+        the small function may then differ from the masked one.
 
     >>> import jax
     >>> import jax.numpy as jnp
@@ -58,6 +62,7 @@ def coupled(
         ("reduce", reduce, get_args(Reduce)),
         ("normalize", normalize, get_args(Normalize)),
         ("over", over, get_args(Over)),
+        ("inexact", inexact, get_args(Inexact)),
     ):
         if value not in known:
             raise ValueError(
@@ -68,8 +73,10 @@ def coupled(
         for group in graph.groups
         if (only is None or matches(group, only)) and not (exclude and matches(group, exclude))
     ]
+    if inexact == "skip":
+        chosen = _exact(chosen)
     if only is None:
-        chosen = _without_shared_axes(chosen)
+        chosen = without_shared_axes(chosen)
     if within is not None:
         chosen = [found for group in chosen if (found := _within(group, within)) is not None]
     if not chosen:
@@ -80,12 +87,28 @@ def coupled(
     return Coupled(tuple(chosen), reduce, normalize, over)
 
 
+def _exact(chosen: list[Group]) -> list[Group]:
+    """Of some groups those that are exact.
+
+    Raises:
+      ValueError: if none is.
+    """
+    found = [group for group in chosen if group.exact]
+    if chosen and not found:
+        told = "; ".join(f"{group.name!r}: {group.reason}" for group in chosen)
+        raise ValueError(
+            "structured: without some of its units no group that is meant gives what it gives with zeros in "
+            f"their place, so all are left out ({told}); say inexact='allow' to prune them all the same."
+        )
+    return found
+
+
 def matches(group: Group, which: str | Callable[[Group], bool]) -> bool:
     """Whether an expression or a predicate means a group."""
     if callable(which):
         return bool(which(group))
     checks.expression("structured", which)
-    return any(re.search(which, str(m)) for m in group.members)
+    return which == group.name or any(re.search(which, str(m)) for m in group.members)
 
 
 def _within(group: Group, part: str) -> Group | None:
@@ -99,7 +122,7 @@ def _within(group: Group, part: str) -> Group | None:
     return group._replace(members=tuple(own)) if own else None
 
 
-def _without_shared_axes(groups: list[Group]) -> list[Group]:
+def without_shared_axes(groups: Sequence[Group]) -> list[Group]:
     """Leaves out groups that share an index of an axis with a larger one: factors of a merged axis."""
     taken: dict[tuple[str, int], set[int]] = {}
     left = []

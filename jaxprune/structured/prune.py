@@ -1,5 +1,6 @@
 """Which units of a graph's groups to remove, as ordinary masks."""
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
@@ -8,12 +9,14 @@ import jax
 import numpy as np
 
 from jaxprune import checks, criteria
+from jaxprune import masks as masks_lib
 from jaxprune.calls import text
 from jaxprune.coupling import Group, Normalize, Over, Reduce
 from jaxprune.structured.costs import Cost, flops
 from jaxprune.structured.graph import Graph
 from jaxprune.structured.host import to_device
-from jaxprune.structured.pattern import Only, coupled, matches
+from jaxprune.structured.pattern import Inexact, Only, coupled, matches, without_shared_axes
+from jaxprune.structured.removal import removal
 from jaxprune.structured.scores import by_path
 from jaxprune.types import Criterion, Masks, Params
 
@@ -39,18 +42,22 @@ def prune(
     only: Only = None,
     exclude: Only = None,
     round_to: int = 1,
+    cap: float = 1.0,
+    masks: Masks | None = None,
+    inexact: Inexact = "skip",
     **signals: Any,
 ) -> Masks:
     """Removes whole units: the masks of what is left.
 
     Where groups share an axis (heads, and the channels of each head) only the one with the most units is
-    pruned, unless `only` names others. Each group keeps at least one unit.
+    pruned, unless `only` names others, or a mapping of sparsities names each by itself. Each group keeps at
+    least one unit.
 
     Args:
       graph: of the function.
       params: tree of arrays, as it was traced.
-      sparsity: fraction of the units removed; a number, or numbers by regular expression, searched in the
-        members' `path[axis]`, for those groups alone.
+      sparsity: fraction of the units removed; a number, or numbers by group for those groups alone: by its
+        name, or by a regular expression that is searched in the members' `path[axis]`.
       budget: instead of a sparsity, the fraction of the dense function's cost that may be left; the sparsity
         is then the least that meets it.
       cost: what the budget counts: `structured.flops`, `structured.parameters`, `structured.latency(...)`, or
@@ -64,6 +71,10 @@ def prune(
         groups; `None`: all.
       exclude: groups that stay whole, likewise.
       round_to: survivors of a group are a multiple of this, rounded up.
+      cap: the largest fraction of its units that a group may lose where groups are compared.
+      masks: of units that are removed already: they count among those removed, and stay so.
+      inexact: groups that are not exact (`Group.exact`) are left out, "skip", or pruned all the same,
+        "allow": the small function may then differ from the masked one.
       **signals: what the criterion reads.
 
     Returns:
@@ -82,27 +93,37 @@ def prune(
     if round_to < 1:
         raise ValueError(f"structured.prune(round_to={round_to}): at least 1 is needed.")
     if isinstance(sparsity, Mapping):
-        _check_rates(graph, sparsity)
+        _check_rates(graph, sparsity, inexact)
     if budget is not None and not 0 < budget <= 1:
         raise ValueError(f"structured.prune(budget={budget}): a fraction in (0, 1] is needed.")
+    if not 0 < cap <= 1:
+        raise ValueError(f"structured.prune(cap={cap}): a fraction in (0, 1] is needed.")
     normalize = normalize or ("none" if scope == "local" else "mean")
-    whole = exclude
     if isinstance(sparsity, Mapping):
-        named = lambda group: exclude is not None and matches(group, exclude)
-        whole = lambda group: named(group) or _rate(group, sparsity) == 0
+        only = _named(graph, sparsity, only, exclude, inexact)
     pattern = coupled(
-        graph, only=only, exclude=whole, reduce=reduce, normalize=normalize, over=over
+        graph,
+        only=only,
+        exclude=exclude,
+        reduce=reduce,
+        normalize=normalize,
+        over=over,
+        inexact=inexact,
     )
     found = pattern.units(by_path(criterion, graph, params, signals))
     _check_numbers(criterion, pattern.groups, found)
+    if masks is not None:
+        gone = removal(graph, masks).classes
+        pairs = zip(pattern.groups, found, strict=True)
+        found = [np.where(gone[group.units], -np.inf, own) for group, own in pairs]
     pools = _pools(pattern.groups, scope)
 
     def alive_at(sparsity: float | Mapping[str, float]) -> list[np.ndarray]:
         rates = [_rate(group, sparsity) for group in pattern.groups]
-        return _survivors(found, rates, pools, round_to)
+        return _survivors(found, rates, pools, round_to, cap if scope != "local" else 1.0)
 
     def masks_of(alive: list[np.ndarray]) -> Masks:
-        return _tree(graph, pattern.masks(alive))
+        return _tree(graph, _both(pattern.masks(alive), graph, masks))
 
     if sparsity is not None:
         return masks_of(alive_at(sparsity))
@@ -129,23 +150,65 @@ def _tree(graph: Graph, by_path: Mapping[str, Any]) -> Masks:
     return jax.tree.structure(graph.params).unflatten([masks.get(path) for path in graph.paths])
 
 
-def _check_rates(graph: Graph, sparsity: Mapping[str, float]) -> None:
-    """Refuses expressions that mean no group, and rates that remove nothing."""
-    for expression in sparsity:
-        if not any(matches(group, expression) for group in graph.groups):
+def _check_rates(graph: Graph, sparsity: Mapping[str, float], inexact: Inexact) -> None:
+    """Refuses expressions that mean no group, or none that is taken, and rates that remove nothing."""
+    for expression, rate in sparsity.items():
+        meant = [group for group in graph.groups if matches(group, expression)]
+        if not meant:
             raise ValueError(
                 f"structured.prune(sparsity={dict(sparsity)}): no group is meant by {expression!r}.\n"
                 f"{graph.summary()}"
+            )
+        if rate and inexact == "skip" and not any(group.exact for group in meant):
+            raise ValueError(
+                f"structured.prune(sparsity={dict(sparsity)}): {expression!r} means {meant[0].name!r}, which "
+                f"is not exact ({meant[0].reason}); say inexact='allow' to prune it all the same."
             )
     if not any(sparsity.values()):
         raise ValueError(f"structured.prune(sparsity={dict(sparsity)}): nothing is to be removed.")
 
 
+def _both(by_path: dict[str, Any], graph: Graph, masks: Masks | None) -> dict[str, Any]:
+    """Masks by path, and those of what was removed before."""
+    if masks is None:
+        return by_path
+    before = masks_lib.beside(graph.params, masks_lib.unpack(masks))
+    for path, mask in zip(graph.paths, before, strict=True):
+        if mask is not None:
+            by_path[path] = by_path.get(path, True) & np.asarray(mask)
+    return by_path
+
+
+def _named(
+    graph: Graph, sparsity: Mapping[str, float], only: Only, exclude: Only, inexact: Inexact
+) -> Callable[[Group], bool]:
+    """The groups that a mapping of sparsities means, as a predicate.
+
+    Of those that share an axis and are meant by one entry, the one with the most units alone.
+    """
+    by_entry: dict[str | None, list[Group]] = {}
+    for group in graph.groups:
+        meant = (only is None or matches(group, only)) and not (exclude and matches(group, exclude))
+        if meant and _rate(group, sparsity) and (group.exact or inexact == "allow"):
+            by_entry.setdefault(_entry(group, sparsity), []).append(group)
+    apart = without_shared_axes if only is None else list
+    names = {group.name for own in by_entry.values() for group in apart(own)}
+    return lambda group: group.name in names
+
+
+def _entry(group: Group, sparsity: Mapping[str, float]) -> str | None:
+    """The key of a mapping that means a group: its name, or the first expression that is found."""
+    if group.name in sparsity:
+        return group.name
+    hits = (key for key in sparsity if any(re.search(key, str(m)) for m in group.members))
+    return next(hits, None)
+
+
 def _rate(group: Group, sparsity: float | Mapping[str, float]) -> float:
     rate = sparsity
     if isinstance(sparsity, Mapping):
-        hits = [s for p, s in sparsity.items() if any(re.search(p, str(m)) for m in group.members)]
-        rate = hits[0] if hits else 0.0
+        entry = _entry(group, sparsity)
+        rate = 0.0 if entry is None else sparsity[entry]
     checks.check("structured.prune", sparsity=(rate, checks.NUMBER))
     if not 0 <= rate < 1:  # type: ignore[operator]
         raise ValueError(f"structured.prune(sparsity={sparsity}): fractions in [0, 1) are needed.")
@@ -169,7 +232,11 @@ def _structure(group: Group) -> Any:
 
 
 def _survivors(
-    found: list[np.ndarray], rates: list[float], pools: list[list[int]], round_to: int
+    found: list[np.ndarray],
+    rates: list[float],
+    pools: list[list[int]],
+    round_to: int,
+    cap: float,
 ) -> list[np.ndarray]:
     """Which units of each group live; equal scores in the order of their units."""
     alive = [np.ones(len(own), bool) for own in found]
@@ -177,13 +244,22 @@ def _survivors(
         everything = np.concatenate([found[i] for i in pool])
         total = _left([len(found[i]) for i in pool], [rates[i] for i in pool])
         best = np.zeros(len(everything), bool)
-        best[np.argsort(-everything, kind="stable")[:total]] = True
+        safe = np.concatenate([_safe(found[i], cap) for i in pool])
+        best[np.lexsort((-everything, ~safe))[: max(total, int(safe.sum()))]] = True
         cuts = np.cumsum([len(found[i]) for i in pool])[:-1]
         for i, own in zip(pool, np.split(best, cuts), strict=True):
             left = min(len(own), -(-max(int(own.sum()), 1) // round_to) * round_to)
             alive[i] = np.zeros(len(own), bool)
             alive[i][np.argsort(-found[i], kind="stable")[:left]] = True
     return alive
+
+
+def _safe(scores: np.ndarray, cap: float) -> np.ndarray:
+    """Which units of a group stay, as it loses no more than a fraction of them."""
+    count = len(scores) - math.floor(cap * len(scores) + 1e-9)
+    found = np.zeros(len(scores), bool)
+    found[np.argsort(-scores, kind="stable")[:count]] = True
+    return found
 
 
 def _left(sizes: list[int], rates: list[float]) -> int:

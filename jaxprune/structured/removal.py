@@ -62,7 +62,11 @@ def removal(graph: Graph, masks: Masks) -> Removal:
 
 
 def removed_axes(
-    graph: Graph, left: Sequence[Sequence[np.ndarray] | None], gone: set[str]
+    graph: Graph,
+    left: Sequence[Sequence[np.ndarray] | None],
+    gone: set[str],
+    *,
+    refuses: bool = True,
 ) -> np.ndarray:
     """Per class, whether it is a unit, or a turn of a loop, of which no axis has anything left.
 
@@ -70,6 +74,7 @@ def removed_axes(
       graph: of the function.
       left: per leaf and axis, which indices have something left; `None`: a leaf that does not count.
       gone: paths of the leaves that go with blocks, which count for nothing.
+      refuses: whether to raise where nothing of a group would be left.
     """
     found, number = (
         np.zeros(graph.solution.classes, bool),
@@ -85,7 +90,7 @@ def removed_axes(
             dead &= ~left[number[m.path]][m.axis][m.index].any(1)  # type: ignore[index]
         if dead.all() and turns:  # of the stacks nothing is left, whatever their width
             gone = gone | {m.path for m in group.members}
-        elif dead.all():
+        elif dead.all() and refuses:
             raise ValueError(
                 f"structured.shrink: the masks leave nothing of the group {group.name}."
             )

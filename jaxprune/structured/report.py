@@ -9,7 +9,7 @@ from jaxprune.structured.costs import flops, parameters
 from jaxprune.structured.depth import blocks
 from jaxprune.structured.graph import Graph
 from jaxprune.structured.removal import Removal, removal
-from jaxprune.structured.shrink import shrink
+from jaxprune.structured.shrink import shrink_silently
 from jaxprune.structured.timing import seconds
 from jaxprune.types import Masks, Params
 
@@ -24,6 +24,8 @@ class Report(NamedTuple):
       blocks: names of those that are left out.
       parameters, flops: before, after.
       seconds: of the compiled function, before, after; `None` if it was not measured.
+      inexact: name -> reason, of the groups that lose some and are not exact: the small function may differ
+        from the masked one.
     """
 
     groups: dict[str, tuple[int, int]]
@@ -31,6 +33,7 @@ class Report(NamedTuple):
     parameters: tuple[int, int]
     flops: tuple[int, int]
     seconds: tuple[float, float] | None
+    inexact: dict[str, str]
 
     def __str__(self) -> str:
         rows = [
@@ -44,6 +47,7 @@ class Report(NamedTuple):
             rows.append(_ratio("milliseconds", tuple(1e3 * s for s in self.seconds), ".3f"))
         wide = max(len(row[0]) for row in rows)
         lines = [f"{row[0]:<{wide}}" + "".join(f"  {cell:>14}" for cell in row[1:]) for row in rows]
+        lines += [f"not exact: {name}: {reason}" for name, reason in self.inexact.items()]
         return "\n".join(lines)
 
 
@@ -80,6 +84,7 @@ def report(graph: Graph, params: Params, masks: Masks, *inputs: Any, repeats: in
         both(parameters),
         both(flops),
         _measured(graph, params, masks, inputs, repeats) if inputs else None,
+        {g.name: g.reason for g in graph.groups if lost[g.name] and not g.exact},
     )
 
 
@@ -93,7 +98,7 @@ def _turns(graph: Graph, gone: Removal) -> tuple[str, ...]:
 def _measured(
     graph: Graph, params: Params, masks: Masks, inputs: tuple[Any, ...], repeats: int
 ) -> tuple[float, float]:
-    small = shrink(graph, params, masks)
+    small = shrink_silently(graph, params, masks)
     whole = functools.partial(jax.jit(graph.fn), params, *inputs)
     before, after = seconds(
         whole, functools.partial(jax.jit(small.apply), small.params, *inputs), repeats=repeats

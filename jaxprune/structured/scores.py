@@ -42,7 +42,9 @@ def scores(
       reduce, normalize, over: how the scores of a unit's weights become one number (see `coupled`).
       **signals: what the criterion reads.
     """
-    pattern = coupled(graph, only=lambda group: True, reduce=reduce, normalize=normalize, over=over)
+    every = lambda group: True
+    options: Any = {"reduce": reduce, "normalize": normalize, "over": over}
+    pattern = coupled(graph, only=every, inexact="allow", **options)
     found = pattern.units(by_path(criterion, graph, params, signals))
     return {group.name: own for group, own in zip(pattern.groups, found, strict=True)}
 

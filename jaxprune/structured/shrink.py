@@ -1,5 +1,6 @@
 """The function on what is left of its parameters: smaller arrays, the same outputs as with zeros."""
 
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -8,16 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxprune import masks as masks_lib
-from jaxprune.coupling import Coupled
-from jaxprune.structured.depth import blocks, left_out, path_without, without_blocks
-from jaxprune.structured.graph import Graph, trace
+from jaxprune.structured.functions import Functions
+from jaxprune.structured.graph import Graph
 from jaxprune.structured.host import on_host
 from jaxprune.structured.plan import Plan
-from jaxprune.structured.removal import Removal, removal, removed_axes
-from jaxprune.structured.replay import Path, replayed
+from jaxprune.structured.removal import Removal, removal
 from jaxprune.types import Masks, Params
 
-__all__ = ["Small", "shrink", "verify"]
+__all__ = ["Small", "shrink", "shrink_silently"]
 
 
 class Small(NamedTuple):
@@ -28,11 +27,16 @@ class Small(NamedTuple):
       apply: (params, *inputs) -> outputs. It can be jitted, differentiated and mapped; for inputs of other
         shapes the function is traced again.
       plan: which indices of which axes are left, for other trees like the parameters, and for a file.
+      like: another function of the same parameters -> the same on what is left of them. The network in
+        training mode, say, that returns new statistics: what runs along units comes out as small as they
+        are. Random numbers are drawn whole, then cut. For one function it is the same each time. One that
+        ties removed units to something that stays is refused when it is called.
     """
 
     params: Params
     apply: Callable[..., Any]
     plan: Plan
+    like: Callable[[Callable[..., Any]], Callable[..., Any]]
 
     def shrink_state(self, opt_state: Any) -> Any:
         """What is left of an optimizer's state: moments follow their parameters, factored ones cannot."""
@@ -47,10 +51,10 @@ def shrink(graph: Graph, params: Params, masks: Masks) -> Small:
     masked whole, and of what it alone reads no entries are left. Other zeros stay zeros. Of masks that empty
     a unit on one side only, such as gates on the inputs of a layer, take `jaxprune.metrics.effective` first.
 
-    The small function gives what the whole one gives with zeros in place of what is gone, as long as zeros
-    let nothing through: constants such as the number of channels in a mean stay those of the whole. Where
-    zeros do let something through (a softmax or a maximum over the units themselves, a layer along another
-    axis that adds a bias to each) the two differ; `verify` tells.
+    The small function gives what the whole one gives with zeros in place of what is gone: constants such as
+    the number of channels in a mean stay those of the whole, and sums over units (a variance, say) get what
+    zeros would have added. Of groups that are not exact (`Group.exact`) this need not hold; where masks
+    remove units of such a group there is a warning.
 
     Args:
       graph: of the function.
@@ -64,6 +68,23 @@ def shrink(graph: Graph, params: Params, masks: Masks) -> Small:
     Raises:
       ValueError: if nothing of it can be removed whole.
     """
+    small, gone = _shrunk(graph, params, masks)
+    for group in graph.groups:
+        if not group.exact and gone.classes[group.units].any():
+            warnings.warn(
+                f"structured.shrink: the group {group.name!r} is not exact: {group.reason}; the small "
+                "function may differ from the masked one.",
+                stacklevel=2,
+            )
+    return small
+
+
+def shrink_silently(graph: Graph, params: Params, masks: Masks) -> Small:
+    """As `shrink`, where it is known that a group is not exact."""
+    return _shrunk(graph, params, masks)[0]
+
+
+def _shrunk(graph: Graph, params: Params, masks: Masks) -> tuple[Small, Removal]:
     graph.check(params)
     masks_lib.validate(masks, params)
     gone = removal(graph, masks)
@@ -83,7 +104,8 @@ def shrink(graph: Graph, params: Params, masks: Masks) -> Small:
     beside = masks_lib.beside(params, masks_lib.unpack(masks))
     masked = [_masked(x, m) for x, m in zip(jax.tree.leaves(params), beside, strict=True)]
     small = plan.apply(jax.tree.structure(params).unflatten(masked))
-    return Small(small, _replay(graph, left, gone), plan)
+    functions = Functions(graph, gone)
+    return Small(small, functions.pruned(), plan, functions.like), gone
 
 
 def _masked(x: Any, mask: Any) -> Any:
@@ -93,72 +115,3 @@ def _masked(x: Any, mask: Any) -> Any:
         zero = np.zeros((), whole.dtype)
         return jax.device_put(np.where(np.asarray(mask), whole, zero), x.sharding)
     return jnp.where(mask, x, jnp.zeros((), x.dtype))
-
-
-def verify(graph: Graph, params: Params, *inputs: Any, seed: int = 0) -> dict[str, float]:
-    """Removes half of each group alone, and each block, and compares with zeros in their place.
-
-    Args:
-      graph: of the function.
-      params: tree of arrays.
-      *inputs: of the function.
-      seed: of the choice of units.
-
-    Returns:
-      By group or block, the largest difference of the outputs over their largest size: rounding where it is
-      exact. Removing others is pruning like any other, but not the same as masking them.
-
-    >>> from jaxprune.structured import trace
-    >>> fn = lambda p, x: jax.nn.relu(x @ p["in"]) @ p["out"]
-    >>> params = {"in": jnp.ones((3, 8)), "out": jnp.ones((8, 2))}
-    >>> verify(trace(fn, params, jnp.ones((1, 3))), params, jnp.ones((1, 3)))
-    {'in[1]': 0.0}
-    """
-    rng, found, whole = np.random.default_rng(seed), {}, jax.jit(graph.fn)
-
-    def error(masks: Masks) -> float:
-        small = shrink(graph, params, masks)
-        ours = jax.tree.leaves(jax.jit(small.apply)(small.params, *inputs))
-        theirs = jax.tree.leaves(whole(masks_lib.apply(params, masks), *inputs))
-        pairs = [
-            (np.asarray(a).astype(float), np.asarray(b).astype(float))
-            for a, b in zip(ours, theirs, strict=True)
-        ]
-        scale = max(float(np.abs(b).max(initial=0)) for _, b in pairs)
-        return max(float(np.abs(a - b).max(initial=0)) for a, b in pairs) / max(scale, 1e-30)
-
-    for group in graph.groups:
-        if group.size < 2:
-            continue
-        chosen = np.isin(
-            np.arange(group.size), rng.choice(group.size, group.size // 2, replace=False)
-        )
-        by_path = Coupled((group,)).masks([~chosen])
-        leaves = [by_path.get(path) for path in graph.paths]
-        found[group.name] = error(jax.tree.structure(params).unflatten(leaves))
-    for block in blocks(graph):
-        found[block.name] = error(without_blocks(graph, [block.name]))
-    return found
-
-
-def _replay(graph: Graph, left: list[list[np.ndarray]], gone: Removal) -> Callable[..., Any]:
-    """The function of what is left of the parameters."""
-    known: dict[Any, tuple[Graph, np.ndarray, Path]] = {}
-    paths = {path for block in gone.blocks for path in block.paths}
-
-    def solved(inputs: Any) -> tuple[Graph, np.ndarray, Path]:
-        leaves, treedef = jax.tree.flatten(inputs)
-        key = (treedef, tuple((jnp.shape(x), jnp.result_type(x)) for x in leaves))
-        if key not in known:
-            own = trace(graph.fn, graph.params, *inputs)
-            alive = own.solution.kept(removed_axes(own, left, paths))
-            known[key] = (own, alive, path_without(own, left_out(own, paths)))
-        return known[key]
-
-    def apply(params: Params, *inputs: Any) -> Any:
-        own, alive, path = solved(inputs)
-        given = [*jax.tree.leaves(params), *jax.tree.leaves(inputs)]
-        kept = lambda axis: alive[own.solution.of[axis]]
-        return own.outputs.unflatten(replayed(own.program, given, own.tape, kept, path))
-
-    return apply

@@ -8,7 +8,10 @@ from scipy.sparse.csgraph import connected_components
 
 from jaxprune.structured.labels import Labels, refined
 
-__all__ = ["Solution", "solve"]
+__all__ = ["CONFLICT", "Solution", "solve"]
+
+CONFLICT = "reshapes that do not fit together"
+_LOOP = "iterations of a loop that are part of a larger axis"
 
 
 class Solution(NamedTuple):
@@ -22,6 +25,9 @@ class Solution(NamedTuple):
       pinned: per class, whether it stays.
       turns: per class, whether it is a turn of a loop, and can be left out.
       conflicts: merges of one axis that do not fit together; what they touch is pinned.
+      clashing: per class, whether it stays because of such a conflict.
+      reason: per class that stays, index of why among `reasons`; -1: it does not.
+      reasons: why something stays.
     """
 
     of: np.ndarray
@@ -32,6 +38,9 @@ class Solution(NamedTuple):
     pinned: np.ndarray
     turns: np.ndarray
     conflicts: int
+    clashing: np.ndarray
+    reason: np.ndarray
+    reasons: tuple[str, ...]
 
     @property
     def merged(self) -> np.ndarray:
@@ -85,21 +94,40 @@ def solve(labels: Labels) -> Solution:
         elif not refined_any:
             break
     whole, factors = _rows(labels, of)
-    pinned = np.zeros(classes, bool)
-    if labels.pinned:
-        pinned[of[np.concatenate(labels.pinned)]] = True
-    clashing, roles = _places(labels, of, classes)
-    pinned[clashing] = True
+    reasons = tuple(dict.fromkeys([*labels.reasons, CONFLICT, _LOOP]))
+    index = {why: i for i, why in enumerate(reasons)}
+    reason = np.full(classes, -1)
+    for own, why in zip(labels.pinned[::-1], labels.reasons[::-1], strict=True):
+        reason[of[own]] = index[why]  # the first that was told is the last to be written
+    clashes, roles = _places(labels, of, classes)
+    reason[clashes] = index[CONFLICT]
+    pinned = reason >= 0
     turns = np.zeros(classes, bool)
     turns[of[np.concatenate([np.zeros(0, int), *labels.turns])]] = True
-    pinned[whole[turns[whole]]] = True  # a turn goes as it is, or stays
-    conflicts += len(clashing)
+    loops = whole[turns[whole] & ~pinned[whole]]
+    pinned[loops] = True  # a turn goes as it is, or stays
+    reason[loops] = index[_LOOP]
+    conflicts += len(clashes)
     while True:  # what a pinned merge is made of stays as well
-        down = factors[pinned[whole] & ~pinned[factors]]
-        if not len(down):
+        down = pinned[whole] & ~pinned[factors]
+        if not down.any():
             break
-        pinned[down] = True
-    return Solution(of, classes, whole, factors, roles, pinned, turns & ~pinned, conflicts)
+        pinned[factors[down]] = True
+        reason[factors[down]] = reason[whole[down]]
+    clashing = reason == index[CONFLICT]
+    return Solution(
+        of,
+        classes,
+        whole,
+        factors,
+        roles,
+        pinned,
+        turns & ~pinned,
+        conflicts,
+        clashing,
+        reason,
+        reasons,
+    )
 
 
 def _components(labels: Labels) -> tuple[np.ndarray, int]:
@@ -185,7 +213,8 @@ def _refinements(labels: Labels, of: np.ndarray) -> tuple[bool, int]:
         found, fine = True, refined(others, sizes)
         changed |= {number, other}
         if fine is None:
-            labels.pin(whole, *parts)
+            labels.reason = CONFLICT
+            labels.pin(whole, *parts, *theirs)
             dropped.add(number)
             conflicts += 1
             continue

@@ -66,12 +66,14 @@ def _number(value: Any) -> Any:
 
 def _step(labels: Labels, equation: Any, axes: list[Axes]) -> Step:
     name, special = equation.primitive.name, _BODIES.get(equation.primitive.name)
+    labels.reason = f"`{name}`"
     if special is not None:
         outputs, more = special(labels, equation, axes)
         return Step(equation, axes, outputs, more)
     known = rule_of(name)
     if known is None:
         labels.unknown[name] = labels.unknown.get(name, 0) + 1
+        labels.reason = f"`{name}` has no rule"
         for value in axes:
             labels.pin(*value)
         shapes = [tuple(v.aval.shape) for v in equation.outvars]
@@ -128,6 +130,7 @@ def _scan(labels: Labels, equation: Any, inputs: list[Axes]) -> tuple[list[Axes]
     found, tape = followed(p["jaxpr"], body, labels)
     for before, after in zip(inputs[fixed:carried], found[:count], strict=True):
         labels.tie_all(before, after)
+    labels.reason = "`scan`"
     turns = labels.fresh(p["length"], pinned=not stacked)
     for axes in stacked:
         labels.tie(turns, axes[0])
@@ -147,11 +150,56 @@ def _while(labels: Labels, equation: Any, inputs: list[Axes]) -> tuple[list[Axes
     p = equation.params
     a, b = p["cond_nconsts"], p["cond_nconsts"] + p["body_nconsts"]
     carry = inputs[b:]
-    _, test = followed(p["cond_jaxpr"], [*inputs[:a], *carry], labels)
+    [ends], test = followed(p["cond_jaxpr"], [*inputs[:a], *carry], labels)
     found, body = followed(p["body_jaxpr"], [*inputs[a:b], *carry], labels)
     for before, after in zip(carry, found, strict=True):
         labels.tie_all(before, after)
+        labels.tie_all(ends, before[: len(ends)])  # under vmap each example has an end of its own
     return found, (test, body)
 
 
-_BODIES = {"scan": _scan, "cond": _cond, "while": _while}
+def _shard_map(labels: Labels, equation: Any, inputs: list[Axes]) -> tuple[list[Axes], Any]:
+    """An axis that is divided among devices stays; all others are the same on each."""
+    p = equation.params
+    own = p["jaxpr"]
+    entering = [
+        _on_each(labels, axes, v.aval.shape) for axes, v in zip(inputs, own.invars, strict=True)
+    ]
+    found, tape = followed(own, entering, labels)
+    labels.reason = "`shard_map`"
+    shapes = [v.aval.shape for v in equation.outvars]
+    return [_on_each(labels, *pair) for pair in zip(found, shapes, strict=True)], [tape]
+
+
+def _on_each(labels: Labels, axes: Axes, shape: Sequence[int]) -> Axes:
+    """Labels of an array that is cut among devices, or put together of theirs."""
+    found = []
+    for axis, size in zip(axes, shape, strict=True):
+        if len(axis) != size:
+            labels.pin(axis)
+            axis = labels.fresh(size, pinned=True)
+        found.append(axis)
+    return tuple(found)
+
+
+def _linear_solve(labels: Labels, equation: Any, inputs: list[Axes]) -> tuple[list[Axes], Any]:
+    """The solution $x$ of $A x = b$ by a program for it; others make $A x$, and solve for the transpose."""
+    solvers, right = programs.linear_solvers(equation, inputs)
+    solution, tapes = right, []
+    for name, program, constants in solvers:
+        given = solution if name in ("matvec", "vecmat") else right
+        found, tape = followed(program, [*constants, *given], labels)
+        tapes.append(tape)
+        solution = found if name == "solve" else solution
+        for axes, others in zip(found, right, strict=False):  # behind them stands what else is told
+            labels.tie_all(axes, others)
+    return list(solution), tapes
+
+
+_BODIES = {
+    "scan": _scan,
+    "cond": _cond,
+    "while": _while,
+    "shard_map": _shard_map,
+    "custom_linear_solve": _linear_solve,
+}

@@ -338,3 +338,44 @@ def test_mistakes_are_named():
     graph = structured.trace(perceptron, PARAMS, X)
     with pytest.raises(ValueError, match="only read by this part"):
         jp.penalties.coupled(1.0, structured.coupled(graph, within="c"))
+
+
+@pytest.mark.parametrize("names", [("weight", "bias"), ("gamma", "beta"), ("s", "t")])
+@pytest.mark.parametrize("stacked", [False, True])
+def test_scales_are_found_by_their_use(names, stacked):
+    """A layer's own bias in front of a norm, and a scale of the branch after it, are no part of its gate."""
+    scale, shift = names
+    draw = lambda i, *shape: jax.random.normal(jax.random.key(i), shape)
+    layer = lambda i: {
+        "kernel": draw(i, 8, 8),
+        "own": draw(i + 1, 8),
+        scale: draw(i + 2, 8),
+        shift: draw(i + 3, 8),
+        "branch": draw(i + 4, 8),
+    }
+
+    def through(x, p):
+        h = x @ p["kernel"] + p["own"][None]
+        mean, variance = h.mean(0, keepdims=True), h.var(0, keepdims=True)
+        normal = (h - mean) / jnp.sqrt(variance + 1e-5) * p[scale][None] + p[shift][None]
+        return x + jax.nn.relu(normal) * p["branch"][None]
+
+    def fn(params, x):
+        x = x @ params["in"]
+        if stacked:
+            x, _ = jax.lax.scan(lambda x, p: (through(x, p), None), x, params["layers"])
+        else:
+            for p in params["layers"]:
+                x = through(x, p)
+        return x @ params["out"]
+
+    layers = [layer(0), layer(10)]
+    stack = jax.tree.map(lambda *x: jnp.stack(x), *layers)
+    params = {"in": draw(20, 3, 8), "layers": stack if stacked else layers, "out": draw(21, 8, 2)}
+    graph = structured.trace(fn, params, jnp.ones((5, 3)))
+    [group] = graph.groups
+    used = {m.path.rpartition("/")[2]: m.use for m in group.members if m.use is not None}
+    assert used == {scale: "scale", shift: "shift"}
+    found = structured.scores(graph, params, criterion=jp.criteria.magnitude, over="scales")
+    kept = [abs(p[n]) for p in layers for n in (scale, shift)]
+    np.testing.assert_allclose(found[group.name], sum(kept), rtol=1e-5)

@@ -143,3 +143,39 @@ def test_a_parameter_may_be_called_as_a_field_of_the_optimizer():
     small = structured.shrink(graph, params, structured.prune(graph, params, sparsity=0.5))
     found = small.shrink_state(optax.adam(1e-3).init(params))[0]
     assert shapes(found.mu) == shapes(found.nu) == shapes(small.params)
+
+
+def one_sequence(p, x):
+    h = jax.nn.relu(x @ p["a"]) @ p["b"]
+    return jax.nn.softmax(h @ h.T) @ h
+
+
+@pytest.mark.parametrize("shape", [(5, 4), (1, 4)])
+@pytest.mark.parametrize("drawn", [True, False])
+def test_a_program_of_examples_that_see_each_other_is_refused(tmp_path, shape, drawn):
+    pytest.importorskip("flatbuffers")
+    draw = lambda i, *shape: jax.random.normal(jax.random.key(i), shape)
+    params, x = {"a": draw(0, 4, 8), "b": draw(1, 8, 4)}, draw(2, *shape)
+    graph = structured.trace(one_sequence, params, x)
+    masks = structured.prune(graph, params, sparsity=0.5)
+    small = structured.shrink(graph, params, masks)
+    given = x if drawn else jax.ShapeDtypeStruct(x.shape, x.dtype)
+    with pytest.raises(ValueError, match="batched=False"):
+        structured.save(tmp_path / "small", small, given)
+    assert not (tmp_path / "small").exists()
+    structured.save(tmp_path / "small", small, given, batched=False)
+    found = structured.load(tmp_path / "small")
+    np.testing.assert_allclose(
+        found.apply(found.params, x), small.apply(small.params, x), rtol=1e-5, atol=1e-6
+    )
+
+
+def test_inputs_with_other_numbers_of_examples_are_refused(tmp_path):
+    pytest.importorskip("flatbuffers")
+    params = {"a": jnp.ones((4, 8)), "b": jnp.ones((8, 2))}
+    fn = lambda p, x, table: (jax.nn.relu(x @ p["a"]) @ p["b"]) @ table
+    inputs = jnp.ones((5, 4)), jnp.ones((2, 3))
+    graph = structured.trace(fn, params, *inputs)
+    small = structured.shrink(graph, params, structured.prune(graph, params, sparsity=0.5))
+    with pytest.raises(ValueError, match="batched=False"):
+        structured.save(tmp_path / "small", small, *inputs)

@@ -1,16 +1,19 @@
-"""Rules of what goes entry by entry, and of sums and windows over axes."""
+"""Rules of what goes entry by entry, and of sums and the like over axes."""
 
-from collections.abc import Callable
 from typing import Any
 
 from jaxprune.programs.primitives import ELEMENTWISE
 from jaxprune.structured.labels import Axes, Labels
-from jaxprune.structured.rules.rule import Rule, shapes_of
+from jaxprune.structured.rules.rule import Rule, each_its_own, shapes_of
 
-__all__ = ["RULES"]
+__all__ = ["RULES", "elementwise"]
 
 
-def _elementwise(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
+def elementwise(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
+    """Ties all inputs, whose entries at one place make the entry of the output there.
+
+    Scalars, and axes of length 1 beside longer ones, are read at every index.
+    """
     shapes = shapes_of(equation)
     full = [axes for axes in inputs if len(axes) == len(shapes[0])]
     found = []
@@ -22,14 +25,13 @@ def _elementwise(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes
     return [tuple(found)] * len(shapes)
 
 
-def _barrier(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
-    return list(inputs)
+def _without(axes: Axes, removed: tuple[int, ...]) -> Axes:
+    return tuple(axis for i, axis in enumerate(axes) if i not in removed)
 
 
 def _reduce(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
-    gone = equation.params["axes"]
-    keep = lambda axes: tuple(axis for i, axis in enumerate(axes) if i not in gone)
-    return [keep(axes) for axes in inputs[: len(equation.outvars)]]
+    reduced = equation.params["axes"]
+    return [_without(axes, reduced) for axes in inputs[: len(equation.outvars)]]
 
 
 def _arg(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
@@ -37,52 +39,40 @@ def _arg(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
     return _reduce(labels, equation, inputs)
 
 
-def _along(name: str) -> Callable[[Labels, Any, list[Axes]], list[Axes]]:
-    """What depends on the order along an axis."""
-
-    def label(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
-        at = equation.params[name]
-        for axes in inputs:
-            labels.pin(axes[at])
-            labels.tie_all(inputs[0], axes)
-        return [inputs[0]] * len(equation.outvars)
-
-    return label
-
-
-def _window(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
-    (shape,) = shapes_of(equation)
-    found = []
-    for axis, n, window in zip(inputs[0], shape, equation.params["window_dimensions"], strict=True):
-        if window == 1 and len(axis) == n:
-            found.append(axis)
-        else:
-            labels.pin(axis)
-            found.append(labels.fresh(n, pinned=True))
-    return [tuple(found)]
+def _reduce_by_function(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
+    """A reduction by a function of its own: whether it lets zeros alone is not known, so all are kept."""
+    reduced = equation.params["dimensions"]
+    operands = inputs[: len(equation.outvars)]
+    for axes in operands:
+        labels.tie_all(operands[0], axes)
+        labels.pin(*(axes[i] for i in reduced))
+    return [_without(operands[0], reduced)] * len(operands)
 
 
 def _bitcast(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
-    """Entry by entry, where both types are of one width."""
+    """Entry by entry; between types of other widths a last axis has the parts of each entry."""
     (shape,) = shapes_of(equation)
-    if len(inputs[0]) == len(shape):
-        return _elementwise(labels, equation, inputs)
-    labels.pin(*inputs[0])
-    return [labels.fresh_like(shape, pinned=True)]
+    same, parts = inputs[0][: len(shape)], inputs[0][len(shape) :]
+    labels.pin(*parts)
+    return [(*same, *(labels.fresh(n, pinned=True) for n in shape[len(same) :]))]
 
 
 RULES: dict[str, Rule] = {
-    **dict.fromkeys(ELEMENTWISE, Rule(_elementwise)),
+    **dict.fromkeys(ELEMENTWISE, Rule(elementwise)),
     "bitcast_convert_type": Rule(_bitcast),
-    "optimization_barrier": Rule(_barrier),
+    "optimization_barrier": Rule(each_its_own),
     **dict.fromkeys(
-        ("reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "reduce_and", "reduce_or"),
+        (
+            "reduce_sum",
+            "reduce_max",
+            "reduce_min",
+            "reduce_prod",
+            "reduce_and",
+            "reduce_or",
+            "reduce_xor",
+        ),
         Rule(_reduce),
     ),
     **dict.fromkeys(("argmax", "argmin"), Rule(_arg)),
-    **dict.fromkeys(
-        ("cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp"), Rule(_along("axis"))
-    ),
-    "sort": Rule(_along("dimension")),
-    **dict.fromkeys(("reduce_window_max", "reduce_window_min", "reduce_window_sum"), Rule(_window)),
+    "reduce": Rule(_reduce_by_function),
 }

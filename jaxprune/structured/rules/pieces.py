@@ -97,7 +97,16 @@ def _unstack(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
     return [tuple(axis for i, axis in enumerate(axes) if i != at)] * len(equation.outvars)
 
 
+def _stack(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
+    """Values become the indices of a new axis: there are as many as before."""
+    at, first = equation.params["axis"], inputs[0]
+    for axes in inputs[1:]:
+        labels.tie_all(first, axes)
+    return [(*first[:at], labels.fresh(len(inputs), pinned=True), *first[at:])]
+
+
 RULES: dict[str, Rule] = {
+    "stack": Rule(_stack),
     "unstack": Rule(_unstack),
     "concatenate": Rule(_concatenate),
     "slice": Rule(_slice, _slice_again),

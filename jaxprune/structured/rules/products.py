@@ -20,6 +20,29 @@ def _dot(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
     return [(*(a[i] for i in batch_a), *free_a, *free_b)]
 
 
+def _ragged_dot(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
+    """Runs of an axis of the first operand, each with a matrix of its own: how long they are stays."""
+    a, b, lengths = inputs[:3]
+    labels.pin(*(axis for axes in inputs[2:] for axis in axes))
+    numbers = equation.params.get("ragged_dot_dimension_numbers")
+    if numbers is None:  # the plain form: [rows, k] x [groups, k, n]
+        over, batch, ragged, experts = ((1,), (1,)), ((), ()), 0, (0,)
+    else:
+        over, batch = numbers.dot_dimension_numbers
+        (ragged,) = numbers.lhs_ragged_dimensions
+        experts = numbers.rhs_group_dimensions
+    labels.pin(a[ragged], *(b[i] for i in experts))
+    labels.tie_all([a[i] for i in over[0]], [b[i] for i in over[1]])
+    labels.tie_all([a[i] for i in batch[0]], [b[i] for i in batch[1]])
+    free_a = [i for i in range(len(a)) if i not in (*over[0], *batch[0])]
+    free_b = [i for i in range(len(b)) if i not in (*over[1], *batch[1], *experts)]
+    if len(lengths) > 1:  # runs of each index of these axes, which come before the ragged one
+        kinds = [*batch[0], *(free_a if ragged in free_a else over[0] if ragged in over[0] else [])]
+        labels.pin(*(a[i] for i in kinds[: len(lengths) - 1]))
+    runs = [labels.fresh(lengths[len(lengths) - 1].size, pinned=True)] if ragged in over[0] else []
+    return [(*runs, *(a[i] for i in (*batch[0], *free_a)), *(b[i] for i in free_b))]
+
+
 def _conv(labels: Labels, equation: Any, inputs: list[Axes]) -> Any:
     p, (shape,) = equation.params, shapes_of(equation)
     (x, kernel), spec = inputs, equation.params["dimension_numbers"]
@@ -61,5 +84,6 @@ def summed(step: Step) -> list[tuple[Axes, tuple[int, ...]]]:
 
 RULES: dict[str, Rule] = {
     "dot_general": Rule(_dot),
+    **dict.fromkeys(("ragged_dot", "ragged_dot_general"), Rule(_ragged_dot)),
     "conv_general_dilated": Rule(_conv, _conv_again),
 }

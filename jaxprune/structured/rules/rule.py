@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from jaxprune import programs
 from jaxprune.structured.labels import Axes, Labels
 
-__all__ = ["Kept", "Rule", "Step", "again", "cut", "left", "shapes_of"]
+__all__ = ["Kept", "Label", "Rule", "Step", "again", "cut", "each_its_own", "left", "shapes_of"]
 
 Kept = Callable[[np.ndarray], np.ndarray]  # labels -> which of them are left
 
@@ -31,6 +32,10 @@ class Step(NamedTuple):
     writes: tuple[int, ...] = ()
 
 
+Label = Callable[[Labels, Any, list[Axes]], Any]
+Replay = Callable[[Any, list[Any], Step, Kept], Any]
+
+
 class Rule(NamedTuple):
     """What is known of a primitive.
 
@@ -39,8 +44,13 @@ class Rule(NamedTuple):
       replay: (equation, arrays, step, kept) -> outputs; `None`: the primitive as it stands.
     """
 
-    label: Callable[[Labels, Any, list[Axes]], Any]
-    replay: Callable[[Any, list[Any], Step, Kept], Any] | None = None
+    label: Label
+    replay: Replay | None = None
+
+
+def each_its_own(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
+    """Each output is like the input of the same number."""
+    return list(inputs)
 
 
 def shapes_of(equation: Any) -> list[tuple[int, ...]]:
@@ -55,9 +65,7 @@ def left(axes: Axes, kept: Kept) -> tuple[int, ...]:
 
 def again(equation: Any, arrays: Sequence[Any], **changed: Any) -> list[Any]:
     """The equation with some of its parameters changed."""
-    params = equation.primitive.get_bind_params({**equation.params, **changed})
-    found = equation.primitive.bind(*arrays, **params)
-    return list(found) if equation.primitive.multiple_results else [found]
+    return programs.bound(equation, arrays, {**equation.params, **changed})
 
 
 def cut(value: Any, axes: Axes, kept: Kept) -> Any:

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jax import lax
 
+from jaxprune import programs
 from jaxprune.structured.labels import Axes, Labels, refined
-from jaxprune.structured.rules.rule import Kept, Rule, Step, cut, left, shapes_of
+from jaxprune.structured.rules.rule import Kept, Rule, Step, again, cut, left, shapes_of
 
 __all__ = ["RULES"]
 
@@ -35,8 +35,28 @@ def _broadcast(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
 
 
 def _broadcast_again(equation: Any, arrays: list[Any], step: Step, kept: Kept) -> list[Any]:
-    shape = left(step.outputs[0], kept)
-    return [lax.broadcast_in_dim(arrays[0], shape, equation.params["broadcast_dimensions"])]
+    return again(equation, arrays, shape=left(step.outputs[0], kept))
+
+
+def _tile(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
+    """An axis of length 1 is broadcast; a longer one is repeated, and each of its indices goes everywhere."""
+    pairs = zip(inputs[0], equation.params["reps"], strict=True)
+    return [
+        tuple(
+            labels.fresh(count) if len(axis) == 1 and count != 1 else np.tile(axis, count)
+            for axis, count in pairs
+        )
+    ]
+
+
+def _tile_again(equation: Any, arrays: list[Any], step: Step, kept: Kept) -> list[Any]:
+    counts = [
+        int(kept(out).sum()) if len(axis) == 1 else count
+        for axis, out, count in zip(
+            step.inputs[0], step.outputs[0], equation.params["reps"], strict=True
+        )
+    ]
+    return again(equation, arrays, reps=tuple(counts))
 
 
 def _reshape(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
@@ -98,7 +118,7 @@ def _regrouped(labels: Labels, axes: list[np.ndarray], shape: list[int]) -> list
 
 
 def _reshape_again(equation: Any, arrays: list[Any], step: Step, kept: Kept) -> list[Any]:
-    return [lax.reshape(arrays[0], left(step.outputs[0], kept))]
+    return again(equation, arrays, new_sizes=left(step.outputs[0], kept))
 
 
 def _rev(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
@@ -111,9 +131,7 @@ def _iota(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
 
 
 def _iota_again(equation: Any, arrays: list[Any], step: Step, kept: Kept) -> list[Any]:
-    p = equation.params
-    whole = lax.broadcasted_iota(p["dtype"], p["shape"], p["dimension"])
-    return [cut(whole, step.outputs[0], kept)]
+    return [cut(programs.bind(equation, arrays)[0], step.outputs[0], kept)]
 
 
 RULES: dict[str, Rule] = {
@@ -122,6 +140,7 @@ RULES: dict[str, Rule] = {
     "expand_dims": Rule(_expand_dims),
     "broadcast_in_dim": Rule(_broadcast, _broadcast_again),
     "reshape": Rule(_reshape, _reshape_again),
+    "tile": Rule(_tile, _tile_again),
     "rev": Rule(_rev),
     "iota": Rule(_iota, _iota_again),
 }

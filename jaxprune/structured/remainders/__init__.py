@@ -1,0 +1,25 @@
+"""What the whole function holds in the places of removed units, followed through its program.
+
+The parameters hold zeros there. Most operations pass zeros on, some make another number of them
+($\\cos 0 = 1$, $0 - \\mu$, a table of positions that is added). As long as a product with zeros of another
+parameter takes it back, the small function needs to know nothing of it. Where a sum runs over the units it
+does: what removed ones would have added is added then, so that a mean or a variance stays that of the whole.
+Where neither is possible the units are no exact group (`structured.exactness`).
+
+==============  ======================================================================================
+`values`        a value with its remainders: what it would hold in the places that were removed
+`entrywise`     remainders of what is computed entry by entry
+`arrangements`  remainders of what only arranges, cuts or joins
+`sums`          remainders of reductions and products, and what these owe to removed units
+`follow`        which of these an equation takes
+==============  ======================================================================================
+"""
+
+from jaxprune.structured.remainders.follow import follow as follow
+from jaxprune.structured.remainders.values import Leak as Leak
+from jaxprune.structured.remainders.values import Lost as Lost
+from jaxprune.structured.remainders.values import Places as Places
+from jaxprune.structured.remainders.values import Value as Value
+from jaxprune.structured.remainders.values import whole as whole
+
+__all__ = ["Leak", "Lost", "Places", "Value", "follow", "whole"]

@@ -1,0 +1,55 @@
+"""Rules of where arrays lie, of what goes on between devices or along a mapped axis, and of printing."""
+
+from typing import Any
+
+from jaxprune.structured.labels import Axes, Labels
+from jaxprune.structured.rules.rule import Rule, each_its_own, shapes_of
+
+__all__ = ["RULES"]
+
+
+def _collective(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
+    """A reduction over devices; under `vmap(axis_name=)` over axes of the arrays themselves."""
+    reduced = {axis for axis in equation.params["axes"] if isinstance(axis, int)}
+    if equation.params.get("axis_index_groups") is not None:
+        for axes in inputs:
+            labels.pin(*(axes[i] for i in reduced))
+    return [tuple(axis for i, axis in enumerate(axes) if i not in reduced) for axes in inputs]
+
+
+def _exchange(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
+    """What devices put together or share out along an axis."""
+    params, shapes = equation.params, shapes_of(equation)
+    axis = params.get("all_gather_dimension", params.get("scatter_dimension"))
+    found = []
+    for axes, shape in zip(inputs, shapes, strict=True):
+        rest = list(axes)
+        if len(shape) <= len(axes):
+            labels.pin(rest.pop(axis))
+        if len(shape) >= len(axes):
+            rest.insert(axis, labels.fresh(shape[axis], pinned=True))
+        found.append(tuple(rest))
+    return found
+
+
+RULES: dict[str, Rule] = {
+    **dict.fromkeys(
+        (
+            "device_put",
+            "layout_constraint",
+            "mesh_cast",
+            "pbroadcast",
+            "ppermute",
+            "pvary",
+            "reshard",
+            "sharding_constraint",
+        ),
+        Rule(each_its_own),
+    ),
+    **dict.fromkeys(("pmax", "pmin", "psum", "psum_invariant"), Rule(_collective)),
+    # They see what is left.
+    **dict.fromkeys(("debug_callback", "debug_print"), Rule(lambda labels, equation, inputs: [])),
+    **dict.fromkeys(("all_gather", "all_gather_invariant", "reduce_scatter"), Rule(_exchange)),
+    "axis_index": Rule(lambda labels, equation, inputs: [()]),
+    "platform_index": Rule(lambda labels, equation, inputs: [()]),
+}
