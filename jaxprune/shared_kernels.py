@@ -1,7 +1,7 @@
 """Functions that stay functions in the compiled program, so that equal calls share their kernels.
 
 XLA writes called functions out, each call by itself, and XLA:CPU compiles what then lies side by side anew. A
-function marked here stays one: what is called for a hundred leaves of one shape is compiled once, and as leaves
+function marked here stays one: what is called for many leaves of one shape is compiled once, and as leaves
 are worked on one after the other, what one needs in between can be used by the next. On other platforms, and
 for JAX without the setting, the calls are written out as usual, and mean the same.
 """

@@ -119,7 +119,7 @@ def test_top_each_is_a_stable_sort_of_each_leaf(distribution, shapes):
 
 
 def test_equal_leaves_share_their_kernels():
-    """A leaf more of a shape that is there is a call more, and no kernel: XLA:CPU compiles equal ones once."""
+    """A leaf more of a shape that is there is one more call, and no kernel: equal ones are compiled once."""
 
     def kernels(n):
         leaves = [jax.ShapeDtypeStruct((30, 50), jnp.float32)] * n
