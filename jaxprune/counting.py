@@ -260,7 +260,7 @@ def sampled_ranks(size: Any, total: Any, k: Array) -> Array:
     sizes, totals = np.asarray(size, np.float32), np.asarray(total, np.float32)
     middle = lax.convert_element_type(k, jnp.float32) * (sizes / totals)
     spread = jnp.sqrt(jnp.maximum(middle * (1 - middle / sizes), 1))
-    around = np.reshape(np.float32(_AROUND), (-1, *[1] * k.ndim))
+    around = np.reshape(_AROUND, (-1, *[1] * k.ndim)).astype(np.float32)
     numbers = jnp.round(middle[None] + around * spread[None])
     return jnp.clip(lax.convert_element_type(numbers, jnp.int32), 1, np.asarray(size)[None])
 

@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.core import Tracer
@@ -158,7 +159,7 @@ def recipe_of(values: Sequence[Any]) -> tuple[Recipe, list[Any]]:
 
 
 def _is_key(value: Any) -> bool:
-    return isinstance(value, Array) and jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key)
+    return isinstance(value, Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
 
 
 def run_deferred(fn: Callable[[], Any], consumers: dict[str, Consumer]) -> Any:

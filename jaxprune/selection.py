@@ -311,7 +311,8 @@ def _top_in_place(leaves, k, split=None, contest: tuple[int, ...] | str = "all")
             found.setdefault(across, {})[i] = counts
         add = lambda counts, across: lax.psum(counts, across) if across else counts
         if not each:
-            return sum(add(sum(counts.values()), across) for across, counts in found.items())
+            sums = [add(sum(counts.values()), across) for across, counts in found.items()]
+            return jnp.stack(sums).sum(0)
         order = list(itertools.chain.from_iterable(found.values()))
         sums = [add(jnp.stack(list(c.values()), 1), across) for across, c in found.items()]
         return jnp.concatenate(sums, 1)[:, np.argsort(order)]

@@ -16,12 +16,13 @@ ROOT = Path(jp.__file__).parent
 CONCEPTS = ["criteria", "patterns", "allocation", "schedules"]
 # Each may import what stands before it, never what stands after.
 ORDER = [
-    ["calls"],
+    ["calls", "shared_kernels"],
     ["types", "checks"],
     ["trees", "roles", "ranks", "layerwise", "programs"],
-    ["kernel_axes"],
+    ["kernel_axes", "deferred"],
     ["masks"],
     ["counting", "coupling"],
+    ["searches"],
     ["selection", "signals", "group_norms", "parts"],
     [*CONCEPTS, "penalties", "preconditioners", "compensation"],
     ["updates", "fit", "contests"],

@@ -52,19 +52,20 @@ def at_least_kept(n: jax.Array | int, sparsity: Sparsity) -> jax.Array:
 def _rest(n: jax.Array | int, sparsity: Sparsity, half: int) -> jax.Array:
     # 64-bit product out of 32-bit pieces: n = a 10^7 + b 10^4 + c, sparsity 10^7 = d 10^4 + e. None is
     # negative, so that division may truncate: rounding down is ten operations each, for every leaf.
-    n = np.int32(n) if isinstance(n, int) else jnp.asarray(n, jnp.int32)
+    units = np.asarray(n, np.int32) if isinstance(n, int) else jnp.asarray(n, jnp.int32)
     parts = jnp.round(jnp.asarray(sparsity, jnp.float32) * _UNIT).astype(jnp.int32)
-    a, (b, c) = _divided(n, _UNIT)[0], _divided(_divided(n, _UNIT)[1], 10_000)
+    a, below = _divided(units, _UNIT)
+    b, c = _divided(below, 10_000)
     d, e = _divided(parts, 10_000)
     thousands, rest = _divided(b * e + c * d, 1_000)
     removed = a * parts + b * d * 10 + thousands
-    return n - (removed + _divided(rest * 10_000 + c * e + half, _UNIT)[0])
+    return units - (removed + _divided(rest * 10_000 + c * e + half, _UNIT)[0])
 
 
 def _divided(n: Any, by: int) -> tuple[Any, Any]:
     """Quotient and remainder of what is not negative."""
-    if isinstance(n, np.generic):
-        return np.int32(n // by), np.int32(n % by)
+    if isinstance(n, np.ndarray):
+        return np.asarray(n // by), np.asarray(n % by)
     divisor = jnp.full_like(n, by)
     return jax.lax.div(n, divisor), jax.lax.rem(n, divisor)
 
