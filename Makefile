@@ -33,6 +33,7 @@ bench: $(VENV)/.installed
 	$(RUN) benchmarks.selection
 	$(RUN) benchmarks.train_step
 	$(RUN) benchmarks.footprint
+	$(RUN) benchmarks.growth
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache

@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_networks import NETWORKS, draw
 
 import jaxprune as jp
+from benchmarks._small_networks import NETWORKS, draw
 from jaxprune import structured
 from jaxprune.structured.comparison import relative_error
 

@@ -1,0 +1,168 @@
+"""A pruned network that is shrunk and trained on, beside the same network trained on under its masks.
+
+LeNet-5 (Caffe's) on MNIST and a narrow ResNet-20 with batch normalisation (8, 16 and 32 filters) on
+Fashion-MNIST: trained dense, half of the units of each group removed by magnitude, then trained on for as
+many updates, once masked (`jp.fixed`) and once shrunk (`small.like` of the training function), with the same
+batches. Beside them the dense network with all those updates. Adam, 0.001, batches of 64; three seeds; test
+accuracy at the end.
+
+Run: python -m benchmarks.train_on   (writes results/structured_train_on.json and .md)
+"""
+
+import argparse
+import json
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import jaxprune as jp
+from benchmarks import _timing
+from experiments.markdown import table
+from jaxprune import data
+from jaxprune.nn.resnet import HE_NORMAL, ResNet
+
+SEEDS = (0, 1, 2)
+COLUMNS = (
+    "network",
+    "parameters",
+    "dense",
+    "trained on masked",
+    "trained on shrunk",
+    "largest difference",
+)
+
+
+class Case(NamedTuple):
+    """A network, its data, and the updates of each of the two trainings."""
+
+    model: Any
+    data: str
+    updates: int
+
+
+CASES = {
+    "LeNet-5, MNIST": Case(jp.nn.lenet5_caffe(num_classes=10), "mnist", 600),
+    "narrow ResNet-20, Fashion-MNIST": Case(
+        ResNet(3, (8, 16, 32), 10, "pad", None, HE_NORMAL), "fashion_mnist", 500
+    ),
+}
+
+
+def training(model: Any) -> Callable[[Any, jax.Array], Any]:
+    """Returns (variables, inputs) -> (logits, new statistics)."""
+    return lambda variables, x: model.apply(variables, x, train=True, mutable=["batch_stats"])
+
+
+def train(fn: Callable, variables: Any, tx: Any, batches: Any) -> Any:
+    """Returns the variables after one update for each batch."""
+
+    def loss(params: Any, rest: Any, batch: Any) -> Any:
+        logits, new = fn({"params": params, **rest}, batch[0])
+        return optax.softmax_cross_entropy_with_integer_labels(logits, batch[1]).mean(), new
+
+    @jax.jit
+    def step(params: Any, rest: Any, state: Any, batch: Any) -> Any:
+        grads, new = jax.grad(loss, has_aux=True)(params, rest, batch)
+        updates, state = tx.update(grads, state, params)
+        return optax.apply_updates(params, updates), {**rest, **new}, state
+
+    params = variables["params"]
+    rest = {name: value for name, value in variables.items() if name != "params"}
+    state = tx.init(params)
+    for batch in batches:
+        params, rest, state = step(params, rest, state, batch)
+    return {"params": params, **rest}
+
+
+def accuracy(fn: Callable, variables: Any, split: Any) -> float:
+    """Share of the split that is told right."""
+    told = jax.jit(lambda variables, x: fn(variables, x).argmax(-1))
+    parts = range(0, len(split.labels), 1000)
+    right = [
+        told(variables, split.inputs[i : i + 1000]) == split.labels[i : i + 1000] for i in parts
+    ]
+    return float(jnp.concatenate(right).mean())
+
+
+def compare(case: Case, seed: int) -> dict[str, float]:
+    """Test accuracies of one seed."""
+    found = data.load(case.data)
+    prepare = lambda split: split._replace(inputs=np.asarray(split.inputs, np.float32) / 255)
+    fitting, test = prepare(found.train), prepare(found.test)
+    order = np.random.default_rng(seed).permutation(len(fitting.labels))
+    chosen = [order[(64 * i + np.arange(64)) % len(order)] for i in range(2 * case.updates)]
+    batches = lambda part: ((fitting.inputs[i], fitting.labels[i]) for i in chosen[part])
+    first, second = slice(0, case.updates), slice(case.updates, None)
+
+    evaluate = lambda variables, x: case.model.apply(variables, x, train=False)
+    fit = training(case.model)
+    adam = optax.adam(1e-3)
+    variables = case.model.init(jax.random.key(seed), fitting.inputs[:2], train=False)
+    dense = train(fit, variables, adam, batches(first))
+    graph = jp.structured.trace(evaluate, dense, fitting.inputs[:2])
+    masks = jp.structured.prune(graph, dense, sparsity=0.5)
+    small = jp.structured.shrink(graph, dense, masks)
+    pruned = jp.masks.apply(dense, masks)
+    # Statistics stand beside the parameters: what is masked of them is read as it is, as their scale is zero.
+    masked = train(fit, pruned, jp.fixed(adam, masks["params"]), batches(second))
+    shrunk = train(small.like(fit), small.params, adam, batches(second))
+    longer = train(fit, dense, adam, batches(second))
+    count = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree["params"]))
+    return {
+        "dense": accuracy(evaluate, longer, test),
+        "masked": accuracy(evaluate, masked, test),
+        "shrunk": accuracy(small.apply, shrunk, test),
+        "parameters": count(dense),
+        "parameters_shrunk": count(shrunk),
+    }
+
+
+def report(found: dict[str, list[dict[str, float]]], hardware: dict[str, Any]) -> str:
+    """Returns the table as Markdown."""
+    rows = []
+    for name, seeds in found.items():
+        spread = lambda key, seeds=seeds: (
+            f"{100 * statistics.mean(s[key] for s in seeds):.2f} ± "
+            f"{100 * statistics.stdev([s[key] for s in seeds]) if len(seeds) > 1 else 0:.2f} %"
+        )
+        off = max(abs(s["masked"] - s["shrunk"]) for s in seeds)
+        sizes = f"{seeds[0]['parameters']:,} to {seeds[0]['parameters_shrunk']:,}"
+        rows.append(
+            [name, sizes, *map(spread, ("dense", "masked", "shrunk")), f"{100 * off:.2f} %"]
+        )
+    lines = [
+        "# Shrunk and trained on",
+        *__doc__.split("\n\n")[:2],
+        f"n = {len(next(iter(found.values())))}, mean ± standard deviation. "
+        f"{_timing.hardware_line(hardware)}.",
+        table(COLUMNS, rows),
+    ]
+    return "\n\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Writes the table; what is there already is not run again."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--seeds", type=int, nargs="*", default=SEEDS)
+    parser.add_argument("--updates", type=int, help="of each training, to try it out")
+    parser.add_argument("--out", type=Path, default=Path("results"), help="folder")
+    arguments = parser.parse_args()
+    hardware = _timing.hardware("flax", "optax")
+    found: dict[str, list[dict[str, float]]] = {}
+    for name, case in CASES.items():
+        case = case._replace(updates=arguments.updates or case.updates)
+        for seed in arguments.seeds:
+            found.setdefault(name, []).append(compare(case, seed))
+            print(name, seed, json.dumps(found[name][-1]), flush=True)
+            _timing.write(arguments.out / "structured_train_on.json", {"seeds": found})
+            (arguments.out / "structured_train_on.md").write_text(report(found, hardware))
+
+
+if __name__ == "__main__":
+    main()
