@@ -97,16 +97,22 @@ def messages(number: int) -> dict[str, int]:
     leaves = [jax.ShapeDtypeStruct((1024, 64), jnp.float32, sharding=rows) for _ in range(3)]
     with jax.set_mesh(mesh):
         text = jax.jit(lambda xs: top(xs, 1000)).lower(leaves).compile().as_text()
-    sums = re.findall(r"= (\S+) all-reduce(?:-start)?\(", text)
-    others = re.findall(r" (?:all-gather|all-to-all|collective-permute)(?:-start)?\(", text)
-    numbers = [
-        int(np.prod([int(n) for n in re.findall(r"\d+", s.partition("[")[2])] or [1])) for s in sums
-    ]
+    collective = r"= (.*?) (all-reduce|all-gather|all-to-all|collective-permute)(?:-start)?\("
+    found = [(name, _numbers_in(kind)) for kind, name in re.findall(collective, text)]
+    sums = [numbers for name, numbers in found if name == "all-reduce"]
+    others = [numbers for name, numbers in found if name != "all-reduce"]
     return {
         "all-reduces in the program": len(sums),
-        "numbers in the largest of them": max(numbers, default=0),
-        "other collectives": len(others),
+        "numbers in the largest of them": max(sums, default=0),
+        "other collectives in the program": len(others),
+        "numbers in the largest of those": max(others, default=0),
     }
+
+
+def _numbers_in(kind: str) -> int:
+    """How many numbers an operation with results of this type moves."""
+    shapes = re.findall(r"\w+\[([\d,]*)\]", kind)
+    return sum(int(np.prod([int(n) for n in shape.split(",") if n] or [1])) for shape in shapes)
 
 
 def exponent(costs: Mapping[int, float]) -> float | None:
