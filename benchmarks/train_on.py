@@ -49,7 +49,7 @@ class Case(NamedTuple):
 CASES = {
     "LeNet-5, MNIST": Case(jp.nn.lenet5_caffe(num_classes=10), "mnist", 600),
     "narrow ResNet-20, Fashion-MNIST": Case(
-        ResNet(3, (8, 16, 32), 10, "pad", None, HE_NORMAL), "fashion_mnist", 500
+        ResNet(3, (8, 16, 32), 10, "pad", None, HE_NORMAL), "fashion_mnist", 300
     ),
 }
 
