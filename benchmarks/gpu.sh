@@ -8,8 +8,8 @@ set -uo pipefail
 cd "$(dirname "$0")/.."
 OUT=${1:?a folder for the results}
 PYTHON=${2:-python}
-SIZES=1e7,1e8,1e9 ROUNDS=9 FOOTPRINT=MLP
-if [ "${QUICK:-}" ]; then SIZES=1e5 ROUNDS=2; fi
+SIZES=1e7,1e8,1e9 ROUNDS=9 FOOTPRINT=MLP TASK=
+if [ "${QUICK:-}" ]; then SIZES=1e5 ROUNDS=2 TASK=MLP; fi
 mkdir -p "$OUT"
 failed=0
 
@@ -22,12 +22,12 @@ part() {  # name, seconds, command: one that fails or runs long does not keep th
 }
 
 "$PYTHON" -c "import jax; print(jax.devices())" | tee "$OUT/devices.txt"
-part selection 150 "$PYTHON" -m benchmarks.selection --sizes "$SIZES" --rounds "$ROUNDS" --out "$OUT/selection.json"
-part train_step 150 "$PYTHON" -m benchmarks.train_step --rounds "$ROUNDS" --out "$OUT/train_step.json"
-part footprint 120 "$PYTHON" -m benchmarks.footprint --only "$FOOTPRINT" --out "$OUT"
+part selection 120 "$PYTHON" -m benchmarks.selection --sizes "$SIZES" --rounds "$ROUNDS" --out "$OUT/selection.json"
+part train_step 200 "$PYTHON" -m benchmarks.train_step --only "$TASK" --rounds "$ROUNDS" --out "$OUT/train_step.json"
+part footprint 100 "$PYTHON" -m benchmarks.footprint --only "$FOOTPRINT" --out "$OUT"
 CONFIG=configs/compare/resnet20_cifar10.py
 if [ -z "${QUICK:-}" ] && "$PYTHON" -m experiments.compare --config=$CONFIG --workdir="$OUT/work" --dry_run >"$OUT/data.log" 2>&1; then
-    part resnet20 170 "$PYTHON" -m experiments.compare --config=$CONFIG --workdir="$OUT/work"
+    part resnet20 150 "$PYTHON" -m experiments.compare --config=$CONFIG --workdir="$OUT/work"
 else
     echo "resnet20 is left out: its data are not prepared (see $OUT/data.log)"
 fi
