@@ -68,7 +68,7 @@ def top_each(
 ) -> list[Array]:
     """Marks the k largest scores of each leaf; every leaf is a contest of its own.
 
-    What `top` finds leaf by leaf, but all leaves are searched side by side: one program is compiled instead of
+    What `top` finds leaf by leaf, but all leaves are searched side by side, in one program instead of
     one for each leaf.
 
     Args:
