@@ -30,6 +30,7 @@ from jaxprune.nn.resnet import HE_NORMAL, ResNet
 SEEDS = (0, 1, 2)
 COLUMNS = (
     "network",
+    "seeds",
     "parameters",
     "dense",
     "trained on masked",
@@ -139,8 +140,7 @@ def report(found: dict[str, list[dict[str, float]]], hardware: dict[str, Any]) -
     lines = [
         "# Shrunk and trained on",
         *__doc__.split("\n\n")[:2],
-        f"n = {len(next(iter(found.values())))}, mean ± standard deviation. "
-        f"{_timing.hardware_line(hardware)}.",
+        f"Mean ± standard deviation over seeds. {_timing.hardware_line(hardware)}.",
         table(COLUMNS, rows),
     ]
     return "\n\n".join(lines) + "\n"
