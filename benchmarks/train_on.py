@@ -124,18 +124,27 @@ def compare(case: Case, seed: int) -> dict[str, float]:
     }
 
 
+def _spread(values: list[float]) -> str:
+    """Mean and standard deviation in per cent; of one seed there is none."""
+    deviation = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.2f}{deviation} %"
+
+
 def report(found: dict[str, list[dict[str, float]]], hardware: dict[str, Any]) -> str:
     """Returns the table as Markdown."""
     rows = []
     for name, seeds in found.items():
-        spread = lambda key, seeds=seeds: (
-            f"{100 * statistics.mean(s[key] for s in seeds):.2f} ± "
-            f"{100 * statistics.stdev([s[key] for s in seeds]) if len(seeds) > 1 else 0:.2f} %"
-        )
+        spread = lambda key, seeds=seeds: _spread([100 * seed[key] for seed in seeds])
         off = max(abs(s["masked"] - s["shrunk"]) for s in seeds)
         sizes = f"{seeds[0]['parameters']:,} to {seeds[0]['parameters_shrunk']:,}"
         rows.append(
-            [name, sizes, *map(spread, ("dense", "masked", "shrunk")), f"{100 * off:.2f} %"]
+            [
+                name,
+                str(len(seeds)),
+                sizes,
+                *map(spread, ("dense", "masked", "shrunk")),
+                f"{100 * off:.2f} %",
+            ]
         )
     lines = [
         "# Shrunk and trained on",
