@@ -29,9 +29,8 @@ EVERYWHERE = np.int32(2**31 - 1)  # behind every position
 _AROUND = (4.0, 0.7, -0.7, -4.0)  # of the first ones around the cut, in standard deviations
 # Of later ones around the interpolated cut: in standard deviations, and in scores besides.
 _DEVIATIONS, _BESIDES = (-2.0, -0.25, 0.25, 2.0), (-0.5, -0.5, 0.5, 0.5)
-_CURVATURE = np.float32(
-    0.002
-)  # of the crowd: what interpolation errs by, as densities are not flat
+# What interpolation errs by, of the crowd, as densities are not flat.
+_CURVATURE = np.float32(0.002)
 _TIE = 16  # scores
 
 
@@ -183,7 +182,9 @@ def _narrowed(rows: Array, counts: Array, reached: Array, wanted: Array, total: 
         tied=lax.convert_element_type(ties, jnp.uint32) | search.tied,
         tie=jnp.where(ties, low, search.tie),
     )
-    return _rows(after, jnp.zeros_like(rows))
+    settled = search.above_low == wanted  # what is found must not move while other contests go on
+    held = [jnp.where(settled, old, new) for old, new in zip(search, after, strict=True)]
+    return _rows(_Search(*held), jnp.zeros_like(rows))
 
 
 @compiled_once(static=["drop"])

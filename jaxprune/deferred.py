@@ -223,15 +223,17 @@ def called_once_per_kind(equation: Any, inputs: list[Any]) -> list[Any]:
     """Runs a jitted function with what it reads computed in it; equal calls share their kernels."""
     recipe, arrays = recipe_of(inputs)
     program = equation.params["jaxpr"]
-    call = _Program(str(program), program)
+    constants = tuple(_Number(constant) for constant in program.consts)
+    call = _Program(str(program), constants, program)
     return list(_call(tuple(arrays), program=call, recipe=recipe))
 
 
 @dataclasses.dataclass(frozen=True)
 class _Program:
-    """A program without constants; equal if it reads the same."""
+    """A program; equal if it reads the same and its constants are the same."""
 
     text: str
+    constants: tuple[_Number, ...]
     program: Any = dataclasses.field(compare=False, repr=False)
 
 

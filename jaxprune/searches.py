@@ -71,9 +71,8 @@ def masks_in_place(scores: Sequence[Any], k: Array, together: bool) -> list[Comp
     zero = sum(
         jnp.sum(array.ravel()[:0], dtype=jnp.int32) for leaf in leaves for array in leaf.arrays
     )
-    k = (
-        jnp.reshape(k, (contests,)) + zero
-    )  # inside shard_map it must be seen to vary as the scores do
+    # Plus zero: inside shard_map it must be seen to vary as the scores do.
+    k = jnp.reshape(k, (contests,)) + zero
 
     def first(k: Array) -> Array:
         size = np.array([sum(sampled)] if together else sampled, np.int32)
@@ -174,9 +173,7 @@ def _count_into(
     """The counts of all contests, int32[probes, contests], with those of one leaf added."""
     own = [lax.dynamic_slice(x, (_FIRST, row), (PROBES, 1)) for x in (counts, *cuts)]
     before, keys, lasts = (lax.squeeze(x, [1]) for x in own)
-    if (
-        not stays_called()
-    ):  # a compiler that writes calls out would move scores out of the loop, and store them
+    if not stays_called():  # written out, scores would be moved out of the loop, and stored
         arrays, keys, lasts = lax.optimization_barrier((arrays, keys, lasts))
     rows = math.gcd(math.prod(shape), _ROWS)  # XLA:CPU shares them among cores
 

@@ -118,6 +118,16 @@ def test_top_each_is_a_stable_sort_of_each_leaf(distribution, shapes):
             np.testing.assert_array_equal(flat([mask]), stable_top(flat([x]), k), err_msg=f"{k=}")
 
 
+def test_what_is_found_does_not_move():
+    """None is asked of one leaf, beside infinite scores, while the search goes on for another."""
+    rng = np.random.default_rng(4)
+    leaves = [jnp.array([np.inf, 1.0, np.inf, -np.inf]), jnp.asarray(rng.random(5000), jnp.float32)]
+    for k in (0, 1, 2, 3, 4):
+        none, some = top_each(leaves, [k, 1234])
+        np.testing.assert_array_equal(flat([none]), stable_top(flat([leaves[0]]), k))
+        assert some.sum() == 1234
+
+
 def test_equal_leaves_share_their_kernels():
     """A leaf more of a shape that is there is one more call, and no kernel: equal ones are compiled once."""
 
