@@ -111,11 +111,6 @@ class Computed:
         self._value: Any = None
 
     @property
-    def size(self) -> int:
-        """Numbers in it."""
-        return int(np.prod(self.shape))
-
-    @property
     def value(self) -> Any:
         """The value in an array of its own, computed once."""
         if self._value is None:

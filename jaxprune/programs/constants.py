@@ -76,10 +76,8 @@ def follow(equation: "core.JaxprEqn", values: Sequence[Any]) -> list[Fact]:
         return [_shared(facts) for facts in zip(*branches, strict=True)]
     if name in IDENTITIES:
         return inputs
-    if name in REARRANGING or name in (
-        "tile",
-        "unstack",
-    ):  # a value that is everywhere is there in any arrangement
+    # A value that is everywhere is there in any arrangement.
+    if name in REARRANGING or name in ("tile", "unstack"):
         same = inputs[0] if inputs[0].leaf is None else UNKNOWN
         return [same] * len(equation.outvars)
     if name in JOINING or name == "stack":
