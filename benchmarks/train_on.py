@@ -163,13 +163,18 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("results"), help="folder")
     arguments = parser.parse_args()
     hardware = _timing.hardware("flax", "optax")
-    found: dict[str, list[dict[str, float]]] = {}
+    path = arguments.out / "structured_train_on.json"
+    found = json.loads(path.read_text(encoding="utf-8"))["seeds"] if path.exists() else {}
     for name, case in CASES.items():
         case = case._replace(updates=arguments.updates or case.updates)
+        rows = found.setdefault(name, [])
         for seed in arguments.seeds:
-            found.setdefault(name, []).append(compare(case, seed))
-            print(name, seed, json.dumps(found[name][-1]), flush=True)
-            _timing.write(arguments.out / "structured_train_on.json", {"seeds": found})
+            run = {"seed": seed, "updates": case.updates}
+            if any(run.items() <= row.items() for row in rows):
+                continue
+            rows.append(run | compare(case, seed))
+            print(name, json.dumps(rows[-1]), flush=True)
+            _timing.write(path, {"seeds": found})
             (arguments.out / "structured_train_on.md").write_text(report(found, hardware))
 
 
