@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxprune import masks as masks_lib
 from jaxprune import roles
+from jaxprune.host_arrays import Blockwise, Total, by_axis
 from jaxprune.types import Pattern
 
 __all__ = ["AnyPattern", "Coupled", "Group", "Member", "Normalize", "Over", "Reduce", "Use"]
@@ -60,16 +61,14 @@ class Member(NamedTuple):
             return moved[:, None]
         return moved[self.index]
 
+    def total(self, scores: jax.Array, total: Total) -> jax.Array:
+        """The sum, sum of squares or maximum of each unit's scores: [units]."""
+        rows = self.slices(scores)
+        rows = rows.reshape(len(rows), -1)
+        return rows.max(1) if total == "max" else (rows**2 if total == "squares" else rows).sum(1)
+
     def __str__(self) -> str:
         return f"{self.path}[{self.axis}]"
-
-
-def _rows(member: Member, scores: Any) -> Any:
-    """A row of scores for each unit: [units, weights], of NumPy in float64 and contiguous."""
-    found = member.slices(scores)
-    if not isinstance(found, jax.Array):
-        found = np.asarray(found, np.float64, order="C")  # converts and transposes in one pass
-    return found.reshape(len(found), -1)
 
 
 def _everywhere(x: jax.Array) -> jax.Array:
@@ -170,7 +169,29 @@ class Coupled(NamedTuple):
           scores: arrays of NumPy or JAX like the leaves, by path; `None`, or no entry, where there are none.
             Those of NumPy are added up in float64.
         """
-        return [self._units(group, scores) for group in self.groups]
+        counted = [self._counted(group, scores) for group in self.groups]
+        wanted: dict[str, list[int]] = {}
+        for m in (m for members in counted for m in members):
+            wanted.setdefault(m.path, []).append(m.axis)
+        lines = {
+            path: by_axis(scores[path], axes, self._total)
+            for path, axes in wanted.items()
+            if isinstance(scores[path], np.ndarray | Blockwise)
+        }
+
+        def total(m: Member) -> Any:
+            if m.path not in lines:
+                return m.total(scores[m.path], self._total)
+            own = lines[m.path][m.axis][m.index]
+            return own.max(1) if self._total == "max" else own.sum(1)
+
+        pairs = zip(self.groups, counted, strict=True)
+        return [self._units(group, members, total) for group, members in pairs]
+
+    @property
+    def _total(self) -> Total:
+        found: dict[Reduce, Total] = {"max": "max", "norm": "squares"}
+        return found.get(self.reduce, "sum")
 
     def _counted(self, group: Group, scores: Mapping[str, Any]) -> list[Member]:
         own = [m for m in group.members if scores.get(m.path) is not None]
@@ -185,19 +206,16 @@ class Coupled(NamedTuple):
         own = [m for m in own if m.kernel] or own
         return own if self.over == "all" else [m for m in own if not m.enters] or own
 
-    def _units(self, group: Group, scores: Mapping[str, Any]) -> Any:
-        counted = self._counted(group, scores)
+    def _units(
+        self, group: Group, counted: Sequence[Member], total: Callable[[Member], Any]
+    ) -> Any:
         if not counted:
             raise ValueError(
                 f"coupled: the criterion has no scores for the group {group.name!r}; leave it out (only=)."
             )
-        xp = jnp if isinstance(scores[counted[0].path], jax.Array) else np
-        # One at a time: copies of them are large.
-        rows = (_rows(m, scores[m.path]) for m in counted)
-        if self.reduce == "max":
-            found = xp.stack([r.max(1) for r in rows]).max(0)
-        else:
-            found = sum((r**2 if self.reduce == "norm" else r).sum(1) for r in rows)
+        totals = [total(m) for m in counted]
+        xp = jnp if isinstance(totals[0], jax.Array) else np
+        found = xp.stack(totals).max(0) if self.reduce == "max" else sum(totals)
         if self.reduce == "mean":
             found = found / sum(m.weights for m in counted)
         elif self.reduce == "norm":

@@ -16,7 +16,7 @@ ROOT = Path(jp.__file__).parent
 CONCEPTS = ["criteria", "patterns", "allocation", "schedules"]
 # Each may import what stands before it, never what stands after.
 ORDER = [
-    ["calls", "shared_kernels"],
+    ["calls", "host_arrays", "shared_kernels"],
     ["types", "checks"],
     ["trees", "roles", "ranks", "layerwise", "programs"],
     ["kernel_axes", "deferred"],

@@ -8,10 +8,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxprune import masks as masks_lib
-from jaxprune.structured.host import on_host
+from jaxprune.structured.host import cut
 
 __all__ = ["Plan"]
 
@@ -65,8 +64,8 @@ class Plan(NamedTuple):
         for path, leaf in zip(paths, leaves, strict=True):
             if path not in found:
                 self._alone(path, jnp.shape(leaf), found)
-        cut = [
-            _cut(x, self._kept(path, x, found.get(path)))
+        left = [
+            cut(x, self._kept(path, x, found.get(path)))
             for path, x in zip(paths, leaves, strict=True)
         ]
         if not found:
@@ -74,7 +73,7 @@ class Plan(NamedTuple):
                 f"Plan.apply: none of the leaves {', '.join(paths[:5])} ... is one of the plan's "
                 f"{', '.join(list(self.shapes)[:5])} ... in path and shape."
             )
-        return jax.tree.structure(tree).unflatten(cut)
+        return jax.tree.structure(tree).unflatten(left)
 
     def _owners(self, paths: list[str]) -> dict[str, str]:
         """Path of a leaf -> that of the planned one, where all planned leaves of a part are there."""
@@ -163,16 +162,3 @@ class Plan(NamedTuple):
 def _ascends(kept: Any, size: int) -> bool:
     inside = isinstance(kept, list) and all(isinstance(i, int) and 0 <= i < size for i in kept)
     return inside and all(a < b for a, b in itertools.pairwise(kept))
-
-
-def _cut(x: Any, kept: dict[int, list[int]]) -> Any:
-    if not kept:
-        return x
-    if (whole := on_host(x)) is not None:
-        block = np.ix_(*(kept.get(axis, range(n)) for axis, n in enumerate(x.shape)))
-        return jax.device_put(whole[block], x.sharding)
-    if jax.typeof(x).sharding.mesh.explicit_axes:
-        x = jax.sharding.reshard(x, jax.sharding.PartitionSpec())
-    for axis, own in kept.items():
-        x = jnp.take(x, np.asarray(own, np.int32), axis=axis)
-    return x

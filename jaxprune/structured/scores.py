@@ -11,6 +11,7 @@ import numpy as np
 from jaxprune import criteria
 from jaxprune import masks as masks_lib
 from jaxprune.coupling import Normalize, Over, Reduce
+from jaxprune.host_arrays import Blockwise
 from jaxprune.signals.gatherers import reads
 from jaxprune.structured.graph import Graph
 from jaxprune.structured.host import run_on_host
@@ -52,7 +53,7 @@ def scores(
 def by_path(
     criterion: Criterion, graph: Graph, params: Params, signals: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The criterion's scores of weights, arrays of NumPy, by path; none where it has none."""
+    """The criterion's scores of weights, for NumPy to read, by path; none where it has none."""
     name = getattr(criterion, "__name__", "criterion")
     missing = [signal for signal in reads(criterion) if signal not in signals]
     if missing:
@@ -69,7 +70,8 @@ def by_path(
                 "give one score per weight."
             )
     pairs = zip(graph.paths, found, strict=True)
-    return {path: np.asarray(s) for path, s in pairs if s is not None}
+    stored = lambda s: s if isinstance(s, Blockwise) else np.asarray(s)
+    return {path: stored(s) for path, s in pairs if s is not None}
 
 
 def _scored(criterion: Criterion, params: Params, signals: Mapping[str, Any]) -> Any:

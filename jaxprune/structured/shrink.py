@@ -11,7 +11,7 @@ import numpy as np
 from jaxprune import masks as masks_lib
 from jaxprune.structured.functions import Functions
 from jaxprune.structured.graph import Graph
-from jaxprune.structured.host import on_host
+from jaxprune.structured.host import cut, on_host
 from jaxprune.structured.plan import Plan
 from jaxprune.structured.removal import Removal, removal
 from jaxprune.types import Masks, Params
@@ -98,20 +98,24 @@ def _shrunk(graph: Graph, params: Params, masks: Masks) -> tuple[Small, Removal]
     left = gone.kept(graph)
     leaves = jax.tree.leaves(graph.params)
     shapes = {path: x.shape for path, x in zip(graph.paths, leaves, strict=True)}
-    cut = lambda own: {i: np.flatnonzero(a).tolist() for i, a in enumerate(own) if not a.all()}
-    kept = {path: axes for path, own in zip(graph.paths, left, strict=True) if (axes := cut(own))}
-    plan = Plan(shapes, kept)
+    indices = lambda own: {i: np.flatnonzero(a).tolist() for i, a in enumerate(own) if not a.all()}
+    all_axes = dict(zip(graph.paths, map(indices, left), strict=True))
+    plan = Plan(shapes, {path: axes for path, axes in all_axes.items() if axes})
     beside = masks_lib.beside(params, masks_lib.unpack(masks))
-    masked = [_masked(x, m) for x, m in zip(jax.tree.leaves(params), beside, strict=True)]
-    small = plan.apply(jax.tree.structure(params).unflatten(masked))
+    found = zip(jax.tree.leaves(params), beside, all_axes.values(), strict=True)
+    small = jax.tree.structure(params).unflatten([_cut_and_masked(*each) for each in found])
     functions = Functions(graph, gone)
     return Small(small, functions.pruned(), plan, functions.like), gone
 
 
-def _masked(x: Any, mask: Any) -> Any:
+def _cut_and_masked(x: Any, mask: Any, kept: dict[int, list[int]]) -> Any:
+    """What is left of a leaf, with zeros where its mask has some left."""
     if mask is None:
-        return x
-    if (whole := on_host(x)) is not None:
-        zero = np.zeros((), whole.dtype)
-        return jax.device_put(np.where(np.asarray(mask), whole, zero), x.sharding)
-    return jnp.where(mask, x, jnp.zeros((), x.dtype))
+        return cut(x, kept)
+    whole, whole_mask = on_host(x), on_host(jnp.asarray(mask))
+    if whole is None or whole_mask is None:
+        return jnp.where(cut(mask, kept), cut(x, kept), jnp.zeros((), x.dtype))
+    small, alive = cut(whole, kept), cut(whole_mask, kept)
+    if not alive.all():
+        small = np.where(alive, small, np.zeros((), small.dtype))
+    return x if small is whole else jax.device_put(small, x.sharding, may_alias=True)
