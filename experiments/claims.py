@@ -2,15 +2,16 @@
 
 `paper.accept` lists them, written down before the run. Each is a dict with a `name`, a `kind`,
 what it compares, and optionally `published`, the paper's own words or number. Values come one per
-seed; `b` is another branch, "dense", or a number.
+seed; `b` is another branch, "dense", or a number. Each is judged by one-sided 95 % bounds: it holds, it is
+refuted, or it is open, if the bounds say neither (`experiments.stats`).
 
-    lower_bound     lower bound of mean(a - b) > bound
-    matches         a is no worse than b: lower bound > -margin (default: max(0.001, std of b))
-    beats           a is better than b by d: lower bound > d / 2 and mean >= d
-    median_ratio    median of a / b < below
-    smallest_level  the smallest level where mean(a) >= mean(dense) - std(dense) is <= at_most
+    lower_bound     mean(a - b) > bound
+    matches         a is no worse than b: mean(a - b) > -margin (default: max(0.001, std of dense))
+    beats           a is better than b by d: lower bound > d / 2 and mean >= d; refuted: upper bound < d
+    median_ratio    median of a / b < below; five seeds at least are needed for a bound
+    smallest_level  a matches dense at some level with at most `at_most` of the weights; refuted: at none
     at_least        mean(a) >= value
-    band            |mean(a) - value| <= max(floor, 3 std); floor: 0.003 if none is given
+    band            |mean(a) - value| < max(floor, 3 std); floor: 0.003 if none is given
 
 In lottery runs a claim also has `remaining`, the fraction of weights left, and means the nearest level; `a`
 is a branch there ("ticket", "reinit", "dense") and `metric` one of its numbers. In comparisons `a` and `b`
@@ -21,29 +22,23 @@ training diverged, since seeds left out would favour who lost them. In training 
 """
 
 import math
-import statistics
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, NamedTuple
 
 from experiments import points, stats
 
-__all__ = ["Outcome", "check", "levels", "values"]
+__all__ = ["Outcome", "check", "count", "levels", "values"]
 
 
 class Outcome(NamedTuple):
     """What a claim came to."""
 
     name: str
-    passed: bool | None  # None: cannot be said
+    verdict: stats.Word | Literal[""]  # "": nothing was claimed
     ours: str
     needed: str
     n: int
     published: str = ""
-
-    @property
-    def verdict(self) -> str:
-        """In a word."""
-        return {True: "holds", False: "fails", None: "open"}[self.passed]
 
 
 class _OpenError(Exception):
@@ -59,13 +54,29 @@ def check(results: Mapping[str, Any]) -> list[Outcome]:
         try:
             outcome = _KINDS[claim["kind"]](results, claim)
         except _OpenError as e:
-            outcome = Outcome("", None, str(e), "", len(results["seeds"]))
+            outcome = Outcome("", "open", str(e), "", len(results["seeds"]))
         except KeyError as e:
             reason = f"cannot be checked: {e} is unknown or missing in {dict(claim)}"
-            outcome = Outcome("", None, reason, "", len(results["seeds"]))
+            outcome = Outcome("", "open", reason, "", len(results["seeds"]))
         name, published = claim.get("name", ""), str(claim.get("published", ""))
         outcomes.append(outcome._replace(name=name, published=published))
     return outcomes
+
+
+def count(outcomes: Iterable[Outcome]) -> str:
+    """How many claims came to what, and how many would by chance alone.
+
+    >>> count([Outcome("a", "holds", "", "", 5), Outcome("b", "open", "", "", 1)])
+    'Of 2 claims 1 holds, 0 are refuted, 1 is open; of the 1 decided 0.1 would be wrong by chance.'
+    """
+    words = [outcome.verdict for outcome in outcomes if outcome.verdict]
+    held, refuted, undecided = (words.count(word) for word in ("holds", "refuted", "open"))
+    be = lambda n, word: f"{n} {'is' if n == 1 else 'are'} {word}"
+    return (
+        f"Of {len(words)} claims {held} {'holds' if held == 1 else 'hold'}, {be(refuted, 'refuted')}, "
+        f"{be(undecided, 'open')}; of the {held + refuted} decided {0.05 * (held + refuted):.1f} would be "
+        "wrong by chance."
+    )
 
 
 def levels(results: Mapping[str, Any]) -> list[float]:
@@ -94,7 +105,18 @@ def _lower_bound(results: Mapping[str, Any], claim: Mapping[str, Any]) -> Outcom
 
 def _matches(results: Mapping[str, Any], claim: Mapping[str, Any]) -> Outcome:
     a, b = _sides(results, claim)
-    return _difference(claim, stats.matches(a, b, claim.get("margin")))
+    margin = claim.get("margin") or stats.margin_of(_dense(results, claim))
+    return _difference(claim, stats.matches(a, b, margin))
+
+
+def _dense(results: Mapping[str, Any], claim: Mapping[str, Any]) -> list[float] | None:
+    """The dense network's values of a claim's metric, where the run has some."""
+    if results["kind"] not in ("compare", "sensitivity", "lottery"):
+        return None
+    try:
+        return _side(results, claim, "dense")
+    except _OpenError:
+        return None
 
 
 def _beats(results: Mapping[str, Any], claim: Mapping[str, Any]) -> Outcome:
@@ -107,52 +129,69 @@ def _median_ratio(results: Mapping[str, Any], claim: Mapping[str, Any]) -> Outco
     a, b = _sides(results, claim)
     if not all(b):
         raise _OpenError(f"{claim['b']} has zeros to divide by")
-    median = statistics.median(x / y for x, y in zip(a, b, strict=True))
-    if len(a) < 2:
-        raise _OpenError(f"ratio {median:.3f}; one seed gives no median")
-    passed = median < claim["below"]
-    return Outcome("", passed, f"median {median:.3f}", f"< {claim['below']}", len(a))
+    ratios = [x / y for x, y in zip(a, b, strict=True)]
+    found, middle = stats.median_bounds(ratios), stats.median(ratios)
+    if found is None:
+        raise _OpenError(f"median {middle:.3f}; a bound of a median needs five seeds")
+    verdict = stats.judged(stats.Bounds(-found.upper, -found.lower), -claim["below"])
+    ours = f"median {middle:.3f} [{found.lower:.3f}, {found.upper:.3f}]"
+    return Outcome("", verdict, ours, f"< {claim['below']}", len(a))
 
 
 def _smallest_level(results: Mapping[str, Any], claim: Mapping[str, Any]) -> Outcome:
     dense = values(results, "dense", claim["metric"], 0)
     needed = f"≤ {100 * claim['at_most']:.3g} % of weights left"
     if len(dense) < 2:
-        raise _OpenError("one seed gives no standard deviation")
-    good = [
-        remaining
-        for level, remaining in enumerate(levels(results))
-        if (ours := values(results, claim["a"], claim["metric"], level))
-        and stats.mean(ours) >= stats.mean(dense) - stats.std(dense)
-    ]
-    if not good:
-        return Outcome("", False, "no level", needed, len(dense))
-    passed = min(good) <= claim["at_most"]
-    return Outcome("", passed, f"{100 * min(good):.3g} % of weights left", needed, len(dense))
+        raise _OpenError("one seed gives no bound")
+    words: dict[float, stats.Word] = {}
+    for level, remaining in enumerate(levels(results)):
+        if ours := values(results, claim["a"], claim["metric"], level):
+            words[remaining] = stats.matches(ours, dense, stats.margin_of(dense)).word
+    small = [word for remaining, word in words.items() if remaining <= claim["at_most"]]
+    if not small:
+        raise _OpenError(f"no level of {claim['a']} with so few weights")
+    verdict: stats.Word = "open"
+    if "holds" in small:
+        verdict = "holds"
+    elif set(small) == {"refuted"}:
+        verdict = "refuted"
+    matching = [remaining for remaining, word in words.items() if word == "holds"]
+    text = f"{100 * min(matching):.3g} % of weights left" if matching else "no level matches dense"
+    return Outcome("", verdict, text, needed, len(dense))
 
 
 def _band(results: Mapping[str, Any], claim: Mapping[str, Any]) -> Outcome:
     ours = _side(results, claim, claim.get("a"))
     if len(ours) < 2:
-        raise _OpenError(f"{_single(ours, claim)}; one seed gives no standard deviation")
+        raise _OpenError(f"{_single(ours, claim)}; one seed gives no bound")
     spread = stats.std(ours)
     if "std" in claim:  # the paper's, pooled with ours
         spread = math.sqrt((spread**2 + claim["std"] ** 2) / 2)
     width = max(claim.get("floor", 0.003), 3 * spread)
-    passed = abs(stats.mean(ours) - claim["value"]) <= width
+    above = stats.exceeds(ours, [claim["value"] - width] * len(ours), 0.0).word
+    below = stats.exceeds([claim["value"] + width] * len(ours), ours, 0.0).word
+    verdict: stats.Word = "open"
+    if above == below == "holds":
+        verdict = "holds"
+    elif "refuted" in (above, below):
+        verdict = "refuted"
     scale, unit = (100, " %") if _is_share(claim) else (1, "")
     text = f"{scale * stats.mean(ours):.4g} ± {scale * stats.std(ours):.2g}{unit}"
     needed = f"{scale * claim['value']:.4g} ± {scale * width:.2g}{unit}"
-    return Outcome("", passed, text, needed, len(ours))
+    return Outcome("", verdict, text, needed, len(ours))
 
 
 def _at_least(results: Mapping[str, Any], claim: Mapping[str, Any]) -> Outcome:
     ours = _side(results, claim, claim.get("a"))
+    if len(ours) < 2:
+        raise _OpenError(f"{_single(ours, claim)}; one seed gives no bound")
+    found = stats.bounds(ours)
+    assert found is not None
     scale, unit = (100, " %") if _is_share(claim) else (1, "")
-    spread = f" ± {scale * stats.std(ours):.2g}" if len(ours) > 1 else ""
-    text = f"{scale * stats.mean(ours):.4g}{spread}{unit}"
-    passed = stats.mean(ours) >= claim["value"]
-    return Outcome("", passed, text, f"mean ≥ {scale * claim['value']:.4g}{unit}", len(ours))
+    text = f"{scale * stats.mean(ours):.4g} ± {scale * stats.std(ours):.2g}"
+    text += f" [{scale * found.lower:.4g}, {scale * found.upper:.4g}]{unit}"
+    verdict = stats.judged(found, math.nextafter(claim["value"], -math.inf))  # as large is enough
+    return Outcome("", verdict, text, f"≥ {scale * claim['value']:.4g}{unit}", len(ours))
 
 
 _KINDS = {
@@ -223,11 +262,12 @@ def _level(results: Mapping[str, Any], remaining: float) -> int:
 
 
 def _difference(claim: Mapping[str, Any], verdict: stats.Verdict) -> Outcome:
-    if verdict.bound is None:
+    if verdict.bounds is None:
         raise _OpenError(f"{_signed(verdict.mean, claim)}; one seed gives no bound")
-    ours = f"{_signed(verdict.mean, claim)}, bound {_signed(verdict.bound, claim)}"
-    needed = f"bound > {_signed(verdict.threshold, claim)}"
-    return Outcome("", verdict.passed, ours, needed, verdict.n)
+    lower, upper = (_signed(bound, claim).removesuffix(" pp") for bound in verdict.bounds)
+    ours = f"{_signed(verdict.mean, claim)} [{lower}, {upper}]"
+    needed = f"> {_signed(verdict.threshold, claim)}"
+    return Outcome("", verdict.word, ours, needed, verdict.n)
 
 
 def _single(ours: list[float], claim: Mapping[str, Any]) -> str:

@@ -75,11 +75,11 @@ def headline(results: Mapping[str, Any]) -> claims.Outcome:
     whole = {label: points.finished(found) for label, found in of.items() if None not in found}
     if not whole:
         name = f"nobody ended all seeds at {100 * results['sparsities'][point]:g} %"
-        return claims.Outcome(name, None, "", "", 0)
+        return claims.Outcome(name, "", "", "", 0)
     best = max(whole, key=lambda label: stats.mean(whole[label]))
     found, ours = whole[best], f"{percent(whole[best])} %, dense {_dense(results)} %"
     name = f"{best} at {100 * results['sparsities'][point]:g} %, best of {len(whole)}"
-    return claims.Outcome(name, None, ours, "", len(found))
+    return claims.Outcome(name, "", ours, "", len(found))
 
 
 def _smallest(results: Mapping[str, Any]) -> claims.Outcome:
@@ -97,9 +97,9 @@ def _smallest(results: Mapping[str, Any]) -> claims.Outcome:
             if factor > most:
                 best, most = (f"{label}, {asked}", points.finished(found)), factor
     if best is None:
-        return claims.Outcome("nothing within 0.5 pp of dense", None, "", "", len(results["seeds"]))
+        return claims.Outcome("nothing within 0.5 pp of dense", "", "", "", len(results["seeds"]))
     ours = f"{most:.1f}x fewer weights at {percent(best[1])} %, dense {_dense(results)} %"
-    return claims.Outcome(f"{best[0]}, smallest within 0.5 pp", None, ours, "", len(best[1]))
+    return claims.Outcome(f"{best[0]}, smallest within 0.5 pp", "", ours, "", len(best[1]))
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:

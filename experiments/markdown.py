@@ -30,7 +30,7 @@ def gap(a: Sequence[float], b: Sequence[float]) -> str:
     if not a or not b:
         return ""
     verdict = stats.exceeds(a, b, 0.0)
-    bound = "" if verdict.bound is None else f" ({100 * verdict.bound:+.2f})"
+    bound = "" if verdict.bounds is None else f" ({100 * verdict.bounds.lower:+.2f})"
     return f"{100 * verdict.mean:+.2f}{bound}"
 
 

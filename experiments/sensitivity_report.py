@@ -41,7 +41,7 @@ def headline(results: Mapping[str, Any]) -> claims.Outcome:
     of = lambda label: percent(points.finished(points.values(results, label, point)))
     ours = f"{of('searched')} %, uniform {of('uniform')} %, ERK {of('ERK')} %"
     name = f"searched at {100 * (1 - results['sparsities'][point]):g} % of the {results['asked']['cost']}"
-    return claims.Outcome(name, None, ours, "", len(results["seeds"]))
+    return claims.Outcome(name, "", ours, "", len(results["seeds"]))
 
 
 def _alone(results: Mapping[str, Any]) -> str:

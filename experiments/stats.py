@@ -1,37 +1,58 @@
-"""Paired statistics over seeds, and the rule by which one result matches or beats another.
+"""Paired statistics over seeds, and the rule by which a claim holds, is refuted, or stays open.
 
-The rule, fixed before any run: seeds are paired; "a matches b" when the one-sided 95 % lower bound
-of mean(a - b) is above minus the margin, the larger of 0.1 percentage points and b's standard
-deviation; "a beats b by d" when that bound is above d / 2 and the mean is at least d.
+The rule, fixed before any run: seeds are paired, and each claim is judged by the one-sided 95 % bounds of
+what it says. It holds if the lower bound is above the threshold, it is refuted if the upper bound is below
+it, and it is open if neither is so: more seeds may tell. "a matches b": mean(a - b) is above minus the
+margin, the larger of 0.1 percentage points and the standard deviation of the dense network. "a beats b by
+d": the lower bound is above d / 2 and the mean is at least d; refuted if the upper bound is below d.
 """
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
+from scipy import special, stats
 
 __all__ = [
+    "Bounds",
     "Verdict",
+    "Word",
     "beats",
+    "bounds",
     "exceeds",
+    "judged",
     "lower_bound",
+    "margin_of",
     "matches",
     "mean",
+    "median",
+    "median_bounds",
     "percent",
     "std",
     "t_quantile",
 ]
 
 MARGIN = 0.001  # a tenth of a percentage point of accuracy
+CONFIDENCE = 0.95  # of each bound
+CHAOTIC = 0.01  # standard deviation of a share from which on its median is shown
+
+Word = Literal["holds", "refuted", "open"]
+
+
+class Bounds(NamedTuple):
+    """One-sided bounds, each at 95 %."""
+
+    lower: float
+    upper: float
 
 
 class Verdict(NamedTuple):
-    """A mean difference and, from two seeds on, its lower bound against a threshold."""
+    """A mean difference, from two seeds on its bounds, and what they say of a threshold."""
 
-    passed: bool | None  # None: too few seeds to say
+    word: Word
     mean: float
-    bound: float | None
+    bounds: Bounds | None
     threshold: float
     n: int
 
@@ -54,89 +75,118 @@ def std(values: Sequence[float]) -> float:
     return float(np.std(np.asarray(values, float), ddof=1)) if len(values) > 1 else math.nan
 
 
-def lower_bound(differences: Sequence[float], confidence: float = 0.95) -> float | None:
-    r"""One-sided bound $\bar d - t_{c, n-1} s / \sqrt n$ of the mean; `None` for less than two.
+def median(values: Sequence[float]) -> float:
+    """The median.
+
+    >>> median([1.0, 2.0, 9.0])
+    2.0
+    """
+    return float(np.median(np.asarray(values, float)))
+
+
+def bounds(values: Sequence[float]) -> Bounds | None:
+    r"""One-sided bounds $\bar x \pm t_{0.95, n-1} s / \sqrt n$ of the mean; `None` for less than two values.
+
+    >>> [round(bound, 5) for bound in bounds([0.1, 0.2, 0.3])]
+    [0.03141, 0.36859]
+    """
+    n = len(values)
+    if n < 2:
+        return None
+    half = t_quantile(CONFIDENCE, n - 1) * std(values) / math.sqrt(n)
+    return Bounds(mean(values) - half, mean(values) + half)
+
+
+def lower_bound(differences: Sequence[float]) -> float | None:
+    """The lower of `bounds`.
 
     >>> round(lower_bound([0.1, 0.2, 0.3]), 5)
     0.03141
     """
-    n = len(differences)
-    if n < 2:
-        return None
-    return mean(differences) - t_quantile(confidence, n - 1) * std(differences) / math.sqrt(n)
+    found = bounds(differences)
+    return None if found is None else found.lower
+
+
+def median_bounds(values: Sequence[float]) -> Bounds | None:
+    """One-sided bounds of the median by order statistics; `None` for less than five values.
+
+    Below the median lies each value with probability one half, whatever the distribution.
+
+    >>> median_bounds([3.0, 1.0, 2.0, 5.0, 4.0])
+    Bounds(lower=1.0, upper=5.0)
+    """
+    n, ordered = len(values), sorted(values)
+    below = int(stats.binom.ppf(CONFIDENCE, n, 0.5))  # so many lie below the median at most
+    return Bounds(ordered[n - 1 - below], ordered[below]) if below < n else None
+
+
+def judged(bounds: Bounds | None, threshold: float) -> Word:
+    """What bounds say of the claim that a value is above a threshold.
+
+    >>> judged(Bounds(1.0, 2.0), 0.5), judged(Bounds(1.0, 2.0), 3.0), judged(Bounds(1.0, 2.0), 1.5)
+    ('holds', 'refuted', 'open')
+    """
+    if bounds is None:
+        return "open"
+    if bounds.lower > threshold:
+        return "holds"
+    return "refuted" if bounds.upper < threshold else "open"
 
 
 def exceeds(a: Sequence[float], b: Sequence[float], threshold: float) -> Verdict:
-    """Whether the lower bound of mean(a - b) is above a threshold."""
+    """Judges whether mean(a - b) is above a threshold."""
     differences = _paired(a, b)
-    bound = lower_bound(differences)
-    passed = None if bound is None else bound > threshold
-    return Verdict(passed, mean(differences), bound, threshold, len(differences))
+    found = bounds(differences)
+    word = judged(found, threshold)
+    return Verdict(word, mean(differences), found, threshold, len(differences))
 
 
-def matches(a: Sequence[float], b: Sequence[float], margin: float | None = None) -> Verdict:
-    """Whether a is no worse than b by more than a margin.
+def margin_of(dense: Sequence[float] | None) -> float:
+    """By how much a network may be worse and still match: 0.001, or the spread of dense if it is larger."""
+    return max(MARGIN, std(dense)) if dense is not None and len(dense) > 1 else MARGIN
 
-    Args:
-      a: one value per seed.
-      b: the same seeds' values of what it is compared with.
-      margin: by default the larger of 0.001 and the standard deviation of b.
-    """
-    if margin is None:
-        margin = max(MARGIN, std(b)) if len(b) > 1 else MARGIN
+
+def matches(a: Sequence[float], b: Sequence[float], margin: float) -> Verdict:
+    """Judges whether a is no worse than b by more than a margin."""
     return exceeds(a, b, -margin)
 
 
 def beats(a: Sequence[float], b: Sequence[float], d: float) -> Verdict:
-    """Whether a is better than b by d: mean(a - b) >= d and its lower bound above d / 2."""
+    """Judges whether a is better than b by d."""
     verdict = exceeds(a, b, d / 2)
-    if verdict.passed is None:
+    if verdict.bounds is None:
         return verdict
-    return verdict._replace(passed=verdict.passed and verdict.mean >= d)
+    word: Word = "open"
+    if verdict.bounds.upper < d:
+        word = "refuted"
+    elif verdict.bounds.lower > d / 2 and verdict.mean >= d:
+        word = "holds"
+    return verdict._replace(word=word)
 
 
 def percent(values: Sequence[float], digits: int = 2) -> str:
-    """Fractions as a percentage: mean ± standard deviation.
+    """Fractions as a percentage: mean ± standard deviation, and the median where seeds differ much.
 
-    >>> percent([0.975, 0.978]), percent([0.975])
-    ('97.65 ± 0.21', '97.50')
+    >>> percent([0.975, 0.978]), percent([0.975]), percent([0.97, 0.96, 0.7])
+    ('97.65 ± 0.21', '97.50', '87.67 ± 15.31 (median 96.00)')
     """
     text = f"{100 * mean(values):.{digits}f}"
-    return text if len(values) < 2 else f"{text} ± {100 * std(values):.{digits}f}"
+    if len(values) < 2:
+        return text
+    chaotic = len(values) > 2 and std(values) > CHAOTIC
+    more = f" (median {100 * median(values):.{digits}f})" if chaotic else ""
+    return f"{text} ± {100 * std(values):.{digits}f}{more}"
 
 
 def t_quantile(p: float, df: int) -> float:
-    """The p-quantile of Student's t distribution, by bisection of its distribution function.
+    """The p-quantile of Student's t distribution.
 
     >>> round(t_quantile(0.95, 4), 4), round(t_quantile(0.975, 10), 4)
     (2.1318, 2.2281)
     """
     if not 0 < p < 1 or df < 1:
         raise ValueError(f"t_quantile(p={p}, df={df}): 0 < p < 1 and df >= 1 are needed.")
-    if p < 0.5:
-        return -t_quantile(1 - p, df)
-    low, high = 0.0, 1.0
-    while _t_cdf(high, df) < p:
-        low, high = high, 2 * high
-    while (middle := (low + high) / 2) not in (low, high):
-        low, high = (middle, high) if _t_cdf(middle, df) < p else (low, middle)
-    return high
-
-
-def _t_cdf(t: float, df: int) -> float:
-    """P(T <= t) for t >= 0 by the finite series (Abramowitz & Stegun, 26.7.3 and 26.7.4)."""
-    theta = math.atan2(t, math.sqrt(df))
-    cos2 = math.cos(theta) ** 2
-    odd = df % 2
-    term, total = (math.cos(theta), math.cos(theta)) if odd else (1.0, 1.0)
-    for k in range(3 if odd else 2, df, 2):
-        term *= cos2 * (k - 1) / k
-        total += term
-    if odd:
-        inside = 2 / math.pi * (theta + (math.sin(theta) * total if df > 1 else 0.0))
-    else:
-        inside = math.sin(theta) * total
-    return (1 + inside) / 2
+    return float(special.stdtrit(df, p))
 
 
 def _paired(a: Sequence[float], b: Sequence[float]) -> list[float]:

@@ -44,39 +44,71 @@ def test_the_bound_is_the_t_interval():
     assert stats.lower_bound([0.2, 0.2, 0.2]) == pytest.approx(0.2)
 
 
+def test_the_upper_bound_mirrors_the_lower():
+    d = [0.1, 0.4, 0.2, 0.5, 0.3]
+    lower, upper = stats.bounds(d)
+    assert lower == stats.lower_bound(d)
+    assert upper == pytest.approx(0.6 - lower)
+
+
+@pytest.mark.parametrize(
+    (
+        "n",
+        "lower",
+        "upper",
+    ),  # tables of the sign test: of 5 none may lie outside, of 8 one, of 11 two
+    [(1, None, None), (4, None, None), (5, 0, 4), (7, 0, 6), (8, 1, 6), (10, 1, 8), (11, 2, 8)],
+)
+def test_bounds_of_medians_are_order_statistics(n, lower, upper):
+    found = stats.median_bounds([float(i) for i in reversed(range(n))])
+    assert found == (None if lower is None else (lower, upper))
+
+
 def test_seeds_are_paired():
     a, b = [0.90, 0.95, 0.99], [0.89, 0.94, 0.98]  # spread much wider than the difference
-    assert stats.exceeds(a, b, 0.009).passed
-    assert not stats.exceeds(a, [0.98, 0.89, 0.94], 0.009).passed
+    assert stats.exceeds(a, b, 0.009).word == "holds"
+    assert stats.exceeds(a, [0.98, 0.89, 0.94], 0.009).word == "open"
     with pytest.raises(ValueError, match="paired"):
         stats.exceeds(a, b[:2], 0.0)
 
 
-def test_matches_allows_the_larger_of_a_tenth_of_a_point_and_the_spread():
-    steady, noisy = [0.98, 0.98, 0.98], [0.97, 0.98, 0.99]
-    assert stats.matches(steady, steady).threshold == -0.001
-    assert stats.matches(noisy, noisy).threshold == pytest.approx(-0.01)
-    assert stats.matches([0.9795] * 3, steady).passed
-    assert not stats.matches([0.9785] * 3, steady).passed
-    assert stats.matches([0.9785] * 3, steady, margin=0.002).passed
+def test_three_words():
+    d = [0.1, 0.4, 0.2, 0.5, 0.3]
+    lower, upper = stats.bounds(d)
+    zero = [0.0] * 5
+    assert stats.exceeds(d, zero, lower - 1e-9).word == "holds"
+    assert stats.exceeds(d, zero, lower + 1e-9).word == "open"
+    assert stats.exceeds(d, zero, upper - 1e-9).word == "open"
+    assert stats.exceeds(d, zero, upper + 1e-9).word == "refuted"
+
+
+def test_the_margin_is_the_larger_of_a_tenth_of_a_point_and_the_spread_of_dense():
+    assert stats.margin_of(None) == stats.margin_of([0.9]) == stats.margin_of([0.98] * 3) == 0.001
+    assert stats.margin_of([0.97, 0.98, 0.99]) == pytest.approx(0.01)
+
+
+def test_matches_allows_the_margin():
+    b = [0.98, 0.98, 0.98]
+    assert stats.matches([0.9795] * 3, b, 0.001).word == "holds"
+    assert stats.matches([0.9785] * 3, b, 0.001).word == "refuted"
+    assert stats.matches([0.9785] * 3, b, 0.002).word == "holds"
 
 
 def test_beats_needs_the_mean_and_half_of_it_for_sure():
     b = [0.90, 0.91, 0.92, 0.93, 0.94]
-    assert stats.beats(
-        [x + 0.010 + e for x, e in zip(b, [1e-4, 0, 0, 0, 0], strict=True)], b, 0.01
-    ).passed
-    assert not stats.beats([x + 0.009 for x in b], b, 0.01).passed  # the mean falls short
-    wide = [0.06, -0.03, 0.05, -0.02, 0.01]  # the bound does
-    verdict = stats.beats([x + w for x, w in zip(b, wide, strict=True)], b, 0.01)
+    better = lambda *by: [x + y for x, y in zip(b, by, strict=True)]
+    assert stats.beats(better(0.0101, 0.01, 0.01, 0.01, 0.01), b, 0.01).word == "holds"
+    assert stats.beats(better(0.009, 0.009, 0.009, 0.009, 0.009), b, 0.01).word == "refuted"
+    assert stats.beats(better(0.001, 0.002, 0.001, 0.002, 0.001), b, 0.01).word == "refuted"
+    verdict = stats.beats(better(0.06, -0.03, 0.05, -0.02, 0.01), b, 0.01)  # the bound falls short
     assert verdict.mean >= 0.01 - 1e-12
-    assert not verdict.passed
+    assert verdict.word == "open"
 
 
 def test_one_seed_decides_nothing():
-    for verdict in (stats.matches([1.0], [0.0]), stats.beats([1.0], [0.0], 0.1)):
-        assert verdict.passed is None
-        assert verdict.bound is None
+    for verdict in (stats.matches([1.0], [0.0], 0.1), stats.beats([1.0], [0.0], 0.1)):
+        assert verdict.word == "open"
+        assert verdict.bounds is None
         assert verdict.mean == 1.0
     assert math.isnan(stats.std([1.0]))
 
@@ -85,3 +117,9 @@ def test_percentages():
     assert stats.percent([0.9750, 0.9786]) == "97.68 ± 0.25"
     assert stats.percent([0.9768]) == "97.68"
     assert stats.percent([0.97681, 0.97679], digits=3) == "97.680 ± 0.001"
+
+
+def test_medians_stand_beside_means_where_seeds_differ_much():
+    assert stats.percent([0.97, 0.98, 0.70]) == "88.33 ± 15.89 (median 97.00)"
+    assert "median" not in stats.percent([0.97, 0.98])
+    assert "median" not in stats.percent([0.97, 0.98, 0.975])
