@@ -51,6 +51,7 @@ from jaxprune.types import Axes as Axes
 if TYPE_CHECKING:
     from jaxprune import data as data
     from jaxprune import nn as nn
+    from jaxprune import quantise as quantise
     from jaxprune import structured as structured
 
 __version__ = "0.1.0"
@@ -86,6 +87,7 @@ __all__ = [
     "proximal",
     "prune",
     "prune_on",
+    "quantise",
     "record_of",
     "recorded",
     "schedules",
@@ -100,6 +102,7 @@ __all__ = [
 _LAZY = {
     "data",
     "nn",
+    "quantise",
     "structured",
 }  # they import flax or scipy, or read files: not needed to prune weights
 

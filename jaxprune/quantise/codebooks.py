@@ -1,0 +1,212 @@
+"""Codebooks: the weights of a leaf share few values, found by k-means."""
+
+import re
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxprune import checks, trees
+from jaxprune import masks as masks_lib
+from jaxprune.types import Masks, Params
+
+__all__ = ["Codebook", "codebooks", "dense", "updated"]
+
+Start = Literal["linear", "density", "random"]
+_MOST_BITS = 8
+
+
+class Codebook(NamedTuple):
+    """A leaf of few values: `values[indices]`.
+
+    Attributes:
+      indices: uint8, in the shape of the leaf; 0 where it is pruned.
+      values: float32 [2**bits], the first of them 0.0.
+    """
+
+    indices: jax.Array
+    values: jax.Array
+
+    @property
+    def bits(self) -> int:
+        """Bits of an index."""
+        return int(self.values.shape[0]).bit_length() - 1
+
+
+def codebooks(
+    params: Params,
+    masks: Masks,
+    *,
+    bits: int | Mapping[str, int],
+    start: Start = "linear",
+    iterations: int = 100,
+    key: jax.Array | None = None,
+) -> Any:
+    r"""Finds the values that the surviving weights of each leaf share, by k-means.
+
+    Each leaf is clustered alone, into $2^b - 1$ values that minimise $\sum_i (w_i - c_{a(i)})^2$ locally;
+    the index 0 is that of pruned weights. Clustering is of sorted numbers, exact and without chance but for
+    `start="random"`.
+
+    Args:
+      params: tree of arrays.
+      masks: bool arrays; leaves without one (`None`) get no codebook.
+      bits: of an index, from 1 to 8, or numbers by regular expression, searched in the paths; the first that
+        matches counts.
+      start: first values: "linear", evenly from the least to the largest weight, which keeps the large ones;
+        "density", at even quantiles; "random", weights drawn by `key`.
+      iterations: at most; it stops earlier where nothing changes.
+      key: PRNG key, for `start="random"` alone.
+
+    Returns:
+      A tree like the parameters of `Codebook`s, `None` at leaves without one.
+
+    Raises:
+      ValueError: if a leaf has NaN or infinite weights, or no bits are given for it.
+
+    References:
+      Han, Mao & Dally, "Deep Compression", ICLR 2016, section 3. There the zeros that fill long gaps have no
+      index of their own; here they have index 0, so that there is one value less.
+
+    >>> params, masks = {"w": jnp.array([1.0, 1.2, -2.0, 0.1])}, {"w": jnp.array([1, 1, 1, 0], bool)}
+    >>> books = codebooks(params, masks, bits=2)
+    >>> books["w"].indices.tolist(), [round(v, 2) for v in books["w"].values.tolist()]
+    ([3, 3, 1, 0], [0.0, -2.0, -0.4, 1.1])
+    """
+    checks.check("quantise.codebooks", params=(params, checks.TREE))
+    masks_lib.validate(masks, params)
+    if start not in ("linear", "density", "random"):
+        raise ValueError(
+            f'quantise.codebooks(start={start!r}): "linear", "density" or "random" is needed.'
+        )
+    if start == "random" and key is None:
+        raise TypeError('quantise.codebooks(start="random"): give key=jax.random.key(0).')
+    beside = masks_lib.beside(params, masks_lib.unpack(masks))
+    found = []
+    for i, (path, leaf, mask) in enumerate(
+        zip(trees.paths(params), jax.tree.leaves(params), beside, strict=True)
+    ):
+        own_key = None if key is None else jax.random.fold_in(key, i)
+        found.append(
+            None if mask is None else _codebook(path, leaf, mask, bits, start, iterations, own_key)
+        )
+    return jax.tree.structure(params).unflatten(found)
+
+
+def _codebook(
+    path: str,
+    leaf: jax.Array,
+    mask: jax.Array,
+    bits: int | Mapping[str, int],
+    start: Start,
+    iterations: int,
+    key: jax.Array | None,
+) -> Codebook:
+    width = _bits_of(path, bits)
+    weights, alive = np.asarray(leaf, np.float64), np.asarray(mask)
+    surviving = np.sort(weights[alive])
+    if not np.isfinite(surviving).all():
+        raise ValueError(
+            f"quantise.codebooks: {path!r} has NaN or infinite weights, which no values stand for."
+        )
+    centroids = _kmeans(surviving, 2**width - 1, start, iterations, key)
+    between = (centroids[1:] + centroids[:-1]) / 2
+    indices = np.where(alive, np.searchsorted(between, weights) + 1, 0).astype(np.uint8)
+    values = np.concatenate([[0.0], centroids]).astype(np.float32)
+    return Codebook(jnp.asarray(indices), jnp.asarray(values))
+
+
+def _bits_of(path: str, bits: int | Mapping[str, int]) -> int:
+    if isinstance(bits, Mapping):
+        matching = [number for pattern, number in bits.items() if re.search(pattern, path)]
+        if not matching:
+            raise ValueError(
+                f"quantise.codebooks: {path!r} has a mask, but none of bits={dict(bits)} is for it."
+            )
+        bits = matching[0]
+    if not isinstance(bits, int) or not 1 <= bits <= _MOST_BITS:
+        raise ValueError(
+            f"quantise.codebooks(bits={bits!r}): a whole number from 1 to {_MOST_BITS} is needed."
+        )
+    return bits
+
+
+def _kmeans(
+    ordered: np.ndarray, count: int, start: Start, iterations: int, key: jax.Array | None
+) -> np.ndarray:
+    """Centroids of sorted numbers, ascending; empty clusters stay where they are."""
+    if not len(ordered):
+        return np.zeros(count)
+    centroids = _first(ordered, count, start, key)
+    sums = np.concatenate([[0.0], np.cumsum(ordered)])
+    for _ in range(iterations):
+        between = (centroids[1:] + centroids[:-1]) / 2
+        ends = np.concatenate([[0], np.searchsorted(ordered, between), [len(ordered)]])
+        sizes, totals = np.diff(ends), np.diff(sums[ends])
+        after = np.where(sizes > 0, totals / np.maximum(sizes, 1), centroids)
+        if np.array_equal(after, centroids):
+            break
+        centroids = np.sort(after)  # rounding must not disorder equal ones
+    return centroids
+
+
+def _first(ordered: np.ndarray, count: int, start: Start, key: jax.Array | None) -> np.ndarray:
+    if start == "linear":
+        return np.linspace(ordered[0], ordered[-1], count)
+    if start == "density":
+        return np.quantile(ordered, (np.arange(count) + 0.5) / count)
+    assert key is not None
+    drawn = jax.random.randint(key, (count,), 0, len(ordered))
+    return np.sort(ordered[np.asarray(drawn)])
+
+
+def dense(codebooks: Any, params: Params) -> Params:
+    """Returns the parameters with the values of their codebooks, in their own dtype, zero where pruned.
+
+    >>> book = Codebook(jnp.array([1, 0], jnp.uint8), jnp.array([0.0, 2.0]))
+    >>> dense({"w": book}, {"w": jnp.array([1.9, 0.3])})
+    {'w': Array([2., 0.], dtype=float32)}
+    """
+    books = _beside(params, codebooks)
+    leaves = [
+        leaf if book is None else book.values[book.indices].astype(leaf.dtype)
+        for leaf, book in zip(jax.tree.leaves(params), books, strict=True)
+    ]
+    return jax.tree.structure(params).unflatten(leaves)
+
+
+def updated(codebooks: Any, params: Params) -> Any:
+    """Returns the codebooks with the values that parameters trained by `shared` have now.
+
+    Raises:
+      ValueError: if weights of one index differ, as they do where something else has changed them.
+
+    >>> book = Codebook(jnp.array([1, 0, 1], jnp.uint8), jnp.array([0.0, 2.0]))
+    >>> updated({"w": book}, {"w": jnp.array([3.0, 0.0, 3.0])})["w"].values.tolist()
+    [0.0, 3.0]
+    """
+    found = []
+    names = zip(
+        trees.paths(params), jax.tree.leaves(params), _beside(params, codebooks), strict=True
+    )
+    for path, leaf, book in names:
+        if book is None:
+            found.append(None)
+            continue
+        weights = np.asarray(leaf, np.float32)
+        values = np.array(book.values)
+        values[np.asarray(book.indices)] = weights
+        wrong = values[np.asarray(book.indices)] != weights
+        if wrong.any() or values[0] != 0:
+            raise ValueError(
+                f"quantise.updated: weights of {path!r} with one index differ ({int(wrong.sum())} of "
+                f"{weights.size}); train them with quantise.shared alone."
+            )
+        found.append(Codebook(book.indices, jnp.asarray(values)))
+    return jax.tree.structure(params).unflatten(found)
+
+
+def _beside(params: Params, codebooks: Any) -> list[Codebook | None]:
+    return jax.tree.structure(params).flatten_up_to(codebooks)

@@ -1,0 +1,98 @@
+"""Training of shared values: all weights of one index move together."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxprune.quantise.codebooks import Codebook
+from jaxprune.types import Params
+
+__all__ = ["SharedState", "shared"]
+
+
+class SharedState(NamedTuple):
+    """State of `shared`: the inner optimizer's, of a vector of values in the place of each coded leaf."""
+
+    inner: optax.OptState
+
+
+def shared(
+    inner: optax.GradientTransformation, codebooks: Any
+) -> optax.GradientTransformationExtraArgs:
+    r"""Trains the values of codebooks: the gradient of a value is the sum of those of its weights.
+
+    $\partial L / \partial c_k = \sum_{i: a(i) = k} \partial L / \partial w_i$. Weights that are equal stay
+    equal, to the last bit, and pruned ones stay zero; leaves without a codebook are trained as usual.
+
+    Args:
+      inner: any optax optimizer; it sees one vector for each leaf with a codebook.
+      codebooks: of `jaxprune.quantise.codebooks`. The parameters begin as `jaxprune.quantise.dense` gives
+        them; `jaxprune.quantise.updated` reads the values afterwards.
+
+    Returns:
+      A gradient transformation whose `update` needs `params`.
+
+    Raises:
+      ValueError: in `update`, if `params` is missing.
+
+    References:
+      Han, Mao & Dally, "Deep Compression", ICLR 2016, section 3.3.
+
+    >>> book = Codebook(jnp.array([1, 1, 0], jnp.uint8), jnp.array([0.0, 2.0]))
+    >>> tx, params = shared(optax.sgd(0.5), {"w": book}), {"w": jnp.array([2.0, 2.0, 0.0])}
+    >>> updates, _ = tx.update({"w": jnp.array([1.0, 2.0, 3.0])}, tx.init(params), params)
+    >>> optax.apply_updates(params, updates)
+    {'w': Array([0.5, 0.5, 0. ], dtype=float32)}
+    """
+    inner = optax.with_extra_args_support(inner)
+
+    def books(params: Params) -> list[Codebook | None]:
+        return jax.tree.structure(params).flatten_up_to(codebooks)
+
+    def values(params: Params) -> Params:
+        pairs = zip(jax.tree.leaves(params), books(params), strict=True)
+        return jax.tree.structure(params).unflatten(
+            [leaf if book is None else _values(leaf, book) for leaf, book in pairs]
+        )
+
+    def init(params: Params) -> SharedState:
+        return SharedState(inner.init(values(params)))
+
+    def update(
+        grads: Params, state: SharedState, params: Params = None, **extra: Any
+    ) -> tuple[Params, SharedState]:
+        if params is None:
+            raise ValueError(
+                "quantise.shared: update needs params; write tx.update(grads, state, params)."
+            )
+        pairs = zip(jax.tree.leaves(grads), books(params), strict=True)
+        summed = jax.tree.structure(params).unflatten(
+            [grad if book is None else _summed(grad, book) for grad, book in pairs]
+        )
+        moved, inner_state = inner.update(summed, state.inner, values(params), **extra)
+        pairs = zip(jax.tree.leaves(moved), books(params), strict=True)
+        updates = [step if book is None else _spread(step, book) for step, book in pairs]
+        return jax.tree.structure(params).unflatten(updates), SharedState(inner_state)
+
+    return optax.GradientTransformationExtraArgs(init, update)  # type: ignore[arg-type]
+
+
+def _values(leaf: jax.Array, book: Codebook) -> jax.Array:
+    """What the weights of each index are now; they are all equal."""
+    flat = np.asarray(book.indices).ravel()
+    used, first = np.unique(flat, return_index=True)
+    own = jnp.asarray(book.values, leaf.dtype)
+    return own.at[used].set(leaf.ravel()[first]).at[0].set(0)
+
+
+def _summed(grad: jax.Array, book: Codebook) -> jax.Array:
+    flat = book.indices.ravel().astype(jnp.int32)
+    total = jax.ops.segment_sum(grad.ravel(), flat, len(book.values))
+    return total.at[0].set(0)
+
+
+def _spread(step: jax.Array, book: Codebook) -> jax.Array:
+    return step.at[0].set(0)[book.indices]
