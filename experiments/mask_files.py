@@ -69,7 +69,9 @@ def _masks(arrays: dict[str, np.ndarray], about: dict[str, Any], params: Any) ->
     unpacked: dict[str, jax.Array | None] = dict.fromkeys(names)
     for name in names:
         if f"{name}:bits" in arrays:
-            unpacked[name] = _mask(name, arrays.pop(f"{name}:bits"), arrays.pop(f"{name}:shape", None))
+            unpacked[name] = _mask(
+                name, arrays.pop(f"{name}:bits"), arrays.pop(f"{name}:shape", None)
+            )
         elif not any(name == end or name.startswith(f"{end}/") or not end for end in without):
             raise DamagedError(f"the leaf {name!r} is not in it")
     if arrays:

@@ -22,7 +22,11 @@ __all__ = ["Arrays", "read", "write"]
 
 _MANIFEST = "manifest"
 _HEADER = 10_000  # bytes, at most, in front of an array
-_VERSIONS = {(1, 0): 2, (2, 0): 4, (3, 0): 4}  # of NumPy's format: bytes that tell the header's length
+_VERSIONS = {
+    (1, 0): 2,
+    (2, 0): 4,
+    (3, 0): 4,
+}  # of NumPy's format: bytes that tell the header's length
 
 
 class Arrays(NamedTuple):
@@ -110,7 +114,9 @@ def _members(stream: io.BufferedReader, size: int) -> dict[str, zipfile.ZipInfo]
         if info.compress_type != zipfile.ZIP_STORED:
             raise DamagedError(f"its member {name!r} is compressed, which is never written here")
         if claimed > size or info.compress_size != info.file_size:
-            raise DamagedError(f"its members claim {claimed} bytes or more, and the file has {size}")
+            raise DamagedError(
+                f"its members claim {claimed} bytes or more, and the file has {size}"
+            )
         members[name] = info
     return members
 

@@ -106,7 +106,9 @@ def manifest(kind: str, version: int, content: Mapping[str, Any]) -> bytes:
       content: JSON, without the names of the manifest's own fields.
     """
     told = {"format": kind, "version": version, **content}
-    told = json.loads(canonical(told))  # tuples are lists, and keys are strings, as they will be read
+    told = json.loads(
+        canonical(told)
+    )  # tuples are lists, and keys are strings, as they will be read
     return json.dumps({**told, "checksum": digest(canonical(told))}, indent=1).encode()
 
 

@@ -50,9 +50,7 @@ def load(name: str, *, data_dir: str | os.PathLike | None = None) -> Dataset:
     option = f" --data_dir={data_dir}" if data_dir else ""
     command = f"python -m experiments.data fetch {name}{option}"
     if not is_prepared(folder):
-        raise FileNotFoundError(
-            f"{name}: not prepared, {folder} is missing; run `{command}`."
-        )
+        raise FileNotFoundError(f"{name}: not prepared, {folder} is missing; run `{command}`.")
     entry = catalogue.find(name)
     data = arrays.read(folder / CACHE)
     cached = data is not None

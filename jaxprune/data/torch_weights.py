@@ -118,7 +118,9 @@ def _stored(file: zipfile.ZipFile, name: str) -> bytes:
     part = file.getinfo(name)
     if part.compress_type != zipfile.ZIP_STORED:  # it might unpack to any size
         raise RefusedError(f"has a compressed part {name!r}, which PyTorch does not write")
-    if part.file_size != part.compress_size or part.file_size > os.path.getsize(file.filename or ""):
+    if part.file_size != part.compress_size or part.file_size > os.path.getsize(
+        file.filename or ""
+    ):
         raise ValueError(f"the part {name!r} claims to be larger than the file")
     return file.read(name)
 
