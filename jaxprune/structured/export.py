@@ -164,7 +164,7 @@ def load(folder: Path | str, *, trusted: bool = False) -> Loaded:
 
 
 def _forbidden(program: Any) -> str:
-    """What a program does that is not computing, or "": found by `jax.export`'s own check, without running it.
+    """What a program does that is not computing, or "": `jax.export`'s own check finds it, and runs nothing.
 
     To export the call of a program is to lower it, and then `jax.export` goes through all of its operations.
     """
