@@ -207,7 +207,9 @@ def test_weights_of_pytorch(form, tmp_path, attack, amount):
             judge(flips, case, read, right, path)
         return
     # The old format has no checksum: a changed number is read as another. Structure is never another.
-    told = "PyTorch weights, legacy: bit flips (no checksum in the format; changed numbers are read)"
+    told = (
+        "PyTorch weights, legacy: bit flips (no checksum in the format; changed numbers are read)"
+    )
     flips = attack("R4", told, least=amount(60, 300))
     changed = 0
     for case in flipped(path, amount(60, 300)):

@@ -27,8 +27,8 @@ def name(module, attribute):
     return f"c{module}\n{attribute}\n".encode()
 
 
-def tensor(size=600, shape=(600,), strides=(1,), with_view=False):
-    own = [text("storage"), name("torch", "FloatStorage"), text("0"), text("cpu"), number(size)]
+def tensor(size=600, shape=(600,), strides=(1,), with_view=False, key="0"):
+    own = [text("storage"), name("torch", "FloatStorage"), text(key), text("cpu"), number(size)]
     on = several([*own, b"N"] if with_view else own) + b"Q"
     arguments = [on, number(0), several(map(number, shape)), several(map(number, strides)), b"\x89"]
     hooks = name("collections", "OrderedDict") + b")R"
