@@ -73,8 +73,11 @@ def _is_open(prefix: str, start: str, roots: list[str], fields: set[str]) -> boo
     What an outer tree has besides the planned leaves may look like the plan by chance, a head `w`, `b` beside
     the planned `w`, `b`; of a part of Flax's variables it is a copy.
     """
-    within = any(prefix != root and prefix.startswith(root) for root in roots)
-    return not within or bool(start) or any(prefix.startswith(field) for field in fields - {""})
+    around = [root for root in roots if prefix != root and prefix.startswith(root)]
+    between = lambda root: any(
+        field != root and field.startswith(root) and prefix.startswith(field) for field in fields
+    )
+    return bool(start) or all(between(root) for root in around)
 
 
 def _is_within(name: str, blanks: set[str]) -> bool:
