@@ -128,9 +128,9 @@ def _array(file: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
         raw = file.read(info)
     except Exception as error:  # whatever a damaged file makes of the reader
         raise DamagedError(f"its member {name!r} cannot be read ({error})") from None
-    if raw[:6] != b"\x93NUMPY" or tuple(raw[6:8]) not in _VERSIONS:
+    if raw[:6] != b"\x93NUMPY" or raw[6:8] not in _VERSIONS:
         raise DamagedError(f"its member {name!r} is no array of NumPy")
-    start = 8 + _VERSIONS[tuple(raw[6:8])]
+    start = 8 + _VERSIONS[raw[6:8]]
     length = int.from_bytes(raw[8:start], "little")
     if length > _HEADER:
         raise DamagedError(f"its member {name!r} has a header of {length} bytes")

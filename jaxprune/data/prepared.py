@@ -11,13 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from jaxprune import durable
+from jaxprune import durable, sealed
 from jaxprune.data import arrays, catalogue, sources, synthetic
 from jaxprune.data.arrays import Dataset, Split
 from jaxprune.data.progress import note, track
 
 CACHE = "arrays.npz"
+SEAL = "checksums.json"  # of all other files, where `fetch` made them; TFDS's own folders have none
 BATCH = 2048  # records read at once
+_KIND = "jaxprune prepared records"
+_VERSION = 1
 
 
 class OnlyTensorFlowError(ValueError):
@@ -55,7 +58,9 @@ def load(name: str, *, data_dir: str | os.PathLike | None = None) -> Dataset:
     data = arrays.read(folder / CACHE)
     cached = data is not None
     try:
-        data = _decode(folder) if data is None else data
+        if data is None:
+            data = _decode(folder)
+            _check_seal(folder)
         arrays.check(data, entry.input_shape, entry.num_classes)
     except OnlyTensorFlowError as error:
         raise ValueError(f"{folder} {error}") from error
@@ -179,7 +184,18 @@ def _prepare(name: str, work: Path, archives: Path | None, allow_network: bool) 
             download_dir=work / "downloads",
             download_config=tfds.download.DownloadConfig(manual_dir=folder),
         )
-    arrays.write(Path(builder.data_path) / CACHE, _decode(Path(builder.data_path)))
+    made = Path(builder.data_path)
+    text = sealed.manifest(_KIND, _VERSION, {"files": sealed.files_of(made)})
+    arrays.write(made / CACHE, _decode(made))
+    with durable.whole_file(made / SEAL) as file:
+        file.write(text)
+
+
+def _check_seal(folder: Path) -> None:
+    """Compares the records with what they were when they were made."""
+    if (folder / SEAL).exists():
+        told = sealed.of_manifest((folder / SEAL).read_bytes(), _KIND, _VERSION)
+        sealed.check_files(folder, told.get("files"))
 
 
 def _decode(folder: Path) -> Dataset:

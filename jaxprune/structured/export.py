@@ -205,12 +205,13 @@ def _write_params(path: Path, params: dict[str, jax.Array]) -> None:
 
 def _read_params(path: Path) -> dict[str, jax.Array]:
     stored = array_files.read(path, kind=_KIND_OF_PARAMS, version=_VERSION)
-    leaves = stored.about.get("leaves")
-    proper = isinstance(leaves, list) and all(
+    told = stored.about.get("leaves")
+    leaves: list[Any] = told if isinstance(told, list) else []
+    pairs = all(
         isinstance(leaf, list) and len(leaf) == 2 and all(isinstance(text, str) for text in leaf)
         for leaf in leaves
     )
-    if not proper or set(stored.arrays) != {str(i) for i in range(len(leaves))}:
+    if not pairs or set(stored.arrays) != {str(i) for i in range(len(leaves))}:
         raise sealed.DamagedError(f"the arrays in {path.name} are not those of its leaves")
     params = {}
     for i, (name, kind) in enumerate(leaves):
