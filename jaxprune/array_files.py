@@ -22,11 +22,8 @@ __all__ = ["Arrays", "read", "write"]
 
 _MANIFEST = "manifest"
 _HEADER = 10_000  # bytes, at most, in front of an array
-_VERSIONS = {
-    b"\1\0": 2,
-    b"\2\0": 4,
-    b"\3\0": 4,
-}  # of NumPy's format: bytes that tell the header's length
+# Versions of NumPy's format, and how many bytes tell the length of the header.
+_VERSIONS = {b"\1\0": 2, b"\2\0": 4, b"\3\0": 4}
 
 
 class Arrays(NamedTuple):

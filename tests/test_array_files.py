@@ -69,6 +69,15 @@ def test_arrays_that_were_exchanged_are_noticed(tmp_path):
         array_files.read(path, kind="things", version=1)
 
 
+def test_compressed_members_are_refused_before_they_are_unpacked(tmp_path):
+    path = tmp_path / "a.npz"
+    write(path)
+    with np.load(path) as file:
+        np.savez_compressed(path, **file)
+    with pytest.raises(DamagedError, match="is compressed, which is never written here"):
+        array_files.read(path, kind="things", version=1)
+
+
 def test_a_write_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
     path = tmp_path / "a.npz"
     write(path)

@@ -145,9 +145,15 @@ def test_saved_functions(small, tmp_path, attack, amount):
     pytest.importorskip("flatbuffers")
     folder = tmp_path / "small"
     structured.save(folder, small, jnp.ones((2, 256)))
-    right = lambda found: (
-        same(found.params, small.params) and found.plan == small.plan  # paths are the names here
-    )
+    program_of = lambda found: found.apply.__self__.mlir_module_serialized
+    program = program_of(structured.load(folder))
+
+    def right(found):
+        whole = (
+            same(found.params, small.params) and found.plan == small.plan
+        )  # paths are names here
+        return whole and program_of(found) == program
+
     assert right(structured.load(folder))
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     largest = max(files, key=lambda path: path.stat().st_size)
