@@ -84,7 +84,7 @@ def tasks(cfg: ConfigDict, seed: int) -> list[Task]:
     """Returns the tasks of one seed: one with a random hold-out, or one per fold."""
     try:
         dataset = data_lib.load(cfg.data.name)
-    except FileNotFoundError as e:
+    except (OSError, ValueError) as e:  # missing, damaged, or no data of this name
         raise config_lib.UserError(str(e)) from e
     try:
         if cfg.k_folds:

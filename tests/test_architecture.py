@@ -16,7 +16,8 @@ ROOT = Path(jp.__file__).parent
 CONCEPTS = ["criteria", "patterns", "allocation", "schedules"]
 # Each may import what stands before it, never what stands after.
 ORDER = [
-    ["calls", "host_arrays", "shared_kernels"],
+    ["calls", "durable", "host_arrays", "sealed", "shared_kernels"],
+    ["array_files"],
     ["types", "checks"],
     ["trees", "roles", "ranks", "layerwise", "programs"],
     ["kernel_axes", "deferred"],
@@ -34,7 +35,7 @@ ORDER = [
 ]
 ALONE = {
     "nn": {"types", "allocation", "selection"},
-    "data": {"types"},
+    "data": {"types", "array_files", "durable", "sealed"},
     "metrics": {"types", "trees", "masks", "programs", "kernel_axes", "patterns", "checks"},
 }
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from jaxprune import durable
 from jaxprune.data import prepared, sources, torch_weights
 from jaxprune.data.sources import Archive
 
@@ -44,7 +45,9 @@ def fetch_weights(
             order = sources.Order(name, [archive], work, prepared.archives_of(archives))
             sources.collect(order, allow_network=False)
             path.parent.mkdir(exist_ok=True)
+            durable.sync_tree(work)
             (work / archive.filename).rename(path)
+            durable.sync_folder(path.parent)
     return path
 
 

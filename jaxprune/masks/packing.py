@@ -68,7 +68,7 @@ def dense(mask: Any) -> jax.Array:
     # In lanes as wide as the weights: unpacked as bytes, the mask costs more than the bits save.
     packed = content(mask.bits)
     lanes = jnp.broadcast_to(packed.astype(jnp.int32)[..., None], (*packed.shape, 8))
-    spread = lanes.reshape(*packed.shape[:-1], -1)
+    spread = lanes.reshape(*packed.shape[:-1], packed.shape[-1] * 8)
     place = jax.lax.broadcasted_iota(jnp.int32, spread.shape, spread.ndim - 1) % 8
     last = mask.shape[-1] if mask.shape else 1
     return ((spread << place) & 128 != 0)[..., :last].reshape(mask.shape)
