@@ -25,7 +25,7 @@ from experiments.config import (
 if TYPE_CHECKING:
     from experiments.recipes import Recipe
 
-__all__ = ["DENSE", "Contestant", "contestants", "fields", "recipe_at"]
+__all__ = ["DENSE", "Contestant", "contestants", "fields", "recipe_at", "with_digests"]
 
 DENSE = "dense"  # the label of the baseline, which is in every comparison
 _REGULARISED = {"gates": "gate", "penalties": "penalty", "subgradients": "subgradient"}
@@ -104,6 +104,17 @@ def contestants(cfg: ConfigDict) -> list[Contestant]:
                 "spaces and ()+=%,-"
             )
     return [*found, *_controls(asked["controls"], found, asked["pipeline"])]
+
+
+def with_digests(cfg: ConfigDict, contestants: Sequence[Contestant]) -> ConfigDict:
+    """Returns the config with hashes of the user's files: each version of a file has its own folder."""
+    digests = {c.label: criterion_files.digest(c.file) for c in contestants if c.file}
+    if not digests:
+        return cfg
+    cfg = cfg.copy_and_resolve_references()
+    with cfg.unlocked():
+        cfg.compare.files = ConfigDict(digests)
+    return cfg
 
 
 def recipe_at(cfg: ConfigDict, contestant: Contestant, value: float) -> "Recipe":
