@@ -146,6 +146,12 @@ _AS = {
     "subgradient": "penalty",
 }  # fields that hold another kind of part
 _WAYS = ("method", "gate", "penalty", "subgradient")
+_PARTS_ONLY = (
+    "AnyPattern",
+    "AnyAllocation",
+    "Pattern",
+    "Allocation",
+)  # annotations of such arguments
 _DICTS = {  # parts by labels of the user's
     "methods": "method",
     "gates": "gate",
@@ -360,7 +366,8 @@ def build(
 def check_argument(kind: str, spec: Mapping, name: str, where: str) -> None:
     """Raises `UserError` unless what a part names takes an argument of this name."""
     signature = _signature(kind, spec["name"], where)
-    if name != "name" and name not in signature.types and not signature.open:
+    swallows = kind in ("criterion", "compensation")  # any signal, which a config cannot give
+    if name != "name" and name not in signature.types and (swallows or not signature.open):
         says = f"{where}: '{spec['name']}' has no argument"
         raise UserError(unknown(says, name, signature.types, "It takes"))
 
@@ -427,6 +434,10 @@ def check_part(kind: str, spec: Any, where: str, supplied: tuple[str, ...] = ())
                 raise UserError(f"{where}.{name} cannot be a part.")
             check_part(child, nested, f"{where}.{name}")
         check_type(signature.types.get(name, ""), value, f"{where}.{name}")
+        if signature.types.get(name) in _PARTS_ONLY and not _is_part(value) and value is not None:
+            raise UserError(
+                f"{where}.{name}={value!r} is not a part; write part(name, argument=value, ...)."
+            )
     if wrong := out_of_range(kind, spec):
         name, value, needed = wrong
         raise UserError(f"{where}.{name}={value}: {needed} is needed.")

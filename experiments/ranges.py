@@ -96,7 +96,7 @@ def out_of_range(kind: str, arguments: Mapping[str, Any]) -> tuple[str, Any, str
     for name, given in arguments.items():
         for value in _numbers(given) if name in known else ():
             if not known[name].holds(value):
-                return name, given, str(known[name])
+                return name, value, str(known[name])
     begin, end = arguments.get("begin"), arguments.get("end")
     if isinstance(begin, int) and isinstance(end, int) and begin > end:
         return "begin", begin, f"at most end={end}"

@@ -107,7 +107,11 @@ def sensitivity(cfg: ConfigDict) -> dict[str, Any]:
                 "channel, or experiments.structured."
             )
     _check_criterion(asked["criterion"], f"{where}.criterion")
-    if not cfg.validation or cfg.k_folds:
+    if cfg.k_folds:
+        raise UserError(
+            "config.k_folds: layers are measured on one hold-out per seed; set it to 0."
+        )
+    if not cfg.validation:
         raise UserError(
             "config.validation=0: layers are measured on validation data, not on the test set; hold some out."
         )
