@@ -78,9 +78,11 @@ def write_json(path: Path | str, obj: Any) -> None:
     write_text(path, json.dumps(strict(obj), indent=1, allow_nan=False) + "\n")
 
 
-def write_sealed(path: Path | str, obj: dict[str, Any]) -> None:
-    """Writes JSON together with a checksum of its contents."""
-    write_json(path, seal(strict(obj)))
+def write_sealed(path: Path | str, obj: dict[str, Any]) -> str:
+    """Writes JSON together with a checksum of its contents, and returns that."""
+    sealed = seal(strict(obj))
+    write_json(path, sealed)
+    return sealed[_SEAL]
 
 
 def seal(obj: dict[str, Any]) -> dict[str, Any]:
@@ -124,13 +126,21 @@ def read_json(path: Path | str, kind: type = object) -> Any:
     return value
 
 
-def read_sealed(path: Path | str) -> dict[str, Any]:
+def read_sealed(path: Path | str, checksum: str | None = None) -> dict[str, Any]:
     """Reads what `write_sealed` has written; files from before there were checksums are read as they are.
+
+    Args:
+      path: the file.
+      checksum: the one that it must have, if that is known from elsewhere.
 
     Raises:
       UserError: it is damaged.
     """
-    return unsealed(read_json(path), path)
+    value = read_json(path)
+    plain = unsealed(value, path)
+    if checksum is not None and value.get(_SEAL) != checksum:
+        raise UserError(f"{path} does not match its checksum; move it away.")
+    return plain
 
 
 def is_sealed(path: Path | str) -> bool:

@@ -11,7 +11,7 @@ import re
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 __all__ = ["Row", "line", "read", "restore"]
 
@@ -30,10 +30,16 @@ def line(row: Mapping[str, Any]) -> str:
     return json.dumps({**finite, _SUM: _sum(finite)}, allow_nan=False) + "\n"
 
 
+class _Found(NamedTuple):
+    """What two files hold: rows in the order of their steps, and the lines that nobody can read."""
+
+    rows: list[Row]
+    lost: list[int]
+
+
 def read(folder: Path) -> list[Row]:
     """Returns the rows of a folder's files, the second copy of those that are damaged, without those lost."""
-    lines, copies = _lines(folder / "metrics.jsonl"), _copies(folder / "metrics.csv")
-    return [row for row in _matched(lines, copies, max(len(lines), len(copies))) if row is not None]
+    return _found(folder).rows
 
 
 def restore(
@@ -49,43 +55,39 @@ def restore(
     """
     if after < 0:
         return []
-    path = folder / "metrics.jsonl"
-    lines, copies = _lines(path), _copies(folder / "metrics.csv")
-    found = _matched(lines, copies, max(len(lines), len(copies)) if expected is None else expected)
-    if (
-        expected is None
-    ):  # what is damaged after the last row that is kept may belong to later steps
-        kept = [i for i, row in enumerate(found) if row is not None and row["step"] <= after]
-        found = found[: max(kept, default=-1) + 1]
-    good = [row is not None and row["step"] <= after for row in found]
-    if not all(good):
-        _tell(path, [i + 1 for i, is_good in enumerate(good) if not is_good], len(found), notify)
-    return [row for row in found if row is not None and row["step"] <= after]
+    found = _found(folder)
+    rows = [row for row in found.rows if row["step"] <= after]
+    if expected is not None:
+        missing = max(expected - len(rows), 0)
+    else:  # lines after the last row that is kept may belong to later steps
+        missing = sum(number <= len(rows) for number in found.lost)
+    if missing:
+        _tell(folder / "metrics.jsonl", found.lost, missing, missing + len(rows), notify)
+    return rows
 
 
-def _matched(lines: list[str], copies: list[Row | None], count: int) -> list[Row | None]:
-    """The first so many rows: a line of the one file and a row of the other each."""
+def _found(folder: Path) -> _Found:
+    """Matches the lines of the one file with the rows of the other, wherever they stand."""
+    lines, copies = _lines(folder / "metrics.jsonl"), _copies(folder / "metrics.csv")
     sealed = any(_PRINTED.search(text) for text in lines)
-    texts = [*lines, *[""] * (count - len(lines))][:count]
-    others = [*copies, *[None] * (count - len(copies))][:count]
-    return [_row(text, copy, sealed) for text, copy in zip(texts, others, strict=True)]
-
-
-def _row(text: str, copy: Row | None, sealed: bool) -> Row | None:
-    """The row of a line, or its copy from the table; `None` if neither can be trusted.
-
-    Args:
-      text: the line, "" if the file has none there.
-      copy: the row of the table in the same place.
-      sealed: whether the file's lines carry checksums.
-    """
-    if not text.strip():
-        return copy
-    row, printed = _parsed(text), _PRINTED.search(text)
-    stated = printed[1] if printed else None
-    if row is not None and (stated == _sum(row) or (stated is None and not sealed) or row == copy):
-        return row
-    return copy if copy is not None and stated == _sum(copy) else None
+    by_sum = {_sum(copy): copy for copy in copies}
+    rows: dict[str, Row] = {}
+    lost, contradicted = [], False
+    for number, text in enumerate(lines, start=1):
+        row, printed = _parsed(text), _PRINTED.search(text)
+        stated = printed[1] if printed else None
+        own = None if row is None else _sum(row)
+        if own is not None and (own == stated or own in by_sum or (stated is None and not sealed)):
+            rows.setdefault(own, row)
+        elif stated in by_sum:
+            rows.setdefault(stated, by_sum[stated])
+        else:
+            lost.append(number)
+            contradicted |= stated is not None
+    if not contradicted:  # what the lines lack, the table may have
+        steps = {row["step"] for row in rows.values()}
+        rows |= {_sum(copy): copy for copy in copies if copy["step"] not in steps}
+    return _Found(sorted(rows.values(), key=lambda row: row["step"]), lost)
 
 
 def _parsed(text: str) -> Row | None:
@@ -109,16 +111,17 @@ def _lines(path: Path) -> list[str]:
     return [line for line in re.split(r'\n|(?<=\}).(?=\{"step")', text) if line.strip()]
 
 
-def _copies(path: Path) -> list[Row | None]:
-    """The rows of the table, `None` where one makes no sense."""
+def _copies(path: Path) -> list[Row]:
+    """The rows of the table that make sense."""
     if not path.exists():
         return []
     text = path.read_bytes().decode("utf-8", errors="replace").replace("\0", "?")
     try:
-        header, *rows = list(csv.reader(text.splitlines())) or [["step"]]
+        whole = text[: text.rfind("\n") + 1]  # the last line may be cut short
+        header, *rows = list(csv.reader(whole.splitlines())) or [["step"]]
     except csv.Error:
         return []
-    return [_copy(header, row) for row in rows]
+    return [row for cells in rows if (row := _copy(header, cells)) is not None]
 
 
 def _copy(header: list[str], cells: list[str]) -> Row | None:
@@ -138,16 +141,18 @@ def _value(cell: str) -> float | int | None:
     return value if math.isfinite(value) else None
 
 
-def _tell(path: Path, places: list[int], count: int, notify: Callable[[str], None]) -> None:
-    """Says which rows are lost, and keeps the file that had them."""
+def _tell(
+    path: Path, lines: list[int], missing: int, count: int, notify: Callable[[str], None]
+) -> None:
+    """Says how many rows are lost, and keeps the file that had them."""
     kept = ""
     if path.exists():
         path.replace(path.with_name("metrics.jsonl.damaged"))
         kept = " The file is kept as metrics.jsonl.damaged."
-    lost = ", ".join(map(str, places[:5])) + (", ..." if len(places) > 5 else "")
+    where = f" (lines {', '.join(map(str, lines[:5]))})" if lines else ""
     notify(
-        f"{path} is damaged: {len(places)} of {count} rows (in lines {lost}) cannot be restored, and the "
-        f"curves of this run lack them.{kept}"
+        f"{path} is damaged: {missing} of {count} rows cannot be restored{where}, and the curves of this "
+        f"run lack them.{kept}"
     )
 
 

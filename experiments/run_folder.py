@@ -81,7 +81,7 @@ class Folder:
     @property
     def results(self) -> Any:
         """The results, or `None` as long as the run is not finished."""
-        return _unwrapped(files.read_sealed(self._results)) if self.done else None
+        return _unwrapped(_whole_results(self.path)) if self.done else None
 
     @property
     def done(self) -> bool:
@@ -92,7 +92,7 @@ class Folder:
         if not (self.path / "done").is_file():
             return False
         try:
-            files.read_sealed(self._results)
+            _whole_results(self.path)
         except UserError as e:
             self._set_aside(str(e))
             return False
@@ -100,10 +100,9 @@ class Folder:
 
     def finish(self, results: Any) -> None:
         """Stores the results, then marks the folder as finished."""
-        files.write_sealed(
-            self._results, results if isinstance(results, dict) else {_ITEMS: results}
-        )
-        write_json(self.path / "done", {"time": _now()})
+        whole = results if isinstance(results, dict) else {_ITEMS: results}
+        checksum = files.write_sealed(self._results, whole)
+        write_json(self.path / "done", {"time": _now(), "results": checksum})
 
     @property
     def _results(self) -> Path:
@@ -156,7 +155,7 @@ class RunFolder(Folder):
             return None
         _check_config(path / "config.json", _to_json(cfg))
         try:
-            files.read_sealed(path / "results.json")
+            _whole_results(path)
         except UserError:
             return None
         return report
@@ -286,6 +285,19 @@ def read_starts(path: Path) -> list[dict[str, Any]]:
     """
     starts = read_json(path, list) if path.exists() else []
     return [files.unsealed(start, path) for start in starts]
+
+
+def _whole_results(folder: Path) -> dict[str, Any]:
+    """Returns what `finish` was given, if the results are those that `done` speaks of.
+
+    Raises:
+      UserError: they are damaged.
+    """
+    try:
+        checksum = read_json(folder / "done", dict).get("results")
+    except UserError:
+        checksum = None  # that it is there says enough
+    return files.read_sealed(folder / "results.json", checksum)
 
 
 def _unwrapped(results: dict[str, Any]) -> Any:
