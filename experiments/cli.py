@@ -111,6 +111,7 @@ def run(main: Callable[[ConfigDict, Options], None], doc: str) -> None:
             sys.exit(0)
         cfg, options = parsed
         config_lib.validate(cfg)
+        config_lib.check_sizes(cfg)
         _keep_compiled()
         with options.stopper:
             main(cfg, options)
@@ -133,7 +134,7 @@ def _keep_compiled() -> None:
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 
 
-def is_finished(cfg: ConfigDict, options: Options) -> bool:
+def is_finished(cfg: ConfigDict, options: Options, what: str = "run") -> bool:
     """Whether a run is over and reported; then says where its report is, and writes nothing."""
     from experiments.run_folder import RunFolder, check_writable
 
@@ -143,7 +144,7 @@ def is_finished(cfg: ConfigDict, options: Options) -> bool:
     if report is None:
         check_writable(options.workdir)
         return False
-    print(f"This run is finished; its report: {report}")
+    print(f"This {what} is finished; its report: {report}")
     return True
 
 

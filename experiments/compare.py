@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 def main(cfg: "ConfigDict", options: cli.Options) -> None:
     found = contestants.contestants(cfg)
     named = contestants.with_digests(cfg, found)
-    if cli.is_finished(named, options):
+    if cli.is_finished(named, options, "comparison"):
         return
     from experiments import comparison  # imports JAX
 

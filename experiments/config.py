@@ -25,6 +25,7 @@ __all__ = [
     "build",
     "check_argument",
     "check_part",
+    "check_sizes",
     "check_type",
     "config",
     "nested_kind",
@@ -243,13 +244,14 @@ def validate(cfg: ConfigDict) -> None:
     for name in ("data", "model", "optimizer", *_WAYS, "gate_optimizer", "preconditioner"):
         if cfg[name] is not None:
             check_part(_AS.get(name, name), cfg[name], f"config.{name}")
+    if augment := cfg.data.get("augment"):
+        _signature("augment", augment, "config.data.augment")
     if not takes("model", cfg.model, "num_classes", "config.model"):
         raise UserError(
             f"config.model: {cfg.model.name!r} classifies no images (it has no num_classes); choose another."
         )
     if "num_classes" in cfg.model:
         raise UserError("config.model.num_classes: leave it out; the data set says it.")
-    _check_data(cfg)
     for name, needed in (("preconditioner", "penalty"), ("gate_optimizer", "gate")):
         if cfg[name] is not None and cfg[needed] is None and not cfg.compare:
             raise UserError(f"config.{name} does nothing without config.{needed}; set it to None.")
@@ -281,11 +283,8 @@ def _check_writers(writers: tuple[str, ...]) -> None:
             )
 
 
-def _check_data(cfg: ConfigDict) -> None:
-    """Refuses sizes that the data set does not allow."""
-    augment = cfg.data.get("augment")
-    if augment:
-        _signature("augment", augment, "config.data.augment")
+def check_sizes(cfg: ConfigDict) -> None:
+    """Raises `UserError` where a valid config asks for more examples than its data set has."""
     examples = training_examples(cfg.data.name)
     if examples is None:
         return

@@ -235,16 +235,14 @@ class _Loop:
         return DivergedError(f"{self.info.label}: {what}; {kept}. {REMEDY}")
 
     def _check_state(self) -> None:
-        """Raises `DivergedError` unless the state is finite, and so is the loss of the next update.
+        """Raises `DivergedError` unless the state is finite, and so is a loss of it, on the first examples.
 
         The last update may have made it worthless, which no loss so far has shown.
         """
         if not is_finite((self.state.params, self.state.rest)):
             raise self._diverged(f"the weights are no longer finite after update {self.done}")
-        level, task = self.levels[min(self.index, len(self.levels) - 1)], self.info.task
-        step = max(level.first + self.done - level.start, 0)
-        rows = np.zeros((self.rows, task.batch_size), np.int32)
-        rows[:1] = self._batches(level, step, step + 1)
+        task = self.info.task
+        rows = np.tile(np.arange(task.batch_size, dtype=np.int32), (self.rows, 1))
         state, given = _copy(self.state), (task.inputs, task.labels, self.info.key)
         _, loss = self.trainer.run(state, *given, rows, self.done, 1)
         if not math.isfinite(float(loss)):

@@ -190,6 +190,12 @@ class RunFolder(Folder):
 def check_writable(workdir: Path | str) -> None:
     """Raises `UserError` unless run folders can be made in a work folder; makes none."""
     place = Path(workdir).absolute()
+    try:
+        str(place).encode()
+    except UnicodeEncodeError as e:
+        raise UserError(
+            f"cannot make run folders in {place}: this locale cannot spell that path; set PYTHONUTF8=1."
+        ) from e
     while not os.path.lexists(place) and place != place.parent:
         place = place.parent
     if not place.is_dir():
@@ -356,7 +362,7 @@ def _git() -> dict[str, Any] | None:
     def ask(*arguments: str) -> str:
         command = ["git", "-C", str(Path(__file__).parent), *arguments]
         return subprocess.run(
-            command, capture_output=True, text=True, check=True, timeout=10
+            command, capture_output=True, encoding="utf-8", check=True, timeout=10
         ).stdout.strip()
 
     try:

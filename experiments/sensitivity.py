@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 def main(cfg: "ConfigDict", options: cli.Options) -> None:
     sections.sensitivity(cfg)
-    if cli.is_finished(cfg, options):
+    if cli.is_finished(cfg, options, "analysis"):
         return
     from experiments import layer_analysis  # imports JAX
 

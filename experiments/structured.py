@@ -29,7 +29,7 @@ def main(cfg: "ConfigDict", options: cli.Options) -> None:
     _check(cfg)
     found = contestants.contestants(cfg)
     named = contestants.with_digests(cfg, found)
-    if cli.is_finished(named, options):
+    if cli.is_finished(named, options, "comparison"):
         return
     from experiments import comparison  # imports JAX
 

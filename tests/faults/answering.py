@@ -92,6 +92,7 @@ def answer(binary: str, arguments: list[str], workdir: Path) -> tuple[str, str]:
         parsed = cli.parse([binary, *arguments], module.__doc__)
         assert parsed is not None
         config_lib.validate(parsed[0])
+        config_lib.check_sizes(parsed[0])
         module.main(*parsed)
     except cli.UserError as e:
         return "refused", str(e)
