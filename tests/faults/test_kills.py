@@ -13,11 +13,11 @@ from . import small_runs
 
 # Of each binary: updates of a level, updates between saves, kills in the quick part and in all of it.
 PLAN = {
-    "train": (400, 10, 1, 9),
-    "lottery": (200, 10, 0, 8),
-    "compare": (200, 10, 0, 8),
-    "structured": (200, 10, 0, 6),
-    "sensitivity": (300, 10, 0, 6),
+    "train": (150, 10, 1, 9),
+    "lottery": (120, 10, 0, 8),
+    "compare": (120, 10, 0, 8),
+    "structured": (120, 10, 0, 6),
+    "sensitivity": (150, 10, 0, 6),
 }
 IN_SAVE, PAST_ZERO = 10, 20  # kills in mid-save, resumes past step 0, of all of them
 counted = {"kills": 0, "in mid-save": 0, "past zero": 0}
@@ -56,7 +56,10 @@ def test_killed_runs_end_as_if_nothing_had_happened(binary, tmp_path, attack, am
     if not kills:
         pytest.skip("make faults")
     file, environment = tmp_path / "small.py", small_runs.environment(tmp_path / "xla")
-    file.write_text(small_runs.source(binary, steps, every), encoding="utf-8")
+    text = small_runs.source(binary, steps, every)
+    if amount(True, False):  # dense, which compiles faster
+        text = text.replace("method=METHOD", "method=None")
+    file.write_text(text, encoding="utf-8")
     untouched, killed = tmp_path / "whole", tmp_path / "killed"
     code, _, err = small_runs.outcome(small_runs.command(binary, file, untouched), env=environment)
     assert code == 0, err[-2000:]
