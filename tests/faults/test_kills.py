@@ -1,0 +1,116 @@
+"""SIGKILL at random moments, over all binaries: what the last life leaves equals the unkilled run."""
+
+import os
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from . import small_runs
+
+# Of each binary: updates of a level, updates between saves, kills in the quick part and in all of it.
+PLAN = {
+    "train": (150, 10, 1, 9),
+    "lottery": (120, 10, 0, 8),
+    "compare": (120, 10, 0, 8),
+    "structured": (120, 10, 0, 6),
+    "sensitivity": (150, 10, 0, 6),
+}
+IN_SAVE, PAST_ZERO = 10, 20  # kills in mid-save, resumes past step 0, of all of them
+counted = {"kills": 0, "in mid-save": 0, "past zero": 0}
+
+
+def saved(workdir):
+    """The checkpoints that are complete."""
+    return {f"{folder}/{name}" for folder, name in checkpoints(workdir) if name.isdigit()}
+
+
+def being_saved(workdir):
+    """Whether a checkpoint is being written right now."""
+    return any("tmp" in name for _, name in checkpoints(workdir))
+
+
+def checkpoints(workdir):
+    """Folder and name of each; folders may vanish while they are looked at."""
+    for parent, folders, _ in os.walk(workdir):
+        if Path(parent).name == "checkpoints":
+            yield from [(parent, name) for name in folders]
+            folders.clear()
+
+
+def wait_for(condition, process, seconds=300):
+    """Waits until something is so, or the process is over."""
+    deadline = time.monotonic() + seconds
+    while not condition() and process.poll() is None:
+        assert time.monotonic() < deadline, "nothing happens"
+        time.sleep(0.001)
+
+
+@pytest.mark.parametrize("binary", PLAN)
+def test_killed_runs_end_as_if_nothing_had_happened(binary, tmp_path, attack, amount):
+    steps, every, quick, whole = PLAN[binary]
+    kills = amount(quick, whole)
+    if not kills:
+        pytest.skip("make faults")
+    file, environment = tmp_path / "small.py", small_runs.environment(tmp_path / "xla")
+    text = small_runs.source(binary, steps, every)
+    if amount(True, False):  # dense, which compiles faster
+        text = text.replace("method=METHOD", "method=None")
+    file.write_text(text, encoding="utf-8")
+    untouched, killed = tmp_path / "whole", tmp_path / "killed"
+    code, _, err = small_runs.outcome(small_runs.command(binary, file, untouched), env=environment)
+    assert code == 0, err[-2000:]
+    tally = attack("R1", f"SIGKILL: {binary}", least=kills)
+    draw = random.Random(binary)
+    for number in range(kills):
+        before = saved(killed)
+        with (tmp_path / "log").open("ab") as log:
+            process = subprocess.Popen(
+                small_runs.command(binary, file, killed),
+                cwd=small_runs.ROOT,
+                stdout=log,
+                stderr=log,
+                env=environment,
+            )
+        try:
+            wait_for(lambda before=before: saved(killed) - before, process)
+            if number % 2:  # half of them in mid-save
+                wait_for(lambda: being_saved(killed), process)
+            else:
+                time.sleep(draw.uniform(0, 0.3))
+            in_save = being_saved(killed)
+        finally:
+            process.send_signal(signal.SIGKILL)
+            code = process.wait()
+        if code == 0:
+            break  # it was faster; what is left is compared all the same
+        tally.happened(code == -signal.SIGKILL and bool(saved(killed)), f"kill {number}")
+        counted["kills"] += 1
+        counted["in mid-save"] += in_save
+        counted["past zero"] += bool(before)
+        tally.survive()
+    tally.least = max(1, kills - 2)  # some may have come too late
+    code, _, err = small_runs.outcome(small_runs.command(binary, file, killed), env=environment)
+    assert code == 0, err[-2000:]
+    (expected,), (found,) = list(untouched.iterdir()), list(killed.iterdir())
+    differ = {
+        name: (ours, small_runs.fingerprint(found).get(name))
+        for name, ours in small_runs.fingerprint(expected).items()
+        if small_runs.fingerprint(found).get(name) != ours
+    }
+    assert not differ, list(differ)
+    assert not list(killed.rglob(".*.tmp")), "temporary files are swept"
+
+
+def test_the_kills_were_worth_it(attack, amount):
+    """They landed where it hurts; runs after those above."""
+    if amount(True, False) or counted["kills"] < 30:
+        pytest.skip("make faults")
+    tally = attack("R1", "kills in mid-save, resumes past step 0", least=2)
+    tally.happened(counted["in mid-save"] >= IN_SAVE, f"in mid-save: {counted}")
+    tally.survive()
+    tally.happened(counted["past zero"] >= PAST_ZERO, f"past zero: {counted}")
+    tally.survive()
