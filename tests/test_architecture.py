@@ -19,7 +19,7 @@ ORDER = [
     ["calls", "shared_kernels"],
     ["types", "checks"],
     ["trees", "roles", "ranks", "layerwise", "programs"],
-    ["kernel_axes", "deferred"],
+    ["kernel_axes", "deferred", "alike"],
     ["masks"],
     ["counting", "coupling"],
     ["searches"],

@@ -10,8 +10,9 @@ from jaxprune import checks, kernel_axes, trees
 from jaxprune import masks as masks_lib
 from jaxprune.kernel_axes import AxesTree
 from jaxprune.penalties import Scheduled, scheduled
+from jaxprune.transforms.checking import check_inner, check_transform, check_update
 from jaxprune.transforms.containers import at_home, from_inner
-from jaxprune.transforms.state import check_transform, check_update, masked_step
+from jaxprune.transforms.state import masked_step
 from jaxprune.types import Masks, Params
 
 __all__ = ["GrowingState", "growing"]
@@ -112,6 +113,7 @@ def growing(
         grads: Params, state: GrowingState, params: Params = None, **extra: Any
     ) -> tuple[Params, GrowingState]:
         check_update("growing", GrowingState, grads, state, params)
+        check_inner("growing", inner, state.inner, params)
         step, now = state.step, in_force(state.target, state.step)
         updates, inner_state = masked_step(inner, grads, state.inner, params, now, **extra)
         lost = jnp.clip(share(step), 0, 1)

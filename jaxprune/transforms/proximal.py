@@ -15,8 +15,9 @@ from jaxprune.parts import PENALTY
 from jaxprune.penalties import Scheduled, scheduled
 from jaxprune.preconditioners import Preconditioner
 from jaxprune.transforms.accumulation import moved
+from jaxprune.transforms.checking import check_inner, check_transform, check_update
 from jaxprune.transforms.containers import at_home, from_inner
-from jaxprune.transforms.state import check_transform, check_update, land
+from jaxprune.transforms.state import land
 from jaxprune.types import Masks, Params, Penalty
 
 __all__ = ["AddPenaltyState", "ProximalState", "add_penalty", "proximal"]
@@ -116,6 +117,7 @@ def proximal(
         grads: Params, state: ProximalState, params: Params = None, **extra: Any
     ) -> tuple[Params, ProximalState]:
         check_update("proximal", ProximalState, grads, state, params)
+        check_inner("proximal", inner, state.inner, params)
         updates, inner_state = inner.update(grads, state.inner, params, **extra)
         took = moved(state.inner, inner_state)
         took = jnp.ones((), jnp.int32) if took is None else took.astype(jnp.int32)

@@ -21,11 +21,15 @@ from jaxprune.transforms.changes import (
     see,
     start_gathering,
 )
+from jaxprune.transforms.checking import (
+    check_inner,
+    check_method,
+    check_transform,
+    check_update,
+)
 from jaxprune.transforms.containers import at_home, from_inner
 from jaxprune.transforms.frozen import frozen_leaves
 from jaxprune.transforms.state import (
-    check_transform,
-    check_update,
     key_data,
     masked_step,
     signals_at,
@@ -167,6 +171,8 @@ def sparsify(
         grads: Params, state: SparseState, params: Params = None, **extra: Any
     ) -> tuple[Params, SparseState]:
         check_update("sparsify", SparseState, grads, state, params)
+        check_inner("sparsify", inner, state.inner, params)
+        check_method("sparsify", method, state, memories, key)
         seen = see(
             inner,
             grads,
@@ -242,6 +248,7 @@ def fixed(
         grads: Params, state: SparseState, params: Params = None, **extra: Any
     ) -> tuple[Params, SparseState]:
         check_update("fixed", SparseState, grads, state, params)
+        check_inner("fixed", inner, state.inner, params)
         updates, inner_state = masked_step(inner, grads, state.inner, params, state.masks, **extra)
         step = optax.safe_increment(state.step)
         return updates, SparseState(step, state.masks, None, inner_state)
