@@ -16,7 +16,7 @@ ROOT = Path(jp.__file__).parent
 CONCEPTS = ["criteria", "patterns", "allocation", "schedules"]
 # Each may import what stands before it, never what stands after.
 ORDER = [
-    ["calls", "shared_kernels"],
+    ["calls", "shared_kernels", "precision"],
     ["types", "checks"],
     ["trees", "roles", "ranks", "layerwise", "programs"],
     ["kernel_axes", "deferred", "alike"],

@@ -7,10 +7,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxprune import checks
 from jaxprune import masks as masks_lib
 from jaxprune.masks import Prunable
 from jaxprune.signals.finite import Watch
-from jaxprune.signals.gather import Progress, counted, mean_over, twice
+from jaxprune.signals.gather import Progress, counted, mean_over, several, twice
 from jaxprune.signals.gradients import divisible, gradient, gradients, over_groups
 from jaxprune.signals.leaves import floating, in_one_place, put, spread, take, wide
 from jaxprune.signals.losses import Apply, Loss, OutputLoss, loss_of_outputs
@@ -147,6 +148,7 @@ def hessian_diagonal(
     >>> hessian_diagonal(loss, {"w": jnp.ones(2)}, [jnp.array([1.0, 3.0])], jax.random.key(0))
     {'w': Array([ 4., -4.], dtype=float32)}
     """
+    checks.check("hessian_diagonal", key=(key, checks.KEY))
     if samples < 1:
         raise ValueError(f"hessian_diagonal(samples={samples}): at least 1 is needed.")
     static = (loss, samples)
@@ -222,7 +224,7 @@ def block_fisher(
     ]
     options = (loss, examples, chunk, chosen)
     watch = Watch("block_fisher")
-    for batch, _ in counted(watch.batches(batches), progress):
+    for batch, _ in counted(watch.batches(several(batches)), progress):
         inverses = jax.block_until_ready(_with_batch(inverses, options, params, batch, groups))
         watch.signal(inverses)
     watch.check(params)

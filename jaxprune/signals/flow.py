@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
+from jaxprune.precision import at_least_float32
 from jaxprune.signals.leaves import floating, put, spread, take, wide
 from jaxprune.types import Params
 
@@ -79,4 +80,4 @@ def _flow(apply, params, inputs):
 def _ones(x: Any) -> jax.Array:
     dtype = jnp.result_type(x)
     inexact = jnp.issubdtype(dtype, jnp.floating)
-    return jnp.ones(jnp.shape(x), jnp.promote_types(dtype, jnp.float32) if inexact else dtype)
+    return jnp.ones(jnp.shape(x), at_least_float32(dtype) if inexact else dtype)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxprune.signals.gather import Progress, mean_over, number_of_examples
 from jaxprune.signals.leaves import floating, in_one_place, put, spread, take, wide
-from jaxprune.signals.losses import Loss
+from jaxprune.signals.losses import Loss, scalar
 from jaxprune.types import Params
 
 __all__ = ["divisible", "fisher", "gradient", "gradients", "over_groups"]
@@ -88,7 +88,7 @@ def fisher(
 
 def gradient(loss: Loss, params: Params, batch: Any, chosen: Sequence[bool]) -> list[jax.Array]:
     """The gradients at the chosen leaves, in order."""
-    at = lambda values: loss(put(params, chosen, values), batch)
+    at = lambda values: scalar(loss(put(params, chosen, values), batch))
     return jax.grad(at)(take(params, chosen))
 
 

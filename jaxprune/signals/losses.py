@@ -5,10 +5,11 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from jaxprune.types import Params
 
-__all__ = ["Apply", "Loss", "OutputLoss", "loss_of_outputs"]
+__all__ = ["Apply", "Loss", "OutputLoss", "loss_of_outputs", "scalar"]
 
 Loss = Callable[[Params, Any], jax.Array]  # (params, batch) -> the mean loss over the batch
 Apply = Callable[[Params, Any], Any]  # (params, batch) -> outputs
@@ -35,6 +36,20 @@ def loss_of_outputs(apply: Apply, output_loss: OutputLoss, *, temperature: float
             f"loss_of_outputs(temperature={temperature}): a number above 0 is needed; 1 leaves outputs alone."
         )
     return _LossOfOutputs(apply, output_loss, float(temperature))
+
+
+def scalar(value: Any) -> jax.Array:
+    """The loss of a batch, if it is one number.
+
+    Raises:
+      ValueError: if it is an array of several.
+    """
+    if jnp.shape(value) != ():
+        raise ValueError(
+            f"loss: it returned an array of the shape {jnp.shape(value)}, and a scalar is needed; return the "
+            "mean over the batch."
+        )
+    return value
 
 
 @dataclasses.dataclass(frozen=True)

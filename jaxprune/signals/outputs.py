@@ -81,7 +81,7 @@ def outputs(
     examples = 0
     pooled: list[dict[int, jax.Array]] = []
     watch = Watch("outputs")
-    for batch, n in counted(watch.batches(batches), progress):
+    for batch, n in counted(watch.batches(several(batches)), progress):
         means, by_example = _outputs(apply, ranks, params, batch)
         weighted = jax.tree.map(lambda x, n=n: n * x, means)
         total = weighted if total is None else jax.tree.map(jnp.add, total, weighted)

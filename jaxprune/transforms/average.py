@@ -9,6 +9,7 @@ import optax
 from jaxprune import checks
 from jaxprune import masks as masks_lib
 from jaxprune.alike import check_alike, entries_beside
+from jaxprune.precision import at_least_float32
 from jaxprune.transforms.checking import check_inner, check_transform, check_update
 from jaxprune.transforms.containers import from_inner
 from jaxprune.transforms.reading import held_masks, states_of, united
@@ -140,4 +141,4 @@ def _is_float(w: jax.Array) -> bool:
 
 
 def _wide(w: jax.Array) -> Any:
-    return jnp.promote_types(jnp.result_type(w), jnp.float32) if _is_float(w) else None
+    return at_least_float32(jnp.result_type(w)) if _is_float(w) else None

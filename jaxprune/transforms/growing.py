@@ -10,6 +10,7 @@ from jaxprune import checks, kernel_axes, trees
 from jaxprune import masks as masks_lib
 from jaxprune.kernel_axes import AxesTree
 from jaxprune.penalties import Scheduled, scheduled
+from jaxprune.precision import at_least_float32
 from jaxprune.transforms.checking import check_inner, check_transform, check_update
 from jaxprune.transforms.containers import at_home, from_inner
 from jaxprune.transforms.state import masked_step
@@ -121,7 +122,7 @@ def growing(
         def fading(p: jax.Array, u: jax.Array, m: Any) -> jax.Array:
             if m is None:
                 return u
-            u = u.astype(jnp.promote_types(u.dtype, jnp.float32))
+            u = u.astype(at_least_float32(u.dtype))
             return jnp.where(m, u, u - lost * (p + u))
 
         updates = jax.tree.map(fading, params, updates, state.target)

@@ -13,6 +13,7 @@ from jaxprune.kernel_axes import AxesTree
 from jaxprune.masks import Prunable
 from jaxprune.parts import PENALTY
 from jaxprune.penalties import Scheduled, scheduled
+from jaxprune.precision import at_least_float32
 from jaxprune.preconditioners import Preconditioner
 from jaxprune.transforms.accumulation import moved
 from jaxprune.transforms.checking import check_inner, check_transform, check_update
@@ -246,7 +247,7 @@ def _known(factors: dict[str, Any]) -> None:
 
 
 def _sum(p: jax.Array, u: jax.Array) -> jax.Array:
-    return p + u.astype(functools.reduce(jnp.promote_types, (p.dtype, u.dtype, jnp.float32)))
+    return p + u.astype(at_least_float32(p.dtype, u.dtype))
 
 
 def _towards(

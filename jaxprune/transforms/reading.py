@@ -18,8 +18,8 @@ def masks_of(opt_state: Any) -> Masks:
     The state is searched, so chains and wrappers may surround it. Where wrappers give several transforms
     their own leaves (`optax.partition`, `optax.masked`), the masks of all are returned in one tree, with
     `None` at leaves that no transform has. Masks in variables of `nnx` are taken out of them: they fit
-    `nnx.state(model, nnx.Param)` as well as `nnx.as_pure` of it. One transform within another is refused: each
-    would have masks of its own.
+    `nnx.state(model, nnx.Param)` as well as `nnx.as_pure` of it. A transform within another is
+    refused: each has masks of its own.
 
     Raises:
       ValueError: if the state holds no masks, or those of several transforms for the same leaf.

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxprune import masks as masks_lib
+from jaxprune.precision import common
 from jaxprune.transforms.accumulation import accumulators, places_in_cycles
 from jaxprune.transforms.changes import concrete
 from jaxprune.transforms.mirrors import mirrors
@@ -107,7 +108,7 @@ def land(updates: Params, params: Params, masks: Masks) -> Params:
     def leaf(p: jax.Array, u: jax.Array, m: Any) -> jax.Array:
         if m is None:
             return u
-        u = u.astype(jnp.promote_types(u.dtype, p.dtype))  # a narrower one cannot meet -p exactly
+        u = u.astype(common(u.dtype, p.dtype))  # a narrower one cannot meet -p exactly
         return masks_lib.where(m, u, -p.astype(u.dtype))
 
     return jax.tree.map(leaf, params, updates, masks)
