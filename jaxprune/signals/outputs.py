@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jaxprune.programs.readings import Product, Reading
 from jaxprune.signals.finite import Watch
-from jaxprune.signals.gather import counted
+from jaxprune.signals.gather import counted, several
 from jaxprune.signals.kernels import Mean, units
 from jaxprune.signals.means import Kernels, ratio, read, spread
 from jaxprune.types import Params

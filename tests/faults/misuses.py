@@ -59,10 +59,6 @@ def grads(shape=(8, 4)):
     return {"fc": {"kernel": jnp.ones(shape), "bias": jnp.ones(4)}}
 
 
-def refused(words: str, **calls: Callable[[], Any]) -> dict[str, Misuse]:
-    return {name: Misuse(call, words) for name, call in calls.items()}
-
-
 def network(params, x):
     return jax.nn.relu(x @ params["in"]) @ params["out"]
 
