@@ -1,7 +1,7 @@
 """How property tests are run, in one place: the same cases each time, without a deadline; and what they draw.
 
-JAX compiles once per shape, so shapes come from short menus, and numbers from a pool that makes ties, zeros of
-both signs, denormals, infinities and NaN frequent.
+JAX compiles once per shape, so shapes come from short menus, and numbers from a pool that makes ties, zeros
+of both signs, denormals, infinities and NaN frequent.
 """
 
 import os

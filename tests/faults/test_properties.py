@@ -35,7 +35,7 @@ def equal(found, wanted):
 SEARCHES = list(itertools.product(["top", "top_each"], MENUS))
 
 
-@pytest.mark.parametrize("search, menu", chosen([("top_each", "six")], SEARCHES))
+@pytest.mark.parametrize(("search", "menu"), chosen([("top_each", "six")], SEARCHES))
 def test_searches_mark_what_a_stable_sort_would(search, menu, attack, amount):
     shapes = MENUS[menu]
     sizes = [int(np.prod(shape)) for shape in shapes]
@@ -64,7 +64,7 @@ def test_searches_mark_what_a_stable_sort_would(search, menu, attack, amount):
 CONTESTS = [((4, 5, 6), (0, 2)), ((6, 4, 5), 1), ((6, 40), 1)]
 
 
-@pytest.mark.parametrize("shape, axis", chosen(CONTESTS[:1], CONTESTS))
+@pytest.mark.parametrize(("shape", "axis"), chosen(CONTESTS[:1], CONTESTS))
 def test_contests_along_an_axis_mark_what_a_stable_sort_would(shape, axis, attack, amount):
     names = list(DTYPES)[: amount(1, 5)]
     axes = (axis,) if isinstance(axis, int) else axis
