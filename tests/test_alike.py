@@ -115,7 +115,9 @@ def test_keys_and_other_leaves_are_passed_over():
     params = {"kernel": W["w"], "rng": jax.random.key(0), "n": 3, "on": jnp.array(True), "no": None}
     for method in (MAGNITUDE, jp.Method(jp.criteria.snip, schedule=MAGNITUDE.schedule)):
         grads = {**params, "kernel": GRADS["w"]}
-        pruned, masks = jp.prune(params, method, **({} if method is MAGNITUDE else {"grads": grads}))
+        pruned, masks = jp.prune(
+            params, method, **({} if method is MAGNITUDE else {"grads": grads})
+        )
         assert int(masks["kernel"].sum()) == 16
         assert masks["rng"] is None
         assert pruned["rng"] is params["rng"]
@@ -140,7 +142,7 @@ def test_what_is_no_number_off_the_mask_is_zero_where_masks_are_applied_and_told
 @pytest.mark.parametrize("loss", [np.nan, np.inf])
 def test_a_loss_that_is_no_number_is_no_sensitivity(loss):
     found = iter([1.0, loss])
-    with pytest.raises(ValueError, match="the network without 0.5 of 'w' is"):
+    with pytest.raises(ValueError, match=r"the network without 0\.5 of 'w' is"):
         jp.sensitivity.sensitivity(lambda params: next(found), W, [0.5])
 
 
