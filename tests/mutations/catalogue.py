@@ -155,21 +155,23 @@ RUNS = (
         _ENGINE,
         "self._validate(upto, upto >= level.settled)",
         "self._validate(upto, True)",
-        ("tests/experiments/test_engine.py",),
+        ("tests/experiments/test_engine.py::test_patience_ends_a_training",),
     ),
     Mutation(
         "early stop forgets its best across a resume",
         _ENGINE,
         '_Tracker(*meta["best"], *variables)',
         "_Tracker(math.inf, 0, 0, *variables)",
-        ("tests/experiments/test_engine.py",),
+        ("tests/experiments/test_engine.py::test_patience_ends_a_training",),
     ),
     Mutation(
         "rows after the restored step stay",
         _ENGINE,
         "after=self.done or -1,",
         "after=10**9,",
-        ("tests/experiments/test_engine.py",),
+        (
+            "tests/experiments/test_engine.py::test_training_learns_prunes_and_resumes_to_the_same_bits",
+        ),
     ),
     Mutation(
         "a loss that is not finite goes on",
@@ -642,10 +644,7 @@ TRAINING = (
         "jaxprune/transforms/average.py",
         'return masks_lib.apply(average, united("averaged", "sparse states", held)) if held else average',
         "return average",
-        (
-            "tests/transforms/test_wrappers.py",
-            "tests/faults/test_mutants.py::test_an_average_forgets_what_is_removed",
-        ),
+        ("tests/faults/test_mutants.py::test_an_average_forgets_what_is_removed",),
     ),
     Mutation(
         "what grows back has no decay",
