@@ -257,7 +257,7 @@ def tied(rng, shape):
     return jnp.asarray(numbers)
 
 
-@pytest.mark.parametrize("name", chosen(["RigL"], METHODS))
+@pytest.mark.parametrize("name", chosen(["GMP, 2:4"], METHODS))
 def test_whole_trainings_keep_their_counts(name, attack, amount):
     """Ties everywhere, a weight that is infinite, and one update with infinite gradients."""
     runs = amount(1, 12)

@@ -38,8 +38,9 @@ ODD = {
 
 
 def test_odd_leaves_are_passed_over(attack, amount):
-    tally = attack("R14", "leaves of odd kinds", least=len(ODD) + 1)
-    for name, leaf in ODD.items():
+    kinds = dict(list(ODD.items())[:: amount(3, 1)])
+    tally = attack("R14", "leaves of odd kinds", least=len(kinds) + 1)
+    for name, leaf in kinds.items():
         params = {"kernel": KERNEL, "odd": leaf}
         tally.happened("odd" in params, name)
         pruned, masks = jp.prune(params, MAGNITUDE)
@@ -60,7 +61,7 @@ def test_odd_leaves_are_passed_over(attack, amount):
 
 
 def test_no_sparsity_leaves_the_bits_and_high_ones_leave_a_weight(attack, amount):
-    sizes = amount([3, 40], [1, 2, 3, 7, 40, 1001])
+    sizes = amount([3], [1, 2, 3, 7, 40, 1001])
     tally = attack("R15", "sparsities of 0 and near 1", least=2 * len(sizes))
     for size in sizes:
         params = {"kernel": jnp.linspace(-1, 1, size).reshape(1, size)}
@@ -80,7 +81,7 @@ def test_every_dtype_has_exact_counts_and_keeps_its_type(attack, amount):
         "float8_e4m3fnuz": jnp.float8_e4m3fnuz,
         "float8_e5m2fnuz": jnp.float8_e5m2fnuz,
     }
-    names = list(dtypes)[amount(3, 0) : amount(5, None)]
+    names = list(dtypes)[amount(3, 0) : amount(4, None)]
     tally = attack("R17", "weights of every float, next to each other", least=len(names))
     for name in names:
         rng = np.random.default_rng(len(name))
@@ -99,8 +100,8 @@ def test_every_dtype_has_exact_counts_and_keeps_its_type(attack, amount):
 
 def test_the_states_of_all_optimizers_are_known_for_what_they_are(attack, amount):
     """No optimizer's own state is taken for that of another, before or after an update."""
-    names = [name for name in CASES if not CASES[name].why_not]
-    tally = attack("R19", "own states of optimizers are taken", least=30)
+    names = [name for name in CASES if not CASES[name].why_not][:: amount(9, 1)]
+    tally = attack("R19", "own states of optimizers are taken", least=amount(5, 30))
     params = initial()
     with jax.numpy_rank_promotion("allow"):
         loss, grads = jax.value_and_grad(loss_of)(params)
@@ -142,7 +143,7 @@ def around(inner):
 
 def test_zeros_stay_zeros_under_what_is_put_around(attack, amount):
     makers = [optax.adam, optax.lion, optax.rmsprop, optax.adagrad, optax.sgd]
-    cases = [(make, what) for make in makers for what in range(4)][:: amount(13, 1)]
+    cases = [(make, what) for make in makers for what in range(4)][:: amount(20, 1)]
     tally = attack("R19", "decay, clipping, averages, MultiSteps", least=len(cases))
     with jax.numpy_rank_promotion("allow"):
         for make, index in cases:
@@ -189,7 +190,7 @@ def test_rewinding_returns_the_bits(attack, amount):
         tally.survive()
 
 
-@pytest.mark.parametrize("name", chosen(["SET"], ["SET", "random", "DSR"]))
+@pytest.mark.parametrize("name", chosen(["random"], ["SET", "random", "DSR"]))
 def test_randomness_comes_from_the_key_alone(name, attack):
     method = {
         "SET": jp.methods.set_(sparsity=0.5, every=2, end=8),
@@ -267,14 +268,14 @@ def resident():
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from /proc")
 def test_memory_stays_flat_over_many_updates_and_prunes(attack, amount):
     """No array and no compiled program is left behind: one compilation, the same bytes."""
-    updates, prunes = amount(300, 20_000), amount(10, 300)
+    updates, prunes = amount(200, 20_000), amount(5, 300)
     tally = attack("R27", f"{updates} updates and {prunes} prunes", least=3)
     tx = jp.sparsify(optax.adam(1e-3), jp.methods.rigl(sparsity=0.8, every=10, end=10**6), key=KEY)
     params = {"a": jax.random.normal(KEY, (256, 256)), "b": jax.random.normal(KEY, (256, 64))}
 
     @jax.jit
     def step(params, state):
-        changes, state = tx.update(jax.tree.map(jnp.sin, params), state, params)
+        changes, state = tx.update(jax.tree.map(jnp.cos, params), state, params)
         return optax.apply_updates(params, changes), state
 
     def train(count, params, state):

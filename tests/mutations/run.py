@@ -1,10 +1,10 @@
 """Breaks one invariant after the other and runs the tests that must notice.
 
-Run: PYTHONPATH=tests python -m mutations.run [--only WORDS] [--baseline]   (or all: `make mutations`)
+Run: PYTHONPATH=tests python -m mutations.run [--only WORDS] [--missing]   (or all: `make mutations`)
 
-Each mutation is made in a copy of the tree, never in the tree itself. First all the tests run without any:
-they must be green. A mutation is red if a test fails, survives if all pass, and is broken if the tests cannot
-even be collected. After a run of all, `results/mutations.md` is written; the status is 1 if one survived.
+Each mutation is made in a copy of the tree, never in the tree itself. First its tests run without it: they
+must be green. A mutation is red if a test fails then, survives if all pass, and is broken if the tests cannot
+even be collected. `results/mutations.md` is written after each; the status is 1 unless all were red.
 """
 
 import argparse
@@ -13,7 +13,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 from mutations.catalogue import MUTATIONS, Mutation
@@ -21,29 +20,43 @@ from mutations.catalogue import MUTATIONS, Mutation
 ROOT = Path(__file__).parents[2]
 TABLE = ROOT / "results" / "mutations.md"
 LIMIT = 600  # seconds for the tests of one mutation
-_OUTCOMES = {0: "**survives**", 1: "red"}
+RED, SURVIVES = "red", "**survives**"
 
 
 def main() -> int:
     """Runs the mutations that are asked for."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--only", default="", help="mutations with these words in their name")
-    parser.add_argument("--baseline", action="store_true", help="run the tests without a mutation")
+    parser.add_argument("--missing", action="store_true", help="those without a result so far")
     asked = parser.parse_args()
-    chosen = [mutation for mutation in MUTATIONS if asked.only in mutation.name]
+    results = _known()
+    chosen = [
+        mutation
+        for mutation in MUTATIONS
+        if asked.only in mutation.name and not (asked.missing and mutation.name in results)
+    ]
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "tree"
         _copy(copy)
-        tests = sorted({test for mutation in chosen for test in mutation.tests})
-        if _pytest(copy, tests) != 0:
-            print("the tests are not green without a mutation", file=sys.stderr)
-            return 2
-        if asked.baseline:
-            return 0
-        outcomes = [_outcome(copy, mutation) for mutation in chosen]
-    if not asked.only:
-        TABLE.write_text(_table(outcomes), encoding="utf-8")
-    return int(any(outcome != "red" for outcome in outcomes))
+        green: set[str] = set()
+        for mutation in chosen:
+            before = [test for test in mutation.tests if test not in green]
+            if before and _pytest(copy, before) != 0:
+                results[mutation.name] = "not green without it"
+            else:
+                green.update(before)
+                results[mutation.name] = _outcome(copy, mutation)
+            print(f"{results[mutation.name]:20}  {mutation.name}", flush=True)
+            TABLE.write_text(_table(results), encoding="utf-8")
+    return int(any(results[mutation.name] != RED for mutation in chosen))
+
+
+def _known() -> dict[str, str]:
+    """The results in the table, by the names of the mutations."""
+    lines = TABLE.read_text(encoding="utf-8").splitlines() if TABLE.exists() else []
+    rows = [line.strip("|").split(" | ") for line in lines if line.startswith("| ")][1:]
+    found = {row[0].strip(): row[-1].strip() for row in rows if len(row) == 4}
+    return {name: result for name, result in found.items() if result in (RED, SURVIVES)}
 
 
 def _copy(target: Path) -> None:
@@ -59,16 +72,14 @@ def _copy(target: Path) -> None:
 
 def _outcome(copy: Path, mutation: Mutation) -> str:
     """Makes a mutation, runs its tests, and takes it back."""
-    path, began = copy / mutation.file, time.perf_counter()
+    path = copy / mutation.file
     whole = path.read_text(encoding="utf-8")
     assert whole.count(mutation.old) == 1, mutation.name
     path.write_text(whole.replace(mutation.old, mutation.new), encoding="utf-8")
     try:
-        outcome = _OUTCOMES.get(_pytest(copy, mutation.tests), "broken")
+        return {0: SURVIVES, 1: RED}.get(_pytest(copy, mutation.tests), "broken")
     finally:
         path.write_text(whole, encoding="utf-8")
-    print(f"{time.perf_counter() - began:6.1f} s  {outcome:12}  {mutation.name}", flush=True)
-    return outcome
 
 
 def _pytest(copy: Path, tests) -> int:
@@ -86,20 +97,21 @@ def _pytest(copy: Path, tests) -> int:
         return 1
 
 
-def _table(outcomes: list[str]) -> str:
-    red = outcomes.count("red")
+def _table(results: dict[str, str]) -> str:
+    red = sum(results.get(mutation.name) == RED for mutation in MUTATIONS)
     lines = [
         "# Mutations",
         "",
-        f"{red} of {len(outcomes)} are red: a test fails when the invariant is broken on purpose. Made by",
+        f"{red} of {len(MUTATIONS)} are red: a test fails when the invariant is broken on purpose. Made by",
         "`make mutations`; the list is `tests/mutations/catalogue.py`.",
         "",
         "| mutation | file | tests | result |",
         "| --- | --- | --- | --- |",
     ]
-    for mutation, outcome in zip(MUTATIONS, outcomes, strict=True):
+    for mutation in MUTATIONS:
         tests = "<br>".join(f"`{test}`" for test in mutation.tests)
-        lines.append(f"| {mutation.name} | `{mutation.file}` | {tests} | {outcome} |")
+        result = results.get(mutation.name, "not run")
+        lines.append(f"| {mutation.name} | `{mutation.file}` | {tests} | {result} |")
     return "\n".join(lines) + "\n"
 
 
