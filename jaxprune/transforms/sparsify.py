@@ -88,6 +88,10 @@ def sparsify(
     that allows it (`jaxprune.record_of` counts). Where gradients are gathered, one that is not finite spoils
     what is gathered with it.
 
+    A weight that is NaN or infinite when it is removed cannot be taken to zero by an update that is added, as
+    `w + (-w)` is NaN then: `jaxprune.masks.check` tells, and `params = jaxprune.masks.apply(params, masks)`
+    mends it. The wrapped optimizer never sees it: there the weights off the masks are zero.
+
     It must be the outermost transform of what changes the parameters: put clipping and decay inside. Gradient
     accumulation works on either side. Around it, `optax.MultiSteps(sparsify(...), k)`, a step is a real
     update. Inside, `sparsify(optax.MultiSteps(...), ...)`, a step is a call: a change that is due waits for
