@@ -155,7 +155,7 @@ def factory(make: Callable[_Arguments, _Made]) -> Callable[_Arguments, _Made]:
         arguments = {name: _kept(value) for name, value in bound.arguments.items()}
         check(make.__name__, **{name: (arguments[name], kind) for name, kind in kinds.items()})
         for name, value in arguments.items():
-            if isinstance(value, float) and math.isnan(value):
+            if NUMBER.fits(value) and math.isnan(value):
                 raise ValueError(
                     f"{make.__name__}({name}=nan): a number is needed, and NaN is none; look where it comes "
                     "from."

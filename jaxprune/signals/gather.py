@@ -98,7 +98,7 @@ def several(batches: Iterable[Any]) -> Iterable[Any]:
 _SEVERAL = checks.Kind(
     "a list of batches",
     lambda value: (
-        isinstance(value, Iterable)
+        (hasattr(value, "__iter__") or hasattr(value, "__getitem__"))
         and not isinstance(value, Mapping | str | bytes | np.ndarray | jax.Array)
     ),
     lambda value: "of one batch make a list: [batch]",

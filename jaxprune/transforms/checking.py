@@ -86,7 +86,10 @@ def check_inner(
     """
     leaves, treedef = jax.tree.flatten(params)
     types = tuple(jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)) for x in leaves)
-    expected = _state_like(inner.init, treedef, types)
+    try:
+        expected = _state_like(inner.init, treedef, types)
+    except TypeError:  # an optimizer or a container that cannot be hashed: asked anew each time
+        expected = _state_like.__wrapped__(inner.init, treedef, types)
     if expected is None:
         return
     needed, needed_structure = expected
