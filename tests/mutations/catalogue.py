@@ -443,7 +443,7 @@ MASKS = (
         "NaN stays off the masks where they are applied",
         "jaxprune/masks/fitting.py",
         "jnp.where(dense(mask), new, jnp.asarray(old, new.dtype))",
-        "new * dense(mask) + jnp.asarray(old, new.dtype) * ~dense(mask)",
+        "jnp.where(dense(mask), new, new * jnp.asarray(old, new.dtype))",
         ("tests/test_masks.py::test_apply_gives_exact_zeros_even_off_nans",),
     ),
     Mutation(
