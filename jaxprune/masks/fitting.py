@@ -79,7 +79,7 @@ def apply(params: Params, masks: Masks) -> Params:
         return params
     check_order("masks.apply", masks, params)
     leaves, treedef = jax.tree.flatten(params)
-    found = _fitted("masks.apply", masks, params)
+    found = _fitted("masks", masks, params)
     rows = zip(leaves, found, strict=True)
     return treedef.unflatten(_chosen(leaf, mask, 0) for leaf, mask in rows)
 
@@ -126,7 +126,7 @@ def check(params: Params, masks: Masks) -> None:
     """
     check_order("masks.check", masks, params)
     checks.check("masks.check", params=(params, checks.TREE))
-    found = _fitted("masks.check", masks, params)
+    found = _fitted("masks", masks, params)
     named = zip(paths(params), jax.tree.leaves(params), found, strict=True)
     off = {name: (~dense(mask), leaf) for name, leaf, mask in named if mask is not None}
     counts = {name: int(jnp.sum(removed & (leaf != 0))) for name, (removed, leaf) in off.items()}

@@ -10,6 +10,7 @@ from jax.core import Tracer
 
 from jaxprune.precision import at_least_float32
 from jaxprune.signals.leaves import floating, put, spread, take, wide
+from jaxprune.signals.losses import check_function
 from jaxprune.types import Params
 
 __all__ = ["synaptic_flow"]
@@ -48,6 +49,7 @@ def synaptic_flow(apply: Callable[[Params, Any], Any], params: Params, example: 
     >>> flow["a"], flow["b"].T  # times the weights: 3 and 1 into the hidden units, 3 and 1 out of them
     (Array([[3. , 0.5]], dtype=float32), Array([[1., 2.]], dtype=float32))
     """
+    check_function("synaptic_flow", params, apply=apply)
     inputs = jax.tree.map(_ones, example)
     total, flow = _flow(apply, params, inputs)
     if not isinstance(total, Tracer):

@@ -57,8 +57,7 @@ def mean_over(
     >>> float(mean_over(lambda w, x: w * jnp.mean(x), jnp.array(2.0), batches))
     6.0
     """
-    function = static[0] if static else fn
-    checks.check(who, function=(function, checks.FUNCTION), params=(params, checks.TREE))
+    checks.check(who, fn=(fn, checks.FUNCTION), params=(params, checks.TREE))
     checks.check(who, key=(key, checks.optional(checks.KEY)))
     total, examples = None, 0
     watch = Watch(who)

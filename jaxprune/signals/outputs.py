@@ -11,6 +11,7 @@ from jaxprune.programs.readings import Product, Reading
 from jaxprune.signals.finite import Watch
 from jaxprune.signals.gather import counted, several
 from jaxprune.signals.kernels import Mean, units
+from jaxprune.signals.losses import check_function
 from jaxprune.signals.means import Kernels, ratio, read, spread
 from jaxprune.types import Params
 
@@ -77,6 +78,7 @@ def outputs(
     >>> found.zeros["w"], found.entropy["w"].round(2)  # ln 2, and nothing
     (Array([[0.5, 1. ]], dtype=float32), Array([[0.69, 0.  ]], dtype=float32))
     """
+    check_function("outputs", params, apply=apply)
     total: Any = None
     examples = 0
     pooled: list[dict[int, jax.Array]] = []

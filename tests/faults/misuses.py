@@ -827,6 +827,13 @@ MISUSES["signals"] = {
     "a loss by its name": Misuse(
         lambda: jp.signals.gatherers([INPUTS], loss="mse"), "loss='mse'|loss"
     ),
+    "gradients of a loss by its name": Misuse(
+        lambda: jp.signals.gradients("mse", PARAMS, [INPUTS]), "loss='mse'.*a function"
+    ),
+    "gradients swapped": Misuse(lambda: jp.signals.gradients(PARAMS, loss, [INPUTS]), "swapped"),
+    "the flow of no network": Misuse(
+        lambda: jp.signals.synaptic_flow(PARAMS, apply, INPUTS), "swapped"
+    ),
     "gradients of no batches": Misuse(
         lambda: jp.signals.gradients(loss, PARAMS, []), "there is none"
     ),
