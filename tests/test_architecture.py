@@ -16,11 +16,11 @@ ROOT = Path(jp.__file__).parent
 CONCEPTS = ["criteria", "patterns", "allocation", "schedules"]
 # Each may import what stands before it, never what stands after.
 ORDER = [
-    ["calls", "durable", "host_arrays", "sealed", "shared_kernels"],
+    ["calls", "durable", "host_arrays", "precision", "sealed", "shared_kernels"],
     ["array_files"],
     ["types", "checks"],
     ["trees", "roles", "ranks", "layerwise", "programs"],
-    ["kernel_axes", "deferred"],
+    ["kernel_axes", "deferred", "alike"],
     ["masks"],
     ["counting", "coupling"],
     ["searches"],
