@@ -176,7 +176,7 @@ RUNS = (
         _ENGINE,
         "if not math.isfinite(total):",
         "if False:",
-        ("tests/experiments/test_levels.py::test_a_loss_that_is_read_is_looked_at",),
+        ("tests/experiments/test_engine.py::test_a_loss_that_is_not_finite_stops_the_run",),
     ),
     Mutation(
         "other variables do not rewind",
