@@ -50,6 +50,7 @@ from jaxprune.types import Axes as Axes
 
 if TYPE_CHECKING:
     from jaxprune import data as data
+    from jaxprune import models as models
     from jaxprune import nn as nn
     from jaxprune import structured as structured
 
@@ -77,6 +78,7 @@ __all__ = [
     "masks_of",
     "methods",
     "metrics",
+    "models",
     "next_masks",
     "nn",
     "partition",
@@ -99,6 +101,7 @@ __all__ = [
 
 _LAZY = {
     "data",
+    "models",
     "nn",
     "structured",
 }  # they import flax or scipy, or read files: not needed to prune weights
