@@ -10,7 +10,7 @@ from typing import Any
 from jaxprune.models.leaves import LazyLeaf
 from jaxprune.models.llama import Config
 
-__all__ = ["from_gguf", "from_hugging_face"]
+__all__ = ["from_gguf", "from_hugging_face", "to_hugging_face"]
 
 ARCHITECTURES: Mapping[str, dict[str, bool]] = {
     "llama": {},
@@ -129,6 +129,42 @@ def from_hugging_face(config: Mapping[str, Any]) -> Config:
         tied=value("tie_word_embeddings", False),
         **flags,
     )
+
+
+def to_hugging_face(config: Config) -> dict[str, Any]:
+    """Returns the config.json that `from_hugging_face` reads as this configuration.
+
+    Raises:
+      ValueError: no architecture has both biases and norms of heads, or rotary pairs slowed down one by one.
+    """
+    flags = {name: True for name in ("attention_bias", "head_norm") if getattr(config, name)}
+    kinds = [name for name, known in ARCHITECTURES.items() if known == flags]
+    factors = config.rotary_factors
+    if not kinds or (factors is not None and len(set(factors)) > 1):
+        raise ValueError(
+            "configs.to_hugging_face: no config.json says this configuration, which has rotary_factors "
+            "that differ, or attention_bias and head_norm; write the parameters alone, by "
+            "names.to_hugging_face."
+        )
+    described = {
+        "architectures": [f"{kinds[0].capitalize()}ForCausalLM"],
+        "model_type": kinds[0],
+        "vocab_size": config.vocabulary,
+        "hidden_size": config.width,
+        "intermediate_size": config.hidden,
+        "num_hidden_layers": config.layers,
+        "num_attention_heads": config.heads,
+        "num_key_value_heads": config.kv_heads,
+        "head_dim": config.head_dim,
+        "hidden_act": "silu",
+        "rms_norm_eps": config.norm_epsilon,
+        "rope_theta": config.rotary_base,
+        "max_position_embeddings": config.max_length,
+        "tie_word_embeddings": config.tied,
+    }
+    if factors is not None:
+        described["rope_scaling"] = {"rope_type": "linear", "factor": factors[0]}
+    return described
 
 
 def _flags(architecture: Any) -> dict[str, Any]:

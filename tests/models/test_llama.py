@@ -100,42 +100,6 @@ def test_decoder(case):
     assert 1e-4 < error.mean() / np.abs(expected).mean() < 3e-2, "computed in bfloat16, and rightly"
 
 
-def gguf_file(architecture, config, params):
-    """As llama.cpp's converter would write it: float32, [outputs, inputs], pairs side by side for LLaMA."""
-    stored = {}
-    for path, leaf in jax.tree.flatten_with_path(params)[0]:
-        parameter = path[-1].key
-        table, prefix = (
-            (names.OUTSIDE, "") if len(path) == 1 else (names.IN_LAYER, f"blk.{path[1].idx}.")
-        )
-        array = leaf.T if leaf.ndim == 2 and parameter != "embedding" else leaf
-        if architecture == "llama" and parameter in ("query", "key"):
-            half = config.head_dim // 2
-            order = [i // 2 + half * (i % 2) for i in range(config.head_dim)]  # 0, 2, 1, 3 of four
-            array = array.reshape(-1, config.head_dim, config.width)[:, order].reshape(array.shape)
-        stored[prefix + table[parameter].gguf] = np.ascontiguousarray(array)
-    key = f"{architecture}."
-    metadata = [
-        make.string("general.architecture", architecture),
-        make.uint32(key + "block_count", config.layers),
-        make.uint32(key + "embedding_length", config.width),
-        make.uint32(key + "feed_forward_length", config.hidden),
-        make.uint32(key + "attention.head_count", config.heads),
-        make.uint32(key + "attention.head_count_kv", config.kv_heads),
-        make.uint32(key + "attention.key_length", config.head_dim),
-        make.float32(key + "attention.layer_norm_rms_epsilon", config.norm_epsilon),
-        make.float32(key + "rope.freq_base", config.rotary_base),
-    ]
-    if config.rotary_factors:
-        stored["rope_freqs.weight"] = np.array(config.rotary_factors, np.float32)
-    lines, data = [], b""
-    for name, array in stored.items():
-        lines.append(make.tensor(name, array.shape[::-1], 0, len(data)))
-        data += array.tobytes()
-        data += bytes(-len(data) % 32)
-    return make.file(metadata, lines, data)
-
-
 def same(tree, expected):
     assert jax.tree.structure(tree) == jax.tree.structure(expected)
     jax.tree.map(np.testing.assert_array_equal, tree, expected)
@@ -143,7 +107,7 @@ def same(tree, expected):
 
 def test_a_gguf_file_gives_configuration_and_parameters(case, tmp_path):
     architecture, config, params, _ = case
-    (tmp_path / "m.gguf").write_bytes(gguf_file(architecture, config, params))
+    (tmp_path / "m.gguf").write_bytes(make.model(architecture, config, params))
     file = gguf.read(tmp_path / "m.gguf")
     found = configs.from_gguf(file.metadata, file.tensors)
     assert found.norm_epsilon == pytest.approx(config.norm_epsilon)
