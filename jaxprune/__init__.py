@@ -50,6 +50,7 @@ from jaxprune.types import Axes as Axes
 
 if TYPE_CHECKING:
     from jaxprune import data as data
+    from jaxprune import models as models
     from jaxprune import nn as nn
     from jaxprune import quantise as quantise
     from jaxprune import structured as structured
@@ -78,6 +79,7 @@ __all__ = [
     "masks_of",
     "methods",
     "metrics",
+    "models",
     "next_masks",
     "nn",
     "partition",
@@ -101,6 +103,7 @@ __all__ = [
 
 _LAZY = {
     "data",
+    "models",
     "nn",
     "quantise",
     "structured",

@@ -35,6 +35,7 @@ ORDER = [
 ALONE = {
     "nn": {"types", "allocation", "selection"},
     "data": {"types"},
+    "models": {"data"},
     "metrics": {"types", "trees", "masks", "programs", "kernel_axes", "patterns", "checks"},
 }
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
