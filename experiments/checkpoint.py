@@ -222,7 +222,7 @@ def _check_seal(folder: Path) -> None:
     seal = folder / _SEAL
     if not seal.exists():
         return
-    for name, checksum in json.loads(seal.read_text()).items():
+    for name, checksum in json.loads(seal.read_text(encoding="utf-8")).items():
         if not (folder / name).is_file():
             raise ValueError(f"{name} is missing")
         if _digest((folder / name).read_bytes()) != checksum:

@@ -6,6 +6,7 @@ happens before JAX is imported, so help and mistakes answer at once.
 
 import contextlib
 import errno
+import io
 import os
 import re
 import runpy
@@ -23,10 +24,32 @@ from ml_collections import ConfigDict, config_flags
 from experiments import config as config_lib
 from experiments.config import UserError
 
-__all__ = ["Options", "Stopper", "UserError", "load_config", "one_line_errors", "parse", "run"]
+__all__ = [
+    "Options",
+    "Stopper",
+    "UserError",
+    "is_finished",
+    "load_config",
+    "one_line_errors",
+    "parse",
+    "run",
+]
 
 _USAGE = 2
-_MACHINE_FAULTS = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT, errno.EPERM}
+_MACHINE_FAULTS = {
+    errno.ENOSPC,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EDQUOT,
+    errno.EPERM,
+    errno.EIO,
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EFBIG,
+    errno.EMFILE,
+}
 
 
 class Stopper:
@@ -76,12 +99,19 @@ def run(main: Callable[[ConfigDict, Options], None], doc: str) -> None:
     Status 0: done. 1: a fault of ours, with its traceback. 2: a `UserError`, in one line.
     143 and 130: stopped by SIGTERM and SIGINT.
     """
+    for stream in (
+        sys.stdout,
+        sys.stderr,
+    ):  # a path that the locale cannot spell is no reason to end
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     with one_line_errors():
         parsed = parse(sys.argv, doc)
         if parsed is None:
             sys.exit(0)
         cfg, options = parsed
         config_lib.validate(cfg)
+        config_lib.check_sizes(cfg)
         _keep_compiled()
         with options.stopper:
             main(cfg, options)
@@ -91,9 +121,31 @@ def run(main: Callable[[ConfigDict, Options], None], doc: str) -> None:
 
 
 def _keep_compiled() -> None:
-    """Lets JAX store compiled programs, so that a resumed or repeated run starts at once."""
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path.home() / ".cache/jaxprune/xla"))
+    """Lets JAX store compiled programs, so that a resumed or repeated run starts at once.
+
+    Where there is no home (a container's user without a name), nothing is stored.
+    """
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        try:
+            folder = Path.home() / ".cache/jaxprune/xla"
+        except (RuntimeError, KeyError):
+            return
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+
+
+def is_finished(cfg: ConfigDict, options: Options, what: str = "run") -> bool:
+    """Whether a run is over and reported; then says where its report is, and writes nothing."""
+    from experiments.run_folder import RunFolder, check_writable
+
+    if options.dry_run:
+        return False
+    report = RunFolder.report(options.workdir, options.config_name, cfg)
+    if report is None:
+        check_writable(options.workdir)
+        return False
+    print(f"This {what} is finished; its report: {report}")
+    return True
 
 
 @contextlib.contextmanager
@@ -133,8 +185,10 @@ def parse(argv: list[str], doc: str) -> tuple[ConfigDict, Options] | None:
         print(_help(doc, known))
         return None
     path, rest = _split_config(argv)
-    if path is None:
+    if not path:
         raise UserError("which config? Set --config=configs/<folder>/<file>.py, or ask for --help.")
+    if _split_config(rest)[0] is not None:
+        raise UserError("--config is given twice; give it once.")
     cfg = load_config(path)
     _check_overrides(cfg, rest[1:])
     rest = _without_parts(cfg, rest)
@@ -157,6 +211,8 @@ def parse(argv: list[str], doc: str) -> tuple[ConfigDict, Options] | None:
         raise UserError(str(e).strip().split("\n")[0]) from e
     if len(left) > 1:
         raise UserError(f"{left[1]!r} is no flag; write --name=value.")
+    if not known.workdir:
+        raise UserError("--workdir is empty; name the folder that run folders are made in.")
     name = Path(path.split(":")[0]).stem
     return cfg.lock(), Options(name, Path(known.workdir), known.dry_run, Stopper())
 
@@ -172,10 +228,13 @@ def load_config(path: str) -> ConfigDict:
         near = (str(p) for p in Path("configs").glob("**/*.py") if p.name != "__init__.py")
         raise UserError(config_lib.unknown("no config file", file, sorted(near), "Found"))
     try:
-        cfg = runpy.run_path(file)["get_config"](*argument)
+        defined = runpy.run_path(file)
+        if not callable(defined.get("get_config")):
+            raise UserError("defines no get_config(); it must return config(...).")
+        cfg = defined["get_config"](*argument)
     except UserError as e:
         raise UserError(f"{file}: {e}") from e
-    except Exception as e:
+    except (Exception, SystemExit) as e:
         at = [f.lineno for f in traceback.extract_tb(e.__traceback__) if f.filename == file]
         line = f":{at[-1]}" if at else ""
         raise UserError(f"{file}{line} fails: {type(e).__name__}: {e}") from e
@@ -188,7 +247,10 @@ def _split_config(argv: list[str]) -> tuple[str | None, list[str]]:
     """Takes `--config=path` or `--config path` out of a command line."""
     for i, argument in enumerate(argv):
         if argument in ("--config", "-config"):
-            return (argv[i + 1] if i + 1 < len(argv) else None), argv[:i] + argv[i + 2 :]
+            value = argv[i + 1] if i + 1 < len(argv) else ""
+            if not value or value.startswith("-"):
+                raise UserError(f"{argument} needs a file: --config=configs/<folder>/<file>.py.")
+            return value, argv[:i] + argv[i + 2 :]
         if found := re.match(r"--?config=(.*)", argument):
             return found[1], argv[:i] + argv[i + 1 :]
     return None, argv

@@ -29,10 +29,13 @@ if TYPE_CHECKING:
 
 
 def main(cfg: "ConfigDict", options: cli.Options) -> None:
-    found = contestants.contestants(cfg)  # mistakes are told before JAX is imported
-    from experiments import comparison
+    found = contestants.contestants(cfg)
+    named = contestants.with_digests(cfg, found)
+    if cli.is_finished(named, options, "comparison"):
+        return
+    from experiments import comparison  # imports JAX
 
-    comparison.run(cfg, found, options)
+    comparison.run(named, found, options)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """What `experiments.compare` runs: every contestant at every sparsity with every seed, and the report."""
 
-import shutil
 import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -8,15 +7,16 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from experiments import contestants as contestants_lib
-from experiments import criterion_files, plans, preflight, savings
+from experiments import criterion_files, files, plans, preflight, savings
 from experiments.augment import augment_of
 from experiments.cli import Options
 from experiments.contestants import DENSE, Contestant
-from experiments.engine import DivergedError
+from experiments.divergence import DivergedError
+from experiments.files import read_sealed, write_sealed
 from experiments.progress import Progress
 from experiments.recipes import Recipe, recipe
 from experiments.report import write_report
-from experiments.run_folder import Folder, RunFolder, read_json, write_json
+from experiments.run_folder import Folder, RunFolder
 from experiments.task import model_of, tasks
 from experiments.trainer import Trainer
 from experiments.training import Info, train_once
@@ -52,7 +52,7 @@ def run(cfg: ConfigDict, contestants: Sequence[Contestant], options: Options) ->
     """Runs, or goes on with, all trainings of a comparison; then writes the report.
 
     Args:
-      cfg: the config.
+      cfg: the config, with hashes of the user's files (`contestants.with_digests`).
       contestants: those that it names.
       options: of the command line.
     """
@@ -61,10 +61,10 @@ def run(cfg: ConfigDict, contestants: Sequence[Contestant], options: Options) ->
     if options.dry_run:
         print(plans.comparison(cfg, [(p.label, p.asked, p.recipe) for p in points]))
         return
-    cfg = _with_digests(cfg, contestants)
+    preflight.check_data(cfg)
     with RunFolder.open(options.workdir, options.config_name, cfg) as folder:
         if folder.done:
-            print(f"This comparison is finished; its report: {folder.path / 'report.md'}")
+            print(f"Report: {write_report(folder.path)}")
             return
         _keep_files(contestants, folder)
         started = time.time()
@@ -106,6 +106,8 @@ def _check(cfg: ConfigDict, points: Sequence[_Point]) -> None:
         if point.recipe.start is None:
             tx, gate = point.recipe.optimizer, point.recipe.gate
             preflight.checked(tx, cfg, point.where, point.file, gate)
+        elif point.recipe.cuts is not None:
+            preflight.check_cut(point.recipe.cuts, cfg, point.where)
 
 
 class _Trainings:
@@ -134,7 +136,7 @@ class _Trainings:
         """One training, or why it has no result; `None` if it was asked to stop."""
         failure, started = folder.path / "failed.json", time.monotonic()
         if failure.exists():
-            return read_json(failure)
+            return read_sealed(failure)
         resumed = any(p.name.isdigit() for p in folder.path.glob("checkpoints/*"))
         timed = lambda: {"wall_seconds": time.monotonic() - started, "resumed": resumed}
         label = f"{point} · seed {seed}"
@@ -142,8 +144,8 @@ class _Trainings:
         try:
             found = train_once(info, trainer, self.model, point.recipe, folder, seed, more=timed)
         except DivergedError as e:
-            write_json(failure, {"failed": str(e), **timed()})
-            return read_json(failure)
+            write_sealed(failure, {"failed": str(e), **timed()})
+            return read_sealed(failure)
         if found is None:
             return None
         saved = savings.of(self.dense, found.get("per_leaf", ()))
@@ -165,24 +167,13 @@ def _points(cfg: ConfigDict, contestants: Sequence[Contestant]) -> list[_Point]:
     return sorted(points, key=lambda point: _LATER.get(point.recipe.kind, 0))
 
 
-def _with_digests(cfg: ConfigDict, contestants: Sequence[Contestant]) -> ConfigDict:
-    """The config with hashes of the user's files: another version of a file gets a folder of its own."""
-    digests = {c.label: criterion_files.digest(c.file) for c in contestants if c.file}
-    if not digests:
-        return cfg
-    cfg = cfg.copy_and_resolve_references()
-    with cfg.unlocked():
-        cfg.compare.files = ConfigDict(digests)
-    return cfg
-
-
 def _keep_files(contestants: Sequence[Contestant], folder: RunFolder) -> None:
     """Copies the user's files, so that the folder says what was run."""
     for contestant in contestants:
         if contestant.file:
-            copy = folder.path / "criteria" / f"{contestant.label}.py"
-            copy.parent.mkdir(exist_ok=True)
-            shutil.copyfile(criterion_files.path_of(contestant.file), copy)
+            copy = files.real_folder(folder.path / "criteria") / f"{contestant.label}.py"
+            with files.replacing(copy, "wb") as file:
+                file.write(criterion_files.path_of(contestant.file).read_bytes())
 
 
 def _seed(found: dict[str, list[list[dict[str, Any]]]], index: int, seed: int) -> dict[str, Any]:

@@ -7,6 +7,7 @@ reads the sources of the functions that parts name, `build` imports and calls th
 import difflib
 import functools
 import importlib
+import importlib.util
 import re
 import runpy
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,7 +15,8 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from experiments.signatures import Signature, public, sources
+from experiments.ranges import MOST_STEPS, not_finite, out_of_range
+from experiments.signatures import Signature, keyword_default, public, sources
 
 __all__ = [
     "DEFAULTS",
@@ -23,11 +25,13 @@ __all__ = [
     "build",
     "check_argument",
     "check_part",
+    "check_sizes",
     "check_type",
     "config",
     "nested_kind",
     "part",
     "takes",
+    "training_examples",
     "unknown",
     "validate",
     "ways",
@@ -133,6 +137,7 @@ _KINDS = {
     "compensation": _Kind(("jaxprune/compensation.py",), "Params", called=False),
     "removal": _Kind(("jaxprune/transforms/growing.py",), "GradientTransformation"),
     "signal": _Kind(("jaxprune/signals/*.py",), "", called=False),
+    "augment": _Kind(("experiments/augment.py",), "^jax.Array$", called=False),
 }
 # What a part inside a part is, where its argument's name is not a kind itself.
 _SCHEDULED = ("optimizer", "learning_rate", "gate", "penalty", "removal")
@@ -142,6 +147,12 @@ _AS = {
     "subgradient": "penalty",
 }  # fields that hold another kind of part
 _WAYS = ("method", "gate", "penalty", "subgradient")
+_PARTS_ONLY = (
+    "AnyPattern",
+    "AnyAllocation",
+    "Pattern",
+    "Allocation",
+)  # annotations of such arguments
 _DICTS = {  # parts by labels of the user's
     "methods": "method",
     "gates": "gate",
@@ -160,7 +171,10 @@ _TYPES: dict[str, Any] = {
 }
 _WORDS = {"jax.typing.ArrayLike": "float", "base.ScalarOrSchedule": "float or a schedule"}
 _MAY_BE_ZERO = ("validation", "k_folds", "early_stop")
-_WRITERS = ("csv", "tb", "wandb")
+_MOST_SEED = (
+    2**32 - 1
+)  # a PRNG key keeps 32 bits: two seeds that differ above them draw the same weights
+_WRITERS = {"csv": None, "tb": "tensorboardX", "wandb": "wandb"}  # and the packages that they need
 _CATALOGUE, _DATA_ARGUMENTS = "jaxprune/data/catalogue.py", {"batch_size": "int", "augment": "str"}
 
 
@@ -208,25 +222,36 @@ def validate(cfg: ConfigDict) -> None:
         elif isinstance(default, int):
             check_type("int", value, f"config.{name}")
             least = 0 if name in _MAY_BE_ZERO else 1
-            if value < least:
-                raise UserError(f"config.{name}={value}: at least {least} is needed.")
-    if not cfg.seeds or len(set(cfg.seeds)) < len(cfg.seeds) or min(cfg.seeds) < 0:
-        raise UserError(f"config.seeds={cfg.seeds}: different seeds from 0 up are needed.")
+            if not least <= value <= MOST_STEPS:
+                raise UserError(
+                    f"config.{name}={value}: at least {least} and at most {MOST_STEPS} is needed."
+                )
+        elif isinstance(default, dict) and not isinstance(value, Mapping | ConfigDict):
+            raise UserError(f"config.{name}={value!r}: a dict is needed.")
+    if place := not_finite(cfg, "config"):
+        raise UserError(f"{place} is not a finite number; a config has no use for it.")
+    _check_seeds(cfg.seeds)
     if cfg.k_folds == 1:
         raise UserError("config.k_folds=1: at least 2 folds, or 0 for one hold-out, are needed.")
     try:
         re.compile(cfg.prunable)
-    except re.error as e:
+    except (re.error, RecursionError, OverflowError) as e:
         raise UserError(f"config.prunable={cfg.prunable!r} is no regular expression: {e}.") from e
-    for name in cfg.writers:
-        if name not in _WRITERS:
-            raise UserError(unknown("config.writers: no writer", name, _WRITERS, "Known"))
+    _check_writers(cfg.writers)
     for name in ("data", "model", "optimizer"):
         if cfg[name] is None:
             raise UserError(f"config.{name} is None; name one with {name}=part(...).")
     for name in ("data", "model", "optimizer", *_WAYS, "gate_optimizer", "preconditioner"):
         if cfg[name] is not None:
             check_part(_AS.get(name, name), cfg[name], f"config.{name}")
+    if augment := cfg.data.get("augment"):
+        _signature("augment", augment, "config.data.augment")
+    if not takes("model", cfg.model, "num_classes", "config.model"):
+        raise UserError(
+            f"config.model: {cfg.model.name!r} classifies no images (it has no num_classes); choose another."
+        )
+    if "num_classes" in cfg.model:
+        raise UserError("config.model.num_classes: leave it out; the data set says it.")
     for name, needed in (("preconditioner", "penalty"), ("gate_optimizer", "gate")):
         if cfg[name] is not None and cfg[needed] is None and not cfg.compare:
             raise UserError(f"config.{name} does nothing without config.{needed}; set it to None.")
@@ -234,6 +259,59 @@ def validate(cfg: ConfigDict) -> None:
     if not 0 <= cfg.ema < 1:
         raise UserError(f"config.ema={cfg.ema}: a decay from 0 to below 1 is needed.")
     ways(cfg)
+
+
+def _check_seeds(seeds: tuple[int, ...]) -> None:
+    where = f"config.seeds={seeds}"
+    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
+        raise UserError(f"{where}: different seeds from 0 up are needed.")
+    if max(seeds) > _MOST_SEED:
+        raise UserError(
+            f"{where}: at most {_MOST_SEED}, as seeds that differ by 2**32 draw the same weights."
+        )
+
+
+def _check_writers(writers: tuple[str, ...]) -> None:
+    for name in writers:
+        if name not in _WRITERS:
+            raise UserError(unknown("config.writers: no writer", name, _WRITERS, "Known"))
+        package = _WRITERS[name]
+        if package is not None and importlib.util.find_spec(package) is None:
+            raise UserError(
+                f"config.writers asks for {name!r}, but {package} is not installed: "
+                f"pip install 'jaxprune[{name}]'."
+            )
+
+
+def check_sizes(cfg: ConfigDict) -> None:
+    """Raises `UserError` where a valid config asks for more examples than its data set has."""
+    examples = training_examples(cfg.data.name)
+    if examples is None:
+        return
+    if cfg.validation >= examples and not cfg.k_folds:
+        raise UserError(
+            f"config.validation={cfg.validation}: fewer than the {examples} training examples of "
+            f"{cfg.data.name} are needed."
+        )
+    if cfg.k_folds > examples:
+        raise UserError(f"config.k_folds={cfg.k_folds}: at most {examples}, one example per fold.")
+    left = examples - -(-examples // cfg.k_folds) if cfg.k_folds else examples - cfg.validation
+    size = cfg.data.get("batch_size", 128)
+    if size > left:
+        raise UserError(
+            f"config.data.batch_size={size}: between 1 and {left}, the number of training examples, is "
+            "needed."
+        )
+
+
+def training_examples(name: str) -> int | None:
+    """Returns how many examples a data set has for training and validation; `None`: not known here."""
+    catalogue = _catalogue()
+    if not catalogue:
+        return None
+    if name.startswith(catalogue["PREFIX"]):
+        return _twin_size()
+    return sum(catalogue["find"](name).train)
 
 
 def takes(kind: str, spec: Mapping, name: str, where: str) -> bool:
@@ -287,7 +365,8 @@ def build(
 def check_argument(kind: str, spec: Mapping, name: str, where: str) -> None:
     """Raises `UserError` unless what a part names takes an argument of this name."""
     signature = _signature(kind, spec["name"], where)
-    if name != "name" and name not in signature.types and not signature.open:
+    swallows = kind in ("criterion", "compensation")  # any signal, which a config cannot give
+    if name != "name" and name not in signature.types and (swallows or not signature.open):
         says = f"{where}: '{spec['name']}' has no argument"
         raise UserError(unknown(says, name, signature.types, "It takes"))
 
@@ -354,6 +433,13 @@ def check_part(kind: str, spec: Any, where: str, supplied: tuple[str, ...] = ())
                 raise UserError(f"{where}.{name} cannot be a part.")
             check_part(child, nested, f"{where}.{name}")
         check_type(signature.types.get(name, ""), value, f"{where}.{name}")
+        if signature.types.get(name) in _PARTS_ONLY and not _is_part(value) and value is not None:
+            raise UserError(
+                f"{where}.{name}={value!r} is not a part; write part(name, argument=value, ...)."
+            )
+    if wrong := out_of_range(kind, spec):
+        name, value, needed = wrong
+        raise UserError(f"{where}.{name}={value}: {needed} is needed.")
     needed = signature.required if kind == "data" or _KINDS[kind].called else ()
     for name in supplied:
         check_argument(kind, spec, name, where)
@@ -401,8 +487,21 @@ def _signature(kind: str, name: str, where: str) -> Signature:
 
 
 def _data_names() -> tuple[str, ...]:
+    return _catalogue().get("NAMES", ())
+
+
+@functools.cache
+def _catalogue() -> dict[str, Any]:
+    """Runs the catalogue of data sets by itself, since importing `jaxprune` imports JAX."""
     files = list(sources(_CATALOGUE))
-    return runpy.run_path(str(files[0][0]))["NAMES"] if files else ()
+    return runpy.run_path(str(files[0][0])) if files else {}
+
+
+def _twin_size() -> int | None:
+    """How many training examples a synthetic twin has, read from the source of the function that makes it."""
+    for path, _ in sources("jaxprune/data/synthetic.py"):
+        return keyword_default(path, "twin", "train")
+    return None
 
 
 def _signatures(kind: str) -> Iterator[tuple[str, Signature]]:

@@ -3,13 +3,14 @@
 `contestants` reads and checks `config.compare` before JAX is imported; `recipe_at` builds what trains.
 """
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from experiments import criterion_files, pipelines
+from experiments import criterion_files, pipelines, sections
 from experiments.config import (
     SECTIONS,
     UserError,
@@ -18,18 +19,21 @@ from experiments.config import (
     check_type,
     part,
     takes,
+    training_examples,
     unknown,
     ways,
 )
+from experiments.run_folder import RESERVED
 
 if TYPE_CHECKING:
     from experiments.recipes import Recipe
 
-__all__ = ["DENSE", "Contestant", "contestants", "fields", "recipe_at"]
+__all__ = ["DENSE", "Contestant", "contestants", "fields", "recipe_at", "with_digests"]
 
 DENSE = "dense"  # the label of the baseline, which is in every comparison
 _REGULARISED = {"gates": "gate", "penalties": "penalty", "subgradients": "subgradient"}
 _CONTROLS = ("retrained", "shuffled", "reinit")  # see `experiments.starts.control`
+_LONGEST = 100  # letters of a label
 _LABEL = r"[\w()+=%,-][\w()+=%, -]*"  # it names a folder
 
 
@@ -98,12 +102,88 @@ def contestants(cfg: ConfigDict) -> list[Contestant]:
         label = contestant.label
         if label == DENSE or label in [other.label for other in found[:i]]:
             raise UserError(f"{contestant.where}: the label {label!r} is taken; choose another.")
-        if not re.fullmatch(_LABEL, label):
+        _check_label(label, contestant.where)
+    everybody = [*found, *_controls(asked["controls"], found, asked["pipeline"])]
+    _check_folders(everybody)
+    _check_examples(cfg, found, asked["pipeline"])
+    for contestant in found:
+        spec = contestant.spec if contestant.kind in ("method", "gate") else None
+        sections.check_end(spec, cfg.steps, contestant.where)
+    return everybody
+
+
+def _check_label(label: str, where: str) -> None:
+    """Refuses a label that cannot name a folder in a run folder."""
+    if not re.fullmatch(_LABEL, label) or label != label.strip() or len(label) > _LONGEST:
+        raise UserError(
+            f"{where}: the label {label[: _LONGEST + 1]!r} cannot name a folder; use at most {_LONGEST} "
+            "letters, digits, spaces and ()+=%,-"
+        )
+    if label.casefold() in RESERVED:
+        raise UserError(
+            f"{where}: the label {label!r} is a name that a run folder uses itself; choose another."
+        )
+    try:
+        os.fsencode(label)
+    except UnicodeEncodeError as e:
+        raise UserError(
+            f"{where}: this locale cannot spell the label {label!r}; set PYTHONUTF8=1, or use ASCII."
+        ) from e
+
+
+def _check_examples(
+    cfg: ConfigDict, found: Sequence[Contestant], common: Mapping[str, Any]
+) -> None:
+    """Refuses signals on more training examples than there are."""
+    known = training_examples(cfg.data.name)
+    for contestant in found if known is not None else ():
+        if contestant.kind != "criterion":
+            continue
+        asked = pipelines.pipeline(common, contestant.spec)
+        if asked.when == "training" or asked.examples_per_class:
+            continue
+        if asked.examples > known - cfg.validation:
             raise UserError(
-                f"{contestant.where}: the label {label!r} cannot name a folder; use letters, digits, "
-                "spaces and ()+=%,-"
+                f"{contestant.where}: examples={asked.examples} for signals, but there are "
+                f"{known - cfg.validation} in training."
             )
-    return [*found, *_controls(asked["controls"], found, asked["pipeline"])]
+
+
+def _check_folders(contestants: Sequence[Contestant]) -> None:
+    """Refuses two trainings that would share a folder: the second would be taken for the first."""
+    places: dict[str, str] = {}
+    for contestant in contestants:
+        for value in contestant.points:
+            folder = f"{contestant.label}/{contestant.varies}_{value:g}"
+            other = places.setdefault(folder.casefold(), folder)
+            if other != folder:
+                raise UserError(
+                    f"{contestant.where}: {folder!r} and {other!r} are one folder where letters' case "
+                    "does not count; choose another label."
+                )
+        if len({f"{value:g}" for value in contestant.points}) < len(contestant.points):
+            raise UserError(
+                f"{contestant.where}: of {contestant.points} two are the same to six digits, which name "
+                "their folders; leave one out."
+            )
+    labels = [contestant.label for contestant in contestants]
+    for contestant in contestants:
+        if labels.count(contestant.label) > 1:
+            raise UserError(
+                f"{contestant.where}: the label {contestant.label!r} is taken, perhaps by a control; "
+                "choose another."
+            )
+
+
+def with_digests(cfg: ConfigDict, contestants: Sequence[Contestant]) -> ConfigDict:
+    """Returns the config with hashes of the user's files: each version of a file has its own folder."""
+    digests = {c.label: criterion_files.digest(c.file) for c in contestants if c.file}
+    if not digests:
+        return cfg
+    cfg = cfg.copy_and_resolve_references()
+    with cfg.unlocked():
+        cfg.compare.files = ConfigDict(digests)
+    return cfg
 
 
 def recipe_at(cfg: ConfigDict, contestant: Contestant, value: float) -> "Recipe":

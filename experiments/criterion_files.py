@@ -36,9 +36,11 @@ def check(name: str, where: str) -> None:
     if not path.is_file():
         raise UserError(f"{where}: there is no file {str(path)!r} (seen from {Path.cwd()}).")
     try:
-        names = _defined(ast.parse(path.read_text()))
+        names = _defined(ast.parse(path.read_bytes()))
     except SyntaxError as e:
         raise UserError(f"{where}: {path}:{e.lineno} is no Python: {e.msg}.") from e
+    except (OSError, ValueError, RecursionError) as e:
+        raise UserError(f"{where}: {path} cannot be read as Python: {e}.") from e
     if function not in names:
         raise UserError(unknown(f"{where}: {path} has no function", function, names, "It has"))
 
@@ -61,7 +63,7 @@ def load(name: str, where: str, given: Sequence[str]) -> Callable[..., Any]:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except Exception as e:
+    except (Exception, SystemExit) as e:
         lines = [f.lineno for f in traceback.extract_tb(e.__traceback__) if f.filename == str(path)]
         line = f":{lines[-1]}" if lines else ""
         raise UserError(f"{where}: {path}{line} fails: {type(e).__name__}: {e}") from e

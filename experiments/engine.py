@@ -20,6 +20,7 @@ from ml_collections import ConfigDict
 from experiments.checkpoint import Checkpoints
 from experiments.cli import Stopper
 from experiments.config import UserError
+from experiments.divergence import REMEDY, DivergedError, is_finite
 from experiments.progress import Progress
 from experiments.run_folder import Folder
 from experiments.task import Task
@@ -27,11 +28,7 @@ from experiments.trainer import Trainer, TrainState
 from experiments.writers import open_writers
 from jaxprune import masks as masks_lib
 
-__all__ = ["DivergedError", "Level", "Run", "digest", "fit", "last_state"]
-
-
-class DivergedError(UserError):
-    """The loss of a training is no longer finite."""
+__all__ = ["Level", "Run", "digest", "fit", "last_state"]
 
 
 class Level(NamedTuple):
@@ -70,6 +67,7 @@ class Run(NamedTuple):
       stopper: polled between chunks.
       label: what this fit is, for the progress bar.
       order: seeds the order of the examples, together with the level's name.
+      workdir: what the run folders are in.
     """
 
     cfg: ConfigDict
@@ -81,6 +79,7 @@ class Run(NamedTuple):
     stopper: Stopper
     label: str
     order: tuple[int, ...]
+    workdir: Path | None = None
 
 
 class _Tracker(NamedTuple):
@@ -116,7 +115,7 @@ def fit(
       asked to stop.
 
     Raises:
-      DivergedError: the loss is not finite.
+      DivergedError: a loss, in training, validation or test, or a weight to be saved, is not finite.
     """
     if run.folder.done:
         run.progress.update(run.offset + levels[-1].stop, run.label)
@@ -148,16 +147,20 @@ class _Loop:
     def __init__(self, trainer, levels, begin, run: Run, on_end, checkpoints: Checkpoints):
         self.trainer, self.levels, self.begin, self.on_end = trainer, levels, begin, on_end
         self.info, self.cfg, self.checkpoints = run, run.cfg, checkpoints
-        self.rows = max(self.cfg.log_every, 2)  # of one chunk, at most
+        longest = max(level.stop - level.start for level in levels)
+        chunk = min(self.cfg.log_every, self.cfg.eval_every, longest)
+        self.rows = max(chunk, 2)  # of examples in one call; two updates prune and rewind
         self.state = begin(levels[0])
         self.best, self.point = self._fresh(), _copy(self.state.rest)
-        self.done, self.index, self.entered, self.results = 0, 0, False, []
+        self.done, self.index, self.entered, self.results, written = 0, 0, False, [], None
         found = checkpoints.restore((self.state, self.best.network, self.best.rest, self.point))
         if found is not None:
             self.done, (self.state, *variables, self.point), meta = found
             self.index, self.entered = meta["level"], meta["entered"]
-            self.results, self.best = meta["results"], _Tracker(*meta["best"], *variables)
-        self.saved = self.done
+            loss, *counts = meta["best"]
+            self.best = _Tracker(math.inf if loss is None else loss, *counts, *variables)
+            self.results, written = meta["results"], meta.get("rows")
+        self.saved, self.written = self.done, written
 
     def run(self) -> list[dict[str, Any]] | None:
         """Trains until the last level is over or somebody asks to stop."""
@@ -165,7 +168,9 @@ class _Loop:
             self.info.folder.path,
             self.cfg.writers,
             after=self.done or -1,
+            rows=self.written,
             settings=self.cfg.to_dict(),
+            workdir=self.info.workdir,
         ) as self.writers:
             while self.index < len(self.levels):
                 level = self.levels[self.index]
@@ -220,12 +225,28 @@ class _Loop:
         )
         total = float(loss)
         if not math.isfinite(total):
-            raise DivergedError(
-                f"{self.info.label}: the loss is no longer finite between the updates {self.done} and "
-                f"{self.done + count}; the last checkpoint, of update {self.saved}, is from before. "
-                "Lower the learning rate or clip the gradients."
-            )
+            updates = f"the updates {self.done} and {self.done + count}"
+            raise self._diverged(f"the loss is no longer finite between {updates}")
         return total / max(count, 1)
+
+    def _diverged(self, what: str) -> DivergedError:
+        saved = f"the last checkpoint, of update {self.saved}, is from before"
+        kept = saved if self.saved else "no checkpoint was written before"
+        return DivergedError(f"{self.info.label}: {what}; {kept}. {REMEDY}")
+
+    def _check_state(self) -> None:
+        """Raises `DivergedError` unless the state is finite, and so is a loss of it, on the first examples.
+
+        The last update may have made it worthless, which no loss so far has shown.
+        """
+        if not is_finite((self.state.params, self.state.rest)):
+            raise self._diverged(f"the weights are no longer finite after update {self.done}")
+        task = self.info.task
+        rows = np.tile(np.arange(task.batch_size, dtype=np.int32), (self.rows, 1))
+        state, given = _copy(self.state), (task.inputs, task.labels, self.info.key)
+        _, loss = self.trainer.run(state, *given, rows, self.done, 1)
+        if not math.isfinite(float(loss)):
+            raise self._diverged(f"the loss is no longer finite after update {self.done}")
 
     def _batches(self, level: Level, start: int, stop: int) -> np.ndarray:
         task, order = self.info.task, (*self.info.order, level.name)
@@ -236,7 +257,8 @@ class _Loop:
         if task.validation is None:
             return {}
         network = self.trainer.network(self.state, self.done)
-        loss, accuracy = self.trainer.evaluate(network, self.state.rest, task.validation)
+        what = self._named("validation loss")
+        loss, accuracy = self.trainer.evaluate(network, self.state.rest, task.validation, what)
         if not settled:
             pass
         elif loss < self.best.loss:
@@ -252,11 +274,13 @@ class _Loop:
         """Tests what a level has trained, stores the results, and saves."""
         task, state = self.info.task, self.state
         network = self.trainer.network(state, self.done)
-        loss, accuracy = self.trainer.evaluate(network, state.rest, task.test)
+        what = self._named("test loss")
+        loss, accuracy = self.trainer.evaluate(network, state.rest, task.test, what)
         result = {"level": level.name, "test_final": accuracy, "test_loss": loss}
         result["steps"] = level.first + self.done - level.start
         if math.isfinite(self.best.loss):
-            early = self.trainer.evaluate(self.best.network, self.best.rest, task.test)
+            best = self.best.network, self.best.rest
+            early = self.trainer.evaluate(*best, task.test, self._named("test loss at early stop"))
             result["test_early"] = early[1]
             result |= {"early_step": self.best.step, "validation_loss": self.best.loss}
         result |= self.on_end(level, state)
@@ -265,24 +289,30 @@ class _Loop:
         self.best = self._fresh()
         self._save()
 
+    def _named(self, loss: str) -> str:
+        return f"{self.info.label}: the {loss} after update {self.done}"
+
     def _fresh(self) -> _Tracker:
         """Nothing evaluated so far; the variables are there for their shapes."""
         network = self.trainer.network(self.state, 0)
         return _Tracker(math.inf, 0, 0, *_copy((network, self.state.rest)))
 
     def _save(self) -> None:
+        """Writes a checkpoint, unless nothing has changed since the last one."""
+        if self.saved == self.done:
+            return
+        self._check_state()
+        self.writers.flush()
         best = self.best
         meta = {
             "level": self.index,
             "entered": self.entered,
             "results": self.results,
-            "best": [best.loss, best.step, best.since],
+            "best": [best.loss if math.isfinite(best.loss) else None, best.step, best.since],
+            "rows": self.writers.rows,
         }
-        if self.saved < self.done:
-            self.checkpoints.save(
-                self.done, (self.state, best.network, best.rest, self.point), meta
-            )
-            self.saved = self.done
+        self.checkpoints.save(self.done, (self.state, best.network, best.rest, self.point), meta)
+        self.saved = self.done
 
 
 def _copy(tree: Any) -> Any:

@@ -10,17 +10,18 @@ import jax
 from ml_collections import ConfigDict
 
 import jaxprune as jp
-from experiments import criterion_files, savings
+from experiments import criterion_files, preflight, savings, sections
 from experiments.augment import augment_of
 from experiments.cli import Options
-from experiments.config import SECTIONS, UserError, build, check_part, check_type, part, unknown
+from experiments.config import UserError, build, check_part, part
 from experiments.contestants import DENSE
 from experiments.engine import last_state
+from experiments.files import replacing, write_json
 from experiments.progress import Progress
 from experiments.pruned import examples, gatherers_of, known_signals
 from experiments.recipes import recipe
 from experiments.report import write_report
-from experiments.run_folder import Folder, RunFolder, write_json
+from experiments.run_folder import Folder, RunFolder
 from experiments.task import fresh_variables, model_of, tasks
 from experiments.trainer import Trainer, TrainState
 from experiments.training import Info, train_once
@@ -38,24 +39,31 @@ SEARCHED = "searched"
 
 def run(cfg: ConfigDict, options: Options) -> None:
     """Runs, or goes on with, all seeds of an analysis; then writes the report."""
-    asked = _checked(cfg)
+    asked = sections.sensitivity(cfg)
     criterion = _criterion(asked)
+    pattern = {"pattern": build("pattern", asked["pattern"])} if asked["pattern"] else {}
+    dense = recipe(cfg, DENSE, None, "config.optimizer")
+    preflight.checked(dense.optimizer, cfg, "config.optimizer")
+    for sparsity in (max(asked["sparsities"]), 1 - min(asked["keep"])):
+        one_shot = jp.schedules.one_shot(sparsity=sparsity)
+        method = jp.Method(jp.criteria.magnitude, schedule=one_shot, **pattern)
+        preflight.check_cut(method, cfg, "config.sensitivity")
     if options.dry_run:
-        dense = savings.dense(cfg)
+        size = savings.dense(cfg)
         print(
             f"{cfg.model.name} on {cfg.data.name}: {cfg.steps} updates, seeds {tuple(cfg.seeds)}; then"
         )
-        measured = len(dense.prunable) * len(asked["sparsities"])
+        measured = len(size.prunable) * len(asked["sparsities"])
         print(
-            f"{measured} networks with one of {len(dense.prunable)} layers pruned are measured per seed."
+            f"{measured} networks with one of {len(size.prunable)} layers pruned are measured per seed."
         )
         return
+    preflight.check_data(cfg)
     with RunFolder.open(options.workdir, options.config_name, cfg) as folder:
         if folder.done:
-            print(f"This analysis is finished; its report: {folder.path / 'report.md'}")
+            _report(folder)
             return
         started, seeds = time.time(), []
-        dense = recipe(cfg, DENSE, None, "config.optimizer")
         model = model_of(cfg)
         trainer = Trainer(model, dense.optimizer, augment_of(cfg))
         with Progress(cfg.steps * len(cfg.seeds), "starting") as progress:
@@ -89,9 +97,15 @@ def run(cfg: ConfigDict, options: Options) -> None:
                 },
             }
         )
-        _write_csv(folder.path / "sensitivity.csv", seeds)
-        write_json(folder.path / "rates.json", {s["seed"]: s["rates"] for s in seeds})
-        print(f"Report: {write_report(folder.path)}")
+        _report(folder)
+
+
+def _report(folder: RunFolder) -> None:
+    """Writes the table, the rates and the report of a finished analysis."""
+    seeds = folder.results["seeds"]
+    _write_csv(folder.path / "sensitivity.csv", seeds)
+    write_json(folder.path / "rates.json", {seed["seed"]: seed["rates"] for seed in seeds})
+    print(f"Report: {write_report(folder.path)}")
 
 
 class _Network:
@@ -122,7 +136,9 @@ class _Network:
         asked, accuracies = self.asked, []
 
         def loss(params: Any) -> float:
-            value, accuracy = self.trainer.evaluate(params, self.rest, self.task.validation)
+            validation = self.task.validation
+            what = "the validation loss with layers pruned"
+            value, accuracy = self.trainer.evaluate(params, self.rest, validation, what)
             accuracies.append(accuracy)
             return value
 
@@ -171,7 +187,11 @@ class _Network:
         """The cheapest network within the tolerance of accuracy, if one is asked for."""
         if not self.asked["tolerance"]:
             return None
-        error = lambda params: 1 - self.trainer.evaluate(params, self.rest, self.task.validation)[1]
+        validation, what = self.task.validation, "the validation loss of a network searched for"
+
+        def error(params: Any) -> float:
+            return 1 - self.trainer.evaluate(params, self.rest, validation, what)[1]
+
         more = {"tolerance": self.asked["tolerance"], "measure": error, "costs": self.costs}
         found, params, masks = search(loss, self.params, table, **more, **given)
         tried = [list(pair) for pair in found.tried]
@@ -195,7 +215,8 @@ class _Network:
 
     def _tested(self, params: Any, masks: Any) -> dict[str, Any]:
         """What is left, and the test set's verdict on it."""
-        _, accuracy = self.trainer.evaluate(params, self.rest, self.task.test)
+        what = "the test loss of a pruned network"
+        _, accuracy = self.trainer.evaluate(params, self.rest, self.task.test, what)
         rows = jp.masks.summary(masks)
         left = sum(self.leaf_costs[row["leaf"]] * row["kept"] / row["weights"] for row in rows)
         return {
@@ -217,38 +238,6 @@ def _by_layer(costs: Mapping[str, float], params: Any, axes: Any) -> dict[str, f
     return found
 
 
-def _checked(cfg: ConfigDict) -> dict[str, Any]:
-    """The fields of `config.sensitivity`, at their defaults where it says nothing."""
-    own = cfg.sensitivity.to_dict()
-    for name in own:
-        if name not in SECTIONS["sensitivity"]:
-            says = "config.sensitivity: no field"
-            raise UserError(unknown(says, name, SECTIONS["sensitivity"], "Fields"))
-    asked, where = {**SECTIONS["sensitivity"], **own}, "config.sensitivity"
-    if asked["cost"] not in ("flops", "weights"):
-        raise UserError(
-            unknown(f"{where}.cost: no cost", asked["cost"], ("flops", "weights"), "Known")
-        )
-    for name in ("sparsities", "keep"):
-        check_type("tuple", tuple(asked[name]), f"{where}.{name}")
-        if not asked[name] or any(not 0 < v < 1 for v in asked[name]):
-            raise UserError(f"{where}.{name}={asked[name]}: fractions between 0 and 1 are needed.")
-    asked["sparsities"] = sorted(set(asked["sparsities"]))
-    check_type("float", asked["tolerance"], f"{where}.tolerance")
-    if asked["pattern"]:
-        check_part("pattern", asked["pattern"], f"{where}.pattern")
-        if asked["pattern"]["name"] == "coupled":
-            raise UserError(
-                f"{where}.pattern: each leaf is pruned alone, but coupled units run through several; use "
-                "channel, or experiments.structured."
-            )
-    if not cfg.validation or cfg.k_folds:
-        raise UserError(
-            "config.validation=0: layers are measured on validation data, not on the test set; hold some out."
-        )
-    return asked
-
-
 def _criterion(asked: Mapping[str, Any]) -> Any:
     spec, where = asked["criterion"], "config.sensitivity.criterion"
     if isinstance(spec, str) and criterion_files.is_file(spec):
@@ -265,7 +254,7 @@ def _criterion(asked: Mapping[str, Any]) -> Any:
 
 def _write_csv(path: Path, seeds: list[dict[str, Any]]) -> None:
     """One row per seed, layer and sparsity."""
-    with path.open("w", newline="") as file:
+    with replacing(path) as file:
         writer = csv.writer(file)
         writer.writerow(
             [

@@ -15,13 +15,16 @@ Examples:
 
 from typing import TYPE_CHECKING
 
-from experiments import cli
+from experiments import cli, sections
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
 
 def main(cfg: "ConfigDict", options: cli.Options) -> None:
+    sections.lottery(cfg)
+    if cli.is_finished(cfg, options):
+        return
     from experiments import tickets  # imports JAX
 
     tickets.run(cfg, options)

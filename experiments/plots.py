@@ -1,14 +1,14 @@
 """Plots of a run, as PNG files. Matplotlib is imported when the first is drawn."""
 
-import csv
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from experiments import claims, points, stats
+from experiments import claims, files, metric_rows, points, stats
 
 __all__ = ["comparison", "lottery", "sensitivity", "training"]
 
@@ -131,8 +131,8 @@ def _axis_of_compression(ax: Any, found: Sequence[float]) -> None:
 
 
 def training(folder: Path) -> list[str]:
-    """Draws what `metrics.csv` of each seed holds against the step; returns the files' names."""
-    tables = [_columns(path) for path in sorted(folder.glob("seed_*/**/metrics.csv"))]
+    """Draws the metrics of each seed against the step; returns the files' names."""
+    tables = [_columns(path.parent) for path in sorted(folder.glob("seed_*/**/metrics.csv"))]
     panels = {
         "accuracy": "accuracy (%)",
         "loss": "loss",
@@ -212,15 +212,16 @@ def _focus(ax: Any, drawn: Sequence[tuple[np.ndarray, np.ndarray]]) -> None:
     ax.set_ylim(floor - margin, top + margin)
 
 
-def _columns(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Steps and values of each metric in a CSV file."""
-    with path.open() as file:
-        rows = list(csv.DictReader(file))
-    read: Callable[[str], tuple[np.ndarray, np.ndarray]] = lambda name: (
-        np.array([float(row["step"]) for row in rows if row[name]]),
-        np.array([float(row[name]) for row in rows if row[name]]),
-    )
-    return {name: read(name) for name in (rows[0] if rows else ()) if name != "step"}
+def _columns(folder: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Steps and values of each metric of a training."""
+    rows = metric_rows.read(folder)
+    pairs: dict[str, list[tuple[float, float]]] = {}
+    for row in rows:
+        for name, value in row.items():
+            if name != "step":
+                pair = row["step"], math.nan if value is None else value
+                pairs.setdefault(name, []).append(pair)
+    return {name: tuple(np.array(found, float).T) for name, found in pairs.items()}
 
 
 def _figure(panels: int) -> tuple[Any, Sequence[Any]]:
@@ -236,6 +237,5 @@ def _figure(panels: int) -> tuple[Any, Sequence[Any]]:
 
 
 def _save(figure: Any, path: Path) -> None:
-    temporary = path.with_name(f".{path.stem}.tmp.png")
-    figure.savefig(temporary, dpi=150)
-    temporary.replace(path)
+    with files.replacing(path, "wb") as file:
+        figure.savefig(file, format="png", dpi=150)

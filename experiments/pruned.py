@@ -12,7 +12,8 @@ from ml_collections import ConfigDict
 
 import jaxprune as jp
 from experiments.config import UserError, build
-from experiments.engine import DivergedError, last_state
+from experiments.divergence import DivergedError
+from experiments.engine import last_state
 from experiments.pipelines import Pipeline
 from experiments.starts import Began, Setting, Start
 from experiments.task import Task, metrics, scale

@@ -29,6 +29,7 @@ class Recipe(NamedTuple):
         them.
       method: where masks follow one.
       start: where masks are fixed before training begins.
+      cuts: the method by which `start` prunes at once.
       after: updates after dense training; `None`: it is trained from the start.
       gate: where the optimizer trains gates beside the weights.
       settled: the first step from which on the network is as sparse as it will be; `None`: at the end.
@@ -43,6 +44,7 @@ class Recipe(NamedTuple):
     learned: bool = False
     start: Start | None = None
     after: int | None = None
+    cuts: jp.Method | None = None
 
     def steps(self, cfg: ConfigDict) -> int:
         """The number of updates that it makes."""
@@ -111,7 +113,7 @@ def recipe(cfg: ConfigDict, kind: str, spec: Any, where: str, **supplied: Any) -
         own = build("optimizer", pipeline.optimizer) or optimizer
         transform = _fixed(own, pipeline.removal)
         transform(None)  # mistakes are told now, not after dense training
-        return Recipe(kind, transform, start=start, after=after, settled=until)
+        return Recipe(kind, transform, start=start, after=after, settled=until, cuts=method)
     if kind == "gate":
         if prunable and "prunable" in spec:
             raise UserError(f"{where}.prunable and config.prunable: leave one of them out.")

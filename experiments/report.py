@@ -5,16 +5,18 @@ Run: python -m experiments.report RUN_FOLDER
 """
 
 import argparse
+import contextlib
 import importlib.util
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from experiments import claims, cli, comparison_report, sensitivity_report, stats
 from experiments.config import UserError
+from experiments.files import is_sealed, read_sealed, write_json, write_text
 from experiments.markdown import gap, part, percent, table
-from experiments.run_folder import read_json, write_json
+from experiments.run_folder import read_starts
 
 __all__ = ["main", "results_table", "write_report"]
 
@@ -27,6 +29,16 @@ in brackets, ± is a standard deviation. Each bound is wrong in 5 % of cases. Di
 on another processor the same seed can give other ones.
 
 """
+_OTHER_SHAPES = (
+    AttributeError,
+    IndexError,
+    KeyError,
+    RecursionError,
+    StopIteration,
+    TypeError,
+    ValueError,
+    ZeroDivisionError,
+)
 _PARTS = (
     "data",
     "model",
@@ -66,6 +78,11 @@ def write_report(folder: Path | str) -> Path:
     """
     folder = Path(folder)
     results = _read(folder / "results.json")
+    with _shaped(folder / "results.json", results):
+        return _written(folder, results)
+
+
+def _written(folder: Path, results: Mapping[str, Any]) -> Path:
     outcomes = claims.check(results)
     write_json(folder / "acceptance.json", [o._asdict() for o in outcomes])
     body = _BODIES.get(results["kind"], _training)
@@ -79,7 +96,7 @@ def write_report(folder: Path | str) -> Path:
         _environment(folder),
     ]
     path = folder / "report.md"
-    path.write_text("\n\n".join(part for part in parts if part) + "\n")
+    write_text(path, "\n\n".join(part for part in parts if part) + "\n")
     return path
 
 
@@ -99,11 +116,13 @@ def results_table(folder: Path | str) -> Path:
     rows, judged = [], []
     for file in files:
         results = _read(file)
-        source = _source(results.get("paper") or {})
-        first = f"[{file.stem}]({file.name})"
-        outcomes = claims.check(results)
+        with _shaped(file, results):
+            source = _source(results.get("paper") or {})
+            outcomes = claims.check(results)
+            shown = outcomes or [_headline(results)]
         judged += outcomes
-        for outcome in outcomes or [_headline(results)]:
+        first = f"[{file.stem}]({file.name})"
+        for outcome in shown:
             paper = ": ".join(text for text in (source, outcome.published) if text)
             claim = f"{outcome.name}: {outcome.ours} (n = {outcome.n})"
             verdict = outcome.verdict + (f" (needs {outcome.needed})" if outcome.needed else "")
@@ -111,19 +130,36 @@ def results_table(folder: Path | str) -> Path:
             first, source = "", ""
     path = folder / "README.md"
     text = [_HEAD.strip(), claims.count(judged), table(["run", "paper", "ours", "verdict"], rows)]
-    path.write_text("\n\n".join(text) + "\n", encoding="utf-8")
+    write_text(path, "\n\n".join(text) + "\n")
     return path
 
 
 def _read(path: Path) -> dict[str, Any]:
     if not path.exists():
         raise UserError(f"{path} is missing; the run has no results yet.")
-    results = read_json(path)
-    if not isinstance(results, dict) or not {"kind", "seeds"} <= results.keys():
+    results = read_sealed(path)
+    if not {"kind", "seeds"} <= results.keys():
         raise UserError(f"{path} holds no results: 'kind' and 'seeds' are missing.")
-    if not results["seeds"]:
+    seeds = results["seeds"]
+    if not isinstance(seeds, list) or not all(isinstance(seed, dict) for seed in seeds):
+        raise UserError(f"{path} holds no results: 'seeds' is no list of objects.")
+    if not seeds:
         raise UserError(f"{path} holds no seed's results.")
     return results
+
+
+@contextlib.contextmanager
+def _shaped(path: Path, results: Mapping[str, Any]) -> Iterator[None]:
+    """Names the file where results have another shape than those that runs write."""
+    try:
+        yield
+    except _OTHER_SHAPES as e:
+        if is_sealed(path):  # as a run has written them: the fault is ours
+            raise
+        raise UserError(
+            f"{path} holds results of another shape than runs of kind {results['kind']!r} write "
+            f"({type(e).__name__}: {e}); move it away and run the experiment again."
+        ) from e
 
 
 def _setting(results: Mapping[str, Any]) -> str:
@@ -255,7 +291,7 @@ def _cost(results: Mapping[str, Any]) -> str:
 def _environment(folder: Path) -> str:
     """Software and hardware, from `versions.json`."""
     path = folder / "versions.json"
-    starts = read_json(path) if path.exists() else []
+    starts = read_starts(path)
     if not starts:
         return ""
     git = starts[-1].get("git") or {}

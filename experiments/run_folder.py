@@ -3,14 +3,14 @@
     <workdir>/<config name>-<8 hex digits>/
       config.json     every field, defaults included
       versions.json   software, hardware and git revision of each start, where they changed
-      results.json    once `finish` was called; done says when
-      lock            held while a process works here
+      results.json    once `finish` was called, with a checksum; done says when
+      lock            held while a process works here; holder says which
       seed_<n>/       the same per seed: metrics, checkpoints, results.json, done
 
-No file of the user's is ever deleted, and no setting's folder ever serves another.
+No file of the user's is ever deleted, nothing is written through a symlink, and no setting's folder ever
+serves another.
 """
 
-import fcntl
 import hashlib
 import importlib.metadata
 import json
@@ -18,43 +18,40 @@ import os
 import platform
 import socket
 import subprocess
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import filelock
 from ml_collections import ConfigDict
 
+from experiments import files
 from experiments.config import DEFAULTS, UserError
+from experiments.files import read_json, write_json
 
-__all__ = ["Folder", "RunFolder", "folder_name", "read_json", "versions", "write_json"]
+__all__ = [
+    "RESERVED",
+    "Folder",
+    "RunFolder",
+    "check_writable",
+    "folder_name",
+    "read_json",
+    "read_starts",
+    "versions",
+    "write_json",
+]
 
+RESERVED = (
+    "done",
+    "lock",
+    "holder",
+    "criteria",
+)  # names without a dot that a run folder uses itself
 _DESCRIPTIVE = ("paper",)  # says what a run is compared with and changes nothing in it
+_ITEMS = "items"  # a list of results, in the object that carries the checksum
 _PACKAGES = ("jaxprune", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
-
-
-def write_json(path: Path | str, obj: Any) -> None:
-    """Writes JSON so that whoever reads the path finds the old file or the new one, whole."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    text = json.dumps(obj, indent=1, default=_plain) + "\n"
-    try:
-        with temporary.open("w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def read_json(path: Path | str) -> Any:
-    """Reads JSON, and names the file where it is damaged."""
-    try:
-        return json.loads(Path(path).read_text())
-    except ValueError as e:
-        raise UserError(f"{path} is not JSON ({e}); move it away to start again.") from e
 
 
 def folder_name(config_name: str, cfg: ConfigDict) -> str:
@@ -69,26 +66,56 @@ def folder_name(config_name: str, cfg: ConfigDict) -> str:
 
 
 class Folder:
-    """A folder that is finished when its results are in it."""
+    """A folder that is finished when its results are in it.
 
-    def __init__(self, path: Path):
-        self.path = path
-        path.mkdir(parents=True, exist_ok=True)
+    Args:
+      path: where it is; made if it is missing.
+      notify: called with a sentence when damaged results are set aside.
+    """
+
+    def __init__(
+        self, path: Path, notify: Callable[[str], None] = lambda text: print(text, file=sys.stderr)
+    ):
+        self.path, self._notify = files.real_folder(path), notify
 
     @property
     def results(self) -> Any:
         """The results, or `None` as long as the run is not finished."""
-        return read_json(self.path / "results.json") if self.done else None
+        return _unwrapped(_whole_results(self.path)) if self.done else None
 
     @property
     def done(self) -> bool:
-        """Whether `finish` was called."""
-        return (self.path / "done").exists()
+        """Whether `finish` was called and its results are whole.
+
+        Damaged results are set aside: whoever asks works on, and finds most of it done.
+        """
+        if not (self.path / "done").is_file():
+            return False
+        try:
+            _whole_results(self.path)
+        except UserError as e:
+            self._set_aside(str(e))
+            return False
+        return True
 
     def finish(self, results: Any) -> None:
         """Stores the results, then marks the folder as finished."""
-        write_json(self.path / "results.json", results)
-        write_json(self.path / "done", {"time": _now()})
+        whole = results if isinstance(results, dict) else {_ITEMS: results}
+        checksum = files.write_sealed(self._results, whole)
+        write_json(self.path / "done", {"time": _now(), "results": checksum})
+
+    @property
+    def _results(self) -> Path:
+        return self.path / "results.json"
+
+    def _set_aside(self, reason: str) -> None:
+        if self._results.exists():
+            self._notify(f"{reason} It is set aside as results.json.damaged and written again.")
+            self._results.replace(self.path / "results.json.damaged")
+        else:
+            self._notify(
+                f"{self._results} is missing, although the run was done; it is written again."
+            )
 
 
 class RunFolder(Folder):
@@ -114,10 +141,31 @@ class RunFolder(Folder):
             reason = e.strerror or str(e)
             raise UserError(f"cannot write the run folder {path}: {reason}; set --workdir.") from e
 
+    @staticmethod
+    def report(workdir: Path | str, config_name: str, cfg: ConfigDict) -> Path | None:
+        """Returns the report of a finished run; `None` if there is still something to write.
+
+        Nothing is written, so that it also works where nothing can be.
+        """
+        path = Path(workdir) / folder_name(config_name, cfg)
+        report = path / "report.md"
+        if not (
+            (path / "done").is_file() and report.is_file() and (path / "config.json").is_file()
+        ):
+            return None
+        _check_config(path / "config.json", _to_json(cfg))
+        try:
+            _whole_results(path)
+        except UserError:
+            return None
+        return report
+
     def __init__(self, path: Path, cfg: ConfigDict):
         super().__init__(path)
         self._lock = _lock(path / "lock")
         try:
+            files.refuse_symlinks(path)
+            files.sweep(path)
             _keep_config(path / "config.json", _to_json(cfg))
             _keep_versions(path / "versions.json")
         except BaseException:
@@ -130,13 +178,34 @@ class RunFolder(Folder):
 
     def close(self) -> None:
         """Lets go of the lock."""
-        os.close(self._lock)
+        self._lock.release()
 
     def __enter__(self) -> "RunFolder":
         return self
 
     def __exit__(self, *_) -> None:
         self.close()
+
+
+def check_writable(workdir: Path | str) -> None:
+    """Raises `UserError` unless run folders can be made in a work folder; makes none."""
+    place = Path(workdir).absolute()
+    try:
+        str(place).encode()
+    except UnicodeEncodeError as e:
+        raise UserError(
+            f"cannot make run folders in {place}: this locale cannot spell that path; set PYTHONUTF8=1."
+        ) from e
+    while not os.path.lexists(place) and place != place.parent:
+        place = place.parent
+    if not place.is_dir():
+        raise UserError(
+            f"cannot make run folders in {workdir}: {place} is no folder; set --workdir."
+        )
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise UserError(
+            f"cannot make run folders in {workdir}: {place} cannot be written; set --workdir."
+        )
 
 
 def versions() -> dict[str, Any]:
@@ -155,47 +224,91 @@ def versions() -> dict[str, Any]:
     }
 
 
-def _lock(path: Path) -> int:
+def _lock(path: Path) -> filelock.BaseFileLock:
     """Takes a lock that the operating system drops with its holder, however that ends."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    holder = path.with_name("holder")
+    for each in (path, holder):
+        if each.is_symlink() or (each.exists() and not each.is_file()):
+            raise UserError(f"{each} is in the way: a plain file is needed there; move it away.")
+    lock = filelock.FileLock(path, timeout=0)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = os.read(descriptor, 200).decode(errors="replace").strip() or "another process"
-        os.close(descriptor)
+        lock.acquire()
+    except filelock.Timeout:
         raise UserError(
-            f"{path.parent} is in use by {holder}; wait until it ends, or set another --workdir."
+            f"{path.parent} is in use by {_held_by(holder)}; wait until it ends, or set another --workdir."
         ) from None
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
-    return descriptor
+    files.write_text(holder, f"process {os.getpid()} on {socket.gethostname()}\n")
+    return lock
+
+
+def _held_by(holder: Path) -> str:
+    """Who has the lock, in words."""
+    try:
+        return (
+            holder.read_text(encoding="utf-8", errors="replace").strip()[:200] or "another process"
+        )
+    except OSError:
+        return "another process"
 
 
 def _keep_config(path: Path, settings: dict[str, Any]) -> None:
     """Writes the config, or refuses it if the folder was made with another."""
-    if path.exists():
-        before, after = _flat({**DEFAULTS, **read_json(path)}), _flat(settings)
-        differ = sorted(
-            key
-            for key in before.keys() | after.keys()
-            if key.split(".")[0] not in _DESCRIPTIVE and before.get(key) != after.get(key)
-        )
-        if differ:
-            raise UserError(
-                f"{path.parent} holds a run with other settings: "
-                + ", ".join(f"{k} is {before.get(k)!r}, asked {after.get(k)!r}" for k in differ)
-                + "; set another --workdir."
-            )
-    if not path.exists() or read_json(path) != settings:
+    if not path.exists() or _check_config(path, settings) != settings:
         write_json(path, settings)
+
+
+def _check_config(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """Returns the stored config if it has these settings."""
+    stored = read_json(path, dict)
+    before, after = _flat({**DEFAULTS, **stored}), _flat(settings)
+    differ = sorted(
+        key
+        for key in before.keys() | after.keys()
+        if key.split(".")[0] not in _DESCRIPTIVE and before.get(key) != after.get(key)
+    )
+    if differ:
+        raise UserError(
+            f"{path.parent} holds a run with other settings: "
+            + ", ".join(f"{k} is {before.get(k)!r}, asked {after.get(k)!r}" for k in differ)
+            + "; set another --workdir."
+        )
+    return stored
 
 
 def _keep_versions(path: Path) -> None:
     """Adds this start to the list, unless everything is as at the last."""
-    starts = read_json(path) if path.exists() else []
+    starts = read_starts(path)
     current = versions()
     if not starts or {**starts[-1], "time": None} != {**current, "time": None}:
-        write_json(path, [*starts, {"time": _now(), **current}])
+        write_json(path, [files.seal(start) for start in [*starts, {"time": _now(), **current}]])
+
+
+def read_starts(path: Path) -> list[dict[str, Any]]:
+    """Returns what `versions.json` knows of each start of a run, the checksums left out.
+
+    Raises:
+      UserError: it is damaged.
+    """
+    starts = read_json(path, list) if path.exists() else []
+    return [files.unsealed(start, path) for start in starts]
+
+
+def _whole_results(folder: Path) -> dict[str, Any]:
+    """Returns what `finish` was given, if the results are those that `done` speaks of.
+
+    Raises:
+      UserError: they are damaged.
+    """
+    try:
+        checksum = read_json(folder / "done", dict).get("results")
+    except UserError:
+        checksum = None  # that it is there says enough
+    return files.read_sealed(folder / "results.json", checksum)
+
+
+def _unwrapped(results: dict[str, Any]) -> Any:
+    """A list as it was before `finish` put it into an object."""
+    return results[_ITEMS] if results.keys() == {_ITEMS} else results
 
 
 def _settings(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -209,17 +322,7 @@ def _settings(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 def _to_json(value: Any) -> Any:
     """The plain JSON of a config: tuples become lists, names strings."""
-    plain = value.to_dict() if isinstance(value, ConfigDict) else value
-    return json.loads(json.dumps(plain, default=_plain))
-
-
-def _plain(value: Any) -> Any:
-    """Parts within tuples, arrays and NumPy's scalars as JSON knows them."""
-    if isinstance(value, ConfigDict):
-        return value.to_dict()
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    raise TypeError(f"{type(value).__name__} has no place in JSON: {value!r}")
+    return files.strict(value)
 
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
@@ -245,7 +348,7 @@ def _version(package: str) -> str | None:
 
 def _cpu() -> str:
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
         return next(
             line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")
         )
@@ -259,7 +362,7 @@ def _git() -> dict[str, Any] | None:
     def ask(*arguments: str) -> str:
         command = ["git", "-C", str(Path(__file__).parent), *arguments]
         return subprocess.run(
-            command, capture_output=True, text=True, check=True, timeout=10
+            command, capture_output=True, encoding="utf-8", check=True, timeout=10
         ).stdout.strip()
 
     try:

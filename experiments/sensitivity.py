@@ -20,14 +20,17 @@ Examples:
 
 from typing import TYPE_CHECKING
 
-from experiments import cli
+from experiments import cli, sections
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
 
 def main(cfg: "ConfigDict", options: cli.Options) -> None:
-    from experiments import layer_analysis
+    sections.sensitivity(cfg)
+    if cli.is_finished(cfg, options, "analysis"):
+        return
+    from experiments import layer_analysis  # imports JAX
 
     layer_analysis.run(cfg, options)
 

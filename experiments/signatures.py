@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-__all__ = ["Signature", "public", "sources"]
+__all__ = ["Signature", "keyword_default", "public", "sources"]
 
 
 class Signature(NamedTuple):
@@ -44,7 +44,7 @@ def public(path: Path, module: str, returns: str) -> list[tuple[str, Signature]]
     """
     found: dict[str, Signature] = {}
     exported = None
-    for node in ast.parse(path.read_text()).body:
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.FunctionDef) and re.search(returns, _text(node.returns)):
             found[node.name] = _of_function(node, module)
         elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
@@ -58,6 +58,16 @@ def public(path: Path, module: str, returns: str) -> list[tuple[str, Signature]]
     if exported is None:
         exported = [name for name in found if not name.startswith(("_", "scale_by_"))]
     return [(name, found[name]) for name in found if name in exported]
+
+
+def keyword_default(path: Path, function: str, argument: str) -> Any:
+    """Returns the default of a keyword-only argument, read from the source; `None` if there is none."""
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef) and node.name == function:
+            pairs = zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)
+            found = {a.arg: default for a, default in pairs if default is not None}
+            return ast.literal_eval(found[argument]) if argument in found else None
+    return None
 
 
 def _of_function(node: ast.FunctionDef, module: str) -> Signature:

@@ -8,7 +8,7 @@ import jax
 
 import jaxprune as jp
 from experiments import mask_files
-from experiments.engine import DivergedError
+from experiments.divergence import DivergedError
 from experiments.task import Task, fresh_variables
 from experiments.units import model_axes
 

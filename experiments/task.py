@@ -16,6 +16,7 @@ from jaxprune import data as data_lib
 __all__ = [
     "Batches",
     "Task",
+    "dataset",
     "evaluated",
     "fresh_variables",
     "input_shape",
@@ -82,20 +83,17 @@ def _initializer(model: Any) -> Any:
 
 def tasks(cfg: ConfigDict, seed: int) -> list[Task]:
     """Returns the tasks of one seed: one with a random hold-out, or one per fold."""
-    try:
-        dataset = data_lib.load(cfg.data.name)
-    except FileNotFoundError as e:
-        raise config_lib.UserError(str(e)) from e
+    loaded = dataset(cfg)
     try:
         if cfg.k_folds:
-            divided = list(data_lib.k_folds(dataset.train, cfg.k_folds, seed))
+            divided = list(data_lib.k_folds(loaded.train, cfg.k_folds, seed))
         else:
-            divided = [data_lib.split(dataset.train, cfg.validation, seed)]
+            divided = [data_lib.split(loaded.train, cfg.validation, seed)]
     except ValueError as e:
         raise config_lib.UserError(
             f"config.{'k_folds' if cfg.k_folds else 'validation'}: {e}"
         ) from e
-    size, test = cfg.data.get("batch_size", 128), _batches(dataset.test)
+    size, test = cfg.data.get("batch_size", 128), _batches(loaded.test)
     return [
         Task(
             jnp.asarray(train.inputs),
@@ -106,6 +104,33 @@ def tasks(cfg: ConfigDict, seed: int) -> list[Task]:
         )
         for train, validation in divided
     ]
+
+
+def dataset(cfg: ConfigDict) -> data_lib.Dataset:
+    """Returns the data set of a config.
+
+    Raises:
+      UserError: it has not been fetched, or what was fetched is not what it should be.
+    """
+    try:
+        loaded = data_lib.load(cfg.data.name)
+    except (OSError, ValueError) as e:
+        raise config_lib.UserError(str(e)) from e
+    classes = loaded.num_classes
+    for part in (loaded.train, loaded.test):
+        if not len(part.labels):
+            raise config_lib.UserError(f"{cfg.data.name}: no examples; fetch the data anew.")
+        if part.labels.min() < 0 or part.labels.max() >= classes:
+            raise config_lib.UserError(
+                f"{cfg.data.name}: labels from {part.labels.min()} to {part.labels.max()}, where there are "
+                f"{classes} classes; fetch the data anew."
+            )
+        if tuple(part.inputs.shape[1:]) != input_shape(cfg):
+            raise config_lib.UserError(
+                f"{cfg.data.name}: images of shape {tuple(part.inputs.shape[1:])}, where {input_shape(cfg)} "
+                "is needed; fetch the data anew."
+            )
+    return loaded
 
 
 def _checked(batch_size: int, examples: int) -> int:

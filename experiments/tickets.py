@@ -9,10 +9,10 @@ import jax
 from ml_collections import ConfigDict
 
 import jaxprune as jp
-from experiments import mask_files, plans
+from experiments import mask_files, plans, preflight, sections
 from experiments.augment import augment_of
 from experiments.cli import Options
-from experiments.config import SECTIONS, UserError, build
+from experiments.config import UserError, build
 from experiments.engine import Level, Run, digest, fit
 from experiments.progress import Progress
 from experiments.report import write_report
@@ -23,13 +23,10 @@ from experiments.units import axes_of, with_units
 
 __all__ = ["plan_of", "run"]
 
-_FIELDS = SECTIONS["lottery"]
-_CONTROLS = ("reinit", "shuffled")
-
 
 def plan_of(cfg: ConfigDict) -> jp.lottery.Plan:
     """Returns the plan of a config's ticket."""
-    asked = cfg.lottery
+    asked = sections.lottery(cfg)
     try:
         return jp.lottery.Plan(cfg.steps, asked["rounds"], asked["rewind_to"], asked["rewind"])
     except ValueError as e:
@@ -40,17 +37,19 @@ def run(cfg: ConfigDict, options: Options) -> None:
     """Runs, or goes on with, all seeds of a config; then writes the report."""
     asked, cfg = cfg, _completed(cfg)
     plan = plan_of(cfg)
+    compiled = _Compiled(cfg, plan)
     if options.dry_run:
         print(plans.describe(cfg, plan.rounds))
         return
+    preflight.check_data(cfg)
     with RunFolder.open(options.workdir, options.config_name, asked) as folder:
         if folder.done:
-            print(f"This run is finished; its report: {folder.path / 'report.md'}")
+            print(f"Report: {write_report(folder.path)}")
             return
         started = time.time()
         per_seed = _updates(cfg, plan)
         with Progress(per_seed * len(cfg.seeds), "starting") as progress:
-            seeds, compiled = [], _Compiled(cfg, plan)
+            seeds = []
             for i, seed in enumerate(cfg.seeds):
                 at = i * per_seed
                 found = _Seed(cfg, plan, compiled, seed, folder, options, progress, at).run()
@@ -71,29 +70,10 @@ def run(cfg: ConfigDict, options: Options) -> None:
 
 def _completed(cfg: ConfigDict) -> ConfigDict:
     """The config with `lottery` at its defaults where it says nothing."""
-    asked = cfg.lottery.to_dict()
-    strange = sorted(set(asked) - set(_FIELDS))
-    if strange:
-        raise UserError(f"config.lottery: no field {strange[0]!r}. Fields: {', '.join(_FIELDS)}.")
-    for name in asked.get("controls", ()):
-        if name not in _CONTROLS:
-            raise UserError(f"config.lottery.controls: {name!r} is none of {', '.join(_CONTROLS)}.")
-    if cfg.early_stop:
-        raise UserError(
-            "config.early_stop: the levels of a ticket have a fixed length; set it to 0."
-        )
-    for name in ("gate", "penalty", "subgradient", "preconditioner", "gate_optimizer", "ema"):
-        if cfg[name]:
-            raise UserError(
-                f"config.{name}: a ticket is trained with its method alone; leave it out."
-            )
-    if cfg.method is None:
-        raise UserError(
-            "config.method is None; a ticket needs one, such as magnitude(sparsity=0.2)."
-        )
+    asked = sections.lottery(cfg)
     cfg = cfg.copy_and_resolve_references()
     with cfg.unlocked():
-        cfg.lottery = ConfigDict({**_FIELDS, **asked})
+        cfg.lottery = ConfigDict(asked)
     return cfg
 
 
@@ -118,8 +98,12 @@ class _Compiled:
             prunable=cfg.prunable or None,
             axes=axes_of(cfg),
         )
-        # Of this key its kind alone is read: each seed's own is in its state.
-        self.ticket = Trainer(self.model, self.transform(key=jax.random.key(0)), augment_of(cfg))
+        try:  # of this key its kind alone is read: each seed's own is in its state
+            ticket = self.transform(key=jax.random.key(0))
+        except (TypeError, ValueError) as e:
+            raise UserError(f"config.method: {e}") from e
+        preflight.checked(ticket, cfg, "config.method")
+        self.ticket = Trainer(self.model, ticket, augment_of(cfg))
         self.control = Trainer(self.model, jp.fixed(self.optimizer, None), augment_of(cfg))
 
 
@@ -226,6 +210,7 @@ class _Seed:
             stopper=self.options.stopper,
             label=f"seed {self.seed} · {label}",
             order=(self.seed, stream),
+            workdir=self.options.workdir,
         )
 
 

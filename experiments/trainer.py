@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from experiments.augment import Augment
+from experiments.divergence import finite
 from experiments.task import Batches, evaluated, metrics, scale
 from jaxprune import average_of, forward_params, gates, masks_of
 
@@ -66,10 +67,20 @@ class Trainer:
         masks = self._final(state, step)[1]
         return state.masks if masks is None else masks
 
-    def evaluate(self, network: Any, rest: Any, batches: Batches) -> tuple[float, float]:
-        """Returns mean loss and accuracy of a network and the model's other variables."""
+    def evaluate(self, network: Any, rest: Any, batches: Batches, what: str) -> tuple[float, float]:
+        """Returns mean loss and accuracy of a network and the model's other variables.
+
+        Args:
+          network: parameters of the model.
+          rest: its other variables.
+          batches: labelled examples.
+          what: what this loss is called where it is not finite, "seed 0: the test loss".
+
+        Raises:
+          DivergedError: the loss is not finite.
+        """
         loss, correct, count = self._evaluate(network, rest, batches)
-        return float(loss) / int(count), int(correct) / int(count)
+        return finite(float(loss) / int(count), what), int(correct) / int(count)
 
 
 def _run(model, tx, augment, gate, state: TrainState, inputs, labels, key, rows, step, count):

@@ -34,15 +34,16 @@ def run(cfg: ConfigDict, options: Options) -> None:
     where = f"config.{kind}"
     found = recipe_of(cfg, kind, cfg.get(kind), where)
     preflight.check_schedule(found.method, cfg.steps, where)
+    checked = preflight.checked(found.optimizer, cfg, where, gate=found.gate)
     if options.dry_run:
         print(plans.describe(cfg))
         return
+    preflight.check_data(cfg)
     with RunFolder.open(options.workdir, options.config_name, cfg) as folder:
         if folder.done:
-            print(f"This run is finished; its report: {folder.path / 'report.md'}")
+            print(f"Report: {write_report(folder.path)}")
             return
         started, model = time.time(), model_of(cfg)
-        checked = preflight.checked(found.optimizer, cfg, where, gate=found.gate)
         trainer = Trainer(model, checked, augment_of(cfg), found.gate)
         runs = [(seed, fold) for seed in cfg.seeds for fold in range(cfg.k_folds or 1)]
         results: list[dict[str, Any]] = []
@@ -139,6 +140,7 @@ def train_once(
         stopper=info.options.stopper,
         label=info.label,
         order=(seed, fold),
+        workdir=info.options.workdir,
     )
 
     def describe(level: Level, state: TrainState) -> dict[str, Any]:

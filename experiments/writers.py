@@ -1,23 +1,25 @@
 """Metric writers: CSV and JSON lines always, TensorBoard and Weights & Biases where asked for.
 
-A resumed run continues its files: rows after the step restored, and a last line cut short by a
-kill, are dropped first, so that the file ends up as if nothing had happened.
+A resumed run continues its files: rows after the step restored, and a last line cut short by a kill, are
+dropped first, so that the files end up as if nothing had happened. What is kept is checked row by row.
 """
 
 import csv
+import hashlib
 import io
-import json
-import math
 import os
+import re
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
+from experiments import files, metric_rows
 from experiments.config import UserError
 
-__all__ = ["CsvWriter", "JsonLinesWriter", "MetricWriter", "Writers", "open_writers"]
+__all__ = ["MetricWriter", "Writers", "open_writers"]
 
 
 class MetricWriter(Protocol):
@@ -38,7 +40,10 @@ def open_writers(
     names: Iterable[str] = ("csv",),
     *,
     after: int = -1,
+    rows: int | None = None,
     settings: Mapping[str, Any] | None = None,
+    workdir: Path | str | None = None,
+    notify: Callable[[str], None] = lambda text: print(text, file=sys.stderr),
 ) -> "Writers":
     """Opens `metrics.csv` and `metrics.jsonl` in a folder, and what else is asked for.
 
@@ -46,29 +51,38 @@ def open_writers(
       folder: one seed's folder.
       names: "csv", which stands for the two files and is always on, "tb", "wandb".
       after: the step restored; later rows are dropped. -1 starts anew.
+      rows: how many rows there were at that step, if that is known.
       settings: the config, shown beside the curves where a writer can.
+      workdir: what run folders are in; curves elsewhere are named by the path below it.
+      notify: called with a sentence where rows are damaged or missing.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = files.real_folder(Path(folder))
     writers: list[MetricWriter] = []
     if "tb" in names:
         writers.append(_TensorBoard(folder, after))
     if "wandb" in names:
-        writers.append(_WandB(folder, settings))
-    writers.append(CsvWriter(folder / "metrics.csv", after=after))
-    writers.append(JsonLinesWriter(folder / "metrics.jsonl", after=after))
-    return Writers(writers)
+        writers.append(_WandB(folder, Path(workdir or folder.parent), settings))
+    kept = metric_rows.restore(folder, after, rows, notify)
+    writers.append(_Lines(folder / "metrics.jsonl", kept))
+    writers.append(_Table(folder / "metrics.csv", kept))
+    return Writers(writers, len(kept))
 
 
 class Writers:
-    """Several writers as one."""
+    """Several writers as one.
 
-    def __init__(self, writers: Iterable[MetricWriter]):
-        self._writers = tuple(writers)
+    Args:
+      writers: each gets every row.
+      rows: how many there are already.
+    """
+
+    def __init__(self, writers: Iterable[MetricWriter], rows: int = 0):
+        self._writers, self.rows = tuple(writers), rows
 
     def write(self, step: int, scalars: Mapping[str, Any]) -> None:
         """Adds a row: numbers, or arrays of one element."""
         plain = {name: _number(value) for name, value in scalars.items()}
+        self.rows += 1
         for writer in self._writers:
             writer.write(int(step), plain)
 
@@ -89,12 +103,12 @@ class Writers:
         self.close()
 
 
-class _LinesWriter:
+class _File:
     """A text file of one row per line, each handed to the operating system as it is written."""
 
-    def __init__(self, path: Path | str, *, after: int = -1):
-        self.path = Path(path)
-        self._replace(self._kept(after))
+    def __init__(self, path: Path, text: str):
+        self.path = path
+        self._replace(text)
 
     def flush(self) -> None:
         """Returns when all rows are on the disk."""
@@ -107,61 +121,46 @@ class _LinesWriter:
             self.flush()
             self._file.close()
 
-    def _kept(self, after: int) -> str:
-        """The text of a file up to a step."""
-        text = self.path.read_text() if self.path.exists() else ""
-        return self._until(text[: text.rfind("\n") + 1], after)
-
-    def _until(self, text: str, after: int) -> str:
-        raise NotImplementedError
-
     def _replace(self, text: str) -> None:
         """Makes the file hold this text, whole or not at all, and opens its end."""
-        temporary = self.path.with_name(f".{self.path.name}.tmp")
-        temporary.write_text(text)
-        temporary.replace(self.path)
-        self._file = self.path.open("a", buffering=1)
+        files.write_text(self.path, text)
+        self._file = self.path.open("a", buffering=1, encoding="utf-8", newline="")
 
 
-class JsonLinesWriter(_LinesWriter):
-    """One object per line; a number that is not finite becomes null, as JSON has none."""
+class _Lines(_File):
+    """One JSON object per line, with a checksum; a number that is not finite becomes null."""
+
+    def __init__(self, path: Path, rows: Iterable[metric_rows.Row]):
+        super().__init__(path, "".join(map(metric_rows.line, rows)))
 
     def write(self, step: int, scalars: Mapping[str, Any]) -> None:
-        """Adds a row."""
-        row = {"step": step} | {name: _number(value) for name, value in scalars.items()}
-        finite = {k: v if math.isfinite(v) else None for k, v in row.items()}
-        self._file.write(json.dumps(finite) + "\n")
-
-    def _until(self, text: str, after: int) -> str:
-        step = lambda line: json.loads(line)["step"]
-        return "".join(_while_readable(text.splitlines(keepends=True), step, after))
+        self._file.write(metric_rows.line({"step": step, **scalars}))
 
 
-class CsvWriter(_LinesWriter):
+class _Table(_File):
     """A table with the step first; a metric that is new adds a column, empty in the rows before."""
 
+    def __init__(self, path: Path, rows: Iterable[metric_rows.Row]):
+        self._rows = [_readable(row) for row in rows]
+        self._columns = list(dict.fromkeys(["step", *(name for row in self._rows for name in row)]))
+        super().__init__(path, self._text())
+
     def write(self, step: int, scalars: Mapping[str, Any]) -> None:
-        """Adds a row."""
-        row = {"step": step} | {name: _number(value) for name, value in scalars.items()}
+        row = {"step": step, **scalars}
         new = [name for name in row if name not in self._columns]
+        self._rows.append(row)
         if new:
             self._columns += new
             self.close()
-            rows = list(csv.reader(self.path.read_text().splitlines()))[1:]
-            padded = [old + [""] * (len(self._columns) - len(old)) for old in rows]
-            self._replace(_csv([self._columns, *padded]))
-        self._file.write(_csv([[row.get(name, "") for name in self._columns]]))
+            self._replace(self._text())
+        else:
+            self._file.write(_csv([self._cells(row)]))
 
-    def _until(self, text: str, after: int) -> str:
-        header, *rows = list(csv.reader(text.splitlines())) or [["step"]]
-        whole = [row for row in rows if len(row) == len(header)]
-        kept = list(_while_readable(whole, lambda row: int(row[0]), after))
-        # Columns that only later rows fill will be added again by these, in their turn.
-        self._columns = [
-            name for i, name in enumerate(header) if name == "step" or any(row[i] for row in kept)
-        ]
-        at = [header.index(name) for name in self._columns]
-        return _csv([self._columns, *([row[i] for i in at] for row in kept)])
+    def _text(self) -> str:
+        return _csv([self._columns, *map(self._cells, self._rows)])
+
+    def _cells(self, row: Mapping[str, Any]) -> list[Any]:
+        return [row.get(name, "") for name in self._columns]
 
 
 class _TensorBoard:
@@ -179,15 +178,19 @@ class _TensorBoard:
 
 
 class _WandB:
-    def __init__(self, folder: Path, settings: Mapping[str, Any] | None):
+    """A run of W&B per training, named by its path below the work folder and grouped by the run folder."""
+
+    def __init__(self, folder: Path, workdir: Path, settings: Mapping[str, Any] | None):
         try:
             import wandb
         except ImportError as e:
             raise _missing("wandb", "wandb") from e
-        name = "-".join(folder.absolute().parts[-2:])
+        parts = _below(folder, workdir)
         self._run = wandb.init(
             project="jaxprune",
-            id=name,
+            id=wandb_id(parts),
+            name="/".join(parts),
+            group=parts[0],
             resume="allow",
             dir=str(folder),
             config=dict(settings or {}),
@@ -201,15 +204,9 @@ class _WandB:
         pass
 
 
-def _while_readable(rows: Iterable[Any], step: Callable[[Any], int], after: int) -> Iterable[Any]:
-    """The rows of steps up to `after`, as far as the file makes sense."""
-    for row in rows:
-        try:
-            keep = step(row) <= after
-        except (ValueError, KeyError, TypeError, IndexError):
-            return
-        if keep:
-            yield row
+def _readable(row: metric_rows.Row) -> metric_rows.Row:
+    """A row of a JSON file as the table shows it: what was not finite is `nan`."""
+    return {name: float("nan") if value is None else value for name, value in row.items()}
 
 
 def _number(value: Any) -> float | int:
@@ -218,6 +215,25 @@ def _number(value: Any) -> float | int:
         return value
     array = np.asarray(value).reshape(())
     return array.item() if array.dtype.kind in "biu" else float(str(array[()]))
+
+
+def wandb_id(parts: Iterable[str]) -> str:
+    """Returns an id that no other path below the work folder has, in letters that W&B accepts.
+
+    >>> wandb_id(["lenet-44136fa3", "GMP, 90 %", "seed_0"])
+    'lenet-44136fa3-GMP-90-seed_0-2d3164dd'
+    """
+    path = "/".join(parts)
+    digest = hashlib.sha256(path.encode(errors="surrogateescape")).hexdigest()[:8]
+    words = re.sub(r"[^A-Za-z0-9_]+", "-", path).strip("-")
+    return f"{words[:100]}-{digest}"
+
+
+def _below(folder: Path, workdir: Path) -> tuple[str, ...]:
+    """The parts of a folder's path below the work folder."""
+    folder, workdir = folder.absolute(), workdir.absolute()
+    inside = folder.is_relative_to(workdir) and folder != workdir
+    return folder.relative_to(workdir).parts if inside else folder.parts[-2:]
 
 
 def _csv(rows: Iterable[Iterable[Any]]) -> str:

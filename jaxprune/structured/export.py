@@ -89,7 +89,7 @@ def save(
         checkpointer.save(folder / _PARAMS, full)
     empty = {str(i): [x.shape, str(x.dtype)] for i, x in enumerate(flat.values()) if not x.size}
     about = {"paths": paths, "empty": empty, "platforms": list(exported.platforms)}
-    (folder / _ABOUT).write_text(json.dumps(about, indent=1))
+    (folder / _ABOUT).write_text(json.dumps(about, indent=1), encoding="utf-8")
     _check_arrays(folder, flat)
 
 
@@ -108,7 +108,7 @@ def load(folder: Path | str) -> Loaded:
         raise FileNotFoundError(
             f"structured.load: {folder} has no {missing[0]}; it was not saved to its end."
         )
-    about = json.loads((folder / _ABOUT).read_text())
+    about = json.loads((folder / _ABOUT).read_text(encoding="utf-8"))
     with StandardCheckpointer() as checkpointer:
         found = checkpointer.restore(folder / _PARAMS)
     found |= {i: jnp.zeros(shape, dtype) for i, (shape, dtype) in about["empty"].items()}

@@ -120,7 +120,7 @@ class Plan(NamedTuple):
             }
             for name, shape in self.shapes.items()
         }
-        with Path(path).open("x") as file:
+        with Path(path).open("x", encoding="utf-8") as file:
             json.dump({"format": _FORMAT, "hash": self.hash, "leaves": leaves}, file, indent=1)
 
     @classmethod
@@ -131,7 +131,7 @@ class Plan(NamedTuple):
           ValueError: if the file holds something else, or was changed.
         """
         try:
-            found = json.loads(Path(path).read_text())
+            found = json.loads(Path(path).read_text(encoding="utf-8"))
             leaves = found["leaves"]
             plan = cls(
                 {name: tuple(leaf["shape"]) for name, leaf in leaves.items()},

@@ -14,7 +14,7 @@ from experiments.config import config, part
 def get_config(steps="5"):
     return config(
         data=part("synthetic_mnist", batch_size=8), model=part("lenet_300_100"),
-        optimizer=part("adam", learning_rate=1e-3), steps=int(steps),
+        optimizer=part("adam", learning_rate=1e-3), steps=int(steps), validation=256,
         method=part("gmp", sparsity=0.9, begin=0, end=80, every=10), lottery={"rounds": 3})
 """
 BINARY = '''

@@ -100,7 +100,7 @@ def test_a_killed_holder_leaves_no_lock(tmp_path):
     lock = tmp_path / "lock"
     code = (
         "import sys, time; from pathlib import Path; from experiments.run_folder import _lock\n"
-        "_lock(Path(sys.argv[1])); print('locked', flush=True); time.sleep(60)"
+        "held = _lock(Path(sys.argv[1])); print('locked', flush=True); time.sleep(60)"
     )
     command = [sys.executable, "-c", code, str(lock)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
@@ -108,7 +108,7 @@ def test_a_killed_holder_leaves_no_lock(tmp_path):
         with pytest.raises(UserError, match=f"process {child.pid} "):
             run_folder._lock(lock)
         child.kill()
-    os.close(run_folder._lock(lock))
+    run_folder._lock(lock).release()
 
 
 def test_a_workdir_that_cannot_be_written_is_named(tmp_path):

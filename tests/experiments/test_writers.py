@@ -44,6 +44,7 @@ def test_rows_are_as_written(tmp_path):
         "step": 300,
         "train_loss": None,
         "sparsity": 0.9,
+        "crc32": "c75a48e5",
     }
 
 
@@ -84,7 +85,10 @@ def test_rows_are_there_before_close(tmp_path):
 def test_arrays_are_numbers_by_their_shortest_decimals(tmp_path):
     scalars = {"a": jnp.float32(0.1), "b": np.float64(0.1), "c": jnp.int32(3), "d": np.ones((1,))}
     write(tmp_path, [(np.int64(1), scalars)])
-    assert files(tmp_path)[1] == '{"step": 1, "a": 0.1, "b": 0.1, "c": 3, "d": 1.0}\n'
+    assert (
+        files(tmp_path)[1]
+        == '{"step": 1, "a": 0.1, "b": 0.1, "c": 3, "d": 1.0, "crc32": "6a135f77"}\n'
+    )
     with pytest.raises(ValueError, match="reshape"):
         write(tmp_path, [(1, {"a": np.ones(2)})])
 

@@ -1,0 +1,47 @@
+"""Trainings that diverge: every loss that is read is looked at, and no state is saved that cannot go on."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from experiments.config import UserError
+
+__all__ = ["DivergedError", "finite", "is_finite"]
+
+REMEDY = "Lower the learning rate or clip the gradients."
+
+
+class DivergedError(UserError):
+    """A loss, or the weights, of a training are no longer finite."""
+
+
+def finite(loss: float, what: str) -> float:
+    """Returns a loss.
+
+    Args:
+      loss: any loss that is read.
+      what: which one it is, "seed 0: the test loss after update 100".
+
+    Raises:
+      DivergedError: it is not finite.
+    """
+    if not math.isfinite(loss):
+        raise DivergedError(f"{what} is {loss}, no longer finite. {REMEDY}")
+    return loss
+
+
+@jax.jit
+def _all_finite(leaves: list[jax.Array]) -> jax.Array:
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
+
+
+def is_finite(tree: Any) -> bool:
+    """Returns whether all numbers of a tree are finite; leaves that are not inexact always are.
+
+    >>> is_finite({"a": jnp.zeros(2), "n": jnp.int32(3)}), is_finite([jnp.array([1.0, jnp.nan])])
+    (True, False)
+    """
+    leaves = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.inexact)]
+    return not leaves or bool(_all_finite(leaves))

@@ -1,0 +1,230 @@
+"""Files of a run folder: written whole or not at all, through no symlink, and read without surprises.
+
+JSON is strict: what is not finite is null. Sealed JSON carries a checksum of its contents, so that a changed
+digit is noticed.
+"""
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+import re
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from ml_collections import ConfigDict
+
+from experiments.config import UserError
+
+__all__ = [
+    "is_sealed",
+    "read_json",
+    "read_sealed",
+    "read_text",
+    "real_folder",
+    "refuse_symlinks",
+    "replacing",
+    "seal",
+    "strict",
+    "sweep",
+    "unsealed",
+    "write_json",
+    "write_sealed",
+    "write_text",
+]
+
+_SEAL = "checksum"
+_TEMPORARY = re.compile(r"\.(.+)\.(\d+)\.tmp")
+
+
+@contextlib.contextmanager
+def replacing(path: Path | str, mode: str = "w") -> Iterator[IO[Any]]:
+    """Opens a temporary file that takes the place of `path` at the end of a `with`, on the disk for good.
+
+    Whoever reads the path finds the old file or the new one, whole. A symlink is replaced, not followed.
+
+    Args:
+      path: the file.
+      mode: "w" or "wb".
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.unlink(missing_ok=True)  # of a killed process that had our number
+    binary = "b" in mode
+    words = {} if binary else {"encoding": "utf-8", "errors": "backslashreplace", "newline": ""}
+    try:
+        with temporary.open(mode.replace("w", "x"), **words) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def write_text(path: Path | str, text: str) -> None:
+    """Writes UTF-8, whole or not at all."""
+    with replacing(path) as file:
+        file.write(text)
+
+
+def write_json(path: Path | str, obj: Any) -> None:
+    """Writes strict JSON, whole or not at all; what is not finite becomes null."""
+    write_text(path, json.dumps(strict(obj), indent=1, allow_nan=False) + "\n")
+
+
+def write_sealed(path: Path | str, obj: dict[str, Any]) -> str:
+    """Writes JSON together with a checksum of its contents, and returns that."""
+    sealed = seal(strict(obj))
+    write_json(path, sealed)
+    return sealed[_SEAL]
+
+
+def seal(obj: dict[str, Any]) -> dict[str, Any]:
+    """Returns JSON's object with the checksum of its contents."""
+    return {**obj, _SEAL: _checksum(obj)}
+
+
+def read_text(path: Path | str) -> str:
+    """Reads UTF-8.
+
+    Raises:
+      UserError: it is not text, or cannot be read.
+    """
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError as e:
+        raise UserError(f"{path} is damaged ({e}); move it away to start again.") from e
+    except OSError as e:
+        raise UserError(f"{path} cannot be read: {e.strerror or e}; move it away.") from e
+
+
+def read_json(path: Path | str, kind: type = object) -> Any:
+    """Reads JSON.
+
+    Args:
+      path: the file.
+      kind: what it must hold: `dict` or `list`.
+
+    Raises:
+      UserError: it is damaged or holds something else.
+    """
+    try:
+        value = json.loads(read_text(path))
+    except (ValueError, RecursionError) as e:
+        raise UserError(f"{path} is not JSON ({e}); move it away to start again.") from e
+    if not isinstance(value, kind):
+        raise UserError(
+            f"{path} holds a {type(value).__name__}, where a {kind.__name__} is needed; move it away to "
+            "start again."
+        )
+    return value
+
+
+def read_sealed(path: Path | str, checksum: str | None = None) -> dict[str, Any]:
+    """Reads what `write_sealed` has written; files from before there were checksums are read as they are.
+
+    Args:
+      path: the file.
+      checksum: the one that it must have, if that is known from elsewhere.
+
+    Raises:
+      UserError: it is damaged.
+    """
+    value = read_json(path)
+    plain = unsealed(value, path)
+    if checksum is not None and value.get(_SEAL) != checksum:
+        raise UserError(f"{path} does not match its checksum; move it away.")
+    return plain
+
+
+def is_sealed(path: Path | str) -> bool:
+    """Returns whether a file of JSON has a checksum."""
+    return _SEAL in read_json(path, dict)
+
+
+def unsealed(obj: Any, path: Path | str) -> dict[str, Any]:
+    """Returns what `seal` was given; `path` is the file to blame.
+
+    Raises:
+      UserError: it is not what was sealed.
+    """
+    if not isinstance(obj, dict):
+        raise UserError(
+            f"{path} holds {type(obj).__name__} where an object is needed; move it away."
+        )
+    plain = {key: value for key, value in obj.items() if key != _SEAL}
+    if _SEAL in obj and obj[_SEAL] != _checksum(plain):
+        raise UserError(f"{path} does not match its checksum; move it away.")
+    return plain
+
+
+def refuse_symlinks(folder: Path) -> None:
+    """Raises `UserError` if anything in a run folder leads out of it: what is written would land there."""
+    for parent, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            path = Path(parent, name)
+            if path.is_symlink():
+                raise UserError(
+                    f"{path} is a symbolic link to {os.readlink(path)}; a run writes into its own folder "
+                    "alone: move the link away, or set another --workdir."
+                )
+
+
+def real_folder(path: Path) -> Path:
+    """Makes a folder, unless it is there.
+
+    Raises:
+      UserError: a file or a symlink has its name.
+    """
+    if path.is_symlink() or (path.exists() and not path.is_dir()):
+        raise UserError(f"{path} is in the way: a folder is needed there; move it away.")
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def sweep(folder: Path) -> None:
+    """Removes temporary files that killed processes have left in a folder that nobody else works in."""
+    for path in folder.rglob(".*.tmp"):
+        found = _TEMPORARY.fullmatch(path.name)
+        if found and int(found[2]) != os.getpid() and stat.S_ISREG(path.lstat().st_mode):
+            path.unlink(missing_ok=True)
+
+
+def _checksum(obj: dict[str, Any]) -> str:
+    text = json.dumps(obj, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def strict(value: Any) -> Any:
+    """Returns plain values that JSON can hold: parts, tuples and arrays have such forms, NaN is null."""
+    if isinstance(value, ConfigDict):
+        value = value.to_dict()
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, dict):
+        return {str(key): strict(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [strict(item) for item in value]
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if value is None or isinstance(value, str | int | bool):
+        return value
+    raise TypeError(f"{type(value).__name__} has no place in JSON: {value!r}")
+
+
+def _sync_folder(folder: Path) -> None:
+    """Has the operating system write down that a file has a new name."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # some network file systems cannot
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
