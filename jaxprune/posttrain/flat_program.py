@@ -122,13 +122,14 @@ class _Writer:
 
     def _row(self, stack: Any, index: int) -> _Value:
         array = stack.array if isinstance(stack, _Value) else stack
-        row = lax.dynamic_index_in_dim(array, index, 0, keepdims=False)
-        return _beside(row, [stack])
+        places = [index, *[0] * (array.ndim - 1)]
+        row = lax.dynamic_slice(array, places, (1, *array.shape[1:]))
+        return _beside(lax.squeeze(row, [0]), [stack])
 
 
 def _stacked(rows: Sequence[Any]) -> _Value:
-    arrays = [row.array if isinstance(row, _Value) else row for row in rows]
-    return _beside(jnp.stack(arrays), rows)
+    arrays = [row.array if isinstance(row, _Value) else jnp.asarray(row) for row in rows]
+    return _beside(lax.concatenate([lax.expand_dims(a, [0]) for a in arrays], 0), rows)
 
 
 def _over_layers(equation: Any, inputs: Sequence[Any]) -> bool:

@@ -1,0 +1,3 @@
+"""Solvers."""
+
+from jaxprune.posttrain.solvers.sparsegpt import sparsegpt as sparsegpt
