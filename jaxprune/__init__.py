@@ -51,6 +51,7 @@ from jaxprune.types import Axes as Axes
 if TYPE_CHECKING:
     from jaxprune import data as data
     from jaxprune import nn as nn
+    from jaxprune import posttrain as posttrain
     from jaxprune import structured as structured
 
 __version__ = "0.1.0"
@@ -82,6 +83,7 @@ __all__ = [
     "partition",
     "patterns",
     "penalties",
+    "posttrain",
     "preconditioners",
     "proximal",
     "prune",
@@ -100,8 +102,9 @@ __all__ = [
 _LAZY = {
     "data",
     "nn",
+    "posttrain",
     "structured",
-}  # they import flax or scipy, or read files: not needed to prune weights
+}  # they import flax or scipy, read files, or are large: not needed to prune weights
 
 
 def __getattr__(name: str) -> Any:

@@ -30,7 +30,7 @@ ORDER = [
     ["shards", "starting"],
     ["pruning"],
     ["transforms", "methods", "gates", "prune_on", "sensitivity"],
-    ["lottery", "at_init", "structured"],
+    ["lottery", "at_init", "structured", "posttrain"],
 ]
 ALONE = {
     "nn": {"types", "allocation", "selection"},

@@ -1,1 +1,33 @@
-"""Pruning after training."""
+"""Pruning after training, of any function of parameters and a batch, segment by segment in bounded memory.
+
+`sparsegpt`, `wanda`, `ria` and `magnitude` take a function, parameters and batches. `plan` says what will be
+done, `prune` does it with any solver, pattern and rates.
+"""
+
+from jaxprune.posttrain import rates as rates
+from jaxprune.posttrain import solvers as solvers
+from jaxprune.posttrain.driver import Result as Result
+from jaxprune.posttrain.driver import prune as prune
+from jaxprune.posttrain.methods import magnitude as magnitude
+from jaxprune.posttrain.methods import ria as ria
+from jaxprune.posttrain.methods import sparsegpt as sparsegpt
+from jaxprune.posttrain.methods import wanda as wanda
+from jaxprune.posttrain.plan import Plan as Plan
+from jaxprune.posttrain.plan import plan as plan
+from jaxprune.posttrain.report import Progress as Progress
+from jaxprune.posttrain.report import Report as Report
+
+__all__ = [
+    "Plan",
+    "Progress",
+    "Report",
+    "Result",
+    "magnitude",
+    "plan",
+    "prune",
+    "rates",
+    "ria",
+    "solvers",
+    "sparsegpt",
+    "wanda",
+]

@@ -9,7 +9,7 @@ block of inputs reads what was changed before it in one matrix product.
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -18,8 +18,10 @@ import numpy as np
 from jax import lax
 
 from jaxprune import selection
+from jaxprune.parts import factory
 from jaxprune.posttrain.contests import Contest, Solved, quotas
 from jaxprune.posttrain.solvers.factor import Factor, factor, inverses
+from jaxprune.posttrain.solvers.solver import Solver
 
 __all__ = ["sparsegpt"]
 
@@ -29,7 +31,8 @@ _UNROLLED = 8  # contests up to this length are written out
 _PARTS = 4  # of the sweep, each over what lies before its end only
 
 
-def sparsegpt(*, damp: float = 0.01) -> Callable[..., list[Solved]]:
+@factory
+def sparsegpt(*, damp: float = 0.01) -> Solver:
     r"""Returns the solver of SparseGPT.
 
     Within each block of 128 inputs the weights are chosen by $(w_i R_{ii})^2$ with what they are worth then;
@@ -79,7 +82,7 @@ def sparsegpt(*, damp: float = 0.01) -> Callable[..., list[Solved]]:
                 found[index] = each
         return found  # type: ignore[return-value]
 
-    return solver
+    return Solver(solver)
 
 
 class _Plan(NamedTuple):

@@ -1,0 +1,240 @@
+"""The loop over segments: run all batches, solve the kernels of one input, go on with what is left of them."""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxprune import checks, masks, trees
+from jaxprune.calls import text
+from jaxprune.parts import PATTERN
+from jaxprune.patterns import unstructured
+from jaxprune.posttrain import rates as rates_lib
+from jaxprune.posttrain.contests import Contest, Solved, contest
+from jaxprune.posttrain.kernels import Input
+from jaxprune.posttrain.plan import Plan
+from jaxprune.posttrain.report import Progress, Report, Row
+from jaxprune.posttrain.solvers.solver import reads
+from jaxprune.posttrain.statistics import Sums, add, statistics
+from jaxprune.posttrain.streams import Streams, checked
+from jaxprune.posttrain.work import Work
+from jaxprune.programs.contractions import multiplications
+from jaxprune.types import Masks, Params, Pattern
+
+__all__ = ["Result", "prune"]
+
+
+class Result(NamedTuple):
+    """What pruning after training gives.
+
+    Attributes:
+      params: with exact zeros where pruned.
+      masks: for `jaxprune.fixed`; `None` at leaves that are not pruned.
+      report: per kernel.
+    """
+
+    params: Params
+    masks: Masks
+    report: Report
+
+
+def prune(
+    plan: Plan,
+    params: Params,
+    batches: Iterable[Any],
+    *,
+    solver: Callable[..., list[Solved]],
+    pattern: Pattern | None = None,
+    rates: Any = 0.5,
+    calibrate: str = "pruned",
+    streams: str = "device",
+    key: jax.Array | None = None,
+    progress: Callable[[Progress], Any] | None = None,
+) -> Result:
+    """Prunes the kernels of a network one after the other, on what comes out of those before them.
+
+    Args:
+      plan: from `jaxprune.posttrain.plan`.
+      params: tree of arrays, JAX's or NumPy's.
+      batches: trees of arrays, of the shapes that the plan is for; they are read once.
+      solver: from `jaxprune.posttrain.solvers`, or a function like them.
+      pattern: what dies together, and who competes, on kernels as matrices of inputs and outputs; `None`:
+        all weights of a kernel compete.
+      rates: fraction of the weights removed: a number, numbers by regular expression, a function of the plan
+        (`jaxprune.posttrain.rates`).
+      calibrate: "pruned": statistics are of the network as it is pruned so far; "dense": of the network that
+        it was, as `jaxprune.prune_on` takes them.
+      streams: where activations of all batches are kept between segments, on the "device" or the "host".
+      key: PRNG key, for criteria that draw.
+      progress: called after each segment, with what prints as a line.
+
+    Returns:
+      Parameters, masks and a report.
+
+    Raises:
+      ValueError: if a batch gives NaN or infinity at the inputs of a kernel; if a kernel does not fit the
+        pattern; if parameters or batches have other shapes than the plan is for.
+    """
+    pattern = unstructured() if pattern is None else pattern
+    checks.check("posttrain.prune", pattern=(pattern, PATTERN), params=(params, checks.TREE))
+    if calibrate not in ("pruned", "dense"):
+        raise ValueError(f'posttrain.prune(calibrate={calibrate!r}): "pruned" or "dense" is needed.')
+    names = reads(solver)
+    if "key" in names and key is None:
+        raise TypeError(
+            f"posttrain.prune: {text(solver)} draws by chance; give key=jax.random.key(0)."
+        )
+    sparsities = rates_lib.of_plan(rates, plan)
+    contests = [
+        contest(pattern, kernel.view.layout, rate, kernel.name)
+        for kernel, rate in zip(plan.kernels, sparsities, strict=True)
+    ]
+    began = time.perf_counter()
+    work = Work(plan, checked(plan, params))
+    kept = Streams(plan, work, batches, streams)
+    run = _Run(plan, work, kept, solver, contests, key, calibrate == "dense")
+    costs = _costs(plan, len(kept))
+    rows: list[Row] = []
+    last = max(index for index, cut in enumerate(plan.cuts) if cut.input is not None)
+    for index in range(last + 1):
+        rows += run.segment(index)
+        if progress is not None:
+            spent = time.perf_counter() - began
+            done = sum(costs[: index + 1])
+            left = spent * (sum(costs[: last + 1]) - done) / max(done, 1)
+            solved = tuple(plan.kernels[k].name for k in run.last)
+            progress(Progress(index + 1, last + 1, solved, spent, left))
+    found = plan.structure.unflatten(work.masks)
+    new = jax.tree.structure(params).unflatten(work.leaves)
+    return Result(new, found, Report(tuple(rows), time.perf_counter() - began))
+
+
+class _Run:
+    """The state of the loop.
+
+    Attributes:
+      last: indices of the kernels that were solved last.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        work: Work,
+        streams: Streams,
+        solver: Callable[..., list[Solved]],
+        contests: Sequence[Contest],
+        key: jax.Array | None,
+        dense: bool,
+    ) -> None:
+        self.plan, self.work, self.streams = plan, work, streams
+        self.solver, self.contests, self.key, self.dense = solver, contests, key, dense
+        self.names = [name for name in reads(solver) if name != "key"]
+        self.known: dict[int, dict[str, jax.Array]] = {}
+        self.last: list[int] = []
+
+    def segment(self, index: int) -> list[Row]:
+        """Runs one segment on all batches, and solves the kernels that stand behind it."""
+        cut = self.plan.cuts[index]
+        total = self._statistics(index)
+        self.last = []
+        if cut.input is None:
+            return []
+        each = self.plan.inputs[cut.input]
+        if total is not None:
+            self.known[cut.input] = statistics(total, each, self.streams.examples)
+        else:
+            self.known[cut.input] = {}
+        mine = [k for k in each.kernels if self.plan.kernels[k].inputs[-1] == cut.input]
+        alone = [k for k in mine if len(self.plan.kernels[k].inputs) == 1]
+        rows: list[Row] = []
+        for group in [alone, *([k] for k in mine if k not in alone)]:
+            if group:
+                rows += self._solve(group)
+        self.last = mine
+        waiting = {i for k in self.plan.kernels for i in k.inputs if k.inputs[-1] > cut.input}
+        self.known = {i: known for i, known in self.known.items() if i in waiting}
+        return rows
+
+    def _statistics(self, index: int) -> Sums | None:
+        total: Sums | None = None
+        finite: list[jax.Array] = []
+        for batch in range(len(self.streams)):
+            stream, examples = self.streams[batch]
+            stream, sums = self.work.advance(index, stream, self.names, examples, self.dense)
+            self.streams[batch] = stream
+            if sums is not None:
+                total = add(total, sums)
+                finite.append(sums.finite)
+                jax.block_until_ready(total)
+        bad = [batch for batch, fine in enumerate(finite) if not bool(fine)]
+        if bad:
+            each = self.plan.inputs[self.plan.cuts[index].input or 0]
+            name = self.plan.kernels[each.kernels[0]].name
+            raise ValueError(
+                f"posttrain.prune: batch {bad[0]} (counted from 0) gives NaN or infinity at the inputs of "
+                f"{name!r}{f', and so do {len(bad) - 1} others' if len(bad) > 1 else ''}; mend or leave out "
+                "these batches, or look for NaN in the parameters."
+            )
+        return total
+
+    def _solve(self, group: Sequence[int]) -> list[Row]:
+        began = time.perf_counter()
+        kernels = [self.plan.kernels[k] for k in group]
+        known = self._known(kernels[0].inputs)
+        if self.key is not None and "key" in reads(self.solver):
+            known = {**known, "key": jax.random.fold_in(self.key, group[0])}
+        matrices = [self.work.read(kernel) for kernel in kernels]
+        solved = self.solver(matrices, [self.contests[k] for k in group], **known)
+        rows: list[Row] = []
+        grams = known.get("grams")
+        for kernel, old, new in zip(kernels, matrices, solved, strict=True):
+            if not bool(jnp.isfinite(jnp.sum(new.kernel))):
+                raise ValueError(
+                    f"posttrain.prune: {text(self.solver)} gives NaN or infinity for {kernel.name!r}; look for "
+                    "NaN in the parameters, or give it more damping."
+                )
+            error = None if grams is None else float(_error(old, new.kernel, grams))
+            self.work.write(kernel, new.kernel, new.mask)
+            damp = float(jnp.max(new.damp))
+            rows.append(Row(kernel.name, old.size, int(jnp.sum(new.mask)), error, damp, 0.0))
+        seconds = time.perf_counter() - began
+        return [row._replace(seconds=seconds) for row in rows]
+
+    def _known(self, inputs: Sequence[int]) -> dict[str, jax.Array]:
+        """Statistics of a kernel: the mean over its uses."""
+        if len(inputs) == 1:
+            return self.known[inputs[0]]
+        own = [self.known[i] for i in inputs]
+        return {name: sum(k[name] for k in own) / len(own) for name in self.names}  # type: ignore[misc]
+
+
+@jax.jit
+def _error(old: jax.Array, new: jax.Array, grams: jax.Array) -> jax.Array:
+    with jax.default_matmul_precision("highest"):
+        change = old - new
+        lost = jnp.sum(change * (grams @ change))
+        whole = jnp.sum(old * (grams @ old))
+    return lost / jnp.maximum(whole, jnp.finfo(whole.dtype).tiny)
+
+
+def _costs(plan: Plan, batches: int) -> list[float]:
+    """Multiplications of each segment on all batches, with statistics and solves."""
+    found: list[float] = []
+    for cut, segment in zip(plan.cuts, plan.segments, strict=True):
+        forward = sum(
+            multiplications(e, [a.aval.shape for a in e.invars], e.outvars[0].aval.shape)
+            for e in segment.piece.equations
+        )
+        cost = float(forward * batches)
+        if cut.input is not None:
+            each = plan.inputs[cut.input]
+            layers, inputs = each.size
+            outputs = sum(plan.kernels[k].view.layout.size[2] for k in each.kernels)
+            cost += each.rows * layers * inputs**2 * batches
+            cost += layers * (inputs**3 / 3 + 2 * inputs**2 * outputs)
+        found.append(cost + 1)
+    return found
