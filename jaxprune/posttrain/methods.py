@@ -50,9 +50,11 @@ def sparsegpt(
       Frantar & Alistarh, "SparseGPT: Massive Language Models Can Be Accurately Pruned in One-Shot" (2023).
 
     >>> import jax.numpy as jnp
+    >>> from jaxprune.patterns import groups
     >>> apply = lambda params, x: x @ params["w"]
     >>> x = jnp.array([[1.0, 0.5], [0.0, 0.75**0.5]])  # what enters first and second is correlated by 1 / 2
-    >>> sparsegpt(apply, {"w": jnp.array([[1.0], [2.0]])}, [x], damp=0.0)[0]["w"].round(4).tolist()
+    >>> pruned, _ = sparsegpt(apply, {"w": jnp.array([[1.0], [2.0]])}, [x], pattern=groups(2), damp=0.0)
+    >>> pruned["w"].round(4).tolist()
     [[0.0], [2.5]]
     """
     solver = solvers.sparsegpt(damp=damp)

@@ -1,4 +1,4 @@
-"""The upper factor of a damped Gram matrix, and inverses of its blocks by matrix products."""
+"""The upper factor of a damped Gram matrix, and inverses of its blocks."""
 
 from typing import Any, NamedTuple
 
@@ -39,24 +39,21 @@ def factor(gram: jax.Array, damp: Any, inputs: int) -> Factor:
     (True, True)
     """
 
-    def attempt(damp: jax.Array) -> jax.Array:
-        backwards = damped(gram, damp, inputs)[::-1, ::-1]
-        return jnp.linalg.cholesky(backwards, symmetrize_input=False)
-
     def failed(state: Any) -> jax.Array:
         tried, _, lower = state
-        return (tried < _TRIES) & ~jnp.isfinite(lower).all()
+        return (tried == 0) | ((tried <= _TRIES) & ~jnp.isfinite(lower).all())
 
-    def again(state: Any) -> Any:
+    def attempt(state: Any) -> Any:
         tried, damp, _ = state
-        more = jnp.maximum(10 * damp, _LEAST)
-        return tried + 1, more, attempt(more)
+        more = jnp.where(tried == 0, damp, jnp.maximum(10 * damp, _LEAST))
+        backwards = damped(gram, more, inputs)[::-1, ::-1]
+        return tried + 1, more, jnp.linalg.cholesky(backwards, symmetrize_input=False)
 
-    start = jnp.asarray(damp, gram.dtype)
-    _, used, lower = lax.while_loop(failed, again, (0, start, attempt(start)))
+    start = 0, jnp.asarray(damp, gram.dtype), gram
+    _, used, lower = lax.while_loop(failed, attempt, start)
     upper = lower[::-1, ::-1]
     diagonal = jnp.diagonal(upper)
-    return Factor(upper / diagonal, diagonal, used)
+    return Factor(upper / diagonal[None], diagonal, used)
 
 
 def damped(gram: jax.Array, damp: Any, inputs: int) -> jax.Array:
@@ -71,25 +68,20 @@ def damped(gram: jax.Array, damp: Any, inputs: int) -> jax.Array:
 
 
 def inverses(blocks: jax.Array) -> jax.Array:
-    """Inverses of upper triangular matrices with unit diagonals, `[..., n, n]`, from small blocks to large.
+    """Inverses of upper triangular matrices with unit diagonals, `[blocks, n, n]`, row by row from the last.
+
+    All blocks at once: LAPACK would be called for each, and compiles no faster.
 
     >>> inverses(jnp.array([[[1.0, 2.0], [0.0, 1.0]]])).tolist()
-    [[[1.0, -2.0], [-0.0, 1.0]]]
+    [[[1.0, -2.0], [0.0, 1.0]]]
     """
     size = blocks.shape[-1]
-    width = 1 << (size - 1).bit_length()
-    fill = [(0, 0)] * (blocks.ndim - 2) + [(0, width - size)] * 2
-    wide = jnp.pad(blocks, fill)
-    lead = blocks.shape[:-2]
-    found = jnp.ones((*lead, width, 1, 1), blocks.dtype)
-    step = 1
-    while step < width:
-        pairs = width // (2 * step)
-        parts = wide.reshape(*lead, pairs, 2 * step, pairs, 2 * step)
-        own = jnp.moveaxis(jnp.diagonal(parts, axis1=-4, axis2=-2), -1, -3)
-        first, second = found[..., 0::2, :, :], found[..., 1::2, :, :]
-        corner = -first @ own[..., :step, step:] @ second
-        rows = [jnp.concatenate([first, corner], -1), jnp.concatenate([0 * corner.mT, second], -1)]
-        found = jnp.concatenate(rows, -2)
-        step *= 2
-    return found[..., 0, :size, :size]
+    above = jnp.triu(blocks, 1)
+    eye = jnp.eye(size, dtype=blocks.dtype)
+
+    def row(step: Any, found: jax.Array) -> jax.Array:
+        index = size - 1 - step
+        own = eye[index][None] - (above[:, index, None, :] @ found)[:, 0]  # rows up to this one are 0
+        return found.at[:, index].set(own)
+
+    return lax.fori_loop(0, size, row, jnp.zeros_like(blocks))

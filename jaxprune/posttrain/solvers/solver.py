@@ -16,7 +16,7 @@ from jaxprune.parts import factory
 from jaxprune.posttrain.contests import Contest, Solved, seen_by_patterns
 from jaxprune.types import Criterion, Keep, Units
 
-__all__ = ["KNOWN", "Solver", "by_criterion", "reads"]
+__all__ = ["KNOWN", "Solver", "best_mask", "by_criterion", "reads"]
 
 KNOWN = ("inputs", "grams", "key")  # what can be asked for
 
@@ -136,8 +136,14 @@ def _best(
         known["key"] = signals["key"]
     [scores] = scores_of(criterion, {"kernel": seen}, known, [0], [axes])
     scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
+    mask = best_mask(pattern, window, scores.reshape(kernel.shape), keep)
+    return mask, jnp.sum(jnp.isnan(scores), dtype=jnp.int32)
+
+
+def best_mask(pattern: Any, window: int, scores: jax.Array, keep: Any) -> jax.Array:
+    """The mask of the best units of each contest, by scores `[layers, inputs, outputs]`."""
+    seen, axes = seen_by_patterns(scores, window)
     along, layers = pattern.contests(seen.shape, axes)
-    units = Units(pattern.to_groups(scores, axes), along, layers=layers, kernel=axes)
+    units = Units(pattern.to_groups(seen, axes), along, layers=layers, kernel=axes)
     [alive] = updates.best([units], [Keep(keep)])
-    mask = pattern.from_groups(alive, seen.shape, axes)
-    return mask.reshape(kernel.shape), jnp.sum(jnp.isnan(units.scores), dtype=jnp.int32)
+    return pattern.from_groups(alive, seen.shape, axes).reshape(scores.shape)

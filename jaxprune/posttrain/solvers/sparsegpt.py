@@ -174,8 +174,10 @@ def _sweep(
     size, outputs = kernel.shape
     block = plan.block
     count = size // block
-    blocks = found.upper.reshape(count, block, count, block)
-    inverse = inverses(jnp.moveaxis(jnp.diagonal(blocks, axis1=0, axis2=2), -1, 0))
+    inverse = None
+    if not plan.members:
+        blocks = found.upper.reshape(count, block, count, block)
+        inverse = inverses(jnp.moveaxis(jnp.diagonal(blocks, axis1=0, axis2=2), -1, 0))
     change = jnp.zeros_like(kernel)  # old minus new
     kept = jnp.zeros(kernel.shape, bool)
     parts = _PARTS if count >= 2 * _PARTS else 1
@@ -191,11 +193,11 @@ def _sweep(
             old = lax.dynamic_slice(kernel, (first, 0), (block, outputs))
             scale = lax.dynamic_slice(found.diagonal, (first,), (block,))[:, None]
             made_up = columns.T @ change[: len(upper)]  # 0 from this block on
-            ready = _Block(old, made_up, within, inverse[index], scale)
-            if plan.members:
+            ready = _Block(old, made_up, within, scale)
+            if inverse is None:
                 new, mask = _by_contests(ready, shares[0], plan, widths)
             else:
-                worth = jnp.square((old + ready.inverse.T @ made_up) * scale)
+                worth = jnp.square((old + inverse[index].T @ made_up) * scale)
                 real = (first + jnp.arange(block) < inputs)[:, None]
                 worth = jnp.where(real, worth, -1)
                 mask = _chosen(worth, shares[index], plan.across, widths)
@@ -216,14 +218,12 @@ class _Block(NamedTuple):
       old: weights, `[block, outputs]`.
       made_up: by how much they have moved to make up for what went before.
       within: the factor, `[block, block]`, with a unit diagonal.
-      inverse: of that.
       scale: the factor's diagonal, `[block, 1]`.
     """
 
     old: jax.Array
     made_up: jax.Array
     within: jax.Array
-    inverse: jax.Array
     scale: jax.Array
 
 
@@ -292,7 +292,6 @@ def _by_contests(
             rows(block.old),
             rows(block.made_up) + columns.T @ change,
             square(block.within),
-            square(block.inverse),
             rows(block.scale),
         )
 
@@ -304,9 +303,10 @@ def _by_contests(
             square = lambda array: lax.dynamic_slice(array, (begin, begin), (members, members))
             old = rows(part.old)
             moved = rows(part.made_up) + columns.T @ change
-            worth = jnp.square((old + square(part.inverse).T @ moved) * rows(part.scale))
-            mask = _ranks(worth) < counts
-            new = _one_by_one(old, moved, square(part.within), mask)
+            inner = square(part.within)
+            free = _one_by_one(old, moved, inner, jnp.ones(old.shape, bool))
+            mask = _ranks(jnp.square((old - free) * rows(part.scale))) < counts[None]
+            new = _one_by_one(old, moved, inner, mask)
             return (
                 lax.dynamic_update_slice(change, new, (begin, 0)),
                 lax.dynamic_update_slice(kept, mask, (begin, 0)),
