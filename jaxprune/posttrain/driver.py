@@ -9,23 +9,27 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxprune import checks, masks, trees
+from jaxprune import checks
 from jaxprune.calls import text
 from jaxprune.parts import PATTERN
 from jaxprune.patterns import unstructured
 from jaxprune.posttrain import rates as rates_lib
 from jaxprune.posttrain.contests import Contest, Solved, contest
-from jaxprune.posttrain.kernels import Input
 from jaxprune.posttrain.plan import Plan
-from jaxprune.posttrain.report import Progress, Report, Row
+from jaxprune.posttrain.reconstruct import Block, Recovery, block_outputs, blocks_of, recovered
+from jaxprune.posttrain.report import Progress, Recovered, Report, Row
 from jaxprune.posttrain.solvers.solver import reads
 from jaxprune.posttrain.statistics import Sums, add, statistics
+from jaxprune.posttrain.store import Store, fingerprint
 from jaxprune.posttrain.streams import Streams, checked
-from jaxprune.posttrain.work import Work
+from jaxprune.posttrain.work import Stream, Work
 from jaxprune.programs.contractions import multiplications
 from jaxprune.types import Masks, Params, Pattern
 
 __all__ = ["Result", "prune"]
+
+Arrays = dict[str, np.ndarray]
+Stored = tuple[Arrays, Any]
 
 
 class Result(NamedTuple):
@@ -51,7 +55,9 @@ def prune(
     pattern: Pattern | None = None,
     rates: Any = 0.5,
     calibrate: str = "pruned",
+    recover: Recovery | None = None,
     streams: str = "device",
+    folder: str | Path | None = None,
     key: jax.Array | None = None,
     progress: Callable[[Progress], Any] | None = None,
 ) -> Result:
@@ -68,6 +74,10 @@ def prune(
         (`jaxprune.posttrain.rates`).
       calibrate: "pruned": statistics are of the network as it is pruned so far; "dense": of the network that
         it was, as `jaxprune.prune_on` takes them.
+      recover: from `jaxprune.posttrain.reconstruct`: how each block is trained once its kernels are solved;
+        `None`: it is not.
+      folder: where each step is stored when it is done; the same call goes on from there, with the same bits.
+        `None`: nowhere.
       streams: where activations of all batches are kept between segments, on the "device" or the "host".
       key: PRNG key, for criteria that draw.
       progress: called after each segment, with what prints as a line.
@@ -96,21 +106,44 @@ def prune(
     began = time.perf_counter()
     work = Work(plan, checked(plan, params))
     kept = Streams(plan, work, batches, streams)
-    run = _Run(plan, work, kept, solver, contests, key, calibrate == "dense")
+    run = _Run(plan, work, kept, solver, contests, key, calibrate == "dense", folder is not None)
     costs = _costs(plan, len(kept))
     rows: list[Row] = []
+    recoveries: list[Recovered] = []
+    store = None
+    if folder is not None:
+        settings = [text(solver), repr(pattern), str(sparsities), calibrate, repr(recover)]
+        more = [] if recover is None else recover.probe()
+        more += [] if key is None else [key]
+        store = Store(folder, _identity(plan, settings, work, kept, more))
+    ends = {} if recover is None else {block.last: block for block in blocks_of(plan)}
+    begins = {block.first for block in ends.values()}
+    starts: list[Stream] = []
     last = max(index for index, cut in enumerate(plan.cuts) if cut.input is not None)
+    last = max([last, *ends])
     for index in range(last + 1):
-        rows += run.segment(index)
+        if index in begins:
+            starts = [kept[batch][0] for batch in range(len(kept))]
+        stored = None if store is None else store.load(index)
+        solved, made = run.segment(index, stored)
+        rows += solved
+        if recover is not None and index in ends:
+            done, more = run.recover(ends[index], recover, starts, len(recoveries), stored)
+            recoveries.append(done)
+            made |= more
+        if store is not None and stored is None and (made or index in ends):
+            notes = {"rows": solved, "recovered": recoveries[-1] if index in ends else None}
+            store.save(index, made, notes)
         if progress is not None:
             spent = time.perf_counter() - began
             done = sum(costs[: index + 1])
             left = spent * (sum(costs[: last + 1]) - done) / max(done, 1)
-            solved = tuple(plan.kernels[k].name for k in run.last)
-            progress(Progress(index + 1, last + 1, solved, spent, left))
-    found = plan.structure.unflatten(work.masks)
+            names = tuple(plan.kernels[k].name for k in run.last)
+            progress(Progress(index + 1, last + 1, names, spent, left))
+    masks = plan.structure.unflatten(work.masks)
     new = jax.tree.structure(params).unflatten(work.leaves)
-    return Result(new, found, Report(tuple(rows), time.perf_counter() - began))
+    report = Report(tuple(rows), tuple(recoveries), time.perf_counter() - began)
+    return Result(new, masks, report)
 
 
 class _Run:
@@ -118,6 +151,7 @@ class _Run:
 
     Attributes:
       last: indices of the kernels that were solved last.
+      storing: whether what is solved will be stored.
     """
 
     def __init__(
@@ -129,20 +163,31 @@ class _Run:
         contests: Sequence[Contest],
         key: jax.Array | None,
         dense: bool,
+        storing: bool,
     ) -> None:
         self.plan, self.work, self.streams = plan, work, streams
         self.solver, self.contests, self.key, self.dense = solver, contests, key, dense
         self.names = [name for name in reads(solver) if name != "key"]
         self.known: dict[int, dict[str, jax.Array]] = {}
         self.last: list[int] = []
+        self.storing = storing
 
-    def segment(self, index: int) -> list[Row]:
-        """Runs one segment on all batches, and solves the kernels that stand behind it."""
+    def segment(self, index: int, stored: Stored | None) -> tuple[list[Row], Arrays]:
+        """Runs one segment on all batches, and solves the kernels that stand behind it.
+
+        Args:
+          index: of the segment.
+          stored: what came of it when it was done before.
+
+        Returns:
+          A row for each kernel, and what must be stored for it not to be solved again.
+        """
         cut = self.plan.cuts[index]
+        self.work.release()
         total = self._statistics(index)
         self.last = []
         if cut.input is None:
-            return []
+            return [], {}
         each = self.plan.inputs[cut.input]
         if total is not None:
             self.known[cut.input] = statistics(total, each, self.streams.examples)
@@ -151,13 +196,54 @@ class _Run:
         mine = [k for k in each.kernels if self.plan.kernels[k].inputs[-1] == cut.input]
         alone = [k for k in mine if len(self.plan.kernels[k].inputs) == 1]
         rows: list[Row] = []
-        for group in [alone, *([k] for k in mine if k not in alone)]:
-            if group:
-                rows += self._solve(group)
+        made: Arrays = {}
+        if stored is not None:
+            self._restore(mine, stored[0])
+            rows = [Row(*row) for row in stored[1]["rows"]]
+        else:
+            for group in [alone, *([k] for k in mine if k not in alone)]:
+                if group:
+                    rows += self._solve(group, made)
         self.last = mine
         waiting = {i for k in self.plan.kernels for i in k.inputs if k.inputs[-1] > cut.input}
         self.known = {i: known for i, known in self.known.items() if i in waiting}
-        return rows
+        return rows, made
+
+    def _restore(self, kernels: Sequence[int], arrays: Arrays) -> None:
+        for k in kernels:
+            new = jnp.asarray(arrays[f"kernel {k}"])
+            mask = np.unpackbits(arrays[f"mask {k}"], count=new.size).reshape(new.shape)
+            self.work.write(self.plan.kernels[k], new, jnp.asarray(mask, bool))
+
+    def recover(
+        self,
+        block: Block,
+        recovery: Recovery,
+        starts: Sequence[Stream],
+        number: int,
+        stored: Stored | None,
+    ) -> tuple[Recovered, Arrays]:
+        """Trains a block whose kernels are solved, and goes on with what it gives then."""
+        residual = self.plan.cuts[block.last].residual
+        if stored is None:
+            before = list(self.work.leaves)
+            ends, error, after = recovered(self.work, block, recovery, starts)
+            done = Recovered(number, error, after)
+            pairs = enumerate(zip(before, self.work.leaves, strict=True))
+            made = {f"leaf {i}": _raw(new) for i, (old, new) in pairs if old is not new}
+        else:
+            done = Recovered(*stored[1]["recovered"])
+            made = {}
+            for name, raw in stored[0].items():
+                leaf = int(name.split()[1])
+                like = self.work.leaves[leaf]
+                value = np.asarray(raw).view(np.dtype(like.dtype)).reshape(np.shape(like))
+                self.work.leaves[leaf] = jnp.asarray(value)
+            ends = block_outputs(self.work, block, starts)
+        for batch, end in enumerate(ends):
+            stream, _ = self.streams[batch]
+            self.streams[batch] = {**stream, residual: end}
+        return done, made
 
     def _statistics(self, index: int) -> Sums | None:
         total: Sums | None = None
@@ -181,7 +267,7 @@ class _Run:
             )
         return total
 
-    def _solve(self, group: Sequence[int]) -> list[Row]:
+    def _solve(self, group: Sequence[int], made: Arrays) -> list[Row]:
         began = time.perf_counter()
         kernels = [self.plan.kernels[k] for k in group]
         known = self._known(kernels[0].inputs)
@@ -191,16 +277,20 @@ class _Run:
         solved = self.solver(matrices, [self.contests[k] for k in group], **known)
         rows: list[Row] = []
         grams = known.get("grams")
-        for kernel, old, new in zip(kernels, matrices, solved, strict=True):
-            if not bool(jnp.isfinite(jnp.sum(new.kernel))):
+        for k, kernel, old, new in zip(group, kernels, matrices, solved, strict=True):
+            summary = _summary(old, new, grams)
+            if not bool(summary.finite):
                 raise ValueError(
                     f"posttrain.prune: {text(self.solver)} gives NaN or infinity for {kernel.name!r}; look for "
                     "NaN in the parameters, or give it more damping."
                 )
-            error = None if grams is None else float(_error(old, new.kernel, grams))
+            error = None if summary.error is None else float(summary.error)
             self.work.write(kernel, new.kernel, new.mask)
-            damp = float(jnp.max(new.damp))
-            rows.append(Row(kernel.name, old.size, int(jnp.sum(new.mask)), error, damp, 0.0))
+            if self.storing:
+                made[f"kernel {k}"] = np.asarray(new.kernel)
+                made[f"mask {k}"] = np.packbits(np.asarray(new.mask))
+            damp = float(summary.damp)
+            rows.append(Row(kernel.name, old.size, int(summary.kept), error, damp, 0.0))
         seconds = time.perf_counter() - began
         return [row._replace(seconds=seconds) for row in rows]
 
@@ -212,13 +302,43 @@ class _Run:
         return {name: sum(k[name] for k in own) / len(own) for name in self.names}  # type: ignore[misc]
 
 
+def _raw(array: Any) -> np.ndarray:
+    """The bytes of an array."""
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+
+
+def _identity(
+    plan: Plan, settings: Sequence[str], work: Work, streams: Streams, more: Sequence[Any]
+) -> str:
+    """What tells one run from another: program, settings, parameters, data."""
+    programs = [segment.piece.key() + str(segment.piece.starts) for segment in plan.segments]
+    versions = [jax.__version__, jax.default_backend()]
+    batches = [streams[batch][0][v] for batch in range(len(streams)) for v in plan.flat.inputs]
+    arrays = [*work.leaves, *batches, *more]
+    return fingerprint([*versions, *settings, *plan.names, *programs], arrays)
+
+
+class _Summary(NamedTuple):
+    """Of a solved kernel: weights kept, whether all are finite, the damping, the error."""
+
+    kept: jax.Array
+    finite: jax.Array
+    damp: jax.Array
+    error: jax.Array | None
+
+
 @jax.jit
-def _error(old: jax.Array, new: jax.Array, grams: jax.Array) -> jax.Array:
-    with jax.default_matmul_precision("highest"):
-        change = old - new
-        lost = jnp.sum(change * (grams @ change))
-        whole = jnp.sum(old * (grams @ old))
-    return lost / jnp.maximum(whole, jnp.finfo(whole.dtype).tiny)
+def _summary(old: jax.Array, new: Solved, grams: jax.Array | None) -> _Summary:
+    kept = jnp.sum(new.mask, dtype=jnp.int32)
+    finite = jnp.isfinite(new.kernel).all()
+    error = None
+    if grams is not None:
+        with jax.default_matmul_precision("highest"):
+            change = old - new.kernel
+            lost = jnp.sum(change * (grams @ change))
+            whole = jnp.sum(old * (grams @ old))
+        error = lost / jnp.maximum(whole, jnp.finfo(whole.dtype).tiny)
+    return _Summary(kept, finite, jnp.max(new.damp), error)
 
 
 def _costs(plan: Plan, batches: int) -> list[float]:

@@ -34,6 +34,7 @@ class Plan:
       inputs: of the kernels, in the order of the program.
       cuts: places in the program.
       segments: that end at them.
+      vectors: which parameters are in no product: biases, scales.
       structure: of the parameters, with dicts for containers that cannot hold `None`.
       batch: shapes of the batch.
       programs: functions that have been compiled, by what they do.
@@ -46,24 +47,31 @@ class Plan:
     inputs: list[Input]
     cuts: list[Cut]
     segments: list[Segment]
+    vectors: list[bool]
     structure: Any
     batch: Any
     programs: dict[Any, Callable[..., Any]] = dataclasses.field(default_factory=dict)
 
     @property
-    def blocks(self) -> list[int]:
-        """For each kernel, the index of the block that it is in: branches that repeat as a whole."""
-        sizes: dict[int, list[Any]] = {}
-        branch: dict[int, int] = {}
-        for cut in self.cuts:
-            if cut.input is not None:
-                branch[cut.input] = cut.branch
-        for kernel in self.kernels:
-            sizes.setdefault(branch[kernel.inputs[-1]], []).append(kernel.view.layout.size)
+    def branch_blocks(self) -> dict[int, int]:
+        """The index of the block that each branch is in: branches that repeat as a whole are one."""
+        sizes: dict[int, list[Any]] = {cut.branch: [] for cut in self.cuts}
+        for kernel, branch in zip(self.kernels, self._branches(), strict=True):
+            sizes[branch].append(kernel.view.layout.size)
         order = sorted(sizes)
-        period = _period([sizes[b] for b in order])
-        block = {b: place // period for place, b in enumerate(order)}
-        return [block[branch[kernel.inputs[-1]]] for kernel in self.kernels]
+        period = _period([sizes[branch] for branch in order])
+        return {branch: place // period for place, branch in enumerate(order)}
+
+    @property
+    def blocks(self) -> list[int]:
+        """For each kernel, the index of the block that it is in."""
+        block = self.branch_blocks
+        return [block[branch] for branch in self._branches()]
+
+    def _branches(self) -> list[int]:
+        """For each kernel, the index of its branch."""
+        branch = {cut.input: cut.branch for cut in self.cuts}
+        return [branch[kernel.inputs[-1]] for kernel in self.kernels]
 
     @property
     def stream_bytes(self) -> int:
@@ -224,7 +232,9 @@ def plan(
         )
     places = cuts(flat, kernels, inputs)
     found = segments(flat, places, inputs)
-    return Plan(flat, names, chosen, kernels, inputs, places, found, structure, batch)
+    floating = [jax.dtypes.issubdtype(leaf.dtype, np.floating) for leaf in jax.tree.leaves(shapes)]
+    vectors = [own is None and real for own, real in zip(axes, floating, strict=True)]
+    return Plan(flat, names, chosen, kernels, inputs, places, found, vectors, structure, batch)
 
 
 def _shape(leaf: Any) -> Any:

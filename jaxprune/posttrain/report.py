@@ -3,7 +3,7 @@
 import datetime
 from typing import NamedTuple
 
-__all__ = ["Progress", "Report", "Row"]
+__all__ = ["Progress", "Recovered", "Report", "Row"]
 
 
 class Row(NamedTuple):
@@ -27,15 +27,31 @@ class Row(NamedTuple):
     seconds: float
 
 
+class Recovered(NamedTuple):
+    """What recovery did for one block.
+
+    Attributes:
+      block: its index.
+      before: squared error of its outputs as a share of their squares, on the calibration data.
+      after: the same.
+    """
+
+    block: int
+    before: float
+    after: float
+
+
 class Report(NamedTuple):
     """What was done; `print` shows a table.
 
     Attributes:
       rows: one per kernel, in the order in which they were solved.
+      blocks: one per block that was recovered.
       seconds: of the whole run, resumed parts not counted.
     """
 
     rows: tuple[Row, ...]
+    blocks: tuple[Recovered, ...]
     seconds: float
 
     @property
@@ -50,6 +66,8 @@ class Report(NamedTuple):
             sparsity = 1 - row.kept / max(row.weights, 1)
             damp = f"{row.damp:g}" if row.damp else ""
             lines.append(f"{row.name:44}{row.weights:>12,}{sparsity:>10.4f}{error:>10}{damp:>10}")
+        for each in self.blocks:
+            lines.append(f"block {each.block}: error {each.before:.2e}, recovered {each.after:.2e}")
         lines.append(f"sparsity {self.sparsity:.4f} of {len(self.rows)} kernels, {self.seconds:.1f} s")
         return "\n".join(lines)
 

@@ -59,7 +59,6 @@ class Segment:
 def cuts(flat: Flat, kernels: Sequence[Kernel], inputs: Sequence[Input]) -> list[Cut]:
     """Returns where a program is cut, in order; the branches are numbered."""
     places = [(each.position, index) for index, each in enumerate(inputs)]
-    places = [place for place, index in zip(places, range(len(places)), strict=True)]
     residuals = _residuals(flat, [position for position, _ in places])
     found: list[Cut] = []
     branch = 0
@@ -84,8 +83,11 @@ def _residuals(flat: Flat, positions: Sequence[int]) -> list[tuple[int, Any] | N
             last[atom] = len(flat.jaxpr.eqns)
     crossed = lambda v: sum(made[v] < position <= last[v] for position in positions)
     lasting = len(positions) >= _LONG
+    floats = [v for v in flat.inputs if jnp.issubdtype(v.aval.dtype, jnp.floating)]
     present = [
-        v for v in mixed if v in last and not (lasting and 2 * crossed(v) > len(positions))
+        v
+        for v in [*floats, *mixed]
+        if v in last and not (lasting and 2 * crossed(v) > len(positions))
     ]
     found: list[tuple[int, Any] | None] = []
     for position, behind in zip(positions, [*positions[1:], len(flat.jaxpr.eqns)], strict=True):

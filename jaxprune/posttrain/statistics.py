@@ -1,5 +1,6 @@
 """What solvers read of the inputs of kernels: means over batches, one for each input."""
 
+import functools
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
@@ -11,10 +12,7 @@ from jaxprune.signals import kernels as inputs_of
 from jaxprune.signals.kernels import Mean
 from jaxprune.signals.means import ratio
 
-__all__ = ["KNOWN", "Sums", "add", "of_batch", "statistics"]
-
-KNOWN = ("inputs", "grams")
-
+__all__ = ["Sums", "add", "of_batch", "statistics"]
 
 class Sums(NamedTuple):
     """Statistics of one input in the making, weighted by examples.
@@ -54,11 +52,13 @@ def of_batch(
 
 
 def add(total: Sums | None, more: Sums) -> Sums:
-    """The sum of two."""
-    if total is None:
-        return more
-    means = jax.tree.map(jnp.add, total.means, more.means)
-    return Sums(means, more.finite)
+    """The sum of two; the arrays of the first are given away."""
+    return more if total is None else Sums(_add(total.means, more.means), more.finite)
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def _add(total: Any, more: Any) -> Any:
+    return jax.tree.map(jnp.add, total, more)
 
 
 def statistics(total: Sums, each: Input, examples: float) -> dict[str, jax.Array]:
@@ -66,15 +66,22 @@ def statistics(total: Sums, each: Input, examples: float) -> dict[str, jax.Array
 
     "inputs" is `[layers, inputs, 1]`, "grams" `[layers, inputs, inputs]`.
     """
-    layers, inputs = each.size
+    return _means(total.means, jnp.float32(examples), each.order, each.size)
+
+
+@functools.partial(jax.jit, static_argnames=("order", "size"))
+def _means(
+    means: dict[str, Mean], examples: jax.Array, order: tuple[int, ...], size: tuple[int, int]
+) -> dict[str, jax.Array]:
+    layers, inputs = size
     found: dict[str, jax.Array] = {}
-    for name, mean in total.means.items():
+    for name, mean in means.items():
         value = ratio(jax.tree.map(lambda x: x / examples, mean))
-        lead = value.ndim - len(each.order) * (2 if name == "grams" else 1)
-        order = [*range(lead), *(lead + place for place in each.order)]
+        lead = value.ndim - len(order) * (2 if name == "grams" else 1)
+        axes = [*range(lead), *(lead + place for place in order)]
         if name == "grams":
-            order += [lead + len(each.order) + place for place in each.order]
-            found[name] = value.transpose(order).reshape(layers, inputs, inputs)
+            axes += [lead + len(order) + place for place in order]
+            found[name] = value.transpose(axes).reshape(layers, inputs, inputs)
         else:
-            found[name] = value.transpose(order).reshape(layers, inputs, 1)
+            found[name] = value.transpose(axes).reshape(layers, inputs, 1)
     return found

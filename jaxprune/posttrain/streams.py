@@ -41,7 +41,14 @@ class Streams:
         return self._streams[batch], self._counts[batch]
 
     def __setitem__(self, batch: int, stream: Stream) -> None:
-        self._streams[batch] = jax.device_get(stream) if self._on_host else stream
+        if self._on_host:
+            stream = {variable: _to_host(array) for variable, array in stream.items()}
+        self._streams[batch] = stream
+
+
+def _to_host(array: Any) -> Any:
+    typed_key = jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key)
+    return array if typed_key else np.array(array)  # a copy: on CPU a view would hold the array
 
 
 def checked(plan: Plan, params: Params) -> list[Any]:

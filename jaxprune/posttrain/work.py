@@ -13,7 +13,7 @@ from jaxprune.posttrain.plan import Plan
 from jaxprune.posttrain.statistics import Sums, of_batch
 from jaxprune.posttrain.views import View
 
-__all__ = ["Work"]
+__all__ = ["Stream", "Work"]
 
 Stream = dict[Any, Any]
 
@@ -32,6 +32,7 @@ class Work:
         self.plan = plan
         self.dense = list(leaves)
         self.leaves = list(leaves)
+        self._placed: dict[int, jax.Array] = {}
         self.masks: list[jax.Array | None] = [
             jnp.ones(np.shape(leaf), bool) if chosen else None
             for leaf, chosen in zip(leaves, plan.chosen, strict=True)
@@ -80,29 +81,43 @@ class Work:
             return run
 
         run = compiled(plan.programs, key, make)
-        arrays = self._arrays(segment.piece.reads, stream, dense)
+        arrays = self.arrays(segment.piece.reads, stream, dense)
         made, sums = run(arrays, segment.piece.starts, jnp.float32(examples))
         after = {v: stream[v] for v in segment.alive if v in stream}
         after |= dict(zip(segment.piece.writes[: segment.made], made, strict=True))
         return after, sums
 
-    def _arrays(self, variables: Sequence[Any], stream: Stream, dense: bool = False) -> list[Any]:
-        leaves = self.dense if dense else self.leaves
+    def arrays(self, variables: Sequence[Any], stream: Stream, dense: bool = False) -> list[Any]:
+        """Values of variables: of the stream, parameters, or constants."""
         flat = self.plan.flat
-        return [
-            stream[v]
-            if v in flat.active
-            else leaves[flat.leaves[v]]
-            if v in flat.leaves
-            else flat.consts[v]
-            for v in variables
-        ]
+
+        def value(variable: Any) -> Any:
+            if variable in flat.active:
+                return stream[variable]
+            if variable in flat.leaves:
+                leaf = flat.leaves[variable]
+                return self._on_device((self.dense if dense else self.leaves)[leaf])
+            return flat.consts[variable]
+
+        return [value(variable) for variable in variables]
+
+    def _on_device(self, leaf: Any) -> jax.Array:
+        """A parameter; what comes from the host stays on the device until the next segment."""
+        if isinstance(leaf, jax.Array):
+            return leaf
+        if id(leaf) not in self._placed:
+            self._placed[id(leaf)] = jnp.asarray(leaf)
+        return self._placed[id(leaf)]
+
+    def release(self) -> None:
+        """Lets go of parameters that came from the host."""
+        self._placed.clear()
 
     def read(self, kernel: Kernel, dense: bool = False) -> jax.Array:
         """The matrices of a kernel."""
         view = kernel.view
         read = compiled(self.plan.programs, ("read", view.key()), lambda: view.read)
-        return read(self._arrays(view.piece.reads, {}, dense), view.piece.starts)
+        return read(self.arrays(view.piece.reads, {}, dense), view.piece.starts)
 
     def write(self, kernel: Kernel, matrices: jax.Array, kept: jax.Array) -> None:
         """Puts matrices, and which of their numbers are kept, where the kernel is."""
@@ -110,7 +125,7 @@ class Work:
         write = compiled(self.plan.programs, ("write", view.key()), lambda: view.write)
         targets = _targets(self.plan, view)
         masks = [self.masks[leaf] for leaf in targets]
-        arrays = self._arrays(view.piece.reads, {})
+        arrays = self.arrays(view.piece.reads, {})
         leaves, masks = write(arrays, masks, view.piece.starts, matrices, kept)
         for leaf, value, mask in zip(targets, leaves, masks, strict=True):
             self.leaves[leaf] = value
