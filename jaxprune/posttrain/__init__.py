@@ -1,17 +1,21 @@
 """Pruning after training, of any function of parameters and a batch, segment by segment in bounded memory.
 
-`sparsegpt`, `wanda`, `ria` and `magnitude` take a function, parameters and batches. `plan` says what will be
-done, `prune` does it with any solver, pattern and rates.
+`sparsegpt`, `wanda`, `ria`, `magnitude`, `obc` and `admm` take a function, parameters and batches. `plan` says
+what will be done, `prune` does it with any solver, pattern, rates and recovery (`reconstruct`), and can be
+stopped and called again.
 """
 
 from jaxprune.posttrain import rates as rates
 from jaxprune.posttrain import solvers as solvers
 from jaxprune.posttrain.driver import Result as Result
 from jaxprune.posttrain.driver import prune as prune
+from jaxprune.posttrain.methods import admm as admm
 from jaxprune.posttrain.methods import magnitude as magnitude
+from jaxprune.posttrain.methods import obc as obc
 from jaxprune.posttrain.methods import ria as ria
 from jaxprune.posttrain.methods import sparsegpt as sparsegpt
 from jaxprune.posttrain.methods import wanda as wanda
+from jaxprune.posttrain.passes import gather as gather
 from jaxprune.posttrain.plan import Plan as Plan
 from jaxprune.posttrain.plan import plan as plan
 from jaxprune.posttrain.reconstruct import reconstruct as reconstruct
@@ -23,7 +27,10 @@ __all__ = [
     "Progress",
     "Report",
     "Result",
+    "admm",
+    "gather",
     "magnitude",
+    "obc",
     "plan",
     "prune",
     "rates",

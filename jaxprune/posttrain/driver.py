@@ -15,11 +15,12 @@ from jaxprune.parts import PATTERN
 from jaxprune.patterns import unstructured
 from jaxprune.posttrain import rates as rates_lib
 from jaxprune.posttrain.contests import Contest, Solved, contest
+from jaxprune.posttrain.passes import of_streams, through
 from jaxprune.posttrain.plan import Plan
 from jaxprune.posttrain.reconstruct import Block, Recovery, block_outputs, blocks_of, recovered
 from jaxprune.posttrain.report import Progress, Recovered, Report, Row
 from jaxprune.posttrain.solvers.solver import reads
-from jaxprune.posttrain.statistics import Sums, add, statistics
+from jaxprune.posttrain.statistics import statistics
 from jaxprune.posttrain.store import Store, fingerprint
 from jaxprune.posttrain.streams import Streams, checked
 from jaxprune.posttrain.work import Stream, Work
@@ -98,14 +99,15 @@ def prune(
         raise TypeError(
             f"posttrain.prune: {text(solver)} draws by chance; give key=jax.random.key(0)."
         )
-    sparsities = rates_lib.of_plan(rates, plan)
+    began = time.perf_counter()
+    work = Work(plan, checked(plan, params))
+    kept = Streams(plan, work, batches, streams)
+    more = lambda names: of_streams(plan, work, kept.copy(), names)
+    sparsities = rates_lib.of_plan(rates, plan, work, more)
     contests = [
         contest(pattern, kernel.view.layout, rate, kernel.name)
         for kernel, rate in zip(plan.kernels, sparsities, strict=True)
     ]
-    began = time.perf_counter()
-    work = Work(plan, checked(plan, params))
-    kept = Streams(plan, work, batches, streams)
     run = _Run(plan, work, kept, solver, contests, key, calibrate == "dense", folder is not None)
     costs = _costs(plan, len(kept))
     rows: list[Row] = []
@@ -113,9 +115,9 @@ def prune(
     store = None
     if folder is not None:
         settings = [text(solver), repr(pattern), str(sparsities), calibrate, repr(recover)]
-        more = [] if recover is None else recover.probe()
-        more += [] if key is None else [key]
-        store = Store(folder, _identity(plan, settings, work, kept, more))
+        besides = [] if recover is None else recover.probe()
+        besides += [] if key is None else [key]
+        store = Store(folder, _identity(plan, settings, work, kept, besides))
     ends = {} if recover is None else {block.last: block for block in blocks_of(plan)}
     begins = {block.first for block in ends.values()}
     starts: list[Stream] = []
@@ -128,9 +130,9 @@ def prune(
         solved, made = run.segment(index, stored)
         rows += solved
         if recover is not None and index in ends:
-            done, more = run.recover(ends[index], recover, starts, len(recoveries), stored)
-            recoveries.append(done)
-            made |= more
+            outcome, trained = run.recover(ends[index], recover, starts, len(recoveries), stored)
+            recoveries.append(outcome)
+            made |= trained
         if store is not None and stored is None and (made or index in ends):
             notes = {"rows": solved, "recovered": recoveries[-1] if index in ends else None}
             store.save(index, made, notes)
@@ -184,7 +186,7 @@ class _Run:
         """
         cut = self.plan.cuts[index]
         self.work.release()
-        total = self._statistics(index)
+        total = through(self.work, self.streams, index, self.names, self.dense)
         self.last = []
         if cut.input is None:
             return [], {}
@@ -244,28 +246,6 @@ class _Run:
             stream, _ = self.streams[batch]
             self.streams[batch] = {**stream, residual: end}
         return done, made
-
-    def _statistics(self, index: int) -> Sums | None:
-        total: Sums | None = None
-        finite: list[jax.Array] = []
-        for batch in range(len(self.streams)):
-            stream, examples = self.streams[batch]
-            stream, sums = self.work.advance(index, stream, self.names, examples, self.dense)
-            self.streams[batch] = stream
-            if sums is not None:
-                total = add(total, sums)
-                finite.append(sums.finite)
-                jax.block_until_ready(total)
-        bad = [batch for batch, fine in enumerate(finite) if not bool(fine)]
-        if bad:
-            each = self.plan.inputs[self.plan.cuts[index].input or 0]
-            name = self.plan.kernels[each.kernels[0]].name
-            raise ValueError(
-                f"posttrain.prune: batch {bad[0]} (counted from 0) gives NaN or infinity at the inputs of "
-                f"{name!r}{f', and so do {len(bad) - 1} others' if len(bad) > 1 else ''}; mend or leave out "
-                "these batches, or look for NaN in the parameters."
-            )
-        return total
 
     def _solve(self, group: Sequence[int], made: Arrays) -> list[Row]:
         began = time.perf_counter()

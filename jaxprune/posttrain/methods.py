@@ -10,7 +10,7 @@ from jaxprune.posttrain.driver import prune
 from jaxprune.posttrain.plan import plan
 from jaxprune.types import Masks, Params, Pattern
 
-__all__ = ["magnitude", "ria", "sparsegpt", "wanda"]
+__all__ = ["admm", "magnitude", "obc", "ria", "sparsegpt", "wanda"]
 
 Pruned = tuple[Params, Masks]
 
@@ -122,6 +122,53 @@ def magnitude(
 ) -> Pruned:
     """Prunes a network by the size of its weights, kernel by kernel; arguments as of `sparsegpt`."""
     solver = solvers.by_criterion(criteria.magnitude)
+    return _pruned(
+        apply, params, batches, solver, sparsity, pattern, prunable, exclude, options
+    )
+
+
+def obc(
+    apply: Callable[..., Any],
+    params: Params,
+    batches: Iterable[Any],
+    *,
+    sparsity: Any = 0.5,
+    pattern: Pattern | None = None,
+    prunable: Prunable = None,
+    exclude: str | Iterable[str] = (),
+    damp: float = 0.01,
+    **options: Any,
+) -> Pruned:
+    """Prunes a small network by Optimal Brain Compression, weight by weight; arguments as of `sparsegpt`.
+
+    References:
+      Frantar & Alistarh, "Optimal Brain Compression" (2022).
+    """
+    solver = solvers.obc(damp=damp)
+    return _pruned(
+        apply, params, batches, solver, sparsity, pattern, prunable, exclude, options
+    )
+
+
+def admm(
+    apply: Callable[..., Any],
+    params: Params,
+    batches: Iterable[Any],
+    *,
+    sparsity: Any = 0.5,
+    pattern: Pattern | None = None,
+    prunable: Prunable = None,
+    exclude: str | Iterable[str] = (),
+    damp: float = 0.01,
+    **options: Any,
+) -> Pruned:
+    """Prunes a network by the alternating direction method of multipliers; arguments as of `sparsegpt`.
+
+    References:
+      Meng et al., "ALPS: Improved Optimization for Highly Sparse One-Shot Pruning for Large Language Models"
+      (2024).
+    """
+    solver = solvers.admm(damp=damp)
     return _pruned(
         apply, params, batches, solver, sparsity, pattern, prunable, exclude, options
     )

@@ -1,5 +1,6 @@
 """What is alive of each batch between segments, on the device or on the host; what a plan is given is checked."""
 
+import copy
 from collections.abc import Iterable
 from typing import Any
 
@@ -33,6 +34,12 @@ class Streams:
             self._counts.append(count)
             self._streams.append(work.first_stream(batch))
         self.examples = sum(self._counts)
+
+    def copy(self) -> "Streams":
+        """The same streams, which go on by themselves."""
+        other = copy.copy(self)
+        other._streams = list(self._streams)
+        return other
 
     def __len__(self) -> int:
         return len(self._streams)

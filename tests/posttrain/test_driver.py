@@ -260,6 +260,40 @@ def test_rates():
         jp.posttrain.prune(plan, params, batches, solver=WANDA, rates=[0.5] * 3)
 
 
+def test_rates_by_depth_and_by_outliers():
+    apply, params = blocks(4)
+    params[2]["up"] = params[2]["up"] * np.where(np.arange(16) == 3, 40, 1).astype(np.float32)
+    batches = data()
+    plan = jp.posttrain.plan(apply, params, batches[0])
+    assert plan.blocks == [0, 0, 1, 1, 2, 2, 3, 3]
+
+    def lost(rates):
+        found = jp.posttrain.prune(plan, params, batches, solver=WANDA, rates=rates)
+        assert found.report.sparsity == pytest.approx(0.5, abs=0.005)
+        return [1 - row.kept / row.weights for row in found.report.rows[::2]]
+
+    by_depth = lost(jp.posttrain.rates.monotone(0.5, step=0.1))
+    assert by_depth == pytest.approx([0.35, 0.45, 0.55, 0.65], abs=0.005)
+    by_outliers = lost(jp.posttrain.rates.owl(0.5, outlier=4.0, spread=0.1))
+    assert np.argmin(by_outliers) == 2
+    assert max(by_outliers) - min(by_outliers) == pytest.approx(0.2, abs=0.01)
+    with pytest.raises(ValueError, match="let rates differ less"):
+        lost(jp.posttrain.rates.monotone(0.5, step=0.4))
+
+
+def test_statistics_are_those_of_signals():
+    apply, params = blocks(2)
+    plan = jp.posttrain.plan(apply, params, data()[0])
+    found = jp.posttrain.gather(plan, params, data(), ("grams", "inputs"))
+    grams = jp.signals.grams(apply, params, data())
+    for layer in (0, 1):
+        for name in ("up", "down"):
+            own = found[f"{layer}/{name}"]
+            np.testing.assert_allclose(own["grams"][0], grams[layer][name], rtol=1e-5, atol=1e-6)
+            diagonal = np.diagonal(grams[layer][name])
+            np.testing.assert_allclose(own["inputs"][0, :, 0], diagonal, rtol=1e-5, atol=1e-6)
+
+
 def test_bfloat16_parameters_stay_what_they_are():
     apply, params = blocks(1)
     params = jax.tree.map(lambda x: jnp.asarray(x, jnp.bfloat16), params)
