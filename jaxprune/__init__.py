@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from jaxprune import data as data
     from jaxprune import models as models
     from jaxprune import nn as nn
+    from jaxprune import posttrain as posttrain
     from jaxprune import quantise as quantise
     from jaxprune import structured as structured
 
@@ -85,6 +86,7 @@ __all__ = [
     "partition",
     "patterns",
     "penalties",
+    "posttrain",
     "preconditioners",
     "proximal",
     "prune",
@@ -105,9 +107,10 @@ _LAZY = {
     "data",
     "models",
     "nn",
+    "posttrain",
     "quantise",
     "structured",
-}  # they import flax or scipy, or read files: not needed to prune weights
+}  # they import flax or scipy, read files, or are large: not needed to prune weights
 
 
 def __getattr__(name: str) -> Any:

@@ -30,7 +30,7 @@ ORDER = [
     ["shards", "starting"],
     ["pruning"],
     ["transforms", "methods", "gates", "prune_on", "sensitivity"],
-    ["lottery", "at_init", "quantise", "structured"],
+    ["lottery", "at_init", "quantise", "structured", "posttrain"],
 ]
 ALONE = {
     "nn": {"types", "allocation", "selection"},
