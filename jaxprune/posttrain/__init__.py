@@ -9,6 +9,7 @@ from jaxprune.posttrain import rates as rates
 from jaxprune.posttrain import solvers as solvers
 from jaxprune.posttrain.driver import Result as Result
 from jaxprune.posttrain.driver import prune as prune
+from jaxprune.posttrain.errors import output_errors as output_errors
 from jaxprune.posttrain.methods import admm as admm
 from jaxprune.posttrain.methods import magnitude as magnitude
 from jaxprune.posttrain.methods import obc as obc
@@ -31,6 +32,7 @@ __all__ = [
     "gather",
     "magnitude",
     "obc",
+    "output_errors",
     "plan",
     "prune",
     "rates",
