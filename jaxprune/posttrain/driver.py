@@ -93,9 +93,7 @@ def prune(
     pattern = unstructured() if pattern is None else pattern
     checks.check("posttrain.prune", pattern=(pattern, PATTERN), params=(params, checks.TREE))
     if calibrate not in ("pruned", "dense"):
-        raise ValueError(
-            f'posttrain.prune(calibrate={calibrate!r}): "pruned" or "dense" is needed.'
-        )
+        raise ValueError(f'posttrain.prune(calibrate={calibrate!r}): "pruned" or "dense" is needed.')
     names = reads(solver)
     if "key" in names and key is None:
         raise TypeError(
