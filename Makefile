@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 RUN := $(BIN)/python -m
 WORKDIR ?= runs
 
-.PHONY: quickstart test slow faults lint bench clean
+.PHONY: quickstart test slow faults mutations lint bench clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; v = sys.version_info[:2]; (3, 11) <= v <= (3, 13) or sys.exit('jaxprune needs Python 3.11, 3.12 or 3.13; this is %d.%d: set PYTHON=python3.12, for example' % v)"
@@ -26,6 +26,9 @@ slow: $(VENV)/.installed
 
 faults: $(VENV)/.installed
 	FAULTS=all FAULTS_TABLE=results/faults.md $(RUN) pytest -m "" tests/faults
+
+mutations: $(VENV)/.installed
+	PYTHONPATH=tests $(RUN) mutations.run
 
 lint: $(VENV)/.installed
 	$(RUN) ruff check .

@@ -5,7 +5,6 @@ without a word, casts dtypes, and refuses arrays without elements; all three are
 Arrays are written from the host: one process, with any number of devices.
 """
 
-import hashlib
 import json
 import shutil
 import sys
@@ -14,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from experiments.config import UserError
-from experiments.run_folder import write_json
+from jaxprune import sealed
+from jaxprune.durable import whole_file
 
 __all__ = ["Checkpoints"]
 
@@ -65,7 +65,7 @@ class Checkpoints:
             "step": step,
             "meta": meta or {},
             "leaves": [
-                [path, _kind(leaf), list(array.shape), str(array.dtype), _checksum(array)]
+                [path, _kind(leaf), list(array.shape), str(array.dtype), sealed.checksum(array)]
                 for path, leaf, array in zip(paths, leaves, arrays, strict=True)
             ],
         }
@@ -74,7 +74,9 @@ class Checkpoints:
             f"{i:05d}{path}": a for i, (path, a) in enumerate(zip(paths, arrays, strict=True))
         }
         stored = {name: array for name, array in stored.items() if array.size}
-        items = {"manifest": args.JsonSave({"text": text, "checksum": _digest(text.encode())})}
+        items = {
+            "manifest": args.JsonSave({"text": text, "checksum": sealed.digest(text.encode())})
+        }
         if stored:
             items["tree"] = args.StandardSave(stored)
         self.wait()
@@ -183,10 +185,10 @@ class Checkpoints:
 
         _check_seal(self.folder / str(step))
         read = lambda **items: self._manager().restore(step, args=args.Composite(**items))
-        sealed = read(manifest=args.JsonRestore()).manifest
-        if _digest(sealed["text"].encode()) != sealed["checksum"]:
+        told = read(manifest=args.JsonRestore()).manifest
+        if sealed.digest(told["text"].encode()) != told["checksum"]:
             raise ValueError("its manifest does not match its checksum")
-        manifest = json.loads(sealed["text"])
+        manifest = sealed.parse(told["text"])
         if manifest["format"] != _FORMAT:
             raise UserError(
                 f"checkpoint {self.folder / str(step)} has the format {manifest['format']}; "
@@ -200,7 +202,7 @@ class Checkpoints:
         if stored:
             arrays.update(read(tree=args.StandardRestore(stored)).tree)
         for (path, *_, checksum), array in zip(manifest["leaves"], arrays.values(), strict=True):
-            if _checksum(array) != checksum:
+            if sealed.checksum(array) != checksum:
                 raise ValueError(f"{path} does not match its checksum")
         return manifest, list(arrays.values())
 
@@ -208,25 +210,30 @@ class Checkpoints:
         reason = str(error).strip().split("\n")[0][:200] or type(error).__name__
         self._notify(f"checkpoint {self.folder / str(step)} is damaged and set aside: {reason}")
         aside = self.folder / f"{step}.damaged"
-        shutil.rmtree(aside, ignore_errors=True)  # ours, of an earlier fault at the same step
-        (self.folder / str(step)).rename(aside)
+        try:
+            if aside.is_symlink() or not aside.is_dir():
+                aside.unlink(missing_ok=True)  # the link, not what it leads to
+            else:
+                shutil.rmtree(aside)  # ours, of an earlier fault at the same step
+            (self.folder / str(step)).rename(aside)
+        except OSError as e:
+            raise UserError(
+                f"cannot set the damaged checkpoint {self.folder / str(step)} aside as {aside.name} "
+                f"({e.strerror or e}); move both away."
+            ) from e
         self._manager().reload()
 
 
 def _seal(folder: Path) -> None:
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    write_json(folder / _SEAL, {str(f.relative_to(folder)): _digest(f.read_bytes()) for f in files})
+    checksums = sealed.files_of(folder)
+    with whole_file(folder / _SEAL) as file:
+        file.write(json.dumps(checksums, indent=1).encode())
 
 
 def _check_seal(folder: Path) -> None:
     seal = folder / _SEAL
-    if not seal.exists():
-        return
-    for name, checksum in json.loads(seal.read_text(encoding="utf-8")).items():
-        if not (folder / name).is_file():
-            raise ValueError(f"{name} is missing")
-        if _digest((folder / name).read_bytes()) != checksum:
-            raise ValueError(f"{name} does not match its checksum")
+    if seal.exists():
+        sealed.check_files(folder, sealed.parse(seal.read_bytes()))
 
 
 def _flatten(tree: Any) -> tuple[list[str], list[Any], Any]:
@@ -316,17 +323,6 @@ def _like(leaf: Any, array: Any) -> Any:
     if isinstance(leaf, jax.Array | jax.ShapeDtypeStruct):
         return jax.device_put(array, leaf.sharding)
     return array if isinstance(leaf, np.ndarray) else type(leaf)(array[()])
-
-
-def _checksum(array: Any) -> str:
-    return _digest(f"{array.dtype}{array.shape}".encode(), array.tobytes())
-
-
-def _digest(*parts: bytes) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        digest.update(part)
-    return digest.hexdigest()
 
 
 def _cannot_save(folder: Path, error: Exception) -> UserError:

@@ -209,7 +209,7 @@ def config(**fields: Any) -> ConfigDict:
     (0,)
     >>> config(step=500)
     Traceback (most recent call last):
-    experiments.config.UserError: config: no field 'step'; nearest: 'steps'. Fields: data, ...
+    experiments.config.UserError: config: no field 'step'; nearest: 'steps', 'gate'. Fields: data, ...
     """
     for name in fields:
         if name not in DEFAULTS:
@@ -265,6 +265,10 @@ def _check_training(cfg: ConfigDict) -> None:
     for name in ("data", "model", "optimizer", *_WAYS, "gate_optimizer", "preconditioner"):
         if cfg[name] is not None:
             check_part(_AS.get(name, name), cfg[name], f"config.{name}")
+    if cfg.optimizer.get("learning_rate") == 0:
+        raise UserError(
+            "config.optimizer.learning_rate=0: more than 0 is needed, or nothing is trained."
+        )
     if augment := cfg.data.get("augment"):
         _signature("augment", augment, "config.data.augment")
     if not takes("model", cfg.model, "num_classes", "config.model"):

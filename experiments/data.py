@@ -39,6 +39,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     command = commands.add_parser("fetch", parents=[names, folder], help="prepare what is named")
     command.add_argument("--archives", help="folder with archives; default: $JAXPRUNE_ARCHIVES")
     command.add_argument("--allow_network", action="store_true", help="try the official URL too")
+    command.add_argument("--anew", action="store_true", help="even if they are prepared already")
     command.set_defaults(command=fetch)
     command = commands.add_parser("check", parents=[names, folder], help="verify what is prepared")
     command.set_defaults(command=check)
@@ -88,6 +89,7 @@ def fetch(args: argparse.Namespace) -> int:
             data_dir=args.data_dir,
             archives=args.archives,
             allow_network=args.allow_network,
+            anew=args.anew,
         )
         folder = prepared.folder_of(name, args.data_dir)
         print(f"{name}: ready{f' in {folder}' if prepared.is_prepared(folder) else ''}")

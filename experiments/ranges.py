@@ -52,7 +52,8 @@ _RANGES: dict[str, dict[str, _Range]] = {
     },
     "kernel_init": {"std": _NOT_NEGATIVE},
     "optimizer": {
-        **dict.fromkeys(("learning_rate", "max_learning_rate", "estim_lr0"), _POSITIVE),
+        **dict.fromkeys(("max_learning_rate", "estim_lr0"), _POSITIVE),
+        "learning_rate": _NOT_NEGATIVE,  # gates of an optimizer of their own may stay as they are
         **dict.fromkeys(("b1", "b2", "b3", "beta", "betas", "momentum", "rho"), _BELOW_ONE),
         **dict.fromkeys(("decay", "decay_rate"), _BELOW_ONE),
         "initial_accumulator_value": _NOT_NEGATIVE,

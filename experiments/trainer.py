@@ -67,7 +67,9 @@ class Trainer:
         masks = self._final(state, step)[1]
         return state.masks if masks is None else masks
 
-    def evaluate(self, network: Any, rest: Any, batches: Batches, what: str) -> tuple[float, float]:
+    def evaluate(
+        self, network: Any, rest: Any, batches: Batches, what: str = "the loss"
+    ) -> tuple[float, float]:
         """Returns mean loss and accuracy of a network and the model's other variables.
 
         Args:

@@ -17,6 +17,7 @@ from jaxprune.calls import Part, is_concrete, makes, text, uncalled
 
 __all__ = [
     "BOOLEAN",
+    "FUNCTION",
     "INTEGER",
     "KEY",
     "NUMBER",
@@ -202,6 +203,9 @@ INTEGER = Kind("an integer", _is_integer, _integer_remedy)
 BOOLEAN = Kind(
     "True or False", lambda value: isinstance(value, bool | np.bool_), lambda _: "say which"
 )
+
+
+FUNCTION = Kind("a function", is_function, lambda _: "give one that is called, such as model.apply")
 
 
 def _is_key(value: Any) -> bool:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxprune import masks as masks_lib
 from jaxprune import selection
 from jaxprune.coupling import AnyPattern, Coupled
+from jaxprune.precision import at_least_float32
 from jaxprune.types import AnyAllocation, Axes, Keep, Masks, Params, Pattern, Sparsity, Units
 
 __all__ = ["Contests", "contests"]
@@ -127,7 +128,7 @@ def _of_groups(pattern: Coupled, params: Params, before: list[Any]) -> Contests:
 
 
 def _floats(scores: jax.Array) -> jax.Array:
-    return scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
+    return scores.astype(at_least_float32(scores.dtype))
 
 
 def _keep(found: Any) -> Keep:

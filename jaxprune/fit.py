@@ -14,6 +14,7 @@ from jax.core import Tracer
 from jaxprune import allocation as allocations
 from jaxprune import masks as masks_lib
 from jaxprune import signals as signals_lib
+from jaxprune.alike import check_alike, entries_beside
 from jaxprune.calls import text
 from jaxprune.coupling import AnyPattern, Coupled
 from jaxprune.types import (
@@ -32,6 +33,21 @@ from jaxprune.types import (
 __all__ = ["check_coupled", "check_fit", "check_rounds", "check_signals", "living", "scores_of"]
 
 
+_BY_WEIGHT = {  # signals that have one number for each weight; others are broadcast
+    "curvature",
+    "fisher",
+    "flow",
+    "grads",
+    "hessian_diagonal",
+    "hessian_gradient",
+    "initial",
+    "momentum",
+    "pushed",
+    "second_moment",
+    "summed",
+}
+
+
 def scores_of(
     criterion: Criterion,
     params: Params,
@@ -43,8 +59,16 @@ def scores_of(
     if "axes" in inspect.signature(criterion).parameters:
         signals = {**signals, "axes": jax.tree.structure(params).unflatten(axes)}
     check_signals(criterion, signals)
-    scores = criterion(params, **signals)
     name = text(criterion)
+    for signal in _BY_WEIGHT.intersection(_read(criterion), signals):
+        what, remedy = f"entries of the signal {signal!r}", "give one number for each weight"
+        check_alike(name, what, params, signals[signal], remedy)
+    params, signals = _without_keys(params, signals)
+    try:
+        scores = criterion(params, **signals)
+    except (TypeError, ValueError, KeyError):
+        _check_trees(name, params, signals)  # if one of them is to blame, it says so
+        raise
     treedef = jax.tree.structure(params)
     try:
         found = treedef.flatten_up_to(scores)
@@ -69,6 +93,46 @@ def scores_of(
                 "give one score per weight (jnp.broadcast_to shares one among several)."
             )
     return found
+
+
+def _read(criterion: Criterion) -> list[str]:
+    """The names of all signals that a criterion may read."""
+    return list(inspect.signature(criterion).parameters)
+
+
+def _is_key(leaf: Any) -> bool:
+    return jnp.issubdtype(jnp.result_type(leaf), jax.dtypes.prng_key)
+
+
+def _without_keys(params: Params, signals: dict[str, Any]) -> tuple[Params, dict[str, Any]]:
+    """Zeros for PRNG keys among the parameters, of which no criterion can make scores."""
+    leaves, treedef = jax.tree.flatten(params)
+    keys = [_is_key(leaf) for leaf in leaves]
+    if not any(keys):
+        return params, signals
+    zeros = [jnp.zeros(jnp.shape(leaf), jnp.float32) for leaf in leaves]
+
+    def cleared(tree: Any) -> Any:
+        try:
+            entries = treedef.flatten_up_to(tree)
+        except ValueError:  # a signal that is no tree beside the parameters
+            return tree
+        rows = zip(keys, zeros, entries, strict=True)
+        return treedef.unflatten([zero if key else entry for key, zero, entry in rows])
+
+    return cleared(params), {name: cleared(value) for name, value in signals.items()}
+
+
+def _check_trees(name: str, params: Params, signals: Mapping[str, Any]) -> None:
+    """Refuses signals that are trees, but not beside the parameters."""
+    for signal, value in signals.items():
+        if jax.tree_util.all_leaves([value]):
+            continue
+        refusal = lambda differ, signal=signal: (
+            f"{name}: the signal {signal!r} is another tree than the parameters ({differ}); give one that "
+            "has an entry for each."
+        )
+        entries_beside(params, value, refusal)
 
 
 def check_signals(criterion: Criterion, signals: Mapping[str, Any]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxprune import trees
+from jaxprune import checks, trees
 from jaxprune.programs.kernels import Follower, Use, follow
 from jaxprune.types import Axes, Params
 
@@ -59,6 +59,7 @@ def axes(apply: Callable[..., Any], params: Params, *inputs: Any) -> AxesTree:
     >>> found["head"], found["bias"]
     (Axes(in_axis=(1,), out_axis=(0,), batch_axis=()), None)
     """
+    checks.check("axes", apply=(apply, checks.FUNCTION), params=(params, checks.TREE))
     leaves, treedef = jax.tree.flatten(params)
     follower = follow(apply, params, *inputs)
     return treedef.unflatten(of_follower(follower, [np.shape(leaf) for leaf in leaves]))

@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import functools
 import inspect
+import math
 import operator
 import re
 from collections.abc import Callable, Iterator
@@ -153,6 +154,12 @@ def factory(make: Callable[_Arguments, _Made]) -> Callable[_Arguments, _Made]:
         bound.apply_defaults()
         arguments = {name: _kept(value) for name, value in bound.arguments.items()}
         check(make.__name__, **{name: (arguments[name], kind) for name, kind in kinds.items()})
+        for name, value in arguments.items():
+            if NUMBER.fits(value) and math.isnan(value):
+                raise ValueError(
+                    f"{make.__name__}({name}=nan): a number is needed, and NaN is none; look where it comes "
+                    "from."
+                )
         for name, kind in kinds.items():
             if kind in (INTEGER, _MAYBE_INTEGER) and arguments[name] is not None:
                 arguments[name] = operator.index(arguments[name])  # np.uint8(2) - 3 is 255

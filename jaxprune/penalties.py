@@ -39,6 +39,7 @@ from jaxprune.group_norms import (
 )
 from jaxprune.kernel_axes import AxesTree
 from jaxprune.parts import factory
+from jaxprune.precision import at_least_float32
 from jaxprune.types import Pattern, Penalty, Step
 
 __all__ = ["coupled", "elastic", "group_l2", "l0", "l1"]
@@ -332,7 +333,11 @@ _AXES = checks.Kind(
 _SCHEDULED = checks.Kind(
     "a number or a schedule of optax, called",
     _is_scheduled,
-    lambda _: "such as optax.linear_schedule(0.0, 1e-3, transition_steps=1_000)",
+    lambda value: (
+        checks.NUMBER.remedy(value)
+        if isinstance(value, str)
+        else "such as optax.linear_schedule(0.0, 1e-3, transition_steps=1_000)"
+    ),
 )
 
 
@@ -342,7 +347,7 @@ def _soft(v: jax.Array, threshold: jax.Array) -> jax.Array:
 
 def _wide(x: Any) -> jax.Array:
     x = jnp.asarray(x)
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    return x.astype(at_least_float32(x.dtype))
 
 
 def _size(sizes: Any, path: str) -> jax.Array:

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxprune import masks as masks_lib
+from jaxprune.precision import at_least_float32
 from jaxprune.types import Params
 
 __all__ = ["adagrad", "adam", "rms"]
@@ -127,7 +128,7 @@ def _only(who: str, state: optax.OptState, *fields: tuple[str, ...]) -> Any:
 def _corrected(nu: Any, decay: float, count: jax.Array) -> Any:
     # Before the first update, as while optax.MultiSteps gathers, there is nothing to correct.
     share = jnp.where(count > 0, 1 - decay**count, 1.0)
-    return jax.tree.map(lambda n: n.astype(jnp.promote_types(n.dtype, jnp.float32)) / share, nu)
+    return jax.tree.map(lambda n: n.astype(at_least_float32(n.dtype)) / share, nu)
 
 
 def _each(params: Params, tree: Any, f: Callable[[jax.Array], jax.Array]) -> Any:

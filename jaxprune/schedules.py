@@ -132,6 +132,7 @@ def levels(*, rate: float, every: int, levels: int, begin: int = 0) -> Schedule:
     if levels < 1:
         raise ValueError(f"levels(levels={levels}): at least one round is needed.")
     end = begin + (levels - 1) * every
+    _check_sparsity("levels", rate, "rate")
     _check("levels", rate, begin, end, every)
     targets = [1 - (1 - rate) ** (k + 1) for k in range(levels)]
 

@@ -1,14 +1,14 @@
 """What each layer alone can lose: pruned one at a time, to several sparsities, and measured."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxprune import criteria, patterns, schedules, trees
+from jaxprune import checks, criteria, patterns, schedules, trees
 from jaxprune import masks as masks_lib
 from jaxprune.allocation import by_path, knapsack
 from jaxprune.coupling import Coupled
@@ -133,7 +133,12 @@ def sensitivity(
     >>> found.losses, found.rates(keep=0.75)
     ({'a': [0.0, 1.0], 'b': [0.0, 3.0]}, {'a': 0.5, 'b': 0.0})
     """
+    checks.check("sensitivity", evaluate=(evaluate, _EVALUATE), params=(params, checks.TREE))
+    checks.check("sensitivity", sparsities=(sparsities, _FRACTIONS))
     asked = list(sparsities)
+    checks.check(
+        "sensitivity", **{f"sparsities[{i}]": (s, checks.NUMBER) for i, s in enumerate(asked)}
+    )
     if not asked or any(not 0 < s < 1 for s in asked) or asked != sorted(set(asked)):
         raise ValueError(
             f"sensitivity(sparsities={asked}): ascending fractions in (0, 1) are needed."
@@ -146,13 +151,17 @@ def sensitivity(
     masks = masks_lib.make(params, prunable, axes=axes)
     sizes = {row["leaf"]: row["weights"] for row in masks_lib.summary(masks, axes)}
     others = params if around is None else around
-    dense, done = float(evaluate(params)), 1
+    dense = _loss("sensitivity", evaluate, params, "the network as it is")
+    done = 1
     found = Sensitivity(dense, sizes, {n: [0.0] for n in sizes}, {n: [dense] for n in sizes})
     stacks = _stacks(params, axes)
     pruned_paths = masks_lib.paths(masks)
     for path in pruned_paths:
         for layer in stacks[path] if around is not None else ():
-            found.losses[layer.name][0] = float(evaluate(_with(others, params, layer)))
+            around_it = f"the network with {layer.name!r} alone as it was"
+            found.losses[layer.name][0] = _loss(
+                "sensitivity", evaluate, _with(others, params, layer), around_it
+            )
         for sparsity in asked:
             once = schedules.one_shot(sparsity=sparsity)
             method = Method(criterion, schedule=once, pattern=pattern)
@@ -163,11 +172,42 @@ def sensitivity(
             for layer in stacks[path]:
                 gone = masks_lib.sparsity(mask[layer.index])
                 found.sparsities[layer.name].append(float(gone))
-                found.losses[layer.name].append(float(evaluate(_with(others, pruned, layer))))
+                what = f"the network without {sparsity:g} of {layer.name!r}"
+                loss = _loss("sensitivity", evaluate, _with(others, pruned, layer), what)
+                found.losses[layer.name].append(loss)
                 done += 1
                 if progress is not None:
                     progress(done)
     return found
+
+
+_EVALUATE = checks.Kind(
+    "a function",
+    checks.is_function,
+    lambda _: "(params) -> the loss, on data that are not the test set's",
+)
+_FRACTIONS = checks.Kind(
+    "a list of fractions",
+    lambda value: isinstance(value, Iterable) and not isinstance(value, str | Mapping),
+    lambda _: "such as [0.5, 0.8, 0.9], ascending",
+)
+
+
+def _loss(who: str, evaluate: Evaluate, params: Params, what: str) -> float:
+    """The loss of a network; refuses what is no number, and NaN and infinity, which are no loss."""
+    found = evaluate(params)
+    if np.shape(found) != ():
+        raise ValueError(
+            f"{who}: evaluate returned an array of the shape {np.shape(found)}, and one number is needed; "
+            "return the mean loss."
+        )
+    loss = float(found)
+    if not np.isfinite(loss):
+        raise ValueError(
+            f"{who}: the loss of {what} is {loss}, which cannot be compared; look for NaN in the weights and "
+            "in the data, or leave the highest sparsities out."
+        )
+    return loss
 
 
 class _Layer(NamedTuple):
@@ -267,6 +307,14 @@ def search(
     """
     if (keep is None) == (tolerance is None):
         raise ValueError("search: give either keep= (of the cost) or tolerance= (of the loss).")
+    checks.check("search", evaluate=(evaluate, _EVALUATE), params=(params, checks.TREE))
+    checks.check("search", rounds=(rounds, checks.INTEGER), steps=(steps, checks.INTEGER))
+    if keep is not None and not 0 < keep <= 1:
+        raise ValueError(f"search(keep={keep}): a fraction of the cost in (0, 1] is needed.")
+    if tolerance is not None and not tolerance >= 0:
+        raise ValueError(
+            f"search(tolerance={tolerance}): a rise of the loss, 0 or above, is needed."
+        )
     chosen = _analysed(table, params, axes)
     costs, measure = table.weights if costs is None else costs, measure or evaluate
     whole = sum(costs[name] for name in table.weights)
@@ -277,7 +325,8 @@ def search(
         pruned, masks = _pruned(params, table, rates, chosen, criterion, pattern, axes, signals)
         rows = masks_lib.summary(masks, axes)
         kept = {row["leaf"]: row["kept"] / row["weights"] for row in rows}
-        left, loss = sum(costs[n] * kept[n] for n in kept) / whole, float(evaluate(pruned))
+        left = sum(costs[n] * kept[n] for n in kept) / whole
+        loss = _loss("search", evaluate, pruned, "the network pruned to these rates")
         tried.append((left, loss))
         predicted = table.dense + sum(table.rise(n, s) for n, s in rates.items())
         return Found(rates, left, loss, predicted, tried), pruned, masks
@@ -305,7 +354,8 @@ def search(
     most_of = {n: max(s for s in row if s < 1) for n, row in table.sparsities.items()}
     least = sum(costs[n] * (1 - s) for n, s in most_of.items()) / whole
     low, high, best = least * (1 + 1e-9), 1.0, at(dict.fromkeys(table.weights, 0.0))
-    most = float(measure(params)) + tolerance  # type: ignore[operator]
+    at_first = _loss("search", measure, params, "the network as it is")
+    most = at_first + tolerance  # type: ignore[operator]
     for _ in range(steps):
         middle = float(np.sqrt(low * high))
         found = at(table.rates(middle, costs))

@@ -5,7 +5,7 @@ plain dicts, a `FrozenDict`, an `nnx.State` of variables or Haiku's `FlatMap`, a
 """
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -17,10 +17,12 @@ from jaxprune.types import Params
 __all__ = [
     "beside",
     "content",
+    "differences",
     "is_box",
     "is_placeholder",
     "keys_of",
     "layer_names",
+    "names_beside",
     "paths",
     "plain",
     "some",
@@ -55,18 +57,41 @@ def beside(params: Params, tree: Any) -> list[Any]:
     variable; the `MaskedNode` that optax leaves where a transform has no part is `None`.
 
     Raises:
-      ValueError: if the leaves have other names.
+      ValueError: if the leaves have other names; it says which.
 
     >>> beside({"b": 1.0, "w": 2.0}, {"b": None, "w": "mask"})
     [None, 'mask']
     """
     try:
         entries = jax.tree.structure(params).flatten_up_to(tree)
-    except ValueError as error:
+    except ValueError:
         entries = _by_name(params, tree)
         if entries is None:
-            raise error from None
+            differ = differences(names_beside(params, tree), paths(params))
+            raise ValueError(
+                f"a tree that is to lie beside another has not the same leaves ({differ})."
+            ) from None
     return [content(entry) for entry in entries]
+
+
+def differences(have: Iterable[str], need: Iterable[str]) -> str:
+    """Words for the leaves that are missing and those that are too many, by their paths.
+
+    >>> differences(["a", "b"], ["b", "c"]), differences(["a"], ["a"])
+    ("missing 'c'; unexpected 'a'", 'the leaves have the same names, in other containers')
+    """
+    found, wanted = set(have), set(need)
+    sides = {"missing": wanted - found, "unexpected": found - wanted}
+    named = [f"{what} {some(sorted(names))}" for what, names in sides.items() if names]
+    return "; ".join(named) or "the leaves have the same names, in other containers"
+
+
+def names_beside(params: Params, tree: Any) -> list[str]:
+    """Paths of the entries of a tree that is to lie beside the parameters: `None` is one, too."""
+    known = set(paths(params))
+    stop = lambda path, node: _name(path) in known or _is_nothing(node)
+    named = jax.tree_util.tree_leaves_with_path(plain(tree), is_leaf=stop, is_leaf_takes_path=True)
+    return [_name(path) for path, _ in named]
 
 
 def _by_name(params: Params, tree: Any) -> list[Any] | None:
@@ -162,7 +187,7 @@ def layer_names(path: str, layer_shape: Sequence[int]) -> list[str]:
     return [path + (f"[{', '.join(map(str, index))}]" if index else "") for index in indices]
 
 
-def some(names: Sequence[str], shown: int = 6) -> str:
+def some(names: Sequence[str], shown: int = 5) -> str:
     """Names for a message, the first of them if there are many."""
     more = f" and {len(names) - shown} more" if len(names) > shown else ""
     return ", ".join(map(repr, names[:shown])) + more

@@ -311,6 +311,8 @@ def cosine(fraction: float, end: int) -> Share:
     """
 
     _check_fraction("cosine", fraction)
+    if end < 0:
+        raise ValueError(f"cosine(end={end}): a number of updates, 0 or above, is needed.")
 
     def at(step: Step) -> jax.Array:
         return fraction / 2 * (1 + jnp.cos(jnp.pi * jnp.minimum(step / max(end, 1), 1.0)))

@@ -16,10 +16,11 @@ ROOT = Path(jp.__file__).parent
 CONCEPTS = ["criteria", "patterns", "allocation", "schedules"]
 # Each may import what stands before it, never what stands after.
 ORDER = [
-    ["calls", "host_arrays", "shared_kernels"],
+    ["calls", "durable", "host_arrays", "precision", "sealed", "shared_kernels"],
+    ["array_files"],
     ["types", "checks"],
     ["trees", "roles", "ranks", "layerwise", "programs"],
-    ["kernel_axes", "deferred"],
+    ["kernel_axes", "deferred", "alike"],
     ["masks"],
     ["counting", "coupling"],
     ["searches"],
@@ -34,7 +35,7 @@ ORDER = [
 ]
 ALONE = {
     "nn": {"types", "allocation", "selection"},
-    "data": {"types"},
+    "data": {"types", "array_files", "durable", "sealed"},
     "models": {"data"},
     "metrics": {"types", "trees", "masks", "programs", "kernel_axes", "patterns", "checks"},
 }

@@ -250,3 +250,11 @@ def test_shuffling_stays_within_a_layer():
     last = {"w": jnp.moveaxis(masks["layers"]["kernel"], 0, 2)}
     moved = jp.masks.shuffle(last, jax.random.key(1), {"w": jp.Axes(0, 1, batch_axis=2)})["w"]
     assert (moved == jnp.moveaxis(shuffled, 0, 2)).all(), "wherever layers are stacked"
+
+
+@pytest.mark.parametrize("shape", [(0,), (0, 1), (1, 0), (3, 0, 2), (0, 9), (), (1,), (2, 9)])
+def test_packed_masks_of_any_shape_come_back(shape):
+    mask = jnp.arange(int(np.prod(shape))).reshape(shape) % 3 == 0
+    (back,) = jax.tree.leaves(jp.masks.unpack(jp.masks.pack({"w": mask})))
+    assert back.shape == shape
+    assert jnp.array_equal(back, mask)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
+from jaxprune import checks
 from jaxprune.types import Sparsity, Units
 
 __all__ = [
@@ -37,6 +38,10 @@ def survivors(n: jax.Array | int, sparsity: Sparsity) -> jax.Array:
     >>> [int(survivors(10**8, s)) for s in (0.9, jnp.float32(0.9), 0.0, 1.0)]
     [10000000, 10000000, 100000000, 0]
     """
+    if not isinstance(n, jax.Array):
+        checks.check("survivors", n=(n, checks.INTEGER))
+    if isinstance(sparsity, float | int) and not 0 <= sparsity <= 1:
+        raise ValueError(f"survivors(sparsity={sparsity}): a fraction in [0, 1] is needed.")
     return _rest(n, sparsity, _UNIT // 2)
 
 

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from jaxprune.trees import differences
+
 __all__ = ["knapsack"]
 
 
@@ -38,8 +40,17 @@ def knapsack(
     >>> knapsack(losses, costs, budget=6.0)  # 1 + 3 is less than 9 + 2
     {'a': 1, 'b': 2}
     """
-    if set(losses) != set(costs) or any(len(losses[n]) != len(costs[n]) for n in losses):
-        raise ValueError("knapsack: losses and costs must have the same leaves and options.")
+    if set(losses) != set(costs):
+        raise ValueError(
+            f"knapsack: losses and costs must be of the same leaves ({differences(costs, losses)} in costs); "
+            "give both for each."
+        )
+    for name, row in losses.items():
+        if len(row) != len(costs[name]):
+            raise ValueError(
+                f"knapsack: {name!r} has {len(row)} losses and {len(costs[name])} costs; give one of "
+                "each for every option."
+            )
     if not losses or not budget > 0:
         raise ValueError(f"knapsack(budget={budget}): leaves and a budget above 0 are needed.")
     everything = [x for table in (losses, costs) for row in table.values() for x in row]

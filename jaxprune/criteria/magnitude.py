@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxprune import kernel_axes
+from jaxprune.precision import at_least_float32
 from jaxprune.types import Axes, Params, Scores
 
 
@@ -54,7 +55,7 @@ def normalized_magnitude(
     """
 
     def score(w: jax.Array, own: Axes | None) -> jax.Array:
-        size = jnp.abs(w).astype(jnp.promote_types(w.dtype, jnp.float32))
+        size = jnp.abs(w).astype(at_least_float32(w.dtype))
         layers = () if own is None else own.batch_axis
         rest = tuple(a for a in range(w.ndim) if a not in layers)
         tiny = jnp.finfo(size.dtype).tiny
@@ -99,7 +100,7 @@ def fpgm(params: Params, *, axes: kernel_axes.AxesTree | None = None, **_) -> Sc
 
 def _distances(w: jax.Array, axes: Axes) -> jax.Array:
     """Of each unit to the others of its layer, evenly over its weights."""
-    wide = w.astype(jnp.promote_types(w.dtype, jnp.float32))
+    wide = w.astype(at_least_float32(w.dtype))
     if w.ndim < 2:
         return jnp.zeros_like(wide)
     outputs = axes.out_axis or ()

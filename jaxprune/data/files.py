@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from jaxprune import durable
 from jaxprune.data import prepared, sources
 from jaxprune.data.sources import Archive
 
@@ -45,7 +46,9 @@ def fetch(
             order = sources.Order(name, [archive], work, prepared.archives_of(archives))
             sources.collect(order, allow_network=False)
             path.parent.mkdir(exist_ok=True)
+            durable.sync_tree(work)
             (work / archive.filename).rename(path)
+            durable.sync_folder(path.parent)
     return path
 
 

@@ -11,12 +11,20 @@ from typing import Any
 
 import numpy as np
 
+from jaxprune import durable, sealed
 from jaxprune.data import arrays, catalogue, sources, synthetic
 from jaxprune.data.arrays import Dataset, Split
 from jaxprune.data.progress import note, track
 
 CACHE = "arrays.npz"
+SEAL = "checksums.json"  # of all other files, where `fetch` made them; TFDS's own folders have none
 BATCH = 2048  # records read at once
+_KIND = "jaxprune prepared records"
+_VERSION = 1
+
+
+class OnlyTensorFlowError(ValueError):
+    """The records are whole, in a format that is not read here."""
 
 
 def load(name: str, *, data_dir: str | os.PathLike | None = None) -> Dataset:
@@ -33,27 +41,43 @@ def load(name: str, *, data_dir: str | os.PathLike | None = None) -> Dataset:
       A `Dataset`, its examples in the order of TFDS.
 
     Raises:
-      ValueError: the name is unknown, or TFDS has prepared it in a format that only TensorFlow
-        reads.
+      ValueError: the name is unknown, TFDS has prepared it in a format that only TensorFlow
+        reads, or what is prepared is damaged or no data for a training: the message has the command
+        that fetches it anew.
       FileNotFoundError: the data set is not prepared.
     """
     catalogue.find(name)
     if name.startswith(catalogue.PREFIX):
         return synthetic.twin(name.removeprefix(catalogue.PREFIX))
     folder = folder_of(name, data_dir)
+    option = f" --data_dir={data_dir}" if data_dir else ""
+    command = f"python -m experiments.data fetch {name}{option}"
     if not is_prepared(folder):
-        option = f" --data_dir={data_dir}" if data_dir else ""
-        raise FileNotFoundError(
-            f"{name}: not prepared, {folder} is missing; "
-            f"run `python -m experiments.data fetch {name}{option}`."
-        )
-    if (data := arrays.read(folder / CACHE)) is not None:
-        return data
-    data = _decode(folder)
+        raise FileNotFoundError(f"{name}: not prepared, {folder} is missing; run `{command}`.")
+    entry = catalogue.find(name)
+    data = arrays.read(folder / CACHE)
+    cached = data is not None
     try:
-        arrays.write(folder / CACHE, data)
-    except OSError as error:
-        logging.getLogger(__name__).warning("%s: arrays are not cached: %s", name, error)
+        if data is None:
+            data = _decode(folder)
+            _check_seal(folder)
+        arrays.check(data, entry.input_shape, entry.num_classes)
+    except OnlyTensorFlowError as error:
+        raise ValueError(f"{folder} {error}") from error
+    except ImportError:
+        raise
+    except Exception as error:  # whatever damaged records make of their readers
+        where = folder / CACHE if cached else folder
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200].rstrip(".")
+        raise ValueError(
+            f"{name}: {where} is damaged or no such data set ({reason}); fetch it anew: "
+            f"`{command} --anew`."
+        ) from error
+    if not cached:
+        try:
+            arrays.write(folder / CACHE, data)
+        except OSError as error:
+            logging.getLogger(__name__).warning("%s: arrays are not cached: %s", name, error)
     return data
 
 
@@ -63,6 +87,7 @@ def fetch(
     data_dir: str | os.PathLike | None = None,
     archives: str | os.PathLike | None = None,
     allow_network: bool = False,
+    anew: bool = False,
 ) -> None:
     """Prepares a data set, unless it is prepared already.
 
@@ -76,6 +101,7 @@ def fetch(
       data_dir: the folder to fill; default $JAXPRUNE_DATA, or ~/.cache/jaxprune/data.
       archives: a folder with the original archives; default $JAXPRUNE_ARCHIVES, or none.
       allow_network: whether the official URL may be used.
+      anew: prepare it even so, and put it in the place of what is there, which stays until then.
 
     Raises:
       ValueError: the name is unknown.
@@ -83,17 +109,20 @@ def fetch(
     """
     catalogue.find(name)
     folder = folder_of(name, data_dir)
-    if name.startswith(catalogue.PREFIX) or is_prepared(folder):
+    if name.startswith(catalogue.PREFIX) or (is_prepared(folder) and not anew):
         return
     source = archives_of(archives)
     with work_folder(name, folder.parent.parent) as work:
-        if is_prepared(folder):
+        if is_prepared(folder) and not anew:
             return
         _prepare(name, work, source, allow_network)
         folder.parent.mkdir(exist_ok=True)
-        if folder.exists():  # without the file that completes it
-            shutil.rmtree(folder)
-        (work / name / folder.name).rename(folder)
+        new = work / name / folder.name
+        durable.sync_tree(new)
+        if folder.exists():  # without the file that completes it, or to be replaced
+            folder.rename(work / "old")
+        new.rename(folder)
+        durable.sync_folder(folder.parent)
 
 
 def folder_of(name: str, data_dir: str | os.PathLike | None = None) -> Path:
@@ -155,7 +184,18 @@ def _prepare(name: str, work: Path, archives: Path | None, allow_network: bool) 
             download_dir=work / "downloads",
             download_config=tfds.download.DownloadConfig(manual_dir=folder),
         )
-    arrays.write(Path(builder.data_path) / CACHE, _decode(Path(builder.data_path)))
+    made = Path(builder.data_path)
+    text = sealed.manifest(_KIND, _VERSION, {"files": sealed.files_of(made)})
+    arrays.write(made / CACHE, _decode(made))
+    with durable.whole_file(made / SEAL) as file:
+        file.write(text)
+
+
+def _check_seal(folder: Path) -> None:
+    """Compares the records with what they were when they were made."""
+    if (folder / SEAL).exists():
+        told = sealed.of_manifest((folder / SEAL).read_bytes(), _KIND, _VERSION)
+        sealed.check_files(folder, told.get("files"))
 
 
 def _decode(folder: Path) -> Dataset:
@@ -173,9 +213,9 @@ def _decode(folder: Path) -> Dataset:
         try:
             source = builder.as_data_source(name, decoders=undecoded)
         except NotImplementedError as error:
-            raise ValueError(
-                f"{folder} was prepared as {builder.info.file_format}, which only TensorFlow "
-                "reads; give another data_dir, or remove that folder and fetch it anew."
+            raise OnlyTensorFlowError(
+                f"was prepared as {builder.info.file_format}, which only TensorFlow reads; give "
+                "another data_dir, or remove that folder and fetch it anew."
             ) from error
         inputs = np.empty((len(source), *shape), np.uint8)
         labels = np.empty(len(source), np.int32)

@@ -38,6 +38,10 @@ KNOWN = {*DTYPES, *TENSORS, DICTIONARY}
 MAGIC = 0x1950A86A20F9469CFC6C  # first number of a file as PyTorch wrote them before 1.6
 
 
+DEEPEST = 64  # containers within containers
+SHARED = 1_000_000  # entries that may come of containers that are in the tree several times
+
+
 class Name(NamedTuple):
     """What a pickle calls by name: here only a name."""
 
@@ -69,7 +73,9 @@ def read(path: str | os.PathLike) -> Any:
     with path.open("rb") as file:
         zipped = file.read(4) == b"PK\3\4"
     try:
-        return _zip(path) if zipped else _legacy(path)
+        tree = _zip(path) if zipped else _legacy(path)
+        check_tree(tree, SHARED + path.stat().st_size)
+        return tree
     except RefusedError as error:
         raise ValueError(f"torch_weights.read: {path} {error}; nothing in it was run.") from error
     except _DAMAGED as error:
@@ -109,8 +115,13 @@ def _zip(path: Path) -> Any:
 
 
 def _stored(file: zipfile.ZipFile, name: str) -> bytes:
-    if file.getinfo(name).compress_type != zipfile.ZIP_STORED:  # it might unpack to any size
+    part = file.getinfo(name)
+    if part.compress_type != zipfile.ZIP_STORED:  # it might unpack to any size
         raise RefusedError(f"has a compressed part {name!r}, which PyTorch does not write")
+    if part.file_size != part.compress_size or part.file_size > os.path.getsize(
+        file.filename or ""
+    ):
+        raise ValueError(f"the part {name!r} claims to be larger than the file")
     return file.read(name)
 
 
@@ -247,6 +258,37 @@ def interpret(program: Any, storage: Callable[[Any], Any] | None = None) -> Any:
             case name:
                 raise RefusedError(f"has the instruction {name}, which tensors do not need")
     raise EOFError("it has no end")
+
+
+def check_tree(tree: Any, most: int) -> None:
+    """Refuses a tree that whoever walks through it could not leave again.
+
+    Args:
+      tree: of dictionaries, lists and tuples, which a pickle can put into themselves, into each other many
+        times, or to any depth.
+      most: entries, those of a container counted wherever it is.
+    """
+    sizes: dict[int, int] = {}  # entries within a container, once they are counted
+    open_now: set[int] = set()
+    waiting: list[tuple[Any, bool]] = [(tree, False)]
+    while waiting:
+        node, entered = waiting.pop()
+        entries = list(node.values()) if isinstance(node, dict) else node
+        if not isinstance(entries, list | tuple) or isinstance(node, Name) or id(node) in sizes:
+            continue
+        if entered:
+            open_now.discard(id(node))
+            sizes[id(node)] = len(entries) + sum(sizes.get(id(entry), 0) for entry in entries)
+            if sizes[id(node)] > most:
+                raise RefusedError("repeats its containers in each other many times over")
+            continue
+        if id(node) in open_now:
+            raise RefusedError("has a container that contains itself")
+        open_now.add(id(node))
+        if len(open_now) > DEEPEST:
+            raise RefusedError(f"is nested more than {DEEPEST} containers deep")
+        waiting.append((node, True))
+        waiting.extend((entry, False) for entry in entries)
 
 
 def _known(name: str) -> Name:

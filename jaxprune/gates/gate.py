@@ -14,9 +14,11 @@ import optax
 
 from jaxprune import checks, kernel_axes
 from jaxprune import masks as masks_lib
+from jaxprune.alike import told
 from jaxprune.kernel_axes import AxesTree
 from jaxprune.masks import Prunable
 from jaxprune.penalties import scheduled
+from jaxprune.trees import differences
 from jaxprune.types import Axes, Masks, Params, Pattern, Step
 
 __all__ = ["Gate", "Gated", "Rule", "Strength", "at_step", "check_strength", "per_leaf", "units_of"]
@@ -98,6 +100,13 @@ class Rule(NamedTuple):
     moments: Callable[[Leaves, Leaves, Step | None], tuple[Leaves, Leaves]] | None = None
 
 
+_RULE = checks.Kind(
+    "a gates.Rule",
+    lambda value: isinstance(value, Rule),
+    lambda _: "gates.hard_concrete() and the like make gates that are ready",
+)
+
+
 def gate_of(rule: Rule, prunable: Prunable = None, *, axes: AxesTree | None = None) -> Gate:
     """Makes a `Gate` for any tree out of a `Rule` for its gated leaves.
 
@@ -107,6 +116,18 @@ def gate_of(rule: Rule, prunable: Prunable = None, *, axes: AxesTree | None = No
       axes: what the program does with the leaves (`jaxprune.axes`), for the default filter. A rule for which
         inputs, outputs or layers count finds them by `jaxprune.kernel_axes.by_path(axes, leaves)`.
     """
+
+    checks.check("gate_of", rule=(rule, _RULE))
+    shapes_known: dict[Any, Any] = {}
+
+    def gated(theta: Gated) -> Leaves:
+        """The gated leaves; refuses gates that belong to another tree, or another gate."""
+        leaves = _gated(theta)
+        question = tuple((n, jnp.shape(w), jnp.result_type(w)) for n, w in leaves.items())
+        if question not in shapes_known:
+            shapes_known[question] = jax.eval_shape(rule.init, leaves, jax.random.key(0))
+        _check_shapes(theta.gates, shapes_known[question])
+        return leaves
 
     def init(params: Params, key: jax.Array) -> Gated:
         checks.check("gate.init", params=(params, checks.TREE), key=(key, checks.KEY))
@@ -121,19 +142,19 @@ def gate_of(rule: Rule, prunable: Prunable = None, *, axes: AxesTree | None = No
         checks.check("gate.sample", theta=(theta, GATED), key=(key, checks.optional(checks.KEY)))
         params = jax.lax.stop_gradient(theta.params) if rule.frozen else theta.params
         theta = theta._replace(params=params)
-        return _with(params, rule.sample(_gated(theta), theta.gates, key, step))
+        return _with(params, rule.sample(gated(theta), theta.gates, key, step))
 
     def penalty(theta: Gated, step: Step | None = None) -> jax.Array:
         checks.check("gate.penalty", theta=(theta, GATED))
-        return jnp.asarray(rule.cost(_gated(theta), theta.gates, step), jnp.float32)
+        return jnp.asarray(rule.cost(gated(theta), theta.gates, step), jnp.float32)
 
     def expected_l0(theta: Gated) -> jax.Array:
         checks.check("gate.expected_l0", theta=(theta, GATED))
-        return jnp.asarray(rule.alive(_gated(theta), theta.gates), jnp.float32)
+        return jnp.asarray(rule.alive(gated(theta), theta.gates), jnp.float32)
 
     def finalize(theta: Gated, step: Step | None = None) -> tuple[Params, Masks]:
         checks.check("gate.finalize", theta=(theta, GATED))
-        leaves, kept = rule.final(_gated(theta), theta.gates, step)
+        leaves, kept = rule.final(gated(theta), theta.gates, step)
         treedef = jax.tree.structure(theta.params)
         masks = treedef.unflatten(kept.get(name) for name in masks_lib.paths(theta.params))
         return masks_lib.apply(_with(theta.params, leaves), masks), masks
@@ -141,7 +162,7 @@ def gate_of(rule: Rule, prunable: Prunable = None, *, axes: AxesTree | None = No
     def moments(theta: Gated, step: Step | None = None) -> tuple[Leaves, Leaves]:
         checks.check("gate.moments", theta=(theta, GATED))
         assert rule.moments is not None
-        return rule.moments(_gated(theta), theta.gates, step)
+        return rule.moments(gated(theta), theta.gates, step)
 
     return Gate(
         init,
@@ -168,6 +189,17 @@ def _gated(theta: Gated) -> Leaves:
             "after a change of the tree begin with gate.init(params, key) again."
         )
     return {name: leaf for name, leaf in named.items() if name in theta.gates}
+
+
+def _check_shapes(gates: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Refuses the gates of another gate, by their shapes."""
+    wrong = [
+        f"{name!r} has gates of the shape {jnp.shape(gate)}, this gate {wanted[name].shape}"
+        for name, gate in gates.items()
+        if jnp.shape(gate) != wanted[name].shape
+    ]
+    if wrong:
+        raise ValueError(f"gates: {told(wrong)}; begin with gate.init(params, key) of this gate.")
 
 
 def _with(params: Params, leaves: Leaves) -> Params:
@@ -197,6 +229,12 @@ def _project(rule: Rule) -> optax.GradientTransformationExtraArgs:
     ) -> tuple[Any, optax.EmptyState]:
         if params is None:
             raise ValueError("gate.project: update(updates, state, params) needs the parameters.")
+        remedy = "take the gradients with respect to theta, the parameters and gates of gate.init"
+        if jax.tree.structure(updates) != jax.tree.structure(params):
+            differ = differences(masks_lib.paths(updates), masks_lib.paths(params))
+            raise ValueError(
+                f"gate.project: the updates are another tree than the parameters ({differ}); {remedy}."
+            )
         return jax.tree.map(held, updates, params, is_leaf=is_gated), state
 
     return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)  # type: ignore

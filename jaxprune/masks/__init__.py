@@ -18,7 +18,6 @@ from jaxprune.masks.files import save as save
 from jaxprune.masks.fitting import apply as apply
 from jaxprune.masks.fitting import check as check
 from jaxprune.masks.fitting import check_order as check_order
-from jaxprune.masks.fitting import differences as differences
 from jaxprune.masks.fitting import validate as validate
 from jaxprune.masks.fitting import where as where
 from jaxprune.masks.making import PRUNABLE as PRUNABLE

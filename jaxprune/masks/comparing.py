@@ -1,16 +1,17 @@
 """Masks counted, compared, shuffled and tabulated."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from jaxprune import checks
+from jaxprune.alike import entries_beside, told
 from jaxprune.kernel_axes import AxesTree, by_path, layer_axes
 from jaxprune.masks.packing import MASKS, dense, is_packed, unpack
-from jaxprune.trees import beside, keys_of, layer_names
+from jaxprune.trees import differences, keys_of, layer_names
 from jaxprune.types import Axes, Masks, Params
 
 __all__ = ["hamming", "intersection", "leaves", "shuffle", "sparsity", "summary", "table"]
@@ -30,6 +31,8 @@ def sparsity(masks: Masks) -> jax.Array:
     """
     checks.check("masks.sparsity", masks=(masks, MASKS))
     found = leaves(masks)
+    if not found:
+        return jnp.zeros((), jnp.float32)
     total = sum(mask.size for mask in found)
     removed = [jnp.sum(~mask, dtype=jnp.int32).astype(jnp.float32) for mask in found]
     return jnp.sum(jnp.stack(removed)) / max(total, 1)
@@ -38,27 +41,59 @@ def sparsity(masks: Masks) -> jax.Array:
 def intersection(a: Masks, b: Masks) -> jax.Array:
     """Returns the share of weights kept by both among those kept by either (Jaccard index).
 
+    Raises:
+      ValueError: if the two are not of the same leaves and shapes; it says which.
+
     >>> a, b = {"w": jnp.array([True, True, False])}, {"w": jnp.array([False, True, True])}
     >>> round(float(intersection(a, b)), 4)
     0.3333
     """
     checks.check("masks.intersection", a=(a, MASKS), b=(b, MASKS))
-    both, either = _count(a, b, jnp.logical_and), _count(a, b, jnp.logical_or)
-    return both / jnp.maximum(either, 1)
+    pairs = _pairs("masks.intersection", a, b)
+    return _count(pairs, jnp.logical_and) / jnp.maximum(_count(pairs, jnp.logical_or), 1)
 
 
 def hamming(a: Masks, b: Masks) -> jax.Array:
     """Returns the fraction of the prunable weights on which two mask trees differ.
 
+    Raises:
+      ValueError: if the two are not of the same leaves and shapes; it says which.
+
     >>> round(float(hamming({"w": jnp.array([True, True])}, {"w": jnp.array([True, False])})), 4)
     0.5
     """
     checks.check("masks.hamming", a=(a, MASKS), b=(b, MASKS))
-    return _count(a, b, jnp.not_equal) / max(sum(mask.size for mask in leaves(a)), 1)
+    pairs = _pairs("masks.hamming", a, b)
+    return _count(pairs, jnp.not_equal) / max(sum(mask.size for mask, _ in pairs), 1)
 
 
-def _count(a: Masks, b: Masks, f: Callable[..., jax.Array]) -> jax.Array:
-    pairs = zip(leaves(a), leaves(b), strict=True)
+def _pairs(who: str, a: Masks, b: Masks) -> list[tuple[jax.Array, jax.Array]]:
+    """The masks of the same leaves in two trees; refuses trees that differ in a leaf or its shape."""
+    first, second = _by_path(a), _by_path(b)
+    if set(first) != set(second):
+        raise ValueError(
+            f"{who}: the masks of b are of other leaves than those of a "
+            f"({differences(second, first)}); give masks of the same parameters."
+        )
+    wrong = [
+        f"{path!r} has the shape {mask.shape} in a, {second[path].shape} in b"
+        for path, mask in first.items()
+        if mask.shape != second[path].shape
+    ]
+    if wrong:
+        raise ValueError(f"{who}: {told(wrong)}; give masks of the same parameters.")
+    return [(mask, second[path]) for path, mask in first.items()]
+
+
+def _by_path(masks: Masks) -> dict[str, jax.Array]:
+    named = jax.tree_util.tree_leaves_with_path(masks, is_leaf=is_packed)
+    return {"/".join(keys_of(path)): dense(mask) for path, mask in named}
+
+
+def _count(pairs: Sequence[tuple[jax.Array, jax.Array]], f: Callable[..., jax.Array]) -> jax.Array:
+    """At how many weights `f` of two masks holds."""
+    if not pairs:
+        return jnp.zeros((), jnp.float32)
     return jnp.sum(
         jnp.stack([jnp.sum(f(x, y), dtype=jnp.int32) for x, y in pairs]).astype(jnp.float32)
     )
@@ -158,7 +193,11 @@ def table(masks: Masks, flops: Params | None = None, *, axes: AxesTree | None = 
         shape, sparsity = "x".join(map(str, row["shape"])), 1 - sizes[1] / max(sizes[0], 1)
         texts.append([row["leaf"], shape, *map(str, sizes), f"{sparsity:.2%}"])
     if flops is not None:
-        pairs = zip(jax.tree.leaves(flops), beside(flops, masks), strict=True)
+        refusal = lambda differ: (
+            f"masks.table: flops and masks are different trees ({differ}); give the flops of the same "
+            "parameters."
+        )
+        pairs = zip(jax.tree.leaves(flops), entries_beside(flops, masks, refusal), strict=True)
         own_axes = _axes_of(masks, axes).values()
         counts = [(mask.shape, count) for count, mask in pairs if mask is not None]
         dense = []

@@ -1,6 +1,5 @@
 """Masks on disk: one bit per weight in a safetensors file, checked when it is read."""
 
-import hashlib
 import json
 import math
 import os
@@ -12,7 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxprune import checks
+from jaxprune import checks, sealed
+from jaxprune.durable import whole_file
 from jaxprune.masks.fitting import validate
 from jaxprune.masks.packing import MASKS, dense, is_packed
 from jaxprune.trees import beside, keys_of, plain, unboxed
@@ -57,9 +57,8 @@ def save(path: str | os.PathLike[str], masks: Masks, *, overwrite: bool = False)
     metadata = {"format": _FORMAT, "version": _VERSION, "leaves": told}
     metadata["sha256"] = _checksum(told, bits)
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.{os.getpid()}")
-    partial.write_bytes(numpy_files.save(bits, metadata))
-    partial.replace(target)
+    with whole_file(target) as file:
+        file.write(numpy_files.save(bits, metadata))
 
 
 def load(path: str | os.PathLike[str], params: Params | None = None) -> Masks:
@@ -107,29 +106,47 @@ def _read(path: Path) -> dict[str, jax.Array | None]:
             f"reads {_VERSION}; update it."
         )
     told = metadata.get("leaves", "")
-    if metadata.get("sha256") != _checksum(told, bits):
+    if not isinstance(told, str) or metadata.get("sha256") != _checksum(told, bits):
         raise ValueError(f"{damaged}: its checksum is another; write it again.")
-    shapes = json.loads(told)
-    return {name: None if s is None else _unpacked(bits[name], s) for name, s in shapes.items()}
+    try:
+        return _unpacked(sealed.parse(told), bits)
+    except sealed.DamagedError as error:
+        raise ValueError(f"{damaged}: {error}.") from None
 
 
-def _metadata(raw: bytes) -> Mapping[str, str]:
+def _metadata(raw: bytes) -> Mapping[str, Any]:
     """What the header of a safetensors file says besides where its tensors are."""
     length = int.from_bytes(raw[:8], "little")
-    return json.loads(raw[8 : 8 + length]).get("__metadata__", {})
+    return sealed.parse(raw[8 : 8 + length]).get("__metadata__", {})
 
 
 def _checksum(told: str, bits: Mapping[str, np.ndarray]) -> str:
-    digest = hashlib.sha256(told.encode())
+    parts = [told.encode()]
     for name in sorted(bits):
-        digest.update(f"\0{name}\0".encode())
-        digest.update(bits[name].tobytes())
-    return digest.hexdigest()
+        parts += [f"\0{name}\0".encode(), bits[name].tobytes()]
+    return sealed.sha256(*parts)
 
 
-def _unpacked(bits: np.ndarray, shape: list[int]) -> jax.Array:
-    array = np.unpackbits(bits, count=math.prod(shape))
-    return jnp.asarray(array.astype(bool).reshape(shape))
+def _unpacked(shapes: Any, bits: Mapping[str, np.ndarray]) -> dict[str, jax.Array | None]:
+    """The masks of all leaves; as many bits as their shapes take, neither more nor fewer."""
+    if not isinstance(shapes, dict):
+        raise sealed.DamagedError("it lists no leaves")
+    with_mask = {name for name, shape in shapes.items() if shape is not None}
+    if with_mask != set(bits):
+        raise sealed.DamagedError("the leaves that it lists are not those whose bits it has")
+    masks: dict[str, jax.Array | None] = dict.fromkeys(shapes)
+    for name in with_mask:
+        shape = shapes[name]
+        if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in shape):
+            raise sealed.DamagedError(f"{name!r} has the shape {shape!r}")
+        weights = math.prod(shape)
+        if bits[name].dtype != np.uint8 or bits[name].shape != (-(-weights // 8),):
+            raise sealed.DamagedError(
+                f"{name!r} of the shape {tuple(shape)} has {bits[name].size} bytes of bits"
+            )
+        array = np.unpackbits(bits[name], count=weights)
+        masks[name] = jnp.asarray(array.astype(bool).reshape(shape))
+    return masks
 
 
 def _nested(arrays: Mapping[str, jax.Array | None]) -> Any:
@@ -142,6 +159,10 @@ def _nested(arrays: Mapping[str, jax.Array | None]) -> Any:
         node = nested
         for key in above:
             node = node.setdefault(key, {})
+            if not isinstance(node, dict):
+                raise ValueError(f"masks.load: {key!r} is a leaf and has leaves; no tree has that.")
+        if last in node:
+            raise ValueError(f"masks.load: {name!r} is a leaf and has leaves; no tree has that.")
         node[last] = array
     return nested
 

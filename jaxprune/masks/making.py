@@ -132,8 +132,9 @@ def _choose(prunable: Prunable, names: list[str]) -> Callable[[str, jax.Array], 
 
 
 def _is_filter(value: Any) -> bool:
+    predicate = checks.is_function(value) and checks.takes(value, 2)
     names = isinstance(value, Iterable) and not isinstance(value, Mapping) and not _is_tree(value)
-    return value is None or isinstance(value, str) or checks.is_function(value) or names
+    return value is None or isinstance(value, str) or predicate or names
 
 
 def _is_tree(value: Any) -> bool:

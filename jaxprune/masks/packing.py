@@ -43,8 +43,14 @@ def pack(masks: Masks) -> Masks:
     Array([160], dtype=uint8)
     """
     checks.check("masks.pack", masks=(masks, MASKS))
-    packed = lambda m: PackedMask(jnp.packbits(jnp.atleast_1d(m), axis=-1), m.shape)
-    return jax.tree.map(packed, unpack(masks))
+    return jax.tree.map(lambda m: PackedMask(_bits(jnp.atleast_1d(m)), m.shape), unpack(masks))
+
+
+def _bits(mask: jax.Array) -> jax.Array:
+    """One bit per weight, rows filled up to bytes."""
+    if mask.size:
+        return jnp.packbits(mask, axis=-1)
+    return jnp.zeros((*mask.shape[:-1], -(-mask.shape[-1] // 8)), jnp.uint8)
 
 
 def unpack(masks: Masks) -> Masks:
@@ -68,7 +74,7 @@ def dense(mask: Any) -> jax.Array:
     # In lanes as wide as the weights: unpacked as bytes, the mask costs more than the bits save.
     packed = content(mask.bits)
     lanes = jnp.broadcast_to(packed.astype(jnp.int32)[..., None], (*packed.shape, 8))
-    spread = lanes.reshape(*packed.shape[:-1], -1)
+    spread = lanes.reshape(*packed.shape[:-1], 8 * packed.shape[-1])
     place = jax.lax.broadcasted_iota(jnp.int32, spread.shape, spread.ndim - 1) % 8
     last = mask.shape[-1] if mask.shape else 1
     return ((spread << place) & 128 != 0)[..., :last].reshape(mask.shape)

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxprune import kernel_axes
+from jaxprune import checks, kernel_axes
 from jaxprune import masks as masks_lib
 from jaxprune.types import Axes, Masks, Params
 
@@ -49,6 +49,8 @@ def effective(apply: Callable[..., Any], params: Params, masks: Masks, *inputs: 
     Array([[ True, False],
            [ True, False]], dtype=bool)
     """
+    checks.check("effective", apply=(apply, checks.FUNCTION), params=(params, checks.TREE))
+    masks_lib.validate(masks, params)
     dense = jax.tree.map(jnp.ones_like, masks_lib.unpack(masks))
     idle = [w for w in jax.tree.leaves(_on_paths(apply, params, dense, inputs)) if not w.all()]
     if idle:

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 
+from jaxprune import checks
 from jaxprune.programs.kernels import follow
 from jaxprune.types import Params
 
@@ -34,6 +35,7 @@ def flops(fn: Callable[..., Any], params: Params, *inputs: Any) -> Params:
     >>> flops(lambda p, x: x @ p["kernel"] * p["scale"], params, jnp.ones((2, 3)))
     {'kernel': 48, 'scale': 0}
     """
+    checks.check("flops", fn=(fn, checks.FUNCTION), params=(params, checks.TREE))
     counts = follow(fn, params, *inputs).operations.leaves
     treedef = jax.tree.structure(params)
     return treedef.unflatten([counts[leaf] for leaf in range(treedef.num_leaves)])
@@ -54,4 +56,5 @@ def total_flops(fn: Callable[..., Any], params: Params, *inputs: Any) -> int:
     >>> total_flops(attend, {"query": jnp.ones((4, 4))}, jnp.ones((5, 4)))
     360
     """
+    checks.check("total_flops", fn=(fn, checks.FUNCTION), params=(params, checks.TREE))
     return follow(fn, params, *inputs).operations.total

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxprune import kernel_axes, trees
+from jaxprune import checks, kernel_axes, trees
 from jaxprune import masks as masks_lib
 from jaxprune.kernel_axes import AxesTree
 from jaxprune.types import Masks
@@ -29,6 +29,7 @@ def units(masks: Masks, axes: AxesTree | None = None) -> list[dict[str, Any]]:
     >>> units({"fc": {"kernel": jnp.array([[True, True, False], [False, False, False]])}})
     [{'leaf': 'fc/kernel', 'inputs': 1, 'outputs': 2}]
     """
+    checks.check("units", masks=(masks, masks_lib.MASKS))
     bare = masks_lib.unpack(masks)
     leaves = dict(zip(masks_lib.paths(bare), jax.tree.leaves(bare), strict=True))
     kernels = kernel_axes.by_path(axes, leaves)

@@ -8,6 +8,7 @@ import jax
 from jaxprune.signals import kernels
 from jaxprune.signals.gather import mean_over
 from jaxprune.signals.kernels import Mean
+from jaxprune.signals.losses import check_function
 from jaxprune.signals.means import matrices, ratio, read, spread
 from jaxprune.types import Params
 
@@ -46,6 +47,7 @@ def input_moments(
     {'w': Array([[5.],
            [2.]], dtype=float32)}
     """
+    check_function("input_moments", params, apply=apply)
     more: Any = {"progress": progress, "who": "input_moments"}
     found = mean_over(_moments, params, batches, static=(apply,), **more)
     return _tree(params, {leaf: ratio(mean) for leaf, mean in found.items()})
@@ -77,6 +79,7 @@ def grams(
     {'w': Array([[5., 1.],
            [1., 2.]], dtype=float32)}
     """
+    check_function("grams", params, apply=apply)
     more: Any = {"progress": progress, "who": "grams"}
     found = mean_over(_grams, params, batches, static=(apply,), **more)
     by_leaf: dict[int, jax.Array] = {}

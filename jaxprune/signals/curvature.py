@@ -7,13 +7,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxprune import checks
 from jaxprune import masks as masks_lib
 from jaxprune.masks import Prunable
 from jaxprune.signals.finite import Watch
-from jaxprune.signals.gather import Progress, counted, mean_over, twice
+from jaxprune.signals.gather import Progress, counted, mean_over, several, twice
 from jaxprune.signals.gradients import divisible, gradient, gradients, over_groups
 from jaxprune.signals.leaves import floating, in_one_place, put, spread, take, wide
-from jaxprune.signals.losses import Apply, Loss, OutputLoss, loss_of_outputs
+from jaxprune.signals.losses import Apply, Loss, OutputLoss, check_function, loss_of_outputs
 from jaxprune.types import Params
 
 __all__ = ["block_fisher", "hessian_diagonal", "hessian_gradient", "hessian_vector"]
@@ -50,6 +51,7 @@ def hessian_vector(
     >>> hessian_vector(loss, params, [jnp.array([1.0, 3.0])], vector)
     {'w': Array([6., 2.], dtype=float32)}
     """
+    check_function("hessian_vector", params, loss=loss)
     chosen = floating(params)
     directions = _directions(params, vector, chosen)
     more: Any = {"progress": progress, "who": "hessian_vector"}
@@ -147,6 +149,8 @@ def hessian_diagonal(
     >>> hessian_diagonal(loss, {"w": jnp.ones(2)}, [jnp.array([1.0, 3.0])], jax.random.key(0))
     {'w': Array([ 4., -4.], dtype=float32)}
     """
+    check_function("hessian_diagonal", params, loss=loss)
+    checks.check("hessian_diagonal", key=(key, checks.KEY))
     if samples < 1:
         raise ValueError(f"hessian_diagonal(samples={samples}): at least 1 is needed.")
     static = (loss, samples)
@@ -209,6 +213,7 @@ def block_fisher(
     Array([[[0.25, 0.  ],
             [0.  , 0.25]]], dtype=float32)
     """
+    check_function("block_fisher", params, loss=loss)
     if block < 1 or not damp > 0:
         raise ValueError(f"block_fisher(block={block}, damp={damp}): both must be above 0.")
     batches = twice(batches, "block_fisher counts batches before it reads them")
@@ -222,7 +227,7 @@ def block_fisher(
     ]
     options = (loss, examples, chunk, chosen)
     watch = Watch("block_fisher")
-    for batch, _ in counted(watch.batches(batches), progress):
+    for batch, _ in counted(watch.batches(several(batches)), progress):
         inverses = jax.block_until_ready(_with_batch(inverses, options, params, batch, groups))
         watch.signal(inverses)
     watch.check(params)

@@ -8,7 +8,9 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
+from jaxprune.precision import at_least_float32
 from jaxprune.signals.leaves import floating, put, spread, take, wide
+from jaxprune.signals.losses import check_function
 from jaxprune.types import Params
 
 __all__ = ["synaptic_flow"]
@@ -47,6 +49,7 @@ def synaptic_flow(apply: Callable[[Params, Any], Any], params: Params, example: 
     >>> flow["a"], flow["b"].T  # times the weights: 3 and 1 into the hidden units, 3 and 1 out of them
     (Array([[3. , 0.5]], dtype=float32), Array([[1., 2.]], dtype=float32))
     """
+    check_function("synaptic_flow", params, apply=apply)
     inputs = jax.tree.map(_ones, example)
     total, flow = _flow(apply, params, inputs)
     if not isinstance(total, Tracer):
@@ -79,4 +82,4 @@ def _flow(apply, params, inputs):
 def _ones(x: Any) -> jax.Array:
     dtype = jnp.result_type(x)
     inexact = jnp.issubdtype(dtype, jnp.floating)
-    return jnp.ones(jnp.shape(x), jnp.promote_types(dtype, jnp.float32) if inexact else dtype)
+    return jnp.ones(jnp.shape(x), at_least_float32(dtype) if inexact else dtype)

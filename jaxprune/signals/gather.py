@@ -1,17 +1,19 @@
 """The one loop over batches: means of anything that a function finds in a batch, and what none may hold."""
 
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from jaxprune import checks
 from jaxprune.signals.finite import Watch
 from jaxprune.signals.leaves import wide
 from jaxprune.types import Params
 
-__all__ = ["counted", "mean_over", "number_of_examples", "twice"]
+__all__ = ["counted", "mean_over", "number_of_examples", "several", "twice"]
 
 Progress = Callable[[int], Any]
 
@@ -55,9 +57,11 @@ def mean_over(
     >>> float(mean_over(lambda w, x: w * jnp.mean(x), jnp.array(2.0), batches))
     6.0
     """
+    checks.check(who, fn=(fn, checks.FUNCTION), params=(params, checks.TREE))
+    checks.check(who, key=(key, checks.optional(checks.KEY)))
     total, examples = None, 0
     watch = Watch(who)
-    for index, (batch, n) in enumerate(counted(watch.batches(batches), progress)):
+    for index, (batch, n) in enumerate(counted(watch.batches(several(batches)), progress)):
         keys = () if key is None else (jax.random.fold_in(key, index),)
         value = _weighted(fn, static, params, batch, float(n), (*extra, *keys))
         total = value if total is None else _add(total, value)
@@ -80,6 +84,26 @@ def _add(total, value):
     return jax.tree.map(jnp.add, total, value)
 
 
+def several(batches: Iterable[Any]) -> Iterable[Any]:
+    """The batches, if they are several: one array or one dict would be taken apart.
+
+    Raises:
+      TypeError: if they are a batch, or nothing that can be read one by one.
+    """
+    checks.check("batches", batches=(batches, _SEVERAL))
+    return batches
+
+
+_SEVERAL = checks.Kind(
+    "a list of batches",
+    lambda value: (
+        (hasattr(value, "__iter__") or hasattr(value, "__getitem__"))
+        and not isinstance(value, Mapping | str | bytes | np.ndarray | jax.Array)
+    ),
+    lambda value: "of one batch make a list: [batch]",
+)
+
+
 def counted(batches: Iterable[Any], progress: Progress | None = None) -> Iterator[tuple[Any, int]]:
     """Batches, each with its number of examples; calls `progress` when a batch has been dealt with.
 
@@ -87,7 +111,7 @@ def counted(batches: Iterable[Any], progress: Progress | None = None) -> Iterato
     [3, 1]
     """
     done = 0
-    for done, batch in enumerate(batches, 1):
+    for done, batch in enumerate(several(batches), 1):
         yield batch, number_of_examples(batch, done - 1)
         if progress is not None:
             progress(done)
@@ -138,7 +162,7 @@ def twice(batches: Iterable[Any], why: str) -> Iterable[Any]:
     Raises:
       ValueError: if they are an iterator, which can be read only once.
     """
-    if iter(batches) is batches:
+    if iter(several(batches)) is batches:
         raise ValueError(
             f"{why}, but a {type(batches).__name__} can be read only once; give a list of them."
         )

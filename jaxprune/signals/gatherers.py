@@ -2,12 +2,12 @@
 
 import functools
 import inspect
-import itertools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
 
+from jaxprune import checks
 from jaxprune.coupling import Coupled
 from jaxprune.masks import Prunable
 from jaxprune.signals import activations
@@ -74,6 +74,10 @@ def gatherers(
     ({'w': Array(2., dtype=float32)}, ['grads', 'hessian_gradient', 'inverse_fisher'])
     """
     batches = twice(batches, "signals read batches more than once")
+    given = {"loss": loss, "apply": apply, "output_loss": output_loss}
+    function = checks.optional(checks.FUNCTION)
+    checks.check("gatherers", **{name: (value, function) for name, value in given.items()})
+    checks.check("gatherers", key=(key, checks.optional(checks.KEY)))
     more: Any = {"progress": progress}
     found: dict[str, Callable[[Params], Any]] = {}
     if output_loss is not None and apply is None:
@@ -101,7 +105,9 @@ def gatherers(
     if apply is not None:
         found["inputs"] = lambda p: activations.input_moments(apply, p, batches, **more)
         found["grams"] = lambda p: activations.grams(apply, p, batches, **more)
-        [first] = itertools.islice(batches, 1)
+        first = next(iter(batches), None)
+        if first is None:
+            raise ValueError("gatherers: batches: there is none; give a list of at least one.")
         found["scales"] = lambda p: scales(apply, p, first)
         found["flow"] = lambda p: synaptic_flow(apply, p, first)
         for name in Outputs._fields:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jaxprune.signals.gather import Progress, mean_over
 from jaxprune.signals.leaves import floating, in_one_place, put, spread, take, wide
-from jaxprune.signals.losses import Apply, OutputLoss
+from jaxprune.signals.losses import Apply, OutputLoss, check_function, scalar
 from jaxprune.types import Params
 
 __all__ = ["gauss_newton_diagonal"]
@@ -66,6 +66,7 @@ def gauss_newton_diagonal(
     {'w': Array([[36.],
            [ 4.]], dtype=float32)}
     """
+    check_function("gauss_newton_diagonal", params, apply=apply)
     if samples < 1:
         raise ValueError(f"gauss_newton_diagonal(samples={samples}): at least 1 is needed.")
     static = (apply, output_loss, samples)
@@ -108,7 +109,7 @@ def _roots(output_loss: OutputLoss, outputs: Any, batch: Any) -> jax.Array:
         )
     rows = in_one_place(wide(outputs), axes=outputs.ndim).reshape(examples, size)
     restored = lambda rows: _placed(rows.reshape(outputs.shape).astype(outputs.dtype), outputs)
-    slope = jax.grad(lambda rows: output_loss(restored(rows), batch))
+    slope = jax.grad(lambda rows: scalar(output_loss(restored(rows), batch)))
 
     def column(unit: jax.Array) -> jax.Array:
         # Examples do not depend on each other: one product gives a column of each one's Hessian.

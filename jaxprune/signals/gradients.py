@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxprune.signals.gather import Progress, mean_over, number_of_examples
 from jaxprune.signals.leaves import floating, in_one_place, put, spread, take, wide
-from jaxprune.signals.losses import Loss
+from jaxprune.signals.losses import Loss, check_function, scalar
 from jaxprune.types import Params
 
 __all__ = ["divisible", "fisher", "gradient", "gradients", "over_groups"]
@@ -35,6 +35,7 @@ def gradients(
     >>> gradients(loss, {"w": jnp.array(3.0)}, [jnp.array([1.0, 2.0]), jnp.array([1.0])])
     {'w': Array(12., dtype=float32)}
     """
+    check_function("gradients", params, loss=loss)
     return mean_over(
         _gradients, params, batches, static=(loss,), progress=progress, who="gradients"
     )
@@ -80,6 +81,7 @@ def fisher(
     >>> fisher(loss, {"w": jnp.array(2.0)}, [jnp.array([1.0, 3.0])], examples=2)
     {'w': Array(4., dtype=float32)}
     """
+    check_function("fisher", params, loss=loss)
     batches = divisible(batches, examples, chunk)
     static = (loss, examples, chunk)
     more: Any = {"progress": progress, "who": "fisher"}
@@ -88,7 +90,7 @@ def fisher(
 
 def gradient(loss: Loss, params: Params, batch: Any, chosen: Sequence[bool]) -> list[jax.Array]:
     """The gradients at the chosen leaves, in order."""
-    at = lambda values: loss(put(params, chosen, values), batch)
+    at = lambda values: scalar(loss(put(params, chosen, values), batch))
     return jax.grad(at)(take(params, chosen))
 
 

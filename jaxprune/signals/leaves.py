@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxprune.precision import at_least_float32
 from jaxprune.types import Params
 
 __all__ = ["floating", "in_one_place", "put", "spread", "take", "wide"]
@@ -65,4 +66,4 @@ def in_one_place(x: jax.Array, axes: int) -> jax.Array:
 
 def wide(x: jax.Array) -> jax.Array:
     """The array in float32, or as it is if that is wider."""
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    return x.astype(at_least_float32(x.dtype))

@@ -5,10 +5,12 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
+from jaxprune import checks
 from jaxprune.types import Params
 
-__all__ = ["Apply", "Loss", "OutputLoss", "loss_of_outputs"]
+__all__ = ["Apply", "Loss", "OutputLoss", "check_function", "loss_of_outputs", "scalar"]
 
 Loss = Callable[[Params, Any], jax.Array]  # (params, batch) -> the mean loss over the batch
 Apply = Callable[[Params, Any], Any]  # (params, batch) -> outputs
@@ -35,6 +37,32 @@ def loss_of_outputs(apply: Apply, output_loss: OutputLoss, *, temperature: float
             f"loss_of_outputs(temperature={temperature}): a number above 0 is needed; 1 leaves outputs alone."
         )
     return _LossOfOutputs(apply, output_loss, float(temperature))
+
+
+def check_function(who: str, params: Params, **functions: Any) -> None:
+    """Refuses what is no function, and parameters in its place.
+
+    Args:
+      who: the signal.
+      params: tree of arrays.
+      **functions: the loss, or the network, by the name of its argument.
+    """
+    named = {name: (function, checks.FUNCTION) for name, function in functions.items()}
+    checks.check(who, **named, params=(params, checks.TREE))
+
+
+def scalar(value: Any) -> jax.Array:
+    """The loss of a batch, if it is one number.
+
+    Raises:
+      ValueError: if it is an array of several.
+    """
+    if jnp.shape(value) != ():
+        raise ValueError(
+            f"loss: it returned an array of the shape {jnp.shape(value)}, and a scalar is needed; return the "
+            "mean over the batch."
+        )
+    return value
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 
 from jaxprune.programs.readings import Product, Reading
 from jaxprune.signals.finite import Watch
-from jaxprune.signals.gather import counted
+from jaxprune.signals.gather import counted, several
 from jaxprune.signals.kernels import Mean, units
+from jaxprune.signals.losses import check_function
 from jaxprune.signals.means import Kernels, ratio, read, spread
 from jaxprune.types import Params
 
@@ -77,11 +78,12 @@ def outputs(
     >>> found.zeros["w"], found.entropy["w"].round(2)  # ln 2, and nothing
     (Array([[0.5, 1. ]], dtype=float32), Array([[0.69, 0.  ]], dtype=float32))
     """
+    check_function("outputs", params, apply=apply)
     total: Any = None
     examples = 0
     pooled: list[dict[int, jax.Array]] = []
     watch = Watch("outputs")
-    for batch, n in counted(watch.batches(batches), progress):
+    for batch, n in counted(watch.batches(several(batches)), progress):
         means, by_example = _outputs(apply, ranks, params, batch)
         weighted = jax.tree.map(lambda x, n=n: n * x, means)
         total = weighted if total is None else jax.tree.map(jnp.add, total, weighted)

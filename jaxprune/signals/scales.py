@@ -13,6 +13,7 @@ from jaxprune.programs.views import View
 from jaxprune.signals.arrangements import Index, Term
 from jaxprune.signals.finite import Watch
 from jaxprune.signals.kernels import Mean, Units, units
+from jaxprune.signals.losses import check_function
 from jaxprune.signals.means import Kernels, ratio, read, spread
 from jaxprune.signals.placement import positions
 from jaxprune.types import Params
@@ -43,6 +44,7 @@ def scales(apply: Callable[..., Any], params: Params, batch: Any) -> Params:
     >>> scales(apply, params, jnp.ones((1, 2)))
     {'bias': None, 'scale': None, 'w': Array([[1., 2., 0.]], dtype=float32)}
     """
+    check_function("scales", params, apply=apply)
     full = lambda leaf: (
         jnp.zeros(leaf.shape, leaf.dtype) if isinstance(leaf, jax.ShapeDtypeStruct) else leaf
     )

@@ -12,7 +12,7 @@ from jaxprune.coupling import Coupled
 from jaxprune.signals.gather import Progress, mean_over
 from jaxprune.signals.gradients import gradient
 from jaxprune.signals.leaves import floating, take, wide
-from jaxprune.signals.losses import Loss
+from jaxprune.signals.losses import Loss, check_function
 from jaxprune.types import Params
 
 __all__ = ["unit_taylor"]
@@ -58,6 +58,7 @@ def unit_taylor(
     >>> unit_taylor(loss, params, [3 * x, -x], units)["in"]  # (3^2 + 1^2) / 2 and (6^2 + 2^2) / 2
     Array([[ 5., 20.]], dtype=float32)
     """
+    check_function("unit_taylor", params, loss=loss)
     if not isinstance(units, Coupled):
         raise TypeError(
             f"unit_taylor(units={text(units)}): what jaxprune.structured.coupled returns is needed."

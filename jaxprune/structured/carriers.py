@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxprune.precision import at_least_float32
 from jaxprune.structured.graph import Graph
 from jaxprune.structured.replay import watched
 from jaxprune.structured.rules import Step
@@ -75,7 +76,7 @@ def carried(
             reader = readers.get(step.writes[0]) if step.writes else None
             if reader is not None:
                 x = jnp.moveaxis(values[0], reader.channels, -1)
-                x = x.reshape(-1, x.shape[-1]).astype(jnp.promote_types(x.dtype, jnp.float32))
+                x = x.reshape(-1, x.shape[-1]).astype(at_least_float32(x.dtype))
                 mean = x.mean(0, keepdims=True)
                 least = tolerance * jnp.abs(x).max()
                 seen[step.writes[0]] = mean[0], jnp.abs(x - mean).max(0) <= least

@@ -7,8 +7,10 @@ from typing import Any
 
 import jax
 
+from jaxprune import checks
 from jaxprune.programs.contractions import multiplications
 from jaxprune.structured.depth import path_without
+from jaxprune.structured.given import check_graph
 from jaxprune.structured.graph import Graph
 from jaxprune.structured.removal import removal
 from jaxprune.structured.rules.rule import Kept, left
@@ -34,6 +36,7 @@ def parameters(graph: Graph, params: Params, masks: Masks) -> int:
     >>> parameters(graph, params, half), parameters(graph, params, {"in": None, "out": None})
     (40, 40)
     """
+    check_graph("structured.parameters", graph, params)
     kept = removal(graph, masks).kept(graph)
     return sum(math.prod(int(axis.sum()) for axis in axes) for axes in kept)
 
@@ -45,6 +48,7 @@ def flops(graph: Graph, params: Params, masks: Masks) -> int:
     condition those of the costliest; element-wise operations do not. A convolution's padding counts as if it
     were there. For the whole network it is what `jaxprune.metrics.total_flops` counts.
     """
+    check_graph("structured.flops", graph, params)
     gone = removal(graph, masks)
     alive, of = graph.solution.kept(gone.classes), graph.solution.of
     path, kept = path_without(graph, gone.blocks), lambda labels: alive[of[labels]]
@@ -79,9 +83,18 @@ def latency(*inputs: Any, repeats: int = 10) -> Cost:
       repeats: runs.
     """
 
+    _check_repeats("latency", repeats)
+
     def measured(graph: Graph, params: Params, masks: Masks) -> float:
         small = shrink_silently(graph, params, masks)
         run = functools.partial(jax.jit(small.apply), small.params, *inputs)
         return seconds(run, repeats=repeats)[0]
 
     return measured
+
+
+def _check_repeats(who: str, repeats: int) -> None:
+    """Refuses what is no number of runs."""
+    checks.check(f"structured.{who}", repeats=(repeats, checks.INTEGER))
+    if repeats < 1:
+        raise ValueError(f"structured.{who}(repeats={repeats}): at least 1 is needed.")

@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxprune import programs
 from jaxprune.programs.primitives import ADDITIONS
+from jaxprune.structured.given import check_graph
 from jaxprune.structured.graph import Graph
 from jaxprune.structured.replay import Path, watched
 from jaxprune.structured.rules import Step
@@ -62,6 +63,7 @@ def blocks(graph: Graph) -> tuple[Block, ...]:
     >>> [block.name for block in blocks(trace(loop, {"w": jnp.ones((2, 3, 3))}, jnp.ones((1, 3))))]
     ['w[0]', 'w[1]']
     """
+    check_graph("structured.blocks", graph)
     both = [*_sums(graph), *_turns(graph)]
     return tuple(_named(sorted(both, key=lambda block: (block.added < 0, block.added))))
 
@@ -182,6 +184,7 @@ def without_blocks(graph: Graph, names: Collection[str]) -> Masks:
     Raises:
       ValueError: if there is no such block.
     """
+    check_graph("structured.without_blocks", graph)
     names = [names] if isinstance(names, str) else names
     known = {block.name: block for block in blocks(graph)}
     missing = [name for name in names if name not in known]
@@ -217,6 +220,7 @@ def influence(graph: Graph, params: Params, *inputs: Any) -> dict[str, float]:
       Men et al., "ShortGPT: Layers in Large Language Models are More Redundant Than You Expect" (2024), for
       layers; here for each branch alone.
     """
+    check_graph("structured.influence", graph, params)
     found = blocks(graph)
     sums = {block.added: block for block in found if block.unit is None}
     loops = _loops(graph, {block.unit for block in found} - {None})

@@ -8,7 +8,9 @@ import numpy as np
 
 from jaxprune import masks as masks_lib
 from jaxprune import programs
+from jaxprune.precision import at_least_float32
 from jaxprune.structured.carriers import carried
+from jaxprune.structured.given import check_graph
 from jaxprune.structured.graph import Graph
 from jaxprune.types import Masks, Params
 
@@ -80,6 +82,7 @@ def fold(graph: Graph, params: Params, masks: Masks, *inputs: Any) -> Folded:
     >>> folded.params["c"].tolist(), folded.leaves, folded.params["b"].tolist()
     ([5.0], ('c',), [1.0, 0.0])
     """
+    check_graph("structured.fold", graph, params)
     graph.check(params)
     if any(jnp.ndim(x) and jnp.shape(x)[0] < 2 for x in jax.tree.leaves(inputs)):
         raise ValueError(
@@ -196,7 +199,7 @@ def _taken_up(
     if leaf in found or not fits:
         return pairs
     rest = tuple(i for i in range(len(shape)) if i != axis)
-    wide = lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    wide = lambda x: x.astype(at_least_float32(x.dtype))
     difference = wide(other.masked) - wide(other.without)
     mean = jnp.mean(difference, rest)
     spread = jnp.max(jnp.abs(difference - jnp.expand_dims(mean, rest)), rest)

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jaxprune import checks, programs
 from jaxprune import masks as masks_lib
-from jaxprune import programs
 from jaxprune.coupling import Group, Member, Use
 from jaxprune.programs.constants import UNKNOWN, zero
 from jaxprune.structured.exactness import flagged
@@ -140,6 +140,7 @@ def trace(fn: Callable[..., Any], params: Params, *inputs: Any) -> Graph:
     in[1]      8  out[0]
     1 groups, 8 units
     """
+    checks.check("structured.trace", fn=(fn, checks.FUNCTION), params=(params, checks.TREE))
     graph = followed_through(fn, params, *inputs)
     shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in graph.program.in_avals]
     parts = (graph.program, graph.tape, graph.axes, shapes, graph.solution)

@@ -6,6 +6,7 @@ from typing import Literal, get_args
 
 from jaxprune import checks
 from jaxprune.coupling import Coupled, Group, Normalize, Over, Reduce
+from jaxprune.structured.given import check_graph
 from jaxprune.structured.graph import Graph
 
 __all__ = ["Inexact", "Only", "coupled", "matches", "without_shared_axes"]
@@ -58,6 +59,7 @@ def coupled(
     >>> prune_by(params, methods.magnitude(sparsity=0.5, pattern=pattern))[0]["out"].tolist()
     [[0.0], [0.0], [1.0]]
     """
+    check_graph("structured.coupled", graph)
     for name, value, known in (
         ("reduce", reduce, get_args(Reduce)),
         ("normalize", normalize, get_args(Normalize)),

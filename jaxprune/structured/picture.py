@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxprune.structured.given import check_graph
 from jaxprune.structured.graph import Graph
 
 __all__ = ["picture"]
@@ -22,6 +23,7 @@ def picture(graph: Graph, file: Path | str, *, most: int = 80) -> Path:
     Raises:
       ImportError: if matplotlib is not installed (`pip install 'jaxprune[report]'`).
     """
+    check_graph("structured.picture", graph)
     try:
         from matplotlib.figure import Figure
     except ImportError as e:

@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from jaxprune.structured.given import check_graph
+
 if TYPE_CHECKING:
     from jaxprune.structured.graph import Graph
 
@@ -23,6 +25,7 @@ def pinned(graph: "Graph") -> dict[str, str]:
     >>> pinned(graph)
     {'in[0]': 'an input', 'in[1]': '`sort`', 'out[0]': '`sort`', 'out[1]': 'an output'}
     """
+    check_graph("structured.pinned", graph)
     solution, found = graph.solution, {}
     for path, axes in zip(graph.paths, graph.axes, strict=True):
         for i, axis in enumerate(axes):

@@ -1,6 +1,5 @@
 """What is left of each leaf, as data: applied to trees, kept in a file."""
 
-import hashlib
 import itertools
 import json
 from pathlib import Path
@@ -10,11 +9,15 @@ import jax
 import jax.numpy as jnp
 
 from jaxprune import masks as masks_lib
+from jaxprune import sealed
+from jaxprune.durable import whole_file
+from jaxprune.sealed import DamagedError
 from jaxprune.structured.host import cut
+from jaxprune.structured.owners import owners_of
 
 __all__ = ["Plan"]
 
-_FORMAT = 1
+_FORMAT = 2  # 1 had a hash of the shapes alone
 
 
 class Plan(NamedTuple):
@@ -30,9 +33,8 @@ class Plan(NamedTuple):
 
     @property
     def hash(self) -> str:
-        """Of the whole leaves' paths and shapes: two trees with the same can take the same plan."""
-        text = json.dumps(sorted((path, list(shape)) for path, shape in self.shapes.items()))
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        """Of the whole plan: paths and shapes of the leaves, and what is kept of them."""
+        return sealed.digest(sealed.canonical({"format": _FORMAT, "leaves": _leaves(self)}))
 
     def within(self, part: str) -> "Plan":
         """The plan of a part of the tree, such as `"params"` of Flax's variables."""
@@ -49,56 +51,34 @@ class Plan(NamedTuple):
     def apply(self, tree: Any) -> Any:
         """Returns what is left of a tree: parameters, their average, gradients, an optimizer's state, or all.
 
-        Wherever the tree holds all planned leaves under one path, or all of a part of them (`within`), as an
-        optimizer of Flax's `params` does, these are cut. A leaf that stands alone belongs to the planned one
-        whose path its own ends with, if the shapes are equal. Others, such as counts, stay.
+        A leaf is cut if its path is that of a planned leaf, all of it, behind one prefix that the whole
+        planned tree has in common (`0/mu` in the state of Adam). The leaves behind that prefix must be all
+        that is planned, or all of Flax's `params`; fewer may be there, as of a state that `optax.masked` or
+        `nnx.Optimizer` made for some, if nothing else is there and all shapes are equal. That holds for a
+        tree by itself and for the fields of an optimizer's state. Others stay: counts, and what the plan does
+        not know.
 
         Raises:
-          ValueError: if nothing of the tree belongs to the plan, or a leaf that does has another shape, as
-            the factored moments of Adafactor: they cannot be cut, so make a new state with `init`.
+          ValueError: if nothing of the tree belongs to the plan; if a leaf that does has another shape, as
+            the factored moments of Adafactor (they cannot be cut, so make a new state with `init`); or if it
+            is open whether a leaf does, since its path ends as a planned one, in other company.
         """
-        paths, leaves = masks_lib.paths(tree), jax.tree.leaves(tree)
+        paths = masks_lib.paths(tree)
+        leaves = jax.tree.leaves(tree)
         if not any(jnp.ndim(leaf) for leaf in leaves):
             return tree
-        found = self._owners(paths)
-        for path, leaf in zip(paths, leaves, strict=True):
-            if path not in found:
-                self._alone(path, jnp.shape(leaf), found)
+        shapes = {path: jnp.shape(leaf) for path, leaf in zip(paths, leaves, strict=True)}
+        owners = owners_of(tree, shapes, self.shapes)
         left = [
-            cut(x, self._kept(path, x, found.get(path)))
-            for path, x in zip(paths, leaves, strict=True)
+            cut(leaf, self._kept(path, leaf, owners.get(path)))
+            for path, leaf in zip(paths, leaves, strict=True)
         ]
-        if not found:
+        if not owners:
             raise ValueError(
                 f"Plan.apply: none of the leaves {', '.join(paths[:5])} ... is one of the plan's "
                 f"{', '.join(list(self.shapes)[:5])} ... in path and shape."
             )
         return jax.tree.structure(tree).unflatten(left)
-
-    def _owners(self, paths: list[str]) -> dict[str, str]:
-        """Path of a leaf -> that of the planned one, where all planned leaves of a part are there."""
-        there, found = set(paths), {}
-        parts = dict.fromkeys(path.split("/", 1)[0] for path in self.shapes if "/" in path)
-        for start in ("", *(f"{part}/" for part in parts)):
-            wanted = [p.removeprefix(start) for p in self.shapes if p.startswith(start)]
-            first = wanted[0]
-            for path in paths:
-                if path != first and not path.endswith("/" + first):
-                    continue
-                before = path[: len(path) - len(first)]
-                if all(before + other in there for other in wanted):
-                    found |= {before + w: start + w for w in wanted if before + w not in found}
-        return found
-
-    def _alone(self, path: str, shape: tuple[int, ...], found: dict[str, str]) -> None:
-        """Looks for the owner of a leaf whose neighbours are not all there."""
-        keys = path.split("/")
-        for end in ("/".join(keys[i:]) for i in range(len(keys))):
-            own = [p for p in self.shapes if p == end or p.endswith("/" + end)]
-            own = [p for p in own if self.shapes[p] == shape]
-            if len(own) == 1 and (own[0] == end or own[0].count("/") == end.count("/") + 1):
-                found[path] = own[0]
-                return
 
     def _kept(self, path: str, leaf: Any, owner: str | None) -> dict[int, list[int]]:
         kept = {} if owner is None else self.kept.get(owner, {})
@@ -107,58 +87,75 @@ class Plan(NamedTuple):
                 return {}
             raise ValueError(
                 f"Plan.apply: {path!r} has the shape {jnp.shape(leaf)}, and not {self.shapes[owner]} as "  # type: ignore[index]
-                f"{owner!r}, to which it belongs: factored moments cannot be cut; make a new state with init."
+                f"{owner!r}, to which it belongs: factored moments cannot be cut, nor what was cut before; "
+                "make a new state with init."
             )
         return kept
 
     def save(self, path: Path | str) -> None:
         """Writes the plan as JSON; an existing file is not overwritten."""
-        leaves = {
-            name: {
-                "shape": list(shape),
-                "kept": {str(a): k for a, k in self.kept.get(name, {}).items()},
-            }
-            for name, shape in self.shapes.items()
-        }
-        with Path(path).open("x", encoding="utf-8") as file:
-            json.dump({"format": _FORMAT, "hash": self.hash, "leaves": leaves}, file, indent=1)
+        path = Path(path)
+        if path.exists():
+            raise FileExistsError(f"Plan.save: {path} exists; name a new file.")
+        told = {"format": _FORMAT, "hash": self.hash, "leaves": _leaves(self)}
+        with whole_file(path) as file:
+            file.write(json.dumps(told, indent=1).encode())
 
     @classmethod
     def load(cls, path: Path | str) -> "Plan":
         """Reads what `save` wrote.
 
         Raises:
-          ValueError: if the file holds something else, or was changed.
+          ValueError: if the file holds something else, was changed, or is of another version. Version 1 had
+            no checksum of what is kept and is refused: a changed index would be another plan.
         """
         try:
-            found = json.loads(Path(path).read_text(encoding="utf-8"))
-            leaves = found["leaves"]
-            plan = cls(
-                {name: tuple(leaf["shape"]) for name, leaf in leaves.items()},
-                {
-                    name: {int(axis): kept for axis, kept in leaf["kept"].items()}
-                    for name, leaf in leaves.items()
-                    if leaf["kept"]
-                },
+            return cls._of(sealed.parse(Path(path).read_bytes()))
+        except sealed.DamagedError as error:
+            raise ValueError(f"{path} is no plan of jaxprune, or was changed: {error}.") from error
+
+    @classmethod
+    def _of(cls, told: Any) -> "Plan":
+        """The plan that parsed JSON describes."""
+        if not isinstance(told, dict) or not isinstance(told.get("leaves"), dict):
+            raise DamagedError("it has no leaves")
+        if told.get("format") != _FORMAT:
+            raise DamagedError(
+                f"it has format {told.get('format')}, and this jaxprune reads {_FORMAT}; make the plan again"
             )
-        except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as e:
-            raise ValueError(f"{path} is no plan of jaxprune ({type(e).__name__}: {e}).") from e
-        if found.get("format") != _FORMAT or found.get("hash") != plan.hash:
-            raise ValueError(
-                f"{path}: format {found.get('format')} and hash {found.get('hash')} are not those of its "
-                f"leaves, {_FORMAT} and {plan.hash}; it was changed, or written by another version."
-            )
-        for name, axes in plan.kept.items():
-            for axis, kept in axes.items():
-                if not 0 <= axis < len(plan.shapes[name]) or not _ascends(
-                    kept, plan.shapes[name][axis]
-                ):
-                    raise ValueError(
-                        f"{path}: axis {axis} of {name!r} is kept at impossible indices."
-                    )
+        plan = cls({}, {})
+        for name, leaf in told["leaves"].items():
+            if not isinstance(leaf, dict) or leaf.keys() != {"shape", "kept"}:
+                raise DamagedError(f"its leaf {name!r} has no shape or nothing that is kept")
+            shape = leaf["shape"]
+            kept = leaf["kept"]
+            if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in shape):
+                raise DamagedError(f"its leaf {name!r} has the shape {shape!r}")
+            axes = {str(axis): axis for axis in range(len(shape))}
+            if not isinstance(kept, dict) or not all(
+                axis in axes and _ascends(indices, shape[axes[axis]])
+                for axis, indices in kept.items()
+            ):
+                raise DamagedError(f"axes of its leaf {name!r} are kept at impossible indices")
+            plan.shapes[name] = tuple(shape)
+            if kept:
+                plan.kept[name] = {axes[axis]: indices for axis, indices in kept.items()}
+        if told.get("hash") != plan.hash:
+            raise DamagedError("its hash is not that of its leaves")
         return plan
 
 
+def _leaves(plan: Plan) -> dict[str, Any]:
+    """The leaves as they are stored."""
+    return {
+        name: {
+            "shape": list(shape),
+            "kept": {str(axis): indices for axis, indices in plan.kept.get(name, {}).items()},
+        }
+        for name, shape in plan.shapes.items()
+    }
+
+
 def _ascends(kept: Any, size: int) -> bool:
-    inside = isinstance(kept, list) and all(isinstance(i, int) and 0 <= i < size for i in kept)
+    inside = isinstance(kept, list) and all(type(i) is int and 0 <= i < size for i in kept)
     return inside and all(a < b for a, b in itertools.pairwise(kept))

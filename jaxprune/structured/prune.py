@@ -13,6 +13,7 @@ from jaxprune import masks as masks_lib
 from jaxprune.calls import text
 from jaxprune.coupling import Group, Normalize, Over, Reduce
 from jaxprune.structured.costs import Cost, flops
+from jaxprune.structured.given import check_graph
 from jaxprune.structured.graph import Graph
 from jaxprune.structured.host import to_device
 from jaxprune.structured.pattern import Inexact, Only, coupled, matches, without_shared_axes
@@ -84,6 +85,7 @@ def prune(
     References:
       Fang, Ma, Mi, Bi & Wang, "Isomorphic Pruning for Vision Models" (2024).
     """
+    check_graph("structured.prune", graph, params)
     if (sparsity is None) == (budget is None):
         raise ValueError("structured.prune: one of sparsity= and budget= is needed.")
     if scope not in ("local", "global", "isomorphic"):

@@ -7,6 +7,7 @@ import jax
 
 from jaxprune.structured.costs import flops, parameters
 from jaxprune.structured.depth import blocks
+from jaxprune.structured.given import check_graph
 from jaxprune.structured.graph import Graph
 from jaxprune.structured.removal import Removal, removal
 from jaxprune.structured.shrink import shrink_silently
@@ -73,6 +74,7 @@ def report(graph: Graph, params: Params, masks: Masks, *inputs: Any, repeats: in
     parameters              40              20           2.00x
     flops                   80              40           2.00x
     """
+    check_graph("structured.report", graph, params)
     whole = jax.tree.map(lambda _: None, params)
     gone = removal(graph, masks)
     lost = {group.name: int(gone.classes[group.units].sum()) for group in graph.groups}

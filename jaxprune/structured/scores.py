@@ -13,6 +13,7 @@ from jaxprune import masks as masks_lib
 from jaxprune.coupling import Normalize, Over, Reduce
 from jaxprune.host_arrays import Blockwise
 from jaxprune.signals.gatherers import reads
+from jaxprune.structured.given import check_graph
 from jaxprune.structured.graph import Graph
 from jaxprune.structured.host import run_on_host
 from jaxprune.structured.pattern import coupled
@@ -43,6 +44,7 @@ def scores(
       reduce, normalize, over: how the scores of a unit's weights become one number (see `coupled`).
       **signals: what the criterion reads.
     """
+    check_graph("structured.scores", graph, params)
     every = lambda group: True
     options: Any = {"reduce": reduce, "normalize": normalize, "over": over}
     pattern = coupled(graph, only=every, inexact="allow", **options)

@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxprune import masks as masks_lib
 from jaxprune.structured.functions import Functions
+from jaxprune.structured.given import check_graph
 from jaxprune.structured.graph import Graph
 from jaxprune.structured.host import cut, on_host
 from jaxprune.structured.plan import Plan
@@ -68,6 +69,7 @@ def shrink(graph: Graph, params: Params, masks: Masks) -> Small:
     Raises:
       ValueError: if nothing of it can be removed whole.
     """
+    check_graph("structured.shrink", graph, params)
     small, gone = _shrunk(graph, params, masks)
     for group in graph.groups:
         if not group.exact and gone.classes[group.units].any():

@@ -9,6 +9,7 @@ from jaxprune import masks as masks_lib
 from jaxprune.coupling import Coupled
 from jaxprune.structured.comparison import relative_error
 from jaxprune.structured.depth import blocks, without_blocks
+from jaxprune.structured.given import check_graph
 from jaxprune.structured.graph import Graph
 from jaxprune.structured.shrink import shrink_silently
 from jaxprune.types import Masks, Params
@@ -37,6 +38,7 @@ def verify(graph: Graph, params: Params, *inputs: Any, seed: int = 0) -> dict[st
     >>> verify(trace(fn, params, jnp.ones((1, 3))), params, jnp.ones((1, 3)))
     {'in[1]': 0.0}
     """
+    check_graph("structured.verify", graph, params)
     rng, found, whole = np.random.default_rng(seed), {}, jax.jit(graph.fn)
 
     def error(masks: Masks) -> float:

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxprune.precision import at_least_float32
 from jaxprune.types import Params
 
 __all__ = [
@@ -40,7 +41,7 @@ class Gathering(NamedTuple):
     @classmethod
     def start(cls, params: Params) -> "Gathering":
         """Nothing is gathered yet."""
-        wide = lambda p: jnp.zeros(p.shape, jnp.promote_types(p.dtype, jnp.float32))
+        wide = lambda p: jnp.zeros(p.shape, at_least_float32(p.dtype))
         return cls(jnp.zeros((), jnp.int32), jax.tree.map(wide, params))
 
     def including(self, grads: Params) -> "Gathering":

@@ -8,9 +8,11 @@ import optax
 
 from jaxprune import checks
 from jaxprune import masks as masks_lib
+from jaxprune.alike import check_alike, entries_beside
+from jaxprune.precision import at_least_float32
+from jaxprune.transforms.checking import check_inner, check_transform, check_update
 from jaxprune.transforms.containers import from_inner
 from jaxprune.transforms.reading import held_masks, states_of, united
-from jaxprune.transforms.state import check_transform, check_update
 from jaxprune.transforms.straight_through import StraightThroughState
 from jaxprune.trees import beside
 from jaxprune.types import Params
@@ -78,6 +80,9 @@ def averaged(
         grads: Params, state: AverageState, params: Params = None, **extra: Any
     ) -> tuple[Params, AverageState]:
         check_update("averaged", AverageState, grads, state, params)
+        check_inner("averaged", inner, state.inner, params)
+        remedy = "start with init(params) again"
+        check_alike("averaged", "averages", params, state.average, remedy)
         updates, inner_state = inner.update(grads, state.inner, params, **extra)
         new = optax.apply_updates(params, updates)
         d = state.decay
@@ -117,7 +122,11 @@ def _means(params: Params, state: AverageState) -> list[jax.Array | None]:
         mean = (a / share).astype(w.dtype) if _is_float(w) else a
         return jnp.where(state.count > 0, mean, w)
 
-    rows = zip(jax.tree.leaves(params), beside(params, state.average), strict=True)
+    refusal = lambda differ: (
+        f"average_of: the average is of other parameters ({differ}); give those that were trained."
+    )
+    averages = entries_beside(params, state.average, refusal)
+    rows = zip(jax.tree.leaves(params), averages, strict=True)
     return [leaf(*row) for row in rows]
 
 
@@ -132,4 +141,4 @@ def _is_float(w: jax.Array) -> bool:
 
 
 def _wide(w: jax.Array) -> Any:
-    return jnp.promote_types(jnp.result_type(w), jnp.float32) if _is_float(w) else None
+    return at_least_float32(jnp.result_type(w)) if _is_float(w) else None

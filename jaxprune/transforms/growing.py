@@ -10,8 +10,10 @@ from jaxprune import checks, kernel_axes, trees
 from jaxprune import masks as masks_lib
 from jaxprune.kernel_axes import AxesTree
 from jaxprune.penalties import Scheduled, scheduled
+from jaxprune.precision import at_least_float32
+from jaxprune.transforms.checking import check_inner, check_transform, check_update
 from jaxprune.transforms.containers import at_home, from_inner
-from jaxprune.transforms.state import check_transform, check_update, masked_step
+from jaxprune.transforms.state import masked_step
 from jaxprune.types import Masks, Params
 
 __all__ = ["GrowingState", "growing"]
@@ -112,6 +114,7 @@ def growing(
         grads: Params, state: GrowingState, params: Params = None, **extra: Any
     ) -> tuple[Params, GrowingState]:
         check_update("growing", GrowingState, grads, state, params)
+        check_inner("growing", inner, state.inner, params)
         step, now = state.step, in_force(state.target, state.step)
         updates, inner_state = masked_step(inner, grads, state.inner, params, now, **extra)
         lost = jnp.clip(share(step), 0, 1)
@@ -119,7 +122,7 @@ def growing(
         def fading(p: jax.Array, u: jax.Array, m: Any) -> jax.Array:
             if m is None:
                 return u
-            u = u.astype(jnp.promote_types(u.dtype, jnp.float32))
+            u = u.astype(at_least_float32(u.dtype))
             return jnp.where(m, u, u - lost * (p + u))
 
         updates = jax.tree.map(fading, params, updates, state.target)

@@ -17,12 +17,16 @@ from jaxprune.method import METHOD, Method, Partition, by_number, by_part, remem
 from jaxprune.pruning import change, initial_masks
 from jaxprune.shards import check_replicated
 from jaxprune.transforms.changes import Overdue, all_finite, concrete, nothing_overdue, remember
+from jaxprune.transforms.checking import (
+    check_inner,
+    check_method,
+    check_transform,
+    check_update,
+)
 from jaxprune.transforms.containers import at_home, from_inner
 from jaxprune.transforms.frozen import frozen_leaves
 from jaxprune.transforms.mirrors import mirrors
 from jaxprune.transforms.state import (
-    check_transform,
-    check_update,
     key_data,
     land,
     masked_step,
@@ -254,6 +258,8 @@ def lottery_ticket(
         grads: Params, state: LotteryState, params: Params = None, **extra: Any
     ) -> tuple[Params, LotteryState]:
         check_update("lottery_ticket", LotteryState, grads, state, params)
+        check_inner("lottery_ticket", inner, state.inner, params)
+        check_method("lottery_ticket", method, state, memories, key)
         check_replicated("lottery_ticket", params)
         step, masks = state.step, state.masks
         known_axes = of_leaves(axes, params)

@@ -13,10 +13,12 @@ from jaxprune.kernel_axes import AxesTree
 from jaxprune.masks import Prunable
 from jaxprune.parts import PENALTY
 from jaxprune.penalties import Scheduled, scheduled
+from jaxprune.precision import at_least_float32
 from jaxprune.preconditioners import Preconditioner
 from jaxprune.transforms.accumulation import moved
+from jaxprune.transforms.checking import check_inner, check_transform, check_update
 from jaxprune.transforms.containers import at_home, from_inner
-from jaxprune.transforms.state import check_transform, check_update, land
+from jaxprune.transforms.state import land
 from jaxprune.types import Masks, Params, Penalty
 
 __all__ = ["AddPenaltyState", "ProximalState", "add_penalty", "proximal"]
@@ -116,6 +118,7 @@ def proximal(
         grads: Params, state: ProximalState, params: Params = None, **extra: Any
     ) -> tuple[Params, ProximalState]:
         check_update("proximal", ProximalState, grads, state, params)
+        check_inner("proximal", inner, state.inner, params)
         updates, inner_state = inner.update(grads, state.inner, params, **extra)
         took = moved(state.inner, inner_state)
         took = jnp.ones((), jnp.int32) if took is None else took.astype(jnp.int32)
@@ -244,7 +247,7 @@ def _known(factors: dict[str, Any]) -> None:
 
 
 def _sum(p: jax.Array, u: jax.Array) -> jax.Array:
-    return p + u.astype(functools.reduce(jnp.promote_types, (p.dtype, u.dtype, jnp.float32)))
+    return p + u.astype(at_least_float32(p.dtype, u.dtype))
 
 
 def _towards(

@@ -1,6 +1,6 @@
 """What an optimizer state holds of ours is found here, whatever chains and wrappers surround it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -9,7 +9,7 @@ from jaxprune import masks as masks_lib
 from jaxprune import trees
 from jaxprune.types import Masks, Params
 
-__all__ = ["held_masks", "masks_of", "states_of", "united"]
+__all__ = ["held_masks", "masks_of", "nodes_of", "states_of", "united"]
 
 
 def masks_of(opt_state: Any) -> Masks:
@@ -18,7 +18,8 @@ def masks_of(opt_state: Any) -> Masks:
     The state is searched, so chains and wrappers may surround it. Where wrappers give several transforms
     their own leaves (`optax.partition`, `optax.masked`), the masks of all are returned in one tree, with
     `None` at leaves that no transform has. Masks in variables of `nnx` are taken out of them: they fit
-    `nnx.state(model, nnx.Param)` as well as `nnx.as_pure` of it.
+    `nnx.state(model, nnx.Param)` as well as `nnx.as_pure` of it. A transform within another is
+    refused: each has masks of its own.
 
     Raises:
       ValueError: if the state holds no masks, or those of several transforms for the same leaf.
@@ -35,8 +36,13 @@ def masks_of(opt_state: Any) -> Masks:
 def held_masks(opt_state: Any, but: tuple[type, ...] = ()) -> list[Masks]:
     """The mask trees of all transforms in an optimizer state, except those with states of the kinds `but`."""
     holds = lambda node: isinstance(node, tuple) and "masks" in getattr(node, "_fields", ())
-    nodes = jax.tree.leaves(opt_state, is_leaf=holds)
-    return [node.masks for node in nodes if holds(node) and not isinstance(node, but)]
+    return [node.masks for node in nodes_of(opt_state, holds) if not isinstance(node, but)]
+
+
+def nodes_of(opt_state: Any, holds: Callable[[Any], bool]) -> list[Any]:
+    """The nodes of an optimizer state for which `holds` is true, those within others included."""
+    nodes = [node for node in jax.tree.leaves(opt_state, is_leaf=holds) if holds(node)]
+    return nodes + [inner for node in nodes for field in node for inner in nodes_of(field, holds)]
 
 
 def united(who: str, what: str, held: Sequence[Any]) -> Any:
@@ -84,5 +90,4 @@ def states_of(who: str, kind: type, params: Params, opt_state: Any) -> list[Any]
     holds = lambda node: isinstance(node, kind)
     if any(map(holds, jax.tree.leaves(params, is_leaf=holds))):
         raise TypeError(f"{who}: params and opt_state are swapped; write {who}(params, opt_state).")
-    nodes = jax.tree.leaves(opt_state, is_leaf=holds)
-    return [trees.unboxed(node) for node in nodes if holds(node)]
+    return [trees.unboxed(node) for node in nodes_of(opt_state, holds)]

@@ -9,9 +9,9 @@ import optax
 from jaxprune import masks as masks_lib
 from jaxprune import trees
 from jaxprune.transforms.changes import overdue_of
+from jaxprune.transforms.checking import check_transform, check_update
 from jaxprune.transforms.containers import from_inner
-from jaxprune.transforms.reading import masks_of
-from jaxprune.transforms.state import check_transform
+from jaxprune.transforms.reading import masks_of, nodes_of
 from jaxprune.types import Masks, Params
 
 __all__ = ["Record", "record_of", "recorded"]
@@ -90,6 +90,7 @@ def recorded(inner: optax.GradientTransformation) -> optax.GradientTransformatio
     def update(
         grads: Params, state: Record, params: Params | None = None, **extra: Any
     ) -> tuple[Params, Record]:
+        check_update("recorded", Record, grads, state, params)
         count: Any = optax.safe_increment(state.updates)
         mean = lambda d, m: d + (jnp.mean(m, dtype=jnp.float32) - d) / count
         density = jax.tree.map(mean, state.density, masks_of(state.inner))
@@ -107,8 +108,7 @@ def record_of(opt_state: Any) -> Record:
       ValueError: if there is none, or more than one.
     """
     holds = lambda node: isinstance(node, Record)
-    nodes = jax.tree.leaves(opt_state, is_leaf=holds)
-    found = [trees.unboxed(node) for node in nodes if holds(node)]
+    found = [trees.unboxed(node) for node in nodes_of(opt_state, holds)]
     if len(found) != 1:
         raise ValueError(
             f"record_of: {len(found) or 'no'} records in this optimizer state, one is needed; wrap the "

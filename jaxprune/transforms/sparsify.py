@@ -21,11 +21,15 @@ from jaxprune.transforms.changes import (
     see,
     start_gathering,
 )
+from jaxprune.transforms.checking import (
+    check_inner,
+    check_method,
+    check_transform,
+    check_update,
+)
 from jaxprune.transforms.containers import at_home, from_inner
 from jaxprune.transforms.frozen import frozen_leaves
 from jaxprune.transforms.state import (
-    check_transform,
-    check_update,
     key_data,
     masked_step,
     signals_at,
@@ -83,6 +87,10 @@ def sparsify(
     weight is NaN, is held. Masks and memories stay as they were, and the change is made at the next update
     that allows it (`jaxprune.record_of` counts). Where gradients are gathered, one that is not finite spoils
     what is gathered with it.
+
+    A weight that is NaN or infinite when it is removed cannot be taken to zero by an update that is added, as
+    `w + (-w)` is NaN then: `jaxprune.masks.check` tells, and `params = jaxprune.masks.apply(params, masks)`
+    mends it. The wrapped optimizer never sees it: there the weights off the masks are zero.
 
     It must be the outermost transform of what changes the parameters: put clipping and decay inside. Gradient
     accumulation works on either side. Around it, `optax.MultiSteps(sparsify(...), k)`, a step is a real
@@ -167,6 +175,8 @@ def sparsify(
         grads: Params, state: SparseState, params: Params = None, **extra: Any
     ) -> tuple[Params, SparseState]:
         check_update("sparsify", SparseState, grads, state, params)
+        check_inner("sparsify", inner, state.inner, params)
+        check_method("sparsify", method, state, memories, key)
         seen = see(
             inner,
             grads,
@@ -242,6 +252,7 @@ def fixed(
         grads: Params, state: SparseState, params: Params = None, **extra: Any
     ) -> tuple[Params, SparseState]:
         check_update("fixed", SparseState, grads, state, params)
+        check_inner("fixed", inner, state.inner, params)
         updates, inner_state = masked_step(inner, grads, state.inner, params, state.masks, **extra)
         step = optax.safe_increment(state.step)
         return updates, SparseState(step, state.masks, None, inner_state)

@@ -7,70 +7,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxprune import checks
 from jaxprune import masks as masks_lib
+from jaxprune.precision import common
 from jaxprune.transforms.accumulation import accumulators, places_in_cycles
 from jaxprune.transforms.changes import concrete
 from jaxprune.transforms.mirrors import mirrors
 from jaxprune.transforms.rest import at_rest
 from jaxprune.types import Masks, Params, Step
-
-
-def check_transform(who: str, inner: Any, **rest: tuple[Any, checks.Kind]) -> None:
-    """Refuses what a transform cannot wrap, and other arguments of the wrong kind."""
-    checks.check(who, inner=(inner, checks.OPTIMIZER), **rest)
-
-
-def check_update(who: str, kind: type, grads: Params, state: Any, params: Params | None) -> None:
-    """Refuses what `update(grads, state, params)` cannot work with.
-
-    Args:
-      who: the transform.
-      kind: the class of its states.
-      grads: gradients, or updates.
-      state: what is taken for the state.
-      params: the parameters, or `None` where they were forgotten.
-    """
-    if params is None:
-        raise ValueError(f"{who}: update(grads, state, params) needs the parameters.")
-    if not isinstance(state, kind):
-        if isinstance(params, kind):
-            raise TypeError(
-                f"{who}: state and params are swapped; write update(grads, state, params)."
-            )
-        raise TypeError(
-            f"{who}: update(grads, state, params) needs the {kind.__name__} that init(params) returned, or "
-            f"the update before, not a {type(state).__name__}."
-        )
-    if jax.tree.structure(grads) != jax.tree.structure(params):
-        differ = masks_lib.differences(set(masks_lib.paths(grads)), set(masks_lib.paths(params)))
-        raise ValueError(
-            f"{who}: the gradients are another tree than the parameters ({differ}); give those of all "
-            "parameters."
-        )
-    for path, g, p in zip(
-        masks_lib.paths(params), jax.tree.leaves(grads), jax.tree.leaves(params), strict=True
-    ):
-        if jnp.shape(g) != jnp.shape(p):
-            raise ValueError(
-                f"{who}: {path!r} has gradients of the shape {jnp.shape(g)}, its parameter {jnp.shape(p)}."
-            )
-    if "masks" not in state._fields:
-        return
-    masks = state.masks
-    blended = {str(leaf.dtype) for leaf in jax.tree.leaves(masks)} - {"bool", "uint8"}
-    if blended:
-        raise ValueError(
-            f"{who}: a transform around it has made {blended.pop()} of the masks in its state: optax.contrib."
-            "sam calculates with states unless opaque_mode=True, and casts of a state must leave bool arrays "
-            f"alone. Put such a transform inside: {who}(sam(...), ...)."
-        )
-    try:
-        masks_lib.validate(masks, params)
-    except ValueError as error:
-        raise ValueError(
-            f"{who}: the parameters are not those that init was given; start with init(params) again. {error}"
-        ) from None
 
 
 def key_data(key: jax.Array | None) -> jax.Array | None:
@@ -165,7 +108,7 @@ def land(updates: Params, params: Params, masks: Masks) -> Params:
     def leaf(p: jax.Array, u: jax.Array, m: Any) -> jax.Array:
         if m is None:
             return u
-        u = u.astype(jnp.promote_types(u.dtype, p.dtype))  # a narrower one cannot meet -p exactly
+        u = u.astype(common(u.dtype, p.dtype))  # a narrower one cannot meet -p exactly
         return masks_lib.where(m, u, -p.astype(u.dtype))
 
     return jax.tree.map(leaf, params, updates, masks)

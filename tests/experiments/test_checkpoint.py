@@ -3,6 +3,7 @@
 import random
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ import numpy as np
 import optax
 import pytest
 
+from experiments import checkpoint
 from experiments.checkpoint import Checkpoints
 from experiments.config import UserError
 
@@ -192,6 +194,55 @@ def test_a_run_goes_on_after_damage(two_steps):
         checkpoints.save(2, SMALL)
         assert checkpoints.restore(SMALL)[0] == 2
     assert (folder / "2.damaged").exists()
+
+
+@pytest.mark.parametrize("format", [0, 2, 99])
+def test_another_format_is_named_and_no_damage(tmp_path, monkeypatch, format):
+    with monkeypatch.context() as patch, Checkpoints(tmp_path) as checkpoints:
+        patch.setattr(checkpoint, "_FORMAT", format)
+        checkpoints.save(1, SMALL)
+    with Checkpoints(tmp_path, notify=pytest.fail) as checkpoints:
+        with pytest.raises(UserError, match=rf"has the format {format}; .* reads 1"):
+            checkpoints.restore(SMALL)
+        assert checkpoints.steps() == [1]
+
+
+@pytest.mark.parametrize("what", ["folder", "file", "link", "dangling link"])
+def test_what_stands_where_damage_is_set_aside_gives_way(two_steps, tmp_path_factory, what):
+    folder, files = two_steps
+    aside, elsewhere = folder / "2.damaged", tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "kept").write_text("x")
+    match what:
+        case "folder":
+            (aside / "old").mkdir(parents=True)
+        case "file":
+            aside.write_text("x")
+        case "link":
+            aside.symlink_to(elsewhere)
+        case _:
+            aside.symlink_to(elsewhere / "nothing")
+    files[-1].write_bytes(b"")
+    with Checkpoints(folder, notify=lambda _: None) as checkpoints:
+        assert checkpoints.restore(SMALL)[0] == 1
+    assert aside.is_dir()
+    assert not aside.is_symlink()
+    assert not (aside / "old").exists()
+    assert (elsewhere / "kept").read_text() == "x"  # a link is not followed
+
+
+def test_what_cannot_be_set_aside_is_one_sentence(two_steps, monkeypatch):
+    folder, files = two_steps
+    files[-1].write_bytes(b"")
+
+    def refuse(self, target):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with (
+        Checkpoints(folder, notify=lambda _: None) as checkpoints,
+        pytest.raises(UserError, match=r"2 aside as 2\.damaged \(Permission denied\); move both"),
+    ):
+        checkpoints.restore(SMALL)
 
 
 def test_no_good_checkpoint_is_no_fresh_start(two_steps):

@@ -21,7 +21,7 @@ def network():
 
 
 def _tested(model, params, rest, task):
-    return Trainer(model, optax.identity()).evaluate(params, rest, task.test, "the test loss")[1]
+    return Trainer(model, optax.identity()).evaluate(params, rest, task.test)[1]
 
 
 def test_emptied_units_are_gone_and_the_small_network_is_tested(network):

@@ -1,7 +1,9 @@
 """Metric files: what they hold, and that a resumed run's end up as if nothing had happened."""
 
 import json
+import re
 import sys
+from types import SimpleNamespace
 
 import jax.numpy as jnp
 import numpy as np
@@ -123,3 +125,33 @@ def test_other_writers_get_every_row(tmp_path, monkeypatch):
         writers.write(200, {"loss": 0.5, "accuracy": 0.9})
         writers.flush()
     assert calls == [("open", 101), ("loss", 0.5, 200), ("accuracy", 0.9, 200), "flush", "close"]
+
+
+def test_each_training_has_a_curve_of_its_own(tmp_path, monkeypatch):
+    """In W&B: ids differ wherever paths do, and the trainings of a run are one group."""
+    started = []
+
+    def init(**options):
+        started.append(options)
+        return type(sys)("run")
+
+    fake = type(sys)("wandb")
+    fake.init = lambda **options: SimpleNamespace(finish=lambda: None, **init(**options).__dict__)
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    folders = [
+        "run-1/GMP/sparsity_0.9/seed_0",
+        "run-1/GMP/sparsity_0.5/seed_0",
+        "run-1/GMP, retrained/sparsity_0.9/seed_0",
+        "run-1/GMP retrained/sparsity_0.9/seed_0",
+        "run-2/GMP/sparsity_0.9/seed_0",
+        "run-2/seed_0/reinit_0",
+        "run-2/seed_1/reinit_0",
+    ]
+    for folder in folders:
+        open_writers(tmp_path / folder, ("wandb",), workdir=tmp_path).close()
+    ids = [options["id"] for options in started]
+    assert len(set(ids)) == len(folders)
+    assert all(re.fullmatch(r"[\w-]{1,128}", text) for text in ids)
+    assert [options["group"] for options in started] == ["run-1"] * 4 + ["run-2"] * 3
+    open_writers(tmp_path / folders[0], ("wandb",), workdir=tmp_path).close()
+    assert started[-1]["id"] == ids[0], "a resumed training goes on with its curve"

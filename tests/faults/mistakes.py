@@ -135,6 +135,7 @@ MISTAKES = {
 --config.penalty.name=l1 --config.penalty.strength=1e-4
 """,
     "compare": """
+--config.prunable=conv9
 --config.method.name=gmp
 --config.k_folds=3
 --config.early_stop=2
@@ -169,6 +170,7 @@ MISTAKES = {
 --config.method=None
 --config.k_folds=3
 --config.early_stop=2
+--config.prunable=conv9
 --config.lottery.round=3
 --config.lottery.rounds=-1
 --config.lottery.rounds=2.5
@@ -187,6 +189,7 @@ MISTAKES = {
     "sensitivity": """
 --config.validation=0
 --config.k_folds=3
+--config.prunable=conv9
 --config.sensitivity.criterion=magnitud
 --config.sensitivity.criterion=nowhere.py:mine
 --config.sensitivity.criterion=movement

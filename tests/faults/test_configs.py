@@ -74,3 +74,16 @@ def test_what_is_right_is_accepted(tmp_path, amount, monkeypatch):
     answering.refuse_folders()
     for name, binary, arguments in list(answering.right(tmp_path))[: amount(1, 5)]:
         assert answering.answer(binary, arguments, tmp_path / "runs")[0] == "accepted", name
+
+
+@pytest.mark.parametrize("binary", ["train", "lottery", "compare", "structured", "sensitivity"])
+def test_data_that_are_not_fetched_leave_no_folder(binary, tmp_path, amount, monkeypatch):
+    if binary != "train" and amount(True, False):
+        pytest.skip("make faults")
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("JAXPRUNE_DATA", str(tmp_path / "nothing"))
+    arguments = [f"--config={answering.mistakes.BASE[binary]}"]
+    outcome, words = answering.answer(binary, arguments, tmp_path / "runs")
+    assert outcome == "refused", words
+    assert "experiments.data fetch mnist" in words
+    assert not (tmp_path / "runs").exists()

@@ -43,9 +43,11 @@ def test_a_disk_that_is_full(size, small_disks, tmp_path, attack, amount):
     disk.mkdir(), kept.mkdir()
     arguments = small_runs.command("train", file, disk)
     code, _, err = small_runs.outcome(in_a_small_disk(disk, size, arguments, kept), env=environment)
-    lines = [line for line in err.splitlines() if "pace left" in line or "cannot" in line]
+    last = err.splitlines()[
+        -1
+    ].lower()  # Orbax's threads may print tracebacks of their own before it
     tally.happened(code != 0, f"{size}: it fitted")
-    if code == 2 and lines and "Traceback" not in err:
+    if code == 2 and last.startswith("experiments.train: ") and "no space left" in last:
         tally.survive()
     else:
         tally.foreign.append(f"{code} {err[-800:]}")

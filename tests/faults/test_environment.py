@@ -52,13 +52,19 @@ def same(whole, workdir, arguments, tally, case, **options):
         tally.foreign.append(f"{case}: {code} {err[-1500:]}")
 
 
-def test_no_home_and_a_uid_without_a_name(whole, tmp_path, attack):
+def test_no_home_and_a_uid_without_a_name(whole, tmp_path, attack, amount):
     """As in a container with a random uid."""
     tally = attack("environment", "no HOME, uid without passwd entry", least=1)
     environment = small_runs.environment("", HOME=None, JAX_COMPILATION_CACHE_DIR=None)
     arguments = small_runs.command("train", whole[0], tmp_path / "runs")
     assert arguments[1] == "-m"
     arguments = [sys.executable, "-c", NAMELESS, *arguments[2:]]
+    if amount(True, False):
+        code, out, err = small_runs.outcome([*arguments, "--dry_run"], env=environment)
+        tally.happened(True, "dry run")
+        assert (code, "fc1/kernel" in out) == (0, True), err[-1000:]
+        tally.survive()
+        return
     same(whole, tmp_path / "runs", arguments, tally, "nameless", env=environment)
 
 

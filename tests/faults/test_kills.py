@@ -1,9 +1,11 @@
 """SIGKILL at random moments, over all binaries: what the last life leaves equals the unkilled run."""
 
+import os
 import random
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
@@ -11,11 +13,11 @@ from . import small_runs
 
 # Of each binary: updates of a level, updates between saves, kills in the quick part and in all of it.
 PLAN = {
-    "train": (400, 10, 2, 9),
-    "lottery": (200, 10, 0, 8),
-    "compare": (200, 10, 0, 8),
-    "structured": (200, 10, 0, 6),
-    "sensitivity": (300, 10, 0, 6),
+    "train": (150, 10, 1, 9),
+    "lottery": (120, 10, 0, 8),
+    "compare": (120, 10, 0, 8),
+    "structured": (120, 10, 0, 6),
+    "sensitivity": (150, 10, 0, 6),
 }
 IN_SAVE, PAST_ZERO = 10, 20  # kills in mid-save, resumes past step 0, of all of them
 counted = {"kills": 0, "in mid-save": 0, "past zero": 0}
@@ -23,12 +25,20 @@ counted = {"kills": 0, "in mid-save": 0, "past zero": 0}
 
 def saved(workdir):
     """The checkpoints that are complete."""
-    return {str(p) for p in workdir.rglob("checkpoints/*") if p.name.isdigit()}
+    return {f"{folder}/{name}" for folder, name in checkpoints(workdir) if name.isdigit()}
 
 
 def being_saved(workdir):
     """Whether a checkpoint is being written right now."""
-    return any(workdir.rglob("checkpoints/*tmp*"))
+    return any("tmp" in name for _, name in checkpoints(workdir))
+
+
+def checkpoints(workdir):
+    """Folder and name of each; folders may vanish while they are looked at."""
+    for parent, folders, _ in os.walk(workdir):
+        if Path(parent).name == "checkpoints":
+            yield from [(parent, name) for name in folders]
+            folders.clear()
 
 
 def wait_for(condition, process, seconds=300):
@@ -46,7 +56,10 @@ def test_killed_runs_end_as_if_nothing_had_happened(binary, tmp_path, attack, am
     if not kills:
         pytest.skip("make faults")
     file, environment = tmp_path / "small.py", small_runs.environment(tmp_path / "xla")
-    file.write_text(small_runs.source(binary, steps, every), encoding="utf-8")
+    text = small_runs.source(binary, steps, every)
+    if amount(True, False):  # dense, which compiles faster
+        text = text.replace("method=METHOD", "method=None")
+    file.write_text(text, encoding="utf-8")
     untouched, killed = tmp_path / "whole", tmp_path / "killed"
     code, _, err = small_runs.outcome(small_runs.command(binary, file, untouched), env=environment)
     assert code == 0, err[-2000:]
@@ -62,22 +75,24 @@ def test_killed_runs_end_as_if_nothing_had_happened(binary, tmp_path, attack, am
                 stderr=log,
                 env=environment,
             )
-        wait_for(lambda before=before: saved(killed) - before, process)
-        if number % 2:  # half of them in mid-save
-            wait_for(lambda: being_saved(killed), process)
-        else:
-            time.sleep(draw.uniform(0, 0.3))
-        in_save = being_saved(killed)
-        if process.poll() is not None:
+        try:
+            wait_for(lambda before=before: saved(killed) - before, process)
+            if number % 2:  # half of them in mid-save
+                wait_for(lambda: being_saved(killed), process)
+            else:
+                time.sleep(draw.uniform(0, 0.3))
+            in_save = being_saved(killed)
+        finally:
+            process.send_signal(signal.SIGKILL)
+            code = process.wait()
+        if code == 0:
             break  # it was faster; what is left is compared all the same
-        process.send_signal(signal.SIGKILL)
-        code = process.wait()
         tally.happened(code == -signal.SIGKILL and bool(saved(killed)), f"kill {number}")
         counted["kills"] += 1
         counted["in mid-save"] += in_save
         counted["past zero"] += bool(before)
         tally.survive()
-    tally.least = min(tally.least, 2 if kills == 2 else kills - 2)
+    tally.least = max(1, kills - 2)  # some may have come too late
     code, _, err = small_runs.outcome(small_runs.command(binary, file, killed), env=environment)
     assert code == 0, err[-2000:]
     (expected,), (found,) = list(untouched.iterdir()), list(killed.iterdir())

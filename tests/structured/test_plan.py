@@ -145,6 +145,132 @@ def test_a_parameter_may_be_called_as_a_field_of_the_optimizer():
     assert shapes(found.mu) == shapes(found.nu) == shapes(small.params)
 
 
+LEAVES = {
+    "a": {"kernel": jnp.ones((8, 6)), "bias": jnp.ones(6)},
+    "b": {"kernel": jnp.ones((6, 2))},
+}
+LAYERS = structured.Plan(
+    {"a/bias": (6,), "a/kernel": (8, 6), "b/kernel": (6, 2)},
+    {"a/bias": {0: [0, 1, 2]}, "a/kernel": {1: [0, 1, 2]}, "b/kernel": {0: [0, 1, 2]}},
+)
+CUT = {"a": {"kernel": (8, 3), "bias": (3,)}, "b": {"kernel": (3, 2)}}
+HEAD = {"kernel": jnp.ones((8, 6)), "bias": jnp.ones(6)}
+
+
+def only_matrices(params):
+    return jax.tree.map(lambda w: w.ndim > 1, params)
+
+
+def test_leaves_that_the_plan_does_not_know_stay():
+    tree = LEAVES | {"head": HEAD}
+    expected = CUT | {"head": shapes(HEAD)}
+    assert shapes(LAYERS.apply(tree)) == expected
+    state = LAYERS.apply(optax.adam(1e-3).init(tree))[0]
+    assert shapes(state.mu) == shapes(state.nu) == expected
+    masked = LAYERS.apply(optax.masked(optax.adam(1e-3), only_matrices).init(tree))
+    assert masked.inner_state[0].mu["a"]["kernel"].shape == (8, 3)
+    assert masked.inner_state[0].mu["head"]["kernel"].shape == (8, 6)
+
+
+def test_copies_of_the_planned_tree_are_cut_wherever_they_are():
+    both = LAYERS.apply({"student": LEAVES, "average": LEAVES, "step": 3})
+    assert shapes(both["student"]) == shapes(both["average"]) == CUT
+    labels = {"a": "slow", "b": "fast"}
+    parts = optax.partition({"slow": optax.sgd(0.1, momentum=0.9), "fast": optax.adam(1)}, labels)
+    states = LAYERS.apply(parts.init(LEAVES)).inner_states
+    assert shapes(states["slow"].inner_state[0].trace["a"]) == CUT["a"]
+    assert shapes(states["fast"].inner_state[0].nu["b"]) == CUT["b"]
+    assert shapes(LAYERS.apply({"a": LEAVES["a"]})) == {"a": CUT["a"]}  # some of them, nothing else
+    half = LAYERS.apply(optax.sgd(0.1, momentum=0.9).init({"a": LEAVES["a"]}))
+    assert shapes(half[0].trace) == {"a": CUT["a"]}
+
+
+STRANGERS = {
+    "another layer": {"c": HEAD},
+    "its optimizer": optax.adam(1e-3).init({"c": HEAD}),
+    "a name alone": {"kernel": jnp.ones((8, 6))},
+    "a layer that is alike, deeper": {"model": {"c": {"kernel": jnp.ones((8, 6))}}},
+    "the layers of a plan's layer": {"bias": jnp.ones(6), "kernel": jnp.ones((8, 6))},
+}
+
+
+@pytest.mark.parametrize("what", STRANGERS)
+def test_leaves_of_another_model_are_refused(what):
+    with pytest.raises(ValueError, match=r"none of the leaves .* in path and shape"):
+        LAYERS.apply(STRANGERS[what])
+
+
+OPEN = {
+    "a layer of the same name behind a prefix": {"model": {"a": {"kernel": jnp.ones((8, 6))}}},
+    "a layer of the same name beside others": {"a": LEAVES["a"], "z": HEAD},
+    "a student and half a teacher": {"student": LEAVES, "teacher": {"a": LEAVES["a"], "z": HEAD}},
+    "a state of which it is open": {"opt": {"mu": {"a": LEAVES["a"]}}},
+}
+
+
+@pytest.mark.parametrize("what", OPEN)
+def test_what_may_be_the_plans_or_not_is_refused_by_name(what):
+    with pytest.raises(ValueError, match=r"'.*a/bias' has the path|'.*a/kernel' has the path"):
+        LAYERS.apply(OPEN[what])
+
+
+def test_a_layer_that_looks_like_the_whole_plan_is_none_of_it():
+    plan = structured.Plan({"b": (4,), "w": (3, 4)}, {"b": {0: [1]}, "w": {1: [1]}})
+    layer = {"b": jnp.ones(4), "w": jnp.ones((3, 4))}
+    found = plan.apply(layer | {"head": layer})
+    assert shapes(found) == {"b": (1,), "w": (3, 1), "head": {"b": (4,), "w": (3, 4)}}
+    state = plan.apply(optax.adam(1e-3).init(layer | {"head": layer}))[0]
+    assert shapes(state.mu) == shapes(found)
+    together = plan.apply(layer | {"opt": optax.adam(1e-3).init(layer)})
+    assert shapes(together["opt"][0].mu) == {"b": (1,), "w": (3, 1)}
+
+
+def test_the_hash_covers_what_is_kept():
+    other = LAYERS._replace(kept=LAYERS.kept | {"b/kernel": {0: [0, 1, 4]}})
+    shaped = LAYERS._replace(shapes=LAYERS.shapes | {"b/kernel": (6, 3)})
+    assert len({LAYERS.hash, other.hash, shaped.hash}) == 3
+    assert structured.Plan(dict(reversed(LAYERS.shapes.items())), LAYERS.kept).hash == LAYERS.hash
+
+
+def test_a_plan_of_the_first_format_is_refused(tmp_path):
+    LAYERS.save(tmp_path / "plan.json")
+    told = json.loads((tmp_path / "plan.json").read_text())
+    (tmp_path / "plan.json").write_text(json.dumps(told | {"format": 1}))
+    with pytest.raises(ValueError, match=r"plan\.json .*format 1, and this jaxprune reads 2"):
+        structured.Plan.load(tmp_path / "plan.json")
+
+
+def test_arrays_of_all_types_are_saved_to_the_bit(tmp_path):
+    pytest.importorskip("flatbuffers")
+    fn = lambda p, x: (jax.nn.relu(x @ p["a"]) @ p["b"].astype(jnp.float32)) + p["empty"].sum()
+    params = {
+        "a": jnp.ones((4, 8)),
+        "b": jnp.ones((8, 2), jnp.bfloat16),
+        "count": jnp.array(3),
+        "empty": jnp.zeros((0, 3)),
+        "eight": jnp.ones(5, jnp.float8_e4m3fn),
+        "key": jax.random.key(7),
+        "flags": jnp.array([True, False]),
+    }
+    graph = structured.trace(fn, params, jnp.ones((1, 4)))
+    small = structured.shrink(graph, params, structured.prune(graph, params, sparsity=0.5))
+    structured.save(tmp_path / "small", small, jnp.ones((1, 4)))
+    found = structured.load(tmp_path / "small").params
+    assert found["b"].shape == (4, 2)
+    for name, leaf in small.params.items():
+        assert found[name].dtype == leaf.dtype
+        assert found[name].shape == leaf.shape
+    assert jnp.array_equal(jax.random.key_data(found["key"]), jax.random.key_data(params["key"]))
+
+
+def test_folders_without_a_manifest_are_refused(small, tmp_path):
+    pytest.importorskip("flatbuffers")
+    structured.save(tmp_path / "small", small[0], small[2])
+    (tmp_path / "small" / "manifest.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"no manifest\.json.*save it again"):
+        structured.load(tmp_path / "small")
+
+
 def one_sequence(p, x):
     h = jax.nn.relu(x @ p["a"]) @ p["b"]
     return jax.nn.softmax(h @ h.T) @ h

@@ -1,0 +1,42 @@
+"""In which precision numbers of several types meet: no narrower than float32.
+
+Nothing promotes 8-bit floats, or narrower ones: JAX refuses to add them to any other type. Here they count as
+float32, which holds every one of their numbers.
+"""
+
+from typing import Any
+
+import jax.numpy as jnp
+
+__all__ = ["at_least_float32", "common"]
+
+
+def at_least_float32(*dtypes: Any) -> Any:
+    """Returns the dtype that holds numbers of all these types, float32 or wider.
+
+    >>> at_least_float32(jnp.bfloat16), at_least_float32(jnp.float8_e4m3fn, jnp.float16)
+    (dtype('float32'), dtype('float32'))
+    """
+    found = jnp.dtype(jnp.float32)
+    for dtype in dtypes:
+        if not _is_tiny(dtype):
+            found = jnp.promote_types(found, dtype)
+    return found
+
+
+def common(first: Any, second: Any) -> Any:
+    """Returns the dtype in which numbers of two types are added: their own, if it is the same.
+
+    >>> common(jnp.float8_e5m2, jnp.float8_e5m2), common(jnp.float8_e5m2, jnp.bfloat16)
+    (dtype(float8_e5m2), dtype('float32'))
+    """
+    if jnp.dtype(first) == jnp.dtype(second):
+        return jnp.dtype(first)
+    if _is_tiny(first) or _is_tiny(second):
+        return at_least_float32(first, second)
+    return jnp.promote_types(first, second)
+
+
+def _is_tiny(dtype: Any) -> bool:
+    floating = jnp.issubdtype(dtype, jnp.floating)
+    return bool(floating) and jnp.finfo(dtype).bits <= 8

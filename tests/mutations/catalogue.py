@@ -1,0 +1,701 @@
+"""Invariants, each broken on purpose: which file, what is written there, what instead, and who must notice.
+
+Every `old` occurs exactly once in its file, which a test in `make test` checks: where the code moves on, the
+entry must follow. The tests named are the narrowest that turn red.
+"""
+
+from typing import NamedTuple
+
+__all__ = ["MUTATIONS", "Mutation"]
+
+
+class Mutation(NamedTuple):
+    """One invariant that is broken.
+
+    Attributes:
+      name: what is wrong then.
+      file: in which it is broken.
+      old: the text that holds it.
+      new: the text that breaks it.
+      tests: of pytest, of which at least one must fail.
+    """
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+
+_CHECKPOINT = "experiments/checkpoint.py"
+_ENGINE = "experiments/engine.py"
+_FOLDER = "experiments/run_folder.py"
+_TORCH = "jaxprune/data/torch_weights.py"
+_STATE = "jaxprune/transforms/state.py"
+_TICKET = "jaxprune/transforms/lottery_ticket.py"
+_LAND = "tests/transforms/test_sparsify.py::test_narrow_updates_land_on_zero_too"
+_STALE = "tests/transforms/test_optimizers.py::test_optimizers_keep_zeros_and_forget"
+
+STORED = (
+    Mutation(
+        "tensors may be larger than the file",
+        _TORCH,
+        "if self.left < 0:",
+        "if False:",
+        ("tests/data/test_torch_weights.py",),
+    ),
+    Mutation(
+        "a pickle may name anything",
+        _TORCH,
+        "if name not in KNOWN:",
+        "if False:",
+        ("tests/data/test_torch_weights.py",),
+    ),
+    Mutation(
+        "compressed parts of a checkpoint unpack (zip bomb)",
+        _TORCH,
+        "if part.compress_type != zipfile.ZIP_STORED:",
+        "if False:",
+        ("tests/data/test_torch_weights.py",),
+    ),
+    Mutation(
+        "tensors may reach beyond their storage",
+        _TORCH,
+        "if end > storage.size:",
+        "if False:",
+        ("tests/data/test_torch_weights.py",),
+    ),
+    Mutation(
+        "the arrays' cache is not compared",
+        "jaxprune/array_files.py",
+        "if sealed.checksum(array) != checksum:",
+        "if False:",
+        ("tests/test_array_files.py::test_arrays_that_were_exchanged_are_noticed",),
+    ),
+    Mutation(
+        "archives are accepted with any checksum",
+        "jaxprune/data/sources.py",
+        "if (found := sha256_of(path)) != archive.sha256:",
+        "if (found := sha256_of(path)) == '':",
+        ("tests/data/test_sources.py::test_a_damaged_archive_is_refused",),
+    ),
+    Mutation(
+        "a mask file is read whatever its checksum",
+        "jaxprune/masks/files.py",
+        'or metadata.get("sha256") != _checksum(told, bits):',
+        "or False:",
+        ("tests/test_mask_files.py::test_every_damaged_byte_is_found",),
+    ),
+    Mutation(
+        "a mask file of a later version is read",
+        "jaxprune/masks/files.py",
+        'if metadata.get("version") != _VERSION:',
+        "if False:",
+        ("tests/test_mask_files.py::test_other_files_are_refused",),
+    ),
+    Mutation(
+        "a plan with impossible indices loads",
+        "jaxprune/structured/plan.py",
+        "return inside and all(a < b for a, b in itertools.pairwise(kept))",
+        "return True",
+        ("tests/structured/test_plan.py::test_changed_plans_are_refused",),
+    ),
+    Mutation(
+        "a plan of other shapes loads",
+        "jaxprune/structured/plan.py",
+        'if told.get("hash") != plan.hash:',
+        "if False:",
+        ("tests/structured/test_plan.py::test_changed_plans_are_refused",),
+    ),
+)
+
+RUNS = (
+    Mutation(
+        "a future format is read",
+        _CHECKPOINT,
+        'if manifest["format"] != _FORMAT:',
+        "if False:",
+        ("tests/experiments/test_checkpoint.py",),
+    ),
+    Mutation(
+        "files of a checkpoint are not compared",
+        _CHECKPOINT,
+        "        _check_seal(self.folder / str(step))\n        read",
+        "        read",
+        ("tests/experiments/test_checkpoint.py::test_a_flipped_bit_is_found",),
+    ),
+    Mutation(
+        "leaves of a checkpoint are not compared",
+        _CHECKPOINT,
+        "if sealed.checksum(array) != checksum:",
+        "if False:",
+        (
+            "tests/experiments/test_checkpoint.py::"
+            "test_the_checksums_of_leaves_find_what_orbax_reads_without_a_word",
+        ),
+    ),
+    Mutation(
+        "the manifest is not compared",
+        _CHECKPOINT,
+        'if sealed.digest(told["text"].encode()) != told["checksum"]:',
+        "if False:",
+        ("tests/experiments/test_checkpoint.py::test_a_flipped_bit_is_found",),
+    ),
+    Mutation(
+        "dtype and shape of a template are not compared",
+        _CHECKPOINT,
+        "if p in found and found[p] != wanted[p]",
+        "if False",
+        (
+            "tests/experiments/test_checkpoint.py::test_a_template_that_does_not_fit_is_told_leaf_by_leaf",
+        ),
+    ),
+    Mutation(
+        "early stop may take a denser network",
+        _ENGINE,
+        "self._validate(upto, upto >= level.settled)",
+        "self._validate(upto, True)",
+        ("tests/experiments/test_levels.py::test_the_early_stop_takes_no_denser_network",),
+    ),
+    Mutation(
+        "early stop forgets its best across a resume",
+        _ENGINE,
+        "_Tracker(math.inf if loss is None else loss, *counts, *variables)",
+        "_Tracker(math.inf, 0, 0, *variables)",
+        ("tests/experiments/test_levels.py::test_the_best_evaluation_outlives_a_kill",),
+    ),
+    Mutation(
+        "rows after the restored step stay",
+        _ENGINE,
+        "after=self.done or -1,",
+        "after=10**9,",
+        ("tests/experiments/test_levels.py::test_rows_after_the_restored_step_are_written_again",),
+    ),
+    Mutation(
+        "a loss that is not finite goes on",
+        _ENGINE,
+        "if not math.isfinite(total):",
+        "if False:",
+        ("tests/experiments/test_levels.py::test_a_loss_that_is_read_is_looked_at",),
+    ),
+    Mutation(
+        "other variables do not rewind",
+        _ENGINE,
+        "self.point if level.rewinds else self.state.rest",
+        "self.state.rest",
+        ("tests/experiments/test_engine.py::test_statistics_rewind_with_the_weights",),
+    ),
+    Mutation(
+        "two processes may work in one folder",
+        _FOLDER,
+        "        lock.acquire()\n",
+        "        pass\n",
+        ("tests/experiments/test_run_folder.py::test_a_second_process_is_refused",),
+    ),
+    Mutation(
+        "an edited config is accepted",
+        _FOLDER,
+        "    if differ:\n",
+        "    if False:\n",
+        (
+            "tests/experiments/test_run_folder.py::"
+            "test_a_folder_with_other_settings_is_refused_by_name_of_the_field",
+        ),
+    ),
+    Mutation(
+        "the first signal stops at once",
+        "experiments/cli.py",
+        "signal.signal(number, self._note)",
+        "signal.signal(number, signal.SIG_DFL)",
+        ("tests/experiments/test_cli.py::test_the_first_signal_lets_the_run_save",),
+    ),
+    Mutation(
+        "the second signal is ignored",
+        "experiments/cli.py",
+        "signal.signal(each, signal.SIG_DFL)",
+        "signal.signal(each, signal.SIG_IGN)",
+        ("tests/experiments/test_cli.py::test_the_second_signal_ends_it_at_once",),
+    ),
+    Mutation(
+        "JSON is written in place",
+        "experiments/files.py",
+        'temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")',
+        "temporary = path",
+        ("tests/experiments/test_run_folder.py::test_json_is_replaced_whole_or_not_at_all",),
+    ),
+)
+
+_SELECTION = "tests/test_selection.py::"
+SELECTION = (
+    Mutation(
+        "-0.0 ranks below 0.0",
+        "jaxprune/ranks.py",
+        "key = lax.select(bits < 0, -size, size)",
+        "key = lax.select(bits < 0, -size - 1, size)",
+        (_SELECTION + "test_order_key_orders_and_separates",),
+    ),
+    Mutation(
+        "NaN ranks above everything",
+        "jaxprune/ranks.py",
+        "lax.full_like(key, LOWEST)",
+        "lax.full_like(key, 2**31 - 1)",
+        (_SELECTION + "test_order_key_orders_and_separates",),
+    ),
+    Mutation(
+        "denormals are zero",
+        "jaxprune/ranks.py",
+        "size = bits & 0x7FFFFFFF",
+        "size = jnp.where(bits & 0x7F800000, bits & 0x7FFFFFFF, 0)",
+        (_SELECTION + "test_order_key_orders_and_separates",),
+    ),
+    Mutation(
+        "ties go to the higher index (short contests)",
+        "jaxprune/ranks.py",
+        "(rival + (at > j) > key)",
+        "(rival + (at < j) > key)",
+        (
+            "tests/test_patterns.py::test_two_of_four",
+            _SELECTION + "test_top_along_is_a_stable_sort_of_each_slice",
+        ),
+    ),
+    Mutation(
+        "ties go to the higher index (long contests)",
+        "jaxprune/counting.py",
+        "at > cut.last",
+        "at < cut.last",
+        (
+            _SELECTION + "test_nothing_to_choose_from",
+            _SELECTION + "test_what_is_found_does_not_move",
+        ),
+    ),
+    Mutation(
+        "what is found moves while other contests go on",
+        "jaxprune/counting.py",
+        "jnp.where(settled, old, new)",
+        "new",
+        (_SELECTION + "test_what_is_found_does_not_move",),
+    ),
+    Mutation(
+        "what may not be marked is marked",
+        "jaxprune/selection.py",
+        "return tuple(m if a is None else m & a for m, a in zip(found, among, strict=True))",
+        "return found",
+        (
+            "tests/test_updates.py::test_prune_never_revives",
+            "tests/faults/test_properties.py::test_what_may_not_be_marked_is_not",
+        ),
+    ),
+    Mutation(
+        "more scores than int32 counts are taken",
+        "jaxprune/selection.py",
+        "if total >= 2**31:",
+        "if False:",
+        (_SELECTION + "test_too_many_scores_are_refused",),
+    ),
+    Mutation(
+        "survivors rounds down what is removed",
+        "jaxprune/allocation/counts.py",
+        "return _rest(n, sparsity, _UNIT // 2)",
+        "return _rest(n, sparsity, 0)",
+        ("tests/test_allocation.py::test_counts_are_exact_integers",),
+    ),
+    Mutation(
+        "survivors is counted in float32",
+        "jaxprune/allocation/counts.py",
+        "return units - (removed + _divided(rest * 10_000 + c * e + half, _UNIT)[0])",
+        "return jnp.round(units * (1 - jnp.float32(sparsity))).astype(jnp.int32)",
+        ("tests/test_allocation.py::test_counts_are_exact_integers",),
+    ),
+    Mutation(
+        "a floor is not paid for",
+        "jaxprune/allocation/counts.py",
+        "return jnp.maximum(counts, floors) - jnp.maximum(above - level, 0) - last",
+        "return jnp.maximum(counts, floors)",
+        (
+            "tests/test_allocation.py::test_uniform_plus_spares_the_first_and_caps_the_last",
+            "jaxprune/allocation/counts.py",
+        ),
+    ),
+    Mutation(
+        "remainders are not dealt out",
+        "jaxprune/allocation/counts.py",
+        "return counts + jnp.where(jnp.arange(len(sizes)) == jnp.argmax(room), left, 0)",
+        "return floor",
+        (
+            "tests/test_allocation.py::test_erk_caps_thin_leaves_and_shares_out_the_rest",
+            "tests/test_allocation.py::test_by_path_leaves_others_dense_and_respects_the_whole",
+        ),
+    ),
+    Mutation(
+        "a uniform layer may be emptied by rounding",
+        "jaxprune/allocation/by_leaf.py",
+        "kept = jnp.maximum(share, jnp.minimum(-(-floor // unit.contests), unit.budgeted))",
+        "kept = share",
+        ("tests/faults/test_mutants.py::test_no_layer_is_emptied_by_rounding",),
+    ),
+    Mutation(
+        "lamp divides by what is smaller",
+        "jaxprune/allocation/by_score.py",
+        "tail = jnp.cumsum(ascending[::-1])[::-1]",
+        "tail = jnp.cumsum(ascending)",
+        ("tests/test_allocation.py::test_lamp_by_hand",),
+    ),
+    Mutation(
+        "the knapsack spends more than its budget",
+        "jaxprune/allocation/knapsack.py",
+        "order = order[pairs[order] <= budget * (1 + 1e-12)]",
+        "order = order[pairs[order] <= budget * 1.1]",
+        ("tests/test_allocation.py::test_the_knapsack_is_the_best_there_is",),
+    ),
+    Mutation(
+        "groups run along the outputs",
+        "jaxprune/patterns.py",
+        "return told(shape, kernel).in_axis if axis is None else (axis % len(shape),)",
+        "return told(shape, kernel).out_axis if axis is None else (axis % len(shape),)",
+        (
+            "tests/test_patterns.py::test_groups_run_along_the_reduction_axis",
+            "tests/test_patterns.py::test_two_of_four",
+        ),
+    ),
+    Mutation(
+        "no change at `end` off the grid",
+        "jaxprune/schedules.py",
+        "(((step - begin) % every == 0) | (step == end))",
+        "((step - begin) % every == 0)",
+        ("tests/test_schedules.py::test_a_schedule_lands_on_its_target_at_its_end",),
+    ),
+    Mutation(
+        "the grid starts at 0",
+        "jaxprune/schedules.py",
+        "return (step >= begin) & (step <= end) & (((step - begin)",
+        "return (step >= begin) & (step <= end) & (((step)",
+        ("tests/test_schedules.py::test_the_grid_starts_at_begin",),
+    ),
+    Mutation(
+        "polynomials start at their target",
+        "jaxprune/schedules.py",
+        "return sparsity + (initial - sparsity) * (1 - _progress(step, begin, end)) ** power",
+        "return sparsity + (initial - sparsity) * (_progress(step, begin, end)) ** power",
+        ("tests/test_schedules.py::test_cubic_is_zhu_and_gupta",),
+    ),
+    Mutation(
+        "dead weights may come back in prune",
+        "jaxprune/updates.py",
+        "return [a & b for a, b in zip(alive, best(units, keep), strict=True)]\n\n    return Update(select)",
+        "return best(units, keep)\n\n    return Update(select, revives=True)",
+        (
+            "tests/test_updates.py::test_prune_never_revives",
+            "tests/test_method.py::test_of_the_living_removes_a_share_of_what_is_left",
+            "tests/faults/test_mutants.py::test_prune_does_not_revive",
+        ),
+    ),
+    Mutation(
+        "weights that were dead in a living unit come back",
+        "jaxprune/pruning.py",
+        "if not update.revives and update.challengers is None:",
+        "if False:",
+        (
+            "tests/transforms/test_sparsify.py::test_weights_that_are_dead_at_the_start_stay_so_within_a_living_unit",
+        ),
+    ),
+    Mutation(
+        "NaN is an order",
+        "jaxprune/pruning.py",
+        "    missing = [each for each in unknown if int(each.count)]\n    if not missing:",
+        "    missing = [each for each in unknown if int(each.count)]\n    if True:",
+        ("tests/test_method.py::test_nan_is_no_order_and_infinity_is_one",),
+    ),
+    Mutation(
+        "regrowth loses the places of what it drops",
+        "jaxprune/updates.py",
+        "return [a | b for a, b in zip(stays, grown, strict=True)]",
+        "return stays",
+        ("tests/test_updates.py::test_regrow_fills_up_when_too_few_are_alive",),
+    ),
+    Mutation(
+        "the last unit of a group may go",
+        "jaxprune/contests.py",
+        "return alive | (~alive.any() & best)",
+        "return alive",
+        ("tests/structured/test_coupled.py::test_a_group_keeps_one_unit_whatever_is_asked",),
+    ),
+)
+
+_ALIKE = "tests/test_alike.py::"
+MASKS = (
+    Mutation(
+        "masks are broadcast",
+        "jaxprune/masks/fitting.py",
+        "    if own != its:\n",
+        "    if False:\n",
+        (_ALIKE + "test_no_mask_is_broadcast",),
+    ),
+    Mutation(
+        "masks need not be bool",
+        "jaxprune/masks/fitting.py",
+        "return None if mask.dtype == bool else",
+        "return None if True else",
+        (_ALIKE + "test_masks_must_be_bool",),
+    ),
+    Mutation(
+        "NaN stays off the masks where they are applied",
+        "jaxprune/masks/fitting.py",
+        "jnp.where(dense(mask), new, jnp.asarray(old, new.dtype))",
+        "jnp.where(dense(mask), new, new * jnp.asarray(old, new.dtype))",
+        ("tests/test_masks.py::test_apply_gives_exact_zeros_even_off_nans",),
+    ),
+    Mutation(
+        "a leak is not found",
+        "jaxprune/masks/fitting.py",
+        "    if not leaks:\n",
+        "    if True:\n",
+        ("tests/test_masks.py::test_check_finds_a_weight_that_came_back",),
+    ),
+    Mutation(
+        "masks of different leaves are compared",
+        "jaxprune/masks/comparing.py",
+        "    if set(first) != set(second):\n",
+        "    if False:\n",
+        (_ALIKE + "test_masks_of_different_leaves_are_not_compared",),
+    ),
+    Mutation(
+        "packed rows lose their last byte",
+        "jaxprune/masks/packing.py",
+        "(spread << place) & 128 != 0",
+        "(spread << place) & 64 != 0",
+        ("tests/test_masks.py::test_packed_masks_are_the_masks",),
+    ),
+    Mutation(
+        "shuffling mixes layers",
+        "jaxprune/masks/comparing.py",
+        "mixed = jax.random.permutation(own_key, rows, axis=1, independent=True)",
+        "mixed = jax.random.permutation(own_key, rows.ravel()).reshape(rows.shape)",
+        ("tests/test_masks.py::test_shuffling_stays_within_a_layer",),
+    ),
+    Mutation(
+        "integers are pruned",
+        "jaxprune/masks/making.py",
+        "fit = jnp.issubdtype(jnp.result_type(leaf), jnp.floating) and jnp.size(leaf) > 0",
+        "fit = jnp.size(leaf) > 0",
+        (
+            "tests/test_masks.py::test_only_floating_matrices_are_prunable_by_default",
+            "tests/test_masks.py::test_a_filter_that_matches_nothing_is_refused",
+        ),
+    ),
+    Mutation(
+        "gradients are broadcast",
+        "jaxprune/transforms/checking.py",
+        'check_alike(who, "gradients", params, grads, remedy)',
+        "del remedy",
+        (_ALIKE + "test_gradients_are_not_broadcast",),
+    ),
+    Mutation(
+        "the state of another optimizer is taken",
+        "jaxprune/transforms/checking.py",
+        "    if structure != needed_structure:\n",
+        "    if False:\n",
+        (_ALIKE + "test_a_state_of_another_optimizer_is_refused_by_its_leaves",),
+    ),
+    Mutation(
+        "the state of another method is taken",
+        "jaxprune/transforms/checking.py",
+        "    if lacking:\n",
+        "    if False:\n",
+        (_ALIKE + "test_a_state_of_another_method_is_refused",),
+    ),
+    Mutation(
+        "a transform within another hides its masks",
+        "jaxprune/transforms/reading.py",
+        "return nodes + [inner for node in nodes for field in node for inner in nodes_of(field, holds)]",
+        "return nodes",
+        (_ALIKE + "test_one_transform_within_another_has_no_masks_of_its_own",),
+    ),
+    Mutation(
+        "signals are broadcast",
+        "jaxprune/fit.py",
+        "check_alike(name, what, params, signals[signal], remedy)",
+        "del what, remedy",
+        (_ALIKE + "test_signals_are_not_broadcast_where_there_is_one_number_for_each_weight",),
+    ),
+    Mutation(
+        "a loss of NaN is a sensitivity",
+        "jaxprune/sensitivity.py",
+        "    if not np.isfinite(loss):\n",
+        "    if False:\n",
+        (_ALIKE + "test_a_loss_that_is_no_number_is_no_sensitivity",),
+    ),
+    Mutation(
+        "8-bit floats are promoted as others are",
+        "jaxprune/precision.py",
+        "if not _is_tiny(dtype):",
+        "if True:",
+        (_ALIKE + "test_narrow_floats_have_exact_counts",),
+    ),
+)
+
+TRAINING = (
+    Mutation(
+        "masked updates do not land on zero",
+        _STATE,
+        "return masks_lib.where(m, u, -p.astype(u.dtype))",
+        "return u",
+        (_LAND,),
+    ),
+    Mutation(
+        "narrow updates miss zero",
+        _STATE,
+        "u = u.astype(common(u.dtype, p.dtype))",
+        "u = u.astype(u.dtype)",
+        (_LAND,),
+    ),
+    Mutation(
+        "optimizer state off the masks is not cleared before the update",
+        _STATE,
+        "fresh = refresh(inner, inner_state, params, masks)",
+        "fresh = inner_state",
+        (
+            "tests/transforms/test_sparsify.py::test_when_rigl_changes_masks_no_weight_moves_and_what_grows_has_no_momentum",
+        ),
+    ),
+    Mutation(
+        "optimizer state off the masks is not cleared after the update",
+        _STATE,
+        "after = refresh(inner, after, params, masks, but=resting)",
+        "after = after",
+        (_STALE + "[adabelief]",),
+    ),
+    Mutation(
+        "weights off the masks decay into the state",
+        _STATE,
+        "alive = masks_lib.apply(params, masks)\n",
+        "alive = params\n",
+        (_STALE + "[decay into momentum]",),
+    ),
+    Mutation(
+        "the optimizer sees gradients off the masks",
+        _STATE,
+        "inner.update(masks_lib.apply(grads, masks), fresh, alive, **extra)",
+        "inner.update(grads, fresh, alive, **extra)",
+        ("tests/transforms/test_sparsify.py::test_gradient_clipping_does_not_see_pruned_weights",),
+    ),
+    Mutation(
+        "weights that come back bring their old values",
+        _STATE,
+        "    if before is not None:  # what",
+        "    if False:  # what",
+        (
+            "tests/transforms/test_sparsify.py::test_what_grows_in_the_first_update_starts_from_zero_though_nobody_has_masked",
+        ),
+    ),
+    Mutation(
+        "a change is made though gradients are not finite",
+        "jaxprune/transforms/changes.py",
+        "known = finite & (sum(each.count for each in unknown) == 0)",
+        "known = finite | True",
+        (
+            "tests/transforms/test_changes.py::test_scores_without_a_number_hold_a_change_though_gradients_are_finite",
+        ),
+    ),
+    Mutation(
+        "a change that was held is forgotten",
+        "jaxprune/transforms/changes.py",
+        "pending[number] = jnp.asarray(due) & ~jnp.asarray(done)",
+        "pending[number] = jnp.zeros((), bool)",
+        (
+            "tests/transforms/test_changes.py::test_the_record_tells_what_waits_and_counts_what_was_held",
+        ),
+    ),
+    Mutation(
+        "a state holds arrays of the caller",
+        "jaxprune/transforms/containers.py",
+        "lambda leaf: jnp.copy(leaf) if id(leaf) in theirs else leaf",
+        "lambda leaf: leaf",
+        ("tests/transforms/test_sparsify.py::test_no_state_holds_an_array_of_the_caller",),
+    ),
+    Mutation(
+        "rewinding keeps the optimizer's moments",
+        _TICKET,
+        "refresh(inner, inner_state, weights, masks),",
+        "refresh(inner, state.inner, weights, masks),",
+        (
+            "tests/transforms/test_lottery_ticket.py::test_rewinding_returns_the_stored_bits_of_everything",
+        ),
+    ),
+    Mutation(
+        "the rewinding point is never stored",
+        _TICKET,
+        "step == plan.rewind_to,",
+        "step == -1,",
+        (
+            "tests/transforms/test_lottery_ticket.py::test_rewinding_returns_the_stored_bits_of_everything",
+        ),
+    ),
+    Mutation(
+        "an average is not corrected for its start",
+        "jaxprune/transforms/average.py",
+        "mean = (a / share).astype(w.dtype)",
+        "mean = a.astype(w.dtype)",
+        ("tests/transforms/test_average.py::test_against_numpy",),
+    ),
+    Mutation(
+        "an average of sparse weights is dense",
+        "jaxprune/transforms/average.py",
+        'return masks_lib.apply(average, united("averaged", "sparse states", held)) if held else average',
+        "return average",
+        ("tests/faults/test_mutants.py::test_an_average_forgets_what_is_removed",),
+    ),
+    Mutation(
+        "what grows back has no decay",
+        "jaxprune/transforms/straight_through.py",
+        "return jnp.where(mask, g, g + decay * w)",
+        "return g",
+        ("tests/transforms/test_straight_through.py::test_sr_ste_pulls_what_is_off_the_mask",),
+    ),
+    Mutation(
+        "the forward pass is dense",
+        "jaxprune/transforms/straight_through.py",
+        "    if not found:\n        return params\n    return masks_lib.apply(",
+        "    if True:\n        return params\n    return masks_lib.apply(",
+        ("tests/transforms/test_straight_through.py::test_ste_by_hand",),
+    ),
+)
+
+STRUCTURED = (
+    Mutation(
+        "a unit goes though one of its slices is kept",
+        "jaxprune/structured/removal.py",
+        "dead &= ~left[number[m.path]][m.axis][m.index].any(1)",
+        "dead |= ~left[number[m.path]][m.axis][m.index].any(1)",
+        ("tests/structured/test_shrink.py::test_masks_that_remove_no_unit_are_refused",),
+    ),
+    Mutation(
+        "groups that are not exact are not told",
+        "jaxprune/structured/exactness.py",
+        'group._replace(exact=False, reason="; ".join(reasons[i])) if i in reasons else group',
+        "group",
+        ("tests/structured/test_exactness.py::test_what_sees_zeros_is_flagged",),
+    ),
+    Mutation(
+        "other zeros become weights again when a network shrinks",
+        "jaxprune/structured/shrink.py",
+        "if not alive.all():",
+        "if False:",
+        ("tests/structured/test_shrink.py::test_other_zeros_stay_zeros",),
+    ),
+    Mutation(
+        "another tree is shrunk",
+        "jaxprune/structured/graph.py",
+        "            if found.get(path) != wanted.get(path):\n",
+        "            if False:\n",
+        ("tests/faults/test_mutants.py::test_only_the_tree_that_was_traced_is_shrunk",),
+    ),
+)
+
+MUTATIONS: tuple[Mutation, ...] = (
+    *STORED,
+    *RUNS,
+    *SELECTION,
+    *MASKS,
+    *TRAINING,
+    *STRUCTURED,
+)
