@@ -22,7 +22,9 @@ __all__ = ["Model", "load", "save"]
 # By `windows_sha256`, of windows of the test part of `jaxprune.models.text`.
 PERPLEXITIES: Mapping[str, Mapping[str, float]] = {
     "smollm2-135m": {
+        "4d0ffaff8bfe9a753e02605d688533d22cf8f9e007c7c5c6289ab2e1178663c6": 18.7791,  # 4 of 512
         "fa955b74c976d2ffcd944422ac668752448877cf704ea46c4ec6e718578db1da": 18.8327,  # 16 of 512
+        "57840c783d97df08b9ec3b4d38b297254bf9db6ac9fd4fc63c417ebe62f2a449": 20.5484,  # 64 of 512
     },
 }
 

@@ -4,6 +4,7 @@ The work is done by the package `tokenizers`: pip install 'jaxprune[models]'.
 """
 
 import dataclasses
+import importlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -121,12 +122,8 @@ def _list(metadata: Mapping[str, Any], key: str) -> list[str]:
 
 def _package() -> Any:
     try:
-        import tokenizers
-        import tokenizers.decoders
-        import tokenizers.models
-        import tokenizers.pre_tokenizers
+        return importlib.import_module("tokenizers")
     except ImportError as error:
         raise ImportError(
             "tokenizers are made by a package that is missing; pip install 'jaxprune[models]'."
         ) from error
-    return tokenizers

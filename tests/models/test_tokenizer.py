@@ -1,5 +1,7 @@
 """A tokenizer made of a GGUF file's vocabulary gives back each text, and merges as it says."""
 
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -74,3 +76,9 @@ def test_a_tokenizer_goes_through_its_file(made, tmp_path):
 def test_other_vocabularies_are_refused(change, reason):
     with pytest.raises(ValueError, match=reason):
         tokenizer.from_gguf(METADATA | change)
+
+
+def test_the_missing_package_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    with pytest.raises(ImportError, match=r"pip install 'jaxprune\[models\]'"):
+        tokenizer.from_gguf(METADATA)
