@@ -1,4 +1,4 @@
-"""The loop over segments: run all batches, solve the kernels of one input, go on with what is left of them."""
+"""The loop over segments: run all batches, solve the kernels of one input, go on with what is left."""
 
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -15,7 +15,7 @@ from jaxprune.parts import PATTERN
 from jaxprune.patterns import unstructured
 from jaxprune.posttrain import rates as rates_lib
 from jaxprune.posttrain.contests import Contest, Solved, contest
-from jaxprune.posttrain.passes import of_streams, through
+from jaxprune.posttrain.passes import mean_of_uses, of_streams, through
 from jaxprune.posttrain.plan import Plan
 from jaxprune.posttrain.reconstruct import Block, Recovery, block_outputs, blocks_of, recovered
 from jaxprune.posttrain.report import Progress, Recovered, Report, Row
@@ -93,7 +93,9 @@ def prune(
     pattern = unstructured() if pattern is None else pattern
     checks.check("posttrain.prune", pattern=(pattern, PATTERN), params=(params, checks.TREE))
     if calibrate not in ("pruned", "dense"):
-        raise ValueError(f'posttrain.prune(calibrate={calibrate!r}): "pruned" or "dense" is needed.')
+        raise ValueError(
+            f'posttrain.prune(calibrate={calibrate!r}): "pruned" or "dense" is needed.'
+        )
     names = reads(solver)
     if "key" in names and key is None:
         raise TypeError(
@@ -250,7 +252,7 @@ class _Run:
     def _solve(self, group: Sequence[int], made: Arrays) -> list[Row]:
         began = time.perf_counter()
         kernels = [self.plan.kernels[k] for k in group]
-        known = self._known(kernels[0].inputs)
+        known = mean_of_uses([self.known[i] for i in kernels[0].inputs])
         if self.key is not None and "key" in reads(self.solver):
             known = {**known, "key": jax.random.fold_in(self.key, group[0])}
         matrices = [self.work.read(kernel) for kernel in kernels]
@@ -261,8 +263,8 @@ class _Run:
             summary = _summary(old, new, grams)
             if not bool(summary.finite):
                 raise ValueError(
-                    f"posttrain.prune: {text(self.solver)} gives NaN or infinity for {kernel.name!r}; look for "
-                    "NaN in the parameters, or give it more damping."
+                    f"posttrain.prune: {text(self.solver)} gives NaN or infinity for {kernel.name!r}; look "
+                    "for NaN in the parameters, or give it more damping."
                 )
             error = None if summary.error is None else float(summary.error)
             self.work.write(kernel, new.kernel, new.mask)
@@ -273,13 +275,6 @@ class _Run:
             rows.append(Row(kernel.name, old.size, int(summary.kept), error, damp, 0.0))
         seconds = time.perf_counter() - began
         return [row._replace(seconds=seconds) for row in rows]
-
-    def _known(self, inputs: Sequence[int]) -> dict[str, jax.Array]:
-        """Statistics of a kernel: the mean over its uses."""
-        if len(inputs) == 1:
-            return self.known[inputs[0]]
-        own = [self.known[i] for i in inputs]
-        return {name: sum(k[name] for k in own) / len(own) for name in self.names}  # type: ignore[misc]
 
 
 def _raw(array: Any) -> np.ndarray:

@@ -1,9 +1,10 @@
 """One segment run on all batches, with statistics at its end; and all of them, for the statistics alone."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from jaxprune.posttrain.plan import Plan
 from jaxprune.posttrain.statistics import Sums, add, statistics
@@ -11,7 +12,7 @@ from jaxprune.posttrain.streams import Streams, checked
 from jaxprune.posttrain.work import Work
 from jaxprune.types import Params
 
-__all__ = ["gather", "of_streams", "through"]
+__all__ = ["gather", "mean_of_uses", "of_streams", "through"]
 
 Statistics = dict[str, jax.Array]
 
@@ -64,7 +65,8 @@ def gather(
       plan: from `jaxprune.posttrain.plan`.
       params: tree of arrays.
       batches: of the shapes that the plan is for.
-      names: "inputs": mean squares, `[layers, inputs, 1]`; "grams": mean products, `[layers, inputs, inputs]`.
+      names: "inputs": mean squares, `[layers, inputs, 1]`; "grams": mean products,
+        `[layers, inputs, inputs]`.
 
     Returns:
       By the name of the kernel, arrays by the name of the statistic; those of kernels that share an input are
@@ -100,6 +102,12 @@ def of_streams(
     found: dict[str, Statistics] = {}
     for kernel in plan.kernels:
         own = [known[i] for i in kernel.inputs]
-        mean = lambda name, own=own: sum((k[name] for k in own[1:]), own[0][name]) / len(own)
-        found[kernel.name] = own[0] if len(own) == 1 else {name: mean(name) for name in names}
+        found[kernel.name] = mean_of_uses(own)
     return found
+
+
+def mean_of_uses(uses: Sequence[Statistics]) -> Statistics:
+    """Statistics of a kernel that is used several times: each use counts the same."""
+    if len(uses) == 1:
+        return uses[0]
+    return {name: jnp.mean(jnp.stack([use[name] for use in uses]), 0) for name in uses[0]}

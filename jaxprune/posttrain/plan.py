@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxprune import kernel_axes, trees
@@ -104,8 +105,8 @@ class Plan:
     def bytes_needed(self, batches: int, streams_on_device: bool = True) -> int:
         """An upper bound of what arrays take on the device.
 
-        The parameters are there twice, as they were and as they become, with masks; of each batch there is its
-        stream, of one the next one too.
+        The parameters are there twice, as they were and as they become, with masks; of each batch there is
+        its stream, of one the next one too.
 
         Args:
           batches: how many there are.
@@ -232,7 +233,7 @@ def plan(
         )
     places = cuts(flat, kernels, inputs)
     found = segments(flat, places, inputs)
-    floating = [jax.dtypes.issubdtype(leaf.dtype, np.floating) for leaf in jax.tree.leaves(shapes)]
+    floating = [jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(shapes)]
     vectors = [own is None and real for own, real in zip(axes, floating, strict=True)]
     return Plan(flat, names, chosen, kernels, inputs, places, found, vectors, structure, batch)
 

@@ -68,7 +68,9 @@ class Report(NamedTuple):
             lines.append(f"{row.name:44}{row.weights:>12,}{sparsity:>10.4f}{error:>10}{damp:>10}")
         for each in self.blocks:
             lines.append(f"block {each.block}: error {each.before:.2e}, recovered {each.after:.2e}")
-        lines.append(f"sparsity {self.sparsity:.4f} of {len(self.rows)} kernels, {self.seconds:.1f} s")
+        lines.append(
+            f"sparsity {self.sparsity:.4f} of {len(self.rows)} kernels, {self.seconds:.1f} s"
+        )
         return "\n".join(lines)
 
 

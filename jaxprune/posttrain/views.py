@@ -1,8 +1,8 @@
 """A kernel as matrices [layers, inputs, outputs], read from parameters and written back to them.
 
 The program says how a kernel is made of parameters: transposed, reshaped, a slice of a stack, several side by
-side, times a mask or a scale. That part of the program is the way there; its linear transpose is the way back,
-so that there is no book-keeping of indices, and bits of what else a leaf holds stay as they are.
+side, times a mask or a scale. That part of the program is the way there; its linear transpose is the way
+back, so that there is no book-keeping of indices, and bits of what else a leaf holds stay as they are.
 """
 
 import dataclasses
