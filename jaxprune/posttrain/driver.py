@@ -146,7 +146,8 @@ def prune(
             progress(Progress(index + 1, last + 1, names, spent, left))
     masks = plan.structure.unflatten(work.masks)
     new = jax.tree.structure(params).unflatten(work.leaves)
-    report = Report(tuple(rows), tuple(recoveries), time.perf_counter() - began)
+    notes = _few_rows(plan, len(kept)) if "grams" in reads(solver) else ()
+    report = Report(tuple(rows), tuple(recoveries), notes, time.perf_counter() - began)
     return Result(new, masks, report)
 
 
@@ -275,6 +276,20 @@ class _Run:
             rows.append(Row(kernel.name, old.size, int(summary.kept), error, damp, 0.0))
         seconds = time.perf_counter() - began
         return [row._replace(seconds=seconds) for row in rows]
+
+
+def _few_rows(plan: Plan, batches: int) -> tuple[str, ...]:
+    """Names the kernel for whose Gram matrix there are the fewest rows, if these are few."""
+    shares = [batches * each.rows / each.size[1] for each in plan.inputs]
+    least = min(range(len(shares)), key=shares.__getitem__)
+    if shares[least] >= 4:
+        return ()
+    each = plan.inputs[least]
+    return (
+        f"{plan.kernels[each.kernels[0]].name!r} has {each.size[1]:,} inputs and only "
+        f"{batches * each.rows:,} rows of calibration data, and {sum(s < 4 for s in shares)} inputs have "
+        "fewer than 4 rows for each; second-order solvers may then do worse than Wanda: give more data.",
+    )
 
 
 def _raw(array: Any) -> np.ndarray:

@@ -106,8 +106,8 @@ def owl(
     r"""Returns rates by outliers: blocks with more of them lose less.
 
     The density of block $b$ is $1 - s + \delta_b$, with $\delta_b$ in a range of $2 \lambda$, linear in the
-    share of the block's $|w_{ij}| \|x_i\|_2$ above $M$ times their mean, and such that all blocks together keep
-    $1 - s$ of their weights. One pass of the dense network gathers what is needed.
+    share of the block's $|w_{ij}| \|x_i\|_2$ above $M$ times their mean, and such that all blocks together
+    keep $1 - s$ of their weights. One pass of the dense network gathers what is needed.
 
     Args:
       sparsity: $s$.

@@ -47,11 +47,13 @@ class Report(NamedTuple):
     Attributes:
       rows: one per kernel, in the order in which they were solved.
       blocks: one per block that was recovered.
+      notes: what one should know before trusting it.
       seconds: of the whole run, resumed parts not counted.
     """
 
     rows: tuple[Row, ...]
     blocks: tuple[Recovered, ...]
+    notes: tuple[str, ...]
     seconds: float
 
     @property
@@ -71,7 +73,7 @@ class Report(NamedTuple):
         lines.append(
             f"sparsity {self.sparsity:.4f} of {len(self.rows)} kernels, {self.seconds:.1f} s"
         )
-        return "\n".join(lines)
+        return "\n".join([*lines, *self.notes])
 
 
 class Progress(NamedTuple):

@@ -92,6 +92,6 @@ def _check_batch(plan: Plan, batch: Any, index: int) -> None:
     for leaf, shape in zip(leaves, needed, strict=True):
         if np.shape(leaf) != shape.shape:
             raise ValueError(
-                f"posttrain.prune: batch {index} (counted from 0) has an array of the shape {np.shape(leaf)}, the "
-                f"plan is for {shape.shape}; all batches must have one shape: leave out or fill the last."
+                f"posttrain.prune: batch {index} (counted from 0) has an array {np.shape(leaf)}, the plan is "
+                f"for {shape.shape}; all batches must have one shape: leave out or fill the last."
             )

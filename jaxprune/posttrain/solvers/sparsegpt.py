@@ -182,7 +182,7 @@ def _sweep(
         blocks = found.upper.reshape(count, block, count, block)
         inverse = inverses(jnp.moveaxis(jnp.diagonal(blocks, axis1=0, axis2=2), -1, 0))
     change = jnp.zeros_like(kernel)  # old minus new
-    kept = jnp.zeros(kernel.shape, bool)
+    kept = jnp.zeros_like(kernel, bool)
     parts = _PARTS if count >= 2 * _PARTS else 1
     ends = [count * (part + 1) // parts for part in range(parts)]
     for begin, end in zip([0, *ends[:-1]], ends, strict=True):
@@ -303,7 +303,7 @@ def _by_contests(
             old = rows(part.old)
             moved = rows(part.made_up) + columns.T @ change
             inner = square(part.within)
-            free = _one_by_one(old, moved, inner, jnp.ones(old.shape, bool))
+            free = _one_by_one(old, moved, inner, jnp.ones_like(old, bool))
             mask = _ranks(jnp.square((old - free) * rows(part.scale))) < counts[None]
             new = _one_by_one(old, moved, inner, mask)
             return (
@@ -311,14 +311,14 @@ def _by_contests(
                 lax.dynamic_update_slice(kept, mask, (begin, 0)),
             )
 
-        state = jnp.zeros_like(part.old), jnp.zeros(part.old.shape, bool)
+        state = jnp.zeros_like(part.old), jnp.zeros_like(part.old, bool)
         new, mask = lax.fori_loop(0, group // members, one_contest, state)
         return (
             lax.dynamic_update_slice(change, new, (begin, 0)),
             lax.dynamic_update_slice(kept, mask, (begin, 0)),
         )
 
-    state = jnp.zeros_like(block.old), jnp.zeros(block.old.shape, bool)
+    state = jnp.zeros_like(block.old), jnp.zeros_like(block.old, bool)
     return lax.fori_loop(0, block.old.shape[0] // group, one_group, state)
 
 
@@ -330,6 +330,6 @@ def _ranks(worth: jax.Array) -> jax.Array:
             (other >= own) if j < i else (other > own) for j, other in enumerate(worth) if j != i
         ]
         ranks.append(
-            sum((each.astype(jnp.int32) for each in better), jnp.zeros(own.shape, jnp.int32))
+            sum((each.astype(jnp.int32) for each in better), jnp.zeros_like(own, jnp.int32))
         )
     return jnp.stack(ranks)
