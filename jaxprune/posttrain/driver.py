@@ -15,7 +15,7 @@ from jaxprune.parts import PATTERN
 from jaxprune.patterns import unstructured
 from jaxprune.posttrain import rates as rates_lib
 from jaxprune.posttrain.contests import Contest, Solved, contest
-from jaxprune.posttrain.passes import mean_of_uses, of_streams, through
+from jaxprune.posttrain.passes import Totals, mean_of_uses, of_streams, through
 from jaxprune.posttrain.plan import Plan
 from jaxprune.posttrain.reconstruct import Block, Recovery, block_outputs, blocks_of, recovered
 from jaxprune.posttrain.report import Progress, Recovered, Report, Row
@@ -57,6 +57,7 @@ def prune(
     rates: Any = 0.5,
     calibrate: str = "pruned",
     recover: Recovery | None = None,
+    hold_out: int | None = None,
     streams: str = "device",
     folder: str | Path | None = None,
     key: jax.Array | None = None,
@@ -75,6 +76,8 @@ def prune(
         (`jaxprune.posttrain.rates`).
       calibrate: "pruned": statistics are of the network as it is pruned so far; "dense": of the network that
         it was, as `jaxprune.prune_on` takes them.
+      hold_out: of so many batches, the last is not calibrated on; errors of the layers on these batches are in
+        the report. `None`: none is. For solvers that read Gram matrices.
       recover: from `jaxprune.posttrain.reconstruct`: how each block is trained once its kernels are solved;
         `None`: it is not.
       folder: where each step is stored when it is done; the same call goes on from there, with the same bits.
@@ -110,13 +113,17 @@ def prune(
         contest(pattern, kernel.view.layout, rate, kernel.name)
         for kernel, rate in zip(plan.kernels, sparsities, strict=True)
     ]
-    run = _Run(plan, work, kept, solver, contests, key, calibrate == "dense", folder is not None)
+    held = _held_out(hold_out, len(kept), names)
+    dense = calibrate == "dense"
+    run = _Run(plan, work, kept, solver, contests, key, dense, folder is not None, held)
+    run.walking = bool(run.names) or recover is not None
     costs = _costs(plan, len(kept))
     rows: list[Row] = []
     recoveries: list[Recovered] = []
     store = None
     if folder is not None:
         settings = [text(solver), repr(pattern), str(sparsities), calibrate, repr(recover)]
+        settings.append(str(sorted(held)))
         besides = [] if recover is None else recover.probe()
         besides += [] if key is None else [key]
         store = Store(folder, _identity(plan, settings, work, kept, besides))
@@ -157,6 +164,9 @@ class _Run:
     Attributes:
       last: indices of the kernels that were solved last.
       storing: whether what is solved will be stored.
+      held: indices of the batches that are held out.
+      held_grams: Gram matrices of these, by input.
+      walking: whether anything is read of the batches.
     """
 
     def __init__(
@@ -169,13 +179,16 @@ class _Run:
         key: jax.Array | None,
         dense: bool,
         storing: bool,
+        held: frozenset[int],
     ) -> None:
         self.plan, self.work, self.streams = plan, work, streams
         self.solver, self.contests, self.key, self.dense = solver, contests, key, dense
         self.names = [name for name in reads(solver) if name != "key"]
         self.known: dict[int, dict[str, jax.Array]] = {}
         self.last: list[int] = []
-        self.storing = storing
+        self.storing, self.held = storing, held
+        self.held_grams: dict[int, jax.Array] = {}
+        self.walking = True
 
     def segment(self, index: int, stored: Stored | None) -> tuple[list[Row], Arrays]:
         """Runs one segment on all batches, and solves the kernels that stand behind it.
@@ -189,15 +202,22 @@ class _Run:
         """
         cut = self.plan.cuts[index]
         self.work.release()
-        total = through(self.work, self.streams, index, self.names, self.dense)
         self.last = []
+        totals = Totals(None, None)
+        if self.walking:
+            work, names = self.work, self.names
+            totals = through(work, self.streams, index, names, dense=self.dense, held=self.held)
         if cut.input is None:
             return [], {}
         each = self.plan.inputs[cut.input]
-        if total is not None:
-            self.known[cut.input] = statistics(total, each, self.streams.examples)
-        else:
-            self.known[cut.input] = {}
+        self.known[cut.input] = {}
+        if totals.seen is not None:
+            seen = [b for b in range(len(self.streams)) if b not in self.held]
+            examples = self.streams.examples_of(seen)
+            self.known[cut.input] = statistics(totals.seen, each, examples)
+        if totals.held is not None:
+            examples = self.streams.examples_of(self.held)
+            self.held_grams[cut.input] = statistics(totals.held, each, examples)["grams"]
         mine = [k for k in each.kernels if self.plan.kernels[k].inputs[-1] == cut.input]
         alone = [k for k in mine if len(self.plan.kernels[k].inputs) == 1]
         rows: list[Row] = []
@@ -212,6 +232,7 @@ class _Run:
         self.last = mine
         waiting = {i for k in self.plan.kernels for i in k.inputs if k.inputs[-1] > cut.input}
         self.known = {i: known for i, known in self.known.items() if i in waiting}
+        self.held_grams = {i: gram for i, gram in self.held_grams.items() if i in waiting}
         return rows, made
 
     def _restore(self, kernels: Sequence[int], arrays: Arrays) -> None:
@@ -268,14 +289,35 @@ class _Run:
                     "for NaN in the parameters, or give it more damping."
                 )
             error = None if summary.error is None else float(summary.error)
+            held_error = None
+            if self.held:
+                held = mean_of_uses([{"grams": self.held_grams[i]} for i in kernel.inputs])
+                held_error = float(_summary(old, new, held["grams"]).error)  # type: ignore[arg-type]
             self.work.write(kernel, new.kernel, new.mask)
             if self.storing:
                 made[f"kernel {k}"] = np.asarray(new.kernel)
                 made[f"mask {k}"] = np.packbits(np.asarray(new.mask))
             damp = float(summary.damp)
-            rows.append(Row(kernel.name, old.size, int(summary.kept), error, damp, 0.0))
+            rows.append(Row(kernel.name, old.size, int(summary.kept), error, held_error, damp, 0.0))
         seconds = time.perf_counter() - began
         return [row._replace(seconds=seconds) for row in rows]
+
+
+def _held_out(every: int | None, batches: int, names: Sequence[str]) -> frozenset[int]:
+    """The indices of the batches that are held out."""
+    if every is None:
+        return frozenset()
+    if not 2 <= every <= batches:
+        raise ValueError(
+            f"posttrain.prune(hold_out={every}): of {batches} batches, every second at most and one at least "
+            "can be held out; give a number from 2 to that of the batches."
+        )
+    if "grams" not in names:
+        raise ValueError(
+            "posttrain.prune(hold_out=): errors of layers are read off Gram matrices, and this solver gathers "
+            "none; leave it out."
+        )
+    return frozenset(range(every - 1, batches, every))
 
 
 def _few_rows(plan: Plan, batches: int) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """One segment run on all batches, with statistics at its end; and all of them, for the statistics alone."""
 
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,14 +12,32 @@ from jaxprune.posttrain.streams import Streams, checked
 from jaxprune.posttrain.work import Work
 from jaxprune.types import Params
 
-__all__ = ["gather", "mean_of_uses", "of_streams", "through"]
+__all__ = ["Totals", "gather", "mean_of_uses", "of_streams", "through"]
 
 Statistics = dict[str, jax.Array]
 
 
+class Totals(NamedTuple):
+    """Sums of statistics over batches.
+
+    Attributes:
+      seen: of the batches that are calibrated on.
+      held: of those that are held out; `None` where there are none.
+    """
+
+    seen: Sums | None
+    held: Sums | None
+
+
 def through(
-    work: Work, streams: Streams, index: int, names: Collection[str], dense: bool = False
-) -> Sums | None:
+    work: Work,
+    streams: Streams,
+    index: int,
+    names: Collection[str],
+    *,
+    dense: bool = False,
+    held: Collection[int] = (),
+) -> Totals:
     """Runs a segment on all batches; returns the sums of the statistics at its end, if there are any.
 
     Args:
@@ -28,20 +46,22 @@ def through(
       index: of the segment.
       names: of the statistics.
       dense: whether with the parameters as they were.
+      held: indices of the batches that are held out.
 
     Raises:
       ValueError: if a batch gives NaN or infinity at the inputs of the kernels behind the segment.
     """
-    total: Sums | None = None
+    totals: list[Sums | None] = [None, None]
     finite: list[jax.Array] = []
     for batch in range(len(streams)):
         stream, examples = streams[batch]
         stream, sums = work.advance(index, stream, names, examples, dense)
         streams[batch] = stream
         if sums is not None:
-            total = add(total, sums)
+            which = int(batch in held)
+            totals[which] = add(totals[which], sums)
             finite.append(sums.finite)
-            jax.block_until_ready(total)
+            jax.block_until_ready(totals[which])
     bad = [batch for batch, fine in enumerate(finite) if not bool(fine)]
     if bad:
         each = work.plan.inputs[work.plan.cuts[index].input or 0]
@@ -51,7 +71,7 @@ def through(
             f"posttrain: batch {bad[0]} (counted from 0) gives NaN or infinity at the inputs of {name!r}"
             f"{others}; mend or leave out these batches, or look for NaN in the parameters."
         )
-    return total
+    return Totals(*totals)
 
 
 def gather(
@@ -95,7 +115,7 @@ def of_streams(
     last = max(index for index, cut in enumerate(plan.cuts) if cut.input is not None)
     for index in range(last + 1):
         work.release()
-        total = through(work, streams, index, names, dense=True)
+        total = through(work, streams, index, names, dense=True).seen
         which = plan.cuts[index].input
         if which is not None and total is not None:
             known.append(statistics(total, plan.inputs[which], streams.examples))

@@ -1,7 +1,7 @@
 """What is alive of each batch between segments, on the device or on the host; checks of what is given."""
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import jax
@@ -41,6 +41,10 @@ class Streams:
         other = copy.copy(self)
         other._streams = list(self._streams)
         return other
+
+    def examples_of(self, batches: Collection[int]) -> int:
+        """Examples in some batches."""
+        return sum(self._counts[batch] for batch in batches)
 
     def __len__(self) -> int:
         return len(self._streams)
