@@ -78,7 +78,7 @@ def conjugate_gradients(
 ) -> jax.Array:
     r"""Fits the weights that are kept to what the layer gave: least squares, for all outputs at once.
 
-    Of each output, the kept weights $v$ solve $(G_{KK})\, v = (G w)_K$. Conjugate gradients with the diagonal as
+    Of each output, the kept weights $v$ solve $G_{KK} v = (G w)_K$. Conjugate gradients with the diagonal as
     preconditioner start from what is kept; one iteration is one product with $G$.
 
     Args:

@@ -1,8 +1,8 @@
 """Pruning after training, of any function of parameters and a batch, segment by segment in bounded memory.
 
-`sparsegpt`, `wanda`, `ria`, `magnitude`, `obc` and `admm` take a function, parameters and batches. `plan` says
-what will be done, `prune` does it with any solver, pattern, rates and recovery (`reconstruct`), and can be
-stopped and called again.
+`sparsegpt`, `wanda`, `ria`, `magnitude`, `obc` and `admm` take a function, parameters and batches. `plan`
+says what will be done, `prune` does it with any solver, pattern, rates and recovery (`reconstruct`), and can
+be stopped and called again.
 """
 
 from jaxprune.posttrain import rates as rates

@@ -1,4 +1,4 @@
-"""The loop over segments: run all batches, solve the kernels of one input, go on with what is left of them."""
+"""The loop over segments: run all batches, solve the kernels of one input, go on with what is left."""
 
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -6,21 +6,19 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
 from jaxprune import checks
 from jaxprune.calls import text
 from jaxprune.parts import PATTERN
 from jaxprune.patterns import unstructured
 from jaxprune.posttrain import rates as rates_lib
-from jaxprune.posttrain.contests import Contest, Solved, contest
-from jaxprune.posttrain.passes import of_streams, through
+from jaxprune.posttrain.contests import Solved, contest
+from jaxprune.posttrain.passes import of_streams
 from jaxprune.posttrain.plan import Plan
-from jaxprune.posttrain.reconstruct import Block, Recovery, block_outputs, blocks_of, recovered
+from jaxprune.posttrain.reconstruct import Recovery, blocks_of
 from jaxprune.posttrain.report import Progress, Recovered, Report, Row
 from jaxprune.posttrain.solvers.solver import reads
-from jaxprune.posttrain.statistics import statistics
+from jaxprune.posttrain.steps import Steps
 from jaxprune.posttrain.store import Store, fingerprint
 from jaxprune.posttrain.streams import Streams, checked
 from jaxprune.posttrain.work import Stream, Work
@@ -28,9 +26,6 @@ from jaxprune.programs.contractions import multiplications
 from jaxprune.types import Masks, Params, Pattern
 
 __all__ = ["Result", "prune"]
-
-Arrays = dict[str, np.ndarray]
-Stored = tuple[Arrays, Any]
 
 
 class Result(NamedTuple):
@@ -57,6 +52,7 @@ def prune(
     rates: Any = 0.5,
     calibrate: str = "pruned",
     recover: Recovery | None = None,
+    hold_out: int | None = None,
     streams: str = "device",
     folder: str | Path | None = None,
     key: jax.Array | None = None,
@@ -75,6 +71,8 @@ def prune(
         (`jaxprune.posttrain.rates`).
       calibrate: "pruned": statistics are of the network as it is pruned so far; "dense": of the network that
         it was, as `jaxprune.prune_on` takes them.
+      hold_out: of so many batches, the last is not calibrated on; errors of the layers on these batches are
+        in the report. `None`: none is. For solvers that read Gram matrices.
       recover: from `jaxprune.posttrain.reconstruct`: how each block is trained once its kernels are solved;
         `None`: it is not.
       folder: where each step is stored when it is done; the same call goes on from there, with the same bits.
@@ -93,7 +91,9 @@ def prune(
     pattern = unstructured() if pattern is None else pattern
     checks.check("posttrain.prune", pattern=(pattern, PATTERN), params=(params, checks.TREE))
     if calibrate not in ("pruned", "dense"):
-        raise ValueError(f'posttrain.prune(calibrate={calibrate!r}): "pruned" or "dense" is needed.')
+        raise ValueError(
+            f'posttrain.prune(calibrate={calibrate!r}): "pruned" or "dense" is needed.'
+        )
     names = reads(solver)
     if "key" in names and key is None:
         raise TypeError(
@@ -108,13 +108,17 @@ def prune(
         contest(pattern, kernel.view.layout, rate, kernel.name)
         for kernel, rate in zip(plan.kernels, sparsities, strict=True)
     ]
-    run = _Run(plan, work, kept, solver, contests, key, calibrate == "dense", folder is not None)
+    held = _held_out(hold_out, len(kept), names)
+    dense = calibrate == "dense"
+    run = Steps(plan, work, kept, solver, contests, key, dense, folder is not None, held)
+    run.walking = bool(run.names) or recover is not None
     costs = _costs(plan, len(kept))
     rows: list[Row] = []
     recoveries: list[Recovered] = []
     store = None
     if folder is not None:
         settings = [text(solver), repr(pattern), str(sparsities), calibrate, repr(recover)]
+        settings.append(str(sorted(held)))
         besides = [] if recover is None else recover.probe()
         besides += [] if key is None else [key]
         store = Store(folder, _identity(plan, settings, work, kept, besides))
@@ -144,147 +148,40 @@ def prune(
             progress(Progress(index + 1, last + 1, names, spent, left))
     masks = plan.structure.unflatten(work.masks)
     new = jax.tree.structure(params).unflatten(work.leaves)
-    report = Report(tuple(rows), tuple(recoveries), time.perf_counter() - began)
+    notes = _few_rows(plan, len(kept) - len(held)) if "grams" in reads(solver) else ()
+    report = Report(tuple(rows), tuple(recoveries), notes, time.perf_counter() - began)
     return Result(new, masks, report)
 
 
-class _Run:
-    """The state of the loop.
-
-    Attributes:
-      last: indices of the kernels that were solved last.
-      storing: whether what is solved will be stored.
-    """
-
-    def __init__(
-        self,
-        plan: Plan,
-        work: Work,
-        streams: Streams,
-        solver: Callable[..., list[Solved]],
-        contests: Sequence[Contest],
-        key: jax.Array | None,
-        dense: bool,
-        storing: bool,
-    ) -> None:
-        self.plan, self.work, self.streams = plan, work, streams
-        self.solver, self.contests, self.key, self.dense = solver, contests, key, dense
-        self.names = [name for name in reads(solver) if name != "key"]
-        self.known: dict[int, dict[str, jax.Array]] = {}
-        self.last: list[int] = []
-        self.storing = storing
-
-    def segment(self, index: int, stored: Stored | None) -> tuple[list[Row], Arrays]:
-        """Runs one segment on all batches, and solves the kernels that stand behind it.
-
-        Args:
-          index: of the segment.
-          stored: what came of it when it was done before.
-
-        Returns:
-          A row for each kernel, and what must be stored for it not to be solved again.
-        """
-        cut = self.plan.cuts[index]
-        self.work.release()
-        total = through(self.work, self.streams, index, self.names, self.dense)
-        self.last = []
-        if cut.input is None:
-            return [], {}
-        each = self.plan.inputs[cut.input]
-        if total is not None:
-            self.known[cut.input] = statistics(total, each, self.streams.examples)
-        else:
-            self.known[cut.input] = {}
-        mine = [k for k in each.kernels if self.plan.kernels[k].inputs[-1] == cut.input]
-        alone = [k for k in mine if len(self.plan.kernels[k].inputs) == 1]
-        rows: list[Row] = []
-        made: Arrays = {}
-        if stored is not None:
-            self._restore(mine, stored[0])
-            rows = [Row(*row) for row in stored[1]["rows"]]
-        else:
-            for group in [alone, *([k] for k in mine if k not in alone)]:
-                if group:
-                    rows += self._solve(group, made)
-        self.last = mine
-        waiting = {i for k in self.plan.kernels for i in k.inputs if k.inputs[-1] > cut.input}
-        self.known = {i: known for i, known in self.known.items() if i in waiting}
-        return rows, made
-
-    def _restore(self, kernels: Sequence[int], arrays: Arrays) -> None:
-        for k in kernels:
-            new = jnp.asarray(arrays[f"kernel {k}"])
-            mask = np.unpackbits(arrays[f"mask {k}"], count=new.size).reshape(new.shape)
-            self.work.write(self.plan.kernels[k], new, jnp.asarray(mask, bool))
-
-    def recover(
-        self,
-        block: Block,
-        recovery: Recovery,
-        starts: Sequence[Stream],
-        number: int,
-        stored: Stored | None,
-    ) -> tuple[Recovered, Arrays]:
-        """Trains a block whose kernels are solved, and goes on with what it gives then."""
-        residual = self.plan.cuts[block.last].residual
-        if stored is None:
-            before = list(self.work.leaves)
-            ends, error, after = recovered(self.work, block, recovery, starts)
-            done = Recovered(number, error, after)
-            pairs = enumerate(zip(before, self.work.leaves, strict=True))
-            made = {f"leaf {i}": _raw(new) for i, (old, new) in pairs if old is not new}
-        else:
-            done = Recovered(*stored[1]["recovered"])
-            made = {}
-            for name, raw in stored[0].items():
-                leaf = int(name.split()[1])
-                like = self.work.leaves[leaf]
-                value = np.asarray(raw).view(np.dtype(like.dtype)).reshape(np.shape(like))
-                self.work.leaves[leaf] = jnp.asarray(value)
-            ends = block_outputs(self.work, block, starts)
-        for batch, end in enumerate(ends):
-            stream, _ = self.streams[batch]
-            self.streams[batch] = {**stream, residual: end}
-        return done, made
-
-    def _solve(self, group: Sequence[int], made: Arrays) -> list[Row]:
-        began = time.perf_counter()
-        kernels = [self.plan.kernels[k] for k in group]
-        known = self._known(kernels[0].inputs)
-        if self.key is not None and "key" in reads(self.solver):
-            known = {**known, "key": jax.random.fold_in(self.key, group[0])}
-        matrices = [self.work.read(kernel) for kernel in kernels]
-        solved = self.solver(matrices, [self.contests[k] for k in group], **known)
-        rows: list[Row] = []
-        grams = known.get("grams")
-        for k, kernel, old, new in zip(group, kernels, matrices, solved, strict=True):
-            summary = _summary(old, new, grams)
-            if not bool(summary.finite):
-                raise ValueError(
-                    f"posttrain.prune: {text(self.solver)} gives NaN or infinity for {kernel.name!r}; look for "
-                    "NaN in the parameters, or give it more damping."
-                )
-            error = None if summary.error is None else float(summary.error)
-            self.work.write(kernel, new.kernel, new.mask)
-            if self.storing:
-                made[f"kernel {k}"] = np.asarray(new.kernel)
-                made[f"mask {k}"] = np.packbits(np.asarray(new.mask))
-            damp = float(summary.damp)
-            rows.append(Row(kernel.name, old.size, int(summary.kept), error, damp, 0.0))
-        seconds = time.perf_counter() - began
-        return [row._replace(seconds=seconds) for row in rows]
-
-    def _known(self, inputs: Sequence[int]) -> dict[str, jax.Array]:
-        """Statistics of a kernel: the mean over its uses."""
-        if len(inputs) == 1:
-            return self.known[inputs[0]]
-        own = [self.known[i] for i in inputs]
-        return {name: sum(k[name] for k in own) / len(own) for name in self.names}  # type: ignore[misc]
+def _held_out(every: int | None, batches: int, names: Sequence[str]) -> frozenset[int]:
+    """The indices of the batches that are held out."""
+    if every is None:
+        return frozenset()
+    if not 2 <= every <= batches:
+        raise ValueError(
+            f"posttrain.prune(hold_out={every}): of {batches} batches, every second at most and one at "
+            "least can be held out; give a number from 2 to that of the batches."
+        )
+    if "grams" not in names:
+        raise ValueError(
+            "posttrain.prune(hold_out=): errors of layers are read off Gram matrices, and this solver "
+            "gathers none; leave it out."
+        )
+    return frozenset(range(every - 1, batches, every))
 
 
-def _raw(array: Any) -> np.ndarray:
-    """The bytes of an array."""
-    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+def _few_rows(plan: Plan, batches: int) -> tuple[str, ...]:
+    """Names the kernel for whose Gram matrix there are the fewest rows, if these are few."""
+    shares = [batches * each.rows / each.size[1] for each in plan.inputs]
+    least = min(range(len(shares)), key=shares.__getitem__)
+    if shares[least] >= 4:
+        return ()
+    each = plan.inputs[least]
+    return (
+        f"{plan.kernels[each.kernels[0]].name!r} has {each.size[1]:,} inputs and only "
+        f"{batches * each.rows:,} rows of calibration data, and {sum(s < 4 for s in shares)} inputs have "
+        "fewer than 4 rows for each; second-order solvers may then do worse than Wanda: give more data.",
+    )
 
 
 def _identity(
@@ -296,29 +193,6 @@ def _identity(
     batches = [streams[batch][0][v] for batch in range(len(streams)) for v in plan.flat.inputs]
     arrays = [*work.leaves, *batches, *more]
     return fingerprint([*versions, *settings, *plan.names, *programs], arrays)
-
-
-class _Summary(NamedTuple):
-    """Of a solved kernel: weights kept, whether all are finite, the damping, the error."""
-
-    kept: jax.Array
-    finite: jax.Array
-    damp: jax.Array
-    error: jax.Array | None
-
-
-@jax.jit
-def _summary(old: jax.Array, new: Solved, grams: jax.Array | None) -> _Summary:
-    kept = jnp.sum(new.mask, dtype=jnp.int32)
-    finite = jnp.isfinite(new.kernel).all()
-    error = None
-    if grams is not None:
-        with jax.default_matmul_precision("highest"):
-            change = old - new.kernel
-            lost = jnp.sum(change * (grams @ change))
-            whole = jnp.sum(old * (grams @ old))
-        error = lost / jnp.maximum(whole, jnp.finfo(whole.dtype).tiny)
-    return _Summary(kept, finite, jnp.max(new.damp), error)
 
 
 def _costs(plan: Plan, batches: int) -> list[float]:

@@ -157,7 +157,7 @@ def _has_products(jaxpr: Any) -> bool:
 
 def _numbers(equation: Any, inputs: Sequence[Any]) -> list[Any] | None:
     """The outputs, if they are numbers that follow from numbers, as the counter of a loop does."""
-    if any(isinstance(value, _Value) or isinstance(value, Tracer) for value in inputs):
+    if any(isinstance(value, _Value | Tracer) for value in inputs):
         return None
     if not inputs or any(atom.aval.shape for atom in (*equation.invars, *equation.outvars)):
         return None
@@ -178,5 +178,5 @@ def _same_again(equation: Any, inputs: Sequence[Any]) -> Hashable | None:
             operands.append((str(atom.aval), str(value)))
         else:
             return None
-    key = (name, tuple(operands), str(sorted(equation.params.items(), key=lambda item: item[0])))
-    return key
+    settings = str(sorted(equation.params.items(), key=lambda item: item[0]))
+    return name, tuple(operands), settings

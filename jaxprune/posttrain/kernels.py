@@ -207,7 +207,9 @@ class _Finder:
                 each.array = array
             found.append(inputs_of.grams(Product(equation, operand, tuple(held), None)))  # type: ignore[arg-type]
 
-        jax.eval_shape(probe, *(jax.ShapeDtypeStruct(a.aval.shape, a.aval.dtype) for a in equation.invars))
+        jax.eval_shape(
+            probe, *(jax.ShapeDtypeStruct(a.aval.shape, a.aval.dtype) for a in equation.invars)
+        )
         other = equation.invars[1 - operand].aval
         kernel = equation.invars[operand].aval
         (reading,) = found

@@ -30,8 +30,8 @@ def sparsegpt(
     """Prunes a network by SparseGPT: what goes is made up for by the weights behind it.
 
     Args:
-      apply: (params, batch) -> anything; any JAX function, in evaluation mode. Nothing is asked of it: kernels
-        and their inputs are found in its program.
+      apply: (params, batch) -> anything; any JAX function, in evaluation mode. Kernels and their inputs
+        are found in its program; nothing else is asked of it.
       params: tree of arrays.
       batches: calibration data, trees of arrays of one shape; more rows than a kernel has inputs are needed
         for it to pay, four times as many are good.
@@ -58,9 +58,7 @@ def sparsegpt(
     [[0.0], [2.5]]
     """
     solver = solvers.sparsegpt(damp=damp)
-    return _pruned(
-        apply, params, batches, solver, sparsity, pattern, prunable, exclude, options
-    )
+    return _pruned(apply, params, batches, solver, sparsity, pattern, prunable, exclude, options)
 
 
 def wanda(
@@ -82,9 +80,7 @@ def wanda(
       Sun, Liu, Bair & Kolter, "A Simple and Effective Pruning Approach for Large Language Models" (2023).
     """
     solver = solvers.by_criterion(criteria.wanda)
-    return _pruned(
-        apply, params, batches, solver, sparsity, pattern, prunable, exclude, options
-    )
+    return _pruned(apply, params, batches, solver, sparsity, pattern, prunable, exclude, options)
 
 
 def ria(
@@ -101,12 +97,11 @@ def ria(
     """Prunes a network by relative importance and activations; arguments as of `sparsegpt`.
 
     References:
-      Zhang et al., "Plug-and-Play: An Efficient Post-training Pruning Method for Large Language Models" (2024).
+      Zhang et al., "Plug-and-Play: An Efficient Post-training Pruning Method for Large Language
+      Models" (2024).
     """
     solver = solvers.by_criterion(criteria.ria)
-    return _pruned(
-        apply, params, batches, solver, sparsity, pattern, prunable, exclude, options
-    )
+    return _pruned(apply, params, batches, solver, sparsity, pattern, prunable, exclude, options)
 
 
 def magnitude(
@@ -122,9 +117,7 @@ def magnitude(
 ) -> Pruned:
     """Prunes a network by the size of its weights, kernel by kernel; arguments as of `sparsegpt`."""
     solver = solvers.by_criterion(criteria.magnitude)
-    return _pruned(
-        apply, params, batches, solver, sparsity, pattern, prunable, exclude, options
-    )
+    return _pruned(apply, params, batches, solver, sparsity, pattern, prunable, exclude, options)
 
 
 def obc(
@@ -145,9 +138,7 @@ def obc(
       Frantar & Alistarh, "Optimal Brain Compression" (2022).
     """
     solver = solvers.obc(damp=damp)
-    return _pruned(
-        apply, params, batches, solver, sparsity, pattern, prunable, exclude, options
-    )
+    return _pruned(apply, params, batches, solver, sparsity, pattern, prunable, exclude, options)
 
 
 def admm(
@@ -169,9 +160,7 @@ def admm(
       (2024).
     """
     solver = solvers.admm(damp=damp)
-    return _pruned(
-        apply, params, batches, solver, sparsity, pattern, prunable, exclude, options
-    )
+    return _pruned(apply, params, batches, solver, sparsity, pattern, prunable, exclude, options)
 
 
 def _pruned(
@@ -189,7 +178,5 @@ def _pruned(
     if not batches:
         raise ValueError("posttrain: there are no batches; give a list of at least one.")
     what = plan(apply, params, batches[0], prunable=prunable, exclude=exclude)
-    found = prune(
-        what, params, batches, solver=solver, pattern=pattern, rates=sparsity, **options
-    )
+    found = prune(what, params, batches, solver=solver, pattern=pattern, rates=sparsity, **options)
     return found.params, found.masks

@@ -1,9 +1,10 @@
 """One segment run on all batches, with statistics at its end; and all of them, for the statistics alone."""
 
-from collections.abc import Collection, Iterable
-from typing import Any
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from jaxprune.posttrain.plan import Plan
 from jaxprune.posttrain.statistics import Sums, add, statistics
@@ -11,14 +12,32 @@ from jaxprune.posttrain.streams import Streams, checked
 from jaxprune.posttrain.work import Work
 from jaxprune.types import Params
 
-__all__ = ["gather", "of_streams", "through"]
+__all__ = ["Totals", "gather", "mean_of_uses", "of_streams", "through"]
 
 Statistics = dict[str, jax.Array]
 
 
+class Totals(NamedTuple):
+    """Sums of statistics over batches.
+
+    Attributes:
+      seen: of the batches that are calibrated on.
+      held: of those that are held out; `None` where there are none.
+    """
+
+    seen: Sums | None
+    held: Sums | None
+
+
 def through(
-    work: Work, streams: Streams, index: int, names: Collection[str], dense: bool = False
-) -> Sums | None:
+    work: Work,
+    streams: Streams,
+    index: int,
+    names: Collection[str],
+    *,
+    dense: bool = False,
+    held: Collection[int] = (),
+) -> Totals:
     """Runs a segment on all batches; returns the sums of the statistics at its end, if there are any.
 
     Args:
@@ -27,20 +46,22 @@ def through(
       index: of the segment.
       names: of the statistics.
       dense: whether with the parameters as they were.
+      held: indices of the batches that are held out.
 
     Raises:
       ValueError: if a batch gives NaN or infinity at the inputs of the kernels behind the segment.
     """
-    total: Sums | None = None
+    totals: list[Sums | None] = [None, None]
     finite: list[jax.Array] = []
     for batch in range(len(streams)):
         stream, examples = streams[batch]
         stream, sums = work.advance(index, stream, names, examples, dense)
         streams[batch] = stream
         if sums is not None:
-            total = add(total, sums)
+            which = int(batch in held)
+            totals[which] = add(totals[which], sums)
             finite.append(sums.finite)
-            jax.block_until_ready(total)
+            jax.block_until_ready(totals[which])
     bad = [batch for batch, fine in enumerate(finite) if not bool(fine)]
     if bad:
         each = work.plan.inputs[work.plan.cuts[index].input or 0]
@@ -50,7 +71,7 @@ def through(
             f"posttrain: batch {bad[0]} (counted from 0) gives NaN or infinity at the inputs of {name!r}"
             f"{others}; mend or leave out these batches, or look for NaN in the parameters."
         )
-    return total
+    return Totals(*totals)
 
 
 def gather(
@@ -64,7 +85,8 @@ def gather(
       plan: from `jaxprune.posttrain.plan`.
       params: tree of arrays.
       batches: of the shapes that the plan is for.
-      names: "inputs": mean squares, `[layers, inputs, 1]`; "grams": mean products, `[layers, inputs, inputs]`.
+      names: "inputs": mean squares, `[layers, inputs, 1]`; "grams": mean products,
+        `[layers, inputs, inputs]`.
 
     Returns:
       By the name of the kernel, arrays by the name of the statistic; those of kernels that share an input are
@@ -93,13 +115,19 @@ def of_streams(
     last = max(index for index, cut in enumerate(plan.cuts) if cut.input is not None)
     for index in range(last + 1):
         work.release()
-        total = through(work, streams, index, names, dense=True)
+        total = through(work, streams, index, names, dense=True).seen
         which = plan.cuts[index].input
         if which is not None and total is not None:
             known.append(statistics(total, plan.inputs[which], streams.examples))
     found: dict[str, Statistics] = {}
     for kernel in plan.kernels:
         own = [known[i] for i in kernel.inputs]
-        mean = lambda name, own=own: sum((k[name] for k in own[1:]), own[0][name]) / len(own)
-        found[kernel.name] = own[0] if len(own) == 1 else {name: mean(name) for name in names}
+        found[kernel.name] = mean_of_uses(own)
     return found
+
+
+def mean_of_uses(uses: Sequence[Statistics]) -> Statistics:
+    """Statistics of a kernel that is used several times: each use counts the same."""
+    if len(uses) == 1:
+        return uses[0]
+    return {name: jnp.mean(jnp.stack([use[name] for use in uses]), 0) for name in uses[0]}

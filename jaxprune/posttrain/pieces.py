@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from jax import lax
 
 from jaxprune.programs import bind
@@ -160,6 +161,8 @@ def _settings(params: dict[str, Any]) -> str:
     """The parameters of an equation as text; constants of programs within it by identity."""
     parts: list[str] = []
     for name, value in sorted(params.items()):
+        if isinstance(value, np.ndarray):  # of which the text leaves out the middle
+            value = f"{value.dtype}{value.shape} {value.tobytes()!r}"
         inner = value if isinstance(value, tuple | list) else [value]
         consts = [[id(const) for const in getattr(part, "consts", ())] for part in inner]
         parts.append(f"{name}={value} {consts if any(consts) else ''}")

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxprune import kernel_axes, trees
@@ -86,32 +87,41 @@ class Plan:
     def working_bytes(self) -> int:
         """What is needed beside parameters and streams, at most.
 
-        That is three Gram matrices (the sum, a batch's, the factor), four times the kernels of one input in
-        float32, and all that a segment computes of one batch.
+        That is three Gram matrices (the sum, a batch's, the factor), four times the kernels of one input
+        in float32, five times the largest parameter that is written to, and all that a segment computes of
+        one batch.
         """
         kernels = [
             4 * sum(int(np.prod(self.kernels[k].view.layout.size)) for k in each.kernels)
             for each in self.inputs
         ]
         temporaries = max((segment.temporaries for segment in self.segments), default=0)
-        return 3 * self.gram_bytes + 4 * max(kernels, default=0) + temporaries
+        largest = max(bytes_of(v) for v, leaf in self.flat.leaves.items() if self.chosen[leaf])
+        return 3 * self.gram_bytes + 4 * max(kernels, default=0) + 5 * largest + temporaries
 
     @property
     def parameter_bytes(self) -> int:
         """Of all parameters as they are stored."""
         return sum(bytes_of(variable) for variable in self.flat.leaves)
 
-    def bytes_needed(self, batches: int, streams_on_device: bool = True) -> int:
+    def bytes_needed(
+        self, batches: int, *, streams_on_device: bool = True, recover: bool = False
+    ) -> int:
         """An upper bound of what arrays take on the device.
 
-        The parameters are there twice, as they were and as they become, with masks; of each batch there is its
-        stream, of one the next one too.
+        The parameters are there twice, as they were and as they become, with masks; of each batch there is
+        its stream, of one the next one too.
 
         Args:
           batches: how many there are.
           streams_on_device: whether streams stay there.
+          recover: whether blocks are trained: then those at the beginning of a block, and what it should
+            give, are kept as well, and parameters have gradients and an optimizer's state of twice their
+            size.
         """
         streams = self.stream_bytes * ((batches if streams_on_device else 1) + 1)
+        if recover:
+            streams += 2 * self.stream_bytes * batches + 5 * self.parameter_bytes
         masks = sum(v.aval.size for v, leaf in self.flat.leaves.items() if self.chosen[leaf])
         return streams + 2 * self.parameter_bytes + masks + self.working_bytes()
 
@@ -232,7 +242,7 @@ def plan(
         )
     places = cuts(flat, kernels, inputs)
     found = segments(flat, places, inputs)
-    floating = [jax.dtypes.issubdtype(leaf.dtype, np.floating) for leaf in jax.tree.leaves(shapes)]
+    floating = [jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(shapes)]
     vectors = [own is None and real for own, real in zip(axes, floating, strict=True)]
     return Plan(flat, names, chosen, kernels, inputs, places, found, vectors, structure, batch)
 

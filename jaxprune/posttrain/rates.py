@@ -22,8 +22,8 @@ def of_plan(rates: Any, plan: Plan, work: Work, gather: Gather) -> list[float]:
     """Returns the sparsity of each kernel of a plan.
 
     Args:
-      rates: one number for all; numbers by regular expression (`by_path`); one number per kernel; or a function
-        that returns those, of the plan, or of the plan, the parameters at work and `gather`.
+      rates: one number for all; numbers by regular expression (`by_path`); one number per kernel; or a
+        function that returns those, of the plan, or of the plan, the parameters at work and `gather`.
       plan: that they are for.
       work: with the parameters.
       gather: names of statistics -> by kernel and name, statistics of the network as it is.
@@ -43,7 +43,7 @@ def of_plan(rates: Any, plan: Plan, work: Work, gather: Gather) -> list[float]:
 
 
 def by_path(sparsities: Mapping[str, float]) -> Callable[[Plan], list[float]]:
-    """Returns rates by regular expression, searched in the names of the kernels; the first that matches counts.
+    """Returns rates by regular expression, searched in the names of kernels; the first that matches counts.
 
     Args:
       sparsities: fractions removed; each kernel must match one.
@@ -105,9 +105,9 @@ def owl(
 ) -> Callable[[Plan, Work, Gather], list[float]]:
     r"""Returns rates by outliers: blocks with more of them lose less.
 
-    The density of block $b$ is $1 - s + \delta_b$, with $\delta_b$ in a range of $2 \lambda$, linear in the share
-    of the block's $|w_{ij}| \|x_i\|_2$ above $M$ times their mean, and such that all blocks together keep
-    $1 - s$ of their weights. One pass of the dense network gathers what is needed.
+    The density of block $b$ is $1 - s + \delta_b$, with $\delta_b$ in a range of $2 \lambda$, linear in the
+    share of the block's $|w_{ij}| \|x_i\|_2$ above $M$ times their mean, and such that all blocks together
+    keep $1 - s$ of their weights. One pass of the dense network gathers what is needed.
 
     Args:
       sparsity: $s$.

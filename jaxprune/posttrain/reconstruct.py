@@ -44,10 +44,10 @@ def reconstruct(
     r"""Returns the recovery of a network block by block, with fixed masks.
 
     When all kernels of a block are solved, its parameters $\theta$ minimise
-    $\mathrm{E} \|f_\theta(x) - f_{\mathrm{dense}}(x)\|^2 / \mathrm{E} \|f_{\mathrm{dense}}(x)\|^2$ on what comes out
-    of the pruned blocks before it. A block is what lies between two places of the program where one activation
-    alone is alive; a residual network has one behind each branch, and branches that repeat as a whole are one
-    block. What stands behind the last such place stays as it was solved.
+    $\mathrm{E} \|f_\theta(x) - f(x)\|^2 / \mathrm{E} \|f(x)\|^2$ with the dense block $f$, on what comes out
+    of the pruned blocks before it. A block is what lies between two places of the program where one
+    activation alone is alive; a residual network has one behind each branch, and branches that repeat as a
+    whole are one block. What stands behind the last such place stays as it was solved.
 
     Args:
       optimizer: such as `optax.adam(1e-4)`; its state is made anew for each block, in float32.
@@ -56,8 +56,8 @@ def reconstruct(
         no product.
 
     References:
-      "A Free Lunch in LLM Compression: Revisiting Retraining after Pruning" (2025), for blocks with their dense
-      outputs as targets.
+      "A Free Lunch in LLM Compression: Revisiting Retraining after Pruning" (2025), for blocks with their
+      dense outputs as targets.
     """
     checks.check(
         "posttrain.reconstruct",
@@ -132,7 +132,9 @@ def recovered(
     plan, piece = work.plan, block.piece
     flat = plan.flat
     leaves = [flat.leaves.get(v, -1) for v in piece.reads]
-    mine = [place for place, leaf in enumerate(leaves) if leaf >= 0 and _trains(plan, recovery, leaf)]
+    mine = [
+        place for place, leaf in enumerate(leaves) if leaf >= 0 and _trains(plan, recovery, leaf)
+    ]
     key = (piece.key(), tuple(mine))
     run = compiled(plan.programs, ("block", piece.key()), lambda: _forward(piece))
     step = compiled(

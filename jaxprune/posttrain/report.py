@@ -15,6 +15,7 @@ class Row(NamedTuple):
       kept: how many of them are left.
       error: squared error of its outputs as a share of their squares, on the calibration data; `None` where
         no Gram matrix was gathered.
+      held_error: the same on batches that were held out; `None` where there were none.
       damp: that its factor needed, of the layer that needed most; 0 without.
       seconds: that it took, together with the kernels of the same input.
     """
@@ -23,6 +24,7 @@ class Row(NamedTuple):
     weights: int
     kept: int
     error: float | None
+    held_error: float | None
     damp: float
     seconds: float
 
@@ -47,11 +49,13 @@ class Report(NamedTuple):
     Attributes:
       rows: one per kernel, in the order in which they were solved.
       blocks: one per block that was recovered.
+      notes: what one should know before trusting it.
       seconds: of the whole run, resumed parts not counted.
     """
 
     rows: tuple[Row, ...]
     blocks: tuple[Recovered, ...]
+    notes: tuple[str, ...]
     seconds: float
 
     @property
@@ -60,16 +64,20 @@ class Report(NamedTuple):
         return 1 - sum(r.kept for r in self.rows) / max(sum(r.weights for r in self.rows), 1)
 
     def __str__(self) -> str:
-        lines = [f"{'kernel':44}{'weights':>12}{'sparsity':>10}{'error':>10}{'damping':>10}"]
+        titles = f"{'weights':>12}{'sparsity':>10}{'error':>10}{'held out':>10}{'damping':>10}"
+        lines = [f"{'kernel':44}{titles}"]
+        shown = lambda error: "" if error is None else f"{error:.2e}"
         for row in self.rows:
-            error = "" if row.error is None else f"{row.error:.2e}"
+            errors = f"{shown(row.error):>10}{shown(row.held_error):>10}"
             sparsity = 1 - row.kept / max(row.weights, 1)
             damp = f"{row.damp:g}" if row.damp else ""
-            lines.append(f"{row.name:44}{row.weights:>12,}{sparsity:>10.4f}{error:>10}{damp:>10}")
+            lines.append(f"{row.name:44}{row.weights:>12,}{sparsity:>10.4f}{errors}{damp:>10}")
         for each in self.blocks:
             lines.append(f"block {each.block}: error {each.before:.2e}, recovered {each.after:.2e}")
-        lines.append(f"sparsity {self.sparsity:.4f} of {len(self.rows)} kernels, {self.seconds:.1f} s")
-        return "\n".join(lines)
+        lines.append(
+            f"sparsity {self.sparsity:.4f} of {len(self.rows)} kernels, {self.seconds:.1f} s"
+        )
+        return "\n".join([*lines, *self.notes])
 
 
 class Progress(NamedTuple):

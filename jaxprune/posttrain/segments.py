@@ -73,7 +73,7 @@ def cuts(flat: Flat, kernels: Sequence[Kernel], inputs: Sequence[Input]) -> list
 
 def _residuals(flat: Flat, positions: Sequence[int]) -> list[tuple[int, Any] | None]:
     """Behind each of some positions, and before the next, the first place where one activation is alive."""
-    made = {v: -1 for v in flat.inputs} | flat.source
+    made = dict.fromkeys(flat.inputs, -1) | flat.source
     last: dict[Any, int] = {}
     mixed = _mixed(flat)
     for position, equation in enumerate(flat.jaxpr.eqns):
@@ -138,9 +138,7 @@ def segments(flat: Flat, places: Sequence[Cut], inputs: Sequence[Input]) -> list
         still = [v for p in positions for v in variables(flat.jaxpr.eqns[p])]
         needed = flat.leads_to([*still, *read])
         piece = Piece.of(flat, sorted({*positions, *needed}), [*made, *read])
-        temporaries = sum(
-            bytes_of(v) for equation in piece.equations for v in equation.outvars
-        )
+        temporaries = sum(bytes_of(v) for equation in piece.equations for v in equation.outvars)
         found.append(Segment(piece, len(made), at_cut, sum(map(bytes_of, at_cut)), temporaries))
     return found[::-1]
 

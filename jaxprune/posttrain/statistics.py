@@ -14,6 +14,7 @@ from jaxprune.signals.means import ratio
 
 __all__ = ["Sums", "add", "of_batch", "statistics"]
 
+
 class Sums(NamedTuple):
     """Statistics of one input in the making, weighted by examples.
 

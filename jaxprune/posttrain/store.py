@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 __all__ = ["Store", "fingerprint"]
@@ -54,7 +55,7 @@ class Store:
         """Writes the arrays and the notes (JSON) of a step."""
         text = np.frombuffer(json.dumps(notes).encode(), np.uint8)
         buffer = io.BytesIO()
-        np.savez(buffer, notes=text, **arrays)
+        np.savez(buffer, **{"notes": text, **arrays})  # type: ignore[arg-type]
         data = buffer.getvalue()
         _write(self.folder / f"{step:05d}.{_checksum(data)}.npz", data)
 
@@ -83,7 +84,7 @@ def fingerprint(texts: Iterable[str], arrays: Iterable[Any]) -> str:
         found.update(text.encode())
         found.update(b"\0")
     for array in arrays:
-        if jax.dtypes.issubdtype(getattr(array, "dtype", np.float32), jax.dtypes.prng_key):
+        if jnp.issubdtype(getattr(array, "dtype", np.float32), jax.dtypes.prng_key):
             array = jax.random.key_data(array)
         host = np.ascontiguousarray(array)
         found.update(f"{host.dtype}{host.shape}".encode())

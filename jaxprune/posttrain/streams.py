@@ -1,10 +1,11 @@
-"""What is alive of each batch between segments, on the device or on the host; what a plan is given is checked."""
+"""What is alive of each batch between segments, on the device or on the host; checks of what is given."""
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxprune import trees
@@ -41,6 +42,10 @@ class Streams:
         other._streams = list(self._streams)
         return other
 
+    def examples_of(self, batches: Collection[int]) -> int:
+        """Examples in some batches."""
+        return sum(self._counts[batch] for batch in batches)
+
     def __len__(self) -> int:
         return len(self._streams)
 
@@ -54,7 +59,7 @@ class Streams:
 
 
 def _to_host(array: Any) -> Any:
-    typed_key = jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key)
+    typed_key = jnp.issubdtype(array.dtype, jax.dtypes.prng_key)
     return array if typed_key else np.array(array)  # a copy: on CPU a view would hold the array
 
 
@@ -91,6 +96,6 @@ def _check_batch(plan: Plan, batch: Any, index: int) -> None:
     for leaf, shape in zip(leaves, needed, strict=True):
         if np.shape(leaf) != shape.shape:
             raise ValueError(
-                f"posttrain.prune: batch {index} (counted from 0) has an array of the shape {np.shape(leaf)}, "
-                f"the plan is for {shape.shape}; all batches must have one shape: leave out or fill the last."
+                f"posttrain.prune: batch {index} (counted from 0) has an array {np.shape(leaf)}, the plan is "
+                f"for {shape.shape}; all batches must have one shape: leave out or fill the last."
             )

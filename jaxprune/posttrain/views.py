@@ -1,8 +1,8 @@
 """A kernel as matrices [layers, inputs, outputs], read from parameters and written back to them.
 
 The program says how a kernel is made of parameters: transposed, reshaped, a slice of a stack, several side by
-side, times a mask or a scale. That part of the program is the way there; its linear transpose is the way back,
-so that there is no book-keeping of indices, and bits of what else a leaf holds stay as they are.
+side, times a mask or a scale. That part of the program is the way there; its linear transpose is the way
+back, so that there is no book-keeping of indices, and bits of what else a leaf holds stay as they are.
 """
 
 import dataclasses
@@ -105,6 +105,12 @@ def fault(piece: Piece, flat: Flat, targets: Sequence[int], zeros: Any) -> str |
     return None
 
 
+def _placed(values: jax.Array, like: jax.Array) -> jax.Array:
+    """The values where another array lies, on an explicit mesh; elsewhere the compiler sees to it."""
+    sharding = jax.typeof(like).sharding
+    return jax.sharding.reshard(values, sharding) if sharding.mesh.explicit_axes else values
+
+
 def _passed(equation: Any, known: Any) -> dict[Any, Any]:
     """By each variable that an identity gives, the variable that it is, of those that are known."""
     pairs = zip(equation.outvars, equation.invars, strict=False)
@@ -185,7 +191,7 @@ class View:
             return self._arranged(targets, arrays, starts)
 
         back = jax.linear_transpose(arranged, *own)
-        shape = jax.eval_shape(arranged, *own)
+        there = arranged(*own)
         new = self.layout.kernel(jnp.where(kept, matrices, 0))
         mask = self.layout.kernel(kept)
         if self.scaled:
@@ -195,15 +201,15 @@ class View:
             scale = self._kernel(ones, starts).astype(new.dtype)
             mask = mask & (scale != 0)
             new = jnp.where(scale != 0, new / jnp.where(scale != 0, scale, 1), 0)
-        put = lambda values: back(values.astype(shape.dtype))
-        covered = [each > 0 for each in put(jnp.ones(shape.shape))]
+        put = lambda values: back(_placed(values.astype(there.dtype), there))
+        covered = [each > 0 for each in put(jnp.ones_like(there))]
         leaves = [
-            jnp.where(here, there, leaf)
-            for here, there, leaf in zip(covered, put(new), own, strict=True)
+            jnp.where(here, number, leaf)
+            for here, number, leaf in zip(covered, put(new), own, strict=True)
         ]
         return leaves, [
-            jnp.where(here, there > 0, before)
-            for here, there, before in zip(covered, put(mask), masks, strict=True)
+            jnp.where(here, number > 0, _placed(before, leaf))
+            for here, number, before, leaf in zip(covered, put(mask), masks, own, strict=True)
         ]
 
     def _kernel(self, arrays: Sequence[Any], starts: Sequence[Any]) -> jax.Array:

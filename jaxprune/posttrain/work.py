@@ -1,4 +1,4 @@
-"""The state of a pruning in progress: parameters and masks, segments run on streams, matrices read and written."""
+"""A pruning in progress: parameters and masks, segments run on streams, matrices read and written."""
 
 from collections.abc import Collection, Sequence
 from typing import Any

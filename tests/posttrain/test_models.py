@@ -1,4 +1,4 @@
-"""The same driver on models of several libraries, unedited: kernels found, counts exact, 2:4 along the inputs."""
+"""The same driver on models of several libraries, unedited: kernels, exact counts, 2:4 along inputs."""
 
 import flax.linen as nn
 import haiku as hk
@@ -41,7 +41,9 @@ def nnx_einsums():
             return self.second(self.first(x))
 
     graph, params = nnx.split(Model(nnx.Rngs(0)))
-    names = [f"{b}/{k}/kernel" for b in ("first", "second") for k in ("q", "k", "v", "o", "up", "down")]
+    names = [
+        f"{b}/{k}/kernel" for b in ("first", "second") for k in ("q", "k", "v", "o", "up", "down")
+    ]
     return lambda p, x: nnx.merge(graph, p)(x), params, names
 
 
@@ -76,9 +78,9 @@ def linen_scanned():
 def haiku_model():
     def network(x):
         for _ in range(2):
-            x = x + hk.MultiHeadAttention(2, 8, model_size=16, w_init=hk.initializers.VarianceScaling())(
-                x, x, x
-            )
+            x = x + hk.MultiHeadAttention(
+                2, 8, model_size=16, w_init=hk.initializers.VarianceScaling()
+            )(x, x, x)
             x = x + hk.Linear(16)(jax.nn.relu(hk.Linear(32)(x)))
         return x
 

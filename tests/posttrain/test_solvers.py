@@ -1,17 +1,12 @@
 """Solvers against the published algorithm, against each other, and on matrices that cannot be factorised."""
 
 import itertools
-import sys
-from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-import published
-
+from benchmarks import _published_sparsegpt as published
 from jaxprune import criteria, patterns
 from jaxprune.posttrain import solvers
 from jaxprune.posttrain.contests import contest

@@ -90,5 +90,5 @@ def _support(
 
         start = jnp.where(choose(kernel), kernel, 0)
         state = start, jnp.zeros_like(kernel), jnp.asarray(penalty, kernel.dtype)
-        copy, dual, share = lax.fori_loop(0, iterations, iterate, state)
+        copy, *_ = lax.fori_loop(0, iterations, iterate, state)
         return choose(copy)

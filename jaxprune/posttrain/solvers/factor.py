@@ -81,7 +81,9 @@ def inverses(blocks: jax.Array) -> jax.Array:
 
     def row(step: Any, found: jax.Array) -> jax.Array:
         index = size - 1 - step
-        own = eye[index][None] - (above[:, index, None, :] @ found)[:, 0]  # rows up to this one are 0
+        own = (
+            eye[index][None] - (above[:, index, None, :] @ found)[:, 0]
+        )  # rows up to this one are 0
         return found.at[:, index].set(own)
 
     return lax.fori_loop(0, size, row, jnp.zeros_like(blocks))

@@ -21,9 +21,9 @@ __all__ = ["least_squares", "refitted"]
 def least_squares(*, damp: float = 0.01, iterations: int = 64) -> Solver:
     r"""Returns the solver of the weights under given masks: `refit=` of the others.
 
-    Conjugate gradients on all outputs at once, which costs a product with the Gram matrix per iteration, where
-    an exact solution costs a factorisation per output. A lower error of a layer is not a better network: on
-    few tokens it may be a worse one, so judge it on data that were held out.
+    Conjugate gradients on all outputs at once, which costs a product with the Gram matrix per iteration,
+    where an exact solution costs a factorisation per output. A lower error of a layer is not a better
+    network: on few tokens it may be a worse one, so judge it on data that were held out.
 
     Args:
       damp: share of the mean of the Gram's diagonal that is added to it.
@@ -47,7 +47,9 @@ def least_squares(*, damp: float = 0.01, iterations: int = 64) -> Solver:
         **_,
     ) -> list[Solved]:
         return [
-            Solved(refitted(kernel, mask, grams, damp, iterations), mask, jnp.full(len(kernel), damp))
+            Solved(
+                refitted(kernel, mask, grams, damp, iterations), mask, jnp.full(len(kernel), damp)
+            )
             for kernel, mask in zip(kernels, masks, strict=True)
         ]
 

@@ -105,8 +105,8 @@ def by_criterion(criterion: Criterion, *, refit: Any = None) -> Solver:
             mask, unknown = _best(criterion, *pattern, kernel, jnp.int32(each.keep), signals)
             if int(unknown):
                 raise ValueError(
-                    f"{text(criterion)}: {int(unknown)} weights have the score NaN, and NaN is no order; look "
-                    "for NaN in the weights."
+                    f"{text(criterion)}: {int(unknown)} weights have the score NaN, and NaN is no order; "
+                    "look for NaN in the weights."
                 )
             damp = jnp.zeros(len(kernel), kernel.dtype)
             found.append(Solved(jnp.where(mask, kernel, 0), mask, damp))

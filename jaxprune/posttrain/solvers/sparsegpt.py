@@ -72,7 +72,9 @@ def sparsegpt(*, damp: float = 0.01) -> Solver:
         found: list[Solved | None] = [None] * len(kernels)
         sorts: dict[Any, list[int]] = {}
         for index, each in enumerate(contests):
-            sorts.setdefault((each.among, each.among == "inputs" and each.members), []).append(index)
+            sorts.setdefault((each.among, each.among == "inputs" and each.members), []).append(
+                index
+            )
         for (among, members), own in sorts.items():
             plan = _plan(among, members, grams.shape[1], [contests[i] for i in own], kernels, own)
             solved = _solved(
@@ -93,7 +95,8 @@ class _Plan(NamedTuple):
       group: inputs in a group, for which one more product is made within the block.
       members: of the contests that are decided when the sweep is there; 0: blocks decide.
       across: whether all outputs of a kernel compete in a block, or each alone.
-      quotas: survivors in each block by kernel, int32 `[blocks, kernels]`, or in each contest, `[1, kernels]`.
+      quotas: survivors in each block by kernel, int32 `[blocks, kernels]`, or in each contest,
+        `[1, kernels]`.
     """
 
     block: int
@@ -179,7 +182,7 @@ def _sweep(
         blocks = found.upper.reshape(count, block, count, block)
         inverse = inverses(jnp.moveaxis(jnp.diagonal(blocks, axis1=0, axis2=2), -1, 0))
     change = jnp.zeros_like(kernel)  # old minus new
-    kept = jnp.zeros(kernel.shape, bool)
+    kept = jnp.zeros_like(kernel, bool)
     parts = _PARTS if count >= 2 * _PARTS else 1
     ends = [count * (part + 1) // parts for part in range(parts)]
     for begin, end in zip([0, *ends[:-1]], ends, strict=True):
@@ -227,9 +230,7 @@ class _Block(NamedTuple):
     scale: jax.Array
 
 
-def _chosen(
-    worth: jax.Array, count: jax.Array, across: bool, widths: Sequence[int]
-) -> jax.Array:
+def _chosen(worth: jax.Array, count: jax.Array, across: bool, widths: Sequence[int]) -> jax.Array:
     """The best weights of a block, of each kernel over all outputs or in each output."""
     ends = np.cumsum(widths)[:-1]
     own = jnp.split(worth, ends, 1)
@@ -257,9 +258,7 @@ def _by_groups(block: _Block, mask: jax.Array, group: int) -> jax.Array:
     return lax.fori_loop(0, count, one_group, jnp.zeros_like(block.old))
 
 
-def _one_by_one(
-    old: jax.Array, moved: jax.Array, inner: jax.Array, mask: jax.Array
-) -> jax.Array:
+def _one_by_one(old: jax.Array, moved: jax.Array, inner: jax.Array, mask: jax.Array) -> jax.Array:
     """The change of some neighbouring inputs' weights: what goes takes along what it had moved by."""
     if len(old) <= _UNROLLED:
         change: list[jax.Array] = []
@@ -304,7 +303,7 @@ def _by_contests(
             old = rows(part.old)
             moved = rows(part.made_up) + columns.T @ change
             inner = square(part.within)
-            free = _one_by_one(old, moved, inner, jnp.ones(old.shape, bool))
+            free = _one_by_one(old, moved, inner, jnp.ones_like(old, bool))
             mask = _ranks(jnp.square((old - free) * rows(part.scale))) < counts[None]
             new = _one_by_one(old, moved, inner, mask)
             return (
@@ -312,14 +311,14 @@ def _by_contests(
                 lax.dynamic_update_slice(kept, mask, (begin, 0)),
             )
 
-        state = jnp.zeros_like(part.old), jnp.zeros(part.old.shape, bool)
+        state = jnp.zeros_like(part.old), jnp.zeros_like(part.old, bool)
         new, mask = lax.fori_loop(0, group // members, one_contest, state)
         return (
             lax.dynamic_update_slice(change, new, (begin, 0)),
             lax.dynamic_update_slice(kept, mask, (begin, 0)),
         )
 
-    state = jnp.zeros_like(block.old), jnp.zeros(block.old.shape, bool)
+    state = jnp.zeros_like(block.old), jnp.zeros_like(block.old, bool)
     return lax.fori_loop(0, block.old.shape[0] // group, one_group, state)
 
 
@@ -327,6 +326,10 @@ def _ranks(worth: jax.Array) -> jax.Array:
     """How many of a few rows are better than each, column by column; of equal ones the first is better."""
     ranks = []
     for i, own in enumerate(worth):
-        better = [(other >= own) if j < i else (other > own) for j, other in enumerate(worth) if j != i]
-        ranks.append(sum((each.astype(jnp.int32) for each in better), jnp.zeros(own.shape, jnp.int32)))
+        better = [
+            (other >= own) if j < i else (other > own) for j, other in enumerate(worth) if j != i
+        ]
+        ranks.append(
+            sum((each.astype(jnp.int32) for each in better), jnp.zeros_like(own, jnp.int32))
+        )
     return jnp.stack(ranks)

@@ -1,19 +1,19 @@
-"""SparseGPT as its authors write it: the inverse, its factor, columns from left to right. NumPy, float64."""
+"""SparseGPT as its authors write it, in NumPy: the inverse, its factor, columns from left to right."""
 
 import numpy as np
 
 
-def sparsegpt(kernel, gram, sparsity, pattern=None, damp=0.01, block=128):
+def sparsegpt(kernel, gram, sparsity, pattern=None, damp=0.01, block=128, dtype=np.float64):
     """Returns the new kernel `[inputs, outputs]`.
 
     `pattern` is `(n, m)`: n of m neighbouring inputs go; `None`: the whole block of inputs competes.
     """
-    rows = np.array(kernel, np.float64).T
-    gram = np.array(gram, np.float64)
+    rows = np.array(kernel.T, dtype, order="C")
+    gram = np.array(gram, dtype)
     dead = np.diag(gram) == 0
     gram[dead, dead] = 1
     rows[:, dead] = 0
-    gram += damp * np.mean(np.diag(gram)) * np.eye(len(gram))
+    gram += damp * np.mean(np.diag(gram)) * np.eye(len(gram), dtype=dtype)
     factor = np.linalg.cholesky(np.linalg.inv(gram)).T
     for begin in range(0, len(gram), block):
         end = min(begin + block, len(gram))
@@ -22,7 +22,8 @@ def sparsegpt(kernel, gram, sparsity, pattern=None, damp=0.01, block=128):
         inner = factor[begin:end, begin:end]
         scores = part**2 / np.diag(inner) ** 2
         if pattern is None:
-            limit = np.sort(scores.reshape(-1))[int(scores.size * sparsity)]
+            place = int(scores.size * sparsity)
+            limit = np.partition(scores.reshape(-1), place)[place]
             gone = scores <= limit
         else:
             gone = np.zeros(part.shape, bool)
