@@ -38,10 +38,10 @@ def body(results: Mapping[str, Any]) -> list[str]:
         table(_HEAD, lines),
         f"Mean ± standard deviation over seeds, which draw {asked['calibration']} calibration windows of "
         f"{asked['length']} tokens; the {asked['test']} test windows ({results['test_tokens']:,} tokens) are "
-        "the same for all. Windows do not overlap, and their first token is not scored. Removed: of the kernels "
-        "that are pruned. Error: squared change of a kernel's outputs over their squares on "
-        f"{asked['validation']} held-out windows, of the dense network's inputs; the mean over kernels. CPU "
-        "seconds are of pruning and recovery, evaluation not counted.",
+        "the same for all. Windows do not overlap, and their first token is not scored. Removed: of the "
+        "kernels that are pruned. Error: squared change of a kernel's outputs over their squares on "
+        f"{asked['validation']} held-out windows, with the dense network's inputs; the mean over kernels. "
+        "CPU seconds are of pruning and recovery, evaluation not counted.",
     ]
 
 
