@@ -17,8 +17,9 @@ In lottery runs a claim also has `remaining`, the fraction of weights left, and 
 is a branch there ("ticket", "reinit", "dense") and `metric` one of its numbers. In comparisons `a` and `b`
 are contestants, `metric` is the test accuracy if it is left out, and a claim has `sparsity`, which means
 the nearest point, or `strength`, for gates and penalties (or one by contestant); it stays open if a
-training diverged, since seeds left out would favour who lost them. In training runs `a` is left out and
-`metric` is the name of a result.
+training diverged, since seeds left out would favour who lost them. After training (`experiments.posttrain`)
+`a` and `b` are rows or "dense", and `metric` is "perplexity" or "log_perplexity". In training runs `a` is
+left out and `metric` is the name of a result.
 """
 
 import math
@@ -216,12 +217,23 @@ def _side(results: Mapping[str, Any], claim: Mapping[str, Any], side: Any) -> li
         return [float(side)] * len(results["seeds"])
     if results["kind"] in ("compare", "sensitivity"):
         return _contestant(results, claim, side)
+    if results["kind"] == "posttrain":
+        return _row(results, metric, side)
     if results["kind"] != "lottery":
         return [seed[metric] for seed in results["seeds"]]
     level = 0 if side == "dense" else _level(results, claim["remaining"])
     found = values(results, side, metric, level)
     if not found:
         raise _OpenError(f"no {metric} of {side} at {100 * levels(results)[level]:.1f} %")
+    return found
+
+
+def _row(results: Mapping[str, Any], metric: str, label: str) -> list[float]:
+    if label == "dense":
+        return [results["dense"][metric]] * len(results["seeds"])
+    found = [seed["rows"].get(label, {}).get(metric) for seed in results["seeds"]]
+    if None in found:
+        raise _OpenError(f"no {metric} of {label} for every seed")
     return found
 
 

@@ -63,6 +63,7 @@ DEFAULTS: dict[str, Any] = {
     "lottery": {},  # levels, rewinding and controls of `experiments.lottery`: see SECTIONS
     "compare": {},  # who is compared by `experiments.compare`, and where: see SECTIONS
     "sensitivity": {},  # what `experiments.sensitivity` measures and searches: see SECTIONS
+    "posttrain": {},  # what `experiments.posttrain` does to a trained model: see SECTIONS
     "paper": {},  # citation, table, number; accept: claims for `experiments.report` to check
 }
 
@@ -108,6 +109,17 @@ SECTIONS: dict[str, dict[str, Any]] = {
         "tolerance": 0.01,  # of validation accuracy, for one more search; 0: none
         "examples": 1_000,  # training examples that the criterion's signals are gathered on
     },
+    "posttrain": {
+        "model": "smollm2-135m",  # of `jaxprune.models`, a file, a folder, or "path/to/file.py:function"
+        "rows": {},  # label -> dict(solver=part, pattern=part, rates=fraction or part, recover=part)
+        "calibration": 16,  # windows
+        "validation": 4,  # windows, for the errors of layers; 0: these are not measured
+        "test": 16,  # windows
+        "length": 512,  # tokens of a window
+        "batch": 2,  # windows at a time
+        "prunable": "",  # regular expression, searched in paths; "": all kernels of products
+        "exclude": "embed|head",  # the same, of those that are left alone; "": none
+    },
 }
 
 
@@ -136,6 +148,9 @@ _KINDS = {
     "preconditioner": _Kind(("jaxprune/preconditioners.py",), ""),
     "compensation": _Kind(("jaxprune/compensation.py",), "Params", called=False),
     "removal": _Kind(("jaxprune/transforms/growing.py",), "GradientTransformation"),
+    "solver": _Kind(("jaxprune/posttrain/solvers/*.py",), "^Solver$"),
+    "rates": _Kind(("jaxprune/posttrain/rates.py",), "Callable"),
+    "recover": _Kind(("jaxprune/posttrain/reconstruct.py",), "^Recovery$"),
     "signal": _Kind(("jaxprune/signals/*.py",), "", called=False),
     "augment": _Kind(("experiments/augment.py",), "^jax.Array$", called=False),
 }
@@ -238,6 +253,12 @@ def validate(cfg: ConfigDict) -> None:
     except (re.error, RecursionError, OverflowError) as e:
         raise UserError(f"config.prunable={cfg.prunable!r} is no regular expression: {e}.") from e
     _check_writers(cfg.writers)
+    if not cfg.posttrain:
+        _check_training(cfg)
+
+
+def _check_training(cfg: ConfigDict) -> None:
+    """Checks what a model is trained with."""
     for name in ("data", "model", "optimizer"):
         if cfg[name] is None:
             raise UserError(f"config.{name} is None; name one with {name}=part(...).")
@@ -289,6 +310,8 @@ def _check_writers(writers: tuple[str, ...]) -> None:
 
 def check_sizes(cfg: ConfigDict) -> None:
     """Raises `UserError` where a valid config asks for more examples than its data set has."""
+    if cfg.data is None:
+        return
     examples = training_examples(cfg.data.name)
     if examples is None:
         return

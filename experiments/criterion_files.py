@@ -56,8 +56,19 @@ def load(name: str, where: str, given: Sequence[str]) -> Callable[..., Any]:
     Raises:
       UserError: the file fails, or the function does not take signals as a criterion does.
     """
+    criterion = run(name, where)
+    _check_signals(criterion, name, where, given)
+    return criterion
+
+
+def run(name: str, where: str) -> Callable[..., Any]:
+    """Runs the file and returns its function, whatever that is for.
+
+    Raises:
+      UserError: the file fails, or has no such function.
+    """
     path, function = path_of(name), name.rpartition(":")[2]
-    spec = importlib.util.spec_from_file_location(f"criterion_{path.stem}", path)
+    spec = importlib.util.spec_from_file_location(f"users_{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -67,11 +78,10 @@ def load(name: str, where: str, given: Sequence[str]) -> Callable[..., Any]:
         lines = [f.lineno for f in traceback.extract_tb(e.__traceback__) if f.filename == str(path)]
         line = f":{lines[-1]}" if lines else ""
         raise UserError(f"{where}: {path}{line} fails: {type(e).__name__}: {e}") from e
-    criterion = getattr(module, function)
-    if not callable(criterion):
-        raise UserError(f"{where}: {name} is no function but {criterion!r}.")
-    _check_signals(criterion, name, where, given)
-    return criterion
+    found = getattr(module, function)
+    if not callable(found):
+        raise UserError(f"{where}: {name} is no function but {found!r}.")
+    return found
 
 
 def digest(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Fetches and checks data sets.
+"""Fetches and checks data sets, weights of trained networks, and texts.
 
 Run: python -m experiments.data fetch mnist
 """
@@ -26,7 +26,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m experiments.data",
         description=__doc__.splitlines()[0],
-        epilog=f"data sets: {', '.join(catalogue['NAMES'])}",
+        epilog=f"data sets: {', '.join(catalogue['NAMES'])}; weights: "
+        f"{', '.join(catalogue['WEIGHTS'])}; texts: {', '.join(catalogue['TEXTS'])}",
     )
     folder = argparse.ArgumentParser(add_help=False)
     folder.add_argument("--data_dir", help="default: $JAXPRUNE_DATA or ~/.cache/jaxprune/data")
@@ -35,7 +36,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     commands = parser.add_subparsers(required=True, metavar="list|fetch|check")
     command = commands.add_parser("list", parents=[folder], help="what there is, what is ready")
     command.set_defaults(command=list_all, names=[])
-    command = commands.add_parser("fetch", parents=[names, folder], help="prepare data sets")
+    command = commands.add_parser("fetch", parents=[names, folder], help="prepare what is named")
     command.add_argument("--archives", help="folder with archives; default: $JAXPRUNE_ARCHIVES")
     command.add_argument("--allow_network", action="store_true", help="try the official URL too")
     command.add_argument("--anew", action="store_true", help="even if they are prepared already")
@@ -44,6 +45,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     command.set_defaults(command=check)
     args = parser.parse_args(argv)
     for name in args.names:
+        if name in (*catalogue["WEIGHTS"], *catalogue["TEXTS"]):
+            continue
         try:
             catalogue["find"](name)
         except ValueError as error:
@@ -52,8 +55,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def list_all(args: argparse.Namespace) -> int:
-    """Prints a table of the data sets."""
-    from jaxprune.data import catalogue, prepared
+    """Prints a table of the data sets, and of weights and texts."""
+    from jaxprune.data import catalogue, files, prepared, pretrained, texts
 
     row = "{:<16}{:>9}{:>9}{:>8}{:>8}  {}".format
     print(row("name", "inputs", "classes", "train", "test", "prepared"))
@@ -63,14 +66,24 @@ def list_all(args: argparse.Namespace) -> int:
         ready = folder if prepared.is_prepared(folder) else "no"
         print(row(name, shape, entry.num_classes, sum(entry.train), sum(entry.test), ready))
     print(f"Each has a synthetic twin, {catalogue.PREFIX}<name>, that needs no files.")
+    for module, known in ((pretrained, pretrained.WEIGHTS), (texts, texts.TEXTS)):
+        for name, archive in known.items():
+            path = files.path_of(archive, module.FOLDER, args.data_dir)
+            ready = path if path.is_file() else "no"
+            print(f"{name:<16}{module.FOLDER:<34}  {ready}")
     return 0
 
 
 def fetch(args: argparse.Namespace) -> int:
-    """Prepares the data sets named."""
-    from jaxprune.data import prepared
+    """Prepares the data sets, weights and texts named."""
+    from jaxprune.data import catalogue, fetch_text, fetch_weights, prepared
 
     for name in args.names:
+        if name in (*catalogue.WEIGHTS, *catalogue.TEXTS):
+            bring = fetch_weights if name in catalogue.WEIGHTS else fetch_text
+            path = bring(name, data_dir=args.data_dir, archives=args.archives)
+            print(f"{name}: ready, {path}")
+            continue
         prepared.fetch(
             name,
             data_dir=args.data_dir,
@@ -84,10 +97,19 @@ def fetch(args: argparse.Namespace) -> int:
 
 
 def check(args: argparse.Namespace) -> int:
-    """Compares the data sets named with what is known of them."""
-    from jaxprune.data import load
+    """Compares what is named with what is known of it."""
+    from jaxprune.data import catalogue, load
+    from jaxprune.data.pretrained import verified_weights
+    from jaxprune.data.texts import verified_text
 
-    return max(_check(name, load(name, data_dir=args.data_dir)) for name in args.names)
+    wrong = False
+    for name in args.names:
+        if name in (*catalogue.WEIGHTS, *catalogue.TEXTS):
+            verified = verified_weights if name in catalogue.WEIGHTS else verified_text
+            print(f"{name}: ok; {verified(name, data_dir=args.data_dir)}")
+        else:
+            wrong |= _check(name, load(name, data_dir=args.data_dir))
+    return int(wrong)
 
 
 def _check(name: str, data) -> int:

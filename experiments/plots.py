@@ -10,7 +10,7 @@ import numpy as np
 
 from experiments import claims, files, metric_rows, points, stats
 
-__all__ = ["comparison", "lottery", "sensitivity", "training"]
+__all__ = ["comparison", "lottery", "posttrain", "sensitivity", "training"]
 
 # Okabe & Ito's colours, told apart by colour-blind readers too; the markers serve print in grey.
 _STYLES = [
@@ -75,6 +75,38 @@ def comparison(results: Mapping[str, Any], folder: Path) -> list[str]:
         ax.legend(frameon=False)
     _save(figure, folder / "trade_off.png")
     return ["trade_off.png"]
+
+
+def posttrain(results: Mapping[str, Any], folder: Path) -> list[str]:
+    """Draws the perplexity of each row, and the errors of kernels by depth; returns file names."""
+    rows, dense = results["rows"], results["dense"]["perplexity"]
+    figure, (ax,) = _figure(1)
+    of = lambda label, metric: [seed["rows"][label][metric] for seed in results["seeds"]]
+    for (colour, marker), label, x in zip(
+        itertools.cycle(_STYLES), rows, range(len(rows)), strict=False
+    ):
+        found = of(label, "perplexity")
+        ax.plot([x] * len(found), found, color=colour, marker=marker, ls="none", ms=5)
+    ax.axhline(dense, color="0.35", ls="--", lw=1, label="dense", zorder=0)
+    ax.set(yscale="log", ylabel="perplexity")
+    ax.set_xticks(range(len(rows)), rows, rotation=40, ha="right")
+    ax.legend(frameon=False)
+    _save(figure, folder / "perplexity.png")
+    curves = {label: _held_out(results["seeds"][0]["rows"][label]) for label in rows}
+    if not all(curves.values()):
+        return ["perplexity.png"]
+    figure, (ax,) = _figure(1)
+    for (colour, _), label in zip(itertools.cycle(_STYLES), rows, strict=False):
+        ax.plot(curves[label], color=colour, lw=1, label=label)
+    ax.set(yscale="log", xlabel="kernel, in order", ylabel="error of outputs, held out")
+    ax.legend(frameon=False, fontsize="x-small", ncols=2)
+    _save(figure, folder / "kernels.png")
+    return ["perplexity.png", "kernels.png"]
+
+
+def _held_out(row: Mapping[str, Any]) -> list[float]:
+    errors = [kernel.get("held_out_error") for kernel in row["kernels"]]
+    return [] if None in errors else errors
 
 
 def sensitivity(results: Mapping[str, Any], folder: Path) -> list[str]:

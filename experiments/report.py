@@ -12,7 +12,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments import claims, cli, comparison_report, sensitivity_report, stats
+from experiments import (
+    claims,
+    cli,
+    comparison_report,
+    posttrain_report,
+    sensitivity_report,
+    stats,
+)
 from experiments.config import UserError
 from experiments.files import is_sealed, read_sealed, write_json, write_text
 from experiments.markdown import gap, part, percent, table
@@ -197,6 +204,7 @@ def _plots(results: Mapping[str, Any], folder: Path) -> str:
         "lottery": plots.lottery,
         "compare": plots.comparison,
         "sensitivity": plots.sensitivity,
+        "posttrain": plots.posttrain,
     }
     drawn = kinds.get(results["kind"])
     files = plots.training(folder) if drawn is None else drawn(results, folder)
@@ -269,6 +277,8 @@ def _headline(results: Mapping[str, Any]) -> claims.Outcome:
         return comparison_report.headline(results)
     if results["kind"] == "sensitivity":
         return sensitivity_report.headline(results)
+    if results["kind"] == "posttrain":
+        return posttrain_report.headline(results)
     if results["kind"] == "lottery":
         remaining = claims.levels(results)
         last = claims.values(results, "ticket", "test_final", len(remaining) - 1)
@@ -329,6 +339,7 @@ _BODIES = {
     "lottery": _lottery,
     "compare": comparison_report.body,
     "sensitivity": sensitivity_report.body,
+    "posttrain": posttrain_report.body,
 }
 
 if __name__ == "__main__":

@@ -50,7 +50,9 @@ from jaxprune.types import Axes as Axes
 
 if TYPE_CHECKING:
     from jaxprune import data as data
+    from jaxprune import models as models
     from jaxprune import nn as nn
+    from jaxprune import posttrain as posttrain
     from jaxprune import quantise as quantise
     from jaxprune import structured as structured
 
@@ -78,11 +80,13 @@ __all__ = [
     "masks_of",
     "methods",
     "metrics",
+    "models",
     "next_masks",
     "nn",
     "partition",
     "patterns",
     "penalties",
+    "posttrain",
     "preconditioners",
     "proximal",
     "prune",
@@ -101,10 +105,12 @@ __all__ = [
 
 _LAZY = {
     "data",
+    "models",
     "nn",
+    "posttrain",
     "quantise",
     "structured",
-}  # they import flax or scipy, or read files: not needed to prune weights
+}  # they import flax or scipy, read files, or are large: not needed to prune weights
 
 
 def __getattr__(name: str) -> Any:

@@ -31,11 +31,12 @@ ORDER = [
     ["shards", "starting"],
     ["pruning"],
     ["transforms", "methods", "gates", "prune_on", "sensitivity"],
-    ["lottery", "at_init", "quantise", "structured"],
+    ["lottery", "at_init", "quantise", "structured", "posttrain"],
 ]
 ALONE = {
     "nn": {"types", "allocation", "selection"},
     "data": {"types", "array_files", "durable", "sealed"},
+    "models": {"data"},
     "metrics": {"types", "trees", "masks", "programs", "kernel_axes", "patterns", "checks"},
 }
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}

@@ -184,6 +184,21 @@ def test_layers_are_fitted_again(shape):
     np.testing.assert_allclose(np.asarray(found).reshape(-1, 5), expected, atol=1e-3)
 
 
+def test_wide_layers_are_fitted_by_conjugate_gradients():
+    draw = np.random.default_rng(0)
+    x, w = draw.normal(size=(900, 300)), draw.normal(size=(300, 4)).astype(np.float32)
+    gram = (x.T @ x / 900).astype(np.float32)
+    kept = draw.random(w.shape) < 0.5
+    found = jp.compensation.layerwise(
+        {"w": w}, {"w": kept}, inputs={"w": jnp.ones((300, 1))}, grams={"w": gram}, damp=0.0
+    )["w"]
+    for column in range(4):
+        own = np.flatnonzero(kept[:, column])
+        exact = np.linalg.solve(gram[np.ix_(own, own)], gram[own] @ w[:, column])
+        np.testing.assert_allclose(found[own, column], exact, rtol=2e-3, atol=2e-3)
+        assert not found[~kept[:, column], column].any()
+
+
 def test_obs_is_the_rise_after_the_row_has_made_up_for_it():
     known = jp.signals.gatherers([X], apply=lambda p, x: x @ p["w"])
     params = {"w": PARAMS["fc0"]}

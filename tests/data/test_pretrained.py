@@ -87,3 +87,13 @@ def test_the_reason_of_pip_is_passed_on(content, tmp_path, monkeypatch):
 def test_unknown_networks_are_named_with_those_that_are_known(act, tmp_path):
     with pytest.raises(ValueError, match=r"no weights of 'efficientnet'; .* efficientnet_lite0"):
         act("efficientnet", data_dir=tmp_path)
+
+
+def test_a_language_model_is_named_as_one(content, tmp_path, monkeypatch):
+    gguf = pretrained.WEIGHTS["smollm2-135m"].filename
+    (tmp_path / gguf).write_bytes(content)
+    archive = sources.Archive(gguf, hashlib.sha256(content).hexdigest())
+    monkeypatch.setitem(pretrained.WEIGHTS, "smollm2-135m", archive)
+    fetch_weights("smollm2-135m", data_dir=tmp_path / "data", archives=tmp_path)
+    with pytest.raises(ValueError, match=r"jaxprune\.models\.load\('smollm2-135m'\)"):
+        load_weights("smollm2-135m", data_dir=tmp_path / "data")

@@ -1,0 +1,46 @@
+"""Language models from files, offline: plain trees, pure functions, and text to try them on.
+
+`load` gives a model by name, from a GGUF file or from a folder of safetensors; `text.windows` tokens to
+calibrate and test with; `perplexity` what it makes of them; `save` writes what was pruned.
+
+    model = jp.models.load("smollm2-135m")                           # Model(apply, params, tokenizer, config)
+    windows = jp.models.text.windows(model.tokenizer, "test", count=16)
+    jp.models.perplexity(model.apply, model.params, windows)
+
+Below them: `gguf` and `safetensors` give tensors as `LazyLeaf`, read when they are asked for, and
+`safetensors_sink` writes tensors as they come; `llama` is the decoder of LLaMA, Qwen2 and Qwen3; `configs`
+and `names` tell what files say of it. `from_nnx` takes an NNX module apart. The tokenizer needs the extra
+`models`.
+"""
+
+from jaxprune.models import configs, gguf, llama, names, safetensors, text, tokenizer, wikitext
+from jaxprune.models.evaluation import dense_perplexity, perplexity, windows_sha256
+from jaxprune.models.leaves import LazyLeaf, read_leaves
+from jaxprune.models.loading import Model, load, save
+from jaxprune.models.modules import Functional, from_nnx
+from jaxprune.models.sink import SafetensorsSink, safetensors_sink
+from jaxprune.models.tokenizer import Tokenizer
+
+__all__ = [
+    "Functional",
+    "LazyLeaf",
+    "Model",
+    "SafetensorsSink",
+    "Tokenizer",
+    "configs",
+    "dense_perplexity",
+    "from_nnx",
+    "gguf",
+    "llama",
+    "load",
+    "names",
+    "perplexity",
+    "read_leaves",
+    "safetensors",
+    "safetensors_sink",
+    "save",
+    "text",
+    "tokenizer",
+    "wikitext",
+    "windows_sha256",
+]

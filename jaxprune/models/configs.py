@@ -1,0 +1,216 @@
+"""Configurations of decoders from what files say: GGUF's metadata, Hugging Face's config.json.
+
+What the decoder does not compute (experts, sliding windows, other activations) is refused, never left out.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from jaxprune.models.leaves import LazyLeaf
+from jaxprune.models.llama import Config
+
+__all__ = ["from_gguf", "from_hugging_face", "to_hugging_face"]
+
+ARCHITECTURES: Mapping[str, dict[str, bool]] = {
+    "llama": {},
+    "qwen2": {"attention_bias": True},
+    "qwen3": {"head_norm": True},
+}
+
+
+def from_gguf(metadata: Mapping[str, Any], tensors: Mapping[str, LazyLeaf]) -> Config:
+    """Returns the configuration of a GGUF file's model.
+
+    Args:
+      metadata: of the file.
+      tensors: of the file, which say the vocabulary's size, whether the head is tied, and LLaMA 3's rotary
+        factors.
+
+    Raises:
+      ValueError: the architecture is not known, a key is missing, or the model has what the decoder lacks.
+    """
+    architecture = metadata.get("general.architecture")
+    flags = _flags(architecture)
+
+    def value(key: str, default: Any = None) -> Any:
+        found = metadata.get(f"{architecture}.{key}", default)
+        if found is None:
+            raise ValueError(f"configs: the file's metadata lack '{architecture}.{key}'.")
+        return found
+
+    if "token_embd.weight" not in tensors:
+        raise ValueError("configs: the tensor 'token_embd.weight' is missing; the model needs it.")
+
+    def count(key: str, default: Any = None) -> int:
+        return _count(f"{architecture}.{key}", value(key, default))
+
+    heads = count("attention.head_count")
+    width = count("embedding_length")
+    head_dim = count("attention.key_length", width // heads)
+    unlike = {
+        "expert_count": (value("expert_count", 0), 0),
+        "attention.value_length": (value("attention.value_length", head_dim), head_dim),
+        "rope.dimension_count": (value("rope.dimension_count", head_dim), head_dim),
+        "attention.sliding_window": (value("attention.sliding_window", 0), 0),
+    }
+    _refuse(unlike)
+    scaling = {
+        "rope_type": value("rope.scaling.type", "none"),
+        "factor": metadata.get(f"{architecture}.rope.scaling.factor", 1.0),
+    }
+    base = float(value("rope.freq_base", 10_000.0))
+    factors = _rotary_factors(scaling, base, head_dim)
+    if "rope_freqs.weight" in tensors:
+        factors = tuple(tensors["rope_freqs.weight"].read().tolist())
+    return Config(
+        vocabulary=tensors["token_embd.weight"].shape[0],
+        width=width,
+        hidden=count("feed_forward_length"),
+        layers=count("block_count"),
+        heads=heads,
+        kv_heads=count("attention.head_count_kv", heads),
+        head_dim=head_dim,
+        norm_epsilon=float(value("attention.layer_norm_rms_epsilon")),
+        rotary_base=base,
+        rotary_factors=factors,
+        max_length=metadata.get(f"{architecture}.context_length"),
+        tied="output.weight" not in tensors,
+        **flags,
+    )
+
+
+def from_hugging_face(config: Mapping[str, Any]) -> Config:
+    """Returns the configuration that a config.json describes.
+
+    Raises:
+      ValueError: as `from_gguf`.
+    """
+    flags = _flags(config.get("model_type"))
+
+    def value(key: str, default: Any = None) -> Any:
+        found = config.get(key)
+        found = default if found is None else found
+        if found is None:
+            raise ValueError(f"configs: config.json lacks {key!r}.")
+        return found
+
+    _refuse(
+        {
+            "hidden_act": (value("hidden_act", "silu"), "silu"),
+            "mlp_bias": (value("mlp_bias", False), False),
+            "use_sliding_window": (value("use_sliding_window", False), False),
+            "partial_rotary_factor": (value("partial_rotary_factor", 1), 1),
+        }
+    )
+    if config.get("attention_bias") and not flags.get("attention_bias"):
+        _refuse({"attention_bias": (True, False)})  # it would include a bias of the output
+    scaling = value("rope_parameters", value("rope_scaling", {}))
+    base = float(scaling.get("rope_theta", value("rope_theta", 10_000.0)))
+
+    def count(key: str, default: Any = None) -> int:
+        return _count(key, value(key, default))
+
+    heads = count("num_attention_heads")
+    width = count("hidden_size")
+    head_dim = count("head_dim", width // heads)
+    return Config(
+        vocabulary=count("vocab_size"),
+        width=width,
+        hidden=count("intermediate_size"),
+        layers=count("num_hidden_layers"),
+        heads=heads,
+        kv_heads=count("num_key_value_heads", heads),
+        head_dim=head_dim,
+        norm_epsilon=float(value("rms_norm_eps")),
+        rotary_base=base,
+        rotary_factors=_rotary_factors(scaling, base, head_dim),
+        max_length=config.get("max_position_embeddings"),
+        tied=value("tie_word_embeddings", False),
+        **flags,
+    )
+
+
+def to_hugging_face(config: Config) -> dict[str, Any]:
+    """Returns the config.json that `from_hugging_face` reads as this configuration.
+
+    Raises:
+      ValueError: no architecture has both biases and norms of heads, or rotary pairs slowed down one by one.
+    """
+    flags = {name: True for name in ("attention_bias", "head_norm") if getattr(config, name)}
+    kinds = [name for name, known in ARCHITECTURES.items() if known == flags]
+    factors = config.rotary_factors
+    if not kinds or (factors is not None and len(set(factors)) > 1):
+        raise ValueError(
+            "configs.to_hugging_face: no config.json says this configuration, which has rotary_factors "
+            "that differ, or attention_bias and head_norm; write the parameters alone, by "
+            "names.to_hugging_face."
+        )
+    described = {
+        "architectures": [f"{kinds[0].capitalize()}ForCausalLM"],
+        "model_type": kinds[0],
+        "vocab_size": config.vocabulary,
+        "hidden_size": config.width,
+        "intermediate_size": config.hidden,
+        "num_hidden_layers": config.layers,
+        "num_attention_heads": config.heads,
+        "num_key_value_heads": config.kv_heads,
+        "head_dim": config.head_dim,
+        "hidden_act": "silu",
+        "rms_norm_eps": config.norm_epsilon,
+        "rope_theta": config.rotary_base,
+        "max_position_embeddings": config.max_length,
+        "tie_word_embeddings": config.tied,
+    }
+    if factors is not None:
+        described["rope_scaling"] = {"rope_type": "linear", "factor": factors[0]}
+    return described
+
+
+def _flags(architecture: Any) -> dict[str, Any]:
+    if architecture not in ARCHITECTURES:
+        raise ValueError(
+            f"configs: the architecture {architecture!r} is not known; {', '.join(ARCHITECTURES)} are."
+        )
+    return dict(ARCHITECTURES[architecture])
+
+
+def _count(key: str, value: Any) -> int:
+    if type(value) is not int or value < 1:  # a list would be a number per layer
+        raise ValueError(f"configs: {key} is {value!r}; one positive integer is needed.")
+    return value
+
+
+def _refuse(unlike: Mapping[str, tuple[Any, Any]]) -> None:
+    for key, (found, computed) in unlike.items():
+        if found != computed:
+            raise ValueError(
+                f"configs: {key} is {found!r}; the decoder computes {computed!r} only."
+            )
+
+
+def _rotary_factors(
+    scaling: Mapping[str, Any], base: float, head_dim: int
+) -> tuple[float, ...] | None:
+    """What the speed of each rotary pair is divided by; LLaMA 3 spares the fast ones."""
+    kind = scaling.get("rope_type", scaling.get("type", "default"))
+    if kind in ("default", "none"):
+        return None
+    pairs = head_dim // 2
+    factor = float(scaling["factor"])
+    if kind == "linear":
+        return (factor,) * pairs
+    if kind != "llama3":
+        raise ValueError(
+            f"configs: rotary positions are scaled by {kind!r}; default, linear and llama3 are computed."
+        )
+    slow = scaling["low_freq_factor"]
+    fast = scaling["high_freq_factor"]
+    factors = []
+    for pair in range(pairs):
+        turns = (
+            scaling["original_max_position_embeddings"] * base ** (-pair / pairs) / (2 * math.pi)
+        )
+        share = min(max((turns - slow) / (fast - slow), 0.0), 1.0)  # of the speed that is spared
+        factors.append(1 / ((1 - share) / factor + share))
+    return tuple(factors)

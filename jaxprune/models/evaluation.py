@@ -1,0 +1,124 @@
+r"""Perplexity on windows of tokens.
+
+Windows do not overlap, and each is read by itself: of a window of $L$ tokens the first is context only, the
+other $L - 1$ are scored. With $N$ windows
+
+$$\mathrm{perplexity} = \exp \frac{-\sum \log p(t_i \mid t_1 \dots t_{i-1})}{N (L - 1)}.$$
+"""
+
+import functools
+import hashlib
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+__all__ = ["dense_perplexity", "perplexity", "windows_sha256"]
+
+
+def perplexity(
+    apply: Callable[[Any, jax.Array], jax.Array], params: Any, windows: Any, *, batch_size: int = 2
+) -> float:
+    """Returns the perplexity of a model by the rule above.
+
+    Args:
+      apply: (params, tokens [batch, length]) -> logits [batch, length, vocabulary]; compiled once per
+        function and shape, so give the same function again.
+      params: its parameters.
+      windows: int [count, length].
+      batch_size: windows at a time; logits take batch_size x length x vocabulary x 4 bytes.
+
+    Returns:
+      The perplexity; infinite where its logarithm is beyond 709.
+
+    Raises:
+      ValueError: there is nothing to score, or a window's loss is NaN.
+
+    >>> uniform = lambda params, tokens: jnp.zeros((*tokens.shape, 7))
+    >>> round(perplexity(uniform, {}, np.array([[1, 2, 3], [4, 5, 6], [0, 0, 0]])), 4)
+    7.0
+    """
+    windows = np.asarray(windows)
+    if windows.ndim != 2 or windows.shape[1] < 2 or not len(windows):
+        raise ValueError(
+            f"perplexity: windows of the shape {windows.shape} leave nothing to score; "
+            "[count, length >= 2] is needed."
+        )
+    losses = []
+    for start in range(0, len(windows), batch_size):
+        batch = windows[start : start + batch_size]
+        # The last batch is filled up with its first window, so that one program serves all.
+        filled = np.concatenate([batch, batch[:1].repeat(batch_size - len(batch), axis=0)])
+        losses.extend(np.asarray(_losses(apply, params, filled))[: len(batch)].tolist())
+    if any(math.isnan(loss) for loss in losses):
+        bad = next(index for index, loss in enumerate(losses) if math.isnan(loss))
+        raise ValueError(
+            f"perplexity: the loss of window {bad} (counted from 0) is NaN; parameters are not finite, or a "
+            "token is outside the vocabulary."
+        )
+    mean = math.fsum(losses) / (len(windows) * (windows.shape[1] - 1))
+    return math.exp(mean) if mean < 709 else math.inf
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _losses(apply: Callable[..., jax.Array], params: Any, tokens: jax.Array) -> jax.Array:
+    """The summed negative log-likelihood of each window."""
+    logits = apply(params, tokens)[:, :-1].astype(jnp.float32)
+    scored = jnp.take_along_axis(logits, tokens[:, 1:, None], axis=-1)[..., 0]
+    return jnp.sum(jax.nn.logsumexp(logits, axis=-1) - scored, axis=-1)
+
+
+def windows_sha256(windows: Any) -> str:
+    """Returns the SHA-256 of windows, by which a perplexity on them is known."""
+    windows = np.asarray(windows)
+    return hashlib.sha256(f"{windows.shape}".encode() + windows.astype("<i4").tobytes()).hexdigest()
+
+
+def dense_perplexity(
+    apply: Callable[[Any, jax.Array], jax.Array],
+    params: Any,
+    windows: Any,
+    *,
+    expected: float | Mapping[str, float] | None,
+    tolerance: float = 0.02,
+    batch_size: int = 2,
+    say: Callable[[str], Any] = print,
+) -> float:
+    """Measures the model before it is pruned, says so, and refuses to go on if it is not as expected.
+
+    A pruned model's perplexity means something only beside the dense one: a wrong tokenizer, text or rotary
+    order would make every row of a table wrong by a plausible amount.
+
+    Args:
+      apply: as in `perplexity`.
+      params: of the dense model.
+      windows: int [count, length].
+      expected: the perplexity; or perplexities by `windows_sha256`, such as `Model.perplexities`; `None`: not
+        known.
+      tolerance: relative difference that is allowed.
+      batch_size: as in `perplexity`.
+      say: takes the sentence.
+
+    Returns:
+      The perplexity.
+
+    Raises:
+      ValueError: it is off by more than the tolerance.
+    """
+    found = perplexity(apply, params, windows, batch_size=batch_size)
+    if isinstance(expected, Mapping):
+        expected = expected.get(windows_sha256(windows))
+    count, length = np.shape(windows)
+    known = (
+        "nothing is known to compare it with" if expected is None else f"expected {expected:.2f}"
+    )
+    say(f"dense perplexity {found:.2f} on {count} windows of {length} tokens ({known})")
+    if expected is not None and not abs(found / expected - 1) <= tolerance:
+        raise ValueError(
+            f"dense_perplexity: {found:.2f} is more than {100 * tolerance:g} % off {expected:.2f}; look at "
+            "the weights, the tokenizer and the text before anything is pruned."
+        )
+    return found

@@ -1,0 +1,159 @@
+"""Models by name or from files: `load` gives apply, params, tokenizer and config."""
+
+import dataclasses
+import functools
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxprune.data.pretrained import WEIGHTS, verified_weights
+from jaxprune.models import configs, gguf, llama, names, safetensors, tokenizer
+from jaxprune.models.sink import safetensors_sink
+from jaxprune.models.tokenizer import Tokenizer
+
+__all__ = ["Model", "load", "save"]
+
+# By `windows_sha256`, of windows of the test part of `jaxprune.models.text`.
+PERPLEXITIES: Mapping[str, Mapping[str, float]] = {
+    "smollm2-135m": {
+        "4d0ffaff8bfe9a753e02605d688533d22cf8f9e007c7c5c6289ab2e1178663c6": 18.7791,  # 4 of 512
+        "fa955b74c976d2ffcd944422ac668752448877cf704ea46c4ec6e718578db1da": 18.8327,  # 16 of 512
+        "57840c783d97df08b9ec3b4d38b297254bf9db6ac9fd4fc63c417ebe62f2a449": 20.5484,  # 64 of 512
+    },
+}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Model:
+    """A language model. Nothing in it is hidden from the user: `apply` is a pure function of `params`.
+
+    Attributes:
+      name: by which it was loaded.
+      apply: (params, tokens [batch, length]) -> logits [batch, length, vocabulary].
+      params: a tree of arrays, or of `LazyLeaf`.
+      config: of the decoder.
+      perplexities: what is known of the dense model, by `windows_sha256`.
+    """
+
+    name: str
+    apply: Callable[[Any, jax.Array], jax.Array]
+    params: Any = dataclasses.field(repr=False)
+    config: llama.Config
+    perplexities: Mapping[str, float] = dataclasses.field(repr=False)
+    _tokenizer: Callable[[], Tokenizer] = dataclasses.field(repr=False)
+
+    @functools.cached_property
+    def tokenizer(self) -> Tokenizer:
+        """Made when it is first asked for; needs the extra `models`."""
+        return self._tokenizer()
+
+
+class _Parts(NamedTuple):
+    config: llama.Config
+    params: Any
+    tokenizer: Callable[[], Tokenizer]
+
+
+def load(
+    source: str | os.PathLike,
+    *,
+    dtype: Any = jnp.float32,
+    lazy: bool = False,
+    data_dir: str | os.PathLike | None = None,
+) -> Model:
+    """Loads a decoder of the LLaMA, Qwen2 or Qwen3 architecture.
+
+    Args:
+      source: "smollm2-135m", which `jaxprune.data.fetch_weights` brings; or the path of a .gguf file; or of a
+        folder with config.json, safetensors and tokenizer.json, as Hugging Face has them.
+      dtype: of parameters and activations, float32 or bfloat16. What is quantised in the file is multiplied
+        out.
+      lazy: leave parameters in the file, each leaf with shape, dtype and `read()`; otherwise they are arrays
+        on the default device.
+      data_dir: the folder of fetched weights; default $JAXPRUNE_DATA, or ~/.cache/jaxprune/data.
+
+    Returns:
+      The model.
+
+    Raises:
+      ValueError: the files are damaged, or describe a model that the decoder does not compute.
+      FileNotFoundError: there is no such model; says how to get it.
+    """
+    parts = _parts(source, np.dtype(dtype), data_dir)
+    params = parts.params
+    if not lazy:
+        params = jax.tree.map(lambda leaf: jnp.asarray(leaf.read()), params)
+    return Model(
+        name=str(source),
+        apply=llama.decoder(parts.config, dtype=dtype),
+        params=params,
+        config=parts.config,
+        perplexities=PERPLEXITIES.get(str(source), {}),
+        _tokenizer=parts.tokenizer,
+    )
+
+
+def _parts(
+    source: str | os.PathLike, dtype: np.dtype, data_dir: str | os.PathLike | None
+) -> _Parts:
+    if source in WEIGHTS and str(WEIGHTS[str(source)].filename).endswith(".gguf"):
+        return _gguf(verified_weights(str(source), data_dir=data_dir), dtype, str(source))
+    path = Path(source)
+    if path.is_dir():
+        return _folder(path, dtype)
+    if path.is_file():
+        return _gguf(path, dtype, None)
+    known = [name for name, archive in WEIGHTS.items() if archive.filename.endswith(".gguf")]
+    raise FileNotFoundError(
+        f"models.load: {source} is no file or folder, and no known model; those are {', '.join(known)}."
+    )
+
+
+def _gguf(path: Path, dtype: np.dtype, name: str | None) -> _Parts:
+    file = gguf.read(path)
+    config = configs.from_gguf(file.metadata, file.tensors)
+    architecture = file.metadata["general.architecture"]
+    params = names.from_gguf(file.tensors, config, architecture, dtype)
+    return _Parts(config, params, lambda: tokenizer.from_gguf(file.metadata, name))
+
+
+def _folder(folder: Path, dtype: np.dtype) -> _Parts:
+    try:
+        described = json.loads((folder / "config.json").read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"models.load: {folder / 'config.json'} is no JSON ({error}).") from error
+    if not isinstance(described, dict):
+        raise ValueError(f"models.load: {folder / 'config.json'} describes no model.")
+    config = configs.from_hugging_face(described)
+    params = names.from_hugging_face(safetensors.read(folder), config, dtype)
+    return _Parts(config, params, lambda: tokenizer.from_json(folder / "tokenizer.json"))
+
+
+def save(
+    folder: str | os.PathLike, params: Any, config: llama.Config, *, shard_bytes: int = 2**30
+) -> None:
+    """Writes a decoder as Hugging Face has them: config.json and safetensors, zeros where it was pruned.
+
+    `load(folder)` reads it again. A tokenizer.json beside it comes from `model.tokenizer.inner.save(path)`.
+
+    Args:
+      folder: must not hold a model.
+      params: a tree of arrays or lazy leaves, one of which is in memory at a time beside a file's worth.
+      config: of the decoder.
+      shard_bytes: size of a file.
+
+    Raises:
+      FileExistsError: the folder holds a model already.
+      ValueError: the configuration cannot be said in a config.json.
+    """
+    described = json.dumps(configs.to_hugging_face(config), indent=1)
+    with safetensors_sink(folder, shard_bytes=shard_bytes) as sink:
+        for name, array in names.to_hugging_face(params):
+            sink(name, array)
+        (Path(folder) / "config.json").write_text(described)

@@ -1,0 +1,168 @@
+"""Which tensor of a file is which parameter of `llama`: a table, and trees of lazy leaves made by it.
+
+In files a linear layer's weight is [outputs, inputs]; kernels here are [inputs, outputs]. GGUF files of the
+architecture "llama" hold the query and key channels of a head with the two of a rotary pair side by side
+(0, 32, 1, 33, ... of 64); they are put back into the order of halves. GGUF files of "qwen2" and "qwen3" and
+all files of Hugging Face have halves already.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxprune.models.leaves import LazyLeaf
+from jaxprune.models.llama import Config, shapes
+
+__all__ = ["INTERLEAVED", "from_gguf", "from_hugging_face", "to_hugging_face"]
+
+INTERLEAVED = ("llama",)  # architectures whose GGUF files have rotary pairs side by side
+IGNORED = ("rotary_emb.inv_freq", "rope_freqs.weight")  # not parameters: the configuration has them
+
+
+class Stored(NamedTuple):
+    """A parameter's names in files, without the prefix that says in which layer it is."""
+
+    gguf: str
+    hugging_face: str
+
+
+OUTSIDE: Mapping[str, Stored] = {
+    "embedding": Stored("token_embd.weight", "model.embed_tokens.weight"),
+    "norm": Stored("output_norm.weight", "model.norm.weight"),
+    "head": Stored("output.weight", "lm_head.weight"),
+}
+IN_LAYER: Mapping[str, Stored] = {
+    "attention_norm": Stored("attn_norm.weight", "input_layernorm.weight"),
+    "query": Stored("attn_q.weight", "self_attn.q_proj.weight"),
+    "key": Stored("attn_k.weight", "self_attn.k_proj.weight"),
+    "value": Stored("attn_v.weight", "self_attn.v_proj.weight"),
+    "output": Stored("attn_output.weight", "self_attn.o_proj.weight"),
+    "query_bias": Stored("attn_q.bias", "self_attn.q_proj.bias"),
+    "key_bias": Stored("attn_k.bias", "self_attn.k_proj.bias"),
+    "value_bias": Stored("attn_v.bias", "self_attn.v_proj.bias"),
+    "query_norm": Stored("attn_q_norm.weight", "self_attn.q_norm.weight"),
+    "key_norm": Stored("attn_k_norm.weight", "self_attn.k_norm.weight"),
+    "feed_forward_norm": Stored("ffn_norm.weight", "post_attention_layernorm.weight"),
+    "gate": Stored("ffn_gate.weight", "mlp.gate_proj.weight"),
+    "up": Stored("ffn_up.weight", "mlp.up_proj.weight"),
+    "down": Stored("ffn_down.weight", "mlp.down_proj.weight"),
+}
+ROTATED = ("query", "key", "query_bias", "key_bias")
+
+
+def from_gguf(
+    tensors: Mapping[str, LazyLeaf], config: Config, architecture: str, dtype: Any = np.float32
+) -> Any:
+    """Returns the parameters of `llama.decoder(config)` as lazy leaves of a GGUF file's tensors.
+
+    Args:
+      tensors: by name, `gguf.read(path).tensors`.
+      config: of the model.
+      architecture: "llama", "qwen2" or "qwen3", which says how rotary pairs lie.
+      dtype: of the parameters.
+
+    Raises:
+      ValueError: a tensor is missing, has another shape than the configuration asks for, or is none of the
+        model's.
+    """
+
+    def name(parameter: str, layer: int | None) -> str:
+        own = OUTSIDE[parameter].gguf if layer is None else IN_LAYER[parameter].gguf
+        return own if layer is None else f"blk.{layer}.{own}"
+
+    interleaved = architecture in INTERLEAVED
+    return _tree(tensors, config, name, dtype, interleaved)
+
+
+def from_hugging_face(
+    tensors: Mapping[str, LazyLeaf], config: Config, dtype: Any = np.float32
+) -> Any:
+    """Returns the parameters of `llama.decoder(config)` as lazy leaves of a folder's safetensors.
+
+    Where the embedding is tied, a head that the files hold too is left out, as their own library does.
+
+    Raises:
+      ValueError: as `from_gguf`.
+    """
+    if config.tied:
+        tensors = {name: leaf for name, leaf in tensors.items() if name != "lm_head.weight"}
+    return _tree(tensors, config, _hugging_face_name, dtype, interleaved=False)
+
+
+def to_hugging_face(params: Any) -> Iterator[tuple[str, np.ndarray]]:
+    """Yields name and array, as `from_hugging_face` reads them, of each parameter in turn.
+
+    For a sink: `for name, array in to_hugging_face(params): sink(name, array)`.
+    """
+    for path, leaf in jax.tree.flatten_with_path(params)[0]:
+        parameter, layer = _place(path)
+        array = np.asarray(leaf)
+        yield _hugging_face_name(parameter, layer), _turned(parameter, array)
+
+
+def _hugging_face_name(parameter: str, layer: int | None) -> str:
+    if layer is None:
+        return OUTSIDE[parameter].hugging_face
+    return f"model.layers.{layer}.{IN_LAYER[parameter].hugging_face}"
+
+
+def _place(path: Any) -> tuple[str, int | None]:
+    """A parameter's name, and the index of its layer."""
+    return path[-1].key, path[1].idx if len(path) == 3 else None
+
+
+def _turned(parameter: str, array: np.ndarray) -> np.ndarray:
+    """From [outputs, inputs] to [inputs, outputs], or back; the embedding is [vocabulary, width] in both."""
+    return array.T if array.ndim == 2 and parameter != "embedding" else array
+
+
+def _tree(
+    tensors: Mapping[str, LazyLeaf],
+    config: Config,
+    name: Callable[[str, int | None], str],
+    dtype: Any,
+    interleaved: bool,
+) -> Any:
+    if config.layers > len(tensors):
+        raise ValueError(
+            f"names: the model has {config.layers:,} layers, its files only {len(tensors):,} tensors."
+        )
+    left = {name for name in tensors if not name.endswith(IGNORED)}
+
+    def leaf(path: Any, expected: jax.ShapeDtypeStruct) -> LazyLeaf:
+        parameter, layer = _place(path)
+        stored = name(parameter, layer)
+        if stored not in tensors:
+            raise ValueError(f"names: the tensor {stored!r} is missing; the model needs it.")
+        left.discard(stored)
+        tensor = tensors[stored]
+        shape = _turned(parameter, np.broadcast_to(0, expected.shape)).shape
+        if tensor.shape != shape:
+            raise ValueError(
+                f"names: the tensor {stored!r} has the shape {tensor.shape}; its "
+                f"configuration asks for {shape}."
+            )
+        rotated = interleaved and parameter in ROTATED
+
+        def load() -> np.ndarray:
+            array = tensor.read().astype(dtype, copy=False)
+            array = _halves(array, config.head_dim) if rotated else array
+            return _turned(parameter, array)
+
+        return LazyLeaf(expected.shape, np.dtype(dtype), load)
+
+    tree = jax.tree.map_with_path(leaf, shapes(config))
+    if left:
+        raise ValueError(
+            f"names: the tensor {min(left)!r} is none of the model's ({len(left)} such); a decoder that "
+            "leaves it out would compute something else."
+        )
+    return tree
+
+
+def _halves(rows: np.ndarray, head_dim: int) -> np.ndarray:
+    """Rows of heads, from rotary pairs side by side to first halves before second ones."""
+    pairs = rows.reshape(-1, head_dim // 2, 2, *rows.shape[1:])
+    return pairs.swapaxes(1, 2).reshape(rows.shape)

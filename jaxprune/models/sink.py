@@ -1,0 +1,167 @@
+"""Writes tensors one by one into safetensors files of bounded size, with an index when all are there."""
+
+import json
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from jaxprune.models.safetensors import DTYPES, INDEX
+from jaxprune.models.safetensors import read as read_safetensors
+
+__all__ = ["SafetensorsSink", "safetensors_sink"]
+
+_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+
+
+class SafetensorsSink:
+    """What `safetensors_sink` returns: call it with a name and an array; `close` it, or use it in `with`.
+
+    Attributes:
+      folder: where the files go.
+      written: names of the tensors that are in files already.
+    """
+
+    def __init__(self, folder: Path, shard_bytes: int, written: dict[str, str]) -> None:
+        self.folder = folder
+        self.written = written
+        self._shard_bytes = shard_bytes
+        self._held: dict[str, np.ndarray] = {}
+
+    def __call__(self, name: str, array: Any) -> None:
+        """Takes a tensor; writes a file when what it holds has reached the size of one.
+
+        Raises:
+          ValueError: the name has been taken before, or the format has no such dtype.
+        """
+        if name in self.written or name in self._held or name == "__metadata__":
+            raise ValueError(
+                f"safetensors_sink: {name!r} is there already or means something else in the format; give "
+                "each tensor once, under a name of its own."
+            )
+        array = np.asarray(array)
+        if array.dtype not in _NAMES:
+            raise ValueError(
+                f"safetensors_sink: {name!r} is of dtype {array.dtype}, which the format lacks; it has "
+                f"{', '.join(map(str, DTYPES.values()))}."
+            )
+        self._held[name] = np.array(array, order="C")  # a copy: the caller may go on with its own
+        if sum(held.nbytes for held in self._held.values()) >= self._shard_bytes:
+            self.flush()
+
+    def flush(self) -> None:
+        """Writes what is held into a file, which appears whole or not at all."""
+        if not self._held:
+            return
+        shards = len(set(self.written.values()))
+        file = f"model-{shards + 1:05}.safetensors"
+        _write(self.folder / file, self._held)
+        self.written.update(dict.fromkeys(self._held, file))
+        self._held = {}
+
+    def close(self) -> None:
+        """Writes what is left, and the index, without which the folder is not a model."""
+        self.flush()
+        size = sum(leaf.nbytes for f in self._files() for leaf in read_safetensors(f).values())
+        index = {"metadata": {"total_size": size}, "weight_map": self.written}
+        partial = self.folder / f".{INDEX}.partial"
+        partial.write_text(json.dumps(index, indent=1))
+        partial.replace(self.folder / INDEX)
+
+    def _files(self) -> list[Path]:
+        return [self.folder / file for file in dict.fromkeys(self.written.values())]
+
+    def __enter__(self) -> "SafetensorsSink":
+        """Itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Closes, unless something went wrong: then the folder stays without an index, to be resumed."""
+        if kind is None:
+            self.close()
+
+
+def safetensors_sink(
+    folder: str | os.PathLike, *, shard_bytes: int = 2**30, resume: bool = False
+) -> SafetensorsSink:
+    """Opens a folder into which tensors are written as they come, file by file.
+
+    Args:
+      folder: made if it is missing. It must not hold .safetensors files or their index.
+      shard_bytes: a file is written once its tensors have so many bytes together; no more than that and the
+        tensor that came last is held in memory.
+      resume: go on with a folder that was not closed: its whole files count as written, see
+        `SafetensorsSink.written`. What was held at the time is lost; `flush` keeps it.
+
+    Raises:
+      FileExistsError: the folder holds a model, or the beginning of one and `resume` is false.
+      ValueError: a file that is to be gone on with is damaged.
+
+    >>> import tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> with safetensors_sink(folder.name) as sink:
+    ...     sink("norm", np.ones(3, np.float32))
+    >>> read_safetensors(folder.name)["norm"].read().tolist()
+    [1.0, 1.0, 1.0]
+    >>> safetensors_sink(folder.name, resume=True)
+    Traceback (most recent call last):
+    FileExistsError: safetensors_sink: ... holds a whole model; give another folder, or remove it.
+    >>> folder.cleanup()
+    """
+    if shard_bytes < 1:
+        raise ValueError(f"safetensors_sink(shard_bytes={shard_bytes}): at least 1 is needed.")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    files = sorted(folder.glob("*.safetensors"))
+    if (folder / INDEX).exists():
+        raise FileExistsError(
+            f"safetensors_sink: {folder} holds a whole model; give another folder, or remove it."
+        )
+    if files and not resume:
+        raise FileExistsError(
+            f"safetensors_sink: {folder} holds {files[0].name}; give another folder, or resume=True to go on."
+        )
+    expected = [f"model-{index + 1:05}.safetensors" for index in range(len(files))]
+    for file, name in zip(files, expected, strict=True):
+        if file.name != name:
+            raise FileExistsError(
+                f"safetensors_sink: {folder} holds {file.name}, which no sink wrote; give another folder."
+            )
+    written: dict[str, str] = {}
+    for file in files:
+        written.update(dict.fromkeys(read_safetensors(file), file.name))
+    return SafetensorsSink(folder, shard_bytes, written)
+
+
+def _write(path: Path, tensors: dict[str, np.ndarray]) -> None:
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, array in tensors.items():
+        places = [end, end + array.nbytes]
+        header[name] = {
+            "dtype": _NAMES[array.dtype],
+            "shape": list(array.shape),
+            "data_offsets": places,
+        }
+        end = places[1]
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)  # numbers begin at a multiple of 8 bytes
+    if path.exists():
+        raise FileExistsError(
+            f"safetensors_sink: {path} has appeared meanwhile; give another folder."
+        )
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for array in tensors.values():
+            file.write(array.reshape(-1).view(np.uint8).data)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.rename(path)

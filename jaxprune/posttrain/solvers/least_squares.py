@@ -1,0 +1,70 @@
+"""The weights that are kept make up for those that go, all at once, under given masks."""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxprune.layerwise import conjugate_gradients
+from jaxprune.parts import factory
+from jaxprune.posttrain.contests import Contest, Solved
+from jaxprune.posttrain.solvers.factor import damped
+from jaxprune.posttrain.solvers.solver import Solver
+
+__all__ = ["least_squares", "refitted"]
+
+
+@factory
+def least_squares(*, damp: float = 0.01, iterations: int = 64) -> Solver:
+    r"""Returns the solver of the weights under given masks: `refit=` of the others.
+
+    Conjugate gradients on all outputs at once, which costs a product with the Gram matrix per iteration,
+    where an exact solution costs a factorisation per output. A lower error of a layer is not a better
+    network: on few tokens it may be a worse one, so judge it on data that were held out.
+
+    Args:
+      damp: share of the mean of the Gram's diagonal that is added to it.
+      iterations: of conjugate gradients, at most.
+
+    Returns:
+      `(kernels, contests, *, grams, masks) -> list of Solved`.
+
+    >>> kernel, gram = jnp.array([[[1.0], [2.0]]]), jnp.array([[[1.0, 0.5], [0.5, 1.0]]])
+    >>> mask = jnp.array([[[False], [True]]])
+    >>> least_squares(damp=0.0)([kernel], [], grams=gram, masks=[mask])[0].kernel.tolist()
+    [[[0.0], [2.5]]]
+    """
+
+    def solve(
+        kernels: Sequence[jax.Array],
+        contests: Sequence[Contest],
+        *,
+        grams: jax.Array,
+        masks: Sequence[jax.Array],
+        **_,
+    ) -> list[Solved]:
+        return [
+            Solved(
+                refitted(kernel, mask, grams, damp, iterations), mask, jnp.full(len(kernel), damp)
+            )
+            for kernel, mask in zip(kernels, masks, strict=True)
+        ]
+
+    return Solver(solve, ("grams",))
+
+
+@functools.partial(jax.jit, static_argnames="iterations")
+def refitted(
+    kernel: jax.Array, mask: jax.Array, grams: jax.Array, damp: Any, iterations: int
+) -> jax.Array:
+    """A kernel `[layers, inputs, outputs]` under a mask, layer by layer."""
+
+    def one(layer: Any) -> jax.Array:
+        own, kept, gram = layer
+        gram = damped(gram, damp, len(gram))
+        return conjugate_gradients(own, kept, gram, iterations=iterations)
+
+    return jnp.where(mask, lax.map(one, (kernel, mask, grams)), 0)
