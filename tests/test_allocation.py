@@ -278,7 +278,7 @@ def test_the_knapsack_of_many_leaves_is_quick_and_within_budget():
 def test_the_knapsack_refuses_what_cannot_be():
     with pytest.raises(ValueError, match="cheapest options cost 3"):
         jp.allocation.knapsack({"a": [0.0]}, {"a": [3.0]}, 2.0)
-    with pytest.raises(ValueError, match="same leaves and options"):
+    with pytest.raises(ValueError, match="one of each for every option"):
         jp.allocation.knapsack({"a": [0.0]}, {"a": [3.0, 1.0]}, 2.0)
     with pytest.raises(ValueError, match="finite"):
         jp.allocation.knapsack({"a": [float("nan")]}, {"a": [1.0]}, 2.0)
