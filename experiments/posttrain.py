@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 def main(cfg: "ConfigDict", options: cli.Options) -> None:
-    posttrain_config.checked(cfg)
+    cfg = posttrain_config.with_digests(cfg)
     if cli.is_finished(cfg, options):
         return
     from experiments import posttrain_runs  # imports JAX

@@ -9,10 +9,11 @@ from ml_collections import ConfigDict
 from experiments import criterion_files
 from experiments.config import SECTIONS, UserError, check_part, check_type, unknown
 
-__all__ = ["DENSE", "ROW", "checked", "is_function"]
+__all__ = ["DENSE", "ROW", "checked", "is_function", "with_digests"]
 
 DENSE = "dense"
 ROW = ("solver", "pattern", "rates", "recover")
+_DIGESTS = "files"  # hashes of the user's files
 _LABEL = r"[\w()+=%:,-][\w()+=%:, -]*"  # it names a folder
 _LONGEST = 60
 
@@ -23,7 +24,8 @@ def checked(cfg: ConfigDict) -> dict[str, Any]:
     Raises:
       UserError: a field is not what pruning after training can use.
     """
-    where, own = "config.posttrain", cfg.posttrain.to_dict()
+    where = "config.posttrain"
+    own = {name: value for name, value in cfg.posttrain.to_dict().items() if name != _DIGESTS}
     if not own:
         raise UserError(
             f"{where} is empty; this binary prunes after training, and needs {where}.rows. Configs for it "
@@ -54,6 +56,19 @@ def checked(cfg: ConfigDict) -> dict[str, Any]:
     for label, row in asked["rows"].items():
         _check_row(label, row, f"{where}.rows[{label!r}]")
     return asked
+
+
+def with_digests(cfg: ConfigDict) -> ConfigDict:
+    """Returns the config with hashes of the user's files: each version of a file has its own folder."""
+    asked = checked(cfg)
+    named = [asked["model"], *(row["solver"] for row in asked["rows"].values())]
+    files = {name for name in named if isinstance(name, str) and is_function(name)}
+    if not files:
+        return cfg
+    cfg = cfg.copy_and_resolve_references()
+    with cfg.unlocked():
+        cfg.posttrain[_DIGESTS] = tuple(criterion_files.digest(name) for name in sorted(files))
+    return cfg
 
 
 def is_function(model: str) -> bool:

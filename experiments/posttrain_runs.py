@@ -16,7 +16,7 @@ import jaxprune as jp
 from experiments import criterion_files
 from experiments.cli import Options
 from experiments.config import UserError, build
-from experiments.files import write_json
+from experiments.files import read_json, write_json
 from experiments.posttrain_config import DENSE, checked, is_function
 from experiments.progress import Progress
 from experiments.report import write_report
@@ -94,6 +94,7 @@ def _finish(
                     segments = own.path / "segments"
                     own.finish(network.pruned(row, seed, segments, tell, options))
                     shutil.rmtree(segments, ignore_errors=True)  # of our own making, and used up
+                    (own.path / "spent.json").unlink(missing_ok=True)
                 found[label] = own.results
             seeds.append({"seed": seed, "rows": found})
     folder.finish(
@@ -180,6 +181,27 @@ def _own(name: str, length: int) -> _Subject:
     return _Subject(apply, params, windows, {})
 
 
+class _Spent:
+    """Seconds that a row has taken, of all processes that worked on it."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.before = read_json(path, dict) if path.exists() else {}
+        self.wall = time.time()
+        self.cpu = time.process_time()
+
+    def so_far(self) -> dict[str, float]:
+        """With those of earlier processes, up to their last finished segment."""
+        return {
+            "seconds": self.before.get("seconds", 0.0) + time.time() - self.wall,
+            "cpu_seconds": self.before.get("cpu_seconds", 0.0) + time.process_time() - self.cpu,
+        }
+
+    def store(self) -> None:
+        """For the next process, should this one end."""
+        write_json(self.path, self.so_far())
+
+
 class _Network:
     """The dense network, its plan, and what rows are compared on."""
 
@@ -203,13 +225,14 @@ class _Network:
     ) -> dict[str, Any]:
         """Prunes, and measures what came of it."""
         asked = self.asked
+        spent = _Spent(segments.parent / "spent.json")
 
         def progress(at: posttrain.Progress) -> None:
             tell(str(at))
+            spent.store()
             if options.stopper.requested:
                 raise _StoppedError
 
-        wall, cpu = time.time(), time.process_time()
         windows = self.subject.windows("calibration", asked["calibration"], seed)
         batches = list(jnp.asarray(windows.reshape(-1, asked["batch"], asked["length"])))
         try:
@@ -224,7 +247,7 @@ class _Network:
             )
         except (TypeError, ValueError) as e:
             raise UserError(f"config.posttrain.rows: {e}") from e
-        spent = {"seconds": time.time() - wall, "cpu_seconds": time.process_time() - cpu}
+        seconds = spent.so_far()
         tell("perplexity")
         measured = models.perplexity(self.subject.apply, found.params, self.test)
         kernels = [each._asdict() for each in found.report.rows]
@@ -236,7 +259,7 @@ class _Network:
         return {
             **_measured(measured),
             "sparsity": jp.masks.sparsity(found.masks),
-            **spent,
+            **seconds,
             "kernels": kernels,
             "blocks": [each._asdict() for each in found.report.blocks],
         }

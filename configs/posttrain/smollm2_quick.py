@@ -8,7 +8,7 @@ def get_config():
     return config(
         posttrain={
             "model": "smollm2-135m",
-            "prunable": r"blocks/[0-3]/",
+            "prunable": r"layers/[0-3]/(query|key|value|output|gate|up|down)$",
             "calibration": 4,
             "validation": 2,
             "test": 4,

@@ -12,6 +12,8 @@ from jaxprune.models.llama import Config
 
 __all__ = ["from_gguf", "from_hugging_face", "to_hugging_face"]
 
+_LARGEST_HEAD = 2**16  # channels: what a file claims is not allocated before it is looked at
+
 ARCHITECTURES: Mapping[str, dict[str, bool]] = {
     "llama": {},
     "qwen2": {"attention_bias": True},
@@ -106,6 +108,8 @@ def from_hugging_face(config: Mapping[str, Any]) -> Config:
     if config.get("attention_bias") and not flags.get("attention_bias"):
         _refuse({"attention_bias": (True, False)})  # it would include a bias of the output
     scaling = value("rope_parameters", value("rope_scaling", {}))
+    if not isinstance(scaling, Mapping):
+        raise ValueError(f"configs: rope_scaling is {scaling!r}; a dict is needed.")
     base = float(scaling.get("rope_theta", value("rope_theta", 10_000.0)))
 
     def count(key: str, default: Any = None) -> int:
@@ -168,11 +172,20 @@ def to_hugging_face(config: Config) -> dict[str, Any]:
 
 
 def _flags(architecture: Any) -> dict[str, Any]:
-    if architecture not in ARCHITECTURES:
+    if not isinstance(architecture, str) or architecture not in ARCHITECTURES:
         raise ValueError(
             f"configs: the architecture {architecture!r} is not known; {', '.join(ARCHITECTURES)} are."
         )
     return dict(ARCHITECTURES[architecture])
+
+
+def _positive(scaling: Mapping[str, Any], key: str) -> float:
+    value = scaling.get(key)
+    if type(value) not in (int, float) or not 0 < value < math.inf:
+        raise ValueError(
+            f"configs: {key} of rope_scaling is {value!r}; a positive number is needed."
+        )
+    return float(value)
 
 
 def _count(key: str, value: Any) -> int:
@@ -196,21 +209,24 @@ def _rotary_factors(
     kind = scaling.get("rope_type", scaling.get("type", "default"))
     if kind in ("default", "none"):
         return None
+    if head_dim > _LARGEST_HEAD:
+        raise ValueError(
+            f"configs: heads of {head_dim:,} channels; at most {_LARGEST_HEAD:,} are read."
+        )
     pairs = head_dim // 2
-    factor = float(scaling["factor"])
+    factor = _positive(scaling, "factor")
     if kind == "linear":
         return (factor,) * pairs
     if kind != "llama3":
         raise ValueError(
             f"configs: rotary positions are scaled by {kind!r}; default, linear and llama3 are computed."
         )
-    slow = scaling["low_freq_factor"]
-    fast = scaling["high_freq_factor"]
+    slow = _positive(scaling, "low_freq_factor")
+    fast = _positive(scaling, "high_freq_factor")
+    length = _positive(scaling, "original_max_position_embeddings")
     factors = []
     for pair in range(pairs):
-        turns = (
-            scaling["original_max_position_embeddings"] * base ** (-pair / pairs) / (2 * math.pi)
-        )
+        turns = length * base ** (-pair / pairs) / (2 * math.pi)
         share = min(max((turns - slow) / (fast - slow), 0.0), 1.0)  # of the speed that is spared
         factors.append(1 / ((1 - share) / factor + share))
     return tuple(factors)

@@ -151,7 +151,7 @@ def _entry(name: str, entry: Any) -> tuple[tuple[int, ...], np.dtype, int, int]:
     known = isinstance(entry, dict) and {"dtype", "shape", "data_offsets"} <= set(entry)
     if not known or not _naturals(entry["shape"]) or not _naturals(entry["data_offsets"]):
         raise _DamagedError(f"is damaged: {name!r} lacks a proper dtype, shape or place")
-    if entry["dtype"] not in DTYPES:
+    if not isinstance(entry["dtype"], str) or entry["dtype"] not in DTYPES:
         raise _DamagedError(
             f"has {name!r} in {entry['dtype']!r}, which is not read; {', '.join(DTYPES)} are"
         )

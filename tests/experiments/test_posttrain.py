@@ -8,8 +8,10 @@ import pytest
 
 from experiments import config as config_lib
 from experiments import posttrain_config, posttrain_runs, report
-from experiments.cli import Options, Stopper
+from experiments.cli import Options, Stopper, load_config
 from experiments.config import UserError, config, part
+from experiments.run_folder import folder_name
+from jaxprune.models import llama
 
 MODEL = '''
 import jax, jax.numpy as jnp, numpy as np
@@ -184,6 +186,40 @@ def test_mistakes_are_told_before_anything_runs(cfg, changes, says):
 def test_what_does_not_fit_the_model_is_one_sentence(cfg, tmp_path, changes, says):
     with pytest.raises(UserError, match=says):
         posttrain_runs.run(cfg(**changes), options(tmp_path))
+
+
+def test_another_version_of_a_users_file_is_another_run(cfg, tmp_path):
+    names = []
+    for _ in range(2):
+        made = posttrain_config.with_digests(cfg())
+        assert posttrain_config.checked(made) == posttrain_config.checked(cfg())
+        names.append(folder_name("tiny", made))
+        path = tmp_path / "mine.py"
+        path.write_text(path.read_text(encoding="utf-8") + "# another\n", encoding="utf-8")
+    assert names[0] != names[1]
+
+
+@pytest.mark.parametrize("name", ["smollm2", "smollm2_quick"])
+def test_the_configs_fit_the_model_that_they_name(name):
+    made = load_config(f"configs/posttrain/{name}.py")
+    config_lib.validate(made)
+    asked = posttrain_config.checked(made)
+    model = llama.Config(
+        vocabulary=49152,
+        width=576,
+        hidden=1536,
+        layers=6,
+        heads=9,
+        kv_heads=3,
+        head_dim=64,
+        tied=True,
+    )
+    shapes = llama.shapes(model)
+    subject = posttrain_runs._Subject(llama.decoder(model), shapes, lambda *_: None, {})
+    plan = posttrain_runs._plan(asked, subject)
+    assert len(plan.kernels) == 7 * (4 if name == "smollm2_quick" else 6)
+    for label, row in asked["rows"].items():
+        posttrain_runs._row(label, row)
 
 
 def test_an_empty_section_names_the_configs():

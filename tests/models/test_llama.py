@@ -199,6 +199,11 @@ def test_rotary_scaling():
         ({"rope_scaling": {"rope_type": "yarn", "factor": 2}}, "scaled by 'yarn'"),
         ({"num_key_value_heads": 2}, "3 heads of queries cannot share 2"),
         ({"head_dim": 3}, "rotary positions need an even one"),
+        ({"model_type": ["llama"]}, r"\['llama'\] is not known"),
+        ({"rope_scaling": "linear"}, "a dict is needed"),
+        ({"rope_scaling": {"type": "linear"}}, "factor of rope_scaling is None"),
+        ({"rope_scaling": {"type": "linear", "factor": float("nan")}}, "a positive number"),
+        ({"rope_scaling": {"type": "linear", "factor": 2}, "head_dim": 2**33}, "at most 65,536"),
     ],
 )
 def test_what_the_decoder_does_not_compute_is_refused(change, reason):
