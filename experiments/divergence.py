@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from experiments.config import UserError
 
-__all__ = ["DivergedError", "finite", "is_finite"]
+__all__ = ["DivergedError", "finite", "has_nan", "is_finite"]
 
 REMEDY = "Lower the learning rate or clip the gradients."
 
@@ -37,6 +37,11 @@ def _all_finite(leaves: list[jax.Array]) -> jax.Array:
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
 
 
+@jax.jit
+def _any_nan(leaves: list[jax.Array]) -> jax.Array:
+    return jnp.any(jnp.stack([jnp.any(jnp.isnan(leaf)) for leaf in leaves]))
+
+
 def is_finite(tree: Any) -> bool:
     """Returns whether all numbers of a tree are finite; leaves that are not inexact always are.
 
@@ -45,3 +50,13 @@ def is_finite(tree: Any) -> bool:
     """
     leaves = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.inexact)]
     return not leaves or bool(_all_finite(leaves))
+
+
+def has_nan(tree: Any) -> bool:
+    """Returns whether a number of a tree is NaN; infinity may be meant, as in masks of attention.
+
+    >>> has_nan({"mask": jnp.array([0.0, -jnp.inf])}), has_nan([jnp.array([1.0, jnp.nan])])
+    (False, True)
+    """
+    leaves = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.inexact)]
+    return bool(leaves) and bool(_any_nan(leaves))

@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 from experiments.checkpoint import Checkpoints
 from experiments.cli import Stopper
 from experiments.config import UserError
-from experiments.divergence import REMEDY, DivergedError, is_finite
+from experiments.divergence import REMEDY, DivergedError, has_nan, is_finite
 from experiments.progress import Progress
 from experiments.run_folder import Folder
 from experiments.task import Task
@@ -239,7 +239,7 @@ class _Loop:
 
         The last update may have made it worthless, which no loss so far has shown.
         """
-        if not is_finite((self.state.params, self.state.rest)):
+        if not is_finite(self.state.params) or has_nan(self.state.rest):
             raise self._diverged(f"the weights are no longer finite after update {self.done}")
         task = self.info.task
         rows = np.tile(np.arange(task.batch_size, dtype=np.int32), (self.rows, 1))

@@ -6,6 +6,7 @@ digit is noticed.
 
 import contextlib
 import hashlib
+import io
 import json
 import math
 import os
@@ -18,6 +19,7 @@ from typing import IO, Any
 from ml_collections import ConfigDict
 
 from experiments.config import UserError
+from jaxprune import durable
 
 __all__ = [
     "is_sealed",
@@ -37,7 +39,7 @@ __all__ = [
 ]
 
 _SEAL = "checksum"
-_TEMPORARY = re.compile(r"\.(.+)\.(\d+)\.tmp")
+_TEMPORARY = re.compile(r"\.(.+)\.(\d+)(\.[0-9a-f]{8})?\.tmp")
 
 
 @contextlib.contextmanager
@@ -50,21 +52,16 @@ def replacing(path: Path | str, mode: str = "w") -> Iterator[IO[Any]]:
       path: the file.
       mode: "w" or "wb".
     """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.unlink(missing_ok=True)  # of a killed process that had our number
-    binary = "b" in mode
-    words = {} if binary else {"encoding": "utf-8", "errors": "backslashreplace", "newline": ""}
-    try:
-        with temporary.open(mode.replace("w", "x"), **words) as file:
+    with durable.whole_file(Path(path)) as file:
+        if "b" in mode:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
+            return
+        text = io.TextIOWrapper(file, encoding="utf-8", errors="backslashreplace", newline="")
+        try:
+            yield text
+            text.flush()
+        finally:
+            text.detach()
 
 
 def write_text(path: Path | str, text: str) -> None:
@@ -166,10 +163,11 @@ def unsealed(obj: Any, path: Path | str) -> dict[str, Any]:
 
 def refuse_symlinks(folder: Path) -> None:
     """Raises `UserError` if anything in a run folder leads out of it: what is written would land there."""
+    real = folder.resolve()
     for parent, folders, files in os.walk(folder):
         for name in (*folders, *files):
             path = Path(parent, name)
-            if path.is_symlink():
+            if path.is_symlink() and not path.resolve().is_relative_to(real):
                 raise UserError(
                     f"{path} is a symbolic link to {os.readlink(path)}; a run writes into its own folder "
                     "alone: move the link away, or set another --workdir."
@@ -192,7 +190,7 @@ def sweep(folder: Path) -> None:
     """Removes temporary files that killed processes have left in a folder that nobody else works in."""
     for path in folder.rglob(".*.tmp"):
         found = _TEMPORARY.fullmatch(path.name)
-        if found and int(found[2]) != os.getpid() and stat.S_ISREG(path.lstat().st_mode):
+        if found and stat.S_ISREG(path.lstat().st_mode):
             path.unlink(missing_ok=True)
 
 
@@ -216,15 +214,3 @@ def strict(value: Any) -> Any:
     if value is None or isinstance(value, str | int | bool):
         return value
     raise TypeError(f"{type(value).__name__} has no place in JSON: {value!r}")
-
-
-def _sync_folder(folder: Path) -> None:
-    """Has the operating system write down that a file has a new name."""
-    if os.name != "posix":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):  # some network file systems cannot
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

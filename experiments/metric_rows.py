@@ -84,9 +84,11 @@ def _found(folder: Path) -> _Found:
         else:
             lost.append(number)
             contradicted |= stated is not None
-    if not contradicted:  # what the lines lack, the table may have
-        steps = {row["step"] for row in rows.values()}
-        rows |= {_sum(copy): copy for copy in copies if copy["step"] not in steps}
+    # What the lines lack, the table may have; more than that is a row of the table with another step.
+    steps = {row["step"] for row in rows.values()}
+    unknown = {_sum(copy): copy for copy in copies if copy["step"] not in steps}
+    if not contradicted and len(unknown) <= len(by_sum) - len(rows):
+        rows |= unknown
     return _Found(sorted(rows.values(), key=lambda row: row["step"]), lost)
 
 

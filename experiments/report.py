@@ -32,8 +32,9 @@ _HEAD = """# Results
 Written by `python -m experiments.report --table results` from the files beside it. Verdicts follow the rule
 in `experiments/stats.py`: a claim holds if the one-sided 95 % lower bound of what it says, paired over n
 seeds, is above what it needs; it is refuted if the upper bound is below; otherwise it is open. Bounds stand
-in brackets, ± is a standard deviation. Each bound is wrong in 5 % of cases. Digits are those of one machine:
-on another processor the same seed can give other ones.
+in brackets, ± is a standard deviation. Each bound is wrong in 5 % of cases; margins that are themselves
+measured, as the spread of dense, make that approximate. Digits are those of one machine: on another
+processor the same seed can give other ones.
 
 """
 _OTHER_SHAPES = (

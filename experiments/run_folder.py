@@ -303,7 +303,10 @@ def _whole_results(folder: Path) -> dict[str, Any]:
         checksum = read_json(folder / "done", dict).get("results")
     except UserError:
         checksum = None  # that it is there says enough
-    return files.read_sealed(folder / "results.json", checksum)
+    path = folder / "results.json"
+    if checksum is None and isinstance(stored := read_json(path), list):
+        return {_ITEMS: stored}  # as it was before there were checksums
+    return files.read_sealed(path, checksum)
 
 
 def _unwrapped(results: dict[str, Any]) -> Any:

@@ -21,6 +21,7 @@ __all__ = [
     "beats",
     "bounds",
     "exceeds",
+    "in_band",
     "judged",
     "lower_bound",
     "margin_of",
@@ -139,6 +140,39 @@ def exceeds(a: Sequence[float], b: Sequence[float], threshold: float) -> Verdict
     found = bounds(differences)
     word = judged(found, threshold)
     return Verdict(word, mean(differences), found, threshold, len(differences))
+
+
+def in_band(values: Sequence[float], value: float, floor: float, deviations: float) -> Word:
+    r"""Judges whether the mean is within `max(floor, deviations x standard deviation)` of a value.
+
+    A width that comes from the same seeds is no fixed one: with $t = \sqrt n (\bar x - v) / s$, which has a
+    noncentral t distribution, the mean is within $k$ standard deviations if $|t|$ is below the 5 % quantile
+    at the noncentrality $k \sqrt n$, and beyond them if it is above the 95 % quantile.
+
+    >>> in_band([0.50, 0.51, 0.49, 0.50, 0.50], 0.505, floor=0.02, deviations=3.0)
+    'holds'
+    """
+    n = len(values)
+    ours = bounds(values)
+    if ours is None:
+        return "open"
+    low = judged(Bounds(ours.lower - value + floor, ours.upper - value + floor), 0.0)
+    high = judged(Bounds(value + floor - ours.upper, value + floor - ours.lower), 0.0)
+    by_floor: Word = "holds" if low == high == "holds" else "open"
+    if "refuted" in (low, high):
+        by_floor = "refuted"
+    if not std(values):
+        return by_floor
+    t = math.sqrt(n) * abs(mean(values) - value) / std(values)
+    edge = deviations * math.sqrt(n)
+    by_spread: Word = "open"
+    if t < stats.nct.ppf(1 - CONFIDENCE, n - 1, edge):
+        by_spread = "holds"
+    elif t > stats.nct.ppf(CONFIDENCE, n - 1, edge):
+        by_spread = "refuted"
+    if "holds" in (by_floor, by_spread):  # the wider of the two is what counts
+        return "holds"
+    return "refuted" if by_floor == by_spread == "refuted" else "open"
 
 
 def margin_of(dense: Sequence[float] | None) -> float:

@@ -7,13 +7,25 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
+from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxprune import masks as masks_lib
 from jaxprune import roles
 from jaxprune.host_arrays import Blockwise, Total, by_axis
 from jaxprune.types import Pattern
 
-__all__ = ["AnyPattern", "Coupled", "Group", "Member", "Normalize", "Over", "Reduce", "Use"]
+__all__ = [
+    "AnyPattern",
+    "Coupled",
+    "Group",
+    "Member",
+    "Normalize",
+    "Over",
+    "Reduce",
+    "Use",
+    "everywhere",
+]
 
 Reduce = Literal["sum", "mean", "max", "norm", "absolute"]
 Normalize = Literal["none", "mean", "max", "sum", "norm"]
@@ -54,7 +66,7 @@ class Member(NamedTuple):
     def slices(self, leaf: Any) -> Any:
         """What of an array like the parameter belongs to each unit: [units, k, ...]."""
         if isinstance(leaf, jax.Array):
-            moved = jnp.moveaxis(_everywhere(leaf), self.axis, 0)
+            moved = jnp.moveaxis(everywhere(leaf), self.axis, 0)
         else:
             moved = np.moveaxis(leaf, self.axis, 0)
         if self.index.shape[1] == 1 and np.array_equal(self.index[:, 0], np.arange(len(moved))):
@@ -71,10 +83,12 @@ class Member(NamedTuple):
         return f"{self.path}[{self.axis}]"
 
 
-def _everywhere(x: jax.Array) -> jax.Array:
+def everywhere(x: jax.Array) -> jax.Array:
     """On an explicit mesh, an array as each device has it whole: places of units know nothing of its axes."""
-    mesh = jax.typeof(x).sharding.mesh
-    return jax.sharding.reshard(x, jax.sharding.PartitionSpec()) if mesh.explicit_axes else x
+    if not jax.typeof(x).sharding.mesh.explicit_axes:
+        return x
+    sharding = jax.typeof(x).sharding if isinstance(x, Tracer) else x.sharding
+    return jax.sharding.reshard(x, NamedSharding(sharding.mesh, PartitionSpec()))
 
 
 class Group(NamedTuple):

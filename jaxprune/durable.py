@@ -2,11 +2,14 @@
 
 import contextlib
 import os
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["sync_folder", "sync_tree", "whole_file"]
+__all__ = ["ENDING", "sync_folder", "sync_tree", "unused", "whole_file"]
+
+ENDING = ".tmp"  # of names that `unused` gives
 
 
 @contextlib.contextmanager
@@ -14,18 +17,24 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     """A file to write, which takes the place of `path` in one step when the block ends.
 
     A killed process leaves the old file or none; an error leaves no litter. When the block has ended, file
-    and name are on the disk.
+    and name are on the disk. A symlink in the place of the path is replaced, not followed.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with partial.open("xb") as file:
+    partial = unused(path)
+    with partial.open("xb") as file:
+        try:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+            partial.replace(path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
     sync_folder(path.parent)
+
+
+def unused(path: Path) -> Path:
+    """A name beside a path for what will take its place; no other process, dead or alive, has it."""
+    return path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}{ENDING}")
 
 
 def sync_tree(folder: Path) -> None:

@@ -1,5 +1,7 @@
 """Arrays in files that say what is in them."""
 
+import os
+
 import ml_dtypes
 import numpy as np
 import pytest
@@ -95,9 +97,18 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
 
 def test_a_link_in_the_place_of_the_partial_file_is_not_followed(tmp_path, monkeypatch):
     monkeypatch.setattr("os.getpid", lambda: 7)
+    monkeypatch.setattr("secrets.token_hex", lambda size: "0" * 2 * size)
     target = tmp_path / "target"
     target.write_text("x")
-    (tmp_path / ".a.npz.7.tmp").symlink_to(target)
+    link = tmp_path / ".a.npz.7.00000000.tmp"
+    link.symlink_to(target)
     with pytest.raises(FileExistsError):
         write(tmp_path / "a.npz")
     assert target.read_text() == "x"
+    assert link.is_symlink()  # what another has made is not taken away
+
+
+def test_what_a_process_of_the_same_number_has_left_is_in_nobodys_way(tmp_path):
+    (tmp_path / f".a.npz.{os.getpid()}.tmp").write_text("half")
+    write(tmp_path / "a.npz")
+    assert (tmp_path / "a.npz").exists()

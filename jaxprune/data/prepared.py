@@ -119,9 +119,19 @@ def fetch(
         folder.parent.mkdir(exist_ok=True)
         new = work / name / folder.name
         durable.sync_tree(new)
+        old = folder.with_name(f".{folder.name}.old")  # what a killed process has left there
+        if old.exists() and not folder.exists():
+            old.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
         if folder.exists():  # without the file that completes it, or to be replaced
-            folder.rename(work / "old")
-        new.rename(folder)
+            folder.rename(old)
+        try:
+            new.rename(folder)
+        except OSError:
+            if old.exists():
+                old.rename(folder)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
         durable.sync_folder(folder.parent)
 
 

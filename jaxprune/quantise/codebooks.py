@@ -12,7 +12,7 @@ from jaxprune import checks, trees
 from jaxprune import masks as masks_lib
 from jaxprune.types import Masks, Params
 
-__all__ = ["Codebook", "codebooks", "dense", "updated"]
+__all__ = ["Codebook", "books_of", "codebooks", "dense", "updated"]
 
 Start = Literal["linear", "density", "random"]
 _MOST_BITS = 8
@@ -169,7 +169,7 @@ def dense(codebooks: Any, params: Params) -> Params:
     >>> dense({"w": book}, {"w": jnp.array([1.9, 0.3])})
     {'w': Array([2., 0.], dtype=float32)}
     """
-    books = _beside(params, codebooks)
+    books = books_of(params, codebooks)
     leaves = [
         leaf if book is None else book.values[book.indices].astype(leaf.dtype)
         for leaf, book in zip(jax.tree.leaves(params), books, strict=True)
@@ -189,7 +189,7 @@ def updated(codebooks: Any, params: Params) -> Any:
     """
     found = []
     names = zip(
-        trees.paths(params), jax.tree.leaves(params), _beside(params, codebooks), strict=True
+        trees.paths(params), jax.tree.leaves(params), books_of(params, codebooks), strict=True
     )
     for path, leaf, book in names:
         if book is None:
@@ -208,5 +208,15 @@ def updated(codebooks: Any, params: Params) -> Any:
     return jax.tree.structure(params).unflatten(found)
 
 
-def _beside(params: Params, codebooks: Any) -> list[Codebook | None]:
-    return jax.tree.structure(params).flatten_up_to(codebooks)
+def books_of(params: Params, codebooks: Any) -> list[Codebook | None]:
+    """The codebooks at the leaves of parameters, in whatever containers."""
+    stop = lambda node: node is None or isinstance(node, Codebook)
+    whole = jax.tree.map(lambda book: _Whole(book), codebooks, is_leaf=stop)
+    return [entry.book for entry in trees.beside(params, whole)]
+
+
+class _Whole:
+    """A codebook as one leaf of a tree."""
+
+    def __init__(self, book: Codebook | None):
+        self.book = book

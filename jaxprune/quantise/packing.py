@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxprune import trees
 from jaxprune.quantise import huffman
-from jaxprune.quantise.codebooks import Codebook
+from jaxprune.quantise.codebooks import Codebook, books_of
 from jaxprune.types import Params
 
 __all__ = ["Packed", "pack", "report", "unpack"]
@@ -134,7 +134,7 @@ def report(params: Params, codebooks: Any, *, gap_bits: int = 5) -> list[dict[st
     16
     """
     rows = []
-    books = jax.tree.structure(params).flatten_up_to(codebooks)
+    books = books_of(params, codebooks)
     for path, leaf, book in zip(trees.paths(params), jax.tree.leaves(params), books, strict=True):
         size = int(jnp.size(leaf))
         row: dict[str, Any] = {"leaf": path, "weights": size, "kept": size, "filled": 0}

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxprune.quantise.codebooks import Codebook
+from jaxprune.quantise.codebooks import Codebook, books_of
 from jaxprune.types import Params
 
 __all__ = ["SharedState", "shared"]
@@ -50,7 +50,7 @@ def shared(
     inner = optax.with_extra_args_support(inner)
 
     def books(params: Params) -> list[Codebook | None]:
-        return jax.tree.structure(params).flatten_up_to(codebooks)
+        return books_of(params, codebooks)
 
     def values(params: Params) -> Params:
         pairs = zip(jax.tree.leaves(params), books(params), strict=True)

@@ -5,7 +5,6 @@ code. StableHLO itself computes; what could do more is a call of something that 
 `load` refuses calls that `jax.export` does not guarantee, unless the folder is said to be trusted.
 """
 
-import os
 import re
 import shutil
 from collections.abc import Callable, Sequence
@@ -18,7 +17,7 @@ import numpy as np
 
 from jaxprune import array_files, sealed
 from jaxprune import masks as masks_lib
-from jaxprune.durable import sync_folder, sync_tree
+from jaxprune.durable import sync_folder, sync_tree, unused
 from jaxprune.structured.comparison import relative_error
 from jaxprune.structured.plan import Plan
 from jaxprune.structured.shrink import Small
@@ -96,7 +95,7 @@ def save(
     if jax.default_backend() in exported.platforms:
         _compare(program, run, flat, inputs, batched)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    partial = unused(folder)
     partial.mkdir()
     try:
         (partial / _PROGRAM).write_bytes(program)

@@ -9,6 +9,7 @@ import numpy as np
 from jax.core import Tracer
 
 from jaxprune import programs
+from jaxprune.coupling import everywhere
 from jaxprune.host_arrays import Blockwise, taken
 
 __all__ = ["cut", "on_host", "run_on_host", "to_device"]
@@ -44,8 +45,7 @@ def cut(x: Any, kept: Mapping[int, Sequence[int]]) -> Any:
         return taken(x, kept)
     if (whole := on_host(x)) is not None:
         return jax.device_put(taken(whole, kept), x.sharding, may_alias=True)
-    if jax.typeof(x).sharding.mesh.explicit_axes:
-        x = jax.sharding.reshard(x, jax.sharding.PartitionSpec())
+    x = everywhere(x)
     for axis, indices in kept.items():
         x = jnp.take(x, np.asarray(indices, np.int32), axis=axis)
     return x

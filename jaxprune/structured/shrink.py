@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from jaxprune import masks as masks_lib
 from jaxprune.structured.functions import Functions
@@ -114,10 +115,13 @@ def _cut_and_masked(x: Any, mask: Any, kept: dict[int, list[int]]) -> Any:
     """What is left of a leaf, with zeros where its mask has some left."""
     if mask is None:
         return cut(x, kept)
-    whole, whole_mask = on_host(x), on_host(jnp.asarray(mask))
-    if whole is None or whole_mask is None:
+    if isinstance(mask, Tracer):
         return jnp.where(cut(mask, kept), cut(x, kept), jnp.zeros((), x.dtype))
-    small, alive = cut(whole, kept), cut(whole_mask, kept)
+    whole, alive = on_host(x), cut(np.asarray(mask), kept)
+    if whole is None:  # the mask is of no device, and goes where the leaf is
+        small = cut(x, kept)
+        return small if alive.all() else jnp.where(alive, small, jnp.zeros((), x.dtype))
+    small = cut(whole, kept)
     if not alive.all():
         small = np.where(alive, small, np.zeros((), small.dtype))
     return x if small is whole else jax.device_put(small, x.sharding, may_alias=True)

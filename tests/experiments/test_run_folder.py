@@ -10,7 +10,7 @@ import pytest
 
 from experiments import run_folder
 from experiments.config import DEFAULTS, UserError, config, part
-from experiments.run_folder import RunFolder, folder_name, read_json, write_json
+from experiments.run_folder import Folder, RunFolder, folder_name, read_json, write_json
 
 
 def test_a_name_follows_the_settings_and_nothing_else(monkeypatch):
@@ -94,6 +94,26 @@ def test_a_second_process_is_refused(tmp_path):
         )
     assert f"{folder.path} is in use by process {os.getpid()} on " in done.stdout
     RunFolder.open(tmp_path, "x", config()).close()  # free again
+
+
+def test_results_from_before_there_were_checksums_are_read(tmp_path):
+    (tmp_path / "results.json").write_text('[{"test_accuracy": 0.9}]', encoding="utf-8")
+    (tmp_path / "done").write_text('{"time": "2026-01-01"}', encoding="utf-8")
+    folder = Folder(tmp_path)
+    assert folder.done
+    assert folder.results == [{"test_accuracy": 0.9}]
+
+
+def test_links_within_a_run_folder_are_its_own_business(tmp_path):
+    """W&B makes some: `wandb/latest-run`."""
+    with RunFolder.open(tmp_path, "x", config()) as folder:
+        place = folder.path / "seed_0" / "wandb"
+        (place / "run-1").mkdir(parents=True)
+        (place / "latest-run").symlink_to("run-1")
+    RunFolder.open(tmp_path, "x", config()).close()
+    (place / "outside").symlink_to(tmp_path)
+    with pytest.raises(UserError, match="symbolic link"):
+        RunFolder.open(tmp_path, "x", config())
 
 
 def test_a_killed_holder_leaves_no_lock(tmp_path):

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 
 from experiments import stats
@@ -103,6 +104,22 @@ def test_beats_needs_the_mean_and_half_of_it_for_sure():
     verdict = stats.beats(better(0.06, -0.03, 0.05, -0.02, 0.01), b, 0.01)  # the bound falls short
     assert verdict.mean >= 0.01 - 1e-12
     assert verdict.word == "open"
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 10])
+def test_a_band_as_wide_as_the_spread_errs_in_a_twentieth_of_cases_each_way(n):
+    draws = np.random.default_rng(0).standard_normal((4000, n)) + 3.0  # exactly at the edge
+    words = [stats.in_band(list(draw), 0.0, 1e-9, 3.0) for draw in draws]
+    assert 0.03 < words.count("holds") / len(words) < 0.07
+    assert 0.03 < words.count("refuted") / len(words) < 0.07
+
+
+def test_a_floor_holds_where_the_spread_is_small():
+    steady = [0.9800, 0.9801, 0.9799, 0.9800, 0.9800]
+    assert stats.in_band(steady, 0.982, 0.003, 3.0) == "holds"
+    assert stats.in_band(steady, 0.990, 0.003, 3.0) == "refuted"
+    assert stats.in_band([0.98] * 3, 0.982, 0.003, 3.0) == "holds"
+    assert stats.in_band([0.98], 0.98, 0.003, 3.0) == "open"
 
 
 def test_one_seed_decides_nothing():

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments import metric_rows
 from experiments.config import UserError
 from experiments.writers import open_writers
 
@@ -74,6 +75,28 @@ def test_a_last_row_cut_short_is_written_again(tmp_path, cut):
     kept = 100 if cut < 24 else 0  # 24 characters back begins the row of step 100 in the CSV file
     write(tmp_path / "killed", [row for row in ROWS if row[0] > kept], after=kept)
     assert files(tmp_path / "killed") == files(tmp_path / "whole")
+
+
+GAPS = [(step, {"train_loss": 0.1 * step}) for step in range(5, 35, 5)]
+
+
+def test_a_step_that_was_changed_in_the_table_is_no_row_more(tmp_path):
+    write(tmp_path, GAPS)
+    table = tmp_path / "metrics.csv"
+    table.write_text(table.read_text(encoding="utf-8").replace("\n25,", "\n21,"), encoding="utf-8")
+    notes = []
+    rows = metric_rows.restore(tmp_path, 30, 6, notes.append)
+    assert [row["step"] for row in rows] == [5, 10, 15, 20, 25, 30]
+    assert not notes
+
+
+def test_a_line_that_is_lost_comes_from_the_table(tmp_path):
+    write(tmp_path, GAPS)
+    lines = tmp_path / "metrics.jsonl"
+    kept = lines.read_text(encoding="utf-8").splitlines()
+    lines.write_text("\n".join(kept[:2] + kept[3:]) + "\n", encoding="utf-8")
+    rows = metric_rows.restore(tmp_path, 30, 6, lambda note: None)
+    assert [row["step"] for row in rows] == [5, 10, 15, 20, 25, 30]
 
 
 def test_rows_are_there_before_close(tmp_path):

@@ -218,9 +218,9 @@ RUNS = (
     ),
     Mutation(
         "JSON is written in place",
-        "experiments/files.py",
-        'temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")',
-        "temporary = path",
+        "jaxprune/durable.py",
+        "partial.replace(path)",
+        "path.write_bytes(partial.read_bytes())",
         ("tests/experiments/test_run_folder.py::test_json_is_replaced_whole_or_not_at_all",),
     ),
 )

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax.core import FrozenDict
 
 import jaxprune as jp
 from jaxprune import quantise
@@ -121,6 +122,18 @@ def test_values_are_trained_together():
         assert not jnp.any(params[name]["kernel"][~masks[name]["kernel"]])
         assert len(np.unique(params[name]["kernel"])) <= 8
         assert jnp.array_equal(after[name]["kernel"].indices, books[name]["kernel"].indices)
+
+
+def test_codebooks_fit_the_same_names_in_other_containers():
+    params, masks = network()
+    books = quantise.codebooks(params, masks, bits=2)
+    frozen = FrozenDict(params)
+    assert quantise.report(frozen, books) == quantise.report(params, books)
+    coded = quantise.dense(books, frozen)
+    assert isinstance(coded, FrozenDict)
+    tx = quantise.shared(optax.sgd(0.1), books)
+    updates, _ = tx.update(coded, tx.init(coded), coded)
+    quantise.updated(books, optax.apply_updates(coded, updates))
 
 
 def test_a_values_gradient_is_the_sum_over_its_weights():
