@@ -106,7 +106,8 @@ class Steps:
         for k in kernels:
             new = jnp.asarray(arrays[f"kernel {k}"])
             mask = np.unpackbits(arrays[f"mask {k}"], count=new.size).reshape(new.shape)
-            self.work.write(self.plan.kernels[k], new, jnp.asarray(mask, bool))
+            kernel = self.plan.kernels[k]
+            self.work.write(kernel, self.work.read(kernel), new, jnp.asarray(mask, bool))
 
     def recover(
         self,
@@ -160,7 +161,7 @@ class Steps:
             if self.held:
                 held = mean_of_uses([{"grams": self.held_grams[i]} for i in kernel.inputs])
                 held_error = float(_summary(old, new, held["grams"]).error)  # type: ignore[arg-type]
-            self.work.write(kernel, new.kernel, new.mask)
+            self.work.write(kernel, old, new.kernel, new.mask)
             if self.storing:
                 made[f"kernel {k}"] = np.asarray(new.kernel)
                 made[f"mask {k}"] = np.packbits(np.asarray(new.mask))
