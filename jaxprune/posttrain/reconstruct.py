@@ -28,14 +28,15 @@ class Recovery:
         return f"reconstruct(steps={self.steps}, train={self.train!r})"
 
     def probe(self) -> list[Any]:
-        """What the optimizer does with a few gradients: functions cannot be compared, this can."""
+        """What the optimizer does with gradients in all steps: functions cannot be compared, this can."""
         params = jnp.array([1.0, -0.5])
         state = self.optimizer.init(params)
+        update = jax.jit(self.optimizer.update)
         found: list[Any] = []
-        for size in (1.0, 0.1, -2.0):
-            updates, state = self.optimizer.update(size * params, state, params)
+        for step in range(self.steps):
+            updates, state = update((1.0, 0.1, -2.0)[step % 3] * params, state, params)
             found.append(updates)
-        return found
+        return [jnp.stack(found)]
 
 
 def reconstruct(

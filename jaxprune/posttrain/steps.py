@@ -104,9 +104,17 @@ class Steps:
 
     def _restore(self, kernels: Sequence[int], arrays: Arrays) -> None:
         for k in kernels:
-            new = jnp.asarray(arrays[f"kernel {k}"])
-            mask = np.unpackbits(arrays[f"mask {k}"], count=new.size).reshape(new.shape)
             kernel = self.plan.kernels[k]
+            shape = kernel.view.layout.size
+            stored = arrays.get(f"kernel {k} {kernel.name}")
+            if stored is None or stored.shape != shape:
+                raise ValueError(
+                    f"posttrain.prune(folder=): what is stored there is not of {kernel.name!r} "
+                    f"{list(shape)}; give another folder."
+                )
+            new = jnp.asarray(stored)
+            bits = arrays[f"mask {k} {kernel.name}"]
+            mask = np.unpackbits(bits, count=new.size).reshape(new.shape)
             self.work.write(kernel, self.work.read(kernel), new, jnp.asarray(mask, bool))
 
     def recover(
@@ -131,7 +139,8 @@ class Steps:
             for name, raw in stored[0].items():
                 leaf = int(name.split()[1])
                 like = self.work.leaves[leaf]
-                value = np.asarray(raw).view(np.dtype(like.dtype)).reshape(np.shape(like))
+                dtype = jax.dtypes.canonicalize_dtype(like.dtype)  # of NumPy's, as it was trained
+                value = np.asarray(raw).view(dtype).reshape(np.shape(like))
                 self.work.leaves[leaf] = jnp.asarray(value)
             ends = block_outputs(self.work, block, starts)
         for batch, end in enumerate(ends):
@@ -163,8 +172,8 @@ class Steps:
                 held_error = float(_summary(old, new, held["grams"]).error)  # type: ignore[arg-type]
             self.work.write(kernel, old, new.kernel, new.mask)
             if self.storing:
-                made[f"kernel {k}"] = np.asarray(new.kernel)
-                made[f"mask {k}"] = np.packbits(np.asarray(new.mask))
+                made[f"kernel {k} {kernel.name}"] = np.asarray(new.kernel)
+                made[f"mask {k} {kernel.name}"] = np.packbits(np.asarray(new.mask))
             damp = float(summary.damp)
             rows.append(Row(kernel.name, old.size, int(summary.kept), error, held_error, damp, 0.0))
         seconds = time.perf_counter() - began
