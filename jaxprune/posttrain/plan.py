@@ -1,6 +1,7 @@
 """What post-training pruning of a function will do, told from shapes: segments, kernels, memory."""
 
 import dataclasses
+import itertools
 import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -60,8 +61,8 @@ class Plan:
         for kernel, branch in zip(self.kernels, self._branches(), strict=True):
             sizes[branch].append(kernel.view.layout.size)
         order = sorted(sizes)
-        period = _period([sizes[branch] for branch in order])
-        return {branch: place // period for place, branch in enumerate(order)}
+        blocks = _in_blocks([sizes[branch] for branch in order])
+        return dict(zip(order, blocks, strict=True))
 
     @property
     def blocks(self) -> list[int]:
@@ -171,6 +172,28 @@ def _period(signatures: Sequence[Any]) -> int:
         if sum(a == b for a, b in pairs) >= max(len(pairs) - 2, 1):
             return period
     return 1
+
+
+def _in_blocks(signatures: Sequence[Any]) -> list[int]:
+    """The block of each branch: they begin where most of them repeat as a whole.
+
+    What stands before the first whole block, and behind the last, are blocks of their own.
+
+    >>> _in_blocks(["stem", "attention", "mlp", "attention", "mlp", "head"])
+    [0, 1, 1, 2, 2, 3]
+    """
+    period = _period(signatures)
+
+    def parts(offset: int) -> list[list[Any]]:
+        starts = [*([0] if offset else []), *range(offset, len(signatures), period)]
+        ends = [*starts[1:], len(signatures)]
+        return [list(signatures[a:b]) for a, b in zip(starts, ends, strict=True)]
+
+    def repeats(offset: int) -> int:
+        return sum(a == b for a, b in itertools.pairwise(parts(offset)))
+
+    best = max(range(period), key=repeats)
+    return [block for block, part in enumerate(parts(best)) for _ in part]
 
 
 def plan(
