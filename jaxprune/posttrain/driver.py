@@ -14,7 +14,7 @@ from jaxprune.parts import PATTERN
 from jaxprune.patterns import unstructured
 from jaxprune.posttrain import rates as rates_lib
 from jaxprune.posttrain.contests import Solved, contest
-from jaxprune.posttrain.identity import Unknown, described, identity
+from jaxprune.posttrain.identity import UnknownError, described, identity
 from jaxprune.posttrain.passes import of_streams
 from jaxprune.posttrain.plan import Plan
 from jaxprune.posttrain.reconstruct import Recovery, blocks_of
@@ -72,9 +72,10 @@ def prune(
       rates: fraction of the weights removed: a number, numbers by regular expression, a function of the plan
         (`jaxprune.posttrain.rates`).
       calibrate: "pruned": statistics are of the network as it is pruned so far; "dense": of the network that
-        it was, as `jaxprune.prune_on` takes them.
-      hold_out: of so many batches, the last is not calibrated on; errors of the layers on these batches are
-        in the report. `None`: none is. For solvers that read Gram matrices.
+        it was, as `jaxprune.prune_on` takes them; without recovery.
+      hold_out: of so many batches, the last is not calibrated on, nor trained on, nor are rates set by it;
+        errors of the layers on these batches are in the report. `None`: none is. For solvers that read Gram
+        matrices.
       recover: from `jaxprune.posttrain.reconstruct`: how each block is trained once its kernels are solved;
         `None`: it is not.
       folder: where each step is stored when it is done; the same call goes on from there, with the same bits.
@@ -92,6 +93,12 @@ def prune(
     """
     pattern = unstructured() if pattern is None else pattern
     checks.check("posttrain.prune", pattern=(pattern, PATTERN), params=(params, checks.TREE))
+    if calibrate == "dense" and recover is not None:
+        raise ValueError(
+            'posttrain.prune(calibrate="dense", recover=): recovery trains each block on what comes out of '
+            "the pruned and recovered blocks before it, but the statistics would be of the dense network; "
+            'leave one of them out, or give calibrate="pruned".'
+        )
     if calibrate not in ("pruned", "dense"):
         raise ValueError(
             f'posttrain.prune(calibrate={calibrate!r}): "pruned" or "dense" is needed.'
@@ -104,13 +111,13 @@ def prune(
     began = time.perf_counter()
     work = Work(plan, checked(plan, params))
     kept = Streams(plan, work, batches, streams)
-    more = lambda names: of_streams(plan, work, kept.copy(), names)
+    held = _held_out(hold_out, len(kept), names)
+    more = lambda names: of_streams(plan, work, kept.copy(), names, held)
     sparsities = rates_lib.of_plan(rates, plan, work, more)
     contests = [
         contest(pattern, kernel.view.layout, rate, kernel.name)
         for kernel, rate in zip(plan.kernels, sparsities, strict=True)
     ]
-    held = _held_out(hold_out, len(kept), names)
     dense = calibrate == "dense"
     run = Steps(plan, work, kept, solver, contests, key, dense, folder is not None, held)
     run.walking = bool(run.names) or recover is not None
@@ -123,7 +130,7 @@ def prune(
         settings.append(str(sorted(held)))
         batch_leaves = [kept[batch][0][v] for batch in range(len(kept)) for v in plan.flat.inputs]
         besides = [] if recover is None else recover.probe()
-        with contextlib.suppress(Unknown, ValueError):  # the probe stands for it
+        with contextlib.suppress(UnknownError, ValueError):  # the probe stands for it
             settings.append("" if recover is None else described(recover.optimizer))
         besides += [] if key is None else [key]
         store = Store(folder, identity(plan, settings, [*work.leaves, *batch_leaves, *besides]))
@@ -195,7 +202,7 @@ def _described(solver: Callable[..., Any], pattern: Pattern) -> list[str]:
     for part in (solver, pattern):
         try:
             found += [text(part), described(part)]
-        except (Unknown, ValueError, RecursionError) as error:
+        except (UnknownError, ValueError, RecursionError) as error:
             raise ValueError(
                 f"posttrain.prune(folder=): {text(part)} holds {error}, of which it cannot be told whether "
                 "it is the same when the run goes on; make it of functions, numbers and arrays, or leave out "

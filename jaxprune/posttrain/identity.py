@@ -19,12 +19,25 @@ from jaxprune.calls import Call, Part
 from jaxprune.posttrain.plan import Plan
 from jaxprune.posttrain.store import fingerprint
 
-__all__ = ["Unknown", "described", "identity"]
+__all__ = ["UnknownError", "described", "identity"]
 
-_PLAIN = (type(None), bool, int, float, complex, str, bytes, type(...), range, slice, np.dtype, Path)
+_PLAIN = (
+    type(None),
+    bool,
+    int,
+    float,
+    complex,
+    str,
+    bytes,
+    type(...),
+    range,
+    slice,
+    np.dtype,
+    Path,
+)
 
 
-class Unknown(TypeError):
+class UnknownError(TypeError):
     """Of an object that holds what can be neither read nor compared."""
 
 
@@ -36,12 +49,18 @@ def identity(plan: Plan, settings: Sequence[str], arrays: Sequence[Any]) -> str:
       settings: texts that say what is done.
       arrays: parameters, data, keys.
     """
-    texts = [jax.__version__, jax.default_backend(), str(jax.config.jax_default_matmul_precision)]
+    texts = [
+        jax.__version__,
+        jax.default_backend(),
+        str(jax.config.values["jax_default_matmul_precision"]),
+    ]
     texts += [*settings, *plan.names, str(plan.chosen), str(plan.vectors), str(plan.branch_blocks)]
     texts += [segment.piece.key() + str(segment.piece.starts) for segment in plan.segments]
     for kernel in plan.kernels:
         view = kernel.view
-        texts.append(f"{kernel.name} {kernel.inputs} {view.leaves} {view.piece.starts} {view.key()}")
+        texts.append(
+            f"{kernel.name} {kernel.inputs} {view.leaves} {view.piece.starts} {view.key()}"
+        )
     for each in plan.inputs:
         texts.append(f"{each.position} {each.operand} {each.order} {each.size} {each.kernels}")
     constants = [*plan.flat.consts.values(), *_constants(plan.flat.jaxpr)]
@@ -69,7 +88,7 @@ def described(value: Any) -> str:
     constants, defaults, what they are closed over and the globals that they read.
 
     Raises:
-      Unknown: of an object that can be neither read nor compared.
+      UnknownError: of an object that can be neither read nor compared.
 
     >>> scaled = lambda factor: lambda x: factor * x
     >>> described(scaled(2)) == described(scaled(2)), described(scaled(2)) == described(scaled(3))
@@ -159,10 +178,10 @@ class _Describer:
             yield from _inner(type(value), [(each, getattr(value, each)) for each in names])
         elif hasattr(value, "__dict__") and type(value).__module__ != "builtins":
             if not _is_pure(type(value)):
-                raise Unknown(f"a {type(value).__name__}")
+                raise UnknownError(f"a {type(value).__name__}")
             yield from _inner(type(value), vars(value))
         elif type(value) is not object:
-            raise Unknown(f"a {type(value).__name__}")
+            raise UnknownError(f"a {type(value).__name__}")
 
 
 class _Inner:
@@ -216,5 +235,3 @@ def _is_made(name: str, value: Any) -> bool:
 def _is_pure(kind: type) -> bool:
     """Whether all that objects of a class hold is in their `__dict__`."""
     return all(base is object or base.__flags__ & (1 << 9) for base in kind.__mro__)  # heap types
-
-

@@ -129,7 +129,7 @@ class Steps:
         residual = self.plan.cuts[block.last].residual
         if stored is None:
             before = list(self.work.leaves)
-            ends, error, after = recovered(self.work, block, recovery, starts)
+            ends, error, after = recovered(self.work, block, recovery, starts, self.held)
             done = Recovered(number, error, after)
             pairs = enumerate(zip(before, self.work.leaves, strict=True))
             made = {f"leaf {i}": _raw(new) for i, (old, new) in pairs if old is not new}

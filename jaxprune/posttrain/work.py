@@ -119,9 +119,7 @@ class Work:
         read = compiled(self.plan.programs, ("read", view.key()), lambda: view.read)
         return read(self.arrays(view.piece.reads, {}, dense), view.piece.starts)
 
-    def write(
-        self, kernel: Kernel, old: jax.Array, matrices: jax.Array, kept: jax.Array
-    ) -> None:
+    def write(self, kernel: Kernel, old: jax.Array, matrices: jax.Array, kept: jax.Array) -> None:
         """Puts matrices, and which of their numbers are kept, where the kernel is.
 
         Args:

@@ -62,7 +62,7 @@ def test_what_is_written_is_finite():
         ones = [jnp.ones_like(kernel) for kernel in kernels]
         return [solvers.Solved(each, each > 0, jnp.zeros(len(each))) for each in ones]
 
-    with pytest.raises(ValueError, match="'w' are NaN or infinity in float16.*exclude="):
+    with pytest.raises(ValueError, match=r"'w' are NaN or infinity in float16.*exclude="):
         pruned(
             lambda p, x: x @ (p["w"].astype(jnp.float32) * 1e-6),
             {"w": W.astype(np.float16)},
