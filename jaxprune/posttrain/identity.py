@@ -1,4 +1,4 @@
-"""What tells one run from another: program, kernels, constants, parameters, data, and the code of functions."""
+"""What tells one run from another: its program, constants, parameters and data, and the code of functions."""
 
 import dataclasses
 import dis
