@@ -1,5 +1,6 @@
 """The loop over segments: run all batches, solve the kernels of one input, go on with what is left."""
 
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -13,13 +14,14 @@ from jaxprune.parts import PATTERN
 from jaxprune.patterns import unstructured
 from jaxprune.posttrain import rates as rates_lib
 from jaxprune.posttrain.contests import Solved, contest
+from jaxprune.posttrain.identity import UnknownError, described, identity
 from jaxprune.posttrain.passes import of_streams
 from jaxprune.posttrain.plan import Plan
 from jaxprune.posttrain.reconstruct import Recovery, blocks_of
 from jaxprune.posttrain.report import Progress, Recovered, Report, Row
 from jaxprune.posttrain.solvers.solver import reads
 from jaxprune.posttrain.steps import Steps
-from jaxprune.posttrain.store import Store, fingerprint
+from jaxprune.posttrain.store import Store
 from jaxprune.posttrain.streams import Streams, checked
 from jaxprune.posttrain.work import Stream, Work
 from jaxprune.programs.contractions import multiplications
@@ -70,9 +72,10 @@ def prune(
       rates: fraction of the weights removed: a number, numbers by regular expression, a function of the plan
         (`jaxprune.posttrain.rates`).
       calibrate: "pruned": statistics are of the network as it is pruned so far; "dense": of the network that
-        it was, as `jaxprune.prune_on` takes them.
-      hold_out: of so many batches, the last is not calibrated on; errors of the layers on these batches are
-        in the report. `None`: none is. For solvers that read Gram matrices.
+        it was, as `jaxprune.prune_on` takes them; without recovery.
+      hold_out: of so many batches, the last is not calibrated on, nor trained on, nor are rates set by it;
+        errors of the layers on these batches are in the report. `None`: none is. For solvers that read Gram
+        matrices.
       recover: from `jaxprune.posttrain.reconstruct`: how each block is trained once its kernels are solved;
         `None`: it is not.
       folder: where each step is stored when it is done; the same call goes on from there, with the same bits.
@@ -90,6 +93,12 @@ def prune(
     """
     pattern = unstructured() if pattern is None else pattern
     checks.check("posttrain.prune", pattern=(pattern, PATTERN), params=(params, checks.TREE))
+    if calibrate == "dense" and recover is not None:
+        raise ValueError(
+            'posttrain.prune(calibrate="dense", recover=): recovery trains each block on what comes out of '
+            "the pruned and recovered blocks before it, but the statistics would be of the dense network; "
+            'leave one of them out, or give calibrate="pruned".'
+        )
     if calibrate not in ("pruned", "dense"):
         raise ValueError(
             f'posttrain.prune(calibrate={calibrate!r}): "pruned" or "dense" is needed.'
@@ -102,13 +111,13 @@ def prune(
     began = time.perf_counter()
     work = Work(plan, checked(plan, params))
     kept = Streams(plan, work, batches, streams)
-    more = lambda names: of_streams(plan, work, kept.copy(), names)
+    held = _held_out(hold_out, len(kept), names)
+    more = lambda names: of_streams(plan, work, kept.copy(), names, held)
     sparsities = rates_lib.of_plan(rates, plan, work, more)
     contests = [
         contest(pattern, kernel.view.layout, rate, kernel.name)
         for kernel, rate in zip(plan.kernels, sparsities, strict=True)
     ]
-    held = _held_out(hold_out, len(kept), names)
     dense = calibrate == "dense"
     run = Steps(plan, work, kept, solver, contests, key, dense, folder is not None, held)
     run.walking = bool(run.names) or recover is not None
@@ -117,11 +126,14 @@ def prune(
     recoveries: list[Recovered] = []
     store = None
     if folder is not None:
-        settings = [text(solver), repr(pattern), str(sparsities), calibrate, repr(recover)]
+        settings = [*_described(solver, pattern), str(sparsities), calibrate, repr(recover)]
         settings.append(str(sorted(held)))
+        batch_leaves = [kept[batch][0][v] for batch in range(len(kept)) for v in plan.flat.inputs]
         besides = [] if recover is None else recover.probe()
+        with contextlib.suppress(UnknownError, ValueError):  # the probe stands for it
+            settings.append("" if recover is None else described(recover.optimizer))
         besides += [] if key is None else [key]
-        store = Store(folder, _identity(plan, settings, work, kept, besides))
+        store = Store(folder, identity(plan, settings, [*work.leaves, *batch_leaves, *besides]))
     ends = {} if recover is None else {block.last: block for block in blocks_of(plan)}
     begins = {block.first for block in ends.values()}
     starts: list[Stream] = []
@@ -184,15 +196,19 @@ def _few_rows(plan: Plan, batches: int) -> tuple[str, ...]:
     )
 
 
-def _identity(
-    plan: Plan, settings: Sequence[str], work: Work, streams: Streams, more: Sequence[Any]
-) -> str:
-    """What tells one run from another: program, settings, parameters, data."""
-    programs = [segment.piece.key() + str(segment.piece.starts) for segment in plan.segments]
-    versions = [jax.__version__, jax.default_backend()]
-    batches = [streams[batch][0][v] for batch in range(len(streams)) for v in plan.flat.inputs]
-    arrays = [*work.leaves, *batches, *more]
-    return fingerprint([*versions, *settings, *plan.names, *programs], arrays)
+def _described(solver: Callable[..., Any], pattern: Pattern) -> list[str]:
+    """What tells solvers and patterns from others: their texts, and checksums of what they do."""
+    found: list[str] = []
+    for part in (solver, pattern):
+        try:
+            found += [text(part), described(part)]
+        except (UnknownError, ValueError, RecursionError) as error:
+            raise ValueError(
+                f"posttrain.prune(folder=): {text(part)} holds {error}, of which it cannot be told whether "
+                "it is the same when the run goes on; make it of functions, numbers and arrays, or leave out "
+                "folder=."
+            ) from error
+    return found
 
 
 def _costs(plan: Plan, batches: int) -> list[float]:

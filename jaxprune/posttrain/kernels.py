@@ -28,7 +28,8 @@ class Kernel:
       name: path of its parameter, with the part of it that it is.
       leaves: indices of the parameters that hold its numbers.
       view: it as matrices.
-      inputs: indices of what enters its products; the last is where it is solved.
+      inputs: indices of what enters its products, in the order of the program; the last is where it is
+        solved.
     """
 
     name: str
@@ -260,7 +261,8 @@ class _Finder:
                 renumbered[index] = len(inputs)
                 inputs.append(dataclasses.replace(each, kernels=users))
         kernels = [
-            dataclasses.replace(k, inputs=tuple(renumbered[i] for i in k.inputs)) for k in kernels
+            dataclasses.replace(k, inputs=tuple(sorted(renumbered[i] for i in k.inputs)))
+            for k in kernels
         ]
         return kernels, inputs, self.lost
 

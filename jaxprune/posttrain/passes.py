@@ -108,17 +108,30 @@ def gather(
 
 
 def of_streams(
-    plan: Plan, work: Work, streams: Streams, names: Collection[str]
+    plan: Plan,
+    work: Work,
+    streams: Streams,
+    names: Collection[str],
+    held: Collection[int] = (),
 ) -> dict[str, Statistics]:
-    """What `gather` returns, of streams that have not begun; they are used up."""
+    """What `gather` returns, of streams that have not begun; they are used up.
+
+    Args:
+      plan: of the network.
+      work: with the parameters.
+      streams: of all batches.
+      names: of the statistics.
+      held: indices of the batches that do not count.
+    """
+    examples = streams.examples_of([b for b in range(len(streams)) if b not in held])
     known: list[Statistics] = []
     last = max(index for index, cut in enumerate(plan.cuts) if cut.input is not None)
     for index in range(last + 1):
         work.release()
-        total = through(work, streams, index, names, dense=True).seen
+        total = through(work, streams, index, names, dense=True, held=held).seen
         which = plan.cuts[index].input
         if which is not None and total is not None:
-            known.append(statistics(total, plan.inputs[which], streams.examples))
+            known.append(statistics(total, plan.inputs[which], examples))
     found: dict[str, Statistics] = {}
     for kernel in plan.kernels:
         own = [known[i] for i in kernel.inputs]

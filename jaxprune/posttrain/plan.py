@@ -1,6 +1,7 @@
 """What post-training pruning of a function will do, told from shapes: segments, kernels, memory."""
 
 import dataclasses
+import itertools
 import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -60,8 +61,8 @@ class Plan:
         for kernel, branch in zip(self.kernels, self._branches(), strict=True):
             sizes[branch].append(kernel.view.layout.size)
         order = sorted(sizes)
-        period = _period([sizes[branch] for branch in order])
-        return {branch: place // period for place, branch in enumerate(order)}
+        blocks = _in_blocks([sizes[branch] for branch in order])
+        return dict(zip(order, blocks, strict=True))
 
     @property
     def blocks(self) -> list[int]:
@@ -84,12 +85,31 @@ class Plan:
         """The largest Gram matrix: float32 `[layers, inputs, inputs]`."""
         return max((4 * each.size[0] * each.size[1] ** 2 for each in self.inputs), default=0)
 
-    def working_bytes(self) -> int:
+    def grams_bytes(self, hold_out: bool = False) -> int:
+        """What Gram matrices take while kernels are solved, at most, with what solvers make of them.
+
+        At each input, that are its own; one for each set of kernels that are used several times, from the
+        first of their inputs to the last; the same of the batches that are held out; and five more in the
+        solver, with inputs rounded up to 128: SparseGPT takes four and a half.
+        """
+        sizes = [4 * each.size[0] * each.size[1] ** 2 for each in self.inputs]
+        several = {kernel.inputs for kernel in self.kernels if len(kernel.inputs) > 1}
+        kept = [
+            size + sum(sizes[uses[0]] for uses in several if uses[0] <= index <= uses[-1])
+            for index, size in enumerate(sizes)
+        ]
+        padded = [4 * each.size[0] * (-(-each.size[1] // 128) * 128) ** 2 for each in self.inputs]
+        pairs = zip(padded, kept, strict=True)
+        return max((5 * size + (1 + hold_out) * own for size, own in pairs), default=0)
+
+    def working_bytes(self, hold_out: bool = False) -> int:
         """What is needed beside parameters and streams, at most.
 
-        That is three Gram matrices (the sum, a batch's, the factor), four times the kernels of one input
-        in float32, five times the largest parameter that is written to, and all that a segment computes of
-        one batch.
+        That is what Gram matrices take, four times the kernels of one input in float32, five times the
+        largest parameter that is written to, and all that a segment computes of one batch.
+
+        Args:
+          hold_out: whether batches are held out, of which there are Gram matrices, too.
         """
         kernels = [
             4 * sum(int(np.prod(self.kernels[k].view.layout.size)) for k in each.kernels)
@@ -97,7 +117,8 @@ class Plan:
         ]
         temporaries = max((segment.temporaries for segment in self.segments), default=0)
         largest = max(bytes_of(v) for v, leaf in self.flat.leaves.items() if self.chosen[leaf])
-        return 3 * self.gram_bytes + 4 * max(kernels, default=0) + 5 * largest + temporaries
+        others = 4 * max(kernels, default=0) + 5 * largest + temporaries
+        return self.grams_bytes(hold_out) + others
 
     @property
     def parameter_bytes(self) -> int:
@@ -105,9 +126,14 @@ class Plan:
         return sum(bytes_of(variable) for variable in self.flat.leaves)
 
     def bytes_needed(
-        self, batches: int, *, streams_on_device: bool = True, recover: bool = False
+        self,
+        batches: int,
+        *,
+        streams_on_device: bool = True,
+        recover: bool = False,
+        hold_out: bool = False,
     ) -> int:
-        """An upper bound of what arrays take on the device.
+        """An upper bound of what arrays take on the device, for solvers that take no more than five Grams.
 
         The parameters are there twice, as they were and as they become, with masks; of each batch there is
         its stream, of one the next one too.
@@ -118,12 +144,13 @@ class Plan:
           recover: whether blocks are trained: then those at the beginning of a block, and what it should
             give, are kept as well, and parameters have gradients and an optimizer's state of twice their
             size.
+          hold_out: whether batches are held out.
         """
         streams = self.stream_bytes * ((batches if streams_on_device else 1) + 1)
         if recover:
             streams += 2 * self.stream_bytes * batches + 5 * self.parameter_bytes
         masks = sum(v.aval.size for v, leaf in self.flat.leaves.items() if self.chosen[leaf])
-        return streams + 2 * self.parameter_bytes + masks + self.working_bytes()
+        return streams + 2 * self.parameter_bytes + masks + self.working_bytes(hold_out)
 
     def __str__(self) -> str:
         lines = [f"{'kernel':44}{'layers x inputs x outputs':>28}{'rows a batch':>14}{'Gram':>10}"]
@@ -171,6 +198,28 @@ def _period(signatures: Sequence[Any]) -> int:
         if sum(a == b for a, b in pairs) >= max(len(pairs) - 2, 1):
             return period
     return 1
+
+
+def _in_blocks(signatures: Sequence[Any]) -> list[int]:
+    """The block of each branch: they begin where most of them repeat as a whole.
+
+    What stands before the first whole block, and behind the last, are blocks of their own.
+
+    >>> _in_blocks(["stem", "attention", "mlp", "attention", "mlp", "head"])
+    [0, 1, 1, 2, 2, 3]
+    """
+    period = _period(signatures)
+
+    def parts(offset: int) -> list[list[Any]]:
+        starts = [*([0] if offset else []), *range(offset, len(signatures), period)]
+        ends = [*starts[1:], len(signatures)]
+        return [list(signatures[a:b]) for a, b in zip(starts, ends, strict=True)]
+
+    def repeats(offset: int) -> int:
+        return sum(a == b for a, b in itertools.pairwise(parts(offset)))
+
+    best = max(range(period), key=repeats)
+    return [block for block, part in enumerate(parts(best)) for _ in part]
 
 
 def plan(

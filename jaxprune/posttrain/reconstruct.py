@@ -1,7 +1,7 @@
 """Recovery block by block: kept weights learn to give what the dense block gives on the same inputs."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -28,14 +28,15 @@ class Recovery:
         return f"reconstruct(steps={self.steps}, train={self.train!r})"
 
     def probe(self) -> list[Any]:
-        """What the optimizer does with a few gradients: functions cannot be compared, this can."""
+        """What the optimizer does with gradients in all steps: functions cannot be compared, this can."""
         params = jnp.array([1.0, -0.5])
         state = self.optimizer.init(params)
+        update = jax.jit(self.optimizer.update)
         found: list[Any] = []
-        for size in (1.0, 0.1, -2.0):
-            updates, state = self.optimizer.update(size * params, state, params)
+        for step in range(self.steps):
+            updates, state = update((1.0, 0.1, -2.0)[step % 3] * params, state, params)
             found.append(updates)
-        return found
+        return [jnp.stack(found)]
 
 
 def reconstruct(
@@ -117,6 +118,7 @@ def recovered(
     block: Block,
     recovery: Recovery,
     starts: Sequence[Stream],
+    held: Collection[int] = (),
 ) -> tuple[list[jax.Array], float, float]:
     """Trains a block of pruned kernels; the parameters of `work` are changed.
 
@@ -125,9 +127,11 @@ def recovered(
       block: that is trained.
       recovery: how.
       starts: what is alive of each batch where the block begins.
+      held: indices of the batches that it is not trained on.
 
     Returns:
-      The activation at its end for each batch; the relative error before and after.
+      The activation at its end for each batch; the relative error before and after, of those that it is
+      trained on.
     """
     plan, piece = work.plan, block.piece
     flat = plan.flat
@@ -141,21 +145,23 @@ def recovered(
         plan.programs, ("train", key, id(recovery)), lambda: _step(piece, mine, recovery)
     )
     arrays = lambda stream, dense: work.arrays(piece.reads, stream, dense)
-    targets = [run(arrays(stream, True), piece.starts) for stream in starts]
-    before = _error(block_outputs(work, block, starts), targets)
+    own_starts = [stream for batch, stream in enumerate(starts) if batch not in held]
+    targets = [run(arrays(stream, True), piece.starts) for stream in own_starts]
+    before = _error(block_outputs(work, block, own_starts), targets)
     own = [jnp.asarray(work.leaves[leaves[place]]) for place in mine]
     masks = [work.masks[leaves[place]] for place in mine]
     wide = [leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)) for leaf in own]
     state = recovery.optimizer.init(wide)
     seen = [jnp.zeros(leaf.shape, bool) for leaf in own]
     for index in range(recovery.steps):
-        batch = index % len(starts)
-        given = arrays(starts[batch], False)
+        batch = index % len(own_starts)
+        given = arrays(own_starts[batch], False)
         wide, state, seen = step(wide, state, seen, masks, given, piece.starts, targets[batch])
     for place, old, new, touched in zip(mine, own, wide, seen, strict=True):
         work.leaves[leaves[place]] = jnp.where(touched, new.astype(old.dtype), old)
     ends = block_outputs(work, block, starts)
-    return ends, before, _error(ends, targets)
+    own_ends = [end for batch, end in enumerate(ends) if batch not in held]
+    return ends, before, _error(own_ends, targets)
 
 
 def block_outputs(work: Work, block: Block, starts: Sequence[Stream]) -> list[jax.Array]:

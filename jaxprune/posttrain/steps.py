@@ -10,7 +10,8 @@ import numpy as np
 
 from jaxprune.calls import text
 from jaxprune.posttrain.contests import Contest, Solved
-from jaxprune.posttrain.passes import Totals, mean_of_uses, through
+from jaxprune.posttrain.kernels import Input
+from jaxprune.posttrain.passes import Totals, through
 from jaxprune.posttrain.plan import Plan
 from jaxprune.posttrain.reconstruct import Block, Recovery, block_outputs, recovered
 from jaxprune.posttrain.report import Recovered, Row
@@ -32,7 +33,7 @@ class Steps:
       last: indices of the kernels that were solved last.
       storing: whether what is solved will be stored.
       held: indices of the batches that are held out.
-      held_grams: Gram matrices of these, by input.
+      uses: sums of statistics of kernels that are used several times, by their inputs.
       walking: whether anything is read of the batches.
     """
 
@@ -51,10 +52,9 @@ class Steps:
         self.plan, self.work, self.streams = plan, work, streams
         self.solver, self.contests, self.key, self.dense = solver, contests, key, dense
         self.names = [name for name in reads(solver) if name != "key"]
-        self.known: dict[int, dict[str, jax.Array]] = {}
+        self.uses: dict[tuple[int, ...], _Known] = {}
         self.last: list[int] = []
         self.storing, self.held = storing, held
-        self.held_grams: dict[int, jax.Array] = {}
         self.walking = True
 
     def segment(self, index: int, stored: Stored | None) -> tuple[list[Row], Arrays]:
@@ -77,14 +77,11 @@ class Steps:
         if cut.input is None:
             return [], {}
         each = self.plan.inputs[cut.input]
-        self.known[cut.input] = {}
-        if totals.seen is not None:
-            seen = [b for b in range(len(self.streams)) if b not in self.held]
-            examples = self.streams.examples_of(seen)
-            self.known[cut.input] = statistics(totals.seen, each, examples)
-        if totals.held is not None:
-            examples = self.streams.examples_of(self.held)
-            self.held_grams[cut.input] = statistics(totals.held, each, examples)["grams"]
+        known = self._known(totals, each)
+        del totals  # the solver needs the room
+        several = {self.plan.kernels[k].inputs for k in each.kernels} - {(cut.input,)}
+        for uses in several:
+            self.uses[uses] = _with_use(self.uses.get(uses), known, 1 / len(uses))
         mine = [k for k in each.kernels if self.plan.kernels[k].inputs[-1] == cut.input]
         alone = [k for k in mine if len(self.plan.kernels[k].inputs) == 1]
         rows: list[Row] = []
@@ -95,18 +92,40 @@ class Steps:
         else:
             for group in [alone, *([k] for k in mine if k not in alone)]:
                 if group:
-                    rows += self._solve(group, made)
+                    uses = self.plan.kernels[group[0]].inputs
+                    rows += self._solve(group, self.uses.get(uses, known), made)
         self.last = mine
-        waiting = {i for k in self.plan.kernels for i in k.inputs if k.inputs[-1] > cut.input}
-        self.known = {i: known for i, known in self.known.items() if i in waiting}
-        self.held_grams = {i: gram for i, gram in self.held_grams.items() if i in waiting}
+        for uses in several:
+            if uses[-1] == cut.input:
+                del self.uses[uses]
         return rows, made
+
+    def _known(self, totals: Totals, each: Input) -> "_Known":
+        """The statistics of one input."""
+        seen: dict[str, jax.Array] = {}
+        held: dict[str, jax.Array] = {}
+        if totals.seen is not None:
+            batches = [b for b in range(len(self.streams)) if b not in self.held]
+            seen = statistics(totals.seen, each, self.streams.examples_of(batches))
+        if totals.held is not None:
+            held = statistics(totals.held, each, self.streams.examples_of(self.held))
+            held = {"grams": held["grams"]}
+        return _Known(seen, held)
 
     def _restore(self, kernels: Sequence[int], arrays: Arrays) -> None:
         for k in kernels:
-            new = jnp.asarray(arrays[f"kernel {k}"])
-            mask = np.unpackbits(arrays[f"mask {k}"], count=new.size).reshape(new.shape)
-            self.work.write(self.plan.kernels[k], new, jnp.asarray(mask, bool))
+            kernel = self.plan.kernels[k]
+            shape = kernel.view.layout.size
+            stored = arrays.get(f"kernel {k} {kernel.name}")
+            if stored is None or stored.shape != shape:
+                raise ValueError(
+                    f"posttrain.prune(folder=): what is stored there is not of {kernel.name!r} "
+                    f"{list(shape)}; give another folder."
+                )
+            new = jnp.asarray(stored)
+            bits = arrays[f"mask {k} {kernel.name}"]
+            mask = np.unpackbits(bits, count=new.size).reshape(new.shape)
+            self.work.write(kernel, self.work.read(kernel), new, jnp.asarray(mask, bool))
 
     def recover(
         self,
@@ -120,7 +139,7 @@ class Steps:
         residual = self.plan.cuts[block.last].residual
         if stored is None:
             before = list(self.work.leaves)
-            ends, error, after = recovered(self.work, block, recovery, starts)
+            ends, error, after = recovered(self.work, block, recovery, starts, self.held)
             done = Recovered(number, error, after)
             pairs = enumerate(zip(before, self.work.leaves, strict=True))
             made = {f"leaf {i}": _raw(new) for i, (old, new) in pairs if old is not new}
@@ -130,7 +149,8 @@ class Steps:
             for name, raw in stored[0].items():
                 leaf = int(name.split()[1])
                 like = self.work.leaves[leaf]
-                value = np.asarray(raw).view(np.dtype(like.dtype)).reshape(np.shape(like))
+                dtype = jax.dtypes.canonicalize_dtype(like.dtype)  # of NumPy's, as it was trained
+                value = np.asarray(raw).view(dtype).reshape(np.shape(like))
                 self.work.leaves[leaf] = jnp.asarray(value)
             ends = block_outputs(self.work, block, starts)
         for batch, end in enumerate(ends):
@@ -138,10 +158,10 @@ class Steps:
             self.streams[batch] = {**stream, residual: end}
         return done, made
 
-    def _solve(self, group: Sequence[int], made: Arrays) -> list[Row]:
+    def _solve(self, group: Sequence[int], statistic: "_Known", made: Arrays) -> list[Row]:
         began = time.perf_counter()
         kernels = [self.plan.kernels[k] for k in group]
-        known = mean_of_uses([self.known[i] for i in kernels[0].inputs])
+        known = statistic.seen
         if self.key is not None and "key" in reads(self.solver):
             known = {**known, "key": jax.random.fold_in(self.key, group[0])}
         matrices = [self.work.read(kernel) for kernel in kernels]
@@ -158,16 +178,38 @@ class Steps:
             error = None if summary.error is None else float(summary.error)
             held_error = None
             if self.held:
-                held = mean_of_uses([{"grams": self.held_grams[i]} for i in kernel.inputs])
-                held_error = float(_summary(old, new, held["grams"]).error)  # type: ignore[arg-type]
-            self.work.write(kernel, new.kernel, new.mask)
+                held_grams = statistic.held["grams"]
+                held_error = float(_summary(old, new, held_grams).error)  # type: ignore[arg-type]
+            self.work.write(kernel, old, new.kernel, new.mask)
             if self.storing:
-                made[f"kernel {k}"] = np.asarray(new.kernel)
-                made[f"mask {k}"] = np.packbits(np.asarray(new.mask))
+                made[f"kernel {k} {kernel.name}"] = np.asarray(new.kernel)
+                made[f"mask {k} {kernel.name}"] = np.packbits(np.asarray(new.mask))
             damp = float(summary.damp)
             rows.append(Row(kernel.name, old.size, int(summary.kept), error, held_error, damp, 0.0))
         seconds = time.perf_counter() - began
         return [row._replace(seconds=seconds) for row in rows]
+
+
+class _Known(NamedTuple):
+    """Statistics by name.
+
+    Attributes:
+      seen: of the batches that are calibrated on.
+      held: Gram matrices of those that are held out.
+    """
+
+    seen: dict[str, jax.Array]
+    held: dict[str, jax.Array]
+
+
+def _with_use(total: _Known | None, more: _Known, share: float) -> _Known:
+    """A sum over the uses of a kernel, of which each counts the same; the first is given away."""
+    more = _times(more, share)
+    return more if total is None else _plus(total, more)
+
+
+_times = jax.jit(lambda known, share: jax.tree.map(lambda x: x * share, known))
+_plus = jax.jit(lambda total, more: jax.tree.map(jnp.add, total, more), donate_argnums=0)
 
 
 def _raw(array: Any) -> np.ndarray:

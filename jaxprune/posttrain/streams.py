@@ -99,3 +99,15 @@ def _check_batch(plan: Plan, batch: Any, index: int) -> None:
                 f"posttrain.prune: batch {index} (counted from 0) has an array {np.shape(leaf)}, the plan is "
                 f"for {shape.shape}; all batches must have one shape: leave out or fill the last."
             )
+        if _dtype(leaf) != _dtype(shape):
+            raise ValueError(
+                f"posttrain.prune: batch {index} (counted from 0) has an array of {_dtype(leaf)}, the plan "
+                f"is for {_dtype(shape)}; cast it, or make a plan for such batches."
+            )
+
+
+def _dtype(array: Any) -> Any:
+    """The type that numbers have on the device."""
+    dtype = getattr(array, "dtype", None)
+    dtype = np.asarray(array).dtype if dtype is None else dtype
+    return jax.dtypes.canonicalize_dtype(dtype, allow_extended_dtype=True)

@@ -95,7 +95,7 @@ def fault(piece: Piece, flat: Flat, targets: Sequence[int], zeros: Any) -> str |
             continue
         arranged = name in _ARRANGEMENTS and equation.invars[0] in found and len(within) == 1
         joined = name in JOINED and len(within) == len(equation.invars)
-        same = name == "convert_element_type"
+        same = name == "convert_element_type" and _between_floats(equation)
         if name in IDENTITIES:
             found.update(_passed(equation, found))
         elif arranged or joined or same or _scales(equation, within, zeros):
@@ -103,6 +103,25 @@ def fault(piece: Piece, flat: Flat, targets: Sequence[int], zeros: Any) -> str |
         else:
             return f"{name!r} stands between it and its product"
     return None
+
+
+def _between_floats(equation: Any) -> bool:
+    """Whether a cast is from one floating-point type to another."""
+    types = (equation.invars[0].aval.dtype, equation.outvars[0].aval.dtype)
+    return all(jnp.issubdtype(each, jnp.floating) for each in types)
+
+
+def _common(arrays: Sequence[Any]) -> Any:
+    """A floating-point type that holds the numbers of some arrays as they are."""
+    types = {jnp.dtype(array.dtype) for array in arrays}
+    if len(types) == 1:
+        return types.pop()
+    return jnp.dtype("float64" if jnp.dtype("float64") in types else "float32")
+
+
+def _wide(array: Any) -> Any:
+    """The type in which numbers of an array are computed with: float32 at least."""
+    return jnp.float64 if array.dtype == jnp.float64 else jnp.float32
 
 
 def _placed(values: jax.Array, like: jax.Array) -> jax.Array:
@@ -161,28 +180,38 @@ class View:
     def read(self, arrays: Sequence[Any], starts: Sequence[Any]) -> jax.Array:
         """The matrices `[layers, inputs, outputs]`, in float32 or wider.
 
+        They are what the parameters hold, times what scales them: that the network computes in a narrower
+        type does not round them.
+
         Args:
           arrays: what the piece reads.
           starts: where its slices begin.
         """
-        kernel = self._kernel(arrays, starts)
-        return self.layout.matrices(kernel.astype(jnp.promote_types(kernel.dtype, jnp.float32)))
+        kernel = self._arranged([arrays[place] for place in self.targets], arrays, starts)
+        kernel = kernel.astype(_wide(kernel))
+        if self.scaled:
+            kernel = kernel * self._scale(arrays, starts).astype(kernel.dtype)
+        return self.layout.matrices(kernel)
 
     def write(
         self,
         arrays: Sequence[Any],
         masks: Sequence[jax.Array],
         starts: Sequence[Any],
+        old: jax.Array,
         matrices: jax.Array,
         kept: jax.Array,
-    ) -> tuple[list[jax.Array], list[jax.Array]]:
-        """Returns the targets with new numbers, and their masks.
+    ) -> tuple[list[jax.Array], list[jax.Array], jax.Array]:
+        """Returns the targets with new numbers, their masks, and whether what was written is finite.
+
+        Where a number is kept as it was read, its parameter keeps its bits.
 
         Args:
           arrays: what the piece reads.
           masks: of the targets, bool.
           starts: where its slices begin.
-          matrices: new numbers, `[layers, inputs, outputs]`.
+          old: what was read, `[layers, inputs, outputs]`.
+          matrices: new numbers, of the same shape.
           kept: which of them are kept, bool of the same shape.
         """
         own = [arrays[place] for place in self.targets]
@@ -195,29 +224,40 @@ class View:
         new = self.layout.kernel(jnp.where(kept, matrices, 0))
         mask = self.layout.kernel(kept)
         if self.scaled:
-            ones = list(arrays)
-            for place in self.targets:
-                ones[place] = jnp.ones_like(arrays[place])
-            scale = self._kernel(ones, starts).astype(new.dtype)
+            scale = self._scale(arrays, starts).astype(new.dtype)
             mask = mask & (scale != 0)
             new = jnp.where(scale != 0, new / jnp.where(scale != 0, scale, 1), 0)
+        same = mask & self.layout.kernel(matrices == old)
         put = lambda values: back(_placed(values.astype(there.dtype), there))
-        covered = [each > 0 for each in put(jnp.ones_like(there))]
+        written = [each > 0 for each in put(~same)]
         leaves = [
             jnp.where(here, number, leaf)
-            for here, number, leaf in zip(covered, put(new), own, strict=True)
+            for here, number, leaf in zip(written, put(jnp.where(same, 0, new)), own, strict=True)
         ]
-        return leaves, [
+        finite = jnp.array(True)
+        for here, leaf in zip(written, leaves, strict=True):
+            finite &= (jnp.isfinite(leaf) | ~here).all()
+        covered = [each > 0 for each in put(jnp.ones_like(there))]
+        new_masks = [
             jnp.where(here, number > 0, _placed(before, leaf))
             for here, number, before, leaf in zip(covered, put(mask), masks, own, strict=True)
         ]
+        return leaves, new_masks, finite
 
-    def _kernel(self, arrays: Sequence[Any], starts: Sequence[Any]) -> jax.Array:
-        return self.piece.values(arrays, starts)[self.piece.writes[0]]
+    def _scale(self, arrays: Sequence[Any], starts: Sequence[Any]) -> jax.Array:
+        """What the kernel's numbers are multiplied by: the kernel that is made of ones."""
+        ones = list(arrays)
+        for place in self.targets:
+            ones[place] = jnp.ones_like(arrays[place])
+        return self.piece.values(ones, starts)[self.piece.writes[0]]
 
     def _arranged(self, targets: Sequence[Any], arrays: Sequence[Any], starts: Any) -> jax.Array:
-        """The kernel without what scales it: an arrangement of the targets and nothing else."""
-        known = {self.piece.reads[p]: a for p, a in zip(self.targets, targets, strict=True)}
+        """The kernel without casts and scales: an arrangement of the targets and nothing else."""
+        dtype = _common(targets)
+        known = {
+            self.piece.reads[place]: target.astype(dtype)
+            for place, target in zip(self.targets, targets, strict=True)
+        }
         begins = dict(zip(self.piece.moving, starts, strict=True))
         for index, equation in enumerate(self.piece.equations):
             atoms = equation.invars
@@ -231,7 +271,7 @@ class View:
             if index in begins:
                 sizes = equation.outvars[0].aval.shape
                 made = [jax.lax.dynamic_slice(known[within[0]], begins[index], sizes)]
-            elif name in ("mul", "div", "neg", "select_n"):
+            elif name in ("mul", "div", "neg", "select_n", "convert_element_type"):
                 made = [known[within[0]]]
             else:
                 values = self.piece.values(arrays, starts) if len(within) < len(atoms) else {}

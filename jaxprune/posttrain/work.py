@@ -119,14 +119,31 @@ class Work:
         read = compiled(self.plan.programs, ("read", view.key()), lambda: view.read)
         return read(self.arrays(view.piece.reads, {}, dense), view.piece.starts)
 
-    def write(self, kernel: Kernel, matrices: jax.Array, kept: jax.Array) -> None:
-        """Puts matrices, and which of their numbers are kept, where the kernel is."""
+    def write(self, kernel: Kernel, old: jax.Array, matrices: jax.Array, kept: jax.Array) -> None:
+        """Puts matrices, and which of their numbers are kept, where the kernel is.
+
+        Args:
+          kernel: that they are.
+          old: what `read` gave.
+          matrices: new numbers; where they are the old ones, parameters keep their bits.
+          kept: bool.
+
+        Raises:
+          ValueError: if a number is not finite in the parameter that holds it.
+        """
         view = kernel.view
         write = compiled(self.plan.programs, ("write", view.key()), lambda: view.write)
         targets = _targets(self.plan, view)
         masks = [self.masks[leaf] for leaf in targets]
         arrays = self.arrays(view.piece.reads, {})
-        leaves, masks = write(arrays, masks, view.piece.starts, matrices, kept)
+        leaves, masks, finite = write(arrays, masks, view.piece.starts, old, matrices, kept)
+        if not bool(finite):
+            types = ", ".join(sorted({str(leaf.dtype) for leaf in leaves}))
+            raise ValueError(
+                f"posttrain.prune: new weights of {kernel.name!r} are NaN or infinity in {types}, once they "
+                "are divided by what the program multiplies the parameter with; let it be larger, or leave "
+                "the parameter out with exclude=."
+            )
         for leaf, value, mask in zip(targets, leaves, masks, strict=True):
             self.leaves[leaf] = value
             self.masks[leaf] = mask

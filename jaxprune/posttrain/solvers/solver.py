@@ -112,7 +112,8 @@ def by_criterion(criterion: Criterion, *, refit: Any = None) -> Solver:
             found.append(Solved(jnp.where(mask, kernel, 0), mask, damp))
         if refit is None:
             return found
-        return refit(kernels, contests, masks=[each.mask for each in found], **statistics)
+        own = {name: statistics[name] for name in reads(refit)}
+        return refit(kernels, contests, masks=[each.mask for each in found], **own)
 
     checks.check("by_criterion", criterion=(criterion, _FUNCTION))
     return Solver(solve, names + more)

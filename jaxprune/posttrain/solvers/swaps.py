@@ -56,7 +56,10 @@ def swaps(*, start: Any = None, most: int = 32, refit: Any = None) -> Solver:
             found.append(Solved(jnp.where(mask, kernel, 0), mask, damp))
         if refit is None:
             return found
-        return refit(kernels, contests, grams=grams, masks=[each.mask for each in found])
+        given = {name: known[name] for name in more}
+        if "key" in given:
+            given["key"] = jax.random.fold_in(given["key"], 1)  # the start has drawn with the other
+        return refit(kernels, contests, masks=[each.mask for each in found], **given)
 
     return Solver(solve, names)
 
