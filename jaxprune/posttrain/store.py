@@ -30,7 +30,7 @@ class Store:
         self.folder.mkdir(parents=True, exist_ok=True)
         known = self.folder / "run.json"
         if known.exists():
-            theirs = json.loads(known.read_text()).get("identity")
+            theirs = json.loads(known.read_text(encoding="utf-8")).get("identity")
             if theirs != identity:
                 raise ValueError(
                     f"posttrain.prune(folder={str(folder)!r}): it holds a run with other parameters, data or "

@@ -277,8 +277,8 @@ def test_what_is_regularised_takes_part_at_its_strengths(tmp_path):
     assert "L1" not in asked
     claim = {"name": "", "kind": "at_least", "metric": "compression", "a": "L1"}
     for strength, value, verdict in (
-        (1e-4, 9.0, "refuted"),
-        (1e-2, 1.01, "holds"),
+        (1e-4, 99.0, "refuted"),
+        (1e-2, -1e6, "holds"),
         (0.5, 1.0, "open"),
     ):
         results["paper"] = {"accept": [{**claim, "strength": strength, "value": value}]}

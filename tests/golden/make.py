@@ -18,6 +18,7 @@ from experiments import mask_files, train
 from experiments.checkpoint import Checkpoints
 from experiments.cli import Options, Stopper
 from experiments.config import config, part, validate
+from experiments.files import seal
 from jaxprune import masks, sealed, structured
 from jaxprune.data import arrays
 from jaxprune.data.synthetic import twin
@@ -111,17 +112,18 @@ def main() -> None:
         shutil.rmtree(folder)  # of a finished run nobody reads them
     for file in [*FILES.rglob("lock"), *FILES.rglob("*.png")]:
         file.unlink()
-    for seal in FILES.rglob("files.json"):
-        for file in seal.parent.rglob(
+    for sums in FILES.rglob("files.json"):
+        for file in sums.parent.rglob(
             "commit_success.txt"
         ):  # of Orbax, with the path of this machine
             file.write_text("Checkpoint commit was successful.", encoding="utf-8")
-        seal.unlink()
-        seal.write_text(json.dumps(sealed.files_of(seal.parent), indent=1), encoding="utf-8")
+        sums.unlink()
+        sums.write_text(json.dumps(sealed.files_of(sums.parent), indent=1), encoding="utf-8")
     for file in FILES.rglob("versions.json"):  # of nobody's machine
         starts = json.loads(file.read_text(encoding="utf-8"))
         unknown = {"platform": "-", "cpu": "-", "cpus": 1, "git": None}
-        text = json.dumps([{**start, **unknown} for start in starts], indent=1)
+        plain = [{k: v for k, v in start.items() if k != "checksum"} for start in starts]
+        text = json.dumps([seal({**start, **unknown}) for start in plain], indent=1)
         file.write_text(text + "\n", encoding="utf-8")
 
 
