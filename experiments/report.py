@@ -174,7 +174,10 @@ def _setting(results: Mapping[str, Any]) -> str:
     """The paper, and the config in a few words."""
     config = results.get("config") or {}
     lines = [f"- {kind}: {part(config[kind])}" for kind in _PARTS if config.get(kind)]
-    plain = ("ema", "prunable", "steps")
+    plain: tuple[str, ...] = ("ema", "prunable", "steps")
+    if results["kind"] == "posttrain":
+        plain = ()
+        lines += [f"- model: {results['asked']['model']}", f"- rows: {', '.join(results['rows'])}"]
     lines += [f"- {name}: {config[name]}" for name in plain if config.get(name)]
     lines += [f"- seeds: {', '.join(dict.fromkeys(str(s['seed']) for s in results['seeds']))}"]
     source = _source(results.get("paper") or {})
