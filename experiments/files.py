@@ -19,7 +19,6 @@ from typing import IO, Any
 from ml_collections import ConfigDict
 
 from experiments.config import UserError
-from jaxprune import durable
 
 __all__ = [
     "is_sealed",
@@ -52,7 +51,9 @@ def replacing(path: Path | str, mode: str = "w") -> Iterator[IO[Any]]:
       path: the file.
       mode: "w" or "wb".
     """
-    with durable.whole_file(Path(path)) as file:
+    from jaxprune.durable import whole_file  # with JAX, which mistakes are told before
+
+    with whole_file(Path(path)) as file:
         if "b" in mode:
             yield file
             return
