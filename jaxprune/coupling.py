@@ -87,7 +87,7 @@ def everywhere(x: jax.Array) -> jax.Array:
     """On an explicit mesh, an array as each device has it whole: places of units know nothing of its axes."""
     if not jax.typeof(x).sharding.mesh.explicit_axes:
         return x
-    sharding = jax.typeof(x).sharding if isinstance(x, Tracer) else x.sharding
+    sharding: Any = jax.typeof(x).sharding if isinstance(x, Tracer) else x.sharding
     return jax.sharding.reshard(x, NamedSharding(sharding.mesh, PartitionSpec()))
 
 

@@ -180,7 +180,7 @@ def _flags(architecture: Any) -> dict[str, Any]:
 
 
 def _positive(scaling: Mapping[str, Any], key: str) -> float:
-    value = scaling.get(key)
+    value: Any = scaling.get(key)
     if type(value) not in (int, float) or not 0 < value < math.inf:
         raise ValueError(
             f"configs: {key} of rope_scaling is {value!r}; a positive number is needed."
