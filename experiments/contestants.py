@@ -28,13 +28,21 @@ from experiments.run_folder import RESERVED
 if TYPE_CHECKING:
     from experiments.recipes import Recipe
 
-__all__ = ["DENSE", "Contestant", "contestants", "fields", "recipe_at", "with_digests"]
+__all__ = [
+    "DENSE",
+    "Contestant",
+    "check_label",
+    "contestants",
+    "fields",
+    "recipe_at",
+    "with_digests",
+]
 
 DENSE = "dense"  # the label of the baseline, which is in every comparison
 _REGULARISED = {"gates": "gate", "penalties": "penalty", "subgradients": "subgradient"}
 _CONTROLS = ("retrained", "shuffled", "reinit")  # see `experiments.starts.control`
 _LONGEST = 100  # letters of a label
-_LABEL = r"[\w()+=%,-][\w()+=%, -]*"  # it names a folder
+_LABEL = "()+=%,-"  # beside letters, digits and spaces: it names a folder
 
 
 class Contestant(NamedTuple):
@@ -102,7 +110,7 @@ def contestants(cfg: ConfigDict) -> list[Contestant]:
         label = contestant.label
         if label == DENSE or label in [other.label for other in found[:i]]:
             raise UserError(f"{contestant.where}: the label {label!r} is taken; choose another.")
-        _check_label(label, contestant.where)
+        check_label(label, contestant.where)
     everybody = [*found, *_controls(asked["controls"], found, asked["pipeline"])]
     _check_folders(everybody)
     _check_examples(cfg, found, asked["pipeline"])
@@ -112,12 +120,23 @@ def contestants(cfg: ConfigDict) -> list[Contestant]:
     return everybody
 
 
-def _check_label(label: str, where: str) -> None:
-    """Refuses a label that cannot name a folder in a run folder."""
-    if not re.fullmatch(_LABEL, label) or label != label.strip() or len(label) > _LONGEST:
+def check_label(label: str, where: str, also: str = "") -> None:
+    """Refuses a label that cannot name a folder in a run folder.
+
+    Args:
+      label: of the user's.
+      where: in the config, to blame.
+      also: signs that it may have besides.
+    """
+    signs = re.escape(_LABEL + also)
+    if (
+        not re.fullmatch(rf"[\w{signs}][\w{signs} ]*", label)
+        or label != label.strip()
+        or len(label) > _LONGEST
+    ):
         raise UserError(
             f"{where}: the label {label[: _LONGEST + 1]!r} cannot name a folder; use at most {_LONGEST} "
-            "letters, digits, spaces and ()+=%,-"
+            f"letters, digits, spaces and {_LABEL}{also}"
         )
     if label.casefold() in RESERVED:
         raise UserError(

@@ -8,14 +8,12 @@ from ml_collections import ConfigDict
 
 from experiments import criterion_files
 from experiments.config import SECTIONS, UserError, check_part, check_type, unknown
+from experiments.contestants import DENSE, check_label
 
-__all__ = ["DENSE", "ROW", "checked", "is_function", "with_digests"]
+__all__ = ["ROW", "checked", "is_function", "with_digests"]
 
-DENSE = "dense"
 ROW = ("solver", "pattern", "rates", "recover")
 _DIGESTS = "files"  # hashes of the user's files
-_LABEL = r"[\w()+=%:,-][\w()+=%:, -]*"  # it names a folder
-_LONGEST = 60
 
 
 def checked(cfg: ConfigDict) -> dict[str, Any]:
@@ -89,12 +87,9 @@ def _check_model(model: Any, where: str) -> None:
 
 
 def _check_row(label: Any, row: Any, where: str) -> None:
-    proper = isinstance(label, str) and re.fullmatch(_LABEL, label) and label == label.strip()
-    if not proper or len(label) > _LONGEST or label == DENSE or label.startswith("."):
-        raise UserError(
-            f"{where}: a label names a folder: letters, digits, spaces and ()+=%:,- up to {_LONGEST}, and "
-            f"not {DENSE!r}."
-        )
+    if not isinstance(label, str) or label == DENSE:
+        raise UserError(f"{where}: a label of your own is needed, and not {DENSE!r}.")
+    check_label(label, where, also=":")
     if not isinstance(row, dict) or "solver" not in row:
         raise UserError(f"{where}: write dict(solver=part(...), rates=0.5, ...).")
     for name in row:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from experiments import claims, stats
+from experiments.contestants import DENSE
 from experiments.markdown import table
 
 __all__ = ["body", "headline"]
@@ -43,9 +44,6 @@ def body(results: Mapping[str, Any]) -> list[str]:
         f"{asked['validation']} held-out windows, with the dense network's inputs; the mean over kernels. "
         "CPU seconds are of pruning and recovery, evaluation not counted.",
     ]
-
-
-DENSE = "dense"
 
 
 def _line(label: str, rows: list[dict[str, Any]], dense: float) -> list[str]:

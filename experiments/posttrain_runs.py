@@ -16,16 +16,15 @@ import jaxprune as jp
 from experiments import criterion_files
 from experiments.cli import Options
 from experiments.config import UserError, build
+from experiments.contestants import DENSE
 from experiments.files import read_json, write_json
-from experiments.posttrain_config import DENSE, checked, is_function
+from experiments.posttrain_config import checked, is_function
 from experiments.progress import Progress
 from experiments.report import write_report
 from experiments.run_folder import Folder, RunFolder
 from jaxprune import models, posttrain
 
 __all__ = ["run"]
-
-_PARTS = ("calibration", "validation", "test")
 
 
 class _Subject(NamedTuple):
@@ -141,7 +140,7 @@ def _subject(asked: Mapping[str, Any]) -> _Subject:
         return _own(name, length)
     try:
         model = models.load(name)
-        tokens = {part: models.text.tokens(model.tokenizer, part) for part in _PARTS}
+        tokens = {part: models.text.tokens(model.tokenizer, part) for part in models.text.PARTS}
     except (FileNotFoundError, ImportError, ValueError) as e:
         raise UserError(f"config.posttrain.model: {e}") from e
 
@@ -157,10 +156,10 @@ def _subject(asked: Mapping[str, Any]) -> _Subject:
 def _own(name: str, length: int) -> _Subject:
     """A model and windows from a function of the user's."""
     made = criterion_files.run(name, "config.posttrain.model")()
-    if not isinstance(made, tuple) or len(made) != 3 or not set(_PARTS) <= set(made[2]):
+    if not isinstance(made, tuple) or len(made) != 3 or not set(models.text.PARTS) <= set(made[2]):
         raise UserError(
             f"config.posttrain.model: {name} must return (apply, params, windows), with windows for "
-            f"{', '.join(_PARTS)}."
+            f"{', '.join(models.text.PARTS)}."
         )
     apply, params, arrays = made
 
@@ -277,7 +276,8 @@ def _plan(asked: Mapping[str, Any], subject: _Subject, batch: int | None = None)
 def _planned(asked: Mapping[str, Any], subject: _Subject, seeds: int) -> str:
     plan = _plan(asked, subject)
     batches = asked["calibration"] // asked["batch"]
-    needed = plan.bytes_needed(batches)
+    recover = any(row.get("recover") is not None for row in asked["rows"].values())
+    needed = plan.bytes_needed(batches, recover=recover)
     runs = f"{len(asked['rows'])} rows x {seeds} seeds: {', '.join(asked['rows'])}"
     return f"{plan}\n{runs}\n{batches} batches: at most {needed / 1e9:.2f} GB on the device."
 

@@ -12,7 +12,7 @@ from jaxprune.posttrain.streams import Streams, checked
 from jaxprune.posttrain.work import Work
 from jaxprune.types import Params
 
-__all__ = ["Totals", "gather", "mean_of_uses", "of_streams", "through"]
+__all__ = ["Totals", "gather", "of_streams", "through"]
 
 Statistics = dict[str, jax.Array]
 
@@ -134,12 +134,11 @@ def of_streams(
             known.append(statistics(total, plan.inputs[which], examples))
     found: dict[str, Statistics] = {}
     for kernel in plan.kernels:
-        own = [known[i] for i in kernel.inputs]
-        found[kernel.name] = mean_of_uses(own)
+        found[kernel.name] = _mean_of_uses([known[i] for i in kernel.inputs])
     return found
 
 
-def mean_of_uses(uses: Sequence[Statistics]) -> Statistics:
+def _mean_of_uses(uses: Sequence[Statistics]) -> Statistics:
     """Statistics of a kernel that is used several times: each use counts the same."""
     if len(uses) == 1:
         return uses[0]

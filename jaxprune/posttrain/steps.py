@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxprune.calls import text
 from jaxprune.posttrain.contests import Contest, Solved
+from jaxprune.posttrain.errors import output_error
 from jaxprune.posttrain.kernels import Input
 from jaxprune.posttrain.passes import Totals, through
 from jaxprune.posttrain.plan import Plan
@@ -179,7 +180,7 @@ class Steps:
             held_error = None
             if self.held:
                 held_grams = statistic.held["grams"]
-                held_error = float(_summary(old, new, held_grams).error)  # type: ignore[arg-type]
+                held_error = float(output_error(old, new.kernel, held_grams))
             self.work.write(kernel, old, new.kernel, new.mask)
             if self.storing:
                 made[f"kernel {k} {kernel.name}"] = np.asarray(new.kernel)
@@ -232,9 +233,5 @@ def _summary(old: jax.Array, new: Solved, grams: jax.Array | None) -> _Summary:
     finite = jnp.isfinite(new.kernel).all()
     error = None
     if grams is not None:
-        with jax.default_matmul_precision("highest"):
-            change = old - new.kernel
-            lost = jnp.sum(change * (grams @ change))
-            whole = jnp.sum(old * (grams @ old))
-        error = lost / jnp.maximum(whole, jnp.finfo(whole.dtype).tiny)
+        error = output_error(old, new.kernel, grams)
     return _Summary(kept, finite, jnp.max(new.damp), error)

@@ -1,9 +1,7 @@
 """What has been done, in a folder, one file per segment, so that the same call goes on where it stopped."""
 
 import hashlib
-import io
 import json
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,13 +10,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxprune import array_files, sealed
+from jaxprune.durable import whole_file
+
 __all__ = ["Store", "fingerprint"]
+
+_KIND = "jaxprune step of a pruning after training"
+_VERSION = 1
 
 
 class Store:
-    """A folder of steps. Each is written beside its place and moved there, under a name with its checksum.
+    """A folder of steps, each whole or not there, with checksums.
 
-    A step that does not fit its checksum counts as one that was never made.
+    A step that was damaged counts as one that was never made.
 
     Args:
       folder: made if it is not there.
@@ -29,48 +33,38 @@ class Store:
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         known = self.folder / "run.json"
-        if known.exists():
-            theirs = json.loads(known.read_text(encoding="utf-8")).get("identity")
-            if theirs != identity:
-                raise ValueError(
-                    f"posttrain.prune(folder={str(folder)!r}): it holds a run with other parameters, data or "
-                    "settings; give another folder, or remove this one."
-                )
-        else:
-            _write(known, json.dumps({"identity": identity}).encode())
+        if not known.exists():
+            with whole_file(known) as file:
+                file.write(json.dumps({"identity": identity}).encode())
+            return
+        try:
+            told = sealed.parse(known.read_bytes())
+        except sealed.DamagedError as error:
+            raise ValueError(
+                f"posttrain.prune(folder={str(folder)!r}): its run.json is damaged ({error}); give another "
+                "folder, or remove this one."
+            ) from error
+        if not isinstance(told, dict) or told.get("identity") != identity:
+            raise ValueError(
+                f"posttrain.prune(folder={str(folder)!r}): it holds a run with other parameters, data or "
+                "settings; give another folder, or remove this one."
+            )
 
     def load(self, step: int) -> tuple[dict[str, np.ndarray], Any] | None:
         """The arrays and the notes of a step, or `None`."""
-        for path in sorted(self.folder.glob(f"{step:05d}.*.npz")):
-            data = path.read_bytes()
-            if path.name.split(".")[1] != _checksum(data):
-                continue
-            with np.load(io.BytesIO(data), allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
-            notes = json.loads(arrays.pop("notes").tobytes())
-            return arrays, notes
-        return None
+        try:
+            stored = array_files.read(self._path(step), kind=_KIND, version=_VERSION)
+        except (FileNotFoundError, sealed.DamagedError):
+            return None
+        return stored.arrays, stored.about
 
-    def save(self, step: int, arrays: Mapping[str, np.ndarray], notes: Any) -> None:
+    def save(self, step: int, arrays: Mapping[str, np.ndarray], notes: Mapping[str, Any]) -> None:
         """Writes the arrays and the notes (JSON) of a step."""
-        text = np.frombuffer(json.dumps(notes).encode(), np.uint8)
-        buffer = io.BytesIO()
-        np.savez(buffer, **{"notes": text, **arrays})  # type: ignore[arg-type]
-        data = buffer.getvalue()
-        _write(self.folder / f"{step:05d}.{_checksum(data)}.npz", data)
+        path = self._path(step)
+        array_files.write(path, arrays, kind=_KIND, version=_VERSION, about=notes)
 
-
-def _checksum(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()[:32]
-
-
-def _write(path: Path, data: bytes) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(partial, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    def _path(self, step: int) -> Path:
+        return self.folder / f"{step:05d}.npz"
 
 
 def fingerprint(texts: Iterable[str], arrays: Iterable[Any]) -> str:

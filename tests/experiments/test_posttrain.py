@@ -158,7 +158,7 @@ def test_the_held_out_error_is_that_of_the_outputs(cfg, tmp_path):
     ("changes", "says"),
     [
         ({"rows": {}}, "rows is empty"),
-        ({"rows": {"a/b": {"solver": part("sparsegpt")}}}, "a label names a folder"),
+        ({"rows": {"a/b": {"solver": part("sparsegpt")}}}, "cannot name a folder"),
         ({"rows": {"a": {"rates": 0.5}}}, "solver=part"),
         ({"rows": {"a": {"solver": part("sparsgpt")}}}, "nearest: 'sparsegpt'"),
         ({"rows": {"a": {"solver": part("sparsegpt"), "rates": 1.5}}}, "from 0 to below 1"),

@@ -38,7 +38,7 @@ def test_other_kernels_are_refused(tmp_path):
 
 def test_what_is_stored_is_stored_by_name(tmp_path):
     run(tmp_path)
-    [first, *_] = sorted(tmp_path.glob("00000.*.npz"))
+    [first, *_] = sorted(tmp_path.glob("00000*.npz"))
     with np.load(first) as file:
         assert {"kernel 0 a", "mask 0 a"} < set(file.files)
 
