@@ -7,27 +7,12 @@ import zipfile
 
 import numpy as np
 import pytest
+from torch_pickles import name, number, several, text
 
 from jaxprune.data.torch_weights import MAGIC, read
 
 VALUES = np.arange(24, dtype=np.float32) / 7
 END = b"."
-
-
-def text(value):
-    return b"X" + struct.pack("<I", len(value)) + value.encode()
-
-
-def number(value):
-    return b"J" + struct.pack("<i", value)
-
-
-def several(items):
-    return b"(" + b"".join(items) + b"t"
-
-
-def name(module, attribute):
-    return f"c{module}\n{attribute}\n".encode()
 
 
 def storage(key="0", kind="FloatStorage", size=24, legacy=False):

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 import pytest
+from stopping import StopsAfter
 
 from experiments import claims, cli, compare, contestants, engine, report, savings, train, training
 from experiments.cli import Options, Stopper, UserError
@@ -141,21 +142,6 @@ def test_the_train_binary_takes_methods_that_draw(own, tmp_path):
     with cfg.unlocked():
         cfg.method, cfg.compare = part("set_", sparsity=0.9, every=5, end=15), {}
     train.main(cfg, Options("test", tmp_path, False, StopsAfter(0)))  # traced, not trained
-
-
-class StopsAfter(Stopper):
-    """Asks to stop at the n-th look, or falls dead."""
-
-    def __init__(self, looks, dead=False):
-        super().__init__()
-        self.left, self.dead = looks, dead
-
-    @property
-    def requested(self):
-        self.left -= 1
-        if self.left < 0 and self.dead:
-            raise SystemExit("killed")
-        return self.left < 0
 
 
 def bits(results):

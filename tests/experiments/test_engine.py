@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
+from stopping import StopsAfter
 
 from experiments import cli, lottery, tickets, train
 from experiments.cli import Options, Stopper, UserError
@@ -52,19 +53,6 @@ def run(main, cfg, workdir, stopper=None, dry_run=False):
 
 GMP = {"method.begin": 10, "method.end": 50, "method.every": 10, "method.sparsity": 0.9}
 LOTTERY = {"lottery.rounds": 2, "lottery.controls": ("reinit", "shuffled")}
-
-
-class StopsAfter(Stopper):
-    """Asks to stop at the n-th look."""
-
-    def __init__(self, looks):
-        super().__init__()
-        self.left = looks
-
-    @property
-    def requested(self):
-        self.left -= 1
-        return self.left < 0
 
 
 def test_batches_are_epochs_of_permutations():

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from stopping import StopsAfter
 
 import jaxprune as jp
 from experiments import claims, cli, compare, contestants, mask_files, recipes, train
@@ -14,7 +15,7 @@ from experiments.cli import Options, Stopper, UserError
 from experiments.config import config, nested_kind, part, validate
 from experiments.task import model_of
 from experiments.trainer import Trainer, TrainState
-from tests.experiments.test_engine import ROOT, StopsAfter, run
+from tests.experiments.test_engine import ROOT, run
 
 WAYS = {
     "hard_concrete": {

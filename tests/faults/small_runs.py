@@ -80,19 +80,6 @@ def folder_of(cfg, workdir: Path) -> Path:
     return workdir / folder_name(NAME, cfg)
 
 
-class StopsAfter(Stopper):
-    """Asks to stop at the n-th look."""
-
-    def __init__(self, looks):
-        super().__init__()
-        self.left = looks
-
-    @property
-    def requested(self):
-        self.left -= 1
-        return self.left < 0
-
-
 def command(binary: str, file: Path, workdir: Path, *more: str) -> list[str]:
     """The command line of a run in a process of its own."""
     return [

@@ -5,26 +5,11 @@ import struct
 import zipfile
 
 import numpy as np
+from torch_pickles import name, number, several, text
 
 from jaxprune.data.torch_weights import MAGIC
 
 VALUES = np.arange(600, dtype=np.float32) / 7
-
-
-def text(value):
-    return b"X" + struct.pack("<I", len(value)) + value.encode()
-
-
-def number(value):
-    return b"J" + struct.pack("<i", value)
-
-
-def several(items):
-    return b"(" + b"".join(items) + b"t"
-
-
-def name(module, attribute):
-    return f"c{module}\n{attribute}\n".encode()
 
 
 def tensor(size=600, shape=(600,), strides=(1,), with_view=False, key="0"):
