@@ -23,6 +23,7 @@ from ml_collections import ConfigDict, config_flags
 
 from experiments import config as config_lib
 from experiments.config import UserError
+from experiments.fields import SECTIONS
 
 __all__ = [
     "Options",
@@ -283,7 +284,7 @@ def _check_overrides(cfg: ConfigDict, argv: Iterable[str]) -> None:
             here, where = here[parent], f"{where}.{parent}"
         if isinstance(here, ConfigDict) and name in here:
             continue
-        if name in config_lib.SECTIONS.get(where.removeprefix("config."), ()):
+        if name in SECTIONS.get(where.removeprefix("config."), ()):
             continue  # at its default in the file
         if kind is None or not isinstance(here, ConfigDict) or "name" not in here:
             _refuse(here, name, where)
@@ -291,7 +292,7 @@ def _check_overrides(cfg: ConfigDict, argv: Iterable[str]) -> None:
 
 
 def _refuse(here: Any, name: str, where: str) -> None:
-    section = config_lib.SECTIONS.get(where.removeprefix("config."), {})
+    section = SECTIONS.get(where.removeprefix("config."), {})
     fields = {**section, **here} if isinstance(here, ConfigDict) else ()
     raise UserError(config_lib.unknown(f"{where}: no field", name, fields, "Fields"))
 

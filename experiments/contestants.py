@@ -12,7 +12,6 @@ from ml_collections import ConfigDict
 
 from experiments import criterion_files, pipelines, sections
 from experiments.config import (
-    SECTIONS,
     UserError,
     build,
     check_part,
@@ -23,6 +22,7 @@ from experiments.config import (
     unknown,
     ways,
 )
+from experiments.fields import SECTIONS
 from experiments.run_folder import RESERVED
 
 if TYPE_CHECKING:

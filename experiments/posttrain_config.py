@@ -7,8 +7,9 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from experiments import criterion_files
-from experiments.config import SECTIONS, UserError, check_part, check_type, unknown
+from experiments.config import UserError, check_part, check_type, unknown
 from experiments.contestants import DENSE, check_label
+from experiments.fields import SECTIONS
 
 __all__ = ["ROW", "checked", "is_function", "with_digests"]
 

@@ -28,7 +28,8 @@ import filelock
 from ml_collections import ConfigDict
 
 from experiments import files
-from experiments.config import DEFAULTS, UserError
+from experiments.config import UserError
+from experiments.fields import DEFAULTS
 from experiments.files import read_json, write_json
 
 __all__ = [

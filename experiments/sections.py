@@ -9,8 +9,9 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from experiments import criterion_files
-from experiments.config import SECTIONS, UserError, check_part, check_type, part, training_examples
+from experiments.config import UserError, check_part, check_type, part, training_examples
 from experiments.config import unknown as unknown_name
+from experiments.fields import SECTIONS
 from experiments.ranges import MOST_STEPS
 
 __all__ = ["check_end", "lottery", "sensitivity"]

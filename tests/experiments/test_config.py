@@ -6,7 +6,8 @@ import sys
 import numpy as np
 import pytest
 
-from experiments.config import DEFAULTS, UserError, build, config, part, validate
+from experiments.config import UserError, build, config, part, validate
+from experiments.fields import DEFAULTS
 
 ADAM = part("adam", learning_rate=1e-3)
 GMP = part("gmp", sparsity=0.9, begin=0, end=80, every=10)

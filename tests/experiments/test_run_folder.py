@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from experiments import run_folder
-from experiments.config import DEFAULTS, UserError, config, part
+from experiments.config import UserError, config, part
+from experiments.fields import DEFAULTS
 from experiments.run_folder import Folder, RunFolder, folder_name, read_json, write_json
 
 
