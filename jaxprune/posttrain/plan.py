@@ -80,11 +80,6 @@ class Plan:
         """The most that is kept of one batch."""
         return max((segment.size for segment in self.segments), default=0)
 
-    @property
-    def gram_bytes(self) -> int:
-        """The largest Gram matrix: float32 `[layers, inputs, inputs]`."""
-        return max((4 * each.size[0] * each.size[1] ** 2 for each in self.inputs), default=0)
-
     def grams_bytes(self, hold_out: bool = False) -> int:
         """What Gram matrices take while kernels are solved, at most, with what solvers make of them.
 
