@@ -38,10 +38,8 @@ __all__ = [
     "RunFolder",
     "check_writable",
     "folder_name",
-    "read_json",
     "read_starts",
     "versions",
-    "write_json",
 ]
 
 RESERVED = (

@@ -11,7 +11,8 @@ import pytest
 from experiments import run_folder
 from experiments.config import UserError, config, part
 from experiments.fields import DEFAULTS
-from experiments.run_folder import Folder, RunFolder, folder_name, read_json, write_json
+from experiments.files import read_json, write_json
+from experiments.run_folder import Folder, RunFolder, folder_name
 
 
 def test_a_name_follows_the_settings_and_nothing_else(monkeypatch):
