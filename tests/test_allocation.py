@@ -113,6 +113,9 @@ def test_lamp_by_hand():
     # squares over the tail sums: a: 1/5, 1; b: 100/500, 1. The two largest are one in each leaf.
     assert counts(jp.allocation.global_budget(normalize="lamp"), 0.5, params) == [1, 1]
     assert counts(jp.allocation.global_budget(), 0.5, params) == [0, 2]
+    # a: 1/5, 1; b: 100/221, 1: the least of the four goes.
+    params = {"a": jnp.array([[1.0, 2.0]]), "b": jnp.array([[10.0, 11.0]])}
+    assert counts(jp.allocation.global_budget(normalize="lamp"), 0.25, params) == [1, 2]
 
 
 def test_rates_slow_down_a_leaf():

@@ -49,6 +49,8 @@ def test_the_grid_starts_at_begin():
 def test_cubic_is_zhu_and_gupta():
     schedule = s.cubic(sparsity=0.9, begin=10, end=20, initial=0.1)
     assert float(schedule.sparsity(15)) == pytest.approx(0.9 - 0.8 * 0.5**3)
+    assert float(schedule.sparsity(12)) == pytest.approx(0.9 - 0.8 * 0.8**3)
+    assert float(schedule.sparsity(10)) == pytest.approx(0.1)
 
 
 def test_levels_remove_a_share_of_what_is_left():

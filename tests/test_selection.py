@@ -128,6 +128,15 @@ def test_what_is_found_does_not_move():
         assert some.sum() == 1234
 
 
+@pytest.mark.parametrize("leaves", [1, 2, 6])
+def test_no_more_are_marked_than_may_be(leaves):
+    allowed = [jnp.array([False, True, False, False])] * leaves
+    found = top_each([jnp.arange(4.0)] * leaves, [3] * leaves, allowed)
+    assert [mask.tolist() for mask in found] == [mask.tolist() for mask in allowed]
+    together = top([jnp.arange(4.0)] * leaves, 3 * leaves, allowed)
+    assert [mask.tolist() for mask in together] == [mask.tolist() for mask in allowed]
+
+
 def test_equal_leaves_share_their_kernels():
     """A leaf more of a shape that is there is one more call, and no kernel: equal ones are compiled once."""
 

@@ -42,7 +42,7 @@ STORED = (
         _TORCH,
         "if self.left < 0:",
         "if False:",
-        ("tests/data/test_torch_weights.py",),
+        ("tests/faults/test_strangers.py::test_weights_of_other_people",),
     ),
     Mutation(
         "a pickle may name anything",
@@ -280,10 +280,7 @@ SELECTION = (
         "jaxprune/selection.py",
         "return tuple(m if a is None else m & a for m, a in zip(found, among, strict=True))",
         "return found",
-        (
-            "tests/test_updates.py::test_prune_never_revives",
-            "tests/faults/test_properties.py::test_what_may_not_be_marked_is_not",
-        ),
+        ("tests/test_selection.py::test_no_more_are_marked_than_may_be",),
     ),
     Mutation(
         "more scores than int32 counts are taken",
