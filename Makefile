@@ -11,7 +11,7 @@ WORKDIR ?= runs
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; v = sys.version_info[:2]; (3, 11) <= v <= (3, 13) or sys.exit('jaxprune needs Python 3.11, 3.12 or 3.13; this is %d.%d: set PYTHON=python3.12, for example' % v)"
 	$(PYTHON) -m venv $(VENV)
-	$(RUN) pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,report,share]'
+	$(RUN) pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[experiments,dev]'
 	touch $@
 
 quickstart: $(VENV)/.installed
