@@ -4,8 +4,8 @@ Run: python docs/blocks.py [FILE.md ...]    (default: README.md, CONTRIBUTING.md
      python docs/blocks.py --first FILE.md    (prints the first Python block, and runs nothing)
 
 The blocks of a file share one namespace, so a later block continues the earlier ones. A block without a
-language that follows a Python block directly is what that block prints; numbers may differ in their last
-digits. A comment `<!-- not run: WHY -->` before a block keeps it from being run. Commands in `sh` blocks are
+language that follows a Python block directly is what that block prints; decimal numbers may differ in their
+last digits, and those below 1e-4, which are rounding errors, in all of them. A comment `<!-- not run: WHY -->` before a block keeps it from being run. Commands in `sh` blocks are
 not run; the configs and modules that they name must exist.
 """
 
@@ -22,6 +22,7 @@ _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _NOT_RUN = re.compile(r"<!-- not run: .+? -->\s*\Z", re.DOTALL)
 _NUMBER = re.compile(r"-?\d+\.\d+(?:e[-+]\d+)?")
 TOLERANCE = 0.02  # relative: another processor rounds otherwise
+ROUNDING = 1e-4
 
 
 class Block(NamedTuple):
@@ -108,7 +109,7 @@ def _alike(expected: str, printed: str) -> bool:
     if _NUMBER.sub("", expected).split() != _NUMBER.sub("", printed).split():
         return False
     pairs = zip(_NUMBER.findall(expected), _NUMBER.findall(printed), strict=True)
-    return all(abs(float(a) - float(b)) <= TOLERANCE * max(abs(float(a)), 1e-6) for a, b in pairs)
+    return all(abs(float(a) - float(b)) <= max(TOLERANCE * abs(float(a)), ROUNDING) for a, b in pairs)
 
 
 def _check_commands(text: str, place: str) -> None:
