@@ -142,7 +142,8 @@ def test_each_contest_of_a_pattern_keeps_its_best(name, attack, amount):
     @examples(15, 100)
     @given(st.data(), st.sampled_from(names), st.sampled_from([0.0, 0.25, 0.5, 0.75]))
     def check(data, dtype, sparsity):
-        weights = data.draw(arrays((8, 12), DTYPES[dtype], special=INFINITE))
+        infinite = () if dtype == "float8_e4m3fn" else INFINITE  # it has no infinity, but NaN
+        weights = data.draw(arrays((8, 12), DTYPES[dtype], special=infinite))
         tally.happened(True, dtype)
         method = jp.methods.magnitude(sparsity=sparsity, pattern=pattern)
         pruned, masks = jp.prune({"kernel": weights}, method)
