@@ -37,6 +37,7 @@ def test_a_signal_saves_and_stops(case, tmp_path, attack, amount):
         stderr=subprocess.PIPE,
         text=True,
         env=environment,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # ignored under nohup
     )
     rows = lambda: any(p.stat().st_size for p in tmp_path.rglob("metrics.jsonl"))
     wait_for(rows, process)
