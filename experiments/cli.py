@@ -23,7 +23,7 @@ from ml_collections import ConfigDict, config_flags
 
 from experiments import config as config_lib
 from experiments.config import UserError
-from experiments.fields import SECTIONS
+from experiments.config.fields import SECTIONS
 
 __all__ = [
     "Options",
@@ -137,7 +137,7 @@ def _keep_compiled() -> None:
 
 def is_finished(cfg: ConfigDict, options: Options, what: str = "run") -> bool:
     """Whether a run is over and reported; then says where its report is, and writes nothing."""
-    from experiments.run_folder import RunFolder, check_writable
+    from experiments.runs.folder import RunFolder, check_writable
 
     if options.dry_run:
         return False

@@ -15,7 +15,8 @@ Examples:
 
 from typing import TYPE_CHECKING
 
-from experiments import cli, sections
+from experiments import cli
+from experiments.config import sections
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
@@ -25,9 +26,9 @@ def main(cfg: "ConfigDict", options: cli.Options) -> None:
     sections.lottery(cfg)
     if cli.is_finished(cfg, options):
         return
-    from experiments import tickets  # imports JAX
+    from experiments.studies import lottery_runs  # imports JAX
 
-    tickets.run(cfg, options)
+    lottery_runs.run(cfg, options)
 
 
 if __name__ == "__main__":

@@ -24,17 +24,18 @@ Examples:
 
 from typing import TYPE_CHECKING
 
-from experiments import cli, posttrain_config
+from experiments import cli
+from experiments.studies import posttrain as posttrain_lib
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
 
 def main(cfg: "ConfigDict", options: cli.Options) -> None:
-    cfg = posttrain_config.with_digests(cfg)
+    cfg = posttrain_lib.with_digests(cfg)
     if cli.is_finished(cfg, options):
         return
-    from experiments import posttrain_runs  # imports JAX
+    from experiments.studies import posttrain_runs  # imports JAX
 
     posttrain_runs.run(cfg, options)
 

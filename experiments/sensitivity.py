@@ -20,7 +20,8 @@ Examples:
 
 from typing import TYPE_CHECKING
 
-from experiments import cli, sections
+from experiments import cli
+from experiments.config import sections
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
@@ -30,9 +31,9 @@ def main(cfg: "ConfigDict", options: cli.Options) -> None:
     sections.sensitivity(cfg)
     if cli.is_finished(cfg, options, "analysis"):
         return
-    from experiments import layer_analysis  # imports JAX
+    from experiments.studies import sensitivity_runs  # imports JAX
 
-    layer_analysis.run(cfg, options)
+    sensitivity_runs.run(cfg, options)
 
 
 if __name__ == "__main__":

@@ -18,8 +18,9 @@ Examples:
 
 from typing import TYPE_CHECKING
 
-from experiments import cli, contestants
+from experiments import cli
 from experiments.config import UserError, part
+from experiments.studies import contestants
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
@@ -31,9 +32,9 @@ def main(cfg: "ConfigDict", options: cli.Options) -> None:
     named = contestants.with_digests(cfg, found)
     if cli.is_finished(named, options, "comparison"):
         return
-    from experiments import comparison  # imports JAX
+    from experiments.studies import compare_runs  # imports JAX
 
-    comparison.run(named, found, options)
+    compare_runs.run(named, found, options)
 
 
 def _check(cfg: "ConfigDict") -> None:

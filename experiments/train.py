@@ -11,8 +11,8 @@ Examples:
 
 from typing import TYPE_CHECKING
 
-from experiments import cli, sections
-from experiments.config import ways
+from experiments import cli
+from experiments.config import sections, ways
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
@@ -24,9 +24,9 @@ def main(cfg: "ConfigDict", options: cli.Options) -> None:
         sections.check_end(cfg[way], cfg.steps, f"config.{way}")
     if cli.is_finished(cfg, options):
         return
-    from experiments import training  # imports JAX
+    from experiments.studies import train_runs  # imports JAX
 
-    training.run(cfg, options)
+    train_runs.run(cfg, options)
 
 
 if __name__ == "__main__":

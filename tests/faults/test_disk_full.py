@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from experiments import files
+from experiments.runs import files
 
 from . import small_runs
 

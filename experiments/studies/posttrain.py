@@ -1,0 +1,113 @@
+"""The fields of `config.posttrain`, checked before JAX is imported."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from experiments.config import UserError, check_part, check_type, unknown, user_files
+from experiments.config.fields import SECTIONS
+from experiments.studies.contestants import DENSE, check_label
+
+__all__ = ["ROW", "checked", "is_function", "with_digests"]
+
+ROW = ("solver", "pattern", "rates", "recover")
+_DIGESTS = "files"  # hashes of the user's files
+
+
+def checked(cfg: ConfigDict) -> dict[str, Any]:
+    """Returns the fields of `config.posttrain`, at their defaults where it says nothing.
+
+    Raises:
+      UserError: a field is not what pruning after training can use.
+    """
+    where = "config.posttrain"
+    own = {name: value for name, value in cfg.posttrain.to_dict().items() if name != _DIGESTS}
+    if not own:
+        raise UserError(
+            f"{where} is empty; this binary prunes after training, and needs {where}.rows. Configs for it "
+            "are in configs/posttrain."
+        )
+    for name in own:
+        if name not in SECTIONS["posttrain"]:
+            raise UserError(unknown(f"{where}: no field", name, SECTIONS["posttrain"], "Fields"))
+    asked = {**SECTIONS["posttrain"], **own}
+    _check_model(asked["model"], f"{where}.model")
+    for name, least in (
+        ("calibration", 1),
+        ("validation", 0),
+        ("test", 1),
+        ("length", 2),
+        ("batch", 1),
+    ):
+        check_type("int", asked[name], f"{where}.{name}")
+        if asked[name] < least:
+            raise UserError(f"{where}.{name}={asked[name]}: at least {least} is needed.")
+    if asked["calibration"] % asked["batch"]:
+        raise UserError(
+            f"{where}.calibration={asked['calibration']}: a multiple of {where}.batch={asked['batch']} is "
+            "needed, since all batches have one shape."
+        )
+    if not asked["rows"]:
+        raise UserError(f"{where}.rows is empty; name at least one row.")
+    for label, row in asked["rows"].items():
+        _check_row(label, row, f"{where}.rows[{label!r}]")
+    return asked
+
+
+def with_digests(cfg: ConfigDict) -> ConfigDict:
+    """Returns the config with hashes of the user's files: each version of a file has its own folder."""
+    asked = checked(cfg)
+    named = [asked["model"], *(row["solver"] for row in asked["rows"].values())]
+    files = {name for name in named if isinstance(name, str) and is_function(name)}
+    if not files:
+        return cfg
+    cfg = cfg.copy_and_resolve_references()
+    with cfg.unlocked():
+        cfg.posttrain[_DIGESTS] = tuple(user_files.digest(name) for name in sorted(files))
+    return cfg
+
+
+def is_function(model: str) -> bool:
+    """Whether a model's name means a function in a file.
+
+    >>> is_function("mine.py:tiny"), is_function("smollm2-135m")
+    (True, False)
+    """
+    return ".py" in model
+
+
+def _check_model(model: Any, where: str) -> None:
+    check_type("str", model, where)
+    if is_function(model):
+        user_files.check(model, where)
+    elif not re.fullmatch(r"[\w.-]+", model) and not Path(model).exists():
+        raise UserError(f"{where}={model!r}: there is no such file or folder.")
+
+
+def _check_row(label: Any, row: Any, where: str) -> None:
+    if not isinstance(label, str) or label == DENSE:
+        raise UserError(f"{where}: a label of your own is needed, and not {DENSE!r}.")
+    check_label(label, where, also=":")
+    if not isinstance(row, dict) or "solver" not in row:
+        raise UserError(f"{where}: write dict(solver=part(...), rates=0.5, ...).")
+    for name in row:
+        if name not in ROW:
+            raise UserError(unknown(f"{where}: no field", name, ROW, "Fields"))
+    if isinstance(row["solver"], str):
+        user_files.check(row["solver"], f"{where}.solver")
+    else:
+        check_part("solver", row["solver"], f"{where}.solver")
+    for name in ("pattern", "recover"):
+        if row.get(name) is not None:
+            check_part(name, row[name], f"{where}.{name}")
+    rates = row.get("rates", 0.5)
+    if isinstance(rates, dict) and "name" in rates:
+        check_part("rates", rates, f"{where}.rates")
+    elif not isinstance(rates, dict):
+        check_type("float", rates, f"{where}.rates")
+        if not 0 <= rates < 1:
+            raise UserError(
+                f"{where}.rates={rates}: a fraction removed, from 0 to below 1, is needed."
+            )

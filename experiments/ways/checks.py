@@ -1,0 +1,116 @@
+"""What is refused before anything is trained: methods that do not fit the model or the schedule."""
+
+import dataclasses
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import flax
+import jax
+import optax
+from ml_collections import ConfigDict
+
+import jaxprune as jp
+from experiments.config import UserError
+from experiments.training import task as task_lib
+from experiments.training.task import input_shape, model_of
+from experiments.ways.coupled_units import axes_of
+from jaxprune.data import catalogue, prepared
+from jaxprune.starting import full_masks
+
+__all__ = ["check_cut", "check_data", "check_schedule", "checked"]
+
+
+def check_data(cfg: ConfigDict) -> None:
+    """Raises `UserError` if the data set has not been fetched."""
+    name = cfg.data.name
+    if not name.startswith(catalogue.PREFIX) and not prepared.is_prepared(prepared.folder_of(name)):
+        task_lib.dataset(cfg)
+
+
+def check_schedule(method: jp.Method | None, steps: int, where: str) -> None:
+    """Raises `UserError` if the masks would still change when training ends."""
+    last = None if method is None else method.end - method.straight_through
+    if last is not None and last >= steps:
+        raise UserError(
+            f"{where}: masks change until step {last}, but training ends after "
+            f"config.steps={steps}; the target would not be reached."
+        )
+
+
+def checked(
+    tx: optax.GradientTransformation,
+    cfg: ConfigDict,
+    where: str,
+    file: str | None = None,
+    gate: jp.gates.Gate | None = None,
+) -> optax.GradientTransformation:
+    """Returns `tx`, if one of its updates can be traced on the model of a config.
+
+    Args:
+      tx: the optimizer.
+      cfg: the config; its data are not needed.
+      where: which part of the config to blame.
+      file: a user's file whose line to name, where the mistake is in it.
+      gate: between the parameters that `tx` trains and the model's.
+
+    Raises:
+      UserError: what the library says of shapes, patterns, paths and missing signals.
+    """
+
+    def update(key: jax.Array, x: jax.Array) -> Any:
+        params = model_of(cfg).init(key, x)["params"]
+        if gate is not None:
+            params = gate.init(params, key)
+            read = lambda theta: jax.tree.leaves(
+                (gate.sample(theta, key, 0), gate.penalty(theta, 0))
+            )
+            params = jax.grad(lambda theta: sum(leaf.sum() for leaf in read(theta)))(params)
+        return tx.update(params, tx.init(params), params)
+
+    _traced(_masks(cfg), cfg, "config")
+    _traced(update, cfg, where, file)
+    return tx
+
+
+def check_cut(method: jp.Method, cfg: ConfigDict, where: str) -> None:
+    """Raises `UserError` unless a method can prune the model of a config at once.
+
+    Args:
+      method: its criterion is not asked, since signals need data.
+      cfg: the config; its data are not needed.
+      where: which part of the config to blame.
+    """
+    by_size = dataclasses.replace(method, criterion=jp.criteria.magnitude)
+
+    def cut(key: jax.Array, x: jax.Array) -> Any:
+        params = model_of(cfg).init(key, x)["params"]
+        masks = full_masks(by_size, params, cfg.prunable or None, axes_of(cfg))
+        return jp.next_masks(by_size, params, masks, method.end, axes=axes_of(cfg))
+
+    _traced(_masks(cfg), cfg, "config")
+    _traced(cut, cfg, where)
+
+
+def _masks(cfg: ConfigDict) -> Callable[[jax.Array, jax.Array], Any]:
+    def masks(key: jax.Array, x: jax.Array) -> Any:
+        params = model_of(cfg).init(key, x)["params"]
+        return jp.masks.make(params, cfg.prunable or None, axes=axes_of(cfg))
+
+    return masks
+
+
+def _traced(
+    function: Callable[[jax.Array, jax.Array], Any],
+    cfg: ConfigDict,
+    blamed: str,
+    file: str | None = None,
+) -> None:
+    """Traces a function of a key and a batch, and blames the config for what the library says."""
+    x = jax.ShapeDtypeStruct((2, *input_shape(cfg)), "float32")
+    try:
+        jax.eval_shape(function, jax.random.key(0), x)
+    except (TypeError, ValueError, ZeroDivisionError, flax.errors.FlaxError) as e:
+        lines = [f.lineno for f in traceback.extract_tb(e.__traceback__) if f.filename == file]
+        at = f" (line {lines[-1]})" if lines else ""
+        raise UserError(f"{blamed}{at}: {e}") from e
