@@ -7,6 +7,7 @@ from experiments.config.parts import check_part as check_part
 from experiments.config.parts import check_sizes as check_sizes
 from experiments.config.parts import check_type as check_type
 from experiments.config.parts import config as config
+from experiments.config.parts import data_catalogue as data_catalogue
 from experiments.config.parts import nested_kind as nested_kind
 from experiments.config.parts import part as part
 from experiments.config.parts import takes as takes

@@ -2,7 +2,9 @@
 
 from typing import Any
 
-__all__ = ["DEFAULTS", "SECTIONS"]
+__all__ = ["DEFAULTS", "DENSE", "SECTIONS"]
+
+DENSE = "dense"  # the label of what stays unpruned, and of the baseline of every comparison
 
 # The fields of every config. A run folder is named after those that differ from these values, so a
 # default never changes in place; a new field comes with the value under which old runs were made.

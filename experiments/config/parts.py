@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 
 from experiments.config.fields import DEFAULTS
 from experiments.config.ranges import MOST_STEPS, not_finite, out_of_range
-from experiments.config.signatures import Signature, keyword_default, public, sources
+from experiments.config.signatures import Signature, defining_file, signature, signatures
 
 __all__ = [
     "UserError",
@@ -27,6 +27,7 @@ __all__ = [
     "check_sizes",
     "check_type",
     "config",
+    "data_catalogue",
     "nested_kind",
     "part",
     "takes",
@@ -42,31 +43,41 @@ class UserError(Exception):
 
 
 class _Kind(NamedTuple):
-    files: tuple[str, ...]  # where the public functions are, below a folder of sys.path
-    returns: str  # a regular expression, found in the return annotation of those meant
-    called: bool = True  # False: the function itself is meant, with these arguments bound
+    """Where functions of a kind are found, and which of them are meant.
+
+    Attributes:
+      faces: modules whose public functions they are.
+      returns: a regular expression, found in the return annotation of those meant.
+      takes: those meant have an argument whose name ends so.
+      called: False: the function itself is meant, with these arguments bound.
+    """
+
+    faces: tuple[str, ...]
+    returns: str
+    takes: str = ""
+    called: bool = True
 
 
 _KINDS = {
-    "model": _Kind(("jaxprune/nn/*.py",), "Module"),
-    "kernel_init": _Kind(("jaxprune/nn/initializers.py",), "Initializer"),
-    "method": _Kind(("jaxprune/methods/*.py", "jaxprune/method.py"), "Method|Partition"),
-    "schedule": _Kind(("jaxprune/schedules.py",), "Schedule"),
-    "criterion": _Kind(("jaxprune/criteria/*.py",), "Scores", called=False),
-    "pattern": _Kind(("jaxprune/patterns.py", "experiments/ways/coupled_units.py"), "Pattern"),
-    "allocation": _Kind(("jaxprune/allocation/*.py",), "Allocation"),
-    "optimizer": _Kind(("optax/_src/alias.py", "optax/contrib/*.py"), "GradientTransformation"),
-    "learning_rate": _Kind(("optax/schedules/*.py",), "Schedule"),
-    "gate": _Kind(("jaxprune/gates/*.py",), "^Gate$"),
-    "penalty": _Kind(("jaxprune/penalties.py",), "^Penalty$"),
-    "preconditioner": _Kind(("jaxprune/preconditioners.py",), ""),
-    "compensation": _Kind(("jaxprune/compensation.py",), "Params", called=False),
-    "removal": _Kind(("jaxprune/transforms/growing.py",), "GradientTransformation"),
-    "solver": _Kind(("jaxprune/posttrain/solvers/*.py",), "^Solver$"),
-    "rates": _Kind(("jaxprune/posttrain/rates.py",), "Callable"),
-    "recover": _Kind(("jaxprune/posttrain/reconstruct.py",), "^Recovery$"),
-    "signal": _Kind(("jaxprune/signals/*.py",), "", called=False),
-    "augment": _Kind(("experiments/training/augment.py",), "^jax.Array$", called=False),
+    "model": _Kind(("jaxprune.nn",), "Module"),
+    "kernel_init": _Kind(("jaxprune.nn.initializers",), "Initializer"),
+    "method": _Kind(("jaxprune.methods", "jaxprune.method"), "Method|Partition"),
+    "schedule": _Kind(("jaxprune.schedules",), "Schedule"),
+    "criterion": _Kind(("jaxprune.criteria",), "Scores", called=False),
+    "pattern": _Kind(("jaxprune.patterns", "experiments.ways.coupled_units"), "Pattern"),
+    "allocation": _Kind(("jaxprune.allocation",), "Allocation"),
+    "optimizer": _Kind(("optax", "optax.contrib"), "GradientTransformation", "learning_rate"),
+    "learning_rate": _Kind(("optax.schedules",), "Schedule"),
+    "gate": _Kind(("jaxprune.gates",), "^Gate$"),
+    "penalty": _Kind(("jaxprune.penalties",), "^Penalty$"),
+    "preconditioner": _Kind(("jaxprune.preconditioners",), ""),
+    "compensation": _Kind(("jaxprune.compensation",), "Params", called=False),
+    "removal": _Kind(("jaxprune.transforms",), "GradientTransformation", "until"),
+    "solver": _Kind(("jaxprune.posttrain.solvers",), "^Solver$"),
+    "rates": _Kind(("jaxprune.posttrain.rates",), "Callable"),
+    "recover": _Kind(("jaxprune.posttrain",), "^Recovery$"),
+    "signal": _Kind(("jaxprune.signals",), "", called=False),
+    "augment": _Kind(("experiments.training.augment",), "^jax.Array$", called=False),
 }
 # What a part inside a part is, where its argument's name is not a kind itself.
 _SCHEDULED = ("optimizer", "learning_rate", "gate", "penalty", "removal")
@@ -104,7 +115,7 @@ _MOST_SEED = (
     2**32 - 1
 )  # a PRNG key keeps 32 bits: two seeds that differ above them draw the same weights
 _WRITERS = {"csv": None, "tb": "tensorboardX", "wandb": "wandb"}  # and the packages that they need
-_CATALOGUE, _DATA_ARGUMENTS = "jaxprune/data/catalogue.py", {"batch_size": "int", "augment": "str"}
+_DATA_ARGUMENTS = {"batch_size": "int", "augment": "str"}
 
 
 def part(name: str, **arguments: Any) -> ConfigDict:
@@ -247,11 +258,11 @@ def check_sizes(cfg: ConfigDict) -> None:
 
 def training_examples(name: str) -> int | None:
     """Returns how many examples a data set has for training and validation; `None`: not known here."""
-    catalogue = _catalogue()
+    catalogue = data_catalogue()
     if not catalogue:
         return None
     if name.startswith(catalogue["PREFIX"]):
-        return _twin_size()
+        return catalogue["TWIN_TRAIN"]
     return sum(catalogue["find"](name).train)
 
 
@@ -413,39 +424,37 @@ def _build_value(kind: str, name: str, value: Any) -> Any:
     return value
 
 
+@functools.cache
+def data_catalogue() -> dict[str, Any]:
+    """Returns the names in `jaxprune`'s catalogue of data sets, without importing JAX.
+
+    The catalogue is plain Python without imports of its own package, and is run by itself.
+    """
+    path = defining_file("jaxprune.data", "NAMES")
+    return runpy.run_path(str(path)) if path else {}
+
+
 def _signature(kind: str, name: str, where: str) -> Signature:
     if kind == "data":
-        names = _data_names()
+        names = data_catalogue().get("NAMES", ())
         if name not in names:
             raise UserError(unknown(f"{where}: no data set", name, names, "Known"))
         return Signature("", _DATA_ARGUMENTS)
-    known = {}
-    for found, signature in _signatures(kind):
-        if found == name:
-            return signature
-        known[found] = signature
+    for face in _KINDS[kind].faces:
+        taken = signature(face, name, _KINDS[kind].returns)
+        if taken is not None and _is_meant(kind, taken):
+            return taken
+    known = [
+        other
+        for face in _KINDS[kind].faces
+        for other, taken in signatures(face, _KINDS[kind].returns)
+        if _is_meant(kind, taken)
+    ]
     raise UserError(unknown(f"{where}: no {kind}", name, known, "Known"))
 
 
-def _data_names() -> tuple[str, ...]:
-    return _catalogue().get("NAMES", ())
-
-
-@functools.cache
-def _catalogue() -> dict[str, Any]:
-    """Runs the catalogue of data sets by itself, since importing `jaxprune` imports JAX."""
-    files = list(sources(_CATALOGUE))
-    return runpy.run_path(str(files[0][0])) if files else {}
-
-
-def _twin_size() -> int | None:
-    """How many training examples a synthetic twin has, read from the source of the function that makes it."""
-    for path, _ in sources("jaxprune/data/synthetic.py"):
-        return keyword_default(path, "twin", "train")
-    return None
-
-
-def _signatures(kind: str) -> Iterator[tuple[str, Signature]]:
-    for pattern in _KINDS[kind].files:
-        for path, module in sources(pattern):
-            yield from public(path, module, _KINDS[kind].returns)
+def _is_meant(kind: str, taken: Signature) -> bool:
+    """Whether a function that returns what is asked for is one that a config can name."""
+    suffix = _KINDS[kind].takes
+    takes_it = not suffix or any(name.endswith(suffix) for name in taken.types)
+    return takes_it and "rule" not in taken.types  # a rule of one's own is no plain value

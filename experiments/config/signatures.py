@@ -1,86 +1,146 @@
-"""Signatures read from source files: what a function takes, without importing it."""
+"""Signatures read from sources: what the functions of a face take, without importing them.
+
+A face is a module, or the `__init__.py` of a package, whose names are meant for others. Where a face says
+`from x import y as y`, the source of `x` is read, however deep that goes: what is behind a face may move.
+"""
 
 import ast
 import functools
 import importlib.util
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-__all__ = ["Signature", "keyword_default", "public", "sources"]
+__all__ = ["Signature", "defining_file", "signature", "signatures"]
 
 
 class Signature(NamedTuple):
-    """What a call needs to know of a function."""
+    """What a call needs to know of a function.
+
+    Attributes:
+      module: the face to import it from.
+      types: argument -> annotation, or "".
+      required: arguments without a default.
+      open: whether it takes any keyword.
+    """
 
     module: str
-    types: dict[str, str]  # argument -> annotation, or ""
+    types: dict[str, str]
     required: tuple[str, ...] = ()
-    open: bool = False  # takes any keyword
+    open: bool = False
 
 
-def sources(pattern: str) -> Iterator[tuple[Path, str]]:
-    """Files that match `package/...`, and their modules' names, without importing the package."""
-    package = pattern.split("/")[0]
-    spec = importlib.util.find_spec(package)
-    for folder in (spec.submodule_search_locations or ()) if spec else ():
-        for path in sorted(Path(folder).parent.glob(pattern)):
-            if not path.name.endswith("_test.py") and path.name != "__init__.py":
-                yield path, ".".join(path.relative_to(Path(folder).parent).with_suffix("").parts)
+class _Imported(NamedTuple):
+    """Where a name of a module comes from."""
+
+    module: str
+    name: str
+
+
+def signature(face: str, name: str, returns: str = "") -> Signature | None:
+    """Returns the signature of a public function of a face; `None` if there is none of that name.
+
+    Args:
+      face: name of a module.
+      name: of the function.
+      returns: a regular expression, to be found in the return annotation.
+    """
+    definition = _definition(face, name) if name in _public_names(face) else None
+    if definition is None or not re.search(returns, _text(definition.returns)):
+        return None
+    arguments = definition.args
+    positional = arguments.posonlyargs + arguments.args
+    defaults: list[Any] = [None] * (len(positional) - len(arguments.defaults)) + arguments.defaults
+    named = positional + arguments.kwonlyargs
+    pairs = list(zip(named, defaults + arguments.kw_defaults, strict=True))
+    return Signature(
+        face,
+        {argument.arg: _text(argument.annotation) for argument, _ in pairs},
+        tuple(argument.arg for argument, default in pairs if default is None),
+        arguments.kwarg is not None,
+    )
+
+
+def signatures(face: str, returns: str = "") -> Iterator[tuple[str, Signature]]:
+    """Returns name and signature of all public functions of a face.
+
+    Args:
+      face: name of a module.
+      returns: a regular expression, to be found in the return annotation.
+    """
+    for name in _public_names(face):
+        known = signature(face, name, returns)
+        if known is not None:
+            yield name, known
+
+
+def defining_file(face: str, name: str) -> Path | None:
+    """Returns the source file that defines a name of a face; `None` if there is no such name.
+
+    >>> defining_file("experiments.config", "part").name
+    'parts.py'
+    """
+    origin = _names(face).get(name)
+    if isinstance(origin, _Imported) and origin != (face, name):
+        return defining_file(*origin)
+    return None if origin is None else _file(face)
+
+
+def _definition(module: str, name: str) -> ast.FunctionDef | None:
+    """The definition of a function, in this module or where it is imported from."""
+    origin = _names(module).get(name)
+    if isinstance(origin, _Imported):
+        return None if origin == (module, name) else _definition(*origin)
+    return origin if isinstance(origin, ast.FunctionDef) else None
+
+
+def _public_names(module: str) -> tuple[str, ...]:
+    """What `__all__` lists, and all that a package imports; names with an underscore or `scale_by_` not."""
+    names = _names(module)
+    listed = names.get("__all__")
+    if not isinstance(listed, ast.Assign):
+        return tuple(name for name in names if not name.startswith(("_", "scale_by_")))
+    path = _file(module)
+    is_package = path is not None and path.name == "__init__.py"
+    imported = [name for name, origin in names.items() if isinstance(origin, _Imported)]
+    public = dict.fromkeys([*ast.literal_eval(listed.value), *(imported if is_package else ())])
+    return tuple(name for name in public if not name.startswith(("_", "scale_by_")))
 
 
 @functools.cache
-def public(path: Path, module: str, returns: str) -> list[tuple[str, Signature]]:
-    """Functions that a file defines, or makes by `functools.partial`.
-
-    Args:
-      path: the file.
-      module: its name for imports.
-      returns: a regular expression, to be found in the return annotation.
-
-    Returns:
-      (name, signature) of those in `__all__`, or of those without a leading underscore.
-    """
-    found: dict[str, Signature] = {}
-    exported = None
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.FunctionDef) and re.search(returns, _text(node.returns)):
-            found[node.name] = _of_function(node, module)
+def _names(module: str) -> Mapping[str, ast.stmt | _Imported]:
+    """What the top level of a module defines, or imports from other modules."""
+    path = _file(module)
+    names: dict[str, ast.stmt | _Imported] = {}
+    for node in ast.parse(path.read_bytes()).body if path else ():
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names[node.name] = node
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            for alias in node.names:
+                names[alias.asname or alias.name] = _Imported(node.module, alias.name)
         elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-            name, value = node.targets[0].id, node.value
-            if name == "__all__":
-                exported = ast.literal_eval(value)
-            elif isinstance(value, ast.Call) and _text(value.func) == "functools.partial":
-                base = _text(value.args[0])
-                if base in found:
-                    found[name] = found[base]
-    if exported is None:
-        exported = [name for name in found if not name.startswith(("_", "scale_by_"))]
-    return [(name, found[name]) for name in found if name in exported]
+            names[node.targets[0].id] = names.get(_base_of_partial(node.value), node)
+    return names
 
 
-def keyword_default(path: Path, function: str, argument: str) -> Any:
-    """Returns the default of a keyword-only argument, read from the source; `None` if there is none."""
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.FunctionDef) and node.name == function:
-            pairs = zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)
-            found = {a.arg: default for a, default in pairs if default is not None}
-            return ast.literal_eval(found[argument]) if argument in found else None
+def _base_of_partial(value: ast.expr) -> str:
+    """The function that `functools.partial` is called with; "" for any other expression."""
+    is_partial = isinstance(value, ast.Call) and _text(value.func) == "functools.partial"
+    return _text(value.args[0]) if is_partial else ""
+
+
+@functools.cache
+def _file(module: str) -> Path | None:
+    """The source of a module, found without importing what it is in."""
+    package, *inner = module.split(".")
+    spec = importlib.util.find_spec(package)
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
+        path = Path(folder, *inner)
+        for source in (path / "__init__.py", path.with_name(f"{path.name}.py")):
+            if source.is_file():
+                return source
     return None
-
-
-def _of_function(node: ast.FunctionDef, module: str) -> Signature:
-    a = node.args
-    positional = a.posonlyargs + a.args
-    defaults: list[Any] = [None] * (len(positional) - len(a.defaults)) + a.defaults
-    pairs = list(zip(positional + a.kwonlyargs, defaults + a.kw_defaults, strict=True))
-    return Signature(
-        module,
-        {argument.arg: _text(argument.annotation) for argument, _ in pairs},
-        tuple(argument.arg for argument, default in pairs if default is None),
-        a.kwarg is not None,
-    )
 
 
 def _text(node: ast.AST | None) -> str:

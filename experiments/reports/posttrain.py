@@ -4,9 +4,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from experiments.config.fields import DENSE
 from experiments.reports import claims, stats
 from experiments.reports.markdown import table
-from experiments.studies.contestants import DENSE
 
 __all__ = ["body", "headline"]
 

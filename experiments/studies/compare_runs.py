@@ -6,17 +6,18 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from experiments.cli import Options
 from experiments.config import user_files
+from experiments.config.fields import DENSE
 from experiments.metrics import savings
 from experiments.reports.report import write_report
 from experiments.runs import files
 from experiments.runs.files import read_sealed, write_sealed
 from experiments.runs.folder import Folder, RunFolder
+from experiments.runs.options import Options
 from experiments.runs.progress import Progress
 from experiments.studies import contestants as contestants_lib
 from experiments.studies import dry_run
-from experiments.studies.contestants import DENSE, Contestant
+from experiments.studies.contestants import Contestant
 from experiments.studies.train_runs import Info, train_once
 from experiments.training.augment import augment_of
 from experiments.training.divergence import DivergedError

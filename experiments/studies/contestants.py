@@ -23,7 +23,7 @@ from experiments.config import (
     user_files,
     ways,
 )
-from experiments.config.fields import SECTIONS
+from experiments.config.fields import DENSE, SECTIONS
 from experiments.runs.folder import RESERVED
 from experiments.ways import pipeline as pipeline_lib
 
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from experiments.ways.recipe import Recipe
 
 __all__ = [
-    "DENSE",
     "Contestant",
     "check_label",
     "contestants",
@@ -40,7 +39,6 @@ __all__ = [
     "with_digests",
 ]
 
-DENSE = "dense"  # the label of the baseline, which is in every comparison
 _REGULARISED = {"gates": "gate", "penalties": "penalty", "subgradients": "subgradient"}
 _CONTROLS = ("retrained", "shuffled", "reinit")  # see `experiments.ways.fixed_masks.control`
 _LONGEST = 100  # letters of a label

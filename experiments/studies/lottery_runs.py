@@ -9,11 +9,11 @@ import jax
 from ml_collections import ConfigDict
 
 import jaxprune as jp
-from experiments.cli import Options
 from experiments.config import UserError, build, sections
 from experiments.reports.report import write_report
 from experiments.runs import mask_files
 from experiments.runs.folder import Folder, RunFolder
+from experiments.runs.options import Options
 from experiments.runs.progress import Progress
 from experiments.studies import dry_run
 from experiments.training.augment import augment_of

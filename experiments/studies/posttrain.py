@@ -7,8 +7,8 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from experiments.config import UserError, check_part, check_type, unknown, user_files
-from experiments.config.fields import SECTIONS
-from experiments.studies.contestants import DENSE, check_label
+from experiments.config.fields import DENSE, SECTIONS
+from experiments.studies.contestants import check_label
 
 __all__ = ["ROW", "checked", "is_function", "with_digests"]
 

@@ -13,13 +13,13 @@ import numpy as np
 from ml_collections import ConfigDict
 
 import jaxprune as jp
-from experiments.cli import Options
 from experiments.config import UserError, build, user_files
+from experiments.config.fields import DENSE
 from experiments.reports.report import write_report
 from experiments.runs.files import read_json, write_json
 from experiments.runs.folder import Folder, RunFolder
+from experiments.runs.options import Options
 from experiments.runs.progress import Progress
-from experiments.studies.contestants import DENSE
 from experiments.studies.posttrain import checked, is_function
 from jaxprune import models, posttrain
 

@@ -10,14 +10,14 @@ import jax
 from ml_collections import ConfigDict
 
 import jaxprune as jp
-from experiments.cli import Options
 from experiments.config import UserError, build, check_part, part, sections, user_files
+from experiments.config.fields import DENSE
 from experiments.metrics import savings
 from experiments.reports.report import write_report
 from experiments.runs.files import replacing, write_json
 from experiments.runs.folder import Folder, RunFolder
+from experiments.runs.options import Options
 from experiments.runs.progress import Progress
-from experiments.studies.contestants import DENSE
 from experiments.studies.train_runs import Info, train_once
 from experiments.training.augment import augment_of
 from experiments.training.loop import last_state

@@ -9,15 +9,15 @@ import jax
 from ml_collections import ConfigDict
 
 import jaxprune as jp
-from experiments.cli import Options
 from experiments.config import ways
+from experiments.config.fields import DENSE
 from experiments.metrics import savings, shrunk, training_cost
 from experiments.reports.report import write_report
 from experiments.runs import mask_files
 from experiments.runs.folder import Folder, RunFolder
+from experiments.runs.options import Options
 from experiments.runs.progress import Progress
 from experiments.studies import dry_run
-from experiments.studies.contestants import DENSE
 from experiments.training.augment import augment_of
 from experiments.training.loop import Level, Run, digest, fit
 from experiments.training.task import Task, fresh_variables, model_of, scale, tasks

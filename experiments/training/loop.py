@@ -17,10 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments.cli import Stopper
 from experiments.config import UserError
 from experiments.runs.checkpoint import Checkpoints
 from experiments.runs.folder import Folder
+from experiments.runs.options import Stopper
 from experiments.runs.progress import Progress
 from experiments.runs.writers import open_writers
 from experiments.training.divergence import REMEDY, DivergedError, has_nan, is_finite

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 import jaxprune as jp
 from experiments.config import UserError, build
-from experiments.studies.contestants import DENSE
+from experiments.config.fields import DENSE
 from experiments.ways.coupled_units import axes_of, with_units
 from experiments.ways.fixed_masks import Start, control
 from experiments.ways.oneshot import pruned

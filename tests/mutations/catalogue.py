@@ -206,14 +206,14 @@ RUNS = (
     ),
     Mutation(
         "the first signal stops at once",
-        "experiments/cli.py",
+        "experiments/runs/options.py",
         "signal.signal(number, self._note)",
         "signal.signal(number, signal.SIG_DFL)",
         ("tests/experiments/test_cli.py::test_the_first_signal_lets_the_run_save",),
     ),
     Mutation(
         "the second signal is ignored",
-        "experiments/cli.py",
+        "experiments/runs/options.py",
         "signal.signal(each, signal.SIG_DFL)",
         "signal.signal(each, signal.SIG_IGN)",
         ("tests/experiments/test_cli.py::test_the_second_signal_ends_it_at_once",),

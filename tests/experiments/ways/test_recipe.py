@@ -8,7 +8,6 @@ import numpy as np
 import optax
 import pytest
 from stopping import StopsAfter
-from tests.experiments.training.test_loop import ROOT, run
 
 import jaxprune as jp
 from experiments import cli, compare, train
@@ -20,6 +19,7 @@ from experiments.studies import contestants
 from experiments.training.task import model_of
 from experiments.training.trainer import Trainer, TrainState
 from experiments.ways import recipe
+from tests.experiments.training.test_loop import ROOT, run
 
 WAYS = {
     "hard_concrete": {
