@@ -22,9 +22,9 @@ from ml_collections import ConfigDict, config_flags
 
 from experiments import config as config_lib
 from experiments.config import UserError
-from experiments.config.fields import SECTIONS
 from experiments.runs.options import Options as Options
 from experiments.runs.options import Stopper as Stopper
+from experiments.studies.study import Study, section_fields
 
 __all__ = [
     "Options",
@@ -35,6 +35,7 @@ __all__ = [
     "one_line_errors",
     "parse",
     "run",
+    "start",
 ]
 
 _USAGE = 2
@@ -93,6 +94,22 @@ def _keep_compiled() -> None:
             return
         os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+
+
+def start(study: Study, cfg: ConfigDict, options: Options) -> None:
+    """Checks a study's section of the config, and runs what is not finished and reported yet.
+
+    Args:
+      study: what the binary is for.
+      cfg: the config, its common fields checked.
+      options: of the command line.
+
+    Raises:
+      UserError: the section is not what the study can use.
+    """
+    cfg, asked = study.check(cfg)
+    if not is_finished(cfg, options, study.called):
+        study.run(cfg, asked, options)
 
 
 def is_finished(cfg: ConfigDict, options: Options, what: str = "run") -> bool:
@@ -244,7 +261,7 @@ def _check_overrides(cfg: ConfigDict, argv: Iterable[str]) -> None:
             here, where = here[parent], f"{where}.{parent}"
         if isinstance(here, ConfigDict) and name in here:
             continue
-        if name in SECTIONS.get(where.removeprefix("config."), ()):
+        if name in section_fields(where.removeprefix("config.")):
             continue  # at its default in the file
         if kind is None or not isinstance(here, ConfigDict) or "name" not in here:
             _refuse(here, name, where)
@@ -252,7 +269,7 @@ def _check_overrides(cfg: ConfigDict, argv: Iterable[str]) -> None:
 
 
 def _refuse(here: Any, name: str, where: str) -> None:
-    section = SECTIONS.get(where.removeprefix("config."), {})
+    section = section_fields(where.removeprefix("config."))
     fields = {**section, **here} if isinstance(here, ConfigDict) else ()
     raise UserError(config_lib.unknown(f"{where}: no field", name, fields, "Fields"))
 

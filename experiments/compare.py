@@ -23,20 +23,14 @@ Examples:
 from typing import TYPE_CHECKING
 
 from experiments import cli
-from experiments.studies import contestants
+from experiments.studies.compare import STUDY
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
 
 def main(cfg: "ConfigDict", options: cli.Options) -> None:
-    found = contestants.contestants(cfg)
-    named = contestants.with_digests(cfg, found)
-    if cli.is_finished(named, options, "comparison"):
-        return
-    from experiments.studies import compare_runs  # imports JAX
-
-    compare_runs.run(named, found, options)
+    cli.start(STUDY, cfg, options)
 
 
 if __name__ == "__main__":

@@ -16,19 +16,14 @@ Examples:
 from typing import TYPE_CHECKING
 
 from experiments import cli
-from experiments.config import sections
+from experiments.studies.lottery import STUDY
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
 
 def main(cfg: "ConfigDict", options: cli.Options) -> None:
-    sections.lottery(cfg)
-    if cli.is_finished(cfg, options):
-        return
-    from experiments.studies import lottery_runs  # imports JAX
-
-    lottery_runs.run(cfg, options)
+    cli.start(STUDY, cfg, options)
 
 
 if __name__ == "__main__":

@@ -5,12 +5,16 @@ Run: python -m experiments.report RUN_FOLDER
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from experiments import cli
-from experiments.reports.report import results_table, write_report
+from experiments.reports import claims, report
+from experiments.reports.kind import Outcome, ReportKind
+from experiments.studies.study import study_of
 
-__all__ = ["main", "results_table", "write_report"]
+__all__ = ["check_claims", "main", "results_table", "write_report"]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -26,6 +30,26 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     with cli.one_line_errors():
         print(results_table(args.table) if args.table else write_report(args.run_folder))
+
+
+def write_report(folder: Path | str) -> Path:
+    """Writes the report of a run folder, of whatever study; returns its path."""
+    results = report.read_results(Path(folder) / "results.json")
+    return report.write_report(folder, _kind_of(results["kind"]))
+
+
+def results_table(folder: Path | str) -> Path:
+    """Writes `README.md` of a folder of results; returns its path."""
+    return report.results_table(folder, _kind_of)
+
+
+def check_claims(results: Mapping[str, Any]) -> list[Outcome]:
+    """Returns what the claims of a run came to."""
+    return claims.check(results, _kind_of(results["kind"]))
+
+
+def _kind_of(name: str) -> ReportKind:
+    return study_of(name).report()
 
 
 if __name__ == "__main__":

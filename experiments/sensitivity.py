@@ -21,19 +21,14 @@ Examples:
 from typing import TYPE_CHECKING
 
 from experiments import cli
-from experiments.config import sections
+from experiments.studies.sensitivity import STUDY
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
 
 def main(cfg: "ConfigDict", options: cli.Options) -> None:
-    sections.sensitivity(cfg)
-    if cli.is_finished(cfg, options, "analysis"):
-        return
-    from experiments.studies import sensitivity_runs  # imports JAX
-
-    sensitivity_runs.run(cfg, options)
+    cli.start(STUDY, cfg, options)
 
 
 if __name__ == "__main__":

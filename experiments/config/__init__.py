@@ -14,4 +14,4 @@ from experiments.config.parts import takes as takes
 from experiments.config.parts import training_examples as training_examples
 from experiments.config.parts import unknown as unknown
 from experiments.config.parts import validate as validate
-from experiments.config.parts import ways as ways
+from experiments.config.parts import way_of as way_of

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from experiments.config.fields import DEFAULTS
+from experiments.config.fields import DEFAULTS, WAYS
 from experiments.config.ranges import MOST_STEPS, not_finite, out_of_range
 from experiments.config.signatures import Signature, defining_file, signature, signatures
 
@@ -34,7 +34,7 @@ __all__ = [
     "training_examples",
     "unknown",
     "validate",
-    "ways",
+    "way_of",
 ]
 
 
@@ -82,23 +82,13 @@ _KINDS = {
 # What a part inside a part is, where its argument's name is not a kind itself.
 _SCHEDULED = ("optimizer", "learning_rate", "gate", "penalty", "removal")
 _NESTED = dict.fromkeys(_SCHEDULED, "learning_rate")
-_AS = {
+# Fields that hold a part of another kind than their name.
+_KIND_OF_FIELD = {
+    **{field: way.kind for field, way in WAYS.items()},
     "gate_optimizer": "optimizer",
-    "subgradient": "penalty",
-}  # fields that hold another kind of part
-_WAYS = ("method", "gate", "penalty", "subgradient")
-_PARTS_ONLY = (
-    "AnyPattern",
-    "AnyAllocation",
-    "Pattern",
-    "Allocation",
-)  # annotations of such arguments
-_DICTS = {  # parts by labels of the user's
-    "methods": "method",
-    "gates": "gate",
-    "penalties": "penalty",
-    "subgradients": "penalty",
 }
+_KIND_BY_LABEL = {way.plural: way.kind for way in WAYS.values()}  # parts by labels of the user's
+_PARTS_ONLY = ("AnyPattern", "AnyAllocation", "Pattern", "Allocation")  # arguments that are parts
 _TYPES: dict[str, Any] = {
     "int": int,
     "float": (int, float),
@@ -187,9 +177,9 @@ def _check_training(cfg: ConfigDict) -> None:
     for name in ("data", "model", "optimizer"):
         if cfg[name] is None:
             raise UserError(f"config.{name} is None; name one with {name}=part(...).")
-    for name in ("data", "model", "optimizer", *_WAYS, "gate_optimizer", "preconditioner"):
+    for name in ("data", "model", "optimizer", *WAYS, "gate_optimizer", "preconditioner"):
         if cfg[name] is not None:
-            check_part(_AS.get(name, name), cfg[name], f"config.{name}")
+            check_part(_KIND_OF_FIELD.get(name, name), cfg[name], f"config.{name}")
     if cfg.optimizer.get("learning_rate") == 0:
         raise UserError(
             "config.optimizer.learning_rate=0: more than 0 is needed, or nothing is trained."
@@ -208,7 +198,7 @@ def _check_training(cfg: ConfigDict) -> None:
     check_type("float", cfg.ema, "config.ema")
     if not 0 <= cfg.ema < 1:
         raise UserError(f"config.ema={cfg.ema}: a decay from 0 to below 1 is needed.")
-    ways(cfg)
+    way_of(cfg)
 
 
 def _check_seeds(seeds: tuple[int, ...]) -> None:
@@ -271,14 +261,18 @@ def takes(kind: str, spec: Mapping, name: str, where: str) -> bool:
     return name in _signature(kind, spec["name"], where).types
 
 
-def ways(cfg: ConfigDict) -> str | None:
-    """Which field says how the model becomes sparse; `None`: it stays dense."""
-    found = [name for name in _WAYS if cfg[name] is not None]
-    if len(found) > 1:
+def way_of(cfg: ConfigDict) -> str | None:
+    """Returns the field that says how the model becomes sparse; `None`: it stays dense.
+
+    Raises:
+      UserError: two fields say so.
+    """
+    fields = [name for name in WAYS if cfg[name] is not None]
+    if len(fields) > 1:
         raise UserError(
-            f"config.{found[0]} and config.{found[1]}: a model becomes sparse in one way; leave one None."
+            f"config.{fields[0]} and config.{fields[1]}: a model becomes sparse in one way; leave one None."
         )
-    return found[0] if found else None
+    return fields[0] if fields else None
 
 
 def build(
@@ -325,12 +319,12 @@ def check_argument(kind: str, spec: Mapping, name: str, where: str) -> None:
 
 def nested_kind(kind: str | None, name: str) -> str | None:
     """The kind of the part `name` within a part of the kind given; `None`: at the top."""
-    name = _AS.get(name, name)
-    if kind in _DICTS:
-        return _DICTS[kind]
-    if kind is not None and name in _DICTS:
-        return _DICTS[name]
-    return name if name in (*_KINDS, *_DICTS, "data") else _NESTED.get(kind or "")
+    name = _KIND_OF_FIELD.get(name, name)
+    if kind in _KIND_BY_LABEL:
+        return _KIND_BY_LABEL[kind]
+    if kind is not None and name in _KIND_BY_LABEL:
+        return _KIND_BY_LABEL[name]
+    return name if name in (*_KINDS, *_KIND_BY_LABEL, "data") else _NESTED.get(kind or "")
 
 
 def unknown(says: str, name: Any, known: Iterable[str], label: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from experiments.config.parts import UserError, unknown
 
-__all__ = ["check", "digest", "is_file", "load", "path_of"]
+__all__ = ["check", "digest", "is_file", "is_function", "load", "path_of"]
 
 
 def is_file(name: str) -> bool:
@@ -21,6 +21,15 @@ def is_file(name: str) -> bool:
     (True, False)
     """
     return ":" in name or name.endswith(".py")
+
+
+def is_function(model: str) -> bool:
+    """Whether a model's name means a function in a file.
+
+    >>> is_function("mine.py:tiny"), is_function("smollm2-135m")
+    (True, False)
+    """
+    return ".py" in model
 
 
 def path_of(name: str) -> Path:

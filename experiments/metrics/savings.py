@@ -6,11 +6,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
-from ml_collections import ConfigDict
 
 import jaxprune as jp
-from experiments.training.task import input_shape, model_of
-from experiments.ways.coupled_units import axes_of
+from experiments.training.setup import Setup
 
 __all__ = ["Dense", "dense", "forward_flops", "of"]
 
@@ -29,12 +27,12 @@ class Dense(NamedTuple):
     prunable: list[str]
 
 
-def dense(cfg: ConfigDict) -> Dense:
+def dense(setup: Setup) -> Dense:
     """Returns the size and the cost of a config's model; its data need not have been fetched."""
-    params = _variables(cfg)["params"]
+    params = _variables(setup)["params"]
     sizes = [math.prod(leaf.shape) for leaf in jax.tree.leaves(params)]
-    names, flops = jp.masks.paths(params), jax.tree.leaves(forward_flops(cfg))
-    chosen = functools.partial(jp.masks.make, prunable=cfg.prunable or None, axes=axes_of(cfg))
+    names, flops = jp.masks.paths(params), jax.tree.leaves(forward_flops(setup))
+    chosen = functools.partial(jp.masks.make, prunable=setup.prunable, axes=setup.axes)
     masks = jax.eval_shape(chosen, params)
     beside = zip(names, jp.masks.beside(params, masks), strict=True)
     return Dense(
@@ -44,12 +42,12 @@ def dense(cfg: ConfigDict) -> Dense:
     )
 
 
-def forward_flops(cfg: ConfigDict) -> Any:
+def forward_flops(setup: Setup) -> Any:
     """Returns a tree like the parameters: the operations of each leaf for one example."""
-    model, variables = model_of(cfg), _variables(cfg)
+    model, variables = setup.model, _variables(setup)
     rest = {name: tree for name, tree in variables.items() if name != "params"}
     forward = lambda params, rest, x: model.apply({"params": params, **rest}, x, train=False)
-    return jp.metrics.flops(forward, variables["params"], rest, _example(cfg))
+    return jp.metrics.flops(forward, variables["params"], rest, setup.example())
 
 
 def of(model: Dense, leaves: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
@@ -92,9 +90,5 @@ def of(model: Dense, leaves: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _variables(cfg: ConfigDict) -> Any:
-    return jax.eval_shape(model_of(cfg).init, jax.random.key(0), _example(cfg))
-
-
-def _example(cfg: ConfigDict) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct((1, *input_shape(cfg)), "float32")
+def _variables(setup: Setup) -> Any:
+    return jax.eval_shape(setup.model.init, jax.random.key(0), setup.example())

@@ -25,37 +25,30 @@ left out and `metric` is the name of a result.
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
-from experiments.reports import comparison_results, stats
+from experiments.reports import stats
+from experiments.reports.kind import OpenError, Outcome, ReportKind
+from experiments.reports.lottery_results import levels, values
+from experiments.reports.markdown import is_share, mean_value
 
-__all__ = ["Outcome", "check", "count", "levels", "values"]
-
-
-class Outcome(NamedTuple):
-    """What a claim came to."""
-
-    name: str
-    verdict: stats.Word | Literal[""]  # "": nothing was claimed
-    ours: str
-    needed: str
-    n: int
-    published: str = ""
+__all__ = ["check", "count"]
 
 
-class _OpenError(Exception):
-    """Why a claim cannot be checked."""
+def check(results: Mapping[str, Any], kind: ReportKind) -> list[Outcome]:
+    """Checks every claim of a run's `paper.accept`; what cannot be checked comes out open.
 
-
-def check(results: Mapping[str, Any]) -> list[Outcome]:
-    """Checks every claim of a run's `paper.accept`; what cannot be checked comes out open."""
+    Args:
+      results: of a run.
+      kind: of its study.
+    """
     outcomes = []
     for claim in (results.get("paper") or {}).get("accept") or ():
-        if results["kind"] in ("compare", "sensitivity"):
-            claim = {"metric": "test_accuracy", **claim}
+        if kind.metric is not None:
+            claim = {"metric": kind.metric, **claim}
         try:
-            outcome = _KINDS[claim["kind"]](results, claim)
-        except _OpenError as e:
+            outcome = _KINDS[claim["kind"]](results, claim, kind)
+        except OpenError as e:
             outcome = Outcome("", "open", str(e), "", len(results["seeds"]))
         except KeyError as e:
             reason = f"cannot be checked: {e} is unknown or missing in {dict(claim)}"
@@ -80,78 +73,65 @@ def count(outcomes: Iterable[Outcome]) -> str:
     )
 
 
-def levels(results: Mapping[str, Any]) -> list[float]:
-    """The fraction of weights left at each level that all seeds have reached."""
-    runs = [seed["levels"] for seed in results["seeds"]]
-    return [stats.mean([level["remaining"] for level in same]) for same in zip(*runs, strict=False)]
-
-
-def values(results: Mapping[str, Any], branch: str, metric: str, level: int) -> list[float]:
-    """One value per seed, the mean over several draws of a branch; empty if any seed has none."""
-    found = []
-    for seed in results["seeds"]:
-        at = 0 if branch == "dense" else level
-        draws = seed["levels"][at]["branches"].get("ticket" if branch == "dense" else branch)
-        draws = draws if isinstance(draws, list) else [draws]
-        if any(draw is None or draw.get(metric) is None for draw in draws) or not draws:
-            return []
-        found.append(stats.mean([draw[metric] for draw in draws]))
-    return found
-
-
-def _lower_bound(results: Mapping[str, Any], claim: Mapping[str, Any]) -> Outcome:
-    a, b = _sides(results, claim)
+def _lower_bound(results: Mapping[str, Any], claim: Mapping[str, Any], kind: ReportKind) -> Outcome:
+    a, b = _sides(results, claim, kind)
     return _difference(claim, stats.exceeds(a, b, claim["bound"]))
 
 
-def _matches(results: Mapping[str, Any], claim: Mapping[str, Any]) -> Outcome:
-    a, b = _sides(results, claim)
+def _matches(results: Mapping[str, Any], claim: Mapping[str, Any], kind: ReportKind) -> Outcome:
+    a, b = _sides(results, claim, kind)
     given = claim.get("margin")
-    margin = stats.margin_of(_dense(results, claim)) if given is None else given
+    margin = stats.margin_of(_dense(results, claim, kind)) if given is None else given
     return _difference(claim, stats.matches(a, b, margin))
 
 
-def _dense(results: Mapping[str, Any], claim: Mapping[str, Any]) -> list[float] | None:
+def _dense(
+    results: Mapping[str, Any], claim: Mapping[str, Any], kind: ReportKind
+) -> list[float] | None:
     """The dense network's values of a claim's metric, where the run has some."""
-    if results["kind"] not in ("compare", "sensitivity", "lottery"):
+    if not kind.has_dense:
         return None
     try:
-        return _side(results, claim, "dense")
-    except _OpenError:
+        return _side(results, claim, kind, "dense")
+    except OpenError:
         return None
 
 
-def _beats(results: Mapping[str, Any], claim: Mapping[str, Any]) -> Outcome:
-    a, b = _sides(results, claim)
+def _beats(results: Mapping[str, Any], claim: Mapping[str, Any], kind: ReportKind) -> Outcome:
+    a, b = _sides(results, claim, kind)
     outcome = _difference(claim, stats.beats(a, b, claim["d"]))
     return outcome._replace(needed=f"{outcome.needed}, mean ≥ {_signed(claim['d'], claim)}")
 
 
-def _median_ratio(results: Mapping[str, Any], claim: Mapping[str, Any]) -> Outcome:
-    a, b = _sides(results, claim)
+def _median_ratio(
+    results: Mapping[str, Any], claim: Mapping[str, Any], kind: ReportKind
+) -> Outcome:
+    a, b = _sides(results, claim, kind)
     if not all(b):
-        raise _OpenError(f"{claim['b']} has zeros to divide by")
+        raise OpenError(f"{claim['b']} has zeros to divide by")
     ratios = [x / y for x, y in zip(a, b, strict=True)]
     found, middle = stats.median_bounds(ratios), stats.median(ratios)
     if found is None:
-        raise _OpenError(f"median {middle:.3f}; a bound of a median needs five seeds")
+        raise OpenError(f"median {middle:.3f}; a bound of a median needs five seeds")
     verdict = stats.judged(stats.Bounds(-found.upper, -found.lower), -claim["below"])
     ours = f"median {middle:.3f} [{found.lower:.3f}, {found.upper:.3f}]"
     return Outcome("", verdict, ours, f"< {claim['below']}", len(a))
 
 
-def _smallest_level(results: Mapping[str, Any], claim: Mapping[str, Any]) -> Outcome:
+def _smallest_level(
+    results: Mapping[str, Any], claim: Mapping[str, Any], kind: ReportKind
+) -> Outcome:
     dense = values(results, "dense", claim["metric"], 0)
     needed = f"≤ {100 * claim['at_most']:.3g} % of weights left"
     if len(dense) < 2:
-        raise _OpenError("one seed gives no bound")
+        raise OpenError("one seed gives no bound")
     words: dict[float, stats.Word] = {}
     for level, remaining in enumerate(levels(results)):
         if ours := values(results, claim["a"], claim["metric"], level):
             words[remaining] = stats.matches(ours, dense, stats.margin_of(dense)).word
     small = [word for remaining, word in words.items() if remaining <= claim["at_most"]]
     if not small:
-        raise _OpenError(f"no level of {claim['a']} with so few weights")
+        raise OpenError(f"no level of {claim['a']} with so few weights")
     verdict: stats.Word = "open"
     if "holds" in small:
         verdict = "holds"
@@ -162,10 +142,10 @@ def _smallest_level(results: Mapping[str, Any], claim: Mapping[str, Any]) -> Out
     return Outcome("", verdict, text, needed, len(dense))
 
 
-def _band(results: Mapping[str, Any], claim: Mapping[str, Any]) -> Outcome:
-    ours = _side(results, claim, claim.get("a"))
+def _band(results: Mapping[str, Any], claim: Mapping[str, Any], kind: ReportKind) -> Outcome:
+    ours = _side(results, claim, kind, claim.get("a"))
     if len(ours) < 2:
-        raise _OpenError(f"{_single(ours, claim)}; one seed gives no bound")
+        raise OpenError(f"{mean_value(ours, claim['metric'])}; one seed gives no bound")
     spread = stats.std(ours)
     if "std" in claim:  # the paper's, pooled with ours
         spread = math.sqrt((spread**2 + claim["std"] ** 2) / 2)
@@ -173,19 +153,19 @@ def _band(results: Mapping[str, Any], claim: Mapping[str, Any]) -> Outcome:
     width = max(floor, 3 * spread)
     pooled = spread / stats.std(ours) if stats.std(ours) else 1.0
     verdict = stats.in_band(ours, claim["value"], floor, 3 * pooled)
-    scale, unit = (100, " %") if _is_share(claim) else (1, "")
+    scale, unit = (100, " %") if is_share(claim["metric"]) else (1, "")
     text = f"{scale * stats.mean(ours):.4g} ± {scale * stats.std(ours):.2g}{unit}"
     needed = f"{scale * claim['value']:.4g} ± {scale * width:.2g}{unit}"
     return Outcome("", verdict, text, needed, len(ours))
 
 
-def _at_least(results: Mapping[str, Any], claim: Mapping[str, Any]) -> Outcome:
-    ours = _side(results, claim, claim.get("a"))
+def _at_least(results: Mapping[str, Any], claim: Mapping[str, Any], kind: ReportKind) -> Outcome:
+    ours = _side(results, claim, kind, claim.get("a"))
     if len(ours) < 2:
-        raise _OpenError(f"{_single(ours, claim)}; one seed gives no bound")
+        raise OpenError(f"{mean_value(ours, claim['metric'])}; one seed gives no bound")
     found = stats.bounds(ours)
     assert found is not None
-    scale, unit = (100, " %") if _is_share(claim) else (1, "")
+    scale, unit = (100, " %") if is_share(claim["metric"]) else (1, "")
     text = f"{scale * stats.mean(ours):.4g} ± {scale * stats.std(ours):.2g}"
     text += f" [{scale * found.lower:.4g}, {scale * found.upper:.4g}]{unit}"
     verdict = stats.judged(found, math.nextafter(claim["value"], -math.inf))  # as large is enough
@@ -203,93 +183,29 @@ _KINDS = {
 }
 
 
-def _sides(results: Mapping[str, Any], claim: Mapping[str, Any]) -> tuple[list[float], list[float]]:
-    return _side(results, claim, claim.get("a")), _side(results, claim, claim["b"])
+def _sides(
+    results: Mapping[str, Any], claim: Mapping[str, Any], kind: ReportKind
+) -> tuple[list[float], list[float]]:
+    return _side(results, claim, kind, claim.get("a")), _side(results, claim, kind, claim["b"])
 
 
-def _side(results: Mapping[str, Any], claim: Mapping[str, Any], side: Any) -> list[float]:
+def _side(
+    results: Mapping[str, Any], claim: Mapping[str, Any], kind: ReportKind, side: Any
+) -> list[float]:
     """The values that a claim compares, one per seed."""
-    metric = claim["metric"]
     if isinstance(side, int | float):
         return [float(side)] * len(results["seeds"])
-    if results["kind"] in ("compare", "sensitivity"):
-        return _contestant(results, claim, side)
-    if results["kind"] == "posttrain":
-        return _row(results, metric, side)
-    if results["kind"] != "lottery":
-        return [seed[metric] for seed in results["seeds"]]
-    level = 0 if side == "dense" else _level(results, claim["remaining"])
-    found = values(results, side, metric, level)
-    if not found:
-        raise _OpenError(f"no {metric} of {side} at {100 * levels(results)[level]:.1f} %")
-    return found
-
-
-def _row(results: Mapping[str, Any], metric: str, label: str) -> list[float]:
-    if label == "dense":
-        return [results["dense"][metric]] * len(results["seeds"])
-    found = [seed["rows"].get(label, {}).get(metric) for seed in results["seeds"]]
-    if None in found:
-        raise _OpenError(f"no {metric} of {label} for every seed")
-    return found
-
-
-def _contestant(results: Mapping[str, Any], claim: Mapping[str, Any], label: str) -> list[float]:
-    point = 0 if label == "dense" else _point(results, claim, label)
-    if not any(
-        claim["metric"] in e or "failed" in e
-        for e in comparison_results.entries(results, label, point)
-    ):
-        raise _OpenError(f"these results have no {claim['metric']} of {label}")
-    found = comparison_results.values(results, label, point, claim["metric"])
-    there = comparison_results.finished(found)
-    if len(there) < len(found):
-        lost = f"{label} has {len(there)} of {len(found)} seeds"
-        raise _OpenError(f"{lost}, at {_single(there, claim)} in the mean" if there else lost)
-    return there
-
-
-def _point(results: Mapping[str, Any], claim: Mapping[str, Any], label: str) -> int:
-    strengths = comparison_results.strengths(results, label)
-    if strengths:
-        asked = claim["strength"]
-        asked = asked[label] if isinstance(asked, Mapping) else asked
-        if asked not in strengths:
-            raise _OpenError(f"{label} was not trained at strength {asked:g}")
-        return strengths.index(asked)
-    point = comparison_results.nearest(results, claim["sparsity"])
-    if point is None:
-        raise _OpenError(f"no point near {100 * claim['sparsity']:g} % of weights removed")
-    return point
-
-
-def _level(results: Mapping[str, Any], remaining: float) -> int:
-    distance = [abs(math.log(left / remaining)) for left in levels(results)]
-    level = min(range(len(distance)), key=distance.__getitem__, default=None)
-    if level is None or distance[level] > math.log(comparison_results.NEAR):
-        raise _OpenError(f"no level near {100 * remaining:.3g} % of weights left")
-    return level
+    return kind.values(results, claim, side)
 
 
 def _difference(claim: Mapping[str, Any], verdict: stats.Verdict) -> Outcome:
     if verdict.bounds is None:
-        raise _OpenError(f"{_signed(verdict.mean, claim)}; one seed gives no bound")
+        raise OpenError(f"{_signed(verdict.mean, claim)}; one seed gives no bound")
     lower, upper = (_signed(bound, claim).removesuffix(" pp") for bound in verdict.bounds)
     ours = f"{_signed(verdict.mean, claim)} [{lower}, {upper}]"
     needed = f"> {_signed(verdict.threshold, claim)}"
     return Outcome("", verdict.word, ours, needed, verdict.n)
 
 
-def _single(ours: list[float], claim: Mapping[str, Any]) -> str:
-    mean = stats.mean(ours)
-    return f"{100 * mean:.2f} %" if _is_share(claim) else f"{mean:.4g}"
-
-
 def _signed(value: float, claim: Mapping[str, Any]) -> str:
-    return f"{100 * value:+.2f} pp" if _is_share(claim) else f"{value:+.4g}"
-
-
-def _is_share(claim: Mapping[str, Any]) -> bool:
-    """Whether a metric is a fraction, to be shown as a percentage."""
-    metric = claim["metric"]
-    return "accuracy" in metric or metric in ("test_final", "test_early") or "sparsity" in metric
+    return f"{100 * value:+.2f} pp" if is_share(claim["metric"]) else f"{value:+.4g}"

@@ -5,17 +5,14 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from experiments.reports import claims, comparison_results, stats
+from experiments.config.fields import WAYS
+from experiments.reports import comparison_results, plots, stats
+from experiments.reports.kind import Outcome, ReportKind
 from experiments.reports.markdown import gap, part, percent, table
 from experiments.ways import pipeline as pipeline_lib
 
-__all__ = ["body", "headline"]
+__all__ = ["REPORT", "body", "headline"]
 
-_REGULARISED = {
-    "gates": "gate",
-    "penalties": "proximal steps of",
-    "subgradients": "subgradient of",
-}
 _CONTROLS = {
     "retrained": "fixed and trained from the same initial weights",
     "shuffled": "shuffled within each leaf, then trained likewise",
@@ -65,7 +62,7 @@ def body(results: Mapping[str, Any]) -> list[str]:
     return [*parts, _by_seed(results), *_failures(results)]
 
 
-def headline(results: Mapping[str, Any]) -> claims.Outcome:
+def headline(results: Mapping[str, Any]) -> Outcome:
     """Who does best at the highest sparsity; of learned sparsities, what is smallest at little loss."""
     controls = results.get("controls", ())
     all_of = [c for c in results["contestants"] if c not in controls]
@@ -82,14 +79,14 @@ def headline(results: Mapping[str, Any]) -> claims.Outcome:
     }
     if not whole:
         name = f"nobody ended all seeds at {100 * results['sparsities'][point]:g} %"
-        return claims.Outcome(name, "", "", "", 0)
+        return Outcome(name, "", "", "", 0)
     best = max(whole, key=lambda label: stats.mean(whole[label]))
     found, ours = whole[best], f"{percent(whole[best])} %, dense {_dense(results)} %"
     name = f"{best} at {100 * results['sparsities'][point]:g} %, best of {len(whole)}"
-    return claims.Outcome(name, "", ours, "", len(found))
+    return Outcome(name, "", ours, "", len(found))
 
 
-def _smallest(results: Mapping[str, Any]) -> claims.Outcome:
+def _smallest(results: Mapping[str, Any]) -> Outcome:
     """What keeps the fewest weights within half a point of the dense network."""
     dense = comparison_results.finished(comparison_results.values(results, "dense", 0)) or [
         math.inf
@@ -111,9 +108,9 @@ def _smallest(results: Mapping[str, Any]) -> claims.Outcome:
             if factor > most:
                 best, most = (f"{label}, {asked}", comparison_results.finished(found)), factor
     if best is None:
-        return claims.Outcome("nothing within 0.5 pp of dense", "", "", "", len(results["seeds"]))
+        return Outcome("nothing within 0.5 pp of dense", "", "", "", len(results["seeds"]))
     ours = f"{most:.1f}x fewer weights at {percent(best[1])} %, dense {_dense(results)} %"
-    return claims.Outcome(f"{best[0]}, smallest within 0.5 pp", "", ours, "", len(best[1]))
+    return Outcome(f"{best[0]}, smallest within 0.5 pp", "", ours, "", len(best[1]))
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:
@@ -168,12 +165,8 @@ def _dense(results: Mapping[str, Any]) -> str:
 def _contestants(results: Mapping[str, Any]) -> str:
     asked = results["config"]["compare"]
     rows = [["dense", "the optimizer alone"]]
-    rows += [[label, part(spec)] for label, spec in (asked.get("methods") or {}).items()]
-    last = [
-        [label, f"{words} {part(spec)}"]
-        for field, words in _REGULARISED.items()
-        for label, spec in (asked.get(field) or {}).items()
-    ]
+    first, last = (_of_ways(asked, has_strength) for has_strength in (False, True))
+    rows += first
     criteria = asked.get("criteria") or ()
     named = criteria.values() if isinstance(criteria, Mapping) else criteria
     labels = results["contestants"][len(rows) - 1 :][: len(named)]
@@ -187,6 +180,16 @@ def _contestants(results: Mapping[str, Any]) -> str:
         of, _, control = label.rpartition(", ")
         rows.append([label, f"the masks of {of} after training, {_CONTROLS[control]}"])
     return table(["contestant", "what it is"], rows)
+
+
+def _of_ways(asked: Mapping[str, Any], has_strength: bool) -> list[list[str]]:
+    """Contestants that are ways of their own; those that may have a strength stand after the criteria."""
+    ways = [way for way in WAYS.values() if way.has_strength == has_strength]
+    return [
+        [label, f"{way.words} {part(spec)}".strip()]
+        for way in ways
+        for label, spec in (asked.get(way.plural) or {}).items()
+    ]
 
 
 def _said(field: tuple[str, Any]) -> str:
@@ -246,3 +249,8 @@ def _failures(results: Mapping[str, Any]) -> list[str]:
         if "failed" in entry
     ]
     return ["## Trainings that diverged", "\n".join(failed)] if failed else []
+
+
+REPORT = ReportKind(
+    body, headline, plots.comparison, comparison_results.claimed, metric="test_accuracy"
+)

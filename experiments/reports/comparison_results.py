@@ -4,10 +4,14 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from experiments.reports.kind import OpenError
+from experiments.reports.markdown import mean_value
+
 __all__ = [
     "NEAR",
     "asked",
     "both",
+    "claimed",
     "entries",
     "finished",
     "labels",
@@ -77,3 +81,41 @@ def nearest(results: Mapping[str, Any], sparsity: float) -> int | None:
     distance = [abs(math.log((1 - s) / (1 - sparsity))) for s in results["sparsities"]]
     point = min(range(len(distance)), key=distance.__getitem__)
     return point if distance[point] <= math.log(NEAR) else None
+
+
+def claimed(results: Mapping[str, Any], claim: Mapping[str, Any], label: str) -> list[float]:
+    """Returns the values of a contestant at the point that a claim means.
+
+    Args:
+      results: of a comparison.
+      claim: its `metric`, and `sparsity` or `strength` unless the side is dense.
+      label: of the contestant.
+
+    Raises:
+      OpenError: there is no such point, or not every seed has such a value.
+    """
+    point = 0 if label == "dense" else _point(results, claim, label)
+    if not any(claim["metric"] in e or "failed" in e for e in entries(results, label, point)):
+        raise OpenError(f"these results have no {claim['metric']} of {label}")
+    found = values(results, label, point, claim["metric"])
+    there = finished(found)
+    if len(there) < len(found):
+        lost = f"{label} has {len(there)} of {len(found)} seeds"
+        raise OpenError(
+            f"{lost}, at {mean_value(there, claim['metric'])} in the mean" if there else lost
+        )
+    return there
+
+
+def _point(results: Mapping[str, Any], claim: Mapping[str, Any], label: str) -> int:
+    known = strengths(results, label)
+    if known:
+        given = claim["strength"]
+        strength = given[label] if isinstance(given, Mapping) else given
+        if strength not in known:
+            raise OpenError(f"{label} was not trained at strength {strength:g}")
+        return known.index(strength)
+    point = nearest(results, claim["sparsity"])
+    if point is None:
+        raise OpenError(f"no point near {100 * claim['sparsity']:g} % of weights removed")
+    return point

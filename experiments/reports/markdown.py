@@ -5,7 +5,7 @@ from typing import Any
 
 from experiments.reports import stats
 
-__all__ = ["gap", "part", "percent", "table"]
+__all__ = ["cell", "count", "gap", "is_share", "mean_value", "part", "percent", "table", "value"]
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -46,3 +46,44 @@ def part(spec: Mapping[str, Any]) -> str:
         if k != "name"
     )
     return f"{spec['name']}({', '.join(shown)})"
+
+
+def is_share(metric: str) -> bool:
+    """Returns whether a metric is a fraction, to be shown as a percentage.
+
+    >>> is_share("test_accuracy"), is_share("perplexity")
+    (True, False)
+    """
+    return "accuracy" in metric or metric in ("test_final", "test_early") or "sparsity" in metric
+
+
+def mean_value(values: Sequence[float], metric: str) -> str:
+    """Returns the mean of a metric's values, as a percentage where it is a fraction.
+
+    >>> mean_value([0.5, 0.6], "test_accuracy"), mean_value([12.5], "perplexity")
+    ('55.00 %', '12.5')
+    """
+    mean = stats.mean(values)
+    return f"{100 * mean:.2f} %" if is_share(metric) else f"{mean:.4g}"
+
+
+def count(found: Sequence[float]) -> str:
+    """Returns mean and standard deviation of counts, without decimals."""
+    if len(found) < 2:
+        return f"{found[0]:.0f}" if found else ""
+    return f"{stats.mean(found):.0f} ± {stats.std(found):.0f}"
+
+
+def value(name: str, found: Sequence[float]) -> str:
+    """Accuracies and sparsities as percentages, the rest as they are."""
+    if "accuracy" in name or "sparsity" in name:
+        return f"{stats.percent(found)} %"
+    text = f"{stats.mean(found):.6g}"
+    return text if len(found) < 2 else f"{text} ± {stats.std(found):.2g}"
+
+
+def cell(name: str, entry: Any) -> str:
+    """Returns an entry of a row of results: a shape as AxB, a float as `value` shows it."""
+    if isinstance(entry, list):  # a shape
+        return "x".join(map(str, entry))
+    return value(name, [entry]) if isinstance(entry, float) else str(entry)

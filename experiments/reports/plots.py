@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.reports import claims, comparison_results, stats
+from experiments.reports import comparison_results, lottery_results, stats
 from experiments.runs import files, metric_rows
 
 __all__ = ["comparison", "lottery", "posttrain", "sensitivity", "training"]
@@ -197,12 +197,14 @@ def _against_weights_left(
     results: Mapping[str, Any], names: Sequence[str], metric: str, label: str, path: Path
 ) -> bool:
     """One line per branch with a band of a standard deviation; False where there is nothing."""
-    left = 100 * np.array(claims.levels(results))
+    left = 100 * np.array(lottery_results.levels(results))
     scale = 1 if metric == "early_step" else 100
     figure, (ax,) = _figure(1)
     drawn = []
     for (colour, marker), name in zip(_STYLES, names, strict=False):
-        per_level = [claims.values(results, name, metric, level) for level in range(len(left))]
+        per_level = [
+            lottery_results.values(results, name, metric, level) for level in range(len(left))
+        ]
         there = [i for i, found in enumerate(per_level) if found]
         if not there:
             continue
@@ -211,7 +213,7 @@ def _against_weights_left(
         ax.plot(left[there], y, color=colour, marker=marker, ms=4.5, lw=1.5, label=name)
         ax.fill_between(left[there], y - band, y + band, color=colour, alpha=0.18, lw=0)
         drawn.append((y, band))
-    dense = claims.values(results, "dense", metric, 0)
+    dense = lottery_results.values(results, "dense", metric, 0)
     if not drawn or not dense:
         return False
     ax.axhline(scale * stats.mean(dense), color="0.35", ls="--", lw=1, label="dense", zorder=0)

@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from experiments.config.fields import DENSE
-from experiments.reports import claims, stats
+from experiments.reports import plots, stats
+from experiments.reports.kind import OpenError, Outcome, ReportKind
 from experiments.reports.markdown import table
 
-__all__ = ["body", "headline"]
+__all__ = ["REPORT", "body", "headline"]
 
 _HEAD = (
     "row",
@@ -73,7 +74,7 @@ def _spread(values: list[float], digits: int) -> str:
     return text if len(values) < 2 else f"{text} ± {stats.std(values):,.{digits}f}"
 
 
-def headline(results: Mapping[str, Any]) -> claims.Outcome:
+def headline(results: Mapping[str, Any]) -> Outcome:
     """The row with the lowest perplexity."""
     mean = {
         label: stats.mean([seed["rows"][label]["perplexity"] for seed in results["seeds"]])
@@ -81,4 +82,23 @@ def headline(results: Mapping[str, Any]) -> claims.Outcome:
     }
     best = min(mean, key=mean.__getitem__)
     ours = f"perplexity {mean[best]:.2f}, dense {results['dense']['perplexity']:.2f}"
-    return claims.Outcome(f"{best}, best of {len(mean)}", "", ours, "", len(results["seeds"]))
+    return Outcome(f"{best}, best of {len(mean)}", "", ours, "", len(results["seeds"]))
+
+
+def _claimed(results: Mapping[str, Any], claim: Mapping[str, Any], label: str) -> list[float]:
+    metric = claim["metric"]
+    if label == DENSE:
+        return [results["dense"][metric]] * len(results["seeds"])
+    by_seed = [seed["rows"].get(label, {}).get(metric) for seed in results["seeds"]]
+    if None in by_seed:
+        raise OpenError(f"no {metric} of {label} for every seed")
+    return by_seed
+
+
+def _details(results: Mapping[str, Any]) -> list[str]:
+    return [f"- model: {results['asked']['model']}", f"- rows: {', '.join(results['rows'])}"]
+
+
+REPORT = ReportKind(
+    body, headline, plots.posttrain, _claimed, has_dense=False, shown=(), details=_details
+)

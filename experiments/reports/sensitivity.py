@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-from experiments.reports import claims, comparison_results, stats
+from experiments.reports import comparison_results, plots, stats
+from experiments.reports.kind import Outcome, ReportKind
 from experiments.reports.markdown import gap, percent, table
 from jaxprune.sensitivity import Sensitivity
 
-__all__ = ["body", "headline"]
+__all__ = ["REPORT", "body", "headline"]
 
 
 def body(results: Mapping[str, Any]) -> list[str]:
@@ -35,7 +36,7 @@ def body(results: Mapping[str, Any]) -> list[str]:
     return [*parts, _counted(results)]
 
 
-def headline(results: Mapping[str, Any]) -> claims.Outcome:
+def headline(results: Mapping[str, Any]) -> Outcome:
     """What the search gave at the smallest target."""
     point = results["sparsities"].index(max(results["sparsities"]))
     of = lambda label: percent(
@@ -43,7 +44,7 @@ def headline(results: Mapping[str, Any]) -> claims.Outcome:
     )
     ours = f"{of('searched')} %, uniform {of('uniform')} %, ERK {of('ERK')} %"
     name = f"searched at {100 * (1 - results['sparsities'][point]):g} % of the {results['asked']['cost']}"
-    return claims.Outcome(name, "", ours, "", len(results["seeds"]))
+    return Outcome(name, "", ours, "", len(results["seeds"]))
 
 
 def _alone(results: Mapping[str, Any]) -> str:
@@ -121,3 +122,8 @@ def _counted(results: Mapping[str, Any]) -> str:
         "for each network in the tables. Uniform, ERK and global have whatever "
         "sparsity leaves the same cost. In brackets: one-sided 95 % lower bound of the paired difference."
     )
+
+
+REPORT = ReportKind(
+    body, headline, plots.sensitivity, comparison_results.claimed, metric="test_accuracy"
+)

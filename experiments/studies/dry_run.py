@@ -6,64 +6,68 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from ml_collections import ConfigDict
 
 import jaxprune as jp
-from experiments.config import build, ways
 from experiments.metrics import savings
-from experiments.training.task import input_shape, model_of
-from experiments.ways.coupled_units import axes_of, with_units
+from experiments.training.setup import Setup
 from experiments.ways.recipe import Recipe
 from jaxprune.starting import full_masks
 
-__all__ = ["comparison", "describe"]
+__all__ = ["comparison", "describe", "describe_ticket"]
 
 _COUNTED = "FLOPs: of matrix products and convolutions, forward, for one example"
 
 
-def describe(cfg: ConfigDict, rounds: int = 0) -> str:
+def describe(setup: Setup, recipe: Recipe) -> str:
     """Returns the table of what is kept in the end, with the operations of a forward pass.
 
     Args:
-      cfg: the config; its data need not have been fetched.
-      rounds: for a lottery ticket, how often its method prunes; 0 for a training run.
+      setup: of the config; its data need not have been fetched.
+      recipe: what trains.
     """
-    params, cost = _params(cfg), savings.forward_flops(cfg)
-    lines, prunable = [_setting(cfg)], cfg.prunable or None
-    method, way = with_units(cfg, build("method", cfg.method), "config.method"), ways(cfg)
-    if method is None:
-        how = "dense: no method"
-        if way is not None:
-            asked = "sparsity" in cfg[way]
-            how = (
-                f"{way}: {'as sparse as it says' if asked else 'how sparse it becomes is learned'}"
-            )
-        lines += [how, jp.masks.table(jp.masks.make(params, prunable, axes=axes_of(cfg)), cost)]
-    elif rounds:
-        masks = full_masks(method, params, prunable, axes_of(cfg))
-        by_size = _by_size(method)
-        for level in range(rounds):
-            masks = jp.next_masks(
-                by_size, params, masks, level, of_the_living=True, axes=axes_of(cfg)
-            )
-        lines += [f"after {rounds} rounds:", jp.masks.table(masks, cost)]
-    else:
-        masks = _final_masks(method, params, cfg)
-        lines += [
-            f"at step {method.end}, by initial weights where they decide:",
-            jp.masks.table(masks, cost),
-        ]
-    return "\n".join([*lines, _COUNTED])
+    if recipe.method is not None:
+        return _of_method(setup, recipe.method)
+    masks = jp.masks.make(_params(setup), setup.prunable, axes=setup.axes)
+    return _told(setup, recipe.described, masks)
 
 
-def comparison(cfg: ConfigDict, points: Iterable[tuple[str, str, Recipe]]) -> str:
+def describe_ticket(setup: Setup, method: jp.Method, rounds: int) -> str:
+    """Returns the same of a lottery ticket.
+
+    Args:
+      setup: of the config; its data need not have been fetched.
+      method: prunes in each round.
+      rounds: how often it prunes.
+    """
+    if not rounds:
+        return _of_method(setup, method)
+    params = _params(setup)
+    masks = full_masks(method, params, setup.prunable, setup.axes)
+    by_size = _by_size(method)
+    for level in range(rounds):
+        masks = jp.next_masks(by_size, params, masks, level, of_the_living=True, axes=setup.axes)
+    return _told(setup, f"after {rounds} rounds:", masks)
+
+
+def _of_method(setup: Setup, method: Any) -> str:
+    masks = _final_masks(setup, method, _params(setup))
+    return _told(setup, f"at step {method.end}, by initial weights where they decide:", masks)
+
+
+def _told(setup: Setup, head: str, masks: Any) -> str:
+    table = jp.masks.table(masks, savings.forward_flops(setup))
+    return "\n".join([_setting(setup), head, table, _COUNTED])
+
+
+def comparison(setup: Setup, points: Iterable[tuple[str, str, Recipe]]) -> str:
     """Returns the table of a comparison's points: what each keeps in the end, where that is known.
 
     Args:
-      cfg: the config; its data need not have been fetched.
+      setup: of the config; its data need not have been fetched.
       points: contestant, sparsity or strength asked, and what it trains with.
     """
-    params, dense = _params(cfg), savings.dense(cfg)
+    params = _params(setup)
+    dense = savings.dense(setup)
     head = [
         "contestant",
         "asked",
@@ -80,7 +84,7 @@ def comparison(cfg: ConfigDict, points: Iterable[tuple[str, str, Recipe]]) -> st
                 [label, asked, "learned" if recipe.learned else asked, *[""] * (len(head) - 3)]
             )
             continue
-        found = savings.of(dense, jp.masks.summary(_final_masks(recipe.method, params, cfg)))
+        found = savings.of(dense, jp.masks.summary(_final_masks(setup, recipe.method, params)))
         rows.append(
             [
                 label,
@@ -97,15 +101,15 @@ def comparison(cfg: ConfigDict, points: Iterable[tuple[str, str, Recipe]]) -> st
         f"{label:<{wide[0]}}  " + "  ".join(map(str.rjust, rest, wide[1:])) for label, *rest in rows
     ]
     what = "Sparsity: of the prunable weights; compression: of all parameters; speed-up: of FLOPs"
-    return "\n".join([_setting(cfg), *lines, what, _COUNTED])
+    return "\n".join([_setting(setup), *lines, what, _COUNTED])
 
 
-def _final_masks(method: jp.Method | None, params: Any, cfg: ConfigDict) -> Any:
+def _final_masks(setup: Setup, method: jp.Method | None, params: Any) -> Any:
     """Masks with as many weights as in the end."""
     if method is None:
-        return jp.masks.make(params, cfg.prunable or None, axes=axes_of(cfg))
-    masks = full_masks(method, params, cfg.prunable or None, axes_of(cfg))
-    return jp.next_masks(_by_size(method), params, masks, method.end, axes=axes_of(cfg))
+        return jp.masks.make(params, setup.prunable, axes=setup.axes)
+    masks = full_masks(method, params, setup.prunable, setup.axes)
+    return jp.next_masks(_by_size(method), params, masks, method.end, axes=setup.axes)
 
 
 def _by_size(method: Any) -> Any:
@@ -117,9 +121,11 @@ def _by_size(method: Any) -> Any:
     return dataclasses.replace(method, criterion=jp.criteria.magnitude, update=update)
 
 
-def _setting(cfg: ConfigDict) -> str:
+def _setting(setup: Setup) -> str:
+    cfg = setup.cfg
     return f"{cfg.model.name} on {cfg.data.name}: {cfg.steps} updates, seeds {cfg.seeds}"
 
 
-def _params(cfg: ConfigDict) -> Any:
-    return model_of(cfg).init(jax.random.key(0), jnp.zeros((1, *input_shape(cfg))))["params"]
+def _params(setup: Setup) -> Any:
+    images = jnp.zeros(setup.example().shape)
+    return setup.model.init(jax.random.key(0), images)["params"]

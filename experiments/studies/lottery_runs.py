@@ -1,6 +1,5 @@
 """What `experiments.lottery` runs: the ticket of each seed, its controls, and the report."""
 
-import functools
 import time
 from pathlib import Path
 from typing import Any
@@ -9,74 +8,83 @@ import jax
 from ml_collections import ConfigDict
 
 import jaxprune as jp
-from experiments.config import UserError, build, sections
+from experiments.config import UserError, build
+from experiments.reports.lottery import REPORT
 from experiments.reports.report import write_report
 from experiments.runs import mask_files
 from experiments.runs.folder import Folder, RunFolder
 from experiments.runs.options import Options
 from experiments.runs.progress import Progress
 from experiments.studies import dry_run
-from experiments.training.augment import augment_of
 from experiments.training.loop import Level, Run, digest, fit
-from experiments.training.task import fresh_variables, model_of, tasks
+from experiments.training.setup import setup as setup_of
+from experiments.training.task import fresh_variables, tasks
 from experiments.training.trainer import Trainer, TrainState
 from experiments.ways import checks
-from experiments.ways.coupled_units import axes_of, with_units
+from experiments.ways.coupled_units import with_units
 
-__all__ = ["plan_of", "run"]
-
-
-def plan_of(cfg: ConfigDict) -> jp.lottery.Plan:
-    """Returns the plan of a config's ticket."""
-    asked = sections.lottery(cfg)
-    try:
-        return jp.lottery.Plan(cfg.steps, asked["rounds"], asked["rewind_to"], asked["rewind"])
-    except ValueError as e:
-        raise UserError(f"config.lottery: {e}") from e
+__all__ = ["run"]
 
 
-def run(cfg: ConfigDict, options: Options) -> None:
-    """Runs, or goes on with, all seeds of a config; then writes the report."""
-    asked, cfg = cfg, _completed(cfg)
-    plan = plan_of(cfg)
-    compiled = _Compiled(cfg, plan)
+def run(cfg: ConfigDict, asked: dict[str, Any], options: Options) -> None:
+    """Runs, or goes on with, all seeds of a config; then writes the report.
+
+    Args:
+      cfg: the config.
+      asked: the fields of its section.
+      options: of the command line.
+    """
+    completed = _completed(cfg, asked)
+    plan = _plan(completed)
+    ticket = _Ticket(completed, plan)
     if options.dry_run:
-        print(dry_run.describe(cfg, plan.rounds))
+        print(dry_run.describe_ticket(ticket.setup, ticket.method, plan.rounds))
         return
-    checks.check_data(cfg)
-    with RunFolder.open(options.workdir, options.config_name, asked) as folder:
+    checks.check_data(completed)
+    with RunFolder.open(options.workdir, options.config_name, cfg) as folder:
         if folder.done:
-            print(f"Report: {write_report(folder.path)}")
+            print(f"Report: {write_report(folder.path, REPORT)}")
             return
         started = time.time()
-        per_seed = _updates(cfg, plan)
+        per_seed = _updates(completed, plan)
+        results = []
         with Progress(per_seed * len(cfg.seeds), "starting") as progress:
-            seeds = []
-            for i, seed in enumerate(cfg.seeds):
-                at = i * per_seed
-                found = _Seed(cfg, plan, compiled, seed, folder, options, progress, at).run()
-                if found is None:
+            for seed_index, seed in enumerate(cfg.seeds):
+                offset = seed_index * per_seed
+                result = _Seed(ticket, seed, folder, options, progress, offset).run()
+                if result is None:
                     return
-                seeds.append(found)
-        results = {
-            "kind": "lottery",
-            "config": cfg.to_dict(),
-            "paper": cfg.paper.to_dict(),
-            "steps_per_level": cfg.steps,
-            "seeds": seeds,
-            "cost": {"wall_seconds": time.time() - started, "cpu_seconds": time.process_time()},
-        }
-        folder.finish(results)
-        print(f"Report: {write_report(folder.path)}")
+                results.append(result)
+        folder.finish(
+            {
+                "kind": "lottery",
+                "config": completed.to_dict(),
+                "paper": completed.paper.to_dict(),
+                "steps_per_level": completed.steps,
+                "seeds": results,
+                "cost": {
+                    "wall_seconds": time.time() - started,
+                    "cpu_seconds": time.process_time(),
+                },
+            }
+        )
+        print(f"Report: {write_report(folder.path, REPORT)}")
 
 
-def _completed(cfg: ConfigDict) -> ConfigDict:
+def _completed(cfg: ConfigDict, asked: dict[str, Any]) -> ConfigDict:
     """The config with `lottery` at its defaults where it says nothing."""
-    asked = sections.lottery(cfg)
     cfg = cfg.copy_and_resolve_references()
     with cfg.unlocked():
         cfg.lottery = ConfigDict(asked)
     return cfg
+
+
+def _plan(cfg: ConfigDict) -> jp.lottery.Plan:
+    asked = cfg.lottery
+    try:
+        return jp.lottery.Plan(cfg.steps, asked.rounds, asked.rewind_to, asked.rewind)
+    except ValueError as e:
+        raise UserError(f"config.lottery: {e}") from e
 
 
 def _updates(cfg: ConfigDict, plan: jp.lottery.Plan) -> int:
@@ -85,38 +93,49 @@ def _updates(cfg: ConfigDict, plan: jp.lottery.Plan) -> int:
     return plan.total_updates + controls * plan.rounds * plan.round_steps
 
 
-class _Compiled:
+class _Ticket:
     """The optimizers and compiled functions that all seeds share."""
 
     def __init__(self, cfg: ConfigDict, plan: jp.lottery.Plan):
-        self.optimizer = build("optimizer", cfg.optimizer)
-        self.method = with_units(cfg, build("method", cfg.method), "config.method")
-        self.model = model_of(cfg)
-        self.transform = functools.partial(
-            jp.lottery_ticket,
-            self.optimizer,
-            self.method,
-            plan,
-            prunable=cfg.prunable or None,
-            axes=axes_of(cfg),
-        )
+        setup = setup_of(cfg)
+        self.setup = setup
+        self.plan = plan
+        self.method = with_units(setup, build("method", cfg.method), "config.method")
         try:  # of this key its kind alone is read: each seed's own is in its state
-            ticket = self.transform(key=jax.random.key(0))
+            ticket = self.transform(jax.random.key(0))
         except (TypeError, ValueError) as e:
             raise UserError(f"config.method: {e}") from e
-        checks.checked(ticket, cfg, "config.method")
-        self.ticket = Trainer(self.model, ticket, augment_of(cfg))
-        self.control = Trainer(self.model, jp.fixed(self.optimizer, None), augment_of(cfg))
+        checks.checked(ticket, setup, "config.method")
+        self.trainer = Trainer(setup.model, ticket, setup.augment)
+        control = jp.fixed(setup.optimizer, None)
+        self.control_trainer = Trainer(setup.model, control, setup.augment)
+
+    def transform(self, key: jax.Array) -> Any:
+        """Returns the transform that trains, prunes and rewinds."""
+        setup = self.setup
+        options = {"prunable": setup.prunable, "axes": setup.axes, "key": key}
+        return jp.lottery_ticket(setup.optimizer, self.method, self.plan, **options)
 
 
 class _Seed:
     """One seed: its data, its ticket, its controls."""
 
     def __init__(
-        self, cfg, plan, compiled: _Compiled, seed, folder: RunFolder, options, progress, offset
+        self,
+        ticket: _Ticket,
+        seed: int,
+        folder: RunFolder,
+        options: Options,
+        progress: Progress,
+        offset: int,
     ):
-        self.cfg, self.plan, self.compiled, self.seed = cfg, plan, compiled, seed
-        self.options, self.progress, self.offset = options, progress, offset
+        self.ticket = ticket
+        self.setup = ticket.setup
+        self.plan = ticket.plan
+        self.seed = seed
+        self.options = options
+        self.progress = progress
+        self.offset = offset  # updates of the seeds before
         self.folder = folder.seed(seed)
         names = ("init", "noise", "method", "controls")
         self.keys = dict(zip(names, jax.random.split(jax.random.key(seed), 4), strict=True))
@@ -125,36 +144,41 @@ class _Seed:
         """Returns the seed's results, or `None` if it was asked to stop."""
         if self.folder.done:
             return self.folder.results
-        self.task = tasks(self.cfg, self.seed)[0]
-        ticket = self._ticket()
-        if ticket is None:
+        asked = self.setup.cfg.lottery
+        self.task = tasks(self.setup.cfg, self.seed)[0]
+        ticket_levels = self._run_ticket()
+        if ticket_levels is None:
             return None
-        branches: dict[str, list[list[dict[str, Any]]]] = {}
-        repeats = range(self.cfg.lottery.repeats if self.plan.rounds else 0)
-        streams = [(name, repeat) for name in self.cfg.lottery.controls for repeat in repeats]
+        repeats = range(asked.repeats if self.plan.rounds else 0)
+        streams = [(name, repeat) for name in asked.controls for repeat in repeats]
+        controls: dict[str, list[list[dict[str, Any]]]] = {}
         for stream, (name, repeat) in enumerate(streams, start=1):
-            found = self._control(name, repeat, stream)
-            if found is None:
+            control_levels = self._run_control(name, repeat, stream)
+            if control_levels is None:
                 return None
-            branches.setdefault(name, []).append(found)
-        levels = [
-            {
-                "level": result["level"],
-                "remaining": 1 - result["sparsity"],
-                "branches": {"ticket": result}
-                | {n: [r[i - 1] for r in repeats] for n, repeats in branches.items() if i},
-            }
-            for i, result in enumerate(ticket)
-        ]
+            controls.setdefault(name, []).append(control_levels)
+        levels = []
+        for level_index, result in enumerate(ticket_levels):
+            branches: dict[str, Any] = {"ticket": result}
+            if level_index:  # controls begin with the first masks
+                for name, of_repeats in controls.items():
+                    branches[name] = [of_levels[level_index - 1] for of_levels in of_repeats]
+            levels.append(
+                {
+                    "level": result["level"],
+                    "remaining": 1 - result["sparsity"],
+                    "branches": branches,
+                }
+            )
         results = {"seed": self.seed, "levels": levels}
         self.folder.finish(results)
         return results
 
-    def _ticket(self) -> list[dict[str, Any]] | None:
-        plan, shared = self.plan, self.compiled
-        tx = shared.transform(key=self.keys["method"])
+    def _run_ticket(self) -> list[dict[str, Any]] | None:
+        plan = self.plan
+        transform = self.ticket.transform(self.keys["method"])
         params, rest = self._init(self.keys["init"])
-        start = TrainState(params, rest, tx.init(params))
+        start = TrainState(params, rest, transform.init(params))
         levels = [
             Level(
                 name=i,
@@ -167,43 +191,48 @@ class _Seed:
             for i in range(plan.rounds + 1)
         ]
 
+        def begin(level: Level) -> TrainState | None:
+            return start if level.name == 0 else None
+
         def store(level: Level, state: TrainState) -> dict[str, Any]:
-            mask_files.save(self._masks_of(level), state.masks)
+            mask_files.save(self._mask_file(level), state.masks)
             return _describe(level, state)
 
-        begin = lambda level: start if level.name == 0 else None
-        return fit(shared.ticket, levels, begin, self._info("ticket", "ticket", 0), store)
+        return fit(self.ticket.trainer, levels, begin, self._fit_run("ticket", "ticket", 0), store)
 
     def _init(self, key: jax.Array) -> tuple[Any, Any]:
-        return fresh_variables(self.compiled.model, self.task, key)
+        return fresh_variables(self.setup.model, self.task, key)
 
-    def _control(self, name: str, repeat: int, stream: int) -> list[dict[str, Any]] | None:
+    def _run_control(self, name: str, repeat: int, stream: int) -> list[dict[str, Any]] | None:
         params, rest = self._init(self.keys["init"])
-        optimizer, steps = self.compiled.optimizer, self.plan.round_steps
+        steps = self.plan.round_steps
         levels = [Level(i, (i - 1) * steps, i * steps) for i in range(1, self.plan.rounds + 1)]
-        masks_of = lambda level: mask_files.load(self._masks_of(level), params)
         keys = jax.random.split(jax.random.fold_in(self.keys["controls"], stream), len(levels))
 
         def begin(level: Level) -> TrainState:
-            key, masks, weights = keys[level.name - 1], masks_of(level), params
+            key = keys[level.name - 1]
+            masks = mask_files.load(self._mask_file(level), params)
+            weights = params
             if name == "reinit":
                 weights, _ = self._init(key)
             else:
-                masks = jp.masks.shuffle(masks, key, axes_of(self.cfg))
+                masks = jp.masks.shuffle(masks, key, self.setup.axes)
             weights = jp.masks.apply(weights, masks)
-            return TrainState(weights, rest, jp.fixed(optimizer, masks).init(weights))
+            opt_state = jp.fixed(self.setup.optimizer, masks).init(weights)
+            return TrainState(weights, rest, opt_state)
 
-        label = f"{name} {repeat + 1}" if self.cfg.lottery.repeats > 1 else name
-        info = self._info(f"{name}_{repeat}", label, stream)
-        return fit(self.compiled.control, levels, begin, info, _describe)
+        label = f"{name} {repeat + 1}" if self.setup.cfg.lottery.repeats > 1 else name
+        fit_run = self._fit_run(f"{name}_{repeat}", label, stream)
+        return fit(self.ticket.control_trainer, levels, begin, fit_run, _describe)
 
-    def _masks_of(self, level: Level) -> Path:
+    def _mask_file(self, level: Level) -> Path:
         return self.folder.path / "masks" / f"level_{level.name:02d}.npz"
 
-    def _info(self, folder: str, label: str, stream: int) -> Run:
+    def _fit_run(self, folder: str, label: str, stream: int) -> Run:
+        """Where one `fit` of this seed writes; the ticket is stream 0, controls follow."""
         controls = self.plan.total_updates + (stream - 1) * self.plan.rounds * self.plan.round_steps
         return Run(
-            cfg=self.cfg,
+            cfg=self.setup.cfg,
             task=self.task,
             key=jax.random.fold_in(self.keys["noise"], stream),
             folder=Folder(self.folder.path / folder),

@@ -1,17 +1,33 @@
-"""The fields of `config.posttrain`, checked before JAX is imported."""
+"""The study of pruning after training: what a language model loses, and what recovery gives back."""
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ml_collections import ConfigDict
 
 from experiments.config import UserError, check_part, check_type, unknown, user_files
-from experiments.config.fields import DENSE, SECTIONS
-from experiments.studies.contestants import check_label
+from experiments.config.fields import DENSE
+from experiments.runs.labels import check_label
+from experiments.runs.options import Options
+from experiments.studies.study import Study
 
-__all__ = ["ROW", "checked", "is_function", "with_digests"]
+if TYPE_CHECKING:
+    from experiments.reports.kind import ReportKind
 
+__all__ = ["FIELDS", "ROW", "STUDY", "checked", "with_digests"]
+
+FIELDS: dict[str, Any] = {
+    "model": "smollm2-135m",  # of `jaxprune.models`, a file, a folder, or "path/to/file.py:function"
+    "rows": {},  # label -> dict(solver=part, pattern=part, rates=fraction or part, recover=part)
+    "calibration": 16,  # windows
+    "validation": 4,  # windows, for the errors of layers; 0: these are not measured
+    "test": 16,  # windows
+    "length": 512,  # tokens of a window
+    "batch": 2,  # windows at a time
+    "prunable": "",  # regular expression, searched in paths; "": all kernels of products
+    "exclude": "embed|head",  # the same, of those that are left alone; "": none
+}
 ROW = ("solver", "pattern", "rates", "recover")
 _DIGESTS = "files"  # hashes of the user's files
 
@@ -30,9 +46,9 @@ def checked(cfg: ConfigDict) -> dict[str, Any]:
             "are in configs/posttrain."
         )
     for name in own:
-        if name not in SECTIONS["posttrain"]:
-            raise UserError(unknown(f"{where}: no field", name, SECTIONS["posttrain"], "Fields"))
-    asked = {**SECTIONS["posttrain"], **own}
+        if name not in FIELDS:
+            raise UserError(unknown(f"{where}: no field", name, FIELDS, "Fields"))
+    asked = {**FIELDS, **own}
     _check_model(asked["model"], f"{where}.model")
     for name, least in (
         ("calibration", 1),
@@ -60,7 +76,7 @@ def with_digests(cfg: ConfigDict) -> ConfigDict:
     """Returns the config with hashes of the user's files: each version of a file has its own folder."""
     asked = checked(cfg)
     named = [asked["model"], *(row["solver"] for row in asked["rows"].values())]
-    files = {name for name in named if isinstance(name, str) and is_function(name)}
+    files = {name for name in named if isinstance(name, str) and user_files.is_function(name)}
     if not files:
         return cfg
     cfg = cfg.copy_and_resolve_references()
@@ -69,18 +85,9 @@ def with_digests(cfg: ConfigDict) -> ConfigDict:
     return cfg
 
 
-def is_function(model: str) -> bool:
-    """Whether a model's name means a function in a file.
-
-    >>> is_function("mine.py:tiny"), is_function("smollm2-135m")
-    (True, False)
-    """
-    return ".py" in model
-
-
 def _check_model(model: Any, where: str) -> None:
     check_type("str", model, where)
-    if is_function(model):
+    if user_files.is_function(model):
         user_files.check(model, where)
     elif not re.fullmatch(r"[\w.-]+", model) and not Path(model).exists():
         raise UserError(f"{where}={model!r}: there is no such file or folder.")
@@ -111,3 +118,22 @@ def _check_row(label: Any, row: Any, where: str) -> None:
             raise UserError(
                 f"{where}.rates={rates}: a fraction removed, from 0 to below 1, is needed."
             )
+
+
+def _check(cfg: ConfigDict) -> tuple[ConfigDict, dict[str, Any]]:
+    return with_digests(cfg), checked(cfg)
+
+
+def _run(cfg: ConfigDict, asked: dict[str, Any], options: Options) -> None:
+    from experiments.studies import posttrain_runs  # imports JAX
+
+    posttrain_runs.run(cfg, asked, options)
+
+
+def _report() -> "ReportKind":
+    from experiments.reports.posttrain import REPORT
+
+    return REPORT
+
+
+STUDY = Study("posttrain", _check, _run, _report, FIELDS)

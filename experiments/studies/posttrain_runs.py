@@ -15,12 +15,12 @@ from ml_collections import ConfigDict
 import jaxprune as jp
 from experiments.config import UserError, build, user_files
 from experiments.config.fields import DENSE
+from experiments.reports.posttrain import REPORT
 from experiments.reports.report import write_report
 from experiments.runs.files import read_json, write_json
 from experiments.runs.folder import Folder, RunFolder
 from experiments.runs.options import Options
 from experiments.runs.progress import Progress
-from experiments.studies.posttrain import checked, is_function
 from jaxprune import models, posttrain
 
 __all__ = ["run"]
@@ -46,9 +46,14 @@ class _StoppedError(Exception):
     """A signal asked for an end; what is done is stored."""
 
 
-def run(cfg: ConfigDict, options: Options) -> None:
-    """Runs, or goes on with, all rows; then writes the report."""
-    asked = checked(cfg)
+def run(cfg: ConfigDict, asked: dict[str, Any], options: Options) -> None:
+    """Runs, or goes on with, all rows; then writes the report.
+
+    Args:
+      cfg: the config, with hashes of the user's files.
+      asked: the fields of its section.
+      options: of the command line.
+    """
     rows = {label: _row(label, row) for label, row in asked["rows"].items()}
     if options.dry_run:
         print(_planned(asked, _subject(asked), len(cfg.seeds)))
@@ -59,7 +64,7 @@ def run(cfg: ConfigDict, options: Options) -> None:
                 _finish(folder, cfg, asked, rows, options)
             except _StoppedError:
                 return
-        print(f"Report: {write_report(folder.path)}")
+        print(f"Report: {write_report(folder.path, REPORT)}")
 
 
 def _finish(
@@ -135,7 +140,7 @@ def _row(label: str, row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _subject(asked: Mapping[str, Any]) -> _Subject:
     name, length = asked["model"], asked["length"]
-    if is_function(name):
+    if user_files.is_function(name):
         return _own(name, length)
     try:
         model = models.load(name)

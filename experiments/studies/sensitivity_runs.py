@@ -1,6 +1,7 @@
 """What `experiments.sensitivity` runs: dense trainings, the analysis, the search, and its test."""
 
 import csv
+import functools
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,23 +11,24 @@ import jax
 from ml_collections import ConfigDict
 
 import jaxprune as jp
-from experiments.config import UserError, build, check_part, part, sections, user_files
+from experiments.config import UserError, build, part, user_files
 from experiments.config.fields import DENSE
 from experiments.metrics import savings
 from experiments.reports.report import write_report
+from experiments.reports.sensitivity import REPORT
 from experiments.runs.files import replacing, write_json
 from experiments.runs.folder import Folder, RunFolder
 from experiments.runs.options import Options
 from experiments.runs.progress import Progress
-from experiments.studies.train_runs import Info, train_once
-from experiments.training.augment import augment_of
+from experiments.studies.one_training import Info, train_once
 from experiments.training.loop import last_state
-from experiments.training.task import fresh_variables, model_of, tasks
+from experiments.training.setup import Setup
+from experiments.training.setup import setup as setup_of
+from experiments.training.task import fresh_variables, tasks
 from experiments.training.trainer import Trainer, TrainState
-from experiments.ways import checks
-from experiments.ways.coupled_units import axes_of
+from experiments.ways import checks, dense
 from experiments.ways.oneshot import examples, gatherers_of, known_signals
-from experiments.ways.recipe import recipe
+from experiments.ways.recipe import Recipe
 from jaxprune.kernel_axes import by_path, layer_axes
 from jaxprune.sensitivity import Sensitivity, search, sensitivity
 from jaxprune.signals.gatherers import gathered, reads
@@ -38,50 +40,50 @@ _RIVALS = {"uniform": "uniform", "ERK": "erk", "global": "global_budget"}
 SEARCHED = "searched"
 
 
-def run(cfg: ConfigDict, options: Options) -> None:
-    """Runs, or goes on with, all seeds of an analysis; then writes the report."""
-    asked = sections.sensitivity(cfg)
+def run(cfg: ConfigDict, asked: dict[str, Any], options: Options) -> None:
+    """Runs, or goes on with, all seeds of an analysis; then writes the report.
+
+    Args:
+      cfg: the config.
+      asked: the fields of its section.
+      options: of the command line.
+    """
     criterion = _criterion(asked)
-    pattern = {"pattern": build("pattern", asked["pattern"])} if asked["pattern"] else {}
-    dense = recipe(cfg, DENSE, None, "config.optimizer")
-    checks.checked(dense.optimizer, cfg, "config.optimizer")
+    setup = setup_of(cfg)
+    recipe = dense.recipe(setup)
+    checks.checked(recipe.optimizer, setup, "config.optimizer")
     for sparsity in (max(asked["sparsities"]), 1 - min(asked["keep"])):
         one_shot = jp.schedules.one_shot(sparsity=sparsity)
-        method = jp.Method(jp.criteria.magnitude, schedule=one_shot, **pattern)
-        checks.check_cut(method, cfg, "config.sensitivity")
+        method = jp.Method(jp.criteria.magnitude, schedule=one_shot, **_pattern(asked))
+        checks.check_cut(method, setup, "config.sensitivity")
+    size = savings.dense(setup)
     if options.dry_run:
-        size = savings.dense(cfg)
-        print(
-            f"{cfg.model.name} on {cfg.data.name}: {cfg.steps} updates, seeds {tuple(cfg.seeds)}; then"
-        )
-        measured = len(size.prunable) * len(asked["sparsities"])
-        print(
-            f"{measured} networks with one of {len(size.prunable)} layers pruned are measured per seed."
-        )
+        print(_planned(cfg, asked, size))
         return
     checks.check_data(cfg)
     with RunFolder.open(options.workdir, options.config_name, cfg) as folder:
         if folder.done:
             _report(folder)
             return
-        started, seeds = time.time(), []
-        model = model_of(cfg)
-        trainer = Trainer(model, dense.optimizer, augment_of(cfg))
+        started = time.time()
+        results = []
+        trainer = Trainer(setup.model, recipe.optimizer, setup.augment)
         with Progress(cfg.steps * len(cfg.seeds), "starting") as progress:
-            for number, seed in enumerate(cfg.seeds):
-                own = Folder(folder.path / f"seed_{seed}")
-                info = Info(cfg, options, progress, number * cfg.steps, f"seed {seed}")
-                trained = train_once(info, trainer, model, dense, Folder(own.path / DENSE), seed)
+            for seed_index, seed in enumerate(cfg.seeds):
+                own_folder = Folder(folder.path / f"seed_{seed}")
+                info = Info(setup, options, progress, seed_index * cfg.steps, f"seed {seed}")
+                dense_folder = Folder(own_folder.path / DENSE)
+                trained = train_once(info, trainer, recipe, dense_folder, seed)
                 if trained is None:
                     return
-                if not own.done:
-                    found = _Network(cfg, asked, criterion, trainer, model, dense, own, seed)
-                    at = (number + 1) * cfg.steps
-                    tell = lambda text, at=at, seed=seed: progress.update(
-                        at, f"seed {seed} · {text}"
+                if not own_folder.done:
+                    network = _Network(
+                        setup, asked, criterion, trainer, recipe, size, own_folder, seed
                     )
-                    own.finish(found.analysed(trained, tell))
-                seeds.append({"seed": seed, **own.results})
+                    done = (seed_index + 1) * cfg.steps
+                    tell = functools.partial(_tell, progress, done, seed)
+                    own_folder.finish(network.analysed(trained, tell))
+                results.append({"seed": seed, **own_folder.results})
         folder.finish(
             {
                 "kind": "sensitivity",
@@ -90,8 +92,8 @@ def run(cfg: ConfigDict, options: Options) -> None:
                 "asked": asked,
                 "contestants": [SEARCHED, *_RIVALS],
                 "sparsities": [1 - keep for keep in asked["keep"]],
-                "dense": savings.dense(cfg)._asdict(),
-                "seeds": seeds,
+                "dense": size._asdict(),
+                "seeds": results,
                 "cost": {
                     "wall_seconds": time.time() - started,
                     "cpu_seconds": time.process_time(),
@@ -101,40 +103,77 @@ def run(cfg: ConfigDict, options: Options) -> None:
         _report(folder)
 
 
+def _planned(cfg: ConfigDict, asked: Mapping[str, Any], size: savings.Dense) -> str:
+    """What a dry run prints."""
+    layer_count = len(size.prunable)
+    measured = layer_count * len(asked["sparsities"])
+    return (
+        f"{cfg.model.name} on {cfg.data.name}: {cfg.steps} updates, seeds {tuple(cfg.seeds)}; then\n"
+        f"{measured} networks with one of {layer_count} layers pruned are measured per seed."
+    )
+
+
+def _tell(progress: Progress, done: int, seed: int, text: str) -> None:
+    progress.update(done, f"seed {seed} · {text}")
+
+
+def _pattern(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """The pattern of a method, as a keyword, where one is asked for."""
+    return {"pattern": build("pattern", asked["pattern"])} if asked["pattern"] else {}
+
+
 def _report(folder: RunFolder) -> None:
     """Writes the table, the rates and the report of a finished analysis."""
     seeds = folder.results["seeds"]
     _write_csv(folder.path / "sensitivity.csv", seeds)
     write_json(folder.path / "rates.json", {seed["seed"]: seed["rates"] for seed in seeds})
-    print(f"Report: {write_report(folder.path)}")
+    print(f"Report: {write_report(folder.path, REPORT)}")
 
 
 class _Network:
     """The trained network of one seed."""
 
-    def __init__(self, cfg, asked, criterion, trainer, model, dense, folder: Folder, seed: int):
-        self.cfg, self.asked, self.criterion, self.trainer = cfg, asked, criterion, trainer
-        self.task = tasks(cfg, seed)[0]
+    def __init__(
+        self,
+        setup: Setup,
+        asked: Mapping[str, Any],
+        criterion: Any,
+        trainer: Trainer,
+        recipe: Recipe,
+        size: savings.Dense,
+        folder: Folder,
+        seed: int,
+    ):
+        self.setup = setup
+        self.asked = asked
+        self.criterion = criterion
+        self.trainer = trainer
+        self.size = size
+        self.task = tasks(setup.cfg, seed)[0]
         key = jax.random.fold_in(jax.random.key(seed), 0)
-        params, rest = fresh_variables(model, self.task, key)
-        like = TrainState(params, rest, dense.optimizer.init(params))
+        params, rest = fresh_variables(setup.model, self.task, key)
+        like = TrainState(params, rest, recipe.optimizer.init(params))
         state = last_state(folder.path / DENSE, like)
-        self.params, self.rest = state.params, state.rest
-        prunable = cfg.prunable or None
+        self.params = state.params
+        self.rest = state.rest
         batches = examples(self.task, key, asked["examples"])
-        known = gatherers_of(model, self.rest, batches, key, {}, prunable)
-        known["key"] = lambda _: key
-        self.signals = gathered(reads(criterion), known, self.params)
-        size = savings.dense(cfg)
+        gatherers = gatherers_of(setup.model, self.rest, batches, key, {}, setup.prunable)
+        gatherers["key"] = lambda _: key
+        self.signals = gathered(reads(criterion), gatherers, self.params)
         costs = size.flops if asked["cost"] == "flops" else size.weights
-        self.axes = axes_of(cfg)
         self.leaf_costs = {name: float(costs[name]) for name in size.prunable}
-        self.costs = _by_layer(self.leaf_costs, self.params, self.axes)
-        self.pattern = {"pattern": build("pattern", p)} if (p := asked["pattern"]) else {}
+        self.layer_costs = _by_layer(self.leaf_costs, self.params, setup.axes)
+        self.pattern = _pattern(asked)
 
-    def analysed(self, trained: Mapping[str, Any], say: Callable[[str], Any]) -> dict[str, Any]:
-        """The table, and what each allocation gives at each target."""
-        asked, accuracies = self.asked, []
+    def analysed(self, trained: Mapping[str, Any], tell: Callable[[str], Any]) -> dict[str, Any]:
+        """Returns the table, and what each allocation gives at each target.
+
+        Args:
+          trained: results of the dense training.
+          tell: is told what is being done.
+        """
+        asked = self.asked
+        accuracies = []
 
         def loss(params: Any) -> float:
             validation = self.task.validation
@@ -143,67 +182,87 @@ class _Network:
             accuracies.append(accuracy)
             return value
 
+        def telling(doing: str) -> Callable[[Any], None]:
+            return lambda done: tell(f"{done} networks measured, {doing}")
+
         given = {
             "criterion": self.criterion,
-            "axes": self.axes,
+            "axes": self.setup.axes,
             **self.pattern,
             **self.signals,
         }
-        tell = lambda doing: {"progress": lambda done: say(f"{done} networks measured, {doing}")}
-        options = {"prunable": self.cfg.prunable or None, **tell("one layer pruned")}
-        table = sensitivity(loss, self.params, asked["sparsities"], **options, **given)
-        whole, of_leaves = accuracies[0], iter(accuracies[1:])
-        by_leaf = {
-            n: [whole, *(next(of_leaves) for _ in row[1:])] for n, row in table.losses.items()
+        table = sensitivity(
+            loss,
+            self.params,
+            asked["sparsities"],
+            prunable=self.setup.prunable,
+            progress=telling("one layer pruned"),
+            **given,
+        )
+        dense_accuracy = accuracies[0]
+        pruned_accuracies = iter(accuracies[1:])
+        by_layer = {
+            layer: [dense_accuracy, *(next(pruned_accuracies) for _ in losses[1:])]
+            for layer, losses in table.losses.items()
         }
         points: dict[str, list[dict[str, Any]]] = {label: [] for label in (SEARCHED, *_RIVALS)}
         rates: dict[str, Any] = {}
         for keep in asked["keep"]:
-            found, params, masks = search(
+            result, params, masks = search(
                 loss,
                 self.params,
                 table,
                 keep=keep,
-                costs=self.costs,
-                **tell(f"{100 * keep:g} % left"),
+                costs=self.layer_costs,
+                progress=telling(f"{100 * keep:g} % left"),
                 **given,
             )
-            rates[f"{keep:g}"] = found.rates
-            searched = {"predicted_loss": found.predicted, "validation_loss": found.loss}
-            points[SEARCHED].append({**self._tested(params, masks), **searched})
+            rates[f"{keep:g}"] = result.rates
+            validated = {"predicted_loss": result.predicted, "validation_loss": result.loss}
+            points[SEARCHED].append({**self._tested(params, masks), **validated})
             for name, allocation in _RIVALS.items():
                 points[name].append(self._tested(*self._rival(allocation, keep)))
         tolerated = self._tolerated(loss, table, given)
         if tolerated is not None:
             rates["tolerance"] = tolerated["rates"]
-        dense = {"test_accuracy": trained["test_accuracy"], "sparsity": 0.0}
+        dense_point = {"test_accuracy": trained["test_accuracy"], "sparsity": 0.0}
         return {
-            "points": {DENSE: [dense], **points},
+            "points": {DENSE: [dense_point], **points},
             "rates": rates,
             "tolerated": tolerated,
-            "table": {**table._asdict(), "accuracies": by_leaf, "costs": self.costs},
+            "table": {**table._asdict(), "accuracies": by_layer, "costs": self.layer_costs},
         }
 
-    def _tolerated(self, loss, table: Sensitivity, given) -> dict[str, Any] | None:
+    def _tolerated(
+        self, loss: Callable[[Any], float], table: Sensitivity, given: Mapping[str, Any]
+    ) -> dict[str, Any] | None:
         """The cheapest network within the tolerance of accuracy, if one is asked for."""
         if not self.asked["tolerance"]:
             return None
-        validation, what = self.task.validation, "the validation loss of a network searched for"
+        validation = self.task.validation
+        what = "the validation loss of a network searched for"
 
         def error(params: Any) -> float:
             return 1 - self.trainer.evaluate(params, self.rest, validation, what)[1]
 
-        more = {"tolerance": self.asked["tolerance"], "measure": error, "costs": self.costs}
-        found, params, masks = search(loss, self.params, table, **more, **given)
-        tried = [list(pair) for pair in found.tried]
+        result, params, masks = search(
+            loss,
+            self.params,
+            table,
+            tolerance=self.asked["tolerance"],
+            measure=error,
+            costs=self.layer_costs,
+            **given,
+        )
         return {
-            "rates": found.rates,
-            "keep": found.keep,
-            "tried": tried,
+            "rates": result.rates,
+            "keep": result.keep,
+            "tried": [list(pair) for pair in result.tried],
             **self._tested(params, masks),
         }
 
     def _rival(self, allocation: str, keep: float) -> tuple[Any, Any]:
+        """The parameters and masks of another allocation at the same cost."""
         inner = getattr(jp.allocation, allocation)()
         method = jp.Method(
             self.criterion,
@@ -211,7 +270,7 @@ class _Network:
             allocation=jp.allocation.at_cost(inner, self.leaf_costs),
             **self.pattern,
         )
-        options = {"prunable": self.cfg.prunable or None, "axes": self.axes}
+        options = {"prunable": self.setup.prunable, "axes": self.setup.axes}
         return jp.prune(self.params, method, **options, **self.signals)
 
     def _tested(self, params: Any, masks: Any) -> dict[str, Any]:
@@ -223,7 +282,7 @@ class _Network:
         return {
             "test_accuracy": accuracy,
             "cost_left": left / sum(self.leaf_costs.values()),
-            **savings.of(savings.dense(self.cfg), rows),
+            **savings.of(self.size, rows),
         }
 
 
@@ -240,17 +299,15 @@ def _by_layer(costs: Mapping[str, float], params: Any, axes: Any) -> dict[str, f
 
 
 def _criterion(asked: Mapping[str, Any]) -> Any:
-    spec, where = asked["criterion"], "config.sensitivity.criterion"
+    spec = asked["criterion"]
+    where = "config.sensitivity.criterion"
     if isinstance(spec, str) and user_files.is_file(spec):
-        user_files.check(spec, where)
         return user_files.load(spec, where, known_signals())
-    named = part(spec) if isinstance(spec, str) else spec
-    check_part("criterion", named, where)
-    found = build("criterion", named)
-    missing = [name for name in reads(found) if name not in known_signals()]
+    criterion = build("criterion", part(spec) if isinstance(spec, str) else spec)
+    missing = [name for name in reads(criterion) if name not in known_signals()]
     if missing:
         raise UserError(f"{where}: it reads {missing[0]!r}, which exists only while training.")
-    return found
+    return criterion
 
 
 def _write_csv(path: Path, seeds: list[dict[str, Any]]) -> None:

@@ -13,8 +13,7 @@ from ml_collections import ConfigDict
 import jaxprune as jp
 from experiments.config import UserError
 from experiments.training import task as task_lib
-from experiments.training.task import input_shape, model_of
-from experiments.ways.coupled_units import axes_of
+from experiments.training.setup import Setup
 from jaxprune.data import catalogue, prepared
 from jaxprune.starting import full_masks
 
@@ -40,7 +39,7 @@ def check_schedule(method: jp.Method | None, steps: int, where: str) -> None:
 
 def checked(
     tx: optax.GradientTransformation,
-    cfg: ConfigDict,
+    setup: Setup,
     where: str,
     file: str | None = None,
     gate: jp.gates.Gate | None = None,
@@ -49,7 +48,7 @@ def checked(
 
     Args:
       tx: the optimizer.
-      cfg: the config; its data are not needed.
+      setup: of the config; its data are not needed.
       where: which part of the config to blame.
       file: a user's file whose line to name, where the mistake is in it.
       gate: between the parameters that `tx` trains and the model's.
@@ -59,57 +58,58 @@ def checked(
     """
 
     def update(key: jax.Array, x: jax.Array) -> Any:
-        params = model_of(cfg).init(key, x)["params"]
+        params = setup.model.init(key, x)["params"]
         if gate is not None:
             params = gate.init(params, key)
-            read = lambda theta: jax.tree.leaves(
-                (gate.sample(theta, key, 0), gate.penalty(theta, 0))
-            )
-            params = jax.grad(lambda theta: sum(leaf.sum() for leaf in read(theta)))(params)
+
+            def gated_sum(theta: Any) -> Any:
+                leaves = jax.tree.leaves((gate.sample(theta, key, 0), gate.penalty(theta, 0)))
+                return sum(leaf.sum() for leaf in leaves)
+
+            params = jax.grad(gated_sum)(params)
         return tx.update(params, tx.init(params), params)
 
-    _traced(_masks(cfg), cfg, "config")
-    _traced(update, cfg, where, file)
+    _traced(_masks(setup), setup, "config")
+    _traced(update, setup, where, file)
     return tx
 
 
-def check_cut(method: jp.Method, cfg: ConfigDict, where: str) -> None:
+def check_cut(method: jp.Method, setup: Setup, where: str) -> None:
     """Raises `UserError` unless a method can prune the model of a config at once.
 
     Args:
       method: its criterion is not asked, since signals need data.
-      cfg: the config; its data are not needed.
+      setup: of the config; its data are not needed.
       where: which part of the config to blame.
     """
     by_size = dataclasses.replace(method, criterion=jp.criteria.magnitude)
 
     def cut(key: jax.Array, x: jax.Array) -> Any:
-        params = model_of(cfg).init(key, x)["params"]
-        masks = full_masks(by_size, params, cfg.prunable or None, axes_of(cfg))
-        return jp.next_masks(by_size, params, masks, method.end, axes=axes_of(cfg))
+        params = setup.model.init(key, x)["params"]
+        masks = full_masks(by_size, params, setup.prunable, setup.axes)
+        return jp.next_masks(by_size, params, masks, method.end, axes=setup.axes)
 
-    _traced(_masks(cfg), cfg, "config")
-    _traced(cut, cfg, where)
+    _traced(_masks(setup), setup, "config")
+    _traced(cut, setup, where)
 
 
-def _masks(cfg: ConfigDict) -> Callable[[jax.Array, jax.Array], Any]:
+def _masks(setup: Setup) -> Callable[[jax.Array, jax.Array], Any]:
     def masks(key: jax.Array, x: jax.Array) -> Any:
-        params = model_of(cfg).init(key, x)["params"]
-        return jp.masks.make(params, cfg.prunable or None, axes=axes_of(cfg))
+        params = setup.model.init(key, x)["params"]
+        return jp.masks.make(params, setup.prunable, axes=setup.axes)
 
     return masks
 
 
 def _traced(
     function: Callable[[jax.Array, jax.Array], Any],
-    cfg: ConfigDict,
+    setup: Setup,
     blamed: str,
     file: str | None = None,
 ) -> None:
     """Traces a function of a key and a batch, and blames the config for what the library says."""
-    x = jax.ShapeDtypeStruct((2, *input_shape(cfg)), "float32")
     try:
-        jax.eval_shape(function, jax.random.key(0), x)
+        jax.eval_shape(function, jax.random.key(0), setup.example(2))
     except (TypeError, ValueError, ZeroDivisionError, flax.errors.FlaxError) as e:
         lines = [f.lineno for f in traceback.extract_tb(e.__traceback__) if f.filename == file]
         at = f" (line {lines[-1]})" if lines else ""

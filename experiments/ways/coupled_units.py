@@ -1,21 +1,20 @@
-"""What is read from the program of a config's model: the axes of its kernels, and its coupled units."""
+"""Coupled units of a config's model: filters, neurons, heads, found in its program."""
 
 import dataclasses
 import functools
 from typing import Any
 
 import jax
-from ml_collections import ConfigDict
 
 import jaxprune as jp
 from experiments.config import UserError
-from experiments.training.task import input_shape, model_of
+from experiments.training.setup import Setup
 from jaxprune.coupling import Normalize, Over, Reduce
 from jaxprune.parts import factory
 from jaxprune.structured.pattern import Inexact
 from jaxprune.types import Pattern
 
-__all__ = ["axes_of", "coupled", "graph_of", "model_axes", "with_units"]
+__all__ = ["coupled", "graph_of", "with_units"]
 
 
 @factory
@@ -46,36 +45,27 @@ def _unknown(*_: Any) -> Any:
     )
 
 
-def with_units(cfg: ConfigDict, method: Any, where: str) -> Any:
-    """Returns a method whose pattern, if it is one of `coupled`, has been found in the model."""
-    asked = getattr(getattr(method, "pattern", None), "made_by", None)
-    if asked is None or asked.factory is not coupled:
+def with_units(setup: Setup, method: Any, where: str) -> Any:
+    """Returns a method whose pattern, if it is one of `coupled`, has been found in the model.
+
+    Args:
+      setup: of the config.
+      method: a method, or `None`.
+      where: in the config, to blame.
+
+    Raises:
+      UserError: no group of the model is meant.
+    """
+    call = getattr(getattr(method, "pattern", None), "made_by", None)
+    if call is None or call.factory is not coupled:
         return method
-    options = {name: value or None for name, value in asked.arguments.items()}
-    graph = graph_of(model_of(cfg), input_shape(cfg))
+    options = {name: value or None for name, value in call.arguments.items()}
+    graph = graph_of(setup.model, setup.input_shape)
     try:
-        found = jp.structured.coupled(graph, within="params", **options)
+        pattern = jp.structured.coupled(graph, within="params", **options)
     except ValueError as e:
         raise UserError(f"{where}: {e}") from e
-    return dataclasses.replace(method, pattern=found)
-
-
-def axes_of(cfg: ConfigDict) -> Any:
-    """Which axes of the model's parameters are inputs, outputs and layers: what `axes=` takes."""
-    return model_axes(model_of(cfg), input_shape(cfg))
-
-
-@functools.lru_cache(maxsize=4)
-def model_axes(model: Any, shape: tuple[int, ...]) -> Any:
-    """The same of a linen module, for one input of this shape, without examples."""
-    x = jax.ShapeDtypeStruct((1, *shape), "float32")
-    variables = jax.eval_shape(model.init, jax.random.key(0), x)
-    rest = {name: tree for name, tree in variables.items() if name != "params"}
-
-    def forward(params: Any, rest: Any, x: Any) -> Any:
-        return model.apply({"params": params, **rest}, x, train=False)
-
-    return jp.axes(forward, variables["params"], rest, x)
+    return dataclasses.replace(method, pattern=pattern)
 
 
 @functools.lru_cache(maxsize=4)
@@ -86,6 +76,10 @@ def graph_of(model: Any, shape: tuple[int, ...]) -> Any:
       model: a linen module.
       shape: of one input, without examples.
     """
-    x = jax.ShapeDtypeStruct((1, *shape), "float32")
-    variables = jax.eval_shape(model.init, jax.random.key(0), x)
-    return jp.structured.trace(lambda v, x: model.apply(v, x, train=False), variables, x)
+    inputs = jax.ShapeDtypeStruct((1, *shape), "float32")
+    variables = jax.eval_shape(model.init, jax.random.key(0), inputs)
+
+    def forward(variables: Any, inputs: Any) -> Any:
+        return model.apply(variables, inputs, train=False)
+
+    return jp.structured.trace(forward, variables, inputs)

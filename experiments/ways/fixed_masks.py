@@ -1,54 +1,28 @@
-"""Masks that are fixed before training begins, and the weights that they are put on."""
-
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, NamedTuple
+"""Controls: trainings on the masks that another contestant has found."""
 
 import jax
 
 import jaxprune as jp
 from experiments.runs import mask_files
 from experiments.training.divergence import DivergedError
-from experiments.training.task import Task, fresh_variables
-from experiments.ways.coupled_units import model_axes
+from experiments.training.setup import Setup, model_axes
+from experiments.training.task import fresh_variables
+from experiments.ways.recipe import Recipe, on_fixed_masks, refuse_average
+from experiments.ways.start import Setting, Start, StartState
 
-__all__ = ["Began", "Setting", "Start", "control"]
+__all__ = ["control", "recipe"]
 
 
-class Setting(NamedTuple):
-    """What is known as a training begins.
+def recipe(setup: Setup, of: str, name: str) -> Recipe:
+    """Returns the recipe of a control.
 
-    Attributes:
-      model: a linen module.
-      task: data.
-      params: its initial parameters.
-      rest: its other variables.
-      key: PRNG key, the same for all contestants of a seed.
-      folder: of this training: `<run>/<contestant>/<point>/seed_<n>`.
+    Args:
+      setup: of the config.
+      of: label of the contestant whose masks are taken.
+      name: of the control, see `control`.
     """
-
-    model: Any
-    task: Task
-    params: Any
-    rest: Any
-    key: jax.Array
-    folder: Path
-
-    @property
-    def run(self) -> Path:
-        """The folder of the whole comparison."""
-        return self.folder.parents[2]
-
-
-class Began(NamedTuple):
-    """What training begins with."""
-
-    params: Any
-    rest: Any
-    masks: Any
-
-
-Start = Callable[[Setting], Began]
+    refuse_average(setup)
+    return Recipe(on_fixed_masks(setup.optimizer), start=control(of, name), recorded=True, stage=2)
 
 
 def control(of: str, name: str) -> Start:
@@ -64,22 +38,19 @@ def control(of: str, name: str) -> Start:
       Mark?" (2021); "retrained" is the winning ticket of Frankle & Carbin (2019).
     """
 
-    def start(setting: Setting) -> Began:
-        run, point, seed = (
-            setting.folder.parents[2],
-            setting.folder.parent.name,
-            setting.folder.name,
-        )
-        found = run / of / point / seed
-        if (found / "failed.json").exists():
+    def start(setting: Setting) -> StartState:
+        point, seed = setting.folder.parent.name, setting.folder.name
+        folder = setting.run / of / point / seed
+        if (folder / "failed.json").exists():
             raise DivergedError(f"{of}, {name}: there are no masks, as {of} diverged.")
-        params, masks = setting.params, mask_files.load(found / "masks.npz", setting.params)
+        params = setting.params
+        masks = mask_files.load(folder / "masks.npz", params)
         if name == "shuffled":
             axes = model_axes(setting.model, setting.task.inputs.shape[1:])
             masks = jp.masks.shuffle(masks, jax.random.fold_in(setting.key, 1), axes)
         if name == "reinit":
             key = jax.random.fold_in(setting.key, 2)
             params, _ = fresh_variables(setting.model, setting.task, key)
-        return Began(params, setting.rest, masks)
+        return StartState(params, setting.rest, masks)
 
     return start

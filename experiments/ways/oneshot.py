@@ -8,21 +8,22 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
 import jaxprune as jp
 from experiments.config import UserError, build
 from experiments.training.divergence import DivergedError
 from experiments.training.loop import last_state
+from experiments.training.setup import Setup
 from experiments.training.task import Task, metrics, scale
 from experiments.training.trainer import TrainState
-from experiments.ways.coupled_units import axes_of
-from experiments.ways.fixed_masks import Began, Setting, Start
+from experiments.ways.coupled_units import with_units
 from experiments.ways.pipeline import Pipeline
+from experiments.ways.recipe import Recipe, on_fixed_masks, refuse_average
+from experiments.ways.start import Setting, Start, StartState
 from jaxprune.coupling import Coupled
 from jaxprune.signals.gatherers import reads
 
-__all__ = ["examples", "gatherers_of", "known_signals", "pruned"]
+__all__ = ["examples", "gatherers_of", "known_signals", "pruned", "recipe"]
 
 Batches = list[tuple[jax.Array, jax.Array]]
 
@@ -35,15 +36,52 @@ def known_signals(own: Mapping[str, Any] = {}, units: Coupled | None = None) -> 
     return ("key", *found, *(keyword for keyword in own if keyword not in found))
 
 
+def recipe(
+    setup: Setup,
+    pipeline: Pipeline,
+    method: jp.Method,
+    trained: tuple[str, Recipe],
+    where: str,
+) -> Recipe:
+    """Returns the recipe of a network that is pruned at once, and trained on its masks.
+
+    Args:
+      setup: of the config.
+      pipeline: when, on how many examples, in how many rounds.
+      method: makes the masks.
+      trained: the folder of the network that is pruned where a trained one is meant, and its recipe.
+      where: in the config, to blame.
+
+    Raises:
+      UserError: nobody gathers a signal that the criterion reads, or fine-tuning cannot be set up.
+    """
+    refuse_average(setup)
+    folder, before = trained
+    method = with_units(setup, method, where)
+    start = pruned(setup, pipeline, method, folder, before.optimizer, where)
+    optimizer = build("optimizer", pipeline.optimizer) or setup.optimizer
+    transform = on_fixed_masks(optimizer, pipeline.removal)
+    transform(None)  # mistakes are told now, not after dense training
+    return Recipe(
+        transform,
+        start=start,
+        cuts=method,
+        after=pipeline.finetune if pipeline.when == "trained" else None,
+        settled=pipeline.removal["until"] + 1 if pipeline.removal else 0,
+        recorded=True,
+        stage=1,
+    )
+
+
 def pruned(
-    cfg: ConfigDict, pipeline: Pipeline, method: jp.Method, folder: str, trained_by: Any, where: str
+    setup: Setup, pipeline: Pipeline, method: jp.Method, folder: str, trained_by: Any, where: str
 ) -> Start:
     """Finds masks by gathering the signals that the method's criterion reads.
 
     Signals of the first round do not depend on the sparsity: they are gathered once for each seed.
 
     Args:
-      cfg: the config.
+      setup: of the config.
       pipeline: when, on how many examples, in how many rounds.
       method: makes the masks.
       folder: within the run, of the network that is pruned where a trained one is meant.
@@ -64,27 +102,28 @@ def pruned(
                 f"units; there are: {', '.join(known)}."
             )
 
-    def start(setting: Setting) -> Began:
-        params, rest = setting.params, setting.rest
+    def start(setting: Setting) -> StartState:
+        params = setting.params
+        rest = setting.rest
         if pipeline.when == "trained":
             params, rest = _trained(setting, folder, trained_by)
-        gatherers = _gatherers(setting, rest, pipeline, cfg.prunable or None, units)
+        gatherers = _gatherers(setting, rest, pipeline, setup.prunable, units)
         if pipeline.rounds == 1:
             gatherers = {name: _once(setting, pipeline, name, f) for name, f in gatherers.items()}
         try:
-            found = jp.prune_on(
+            pruned_params, masks = jp.prune_on(
                 params,
                 method,
                 gatherers,
                 rounds=pipeline.rounds,
                 compensation=compensation,
-                prunable=cfg.prunable or None,
-                axes=axes_of(cfg),
+                prunable=setup.prunable,
+                axes=setup.axes,
                 key=setting.key,
             )
         except ValueError as e:
             raise UserError(f"{where}: {e}") from e
-        return Began(found[0] if pipeline.removal is None else params, rest, found[1])
+        return StartState(pruned_params if pipeline.removal is None else params, rest, masks)
 
     return start
 

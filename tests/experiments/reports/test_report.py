@@ -9,7 +9,6 @@ import pytest
 
 from experiments import report
 from experiments.config import UserError
-from experiments.reports import claims
 
 LEFT = [0.8**level for level in range(9)]
 GAINS = [0.0060, 0.0066, 0.0058, 0.0064, 0.0062]  # of the tickets over dense, per seed
@@ -87,7 +86,7 @@ def claim(kind="lower_bound", **fields):
     ],
 )
 def test_claims_come_out_by_the_rule(asked, verdict, ours):
-    (outcome,) = claims.check(lottery(accept=[asked]))
+    (outcome,) = report.check_claims(lottery(accept=[asked]))
     assert outcome.verdict == verdict
     assert ours in outcome.ours
     assert outcome.n == 4
@@ -100,7 +99,7 @@ def test_claims_come_out_by_the_rule(asked, verdict, ours):
 )
 def test_medians_are_judged_from_five_seeds_on(below, seeds, verdict):
     asked = claim("median_ratio", metric="early_step", below=below)
-    (outcome,) = claims.check(lottery(seeds, accept=[asked]))
+    (outcome,) = report.check_claims(lottery(seeds, accept=[asked]))
     assert outcome.verdict == verdict
     assert "median 0.750" in outcome.ours
 
@@ -110,8 +109,11 @@ def test_a_margin_of_zero_is_one():
         claim("matches", a="reinit", b="ticket", margin=0),
         claim("matches", b="dense", margin=0),
     ]
-    assert [o.verdict for o in claims.check(lottery(accept=asked))] == ["refuted", "holds"]
-    assert [o.needed for o in claims.check(lottery(accept=asked))] == ["> +0.00 pp", "> +0.00 pp"]
+    assert [o.verdict for o in report.check_claims(lottery(accept=asked))] == ["refuted", "holds"]
+    assert [o.needed for o in report.check_claims(lottery(accept=asked))] == [
+        "> +0.00 pp",
+        "> +0.00 pp",
+    ]
 
 
 def test_a_noisier_rival_is_not_matched_more_easily():
@@ -121,7 +123,7 @@ def test_a_noisier_rival_is_not_matched_more_easily():
             for draw in level["branches"]["reinit"]:
                 draw["test_final"] += by
     noisy = {**results, "paper": {"accept": [claim("matches", b="reinit")]}}
-    (outcome,) = claims.check(noisy)
+    (outcome,) = report.check_claims(noisy)
     assert outcome.needed == "> -0.13 pp"  # the spread of dense, not that of reinit
 
 
@@ -131,7 +133,7 @@ def test_a_noisier_rival_is_not_matched_more_easily():
 )
 def test_one_seed_leaves_every_claim_open(kind):
     asked = claim(kind, bound=0.0, d=0.0, below=9.0, at_most=1.0, value=0.975)
-    (outcome,) = claims.check(lottery(seeds=1, accept=[asked]))
+    (outcome,) = report.check_claims(lottery(seeds=1, accept=[asked]))
     assert outcome.verdict == "open"
     assert ("five seeds" if kind == "median_ratio" else "one seed") in outcome.ours
 

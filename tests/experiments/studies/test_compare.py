@@ -16,9 +16,9 @@ from experiments import cli, compare, report, train
 from experiments.cli import Options, Stopper, UserError
 from experiments.config import build, config, part, validate
 from experiments.metrics import savings
-from experiments.reports import claims
-from experiments.studies import contestants, train_runs
+from experiments.studies import contestants, one_training
 from experiments.training import loop
+from experiments.training.setup import setup
 
 OWN = """
 import jax, jax.numpy as jnp
@@ -225,7 +225,7 @@ def test_a_training_that_diverges_is_a_result(own, tmp_path, monkeypatch):
     with cfg.unlocked():
         cfg.compare = {"methods": cfg.compare.methods, "sparsities": (0.9,)}
 
-    fresh_variables, calls = train_runs.fresh_variables, []
+    fresh_variables, calls = one_training.fresh_variables, []
 
     def broken(model, task, key):
         params, rest = fresh_variables(model, task, key)
@@ -233,7 +233,7 @@ def test_a_training_that_diverges_is_a_result(own, tmp_path, monkeypatch):
         last = len(calls) == 4  # dense, static; seeds 0, 1
         return (jax.tree.map(lambda p: p * jnp.nan, params) if last else params), rest
 
-    monkeypatch.setattr(train_runs, "fresh_variables", broken)
+    monkeypatch.setattr(one_training, "fresh_variables", broken)
     results = run(cfg, tmp_path)
     assert "test_accuracy" in results["seeds"][0]["points"]["static"][0]
     (failed,) = results["seeds"][1]["points"]["static"]
@@ -350,7 +350,7 @@ def test_the_command_line_reaches_all_fields():
 
 def test_mistakes_are_told_before_jax_is_imported():
     code = (
-        "import sys; from experiments import cli, compare, contestants;"
+        "import sys; from experiments import cli, compare; from experiments.studies import contestants;"
         "contestants.contestants(cli.load_config('configs/compare/criteria.py'));"
         "print({'jax', 'flax', 'optax', 'jaxprune', 'numpy'} & set(sys.modules))"
     )
@@ -368,7 +368,7 @@ def test_the_configs_are_sound(name):
     found = contestants.contestants(cfg)
     for contestant in found:
         for value in contestant.points:
-            method = contestants.recipe_at(cfg, contestant, value).method
+            method = contestant.recipe(setup(cfg), value).method
             if method is not None:
                 assert method.end < cfg.steps + method.straight_through
     labels = {"dense", *(contestant.label for contestant in found)}
@@ -460,7 +460,7 @@ def claim(kind="beats", **fields):
     ],
 )
 def test_claims_compare_contestants(asked, verdict, ours):
-    (outcome,) = claims.check(results(accept=[asked]))
+    (outcome,) = report.check_claims(results(accept=[asked]))
     assert outcome.verdict == verdict
     assert ours in outcome.ours
     assert outcome.n == 3
@@ -468,7 +468,7 @@ def test_claims_compare_contestants(asked, verdict, ours):
 
 def test_lost_seeds_leave_a_claim_open_and_are_counted(tmp_path):
     found = results(accept=[claim(d=0.01)], lost=[("a", 1)])
-    (outcome,) = claims.check(found)
+    (outcome,) = report.check_claims(found)
     assert outcome.verdict == "open"
     assert outcome.ours == "a has 2 of 3 seeds, at 97.90 % in the mean"
     (tmp_path / "results.json").write_text(json.dumps(found))
@@ -493,6 +493,6 @@ def test_the_results_table_has_a_row_for_a_comparison(tmp_path):
 
 def test_savings_are_known_of_models_with_batch_statistics():
     cfg = config(data=part("synthetic_cifar10"), model=part("resnet20"))
-    dense = savings.dense(cfg)
+    dense = savings.dense(setup(cfg))
     assert sum(dense.weights.values()) == 269_722
     assert sum(dense.flops.values()) > 8e7

@@ -70,6 +70,10 @@ def cfg(tmp_path):
     return make
 
 
+def run(made, options):
+    posttrain_runs.run(made, posttrain_lib.checked(made), options)
+
+
 def options(tmp_path, dry_run=False):
     return Options("tiny", tmp_path / "runs", dry_run, Stopper())
 
@@ -94,14 +98,14 @@ def test_a_run_gives_a_table_and_goes_on_where_it_stopped(cfg, tmp_path, monkeyp
         return pruned(*args, progress=watched, **kwargs)
 
     monkeypatch.setattr(posttrain_runs.posttrain, "prune", stopping)
-    posttrain_runs.run(made, asked)
+    run(made, asked)
     assert not (folder_of(tmp_path) / "done").exists()
     assert len(calls) == 9
     monkeypatch.setattr(posttrain_runs.posttrain, "prune", pruned)
-    posttrain_runs.run(made, options(tmp_path))
+    run(made, options(tmp_path))
     whole = json.loads((folder_of(tmp_path) / "results.json").read_text(encoding="utf-8"))
 
-    posttrain_runs.run(made, options(tmp_path / "again"))
+    run(made, options(tmp_path / "again"))
     (other,) = (tmp_path / "again" / "runs").iterdir()
     unbroken = json.loads((other / "results.json").read_text(encoding="utf-8"))
     for ours, theirs in zip(whole["seeds"], unbroken["seeds"], strict=True):
@@ -118,7 +122,7 @@ def test_a_run_gives_a_table_and_goes_on_where_it_stopped(cfg, tmp_path, monkeyp
 
 
 def test_claims_compare_rows(cfg, tmp_path):
-    posttrain_runs.run(cfg(), options(tmp_path))
+    run(cfg(), options(tmp_path))
     results = json.loads((folder_of(tmp_path) / "results.json").read_text(encoding="utf-8"))
     claim = {"name": "it", "kind": "lower_bound", "metric": "log_perplexity", "bound": -9.0}
     results["paper"] = {
@@ -128,12 +132,12 @@ def test_claims_compare_rows(cfg, tmp_path):
             {**claim, "a": "dense", "b": "nobody"},
         ]
     }
-    words = [outcome.verdict for outcome in report.claims.check(results)]
+    words = [outcome.verdict for outcome in report.check_claims(results)]
     assert words == ["holds", "holds", "open"]
 
 
 def test_dry_run_prints_the_plan_and_writes_nothing(cfg, tmp_path, capsys):
-    posttrain_runs.run(cfg(), options(tmp_path, dry_run=True))
+    run(cfg(), options(tmp_path, dry_run=True))
     said = capsys.readouterr().out
     assert "blocks/0/up" in said
     assert "not pruned: " in said
@@ -187,7 +191,7 @@ def test_mistakes_are_told_before_anything_runs(cfg, changes, says):
 )
 def test_what_does_not_fit_the_model_is_one_sentence(cfg, tmp_path, changes, says):
     with pytest.raises(UserError, match=says):
-        posttrain_runs.run(cfg(**changes), options(tmp_path))
+        run(cfg(**changes), options(tmp_path))
 
 
 def test_another_version_of_a_users_file_is_another_run(cfg, tmp_path):

@@ -5,10 +5,9 @@ import json
 
 import pytest
 
-from experiments import cli, sensitivity
+from experiments import cli, report, sensitivity
 from experiments.cli import Options, Stopper
 from experiments.config import config, part, validate
-from experiments.reports import claims
 
 
 def setting(**fields):
@@ -64,7 +63,7 @@ def test_every_layer_and_every_rival(finished):
             assert 0 <= found["test_accuracy"] <= 1
         assert set(seed["rates"]) == {"0.4", "tolerance"}
         assert 0 < seed["tolerated"]["keep"] <= 1
-    (outcome,) = claims.check(results)
+    (outcome,) = report.check_claims(results)
     assert outcome.verdict == "holds"
 
 

@@ -19,6 +19,7 @@ from experiments.cli import Options, Stopper, UserError
 from experiments.config import part
 from experiments.runs.folder import folder_name
 from experiments.studies import lottery_runs
+from experiments.training import setup as setup_lib
 from experiments.training.loop import batches
 
 ROOT = Path(__file__).parents[3]
@@ -212,7 +213,7 @@ def test_statistics_rewind_with_the_weights(rewind, counts, tmp_path, monkeypatc
 
     describe_well = lottery_runs._describe
     monkeypatch.setattr(lottery_runs, "_describe", describe)
-    monkeypatch.setattr(lottery_runs, "model_of", lambda cfg: Counting())
+    monkeypatch.setattr(setup_lib, "model_of", lambda cfg: Counting())
     changes = {"rounds": 2, "controls": (), "rewind_to": 15, "rewind": rewind}
     cfg = load("lottery/quickstart.py", **{f"lottery.{k}": v for k, v in changes.items()})
     assert run(lottery.main, cfg, tmp_path, StopsAfter(4)) is None

@@ -90,23 +90,23 @@ def test_masks_are_those_of_prune_on_the_dense_weights(trained):
     """The dense network trained here again, pruned by hand: same masks."""
     from experiments.runs.folder import Folder
     from experiments.runs.progress import Progress
-    from experiments.studies import train_runs
-    from experiments.training import task
+    from experiments.studies.one_training import Info, train_once
+    from experiments.training.setup import setup
     from experiments.training.trainer import Trainer
-    from experiments.ways import recipe
+    from experiments.ways import dense
 
     folder, _ = trained
     cfg = setting({"m": "magnitude"}, {"when": "trained"})
-    dense = recipe.recipe(cfg, "dense", None, "")
-    model, found = task.model_of(cfg), []
-    trainer = Trainer(model, dense.optimizer)
+    recipe = dense.recipe(setup(cfg))
+    found = []
+    trainer = Trainer(setup(cfg).model, recipe.optimizer)
     network = trainer.network
     trainer.network = lambda state, step: (
         found.append(jax.tree.map(jnp.copy, state.params)) or network(state, step)
     )
     with Progress(10, "") as progress:
-        info = train_runs.Info(cfg, Options("test", folder, False, Stopper()), progress, 0, "")
-        train_runs.train_once(info, trainer, model, dense, Folder(folder.parent / "again"), 1)
+        info = Info(setup(cfg), Options("test", folder, False, Stopper()), progress, 0, "")
+        train_once(info, trainer, recipe, Folder(folder.parent / "again"), 1)
     _, masks = jp.prune(found[-1], jp.methods.magnitude(sparsity=0.9), prunable="fc[23]/kernel")
     stored = mask_files.load(folder / "magnitude/sparsity_0.9/seed_1/masks.npz", found[-1])
     assert float(jp.masks.hamming(masks, stored)) == 0
@@ -167,10 +167,12 @@ def test_mistakes_are_told_before_anything_runs(message):
 
 
 def test_signals_that_exist_only_while_training_are_refused():
+    from experiments.training.setup import setup
+
     cfg = setting({"a": "movement"}, {"when": "trained"})
     (found,) = contestants.contestants(cfg)
     with pytest.raises(cli.UserError, match="'pushed', which exists only while training"):
-        contestants.recipe_at(cfg, found, 0.5)
+        found.recipe(setup(cfg), 0.5)
 
 
 def test_too_many_examples_are_refused(tmp_path):

@@ -10,15 +10,15 @@ import pytest
 from stopping import StopsAfter
 
 import jaxprune as jp
-from experiments import cli, compare, train
+from experiments import cli, compare, report, train
 from experiments.cli import Options, Stopper, UserError
 from experiments.config import config, nested_kind, part, validate
-from experiments.reports import claims
 from experiments.runs import mask_files
 from experiments.studies import contestants
+from experiments.training.setup import setup
 from experiments.training.task import model_of
 from experiments.training.trainer import Trainer, TrainState
-from experiments.ways import recipe
+from experiments.ways import penalty
 from tests.experiments.training.test_loop import ROOT, run
 
 WAYS = {
@@ -226,7 +226,7 @@ def test_what_cannot_be_trained_is_refused(fields, says, tmp_path):
 def test_the_proximal_step_is_that_of_the_optimizer(momentum):
     optimizer = part("sgd", learning_rate=0.1, **({"momentum": momentum} if momentum else {}))
     cfg = whole(optimizer=optimizer, penalty=part("l1", strength=1.0))
-    tx = recipe.recipe(cfg, "penalty", cfg.penalty, "config.penalty").transform(jax.random.key(0))
+    tx = penalty.recipe(setup(cfg), cfg.penalty, "config.penalty").transform(jax.random.key(0))
     params = {"fc1": {"kernel": jnp.full((2, 2), 5.0)}}
     grads = {"fc1": {"kernel": jnp.zeros((2, 2))}}
     updates, _ = tx.update(grads, tx.init(params), params)
@@ -287,7 +287,7 @@ def test_what_is_regularised_takes_part_at_its_strengths(tmp_path):
         (0.5, 1.0, "open"),
     ):
         results["paper"] = {"accept": [{**claim, "strength": strength, "value": value}]}
-        (outcome,) = claims.check(results)
+        (outcome,) = report.check_claims(results)
         assert outcome.verdict == verdict
 
 
