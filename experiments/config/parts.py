@@ -1,7 +1,6 @@
-"""Experiment configs: plain values, checked before JAX is imported.
+"""Parts of a config: functions by name, with their arguments, checked before JAX is imported.
 
-A config file under `configs/` imports `config` and `part` from here and nothing else. `validate`
-reads the sources of the functions that parts name, `build` imports and calls them.
+Checks read the sources of the functions that parts name, `build` imports and calls them.
 """
 
 import difflib
@@ -15,8 +14,8 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from experiments.config.fields import DEFAULTS, WAYS
-from experiments.config.ranges import MOST_STEPS, not_finite, out_of_range
+from experiments.config.fields import WAYS
+from experiments.config.ranges import out_of_range
 from experiments.config.signatures import Signature, defining_file, signature, signatures
 
 __all__ = [
@@ -24,17 +23,14 @@ __all__ = [
     "build",
     "check_argument",
     "check_part",
-    "check_sizes",
     "check_type",
-    "config",
     "data_catalogue",
+    "kind_of_field",
     "nested_kind",
     "part",
     "takes",
     "training_examples",
     "unknown",
-    "validate",
-    "way_of",
 ]
 
 
@@ -81,7 +77,7 @@ _KINDS = {
 }
 # What a part inside a part is, where its argument's name is not a kind itself.
 _SCHEDULED = ("optimizer", "learning_rate", "gate", "penalty", "removal")
-_NESTED = dict.fromkeys(_SCHEDULED, "learning_rate")
+_NESTED: dict[str, str] = dict.fromkeys(_SCHEDULED, "learning_rate")
 # Fields that hold a part of another kind than their name.
 _KIND_OF_FIELD = {
     **{field: way.kind for field, way in WAYS.items()},
@@ -100,16 +96,15 @@ _TYPES: dict[str, Any] = {
     "base.ScalarOrSchedule": (int, float),
 }
 _WORDS = {"jax.typing.ArrayLike": "float", "base.ScalarOrSchedule": "float or a schedule"}
-_MAY_BE_ZERO = ("validation", "k_folds", "early_stop")
-_MOST_SEED = (
-    2**32 - 1
-)  # a PRNG key keeps 32 bits: two seeds that differ above them draw the same weights
-_WRITERS = {"csv": None, "tb": "tensorboardX", "wandb": "wandb"}  # and the packages that they need
 _DATA_ARGUMENTS = {"batch_size": "int", "augment": "str"}
 
 
 def part(name: str, **arguments: Any) -> ConfigDict:
     """Names a public function and the arguments to call it with.
+
+    Args:
+      name: of the function, see `_KINDS` for where it is looked up.
+      **arguments: plain values, or parts.
 
     >>> part("adam", learning_rate=1e-3).to_dict()
     {'learning_rate': 0.001, 'name': 'adam'}
@@ -117,137 +112,12 @@ def part(name: str, **arguments: Any) -> ConfigDict:
     return ConfigDict({"name": name, **{k: _plain(v) for k, v in arguments.items()}})
 
 
-def config(**fields: Any) -> ConfigDict:
-    """Makes a locked config of the common fields, the others at their defaults.
-
-    >>> config(steps=500).seeds
-    (0,)
-    >>> config(step=500)
-    Traceback (most recent call last):
-    experiments.config.UserError: config: no field 'step'; nearest: 'steps', 'gate'. Fields: data, ...
-    """
-    for name in fields:
-        if name not in DEFAULTS:
-            raise UserError(unknown("config: no field", name, DEFAULTS, "Fields"))
-    cfg = ConfigDict({**DEFAULTS, **fields})
-    return cfg.lock()
-
-
-def validate(cfg: ConfigDict) -> None:
-    """Checks field names and types, and each part against the signature of what it names.
-
-    Raises:
-      UserError: what was found, what is nearest, what is accepted.
-    """
-    for name, value in cfg.items():
-        if name not in DEFAULTS:
-            raise UserError(unknown("config: no field", name, DEFAULTS, "Fields"))
-        default = DEFAULTS[name]
-        if isinstance(default, tuple):
-            check_type("tuple", value, f"config.{name}")
-            for item in value:
-                check_type(type(default[0]).__name__, item, f"config.{name}")
-        elif isinstance(default, str):
-            check_type("str", value, f"config.{name}")
-        elif isinstance(default, int):
-            check_type("int", value, f"config.{name}")
-            least = 0 if name in _MAY_BE_ZERO else 1
-            if not least <= value <= MOST_STEPS:
-                raise UserError(
-                    f"config.{name}={value}: at least {least} and at most {MOST_STEPS} is needed."
-                )
-        elif isinstance(default, dict) and not isinstance(value, Mapping | ConfigDict):
-            raise UserError(f"config.{name}={value!r}: a dict is needed.")
-    if place := not_finite(cfg, "config"):
-        raise UserError(f"{place} is not a finite number; a config has no use for it.")
-    _check_seeds(cfg.seeds)
-    if cfg.k_folds == 1:
-        raise UserError("config.k_folds=1: at least 2 folds, or 0 for one hold-out, are needed.")
-    try:
-        re.compile(cfg.prunable)
-    except (re.error, RecursionError, OverflowError) as e:
-        raise UserError(f"config.prunable={cfg.prunable!r} is no regular expression: {e}.") from e
-    _check_writers(cfg.writers)
-    if not cfg.posttrain:
-        _check_training(cfg)
-
-
-def _check_training(cfg: ConfigDict) -> None:
-    """Checks what a model is trained with."""
-    for name in ("data", "model", "optimizer"):
-        if cfg[name] is None:
-            raise UserError(f"config.{name} is None; name one with {name}=part(...).")
-    for name in ("data", "model", "optimizer", *WAYS, "gate_optimizer", "preconditioner"):
-        if cfg[name] is not None:
-            check_part(_KIND_OF_FIELD.get(name, name), cfg[name], f"config.{name}")
-    if cfg.optimizer.get("learning_rate") == 0:
-        raise UserError(
-            "config.optimizer.learning_rate=0: more than 0 is needed, or nothing is trained."
-        )
-    if augment := cfg.data.get("augment"):
-        _signature("augment", augment, "config.data.augment")
-    if not takes("model", cfg.model, "num_classes", "config.model"):
-        raise UserError(
-            f"config.model: {cfg.model.name!r} classifies no images (it has no num_classes); choose another."
-        )
-    if "num_classes" in cfg.model:
-        raise UserError("config.model.num_classes: leave it out; the data set says it.")
-    for name, needed in (("preconditioner", "penalty"), ("gate_optimizer", "gate")):
-        if cfg[name] is not None and cfg[needed] is None and not cfg.compare:
-            raise UserError(f"config.{name} does nothing without config.{needed}; set it to None.")
-    check_type("float", cfg.ema, "config.ema")
-    if not 0 <= cfg.ema < 1:
-        raise UserError(f"config.ema={cfg.ema}: a decay from 0 to below 1 is needed.")
-    way_of(cfg)
-
-
-def _check_seeds(seeds: tuple[int, ...]) -> None:
-    where = f"config.seeds={seeds}"
-    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
-        raise UserError(f"{where}: different seeds from 0 up are needed.")
-    if max(seeds) > _MOST_SEED:
-        raise UserError(
-            f"{where}: at most {_MOST_SEED}, as seeds that differ by 2**32 draw the same weights."
-        )
-
-
-def _check_writers(writers: tuple[str, ...]) -> None:
-    for name in writers:
-        if name not in _WRITERS:
-            raise UserError(unknown("config.writers: no writer", name, _WRITERS, "Known"))
-        package = _WRITERS[name]
-        if package is not None and importlib.util.find_spec(package) is None:
-            raise UserError(
-                f"config.writers asks for {name!r}, but {package} is not installed: "
-                f"pip install 'jaxprune[{name}]'."
-            )
-
-
-def check_sizes(cfg: ConfigDict) -> None:
-    """Raises `UserError` where a valid config asks for more examples than its data set has."""
-    if cfg.data is None:
-        return
-    examples = training_examples(cfg.data.name)
-    if examples is None:
-        return
-    if cfg.validation >= examples and not cfg.k_folds:
-        raise UserError(
-            f"config.validation={cfg.validation}: fewer than the {examples} training examples of "
-            f"{cfg.data.name} are needed."
-        )
-    if cfg.k_folds > examples:
-        raise UserError(f"config.k_folds={cfg.k_folds}: at most {examples}, one example per fold.")
-    left = examples - -(-examples // cfg.k_folds) if cfg.k_folds else examples - cfg.validation
-    size = cfg.data.get("batch_size", 128)
-    if size > left:
-        raise UserError(
-            f"config.data.batch_size={size}: between 1 and {left}, the number of training examples, is "
-            "needed."
-        )
-
-
 def training_examples(name: str) -> int | None:
-    """Returns how many examples a data set has for training and validation; `None`: not known here."""
+    """Returns how many examples a data set has for training and validation; `None`: not known here.
+
+    Args:
+      name: of the data set.
+    """
     catalogue = data_catalogue()
     if not catalogue:
         return None
@@ -257,22 +127,15 @@ def training_examples(name: str) -> int | None:
 
 
 def takes(kind: str, spec: Mapping, name: str, where: str) -> bool:
-    """Whether what a part names has an argument of this name."""
-    return name in _signature(kind, spec["name"], where).types
+    """Returns whether what a part names has an argument of this name.
 
-
-def way_of(cfg: ConfigDict) -> str | None:
-    """Returns the field that says how the model becomes sparse; `None`: it stays dense.
-
-    Raises:
-      UserError: two fields say so.
+    Args:
+      kind: of the part.
+      spec: the part.
+      name: of the argument.
+      where: in the config, to blame.
     """
-    fields = [name for name in WAYS if cfg[name] is not None]
-    if len(fields) > 1:
-        raise UserError(
-            f"config.{fields[0]} and config.{fields[1]}: a model becomes sparse in one way; leave one None."
-        )
-    return fields[0] if fields else None
+    return name in _signature(kind, spec["name"], where).types
 
 
 def build(
@@ -292,13 +155,18 @@ def build(
 
     Returns:
       What the function returns; a criterion is a function itself and comes back bound, uncalled.
+
+    Raises:
+      UserError: there is no such function, or it refuses its arguments.
     """
     if spec is None:
         return None
-    signature = _signature(kind, spec["name"], kind)
-    function = getattr(importlib.import_module(signature.module), spec["name"])
-    given = {k: _build_value(kind, k, v) for k, v in spec.items() if k != "name"}
-    taken = {k: v for k, v in (offered or {}).items() if k in signature.types}
+    known = _signature(kind, spec["name"], kind)
+    function = getattr(importlib.import_module(known.module), spec["name"])
+    given = {
+        name: _build_value(kind, name, value) for name, value in spec.items() if name != "name"
+    }
+    taken = {name: value for name, value in (offered or {}).items() if name in known.types}
     arguments = {**taken, **given}
     if not _KINDS[kind].called:
         return functools.partial(function, **arguments, **supplied) if arguments else function
@@ -309,17 +177,38 @@ def build(
 
 
 def check_argument(kind: str, spec: Mapping, name: str, where: str) -> None:
-    """Raises `UserError` unless what a part names takes an argument of this name."""
-    signature = _signature(kind, spec["name"], where)
+    """Raises `UserError` unless what a part names takes an argument of this name.
+
+    Args:
+      kind: of the part.
+      spec: the part.
+      name: of the argument.
+      where: in the config, to blame.
+    """
+    function = _signature(kind, spec["name"], where)
     swallows = kind in ("criterion", "compensation")  # any signal, which a config cannot give
-    if name != "name" and name not in signature.types and (swallows or not signature.open):
+    if name != "name" and name not in function.types and (swallows or not function.open):
         says = f"{where}: '{spec['name']}' has no argument"
-        raise UserError(unknown(says, name, signature.types, "It takes"))
+        raise UserError(unknown(says, name, function.types, "It takes"))
+
+
+def kind_of_field(name: str) -> str:
+    """Returns the kind of the part that a field holds.
+
+    >>> kind_of_field("subgradient"), kind_of_field("model")
+    ('penalty', 'model')
+    """
+    return _KIND_OF_FIELD.get(name, name)
 
 
 def nested_kind(kind: str | None, name: str) -> str | None:
-    """The kind of the part `name` within a part of the kind given; `None`: at the top."""
-    name = _KIND_OF_FIELD.get(name, name)
+    """Returns the kind of a part within another; `None` if it cannot be one.
+
+    Args:
+      kind: of the outer part; `None`: the config itself.
+      name: of the argument that holds the inner part.
+    """
+    name = kind_of_field(name)
     if kind in _KIND_BY_LABEL:
         return _KIND_BY_LABEL[kind]
     if kind is not None and name in _KIND_BY_LABEL:
@@ -328,10 +217,20 @@ def nested_kind(kind: str | None, name: str) -> str | None:
 
 
 def unknown(says: str, name: Any, known: Iterable[str], label: str) -> str:
-    """Words for a name that is not among those known, with the nearest of them."""
-    names = [str(k) for k in known]
-    near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
-    nearest = f"; nearest: {', '.join(map(repr, near))}" if near else ""
+    """Returns words for a name that is not among those known, with the nearest of them.
+
+    Args:
+      says: how the sentence begins, up to the name.
+      name: that is not known.
+      known: names that are.
+      label: what to call those.
+
+    >>> unknown("no fruit", "appel", ["apple", "pear"], "There are")
+    "no fruit 'appel'; nearest: 'apple'. There are: apple, pear."
+    """
+    names = [str(other) for other in known]
+    nearest_names = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
+    nearest = f"; nearest: {', '.join(map(repr, nearest_names))}" if nearest_names else ""
     return f"{says} {name!r}{nearest}. {label}: {', '.join(names) or '(none)'}."
 
 
@@ -351,8 +250,8 @@ def _parts_in(value: Any) -> Iterator[Any]:
     if _is_part(value):
         yield value
     elif isinstance(value, tuple | list | Mapping | ConfigDict):
-        for item in value.values() if isinstance(value, Mapping | ConfigDict) else value:
-            yield from _parts_in(item)
+        for element in value.values() if isinstance(value, Mapping | ConfigDict) else value:
+            yield from _parts_in(element)
 
 
 def check_part(kind: str, spec: Any, where: str, supplied: tuple[str, ...] = ()) -> None:
@@ -363,30 +262,34 @@ def check_part(kind: str, spec: Any, where: str, supplied: tuple[str, ...] = ())
       spec: the part.
       where: what to call it.
       supplied: arguments that others give and the part must leave out.
+
+    Raises:
+      UserError: it does not.
     """
     if not _is_part(spec):
         raise UserError(f"{where}={spec!r} is not a part; write part(name, argument=value, ...).")
-    signature = _signature(kind, spec["name"], where)
+    function = _signature(kind, spec["name"], where)
     for name, value in spec.items():
         if name == "name":
             continue
         check_argument(kind, spec, name, where)
         if name in supplied:
             raise UserError(f"{where}.{name}: leave it out; it is filled in.")
-        for nested in _parts_in(value):
-            child = nested_kind(kind, name)
-            if child is None:
+        for inner_part in _parts_in(value):
+            inner_kind = nested_kind(kind, name)
+            if inner_kind is None:
                 raise UserError(f"{where}.{name} cannot be a part.")
-            check_part(child, nested, f"{where}.{name}")
-        check_type(signature.types.get(name, ""), value, f"{where}.{name}")
-        if signature.types.get(name) in _PARTS_ONLY and not _is_part(value) and value is not None:
+            check_part(inner_kind, inner_part, f"{where}.{name}")
+        check_type(function.types.get(name, ""), value, f"{where}.{name}")
+        if function.types.get(name) in _PARTS_ONLY and not _is_part(value) and value is not None:
             raise UserError(
                 f"{where}.{name}={value!r} is not a part; write part(name, argument=value, ...)."
             )
-    if wrong := out_of_range(kind, spec):
-        name, value, needed = wrong
-        raise UserError(f"{where}.{name}={value}: {needed} is needed.")
-    needed = signature.required if kind == "data" or _KINDS[kind].called else ()
+    fault = out_of_range(kind, spec)
+    if fault is not None:
+        name, value, range_needed = fault
+        raise UserError(f"{where}.{name}={value}: {range_needed} is needed.")
+    needed = function.required if kind == "data" or _KINDS[kind].called else ()
     for name in supplied:
         check_argument(kind, spec, name, where)
     missing = [name for name in needed if name not in (*spec, *supplied)]
@@ -395,7 +298,13 @@ def check_part(kind: str, spec: Any, where: str, supplied: tuple[str, ...] = ())
 
 
 def check_type(annotation: str, value: Any, where: str) -> None:
-    """Checks a value against an annotation of plain types; others are left to the function."""
+    """Raises `UserError` unless a value fits an annotation of plain types; others pass.
+
+    Args:
+      annotation: source text, such as "int | None".
+      value: of the user's.
+      where: in the config, to blame.
+    """
     wanted = [
         name.strip() for name in re.sub(r"Optional\[(.*)\]", r"\1|None", annotation).split("|")
     ]
@@ -413,8 +322,8 @@ def _build_value(kind: str, name: str, value: Any) -> Any:
     if isinstance(value, tuple | list):
         return type(value)(_build_value(kind, name, item) for item in value)
     if isinstance(value, Mapping | ConfigDict):
-        named = {int(k) if k.isdigit() else k: v for k, v in value.items()}
-        return {k: _build_value(kind, name, v) for k, v in named.items()}
+        items = {int(key) if key.isdigit() else key: item for key, item in value.items()}
+        return {key: _build_value(kind, name, item) for key, item in items.items()}
     return value
 
 

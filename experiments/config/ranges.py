@@ -90,38 +90,52 @@ _RANGES: dict[str, dict[str, _Range]] = {
 def out_of_range(kind: str, arguments: Mapping[str, Any]) -> tuple[str, Any, str] | None:
     """Returns the first argument of a part that cannot be, its value and what is needed.
 
+    Args:
+      kind: of the part.
+      arguments: of the part, by name.
+
     >>> out_of_range("optimizer", {"name": "adam", "learning_rate": 1e-3, "b1": 2.0})
     ('b1', 2.0, 'a number in [0, 1)')
     """
-    known = {**_RANGES[""], **_RANGES.get(kind, {})}
-    for name, given in arguments.items():
-        for value in _numbers(given) if name in known else ():
-            if not known[name].holds(value):
-                return name, value, str(known[name])
-    begin, end = arguments.get("begin"), arguments.get("end")
+    ranges = {**_RANGES[""], **_RANGES.get(kind, {})}
+    for name, argument in arguments.items():
+        for value in _numbers(argument) if name in ranges else ():
+            if not ranges[name].holds(value):
+                return name, value, str(ranges[name])
+    begin = arguments.get("begin")
+    end = arguments.get("end")
     if isinstance(begin, int) and isinstance(end, int) and begin > end:
         return "begin", begin, f"at most end={end}"
     return None
 
 
 def not_finite(value: Any, where: str) -> str | None:
-    """Returns where in nested values a number is NaN or infinite: a config has no use for them."""
+    """Returns where in nested values a number is NaN or infinite; `None` if there is none.
+
+    Args:
+      value: a number, or a mapping or sequence of values.
+      where: it is.
+
+    >>> not_finite({"a": (1.0, {"b": float("nan")})}, "config")
+    'config.a.b'
+    """
     if isinstance(value, Mapping) or hasattr(value, "items"):
-        pairs = [(f"{where}.{key}", item) for key, item in value.items()]
+        elements = [(f"{where}.{key}", element) for key, element in value.items()]
     elif isinstance(value, tuple | list):
-        pairs = [(where, item) for item in value]
+        elements = [(where, element) for element in value]
     else:
         return where if isinstance(value, float) and not math.isfinite(value) else None
-    return next((found for place, item in pairs if (found := not_finite(item, place))), None)
+    paths = (not_finite(element, path) for path, element in elements)
+    return next((path for path in paths if path), None)
 
 
 def _numbers(value: Any) -> Iterator[float]:
     """The numbers that an argument is or holds; those of parts within it are the parts' own."""
     if isinstance(value, tuple | list):
-        for item in value:
-            yield from _numbers(item)
+        for element in value:
+            yield from _numbers(element)
     elif hasattr(value, "items") and "name" not in value:
-        for item in value.values():
-            yield from _numbers(item)
+        for element in value.values():
+            yield from _numbers(element)
     elif isinstance(value, int | float) and not isinstance(value, bool):
         yield value

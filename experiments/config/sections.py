@@ -49,7 +49,12 @@ def check_end(spec: Mapping[str, Any] | None, steps: int, where: str) -> None:
 
 
 def check_criterion(spec: Any, where: str) -> None:
-    """Raises `UserError` unless a name, a part or `path/to/file.py:function` is a criterion."""
+    """Raises `UserError` unless a name, a part or `path/to/file.py:function` is a criterion.
+
+    Args:
+      spec: one of these.
+      where: in the config, to blame.
+    """
     if isinstance(spec, str) and user_files.is_file(spec):
         user_files.check(spec, where)
     else:
@@ -57,13 +62,24 @@ def check_criterion(spec: Any, where: str) -> None:
 
 
 def check_integer(value: Any, where: str, least: int) -> None:
-    """Raises `UserError` unless a value is an integer from `least` to `MOST_STEPS`."""
+    """Raises `UserError` unless a value is an integer from `least` to `MOST_STEPS`.
+
+    Args:
+      value: of the user's.
+      where: in the config, to blame.
+      least: what it must be at least.
+    """
     check_type("int", value, where)
     if not least <= value <= MOST_STEPS:
         raise UserError(f"{where}={value}: at least {least} and at most {MOST_STEPS} is needed.")
 
 
 def check_sequence(value: Any, where: str) -> None:
-    """Raises `UserError` unless a value is a tuple or a list."""
+    """Raises `UserError` unless a value is a tuple or a list.
+
+    Args:
+      value: of the user's.
+      where: in the config, to blame.
+    """
     if isinstance(value, str) or not isinstance(value, Sequence):
         raise UserError(f"{where}={value!r}: a tuple is needed.")

@@ -1,4 +1,4 @@
-"""A criterion in a file of the user's: `path/to/file.py:function`, checked before it is imported."""
+"""Functions in files of the user's: `path/to/file.py:function`, checked before they are imported."""
 
 import ast
 import hashlib
@@ -15,7 +15,10 @@ __all__ = ["check", "digest", "is_file", "is_function", "load", "path_of"]
 
 
 def is_file(name: str) -> bool:
-    """Whether a criterion's name means a file.
+    """Returns whether a criterion's name means a file.
+
+    Args:
+      name: in a config.
 
     >>> is_file("my.py:relative_step"), is_file("magnitude")
     (True, False)
@@ -24,7 +27,10 @@ def is_file(name: str) -> bool:
 
 
 def is_function(model: str) -> bool:
-    """Whether a model's name means a function in a file.
+    """Returns whether a model's name means a function in a file.
+
+    Args:
+      model: its name in a config.
 
     >>> is_function("mine.py:tiny"), is_function("smollm2-135m")
     (True, False)
@@ -33,19 +39,29 @@ def is_function(model: str) -> bool:
 
 
 def path_of(name: str) -> Path:
-    """The file of a criterion's name."""
+    """Returns the file in `path/to/file.py:function`.
+
+    Args:
+      name: in a config.
+    """
     return Path(name.rpartition(":")[0])
 
 
 def check(name: str, where: str) -> None:
-    """Raises `UserError` unless the file is there and defines the function; does not run it."""
-    path, function = path_of(name), name.rpartition(":")[2]
+    """Raises `UserError` unless the file is there and defines the function; does not run it.
+
+    Args:
+      name: `path/to/file.py:function`.
+      where: in the config, to blame.
+    """
+    path = path_of(name)
+    function = name.rpartition(":")[2]
     if not function.isidentifier():
         raise UserError(f"{where}: {name!r} names no function; write 'path/to/file.py:function'.")
     if not path.is_file():
         raise UserError(f"{where}: there is no file {str(path)!r} (seen from {Path.cwd()}).")
     try:
-        names = _defined(ast.parse(path.read_bytes()))
+        names = _names_in(ast.parse(path.read_bytes()))
     except SyntaxError as e:
         raise UserError(f"{where}: {path}:{e.lineno} is no Python: {e.msg}.") from e
     except (OSError, ValueError, RecursionError) as e:
@@ -73,10 +89,15 @@ def load(name: str, where: str, given: Sequence[str]) -> Callable[..., Any]:
 def run(name: str, where: str) -> Callable[..., Any]:
     """Runs the file and returns its function, whatever that is for.
 
+    Args:
+      name: `path/to/file.py:function`.
+      where: in the config, to blame.
+
     Raises:
       UserError: the file fails, or has no such function.
     """
-    path, function = path_of(name), name.rpartition(":")[2]
+    path = path_of(name)
+    function_name = name.rpartition(":")[2]
     spec = importlib.util.spec_from_file_location(f"users_{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None
@@ -84,17 +105,23 @@ def run(name: str, where: str) -> Callable[..., Any]:
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as e:
-        lines = [f.lineno for f in traceback.extract_tb(e.__traceback__) if f.filename == str(path)]
-        line = f":{lines[-1]}" if lines else ""
+        line_numbers = [
+            f.lineno for f in traceback.extract_tb(e.__traceback__) if f.filename == str(path)
+        ]
+        line = f":{line_numbers[-1]}" if line_numbers else ""
         raise UserError(f"{where}: {path}{line} fails: {type(e).__name__}: {e}") from e
-    found = getattr(module, function)
-    if not callable(found):
-        raise UserError(f"{where}: {name} is no function but {found!r}.")
-    return found
+    function = getattr(module, function_name)
+    if not callable(function):
+        raise UserError(f"{where}: {name} is no function but {function!r}.")
+    return function
 
 
 def digest(name: str) -> str:
-    """A hash of the file: another version of it is another experiment."""
+    """Returns a hash of the file: another version of it is another experiment.
+
+    Args:
+      name: `path/to/file.py:function`.
+    """
     return hashlib.sha256(path_of(name).read_bytes()).hexdigest()[:16]
 
 
@@ -102,13 +129,21 @@ def _check_signals(
     criterion: Callable[..., Any], name: str, where: str, given: Sequence[str]
 ) -> None:
     parameters = inspect.signature(criterion).parameters.values()
-    if all(p.kind is not p.VAR_KEYWORD for p in parameters):
+    if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters):
         raise UserError(
             f"{where}: {name} must end its arguments with **_, as signals that it does not read come too: "
             "def criterion(params, *, grads, **_)."
         )
-    asked = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
-    missing = [s for s in asked if s not in given and s not in getattr(criterion, "needs", ())]
+    required = [
+        parameter.name
+        for parameter in parameters
+        if parameter.kind is parameter.KEYWORD_ONLY and parameter.default is parameter.empty
+    ]
+    missing = [
+        signal
+        for signal in required
+        if signal not in given and signal not in getattr(criterion, "needs", ())
+    ]
     if missing:
         raise UserError(
             f"{where}: {name} reads the signal {missing[0]!r}, but here there are {', '.join(given)}; "
@@ -117,7 +152,7 @@ def _check_signals(
         )
 
 
-def _defined(tree: ast.Module) -> list[str]:
+def _names_in(tree: ast.Module) -> list[str]:
     """Names that a file gives to functions, or to what may be one."""
     names: list[str] = []
     for node in tree.body:

@@ -29,11 +29,25 @@ Batches = list[tuple[jax.Array, jax.Array]]
 
 
 def known_signals(own: Mapping[str, Any] = {}, units: Coupled | None = None) -> tuple[str, ...]:
-    """The keywords of the signals that there are, those of a pipeline's own and of coupled units included."""
-    nothing = lambda params, batch: jnp.zeros(())
-    functions = {"loss": nothing, "apply": nothing, "output_loss": nothing}
-    found = jp.signals.gatherers([()], **functions, key=jax.random.key(0), units=units)
-    return ("key", *found, *(keyword for keyword in own if keyword not in found))
+    """Returns the keywords of the signals that there are, before or after training.
+
+    Args:
+      own: signals of a pipeline's own, by keyword.
+      units: coupled units, which have signals besides.
+    """
+
+    def no_function(params: Any, batch: Any) -> jax.Array:
+        return jnp.zeros(())
+
+    keywords = jp.signals.gatherers(
+        [()],
+        loss=no_function,
+        apply=no_function,
+        output_loss=no_function,
+        key=jax.random.key(0),
+        units=units,
+    )
+    return ("key", *keywords, *(keyword for keyword in own if keyword not in keywords))
 
 
 def recipe(
@@ -76,7 +90,7 @@ def recipe(
 def pruned(
     setup: Setup, pipeline: Pipeline, method: jp.Method, folder: str, trained_by: Any, where: str
 ) -> Start:
-    """Finds masks by gathering the signals that the method's criterion reads.
+    """Returns a start that finds masks from the signals that the method's criterion reads.
 
     Signals of the first round do not depend on the sparsity: they are gathered once for each seed.
 
@@ -133,8 +147,8 @@ def _trained(setting: Setting, name: str, trained_by: Any) -> tuple[Any, Any]:
     folder = setting.run / name / setting.folder.name
     if (folder / "failed.json").exists():
         raise DivergedError(f"there is no trained network to prune, as {name} diverged.")
-    params, rest = setting.params, setting.rest
-    state = last_state(folder, TrainState(params, rest, trained_by.init(params)))
+    opt_state = trained_by.init(setting.params)
+    state = last_state(folder, TrainState(setting.params, setting.rest, opt_state))
     return state.params, state.rest
 
 
@@ -163,7 +177,9 @@ def gatherers_of(
     prunable: str | None,
     units: Coupled | None = None,
 ) -> dict[str, Callable[[Any], Any]]:
-    """Signals by keyword; `curvature` is Gauss-Newton's, and `hessian_gradient` at GraSP's temperature.
+    """Returns functions of the parameters that gather signals, by keyword.
+
+    `curvature` is Gauss-Newton's, and `hessian_gradient` at GraSP's temperature.
 
     Args:
       model: a linen module.
@@ -177,27 +193,40 @@ def gatherers_of(
     loss, forward = _functions(model, rest) if rest else _plain_functions(model)
     functions = {"loss": loss, "apply": forward, "output_loss": _output_loss}
     common = {**functions, "units": units, "key": jax.random.fold_in(key, 3)}
-    found = jp.signals.gatherers(batches, prunable=prunable, **common)
+    gatherers = jp.signals.gatherers(batches, prunable=prunable, **common)
     for keyword, spec in own.items():
-        function = build("signal", spec)
-        names = list(inspect.signature(function).parameters)
-        first = {name: common[name] for name in common if name in names}
-        found[keyword] = functools.partial(_own, function, batches, first)
-    return found
+        signal = build("signal", spec)
+        names = list(inspect.signature(signal).parameters)
+        taken = {name: common[name] for name in common if name in names}
+        gatherers[keyword] = functools.partial(_gather_own, signal, batches, taken)
+    return gatherers
 
 
-def _own(function: Callable[..., Any], batches: Any, given: Mapping[str, Any], params: Any) -> Any:
-    return function(**given, params=params, batches=batches)
+def _gather_own(
+    signal: Callable[..., Any], batches: Any, given: Mapping[str, Any], params: Any
+) -> Any:
+    return signal(**given, params=params, batches=batches)
 
 
 def examples(task: Task, key: jax.Array, count: int) -> Batches:
-    """Batches of so many training examples; all are of one size, the last one left out if it is not."""
-    total = len(task.labels)
-    if count > total:
-        raise UserError(f"config: examples={count} for signals, but there are {total} in training.")
-    chosen = _shuffled(task, key)[:count]
-    size = min(task.batch_size, count)
-    rows = chosen[: count // size * size].reshape(-1, size)
+    """Returns batches of training examples, all of one size; a last one that is smaller is left out.
+
+    Args:
+      task: data.
+      key: PRNG key, which draws the examples.
+      count: of examples.
+
+    Raises:
+      UserError: there are fewer.
+    """
+    example_count = len(task.labels)
+    if count > example_count:
+        raise UserError(
+            f"config: examples={count} for signals, but there are {example_count} in training."
+        )
+    drawn = _shuffled(task, key)[:count]
+    batch_size = min(task.batch_size, count)
+    rows = drawn[: count // batch_size * batch_size].reshape(-1, batch_size)
     return [(task.inputs[row], task.labels[row]) for row in rows]
 
 
@@ -205,13 +234,13 @@ def _of_each_class(task: Task, key: jax.Array, count: int) -> Batches:
     """One batch of so many training examples of each class."""
     order = _shuffled(task, key)
     labels = np.asarray(task.labels)[order]
-    chosen = [order[labels == label][:count] for label in np.unique(labels)]
-    fewest = min(map(len, chosen))
-    if fewest < count:
+    of_classes = [order[labels == label][:count] for label in np.unique(labels)]
+    least_count = min(map(len, of_classes))
+    if least_count < count:
         raise UserError(
-            f"config: examples_per_class={count} for signals, but a class has {fewest} in training."
+            f"config: examples_per_class={count} for signals, but a class has {least_count} in training."
         )
-    rows = np.concatenate(chosen)
+    rows = np.concatenate(of_classes)
     return [(task.inputs[rows], task.labels[rows])]
 
 
@@ -247,10 +276,10 @@ def _once(
 ) -> Callable[[Any], Any]:
     """Gathers a signal, or takes it from before."""
     own = str(pipeline.signals.get(name))
-    where = (str(setting.folder.parents[2]), setting.folder.name)
-    drawn = pipeline.examples, pipeline.examples_per_class
+    seed = (str(setting.run), setting.folder.name)
+    drawn = (pipeline.examples, pipeline.examples_per_class)
     pattern = str(pipeline.pattern) if name == "unit_taylor" else ""  # others are of weights
-    key = (*where, pipeline.when, pipeline.of, drawn, name, own, pattern)
+    key = (*seed, pipeline.when, pipeline.of, drawn, name, own, pattern)
 
     def gathered(params: Any) -> Any:
         if key not in _GATHERED:

@@ -35,7 +35,7 @@ _ON_DATA = ("rounds", "examples", "examples_per_class", "signals", "compensation
 
 
 class Pipeline(NamedTuple):
-    """The fields, as they are for one criterion."""
+    """The fields, as they are for one criterion: see `FIELDS`."""
 
     when: str
     schedule: Any
@@ -52,30 +52,57 @@ class Pipeline(NamedTuple):
     of: str
 
     def method(self, criterion: Any, sparsity: float) -> Any:
-        """The method that makes the masks."""
+        """Returns the method that makes the masks.
+
+        Args:
+          criterion: a function.
+          sparsity: fraction removed.
+        """
         import jaxprune as jp
 
-        given = {k: build(k, v) for k in ("pattern", "allocation") if (v := getattr(self, k))}
-        spec = self.schedule or part("one_shot")
-        schedule = build("schedule", spec, sparsity=sparsity)
-        return jp.Method(criterion, schedule=schedule, **given)
+        parts = {"pattern": self.pattern, "allocation": self.allocation}
+        built = {kind: build(kind, spec) for kind, spec in parts.items() if spec}
+        schedule_part = self.schedule or part("one_shot").to_dict()
+        schedule = build("schedule", schedule_part, sparsity=sparsity)
+        return jp.Method(criterion, schedule=schedule, **built)
 
 
 def criterion(spec: Any) -> tuple[Any, dict[str, Any]]:
-    """Splits an entry of `compare.criteria` into the criterion and what of the pipeline is its own."""
+    """Splits an entry of `compare.criteria` into the criterion and its own fields of the pipeline.
+
+    Args:
+      spec: a name, a part, a file, or a dict with one of these and fields.
+
+    >>> criterion({"criterion": "synflow", "rounds": 100})
+    ('synflow', {'rounds': 100})
+    """
     if isinstance(spec, str) or "name" in spec:
         return spec, {}
-    own = dict(spec)
-    return own.pop("criterion"), own
+    overrides = dict(spec)
+    return overrides.pop("criterion"), overrides
 
 
 def pipeline(common: Mapping[str, Any], spec: Any) -> Pipeline:
-    """The pipeline of one entry of `compare.criteria`."""
+    """Returns the pipeline of one entry of `compare.criteria`.
+
+    Args:
+      common: fields that all criteria share.
+      spec: the entry.
+
+    >>> pipeline({"when": "trained"}, {"criterion": "obd", "rounds": 2}).rounds
+    2
+    """
     return Pipeline(**{**FIELDS, **common, **criterion(spec)[1]})
 
 
 def check_criterion(common: Any, spec: Any, where: str) -> None:
-    """Raises `UserError` unless an entry of `compare.criteria` names what there is, and fits its pipeline."""
+    """Raises `UserError` unless an entry of `compare.criteria` names what there is, and fits its pipeline.
+
+    Args:
+      common: fields that all criteria share.
+      spec: the entry.
+      where: in the config, to blame.
+    """
     shared = "config.compare.pipeline"
     if not isinstance(common, Mapping):
         raise UserError(f"{shared}={common!r}: a dict is needed, of {', '.join(FIELDS)}.")
@@ -84,66 +111,66 @@ def check_criterion(common: Any, spec: Any, where: str) -> None:
             f"{where}: a name, a part, a file, or {{'criterion': one of these, ...}} with fields of the "
             f"pipeline is needed; found {dict(spec)!r}."
         )
-    named, own = criterion(spec)
-    for asked, place in ((common, shared), (own, where)):
-        for field in asked:
+    reference, overrides = criterion(spec)
+    for fields, place in ((common, shared), (overrides, where)):
+        for field in fields:
             if field not in FIELDS:
                 raise UserError(unknown(f"{place}: no field", field, FIELDS, "Fields"))
-    found = pipeline(common, spec)
-    _check(found, shared if not own else where)
-    if isinstance(named, str) and user_files.is_file(named):
-        user_files.check(named, where)
+    merged = pipeline(common, spec)
+    _check(merged, shared if not overrides else where)
+    if isinstance(reference, str) and user_files.is_file(reference):
+        user_files.check(reference, where)
     else:
-        check_part("criterion", part(named) if isinstance(named, str) else named, where)
+        check_part("criterion", part(reference) if isinstance(reference, str) else reference, where)
 
 
-def _check(found: Pipeline, where: str) -> None:
-    if found.when not in _WHEN:
-        raise UserError(unknown(f"{where}.when: no time", found.when, _WHEN, "Known"))
+def _check(merged: Pipeline, where: str) -> None:
+    if merged.when not in _WHEN:
+        raise UserError(unknown(f"{where}.when: no time", merged.when, _WHEN, "Known"))
     for name in _PARTS:
-        if spec := getattr(found, name):
+        if spec := getattr(merged, name):
             check_part(name, spec, f"{where}.{name}", ("sparsity",) if name == "schedule" else ())
     for name in ("rounds", "examples", "examples_per_class", "finetune"):
-        check_type("int", getattr(found, name), f"{where}.{name}")
+        check_type("int", getattr(merged, name), f"{where}.{name}")
         least = 0 if name in ("finetune", "examples_per_class") else 1
-        if getattr(found, name) < least:
-            raise UserError(f"{where}.{name}={getattr(found, name)}: at least {least} is needed.")
-    for keyword, spec in found.signals.items():
+        if getattr(merged, name) < least:
+            raise UserError(f"{where}.{name}={getattr(merged, name)}: at least {least} is needed.")
+    for keyword, spec in merged.signals.items():
         check_part("signal", spec, f"{where}.signals.{keyword}")
-    if found.when == "training":
-        if not found.schedule:
+    if merged.when == "training":
+        if not merged.schedule:
             raise UserError(
                 f"{where}: criteria need a schedule: pipeline={{'schedule': part('cubic', begin=..., "
                 "end=..., every=...)}; or 'when': 'initialisation' or 'trained', to prune at once."
             )
-        idle = [name for name in _ON_DATA if getattr(found, name) != FIELDS[name]]
+        idle = [name for name in _ON_DATA if getattr(merged, name) != FIELDS[name]]
         if idle:
             raise UserError(
                 f"{where}.{idle[0]}: while training criteria read the gradients of the step; say when: "
                 "'initialisation' or 'trained'."
             )
-    elif found.schedule:
-        raise UserError(f"{where}.schedule: when='{found.when}' prunes at once; leave it out.")
-    if found.of != FIELDS["of"] and found.when != "trained":
+    elif merged.schedule:
+        raise UserError(f"{where}.schedule: when='{merged.when}' prunes at once; leave it out.")
+    if merged.of != FIELDS["of"] and merged.when != "trained":
         raise UserError(f"{where}.of: only where when='trained' is there a network to prune.")
-    if found.finetune and found.when != "trained":
+    if merged.finetune and merged.when != "trained":
         raise UserError(f"{where}.finetune: only what is pruned after training is fine-tuned.")
-    if found.optimizer:
-        check_part("optimizer", found.optimizer, f"{where}.optimizer")
-        if not found.finetune:
+    if merged.optimizer:
+        check_part("optimizer", merged.optimizer, f"{where}.optimizer")
+        if not merged.finetune:
             raise UserError(f"{where}.optimizer: it is for fine-tuning; give finetune=.")
-    if found.removal:
-        _check_removal(found, f"{where}.removal")
+    if merged.removal:
+        _check_removal(merged, f"{where}.removal")
 
 
-def _check_removal(found: Pipeline, where: str) -> None:
-    check_part("removal", found.removal, where, supplied=("inner", "masks"))
-    if found.when != "trained":
+def _check_removal(merged: Pipeline, where: str) -> None:
+    check_part("removal", merged.removal, where, supplied=("inner", "masks"))
+    if merged.when != "trained":
         raise UserError(f"{where}: only what is pruned after training can fade; leave it out.")
-    if found.compensation:
+    if merged.compensation:
         raise UserError(f"{where}: what fades is made up for by training; leave compensation out.")
-    if found.removal["until"] >= found.finetune:
+    if merged.removal["until"] >= merged.finetune:
         raise UserError(
-            f"{where}.until={found.removal['until']}: weights go before the last of "
-            f"finetune={found.finetune} updates."
+            f"{where}.until={merged.removal['until']}: weights go before the last of "
+            f"finetune={merged.finetune} updates."
         )
