@@ -107,9 +107,9 @@ def start(study: Study, cfg: ConfigDict, options: Options) -> None:
     Raises:
       UserError: the section is not what the study can use.
     """
-    cfg, asked = study.check(cfg)
+    cfg, section = study.check(cfg)
     if not is_finished(cfg, options, study.called):
-        study.run(cfg, asked, options)
+        study.run(cfg, section, options)
 
 
 def is_finished(cfg: ConfigDict, options: Options, what: str = "run") -> bool:

@@ -9,10 +9,10 @@ from experiments.config import user_files
 from experiments.config.parts import UserError, check_part, check_type, part, unknown
 from experiments.config.ranges import MOST_STEPS
 
-__all__ = ["check_criterion", "check_end", "check_integer", "check_sequence", "section"]
+__all__ = ["check_criterion", "check_end", "check_integer", "check_sequence", "section_of"]
 
 
-def section(cfg: ConfigDict, study: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+def section_of(cfg: ConfigDict, study: str, fields: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the fields of a study's section, at their defaults where the config says nothing.
 
     Args:
@@ -23,11 +23,11 @@ def section(cfg: ConfigDict, study: str, fields: Mapping[str, Any]) -> dict[str,
     Raises:
       UserError: the section has another field.
     """
-    given = cfg[study].to_dict()
-    for name in given:
+    stored = cfg[study].to_dict()
+    for name in stored:
         if name not in fields:
             raise UserError(unknown(f"config.{study}: no field", name, fields, "Fields"))
-    return {**fields, **given}
+    return {**fields, **stored}
 
 
 def check_end(spec: Mapping[str, Any] | None, steps: int, where: str) -> None:
@@ -38,9 +38,10 @@ def check_end(spec: Mapping[str, Any] | None, steps: int, where: str) -> None:
       steps: updates of the training.
       where: in the config, to blame.
     """
-    for place, given in ((where, spec or {}), (f"{where}.schedule", (spec or {}).get("schedule"))):
+    schedule = (spec or {}).get("schedule")
+    for place, arguments in ((where, spec or {}), (f"{where}.schedule", schedule)):
         for name in ("end", "at", "begin"):
-            step = given.get(name) if isinstance(given, Mapping | ConfigDict) else None
+            step = arguments.get(name) if isinstance(arguments, Mapping | ConfigDict) else None
             if type(step) is int and step > steps:
                 raise UserError(
                     f"{place}.{name}={step}: training ends after config.steps={steps}; the target would not "

@@ -52,12 +52,13 @@ def signature(face: str, name: str, returns: str = "") -> Signature | None:
     arguments = definition.args
     positional = arguments.posonlyargs + arguments.args
     defaults: list[Any] = [None] * (len(positional) - len(arguments.defaults)) + arguments.defaults
-    named = positional + arguments.kwonlyargs
-    pairs = list(zip(named, defaults + arguments.kw_defaults, strict=True))
+    with_defaults = list(
+        zip(positional + arguments.kwonlyargs, defaults + arguments.kw_defaults, strict=True)
+    )
     return Signature(
         face,
-        {argument.arg: _text(argument.annotation) for argument, _ in pairs},
-        tuple(argument.arg for argument, default in pairs if default is None),
+        {argument.arg: _text(argument.annotation) for argument, _ in with_defaults},
+        tuple(argument.arg for argument, default in with_defaults if default is None),
         arguments.kwarg is not None,
     )
 
@@ -70,9 +71,9 @@ def signatures(face: str, returns: str = "") -> Iterator[tuple[str, Signature]]:
       returns: a regular expression, to be found in the return annotation.
     """
     for name in _public_names(face):
-        known = signature(face, name, returns)
-        if known is not None:
-            yield name, known
+        function = signature(face, name, returns)
+        if function is not None:
+            yield name, function
 
 
 def defining_file(face: str, name: str) -> Path | None:

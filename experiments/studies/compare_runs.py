@@ -95,7 +95,7 @@ def run(cfg: ConfigDict, contestants: Sequence[Contestant], options: Options) ->
                 "kind": "compare",
                 "config": cfg.to_dict(),
                 "paper": cfg.paper.to_dict(),
-                "sparsities": list(contestants_lib.fields(cfg)["sparsities"]),
+                "sparsities": list(contestants_lib.section_of(cfg)["sparsities"]),
                 "contestants": [c.label for c in contestants],
                 "controls": [c.label for c in contestants if isinstance(c, Control)],
                 "strengths": {c.label: c.points for c in contestants if c.varies == "strength"},

@@ -19,7 +19,7 @@ from experiments.runs.labels import check_label
 from experiments.studies.contestant_kinds import ByCriterion, ByWay, Contestant, Control
 from experiments.ways import pipeline as pipelines
 
-__all__ = ["FIELDS", "contestants", "fields", "with_digests"]
+__all__ = ["FIELDS", "contestants", "section_of", "with_digests"]
 
 FIELDS: dict[str, Any] = {
     "sparsities": (0.5, 0.75, 0.875, 0.9375, 0.96875),  # 2, 4, ..., 32 times fewer weights
@@ -33,7 +33,7 @@ FIELDS: dict[str, Any] = {
 _CONTROLS = ("retrained", "shuffled", "reinit")  # see `experiments.ways.fixed_masks.control`
 
 
-def fields(cfg: ConfigDict) -> dict[str, Any]:
+def section_of(cfg: ConfigDict) -> dict[str, Any]:
     """Returns the fields of `config.compare`, at their defaults where it says nothing."""
     return {**FIELDS, **cfg.compare.to_dict()}
 
@@ -47,18 +47,23 @@ def contestants(cfg: ConfigDict) -> list[Contestant]:
     Raises:
       UserError: a field, part, name or file is not what it must be.
     """
-    asked = fields(cfg)
-    for name in asked:
+    section = section_of(cfg)
+    for name in section:
         if name not in FIELDS:
             raise UserError(unknown("config.compare: no field", name, FIELDS, "Fields"))
     _check_common(cfg)
-    _check_sparsities(asked["sparsities"])
-    strengths = _strengths(asked["strengths"])
+    _check_sparsities(section["sparsities"])
+    strengths = _strengths(section["strengths"])
     rivals: list[Contestant] = []
-    rivals += [rival for way in WAYS if not WAYS[way].has_strength for rival in _by_way(way, asked)]
-    rivals += _by_criterion(asked, strengths)
     rivals += [
-        rival for way in WAYS if WAYS[way].has_strength for rival in _by_way(way, asked, strengths)
+        rival for way in WAYS if not WAYS[way].has_strength for rival in _by_way(way, section)
+    ]
+    rivals += _by_criterion(section, strengths)
+    rivals += [
+        rival
+        for way in WAYS
+        if WAYS[way].has_strength
+        for rival in _by_way(way, section, strengths)
     ]
     if not rivals:
         raise UserError(
@@ -77,7 +82,7 @@ def contestants(cfg: ConfigDict) -> list[Contestant]:
             raise UserError(f"{rival.where}: the label {rival.label!r} is taken; choose another.")
         check_label(rival.label, rival.where)
         labels.append(rival.label)
-    everybody = [*rivals, *_controls(asked["controls"], rivals)]
+    everybody = [*rivals, *_controls(section["controls"], rivals)]
     _check_folders(everybody)
     for rival in rivals:
         rival.check(cfg)
@@ -126,22 +131,22 @@ def with_digests(cfg: ConfigDict, contestants: Sequence[Contestant]) -> ConfigDi
     return cfg
 
 
-def _parts(field: str, asked: Mapping[str, Any]) -> Iterator[tuple[str, Any, str]]:
+def _parts(field: str, section: Mapping[str, Any]) -> Iterator[tuple[str, Any, str]]:
     """Label, part and place of each contestant in a field that is a dict of them."""
-    if not isinstance(asked[field], Mapping):
+    if not isinstance(section[field], Mapping):
         raise UserError(
-            f"config.compare.{field}={asked[field]!r}: a dict of label -> part is needed."
+            f"config.compare.{field}={section[field]!r}: a dict of label -> part is needed."
         )
-    for label, spec in asked[field].items():
+    for label, spec in section[field].items():
         yield label, spec, f"config.compare.{field}.{label}"
 
 
 def _by_way(
-    way: str, asked: Mapping[str, Any], strengths: Mapping[str, tuple[float, ...]] = {}
+    way: str, section: Mapping[str, Any], strengths: Mapping[str, tuple[float, ...]] = {}
 ) -> Iterator[Contestant]:
     """Those of a way: at their strengths where they have some, otherwise at the sparsities."""
     kind = WAYS[way].kind
-    for label, spec, where in _parts(WAYS[way].plural, asked):
+    for label, spec, where in _parts(WAYS[way].plural, section):
         varies = "strength" if label in strengths else "sparsity"
         if WAYS[way].has_strength and varies == "sparsity":
             is_part = not isinstance(spec, str) and "name" in spec
@@ -151,15 +156,15 @@ def _by_way(
                     f"config.compare.strengths={{{label!r}: (...)}}."
                 )
         check_part(kind, spec, where, supplied=(varies,))
-        points = strengths.get(label) or tuple(asked["sparsities"])
+        points = strengths.get(label) or tuple(section["sparsities"])
         yield ByWay(label, where, varies, points, way, spec)
 
 
 def _by_criterion(
-    asked: Mapping[str, Any], strengths: Mapping[str, tuple[float, ...]]
+    section: Mapping[str, Any], strengths: Mapping[str, tuple[float, ...]]
 ) -> Iterator[Contestant]:
-    criteria = asked["criteria"]
-    points = tuple(asked["sparsities"])
+    criteria = section["criteria"]
+    points = tuple(section["sparsities"])
     if not isinstance(criteria, Mapping | tuple | list):
         raise UserError(
             f"config.compare.criteria={criteria!r}: a tuple of names, or a dict of label -> name, is needed."
@@ -170,11 +175,11 @@ def _by_criterion(
         labelled = [(None, spec) for spec in criteria]
     for label, spec in labelled:
         where = "config.compare.criteria" if label is None else f"config.compare.criteria.{label}"
-        pipelines.check_criterion(asked["pipeline"], spec, where)
+        pipelines.check_criterion(section["pipeline"], spec, where)
         criterion, _ = pipelines.criterion(spec)
-        pipeline = pipelines.pipeline(asked["pipeline"], spec)
+        pipeline = pipelines.pipeline(section["pipeline"], spec)
         name = criterion if isinstance(criterion, str) else criterion["name"]
-        trained = _trained(asked, strengths, pipeline.of, where)
+        trained = _trained(section, strengths, pipeline.of, where)
         yield ByCriterion(
             label or name.rpartition(":")[2],
             where,
@@ -187,14 +192,14 @@ def _by_criterion(
 
 
 def _trained(
-    asked: Mapping[str, Any], strengths: Mapping[str, tuple[float, ...]], label: str, where: str
+    section: Mapping[str, Any], strengths: Mapping[str, tuple[float, ...]], label: str, where: str
 ) -> Contestant | None:
     """The contestant whose network a pipeline prunes, which has no masks yet; `None`: the dense one."""
     if label == DENSE:
         return None
     without_masks = [way for way in WAYS if not WAYS[way].leaves_masks]
     known = {
-        other.label: other for way in without_masks for other in _by_way(way, asked, strengths)
+        other.label: other for way in without_masks for other in _by_way(way, section, strengths)
     }
     if label not in known:
         raise UserError(
@@ -208,27 +213,27 @@ def _trained(
     return other
 
 
-def _controls(asked: Any, rivals: Sequence[Contestant]) -> Iterator[Contestant]:
+def _controls(section: Any, rivals: Sequence[Contestant]) -> Iterator[Contestant]:
     """What is trained again with the masks of others."""
     where = "config.compare.controls"
-    if not isinstance(asked, tuple | list):
-        raise UserError(f"{where}={asked!r}: a tuple of names is needed: {', '.join(_CONTROLS)}.")
-    for name in asked:
+    if not isinstance(section, tuple | list):
+        raise UserError(f"{where}={section!r}: a tuple of names is needed: {', '.join(_CONTROLS)}.")
+    for name in section:
         if name not in _CONTROLS:
             raise UserError(unknown(f"{where}: no control", name, _CONTROLS, "Controls"))
     for rival in rivals:
-        for name in asked if rival.leaves_masks else ():
+        for name in section if rival.leaves_masks else ():
             if name == "retrained" and rival.fixed_from_start:
                 continue  # that is what it is
             label = f"{rival.label}, {name}"
             yield Control(label, where, rival.varies, rival.points, rival.label, name)
 
 
-def _strengths(asked: Any) -> dict[str, tuple[float, ...]]:
+def _strengths(section: Any) -> dict[str, tuple[float, ...]]:
     where = "config.compare.strengths"
-    if not isinstance(asked, Mapping):
-        raise UserError(f"{where}={asked!r}: a dict of label -> numbers is needed.")
-    for label, values in asked.items():
+    if not isinstance(section, Mapping):
+        raise UserError(f"{where}={section!r}: a dict of label -> numbers is needed.")
+    for label, values in section.items():
         check_type(
             "tuple", tuple(values) if isinstance(values, list) else values, f"{where}.{label}"
         )
@@ -236,18 +241,18 @@ def _strengths(asked: Any) -> dict[str, tuple[float, ...]]:
             check_type("float", value, f"{where}.{label}")
         if not values or len(set(values)) < len(values) or min(values) < 0:
             raise UserError(f"{where}.{label}={values}: different numbers from 0 up are needed.")
-    return {label: tuple(values) for label, values in asked.items()}
+    return {label: tuple(values) for label, values in section.items()}
 
 
-def _check_sparsities(asked: Any) -> None:
+def _check_sparsities(section: Any) -> None:
     where = "config.compare.sparsities"
-    check_type("tuple", tuple(asked) if isinstance(asked, list) else asked, where)
-    for value in asked:
+    check_type("tuple", tuple(section) if isinstance(section, list) else section, where)
+    for value in section:
         check_type("float", value, where)
         if not 0 < value < 1:
-            raise UserError(f"{where}={asked}: {value} is no fraction removed, between 0 and 1.")
-    if not asked or len(set(asked)) < len(asked):
-        raise UserError(f"{where}={asked}: different fractions, at least one, are needed.")
+            raise UserError(f"{where}={section}: {value} is no fraction removed, between 0 and 1.")
+    if not section or len(set(section)) < len(section):
+        raise UserError(f"{where}={section}: different fractions, at least one, are needed.")
 
 
 def _check_common(cfg: ConfigDict) -> None:

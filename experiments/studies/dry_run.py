@@ -84,24 +84,28 @@ def comparison(setup: Setup, points: Iterable[tuple[str, str, Recipe]]) -> str:
                 [label, asked, "learned" if recipe.learned else asked, *[""] * (len(head) - 3)]
             )
             continue
-        found = savings.of(dense, jp.masks.summary(_final_masks(setup, recipe.method, params)))
+        masks = _final_masks(setup, recipe.method, params)
+        saved = savings.of(dense, jp.masks.summary(masks))
         rows.append(
             [
                 label,
                 asked,
-                f"{found['sparsity']:.2%}",
-                f"{found['kept']:,}",
-                f"{found['compression']:.2f}x",
-                f"{found['flops']:,}",
-                f"{found['speedup']:.2f}x",
+                f"{saved['sparsity']:.2%}",
+                f"{saved['kept']:,}",
+                f"{saved['compression']:.2f}x",
+                f"{saved['flops']:,}",
+                f"{saved['speedup']:.2f}x",
             ]
         )
-    wide = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
-        f"{label:<{wide[0]}}  " + "  ".join(map(str.rjust, rest, wide[1:])) for label, *rest in rows
+        f"{label:<{widths[0]}}  " + "  ".join(map(str.rjust, rest, widths[1:]))
+        for label, *rest in rows
     ]
-    what = "Sparsity: of the prunable weights; compression: of all parameters; speed-up: of FLOPs"
-    return "\n".join([_setting(setup), *lines, what, _COUNTED])
+    explained = (
+        "Sparsity: of the prunable weights; compression: of all parameters; speed-up: of FLOPs"
+    )
+    return "\n".join([_setting(setup), *lines, explained, _COUNTED])
 
 
 def _final_masks(setup: Setup, method: jp.Method | None, params: Any) -> Any:

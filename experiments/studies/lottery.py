@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 from experiments.config import UserError, unknown
 from experiments.config.fields import WAYS
 from experiments.config.ranges import MOST_STEPS
-from experiments.config.sections import check_integer, check_sequence, section
+from experiments.config.sections import check_integer, check_sequence, section_of
 from experiments.runs.options import Options
 from experiments.studies.study import Study
 
@@ -34,26 +34,26 @@ def checked(cfg: ConfigDict) -> dict[str, Any]:
     Raises:
       UserError: a field, or a common field of the config, is not what a ticket can have.
     """
-    asked = section(cfg, "lottery", FIELDS)
+    section = section_of(cfg, "lottery", FIELDS)
     where = "config.lottery"
-    check_integer(asked["rounds"], f"{where}.rounds", least=0)
-    check_integer(asked["repeats"], f"{where}.repeats", least=1)
-    check_integer(asked["rewind_to"], f"{where}.rewind_to", least=0)
-    if asked["rewind_to"] >= cfg.steps:
+    check_integer(section["rounds"], f"{where}.rounds", least=0)
+    check_integer(section["repeats"], f"{where}.repeats", least=1)
+    check_integer(section["rewind_to"], f"{where}.rewind_to", least=0)
+    if section["rewind_to"] >= cfg.steps:
         raise UserError(
-            f"{where}.rewind_to={asked['rewind_to']}: the rewinding point must lie before the end of a "
+            f"{where}.rewind_to={section['rewind_to']}: the rewinding point must lie before the end of a "
             f"level, config.steps={cfg.steps}."
         )
-    if asked["rewind"] not in _REWINDS:
+    if section["rewind"] not in _REWINDS:
         raise UserError(
-            unknown(f"{where}.rewind: no way to rewind", asked["rewind"], _REWINDS, "Known")
+            unknown(f"{where}.rewind: no way to rewind", section["rewind"], _REWINDS, "Known")
         )
-    check_sequence(asked["controls"], f"{where}.controls")
-    for name in asked["controls"]:
+    check_sequence(section["controls"], f"{where}.controls")
+    for name in section["controls"]:
         if name not in _CONTROLS:
             raise UserError(unknown(f"{where}.controls: no control", name, _CONTROLS, "Controls"))
-    if len(set(asked["controls"])) < len(asked["controls"]):
-        raise UserError(f"{where}.controls={asked['controls']}: each control once.")
+    if len(set(section["controls"])) < len(section["controls"]):
+        raise UserError(f"{where}.controls={section['controls']}: each control once.")
     if cfg.early_stop:
         raise UserError(
             "config.early_stop: the levels of a ticket have a fixed length; set it to 0."
@@ -71,22 +71,22 @@ def checked(cfg: ConfigDict) -> dict[str, Any]:
         raise UserError(
             "config.method is None; a ticket needs one, such as magnitude(sparsity=0.2)."
         )
-    controls = len(asked["controls"]) * asked["repeats"]
-    if cfg.steps * (asked["rounds"] + 1) * (controls + 1) > MOST_STEPS:
+    controls = len(section["controls"]) * section["repeats"]
+    if cfg.steps * (section["rounds"] + 1) * (controls + 1) > MOST_STEPS:
         raise UserError(
-            f"config.steps={cfg.steps} in {asked['rounds']} rounds: more than {MOST_STEPS} updates in all."
+            f"config.steps={cfg.steps} in {section['rounds']} rounds: more than {MOST_STEPS} updates in all."
         )
-    return asked
+    return section
 
 
 def _check(cfg: ConfigDict) -> tuple[ConfigDict, dict[str, Any]]:
     return cfg, checked(cfg)
 
 
-def _run(cfg: ConfigDict, asked: dict[str, Any], options: Options) -> None:
+def _run(cfg: ConfigDict, section: dict[str, Any], options: Options) -> None:
     from experiments.studies import lottery_runs  # imports JAX
 
-    lottery_runs.run(cfg, asked, options)
+    lottery_runs.run(cfg, section, options)
 
 
 def _report() -> "ReportKind":

@@ -26,15 +26,15 @@ from experiments.ways.coupled_units import with_units
 __all__ = ["run"]
 
 
-def run(cfg: ConfigDict, asked: dict[str, Any], options: Options) -> None:
+def run(cfg: ConfigDict, section: dict[str, Any], options: Options) -> None:
     """Runs, or goes on with, all seeds of a config; then writes the report.
 
     Args:
       cfg: the config.
-      asked: the fields of its section.
+      section: the fields of its section.
       options: of the command line.
     """
-    completed = _completed(cfg, asked)
+    completed = _completed(cfg, section)
     plan = _plan(completed)
     ticket = _Ticket(completed, plan)
     if options.dry_run:
@@ -71,18 +71,18 @@ def run(cfg: ConfigDict, asked: dict[str, Any], options: Options) -> None:
         print(f"Report: {write_report(folder.path, REPORT)}")
 
 
-def _completed(cfg: ConfigDict, asked: dict[str, Any]) -> ConfigDict:
+def _completed(cfg: ConfigDict, section: dict[str, Any]) -> ConfigDict:
     """The config with `lottery` at its defaults where it says nothing."""
     cfg = cfg.copy_and_resolve_references()
     with cfg.unlocked():
-        cfg.lottery = ConfigDict(asked)
+        cfg.lottery = ConfigDict(section)
     return cfg
 
 
 def _plan(cfg: ConfigDict) -> jp.lottery.Plan:
-    asked = cfg.lottery
+    section = cfg.lottery
     try:
-        return jp.lottery.Plan(cfg.steps, asked.rounds, asked.rewind_to, asked.rewind)
+        return jp.lottery.Plan(cfg.steps, section.rounds, section.rewind_to, section.rewind)
     except ValueError as e:
         raise UserError(f"config.lottery: {e}") from e
 
@@ -144,13 +144,13 @@ class _Seed:
         """Returns the seed's results, or `None` if it was asked to stop."""
         if self.folder.done:
             return self.folder.results
-        asked = self.setup.cfg.lottery
+        section = self.setup.cfg.lottery
         self.task = tasks(self.setup.cfg, self.seed)[0]
         ticket_levels = self._run_ticket()
         if ticket_levels is None:
             return None
-        repeats = range(asked.repeats if self.plan.rounds else 0)
-        streams = [(name, repeat) for name in asked.controls for repeat in repeats]
+        repeats = range(section.repeats if self.plan.rounds else 0)
+        streams = [(name, repeat) for name in section.controls for repeat in repeats]
         controls: dict[str, list[list[dict[str, Any]]]] = {}
         for stream, (name, repeat) in enumerate(streams, start=1):
             control_levels = self._run_control(name, repeat, stream)

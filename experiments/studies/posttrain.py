@@ -39,17 +39,18 @@ def checked(cfg: ConfigDict) -> dict[str, Any]:
       UserError: a field is not what pruning after training can use.
     """
     where = "config.posttrain"
-    own = {name: value for name, value in cfg.posttrain.to_dict().items() if name != _DIGESTS}
-    if not own:
+    stored = cfg.posttrain.to_dict()
+    given_fields = {name: value for name, value in stored.items() if name != _DIGESTS}
+    if not given_fields:
         raise UserError(
             f"{where} is empty; this binary prunes after training, and needs {where}.rows. Configs for it "
             "are in configs/posttrain."
         )
-    for name in own:
+    for name in given_fields:
         if name not in FIELDS:
             raise UserError(unknown(f"{where}: no field", name, FIELDS, "Fields"))
-    asked = {**FIELDS, **own}
-    _check_model(asked["model"], f"{where}.model")
+    section = {**FIELDS, **given_fields}
+    _check_model(section["model"], f"{where}.model")
     for name, least in (
         ("calibration", 1),
         ("validation", 0),
@@ -57,26 +58,26 @@ def checked(cfg: ConfigDict) -> dict[str, Any]:
         ("length", 2),
         ("batch", 1),
     ):
-        check_type("int", asked[name], f"{where}.{name}")
-        if asked[name] < least:
-            raise UserError(f"{where}.{name}={asked[name]}: at least {least} is needed.")
-    if asked["calibration"] % asked["batch"]:
+        check_type("int", section[name], f"{where}.{name}")
+        if section[name] < least:
+            raise UserError(f"{where}.{name}={section[name]}: at least {least} is needed.")
+    if section["calibration"] % section["batch"]:
         raise UserError(
-            f"{where}.calibration={asked['calibration']}: a multiple of {where}.batch={asked['batch']} is "
-            "needed, since all batches have one shape."
+            f"{where}.calibration={section['calibration']}: a multiple of {where}.batch={section['batch']} "
+            "is needed, since all batches have one shape."
         )
-    if not asked["rows"]:
+    if not section["rows"]:
         raise UserError(f"{where}.rows is empty; name at least one row.")
-    for label, row in asked["rows"].items():
+    for label, row in section["rows"].items():
         _check_row(label, row, f"{where}.rows[{label!r}]")
-    return asked
+    return section
 
 
 def with_digests(cfg: ConfigDict) -> ConfigDict:
     """Returns the config with hashes of the user's files: each version of a file has its own folder."""
-    asked = checked(cfg)
-    named = [asked["model"], *(row["solver"] for row in asked["rows"].values())]
-    files = {name for name in named if isinstance(name, str) and user_files.is_function(name)}
+    section = checked(cfg)
+    references = [section["model"], *(row["solver"] for row in section["rows"].values())]
+    files = {name for name in references if isinstance(name, str) and user_files.is_function(name)}
     if not files:
         return cfg
     cfg = cfg.copy_and_resolve_references()
@@ -124,10 +125,10 @@ def _check(cfg: ConfigDict) -> tuple[ConfigDict, dict[str, Any]]:
     return with_digests(cfg), checked(cfg)
 
 
-def _run(cfg: ConfigDict, asked: dict[str, Any], options: Options) -> None:
+def _run(cfg: ConfigDict, section: dict[str, Any], options: Options) -> None:
     from experiments.studies import posttrain_runs  # imports JAX
 
-    posttrain_runs.run(cfg, asked, options)
+    posttrain_runs.run(cfg, section, options)
 
 
 def _report() -> "ReportKind":

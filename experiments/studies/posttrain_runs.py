@@ -1,5 +1,6 @@
 """What `experiments.posttrain` runs: the dense model, then each row for each seed."""
 
+import functools
 import math
 import shutil
 import time
@@ -46,77 +47,84 @@ class _StoppedError(Exception):
     """A signal asked for an end; what is done is stored."""
 
 
-def run(cfg: ConfigDict, asked: dict[str, Any], options: Options) -> None:
+def run(cfg: ConfigDict, section: dict[str, Any], options: Options) -> None:
     """Runs, or goes on with, all rows; then writes the report.
 
     Args:
       cfg: the config, with hashes of the user's files.
-      asked: the fields of its section.
+      section: the fields of its section.
       options: of the command line.
     """
-    rows = {label: _row(label, row) for label, row in asked["rows"].items()}
+    rows = {label: _row(label, row) for label, row in section["rows"].items()}
     if options.dry_run:
-        print(_planned(asked, _subject(asked), len(cfg.seeds)))
+        print(_planned(section, _subject(section), len(cfg.seeds)))
         return
     with RunFolder.open(options.workdir, options.config_name, cfg) as folder:
         if not folder.done:
             try:
-                _finish(folder, cfg, asked, rows, options)
+                _finish(folder, cfg, section, rows, options)
             except _StoppedError:
                 return
         print(f"Report: {write_report(folder.path, REPORT)}")
 
 
 def _finish(
-    folder: RunFolder, cfg: ConfigDict, asked: dict[str, Any], rows: dict, options: Options
+    folder: RunFolder, cfg: ConfigDict, section: dict[str, Any], rows: dict, options: Options
 ) -> None:
     started = time.time()
-    subject = _subject(asked)
-    test = subject.windows("test", asked["test"], None)
+    subject = _subject(section)
+    test = subject.windows("test", section["test"], None)
     dense = Folder(folder.path / DENSE)
     if not dense.done:
         try:
-            found = models.dense_perplexity(
+            perplexity = models.dense_perplexity(
                 subject.apply, subject.params, test, expected=subject.expected or None
             )
         except ValueError as e:
             raise UserError(f"config.posttrain.model: {e}") from e
-        dense.finish(_measured(found))
-    network = _Network(asked, subject, test)
-    seeds: list[dict[str, Any]] = []
+        dense.finish(_measured(perplexity))
+    network = _Network(section, subject, test)
+    results: list[dict[str, Any]] = []
     with Progress(len(rows) * len(cfg.seeds), "starting") as progress:
         for seed in cfg.seeds:
-            found: dict[str, Any] = {}
+            of_rows: dict[str, Any] = {}
             for label, row in rows.items():
-                done = sum(len(s["rows"]) for s in seeds) + len(found)
-                tell = lambda text, label=label, seed=seed, done=done: progress.update(
-                    done, f"seed {seed} · {label} · {text}"
-                )
-                own = Folder(folder.path / f"seed_{seed}" / label)
-                if not own.done:
-                    segments = own.path / "segments"
-                    own.finish(network.pruned(row, seed, segments, tell, options))
+                done_count = sum(len(of_seed["rows"]) for of_seed in results) + len(of_rows)
+                tell = functools.partial(_tell, progress, done_count, f"seed {seed} · {label}")
+                row_folder = Folder(folder.path / f"seed_{seed}" / label)
+                if not row_folder.done:
+                    segments = row_folder.path / "segments"
+                    row_folder.finish(network.pruned(row, seed, segments, tell, options))
                     shutil.rmtree(segments, ignore_errors=True)  # of our own making, and used up
-                    (own.path / "spent.json").unlink(missing_ok=True)
-                found[label] = own.results
-            seeds.append({"seed": seed, "rows": found})
+                    (row_folder.path / "spent.json").unlink(missing_ok=True)
+                of_rows[label] = row_folder.results
+            results.append({"seed": seed, "rows": of_rows})
     folder.finish(
         {
             "kind": "posttrain",
             "config": cfg.to_dict(),
             "paper": cfg.paper.to_dict(),
-            "asked": asked,
+            "asked": section,
             "rows": list(rows),
             "dense": dense.results,
             "test_tokens": int(test.size),
-            "seeds": seeds,
+            "seeds": results,
             "cost": {
                 "wall_seconds": time.time() - started,
-                "cpu_seconds": sum(r["cpu_seconds"] for s in seeds for r in s["rows"].values()),
+                "cpu_seconds": sum(
+                    row["cpu_seconds"] for of_seed in results for row in of_seed["rows"].values()
+                ),
             },
         }
     )
-    write_json(folder.path / "kernels.json", {s["seed"]: _kernels(s) for s in seeds})
+    write_json(
+        folder.path / "kernels.json",
+        {of_seed["seed"]: _kernels(of_seed) for of_seed in results},
+    )
+
+
+def _tell(progress: Progress, done_count: int, label: str, text: str) -> None:
+    progress.update(done_count, f"{label} · {text}")
 
 
 def _row(label: str, row: Mapping[str, Any]) -> dict[str, Any]:
@@ -138,10 +146,11 @@ def _row(label: str, row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _subject(asked: Mapping[str, Any]) -> _Subject:
-    name, length = asked["model"], asked["length"]
+def _subject(section: Mapping[str, Any]) -> _Subject:
+    name = section["model"]
+    length = section["length"]
     if user_files.is_function(name):
-        return _own(name, length)
+        return _subject_of_user(name, length)
     try:
         model = models.load(name)
         tokens = {part: models.text.tokens(model.tokenizer, part) for part in models.text.PARTS}
@@ -157,29 +166,28 @@ def _subject(asked: Mapping[str, Any]) -> _Subject:
     return _Subject(model.apply, model.params, windows, model.perplexities)
 
 
-def _own(name: str, length: int) -> _Subject:
+def _subject_of_user(name: str, length: int) -> _Subject:
     """A model and windows from a function of the user's."""
-    made = user_files.run(name, "config.posttrain.model")()
-    if not isinstance(made, tuple) or len(made) != 3 or not set(models.text.PARTS) <= set(made[2]):
+    returned = user_files.run(name, "config.posttrain.model")()
+    is_triple = isinstance(returned, tuple) and len(returned) == 3
+    if not is_triple or not set(models.text.PARTS) <= set(returned[2]):
         raise UserError(
             f"config.posttrain.model: {name} must return (apply, params, windows), with windows for "
             f"{', '.join(models.text.PARTS)}."
         )
-    apply, params, arrays = made
+    apply, params, arrays = returned
 
     def windows(part: str, count: int, seed: int | None) -> np.ndarray:
-        found = np.asarray(arrays[part], np.int32)
-        if found.ndim != 2 or found.shape[1] != length or len(found) < count:
+        tokens = np.asarray(arrays[part], np.int32)
+        if tokens.ndim != 2 or tokens.shape[1] != length or len(tokens) < count:
             raise UserError(
                 f"config.posttrain.{part}={count} of length={length}: {name} has windows of the shape "
-                f"{found.shape}."
+                f"{tokens.shape}."
             )
-        order = (
-            np.arange(len(found))
-            if seed is None
-            else np.random.default_rng(seed).permutation(len(found))
-        )
-        return found[order[:count]]
+        order = np.arange(len(tokens))
+        if seed is not None:
+            order = np.random.default_rng(seed).permutation(len(tokens))
+        return tokens[order[:count]]
 
     return _Subject(apply, params, windows, {})
 
@@ -194,29 +202,31 @@ class _Spent:
         self.cpu = time.process_time()
 
     def so_far(self) -> dict[str, float]:
-        """With those of earlier processes, up to their last finished segment."""
+        """Returns them with those of earlier processes, up to their last finished segment."""
         return {
             "seconds": self.before.get("seconds", 0.0) + time.time() - self.wall,
             "cpu_seconds": self.before.get("cpu_seconds", 0.0) + time.process_time() - self.cpu,
         }
 
     def store(self) -> None:
-        """For the next process, should this one end."""
+        """Stores them for the next process, should this one end."""
         write_json(self.path, self.so_far())
 
 
 class _Network:
     """The dense network, its plan, and what rows are compared on."""
 
-    def __init__(self, asked: Mapping[str, Any], subject: _Subject, test: np.ndarray):
-        self.asked, self.subject, self.test = asked, subject, test
-        self.plan = _plan(asked, subject)
-        held = (
-            subject.windows("validation", asked["validation"], None) if asked["validation"] else ()
-        )
-        batches = [jnp.asarray(window[None]) for window in held]
-        one = _plan(asked, subject, batch=1) if batches else None
-        self.held = posttrain.gather(one, subject.params, batches, ("grams",)) if one else None
+    def __init__(self, section: Mapping[str, Any], subject: _Subject, test: np.ndarray):
+        self.section = section
+        self.subject = subject
+        self.test = test
+        self.plan = _plan(section, subject)
+        self.held_out = None
+        if section["validation"]:
+            windows = subject.windows("validation", section["validation"], None)
+            batches = [jnp.asarray(window[None]) for window in windows]
+            plan = _plan(section, subject, batch=1)
+            self.held_out = posttrain.gather(plan, subject.params, batches, ("grams",))
 
     def pruned(
         self,
@@ -226,20 +236,31 @@ class _Network:
         tell: Callable[[str], Any],
         options: Options,
     ) -> dict[str, Any]:
-        """Prunes, and measures what came of it."""
-        asked = self.asked
+        """Prunes, and measures what came of it.
+
+        Args:
+          row: parts of the row, built.
+          seed: draws the calibration windows.
+          segments: folder for what is done so far.
+          tell: is told what is being done.
+          options: of the command line.
+
+        Returns:
+          Perplexity, sparsity, seconds, and the report of kernels and blocks.
+        """
+        section = self.section
         spent = _Spent(segments.parent / "spent.json")
 
-        def progress(at: posttrain.Progress) -> None:
-            tell(str(at))
+        def progress(step: posttrain.Progress) -> None:
+            tell(str(step))
             spent.store()
             if options.stopper.requested:
                 raise _StoppedError
 
-        windows = self.subject.windows("calibration", asked["calibration"], seed)
-        batches = list(jnp.asarray(windows.reshape(-1, asked["batch"], asked["length"])))
+        windows = self.subject.windows("calibration", section["calibration"], seed)
+        batches = list(jnp.asarray(windows.reshape(-1, section["batch"], section["length"])))
         try:
-            found = posttrain.prune(
+            result = posttrain.prune(
                 self.plan,
                 self.subject.params,
                 batches,
@@ -252,37 +273,42 @@ class _Network:
             raise UserError(f"config.posttrain.rows: {e}") from e
         seconds = spent.so_far()
         tell("perplexity")
-        measured = models.perplexity(self.subject.apply, found.params, self.test)
-        kernels = [each._asdict() for each in found.report.rows]
-        if self.held is not None:
+        perplexity = models.perplexity(self.subject.apply, result.params, self.test)
+        kernels = [kernel._asdict() for kernel in result.report.rows]
+        if self.held_out is not None:
             errors = posttrain.output_errors(
-                self.plan, self.subject.params, found.params, self.held
+                self.plan, self.subject.params, result.params, self.held_out
             )
-            kernels = [{**each, "held_out_error": errors[each["name"]]} for each in kernels]
+            kernels = [{**kernel, "held_out_error": errors[kernel["name"]]} for kernel in kernels]
         return {
-            **_measured(measured),
-            "sparsity": jp.masks.sparsity(found.masks),
+            **_measured(perplexity),
+            "sparsity": jp.masks.sparsity(result.masks),
             **seconds,
             "kernels": kernels,
-            "blocks": [each._asdict() for each in found.report.blocks],
+            "blocks": [block._asdict() for block in result.report.blocks],
         }
 
 
-def _plan(asked: Mapping[str, Any], subject: _Subject, batch: int | None = None) -> posttrain.Plan:
-    tokens = jax.ShapeDtypeStruct((batch or asked["batch"], asked["length"]), jnp.int32)
-    names = {"prunable": asked["prunable"] or None, "exclude": asked["exclude"] or ()}
+def _plan(
+    section: Mapping[str, Any], subject: _Subject, batch: int | None = None
+) -> posttrain.Plan:
+    tokens = jax.ShapeDtypeStruct((batch or section["batch"], section["length"]), jnp.int32)
+    prunable = section["prunable"] or None
+    exclude = section["exclude"] or ()
     try:
-        return posttrain.plan(subject.apply, subject.params, tokens, **names)
+        return posttrain.plan(
+            subject.apply, subject.params, tokens, prunable=prunable, exclude=exclude
+        )
     except ValueError as e:
         raise UserError(f"config.posttrain: {e}") from e
 
 
-def _planned(asked: Mapping[str, Any], subject: _Subject, seeds: int) -> str:
-    plan = _plan(asked, subject)
-    batches = asked["calibration"] // asked["batch"]
-    recover = any(row.get("recover") is not None for row in asked["rows"].values())
+def _planned(section: Mapping[str, Any], subject: _Subject, seeds: int) -> str:
+    plan = _plan(section, subject)
+    batches = section["calibration"] // section["batch"]
+    recover = any(row.get("recover") is not None for row in section["rows"].values())
     needed = plan.bytes_needed(batches, recover=recover)
-    runs = f"{len(asked['rows'])} rows x {seeds} seeds: {', '.join(asked['rows'])}"
+    runs = f"{len(section['rows'])} rows x {seeds} seeds: {', '.join(section['rows'])}"
     return f"{plan}\n{runs}\n{batches} batches: at most {needed / 1e9:.2f} GB on the device."
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from ml_collections import ConfigDict
 
 from experiments.config import UserError, check_part, check_type, training_examples, unknown
-from experiments.config.sections import check_criterion, check_integer, check_sequence, section
+from experiments.config.sections import check_criterion, check_integer, check_sequence, section_of
 from experiments.runs.options import Options
 from experiments.studies.study import Study
 
@@ -45,12 +45,12 @@ def checked(cfg: ConfigDict) -> dict[str, Any]:
     Raises:
       UserError: a field, or a common field of the config, is not what an analysis can have.
     """
-    asked = section(cfg, "sensitivity", FIELDS)
+    section = section_of(cfg, "sensitivity", FIELDS)
     where = "config.sensitivity"
-    if asked["cost"] not in _COSTS:
-        raise UserError(unknown(f"{where}.cost: no cost", asked["cost"], _COSTS, "Known"))
+    if section["cost"] not in _COSTS:
+        raise UserError(unknown(f"{where}.cost: no cost", section["cost"], _COSTS, "Known"))
     for name in ("sparsities", "keep"):
-        values = asked[name]
+        values = section[name]
         check_sequence(values, f"{where}.{name}")
         for value in values:
             check_type("float", value, f"{where}.{name}")
@@ -58,21 +58,21 @@ def checked(cfg: ConfigDict) -> dict[str, Any]:
             raise UserError(f"{where}.{name}={values}: fractions between 0 and 1 are needed.")
         if len({f"{value:g}" for value in values}) < len(values):
             raise UserError(f"{where}.{name}={values}: different fractions are needed.")
-    asked["sparsities"] = sorted(asked["sparsities"])
-    check_type("float", asked["tolerance"], f"{where}.tolerance")
-    if not 0 <= asked["tolerance"] < 1:
+    section["sparsities"] = sorted(section["sparsities"])
+    check_type("float", section["tolerance"], f"{where}.tolerance")
+    if not 0 <= section["tolerance"] < 1:
         raise UserError(
-            f"{where}.tolerance={asked['tolerance']}: a fraction of accuracy, from 0 to below 1, is needed."
+            f"{where}.tolerance={section['tolerance']}: a fraction of accuracy, from 0 to below 1, is needed."
         )
-    check_integer(asked["examples"], f"{where}.examples", least=1)
-    if asked["pattern"]:
-        check_part("pattern", asked["pattern"], f"{where}.pattern")
-        if asked["pattern"]["name"] == "coupled":
+    check_integer(section["examples"], f"{where}.examples", least=1)
+    if section["pattern"]:
+        check_part("pattern", section["pattern"], f"{where}.pattern")
+        if section["pattern"]["name"] == "coupled":
             raise UserError(
                 f"{where}.pattern: each leaf is pruned alone, but coupled units run through several; use "
                 "channel, or experiments.structured."
             )
-    check_criterion(asked["criterion"], f"{where}.criterion")
+    check_criterion(section["criterion"], f"{where}.criterion")
     if cfg.k_folds:
         raise UserError(
             "config.k_folds: layers are measured on one hold-out per seed; set it to 0."
@@ -82,22 +82,22 @@ def checked(cfg: ConfigDict) -> dict[str, Any]:
             "config.validation=0: layers are measured on validation data, not on the test set; hold some out."
         )
     known = training_examples(cfg.data.name)
-    if known is not None and asked["examples"] > known - cfg.validation:
+    if known is not None and section["examples"] > known - cfg.validation:
         raise UserError(
-            f"{where}.examples={asked['examples']}: at most {known - cfg.validation}, the number of training "
-            "examples, are there."
+            f"{where}.examples={section['examples']}: at most {known - cfg.validation}, the number of "
+            "training examples, are there."
         )
-    return asked
+    return section
 
 
 def _check(cfg: ConfigDict) -> tuple[ConfigDict, dict[str, Any]]:
     return cfg, checked(cfg)
 
 
-def _run(cfg: ConfigDict, asked: dict[str, Any], options: Options) -> None:
+def _run(cfg: ConfigDict, section: dict[str, Any], options: Options) -> None:
     from experiments.studies import sensitivity_runs  # imports JAX
 
-    sensitivity_runs.run(cfg, asked, options)
+    sensitivity_runs.run(cfg, section, options)
 
 
 def _report() -> "ReportKind":

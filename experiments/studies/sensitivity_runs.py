@@ -40,25 +40,25 @@ _RIVALS = {"uniform": "uniform", "ERK": "erk", "global": "global_budget"}
 SEARCHED = "searched"
 
 
-def run(cfg: ConfigDict, asked: dict[str, Any], options: Options) -> None:
+def run(cfg: ConfigDict, section: dict[str, Any], options: Options) -> None:
     """Runs, or goes on with, all seeds of an analysis; then writes the report.
 
     Args:
       cfg: the config.
-      asked: the fields of its section.
+      section: the fields of its section.
       options: of the command line.
     """
-    criterion = _criterion(asked)
+    criterion = _criterion(section)
     setup = setup_of(cfg)
     recipe = dense.recipe(setup)
     checks.checked(recipe.optimizer, setup, "config.optimizer")
-    for sparsity in (max(asked["sparsities"]), 1 - min(asked["keep"])):
+    for sparsity in (max(section["sparsities"]), 1 - min(section["keep"])):
         one_shot = jp.schedules.one_shot(sparsity=sparsity)
-        method = jp.Method(jp.criteria.magnitude, schedule=one_shot, **_pattern(asked))
+        method = jp.Method(jp.criteria.magnitude, schedule=one_shot, **_pattern(section))
         checks.check_cut(method, setup, "config.sensitivity")
     size = savings.dense(setup)
     if options.dry_run:
-        print(_planned(cfg, asked, size))
+        print(_planned(cfg, section, size))
         return
     checks.check_data(cfg)
     with RunFolder.open(options.workdir, options.config_name, cfg) as folder:
@@ -78,7 +78,7 @@ def run(cfg: ConfigDict, asked: dict[str, Any], options: Options) -> None:
                     return
                 if not own_folder.done:
                     network = _Network(
-                        setup, asked, criterion, trainer, recipe, size, own_folder, seed
+                        setup, section, criterion, trainer, recipe, size, own_folder, seed
                     )
                     done = (seed_index + 1) * cfg.steps
                     tell = functools.partial(_tell, progress, done, seed)
@@ -89,9 +89,9 @@ def run(cfg: ConfigDict, asked: dict[str, Any], options: Options) -> None:
                 "kind": "sensitivity",
                 "config": cfg.to_dict(),
                 "paper": cfg.paper.to_dict(),
-                "asked": asked,
+                "asked": section,
                 "contestants": [SEARCHED, *_RIVALS],
-                "sparsities": [1 - keep for keep in asked["keep"]],
+                "sparsities": [1 - keep for keep in section["keep"]],
                 "dense": size._asdict(),
                 "seeds": results,
                 "cost": {
@@ -103,10 +103,10 @@ def run(cfg: ConfigDict, asked: dict[str, Any], options: Options) -> None:
         _report(folder)
 
 
-def _planned(cfg: ConfigDict, asked: Mapping[str, Any], size: savings.Dense) -> str:
+def _planned(cfg: ConfigDict, section: Mapping[str, Any], size: savings.Dense) -> str:
     """What a dry run prints."""
     layer_count = len(size.prunable)
-    measured = layer_count * len(asked["sparsities"])
+    measured = layer_count * len(section["sparsities"])
     return (
         f"{cfg.model.name} on {cfg.data.name}: {cfg.steps} updates, seeds {tuple(cfg.seeds)}; then\n"
         f"{measured} networks with one of {layer_count} layers pruned are measured per seed."
@@ -117,9 +117,9 @@ def _tell(progress: Progress, done: int, seed: int, text: str) -> None:
     progress.update(done, f"seed {seed} · {text}")
 
 
-def _pattern(asked: Mapping[str, Any]) -> dict[str, Any]:
+def _pattern(section: Mapping[str, Any]) -> dict[str, Any]:
     """The pattern of a method, as a keyword, where one is asked for."""
-    return {"pattern": build("pattern", asked["pattern"])} if asked["pattern"] else {}
+    return {"pattern": build("pattern", section["pattern"])} if section["pattern"] else {}
 
 
 def _report(folder: RunFolder) -> None:
@@ -136,7 +136,7 @@ class _Network:
     def __init__(
         self,
         setup: Setup,
-        asked: Mapping[str, Any],
+        section: Mapping[str, Any],
         criterion: Any,
         trainer: Trainer,
         recipe: Recipe,
@@ -145,7 +145,7 @@ class _Network:
         seed: int,
     ):
         self.setup = setup
-        self.asked = asked
+        self.section = section
         self.criterion = criterion
         self.trainer = trainer
         self.size = size
@@ -156,14 +156,14 @@ class _Network:
         state = last_state(folder.path / DENSE, like)
         self.params = state.params
         self.rest = state.rest
-        batches = examples(self.task, key, asked["examples"])
+        batches = examples(self.task, key, section["examples"])
         gatherers = gatherers_of(setup.model, self.rest, batches, key, {}, setup.prunable)
         gatherers["key"] = lambda _: key
         self.signals = gathered(reads(criterion), gatherers, self.params)
-        costs = size.flops if asked["cost"] == "flops" else size.weights
+        costs = size.flops if section["cost"] == "flops" else size.weights
         self.leaf_costs = {name: float(costs[name]) for name in size.prunable}
         self.layer_costs = _by_layer(self.leaf_costs, self.params, setup.axes)
-        self.pattern = _pattern(asked)
+        self.pattern = _pattern(section)
 
     def analysed(self, trained: Mapping[str, Any], tell: Callable[[str], Any]) -> dict[str, Any]:
         """Returns the table, and what each allocation gives at each target.
@@ -172,7 +172,7 @@ class _Network:
           trained: results of the dense training.
           tell: is told what is being done.
         """
-        asked = self.asked
+        section = self.section
         accuracies = []
 
         def loss(params: Any) -> float:
@@ -194,7 +194,7 @@ class _Network:
         table = sensitivity(
             loss,
             self.params,
-            asked["sparsities"],
+            section["sparsities"],
             prunable=self.setup.prunable,
             progress=telling("one layer pruned"),
             **given,
@@ -207,7 +207,7 @@ class _Network:
         }
         points: dict[str, list[dict[str, Any]]] = {label: [] for label in (SEARCHED, *_RIVALS)}
         rates: dict[str, Any] = {}
-        for keep in asked["keep"]:
+        for keep in section["keep"]:
             result, params, masks = search(
                 loss,
                 self.params,
@@ -237,7 +237,7 @@ class _Network:
         self, loss: Callable[[Any], float], table: Sensitivity, given: Mapping[str, Any]
     ) -> dict[str, Any] | None:
         """The cheapest network within the tolerance of accuracy, if one is asked for."""
-        if not self.asked["tolerance"]:
+        if not self.section["tolerance"]:
             return None
         validation = self.task.validation
         what = "the validation loss of a network searched for"
@@ -249,7 +249,7 @@ class _Network:
             loss,
             self.params,
             table,
-            tolerance=self.asked["tolerance"],
+            tolerance=self.section["tolerance"],
             measure=error,
             costs=self.layer_costs,
             **given,
@@ -298,8 +298,8 @@ def _by_layer(costs: Mapping[str, float], params: Any, axes: Any) -> dict[str, f
     return found
 
 
-def _criterion(asked: Mapping[str, Any]) -> Any:
-    spec = asked["criterion"]
+def _criterion(section: Mapping[str, Any]) -> Any:
+    spec = section["criterion"]
     where = "config.sensitivity.criterion"
     if isinstance(spec, str) and user_files.is_file(spec):
         return user_files.load(spec, where, known_signals())

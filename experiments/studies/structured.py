@@ -21,12 +21,11 @@ def _check_patterns(cfg: ConfigDict) -> None:
     if cfg.compare.get("criteria") and pipeline is not None and "pattern" not in pipeline:
         with pipeline.unlocked():
             pipeline.pattern = part("coupled")
-    named = {"pipeline": pipeline or {}, **dict(cfg.compare.get("methods") or {})}
-    for label, spec in named.items():
+    by_label = {"pipeline": pipeline or {}, **dict(cfg.compare.get("methods") or {})}
+    for label, spec in by_label.items():
         pattern = spec.get("pattern")
-        if (label != "pipeline" or pattern is not None) and (pattern or {}).get(
-            "name"
-        ) != "coupled":
+        is_left_out = label == "pipeline" and pattern is None
+        if not is_left_out and (pattern or {}).get("name") != "coupled":
             raise UserError(
                 f"config.compare: {label} has the pattern {pattern and pattern.get('name')!r}; here whole "
                 "units are removed: pattern=part('coupled'), or use experiments.compare."

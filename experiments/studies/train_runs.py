@@ -61,8 +61,8 @@ def run(cfg: ConfigDict, way: str | None, options: Options) -> None:
                 if result is None:
                     return
                 saved = savings.of(dense, result["per_leaf"]) if "per_leaf" in result else {}
-                named = {"seed": seed, **({"fold": fold} if cfg.k_folds else {})}
-                results.append({**named, **result, **saved})
+                identity = {"seed": seed, **({"fold": fold} if cfg.k_folds else {})}
+                results.append({**identity, **result, **saved})
         folder.finish(
             {
                 "kind": "train",

@@ -111,6 +111,7 @@ def _traced(
     try:
         jax.eval_shape(function, jax.random.key(0), setup.example(2))
     except (TypeError, ValueError, ZeroDivisionError, flax.errors.FlaxError) as e:
-        lines = [f.lineno for f in traceback.extract_tb(e.__traceback__) if f.filename == file]
-        at = f" (line {lines[-1]})" if lines else ""
-        raise UserError(f"{blamed}{at}: {e}") from e
+        frames = traceback.extract_tb(e.__traceback__)
+        lines = [frame.lineno for frame in frames if frame.filename == file]
+        line = f" (line {lines[-1]})" if lines else ""
+        raise UserError(f"{blamed}{line}: {e}") from e

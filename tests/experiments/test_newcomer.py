@@ -17,14 +17,14 @@ STUDY = '''
 """The study of weights as they are drawn: how large they are."""
 
 from experiments.reports.kind import Outcome, ReportKind
-from experiments.config.sections import check_integer, section
+from experiments.config.sections import check_integer, section_of
 from experiments.studies.study import Study
 
 FIELDS = {"draws": 2}
 
 
 def check(cfg):
-    asked = section(cfg, "weights", FIELDS)
+    asked = section_of(cfg, "weights", FIELDS)
     check_integer(asked["draws"], "config.weights.draws", least=1)
     return cfg, asked
 

@@ -152,7 +152,9 @@ def test_the_held_out_error_is_that_of_the_outputs(cfg, tmp_path):
     network = posttrain_runs._Network(asked, subject, subject.windows("test", 3, None))
     cut = jax.tree.map(jnp.copy, subject.params)
     cut["blocks"][0]["up"] = cut["blocks"][0]["up"].at[:, ::2].set(0)
-    errors = posttrain_runs.posttrain.output_errors(network.plan, subject.params, cut, network.held)
+    errors = posttrain_runs.posttrain.output_errors(
+        network.plan, subject.params, cut, network.held_out
+    )
     x = subject.params["embed"][jnp.asarray(subject.windows("validation", 2, None))]
     whole, left = x @ subject.params["blocks"][0]["up"], x @ cut["blocks"][0]["up"]
     expected = jnp.sum((whole - left) ** 2) / jnp.sum(whole**2)
