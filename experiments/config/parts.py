@@ -126,7 +126,7 @@ def training_examples(name: str) -> int | None:
     return sum(catalogue["find"](name).train)
 
 
-def takes(kind: str, spec: Mapping, name: str, where: str) -> bool:
+def takes(kind: str, spec: Mapping | ConfigDict, name: str, where: str) -> bool:
     """Returns whether what a part names has an argument of this name.
 
     Args:
@@ -140,7 +140,7 @@ def takes(kind: str, spec: Mapping, name: str, where: str) -> bool:
 
 def build(
     kind: str,
-    spec: Mapping | None,
+    spec: Mapping | ConfigDict | None,
     *,
     offered: Mapping[str, Any] | None = None,
     **supplied: Any,
@@ -176,7 +176,7 @@ def build(
         raise UserError(f"config: {kind} '{spec['name']}': {e}") from e
 
 
-def check_argument(kind: str, spec: Mapping, name: str, where: str) -> None:
+def check_argument(kind: str, spec: Mapping | ConfigDict, name: str, where: str) -> None:
     """Raises `UserError` unless what a part names takes an argument of this name.
 
     Args:
@@ -318,7 +318,9 @@ def check_type(annotation: str, value: Any, where: str) -> None:
 
 def _build_value(kind: str, name: str, value: Any) -> Any:
     if _is_part(value):
-        return build(nested_kind(kind, name), value)
+        inner_kind = nested_kind(kind, name)
+        assert inner_kind is not None, f"{kind}.{name} cannot be a part"
+        return build(inner_kind, value)
     if isinstance(value, tuple | list):
         return type(value)(_build_value(kind, name, item) for item in value)
     if isinstance(value, Mapping | ConfigDict):

@@ -23,7 +23,8 @@ def section_of(cfg: ConfigDict, study: str, fields: Mapping[str, Any]) -> dict[s
     Raises:
       UserError: the section has another field.
     """
-    stored = cfg[study].to_dict()
+    own: Any = cfg[study]
+    stored = own.to_dict()
     for name in stored:
         if name not in fields:
             raise UserError(unknown(f"config.{study}: no field", name, fields, "Fields"))

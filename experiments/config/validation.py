@@ -58,6 +58,7 @@ def validate(cfg: ConfigDict) -> None:
     Raises:
       UserError: what was found, what is nearest, what is accepted.
     """
+    value: Any
     for name, value in cfg.items():
         if name not in DEFAULTS:
             raise UserError(unknown("config: no field", name, DEFAULTS, "Fields"))

@@ -148,13 +148,13 @@ def _by_way(
     kind = WAYS[way].kind
     for label, spec, where in _parts(WAYS[way].plural, section):
         varies = "strength" if label in strengths else "sparsity"
-        if WAYS[way].has_strength and varies == "sparsity":
-            is_part = not isinstance(spec, str) and "name" in spec
-            if is_part and not takes(kind, spec, varies, where):
-                raise UserError(
-                    f"{where}: how sparse it becomes is learned; give its strengths, "
-                    f"config.compare.strengths={{{label!r}: (...)}}."
-                )
+        by_sparsity = WAYS[way].has_strength and varies == "sparsity"
+        is_part = not isinstance(spec, str) and "name" in spec
+        if by_sparsity and is_part and not takes(kind, spec, varies, where):
+            raise UserError(
+                f"{where}: how sparse it becomes is learned; give its strengths, "
+                f"config.compare.strengths={{{label!r}: (...)}}."
+            )
         check_part(kind, spec, where, supplied=(varies,))
         points = strengths.get(label) or tuple(section["sparsities"])
         yield ByWay(label, where, varies, points, way, spec)

@@ -1,6 +1,6 @@
 """The study of one model: trained over seeds or folds, dense or sparse."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ml_collections import ConfigDict
 
@@ -18,7 +18,8 @@ __all__ = ["STUDY"]
 def _check(cfg: ConfigDict) -> tuple[ConfigDict, str | None]:
     way = way_of(cfg)
     if way is not None:
-        check_end(cfg[way], cfg.steps, f"config.{way}")
+        spec: Any = cfg[way]
+        check_end(spec, cfg.steps, f"config.{way}")
     return cfg, way
 
 

@@ -1,13 +1,14 @@
 """What is refused before anything is trained: methods that do not fit the model or the schedule."""
 
 import dataclasses
+import functools
 import traceback
 from collections.abc import Callable
 from typing import Any
 
-import flax
 import jax
 import optax
+from flax.errors import FlaxError
 from ml_collections import ConfigDict
 
 import jaxprune as jp
@@ -60,18 +61,18 @@ def checked(
     def update(key: jax.Array, x: jax.Array) -> Any:
         params = setup.model.init(key, x)["params"]
         if gate is not None:
-            params = gate.init(params, key)
-
-            def gated_sum(theta: Any) -> Any:
-                leaves = jax.tree.leaves((gate.sample(theta, key, 0), gate.penalty(theta, 0)))
-                return sum(leaf.sum() for leaf in leaves)
-
-            params = jax.grad(gated_sum)(params)
+            gated_sum = functools.partial(_gated_sum, gate, key)
+            params = jax.grad(gated_sum)(gate.init(params, key))
         return tx.update(params, tx.init(params), params)
 
     _traced(_masks(setup), setup, "config")
     _traced(update, setup, where, file)
     return tx
+
+
+def _gated_sum(gate: jp.gates.Gate, key: jax.Array, theta: Any) -> Any:
+    leaves = jax.tree.leaves((gate.sample(theta, key, 0), gate.penalty(theta, 0)))
+    return sum(leaf.sum() for leaf in leaves)
 
 
 def check_cut(method: jp.Method, setup: Setup, where: str) -> None:
@@ -110,7 +111,7 @@ def _traced(
     """Traces a function of a key and a batch, and blames the config for what the library says."""
     try:
         jax.eval_shape(function, jax.random.key(0), setup.example(2))
-    except (TypeError, ValueError, ZeroDivisionError, flax.errors.FlaxError) as e:
+    except (TypeError, ValueError, ZeroDivisionError, FlaxError) as e:
         frames = traceback.extract_tb(e.__traceback__)
         lines = [frame.lineno for frame in frames if frame.filename == file]
         line = f" (line {lines[-1]})" if lines else ""

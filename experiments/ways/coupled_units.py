@@ -62,7 +62,7 @@ def with_units(setup: Setup, method: Any, where: str) -> Any:
     options = {name: value or None for name, value in call.arguments.items()}
     graph = graph_of(setup.model, setup.input_shape)
     try:
-        pattern = jp.structured.coupled(graph, within="params", **options)
+        pattern = jp.structured.coupled(graph, within="params", **options)  # type: ignore[arg-type]
     except ValueError as e:
         raise UserError(f"{where}: {e}") from e
     return dataclasses.replace(method, pattern=pattern)
