@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 import jaxprune as jp
 from benchmarks._small_networks import NETWORKS
-from experiments.markdown import table
+from experiments.reports.markdown import table
 
 COLUMNS = ("network", "groups", "units", "not exact", "why", "half removed, off by")
 

@@ -25,7 +25,7 @@ import jaxprune as jp
 from benchmarks import _timing
 from benchmarks._compiled import Program, compiled, sizes
 from benchmarks.train_step import mlp
-from experiments.markdown import table
+from experiments.reports.markdown import table
 
 MASKS = 1 / 4  # one byte per float32
 SPARE = 0.05  # of the parameters

@@ -24,7 +24,7 @@ import optax
 import jaxprune as jp
 from benchmarks import _timing
 from benchmarks._compiled import compiled
-from experiments.markdown import table
+from experiments.reports.markdown import table
 from jaxprune.selection import top, top_each
 
 WEIGHTS = (10**5, 10**6, 10**7)

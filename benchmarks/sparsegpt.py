@@ -22,7 +22,7 @@ import numpy as np
 
 from benchmarks import _published_sparsegpt as published
 from benchmarks import _timing
-from experiments.markdown import table
+from experiments.reports.markdown import table
 from jaxprune import patterns
 from jaxprune.posttrain import solvers
 from jaxprune.posttrain.contests import contest

@@ -25,7 +25,7 @@ import jax.numpy as jnp
 
 import jaxprune as jp
 from benchmarks import _hard_cases, _timing, architectures
-from experiments.markdown import table
+from experiments.reports.markdown import table
 from jaxprune import structured
 
 ROOT = Path(__file__).parent.parent

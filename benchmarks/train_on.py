@@ -24,7 +24,7 @@ import optax
 
 import jaxprune as jp
 from benchmarks import _timing
-from experiments.markdown import table
+from experiments.reports.markdown import table
 from jaxprune import data
 from jaxprune.nn.resnet import HE_NORMAL, ResNet
 

@@ -10,20 +10,21 @@ import io
 import os
 import re
 import runpy
-import signal
 import sys
 import textwrap
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NoReturn
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from experiments import config as config_lib
 from experiments.config import UserError
-from experiments.fields import SECTIONS
+from experiments.runs.options import Options as Options
+from experiments.runs.options import Stopper as Stopper
+from experiments.studies.study import Study, section_fields
 
 __all__ = [
     "Options",
@@ -34,6 +35,7 @@ __all__ = [
     "one_line_errors",
     "parse",
     "run",
+    "start",
 ]
 
 _USAGE = 2
@@ -53,48 +55,7 @@ _MACHINE_FAULTS = {
 }
 
 
-class Stopper:
-    """Turns the first SIGTERM or SIGINT into a request; the second ends the process at once.
-
-    Whoever works polls `requested`, saves and returns; the process then exits with 143 or 130.
-    """
-
-    def __init__(self):
-        self.signal: int | None = None
-        self._before: dict[int, Any] = {}
-
-    @property
-    def requested(self) -> bool:
-        """Whether to stop."""
-        return self.signal is not None
-
-    def __enter__(self) -> "Stopper":
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._before[number] = signal.signal(number, self._note)
-        return self
-
-    def __exit__(self, *_) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, _) -> None:
-        self.signal = number
-        for each in self._before:
-            signal.signal(each, signal.SIG_DFL)
-        name = signal.Signals(number).name
-        os.write(2, f"\n{name}: saving, then stopping; once more stops at once.\n".encode())
-
-
-class Options(NamedTuple):
-    """What a binary is told beside its config."""
-
-    config_name: str
-    workdir: Path
-    dry_run: bool
-    stopper: Stopper
-
-
-def run(main: Callable[[ConfigDict, Options], None], doc: str) -> None:
+def run(main: Callable[[ConfigDict, Options], None], doc: str | None) -> None:
     """Parses the command line, checks the config, calls `main`, and exits.
 
     Status 0: done. 1: a fault of ours, with its traceback. 2: a `UserError`, in one line.
@@ -135,9 +96,31 @@ def _keep_compiled() -> None:
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 
 
+def start(study: Study, cfg: ConfigDict, options: Options) -> None:
+    """Checks a study's section of the config, and runs what is not finished and reported yet.
+
+    Args:
+      study: what the binary is for.
+      cfg: the config, its common fields checked.
+      options: of the command line.
+
+    Raises:
+      UserError: the section is not what the study can use.
+    """
+    cfg, section = study.check(cfg)
+    if not is_finished(cfg, options, study.called):
+        study.run(cfg, section, options)
+
+
 def is_finished(cfg: ConfigDict, options: Options, what: str = "run") -> bool:
-    """Whether a run is over and reported; then says where its report is, and writes nothing."""
-    from experiments.run_folder import RunFolder, check_writable
+    """Returns whether a run is over and reported, and prints where its report is; writes nothing.
+
+    Args:
+      cfg: the config that names its folder.
+      options: of the command line.
+      what: what the run is called.
+    """
+    from experiments.runs.folder import RunFolder, check_writable
 
     if options.dry_run:
         return False
@@ -168,7 +151,7 @@ def one_line_errors() -> Iterator[None]:
     sys.exit(_USAGE)
 
 
-def parse(argv: list[str], doc: str) -> tuple[ConfigDict, Options] | None:
+def parse(argv: list[str], doc: str | None) -> tuple[ConfigDict, Options] | None:
     """Reads a command line; prints the help and returns `None` where that is asked for.
 
     Args:
@@ -178,44 +161,46 @@ def parse(argv: list[str], doc: str) -> tuple[ConfigDict, Options] | None:
     Raises:
       UserError: an unknown flag or field, a value of the wrong type, or no usable config.
     """
-    known = flags.FlagValues()
-    flags.DEFINE_string("workdir", "runs", "Folder that the run folders are made in.", known)
-    flags.DEFINE_bool("dry_run", False, "Print what would be done.", known)
-    flags.DEFINE_bool("help", False, "Print this text.", known, short_name="h")
+    flag_values = flags.FlagValues()
+    flags.DEFINE_string("workdir", "runs", "Folder that the run folders are made in.", flag_values)
+    flags.DEFINE_bool("dry_run", False, "Print what would be done.", flag_values)
+    flags.DEFINE_bool("help", False, "Print this text.", flag_values, short_name="h")
     if {"--help", "-help", "-h", "--h"} & set(argv[1:]):
-        print(_help(doc, known))
+        print(_help(doc, flag_values))
         return None
-    path, rest = _split_config(argv)
-    if not path:
+    config_path, arguments = _split_config(argv)
+    if not config_path:
         raise UserError("which config? Set --config=configs/<folder>/<file>.py, or ask for --help.")
-    if _split_config(rest)[0] is not None:
+    if _split_config(arguments)[0] is not None:
         raise UserError("--config is given twice; give it once.")
-    cfg = load_config(path)
-    _check_overrides(cfg, rest[1:])
-    rest = _without_parts(cfg, rest)
+    cfg = load_config(config_path)
+    _check_overrides(cfg, arguments[1:])
+    arguments = _without_parts(cfg, arguments)
     try:
         config_flags.DEFINE_config_dict(
             "config",
             cfg,
-            flag_values=known,
+            flag_values=flag_values,
             lock_config=False,
             accept_new_attributes=True,  # arguments that a part takes and the file leaves out
-            sys_argv=rest,
+            sys_argv=arguments,
         )
-        left = known(rest)
+        unparsed = flag_values(arguments)
     except flags.UnrecognizedFlagError as e:
-        names = [n for n in known if n != "config" and not n.startswith("config.")]
+        others = [name for name in flag_values if name.split(".")[0] != "config"]
         raise UserError(
-            config_lib.unknown("no flag", e.flagname, [*names, "config"], "Flags")
+            config_lib.unknown("no flag", e.flagname, [*others, "config"], "Flags")
         ) from e
     except (flags.Error, TypeError, ValueError, KeyError, AttributeError) as e:
         raise UserError(str(e).strip().split("\n")[0]) from e
-    if len(left) > 1:
-        raise UserError(f"{left[1]!r} is no flag; write --name=value.")
-    if not known.workdir:
+    if len(unparsed) > 1:
+        raise UserError(f"{unparsed[1]!r} is no flag; write --name=value.")
+    if not flag_values.workdir:
         raise UserError("--workdir is empty; name the folder that run folders are made in.")
-    name = Path(path.split(":")[0]).stem
-    return cfg.lock(), Options(name, Path(known.workdir), known.dry_run, Stopper())
+    config_name = Path(config_path.split(":")[0]).stem
+    return cfg.lock(), Options(
+        config_name, Path(flag_values.workdir), flag_values.dry_run, Stopper()
+    )
 
 
 def load_config(path: str) -> ConfigDict:
@@ -226,18 +211,18 @@ def load_config(path: str) -> ConfigDict:
     """
     file, *argument = path.split(":", 1)
     if not Path(file).is_file():
-        near = (str(p) for p in Path("configs").glob("**/*.py") if p.name != "__init__.py")
-        raise UserError(config_lib.unknown("no config file", file, sorted(near), "Found"))
+        files = (str(p) for p in Path("configs").glob("**/*.py") if p.name != "__init__.py")
+        raise UserError(config_lib.unknown("no config file", file, sorted(files), "Found"))
     try:
-        defined = runpy.run_path(file)
-        if not callable(defined.get("get_config")):
+        namespace = runpy.run_path(file)
+        if not callable(namespace.get("get_config")):
             raise UserError("defines no get_config(); it must return config(...).")
-        cfg = defined["get_config"](*argument)
+        cfg = namespace["get_config"](*argument)
     except UserError as e:
         raise UserError(f"{file}: {e}") from e
     except (Exception, SystemExit) as e:
-        at = [f.lineno for f in traceback.extract_tb(e.__traceback__) if f.filename == file]
-        line = f":{at[-1]}" if at else ""
+        lines = [f.lineno for f in traceback.extract_tb(e.__traceback__) if f.filename == file]
+        line = f":{lines[-1]}" if lines else ""
         raise UserError(f"{file}{line} fails: {type(e).__name__}: {e}") from e
     if not isinstance(cfg, ConfigDict):
         raise UserError(f"{file}: get_config() returned {type(cfg).__name__}, not config(...).")
@@ -245,64 +230,67 @@ def load_config(path: str) -> ConfigDict:
 
 
 def _split_config(argv: list[str]) -> tuple[str | None, list[str]]:
-    """Takes `--config=path` or `--config path` out of a command line."""
-    for i, argument in enumerate(argv):
+    """Splits a command line into the path in `--config=path` or `--config path`, and the rest."""
+    for index, argument in enumerate(argv):
         if argument in ("--config", "-config"):
-            value = argv[i + 1] if i + 1 < len(argv) else ""
+            value = argv[index + 1] if index + 1 < len(argv) else ""
             if not value or value.startswith("-"):
                 raise UserError(f"{argument} needs a file: --config=configs/<folder>/<file>.py.")
-            return value, argv[:i] + argv[i + 2 :]
-        if found := re.match(r"--?config=(.*)", argument):
-            return found[1], argv[:i] + argv[i + 1 :]
+            return value, argv[:index] + argv[index + 2 :]
+        if match := re.match(r"--?config=(.*)", argument):
+            return match[1], argv[:index] + argv[index + 1 :]
     return None, argv
 
 
 def _without_parts(cfg: ConfigDict, argv: list[str]) -> list[str]:
-    """Takes parts out of the config that the command line sets to None, and those words with them."""
-    left = []
+    """Removes parts that the command line sets to None, in place; returns the other arguments."""
+    others = []
     for argument in argv:
-        found = re.fullmatch(r"--?config\.(\w+)=None", argument)
-        if found and isinstance(cfg.get(found[1]), ConfigDict):
-            cfg[found[1]] = None
+        match = re.fullmatch(r"--?config\.(\w+)=None", argument)
+        if match and isinstance(cfg.get(match[1]), ConfigDict):
+            cfg[match[1]] = None
         else:
-            left.append(argument)
-    return left
+            others.append(argument)
+    return others
 
 
 def _check_overrides(cfg: ConfigDict, argv: Iterable[str]) -> None:
     """Refuses overrides of fields that are neither in the config nor arguments of a part."""
     for argument in argv:
-        found = re.match(r"--?(?:no)?config\.([^=]+)", argument)
-        if not found:
+        match = re.match(r"--?(?:no)?config\.([^=]+)", argument)
+        if not match:
             continue
-        *parents, name = found[1].split(".")
-        here, kind, where = cfg, None, "config"
+        *parents, name = match[1].split(".")
+        section: Any = cfg
+        kind = None
+        where = "config"
         for parent in parents:
-            if not isinstance(here, ConfigDict) or parent not in here:
-                _refuse(here, parent, where)
+            if not isinstance(section, ConfigDict) or parent not in section:
+                _refuse(section, parent, where)
             kind = config_lib.nested_kind(kind, parent)
-            here, where = here[parent], f"{where}.{parent}"
-        if isinstance(here, ConfigDict) and name in here:
+            section = section[parent]
+            where = f"{where}.{parent}"
+        if isinstance(section, ConfigDict) and name in section:
             continue
-        if name in SECTIONS.get(where.removeprefix("config."), ()):
+        if name in section_fields(where.removeprefix("config.")):
             continue  # at its default in the file
-        if kind is None or not isinstance(here, ConfigDict) or "name" not in here:
-            _refuse(here, name, where)
-        config_lib.check_argument(kind, here, name, where)
+        if kind is None or not isinstance(section, ConfigDict) or "name" not in section:
+            _refuse(section, name, where)
+        config_lib.check_argument(kind, section, name, where)
 
 
-def _refuse(here: Any, name: str, where: str) -> None:
-    section = SECTIONS.get(where.removeprefix("config."), {})
-    fields = {**section, **here} if isinstance(here, ConfigDict) else ()
+def _refuse(section: Any, name: str, where: str) -> NoReturn:
+    defaults = section_fields(where.removeprefix("config."))
+    fields = {**defaults, **section} if isinstance(section, ConfigDict) else ()
     raise UserError(config_lib.unknown(f"{where}: no field", name, fields, "Fields"))
 
 
-def _help(doc: str, known: flags.FlagValues) -> str:
+def _help(doc: str | None, flag_values: flags.FlagValues) -> str:
     rows = [("--config=FILE", "Config file, FILE:ARGUMENT where it takes one.")]
     rows += [("--config.FIELD=VALUE", "Replaces one of its fields: --config.method.sparsity=0.98")]
     for name in ("workdir", "dry_run", "help"):
-        default = f" Default: {known[name].default}" if known[name].default else ""
-        shown = f"--{name}" if known[name].boolean else f"--{name}={name.upper()}"
-        rows.append((shown, f"{known[name].help}{default}"))
-    table = "\n".join(f"  {left:<22}{right}" for left, right in rows)
-    return f"{textwrap.dedent(doc).strip()}\n\nFlags:\n{table}"
+        default = f" Default: {flag_values[name].default}" if flag_values[name].default else ""
+        usage = f"--{name}" if flag_values[name].boolean else f"--{name}={name.upper()}"
+        rows.append((usage, f"{flag_values[name].help}{default}"))
+    table = "\n".join(f"  {flag:<22}{text}" for flag, text in rows)
+    return f"{textwrap.dedent(doc or '').strip()}\n\nFlags:\n{table}"

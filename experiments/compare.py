@@ -6,7 +6,7 @@ For one seed all contestants start from the same initial weights and see the sam
   methods     published methods (jaxprune.methods), the sparsity left out
   criteria    names of jaxprune.criteria, or path/to/file.py:function for your own, which all go through
               one common `pipeline`: when masks are made (in training, before it, on the trained network),
-              schedule, pattern, allocation, rounds, compensation, ... (see experiments/pipelines.py)
+              schedule, pattern, allocation, rounds, compensation, ... (see experiments/ways/pipeline.py)
   controls    of everybody's masks, trained anew: "retrained", "shuffled", "reinit"
   sparsities  fractions removed, each of which every contestant is trained to
 
@@ -22,20 +22,15 @@ Examples:
 
 from typing import TYPE_CHECKING
 
-from experiments import cli, contestants
+from experiments import cli
+from experiments.studies.compare import STUDY
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
 
 def main(cfg: "ConfigDict", options: cli.Options) -> None:
-    found = contestants.contestants(cfg)
-    named = contestants.with_digests(cfg, found)
-    if cli.is_finished(named, options, "comparison"):
-        return
-    from experiments import comparison  # imports JAX
-
-    comparison.run(named, found, options)
+    cli.start(STUDY, cfg, options)
 
 
 if __name__ == "__main__":

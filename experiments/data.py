@@ -4,10 +4,9 @@ Run: python -m experiments.data fetch mnist
 """
 
 import argparse
-import importlib.util
-import runpy
 import sys
-from pathlib import Path
+
+from experiments.config import data_catalogue
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -22,7 +21,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """Parses arguments and refuses unknown names, without importing JAX or TFDS."""
-    catalogue = _catalogue()
+    catalogue = data_catalogue()
     parser = argparse.ArgumentParser(
         prog="python -m experiments.data",
         description=__doc__.splitlines()[0],
@@ -140,12 +139,6 @@ def _check(name: str, data) -> int:
     for key in wrong:
         print(f"  {key}: found {found[key]}, expected {wanted[key]}")
     return bool(wrong)
-
-
-def _catalogue() -> dict:
-    """Runs `jaxprune/data/catalogue.py` by itself, since importing `jaxprune` imports JAX."""
-    package = importlib.util.find_spec("jaxprune").submodule_search_locations[0]
-    return runpy.run_path(str(Path(package, "data", "catalogue.py")))
 
 
 if __name__ == "__main__":

@@ -15,19 +15,15 @@ Examples:
 
 from typing import TYPE_CHECKING
 
-from experiments import cli, sections
+from experiments import cli
+from experiments.studies.lottery import STUDY
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
 
 def main(cfg: "ConfigDict", options: cli.Options) -> None:
-    sections.lottery(cfg)
-    if cli.is_finished(cfg, options):
-        return
-    from experiments import tickets  # imports JAX
-
-    tickets.run(cfg, options)
+    cli.start(STUDY, cfg, options)
 
 
 if __name__ == "__main__":

@@ -24,19 +24,15 @@ Examples:
 
 from typing import TYPE_CHECKING
 
-from experiments import cli, posttrain_config
+from experiments import cli
+from experiments.studies.posttrain import STUDY
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
 
 def main(cfg: "ConfigDict", options: cli.Options) -> None:
-    cfg = posttrain_config.with_digests(cfg)
-    if cli.is_finished(cfg, options):
-        return
-    from experiments import posttrain_runs  # imports JAX
-
-    posttrain_runs.run(cfg, options)
+    cli.start(STUDY, cfg, options)
 
 
 if __name__ == "__main__":

@@ -20,19 +20,15 @@ Examples:
 
 from typing import TYPE_CHECKING
 
-from experiments import cli, sections
+from experiments import cli
+from experiments.studies.sensitivity import STUDY
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
 
 def main(cfg: "ConfigDict", options: cli.Options) -> None:
-    sections.sensitivity(cfg)
-    if cli.is_finished(cfg, options, "analysis"):
-        return
-    from experiments import layer_analysis  # imports JAX
-
-    layer_analysis.run(cfg, options)
+    cli.start(STUDY, cfg, options)
 
 
 if __name__ == "__main__":

@@ -18,40 +18,15 @@ Examples:
 
 from typing import TYPE_CHECKING
 
-from experiments import cli, contestants
-from experiments.config import UserError, part
+from experiments import cli
+from experiments.studies.structured import STUDY
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
 
 def main(cfg: "ConfigDict", options: cli.Options) -> None:
-    _check(cfg)
-    found = contestants.contestants(cfg)
-    named = contestants.with_digests(cfg, found)
-    if cli.is_finished(named, options, "comparison"):
-        return
-    from experiments import comparison  # imports JAX
-
-    comparison.run(named, found, options)
-
-
-def _check(cfg: "ConfigDict") -> None:
-    """Everybody's pattern is `coupled`; where a criterion has none, all groups are meant."""
-    pipeline = cfg.compare.get("pipeline")
-    if cfg.compare.get("criteria") and pipeline is not None and "pattern" not in pipeline:
-        with pipeline.unlocked():
-            pipeline.pattern = part("coupled")
-    named = {"pipeline": pipeline or {}, **dict(cfg.compare.get("methods") or {})}
-    for label, spec in named.items():
-        pattern = spec.get("pattern")
-        if (label != "pipeline" or pattern is not None) and (pattern or {}).get(
-            "name"
-        ) != "coupled":
-            raise UserError(
-                f"config.compare: {label} has the pattern {pattern and pattern.get('name')!r}; here whole "
-                "units are removed: pattern=part('coupled'), or use experiments.compare."
-            )
+    cli.start(STUDY, cfg, options)
 
 
 if __name__ == "__main__":

@@ -11,22 +11,15 @@ Examples:
 
 from typing import TYPE_CHECKING
 
-from experiments import cli, sections
-from experiments.config import ways
+from experiments import cli
+from experiments.studies.train import STUDY
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
 
 def main(cfg: "ConfigDict", options: cli.Options) -> None:
-    way = ways(cfg)
-    if way is not None:
-        sections.check_end(cfg[way], cfg.steps, f"config.{way}")
-    if cli.is_finished(cfg, options):
-        return
-    from experiments import training  # imports JAX
-
-    training.run(cfg, options)
+    cli.start(STUDY, cfg, options)
 
 
 if __name__ == "__main__":

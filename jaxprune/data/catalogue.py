@@ -56,6 +56,7 @@ REAL = {
     "cifar10_jpeg75": Entry("1.0.0", (32, 32, 3), (5000,) * 10, (1000,) * 10),
 }
 PREFIX = "synthetic_"
+TWIN_TRAIN = 2048  # training examples of a synthetic twin
 NAMES = (*REAL, *(PREFIX + name for name in REAL))
 WEIGHTS = ("efficientnet_lite0", "smollm2-135m")  # of trained networks, see `pretrained`
 TEXTS = ("wikipedia",)  # see `texts`

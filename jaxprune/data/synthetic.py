@@ -12,7 +12,7 @@ SHIFT = 2  # pixels, in each direction
 NOISE = 48.0  # standard deviation, in grey levels
 
 
-def twin(name: str, *, train: int = 2048, test: int = 512, seed: int = 0) -> Dataset:
+def twin(name: str, *, train: int = catalogue.TWIN_TRAIN, test: int = 512, seed: int = 0) -> Dataset:
     """Imitates a data set: every class has a template, its examples are noisy shifted copies.
 
     Args:

@@ -317,8 +317,8 @@ WRONG = {
 
 @pytest.mark.parametrize("says", WRONG)
 def test_data_that_no_training_can_use_are_refused(says, tmp_path, monkeypatch):
-    from experiments import task
     from experiments.config import UserError, config, part
+    from experiments.training import task
 
     made = twin("mnist", train=TRAIN, test=TEST)
     folder = prepared.folder_of("mnist", tmp_path)

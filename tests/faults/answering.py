@@ -13,8 +13,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 import mistakes
 
-from experiments import cli, run_folder
+from experiments import cli
 from experiments import config as config_lib
+from experiments.runs import folder as folder_lib
 
 BARE = """
 from experiments.config import config, part
@@ -118,8 +119,8 @@ def refuse_folders():
     def stop(*_):
         raise Accepted
 
-    before = run_folder.RunFolder.open
-    run_folder.RunFolder.open = staticmethod(stop)
+    before = folder_lib.RunFolder.open
+    folder_lib.RunFolder.open = staticmethod(stop)
     return before
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.markdown import table
+from experiments.reports.markdown import table
 
 WHOLE = os.environ.get("FAULTS") == "all"
 COLUMNS = ("attack", "what", "tried", "survived", "silent", "other errors")

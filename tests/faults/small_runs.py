@@ -13,7 +13,7 @@ from pathlib import Path
 from experiments import cli
 from experiments.cli import Options, Stopper
 from experiments.config import config
-from experiments.run_folder import folder_name
+from experiments.runs.folder import folder_name
 
 ROOT = Path(__file__).parents[2]
 NAME = "small"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments import run_folder
+from experiments.runs import folder as folder_lib
 
 from . import answering
 
@@ -58,7 +58,7 @@ def test_the_others_are_known_before_anything_is_written(
 ):
     monkeypatch.chdir(ROOT)
     later = {name for name, outcome, _ in before_jax[1] if outcome == "jax"}
-    monkeypatch.setattr(run_folder.RunFolder, "open", run_folder.RunFolder.open)
+    monkeypatch.setattr(folder_lib.RunFolder, "open", folder_lib.RunFolder.open)
     cases = [case for case in answering.cases(tmp_path) if case[0] in later]
     answering.refuse_folders()
     chosen = cases[:: amount(7, 1)]
@@ -70,7 +70,7 @@ def test_the_others_are_known_before_anything_is_written(
 
 def test_what_is_right_is_accepted(tmp_path, amount, monkeypatch):
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(run_folder.RunFolder, "open", run_folder.RunFolder.open)
+    monkeypatch.setattr(folder_lib.RunFolder, "open", folder_lib.RunFolder.open)
     answering.refuse_folders()
     for name, binary, arguments in list(answering.right(tmp_path))[: amount(1, 5)]:
         assert answering.answer(binary, arguments, tmp_path / "runs")[0] == "accepted", name

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from experiments import files
+from experiments.runs import files
 
 from . import small_runs
 
@@ -104,7 +104,8 @@ def test_a_file_that_may_not_grow(tmp_path, attack):
     tally = attack("R6", "a file that may not grow", least=1)
     program = (
         "import resource, signal, sys\n"
-        "from experiments import cli, files\n"
+        "from experiments import cli\n"
+        "from experiments.runs import files\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))\n"
         "with cli.one_line_errors():\n"

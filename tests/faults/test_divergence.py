@@ -6,7 +6,7 @@ import pytest
 
 from experiments.cli import UserError
 from experiments.config import part
-from experiments.divergence import DivergedError
+from experiments.training.divergence import DivergedError
 
 from . import small_runs
 

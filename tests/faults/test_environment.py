@@ -203,7 +203,7 @@ def test_the_grep_finds_what_it_looks_for():
 
 
 def test_results_are_strict_json(tmp_path):
-    from experiments.files import read_sealed, write_sealed
+    from experiments.runs.files import read_sealed, write_sealed
 
     write_sealed(
         tmp_path / "x.json", {"a": float("nan"), "b": [float("inf"), 1.5], "c": {"d": True}}

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from experiments.run_folder import Folder
+from experiments.runs.folder import Folder
 
 from . import small_runs
 
@@ -34,7 +34,7 @@ sys.argv = sys.argv[1:]
 """
 FINISH = """
 from pathlib import Path
-from experiments.run_folder import Folder
+from experiments.runs.folder import Folder
 Folder(Path(sys.argv[1])).finish({"kind": "new"})
 """
 RUN = """
@@ -110,7 +110,7 @@ def test_a_run_that_died_ends_as_if_it_had_not(binary, tmp_path, attack, amount)
 
 def test_json_of_a_death_in_mid_write_is_whole(tmp_path, attack):
     """The temporary file is cut short, the old one stays."""
-    from experiments.files import read_json, sweep, write_json
+    from experiments.runs.files import read_json, sweep, write_json
 
     tally = attack("R3", "a death in mid-write", least=1)
     write_json(tmp_path / "a.json", {"a": 1})

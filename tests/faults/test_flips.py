@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import mask_files
-from experiments.checkpoint import Checkpoints
+from experiments.runs import mask_files
+from experiments.runs.checkpoint import Checkpoints
 from jaxprune import masks as masks_lib
 from jaxprune import structured
 from jaxprune.data import arrays, pretrained, torch_weights

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import mask_files
+from experiments.runs import mask_files
 from jaxprune import array_files, sealed, structured
 from jaxprune import masks as masks_lib
 from jaxprune.data import arrays, torch_weights

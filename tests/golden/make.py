@@ -14,11 +14,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import mask_files, train
-from experiments.checkpoint import Checkpoints
+from experiments import train
 from experiments.cli import Options, Stopper
 from experiments.config import config, part, validate
-from experiments.files import seal
+from experiments.runs import mask_files
+from experiments.runs.checkpoint import Checkpoints
+from experiments.runs.files import seal
 from jaxprune import masks, sealed, structured
 from jaxprune.data import arrays
 from jaxprune.data.synthetic import twin

@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import mask_files, report, train
-from experiments.checkpoint import Checkpoints
+from experiments import report, train
 from experiments.cli import Options, Stopper
-from experiments.run_folder import folder_name
+from experiments.runs import mask_files
+from experiments.runs.checkpoint import Checkpoints
+from experiments.runs.folder import folder_name
 from jaxprune import masks, structured
 from jaxprune.data import arrays
 from jaxprune.data.synthetic import twin

@@ -27,9 +27,9 @@ class Mutation(NamedTuple):
     tests: tuple[str, ...]
 
 
-_CHECKPOINT = "experiments/checkpoint.py"
-_ENGINE = "experiments/engine.py"
-_FOLDER = "experiments/run_folder.py"
+_CHECKPOINT = "experiments/runs/checkpoint.py"
+_ENGINE = "experiments/training/loop.py"
+_FOLDER = "experiments/runs/folder.py"
 _TORCH = "jaxprune/data/torch_weights.py"
 _STATE = "jaxprune/transforms/state.py"
 _TICKET = "jaxprune/transforms/lottery_ticket.py"
@@ -115,14 +115,14 @@ RUNS = (
         _CHECKPOINT,
         'if manifest["format"] != _FORMAT:',
         "if False:",
-        ("tests/experiments/test_checkpoint.py",),
+        ("tests/experiments/runs/test_checkpoint.py",),
     ),
     Mutation(
         "files of a checkpoint are not compared",
         _CHECKPOINT,
         "        _check_seal(self.folder / str(step))\n        read",
         "        read",
-        ("tests/experiments/test_checkpoint.py::test_a_flipped_bit_is_found",),
+        ("tests/experiments/runs/test_checkpoint.py::test_a_flipped_bit_is_found",),
     ),
     Mutation(
         "leaves of a checkpoint are not compared",
@@ -130,7 +130,7 @@ RUNS = (
         "if sealed.checksum(array) != checksum:",
         "if False:",
         (
-            "tests/experiments/test_checkpoint.py::"
+            "tests/experiments/runs/test_checkpoint.py::"
             "test_the_checksums_of_leaves_find_what_orbax_reads_without_a_word",
         ),
     ),
@@ -139,7 +139,7 @@ RUNS = (
         _CHECKPOINT,
         'if sealed.digest(told["text"].encode()) != told["checksum"]:',
         "if False:",
-        ("tests/experiments/test_checkpoint.py::test_a_flipped_bit_is_found",),
+        ("tests/experiments/runs/test_checkpoint.py::test_a_flipped_bit_is_found",),
     ),
     Mutation(
         "dtype and shape of a template are not compared",
@@ -147,7 +147,7 @@ RUNS = (
         "if p in found and found[p] != wanted[p]",
         "if False",
         (
-            "tests/experiments/test_checkpoint.py::test_a_template_that_does_not_fit_is_told_leaf_by_leaf",
+            "tests/experiments/runs/test_checkpoint.py::test_a_template_that_does_not_fit_is_told_leaf_by_leaf",
         ),
     ),
     Mutation(
@@ -155,42 +155,44 @@ RUNS = (
         _ENGINE,
         "self._validate(upto, upto >= level.settled)",
         "self._validate(upto, True)",
-        ("tests/experiments/test_levels.py::test_the_early_stop_takes_no_denser_network",),
+        ("tests/experiments/training/test_levels.py::test_the_early_stop_takes_no_denser_network",),
     ),
     Mutation(
         "early stop forgets its best across a resume",
         _ENGINE,
         "_Tracker(math.inf if loss is None else loss, *counts, *variables)",
         "_Tracker(math.inf, 0, 0, *variables)",
-        ("tests/experiments/test_levels.py::test_the_best_evaluation_outlives_a_kill",),
+        ("tests/experiments/training/test_levels.py::test_the_best_evaluation_outlives_a_kill",),
     ),
     Mutation(
         "rows after the restored step stay",
         _ENGINE,
         "after=self.done or -1,",
         "after=10**9,",
-        ("tests/experiments/test_levels.py::test_rows_after_the_restored_step_are_written_again",),
+        (
+            "tests/experiments/training/test_levels.py::test_rows_after_the_restored_step_are_written_again",
+        ),
     ),
     Mutation(
         "a loss that is not finite goes on",
         _ENGINE,
         "if not math.isfinite(total):",
         "if False:",
-        ("tests/experiments/test_engine.py::test_a_loss_that_is_not_finite_stops_the_run",),
+        ("tests/experiments/training/test_loop.py::test_a_loss_that_is_not_finite_stops_the_run",),
     ),
     Mutation(
         "other variables do not rewind",
         _ENGINE,
         "self.point if level.rewinds else self.state.rest",
         "self.state.rest",
-        ("tests/experiments/test_engine.py::test_statistics_rewind_with_the_weights",),
+        ("tests/experiments/training/test_loop.py::test_statistics_rewind_with_the_weights",),
     ),
     Mutation(
         "two processes may work in one folder",
         _FOLDER,
         "        lock.acquire()\n",
         "        pass\n",
-        ("tests/experiments/test_run_folder.py::test_a_second_process_is_refused",),
+        ("tests/experiments/runs/test_folder.py::test_a_second_process_is_refused",),
     ),
     Mutation(
         "an edited config is accepted",
@@ -198,20 +200,20 @@ RUNS = (
         "    if differ:\n",
         "    if False:\n",
         (
-            "tests/experiments/test_run_folder.py::"
+            "tests/experiments/runs/test_folder.py::"
             "test_a_folder_with_other_settings_is_refused_by_name_of_the_field",
         ),
     ),
     Mutation(
         "the first signal stops at once",
-        "experiments/cli.py",
+        "experiments/runs/options.py",
         "signal.signal(number, self._note)",
         "signal.signal(number, signal.SIG_DFL)",
         ("tests/experiments/test_cli.py::test_the_first_signal_lets_the_run_save",),
     ),
     Mutation(
         "the second signal is ignored",
-        "experiments/cli.py",
+        "experiments/runs/options.py",
         "signal.signal(each, signal.SIG_DFL)",
         "signal.signal(each, signal.SIG_IGN)",
         ("tests/experiments/test_cli.py::test_the_second_signal_ends_it_at_once",),
@@ -221,7 +223,7 @@ RUNS = (
         "jaxprune/durable.py",
         "partial.replace(path)",
         "path.write_bytes(partial.read_bytes())",
-        ("tests/experiments/test_run_folder.py::test_json_is_replaced_whole_or_not_at_all",),
+        ("tests/experiments/runs/test_folder.py::test_json_is_replaced_whole_or_not_at_all",),
     ),
 )
 

@@ -1,0 +1,87 @@
+"""Checks of a study's section of a config, before JAX is imported."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from experiments.config import user_files
+from experiments.config.parts import UserError, check_part, check_type, part, unknown
+from experiments.config.ranges import MOST_STEPS
+
+__all__ = ["check_criterion", "check_end", "check_integer", "check_sequence", "section_of"]
+
+
+def section_of(cfg: ConfigDict, study: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the fields of a study's section, at their defaults where the config says nothing.
+
+    Args:
+      cfg: the config.
+      study: the section's name.
+      fields: its fields and their defaults.
+
+    Raises:
+      UserError: the section has another field.
+    """
+    own: Any = cfg[study]
+    stored = own.to_dict()
+    for name in stored:
+        if name not in fields:
+            raise UserError(unknown(f"config.{study}: no field", name, fields, "Fields"))
+    return {**fields, **stored}
+
+
+def check_end(spec: Mapping[str, Any] | None, steps: int, where: str) -> None:
+    """Refuses a method or gate whose schedule ends after training, where that can be read from its part.
+
+    Args:
+      spec: the part, or `None`.
+      steps: updates of the training.
+      where: in the config, to blame.
+    """
+    schedule = (spec or {}).get("schedule")
+    for place, arguments in ((where, spec or {}), (f"{where}.schedule", schedule)):
+        for name in ("end", "at", "begin"):
+            step = arguments.get(name) if isinstance(arguments, Mapping | ConfigDict) else None
+            if type(step) is int and step > steps:
+                raise UserError(
+                    f"{place}.{name}={step}: training ends after config.steps={steps}; the target would not "
+                    "be reached."
+                )
+
+
+def check_criterion(spec: Any, where: str) -> None:
+    """Raises `UserError` unless a name, a part or `path/to/file.py:function` is a criterion.
+
+    Args:
+      spec: one of these.
+      where: in the config, to blame.
+    """
+    if isinstance(spec, str) and user_files.is_file(spec):
+        user_files.check(spec, where)
+    else:
+        check_part("criterion", part(spec) if isinstance(spec, str) else spec, where)
+
+
+def check_integer(value: Any, where: str, least: int) -> None:
+    """Raises `UserError` unless a value is an integer from `least` to `MOST_STEPS`.
+
+    Args:
+      value: of the user's.
+      where: in the config, to blame.
+      least: what it must be at least.
+    """
+    check_type("int", value, where)
+    if not least <= value <= MOST_STEPS:
+        raise UserError(f"{where}={value}: at least {least} and at most {MOST_STEPS} is needed.")
+
+
+def check_sequence(value: Any, where: str) -> None:
+    """Raises `UserError` unless a value is a tuple or a list.
+
+    Args:
+      value: of the user's.
+      where: in the config, to blame.
+    """
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise UserError(f"{where}={value!r}: a tuple is needed.")

@@ -1,0 +1,1 @@
+"""Reports of finished runs: tables, plots, claims and their verdicts."""

@@ -1,0 +1,52 @@
+"""What reports of one study differ in from those of another, and what a claim comes to."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from experiments.reports import stats
+
+__all__ = ["OpenError", "Outcome", "ReportKind"]
+
+
+class Outcome(NamedTuple):
+    """What a claim came to."""
+
+    name: str
+    verdict: stats.Word | Literal[""]  # "": nothing was claimed
+    ours: str
+    needed: str
+    n: int
+    published: str = ""
+
+
+class OpenError(Exception):
+    """Why a claim cannot be checked."""
+
+
+def _no_lines(results: Mapping[str, Any]) -> Sequence[str]:
+    return ()
+
+
+class ReportKind(NamedTuple):
+    """The parts of a report that depend on the study.
+
+    Attributes:
+      body: results -> sections.
+      headline: results -> what to show of a run without claims.
+      plots: (results, run folder) -> names of the files drawn there.
+      values: (results, claim, side) -> what a claim compares, one value per seed; raises `OpenError`.
+      metric: of a claim that names none.
+      has_dense: whether the spread of the dense network is the margin of claims that give none.
+      shown: fields of the config that the head of the report shows beside its parts.
+      details: results -> more lines of the head.
+    """
+
+    body: Callable[[Mapping[str, Any]], list[str]]
+    headline: Callable[[Mapping[str, Any]], Outcome]
+    plots: Callable[[Mapping[str, Any], Path], Sequence[str]]
+    values: Callable[[Mapping[str, Any], Mapping[str, Any], Any], list[float]]
+    metric: str | None = None
+    has_dense: bool = True
+    shown: tuple[str, ...] = ("ema", "prunable", "steps")
+    details: Callable[[Mapping[str, Any]], Sequence[str]] = _no_lines

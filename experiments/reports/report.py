@@ -1,0 +1,202 @@
+"""The report of a run folder, and the table of all results: tables, plots, verdicts beside the paper's."""
+
+import contextlib
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments.config import UserError
+from experiments.config.fields import WAYS
+from experiments.reports import claims
+from experiments.reports.kind import Outcome, ReportKind
+from experiments.reports.markdown import part, table
+from experiments.runs.files import is_sealed, read_sealed, write_json, write_text
+from experiments.runs.folder import read_starts
+
+__all__ = ["read_results", "results_table", "write_report"]
+
+_HEAD = """# Results
+
+Written by `python -m experiments.report --table results` from the files beside it. Verdicts follow the rule
+in `experiments/reports/stats.py`: a claim holds if the one-sided 95 % lower bound of what it says, paired
+over n seeds, is above what it needs; it is refuted if the upper bound is below; otherwise it is open.
+Bounds stand in brackets, ± is a standard deviation. Each bound is wrong in 5 % of cases; margins that are
+themselves measured, as the spread of dense, make that approximate. Digits are those of one machine: on
+another processor the same seed can give other ones.
+
+"""
+_OTHER_SHAPES = (
+    AttributeError,
+    IndexError,
+    KeyError,
+    RecursionError,
+    StopIteration,
+    TypeError,
+    ValueError,
+    ZeroDivisionError,
+)
+_PARTS = ("data", "model", "optimizer", *WAYS, "gate_optimizer", "preconditioner")
+
+
+def write_report(folder: Path | str, kind: ReportKind) -> Path:
+    """Writes `report.md`, `acceptance.json` and plots from the `results.json` of a run folder.
+
+    Args:
+      folder: a run folder, finished or not, as long as it holds results.
+      kind: of its study.
+
+    Returns:
+      The path of the report.
+    """
+    folder = Path(folder)
+    results = read_results(folder / "results.json")
+    with _shaped(folder / "results.json", results):
+        return _written(folder, results, kind)
+
+
+def _written(folder: Path, results: Mapping[str, Any], kind: ReportKind) -> Path:
+    outcomes = claims.check(results, kind)
+    write_json(folder / "acceptance.json", [o._asdict() for o in outcomes])
+    parts = [
+        f"# {folder.resolve().name}",
+        _setting(results, kind),
+        _claims(outcomes),
+        _plots(results, folder, kind),
+        *kind.body(results),
+        _cost(results),
+        _environment(folder),
+    ]
+    path = folder / "report.md"
+    write_text(path, "\n\n".join(part for part in parts if part) + "\n")
+    return path
+
+
+def results_table(folder: Path | str, kind_of: Callable[[str], ReportKind]) -> Path:
+    """Writes `README.md` of a folder of results: a row per claim, ours beside the paper's.
+
+    Args:
+      folder: holds the `results.json` of finished runs under names of their own.
+      kind_of: "kind" of results -> what is its study's.
+
+    Returns:
+      The path of the table.
+    """
+    folder = Path(folder)
+    files = sorted(folder.glob("*.json"))
+    if not files:
+        raise UserError(f"{folder} holds no JSON files; copy the results.json of runs there.")
+    rows, judged = [], []
+    for file in files:
+        results = read_results(file)
+        kind = kind_of(results["kind"])
+        with _shaped(file, results):
+            source = _source(results.get("paper") or {})
+            outcomes = claims.check(results, kind)
+            shown = outcomes or [kind.headline(results)]
+        judged += outcomes
+        first = f"[{file.stem}]({file.name})"
+        for outcome in shown:
+            paper = ": ".join(text for text in (source, outcome.published) if text)
+            claim = f"{outcome.name}: {outcome.ours} (n = {outcome.n})"
+            verdict = outcome.verdict + (f" (needs {outcome.needed})" if outcome.needed else "")
+            rows.append([first, paper, claim, verdict])
+            first, source = "", ""
+    path = folder / "README.md"
+    text = [_HEAD.strip(), claims.count(judged), table(["run", "paper", "ours", "verdict"], rows)]
+    write_text(path, "\n\n".join(text) + "\n")
+    return path
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """Returns the results of a run.
+
+    Args:
+      path: of a `results.json`.
+
+    Raises:
+      UserError: there is no such file, or it holds no results.
+    """
+    if not path.exists():
+        raise UserError(f"{path} is missing; the run has no results yet.")
+    results = read_sealed(path)
+    if not {"kind", "seeds"} <= results.keys():
+        raise UserError(f"{path} holds no results: 'kind' and 'seeds' are missing.")
+    seeds = results["seeds"]
+    if not isinstance(seeds, list) or not all(isinstance(seed, dict) for seed in seeds):
+        raise UserError(f"{path} holds no results: 'seeds' is no list of objects.")
+    if not seeds:
+        raise UserError(f"{path} holds no seed's results.")
+    return results
+
+
+@contextlib.contextmanager
+def _shaped(path: Path, results: Mapping[str, Any]) -> Iterator[None]:
+    """Names the file where results have another shape than those that runs write."""
+    try:
+        yield
+    except _OTHER_SHAPES as e:
+        if is_sealed(path):  # as a run has written them: the fault is ours
+            raise
+        raise UserError(
+            f"{path} holds results of another shape than runs of kind {results['kind']!r} write "
+            f"({type(e).__name__}: {e}); move it away and run the experiment again."
+        ) from e
+
+
+def _setting(results: Mapping[str, Any], kind: ReportKind) -> str:
+    """The paper, and the config in a few words."""
+    config = results.get("config") or {}
+    lines = [f"- {field}: {part(config[field])}" for field in _PARTS if config.get(field)]
+    lines += kind.details(results)
+    lines += [f"- {field}: {config[field]}" for field in kind.shown if config.get(field)]
+    lines += [f"- seeds: {', '.join(dict.fromkeys(str(s['seed']) for s in results['seeds']))}"]
+    source = _source(results.get("paper") or {})
+    return (f"Paper: {source}.\n\n" if source else "") + "\n".join(lines)
+
+
+def _source(paper: Mapping[str, Any]) -> str:
+    return ", ".join(str(paper[k]) for k in ("citation", "table", "number") if paper.get(k))
+
+
+def _claims(outcomes: Sequence[Outcome]) -> str:
+    if not outcomes:
+        return ""
+    rows = [[o.name, o.published, o.ours, o.needed, str(o.n), o.verdict] for o in outcomes]
+    return f"## Claims\n\n{claims.count(outcomes)}\n\n" + table(
+        ["claim", "paper", "ours", "needed", "n", "verdict"], rows
+    )
+
+
+def _plots(results: Mapping[str, Any], folder: Path, kind: ReportKind) -> str:
+    if importlib.util.find_spec("matplotlib") is None:
+        text = "No plots: matplotlib is not installed (pip install 'jaxprune[report]')."
+        print(text, file=sys.stderr)
+        return text
+    files = kind.plots(results, folder)
+    return "\n\n".join(f"![{Path(file).stem.replace('_', ' ')}]({file})" for file in files)
+
+
+def _cost(results: Mapping[str, Any]) -> str:
+    cost = results.get("cost") or {}
+    shown = lambda value: f"{value:,.1f}" if isinstance(value, float) else str(value)
+    rows = [[name.replace("_", " "), shown(value)] for name, value in cost.items()]
+    return "## Cost\n\n" + table(["what", "how much"], rows) if rows else ""
+
+
+def _environment(folder: Path) -> str:
+    """Software and hardware, from `versions.json`."""
+    path = folder / "versions.json"
+    starts = read_starts(path)
+    if not starts:
+        return ""
+    git = starts[-1].get("git") or {}
+    dirty = " with uncommitted changes" if git.get("dirty") else ""
+    revision = f", revision {git['revision'][:12]}{dirty}" if git else ""
+    packages = ", ".join(
+        f"{k} {starts[-1][k]}" for k in ("python", "jax", "flax", "optax") if starts[-1].get(k)
+    )
+    note = f" The run was resumed under {len(starts)} settings." if len(starts) > 1 else ""
+    devices = ", ".join(starts[-1].get("devices", ()))
+    return f"## Made with\n\n{packages}; {starts[-1].get('cpu')}, device {devices}{revision}.{note}"

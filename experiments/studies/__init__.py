@@ -1,0 +1,1 @@
+"""What the binaries run, one study each."""

@@ -1,0 +1,222 @@
+"""What `experiments.compare` runs: every contestant at every sparsity with every seed, and the report."""
+
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from experiments.config import user_files
+from experiments.config.fields import DENSE
+from experiments.metrics import savings
+from experiments.reports.compare import REPORT
+from experiments.reports.report import write_report
+from experiments.runs import files
+from experiments.runs.files import read_sealed, write_sealed
+from experiments.runs.folder import Folder, RunFolder
+from experiments.runs.options import Options
+from experiments.runs.progress import Progress
+from experiments.studies import contestants as contestants_lib
+from experiments.studies import dry_run
+from experiments.studies.contestant_kinds import Contestant, Control
+from experiments.studies.one_training import Info, train_once
+from experiments.training.divergence import DivergedError
+from experiments.training.setup import Setup
+from experiments.training.setup import setup as setup_of
+from experiments.training.task import tasks
+from experiments.training.trainer import Trainer
+from experiments.ways import checks, dense
+from experiments.ways.recipe import Recipe
+
+__all__ = ["run"]
+
+
+class _Point(NamedTuple):
+    """A contestant at a sparsity or strength.
+
+    Attributes:
+      label: of the contestant.
+      value: the sparsity or strength.
+      recipe: what trains.
+      where: in the config.
+      varies: "sparsity", "strength", or "" for the dense baseline.
+      folder: of its trainings, within the run folder.
+      file: of the user's, with its criterion.
+    """
+
+    label: str
+    value: float
+    recipe: Recipe
+    where: str
+    varies: str
+    folder: str
+    file: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.label} {self.asked}" if self.varies else self.label
+
+    @property
+    def asked(self) -> str:
+        return f"{self.value:g}" if self.varies == "strength" else f"{100 * self.value:g} %"
+
+
+def run(cfg: ConfigDict, contestants: Sequence[Contestant], options: Options) -> None:
+    """Runs, or goes on with, all trainings of a comparison; then writes the report.
+
+    Args:
+      cfg: the config, with hashes of the user's files (`contestants.with_digests`).
+      contestants: those that it names.
+      options: of the command line.
+    """
+    setup = setup_of(cfg)
+    points = _points(setup, contestants)
+    _check(setup, points)
+    if options.dry_run:
+        print(dry_run.comparison(setup, [(p.label, p.asked, p.recipe) for p in points]))
+        return
+    checks.check_data(cfg)
+    with RunFolder.open(options.workdir, options.config_name, cfg) as folder:
+        if folder.done:
+            print(f"Report: {write_report(folder.path, REPORT)}")
+            return
+        _keep_files(contestants, folder)
+        started = time.time()
+        results: dict[str, list[list[dict[str, Any]]]] = {}
+        updates = sum(point.recipe.steps(cfg.steps) for point in points) * len(cfg.seeds)
+        with Progress(updates, "starting") as progress:
+            trainings = _Trainings(setup, options, folder, progress)
+            for point in points:
+                of_seeds = trainings.run(point)
+                if of_seeds is None:
+                    return
+                results.setdefault(point.label, []).append(of_seeds)
+        folder.finish(
+            {
+                "kind": "compare",
+                "config": cfg.to_dict(),
+                "paper": cfg.paper.to_dict(),
+                "sparsities": list(contestants_lib.section_of(cfg)["sparsities"]),
+                "contestants": [c.label for c in contestants],
+                "controls": [c.label for c in contestants if isinstance(c, Control)],
+                "strengths": {c.label: c.points for c in contestants if c.varies == "strength"},
+                "dense": trainings.dense._asdict(),
+                "examples": len(tasks(cfg, cfg.seeds[0])[0].labels),
+                "seeds": [_of_seed(results, i, seed) for i, seed in enumerate(cfg.seeds)],
+                "cost": {
+                    "trainings": len(points) * len(cfg.seeds),
+                    "wall_seconds": time.time() - started,
+                    "cpu_seconds": time.process_time(),
+                },
+            }
+        )
+        print(f"Report: {write_report(folder.path, REPORT)}")
+
+
+def _points(setup: Setup, contestants: Sequence[Contestant]) -> list[_Point]:
+    """The dense baseline and all contestants' points, each after those whose networks it needs."""
+    where = "config.optimizer"
+    points = [_Point(DENSE, 0.0, dense.recipe(setup, None, where), where, "", DENSE)]
+    for contestant in contestants:
+        file = contestant.file and str(user_files.path_of(contestant.file))
+        for value in contestant.points:
+            recipe = contestant.recipe(setup, value)
+            checks.check_schedule(recipe.method, setup.cfg.steps, contestant.where)
+            points.append(
+                _Point(
+                    contestant.label,
+                    value,
+                    recipe,
+                    contestant.where,
+                    contestant.varies,
+                    contestant.folder(value),
+                    file,
+                )
+            )
+    return sorted(points, key=lambda point: point.recipe.stage)
+
+
+def _check(setup: Setup, points: Sequence[_Point]) -> None:
+    """Refuses, before anything is trained, contestants whose updates cannot be traced."""
+    highest = {point.label: point for point in sorted(points, key=lambda point: point.value)}
+    for point in highest.values():
+        recipe = point.recipe
+        if recipe.start is None:
+            checks.checked(recipe.optimizer, setup, point.where, point.file, recipe.gate)
+        elif recipe.cuts is not None:
+            checks.check_cut(recipe.cuts, setup, point.where)
+
+
+class _Trainings:
+    """The trainings of a comparison, in the order of their points."""
+
+    def __init__(self, setup: Setup, options: Options, folder: RunFolder, progress: Progress):
+        self.setup = setup
+        self.options = options
+        self.folder = folder
+        self.progress = progress
+        self.dense = savings.dense(setup)
+        self.offset = 0  # updates of the trainings before
+
+    def run(self, point: _Point) -> list[dict[str, Any]] | None:
+        """Returns the results of a point, one per seed, or `None` if it was asked to stop."""
+        recipe = point.recipe
+        trainer = Trainer(self.setup.model, recipe.optimizer, self.setup.augment, recipe.gate)
+        results = []
+        for seed in self.setup.cfg.seeds:
+            folder = Folder(self.folder.path / point.folder / f"seed_{seed}")
+            result = self._run_seed(trainer, point, folder, seed)
+            if result is None:
+                return None
+            results.append({"asked": point.value, **result})
+            self.offset += recipe.steps(self.setup.cfg.steps)
+        return results
+
+    def _run_seed(
+        self, trainer: Trainer, point: _Point, folder: Folder, seed: int
+    ) -> dict[str, Any] | None:
+        """One training, or why it has no result; `None` if it was asked to stop."""
+        failure = folder.path / "failed.json"
+        started = time.monotonic()
+        if failure.exists():
+            return read_sealed(failure)
+        resumed = any(p.name.isdigit() for p in folder.path.glob("checkpoints/*"))
+
+        def timed() -> dict[str, Any]:
+            return {"wall_seconds": time.monotonic() - started, "resumed": resumed}
+
+        label = f"{point} · seed {seed}"
+        info = Info(self.setup, self.options, self.progress, self.offset, label)
+        try:
+            result = train_once(info, trainer, point.recipe, folder, seed, more=timed)
+        except DivergedError as e:
+            write_sealed(failure, {"failed": str(e), **timed()})
+            return read_sealed(failure)
+        if result is None:
+            return None
+        saved = savings.of(self.dense, result.get("per_leaf", ()))
+        if (after := point.recipe.after) is not None:  # what was trained before was dense
+            saved["training"] = 1 + saved["training"] * after / self.setup.cfg.steps
+        return {**result, **saved}
+
+
+def _keep_files(contestants: Sequence[Contestant], folder: RunFolder) -> None:
+    """Copies the user's files, so that the folder says what was run."""
+    for contestant in contestants:
+        if contestant.file:
+            copy = files.real_folder(folder.path / "criteria") / f"{contestant.label}.py"
+            with files.replacing(copy, "wb") as file:
+                file.write(user_files.path_of(contestant.file).read_bytes())
+
+
+def _of_seed(
+    results: dict[str, list[list[dict[str, Any]]]], seed_index: int, seed: int
+) -> dict[str, Any]:
+    """The results of one seed: per contestant, a list over its points."""
+    points = {
+        label: [dict(of_seeds[seed_index]) for of_seeds in of_points]
+        for label, of_points in results.items()
+    }
+    digests = {point.pop("initial", None) for each in points.values() for point in each} - {None}
+    if len(digests) > 1:
+        raise RuntimeError(f"seed {seed}: contestants began with different weights, {digests}")
+    return {"seed": seed, "initial": next(iter(digests), None), "points": points}

@@ -1,0 +1,98 @@
+"""The study of lottery tickets: iterative pruning with rewinding, and its controls."""
+
+from typing import TYPE_CHECKING, Any
+
+from ml_collections import ConfigDict
+
+from experiments.config import UserError, unknown
+from experiments.config.fields import WAYS
+from experiments.config.ranges import MOST_STEPS
+from experiments.config.sections import check_integer, check_sequence, section_of
+from experiments.runs.options import Options
+from experiments.studies.study import Study
+
+if TYPE_CHECKING:
+    from experiments.reports.kind import ReportKind
+
+__all__ = ["FIELDS", "STUDY", "checked"]
+
+FIELDS: dict[str, Any] = {
+    "rounds": 12,  # how often the network is pruned
+    "rewind_to": 0,  # updates to the rewinding point; 0 is the initialisation
+    "rewind": "weights",  # or "learning_rate", "finetune"
+    "controls": ("reinit",),  # and "shuffled"
+    "repeats": 1,  # of each control at each level
+}
+_CONTROLS = ("reinit", "shuffled")
+_REWINDS = ("weights", "learning_rate", "finetune")
+_OF_OTHER_WAYS = ("preconditioner", "gate_optimizer", "ema")
+
+
+def checked(cfg: ConfigDict) -> dict[str, Any]:
+    """Returns the fields of `config.lottery`, at their defaults where it says nothing.
+
+    Raises:
+      UserError: a field, or a common field of the config, is not what a ticket can have.
+    """
+    section = section_of(cfg, "lottery", FIELDS)
+    where = "config.lottery"
+    check_integer(section["rounds"], f"{where}.rounds", least=0)
+    check_integer(section["repeats"], f"{where}.repeats", least=1)
+    check_integer(section["rewind_to"], f"{where}.rewind_to", least=0)
+    if section["rewind_to"] >= cfg.steps:
+        raise UserError(
+            f"{where}.rewind_to={section['rewind_to']}: the rewinding point must lie before the end of a "
+            f"level, config.steps={cfg.steps}."
+        )
+    if section["rewind"] not in _REWINDS:
+        raise UserError(
+            unknown(f"{where}.rewind: no way to rewind", section["rewind"], _REWINDS, "Known")
+        )
+    check_sequence(section["controls"], f"{where}.controls")
+    for name in section["controls"]:
+        if name not in _CONTROLS:
+            raise UserError(unknown(f"{where}.controls: no control", name, _CONTROLS, "Controls"))
+    if len(set(section["controls"])) < len(section["controls"]):
+        raise UserError(f"{where}.controls={section['controls']}: each control once.")
+    if cfg.early_stop:
+        raise UserError(
+            "config.early_stop: the levels of a ticket have a fixed length; set it to 0."
+        )
+    if cfg.k_folds:
+        raise UserError(
+            "config.k_folds: a ticket is trained on one hold-out per seed; set it to 0."
+        )
+    for name in (*(way for way in WAYS if way != "method"), *_OF_OTHER_WAYS):
+        if cfg[name]:
+            raise UserError(
+                f"config.{name}: a ticket is trained with its method alone; leave it out."
+            )
+    if cfg.method is None:
+        raise UserError(
+            "config.method is None; a ticket needs one, such as magnitude(sparsity=0.2)."
+        )
+    controls = len(section["controls"]) * section["repeats"]
+    if cfg.steps * (section["rounds"] + 1) * (controls + 1) > MOST_STEPS:
+        raise UserError(
+            f"config.steps={cfg.steps} in {section['rounds']} rounds: more than {MOST_STEPS} updates in all."
+        )
+    return section
+
+
+def _check(cfg: ConfigDict) -> tuple[ConfigDict, dict[str, Any]]:
+    return cfg, checked(cfg)
+
+
+def _run(cfg: ConfigDict, section: dict[str, Any], options: Options) -> None:
+    from experiments.studies import lottery_runs  # imports JAX
+
+    lottery_runs.run(cfg, section, options)
+
+
+def _report() -> "ReportKind":
+    from experiments.reports.lottery import REPORT
+
+    return REPORT
+
+
+STUDY = Study("lottery", _check, _run, _report, FIELDS)

@@ -1,0 +1,140 @@
+"""The study of pruning after training: what a language model loses, and what recovery gives back."""
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ml_collections import ConfigDict
+
+from experiments.config import UserError, check_part, check_type, unknown, user_files
+from experiments.config.fields import DENSE
+from experiments.runs.labels import check_label
+from experiments.runs.options import Options
+from experiments.studies.study import Study
+
+if TYPE_CHECKING:
+    from experiments.reports.kind import ReportKind
+
+__all__ = ["FIELDS", "ROW", "STUDY", "checked", "with_digests"]
+
+FIELDS: dict[str, Any] = {
+    "model": "smollm2-135m",  # of `jaxprune.models`, a file, a folder, or "path/to/file.py:function"
+    "rows": {},  # label -> dict(solver=part, pattern=part, rates=fraction or part, recover=part)
+    "calibration": 16,  # windows
+    "validation": 4,  # windows, for the errors of layers; 0: these are not measured
+    "test": 16,  # windows
+    "length": 512,  # tokens of a window
+    "batch": 2,  # windows at a time
+    "prunable": "",  # regular expression, searched in paths; "": all kernels of products
+    "exclude": "embed|head",  # the same, of those that are left alone; "": none
+}
+ROW = ("solver", "pattern", "rates", "recover")
+_DIGESTS = "files"  # hashes of the user's files
+
+
+def checked(cfg: ConfigDict) -> dict[str, Any]:
+    """Returns the fields of `config.posttrain`, at their defaults where it says nothing.
+
+    Raises:
+      UserError: a field is not what pruning after training can use.
+    """
+    where = "config.posttrain"
+    stored = cfg.posttrain.to_dict()
+    given_fields = {name: value for name, value in stored.items() if name != _DIGESTS}
+    if not given_fields:
+        raise UserError(
+            f"{where} is empty; this binary prunes after training, and needs {where}.rows. Configs for it "
+            "are in configs/posttrain."
+        )
+    for name in given_fields:
+        if name not in FIELDS:
+            raise UserError(unknown(f"{where}: no field", name, FIELDS, "Fields"))
+    section = {**FIELDS, **given_fields}
+    _check_model(section["model"], f"{where}.model")
+    for name, least in (
+        ("calibration", 1),
+        ("validation", 0),
+        ("test", 1),
+        ("length", 2),
+        ("batch", 1),
+    ):
+        check_type("int", section[name], f"{where}.{name}")
+        if section[name] < least:
+            raise UserError(f"{where}.{name}={section[name]}: at least {least} is needed.")
+    if section["calibration"] % section["batch"]:
+        raise UserError(
+            f"{where}.calibration={section['calibration']}: a multiple of {where}.batch={section['batch']} "
+            "is needed, since all batches have one shape."
+        )
+    if not section["rows"]:
+        raise UserError(f"{where}.rows is empty; name at least one row.")
+    for label, row in section["rows"].items():
+        _check_row(label, row, f"{where}.rows[{label!r}]")
+    return section
+
+
+def with_digests(cfg: ConfigDict) -> ConfigDict:
+    """Returns the config with hashes of the user's files: each version of a file has its own folder."""
+    section = checked(cfg)
+    references = [section["model"], *(row["solver"] for row in section["rows"].values())]
+    files = {name for name in references if isinstance(name, str) and user_files.is_function(name)}
+    if not files:
+        return cfg
+    cfg = cfg.copy_and_resolve_references()
+    with cfg.unlocked():
+        cfg.posttrain[_DIGESTS] = tuple(user_files.digest(name) for name in sorted(files))
+    return cfg
+
+
+def _check_model(model: Any, where: str) -> None:
+    check_type("str", model, where)
+    if user_files.is_function(model):
+        user_files.check(model, where)
+    elif not re.fullmatch(r"[\w.-]+", model) and not Path(model).exists():
+        raise UserError(f"{where}={model!r}: there is no such file or folder.")
+
+
+def _check_row(label: Any, row: Any, where: str) -> None:
+    if not isinstance(label, str) or label == DENSE:
+        raise UserError(f"{where}: a label of your own is needed, and not {DENSE!r}.")
+    check_label(label, where, also=":")
+    if not isinstance(row, dict) or "solver" not in row:
+        raise UserError(f"{where}: write dict(solver=part(...), rates=0.5, ...).")
+    for name in row:
+        if name not in ROW:
+            raise UserError(unknown(f"{where}: no field", name, ROW, "Fields"))
+    if isinstance(row["solver"], str):
+        user_files.check(row["solver"], f"{where}.solver")
+    else:
+        check_part("solver", row["solver"], f"{where}.solver")
+    for name in ("pattern", "recover"):
+        if row.get(name) is not None:
+            check_part(name, row[name], f"{where}.{name}")
+    rates = row.get("rates", 0.5)
+    if isinstance(rates, dict) and "name" in rates:
+        check_part("rates", rates, f"{where}.rates")
+    elif not isinstance(rates, dict):
+        check_type("float", rates, f"{where}.rates")
+        if not 0 <= rates < 1:
+            raise UserError(
+                f"{where}.rates={rates}: a fraction removed, from 0 to below 1, is needed."
+            )
+
+
+def _check(cfg: ConfigDict) -> tuple[ConfigDict, dict[str, Any]]:
+    return with_digests(cfg), checked(cfg)
+
+
+def _run(cfg: ConfigDict, section: dict[str, Any], options: Options) -> None:
+    from experiments.studies import posttrain_runs  # imports JAX
+
+    posttrain_runs.run(cfg, section, options)
+
+
+def _report() -> "ReportKind":
+    from experiments.reports.posttrain import REPORT
+
+    return REPORT
+
+
+STUDY = Study("posttrain", _check, _run, _report, FIELDS)

@@ -1,0 +1,320 @@
+"""What `experiments.posttrain` runs: the dense model, then each row for each seed."""
+
+import functools
+import math
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+import jaxprune as jp
+from experiments.config import UserError, build, user_files
+from experiments.config.fields import DENSE
+from experiments.reports.posttrain import REPORT
+from experiments.reports.report import write_report
+from experiments.runs.files import read_json, write_json
+from experiments.runs.folder import Folder, RunFolder
+from experiments.runs.options import Options
+from experiments.runs.progress import Progress
+from jaxprune import models, posttrain
+
+__all__ = ["run"]
+
+
+class _Subject(NamedTuple):
+    """A model and its text.
+
+    Attributes:
+      apply: (params, tokens) -> logits.
+      params: of the dense model.
+      windows: (part, how many, seed) -> tokens [count, length].
+      expected: perplexities of the dense model that are known, by the hash of the windows.
+    """
+
+    apply: Callable[..., jax.Array]
+    params: Any
+    windows: Callable[[str, int, int | None], np.ndarray]
+    expected: Mapping[str, float]
+
+
+class _StoppedError(Exception):
+    """A signal asked for an end; what is done is stored."""
+
+
+def run(cfg: ConfigDict, section: dict[str, Any], options: Options) -> None:
+    """Runs, or goes on with, all rows; then writes the report.
+
+    Args:
+      cfg: the config, with hashes of the user's files.
+      section: the fields of its section.
+      options: of the command line.
+    """
+    rows = {label: _row(label, row) for label, row in section["rows"].items()}
+    if options.dry_run:
+        print(_planned(section, _subject(section), len(cfg.seeds)))
+        return
+    with RunFolder.open(options.workdir, options.config_name, cfg) as folder:
+        if not folder.done:
+            try:
+                _finish(folder, cfg, section, rows, options)
+            except _StoppedError:
+                return
+        print(f"Report: {write_report(folder.path, REPORT)}")
+
+
+def _finish(
+    folder: RunFolder, cfg: ConfigDict, section: dict[str, Any], rows: dict, options: Options
+) -> None:
+    started = time.time()
+    subject = _subject(section)
+    test = subject.windows("test", section["test"], None)
+    dense = Folder(folder.path / DENSE)
+    if not dense.done:
+        try:
+            perplexity = models.dense_perplexity(
+                subject.apply, subject.params, test, expected=subject.expected or None
+            )
+        except ValueError as e:
+            raise UserError(f"config.posttrain.model: {e}") from e
+        dense.finish(_measured(perplexity))
+    network = _Network(section, subject, test)
+    results: list[dict[str, Any]] = []
+    with Progress(len(rows) * len(cfg.seeds), "starting") as progress:
+        for seed in cfg.seeds:
+            of_rows: dict[str, Any] = {}
+            for label, row in rows.items():
+                done_count = sum(len(of_seed["rows"]) for of_seed in results) + len(of_rows)
+                tell = functools.partial(_tell, progress, done_count, f"seed {seed} · {label}")
+                row_folder = Folder(folder.path / f"seed_{seed}" / label)
+                if not row_folder.done:
+                    segments = row_folder.path / "segments"
+                    row_folder.finish(network.pruned(row, seed, segments, tell, options))
+                    shutil.rmtree(segments, ignore_errors=True)  # of our own making, and used up
+                    (row_folder.path / "spent.json").unlink(missing_ok=True)
+                of_rows[label] = row_folder.results
+            results.append({"seed": seed, "rows": of_rows})
+    folder.finish(
+        {
+            "kind": "posttrain",
+            "config": cfg.to_dict(),
+            "paper": cfg.paper.to_dict(),
+            "asked": section,
+            "rows": list(rows),
+            "dense": dense.results,
+            "test_tokens": int(test.size),
+            "seeds": results,
+            "cost": {
+                "wall_seconds": time.time() - started,
+                "cpu_seconds": sum(
+                    row["cpu_seconds"] for of_seed in results for row in of_seed["rows"].values()
+                ),
+            },
+        }
+    )
+    write_json(
+        folder.path / "kernels.json",
+        {of_seed["seed"]: _kernels(of_seed) for of_seed in results},
+    )
+
+
+def _tell(progress: Progress, done_count: int, label: str, text: str) -> None:
+    progress.update(done_count, f"{label} · {text}")
+
+
+def _row(label: str, row: Mapping[str, Any]) -> dict[str, Any]:
+    """The parts of a row, built."""
+    solver = row["solver"]
+    if isinstance(solver, str):
+        where = f"config.posttrain.rows[{label!r}].solver"
+        criterion = user_files.load(solver, where, ("inputs", "grams", "key"))
+        built = posttrain.solvers.by_criterion(criterion)
+    else:
+        built = build("solver", solver)
+    rates = row.get("rates", 0.5)
+    is_part = isinstance(rates, Mapping) and "name" in rates
+    return {
+        "solver": built,
+        "pattern": build("pattern", row.get("pattern")),
+        "rates": build("rates", rates) if is_part else rates,
+        "recover": build("recover", row.get("recover")),
+    }
+
+
+def _subject(section: Mapping[str, Any]) -> _Subject:
+    name = section["model"]
+    length = section["length"]
+    if user_files.is_function(name):
+        return _subject_of_user(name, length)
+    try:
+        model = models.load(name)
+        tokens = {part: models.text.tokens(model.tokenizer, part) for part in models.text.PARTS}
+    except (FileNotFoundError, ImportError, ValueError) as e:
+        raise UserError(f"config.posttrain.model: {e}") from e
+
+    def windows(part: str, count: int, seed: int | None) -> np.ndarray:
+        try:
+            return models.text.cut(tokens[part], length, count=count, seed=seed)
+        except ValueError as e:
+            raise UserError(f"config.posttrain.{part}: {e}") from e
+
+    return _Subject(model.apply, model.params, windows, model.perplexities)
+
+
+def _subject_of_user(name: str, length: int) -> _Subject:
+    """A model and windows from a function of the user's."""
+    returned = user_files.run(name, "config.posttrain.model")()
+    is_triple = isinstance(returned, tuple) and len(returned) == 3
+    if not is_triple or not set(models.text.PARTS) <= set(returned[2]):
+        raise UserError(
+            f"config.posttrain.model: {name} must return (apply, params, windows), with windows for "
+            f"{', '.join(models.text.PARTS)}."
+        )
+    apply, params, arrays = returned
+
+    def windows(part: str, count: int, seed: int | None) -> np.ndarray:
+        tokens = np.asarray(arrays[part], np.int32)
+        if tokens.ndim != 2 or tokens.shape[1] != length or len(tokens) < count:
+            raise UserError(
+                f"config.posttrain.{part}={count} of length={length}: {name} has windows of the shape "
+                f"{tokens.shape}."
+            )
+        order = np.arange(len(tokens))
+        if seed is not None:
+            order = np.random.default_rng(seed).permutation(len(tokens))
+        return tokens[order[:count]]
+
+    return _Subject(apply, params, windows, {})
+
+
+class _Spent:
+    """Seconds that a row has taken, of all processes that worked on it."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.before = read_json(path, dict) if path.exists() else {}
+        self.wall = time.time()
+        self.cpu = time.process_time()
+
+    def so_far(self) -> dict[str, float]:
+        """Returns them with those of earlier processes, up to their last finished segment."""
+        return {
+            "seconds": self.before.get("seconds", 0.0) + time.time() - self.wall,
+            "cpu_seconds": self.before.get("cpu_seconds", 0.0) + time.process_time() - self.cpu,
+        }
+
+    def store(self) -> None:
+        """Stores them for the next process, should this one end."""
+        write_json(self.path, self.so_far())
+
+
+class _Network:
+    """The dense network, its plan, and what rows are compared on."""
+
+    def __init__(self, section: Mapping[str, Any], subject: _Subject, test: np.ndarray):
+        self.section = section
+        self.subject = subject
+        self.test = test
+        self.plan = _plan(section, subject)
+        self.held_out = None
+        if section["validation"]:
+            windows = subject.windows("validation", section["validation"], None)
+            batches = [jnp.asarray(window[None]) for window in windows]
+            plan = _plan(section, subject, batch=1)
+            self.held_out = posttrain.gather(plan, subject.params, batches, ("grams",))
+
+    def pruned(
+        self,
+        row: Mapping[str, Any],
+        seed: int,
+        segments: Path,
+        tell: Callable[[str], Any],
+        options: Options,
+    ) -> dict[str, Any]:
+        """Prunes, and measures what came of it.
+
+        Args:
+          row: parts of the row, built.
+          seed: draws the calibration windows.
+          segments: folder for what is done so far.
+          tell: is told what is being done.
+          options: of the command line.
+
+        Returns:
+          Perplexity, sparsity, seconds, and the report of kernels and blocks.
+        """
+        section = self.section
+        spent = _Spent(segments.parent / "spent.json")
+
+        def progress(step: posttrain.Progress) -> None:
+            tell(str(step))
+            spent.store()
+            if options.stopper.requested:
+                raise _StoppedError
+
+        windows = self.subject.windows("calibration", section["calibration"], seed)
+        batches = list(jnp.asarray(windows.reshape(-1, section["batch"], section["length"])))
+        try:
+            result = posttrain.prune(
+                self.plan,
+                self.subject.params,
+                batches,
+                **row,
+                folder=segments,
+                key=jax.random.key(seed),
+                progress=progress,
+            )
+        except (TypeError, ValueError) as e:
+            raise UserError(f"config.posttrain.rows: {e}") from e
+        seconds = spent.so_far()
+        tell("perplexity")
+        perplexity = models.perplexity(self.subject.apply, result.params, self.test)
+        kernels = [kernel._asdict() for kernel in result.report.rows]
+        if self.held_out is not None:
+            errors = posttrain.output_errors(
+                self.plan, self.subject.params, result.params, self.held_out
+            )
+            kernels = [{**kernel, "held_out_error": errors[kernel["name"]]} for kernel in kernels]
+        return {
+            **_measured(perplexity),
+            "sparsity": jp.masks.sparsity(result.masks),
+            **seconds,
+            "kernels": kernels,
+            "blocks": [block._asdict() for block in result.report.blocks],
+        }
+
+
+def _plan(
+    section: Mapping[str, Any], subject: _Subject, batch: int | None = None
+) -> posttrain.Plan:
+    tokens = jax.ShapeDtypeStruct((batch or section["batch"], section["length"]), jnp.int32)
+    prunable = section["prunable"] or None
+    exclude = section["exclude"] or ()
+    try:
+        return posttrain.plan(
+            subject.apply, subject.params, tokens, prunable=prunable, exclude=exclude
+        )
+    except ValueError as e:
+        raise UserError(f"config.posttrain: {e}") from e
+
+
+def _planned(section: Mapping[str, Any], subject: _Subject, seeds: int) -> str:
+    plan = _plan(section, subject)
+    batches = section["calibration"] // section["batch"]
+    recover = any(row.get("recover") is not None for row in section["rows"].values())
+    needed = plan.bytes_needed(batches, recover=recover)
+    runs = f"{len(section['rows'])} rows x {seeds} seeds: {', '.join(section['rows'])}"
+    return f"{plan}\n{runs}\n{batches} batches: at most {needed / 1e9:.2f} GB on the device."
+
+
+def _measured(perplexity: float) -> dict[str, float]:
+    return {"perplexity": perplexity, "log_perplexity": math.log(perplexity)}
+
+
+def _kernels(seed: Mapping[str, Any]) -> dict[str, Any]:
+    return {label: row["kernels"] for label, row in seed["rows"].items()}

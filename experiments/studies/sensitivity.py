@@ -1,0 +1,109 @@
+"""The study of layers: what each can lose, and how sparse each should be."""
+
+from typing import TYPE_CHECKING, Any
+
+from ml_collections import ConfigDict
+
+from experiments.config import UserError, check_part, check_type, training_examples, unknown
+from experiments.config.sections import check_criterion, check_integer, check_sequence, section_of
+from experiments.runs.options import Options
+from experiments.studies.study import Study
+
+if TYPE_CHECKING:
+    from experiments.reports.kind import ReportKind
+
+__all__ = ["FIELDS", "STUDY", "checked"]
+
+FIELDS: dict[str, Any] = {
+    "criterion": "magnitude",  # name, part, or "path/to/file.py:function"
+    "pattern": None,  # part
+    "sparsities": (
+        0.2,
+        0.4,
+        0.6,
+        0.7,
+        0.8,
+        0.85,
+        0.9,
+        0.925,
+        0.95,
+        0.97,
+        0.98,
+        0.99,
+    ),  # of each leaf
+    "cost": "flops",  # or "weights": what the budget is counted in
+    "keep": (0.2, 0.1, 0.05),  # targets: fractions of the cost that may be left
+    "tolerance": 0.01,  # of validation accuracy, for one more search; 0: none
+    "examples": 1_000,  # training examples that the criterion's signals are gathered on
+}
+_COSTS = ("flops", "weights")
+
+
+def checked(cfg: ConfigDict) -> dict[str, Any]:
+    """Returns the fields of `config.sensitivity`, at their defaults where it says nothing.
+
+    Raises:
+      UserError: a field, or a common field of the config, is not what an analysis can have.
+    """
+    section = section_of(cfg, "sensitivity", FIELDS)
+    where = "config.sensitivity"
+    if section["cost"] not in _COSTS:
+        raise UserError(unknown(f"{where}.cost: no cost", section["cost"], _COSTS, "Known"))
+    for name in ("sparsities", "keep"):
+        values = section[name]
+        check_sequence(values, f"{where}.{name}")
+        for value in values:
+            check_type("float", value, f"{where}.{name}")
+        if not values or any(not 0 < value < 1 for value in values):
+            raise UserError(f"{where}.{name}={values}: fractions between 0 and 1 are needed.")
+        if len({f"{value:g}" for value in values}) < len(values):
+            raise UserError(f"{where}.{name}={values}: different fractions are needed.")
+    section["sparsities"] = sorted(section["sparsities"])
+    check_type("float", section["tolerance"], f"{where}.tolerance")
+    if not 0 <= section["tolerance"] < 1:
+        raise UserError(
+            f"{where}.tolerance={section['tolerance']}: a fraction of accuracy, from 0 to below 1, is needed."
+        )
+    check_integer(section["examples"], f"{where}.examples", least=1)
+    if section["pattern"]:
+        check_part("pattern", section["pattern"], f"{where}.pattern")
+        if section["pattern"]["name"] == "coupled":
+            raise UserError(
+                f"{where}.pattern: each leaf is pruned alone, but coupled units run through several; use "
+                "channel, or experiments.structured."
+            )
+    check_criterion(section["criterion"], f"{where}.criterion")
+    if cfg.k_folds:
+        raise UserError(
+            "config.k_folds: layers are measured on one hold-out per seed; set it to 0."
+        )
+    if not cfg.validation:
+        raise UserError(
+            "config.validation=0: layers are measured on validation data, not on the test set; hold some out."
+        )
+    known = training_examples(cfg.data.name)
+    if known is not None and section["examples"] > known - cfg.validation:
+        raise UserError(
+            f"{where}.examples={section['examples']}: at most {known - cfg.validation}, the number of "
+            "training examples, are there."
+        )
+    return section
+
+
+def _check(cfg: ConfigDict) -> tuple[ConfigDict, dict[str, Any]]:
+    return cfg, checked(cfg)
+
+
+def _run(cfg: ConfigDict, section: dict[str, Any], options: Options) -> None:
+    from experiments.studies import sensitivity_runs  # imports JAX
+
+    sensitivity_runs.run(cfg, section, options)
+
+
+def _report() -> "ReportKind":
+    from experiments.reports.sensitivity import REPORT
+
+    return REPORT
+
+
+STUDY = Study("sensitivity", _check, _run, _report, FIELDS, called="analysis")

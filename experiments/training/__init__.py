@@ -1,0 +1,1 @@
+"""Data on the device, the compiled updates, and the loop around them."""

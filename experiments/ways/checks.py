@@ -1,0 +1,118 @@
+"""What is refused before anything is trained: methods that do not fit the model or the schedule."""
+
+import dataclasses
+import functools
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import optax
+from flax.errors import FlaxError
+from ml_collections import ConfigDict
+
+import jaxprune as jp
+from experiments.config import UserError
+from experiments.training import task as task_lib
+from experiments.training.setup import Setup
+from jaxprune.data import catalogue, prepared
+from jaxprune.starting import full_masks
+
+__all__ = ["check_cut", "check_data", "check_schedule", "checked"]
+
+
+def check_data(cfg: ConfigDict) -> None:
+    """Raises `UserError` if the data set has not been fetched."""
+    name = cfg.data.name
+    if not name.startswith(catalogue.PREFIX) and not prepared.is_prepared(prepared.folder_of(name)):
+        task_lib.dataset(cfg)
+
+
+def check_schedule(method: jp.Method | None, steps: int, where: str) -> None:
+    """Raises `UserError` if the masks would still change when training ends."""
+    last = None if method is None else method.end - method.straight_through
+    if last is not None and last >= steps:
+        raise UserError(
+            f"{where}: masks change until step {last}, but training ends after "
+            f"config.steps={steps}; the target would not be reached."
+        )
+
+
+def checked(
+    tx: optax.GradientTransformation,
+    setup: Setup,
+    where: str,
+    file: str | None = None,
+    gate: jp.gates.Gate | None = None,
+) -> optax.GradientTransformation:
+    """Returns `tx`, if one of its updates can be traced on the model of a config.
+
+    Args:
+      tx: the optimizer.
+      setup: of the config; its data are not needed.
+      where: which part of the config to blame.
+      file: a user's file whose line to name, where the mistake is in it.
+      gate: between the parameters that `tx` trains and the model's.
+
+    Raises:
+      UserError: what the library says of shapes, patterns, paths and missing signals.
+    """
+
+    def update(key: jax.Array, x: jax.Array) -> Any:
+        params = setup.model.init(key, x)["params"]
+        if gate is not None:
+            gated_sum = functools.partial(_gated_sum, gate, key)
+            params = jax.grad(gated_sum)(gate.init(params, key))
+        return tx.update(params, tx.init(params), params)
+
+    _traced(_masks(setup), setup, "config")
+    _traced(update, setup, where, file)
+    return tx
+
+
+def _gated_sum(gate: jp.gates.Gate, key: jax.Array, theta: Any) -> Any:
+    leaves = jax.tree.leaves((gate.sample(theta, key, 0), gate.penalty(theta, 0)))
+    return sum(leaf.sum() for leaf in leaves)
+
+
+def check_cut(method: jp.Method, setup: Setup, where: str) -> None:
+    """Raises `UserError` unless a method can prune the model of a config at once.
+
+    Args:
+      method: its criterion is not asked, since signals need data.
+      setup: of the config; its data are not needed.
+      where: which part of the config to blame.
+    """
+    by_size = dataclasses.replace(method, criterion=jp.criteria.magnitude)
+
+    def cut(key: jax.Array, x: jax.Array) -> Any:
+        params = setup.model.init(key, x)["params"]
+        masks = full_masks(by_size, params, setup.prunable, setup.axes)
+        return jp.next_masks(by_size, params, masks, method.end, axes=setup.axes)
+
+    _traced(_masks(setup), setup, "config")
+    _traced(cut, setup, where)
+
+
+def _masks(setup: Setup) -> Callable[[jax.Array, jax.Array], Any]:
+    def masks(key: jax.Array, x: jax.Array) -> Any:
+        params = setup.model.init(key, x)["params"]
+        return jp.masks.make(params, setup.prunable, axes=setup.axes)
+
+    return masks
+
+
+def _traced(
+    function: Callable[[jax.Array, jax.Array], Any],
+    setup: Setup,
+    blamed: str,
+    file: str | None = None,
+) -> None:
+    """Traces a function of a key and a batch, and blames the config for what the library says."""
+    try:
+        jax.eval_shape(function, jax.random.key(0), setup.example(2))
+    except (TypeError, ValueError, ZeroDivisionError, FlaxError) as e:
+        frames = traceback.extract_tb(e.__traceback__)
+        lines = [frame.lineno for frame in frames if frame.filename == file]
+        line = f" (line {lines[-1]})" if lines else ""
+        raise UserError(f"{blamed}{line}: {e}") from e

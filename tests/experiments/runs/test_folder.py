@@ -1,0 +1,167 @@
+"""Run folders: names, what they hold, and who may enter."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from experiments.config import UserError, config, part
+from experiments.config.fields import DEFAULTS
+from experiments.runs import folder as folder_lib
+from experiments.runs.files import read_json, write_json
+from experiments.runs.folder import Folder, RunFolder, folder_name
+
+
+def test_a_name_follows_the_settings_and_nothing_else(monkeypatch):
+    name = folder_name("x", config(steps=5, optimizer=part("adam", learning_rate=1e-3)))
+    assert name == folder_name("x", config(optimizer=part("adam", learning_rate=1e-3), steps=5))
+    assert name != folder_name("x", config(steps=6, optimizer=part("adam", learning_rate=1e-3)))
+    assert name == folder_name(
+        "x", config(steps=5, optimizer=part("adam", learning_rate=1e-3), paper={"table": "2"})
+    )
+    monkeypatch.setitem(DEFAULTS, "new_field", 3)  # old names outlive new fields
+    assert name == folder_name("x", config(steps=5, optimizer=part("adam", learning_rate=1e-3)))
+    assert folder_name("x", config(new_field=4)) != folder_name("x", config())
+
+
+def test_a_folder_holds_config_and_versions(tmp_path):
+    with RunFolder.open(tmp_path, "lenet", config(steps=5)) as folder:
+        assert folder.path == tmp_path / folder_name("lenet", config(steps=5))
+        stored = read_json(folder.path / "config.json")
+        assert stored["steps"] == 5
+        assert stored["validation"] == DEFAULTS["validation"]
+        (start,) = read_json(folder.path / "versions.json")
+        assert start["numpy"] == np.__version__
+        assert start["jax"]
+        assert start["cpu"]
+        assert start["devices"]
+        assert "git" in start
+        assert folder.seed(3).path == folder.path / "seed_3"
+    with RunFolder.open(tmp_path, "lenet", config(steps=5)) as folder:
+        assert len(read_json(folder.path / "versions.json")) == 1  # nothing has changed
+
+
+def test_a_resume_with_other_software_is_written_down(tmp_path, monkeypatch):
+    RunFolder.open(tmp_path, "x", config()).close()
+    monkeypatch.setattr(folder_lib, "_git", lambda: {"revision": "abc", "dirty": True})
+    with RunFolder.open(tmp_path, "x", config()) as folder:
+        starts = read_json(folder.path / "versions.json")
+    assert len(starts) == 2
+    assert starts[1]["git"]["revision"] == "abc"
+
+
+def test_results_are_there_once_finished(tmp_path):
+    with RunFolder.open(tmp_path, "x", config()) as folder:
+        seed = folder.seed(0)
+        assert not seed.done
+        assert seed.results is None
+        seed.finish({"accuracy": np.float32(0.5), "shape": (2, 3)})
+        assert seed.done
+        assert seed.results == {"accuracy": 0.5, "shape": [2, 3]}
+        assert not folder.done
+
+
+def test_a_folder_with_other_settings_is_refused_by_name_of_the_field(tmp_path):
+    cfg = config(steps=5, optimizer=part("adam", learning_rate=1e-3))
+    with RunFolder.open(tmp_path, "x", cfg) as folder:
+        path = folder.path / "config.json"
+    stored = read_json(path)
+    stored["optimizer"]["learning_rate"] = 0.1
+    del stored["log_every"]  # older than this field, so made with its default
+    write_json(path, stored)
+    with pytest.raises(UserError, match=r"optimizer\.learning_rate is 0\.1, asked 0\.001;") as e:
+        RunFolder.open(tmp_path, "x", cfg)
+    assert "log_every" not in str(e.value)
+    assert read_json(path) == stored
+
+
+def test_what_the_paper_says_may_be_edited(tmp_path):
+    RunFolder.open(tmp_path, "x", config(paper={"table": "1"})).close()
+    with RunFolder.open(tmp_path, "x", config(paper={"table": "2"})) as folder:
+        assert read_json(folder.path / "config.json")["paper"] == {"table": "2"}
+
+
+def test_a_second_process_is_refused(tmp_path):
+    code = (
+        "import sys; from experiments.config import *; from experiments.runs.folder import *\n"
+        "try: RunFolder.open(sys.argv[1], 'x', config())\n"
+        "except UserError as e: print(e)"
+    )
+    with RunFolder.open(tmp_path, "x", config()) as folder:
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True
+        )
+    assert f"{folder.path} is in use by process {os.getpid()} on " in done.stdout
+    RunFolder.open(tmp_path, "x", config()).close()  # free again
+
+
+def test_results_from_before_there_were_checksums_are_read(tmp_path):
+    (tmp_path / "results.json").write_text('[{"test_accuracy": 0.9}]', encoding="utf-8")
+    (tmp_path / "done").write_text('{"time": "2026-01-01"}', encoding="utf-8")
+    folder = Folder(tmp_path)
+    assert folder.done
+    assert folder.results == [{"test_accuracy": 0.9}]
+
+
+def test_links_within_a_run_folder_are_its_own_business(tmp_path):
+    """W&B makes some: `wandb/latest-run`."""
+    with RunFolder.open(tmp_path, "x", config()) as folder:
+        place = folder.path / "seed_0" / "wandb"
+        (place / "run-1").mkdir(parents=True)
+        (place / "latest-run").symlink_to("run-1")
+    RunFolder.open(tmp_path, "x", config()).close()
+    (place / "outside").symlink_to(tmp_path)
+    with pytest.raises(UserError, match="symbolic link"):
+        RunFolder.open(tmp_path, "x", config())
+
+
+def test_a_killed_holder_leaves_no_lock(tmp_path):
+    lock = tmp_path / "lock"
+    code = (
+        "import sys, time; from pathlib import Path; from experiments.runs.folder import _lock\n"
+        "held = _lock(Path(sys.argv[1])); print('locked', flush=True); time.sleep(60)"
+    )
+    command = [sys.executable, "-c", code, str(lock)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout.readline() == "locked\n"
+        with pytest.raises(UserError, match=f"process {child.pid} "):
+            folder_lib._lock(lock)
+        child.kill()
+    folder_lib._lock(lock).release()
+
+
+def test_a_workdir_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"cannot write the run folder .*file.*--workdir"):
+        RunFolder.open(tmp_path / "file", "x", config())
+
+
+def test_json_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "a.json"
+    write_json(path, {"a": 1})
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+    with pytest.raises(TypeError, match="no place in JSON"):
+        write_json(path, {"a": object()})
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        write_json(path, {"a": 2})
+    assert json.loads(path.read_text()) == {"a": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_damaged_json_is_named(tmp_path):
+    (tmp_path / "a.json").write_text('{"a": ')
+    with pytest.raises(UserError, match=r"a\.json is not JSON"):
+        read_json(tmp_path / "a.json")
+
+
+def test_sources_outside_git_have_no_revision(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    assert folder_lib._git() is None

@@ -1,0 +1,235 @@
+"""`experiments.posttrain` on a tiny model of the user's: rows, resuming, report, mistakes."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from experiments import config as config_lib
+from experiments import report
+from experiments.cli import Options, Stopper, load_config
+from experiments.config import UserError, config, part
+from experiments.runs.folder import folder_name
+from experiments.studies import posttrain as posttrain_lib
+from experiments.studies import posttrain_runs
+from jaxprune.models import llama
+
+MODEL = '''
+import jax, jax.numpy as jnp, numpy as np
+
+def tiny():
+    """Two residual blocks on tokens of a chain: the next token follows from the last one."""
+    keys = jax.random.split(jax.random.key(0), 6)
+    draw = lambda i, *shape: jax.random.normal(keys[i], shape) / shape[0] ** 0.5
+    params = {
+        "embed": draw(0, 11, 16) * 3,
+        "blocks": [{"up": draw(1 + 2 * i, 16, 32), "down": draw(2 + 2 * i, 32, 16)} for i in range(2)],
+        "head": draw(5, 16, 11),
+    }
+
+    def apply(params, tokens):
+        x = params["embed"][tokens]
+        for block in params["blocks"]:
+            x = x + jax.nn.relu(x @ block["up"]) @ block["down"]
+        return x @ params["head"]
+
+    rng = np.random.default_rng(0)
+    windows = {name: rng.integers(0, 11, (8, 12)) for name in ("calibration", "validation", "test")}
+    return apply, params, windows
+'''
+
+
+@pytest.fixture
+def cfg(tmp_path):
+    (tmp_path / "mine.py").write_text(MODEL, encoding="utf-8")
+
+    def make(seeds=(0, 1), **changes):
+        asked = {
+            "model": f"{tmp_path / 'mine.py'}:tiny",
+            "rows": {
+                "magnitude": {"solver": part("by_criterion", criterion=part("magnitude"))},
+                "SparseGPT 2:4": {"solver": part("sparsegpt"), "pattern": part("groups", m=4)},
+                "recovered": {
+                    "solver": part("sparsegpt"),
+                    "rates": part("monotone", sparsity=0.5, step=0.1),
+                    "recover": part(
+                        "reconstruct", optimizer=part("adam", learning_rate=1e-3), steps=2
+                    ),
+                },
+            },
+            "calibration": 4,
+            "validation": 2,
+            "test": 3,
+            "length": 12,
+        }
+        made = config(posttrain={**asked, **changes}, seeds=seeds)
+        config_lib.validate(made)
+        return made
+
+    return make
+
+
+def run(made, options):
+    posttrain_runs.run(made, posttrain_lib.checked(made), options)
+
+
+def options(tmp_path, dry_run=False):
+    return Options("tiny", tmp_path / "runs", dry_run, Stopper())
+
+
+def folder_of(tmp_path):
+    (found,) = (tmp_path / "runs").iterdir()
+    return found
+
+
+def test_a_run_gives_a_table_and_goes_on_where_it_stopped(cfg, tmp_path, monkeypatch):
+    made, asked = cfg(), options(tmp_path)
+    pruned = posttrain_runs.posttrain.prune
+    calls = []
+
+    def stopping(*args, progress, **kwargs):
+        def watched(at):
+            calls.append(at)
+            if len(calls) == 9:  # within the third row of the first seed
+                asked.stopper.signal = 15
+            progress(at)
+
+        return pruned(*args, progress=watched, **kwargs)
+
+    monkeypatch.setattr(posttrain_runs.posttrain, "prune", stopping)
+    run(made, asked)
+    assert not (folder_of(tmp_path) / "done").exists()
+    assert len(calls) == 9
+    monkeypatch.setattr(posttrain_runs.posttrain, "prune", pruned)
+    run(made, options(tmp_path))
+    whole = json.loads((folder_of(tmp_path) / "results.json").read_text(encoding="utf-8"))
+
+    run(made, options(tmp_path / "again"))
+    (other,) = (tmp_path / "again" / "runs").iterdir()
+    unbroken = json.loads((other / "results.json").read_text(encoding="utf-8"))
+    for ours, theirs in zip(whole["seeds"], unbroken["seeds"], strict=True):
+        for label in unbroken["rows"]:
+            assert ours["rows"][label]["perplexity"] == theirs["rows"][label]["perplexity"]
+            errors = [k["held_out_error"] for k in theirs["rows"][label]["kernels"]]
+            assert [k["held_out_error"] for k in ours["rows"][label]["kernels"]] == errors
+            assert theirs["rows"][label]["sparsity"] == pytest.approx(0.5, abs=2e-3)
+    assert not list(other.rglob("segments"))
+    text = (other / "report.md").read_text(encoding="utf-8")
+    assert "| dense | 0.00 |" in text
+    assert "| SparseGPT 2:4 | 50.00 |" in text
+    assert "](perplexity.png)" in text
+
+
+def test_claims_compare_rows(cfg, tmp_path):
+    run(cfg(), options(tmp_path))
+    results = json.loads((folder_of(tmp_path) / "results.json").read_text(encoding="utf-8"))
+    claim = {"name": "it", "kind": "lower_bound", "metric": "log_perplexity", "bound": -9.0}
+    results["paper"] = {
+        "accept": [
+            {**claim, "a": "magnitude", "b": "SparseGPT 2:4"},
+            {**claim, "a": "dense", "b": "magnitude"},
+            {**claim, "a": "dense", "b": "nobody"},
+        ]
+    }
+    words = [outcome.verdict for outcome in report.check_claims(results)]
+    assert words == ["holds", "holds", "open"]
+
+
+def test_dry_run_prints_the_plan_and_writes_nothing(cfg, tmp_path, capsys):
+    run(cfg(), options(tmp_path, dry_run=True))
+    said = capsys.readouterr().out
+    assert "blocks/0/up" in said
+    assert "not pruned: " in said
+    assert "3 rows x 2 seeds" in said
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_held_out_error_is_that_of_the_outputs(cfg, tmp_path):
+    made = cfg(seeds=(0,))
+    asked = posttrain_lib.checked(made)
+    subject = posttrain_runs._subject(asked)
+    network = posttrain_runs._Network(asked, subject, subject.windows("test", 3, None))
+    cut = jax.tree.map(jnp.copy, subject.params)
+    cut["blocks"][0]["up"] = cut["blocks"][0]["up"].at[:, ::2].set(0)
+    errors = posttrain_runs.posttrain.output_errors(
+        network.plan, subject.params, cut, network.held_out
+    )
+    x = subject.params["embed"][jnp.asarray(subject.windows("validation", 2, None))]
+    whole, left = x @ subject.params["blocks"][0]["up"], x @ cut["blocks"][0]["up"]
+    expected = jnp.sum((whole - left) ** 2) / jnp.sum(whole**2)
+    assert errors["blocks/0/up"] == pytest.approx(float(expected), rel=1e-5)
+    assert errors["blocks/1/up"] == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"rows": {}}, "rows is empty"),
+        ({"rows": {"a/b": {"solver": part("sparsegpt")}}}, "cannot name a folder"),
+        ({"rows": {"a": {"rates": 0.5}}}, "solver=part"),
+        ({"rows": {"a": {"solver": part("sparsgpt")}}}, "nearest: 'sparsegpt'"),
+        ({"rows": {"a": {"solver": part("sparsegpt"), "rates": 1.5}}}, "from 0 to below 1"),
+        ({"rows": {"a": {"solver": part("sparsegpt"), "rate": 0.5}}}, "nearest: 'rates'"),
+        ({"rows": {"a": {"solver": "nowhere.py:f"}}}, "there is no file"),
+        ({"calibration": 3, "batch": 2}, "a multiple of"),
+        ({"length": 1}, "at least 2"),
+        ({"lenght": 1}, "nearest: 'length'"),
+        ({"model": "mine.py"}, "names no function"),
+    ],
+)
+def test_mistakes_are_told_before_anything_runs(cfg, changes, says):
+    with pytest.raises(UserError, match=says):
+        posttrain_lib.checked(cfg(**changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"test": 99}, "has windows of the shape"),
+        ({"exclude": "nothing"}, "matches none"),
+        ({"rows": {"a": {"solver": part("sparsegpt"), "pattern": part("groups", m=7)}}}, "7"),
+    ],
+)
+def test_what_does_not_fit_the_model_is_one_sentence(cfg, tmp_path, changes, says):
+    with pytest.raises(UserError, match=says):
+        run(cfg(**changes), options(tmp_path))
+
+
+def test_another_version_of_a_users_file_is_another_run(cfg, tmp_path):
+    names = []
+    for _ in range(2):
+        made = posttrain_lib.with_digests(cfg())
+        assert posttrain_lib.checked(made) == posttrain_lib.checked(cfg())
+        names.append(folder_name("tiny", made))
+        path = tmp_path / "mine.py"
+        path.write_text(path.read_text(encoding="utf-8") + "# another\n", encoding="utf-8")
+    assert names[0] != names[1]
+
+
+@pytest.mark.parametrize("name", ["smollm2", "smollm2_quick"])
+def test_the_configs_fit_the_model_that_they_name(name):
+    made = load_config(f"configs/posttrain/{name}.py")
+    config_lib.validate(made)
+    asked = posttrain_lib.checked(made)
+    model = llama.Config(
+        vocabulary=49152,
+        width=576,
+        hidden=1536,
+        layers=6,
+        heads=9,
+        kv_heads=3,
+        head_dim=64,
+        tied=True,
+    )
+    shapes = llama.shapes(model)
+    subject = posttrain_runs._Subject(llama.decoder(model), shapes, lambda *_: None, {})
+    plan = posttrain_runs._plan(asked, subject)
+    assert len(plan.kernels) == 7 * (4 if name == "smollm2_quick" else 6)
+    for label, row in asked["rows"].items():
+        posttrain_runs._row(label, row)
+
+
+def test_an_empty_section_names_the_configs():
+    with pytest.raises(UserError, match="configs/posttrain"):
+        posttrain_lib.checked(config())
