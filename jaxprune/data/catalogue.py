@@ -77,8 +77,8 @@ def find(name: str) -> Entry:
     ValueError: unknown data set 'mnits', did you mean 'mnist'? Known: mnist, fashion_mnist, ...
     """
     if name not in NAMES:
-        near = difflib.get_close_matches(str(name), NAMES, n=1, cutoff=0.0)[0]
+        nearest = difflib.get_close_matches(str(name), NAMES, n=1, cutoff=0.0)[0]
         raise ValueError(
-            f"unknown data set {name!r}, did you mean {near!r}? Known: {', '.join(NAMES)}."
+            f"unknown data set {name!r}, did you mean {nearest!r}? Known: {', '.join(NAMES)}."
         )
     return REAL[name.removeprefix(PREFIX)]

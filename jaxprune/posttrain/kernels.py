@@ -11,10 +11,11 @@ import numpy as np
 from jaxprune.posttrain.pieces import Flat, Piece
 from jaxprune.posttrain.views import Layout, View, fault
 from jaxprune.programs import views
-from jaxprune.programs.kernels import Follower, Use
+from jaxprune.programs.kernels import Follower
 from jaxprune.programs.primitives import PRODUCTS
 from jaxprune.programs.readings import Product, Reading
 from jaxprune.programs.tracked import Held, Tracked, tracked
+from jaxprune.programs.uses import Use
 from jaxprune.signals import kernels as inputs_of
 
 __all__ = ["Followed", "Input", "Kernel", "find", "follow"]

@@ -2,15 +2,18 @@
 
 ===============  ======================================================================================
 `interpreter`    runs a program with a rule of one's own for each equation
-`dead_code`      leaves out what a program computes for nobody
+`dead_code`      removes equations that no output needs
 `primitives`     families of operations, by what they do
-`constants`      which values are the same number everywhere, known before the program runs
-`contractions`   what a product or convolution sums over, and how many operations it takes
+`constants`      constant propagation: which values are the same number everywhere
+`contractions`   roles of the axes of a product or convolution, and its number of multiplications
+`digits`         how axes of one size are split and merged into axes of another
 `views`          which indices of a parameter lie along which axis of a value made of it
-`tracked`        a value of the program with what it holds of the parameters
-`moves`          what arranging a value anew makes of that; `factors`: what a product makes of it
-`kernels`        which parameters are kernels of products, and how: `jaxprune.axes`
-`evaluation`     running a program while parameters are followed, and reading something off products
+`tracked`        a value of the program with the views of parameters that it holds
+`moves`          views after a rearrangement (transpose, slice, concatenate, ...)
+`factors`        views after a product, and which of its operands is a kernel
+`uses`           what is found: the products that a parameter is a factor of, and operations
+`kernels`        follows parameters through a program; `equation_follower`: through one equation
+`evaluation`     runs a program while parameters are followed, and reads statistics off its products
 `readings`       what is read
 ===============  ======================================================================================
 """

@@ -1,4 +1,4 @@
-"""Signals with a memory: what a criterion knows of the updates before this one.
+"""Signals that accumulate: what a criterion knows of the updates before this one.
 
 Gradients and keys are signals of the moment. A `Memory` says how another one begins and how each update
 carries it on; `needs` ties it to the criterion that reads it, so that the criterion alone is enough:
@@ -38,7 +38,13 @@ class Memory(NamedTuple):
 
 
 def needs(**memories: Memory) -> Callable[[_C], _C]:
-    """Declares the memories that a criterion reads, each under the keyword by which it arrives.
+    """Returns a decorator that declares the memories a criterion reads.
+
+    Args:
+      **memories: each under the keyword by which the criterion receives it.
+
+    Returns:
+      A decorator of criteria; it returns the criterion itself.
 
     >>> @needs(pushed=total(lambda w, g: -w * g))
     ... def movement(params, *, pushed, **_):
@@ -55,31 +61,40 @@ def needs(**memories: Memory) -> Callable[[_C], _C]:
 
 
 def needed(criteria: Iterable[Criterion | None]) -> dict[str, Memory]:
-    """The memories that these criteria read, by keyword.
+    """Returns the memories that criteria read, by keyword.
+
+    Args:
+      criteria: of one run; `None` among them is passed over.
+
+    Returns:
+      A dict: keyword -> memory.
 
     Raises:
       ValueError: if two criteria mean different memories by one keyword.
     """
-    found: dict[str, Memory] = {}
+    memories: dict[str, Memory] = {}
     for criterion in criteria:
-        bound = criterion
-        while isinstance(bound, functools.partial):
-            bound = bound.func
-        for name, memory in getattr(bound, "needs", {}).items():
-            if found.setdefault(name, memory) is not memory:
+        function = criterion
+        while isinstance(function, functools.partial):
+            function = function.func
+        for name, memory in getattr(function, "needs", {}).items():
+            if memories.setdefault(name, memory) is not memory:
                 raise ValueError(
-                    f"{getattr(bound, '__name__', 'criterion')}: needs a signal {name!r}, but another "
+                    f"{getattr(function, '__name__', 'criterion')}: needs a signal {name!r}, but another "
                     "criterion of the same run means a different one by it; rename one of them."
                 )
-    return found
+    return memories
 
 
 def total(f: PerWeight, *, restarts: bool = False) -> Memory:
-    r"""The sum $\sum_t f(w_t, g_t)$ over the updates, in float32.
+    r"""Returns the memory of a running sum: $\sum_t f(w_t, g_t)$ over the updates, in float32.
 
     Args:
       f: (weights, gradients) of one leaf -> array of their shape.
       restarts: sum over the updates since the masks changed last, instead of over all.
+
+    Returns:
+      A `Memory`, for `needs`.
 
     >>> pushed = total(lambda w, g: -w * g)
     >>> params, grads = {"w": jnp.array([2.0])}, {"w": jnp.array([-1.0])}
@@ -90,11 +105,22 @@ def total(f: PerWeight, *, restarts: bool = False) -> Memory:
 
 
 def moving_average(f: PerWeight, decay: float = 0.9) -> Memory:
-    r"""The moving average $m \leftarrow \beta m + (1 - \beta) f(w, g)$, from zero, in float32.
+    r"""Returns the memory of a moving average: $m \leftarrow \beta m + (1 - \beta) f(w, g)$, from zero.
 
     Args:
       f: (weights, gradients) of one leaf -> array of their shape.
-      decay: $\beta$ in [0, 1).
+      decay: $\beta$ in [0, 1), the share of the old average that each update keeps.
+
+    Returns:
+      A `Memory`, for `needs`; in float32.
+
+    Raises:
+      ValueError: `decay` is not in [0, 1).
+
+    >>> average = moving_average(lambda w, g: g, decay=0.75)
+    >>> params, grads = {"w": jnp.array([2.0])}, {"w": jnp.array([4.0])}
+    >>> average.update(average.init(params), params, grads)
+    {'w': Array([1.], dtype=float32)}
     """
     if not 0 <= decay < 1:
         raise ValueError(f"moving_average(decay={decay}): a number in [0, 1) is needed.")
@@ -102,7 +128,14 @@ def moving_average(f: PerWeight, decay: float = 0.9) -> Memory:
 
 
 def start() -> Memory:
-    """The weights as they were when training, or this level of a lottery ticket, began."""
+    """Returns the memory of the weights when training, or this level of a lottery ticket, began.
+
+    Returns:
+      A `Memory`, for `needs`.
+
+    >>> start().init({"w": jnp.array([2.0])})
+    {'w': Array([2.], dtype=float32)}
+    """
     return Memory(
         init=lambda params: jax.tree.map(jnp.copy, params),
         update=lambda old, params, grads: old,
@@ -115,11 +148,11 @@ def _zeros(params: Params) -> Any:
 
 
 def _leafwise(carry: Callable[[Any, Any], jax.Array], f: PerWeight) -> Callable[..., Any]:
-    """Carries on each floating leaf; the zeros of other leaves stay."""
+    """Returns an update of a memory leaf by leaf; the zeros of leaves that are not floating stay."""
 
-    def leaf(p: jax.Array, g: Any, old: jax.Array) -> jax.Array:
-        if not jnp.issubdtype(jnp.result_type(p), jnp.floating):
+    def update_leaf(parameter: jax.Array, gradient: Any, old: jax.Array) -> jax.Array:
+        if not jnp.issubdtype(jnp.result_type(parameter), jnp.floating):
             return old
-        return carry(old, f(p, g).astype(jnp.float32))
+        return carry(old, f(parameter, gradient).astype(jnp.float32))
 
-    return lambda old, params, grads: jax.tree.map(leaf, params, grads, old)
+    return lambda old, params, grads: jax.tree.map(update_leaf, params, grads, old)
