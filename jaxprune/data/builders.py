@@ -174,7 +174,7 @@ def archives(name: str) -> list[Archive]:
 
 
 def _idx(path: Path) -> np.ndarray:
-    """Reads an IDX file: two zero bytes, the type (8, bytes), rank, big-endian shape, elements."""
+    """Returns the array of an IDX file: two zero bytes, type (8: bytes), rank, big-endian shape, elements."""
     with gzip.open(path) if Path(path).suffix == ".gz" else open(path, "rb") as file:
         content = file.read()
     rank = content[3]

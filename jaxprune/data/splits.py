@@ -70,6 +70,6 @@ def _permutation(number_of_examples: int, seed: int) -> np.ndarray:
 def _divide(examples: Split, held_out_indices: np.ndarray) -> tuple[Split, Split]:
     is_held_out = np.zeros(len(examples.labels), bool)
     is_held_out[held_out_indices] = True
-    rest = Split(*(array[~is_held_out] for array in examples))
+    training = Split(*(array[~is_held_out] for array in examples))
     held_out = Split(*(array[is_held_out] for array in examples))
-    return rest, held_out
+    return training, held_out

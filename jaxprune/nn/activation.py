@@ -33,7 +33,7 @@ def k_winners(
     by: Literal["value", "magnitude"] = "value",
     straight_through: bool = False,
 ) -> jax.Array:
-    """Keeps the largest activations of each contest and sets the others to exactly zero.
+    """Returns the largest activations of each contest, with all others set to exactly zero.
 
     Of `n` rivals `n - round(n * sparsity)` win, also under ties: of equal activations the first
     wins, and NaN ranks below everything. A winner keeps its value, whatever its sign; where fewer
@@ -93,7 +93,7 @@ def n_of_m(
     by: Literal["value", "magnitude"] = "magnitude",
     straight_through: bool = False,
 ) -> jax.Array:
-    """Keeps `n` of each `m` neighbouring activations and sets the others to exactly zero (N:M sparsity).
+    """Returns the `n` largest of each `m` neighbouring activations, with all others set to exactly zero.
 
     Of equal activations the first wins; a winner keeps its value.
 
@@ -249,7 +249,10 @@ def _only(x: jax.Array, wins: jax.Array) -> jax.Array:
 
 @jax.custom_jvp
 def _identity_behind(x: jax.Array, wins: jax.Array) -> jax.Array:
-    """`_only` with the derivative of the identity; `x + stop(y - x)` would turn infinity into NaN."""
+    """Returns `_only(x, wins)` with the derivative of the identity.
+
+    `x + stop_gradient(y - x)` would turn infinity into NaN.
+    """
     return _only(x, wins)
 
 

@@ -94,7 +94,7 @@ def conv_general_dilated(
 
 
 def conv_for_backend(*args, **kwargs) -> jax.Array:
-    """The models' convolution: `conv_general_dilated` from here on CPU, else that of `lax`."""
+    """Returns the models' convolution: by `conv_general_dilated` from here on CPU, else that of `lax`."""
     on_cpu = jax.default_backend() == "cpu"
     return (conv_general_dilated if on_cpu else lax.conv_general_dilated)(*args, **kwargs)
 
@@ -119,21 +119,23 @@ def _backward(strides, padding, precision, saved, grad):
     image_size = np.array(inputs.shape[1:3])
     window_size = np.array(kernel.shape[:2])
     window_reach = (np.array(grad.shape[1:3]) - 1) * strides  # from the first window to the last
-    before = np.array(padding)[:, 0]
+    padding_before = np.array(padding)[:, 0]
 
     # Each input pixel gathers what it gave: gradients spread by the strides, kernel turned by 180
     # degrees.
     rotated_kernel = lax.optimization_barrier(jnp.flip(kernel, (0, 1)).swapaxes(2, 3))
-    around = _pairs(window_size - 1 - before, image_size - 1 + before - window_reach)
-    input_grad = _nhwc(grad, rotated_kernel, (1, 1), around, precision, lhs_dilation=strides)
+    padding_pairs = _pairs(
+        window_size - 1 - padding_before, image_size - 1 + padding_before - window_reach
+    )
+    input_grad = _nhwc(grad, rotated_kernel, (1, 1), padding_pairs, precision, lhs_dilation=strides)
 
     # Each kernel weight sums over the batch: input channels act as the batch, the batch as
     # channels.
-    seen_size = window_size + window_reach - before  # beyond this no window reaches
+    seen_size = window_size + window_reach - padding_before  # beyond this no window reaches
     images = inputs[:, : seen_size[0], : seen_size[1]].transpose(3, 1, 2, 0)
     images, grad = lax.optimization_barrier((images, grad.transpose(1, 2, 0, 3)))
-    around = _pairs(before, np.maximum(seen_size - image_size, 0))
-    kernel_grad = _nhwc(images, grad, (1, 1), around, precision, rhs_dilation=strides)
+    padding_pairs = _pairs(padding_before, np.maximum(seen_size - image_size, 0))
+    kernel_grad = _nhwc(images, grad, (1, 1), padding_pairs, precision, rhs_dilation=strides)
     return input_grad, lax.optimization_barrier(kernel_grad).transpose(1, 2, 0, 3)
 
 

@@ -122,8 +122,8 @@ def efficientnet_lite0_from_torch(tensors: Mapping[str, np.ndarray]) -> dict[str
     return {"params": params, "batch_stats": statistics}
 
 
-def _take(tensors: dict[str, np.ndarray], name: str, part: str) -> np.ndarray:
-    if (name := f"{name}.{part}") not in tensors:
+def _take(tensors: dict[str, np.ndarray], name: str, array_name: str) -> np.ndarray:
+    if (name := f"{name}.{array_name}") not in tensors:
         raise ValueError(
             f"efficientnet_lite0_from_torch: no tensor {name!r} among those that are left; is this the "
             "checkpoint of another model?"

@@ -1,4 +1,4 @@
-"""What can be read off a program (a jaxpr): the one place that knows JAX's primitives.
+"""Reads and runs programs (jaxprs): the one place that knows JAX's primitives.
 
 ===============  ======================================================================================
 `interpreter`    runs a program with a rule of one's own for each equation

@@ -70,7 +70,8 @@ def constant(value: Any, aval: Any) -> Fact:
 def follow(equation: "core.JaxprEqn", values: Sequence[Any]) -> list[Fact]:
     """Returns what is known of the outputs of an equation, from facts of its inputs, or constants."""
     inputs = [
-        constant(variable, a.aval) for variable, a in zip(values, equation.invars, strict=True)
+        constant(variable, operand.aval)
+        for variable, operand in zip(values, equation.invars, strict=True)
     ]
     name = equation.primitive.name
     params = equation.params

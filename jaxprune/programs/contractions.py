@@ -74,7 +74,7 @@ def _dot_general(equation: Any) -> Contraction:
 
 
 def _ragged_dot(equation: Any) -> Contraction:
-    """Rows of the left operand, in runs, times one matrix per run: the experts of a mixture."""
+    """Returns the roles in a product of runs of rows with one matrix per run: the experts of a mixture."""
     dimension_numbers = equation.params.get("ragged_dot_dimension_numbers")
     left_ndim, right_ndim = (equation.invars[operand].aval.ndim for operand in (0, 1))
     if dimension_numbers is None:  # the plain form: [rows, k] x [groups, k, n]

@@ -97,8 +97,8 @@ def _needed_carries(equation: Any, used: Sequence[bool]) -> list[bool]:
         is_carried = carried_next
 
 
-def _elementwise_or(first: Sequence[bool], second: Sequence[bool]) -> list[bool]:
-    return [a or b for a, b in zip(first, second, strict=True)]
+def _elementwise_or(used: Sequence[bool], needed: Sequence[bool]) -> list[bool]:
+    return [is_used or is_needed for is_used, is_needed in zip(used, needed, strict=True)]
 
 
 def _reduce_carries(equation: Any, carried: Sequence[bool]) -> Any:

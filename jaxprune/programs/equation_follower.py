@@ -53,16 +53,16 @@ class EquationFollower:
         self.opaque: dict[int, set[str]] = {}
         self._names = 0
 
-    def activation(self, **known: Any) -> Tracked:
+    def activation(self, **attributes: Any) -> Tracked:
         """Returns a new value that depends on the inputs."""
         self._names += 1
-        return Tracked(active=True, name=self._names, **known)
+        return Tracked(active=True, name=self._names, **attributes)
 
     def merge_alternatives(self, choices: Sequence[Tracked]) -> Tracked:
         """Returns what is known of a value that is one of several."""
-        first = choices[0]
-        all_equal = all(value.views == first.views for value in choices)
-        shared_views = first.views if all_equal else ()
+        first_choice = choices[0]
+        all_equal = all(value.views == first_choice.views for value in choices)
+        shared_views = first_choice.views if all_equal else ()
         if any(value.active for value in choices):
             looked_up = all_equal and all(value.looked_up or value.pure for value in choices)
             return self.activation(views=shared_views if looked_up else (), looked_up=looked_up)
@@ -169,9 +169,11 @@ class EquationFollower:
                 for output_views in outputs
             ]
         keeps_elements = primitive in _SAME_NUMBERS
-        first = inputs[0]
+        first_input = inputs[0]
         kept_attributes = (
-            {"chain": first.chain, "indicator": first.indicator} if keeps_elements else {}
+            {"chain": first_input.chain, "indicator": first_input.indicator}
+            if keeps_elements
+            else {}
         )
         echoes = MOVES[primitive](
             equation, [dataclasses.replace(value, views=value.echo) for value in inputs]
@@ -180,7 +182,7 @@ class EquationFollower:
             self.activation(echo=tuple(echo), **kept_attributes) for echo in echoes
         ]
         return [
-            dataclasses.replace(output, name=first.name) if keeps_elements else output
+            dataclasses.replace(output, name=first_input.name) if keeps_elements else output
             for output in outputs_with_echo
         ]
 
@@ -201,15 +203,15 @@ class EquationFollower:
                 kernel_views = tuple(view for view in merged_views if not view.partly_repeats())
                 return Tracked(kernel_views or merged_views)
             return Tracked(merged_views)
-        (first, *other_active) = active_inputs
+        (first_active, *other_active) = active_inputs
         if primitive == "convert_element_type":
-            return dataclasses.replace(first, fact=constants.UNKNOWN)
+            return dataclasses.replace(first_active, fact=constants.UNKNOWN)
         if primitive == "eq" and not any(value.fact.known for value in inputs):
             return self.activation(indicator=True)
         echo = tuple(dict.fromkeys(view for value in full_size_inputs for view in value.echo))
         looked_up = (
             not other_active
-            and first.looked_up
+            and first_active.looked_up
             and not any(value.pure for value in full_size_inputs)
         )
         is_linear = primitive in ADDITIONS or primitive in ("sub", "mul", "div", "neg")
@@ -219,7 +221,7 @@ class EquationFollower:
         )
         if shortest_chain is not None and other_active and primitive in ("mul", "div"):
             shortest_chain = None
-        kept_views = first.views if looked_up else ()
+        kept_views = first_active.views if looked_up else ()
         return self.activation(
             views=kept_views, looked_up=looked_up, chain=shortest_chain, echo=echo
         )

@@ -155,14 +155,14 @@ class _Evaluator:
         active_holders = [
             value.value for value in inputs if value.active and value.value is not None
         ]
-        product_indices = {held.product for held in active_holders}
+        product_indices = {holder.product for holder in active_holders}
         product_index = product_indices.pop() if len(product_indices) == 1 else None
         name = equation.primitive.name
         product = None if product_index is None else self.scope.products[product_index]
         if product is None or name not in ELEMENTWISE or output.shape != product.output.shape:
             self._end_products(equation, inputs)
             return None
-        continues_output = any(held.array is product.output for held in active_holders)
+        continues_output = any(holder.array is product.output for holder in active_holders)
         if continues_output and jnp.issubdtype(output.dtype, jnp.floating) and not product.ended:
             product.output = output
         if name == "mul":

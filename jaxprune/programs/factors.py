@@ -1,4 +1,4 @@
-"""Which operand of a product is a kernel, and where the parameters of its operands lie in its result."""
+"""Finds the operand of a product that is a kernel, and where parameters lie in the product's result."""
 
 import math
 from collections.abc import Sequence

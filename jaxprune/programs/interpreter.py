@@ -132,7 +132,8 @@ def linear_solvers(
         constants[name] = inputs[begin : begin + count]
         begin += count
     part_names = sorted(
-        (name for name in programs if programs[name] is not None), key=lambda n: n != "solve"
+        (name for name in programs if programs[name] is not None),
+        key=lambda part_name: part_name != "solve",
     )
     return [(name, programs[name], constants[name]) for name in part_names], inputs[begin:]
 

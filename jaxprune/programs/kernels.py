@@ -1,4 +1,4 @@
-"""Which parameters are kernels of products, found in the program of a function that is not edited.
+"""Finds the parameters that are kernels of products, in the program of a function that is not edited.
 
 Each value of the program is followed with what it holds of the parameters (`views`); where such a value meets
 one that depends on the inputs in a product, its axes have roles. Nothing is computed: shapes are enough.

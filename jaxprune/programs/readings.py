@@ -87,7 +87,7 @@ class Record(NamedTuple):
 
 
 class Observed(NamedTuple):
-    """What has been read off a program.
+    """The statistics that have been read off a program.
 
     Attributes:
       records: one per product and kernel.

@@ -1,4 +1,4 @@
-"""What is found of a program: products that a parameter is a factor of, and how much it multiplies."""
+"""Records of what is found in a program: products that a parameter is a factor of, and operations."""
 
 import dataclasses
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Which indices of a parameter lie along which axis of a value that is made of it.
+"""Maps the axes of a value to the indices of the parameter that it is made of.
 
 A kernel is seldom multiplied as it is stored: it is transposed, reshaped, sliced, stacked, indexed by a loop.
 All of these keep an index of the leaf an affine function of the indices of the value. A `Digit` is one term

@@ -99,7 +99,7 @@ def _is_inexact(leaf: Any) -> bool:
 
 
 def _count_nans(leaves: list[Any]) -> list[Any]:
-    """How many, in each; of NumPy's arrays on the host, so that they are moved to the device only once."""
+    """Returns the count of NaN in each leaf; NumPy's arrays are counted on the host, to be moved once."""
     device_leaves = [leaf for leaf in leaves if isinstance(leaf, jax.Array)]
     device_counts = iter(_count_nans_on_device(device_leaves))
     return [

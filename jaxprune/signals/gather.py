@@ -76,10 +76,10 @@ def mean_over(
 
 
 @functools.partial(jax.jit, static_argnames=("fn", "static"))
-def _weighted(fn, static, params, batch, n, extra):
+def _weighted(fn, static, params, batch, number_of_examples, extra):
     with jax.default_matmul_precision("highest"):
         value = fn(*static, params, batch, *extra)
-    return jax.tree.map(lambda x: n * widen(jnp.asarray(x)), value)
+    return jax.tree.map(lambda x: number_of_examples * widen(jnp.asarray(x)), value)
 
 
 @functools.partial(jax.jit, donate_argnums=0)

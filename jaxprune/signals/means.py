@@ -164,12 +164,12 @@ def _mean_of_matrices(
     assert axes is not None
     emitted = observed.emitted
     totals = [
-        _scale_by_count(times, scatter(place, emitted[statistic].total, emitted))
-        for statistic, place, _, times in placements
+        _scale_by_count(times, scatter(placement, emitted[statistic].total, emitted))
+        for statistic, placement, _, times in placements
     ]
     weights = [
-        _scale_by_count(times, scatter(place, emitted[statistic].weight, emitted))
-        for statistic, _, place, times in placements
+        _scale_by_count(times, scatter(placement, emitted[statistic].weight, emitted))
+        for statistic, _, placement, times in placements
     ]
     layer_sizes = [shape[axis] for axis in axes.batch_axis]
     output_axes = axes.out_axis or ()

@@ -101,7 +101,7 @@ def total(f: PerWeight, *, restarts: bool = False) -> Memory:
     >>> pushed.update(pushed.update(pushed.init(params), params, grads), params, grads)
     {'w': Array([4.], dtype=float32)}
     """
-    return Memory(_zeros, _leafwise(lambda old, new: old + new, f), restarts)
+    return Memory(_zeros, _leafwise(lambda running_sum, value: running_sum + value, f), restarts)
 
 
 def moving_average(f: PerWeight, decay: float = 0.9) -> Memory:
@@ -124,7 +124,9 @@ def moving_average(f: PerWeight, decay: float = 0.9) -> Memory:
     """
     if not 0 <= decay < 1:
         raise ValueError(f"moving_average(decay={decay}): a number in [0, 1) is needed.")
-    return Memory(_zeros, _leafwise(lambda old, new: decay * old + (1 - decay) * new, f))
+    return Memory(
+        _zeros, _leafwise(lambda average, value: decay * average + (1 - decay) * value, f)
+    )
 
 
 def start() -> Memory:
@@ -138,7 +140,7 @@ def start() -> Memory:
     """
     return Memory(
         init=lambda params: jax.tree.map(jnp.copy, params),
-        update=lambda old, params, grads: old,
+        update=lambda initial_params, params, grads: initial_params,
         reads_gradients=False,
     )
 
@@ -150,9 +152,9 @@ def _zeros(params: Params) -> Any:
 def _leafwise(carry: Callable[[Any, Any], jax.Array], f: PerWeight) -> Callable[..., Any]:
     """Returns an update of a memory leaf by leaf; the zeros of leaves that are not floating stay."""
 
-    def update_leaf(parameter: jax.Array, gradient: Any, old: jax.Array) -> jax.Array:
+    def update_leaf(parameter: jax.Array, gradient: Any, signal: jax.Array) -> jax.Array:
         if not jnp.issubdtype(jnp.result_type(parameter), jnp.floating):
-            return old
-        return carry(old, f(parameter, gradient).astype(jnp.float32))
+            return signal
+        return carry(signal, f(parameter, gradient).astype(jnp.float32))
 
-    return lambda old, params, grads: jax.tree.map(update_leaf, params, grads, old)
+    return lambda signal, params, grads: jax.tree.map(update_leaf, params, grads, signal)
