@@ -18,30 +18,30 @@
 ===============  ======================================================================================
 """
 
-from jaxprune.programs.dead_code import live as live
+from jaxprune.programs.dead_code import remove_dead_equations as remove_dead_equations
 from jaxprune.programs.interpreter import Rule as Rule
 from jaxprune.programs.interpreter import bind as bind
-from jaxprune.programs.interpreter import bound as bound
-from jaxprune.programs.interpreter import called as called
-from jaxprune.programs.interpreter import calls as calls
+from jaxprune.programs.interpreter import bind_with as bind_with
+from jaxprune.programs.interpreter import called_program as called_program
+from jaxprune.programs.interpreter import count_scan_inputs as count_scan_inputs
 from jaxprune.programs.interpreter import evaluate as evaluate
+from jaxprune.programs.interpreter import is_call as is_call
 from jaxprune.programs.interpreter import linear_solvers as linear_solvers
-from jaxprune.programs.interpreter import repeated as repeated
 from jaxprune.programs.interpreter import run as run
-from jaxprune.programs.interpreter import scanned as scanned
+from jaxprune.programs.interpreter import run_scan as run_scan
 from jaxprune.programs.interpreter import trace as trace
 
 __all__ = [
     "Rule",
     "bind",
-    "bound",
-    "called",
-    "calls",
+    "bind_with",
+    "called_program",
+    "count_scan_inputs",
     "evaluate",
+    "is_call",
     "linear_solvers",
-    "live",
-    "repeated",
+    "remove_dead_equations",
     "run",
-    "scanned",
+    "run_scan",
     "trace",
 ]

@@ -19,7 +19,7 @@ from jaxprune.programs.primitives import IDENTITIES, JOINING, REARRANGING
 if TYPE_CHECKING:
     from jax.extend import core  # takes long to import
 
-__all__ = ["UNKNOWN", "Fact", "constant", "follow", "of", "zero"]
+__all__ = ["UNKNOWN", "Fact", "fact_of_constant", "fact_of_zero", "propagate", "propagate_equation"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,19 +47,22 @@ class Fact:
 UNKNOWN = Fact()
 
 
-def zero(aval: Any) -> Fact:
+def fact_of_zero(aval: Any) -> Fact:
     """Returns the fact that a value is zero everywhere; `UNKNOWN` for PRNG keys and the like."""
     return Fact(np.zeros((), aval.dtype)[()]) if isinstance(aval.dtype, np.dtype) else UNKNOWN
 
 
-def of(program: "core.ClosedJaxpr", inputs: Sequence[Fact]) -> list[Fact]:
+def propagate(program: "core.ClosedJaxpr", inputs: Sequence[Fact]) -> list[Fact]:
     """Returns what is known of the outputs of a program, from what is known of its inputs."""
     outputs = getattr(program, "jaxpr", program).outvars  # an open jaxpr has no consts
-    values = run(program, inputs, follow)
-    return [constant(value, variable.aval) for value, variable in zip(values, outputs, strict=True)]
+    values = run(program, inputs, propagate_equation)
+    return [
+        fact_of_constant(value, variable.aval)
+        for value, variable in zip(values, outputs, strict=True)
+    ]
 
 
-def constant(value: Any, aval: Any) -> Fact:
+def fact_of_constant(value: Any, aval: Any) -> Fact:
     """Returns the fact itself, or that of a constant of a program: its value if it is a scalar."""
     if isinstance(value, Fact):
         return value
@@ -67,16 +70,16 @@ def constant(value: Any, aval: Any) -> Fact:
     return Fact(np.asarray(value, aval.dtype)[()]) if is_readable and aval.shape == () else UNKNOWN
 
 
-def follow(equation: "core.JaxprEqn", values: Sequence[Any]) -> list[Fact]:
+def propagate_equation(equation: "core.JaxprEqn", values: Sequence[Any]) -> list[Fact]:
     """Returns what is known of the outputs of an equation, from facts of its inputs, or constants."""
     inputs = [
-        constant(variable, operand.aval)
+        fact_of_constant(variable, operand.aval)
         for variable, operand in zip(values, equation.invars, strict=True)
     ]
     name = equation.primitive.name
     params = equation.params
     if name == "cond":
-        branches = [of(branch, inputs[1:]) for branch in params["branches"]]
+        branches = [propagate(branch, inputs[1:]) for branch in params["branches"]]
         return [_shared_fact(facts) for facts in zip(*branches, strict=True)]
     if name in IDENTITIES:
         return inputs
@@ -91,7 +94,8 @@ def follow(equation: "core.JaxprEqn", values: Sequence[Any]) -> list[Fact]:
         operands = inputs[: _PRODUCTS.get(name, 1)]
         is_zero_product = any(fact.is_zero() and fact.leaf is None for fact in operands)
         return [
-            zero(variable.aval) if is_zero_product else UNKNOWN for variable in equation.outvars
+            fact_of_zero(variable.aval) if is_zero_product else UNKNOWN
+            for variable in equation.outvars
         ]
     if name == "select_n":
         return [_shared_fact(inputs[1:], *inputs[:1])]

@@ -5,10 +5,10 @@ from typing import Any
 
 from jax.interpreters import partial_eval
 
-__all__ = ["live"]
+__all__ = ["remove_dead_equations"]
 
 
-def live(program: Any) -> Any:
+def remove_dead_equations(program: Any) -> Any:
     """Returns the program without the equations that no output needs, also within loops and called programs.
 
     Inputs stay, whether they are read or not, and so does what has effects, such as printing.
@@ -17,7 +17,7 @@ def live(program: Any) -> Any:
     >>> def fn(x):
     ...     jnp.sort(x)
     ...     return x + 1
-    >>> [equation.primitive.name for equation in live(jax.make_jaxpr(fn)(jnp.ones(3))).eqns]
+    >>> [equation.primitive.name for equation in remove_dead_equations(jax.make_jaxpr(fn)(jnp.ones(3))).eqns]
     ['add']
     """
     jaxpr, _ = _remove_dead(program.jaxpr)

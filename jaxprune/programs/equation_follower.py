@@ -19,7 +19,7 @@ from jaxprune.programs.factors import (
 )
 from jaxprune.programs.moves import JOINED, MOVES
 from jaxprune.programs.primitives import ADDITIONS, ELEMENTWISE, IDENTITIES
-from jaxprune.programs.tracked import Tracked, union_of_views
+from jaxprune.programs.tracked import TrackedValue, union_of_views
 from jaxprune.programs.uses import Operations, Use
 from jaxprune.programs.views import View
 
@@ -53,12 +53,12 @@ class EquationFollower:
         self.opaque: dict[int, set[str]] = {}
         self._names = 0
 
-    def activation(self, **attributes: Any) -> Tracked:
+    def activation(self, **attributes: Any) -> TrackedValue:
         """Returns a new value that depends on the inputs."""
         self._names += 1
-        return Tracked(active=True, name=self._names, **attributes)
+        return TrackedValue(active=True, name=self._names, **attributes)
 
-    def merge_alternatives(self, choices: Sequence[Tracked]) -> Tracked:
+    def merge_alternatives(self, choices: Sequence[TrackedValue]) -> TrackedValue:
         """Returns what is known of a value that is one of several."""
         first_choice = choices[0]
         all_equal = all(value.views == first_choice.views for value in choices)
@@ -66,9 +66,9 @@ class EquationFollower:
         if any(value.active for value in choices):
             looked_up = all_equal and all(value.looked_up or value.pure for value in choices)
             return self.activation(views=shared_views if looked_up else (), looked_up=looked_up)
-        return Tracked(shared_views)
+        return TrackedValue(shared_views)
 
-    def equation(self, equation: Any, inputs: list[Tracked]) -> list[Tracked]:
+    def equation(self, equation: Any, inputs: list[TrackedValue]) -> list[TrackedValue]:
         """Returns the outputs of one equation, and notes its product if it is one."""
         primitive = equation.primitive.name
         product = contraction(equation)
@@ -82,7 +82,7 @@ class EquationFollower:
             outputs = [self._follow_elementwise(equation, inputs)]
         else:
             outputs = self._follow_unknown(equation, inputs)
-        facts = constants.follow(equation, [value.fact for value in inputs])
+        facts = constants.propagate_equation(equation, [value.fact for value in inputs])
         return [
             dataclasses.replace(output, fact=fact) if fact.known else output
             for output, fact in zip(outputs, facts, strict=True)
@@ -91,8 +91,8 @@ class EquationFollower:
     # Products.
 
     def _follow_product(
-        self, equation: Any, product: Contraction, left: Tracked, right: Tracked
-    ) -> Tracked:
+        self, equation: Any, product: Contraction, left: TrackedValue, right: TrackedValue
+    ) -> TrackedValue:
         operand_shapes = [atom.aval.shape for atom in equation.invars[:2]]
         output_shape = equation.outvars[0].aval.shape
         operations = Operations(total=2 * multiplications(equation, operand_shapes, output_shape))
@@ -124,11 +124,11 @@ class EquationFollower:
             )
         if equation.primitive.name != "dot_general":
             self._note_opaque(equation.primitive.name, operands)
-            return Tracked()
+            return TrackedValue()
         if kernel_operand is not None and operands[1 - kernel_operand].fact.known:
-            return Tracked()  # of the zeros that a recurrence begins with
+            return TrackedValue()  # of the zeros that a recurrence begins with
         views_of_product = product_views(product, [left.views, right.views], output_shape)
-        return Tracked(
+        return TrackedValue(
             tuple(
                 dataclasses.replace(view, by_constant=kernel_operand is not None)
                 for view in views_of_product
@@ -136,7 +136,11 @@ class EquationFollower:
         )
 
     def _note_use(
-        self, view: View, product: Contraction, kernel: int, operands: tuple[Tracked, Tracked]
+        self,
+        view: View,
+        product: Contraction,
+        kernel: int,
+        operands: tuple[TrackedValue, TrackedValue],
     ) -> None:
         roles = product.roles[kernel]
         assert roles is not None
@@ -153,7 +157,7 @@ class EquationFollower:
 
     # All other equations.
 
-    def _follow_move(self, equation: Any, inputs: list[Tracked]) -> list[Tracked]:
+    def _follow_move(self, equation: Any, inputs: list[TrackedValue]) -> list[TrackedValue]:
         primitive = equation.primitive.name
         moved_operands = inputs if primitive in JOINED else inputs[:1]
         indices = inputs[len(moved_operands) :] if primitive not in JOINED else []
@@ -162,7 +166,7 @@ class EquationFollower:
         if looked_up and primitive == "gather":
             self.tables |= {view.leaf for view in inputs[0].views}
         if not any(value.active for value in inputs):
-            return [Tracked(tuple(output_views)) for output_views in outputs]
+            return [TrackedValue(tuple(output_views)) for output_views in outputs]
         if looked_up or all(value.looked_up for value in moved_operands if value.active):
             return [
                 self.activation(views=tuple(output_views), looked_up=True)
@@ -186,7 +190,7 @@ class EquationFollower:
             for output in outputs_with_echo
         ]
 
-    def _follow_elementwise(self, equation: Any, inputs: list[Tracked]) -> Tracked:
+    def _follow_elementwise(self, equation: Any, inputs: list[TrackedValue]) -> TrackedValue:
         primitive = equation.primitive.name
         shape = equation.outvars[0].aval.shape
         inputs_and_variables = zip(inputs, equation.invars, strict=True)
@@ -201,8 +205,8 @@ class EquationFollower:
             if primitive in ("mul", "div"):
                 # Scales of groups are no kernels beside what they scale.
                 kernel_views = tuple(view for view in merged_views if not view.partly_repeats())
-                return Tracked(kernel_views or merged_views)
-            return Tracked(merged_views)
+                return TrackedValue(kernel_views or merged_views)
+            return TrackedValue(merged_views)
         (first_active, *other_active) = active_inputs
         if primitive == "convert_element_type":
             return dataclasses.replace(first_active, fact=constants.UNKNOWN)
@@ -226,7 +230,7 @@ class EquationFollower:
             views=kept_views, looked_up=looked_up, chain=shortest_chain, echo=echo
         )
 
-    def _find_adapters(self, values: Sequence[Tracked], shape: tuple[int, ...]) -> None:
+    def _find_adapters(self, values: Sequence[TrackedValue], shape: tuple[int, ...]) -> None:
         """Notes factors of low rank: of a sum `w + a @ b`, or of `x @ w + (x @ a) @ b`."""
         parameter_views = [view for value in values for view in value.views if value.pure]
         width = min((size for size in shape if size > 1), default=0)
@@ -253,10 +257,10 @@ class EquationFollower:
             if single_kernel_chains and is_low_rank:
                 self.adapters |= set(chain.leaves)
 
-    def _follow_unknown(self, equation: Any, inputs: list[Tracked]) -> list[Tracked]:
+    def _follow_unknown(self, equation: Any, inputs: list[TrackedValue]) -> list[TrackedValue]:
         primitive = equation.primitive.name
         if not any(value.active for value in inputs):
-            return [Tracked() for _ in equation.outvars]
+            return [TrackedValue() for _ in equation.outvars]
         if primitive not in _HARMLESS and not primitive.startswith(
             ("reduce", "cum", "random", "arg")
         ):
@@ -266,7 +270,7 @@ class EquationFollower:
             for atom in equation.outvars
         ]
 
-    def _note_opaque(self, name: str, inputs: Sequence[Tracked]) -> None:
+    def _note_opaque(self, name: str, inputs: Sequence[TrackedValue]) -> None:
         """Notes that parameters enter an operation behind which they are not followed."""
         for view in (view for value in inputs if value.pure for view in value.views):
             self.opaque.setdefault(view.leaf, set()).add(name)

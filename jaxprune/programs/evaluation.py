@@ -13,18 +13,18 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxprune.programs.interpreter import bind, repeated, run, scanned, trace
+from jaxprune.programs.interpreter import bind, count_scan_inputs, run, run_scan, trace
 from jaxprune.programs.kernels import Follower
 from jaxprune.programs.primitives import ELEMENTWISE, IDENTITIES, PRODUCTS, REARRANGING
-from jaxprune.programs.readings import Observed, Product, Read, Record
-from jaxprune.programs.tracked import Held, Tracked, tracked
+from jaxprune.programs.readings import Observations, Product, Read, Record
+from jaxprune.programs.tracked import Holder, TrackedValue, as_tracked
 from jaxprune.programs.uses import Use
-from jaxprune.programs.views import View, of_leaf
+from jaxprune.programs.views import View, view_of_leaf
 
 __all__ = ["observe"]
 
 
-def observe(fn: Callable[..., Any], params: Any, inputs: Sequence[Any], read: Read) -> Observed:
+def observe(fn: Callable[..., Any], params: Any, inputs: Sequence[Any], read: Read) -> Observations:
     """Runs `fn(params, *inputs)` and reads a statistic off each product that a parameter is a factor of.
 
     Inside `jit` nothing is computed that is not used.
@@ -42,16 +42,16 @@ def observe(fn: Callable[..., Any], params: Any, inputs: Sequence[Any], read: Re
     parameter_leaves = jax.tree.leaves(params)
     evaluator = _Evaluator(read)
     tracked_parameters = [
-        Tracked((of_leaf(index, jnp.shape(leaf)),), value=Held(leaf))
+        TrackedValue((view_of_leaf(index, jnp.shape(leaf)),), value=Holder(leaf))
         for index, leaf in enumerate(parameter_leaves)
     ]
     follower = evaluator.follower
     tracked_inputs = [
-        dataclasses.replace(follower.activation(), value=Held(leaf))
+        dataclasses.replace(follower.activation(), value=Holder(leaf))
         for leaf in jax.tree.leaves(inputs)
     ]
     _, scope = evaluator.run_inside(program, [*tracked_parameters, *tracked_inputs])
-    return Observed(scope.records, scope.emitted, evaluator.lost, follower)
+    return Observations(scope.records, scope.emitted, evaluator.lost, follower)
 
 
 @dataclasses.dataclass
@@ -68,7 +68,7 @@ class _Scope:
 
     products: list[Product] = dataclasses.field(default_factory=list)
     uses: list[tuple[int, Use]] = dataclasses.field(default_factory=list)
-    known: dict[Hashable, list[Tracked]] = dataclasses.field(default_factory=dict)
+    known: dict[Hashable, list[TrackedValue]] = dataclasses.field(default_factory=dict)
     records: list[Record] = dataclasses.field(default_factory=list)
     emitted: list[Any] = dataclasses.field(default_factory=list)
 
@@ -96,7 +96,9 @@ class _Evaluator:
         self.lost: set[int] = set()
         self.scope = _Scope()
 
-    def run_inside(self, program: Any, inputs: Sequence[Tracked]) -> tuple[list[Tracked], _Scope]:
+    def run_inside(
+        self, program: Any, inputs: Sequence[TrackedValue]
+    ) -> tuple[list[TrackedValue], _Scope]:
         """Returns the outputs of a program, and what has been read in it."""
         outer_scope = self.scope
         self.scope = _Scope()
@@ -106,12 +108,12 @@ class _Evaluator:
         inner_scope = self.scope
         self.scope = outer_scope
         return [
-            tracked(value, atom) for value, atom in zip(values, output_variables, strict=True)
+            as_tracked(value, atom) for value, atom in zip(values, output_variables, strict=True)
         ], inner_scope
 
-    def _rule(self, equation: Any, values: list[Any]) -> list[Tracked]:
+    def _rule(self, equation: Any, values: list[Any]) -> list[TrackedValue]:
         values_and_variables = zip(values, equation.invars, strict=True)
-        inputs = [tracked(value, atom) for value, atom in values_and_variables]
+        inputs = [as_tracked(value, atom) for value, atom in values_and_variables]
         primitive = equation.primitive.name
         if primitive == "scan":
             return self._run_scan(equation, inputs)
@@ -124,7 +126,7 @@ class _Evaluator:
             self.scope.known[key] = self._equation(equation, inputs)
         return self.scope.known[key]
 
-    def _equation(self, equation: Any, inputs: list[Tracked]) -> list[Tracked]:
+    def _equation(self, equation: Any, inputs: list[TrackedValue]) -> list[TrackedValue]:
         number_of_uses_before = len(self.follower.uses)
         outputs = self.follower.equation(equation, inputs)
         arrays = bind(equation, [_array_of(value) for value in inputs])
@@ -136,12 +138,12 @@ class _Evaluator:
             self.lost |= {use.view.leaf for use in new_uses}
             product_index = self._continued_product(equation, inputs, arrays[0] if arrays else None)
         return [
-            dataclasses.replace(output, value=Held(array, product_index))
+            dataclasses.replace(output, value=Holder(array, product_index))
             for output, array in zip(outputs, arrays, strict=True)
         ]
 
     def _note_product(
-        self, equation: Any, inputs: list[Tracked], output: jax.Array, uses: Sequence[Use]
+        self, equation: Any, inputs: list[TrackedValue], output: jax.Array, uses: Sequence[Use]
     ) -> int:
         self._end_products(equation, inputs)
         operands = tuple(value.value for value in inputs if value.value is not None)
@@ -150,7 +152,9 @@ class _Evaluator:
         self.scope.uses += [(product_index, use) for use in uses]
         return product_index
 
-    def _continued_product(self, equation: Any, inputs: list[Tracked], output: Any) -> int | None:
+    def _continued_product(
+        self, equation: Any, inputs: list[TrackedValue], output: Any
+    ) -> int | None:
         """Returns the index of the product that an elementwise equation continues; `None` if it does not."""
         active_holders = [
             value.value for value in inputs if value.active and value.value is not None
@@ -169,7 +173,7 @@ class _Evaluator:
             product.factors += [value for value in inputs if value.pure]
         return product_index
 
-    def _end_products(self, equation: Any, inputs: Sequence[Tracked]) -> None:
+    def _end_products(self, equation: Any, inputs: Sequence[TrackedValue]) -> None:
         """Ends products whose activations another operation reads: what follows is a side branch.
 
         Sums on the side end nothing.
@@ -219,11 +223,11 @@ class _Evaluator:
 
     # Programs within the program.
 
-    def _run_scan(self, equation: Any, inputs: list[Tracked]) -> list[Tracked]:
+    def _run_scan(self, equation: Any, inputs: list[TrackedValue]) -> list[TrackedValue]:
         self._end_products(equation, inputs)
         entering = self.follower.entering_scan(equation, inputs)
         length = equation.params["length"]
-        traced_iterations: list[tuple[list[Tracked], _Scope]] = []
+        traced_iterations: list[tuple[list[TrackedValue], _Scope]] = []
 
         def iteration(stacked_arrays: list[Any]) -> list[Any]:
             outputs, scope = self.run_inside(
@@ -233,21 +237,21 @@ class _Evaluator:
             return [*map(_array_of, outputs), *jax.tree.leaves(scope.emitted)]
 
         self.follower.depth += 1
-        stacked_arrays = repeated(
+        stacked_arrays = run_scan(
             equation, [_array_of(value) for value in inputs], iteration, length
         )
         self.follower.depth -= 1
         outputs, scope = traced_iterations[-1]  # JAX may trace the iteration several times
         output_arrays, emitted = _separate_emitted(stacked_arrays, len(outputs), scope.emitted)
         self.scope.join(scope, emitted, (length,))
-        number_of_constants, number_of_carries = scanned(equation)
+        number_of_constants, number_of_carries = count_scan_inputs(equation)
         tracked_outputs = [
             *entering[number_of_constants : number_of_constants + number_of_carries],
             *map(self.follower.emitted_rows, outputs[number_of_carries:]),
         ]
         return _hold_arrays(tracked_outputs, output_arrays)
 
-    def _run_cond(self, equation: Any, inputs: list[Tracked]) -> list[Tracked]:
+    def _run_cond(self, equation: Any, inputs: list[TrackedValue]) -> list[TrackedValue]:
         self._end_products(equation, inputs)
         branch_index, *operands = inputs
         branches = equation.params["branches"]
@@ -278,10 +282,10 @@ class _Evaluator:
         )
 
     def _traceable_branch(
-        self, branch: Any, operands: Sequence[Tracked]
-    ) -> tuple[Callable[..., Any], list[tuple[list[Tracked], _Scope]]]:
+        self, branch: Any, operands: Sequence[TrackedValue]
+    ) -> tuple[Callable[..., Any], list[tuple[list[TrackedValue], _Scope]]]:
         """Returns a function of arrays that runs a branch, and a list of its results, one per tracing."""
-        traced_runs: list[tuple[list[Tracked], _Scope]] = []
+        traced_runs: list[tuple[list[TrackedValue], _Scope]] = []
 
         def run_branch(*arrays: Any) -> Any:
             outputs, scope = self.run_inside(branch, _hold_arrays(operands, arrays))
@@ -291,14 +295,14 @@ class _Evaluator:
         return run_branch, traced_runs
 
 
-def _array_of(value: Tracked) -> Any:
+def _array_of(value: TrackedValue) -> Any:
     assert value.value is not None, "a value that is followed while the program runs"
     return value.value.array
 
 
-def _hold_arrays(values: Sequence[Tracked], arrays: Sequence[Any]) -> list[Tracked]:
+def _hold_arrays(values: Sequence[TrackedValue], arrays: Sequence[Any]) -> list[TrackedValue]:
     values_and_arrays = zip(values, arrays, strict=True)
-    return [dataclasses.replace(value, value=Held(array)) for value, array in values_and_arrays]
+    return [dataclasses.replace(value, value=Holder(array)) for value, array in values_and_arrays]
 
 
 def _zeros(shape: jax.ShapeDtypeStruct) -> jax.Array:
@@ -323,7 +327,7 @@ def _shift_picks(view: View, offset: int) -> View:
     return dataclasses.replace(view, picks=picks)
 
 
-def _reuse_key(equation: Any, inputs: Sequence[Tracked]) -> Hashable | None:
+def _reuse_key(equation: Any, inputs: Sequence[TrackedValue]) -> Hashable | None:
     """Returns a key that is equal for equal rearrangements or computed indices; `None` for other equations.
 
     Libraries cast and reshape the input of each kernel anew; kernels of one input are to be known as such.

@@ -7,7 +7,7 @@ from typing import Any
 from jaxprune.programs import views
 from jaxprune.programs.contractions import Contraction
 from jaxprune.programs.primitives import REDUCING
-from jaxprune.programs.tracked import Chain, Tracked
+from jaxprune.programs.tracked import Chain, TrackedValue
 from jaxprune.programs.views import View
 
 __all__ = [
@@ -23,7 +23,9 @@ __all__ = [
 ]
 
 
-def index_of_kernel(operands: tuple[Tracked, Tracked], product: Contraction) -> int | None:
+def index_of_kernel(
+    operands: tuple[TrackedValue, TrackedValue], product: Contraction
+) -> int | None:
     """Returns the index of the operand that is a kernel, made of parameters; `None` if none or both are.
 
     What inputs have looked up in a table is a kernel only if the other operand is none.
@@ -42,7 +44,7 @@ def index_of_kernel(operands: tuple[Tracked, Tracked], product: Contraction) -> 
 
 
 def extended_chain(
-    equation: Any, product: Contraction, operands: tuple[Tracked, Tracked], kernel: int
+    equation: Any, product: Contraction, operands: tuple[TrackedValue, TrackedValue], kernel: int
 ) -> Chain | None:
     """Returns the chain of products that ends with this one; `None` if the product extends none."""
     leaf_indices = {view.leaf for view in operands[kernel].views}
@@ -64,7 +66,7 @@ def extended_chain(
     return Chain(other_operand.name, tuple(leaf_indices), (summed, width))
 
 
-def remaining_echo(equation: Any, inputs: list[Tracked], output: Any) -> tuple[View, ...]:
+def remaining_echo(equation: Any, inputs: list[TrackedValue], output: Any) -> tuple[View, ...]:
     """Returns the echo that a reduction, or an operation that keeps the shape, leaves of its operand."""
     shape = equation.invars[0].aval.shape
     reduced_axes = equation.params.get("axes", ()) if equation.primitive.name in REDUCING else ()
@@ -87,7 +89,7 @@ def parameter_shares(operand_views: Sequence[View], shape: tuple[int, ...]) -> d
 def product_echo(
     equation: Any,
     product: Contraction,
-    operands: tuple[Tracked, Tracked],
+    operands: tuple[TrackedValue, TrackedValue],
     shape: tuple[int, ...],
 ) -> tuple[View, ...]:
     """Returns where in the result of a product the outputs of its kernel lie, and of those before it."""
@@ -108,7 +110,7 @@ def product_echo(
 
 
 def layered_outputs(
-    equation: Any, product: Contraction, operands: tuple[Tracked, Tracked], kernel: int
+    equation: Any, product: Contraction, operands: tuple[TrackedValue, TrackedValue], kernel: int
 ) -> set[tuple[int, int]]:
     """Returns (leaf, axis) of outputs of earlier kernels each index of which meets a kernel of its own here.
 
@@ -144,7 +146,7 @@ def layered_outputs(
 
 
 def summed_outputs(
-    equation: Any, product: Contraction, operands: tuple[Tracked, Tracked]
+    equation: Any, product: Contraction, operands: tuple[TrackedValue, TrackedValue]
 ) -> set[tuple[int, int]]:
     """Returns (leaf, axis) of outputs of earlier kernels that a product sums over, as that of heads does."""
     if equation.primitive.name != "dot_general":
@@ -160,7 +162,7 @@ def summed_outputs(
 
 
 def mixed_kernels(
-    equation: Any, product: Contraction, operands: tuple[Tracked, Tracked]
+    equation: Any, product: Contraction, operands: tuple[TrackedValue, TrackedValue]
 ) -> set[int]:
     """Returns the leaves whose outputs, in whole axes, are a kernel here: one that inputs have mixed."""
     if equation.primitive.name != "dot_general":

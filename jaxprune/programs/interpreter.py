@@ -14,14 +14,14 @@ from jax import lax
 __all__ = [
     "Rule",
     "bind",
-    "bound",
-    "called",
-    "calls",
+    "bind_with",
+    "called_program",
+    "count_scan_inputs",
     "evaluate",
+    "is_call",
     "linear_solvers",
-    "repeated",
     "run",
-    "scanned",
+    "run_scan",
     "trace",
 ]
 
@@ -75,7 +75,7 @@ def run(
 
     for equation in jaxpr.eqns:
         operands = [read(atom) for atom in equation.invars]
-        inner_program = called(equation)
+        inner_program = called_program(equation)
         if inner_program is not None and enters(equation):
             outputs = run(inner_program, operands, rule, enters=enters)
         else:
@@ -89,22 +89,22 @@ def evaluate(program: Any, inputs: Sequence[Any]) -> list[Any]:
     return run(program, inputs, bind)
 
 
-def called(equation: Any) -> Any:
+def called_program(equation: Any) -> Any:
     """Returns the program that an equation calls once with its inputs (jit, custom_jvp, remat), or `None`."""
     return equation.params.get(_CALLS.get(equation.primitive.name, ""))
 
 
-def calls(name: str) -> bool:
+def is_call(name: str) -> bool:
     """Whether a primitive of this name calls a program once."""
     return name in _CALLS
 
 
 def bind(equation: Any, inputs: Sequence[Any]) -> list[Any]:
     """Returns the outputs of the equation's primitive for arrays."""
-    return bound(equation, inputs, equation.params)
+    return bind_with(equation, inputs, equation.params)
 
 
-def bound(equation: Any, inputs: Sequence[Any], params: Mapping[str, Any]) -> list[Any]:
+def bind_with(equation: Any, inputs: Sequence[Any], params: Mapping[str, Any]) -> list[Any]:
     """Returns the outputs of the equation's primitive with these parameters, in the equation's own context.
 
     The context is the mesh, for one: axes that a part of a program leaves to the compiler are explicit
@@ -138,7 +138,7 @@ def linear_solvers(
     return [(name, programs[name], constants[name]) for name in part_names], inputs[begin:]
 
 
-def scanned(equation: Any) -> tuple[int, int]:
+def count_scan_inputs(equation: Any) -> tuple[int, int]:
     """Returns the number of inputs of a scan that are constant, and of those that are carried."""
     params = equation.params
     if "ft_in" in params:  # from JAX 0.12 on
@@ -147,7 +147,7 @@ def scanned(equation: Any) -> tuple[int, int]:
     return params["num_consts"], params["num_carry"]
 
 
-def repeated(
+def run_scan(
     equation: Any,
     arrays: Sequence[Any],
     iteration: Callable[[list[Any]], list[Any]],
@@ -165,7 +165,7 @@ def repeated(
       The outputs of the scan, then the stacked rows that `iteration` gives beside them.
     """
     params = equation.params
-    number_of_constants, number_of_carries = scanned(equation)
+    number_of_constants, number_of_carries = count_scan_inputs(equation)
 
     def body(carry: Any, rows: Any) -> Any:
         outputs = iteration([*arrays[:number_of_constants], *carry, *rows])

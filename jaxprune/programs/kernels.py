@@ -14,8 +14,8 @@ import numpy as np
 
 from jaxprune.programs import constants, views
 from jaxprune.programs.equation_follower import EquationFollower
-from jaxprune.programs.interpreter import run, scanned
-from jaxprune.programs.tracked import Tracked, hold_same_elements, tracked, union_of_views
+from jaxprune.programs.interpreter import count_scan_inputs, run
+from jaxprune.programs.tracked import TrackedValue, as_tracked, hold_same_elements, union_of_views
 from jaxprune.programs.uses import Operations
 
 __all__ = ["Follower", "follow"]
@@ -33,7 +33,7 @@ def follow(fn: Callable[..., Any], params: Any, *inputs: Any) -> "Follower":
     parameter_leaves = jax.tree.leaves(params)
     follower = Follower()
     tracked_parameters = [
-        Tracked((views.of_leaf(index, np.shape(leaf)),))
+        TrackedValue((views.view_of_leaf(index, np.shape(leaf)),))
         for index, leaf in enumerate(parameter_leaves)
     ]
     tracked_inputs = [
@@ -54,19 +54,21 @@ class Follower(EquationFollower):
         super().__init__()
         self.depth = 0
 
-    def run(self, program: Any, inputs: Sequence[Tracked]) -> list[Tracked]:
+    def run(self, program: Any, inputs: Sequence[TrackedValue]) -> list[TrackedValue]:
         """Returns what a program makes of followed values."""
         output_variables = getattr(program, "jaxpr", program).outvars
         values = run(program, inputs, self._rule)
-        return [tracked(value, atom) for value, atom in zip(values, output_variables, strict=True)]
+        return [
+            as_tracked(value, atom) for value, atom in zip(values, output_variables, strict=True)
+        ]
 
-    def _rule(self, equation: Any, values: list[Any]) -> list[Tracked]:
+    def _rule(self, equation: Any, values: list[Any]) -> list[TrackedValue]:
         values_and_variables = zip(values, equation.invars, strict=True)
         return self.equation(
-            equation, [tracked(value, atom) for value, atom in values_and_variables]
+            equation, [as_tracked(value, atom) for value, atom in values_and_variables]
         )
 
-    def equation(self, equation: Any, inputs: list[Tracked]) -> list[Tracked]:
+    def equation(self, equation: Any, inputs: list[TrackedValue]) -> list[TrackedValue]:
         """Returns the outputs of one equation, and notes its products."""
         follow_inner = _INNER_PROGRAMS.get(equation.primitive.name)
         if follow_inner is not None:
@@ -74,8 +76,8 @@ class Follower(EquationFollower):
         return super().equation(equation, inputs)
 
     def _run_inner(
-        self, program: Any, inputs: Sequence[Tracked]
-    ) -> tuple[list[Tracked], Operations]:
+        self, program: Any, inputs: Sequence[TrackedValue]
+    ) -> tuple[list[TrackedValue], Operations]:
         """Returns the outputs of a program, and its operations, which are not yet counted."""
         outer_operations = self.operations
         self.operations = Operations()
@@ -87,10 +89,10 @@ class Follower(EquationFollower):
     def _settle_carry(
         self,
         program: Any,
-        fixed: Sequence[Tracked],
-        carry: Sequence[Tracked],
-        rows: Sequence[Tracked],
-    ) -> tuple[list[Tracked], list[Tracked], Operations]:
+        fixed: Sequence[TrackedValue],
+        carry: Sequence[TrackedValue],
+        rows: Sequence[TrackedValue],
+    ) -> tuple[list[TrackedValue], list[TrackedValue], Operations]:
         """Returns what a loop carries in every iteration, the outputs of its program then, and operations.
 
         The carried values are followed until an iteration tells nothing new of them.
@@ -111,12 +113,12 @@ class Follower(EquationFollower):
             ]  # they are found again, with what the loop really carries
             carry = next_carry
 
-    def _follow_scan(self, equation: Any, inputs: list[Tracked]) -> list[Tracked]:
+    def _follow_scan(self, equation: Any, inputs: list[TrackedValue]) -> list[TrackedValue]:
         _, carry, outputs, inner_operations = self._settle_scan(equation, inputs)
         self.operations.add(inner_operations, equation.params["length"])
         return [*carry, *map(self.emitted_rows, outputs[len(carry) :])]
 
-    def entering_scan(self, equation: Any, inputs: Sequence[Tracked]) -> list[Tracked]:
+    def entering_scan(self, equation: Any, inputs: Sequence[TrackedValue]) -> list[TrackedValue]:
         """Returns what enters the program of a scan in every iteration; its products are not noted."""
         number_of_uses_before = len(self.uses)
         entering, *_ = self._settle_scan(equation, inputs)
@@ -124,10 +126,10 @@ class Follower(EquationFollower):
         return entering
 
     def _settle_scan(
-        self, equation: Any, inputs: Sequence[Tracked]
-    ) -> tuple[list[Tracked], list[Tracked], list[Tracked], Operations]:
+        self, equation: Any, inputs: Sequence[TrackedValue]
+    ) -> tuple[list[TrackedValue], list[TrackedValue], list[TrackedValue], Operations]:
         """Returns what enters its program, what it carries, the outputs of its program, and operations."""
-        number_of_constants, number_of_carries = scanned(equation)
+        number_of_constants, number_of_carries = count_scan_inputs(equation)
         scanned_inputs = inputs[number_of_constants + number_of_carries :]
         scanned_variables = equation.invars[number_of_constants + number_of_carries :]
         rows = [
@@ -144,17 +146,17 @@ class Follower(EquationFollower):
         self.depth -= 1
         return [*inputs[:number_of_constants], *carry, *rows], carry, outputs, inner_operations
 
-    def emitted_rows(self, value: Tracked) -> Tracked:
+    def emitted_rows(self, value: TrackedValue) -> TrackedValue:
         """Returns what is known of the stacked rows that a loop emits, from what is known of one."""
-        return self.activation() if value.active else Tracked()
+        return self.activation() if value.active else TrackedValue()
 
-    def _row_of(self, value: Tracked, shape: tuple[int, ...]) -> Tracked:
+    def _row_of(self, value: TrackedValue, shape: tuple[int, ...]) -> TrackedValue:
         row_views = tuple(views.iterated(view, shape, self.depth) for view in value.views)
         if value.active:
             return self.activation(views=row_views, looked_up=value.looked_up)
-        return Tracked(row_views)
+        return TrackedValue(row_views)
 
-    def _follow_while(self, equation: Any, inputs: list[Tracked]) -> list[Tracked]:
+    def _follow_while(self, equation: Any, inputs: list[TrackedValue]) -> list[TrackedValue]:
         params = equation.params
         number_of_test_constants = params["cond_nconsts"]
         number_of_constants = number_of_test_constants + params["body_nconsts"]
@@ -169,7 +171,7 @@ class Follower(EquationFollower):
         self.operations.add(inner_operations)
         return carry
 
-    def _follow_cond(self, equation: Any, inputs: list[Tracked]) -> list[Tracked]:
+    def _follow_cond(self, equation: Any, inputs: list[TrackedValue]) -> list[TrackedValue]:
         branch_results = [
             self._run_inner(branch, inputs[1:]) for branch in equation.params["branches"]
         ]
@@ -186,14 +188,14 @@ class Follower(EquationFollower):
             )
         ]
 
-    def _merge_branches(self, choices: Sequence[Tracked]) -> Tracked:
+    def _merge_branches(self, choices: Sequence[TrackedValue]) -> TrackedValue:
         """Returns what is known of one of several values; of several kernels, it has the axes of all."""
         common_value = self.merge_alternatives(choices)
         if common_value.views or not all(value.pure for value in choices):
             return common_value
-        return Tracked(tuple(view.inexact() for view in union_of_views(choices)))
+        return TrackedValue(tuple(view.inexact() for view in union_of_views(choices)))
 
-    def _follow_shard_map(self, equation: Any, inputs: list[Tracked]) -> list[Tracked]:
+    def _follow_shard_map(self, equation: Any, inputs: list[TrackedValue]) -> list[TrackedValue]:
         """Follows the program of each shard: axes keep their roles, positions are the shard's own."""
         program = equation.params["jaxpr"]
         shard_inputs = [
@@ -209,7 +211,7 @@ class Follower(EquationFollower):
         return outputs
 
 
-_INNER_PROGRAMS: dict[str, Callable[[Follower, Any, list[Tracked]], list[Tracked]]] = {
+_INNER_PROGRAMS: dict[str, Callable[[Follower, Any, list[TrackedValue]], list[TrackedValue]]] = {
     "scan": Follower._follow_scan,
     "while": Follower._follow_while,
     "cond": Follower._follow_cond,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from jaxprune.programs import views
-from jaxprune.programs.tracked import Tracked
+from jaxprune.programs.tracked import TrackedValue
 from jaxprune.programs.views import View
 
 __all__ = ["JOINED", "MOVES"]
@@ -17,10 +17,10 @@ Moved = Sequence[Sequence[View]]
 
 def _for_first_operand(
     move: Callable[[Any, View], View | None],
-) -> Callable[[Any, list[Tracked]], Moved]:
+) -> Callable[[Any, list[TrackedValue]], Moved]:
     """Returns the move that maps each view of the first operand, whatever the others are."""
 
-    def move_first_operand(equation: Any, inputs: list[Tracked]) -> Moved:
+    def move_first_operand(equation: Any, inputs: list[TrackedValue]) -> Moved:
         moved_views = [move(equation, view) for view in inputs[0].views]
         return [[view for view in moved_views if view is not None]]
 
@@ -72,7 +72,7 @@ def _rev(equation: Any, view: View) -> View:
     return views.reversed_along(view, _shape(equation), equation.params["dimensions"])
 
 
-def _dynamic_slice(equation: Any, inputs: list[Tracked]) -> Moved:
+def _dynamic_slice(equation: Any, inputs: list[TrackedValue]) -> Moved:
     shape = _shape(equation)
     sizes = equation.params["slice_sizes"]
     sliced_views = inputs[0].views
@@ -88,7 +88,7 @@ def _dynamic_slice(equation: Any, inputs: list[Tracked]) -> Moved:
 
 
 def _slice_from(
-    view: View, shape: tuple[int, ...], axis: int, size: int, index: Tracked
+    view: View, shape: tuple[int, ...], axis: int, size: int, index: TrackedValue
 ) -> View | None:
     """Returns the view of `size` indices of one axis, from an index on that may be known."""
     if not index.fact.known:
@@ -102,7 +102,7 @@ def _slice_from(
     return views.sliced(view, shape, start, limit)
 
 
-def _gather(equation: Any, inputs: list[Tracked]) -> Moved:
+def _gather(equation: Any, inputs: list[TrackedValue]) -> Moved:
     dimension_numbers = equation.params["dimension_numbers"]
     shape = _shape(equation)
     output_shape = equation.outvars[0].aval.shape
@@ -131,7 +131,7 @@ def _gather(equation: Any, inputs: list[Tracked]) -> Moved:
     return [[views.gathered(view, source_axes) for view in inputs[0].views]]
 
 
-def _concatenate(equation: Any, inputs: list[Tracked]) -> Moved:
+def _concatenate(equation: Any, inputs: list[TrackedValue]) -> Moved:
     axis = equation.params["dimension"]
     placed_views: list[View] = []
     begin = 0
@@ -141,7 +141,7 @@ def _concatenate(equation: Any, inputs: list[Tracked]) -> Moved:
     return [placed_views]
 
 
-def _stack(equation: Any, inputs: list[Tracked]) -> Moved:
+def _stack(equation: Any, inputs: list[TrackedValue]) -> Moved:
     axis = equation.params["axis"]
     return [
         [
@@ -152,7 +152,7 @@ def _stack(equation: Any, inputs: list[Tracked]) -> Moved:
     ]
 
 
-def _unstack(equation: Any, inputs: list[Tracked]) -> Moved:
+def _unstack(equation: Any, inputs: list[TrackedValue]) -> Moved:
     axis = equation.params["axis"]
     shape = _shape(equation)
     outputs: list[list[View]] = []
@@ -167,7 +167,7 @@ def _unstack(equation: Any, inputs: list[Tracked]) -> Moved:
     return outputs
 
 
-def _split(equation: Any, inputs: list[Tracked]) -> Moved:
+def _split(equation: Any, inputs: list[TrackedValue]) -> Moved:
     axis = equation.params["axis"]
     shape = _shape(equation)
     outputs: list[list[View]] = []
@@ -184,7 +184,7 @@ def _split(equation: Any, inputs: list[Tracked]) -> Moved:
     return outputs
 
 
-def _pad(equation: Any, inputs: list[Tracked]) -> Moved:
+def _pad(equation: Any, inputs: list[TrackedValue]) -> Moved:
     padded_views: list[View] = []
     for view in inputs[0].views:
         for axis, (low, high, interior) in enumerate(equation.params["padding_config"]):
@@ -195,13 +195,13 @@ def _pad(equation: Any, inputs: list[Tracked]) -> Moved:
     return [padded_views]
 
 
-def _dynamic_update_slice(equation: Any, inputs: list[Tracked]) -> Moved:
+def _dynamic_update_slice(equation: Any, inputs: list[TrackedValue]) -> Moved:
     update_views = [view.inexact() for view in inputs[1].views]
     operand_views = [view.inexact() for view in inputs[0].views]
     return [[*operand_views, *update_views]]
 
 
-def _tile(equation: Any, inputs: list[Tracked]) -> Moved:
+def _tile(equation: Any, inputs: list[TrackedValue]) -> Moved:
     repetitions = equation.params["reps"]
     tiled_views: list[View] = []
     for view in inputs[0].views:
@@ -210,7 +210,7 @@ def _tile(equation: Any, inputs: list[Tracked]) -> Moved:
     return [tiled_views]
 
 
-MOVES: dict[str, Callable[[Any, list[Tracked]], Moved]] = {
+MOVES: dict[str, Callable[[Any, list[TrackedValue]], Moved]] = {
     "transpose": _for_first_operand(_transpose),
     "squeeze": _for_first_operand(_squeeze),
     "expand_dims": _for_first_operand(_expand_dims),

@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 import jax
 
 from jaxprune.programs.kernels import Follower
-from jaxprune.programs.tracked import Held, Tracked
+from jaxprune.programs.tracked import Holder, TrackedValue
 from jaxprune.programs.uses import Use
 from jaxprune.programs.views import View
 
-__all__ = ["Observed", "Product", "Read", "Reading", "Record"]
+__all__ = ["Observations", "Product", "Read", "Reading", "Record"]
 
 
 @dataclasses.dataclass
@@ -30,13 +30,13 @@ class Product:
 
     equation: Any
     operand: int
-    operands: tuple[Held, ...]
+    operands: tuple[Holder, ...]
     output: jax.Array
-    factors: list[Tracked] = dataclasses.field(default_factory=list)
+    factors: list[TrackedValue] = dataclasses.field(default_factory=list)
     ended: bool = False
 
     @property
-    def other(self) -> Held:
+    def other(self) -> Holder:
         """The holder of what the kernel is multiplied with."""
         return self.operands[1 - self.operand]
 
@@ -86,7 +86,7 @@ class Record(NamedTuple):
     lengths: tuple[int, ...] = ()
 
 
-class Observed(NamedTuple):
+class Observations(NamedTuple):
     """The statistics that have been read off a program.
 
     Attributes:

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 from jaxprune.programs import constants
 from jaxprune.programs.views import View
 
-__all__ = ["Chain", "Held", "Tracked", "hold_same_elements", "tracked", "union_of_views"]
+__all__ = ["Chain", "Holder", "TrackedValue", "as_tracked", "hold_same_elements", "union_of_views"]
 
 
-class Held:
+class Holder:
     """An array while the program runs, told from others by identity: tracers are neither compared nor hashed.
 
     Attributes:
@@ -40,7 +40,7 @@ class Chain(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Tracked:
+class TrackedValue:
     """A value of the program.
 
     Attributes:
@@ -63,7 +63,7 @@ class Tracked:
     fact: constants.Fact = constants.UNKNOWN
     name: int | None = None
     chain: Chain | None = None
-    value: Held | None = None
+    value: Holder | None = None
 
     @property
     def pure(self) -> bool:
@@ -71,18 +71,18 @@ class Tracked:
         return bool(self.views) and not self.active
 
 
-def tracked(value: Any, atom: Any) -> Tracked:
+def as_tracked(value: Any, atom: Any) -> TrackedValue:
     """Returns the followed value itself, or one for a constant of the program."""
-    if isinstance(value, Tracked):
+    if isinstance(value, TrackedValue):
         return value
-    return Tracked(fact=constants.constant(value, atom.aval), value=Held(value))
+    return TrackedValue(fact=constants.fact_of_constant(value, atom.aval), value=Holder(value))
 
 
-def hold_same_elements(a: Tracked, b: Tracked) -> bool:
+def hold_same_elements(a: TrackedValue, b: TrackedValue) -> bool:
     """Whether two values have the same views, and depend on the inputs in the same way."""
     return (a.active, a.looked_up, a.views) == (b.active, b.looked_up, b.views)
 
 
-def union_of_views(values: Sequence[Tracked]) -> tuple[View, ...]:
+def union_of_views(values: Sequence[TrackedValue]) -> tuple[View, ...]:
     """Returns the views of several values, each once."""
     return tuple(dict.fromkeys(view for value in values for view in value.views))

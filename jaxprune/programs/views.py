@@ -22,7 +22,6 @@ __all__ = [
     "gathered",
     "inserted",
     "iterated",
-    "of_leaf",
     "picked",
     "placed",
     "reshaped",
@@ -31,6 +30,7 @@ __all__ = [
     "squeezed",
     "tiled",
     "transposed",
+    "view_of_leaf",
 ]
 
 
@@ -117,7 +117,7 @@ class View:
         return dataclasses.replace(self, exact=False)
 
 
-def of_leaf(leaf: int, shape: Sequence[int]) -> View:
+def view_of_leaf(leaf: int, shape: Sequence[int]) -> View:
     """Returns the view of a parameter as it is stored."""
     axes = tuple((Digit(axis, size, 1),) for axis, size in enumerate(shape))
     zeros = (0,) * len(shape)

@@ -11,7 +11,13 @@ from jaxprune import checks
 from jaxprune import masks as masks_lib
 from jaxprune.masks import Prunable
 from jaxprune.signals.finite import Watch
-from jaxprune.signals.gather import Progress, counted, mean_over, several, twice
+from jaxprune.signals.gather import (
+    Progress,
+    check_rereadable,
+    check_several,
+    mean_over,
+    with_example_counts,
+)
 from jaxprune.signals.gradients import check_divisible, gradient, gradients, scan_groups
 from jaxprune.signals.leaves import (
     are_floating,
@@ -106,7 +112,7 @@ def hessian_gradient(
     >>> hessian_gradient(apply, output_loss, params, batches, temperature=2.0)
     {'w': Array(12., dtype=float32)}
     """
-    batches = twice(batches, "hessian_gradient reads batches twice")
+    batches = check_rereadable(batches, "hessian_gradient reads batches twice")
     loss = loss_of_outputs(apply, output_loss, temperature=temperature)
     return gradient_product(loss, params, batches, progress)
 
@@ -244,12 +250,13 @@ def block_fisher(
     check_function("block_fisher", params, loss=loss)
     if block < 1 or not damp > 0:
         raise ValueError(f"block_fisher(block={block}, damp={damp}): both must be above 0.")
-    batches = twice(batches, "block_fisher counts batches before it reads them")
+    batches = check_rereadable(batches, "block_fisher counts batches before it reads them")
     checked_batches = check_divisible(batches, examples, chunk)
     masks = masks_lib.make(params, prunable)
     is_chosen = tuple(mask is not None for mask in masks_lib.beside(params, masks))
     number_of_groups = (
-        sum(number_of_examples for _, number_of_examples in counted(checked_batches)) // examples
+        sum(number_of_examples for _, number_of_examples in with_example_counts(checked_batches))
+        // examples
     )
     inverses = [
         jnp.tile(
@@ -259,7 +266,7 @@ def block_fisher(
     ]
     options = (loss, examples, chunk, is_chosen)
     watch = Watch("block_fisher")
-    for batch, _ in counted(watch.batches(several(batches)), progress):
+    for batch, _ in with_example_counts(watch.batches(check_several(batches)), progress):
         inverses = jax.block_until_ready(
             _with_batch(inverses, options, params, batch, number_of_groups)
         )

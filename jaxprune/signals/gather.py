@@ -13,7 +13,13 @@ from jaxprune.signals.finite import Watch
 from jaxprune.signals.leaves import widen
 from jaxprune.types import Params
 
-__all__ = ["counted", "mean_over", "number_of_examples", "several", "twice"]
+__all__ = [
+    "check_rereadable",
+    "check_several",
+    "mean_over",
+    "number_of_examples",
+    "with_example_counts",
+]
 
 Progress = Callable[[int], Any]
 
@@ -63,7 +69,7 @@ def mean_over(
     examples = 0
     watch = Watch(who)
     for index, (batch, number_in_batch) in enumerate(
-        counted(watch.batches(several(batches)), progress)
+        with_example_counts(watch.batches(check_several(batches)), progress)
     ):
         batch_key = () if key is None else (jax.random.fold_in(key, index),)
         value = _weighted(fn, static, params, batch, float(number_in_batch), (*extra, *batch_key))
@@ -87,7 +93,7 @@ def _add(total, value):
     return jax.tree.map(jnp.add, total, value)
 
 
-def several(batches: Iterable[Any]) -> Iterable[Any]:
+def check_several(batches: Iterable[Any]) -> Iterable[Any]:
     """Returns the batches if they are an iterable of batches: one array or dict would be taken apart.
 
     Raises:
@@ -107,14 +113,16 @@ _SEVERAL = checks.Kind(
 )
 
 
-def counted(batches: Iterable[Any], progress: Progress | None = None) -> Iterator[tuple[Any, int]]:
+def with_example_counts(
+    batches: Iterable[Any], progress: Progress | None = None
+) -> Iterator[tuple[Any, int]]:
     """Yields batches, each with its number of examples; calls `progress` when one has been dealt with.
 
-    >>> [n for _, n in counted([jnp.ones((3, 2)), jnp.ones((1, 2))])]
+    >>> [n for _, n in with_example_counts([jnp.ones((3, 2)), jnp.ones((1, 2))])]
     [3, 1]
     """
     batches_done = 0
-    for batches_done, batch in enumerate(several(batches), 1):
+    for batches_done, batch in enumerate(check_several(batches), 1):
         yield batch, number_of_examples(batch, batches_done - 1)
         if progress is not None:
             progress(batches_done)
@@ -161,13 +169,13 @@ def number_of_examples(batch: Any, index: int = 0, multiple_of: int | None = Non
     return leading_sizes[0]
 
 
-def twice(batches: Iterable[Any], why: str) -> Iterable[Any]:
+def check_rereadable(batches: Iterable[Any], why: str) -> Iterable[Any]:
     """Returns the batches if they can be read more than once; `why` they must begins the error.
 
     Raises:
       ValueError: if they are an iterator, which can be read only once.
     """
-    if iter(several(batches)) is batches:
+    if iter(check_several(batches)) is batches:
         raise ValueError(
             f"{why}, but a {type(batches).__name__} can be read only once; give a list of them."
         )

@@ -18,7 +18,7 @@ from jaxprune.signals.curvature import (
     hessian_gradient,
 )
 from jaxprune.signals.flow import synaptic_flow
-from jaxprune.signals.gather import Progress, twice
+from jaxprune.signals.gather import Progress, check_rereadable
 from jaxprune.signals.gauss_newton import gauss_newton_diagonal
 from jaxprune.signals.gradients import fisher, gradients
 from jaxprune.signals.losses import Apply, Loss, OutputLoss, loss_of_outputs
@@ -27,7 +27,7 @@ from jaxprune.signals.scales import scales
 from jaxprune.signals.unit_taylor import unit_taylor
 from jaxprune.types import Criterion, Params
 
-__all__ = ["Gatherers", "gathered", "gatherers", "reads", "takes_gradients"]
+__all__ = ["Gatherers", "collect", "gatherers", "signals_read_by", "takes_gradients"]
 
 Gatherers = Mapping[str, Callable[[Params], Any]]
 
@@ -79,7 +79,7 @@ def gatherers(
     >>> found["grads"]({"w": jnp.array(5.0)}), sorted(found)[1:]
     ({'w': Array(2., dtype=float32)}, ['grads', 'hessian_gradient', 'inverse_fisher'])
     """
-    batches = twice(batches, "signals read batches more than once")
+    batches = check_rereadable(batches, "signals read batches more than once")
     functions = {"loss": loss, "apply": apply, "output_loss": output_loss}
     optional_function = checks.optional(checks.FUNCTION)
     checks.check(
@@ -146,11 +146,11 @@ def _output(
     return getattr(statistics, name)
 
 
-def reads(criterion: Criterion | Callable[..., Any]) -> list[str]:
+def signals_read_by(criterion: Criterion | Callable[..., Any]) -> list[str]:
     """Returns the keywords of the signals that a criterion needs: keyword-only, without a default.
 
     >>> def relative_step(params, *, grads, smallest=1e-8, **_): ...
-    >>> reads(relative_step)
+    >>> signals_read_by(relative_step)
     ['grads']
     """
     parameters = inspect.signature(criterion).parameters.values()
@@ -180,7 +180,7 @@ def takes_gradients(criterion: Criterion | None) -> bool:
     )
 
 
-def gathered(names: Iterable[str], known: Gatherers, params: Params) -> dict[str, Any]:
+def collect(names: Iterable[str], known: Gatherers, params: Params) -> dict[str, Any]:
     """Returns by keyword the signals that are asked for.
 
     Raises:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from jaxprune import kernel_axes
 from jaxprune.programs.evaluation import observe
-from jaxprune.programs.readings import Observed, Read, Record
+from jaxprune.programs.readings import Observations, Read, Record
 from jaxprune.signals.arrangements import Arrangement, arrangement, indifferent_axes
 from jaxprune.signals.kernels import Mean
 from jaxprune.signals.placement import Placement, broadcast_placement, matrix_placement, scatter
@@ -28,7 +28,7 @@ class Kernels:
       observed: what has been read.
     """
 
-    def __init__(self, params: Params, observed: Observed) -> None:
+    def __init__(self, params: Params, observed: Observations) -> None:
         self.shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(params)]
         self.axes: list[Axes | None] = kernel_axes.of_follower(observed.follower, self.shapes)
         self.observed = observed
@@ -159,7 +159,7 @@ def _is_matrix(
 
 
 def _mean_of_matrices(
-    placements: _Where, observed: Observed, shape: tuple[int, ...], axes: Axes | None
+    placements: _Where, observed: Observations, shape: tuple[int, ...], axes: Axes | None
 ) -> Mean:
     assert axes is not None
     emitted = observed.emitted

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jaxprune.programs.readings import Product, Reading, Record
 from jaxprune.signals.finite import Watch
-from jaxprune.signals.gather import counted, several
+from jaxprune.signals.gather import check_several, with_example_counts
 from jaxprune.signals.kernels import Mean, units
 from jaxprune.signals.losses import check_function
 from jaxprune.signals.means import Kernels, mean_over_uses, ratio, read_kernels
@@ -83,7 +83,9 @@ def outputs(
     examples = 0
     means_by_batch: list[dict[int, jax.Array]] = []
     watch = Watch("outputs")
-    for batch, number_in_batch in counted(watch.batches(several(batches)), progress):
+    for batch, number_in_batch in with_example_counts(
+        watch.batches(check_several(batches)), progress
+    ):
         means, by_example = _outputs(apply, ranks, params, batch)
         weighted_means = jax.tree.map(
             lambda x, number_in_batch=number_in_batch: number_in_batch * x, means
