@@ -160,9 +160,8 @@ def _pack_mnist(raw: dict[str, Path], order: Order) -> None:
             renamed_copy = unpacked_copy.rename(
                 order.work / archive.unpacked.replace("-idx", ".idx")
             )
-            os.utime(
-                renamed_copy, (modification_time, modification_time)
-            )  # gzip writes this and the name into its header
+            # gzip writes the file's time and name into its header.
+            os.utime(renamed_copy, (modification_time, modification_time))
             subprocess.run(["gzip", "-6", renamed_copy], check=True)
             Path(f"{renamed_copy}.gz").rename(order.work / archive.filename)
 

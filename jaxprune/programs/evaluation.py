@@ -197,7 +197,7 @@ class _Evaluator:
                 emitted_indices[reading.key] = len(self.scope.emitted)
                 self.scope.emitted.append(reading.compute())
             kernel_view, *other_views = (
-                self._number_picks(kernel_view, emitted_indices) for kernel_view in views_to_place
+                self._number_picks(view, emitted_indices) for view in views_to_place
             )
             shape = self.scope.products[product_index].shape
             statistic_index = emitted_indices[reading.key]

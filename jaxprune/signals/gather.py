@@ -82,10 +82,10 @@ def mean_over(
 
 
 @functools.partial(jax.jit, static_argnames=("fn", "static"))
-def _weighted(fn, static, params, batch, number_of_examples, extra):
+def _weighted(fn, static, params, batch, example_count, extra):
     with jax.default_matmul_precision("highest"):
         value = fn(*static, params, batch, *extra)
-    return jax.tree.map(lambda x: number_of_examples * widen(jnp.asarray(x)), value)
+    return jax.tree.map(lambda x: example_count * widen(jnp.asarray(x)), value)
 
 
 @functools.partial(jax.jit, donate_argnums=0)
