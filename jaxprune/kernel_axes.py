@@ -8,7 +8,8 @@ import jax
 import numpy as np
 
 from jaxprune import checks, trees
-from jaxprune.programs.kernels import Follower, Use, follow
+from jaxprune.programs.kernels import Follower, follow
+from jaxprune.programs.uses import Use
 from jaxprune.types import Axes, Params
 
 __all__ = [

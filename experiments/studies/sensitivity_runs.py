@@ -31,7 +31,7 @@ from experiments.ways.oneshot import examples, gatherers_of, known_signals
 from experiments.ways.recipe import Recipe
 from jaxprune.kernel_axes import by_path, layer_axes
 from jaxprune.sensitivity import Sensitivity, search, sensitivity
-from jaxprune.signals.gatherers import gathered, reads
+from jaxprune.signals.gatherers import collect, signals_read_by
 from jaxprune.trees import layer_names
 
 __all__ = ["run"]
@@ -159,7 +159,7 @@ class _Network:
         batches = examples(self.task, key, section["examples"])
         gatherers = gatherers_of(setup.model, self.rest, batches, key, {}, setup.prunable)
         gatherers["key"] = lambda _: key
-        self.signals = gathered(reads(criterion), gatherers, self.params)
+        self.signals = collect(signals_read_by(criterion), gatherers, self.params)
         costs = size.flops if section["cost"] == "flops" else size.weights
         self.leaf_costs = {name: float(costs[name]) for name in size.prunable}
         self.layer_costs = _by_layer(self.leaf_costs, self.params, setup.axes)
@@ -304,7 +304,7 @@ def _criterion(section: Mapping[str, Any]) -> Any:
     if isinstance(spec, str) and user_files.is_file(spec):
         return user_files.load(spec, where, known_signals())
     criterion = build("criterion", part(spec) if isinstance(spec, str) else spec)
-    missing = [name for name in reads(criterion) if name not in known_signals()]
+    missing = [name for name in signals_read_by(criterion) if name not in known_signals()]
     if missing:
         raise UserError(f"{where}: it reads {missing[0]!r}, which exists only while training.")
     return criterion

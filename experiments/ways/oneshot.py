@@ -21,7 +21,7 @@ from experiments.ways.pipeline import Pipeline
 from experiments.ways.recipe import Recipe, on_fixed_masks, refuse_average
 from experiments.ways.start import Setting, Start, StartState
 from jaxprune.coupling import Coupled
-from jaxprune.signals.gatherers import reads
+from jaxprune.signals.gatherers import signals_read_by
 
 __all__ = ["examples", "gatherers_of", "known_signals", "pruned", "recipe"]
 
@@ -109,7 +109,9 @@ def pruned(
     units = method.pattern if isinstance(method.pattern, Coupled) else None
     known = known_signals(pipeline.signals, units)
     for function in (method.criterion, compensation):
-        unknown = [name for name in reads(function) if name not in known] if function else []
+        unknown = (
+            [name for name in signals_read_by(function) if name not in known] if function else []
+        )
         if unknown:
             raise UserError(
                 f"{where}: reads the signal {unknown[0]!r}, which exists only while training or of coupled "

@@ -99,7 +99,7 @@ class _Draws:
 
     def rule(self, equation: Any, inputs: list[Any]) -> list[Any]:
         """What an equation makes of values of which some are normal."""
-        name, inner = equation.primitive.name, programs.called(equation)
+        name, inner = equation.primitive.name, programs.called_program(equation)
         normal = [isinstance(value, _Normal) for value in inputs]
         if (
             any(normal) and inner is not None and not name.startswith("custom")
