@@ -136,6 +136,7 @@ class _Cursor:
 
 
 def _file(cursor: _Cursor) -> GGUF:
+    """Reads header, metadata and the table of tensors."""
     if cursor.left < 24 or cursor.mapped[:4] != b"GGUF":
         raise _DamagedError(
             "is not a GGUF file: it does not begin with the bytes 'GGUF' and a header"
@@ -173,6 +174,7 @@ def _items_by_name(
 
 
 def _value(cursor: _Cursor, key: str) -> Any:
+    """Reads a value of the metadata: a number, text, or a list of either."""
     value_type = cursor.integer("<I")
     if value_type == STRING:
         return cursor.text()
@@ -208,6 +210,7 @@ class _Entry(NamedTuple):
 
 
 def _entry(cursor: _Cursor, name: str) -> _Entry:
+    """Reads a line of the table of tensors."""
     axis_count = cursor.integer("<I")
     if not 1 <= axis_count <= MAX_AXES:
         raise _DamagedError(
@@ -248,6 +251,8 @@ def _check_places(entries: dict[str, _Entry], alignment: int, start: int, size: 
 
 
 def _leaf(mapped: mmap.mmap, start: int, entry: _Entry) -> LazyLeaf:
+    """Returns a tensor that is decoded when it is read."""
+
     def load() -> np.ndarray:
         byte_offset = start + entry.offset
         blocks = np.frombuffer(mapped, entry.type.layout, entry.blocks, byte_offset)

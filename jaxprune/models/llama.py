@@ -133,6 +133,7 @@ def _last_axis(vector: jax.Array, x: jax.Array) -> jax.Array:
 
 
 def _rms_norm(config: Config, x: jax.Array, scale: jax.Array) -> jax.Array:
+    """Returns activations divided by their root mean square, times a scale; computed in float32."""
     wide_x = x.astype(jnp.float32)
     inverse_rms = jax.lax.rsqrt(jnp.mean(wide_x**2, axis=-1, keepdims=True) + config.norm_epsilon)
     return (wide_x * inverse_rms * _last_axis(scale.astype(jnp.float32), x)).astype(x.dtype)
@@ -171,6 +172,7 @@ def _heads(config: Config, layer: Any, name: str, x: jax.Array) -> jax.Array:
 def _attention(
     config: Config, layer: Any, x: jax.Array, rotation: tuple[jax.Array, jax.Array]
 ) -> jax.Array:
+    """Returns causal attention of normalised activations [batch, length, width]."""
     batch, length, _ = x.shape
     queries = _heads(config, layer, "query", x)
     keys = _heads(config, layer, "key", x)
@@ -193,6 +195,7 @@ def _attention(
 
 
 def _feed_forward(layer: Any, x: jax.Array) -> jax.Array:
+    """Returns the gated feed-forward network of normalised activations."""
     gated = jax.nn.silu(_product(x, layer["gate"])) * _product(x, layer["up"])
     return _product(gated, layer["down"])
 

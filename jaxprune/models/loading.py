@@ -104,6 +104,7 @@ def load(
 def _parts(
     source: str | os.PathLike, dtype: np.dtype, data_dir: str | os.PathLike | None
 ) -> _Parts:
+    """Reads configuration, parameters and tokenizer from a known model, a GGUF file or a folder."""
     if source in WEIGHTS and str(WEIGHTS[str(source)].filename).endswith(".gguf"):
         return _gguf(verified_weights(str(source), data_dir=data_dir), dtype, str(source))
     path = Path(source)
@@ -118,6 +119,7 @@ def _parts(
 
 
 def _gguf(path: Path, dtype: np.dtype, name: str | None) -> _Parts:
+    """Reads a GGUF file."""
     file = gguf.read(path)
     config = configs.from_gguf(file.metadata, file.tensors)
     architecture = file.metadata["general.architecture"]
@@ -126,6 +128,7 @@ def _gguf(path: Path, dtype: np.dtype, name: str | None) -> _Parts:
 
 
 def _folder(folder: Path, dtype: np.dtype) -> _Parts:
+    """Reads a folder as Hugging Face stores models."""
     try:
         description = json.loads((folder / "config.json").read_bytes())
     except (ValueError, RecursionError) as error:

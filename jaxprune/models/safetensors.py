@@ -72,6 +72,7 @@ def read(path: str | os.PathLike) -> dict[str, LazyLeaf]:
 
 
 def _folder(folder: Path, index: Path) -> dict[str, LazyLeaf]:
+    """Reads the headers of the files that an index names, and checks that they agree with it."""
     try:
         file_of_tensor = _json(index.read_bytes()).get("weight_map")
         if not isinstance(file_of_tensor, dict):
@@ -100,6 +101,7 @@ def _folder(folder: Path, index: Path) -> dict[str, LazyLeaf]:
 
 
 def _file(path: Path) -> dict[str, LazyLeaf]:
+    """Reads the header of one file."""
     try:
         with path.open("rb") as file:
             file_size = os.fstat(file.fileno()).st_size
@@ -117,6 +119,8 @@ def _file(path: Path) -> dict[str, LazyLeaf]:
 
 
 def _json(text: bytes) -> dict[str, Any]:
+    """Parses a JSON object; refuses names that are there twice."""
+
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         items_by_name = dict(pairs)
         if len(items_by_name) < len(pairs):
@@ -133,6 +137,7 @@ def _json(text: bytes) -> dict[str, Any]:
 
 
 def _leaves(path: Path, header: dict[str, Any], start: int, size: int) -> dict[str, LazyLeaf]:
+    """Returns the tensors of a header, after checking that they fill the file without gaps."""
     entries = {name: _entry(name, entry) for name, entry in header.items()}
     last_end = 0
     for name, (_, _, begin_byte, end_byte) in sorted(entries.items(), key=lambda item: item[1][2:]):
@@ -180,6 +185,8 @@ def _naturals(numbers: Any) -> bool:
 
 
 def _leaf(path: Path, shape: tuple[int, ...], dtype: np.dtype, place: int) -> LazyLeaf:
+    """Returns a tensor whose numbers are read from the file when they are asked for."""
+
     def load() -> np.ndarray:
         number_count = math.prod(shape)
         numbers = np.fromfile(path, dtype, number_count, offset=place)

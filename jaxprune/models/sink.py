@@ -154,6 +154,7 @@ def safetensors_sink(
 
 
 def _write(path: Path, tensors: dict[str, np.ndarray]) -> None:
+    """Writes tensors into a file, under another name until it is complete."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end_byte = 0
     for name, array in tensors.items():

@@ -102,16 +102,7 @@ def prune(
     """
     pattern = unstructured() if pattern is None else pattern
     checks.check("posttrain.prune", pattern=(pattern, PATTERN), params=(params, checks.TREE))
-    if calibrate == "dense" and recover is not None:
-        raise ValueError(
-            'posttrain.prune(calibrate="dense", recover=): recovery trains each block on what comes out of '
-            "the pruned and recovered blocks before it, but the statistics would be of the dense network; "
-            'leave one of them out, or give calibrate="pruned".'
-        )
-    if calibrate not in ("pruned", "dense"):
-        raise ValueError(
-            f'posttrain.prune(calibrate={calibrate!r}): "pruned" or "dense" is needed.'
-        )
+    _check_calibrate(calibrate, recover)
     statistic_names = statistics_read_by(solver)
     if "key" in statistic_names and key is None:
         raise TypeError(
@@ -180,6 +171,19 @@ def prune(
     row_notes = _notes_on_rows(plan, calibration_count) if "grams" in statistic_names else ()
     report = Report(tuple(rows), tuple(recoveries), row_notes, time.perf_counter() - start_time)
     return Result(new_params, masks, report)
+
+
+def _check_calibrate(calibrate: str, recover: Recovery | None) -> None:
+    if calibrate == "dense" and recover is not None:
+        raise ValueError(
+            'posttrain.prune(calibrate="dense", recover=): recovery trains each block on what comes out of '
+            "the pruned and recovered blocks before it, but the statistics would be of the dense network; "
+            'leave one of them out, or give calibrate="pruned".'
+        )
+    if calibrate not in ("pruned", "dense"):
+        raise ValueError(
+            f'posttrain.prune(calibrate={calibrate!r}): "pruned" or "dense" is needed.'
+        )
 
 
 def _run_identity(

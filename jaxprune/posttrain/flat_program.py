@@ -92,6 +92,7 @@ class _Writer:
         return run(program, inputs, self._bind)
 
     def _bind(self, equation: Any, inputs: list[Any]) -> list[Any]:
+        """Returns the outputs of one equation, bound anew, computed from constants, or known from before."""
         if equation.primitive.name == "scan" and _should_unroll(equation, inputs):
             return self._unroll(equation, inputs)
         scalar_outputs = _constant_outputs(equation, inputs)
@@ -108,6 +109,7 @@ class _Writer:
         return outputs
 
     def _unroll(self, equation: Any, inputs: list[Any]) -> list[Any]:
+        """Returns the outputs of a loop, its iterations written out one after the other."""
         params = equation.params
         constant_count, carry_count = scanned(equation)
         carry = inputs[constant_count : constant_count + carry_count]
@@ -124,6 +126,7 @@ class _Writer:
         return [*carry, *(_stack(slices) for slices in zip(*outputs_by_iteration, strict=True))]
 
     def _slice_at(self, stack: Any, index: int) -> _Value:
+        """Returns one slice of a stack along its first axis; the index is a number in the program."""
         array = stack.array if isinstance(stack, _Value) else stack
         start_indices = [index, *[0] * (array.ndim - 1)]
         leading_slice = lax.dynamic_slice(array, start_indices, (1, *array.shape[1:]))
@@ -131,6 +134,7 @@ class _Writer:
 
 
 def _stack(rows: Sequence[Any]) -> _Value:
+    """Returns the outputs of all iterations, stacked along a new first axis."""
     arrays = [row.array if isinstance(row, _Value) else jnp.asarray(row) for row in rows]
     return _derived_value(
         lax.concatenate([lax.expand_dims(array, [0]) for array in arrays], 0), rows

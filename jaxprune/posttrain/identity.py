@@ -128,6 +128,7 @@ class _Describer:
             yield from self._object_parts(value)
 
     def _object_parts(self, value: Any) -> Iterator[Any]:
+        """Yields the texts and objects that an object consists of, by its kind."""
         name = f"{getattr(value, '__module__', None)}.{getattr(value, '__qualname__', None)}"
         if isinstance(value, np.ndarray | np.generic | jax.Array):
             yield fingerprint([], [value])

@@ -287,36 +287,9 @@ def plan(
     structure = jax.tree.structure(shapes)
     leaf_shapes = [np.shape(leaf) for leaf in jax.tree.leaves(shapes)]
     axes = kernel_axes.of_follower(followed_program.follower, leaf_shapes)
-    mask_shapes = jax.eval_shape(
-        lambda tree: masks_lib.make(tree, prunable, axes=structure.unflatten(axes)), shapes
-    )
-    is_pruned = [mask is not None for mask in trees.beside(shapes, mask_shapes)]
-    for pattern in [exclude] if isinstance(exclude, str) else exclude:
-        expression("exclude", pattern)
-        if not any(re.search(pattern, name) for name in names):
-            raise ValueError(f"exclude: {pattern!r} matches none of {trees.some(names)}.")
-        is_pruned = [
-            pruned and not re.search(pattern, name)
-            for pruned, name in zip(is_pruned, names, strict=True)
-        ]
+    is_pruned = _choose_pruned(shapes, structure.unflatten(axes), names, prunable, exclude)
     kernels, inputs, reasons = kernels_lib.find_kernels(flat, followed_program, names, is_pruned)
-    kernel_leaves = {leaf_index for kernel in kernels for leaf_index in kernel.leaves}
-    for leaf_index in range(len(names)):
-        if is_pruned[leaf_index] and leaf_index not in kernel_leaves and leaf_index not in reasons:
-            reasons[leaf_index] = "no product with the inputs was found that it is a factor of"
-    if reasons:
-        reason_texts = [
-            f"{names[leaf_index]!r}: {reason}" for leaf_index, reason in sorted(reasons.items())
-        ]
-        others_text = f" (and {len(reason_texts) - 3} more)" if len(reason_texts) > 3 else ""
-        raise ValueError(
-            f"posttrain.plan: {'; '.join(reason_texts[:3])}{others_text}; leave such parameters out with "
-            "exclude=, or give prunable= a regular expression of those that are meant."
-        )
-    if not kernels:
-        raise ValueError(
-            f"posttrain.plan: nothing is left to prune of {trees.some(names)}; change prunable= or exclude=."
-        )
+    _check_all_found(names, is_pruned, kernels, reasons)
     cut_points = cuts(flat, kernels, inputs)
     plan_segments = segments(flat, cut_points, inputs)
     floating = [jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(shapes)]
@@ -335,6 +308,54 @@ def plan(
         structure,
         batch,
     )
+
+
+def _choose_pruned(
+    shapes: Params,
+    axes: Any,
+    names: Sequence[str],
+    prunable: Prunable,
+    exclude: str | Iterable[str],
+) -> list[bool]:
+    """Returns whether each parameter is to be pruned, by `prunable` and `exclude` of `plan`."""
+    mask_shapes = jax.eval_shape(lambda tree: masks_lib.make(tree, prunable, axes=axes), shapes)
+    is_pruned = [mask is not None for mask in trees.beside(shapes, mask_shapes)]
+    for pattern in [exclude] if isinstance(exclude, str) else exclude:
+        expression("exclude", pattern)
+        if not any(re.search(pattern, name) for name in names):
+            raise ValueError(f"exclude: {pattern!r} matches none of {trees.some(names)}.")
+        is_pruned = [
+            pruned and not re.search(pattern, name)
+            for pruned, name in zip(is_pruned, names, strict=True)
+        ]
+    return is_pruned
+
+
+def _check_all_found(
+    names: Sequence[str],
+    is_pruned: Sequence[bool],
+    kernels: Sequence[Kernel],
+    reasons: dict[int, str],
+) -> None:
+    """Raises if a parameter that is to be pruned is no kernel, with the reason; or if there is no kernel."""
+    reasons = dict(reasons)
+    kernel_leaves = {leaf_index for kernel in kernels for leaf_index in kernel.leaves}
+    for leaf_index in range(len(names)):
+        if is_pruned[leaf_index] and leaf_index not in kernel_leaves and leaf_index not in reasons:
+            reasons[leaf_index] = "no product with the inputs was found that it is a factor of"
+    if reasons:
+        reason_texts = [
+            f"{names[leaf_index]!r}: {reason}" for leaf_index, reason in sorted(reasons.items())
+        ]
+        others_text = f" (and {len(reason_texts) - 3} more)" if len(reason_texts) > 3 else ""
+        raise ValueError(
+            f"posttrain.plan: {'; '.join(reason_texts[:3])}{others_text}; leave such parameters out with "
+            "exclude=, or give prunable= a regular expression of those that are meant."
+        )
+    if not kernels:
+        raise ValueError(
+            f"posttrain.plan: nothing is left to prune of {trees.some(names)}; change prunable= or exclude=."
+        )
 
 
 def _shape(leaf: Any) -> Any:

@@ -81,6 +81,7 @@ def statistics(total: Sums, kernel_input: Input, examples: float) -> dict[str, j
 def _means(
     means: dict[str, Mean], examples: jax.Array, order: tuple[int, ...], size: tuple[int, int]
 ) -> dict[str, jax.Array]:
+    """Returns the means, with the axes of each input flattened in the order of the matrices."""
     layers, inputs = size
     statistic_arrays: dict[str, jax.Array] = {}
     for name, summed_mean in means.items():

@@ -223,6 +223,7 @@ class Steps:
         input_statistics: "_InputStatistics",
         new_arrays: Arrays,
     ) -> list[Row]:
+        """Solves kernels that share all statistics; writes them into the parameters; returns their rows."""
         start_time = time.perf_counter()
         kernels = [self.plan.kernels[kernel_index] for kernel_index in kernel_indices]
         solver_statistics = input_statistics.calibration
@@ -282,7 +283,7 @@ class _InputStatistics(NamedTuple):
 def _add_use(
     total: _InputStatistics | None, addition: _InputStatistics, share: float
 ) -> _InputStatistics:
-    """Adds one use of a kernel, times its share, to the sum over its uses; buffers of `total` are reused."""
+    """Adds one use of a kernel, times its share, to the sum over its uses; reuses the buffers of `total`."""
     addition = _scaled(addition, share)
     return addition if total is None else _sum(total, addition)
 

@@ -93,6 +93,7 @@ def checked_leaves(plan: Plan, params: Params) -> list[Any]:
 
 
 def _check_batch(plan: Plan, batch: Any, index: int) -> None:
+    """Raises if a batch differs from the plan's in structure, shapes or dtypes."""
     expected_leaves, structure = jax.tree.flatten(plan.batch)
     leaves, batch_structure = jax.tree.flatten(batch)
     if batch_structure != structure:
