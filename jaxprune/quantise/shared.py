@@ -57,9 +57,9 @@ def shared(
         return books_of(params, codebooks)
 
     def values(params: Params) -> Params:
-        pairs = zip(jax.tree.leaves(params), books(params), strict=True)
+        leaves_and_books = zip(jax.tree.leaves(params), books(params), strict=True)
         return jax.tree.structure(params).unflatten(
-            [leaf if book is None else _values(leaf, book) for leaf, book in pairs]
+            [leaf if book is None else _values(leaf, book) for leaf, book in leaves_and_books]
         )
 
     def init(params: Params) -> SharedState:
@@ -72,17 +72,20 @@ def shared(
             raise ValueError(
                 "quantise.shared: update needs params; write tx.update(grads, state, params)."
             )
-        pairs = zip(jax.tree.leaves(grads), books(params), strict=True)
+        grads_and_books = zip(jax.tree.leaves(grads), books(params), strict=True)
         value_gradients = jax.tree.structure(params).unflatten(
-            [grad if book is None else _value_gradient(grad, book) for grad, book in pairs]
+            [
+                grad if book is None else _value_gradient(grad, book)
+                for grad, book in grads_and_books
+            ]
         )
         value_updates, inner_state = inner.update(
             value_gradients, state.inner, values(params), **extra
         )
-        pairs = zip(jax.tree.leaves(value_updates), books(params), strict=True)
+        updates_and_books = zip(jax.tree.leaves(value_updates), books(params), strict=True)
         updates = [
             value_update if book is None else _weight_update(value_update, book)
-            for value_update, book in pairs
+            for value_update, book in updates_and_books
         ]
         return jax.tree.structure(params).unflatten(updates), SharedState(inner_state)
 
