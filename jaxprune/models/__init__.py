@@ -9,8 +9,8 @@ calibrate and test with; `perplexity` what it makes of them; `save` writes what 
 
 Below them: `gguf` and `safetensors` give tensors as `LazyLeaf`, read when they are asked for, and
 `safetensors_sink` writes tensors as they come; `llama` is the decoder of LLaMA, Qwen2 and Qwen3; `configs`
-and `names` tell what files say of it. `from_nnx` takes an NNX module apart. The tokenizer needs the extra
-`models`.
+and `names` read its configuration and its parameters from files. `from_nnx` splits an NNX module into a pure
+function and parameters. The tokenizer needs the extra `models`.
 """
 
 from jaxprune.models import configs, gguf, llama, names, safetensors, text, tokenizer, wikitext

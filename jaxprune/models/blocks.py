@@ -16,7 +16,7 @@ CHUNK = 1 << 14  # blocks decoded at once, so that intermediate arrays stay smal
 
 
 class StorageType(NamedTuple):
-    """How numbers are stored.
+    """A way to store numbers in blocks.
 
     Attributes:
       name: in GGUF's words, such as "Q4_1".
@@ -32,7 +32,7 @@ class StorageType(NamedTuple):
 
     @property
     def dtype(self) -> np.dtype:
-        """Of the numbers that `decode` gives: float32 of quantised types, else what is stored."""
+        """Dtype of the numbers that `decode` returns: float32 for quantised types, else the stored one."""
         return self.layout if self.decoded is None else np.dtype(np.float32)
 
     def decode(self, blocks: np.ndarray) -> np.ndarray:
@@ -40,25 +40,27 @@ class StorageType(NamedTuple):
         if self.decoded is None:
             return blocks.copy()
         numbers = np.empty((len(blocks), self.values), np.float32)
-        for start in range(0, len(blocks), CHUNK):
-            numbers[start : start + CHUNK] = self.decoded(blocks[start : start + CHUNK])
+        for first_block in range(0, len(blocks), CHUNK):
+            numbers[first_block : first_block + CHUNK] = self.decoded(
+                blocks[first_block : first_block + CHUNK]
+            )
         return numbers.reshape(-1)
 
 
 def _halves(packed: np.ndarray) -> np.ndarray:
-    """Four-bit integers of bytes [..., n]: [..., 2n], low halves first."""
+    """Returns the four-bit integers [..., 2n] of bytes [..., n], low halves first."""
     return np.concatenate([packed & 15, packed >> 4], axis=-1)
 
 
 def _column(field: np.ndarray) -> np.ndarray:
-    """One float16 per block, as float32 beside the block's values."""
+    """Returns one float16 per block as a float32 column, which broadcasts over the block's values."""
     return field.astype(np.float32)[:, None]
 
 
 def _five_bits(blocks: np.ndarray) -> np.ndarray:
-    """Bit i of the four bytes `high` is the fifth of value i."""
-    high = np.unpackbits(blocks["high"], axis=-1, bitorder="little")
-    return _halves(blocks["q"]) | high << 4
+    """Returns five-bit integers: bit i of the four bytes `high` is the fifth bit of value i."""
+    fifth_bits = np.unpackbits(blocks["high"], axis=-1, bitorder="little")
+    return _halves(blocks["q"]) | fifth_bits << 4
 
 
 def _q8_0(blocks: np.ndarray) -> np.ndarray:
@@ -82,10 +84,10 @@ def _q5_1(blocks: np.ndarray) -> np.ndarray:
 
 
 def _q4_k(blocks: np.ndarray) -> np.ndarray:
-    """Eight runs of 32; each has a scale and an offset of six bits, twelve bytes for the sixteen of them."""
-    first, second, third = np.split(blocks["scales"], 3, axis=-1)
-    scales = np.concatenate([first & 63, third & 15 | first >> 6 << 4], axis=-1)
-    offsets = np.concatenate([second & 63, third >> 4 | second >> 6 << 4], axis=-1)
+    """Decodes eight runs of 32, each with a scale and an offset of six bits: sixteen of them in 12 bytes."""
+    low_bytes, middle_bytes, high_bytes = np.split(blocks["scales"], 3, axis=-1)
+    scales = np.concatenate([low_bytes & 63, high_bytes & 15 | low_bytes >> 6 << 4], axis=-1)
+    offsets = np.concatenate([middle_bytes & 63, high_bytes >> 4 | middle_bytes >> 6 << 4], axis=-1)
     scales = scales * _column(blocks["scale"])
     offsets = offsets * _column(blocks["least"])
     integers = _halves(blocks["q"].reshape(-1, 4, 32)).reshape(-1, 8, 32)
@@ -93,12 +95,12 @@ def _q4_k(blocks: np.ndarray) -> np.ndarray:
 
 
 def _q6_k(blocks: np.ndarray) -> np.ndarray:
-    """Two halves of 128 in four runs of 32: four bits in `q`, two in `high`; a scale for every 16 values."""
+    """Decodes two halves of four runs of 32: four bits in `q`, two in `high`; one scale for 16 values."""
     # Per half, the low four bits of all runs: two runs in the low halves of 64 bytes, two in the high ones.
-    low = _halves(blocks["q"].reshape(-1, 2, 64)).reshape(-1, 2, 4, 32)
+    low_bits = _halves(blocks["q"].reshape(-1, 2, 64)).reshape(-1, 2, 4, 32)
     shifts = np.array([0, 2, 4, 6], np.uint8)[:, None]
-    high = blocks["high"].reshape(-1, 2, 1, 32) >> shifts & 3
-    integers = (low | high << 4) - np.float32(32)
+    high_bits = blocks["high"].reshape(-1, 2, 1, 32) >> shifts & 3
+    integers = (low_bits | high_bits << 4) - np.float32(32)
     scales = blocks["scales"] * _column(blocks["scale"])
     return (integers.reshape(-1, 16, 16) * scales[..., None]).reshape(-1, 256)
 

@@ -1,6 +1,6 @@
-"""Configurations of decoders from what files say: GGUF's metadata, Hugging Face's config.json.
+"""Configurations of decoders from files: GGUF's metadata, Hugging Face's config.json.
 
-What the decoder does not compute (experts, sliding windows, other activations) is refused, never left out.
+Models with parts that the decoder does not compute (experts, sliding windows, other activations) are refused.
 """
 
 import math
@@ -12,7 +12,8 @@ from jaxprune.models.llama import Config
 
 __all__ = ["from_gguf", "from_hugging_face", "to_hugging_face"]
 
-_LARGEST_HEAD = 2**16  # channels: what a file claims is not allocated before it is looked at
+# Channels of a head: a hostile file may claim any number, and memory is allocated for it.
+_LARGEST_HEAD = 2**16
 
 ARCHITECTURES: Mapping[str, dict[str, bool]] = {
     "llama": {},
@@ -26,8 +27,11 @@ def from_gguf(metadata: Mapping[str, Any], tensors: Mapping[str, LazyLeaf]) -> C
 
     Args:
       metadata: of the file.
-      tensors: of the file, which say the vocabulary's size, whether the head is tied, and LLaMA 3's rotary
-        factors.
+      tensors: of the file; from them come the vocabulary's size, whether the head is tied, and LLaMA 3's
+        rotary factors.
+
+    Returns:
+      The decoder's configuration.
 
     Raises:
       ValueError: the architecture is not known, a key is missing, or the model has what the decoder lacks.
@@ -36,10 +40,10 @@ def from_gguf(metadata: Mapping[str, Any], tensors: Mapping[str, LazyLeaf]) -> C
     flags = _flags(architecture)
 
     def value(key: str, default: Any = None) -> Any:
-        found = metadata.get(f"{architecture}.{key}", default)
-        if found is None:
+        entry = metadata.get(f"{architecture}.{key}", default)
+        if entry is None:
             raise ValueError(f"configs: the file's metadata lack '{architecture}.{key}'.")
-        return found
+        return entry
 
     if "token_embd.weight" not in tensors:
         raise ValueError("configs: the tensor 'token_embd.weight' is missing; the model needs it.")
@@ -50,21 +54,21 @@ def from_gguf(metadata: Mapping[str, Any], tensors: Mapping[str, LazyLeaf]) -> C
     heads = count("attention.head_count")
     width = count("embedding_length")
     head_dim = count("attention.key_length", width // heads)
-    unlike = {
+    supported_values = {
         "expert_count": (value("expert_count", 0), 0),
         "attention.value_length": (value("attention.value_length", head_dim), head_dim),
         "rope.dimension_count": (value("rope.dimension_count", head_dim), head_dim),
         "attention.sliding_window": (value("attention.sliding_window", 0), 0),
     }
-    _refuse(unlike)
+    _refuse(supported_values)
     scaling = {
         "rope_type": value("rope.scaling.type", "none"),
         "factor": metadata.get(f"{architecture}.rope.scaling.factor", 1.0),
     }
-    base = float(value("rope.freq_base", 10_000.0))
-    factors = _rotary_factors(scaling, base, head_dim)
+    rotary_base = float(value("rope.freq_base", 10_000.0))
+    rotary_factors = _rotary_factors(scaling, rotary_base, head_dim)
     if "rope_freqs.weight" in tensors:
-        factors = tuple(tensors["rope_freqs.weight"].read().tolist())
+        rotary_factors = tuple(tensors["rope_freqs.weight"].read().tolist())
     return Config(
         vocabulary=tensors["token_embd.weight"].shape[0],
         width=width,
@@ -74,8 +78,8 @@ def from_gguf(metadata: Mapping[str, Any], tensors: Mapping[str, LazyLeaf]) -> C
         kv_heads=count("attention.head_count_kv", heads),
         head_dim=head_dim,
         norm_epsilon=float(value("attention.layer_norm_rms_epsilon")),
-        rotary_base=base,
-        rotary_factors=factors,
+        rotary_base=rotary_base,
+        rotary_factors=rotary_factors,
         max_length=metadata.get(f"{architecture}.context_length"),
         tied="output.weight" not in tensors,
         **flags,
@@ -85,17 +89,23 @@ def from_gguf(metadata: Mapping[str, Any], tensors: Mapping[str, LazyLeaf]) -> C
 def from_hugging_face(config: Mapping[str, Any]) -> Config:
     """Returns the configuration that a config.json describes.
 
+    Args:
+      config: the parsed config.json.
+
+    Returns:
+      The decoder's configuration.
+
     Raises:
       ValueError: as `from_gguf`.
     """
     flags = _flags(config.get("model_type"))
 
     def value(key: str, default: Any = None) -> Any:
-        found = config.get(key)
-        found = default if found is None else found
-        if found is None:
+        entry = config.get(key)
+        entry = default if entry is None else entry
+        if entry is None:
             raise ValueError(f"configs: config.json lacks {key!r}.")
-        return found
+        return entry
 
     _refuse(
         {
@@ -110,7 +120,7 @@ def from_hugging_face(config: Mapping[str, Any]) -> Config:
     scaling = value("rope_parameters", value("rope_scaling", {}))
     if not isinstance(scaling, Mapping):
         raise ValueError(f"configs: rope_scaling is {scaling!r}; a dict is needed.")
-    base = float(scaling.get("rope_theta", value("rope_theta", 10_000.0)))
+    rotary_base = float(scaling.get("rope_theta", value("rope_theta", 10_000.0)))
 
     def count(key: str, default: Any = None) -> int:
         return _count(key, value(key, default))
@@ -127,8 +137,8 @@ def from_hugging_face(config: Mapping[str, Any]) -> Config:
         kv_heads=count("num_key_value_heads", heads),
         head_dim=head_dim,
         norm_epsilon=float(value("rms_norm_eps")),
-        rotary_base=base,
-        rotary_factors=_rotary_factors(scaling, base, head_dim),
+        rotary_base=rotary_base,
+        rotary_factors=_rotary_factors(scaling, rotary_base, head_dim),
         max_length=config.get("max_position_embeddings"),
         tied=value("tie_word_embeddings", False),
         **flags,
@@ -138,21 +148,34 @@ def from_hugging_face(config: Mapping[str, Any]) -> Config:
 def to_hugging_face(config: Config) -> dict[str, Any]:
     """Returns the config.json that `from_hugging_face` reads as this configuration.
 
+    Args:
+      config: of the decoder.
+
+    Returns:
+      The content of a config.json.
+
     Raises:
-      ValueError: no architecture has both biases and norms of heads, or rotary pairs slowed down one by one.
+      ValueError: no architecture has both biases and norms of heads, or a rotary factor per pair.
+
+    >>> from jaxprune.models.llama import Config
+    >>> config = Config(vocabulary=5, width=4, hidden=8, layers=1, heads=2, kv_heads=1, head_dim=2)
+    >>> from_hugging_face(to_hugging_face(config)) == config
+    True
     """
     flags = {name: True for name in ("attention_bias", "head_norm") if getattr(config, name)}
-    kinds = [name for name, known in ARCHITECTURES.items() if known == flags]
+    architectures = [
+        name for name, architecture_flags in ARCHITECTURES.items() if architecture_flags == flags
+    ]
     factors = config.rotary_factors
-    if not kinds or (factors is not None and len(set(factors)) > 1):
+    if not architectures or (factors is not None and len(set(factors)) > 1):
         raise ValueError(
             "configs.to_hugging_face: no config.json says this configuration, which has rotary_factors "
             "that differ, or attention_bias and head_norm; write the parameters alone, by "
             "names.to_hugging_face."
         )
-    described = {
-        "architectures": [f"{kinds[0].capitalize()}ForCausalLM"],
-        "model_type": kinds[0],
+    description = {
+        "architectures": [f"{architectures[0].capitalize()}ForCausalLM"],
+        "model_type": architectures[0],
         "vocab_size": config.vocabulary,
         "hidden_size": config.width,
         "intermediate_size": config.hidden,
@@ -167,8 +190,8 @@ def to_hugging_face(config: Config) -> dict[str, Any]:
         "tie_word_embeddings": config.tied,
     }
     if factors is not None:
-        described["rope_scaling"] = {"rope_type": "linear", "factor": factors[0]}
-    return described
+        description["rope_scaling"] = {"rope_type": "linear", "factor": factors[0]}
+    return description
 
 
 def _flags(architecture: Any) -> dict[str, Any]:
@@ -195,38 +218,41 @@ def _count(key: str, value: Any) -> int:
 
 
 def _refuse(unlike: Mapping[str, tuple[Any, Any]]) -> None:
-    for key, (found, computed) in unlike.items():
-        if found != computed:
+    for key, (claimed, computed) in unlike.items():
+        if claimed != computed:
             raise ValueError(
-                f"configs: {key} is {found!r}; the decoder computes {computed!r} only."
+                f"configs: {key} is {claimed!r}; the decoder computes {computed!r} only."
             )
 
 
 def _rotary_factors(
     scaling: Mapping[str, Any], base: float, head_dim: int
 ) -> tuple[float, ...] | None:
-    """What the speed of each rotary pair is divided by; LLaMA 3 spares the fast ones."""
-    kind = scaling.get("rope_type", scaling.get("type", "default"))
-    if kind in ("default", "none"):
+    """Returns the divisor of each rotary pair's angle; in LLaMA 3, 1 for the pairs that rotate fast."""
+    scaling_kind = scaling.get("rope_type", scaling.get("type", "default"))
+    if scaling_kind in ("default", "none"):
         return None
     if head_dim > _LARGEST_HEAD:
         raise ValueError(
             f"configs: heads of {head_dim:,} channels; at most {_LARGEST_HEAD:,} are read."
         )
-    pairs = head_dim // 2
+    pair_count = head_dim // 2
     factor = _positive(scaling, "factor")
-    if kind == "linear":
-        return (factor,) * pairs
-    if kind != "llama3":
+    if scaling_kind == "linear":
+        return (factor,) * pair_count
+    if scaling_kind != "llama3":
         raise ValueError(
-            f"configs: rotary positions are scaled by {kind!r}; default, linear and llama3 are computed."
+            f"configs: rotary positions are scaled by {scaling_kind!r}; default, linear and llama3 are "
+            "computed."
         )
-    slow = _positive(scaling, "low_freq_factor")
-    fast = _positive(scaling, "high_freq_factor")
-    length = _positive(scaling, "original_max_position_embeddings")
+    slow_rotations = _positive(scaling, "low_freq_factor")
+    fast_rotations = _positive(scaling, "high_freq_factor")
+    original_length = _positive(scaling, "original_max_position_embeddings")
     factors = []
-    for pair in range(pairs):
-        turns = length * base ** (-pair / pairs) / (2 * math.pi)
-        share = min(max((turns - slow) / (fast - slow), 0.0), 1.0)  # of the speed that is spared
-        factors.append(1 / ((1 - share) / factor + share))
+    for pair in range(pair_count):
+        rotations = original_length * base ** (-pair / pair_count) / (2 * math.pi)
+        # Between slow and fast pairs, the share of the angle that is not divided rises from 0 to 1.
+        spared_share = (rotations - slow_rotations) / (fast_rotations - slow_rotations)
+        spared_share = min(max(spared_share, 0.0), 1.0)
+        factors.append(1 / ((1 - spared_share) / factor + spared_share))
     return tuple(factors)

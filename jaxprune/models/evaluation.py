@@ -22,14 +22,14 @@ __all__ = ["dense_perplexity", "perplexity", "windows_sha256"]
 def perplexity(
     apply: Callable[[Any, jax.Array], jax.Array], params: Any, windows: Any, *, batch_size: int = 2
 ) -> float:
-    """Returns the perplexity of a model by the rule above.
+    """Returns the perplexity of a model on windows of tokens; the formula stands above.
 
     Args:
       apply: (params, tokens [batch, length]) -> logits [batch, length, vocabulary]; compiled once per
         function and shape, so give the same function again.
       params: its parameters.
       windows: int [count, length].
-      batch_size: windows at a time; logits take batch_size x length x vocabulary x 4 bytes.
+      batch_size: number of windows at a time; logits take batch_size x length x vocabulary x 4 bytes.
 
     Returns:
       The perplexity; infinite where its logarithm is beyond 709.
@@ -48,31 +48,38 @@ def perplexity(
             "[count, length >= 2] is needed."
         )
     losses = []
-    for start in range(0, len(windows), batch_size):
-        batch = windows[start : start + batch_size]
+    for first_window in range(0, len(windows), batch_size):
+        batch = windows[first_window : first_window + batch_size]
         # The last batch is filled up with its first window, so that one program serves all.
-        filled = np.concatenate([batch, batch[:1].repeat(batch_size - len(batch), axis=0)])
-        losses.extend(np.asarray(_losses(apply, params, filled))[: len(batch)].tolist())
+        padded_batch = np.concatenate([batch, batch[:1].repeat(batch_size - len(batch), axis=0)])
+        losses.extend(np.asarray(_losses(apply, params, padded_batch))[: len(batch)].tolist())
     if any(math.isnan(loss) for loss in losses):
-        bad = next(index for index, loss in enumerate(losses) if math.isnan(loss))
+        bad_index = next(index for index, loss in enumerate(losses) if math.isnan(loss))
         raise ValueError(
-            f"perplexity: the loss of window {bad} (counted from 0) is NaN; parameters are not finite, or a "
-            "token is outside the vocabulary."
+            f"perplexity: the loss of window {bad_index} (counted from 0) is NaN; parameters are not finite, "
+            "or a token is outside the vocabulary."
         )
-    mean = math.fsum(losses) / (len(windows) * (windows.shape[1] - 1))
-    return math.exp(mean) if mean < 709 else math.inf
+    mean_loss = math.fsum(losses) / (len(windows) * (windows.shape[1] - 1))
+    return math.exp(mean_loss) if mean_loss < 709 else math.inf
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _losses(apply: Callable[..., jax.Array], params: Any, tokens: jax.Array) -> jax.Array:
-    """The summed negative log-likelihood of each window."""
+    """Returns the summed negative log-likelihood of each window."""
     logits = apply(params, tokens)[:, :-1].astype(jnp.float32)
-    scored = jnp.take_along_axis(logits, tokens[:, 1:, None], axis=-1)[..., 0]
-    return jnp.sum(jax.nn.logsumexp(logits, axis=-1) - scored, axis=-1)
+    target_logits = jnp.take_along_axis(logits, tokens[:, 1:, None], axis=-1)[..., 0]
+    return jnp.sum(jax.nn.logsumexp(logits, axis=-1) - target_logits, axis=-1)
 
 
 def windows_sha256(windows: Any) -> str:
-    """Returns the SHA-256 of windows, by which a perplexity on them is known."""
+    """Returns the SHA-256 of windows, under which a perplexity on them is recorded.
+
+    Args:
+      windows: int [count, length].
+
+    >>> windows_sha256(np.array([[1, 2]]))[:8]
+    'a1bdf297'
+    """
     windows = np.asarray(windows)
     return hashlib.sha256(f"{windows.shape}".encode() + windows.astype("<i4").tobytes()).hexdigest()
 
@@ -87,7 +94,7 @@ def dense_perplexity(
     batch_size: int = 2,
     say: Callable[[str], Any] = print,
 ) -> float:
-    """Measures the model before it is pruned, says so, and refuses to go on if it is not as expected.
+    """Measures the perplexity of a model before it is pruned; raises if it is not the expected one.
 
     A pruned model's perplexity means something only beside the dense one: a wrong tokenizer, text or rotary
     order would make every row of a table wrong by a plausible amount.
@@ -100,7 +107,7 @@ def dense_perplexity(
         known.
       tolerance: relative difference that is allowed.
       batch_size: as in `perplexity`.
-      say: takes the sentence.
+      say: called with a sentence that tells the result.
 
     Returns:
       The perplexity.
@@ -108,17 +115,17 @@ def dense_perplexity(
     Raises:
       ValueError: it is off by more than the tolerance.
     """
-    found = perplexity(apply, params, windows, batch_size=batch_size)
+    measured = perplexity(apply, params, windows, batch_size=batch_size)
     if isinstance(expected, Mapping):
         expected = expected.get(windows_sha256(windows))
     count, length = np.shape(windows)
-    known = (
+    expectation = (
         "nothing is known to compare it with" if expected is None else f"expected {expected:.2f}"
     )
-    say(f"dense perplexity {found:.2f} on {count} windows of {length} tokens ({known})")
-    if expected is not None and not abs(found / expected - 1) <= tolerance:
+    say(f"dense perplexity {measured:.2f} on {count} windows of {length} tokens ({expectation})")
+    if expected is not None and not abs(measured / expected - 1) <= tolerance:
         raise ValueError(
-            f"dense_perplexity: {found:.2f} is more than {100 * tolerance:g} % off {expected:.2f}; look at "
-            "the weights, the tokenizer and the text before anything is pruned."
+            f"dense_perplexity: {measured:.2f} is more than {100 * tolerance:g} % off {expected:.2f}; look "
+            "at the weights, the tokenizer and the text before anything is pruned."
         )
-    return found
+    return measured

@@ -1,8 +1,8 @@
 """Reads GGUF files: metadata at once, tensors when they are asked for.
 
 A file is a header, metadata by key, a table of tensors, and their numbers. It may come from anywhere:
-each length is compared with what is left of the file before anything is made of it, so a damaged or hostile
-file is refused in a sentence and takes no more memory than a few times its own size.
+each length is compared with the rest of the file before memory is allocated, so a damaged or hostile file is
+refused in a sentence and takes no more memory than a few times its own size.
 """
 
 import math
@@ -39,7 +39,7 @@ NUMBERS = {  # value types of metadata that have a fixed size
 
 
 class GGUF(NamedTuple):
-    """What a file has.
+    """Content of a GGUF file.
 
     Attributes:
       metadata: numbers, text, lists of text and NumPy vectors by key, such as "llama.block_count"; vocabulary
@@ -55,7 +55,7 @@ class GGUF(NamedTuple):
 
 
 class _DamagedError(Exception):
-    """Why a file is refused: the rest of a sentence that begins with its path."""
+    """Says why a file is refused: the rest of a sentence that begins with its path."""
 
 
 def read(path: str | os.PathLike) -> GGUF:
@@ -88,7 +88,7 @@ def read(path: str | os.PathLike) -> GGUF:
 
 
 class _Cursor:
-    """A place in the file from which values are taken, none beyond its end."""
+    """A position in the file from which values are read, none beyond its end."""
 
     def __init__(self, mapped: mmap.mmap) -> None:
         self.mapped = mapped
@@ -100,7 +100,7 @@ class _Cursor:
         return self.size - self.position
 
     def skip(self, length: int) -> int:
-        """Moves on; returns where it stood."""
+        """Moves on by so many bytes; returns the position before."""
         if length > self.left:
             raise _DamagedError(
                 f"is damaged: at byte {self.position:,} it claims {length:,} bytes and has {self.left:,}"
@@ -114,7 +114,7 @@ class _Cursor:
         return struct.unpack_from(form, self.mapped, start)[0]
 
     def count(self, least: int) -> int:
-        """A number of items to come, each of at least so many bytes."""
+        """Reads the number of items to come, each of at least so many bytes."""
         count = self.integer("<Q")
         if count * least > self.left:
             raise _DamagedError(
@@ -136,6 +136,7 @@ class _Cursor:
 
 
 def _file(cursor: _Cursor) -> GGUF:
+    """Reads header, metadata and the table of tensors."""
     if cursor.left < 24 or cursor.mapped[:4] != b"GGUF":
         raise _DamagedError(
             "is not a GGUF file: it does not begin with the bytes 'GGUF' and a header"
@@ -147,9 +148,9 @@ def _file(cursor: _Cursor) -> GGUF:
             f"has version {version} of the format, or its bytes are in the other order; only little-endian "
             "files of versions 2 and 3 are read"
         )
-    tensors = cursor.count(24)
-    metadata = _unique(cursor, cursor.count(13), _value, "the key")
-    entries = _unique(cursor, tensors, _entry, "the tensor")
+    tensor_count = cursor.count(24)
+    metadata = _items_by_name(cursor, cursor.count(13), _value, "the key")
+    entries = _items_by_name(cursor, tensor_count, _entry, "the tensor")
     alignment = metadata.get("general.alignment", 32)
     if not isinstance(alignment, int) or alignment <= 0 or alignment % 8:
         raise _DamagedError(f"is damaged: its alignment is {alignment!r}, not a multiple of 8")
@@ -159,9 +160,10 @@ def _file(cursor: _Cursor) -> GGUF:
     return GGUF(metadata, leaves, {name: entry.type.name for name, entry in entries.items()})
 
 
-def _unique(
+def _items_by_name(
     cursor: _Cursor, count: int, item: Callable[[_Cursor, str], Any], what: str
 ) -> dict[str, Any]:
+    """Reads items that begin with their names; refuses a name that is there twice."""
     items: dict[str, Any] = {}
     for _ in range(count):
         name = cursor.text()
@@ -172,25 +174,26 @@ def _unique(
 
 
 def _value(cursor: _Cursor, key: str) -> Any:
-    kind = cursor.integer("<I")
-    if kind == STRING:
+    """Reads a value of the metadata: a number, text, or a list of either."""
+    value_type = cursor.integer("<I")
+    if value_type == STRING:
         return cursor.text()
-    if kind in NUMBERS:
-        return cursor.numbers(NUMBERS[kind], 1)[0].item()
-    if kind != ARRAY:
-        raise _DamagedError(f"is damaged: {key!r} has a value of the unknown type {kind}")
-    kind = cursor.integer("<I")
-    if kind == STRING:
+    if value_type in NUMBERS:
+        return cursor.numbers(NUMBERS[value_type], 1)[0].item()
+    if value_type != ARRAY:
+        raise _DamagedError(f"is damaged: {key!r} has a value of the unknown type {value_type}")
+    value_type = cursor.integer("<I")
+    if value_type == STRING:
         return [cursor.text() for _ in range(cursor.count(8))]
-    if kind in NUMBERS:
-        return cursor.numbers(NUMBERS[kind], cursor.count(NUMBERS[kind].itemsize))
+    if value_type in NUMBERS:
+        return cursor.numbers(NUMBERS[value_type], cursor.count(NUMBERS[value_type].itemsize))
     raise _DamagedError(
-        f"has a list of values of type {kind} at {key!r}; lists of text or numbers are read"
+        f"has a list of values of type {value_type} at {key!r}; lists of text or numbers are read"
     )
 
 
 class _Entry(NamedTuple):
-    """A line of the table of tensors; bytes are counted from where the numbers begin."""
+    """A line of the table of tensors; `offset` is counted in bytes from where the numbers begin."""
 
     name: str
     shape: tuple[int, ...]
@@ -207,47 +210,52 @@ class _Entry(NamedTuple):
 
 
 def _entry(cursor: _Cursor, name: str) -> _Entry:
-    axes = cursor.integer("<I")
-    if not 1 <= axes <= MAX_AXES:
-        raise _DamagedError(f"is damaged: the tensor {name!r} has {axes} axes, not 1 to {MAX_AXES}")
-    shape = tuple(cursor.integer("<Q") for _ in range(axes))[::-1]
+    """Reads a line of the table of tensors."""
+    axis_count = cursor.integer("<I")
+    if not 1 <= axis_count <= MAX_AXES:
+        raise _DamagedError(
+            f"is damaged: the tensor {name!r} has {axis_count} axes, not 1 to {MAX_AXES}"
+        )
+    shape = tuple(cursor.integer("<Q") for _ in range(axis_count))[::-1]
     if 0 in shape:
         raise _DamagedError(f"is damaged: the tensor {name!r} of shape {shape} has no numbers")
-    kind = cursor.integer("<I")
-    if kind not in TYPES:
-        known = ", ".join(known.name for known in TYPES.values())
+    storage_type = cursor.integer("<I")
+    if storage_type not in TYPES:
+        known_types = ", ".join(known_type.name for known_type in TYPES.values())
         raise _DamagedError(
-            f"has the tensor {name!r} in storage type {kind}, which is not read; {known} are"
+            f"has the tensor {name!r} in storage type {storage_type}, which is not read; {known_types} are"
         )
-    if shape[-1] % TYPES[kind].values:
+    if shape[-1] % TYPES[storage_type].values:
         raise _DamagedError(
             f"is damaged: rows of {shape[-1]} numbers of the tensor {name!r} are no whole blocks of "
-            f"{TYPES[kind].values}"
+            f"{TYPES[storage_type].values}"
         )
-    return _Entry(name, shape, TYPES[kind], cursor.integer("<Q"))
+    return _Entry(name, shape, TYPES[storage_type], cursor.integer("<Q"))
 
 
 def _check_places(entries: dict[str, _Entry], alignment: int, start: int, size: int) -> None:
-    """Refuses tensors beyond the file, and those that overlap: together they could be of any size."""
-    end = 0
+    """Refuses tensors beyond the end of the file, and those that overlap: their sum could be of any size."""
+    end_offset = 0
     for entry in sorted(entries.values(), key=lambda entry: entry.offset):
-        if entry.offset % alignment or entry.offset < end:
+        if entry.offset % alignment or entry.offset < end_offset:
             raise _DamagedError(
                 f"is damaged: the tensor {entry.name!r} begins at {entry.offset:,}, inside another one or "
                 f"not at a multiple of {alignment}"
             )
-        end = entry.offset + entry.nbytes
-        if start + end > size:
+        end_offset = entry.offset + entry.nbytes
+        if start + end_offset > size:
             raise _DamagedError(
                 f"is damaged or incomplete: the tensor {entry.name!r} of shape {entry.shape} ends at byte "
-                f"{start + end:,} of {size:,}"
+                f"{start + end_offset:,} of {size:,}"
             )
 
 
 def _leaf(mapped: mmap.mmap, start: int, entry: _Entry) -> LazyLeaf:
+    """Returns a tensor that is decoded when it is read."""
+
     def load() -> np.ndarray:
-        place = start + entry.offset
-        blocks = np.frombuffer(mapped, entry.type.layout, entry.blocks, place)
+        byte_offset = start + entry.offset
+        blocks = np.frombuffer(mapped, entry.type.layout, entry.blocks, byte_offset)
         return entry.type.decode(blocks).reshape(entry.shape)
 
     return LazyLeaf(entry.shape, entry.type.dtype, load)

@@ -18,7 +18,7 @@ class LazyLeaf:
     Attributes:
       shape: of the array.
       dtype: of the array that `read` gives.
-      load: what reads it, anew at each call: nothing is kept.
+      load: function that reads it, anew at each call: nothing is kept.
 
     >>> leaf = LazyLeaf((2,), np.dtype("float32"), lambda: np.ones(2, np.float32))
     >>> leaf.size, np.asarray(leaf).tolist()
@@ -36,7 +36,7 @@ class LazyLeaf:
 
     @property
     def size(self) -> int:
-        """Number of entries."""
+        """Number of elements."""
         return math.prod(self.shape)
 
     @property
@@ -45,7 +45,11 @@ class LazyLeaf:
         return self.size * self.dtype.itemsize
 
     def read(self) -> np.ndarray:
-        """Returns the numbers, in an array of the caller's own."""
+        """Returns the numbers in a new array.
+
+        Raises:
+          ValueError: if `load` gives another shape or dtype.
+        """
         array = self.load()
         if array.shape != self.shape or array.dtype != self.dtype:
             raise ValueError(
@@ -64,6 +68,9 @@ class LazyLeaf:
 
 def read_leaves(tree: Any) -> Any:
     """Returns the tree with an array in place of each `LazyLeaf`; other leaves stay as they are.
+
+    Args:
+      tree: any tree.
 
     >>> read_leaves({"a": LazyLeaf((1,), np.dtype("int8"), lambda: np.ones(1, np.int8)), "b": 2})
     {'a': array([1], dtype=int8), 'b': 2}

@@ -27,19 +27,21 @@ __all__ = ["Config", "decoder", "random_params", "shapes"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
-    r"""What tells decoders of this kind apart.
+    r"""Sizes and options of a decoder.
 
     Attributes:
       vocabulary: number of tokens.
-      width: of the residual stream.
-      hidden: channels of the feed-forward network.
-      layers: how many.
-      heads: of queries.
-      kv_heads: of keys and values; each serves heads / kv_heads query heads that follow one another.
-      head_dim: channels of a head, even.
-      norm_epsilon: what RMSNorm adds to the mean square.
-      rotary_base: $b$; pair $i$ of a head at position $t$ turns by $t\,b^{-2i/\mathrm{head\_dim}}$ radians.
-      rotary_factors: what the speed of each pair is divided by, for longer contexts; `None`: 1.
+      width: number of channels of the residual stream.
+      hidden: number of channels of the feed-forward network.
+      layers: number of layers.
+      heads: number of heads of queries.
+      kv_heads: number of heads of keys and values; each serves heads / kv_heads query heads that follow one
+        another.
+      head_dim: number of channels of a head, even.
+      norm_epsilon: added to the mean square in RMSNorm.
+      rotary_base: $b$; pair $i$ of a head at position $t$ is rotated by $t\,b^{-2i/\mathrm{head\_dim}}$
+        radians.
+      rotary_factors: divisor of the angle of each pair, for longer contexts; `None`: 1.
       max_length: tokens that the model was trained for at once; a note, nothing depends on it.
       tied: whether the embedding is the head too.
       attention_bias: whether queries, keys and values have biases (Qwen2).
@@ -105,16 +107,18 @@ def decoder(config: Config, *, dtype: Any = jnp.float32) -> Callable[[Any, jax.A
     """
 
     def apply(params: Any, tokens: jax.Array) -> jax.Array:
-        x = jnp.take(params["embedding"], tokens, axis=0, mode="fill").astype(dtype)
+        residual = jnp.take(params["embedding"], tokens, axis=0, mode="fill").astype(dtype)
         rotation = _rotation(config, tokens.shape[1])
         for layer in params["layers"]:
-            x = x + _attention(
-                config, layer, _rms_norm(config, x, layer["attention_norm"]), rotation
+            residual = residual + _attention(
+                config, layer, _rms_norm(config, residual, layer["attention_norm"]), rotation
             )
-            x = x + _feed_forward(layer, _rms_norm(config, x, layer["feed_forward_norm"]))
-        x = _rms_norm(config, x, params["norm"])
+            residual = residual + _feed_forward(
+                layer, _rms_norm(config, residual, layer["feed_forward_norm"])
+            )
+        residual = _rms_norm(config, residual, params["norm"])
         head = params["embedding"].T if config.tied else params["head"]
-        return _product(x, head).astype(jnp.float32)
+        return _product(residual, head).astype(jnp.float32)
 
     return apply
 
@@ -124,35 +128,41 @@ def _product(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def _last_axis(vector: jax.Array, x: jax.Array) -> jax.Array:
-    """A vector in the shape that meets the last axis of x."""
+    """Returns a vector in a shape that broadcasts over all but the last axis of x."""
     return vector.reshape((1,) * (x.ndim - 1) + vector.shape)
 
 
 def _rms_norm(config: Config, x: jax.Array, scale: jax.Array) -> jax.Array:
-    wide = x.astype(jnp.float32)
-    size = jax.lax.rsqrt(jnp.mean(wide**2, axis=-1, keepdims=True) + config.norm_epsilon)
-    return (wide * size * _last_axis(scale.astype(jnp.float32), x)).astype(x.dtype)
+    """Returns activations divided by their root mean square, times a scale; computed in float32."""
+    wide_x = x.astype(jnp.float32)
+    inverse_rms = jax.lax.rsqrt(jnp.mean(wide_x**2, axis=-1, keepdims=True) + config.norm_epsilon)
+    return (wide_x * inverse_rms * _last_axis(scale.astype(jnp.float32), x)).astype(x.dtype)
 
 
 def _rotation(config: Config, length: int) -> tuple[jax.Array, jax.Array]:
-    """Cosines and sines [length, 1, head_dim / 2] of the angles by which pairs turn."""
-    pairs = config.head_dim // 2
-    factors = config.rotary_factors or (1.0,) * pairs
-    speeds = [config.rotary_base ** (-i / pairs) / factors[i] for i in range(pairs)]
+    """Returns cosines and sines [length, 1, head_dim / 2] of the angles by which pairs are rotated."""
+    pair_count = config.head_dim // 2
+    factors = config.rotary_factors or (1.0,) * pair_count
+    speeds = [
+        config.rotary_base ** (-pair / pair_count) / factors[pair] for pair in range(pair_count)
+    ]
     angles = jnp.arange(length, dtype=jnp.float32)[:, None] * jnp.array(speeds, jnp.float32)[None]
     return jnp.cos(angles)[:, None], jnp.sin(angles)[:, None]
 
 
 def _rotate(x: jax.Array, rotation: tuple[jax.Array, jax.Array]) -> jax.Array:
-    """Turns channel i of the first half with channel i of the second; x is [batch, time, head, channel]."""
-    cosine, sine = (part[None] for part in rotation)
-    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-    turned = [first * cosine - second * sine, second * cosine + first * sine]
-    return jnp.concatenate(turned, axis=-1).astype(x.dtype)
+    """Rotates channel i of the first half with channel i of the second; x is [batch, time, head, channel]."""
+    cosine, sine = (component[None] for component in rotation)
+    first_half, second_half = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    rotated_halves = [
+        first_half * cosine - second_half * sine,
+        second_half * cosine + first_half * sine,
+    ]
+    return jnp.concatenate(rotated_halves, axis=-1).astype(x.dtype)
 
 
 def _heads(config: Config, layer: Any, name: str, x: jax.Array) -> jax.Array:
-    """Queries, keys or values [batch, length, heads, head_dim]."""
+    """Returns queries, keys or values [batch, length, heads, head_dim]."""
     projected = _product(x, layer[name])
     if config.attention_bias:
         projected = projected + _last_axis(layer[f"{name}_bias"].astype(x.dtype), projected)
@@ -162,6 +172,7 @@ def _heads(config: Config, layer: Any, name: str, x: jax.Array) -> jax.Array:
 def _attention(
     config: Config, layer: Any, x: jax.Array, rotation: tuple[jax.Array, jax.Array]
 ) -> jax.Array:
+    """Returns causal attention of normalised activations [batch, length, width]."""
     batch, length, _ = x.shape
     queries = _heads(config, layer, "query", x)
     keys = _heads(config, layer, "key", x)
@@ -169,25 +180,37 @@ def _attention(
     if config.head_norm:
         queries = _rms_norm(config, queries, layer["query_norm"])
         keys = _rms_norm(config, keys, layer["key_norm"])
-    shared = config.heads // config.kv_heads
-    queries = _rotate(queries, rotation).reshape(batch, length, -1, shared, config.head_dim)
+    queries_per_key = config.heads // config.kv_heads
+    queries = _rotate(queries, rotation).reshape(
+        batch, length, -1, queries_per_key, config.head_dim
+    )
     keys = _rotate(keys, rotation)
     # Axes: batch, time of the query, source time, kv head, group member, channel.
     scores = jnp.einsum("btkgd,bskd->bkgts", queries, keys, preferred_element_type=jnp.float32)
     causal = jnp.tril(jnp.ones((length, length), bool))[None, None, None]
     scores = jnp.where(causal, scores / math.sqrt(config.head_dim), -jnp.inf)
     weights = jax.nn.softmax(scores, axis=-1).astype(x.dtype)
-    mixed = jnp.einsum("bkgts,bskd->btkgd", weights, values)
-    return _product(mixed.reshape(batch, length, -1), layer["output"])
+    mixed_values = jnp.einsum("bkgts,bskd->btkgd", weights, values)
+    return _product(mixed_values.reshape(batch, length, -1), layer["output"])
 
 
 def _feed_forward(layer: Any, x: jax.Array) -> jax.Array:
+    """Returns the gated feed-forward network of normalised activations."""
     gated = jax.nn.silu(_product(x, layer["gate"])) * _product(x, layer["up"])
     return _product(gated, layer["down"])
 
 
 def shapes(config: Config, dtype: Any = jnp.float32) -> Any:
-    """Returns the tree of parameters with a `jax.ShapeDtypeStruct` at each leaf."""
+    """Returns the tree of parameters with a `jax.ShapeDtypeStruct` at each leaf.
+
+    Args:
+      config: of the model.
+      dtype: of the parameters.
+
+    >>> config = Config(vocabulary=5, width=4, hidden=8, layers=1, heads=2, kv_heads=1, head_dim=2)
+    >>> shapes(config)["layers"][0]["key"].shape  # [width, kv_heads * head_dim]
+    (4, 2)
+    """
     queries = config.heads * config.head_dim
     keys = config.kv_heads * config.head_dim
     layer = {
@@ -212,22 +235,33 @@ def shapes(config: Config, dtype: Any = jnp.float32) -> Any:
     }
     if not config.tied:
         tree["head"] = (config.width, config.vocabulary)
-    is_shape = lambda node: isinstance(node, tuple)
-    return jax.tree.map(lambda shape: jax.ShapeDtypeStruct(shape, dtype), tree, is_leaf=is_shape)
+    return jax.tree.map(
+        lambda shape: jax.ShapeDtypeStruct(shape, dtype),
+        tree,
+        is_leaf=lambda node: isinstance(node, tuple),
+    )
 
 
 def random_params(config: Config, key: jax.Array, dtype: Any = jnp.float32) -> Any:
-    """Returns parameters drawn by chance: kernels normal with variance 1 / inputs, scales 1, biases 0.
+    """Returns random parameters: kernels normal with variance 1 / inputs, scales 1, biases 0.
 
-    Of the embedding the variance is 1 / width, so that a tied head gives logits of order 1.
+    The variance of the embedding is 1 / width, so that a tied head gives logits of order 1.
+
+    Args:
+      config: of the model.
+      key: PRNG key.
+      dtype: of the parameters.
+
+    Returns:
+      The tree of `shapes`, with arrays.
     """
     leaves, tree = jax.tree.flatten_with_path(shapes(config, dtype))
     keys = jax.random.split(key, len(leaves))
-    drawn = []
-    for (path, leaf), own in zip(leaves, keys, strict=True):
+    drawn_leaves = []
+    for (path, leaf), leaf_key in zip(leaves, keys, strict=True):
         if leaf.ndim == 1:
-            drawn.append(jnp.full(leaf.shape, "bias" not in path[-1].key, dtype))
+            drawn_leaves.append(jnp.full(leaf.shape, "bias" not in path[-1].key, dtype))
         else:
             inputs = config.width if path[-1].key == "embedding" else leaf.shape[0]
-            drawn.append(jax.random.normal(own, leaf.shape, dtype) / math.sqrt(inputs))
-    return tree.unflatten(drawn)
+            drawn_leaves.append(jax.random.normal(leaf_key, leaf.shape, dtype) / math.sqrt(inputs))
+    return tree.unflatten(drawn_leaves)

@@ -31,14 +31,15 @@ PERPLEXITIES: Mapping[str, Mapping[str, float]] = {
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Model:
-    """A language model. Nothing in it is hidden from the user: `apply` is a pure function of `params`.
+    """A language model: `apply` is a pure function of `params`, and nothing else is hidden in it.
 
     Attributes:
       name: by which it was loaded.
       apply: (params, tokens [batch, length]) -> logits [batch, length, vocabulary].
       params: a tree of arrays, or of `LazyLeaf`.
       config: of the decoder.
-      perplexities: what is known of the dense model, by `windows_sha256`.
+      perplexities: known perplexities of the dense model, by `windows_sha256`.
+      _tokenizer: function that makes `tokenizer`.
     """
 
     name: str
@@ -50,11 +51,13 @@ class Model:
 
     @functools.cached_property
     def tokenizer(self) -> Tokenizer:
-        """Made when it is first asked for; needs the extra `models`."""
+        """The model's tokenizer, made when it is first asked for; needs the extra `models`."""
         return self._tokenizer()
 
 
 class _Parts(NamedTuple):
+    """What is read from files of a model."""
+
     config: llama.Config
     params: Any
     tokenizer: Callable[[], Tokenizer]
@@ -72,8 +75,7 @@ def load(
     Args:
       source: "smollm2-135m", which `jaxprune.data.fetch_weights` brings; or the path of a .gguf file; or of a
         folder with config.json, safetensors and tokenizer.json, as Hugging Face has them.
-      dtype: of parameters and activations, float32 or bfloat16. What is quantised in the file is multiplied
-        out.
+      dtype: of parameters and activations, float32 or bfloat16. Quantised tensors are decoded.
       lazy: leave parameters in the file, each leaf with shape, dtype and `read()`; otherwise they are arrays
         on the default device.
       data_dir: the folder of fetched weights; default $JAXPRUNE_DATA, or ~/.cache/jaxprune/data.
@@ -85,23 +87,24 @@ def load(
       ValueError: the files are damaged, or describe a model that the decoder does not compute.
       FileNotFoundError: there is no such model; says how to get it.
     """
-    parts = _parts(source, np.dtype(dtype), data_dir)
-    params = parts.params
+    model_parts = _parts(source, np.dtype(dtype), data_dir)
+    params = model_parts.params
     if not lazy:
         params = jax.tree.map(lambda leaf: jnp.asarray(leaf.read()), params)
     return Model(
         name=str(source),
-        apply=llama.decoder(parts.config, dtype=dtype),
+        apply=llama.decoder(model_parts.config, dtype=dtype),
         params=params,
-        config=parts.config,
+        config=model_parts.config,
         perplexities=PERPLEXITIES.get(str(source), {}),
-        _tokenizer=parts.tokenizer,
+        _tokenizer=model_parts.tokenizer,
     )
 
 
 def _parts(
     source: str | os.PathLike, dtype: np.dtype, data_dir: str | os.PathLike | None
 ) -> _Parts:
+    """Reads configuration, parameters and tokenizer from a known model, a GGUF file or a folder."""
     if source in WEIGHTS and str(WEIGHTS[str(source)].filename).endswith(".gguf"):
         return _gguf(verified_weights(str(source), data_dir=data_dir), dtype, str(source))
     path = Path(source)
@@ -109,13 +112,14 @@ def _parts(
         return _folder(path, dtype)
     if path.is_file():
         return _gguf(path, dtype, None)
-    known = [name for name, archive in WEIGHTS.items() if archive.filename.endswith(".gguf")]
+    known_names = [name for name, archive in WEIGHTS.items() if archive.filename.endswith(".gguf")]
     raise FileNotFoundError(
-        f"models.load: {source} is no file or folder, and no known model; those are {', '.join(known)}."
+        f"models.load: {source} is no file or folder, and no known model; those are {', '.join(known_names)}."
     )
 
 
 def _gguf(path: Path, dtype: np.dtype, name: str | None) -> _Parts:
+    """Reads a GGUF file."""
     file = gguf.read(path)
     config = configs.from_gguf(file.metadata, file.tensors)
     architecture = file.metadata["general.architecture"]
@@ -124,13 +128,14 @@ def _gguf(path: Path, dtype: np.dtype, name: str | None) -> _Parts:
 
 
 def _folder(folder: Path, dtype: np.dtype) -> _Parts:
+    """Reads a folder as Hugging Face stores models."""
     try:
-        described = json.loads((folder / "config.json").read_bytes())
+        description = json.loads((folder / "config.json").read_bytes())
     except (ValueError, RecursionError) as error:
         raise ValueError(f"models.load: {folder / 'config.json'} is no JSON ({error}).") from error
-    if not isinstance(described, dict):
+    if not isinstance(description, dict):
         raise ValueError(f"models.load: {folder / 'config.json'} describes no model.")
-    config = configs.from_hugging_face(described)
+    config = configs.from_hugging_face(description)
     params = names.from_hugging_face(safetensors.read(folder), config, dtype)
     return _Parts(config, params, lambda: tokenizer.from_json(folder / "tokenizer.json"))
 
@@ -138,7 +143,7 @@ def _folder(folder: Path, dtype: np.dtype) -> _Parts:
 def save(
     folder: str | os.PathLike, params: Any, config: llama.Config, *, shard_bytes: int = 2**30
 ) -> None:
-    """Writes a decoder as Hugging Face has them: config.json and safetensors, zeros where it was pruned.
+    """Writes a decoder as Hugging Face stores them: config.json and safetensors, with zeros where pruned.
 
     `load(folder)` reads it again. A tokenizer.json beside it comes from `model.tokenizer.inner.save(path)`.
 
@@ -146,14 +151,14 @@ def save(
       folder: must not hold a model.
       params: a tree of arrays or lazy leaves, one of which is in memory at a time beside a file's worth.
       config: of the decoder.
-      shard_bytes: size of a file.
+      shard_bytes: size of a file, in bytes.
 
     Raises:
       FileExistsError: the folder holds a model already.
       ValueError: the configuration cannot be said in a config.json.
     """
-    described = json.dumps(configs.to_hugging_face(config), indent=1)
+    description = json.dumps(configs.to_hugging_face(config), indent=1)
     with safetensors_sink(folder, shard_bytes=shard_bytes) as sink:
         for name, array in names.to_hugging_face(params):
             sink(name, array)
-        (Path(folder) / "config.json").write_text(described, encoding="utf-8")
+        (Path(folder) / "config.json").write_text(description, encoding="utf-8")

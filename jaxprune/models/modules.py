@@ -1,4 +1,4 @@
-"""A module of Flax NNX as a pure function and its parameters: what pruning and optax work on."""
+"""Splits a module of Flax NNX into a pure function and its parameters, as pruning and optax need them."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -7,7 +7,7 @@ __all__ = ["Functional", "from_nnx"]
 
 
 class Functional(NamedTuple):
-    """A module taken apart.
+    """A module as a pure function and its parameters.
 
     Attributes:
       apply: (params, *inputs) -> outputs, in evaluation mode.
@@ -23,12 +23,15 @@ class Functional(NamedTuple):
 def from_nnx(module: Any, call: Callable[..., Any] | None = None) -> Functional:
     """Splits an NNX module into a pure function and its parameters; the module stays as it is.
 
-    Other variables (statistics of batch norms, keys of dropout, caches) are kept as they are now; what a call
-    does to them is forgotten.
+    Other variables (statistics of batch norms, keys of dropout, caches) are kept as they are now; changes
+    that a call makes to them are dropped.
 
     Args:
       module: an `nnx.Module`.
       call: (module, *inputs) -> outputs; `None`: a plain call.
+
+    Returns:
+      A `Functional`: apply, params, merge.
 
     Raises:
       TypeError: it is no NNX module.
@@ -51,15 +54,15 @@ def from_nnx(module: Any, call: Callable[..., Any] | None = None) -> Functional:
             f"from_nnx: an object of the type {type(module).__name__} is no nnx.Module; of a linen module, "
             "give lambda params, *inputs: module.apply({'params': params}, *inputs) where apply is asked for."
         )
-    definition, params, others = nnx.split(module, nnx.Param, ...)
+    definition, params, other_variables = nnx.split(module, nnx.Param, ...)
     if not nnx.to_flat_state(params):
         raise ValueError("from_nnx: the module has no nnx.Param; there is nothing to prune.")
-    copy = nnx.merge(definition, params, others)
-    copy.eval()
-    evaluating, _, fixed = nnx.split(copy, nnx.Param, ...)
+    module_copy = nnx.merge(definition, params, other_variables)
+    module_copy.eval()
+    evaluation_definition, _, fixed_variables = nnx.split(module_copy, nnx.Param, ...)
 
     def apply(params: Any, *inputs: Any) -> Any:
-        own = nnx.merge(evaluating, params, fixed)
-        return own(*inputs) if call is None else call(own, *inputs)
+        evaluated_module = nnx.merge(evaluation_definition, params, fixed_variables)
+        return evaluated_module(*inputs) if call is None else call(evaluated_module, *inputs)
 
-    return Functional(apply, params, lambda params: nnx.merge(definition, params, others))
+    return Functional(apply, params, lambda params: nnx.merge(definition, params, other_variables))

@@ -1,4 +1,4 @@
-"""Which tensor of a file is which parameter of `llama`: a table, and trees of lazy leaves made by it.
+"""The table of tensors' names in files by parameter of `llama`, and trees of lazy leaves made by it.
 
 In files a linear layer's weight is [outputs, inputs]; kernels here are [inputs, outputs]. GGUF files of the
 architecture "llama" hold the query and key channels of a head with the two of a rotary pair side by side
@@ -60,8 +60,11 @@ def from_gguf(
     Args:
       tensors: by name, `gguf.read(path).tensors`.
       config: of the model.
-      architecture: "llama", "qwen2" or "qwen3", which says how rotary pairs lie.
+      architecture: "llama", "qwen2" or "qwen3"; the order of rotary pairs depends on it.
       dtype: of the parameters.
+
+    Returns:
+      A tree like `llama.shapes(config)`, of `LazyLeaf`.
 
     Raises:
       ValueError: a tensor is missing, has another shape than the configuration asks for, or is none of the
@@ -69,8 +72,8 @@ def from_gguf(
     """
 
     def name(parameter: str, layer: int | None) -> str:
-        own = OUTSIDE[parameter].gguf if layer is None else IN_LAYER[parameter].gguf
-        return own if layer is None else f"blk.{layer}.{own}"
+        base_name = OUTSIDE[parameter].gguf if layer is None else IN_LAYER[parameter].gguf
+        return base_name if layer is None else f"blk.{layer}.{base_name}"
 
     interleaved = architecture in INTERLEAVED
     return _tree(tensors, config, name, dtype, interleaved)
@@ -82,6 +85,14 @@ def from_hugging_face(
     """Returns the parameters of `llama.decoder(config)` as lazy leaves of a folder's safetensors.
 
     Where the embedding is tied, a head that the files hold too is left out, as their own library does.
+
+    Args:
+      tensors: by name, `safetensors.read(folder)`.
+      config: of the model.
+      dtype: of the parameters.
+
+    Returns:
+      A tree like `llama.shapes(config)`, of `LazyLeaf`.
 
     Raises:
       ValueError: as `from_gguf`.
@@ -95,11 +106,17 @@ def to_hugging_face(params: Any) -> Iterator[tuple[str, np.ndarray]]:
     """Yields name and array, as `from_hugging_face` reads them, of each parameter in turn.
 
     For a sink: `for name, array in to_hugging_face(params): sink(name, array)`.
+
+    Args:
+      params: a tree of arrays or lazy leaves, of which one is in memory at a time.
+
+    >>> [name for name, _ in to_hugging_face({"norm": np.ones(2), "layers": [{"up": np.ones((2, 3))}]})]
+    ['model.layers.0.mlp.up_proj.weight', 'model.norm.weight']
     """
     for path, leaf in jax.tree.flatten_with_path(params)[0]:
-        parameter, layer = _place(path)
+        parameter, layer = _name_and_layer(path)
         array = np.asarray(leaf)
-        yield _hugging_face_name(parameter, layer), _turned(parameter, array)
+        yield _hugging_face_name(parameter, layer), _transposed(parameter, array)
 
 
 def _hugging_face_name(parameter: str, layer: int | None) -> str:
@@ -108,13 +125,13 @@ def _hugging_face_name(parameter: str, layer: int | None) -> str:
     return f"model.layers.{layer}.{IN_LAYER[parameter].hugging_face}"
 
 
-def _place(path: Any) -> tuple[str, int | None]:
-    """A parameter's name, and the index of its layer."""
+def _name_and_layer(path: Any) -> tuple[str, int | None]:
+    """Returns a parameter's name and the index of its layer, `None` outside the layers."""
     return path[-1].key, path[1].idx if len(path) == 3 else None
 
 
-def _turned(parameter: str, array: np.ndarray) -> np.ndarray:
-    """From [outputs, inputs] to [inputs, outputs], or back; the embedding is [vocabulary, width] in both."""
+def _transposed(parameter: str, array: np.ndarray) -> np.ndarray:
+    """Returns [inputs, outputs] of [outputs, inputs], or back; embeddings are [vocabulary, width] in both."""
     return array.T if array.ndim == 2 and parameter != "embedding" else array
 
 
@@ -125,44 +142,53 @@ def _tree(
     dtype: Any,
     interleaved: bool,
 ) -> Any:
+    """Returns the tree of lazy leaves, after checking that files and configuration agree.
+
+    Args:
+      tensors: by name.
+      config: of the model.
+      name: (parameter, layer index or `None`) -> name in the files.
+      dtype: of the parameters.
+      interleaved: whether queries and keys hold rotary pairs side by side.
+    """
     if config.layers > len(tensors):
         raise ValueError(
             f"names: the model has {config.layers:,} layers, its files only {len(tensors):,} tensors."
         )
-    left = {name for name in tensors if not name.endswith(IGNORED)}
+    unused_names = {name for name in tensors if not name.endswith(IGNORED)}
 
     def leaf(path: Any, expected: jax.ShapeDtypeStruct) -> LazyLeaf:
-        parameter, layer = _place(path)
-        stored = name(parameter, layer)
-        if stored not in tensors:
-            raise ValueError(f"names: the tensor {stored!r} is missing; the model needs it.")
-        left.discard(stored)
-        tensor = tensors[stored]
-        shape = _turned(parameter, np.broadcast_to(0, expected.shape)).shape
-        if tensor.shape != shape:
+        parameter, layer = _name_and_layer(path)
+        stored_name = name(parameter, layer)
+        if stored_name not in tensors:
+            raise ValueError(f"names: the tensor {stored_name!r} is missing; the model needs it.")
+        unused_names.discard(stored_name)
+        stored_leaf = tensors[stored_name]
+        stored_shape = _transposed(parameter, np.broadcast_to(0, expected.shape)).shape
+        if stored_leaf.shape != stored_shape:
             raise ValueError(
-                f"names: the tensor {stored!r} has the shape {tensor.shape}; its "
-                f"configuration asks for {shape}."
+                f"names: the tensor {stored_name!r} has the shape {stored_leaf.shape}; its "
+                f"configuration asks for {stored_shape}."
             )
-        rotated = interleaved and parameter in ROTATED
+        is_rotated = interleaved and parameter in ROTATED
 
         def load() -> np.ndarray:
-            array = tensor.read().astype(dtype, copy=False)
-            array = _halves(array, config.head_dim) if rotated else array
-            return _turned(parameter, array)
+            array = stored_leaf.read().astype(dtype, copy=False)
+            array = _halves(array, config.head_dim) if is_rotated else array
+            return _transposed(parameter, array)
 
         return LazyLeaf(expected.shape, np.dtype(dtype), load)
 
     tree = jax.tree.map_with_path(leaf, shapes(config))
-    if left:
+    if unused_names:
         raise ValueError(
-            f"names: the tensor {min(left)!r} is none of the model's ({len(left)} such); a decoder that "
-            "leaves it out would compute something else."
+            f"names: the tensor {min(unused_names)!r} is none of the model's ({len(unused_names)} such); a "
+            "decoder that leaves it out would compute something else."
         )
     return tree
 
 
 def _halves(rows: np.ndarray, head_dim: int) -> np.ndarray:
-    """Rows of heads, from rotary pairs side by side to first halves before second ones."""
+    """Returns rows of heads, in order of pairs side by side, in the order of first halves, second halves."""
     pairs = rows.reshape(-1, head_dim // 2, 2, *rows.shape[1:])
     return pairs.swapaxes(1, 2).reshape(rows.shape)

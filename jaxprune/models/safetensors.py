@@ -41,7 +41,7 @@ DTYPES: Mapping[str, np.dtype] = {
 
 
 class _DamagedError(Exception):
-    """Why a file is refused: the rest of a sentence that begins with its path."""
+    """Says why a file is refused: the rest of a sentence that begins with its path."""
 
 
 def read(path: str | os.PathLike) -> dict[str, LazyLeaf]:
@@ -72,50 +72,60 @@ def read(path: str | os.PathLike) -> dict[str, LazyLeaf]:
 
 
 def _folder(folder: Path, index: Path) -> dict[str, LazyLeaf]:
+    """Reads the headers of the files that an index names, and checks that they agree with it."""
     try:
-        places = _json(index.read_bytes()).get("weight_map")
-        if not isinstance(places, dict):
+        file_of_tensor = _json(index.read_bytes()).get("weight_map")
+        if not isinstance(file_of_tensor, dict):
             raise _DamagedError("is damaged: it has no weight_map")
-        for name, file in places.items():
+        for name, file_name in file_of_tensor.items():
             # A name with a folder in it could reach any file of the machine.
-            if not isinstance(file, str) or file in ("", ".", "..") or Path(file).name != file:
+            if (
+                not isinstance(file_name, str)
+                or file_name in ("", ".", "..")
+                or Path(file_name).name != file_name
+            ):
                 raise _DamagedError(
-                    f"is damaged: the file of {name!r} is {file!r}, no plain file name"
+                    f"is damaged: the file of {name!r} is {file_name!r}, no plain file name"
                 )
     except _DamagedError as error:
         raise ValueError(f"safetensors.read: {index} {error}.") from error
-    files = {file: _file(folder / file) for file in dict.fromkeys(places.values())}
-    for name, file in places.items():
-        if name not in files[file]:
+    leaves_of_file = {
+        file_name: _file(folder / file_name) for file_name in dict.fromkeys(file_of_tensor.values())
+    }
+    for name, file_name in file_of_tensor.items():
+        if name not in leaves_of_file[file_name]:
             raise ValueError(
-                f"safetensors.read: {folder / file} lacks {name!r}, which {index} places there."
+                f"safetensors.read: {folder / file_name} lacks {name!r}, which {index} places there."
             )
-    return {name: files[file][name] for name, file in places.items()}
+    return {name: leaves_of_file[file_name][name] for name, file_name in file_of_tensor.items()}
 
 
 def _file(path: Path) -> dict[str, LazyLeaf]:
+    """Reads the header of one file."""
     try:
         with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            length = int.from_bytes(file.read(8), "little")
-            if size < 8 or length > min(size - 8, MAX_HEADER):
+            file_size = os.fstat(file.fileno()).st_size
+            header_length = int.from_bytes(file.read(8), "little")
+            if file_size < 8 or header_length > min(file_size - 8, MAX_HEADER):
                 raise _DamagedError(
-                    f"is no safetensors file or is incomplete: it claims a header of {length:,} bytes, the "
-                    f"file has {size:,}, and {MAX_HEADER:,} are the most that are read"
+                    f"is no safetensors file or is incomplete: it claims a header of {header_length:,} "
+                    f"bytes, the file has {file_size:,}, and {MAX_HEADER:,} are the most that are read"
                 )
-            header = _json(file.read(length))
+            header = _json(file.read(header_length))
         header.pop("__metadata__", None)
-        return _leaves(path, header, 8 + length, size)
+        return _leaves(path, header, 8 + header_length, file_size)
     except _DamagedError as error:
         raise ValueError(f"safetensors.read: {path} {error}.") from error
 
 
 def _json(text: bytes) -> dict[str, Any]:
+    """Parses a JSON object; refuses names that are there twice."""
+
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        items = dict(pairs)
-        if len(items) < len(pairs):
+        items_by_name = dict(pairs)
+        if len(items_by_name) < len(pairs):
             raise _DamagedError("is damaged: a name is there twice")
-        return items
+        return items_by_name
 
     try:
         parsed = json.loads(text, object_pairs_hook=unique)
@@ -127,29 +137,30 @@ def _json(text: bytes) -> dict[str, Any]:
 
 
 def _leaves(path: Path, header: dict[str, Any], start: int, size: int) -> dict[str, LazyLeaf]:
+    """Returns the tensors of a header, after checking that they fill the file without gaps."""
     entries = {name: _entry(name, entry) for name, entry in header.items()}
-    end = 0
-    for name, (_, _, begin, after) in sorted(entries.items(), key=lambda item: item[1][2:]):
-        if begin != end:
+    last_end = 0
+    for name, (_, _, begin_byte, end_byte) in sorted(entries.items(), key=lambda item: item[1][2:]):
+        if begin_byte != last_end:
             raise _DamagedError(
-                f"is damaged: {name!r} begins at byte {begin:,} of the numbers, the one before it ends at "
-                f"{end:,}"
+                f"is damaged: {name!r} begins at byte {begin_byte:,} of the numbers, the one before it ends "
+                f"at {last_end:,}"
             )
-        end = after
-    if start + end != size:
+        last_end = end_byte
+    if start + last_end != size:
         raise _DamagedError(
-            f"is damaged or incomplete: its tensors end at byte {start + end:,}, the file has {size:,}"
+            f"is damaged or incomplete: its tensors end at byte {start + last_end:,}, the file has {size:,}"
         )
     return {
-        name: _leaf(path, shape, dtype, start + begin)
-        for name, (shape, dtype, begin, _) in entries.items()
+        name: _leaf(path, shape, dtype, start + begin_byte)
+        for name, (shape, dtype, begin_byte, _) in entries.items()
     }
 
 
 def _entry(name: str, entry: Any) -> tuple[tuple[int, ...], np.dtype, int, int]:
-    """Shape, dtype, first byte and the byte after the last, if they agree."""
-    known = isinstance(entry, dict) and {"dtype", "shape", "data_offsets"} <= set(entry)
-    if not known or not _naturals(entry["shape"]) or not _naturals(entry["data_offsets"]):
+    """Returns shape, dtype, first byte and the byte after the last, after checking that they agree."""
+    is_complete = isinstance(entry, dict) and {"dtype", "shape", "data_offsets"} <= set(entry)
+    if not is_complete or not _naturals(entry["shape"]) or not _naturals(entry["data_offsets"]):
         raise _DamagedError(f"is damaged: {name!r} lacks a proper dtype, shape or place")
     if not isinstance(entry["dtype"], str) or entry["dtype"] not in DTYPES:
         raise _DamagedError(
@@ -159,23 +170,27 @@ def _entry(name: str, entry: Any) -> tuple[tuple[int, ...], np.dtype, int, int]:
     shape = tuple(entry["shape"])
     if len(entry["data_offsets"]) != 2:
         raise _DamagedError(f"is damaged: {name!r} has no beginning and end")
-    begin, end = entry["data_offsets"]
-    if end - begin != math.prod(shape) * dtype.itemsize:
+    begin_byte, end_byte = entry["data_offsets"]
+    if end_byte - begin_byte != math.prod(shape) * dtype.itemsize:
         raise _DamagedError(
-            f"is damaged: {name!r} of shape {shape} in {entry['dtype']} has {end - begin:,} bytes"
+            f"is damaged: {name!r} of shape {shape} in {entry['dtype']} has {end_byte - begin_byte:,} bytes"
         )
-    return shape, dtype, begin, end
+    return shape, dtype, begin_byte, end_byte
 
 
 def _naturals(numbers: Any) -> bool:
-    return isinstance(numbers, list) and all(type(n) is int and n >= 0 for n in numbers)
+    return isinstance(numbers, list) and all(
+        type(number) is int and number >= 0 for number in numbers
+    )
 
 
 def _leaf(path: Path, shape: tuple[int, ...], dtype: np.dtype, place: int) -> LazyLeaf:
+    """Returns a tensor whose numbers are read from the file when they are asked for."""
+
     def load() -> np.ndarray:
-        count = math.prod(shape)
-        numbers = np.fromfile(path, dtype, count, offset=place)
-        if len(numbers) != count:
+        number_count = math.prod(shape)
+        numbers = np.fromfile(path, dtype, number_count, offset=place)
+        if len(numbers) != number_count:
             raise ValueError(f"safetensors.read: {path} has become shorter since it was opened.")
         return numbers.reshape(shape)
 

@@ -17,11 +17,13 @@ _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
 class SafetensorsSink:
-    """What `safetensors_sink` returns: call it with a name and an array; `close` it, or use it in `with`.
+    """A folder of safetensors in the making; call it with a name and an array, and use it in `with`.
+
+    Made by `safetensors_sink`. Without `with`, call `close` at the end.
 
     Attributes:
-      folder: where the files go.
-      written: names of the tensors that are in files already.
+      folder: where the files are written.
+      written: file by name of the tensors that are in files already.
     """
 
     def __init__(self, folder: Path, shard_bytes: int, written: dict[str, str]) -> None:
@@ -31,7 +33,11 @@ class SafetensorsSink:
         self._held: dict[str, np.ndarray] = {}
 
     def __call__(self, name: str, array: Any) -> None:
-        """Takes a tensor; writes a file when what it holds has reached the size of one.
+        """Takes a tensor; writes a file when the tensors held in memory have reached its size.
+
+        Args:
+          name: of the tensor.
+          array: its numbers; they are copied.
 
         Raises:
           ValueError: the name has been taken before, or the format has no such dtype.
@@ -52,26 +58,30 @@ class SafetensorsSink:
             self.flush()
 
     def flush(self) -> None:
-        """Writes what is held into a file, which appears whole or not at all."""
+        """Writes the tensors held in memory into a file, which appears whole or not at all."""
         if not self._held:
             return
-        shards = len(set(self.written.values()))
-        file = f"model-{shards + 1:05}.safetensors"
-        _write(self.folder / file, self._held)
-        self.written.update(dict.fromkeys(self._held, file))
+        shard_count = len(set(self.written.values()))
+        file_name = f"model-{shard_count + 1:05}.safetensors"
+        _write(self.folder / file_name, self._held)
+        self.written.update(dict.fromkeys(self._held, file_name))
         self._held = {}
 
     def close(self) -> None:
-        """Writes what is left, and the index, without which the folder is not a model."""
+        """Writes the tensors that are left, and the index, without which the folder is not a model."""
         self.flush()
-        size = sum(leaf.nbytes for f in self._files() for leaf in read_safetensors(f).values())
-        index = {"metadata": {"total_size": size}, "weight_map": self.written}
-        partial = self.folder / f".{INDEX}.partial"
-        partial.write_text(json.dumps(index, indent=1), encoding="utf-8")
-        partial.replace(self.folder / INDEX)
+        total_bytes = sum(
+            leaf.nbytes
+            for file_path in self._files()
+            for leaf in read_safetensors(file_path).values()
+        )
+        index = {"metadata": {"total_size": total_bytes}, "weight_map": self.written}
+        partial_path = self.folder / f".{INDEX}.partial"
+        partial_path.write_text(json.dumps(index, indent=1), encoding="utf-8")
+        partial_path.replace(self.folder / INDEX)
 
     def _files(self) -> list[Path]:
-        return [self.folder / file for file in dict.fromkeys(self.written.values())]
+        return [self.folder / file_name for file_name in dict.fromkeys(self.written.values())]
 
     def __enter__(self) -> "SafetensorsSink":
         """Itself."""
@@ -83,7 +93,7 @@ class SafetensorsSink:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Closes, unless something went wrong: then the folder stays without an index, to be resumed."""
+        """Closes it; after an exception the folder stays without an index, to be resumed."""
         if kind is None:
             self.close()
 
@@ -98,11 +108,14 @@ def safetensors_sink(
       shard_bytes: a file is written once its tensors have so many bytes together; no more than that and the
         tensor that came last is held in memory.
       resume: go on with a folder that was not closed: its whole files count as written, see
-        `SafetensorsSink.written`. What was held at the time is lost; `flush` keeps it.
+        `SafetensorsSink.written`. Tensors held in memory at the time are lost; `flush` writes them.
+
+    Returns:
+      A `SafetensorsSink`.
 
     Raises:
       FileExistsError: the folder holds a model, or the beginning of one and `resume` is false.
-      ValueError: a file that is to be gone on with is damaged.
+      ValueError: `shard_bytes` is less than 1, or a file that is to be gone on with is damaged.
 
     >>> import tempfile
     >>> folder = tempfile.TemporaryDirectory()
@@ -128,8 +141,8 @@ def safetensors_sink(
         raise FileExistsError(
             f"safetensors_sink: {folder} holds {files[0].name}; give another folder, or resume=True to go on."
         )
-    expected = [f"model-{index + 1:05}.safetensors" for index in range(len(files))]
-    for file, name in zip(files, expected, strict=True):
+    expected_names = [f"model-{index + 1:05}.safetensors" for index in range(len(files))]
+    for file, name in zip(files, expected_names, strict=True):
         if file.name != name:
             raise FileExistsError(
                 f"safetensors_sink: {folder} holds {file.name}, which no sink wrote; give another folder."
@@ -141,27 +154,28 @@ def safetensors_sink(
 
 
 def _write(path: Path, tensors: dict[str, np.ndarray]) -> None:
+    """Writes tensors into a file, under another name until it is complete."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    end = 0
+    end_byte = 0
     for name, array in tensors.items():
-        places = [end, end + array.nbytes]
+        byte_range = [end_byte, end_byte + array.nbytes]
         header[name] = {
             "dtype": _NAMES[array.dtype],
             "shape": list(array.shape),
-            "data_offsets": places,
+            "data_offsets": byte_range,
         }
-        end = places[1]
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)  # numbers begin at a multiple of 8 bytes
+        end_byte = byte_range[1]
+    header_text = json.dumps(header).encode()
+    header_text += b" " * (-len(header_text) % 8)  # numbers begin at a multiple of 8 bytes
     if path.exists():
         raise FileExistsError(
             f"safetensors_sink: {path} has appeared meanwhile; give another folder."
         )
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
+    partial_path = path.with_name(f".{path.name}.partial")
+    with partial_path.open("wb") as file:
+        file.write(len(header_text).to_bytes(8, "little") + header_text)
         for array in tensors.values():
             file.write(array.reshape(-1).view(np.uint8).data)
         file.flush()
         os.fsync(file.fileno())
-    partial.rename(path)
+    partial_path.rename(path)

@@ -30,17 +30,23 @@ def part_of(title: str) -> str:
     Test where $b < 64$, validation where $64 \\le b < 96$, else calibration. So no article is in two parts,
     and its part depends neither on the others nor on a seed.
 
+    Args:
+      title: of the article.
+
+    Returns:
+      "test", "validation" or "calibration".
+
     >>> part_of("Albedo"), part_of("Algorithm")
     ('calibration', 'calibration')
     """
-    byte = hashlib.sha256(title.encode()).digest()[0]
-    return "test" if byte < 64 else "validation" if byte < 96 else "calibration"
+    first_byte = hashlib.sha256(title.encode()).digest()[0]
+    return "test" if first_byte < 64 else "validation" if first_byte < 96 else "calibration"
 
 
 def tokens(
     tokenizer: Tokenizer, part: str, *, data_dir: str | os.PathLike | None = None
 ) -> np.ndarray:
-    """Returns the tokens of all articles of a part, one after the other with an empty line behind each.
+    """Returns the tokens of all articles of a part, in order, with an empty line behind each.
 
     Args:
       tokenizer: of the model.
@@ -56,29 +62,30 @@ def tokens(
     """
     if part not in PARTS:
         raise ValueError(f"text.tokens: there is no part {part!r}; there are {', '.join(PARTS)}.")
-    dump = verified_text("wikipedia", data_dir=data_dir)
-    articles = wikitext.articles(dump, wanted=lambda title: part_of(title) == part)
-    pieces = [tokenizer.encode(f"{text}\n\n") for _, text in articles]
-    joined = np.concatenate(pieces)
-    known = TOKENS_SHA256.get(tokenizer.name or "", {}).get(part)
-    found = hashlib.sha256(joined.astype("<i4").tobytes()).hexdigest()
-    if known not in (None, found):
+    dump_path = verified_text("wikipedia", data_dir=data_dir)
+    articles = wikitext.articles(dump_path, wanted=lambda title: part_of(title) == part)
+    token_arrays = [tokenizer.encode(f"{text}\n\n") for _, text in articles]
+    all_tokens = np.concatenate(token_arrays)
+    known_checksum = TOKENS_SHA256.get(tokenizer.name or "", {}).get(part)
+    checksum = hashlib.sha256(all_tokens.astype("<i4").tobytes()).hexdigest()
+    if known_checksum not in (None, checksum):
         raise ValueError(
-            f"text.tokens: the {len(joined):,} tokens of {part!r} have SHA-256 {found[:8]}..., expected "
-            f"{known[:8]}...; figures on them would not compare. Is the package tokenizers another version?"
+            f"text.tokens: the {len(all_tokens):,} tokens of {part!r} have SHA-256 {checksum[:8]}..., "
+            f"expected {known_checksum[:8]}...; figures on them would not compare. Is the package "
+            "tokenizers another version?"
         )
-    return joined
+    return all_tokens
 
 
 def cut(
     tokens: np.ndarray, length: int, *, count: int | None = None, seed: int | None = None
 ) -> np.ndarray:
-    """Returns windows of a sequence that do not overlap; what is left at its end is not used.
+    """Returns windows of a sequence that do not overlap; tokens at its end that fill no window are not used.
 
     Args:
       tokens: int [size].
-      length: of a window.
-      count: how many; `None`: all.
+      length: number of tokens of a window.
+      count: number of windows; `None`: all.
       seed: draws `count` of them by chance, none twice; `None`: they are spread evenly over the sequence, so
         that a few of them see all of its articles.
 
@@ -95,17 +102,19 @@ def cut(
     >>> cut(np.arange(10), 3, count=1, seed=0).tolist()
     [[6, 7, 8]]
     """
-    available = len(tokens) // length if length > 0 else 0
-    count = available if count is None else count
-    if not 1 <= count <= available:
+    window_count = len(tokens) // length if length > 0 else 0
+    count = window_count if count is None else count
+    if not 1 <= count <= window_count:
         raise ValueError(
             f"text.cut: {count} windows of {length} tokens are asked for; {len(tokens):,} tokens give "
-            f"{available}."
+            f"{window_count}."
         )
-    every = np.asarray(tokens[: available * length], np.int32).reshape(available, length)
+    all_windows = np.asarray(tokens[: window_count * length], np.int32).reshape(
+        window_count, length
+    )
     if seed is None:
-        return every[np.arange(count) * available // count]
-    return every[np.random.default_rng(seed).permutation(available)[:count]]
+        return all_windows[np.arange(count) * window_count // count]
+    return all_windows[np.random.default_rng(seed).permutation(window_count)[:count]]
 
 
 def windows(
@@ -122,8 +131,8 @@ def windows(
     Args:
       tokenizer: of the model.
       part: "calibration" to gather signals on, "validation" to choose by, "test" to report.
-      length: tokens of a window.
-      count: how many windows; `None`: all.
+      length: number of tokens of a window.
+      count: number of windows; `None`: all.
       seed: draws them by chance; `None`: evenly spread, those of 16 are among those of 64.
       data_dir: the folder that `jaxprune.data.fetch_text("wikipedia")` filled.
 

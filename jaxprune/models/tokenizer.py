@@ -21,11 +21,11 @@ CONTROL = (3, 4)  # types of tokens that no text is merged into: control, user-d
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Tokenizer:
-    """Text to tokens and back.
+    """A tokenizer: text to tokens and back.
 
     Attributes:
       inner: a `tokenizers.Tokenizer`.
-      name: of the model, by which its tokens of the texts in `jaxprune.models.text` are known; or `None`.
+      name: of the model; checksums of its tokens in `jaxprune.models.text` are recorded under it; or `None`.
     """
 
     inner: Any
@@ -54,6 +54,9 @@ def from_gguf(metadata: Mapping[str, Any], name: str | None = None) -> Tokenizer
       metadata: of the file.
       name: of the model.
 
+    Returns:
+      The tokenizer.
+
     Raises:
       ValueError: the vocabulary is of another kind, its words are cut by other rules, or parts are missing.
       ImportError: the package `tokenizers` is missing.
@@ -62,42 +65,55 @@ def from_gguf(metadata: Mapping[str, Any], name: str | None = None) -> Tokenizer
       Sennrich et al., "Neural Machine Translation of Rare Words with Subword Units" (2016); Radford et al.,
       "Language Models are Unsupervised Multitask Learners" (2019), for bytes.
     """
-    kind = metadata.get("tokenizer.ggml.model")
-    splitting = metadata.get("tokenizer.ggml.pre", "gpt-2")
-    if kind != BYTE_LEVEL or splitting not in SPLITTING:
+    vocabulary_kind = metadata.get("tokenizer.ggml.model")
+    splitting_rule = metadata.get("tokenizer.ggml.pre", "gpt-2")
+    if vocabulary_kind != BYTE_LEVEL or splitting_rule not in SPLITTING:
         raise ValueError(
-            f"tokenizer.from_gguf: the vocabulary is of the kind {kind!r}, words are cut by {splitting!r}; "
-            f"{BYTE_LEVEL!r} by {' or '.join(map(repr, SPLITTING))} is read. Give the model's tokenizer.json "
-            "to tokenizer.from_json."
+            f"tokenizer.from_gguf: the vocabulary is of the kind {vocabulary_kind!r}, words are cut by "
+            f"{splitting_rule!r}; {BYTE_LEVEL!r} by {' or '.join(map(repr, SPLITTING))} is read. Give the "
+            "model's tokenizer.json to tokenizer.from_json."
         )
-    vocabulary = _list(metadata, "tokenizer.ggml.tokens")
-    merges = [tuple(merge.split(" ")) for merge in _list(metadata, "tokenizer.ggml.merges")]
-    types = metadata.get("tokenizer.ggml.token_type", ())
-    indices = {token: index for index, token in enumerate(vocabulary)}
-    if len(indices) != len(vocabulary) or any(len(merge) != 2 for merge in merges):
+    vocabulary = _required_list(metadata, "tokenizer.ggml.tokens")
+    merges = [
+        tuple(merge.split(" ")) for merge in _required_list(metadata, "tokenizer.ggml.merges")
+    ]
+    token_types = metadata.get("tokenizer.ggml.token_type", ())
+    index_of_token = {token: index for index, token in enumerate(vocabulary)}
+    if len(index_of_token) != len(vocabulary) or any(len(merge) != 2 for merge in merges):
         raise ValueError(
             "tokenizer.from_gguf: a token is there twice, or a merge is not of two tokens."
         )
     tokenizers = _package()
     try:
-        inner = tokenizers.Tokenizer(tokenizers.models.BPE(vocab=indices, merges=merges))
+        inner = tokenizers.Tokenizer(tokenizers.models.BPE(vocab=index_of_token, merges=merges))
     except Exception as error:  # the package raises nothing more specific
         raise ValueError(
             f"tokenizer.from_gguf: the merges do not fit the vocabulary ({error})."
         ) from error
-    words = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
-    if splitting == "smollm":
-        digits = tokenizers.pre_tokenizers.Digits(individual_digits=True)
-        words = tokenizers.pre_tokenizers.Sequence([digits, words])
-    inner.pre_tokenizer = words
+    word_splitter = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    if splitting_rule == "smollm":
+        digit_splitter = tokenizers.pre_tokenizers.Digits(individual_digits=True)
+        word_splitter = tokenizers.pre_tokenizers.Sequence([digit_splitter, word_splitter])
+    inner.pre_tokenizer = word_splitter
     inner.decoder = tokenizers.decoders.ByteLevel()
-    control = [token for token, type_ in zip(vocabulary, types, strict=False) if type_ in CONTROL]
-    inner.add_special_tokens(control)
+    control_tokens = [
+        token
+        for token, token_type in zip(vocabulary, token_types, strict=False)
+        if token_type in CONTROL
+    ]
+    inner.add_special_tokens(control_tokens)
     return Tokenizer(inner, name)
 
 
 def from_json(path: str | os.PathLike, name: str | None = None) -> Tokenizer:
     """Returns the tokenizer that a tokenizer.json of Hugging Face describes.
+
+    Args:
+      path: of the tokenizer.json.
+      name: of the model, or `None`.
+
+    Returns:
+      The tokenizer.
 
     Raises:
       FileNotFoundError: there is no such file.
@@ -113,14 +129,15 @@ def from_json(path: str | os.PathLike, name: str | None = None) -> Tokenizer:
         raise ValueError(f"tokenizer.from_json: {path} is no tokenizer ({error}).") from error
 
 
-def _list(metadata: Mapping[str, Any], key: str) -> list[str]:
-    found = metadata.get(key)
-    if not isinstance(found, list):
+def _required_list(metadata: Mapping[str, Any], key: str) -> list[str]:
+    entries = metadata.get(key)
+    if not isinstance(entries, list):
         raise ValueError(f"tokenizer.from_gguf: the file's metadata lack {key!r}.")
-    return found
+    return entries
 
 
 def _package() -> Any:
+    """Imports the package `tokenizers`, or says how to get it."""
     try:
         return importlib.import_module("tokenizers")
     except ImportError as error:

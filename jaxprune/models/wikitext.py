@@ -1,4 +1,4 @@
-"""Plain prose of Wikipedia's markup: paragraphs without tables, lists, templates, notes and headings."""
+"""Extracts plain prose from Wikipedia's markup: no tables, lists, templates, notes or headings."""
 
 import bz2
 import html
@@ -12,7 +12,7 @@ __all__ = ["articles", "clean"]
 
 SHORTEST_ARTICLE = 2000  # characters of prose; what is shorter is a stub or a list of meanings
 SHORTEST_PARAGRAPH = 40
-# What is not prose, with all that is in it.
+# Elements that are no prose, with their content.
 ELEMENTS = "ref|math|gallery|table|timeline|source|syntaxhighlight|code|score|imagemap|hiero|chem"
 NOT_PROSE = re.compile(rf"<({ELEMENTS})\b[^<>]*?(?:/>|>.*?</\1\s*>)", re.DOTALL | re.IGNORECASE)
 COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
@@ -37,7 +37,7 @@ ENDINGS = {
     "sources",
     "works cited",
 }
-# What is left of a sentence where something has gone.
+# Debris of a sentence from which something was removed.
 EMPTY_BRACKETS = re.compile(r"\s*[(\[][\s,;:\u2013/]*[)\]]")
 AFTER_BRACKET = re.compile(r"([(\[])[\s,;:]+")
 UNPAIRED = re.compile(r"\[\[|\]\]|\{\{.*|\}\}")
@@ -49,8 +49,11 @@ def clean(markup: str) -> str:
     """Returns the paragraphs of a page, with an empty line between them.
 
     Links leave their text, measures ({{convert|5|km}}) and foreign words ({{lang|de|Wort}}) their content;
-    other templates, references, formulas, tables, lists, headings and the sections at the end go. What comes
-    out depends on nothing but the markup: its SHA-256 can be known beforehand.
+    other templates, references, formulas, tables, lists, headings and the sections at the end are dropped.
+    The result depends on nothing but the markup: its SHA-256 can be recorded.
+
+    Args:
+      markup: of the page, in MediaWiki's language.
 
     >>> clean("'''Ice''' is [[solid state|solid]] [[water]].<ref>A book</ref> It {{citation needed}} melts.")
     'Ice is solid water. It melts.'
@@ -66,7 +69,11 @@ def clean(markup: str) -> str:
     text = re.sub(r"'{2,}", "", TAG.sub("", LINE_BREAK.sub(" ", text)))
     text = html.unescape(_without_endings(text))
     paragraphs = [_mended(line) for line in text.split("\n") if _is_prose(line)]
-    return "\n\n".join(p for p in paragraphs if len(p) >= SHORTEST_PARAGRAPH or p.endswith("."))
+    return "\n\n".join(
+        paragraph
+        for paragraph in paragraphs
+        if len(paragraph) >= SHORTEST_PARAGRAPH or paragraph.endswith(".")
+    )
 
 
 def _from_within(pattern: re.Pattern, replace: Any, text: str) -> str:
@@ -79,25 +86,25 @@ def _from_within(pattern: re.Pattern, replace: Any, text: str) -> str:
 
 def _template(match: re.Match) -> str:
     name, *arguments = (part.strip() for part in match[1].split("|"))
-    plain = [argument for argument in arguments if "=" not in argument]
+    plain_arguments = [argument for argument in arguments if "=" not in argument]
     if name.lower() in ("convert", "cvt"):
-        return " ".join(plain[:2])
-    if name.lower() in ("lang", "nowrap", "nobr", "transl", "native name") and plain:
-        return plain[-1]
+        return " ".join(plain_arguments[:2])
+    if name.lower() in ("lang", "nowrap", "nobr", "transl", "native name") and plain_arguments:
+        return plain_arguments[-1]
     return ""
 
 
 def _link(match: re.Match) -> str:
-    target, *texts = match[1].split("|")
+    target, *label_parts = match[1].split("|")
     if NO_PAGE.match(target) and not target.startswith(":"):
         return ""
-    return texts[-1] if texts else target
+    return label_parts[-1] if label_parts else target
 
 
 def _without_endings(text: str) -> str:
-    first, *rest = SECTION.split(text)
-    sections = zip(rest[::2], rest[1::2], strict=True)
-    return first + "\n".join(
+    introduction, *titles_and_bodies = SECTION.split(text)
+    sections = zip(titles_and_bodies[::2], titles_and_bodies[1::2], strict=True)
+    return introduction + "\n".join(
         body for title, body in sections if title.strip().lower() not in ENDINGS
     )
 
@@ -119,7 +126,7 @@ def articles(
 
     Args:
       path: of the dump.
-      wanted: says of a title whether it is to be read.
+      wanted: title -> whether the article is to be read.
     """
     with bz2.open(path, "rb") as file:
         for _, element in ElementTree.iterparse(file):

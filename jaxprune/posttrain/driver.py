@@ -1,4 +1,4 @@
-"""The loop over segments: run all batches, solve the kernels of one input, go on with what is left."""
+"""The loop over segments: run all batches, solve the kernels of one input, go on with the pruned network."""
 
 import contextlib
 import time
@@ -14,15 +14,15 @@ from jaxprune.parts import PATTERN
 from jaxprune.patterns import unstructured
 from jaxprune.posttrain import rates as rates_lib
 from jaxprune.posttrain.contests import Solved, contest
-from jaxprune.posttrain.identity import UnknownError, described, identity
-from jaxprune.posttrain.passes import of_streams
+from jaxprune.posttrain.identity import UnknownError, identity, object_checksum
+from jaxprune.posttrain.passes import statistics_of_streams
 from jaxprune.posttrain.plan import Plan
 from jaxprune.posttrain.reconstruct import Recovery, blocks_of
 from jaxprune.posttrain.report import Progress, Recovered, Report, Row
-from jaxprune.posttrain.solvers.solver import reads
+from jaxprune.posttrain.solvers.solver import statistics_read_by
 from jaxprune.posttrain.steps import Steps
 from jaxprune.posttrain.store import Store
-from jaxprune.posttrain.streams import Streams, checked
+from jaxprune.posttrain.streams import Streams, checked_leaves
 from jaxprune.posttrain.work import Stream, Work
 from jaxprune.programs.contractions import multiplications
 from jaxprune.types import Masks, Params, Pattern
@@ -31,12 +31,12 @@ __all__ = ["Result", "prune"]
 
 
 class Result(NamedTuple):
-    """What pruning after training gives.
+    """Result of a pruning after training.
 
     Attributes:
-      params: with exact zeros where pruned.
+      params: parameters with exact zeros where pruned.
       masks: for `jaxprune.fixed`; `None` at leaves that are not pruned.
-      report: per kernel.
+      report: sparsity and output error of each kernel; `print` shows a table.
     """
 
     params: Params
@@ -60,7 +60,7 @@ def prune(
     key: jax.Array | None = None,
     progress: Callable[[Progress], Any] | None = None,
 ) -> Result:
-    """Prunes the kernels of a network one after the other, on what comes out of those before them.
+    """Prunes the kernels of a network one after the other, on the activations of the pruned ones before them.
 
     Args:
       plan: from `jaxprune.posttrain.plan`.
@@ -71,28 +71,109 @@ def prune(
         all weights of a kernel compete.
       rates: fraction of the weights removed: a number, numbers by regular expression, a function of the plan
         (`jaxprune.posttrain.rates`).
-      calibrate: "pruned": statistics are of the network as it is pruned so far; "dense": of the network that
-        it was, as `jaxprune.prune_on` takes them; without recovery.
-      hold_out: of so many batches, the last is not calibrated on, nor trained on, nor are rates set by it;
-        errors of the layers on these batches are in the report. `None`: none is. For solvers that read Gram
-        matrices.
+      calibrate: "pruned": statistics are of the network as it is pruned so far; "dense": of the network
+        before pruning, as `jaxprune.prune_on` takes them; not with `recover`.
+      hold_out: of every so many batches, the last is held out: it is not calibrated on, nor trained on, nor
+        are rates set by it; errors of the layers on these batches are in the report. `None`: none is. For
+        solvers that read Gram matrices.
       recover: from `jaxprune.posttrain.reconstruct`: how each block is trained once its kernels are solved;
         `None`: it is not.
       folder: where each step is stored when it is done; the same call goes on from there, with the same bits.
         `None`: nowhere.
       streams: where activations of all batches are kept between segments, on the "device" or the "host".
       key: PRNG key, for criteria that draw.
-      progress: called after each segment, with what prints as a line.
+      progress: called after each segment with a `Progress`, which prints as a line.
 
     Returns:
       Parameters, masks and a report.
 
     Raises:
       ValueError: if a batch gives NaN or infinity at the inputs of a kernel; if a kernel does not fit the
-        pattern; if parameters or batches have other shapes than the plan is for.
+        pattern; if parameters or batches have other shapes than the plan is for; if options contradict each
+        other.
+      TypeError: if the solver draws and `key` is missing.
+
+    >>> import jax.numpy as jnp
+    >>> from jaxprune.posttrain import plan, solvers
+    >>> apply, params, x = (lambda p, x: x @ p["w"]), {"w": jnp.array([[1.0], [2.0]])}, jnp.eye(2)
+    >>> result = prune(plan(apply, params, x), params, [x], solver=solvers.sparsegpt(), rates=0.5)
+    >>> result.params["w"].tolist(), result.report.sparsity
+    ([[0.0], [2.0]], 0.5)
     """
     pattern = unstructured() if pattern is None else pattern
     checks.check("posttrain.prune", pattern=(pattern, PATTERN), params=(params, checks.TREE))
+    _check_calibrate(calibrate, recover)
+    statistic_names = statistics_read_by(solver)
+    if "key" in statistic_names and key is None:
+        raise TypeError(
+            f"posttrain.prune: {text(solver)} draws by chance; give key=jax.random.key(0)."
+        )
+    start_time = time.perf_counter()
+    work = Work(plan, checked_leaves(plan, params))
+    all_streams = Streams(plan, work, batches, streams)
+    held_out = _held_out_batches(hold_out, len(all_streams), statistic_names)
+
+    def gather_dense(names: Sequence[str]) -> dict[str, dict[str, jax.Array]]:
+        return statistics_of_streams(plan, work, all_streams.copy(), names, held_out)
+
+    sparsities = rates_lib.of_plan(rates, plan, work, gather_dense)
+    contests = [
+        contest(pattern, kernel.view.layout, sparsity, kernel.name)
+        for kernel, sparsity in zip(plan.kernels, sparsities, strict=True)
+    ]
+    dense = calibrate == "dense"
+    steps = Steps(
+        plan, work, all_streams, solver, contests, key, dense, folder is not None, held_out
+    )
+    steps.reads_batches = bool(steps.statistic_names) or recover is not None
+    costs = _segment_costs(plan, len(all_streams))
+    rows: list[Row] = []
+    recoveries: list[Recovered] = []
+    store = None
+    if folder is not None:
+        settings = [*_part_checksums(solver, pattern), str(sparsities), calibrate, repr(recover)]
+        settings.append(str(sorted(held_out)))
+        store = Store(folder, _run_identity(plan, settings, work, all_streams, recover, key))
+    block_ending_at = {} if recover is None else {block.last: block for block in blocks_of(plan)}
+    block_starts = {block.first for block in block_ending_at.values()}
+    starts: list[Stream] = []
+    last_index = max(index for index, cut in enumerate(plan.cuts) if cut.input is not None)
+    last_index = max([last_index, *block_ending_at])
+    for index in range(last_index + 1):
+        if index in block_starts:
+            starts = [all_streams[batch][0] for batch in range(len(all_streams))]
+        stored = None if store is None else store.load(index)
+        new_rows, new_arrays = steps.segment(index, stored)
+        rows += new_rows
+        if recover is not None and index in block_ending_at:
+            recovery_outcome, trained_leaves = steps.recover(
+                block_ending_at[index], recover, starts, len(recoveries), stored
+            )
+            recoveries.append(recovery_outcome)
+            new_arrays |= trained_leaves
+        if store is not None and stored is None and (new_arrays or index in block_ending_at):
+            notes = {
+                "rows": new_rows,
+                "recovered": recoveries[-1] if index in block_ending_at else None,
+            }
+            store.save(index, new_arrays, notes)
+        if progress is not None:
+            elapsed = time.perf_counter() - start_time
+            done_cost = sum(costs[: index + 1])
+            time_left = elapsed * (sum(costs[: last_index + 1]) - done_cost) / max(done_cost, 1)
+            kernel_names = tuple(
+                plan.kernels[kernel_index].name for kernel_index in steps.last_solved
+            )
+            progress(Progress(index + 1, last_index + 1, kernel_names, elapsed, time_left))
+    masks = plan.structure.unflatten(work.masks)
+    new_params = jax.tree.structure(params).unflatten(work.leaves)
+    calibration_count = len(all_streams) - len(held_out)
+    row_notes = _notes_on_rows(plan, calibration_count) if "grams" in statistic_names else ()
+    report = Report(tuple(rows), tuple(recoveries), row_notes, time.perf_counter() - start_time)
+    return Result(new_params, masks, report)
+
+
+def _check_calibrate(calibrate: str, recover: Recovery | None) -> None:
     if calibrate == "dense" and recover is not None:
         raise ValueError(
             'posttrain.prune(calibrate="dense", recover=): recovery trains each block on what comes out of '
@@ -103,70 +184,34 @@ def prune(
         raise ValueError(
             f'posttrain.prune(calibrate={calibrate!r}): "pruned" or "dense" is needed.'
         )
-    names = reads(solver)
-    if "key" in names and key is None:
-        raise TypeError(
-            f"posttrain.prune: {text(solver)} draws by chance; give key=jax.random.key(0)."
-        )
-    began = time.perf_counter()
-    work = Work(plan, checked(plan, params))
-    kept = Streams(plan, work, batches, streams)
-    held = _held_out(hold_out, len(kept), names)
-    more = lambda names: of_streams(plan, work, kept.copy(), names, held)
-    sparsities = rates_lib.of_plan(rates, plan, work, more)
-    contests = [
-        contest(pattern, kernel.view.layout, rate, kernel.name)
-        for kernel, rate in zip(plan.kernels, sparsities, strict=True)
+
+
+def _run_identity(
+    plan: Plan,
+    settings: Sequence[str],
+    work: Work,
+    streams: Streams,
+    recover: Recovery | None,
+    key: jax.Array | None,
+) -> str:
+    """Returns a checksum of all that a run depends on: plan, settings, parameters, data, optimizer, key."""
+    settings = list(settings)
+    batch_leaves = [
+        streams[batch][0][variable]
+        for batch in range(len(streams))
+        for variable in plan.flat.inputs
     ]
-    dense = calibrate == "dense"
-    run = Steps(plan, work, kept, solver, contests, key, dense, folder is not None, held)
-    run.walking = bool(run.names) or recover is not None
-    costs = _costs(plan, len(kept))
-    rows: list[Row] = []
-    recoveries: list[Recovered] = []
-    store = None
-    if folder is not None:
-        settings = [*_described(solver, pattern), str(sparsities), calibrate, repr(recover)]
-        settings.append(str(sorted(held)))
-        batch_leaves = [kept[batch][0][v] for batch in range(len(kept)) for v in plan.flat.inputs]
-        besides = [] if recover is None else recover.probe()
-        with contextlib.suppress(UnknownError, ValueError):  # the probe stands for it
-            settings.append("" if recover is None else described(recover.optimizer))
-        besides += [] if key is None else [key]
-        store = Store(folder, identity(plan, settings, [*work.leaves, *batch_leaves, *besides]))
-    ends = {} if recover is None else {block.last: block for block in blocks_of(plan)}
-    begins = {block.first for block in ends.values()}
-    starts: list[Stream] = []
-    last = max(index for index, cut in enumerate(plan.cuts) if cut.input is not None)
-    last = max([last, *ends])
-    for index in range(last + 1):
-        if index in begins:
-            starts = [kept[batch][0] for batch in range(len(kept))]
-        stored = None if store is None else store.load(index)
-        solved, made = run.segment(index, stored)
-        rows += solved
-        if recover is not None and index in ends:
-            outcome, trained = run.recover(ends[index], recover, starts, len(recoveries), stored)
-            recoveries.append(outcome)
-            made |= trained
-        if store is not None and stored is None and (made or index in ends):
-            notes = {"rows": solved, "recovered": recoveries[-1] if index in ends else None}
-            store.save(index, made, notes)
-        if progress is not None:
-            spent = time.perf_counter() - began
-            done = sum(costs[: index + 1])
-            left = spent * (sum(costs[: last + 1]) - done) / max(done, 1)
-            names = tuple(plan.kernels[k].name for k in run.last)
-            progress(Progress(index + 1, last + 1, names, spent, left))
-    masks = plan.structure.unflatten(work.masks)
-    new = jax.tree.structure(params).unflatten(work.leaves)
-    notes = _few_rows(plan, len(kept) - len(held)) if "grams" in reads(solver) else ()
-    report = Report(tuple(rows), tuple(recoveries), notes, time.perf_counter() - began)
-    return Result(new, masks, report)
+    further_arrays = [] if recover is None else recover.probe()
+    with contextlib.suppress(
+        UnknownError, ValueError
+    ):  # then the probe alone stands for the optimizer
+        settings.append("" if recover is None else object_checksum(recover.optimizer))
+    further_arrays += [] if key is None else [key]
+    return identity(plan, settings, [*work.leaves, *batch_leaves, *further_arrays])
 
 
-def _held_out(every: int | None, batches: int, names: Sequence[str]) -> frozenset[int]:
-    """The indices of the batches that are held out."""
+def _held_out_batches(every: int | None, batches: int, names: Sequence[str]) -> frozenset[int]:
+    """Returns the indices of the batches that are held out."""
     if every is None:
         return frozenset()
     if not 2 <= every <= batches:
@@ -182,49 +227,60 @@ def _held_out(every: int | None, batches: int, names: Sequence[str]) -> frozense
     return frozenset(range(every - 1, batches, every))
 
 
-def _few_rows(plan: Plan, batches: int) -> tuple[str, ...]:
-    """Names the kernel for whose Gram matrix there are the fewest rows, if these are few."""
-    shares = [batches * each.rows / each.size[1] for each in plan.inputs]
-    least = min(range(len(shares)), key=shares.__getitem__)
-    if shares[least] >= 4:
+def _notes_on_rows(plan: Plan, batches: int) -> tuple[str, ...]:
+    """Returns a note on the Gram matrix with the fewest rows of data, if these are few; else none."""
+    ratios = [batches * kernel_input.rows / kernel_input.size[1] for kernel_input in plan.inputs]
+    worst_index = min(range(len(ratios)), key=ratios.__getitem__)
+    if ratios[worst_index] >= 4:
         return ()
-    each = plan.inputs[least]
+    kernel_input = plan.inputs[worst_index]
+    scarce_count = sum(ratio < 4 for ratio in ratios)
     return (
-        f"{plan.kernels[each.kernels[0]].name!r} has {each.size[1]:,} inputs and only "
-        f"{batches * each.rows:,} rows of calibration data, and {sum(s < 4 for s in shares)} inputs have "
+        f"{plan.kernels[kernel_input.kernels[0]].name!r} has {kernel_input.size[1]:,} inputs and only "
+        f"{batches * kernel_input.rows:,} rows of calibration data, and {scarce_count} inputs have "
         "fewer than 4 rows for each; second-order solvers may then do worse than Wanda: give more data.",
     )
 
 
-def _described(solver: Callable[..., Any], pattern: Pattern) -> list[str]:
-    """What tells solvers and patterns from others: their texts, and checksums of what they do."""
-    found: list[str] = []
+def _part_checksums(solver: Callable[..., Any], pattern: Pattern) -> list[str]:
+    """Returns texts and checksums of a solver and a pattern, by which a stored run is recognised."""
+    checksums: list[str] = []
     for part in (solver, pattern):
         try:
-            found += [text(part), described(part)]
+            checksums += [text(part), object_checksum(part)]
         except (UnknownError, ValueError, RecursionError) as error:
             raise ValueError(
                 f"posttrain.prune(folder=): {text(part)} holds {error}, of which it cannot be told whether "
                 "it is the same when the run goes on; make it of functions, numbers and arrays, or leave out "
                 "folder=."
             ) from error
-    return found
+    return checksums
 
 
-def _costs(plan: Plan, batches: int) -> list[float]:
-    """Multiplications of each segment on all batches, with statistics and solves."""
-    found: list[float] = []
+def _segment_costs(plan: Plan, batches: int) -> list[float]:
+    """Returns an estimate of the multiplications of each segment on all batches, with statistics and solves.
+
+    A Gram matrix costs rows x inputs^2; a solve a third of inputs^3 to factorise, and 2 x inputs^2 x outputs.
+    """
+    segment_costs: list[float] = []
     for cut, segment in zip(plan.cuts, plan.segments, strict=True):
-        forward = sum(
-            multiplications(e, [a.aval.shape for a in e.invars], e.outvars[0].aval.shape)
-            for e in segment.piece.equations
+        forward_cost = sum(
+            multiplications(
+                equation,
+                [atom.aval.shape for atom in equation.invars],
+                equation.outvars[0].aval.shape,
+            )
+            for equation in segment.piece.equations
         )
-        cost = float(forward * batches)
+        cost = float(forward_cost * batches)
         if cut.input is not None:
-            each = plan.inputs[cut.input]
-            layers, inputs = each.size
-            outputs = sum(plan.kernels[k].view.layout.size[2] for k in each.kernels)
-            cost += each.rows * layers * inputs**2 * batches
+            kernel_input = plan.inputs[cut.input]
+            layers, inputs = kernel_input.size
+            outputs = sum(
+                plan.kernels[kernel_index].view.layout.size[2]
+                for kernel_index in kernel_input.kernels
+            )
+            cost += kernel_input.rows * layers * inputs**2 * batches
             cost += layers * (inputs**3 / 3 + 2 * inputs**2 * outputs)
-        found.append(cost + 1)
-    return found
+        segment_costs.append(cost + 1)
+    return segment_costs

@@ -26,8 +26,8 @@ def flat_program(apply: Callable[..., Any], params: Params, batch: Any) -> Any:
     """Returns the program of `apply(params, batch)` without calls, and without loops over layers.
 
     Loops are unrolled whose products read parameters: slices of stacks, or the same kernel in each iteration.
-    What no output needs is left out, and casts and rearrangements that several products make of one value
-    are made once. Conditions, loops without a known end and long loops over time stay as they are.
+    Equations that no output needs are left out; casts and rearrangements of one value by several products are
+    made once. Conditions, loops without a known end and long loops over time stay as they are.
 
     Args:
       apply: (params, batch) -> anything.
@@ -45,10 +45,13 @@ def flat_program(apply: Callable[..., Any], params: Params, batch: Any) -> Any:
     """
     program, _ = trace(apply, params, batch)
     program = remove_dead_equations(program)
-    count = len(jax.tree.leaves(params))
+    leaf_count = len(jax.tree.leaves(params))
 
     def written_out(*arrays: Any) -> list[Any]:
-        inputs = [_Value(a, index < count, index >= count) for index, a in enumerate(arrays)]
+        inputs = [
+            _Value(array, position < leaf_count, position >= leaf_count)
+            for position, array in enumerate(arrays)
+        ]
         outputs = _Writer().run(program, inputs)
         return [value.array if isinstance(value, _Value) else value for value in outputs]
 
@@ -61,7 +64,7 @@ class _Value:
 
     Attributes:
       array: a tracer.
-      learned: whether it is made of parameters, and of nothing that depends on the batch.
+      learned: whether it depends on parameters, but not on the batch.
       active: whether it depends on the batch.
     """
 
@@ -70,93 +73,101 @@ class _Value:
     active: bool = False
 
 
-def _beside(array: Any, inputs: Sequence[Any]) -> _Value:
-    """What has been made of these values."""
+def _derived_value(array: Any, inputs: Sequence[Any]) -> _Value:
+    """Returns an array with the dependences of the values that it was computed from."""
     values = [value for value in inputs if isinstance(value, _Value)]
-    active = any(value.active for value in values)
-    return _Value(array, not active and any(value.learned for value in values), active)
+    is_active = any(value.active for value in values)
+    return _Value(array, not is_active and any(value.learned for value in values), is_active)
 
 
 class _Writer:
     """Binds equations anew, the iterations of loops one after the other."""
 
     def __init__(self) -> None:
-        self._known: dict[Hashable, list[Any]] = {}
-        self._kept: list[Any] = []  # what keys name by identity must stay
+        self._outputs_by_key: dict[Hashable, list[Any]] = {}
+        self._kept_alive: list[Any] = []  # keys hold `id`s, so their objects must not be collected
 
     def run(self, program: Any, inputs: Sequence[Any]) -> list[Any]:
-        """What a program gives."""
-        return run(program, inputs, self._rule)
+        """Returns the outputs of a program."""
+        return run(program, inputs, self._bind)
 
-    def _rule(self, equation: Any, inputs: list[Any]) -> list[Any]:
-        if equation.primitive.name == "scan" and _over_layers(equation, inputs):
-            return self._unrolled(equation, inputs)
-        numbers = _numbers(equation, inputs)
-        if numbers is not None:
-            return numbers
-        key = _same_again(equation, inputs)
-        if key is not None and key in self._known:
-            return self._known[key]
+    def _bind(self, equation: Any, inputs: list[Any]) -> list[Any]:
+        """Returns the outputs of one equation, bound anew, computed from constants, or known from before."""
+        if equation.primitive.name == "scan" and _should_unroll(equation, inputs):
+            return self._unroll(equation, inputs)
+        scalar_outputs = _constant_outputs(equation, inputs)
+        if scalar_outputs is not None:
+            return scalar_outputs
+        repeat_key = _repeat_key(equation, inputs)
+        if repeat_key is not None and repeat_key in self._outputs_by_key:
+            return self._outputs_by_key[repeat_key]
         arrays = [value.array if isinstance(value, _Value) else value for value in inputs]
-        outputs: list[Any] = [_beside(array, inputs) for array in bind(equation, arrays)]
-        if key is not None:
-            self._known[key] = outputs
-            self._kept.append(inputs)
+        outputs: list[Any] = [_derived_value(array, inputs) for array in bind(equation, arrays)]
+        if repeat_key is not None:
+            self._outputs_by_key[repeat_key] = outputs
+            self._kept_alive.append(inputs)
         return outputs
 
-    def _unrolled(self, equation: Any, inputs: list[Any]) -> list[Any]:
+    def _unroll(self, equation: Any, inputs: list[Any]) -> list[Any]:
+        """Returns the outputs of a loop, its iterations written out one after the other."""
         params = equation.params
-        fixed, carried = count_scan_inputs(equation)
-        carry = inputs[fixed : fixed + carried]
-        stacks = inputs[fixed + carried :]
-        order = range(params["length"])
-        emitted: list[list[Any]] = []
-        for index in reversed(order) if params["reverse"] else order:
-            rows = [self._row(stack, index) for stack in stacks]
-            outputs = self.run(params["jaxpr"], [*inputs[:fixed], *carry, *rows])
-            carry = outputs[:carried]
-            emitted.append(outputs[carried:])
+        constant_count, carry_count = count_scan_inputs(equation)
+        carry = inputs[constant_count : constant_count + carry_count]
+        stacks = inputs[constant_count + carry_count :]
+        iterations = range(params["length"])
+        outputs_by_iteration: list[list[Any]] = []
+        for iteration in reversed(iterations) if params["reverse"] else iterations:
+            slices = [self._slice_at(stack, iteration) for stack in stacks]
+            outputs = self.run(params["jaxpr"], [*inputs[:constant_count], *carry, *slices])
+            carry = outputs[:carry_count]
+            outputs_by_iteration.append(outputs[carry_count:])
         if params["reverse"]:
-            emitted.reverse()
-        return [*carry, *(_stacked(rows) for rows in zip(*emitted, strict=True))]
+            outputs_by_iteration.reverse()
+        return [*carry, *(_stack(slices) for slices in zip(*outputs_by_iteration, strict=True))]
 
-    def _row(self, stack: Any, index: int) -> _Value:
+    def _slice_at(self, stack: Any, index: int) -> _Value:
+        """Returns one slice of a stack along its first axis; the index is a number in the program."""
         array = stack.array if isinstance(stack, _Value) else stack
-        places = [index, *[0] * (array.ndim - 1)]
-        row = lax.dynamic_slice(array, places, (1, *array.shape[1:]))
-        return _beside(lax.squeeze(row, [0]), [stack])
+        start_indices = [index, *[0] * (array.ndim - 1)]
+        leading_slice = lax.dynamic_slice(array, start_indices, (1, *array.shape[1:]))
+        return _derived_value(lax.squeeze(leading_slice, [0]), [stack])
 
 
-def _stacked(rows: Sequence[Any]) -> _Value:
+def _stack(rows: Sequence[Any]) -> _Value:
+    """Returns the outputs of all iterations, stacked along a new first axis."""
     arrays = [row.array if isinstance(row, _Value) else jnp.asarray(row) for row in rows]
-    return _beside(lax.concatenate([lax.expand_dims(a, [0]) for a in arrays], 0), rows)
+    return _derived_value(
+        lax.concatenate([lax.expand_dims(array, [0]) for array in arrays], 0), rows
+    )
 
 
-def _over_layers(equation: Any, inputs: Sequence[Any]) -> bool:
-    """Whether a loop reads parameters in its products, and is short enough to be unrolled."""
-    fixed, carried = count_scan_inputs(equation)
-    learned = [isinstance(value, _Value) and value.learned for value in inputs]
-    reads = any(learned[:fixed]) or any(learned[fixed + carried :])
-    if not reads or equation.params["length"] > LONGEST:
+def _should_unroll(equation: Any, inputs: Sequence[Any]) -> bool:
+    """Returns whether a loop reads parameters in its products and is short enough to be unrolled."""
+    constant_count, carry_count = count_scan_inputs(equation)
+    is_learned = [isinstance(value, _Value) and value.learned for value in inputs]
+    reads_parameters = any(is_learned[:constant_count]) or any(
+        is_learned[constant_count + carry_count :]
+    )
+    if not reads_parameters or equation.params["length"] > LONGEST:
         return False
     return _has_products(equation.params["jaxpr"].jaxpr)
 
 
 def _has_products(jaxpr: Any) -> bool:
-    """Whether anything is multiplied in a program, or in one within it."""
+    """Returns whether a program, or one within it, has a product of matrices or a convolution."""
     for equation in jaxpr.eqns:
         if equation.primitive.name in PRODUCTS:
             return True
         for value in equation.params.values():
-            parts = value if isinstance(value, tuple | list) else [value]
-            inner = [getattr(part, "jaxpr", part) for part in parts]
-            if any(hasattr(part, "eqns") and _has_products(part) for part in inner):
+            members = value if isinstance(value, tuple | list) else [value]
+            inner_programs = [getattr(member, "jaxpr", member) for member in members]
+            if any(hasattr(member, "eqns") and _has_products(member) for member in inner_programs):
                 return True
     return False
 
 
-def _numbers(equation: Any, inputs: Sequence[Any]) -> list[Any] | None:
-    """The outputs, if they are numbers that follow from numbers, as the counter of a loop does."""
+def _constant_outputs(equation: Any, inputs: Sequence[Any]) -> list[Any] | None:
+    """Returns the outputs if they are scalars that follow from constants, like a loop counter; or `None`."""
     if any(isinstance(value, _Value | Tracer) for value in inputs):
         return None
     if not inputs or any(atom.aval.shape for atom in (*equation.invars, *equation.outvars)):
@@ -165,8 +176,8 @@ def _numbers(equation: Any, inputs: Sequence[Any]) -> list[Any] | None:
     return [fact.value for fact in facts] if all(fact.known for fact in facts) else None
 
 
-def _same_again(equation: Any, inputs: Sequence[Any]) -> Hashable | None:
-    """What tells whether an array was cast or arranged anew before in the same way."""
+def _repeat_key(equation: Any, inputs: Sequence[Any]) -> Hashable | None:
+    """Returns a key that is equal for the same cast or rearrangement of the same array; `None` for others."""
     name = equation.primitive.name
     if name not in REARRANGING | IDENTITIES | {"convert_element_type"}:
         return None

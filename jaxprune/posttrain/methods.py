@@ -1,4 +1,4 @@
-"""Pruning after training in one call, by name of the method."""
+"""Pruning after training in one call: one function per published method."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -27,7 +27,7 @@ def sparsegpt(
     damp: float = 0.01,
     **options: Any,
 ) -> Pruned:
-    """Prunes a network by SparseGPT: what goes is made up for by the weights behind it.
+    """Prunes a network by SparseGPT: later weights of an output make up for each weight that is removed.
 
     Args:
       apply: (params, batch) -> anything; any JAX function, in evaluation mode. Kernels and their inputs
@@ -36,15 +36,18 @@ def sparsegpt(
       batches: calibration data, trees of arrays of one shape; more rows than a kernel has inputs are needed
         for it to pay, four times as many are good.
       sparsity: fraction removed; or as `rates` of `jaxprune.posttrain.prune`.
-      pattern: who competes: all weights of a kernel, `patterns.groups()` those of an output,
+      pattern: who competes: `None` all weights of a kernel, `patterns.groups()` those of an output,
         `patterns.groups(4)` at sparsity 0.5 is 2:4 along the inputs.
       prunable: which parameters are pruned, and
-      exclude: which are not (see `jaxprune.posttrain.plan`).
+      exclude: regular expressions of those that are not (see `jaxprune.posttrain.plan`).
       damp: share of the mean of the Gram's diagonal that is added to it.
-      **options: of `jaxprune.posttrain.prune`.
+      **options: further arguments of `jaxprune.posttrain.prune`, such as `key`, `recover`, `folder`.
 
     Returns:
       The parameters with exact zeros, and masks for `jaxprune.fixed`.
+
+    Raises:
+      ValueError: if there are no batches; as `jaxprune.posttrain.plan` and `jaxprune.posttrain.prune` do.
 
     References:
       Frantar & Alistarh, "SparseGPT: Massive Language Models Can Be Accurately Pruned in One-Shot" (2023).
@@ -58,7 +61,9 @@ def sparsegpt(
     [[0.0], [2.5]]
     """
     solver = solvers.sparsegpt(damp=damp)
-    return _pruned(apply, params, batches, solver, sparsity, pattern, prunable, exclude, options)
+    return _prune_by_plan(
+        apply, params, batches, solver, sparsity, pattern, prunable, exclude, options
+    )
 
 
 def wanda(
@@ -72,15 +77,38 @@ def wanda(
     exclude: str | Iterable[str] = (),
     **options: Any,
 ) -> Pruned:
-    """Prunes a network by the size of weights times the norm of their inputs; arguments as of `sparsegpt`.
+    """Prunes a network by the size of weights times the norm of their inputs (Wanda).
 
-    The paper compares within each output: `pattern=patterns.groups()`.
+    Args:
+      apply: (params, batch) -> anything; any JAX function, in evaluation mode.
+      params: tree of arrays.
+      batches: calibration data, trees of arrays of one shape.
+      sparsity: fraction removed; or as `rates` of `jaxprune.posttrain.prune`.
+      pattern: what dies together, and who competes; `None`: all weights of a kernel compete. The paper
+        compares within each output: `patterns.groups()`.
+      prunable: which parameters are pruned, and
+      exclude: regular expressions of those that are not (see `jaxprune.posttrain.plan`).
+      **options: further arguments of `jaxprune.posttrain.prune`, such as `key`, `recover`, `folder`.
+
+    Returns:
+      The parameters with exact zeros, and masks for `jaxprune.fixed`.
+
+    Raises:
+      ValueError: if there are no batches; as `jaxprune.posttrain.plan` and `jaxprune.posttrain.prune` do.
 
     References:
       Sun, Liu, Bair & Kolter, "A Simple and Effective Pruning Approach for Large Language Models" (2023).
+
+    >>> import jax.numpy as jnp
+    >>> apply, params = (lambda p, x: x @ p["w"]), {"w": jnp.array([[3.0], [2.0]])}
+    >>> pruned, _ = wanda(apply, params, [jnp.array([[1.0, 2.0]])])  # 3 * 1 against 2 * 2
+    >>> pruned["w"].tolist()
+    [[0.0], [2.0]]
     """
     solver = solvers.by_criterion(criteria.wanda)
-    return _pruned(apply, params, batches, solver, sparsity, pattern, prunable, exclude, options)
+    return _prune_by_plan(
+        apply, params, batches, solver, sparsity, pattern, prunable, exclude, options
+    )
 
 
 def ria(
@@ -94,14 +122,40 @@ def ria(
     exclude: str | Iterable[str] = (),
     **options: Any,
 ) -> Pruned:
-    """Prunes a network by relative importance and activations; arguments as of `sparsegpt`.
+    """Prunes a network by relative importance and activations (RIA).
+
+    The size of a weight is taken relative to the sums over its row and its column.
+
+    Args:
+      apply: (params, batch) -> anything; any JAX function, in evaluation mode.
+      params: tree of arrays.
+      batches: calibration data, trees of arrays of one shape.
+      sparsity: fraction removed; or as `rates` of `jaxprune.posttrain.prune`.
+      pattern: what dies together, and who competes; `None`: all weights of a kernel compete.
+      prunable: which parameters are pruned, and
+      exclude: regular expressions of those that are not (see `jaxprune.posttrain.plan`).
+      **options: further arguments of `jaxprune.posttrain.prune`, such as `key`, `recover`, `folder`.
+
+    Returns:
+      The parameters with exact zeros, and masks for `jaxprune.fixed`.
+
+    Raises:
+      ValueError: if there are no batches; as `jaxprune.posttrain.plan` and `jaxprune.posttrain.prune` do.
 
     References:
       Zhang et al., "Plug-and-Play: An Efficient Post-training Pruning Method for Large Language
       Models" (2024).
+
+    >>> import jax.numpy as jnp
+    >>> apply, params = (lambda p, x: x @ p["w"]), {"w": jnp.array([[4.0, 4.0], [4.0, 1.0]])}
+    >>> _, masks = ria(apply, params, [jnp.ones((1, 2))], sparsity=0.25)
+    >>> masks["w"].tolist()  # the 1 has the least share of its row and of its column
+    [[True, True], [True, False]]
     """
     solver = solvers.by_criterion(criteria.ria)
-    return _pruned(apply, params, batches, solver, sparsity, pattern, prunable, exclude, options)
+    return _prune_by_plan(
+        apply, params, batches, solver, sparsity, pattern, prunable, exclude, options
+    )
 
 
 def magnitude(
@@ -115,9 +169,34 @@ def magnitude(
     exclude: str | Iterable[str] = (),
     **options: Any,
 ) -> Pruned:
-    """Prunes a network by the size of its weights, kernel by kernel; arguments as of `sparsegpt`."""
+    """Prunes a network by the size of its weights, kernel by kernel: the baseline that needs no statistics.
+
+    Args:
+      apply: (params, batch) -> anything; any JAX function, in evaluation mode.
+      params: tree of arrays.
+      batches: calibration data, trees of arrays of one shape.
+      sparsity: fraction removed; or as `rates` of `jaxprune.posttrain.prune`.
+      pattern: what dies together, and who competes; `None`: all weights of a kernel compete.
+      prunable: which parameters are pruned, and
+      exclude: regular expressions of those that are not (see `jaxprune.posttrain.plan`).
+      **options: further arguments of `jaxprune.posttrain.prune`, such as `key`, `recover`, `folder`.
+
+    Returns:
+      The parameters with exact zeros, and masks for `jaxprune.fixed`.
+
+    Raises:
+      ValueError: if there are no batches; as `jaxprune.posttrain.plan` and `jaxprune.posttrain.prune` do.
+
+    >>> import jax.numpy as jnp
+    >>> apply, params = (lambda p, x: x @ p["w"]), {"w": jnp.array([[3.0], [-2.0]])}
+    >>> pruned, _ = magnitude(apply, params, [jnp.ones((1, 2))])
+    >>> pruned["w"].tolist()
+    [[3.0], [0.0]]
+    """
     solver = solvers.by_criterion(criteria.magnitude)
-    return _pruned(apply, params, batches, solver, sparsity, pattern, prunable, exclude, options)
+    return _prune_by_plan(
+        apply, params, batches, solver, sparsity, pattern, prunable, exclude, options
+    )
 
 
 def obc(
@@ -132,13 +211,41 @@ def obc(
     damp: float = 0.01,
     **options: Any,
 ) -> Pruned:
-    """Prunes a small network by Optimal Brain Compression, weight by weight; arguments as of `sparsegpt`.
+    """Prunes a small network by Optimal Brain Compression, weight by weight.
+
+    For kernels of up to 1024 inputs.
+
+    Args:
+      apply: (params, batch) -> anything; any JAX function, in evaluation mode.
+      params: tree of arrays.
+      batches: calibration data, trees of arrays of one shape.
+      sparsity: fraction removed; or as `rates` of `jaxprune.posttrain.prune`.
+      pattern: what dies together, and who competes; `None`: all weights of a kernel compete.
+      prunable: which parameters are pruned, and
+      exclude: regular expressions of those that are not (see `jaxprune.posttrain.plan`).
+      damp: share of the mean of the Gram's diagonal that is added to it.
+      **options: further arguments of `jaxprune.posttrain.prune`, such as `key`, `recover`, `folder`.
+
+    Returns:
+      The parameters with exact zeros, and masks for `jaxprune.fixed`.
+
+    Raises:
+      ValueError: if there are no batches; as `jaxprune.posttrain.plan` and `jaxprune.posttrain.prune` do.
 
     References:
       Frantar & Alistarh, "Optimal Brain Compression" (2022).
+
+    >>> import jax.numpy as jnp
+    >>> apply, params = (lambda p, x: x @ p["w"]), {"w": jnp.array([[1.0], [2.0]])}
+    >>> x = jnp.array([[1.0, 0.5], [0.0, 0.75**0.5]])  # what enters first and second is correlated by 1 / 2
+    >>> pruned, _ = obc(apply, params, [x], damp=0.0)
+    >>> pruned["w"].round(4).tolist()  # 2 + 1 / 2
+    [[0.0], [2.5]]
     """
     solver = solvers.obc(damp=damp)
-    return _pruned(apply, params, batches, solver, sparsity, pattern, prunable, exclude, options)
+    return _prune_by_plan(
+        apply, params, batches, solver, sparsity, pattern, prunable, exclude, options
+    )
 
 
 def admm(
@@ -153,17 +260,43 @@ def admm(
     damp: float = 0.01,
     **options: Any,
 ) -> Pruned:
-    """Prunes a network by the alternating direction method of multipliers; arguments as of `sparsegpt`.
+    """Prunes a network by the alternating direction method of multipliers (ALPS).
+
+    Args:
+      apply: (params, batch) -> anything; any JAX function, in evaluation mode.
+      params: tree of arrays.
+      batches: calibration data, trees of arrays of one shape.
+      sparsity: fraction removed; or as `rates` of `jaxprune.posttrain.prune`.
+      pattern: what dies together, and who competes; `None`: all weights of a kernel compete.
+      prunable: which parameters are pruned, and
+      exclude: regular expressions of those that are not (see `jaxprune.posttrain.plan`).
+      damp: share of the mean of the Gram's diagonal that is added to it.
+      **options: further arguments of `jaxprune.posttrain.prune`, such as `key`, `recover`, `folder`.
+
+    Returns:
+      The parameters with exact zeros, and masks for `jaxprune.fixed`.
+
+    Raises:
+      ValueError: if there are no batches; as `jaxprune.posttrain.plan` and `jaxprune.posttrain.prune` do.
 
     References:
       Meng et al., "ALPS: Improved Optimization for Highly Sparse One-Shot Pruning for Large Language Models"
-      (2024).
+      (2024). Departures: see `jaxprune.posttrain.solvers.admm`.
+
+    >>> import jax.numpy as jnp
+    >>> apply, params = (lambda p, x: x @ p["w"]), {"w": jnp.array([[1.0], [2.0]])}
+    >>> x = jnp.array([[1.0, 0.5], [0.0, 0.75**0.5]])  # what enters first and second is correlated by 1 / 2
+    >>> pruned, _ = admm(apply, params, [x], damp=0.0)
+    >>> pruned["w"].round(4).tolist()  # 2 + 1 / 2
+    [[0.0], [2.5]]
     """
     solver = solvers.admm(damp=damp)
-    return _pruned(apply, params, batches, solver, sparsity, pattern, prunable, exclude, options)
+    return _prune_by_plan(
+        apply, params, batches, solver, sparsity, pattern, prunable, exclude, options
+    )
 
 
-def _pruned(
+def _prune_by_plan(
     apply: Callable[..., Any],
     params: Params,
     batches: Iterable[Any],
@@ -174,9 +307,12 @@ def _pruned(
     exclude: str | Iterable[str],
     options: dict[str, Any],
 ) -> Pruned:
+    """Plans by the first batch, prunes, and returns parameters and masks."""
     batches = list(batches)
     if not batches:
         raise ValueError("posttrain: there are no batches; give a list of at least one.")
-    what = plan(apply, params, batches[0], prunable=prunable, exclude=exclude)
-    found = prune(what, params, batches, solver=solver, pattern=pattern, rates=sparsity, **options)
-    return found.params, found.masks
+    pruning_plan = plan(apply, params, batches[0], prunable=prunable, exclude=exclude)
+    result = prune(
+        pruning_plan, params, batches, solver=solver, pattern=pattern, rates=sparsity, **options
+    )
+    return result.params, result.masks

@@ -1,4 +1,4 @@
-"""One segment run on all batches, with statistics at its end; and all of them, for the statistics alone."""
+"""Runs segments on all batches and sums statistics of kernel inputs: one segment, or all in a row."""
 
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any, NamedTuple
@@ -8,11 +8,11 @@ import jax.numpy as jnp
 
 from jaxprune.posttrain.plan import Plan
 from jaxprune.posttrain.statistics import Sums, add, statistics
-from jaxprune.posttrain.streams import Streams, checked
+from jaxprune.posttrain.streams import Streams, checked_leaves
 from jaxprune.posttrain.work import Work
 from jaxprune.types import Params
 
-__all__ = ["Totals", "gather", "of_streams", "through"]
+__all__ = ["Totals", "gather", "run_segment", "statistics_of_streams"]
 
 Statistics = dict[str, jax.Array]
 
@@ -21,76 +21,84 @@ class Totals(NamedTuple):
     """Sums of statistics over batches.
 
     Attributes:
-      seen: of the batches that are calibrated on.
-      held: of those that are held out; `None` where there are none.
+      calibration: over the batches that are calibrated on.
+      held_out: over those that are held out; `None` where there are none.
     """
 
-    seen: Sums | None
-    held: Sums | None
+    calibration: Sums | None
+    held_out: Sums | None
 
 
-def through(
+def run_segment(
     work: Work,
     streams: Streams,
     index: int,
     names: Collection[str],
     *,
     dense: bool = False,
-    held: Collection[int] = (),
+    held_out: Collection[int] = (),
 ) -> Totals:
     """Runs a segment on all batches; returns the sums of the statistics at its end, if there are any.
 
     Args:
-      work: with the parameters.
-      streams: of all batches; they are changed.
+      work: holds the parameters.
+      streams: activations of all batches; they move on to the end of the segment.
       index: of the segment.
       names: of the statistics.
-      dense: whether with the parameters as they were.
-      held: indices of the batches that are held out.
+      dense: whether the parameters are those before pruning.
+      held_out: indices of the batches that are held out.
+
+    Returns:
+      The sums of the calibration batches and of those held out.
 
     Raises:
       ValueError: if a batch gives NaN or infinity at the inputs of the kernels behind the segment.
     """
-    totals: list[Sums | None] = [None, None]
-    finite: list[jax.Array] = []
+    sums_by_role: list[Sums | None] = [None, None]
+    finite_flags: list[jax.Array] = []
     for batch in range(len(streams)):
         stream, examples = streams[batch]
-        stream, sums = work.advance(index, stream, names, examples, dense)
+        stream, statistic_sums = work.advance(index, stream, names, examples, dense)
         streams[batch] = stream
-        if sums is not None:
-            which = int(batch in held)
-            totals[which] = add(totals[which], sums)
-            finite.append(sums.finite)
-            jax.block_until_ready(totals[which])
-    bad = [batch for batch, fine in enumerate(finite) if not bool(fine)]
-    if bad:
-        each = work.plan.inputs[work.plan.cuts[index].input or 0]
-        name = work.plan.kernels[each.kernels[0]].name
-        others = f", and so do {len(bad) - 1} others" if len(bad) > 1 else ""
+        if statistic_sums is not None:
+            role = int(batch in held_out)
+            sums_by_role[role] = add(sums_by_role[role], statistic_sums)
+            finite_flags.append(statistic_sums.finite)
+            jax.block_until_ready(sums_by_role[role])
+    bad_batches = [batch for batch, is_finite in enumerate(finite_flags) if not bool(is_finite)]
+    if bad_batches:
+        kernel_input = work.plan.inputs[work.plan.cuts[index].input or 0]
+        name = work.plan.kernels[kernel_input.kernels[0]].name
+        others = f", and so do {len(bad_batches) - 1} others" if len(bad_batches) > 1 else ""
         raise ValueError(
-            f"posttrain: batch {bad[0]} (counted from 0) gives NaN or infinity at the inputs of {name!r}"
-            f"{others}; mend or leave out these batches, or look for NaN in the parameters."
+            f"posttrain: batch {bad_batches[0]} (counted from 0) gives NaN or infinity at the inputs of "
+            f"{name!r}{others}; mend or leave out these batches, or look for NaN in the parameters."
         )
-    return Totals(*totals)
+    return Totals(*sums_by_role)
 
 
 def gather(
     plan: Plan, params: Params, batches: Iterable[Any], names: Collection[str] = ("inputs",)
 ) -> dict[str, Statistics]:
-    """Returns statistics of what enters each kernel of a network as it is, segment by segment.
+    """Returns statistics of the inputs of each kernel of a network, gathered segment by segment.
 
-    All of them are kept: Gram matrices of a large network are many gigabytes.
+    The network is taken as it is: nothing is pruned. All statistics are kept in memory: Gram matrices of a
+    large network are many gigabytes.
 
     Args:
       plan: from `jaxprune.posttrain.plan`.
       params: tree of arrays.
       batches: of the shapes that the plan is for.
-      names: "inputs": mean squares, `[layers, inputs, 1]`; "grams": mean products,
+      names: of the statistics: "inputs" are mean squares, `[layers, inputs, 1]`; "grams" mean products,
         `[layers, inputs, inputs]`.
 
     Returns:
       By the name of the kernel, arrays by the name of the statistic; those of kernels that share an input are
       the same arrays. A kernel that is used several times has the mean over its uses.
+
+    Raises:
+      ValueError: if a name is neither of the two; if parameters or batches have other shapes than the plan is
+        for; if a batch gives NaN or infinity at the inputs of a kernel.
 
     >>> import jax.numpy as jnp
     >>> from jaxprune.posttrain import plan
@@ -98,48 +106,55 @@ def gather(
     >>> gather(plan(apply, params, x), params, [x])["w"]["inputs"].tolist()
     [[[1.0], [4.0]]]
     """
-    wrong = [name for name in names if name not in ("inputs", "grams")]
-    if wrong:
+    unknown_names = [name for name in names if name not in ("inputs", "grams")]
+    if unknown_names:
         raise ValueError(
-            f'posttrain.gather: there is no statistic {wrong[0]!r}; "inputs" and "grams" there are.'
+            f'posttrain.gather: there is no statistic {unknown_names[0]!r}; "inputs" and "grams" there are.'
         )
-    work = Work(plan, checked(plan, params))
-    return of_streams(plan, work, Streams(plan, work, batches, "device"), names)
+    work = Work(plan, checked_leaves(plan, params))
+    return statistics_of_streams(plan, work, Streams(plan, work, batches, "device"), names)
 
 
-def of_streams(
+def statistics_of_streams(
     plan: Plan,
     work: Work,
     streams: Streams,
     names: Collection[str],
-    held: Collection[int] = (),
+    held_out: Collection[int] = (),
 ) -> dict[str, Statistics]:
-    """What `gather` returns, of streams that have not begun; they are used up.
+    """Returns what `gather` does, from streams at the beginning of the program; they are used up.
 
     Args:
       plan: of the network.
-      work: with the parameters.
-      streams: of all batches.
+      work: holds the parameters.
+      streams: activations of all batches.
       names: of the statistics.
-      held: indices of the batches that do not count.
+      held_out: indices of the batches that do not count.
     """
-    examples = streams.examples_of([b for b in range(len(streams)) if b not in held])
-    known: list[Statistics] = []
-    last = max(index for index, cut in enumerate(plan.cuts) if cut.input is not None)
-    for index in range(last + 1):
+    examples = streams.examples_of(
+        [batch for batch in range(len(streams)) if batch not in held_out]
+    )
+    statistics_of_inputs: list[Statistics] = []
+    last_index = max(index for index, cut in enumerate(plan.cuts) if cut.input is not None)
+    for index in range(last_index + 1):
         work.release()
-        total = through(work, streams, index, names, dense=True, held=held).seen
-        which = plan.cuts[index].input
-        if which is not None and total is not None:
-            known.append(statistics(total, plan.inputs[which], examples))
-    found: dict[str, Statistics] = {}
+        totals = run_segment(work, streams, index, names, dense=True, held_out=held_out)
+        calibration_sums = totals.calibration
+        input_index = plan.cuts[index].input
+        if input_index is not None and calibration_sums is not None:
+            statistics_of_inputs.append(
+                statistics(calibration_sums, plan.inputs[input_index], examples)
+            )
+    statistics_of_kernels: dict[str, Statistics] = {}
     for kernel in plan.kernels:
-        found[kernel.name] = _mean_of_uses([known[i] for i in kernel.inputs])
-    return found
+        statistics_of_kernels[kernel.name] = _mean_of_uses(
+            [statistics_of_inputs[used_input] for used_input in kernel.inputs]
+        )
+    return statistics_of_kernels
 
 
 def _mean_of_uses(uses: Sequence[Statistics]) -> Statistics:
-    """Statistics of a kernel that is used several times: each use counts the same."""
+    """Returns the mean of a kernel's statistics over its uses; each counts the same."""
     if len(uses) == 1:
         return uses[0]
     return {name: jnp.mean(jnp.stack([use[name] for use in uses]), 0) for name in uses[0]}

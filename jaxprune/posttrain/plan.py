@@ -1,4 +1,4 @@
-"""What post-training pruning of a function will do, told from shapes: segments, kernels, memory."""
+"""The plan of a pruning after training, made from shapes alone: segments, kernels, memory."""
 
 import dataclasses
 import itertools
@@ -29,17 +29,17 @@ class Plan:
     """A function of parameters and a batch, cut into segments; `print` shows a table.
 
     Attributes:
-      flat: its program.
+      flat: its program, as one list of equations.
       names: paths of the parameters.
-      chosen: which of them are pruned.
-      kernels: that they are.
+      chosen: whether each of them is pruned.
+      kernels: the kernels that the pruned parameters are.
       inputs: of the kernels, in the order of the program.
-      cuts: places in the program.
-      segments: that end at them.
-      vectors: which parameters are in no product: biases, scales.
+      cuts: positions in the program where it is cut.
+      segments: the equations before each cut.
+      vectors: whether each parameter is in no product: biases, scales.
       structure: of the parameters, with dicts for containers that cannot hold `None`.
       batch: shapes of the batch.
-      programs: functions that have been compiled, by what they do.
+      programs: compiled functions, by a text that tells what they compute.
     """
 
     flat: Flat
@@ -56,68 +56,85 @@ class Plan:
 
     @property
     def branch_blocks(self) -> dict[int, int]:
-        """The index of the block that each branch is in: branches that repeat as a whole are one."""
+        """The index of the block that each branch is in; branches that repeat as a whole are one block."""
         sizes: dict[int, list[Any]] = {cut.branch: [] for cut in self.cuts}
         for kernel, branch in zip(self.kernels, self._branches(), strict=True):
             sizes[branch].append(kernel.view.layout.size)
-        order = sorted(sizes)
-        blocks = _in_blocks([sizes[branch] for branch in order])
-        return dict(zip(order, blocks, strict=True))
+        branches = sorted(sizes)
+        blocks = _in_blocks([sizes[branch] for branch in branches])
+        return dict(zip(branches, blocks, strict=True))
 
     @property
     def blocks(self) -> list[int]:
         """For each kernel, the index of the block that it is in."""
-        block = self.branch_blocks
-        return [block[branch] for branch in self._branches()]
+        block_of_branch = self.branch_blocks
+        return [block_of_branch[branch] for branch in self._branches()]
 
     def _branches(self) -> list[int]:
         """For each kernel, the index of its branch."""
-        branch = {cut.input: cut.branch for cut in self.cuts}
-        return [branch[kernel.inputs[-1]] for kernel in self.kernels]
+        branch_of_input = {cut.input: cut.branch for cut in self.cuts}
+        return [branch_of_input[kernel.inputs[-1]] for kernel in self.kernels]
 
     @property
     def stream_bytes(self) -> int:
-        """The most that is kept of one batch."""
+        """Bytes of the live activations of one batch, at most."""
         return max((segment.size for segment in self.segments), default=0)
 
     def grams_bytes(self, hold_out: bool = False) -> int:
-        """What Gram matrices take while kernels are solved, at most, with what solvers make of them.
+        """Returns the bytes of Gram matrices while kernels are solved, at most, those of solvers included.
 
-        At each input, that are its own; one for each set of kernels that are used several times, from the
+        These are, at each input: its own; one for each set of kernels that are used several times, from the
         first of their inputs to the last; the same of the batches that are held out; and five more in the
         solver, with inputs rounded up to 128: SparseGPT takes four and a half.
+
+        Args:
+          hold_out: whether batches are held out.
         """
-        sizes = [4 * each.size[0] * each.size[1] ** 2 for each in self.inputs]
-        several = {kernel.inputs for kernel in self.kernels if len(kernel.inputs) > 1}
-        kept = [
-            size + sum(sizes[uses[0]] for uses in several if uses[0] <= index <= uses[-1])
-            for index, size in enumerate(sizes)
+        gram_sizes = [4 * layers * inputs**2 for layers, inputs in self._input_sizes()]
+        repeated_uses = {kernel.inputs for kernel in self.kernels if len(kernel.inputs) > 1}
+        live_sizes = [
+            gram_size
+            + sum(gram_sizes[uses[0]] for uses in repeated_uses if uses[0] <= index <= uses[-1])
+            for index, gram_size in enumerate(gram_sizes)
         ]
-        padded = [4 * each.size[0] * (-(-each.size[1] // 128) * 128) ** 2 for each in self.inputs]
-        pairs = zip(padded, kept, strict=True)
-        return max((5 * size + (1 + hold_out) * own for size, own in pairs), default=0)
+        padded_sizes = [
+            4 * layers * (-(-inputs // 128) * 128) ** 2 for layers, inputs in self._input_sizes()
+        ]
+        totals = [
+            5 * padded_size + (1 + hold_out) * live_size
+            for padded_size, live_size in zip(padded_sizes, live_sizes, strict=True)
+        ]
+        return max(totals, default=0)
+
+    def _input_sizes(self) -> list[tuple[int, int]]:
+        return [kernel_input.size for kernel_input in self.inputs]
 
     def working_bytes(self, hold_out: bool = False) -> int:
-        """What is needed beside parameters and streams, at most.
+        """Returns the bytes that are needed beside parameters and streams, at most.
 
-        That is what Gram matrices take, four times the kernels of one input in float32, five times the
-        largest parameter that is written to, and all that a segment computes of one batch.
+        These are the Gram matrices, four times the kernels of one input in float32, five times the largest
+        parameter that is written to, and all that a segment computes of one batch.
 
         Args:
           hold_out: whether batches are held out, of which there are Gram matrices, too.
         """
-        kernels = [
-            4 * sum(int(np.prod(self.kernels[k].view.layout.size)) for k in each.kernels)
-            for each in self.inputs
+        weight_counts = [int(np.prod(kernel.view.layout.size)) for kernel in self.kernels]
+        kernel_sizes = [
+            4 * sum(weight_counts[kernel_index] for kernel_index in kernel_input.kernels)
+            for kernel_input in self.inputs
         ]
         temporaries = max((segment.temporaries for segment in self.segments), default=0)
-        largest = max(bytes_of(v) for v, leaf in self.flat.leaves.items() if self.chosen[leaf])
-        others = 4 * max(kernels, default=0) + 5 * largest + temporaries
-        return self.grams_bytes(hold_out) + others
+        largest_leaf = max(
+            bytes_of(variable)
+            for variable, leaf_index in self.flat.leaves.items()
+            if self.chosen[leaf_index]
+        )
+        other_bytes = 4 * max(kernel_sizes, default=0) + 5 * largest_leaf + temporaries
+        return self.grams_bytes(hold_out) + other_bytes
 
     @property
     def parameter_bytes(self) -> int:
-        """Of all parameters as they are stored."""
+        """Bytes of all parameters, as they are stored."""
         return sum(bytes_of(variable) for variable in self.flat.leaves)
 
     def bytes_needed(
@@ -128,47 +145,54 @@ class Plan:
         recover: bool = False,
         hold_out: bool = False,
     ) -> int:
-        """An upper bound of what arrays take on the device, for solvers that take no more than five Grams.
+        """Returns an upper bound of the bytes of arrays on the device, for solvers of at most five Grams.
 
-        The parameters are there twice, as they were and as they become, with masks; of each batch there is
-        its stream, of one the next one too.
+        The parameters are there twice, dense and pruned, with masks; each batch has its stream, and one batch
+        the next one too.
 
         Args:
-          batches: how many there are.
-          streams_on_device: whether streams stay there.
-          recover: whether blocks are trained: then those at the beginning of a block, and what it should
-            give, are kept as well, and parameters have gradients and an optimizer's state of twice their
+          batches: number of batches.
+          streams_on_device: whether streams stay on the device.
+          recover: whether blocks are trained: then the streams at the beginning of a block and its target
+            outputs are kept as well, and parameters have gradients and an optimizer's state of twice their
             size.
           hold_out: whether batches are held out.
         """
-        streams = self.stream_bytes * ((batches if streams_on_device else 1) + 1)
+        stream_size = self.stream_bytes * ((batches if streams_on_device else 1) + 1)
         if recover:
-            streams += 2 * self.stream_bytes * batches + 5 * self.parameter_bytes
-        masks = sum(v.aval.size for v, leaf in self.flat.leaves.items() if self.chosen[leaf])
-        return streams + 2 * self.parameter_bytes + masks + self.working_bytes(hold_out)
+            stream_size += 2 * self.stream_bytes * batches + 5 * self.parameter_bytes
+        mask_size = sum(
+            variable.aval.size
+            for variable, leaf_index in self.flat.leaves.items()
+            if self.chosen[leaf_index]
+        )
+        return stream_size + 2 * self.parameter_bytes + mask_size + self.working_bytes(hold_out)
 
     def __str__(self) -> str:
         lines = [f"{'kernel':44}{'layers x inputs x outputs':>28}{'rows a batch':>14}{'Gram':>10}"]
         blocks = self.blocks
-        for index, each in enumerate(self.inputs):
-            gram = _bytes(4 * each.size[0] * each.size[1] ** 2)
-            for place, k in enumerate(each.kernels):
-                kernel = self.kernels[k]
-                size = " x ".join(map(str, kernel.view.layout.size))
-                shared = gram if place == 0 else "same"
-                name = f"{index}. {kernel.name} (block {blocks[k]})"
-                lines.append(f"{name:44}{size:>28}{each.rows:>14,}{shared:>10}")
-        weights = sum(int(np.prod(k.view.layout.size)) for k in self.kernels)
+        for index, kernel_input in enumerate(self.inputs):
+            layers, inputs = kernel_input.size
+            gram_text = _bytes(4 * layers * inputs**2)
+            for row_index, kernel_index in enumerate(kernel_input.kernels):
+                kernel = self.kernels[kernel_index]
+                size_text = " x ".join(map(str, kernel.view.layout.size))
+                gram_column = gram_text if row_index == 0 else "same"
+                name = f"{index}. {kernel.name} (block {blocks[kernel_index]})"
+                lines.append(f"{name:44}{size_text:>28}{kernel_input.rows:>14,}{gram_column:>10}")
+        weight_count = sum(int(np.prod(kernel.view.layout.size)) for kernel in self.kernels)
         lines += [
-            f"{len(self.kernels)} kernels with {weights:,} weights, {len(self.inputs)} inputs, "
+            f"{len(self.kernels)} kernels with {weight_count:,} weights, {len(self.inputs)} inputs, "
             f"{len(set(blocks))} blocks, {len(self.segments)} segments, "
-            f"{len({s.piece.key() for s in self.segments})} programs",
+            f"{len({segment.piece.key() for segment in self.segments})} programs",
             f"streams: {_bytes(self.stream_bytes)} a batch; parameters: {_bytes(self.parameter_bytes)}; "
             f"at work beside them: {_bytes(self.working_bytes())} at most",
         ]
-        left = [name for name, mine in zip(self.names, self.chosen, strict=True) if not mine]
-        if left:
-            lines.append(f"not pruned: {trees.some(left)}")
+        unpruned_names = [
+            name for name, is_pruned in zip(self.names, self.chosen, strict=True) if not is_pruned
+        ]
+        if unpruned_names:
+            lines.append(f"not pruned: {trees.some(unpruned_names)}")
         return "\n".join(lines)
 
 
@@ -181,24 +205,25 @@ def _bytes(count: int) -> str:
 
 
 def _period(signatures: Sequence[Any]) -> int:
-    """After how many branches they repeat; 1 if they do not.
+    """Returns after how many branches their signatures repeat; 1 if they do not.
 
-    What stands before and after the layers of a network may be anything.
+    A branch before the layers of a network and one behind them need not repeat.
 
     >>> _period(["attention", "mlp", "attention", "mlp", "head"])
     2
     """
     for period in range(1, len(signatures) // 2 + 1):
         pairs = list(zip(signatures, signatures[period:], strict=False))
-        if sum(a == b for a, b in pairs) >= max(len(pairs) - 2, 1):
+        equal_count = sum(earlier == later for earlier, later in pairs)
+        if equal_count >= max(len(pairs) - 2, 1):
             return period
     return 1
 
 
 def _in_blocks(signatures: Sequence[Any]) -> list[int]:
-    """The block of each branch: they begin where most of them repeat as a whole.
+    """Returns the index of the block of each branch; blocks begin where most of them repeat as a whole.
 
-    What stands before the first whole block, and behind the last, are blocks of their own.
+    Branches before the first whole block, and behind the last, are blocks of their own.
 
     >>> _in_blocks(["stem", "attention", "mlp", "attention", "mlp", "head"])
     [0, 1, 1, 2, 2, 3]
@@ -208,13 +233,13 @@ def _in_blocks(signatures: Sequence[Any]) -> list[int]:
     def parts(offset: int) -> list[list[Any]]:
         starts = [*([0] if offset else []), *range(offset, len(signatures), period)]
         ends = [*starts[1:], len(signatures)]
-        return [list(signatures[a:b]) for a, b in zip(starts, ends, strict=True)]
+        return [list(signatures[start:end]) for start, end in zip(starts, ends, strict=True)]
 
     def repeats(offset: int) -> int:
-        return sum(a == b for a, b in itertools.pairwise(parts(offset)))
+        return sum(part == next_part for part, next_part in itertools.pairwise(parts(offset)))
 
-    best = max(range(period), key=repeats)
-    return [block for block, part in enumerate(parts(best)) for _ in part]
+    best_offset = max(range(period), key=repeats)
+    return [block for block, part in enumerate(parts(best_offset)) for _ in part]
 
 
 def plan(
@@ -225,7 +250,7 @@ def plan(
     prunable: Prunable = None,
     exclude: str | Iterable[str] = (),
 ) -> Plan:
-    """Returns how `apply(params, batch)` is cut to be pruned segment by segment.
+    """Returns the plan by which `apply(params, batch)` is pruned segment by segment.
 
     Nothing is computed: shapes are enough. Loops over layers are unrolled, kernels are found however they are
     stored, and equal segments are one program, whatever the number of layers.
@@ -236,62 +261,105 @@ def plan(
       batch: tree of arrays or of shapes, as all batches will be.
       prunable: which parameters are pruned (see `jaxprune.masks.make`); `None`: kernels of products by their
         use in the program, without tables that are looked up and factors of low-rank updates.
-      exclude: regular expressions, searched in the paths, of parameters that are not.
+      exclude: regular expressions, searched in the paths, of parameters that are not pruned.
+
+    Returns:
+      A `Plan`; `print` shows kernels, blocks and memory.
 
     Raises:
       ValueError: if one of the parameters that are to be pruned cannot be: it is multiplied within a loop
         without a known end, its elements are looked up, an operation stands between it and its product. Also
-        if there is none, or an expression matches nothing.
+        if nothing is to be pruned, or an expression matches nothing.
 
     >>> import jax.numpy as jnp
     >>> apply = lambda params, x: jax.nn.relu(x @ params["a"]) @ params["b"].T
     >>> params = {"a": jnp.ones((4, 6)), "b": jnp.ones((2, 6))}
-    >>> [(each.name, each.view.layout.size) for each in plan(apply, params, jnp.ones((3, 4))).kernels]
+    >>> kernels = plan(apply, params, jnp.ones((3, 4))).kernels  # sizes are layers, inputs, outputs
+    >>> [(kernel.name, kernel.view.layout.size) for kernel in kernels]
     [('a', (1, 4, 6)), ('b', (1, 6, 2))]
     """
     shapes = jax.tree.map(_shape, trees.plain(params))
-    theirs = jax.tree.structure(params).unflatten(jax.tree.leaves(shapes))
+    shaped_params = jax.tree.structure(params).unflatten(jax.tree.leaves(shapes))
     batch = jax.tree.map(_shape, batch)
     names = trees.paths(shapes)
-    flat = Flat(flat_program(apply, theirs, batch), len(names))
-    followed = kernels_lib.follow(flat)
+    flat = Flat(flat_program(apply, shaped_params, batch), len(names))
+    followed_program = kernels_lib.follow_parameters(flat)
     structure = jax.tree.structure(shapes)
-    axes = kernel_axes.of_follower(
-        followed.follower, [np.shape(leaf) for leaf in jax.tree.leaves(shapes)]
+    leaf_shapes = [np.shape(leaf) for leaf in jax.tree.leaves(shapes)]
+    axes = kernel_axes.of_follower(followed_program.follower, leaf_shapes)
+    is_pruned = _choose_pruned(shapes, structure.unflatten(axes), names, prunable, exclude)
+    kernels, inputs, reasons = kernels_lib.find_kernels(flat, followed_program, names, is_pruned)
+    _check_all_found(names, is_pruned, kernels, reasons)
+    cut_points = cuts(flat, kernels, inputs)
+    plan_segments = segments(flat, cut_points, inputs)
+    floating = [jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(shapes)]
+    is_vector = [
+        leaf_axes is None and is_float for leaf_axes, is_float in zip(axes, floating, strict=True)
+    ]
+    return Plan(
+        flat,
+        names,
+        is_pruned,
+        kernels,
+        inputs,
+        cut_points,
+        plan_segments,
+        is_vector,
+        structure,
+        batch,
     )
-    made = jax.eval_shape(
-        lambda tree: masks_lib.make(tree, prunable, axes=structure.unflatten(axes)), shapes
-    )
-    chosen = [mask is not None for mask in trees.beside(shapes, made)]
+
+
+def _choose_pruned(
+    shapes: Params,
+    axes: Any,
+    names: Sequence[str],
+    prunable: Prunable,
+    exclude: str | Iterable[str],
+) -> list[bool]:
+    """Returns whether each parameter is to be pruned, by `prunable` and `exclude` of `plan`."""
+    mask_shapes = jax.eval_shape(lambda tree: masks_lib.make(tree, prunable, axes=axes), shapes)
+    is_pruned = [mask is not None for mask in trees.beside(shapes, mask_shapes)]
     for pattern in [exclude] if isinstance(exclude, str) else exclude:
         expression("exclude", pattern)
         if not any(re.search(pattern, name) for name in names):
             raise ValueError(f"exclude: {pattern!r} matches none of {trees.some(names)}.")
-        chosen = [c and not re.search(pattern, n) for c, n in zip(chosen, names, strict=True)]
-    kernels, inputs, lost = kernels_lib.find(flat, followed, names, chosen)
-    covered = {leaf for kernel in kernels for leaf in kernel.leaves}
-    for leaf in range(len(names)):
-        if chosen[leaf] and leaf not in covered and leaf not in lost:
-            lost[leaf] = "no product with the inputs was found that it is a factor of"
-    if lost:
-        described = [f"{names[leaf]!r}: {reason}" for leaf, reason in sorted(lost.items())]
-        more = f" (and {len(described) - 3} more)" if len(described) > 3 else ""
+        is_pruned = [
+            pruned and not re.search(pattern, name)
+            for pruned, name in zip(is_pruned, names, strict=True)
+        ]
+    return is_pruned
+
+
+def _check_all_found(
+    names: Sequence[str],
+    is_pruned: Sequence[bool],
+    kernels: Sequence[Kernel],
+    reasons: dict[int, str],
+) -> None:
+    """Raises if a parameter that is to be pruned is no kernel, with the reason; or if there is no kernel."""
+    reasons = dict(reasons)
+    kernel_leaves = {leaf_index for kernel in kernels for leaf_index in kernel.leaves}
+    for leaf_index in range(len(names)):
+        if is_pruned[leaf_index] and leaf_index not in kernel_leaves and leaf_index not in reasons:
+            reasons[leaf_index] = "no product with the inputs was found that it is a factor of"
+    if reasons:
+        reason_texts = [
+            f"{names[leaf_index]!r}: {reason}" for leaf_index, reason in sorted(reasons.items())
+        ]
+        others_text = f" (and {len(reason_texts) - 3} more)" if len(reason_texts) > 3 else ""
         raise ValueError(
-            f"posttrain.plan: {'; '.join(described[:3])}{more}; leave such parameters out with exclude=, or "
-            "give prunable= a regular expression of those that are meant."
+            f"posttrain.plan: {'; '.join(reason_texts[:3])}{others_text}; leave such parameters out with "
+            "exclude=, or give prunable= a regular expression of those that are meant."
         )
     if not kernels:
         raise ValueError(
             f"posttrain.plan: nothing is left to prune of {trees.some(names)}; change prunable= or exclude=."
         )
-    places = cuts(flat, kernels, inputs)
-    found = segments(flat, places, inputs)
-    floating = [jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(shapes)]
-    vectors = [own is None and real for own, real in zip(axes, floating, strict=True)]
-    return Plan(flat, names, chosen, kernels, inputs, places, found, vectors, structure, batch)
 
 
 def _shape(leaf: Any) -> Any:
+    """Returns shape and dtype of a leaf, the dtype as JAX makes it of NumPy's or Python's."""
     dtype = getattr(leaf, "dtype", None)
     if dtype is None:
         leaf = np.asarray(leaf)

@@ -1,4 +1,4 @@
-"""How much of each kernel is removed: the same of all, by path, by outliers or depth of its block."""
+"""Sparsities per kernel: one for all, by path, by outliers or by depth of the block."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -22,34 +22,58 @@ def of_plan(rates: Any, plan: Plan, work: Work, gather: Gather) -> list[float]:
     """Returns the sparsity of each kernel of a plan.
 
     Args:
-      rates: one number for all; numbers by regular expression (`by_path`); one number per kernel; or a
-        function that returns those, of the plan, or of the plan, the parameters at work and `gather`.
-      plan: that they are for.
-      work: with the parameters.
+      rates: fraction of the weights removed: one number for all; numbers by regular expression (`by_path`);
+        one number per kernel; or a function that returns those, of the plan, or of the plan, the parameters
+        at work and `gather`.
+      plan: the plan, with its kernels.
+      work: holds the parameters.
       gather: names of statistics -> by kernel and name, statistics of the network as it is.
+
+    Returns:
+      Fractions of the weights removed, in the order of `plan.kernels`.
+
+    Raises:
+      ValueError: if there are more or fewer numbers than kernels.
+
+    >>> from jaxprune.posttrain import plan
+    >>> apply, x = (lambda params, x: x @ params["a"] @ params["b"]), jnp.ones((1, 2))
+    >>> params = {"a": jnp.ones((2, 2)), "b": jnp.ones((2, 2))}
+    >>> two_kernels = plan(apply, params, x)
+    >>> of_plan([0.25, 0.5], two_kernels, Work(two_kernels, [*params.values()]), gather=None)
+    [0.25, 0.5]
     """
     if isinstance(rates, Mapping):
         rates = by_path(rates)
     if callable(rates):
         rates = rates(plan, work, gather) if takes(rates, 3) else rates(plan)
     if isinstance(rates, Sequence | np.ndarray):
-        found = [float(rate) for rate in rates]
-        if len(found) != len(plan.kernels):
+        sparsities = [float(sparsity) for sparsity in rates]
+        if len(sparsities) != len(plan.kernels):
             raise ValueError(
-                f"posttrain: {len(found)} rates were given, but the plan has {len(plan.kernels)} kernels."
+                f"posttrain: {len(sparsities)} rates were given, but the plan has {len(plan.kernels)} "
+                "kernels."
             )
-        return found
+        return sparsities
     return [float(rates)] * len(plan.kernels)
 
 
 def by_path(sparsities: Mapping[str, float]) -> Callable[[Plan], list[float]]:
-    """Returns rates by regular expression, searched in the names of kernels; the first that matches counts.
+    """Returns rates by regular expression, searched in kernels' names; the first that matches counts.
 
     Args:
-      sparsities: fractions removed; each kernel must match one.
+      sparsities: fractions of the weights removed; each kernel must match one.
+
+    Returns:
+      A function of the plan, for `rates=` of `jaxprune.posttrain.prune`.
 
     Raises:
-      ValueError: if an expression matches no kernel, or a kernel matches none.
+      ValueError: when it is used, if an expression matches no kernel, or a kernel matches none.
+
+    >>> from jaxprune.posttrain import plan
+    >>> apply, x = (lambda params, x: x @ params["mlp"] @ params["head"]), jnp.ones((1, 2))
+    >>> params = {"mlp": jnp.ones((2, 2)), "head": jnp.ones((2, 2))}
+    >>> by_path({"head": 0.0, ".*": 0.5})(plan(apply, params, x))  # in the order of the program
+    [0.5, 0.0]
     """
     for pattern in sparsities:
         expression("posttrain.rates.by_path", pattern)
@@ -61,41 +85,50 @@ def by_path(sparsities: Mapping[str, float]) -> Callable[[Plan], list[float]]:
                 raise ValueError(
                     f"posttrain.rates.by_path: {pattern!r} matches none of {trees.some(names)}."
                 )
-        found: list[float] = []
+        kernel_rates: list[float] = []
         for name in names:
-            own = [rate for pattern, rate in sparsities.items() if re.search(pattern, name)]
-            if not own:
+            matching = [rate for pattern, rate in sparsities.items() if re.search(pattern, name)]
+            if not matching:
                 raise ValueError(
                     f"posttrain.rates.by_path: {name!r} matches no expression; add one such as '.*'."
                 )
-            found.append(float(own[0]))
-        return found
+            kernel_rates.append(float(matching[0]))
+        return kernel_rates
 
     return rates
 
 
 def monotone(sparsity: float, *, step: float) -> Callable[[Plan], list[float]]:
-    r"""Returns rates that grow with depth, since what early blocks do wrong, later ones carry on.
+    r"""Returns rates that grow with depth, since later blocks carry on the errors of early ones.
 
     Block $b$ of $B$ loses $s + \beta (b - \bar b)$, with $\bar b$ such that the weights of all blocks
     together lose $s$.
 
     Args:
-      sparsity: $s$.
-      step: $\beta$, by how much a block loses more than the one before.
+      sparsity: $s$, fraction of all weights removed.
+      step: $\beta$, the fraction removed of a block less that of the one before.
+
+    Returns:
+      A function of the plan, for `rates=` of `jaxprune.posttrain.prune`.
+
+    Raises:
+      ValueError: when it is used, if a block would lose less than nothing, or everything.
 
     References:
       Huang et al., "Determining Layer-wise Sparsity for Large Language Models Through a Theoretical
       Perspective" (2025). Departure: the mean is over weights.
 
-    Raises:
-      ValueError: when it is used, if a block would lose less than nothing, or everything.
+    >>> from jaxprune.posttrain import plan
+    >>> apply, x = (lambda params, x: x @ params["a"] @ params["b"]), jnp.ones((1, 2))
+    >>> params = {"a": jnp.ones((2, 2)), "b": jnp.ones((2, 2))}
+    >>> monotone(0.5, step=0.25)(plan(apply, params, x))
+    [0.375, 0.625]
     """
 
     def rates(plan: Plan) -> list[float]:
         blocks = np.array(plan.blocks, np.float64)
-        shift = step * (blocks - np.average(blocks, weights=_sizes(plan)))
-        return _within("monotone", sparsity + shift)
+        shift = step * (blocks - np.average(blocks, weights=_weight_counts(plan)))
+        return _checked_rates("monotone", sparsity + shift)
 
     return rates
 
@@ -103,23 +136,34 @@ def monotone(sparsity: float, *, step: float) -> Callable[[Plan], list[float]]:
 def owl(
     sparsity: float, *, outlier: float = 5.0, spread: float = 0.08
 ) -> Callable[[Plan, Work, Gather], list[float]]:
-    r"""Returns rates by outliers: blocks with more of them lose less.
+    r"""Returns rates by outliers: blocks with more of them lose fewer weights.
 
     The density of block $b$ is $1 - s + \delta_b$, with $\delta_b$ in a range of $2 \lambda$, linear in the
     share of the block's $|w_{ij}| \|x_i\|_2$ above $M$ times their mean, and such that all blocks together
     keep $1 - s$ of their weights. One pass of the dense network gathers what is needed.
 
     Args:
-      sparsity: $s$.
-      outlier: $M$.
-      spread: $\lambda$.
+      sparsity: $s$, fraction of all weights removed.
+      outlier: $M$, how many times the mean an outlier is, above 0.
+      spread: $\lambda$, half the range of the densities, within [0, 0.5].
+
+    Returns:
+      A function of the plan, the parameters at work and `gather`, for `rates=` of `jaxprune.posttrain.prune`.
+
+    Raises:
+      ValueError: if an argument is out of its range; when it is used, if a block would lose less than
+        nothing, or everything.
 
     References:
       Yin et al., "Outlier Weighed Layerwise Sparsity (OWL): A Missing Secret Sauce for Pruning LLMs to High
       Sparsity" (2024). Departure: the mean of $\delta$ is over weights, so that the budget is kept.
 
-    Raises:
-      ValueError: when it is used, if a block would lose less than nothing, or everything.
+    >>> from jaxprune.posttrain import magnitude
+    >>> apply, x = (lambda params, x: x @ params["a"] @ params["b"]), jnp.ones((1, 8))
+    >>> params = {"a": jnp.ones((8, 8)).at[0].set(64.0), "b": jnp.ones((8, 8))}  # "a" has outliers
+    >>> _, masks = magnitude(apply, params, [x], sparsity=owl(0.5, outlier=5.0, spread=0.125))
+    >>> [int(mask.sum()) for mask in masks.values()]  # of 64 weights: densities 0.625 and 0.375
+    [40, 24]
     """
     if not outlier > 0 or not 0 <= spread <= 0.5:
         raise ValueError(
@@ -130,30 +174,39 @@ def owl(
     def rates(plan: Plan, work: Work, gather: Gather) -> list[float]:
         moments = gather(("inputs",))
         blocks = np.array(plan.blocks)
-        sizes = _sizes(plan)
-        worth = lambda k: (work.read(plan.kernels[k]), moments[plan.kernels[k].name]["inputs"])
-        totals = np.zeros(blocks.max() + 1)
-        for k, block in enumerate(blocks):
-            totals[block] += float(_total(*worth(k)))
-        weights = np.bincount(blocks, sizes)
-        limits = outlier * totals / weights
-        counts = np.zeros(len(weights))
-        for k, block in enumerate(blocks):
-            counts[block] += int(_above(*worth(k), limits[block]))
-        shares = counts / weights
-        width = shares.max() - shares.min()
-        delta = (shares - shares.min()) * (2 * spread / width if width > 0 else 0)
-        delta -= np.average(delta, weights=weights)
-        return _within("owl", (sparsity - delta)[blocks])
+        sizes = _weight_counts(plan)
+
+        def kernel_and_moments(kernel_index: int) -> tuple[jax.Array, jax.Array]:
+            kernel = plan.kernels[kernel_index]
+            return work.read(kernel), moments[kernel.name]["inputs"]
+
+        importance_sums = np.zeros(blocks.max() + 1)
+        for kernel_index, block in enumerate(blocks):
+            importance_sums[block] += float(_importance_sum(*kernel_and_moments(kernel_index)))
+        weight_counts = np.bincount(blocks, sizes)
+        limits = outlier * importance_sums / weight_counts
+        outlier_counts = np.zeros(len(weight_counts))
+        for kernel_index, block in enumerate(blocks):
+            outlier_counts[block] += int(
+                _outlier_count(*kernel_and_moments(kernel_index), limits[block])
+            )
+        outlier_shares = outlier_counts / weight_counts
+        share_range = outlier_shares.max() - outlier_shares.min()
+        slope = 2 * spread / share_range if share_range > 0 else 0
+        density_shift = (outlier_shares - outlier_shares.min()) * slope
+        density_shift -= np.average(density_shift, weights=weight_counts)
+        return _checked_rates("owl", (sparsity - density_shift)[blocks])
 
     return rates
 
 
-def _sizes(plan: Plan) -> np.ndarray:
+def _weight_counts(plan: Plan) -> np.ndarray:
+    """Returns the number of weights of each kernel, float64."""
     return np.array([np.prod(kernel.view.layout.size) for kernel in plan.kernels], np.float64)
 
 
-def _within(who: str, rates: np.ndarray) -> list[float]:
+def _checked_rates(who: str, rates: np.ndarray) -> list[float]:
+    """Returns the rates as a list, after checking that all are in [0, 1)."""
     if rates.min() < 0 or rates.max() >= 1:
         raise ValueError(
             f"posttrain.rates.{who}: blocks would lose between {rates.min():.3f} and {rates.max():.3f} of "
@@ -162,15 +215,16 @@ def _within(who: str, rates: np.ndarray) -> list[float]:
     return [float(rate) for rate in rates]
 
 
-def _worth(kernel: jax.Array, moments: jax.Array) -> jax.Array:
+def _importance(kernel: jax.Array, moments: jax.Array) -> jax.Array:
+    """Returns |w| times the root mean square of its input."""
     return jnp.abs(kernel) * jnp.sqrt(moments)
 
 
 @jax.jit
-def _total(kernel: jax.Array, moments: jax.Array) -> jax.Array:
-    return jnp.sum(_worth(kernel, moments))
+def _importance_sum(kernel: jax.Array, moments: jax.Array) -> jax.Array:
+    return jnp.sum(_importance(kernel, moments))
 
 
 @jax.jit
-def _above(kernel: jax.Array, moments: jax.Array, limit: Any) -> jax.Array:
-    return jnp.sum(_worth(kernel, moments) > limit, dtype=jnp.int32)
+def _outlier_count(kernel: jax.Array, moments: jax.Array, limit: Any) -> jax.Array:
+    return jnp.sum(_importance(kernel, moments) > limit, dtype=jnp.int32)

@@ -1,4 +1,4 @@
-"""Recovery block by block: kept weights learn to give what the dense block gives on the same inputs."""
+"""Recovery block by block: kept weights are trained to the dense block's outputs on the same inputs."""
 
 import dataclasses
 from collections.abc import Callable, Collection, Sequence
@@ -9,16 +9,22 @@ import jax.numpy as jnp
 import optax
 
 from jaxprune import checks
-from jaxprune.posttrain.pieces import Flat, Piece, compiled, leads_to, variables
+from jaxprune.posttrain.pieces import Flat, Piece, ancestors, compiled, variables
 from jaxprune.posttrain.plan import Plan
 from jaxprune.posttrain.work import Stream, Work
 
-__all__ = ["Block", "Recovery", "block_outputs", "blocks_of", "reconstruct", "recovered"]
+__all__ = ["Block", "Recovery", "block_outputs", "blocks_of", "reconstruct", "recover_block"]
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Recovery:
-    """How blocks are trained after they were pruned; see `reconstruct`."""
+    """How blocks are trained after they were pruned; see `reconstruct`.
+
+    Attributes:
+      optimizer: an optax transformation.
+      steps: updates per block.
+      train: "kept" or "kept+vectors": which parameters are trained.
+    """
 
     optimizer: optax.GradientTransformation
     steps: int
@@ -28,15 +34,15 @@ class Recovery:
         return f"reconstruct(steps={self.steps}, train={self.train!r})"
 
     def probe(self) -> list[Any]:
-        """What the optimizer does with gradients in all steps: functions cannot be compared, this can."""
+        """Returns the updates that the optimizer makes of given gradients, by which it can be compared."""
         params = jnp.array([1.0, -0.5])
         state = self.optimizer.init(params)
         update = jax.jit(self.optimizer.update)
-        found: list[Any] = []
+        all_updates: list[Any] = []
         for step in range(self.steps):
             updates, state = update((1.0, 0.1, -2.0)[step % 3] * params, state, params)
-            found.append(updates)
-        return [jnp.stack(found)]
+            all_updates.append(updates)
+        return [jnp.stack(all_updates)]
 
 
 def reconstruct(
@@ -52,13 +58,22 @@ def reconstruct(
 
     Args:
       optimizer: such as `optax.adam(1e-4)`; its state is made anew for each block, in float32.
-      steps: on one batch each, in turn.
-      train: "kept": weights of kernels that are kept; "kept+vectors": also biases, scales and what else is in
-        no product.
+      steps: updates per block, on one batch each, in turn.
+      train: "kept": weights of kernels that are kept; "kept+vectors": also biases, scales and all other
+        parameters that are in no product.
+
+    Returns:
+      A `Recovery`, for `recover=` of `jaxprune.posttrain.prune`.
+
+    Raises:
+      ValueError: if `steps` is less than 1, or `train` is neither of the two.
 
     References:
       "A Free Lunch in LLM Compression: Revisiting Retraining after Pruning" (2025), for blocks with their
       dense outputs as targets.
+
+    >>> reconstruct(optax.adam(1e-4), steps=8)
+    reconstruct(steps=8, train='kept+vectors')
     """
     checks.check(
         "posttrain.reconstruct",
@@ -79,7 +94,7 @@ class Block(NamedTuple):
     Attributes:
       first: index of its first segment.
       last: index of its last.
-      piece: the whole of it; it writes the activation at its end.
+      piece: all of its equations; its result is the activation at its end.
     """
 
     first: int
@@ -88,136 +103,178 @@ class Block(NamedTuple):
 
 
 def blocks_of(plan: Plan) -> list[Block]:
-    """The blocks of a plan, in order."""
+    """Returns the blocks of a plan, in order."""
     block_of = plan.branch_blocks
-    ends = [index for index, cut in enumerate(plan.cuts) if cut.residual is not None]
-    found: list[Block] = []
-    first = 0
-    for place, index in enumerate(ends):
-        branch = plan.cuts[index].branch
-        more = [e for e in ends[place + 1 :] if block_of[plan.cuts[e].branch] == block_of[branch]]
-        if more:
+    end_indices = [index for index, cut in enumerate(plan.cuts) if cut.residual is not None]
+    blocks: list[Block] = []
+    first_segment = 0
+    for rank, index in enumerate(end_indices):
+        later_branches = [plan.cuts[later_index].branch for later_index in end_indices[rank + 1 :]]
+        if block_of[plan.cuts[index].branch] in {block_of[branch] for branch in later_branches}:
             continue
-        begin = plan.cuts[first - 1].position if first else 0
-        found.append(Block(first, index, _piece(plan.flat, begin, plan.cuts[index].residual)))
-        first = index + 1
-    return found
+        begin_position = plan.cuts[first_segment - 1].position if first_segment else 0
+        piece = _block_piece(plan.flat, begin_position, plan.cuts[index].residual)
+        blocks.append(Block(first_segment, index, piece))
+        first_segment = index + 1
+    return blocks
 
 
-def _piece(flat: Flat, begin: int, residual: Any) -> Piece:
+def _block_piece(flat: Flat, begin: int, residual: Any) -> Piece:
+    """Returns the equations from index `begin` on that an activation follows from."""
     equations = flat.jaxpr.eqns
     positions = [
-        p for p in leads_to(flat, [residual], begin) if equations[p].outvars[0] in flat.active
+        position
+        for position in ancestors(flat, [residual], begin)
+        if equations[position].outvars[0] in flat.active
     ]
-    still = flat.leads_to([v for p in positions for v in variables(equations[p])])
-    return Piece.of(flat, sorted({*positions, *still}), [residual])
+    constant_positions = flat.constant_ancestors(
+        [variable for position in positions for variable in variables(equations[position])]
+    )
+    return Piece.of(flat, sorted({*positions, *constant_positions}), [residual])
 
 
-def recovered(
+def recover_block(
     work: Work,
     block: Block,
     recovery: Recovery,
     starts: Sequence[Stream],
-    held: Collection[int] = (),
+    held_out: Collection[int] = (),
 ) -> tuple[list[jax.Array], float, float]:
     """Trains a block of pruned kernels; the parameters of `work` are changed.
 
     Args:
-      work: with the kernels of the block solved.
-      block: that is trained.
-      recovery: how.
-      starts: what is alive of each batch where the block begins.
-      held: indices of the batches that it is not trained on.
+      work: parameters, with the kernels of the block solved.
+      block: the block.
+      recovery: optimizer, updates, and which parameters are trained.
+      starts: the stream of each batch where the block begins.
+      held_out: indices of the batches that it is not trained on.
 
     Returns:
-      The activation at its end for each batch; the relative error before and after, of those that it is
-      trained on.
+      The activation at the block's end for each batch; the relative error before and after training, on the
+      batches that it is trained on.
     """
-    plan, piece = work.plan, block.piece
+    plan = work.plan
+    piece = block.piece
     flat = plan.flat
-    leaves = [flat.leaves.get(v, -1) for v in piece.reads]
-    mine = [
-        place for place, leaf in enumerate(leaves) if leaf >= 0 and _trains(plan, recovery, leaf)
+    leaf_of_operand = [flat.leaves.get(variable, -1) for variable in piece.reads]
+    trained_operands = [
+        operand_index
+        for operand_index, leaf_index in enumerate(leaf_of_operand)
+        if leaf_index >= 0 and _is_trained(plan, recovery, leaf_index)
     ]
-    key = (piece.key(), tuple(mine))
-    run = compiled(plan.programs, ("block", piece.key()), lambda: _forward(piece))
+    key = (piece.key(), tuple(trained_operands))
+    run = compiled(plan.programs, ("block", piece.key()), lambda: _block_function(piece))
     step = compiled(
-        plan.programs, ("train", key, id(recovery)), lambda: _step(piece, mine, recovery)
+        plan.programs,
+        ("train", key, id(recovery)),
+        lambda: _training_step(piece, trained_operands, recovery),
     )
-    arrays = lambda stream, dense: work.arrays(piece.reads, stream, dense)
-    own_starts = [stream for batch, stream in enumerate(starts) if batch not in held]
-    targets = [run(arrays(stream, True), piece.starts) for stream in own_starts]
-    before = _error(block_outputs(work, block, own_starts), targets)
-    own = [jnp.asarray(work.leaves[leaves[place]]) for place in mine]
-    masks = [work.masks[leaves[place]] for place in mine]
-    wide = [leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)) for leaf in own]
-    state = recovery.optimizer.init(wide)
-    seen = [jnp.zeros(leaf.shape, bool) for leaf in own]
-    for index in range(recovery.steps):
-        batch = index % len(own_starts)
-        given = arrays(own_starts[batch], False)
-        wide, state, seen = step(wide, state, seen, masks, given, piece.starts, targets[batch])
-    for place, old, new, touched in zip(mine, own, wide, seen, strict=True):
-        work.leaves[leaves[place]] = jnp.where(touched, new.astype(old.dtype), old)
-    ends = block_outputs(work, block, starts)
-    own_ends = [end for batch, end in enumerate(ends) if batch not in held]
-    return ends, before, _error(own_ends, targets)
+    training_starts = [stream for batch, stream in enumerate(starts) if batch not in held_out]
+    targets = [
+        run(work.arrays(piece.reads, stream, dense=True), piece.starts)
+        for stream in training_starts
+    ]
+    error_before = _mean_error(block_outputs(work, block, training_starts), targets)
+    leaf_indices = [leaf_of_operand[operand_index] for operand_index in trained_operands]
+    old_leaves = [jnp.asarray(work.leaves[leaf_index]) for leaf_index in leaf_indices]
+    masks = [work.masks[leaf_index] for leaf_index in leaf_indices]
+    wide_leaves = [leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)) for leaf in old_leaves]
+    state = recovery.optimizer.init(wide_leaves)
+    has_gradient = [jnp.zeros(leaf.shape, bool) for leaf in old_leaves]
+    for step_index in range(recovery.steps):
+        batch = step_index % len(training_starts)
+        operand_values = work.arrays(piece.reads, training_starts[batch], dense=False)
+        wide_leaves, state, has_gradient = step(
+            wide_leaves, state, has_gradient, masks, operand_values, piece.starts, targets[batch]
+        )
+    # A weight that never had a gradient keeps its bits: it makes no detour over float32.
+    for leaf_index, old_leaf, new_leaf, was_trained in zip(
+        leaf_indices, old_leaves, wide_leaves, has_gradient, strict=True
+    ):
+        work.leaves[leaf_index] = jnp.where(was_trained, new_leaf.astype(old_leaf.dtype), old_leaf)
+    end_activations = block_outputs(work, block, starts)
+    training_ends = [
+        activation for batch, activation in enumerate(end_activations) if batch not in held_out
+    ]
+    return end_activations, error_before, _mean_error(training_ends, targets)
 
 
 def block_outputs(work: Work, block: Block, starts: Sequence[Stream]) -> list[jax.Array]:
-    """The activation at the end of a block for each batch, with the parameters as they are."""
+    """Returns the activation at the end of a block for each batch, with the parameters as they are now.
+
+    Args:
+      work: holds the parameters.
+      block: the block.
+      starts: the stream of each batch where the block begins.
+    """
     piece = block.piece
-    run = compiled(work.plan.programs, ("block", piece.key()), lambda: _forward(piece))
+    run = compiled(work.plan.programs, ("block", piece.key()), lambda: _block_function(piece))
     return [run(work.arrays(piece.reads, stream), piece.starts) for stream in starts]
 
 
-def _trains(plan: Plan, recovery: Recovery, leaf: int) -> bool:
+def _is_trained(plan: Plan, recovery: Recovery, leaf: int) -> bool:
     return plan.chosen[leaf] or (recovery.train == "kept+vectors" and plan.vectors[leaf])
 
 
-def _forward(piece: Piece) -> Callable[..., jax.Array]:
+def _block_function(piece: Piece) -> Callable[..., jax.Array]:
     return lambda arrays, starts: piece.values(arrays, starts)[piece.writes[0]]
 
 
-def _step(piece: Piece, mine: Sequence[int], recovery: Recovery) -> Callable[..., Any]:
-    """(parameters, optimizer state, which have had a gradient, masks, all arrays, ...) -> the first three."""
-    run = _forward(piece)
+def _training_step(
+    piece: Piece, trained_operands: Sequence[int], recovery: Recovery
+) -> Callable[..., Any]:
+    """Returns one update: (parameters, optimizer state, gradient seen, masks, arrays, ...) -> first three."""
+    run = _block_function(piece)
 
     def step(
-        own: list[jax.Array],
+        trained_leaves: list[jax.Array],
         state: Any,
-        seen: list[jax.Array],
+        has_gradient: list[jax.Array],
         masks: list[Any],
         arrays: list[Any],
         starts: Any,
         target: jax.Array,
     ) -> Any:
-        def loss(own: list[jax.Array]) -> jax.Array:
-            given = list(arrays)
-            for place, leaf in zip(mine, own, strict=True):
-                given[place] = leaf.astype(given[place].dtype)
-            return _relative(run(given, starts), target)
+        def loss(trained_leaves: list[jax.Array]) -> jax.Array:
+            operand_values = list(arrays)
+            for operand_index, leaf in zip(trained_operands, trained_leaves, strict=True):
+                operand_values[operand_index] = leaf.astype(operand_values[operand_index].dtype)
+            return _relative_error(run(operand_values, starts), target)
 
-        grads = jax.grad(loss)(own)
-        grads = [g if m is None else jnp.where(m, g, 0) for g, m in zip(grads, masks, strict=True)]
-        seen = [s | (g != 0) for s, g in zip(seen, grads, strict=True)]
-        updates, state = recovery.optimizer.update(grads, state, own)
-        moved = optax.apply_updates(own, updates)
-        own = [jnp.where(s, new, old) for s, new, old in zip(seen, moved, own, strict=True)]  # type: ignore[arg-type]
-        return own, state, seen
+        grads = jax.grad(loss)(trained_leaves)
+        grads = [
+            grad if mask is None else jnp.where(mask, grad, 0)
+            for grad, mask in zip(grads, masks, strict=True)
+        ]
+        has_gradient = [seen | (grad != 0) for seen, grad in zip(has_gradient, grads, strict=True)]
+        updates, state = recovery.optimizer.update(grads, state, trained_leaves)
+        updated_leaves: Any = optax.apply_updates(trained_leaves, updates)
+        trained_leaves = [
+            jnp.where(seen, new_leaf, old_leaf)
+            for seen, new_leaf, old_leaf in zip(
+                has_gradient, updated_leaves, trained_leaves, strict=True
+            )
+        ]
+        return trained_leaves, state, has_gradient
 
     return step
 
 
-def _relative(found: jax.Array, target: jax.Array) -> jax.Array:
-    wide = lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    change = jnp.mean(jnp.square(wide(found) - wide(target)))
-    return change / jnp.maximum(jnp.mean(jnp.square(wide(target))), 1e-30)
+def _relative_error(output: jax.Array, target: jax.Array) -> jax.Array:
+    """Returns the mean squared error as a share of the target's mean square, in float32 or wider."""
+    change = jnp.mean(jnp.square(_widened(output) - _widened(target)))
+    return change / jnp.maximum(jnp.mean(jnp.square(_widened(target))), 1e-30)
 
 
-_relative_compiled = jax.jit(_relative)
+def _widened(array: jax.Array) -> jax.Array:
+    return array.astype(jnp.promote_types(array.dtype, jnp.float32))
 
 
-def _error(found: Sequence[jax.Array], targets: Sequence[jax.Array]) -> float:
-    errors = [_relative_compiled(a, b) for a, b in zip(found, targets, strict=True)]
+_compiled_error = jax.jit(_relative_error)
+
+
+def _mean_error(outputs: Sequence[jax.Array], targets: Sequence[jax.Array]) -> float:
+    errors = [
+        _compiled_error(output, target) for output, target in zip(outputs, targets, strict=True)
+    ]
     return sum(map(float, errors)) / len(errors)

@@ -1,4 +1,4 @@
-"""What was done to each kernel, and how far a run is."""
+"""The table of what was done to each kernel, and the line that tells how far a run is."""
 
 import datetime
 from typing import NamedTuple
@@ -7,17 +7,17 @@ __all__ = ["Progress", "Recovered", "Report", "Row"]
 
 
 class Row(NamedTuple):
-    """What was done to one kernel.
+    """Figures of one kernel.
 
     Attributes:
       name: of the kernel.
-      weights: how many it has.
-      kept: how many of them are left.
+      weights: number of its weights.
+      kept: number of weights that are left.
       error: squared error of its outputs as a share of their squares, on the calibration data; `None` where
         no Gram matrix was gathered.
       held_error: the same on batches that were held out; `None` where there were none.
-      damp: that its factor needed, of the layer that needed most; 0 without.
-      seconds: that it took, together with the kernels of the same input.
+      damp: damping of the layer that needed most, as a share of the mean of the Gram's diagonal; 0 without.
+      seconds: wall time of its solve, together with the kernels of the same input.
     """
 
     name: str
@@ -30,12 +30,12 @@ class Row(NamedTuple):
 
 
 class Recovered(NamedTuple):
-    """What recovery did for one block.
+    """Errors of one block before and after it was trained.
 
     Attributes:
       block: its index.
       before: squared error of its outputs as a share of their squares, on the calibration data.
-      after: the same.
+      after: the same after training.
     """
 
     block: int
@@ -44,12 +44,12 @@ class Recovered(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What was done; `print` shows a table.
+    """Figures of a pruning after training; `print` shows a table.
 
     Attributes:
       rows: one per kernel, in the order in which they were solved.
       blocks: one per block that was recovered.
-      notes: what one should know before trusting it.
+      notes: sentences that one should read before trusting it.
       seconds: of the whole run, resumed parts not counted.
     """
 
@@ -60,35 +60,45 @@ class Report(NamedTuple):
 
     @property
     def sparsity(self) -> float:
-        """Of all kernels together."""
-        return 1 - sum(r.kept for r in self.rows) / max(sum(r.weights for r in self.rows), 1)
+        """Fraction of the weights removed, of all kernels together."""
+        return 1 - sum(row.kept for row in self.rows) / max(
+            sum(row.weights for row in self.rows), 1
+        )
 
     def __str__(self) -> str:
         titles = f"{'weights':>12}{'sparsity':>10}{'error':>10}{'held out':>10}{'damping':>10}"
         lines = [f"{'kernel':44}{titles}"]
-        shown = lambda error: "" if error is None else f"{error:.2e}"
+
         for row in self.rows:
-            errors = f"{shown(row.error):>10}{shown(row.held_error):>10}"
+            error_columns = f"{_format_error(row.error):>10}{_format_error(row.held_error):>10}"
             sparsity = 1 - row.kept / max(row.weights, 1)
-            damp = f"{row.damp:g}" if row.damp else ""
-            lines.append(f"{row.name:44}{row.weights:>12,}{sparsity:>10.4f}{errors}{damp:>10}")
-        for each in self.blocks:
-            lines.append(f"block {each.block}: error {each.before:.2e}, recovered {each.after:.2e}")
+            damping_text = f"{row.damp:g}" if row.damp else ""
+            lines.append(
+                f"{row.name:44}{row.weights:>12,}{sparsity:>10.4f}{error_columns}{damping_text:>10}"
+            )
+        for recovery in self.blocks:
+            lines.append(
+                f"block {recovery.block}: error {recovery.before:.2e}, recovered {recovery.after:.2e}"
+            )
         lines.append(
             f"sparsity {self.sparsity:.4f} of {len(self.rows)} kernels, {self.seconds:.1f} s"
         )
         return "\n".join([*lines, *self.notes])
 
 
+def _format_error(error: float | None) -> str:
+    return "" if error is None else f"{error:.2e}"
+
+
 class Progress(NamedTuple):
-    """How far a run is; `print` shows a line.
+    """State of a run after a segment; `print` shows a line.
 
     Attributes:
-      done: segments.
-      segments: in all.
-      kernels: that were solved last.
+      done: number of finished segments.
+      segments: number of all segments.
+      kernels: names of the kernels that were solved last.
       seconds: since the start.
-      left: seconds that are left, by the operations that are.
+      left: estimate of the seconds that are left, from the operations that are left.
     """
 
     done: int
@@ -98,6 +108,6 @@ class Progress(NamedTuple):
     left: float
 
     def __str__(self) -> str:
-        left = datetime.timedelta(seconds=round(self.left))
-        what = f": {', '.join(self.kernels)}" if self.kernels else ""
-        return f"segment {self.done} of {self.segments}, {left} left{what}"
+        time_left = datetime.timedelta(seconds=round(self.left))
+        kernel_names = f": {', '.join(self.kernels)}" if self.kernels else ""
+        return f"segment {self.done} of {self.segments}, {time_left} left{kernel_names}"

@@ -1,4 +1,4 @@
-"""What solvers read of the inputs of kernels: means over batches, one for each input."""
+"""Statistics of kernel inputs that solvers read: mean squares and Gram matrices over batches."""
 
 import functools
 from collections.abc import Collection, Sequence
@@ -12,77 +12,88 @@ from jaxprune.signals import kernels as inputs_of
 from jaxprune.signals.kernels import Mean
 from jaxprune.signals.means import ratio
 
-__all__ = ["Sums", "add", "of_batch", "statistics"]
+__all__ = ["Sums", "add", "batch_statistics", "statistics"]
 
 
 class Sums(NamedTuple):
-    """Statistics of one input in the making, weighted by examples.
+    """Running sums of the statistics of one input, weighted by examples.
 
     Attributes:
-      means: by name, sums of means.
-      finite: whether all numbers of the last batch are.
+      means: by name, sums of the batches' means.
+      finite: whether all numbers of the last batch are finite.
     """
 
     means: dict[str, Mean]
     finite: jax.Array
 
 
-def of_batch(
-    each: Input, arrays: Sequence[Any], names: Collection[str], examples: jax.Array
+def batch_statistics(
+    kernel_input: Input, arrays: Sequence[Any], names: Collection[str], examples: jax.Array
 ) -> Sums:
-    """The statistics of one batch, times its examples.
+    """Returns the statistics of one batch, times its number of examples.
 
     Args:
-      each: the input.
+      kernel_input: the input.
       arrays: values of `Input.variables`.
       names: of the statistics: "inputs" are mean squares, "grams" mean products.
-      examples: float32 scalar.
+      examples: number of examples, a float32 scalar.
     """
-    product = each.product(arrays)
-    found: dict[str, Mean] = {}
+    product = kernel_input.product(arrays)
+    means: dict[str, Mean] = {}
     with jax.default_matmul_precision("highest"):
         for name in sorted(names):
-            reading = (inputs_of.grams if name == "grams" else inputs_of.input_moments)(product)
+            read = inputs_of.grams if name == "grams" else inputs_of.input_moments
+            reading = read(product)
             assert reading is not None, "the plan has read it before"
-            mean = reading.compute()
-            found[name] = Mean(mean.total * examples, mean.weight * examples)
-    finite = jnp.array(True)
-    for mean in found.values():
-        finite &= jnp.isfinite(mean.total).all()
-    return Sums(found, finite)
+            batch_mean = reading.compute()
+            means[name] = Mean(batch_mean.total * examples, batch_mean.weight * examples)
+    is_finite = jnp.array(True)
+    for batch_mean in means.values():
+        is_finite &= jnp.isfinite(batch_mean.total).all()
+    return Sums(means, is_finite)
 
 
-def add(total: Sums | None, more: Sums) -> Sums:
-    """The sum of two; the arrays of the first are given away."""
-    return more if total is None else Sums(_add(total.means, more.means), more.finite)
+def add(total: Sums | None, addition: Sums) -> Sums:
+    """Returns the sum of two; the buffers of the first are reused."""
+    return addition if total is None else Sums(_add(total.means, addition.means), addition.finite)
 
 
 @functools.partial(jax.jit, donate_argnums=0)
-def _add(total: Any, more: Any) -> Any:
-    return jax.tree.map(jnp.add, total, more)
+def _add(total: Any, addition: Any) -> Any:
+    return jax.tree.map(jnp.add, total, addition)
 
 
-def statistics(total: Sums, each: Input, examples: float) -> dict[str, jax.Array]:
-    """Returns the means, in the order that the kernels' matrices have.
+def statistics(total: Sums, kernel_input: Input, examples: float) -> dict[str, jax.Array]:
+    """Returns the means over all examples, with inputs in the order of the kernels' matrices.
 
-    "inputs" is `[layers, inputs, 1]`, "grams" `[layers, inputs, inputs]`.
+    Args:
+      total: sums over batches.
+      kernel_input: the input that they are of.
+      examples: number of examples in these batches.
+
+    Returns:
+      Arrays by name: "inputs" is `[layers, inputs, 1]`, "grams" `[layers, inputs, inputs]`.
     """
-    return _means(total.means, jnp.float32(examples), each.order, each.size)
+    return _means(total.means, jnp.float32(examples), kernel_input.order, kernel_input.size)
 
 
 @functools.partial(jax.jit, static_argnames=("order", "size"))
 def _means(
     means: dict[str, Mean], examples: jax.Array, order: tuple[int, ...], size: tuple[int, int]
 ) -> dict[str, jax.Array]:
+    """Returns the means, with the axes of each input flattened in the order of the matrices."""
     layers, inputs = size
-    found: dict[str, jax.Array] = {}
-    for name, mean in means.items():
-        value = ratio(jax.tree.map(lambda x: x / examples, mean))
-        lead = value.ndim - len(order) * (2 if name == "grams" else 1)
-        axes = [*range(lead), *(lead + place for place in order)]
+    statistic_arrays: dict[str, jax.Array] = {}
+    for name, summed_mean in means.items():
+        value = ratio(jax.tree.map(lambda x: x / examples, summed_mean))
+        leading_axes = value.ndim - len(order) * (2 if name == "grams" else 1)
+        axes = [
+            *range(leading_axes),
+            *(leading_axes + axis_index for axis_index in order),
+        ]
         if name == "grams":
-            axes += [lead + len(order) + place for place in order]
-            found[name] = value.transpose(axes).reshape(layers, inputs, inputs)
+            axes += [leading_axes + len(order) + axis_index for axis_index in order]
+            statistic_arrays[name] = value.transpose(axes).reshape(layers, inputs, inputs)
         else:
-            found[name] = value.transpose(axes).reshape(layers, inputs, 1)
-    return found
+            statistic_arrays[name] = value.transpose(axes).reshape(layers, inputs, 1)
+    return statistic_arrays

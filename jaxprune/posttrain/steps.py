@@ -1,5 +1,6 @@
-"""What is done at each cut: statistics over all batches, solving, recovery, or restoring what was stored."""
+"""The steps at each cut: gather statistics over all batches, solve kernels, train blocks, or restore them."""
 
+import functools
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -12,11 +13,11 @@ from jaxprune.calls import text
 from jaxprune.posttrain.contests import Contest, Solved
 from jaxprune.posttrain.errors import output_error
 from jaxprune.posttrain.kernels import Input
-from jaxprune.posttrain.passes import Totals, through
+from jaxprune.posttrain.passes import Totals, run_segment
 from jaxprune.posttrain.plan import Plan
-from jaxprune.posttrain.reconstruct import Block, Recovery, block_outputs, recovered
+from jaxprune.posttrain.reconstruct import Block, Recovery, block_outputs, recover_block
 from jaxprune.posttrain.report import Recovered, Row
-from jaxprune.posttrain.solvers.solver import reads
+from jaxprune.posttrain.solvers.solver import statistics_read_by
 from jaxprune.posttrain.statistics import statistics
 from jaxprune.posttrain.streams import Streams
 from jaxprune.posttrain.work import Stream, Work
@@ -28,14 +29,22 @@ Stored = tuple[Arrays, Any]
 
 
 class Steps:
-    """Takes a network through its segments: statistics, solutions, recovery.
+    """Runs a network segment by segment: gathers statistics, solves kernels, trains blocks.
 
     Attributes:
-      last: indices of the kernels that were solved last.
-      storing: whether what is solved will be stored.
-      held: indices of the batches that are held out.
-      uses: sums of statistics of kernels that are used several times, by their inputs.
-      walking: whether anything is read of the batches.
+      plan: segments, cuts and kernels of the network.
+      work: parameters and masks as they become.
+      streams: activations of all batches.
+      solver: makes masks and weights of the kernels of one input.
+      contests: which weights compete, for each kernel.
+      key: PRNG key, for solvers that draw; or `None`.
+      dense: whether statistics are of the network before pruning.
+      statistic_names: names of the statistics that the solver reads, without "key".
+      use_sums: sums of the statistics of kernels with several inputs, by the indices of these inputs.
+      last_solved: indices of the kernels that were solved last.
+      stores_results: whether the new arrays will be stored.
+      held_out_batches: indices of the batches that are held out.
+      reads_batches: whether segments are run at all; if not, only the solver is.
     """
 
     def __init__(
@@ -48,129 +57,193 @@ class Steps:
         key: jax.Array | None,
         dense: bool,
         storing: bool,
-        held: frozenset[int],
+        held_out: frozenset[int],
     ) -> None:
-        self.plan, self.work, self.streams = plan, work, streams
-        self.solver, self.contests, self.key, self.dense = solver, contests, key, dense
-        self.names = [name for name in reads(solver) if name != "key"]
-        self.uses: dict[tuple[int, ...], _Known] = {}
-        self.last: list[int] = []
-        self.storing, self.held = storing, held
-        self.walking = True
+        self.plan = plan
+        self.work = work
+        self.streams = streams
+        self.solver = solver
+        self.contests = contests
+        self.key = key
+        self.dense = dense
+        self.statistic_names = [name for name in statistics_read_by(solver) if name != "key"]
+        self.use_sums: dict[tuple[int, ...], _InputStatistics] = {}
+        self.last_solved: list[int] = []
+        self.stores_results = storing
+        self.held_out_batches = held_out
+        self.reads_batches = True
 
     def segment(self, index: int, stored: Stored | None) -> tuple[list[Row], Arrays]:
-        """Runs one segment on all batches, and solves the kernels that stand behind it.
+        """Runs one segment on all batches, and solves the kernels whose last input stands at its end.
 
         Args:
           index: of the segment.
-          stored: what came of it when it was done before.
+          stored: arrays and notes of the same step of an earlier run; `None`: the kernels are solved.
 
         Returns:
-          A row for each kernel, and what must be stored for it not to be solved again.
+          A report row for each kernel, and the arrays to be stored, from which the step can be restored.
         """
         cut = self.plan.cuts[index]
         self.work.release()
-        self.last = []
+        self.last_solved = []
         totals = Totals(None, None)
-        if self.walking:
-            work, names = self.work, self.names
-            totals = through(work, self.streams, index, names, dense=self.dense, held=self.held)
+        if self.reads_batches:
+            totals = run_segment(
+                self.work,
+                self.streams,
+                index,
+                self.statistic_names,
+                dense=self.dense,
+                held_out=self.held_out_batches,
+            )
         if cut.input is None:
             return [], {}
-        each = self.plan.inputs[cut.input]
-        known = self._known(totals, each)
+        kernel_input = self.plan.inputs[cut.input]
+        input_statistics = self._statistics_of(totals, kernel_input)
         del totals  # the solver needs the room
-        several = {self.plan.kernels[k].inputs for k in each.kernels} - {(cut.input,)}
-        for uses in several:
-            self.uses[uses] = _with_use(self.uses.get(uses), known, 1 / len(uses))
-        mine = [k for k in each.kernels if self.plan.kernels[k].inputs[-1] == cut.input]
-        alone = [k for k in mine if len(self.plan.kernels[k].inputs) == 1]
+        uses_by_kernel = {
+            kernel_index: self.plan.kernels[kernel_index].inputs
+            for kernel_index in kernel_input.kernels
+        }
+        repeated_uses = set(uses_by_kernel.values()) - {(cut.input,)}
+        for uses in repeated_uses:
+            self.use_sums[uses] = _add_use(self.use_sums.get(uses), input_statistics, 1 / len(uses))
+        ready_kernels = [
+            kernel_index for kernel_index, uses in uses_by_kernel.items() if uses[-1] == cut.input
+        ]
         rows: list[Row] = []
-        made: Arrays = {}
+        new_arrays: Arrays = {}
         if stored is not None:
-            self._restore(mine, stored[0])
+            self._restore(ready_kernels, stored[0])
             rows = [Row(*row) for row in stored[1]["rows"]]
         else:
-            for group in [alone, *([k] for k in mine if k not in alone)]:
-                if group:
-                    uses = self.plan.kernels[group[0]].inputs
-                    rows += self._solve(group, self.uses.get(uses, known), made)
-        self.last = mine
-        for uses in several:
+            # Kernels with this input alone share its statistics and are solved together.
+            used_once = [index for index in ready_kernels if len(uses_by_kernel[index]) == 1]
+            kernel_groups = [
+                used_once,
+                *([index] for index in ready_kernels if index not in used_once),
+            ]
+            for kernel_group in kernel_groups:
+                if kernel_group:
+                    uses = uses_by_kernel[kernel_group[0]]
+                    group_statistics = self.use_sums.get(uses, input_statistics)
+                    rows += self._solve(kernel_group, group_statistics, new_arrays)
+        self.last_solved = ready_kernels
+        for uses in repeated_uses:
             if uses[-1] == cut.input:
-                del self.uses[uses]
-        return rows, made
+                del self.use_sums[uses]
+        return rows, new_arrays
 
-    def _known(self, totals: Totals, each: Input) -> "_Known":
-        """The statistics of one input."""
-        seen: dict[str, jax.Array] = {}
-        held: dict[str, jax.Array] = {}
-        if totals.seen is not None:
-            batches = [b for b in range(len(self.streams)) if b not in self.held]
-            seen = statistics(totals.seen, each, self.streams.examples_of(batches))
-        if totals.held is not None:
-            held = statistics(totals.held, each, self.streams.examples_of(self.held))
-            held = {"grams": held["grams"]}
-        return _Known(seen, held)
+    def _statistics_of(self, totals: Totals, kernel_input: Input) -> "_InputStatistics":
+        """Returns the means of the statistics of one input, from their sums."""
+        calibration: dict[str, jax.Array] = {}
+        held_out: dict[str, jax.Array] = {}
+        if totals.calibration is not None:
+            batches = [
+                batch for batch in range(len(self.streams)) if batch not in self.held_out_batches
+            ]
+            calibration = statistics(
+                totals.calibration, kernel_input, self.streams.examples_of(batches)
+            )
+        if totals.held_out is not None:
+            held_out = statistics(
+                totals.held_out, kernel_input, self.streams.examples_of(self.held_out_batches)
+            )
+            held_out = {"grams": held_out["grams"]}
+        return _InputStatistics(calibration, held_out)
 
-    def _restore(self, kernels: Sequence[int], arrays: Arrays) -> None:
-        for k in kernels:
-            kernel = self.plan.kernels[k]
+    def _restore(self, kernel_indices: Sequence[int], arrays: Arrays) -> None:
+        """Writes stored matrices and masks into the parameters."""
+        for kernel_index in kernel_indices:
+            kernel = self.plan.kernels[kernel_index]
             shape = kernel.view.layout.size
-            stored = arrays.get(f"kernel {k} {kernel.name}")
-            if stored is None or stored.shape != shape:
+            matrices = arrays.get(f"kernel {kernel_index} {kernel.name}")
+            if matrices is None or matrices.shape != shape:
                 raise ValueError(
                     f"posttrain.prune(folder=): what is stored there is not of {kernel.name!r} "
                     f"{list(shape)}; give another folder."
                 )
-            new = jnp.asarray(stored)
-            bits = arrays[f"mask {k} {kernel.name}"]
-            mask = np.unpackbits(bits, count=new.size).reshape(new.shape)
-            self.work.write(kernel, self.work.read(kernel), new, jnp.asarray(mask, bool))
+            new_matrices = jnp.asarray(matrices)
+            packed_mask = arrays[f"mask {kernel_index} {kernel.name}"]
+            mask = np.unpackbits(packed_mask, count=new_matrices.size).reshape(new_matrices.shape)
+            self.work.write(kernel, self.work.read(kernel), new_matrices, jnp.asarray(mask, bool))
 
     def recover(
         self,
         block: Block,
         recovery: Recovery,
         starts: Sequence[Stream],
-        number: int,
+        block_index: int,
         stored: Stored | None,
     ) -> tuple[Recovered, Arrays]:
-        """Trains a block whose kernels are solved, and goes on with what it gives then."""
+        """Trains a block whose kernels are solved, and puts its new output into the streams.
+
+        Args:
+          block: the block.
+          recovery: optimizer, updates, and which parameters are trained.
+          starts: the stream of each batch where the block begins.
+          block_index: for the report.
+          stored: arrays and notes of the same step of an earlier run; `None`: the block is trained.
+
+        Returns:
+          The block's report, and the parameters that have changed, as bytes.
+        """
         residual = self.plan.cuts[block.last].residual
         if stored is None:
-            before = list(self.work.leaves)
-            ends, error, after = recovered(self.work, block, recovery, starts, self.held)
-            done = Recovered(number, error, after)
-            pairs = enumerate(zip(before, self.work.leaves, strict=True))
-            made = {f"leaf {i}": _raw(new) for i, (old, new) in pairs if old is not new}
+            old_leaves = list(self.work.leaves)
+            end_activations, error_before, error_after = recover_block(
+                self.work, block, recovery, starts, self.held_out_batches
+            )
+            outcome = Recovered(block_index, error_before, error_after)
+            numbered_leaves = enumerate(zip(old_leaves, self.work.leaves, strict=True))
+            new_arrays = {
+                f"leaf {leaf_index}": _bytes_of(new_leaf)
+                for leaf_index, (old_leaf, new_leaf) in numbered_leaves
+                if old_leaf is not new_leaf
+            }
         else:
-            done = Recovered(*stored[1]["recovered"])
-            made = {}
-            for name, raw in stored[0].items():
-                leaf = int(name.split()[1])
-                like = self.work.leaves[leaf]
-                dtype = jax.dtypes.canonicalize_dtype(like.dtype)  # of NumPy's, as it was trained
-                value = np.asarray(raw).view(dtype).reshape(np.shape(like))
-                self.work.leaves[leaf] = jnp.asarray(value)
-            ends = block_outputs(self.work, block, starts)
-        for batch, end in enumerate(ends):
+            outcome = Recovered(*stored[1]["recovered"])
+            new_arrays = {}
+            for name, stored_bytes in stored[0].items():
+                leaf_index = int(name.split()[1])
+                current_leaf = self.work.leaves[leaf_index]
+                # A NumPy leaf may be float64, but was trained in the dtype that JAX makes of it.
+                dtype = jax.dtypes.canonicalize_dtype(current_leaf.dtype)
+                value = np.asarray(stored_bytes).view(dtype).reshape(np.shape(current_leaf))
+                self.work.leaves[leaf_index] = jnp.asarray(value)
+            end_activations = block_outputs(self.work, block, starts)
+        for batch, end_activation in enumerate(end_activations):
             stream, _ = self.streams[batch]
-            self.streams[batch] = {**stream, residual: end}
-        return done, made
+            self.streams[batch] = {**stream, residual: end_activation}
+        return outcome, new_arrays
 
-    def _solve(self, group: Sequence[int], statistic: "_Known", made: Arrays) -> list[Row]:
-        began = time.perf_counter()
-        kernels = [self.plan.kernels[k] for k in group]
-        known = statistic.seen
-        if self.key is not None and "key" in reads(self.solver):
-            known = {**known, "key": jax.random.fold_in(self.key, group[0])}
+    def _solve(
+        self,
+        kernel_indices: Sequence[int],
+        input_statistics: "_InputStatistics",
+        new_arrays: Arrays,
+    ) -> list[Row]:
+        """Solves kernels that share all statistics; writes them into the parameters; returns their rows."""
+        start_time = time.perf_counter()
+        kernels = [self.plan.kernels[kernel_index] for kernel_index in kernel_indices]
+        solver_statistics = input_statistics.calibration
+        if self.key is not None and "key" in statistics_read_by(self.solver):
+            solver_statistics = {
+                **solver_statistics,
+                "key": jax.random.fold_in(self.key, kernel_indices[0]),
+            }
         matrices = [self.work.read(kernel) for kernel in kernels]
-        solved = self.solver(matrices, [self.contests[k] for k in group], **known)
+        solutions = self.solver(
+            matrices,
+            [self.contests[kernel_index] for kernel_index in kernel_indices],
+            **solver_statistics,
+        )
         rows: list[Row] = []
-        grams = known.get("grams")
-        for k, kernel, old, new in zip(group, kernels, matrices, solved, strict=True):
-            summary = _summary(old, new, grams)
+        grams = solver_statistics.get("grams")
+        for kernel_index, kernel, old_matrices, solution in zip(
+            kernel_indices, kernels, matrices, solutions, strict=True
+        ):
+            summary = _summarise(old_matrices, solution, grams)
             if not bool(summary.finite):
                 raise ValueError(
                     f"posttrain.prune: {text(self.solver)} gives NaN or infinity for {kernel.name!r}; look "
@@ -178,48 +251,67 @@ class Steps:
                 )
             error = None if summary.error is None else float(summary.error)
             held_error = None
-            if self.held:
-                held_grams = statistic.held["grams"]
-                held_error = float(output_error(old, new.kernel, held_grams))
-            self.work.write(kernel, old, new.kernel, new.mask)
-            if self.storing:
-                made[f"kernel {k} {kernel.name}"] = np.asarray(new.kernel)
-                made[f"mask {k} {kernel.name}"] = np.packbits(np.asarray(new.mask))
+            if self.held_out_batches:
+                held_grams = input_statistics.held_out["grams"]
+                held_error = float(output_error(old_matrices, solution.kernel, held_grams))
+            self.work.write(kernel, old_matrices, solution.kernel, solution.mask)
+            if self.stores_results:
+                new_arrays[f"kernel {kernel_index} {kernel.name}"] = np.asarray(solution.kernel)
+                new_arrays[f"mask {kernel_index} {kernel.name}"] = np.packbits(
+                    np.asarray(solution.mask)
+                )
             damp = float(summary.damp)
-            rows.append(Row(kernel.name, old.size, int(summary.kept), error, held_error, damp, 0.0))
-        seconds = time.perf_counter() - began
+            rows.append(
+                Row(kernel.name, old_matrices.size, int(summary.kept), error, held_error, damp, 0.0)
+            )
+        seconds = time.perf_counter() - start_time
         return [row._replace(seconds=seconds) for row in rows]
 
 
-class _Known(NamedTuple):
-    """Statistics by name.
+class _InputStatistics(NamedTuple):
+    """Statistics of one input, by name.
 
     Attributes:
-      seen: of the batches that are calibrated on.
-      held: Gram matrices of those that are held out.
+      calibration: of the batches that are calibrated on.
+      held_out: Gram matrices of those that are held out.
     """
 
-    seen: dict[str, jax.Array]
-    held: dict[str, jax.Array]
+    calibration: dict[str, jax.Array]
+    held_out: dict[str, jax.Array]
 
 
-def _with_use(total: _Known | None, more: _Known, share: float) -> _Known:
-    """A sum over the uses of a kernel, of which each counts the same; the first is given away."""
-    more = _times(more, share)
-    return more if total is None else _plus(total, more)
+def _add_use(
+    total: _InputStatistics | None, addition: _InputStatistics, share: float
+) -> _InputStatistics:
+    """Adds one use of a kernel, times its share, to the sum over its uses; reuses the buffers of `total`."""
+    addition = _scaled(addition, share)
+    return addition if total is None else _sum(total, addition)
 
 
-_times = jax.jit(lambda known, share: jax.tree.map(lambda x: x * share, known))
-_plus = jax.jit(lambda total, more: jax.tree.map(jnp.add, total, more), donate_argnums=0)
+@jax.jit
+def _scaled(arrays: Any, share: Any) -> Any:
+    return jax.tree.map(lambda x: x * share, arrays)
 
 
-def _raw(array: Any) -> np.ndarray:
-    """The bytes of an array."""
+@functools.partial(jax.jit, donate_argnums=0)
+def _sum(total: Any, addition: Any) -> Any:
+    return jax.tree.map(jnp.add, total, addition)
+
+
+def _bytes_of(array: Any) -> np.ndarray:
+    """Returns the bytes of an array as a uint8 vector."""
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
 
 
 class _Summary(NamedTuple):
-    """Of a solved kernel: weights kept, whether all are finite, the damping, the error."""
+    """Figures of a solved kernel.
+
+    Attributes:
+      kept: number of weights kept.
+      finite: whether all weights are finite.
+      damp: damping of the layer that needed most.
+      error: relative squared error of the outputs; `None` without Gram matrices.
+    """
 
     kept: jax.Array
     finite: jax.Array
@@ -228,10 +320,10 @@ class _Summary(NamedTuple):
 
 
 @jax.jit
-def _summary(old: jax.Array, new: Solved, grams: jax.Array | None) -> _Summary:
-    kept = jnp.sum(new.mask, dtype=jnp.int32)
-    finite = jnp.isfinite(new.kernel).all()
+def _summarise(old_matrices: jax.Array, solution: Solved, grams: jax.Array | None) -> _Summary:
+    kept_count = jnp.sum(solution.mask, dtype=jnp.int32)
+    is_finite = jnp.isfinite(solution.kernel).all()
     error = None
     if grams is not None:
-        error = output_error(old, new.kernel, grams)
-    return _Summary(kept, finite, jnp.max(new.damp), error)
+        error = output_error(old_matrices, solution.kernel, grams)
+    return _Summary(kept_count, is_finite, jnp.max(solution.damp), error)

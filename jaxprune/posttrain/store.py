@@ -1,4 +1,4 @@
-"""What has been done, in a folder, one file per segment, so that the same call goes on where it stopped."""
+"""A folder with one file per finished segment, so that the same call goes on where it stopped."""
 
 import hashlib
 import json
@@ -26,32 +26,35 @@ class Store:
 
     Args:
       folder: made if it is not there.
-      identity: what the run is, as text; a folder of another run is refused.
+      identity: text that identifies the run; a folder of another run is refused.
+
+    Raises:
+      ValueError: if the folder holds another run, or its record is damaged.
     """
 
     def __init__(self, folder: str | Path, identity: str) -> None:
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
-        known = self.folder / "run.json"
-        if not known.exists():
-            with whole_file(known) as file:
+        run_file = self.folder / "run.json"
+        if not run_file.exists():
+            with whole_file(run_file) as file:
                 file.write(json.dumps({"identity": identity}).encode())
             return
         try:
-            told = sealed.parse(known.read_bytes())
+            run_record = sealed.parse(run_file.read_bytes())
         except sealed.DamagedError as error:
             raise ValueError(
                 f"posttrain.prune(folder={str(folder)!r}): its run.json is damaged ({error}); give another "
                 "folder, or remove this one."
             ) from error
-        if not isinstance(told, dict) or told.get("identity") != identity:
+        if not isinstance(run_record, dict) or run_record.get("identity") != identity:
             raise ValueError(
                 f"posttrain.prune(folder={str(folder)!r}): it holds a run with other parameters, data or "
                 "settings; give another folder, or remove this one."
             )
 
     def load(self, step: int) -> tuple[dict[str, np.ndarray], Any] | None:
-        """The arrays and the notes of a step, or `None`."""
+        """Returns the arrays and the notes of a step, or `None` if it is missing or damaged."""
         try:
             stored = array_files.read(self._path(step), kind=_KIND, version=_VERSION)
         except (FileNotFoundError, sealed.DamagedError):
@@ -73,14 +76,14 @@ def fingerprint(texts: Iterable[str], arrays: Iterable[Any]) -> str:
     >>> fingerprint(["a"], [np.ones(2)]) == fingerprint(["a"], [np.zeros(2)])
     False
     """
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for text in texts:
-        found.update(text.encode())
-        found.update(b"\0")
+        digest.update(text.encode())
+        digest.update(b"\0")
     for array in arrays:
         if jnp.issubdtype(getattr(array, "dtype", np.float32), jax.dtypes.prng_key):
             array = jax.random.key_data(array)
-        host = np.ascontiguousarray(array)
-        found.update(f"{host.dtype}{host.shape}".encode())
-        found.update(host.reshape(-1).view(np.uint8).data)
-    return found.hexdigest()
+        host_array = np.ascontiguousarray(array)
+        digest.update(f"{host_array.dtype}{host_array.shape}".encode())
+        digest.update(host_array.reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()

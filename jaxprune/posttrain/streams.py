@@ -1,4 +1,4 @@
-"""What is alive of each batch between segments, on the device or on the host; checks of what is given."""
+"""Live activations of each batch between segments, on device or host; checks of batches and parameters."""
 
 import copy
 from collections.abc import Collection, Iterable
@@ -14,14 +14,14 @@ from jaxprune.posttrain.work import Stream, Work
 from jaxprune.signals.gather import with_example_counts
 from jaxprune.types import Params
 
-__all__ = ["Streams", "checked"]
+__all__ = ["Streams", "checked_leaves"]
 
 
 class Streams:
-    """The streams of all batches, by the number of the batch.
+    """The live activations of all batches, by the index of the batch.
 
     Attributes:
-      examples: in all batches.
+      examples: number of examples in all batches.
     """
 
     def __init__(self, plan: Plan, work: Work, batches: Iterable[Any], where: str) -> None:
@@ -37,13 +37,13 @@ class Streams:
         self.examples = sum(self._counts)
 
     def copy(self) -> "Streams":
-        """The same streams, which go on by themselves."""
-        other = copy.copy(self)
-        other._streams = list(self._streams)
-        return other
+        """Returns an independent copy; arrays are shared."""
+        duplicate = copy.copy(self)
+        duplicate._streams = list(self._streams)
+        return duplicate
 
     def examples_of(self, batches: Collection[int]) -> int:
-        """Examples in some batches."""
+        """Returns the number of examples in the batches of these indices."""
         return sum(self._counts[batch] for batch in batches)
 
     def __len__(self) -> int:
@@ -63,51 +63,59 @@ def _to_host(array: Any) -> Any:
     return array if typed_key else np.array(array)  # a copy: on CPU a view would hold the array
 
 
-def checked(plan: Plan, params: Params) -> list[Any]:
-    """The leaves of parameters, if they are those that the plan is for."""
-    plain = trees.plain(params)
-    leaves = jax.tree.leaves(plain)
-    names = trees.paths(plain)
-    needed = {plan.names[leaf]: v.aval for v, leaf in plan.flat.leaves.items()}
+def checked_leaves(plan: Plan, params: Params) -> list[Any]:
+    """Returns the leaves of parameters, after checking that the plan is for them.
+
+    Raises:
+      ValueError: if paths, shapes or dtypes are not those of the plan.
+    """
+    plain_tree = trees.plain(params)
+    leaves = jax.tree.leaves(plain_tree)
+    names = trees.paths(plain_tree)
+    expected_avals = {
+        plan.names[leaf_index]: variable.aval for variable, leaf_index in plan.flat.leaves.items()
+    }
     if names != plan.names:
-        differ = set(names) ^ set(plan.names)
+        differing_names = set(names) ^ set(plan.names)
         raise ValueError(
-            f"posttrain.prune: the parameters are not those of the plan; {trees.some(sorted(differ))} are in "
-            "one of them only. Make a plan of these parameters."
+            "posttrain.prune: the parameters are not those of the plan; "
+            f"{trees.some(sorted(differing_names))} are in one of them only. Make a plan of these parameters."
         )
     for name, leaf in zip(names, leaves, strict=True):
-        if np.shape(leaf) != needed[name].shape or jax.dtypes.canonicalize_dtype(
+        if np.shape(leaf) != expected_avals[name].shape or jax.dtypes.canonicalize_dtype(
             leaf.dtype
-        ) != jax.dtypes.canonicalize_dtype(needed[name].dtype):
+        ) != jax.dtypes.canonicalize_dtype(expected_avals[name].dtype):
             raise ValueError(
                 f"posttrain.prune: {name!r} is {leaf.dtype}{list(np.shape(leaf))}, in the plan "
-                f"{needed[name].str_short()}; make a plan of these parameters."
+                f"{expected_avals[name].str_short()}; make a plan of these parameters."
             )
     return leaves
 
 
 def _check_batch(plan: Plan, batch: Any, index: int) -> None:
-    needed, structure = jax.tree.flatten(plan.batch)
-    leaves, found = jax.tree.flatten(batch)
-    if found != structure:
+    """Raises if a batch differs from the plan's in structure, shapes or dtypes."""
+    expected_leaves, structure = jax.tree.flatten(plan.batch)
+    leaves, batch_structure = jax.tree.flatten(batch)
+    if batch_structure != structure:
         raise ValueError(
-            f"posttrain.prune: batch {index} (counted from 0) is {found}, that of the plan {structure}."
+            f"posttrain.prune: batch {index} (counted from 0) is {batch_structure}, that of the plan "
+            f"{structure}."
         )
-    for leaf, shape in zip(leaves, needed, strict=True):
-        if np.shape(leaf) != shape.shape:
+    for array, expected in zip(leaves, expected_leaves, strict=True):
+        if np.shape(array) != expected.shape:
             raise ValueError(
-                f"posttrain.prune: batch {index} (counted from 0) has an array {np.shape(leaf)}, the plan is "
-                f"for {shape.shape}; all batches must have one shape: leave out or fill the last."
+                f"posttrain.prune: batch {index} (counted from 0) has an array {np.shape(array)}, the plan "
+                f"is for {expected.shape}; all batches must have one shape: leave out or fill the last."
             )
-        if _dtype(leaf) != _dtype(shape):
+        if _dtype(array) != _dtype(expected):
             raise ValueError(
-                f"posttrain.prune: batch {index} (counted from 0) has an array of {_dtype(leaf)}, the plan "
-                f"is for {_dtype(shape)}; cast it, or make a plan for such batches."
+                f"posttrain.prune: batch {index} (counted from 0) has an array of {_dtype(array)}, the plan "
+                f"is for {_dtype(expected)}; cast it, or make a plan for such batches."
             )
 
 
 def _dtype(array: Any) -> Any:
-    """The type that numbers have on the device."""
+    """Returns the dtype that an array has on the device."""
     dtype = getattr(array, "dtype", None)
     dtype = np.asarray(array).dtype if dtype is None else dtype
     return jax.dtypes.canonicalize_dtype(dtype, allow_extended_dtype=True)

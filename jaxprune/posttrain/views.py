@@ -1,4 +1,4 @@
-"""A kernel as matrices [layers, inputs, outputs], read from parameters and written back to them.
+"""Reads a kernel as matrices [layers, inputs, outputs] from parameters, and writes them back.
 
 The program says how a kernel is made of parameters: transposed, reshaped, a slice of a stack, several side by
 side, times a mask or a scale. That part of the program is the way there; its linear transpose is the way
@@ -18,7 +18,7 @@ from jaxprune.programs import bind
 from jaxprune.programs.moves import JOINED, MOVES
 from jaxprune.programs.primitives import IDENTITIES
 
-__all__ = ["Layout", "View", "fault"]
+__all__ = ["Layout", "View", "obstacle"]
 
 _ARRANGEMENTS = frozenset(MOVES) - {"dynamic_update_slice", "pad", "tile"}
 
@@ -33,8 +33,8 @@ class Layout:
       inputs: axes that are summed over, in the order in which they become one; the window of a convolution
         comes first.
       outputs: the other axes, in the order in which they become one.
-      window: places in the window of a convolution; 1 of anything else.
-      groups: of a grouped convolution, whose outputs are divided among them; 1 of anything else.
+      window: number of positions in the window of a convolution; 1 for any other product.
+      groups: number of groups of a grouped convolution, among which outputs are divided; 1 for any other.
     """
 
     shape: tuple[int, ...]
@@ -46,20 +46,22 @@ class Layout:
 
     @property
     def size(self) -> tuple[int, int, int]:
-        """Layers, inputs and outputs of the matrices."""
-        count = lambda axes: math.prod(self.shape[axis] for axis in axes)
-        layers = self.groups if self.groups > 1 else count(self.layers)
-        return layers, count(self.inputs), count(self.outputs) // self.groups
+        """Number of layers, of inputs and of outputs of the matrices."""
+        layers = self.groups if self.groups > 1 else self._length(self.layers)
+        return layers, self._length(self.inputs), self._length(self.outputs) // self.groups
+
+    def _length(self, axes: tuple[int, ...]) -> int:
+        return math.prod(self.shape[axis] for axis in axes)
 
     @property
     def order(self) -> tuple[int, ...]:
-        """The axes of the kernel, in the order that matrices have them in."""
+        """The axes of the kernel in the order of the matrices."""
         if self.groups > 1:
             return (*self.outputs, *self.inputs)
         return (*self.layers, *self.inputs, *self.outputs)
 
     def matrices(self, kernel: jax.Array) -> jax.Array:
-        """The kernel as `[layers, inputs, outputs]`.
+        """Returns the kernel as `[layers, inputs, outputs]`.
 
         >>> Layout((3, 4, 2), (), (1, 2), (0,)).matrices(jnp.ones((3, 4, 2))).shape  # [out, in, in]
         (1, 8, 3)
@@ -71,92 +73,109 @@ class Layout:
         return moved.reshape(layers, inputs, outputs)
 
     def kernel(self, matrices: jax.Array) -> jax.Array:
-        """Matrices `[layers, inputs, outputs]` as the kernel."""
+        """Returns the kernel of matrices `[layers, inputs, outputs]`: the inverse of `matrices`."""
         if self.groups > 1:
             matrices = matrices.swapaxes(1, 2)
         moved = matrices.reshape([self.shape[axis] for axis in self.order])
         return moved.transpose([self.order.index(axis) for axis in range(len(self.shape))])
 
 
-def fault(piece: Piece, flat: Flat, targets: Sequence[int], zeros: Any) -> str | None:
-    """Says what stands between some parameters and the kernel that is made of them; `None` if nothing does.
+def obstacle(piece: Piece, flat: Flat, targets: Sequence[int], zeros: Any) -> str | None:
+    """Returns why a kernel cannot be written back to its parameters, in words; `None` if it can.
 
     Args:
-      piece: that makes the kernel.
+      piece: computes the kernel.
       flat: the program.
       targets: indices of the parameters.
       zeros: variable -> whether its value is known to be zero.
     """
-    found = {v for v in piece.reads if flat.leaves.get(v) in targets}
+    derived = {variable for variable in piece.reads if flat.leaves.get(variable) in targets}
     for equation in piece.equations:
-        name = equation.primitive.name
-        within = [atom for atom in equation.invars if not hasattr(atom, "val") and atom in found]
-        if not within:
+        primitive_name = equation.primitive.name
+        derived_operands = [
+            atom for atom in equation.invars if not hasattr(atom, "val") and atom in derived
+        ]
+        if not derived_operands:
             continue
-        arranged = name in _ARRANGEMENTS and equation.invars[0] in found and len(within) == 1
-        joined = name in JOINED and len(within) == len(equation.invars)
-        same = name == "convert_element_type" and _between_floats(equation)
-        if name in IDENTITIES:
-            found.update(_passed(equation, found))
-        elif arranged or joined or same or _scales(equation, within, zeros):
-            found.update(equation.outvars)
+        is_arranged = (
+            primitive_name in _ARRANGEMENTS
+            and equation.invars[0] in derived
+            and len(derived_operands) == 1
+        )
+        is_joined = primitive_name in JOINED and len(derived_operands) == len(equation.invars)
+        is_cast = primitive_name == "convert_element_type" and _between_floats(equation)
+        if primitive_name in IDENTITIES:
+            derived.update(_identity_pairs(equation, derived))
+        elif is_arranged or is_joined or is_cast or _is_scaling(equation, derived_operands, zeros):
+            derived.update(equation.outvars)
         else:
-            return f"{name!r} stands between it and its product"
+            return f"{primitive_name!r} stands between it and its product"
     return None
 
 
 def _between_floats(equation: Any) -> bool:
-    """Whether a cast is from one floating-point type to another."""
-    types = (equation.invars[0].aval.dtype, equation.outvars[0].aval.dtype)
-    return all(jnp.issubdtype(each, jnp.floating) for each in types)
+    """Returns whether a cast is from one floating-point type to another."""
+    dtypes = (equation.invars[0].aval.dtype, equation.outvars[0].aval.dtype)
+    return all(jnp.issubdtype(dtype, jnp.floating) for dtype in dtypes)
 
 
-def _common(arrays: Sequence[Any]) -> Any:
-    """A floating-point type that holds the numbers of some arrays as they are."""
-    types = {jnp.dtype(array.dtype) for array in arrays}
-    if len(types) == 1:
-        return types.pop()
-    return jnp.dtype("float64" if jnp.dtype("float64") in types else "float32")
+def _common_dtype(arrays: Sequence[Any]) -> Any:
+    """Returns a floating-point dtype that holds the numbers of all arrays without rounding."""
+    dtypes = {jnp.dtype(array.dtype) for array in arrays}
+    if len(dtypes) == 1:
+        return dtypes.pop()
+    return jnp.dtype("float64" if jnp.dtype("float64") in dtypes else "float32")
 
 
-def _wide(array: Any) -> Any:
-    """The type in which numbers of an array are computed with: float32 at least."""
+def _wide_dtype(array: Any) -> Any:
+    """Returns the dtype in which an array is computed with: float32 at least."""
     return jnp.float64 if array.dtype == jnp.float64 else jnp.float32
 
 
-def _placed(values: jax.Array, like: jax.Array) -> jax.Array:
-    """The values where another array lies, on an explicit mesh; elsewhere the compiler sees to it."""
+def _resharded(values: jax.Array, like: jax.Array) -> jax.Array:
+    """Returns the values with another array's sharding, on an explicit mesh; else the compiler chooses it."""
     sharding = jax.typeof(like).sharding
     return jax.sharding.reshard(values, sharding) if sharding.mesh.explicit_axes else values
 
 
-def _passed(equation: Any, known: Any) -> dict[Any, Any]:
-    """By each variable that an identity gives, the variable that it is, of those that are known."""
+def _identity_pairs(equation: Any, known_variables: Any) -> dict[Any, Any]:
+    """Returns, by each result of an identity, the known variable that it equals."""
     pairs = zip(equation.outvars, equation.invars, strict=False)
-    return {out: atom for out, atom in pairs if not hasattr(atom, "val") and atom in known}
+    return {
+        output: atom
+        for output, atom in pairs
+        if not hasattr(atom, "val") and atom in known_variables
+    }
 
 
-def _scales(equation: Any, within: Sequence[Any], zeros: Any) -> bool:
-    """Whether an equation multiplies by what is no part of the kernel, or puts zeros into it."""
-    name, shape = equation.primitive.name, equation.outvars[0].aval.shape
-    if len(within) != 1 or within[0].aval.shape != shape:
+def _is_scaling(equation: Any, derived_operands: Sequence[Any], zeros: Any) -> bool:
+    """Returns whether an equation multiplies the kernel by something else, or puts zeros into it."""
+    name = equation.primitive.name
+    if (
+        len(derived_operands) != 1
+        or derived_operands[0].aval.shape != equation.outvars[0].aval.shape
+    ):
         return False
     if name == "select_n":
-        others = [a for a in equation.invars[1:] if hasattr(a, "val") or a is not within[0]]
-        return equation.invars[0] is not within[0] and all(map(zeros, others))
-    return name in ("mul", "neg") or (name == "div" and equation.invars[0] is within[0])
+        others = [
+            operand
+            for operand in equation.invars[1:]
+            if hasattr(operand, "val") or operand is not derived_operands[0]
+        ]
+        return equation.invars[0] is not derived_operands[0] and all(map(zeros, others))
+    return name in ("mul", "neg") or (name == "div" and equation.invars[0] is derived_operands[0])
 
 
 @dataclasses.dataclass(frozen=True)
 class View:
-    """A kernel as it is made of parameters.
+    """A kernel as a function of parameters, with its inverse.
 
     Attributes:
-      piece: that makes it; it writes one variable.
-      leaves: index of the parameter by each of the variables that the piece reads; -1 for constants.
-      targets: which of those the kernel's numbers are in; the others scale them.
+      piece: computes the kernel; it has one result.
+      leaves: index of the parameter for each variable that the piece reads; -1 for constants.
+      targets: indices, among these variables, of those that hold the kernel's weights; others scale them.
       layout: of the kernel.
-      scaled: whether anything scales them.
+      scaled: whether anything scales the weights.
     """
 
     piece: Piece
@@ -167,28 +186,38 @@ class View:
 
     @classmethod
     def of(cls, piece: Piece, flat: Flat, targets: Sequence[int], layout: Layout) -> "View":
-        """The view of a kernel in which `fault` found nothing."""
-        leaves = tuple(flat.leaves.get(v, -1) for v in piece.reads)
-        places = tuple(place for place, leaf in enumerate(leaves) if leaf in targets)
-        names = {equation.primitive.name for equation in piece.equations}
-        return cls(piece, leaves, places, layout, bool(names & {"mul", "div", "neg", "select_n"}))
+        """Returns the view of a kernel for which `obstacle` returns `None`."""
+        leaves = tuple(flat.leaves.get(variable, -1) for variable in piece.reads)
+        target_operands = tuple(
+            operand_index for operand_index, leaf in enumerate(leaves) if leaf in targets
+        )
+        primitive_names = {equation.primitive.name for equation in piece.equations}
+        return cls(
+            piece,
+            leaves,
+            target_operands,
+            layout,
+            bool(primitive_names & {"mul", "div", "neg", "select_n"}),
+        )
 
     def key(self) -> str:
-        """A text that is the same for views that do the same."""
+        """Returns a text that is the same for views that compute the same."""
         return f"{self.piece.key()} {self.leaves.count(-1)} {self.targets} {self.layout}"
 
     def read(self, arrays: Sequence[Any], starts: Sequence[Any]) -> jax.Array:
-        """The matrices `[layers, inputs, outputs]`, in float32 or wider.
+        """Returns the matrices `[layers, inputs, outputs]`, in float32 or wider.
 
-        They are what the parameters hold, times what scales them: that the network computes in a narrower
-        type does not round them.
+        They are the parameters times their scales, not rounded to a narrower type in which the network may
+        compute.
 
         Args:
-          arrays: what the piece reads.
+          arrays: values that the piece reads.
           starts: where its slices begin.
         """
-        kernel = self._arranged([arrays[place] for place in self.targets], arrays, starts)
-        kernel = kernel.astype(_wide(kernel))
+        kernel = self._arranged(
+            [arrays[operand_index] for operand_index in self.targets], arrays, starts
+        )
+        kernel = kernel.astype(_wide_dtype(kernel))
         if self.scaled:
             kernel = kernel * self._scale(arrays, starts).astype(kernel.dtype)
         return self.layout.matrices(kernel)
@@ -198,84 +227,111 @@ class View:
         arrays: Sequence[Any],
         masks: Sequence[jax.Array],
         starts: Sequence[Any],
-        old: jax.Array,
+        old_matrices: jax.Array,
         matrices: jax.Array,
-        kept: jax.Array,
+        kept_mask: jax.Array,
     ) -> tuple[list[jax.Array], list[jax.Array], jax.Array]:
-        """Returns the targets with new numbers, their masks, and whether what was written is finite.
+        """Returns the targets with new weights, their masks, and whether all that was written is finite.
 
-        Where a number is kept as it was read, its parameter keeps its bits.
+        Where a weight is kept as it was read, its parameter keeps its bits.
 
         Args:
-          arrays: what the piece reads.
+          arrays: values that the piece reads.
           masks: of the targets, bool.
           starts: where its slices begin.
-          old: what was read, `[layers, inputs, outputs]`.
-          matrices: new numbers, of the same shape.
-          kept: which of them are kept, bool of the same shape.
+          old_matrices: what `read` gave, `[layers, inputs, outputs]`.
+          matrices: new weights, of the same shape.
+          kept_mask: which of them are kept, bool of the same shape.
         """
-        own = [arrays[place] for place in self.targets]
+        target_values = [arrays[operand_index] for operand_index in self.targets]
 
         def arranged(*targets: jax.Array) -> jax.Array:
             return self._arranged(targets, arrays, starts)
 
-        back = jax.linear_transpose(arranged, *own)
-        there = arranged(*own)
-        new = self.layout.kernel(jnp.where(kept, matrices, 0))
-        mask = self.layout.kernel(kept)
+        transpose = jax.linear_transpose(arranged, *target_values)
+        arranged_kernel = arranged(*target_values)
+        new_kernel = self.layout.kernel(jnp.where(kept_mask, matrices, 0))
+        mask = self.layout.kernel(kept_mask)
         if self.scaled:
-            scale = self._scale(arrays, starts).astype(new.dtype)
+            scale = self._scale(arrays, starts).astype(new_kernel.dtype)
             mask = mask & (scale != 0)
-            new = jnp.where(scale != 0, new / jnp.where(scale != 0, scale, 1), 0)
-        same = mask & self.layout.kernel(matrices == old)
-        put = lambda values: back(_placed(values.astype(there.dtype), there))
-        written = [each > 0 for each in put(~same)]
-        leaves = [
-            jnp.where(here, number, leaf)
-            for here, number, leaf in zip(written, put(jnp.where(same, 0, new)), own, strict=True)
+            new_kernel = jnp.where(scale != 0, new_kernel / jnp.where(scale != 0, scale, 1), 0)
+        unchanged_mask = mask & self.layout.kernel(matrices == old_matrices)
+
+        def put_back(values: jax.Array) -> list[jax.Array]:
+            """Values of the kernel's elements at their places in the targets; zero elsewhere."""
+            return transpose(_resharded(values.astype(arranged_kernel.dtype), arranged_kernel))
+
+        written_masks = [multiplicity > 0 for multiplicity in put_back(~unchanged_mask)]
+        new_leaves = [
+            jnp.where(is_written, new_values, old_leaf)
+            for is_written, new_values, old_leaf in zip(
+                written_masks,
+                put_back(jnp.where(unchanged_mask, 0, new_kernel)),
+                target_values,
+                strict=True,
+            )
         ]
-        finite = jnp.array(True)
-        for here, leaf in zip(written, leaves, strict=True):
-            finite &= (jnp.isfinite(leaf) | ~here).all()
-        covered = [each > 0 for each in put(jnp.ones_like(there))]
+        is_finite = jnp.array(True)
+        for is_written, new_leaf in zip(written_masks, new_leaves, strict=True):
+            is_finite &= (jnp.isfinite(new_leaf) | ~is_written).all()
+        covered_masks = [
+            multiplicity > 0 for multiplicity in put_back(jnp.ones_like(arranged_kernel))
+        ]
         new_masks = [
-            jnp.where(here, number > 0, _placed(before, leaf))
-            for here, number, before, leaf in zip(covered, put(mask), masks, own, strict=True)
+            jnp.where(is_covered, kept_count > 0, _resharded(old_mask, old_leaf))
+            for is_covered, kept_count, old_mask, old_leaf in zip(
+                covered_masks, put_back(mask), masks, target_values, strict=True
+            )
         ]
-        return leaves, new_masks, finite
+        return new_leaves, new_masks, is_finite
 
     def _scale(self, arrays: Sequence[Any], starts: Sequence[Any]) -> jax.Array:
-        """What the kernel's numbers are multiplied by: the kernel that is made of ones."""
-        ones = list(arrays)
-        for place in self.targets:
-            ones[place] = jnp.ones_like(arrays[place])
-        return self.piece.values(ones, starts)[self.piece.writes[0]]
+        """Returns the factors of the kernel's weights: the kernel that is made of ones."""
+        unit_arrays = list(arrays)
+        for operand_index in self.targets:
+            unit_arrays[operand_index] = jnp.ones_like(arrays[operand_index])
+        return self.piece.values(unit_arrays, starts)[self.piece.writes[0]]
 
     def _arranged(self, targets: Sequence[Any], arrays: Sequence[Any], starts: Any) -> jax.Array:
-        """The kernel without casts and scales: an arrangement of the targets and nothing else."""
-        dtype = _common(targets)
-        known = {
-            self.piece.reads[place]: target.astype(dtype)
-            for place, target in zip(self.targets, targets, strict=True)
+        """Returns the kernel without casts and scales: the targets' elements, rearranged."""
+        dtype = _common_dtype(targets)
+        known_values = {
+            self.piece.reads[operand_index]: target.astype(dtype)
+            for operand_index, target in zip(self.targets, targets, strict=True)
         }
-        begins = dict(zip(self.piece.moving, starts, strict=True))
+        start_of = dict(zip(self.piece.moving, starts, strict=True))
         for index, equation in enumerate(self.piece.equations):
             atoms = equation.invars
-            within = [atom for atom in atoms if not hasattr(atom, "val") and atom in known]
-            if not within:
+            known_operands = [
+                atom for atom in atoms if not hasattr(atom, "val") and atom in known_values
+            ]
+            if not known_operands:
                 continue
-            name = equation.primitive.name
-            if name in IDENTITIES:
-                known |= {out: known[atom] for out, atom in _passed(equation, known).items()}
+            primitive_name = equation.primitive.name
+            if primitive_name in IDENTITIES:
+                known_values |= {
+                    output: known_values[atom]
+                    for output, atom in _identity_pairs(equation, known_values).items()
+                }
                 continue
-            if index in begins:
+            if index in start_of:
                 sizes = equation.outvars[0].aval.shape
-                made = [jax.lax.dynamic_slice(known[within[0]], begins[index], sizes)]
-            elif name in ("mul", "div", "neg", "select_n", "convert_element_type"):
-                made = [known[within[0]]]
+                results = [
+                    jax.lax.dynamic_slice(known_values[known_operands[0]], start_of[index], sizes)
+                ]
+            elif primitive_name in ("mul", "div", "neg", "select_n", "convert_element_type"):
+                results = [known_values[known_operands[0]]]
             else:
-                values = self.piece.values(arrays, starts) if len(within) < len(atoms) else {}
-                given = [a.val if hasattr(a, "val") else known.get(a, values.get(a)) for a in atoms]
-                made = bind(equation, given)
-            known.update(zip(equation.outvars, made, strict=True))
-        return known[self.piece.writes[0]]
+                piece_values = (
+                    self.piece.values(arrays, starts) if len(known_operands) < len(atoms) else {}
+                )
+                operands = [
+                    atom.val
+                    if hasattr(atom, "val")
+                    else known_values.get(atom, piece_values.get(atom))
+                    for atom in atoms
+                ]
+                results = bind(equation, operands)
+            known_values.update(zip(equation.outvars, results, strict=True))
+        return known_values[self.piece.writes[0]]

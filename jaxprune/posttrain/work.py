@@ -1,4 +1,4 @@
-"""A pruning in progress: parameters and masks, segments run on streams, matrices read and written."""
+"""The parameters of a pruning in progress: runs segments with them, reads and writes kernels' matrices."""
 
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -10,7 +10,7 @@ import numpy as np
 from jaxprune.posttrain.kernels import Kernel
 from jaxprune.posttrain.pieces import compiled
 from jaxprune.posttrain.plan import Plan
-from jaxprune.posttrain.statistics import Sums, of_batch
+from jaxprune.posttrain.statistics import Sums, batch_statistics
 from jaxprune.posttrain.views import View
 
 __all__ = ["Stream", "Work"]
@@ -19,13 +19,13 @@ Stream = dict[Any, Any]
 
 
 class Work:
-    """Parameters as they become, beside those that they were.
+    """Parameters and masks of a pruning in progress, beside the dense parameters.
 
     Attributes:
-      plan: what is done.
-      dense: the parameters as they were.
-      leaves: as they are.
-      masks: of the leaves that are pruned, `None` of others.
+      plan: segments, cuts and kernels of the network.
+      dense: the parameters before pruning.
+      leaves: the parameters now.
+      masks: bool arrays of the parameters that are pruned, `None` of others.
     """
 
     def __init__(self, plan: Plan, leaves: Sequence[Any]) -> None:
@@ -34,61 +34,73 @@ class Work:
         self.leaves = list(leaves)
         self._placed: dict[int, jax.Array] = {}
         self.masks: list[jax.Array | None] = [
-            jnp.ones(np.shape(leaf), bool) if chosen else None
-            for leaf, chosen in zip(leaves, plan.chosen, strict=True)
+            jnp.ones(np.shape(leaf), bool) if is_pruned else None
+            for leaf, is_pruned in zip(leaves, plan.chosen, strict=True)
         ]
 
     def first_stream(self, batch: Any) -> Stream:
-        """What is alive before the first segment: a batch."""
+        """Returns the values that are alive before the first segment: the batch, by variable."""
         return dict(zip(self.plan.flat.inputs, jax.tree.leaves(batch), strict=True))
 
     def advance(
         self,
-        index: int,
+        segment_index: int,
         stream: Stream,
-        names: Collection[str],
+        statistic_names: Collection[str],
         examples: int,
         dense: bool = False,
     ) -> tuple[Stream, Sums | None]:
-        """Runs a segment on what is alive of a batch.
+        """Runs a segment on the live values of one batch.
 
         Args:
-          index: of the segment.
-          stream: what is alive before it.
-          names: of the statistics to be taken at its end.
-          examples: in the batch.
-          dense: whether with the parameters as they were.
+          segment_index: of the segment.
+          stream: values that are alive before it, by variable.
+          statistic_names: names of the statistics to be taken at its end.
+          examples: number of examples in the batch.
+          dense: whether the parameters are those before pruning.
 
         Returns:
-          What is alive behind it, and the statistics.
+          The values that are alive behind it, and sums of the statistics, if there are any.
         """
         plan = self.plan
-        segment, cut = plan.segments[index], plan.cuts[index]
-        each = None if cut.input is None else plan.inputs[cut.input]
-        names = tuple(sorted(names)) if each is not None else ()
-        key = ("segment", segment.piece.key(), segment.made, names, _reading_key(plan, index))
+        segment = plan.segments[segment_index]
+        cut = plan.cuts[segment_index]
+        kernel_input = None if cut.input is None else plan.inputs[cut.input]
+        statistic_names = tuple(sorted(statistic_names)) if kernel_input is not None else ()
+        key = (
+            "segment",
+            segment.piece.key(),
+            segment.made,
+            statistic_names,
+            _reading_key(plan, segment_index),
+        )
 
         def make() -> Any:
-            piece, made = segment.piece, segment.made
+            piece = segment.piece
+            activation_count = segment.made
 
             def run(arrays: Any, starts: Any, examples: jax.Array) -> Any:
                 values = piece.values(arrays, starts)
-                written = [values[v] for v in piece.writes]
-                if each is None or not names:
-                    return written[:made], None
-                return written[:made], of_batch(each, written[made:], names, examples)
+                written = [values[variable] for variable in piece.writes]
+                if kernel_input is None or not statistic_names:
+                    return written[:activation_count], None
+                return written[:activation_count], batch_statistics(
+                    kernel_input, written[activation_count:], statistic_names, examples
+                )
 
             return run
 
         run = compiled(plan.programs, key, make)
         arrays = self.arrays(segment.piece.reads, stream, dense)
-        made, sums = run(arrays, segment.piece.starts, jnp.float32(examples))
-        after = {v: stream[v] for v in segment.alive if v in stream}
-        after |= dict(zip(segment.piece.writes[: segment.made], made, strict=True))
-        return after, sums
+        activations, statistic_sums = run(arrays, segment.piece.starts, jnp.float32(examples))
+        next_stream = {
+            variable: stream[variable] for variable in segment.alive if variable in stream
+        }
+        next_stream |= dict(zip(segment.piece.writes[: segment.made], activations, strict=True))
+        return next_stream, statistic_sums
 
     def arrays(self, variables: Sequence[Any], stream: Stream, dense: bool = False) -> list[Any]:
-        """Values of variables: of the stream, parameters, or constants."""
+        """Returns the values of variables: activations of the stream, parameters, or constants."""
         flat = self.plan.flat
 
         def value(variable: Any) -> Any:
@@ -102,7 +114,7 @@ class Work:
         return [value(variable) for variable in variables]
 
     def _on_device(self, leaf: Any) -> jax.Array:
-        """A parameter; what comes from the host stays on the device until the next segment."""
+        """Returns a parameter on the device; one from the host stays there until `release`."""
         if isinstance(leaf, jax.Array):
             return leaf
         if id(leaf) not in self._placed:
@@ -110,55 +122,62 @@ class Work:
         return self._placed[id(leaf)]
 
     def release(self) -> None:
-        """Lets go of parameters that came from the host."""
+        """Drops the device copies of parameters that live on the host."""
         self._placed.clear()
 
     def read(self, kernel: Kernel, dense: bool = False) -> jax.Array:
-        """The matrices of a kernel."""
+        """Returns the matrices `[layers, inputs, outputs]` of a kernel, in float32 or wider."""
         view = kernel.view
         read = compiled(self.plan.programs, ("read", view.key()), lambda: view.read)
         return read(self.arrays(view.piece.reads, {}, dense), view.piece.starts)
 
-    def write(self, kernel: Kernel, old: jax.Array, matrices: jax.Array, kept: jax.Array) -> None:
-        """Puts matrices, and which of their numbers are kept, where the kernel is.
+    def write(
+        self, kernel: Kernel, old_matrices: jax.Array, matrices: jax.Array, kept_mask: jax.Array
+    ) -> None:
+        """Writes new matrices and their mask into the parameters that hold a kernel.
 
         Args:
-          kernel: that they are.
-          old: what `read` gave.
-          matrices: new numbers; where they are the old ones, parameters keep their bits.
-          kept: bool.
+          kernel: the kernel.
+          old_matrices: what `read` gave.
+          matrices: new weights; where they equal the old ones, parameters keep their bits.
+          kept_mask: bool, True where a weight is kept.
 
         Raises:
-          ValueError: if a number is not finite in the parameter that holds it.
+          ValueError: if a weight is not finite in the dtype of the parameter that holds it.
         """
         view = kernel.view
         write = compiled(self.plan.programs, ("write", view.key()), lambda: view.write)
-        targets = _targets(self.plan, view)
-        masks = [self.masks[leaf] for leaf in targets]
+        leaf_indices = _target_leaves(self.plan, view)
+        masks = [self.masks[leaf_index] for leaf_index in leaf_indices]
         arrays = self.arrays(view.piece.reads, {})
-        leaves, masks, finite = write(arrays, masks, view.piece.starts, old, matrices, kept)
-        if not bool(finite):
-            types = ", ".join(sorted({str(leaf.dtype) for leaf in leaves}))
+        leaves, masks, is_finite = write(
+            arrays, masks, view.piece.starts, old_matrices, matrices, kept_mask
+        )
+        if not bool(is_finite):
+            dtype_names = ", ".join(sorted({str(leaf.dtype) for leaf in leaves}))
             raise ValueError(
-                f"posttrain.prune: new weights of {kernel.name!r} are NaN or infinity in {types}, once they "
-                "are divided by what the program multiplies the parameter with; let it be larger, or leave "
-                "the parameter out with exclude=."
+                f"posttrain.prune: new weights of {kernel.name!r} are NaN or infinity in {dtype_names}, once "
+                "they are divided by what the program multiplies the parameter with; let it be larger, or "
+                "leave the parameter out with exclude=."
             )
-        for leaf, value, mask in zip(targets, leaves, masks, strict=True):
-            self.leaves[leaf] = value
-            self.masks[leaf] = mask
+        for leaf_index, new_leaf, mask in zip(leaf_indices, leaves, masks, strict=True):
+            self.leaves[leaf_index] = new_leaf
+            self.masks[leaf_index] = mask
 
 
-def _targets(plan: Plan, view: View) -> list[int]:
-    return [view.leaves[place] for place in view.targets]
+def _target_leaves(plan: Plan, view: View) -> list[int]:
+    """Returns the indices of the parameters that hold the numbers of a kernel."""
+    return [view.leaves[operand_index] for operand_index in view.targets]
 
 
-def _reading_key(plan: Plan, index: int) -> str:
-    """What the statistics at a cut depend on, beside what the segment gives."""
-    cut = plan.cuts[index]
+def _reading_key(plan: Plan, cut_index: int) -> str:
+    """Returns a text that tells programs of statistics apart, beside the segment before them."""
+    cut = plan.cuts[cut_index]
     if cut.input is None:
         return ""
-    each = plan.inputs[cut.input]
-    shapes = [atom.aval.str_short() for atom in each.equation.invars]
-    params = sorted((name, str(value)) for name, value in each.equation.params.items())
-    return f"{each.equation.primitive.name} {each.operand} {shapes} {params}"
+    kernel_input = plan.inputs[cut.input]
+    operand_shapes = [atom.aval.str_short() for atom in kernel_input.equation.invars]
+    equation_params = sorted(
+        (name, str(value)) for name, value in kernel_input.equation.params.items()
+    )
+    return f"{kernel_input.equation.primitive.name} {kernel_input.operand} {operand_shapes} {equation_params}"

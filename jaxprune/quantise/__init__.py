@@ -1,7 +1,7 @@
 """Quantisation of pruned networks: few values per leaf, trained together, and what they need in a file.
 
-`codebooks` finds the values by k-means, `shared` trains them with any optax optimizer, and `packed` writes
-what is left as Deep Compression does (Han, Mao & Dally 2016), to the byte.
+`codebooks` finds the values by k-means, `shared` trains them with any optax optimizer, and `pack` writes
+pruned and quantised leaves as Deep Compression does (Han, Mao & Dally 2016), to the byte.
 
     books = jp.quantise.codebooks(params, masks, bits=5)
     params = jp.quantise.dense(books, params)

@@ -1,4 +1,4 @@
-"""Codebooks: the weights of a leaf share few values, found by k-means."""
+"""Codebooks: k-means finds few values that the weights of a leaf share."""
 
 import re
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ _MOST_BITS = 8
 
 
 class Codebook(NamedTuple):
-    """A leaf of few values: `values[indices]`.
+    """A leaf of few values, `values[indices]`.
 
     Attributes:
       indices: uint8, in the shape of the leaf; 0 where it is pruned.
@@ -31,7 +31,7 @@ class Codebook(NamedTuple):
 
     @property
     def bits(self) -> int:
-        """Bits of an index."""
+        """Number of bits of an index."""
         return int(self.values.shape[0]).bit_length() - 1
 
 
@@ -53,18 +53,20 @@ def codebooks(
     Args:
       params: tree of arrays.
       masks: bool arrays; leaves without one (`None`) get no codebook.
-      bits: of an index, from 1 to 8, or numbers by regular expression, searched in the paths; the first that
-        matches counts.
+      bits: number of bits of an index, from 1 to 8, or numbers by regular expression, searched in the paths;
+        the first that matches counts.
       start: first values: "linear", evenly from the least to the largest weight, which keeps the large ones;
         "density", at even quantiles; "random", weights drawn by `key`.
-      iterations: at most; it stops earlier where nothing changes.
+      iterations: number of k-means iterations, at most; it stops earlier where nothing changes.
       key: PRNG key, for `start="random"` alone.
 
     Returns:
-      A tree like the parameters of `Codebook`s, `None` at leaves without one.
+      A tree like the parameters, of `Codebook`s; `None` at leaves without one.
 
     Raises:
-      ValueError: if a leaf has NaN or infinite weights, or no bits are given for it.
+      ValueError: if a leaf has NaN or infinite weights, or no bits are given for it, or an argument is out of
+        its range.
+      TypeError: if `start="random"` and `key` is missing.
 
     References:
       Han, Mao & Dally, "Deep Compression", ICLR 2016, section 3. There the zeros that fill long gaps have no
@@ -83,16 +85,16 @@ def codebooks(
         )
     if start == "random" and key is None:
         raise TypeError('quantise.codebooks(start="random"): give key=jax.random.key(0).')
-    beside = masks_lib.beside(params, masks_lib.unpack(masks))
-    found = []
-    for i, (path, leaf, mask) in enumerate(
-        zip(trees.paths(params), jax.tree.leaves(params), beside, strict=True)
+    leaf_masks = masks_lib.beside(params, masks_lib.unpack(masks))
+    books = []
+    for leaf_index, (path, leaf, mask) in enumerate(
+        zip(trees.paths(params), jax.tree.leaves(params), leaf_masks, strict=True)
     ):
-        own_key = None if key is None else jax.random.fold_in(key, i)
-        found.append(
-            None if mask is None else _codebook(path, leaf, mask, bits, start, iterations, own_key)
+        leaf_key = None if key is None else jax.random.fold_in(key, leaf_index)
+        books.append(
+            None if mask is None else _codebook(path, leaf, mask, bits, start, iterations, leaf_key)
         )
-    return jax.tree.structure(params).unflatten(found)
+    return jax.tree.structure(params).unflatten(books)
 
 
 def _codebook(
@@ -104,28 +106,33 @@ def _codebook(
     iterations: int,
     key: jax.Array | None,
 ) -> Codebook:
-    width = _bits_of(path, bits)
-    weights, alive = np.asarray(leaf, np.float64), np.asarray(mask)
-    surviving = np.sort(weights[alive])
-    if not np.isfinite(surviving).all():
+    """Returns the codebook of one leaf."""
+    index_bits = _bits_of(path, bits)
+    weights = np.asarray(leaf, np.float64)
+    is_kept = np.asarray(mask)
+    surviving_weights = np.sort(weights[is_kept])
+    if not np.isfinite(surviving_weights).all():
         raise ValueError(
             f"quantise.codebooks: {path!r} has NaN or infinite weights, which no values stand for."
         )
-    centroids = _kmeans(surviving, 2**width - 1, start, iterations, key)
-    between = (centroids[1:] + centroids[:-1]) / 2
-    indices = np.where(alive, np.searchsorted(between, weights) + 1, 0).astype(np.uint8)
+    centroids = _kmeans(surviving_weights, 2**index_bits - 1, start, iterations, key)
+    boundaries = (centroids[1:] + centroids[:-1]) / 2
+    indices = np.where(is_kept, np.searchsorted(boundaries, weights) + 1, 0).astype(np.uint8)
     values = np.concatenate([[0.0], centroids]).astype(np.float32)
     return Codebook(jnp.asarray(indices), jnp.asarray(values))
 
 
 def _bits_of(path: str, bits: int | Mapping[str, int]) -> int:
+    """Returns the number of bits of a leaf's indices, after checking it."""
     if isinstance(bits, Mapping):
-        matching = [number for pattern, number in bits.items() if re.search(pattern, path)]
-        if not matching:
+        matching_bits = [
+            index_bits for pattern, index_bits in bits.items() if re.search(pattern, path)
+        ]
+        if not matching_bits:
             raise ValueError(
                 f"quantise.codebooks: {path!r} has a mask, but none of bits={dict(bits)} is for it."
             )
-        bits = matching[0]
+        bits = matching_bits[0]
     if not isinstance(bits, int) or not 1 <= bits <= _MOST_BITS:
         raise ValueError(
             f"quantise.codebooks(bits={bits!r}): a whole number from 1 to {_MOST_BITS} is needed."
@@ -136,34 +143,49 @@ def _bits_of(path: str, bits: int | Mapping[str, int]) -> int:
 def _kmeans(
     ordered: np.ndarray, count: int, start: Start, iterations: int, key: jax.Array | None
 ) -> np.ndarray:
-    """Centroids of sorted numbers, ascending; empty clusters stay where they are."""
+    """Returns the centroids of sorted numbers, ascending; empty clusters keep theirs.
+
+    Clusters of sorted numbers are intervals, so that sums over them are differences of cumulative sums.
+    """
     if not len(ordered):
         return np.zeros(count)
-    centroids = _first(ordered, count, start, key)
-    sums = np.concatenate([[0.0], np.cumsum(ordered)])
+    centroids = _initial_centroids(ordered, count, start, key)
+    cumulative_sums = np.concatenate([[0.0], np.cumsum(ordered)])
     for _ in range(iterations):
-        between = (centroids[1:] + centroids[:-1]) / 2
-        ends = np.concatenate([[0], np.searchsorted(ordered, between), [len(ordered)]])
-        sizes, totals = np.diff(ends), np.diff(sums[ends])
-        after = np.where(sizes > 0, totals / np.maximum(sizes, 1), centroids)
-        if np.array_equal(after, centroids):
+        boundaries = (centroids[1:] + centroids[:-1]) / 2
+        cluster_ends = np.concatenate([[0], np.searchsorted(ordered, boundaries), [len(ordered)]])
+        cluster_sizes = np.diff(cluster_ends)
+        cluster_sums = np.diff(cumulative_sums[cluster_ends])
+        next_centroids = np.where(
+            cluster_sizes > 0, cluster_sums / np.maximum(cluster_sizes, 1), centroids
+        )
+        if np.array_equal(next_centroids, centroids):
             break
-        centroids = np.sort(after)  # rounding must not disorder equal ones
+        centroids = np.sort(next_centroids)  # rounding must not disorder equal ones
     return centroids
 
 
-def _first(ordered: np.ndarray, count: int, start: Start, key: jax.Array | None) -> np.ndarray:
+def _initial_centroids(
+    ordered: np.ndarray, count: int, start: Start, key: jax.Array | None
+) -> np.ndarray:
     if start == "linear":
         return np.linspace(ordered[0], ordered[-1], count)
     if start == "density":
         return np.quantile(ordered, (np.arange(count) + 0.5) / count)
     assert key is not None
-    drawn = jax.random.randint(key, (count,), 0, len(ordered))
-    return np.sort(ordered[np.asarray(drawn)])
+    drawn_indices = jax.random.randint(key, (count,), 0, len(ordered))
+    return np.sort(ordered[np.asarray(drawn_indices)])
 
 
 def dense(codebooks: Any, params: Params) -> Params:
     """Returns the parameters with the values of their codebooks, in their own dtype, zero where pruned.
+
+    Args:
+      codebooks: from `jaxprune.quantise.codebooks`.
+      params: tree of arrays; leaves without a codebook stay as they are.
+
+    Returns:
+      A tree like the parameters.
 
     >>> book = Codebook(jnp.array([1, 0], jnp.uint8), jnp.array([0.0, 2.0]))
     >>> dense({"w": book}, {"w": jnp.array([1.9, 0.3])})
@@ -180,6 +202,13 @@ def dense(codebooks: Any, params: Params) -> Params:
 def updated(codebooks: Any, params: Params) -> Any:
     """Returns the codebooks with the values that parameters trained by `shared` have now.
 
+    Args:
+      codebooks: those that `shared` was given.
+      params: tree of arrays, after training.
+
+    Returns:
+      A tree like the codebooks, with the same indices.
+
     Raises:
       ValueError: if weights of one index differ, as they do where something else has changed them.
 
@@ -187,36 +216,37 @@ def updated(codebooks: Any, params: Params) -> Any:
     >>> updated({"w": book}, {"w": jnp.array([3.0, 0.0, 3.0])})["w"].values.tolist()
     [0.0, 3.0]
     """
-    found = []
-    names = zip(
-        trees.paths(params), jax.tree.leaves(params), books_of(params, codebooks), strict=True
-    )
-    for path, leaf, book in names:
-        if book is None:
-            found.append(None)
+    books = []
+    old_books = books_of(params, codebooks)
+    for path, leaf, old_book in zip(
+        trees.paths(params), jax.tree.leaves(params), old_books, strict=True
+    ):
+        if old_book is None:
+            books.append(None)
             continue
         weights = np.asarray(leaf, np.float32)
-        values = np.array(book.values)
-        values[np.asarray(book.indices)] = weights
-        wrong = values[np.asarray(book.indices)] != weights
-        if wrong.any() or values[0] != 0:
+        values = np.array(old_book.values)
+        values[np.asarray(old_book.indices)] = weights
+        differs = values[np.asarray(old_book.indices)] != weights
+        if differs.any() or values[0] != 0:
             raise ValueError(
-                f"quantise.updated: weights of {path!r} with one index differ ({int(wrong.sum())} of "
+                f"quantise.updated: weights of {path!r} with one index differ ({int(differs.sum())} of "
                 f"{weights.size}); train them with quantise.shared alone."
             )
-        found.append(Codebook(book.indices, jnp.asarray(values)))
-    return jax.tree.structure(params).unflatten(found)
+        books.append(Codebook(old_book.indices, jnp.asarray(values)))
+    return jax.tree.structure(params).unflatten(books)
 
 
 def books_of(params: Params, codebooks: Any) -> list[Codebook | None]:
-    """The codebooks at the leaves of parameters, in whatever containers."""
-    stop = lambda node: node is None or isinstance(node, Codebook)
-    whole = jax.tree.map(lambda book: _Whole(book), codebooks, is_leaf=stop)
-    return [entry.book for entry in trees.beside(params, whole)]
+    """Returns the codebook at each leaf of the parameters, or `None`, in whatever containers they are."""
+    opaque_books = jax.tree.map(
+        _OpaqueBook, codebooks, is_leaf=lambda node: node is None or isinstance(node, Codebook)
+    )
+    return [opaque_book.book for opaque_book in trees.beside(params, opaque_books)]
 
 
-class _Whole:
-    """A codebook as one leaf of a tree."""
+class _OpaqueBook:
+    """A codebook, or `None`, that JAX takes for one leaf of a tree."""
 
     def __init__(self, book: Codebook | None):
         self.book = book

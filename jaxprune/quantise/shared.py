@@ -1,4 +1,4 @@
-"""Training of shared values: all weights of one index move together."""
+"""Trains shared values: all weights of one index get one update."""
 
 from typing import Any, NamedTuple
 
@@ -14,7 +14,11 @@ __all__ = ["SharedState", "shared"]
 
 
 class SharedState(NamedTuple):
-    """State of `shared`: the inner optimizer's, of a vector of values in the place of each coded leaf."""
+    """State of `shared`.
+
+    Attributes:
+      inner: the inner optimizer's state, for a vector of values in the place of each leaf with a codebook.
+    """
 
     inner: optax.OptState
 
@@ -53,9 +57,9 @@ def shared(
         return books_of(params, codebooks)
 
     def values(params: Params) -> Params:
-        pairs = zip(jax.tree.leaves(params), books(params), strict=True)
+        leaves_and_books = zip(jax.tree.leaves(params), books(params), strict=True)
         return jax.tree.structure(params).unflatten(
-            [leaf if book is None else _values(leaf, book) for leaf, book in pairs]
+            [leaf if book is None else _values(leaf, book) for leaf, book in leaves_and_books]
         )
 
     def init(params: Params) -> SharedState:
@@ -68,31 +72,41 @@ def shared(
             raise ValueError(
                 "quantise.shared: update needs params; write tx.update(grads, state, params)."
             )
-        pairs = zip(jax.tree.leaves(grads), books(params), strict=True)
-        summed = jax.tree.structure(params).unflatten(
-            [grad if book is None else _summed(grad, book) for grad, book in pairs]
+        grads_and_books = zip(jax.tree.leaves(grads), books(params), strict=True)
+        value_gradients = jax.tree.structure(params).unflatten(
+            [
+                grad if book is None else _value_gradient(grad, book)
+                for grad, book in grads_and_books
+            ]
         )
-        moved, inner_state = inner.update(summed, state.inner, values(params), **extra)
-        pairs = zip(jax.tree.leaves(moved), books(params), strict=True)
-        updates = [step if book is None else _spread(step, book) for step, book in pairs]
+        value_updates, inner_state = inner.update(
+            value_gradients, state.inner, values(params), **extra
+        )
+        updates_and_books = zip(jax.tree.leaves(value_updates), books(params), strict=True)
+        updates = [
+            value_update if book is None else _weight_update(value_update, book)
+            for value_update, book in updates_and_books
+        ]
         return jax.tree.structure(params).unflatten(updates), SharedState(inner_state)
 
     return optax.GradientTransformationExtraArgs(init, update)  # type: ignore[arg-type]
 
 
 def _values(leaf: jax.Array, book: Codebook) -> jax.Array:
-    """What the weights of each index are now; they are all equal."""
-    flat = np.asarray(book.indices).ravel()
-    used, first = np.unique(flat, return_index=True)
-    own = jnp.asarray(book.values, leaf.dtype)
-    return own.at[used].set(leaf.ravel()[first]).at[0].set(0)
+    """Returns the value that the weights of each index have now; weights of one index are equal."""
+    flat_indices = np.asarray(book.indices).ravel()
+    used_indices, first_positions = np.unique(flat_indices, return_index=True)
+    values = jnp.asarray(book.values, leaf.dtype)
+    return values.at[used_indices].set(leaf.ravel()[first_positions]).at[0].set(0)
 
 
-def _summed(grad: jax.Array, book: Codebook) -> jax.Array:
-    flat = book.indices.ravel().astype(jnp.int32)
-    total = jax.ops.segment_sum(grad.ravel(), flat, len(book.values))
-    return total.at[0].set(0)
+def _value_gradient(grad: jax.Array, book: Codebook) -> jax.Array:
+    """Returns the gradient of each value: the sum over its weights; 0 for pruned ones."""
+    flat_indices = book.indices.ravel().astype(jnp.int32)
+    gradient_sums = jax.ops.segment_sum(grad.ravel(), flat_indices, len(book.values))
+    return gradient_sums.at[0].set(0)
 
 
-def _spread(step: jax.Array, book: Codebook) -> jax.Array:
+def _weight_update(step: jax.Array, book: Codebook) -> jax.Array:
+    """Returns the update of each weight: that of its value; 0 for pruned ones."""
     return step.at[0].set(0)[book.indices]

@@ -31,7 +31,7 @@ def test_the_promise_holds_where_grams_are_most(monkeypatch, width, hold_out):
     plan = jp.posttrain.plan(used_often, params, batches[0])
     assert [len(kernel.inputs) for kernel in plan.kernels] == [USES]
     alive = lambda: sum(array.nbytes for array in jax.live_arrays())
-    solved = MODULE._solved
+    solved = MODULE._solve_layers
     before = alive()
     seen = []
 
@@ -40,7 +40,7 @@ def test_the_promise_holds_where_grams_are_most(monkeypatch, width, hold_out):
         seen.append(alive() - before + analysis.temp_size_in_bytes + analysis.output_size_in_bytes)
         return solved(*args)
 
-    monkeypatch.setattr(MODULE, "_solved", watched)
+    monkeypatch.setattr(MODULE, "_solve_layers", watched)
     jp.posttrain.prune(plan, params, batches, solver=solvers.sparsegpt(), hold_out=hold_out)
     [most] = seen
     bound = plan.bytes_needed(len(batches), hold_out=hold_out is not None)

@@ -27,9 +27,9 @@ def solve(solver, kernel, gram, pattern, sparsity):
     who = contest_of(kernel, pattern, sparsity)
     moments = jnp.diagonal(gram)[None, :, None]
     known = {"grams": gram[None], "inputs": moments}
-    from jaxprune.posttrain.solvers.solver import reads
+    from jaxprune.posttrain.solvers.solver import statistics_read_by
 
-    own = {name: known[name] for name in reads(solver)}
+    own = {name: known[name] for name in statistics_read_by(solver)}
     [found] = solver([kernel[None]], [who], **own)
     assert np.all(np.asarray(found.kernel)[~np.asarray(found.mask)] == 0)
     return found

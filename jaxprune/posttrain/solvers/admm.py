@@ -1,4 +1,4 @@
-"""The layer's least squares under a limit on how many weights are kept, by alternating directions."""
+"""Least squares of a layer under a limit on the number of kept weights, by ADMM."""
 
 import functools
 from collections.abc import Sequence
@@ -10,8 +10,8 @@ from jax import lax
 
 from jaxprune.parts import factory
 from jaxprune.posttrain.contests import Contest, Solved
-from jaxprune.posttrain.solvers.factor import damped
-from jaxprune.posttrain.solvers.least_squares import refitted
+from jaxprune.posttrain.solvers.factor import add_damping
+from jaxprune.posttrain.solvers.least_squares import refit_kernel
 from jaxprune.posttrain.solvers.solver import Solver, best_mask
 
 __all__ = ["admm"]
@@ -24,20 +24,34 @@ def admm(
     r"""Returns the solver by the alternating direction method of multipliers.
 
     The error of the layer is minimised over $W$, and a copy $Z = W$ keeps as many weights as the contests
-    allow: $W \leftarrow (H + \rho I)^{-1} (H W_0 + \rho Z - V)$, $Z \leftarrow$ the best of $W + V / \rho$,
-    $V \leftarrow V + \rho (W - Z)$. One eigendecomposition of $H$ serves all $\rho$, which grow until the
-    support stands; then the weights are fitted under it by conjugate gradients.
+    allow: $W \leftarrow (H + \rho I)^{-1} (H W_0 + \rho Z - V)$, $Z \leftarrow$ the largest of
+    $W + V / \rho$, $V \leftarrow V + \rho (W - Z)$. One eigendecomposition of $H$ serves all $\rho$, which
+    grow until the support no longer changes; then the weights are refitted under it by conjugate gradients.
 
     Args:
       damp: share of the mean of the Gram's diagonal that is added to it.
-      iterations: of the method.
-      penalty: the first $\rho$, as a share of the mean of $H$'s diagonal.
-      growth: of $\rho$ in each iteration.
+      iterations: number of iterations, at least 1.
+      penalty: the first $\rho$, as a share of the mean of $H$'s diagonal, above 0.
+      growth: factor of $\rho$ in each iteration, at least 1.
+
+    Returns:
+      `(kernels, contests, *, grams) -> list of Solved`.
+
+    Raises:
+      ValueError: if an argument is out of its range.
 
     References:
       Meng, Behdin, Wang & Mazumder, "ALPS: Improved Optimization for Highly Sparse One-Shot Pruning for Large
       Language Models" (2024). Departures: $\rho$ grows at one rate, where theirs depends on the support, and
       inputs are not rescaled.
+
+    >>> from jaxprune import patterns
+    >>> from jaxprune.posttrain.contests import contest
+    >>> from jaxprune.posttrain.views import Layout
+    >>> one_of_two = contest(patterns.groups(), Layout((2, 1), (), (0,), (1,)), 0.5, "w")
+    >>> kernel, gram = jnp.array([[[1.0], [2.0]]]), jnp.array([[[1.0, 0.5], [0.5, 1.0]]])
+    >>> admm(damp=0.0)([kernel], [one_of_two], grams=gram)[0].kernel.round(4).tolist()
+    [[[0.0], [2.5]]]
     """
     if growth < 1 or penalty <= 0 or iterations < 1:
         raise ValueError(
@@ -48,20 +62,24 @@ def admm(
     def solve(
         kernels: Sequence[jax.Array], contests: Sequence[Contest], *, grams: jax.Array, **_
     ) -> list[Solved]:
-        found: list[Solved] = []
-        for kernel, each in zip(kernels, contests, strict=True):
-            each.one_weight_each("admm")
-            how = (each.pattern, each.window, iterations)
-            mask = _support(kernel, grams, damp, each.keep, penalty, growth, *how)
-            new = refitted(kernel, mask, grams, damp, 64)
-            found.append(Solved(new, mask, jnp.full(len(kernel), damp)))
-        return found
+        results: list[Solved] = []
+        for kernel, kernel_contest in zip(kernels, contests, strict=True):
+            kernel_contest.one_weight_each("admm")
+            pattern = kernel_contest.pattern
+            window = kernel_contest.window
+            keep = kernel_contest.keep
+            mask = _admm_mask(
+                kernel, grams, damp, keep, penalty, growth, pattern, window, iterations
+            )
+            new_kernel = refit_kernel(kernel, mask, grams, damp, 64)
+            results.append(Solved(new_kernel, mask, jnp.full(len(kernel), damp)))
+        return results
 
     return Solver(solve)
 
 
 @functools.partial(jax.jit, static_argnames=("pattern", "window", "iterations"))
-def _support(
+def _admm_mask(
     kernel: jax.Array,
     grams: jax.Array,
     damp: Any,
@@ -72,23 +90,28 @@ def _support(
     window: int,
     iterations: int,
 ) -> jax.Array:
+    """Returns the mask of kept weights `[layers, inputs, outputs]` after all iterations."""
+
+    def choose(weights: jax.Array) -> jax.Array:
+        return best_mask(pattern, window, jnp.abs(weights), keep)
+
     with jax.default_matmul_precision("highest"):
-        grams = lax.map(lambda gram: damped(gram, damp, len(gram)), grams)
-        values, vectors = lax.map(jnp.linalg.eigh, grams)
-        mean = jnp.mean(values, 1)[:, None, None]
-        wanted = grams @ kernel
-        choose = lambda weights: best_mask(pattern, window, jnp.abs(weights), keep)
+        grams = lax.map(lambda gram: add_damping(gram, damp, len(gram)), grams)
+        eigenvalues, eigenvectors = lax.map(jnp.linalg.eigh, grams)
+        mean_eigenvalues = jnp.mean(eigenvalues, 1)[:, None, None]
+        targets = grams @ kernel
 
         def iterate(_: Any, state: Any) -> Any:
-            copy, dual, share = state
-            force = share * mean
-            right = vectors.mT @ (wanted + force * copy - dual)
-            weights = vectors @ (right / (values[:, :, None] + force))
-            moved = weights + dual / force
-            copy = jnp.where(choose(moved), moved, 0)
-            return copy, dual + force * (weights - copy), share * growth
+            copy, dual, penalty_share = state
+            penalties = penalty_share * mean_eigenvalues
+            right_side = eigenvectors.mT @ (targets + penalties * copy - dual)
+            weights = eigenvectors @ (right_side / (eigenvalues[:, :, None] + penalties))
+            shifted = weights + dual / penalties
+            copy = jnp.where(choose(shifted), shifted, 0)
+            return copy, dual + penalties * (weights - copy), penalty_share * growth
 
-        start = jnp.where(choose(kernel), kernel, 0)
-        state = start, jnp.zeros_like(kernel), jnp.asarray(penalty, kernel.dtype)
-        copy, *_ = lax.fori_loop(0, iterations, iterate, state)
+        initial_copy = jnp.where(choose(kernel), kernel, 0)
+        initial_dual = jnp.zeros_like(kernel)
+        initial_state = (initial_copy, initial_dual, jnp.asarray(penalty, kernel.dtype))
+        copy, *_ = lax.fori_loop(0, iterations, iterate, initial_state)
         return choose(copy)

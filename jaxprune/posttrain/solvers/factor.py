@@ -1,4 +1,4 @@
-"""The upper factor of a damped Gram matrix, and inverses of its blocks."""
+"""The upper triangular factor of a damped Gram matrix, and inverses of its diagonal blocks."""
 
 from typing import Any, NamedTuple
 
@@ -6,19 +6,19 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-__all__ = ["Factor", "damped", "factor", "inverses"]
+__all__ = ["Factor", "add_damping", "damped_factor", "unit_triangular_inverses"]
 
 _TRIES = 6
-_LEAST = 1e-6  # from which damping rises if none was asked for
+_LEAST = 1e-6  # the first damping that is tried if none was asked for and the factor is not finite
 
 
 class Factor(NamedTuple):
-    r"""$H = R R^\top$ with $R$ upper triangular.
+    r"""The factor of $H = R R^\top$ with $R$ upper triangular.
 
     Attributes:
-      upper: $R$ with each column divided by its diagonal entry: its own diagonal is 1.
+      upper: $R$ with each column divided by its diagonal element: a unit diagonal.
       diagonal: of $R$.
-      damp: what was added to the diagonal of $H$, as a share of its mean.
+      damp: share of the mean of $H$'s diagonal that was added to it.
     """
 
     upper: jax.Array
@@ -26,64 +26,74 @@ class Factor(NamedTuple):
     damp: jax.Array
 
 
-def factor(gram: jax.Array, damp: Any, inputs: int) -> Factor:
-    """Returns the factor of a Gram matrix, damped ten times as much while it is not finite.
+def damped_factor(gram: jax.Array, damp: Any, inputs: int) -> Factor:
+    """Returns the factor of a Gram matrix; damping is multiplied by ten while the factor is not finite.
 
     Args:
       gram: symmetric; rows from `inputs` on are padding.
       damp: share of the mean of its diagonal that is added to it.
-      inputs: how many rows are real.
+      inputs: number of rows that are not padding.
 
-    >>> found = factor(jnp.array([[1.0, 1.0], [1.0, 1.0]]), 0.0, 2)
-    >>> bool(jnp.isfinite(found.upper).all()), float(found.damp) > 0
+    >>> singular = damped_factor(jnp.array([[1.0, 1.0], [1.0, 1.0]]), 0.0, 2)
+    >>> bool(jnp.isfinite(singular.upper).all()), float(singular.damp) > 0
     (True, True)
     """
 
     def failed(state: Any) -> jax.Array:
-        tried, _, lower = state
-        return (tried == 0) | ((tried <= _TRIES) & ~jnp.isfinite(lower).all())
+        attempts, _, lower_factor = state
+        return (attempts == 0) | ((attempts <= _TRIES) & ~jnp.isfinite(lower_factor).all())
 
     def attempt(state: Any) -> Any:
-        tried, damp, _ = state
-        more = jnp.where(tried == 0, damp, jnp.maximum(10 * damp, _LEAST))
-        backwards = damped(gram, more, inputs)[::-1, ::-1]
-        return tried + 1, more, jnp.linalg.cholesky(backwards, symmetrize_input=False)
+        attempts, last_damp, _ = state
+        next_damp = jnp.where(attempts == 0, last_damp, jnp.maximum(10 * last_damp, _LEAST))
+        reversed_gram = add_damping(gram, next_damp, inputs)[::-1, ::-1]
+        return attempts + 1, next_damp, jnp.linalg.cholesky(reversed_gram, symmetrize_input=False)
 
-    start = 0, jnp.asarray(damp, gram.dtype), gram
-    _, used, lower = lax.while_loop(failed, attempt, start)
-    upper = lower[::-1, ::-1]
+    initial_state = (0, jnp.asarray(damp, gram.dtype), gram)
+    _, used_damp, lower_factor = lax.while_loop(failed, attempt, initial_state)
+    upper = lower_factor[::-1, ::-1]
     diagonal = jnp.diagonal(upper)
-    return Factor(upper / diagonal[None], diagonal, used)
+    return Factor(upper / diagonal[None], diagonal, used_damp)
 
 
-def damped(gram: jax.Array, damp: Any, inputs: int) -> jax.Array:
-    """The Gram matrix with a share of the mean of its diagonal added; that of zeros counts as 1."""
+def add_damping(gram: jax.Array, damp: Any, inputs: int) -> jax.Array:
+    """Returns the Gram matrix with a share of its diagonal's mean added to the diagonal.
+
+    A mean of zero counts as 1. Rows from `inputs` on are padding and get the mean itself, so that they do not
+    make the matrix singular.
+
+    Args:
+      gram: symmetric.
+      damp: the share.
+      inputs: number of rows that are not padding.
+    """
     diagonal = jnp.diagonal(gram)
-    real = jnp.arange(len(gram)) < inputs
-    mean = jnp.sum(jnp.where(real, diagonal, 0)) / inputs
-    mean = jnp.where(mean > 0, mean, 1)
-    extra = jnp.where(real, damp * mean, mean)
-    extra = jnp.where(real & (diagonal + extra == 0), mean * 1e-6, extra)
-    return gram + jnp.diag(extra.astype(gram.dtype))
+    is_real = jnp.arange(len(gram)) < inputs
+    diagonal_mean = jnp.sum(jnp.where(is_real, diagonal, 0)) / inputs
+    diagonal_mean = jnp.where(diagonal_mean > 0, diagonal_mean, 1)
+    added_diagonal = jnp.where(is_real, damp * diagonal_mean, diagonal_mean)
+    added_diagonal = jnp.where(
+        is_real & (diagonal + added_diagonal == 0), diagonal_mean * 1e-6, added_diagonal
+    )
+    return gram + jnp.diag(added_diagonal.astype(gram.dtype))
 
 
-def inverses(blocks: jax.Array) -> jax.Array:
-    """Inverses of upper triangular matrices with unit diagonals, `[blocks, n, n]`, row by row from the last.
+def unit_triangular_inverses(blocks: jax.Array) -> jax.Array:
+    """Returns the inverses of upper triangular matrices with unit diagonals, `[blocks, n, n]`.
 
-    All blocks at once: LAPACK would be called for each, and compiles no faster.
+    Rows are computed from the last to the first, in all blocks at once: LAPACK would be called for each.
 
-    >>> inverses(jnp.array([[[1.0, 2.0], [0.0, 1.0]]])).tolist()
+    >>> unit_triangular_inverses(jnp.array([[[1.0, 2.0], [0.0, 1.0]]])).tolist()
     [[[1.0, -2.0], [0.0, 1.0]]]
     """
     size = blocks.shape[-1]
-    above = jnp.triu(blocks, 1)
-    eye = jnp.eye(size, dtype=blocks.dtype)
+    strict_upper = jnp.triu(blocks, 1)
+    identity = jnp.eye(size, dtype=blocks.dtype)
 
-    def row(step: Any, found: jax.Array) -> jax.Array:
+    def row(step: Any, inverse: jax.Array) -> jax.Array:
         index = size - 1 - step
-        own = (
-            eye[index][None] - (above[:, index, None, :] @ found)[:, 0]
-        )  # rows up to this one are 0
-        return found.at[:, index].set(own)
+        # Rows of `inverse` up to this one are still 0, so the product reads those below it only.
+        inverse_row = identity[index][None] - (strict_upper[:, index, None, :] @ inverse)[:, 0]
+        return inverse.at[:, index].set(inverse_row)
 
     return lax.fori_loop(0, size, row, jnp.zeros_like(blocks))

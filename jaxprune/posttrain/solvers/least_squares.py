@@ -1,4 +1,4 @@
-"""The weights that are kept make up for those that go, all at once, under given masks."""
+"""Least squares under given masks: kept weights are refitted to make up for the removed ones."""
 
 import functools
 from collections.abc import Sequence
@@ -11,15 +11,15 @@ from jax import lax
 from jaxprune.layerwise import conjugate_gradients
 from jaxprune.parts import factory
 from jaxprune.posttrain.contests import Contest, Solved
-from jaxprune.posttrain.solvers.factor import damped
+from jaxprune.posttrain.solvers.factor import add_damping
 from jaxprune.posttrain.solvers.solver import Solver
 
-__all__ = ["least_squares", "refitted"]
+__all__ = ["least_squares", "refit_kernel"]
 
 
 @factory
 def least_squares(*, damp: float = 0.01, iterations: int = 64) -> Solver:
-    r"""Returns the solver of the weights under given masks: `refit=` of the others.
+    r"""Returns the solver that refits weights under given masks, for `refit=` of the other solvers.
 
     Conjugate gradients on all outputs at once, which costs a product with the Gram matrix per iteration,
     where an exact solution costs a factorisation per output. A lower error of a layer is not a better
@@ -48,7 +48,9 @@ def least_squares(*, damp: float = 0.01, iterations: int = 64) -> Solver:
     ) -> list[Solved]:
         return [
             Solved(
-                refitted(kernel, mask, grams, damp, iterations), mask, jnp.full(len(kernel), damp)
+                refit_kernel(kernel, mask, grams, damp, iterations),
+                mask,
+                jnp.full(len(kernel), damp),
             )
             for kernel, mask in zip(kernels, masks, strict=True)
         ]
@@ -57,14 +59,22 @@ def least_squares(*, damp: float = 0.01, iterations: int = 64) -> Solver:
 
 
 @functools.partial(jax.jit, static_argnames="iterations")
-def refitted(
+def refit_kernel(
     kernel: jax.Array, mask: jax.Array, grams: jax.Array, damp: Any, iterations: int
 ) -> jax.Array:
-    """A kernel `[layers, inputs, outputs]` under a mask, layer by layer."""
+    """Returns a kernel refitted under a mask by conjugate gradients, layer by layer.
 
-    def one(layer: Any) -> jax.Array:
-        own, kept, gram = layer
-        gram = damped(gram, damp, len(gram))
-        return conjugate_gradients(own, kept, gram, iterations=iterations)
+    Args:
+      kernel: `[layers, inputs, outputs]`.
+      mask: bool of the same shape.
+      grams: `[layers, inputs, inputs]`.
+      damp: share of the mean of the Gram's diagonal.
+      iterations: of conjugate gradients, at most.
+    """
 
-    return jnp.where(mask, lax.map(one, (kernel, mask, grams)), 0)
+    def one_layer(layer: Any) -> jax.Array:
+        weights, kept_mask, gram = layer
+        gram = add_damping(gram, damp, len(gram))
+        return conjugate_gradients(weights, kept_mask, gram, iterations=iterations)
+
+    return jnp.where(mask, lax.map(one_layer, (kernel, mask, grams)), 0)

@@ -1,4 +1,4 @@
-"""Optimal Brain Compression: one weight after the other, each time the one that costs least."""
+"""Optimal Brain Compression: removes one weight after the other, each time the one that costs least."""
 
 import functools
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from jax import lax
 from jaxprune import selection
 from jaxprune.parts import factory
 from jaxprune.posttrain.contests import Contest, Solved
-from jaxprune.posttrain.solvers.factor import damped
+from jaxprune.posttrain.solvers.factor import add_damping
 from jaxprune.posttrain.solvers.solver import Solver
 
 __all__ = ["obc"]
@@ -23,13 +23,16 @@ _MOST = 1024  # inputs
 def obc(*, damp: float = 0.01) -> Solver:
     r"""Returns the solver of Optimal Brain Compression (ExactOBS), for layers of up to 1024 inputs.
 
-    In each output, the weight with the least $w_i^2 / [H^{-1}]_{ii}$ goes, the others make up for it, and
-    $H^{-1}$ loses a row and a column; operations are the cube of the inputs, for each output. Where all
-    weights of a kernel compete, all are removed from each output, and how far each goes is chosen by what the
-    removals cost.
+    In each output, the weight with the least $w_i^2 / [H^{-1}]_{ii}$ is removed, the others make up for it,
+    and $H^{-1}$ loses a row and a column; operations are the cube of the inputs, for each output. Where all
+    weights of a kernel compete, each output is emptied weight by weight, and the removals of all outputs that
+    cost least are made.
 
     Args:
       damp: share of the mean of the Gram's diagonal that is added to it.
+
+    Returns:
+      `(kernels, contests, *, grams) -> list of Solved`; it refuses kernels with more than 1024 inputs.
 
     References:
       Frantar & Alistarh, "Optimal Brain Compression" (2022). Departure: of a removal that costs less than one
@@ -38,9 +41,9 @@ def obc(*, damp: float = 0.01) -> Solver:
     >>> from jaxprune import patterns
     >>> from jaxprune.posttrain.contests import contest
     >>> from jaxprune.posttrain.views import Layout
-    >>> who = contest(patterns.groups(), Layout((2, 1), (), (0,), (1,)), 0.5, "w")
+    >>> one_of_two = contest(patterns.groups(), Layout((2, 1), (), (0,), (1,)), 0.5, "w")
     >>> kernel, gram = jnp.array([[[1.0], [2.0]]]), jnp.array([[[1.0, 0.5], [0.5, 1.0]]])
-    >>> obc(damp=0.0)([kernel], [who], grams=gram)[0].kernel.round(4).tolist()
+    >>> obc(damp=0.0)([kernel], [one_of_two], grams=gram)[0].kernel.round(4).tolist()
     [[[0.0], [2.5]]]
     """
 
@@ -52,75 +55,108 @@ def obc(*, damp: float = 0.01) -> Solver:
             raise ValueError(
                 f"obc: a kernel has {inputs} inputs, and {_MOST} are the most; use sparsegpt()."
             )
-        found: list[Solved] = []
-        for kernel, each in zip(kernels, contests, strict=True):
-            each.one_weight_each("obc")
-            members = each.members if each.among == "inputs" else inputs
-            new, mask = _solved(kernel, grams, damp, each.keep, members, each.among == "layer")
-            found.append(Solved(new, mask, jnp.full(len(kernel), damp)))
-        return found
+        results: list[Solved] = []
+        for kernel, kernel_contest in zip(kernels, contests, strict=True):
+            kernel_contest.one_weight_each("obc")
+            keep = kernel_contest.keep
+            members = kernel_contest.members if kernel_contest.among == "inputs" else inputs
+            together = kernel_contest.among == "layer"
+            new_kernel, mask = _solve_layers(kernel, grams, damp, keep, members, together)
+            results.append(Solved(new_kernel, mask, jnp.full(len(kernel), damp)))
+        return results
 
     return Solver(solve)
 
 
 @functools.partial(jax.jit, static_argnames=("members", "together"))
-def _solved(
+def _solve_layers(
     kernel: jax.Array, grams: jax.Array, damp: Any, keep: Any, members: int, together: bool
 ) -> tuple[jax.Array, jax.Array]:
-    def one(layer: Any) -> tuple[jax.Array, jax.Array]:
-        own, gram = layer
-        inputs, outputs = own.shape
+    """Returns the refitted kernel and its mask, layer by layer and output by output.
+
+    Args:
+      kernel: `[layers, inputs, outputs]`.
+      grams: `[layers, inputs, inputs]`.
+      damp: share of the mean of the Gram's diagonal.
+      keep: survivors of a contest.
+      members: inputs in a contest.
+      together: whether all weights of a layer are one contest.
+    """
+
+    def one_layer(layer: Any) -> tuple[jax.Array, jax.Array]:
+        weights, gram = layer
+        inputs, outputs = weights.shape
         with jax.default_matmul_precision("highest"):
-            gram = damped(gram, damp, inputs)
+            gram = add_damping(gram, damp, inputs)
             inverse = jnp.linalg.inv(gram)
-            least = jnp.int32(0) if together else jnp.int32(keep)
-            remove = functools.partial(_removed, inverse=inverse, keep=least, members=members)
-            when, costs = lax.map(remove, own.T)
+            minimum_kept = jnp.int32(0) if together else jnp.int32(keep)
+            remove_from_output = functools.partial(
+                _removal_order, inverse=inverse, keep=minimum_kept, members=members
+            )
+            removal_steps, costs = lax.map(remove_from_output, weights.T)
             if together:
-                gone = inputs * outputs - keep
-                rising = lax.cummax(costs, 1)
-                [first] = selection.top([-rising], gone)
-                mask = when >= jnp.sum(first, 1, dtype=jnp.int32)[:, None]
+                removed_count = inputs * outputs - keep
+                rising_costs = lax.cummax(costs, 1)
+                [removed_mask] = selection.top([-rising_costs], removed_count)
+                mask = removal_steps >= jnp.sum(removed_mask, 1, dtype=jnp.int32)[:, None]
             else:
-                mask = when == inputs
-            new = lax.map(lambda pair: _fitted(gram, *pair), (own.T, mask))
-        return new.T, mask.T
+                mask = removal_steps == inputs
+            new_columns = lax.map(
+                lambda weights_and_mask: _solve_kept(gram, *weights_and_mask), (weights.T, mask)
+            )
+        return new_columns.T, mask.T
 
-    return lax.map(one, (kernel, grams))
+    return lax.map(one_layer, (kernel, grams))
 
 
-def _removed(
+def _removal_order(
     weights: jax.Array, *, inverse: jax.Array, keep: jax.Array, members: int
 ) -> tuple[jax.Array, jax.Array]:
-    """When each weight of an output goes, counted from 0, or `inputs`: never; and what each removal costs."""
+    """Returns the step at which each weight of an output is removed, and the cost of each step's removal.
+
+    Args:
+      weights: `[inputs]`.
+      inverse: of the Gram matrix.
+      keep: weights that a contest keeps at least.
+      members: inputs in a contest.
+
+    Returns:
+      Steps counted from 0, or the number of inputs for a weight that is never removed; costs by step.
+    """
     inputs = len(weights)
 
-    def step(index: Any, state: Any) -> Any:
-        weights, inverse, when, costs = state
-        alive = when == inputs
-        left = jnp.sum(alive.reshape(-1, members), 1)
-        open_to = alive & jnp.repeat(left > keep, members, total_repeat_length=inputs)
+    def step(step_index: Any, state: Any) -> Any:
+        weights, inverse, removal_steps, costs = state
+        is_alive = removal_steps == inputs
+        alive_counts = jnp.sum(is_alive.reshape(-1, members), 1)
+        is_removable = is_alive & jnp.repeat(
+            alive_counts > keep, members, total_repeat_length=inputs
+        )
         diagonal = jnp.diagonal(inverse)
-        cost = jnp.where(open_to, jnp.square(weights) / jnp.where(alive, diagonal, 1), jnp.inf)
-        place = jnp.argmin(cost)
-        column = inverse[:, place]
-        going = open_to[place]
-        moved = weights - column * (weights[place] / diagonal[place])
-        moved = jnp.where(alive, moved, 0).at[place].set(0)
-        smaller = inverse - jnp.outer(column, column) / diagonal[place]
-        smaller = smaller.at[place].set(0).at[:, place].set(0)
+        cost = jnp.where(
+            is_removable, jnp.square(weights) / jnp.where(is_alive, diagonal, 1), jnp.inf
+        )
+        removed_index = jnp.argmin(cost)
+        column = inverse[:, removed_index]
+        is_removed = is_removable[removed_index]
+        new_weights = weights - column * (weights[removed_index] / diagonal[removed_index])
+        new_weights = jnp.where(is_alive, new_weights, 0).at[removed_index].set(0)
+        new_inverse = inverse - jnp.outer(column, column) / diagonal[removed_index]
+        new_inverse = new_inverse.at[removed_index].set(0).at[:, removed_index].set(0)
         return (
-            jnp.where(going, moved, weights),
-            jnp.where(going, smaller, inverse),
-            jnp.where(going, when.at[place].set(index), when),
-            jnp.where(going, costs.at[index].set(cost[place]), costs),
+            jnp.where(is_removed, new_weights, weights),
+            jnp.where(is_removed, new_inverse, inverse),
+            jnp.where(is_removed, removal_steps.at[removed_index].set(step_index), removal_steps),
+            jnp.where(is_removed, costs.at[step_index].set(cost[removed_index]), costs),
         )
 
-    start = weights, inverse, jnp.full(inputs, inputs, jnp.int32), jnp.zeros_like(weights)
-    _, _, when, costs = lax.fori_loop(0, inputs, step, start)
-    return when, costs
+    never_removed = jnp.full(inputs, inputs, jnp.int32)
+    initial_state = (weights, inverse, never_removed, jnp.zeros_like(weights))
+    _, _, removal_steps, costs = lax.fori_loop(0, inputs, step, initial_state)
+    return removal_steps, costs
 
 
-def _fitted(gram: jax.Array, weights: jax.Array, mask: jax.Array) -> jax.Array:
+def _solve_kept(gram: jax.Array, weights: jax.Array, mask: jax.Array) -> jax.Array:
+    """Returns the weights of one output that minimise its error under a mask."""
     system = jnp.where(mask[:, None] & mask[None, :], gram, jnp.eye(len(gram), dtype=gram.dtype))
     return jax.scipy.linalg.solve(system, jnp.where(mask, gram @ weights, 0), assume_a="pos")

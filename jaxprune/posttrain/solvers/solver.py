@@ -1,4 +1,4 @@
-"""What a solver is, and how any criterion becomes one."""
+"""The type of solvers, and the solver made of any criterion."""
 
 import dataclasses
 import functools
@@ -13,23 +13,24 @@ from jaxprune import checks, updates
 from jaxprune.calls import Part, text
 from jaxprune.fit import scores_of
 from jaxprune.parts import factory
-from jaxprune.posttrain.contests import Contest, Solved, seen_by_patterns
+from jaxprune.posttrain.contests import Contest, Solved, pattern_view
 from jaxprune.types import Criterion, Keep, Units
 
-__all__ = ["KNOWN", "Solver", "best_mask", "by_criterion", "reads"]
+__all__ = ["KNOWN", "Solver", "best_mask", "by_criterion", "statistics_read_by"]
 
-KNOWN = ("inputs", "grams", "key")  # what can be asked for
+KNOWN = ("inputs", "grams", "key")  # statistics that a solver may read
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Solver(Part):
-    """Masks and weights of kernels that share an input; it is called like the function that it holds.
+    """A function that makes masks and weights of kernels that share an input; it is called like it.
 
     Attributes:
       solve: `(kernels, contests, *, <statistics>, **_) -> list of Solved`. Kernels are `[layers, inputs,
         outputs]`, in float32 or wider; `inputs` are mean squares `[layers, inputs, 1]`, `grams` mean products
         `[layers, inputs, inputs]`, `key` is a PRNG key.
       names: of the statistics that it reads; `None`: its signature tells.
+      made_by: the call of the factory that made it, by which it prints; set by the factory.
     """
 
     solve: Callable[..., list[Solved]]
@@ -38,113 +39,149 @@ class Solver(Part):
     def __call__(
         self, kernels: Sequence[jax.Array], contests: Sequence[Contest], **statistics: Any
     ) -> list[Solved]:
-        """Returns what becomes of each kernel."""
+        """Returns mask and weights of each kernel.
+
+        Args:
+          kernels: `[layers, inputs, outputs]` each.
+          contests: which weights compete, for each kernel.
+          **statistics: those that `solve` names.
+        """
         return self.solve(kernels, contests, **statistics)
 
 
-def reads(solver: Callable[..., Any]) -> tuple[str, ...]:
-    """The statistics that a solver reads, by its signature; a function of one's own will do.
+def statistics_read_by(solver: Callable[..., Any]) -> tuple[str, ...]:
+    """Returns the names of the statistics that a solver reads, from its signature; any function will do.
 
-    >>> reads(lambda kernels, contests, *, grams, **_: [])
+    >>> statistics_read_by(lambda kernels, contests, *, grams, **_: [])
     ('grams',)
     """
     if isinstance(solver, Solver):
         if solver.names is not None:
             return solver.names
         solver = solver.solve
-    given = list(inspect.signature(solver).parameters.values())[2:]
-    wanted = [p.name for p in given if p.kind is not p.VAR_KEYWORD]
-    unknown = [p.name for p in given if p.name in wanted and p.default is p.empty]
-    unknown = [name for name in unknown if name not in KNOWN]
-    if unknown:
+    parameters = list(inspect.signature(solver).parameters.values())[2:]
+    wanted_names = [
+        parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD
+    ]
+    unknown_names = [
+        parameter.name
+        for parameter in parameters
+        if parameter.name in wanted_names and parameter.default is parameter.empty
+    ]
+    unknown_names = [name for name in unknown_names if name not in KNOWN]
+    if unknown_names:
         raise TypeError(
-            f"{text(solver)}: the statistic {unknown[0]!r} is not known; a solver may read "
+            f"{text(solver)}: the statistic {unknown_names[0]!r} is not known; a solver may read "
             f"{', '.join(KNOWN)}."
         )
-    return tuple(name for name in KNOWN if name in wanted)
+    return tuple(name for name in KNOWN if name in wanted_names)
 
 
 @factory
 def by_criterion(criterion: Criterion, *, refit: Any = None) -> Solver:
-    """Returns the solver that keeps the best weights by any criterion, one's own too.
+    """Returns the solver that keeps the weights with the highest scores, by any criterion.
 
     Args:
-      criterion: it may read `inputs`, `grams`, `key` and `axes`.
-      refit: solver of the weights under given masks, such as `least_squares()`; `None`: what is kept stays.
+      criterion: one of `jaxprune.criteria` or a function like them; it may read `inputs`, `grams`, `key` and
+        `axes`.
+      refit: solver of the weights under given masks, such as `least_squares()`; `None`: kept weights stay as
+        they are.
+
+    Returns:
+      `(kernels, contests, *, <the criterion's statistics>) -> list of Solved`.
+
+    Raises:
+      ValueError: if the criterion reads a signal that is not gathered segment by segment.
 
     >>> from jaxprune import criteria
     >>> by_criterion(criteria.wanda)
     by_criterion(wanda)
     """
-    wanted = [
-        p.name
-        for p in list(inspect.signature(criterion).parameters.values())[1:]
-        if p.kind is p.KEYWORD_ONLY and p.default is p.empty
+    required_signals = [
+        parameter.name
+        for parameter in list(inspect.signature(criterion).parameters.values())[1:]
+        if parameter.kind is parameter.KEYWORD_ONLY and parameter.default is parameter.empty
     ]
-    missing = [name for name in wanted if name not in KNOWN]
-    if missing:
+    missing_signals = [name for name in required_signals if name not in KNOWN]
+    if missing_signals:
         raise ValueError(
-            f"by_criterion({text(criterion)}): it reads {missing[0]!r}, which is not gathered segment by "
-            "segment; prune with jaxprune.prune_on, where the network fits at once."
+            f"by_criterion({text(criterion)}): it reads {missing_signals[0]!r}, which is not gathered "
+            "segment by segment; prune with jaxprune.prune_on, where the network fits at once."
         )
-    names = tuple(name for name in KNOWN if name in wanted)
-    more = () if refit is None else tuple(n for n in reads(refit) if n not in names)
+    names = tuple(name for name in KNOWN if name in required_signals)
+    refit_names = () if refit is None else statistics_read_by(refit)
+    refit_names = tuple(name for name in refit_names if name not in names)
 
     def solve(
         kernels: Sequence[jax.Array], contests: Sequence[Contest], **statistics: Any
     ) -> list[Solved]:
-        known = {name: statistics[name] for name in names}
-        if "key" in known:
-            keys = jax.random.split(known.pop("key"), len(kernels))
-            given = [{**known, "key": key} for key in keys]
+        known_statistics = {name: statistics[name] for name in names}
+        if "key" in known_statistics:
+            keys = jax.random.split(known_statistics.pop("key"), len(kernels))
+            statistics_by_kernel = [{**known_statistics, "key": key} for key in keys]
         else:
-            given = [known] * len(kernels)
-        found: list[Solved] = []
-        for kernel, each, signals in zip(kernels, contests, given, strict=True):
-            pattern = (each.pattern, each.window)
-            mask, unknown = _best(criterion, *pattern, kernel, jnp.int32(each.keep), signals)
-            if int(unknown):
+            statistics_by_kernel = [known_statistics] * len(kernels)
+        results: list[Solved] = []
+        for kernel, kernel_contest, signals in zip(
+            kernels, contests, statistics_by_kernel, strict=True
+        ):
+            pattern = kernel_contest.pattern
+            window = kernel_contest.window
+            keep = jnp.int32(kernel_contest.keep)
+            mask, nan_count = _criterion_mask(criterion, pattern, window, kernel, keep, signals)
+            if int(nan_count):
                 raise ValueError(
-                    f"{text(criterion)}: {int(unknown)} weights have the score NaN, and NaN is no order; "
+                    f"{text(criterion)}: {int(nan_count)} weights have the score NaN, and NaN is no order; "
                     "look for NaN in the weights."
                 )
             damp = jnp.zeros(len(kernel), kernel.dtype)
-            found.append(Solved(jnp.where(mask, kernel, 0), mask, damp))
+            results.append(Solved(jnp.where(mask, kernel, 0), mask, damp))
         if refit is None:
-            return found
-        own = {name: statistics[name] for name in reads(refit)}
-        return refit(kernels, contests, masks=[each.mask for each in found], **own)
+            return results
+        refit_statistics = {name: statistics[name] for name in statistics_read_by(refit)}
+        masks = [result.mask for result in results]
+        return refit(kernels, contests, masks=masks, **refit_statistics)
 
     checks.check("by_criterion", criterion=(criterion, _FUNCTION))
-    return Solver(solve, names + more)
+    return Solver(solve, names + refit_names)
 
 
 _FUNCTION = checks.Kind("a criterion", callable, lambda _: "such as jaxprune.criteria.wanda")
 
 
 @functools.partial(jax.jit, static_argnames=("criterion", "pattern", "window"))
-def _best(
+def _criterion_mask(
     criterion: Any, pattern: Any, window: int, kernel: jax.Array, keep: jax.Array, signals: Any
 ) -> tuple[jax.Array, jax.Array]:
-    """The mask of the best weights, and how many scores are NaN."""
-    seen, axes = seen_by_patterns(kernel, window)
-    known = {
-        name: {"kernel": seen_by_patterns(value, window)[0] if name == "inputs" else value}
+    """Returns the mask of the weights with the highest scores, and the number of scores that are NaN."""
+    matrices, axes = pattern_view(kernel, window)
+    known_signals = {
+        name: {"kernel": pattern_view(value, window)[0] if name == "inputs" else value}
         for name, value in signals.items()
         if name != "key"
     }
     if "key" in signals:
-        known["key"] = signals["key"]
-    [scores] = scores_of(criterion, {"kernel": seen}, known, [0], [axes])
+        known_signals["key"] = signals["key"]
+    [scores] = scores_of(criterion, {"kernel": matrices}, known_signals, [0], [axes])
     scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
     mask = best_mask(pattern, window, scores.reshape(kernel.shape), keep)
     return mask, jnp.sum(jnp.isnan(scores), dtype=jnp.int32)
 
 
 def best_mask(pattern: Any, window: int, scores: jax.Array, keep: Any) -> jax.Array:
-    """The mask of the best units of each contest, by scores `[layers, inputs, outputs]`."""
-    seen, axes = seen_by_patterns(scores, window)
-    along, layers = pattern.contests(seen.shape, axes)
-    units = Units(pattern.to_groups(seen, axes), along, layers=layers, kernel=axes)
-    [alive] = updates.best([units], [Keep(keep)])
-    return pattern.from_groups(alive, seen.shape, axes).reshape(scores.shape)
+    """Returns the mask of the units with the highest scores in each contest.
+
+    Args:
+      pattern: what dies together, and who competes.
+      window: number of positions in the window of a convolution; 1 for any other product.
+      scores: `[layers, inputs, outputs]`.
+      keep: number of survivors in each contest.
+
+    Returns:
+      bool `[layers, inputs, outputs]`.
+    """
+    score_view, axes = pattern_view(scores, window)
+    contest_axes, layers = pattern.contests(score_view.shape, axes)
+    units = Units(pattern.to_groups(score_view, axes), contest_axes, layers=layers, kernel=axes)
+    [kept_units] = updates.best([units], [Keep(keep)])
+    return pattern.from_groups(kept_units, score_view.shape, axes).reshape(scores.shape)

@@ -1,10 +1,9 @@
 r"""SparseGPT: masks and weights together, in one sweep over the inputs of a kernel.
 
 With the damped Gram matrix $H = R R^\top$, $R$ upper triangular, the loss of a change $D$ of the weights is
-$\|R^\top D\|^2$: input $j$ adds what is left of it after all inputs before it have made up for what they
-could. The reference's factor of $H^{-1}$ is $R^{-1}$, so its score $w^2 / [H^{-1}]_{jj}$ is $(w R_{jj})^2$
-with the current weight $w$: neither an inverse nor a second factorisation is needed. The sweep looks left: a
-block of inputs reads what was changed before it in one matrix product.
+$\|R^\top D\|^2$. The reference's factor of $H^{-1}$ is $R^{-1}$, so its score $w^2 / [H^{-1}]_{jj}$ is
+$(w R_{jj})^2$ with the current weight $w$: neither an inverse nor a second factorisation is needed. The sweep
+is left-looking: a block of inputs is compensated for all changes before it by one matrix product.
 """
 
 import functools
@@ -20,32 +19,35 @@ from jax import lax
 from jaxprune import selection
 from jaxprune.parts import factory
 from jaxprune.posttrain.contests import Contest, Solved, quotas
-from jaxprune.posttrain.solvers.factor import Factor, factor, inverses
+from jaxprune.posttrain.solvers.block_changes import Block, changes_by_contests, changes_by_groups
+from jaxprune.posttrain.solvers.factor import Factor, damped_factor, unit_triangular_inverses
 from jaxprune.posttrain.solvers.solver import Solver
 
 __all__ = ["sparsegpt"]
 
-_BLOCK = 128  # inputs that one matrix product makes ready
-_SMALL = 32  # contests up to this length are decided when the sweep is there
-_UNROLLED = 8  # contests up to this length are written out
-_PARTS = 4  # of the sweep, each over what lies before its end only
+_BLOCK = 128  # inputs that one matrix product compensates
+_SMALL = 32  # contests up to this length are decided when the sweep reaches them
+_PARTS = 4  # of the sweep: products within a part read only the inputs before the part's end
 
 
 @factory
 def sparsegpt(*, damp: float = 0.01) -> Solver:
     r"""Returns the solver of SparseGPT.
 
-    Within each block of 128 inputs the weights are chosen by $(w_i R_{ii})^2$ with what they are worth then;
-    N:M groups and short contests are chosen when the sweep reaches them. Each weight that goes is made up for
-    by those behind it. Kernels of one input share the factor and the sweep; counts are exact, in whole
-    kernels and in each output.
+    Within each block of 128 inputs the weights are chosen by $(w_i R_{ii})^2$ with their values at that time;
+    N:M groups and short contests are decided when the sweep reaches them. Each weight that is removed is
+    made up for by those behind it. Kernels of one input share the factor and the sweep; counts are exact, in
+    whole kernels and in each output.
 
     Args:
-      damp: share of the mean of the Gram's diagonal that is added to it; ten times as much, up to six times,
-        where float32 cannot factorise it, as is reported.
+      damp: share of the mean of the Gram's diagonal that is added to it; multiplied by ten, up to six times,
+        where float32 cannot factorise it; the report says so.
 
     Returns:
       `(kernels, contests, *, grams) -> list of Solved`; `grams` is `[layers, inputs, inputs]`.
+
+    Raises:
+      ValueError: if `damp` is negative.
 
     References:
       Frantar & Alistarh, "SparseGPT: Massive Language Models Can Be Accurately Pruned in One-Shot" (2023).
@@ -56,8 +58,8 @@ def sparsegpt(*, damp: float = 0.01) -> Solver:
     >>> from jaxprune.posttrain.views import Layout
     >>> from jaxprune.posttrain.contests import contest
     >>> kernel, gram = jnp.array([[[1.0], [2.0]]]), jnp.array([[[1.0, 0.5], [0.5, 1.0]]])
-    >>> who = contest(patterns.groups(2), Layout((2, 1), (), (0,), (1,)), 0.5, "w")
-    >>> [solved] = sparsegpt(damp=0.0)([kernel], [who], grams=gram)
+    >>> one_of_two = contest(patterns.groups(2), Layout((2, 1), (), (0,), (1,)), 0.5, "w")
+    >>> [solved] = sparsegpt(damp=0.0)([kernel], [one_of_two], grams=gram)
     >>> solved.kernel.round(4).tolist()  # 2 + 0.5 * 1
     [[[0.0], [2.5]]]
     """
@@ -67,33 +69,35 @@ def sparsegpt(*, damp: float = 0.01) -> Solver:
     def solver(
         kernels: Sequence[jax.Array], contests: Sequence[Contest], *, grams: jax.Array, **_
     ) -> list[Solved]:
-        for each in contests:
-            each.one_weight_each("sparsegpt")
-        found: list[Solved | None] = [None] * len(kernels)
-        sorts: dict[Any, list[int]] = {}
-        for index, each in enumerate(contests):
-            sorts.setdefault((each.among, each.among == "inputs" and each.members), []).append(
-                index
+        for kernel_contest in contests:
+            kernel_contest.one_weight_each("sparsegpt")
+        results: list[Solved | None] = [None] * len(kernels)
+        kernels_by_kind: dict[Any, list[int]] = {}
+        for kernel_index, kernel_contest in enumerate(contests):
+            scope = kernel_contest.among
+            kind = (scope, scope == "inputs" and kernel_contest.members)
+            kernels_by_kind.setdefault(kind, []).append(kernel_index)
+        for (scope, members), group_indices in kernels_by_kind.items():
+            group_contests = [contests[kernel_index] for kernel_index in group_indices]
+            group_kernels = [kernels[kernel_index] for kernel_index in group_indices]
+            sweep_plan = _plan_sweep(scope, members, grams.shape[1], group_contests, group_kernels)
+            group_results = _solve_layers(
+                group_kernels, grams, damp, sweep_plan.quotas, sweep_plan._replace(quotas=None)
             )
-        for (among, members), own in sorts.items():
-            plan = _plan(among, members, grams.shape[1], [contests[i] for i in own], kernels, own)
-            solved = _solved(
-                [kernels[i] for i in own], grams, damp, plan.quotas, plan._replace(quotas=None)
-            )
-            for index, each in zip(own, solved, strict=True):
-                found[index] = each
-        return found  # type: ignore[return-value]
+            for kernel_index, result in zip(group_indices, group_results, strict=True):
+                results[kernel_index] = result
+        return results  # type: ignore[return-value]
 
     return Solver(solver)
 
 
-class _Plan(NamedTuple):
-    """How the sweep goes.
+class _SweepPlan(NamedTuple):
+    """Lengths of the sweep's steps, and how many weights survive in each.
 
     Attributes:
-      block: inputs in a block.
+      block: inputs in a block; one matrix product per block.
       group: inputs in a group, for which one more product is made within the block.
-      members: of the contests that are decided when the sweep is there; 0: blocks decide.
+      members: length of the contests that are decided when the sweep reaches them; 0: blocks decide.
       across: whether all outputs of a kernel compete in a block, or each alone.
       quotas: survivors in each block by kernel, int32 `[blocks, kernels]`, or in each contest,
         `[1, kernels]`.
@@ -106,230 +110,167 @@ class _Plan(NamedTuple):
     quotas: Any
 
 
-def _plan(
-    among: Any,
+def _plan_sweep(
+    scope: Any,
     members: int,
     inputs: int,
     contests: Sequence[Contest],
     kernels: Sequence[jax.Array],
-    own: Sequence[int],
-) -> _Plan:
-    if among == "inputs" and members <= _SMALL:
+) -> _SweepPlan:
+    """Returns the plan of the sweep over kernels of one input and one kind of contests.
+
+    Args:
+      scope: `Contest.among` of all of them.
+      members: of a contest, where it is among inputs.
+      inputs: number of inputs.
+      contests: of the kernels.
+      kernels: `[layers, inputs, outputs]` each.
+    """
+    if scope == "inputs" and members <= _SMALL:
         group = members * max(1, _SMALL // members)
         block = group * max(1, _BLOCK // group)
-        keep = np.array([[each.keep for each in contests]], np.int32)
-        return _Plan(block, group, members, False, keep)
-    whole = among == "layer" or members == inputs
-    block = _BLOCK if whole else _divisor(members)
+        keep_counts = np.array([[kernel_contest.keep for kernel_contest in contests]], np.int32)
+        return _SweepPlan(block, group, members, False, keep_counts)
+    is_whole = scope == "layer" or members == inputs
+    block = _BLOCK if is_whole else _divisor(members)
     group = math.gcd(block, _SMALL) if block % _SMALL == 0 else block
     ends = np.minimum(np.arange(block, inputs + block, block), inputs)
-    shares = []
-    for each, index in zip(contests, own, strict=True):
-        if among == "layer":
-            outputs = kernels[index].shape[2]
-            shares.append(quotas(each.keep, ends * outputs, inputs * outputs))
-        elif whole:
-            shares.append(quotas(each.keep, ends, inputs))
+    quota_columns = []
+    for kernel_contest, kernel in zip(contests, kernels, strict=True):
+        if scope == "layer":
+            outputs = kernel.shape[2]
+            quota_columns.append(quotas(kernel_contest.keep, ends * outputs, inputs * outputs))
+        elif is_whole:
+            quota_columns.append(quotas(kernel_contest.keep, ends, inputs))
         else:
-            parts = np.arange(block, members + block, block)
-            shares.append(np.tile(quotas(each.keep, parts, members), inputs // members))
-    return _Plan(block, group, 0, among == "layer", np.stack(shares, 1))
+            part_ends = np.arange(block, members + block, block)
+            contest_quotas = quotas(kernel_contest.keep, part_ends, members)
+            quota_columns.append(np.tile(contest_quotas, inputs // members))
+    return _SweepPlan(block, group, 0, scope == "layer", np.stack(quota_columns, 1))
 
 
 def _divisor(members: int) -> int:
-    """The longest block of at most 128 inputs that contests consist of; a contest if that would be short."""
-    fits = [size for size in range(_SMALL, _BLOCK + 1) if members % size == 0]
-    return max(fits, default=members)
+    """Returns the longest divisor of a contest's length from 32 to 128; the length if there is none."""
+    fitting_sizes = [size for size in range(_SMALL, _BLOCK + 1) if members % size == 0]
+    return max(fitting_sizes, default=members)
 
 
 @functools.partial(jax.jit, static_argnames="plan")
-def _solved(
-    kernels: Sequence[jax.Array], grams: jax.Array, damp: Any, shares: jax.Array, plan: _Plan
+def _solve_layers(
+    kernels: Sequence[jax.Array],
+    grams: jax.Array,
+    damp: Any,
+    keep_quotas: jax.Array,
+    plan: _SweepPlan,
 ) -> list[Solved]:
-    """Layer by layer; kernels side by side."""
+    """Solves kernels of one input and one kind of contests, layer by layer, side by side in each layer."""
     widths = [kernel.shape[2] for kernel in kernels]
     inputs = grams.shape[1]
-    missing = -inputs % plan.block
+    padding = -inputs % plan.block
 
-    def one(layer: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def one_layer(layer: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
         kernel, gram = layer
         with jax.default_matmul_precision("highest"):
-            found = factor(jnp.pad(gram, (0, missing)), damp, inputs)
-            wide = jnp.pad(kernel, ((0, missing), (0, 0)))
-            new, kept = _sweep(wide, found, shares, plan, widths, inputs)
-        return new[:inputs], kept[:inputs], found.damp
+            gram_factor = damped_factor(jnp.pad(gram, (0, padding)), damp, inputs)
+            padded_kernel = jnp.pad(kernel, ((0, padding), (0, 0)))
+            new_weights, kept_mask = _sweep(
+                padded_kernel, gram_factor, keep_quotas, plan, widths, inputs
+            )
+        return new_weights[:inputs], kept_mask[:inputs], gram_factor.damp
 
-    new, kept, damps = lax.map(one, (jnp.concatenate(kernels, 2), grams))
-    ends = np.cumsum(widths)[:-1]
-    pieces = zip(jnp.split(new, ends, 2), jnp.split(kept, ends, 2), strict=True)
-    return [Solved(jnp.where(mask, kernel, 0), mask, damps) for kernel, mask in pieces]
+    new_weights, kept_mask, damps = lax.map(one_layer, (jnp.concatenate(kernels, 2), grams))
+    split_points = np.cumsum(widths)[:-1]
+    kernels_out = jnp.split(new_weights, split_points, 2)
+    masks = jnp.split(kept_mask, split_points, 2)
+    return [
+        Solved(jnp.where(mask, kernel, 0), mask, damps)
+        for kernel, mask in zip(kernels_out, masks, strict=True)
+    ]
 
 
 def _sweep(
     kernel: jax.Array,
-    found: Factor,
-    shares: jax.Array,
-    plan: _Plan,
+    gram_factor: Factor,
+    keep_quotas: jax.Array,
+    plan: _SweepPlan,
     widths: Sequence[int],
     inputs: int,
 ) -> tuple[jax.Array, jax.Array]:
-    """The new kernel and which of its weights are kept; both with the inputs that were added at the end."""
+    """Returns the new kernel and the mask of kept weights, both with the inputs of the padding.
+
+    Args:
+      kernel: `[inputs with padding, outputs]` of all kernels side by side.
+      gram_factor: of the inputs' Gram matrix.
+      keep_quotas: survivors by block or contest, and kernel.
+      plan: lengths of blocks, groups and contests.
+      widths: number of outputs of each kernel.
+      inputs: number of inputs without the padding.
+    """
     size, outputs = kernel.shape
     block = plan.block
-    count = size // block
-    inverse = None
+    block_count = size // block
+    block_inverses = None
     if not plan.members:
-        blocks = found.upper.reshape(count, block, count, block)
-        inverse = inverses(jnp.moveaxis(jnp.diagonal(blocks, axis1=0, axis2=2), -1, 0))
-    change = jnp.zeros_like(kernel)  # old minus new
-    kept = jnp.zeros_like(kernel, bool)
-    parts = _PARTS if count >= 2 * _PARTS else 1
-    ends = [count * (part + 1) // parts for part in range(parts)]
-    for begin, end in zip([0, *ends[:-1]], ends, strict=True):
-        upper = found.upper[: end * block, : end * block]
+        factor_blocks = gram_factor.upper.reshape(block_count, block, block_count, block)
+        block_inverses = unit_triangular_inverses(
+            jnp.moveaxis(jnp.diagonal(factor_blocks, axis1=0, axis2=2), -1, 0)
+        )
+    changes = jnp.zeros_like(kernel)  # old minus new
+    kept_mask = jnp.zeros_like(kernel, bool)
+    part_count = _PARTS if block_count >= 2 * _PARTS else 1
+    part_ends = [block_count * (part_index + 1) // part_count for part_index in range(part_count)]
+    for begin_block, end_block in zip([0, *part_ends[:-1]], part_ends, strict=True):
+        upper = gram_factor.upper[: end_block * block, : end_block * block]
 
-        def one_block(index: Any, state: Any, upper: jax.Array = upper) -> Any:
-            change, kept = state
-            first = index * block
-            columns = lax.dynamic_slice(upper, (0, first), (len(upper), block))
-            within = lax.dynamic_slice(columns, (first, 0), (block, block))
-            old = lax.dynamic_slice(kernel, (first, 0), (block, outputs))
-            scale = lax.dynamic_slice(found.diagonal, (first,), (block,))[:, None]
-            made_up = columns.T @ change[: len(upper)]  # 0 from this block on
-            ready = _Block(old, made_up, within, scale)
-            if inverse is None:
-                new, mask = _by_contests(ready, shares[0], plan, widths)
+        def one_block(block_index: Any, state: Any, upper: jax.Array = upper) -> Any:
+            changes, kept_mask = state
+            first_input = block_index * block
+            columns = lax.dynamic_slice(upper, (0, first_input), (len(upper), block))
+            diagonal_block = lax.dynamic_slice(columns, (first_input, 0), (block, block))
+            old_weights = lax.dynamic_slice(kernel, (first_input, 0), (block, outputs))
+            scale = lax.dynamic_slice(gram_factor.diagonal, (first_input,), (block,))[:, None]
+            compensation = columns.T @ changes[: len(upper)]  # 0 from this block on
+            block_state = Block(old_weights, compensation, diagonal_block, scale)
+            if block_inverses is None:
+                new_changes, mask = changes_by_contests(
+                    block_state, keep_quotas[0], plan.members, plan.group, widths
+                )
             else:
-                worth = jnp.square((old + inverse[index].T @ made_up) * scale)
-                real = (first + jnp.arange(block) < inputs)[:, None]
-                worth = jnp.where(real, worth, -1)
-                mask = _chosen(worth, shares[index], plan.across, widths)
-                new = _by_groups(ready, mask, plan.group)
+                importance = jnp.square(
+                    (old_weights + block_inverses[block_index].T @ compensation) * scale
+                )
+                is_real = (first_input + jnp.arange(block) < inputs)[:, None]
+                importance = jnp.where(is_real, importance, -1)
+                mask = _best_in_block(importance, keep_quotas[block_index], plan.across, widths)
+                new_changes = changes_by_groups(block_state, mask, plan.group)
             return (
-                lax.dynamic_update_slice(change, new, (first, 0)),
-                lax.dynamic_update_slice(kept, mask, (first, 0)),
+                lax.dynamic_update_slice(changes, new_changes, (first_input, 0)),
+                lax.dynamic_update_slice(kept_mask, mask, (first_input, 0)),
             )
 
-        change, kept = lax.fori_loop(begin, end, one_block, (change, kept))
-    return kernel - change, kept
+        changes, kept_mask = lax.fori_loop(begin_block, end_block, one_block, (changes, kept_mask))
+    return kernel - changes, kept_mask
 
 
-class _Block(NamedTuple):
-    """A block of inputs that the sweep has reached.
+def _best_in_block(
+    importance: jax.Array, keep_counts: jax.Array, across: bool, widths: Sequence[int]
+) -> jax.Array:
+    """Returns the mask of the most important weights of a block, over all outputs or in each output.
 
-    Attributes:
-      old: weights, `[block, outputs]`.
-      made_up: by how much they have moved to make up for what went before.
-      within: the factor, `[block, block]`, with a unit diagonal.
-      scale: the factor's diagonal, `[block, 1]`.
+    Args:
+      importance: `[block, outputs]` of all kernels side by side.
+      keep_counts: survivors by kernel, of all outputs together or of each.
+      across: whether the outputs of a kernel compete with each other.
+      widths: number of outputs of each kernel.
     """
-
-    old: jax.Array
-    made_up: jax.Array
-    within: jax.Array
-    scale: jax.Array
-
-
-def _chosen(worth: jax.Array, count: jax.Array, across: bool, widths: Sequence[int]) -> jax.Array:
-    """The best weights of a block, of each kernel over all outputs or in each output."""
     ends = np.cumsum(widths)[:-1]
-    own = jnp.split(worth, ends, 1)
+    importance_by_kernel = jnp.split(importance, ends, 1)
     if across:
-        masks = selection.top_each(own, [count[k] for k in range(len(own))])
+        counts = [keep_counts[kernel_index] for kernel_index in range(len(widths))]
+        masks = selection.top_each(importance_by_kernel, counts)
     else:
-        masks = [selection.top_along(each, count[k], 0) for k, each in enumerate(own)]
-    return jnp.concatenate(masks, 1)
-
-
-def _by_groups(block: _Block, mask: jax.Array, group: int) -> jax.Array:
-    """The change of a block's weights under a mask, group by group and within a group one by one."""
-
-    def one_group(index: Any, change: jax.Array) -> jax.Array:
-        begin = index * group
-        columns = lax.dynamic_slice(block.within, (0, begin), (len(change), group))
-        inner = lax.dynamic_slice(columns, (begin, 0), (group, group))
-        rows = lambda array: lax.dynamic_slice_in_dim(array, begin, group, 0)
-        old = rows(block.old)
-        moved = rows(block.made_up) + columns.T @ change
-        new = _one_by_one(old, moved, inner, rows(mask))
-        return lax.dynamic_update_slice(change, new, (begin, 0))
-
-    count = block.old.shape[0] // group
-    return lax.fori_loop(0, count, one_group, jnp.zeros_like(block.old))
-
-
-def _one_by_one(old: jax.Array, moved: jax.Array, inner: jax.Array, mask: jax.Array) -> jax.Array:
-    """The change of some neighbouring inputs' weights: what goes takes along what it had moved by."""
-    if len(old) <= _UNROLLED:
-        change: list[jax.Array] = []
-        for t in range(len(old)):
-            own = moved[t] + sum(inner[u, t] * change[u] for u in range(t))
-            change.append(jnp.where(mask[t], -own, old[t]))
-        return jnp.stack(change)
-
-    def one(t: Any, change: jax.Array) -> jax.Array:
-        own = moved[t] + inner[:, t] @ change  # rows from t on are 0
-        return change.at[t].set(jnp.where(mask[t], -own, old[t]))
-
-    return lax.fori_loop(0, len(old), one, jnp.zeros_like(old))
-
-
-def _by_contests(
-    block: _Block, count: jax.Array, plan: _Plan, widths: Sequence[int]
-) -> tuple[jax.Array, jax.Array]:
-    """The change of a block's weights, and which are kept, contest by contest."""
-    members, group = plan.members, plan.group
-    counts = jnp.repeat(count, np.array(widths), total_repeat_length=sum(widths))
-
-    def one_group(index: Any, state: Any) -> Any:
-        change, kept = state
-        begin = index * group
-        columns = lax.dynamic_slice(block.within, (0, begin), (len(change), group))
-        rows = lambda array: lax.dynamic_slice_in_dim(array, begin, group, 0)
-        square = lambda array: lax.dynamic_slice(array, (begin, begin), (group, group))
-        part = _Block(
-            rows(block.old),
-            rows(block.made_up) + columns.T @ change,
-            square(block.within),
-            rows(block.scale),
-        )
-
-        def one_contest(index: Any, state: Any) -> Any:
-            change, kept = state
-            begin = index * members
-            columns = lax.dynamic_slice(part.within, (0, begin), (group, members))
-            rows = lambda array: lax.dynamic_slice_in_dim(array, begin, members, 0)
-            square = lambda array: lax.dynamic_slice(array, (begin, begin), (members, members))
-            old = rows(part.old)
-            moved = rows(part.made_up) + columns.T @ change
-            inner = square(part.within)
-            free = _one_by_one(old, moved, inner, jnp.ones_like(old, bool))
-            mask = _ranks(jnp.square((old - free) * rows(part.scale))) < counts[None]
-            new = _one_by_one(old, moved, inner, mask)
-            return (
-                lax.dynamic_update_slice(change, new, (begin, 0)),
-                lax.dynamic_update_slice(kept, mask, (begin, 0)),
-            )
-
-        state = jnp.zeros_like(part.old), jnp.zeros_like(part.old, bool)
-        new, mask = lax.fori_loop(0, group // members, one_contest, state)
-        return (
-            lax.dynamic_update_slice(change, new, (begin, 0)),
-            lax.dynamic_update_slice(kept, mask, (begin, 0)),
-        )
-
-    state = jnp.zeros_like(block.old), jnp.zeros_like(block.old, bool)
-    return lax.fori_loop(0, block.old.shape[0] // group, one_group, state)
-
-
-def _ranks(worth: jax.Array) -> jax.Array:
-    """How many of a few rows are better than each, column by column; of equal ones the first is better."""
-    ranks = []
-    for i, own in enumerate(worth):
-        better = [
-            (other >= own) if j < i else (other > own) for j, other in enumerate(worth) if j != i
+        masks = [
+            selection.top_along(kernel_importance, keep_counts[kernel_index], 0)
+            for kernel_index, kernel_importance in enumerate(importance_by_kernel)
         ]
-        ranks.append(
-            sum((each.astype(jnp.int32) for each in better), jnp.zeros_like(own, jnp.int32))
-        )
-    return jnp.stack(ranks)
+    return jnp.concatenate(masks, 1)

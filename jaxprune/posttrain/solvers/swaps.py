@@ -1,4 +1,4 @@
-"""Masks made better by exchanging one kept weight for one that goes, as long as that pays."""
+"""SparseSwaps: improves masks by exchanging one kept weight for a removed one, as long as that pays."""
 
 import functools
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from jax import lax
 from jaxprune import criteria
 from jaxprune.parts import factory
 from jaxprune.posttrain.contests import Contest, Solved
-from jaxprune.posttrain.solvers.solver import Solver, by_criterion, reads
+from jaxprune.posttrain.solvers.solver import Solver, by_criterion, statistics_read_by
 
 __all__ = ["swaps"]
 
@@ -20,22 +20,35 @@ __all__ = ["swaps"]
 def swaps(*, start: Any = None, most: int = 32, refit: Any = None) -> Solver:
     r"""Returns the solver that starts from another's masks and makes the best exchanges in each output.
 
-    What is kept has its old weight. With $d$ the weights that are gone, zero elsewhere, and $c = G d$, the
+    Kept weights have their old values. With $d$ the removed weights, zero elsewhere, and $c = G d$, the
     error $d^\top G d$ changes by $w_i^2 G_{ii} + 2 w_i c_i + w_j^2 G_{jj} - 2 w_j c_j - 2 w_i w_j G_{ij}$ if
-    $i$ goes and $j$ comes back. The best pair is exchanged, within a contest, until none lowers the error. It
-    costs the square of a contest's inputs, per exchange and output.
+    $i$ is removed and $j$ comes back. The best pair is exchanged, within a contest, until none lowers the
+    error. It costs the square of a contest's inputs, per exchange and output.
 
     Args:
       start: solver of the first masks; `None`: by Wanda's criterion.
-      most: exchanges in each output.
+      most: number of exchanges in each output, at most.
       refit: solver of the weights under the masks, such as `least_squares()`; `None`: the old weights stay.
+
+    Returns:
+      `(kernels, contests, *, grams, ...) -> list of Solved`; it also reads what `start` and `refit` read.
 
     References:
       Zimmer et al., "SparseSwaps" (2025), for exchanges of one pair.
+
+    >>> from jaxprune import patterns
+    >>> from jaxprune.posttrain.contests import contest
+    >>> from jaxprune.posttrain.solvers import by_criterion
+    >>> from jaxprune.posttrain.views import Layout
+    >>> one_of_two = contest(patterns.groups(), Layout((2, 1), (), (0,), (1,)), 0.5, "w")
+    >>> kernel, gram = jnp.array([[[1.0], [2.0]]]), jnp.array([[[9.0, 0.0], [0.0, 1.0]]])
+    >>> by_magnitude = by_criterion(criteria.magnitude)  # keeps the 2, whose input is weak
+    >>> swaps(start=by_magnitude)([kernel], [one_of_two], grams=gram)[0].kernel.tolist()
+    [[[1.0], [0.0]]]
     """
-    first = by_criterion(criteria.wanda) if start is None else start
-    more = () if refit is None else reads(refit)
-    names = tuple(dict.fromkeys((*reads(first), "grams", *more)))
+    first_solver = by_criterion(criteria.wanda) if start is None else start
+    refit_names = () if refit is None else statistics_read_by(refit)
+    names = tuple(dict.fromkeys((*statistics_read_by(first_solver), "grams", *refit_names)))
 
     def solve(
         kernels: Sequence[jax.Array],
@@ -44,69 +57,98 @@ def swaps(*, start: Any = None, most: int = 32, refit: Any = None) -> Solver:
         grams: jax.Array,
         **statistics: Any,
     ) -> list[Solved]:
-        known = {"grams": grams, **statistics}
-        begun = first(kernels, contests, **{name: known[name] for name in reads(first)})
-        found: list[Solved] = []
-        for kernel, each, solved in zip(kernels, contests, begun, strict=True):
-            each.one_weight_each("swaps")
+        all_statistics = {"grams": grams, **statistics}
+        first_statistics = {name: all_statistics[name] for name in statistics_read_by(first_solver)}
+        first_results = first_solver(kernels, contests, **first_statistics)
+        results: list[Solved] = []
+        for kernel, kernel_contest, solved in zip(kernels, contests, first_results, strict=True):
+            kernel_contest.one_weight_each("swaps")
             inputs = kernel.shape[1]
-            members = each.members if each.among == "inputs" else inputs
-            mask = _swapped(kernel, solved.mask, grams, members, most)
+            members = kernel_contest.members if kernel_contest.among == "inputs" else inputs
+            mask = _exchange_weights(kernel, solved.mask, grams, members, most)
             damp = jnp.zeros(len(kernel), kernel.dtype)
-            found.append(Solved(jnp.where(mask, kernel, 0), mask, damp))
+            results.append(Solved(jnp.where(mask, kernel, 0), mask, damp))
         if refit is None:
-            return found
-        given = {name: known[name] for name in more}
-        if "key" in given:
-            given["key"] = jax.random.fold_in(given["key"], 1)  # the start has drawn with the other
-        return refit(kernels, contests, masks=[each.mask for each in found], **given)
+            return results
+        refit_statistics = {name: all_statistics[name] for name in refit_names}
+        if "key" in refit_statistics:
+            # The first solver has drawn with the key itself.
+            refit_statistics["key"] = jax.random.fold_in(refit_statistics["key"], 1)
+        masks = [result.mask for result in results]
+        return refit(kernels, contests, masks=masks, **refit_statistics)
 
     return Solver(solve, names)
 
 
 @functools.partial(jax.jit, static_argnames=("members", "most"))
-def _swapped(
+def _exchange_weights(
     kernel: jax.Array, mask: jax.Array, grams: jax.Array, members: int, most: int
 ) -> jax.Array:
+    """Returns the masks of a kernel after the exchanges, layer by layer and output by output."""
+
     def one_layer(layer: Any) -> jax.Array:
-        own, kept, gram = layer
-        inputs = len(own)
-        parts = gram.reshape(inputs // members, members, inputs // members, members)
-        within = jnp.moveaxis(jnp.diagonal(parts, axis1=0, axis2=2), -1, 0)
-        improve = functools.partial(_improved, gram=gram, within=within, most=most)
-        return lax.map(lambda pair: improve(*pair), (own.T, kept.T)).T
+        weights, kept_mask, gram = layer
+        inputs = len(weights)
+        gram_blocks = gram.reshape(inputs // members, members, inputs // members, members)
+        contest_grams = jnp.moveaxis(jnp.diagonal(gram_blocks, axis1=0, axis2=2), -1, 0)
+        improve_output = functools.partial(
+            _improve_mask, gram=gram, contest_grams=contest_grams, most=most
+        )
+        return lax.map(
+            lambda weights_and_mask: improve_output(*weights_and_mask), (weights.T, kept_mask.T)
+        ).T
 
     with jax.default_matmul_precision("highest"):
         return lax.map(one_layer, (kernel, mask, grams))
 
 
-def _improved(
-    weights: jax.Array, kept: jax.Array, *, gram: jax.Array, within: jax.Array, most: int
+def _improve_mask(
+    weights: jax.Array, mask: jax.Array, *, gram: jax.Array, contest_grams: jax.Array, most: int
 ) -> jax.Array:
-    """The mask of one output after its exchanges."""
-    contests, members, _ = within.shape
-    own = weights.reshape(contests, members)
+    """Returns the mask of one output after its exchanges.
+
+    Args:
+      weights: `[inputs]`.
+      mask: of the kept ones, at first.
+      gram: `[inputs, inputs]`.
+      contest_grams: the Gram's diagonal blocks, `[contests, members, members]`.
+      most: number of exchanges, at most.
+    """
+    contests, members, _ = contest_grams.shape
+    contest_weights = weights.reshape(contests, members)
     squares = jnp.square(weights) * jnp.diagonal(gram)
-    pairs = 2 * own[:, :, None] * own[:, None, :] * within
+    pair_terms = 2 * contest_weights[:, :, None] * contest_weights[:, None, :] * contest_grams
 
     def unfinished(state: Any) -> jax.Array:
-        step, _, _, better = state
-        return (step < most) & better
+        step_index, _, _, is_better = state
+        return (step_index < most) & is_better
 
     def exchange(state: Any) -> Any:
-        step, kept, pull, _ = state
-        change = 2 * weights * pull
-        goes = jnp.where(kept, squares + change, jnp.inf).reshape(contests, members)
-        comes = jnp.where(kept, jnp.inf, squares - change).reshape(contests, members)
-        gain = goes[:, :, None] + comes[:, None, :] - pairs
-        place = jnp.argmin(gain)
-        contest, rest = place // members**2, place % members**2
-        out = contest * members + rest // members
-        back = contest * members + rest % members
-        better = gain.reshape(-1)[place] < -1e-6 * jnp.maximum(jnp.sum(squares), 1e-30)
-        new = kept.at[out].set(False).at[back].set(True)
-        moved = pull + gram[:, out] * weights[out] - gram[:, back] * weights[back]
-        return step + 1, jnp.where(better, new, kept), jnp.where(better, moved, pull), better
+        step_index, mask, residual_product, _ = state
+        change = 2 * weights * residual_product
+        removal_cost = jnp.where(mask, squares + change, jnp.inf).reshape(contests, members)
+        return_cost = jnp.where(mask, jnp.inf, squares - change).reshape(contests, members)
+        exchange_cost = removal_cost[:, :, None] + return_cost[:, None, :] - pair_terms
+        best_pair = jnp.argmin(exchange_cost)
+        contest = best_pair // members**2
+        pair_index = best_pair % members**2
+        removed = contest * members + pair_index // members
+        returned = contest * members + pair_index % members
+        is_better = exchange_cost.reshape(-1)[best_pair] < -1e-6 * jnp.maximum(
+            jnp.sum(squares), 1e-30
+        )
+        new_mask = mask.at[removed].set(False).at[returned].set(True)
+        new_product = (
+            residual_product
+            + gram[:, removed] * weights[removed]
+            - gram[:, returned] * weights[returned]
+        )
+        return (
+            step_index + 1,
+            jnp.where(is_better, new_mask, mask),
+            jnp.where(is_better, new_product, residual_product),
+            is_better,
+        )
 
-    pull = gram @ jnp.where(kept, 0, weights)
-    return lax.while_loop(unfinished, exchange, (0, kept, pull, jnp.array(True)))[1]
+    residual_product = gram @ jnp.where(mask, 0, weights)
+    return lax.while_loop(unfinished, exchange, (0, mask, residual_product, jnp.array(True)))[1]
