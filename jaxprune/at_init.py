@@ -68,7 +68,7 @@ def snip(
     [[0.0], [-1.0]]
     """
     method = _method(criteria.snip, sparsity, pattern, allocation, at_least, at_most)
-    known = {"grads": lambda left: signals.gradients(loss, left, batches, progress=progress)}
+    known = {"grads": lambda left: signals.grads(loss, left, batches, progress=progress)}
     if rounds > 1:
         twice(batches, "snip reads batches in every round")
     return prune_on(params, method, known, rounds=rounds, prunable=prunable, axes=axes)
@@ -181,7 +181,7 @@ def synflow(
     [[[1.0, 0.0]], [[9.0], [0.0]]]
     """
     method = _method(criteria.synflow, sparsity, pattern, allocation, at_least, at_most)
-    known = {"flow": lambda left: signals.synaptic_flow(apply, left, example)}
+    known = {"synaptic_flow": lambda left: signals.synaptic_flow(apply, left, example)}
     more: Any = {"prunable": prunable, "progress": progress, "axes": axes}
     return prune_on(params, method, known, rounds=rounds, **more)
 

@@ -29,8 +29,8 @@ def woodfisher(params: Params, masks: Masks, *, inverse_fisher: Params, **_) -> 
     Args:
       params: tree of arrays.
       masks: bool arrays, `None` at leaves without a mask.
-      inverse_fisher: arrays [blocks, block, block], from `jaxprune.signals.block_fisher`; leaves for which it
-        is `None` are masked alone.
+      inverse_fisher: arrays [blocks, block, block], from the signal of that name in `jaxprune.signals`;
+        leaves for which it is `None` are masked alone.
 
     References:
       Singh & Alistarh, "WoodFisher: Efficient Second-Order Approximation for Neural Network Compression"
@@ -57,8 +57,8 @@ def fisher_blocks(params: Params, masks: Masks, *, inverse_fisher: Params, **_) 
     Args:
       params: tree of arrays.
       masks: bool arrays, `None` at leaves without a mask.
-      inverse_fisher: arrays [blocks, block, block], from `jaxprune.signals.block_fisher`; leaves for which it
-        is `None` are masked alone.
+      inverse_fisher: arrays [blocks, block, block], from the signal of that name in `jaxprune.signals`;
+        leaves for which it is `None` are masked alone.
 
     References:
       Hassibi & Stork, "Second order derivatives for network pruning: Optimal Brain Surgeon" (1993), for one
@@ -119,7 +119,7 @@ def layerwise(
     params: Params,
     masks: Masks,
     *,
-    inputs: Params,
+    input_moments: Params,
     grams: Params,
     axes: kernel_axes.AxesTree | None = None,
     damp: float = 0.01,
@@ -134,7 +134,7 @@ def layerwise(
     Args:
       params: tree of arrays.
       masks: bool arrays, `None` at leaves without a mask.
-      inputs: from `jaxprune.signals.input_moments`.
+      input_moments: mean squares, from `jaxprune.signals.input_moments`.
       grams: from `jaxprune.signals.grams`; leaves for which it is `None` are masked alone.
       axes: tree of `jaxprune.Axes` beside `params`; where it is `None`, the shape of a leaf tells.
       damp: $\lambda$ as a share of the mean of $G$'s diagonal.
@@ -144,14 +144,14 @@ def layerwise(
       Frantar & Alistarh, "Optimal Brain Compression" (2022), who remove one weight after the other.
 
     >>> params, masks = {"w": jnp.array([[1.0], [2.0]])}, {"w": jnp.array([[False], [True]])}
-    >>> inputs, grams = {"w": jnp.ones((2, 1))}, {"w": jnp.array([[1.0, 0.5], [0.5, 1.0]])}
-    >>> layerwise(params, masks, inputs=inputs, grams=grams, damp=0.0)["w"].tolist()  # 2 + 0.5 * 1
+    >>> moments, grams = {"w": jnp.ones((2, 1))}, {"w": jnp.array([[1.0, 0.5], [0.5, 1.0]])}
+    >>> layerwise(params, masks, input_moments=moments, grams=grams, damp=0.0)["w"].tolist()  # 2 + 0.5 * 1
     [[0.0], [2.5]]
     """
 
     masks = masks_lib.unpack(masks)
     fitted = lambda _, mask, moments, gram: None if mask is None or gram is None else moments
-    wanted = jax.tree.map(fitted, params, masks, inputs, grams)
+    wanted = jax.tree.map(fitted, params, masks, input_moments, grams)
     known = kernel_axes.known(axes, params, wanted, "layerwise")
 
     def leaf(w: jax.Array, mask: Any, own: Axes | None, gram: Any) -> jax.Array:

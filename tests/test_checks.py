@@ -171,19 +171,19 @@ WRONG_TYPES = {
     r"taylor: .* reads 'grads', given was 'gradients': write grads=": lambda: jp.prune(
         PARAMS, method(criterion=jp.criteria.taylor), gradients=GRADS
     ),
-    r"wanda: the signal 'inputs' is missing; .* write inputs=": lambda: jp.prune(
-        PARAMS, method(criterion=jp.criteria.wanda), input_moments=GRADS
+    r"wanda: the signal 'input_moments' is missing; .* write input_moments=": lambda: jp.prune(
+        PARAMS, method(criterion=jp.criteria.wanda), inputs=GRADS
     ),
     r"'inverse_fisher' is missing; .* write inverse_fisher=": lambda: jp.prune(
-        PARAMS, method(criterion=jp.criteria.woodfisher), block_fisher=GRADS
+        PARAMS, method(criterion=jp.criteria.woodfisher), fisher=GRADS
     ),
     r"'grads', given was nothing: give grads= as well": lambda: jp.prune(
         PARAMS, method(criterion=jp.criteria.taylor)
     ),
-    r"movement: .* training remembers it, but in one shot you must give pushed=": lambda: jp.prune(
-        PARAMS, method(criterion=jp.criteria.movement)
+    r"movement: .* training remembers it, but in one shot you must give movement_sum=": lambda: (
+        jp.prune(PARAMS, method(criterion=jp.criteria.movement))
     ),
-    r"wanda: .* given was 'grads': give inputs= as well": lambda: jp.sparsify(
+    r"wanda: .* given was 'grads': give input_moments= as well": lambda: jp.sparsify(
         ADAM, method(criterion=jp.criteria.wanda)
     ).update(GRADS, STATE, PARAMS),
     r"needs_no_signals: it takes no signal 'grads'; let its arguments end with \*\*_": lambda: (

@@ -54,13 +54,13 @@ def adam_second_moment(params: Params, *, second_moment: Params, **_) -> Scores:
     return jax.tree.map(saliency, params, second_moment)
 
 
-def obd(params: Params, *, curvature: Params, **_) -> Scores:
+def obd(params: Params, *, gauss_newton_diagonal: Params, **_) -> Scores:
     r"""Scores a weight by its saliency, $\frac{1}{2} h_i w_i^2$: the rise of the loss at a minimum.
 
     Args:
       params: tree of arrays.
-      curvature: $h$, from `jaxprune.signals.gauss_newton_diagonal`, which is never negative. That of
-        `jaxprune.signals.hessian_diagonal` will do too, but weights of negative curvature then go first,
+      gauss_newton_diagonal: $h$, from the signal of that name, which is never negative. The Hessian's own
+        (`jaxprune.signals.hessian_diagonal`) will do too, but weights of negative curvature then go first,
         however large they are.
 
     References:
@@ -68,11 +68,11 @@ def obd(params: Params, *, curvature: Params, **_) -> Scores:
       approximation. Departure: the paper propagates the diagonal backwards and neglects, in each layer, what
       is off it; here it is an unbiased estimate of Gauss-Newton's diagonal itself.
 
-    >>> obd({"w": jnp.array([2.0, -1.0])}, curvature={"w": jnp.array([1.0, 6.0])})
+    >>> obd({"w": jnp.array([2.0, -1.0])}, gauss_newton_diagonal={"w": jnp.array([1.0, 6.0])})
     {'w': Array([2., 3.], dtype=float32)}
     """
     saliency = lambda w, h: None if h is None else 0.5 * h * w * w
-    return jax.tree.map(saliency, params, curvature)
+    return jax.tree.map(saliency, params, gauss_newton_diagonal)
 
 
 def second_order_taylor(params: Params, *, grads: Params, hessian_diagonal: Params, **_) -> Scores:
@@ -80,7 +80,7 @@ def second_order_taylor(params: Params, *, grads: Params, hessian_diagonal: Para
 
     Args:
       params: tree of arrays.
-      grads: their gradients, from `jaxprune.signals.gradients`.
+      grads: their gradients, from `jaxprune.signals.grads`.
       hessian_diagonal: from `jaxprune.signals.hessian_diagonal`.
 
     References:
@@ -105,7 +105,7 @@ def woodfisher(params: Params, *, inverse_fisher: Params, **_) -> Scores:
 
     Args:
       params: tree of arrays.
-      inverse_fisher: the inverse in blocks, from `jaxprune.signals.block_fisher`.
+      inverse_fisher: the inverse in blocks, from `jaxprune.signals.inverse_fisher`.
 
     References:
       Singh & Alistarh, "WoodFisher: Efficient Second-Order Approximation for Neural Network Compression"
@@ -127,7 +127,7 @@ def woodfisher(params: Params, *, inverse_fisher: Params, **_) -> Scores:
         if not 0 <= blocks * block - w.size < block:
             raise ValueError(
                 f"woodfisher: a leaf of {w.size} weights has an inverse of {blocks} blocks of {block}; give "
-                "what jaxprune.signals.block_fisher returns for these parameters."
+                "what jaxprune.signals.inverse_fisher returns for these parameters."
             )
         return 0.5 * w * w / diagonal.reshape(-1)[: w.size].reshape(w.shape)
 
@@ -137,7 +137,7 @@ def woodfisher(params: Params, *, inverse_fisher: Params, **_) -> Scores:
 def obs(
     params: Params,
     *,
-    inputs: Params,
+    input_moments: Params,
     grams: Params,
     axes: kernel_axes.AxesTree | None = None,
     damp: float = 0.01,
@@ -151,7 +151,7 @@ def obs(
 
     Args:
       params: tree of arrays.
-      inputs: from `jaxprune.signals.input_moments`.
+      input_moments: from `jaxprune.signals.input_moments`.
       grams: from `jaxprune.signals.grams`.
       axes: tree of `jaxprune.Axes` beside `params`; where it is `None`, the shape of a leaf tells.
       damp: $\lambda$ as a share of the mean of $G$'s diagonal. Weights of an input that is always zero
@@ -161,14 +161,14 @@ def obs(
       Hassibi & Stork, "Second order derivatives for network pruning: Optimal Brain Surgeon" (1993); Dong,
       Chen & Pan, "Learning to Prune Deep Neural Networks via Layer-wise Optimal Brain Surgeon" (2017).
 
-    >>> inputs, grams = {"w": jnp.ones((2, 1))}, {"w": jnp.array([[1.0, 0.5], [0.5, 1.0]])}
-    >>> scores = obs({"w": jnp.array([[2.0], [4.0]])}, inputs=inputs, grams=grams, damp=0.0)
+    >>> moments, grams = {"w": jnp.ones((2, 1))}, {"w": jnp.array([[1.0, 0.5], [0.5, 1.0]])}
+    >>> scores = obs({"w": jnp.array([[2.0], [4.0]])}, input_moments=moments, grams=grams, damp=0.0)
     >>> [round(float(s), 3) for s in scores["w"][:, 0]]
     [1.5, 6.0]
     """
 
     both = jax.tree.map(
-        lambda _, moments, gram: None if gram is None else moments, params, inputs, grams
+        lambda _, moments, gram: None if gram is None else moments, params, input_moments, grams
     )
     known = kernel_axes.known(axes, params, both, "obs")
 

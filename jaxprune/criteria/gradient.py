@@ -97,8 +97,8 @@ def momentum(params: Params, *, momentum: Params, **_) -> Scores:
     return jax.tree.map(lambda w, m: jnp.abs(m), params, momentum)
 
 
-@signals.needs(summed=signals.total(lambda w, g: g, restarts=True))
-def accumulated_gradient(params: Params, *, summed: Params, **_) -> Scores:
+@signals.needs(gradient_sum=signals.running_sum(lambda w, g: g, restarts=True))
+def accumulated_gradient(params: Params, *, gradient_sum: Params, **_) -> Scores:
     r"""Scores a weight by its gradients summed since the masks changed last: $|\sum_t g_t|$.
 
     The gradient of many batches instead of one; what changes sign from batch to batch cancels.
@@ -107,7 +107,7 @@ def accumulated_gradient(params: Params, *, summed: Params, **_) -> Scores:
       Evci, Gale, Menick, Castro & Elsen, "Rigging the Lottery: Making All Tickets Winners" (2020), whose
       own choice is the gradient of one batch.
 
-    >>> accumulated_gradient({"w": jnp.ones(2)}, summed={"w": jnp.array([0.5, -1.0])})
+    >>> accumulated_gradient({"w": jnp.ones(2)}, gradient_sum={"w": jnp.array([0.5, -1.0])})
     {'w': Array([0.5, 1. ], dtype=float32)}
     """
-    return jax.tree.map(lambda w, s: jnp.abs(s), params, summed)
+    return jax.tree.map(lambda w, s: jnp.abs(s), params, gradient_sum)

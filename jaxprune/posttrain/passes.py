@@ -75,7 +75,7 @@ def through(
 
 
 def gather(
-    plan: Plan, params: Params, batches: Iterable[Any], names: Collection[str] = ("inputs",)
+    plan: Plan, params: Params, batches: Iterable[Any], names: Collection[str] = ("input_moments",)
 ) -> dict[str, Statistics]:
     """Returns statistics of what enters each kernel of a network as it is, segment by segment.
 
@@ -85,7 +85,7 @@ def gather(
       plan: from `jaxprune.posttrain.plan`.
       params: tree of arrays.
       batches: of the shapes that the plan is for.
-      names: "inputs": mean squares, `[layers, inputs, 1]`; "grams": mean products,
+      names: "input_moments": mean squares, `[layers, inputs, 1]`; "grams": mean products,
         `[layers, inputs, inputs]`.
 
     Returns:
@@ -95,13 +95,13 @@ def gather(
     >>> import jax.numpy as jnp
     >>> from jaxprune.posttrain import plan
     >>> apply, params, x = (lambda p, x: x @ p["w"]), {"w": jnp.ones((2, 3))}, jnp.array([[1.0, 2.0]])
-    >>> gather(plan(apply, params, x), params, [x])["w"]["inputs"].tolist()
+    >>> gather(plan(apply, params, x), params, [x])["w"]["input_moments"].tolist()
     [[[1.0], [4.0]]]
     """
-    wrong = [name for name in names if name not in ("inputs", "grams")]
+    wrong = [name for name in names if name not in ("input_moments", "grams")]
     if wrong:
         raise ValueError(
-            f'posttrain.gather: there is no statistic {wrong[0]!r}; "inputs" and "grams" there are.'
+            f'posttrain.gather: there is no statistic {wrong[0]!r}; "input_moments" and "grams" there are.'
         )
     work = Work(plan, checked(plan, params))
     return of_streams(plan, work, Streams(plan, work, batches, "device"), names)

@@ -128,10 +128,13 @@ def owl(
         )
 
     def rates(plan: Plan, work: Work, gather: Gather) -> list[float]:
-        moments = gather(("inputs",))
+        moments = gather(("input_moments",))
         blocks = np.array(plan.blocks)
         sizes = _sizes(plan)
-        worth = lambda k: (work.read(plan.kernels[k]), moments[plan.kernels[k].name]["inputs"])
+        worth = lambda k: (
+            work.read(plan.kernels[k]),
+            moments[plan.kernels[k].name]["input_moments"],
+        )
         totals = np.zeros(blocks.max() + 1)
         for k, block in enumerate(blocks):
             totals[block] += float(_total(*worth(k)))

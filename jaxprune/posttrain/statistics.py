@@ -35,7 +35,7 @@ def of_batch(
     Args:
       each: the input.
       arrays: values of `Input.variables`.
-      names: of the statistics: "inputs" are mean squares, "grams" mean products.
+      names: of the statistics: "input_moments" are mean squares, "grams" mean products.
       examples: float32 scalar.
     """
     product = each.product(arrays)
@@ -65,7 +65,7 @@ def _add(total: Any, more: Any) -> Any:
 def statistics(total: Sums, each: Input, examples: float) -> dict[str, jax.Array]:
     """Returns the means, in the order that the kernels' matrices have.
 
-    "inputs" is `[layers, inputs, 1]`, "grams" `[layers, inputs, inputs]`.
+    "input_moments" is `[layers, inputs, 1]`, "grams" `[layers, inputs, inputs]`.
     """
     return _means(total.means, jnp.float32(examples), each.order, each.size)
 

@@ -12,18 +12,18 @@ from jaxprune.coupling import Coupled
 from jaxprune.masks import Prunable
 from jaxprune.signals import activations
 from jaxprune.signals.curvature import (
-    block_fisher,
     gradient_product,
     hessian_diagonal,
     hessian_gradient,
+    inverse_fisher,
 )
 from jaxprune.signals.flow import synaptic_flow
 from jaxprune.signals.gather import Progress, twice
 from jaxprune.signals.gauss_newton import gauss_newton_diagonal
-from jaxprune.signals.gradients import fisher, gradients
+from jaxprune.signals.gradients import fisher, grads
 from jaxprune.signals.losses import Apply, Loss, OutputLoss, loss_of_outputs
 from jaxprune.signals.outputs import Outputs, outputs
-from jaxprune.signals.scales import scales
+from jaxprune.signals.scales import batchnorm_scales
 from jaxprune.signals.unit_taylor import unit_taylor
 from jaxprune.types import Criterion, Params
 
@@ -46,15 +46,16 @@ def gatherers(
     """Returns for each keyword that criteria read how to find it: a function of the parameters.
 
     With a loss there are `grads`, `fisher`, `hessian_gradient` and `inverse_fisher`, with a key too
-    `hessian_diagonal`; with the network's function `inputs`, `grams`, `flow`, `scales`, `mean`, `magnitude`,
-    `zeros`, `entropy` and `rank`. With that function and a loss of its outputs there is all of this, with a
-    key `curvature` too, Gauss-Newton's diagonal; `hessian_gradient` is then at GraSP's temperature of 200,
-    which a loss of parameters and batches has no place for. With a loss and coupled units there is
-    `unit_taylor`. Nothing is computed yet. Replace an entry to set
-    an option, or add one for a criterion of your own:
+    `hessian_diagonal`; with the network's function `input_moments`, `grams`, `synaptic_flow`,
+    `batchnorm_scales` and the fields of `Outputs`: `unit_means`, `unit_magnitudes`, `unit_zeros`,
+    `unit_entropies` and `unit_ranks`. With that function and a loss of its outputs there is all of this, with
+    a key `gauss_newton_diagonal` too; `hessian_gradient` is then at GraSP's temperature of 200, which a loss
+    of parameters and batches has no place for. With a loss and coupled units there is `unit_taylor`. A signal
+    is called like the function that finds it. Nothing is computed yet. Replace an entry to set an option, or
+    add one for a criterion of your own:
 
         found = gatherers(batches, loss=loss)
-        found["inverse_fisher"] = lambda params: block_fisher(loss, params, batches, block=100)
+        found["inverse_fisher"] = lambda params: inverse_fisher(loss, params, batches, block=100)
 
     Args:
       batches: trees of arrays [examples, ...]; a list, as each signal reads them anew.
@@ -85,10 +86,10 @@ def gatherers(
     if loss is None and apply is not None and output_loss is not None:
         loss = loss_of_outputs(apply, output_loss)
     if loss is not None:
-        found["grads"] = lambda p: gradients(loss, p, batches, **more)
+        found["grads"] = lambda p: grads(loss, p, batches, **more)
         found["fisher"] = lambda p: fisher(loss, p, batches, **more)
         found["hessian_gradient"] = lambda p: gradient_product(loss, p, batches, **more)
-        found["inverse_fisher"] = lambda p: block_fisher(
+        found["inverse_fisher"] = lambda p: inverse_fisher(
             loss, p, batches, prunable=prunable, **more
         )
         if units is not None:
@@ -99,17 +100,17 @@ def gatherers(
         of_outputs = (apply, output_loss)
         found["hessian_gradient"] = lambda p: hessian_gradient(*of_outputs, p, batches, **more)
         if key is not None:
-            found["curvature"] = lambda p: gauss_newton_diagonal(
+            found["gauss_newton_diagonal"] = lambda p: gauss_newton_diagonal(
                 *of_outputs, p, batches, key, **more
             )
     if apply is not None:
-        found["inputs"] = lambda p: activations.input_moments(apply, p, batches, **more)
+        found["input_moments"] = lambda p: activations.input_moments(apply, p, batches, **more)
         found["grams"] = lambda p: activations.grams(apply, p, batches, **more)
         first = next(iter(batches), None)
         if first is None:
             raise ValueError("gatherers: batches: there is none; give a list of at least one.")
-        found["scales"] = lambda p: scales(apply, p, first)
-        found["flow"] = lambda p: synaptic_flow(apply, p, first)
+        found["batchnorm_scales"] = lambda p: batchnorm_scales(apply, p, first)
+        found["synaptic_flow"] = lambda p: synaptic_flow(apply, p, first)
         for name in Outputs._fields:
             found[name] = functools.partial(_output, name, apply, batches, progress)
     return found
@@ -122,7 +123,7 @@ def _output(
     progress: Progress | None,
     params: Params,
 ) -> Any:
-    ranks = name == "rank"  # they cost far more than the rest
+    ranks = name == "unit_ranks"  # they cost far more than the rest
     found = outputs(apply, params, batches, ranks=ranks, progress=progress)
     return getattr(found, name)
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from jaxprune.types import Criterion, Params
 
-__all__ = ["Memory", "moving_average", "needed", "needs", "start", "total"]
+__all__ = ["Memory", "initial_params", "moving_average", "needed", "needs", "running_sum"]
 
 PerWeight = Callable[[jax.Array, jax.Array], jax.Array]
 _C = TypeVar("_C", bound=Callable[..., Any])
@@ -40,11 +40,11 @@ class Memory(NamedTuple):
 def needs(**memories: Memory) -> Callable[[_C], _C]:
     """Declares the memories that a criterion reads, each under the keyword by which it arrives.
 
-    >>> @needs(pushed=total(lambda w, g: -w * g))
-    ... def movement(params, *, pushed, **_):
-    ...     return pushed
+    >>> @needs(movement_sum=running_sum(lambda w, g: -w * g))
+    ... def movement(params, *, movement_sum, **_):
+    ...     return movement_sum
     >>> list(needed([movement]))
-    ['pushed']
+    ['movement_sum']
     """
 
     def declare(criterion: _C) -> _C:
@@ -74,16 +74,17 @@ def needed(criteria: Iterable[Criterion | None]) -> dict[str, Memory]:
     return found
 
 
-def total(f: PerWeight, *, restarts: bool = False) -> Memory:
+def running_sum(f: PerWeight, *, restarts: bool = False) -> Memory:
     r"""The sum $\sum_t f(w_t, g_t)$ over the updates, in float32.
 
     Args:
       f: (weights, gradients) of one leaf -> array of their shape.
       restarts: sum over the updates since the masks changed last, instead of over all.
 
-    >>> pushed = total(lambda w, g: -w * g)
+    >>> movement_sum = running_sum(lambda w, g: -w * g)
     >>> params, grads = {"w": jnp.array([2.0])}, {"w": jnp.array([-1.0])}
-    >>> pushed.update(pushed.update(pushed.init(params), params, grads), params, grads)
+    >>> moved = movement_sum.update(movement_sum.init(params), params, grads)
+    >>> movement_sum.update(moved, params, grads)
     {'w': Array([4.], dtype=float32)}
     """
     return Memory(_zeros, _leafwise(lambda old, new: old + new, f), restarts)
@@ -101,7 +102,7 @@ def moving_average(f: PerWeight, decay: float = 0.9) -> Memory:
     return Memory(_zeros, _leafwise(lambda old, new: decay * old + (1 - decay) * new, f))
 
 
-def start() -> Memory:
+def initial_params() -> Memory:
     """The weights as they were when training, or this level of a lottery ticket, began."""
     return Memory(
         init=lambda params: jax.tree.map(jnp.copy, params),

@@ -25,18 +25,18 @@ class Outputs(NamedTuple):
     """What the units of each kernel give, trees like the parameters, `None` where nothing is known.
 
     Attributes:
-      mean: of the activation.
-      magnitude: mean of its absolute value.
-      zeros: share of zeros (APoZ).
-      entropy: of the activation's mean over positions, binned over the examples; in nats.
-      rank: of the feature maps, mean over the examples; `None` where units have no map.
+      unit_means: of the activation.
+      unit_magnitudes: mean of its absolute value.
+      unit_zeros: share of zeros (APoZ).
+      unit_entropies: of the activation's mean over positions, binned over the examples; in nats.
+      unit_ranks: of the feature maps, mean over the examples; `None` where units have no map.
     """
 
-    mean: Params
-    magnitude: Params
-    zeros: Params
-    entropy: Params
-    rank: Params
+    unit_means: Params
+    unit_magnitudes: Params
+    unit_zeros: Params
+    unit_entropies: Params
+    unit_ranks: Params
 
 
 def outputs(
@@ -75,7 +75,7 @@ def outputs(
     >>> apply = lambda params, x: jax.nn.relu(x @ params["w"])
     >>> batch = jnp.array([[1.0], [-1.0]])
     >>> found = outputs(apply, {"w": jnp.array([[1.0, 0.0]])}, [batch])
-    >>> found.zeros["w"], found.entropy["w"].round(2)  # ln 2, and nothing
+    >>> found.unit_zeros["w"], found.unit_entropies["w"].round(2)  # ln 2, and nothing
     (Array([[0.5, 1. ]], dtype=float32), Array([[0.69, 0.  ]], dtype=float32))
     """
     check_function("outputs", params, apply=apply)
@@ -99,7 +99,7 @@ def outputs(
         for leaf, statistics in total.items()
     }
     for leaf, statistics in known.items():
-        statistics["entropy"] = _entropy(jnp.concatenate([by[leaf] for by in pooled]), bins)
+        statistics["unit_entropies"] = _entropy(jnp.concatenate([by[leaf] for by in pooled]), bins)
     treedef = jax.tree.structure(params)
     by_leaf = [known.get(leaf, {}) for leaf in range(treedef.num_leaves)]
     return Outputs(
@@ -127,7 +127,7 @@ def _outputs(apply: Apply, ranks: bool, params: Params, batch: Any) -> Any:
     return means, pooled
 
 
-_NAMES = ("mean", "magnitude", "zeros", "rank")
+_NAMES = ("unit_means", "unit_magnitudes", "unit_zeros", "unit_ranks")
 
 
 def _spread(found: Kernels, leaf: int, name: str) -> Mean | None:
@@ -157,13 +157,13 @@ def _statistics(ranks: bool, product: Product) -> Reading | None:
         every = (layers, *behind)
         weight = jnp.ones(maps.shape[:layers], jnp.float32)
         known = {
-            "mean": maps.mean(every),
-            "magnitude": jnp.abs(maps).mean(every),
-            "zeros": jnp.mean(maps == 0, every, dtype=jnp.float32),
+            "unit_means": maps.mean(every),
+            "unit_magnitudes": jnp.abs(maps).mean(every),
+            "unit_zeros": jnp.mean(maps == 0, every, dtype=jnp.float32),
             "pooled": jnp.moveaxis(maps.mean(behind), layers, -1),
         }
         if ranks and len(behind) == 2:
-            known["rank"] = jnp.linalg.matrix_rank(maps).astype(jnp.float32).mean(layers)
+            known["unit_ranks"] = jnp.linalg.matrix_rank(maps).astype(jnp.float32).mean(layers)
         return {name: Mean(total, weight) for name, total in known.items()}
 
     return Reading(id(product), where.layers, (where.unit,), compute)

@@ -18,7 +18,7 @@ from jaxprune.types import Criterion, Keep, Units
 
 __all__ = ["KNOWN", "Solver", "best_mask", "by_criterion", "reads"]
 
-KNOWN = ("inputs", "grams", "key")  # what can be asked for
+KNOWN = ("input_moments", "grams", "key")  # what can be asked for
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -27,8 +27,8 @@ class Solver(Part):
 
     Attributes:
       solve: `(kernels, contests, *, <statistics>, **_) -> list of Solved`. Kernels are `[layers, inputs,
-        outputs]`, in float32 or wider; `inputs` are mean squares `[layers, inputs, 1]`, `grams` mean products
-        `[layers, inputs, inputs]`, `key` is a PRNG key.
+        outputs]`, in float32 or wider; `input_moments` are mean squares `[layers, inputs, 1]`, `grams` mean
+        products `[layers, inputs, inputs]`, `key` is a PRNG key.
       names: of the statistics that it reads; `None`: its signature tells.
     """
 
@@ -69,7 +69,7 @@ def by_criterion(criterion: Criterion, *, refit: Any = None) -> Solver:
     """Returns the solver that keeps the best weights by any criterion, one's own too.
 
     Args:
-      criterion: it may read `inputs`, `grams`, `key` and `axes`.
+      criterion: it may read `input_moments`, `grams`, `key` and `axes`.
       refit: solver of the weights under given masks, such as `least_squares()`; `None`: what is kept stays.
 
     >>> from jaxprune import criteria
@@ -129,7 +129,7 @@ def _best(
     """The mask of the best weights, and how many scores are NaN."""
     seen, axes = seen_by_patterns(kernel, window)
     known = {
-        name: {"kernel": seen_by_patterns(value, window)[0] if name == "inputs" else value}
+        name: {"kernel": seen_by_patterns(value, window)[0] if name == "input_moments" else value}
         for name, value in signals.items()
         if name != "key"
     }
