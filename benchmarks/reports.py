@@ -435,7 +435,7 @@ def _():
     by_number = jp.methods.magnitude(sparsity=0.0, allocation=jp.allocation.removing(20))
     params, masks = jp.prune({"w": weights(10, 10)}, by_number)
     fifth = jp.methods.magnitude(sparsity=0.2)
-    _, fewer = jp.prune(params, fifth, masks=masks, of_the_living=True)
+    _, fewer = jp.prune(params, fifth, masks=masks, of_remaining=True)
     return f"{int(masks['w'].sum())}, then {int(fewer['w'].sum())} of 100"
 
 

@@ -24,6 +24,9 @@ def wanda(params: Params, *, input_moments: Params, **_) -> Scores:
       params: tree of arrays.
       input_moments: mean squares, from `jaxprune.signals.input_moments`.
 
+    Returns:
+      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
+
     References:
       Sun, Liu, Bair & Kolter, "A Simple and Effective Pruning Approach for Large Language Models" (2023).
 
@@ -54,6 +57,9 @@ def ria(
       axes: tree of `jaxprune.Axes` beside `params`; where it is `None`, the shape of a leaf tells.
       power: $a$.
 
+    Returns:
+      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
+
     References:
       Zhang, Bai, Lin, Zhao, Hou & Cannistraci, "Plug-and-Play: An Efficient Post-training Pruning Method for
       Large Language Models" (2024).
@@ -77,11 +83,14 @@ def ria(
 
 
 def apoz(params: Params, *, unit_zeros: Params, **_) -> Scores:
-    r"""Scores a unit by how often it is not zero: one minus the average percentage of zeros.
+    """Scores a unit by how often it is not zero: one minus the average percentage of zeros.
 
     Args:
       params: tree of arrays.
       unit_zeros: share of zeros per unit, `jaxprune.signals.outputs(...).unit_zeros`.
+
+    Returns:
+      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
 
     References:
       Hu, Peng, Tai & Tang, "Network Trimming: A Data-Driven Neuron Pruning Approach towards Efficient Deep
@@ -101,6 +110,9 @@ def bn_scale(params: Params, *, batchnorm_scales: Params, **_) -> Scores:
       params: tree of arrays.
       batchnorm_scales: per unit, from `jaxprune.signals.batchnorm_scales`.
 
+    Returns:
+      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
+
     References:
       Liu et al., "Learning Efficient Convolutional Networks through Network Slimming" (2017), where an L1
       penalty on the scales (`jaxprune.penalties.l1`) makes them differ.
@@ -113,11 +125,14 @@ def bn_scale(params: Params, *, batchnorm_scales: Params, **_) -> Scores:
 
 
 def entropy(params: Params, *, unit_entropies: Params, **_) -> Scores:
-    r"""Scores a unit by the entropy of its activation over the examples: what varies says something.
+    """Scores a unit by the entropy of its activation over the examples: what varies says something.
 
     Args:
       params: tree of arrays.
       unit_entropies: per unit, `jaxprune.signals.outputs(...).unit_entropies`.
+
+    Returns:
+      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
 
     References:
       Luo & Wu, "An Entropy-based Pruning Method for CNN Compression" (2017).
@@ -130,11 +145,14 @@ def entropy(params: Params, *, unit_entropies: Params, **_) -> Scores:
 
 
 def hrank(params: Params, *, unit_ranks: Params, **_) -> Scores:
-    r"""Scores a filter by the rank of its feature maps, in the mean over examples.
+    """Scores a filter by the rank of its feature maps, in the mean over examples.
 
     Args:
       params: tree of arrays.
       unit_ranks: per filter, `jaxprune.signals.outputs(...).unit_ranks`.
+
+    Returns:
+      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
 
     References:
       Lin et al., "HRank: Filter Pruning using High-Rank Feature Map" (2020).

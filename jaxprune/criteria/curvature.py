@@ -19,6 +19,9 @@ def fisher(params: Params, *, fisher: Params, **_) -> Scores:
       params: tree of arrays.
       fisher: diagonal of the empirical Fisher, from `jaxprune.signals.fisher`.
 
+    Returns:
+      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
+
     References:
       Theis, Korshunova, Tejani & Huszár, "Faster gaze prediction with dense networks and Fisher pruning"
       (2018); Molchanov, Mallya, Tyree, Frosio & Kautz, "Importance Estimation for Neural Network Pruning"
@@ -40,6 +43,9 @@ def adam_second_moment(params: Params, *, second_moment: Params, **_) -> Scores:
     Args:
       params: tree of arrays.
       second_moment: $\nu$, from `jaxprune.signals.second_moment`, which finds it in the optimizer's state.
+
+    Returns:
+      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
 
     References:
       Li, Dangel, Tam & Raffel, "Fishers for Free? Approximating the Fisher Information Matrix by Recycling
@@ -63,6 +69,9 @@ def obd(params: Params, *, gauss_newton_diagonal: Params, **_) -> Scores:
         (`jaxprune.signals.hessian_diagonal`) will do too, but weights of negative curvature then go first,
         however large they are.
 
+    Returns:
+      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
+
     References:
       LeCun, Denker & Solla, "Optimal Brain Damage" (1990), with the Levenberg-Marquardt (Gauss-Newton)
       approximation. Departure: the paper propagates the diagonal backwards and neglects, in each layer, what
@@ -83,6 +92,9 @@ def second_order_taylor(params: Params, *, grads: Params, hessian_diagonal: Para
       grads: their gradients, from `jaxprune.signals.grads`.
       hessian_diagonal: from `jaxprune.signals.hessian_diagonal`.
 
+    Returns:
+      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
+
     References:
       Molchanov, Mallya, Tyree, Frosio & Kautz, "Importance Estimation for Neural Network Pruning" (2019).
       Departures: the diagonal of the Hessian instead of its row times the weights; the size
@@ -101,11 +113,17 @@ def second_order_taylor(params: Params, *, grads: Params, hessian_diagonal: Para
 
 
 def woodfisher(params: Params, *, inverse_fisher: Params, **_) -> Scores:
-    r"""Scores a weight by $w_q^2 / 2 [F^{-1}]_{qq}$: the rise of the loss if the others make up for it.
+    """Scores a weight by $w_q^2 / 2 [F^{-1}]_{qq}$: the rise of the loss if the others make up for it.
 
     Args:
       params: tree of arrays.
       inverse_fisher: the inverse in blocks, from `jaxprune.signals.inverse_fisher`.
+
+    Returns:
+      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
+
+    Raises:
+      ValueError: if an inverse has another number of weights than its leaf.
 
     References:
       Singh & Alistarh, "WoodFisher: Efficient Second-Order Approximation for Neural Network Compression"
@@ -156,6 +174,9 @@ def obs(
       axes: tree of `jaxprune.Axes` beside `params`; where it is `None`, the shape of a leaf tells.
       damp: $\lambda$ as a share of the mean of $G$'s diagonal. Weights of an input that is always zero
         score zero.
+
+    Returns:
+      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
 
     References:
       Hassibi & Stork, "Second order derivatives for network pruning: Optimal Brain Surgeon" (1993); Dong,

@@ -18,6 +18,9 @@ def snip(params: Params, *, grads: Params, **_) -> Scores:
       params: tree of arrays.
       grads: their gradients, from `jaxprune.signals.grads`.
 
+    Returns:
+      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
+
     References:
       Lee, Ajanthan & Torr, "SNIP: Single-shot Network Pruning based on Connection Sensitivity" (2019).
       Departure: the sum runs over all leaves that have gradients, biases too.
@@ -42,6 +45,9 @@ def grasp(params: Params, *, hessian_gradient: Params, **_) -> Scores:
       hessian_gradient: $H g$, from `jaxprune.signals.hessian_gradient`, which divides the outputs by the
         temperature of the authors' code.
 
+    Returns:
+      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
+
     References:
       Wang, Zhang & Grosse, "Picking Winning Tickets Before Training by Preserving Gradient Flow" (2020),
       algorithm 1.
@@ -59,6 +65,9 @@ def synflow(params: Params, *, synaptic_flow: Params, **_) -> Scores:
     Args:
       params: tree of arrays.
       synaptic_flow: $\partial R / \partial |w|$, from `jaxprune.signals.synaptic_flow`.
+
+    Returns:
+      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
 
     References:
       Tanaka, Kunin, Yamins & Ganguli, "Pruning neural networks without any data by iteratively conserving

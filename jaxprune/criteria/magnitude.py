@@ -11,7 +11,13 @@ from jaxprune.types import Axes, Params, Scores
 
 
 def magnitude(params: Params, **_) -> Scores:
-    r"""Scores a weight by its size, $|w|$.
+    """Scores a weight by its size, $|w|$.
+
+    Args:
+      params: tree of arrays.
+
+    Returns:
+      A tree like `params` of float arrays, higher is better.
 
     References:
       Han, Pool, Tran & Dally, "Learning both Weights and Connections for Efficient Neural Networks"
@@ -27,6 +33,12 @@ def l2(params: Params, **_) -> Scores:
     r"""Scores a weight by its square: what a pattern adds up to the squared $\ell_2$ norm of a unit.
 
     Of single weights the order is that of `magnitude`, whose sum over a unit is its $\ell_1$ norm.
+
+    Args:
+      params: tree of arrays.
+
+    Returns:
+      A tree like `params` of float arrays, higher is better.
 
     >>> l2({"w": jnp.array([-2.0, 1.0])})
     {'w': Array([4., 1.], dtype=float32)}
@@ -45,6 +57,9 @@ def normalized_magnitude(
     Args:
       params: tree of arrays.
       axes: tree of `jaxprune.Axes` beside `params`, which says what layers are; `None`: there are none.
+
+    Returns:
+      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
 
     References:
       Molchanov, Tyree, Karras, Aila & Kautz, "Pruning Convolutional Neural Networks for Resource Efficient
@@ -78,6 +93,9 @@ def fpgm(params: Params, *, axes: kernel_axes.AxesTree | None = None, **_) -> Sc
       params: tree of arrays.
       axes: tree of `jaxprune.Axes` beside `params`; where it is `None`, the shape of a leaf tells. What is no
         kernel there, and not told by its shape, has no scores.
+
+    Returns:
+      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
 
     References:
       He, Liu, Wang, Hu & Yang, "Filter Pruning via Geometric Median for Deep Convolutional Neural Networks

@@ -16,6 +16,13 @@ def movement(params: Params, *, movement_sum: Params, **_) -> Scores:
     Under `straight_through` this is the paper's movement pruning, whose scores learn at a constant rate.
     Under `sparsify` a weight off the mask is zero and its score stands still.
 
+    Args:
+      params: tree of arrays.
+      movement_sum: the sums of $-w_t g_t$ over the updates; training remembers them.
+
+    Returns:
+      A tree like `params` of float arrays, higher is better.
+
     References:
       Sanh, Wolf & Rush, "Movement Pruning: Adaptive Sparsity by Fine-Tuning" (2020).
 
@@ -27,7 +34,14 @@ def movement(params: Params, *, movement_sum: Params, **_) -> Scores:
 
 @signals.needs(initial_params=_INITIAL)
 def weight_change(params: Params, *, initial_params: Params, **_) -> Scores:
-    r"""Scores a weight by its distance from where it began: $|w_t - w_0|$.
+    """Scores a weight by its distance from where it began: $|w_t - w_0|$.
+
+    Args:
+      params: tree of arrays.
+      initial_params: the weights $w_0$; training remembers them.
+
+    Returns:
+      A tree like `params` of float arrays, higher is better.
 
     References:
       Zhou, Lan, Liu & Yosinski, "Deconstructing Lottery Tickets: Zeros, Signs, and the Supermask"
@@ -41,7 +55,14 @@ def weight_change(params: Params, *, initial_params: Params, **_) -> Scores:
 
 @signals.needs(initial_params=_INITIAL)
 def magnitude_increase(params: Params, *, initial_params: Params, **_) -> Scores:
-    r"""Scores a weight by how much it has grown in size: $|w_t| - |w_0|$.
+    """Scores a weight by how much it has grown in size: $|w_t| - |w_0|$.
+
+    Args:
+      params: tree of arrays.
+      initial_params: the weights $w_0$; training remembers them.
+
+    Returns:
+      A tree like `params` of float arrays, higher is better.
 
     References:
       Zhou, Lan, Liu & Yosinski, "Deconstructing Lottery Tickets: Zeros, Signs, and the Supermask"

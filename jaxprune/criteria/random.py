@@ -9,6 +9,13 @@ from jaxprune.types import Params, Scores
 def random(params: Params, *, key: jax.Array, **_) -> Scores:
     """Scores weights by chance, uniform in [0, 1); each leaf has a stream of its own.
 
+    Args:
+      params: tree of arrays.
+      key: PRNG key.
+
+    Returns:
+      A tree like `params` of float arrays, higher is better.
+
     >>> random({"w": jnp.ones((2, 2))}, key=jax.random.key(0))["w"].shape
     (2, 2)
     """

@@ -17,7 +17,7 @@ from jax.sharding import PartitionSpec
 
 from jaxprune import masks as masks_lib
 from jaxprune.kernel_axes import AxesTree, of_leaves
-from jaxprune.method import Method, Partition, by_number, remembered
+from jaxprune.method import Method, Partition, by_number, memories_of
 from jaxprune.pruning import change
 from jaxprune.shards import Specs, check_replicated, everywhere, own_part, specs_of, whole
 from jaxprune.signals import Memory
@@ -165,8 +165,8 @@ def see(
 
 def reads_gradients(method: Method | Partition) -> bool:
     """Whether masks depend on gradients, now or by a memory."""
-    criteria = [c for part in method.parts for c in (part.criterion, part.update.challengers)]
-    memories = remembered(method).values()
+    criteria = [c for part in method.parts for c in (part.criterion, part.update.grow_criterion)]
+    memories = memories_of(method).values()
     return any(map(takes_gradients, criteria)) or any(m.reads_gradients for m in memories)
 
 

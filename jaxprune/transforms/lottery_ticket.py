@@ -13,7 +13,7 @@ from jaxprune import masks as masks_lib
 from jaxprune.fit import check_rounds
 from jaxprune.kernel_axes import AxesTree, of_leaves
 from jaxprune.masks import Prunable
-from jaxprune.method import METHOD, Method, Partition, by_number, by_part, remembered
+from jaxprune.method import METHOD, Method, Partition, by_number, by_part, memories_of
 from jaxprune.pruning import change, initial_masks
 from jaxprune.shards import check_replicated
 from jaxprune.transforms.changes import Overdue, all_finite, concrete, nothing_overdue, remember
@@ -183,7 +183,7 @@ def lottery_ticket(
     checks.check("lottery_ticket", masks=(masks, checks.optional(masks_lib.MASKS)))
     checks.check("lottery_ticket", key=(key, checks.optional(checks.KEY)))
     inner = optax.with_extra_args_support(inner)
-    memories = remembered(method)
+    memories = memories_of(method)
     if any(part.initial is not None for part in method.parts):
         raise ValueError(
             "lottery_ticket: the method starts sparse, but level 0 is the dense network."
@@ -193,7 +193,7 @@ def lottery_ticket(
             "lottery_ticket: the method trains weights off its masks, but those of a ticket are zero; "
             "give one that prunes, such as magnitude(sparsity=0.2)."
         )
-    if any(part.update.revives or part.update.challengers for part in method.parts):
+    if any(part.update.ranks_dead_units or part.update.grow_criterion for part in method.parts):
         raise ValueError(
             "lottery_ticket: the method brings dead weights back, but each ticket is a part of the one "
             "before; give one that prunes, such as magnitude(sparsity=0.2)."

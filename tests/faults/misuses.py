@@ -280,7 +280,7 @@ MISUSES["parts"] = {
         lambda: jp.lottery.Plan(10, 2, rewind="biases"), "biases"
     ),
     "packed is a word": Misuse(lambda: jp.sparsify(SGD, GMP, packed="yes"), "True or False"),
-    "a regrowth without challengers": Misuse(lambda: jp.updates.regrow(None), "criterion"),
+    "a regrowth without a criterion": Misuse(lambda: jp.updates.regrow(None), "criterion"),
     "a gate's broken expression": Misuse(
         lambda: jp.gates.hard_concrete(strength={"[": 1.0}).init(PARAMS, KEY),
         "no regular expression",
@@ -805,8 +805,8 @@ MISUSES["leaves"] = {
         ),
         "'in'|traced",
     ),
-    "of_the_living is a word": Misuse(
-        lambda: jp.prune(PARAMS, MAGNITUDE, of_the_living="yes"), "True or False"
+    "of_remaining is a word": Misuse(
+        lambda: jp.prune(PARAMS, MAGNITUDE, of_remaining="yes"), "True or False"
     ),
 }
 

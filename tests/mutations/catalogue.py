@@ -378,18 +378,19 @@ SELECTION = (
     Mutation(
         "dead weights may come back in prune",
         "jaxprune/updates.py",
-        "return [a & b for a, b in zip(alive, best(units, keep), strict=True)]\n\n    return Update(select)",
-        "return best(units, keep)\n\n    return Update(select, revives=True)",
+        "return [mask & best for mask, best in zip(alive, best_units(units, keep), strict=True)]\n\n"
+        "    return Update(select)",
+        "return best_units(units, keep)\n\n    return Update(select, ranks_dead_units=True)",
         (
             "tests/test_updates.py::test_prune_never_revives",
-            "tests/test_method.py::test_of_the_living_removes_a_share_of_what_is_left",
+            "tests/test_method.py::test_of_remaining_removes_a_share_of_what_is_left",
             "tests/faults/test_mutants.py::test_prune_does_not_revive",
         ),
     ),
     Mutation(
         "weights that were dead in a living unit come back",
         "jaxprune/pruning.py",
-        "if not update.revives and update.challengers is None:",
+        "if not update.ranks_dead_units and update.grow_criterion is None:",
         "if False:",
         (
             "tests/transforms/test_sparsify.py::test_weights_that_are_dead_at_the_start_stay_so_within_a_living_unit",
@@ -405,8 +406,8 @@ SELECTION = (
     Mutation(
         "regrowth loses the places of what it drops",
         "jaxprune/updates.py",
-        "return [a | b for a, b in zip(stays, grown, strict=True)]",
-        "return stays",
+        "return [old | new for old, new in zip(staying, grown, strict=True)]",
+        "return staying",
         ("tests/test_updates.py::test_regrow_fills_up_when_too_few_are_alive",),
     ),
     Mutation(

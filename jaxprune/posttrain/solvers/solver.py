@@ -146,5 +146,5 @@ def best_mask(pattern: Any, window: int, scores: jax.Array, keep: Any) -> jax.Ar
     seen, axes = seen_by_patterns(scores, window)
     along, layers = pattern.contests(seen.shape, axes)
     units = Units(pattern.to_groups(seen, axes), along, layers=layers, kernel=axes)
-    [alive] = updates.best([units], [Keep(keep)])
+    [alive] = updates.best_units([units], [Keep(keep)])
     return pattern.from_groups(alive, seen.shape, axes).reshape(scores.shape)
