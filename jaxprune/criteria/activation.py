@@ -34,7 +34,7 @@ def wanda(params: Params, *, input_moments: Params, **_) -> Scores:
     {'w': Array([[4.],
            [3.]], dtype=float32)}
     """
-    return _each(lambda w, x: jnp.abs(w) * jnp.sqrt(x), params, input_moments)
+    return _score_known(lambda w, x: jnp.abs(w) * jnp.sqrt(x), params, input_moments)
 
 
 def ria(
@@ -68,18 +68,27 @@ def ria(
     {'w': Array([[1.25, 1.75]], dtype=float32)}
     """
 
-    known = kernel_axes.known(axes, params, input_moments, "ria")
+    known_axes = kernel_axes.known(axes, params, input_moments, "ria")
 
-    def score(w: jax.Array, x: jax.Array | None, own: Axes | None) -> jax.Array | None:
-        if x is None or own is None:
+    def score(
+        weights: jax.Array, moments: jax.Array | None, leaf_axes: Axes | None
+    ) -> jax.Array | None:
+        if moments is None or leaf_axes is None:
             return None
-        size = jnp.abs(w)
-        whole = lambda axis: jnp.maximum(size.sum(axis, keepdims=True), jnp.finfo(w.dtype).tiny)
-        outputs = own.out_axis or ()
-        into = tuple(a for a in range(w.ndim) if a not in (*outputs, *own.batch_axis))
-        return (size / whole(into) + size / whole(outputs)) * jnp.sqrt(x) ** power
+        sizes = jnp.abs(weights)
+        smallest = jnp.finfo(weights.dtype).tiny
 
-    return jax.tree.map(score, params, input_moments, known)
+        def total_size(axis: tuple[int, ...]) -> jax.Array:
+            return jnp.maximum(sizes.sum(axis, keepdims=True), smallest)
+
+        out_axes = leaf_axes.out_axis or ()
+        in_axes = tuple(
+            axis for axis in range(weights.ndim) if axis not in (*out_axes, *leaf_axes.batch_axis)
+        )
+        relative_size = sizes / total_size(in_axes) + sizes / total_size(out_axes)
+        return relative_size * jnp.sqrt(moments) ** power
+
+    return jax.tree.map(score, params, input_moments, known_axes)
 
 
 def apoz(params: Params, *, unit_zeros: Params, **_) -> Scores:
@@ -100,7 +109,7 @@ def apoz(params: Params, *, unit_zeros: Params, **_) -> Scores:
     {'w': Array([[0.  , 0.25],
            [0.  , 0.25]], dtype=float32)}
     """
-    return _each(lambda w, z: _spread(w, 1 - z), params, unit_zeros)
+    return _score_known(lambda w, z: _spread_evenly(w, 1 - z), params, unit_zeros)
 
 
 def bn_scale(params: Params, *, batchnorm_scales: Params, **_) -> Scores:
@@ -121,7 +130,7 @@ def bn_scale(params: Params, *, batchnorm_scales: Params, **_) -> Scores:
     {'w': Array([[1.5, 0.5],
            [1.5, 0.5]], dtype=float32)}
     """
-    return _each(_spread, params, batchnorm_scales)
+    return _score_known(_spread_evenly, params, batchnorm_scales)
 
 
 def entropy(params: Params, *, unit_entropies: Params, **_) -> Scores:
@@ -141,7 +150,7 @@ def entropy(params: Params, *, unit_entropies: Params, **_) -> Scores:
     {'w': Array([[1.5],
            [1.5]], dtype=float32)}
     """
-    return _each(_spread, params, unit_entropies)
+    return _score_known(_spread_evenly, params, unit_entropies)
 
 
 def hrank(params: Params, *, unit_ranks: Params, **_) -> Scores:
@@ -160,14 +169,15 @@ def hrank(params: Params, *, unit_ranks: Params, **_) -> Scores:
     >>> hrank({"w": jnp.ones((1, 1, 2, 1))}, unit_ranks={"w": 6 * jnp.ones((1, 1, 1, 1))})["w"].sum()
     Array(6., dtype=float32)
     """
-    return _each(_spread, params, unit_ranks)
+    return _score_known(_spread_evenly, params, unit_ranks)
 
 
-def _spread(w: jax.Array, unit: jax.Array) -> jax.Array:
+def _spread_evenly(weights: jax.Array, unit_scores: jax.Array) -> jax.Array:
     """The score of each unit, evenly over its weights."""
-    return jnp.broadcast_to(unit * (unit.size / w.size), w.shape)
+    share = unit_scores.size / weights.size
+    return jnp.broadcast_to(unit_scores * share, weights.shape)
 
 
-def _each(score: Callable[[Any, Any], jax.Array], params: Params, signal: Params) -> Scores:
+def _score_known(score: Callable[[Any, Any], jax.Array], params: Params, signal: Params) -> Scores:
     """Scores of the leaves that the signal knows; `None` for the others, which cannot be pruned by it."""
     return jax.tree.map(lambda w, x: None if x is None else score(w, x), params, signal)

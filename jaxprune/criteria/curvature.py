@@ -56,8 +56,9 @@ def adam_second_moment(params: Params, *, second_moment: Params, **_) -> Scores:
     >>> adam_second_moment({"w": jnp.array([2.0, -1.0])}, second_moment={"w": jnp.array([1.0, 6.0])})
     {'w': Array([2., 3.], dtype=float32)}
     """
-    saliency = lambda w, nu: None if nu is None else 0.5 * nu * w * w
-    return jax.tree.map(saliency, params, second_moment)
+    return jax.tree.map(
+        lambda w, nu: None if nu is None else 0.5 * nu * w * w, params, second_moment
+    )
 
 
 def obd(params: Params, *, gauss_newton_diagonal: Params, **_) -> Scores:
@@ -80,8 +81,9 @@ def obd(params: Params, *, gauss_newton_diagonal: Params, **_) -> Scores:
     >>> obd({"w": jnp.array([2.0, -1.0])}, gauss_newton_diagonal={"w": jnp.array([1.0, 6.0])})
     {'w': Array([2., 3.], dtype=float32)}
     """
-    saliency = lambda w, h: None if h is None else 0.5 * h * w * w
-    return jax.tree.map(saliency, params, gauss_newton_diagonal)
+    return jax.tree.map(
+        lambda w, h: None if h is None else 0.5 * h * w * w, params, gauss_newton_diagonal
+    )
 
 
 def second_order_taylor(params: Params, *, grads: Params, hessian_diagonal: Params, **_) -> Scores:
@@ -137,17 +139,18 @@ def woodfisher(params: Params, *, inverse_fisher: Params, **_) -> Scores:
            [4.]], dtype=float32)}
     """
 
-    def score(w: jax.Array, inverse: jax.Array | None) -> jax.Array | None:
+    def score(weights: jax.Array, inverse: jax.Array | None) -> jax.Array | None:
         if inverse is None:
             return None
         diagonal = jnp.diagonal(inverse, axis1=-2, axis2=-1)
         blocks, block = diagonal.shape
-        if not 0 <= blocks * block - w.size < block:
+        if not 0 <= blocks * block - weights.size < block:
             raise ValueError(
-                f"woodfisher: a leaf of {w.size} weights has an inverse of {blocks} blocks of {block}; give "
-                "what jaxprune.signals.inverse_fisher returns for these parameters."
+                f"woodfisher: a leaf of {weights.size} weights has an inverse of {blocks} blocks of {block}; "
+                "give what jaxprune.signals.inverse_fisher returns for these parameters."
             )
-        return 0.5 * w * w / diagonal.reshape(-1)[: w.size].reshape(w.shape)
+        inverse_diagonal = diagonal.reshape(-1)[: weights.size].reshape(weights.shape)
+        return 0.5 * weights * weights / inverse_diagonal
 
     return jax.tree.map(score, params, inverse_fisher)
 
@@ -188,23 +191,25 @@ def obs(
     [1.5, 6.0]
     """
 
-    both = jax.tree.map(
+    known_moments = jax.tree.map(
         lambda _, moments, gram: None if gram is None else moments, params, input_moments, grams
     )
-    known = kernel_axes.known(axes, params, both, "obs")
+    known_axes = kernel_axes.known(axes, params, known_moments, "obs")
 
-    def score(w: jax.Array, own: Axes | None, gram: jax.Array | None) -> jax.Array | None:
-        if own is None or gram is None:
+    def score(
+        weights: jax.Array, leaf_axes: Axes | None, gram: jax.Array | None
+    ) -> jax.Array | None:
+        if leaf_axes is None or gram is None:
             return None
-        rows = into_rows(w, own, gram)
-        return rows.back(jax.vmap(functools.partial(_obs, damp))(rows.kernel, rows.gram))
+        rows = into_rows(weights, leaf_axes, gram)
+        return rows.back(jax.vmap(functools.partial(_score_rows, damp))(rows.kernel, rows.gram))
 
-    return jax.tree.map(score, params, known, grams)
+    return jax.tree.map(score, params, known_axes, grams)
 
 
-def _obs(damp: float, rows: jax.Array, gram: jax.Array) -> jax.Array:
+def _score_rows(damp: float, rows: jax.Array, gram: jax.Array) -> jax.Array:
     """Scores of `[outputs, inputs]`."""
     with jax.default_matmul_precision("highest"):
-        diagonal = jnp.diagonal(jnp.linalg.inv(damped(gram, damp)))
-    seen = jnp.diagonal(gram) > 0  # what nothing enters changes nothing
-    return jnp.where(seen[None], 0.5 * rows * rows / diagonal[None], 0)
+        inverse_diagonal = jnp.diagonal(jnp.linalg.inv(damped(gram, damp)))
+    is_used = jnp.diagonal(gram) > 0  # what nothing enters changes nothing
+    return jnp.where(is_used[None], 0.5 * rows * rows / inverse_diagonal[None], 0)

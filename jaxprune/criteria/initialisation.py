@@ -55,8 +55,7 @@ def grasp(params: Params, *, hessian_gradient: Params, **_) -> Scores:
     >>> grasp({"w": jnp.array([2.0, -1.0])}, hessian_gradient={"w": jnp.array([1.0, 3.0])})
     {'w': Array([ 2., -3.], dtype=float32)}
     """
-    flow = lambda w, hg: None if hg is None else w * hg
-    return jax.tree.map(flow, params, hessian_gradient)
+    return jax.tree.map(lambda w, hg: None if hg is None else w * hg, params, hessian_gradient)
 
 
 def synflow(params: Params, *, synaptic_flow: Params, **_) -> Scores:

@@ -21,10 +21,9 @@ def random(params: Params, *, key: jax.Array, **_) -> Scores:
     """
     leaves, treedef = jax.tree.flatten(params)
 
-    def draw(
-        i: int, leaf: jax.Array
-    ) -> jax.Array:  # flat: draws of four axes compile slowly on CPU
-        flat = jax.random.uniform(jax.random.fold_in(key, i), (jnp.size(leaf),))
-        return flat.reshape(jnp.shape(leaf))
+    def draw_scores(index: int, leaf: jax.Array) -> jax.Array:
+        # Flat, as draws of four axes compile slowly on CPU.
+        scores = jax.random.uniform(jax.random.fold_in(key, index), (jnp.size(leaf),))
+        return scores.reshape(jnp.shape(leaf))
 
-    return treedef.unflatten([draw(i, leaf) for i, leaf in enumerate(leaves)])
+    return treedef.unflatten([draw_scores(index, leaf) for index, leaf in enumerate(leaves)])
