@@ -162,7 +162,7 @@ class _Network:
                 loss,
                 self.params,
                 table,
-                keep=keep,
+                budget=keep,
                 costs=self.costs,
                 **tell(f"{100 * keep:g} % left"),
                 **given,
@@ -197,7 +197,7 @@ class _Network:
         tried = [list(pair) for pair in found.tried]
         return {
             "rates": found.rates,
-            "keep": found.keep,
+            "keep": found.cost,
             "tried": tried,
             **self._tested(params, masks),
         }

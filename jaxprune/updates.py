@@ -71,9 +71,9 @@ def prune() -> Update:
     >>> import jaxprune as jp
     >>> half = jp.schedules.never(sparsity=0.5)
     >>> method = jp.Method(jp.criteria.magnitude, schedule=half, update=prune())
-    >>> params = {"w": jnp.array([[1.0, 2.0, 3.0]])}
-    >>> jp.next_masks(method, params, {"w": jnp.array([[True, True, False]])}, 0)  # 3 stays off
-    {'w': Array([[ True,  True, False]], dtype=bool)}
+    >>> params = {"w": jnp.array([[1.0, 2.0, 3.0, 4.0]])}
+    >>> jp.next_masks(method, params, {"w": jnp.array([[True, True, True, False]])}, 0)  # 4 stays off
+    {'w': Array([[False,  True,  True, False]], dtype=bool)}
     """
 
     def select(
@@ -95,9 +95,9 @@ def reselect() -> Update:
     >>> import jaxprune as jp
     >>> half = jp.schedules.never(sparsity=0.5)
     >>> method = jp.Method(jp.criteria.magnitude, schedule=half, update=reselect())
-    >>> params = {"w": jnp.array([[1.0, 2.0, 3.0]])}
-    >>> jp.next_masks(method, params, {"w": jnp.array([[True, True, False]])}, 0)
-    {'w': Array([[False,  True,  True]], dtype=bool)}
+    >>> params = {"w": jnp.array([[1.0, 2.0, 3.0, 4.0]])}
+    >>> jp.next_masks(method, params, {"w": jnp.array([[True, True, True, False]])}, 0)
+    {'w': Array([[False, False,  True,  True]], dtype=bool)}
     """
 
     def select(

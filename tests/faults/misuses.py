@@ -936,20 +936,23 @@ MISUSES["measures"] = {
         lambda: jp.sensitivity.search(
             lambda p: 1.0, PARAMS, jp.sensitivity.sensitivity(lambda p: 1.0, PARAMS, [0.5])
         ),
-        "keep=.*tolerance=",
+        "budget=.*tolerance=",
     ),
     "a search below what was measured": Misuse(
         lambda: jp.sensitivity.search(
             lambda p: 1.0,
             PARAMS,
             jp.sensitivity.sensitivity(lambda p: 1.0, PARAMS, [0.5]),
-            keep=0.1,
+            budget=0.1,
         ),
         "cost|0.1",
     ),
     "a search with another table": Misuse(
         lambda: jp.sensitivity.search(
-            lambda p: 1.0, OTHER, jp.sensitivity.sensitivity(lambda p: 1.0, PARAMS, [0.5]), keep=0.6
+            lambda p: 1.0,
+            OTHER,
+            jp.sensitivity.sensitivity(lambda p: 1.0, PARAMS, [0.5]),
+            budget=0.6,
         ),
         "'fc/kernel'",
     ),

@@ -536,7 +536,7 @@ TRAINING = (
         "masked updates do not land on zero",
         _STATE,
         "return masks_lib.where(mask, wide_update, -weights.astype(wide_update.dtype))",
-        "return u",
+        "return wide_update",
         (_LAND,),
     ),
     Mutation(
