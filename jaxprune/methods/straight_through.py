@@ -118,12 +118,11 @@ def sr_ste(
             "2:4 is sparsity=0.5, m=4."
         )
     schedule = schedules.every(every, sparsity=sparsity, begin=begin, end=end)
-    pattern, update = patterns.groups(m), updates.reselect()
     return Method(
         criteria.magnitude,
         schedule=schedule,
-        pattern=pattern,
-        update=update,
+        pattern=patterns.groups(m),
+        update=updates.reselect(),
         backward=Backward(decay),
     )
 
@@ -165,9 +164,12 @@ def surgery(
     >>> next_masks(surgery(end=100), params, masks, 7)
     {'w': Array([[False,  True,  True, False]], dtype=bool)}
     """
-    schedule = schedules.every(every, sparsity=0.0, begin=begin, end=end)
-    update = updates.splice(c, margin)
-    return Method(criteria.magnitude, schedule=schedule, update=update, backward=Backward())
+    return Method(
+        criteria.magnitude,
+        schedule=schedules.every(every, sparsity=0.0, begin=begin, end=end),
+        update=updates.splice(c, margin),
+        backward=Backward(),
+    )
 
 
 @factory
