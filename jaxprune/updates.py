@@ -78,7 +78,7 @@ def prune() -> Update:
 
     def select(
         alive: _Masks, units: _Units, grow_scores: _Units, keep: _Keep, step: Step
-    ) -> _Masks:
+    ) -> list[jax.Array]:
         return [mask & best for mask, best in zip(alive, best_units(units, keep), strict=True)]
 
     return Update(select)
@@ -102,7 +102,7 @@ def reselect() -> Update:
 
     def select(
         alive: _Masks, units: _Units, grow_scores: _Units, keep: _Keep, step: Step
-    ) -> _Masks:
+    ) -> list[jax.Array]:
         return best_units(units, keep)
 
     return Update(select, ranks_dead_units=True)
@@ -152,7 +152,7 @@ def regrow(
 
     def select(
         alive: _Masks, units: _Units, grow_scores: _Units, keep: _Keep, step: Step
-    ) -> _Masks:
+    ) -> list[jax.Array]:
         share = fraction(step) if callable(fraction) else fraction
         within_budget = _within_budget(alive, units, keep)
         pairs = list(zip(keep, units, strict=True))
@@ -223,7 +223,7 @@ def redistribute(
 
     def select(
         alive: _Masks, units: _Units, grow_scores: _Units, keep: _Keep, step: Step
-    ) -> _Masks:
+    ) -> list[jax.Array]:
         share = fraction(step) if callable(fraction) else fraction
         layers = Layers(units)
         total = jnp.sum(layers.joined([jnp.asarray(leaf_keep.count) for leaf_keep in keep]))
@@ -341,7 +341,7 @@ def splice(c: float = 0.0, margin: float = 0.1) -> Update:
 
     def select(
         alive: _Masks, units: _Units, grow_scores: _Units, keep: _Keep, step: Step
-    ) -> _Masks:
+    ) -> list[jax.Array]:
         pairs = zip(alive, units, strict=True)
         return [each_layer(splice_layer, u.layers)(mask, u.scores) for mask, u in pairs]
 
