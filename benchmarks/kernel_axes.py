@@ -161,7 +161,7 @@ def _kept(apply: Any, kernel: jax.Array, order: Any, x: jax.Array) -> dict[str, 
         """The mask with the inputs of one output in each row."""
         schedule = jp.schedules.one_shot(sparsity=0.5)
         method = jp.Method(jp.criteria.wanda, schedule=schedule, pattern=pattern)
-        _, masks = jp.prune(params, method, axes=given, inputs=moments, prunable="w")
+        _, masks = jp.prune(params, method, axes=given, input_moments=moments, prunable="w")
         return masks["w"].transpose(*layers, *outputs, *inputs).reshape(-1, 32)
 
     def figures(groups: Any, whole: Any, given: Any) -> str:

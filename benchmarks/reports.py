@@ -109,7 +109,7 @@ def _():
     moments = jp.signals.input_moments(lambda p, x: x @ p["a"], params, batches)
     once = jp.schedules.one_shot(sparsity=0.5)
     wanda = jp.Method(jp.criteria.wanda, schedule=once, pattern=jp.patterns.groups())
-    return f"first input keeps {int(jp.prune(params, wanda, inputs=moments)[1]['a'][0].sum())} of 8"
+    return f"first input keeps {int(jp.prune(params, wanda, input_moments=moments)[1]['a'][0].sum())} of 8"
 
 
 @probe("debug_nans while pruning a pruned network again")
@@ -435,7 +435,7 @@ def _():
     by_number = jp.methods.magnitude(sparsity=0.0, allocation=jp.allocation.removing(20))
     params, masks = jp.prune({"w": weights(10, 10)}, by_number)
     fifth = jp.methods.magnitude(sparsity=0.2)
-    _, fewer = jp.prune(params, fifth, masks=masks, of_the_living=True)
+    _, fewer = jp.prune(params, fifth, masks=masks, of_remaining=True)
     return f"{int(masks['w'].sum())}, then {int(fewer['w'].sum())} of 100"
 
 

@@ -20,7 +20,8 @@ from jaxprune.types import AnyAllocation, Criterion, Masks, Params
 
 __all__ = ["grasp", "snip", "synflow"]
 
-_UNSTRUCTURED, _GLOBAL = patterns.unstructured(), allocations.global_budget()
+_UNSTRUCTURED = patterns.unstructured()
+_GLOBAL = allocations.global_budget()
 
 
 def snip(
@@ -38,25 +39,32 @@ def snip(
     at_most: float = 1.0,
     progress: Progress | None = None,
 ) -> tuple[Params, Masks]:
-    """SNIP: keeps the connections to which the loss is most sensitive, in one shot.
+    """Prunes by SNIP: keeps the weights to which the loss is most sensitive, in one shot.
+
+    Use it when a network shall be pruned before it is trained, with one batch. At 95 % it was 2.7 points
+    above random masks and 1.4 below dense (LeNet-300-100 on MNIST, results/compare_lee2019_lenet300).
 
     Args:
       loss: (params, batch) -> the mean loss over the batch's leading axis, a scalar.
       params: tree of arrays, as initialised.
       batches: trees of arrays [examples, ...]; one batch of about a hundred examples in the paper.
-      sparsity: fraction of the prunable weights removed.
+      sparsity: fraction of the prunable weights removed, in [0, 1).
       rounds: cuts, each by the gradients of what is left; the paper makes one.
       prunable: which leaves may be pruned (see `jaxprune.masks.make`).
       axes: which axes of the leaves are inputs, outputs and layers: `jaxprune.axes(apply, params, *inputs)`;
         `None`: their shapes tell, and whatever depends on direction refuses those that do not.
-      pattern: what dies together and who competes.
-      allocation: who gets how much of the budget; the published one empties layers at high sparsities.
+      pattern: which weights go together and compete, from `jaxprune.patterns`.
+      allocation: how the budget is divided; the published one, of the whole tree, empties layers at high
+        sparsities.
       at_least: fewest units that the published allocation leaves of a layer.
       at_most: largest fraction that it removes of one.
       progress: called with the number of batches done, after each.
 
     Returns:
       The parameters with exact zeros where pruned, and the masks, for `jaxprune.fixed`.
+
+    Raises:
+      ValueError: if a floor is given to an allocation of one's own, or an argument is out of its range.
 
     References:
       Lee, Ajanthan & Torr, "SNIP: Single-shot Network Pruning based on Connection Sensitivity" (2019).
@@ -68,10 +76,10 @@ def snip(
     [[0.0], [-1.0]]
     """
     method = _method(criteria.snip, sparsity, pattern, allocation, at_least, at_most)
-    known = {"grads": lambda left: signals.gradients(loss, left, batches, progress=progress)}
+    gatherers = {"grads": lambda p: signals.grads(loss, p, batches, progress=progress)}
     if rounds > 1:
         check_rereadable(batches, "snip reads batches in every round")
-    return prune_on(params, method, known, rounds=rounds, prunable=prunable, axes=axes)
+    return prune_on(params, method, gatherers, rounds=rounds, prunable=prunable, axes=axes)
 
 
 def grasp(
@@ -89,7 +97,7 @@ def grasp(
     at_most: float = 1.0,
     progress: Progress | None = None,
 ) -> tuple[Params, Masks]:
-    """GraSP: keeps the weights without which the gradient would lose most of its norm, in one shot.
+    """Prunes by GraSP: keeps the weights without which the gradient would lose most of its norm, in one shot.
 
     Args:
       loss: (params, batch) -> the mean loss over the batch's leading axis, a scalar. The authors' code
@@ -99,19 +107,23 @@ def grasp(
       params: tree of arrays, as initialised.
       batches: trees of arrays [examples, ...], read twice, for the gradient and for its product with the
         Hessian; ten examples of each class in the paper.
-      sparsity: fraction of the prunable weights removed.
+      sparsity: fraction of the prunable weights removed, in [0, 1).
       rounds: cuts, each by the gradient flow of what is left; the paper makes one.
       prunable: which leaves may be pruned (see `jaxprune.masks.make`).
       axes: which axes of the leaves are inputs, outputs and layers: `jaxprune.axes(apply, params, *inputs)`;
         `None`: their shapes tell, and whatever depends on direction refuses those that do not.
-      pattern: what dies together and who competes.
-      allocation: who gets how much of the budget; the published one empties layers at high sparsities.
+      pattern: which weights go together and compete, from `jaxprune.patterns`.
+      allocation: how the budget is divided; the published one, of the whole tree, empties layers at high
+        sparsities.
       at_least: fewest units that the published allocation leaves of a layer.
       at_most: largest fraction that it removes of one.
       progress: called after each batch, with the number of batches done in both passes.
 
     Returns:
       The parameters with exact zeros where pruned, and the masks, for `jaxprune.fixed`.
+
+    Raises:
+      ValueError: if a floor is given to an allocation of one's own, or an argument is out of its range.
 
     References:
       Wang, Zhang & Grosse, "Picking Winning Tickets Before Training by Preserving Gradient Flow" (2020).
@@ -125,8 +137,8 @@ def grasp(
     """
     method = _method(criteria.grasp, sparsity, pattern, allocation, at_least, at_most)
     batches = check_rereadable(batches, "grasp reads batches twice")
-    known = {"hessian_gradient": lambda left: gradient_product(loss, left, batches, progress)}
-    return prune_on(params, method, known, rounds=rounds, prunable=prunable, axes=axes)
+    gatherers = {"hessian_gradient": lambda p: gradient_product(loss, p, batches, progress)}
+    return prune_on(params, method, gatherers, rounds=rounds, prunable=prunable, axes=axes)
 
 
 def synflow(
@@ -144,7 +156,7 @@ def synflow(
     at_most: float = 1.0,
     progress: Progress | None = None,
 ) -> tuple[Params, Masks]:
-    r"""SynFlow: keeps the weights through which most flows, found again after each of many small cuts.
+    r"""Prunes by SynFlow: keeps the weights through which most flows, found anew after each small cut.
 
     After round $k$ of $n$ a fraction $(1 - s)^{k/n}$ is left. A layer that is cut takes over the flow of its
     lost weights with those it keeps, so with many rounds none is emptied while a budget of one path is left.
@@ -158,8 +170,9 @@ def synflow(
       prunable: which leaves may be pruned (see `jaxprune.masks.make`).
       axes: which axes of the leaves are inputs, outputs and layers: `jaxprune.axes(apply, params, *inputs)`;
         `None`: their shapes tell, and whatever depends on direction refuses those that do not.
-      pattern: what dies together and who competes.
-      allocation: who gets how much of the budget; the published one empties layers at high sparsities.
+      pattern: which weights go together and compete, from `jaxprune.patterns`.
+      allocation: how the budget is divided; the published one, of the whole tree, empties layers at high
+        sparsities.
       at_least: fewest units that the published allocation leaves of a layer.
       at_most: largest fraction that it removes of one.
       progress: called with the number of rounds done, after each.
@@ -181,9 +194,9 @@ def synflow(
     [[[1.0, 0.0]], [[9.0], [0.0]]]
     """
     method = _method(criteria.synflow, sparsity, pattern, allocation, at_least, at_most)
-    known = {"flow": lambda left: signals.synaptic_flow(apply, left, example)}
-    more: Any = {"prunable": prunable, "progress": progress, "axes": axes}
-    return prune_on(params, method, known, rounds=rounds, **more)
+    gatherers = {"synaptic_flow": lambda p: signals.synaptic_flow(apply, p, example)}
+    options: Any = {"prunable": prunable, "progress": progress, "axes": axes}
+    return prune_on(params, method, gatherers, rounds=rounds, **options)
 
 
 def _method(

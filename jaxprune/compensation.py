@@ -1,4 +1,4 @@
-"""The weights that are kept make up for those that go, as Optimal Brain Surgeon has them do.
+"""Moves of the weights that are kept, which make up for those that go, as in Optimal Brain Surgeon.
 
 Each is `(params, masks, *, <signals>, **_) -> params`, for `jaxprune.prune_on`; zeros are exact.
 """
@@ -29,8 +29,11 @@ def woodfisher(params: Params, masks: Masks, *, inverse_fisher: Params, **_) -> 
     Args:
       params: tree of arrays.
       masks: bool arrays, `None` at leaves without a mask.
-      inverse_fisher: arrays [blocks, block, block], from `jaxprune.signals.block_fisher`; leaves for which it
-        is `None` are masked alone.
+      inverse_fisher: arrays [blocks, block, block], from the signal of that name in `jaxprune.signals`;
+        leaves for which it is `None` are masked alone.
+
+    Returns:
+      A tree like `params`, exactly zero off the masks.
 
     References:
       Singh & Alistarh, "WoodFisher: Efficient Second-Order Approximation for Neural Network Compression"
@@ -57,8 +60,11 @@ def fisher_blocks(params: Params, masks: Masks, *, inverse_fisher: Params, **_) 
     Args:
       params: tree of arrays.
       masks: bool arrays, `None` at leaves without a mask.
-      inverse_fisher: arrays [blocks, block, block], from `jaxprune.signals.block_fisher`; leaves for which it
-        is `None` are masked alone.
+      inverse_fisher: arrays [blocks, block, block], from the signal of that name in `jaxprune.signals`;
+        leaves for which it is `None` are masked alone.
+
+    Returns:
+      A tree like `params`, exactly zero off the masks.
 
     References:
       Hassibi & Stork, "Second order derivatives for network pruning: Optimal Brain Surgeon" (1993), for one
@@ -80,46 +86,50 @@ def _in_each_block(
 ) -> Params:
     """Moves the blocks of each leaf by `move(weights, kept, inverse)`, and masks them."""
 
-    def leaf(w: jax.Array, mask: Any, inverse: Any) -> jax.Array:
+    def compensate(weights: jax.Array, mask: Any, inverse: Any) -> jax.Array:
         if mask is None or inverse is None:
-            return masks_lib.where(mask, w, jnp.zeros_like(w))
-        blocks, block, _ = inverse.shape
-        fill = (0, blocks * block - w.size)
-        in_blocks = lambda x: jnp.pad(x.reshape(-1), fill).reshape(blocks, block)
-        moved = move(in_blocks(w.astype(inverse.dtype)), in_blocks(mask), inverse)
-        moved = moved.reshape(-1)[: w.size].reshape(w.shape).astype(w.dtype)
-        return jnp.where(mask, moved, jnp.zeros_like(w))
+            return masks_lib.where(mask, weights, jnp.zeros_like(weights))
+        block_count, block, _ = inverse.shape
+        padding = (0, block_count * block - weights.size)
 
-    return jax.tree.map(leaf, params, masks_lib.unpack(masks), inverse_fisher)
+        def in_blocks(leaf: jax.Array) -> jax.Array:
+            return jnp.pad(leaf.reshape(-1), padding).reshape(block_count, block)
 
+        moved_blocks = move(in_blocks(weights.astype(inverse.dtype)), in_blocks(mask), inverse)
+        moved = moved_blocks.reshape(-1)[: weights.size].reshape(weights.shape)
+        return jnp.where(mask, moved.astype(weights.dtype), jnp.zeros_like(weights))
 
-@jax.jit
-def _single_moves(w: jax.Array, kept: jax.Array, inverse: jax.Array) -> jax.Array:
-    multipliers = jnp.where(kept, 0, w / jnp.diagonal(inverse, axis1=1, axis2=2))
-    with jax.default_matmul_precision("highest"):
-        return w - jnp.einsum("bij,bj->bi", inverse, multipliers)
+    return jax.tree.map(compensate, params, masks_lib.unpack(masks), inverse_fisher)
 
 
 @jax.jit
-def _joint_move(w: jax.Array, kept: jax.Array, inverse: jax.Array) -> jax.Array:
-    gone = ~kept
-    both = gone[:, :, None] & gone[:, None, :]
-    eye = jnp.eye(w.shape[-1], dtype=w.dtype)
-    system = jnp.where(both, inverse, eye)  # identity where weights are kept
-    scale = jnp.sqrt(jnp.maximum(jnp.diagonal(system, axis1=1, axis2=2), jnp.finfo(w.dtype).tiny))
-    scaled = (
-        system / scale[:, :, None] / scale[:, None, :]
-    )  # ones on the diagonal: well conditioned
+def _single_moves(weights: jax.Array, kept: jax.Array, inverse: jax.Array) -> jax.Array:
+    multipliers = jnp.where(kept, 0, weights / jnp.diagonal(inverse, axis1=1, axis2=2))
     with jax.default_matmul_precision("highest"):
-        x = jnp.linalg.solve(scaled, (jnp.where(gone, w, 0) / scale)[..., None])[..., 0] / scale
-        return w - jnp.einsum("bij,bj->bi", inverse, jnp.where(gone, x, 0))
+        return weights - jnp.einsum("bij,bj->bi", inverse, multipliers)
+
+
+@jax.jit
+def _joint_move(weights: jax.Array, kept: jax.Array, inverse: jax.Array) -> jax.Array:
+    removed = ~kept
+    both_removed = removed[:, :, None] & removed[:, None, :]
+    identity = jnp.eye(weights.shape[-1], dtype=weights.dtype)
+    system = jnp.where(both_removed, inverse, identity)  # identity where weights are kept
+    smallest = jnp.finfo(weights.dtype).tiny
+    scale = jnp.sqrt(jnp.maximum(jnp.diagonal(system, axis1=1, axis2=2), smallest))
+    # Ones on the diagonal: well conditioned.
+    scaled_system = system / scale[:, :, None] / scale[:, None, :]
+    with jax.default_matmul_precision("highest"):
+        scaled_weights = jnp.where(removed, weights, 0) / scale
+        solution = jnp.linalg.solve(scaled_system, scaled_weights[..., None])[..., 0] / scale
+        return weights - jnp.einsum("bij,bj->bi", inverse, jnp.where(removed, solution, 0))
 
 
 def layerwise(
     params: Params,
     masks: Masks,
     *,
-    inputs: Params,
+    input_moments: Params,
     grams: Params,
     axes: kernel_axes.AxesTree | None = None,
     damp: float = 0.01,
@@ -134,55 +144,63 @@ def layerwise(
     Args:
       params: tree of arrays.
       masks: bool arrays, `None` at leaves without a mask.
-      inputs: from `jaxprune.signals.input_moments`.
+      input_moments: mean squares, from `jaxprune.signals.input_moments`.
       grams: from `jaxprune.signals.grams`; leaves for which it is `None` are masked alone.
       axes: tree of `jaxprune.Axes` beside `params`; where it is `None`, the shape of a leaf tells.
       damp: $\lambda$ as a share of the mean of $G$'s diagonal.
+
+    Returns:
+      A tree like `params`, exactly zero off the masks.
 
     References:
       Dong, Chen & Pan, "Learning to Prune Deep Neural Networks via Layer-wise Optimal Brain Surgeon" (2017);
       Frantar & Alistarh, "Optimal Brain Compression" (2022), who remove one weight after the other.
 
     >>> params, masks = {"w": jnp.array([[1.0], [2.0]])}, {"w": jnp.array([[False], [True]])}
-    >>> inputs, grams = {"w": jnp.ones((2, 1))}, {"w": jnp.array([[1.0, 0.5], [0.5, 1.0]])}
-    >>> layerwise(params, masks, inputs=inputs, grams=grams, damp=0.0)["w"].tolist()  # 2 + 0.5 * 1
+    >>> moments, grams = {"w": jnp.ones((2, 1))}, {"w": jnp.array([[1.0, 0.5], [0.5, 1.0]])}
+    >>> layerwise(params, masks, input_moments=moments, grams=grams, damp=0.0)["w"].tolist()  # 2 + 0.5 * 1
     [[0.0], [2.5]]
     """
 
     masks = masks_lib.unpack(masks)
-    fitted = lambda _, mask, moments, gram: None if mask is None or gram is None else moments
-    wanted = jax.tree.map(fitted, params, masks, inputs, grams)
-    known = kernel_axes.known(axes, params, wanted, "layerwise")
+    moments_of_fitted = jax.tree.map(
+        lambda _, mask, moments, gram: None if mask is None or gram is None else moments,
+        params,
+        masks,
+        input_moments,
+        grams,
+    )
+    known_axes = kernel_axes.known(axes, params, moments_of_fitted, "layerwise")
 
-    def leaf(w: jax.Array, mask: Any, own: Axes | None, gram: Any) -> jax.Array:
-        if own is None:
-            return masks_lib.where(mask, w, jnp.zeros_like(w))
-        rows = into_rows(w, own, gram)
-        kept = into_rows(mask, own, gram).kernel
-        grams = jax.vmap(functools.partial(damped, damp=damp))(rows.gram)
-        weights = rows.kernel.astype(gram.dtype)
-        fit = _fitted if weights.shape[-1] <= _EXACT else _nearly_fitted
-        found = jax.vmap(fit)(weights, kept, grams)
-        return jnp.where(mask, rows.back(found).astype(w.dtype), jnp.zeros_like(w))
+    def fit_leaf(weights: jax.Array, mask: Any, leaf_axes: Axes | None, gram: Any) -> jax.Array:
+        if leaf_axes is None:
+            return masks_lib.where(mask, weights, jnp.zeros_like(weights))
+        rows = into_rows(weights, leaf_axes, gram)
+        kept = into_rows(mask, leaf_axes, gram).kernel
+        damped_grams = jax.vmap(functools.partial(damped, damp=damp))(rows.gram)
+        kernel = rows.kernel.astype(gram.dtype)
+        fit = _fit_exactly if kernel.shape[-1] <= _EXACT else _fit_nearly
+        fitted = rows.back(jax.vmap(fit)(kernel, kept, damped_grams))
+        return jnp.where(mask, fitted.astype(weights.dtype), jnp.zeros_like(weights))
 
-    return jax.tree.map(leaf, params, masks, known, grams)
+    return jax.tree.map(fit_leaf, params, masks, known_axes, grams)
 
 
 @jax.jit
-def _nearly_fitted(rows: jax.Array, kept: jax.Array, gram: jax.Array) -> jax.Array:
+def _fit_nearly(rows: jax.Array, kept: jax.Array, gram: jax.Array) -> jax.Array:
     """`rows` is [outputs, inputs]; a solution per output would cost the cube of the inputs each."""
     return conjugate_gradients(rows.T, kept.T, gram).T
 
 
 @jax.jit
-def _fitted(rows: jax.Array, kept: jax.Array, gram: jax.Array) -> jax.Array:
+def _fit_exactly(rows: jax.Array, kept: jax.Array, gram: jax.Array) -> jax.Array:
     """`rows` is [outputs, inputs]; each is solved on its own, so that memory is that of one per layer."""
-    eye = jnp.eye(gram.shape[0], dtype=gram.dtype)
+    identity = jnp.eye(gram.shape[0], dtype=gram.dtype)
 
-    def one(pair: tuple[jax.Array, jax.Array]) -> jax.Array:
-        w, keep = pair
-        system = jnp.where(keep[:, None] & keep[None, :], gram, eye)
-        return jax.scipy.linalg.solve(system, jnp.where(keep, gram @ w, 0), assume_a="pos")
+    def solve_row(row_and_mask: tuple[jax.Array, jax.Array]) -> jax.Array:
+        row, keep = row_and_mask
+        system = jnp.where(keep[:, None] & keep[None, :], gram, identity)
+        return jax.scipy.linalg.solve(system, jnp.where(keep, gram @ row, 0), assume_a="pos")
 
     with jax.default_matmul_precision("highest"):
-        return jax.lax.map(one, (rows, kept))
+        return jax.lax.map(solve_row, (rows, kept))

@@ -34,17 +34,17 @@ __all__ = ["check_coupled", "check_fit", "check_rounds", "check_signals", "livin
 
 
 _BY_WEIGHT = {  # signals that have one number for each weight; others are broadcast
-    "curvature",
     "fisher",
-    "flow",
+    "gauss_newton_diagonal",
+    "gradient_sum",
     "grads",
     "hessian_diagonal",
     "hessian_gradient",
-    "initial",
+    "initial_params",
     "momentum",
-    "pushed",
+    "movement_sum",
     "second_moment",
-    "summed",
+    "synaptic_flow",
 }
 
 

@@ -16,7 +16,7 @@ from jaxprune.calls import Part, makes, text, uncalled
 from jaxprune.coupling import AnyPattern
 from jaxprune.types import AnyAllocation, Backward, Criterion, Masks, Params, Schedule, Update
 
-__all__ = ["METHOD", "Method", "Partition", "by_number", "by_part", "partition", "remembered"]
+__all__ = ["METHOD", "Method", "Partition", "by_number", "by_part", "memories_of", "partition"]
 
 _UNSTRUCTURED = patterns.unstructured()
 _UNIFORM = allocations.uniform()
@@ -227,7 +227,7 @@ def _pairs(methods: Any) -> tuple[Any, ...]:
     return pairs
 
 
-def remembered(method: Method | Partition) -> dict[str, signals_lib.Memory]:
+def memories_of(method: Method | Partition) -> dict[str, signals_lib.Memory]:
     """The memories that the criteria of a method read, by keyword."""
-    criteria = [c for part in method.parts for c in (part.criterion, part.update.challengers)]
+    criteria = [c for part in method.parts for c in (part.criterion, part.update.grow_criterion)]
     return signals_lib.needed(criteria)

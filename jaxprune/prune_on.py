@@ -59,6 +59,10 @@ def prune_on(
     Returns:
       The parameters with exact zeros where pruned, and the masks, for `jaxprune.fixed`.
 
+    Raises:
+      ValueError: if there are no rounds, a leaf does not fit the pattern, or nobody gathers a signal.
+      TypeError: if an argument is of the wrong kind, or a criterion draws and there is no key.
+
     References:
       Verdenius, Stol & Forré, "Pruning via Iterative Ranking of Sensitivity Statistics" (2020), and Tanaka et
       al. (2020), for the rounds.
@@ -80,25 +84,26 @@ def prune_on(
     checks.check("prune_on", rounds=(rounds, INTEGER), key=(key, optional(KEY)))
     if rounds < 1:
         raise ValueError(f"prune_on(rounds={rounds}): at least 1 is needed.")
-    drawn = {} if key is None else {"key": lambda _: key}
-    known = {**gatherers, **drawn}
+    key_gatherer = {} if key is None else {"key": lambda _: key}
+    all_gatherers = {**gatherers, **key_gatherer}
     readers: list[Any] = [part.criterion for part in method.parts]
     if compensation is not None:
         readers.append(compensation)
     names = [name for reader in readers for name in signals_read_by(reader)]
-    drawing = [text(reader) for reader in readers if "key" in signals_read_by(reader)]
-    if drawing and "key" not in known:
+    random_readers = [text(reader) for reader in readers if "key" in signals_read_by(reader)]
+    if random_readers and "key" not in all_gatherers:
         raise TypeError(
-            f"prune_on: {drawing[0]} draws by chance, and 'key' is missing; give key=jax.random.key(0)."
+            f"prune_on: {random_readers[0]} draws by chance, and 'key' is missing; give "
+            "key=jax.random.key(0)."
         )
     if masks is None:
         masks = full_masks(method, params, prunable, axes)
     else:
         masks = given_masks("prune_on", method, masks, params, prunable)
-    cut = _compiled(method, params, rounds, axes)
-    for done in range(1, rounds + 1):
-        signals = collect(names, known, params)
-        masks = cut(params, masks, done, signals)
+    next_masks = _compiled(method, params, rounds, axes)
+    for rounds_done in range(1, rounds + 1):
+        signals = collect(names, all_gatherers, params)
+        masks = next_masks(params, masks, rounds_done, signals)
         if compensation is not None:
             if "axes" in inspect.signature(compensation).parameters:
                 known_axes = jax.tree.structure(params).unflatten(of_leaves(axes, params))
@@ -107,28 +112,32 @@ def prune_on(
                 params = compensation(params, masks, **signals)
         params = masks_lib.apply(params, masks)
         if progress is not None:
-            progress(done)
+            progress(rounds_done)
     return params, masks
 
 
 def _compiled(
     method: Method | Partition, params: Params, rounds: int, axes: AxesTree | None
 ) -> Callable[..., Masks]:
-    """(params, masks, round, signals) -> masks."""
+    """Returns (params, masks, rounds done, signals) -> masks."""
     if rounds == 1:
         return lambda params, masks, _, signals: prune(
             params, method, masks=masks, axes=axes, **signals
         )[1]
     known_axes = of_leaves(axes, params)
-    cuts = {
+    changes = {
         id(part): compiled_change(_in_rounds(part, rounds), known_axes) for part in method.parts
     }
 
-    def cut(params: Params, masks: Masks, done: int, signals: dict[str, Any]) -> Masks:
-        each = lambda part, share: cuts[id(part)](params, share, done, signals)
-        return by_part(method, params, masks, each)
+    def next_masks(
+        params: Params, masks: Masks, rounds_done: int, signals: dict[str, Any]
+    ) -> Masks:
+        def next_share(part: Method, share: Masks) -> Masks:
+            return changes[id(part)](params, share, rounds_done, signals)
 
-    return cut
+        return by_part(method, params, masks, next_share)
+
+    return next_masks
 
 
 def _in_rounds(method: Method, rounds: int) -> Method:
@@ -138,12 +147,12 @@ def _in_rounds(method: Method, rounds: int) -> Method:
     return dataclasses.replace(method, schedule=schedule)
 
 
-def _gather(value: Any) -> bool:
+def _are_gatherers(value: Any) -> bool:
     return isinstance(value, Mapping) and all(map(checks.is_function, value.values()))
 
 
 _GATHERERS = checks.Kind(
     "a dict of functions of the parameters",
-    _gather,
+    _are_gatherers,
     lambda _: "signals.gatherers(batches, loss=...) makes one; prune takes signals as they are",
 )

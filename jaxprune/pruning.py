@@ -54,7 +54,7 @@ def next_masks(
     masks: Masks,
     step: Step,
     *,
-    of_the_living: bool = False,
+    of_remaining: bool = False,
     axes: AxesTree | None = None,
     **signals: Any,
 ) -> Masks:
@@ -65,7 +65,7 @@ def next_masks(
       params: tree of arrays; dead weights are zero there.
       masks: bool arrays, `None` at leaves that are never pruned.
       step: at which the schedule, and a fraction that decays, are read.
-      of_the_living: whether the sparsity is a fraction of the units that are alive, not of all.
+      of_remaining: whether the sparsity is a fraction of the units that are alive, not of all.
       axes: which axes of the leaves are inputs, outputs and layers, from `jaxprune.axes`; `None`: their
         shapes tell, and whoever must know more refuses.
       **signals: what the criteria need: `grads`, `key`, ...
@@ -87,7 +87,7 @@ def next_masks(
     known_axes = of_leaves(axes, params)
 
     def choose(part: Method, share: Masks) -> Masks:
-        new, unknown = change(part, params, share, step, signals, known_axes, of_the_living)
+        new, unknown = change(part, params, share, step, signals, known_axes, of_remaining)
         return _settled(new, share, unknown)
 
     return by_part(method, params, masks, choose)
@@ -100,7 +100,7 @@ def change(
     step: Step,
     signals: dict[str, Any],
     axes: Sequence[Axes | None],
-    of_the_living: bool = False,
+    of_remaining: bool = False,
     dead_are_zero: bool = False,
 ) -> tuple[Masks, list[Unknown]]:
     """Returns the masks that one method makes of its own, and where scores were missing that it needed.
@@ -114,13 +114,13 @@ def change(
       step: at which the schedule is read; after its end, at its end.
       signals: what the criteria need, by keyword.
       axes: what the axes of each leaf are; `None`: they are told by its shape.
-      of_the_living: whether the sparsity is a fraction of the units that are alive, not of all.
+      of_remaining: whether the sparsity is a fraction of the units that are alive, not of all.
       dead_are_zero: whether weights off the masks count as zero, whatever is there.
     """
 
     def made() -> tuple[Masks, list[Unknown]]:
         weights = masks_lib.apply(params, masks) if dead_are_zero else params
-        return _change(method, weights, masks, step, signals, axes, of_the_living)
+        return _change(method, weights, masks, step, signals, axes, of_remaining)
 
     if not _on_one_device(params, masks):
         return made()
@@ -155,12 +155,12 @@ def _change(
     step: Step,
     signals: dict[str, Any],
     axes: Sequence[Axes | None],
-    of_the_living: bool,
+    of_remaining: bool,
 ) -> tuple[Masks, list[Unknown]]:
     check_fit(
         method.pattern, method.allocation, method.schedule, method.update, params, masks, axes
     )
-    if of_the_living and not isinstance(step, Tracer):
+    if of_remaining and not isinstance(step, Tracer):
         with jax.ensure_compile_time_eval():
             share = float(method.schedule.sparsity(step))
         check_rounds(method.pattern, method.allocation, [share], params, masks, axes)
@@ -171,27 +171,27 @@ def _change(
 
     contestants = units(method.criterion)
     everybody = [None] * len(contestants)
-    ranked = everybody if update.revives else rivalry.alive
+    ranked = everybody if update.ranks_dead_units else rivalry.alive
     contestants = [
         dataclasses.replace(unit, among=among)
         for unit, among in zip(contestants, ranked, strict=True)
     ]
-    if of_the_living:
+    if of_remaining:
         contestants = [
             dataclasses.replace(unit, competing=living(unit, alive))
             for unit, alive in zip(contestants, rivalry.alive, strict=True)
         ]
     unknown = _without_score(method.criterion, rivalry.names, contestants)
-    rivals = contestants
-    if update.challengers is not None:
-        rivals = units(update.challengers)
-        unknown += _without_score(update.challengers, rivalry.names, rivals)
+    grow_scores = contestants
+    if update.grow_criterion is not None:
+        grow_scores = units(update.grow_criterion)
+        unknown += _without_score(update.grow_criterion, rivalry.names, grow_scores)
     sparsity = method.schedule.sparsity(step)
     keep = rivalry.allocated(method.allocation, contestants, sparsity)
-    after = update.select(rivalry.alive, contestants, rivals, keep, step)
+    after = update.select(rivalry.alive, contestants, grow_scores, keep, step)
     leaves = jax.tree.leaves(params)
     found = rivalry.masks(after, contestants)
-    if not update.revives and update.challengers is None:
+    if not update.ranks_dead_units and update.grow_criterion is None:
         # Of a unit that lives, weights may be dead that were so before: they stay dead.
         dead = masks_lib.beside(params, masks)
         pairs = zip(found, dead, strict=True)
@@ -343,7 +343,7 @@ def prune(
     *,
     prunable: Prunable = None,
     masks: Masks | None = None,
-    of_the_living: bool = False,
+    of_remaining: bool = False,
     key: jax.Array | None = None,
     axes: AxesTree | None = None,
     **signals: Any,
@@ -355,7 +355,7 @@ def prune(
       method: for instance `jaxprune.methods.magnitude(sparsity=0.9)`.
       prunable: which leaves may be pruned (see `jaxprune.masks.make`).
       masks: masks to start from; `None`: everything is alive.
-      of_the_living: whether the sparsity is a fraction of what `masks` leave alive, not of all: 0.2 again and
+      of_remaining: whether the sparsity is a fraction of what `masks` leave alive, not of all: 0.2 again and
         again removes a fifth of what remains each time.
       key: PRNG key, for criteria that draw.
       axes: which axes of the leaves are inputs, outputs and layers: `jaxprune.axes(apply, params, *inputs)`,
@@ -379,7 +379,7 @@ def prune(
     """
     checks.check("prune", params=(params, checks.TREE), method=(method, METHOD))
     checks.check("prune", key=(key, checks.optional(checks.KEY)))
-    checks.check("prune", of_the_living=(of_the_living, checks.BOOLEAN))
+    checks.check("prune", of_remaining=(of_remaining, checks.BOOLEAN))
     theirs, params = params, trees.plain(params)
     if masks is None:
         masks = full_masks(method, params, prunable, axes)
@@ -388,7 +388,7 @@ def prune(
     if key is not None:
         signals["key"] = key
     last = lambda part, share: next_masks(
-        part, params, share, part.end, of_the_living=of_the_living, axes=axes, **signals
+        part, params, share, part.end, of_remaining=of_remaining, axes=axes, **signals
     )
     masks = by_part(method, params, masks, last)
     return masks_lib.apply(theirs, masks), masks

@@ -4,6 +4,9 @@ Steps count the updates from 0. A schedule is due on a grid that starts at `begi
 the grid: the last change lands on the target. `constant` has no last change.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import jax.numpy as jnp
 
 from jaxprune.parts import factory
@@ -26,7 +29,17 @@ __all__ = [
 
 @factory
 def one_shot(*, sparsity: float, at: int = 0) -> Schedule:
-    """All at once, before the update number `at`.
+    """Returns the schedule that removes everything at once, before the update `at`.
+
+    Args:
+      sparsity: fraction removed, in [0, 1).
+      at: update, counted from 0.
+
+    Returns:
+      A schedule for `jaxprune.Method`.
+
+    Raises:
+      ValueError: if an argument is out of its range.
 
     >>> one_shot(sparsity=0.9, at=100).due(100), one_shot(sparsity=0.9).sparsity(0)
     (True, 0.9)
@@ -45,15 +58,21 @@ def polynomial(
     power: float = 3.0,
     initial: float = 0.0,
 ) -> Schedule:
-    r"""Gradual pruning, fast at first: $s_t = s_f + (s_0 - s_f)(1 - (t-t_0)/(t_1-t_0))^p$.
+    """Returns gradual pruning, fast at first: $s_t = s_f + (s_0 - s_f)(1 - (t-t_0)/(t_1-t_0))^p$.
 
     Args:
-      sparsity: target $s_f$, reached at `end` exactly.
-      begin: first step $t_0$ at which masks change.
-      end: last step $t_1$ at which masks change.
-      every: steps between two changes.
-      power: exponent $p$; 3 is the cubic schedule of the reference.
-      initial: sparsity $s_0$ at `begin`.
+      sparsity: target $s_f$, the fraction removed, in [0, 1), reached at `end` exactly.
+      begin: $t_0$, first update, counted from 0, at which masks change.
+      end: $t_1$, last update at which masks change.
+      every: updates from one change to the next.
+      power: exponent $p$ above 0; 3 is the cubic schedule of the reference.
+      initial: sparsity $s_0$ at `begin`, in [0, 1).
+
+    Returns:
+      A schedule for `jaxprune.Method`.
+
+    Raises:
+      ValueError: if an argument is out of its range.
 
     References:
       Zhu & Gupta, "To prune, or not to prune: exploring the efficacy of pruning for model compression"
@@ -68,17 +87,38 @@ def polynomial(
     if not power > 0:
         raise ValueError(f"{name}: a power above 0 is needed to land on the target.")
 
-    def at(step: Step) -> Sparsity:
+    def sparsity_at(step: Step) -> Sparsity:
         return sparsity + (initial - sparsity) * (1 - _progress(step, begin, end)) ** power
 
-    return Schedule(_grid(begin, end, every), at, end)
+    return Schedule(_is_on_grid(begin, end, every), sparsity_at, end)
 
 
 @factory
 def cubic(
     *, sparsity: float, begin: int, end: int, every: int = 1, initial: float = 0.0
 ) -> Schedule:
-    """`polynomial` with the power 3: gradual magnitude pruning's own schedule."""
+    """Returns gradual pruning's own schedule: `polynomial` with the power 3.
+
+    Args:
+      sparsity: fraction removed, in [0, 1), reached at `end`.
+      begin: first update, counted from 0, at which masks change.
+      end: last update at which masks change.
+      every: updates from one change to the next.
+      initial: sparsity at `begin`, in [0, 1).
+
+    Returns:
+      A schedule for `jaxprune.Method`.
+
+    Raises:
+      ValueError: if an argument is out of its range.
+
+    References:
+      Zhu & Gupta, "To prune, or not to prune: exploring the efficacy of pruning for model compression"
+      (2017), equation 1. Departure: a change at `end` whether or not it is on the grid.
+
+    >>> [round(float(cubic(sparsity=0.8, begin=0, end=10).sparsity(step)), 2) for step in (0, 5, 10)]
+    [0.0, 0.7, 0.8]
+    """
     return polynomial(
         sparsity=sparsity, begin=begin, end=end, every=every, power=3.0, initial=initial
     )
@@ -88,7 +128,24 @@ def cubic(
 def linear(
     *, sparsity: float, begin: int, end: int, every: int = 1, initial: float = 0.0
 ) -> Schedule:
-    """`polynomial` with the power 1: the same number of weights at every change."""
+    """Returns gradual pruning by the same number of weights at every change: `polynomial` with the power 1.
+
+    Args:
+      sparsity: fraction removed, in [0, 1), reached at `end`.
+      begin: first update, counted from 0, at which masks change.
+      end: last update at which masks change.
+      every: updates from one change to the next.
+      initial: sparsity at `begin`, in [0, 1).
+
+    Returns:
+      A schedule for `jaxprune.Method`.
+
+    Raises:
+      ValueError: if an argument is out of its range.
+
+    >>> [round(float(linear(sparsity=0.8, begin=0, end=10).sparsity(step)), 2) for step in (0, 5, 10)]
+    [0.0, 0.4, 0.8]
+    """
     return polynomial(
         sparsity=sparsity, begin=begin, end=end, every=every, power=1.0, initial=initial
     )
@@ -98,9 +155,22 @@ def linear(
 def exponential(
     *, sparsity: float, begin: int, end: int, every: int = 1, initial: float = 0.0
 ) -> Schedule:
-    r"""The same share of what is left at every change: $1 - s_t = (1-s_0)((1-s_f)/(1-s_0))^\tau$.
+    r"""Returns gradual pruning by the same share of what is left: $1 - s_t = (1-s_0)((1-s_f)/(1-s_0))^\tau$.
 
     $\tau$ runs from 0 at `begin` to 1 at `end`.
+
+    Args:
+      sparsity: target $s_f$, the fraction removed, in [0, 1), reached at `end` exactly.
+      begin: first update, counted from 0, at which masks change.
+      end: last update at which masks change.
+      every: updates from one change to the next.
+      initial: sparsity $s_0$ at `begin`, in [0, 1).
+
+    Returns:
+      A schedule for `jaxprune.Method`.
+
+    Raises:
+      ValueError: if an argument is out of its range.
 
     >>> round(float(exponential(sparsity=0.75, begin=0, end=10).sparsity(5)), 4)
     0.5
@@ -109,22 +179,28 @@ def exponential(
     _check_sparsity("exponential", initial, "initial")
     ratio = (1 - sparsity) / (1 - initial)
 
-    def at(step: Step) -> Sparsity:
+    def sparsity_at(step: Step) -> Sparsity:
         progress = _progress(step, begin, end)
         return jnp.where(progress >= 1, sparsity, 1 - (1 - initial) * ratio**progress)
 
-    return Schedule(_grid(begin, end, every), at, end)
+    return Schedule(_is_on_grid(begin, end, every), sparsity_at, end)
 
 
 @factory
 def levels(*, rate: float, every: int, levels: int, begin: int = 0) -> Schedule:
-    r"""Rounds of pruning: each removes `rate` of what the one before left, $s_k = 1 - (1-r)^{k+1}$.
+    """Returns rounds of pruning: each removes `rate` of what the one before left, $s_k = 1 - (1-r)^{k+1}$.
 
     Args:
-      rate: share $r$ of the surviving weights that a round removes.
-      every: steps from one round to the next.
+      rate: share $r$ of the surviving weights that a round removes, in [0, 1).
+      every: updates from one round to the next.
       levels: number of rounds.
-      begin: step of the first round.
+      begin: update, counted from 0, of the first round.
+
+    Returns:
+      A schedule for `jaxprune.Method`.
+
+    Raises:
+      ValueError: if an argument is out of its range.
 
     >>> [round(float(levels(rate=0.5, every=10, levels=3).sparsity(t)), 3) for t in (0, 10, 20)]
     [0.5, 0.75, 0.875]
@@ -136,53 +212,77 @@ def levels(*, rate: float, every: int, levels: int, begin: int = 0) -> Schedule:
     _check("levels", rate, begin, end, every)
     targets = [1 - (1 - rate) ** (k + 1) for k in range(levels)]
 
-    def at(step: Step) -> Sparsity:
-        k = jnp.clip((step - begin) // every, 0, levels - 1)
-        return jnp.asarray(targets, jnp.float32)[k]
+    def sparsity_at(step: Step) -> Sparsity:
+        level_index = jnp.clip((step - begin) // every, 0, levels - 1)
+        return jnp.asarray(targets, jnp.float32)[level_index]
 
-    return Schedule(_grid(begin, end, every), at, end)
+    return Schedule(_is_on_grid(begin, end, every), sparsity_at, end)
 
 
 @factory
 def every(every: int, *, sparsity: float, end: int, begin: int | None = None) -> Schedule:
-    """A constant sparsity whose places are dealt out anew: dynamic sparse training.
+    """Returns a constant sparsity whose places are dealt out anew: dynamic sparse training.
 
     Args:
-      every: steps between two changes of the masks.
-      sparsity: constant.
-      end: last step at which masks change; papers stop at about 75 % of the training.
-      begin: first such step; `None`: after `every` steps.
+      every: updates from one change of the masks to the next.
+      sparsity: fraction removed, in [0, 1), constant.
+      end: last update at which masks change; papers stop at about 75 % of the training.
+      begin: first such update, counted from 0; `None`: after `every` updates.
+
+    Returns:
+      A schedule for `jaxprune.Method`.
+
+    Raises:
+      ValueError: if an argument is out of its range.
 
     >>> [t for t in range(12) if every(5, sparsity=0.9, end=11).due(t)]
     [5, 10, 11]
     """
     begin = every if begin is None else begin
     _check("every", sparsity, begin, end, every)
-    return Schedule(_grid(begin, end, every), lambda step: sparsity, end)
+    return Schedule(_is_on_grid(begin, end, every), lambda step: sparsity, end)
 
 
 @factory
 def constant(*, sparsity: float, begin: int = 0, every: int = 1) -> Schedule:
-    """A constant sparsity for as long as training goes on: masks change every so many steps, without an end.
+    """Returns a constant sparsity for as long as training goes on: masks change without an end.
 
     Its `end`, the step from which on the target is reached, is `begin`.
 
     Args:
-      sparsity: constant.
-      begin: first step at which masks change.
-      every: steps between two changes.
+      sparsity: fraction removed, in [0, 1), constant.
+      begin: first update, counted from 0, at which masks change.
+      every: updates from one change to the next.
+
+    Returns:
+      A schedule for `jaxprune.Method`.
+
+    Raises:
+      ValueError: if an argument is out of its range.
 
     >>> [t for t in range(12) if constant(sparsity=0.5, begin=2, every=4).due(t)]
     [2, 6, 10]
     """
     _check("constant", sparsity, begin, begin, every)
-    due = lambda step: (step >= begin) & ((step - begin) % every == 0)
-    return Schedule(due, lambda step: sparsity, begin)
+
+    def is_due(step: Step) -> Any:
+        return (step >= begin) & ((step - begin) % every == 0)
+
+    return Schedule(is_due, lambda step: sparsity, begin)
 
 
 @factory
 def never(*, sparsity: float = 0.0) -> Schedule:
-    """A constant sparsity, and masks that never change: those that a method starts from stay.
+    """Returns a constant sparsity and masks that never change: those that a method starts from stay.
+
+    Args:
+      sparsity: fraction removed, in [0, 1), of the first masks.
+
+    Returns:
+      A schedule for `jaxprune.Method`.
+
+    Raises:
+      ValueError: if an argument is out of its range.
 
     >>> never(sparsity=0.9).due(0), never().sparsity(0)
     (False, 0.0)
@@ -193,14 +293,20 @@ def never(*, sparsity: float = 0.0) -> Schedule:
 
 @factory
 def alternate(*, sparsity: float, every: int, begin: int, end: int) -> Schedule:
-    """Sparse and dense phases in turn, the last of them sparse.
+    """Returns sparse and dense phases in turn, the last of them sparse.
 
     Args:
-      sparsity: of the sparse phases; in the dense ones nothing is removed.
-      every: steps of a phase.
-      begin: step of the first sparse phase; before it the network is dense.
-      end: step from which on the network is sparse; where an even number of phases lies before it, that
-        is where the last sparse phase begins.
+      sparsity: fraction removed in the sparse phases, in [0, 1); in the dense ones nothing is removed.
+      every: updates of a phase.
+      begin: update, counted from 0, of the first sparse phase; before it the network is dense.
+      end: update from which on the network is sparse; where an even number of phases lies before it, that is
+        where the last sparse phase begins.
+
+    Returns:
+      A schedule for `jaxprune.Method`.
+
+    Raises:
+      ValueError: if an argument is out of its range.
 
     References:
       Peste, Iofinova, Vladu & Alistarh, "AC/DC: Alternating Compressed/DeCompressed Training of Deep
@@ -211,11 +317,11 @@ def alternate(*, sparsity: float, every: int, begin: int, end: int) -> Schedule:
     """
     _check("alternate", sparsity, begin, end, every)
 
-    def at(step: Step) -> Sparsity:
-        compressed = ((step - begin) // every % 2 == 0) | (step >= end)
-        return jnp.where(compressed, jnp.float32(sparsity), 0.0)
+    def sparsity_at(step: Step) -> Sparsity:
+        is_compressed = ((step - begin) // every % 2 == 0) | (step >= end)
+        return jnp.where(is_compressed, jnp.float32(sparsity), 0.0)
 
-    return Schedule(_grid(begin, end, every), at, end)
+    return Schedule(_is_on_grid(begin, end, every), sparsity_at, end)
 
 
 @factory
@@ -229,19 +335,25 @@ def cyclical(
     power: float = 3.0,
     initial: float = 0.0,
 ) -> Schedule:
-    """`polynomial`, over and over: each cycle starts again from the initial sparsity.
+    """Returns `polynomial`, over and over: each cycle starts again from the initial sparsity.
 
-    With an update that revives (`updates.reselect`), what one cycle has pruned wrongly can come back
-    in the next.
+    With an update that ranks units off the mask too (`updates.reselect`), what one cycle has pruned wrongly
+    can come back in the next.
 
     Args:
-      sparsity: target of every cycle, reached at its last change.
-      begin: first step at which masks change.
-      end: last such step.
-      every: steps between two changes.
-      cycles: how often sparsity rises.
-      power: exponent of the rise.
-      initial: sparsity at the start of each cycle.
+      sparsity: fraction removed at the last change of every cycle, in [0, 1).
+      begin: first update, counted from 0, at which masks change.
+      end: last update at which masks change.
+      every: updates from one change to the next.
+      cycles: how often the sparsity rises.
+      power: exponent of the rise, above 0.
+      initial: sparsity at the start of each cycle, in [0, 1).
+
+    Returns:
+      A schedule for `jaxprune.Method`.
+
+    Raises:
+      ValueError: if an argument is out of its range, or a cycle would have fewer than two changes.
 
     References:
       Srinivas, Kuzmin, Nagel, van Baalen, Skliar & Blankevoort, "Cyclical Pruning for Sparse Neural
@@ -253,29 +365,33 @@ def cyclical(
     """
     _check("cyclical", sparsity, begin, end, every)
     _check_sparsity("cyclical", initial, "initial")
-    length = (end - begin) // max(cycles, 1) // every * every  # a whole number of changes
-    if cycles < 1 or length < 2 * every:
+    cycle_length = (end - begin) // max(cycles, 1) // every * every  # a whole number of changes
+    if cycles < 1 or cycle_length < 2 * every:
         raise ValueError(
             f"cyclical(cycles={cycles}, begin={begin}, end={end}, every={every}): at least one cycle of at "
             "least two changes is needed; fewer cycles, or a smaller `every`."
         )
 
-    def at(step: Step) -> Sparsity:
-        within = jnp.where(step >= begin + cycles * length, length, (step - begin) % length)
-        rise = jnp.clip(within / (length - every), 0.0, 1.0)
-        return sparsity + (initial - sparsity) * (1 - rise) ** power
+    def sparsity_at(step: Step) -> Sparsity:
+        is_after_last_cycle = step >= begin + cycles * cycle_length
+        step_in_cycle = jnp.where(is_after_last_cycle, cycle_length, (step - begin) % cycle_length)
+        progress = jnp.clip(step_in_cycle / (cycle_length - every), 0.0, 1.0)
+        return sparsity + (initial - sparsity) * (1 - progress) ** power
 
-    return Schedule(_grid(begin, end, every), at, end)
+    return Schedule(_is_on_grid(begin, end, every), sparsity_at, end)
 
 
-def _grid(begin: int, end: int, every: int):
-    def due(step: Step):
+def _is_on_grid(begin: int, end: int, every: int) -> Callable[[Step], Any]:
+    """Returns step -> whether masks change: every so many steps from `begin` on, and at `end`."""
+
+    def is_due(step: Step) -> Any:
         return (step >= begin) & (step <= end) & (((step - begin) % every == 0) | (step == end))
 
-    return due
+    return is_due
 
 
-def _progress(step: Step, begin: int, end: int):
+def _progress(step: Step, begin: int, end: int) -> Any:
+    """The share of the way from `begin` to `end` that is behind, in [0, 1]."""
     return (
         jnp.clip((step - begin) / max(end - begin, 1), 0.0, 1.0)
         if end > begin

@@ -246,16 +246,16 @@ class Update(Part):
     """How an old mask becomes a new one.
 
     Attributes:
-      select: (alive, units, rivals, keep, step) -> alive, lists with one entry per prunable leaf.
-      challengers: criterion by which dead units apply for a place; `None`: they cannot.
-      revives: whether a dead unit competes on its score; if not, it ranks below every living one.
+      select: (alive, units, grow_scores, keep, step) -> alive, lists with one entry per prunable leaf.
+      grow_criterion: criterion by which dead units apply for a place; `None`: they cannot.
+      ranks_dead_units: whether a dead unit competes on its score; if not, it ranks below every living one.
       skip_gradient: whether the update that changes the masks leaves the weights alone.
       whole_leaves: whether it keeps no counts per contest, so that each leaf must be one contest.
     """
 
     select: Callable[..., list[jax.Array]]
-    challengers: Criterion | None = None
-    revives: bool = False
+    grow_criterion: Criterion | None = None
+    ranks_dead_units: bool = False
     skip_gradient: bool = False
     whole_leaves: bool = False
 

@@ -1,10 +1,12 @@
 """Updates: how old masks become new ones.
 
-Each is `(alive, units, rivals, keep, step) -> alive`, over lists with one entry per prunable leaf, so that
-one search serves all leaves. Dead units cannot be kept (`Units.among`), unless the update `revives` them.
+Each is `(alive, units, grow_scores, keep, step) -> alive`, over lists with one element per prunable leaf, so
+that one search serves all leaves. Units off the mask cannot be kept (`Units.among`), unless the update
+`ranks_dead_units`.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -27,167 +29,278 @@ __all__ = [
     "splice",
 ]
 
+# One element per prunable leaf.
+_Masks: TypeAlias = Sequence[jax.Array]
+_Units: TypeAlias = Sequence[Units]
+_Keep: TypeAlias = Sequence[Keep]
 
-def best(units: Sequence[Units], keep: Sequence[Keep]) -> list[jax.Array]:
-    """Returns the `count` best units of each contest; equal scores are taken in index order."""
-    chosen = [k.chosen for k in keep]
-    for i, (unit, k) in enumerate(zip(units, keep, strict=True)):
-        if chosen[i] is None and (unit.axis is not None or unit.layers):
-            count, axes = _placed(k, unit), unit.contest_axes
-            chosen[i] = selection.top_along(unit.scores, count, axes, unit.among)
-    left = [i for i, c in enumerate(chosen) if c is None]
-    found = selection.top_each(
-        [units[i].scores for i in left],
-        [keep[i].count for i in left],
-        [units[i].among for i in left],
+
+def best_units(units: Sequence[Units], keep: Sequence[Keep]) -> list[jax.Array]:
+    """Returns masks of the `count` best units of each contest; equal scores are taken in index order."""
+    masks = [leaf_keep.chosen for leaf_keep in keep]
+    for index, (leaf_units, leaf_keep) in enumerate(zip(units, keep, strict=True)):
+        if masks[index] is None and (leaf_units.axis is not None or leaf_units.layers):
+            count = _count_beside(leaf_keep, leaf_units)
+            axes = leaf_units.contest_axes
+            masks[index] = selection.top_along(leaf_units.scores, count, axes, leaf_units.among)
+    # Leaves that are one contest each are searched together.
+    remaining = [index for index, mask in enumerate(masks) if mask is None]
+    remaining_masks = selection.top_each(
+        [units[index].scores for index in remaining],
+        [keep[index].count for index in remaining],
+        [units[index].among for index in remaining],
     )
-    for i, mask in zip(left, found, strict=True):
-        chosen[i] = mask
-    return chosen  # type: ignore[return-value]
+    for index, mask in zip(remaining, remaining_masks, strict=True):
+        masks[index] = mask
+    return masks  # type: ignore[return-value]
 
 
-def _placed(keep: Keep, units: Units) -> jax.Array | int:
+def _count_beside(keep: Keep, units: Units) -> jax.Array | int:
     """Survivors in the shape that broadcasts against the units, given per layer, or per contest already."""
-    ready = jnp.ndim(keep.count) == units.scores.ndim
-    return keep.count if ready else units.beside(keep.count)
+    is_per_contest = jnp.ndim(keep.count) == units.scores.ndim
+    return keep.count if is_per_contest else units.beside(keep.count)
 
 
 @factory
 def prune() -> Update:
-    """Keeps the best of those alive; what is dead stays dead."""
+    """Returns the update that keeps the best units of those on the mask; what is off it stays off.
 
-    def select(alive, units, rivals, keep, step):
-        return [a & b for a, b in zip(alive, best(units, keep), strict=True)]
+    Returns:
+      An update for `jaxprune.Method`; that of most methods that begin dense.
+
+    >>> import jaxprune as jp
+    >>> half = jp.schedules.never(sparsity=0.5)
+    >>> method = jp.Method(jp.criteria.magnitude, schedule=half, update=prune())
+    >>> params = {"w": jnp.array([[1.0, 2.0, 3.0, 4.0]])}
+    >>> jp.next_masks(method, params, {"w": jnp.array([[True, True, True, False]])}, 0)  # 4 stays off
+    {'w': Array([[False,  True,  True, False]], dtype=bool)}
+    """
+
+    def select(
+        alive: _Masks, units: _Units, grow_scores: _Units, keep: _Keep, step: Step
+    ) -> list[jax.Array]:
+        return [mask & best for mask, best in zip(alive, best_units(units, keep), strict=True)]
 
     return Update(select)
 
 
 @factory
 def reselect() -> Update:
-    """Keeps the best of all: a dead weight whose score has grown comes back."""
-    return Update(lambda alive, units, rivals, keep, step: best(units, keep), revives=True)
+    """Returns the update that keeps the best of all units: one whose score has grown comes back.
+
+    Returns:
+      An update for `jaxprune.Method`, for criteria that know units off the mask: under
+      `jaxprune.straight_through`, or with a memory.
+
+    >>> import jaxprune as jp
+    >>> half = jp.schedules.never(sparsity=0.5)
+    >>> method = jp.Method(jp.criteria.magnitude, schedule=half, update=reselect())
+    >>> params = {"w": jnp.array([[1.0, 2.0, 3.0, 4.0]])}
+    >>> jp.next_masks(method, params, {"w": jnp.array([[True, True, True, False]])}, 0)
+    {'w': Array([[False, False,  True,  True]], dtype=bool)}
+    """
+
+    def select(
+        alive: _Masks, units: _Units, grow_scores: _Units, keep: _Keep, step: Step
+    ) -> list[jax.Array]:
+        return best_units(units, keep)
+
+    return Update(select, ranks_dead_units=True)
 
 
 @factory
 def regrow(
-    challengers: Criterion,
+    grow_criterion: Criterion,
     *,
     fraction: Fraction = 0.3,
     skip_gradient: bool = False,
 ) -> Update:
-    """Drops a fraction of those alive and gives their places to the best challengers.
+    """Returns the update that drops a fraction of the units and grows as many by another criterion.
 
     Of the `n` places of a leaf, the `n - round(fraction * n)` best units keep theirs; every other unit,
-    the ones just dropped included, competes for the rest by the challengers' score, within its contest.
+    the ones just dropped included, competes for the rest by `grow_criterion`, within its contest.
     The counts are exact: with N:M patterns, too, each group regrows what it has lost.
 
     Args:
-      challengers: criterion of the units that want to grow: the size of the gradient (RigL) or chance
-        (SET).
-      fraction: share of the places that is dealt out anew; a number, or a function of the step.
+      grow_criterion: by which units off the mask are grown: the size of the gradient (RigL) or chance (SET).
+      fraction: share of the places that is dealt out anew, in [0, 1]; a number, or a function of the update's
+        index, such as `cosine`.
       skip_gradient: leave the weights alone in the update that changes the masks, as the RigL paper
         does. The wrapped optimizer still counts the step, so learning-rate schedules do not slip.
+
+    Returns:
+      An update for `jaxprune.Method`.
+
+    Raises:
+      ValueError: if the fraction is a number outside [0, 1].
 
     References:
       Evci, Gale, Menick, Castro & Elsen, "Rigging the Lottery: Making All Tickets Winners" (2020);
       Mocanu et al., "Scalable Training of Artificial Neural Networks with Adaptive Sparse Connectivity
       inspired by Network Science" (2018).
+
+    >>> import jaxprune as jp
+    >>> update = regrow(jp.criteria.gradient, fraction=0.5)  # of two places one is dealt out anew
+    >>> method = jp.Method(jp.criteria.magnitude, schedule=jp.schedules.never(sparsity=0.5), update=update)
+    >>> params = {"w": jnp.array([[4.0, 3.0, 0.0, 0.0]])}
+    >>> masks = {"w": jnp.array([[True, True, False, False]])}
+    >>> jp.next_masks(method, params, masks, 0, grads={"w": jnp.array([[0.0, 0.0, 1.0, 9.0]])})
+    {'w': Array([[ True, False, False,  True]], dtype=bool)}
     """
 
     _check_fraction("regrow", fraction)
 
-    def select(alive, units, rivals, keep, step):
+    def select(
+        alive: _Masks, units: _Units, grow_scores: _Units, keep: _Keep, step: Step
+    ) -> list[jax.Array]:
         share = fraction(step) if callable(fraction) else fraction
-        held = _entitled(alive, units, keep)
-        dealt = [_share(share, k.count * u.contests) for k, u in zip(keep, units, strict=True)]
-        left = [k.count * u.contests - d for k, u, d in zip(keep, units, dealt, strict=True)]
-        stays = _best_of(held, units, left)
-        lost = [_placed(k, u) - _count(s, u) for k, s, u in zip(keep, stays, units, strict=True)]
-        return _grown(stays, rivals, lost)
+        within_budget = _within_budget(alive, units, keep)
+        pairs = list(zip(keep, units, strict=True))
+        dropped_counts = [_share_of(share, k.count * u.contests) for k, u in pairs]
+        kept_counts = [
+            k.count * u.contests - dropped
+            for (k, u), dropped in zip(pairs, dropped_counts, strict=True)
+        ]
+        staying = _best_on_masks(within_budget, units, kept_counts)
+        grown_counts = [
+            _count_beside(k, u) - _count_per_contest(mask, u)
+            for (k, u), mask in zip(pairs, staying, strict=True)
+        ]
+        return _grow(staying, grow_scores, grown_counts)
 
-    return Update(select, challengers, skip_gradient=skip_gradient)
+    return Update(select, grow_criterion, skip_gradient=skip_gradient)
 
 
 @factory
 def redistribute(
-    challengers: Criterion,
+    grow_criterion: Criterion,
     *,
     fraction: Fraction = 0.3,
     shares: Callable[[Sequence[jax.Array], Sequence[jax.Array]], Sequence[jax.Array]],
     pooled: bool = False,
     at_least: int = 1,
 ) -> Update:
-    """Drops a fraction of those alive and deals their places out anew among all leaves.
+    """Returns the update that drops a fraction of the units and deals their places out among all leaves.
 
     The number of places of the whole tree is that of the allocation; how they lie among the leaves
     changes. What a leaf cannot take goes to the others. Places are units: with channels of different
     sizes, their number stays, not that of the weights.
 
     Args:
-      challengers: criterion of the units that want to grow.
-      fraction: share of the places that is dealt out anew; a number, or a function of the step.
-      shares: (survivors, challengers' scores), lists of arrays with one entry per layer -> what each
+      grow_criterion: by which units off the mask are grown.
+      fraction: share of the places that is dealt out anew, in [0, 1]; a number, or a function of the update's
+        index, such as `cosine`.
+      shares: (survivors, scores by `grow_criterion`), lists of arrays with one element per layer -> what each
         layer is to get of the places, nonnegative and in any unit: `by_survivors`, `by_signal`.
       pooled: drop the worst of the whole tree, instead of a fraction of each leaf.
       at_least: fewest places that a layer has, or all that it can take; the best of its own keep them, and
         where those are dropped they are the first that are dealt out. 0 allows that it is emptied.
 
+    Returns:
+      An update for `jaxprune.Method`, for patterns whose leaves are one contest each.
+
+    Raises:
+      ValueError: if the fraction is a number outside [0, 1], or the floor is below 0.
+
     References:
       Mostafa & Wang, "Parameter Efficient Training of Deep Convolutional Neural Networks by Dynamic
       Sparse Reparameterization" (2019); Dettmers & Zettlemoyer, "Sparse Networks from Scratch: Faster
       Training without Losing Performance" (2019).
+
+    >>> import jaxprune as jp
+    >>> update = redistribute(jp.criteria.gradient, fraction=0.5, shares=by_survivors, pooled=True)
+    >>> method = jp.Method(jp.criteria.magnitude, schedule=jp.schedules.never(sparsity=0.5), update=update)
+    >>> weights = jnp.array([[8.0, 7.0, 6.0, 5.0, 0.0, 0.0, 0.0, 0.0]])
+    >>> params = {"a": weights, "b": weights / 10}
+    >>> masks = {"a": weights > 0, "b": weights > 0}
+    >>> after = jp.next_masks(method, params, masks, 0, grads=params)
+    >>> [int(mask.sum()) for mask in after.values()]  # `b` keeps one weight, and a share as small
+    [7, 1]
     """
 
     _check_fraction("redistribute", fraction)
     check_floor("redistribute", at_least)
 
-    def select(alive, units, rivals, keep, step):
+    def select(
+        alive: _Masks, units: _Units, grow_scores: _Units, keep: _Keep, step: Step
+    ) -> list[jax.Array]:
         share = fraction(step) if callable(fraction) else fraction
         layers = Layers(units)
-        total = jnp.sum(layers.joined([jnp.asarray(k.count) for k in keep]))
+        total = jnp.sum(layers.joined([jnp.asarray(leaf_keep.count) for leaf_keep in keep]))
         floors = layers.floors(at_least)
         if pooled:
-            stays = _best_of_all(alive, units, total - _share(share, total), floors)
+            staying = _best_of_tree(alive, units, total - _share_of(share, total), floors)
         else:
-            held = _best_of_all(alive, units, total, floors)
-            counts = [_in_layers(h, u) for h, u in zip(held, units, strict=True)]
-            stays = _best_of(held, units, [c - _share(share, c) for c in counts])
-        staying = layers.joined([_in_layers(s, u) for s, u in zip(stays, units, strict=True)])
-        sizes = layers.repeated([u.members for u in units])
-        rows = [_rows(s, u) for s, u in zip(stays, units, strict=True)]
-        rival_rows = [_rows(r.scores, r) for r in rivals]
-        wanted = shares(_flat(rows), _flat(rival_rows))
-        stacked = jnp.stack(list(wanted)).astype(jnp.float32)
-        first = jnp.maximum(floors - staying, 0)
-        more = jnp.maximum(total - jnp.sum(staying + first), 0)
-        places = first + _dealt(more, stacked, jnp.asarray(sizes - staying) - first)
-        return _grown(stays, rivals, layers.split(places))
+            within_budget = _best_of_tree(alive, units, total, floors)
+            counts = [_count_per_layer(m, u) for m, u in zip(within_budget, units, strict=True)]
+            kept_counts = [count - _share_of(share, count) for count in counts]
+            staying = _best_on_masks(within_budget, units, kept_counts)
+        staying_counts = layers.joined(
+            [_count_per_layer(mask, u) for mask, u in zip(staying, units, strict=True)]
+        )
+        sizes = layers.repeated([leaf_units.members for leaf_units in units])
+        staying_rows = [_layer_rows(mask, u) for mask, u in zip(staying, units, strict=True)]
+        score_rows = [_layer_rows(leaf_units.scores, leaf_units) for leaf_units in grow_scores]
+        wanted = shares(_concatenated(staying_rows), _concatenated(score_rows))
+        wanted_shares = jnp.stack(list(wanted)).astype(jnp.float32)
+        # Layers below their floor are filled up to it, before the rest is dealt out.
+        floor_places = jnp.maximum(floors - staying_counts, 0)
+        more_places = jnp.maximum(total - jnp.sum(staying_counts + floor_places), 0)
+        room = jnp.asarray(sizes - staying_counts) - floor_places
+        grown_counts = floor_places + _deal_out(more_places, wanted_shares, room)
+        return _grow(staying, grow_scores, layers.split(grown_counts))
 
-    return Update(select, challengers, whole_leaves=True)
+    return Update(select, grow_criterion, whole_leaves=True)
 
 
-def by_survivors(stays: Sequence[jax.Array], rivals: Sequence[jax.Array]) -> list[jax.Array]:
-    """Shares by what has survived: who keeps more grows more (DSR).
+def by_survivors(staying: Sequence[jax.Array], grow_scores: Sequence[jax.Array]) -> list[jax.Array]:
+    """Returns shares of the places by what has survived: a layer that keeps more grows more (DSR).
+
+    Args:
+      staying: bool arrays, one per layer: the units that have not been dropped.
+      grow_scores: scores of the units by `redistribute`'s criterion, one array per layer; not read.
+
+    Returns:
+      float32 scalars, one per layer: the number of survivors.
+
+    References:
+      Mostafa & Wang, "Parameter Efficient Training of Deep Convolutional Neural Networks by Dynamic
+      Sparse Reparameterization" (2019).
 
     >>> [float(s) for s in by_survivors([jnp.array([True, True]), jnp.array([False, True])], [])]
     [2.0, 1.0]
     """
-    return [jnp.sum(s).astype(jnp.float32) for s in stays]
+    return [jnp.sum(mask).astype(jnp.float32) for mask in staying]
 
 
-def by_signal(stays: Sequence[jax.Array], rivals: Sequence[jax.Array]) -> list[jax.Array]:
-    """Shares by the mean of the challengers' score over the survivors (SNFS, with the momentum).
+def by_signal(staying: Sequence[jax.Array], grow_scores: Sequence[jax.Array]) -> list[jax.Array]:
+    """Returns shares of the places by the mean score of the survivors (SNFS, with the momentum).
+
+    Args:
+      staying: bool arrays, one per layer: the units that have not been dropped.
+      grow_scores: scores of the units by `redistribute`'s criterion, one array per layer.
+
+    Returns:
+      Scalars, one per layer: the mean size of the score over the survivors.
+
+    References:
+      Dettmers & Zettlemoyer, "Sparse Networks from Scratch: Faster Training without Losing Performance"
+      (2019).
 
     >>> [float(s) for s in by_signal([jnp.array([True, False])], [jnp.array([3.0, 5.0])])]
     [3.0]
     """
-    mean = lambda s, r: jnp.sum(jnp.where(s, r, 0)) / jnp.maximum(jnp.sum(s), 1)
-    return [mean(s, jnp.abs(r)) for s, r in zip(stays, rivals, strict=True)]
+
+    def mean_of_survivors(mask: jax.Array, sizes: jax.Array) -> jax.Array:
+        return jnp.sum(jnp.where(mask, sizes, 0)) / jnp.maximum(jnp.sum(mask), 1)
+
+    pairs = zip(staying, grow_scores, strict=True)
+    return [mean_of_survivors(mask, jnp.abs(scores)) for mask, scores in pairs]
 
 
 @factory
 def splice(c: float = 0.0, margin: float = 0.1) -> Update:
-    r"""Cuts what is small and brings back what has grown, by two thresholds per leaf.
+    r"""Returns the update that cuts what is small and brings back what has grown, by two thresholds per leaf.
 
     With mean $\mu$ and standard deviation $\sigma$ of a leaf's scores and $t = \max(\mu + c\sigma, 0)$,
     a unit goes below $(1 - m)\,t$ and comes back above $(1 + m)\,t$; in between it stays what it is. How
@@ -196,28 +309,43 @@ def splice(c: float = 0.0, margin: float = 0.1) -> Update:
 
     Args:
       c: how far the threshold lies above the mean, in standard deviations.
-      margin: $m$, half the width of the band without a change.
+      margin: $m$, half the width of the band without a change, as a share of $t$, in [0, 1).
+
+    Returns:
+      An update for `jaxprune.Method`, for patterns whose leaves are one contest each.
+
+    Raises:
+      ValueError: if the margin is outside [0, 1).
 
     References:
       Guo, Yao & Chen, "Dynamic Network Surgery for Efficient DNNs" (2016), equation 3. Departure: mean
       and deviation are those of the moment, not of the start.
+
+    >>> import jaxprune as jp
+    >>> method = jp.Method(jp.criteria.magnitude, schedule=jp.schedules.never(), update=splice())
+    >>> params = {"w": jnp.array([[1.0, 3.0, 2.0, 2.0]])}  # mean 2: cut below 1.8, back above 2.2
+    >>> jp.next_masks(method, params, {"w": jnp.array([[True, False, True, False]])}, 0)
+    {'w': Array([[False,  True,  True, False]], dtype=bool)}
     """
     if not 0 <= margin < 1:
         raise ValueError(f"splice(margin={margin}): a number in [0, 1) is needed.")
 
-    def one(alive, scores):
+    def splice_layer(alive: jax.Array, scores: jax.Array) -> jax.Array:
         finite = jnp.isfinite(scores)
-        spread = jnp.std(scores, where=finite)
-        threshold = jnp.maximum(jnp.mean(scores, where=finite) + c * spread, 0)
+        deviation = jnp.std(scores, where=finite)
+        threshold = jnp.maximum(jnp.mean(scores, where=finite) + c * deviation, 0)
         above = scores > (1 + margin) * threshold
-        left = above | (alive & (scores >= (1 - margin) * threshold))
-        return left | (~jnp.any(left) & (scores >= jnp.max(scores, initial=-jnp.inf)))
+        mask = above | (alive & (scores >= (1 - margin) * threshold))
+        # A layer that would be emptied keeps its best units.
+        return mask | (~jnp.any(mask) & (scores >= jnp.max(scores, initial=-jnp.inf)))
 
-    def select(alive, units, rivals, keep, step):
+    def select(
+        alive: _Masks, units: _Units, grow_scores: _Units, keep: _Keep, step: Step
+    ) -> list[jax.Array]:
         pairs = zip(alive, units, strict=True)
-        return [each_layer(one, u.layers)(a, u.scores) for a, u in pairs]
+        return [each_layer(splice_layer, u.layers)(mask, u.scores) for mask, u in pairs]
 
-    return Update(select, revives=True, whole_leaves=True)
+    return Update(select, ranks_dead_units=True, whole_leaves=True)
 
 
 def _check_fraction(name: str, fraction: Fraction) -> None:
@@ -227,84 +355,103 @@ def _check_fraction(name: str, fraction: Fraction) -> None:
         )
 
 
-def _entitled(alive, units, keep):
-    """The living that a budget leaves in each contest."""
-    if all(u.axis is None for u in units):
+def _within_budget(alive: _Masks, units: _Units, keep: _Keep) -> _Masks:
+    """Masks of the units that a budget leaves in each contest, of those alive."""
+    if all(leaf_units.axis is None for leaf_units in units):
         return alive  # the one contest is decided when some of them are dropped
-    return [a & b for a, b in zip(alive, best(units, keep), strict=True)]
+    return [mask & best for mask, best in zip(alive, best_units(units, keep), strict=True)]
 
 
-def _share(share: jax.Array | float, count: jax.Array | int) -> jax.Array:
+def _share_of(share: jax.Array | float, count: jax.Array | int) -> jax.Array:
+    """A share of a count, rounded."""
     return jnp.round(share * count).astype(jnp.int32)
 
 
-def _best_of(alive, units, counts):
-    """The best of those alive in each layer, wherever they compete."""
+def _best_on_masks(
+    alive: _Masks, units: _Units, counts: Sequence[jax.Array | int]
+) -> list[jax.Array]:
+    """Masks of the best units of those alive in each layer, wherever they compete."""
     pairs = zip(alive, units, strict=True)
-    living = [Units(u.scores, layers=u.layers, among=a) for a, u in pairs]
-    return best(living, [Keep(count) for count in counts])
+    alive_units = [Units(u.scores, layers=u.layers, among=mask) for mask, u in pairs]
+    return best_units(alive_units, [Keep(count) for count in counts])
 
 
-def _best_of_all(alive, units, count, floors):
-    """The best of those alive in the whole tree, of each layer at least as many as its floor says."""
-    scores = [u.scores for u in units]
+def _best_of_tree(
+    alive: _Masks, units: _Units, count: jax.Array, floors: jax.Array
+) -> list[jax.Array]:
+    """Masks of the best of those alive in the whole tree, in each layer no fewer than its floor."""
+    scores = [leaf_units.scores for leaf_units in units]
     return best_of_tree(scores, units, count, Layers(units).split(floors), alive)
 
 
-def _count(mask: jax.Array, units: Units) -> jax.Array:
+def _count_per_contest(mask: jax.Array, units: Units) -> jax.Array:
     """How many are marked in each contest; with axes of length one where there are many contests."""
-    many = units.axis is not None or bool(units.layers)
-    return jnp.sum(mask, units.contest_axes, dtype=jnp.int32, keepdims=many)
+    has_many_contests = units.axis is not None or bool(units.layers)
+    return jnp.sum(mask, units.contest_axes, dtype=jnp.int32, keepdims=has_many_contests)
 
 
-def _in_layers(mask: jax.Array, units: Units) -> jax.Array:
+def _count_per_layer(mask: jax.Array, units: Units) -> jax.Array:
     """How many are marked in each layer."""
-    within = tuple(i for i in range(mask.ndim) if i not in units.layers)
-    return jnp.sum(mask, within, dtype=jnp.int32)
+    axes_within = tuple(axis for axis in range(mask.ndim) if axis not in units.layers)
+    return jnp.sum(mask, axes_within, dtype=jnp.int32)
 
 
-def _rows(x: jax.Array, units: Units) -> list[jax.Array]:
-    """What belongs to each layer."""
+def _layer_rows(array: jax.Array, units: Units) -> list[jax.Array]:
+    """What belongs to each layer of a leaf, one array per layer."""
     if not units.layers:
-        return [x]
-    moved = jnp.moveaxis(x, units.layers, range(len(units.layers)))
-    return [moved[index] for index in np.ndindex(*units.layer_shape)]
+        return [array]
+    layers_first = jnp.moveaxis(array, units.layers, range(len(units.layers)))
+    return [layers_first[index] for index in np.ndindex(*units.layer_shape)]
 
 
-def _flat(rows: Sequence[Sequence[jax.Array]]) -> list[jax.Array]:
-    return [row for leaf in rows for row in leaf]
+def _concatenated(rows_by_leaf: Sequence[Sequence[jax.Array]]) -> list[jax.Array]:
+    return [row for rows in rows_by_leaf for row in rows]
 
 
-def _grown(stays, rivals, places):
-    """Those who stay, and the best challengers for the places."""
-    pairs = zip(stays, rivals, strict=True)
-    outside = [Units(r.scores, r.axis, layers=r.layers, among=~stay) for stay, r in pairs]
-    grown = best(outside, [Keep(count) for count in places])
-    return [a | b for a, b in zip(stays, grown, strict=True)]
+def _grow(staying: _Masks, grow_scores: _Units, counts: Sequence[Any]) -> list[jax.Array]:
+    """Masks of the units that stay, and of the best others by `grow_scores`, `counts` of them."""
+    pairs = zip(staying, grow_scores, strict=True)
+    off_masks = [Units(u.scores, u.axis, layers=u.layers, among=~mask) for mask, u in pairs]
+    grown = best_units(off_masks, [Keep(count) for count in counts])
+    return [old | new for old, new in zip(staying, grown, strict=True)]
 
 
 @jax.jit
-def _dealt(places: jax.Array, wanted: jax.Array, room: jax.Array) -> jax.Array:
-    """Integers close to `places` in the proportion of `wanted`, no more than there is room for."""
-    wanted = jnp.where(jnp.isfinite(wanted), jnp.maximum(wanted, 1e-20), 1e-20)
+def _deal_out(places: jax.Array, shares: jax.Array, room: jax.Array) -> jax.Array:
+    """Integers close to `places` in the proportion of `shares`, no more than there is room for."""
+    shares = jnp.where(jnp.isfinite(shares), jnp.maximum(shares, 1e-20), 1e-20)
 
-    def fill(_, counts):
-        open_ = jnp.where(counts < room, wanted, 0)
-        part = open_ / jnp.maximum(jnp.sum(open_), 1e-20) * (1 - 1e-6)  # never one too many
-        more = jnp.floor(part * (places - jnp.sum(counts))).astype(jnp.int32)
+    def fill(_: jax.Array, counts: jax.Array) -> jax.Array:
+        open_shares = jnp.where(counts < room, shares, 0)
+        total_share = jnp.maximum(jnp.sum(open_shares), 1e-20)
+        proportions = open_shares / total_share * (1 - 1e-6)  # never one too many
+        more = jnp.floor(proportions * (places - jnp.sum(counts))).astype(jnp.int32)
         return jnp.minimum(counts + more, room)
 
     # Each round fills a leaf to the brim, or deals out all but what flooring leaves.
     counts = jax.lax.fori_loop(0, len(room), fill, jnp.zeros_like(room))
-    left = places - jnp.sum(counts)  # goes to whoever has room
-    after = jnp.cumsum(room - counts)
-    before = after - (room - counts)
-    return counts + jnp.clip(left - before, 0, room - counts)
+    remaining = places - jnp.sum(counts)  # goes to whoever has room
+    room_after = jnp.cumsum(room - counts)
+    room_before = room_after - (room - counts)
+    return counts + jnp.clip(remaining - room_before, 0, room - counts)
 
 
 @factory
 def cosine(fraction: float, end: int) -> Share:
-    r"""A fraction that decays to nothing: $\frac{f}{2}(1 + \cos(\pi t / t_{end}))$ (RigL).
+    r"""Returns a fraction that decays to nothing: $\frac{f}{2}(1 + \cos(\pi t / t_{end}))$ (RigL).
+
+    Args:
+      fraction: $f$, at update 0, in [0, 1].
+      end: $t_{end}$, the update from which on it is 0.
+
+    Returns:
+      A function of the update's index, for `regrow` and `redistribute`.
+
+    Raises:
+      ValueError: if the fraction is outside [0, 1], or `end` is below 0.
+
+    References:
+      Evci, Gale, Menick, Castro & Elsen, "Rigging the Lottery: Making All Tickets Winners" (2020).
 
     >>> [round(float(cosine(0.3, 100)(t)), 3) for t in (0, 50, 100)]
     [0.3, 0.15, 0.0]
@@ -314,7 +461,7 @@ def cosine(fraction: float, end: int) -> Share:
     if end < 0:
         raise ValueError(f"cosine(end={end}): a number of updates, 0 or above, is needed.")
 
-    def at(step: Step) -> jax.Array:
+    def decayed(step: Step) -> jax.Array:
         return fraction / 2 * (1 + jnp.cos(jnp.pi * jnp.minimum(step / max(end, 1), 1.0)))
 
-    return Share(at)
+    return Share(decayed)

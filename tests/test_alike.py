@@ -72,7 +72,7 @@ def test_a_state_of_other_shapes_is_refused_though_they_have_no_mask():
 def test_a_state_of_another_method_is_refused():
     movement = jp.methods.movement(sparsity=0.5, begin=0, end=9, every=1)
     tx = jp.sparsify(optax.sgd(0.1), movement)
-    with pytest.raises(ValueError, match="does not remember the signal 'pushed'"):
+    with pytest.raises(ValueError, match="does not remember the signal 'movement_sum'"):
         tx.update(GRADS, jp.sparsify(optax.sgd(0.1), MAGNITUDE).init(W), W)
 
 

@@ -18,7 +18,7 @@ def test_snip_by_hand():
     params, masks = jp.at_init.snip(linear, {"w": W}, [X[:1], X[1:]], sparsity=0.5)
     assert masks["w"].tolist() == [[True, True, False, False]]
     assert params["w"].tolist() == [[1.0, -2.0, 0.0, 0.0]]
-    grads = jp.signals.gradients(linear, {"w": W}, [X])
+    grads = jp.signals.grads(linear, {"w": W}, [X])
     shares = jp.criteria.snip({"w": W}, grads=grads)["w"]
     np.testing.assert_allclose(shares, [[0.4, 4 / 15, 0.2, 2 / 15]], rtol=1e-6)
 
@@ -64,7 +64,7 @@ def test_grasp_has_the_sign_that_keeps_gradient():
     loss = lambda params, x: quadratic(params, x)
     norm = lambda w: float(jnp.sum(jax.grad(loss)({"w": w}, X[0])["w"] ** 2))
     params, batches = {"w": W}, [X[0]]
-    grads = jp.signals.gradients(loss, params, batches)
+    grads = jp.signals.grads(loss, params, batches)
     product = jp.signals.hessian_vector(loss, params, batches, grads)
     scores = jp.criteria.grasp(params, hessian_gradient=product)["w"][0]
     small = 1e-3  # of a weight, not the whole: then the first order is what counts

@@ -145,7 +145,7 @@ WRONG_TYPES = {
     r"Method\(initial=0\.5\): a criterion is needed, not a float": lambda: method(initial=0.5),
     r"Method\(backward=True\): a Backward is needed, not a bool": lambda: method(backward=True),
     r"^gmp\(patt": lambda: jp.methods.gmp(sparsity=0.5, begin=0, end=9, every=1, pattern="2:4"),
-    r"regrow\(challengers=gmp\): a criterion is need": lambda: jp.updates.regrow(jp.methods.gmp),
+    r"regrow\(grow_criterion=gmp\): a criterion is need": lambda: jp.updates.regrow(jp.methods.gmp),
     r"cosine\(fractio": lambda: jp.updates.regrow(jp.criteria.random, fraction=jp.updates.cosine),
     r"regrow\(fraction='a'\): a num": lambda: jp.updates.regrow(jp.criteria.random, fraction="a"),
     r"at_cost\(allocation='erk'\): an allocation is": lambda: jp.allocation.at_cost("erk", {}),
@@ -171,19 +171,19 @@ WRONG_TYPES = {
     r"taylor: .* reads 'grads', given was 'gradients': write grads=": lambda: jp.prune(
         PARAMS, method(criterion=jp.criteria.taylor), gradients=GRADS
     ),
-    r"wanda: the signal 'inputs' is missing; .* write inputs=": lambda: jp.prune(
-        PARAMS, method(criterion=jp.criteria.wanda), input_moments=GRADS
+    r"wanda: the signal 'input_moments' is missing; .* write input_moments=": lambda: jp.prune(
+        PARAMS, method(criterion=jp.criteria.wanda), inputs=GRADS
     ),
     r"'inverse_fisher' is missing; .* write inverse_fisher=": lambda: jp.prune(
-        PARAMS, method(criterion=jp.criteria.woodfisher), block_fisher=GRADS
+        PARAMS, method(criterion=jp.criteria.woodfisher), fisher=GRADS
     ),
     r"'grads', given was nothing: give grads= as well": lambda: jp.prune(
         PARAMS, method(criterion=jp.criteria.taylor)
     ),
-    r"movement: .* training remembers it, but in one shot you must give pushed=": lambda: jp.prune(
-        PARAMS, method(criterion=jp.criteria.movement)
+    r"movement: .* training remembers it, but in one shot you must give movement_sum=": lambda: (
+        jp.prune(PARAMS, method(criterion=jp.criteria.movement))
     ),
-    r"wanda: .* given was 'grads': give inputs= as well": lambda: jp.sparsify(
+    r"wanda: .* given was 'grads': give input_moments= as well": lambda: jp.sparsify(
         ADAM, method(criterion=jp.criteria.wanda)
     ).update(GRADS, STATE, PARAMS),
     r"needs_no_signals: it takes no signal 'grads'; let its arguments end with \*\*_": lambda: (
@@ -319,7 +319,7 @@ FACTORIES = [
     if hasattr(getattr(getattr(jp, concept), name), "__wrapped__")
 ]
 VALUES = {"sparsity": 0.5, "begin": 0, "end": 50, "every": 2, "levels": 3, "cycles": 2, "rate": 0.2}
-VALUES |= {"challengers": jp.criteria.random, "shares": jp.updates.by_survivors, "fraction": 0.5}
+VALUES |= {"grow_criterion": jp.criteria.random, "shares": jp.updates.by_survivors, "fraction": 0.5}
 VALUES |= {"shape": (2, 2), "first": "a", "last": "b", "sparsities": {"a": 0.5}, "quality": 1.0}
 VALUES |= {"costs": {"a": 1.0}, "allocation": jp.allocation.erk(), "strength": 0.1, "ridge": 0.1}
 VALUES |= {"groups": [{"a": 0}], "backward_sparsity": 0.2, "count": 3}
@@ -337,7 +337,16 @@ def test_every_factory_refuses_what_is_no_number_and_no_part(concept, name):
                 TypeError, match=rf"^{name}\({parameter.name}=.* (is|are) needed, not"
             ):
                 make(**needed | {parameter.name: wrong})
-    known = {"sparsity", "begin", "end", "every", "initial", "pattern", "allocation", "challengers"}
+    known = {
+        "sparsity",
+        "begin",
+        "end",
+        "every",
+        "initial",
+        "pattern",
+        "allocation",
+        "grow_criterion",
+    }
     assert known & {p.name for p in parameters} == known & {p.name for p in checked}
 
 

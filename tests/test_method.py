@@ -23,11 +23,11 @@ def test_prune_starts_from_given_masks():
     assert jax.tree.all(shrunk)
 
 
-def test_of_the_living_removes_a_share_of_what_is_left():
+def test_of_remaining_removes_a_share_of_what_is_left():
     method = jp.methods.magnitude(sparsity=0.2)
     masks = jp.masks.make(PARAMS)
     for kept_a, kept_b in ((410, 102), (328, 82), (262, 66)):
-        masks = jp.next_masks(method, PARAMS, masks, 0, of_the_living=True)
+        masks = jp.next_masks(method, PARAMS, masks, 0, of_remaining=True)
         assert int(masks["a"]["kernel"].sum()) == kept_a
         assert int(masks["b"]["kernel"].sum()) == kept_b
 
@@ -139,7 +139,7 @@ def test_what_remains_is_what_masks_leave():
     params = {"w": jnp.arange(1.0, 11.0).reshape(2, 5)}
     method, masks, kept = jp.methods.magnitude(sparsity=0.5), None, []
     for _ in range(3):
-        params, masks = jp.prune(params, method, masks=masks, of_the_living=True)
+        params, masks = jp.prune(params, method, masks=masks, of_remaining=True)
         kept.append(int(masks["w"].sum()))
     assert kept == [5, 2, 1]  # halves are removed half up
 

@@ -173,7 +173,7 @@ def test_layers_are_fitted_again(shape):
     apply = lambda p, x: jnp.tensordot(x, p["w"], axes=(tuple(range(1, x.ndim)), contracted))
     known = jp.signals.gatherers([x], apply=apply)
     params = {"w": kernel}
-    signals = {name: known[name](params) for name in ("inputs", "grams")}
+    signals = {name: known[name](params) for name in ("input_moments", "grams")}
     axes = jp.axes(apply, params, x)
     scores = jp.criteria.obs(params, axes=axes, **signals)["w"]
     masks = {"w": scores > jnp.median(scores)}
@@ -190,7 +190,7 @@ def test_wide_layers_are_fitted_by_conjugate_gradients():
     gram = (x.T @ x / 900).astype(np.float32)
     kept = draw.random(w.shape) < 0.5
     found = jp.compensation.layerwise(
-        {"w": w}, {"w": kept}, inputs={"w": jnp.ones((300, 1))}, grams={"w": gram}, damp=0.0
+        {"w": w}, {"w": kept}, input_moments={"w": jnp.ones((300, 1))}, grams={"w": gram}, damp=0.0
     )["w"]
     for column in range(4):
         own = np.flatnonzero(kept[:, column])
@@ -202,8 +202,8 @@ def test_wide_layers_are_fitted_by_conjugate_gradients():
 def test_obs_is_the_rise_after_the_row_has_made_up_for_it():
     known = jp.signals.gatherers([X], apply=lambda p, x: x @ p["w"])
     params = {"w": PARAMS["fc0"]}
-    inputs, grams = known["inputs"](params), known["grams"](params)
-    scores = jp.criteria.obs(params, inputs=inputs, grams=grams, damp=0.0)["w"]
+    inputs, grams = known["input_moments"](params), known["grams"](params)
+    scores = jp.criteria.obs(params, input_moments=inputs, grams=grams, damp=0.0)["w"]
     gram = np.asarray(grams["w"], np.float64)
     for q, j in [(0, 0), (3, 5), (7, 11)]:
         w = np.asarray(params["w"][:, j], np.float64)
@@ -252,5 +252,5 @@ def test_bad_input_is_refused():
         jp.signals.gatherers(iter(BATCHES), loss=loss)
     with pytest.raises(ValueError, match="has 2 inputs, but its Gram matrix is"):
         jp.criteria.obs(
-            {"w": jnp.ones((2, 3))}, inputs={"w": jnp.ones((2, 1))}, grams={"w": jnp.eye(3)}
+            {"w": jnp.ones((2, 3))}, input_moments={"w": jnp.ones((2, 1))}, grams={"w": jnp.eye(3)}
         )

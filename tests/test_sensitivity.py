@@ -54,14 +54,14 @@ def test_progress_and_signals():
 
 def test_the_search_beats_uniform_at_the_same_cost():
     seen = []
-    found, params, masks = search(loss, PARAMS, TABLE, keep=0.5, progress=seen.append)
+    found, params, masks = search(loss, PARAMS, TABLE, budget=0.5, progress=seen.append)
     assert seen == list(range(1, 2 + 21 + 1)), "two solutions, and 2 x (1 + 9) + 1 around the first"
     jp.masks.check(params, masks)
-    assert found.keep <= 0.5
+    assert found.cost <= 0.5
     assert found.loss == pytest.approx(loss(params))
     assert found.loss == pytest.approx(found.predicted, rel=0.05), "here leaves add up"
-    assert found.keep > 0.49, "the budget is used"
-    uniform = jp.prune(PARAMS, jp.methods.magnitude(sparsity=1 - found.keep))[0]
+    assert found.cost > 0.49, "the budget is used"
+    uniform = jp.prune(PARAMS, jp.methods.magnitude(sparsity=1 - found.cost))[0]
     assert found.loss < 0.6 * loss(uniform)
     assert found.rates["dear/kernel"] < found.rates["big/kernel"]
 
@@ -72,19 +72,19 @@ def test_a_second_look_helps_where_leaves_do_not_add_up():
         return loss(params) + (500 * gone[1] if gone[0] > 0.5 else 0)
 
     table = sensitivity(joint, PARAMS, GRID)
-    once, _, _ = search(joint, PARAMS, table, keep=0.3, rounds=0)
-    twice, params, _ = search(joint, PARAMS, table, keep=0.3)
+    once, _, _ = search(joint, PARAMS, table, budget=0.3, rounds=0)
+    twice, params, _ = search(joint, PARAMS, table, budget=0.3)
     assert twice.loss < once.loss
-    assert twice.keep <= 0.3
+    assert twice.cost <= 0.3
     assert joint(params) == pytest.approx(twice.loss)
 
 
 def test_costs_other_than_weights():
     costs = {"big/kernel": 10.0, "dear/kernel": 1000.0}
-    found, _, masks = search(loss, PARAMS, TABLE, keep=0.5, costs=costs)
+    found, _, masks = search(loss, PARAMS, TABLE, budget=0.5, costs=costs)
     left = {r["leaf"]: r["kept"] / r["weights"] for r in jp.masks.summary(masks)}
-    assert sum(costs[n] * left[n] for n in costs) / 1010 == pytest.approx(found.keep)
-    assert found.keep <= 0.5 + 0.5 * 10 / 1010, "up to half a weight of each leaf"
+    assert sum(costs[n] * left[n] for n in costs) / 1010 == pytest.approx(found.cost)
+    assert found.cost <= 0.5 + 0.5 * 10 / 1010, "up to half a weight of each leaf"
     assert found.rates["dear/kernel"] >= 0.5
 
 
@@ -92,10 +92,10 @@ def test_a_tolerance_is_used_up_and_kept():
     found, params, _ = search(loss, PARAMS, TABLE, tolerance=30.0)
     assert loss(params) <= 31.0
     cheaper = [keep for keep, value in found.tried if value <= 31.0]
-    assert found.keep == min(cheaper)
+    assert found.cost == min(cheaper)
     assert len(found.tried) == 11
     nothing, same, _ = search(loss, PARAMS, TABLE, tolerance=0.0)
-    assert (nothing.keep, nothing.loss) == (1.0, 1.0)
+    assert (nothing.cost, nothing.loss) == (1.0, 1.0)
     assert jax.tree.all(jax.tree.map(jnp.array_equal, same, PARAMS))
 
 
@@ -103,7 +103,7 @@ def test_the_tolerance_may_be_of_something_else():
     error = lambda params: float(jnp.mean(params["big"]["kernel"] == 0))
     found, params, _ = search(loss, PARAMS, TABLE, tolerance=0.3, measure=error)
     assert error(params) <= 0.3
-    assert found.keep < 0.9
+    assert found.cost < 0.9
 
 
 def test_a_small_leaf_keeps_a_weight_whatever_is_asked_of_it():
@@ -113,7 +113,7 @@ def test_a_small_leaf_keeps_a_weight_whatever_is_asked_of_it():
     }
     table = sensitivity(lambda p: float(jnp.sum(p["large"] == 0)), params, [0.5, 0.9])
     assert table.sparsities["small"][-1] == 0.75
-    found, _, masks = search(lambda p: float(jnp.sum(p["large"] == 0)), params, table, keep=0.5)
+    found, _, masks = search(lambda p: float(jnp.sum(p["large"] == 0)), params, table, budget=0.5)
     assert found.rates["small"] < 1
     assert masks["small"].any()
 
@@ -121,10 +121,10 @@ def test_a_small_leaf_keeps_a_weight_whatever_is_asked_of_it():
 def test_refusals():
     with pytest.raises(ValueError, match="ascending fractions"):
         sensitivity(loss, PARAMS, [0.5, 0.2])
-    with pytest.raises(ValueError, match=r"either keep= .* or tolerance="):
+    with pytest.raises(ValueError, match=r"either budget= .* or tolerance="):
         search(loss, PARAMS, TABLE)
     with pytest.raises(ValueError, match="cheapest options cost"):
-        search(loss, PARAMS, TABLE, keep=0.01)
+        search(loss, PARAMS, TABLE, budget=0.01)
 
 
 STACK = jnp.asarray(RNG.normal(size=(3, 6, 8)), jnp.float32)
@@ -164,15 +164,15 @@ def test_each_layer_of_a_stack_alone(pattern):
 
 def test_searching_a_stack_is_searching_its_layers():
     table = sensitivity(stack_loss, SCANNED, GRID, axes=AXES)
-    found, _, masks = search(stack_loss, SCANNED, table, keep=0.5, axes=AXES)
+    found, _, masks = search(stack_loss, SCANNED, table, budget=0.5, axes=AXES)
     own_table = sensitivity(written_out_loss, WRITTEN_OUT, GRID)
-    expected, _, own = search(written_out_loss, WRITTEN_OUT, own_table, keep=0.5)
+    expected, _, own = search(written_out_loss, WRITTEN_OUT, own_table, budget=0.5)
     assert found.loss == pytest.approx(expected.loss, rel=1e-3)
     for i in range(3):
         assert (masks["layers"]["kernel"][i] == own[f"layer_{i}"]["kernel"]).all()
     assert found.rates["layers/kernel[0]"] > found.rates["layers/kernel[2]"]
     with pytest.raises(ValueError, match=r"the table has 'layers/kernel\[0\]'.*give the axes="):
-        search(stack_loss, SCANNED, table, keep=0.5)
+        search(stack_loss, SCANNED, table, budget=0.5)
 
 
 def test_attention_is_its_matrix():

@@ -9,15 +9,15 @@ SCORES = jnp.array([[5.0, 1.0, 4.0, 4.0], [3.0, jnp.nan, 0.0, 2.0]])
 ALL = jnp.ones(SCORES.shape, bool)
 
 
-def select(update, scores, keep, alive=ALL, rivals=None, axis=None, step=0):
+def select(update, scores, keep, alive=ALL, grow_scores=None, axis=None, step=0):
     scores = (
         scores
-        if update.revives
+        if update.ranks_dead_units
         else jnp.where(alive, jnp.nan_to_num(scores, nan=-jnp.inf), jnp.nan)
     )
-    rivals = scores if rivals is None else rivals
+    grow_scores = scores if grow_scores is None else grow_scores
     (found,) = update.select(
-        [alive], [Units(scores, axis)], [Units(rivals, axis)], [Keep(keep)], step
+        [alive], [Units(scores, axis)], [Units(grow_scores, axis)], [Keep(keep)], step
     )
     return found
 
@@ -46,12 +46,12 @@ def test_reselect_revives_by_score():
 @pytest.mark.parametrize("fraction", [0.0, 0.25, 0.5, 1.0])
 def test_regrow_keeps_the_count_and_grows_the_best_challengers(axis, fraction):
     scores = jax.random.uniform(jax.random.key(0), (8, 8)) + 1
-    alive = jp.updates.best(
+    alive = jp.updates.best_units(
         [Units(jax.random.uniform(jax.random.key(1), (8, 8)), axis)], [Keep(4)]
     )[0]
-    rivals = jax.random.uniform(jax.random.key(2), (8, 8))
+    grow_scores = jax.random.uniform(jax.random.key(2), (8, 8))
     update = jp.updates.regrow(jp.criteria.gradient, fraction=fraction)
-    found = select(update, scores, 4, alive, rivals, axis)
+    found = select(update, scores, 4, alive, grow_scores, axis)
     assert int(found.sum()) == int(alive.sum())
     if axis is not None:
         assert (found.sum(axis) == 4).all()
@@ -59,8 +59,8 @@ def test_regrow_keeps_the_count_and_grows_the_best_challengers(axis, fraction):
         dealt = round(fraction * 4)
         stay = select(jp.updates.prune(), scores, 4 - dealt, alive)
         assert (found & stay == stay).all()
-        grown = jnp.where(found & ~stay, rivals, jnp.inf).min()
-        passed_over = jnp.where(found | stay, -jnp.inf, rivals).max()
+        grown = jnp.where(found & ~stay, grow_scores, jnp.inf).min()
+        passed_over = jnp.where(found | stay, -jnp.inf, grow_scores).max()
         assert dealt == 0 or grown >= passed_over
 
 
@@ -76,8 +76,8 @@ def test_a_decaying_fraction_reads_the_step():
     cosine = jp.updates.cosine(0.5, 100)
     update = jp.updates.regrow(jp.criteria.gradient, fraction=cosine)
     alive = ALL.at[1].set(False)
-    rivals = jnp.zeros(SCORES.shape).at[1].set(9.0)
-    early, late = (select(update, SCORES, 4, alive, rivals, step=t) for t in (0, 100))
+    grow_scores = jnp.zeros(SCORES.shape).at[1].set(9.0)
+    early, late = (select(update, SCORES, 4, alive, grow_scores, step=t) for t in (0, 100))
     assert int((early & ~alive).sum()) == 2
     assert (late == alive).all()
 
@@ -86,20 +86,20 @@ def test_a_decaying_fraction_reads_the_step():
 def test_regrow_drops_over_the_whole_leaf_and_refills_each_contest(axis):
     """With two places per contest a share of each would round to nothing, or to half of them."""
     scores = jax.random.uniform(jax.random.key(0), (4, 64) if axis == 0 else (64, 4)) + 1
-    alive = jp.updates.best([Units(scores, axis)], [Keep(2)])[0]
+    alive = jp.updates.best_units([Units(scores, axis)], [Keep(2)])[0]
     update = jp.updates.regrow(jp.criteria.gradient, fraction=0.25)
-    rivals = jnp.where(alive, 0.0, 1.0)  # the dead want in
-    found = select(update, scores, 2, alive, rivals, axis)
+    grow_scores = jnp.where(alive, 0.0, 1.0)  # the dead want in
+    found = select(update, scores, 2, alive, grow_scores, axis)
     assert (found.sum(axis) == 2).all()
     assert int((found & ~alive).sum()) == 32, "a quarter of the 128 places"
     dropped = jnp.where(alive & ~found, scores, -jnp.inf).max()
     assert dropped <= jnp.where(alive & found, scores, jnp.inf).min()
 
 
-def redistributed(update, scores, alive, rivals):
+def redistributed(update, scores, alive, grow_scores):
     units = [Units(jnp.where(a, s, jnp.nan)) for a, s in zip(alive, scores, strict=True)]
     keep = [Keep(jnp.sum(a, dtype=jnp.int32)) for a in alive]
-    return update.select(alive, units, [Units(r) for r in rivals], keep, 0)
+    return update.select(alive, units, [Units(r) for r in grow_scores], keep, 0)
 
 
 SCORES_OF_TWO = [jnp.arange(1.0, 11.0), jnp.arange(11.0, 21.0)]
@@ -110,8 +110,8 @@ def test_redistribute_follows_the_signal():
     update = jp.updates.redistribute(
         jp.criteria.momentum, fraction=0.4, shares=jp.updates.by_signal
     )
-    rivals = [jnp.ones(10), 3 * jnp.ones(10)]
-    found = redistributed(update, SCORES_OF_TWO, HALF, rivals)
+    grow_scores = [jnp.ones(10), 3 * jnp.ones(10)]
+    found = redistributed(update, SCORES_OF_TWO, HALF, grow_scores)
     assert [int(f.sum()) for f in found] == [3 + 1, 3 + 3], "4 places in the proportion 1 : 3"
     assert (found[0][jnp.array([4, 6, 8])]).all(), "the best stay"
 
@@ -142,9 +142,9 @@ def test_redistribute_comes_down_to_the_budget(pooled):
     update = jp.updates.redistribute(
         jp.criteria.momentum, fraction=0.3, shares=jp.updates.by_signal, pooled=pooled
     )
-    alive, rivals = [jnp.ones(10, bool)] * 2, [jnp.ones(10)] * 2
+    alive, grow_scores = [jnp.ones(10, bool)] * 2, [jnp.ones(10)] * 2
     units = [Units(s) for s in SCORES_OF_TWO]
-    found = update.select(alive, units, [Units(r) for r in rivals], [Keep(3), Keep(3)], 0)
+    found = update.select(alive, units, [Units(r) for r in grow_scores], [Keep(3), Keep(3)], 0)
     assert sum(int(f.sum()) for f in found) == 6
 
 
@@ -158,7 +158,9 @@ def test_fractions_out_of_range_are_refused(fraction):
 @pytest.mark.parametrize("share", [jnp.nan, 0.0, -1.0])
 def test_places_are_dealt_out_whatever_the_signal_says(share):
     update = jp.updates.redistribute(
-        jp.criteria.momentum, fraction=0.5, shares=lambda stays, rivals: [jnp.float32(share)] * 2
+        jp.criteria.momentum,
+        fraction=0.5,
+        shares=lambda stays, grow_scores: [jnp.float32(share)] * 2,
     )
     found = redistributed(update, SCORES_OF_TWO, HALF, [jnp.ones(10)] * 2)
     assert sum(int(f.sum()) for f in found) == 10
@@ -177,7 +179,7 @@ def test_redistribute_leaves_each_layer_its_floor(at_least, pooled):
     update = jp.updates.redistribute(
         jp.criteria.momentum,
         fraction=1.0,
-        shares=lambda stays, rivals: [jnp.float32(1), jnp.float32(0)],
+        shares=lambda stays, grow_scores: [jnp.float32(1), jnp.float32(0)],
         pooled=pooled,
         at_least=at_least,
     )

@@ -26,7 +26,7 @@ SPARSITIES = (0.5, 0.75, 0.9, 0.95)
 
 
 def get_config():
-    blocks = {"inverse_fisher": part("block_fisher", block=50, damp=1e-5)}
+    blocks = {"inverse_fisher": part("inverse_fisher", block=50, damp=1e-5)}
     layers = {"allocation": part("uniform")}
     return config(
         data=part("mnist", batch_size=100),
@@ -47,7 +47,7 @@ def get_config():
                 "OBD": "obd",
                 "OBD, Hessian": {
                     "criterion": "obd",
-                    "signals": {"curvature": part("hessian_diagonal")},
+                    "signals": {"gauss_newton_diagonal": part("hessian_diagonal")},
                 },
                 "WoodFisher, order alone": {"criterion": "woodfisher", "signals": blocks},
                 "WoodFisher": {
@@ -63,7 +63,7 @@ def get_config():
                 "WoodFisher, 8 rounds": {
                     "criterion": "woodfisher",
                     "signals": {
-                        "inverse_fisher": part("block_fisher", block=50, damp=1e-5, examples=5)
+                        "inverse_fisher": part("inverse_fisher", block=50, damp=1e-5, examples=5)
                     },
                     "compensation": part("woodfisher"),
                     "rounds": 8,

@@ -45,7 +45,7 @@ def describe_ticket(setup: Setup, method: jp.Method, rounds: int) -> str:
     masks = full_masks(method, params, setup.prunable, setup.axes)
     by_size = _by_size(method)
     for level in range(rounds):
-        masks = jp.next_masks(by_size, params, masks, level, of_the_living=True, axes=setup.axes)
+        masks = jp.next_masks(by_size, params, masks, level, of_remaining=True, axes=setup.axes)
     return _told(setup, f"after {rounds} rounds:", masks)
 
 
@@ -120,7 +120,7 @@ def _by_size(method: Any) -> Any:
     """The method as far as counts go; where weights decide them, those of the start do."""
     if not isinstance(method, jp.Method):
         return jp.partition([(pattern, _by_size(part)) for pattern, part in method.methods])
-    grows = method.update.challengers is not None
+    grows = method.update.grow_criterion is not None
     update = jp.updates.prune() if grows else method.update
     return dataclasses.replace(method, criterion=jp.criteria.magnitude, update=update)
 

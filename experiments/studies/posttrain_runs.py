@@ -132,7 +132,7 @@ def _row(label: str, row: Mapping[str, Any]) -> dict[str, Any]:
     solver = row["solver"]
     if isinstance(solver, str):
         where = f"config.posttrain.rows[{label!r}].solver"
-        criterion = user_files.load(solver, where, ("inputs", "grams", "key"))
+        criterion = user_files.load(solver, where, ("input_moments", "grams", "key"))
         built = posttrain.solvers.by_criterion(criterion)
     else:
         built = build("solver", solver)

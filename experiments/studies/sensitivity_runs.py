@@ -212,7 +212,7 @@ class _Network:
                 loss,
                 self.params,
                 table,
-                keep=keep,
+                budget=keep,
                 costs=self.layer_costs,
                 progress=telling(f"{100 * keep:g} % left"),
                 **given,
@@ -256,7 +256,7 @@ class _Network:
         )
         return {
             "rates": result.rates,
-            "keep": result.keep,
+            "keep": result.cost,
             "tried": [list(pair) for pair in result.tried],
             **self._tested(params, masks),
         }

@@ -179,9 +179,7 @@ def gatherers_of(
     prunable: str | None,
     units: Coupled | None = None,
 ) -> dict[str, Callable[[Any], Any]]:
-    """Returns functions of the parameters that gather signals, by keyword.
-
-    `curvature` is Gauss-Newton's, and `hessian_gradient` at GraSP's temperature.
+    """Signals by keyword; `hessian_gradient` is at GraSP's temperature.
 
     Args:
       model: a linen module.

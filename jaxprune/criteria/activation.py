@@ -15,29 +15,32 @@ from jaxprune.types import Axes, Params, Scores
 __all__ = ["apoz", "bn_scale", "entropy", "hrank", "ria", "wanda"]
 
 
-def wanda(params: Params, *, inputs: Params, **_) -> Scores:
+def wanda(params: Params, *, input_moments: Params, **_) -> Scores:
     r"""Scores a weight by its size times the norm of what it multiplies, $|w_{ij}| \|x_i\|_2$.
 
     With `patterns.groups()` the weights of each output compete among themselves, as in the paper.
 
     Args:
       params: tree of arrays.
-      inputs: mean squares, from `jaxprune.signals.input_moments`.
+      input_moments: mean squares, from `jaxprune.signals.input_moments`.
+
+    Returns:
+      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
 
     References:
       Sun, Liu, Bair & Kolter, "A Simple and Effective Pruning Approach for Large Language Models" (2023).
 
-    >>> wanda({"w": jnp.array([[1.0], [-3.0]])}, inputs={"w": jnp.array([[16.0], [1.0]])})
+    >>> wanda({"w": jnp.array([[1.0], [-3.0]])}, input_moments={"w": jnp.array([[16.0], [1.0]])})
     {'w': Array([[4.],
            [3.]], dtype=float32)}
     """
-    return _each(lambda w, x: jnp.abs(w) * jnp.sqrt(x), params, inputs)
+    return _score_known(lambda w, x: jnp.abs(w) * jnp.sqrt(x), params, input_moments)
 
 
 def ria(
     params: Params,
     *,
-    inputs: Params,
+    input_moments: Params,
     axes: kernel_axes.AxesTree | None = None,
     power: float = 0.5,
     **_,
@@ -50,106 +53,131 @@ def ria(
 
     Args:
       params: tree of arrays.
-      inputs: mean squares, from `jaxprune.signals.input_moments`.
+      input_moments: mean squares, from `jaxprune.signals.input_moments`.
       axes: tree of `jaxprune.Axes` beside `params`; where it is `None`, the shape of a leaf tells.
       power: $a$.
+
+    Returns:
+      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
 
     References:
       Zhang, Bai, Lin, Zhao, Hou & Cannistraci, "Plug-and-Play: An Efficient Post-training Pruning Method for
       Large Language Models" (2024).
 
-    >>> ria({"w": jnp.array([[1.0, 3.0]])}, inputs={"w": jnp.array([[1.0]])})
+    >>> ria({"w": jnp.array([[1.0, 3.0]])}, input_moments={"w": jnp.array([[1.0]])})
     {'w': Array([[1.25, 1.75]], dtype=float32)}
     """
 
-    known = kernel_axes.known(axes, params, inputs, "ria")
+    known_axes = kernel_axes.known(axes, params, input_moments, "ria")
 
-    def score(w: jax.Array, x: jax.Array | None, own: Axes | None) -> jax.Array | None:
-        if x is None or own is None:
+    def score(
+        weights: jax.Array, moments: jax.Array | None, leaf_axes: Axes | None
+    ) -> jax.Array | None:
+        if moments is None or leaf_axes is None:
             return None
-        size = jnp.abs(w)
-        whole = lambda axis: jnp.maximum(size.sum(axis, keepdims=True), jnp.finfo(w.dtype).tiny)
-        outputs = own.out_axis or ()
-        into = tuple(a for a in range(w.ndim) if a not in (*outputs, *own.batch_axis))
-        return (size / whole(into) + size / whole(outputs)) * jnp.sqrt(x) ** power
+        sizes = jnp.abs(weights)
+        smallest = jnp.finfo(weights.dtype).tiny
 
-    return jax.tree.map(score, params, inputs, known)
+        def total_size(axis: tuple[int, ...]) -> jax.Array:
+            return jnp.maximum(sizes.sum(axis, keepdims=True), smallest)
+
+        out_axes = leaf_axes.out_axis or ()
+        in_axes = tuple(
+            axis for axis in range(weights.ndim) if axis not in (*out_axes, *leaf_axes.batch_axis)
+        )
+        relative_size = sizes / total_size(in_axes) + sizes / total_size(out_axes)
+        return relative_size * jnp.sqrt(moments) ** power
+
+    return jax.tree.map(score, params, input_moments, known_axes)
 
 
-def apoz(params: Params, *, zeros: Params, **_) -> Scores:
-    r"""Scores a unit by how often it is not zero: one minus the average percentage of zeros.
+def apoz(params: Params, *, unit_zeros: Params, **_) -> Scores:
+    """Scores a unit by how often it is not zero: one minus the average percentage of zeros.
 
     Args:
       params: tree of arrays.
-      zeros: share of zeros per unit, `jaxprune.signals.outputs(...).zeros`.
+      unit_zeros: share of zeros per unit, `jaxprune.signals.outputs(...).unit_zeros`.
+
+    Returns:
+      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
 
     References:
       Hu, Peng, Tai & Tang, "Network Trimming: A Data-Driven Neuron Pruning Approach towards Efficient Deep
       Architectures" (2016).
 
-    >>> apoz({"w": jnp.ones((2, 2))}, zeros={"w": jnp.array([[1.0, 0.5]])})
+    >>> apoz({"w": jnp.ones((2, 2))}, unit_zeros={"w": jnp.array([[1.0, 0.5]])})
     {'w': Array([[0.  , 0.25],
            [0.  , 0.25]], dtype=float32)}
     """
-    return _each(lambda w, z: _spread(w, 1 - z), params, zeros)
+    return _score_known(lambda w, z: _spread_evenly(w, 1 - z), params, unit_zeros)
 
 
-def bn_scale(params: Params, *, scales: Params, **_) -> Scores:
+def bn_scale(params: Params, *, batchnorm_scales: Params, **_) -> Scores:
     r"""Scores a unit by the size of the scale that a BatchNorm multiplies it by, $|\gamma|$.
 
     Args:
       params: tree of arrays.
-      scales: per unit, from `jaxprune.signals.scales`.
+      batchnorm_scales: per unit, from `jaxprune.signals.batchnorm_scales`.
+
+    Returns:
+      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
 
     References:
       Liu et al., "Learning Efficient Convolutional Networks through Network Slimming" (2017), where an L1
       penalty on the scales (`jaxprune.penalties.l1`) makes them differ.
 
-    >>> bn_scale({"w": jnp.ones((2, 2))}, scales={"w": jnp.array([[3.0, 1.0]])})
+    >>> bn_scale({"w": jnp.ones((2, 2))}, batchnorm_scales={"w": jnp.array([[3.0, 1.0]])})
     {'w': Array([[1.5, 0.5],
            [1.5, 0.5]], dtype=float32)}
     """
-    return _each(_spread, params, scales)
+    return _score_known(_spread_evenly, params, batchnorm_scales)
 
 
-def entropy(params: Params, *, entropy: Params, **_) -> Scores:
-    r"""Scores a unit by the entropy of its activation over the examples: what varies says something.
+def entropy(params: Params, *, unit_entropies: Params, **_) -> Scores:
+    """Scores a unit by the entropy of its activation over the examples: what varies says something.
 
     Args:
       params: tree of arrays.
-      entropy: per unit, `jaxprune.signals.outputs(...).entropy`.
+      unit_entropies: per unit, `jaxprune.signals.outputs(...).unit_entropies`.
+
+    Returns:
+      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
 
     References:
       Luo & Wu, "An Entropy-based Pruning Method for CNN Compression" (2017).
 
-    >>> entropy({"w": jnp.ones((2, 1))}, entropy={"w": jnp.array([[3.0]])})
+    >>> entropy({"w": jnp.ones((2, 1))}, unit_entropies={"w": jnp.array([[3.0]])})
     {'w': Array([[1.5],
            [1.5]], dtype=float32)}
     """
-    return _each(_spread, params, entropy)
+    return _score_known(_spread_evenly, params, unit_entropies)
 
 
-def hrank(params: Params, *, rank: Params, **_) -> Scores:
-    r"""Scores a filter by the rank of its feature maps, in the mean over examples.
+def hrank(params: Params, *, unit_ranks: Params, **_) -> Scores:
+    """Scores a filter by the rank of its feature maps, in the mean over examples.
 
     Args:
       params: tree of arrays.
-      rank: per filter, `jaxprune.signals.outputs(...).rank`.
+      unit_ranks: per filter, `jaxprune.signals.outputs(...).unit_ranks`.
+
+    Returns:
+      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
 
     References:
       Lin et al., "HRank: Filter Pruning using High-Rank Feature Map" (2020).
 
-    >>> hrank({"w": jnp.ones((1, 1, 2, 1))}, rank={"w": 6 * jnp.ones((1, 1, 1, 1))})["w"].sum()
+    >>> hrank({"w": jnp.ones((1, 1, 2, 1))}, unit_ranks={"w": 6 * jnp.ones((1, 1, 1, 1))})["w"].sum()
     Array(6., dtype=float32)
     """
-    return _each(_spread, params, rank)
+    return _score_known(_spread_evenly, params, unit_ranks)
 
 
-def _spread(w: jax.Array, unit: jax.Array) -> jax.Array:
+def _spread_evenly(weights: jax.Array, unit_scores: jax.Array) -> jax.Array:
     """The score of each unit, evenly over its weights."""
-    return jnp.broadcast_to(unit * (unit.size / w.size), w.shape)
+    share = unit_scores.size / weights.size
+    return jnp.broadcast_to(unit_scores * share, weights.shape)
 
 
-def _each(score: Callable[[Any, Any], jax.Array], params: Params, signal: Params) -> Scores:
+def _score_known(score: Callable[[Any, Any], jax.Array], params: Params, signal: Params) -> Scores:
     """Scores of the leaves that the signal knows; `None` for the others, which cannot be pruned by it."""
     return jax.tree.map(lambda w, x: None if x is None else score(w, x), params, signal)

@@ -19,6 +19,9 @@ def fisher(params: Params, *, fisher: Params, **_) -> Scores:
       params: tree of arrays.
       fisher: diagonal of the empirical Fisher, from `jaxprune.signals.fisher`.
 
+    Returns:
+      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
+
     References:
       Theis, Korshunova, Tejani & Huszár, "Faster gaze prediction with dense networks and Fisher pruning"
       (2018); Molchanov, Mallya, Tyree, Frosio & Kautz, "Importance Estimation for Neural Network Pruning"
@@ -41,6 +44,9 @@ def adam_second_moment(params: Params, *, second_moment: Params, **_) -> Scores:
       params: tree of arrays.
       second_moment: $\nu$, from `jaxprune.signals.second_moment`, which finds it in the optimizer's state.
 
+    Returns:
+      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
+
     References:
       Li, Dangel, Tam & Raffel, "Fishers for Free? Approximating the Fisher Information Matrix by Recycling
       the Squared Gradient Accumulator" (2025). Its squares are of the mean gradients of batches, not of
@@ -50,29 +56,34 @@ def adam_second_moment(params: Params, *, second_moment: Params, **_) -> Scores:
     >>> adam_second_moment({"w": jnp.array([2.0, -1.0])}, second_moment={"w": jnp.array([1.0, 6.0])})
     {'w': Array([2., 3.], dtype=float32)}
     """
-    saliency = lambda w, nu: None if nu is None else 0.5 * nu * w * w
-    return jax.tree.map(saliency, params, second_moment)
+    return jax.tree.map(
+        lambda w, nu: None if nu is None else 0.5 * nu * w * w, params, second_moment
+    )
 
 
-def obd(params: Params, *, curvature: Params, **_) -> Scores:
+def obd(params: Params, *, gauss_newton_diagonal: Params, **_) -> Scores:
     r"""Scores a weight by its saliency, $\frac{1}{2} h_i w_i^2$: the rise of the loss at a minimum.
 
     Args:
       params: tree of arrays.
-      curvature: $h$, from `jaxprune.signals.gauss_newton_diagonal`, which is never negative. That of
-        `jaxprune.signals.hessian_diagonal` will do too, but weights of negative curvature then go first,
+      gauss_newton_diagonal: $h$, from the signal of that name, which is never negative. The Hessian's own
+        (`jaxprune.signals.hessian_diagonal`) will do too, but weights of negative curvature then go first,
         however large they are.
+
+    Returns:
+      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
 
     References:
       LeCun, Denker & Solla, "Optimal Brain Damage" (1990), with the Levenberg-Marquardt (Gauss-Newton)
       approximation. Departure: the paper propagates the diagonal backwards and neglects, in each layer, what
       is off it; here it is an unbiased estimate of Gauss-Newton's diagonal itself.
 
-    >>> obd({"w": jnp.array([2.0, -1.0])}, curvature={"w": jnp.array([1.0, 6.0])})
+    >>> obd({"w": jnp.array([2.0, -1.0])}, gauss_newton_diagonal={"w": jnp.array([1.0, 6.0])})
     {'w': Array([2., 3.], dtype=float32)}
     """
-    saliency = lambda w, h: None if h is None else 0.5 * h * w * w
-    return jax.tree.map(saliency, params, curvature)
+    return jax.tree.map(
+        lambda w, h: None if h is None else 0.5 * h * w * w, params, gauss_newton_diagonal
+    )
 
 
 def second_order_taylor(params: Params, *, grads: Params, hessian_diagonal: Params, **_) -> Scores:
@@ -80,8 +91,11 @@ def second_order_taylor(params: Params, *, grads: Params, hessian_diagonal: Para
 
     Args:
       params: tree of arrays.
-      grads: their gradients, from `jaxprune.signals.gradients`.
+      grads: their gradients, from `jaxprune.signals.grads`.
       hessian_diagonal: from `jaxprune.signals.hessian_diagonal`.
+
+    Returns:
+      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
 
     References:
       Molchanov, Mallya, Tyree, Frosio & Kautz, "Importance Estimation for Neural Network Pruning" (2019).
@@ -101,11 +115,17 @@ def second_order_taylor(params: Params, *, grads: Params, hessian_diagonal: Para
 
 
 def woodfisher(params: Params, *, inverse_fisher: Params, **_) -> Scores:
-    r"""Scores a weight by $w_q^2 / 2 [F^{-1}]_{qq}$: the rise of the loss if the others make up for it.
+    """Scores a weight by $w_q^2 / 2 [F^{-1}]_{qq}$: the rise of the loss if the others make up for it.
 
     Args:
       params: tree of arrays.
-      inverse_fisher: the inverse in blocks, from `jaxprune.signals.block_fisher`.
+      inverse_fisher: the inverse in blocks, from `jaxprune.signals.inverse_fisher`.
+
+    Returns:
+      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
+
+    Raises:
+      ValueError: if an inverse has another number of weights than its leaf.
 
     References:
       Singh & Alistarh, "WoodFisher: Efficient Second-Order Approximation for Neural Network Compression"
@@ -119,17 +139,18 @@ def woodfisher(params: Params, *, inverse_fisher: Params, **_) -> Scores:
            [4.]], dtype=float32)}
     """
 
-    def score(w: jax.Array, inverse: jax.Array | None) -> jax.Array | None:
+    def score(weights: jax.Array, inverse: jax.Array | None) -> jax.Array | None:
         if inverse is None:
             return None
         diagonal = jnp.diagonal(inverse, axis1=-2, axis2=-1)
         blocks, block = diagonal.shape
-        if not 0 <= blocks * block - w.size < block:
+        if not 0 <= blocks * block - weights.size < block:
             raise ValueError(
-                f"woodfisher: a leaf of {w.size} weights has an inverse of {blocks} blocks of {block}; give "
-                "what jaxprune.signals.block_fisher returns for these parameters."
+                f"woodfisher: a leaf of {weights.size} weights has an inverse of {blocks} blocks of {block}; "
+                "give what jaxprune.signals.inverse_fisher returns for these parameters."
             )
-        return 0.5 * w * w / diagonal.reshape(-1)[: w.size].reshape(w.shape)
+        inverse_diagonal = diagonal.reshape(-1)[: weights.size].reshape(weights.shape)
+        return 0.5 * weights * weights / inverse_diagonal
 
     return jax.tree.map(score, params, inverse_fisher)
 
@@ -137,7 +158,7 @@ def woodfisher(params: Params, *, inverse_fisher: Params, **_) -> Scores:
 def obs(
     params: Params,
     *,
-    inputs: Params,
+    input_moments: Params,
     grams: Params,
     axes: kernel_axes.AxesTree | None = None,
     damp: float = 0.01,
@@ -151,39 +172,44 @@ def obs(
 
     Args:
       params: tree of arrays.
-      inputs: from `jaxprune.signals.input_moments`.
+      input_moments: from `jaxprune.signals.input_moments`.
       grams: from `jaxprune.signals.grams`.
       axes: tree of `jaxprune.Axes` beside `params`; where it is `None`, the shape of a leaf tells.
       damp: $\lambda$ as a share of the mean of $G$'s diagonal. Weights of an input that is always zero
         score zero.
 
+    Returns:
+      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
+
     References:
       Hassibi & Stork, "Second order derivatives for network pruning: Optimal Brain Surgeon" (1993); Dong,
       Chen & Pan, "Learning to Prune Deep Neural Networks via Layer-wise Optimal Brain Surgeon" (2017).
 
-    >>> inputs, grams = {"w": jnp.ones((2, 1))}, {"w": jnp.array([[1.0, 0.5], [0.5, 1.0]])}
-    >>> scores = obs({"w": jnp.array([[2.0], [4.0]])}, inputs=inputs, grams=grams, damp=0.0)
+    >>> moments, grams = {"w": jnp.ones((2, 1))}, {"w": jnp.array([[1.0, 0.5], [0.5, 1.0]])}
+    >>> scores = obs({"w": jnp.array([[2.0], [4.0]])}, input_moments=moments, grams=grams, damp=0.0)
     >>> [round(float(s), 3) for s in scores["w"][:, 0]]
     [1.5, 6.0]
     """
 
-    both = jax.tree.map(
-        lambda _, moments, gram: None if gram is None else moments, params, inputs, grams
+    known_moments = jax.tree.map(
+        lambda _, moments, gram: None if gram is None else moments, params, input_moments, grams
     )
-    known = kernel_axes.known(axes, params, both, "obs")
+    known_axes = kernel_axes.known(axes, params, known_moments, "obs")
 
-    def score(w: jax.Array, own: Axes | None, gram: jax.Array | None) -> jax.Array | None:
-        if own is None or gram is None:
+    def score(
+        weights: jax.Array, leaf_axes: Axes | None, gram: jax.Array | None
+    ) -> jax.Array | None:
+        if leaf_axes is None or gram is None:
             return None
-        rows = into_rows(w, own, gram)
-        return rows.back(jax.vmap(functools.partial(_obs, damp))(rows.kernel, rows.gram))
+        rows = into_rows(weights, leaf_axes, gram)
+        return rows.back(jax.vmap(functools.partial(_score_rows, damp))(rows.kernel, rows.gram))
 
-    return jax.tree.map(score, params, known, grams)
+    return jax.tree.map(score, params, known_axes, grams)
 
 
-def _obs(damp: float, rows: jax.Array, gram: jax.Array) -> jax.Array:
+def _score_rows(damp: float, rows: jax.Array, gram: jax.Array) -> jax.Array:
     """Scores of `[outputs, inputs]`."""
     with jax.default_matmul_precision("highest"):
-        diagonal = jnp.diagonal(jnp.linalg.inv(damped(gram, damp)))
-    seen = jnp.diagonal(gram) > 0  # what nothing enters changes nothing
-    return jnp.where(seen[None], 0.5 * rows * rows / diagonal[None], 0)
+        inverse_diagonal = jnp.diagonal(jnp.linalg.inv(damped(gram, damp)))
+    is_used = jnp.diagonal(gram) > 0  # what nothing enters changes nothing
+    return jnp.where(is_used[None], 0.5 * rows * rows / inverse_diagonal[None], 0)

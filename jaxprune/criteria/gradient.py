@@ -8,7 +8,14 @@ from jaxprune.types import Params, Scores
 
 
 def gradient(params: Params, *, grads: Params, **_) -> Scores:
-    r"""Scores a weight by the size of its gradient, $|g|$: what RigL grows.
+    """Scores a weight by the size of its gradient, $|g|$: what RigL grows.
+
+    Args:
+      params: tree of arrays.
+      grads: their gradients.
+
+    Returns:
+      A tree like `params` of float arrays, higher is better.
 
     References:
       Evci, Gale, Menick, Castro & Elsen, "Rigging the Lottery: Making All Tickets Winners" (2020).
@@ -31,6 +38,9 @@ def taylor(params: Params, *, grads: Params, signed: bool = False, **_) -> Score
         without them (`jaxprune.structured.coupled(reduce="absolute")`); for single weights it has no use.
         Averaged gradients cancel between batches, and in front of a BatchNorm the sum over a filter is 0 in
         training mode: `unit_taylor` squares first, and goes behind it.
+
+    Returns:
+      A tree like `params` of float arrays, higher is better.
 
     References:
       Molchanov, Tyree, Karras, Aila & Kautz, "Pruning Convolutional Neural Networks for Resource
@@ -55,6 +65,9 @@ def unit_taylor(params: Params, *, unit_taylor: Params, **_) -> Scores:
       params: tree of arrays.
       unit_taylor: from `jaxprune.signals.unit_taylor`, of the units that are pruned.
 
+    Returns:
+      A tree like `params` of float arrays, higher is better.
+
     References:
       Molchanov, Mallya, Tyree, Frosio & Kautz, "Importance Estimation for Neural Network Pruning" (2019):
       Taylor-FO, and Taylor-FO-BN over "scales".
@@ -73,6 +86,9 @@ def magnitude_and_gradient(params: Params, *, grads: Params, weight: float = 1.0
       grads: their gradients.
       weight: $\lambda$.
 
+    Returns:
+      A tree like `params` of float arrays, higher is better.
+
     References:
       Yuan et al., "MEST: Accurate and Fast Memory-Economic Sparse Training Framework on the Edge"
       (2021).
@@ -87,6 +103,13 @@ def magnitude_and_gradient(params: Params, *, grads: Params, weight: float = 1.0
 def momentum(params: Params, *, momentum: Params, **_) -> Scores:
     r"""Scores a weight by the size of its averaged gradient, $|m|$, $m \leftarrow 0.9 m + 0.1 g$.
 
+    Args:
+      params: tree of arrays.
+      momentum: the averaged gradients $m$; training remembers them.
+
+    Returns:
+      A tree like `params` of float arrays, higher is better.
+
     References:
       Dettmers & Zettlemoyer, "Sparse Networks from Scratch: Faster Training without Losing Performance"
       (2019): what SNFS grows, with the momentum of SGD itself.
@@ -97,17 +120,24 @@ def momentum(params: Params, *, momentum: Params, **_) -> Scores:
     return jax.tree.map(lambda w, m: jnp.abs(m), params, momentum)
 
 
-@signals.needs(summed=signals.total(lambda w, g: g, restarts=True))
-def accumulated_gradient(params: Params, *, summed: Params, **_) -> Scores:
+@signals.needs(gradient_sum=signals.running_sum(lambda w, g: g, restarts=True))
+def accumulated_gradient(params: Params, *, gradient_sum: Params, **_) -> Scores:
     r"""Scores a weight by its gradients summed since the masks changed last: $|\sum_t g_t|$.
 
     The gradient of many batches instead of one; what changes sign from batch to batch cancels.
+
+    Args:
+      params: tree of arrays.
+      gradient_sum: the summed gradients; training remembers them.
+
+    Returns:
+      A tree like `params` of float arrays, higher is better.
 
     References:
       Evci, Gale, Menick, Castro & Elsen, "Rigging the Lottery: Making All Tickets Winners" (2020), whose
       own choice is the gradient of one batch.
 
-    >>> accumulated_gradient({"w": jnp.ones(2)}, summed={"w": jnp.array([0.5, -1.0])})
+    >>> accumulated_gradient({"w": jnp.ones(2)}, gradient_sum={"w": jnp.array([0.5, -1.0])})
     {'w': Array([0.5, 1. ], dtype=float32)}
     """
-    return jax.tree.map(lambda w, s: jnp.abs(s), params, summed)
+    return jax.tree.map(lambda w, s: jnp.abs(s), params, gradient_sum)

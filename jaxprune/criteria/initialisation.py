@@ -16,7 +16,10 @@ def snip(params: Params, *, grads: Params, **_) -> Scores:
 
     Args:
       params: tree of arrays.
-      grads: their gradients, from `jaxprune.signals.gradients`.
+      grads: their gradients, from `jaxprune.signals.grads`.
+
+    Returns:
+      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
 
     References:
       Lee, Ajanthan & Torr, "SNIP: Single-shot Network Pruning based on Connection Sensitivity" (2019).
@@ -42,6 +45,9 @@ def grasp(params: Params, *, hessian_gradient: Params, **_) -> Scores:
       hessian_gradient: $H g$, from `jaxprune.signals.hessian_gradient`, which divides the outputs by the
         temperature of the authors' code.
 
+    Returns:
+      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
+
     References:
       Wang, Zhang & Grosse, "Picking Winning Tickets Before Training by Preserving Gradient Flow" (2020),
       algorithm 1.
@@ -49,22 +55,24 @@ def grasp(params: Params, *, hessian_gradient: Params, **_) -> Scores:
     >>> grasp({"w": jnp.array([2.0, -1.0])}, hessian_gradient={"w": jnp.array([1.0, 3.0])})
     {'w': Array([ 2., -3.], dtype=float32)}
     """
-    flow = lambda w, hg: None if hg is None else w * hg
-    return jax.tree.map(flow, params, hessian_gradient)
+    return jax.tree.map(lambda w, hg: None if hg is None else w * hg, params, hessian_gradient)
 
 
-def synflow(params: Params, *, flow: Params, **_) -> Scores:
+def synflow(params: Params, *, synaptic_flow: Params, **_) -> Scores:
     r"""Scores a weight by what flows through it, $|w\, \partial R / \partial |w||$, without data.
 
     Args:
       params: tree of arrays.
-      flow: $\partial R / \partial |w|$, from `jaxprune.signals.synaptic_flow`.
+      synaptic_flow: $\partial R / \partial |w|$, from `jaxprune.signals.synaptic_flow`.
+
+    Returns:
+      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
 
     References:
       Tanaka, Kunin, Yamins & Ganguli, "Pruning neural networks without any data by iteratively conserving
       synaptic flow" (2020). It is meant for many rounds: `jaxprune.at_init.synflow`.
 
-    >>> synflow({"w": jnp.array([2.0, -1.0])}, flow={"w": jnp.array([1.0, 3.0])})
+    >>> synflow({"w": jnp.array([2.0, -1.0])}, synaptic_flow={"w": jnp.array([1.0, 3.0])})
     {'w': Array([2., 3.], dtype=float32)}
     """
-    return jax.tree.map(lambda w, r: None if r is None else jnp.abs(w * r), params, flow)
+    return jax.tree.map(lambda w, r: None if r is None else jnp.abs(w * r), params, synaptic_flow)

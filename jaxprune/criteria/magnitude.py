@@ -11,7 +11,13 @@ from jaxprune.types import Axes, Params, Scores
 
 
 def magnitude(params: Params, **_) -> Scores:
-    r"""Scores a weight by its size, $|w|$.
+    """Scores a weight by its size, $|w|$.
+
+    Args:
+      params: tree of arrays.
+
+    Returns:
+      A tree like `params` of float arrays, higher is better.
 
     References:
       Han, Pool, Tran & Dally, "Learning both Weights and Connections for Efficient Neural Networks"
@@ -27,6 +33,12 @@ def l2(params: Params, **_) -> Scores:
     r"""Scores a weight by its square: what a pattern adds up to the squared $\ell_2$ norm of a unit.
 
     Of single weights the order is that of `magnitude`, whose sum over a unit is its $\ell_1$ norm.
+
+    Args:
+      params: tree of arrays.
+
+    Returns:
+      A tree like `params` of float arrays, higher is better.
 
     >>> l2({"w": jnp.array([-2.0, 1.0])})
     {'w': Array([4., 1.], dtype=float32)}
@@ -46,6 +58,9 @@ def normalized_magnitude(
       params: tree of arrays.
       axes: tree of `jaxprune.Axes` beside `params`, which says what layers are; `None`: there are none.
 
+    Returns:
+      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
+
     References:
       Molchanov, Tyree, Karras, Aila & Kautz, "Pruning Convolutional Neural Networks for Resource Efficient
       Inference" (2017), for criteria of feature maps.
@@ -54,17 +69,18 @@ def normalized_magnitude(
     {'a': Array([0.6, 0.8], dtype=float32), 'b': Array([0.6, 0.8], dtype=float32)}
     """
 
-    def score(w: jax.Array, own: Axes | None) -> jax.Array:
-        size = jnp.abs(w).astype(at_least_float32(w.dtype))
-        layers = () if own is None else own.batch_axis
-        rest = tuple(a for a in range(w.ndim) if a not in layers)
-        tiny = jnp.finfo(size.dtype).tiny
-        largest = jnp.max(size, rest, keepdims=True, initial=tiny)  # so that no square overflows
-        squares = jnp.sum((size / largest) ** 2, rest, keepdims=True)
-        return size / largest / jnp.sqrt(jnp.maximum(squares, 1.0))
+    def score(weights: jax.Array, leaf_axes: Axes | None) -> jax.Array:
+        sizes = jnp.abs(weights).astype(at_least_float32(weights.dtype))
+        layer_axes = () if leaf_axes is None else leaf_axes.batch_axis
+        other_axes = tuple(axis for axis in range(weights.ndim) if axis not in layer_axes)
+        smallest = jnp.finfo(sizes.dtype).tiny
+        # Divided by the largest, so that no square overflows.
+        largest = jnp.max(sizes, other_axes, keepdims=True, initial=smallest)
+        squares = jnp.sum((sizes / largest) ** 2, other_axes, keepdims=True)
+        return sizes / largest / jnp.sqrt(jnp.maximum(squares, 1.0))
 
-    said = jax.tree.map(lambda _: None, params) if axes is None else axes
-    return jax.tree.map(score, params, said)
+    given_axes = jax.tree.map(lambda _: None, params) if axes is None else axes
+    return jax.tree.map(score, params, given_axes)
 
 
 def fpgm(params: Params, *, axes: kernel_axes.AxesTree | None = None, **_) -> Scores:
@@ -79,6 +95,9 @@ def fpgm(params: Params, *, axes: kernel_axes.AxesTree | None = None, **_) -> Sc
       axes: tree of `jaxprune.Axes` beside `params`; where it is `None`, the shape of a leaf tells. What is no
         kernel there, and not told by its shape, has no scores.
 
+    Returns:
+      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
+
     References:
       He, Liu, Wang, Hu & Yang, "Filter Pruning via Geometric Median for Deep Convolutional Neural Networks
       Acceleration" (2019).
@@ -87,34 +106,42 @@ def fpgm(params: Params, *, axes: kernel_axes.AxesTree | None = None, **_) -> Sc
     {'w': Array([[6., 5., 9.]], dtype=float32)}
     """
 
-    nothing = axes is None or not any(isinstance(own, Axes) for own in jax.tree.leaves(axes))
-    said = jax.tree.map(lambda _: None, params) if nothing else axes
-    # What is in no product of a program that is known is no kernel.
-    is_kernel = lambda w, own: (
-        nothing or own is not None or kernel_axes.by_position(w.shape).in_axis is not None
+    is_unknown = axes is None or not any(isinstance(leaf, Axes) for leaf in jax.tree.leaves(axes))
+    given_axes = jax.tree.map(lambda _: None, params) if is_unknown else axes
+
+    def kernel_mark(weights: jax.Array, leaf_axes: Axes | None) -> bool | None:
+        if is_unknown or leaf_axes is not None:
+            return True
+        # What is in no product of a program that is known is no kernel.
+        return True if kernel_axes.by_position(weights.shape).in_axis is not None else None
+
+    kernels = jax.tree.map(kernel_mark, params, given_axes)
+    known_axes = kernel_axes.known(given_axes, params, kernels, "fpgm")
+    return jax.tree.map(
+        lambda w, leaf_axes: None if leaf_axes is None else _unit_distances(w, leaf_axes),
+        params,
+        known_axes,
     )
-    wanted = jax.tree.map(lambda w, own: True if is_kernel(w, own) else None, params, said)
-    known = kernel_axes.known(said, params, wanted, "fpgm")
-    return jax.tree.map(lambda w, own: None if own is None else _distances(w, own), params, known)
 
 
-def _distances(w: jax.Array, axes: Axes) -> jax.Array:
-    """Of each unit to the others of its layer, evenly over its weights."""
-    wide = w.astype(at_least_float32(w.dtype))
-    if w.ndim < 2:
-        return jnp.zeros_like(wide)
-    outputs = axes.out_axis or ()
-    inputs = [a for a in range(w.ndim) if a not in (*axes.batch_axis, *outputs)]
-    order = (*axes.batch_axis, *outputs, *inputs)
-    moved = wide.transpose(order)
-    kept = moved.shape[: len(order) - len(inputs)]
-    count = math.prod(w.shape[a] for a in axes.batch_axis)
-    size = math.prod(w.shape[a] for a in inputs)
-    units = moved.reshape(count, -1, size)
+def _unit_distances(weights: jax.Array, axes: Axes) -> jax.Array:
+    """The summed distances of each unit to the others of its layer, evenly over its weights."""
+    wide_weights = weights.astype(at_least_float32(weights.dtype))
+    if weights.ndim < 2:
+        return jnp.zeros_like(wide_weights)
+    out_axes = axes.out_axis or ()
+    in_axes = [axis for axis in range(weights.ndim) if axis not in (*axes.batch_axis, *out_axes)]
+    order = (*axes.batch_axis, *out_axes, *in_axes)
+    ordered = wide_weights.transpose(order)
+    unit_shape = ordered.shape[: len(order) - len(in_axes)]
+    layer_count = math.prod(weights.shape[axis] for axis in axes.batch_axis)
+    unit_size = math.prod(weights.shape[axis] for axis in in_axes)
+    layers = ordered.reshape(layer_count, -1, unit_size)
 
-    def apart(units: jax.Array) -> jax.Array:
+    def distances_within(units: jax.Array) -> jax.Array:
         return jax.lax.map(lambda one: jnp.sum(jnp.linalg.norm(units - one[None], axis=1)), units)
 
-    scores = jax.vmap(apart)(units).reshape(*kept, *[1] * len(inputs)) / size
-    inverse = [order.index(a) for a in range(w.ndim)]
-    return jnp.broadcast_to(scores, moved.shape).transpose(inverse)
+    unit_scores = jax.vmap(distances_within)(layers)
+    scores = unit_scores.reshape(*unit_shape, *[1] * len(in_axes)) / unit_size
+    inverse_order = [order.index(axis) for axis in range(weights.ndim)]
+    return jnp.broadcast_to(scores, ordered.shape).transpose(inverse_order)

@@ -6,48 +6,69 @@ import jax.numpy as jnp
 from jaxprune import signals
 from jaxprune.types import Params, Scores
 
-_INITIAL = signals.start()
+_INITIAL = signals.initial_params()
 
 
-@signals.needs(pushed=signals.total(lambda w, g: -w * g))
-def movement(params: Params, *, pushed: Params, **_) -> Scores:
+@signals.needs(movement_sum=signals.running_sum(lambda w, g: -w * g))
+def movement(params: Params, *, movement_sum: Params, **_) -> Scores:
     r"""Scores a weight by how far training has pushed it from zero: $-\sum_t w_t g_t$.
 
     Under `straight_through` this is the paper's movement pruning, whose scores learn at a constant rate.
     Under `sparsify` a weight off the mask is zero and its score stands still.
 
+    Args:
+      params: tree of arrays.
+      movement_sum: the sums of $-w_t g_t$ over the updates; training remembers them.
+
+    Returns:
+      A tree like `params` of float arrays, higher is better.
+
     References:
       Sanh, Wolf & Rush, "Movement Pruning: Adaptive Sparsity by Fine-Tuning" (2020).
 
-    >>> movement({"w": jnp.ones(2)}, pushed={"w": jnp.array([0.5, -1.0])})
+    >>> movement({"w": jnp.ones(2)}, movement_sum={"w": jnp.array([0.5, -1.0])})
     {'w': Array([ 0.5, -1. ], dtype=float32)}
     """
-    return jax.tree.map(lambda w, s: s, params, pushed)
+    return jax.tree.map(lambda w, s: s, params, movement_sum)
 
 
-@signals.needs(initial=_INITIAL)
-def weight_change(params: Params, *, initial: Params, **_) -> Scores:
-    r"""Scores a weight by its distance from where it began: $|w_t - w_0|$.
+@signals.needs(initial_params=_INITIAL)
+def weight_change(params: Params, *, initial_params: Params, **_) -> Scores:
+    """Scores a weight by its distance from where it began: $|w_t - w_0|$.
+
+    Args:
+      params: tree of arrays.
+      initial_params: the weights $w_0$; training remembers them.
+
+    Returns:
+      A tree like `params` of float arrays, higher is better.
 
     References:
       Zhou, Lan, Liu & Yosinski, "Deconstructing Lottery Tickets: Zeros, Signs, and the Supermask"
       (2019), mask criterion "movement".
 
-    >>> weight_change({"w": jnp.array([2.0, -3.0])}, initial={"w": jnp.array([1.0, -3.0])})
+    >>> weight_change({"w": jnp.array([2.0, -3.0])}, initial_params={"w": jnp.array([1.0, -3.0])})
     {'w': Array([1., 0.], dtype=float32)}
     """
-    return jax.tree.map(lambda w, w0: jnp.abs(w - w0), params, initial)
+    return jax.tree.map(lambda w, w0: jnp.abs(w - w0), params, initial_params)
 
 
-@signals.needs(initial=_INITIAL)
-def magnitude_increase(params: Params, *, initial: Params, **_) -> Scores:
-    r"""Scores a weight by how much it has grown in size: $|w_t| - |w_0|$.
+@signals.needs(initial_params=_INITIAL)
+def magnitude_increase(params: Params, *, initial_params: Params, **_) -> Scores:
+    """Scores a weight by how much it has grown in size: $|w_t| - |w_0|$.
+
+    Args:
+      params: tree of arrays.
+      initial_params: the weights $w_0$; training remembers them.
+
+    Returns:
+      A tree like `params` of float arrays, higher is better.
 
     References:
       Zhou, Lan, Liu & Yosinski, "Deconstructing Lottery Tickets: Zeros, Signs, and the Supermask"
       (2019), mask criterion "magnitude increase".
 
-    >>> magnitude_increase({"w": jnp.array([2.0, -3.0])}, initial={"w": jnp.array([1.0, -4.0])})
+    >>> magnitude_increase({"w": jnp.array([2.0, -3.0])}, initial_params={"w": jnp.array([1.0, -4.0])})
     {'w': Array([ 1., -1.], dtype=float32)}
     """
-    return jax.tree.map(lambda w, w0: jnp.abs(w) - jnp.abs(w0), params, initial)
+    return jax.tree.map(lambda w, w0: jnp.abs(w) - jnp.abs(w0), params, initial_params)

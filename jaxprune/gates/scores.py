@@ -37,7 +37,7 @@ def best(scores: Leaves, sparsity: Sparsity, axes: AxesTree | None = None) -> Le
         Units(jax.lax.stop_gradient(s), layers=kernel_axes.layer_axes(kernels[name]))
         for name, s in scores.items()
     ]
-    found = updates.best(units, [Keep(survivors(unit.members, sparsity)) for unit in units])
+    found = updates.best_units(units, [Keep(survivors(unit.members, sparsity)) for unit in units])
     return dict(zip(scores, found, strict=True))
 
 

@@ -1,20 +1,20 @@
 """Published methods as sentences: criterion · pattern · allocation · schedule · update."""
 
-from jaxprune.methods.dense_to_sparse import ac_dc as ac_dc
-from jaxprune.methods.dense_to_sparse import cyclical as cyclical
-from jaxprune.methods.dense_to_sparse import global_magnitude as global_magnitude
-from jaxprune.methods.dense_to_sparse import gmp as gmp
-from jaxprune.methods.dense_to_sparse import granet as granet
-from jaxprune.methods.dense_to_sparse import iterative as iterative
-from jaxprune.methods.dense_to_sparse import lamp as lamp
-from jaxprune.methods.dense_to_sparse import magnitude as magnitude
-from jaxprune.methods.dense_to_sparse import magnitude_increase as magnitude_increase
-from jaxprune.methods.dense_to_sparse import movement as movement
-from jaxprune.methods.dense_to_sparse import none as none
-from jaxprune.methods.dense_to_sparse import random as random
-from jaxprune.methods.dense_to_sparse import saliency as saliency
-from jaxprune.methods.dense_to_sparse import std_threshold as std_threshold
-from jaxprune.methods.dense_to_sparse import weight_change as weight_change
+from jaxprune.methods.gradual import global_magnitude as global_magnitude
+from jaxprune.methods.gradual import gmp as gmp
+from jaxprune.methods.gradual import lamp as lamp
+from jaxprune.methods.gradual import magnitude_increase as magnitude_increase
+from jaxprune.methods.gradual import movement as movement
+from jaxprune.methods.gradual import saliency as saliency
+from jaxprune.methods.gradual import weight_change as weight_change
+from jaxprune.methods.one_shot import magnitude as magnitude
+from jaxprune.methods.one_shot import none as none
+from jaxprune.methods.one_shot import random as random
+from jaxprune.methods.repeated import ac_dc as ac_dc
+from jaxprune.methods.repeated import cyclical as cyclical
+from jaxprune.methods.repeated import granet as granet
+from jaxprune.methods.repeated import iterative as iterative
+from jaxprune.methods.repeated import std_threshold as std_threshold
 from jaxprune.methods.sparse_to_sparse import dsr as dsr
 from jaxprune.methods.sparse_to_sparse import itop as itop
 from jaxprune.methods.sparse_to_sparse import mest as mest

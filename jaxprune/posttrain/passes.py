@@ -78,7 +78,7 @@ def run_segment(
 
 
 def gather(
-    plan: Plan, params: Params, batches: Iterable[Any], names: Collection[str] = ("inputs",)
+    plan: Plan, params: Params, batches: Iterable[Any], names: Collection[str] = ("input_moments",)
 ) -> dict[str, Statistics]:
     """Returns statistics of the inputs of each kernel of a network, gathered segment by segment.
 
@@ -89,7 +89,7 @@ def gather(
       plan: from `jaxprune.posttrain.plan`.
       params: tree of arrays.
       batches: of the shapes that the plan is for.
-      names: of the statistics: "inputs" are mean squares, `[layers, inputs, 1]`; "grams" mean products,
+      names: of the statistics: "input_moments" are mean squares, `[layers, inputs, 1]`; "grams" mean products,
         `[layers, inputs, inputs]`.
 
     Returns:
@@ -103,13 +103,13 @@ def gather(
     >>> import jax.numpy as jnp
     >>> from jaxprune.posttrain import plan
     >>> apply, params, x = (lambda p, x: x @ p["w"]), {"w": jnp.ones((2, 3))}, jnp.array([[1.0, 2.0]])
-    >>> gather(plan(apply, params, x), params, [x])["w"]["inputs"].tolist()
+    >>> gather(plan(apply, params, x), params, [x])["w"]["input_moments"].tolist()
     [[[1.0], [4.0]]]
     """
-    unknown_names = [name for name in names if name not in ("inputs", "grams")]
+    unknown_names = [name for name in names if name not in ("input_moments", "grams")]
     if unknown_names:
         raise ValueError(
-            f'posttrain.gather: there is no statistic {unknown_names[0]!r}; "inputs" and "grams" there are.'
+            f'posttrain.gather: there is no statistic {unknown_names[0]!r}; "input_moments" and "grams" there are.'
         )
     work = Work(plan, checked_leaves(plan, params))
     return statistics_of_streams(plan, work, Streams(plan, work, batches, "device"), names)

@@ -172,13 +172,13 @@ def owl(
         )
 
     def rates(plan: Plan, work: Work, gather: Gather) -> list[float]:
-        moments = gather(("inputs",))
+        moments = gather(("input_moments",))
         blocks = np.array(plan.blocks)
         sizes = _weight_counts(plan)
 
         def kernel_and_moments(kernel_index: int) -> tuple[jax.Array, jax.Array]:
             kernel = plan.kernels[kernel_index]
-            return work.read(kernel), moments[kernel.name]["inputs"]
+            return work.read(kernel), moments[kernel.name]["input_moments"]
 
         importance_sums = np.zeros(blocks.max() + 1)
         for kernel_index, block in enumerate(blocks):

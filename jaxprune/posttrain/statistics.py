@@ -35,7 +35,7 @@ def batch_statistics(
     Args:
       kernel_input: the input.
       arrays: values of `Input.variables`.
-      names: of the statistics: "inputs" are mean squares, "grams" mean products.
+      names: of the statistics: "input_moments" are mean squares, "grams" mean products.
       examples: number of examples, a float32 scalar.
     """
     product = kernel_input.product(arrays)
@@ -72,7 +72,7 @@ def statistics(total: Sums, kernel_input: Input, examples: float) -> dict[str, j
       examples: number of examples in these batches.
 
     Returns:
-      Arrays by name: "inputs" is `[layers, inputs, 1]`, "grams" `[layers, inputs, inputs]`.
+      Arrays by name: "input_moments" is `[layers, inputs, 1]`, "grams" `[layers, inputs, inputs]`.
     """
     return _means(total.means, jnp.float32(examples), kernel_input.order, kernel_input.size)
 

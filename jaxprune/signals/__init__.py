@@ -6,52 +6,52 @@ update.
 
 from jaxprune.signals.activations import grams as grams
 from jaxprune.signals.activations import input_moments as input_moments
-from jaxprune.signals.curvature import block_fisher as block_fisher
 from jaxprune.signals.curvature import hessian_diagonal as hessian_diagonal
 from jaxprune.signals.curvature import hessian_gradient as hessian_gradient
 from jaxprune.signals.curvature import hessian_vector as hessian_vector
+from jaxprune.signals.curvature import inverse_fisher as inverse_fisher
 from jaxprune.signals.flow import synaptic_flow as synaptic_flow
 from jaxprune.signals.gather import mean_over as mean_over
 from jaxprune.signals.gatherers import gatherers as gatherers
 from jaxprune.signals.gauss_newton import gauss_newton_diagonal as gauss_newton_diagonal
 from jaxprune.signals.gradients import fisher as fisher
-from jaxprune.signals.gradients import gradients as gradients
+from jaxprune.signals.gradients import grads as grads
 from jaxprune.signals.losses import loss_of_outputs as loss_of_outputs
 from jaxprune.signals.memory import Memory as Memory
+from jaxprune.signals.memory import initial_params as initial_params
 from jaxprune.signals.memory import moving_average as moving_average
 from jaxprune.signals.memory import needed as needed
 from jaxprune.signals.memory import needs as needs
-from jaxprune.signals.memory import start as start
-from jaxprune.signals.memory import total as total
+from jaxprune.signals.memory import running_sum as running_sum
 from jaxprune.signals.outputs import Outputs as Outputs
 from jaxprune.signals.outputs import outputs as outputs
-from jaxprune.signals.scales import scales as scales
+from jaxprune.signals.scales import batchnorm_scales as batchnorm_scales
 from jaxprune.signals.second_moment import second_moment as second_moment
 from jaxprune.signals.unit_taylor import unit_taylor as unit_taylor
 
 __all__ = [
     "Memory",
     "Outputs",
-    "block_fisher",
+    "batchnorm_scales",
     "fisher",
     "gatherers",
     "gauss_newton_diagonal",
-    "gradients",
+    "grads",
     "grams",
     "hessian_diagonal",
     "hessian_gradient",
     "hessian_vector",
+    "initial_params",
     "input_moments",
+    "inverse_fisher",
     "loss_of_outputs",
     "mean_over",
     "moving_average",
     "needed",
     "needs",
     "outputs",
-    "scales",
+    "running_sum",
     "second_moment",
-    "start",
     "synaptic_flow",
-    "total",
     "unit_taylor",
 ]

@@ -18,7 +18,7 @@ from jaxprune.signals.gather import (
     mean_over,
     with_example_counts,
 )
-from jaxprune.signals.gradients import check_divisible, gradient, gradients, scan_groups
+from jaxprune.signals.gradients import check_divisible, gradient, grads, scan_groups
 from jaxprune.signals.leaves import (
     are_floating,
     chosen_leaves,
@@ -30,7 +30,7 @@ from jaxprune.signals.leaves import (
 from jaxprune.signals.losses import Apply, Loss, OutputLoss, check_function, loss_of_outputs
 from jaxprune.types import Params
 
-__all__ = ["block_fisher", "hessian_diagonal", "hessian_gradient", "hessian_vector"]
+__all__ = ["hessian_diagonal", "hessian_gradient", "hessian_vector", "inverse_fisher"]
 
 
 def hessian_vector(
@@ -136,8 +136,8 @@ def gradient_product(
         if progress is not None:
             progress(batches_done)
 
-    grads = gradients(loss, params, batches, progress=count)
-    return hessian_vector(loss, params, batches, grads, progress=count)
+    mean_gradient = grads(loss, params, batches, progress=count)
+    return hessian_vector(loss, params, batches, mean_gradient, progress=count)
 
 
 def hessian_diagonal(
@@ -188,7 +188,7 @@ def hessian_diagonal(
     return mean_over(_diagonals, params, batches, static=static, key=key, **options)
 
 
-def block_fisher(
+def inverse_fisher(
     loss: Loss,
     params: Params,
     batches: Iterable[Any],
@@ -243,14 +243,14 @@ def block_fisher(
     >>> loss = lambda params, x: jnp.mean(x @ params["w"])  # gradients are the examples
     >>> x = jnp.array([[2.0, 0.0], [0.0, 2.0]])
     >>> params = {"w": jnp.ones((2, 1))}
-    >>> block_fisher(loss, params, [x], block=2, damp=2.0)["w"]  # (2 I + diag(2, 2))^-1
+    >>> inverse_fisher(loss, params, [x], block=2, damp=2.0)["w"]  # (2 I + diag(2, 2))^-1
     Array([[[0.25, 0.  ],
             [0.  , 0.25]]], dtype=float32)
     """
-    check_function("block_fisher", params, loss=loss)
+    check_function("inverse_fisher", params, loss=loss)
     if block < 1 or not damp > 0:
-        raise ValueError(f"block_fisher(block={block}, damp={damp}): both must be above 0.")
-    batches = check_rereadable(batches, "block_fisher counts batches before it reads them")
+        raise ValueError(f"inverse_fisher(block={block}, damp={damp}): both must be above 0.")
+    batches = check_rereadable(batches, "inverse_fisher counts batches before it reads them")
     checked_batches = check_divisible(batches, examples, chunk)
     masks = masks_lib.make(params, prunable)
     is_chosen = tuple(mask is not None for mask in masks_lib.beside(params, masks))
@@ -265,7 +265,7 @@ def block_fisher(
         for weights in chosen_leaves(params, is_chosen)
     ]
     options = (loss, examples, chunk, is_chosen)
-    watch = Watch("block_fisher")
+    watch = Watch("inverse_fisher")
     for batch, _ in with_example_counts(watch.batches(check_several(batches)), progress):
         inverses = jax.block_until_ready(
             _with_batch(inverses, options, params, batch, number_of_groups)

@@ -20,11 +20,11 @@ class Watch:
     Infinities are no mistake: masks of attention hold them. Nothing waits for the device before `check`, and
     nothing is known of what is traced.
 
-    >>> watch = Watch("gradients")
+    >>> watch = Watch("grads")
     >>> [batch] = watch.batches([{"x": np.array([1.0, np.nan])}])
     >>> watch.check({})
     Traceback (most recent call last):
-    ValueError: gradients: batch 0 (counted from 0) has 1 NaN among the 2 numbers of its leaf 'x'; mend ...
+    ValueError: grads: batch 0 (counted from 0) has 1 NaN among the 2 numbers of its leaf 'x'; mend ...
     """
 
     def __init__(self, who: str) -> None:

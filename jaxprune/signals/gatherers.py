@@ -12,18 +12,18 @@ from jaxprune.coupling import Coupled
 from jaxprune.masks import Prunable
 from jaxprune.signals import activations
 from jaxprune.signals.curvature import (
-    block_fisher,
     gradient_product,
     hessian_diagonal,
     hessian_gradient,
+    inverse_fisher,
 )
 from jaxprune.signals.flow import synaptic_flow
 from jaxprune.signals.gather import Progress, check_rereadable
 from jaxprune.signals.gauss_newton import gauss_newton_diagonal
-from jaxprune.signals.gradients import fisher, gradients
+from jaxprune.signals.gradients import fisher, grads
 from jaxprune.signals.losses import Apply, Loss, OutputLoss, loss_of_outputs
 from jaxprune.signals.outputs import Outputs, outputs
-from jaxprune.signals.scales import scales
+from jaxprune.signals.scales import batchnorm_scales
 from jaxprune.signals.unit_taylor import unit_taylor
 from jaxprune.types import Criterion, Params
 
@@ -46,15 +46,16 @@ def gatherers(
     """Returns by keyword the functions of the parameters that gather the signals criteria read.
 
     With a loss there are `grads`, `fisher`, `hessian_gradient` and `inverse_fisher`, with a key too
-    `hessian_diagonal`; with the network's function `inputs`, `grams`, `flow`, `scales`, `mean`, `magnitude`,
-    `zeros`, `entropy` and `rank`. With that function and a loss of its outputs there is all of this, with a
-    key `curvature` too, Gauss-Newton's diagonal; `hessian_gradient` is then at GraSP's temperature of 200,
-    which a loss of parameters and batches has no place for. With a loss and coupled units there is
-    `unit_taylor`. Nothing is computed yet. Replace an entry to set
-    an option, or add one for a criterion of your own:
+    `hessian_diagonal`; with the network's function `input_moments`, `grams`, `synaptic_flow`,
+    `batchnorm_scales` and the fields of `Outputs`: `unit_means`, `unit_magnitudes`, `unit_zeros`,
+    `unit_entropies` and `unit_ranks`. With that function and a loss of its outputs there is all of this, with
+    a key `gauss_newton_diagonal` too; `hessian_gradient` is then at GraSP's temperature of 200, which a loss
+    of parameters and batches has no place for. With a loss and coupled units there is `unit_taylor`. A signal
+    is called like the function that finds it. Nothing is computed yet. Replace an entry to set an option, or
+    add one for a criterion of your own:
 
         found = gatherers(batches, loss=loss)
-        found["inverse_fisher"] = lambda params: block_fisher(loss, params, batches, block=100)
+        found["inverse_fisher"] = lambda params: inverse_fisher(loss, params, batches, block=100)
 
     Args:
       batches: trees of arrays [examples, ...]; a list, as each signal reads them anew.
@@ -93,13 +94,13 @@ def gatherers(
     if loss is None and apply is not None and output_loss is not None:
         loss = loss_of_outputs(apply, output_loss)
     if loss is not None:
-        gatherers_by_keyword["grads"] = functools.partial(gradients, loss, **options)
+        gatherers_by_keyword["grads"] = functools.partial(grads, loss, **options)
         gatherers_by_keyword["fisher"] = functools.partial(fisher, loss, **options)
         gatherers_by_keyword["hessian_gradient"] = functools.partial(
             gradient_product, loss, **options
         )
         gatherers_by_keyword["inverse_fisher"] = functools.partial(
-            block_fisher, loss, prunable=prunable, **options
+            inverse_fisher, loss, prunable=prunable, **options
         )
         if units is not None:
             gatherers_by_keyword["unit_taylor"] = functools.partial(
@@ -114,19 +115,19 @@ def gatherers(
             hessian_gradient, apply, output_loss, **options
         )
         if key is not None:
-            gatherers_by_keyword["curvature"] = functools.partial(
+            gatherers_by_keyword["gauss_newton_diagonal"] = functools.partial(
                 gauss_newton_diagonal, apply, output_loss, key=key, **options
             )
     if apply is not None:
-        gatherers_by_keyword["inputs"] = functools.partial(
+        gatherers_by_keyword["input_moments"] = functools.partial(
             activations.input_moments, apply, **options
         )
         gatherers_by_keyword["grams"] = functools.partial(activations.grams, apply, **options)
         first_batch = next(iter(batches), None)
         if first_batch is None:
             raise ValueError("gatherers: batches: there is none; give a list of at least one.")
-        gatherers_by_keyword["scales"] = functools.partial(scales, apply, batch=first_batch)
-        gatherers_by_keyword["flow"] = functools.partial(synaptic_flow, apply, example=first_batch)
+        gatherers_by_keyword["batchnorm_scales"] = functools.partial(batchnorm_scales, apply, batch=first_batch)
+        gatherers_by_keyword["synaptic_flow"] = functools.partial(synaptic_flow, apply, example=first_batch)
         for keyword in Outputs._fields:
             gatherers_by_keyword[keyword] = functools.partial(
                 _output, keyword, apply, batches, progress
@@ -141,7 +142,7 @@ def _output(
     progress: Progress | None,
     params: Params,
 ) -> Any:
-    with_ranks = name == "rank"  # they cost far more than the rest
+    with_ranks = name == "unit_ranks"  # they cost far more than the rest
     statistics = outputs(apply, params, batches, ranks=with_ranks, progress=progress)
     return getattr(statistics, name)
 

@@ -57,7 +57,7 @@ def gauss_newton_diagonal(
 
     Returns:
       A tree like `params`, float32 or wider; zeros at leaves that are not floating. What the criterion `obd`
-      reads as `curvature`.
+      reads as `gauss_newton_diagonal`.
 
     Raises:
       ValueError: if `samples` is below 1, or the outputs are no such array or more than 2,048 for an

@@ -18,10 +18,10 @@ from jaxprune.signals.leaves import (
 from jaxprune.signals.losses import Loss, check_function, scalar
 from jaxprune.types import Params
 
-__all__ = ["check_divisible", "fisher", "gradient", "gradients", "scan_groups"]
+__all__ = ["check_divisible", "fisher", "gradient", "grads", "scan_groups"]
 
 
-def gradients(
+def grads(
     loss: Loss, params: Params, batches: Iterable[Any], *, progress: Progress | None = None
 ) -> Params:
     r"""Returns the gradient of the mean loss over all examples: $g = \nabla_w \frac{1}{N} \sum_n \ell_n(w)$.
@@ -35,17 +35,15 @@ def gradients(
       progress: called with the number of batches done, after each.
 
     Returns:
-      A tree like `params`, float32 or wider; zeros at leaves that are not floating. What the criteria read
-      as `grads`.
+      A tree like `params`, float32 or wider; zeros at leaves that are not floating. What criteria read as
+      `grads`.
 
     >>> loss = lambda params, x: jnp.mean((params["w"] * x) ** 2)  # its gradient: 2 w mean(x^2)
-    >>> gradients(loss, {"w": jnp.array(3.0)}, [jnp.array([1.0, 2.0]), jnp.array([1.0])])
+    >>> grads(loss, {"w": jnp.array(3.0)}, [jnp.array([1.0, 2.0]), jnp.array([1.0])])
     {'w': Array(12., dtype=float32)}
     """
-    check_function("gradients", params, loss=loss)
-    return mean_over(
-        _gradients, params, batches, static=(loss,), progress=progress, who="gradients"
-    )
+    check_function("grads", params, loss=loss)
+    return mean_over(_gradients, params, batches, static=(loss,), progress=progress, who="grads")
 
 
 def fisher(

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from jaxprune.types import Criterion, Params
 
-__all__ = ["Memory", "moving_average", "needed", "needs", "start", "total"]
+__all__ = ["Memory", "initial_params", "moving_average", "needed", "needs", "running_sum"]
 
 PerWeight = Callable[[jax.Array, jax.Array], jax.Array]
 _C = TypeVar("_C", bound=Callable[..., Any])
@@ -46,11 +46,11 @@ def needs(**memories: Memory) -> Callable[[_C], _C]:
     Returns:
       A decorator of criteria; it returns the criterion itself.
 
-    >>> @needs(pushed=total(lambda w, g: -w * g))
-    ... def movement(params, *, pushed, **_):
-    ...     return pushed
+    >>> @needs(movement_sum=running_sum(lambda w, g: -w * g))
+    ... def movement(params, *, movement_sum, **_):
+    ...     return movement_sum
     >>> list(needed([movement]))
-    ['pushed']
+    ['movement_sum']
     """
 
     def declare(criterion: _C) -> _C:
@@ -86,7 +86,7 @@ def needed(criteria: Iterable[Criterion | None]) -> dict[str, Memory]:
     return memories
 
 
-def total(f: PerWeight, *, restarts: bool = False) -> Memory:
+def running_sum(f: PerWeight, *, restarts: bool = False) -> Memory:
     r"""Returns the memory of a running sum: $\sum_t f(w_t, g_t)$ over the updates, in float32.
 
     Args:
@@ -96,9 +96,10 @@ def total(f: PerWeight, *, restarts: bool = False) -> Memory:
     Returns:
       A `Memory`, for `needs`.
 
-    >>> pushed = total(lambda w, g: -w * g)
+    >>> movement_sum = running_sum(lambda w, g: -w * g)
     >>> params, grads = {"w": jnp.array([2.0])}, {"w": jnp.array([-1.0])}
-    >>> pushed.update(pushed.update(pushed.init(params), params, grads), params, grads)
+    >>> moved = movement_sum.update(movement_sum.init(params), params, grads)
+    >>> movement_sum.update(moved, params, grads)
     {'w': Array([4.], dtype=float32)}
     """
     return Memory(_zeros, _leafwise(lambda running_sum, value: running_sum + value, f), restarts)
@@ -129,13 +130,13 @@ def moving_average(f: PerWeight, decay: float = 0.9) -> Memory:
     )
 
 
-def start() -> Memory:
+def initial_params() -> Memory:
     """Returns the memory of the weights when training, or this level of a lottery ticket, began.
 
     Returns:
       A `Memory`, for `needs`.
 
-    >>> start().init({"w": jnp.array([2.0])})
+    >>> initial_params().init({"w": jnp.array([2.0])})
     {'w': Array([2.], dtype=float32)}
     """
     return Memory(

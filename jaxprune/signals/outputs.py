@@ -25,18 +25,18 @@ class Outputs(NamedTuple):
     """Statistics of the units of each kernel: trees like the parameters, `None` where nothing is known.
 
     Attributes:
-      mean: of the activation.
-      magnitude: mean of its absolute value.
-      zeros: share of zeros (APoZ).
-      entropy: of the activation's mean over positions, binned over the examples; in nats.
-      rank: of the feature maps, mean over the examples; `None` where units have no map.
+      unit_means: of the activation.
+      unit_magnitudes: mean of its absolute value.
+      unit_zeros: share of zeros (APoZ).
+      unit_entropies: of the activation's mean over positions, binned over the examples; in nats.
+      unit_ranks: of the feature maps, mean over the examples; `None` where units have no map.
     """
 
-    mean: Params
-    magnitude: Params
-    zeros: Params
-    entropy: Params
-    rank: Params
+    unit_means: Params
+    unit_magnitudes: Params
+    unit_zeros: Params
+    unit_entropies: Params
+    unit_ranks: Params
 
 
 def outputs(
@@ -75,7 +75,7 @@ def outputs(
     >>> apply = lambda params, x: jax.nn.relu(x @ params["w"])
     >>> batch = jnp.array([[1.0], [-1.0]])
     >>> found = outputs(apply, {"w": jnp.array([[1.0, 0.0]])}, [batch])
-    >>> found.zeros["w"], found.entropy["w"].round(2)  # ln 2, and nothing
+    >>> found.unit_zeros["w"], found.unit_entropies["w"].round(2)  # ln 2, and nothing
     (Array([[0.5, 1. ]], dtype=float32), Array([[0.69, 0.  ]], dtype=float32))
     """
     check_function("outputs", params, apply=apply)
@@ -103,7 +103,7 @@ def outputs(
         for leaf, statistics in total.items()
     }
     for leaf, statistics in statistics_by_leaf.items():
-        statistics["entropy"] = _entropy(
+        statistics["unit_entropies"] = _entropy(
             jnp.concatenate([batch_means[leaf] for batch_means in means_by_batch]), bins
         )
     treedef = jax.tree.structure(params)
@@ -135,7 +135,7 @@ def _outputs(apply: Apply, ranks: bool, params: Params, batch: Any) -> Any:
     return means, pooled_by_leaf
 
 
-_NAMES = ("mean", "magnitude", "zeros", "rank")
+_NAMES = ("unit_means", "unit_magnitudes", "unit_zeros", "unit_ranks")
 
 
 def _mean_statistic(kernels: Kernels, leaf: int, name: str) -> Mean | None:
@@ -185,13 +185,13 @@ def _statistics(ranks: bool, product: Product) -> Reading | None:
         all_but_units = (number_of_layer_axes, *map_axes)
         weight = jnp.ones(maps.shape[:number_of_layer_axes], jnp.float32)
         totals = {
-            "mean": maps.mean(all_but_units),
-            "magnitude": jnp.abs(maps).mean(all_but_units),
-            "zeros": jnp.mean(maps == 0, all_but_units, dtype=jnp.float32),
+            "unit_means": maps.mean(all_but_units),
+            "unit_magnitudes": jnp.abs(maps).mean(all_but_units),
+            "unit_zeros": jnp.mean(maps == 0, all_but_units, dtype=jnp.float32),
             "pooled": jnp.moveaxis(maps.mean(map_axes), number_of_layer_axes, -1),
         }
         if ranks and len(map_axes) == 2:
-            totals["rank"] = (
+            totals["unit_ranks"] = (
                 jnp.linalg.matrix_rank(maps).astype(jnp.float32).mean(number_of_layer_axes)
             )
         return {name: Mean(total, weight) for name, total in totals.items()}

@@ -18,10 +18,10 @@ from jaxprune.signals.means import Kernels, mean_over_uses, ratio, read_kernels
 from jaxprune.signals.placement import index_array
 from jaxprune.types import Params
 
-__all__ = ["scales"]
+__all__ = ["batchnorm_scales"]
 
 
-def scales(apply: Callable[..., Any], params: Params, batch: Any) -> Params:
+def batchnorm_scales(apply: Callable[..., Any], params: Params, batch: Any) -> Params:
     """Returns for each kernel the absolute scales by which a BatchNorm after it multiplies its units.
 
     A scale is a parameter with one number per unit that a product is multiplied by before other activations
@@ -41,11 +41,11 @@ def scales(apply: Callable[..., Any], params: Params, batch: Any) -> Params:
 
     >>> apply = lambda p, x: jax.nn.relu(x @ p["w"] * p["scale"] + p["bias"])
     >>> params = {"w": jnp.ones((2, 3)), "scale": jnp.array([[1.0, -2.0, 0.0]]), "bias": 1.0}
-    >>> scales(apply, params, jnp.ones((1, 2)))
+    >>> batchnorm_scales(apply, params, jnp.ones((1, 2)))
     {'bias': None, 'scale': None, 'w': Array([[1., 2., 0.]], dtype=float32)}
     """
-    check_function("scales", params, apply=apply)
-    watch = Watch("scales")
+    check_function("batchnorm_scales", params, apply=apply)
+    watch = Watch("batchnorm_scales")
     [batch] = watch.batches([jax.tree.map(_zeros_if_shape, batch)])
     scales_by_leaf = jax.jit(functools.partial(_scales, apply))(params, batch)
     watch.signal(scales_by_leaf)

@@ -20,9 +20,9 @@ __all__ = [
     "Gathering",
     "Outcome",
     "accumulators",
+    "cycle_indices",
     "gathering_of",
     "moved",
-    "places_in_cycles",
     "this_call",
 ]
 
@@ -41,17 +41,23 @@ class Gathering(NamedTuple):
     @classmethod
     def start(cls, params: Params) -> "Gathering":
         """Nothing is gathered yet."""
-        wide = lambda p: jnp.zeros(p.shape, at_least_float32(p.dtype))
-        return cls(jnp.zeros((), jnp.int32), jax.tree.map(wide, params))
+
+        def wide_zeros(weights: jax.Array) -> jax.Array:
+            return jnp.zeros(weights.shape, at_least_float32(weights.dtype))
+
+        return cls(jnp.zeros((), jnp.int32), jax.tree.map(wide_zeros, params))
 
     def including(self, grads: Params) -> "Gathering":
         """What is gathered with the gradients of one more call."""
-        mean = lambda m, g: m + (g.astype(m.dtype) - m) / (self.count + 1)
-        return Gathering(self.count + 1, jax.tree.map(mean, self.mean, grads))
+
+        def new_mean(mean: jax.Array, grad: jax.Array) -> jax.Array:
+            return mean + (grad.astype(mean.dtype) - mean) / (self.count + 1)
+
+        return Gathering(self.count + 1, jax.tree.map(new_mean, self.mean, grads))
 
     def where(self, condition: jax.Array, other: "Gathering") -> "Gathering":
         """This if a condition holds, else the other."""
-        return jax.tree.map(lambda mine, its: jnp.where(condition, mine, its), self, other)
+        return jax.tree.map(lambda a, b: jnp.where(condition, a, b), self, other)
 
     def after(self, moves: jax.Array) -> "Gathering":
         """What is carried on: nothing if the optimizer has moved."""
@@ -70,23 +76,25 @@ class Outcome(NamedTuple):
     taken: jax.Array
 
 
-def _found(state: optax.OptState, kind: type) -> list[Any]:
-    holds = lambda node: isinstance(node, kind)
-    return [node for node in jax.tree.leaves(state, is_leaf=holds) if holds(node)]
+def _nodes_of_kind(state: optax.OptState, kind: type) -> list[Any]:
+    """The outermost nodes of a state that are of one kind."""
+    nodes = jax.tree.leaves(state, is_leaf=lambda node: isinstance(node, kind))
+    return [node for node in nodes if isinstance(node, kind)]
 
 
-def _gathering(state: optax.OptState) -> list[optax.MultiStepsState]:
-    return _found(state, optax.MultiStepsState)
+def _multi_steps_states(state: optax.OptState) -> list[optax.MultiStepsState]:
+    return _nodes_of_kind(state, optax.MultiStepsState)
 
 
-def _turning(state: optax.OptState) -> list[Any]:
+def _cyclic_sam_states(state: optax.OptState) -> list[Any]:
     """The states of SAM that goes out and comes back in calls of its own, a cycle of several calls."""
-    return [node for node in _found(state, optax.contrib.SAMState) if node.cache is not None]
+    sam_states = _nodes_of_kind(state, optax.contrib.SAMState)
+    return [node for node in sam_states if node.cache is not None]
 
 
 def moved(before: optax.OptState, after: optax.OptState) -> jax.Array | None:
     """Whether the optimizer took a step; `None` if it takes one in every call."""
-    pairs = list(zip(_gathering(before), _gathering(after), strict=True))
+    pairs = list(zip(_multi_steps_states(before), _multi_steps_states(after), strict=True))
     if not pairs:
         return None
     return jnp.stack([old.gradient_step != new.gradient_step for old, new in pairs]).any()
@@ -111,44 +119,46 @@ def this_call(
       params: tree of arrays.
       **extra: what it is given besides.
     """
-    calls: list[Outcome] = []
-    if _gathering(inner_state):
-        after = inner.update(given(), inner_state, params, **extra)[1]
-        moves = moved(inner_state, after)
-        assert moves is not None
-        pairs = zip(_gathering(inner_state), _gathering(after), strict=True)
-        taken = jnp.stack([old.mini_step != new.mini_step for old, new in pairs]).any()
-        calls.append(Outcome(moves, taken | moves))
-    for node in _turning(inner_state):
-        first = node.steps_since_sync == 0
-        calls.append(Outcome(first, jnp.ones_like(first)))
-    if not calls:
+    outcomes: list[Outcome] = []
+    if _multi_steps_states(inner_state):
+        state_after = inner.update(given(), inner_state, params, **extra)[1]
+        has_moved = moved(inner_state, state_after)
+        assert has_moved is not None
+        pairs = zip(_multi_steps_states(inner_state), _multi_steps_states(state_after), strict=True)
+        has_gathered = jnp.stack([old.mini_step != new.mini_step for old, new in pairs]).any()
+        outcomes.append(Outcome(has_moved, has_gathered | has_moved))
+    for sam_state in _cyclic_sam_states(inner_state):
+        is_first_of_cycle = sam_state.steps_since_sync == 0
+        outcomes.append(Outcome(is_first_of_cycle, jnp.ones_like(is_first_of_cycle)))
+    if not outcomes:
         return None
-    moves, taken = (jnp.stack(flags).all() for flags in zip(*calls, strict=True))
+    moves, taken = (jnp.stack(flags).all() for flags in zip(*outcomes, strict=True))
     return Outcome(moves, taken)
 
 
 def gathering_of(inner_state: optax.OptState) -> list[Params]:
-    """What every `MultiSteps` in a state has gathered."""
-    return [node.acc_grads for node in _gathering(inner_state)]
+    """The gradients that each `MultiSteps` in a state has gathered."""
+    return [node.acc_grads for node in _multi_steps_states(inner_state)]
 
 
 def marked(state: optax.OptState, kind: type, fields: tuple[str, ...]) -> list[bool]:
     """Per leaf of a state, whether it is in one of these fields of a node of a kind."""
-    holds = lambda node: isinstance(node, kind)
+
+    def is_of_kind(node: Any) -> bool:
+        return isinstance(node, kind)
 
     def mark(node: Any) -> Any:
-        if not holds(node):
+        if not is_of_kind(node):
             return jax.tree.map(lambda _: False, node)
-        entries = {
+        marks = {
             name: jax.tree.map(lambda _: True, getattr(node, name))
             if name in fields
-            else jax.tree.map(mark, getattr(node, name), is_leaf=holds)
+            else jax.tree.map(mark, getattr(node, name), is_leaf=is_of_kind)
             for name in node._fields
         }
-        return node._replace(**entries)
+        return node._replace(**marks)
 
-    return jax.tree.leaves(jax.tree.map(mark, state, is_leaf=holds))
+    return jax.tree.leaves(jax.tree.map(mark, state, is_leaf=is_of_kind))
 
 
 def accumulators(state: optax.OptState) -> list[bool]:
@@ -156,6 +166,6 @@ def accumulators(state: optax.OptState) -> list[bool]:
     return marked(state, optax.MultiStepsState, ("acc_grads",))
 
 
-def places_in_cycles(state: optax.OptState) -> list[bool]:
+def cycle_indices(state: optax.OptState) -> list[bool]:
     """Per leaf of a state, whether it says where in its cycle a SAM is."""
     return marked(state, optax.contrib.SAMState, ("steps_since_sync",))

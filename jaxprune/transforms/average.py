@@ -42,7 +42,7 @@ class AverageState(NamedTuple):
 def averaged(
     inner: optax.GradientTransformation, decay: float
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Carries an exponential moving average of the parameters: $a_t = d\,a_{t-1} + (1-d)\,w_t$.
+    r"""Returns a transform that carries an average of the parameters, $a_t = d\,a_{t-1} + (1-d)\,w_t$.
 
     It changes no update. Read the average with `average_of`; it is divided by $1 - d^t$, so that it is no
     mixture with the start from zero. It must be the outermost transform.
@@ -52,10 +52,17 @@ def averaged(
 
     Args:
       inner: any optimizer; gates (`jaxprune.gates`) and their `project` inside.
-      decay: $d$, from 0 to below 1.
+      decay: $d$, the share of the old average that each update keeps, from 0 to below 1.
 
-    References: Polyak & Juditsky, "Acceleration of Stochastic Approximation by Averaging" (1992); Louizos,
-    Welling & Kingma (2018) test their gates at such an average, $d = 0.999$.
+    Returns:
+      A gradient transformation whose `update` needs `params`.
+
+    Raises:
+      ValueError: if the decay is out of its range.
+
+    References:
+      Polyak & Juditsky, "Acceleration of Stochastic Approximation by Averaging" (1992); Louizos, Welling &
+      Kingma (2018) test their gates at such an average, $d = 0.999$.
 
     >>> tx = averaged(optax.sgd(1.0), 0.5)
     >>> params = {"w": jnp.array([4.0])}
@@ -84,10 +91,15 @@ def averaged(
         remedy = "start with init(params) again"
         check_alike("averaged", "averages", params, state.average, remedy)
         updates, inner_state = inner.update(grads, state.inner, params, **extra)
-        new = optax.apply_updates(params, updates)
+        new_params = optax.apply_updates(params, updates)
         d = state.decay
-        mix = lambda a, w: (d * a + (1 - d) * w).astype(a.dtype) if _is_float(w) else w
-        average = _sparse(jax.tree.map(mix, state.average, new), inner_state)
+
+        def mix(average: jax.Array, weights: jax.Array) -> jax.Array:
+            if not _is_float(weights):
+                return weights
+            return (d * average + (1 - d) * weights).astype(average.dtype)
+
+        average = _masked_average(jax.tree.map(mix, state.average, new_params), inner_state)
         count: Any = optax.safe_increment(state.count)
         return updates, AverageState(count, average, state.decay, inner_state)
 
@@ -100,37 +112,44 @@ def average_of(params: Params, opt_state: Any) -> Params:
     Args:
       params: tree of arrays.
       opt_state: state of the optimizer, chains and wrappers around it included.
+
+    Returns:
+      A tree like `params`, in the same dtypes.
+
+    >>> tx = averaged(optax.sgd(1.0), 0.5)
+    >>> params = {"w": jnp.array([4.0])}
+    >>> average_of(params, tx.init(params))  # before the first update
+    {'w': Array([4.], dtype=float32)}
     """
-    found = states_of("average_of", AverageState, params, opt_state)
-    if not found:
+    states = states_of("average_of", AverageState, params, opt_state)
+    if not states:
         return params
     leaves, treedef = jax.tree.flatten(params)
-    means = united(
-        "average_of", "averages", [treedef.unflatten(_means(params, state)) for state in found]
-    )
+    means_of_states = [treedef.unflatten(_unbiased_means(params, state)) for state in states]
+    means = united("average_of", "averages", means_of_states)
     rows = zip(leaves, beside(params, means), strict=True)
-    return treedef.unflatten(w if mean is None else mean for w, mean in rows)
+    return treedef.unflatten(leaf if mean is None else mean for leaf, mean in rows)
 
 
-def _means(params: Params, state: AverageState) -> list[jax.Array | None]:
+def _unbiased_means(params: Params, state: AverageState) -> list[jax.Array | None]:
     """The average at each parameter, no mixture with the start from zero; `None` where the state has none."""
-    share = -jnp.expm1(jnp.maximum(state.count, 1) * jnp.log(state.decay))  # 1 - d^t
+    correction = -jnp.expm1(jnp.maximum(state.count, 1) * jnp.log(state.decay))  # 1 - d^t
 
-    def leaf(w: jax.Array, a: jax.Array | None) -> jax.Array | None:
-        if a is None:
+    def unbiased_mean(weights: jax.Array, average: jax.Array | None) -> jax.Array | None:
+        if average is None:
             return None
-        mean = (a / share).astype(w.dtype) if _is_float(w) else a
-        return jnp.where(state.count > 0, mean, w)
+        mean = (average / correction).astype(weights.dtype) if _is_float(weights) else average
+        return jnp.where(state.count > 0, mean, weights)
 
-    refusal = lambda differ: (
-        f"average_of: the average is of other parameters ({differ}); give those that were trained."
-    )
+    def refusal(differ: str) -> str:
+        return f"average_of: the average is of other parameters ({differ}); give those that were trained."
+
     averages = entries_beside(params, state.average, refusal)
     rows = zip(jax.tree.leaves(params), averages, strict=True)
-    return [leaf(*row) for row in rows]
+    return [unbiased_mean(weights, average) for weights, average in rows]
 
 
-def _sparse(average: Params, inner_state: Any) -> Params:
+def _masked_average(average: Params, inner_state: Any) -> Params:
     """The average with zeros off the masks in force, if the weights that are averaged are zero there."""
     held = held_masks(inner_state, but=(StraightThroughState,))
     return masks_lib.apply(average, united("averaged", "sparse states", held)) if held else average

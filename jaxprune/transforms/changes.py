@@ -17,7 +17,7 @@ from jax.sharding import PartitionSpec
 
 from jaxprune import masks as masks_lib
 from jaxprune.kernel_axes import AxesTree, of_leaves
-from jaxprune.method import Method, Partition, by_number, remembered
+from jaxprune.method import Method, Partition, by_number, memories_of
 from jaxprune.pruning import change
 from jaxprune.shards import Specs, check_replicated, everywhere, own_part, specs_of, whole
 from jaxprune.signals import Memory
@@ -57,12 +57,12 @@ class Overdue(NamedTuple):
 
 def overdue_of(opt_state: Any) -> list[Overdue]:
     """The changes that are overdue in an optimizer state, chains and wrappers around it included."""
-    holds = lambda node: isinstance(node, Overdue)
-    return [node for node in jax.tree.leaves(opt_state, is_leaf=holds) if holds(node)]
+    nodes = jax.tree.leaves(opt_state, is_leaf=lambda node: isinstance(node, Overdue))
+    return [node for node in nodes if isinstance(node, Overdue)]
 
 
 class Changed(NamedTuple):
-    """What an update makes of the masks.
+    """The masks after an update, and what is left to do.
 
     Attributes:
       masks: in force from now on, in the form in which they are stored.
@@ -76,8 +76,7 @@ class Changed(NamedTuple):
 
     def made_by(self, only: list[bool]) -> jax.Array | bool:
         """Whether any of these methods has made a change."""
-        made = [done for done, meant in zip(self.made, only, strict=True) if meant]
-        return any_of(made)
+        return any_of([done for done, is_meant in zip(self.made, only, strict=True) if is_meant])
 
     def made_at(self, method: Method | Partition, params: Params) -> list[Any]:
         """Per leaf, whether its mask has been chosen anew."""
@@ -102,7 +101,7 @@ def nothing_overdue(method: Method | Partition) -> Overdue:
 
 
 class Seen(NamedTuple):
-    """What an update sees of the gradients.
+    """The gradients that an update sees, and what follows from them.
 
     Attributes:
       gradients: of the loss; where an `optax.MultiSteps` inside gathers them, those gathered.
@@ -144,43 +143,46 @@ def see(
     split = specs_of(specs, params)
     call = this_call(inner, given, state.inner, params, **extra)
     moves = None if call is None else call.moves
-    gradients, gathering = grads, state.gathering
+    gradients = grads
+    gathering = state.gathering
     if gathering is not None:
         assert call is not None
-        more = gathering.including(grads).where(call.taken, gathering)
-        gradients, gathering = more.mean, more.after(call.moves)
+        gathered = gathering.including(grads).where(call.taken, gathering)
+        gradients = gathered.mean
+        gathering = gathered.after(call.moves)
 
-    def finite() -> jax.Array:
-        known = all_finite((gradients, gathering_of(state.inner)))
-        return known if split is None else everywhere(known, split)
+    def is_finite() -> jax.Array:
+        is_finite_here = all_finite((gradients, gathering_of(state.inner)))
+        return is_finite_here if split is None else everywhere(is_finite_here, split)
 
-    counts = None
-    if any(m.reads_gradients for m in memories.values()):
-        known = finite()
-        finite = lambda: known
-        counts = known if moves is None else known & moves
-    carried = remember(memories, state.memory, params, gradients, counts)
-    return Seen(gradients, finite, carried, moves, gathering)
+    if not any(memory.reads_gradients for memory in memories.values()):
+        new_memory = remember(memories, state.memory, params, gradients, None)
+        return Seen(gradients, is_finite, new_memory, moves, gathering)
+    are_finite = is_finite()
+    do_count = are_finite if moves is None else are_finite & moves
+    new_memory = remember(memories, state.memory, params, gradients, do_count)
+    return Seen(gradients, lambda: are_finite, new_memory, moves, gathering)
 
 
 def reads_gradients(method: Method | Partition) -> bool:
     """Whether masks depend on gradients, now or by a memory."""
-    criteria = [c for part in method.parts for c in (part.criterion, part.update.challengers)]
-    memories = remembered(method).values()
-    return any(map(takes_gradients, criteria)) or any(m.reads_gradients for m in memories)
+    criteria = [c for part in method.parts for c in (part.criterion, part.update.grow_criterion)]
+    memories = memories_of(method).values()
+    return any(map(takes_gradients, criteria)) or any(memory.reads_gradients for memory in memories)
 
 
 def start_gathering(
     method: Method | Partition, inner_state: optax.OptState, params: Params
 ) -> Gathering | None:
     """Nothing gathered yet, if the optimizer gathers gradients and the method reads any; else `None`."""
-    gathers = bool(gathering_of(inner_state)) and reads_gradients(method)
-    return Gathering.start(params) if gathers else None
+    must_gather = bool(gathering_of(inner_state)) and reads_gradients(method)
+    return Gathering.start(params) if must_gather else None
 
 
 def all_finite(tree: Params) -> jax.Array:
     """Whether all floating-point numbers of a tree are finite: a bool scalar."""
-    floating = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(jnp.result_type(x), jnp.inexact)]
+    leaves = jax.tree.leaves(tree)
+    floating = [leaf for leaf in leaves if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)]
     return _all_finite(floating)
 
 
@@ -204,7 +206,7 @@ def change_masks(
     specs: Specs = None,
     dense: bool = False,
 ) -> Changed:
-    """Makes the changes of masks that are due at `step` or overdue.
+    """Returns the masks after the changes that are due at `step` or overdue.
 
     Args:
       method: the method.
@@ -224,64 +226,80 @@ def change_masks(
         check_replicated("a change of masks", params)
     known_axes = of_leaves(axes, params)
     made: list[Any] = [False] * len(method.parts)
-    pending, held = list(overdue.pending), overdue.held
+    pending = list(overdue.pending)
+    held_count = overdue.held
 
-    def changed(number: int, share: Masks) -> Masks:
-        nonlocal held
-        part = method.parts[number]
-        now = int(step) if concrete(step) else step
-        due = part.schedule.due(now)
-        if concrete(due) and concrete(pending[number]):
-            due = bool(due) or bool(pending[number])
+    def change_part(index: int, share: Masks) -> Masks:
+        nonlocal held_count
+        part = method.parts[index]
+        is_due = part.schedule.due(int(step) if concrete(step) else step)
+        if concrete(is_due) and concrete(pending[index]):
+            is_due = bool(is_due) or bool(pending[index])
         else:
-            due = due | pending[number]
-        tried = due if seen.moves is None else due & seen.moves
+            is_due = is_due | pending[index]
+        is_tried = is_due if seen.moves is None else is_due & seen.moves
 
-        def new() -> tuple[Masks, jax.Array]:
-            last = jnp.minimum(step, part.schedule.end)
-            old = masks_lib.unpack(share)
+        def try_change() -> tuple[Masks, jax.Array]:
+            """The masks from now on, and whether they could be chosen."""
+            schedule_step = jnp.minimum(step, part.schedule.end)
+            old_masks = masks_lib.unpack(share)
             if split is None:
-                after, unknown = change(
-                    part, params, old, last, signals, known_axes, dead_are_zero=not dense
+                new_masks, unknown = change(
+                    part,
+                    params,
+                    old_masks,
+                    schedule_step,
+                    signals,
+                    known_axes,
+                    dead_are_zero=not dense,
                 )
-                finite = seen.finite()
+                are_finite = seen.finite()
             else:
-                old, entire = whole(old, split), whole(params, split)
-                read = {name: _whole_signal(x, params, split) for name, x in signals.items()}
-                after, unknown = change(
-                    part, entire, old, last, read, known_axes, dead_are_zero=not dense
+                whole_masks = whole(old_masks, split)
+                whole_params = whole(params, split)
+                new_masks, unknown = change(
+                    part,
+                    whole_params,
+                    whole_masks,
+                    schedule_step,
+                    {name: _whole_signal(x, params, split) for name, x in signals.items()},
+                    known_axes,
+                    dead_are_zero=not dense,
                 )
-                after, finite = own_part(after, split), seen.finite()
-            known = finite & (sum(each.count for each in unknown) == 0)
-            known = known if split is None else everywhere(known, split)
-            return _if(known, stored(after), share), known
+                new_masks = own_part(new_masks, split)
+                are_finite = seen.finite()
+            is_known = are_finite & (sum(missing.count for missing in unknown) == 0)
+            is_known = is_known if split is None else everywhere(is_known, split)
+            return _choose(is_known, stored(new_masks), share), is_known
 
-        if concrete(tried):
-            after, done = new() if bool(tried) else (share, False)
+        if concrete(is_tried):
+            after, is_done = try_change() if bool(is_tried) else (share, False)
         else:
-            after, done = jax.lax.cond(tried, new, lambda: (share, jnp.zeros((), bool)))
-        made[number] = done
-        if concrete(due) and not bool(due):
+            after, is_done = jax.lax.cond(
+                is_tried, try_change, lambda: (share, jnp.zeros((), bool))
+            )
+        made[index] = is_done
+        if concrete(is_due) and not bool(is_due):
             return after  # nothing was to be done, and nothing is left
-        pending[number] = jnp.asarray(due) & ~jnp.asarray(done)
-        held = held + (jnp.asarray(tried) & ~jnp.asarray(done))
+        pending[index] = jnp.asarray(is_due) & ~jnp.asarray(is_done)
+        held_count = held_count + (jnp.asarray(is_tried) & ~jnp.asarray(is_done))
         return after
 
-    after = by_number(method, params, masks, changed)
-    return Changed(after, made, Overdue(tuple(pending), held))
+    after = by_number(method, params, masks, change_part)
+    return Changed(after, made, Overdue(tuple(pending), held_count))
 
 
 def _whole_signal(signal: Any, params: Params, split: list[PartitionSpec]) -> Any:
     """A signal with one number per weight, of the whole parameters; any other as it is."""
     leaves, treedef = jax.tree.flatten(signal)
-    alike = treedef == jax.tree.structure(params) and all(
-        jnp.shape(leaf) == jnp.shape(p)
-        for leaf, p in zip(leaves, jax.tree.leaves(params), strict=True)
+    is_like_params = treedef == jax.tree.structure(params) and all(
+        jnp.shape(leaf) == jnp.shape(param)
+        for leaf, param in zip(leaves, jax.tree.leaves(params), strict=True)
     )
-    return whole(signal, split) if alike else signal
+    return whole(signal, split) if is_like_params else signal
 
 
-def _if(condition: jax.Array, new: Any, old: Any) -> Any:
+def _choose(condition: jax.Array, new: Any, old: Any) -> Any:
     """One of two trees of equal structure."""
     if concrete(condition):
         return new if bool(condition) else old
@@ -306,14 +324,14 @@ def remember(
         they do.
     """
 
-    def carried(name: str, m: Memory) -> Any:
-        if m.reads_gradients and when is not None:
+    def new_signal(name: str, kind: Memory) -> Any:
+        if kind.reads_gradients and when is not None:
             if concrete(when) and not bool(when):
                 return memory[name]
-            return _if(when, m.update(memory[name], params, grads), memory[name])
-        return m.update(memory[name], params, grads)
+            return _choose(when, kind.update(memory[name], params, grads), memory[name])
+        return kind.update(memory[name], params, grads)
 
-    return {name: carried(name, m) for name, m in memories.items()}
+    return {name: new_signal(name, kind) for name, kind in memories.items()}
 
 
 def restart(
@@ -328,11 +346,14 @@ def restart(
       made: per leaf of `params`, whether its mask has been chosen anew.
     """
 
-    def anew(old: Any, m: Memory) -> Any:
-        leaves, treedef = jax.tree.flatten(old)
-        trio = zip(made, jax.tree.leaves(m.init(params)), leaves, strict=True)
-        return treedef.unflatten(jnp.where(now, fresh, held) for now, fresh, held in trio)
+    def restart_leaves(signal: Any, kind: Memory) -> Any:
+        leaves, treedef = jax.tree.flatten(signal)
+        rows = zip(made, jax.tree.leaves(kind.init(params)), leaves, strict=True)
+        return treedef.unflatten(
+            jnp.where(is_made, fresh, carried) for is_made, fresh, carried in rows
+        )
 
     return {
-        name: anew(memory[name], m) if m.restarts else memory[name] for name, m in memories.items()
+        name: restart_leaves(memory[name], kind) if kind.restarts else memory[name]
+        for name, kind in memories.items()
     }

@@ -85,34 +85,35 @@ def check_inner(
       params: tree of arrays.
     """
     leaves, treedef = jax.tree.flatten(params)
-    types = tuple(jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)) for x in leaves)
+    types = tuple(jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves)
     try:
         expected = _state_like(inner.init, treedef, types)
     except TypeError:  # an optimizer or a container that cannot be hashed: asked anew each time
         expected = _state_like.__wrapped__(inner.init, treedef, types)
     if expected is None:
         return
-    needed, needed_structure = expected
-    found, structure = jax.tree.flatten(inner_state)
+    needed_leaves, needed_treedef = expected
+    state_leaves, state_treedef = jax.tree.flatten(inner_state)
     remedy = "start with init(params) again, or give the state that belongs to this optimizer"
-    if structure != needed_structure:
+    if state_treedef != needed_treedef:
         names = masks_lib.paths(inner_state)
-        expected_names = masks_lib.paths(needed_structure.unflatten(needed))
-        if set(names) == set(expected_names):
+        needed_names = masks_lib.paths(needed_treedef.unflatten(needed_leaves))
+        if set(names) == set(needed_names):
             return  # in other containers
-        differ = trees.differences(names, expected_names)
+        differ = trees.differences(names, needed_names)
         raise ValueError(
             f"{who}: the state is that of another optimizer, or of other parameters ({differ}); {remedy}."
         )
-    if all(shape_of(own) == its.shape for own, its in zip(found, needed, strict=True)):
+    pairs = zip(state_leaves, needed_leaves, strict=True)
+    if all(shape_of(leaf) == needed.shape for leaf, needed in pairs):
         return
-    rows = zip(masks_lib.paths(inner_state), found, needed, strict=True)
-    wrong = [
-        f"{name!r} has the shape {shape_of(own)} in the optimizer's state, {its.shape} is needed"
-        for name, own, its in rows
-        if shape_of(own) != its.shape
+    rows = zip(masks_lib.paths(inner_state), state_leaves, needed_leaves, strict=True)
+    faults = [
+        f"{name!r} has the shape {shape_of(leaf)} in the optimizer's state, {needed.shape} is needed"
+        for name, leaf, needed in rows
+        if shape_of(leaf) != needed.shape
     ]
-    raise ValueError(f"{who}: {told(wrong)}; {remedy}.")
+    raise ValueError(f"{who}: {told(faults)}; {remedy}.")
 
 
 @functools.lru_cache(maxsize=256)

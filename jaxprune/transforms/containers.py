@@ -25,7 +25,7 @@ def at_home(
     *,
     masks: tuple[str, ...],
 ) -> optax.GradientTransformationExtraArgs:
-    """Returns the transform of `init` and `update`, with states that other people's containers can hold.
+    """Returns the transform of `init` and `update`, with states that the parameters' containers can hold.
 
     Args:
       init: params -> state, a named tuple.
@@ -43,11 +43,12 @@ def at_home(
     def update_there(
         grads: Params, state: Any, params: Params | None = None, **extra: Any
     ) -> tuple[Params, Any]:
-        theirs = jax.tree.structure(params)
-        grads, params = trees.plain(grads), trees.plain(params)
+        treedef = jax.tree.structure(params)
+        grads = trees.plain(grads)
+        params = trees.plain(params)
         updates, state = update(grads, _for_us(state, params, masks), params, **extra)
-        if jax.tree.structure(params) != theirs:
-            updates = theirs.unflatten(jax.tree.leaves(updates))
+        if jax.tree.structure(params) != treedef:
+            updates = treedef.unflatten(jax.tree.leaves(updates))
         return updates, _for_others(state, params, masks)
 
     return optax.GradientTransformationExtraArgs(init_there, update_there)  # type: ignore
@@ -55,20 +56,24 @@ def at_home(
 
 def _owned(state: Any, params: Params) -> Any:
     """The state without arrays of the caller: a step that donates the state would take those with it."""
-    theirs = {id(leaf) for leaf in jax.tree.leaves(params)}
-    return jax.tree.map(lambda leaf: jnp.copy(leaf) if id(leaf) in theirs else leaf, state)
+    ids_of_caller = {id(leaf) for leaf in jax.tree.leaves(params)}
+    return jax.tree.map(lambda leaf: jnp.copy(leaf) if id(leaf) in ids_of_caller else leaf, state)
 
 
 def _for_us(state: Any, params: Params, names: tuple[str, ...]) -> Any:
     """The state with masks in the parameters' containers, as far as they fit; `update` refuses others."""
     treedef = jax.tree.structure(params)
-    held = {name: getattr(state, name) for name in names if name in getattr(state, "_fields", ())}
-    for name, masks in held.items():
+    masks_by_field = {
+        field: getattr(state, field) for field in names if field in getattr(state, "_fields", ())
+    }
+    for field, masks in masks_by_field.items():
         try:
-            held[name] = treedef.unflatten(masks_lib.beside(params, trees.unboxed(masks)))
+            masks_by_field[field] = treedef.unflatten(
+                masks_lib.beside(params, trees.unboxed(masks))
+            )
         except ValueError:
             return state
-    return state._replace(**held) if held else state
+    return state._replace(**masks_by_field) if masks_by_field else state
 
 
 def _for_others(state: Any, params: Params, names: tuple[str, ...]) -> Any:
@@ -78,20 +83,20 @@ def _for_others(state: Any, params: Params, names: tuple[str, ...]) -> Any:
 
 def _stored(masks: Masks, params: Params) -> Masks:
     """The masks in the containers of the parameters; only those that are there in variables like theirs."""
-    entries = masks_lib.beside(params, masks)
+    leaf_masks = masks_lib.beside(params, masks)
     boxes, treedef = jax.tree.flatten(params, is_leaf=trees.is_box)
-    if len(boxes) != len(entries):  # variables with several leaves, or none
-        return jax.tree.structure(params).unflatten(entries)
-    return treedef.unflatten(map(_in_box, boxes, entries))
+    if len(boxes) != len(leaf_masks):  # variables with several leaves, or none
+        return jax.tree.structure(params).unflatten(leaf_masks)
+    return treedef.unflatten(map(_in_box, boxes, leaf_masks))
 
 
 def _in_box(box: Any, mask: Any) -> Any:
     if mask is None or not trees.is_box(box):
         return mask
-    own = jax.tree.structure(box)
+    box_treedef = jax.tree.structure(box)
     if isinstance(mask, masks_lib.PackedMask):  # what a variable holds must be an array
-        return mask._replace(bits=own.unflatten([mask.bits]))
-    return own.unflatten([mask])
+        return mask._replace(bits=box_treedef.unflatten([mask.bits]))
+    return box_treedef.unflatten([mask])
 
 
 def from_inner(state: Any, name: str) -> Any:

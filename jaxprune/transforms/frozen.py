@@ -36,12 +36,12 @@ def frozen_leaves(inner: optax.GradientTransformationExtraArgs, params: Params) 
             return inner.update(grads, state, params, **extra)[0]
 
         try:
-            program = jax.make_jaxpr(update)(shapes, state, shapes, scalar)
+            program_of_update = jax.make_jaxpr(update)(shapes, state, shapes, scalar)
         except Exception:  # whatever this optimizer needs, `update` will say it in its own words
             continue
-        inputs = [constants.UNKNOWN] * len(program.jaxpr.invars)
+        inputs = [constants.UNKNOWN] * len(program_of_update.jaxpr.invars)
         frozen = [
-            fact.is_zero() and fact.leaf is None for fact in constants.propagate(program, inputs)
+            fact.is_zero() and fact.leaf is None for fact in constants.propagate(program_of_update, inputs)
         ]
         return [False] * len(frozen) if all(frozen) else frozen
     return [False] * len(jax.tree.leaves(params))

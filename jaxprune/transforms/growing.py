@@ -45,9 +45,9 @@ def growing(
     until: int,
     axes: AxesTree | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Removes what `masks` leave out not at once, but after an L2 penalty that grows has made it small.
+    r"""Returns a transform that lets what `masks` leave out fade under a growing L2 penalty, and removes it.
 
-    Before the update numbered `until`, $w \leftarrow (1 - d_t)(w + u)$ off the masks, where $u$ is the update
+    Before the update of index `until`, $w \leftarrow (1 - d_t)(w + u)$ off the masks, where $u$ is the update
     of `inner`; the others are trained as ever, and make up for what fades. From that update on it is
     `jaxprune.fixed`. The masks are best those of units, of `jaxprune.structured.prune` or of `prune` with a
     pattern; single weights can fade as well.
@@ -74,6 +74,9 @@ def growing(
     Returns:
       A gradient transformation whose `update` needs `params`. `jaxprune.masks_of` gives the masks in force.
 
+    Raises:
+      ValueError: if the decay is above 1 or `until` is below 0; in `init`, if the masks do not fit.
+
     References:
       Wang, Qin, Zhang & Fu, "Neural Pruning via Growing Regularization" (2021). Departures: weights decay
       beside the optimizer, as in Loshchilov & Hutter, "Decoupled Weight Decay Regularization" (2019), so that
@@ -93,8 +96,8 @@ def growing(
     check_transform("growing", inner, masks=(masks, masks_lib.MASKS))
     checks.check("growing", until=(until, checks.INTEGER))
     inner = optax.with_extra_args_support(inner)
-    share = scheduled("growing", decay=decay)
-    if not callable(decay) and share(0) > 1:
+    decay_at = scheduled("growing", decay=decay)
+    if not callable(decay) and decay_at(0) > 1:
         raise ValueError(f"growing(decay={decay!r}): a share of a weight, from 0 to 1, is needed.")
     if until < 0:
         raise ValueError(f"growing(until={until!r}): a number of updates, 0 or above, is needed.")
@@ -105,27 +108,28 @@ def growing(
             kernel_axes.of_leaves(axes, params)
         step = jnp.zeros((), jnp.int32)
         target = jax.tree.map(jnp.copy, masks_lib.unpack(masks))
-        return GrowingState(step, in_force(target, step), target, inner.init(params))
+        return GrowingState(step, masks_at(target, step), target, inner.init(params))
 
-    def in_force(target: Masks, step: Any) -> Masks:
-        return jax.tree.map(lambda m: m | (step < until), target)
+    def masks_at(target: Masks, step: Any) -> Masks:
+        return jax.tree.map(lambda mask: mask | (step < until), target)
 
     def update(
         grads: Params, state: GrowingState, params: Params = None, **extra: Any
     ) -> tuple[Params, GrowingState]:
         check_update("growing", GrowingState, grads, state, params)
         check_inner("growing", inner, state.inner, params)
-        step, now = state.step, in_force(state.target, state.step)
-        updates, inner_state = masked_step(inner, grads, state.inner, params, now, **extra)
-        lost = jnp.clip(share(step), 0, 1)
+        masks_now = masks_at(state.target, state.step)
+        updates, inner_state = masked_step(inner, grads, state.inner, params, masks_now, **extra)
+        share = jnp.clip(decay_at(state.step), 0, 1)
 
-        def fading(p: jax.Array, u: jax.Array, m: Any) -> jax.Array:
-            if m is None:
-                return u
-            u = u.astype(at_least_float32(u.dtype))
-            return jnp.where(m, u, u - lost * (p + u))
+        def fade(weights: jax.Array, update: jax.Array, mask: Any) -> jax.Array:
+            if mask is None:
+                return update
+            wide_update = update.astype(at_least_float32(update.dtype))
+            return jnp.where(mask, wide_update, wide_update - share * (weights + wide_update))
 
-        updates = jax.tree.map(fading, params, updates, state.target)
-        return updates, GrowingState(optax.safe_increment(step), now, state.target, inner_state)
+        faded_updates = jax.tree.map(fade, params, updates, state.target)
+        step = optax.safe_increment(state.step)
+        return faded_updates, GrowingState(step, masks_now, state.target, inner_state)
 
     return at_home(init, update, masks=("masks", "target"))

@@ -13,7 +13,7 @@ from jaxprune import masks as masks_lib
 from jaxprune.fit import check_rounds
 from jaxprune.kernel_axes import AxesTree, of_leaves
 from jaxprune.masks import Prunable
-from jaxprune.method import METHOD, Method, Partition, by_number, by_part, remembered
+from jaxprune.method import METHOD, Method, Partition, by_number, by_part, memories_of
 from jaxprune.pruning import change, initial_masks
 from jaxprune.shards import check_replicated
 from jaxprune.transforms.changes import Overdue, all_finite, concrete, nothing_overdue, remember
@@ -70,8 +70,8 @@ class Plan:
 
     def __post_init__(self) -> None:
         """Refuses plans without meaning."""
-        whole = ("round_steps", "rounds", "rewind_to")
-        checks.check("Plan", **{name: (getattr(self, name), checks.INTEGER) for name in whole})
+        counts = ("round_steps", "rounds", "rewind_to")
+        checks.check("Plan", **{name: (getattr(self, name), checks.INTEGER) for name in counts})
         if self.rewind not in get_args(Rewind):
             raise ValueError(f"Plan(rewind={self.rewind!r}): one of {get_args(Rewind)} is needed.")
         if not 0 <= self.rewind_to < self.round_steps:
@@ -148,14 +148,14 @@ def lottery_ticket(
     masks: Masks | None = None,
     axes: AxesTree | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Trains, prunes and rewinds by `plan`: after `plan.total_updates` updates the ticket is trained.
+    """Returns a transform that trains, prunes and rewinds by `plan`, in `plan.total_updates` updates.
 
     Args:
       inner: any optax optimizer; its schedules run over one level. The plan counts calls: with an
         `optax.MultiSteps` inside, `round_steps` are micro-batches, and a criterion that reads gradients sees
         one of them; around the ticket, `optax.MultiSteps(lottery_ticket(...), k)`, they are updates.
       method: how each round prunes. Its sparsity is the share removed of what is left, and its schedule
-        is read at the number of the round: `magnitude(sparsity=0.2)` removes a fifth each time.
+        is read at the index of the round: `magnitude(sparsity=0.2)` removes a fifth each time.
       plan: when to train, prune and rewind.
       key: PRNG key, for criteria that draw.
       prunable: which leaves may be pruned (see `jaxprune.masks.make`). Leaves that `inner` freezes
@@ -178,12 +178,23 @@ def lottery_ticket(
       Frankle & Carbin, "The Lottery Ticket Hypothesis: Finding Sparse, Trainable Neural Networks" (2019);
       Frankle, Dziugaite, Roy & Carbin, "Linear Mode Connectivity and the Lottery Ticket Hypothesis" (2020);
       Renda, Frankle & Carbin, "Comparing Rewinding and Fine-tuning in Neural Network Pruning" (2020).
+
+    >>> from jaxprune import masks_of, methods
+    >>> plan = Plan(round_steps=2, rounds=1)
+    >>> tx = lottery_ticket(optax.sgd(0.5), methods.magnitude(sparsity=0.5), plan)
+    >>> start = params = {"w": jnp.array([[1.0, -3.0]])}
+    >>> state = tx.init(params)
+    >>> for _ in range(plan.level_start(1)):  # trains twice, prunes, rewinds
+    ...     updates, state = tx.update({"w": jnp.ones((1, 2))}, state, params)
+    ...     params = optax.apply_updates(params, updates)
+    >>> params, masks_of(state)  # 1 - 2 * 0.5 is smaller than -3 - 2 * 0.5
+    ({'w': Array([[ 0., -3.]], dtype=float32)}, {'w': Array([[False,  True]], dtype=bool)})
     """
     check_transform("lottery_ticket", inner, method=(method, METHOD), plan=(plan, _PLAN))
     checks.check("lottery_ticket", masks=(masks, checks.optional(masks_lib.MASKS)))
     checks.check("lottery_ticket", key=(key, checks.optional(checks.KEY)))
     inner = optax.with_extra_args_support(inner)
-    memories = remembered(method)
+    memories = memories_of(method)
     if any(part.initial is not None for part in method.parts):
         raise ValueError(
             "lottery_ticket: the method starts sparse, but level 0 is the dense network."
@@ -193,39 +204,42 @@ def lottery_ticket(
             "lottery_ticket: the method trains weights off its masks, but those of a ticket are zero; "
             "give one that prunes, such as magnitude(sparsity=0.2)."
         )
-    if any(part.update.revives or part.update.challengers for part in method.parts):
+    if any(part.update.ranks_dead_units or part.update.grow_criterion for part in method.parts):
         raise ValueError(
             "lottery_ticket: the method brings dead weights back, but each ticket is a part of the one "
             "before; give one that prunes, such as magnitude(sparsity=0.2)."
         )
     with jax.ensure_compile_time_eval():
-        rates = {
-            r: [float(part.schedule.sparsity(r)) for part in method.parts]
-            for r in range(plan.rounds)
+        sparsities = {
+            index: [float(part.schedule.sparsity(index)) for part in method.parts]
+            for index in range(plan.rounds)
         }
-        idle = [r for r, found in rates.items() if not min(found) > 0]
-    if idle:
+        idle_rounds = [index for index, of_parts in sparsities.items() if not min(of_parts) > 0]
+    if idle_rounds:
+        first_rounds = idle_rounds[:5]
         raise ValueError(
-            f"lottery_ticket: the method's schedule removes nothing in the rounds {idle[:5]}; it is read at "
-            "the number of the round, from 0: give one_shot(sparsity=0.2), for example."
+            f"lottery_ticket: the method's schedule removes nothing in the rounds {first_rounds}; it is read "
+            "at the number of the round, from 0: give one_shot(sparsity=0.2), for example."
         )
 
     def check_plan(part: Method, params: Params, share: Masks) -> Masks:
         """The masks, if no round of the plan takes nothing, or all, of the contests of a leaf."""
         with jax.ensure_compile_time_eval():
-            rounds = [float(part.schedule.sparsity(r)) for r in range(plan.rounds)]
-        own = of_leaves(axes, params)
-        check_rounds(part.pattern, part.allocation, rounds, params, share, own, dense=masks is None)
+            rates = [float(part.schedule.sparsity(index)) for index in range(plan.rounds)]
+        leaf_axes = of_leaves(axes, params)
+        is_dense = masks is None
+        check_rounds(part.pattern, part.allocation, rates, params, share, leaf_axes, dense=is_dense)
         return share
 
-    def mark(params: Params, inner_state: optax.OptState) -> Any:
-        """What the rewinding point must hold for what goes back to it."""
+    def rewinding_point(params: Params, inner_state: optax.OptState) -> Any:
+        """The parameters and inner state that go back to the rewinding point; `None` for what does not."""
         if plan.rewind == "weights":
             return params, inner_state
         if plan.rewind == "learning_rate":
             leaves, treedef = jax.tree.flatten(inner_state, is_leaf=trees.is_box)
-            owners = mirrors(params, inner_state)
-            counts = [x if i is None else None for i, x in zip(owners, leaves, strict=True)]
+            param_indices = mirrors(params, inner_state)
+            pairs = zip(param_indices, leaves, strict=True)
+            counts = [leaf if index is None else None for index, leaf in pairs]
             return None, treedef.unflatten(counts)
         return None, None
 
@@ -242,8 +256,8 @@ def lottery_ticket(
         )
         by_part(method, params, first_masks, lambda part, share: check_plan(part, params, share))
         inner_state = inner.init(params)
-        point = jax.tree.map(jnp.zeros_like, mark(params, inner_state))
-        memory = {name: m.init(params) for name, m in memories.items()}
+        point = jax.tree.map(jnp.zeros_like, rewinding_point(params, inner_state))
+        memory = {name: kind.init(params) for name, kind in memories.items()}
         return LotteryState(
             jnp.zeros((), jnp.int32),
             first_masks,
@@ -261,97 +275,103 @@ def lottery_ticket(
         check_inner("lottery_ticket", inner, state.inner, params)
         check_method("lottery_ticket", method, state, memories, key)
         check_replicated("lottery_ticket", params)
-        step, masks = state.step, state.masks
+        masks = state.masks
         known_axes = of_leaves(axes, params)
-        since = step - plan.round_steps
-        level = jnp.where(
-            since < 0, 0, since // plan.cycle
-        )  # rounds of pruning done or begun before
-        phase = jnp.where((since < 0) | (level >= plan.rounds), plan.pause, since % plan.cycle)
+        steps_after_first = state.step - plan.round_steps  # of the first level
+        # Rounds of pruning done or begun before.
+        level = jnp.where(steps_after_first < 0, 0, steps_after_first // plan.cycle)
+        is_training = (steps_after_first < 0) | (level >= plan.rounds)
+        phase = jnp.where(is_training, plan.pause, steps_after_first % plan.cycle)
 
-        reads = any(m.reads_gradients for m in memories.values())
-        memory = remember(
-            memories, state.memory, params, grads, all_finite(grads) if reads else None
-        )
-        point = _either(
-            step == plan.rewind_to,
-            lambda: jax.tree.map(jnp.copy, mark(params, state.inner)),  # nobody else's arrays
+        reads_gradients = any(kind.reads_gradients for kind in memories.values())
+        gradients_count = all_finite(grads) if reads_gradients else None
+        memory = remember(memories, state.memory, params, grads, gradients_count)
+        point = _choose_lazily(
+            state.step == plan.rewind_to,
+            # Copied: nobody else's arrays.
+            lambda: jax.tree.map(jnp.copy, rewinding_point(params, state.inner)),
             lambda: state.point,
         )
-        done = lambda: jnp.ones((), bool)
+
+        def true() -> jax.Array:
+            return jnp.ones((), bool)
 
         def prune() -> tuple[Params, Masks, optax.OptState, jax.Array]:
             signals = signals_at(level, grads, memory, extra, state.key, key)
             unknown = []
 
-            def choose(number: int, share: Masks) -> Masks:
-                part = method.parts[number]
-                new, missing = change(part, params, share, level, signals, known_axes, True)
+            def choose(index: int, share: Masks) -> Masks:
+                part = method.parts[index]
+                part_masks, missing = change(part, params, share, level, signals, known_axes, True)
                 unknown.extend(missing)
-                return new
+                return part_masks
 
-            new = by_number(method, params, masks, choose)
-            known = all_finite(grads) & (sum(each.count for each in unknown) == 0)
-            new = jax.tree.map(lambda n, o: jnp.where(known, n, o), new, masks)
-            inner_state = refresh(inner, state.inner, params, new)
+            chosen = by_number(method, params, masks, choose)
+            is_known = all_finite(grads) & (sum(missing.count for missing in unknown) == 0)
+            new_masks = jax.tree.map(lambda n, o: jnp.where(is_known, n, o), chosen, masks)
+            inner_state = refresh(inner, state.inner, params, new_masks)
             if plan.rewind == "weights":
-                gone = jax.tree.map(
-                    lambda p: jnp.where(known, _negative(p), jnp.zeros_like(p)), params
+                updates_to_zero = jax.tree.map(
+                    lambda p: jnp.where(is_known, _negative(p), jnp.zeros_like(p)), params
                 )
-                return gone, new, inner_state, known
+                return updates_to_zero, new_masks, inner_state, is_known
             if plan.rewind == "learning_rate":
-                back = _counts_from(point[1], inner_state)
-                keep = lambda b, s: jnp.where(known, b, s)
-                inner_state = jax.tree.map(keep, back, inner_state)
-            still = jax.tree.map(jnp.zeros_like, params)
-            return land(still, params, new), new, inner_state, known
+                inner_state = jax.tree.map(
+                    lambda rewound, current: jnp.where(is_known, rewound, current),
+                    _counts_from(point[1], inner_state),
+                    inner_state,
+                )
+            zeros = jax.tree.map(jnp.zeros_like, params)
+            return land(zeros, params, new_masks), new_masks, inner_state, is_known
 
         def rewind() -> tuple[Params, Masks, optax.OptState, jax.Array]:
             weights, inner_state = point
             return (
-                jax.tree.map(_added, masks_lib.apply(weights, masks)),
+                jax.tree.map(_from_zero, masks_lib.apply(weights, masks)),
                 masks,
                 refresh(inner, inner_state, weights, masks),
-                done(),
+                true(),
             )
 
         def train() -> tuple[Params, Masks, optax.OptState, jax.Array]:
             updates, inner_state = trained or masked_step(
                 inner, grads, state.inner, params, masks, **extra
             )
-            return _like(updates, params), masks, inner_state, done()
+            return _in_dtypes_of(params, updates), masks, inner_state, true()
 
         branches = [prune, rewind, train] if plan.pause == 2 else [prune, train]
         branch = jnp.minimum(phase, plan.pause)
         if concrete(branch):
             trained = None
-            updates, masks, inner_state, made = branches[int(branch)]()
+            updates, masks, inner_state, is_made = branches[int(branch)]()
         else:  # outside of the branches: inside them XLA would copy the optimizer's state
             trained = masked_step(inner, grads, state.inner, params, masks, **extra)
-            updates, masks, inner_state, made = jax.lax.switch(branch, branches)
+            updates, masks, inner_state, is_made = jax.lax.switch(branch, branches)
         if memories:
-            start = optax.apply_updates(params, updates)
-            anew = {name: m.init(start) for name, m in memories.items()}
-            starts = made & (phase == plan.pause - 1)
-            memory = jax.tree.map(lambda new, old: jnp.where(starts, new, old), anew, memory)
-        overdue = Overdue((~made,), state.overdue.held + ~made)
-        step = jnp.where(made, optax.safe_increment(step), step)
+            new_params = optax.apply_updates(params, updates)
+            first_memory = {name: kind.init(new_params) for name, kind in memories.items()}
+            is_level_start = is_made & (phase == plan.pause - 1)
+            memory = jax.tree.map(
+                lambda new, old: jnp.where(is_level_start, new, old), first_memory, memory
+            )
+        overdue = Overdue((~is_made,), state.overdue.held + ~is_made)
+        step = jnp.where(is_made, optax.safe_increment(state.step), state.step)
         return updates, LotteryState(step, masks, state.key, inner_state, point, memory, overdue)
 
     return at_home(init, update, masks=("masks",))
 
 
 def _negative(leaf: jax.Array) -> jax.Array:
-    """What takes a leaf to zero; booleans cannot be added away, and stay."""
+    """The update that takes a leaf to zero; booleans cannot be added away, and stay."""
     return jnp.zeros_like(leaf) if leaf.dtype == bool else -leaf
 
 
-def _added(leaf: jax.Array) -> jax.Array:
-    """What takes zero to a leaf; booleans have stayed."""
+def _from_zero(leaf: jax.Array) -> jax.Array:
+    """The update that takes zero to a leaf; booleans have stayed."""
     return jnp.zeros_like(leaf) if leaf.dtype == bool else leaf
 
 
-def _either(condition: jax.Array, true: Callable[[], Any], false: Callable[[], Any]) -> Any:
+def _choose_lazily(condition: jax.Array, true: Callable[[], Any], false: Callable[[], Any]) -> Any:
     """One of two trees, decided by Python where it can tell."""
     if concrete(condition):
         return true() if bool(condition) else false()
@@ -368,6 +388,6 @@ def _counts_from(point: Any, inner_state: Any) -> Any:
     )
 
 
-def _like(updates: Params, params: Params) -> Params:
+def _in_dtypes_of(params: Params, updates: Params) -> Params:
     """Updates in the parameters' dtypes, which the branches of one step must share."""
     return jax.tree.map(lambda u, p: u.astype(p.dtype), updates, params)

@@ -12,7 +12,7 @@ __all__ = ["mirrors"]
 
 
 def mirrors(params: Params, state: optax.OptState) -> list[int | None]:
-    """Returns, per leaf of an optimizer state, the number of the parameter that it mirrors.
+    """Returns, per leaf of an optimizer state, the index of the parameter leaf that it mirrors.
 
     A leaf mirrors the parameter whose path is the longest suffix of its own, if the shapes are equal.
     Moments, traces, accumulators and copies are found in this way whatever the optimizer, and there is
@@ -22,13 +22,15 @@ def mirrors(params: Params, state: optax.OptState) -> list[int | None]:
     >>> mirrors(params, optax.adam(1e-3).init(params))  # count, mu, nu
     [None, 0, 0]
     """
-    named = jax.tree_util.tree_leaves_with_path(params)
-    numbers = {path: i for i, (path, _) in enumerate(named)}
+    params_with_paths = jax.tree_util.tree_leaves_with_path(params)
+    index_of_path = {path: index for index, (path, _) in enumerate(params_with_paths)}
 
-    def mirrored(path: Any, leaf: Any) -> int | None:
-        suffixes = (path[i:] for i in range(len(path) + 1))
-        number = next((numbers[s] for s in suffixes if s in numbers), None)
-        same = number is not None and jnp.shape(leaf) == jnp.shape(named[number][1])
-        return number if same else None
+    def mirrored_index(path: Any, leaf: Any) -> int | None:
+        suffixes = (path[start:] for start in range(len(path) + 1))  # the longest first
+        index = next((index_of_path[s] for s in suffixes if s in index_of_path), None)
+        if index is None or jnp.shape(leaf) != jnp.shape(params_with_paths[index][1]):
+            return None
+        return index
 
-    return [mirrored(path, leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(state)]
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    return [mirrored_index(path, leaf) for path, leaf in leaves]

@@ -56,7 +56,7 @@ def proximal(
     prunable: Prunable = None,
     axes: AxesTree | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Minimises loss + `penalty`: after each update of `inner` comes the penalty's proximal step.
+    r"""Returns a transform that minimises loss + `penalty`: each update ends with a proximal step.
 
     $w \leftarrow \mathrm{prox}_{\eta P}(w + u)$, where $u$ is the update of `inner` and
     $\mathrm{prox}_{\eta P}(v) = \arg\min_w P(w) + \sum_i (w_i - v_i)^2 / 2\eta_i$. Weights land on exactly
@@ -107,7 +107,7 @@ def proximal(
     check_transform("proximal", inner, penalty=(penalty, PENALTY))
     checks.check("proximal", preconditioner=(preconditioner, checks.optional(_PRECONDITIONER)))
     inner = optax.with_extra_args_support(inner)
-    rate = scheduled("proximal", learning_rate=learning_rate)
+    rate_at = scheduled("proximal", learning_rate=learning_rate)
 
     def init(params: Params) -> ProximalState:
         chosen = _penalised("proximal", penalty, params, prunable, axes)
@@ -120,25 +120,32 @@ def proximal(
         check_update("proximal", ProximalState, grads, state, params)
         check_inner("proximal", inner, state.inner, params)
         updates, inner_state = inner.update(grads, state.inner, params, **extra)
-        took = moved(state.inner, inner_state)
-        took = jnp.ones((), jnp.int32) if took is None else took.astype(jnp.int32)
-        sizes = rate(state.step) * took
+        has_moved = moved(state.inner, inner_state)
+        steps_taken = jnp.ones((), jnp.int32) if has_moved is None else has_moved.astype(jnp.int32)
+        step_sizes = rate_at(state.step) * steps_taken
         if preconditioner is not None:
-            factors = _at(params, state.masks, preconditioner(inner_state, params))
-            _known(factors)
-            sizes = {path: sizes * factor for path, factor in factors.items()}
-        old = _at(params, state.masks, params)
-        new = {path: _sum(old[path], u) for path, u in _at(params, state.masks, updates).items()}
-        new = penalty.prox(new, sizes, state.step)
-        updates, masks = _towards(params, updates, state.masks, new)
-        step = jnp.where(took, optax.safe_increment(state.step), state.step)
+            factors = _by_path(params, state.masks, preconditioner(inner_state, params))
+            _check_factors(factors)
+            step_sizes = {path: step_sizes * factor for path, factor in factors.items()}
+        weights = _by_path(params, state.masks, params)
+        updates_by_path = _by_path(params, state.masks, updates)
+        moved_weights = {
+            path: _wide_sum(weights[path], update) for path, update in updates_by_path.items()
+        }
+        new_weights = penalty.prox(moved_weights, step_sizes, state.step)
+        updates, masks = _updates_towards(params, updates, state.masks, new_weights)
+        step = jnp.where(steps_taken, optax.safe_increment(state.step), state.step)
         return updates, ProximalState(step, masks, inner_state)
 
     return at_home(init, update, masks=("masks",))
 
 
 class AddPenaltyState(NamedTuple):
-    """State of `add_penalty`: updates done."""
+    """State of `add_penalty`.
+
+    Attributes:
+      step: updates done.
+    """
 
     step: Any
 
@@ -146,7 +153,7 @@ class AddPenaltyState(NamedTuple):
 def add_penalty(
     penalty: Penalty, *, prunable: Prunable = None, axes: AxesTree | None = None
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Adds a subgradient of the penalty to the gradients: $g \leftarrow g + \partial P(w)$.
+    r"""Returns a transform that adds a subgradient of the penalty: $g \leftarrow g + \partial P(w)$.
 
     It stands before the optimizer in a chain and is what adding `penalty.value` to the loss would do.
     **It gives no exact zeros**: weights swing around zero by about a learning rate times the strength, and
@@ -164,6 +171,9 @@ def add_penalty(
       axes: what the program does with the leaves, for the default filter: `jaxprune.axes(apply, params,
         *inputs)`. A penalty on inputs or outputs takes its own.
 
+    Returns:
+      A gradient transformation whose `update` needs `params`, to stand before an optimizer.
+
     Raises:
       ValueError: if the penalty has no subgradient; in `init`, if a leaf does not fit it.
 
@@ -178,8 +188,8 @@ def add_penalty(
     {'w': Array([[1.5, 1. ]], dtype=float32)}
     """
     checks.check("add_penalty", penalty=(penalty, PENALTY))
-    slope = penalty.subgradient
-    if slope is None:
+    subgradient = penalty.subgradient
+    if subgradient is None:
         raise ValueError(
             "add_penalty: this penalty has no subgradient that could be added to gradients (l0 is flat "
             "wherever it is smooth); use jaxprune.proximal, or l1."
@@ -194,11 +204,14 @@ def add_penalty(
     ) -> tuple[Params, AddPenaltyState]:
         check_update("add_penalty", AddPenaltyState, grads, state, params)
         chosen = _penalised("add_penalty", penalty, params, prunable, axes)
-        slopes = slope(_at(params, chosen, params), state.step)
-        entries = zip(masks_lib.paths(params), masks_lib.beside(params, grads), strict=True)
-        added = [g + slopes[p].astype(g.dtype) if p in slopes else g for p, g in entries]
-        grads = jax.tree.structure(params).unflatten(added)
-        return grads, AddPenaltyState(optax.safe_increment(state.step))
+        slopes = subgradient(_by_path(params, chosen, params), state.step)
+        rows = zip(masks_lib.paths(params), masks_lib.beside(params, grads), strict=True)
+        sums = [
+            grad + slopes[path].astype(grad.dtype) if path in slopes else grad
+            for path, grad in rows
+        ]
+        new_grads = jax.tree.structure(params).unflatten(sums)
+        return new_grads, AddPenaltyState(optax.safe_increment(state.step))
 
     return optax.GradientTransformationExtraArgs(init, update)  # type: ignore
 
@@ -216,28 +229,30 @@ def _penalised(
     if isinstance(penalty.covers, str):
         wanted = penalty.covers
     masks = jax.eval_shape(functools.partial(masks_lib.make, prunable=wanted, axes=axes), params)
-    fault = penalty.check({path: mask.shape for path, mask in _at(params, masks, masks).items()})
+    masks_by_path = _by_path(params, masks, masks)
+    fault = penalty.check({path: mask.shape for path, mask in masks_by_path.items()})
     if fault:
         raise ValueError(f"{who}: {fault}.")
     if not isinstance(penalty.covers, tuple):
         return masks
-    named = zip(masks_lib.paths(params), masks_lib.beside(params, masks), strict=True)
-    kept = (mask if path in penalty.covers else None for path, mask in named)
-    return jax.tree.structure(params).unflatten(kept)
+    pairs = zip(masks_lib.paths(params), masks_lib.beside(params, masks), strict=True)
+    covered_masks = (mask if path in penalty.covers else None for path, mask in pairs)
+    return jax.tree.structure(params).unflatten(covered_masks)
 
 
-def _at(params: Params, masks: Masks, tree: Any) -> dict[str, Any]:
-    """The entries of a tree at the leaves that have a mask, by path."""
-    entries = zip(
+def _by_path(params: Params, masks: Masks, tree: Any) -> dict[str, Any]:
+    """The leaves of a tree that have a mask, by path."""
+    rows = zip(
         masks_lib.paths(params),
         masks_lib.beside(params, masks),
         masks_lib.beside(params, tree),
         strict=True,
     )
-    return {path: entry for path, mask, entry in entries if mask is not None}
+    return {path: leaf for path, mask, leaf in rows if mask is not None}
 
 
-def _known(factors: dict[str, Any]) -> None:
+def _check_factors(factors: dict[str, Any]) -> None:
+    """Refuses factors of the step size that the preconditioner does not know."""
     unknown = [path for path, factor in factors.items() if factor is None]
     if unknown:
         raise ValueError(
@@ -246,26 +261,31 @@ def _known(factors: dict[str, Any]) -> None:
         )
 
 
-def _sum(p: jax.Array, u: jax.Array) -> jax.Array:
-    return p + u.astype(at_least_float32(p.dtype, u.dtype))
+def _wide_sum(weights: jax.Array, update: jax.Array) -> jax.Array:
+    return weights + update.astype(at_least_float32(weights.dtype, update.dtype))
 
 
-def _towards(
-    params: Params, updates: Params, masks: Masks, new: dict[str, jax.Array]
+def _updates_towards(
+    params: Params, updates: Params, masks: Masks, new_weights: dict[str, jax.Array]
 ) -> tuple[Params, Masks]:
-    """Updates that lead to `new` at the leaves that it names, and the masks of what is not zero then."""
-    moves, alive = [], []
-    entries = zip(
+    """Updates that lead to the new weights where they are given, and the masks of what is not zero then."""
+    new_updates = []
+    new_masks = []
+    rows = zip(
         masks_lib.paths(params),
         jax.tree.leaves(params),
         masks_lib.beside(params, updates),
         strict=True,
     )
-    for path, p, u in entries:
-        there = new.get(path)
-        moves.append(u if there is None else there - p)
+    for path, weights, update in rows:
+        target = new_weights.get(path)
+        if target is None:
+            new_updates.append(update)
+            new_masks.append(None)
+            continue
+        new_updates.append(target - weights)
         # As apply_updates will compute it: a weight that is nothing beside the step may be lost in it.
-        alive.append(None if there is None else (p + moves[-1]).astype(p.dtype) != 0)
+        new_masks.append((weights + new_updates[-1]).astype(weights.dtype) != 0)
     treedef = jax.tree.structure(params)
-    masks = treedef.unflatten(alive)
-    return land(treedef.unflatten(moves), params, masks), masks
+    masks = treedef.unflatten(new_masks)
+    return land(treedef.unflatten(new_updates), params, masks), masks

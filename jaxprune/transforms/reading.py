@@ -21,8 +21,20 @@ def masks_of(opt_state: Any) -> Masks:
     `nnx.state(model, nnx.Param)` as well as `nnx.as_pure` of it. A transform within another is
     refused: each has masks of its own.
 
+    Args:
+      opt_state: state of the optimizer, chains and wrappers around it included.
+
+    Returns:
+      Bool arrays in the structure of the parameters, `None` at leaves that are never pruned.
+
     Raises:
       ValueError: if the state holds no masks, or those of several transforms for the same leaf.
+
+    >>> import optax
+    >>> from jaxprune import methods, sparsify
+    >>> tx = optax.chain(sparsify(optax.sgd(0.1), methods.magnitude(sparsity=0.5)))
+    >>> masks_of(tx.init({"w": jax.numpy.ones((1, 2))}))  # before the first update
+    {'w': Array([[ True,  True]], dtype=bool)}
     """
     held = held_masks(opt_state)
     if not held:
@@ -35,8 +47,11 @@ def masks_of(opt_state: Any) -> Masks:
 
 def held_masks(opt_state: Any, but: tuple[type, ...] = ()) -> list[Masks]:
     """The mask trees of all transforms in an optimizer state, except those with states of the kinds `but`."""
-    holds = lambda node: isinstance(node, tuple) and "masks" in getattr(node, "_fields", ())
-    return [node.masks for node in nodes_of(opt_state, holds) if not isinstance(node, but)]
+
+    def holds_masks(node: Any) -> bool:
+        return isinstance(node, tuple) and "masks" in getattr(node, "_fields", ())
+
+    return [node.masks for node in nodes_of(opt_state, holds_masks) if not isinstance(node, but)]
 
 
 def nodes_of(opt_state: Any, holds: Callable[[Any], bool]) -> list[Any]:
@@ -46,48 +61,56 @@ def nodes_of(opt_state: Any, holds: Callable[[Any], bool]) -> list[Any]:
 
 
 def united(who: str, what: str, held: Sequence[Any]) -> Any:
-    """One tree of several that have entries at different leaves, `None` or optax's `MaskedNode` elsewhere.
+    """One tree of several with values at different leaves, `None` or optax's `MaskedNode` elsewhere.
 
     Args:
       who: asks.
       what: is held, for the message.
       held: the trees.
     """
-    bare = [trees.unboxed(tree) for tree in held]
-    if len(bare) == 1:
-        return bare[0]
-    whole = lambda node: node is None or isinstance(node, masks_lib.PackedMask)
+    plain_trees = [trees.unboxed(tree) for tree in held]
+    if len(plain_trees) == 1:
+        return plain_trees[0]
+
+    def is_value(node: Any) -> bool:
+        return node is None or isinstance(node, masks_lib.PackedMask)
+
     merged: dict[tuple[str, ...], Any] = {}
-    for tree in bare:
-        for path, entry in jax.tree_util.tree_leaves_with_path(tree, is_leaf=whole):
+    for tree in plain_trees:
+        for path, value in jax.tree_util.tree_leaves_with_path(tree, is_leaf=is_value):
             name = trees.keys_of(path)
-            before = merged.setdefault(name, entry)
-            if before is not None and before is not entry and entry is not None:
+            value_before = merged.setdefault(name, value)
+            if value_before is not None and value_before is not value and value is not None:
                 raise ValueError(
                     f"{who}: {len(held)} {what} in this optimizer state have {'/'.join(name)!r}, one is "
                     "needed; give the part of it that is meant."
                 )
-            merged[name] = before if entry is None else entry
-    structures = {jax.tree.structure(tree, is_leaf=whole) for tree in bare}
-    return structures.pop().unflatten(merged.values()) if len(structures) == 1 else _nested(merged)
+            merged[name] = value_before if value is None else value
+    structures = {jax.tree.structure(tree, is_leaf=is_value) for tree in plain_trees}
+    if len(structures) > 1:
+        return _nested_dicts(merged)
+    return structures.pop().unflatten(merged.values())
 
 
-def _nested(entries: dict[tuple[str, ...], Any]) -> dict[str, Any]:
-    """Dicts by name; what is `None` may have entries below it in another tree."""
+def _nested_dicts(values: dict[tuple[str, ...], Any]) -> dict[str, Any]:
+    """Dicts by name; what is `None` may have values below it in another tree."""
     nested: dict[str, Any] = {}
-    for name, entry in sorted(entries.items(), key=lambda item: (item[1] is None, -len(item[0]))):
-        *above, last = name
+    for name, value in sorted(values.items(), key=lambda item: (item[1] is None, -len(item[0]))):
+        *outer_keys, last_key = name
         node = nested
-        for key in above:
+        for key in outer_keys:
             node = node.setdefault(key, {})
-        if entry is not None or last not in node:
-            node[last] = entry
+        if value is not None or last_key not in node:
+            node[last_key] = value
     return nested
 
 
 def states_of(who: str, kind: type, params: Params, opt_state: Any) -> list[Any]:
     """The states of one kind in an optimizer state; refuses the parameters in its place."""
-    holds = lambda node: isinstance(node, kind)
-    if any(map(holds, jax.tree.leaves(params, is_leaf=holds))):
+
+    def is_of_kind(node: Any) -> bool:
+        return isinstance(node, kind)
+
+    if any(map(is_of_kind, jax.tree.leaves(params, is_leaf=is_of_kind))):
         raise TypeError(f"{who}: params and opt_state are swapped; write {who}(params, opt_state).")
-    return [trees.unboxed(node) for node in nodes_of(opt_state, holds)]
+    return [trees.unboxed(node) for node in nodes_of(opt_state, is_of_kind)]

@@ -53,7 +53,7 @@ class Record(NamedTuple):
 
 
 def recorded(inner: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
-    r"""Keeps a record of the masks of `inner`; it changes no update.
+    r"""Returns a transform that keeps a record of the masks of `inner`; it changes no update.
 
     The density at update $t$ is that of the masks with which the gradients were taken, so that
     $\bar d = \frac1T \sum_t d_t$ of a leaf is its share of the operations of dense training. The explored
@@ -62,6 +62,9 @@ def recorded(inner: optax.GradientTransformation) -> optax.GradientTransformatio
     Args:
       inner: `sparsify`, `straight_through`, `proximal`, `lottery_ticket`, `fixed`, `growing`, or what
         wraps one of them.
+
+    Returns:
+      A gradient transformation with the updates of `inner`; `record_of` reads its state.
 
     References:
       Liu et al., "Do We Actually Need Dense Over-Parameterization? In-Time Over-Parameterization in Sparse
@@ -82,8 +85,12 @@ def recorded(inner: optax.GradientTransformation) -> optax.GradientTransformatio
     def init(params: Params) -> Record:
         state = inner.init(params)
         masks = masks_of(state)
-        zero = lambda _: jnp.zeros((), jnp.float32)  # anew for each leaf: a state may be donated
-        density = zero(params) if trees.is_placeholder(params) else jax.tree.map(zero, masks)
+
+        def zero_density(_: Any) -> jax.Array:
+            return jnp.zeros((), jnp.float32)  # anew for each leaf: a state may be donated
+
+        is_placeholder = trees.is_placeholder(params)
+        density = zero_density(params) if is_placeholder else jax.tree.map(zero_density, masks)
         # A copy: two names for one buffer could not both be donated.
         return Record(jnp.zeros((), jnp.int32), density, jax.tree.map(jnp.copy, masks), state)
 
@@ -92,11 +99,14 @@ def recorded(inner: optax.GradientTransformation) -> optax.GradientTransformatio
     ) -> tuple[Params, Record]:
         check_update("recorded", Record, grads, state, params)
         count: Any = optax.safe_increment(state.updates)
-        mean = lambda d, m: d + (jnp.mean(m, dtype=jnp.float32) - d) / count
-        density = jax.tree.map(mean, state.density, masks_of(state.inner))
+
+        def new_mean(density: jax.Array, mask: jax.Array) -> jax.Array:
+            return density + (jnp.mean(mask, dtype=jnp.float32) - density) / count
+
+        densities = jax.tree.map(new_mean, state.density, masks_of(state.inner))
         updates, inner_state = inner.update(grads, state.inner, params, **extra)
         explored = jax.tree.map(jnp.logical_or, state.explored, masks_of(inner_state))
-        return updates, Record(count, density, explored, inner_state)
+        return updates, Record(count, densities, explored, inner_state)
 
     return optax.GradientTransformationExtraArgs(init, update)  # type: ignore
 
@@ -104,14 +114,25 @@ def recorded(inner: optax.GradientTransformation) -> optax.GradientTransformatio
 def record_of(opt_state: Any) -> Record:
     """Returns the record in an optimizer state, chains and wrappers around it included.
 
+    Args:
+      opt_state: state of the optimizer.
+
+    Returns:
+      The record: updates, densities, explored weights, changes that were held.
+
     Raises:
       ValueError: if there is none, or more than one.
+
+    >>> from jaxprune import methods, sparsify
+    >>> tx = recorded(sparsify(optax.sgd(0.1), methods.magnitude(sparsity=0.5)))
+    >>> int(record_of(tx.init({"w": jnp.ones((1, 2))})).updates)
+    0
     """
-    holds = lambda node: isinstance(node, Record)
-    found = [trees.unboxed(node) for node in nodes_of(opt_state, holds)]
-    if len(found) != 1:
+    nodes = nodes_of(opt_state, lambda node: isinstance(node, Record))
+    records = [trees.unboxed(node) for node in nodes]
+    if len(records) != 1:
         raise ValueError(
-            f"record_of: {len(found) or 'no'} records in this optimizer state, one is needed; wrap the "
+            f"record_of: {len(records) or 'no'} records in this optimizer state, one is needed; wrap the "
             "optimizer in jaxprune.recorded(...)."
         )
-    return found[0]
+    return records[0]

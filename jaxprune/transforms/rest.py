@@ -67,21 +67,21 @@ def _at_rest(
     masks: Masks,
     extra: dict[str, Any],
 ) -> list[bool]:
+    """Per leaf of the state, whether what is known of it before an update is known of it after it too."""
+    pairs = zip(jax.tree.leaves(params), masks_lib.beside(params, masks), strict=True)
     zeros = [
-        facts.UNKNOWN if mask is None else facts.Fact(np.zeros((), jnp.result_type(leaf)), i)
-        for i, (leaf, mask) in enumerate(
-            zip(jax.tree.leaves(params), masks_lib.beside(params, masks), strict=True)
-        )
+        facts.UNKNOWN if mask is None else facts.Fact(np.zeros((), jnp.result_type(leaf)), index)
+        for index, (leaf, mask) in enumerate(pairs)
     ]
-    born = facts.propagate(jax.make_jaxpr(inner.init)(params), zeros)
+    first_state = facts.propagate(jax.make_jaxpr(inner.init)(params), zeros)
     before = [
-        facts.Fact(fact.value, i)
-        if i is not None and zeros[i].known and fact.leaf in (None, i)
+        facts.Fact(fact.value, index)
+        if index is not None and zeros[index].known and fact.leaf in (None, index)
         else facts.UNKNOWN
-        for i, fact in zip(mirrors(params, inner_state), born, strict=True)
+        for index, fact in zip(mirrors(params, inner_state), first_state, strict=True)
     ]
-    step = jax.make_jaxpr(lambda g, s, p: inner.update(g, s, p, **extra)[1])
-    after = facts.propagate(step(params, inner_state, params), [*zeros, *before, *zeros])
+    new_state = jax.make_jaxpr(lambda g, s, p: inner.update(g, s, p, **extra)[1])
+    after = facts.propagate(new_state(params, inner_state, params), [*zeros, *before, *zeros])
     return [
         old.known and new.known and new.leaf in (None, old.leaf) and bool(new.value == old.value)
         for old, new in zip(before, after, strict=True)

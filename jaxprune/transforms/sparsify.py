@@ -10,7 +10,7 @@ from jaxprune import checks
 from jaxprune import masks as masks_lib
 from jaxprune.kernel_axes import AxesTree
 from jaxprune.masks import Prunable
-from jaxprune.method import METHOD, Method, Partition, remembered
+from jaxprune.method import METHOD, Method, Partition, memories_of
 from jaxprune.pruning import initial_masks
 from jaxprune.shards import Specs
 from jaxprune.transforms.accumulation import Gathering
@@ -75,7 +75,7 @@ def sparsify(
     axes: AxesTree | None = None,
     specs: Specs = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Trains with `method`: after each update the parameters are exactly zero off the masks.
+    """Returns a transform that trains with `method`: parameters stay exactly zero off the masks.
 
     Nothing else changes in the training loop. In every update, in this order: if the schedule is due
     the masks change; the gradients are masked; `inner` updates; its updates are replaced off the masks by
@@ -143,7 +143,7 @@ def sparsify(
         )
     inner = optax.with_extra_args_support(inner)
     stored = masks_lib.pack if packed else lambda masks: masks
-    memories = remembered(method)
+    memories = memories_of(method)
     if method.straight_through:
         raise ValueError(
             "sparsify: this method trains the weights off its masks too, which `sparsify` would set to zero; "
@@ -151,22 +151,30 @@ def sparsify(
         )
 
     # Before the first update the weights off the masks may not be zero: nobody has to mask them.
-    at_once = [part.update for part in method.parts if bool(part.schedule.due(0))]
-    from_zero = any(update.revives or update.challengers is not None for update in at_once)
+    first_updates = [part.update for part in method.parts if bool(part.schedule.due(0))]
+    may_grow_at_once = any(
+        update.ranks_dead_units or update.grow_criterion is not None for update in first_updates
+    )
 
     def init(params: Params) -> SparseState:
-        first, run = (None, None) if key is None else jax.random.split(key)
+        first_key, run_key = (None, None) if key is None else jax.random.split(key)
         first_masks = initial_masks(
-            method, params, prunable, first, axes, frozen=frozen_leaves(inner, params), given=masks
+            method,
+            params,
+            prunable,
+            first_key,
+            axes,
+            frozen=frozen_leaves(inner, params),
+            given=masks,
         )
-        alive = masks_lib.apply(params, first_masks)
+        masked_params = masks_lib.apply(params, first_masks)
         inner_state = inner.init(params)
         return SparseState(
             jnp.zeros((), jnp.int32),
             stored(first_masks),
-            key_data(run),
+            key_data(run_key),
             inner_state,
-            {name: memory.init(alive) for name, memory in memories.items()},
+            {name: memory.init(masked_params) for name, memory in memories.items()},
             nothing_overdue(method),
             start_gathering(method, inner_state, params),
         )
@@ -207,7 +215,7 @@ def sparsify(
             params,
             changed.masks,
             skip=changed.made_by([part.update.skip_gradient for part in method.parts]),
-            before=state.masks if from_zero else None,
+            before=state.masks if may_grow_at_once else None,
             **extra,
         )
         memory = restart(memories, seen.memory, params, changed.made_at(method, params))
@@ -228,11 +236,14 @@ def sparsify(
 def fixed(
     inner: optax.GradientTransformation, masks: Masks
 ) -> optax.GradientTransformationExtraArgs:
-    """Trains with masks that never change: those of `jaxprune.prune`, of a ticket, of a file.
+    """Returns a transform that trains with masks that never change: of `jaxprune.prune`, a ticket, a file.
 
     Args:
       inner: any optax optimizer.
       masks: bool arrays, `None` at leaves without a mask; packed masks stay packed.
+
+    Returns:
+      A gradient transformation whose `update` needs `params`. Read its masks with `jaxprune.masks_of`.
 
     >>> tx = fixed(optax.sgd(0.1), {"w": jnp.array([True, False])})
     >>> params = {"w": jnp.array([1.0, 2.0])}
@@ -245,8 +256,10 @@ def fixed(
 
     def init(params: Params) -> SparseState:
         masks_lib.validate(masks, params)
-        owned = jax.tree.map(jnp.copy, masks)  # a step may donate these, but not the caller's
-        return SparseState(jnp.zeros((), jnp.int32), owned, None, inner.init(params))
+        copied_masks = jax.tree.map(
+            jnp.copy, masks
+        )  # a step may donate these, but not the caller's
+        return SparseState(jnp.zeros((), jnp.int32), copied_masks, None, inner.init(params))
 
     def update(
         grads: Params, state: SparseState, params: Params = None, **extra: Any

@@ -9,7 +9,7 @@ import optax
 
 from jaxprune import masks as masks_lib
 from jaxprune.precision import common
-from jaxprune.transforms.accumulation import accumulators, places_in_cycles
+from jaxprune.transforms.accumulation import accumulators, cycle_indices
 from jaxprune.transforms.changes import concrete
 from jaxprune.transforms.mirrors import mirrors
 from jaxprune.transforms.rest import at_rest
@@ -38,8 +38,8 @@ def signals_at(
     key: jax.Array | None,
 ) -> dict[str, Any]:
     """What criteria may read at one step, by keyword; there is a key only if the transform has one."""
-    drawn = {} if key is None else {"key": key_at(bits, step, key)}
-    return {**extra, "grads": grads, **memory, **drawn}
+    step_key = {} if key is None else {"key": key_at(bits, step, key)}
+    return {**extra, "grads": grads, **memory, **step_key}
 
 
 def masked_step(
@@ -69,22 +69,23 @@ def masked_step(
     resting = at_rest(inner, inner_state, params, masks, **extra)
     # What the update reads is what it leaves behind: with another refresh of everything after it, the
     # compiler would have to keep the old state beside the new one, and copy it.
-    fresh = refresh(inner, inner_state, params, masks)
+    fresh_state = refresh(inner, inner_state, params, masks)
     # Weights that go in this very update must not reach the state either, by decay into momentum say.
-    alive = masks_lib.apply(params, masks)
+    masked_params = masks_lib.apply(params, masks)
     if before is not None:
-        alive = masks_lib.apply(alive, before)
-    updates, after = inner.update(masks_lib.apply(grads, masks), fresh, alive, **extra)
+        masked_params = masks_lib.apply(masked_params, before)
+    masked_grads = masks_lib.apply(grads, masks)
+    updates, new_state = inner.update(masked_grads, fresh_state, masked_params, **extra)
     if not concrete(skip) or bool(skip):
         updates = jax.tree.map(lambda u: jnp.where(skip, jnp.zeros_like(u), u), updates)
-        after = _without_gradient(skip, fresh, after)
-    after = refresh(inner, after, params, masks, but=resting)
+        new_state = _state_without_gradient(skip, fresh_state, new_state)
+    new_state = refresh(inner, new_state, params, masks, but=resting)
     if before is not None:  # what is off these masks counts as zero: w + (u - w) is u
         updates = masks_lib.where(before, updates, jax.tree.map(jnp.subtract, updates, params))
-    return land(updates, params, masks), after
+    return land(updates, params, masks), new_state
 
 
-def _without_gradient(
+def _state_without_gradient(
     skip: jax.Array | bool, before: optax.OptState, after: optax.OptState
 ) -> optax.OptState:
     """The state after an update whose gradient is not taken.
@@ -92,26 +93,29 @@ def _without_gradient(
     Counts go on, and gathering begins anew; but a cycle of calls begins when a gradient is taken.
     """
 
-    def leaf(old: jax.Array, new: jax.Array, gathers: bool, turns: bool) -> jax.Array:
-        counts = not jnp.issubdtype(jnp.result_type(new), jnp.inexact)
-        goes_on = gathers or (counts and not turns)
+    def choose_leaf(
+        old: jax.Array, new: jax.Array, is_accumulator: bool, is_cycle_index: bool
+    ) -> jax.Array:
+        is_count = not jnp.issubdtype(jnp.result_type(new), jnp.inexact)
+        goes_on = is_accumulator or (is_count and not is_cycle_index)
         return new if goes_on else jnp.where(skip, old, new)
 
-    olds, treedef = jax.tree.flatten(before)
-    kinds = (accumulators(before), places_in_cycles(before))
-    return treedef.unflatten(map(leaf, olds, jax.tree.leaves(after), *kinds))
+    old_leaves, treedef = jax.tree.flatten(before)
+    kinds = (accumulators(before), cycle_indices(before))
+    return treedef.unflatten(map(choose_leaf, old_leaves, jax.tree.leaves(after), *kinds))
 
 
 def land(updates: Params, params: Params, masks: Masks) -> Params:
     """Returns the updates that put a masked weight on zero: `w + (-w)` is exactly zero."""
 
-    def leaf(p: jax.Array, u: jax.Array, m: Any) -> jax.Array:
-        if m is None:
-            return u
-        u = u.astype(common(u.dtype, p.dtype))  # a narrower one cannot meet -p exactly
-        return masks_lib.where(m, u, -p.astype(u.dtype))
+    def land_leaf(weights: jax.Array, update: jax.Array, mask: Any) -> jax.Array:
+        if mask is None:
+            return update
+        # A narrower update could not meet the negative weight exactly.
+        wide_update = update.astype(common(update.dtype, weights.dtype))
+        return masks_lib.where(mask, wide_update, -weights.astype(wide_update.dtype))
 
-    return jax.tree.map(leaf, params, updates, masks)
+    return jax.tree.map(land_leaf, params, updates, masks)
 
 
 def refresh(
@@ -126,10 +130,14 @@ def refresh(
 
     Leaves that `but` marks, one entry per leaf of the state, stay as they are.
     """
-    old, treedef = jax.tree.flatten(inner_state)
-    fresh = jax.tree.leaves(inner.init(masks_lib.apply(params, masks)))
-    named = masks_lib.beside(params, masks)
-    beside = [None if i is None else named[i] for i in mirrors(params, inner_state)]
-    done = but or [False] * len(old)
-    leaves = zip(old, fresh, beside, done, strict=True)
-    return treedef.unflatten(o if d else masks_lib.where(m, o, f) for o, f, m, d in leaves)
+    old_leaves, treedef = jax.tree.flatten(inner_state)
+    fresh_leaves = jax.tree.leaves(inner.init(masks_lib.apply(params, masks)))
+    masks_of_params = masks_lib.beside(params, masks)
+    masks_of_leaves = [
+        None if index is None else masks_of_params[index] for index in mirrors(params, inner_state)
+    ]
+    keeps = but or [False] * len(old_leaves)
+    rows = zip(old_leaves, fresh_leaves, masks_of_leaves, keeps, strict=True)
+    return treedef.unflatten(
+        old if keep else masks_lib.where(mask, old, fresh) for old, fresh, mask, keep in rows
+    )

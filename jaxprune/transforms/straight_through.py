@@ -12,7 +12,7 @@ from jaxprune import masks as masks_lib
 from jaxprune import updates as updates_lib
 from jaxprune.kernel_axes import AxesTree
 from jaxprune.masks import Prunable
-from jaxprune.method import METHOD, Method, Partition, by_number, by_part, remembered
+from jaxprune.method import METHOD, Method, Partition, by_number, by_part, memories_of
 from jaxprune.pruning import initial_masks
 from jaxprune.shards import Specs
 from jaxprune.transforms.accumulation import Gathering
@@ -81,7 +81,7 @@ def straight_through(
     axes: AxesTree | None = None,
     specs: Specs = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Trains all weights $w$ by the gradients of the sparse network $w \odot m$.
+    r"""Returns a transform that trains all weights $w$ by the gradients of the sparse network $w \odot m$.
 
     The loss is taken at `forward_params(params, opt_state)`, and so are its gradients, which pass the
     masks unchanged: $w \leftarrow w - \eta\, \partial L(w \odot m) / \partial (w \odot m)$. A weight off
@@ -109,6 +109,9 @@ def straight_through(
         `None`: their shapes tell, and whatever depends on direction refuses those that do not.
       specs: how the parameters are split inside a hand-written `jax.shard_map` (see `sparsify`).
 
+    Returns:
+      A gradient transformation whose `update` needs `params`; `forward_params` gives those of the loss.
+
     Raises:
       ValueError: if the method grows weights from zero; in `update`, if `params` is missing.
 
@@ -131,14 +134,14 @@ def straight_through(
     checks.check("straight_through", masks=(masks, checks.optional(masks_lib.MASKS)))
     checks.check("straight_through", key=(key, checks.optional(checks.KEY)))
     inner = optax.with_extra_args_support(inner)
-    memories = remembered(method)
-    if any(part.update.challengers is not None for part in method.parts):
+    memories = memories_of(method)
+    if any(part.update.grow_criterion is not None for part in method.parts):
         raise ValueError(
             "straight_through: this method grows weights from zero (`regrow`), but here weights off the "
             "masks keep their values; use sparsify(inner, method), or the update `reselect`."
         )
 
-    def scheduled(
+    def change_at_step(
         params: Params,
         masks: Masks,
         reach: Masks,
@@ -149,9 +152,11 @@ def straight_through(
     ) -> tuple[Changed, Masks]:
         """The change of masks at this step, and the reach after it."""
 
-        def widen(index: int, share: Masks) -> Masks:
+        def change_reach(index: int, share: Masks) -> Masks:
             part = method.parts[index]
-            schedule = dataclasses.replace(part.schedule, sparsity=lambda step: _least(part))
+            schedule = dataclasses.replace(
+                part.schedule, sparsity=lambda step: _backward_sparsity(part)
+            )
             wide = dataclasses.replace(part, schedule=schedule, update=updates_lib.reselect())
             pending = overdue._replace(pending=(overdue.pending[index],))
             return change_masks(
@@ -179,28 +184,32 @@ def straight_through(
             specs=specs,
             dense=True,
         )
-        return changed, by_number(method, params, reach, widen)
+        return changed, by_number(method, params, reach, change_reach)
 
     def init(params: Params) -> StraightThroughState:
-        first, run = (None, None) if key is None else jax.random.split(key)
+        first_key, run_key = (None, None) if key is None else jax.random.split(key)
         first_masks = initial_masks(
             method,
             params,
             prunable,
-            first,
+            first_key,
             axes,
             frozen=frozen_leaves(inner, params),
             given=masks,
             who="straight_through",
         )
-        nobody = jax.tree.map(lambda p: None, params)
-        everybody = lambda part, share: nobody if _least(part) is None else share
-        reach = by_part(method, params, jax.tree.map(jnp.ones_like, first_masks), everybody)
+        no_masks = jax.tree.map(lambda p: None, params)
+
+        def first_reach(part: Method, share: Masks) -> Masks:
+            # `None`: all weights of this part's leaves receive gradients.
+            return no_masks if _backward_sparsity(part) is None else share
+
+        reach = by_part(method, params, jax.tree.map(jnp.ones_like, first_masks), first_reach)
         memory = {name: m.init(params) for name, m in memories.items()}
-        signals = dict(memory) if first is None else dict(memory, key=first)
-        nothing = Seen(params, lambda: jnp.ones((), bool), memory)
-        changed, reach = scheduled(
-            params, first_masks, reach, 0, signals, nothing_overdue(method), nothing
+        signals = dict(memory) if first_key is None else dict(memory, key=first_key)
+        nothing_seen = Seen(params, lambda: jnp.ones((), bool), memory)
+        changed, reach = change_at_step(
+            params, first_masks, reach, 0, signals, nothing_overdue(method), nothing_seen
         )
         step = jnp.zeros((), jnp.int32)
         inner_state = inner.init(params)
@@ -208,7 +217,7 @@ def straight_through(
             step,
             changed.masks,
             reach,
-            key_data(run),
+            key_data(run_key),
             inner_state,
             memory,
             changed.overdue,
@@ -221,23 +230,25 @@ def straight_through(
         check_update("straight_through", StraightThroughState, grads, state, params)
         check_inner("straight_through", inner, state.inner, params)
         check_method("straight_through", method, state, memories, key)
-        pulled = _pulled(method, grads, params, state.masks)
+        pulled_grads = _pull_to_zero(method, grads, params, state.masks)
         seen = see(
             inner,
             grads,
             state,
             params,
             memories,
-            lambda: masks_lib.apply(pulled, state.reach),
+            lambda: masks_lib.apply(pulled_grads, state.reach),
             specs,
             **extra,
         )
-        updates, inner_state = _reaching(inner, pulled, state.inner, params, state.reach, **extra)
+        updates, inner_state = _update_within(
+            inner, pulled_grads, state.inner, params, state.reach, **extra
+        )
         step: Any = optax.safe_increment(state.step)
         signals = signals_at(step, seen.gradients, seen.memory, extra, state.key, key)
-        trained = optax.apply_updates(params, updates)
-        changed, reach = scheduled(
-            trained, state.masks, state.reach, step, signals, state.overdue, seen
+        new_params = optax.apply_updates(params, updates)
+        changed, reach = change_at_step(
+            new_params, state.masks, state.reach, step, signals, state.overdue, seen
         )
         memory = restart(memories, seen.memory, params, changed.made_at(method, params))
         return updates, StraightThroughState(
@@ -264,20 +275,29 @@ def forward_params(params: Params, opt_state: Any) -> Params:
     Args:
       params: tree of arrays.
       opt_state: state of the optimizer, chains and wrappers around it included.
+
+    Returns:
+      A tree like `params`; it shares their arrays where nothing is masked.
+
+    >>> from jaxprune import methods
+    >>> params = {"w": jnp.array([[1.0, -3.0]])}
+    >>> tx = straight_through(optax.sgd(0.1), methods.ste(sparsity=0.5, end=10))
+    >>> forward_params(params, tx.init(params))
+    {'w': Array([[ 0., -3.]], dtype=float32)}
     """
-    found = states_of("forward_params", StraightThroughState, params, opt_state)
-    if not found:
+    states = states_of("forward_params", StraightThroughState, params, opt_state)
+    if not states:
         return params
-    return masks_lib.apply(
-        params, united("forward_params", "straight-through states", [s.masks for s in found])
-    )
+    masks = [state.masks for state in states]
+    return masks_lib.apply(params, united("forward_params", "straight-through states", masks))
 
 
-def _least(part: Method) -> float | None:
+def _backward_sparsity(part: Method) -> float | None:
+    """The fraction of the weights that receive no gradient; `None`: all receive theirs."""
     return None if part.backward is None else part.backward.sparsity
 
 
-def _reaching(
+def _update_within(
     inner: optax.GradientTransformationExtraArgs,
     grads: Params,
     inner_state: optax.OptState,
@@ -289,20 +309,23 @@ def _reaching(
     if not jax.tree.leaves(reach):
         return inner.update(grads, inner_state, params, **extra)
     inner_state = refresh(inner, inner_state, params, reach)
-    grads, near = masks_lib.apply(grads, reach), masks_lib.apply(params, reach)
-    updates, inner_state = inner.update(grads, inner_state, near, **extra)
+    grads_within = masks_lib.apply(grads, reach)
+    params_within = masks_lib.apply(params, reach)
+    updates, inner_state = inner.update(grads_within, inner_state, params_within, **extra)
     return masks_lib.apply(updates, reach), inner_state
 
 
-def _pulled(method: Method | Partition, grads: Params, params: Params, masks: Masks) -> Params:
+def _pull_to_zero(
+    method: Method | Partition, grads: Params, params: Params, masks: Masks
+) -> Params:
     """Gradients with the pull towards zero off the masks."""
-    of_part = [0.0 if part.backward is None else part.backward.decay for part in method.parts]
-    decays = [0.0 if owner is None else of_part[owner] for owner in method.owners(params)]
+    part_decays = [0.0 if part.backward is None else part.backward.decay for part in method.parts]
+    leaf_decays = [0.0 if owner is None else part_decays[owner] for owner in method.owners(params)]
 
-    def pull(g: jax.Array, w: jax.Array, mask: Any, decay: float) -> jax.Array:
+    def pull(grad: jax.Array, weights: jax.Array, mask: Any, decay: float) -> jax.Array:
         if mask is None or not decay:
-            return g
-        return jnp.where(mask, g, g + decay * w)
+            return grad
+        return jnp.where(mask, grad, grad + decay * weights)
 
     treedef = jax.tree.structure(params)
-    return jax.tree.map(pull, grads, params, masks, treedef.unflatten(decays))
+    return jax.tree.map(pull, grads, params, masks, treedef.unflatten(leaf_decays))

@@ -22,12 +22,12 @@ def without(i):
 
 def test_second_order_taylor_is_exact_for_a_separable_quadratic():
     diagonal = jp.signals.hessian_diagonal(separable, PARAMS, BATCHES, jax.random.key(0))
-    grads = jp.signals.gradients(separable, PARAMS, BATCHES)
+    grads = jp.signals.grads(separable, PARAMS, BATCHES)
     found = jp.criteria.second_order_taylor(PARAMS, grads=grads, hessian_diagonal=diagonal)
     np.testing.assert_allclose(
         found["w"], [abs(without(i)) for i in range(4)], rtol=1e-5, atol=1e-6
     )
-    obd = jp.criteria.obd(PARAMS, curvature=diagonal)["w"]
+    obd = jp.criteria.obd(PARAMS, gauss_newton_diagonal=diagonal)["w"]
     np.testing.assert_allclose(obd, 0.5 * D * np.square(PARAMS["w"]), rtol=1e-6)
 
 
@@ -45,7 +45,7 @@ def test_woodfisher_is_the_rise_after_the_others_have_made_up_for_it():
     loss = lambda params, x: jnp.mean(x @ params["w"])
     params = {"w": jnp.asarray(w, jnp.float32)[:, None], "bias": jnp.zeros(1)}
     x = jnp.asarray(g, jnp.float32)
-    inverse = jp.signals.block_fisher(loss, params, [x], block=4, damp=1e-2)
+    inverse = jp.signals.inverse_fisher(loss, params, [x], block=4, damp=1e-2)
     scores = jp.criteria.woodfisher(params, inverse_fisher=inverse)
     assert scores["bias"] is None
     np.testing.assert_allclose(scores["w"].ravel(), rises, rtol=1e-3)
@@ -69,8 +69,8 @@ def test_obd_keeps_what_the_network_bends_down_around():
         apply, output_loss, params, batches, jax.random.key(0), samples=4_000
     )
     np.testing.assert_allclose(found["w"], [4, 1], rtol=0.1)
-    assert (known["curvature"](params)["w"] > 0).all()
-    obd = jp.criteria.obd(params, curvature=found)["w"]
+    assert (known["gauss_newton_diagonal"](params)["w"] > 0).all()
+    obd = jp.criteria.obd(params, gauss_newton_diagonal=found)["w"]
     np.testing.assert_allclose(obd, [2, 0.125], rtol=0.1)
 
 
@@ -83,12 +83,12 @@ def test_an_inverse_of_another_tree_is_refused():
 SIGNALS = {
     "fisher": {"fisher"},
     "adam_second_moment": {"second_moment"},
-    "obd": {"curvature"},
+    "obd": {"gauss_newton_diagonal"},
     "second_order_taylor": {"grads", "hessian_diagonal"},
     "woodfisher": {"inverse_fisher"},
     "snip": {"grads"},
     "grasp": {"hessian_gradient"},
-    "synflow": {"flow"},
+    "synflow": {"synaptic_flow"},
 }
 
 

@@ -41,7 +41,7 @@ NAMES = ["ria", "obs", "wanda", "fpgm", "normalized_magnitude"]
 
 def known(apply, params):
     return {
-        "inputs": signals.input_moments(apply, params, [X]),
+        "input_moments": signals.input_moments(apply, params, [X]),
         "grams": signals.grams(apply, params, [X]),
     }
 
@@ -81,7 +81,7 @@ def test_heads_are_outputs_and_inputs_of_length_one_are_inputs():
         expected = criterion(plain, **known(lambda p, x: x @ p["w"], plain))["w"]
         np.testing.assert_allclose(found.reshape(6, 6), expected, rtol=1e-4)
     one = {"w": jnp.array([[2.0, 3.0]])}
-    statistics = {"inputs": {"w": jnp.ones((1, 1))}, "grams": {"w": jnp.ones((1, 1))}}
+    statistics = {"input_moments": {"w": jnp.ones((1, 1))}, "grams": {"w": jnp.ones((1, 1))}}
     scores = criteria.obs(one, damp=0.0, **statistics)["w"]
     np.testing.assert_allclose(scores, [[2.0, 4.5]])
 

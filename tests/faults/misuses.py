@@ -280,7 +280,7 @@ MISUSES["parts"] = {
         lambda: jp.lottery.Plan(10, 2, rewind="biases"), "biases"
     ),
     "packed is a word": Misuse(lambda: jp.sparsify(SGD, GMP, packed="yes"), "True or False"),
-    "a regrowth without challengers": Misuse(lambda: jp.updates.regrow(None), "criterion"),
+    "a regrowth without a criterion": Misuse(lambda: jp.updates.regrow(None), "criterion"),
     "a gate's broken expression": Misuse(
         lambda: jp.gates.hard_concrete(strength={"[": 1.0}).init(PARAMS, KEY),
         "no regular expression",
@@ -805,8 +805,8 @@ MISUSES["leaves"] = {
         ),
         "'in'|traced",
     ),
-    "of_the_living is a word": Misuse(
-        lambda: jp.prune(PARAMS, MAGNITUDE, of_the_living="yes"), "True or False"
+    "of_remaining is a word": Misuse(
+        lambda: jp.prune(PARAMS, MAGNITUDE, of_remaining="yes"), "True or False"
     ),
 }
 
@@ -828,26 +828,24 @@ MISUSES["signals"] = {
         lambda: jp.signals.gatherers([INPUTS], loss="mse"), "loss='mse'|loss"
     ),
     "gradients of a loss by its name": Misuse(
-        lambda: jp.signals.gradients("mse", PARAMS, [INPUTS]), "loss='mse'.*a function"
+        lambda: jp.signals.grads("mse", PARAMS, [INPUTS]), "loss='mse'.*a function"
     ),
-    "gradients swapped": Misuse(lambda: jp.signals.gradients(PARAMS, loss, [INPUTS]), "swapped"),
+    "gradients swapped": Misuse(lambda: jp.signals.grads(PARAMS, loss, [INPUTS]), "swapped"),
     "the flow of no network": Misuse(
         lambda: jp.signals.synaptic_flow(PARAMS, apply, INPUTS), "swapped"
     ),
-    "gradients of no batches": Misuse(
-        lambda: jp.signals.gradients(loss, PARAMS, []), "there is none"
-    ),
+    "gradients of no batches": Misuse(lambda: jp.signals.grads(loss, PARAMS, []), "there is none"),
     "gradients of an empty batch": Misuse(
-        lambda: jp.signals.gradients(loss, PARAMS, [jnp.ones((0, 8))]), "batch 0 has no examples"
+        lambda: jp.signals.grads(loss, PARAMS, [jnp.ones((0, 8))]), "batch 0 has no examples"
     ),
     "gradients of a scalar batch": Misuse(
-        lambda: jp.signals.gradients(loss, PARAMS, [jnp.ones(())]), "no leading axis"
+        lambda: jp.signals.grads(loss, PARAMS, [jnp.ones(())]), "no leading axis"
     ),
     "gradients of a vector loss": Misuse(
-        lambda: jp.signals.gradients(lambda p, x: apply(p, x).mean(1), PARAMS, [INPUTS]), "scalar"
+        lambda: jp.signals.grads(lambda p, x: apply(p, x).mean(1), PARAMS, [INPUTS]), "scalar"
     ),
     "gradients of NaN batches": Misuse(
-        lambda: jp.signals.gradients(loss, PARAMS, [INPUTS * NAN]), "NaN"
+        lambda: jp.signals.grads(loss, PARAMS, [INPUTS * NAN]), "NaN"
     ),
     "fisher of half an example": Misuse(
         lambda: jp.signals.fisher(loss, PARAMS, [INPUTS], examples=0), "examples=0"
@@ -856,10 +854,10 @@ MISUSES["signals"] = {
         lambda: jp.signals.fisher(loss, PARAMS, [jnp.ones((3, 8))], examples=2), "not a multiple"
     ),
     "blocks of nothing": Misuse(
-        lambda: jp.signals.block_fisher(loss, PARAMS, [INPUTS], block=0), "block=0"
+        lambda: jp.signals.inverse_fisher(loss, PARAMS, [INPUTS], block=0), "block=0"
     ),
     "no damping at all": Misuse(
-        lambda: jp.signals.block_fisher(loss, PARAMS, [INPUTS], damp=-1.0), "damp"
+        lambda: jp.signals.inverse_fisher(loss, PARAMS, [INPUTS], damp=-1.0), "damp"
     ),
     "no samples": Misuse(
         lambda: jp.signals.hessian_diagonal(loss, PARAMS, [INPUTS], KEY, samples=0), "samples=0"
@@ -938,20 +936,23 @@ MISUSES["measures"] = {
         lambda: jp.sensitivity.search(
             lambda p: 1.0, PARAMS, jp.sensitivity.sensitivity(lambda p: 1.0, PARAMS, [0.5])
         ),
-        "keep=.*tolerance=",
+        "budget=.*tolerance=",
     ),
     "a search below what was measured": Misuse(
         lambda: jp.sensitivity.search(
             lambda p: 1.0,
             PARAMS,
             jp.sensitivity.sensitivity(lambda p: 1.0, PARAMS, [0.5]),
-            keep=0.1,
+            budget=0.1,
         ),
         "cost|0.1",
     ),
     "a search with another table": Misuse(
         lambda: jp.sensitivity.search(
-            lambda p: 1.0, OTHER, jp.sensitivity.sensitivity(lambda p: 1.0, PARAMS, [0.5]), keep=0.6
+            lambda p: 1.0,
+            OTHER,
+            jp.sensitivity.sensitivity(lambda p: 1.0, PARAMS, [0.5]),
+            budget=0.6,
         ),
         "'fc/kernel'",
     ),

@@ -161,7 +161,7 @@ def test_a_global_budget_keeps_the_best_of_each_layer_and_no_less_than_it_says(
         assert (worst >= np.where(chosen, -np.inf, own).max(-1)).all()
 
 
-def test_the_floor_of_a_ticket_is_of_the_living():
+def test_the_floor_of_a_ticket_is_of_remaining():
     alive = jnp.array([0, 1, 2, 3])
     given = {"stack": dataclasses.replace(UNITS["stack"], competing=alive)}
     for allocation in (A.uniform(at_least=2), A.erk(at_least=2), A.owl(at_least=2)):
@@ -174,7 +174,7 @@ def test_a_ticket_prunes_until_one_is_left_and_stops_there(at_least):
     method = jp.methods.magnitude(sparsity=0.5, allocation=A.uniform(at_least=at_least))
     masks = jp.masks.make(PARAMS, axes=AXES)
     for _ in range(14):
-        masks = jp.next_masks(method, PARAMS, masks, 0, of_the_living=True, axes=AXES)
+        masks = jp.next_masks(method, PARAMS, masks, 0, of_remaining=True, axes=AXES)
     assert all(int(layer["kept"]) == at_least for layer in rows(masks))
 
 
@@ -236,7 +236,7 @@ def test_no_method_empties_a_layer(name):
     def change(masks, step):
         draw = jax.random.fold_in(key, step)
         noise = jax.tree.map(lambda w: jax.random.normal(draw, w.shape) * w, params)
-        signals = dict.fromkeys(jp.method.remembered(method), noise)
+        signals = dict.fromkeys(jp.method.memories_of(method), noise)
         signals |= {"grads": noise, "key": draw}
         return jp.next_masks(method, params, masks, step, axes=axes, **signals)
 
@@ -296,9 +296,9 @@ def test_tickets_whose_share_of_a_contest_rounds_to_nothing_are_refused(rounds, 
         jax.jit(jp.lottery_ticket(optax.sgd(0.1), method, plan).init)(WIDE)
     masks = jp.masks.make(WIDE)
     for _ in range(number):
-        masks = jp.next_masks(method, WIDE, masks, 0, of_the_living=True)
+        masks = jp.next_masks(method, WIDE, masks, 0, of_remaining=True)
     with pytest.raises(ValueError, match=r"round 0: 0.2 of the 2 weights .* removes nothing"):
-        jp.next_masks(method, WIDE, masks, 0, of_the_living=True)
+        jp.next_masks(method, WIDE, masks, 0, of_remaining=True)
 
 
 def test_tickets_that_would_keep_none_are_refused():

@@ -146,7 +146,7 @@ UPDATES = {
 }
 
 
-def masks_in(layout, method_of, *, of_the_living=False, start=None):
+def masks_in(layout, method_of, *, of_remaining=False, start=None):
     """The masks that a method makes in a layout, as matrices."""
     store, run, read = LAYOUTS[layout]
     params = store(matrices())
@@ -158,7 +158,7 @@ def masks_in(layout, method_of, *, of_the_living=False, start=None):
         params = jp.masks.apply(params, masks)
     method = method_of(params)
     masks = jp.next_masks(
-        method, params, masks, 0, of_the_living=of_the_living, axes=axes, grads=grads
+        method, params, masks, 0, of_remaining=of_remaining, axes=axes, grads=grads
     )
     return {name: np.asarray(mask) for name, mask in read(masks).items()}
 
@@ -207,7 +207,7 @@ def test_regrowth_in_groups():
 
 
 def test_a_share_of_what_is_left():
-    same_in(FEW, lambda params: method(0.2), of_the_living=True, start=half())
+    same_in(FEW, lambda params: method(0.2), of_remaining=True, start=half())
 
 
 EVERY = jp.schedules.every(2, sparsity=0.75, end=6)

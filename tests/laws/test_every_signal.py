@@ -49,15 +49,11 @@ FUNCTIONS_OF_THE_NETWORK = {
     "units": UNITS,
     "key": KEY,
 }
-NO_DATA = {"flow"}  # it takes shapes alone
-OF_ONE_BATCH = {"scales"}
+NO_DATA = {"synaptic_flow"}  # it takes shapes alone
+OF_ONE_BATCH = {"batchnorm_scales"}
 FUNCTIONS = {  # that errors name, where it is not the keyword
-    "grads": "gradients",
-    "hessian_gradient": "gradients",
-    "inverse_fisher": "block_fisher",
-    "curvature": "gauss_newton_diagonal",
-    "inputs": "input_moments",
-    **dict.fromkeys(("mean", "magnitude", "zeros", "entropy", "rank"), "outputs"),
+    "hessian_gradient": "grads",
+    **dict.fromkeys(jp.signals.Outputs._fields, "outputs"),
 }
 KNOWN = ["mean_over", *jp.signals.gatherers(BATCHES, **FUNCTIONS_OF_THE_NETWORK)]
 told = lambda name: FUNCTIONS.get(name, name)
@@ -93,7 +89,7 @@ def test_nan_that_the_function_makes_is_told(name):
         gathered(name, spoilt(2, "x", np.inf, columns=6))  # inf - inf, as of an overflow
 
 
-@pytest.mark.parametrize("name", sorted(set(READING) - {"inputs", "grams"}))
+@pytest.mark.parametrize("name", sorted(set(READING) - {"input_moments", "grams"}))
 def test_parameters_with_nan_are_the_cause(name):
     params = PARAMS | {"scale": PARAMS["scale"].at[0].set(jnp.nan)}
     says = r"the signal is NaN from batch 0 .* no batch holds NaN: the parameters do, at 'scale'"
@@ -118,5 +114,5 @@ def test_nothing_waits_for_the_device_before_the_end(monkeypatch):
     looks = []
     get = jax.device_get
     monkeypatch.setattr(jax, "device_get", lambda tree: looks.append(0) or get(tree))
-    jp.signals.gradients(loss, PARAMS, BATCHES)
+    jp.signals.grads(loss, PARAMS, BATCHES)
     assert len(looks) == 1

@@ -380,18 +380,19 @@ SELECTION = (
     Mutation(
         "dead weights may come back in prune",
         "jaxprune/updates.py",
-        "return [a & b for a, b in zip(alive, best(units, keep), strict=True)]\n\n    return Update(select)",
-        "return best(units, keep)\n\n    return Update(select, revives=True)",
+        "return [mask & best for mask, best in zip(alive, best_units(units, keep), strict=True)]\n\n"
+        "    return Update(select)",
+        "return best_units(units, keep)\n\n    return Update(select, ranks_dead_units=True)",
         (
             "tests/test_updates.py::test_prune_never_revives",
-            "tests/test_method.py::test_of_the_living_removes_a_share_of_what_is_left",
+            "tests/test_method.py::test_of_remaining_removes_a_share_of_what_is_left",
             "tests/faults/test_mutants.py::test_prune_does_not_revive",
         ),
     ),
     Mutation(
         "weights that were dead in a living unit come back",
         "jaxprune/pruning.py",
-        "if not update.revives and update.challengers is None:",
+        "if not update.ranks_dead_units and update.grow_criterion is None:",
         "if False:",
         (
             "tests/transforms/test_sparsify.py::test_weights_that_are_dead_at_the_start_stay_so_within_a_living_unit",
@@ -407,8 +408,8 @@ SELECTION = (
     Mutation(
         "regrowth loses the places of what it drops",
         "jaxprune/updates.py",
-        "return [a | b for a, b in zip(stays, grown, strict=True)]",
-        "return stays",
+        "return [old | new for old, new in zip(staying, grown, strict=True)]",
+        "return staying",
         ("tests/test_updates.py::test_regrow_fills_up_when_too_few_are_alive",),
     ),
     Mutation(
@@ -491,7 +492,7 @@ MASKS = (
     Mutation(
         "the state of another optimizer is taken",
         "jaxprune/transforms/checking.py",
-        "    if structure != needed_structure:\n",
+        "    if state_treedef != needed_treedef:\n",
         "    if False:\n",
         (_ALIKE + "test_a_state_of_another_optimizer_is_refused_by_its_leaves",),
     ),
@@ -536,22 +537,22 @@ TRAINING = (
     Mutation(
         "masked updates do not land on zero",
         _STATE,
-        "return masks_lib.where(m, u, -p.astype(u.dtype))",
-        "return u",
+        "return masks_lib.where(mask, wide_update, -weights.astype(wide_update.dtype))",
+        "return wide_update",
         (_LAND,),
     ),
     Mutation(
         "narrow updates miss zero",
         _STATE,
-        "u = u.astype(common(u.dtype, p.dtype))",
-        "u = u.astype(u.dtype)",
+        "wide_update = update.astype(common(update.dtype, weights.dtype))",
+        "wide_update = update",
         (_LAND,),
     ),
     Mutation(
         "optimizer state off the masks is not cleared before the update",
         _STATE,
-        "fresh = refresh(inner, inner_state, params, masks)",
-        "fresh = inner_state",
+        "fresh_state = refresh(inner, inner_state, params, masks)",
+        "fresh_state = inner_state",
         (
             "tests/transforms/test_sparsify.py::test_when_rigl_changes_masks_no_weight_moves_and_what_grows_has_no_momentum",
         ),
@@ -559,22 +560,22 @@ TRAINING = (
     Mutation(
         "optimizer state off the masks is not cleared after the update",
         _STATE,
-        "after = refresh(inner, after, params, masks, but=resting)",
-        "after = after",
+        "new_state = refresh(inner, new_state, params, masks, but=resting)",
+        "new_state = new_state",
         (_STALE + "[adabelief]",),
     ),
     Mutation(
         "weights off the masks decay into the state",
         _STATE,
-        "alive = masks_lib.apply(params, masks)\n",
-        "alive = params\n",
+        "masked_params = masks_lib.apply(params, masks)\n",
+        "masked_params = params\n",
         (_STALE + "[decay into momentum]",),
     ),
     Mutation(
         "the optimizer sees gradients off the masks",
         _STATE,
-        "inner.update(masks_lib.apply(grads, masks), fresh, alive, **extra)",
-        "inner.update(grads, fresh, alive, **extra)",
+        "masked_grads = masks_lib.apply(grads, masks)\n",
+        "masked_grads = grads\n",
         ("tests/transforms/test_sparsify.py::test_gradient_clipping_does_not_see_pruned_weights",),
     ),
     Mutation(
@@ -589,8 +590,8 @@ TRAINING = (
     Mutation(
         "a change is made though gradients are not finite",
         "jaxprune/transforms/changes.py",
-        "known = finite & (sum(each.count for each in unknown) == 0)",
-        "known = finite | True",
+        "is_known = are_finite & (sum(missing.count for missing in unknown) == 0)",
+        "is_known = are_finite | True",
         (
             "tests/transforms/test_changes.py::test_scores_without_a_number_hold_a_change_though_gradients_are_finite",
         ),
@@ -598,8 +599,8 @@ TRAINING = (
     Mutation(
         "a change that was held is forgotten",
         "jaxprune/transforms/changes.py",
-        "pending[number] = jnp.asarray(due) & ~jnp.asarray(done)",
-        "pending[number] = jnp.zeros((), bool)",
+        "pending[index] = jnp.asarray(is_due) & ~jnp.asarray(is_done)",
+        "pending[index] = jnp.zeros((), bool)",
         (
             "tests/transforms/test_changes.py::test_the_record_tells_what_waits_and_counts_what_was_held",
         ),
@@ -607,7 +608,7 @@ TRAINING = (
     Mutation(
         "a state holds arrays of the caller",
         "jaxprune/transforms/containers.py",
-        "lambda leaf: jnp.copy(leaf) if id(leaf) in theirs else leaf",
+        "lambda leaf: jnp.copy(leaf) if id(leaf) in ids_of_caller else leaf",
         "lambda leaf: leaf",
         ("tests/transforms/test_sparsify.py::test_no_state_holds_an_array_of_the_caller",),
     ),
@@ -632,8 +633,8 @@ TRAINING = (
     Mutation(
         "an average is not corrected for its start",
         "jaxprune/transforms/average.py",
-        "mean = (a / share).astype(w.dtype)",
-        "mean = a.astype(w.dtype)",
+        "mean = (average / correction).astype(weights.dtype)",
+        "mean = average.astype(weights.dtype)",
         ("tests/transforms/test_average.py::test_against_numpy",),
     ),
     Mutation(
@@ -646,15 +647,15 @@ TRAINING = (
     Mutation(
         "what grows back has no decay",
         "jaxprune/transforms/straight_through.py",
-        "return jnp.where(mask, g, g + decay * w)",
-        "return g",
+        "return jnp.where(mask, grad, grad + decay * weights)",
+        "return grad",
         ("tests/transforms/test_straight_through.py::test_sr_ste_pulls_what_is_off_the_mask",),
     ),
     Mutation(
         "the forward pass is dense",
         "jaxprune/transforms/straight_through.py",
-        "    if not found:\n        return params\n    return masks_lib.apply(",
-        "    if True:\n        return params\n    return masks_lib.apply(",
+        "    if not states:\n        return params\n    masks =",
+        "    if True:\n        return params\n    masks =",
         ("tests/transforms/test_straight_through.py::test_ste_by_hand",),
     ),
 )

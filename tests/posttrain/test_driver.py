@@ -285,7 +285,7 @@ def test_rates_by_depth_and_by_outliers():
     moments = jp.posttrain.gather(plan, params, batches)
     shares = []
     for i, layer in enumerate(params):
-        size = lambda name, i=i: np.sqrt(np.asarray(moments[f"{i}/{name}"]["inputs"][0]))
+        size = lambda name, i=i: np.sqrt(np.asarray(moments[f"{i}/{name}"]["input_moments"][0]))
         worth = [np.abs(layer["up"]) * size("up"), np.abs(layer["down"].T) * size("down")]
         whole = np.concatenate([each.reshape(-1) for each in worth])
         shares.append(np.mean(whole > 4 * whole.mean()))
@@ -299,14 +299,16 @@ def test_rates_by_depth_and_by_outliers():
 def test_statistics_are_those_of_signals():
     apply, params = blocks(2)
     plan = jp.posttrain.plan(apply, params, data()[0])
-    found = jp.posttrain.gather(plan, params, data(), ("grams", "inputs"))
+    found = jp.posttrain.gather(plan, params, data(), ("grams", "input_moments"))
     grams = jp.signals.grams(apply, params, data())
     for layer in (0, 1):
         for name in ("up", "down"):
             own = found[f"{layer}/{name}"]
             np.testing.assert_allclose(own["grams"][0], grams[layer][name], rtol=1e-5, atol=1e-6)
             diagonal = np.diagonal(grams[layer][name])
-            np.testing.assert_allclose(own["inputs"][0, :, 0], diagonal, rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(
+                own["input_moments"][0, :, 0], diagonal, rtol=1e-5, atol=1e-6
+            )
 
 
 def test_errors_on_batches_that_were_held_out():

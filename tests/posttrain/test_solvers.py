@@ -26,7 +26,7 @@ def solve(solver, kernel, gram, pattern, sparsity):
     kernel, gram = jnp.asarray(kernel, jnp.float32), jnp.asarray(gram, jnp.float32)
     who = contest_of(kernel, pattern, sparsity)
     moments = jnp.diagonal(gram)[None, :, None]
-    known = {"grams": gram[None], "inputs": moments}
+    known = {"grams": gram[None], "input_moments": moments}
     from jaxprune.posttrain.solvers.solver import statistics_read_by
 
     own = {name: known[name] for name in statistics_read_by(solver)}

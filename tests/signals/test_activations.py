@@ -53,19 +53,19 @@ def test_outputs_of_units():
     x = np.concatenate(batches())
     found = signals.outputs(apply, PARAMS, batches(), bins=4)
     hidden = np.maximum(x @ np.asarray(PARAMS["w1"]) + 1, 0)
-    np.testing.assert_allclose(found.mean["w1"][0], hidden.mean(0), rtol=1e-5)
-    np.testing.assert_allclose(found.zeros["w1"][0], (hidden == 0).mean(0), rtol=1e-5)
+    np.testing.assert_allclose(found.unit_means["w1"][0], hidden.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(found.unit_zeros["w1"][0], (hidden == 0).mean(0), rtol=1e-5)
     np.testing.assert_allclose(
-        found.magnitude["w2"][0], np.abs(hidden @ np.ones((5, 2))).mean(0), rtol=1e-5
+        found.unit_magnitudes["w2"][0], np.abs(hidden @ np.ones((5, 2))).mean(0), rtol=1e-5
     )
     for unit in range(5):
         counts, _ = np.histogram(hidden[:, unit], bins=4)
         p = counts[counts > 0] / 7
-        assert float(found.entropy["w1"][0, unit]) == pytest.approx(
+        assert float(found.unit_entropies["w1"][0, unit]) == pytest.approx(
             -(p * np.log(p)).sum(), abs=1e-5
         )
-    assert found.rank["w1"] is None, "units of a dense layer have no map"
-    assert found.mean["bias"] is None
+    assert found.unit_ranks["w1"] is None, "units of a dense layer have no map"
+    assert found.unit_means["bias"] is None
 
 
 def test_ranks_of_feature_maps():
@@ -76,15 +76,15 @@ def test_ranks_of_feature_maps():
     first, second = jnp.eye(4), jnp.ones((4, 4))  # of rank 4 and 1
     x = jnp.stack([first, second], -1)[None]
     found = signals.outputs(conv, {"k": kernel}, [x])
-    np.testing.assert_array_equal(found.rank["k"].ravel(), [4.0, 1.0])
-    assert signals.outputs(conv, {"k": kernel}, [x], ranks=False).rank["k"] is None
+    np.testing.assert_array_equal(found.unit_ranks["k"].ravel(), [4.0, 1.0])
+    assert signals.outputs(conv, {"k": kernel}, [x], ranks=False).unit_ranks["k"] is None
 
 
 def test_a_kernel_that_is_used_on_maps_and_on_vectors():
     shared = lambda p, x: (jax.nn.relu(x @ p["w"]).sum(), x.mean((1, 2)) @ p["w"])
     found = signals.outputs(shared, {"w": jnp.eye(2)}, [jnp.ones((1, 3, 3, 2))])
-    np.testing.assert_array_equal(found.rank["w"], [[1.0, 1.0]])
-    np.testing.assert_array_equal(found.mean["w"], [[1.0, 1.0]])
+    np.testing.assert_array_equal(found.unit_ranks["w"], [[1.0, 1.0]])
+    np.testing.assert_array_equal(found.unit_means["w"], [[1.0, 1.0]])
 
 
 def test_batches_may_be_a_generator_and_progress_is_told():
@@ -100,7 +100,7 @@ def test_wanda_prunes_within_each_output():
     method = jp.Method(
         criteria.wanda, schedule=schedules.one_shot(sparsity=0.5), pattern=patterns.groups()
     )
-    _, masks = jp.prune(PARAMS, method, inputs=inputs)
+    _, masks = jp.prune(PARAMS, method, input_moments=inputs)
     score = np.abs(PARAMS["w1"]) * np.sqrt(np.asarray(inputs["w1"]))
     best = np.sort(score, axis=0)[-2:]
     np.testing.assert_array_equal(masks["w1"], score >= best[0])
@@ -110,7 +110,10 @@ def test_wanda_prunes_within_each_output():
 @pytest.mark.parametrize("name", ["apoz", "entropy"])
 def test_units_go_by_what_they_give(name):
     found = signals.outputs(apply, PARAMS, batches())
-    signal = {"apoz": {"zeros": found.zeros}, "entropy": {"entropy": found.entropy}}[name]
+    signal = {
+        "apoz": {"unit_zeros": found.unit_zeros},
+        "entropy": {"unit_entropies": found.unit_entropies},
+    }[name]
     method = jp.Method(
         getattr(criteria, name),
         schedule=schedules.one_shot(sparsity=0.4),
@@ -129,13 +132,13 @@ def test_a_leaf_without_a_signal_is_not_pruned_silently():
     inputs = signals.input_moments(apply, params, batches())
     method = jp.Method(criteria.wanda, schedule=schedules.one_shot(sparsity=0.5))
     with pytest.raises(ValueError, match=r"wanda: no scores for 'table'.*prunable="):
-        jp.prune(params, method, inputs=inputs)
-    _, masks = jp.prune(params, method, prunable="^w", inputs=inputs)
+        jp.prune(params, method, input_moments=inputs)
+    _, masks = jp.prune(params, method, prunable="^w", input_moments=inputs)
     assert masks["table"] is None
 
 
 def test_ria_by_hand():
     w, x = np.array([[1.0, 3.0], [2.0, 2.0]]), np.array([[16.0], [1.0]])
-    score = criteria.ria({"w": jnp.asarray(w)}, inputs={"w": jnp.asarray(x)})["w"]
+    score = criteria.ria({"w": jnp.asarray(w)}, input_moments={"w": jnp.asarray(x)})["w"]
     by_hand = (w / w.sum(0) + w / w.sum(1, keepdims=True)) * np.array([[2.0], [1.0]])
     np.testing.assert_allclose(score, by_hand, rtol=1e-6)

@@ -102,7 +102,7 @@ def explicit(g, block, damp):
 )
 def test_blocks_of_the_inverse_fisher(block, chunk, examples, damp):
     params = {"k": jnp.ones((7, 1)), "bias": jnp.ones(1)}
-    found = jp.signals.block_fisher(
+    found = jp.signals.inverse_fisher(
         linear, params, [X[:6], X[6:]], block=block, chunk=chunk, examples=examples, damp=damp
     )
     assert found["bias"] is None
@@ -117,7 +117,7 @@ def test_rounding_does_not_drown_the_damping():
     g = RNG.normal(size=(24, 30)) * np.logspace(0, -3, 30) + 3 * RNG.normal(size=(24, 1))
     g = g.astype(np.float32)
     loss = lambda params, x: jnp.mean(x @ params["k"])
-    found = jp.signals.block_fisher(loss, {"k": jnp.ones((30, 1))}, [g], block=30, damp=1e-5)
+    found = jp.signals.inverse_fisher(loss, {"k": jnp.ones((30, 1))}, [g], block=30, damp=1e-5)
     exact = explicit(g, 30, 1e-5)
     assert np.linalg.cond(exact[0]) > 1e7
     wrong = lambda inverse: np.abs(np.diag(inverse) / np.diag(exact[0]) - 1).max()
@@ -127,10 +127,10 @@ def test_rounding_does_not_drown_the_damping():
     assert wrong(found["k"][0]) < min(0.02, wrong(direct) / 10)
 
 
-def test_block_fisher_of_a_list_in_bfloat16_feeds_woodfisher():
+def test_inverse_fisher_of_a_list_in_bfloat16_feeds_woodfisher():
     params = [jnp.ones((7, 1), jnp.bfloat16), jnp.ones(1)]
     loss = lambda params, x: linear({"k": params[0].astype(jnp.float32), "bias": params[1]}, x)
-    found = jp.signals.block_fisher(loss, params, [X], block=4, damp=1e-2)
+    found = jp.signals.inverse_fisher(loss, params, [X], block=4, damp=1e-2)
     assert found[1] is None
     assert found[0].dtype == jnp.float32
     scores = jp.criteria.woodfisher(params, inverse_fisher=found)
@@ -144,23 +144,23 @@ def test_weights_that_are_zero_make_up_for_nothing():
     """The inverse of the living block, 1 / damp at what was removed."""
     k = jnp.ones((7, 1)).at[jnp.array([1, 4])].set(0)
     params = {"k": k, "bias": jnp.ones(1)}
-    found = jp.signals.block_fisher(linear, params, [X], block=7, damp=1e-2)["k"]
+    found = jp.signals.inverse_fisher(linear, params, [X], block=7, damp=1e-2)["k"]
     expected = explicit(X * np.asarray(k).ravel(), 7, 1e-2)
     np.testing.assert_allclose(found, expected, rtol=2e-3, atol=1e-5 * expected.max())
     np.testing.assert_allclose(found[0, 1], 100 * np.eye(7)[1], rtol=1e-6)
 
 
-def test_block_fisher_refuses_in_words():
+def test_inverse_fisher_refuses_in_words():
     params = {"k": jnp.ones((7, 1)), "bias": jnp.ones(1)}
-    block_fisher = jp.signals.block_fisher
+    inverse_fisher = jp.signals.inverse_fisher
     with pytest.raises(ValueError, match=r"counts batches .* generator can be read only once"):
-        block_fisher(linear, params, (x for x in [X]))
+        inverse_fisher(linear, params, (x for x in [X]))
     with pytest.raises(ValueError, match="must be above 0"):
-        block_fisher(linear, params, [X], damp=0.0)
+        inverse_fisher(linear, params, [X], damp=0.0)
     with pytest.raises(ValueError, match="nothing to prune"):
-        block_fisher(linear, {"bias": jnp.ones(1)}, [X])
+        inverse_fisher(linear, {"bias": jnp.ones(1)}, [X])
     with pytest.raises(ValueError, match="not a multiple of examples=4"):
-        block_fisher(linear, params, [X], examples=4)
+        inverse_fisher(linear, params, [X], examples=4)
 
 
 def test_progress_and_one_compilation():
@@ -171,6 +171,6 @@ def test_progress_and_one_compilation():
         return linear(params, x)
 
     params = {"k": jnp.ones((7, 1)), "bias": jnp.ones(1)}
-    jp.signals.block_fisher(loss, params, [X[:5]] * 3, chunk=5, progress=seen.append)
+    jp.signals.inverse_fisher(loss, params, [X[:5]] * 3, chunk=5, progress=seen.append)
     assert seen == [1, 2, 3]
     assert len(traces) == 1

@@ -28,7 +28,7 @@ EXAMPLE = jax.ShapeDtypeStruct((1, 5), jnp.float32)
 
 def check_conservation(params, **tolerance):
     flow = jp.signals.synaptic_flow(apply, params, EXAMPLE)
-    scores = list(jp.criteria.synflow(params, flow=flow).values())
+    scores = list(jp.criteria.synflow(params, synaptic_flow=flow).values())
     for before, after in itertools.pairwise(scores):
         np.testing.assert_allclose(before.sum(0), after.sum(1), **tolerance)
     product = np.ones((1, 5)) @ np.linalg.multi_dot(

@@ -33,7 +33,7 @@ def close(found, expected, **options):
 
 def test_gradients_of_a_logistic_regression():
     for batches in (BATCHES, [(X, Y)], zip(np.split(X, 4), np.split(Y, 4), strict=True)):
-        close(jp.signals.gradients(logistic, PARAMS, batches), EACH.mean(0))
+        close(jp.signals.grads(logistic, PARAMS, batches), EACH.mean(0))
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 100])
@@ -69,7 +69,7 @@ def test_bfloat16_parameters():
     half = {"n": PARAMS["n"], "w": PARAMS["w"].astype(jnp.bfloat16)}
     w = np.asarray(half["w"].astype(jnp.float32))
     each = ((1 / (1 + np.exp(-X @ w))) - Y[:, None]) * X
-    close(jp.signals.gradients(logistic, half, BATCHES), each.mean(0), rtol=1e-2, atol=1e-3)
+    close(jp.signals.grads(logistic, half, BATCHES), each.mean(0), rtol=1e-2, atol=1e-3)
     close(jp.signals.fisher(logistic, half, BATCHES), (each**2).mean(0), rtol=1e-2)
     # 600 examples of one gradient: sums of squares in bfloat16 would stop growing at 256 of them.
     loss = lambda params, x: jnp.mean(params["w"].sum() * x.astype(jnp.bfloat16))
@@ -115,7 +115,7 @@ def test_a_loss_is_compiled_once():
 
     for scale in (1, 2):
         params = {"w": scale * PARAMS["w"]}
-        jp.signals.gradients(loss, params, [BATCHES[0]] * 3)
+        jp.signals.grads(loss, params, [BATCHES[0]] * 3)
     assert len(traces) == 1
 
 

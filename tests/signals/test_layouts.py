@@ -326,9 +326,9 @@ def test_outputs_and_scales_of_stacked_layers():
         means.append(h.mean(0))
     for apply in (unrolled, looped):
         found = signals.outputs(apply, params, [X[:1], X[1:]])
-        assert found.mean["w"].shape == (3, 1, 16)
-        np.testing.assert_allclose(found.mean["w"][:, 0], means, rtol=1e-4, atol=1e-5)
-        scales = signals.scales(apply, params, X)
+        assert found.unit_means["w"].shape == (3, 1, 16)
+        np.testing.assert_allclose(found.unit_means["w"][:, 0], means, rtol=1e-4, atol=1e-5)
+        scales = signals.batchnorm_scales(apply, params, X)
         np.testing.assert_array_equal(scales["w"][:, 0], np.abs(params["s"]))
         assert scales["s"] is None
 
@@ -336,8 +336,8 @@ def test_outputs_and_scales_of_stacked_layers():
 def test_outputs_of_a_transposed_kernel():
     found = signals.outputs(lambda p, x: jax.nn.relu(x @ p["w"].T), {"w": W}, [X])
     expected = np.maximum(ROWS @ KERNEL.T, 0)
-    np.testing.assert_allclose(found.mean["w"][:, 0], expected.mean(0), rtol=1e-5)
-    assert found.entropy["w"].shape == (16, 1)
+    np.testing.assert_allclose(found.unit_means["w"][:, 0], expected.mean(0), rtol=1e-5)
+    assert found.unit_entropies["w"].shape == (16, 1)
 
 
 def test_ragged_experts_in_the_table_are_those_of_this_file():

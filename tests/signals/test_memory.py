@@ -18,7 +18,7 @@ def carried(memory, steps):
 
 
 def test_total_adds_up():
-    assert carried(jp.signals.total(lambda w, g: -w * g), 3)["w"].tolist() == [-3.0, 3.0]
+    assert carried(jp.signals.running_sum(lambda w, g: -w * g), 3)["w"].tolist() == [-3.0, 3.0]
 
 
 def test_moving_average_forgets():
@@ -29,28 +29,28 @@ def test_moving_average_forgets():
 
 
 def test_start_is_a_copy_of_what_was():
-    found = carried(jp.signals.start(), 2)["w"]
+    found = carried(jp.signals.initial_params(), 2)["w"]
     assert found.tolist() == [2.0, -1.0]
     assert found is not PARAMS["w"], "training donates its parameters"
 
 
 def test_sums_are_wide_and_other_leaves_stay():
     half = jax.tree.map(lambda p: p.astype(jnp.bfloat16), {"w": PARAMS["w"]})
-    assert jp.signals.total(lambda w, g: g).init(half)["w"].dtype == jnp.float32
-    assert carried(jp.signals.total(lambda w, g: g), 2)["n"].tolist() == [0.0, 0.0]
+    assert jp.signals.running_sum(lambda w, g: g).init(half)["w"].dtype == jnp.float32
+    assert carried(jp.signals.running_sum(lambda w, g: g), 2)["n"].tolist() == [0.0, 0.0]
 
 
 def test_needs_are_found_through_bound_arguments():
     bound = functools.partial(jp.criteria.movement)
-    assert list(jp.signals.needed([bound, None, jp.criteria.magnitude])) == ["pushed"]
+    assert list(jp.signals.needed([bound, None, jp.criteria.magnitude])) == ["movement_sum"]
 
 
 def test_one_keyword_means_one_memory():
-    @jp.signals.needs(pushed=jp.signals.total(lambda w, g: g))
-    def other(params, *, pushed, **_):
-        return pushed
+    @jp.signals.needs(movement_sum=jp.signals.running_sum(lambda w, g: g))
+    def other(params, *, movement_sum, **_):
+        return movement_sum
 
-    with pytest.raises(ValueError, match="other: needs a signal 'pushed'"):
+    with pytest.raises(ValueError, match="other: needs a signal 'movement_sum'"):
         jp.signals.needed([jp.criteria.movement, other])
 
 

@@ -34,7 +34,7 @@ apply = lambda params, x: Block().apply({**VARIABLES, "params": params}, x)
 
 
 def test_batch_norms_of_a_residual_block():
-    found = jp.signals.scales(apply, PARAMS, X)
+    found = jp.signals.batchnorm_scales(apply, PARAMS, X)
     for name, norm in (("first", "BatchNorm_0"), ("second", "BatchNorm_1")):
         size = np.abs(PARAMS[norm]["scale"]).reshape(1, 1, 1, -1)
         np.testing.assert_array_equal(found[name]["kernel"], size)
@@ -45,7 +45,7 @@ def test_batch_norms_of_a_residual_block():
 
 def test_under_jit_and_by_shapes():
     shapes = jax.ShapeDtypeStruct(X.shape, X.dtype)
-    found = jp.signals.scales(jax.jit(apply), PARAMS, shapes)
+    found = jp.signals.batchnorm_scales(jax.jit(apply), PARAMS, shapes)
     assert found["first"]["kernel"].shape == (1, 1, 1, 6)
 
 
@@ -54,7 +54,7 @@ def test_a_whole_resnet_is_found():
     x = jnp.ones((1, 32, 32, 3))
     variables = model.init(jax.random.key(0), x, train=False)
     run = lambda p, x: model.apply({**variables, "params": p}, x, train=False)
-    found = jp.signals.scales(run, variables["params"], x)
+    found = jp.signals.batchnorm_scales(run, variables["params"], x)
     names = jp.masks.paths(variables["params"])
     pairs = zip(names, jp.masks.beside(variables["params"], found), strict=True)
     kernels = {

@@ -25,9 +25,9 @@ def main():
 
     def signals(params, x):
         return (
-            jp.signals.gradients(loss, params, [x, x]),
+            jp.signals.grads(loss, params, [x, x]),
             jp.signals.fisher(loss, params, [x], examples=2, chunk=3),
-            jp.signals.block_fisher(loss, params, [x], block=5, damp=0.1),
+            jp.signals.inverse_fisher(loss, params, [x], block=5, damp=0.1),
             jp.signals.input_moments(product, params, [x]),
             jp.signals.grams(product, params, [x]),
             jp.signals.gauss_newton_diagonal(product, output_loss, params, [x], key, samples=2),

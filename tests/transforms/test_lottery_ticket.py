@@ -202,7 +202,7 @@ def test_what_a_criterion_remembers_starts_anew_with_each_level():
         params, before = optax.apply_updates(params, changes), after
         if update in (plan.level_end(0), plan.level_end(1)):  # the update that prunes
             began = params["a"]["kernel"]
-            assert jnp.array_equal(state.memory["initial"]["a"]["kernel"], began)
+            assert jnp.array_equal(state.memory["initial_params"]["a"]["kernel"], began)
     kept = [int(m.sum()) for m in jax.tree.leaves(jp.masks_of(state))]
     assert kept == [128, 15], "a fifth of 200 and of 160 gone; a half of 60 and of 30"
 

@@ -162,13 +162,13 @@ def test_std_threshold_lets_the_weights_decide():
 
 def test_movement_adds_up_what_pushes_weights():
     params = {"w": jnp.array([[1.0, -2.0, 3.0, 0.5]])}
-    grads = {"w": jnp.array([[1.0, 1.0, -1.0, 0.1]])}  # pushed: -1, 2, 3, -0.05
+    grads = {"w": jnp.array([[1.0, 1.0, -1.0, 0.1]])}  # movement_sum: -1, 2, 3, -0.05
     method = jp.methods.movement(sparsity=0.5, begin=2, end=2, every=1)
     tx = jp.sparsify(optax.sgd(0.0), method)
     state = tx.init(params)
     for _ in range(3):
         _, state = tx.update(grads, state, params)
-    assert state.memory["pushed"]["w"].tolist() == [[-3.0, 6.0, 9.0, jnp.float32(-0.05) * 3]]
+    assert state.memory["movement_sum"]["w"].tolist() == [[-3.0, 6.0, 9.0, jnp.float32(-0.05) * 3]]
     assert jp.masks_of(state)["w"].tolist() == [[False, True, True, False]]
 
 
@@ -180,7 +180,7 @@ def test_a_sum_that_restarts_counts_the_steps_since_the_masks_changed():
     found = []
     for _ in range(9):
         _, state = tx.update(jax.tree.map(jnp.ones_like, params), state, params)
-        found.append(float(state.memory["summed"]["w"][0, 0]))
+        found.append(float(state.memory["gradient_sum"]["w"][0, 0]))
     assert found == [1.0, 2.0, 3.0, 0.0, 1.0, 2.0, 0.0, 0.0, 1.0]  # changes at 3, 6 and 7
 
 

@@ -18,7 +18,7 @@ from jaxprune.types import Criterion, Keep, Units
 
 __all__ = ["KNOWN", "Solver", "best_mask", "by_criterion", "statistics_read_by"]
 
-KNOWN = ("inputs", "grams", "key")  # statistics that a solver may read
+KNOWN = ("input_moments", "grams", "key")  # statistics that a solver may read
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -27,8 +27,8 @@ class Solver(Part):
 
     Attributes:
       solve: `(kernels, contests, *, <statistics>, **_) -> list of Solved`. Kernels are `[layers, inputs,
-        outputs]`, in float32 or wider; `inputs` are mean squares `[layers, inputs, 1]`, `grams` mean products
-        `[layers, inputs, inputs]`, `key` is a PRNG key.
+        outputs]`, in float32 or wider; `input_moments` are mean squares `[layers, inputs, 1]`, `grams` mean
+        products `[layers, inputs, inputs]`, `key` is a PRNG key.
       names: of the statistics that it reads; `None`: its signature tells.
       made_by: the call of the factory that made it, by which it prints; set by the factory.
     """
@@ -82,7 +82,7 @@ def by_criterion(criterion: Criterion, *, refit: Any = None) -> Solver:
     """Returns the solver that keeps the weights with the highest scores, by any criterion.
 
     Args:
-      criterion: one of `jaxprune.criteria` or a function like them; it may read `inputs`, `grams`, `key` and
+      criterion: one of `jaxprune.criteria` or a function like them; it may read `input_moments`, `grams`, `key` and
         `axes`.
       refit: solver of the weights under given masks, such as `least_squares()`; `None`: kept weights stay as
         they are.
@@ -156,7 +156,7 @@ def _criterion_mask(
     """Returns the mask of the weights with the highest scores, and the number of scores that are NaN."""
     matrices, axes = pattern_view(kernel, window)
     known_signals = {
-        name: {"kernel": pattern_view(value, window)[0] if name == "inputs" else value}
+        name: {"kernel": pattern_view(value, window)[0] if name == "input_moments" else value}
         for name, value in signals.items()
         if name != "key"
     }
@@ -183,5 +183,5 @@ def best_mask(pattern: Any, window: int, scores: jax.Array, keep: Any) -> jax.Ar
     score_view, axes = pattern_view(scores, window)
     contest_axes, layers = pattern.contests(score_view.shape, axes)
     units = Units(pattern.to_groups(score_view, axes), contest_axes, layers=layers, kernel=axes)
-    [kept_units] = updates.best([units], [Keep(keep)])
+    [kept_units] = updates.best_units([units], [Keep(keep)])
     return pattern.from_groups(kept_units, score_view.shape, axes).reshape(scores.shape)

@@ -110,7 +110,7 @@ REFUSED = {
     "no cost 'flop'; nearest: 'flops'": {"cost": "flop"},
     "fractions between 0 and 1": {"keep": (2.0,)},
     "no criterion 'magnitud'": {"criterion": "magnitud"},
-    "reads 'pushed', which exists only while training": {"criterion": "movement"},
+    "reads 'movement_sum', which exists only while training": {"criterion": "movement"},
 }
 
 

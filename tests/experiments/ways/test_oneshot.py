@@ -57,7 +57,7 @@ def trained(tmp_path_factory):
         "made up for": {
             "criterion": "woodfisher",
             "compensation": part("woodfisher"),
-            "signals": {"inverse_fisher": part("block_fisher", block=10, damp=1e-3)},
+            "signals": {"inverse_fisher": part("inverse_fisher", block=10, damp=1e-3)},
         },
         "fine-tuned": {"criterion": part("fisher"), "finetune": 4},
     }
@@ -83,7 +83,7 @@ def test_what_is_pruned_is_the_trained_dense_network(trained):
     assert "explored" not in results["seeds"][0]["points"]["magnitude"][0]
     text = (folder / "report.md").read_text()
     (row,) = [line for line in text.splitlines() if line.startswith("| made up for | criterion")]
-    assert "compensation=woodfisher(), signals inverse_fisher=block_fisher(" in row
+    assert "compensation=woodfisher(), signals inverse_fisher=inverse_fisher(" in row
 
 
 def test_masks_are_those_of_prune_on_the_dense_weights(trained):
@@ -171,7 +171,7 @@ def test_signals_that_exist_only_while_training_are_refused():
 
     cfg = setting({"a": "movement"}, {"when": "trained"})
     (found,) = contestants.contestants(cfg)
-    with pytest.raises(cli.UserError, match="'pushed', which exists only while training"):
+    with pytest.raises(cli.UserError, match="'movement_sum', which exists only while training"):
         found.recipe(setup(cfg), 0.5)
 
 
@@ -217,14 +217,14 @@ def test_the_temperature_reaches_grasp_and_curvature_is_never_negative():
     batches = [(images, jnp.arange(20) % 10)]
     params = model.init(jax.random.key(1), images)["params"]
     gathered = oneshot.gatherers_of(model, {}, batches, jax.random.key(2), {}, None)
-    assert all(bool((x >= 0).all()) for x in jax.tree.leaves(gathered["curvature"](params)))
+    assert all(bool((x >= 0).all()) for x in jax.tree.leaves(gathered["gauss_newton_diagonal"](params)))
 
     def loss(params, batch, temperature):
         logits = model.apply({"params": params}, batch[0], train=False) / temperature
         return optax.softmax_cross_entropy_with_integer_labels(logits, batch[1]).mean()
 
     flat = functools.partial(loss, temperature=200.0)
-    grads = jp.signals.gradients(flat, params, batches)
+    grads = jp.signals.grads(flat, params, batches)
     expected = jp.signals.hessian_vector(flat, params, batches, grads)
     found = gathered["hessian_gradient"](params)
     near = functools.partial(jnp.allclose, rtol=1e-2, atol=1e-8)
