@@ -17,10 +17,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.core import Tracer
 
 from jaxprune import checks
-from jaxprune.calls import makes
 from jaxprune.coupling import Coupled
 from jaxprune.group_norms import (
     Groups,
@@ -40,11 +38,11 @@ from jaxprune.group_norms import (
 from jaxprune.kernel_axes import AxesTree
 from jaxprune.parts import factory
 from jaxprune.precision import at_least_float32
+from jaxprune.schedules import Scheduled, scheduled
 from jaxprune.types import Pattern, Penalty, Step
 
 __all__ = ["coupled", "elastic", "group_l2", "l0", "l1"]
 
-Scheduled = jax.Array | float | Callable[[Any], Any]
 Leaves = dict[str, jax.Array]
 
 
@@ -296,26 +294,6 @@ def _check_apart(paths: Sequence[str], remedy: str) -> None:
         )
 
 
-def scheduled(who: str, **named: Scheduled) -> Callable[[Step], Any]:
-    """A number, which is checked, or a schedule, as a function of the step.
-
-    >>> scheduled("l1", strength=0.5)(7)
-    0.5
-    """
-    ((name, value),) = named.items()
-    checks.check(who, **{name: (value, _SCHEDULED)})
-    if callable(value):
-        return value
-    if not isinstance(value, Tracer) and not 0 <= float(value) < math.inf:
-        raise ValueError(f"{who}({name}={value!r}): a finite number, 0 or above, is needed.")
-    return lambda step: value
-
-
-def _is_scheduled(value: Any) -> bool:
-    schedule = checks.is_function(value) and makes(value) is None and checks.takes(value, 1)
-    return schedule or isinstance(value, Tracer) or checks.NUMBER.fits(value)
-
-
 def _is_coupling(value: Any) -> bool:
     return isinstance(value, Mapping) and all(map(checks.INTEGER.fits, value.values()))
 
@@ -329,15 +307,6 @@ _AXES = checks.Kind(
     "one axis or several",
     lambda value: all(map(checks.INTEGER.fits, value if isinstance(value, Sequence) else [value])),
     lambda _: "such as axis=-2 or axis=(0, 1, 2)",
-)
-_SCHEDULED = checks.Kind(
-    "a number or a schedule of optax, called",
-    _is_scheduled,
-    lambda value: (
-        checks.NUMBER.remedy(value)
-        if isinstance(value, str)
-        else "such as optax.linear_schedule(0.0, 1e-3, transition_steps=1_000)"
-    ),
 )
 
 

@@ -80,8 +80,8 @@ def next_masks(
       TypeError: if an argument is of the wrong kind, or a signal is missing.
     """
     checks.check("next_masks", method=(method, METHOD), params=(params, checks.TREE))
-    masks_lib.check_order("next_masks", masks, params)
-    masks_lib.validate(masks, params)
+    masks_lib.check_order("next_masks", params, masks)
+    masks_lib.validate(params, masks)
     params = trees.plain(params)
     check_replicated("next_masks", params)
     known_axes = of_leaves(axes, params)

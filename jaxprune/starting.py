@@ -111,8 +111,8 @@ def given_masks(
       ValueError: if they do not fit the parameters, a filter is given as well, or a leaf has a mask that no
         method of a partition would keep up, or that is frozen; if a method has no leaf with a mask.
     """
-    masks_lib.check_order(who, masks, params)
-    masks_lib.validate(masks, params)
+    masks_lib.check_order(who, params, masks)
+    masks_lib.validate(params, masks)
     if prunable is not None:
         raise ValueError(
             f"{who}: masks= says which leaves may be pruned, and so does prunable={prunable!r}; give one."

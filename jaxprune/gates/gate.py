@@ -17,7 +17,7 @@ from jaxprune import masks as masks_lib
 from jaxprune.alike import told
 from jaxprune.kernel_axes import AxesTree
 from jaxprune.masks import Prunable
-from jaxprune.penalties import scheduled
+from jaxprune.schedules import scheduled
 from jaxprune.trees import differences
 from jaxprune.types import Axes, Masks, Params, Pattern, Step
 

@@ -14,7 +14,7 @@ from jaxprune.masks.packing import MASKS, dense, is_packed, unpack
 from jaxprune.trees import differences, keys_of, layer_names
 from jaxprune.types import Axes, Masks, Params
 
-__all__ = ["hamming", "intersection", "leaves", "shuffle", "sparsity", "summary", "table"]
+__all__ = ["hamming", "jaccard", "leaves", "shuffle", "sparsity", "summary", "table"]
 
 
 def leaves(masks: Masks) -> list[jax.Array]:
@@ -38,18 +38,18 @@ def sparsity(masks: Masks) -> jax.Array:
     return jnp.sum(jnp.stack(removed)) / max(total, 1)
 
 
-def intersection(a: Masks, b: Masks) -> jax.Array:
+def jaccard(a: Masks, b: Masks) -> jax.Array:
     """Returns the share of weights kept by both among those kept by either (Jaccard index).
 
     Raises:
       ValueError: if the two are not of the same leaves and shapes; it says which.
 
     >>> a, b = {"w": jnp.array([True, True, False])}, {"w": jnp.array([False, True, True])}
-    >>> round(float(intersection(a, b)), 4)
+    >>> round(float(jaccard(a, b)), 4)
     0.3333
     """
-    checks.check("masks.intersection", a=(a, MASKS), b=(b, MASKS))
-    pairs = _pairs("masks.intersection", a, b)
+    checks.check("masks.jaccard", a=(a, MASKS), b=(b, MASKS))
+    pairs = _pairs("masks.jaccard", a, b)
     return _count(pairs, jnp.logical_and) / jnp.maximum(_count(pairs, jnp.logical_or), 1)
 
 

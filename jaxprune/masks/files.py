@@ -81,7 +81,7 @@ def load(path: str | os.PathLike[str], params: Params | None = None) -> Masks:
     if params is None:
         return masks
     try:
-        validate(masks, params)
+        validate(params, masks)
     except ValueError as error:
         raise ValueError(f"masks.load: {path} does not fit these parameters. {error}") from None
     params = plain(params)

@@ -19,21 +19,21 @@ _PARAMS = checks.Kind(  # what masks are beside: not masks themselves
 )
 
 
-def validate(masks: Masks, params: Params) -> None:
+def validate(params: Params, masks: Masks) -> None:
     """Raises `ValueError` naming the leaves where `masks` do not fit `params`; `TypeError` if swapped.
 
-    >>> validate({"w": jnp.ones(2, bool)}, {"w": jnp.ones(3)})
+    >>> validate({"w": jnp.ones(3)}, {"w": jnp.ones(2, bool)})
     Traceback (most recent call last):
     ValueError: masks: 'w' has the shape (2,), its parameter (3,).
     """
     if is_placeholder(params):
         return
-    check_order("masks.validate", masks, params)
+    check_order("masks.validate", params, masks)
     checks.check("masks.validate", params=(params, checks.TREE))
-    _fitted("masks", masks, params)
+    _fitted("masks", params, masks)
 
 
-def _fitted(who: str, masks: Masks, params: Params) -> list[Any]:
+def _fitted(who: str, params: Params, masks: Masks) -> list[Any]:
     """The masks by leaf, `None` where there is none; refuses those that do not fit, leaf by leaf."""
     refusal = lambda differ: (
         f"{who}: the tree differs from that of the parameters ({differ}); make masks with "
@@ -60,7 +60,7 @@ def _fault(leaf: Any, mask: Any) -> str | None:
     return None if mask.dtype == bool else f"has the dtype {mask.dtype}, bool is needed"
 
 
-def check_order(who: str, masks: Masks, params: Params) -> None:
+def check_order(who: str, params: Params, masks: Masks) -> None:
     """Raises `TypeError` if masks and parameters are swapped."""
     checks.swapped(who, masks=(masks, MASKS), params=(params, _PARAMS))
 
@@ -77,9 +77,9 @@ def apply(params: Params, masks: Masks) -> Params:
     """
     if is_placeholder(params):
         return params
-    check_order("masks.apply", masks, params)
+    check_order("masks.apply", params, masks)
     leaves, treedef = jax.tree.flatten(params)
-    found = _fitted("masks", masks, params)
+    found = _fitted("masks", params, masks)
     rows = zip(leaves, found, strict=True)
     return treedef.unflatten(_chosen(leaf, mask, 0) for leaf, mask in rows)
 
@@ -92,7 +92,7 @@ def where(masks: Masks, inside: Params, outside: Params) -> Params:
         single number.
     """
     leaves, treedef = jax.tree.flatten(inside)
-    found = _fitted("masks.where", masks, inside)
+    found = _fitted("masks.where", inside, masks)
     refusal = lambda differ: (
         f"masks.where: inside and outside are different trees ({differ}); give trees with the same leaves."
     )
@@ -124,9 +124,9 @@ def check(params: Params, masks: Masks) -> None:
     `sparsify`: it must be the outermost transform, and its updates must be added unchanged. Or a weight was
     NaN or infinite when it was removed: no update that is added can take it to zero, `masks.apply` does.
     """
-    check_order("masks.check", masks, params)
+    check_order("masks.check", params, masks)
     checks.check("masks.check", params=(params, checks.TREE))
-    found = _fitted("masks", masks, params)
+    found = _fitted("masks", params, masks)
     named = zip(paths(params), jax.tree.leaves(params), found, strict=True)
     off = {name: (~dense(mask), leaf) for name, leaf, mask in named if mask is not None}
     counts = {name: int(jnp.sum(removed & (leaf != 0))) for name, (removed, leaf) in off.items()}

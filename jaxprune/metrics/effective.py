@@ -50,7 +50,7 @@ def effective(apply: Callable[..., Any], params: Params, masks: Masks, *inputs: 
            [ True, False]], dtype=bool)
     """
     checks.check("effective", apply=(apply, checks.FUNCTION), params=(params, checks.TREE))
-    masks_lib.validate(masks, params)
+    masks_lib.validate(params, masks)
     dense = jax.tree.map(jnp.ones_like, masks_lib.unpack(masks))
     idle = [w for w in jax.tree.leaves(_on_paths(apply, params, dense, inputs)) if not w.all()]
     if idle:

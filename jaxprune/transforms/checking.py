@@ -55,7 +55,7 @@ def check_update(who: str, kind: type, grads: Params, state: Any, params: Params
             f"alone. Put such a transform inside: {who}(sam(...), ...)."
         )
     try:
-        masks_lib.validate(masks, params)
+        masks_lib.validate(params, masks)
     except ValueError as error:
         raise ValueError(
             f"{who}: the parameters are not those that init was given; start with init(params) again. {error}"

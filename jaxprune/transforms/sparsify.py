@@ -244,7 +244,7 @@ def fixed(
     inner = optax.with_extra_args_support(inner)
 
     def init(params: Params) -> SparseState:
-        masks_lib.validate(masks, params)
+        masks_lib.validate(params, masks)
         owned = jax.tree.map(jnp.copy, masks)  # a step may donate these, but not the caller's
         return SparseState(jnp.zeros((), jnp.int32), owned, None, inner.init(params))
 
