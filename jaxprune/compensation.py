@@ -152,7 +152,7 @@ def layerwise(
     masks = masks_lib.unpack(masks)
     fitted = lambda _, mask, moments, gram: None if mask is None or gram is None else moments
     wanted = jax.tree.map(fitted, params, masks, inputs, grams)
-    known = kernel_axes.known(axes, params, wanted, "layerwise")
+    known = kernel_axes.require_axes(axes, params, wanted, "layerwise")
 
     def leaf(w: jax.Array, mask: Any, own: Axes | None, gram: Any) -> jax.Array:
         if own is None:

@@ -4,6 +4,7 @@ Trees that hold the same leaves under the same names belong together, whatever t
 plain dicts, a `FrozenDict`, an `nnx.State` of variables or Haiku's `FlatMap`, and masks in any of these.
 """
 
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -16,6 +17,7 @@ from jaxprune.types import Params
 
 __all__ = [
     "beside",
+    "check_matches",
     "content",
     "differences",
     "is_box",
@@ -191,3 +193,15 @@ def some(names: Sequence[str], shown: int = 5) -> str:
     """Names for a message, the first of them if there are many."""
     more = f" and {len(names) - shown} more" if len(names) > shown else ""
     return ", ".join(map(repr, names[:shown])) + more
+
+
+def check_matches(who: str, patterns: Iterable[str], names: Sequence[str]) -> None:
+    """Raises `ValueError` if a regular expression matches none of the names.
+
+    >>> check_matches("uniform(rates=)", ["head"], ["fc1/kernel", "fc2/kernel"])
+    Traceback (most recent call last):
+    ValueError: uniform(rates=): 'head' matches none of the leaves 'fc1/kernel', 'fc2/kernel'.
+    """
+    for pattern in patterns:
+        if not any(re.search(pattern, name) for name in names):
+            raise ValueError(f"{who}: {pattern!r} matches none of the leaves {some(names)}.")

@@ -24,7 +24,7 @@ ORDER = [
     ["masks"],
     ["counting", "coupling"],
     ["searches"],
-    ["selection", "signals", "group_norms", "parts"],
+    ["selection", "signals", "parts"],
     [*CONCEPTS, "preconditioners", "compensation"],
     ["penalties"],
     ["updates", "fit", "contests"],

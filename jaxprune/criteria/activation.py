@@ -62,7 +62,7 @@ def ria(
     {'w': Array([[1.25, 1.75]], dtype=float32)}
     """
 
-    known = kernel_axes.known(axes, params, inputs, "ria")
+    known = kernel_axes.require_axes(axes, params, inputs, "ria")
 
     def score(w: jax.Array, x: jax.Array | None, own: Axes | None) -> jax.Array | None:
         if x is None or own is None:

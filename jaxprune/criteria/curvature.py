@@ -170,7 +170,7 @@ def obs(
     both = jax.tree.map(
         lambda _, moments, gram: None if gram is None else moments, params, inputs, grams
     )
-    known = kernel_axes.known(axes, params, both, "obs")
+    known = kernel_axes.require_axes(axes, params, both, "obs")
 
     def score(w: jax.Array, own: Axes | None, gram: jax.Array | None) -> jax.Array | None:
         if own is None or gram is None:

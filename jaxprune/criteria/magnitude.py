@@ -94,7 +94,7 @@ def fpgm(params: Params, *, axes: kernel_axes.AxesTree | None = None, **_) -> Sc
         nothing or own is not None or kernel_axes.by_position(w.shape).in_axis is not None
     )
     wanted = jax.tree.map(lambda w, own: True if is_kernel(w, own) else None, params, said)
-    known = kernel_axes.known(said, params, wanted, "fpgm")
+    known = kernel_axes.require_axes(said, params, wanted, "fpgm")
     return jax.tree.map(lambda w, own: None if own is None else _distances(w, own), params, known)
 
 

@@ -82,7 +82,7 @@ STORED = (
     Mutation(
         "a mask file is read whatever its checksum",
         "jaxprune/masks/files.py",
-        'or metadata.get("sha256") != _checksum(told, bits):',
+        'or metadata.get("sha256") != _checksum(shapes_text, bits):',
         "or False:",
         ("tests/test_mask_files.py::test_every_damaged_byte_is_found",),
     ),
@@ -292,21 +292,21 @@ SELECTION = (
     Mutation(
         "survivors rounds down what is removed",
         "jaxprune/allocation/counts.py",
-        "return _rest(n, sparsity, _UNIT // 2)",
-        "return _rest(n, sparsity, 0)",
+        "return _exact_rest(n, sparsity, _UNIT // 2)",
+        "return _exact_rest(n, sparsity, 0)",
         ("tests/test_allocation.py::test_counts_are_exact_integers",),
     ),
     Mutation(
         "survivors is counted in float32",
         "jaxprune/allocation/counts.py",
-        "return units - (removed + _divided(rest * 10_000 + c * e + half, _UNIT)[0])",
+        "return units - (removed + _divide(cross_rest * 10_000 + n_low * share_low + rounding, _UNIT)[0])",
         "return jnp.round(units * (1 - jnp.float32(sparsity))).astype(jnp.int32)",
         ("tests/test_allocation.py::test_counts_are_exact_integers",),
     ),
     Mutation(
         "a floor is not paid for",
         "jaxprune/allocation/counts.py",
-        "return jnp.maximum(counts, floors) - jnp.maximum(above - level, 0) - last",
+        "return jnp.maximum(counts, floors) - jnp.maximum(excess - cut_level, 0) - loses_one",
         "return jnp.maximum(counts, floors)",
         (
             "tests/test_allocation.py::test_uniform_plus_spares_the_first_and_caps_the_last",
@@ -316,7 +316,7 @@ SELECTION = (
     Mutation(
         "remainders are not dealt out",
         "jaxprune/allocation/counts.py",
-        "return counts + jnp.where(jnp.arange(len(sizes)) == jnp.argmax(room), left, 0)",
+        "return counts + jnp.where(jnp.arange(len(sizes)) == jnp.argmax(room), missing, 0)",
         "return floor",
         (
             "tests/test_allocation.py::test_erk_caps_thin_leaves_and_shares_out_the_rest",
@@ -326,15 +326,15 @@ SELECTION = (
     Mutation(
         "a uniform layer may be emptied by rounding",
         "jaxprune/allocation/by_leaf.py",
-        "kept = jnp.maximum(share, jnp.minimum(-(-floor // unit.contests), unit.budgeted))",
-        "kept = share",
+        "kept = jnp.maximum(count, jnp.minimum(-(-floor // unit.contests), unit.budgeted))",
+        "kept = count",
         ("tests/faults/test_mutants.py::test_no_layer_is_emptied_by_rounding",),
     ),
     Mutation(
         "lamp divides by what is smaller",
         "jaxprune/allocation/by_score.py",
-        "tail = jnp.cumsum(ascending[::-1])[::-1]",
-        "tail = jnp.cumsum(ascending)",
+        "tail_sums = jnp.cumsum(ascending[::-1])[::-1]",
+        "tail_sums = jnp.cumsum(ascending)",
         ("tests/test_allocation.py::test_lamp_by_hand",),
     ),
     Mutation(
@@ -346,9 +346,9 @@ SELECTION = (
     ),
     Mutation(
         "groups run along the outputs",
-        "jaxprune/patterns.py",
-        "return told(shape, kernel).in_axis if axis is None else (axis % len(shape),)",
-        "return told(shape, kernel).out_axis if axis is None else (axis % len(shape),)",
+        "jaxprune/patterns/leafwise.py",
+        "return resolve_axes(shape, kernel).in_axis if axis is None else (axis % len(shape),)",
+        "return resolve_axes(shape, kernel).out_axis if axis is None else (axis % len(shape),)",
         (
             "tests/test_patterns.py::test_groups_run_along_the_reduction_axis",
             "tests/test_patterns.py::test_two_of_four",
@@ -423,7 +423,7 @@ MASKS = (
     Mutation(
         "masks are broadcast",
         "jaxprune/masks/fitting.py",
-        "    if own != its:\n",
+        "    if mask_shape != leaf_shape:\n",
         "    if False:\n",
         (_ALIKE + "test_no_mask_is_broadcast",),
     ),
@@ -451,22 +451,22 @@ MASKS = (
     Mutation(
         "masks of different leaves are compared",
         "jaxprune/masks/comparing.py",
-        "    if set(first) != set(second):\n",
+        "    if set(a_by_path) != set(b_by_path):\n",
         "    if False:\n",
         (_ALIKE + "test_masks_of_different_leaves_are_not_compared",),
     ),
     Mutation(
         "packed rows lose their last byte",
         "jaxprune/masks/packing.py",
-        "(spread << place) & 128 != 0",
-        "(spread << place) & 64 != 0",
+        "(byte_of_weight << bit_index) & 128 != 0",
+        "(byte_of_weight << bit_index) & 64 != 0",
         ("tests/test_masks.py::test_packed_masks_are_the_masks",),
     ),
     Mutation(
         "shuffling mixes layers",
         "jaxprune/masks/comparing.py",
-        "mixed = jax.random.permutation(own_key, rows, axis=1, independent=True)",
-        "mixed = jax.random.permutation(own_key, rows.ravel()).reshape(rows.shape)",
+        "shuffled_rows = jax.random.permutation(leaf_key, rows, axis=1, independent=True)",
+        "shuffled_rows = jax.random.permutation(leaf_key, rows.ravel()).reshape(rows.shape)",
         ("tests/test_masks.py::test_shuffling_stays_within_a_layer",),
     ),
     Mutation(
