@@ -61,7 +61,7 @@ def cost_budget(
             _order_keys(unit, scale) for (_, unit), scale in zip(priced_units, scales, strict=True)
         ]
         unit_shares = np.array(unit_costs) / sum(cost for cost, _ in priced_units)
-        layer_shares = jnp.asarray(layers.repeat(unit_shares), jnp.float32)
+        layer_shares = jnp.asarray(layers.repeated(unit_shares), jnp.float32)
         budget = (1 - jnp.asarray(sparsity, jnp.float32)) * jnp.sum(layer_shares * layers.sizes)
         counts = _affordable_counts(
             keys, layers, layer_shares, budget * np.float32(1 + 1e-6), layers.floors(at_least)
@@ -98,7 +98,7 @@ def at_cost(allocation: AnyAllocation, costs: Mapping[str, float] | Any) -> Allo
         priced_units = _priced_units(costs, params, trees.beside(params, units))
         total_cost = sum(cost for cost, _ in priced_units)
         layers = Layers([unit for _, unit in priced_units])
-        layer_shares = layers.repeat(
+        layer_shares = layers.repeated(
             [np.float32(cost / total_cost / unit.scores.size) for cost, unit in priced_units]
         )
         dense_cost = jnp.sum(layer_shares * layers.sizes)
@@ -109,7 +109,7 @@ def at_cost(allocation: AnyAllocation, costs: Mapping[str, float] | Any) -> Allo
             counts = [
                 keep.count if isinstance(keep, Keep) else keep for keep in kept if keep is not None
             ]
-            return jnp.sum(layer_shares * layers.join(counts) * layers.contests)
+            return jnp.sum(layer_shares * layers.joined(counts) * layers.contests)
 
         def halve(_: Any, bracket: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
             low, high = bracket
@@ -182,7 +182,7 @@ def _affordable_counts(
         for leaf_keys, unit in zip(keys, layers.units, strict=True):
             unit_axes = tuple(axis for axis in range(leaf_keys.ndim) if axis not in unit.layers)
             counts.append(jnp.sum(leaf_keys > threshold, unit_axes, jnp.int32))
-        return jnp.maximum(layers.join(counts), floors)
+        return jnp.maximum(layers.joined(counts), floors)
 
     def set_bit(i: jax.Array, threshold: jax.Array) -> jax.Array:
         # The highest threshold that costs too much, bit by bit; one above it does not.

@@ -148,8 +148,8 @@ def uniform_plus(*, first: str, last: str, most: float = 0.8, at_least: int = 1)
             (path, unit) for path, unit in zip(paths, leaf_units, strict=True) if unit is not None
         ]
         layers = Layers([unit for _, unit in pruned])
-        is_first = layers.repeat([bool(re.search(first, path)) for path, _ in pruned])
-        is_last = layers.repeat([bool(re.search(last, path)) for path, _ in pruned]) & ~is_first
+        is_first = layers.repeated([bool(re.search(first, path)) for path, _ in pruned])
+        is_last = layers.repeated([bool(re.search(last, path)) for path, _ in pruned]) & ~is_first
         capped_sparsity = jnp.minimum(jnp.asarray(sparsity, jnp.float32), most)
         floors = layers.floors(floor)
         last_counts = jnp.maximum(survivors(layers.sizes, capped_sparsity), floors)

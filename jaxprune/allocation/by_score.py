@@ -204,7 +204,7 @@ def owl(*, outlier: float = 5.0, spread: float = 0.08, at_least: int = 1) -> All
         leaf_units, treedef = jax.tree.flatten(units, is_leaf=is_units)
         layers = Layers(leaf_units)
         sizes = layers.sizes
-        outlier_shares = layers.join(
+        outlier_shares = layers.joined(
             [
                 each_layer(outlier_share, unit.layers, numbers=True)(
                     unit.scores, _may_be_kept(unit)

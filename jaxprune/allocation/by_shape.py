@@ -85,8 +85,8 @@ def erk(
         shared_leaves = [
             leaf for leaf, given in zip(pruned, given_sparsities, strict=True) if given is None
         ]
-        is_shared = layers.repeat([given is None for given in given_sparsities])
-        rates = layers.repeat([given or 0.0 for given in given_sparsities])
+        is_shared = layers.repeated([given is None for given in given_sparsities])
+        rates = layers.repeated([given or 0.0 for given in given_sparsities])
         given_counts = survivors(layers.sizes, jnp.asarray(rates, jnp.float32))
         fixed = jnp.where(is_shared, 0, jnp.maximum(given_counts, floors))
         counts = fixed
@@ -112,7 +112,7 @@ def _share_by_thinness(thinness: list[float], layers: Layers, total: jax.Array) 
       layers: of these leaves.
       total: units that they keep together.
     """
-    raw_density = layers.repeat(thinness).astype(np.float32)
+    raw_density = layers.repeated(thinness).astype(np.float32)
     total = jnp.minimum(total, jnp.sum(layers.sizes))
     # The layers that stay dense are those of the largest raw density: try 0, 1, 2, ... of them.
     order = np.argsort(-raw_density, kind="stable")

@@ -95,19 +95,19 @@ class Layers:
         self.units = list(units)
         self._layer_counts = [math.prod(unit.layer_shape) for unit in self.units]
         sizes = [jnp.asarray(unit.budgeted * unit.contests, jnp.int32) for unit in self.units]
-        self.sizes = self.join(sizes)
-        self.contests = self.repeat([unit.contests for unit in self.units])
+        self.sizes = self.joined(sizes)
+        self.contests = self.repeated([unit.contests for unit in self.units])
 
     @property
     def count(self) -> int:
         """The number of layers."""
         return sum(self._layer_counts)
 
-    def repeat(self, values: Any) -> np.ndarray:
+    def repeated(self, values: Any) -> np.ndarray:
         """Returns one value per layer, from one per leaf."""
         return np.repeat(np.asarray(values), self._layer_counts, axis=0)
 
-    def join(self, values: Sequence[Any]) -> jax.Array:
+    def joined(self, values: Sequence[Any]) -> jax.Array:
         """Returns one value per layer in one array, from a scalar per leaf, or one value per layer of it."""
         pairs = zip(values, self._layer_counts, strict=True)
         return jnp.concatenate(
@@ -118,7 +118,7 @@ class Layers:
         )
 
     def split(self, values: jax.Array) -> list[jax.Array]:
-        """Returns what `join` has made one array as arrays per leaf again."""
+        """Returns what `joined` has made one array as arrays per leaf again."""
         ends = np.cumsum(self._layer_counts)
         values_of_leaves = jnp.split(values, ends[:-1])
         return [
