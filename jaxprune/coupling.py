@@ -12,7 +12,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxprune import masks as masks_lib
 from jaxprune import roles
-from jaxprune.host_arrays import Blockwise, Total, by_axis
+from jaxprune.host_arrays import Blockwise, Total, totals_by_axis
 from jaxprune.types import Pattern
 
 __all__ = [
@@ -188,7 +188,7 @@ class Coupled(NamedTuple):
         for m in (m for members in counted for m in members):
             wanted.setdefault(m.path, []).append(m.axis)
         lines = {
-            path: by_axis(scores[path], axes, self._total)
+            path: totals_by_axis(scores[path], axes, self._total)
             for path, axes in wanted.items()
             if isinstance(scores[path], np.ndarray | Blockwise)
         }

@@ -418,7 +418,7 @@ def _searched(by_expression: Mapping[str, Any], names: Sequence[str], partial: b
         if not any(re.search(expression, name) for name in names):
             raise ValueError(
                 f"axes: {expression!r} is no path of the parameters and, as a regular expression, matches "
-                f"none of {trees.some(names)}; give jaxprune.axes of these parameters."
+                f"none of {trees.quote_names(names)}; give jaxprune.axes of these parameters."
             )
     return [
         next((own for e, own in by_expression.items() if re.search(e, name)), _UNSAID)

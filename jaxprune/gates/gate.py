@@ -14,7 +14,7 @@ import optax
 
 from jaxprune import checks, kernel_axes
 from jaxprune import masks as masks_lib
-from jaxprune.alike import told
+from jaxprune.alike import join_faults
 from jaxprune.kernel_axes import AxesTree
 from jaxprune.masks import Prunable
 from jaxprune.penalties import scheduled
@@ -199,7 +199,9 @@ def _check_shapes(gates: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
         if jnp.shape(gate) != wanted[name].shape
     ]
     if wrong:
-        raise ValueError(f"gates: {told(wrong)}; begin with gate.init(params, key) of this gate.")
+        raise ValueError(
+            f"gates: {join_faults(wrong)}; begin with gate.init(params, key) of this gate."
+        )
 
 
 def _with(params: Params, leaves: Leaves) -> Params:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxprune import checks
-from jaxprune.alike import entries_beside, shape_of, told
+from jaxprune.alike import entries_beside, join_faults, shape_of
 from jaxprune.masks.packing import MASKS, all_bool, dense
 from jaxprune.trees import is_placeholder, paths
 from jaxprune.types import Masks, Params
@@ -44,7 +44,9 @@ def _fitted(who: str, masks: Masks, params: Params) -> list[Any]:
     faults = [None if mask is None else _fault(leaf, mask) for leaf, mask in pairs]
     if any(faults):
         named = zip(paths(params), faults, strict=True)
-        raise ValueError(f"{who}: {told([f'{name!r} {fault}' for name, fault in named if fault])}.")
+        raise ValueError(
+            f"{who}: {join_faults([f'{name!r} {fault}' for name, fault in named if fault])}."
+        )
     return found
 
 
@@ -108,7 +110,7 @@ def where(masks: Masks, inside: Params, outside: Params) -> Params:
             for name, new, old in rows
             if old is not None
         ]
-        raise ValueError(f"masks.where: {told(named)}.")
+        raise ValueError(f"masks.where: {join_faults(named)}.")
     rows = zip(leaves, found, others, strict=True)
     return treedef.unflatten(_chosen(*row) for row in rows)
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jaxprune import checks, roles
 from jaxprune.kernel_axes import AxesTree, kernels_by_use
-from jaxprune.trees import beside, is_placeholder, paths, plain, some
+from jaxprune.trees import beside, is_placeholder, paths, plain, quote_names
 from jaxprune.types import Masks, Params
 
 __all__ = ["PRUNABLE", "Prunable", "is_prunable", "make", "of_zeros"]
@@ -72,7 +72,7 @@ def make(params: Params, prunable: Prunable = None, *, axes: AxesTree | None = N
     if not jax.tree.leaves(masks):
         asked = "the default filter" if prunable is None else f"prunable={prunable!r}"
         raise ValueError(
-            f"masks.make: {asked} leaves nothing to prune among {some(names)}; "
+            f"masks.make: {asked} leaves nothing to prune among {quote_names(names)}; "
             "give prunable= a regular expression or a predicate that matches floating-point leaves."
         )
     return masks
@@ -104,13 +104,13 @@ def of_zeros(params: Params, prunable: Prunable = None, *, axes: AxesTree | None
     dead = [name for name, mask in with_mask.items() if not mask.any()]
     if dead:
         raise ValueError(
-            f"masks.of_zeros: {some(dead)} are zero throughout, which is how layers start rather than how "
-            "they are pruned; exclude them with prunable=."
+            f"masks.of_zeros: {quote_names(dead)} are zero throughout, which is how layers start rather than "
+            "how they are pruned; exclude them with prunable=."
         )
     if all(mask.all() for mask in with_mask.values()):
         raise ValueError(
-            f"masks.of_zeros: no weight of {some(list(with_mask))} is zero; load the sparse checkpoint, or "
-            "apply its masks first."
+            f"masks.of_zeros: no weight of {quote_names(list(with_mask))} is zero; load the sparse "
+            "checkpoint, or apply its masks first."
         )
     return jax.tree.structure(params).unflatten(found.values())
 
@@ -126,7 +126,7 @@ def _choose(prunable: Prunable, names: list[str]) -> Callable[[str, jax.Array], 
         checks.expression("prunable", pattern)
         if not any(re.search(pattern, name) for name in names):
             raise ValueError(
-                f"prunable: the pattern {pattern!r} matches none of the leaves {some(names)}."
+                f"prunable: the pattern {pattern!r} matches none of the leaves {quote_names(names)}."
             )
     return lambda name, _: any(re.search(pattern, name) for pattern in patterns)
 
