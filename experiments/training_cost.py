@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 import jaxprune as jp
-from jaxprune.method import remembered
+from jaxprune.method import memories_of
 from jaxprune.signals.gatherers import takes_gradients
 
 __all__ = ["shares"]
@@ -50,7 +50,7 @@ def _read(method: jp.Method, steps: int) -> float:
     """The share of the updates in which gradients off the masks are read."""
     if not method.update.revives and method.update.challengers is None:
         return 0.0  # what is dead stays dead, whatever its gradient
-    if any(memory.reads_gradients for memory in remembered(method).values()):
+    if any(memory.reads_gradients for memory in memories_of(method).values()):
         return 1.0
     if not any(map(takes_gradients, (method.criterion, method.update.challengers))):
         return 0.0

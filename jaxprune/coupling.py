@@ -12,7 +12,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxprune import masks as masks_lib
 from jaxprune import roles
-from jaxprune.host_arrays import Blockwise, Total, by_axis
+from jaxprune.host_arrays import Blockwise, Total, totals_by_axis
 from jaxprune.types import Pattern
 
 __all__ = [
@@ -193,16 +193,16 @@ class Coupled(NamedTuple):
         axes_by_path: dict[str, list[int]] = {}
         for member in (member for group_members in counted_members for member in group_members):
             axes_by_path.setdefault(member.path, []).append(member.axis)
-        totals_by_axis = {
-            path: by_axis(scores[path], axes, self._reduction)
+        axis_totals = {
+            path: totals_by_axis(scores[path], axes, self._reduction)
             for path, axes in axes_by_path.items()
             if isinstance(scores[path], np.ndarray | Blockwise)
         }
 
         def member_total(member: Member) -> Any:
-            if member.path not in totals_by_axis:
+            if member.path not in axis_totals:
                 return member.total(scores[member.path], self._reduction)
-            index_totals = totals_by_axis[member.path][member.axis][member.index]
+            index_totals = axis_totals[member.path][member.axis][member.index]
             return index_totals.max(1) if self._reduction == "max" else index_totals.sum(1)
 
         pairs = zip(self.groups, counted_members, strict=True)

@@ -388,7 +388,7 @@ def _analysed(table: Sensitivity, params: Params, axes: AxesTree | None) -> set[
     if unknown:
         raise ValueError(
             f"search: the table has {unknown[0]!r}, but the layers of these parameters are "
-            f"{trees.some(list(path_of))}; give the axes= that sensitivity was given."
+            f"{trees.quote_names(list(path_of))}; give the axes= that sensitivity was given."
         )
     return {path_of[name] for name in table.weights}
 

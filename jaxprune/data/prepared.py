@@ -195,7 +195,7 @@ def _prepare(name: str, work: Path, archives: Path | None, allow_network: bool) 
             download_config=tfds.download.DownloadConfig(manual_dir=folder),
         )
     made = Path(builder.data_path)
-    text = sealed.manifest(_KIND, _VERSION, {"files": sealed.files_of(made)})
+    text = sealed.manifest(_KIND, _VERSION, {"files": sealed.checksums_of_folder(made)})
     arrays.write(made / CACHE, _decode(made))
     with durable.whole_file(made / SEAL) as file:
         file.write(text)
@@ -204,7 +204,7 @@ def _prepare(name: str, work: Path, archives: Path | None, allow_network: bool) 
 def _check_seal(folder: Path) -> None:
     """Compares the records with what they were when they were made."""
     if (folder / SEAL).exists():
-        told = sealed.of_manifest((folder / SEAL).read_bytes(), _KIND, _VERSION)
+        told = sealed.read_manifest((folder / SEAL).read_bytes(), _KIND, _VERSION)
         sealed.check_files(folder, told.get("files"))
 
 

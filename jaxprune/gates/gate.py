@@ -14,7 +14,7 @@ import optax
 
 from jaxprune import checks, kernel_axes
 from jaxprune import masks as masks_lib
-from jaxprune.alike import told
+from jaxprune.alike import join_faults
 from jaxprune.kernel_axes import AxesTree
 from jaxprune.masks import Prunable
 from jaxprune.schedules import scheduled
@@ -214,7 +214,9 @@ def _check_shapes(gates: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
         if jnp.shape(gate) != wanted[path].shape
     ]
     if faults:
-        raise ValueError(f"gates: {told(faults)}; begin with gate.init(params, key) of this gate.")
+        raise ValueError(
+            f"gates: {join_faults(faults)}; begin with gate.init(params, key) of this gate."
+        )
 
 
 def _replace_leaves(params: Params, leaves: Leaves) -> Params:

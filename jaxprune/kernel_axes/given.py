@@ -312,7 +312,7 @@ def _search_expressions(
         if not any(re.search(expression, path) for path in paths):
             raise ValueError(
                 f"axes: {expression!r} is no path of the parameters and, as a regular expression, matches "
-                f"none of {trees.some(paths)}; give jaxprune.axes of these parameters."
+                f"none of {trees.quote_names(paths)}; give jaxprune.axes of these parameters."
             )
     return [
         next(

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxprune import checks
-from jaxprune.alike import entries_beside, told
+from jaxprune.alike import entries_beside, join_faults
 from jaxprune.kernel_axes import AxesTree, by_path, layer_axes
 from jaxprune.masks.packing import MASKS, dense, is_packed, unpack
 from jaxprune.trees import differences, keys_of, layer_names
@@ -105,7 +105,7 @@ def _pairs(who: str, a: Masks, b: Masks) -> list[tuple[jax.Array, jax.Array]]:
         if mask.shape != b_by_path[path].shape
     ]
     if faults:
-        raise ValueError(f"{who}: {told(faults)}; give masks of the same parameters.")
+        raise ValueError(f"{who}: {join_faults(faults)}; give masks of the same parameters.")
     return [(mask, b_by_path[path]) for path, mask in a_by_path.items()]
 
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxprune import checks
-from jaxprune.alike import entries_beside, shape_of, told
+from jaxprune.alike import entries_beside, join_faults, shape_of
 from jaxprune.masks.packing import MASKS, all_bool, dense
 from jaxprune.trees import is_placeholder, paths
 from jaxprune.types import Masks, Params
@@ -55,7 +55,9 @@ def _fitting_masks(who: str, params: Params, masks: Masks) -> list[Any]:
     faults = [None if mask is None else _fault(leaf, mask) for leaf, mask in pairs]
     if any(faults):
         rows = zip(paths(params), faults, strict=True)
-        raise ValueError(f"{who}: {told([f'{path!r} {fault}' for path, fault in rows if fault])}.")
+        raise ValueError(
+            f"{who}: {join_faults([f'{path!r} {fault}' for path, fault in rows if fault])}."
+        )
     return leaf_masks
 
 
@@ -137,7 +139,7 @@ def where(masks: Masks, inside: Params, outside: Params) -> Params:
         if mask is not None and shape_of(outside_leaf) not in (shape_of(leaf), ())
     ]
     if faults:
-        raise ValueError(f"masks.where: {told(faults)}.")
+        raise ValueError(f"masks.where: {join_faults(faults)}.")
     return treedef.unflatten(_select(*row) for row in rows)
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jaxprune import checks, roles
 from jaxprune.kernel_axes import AxesTree, kernels_by_use
-from jaxprune.trees import beside, check_matches, is_placeholder, paths, plain, some
+from jaxprune.trees import beside, check_matches, is_placeholder, paths, plain, quote_names
 from jaxprune.types import Masks, Params
 
 __all__ = ["PRUNABLE", "Prunable", "is_prunable", "make", "of_zeros"]
@@ -74,7 +74,7 @@ def make(params: Params, prunable: Prunable = None, *, axes: AxesTree | None = N
     if not jax.tree.leaves(masks):
         filter_text = "the default filter" if prunable is None else f"prunable={prunable!r}"
         raise ValueError(
-            f"masks.make: {filter_text} leaves nothing to prune among {some(leaf_paths)}; "
+            f"masks.make: {filter_text} leaves nothing to prune among {quote_names(leaf_paths)}; "
             "give prunable= a regular expression or a predicate that matches floating-point leaves."
         )
     return masks
@@ -106,12 +106,12 @@ def of_zeros(params: Params, prunable: Prunable = None, *, axes: AxesTree | None
     zero_leaves = [path for path, mask in prunable_masks.items() if not mask.any()]
     if zero_leaves:
         raise ValueError(
-            f"masks.of_zeros: {some(zero_leaves)} are zero throughout, which is how layers start rather than "
+            f"masks.of_zeros: {quote_names(zero_leaves)} are zero throughout, which is how layers start rather than "
             "how they are pruned; exclude them with prunable=."
         )
     if all(mask.all() for mask in prunable_masks.values()):
         raise ValueError(
-            f"masks.of_zeros: no weight of {some(list(prunable_masks))} is zero; load the sparse checkpoint, "
+            f"masks.of_zeros: no weight of {quote_names(list(prunable_masks))} is zero; load the sparse checkpoint, "
             "or apply its masks first."
         )
     return jax.tree.structure(params).unflatten(mask_by_path.values())

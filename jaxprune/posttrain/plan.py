@@ -168,7 +168,7 @@ class Plan:
         ]
         left = [name for name, mine in zip(self.names, self.chosen, strict=True) if not mine]
         if left:
-            lines.append(f"not pruned: {trees.some(left)}")
+            lines.append(f"not pruned: {trees.quote_names(left)}")
         return "\n".join(lines)
 
 
@@ -266,7 +266,7 @@ def plan(
     for pattern in [exclude] if isinstance(exclude, str) else exclude:
         expression("exclude", pattern)
         if not any(re.search(pattern, name) for name in names):
-            raise ValueError(f"exclude: {pattern!r} matches none of {trees.some(names)}.")
+            raise ValueError(f"exclude: {pattern!r} matches none of {trees.quote_names(names)}.")
         chosen = [c and not re.search(pattern, n) for c, n in zip(chosen, names, strict=True)]
     kernels, inputs, lost = kernels_lib.find(flat, followed, names, chosen)
     covered = {leaf for kernel in kernels for leaf in kernel.leaves}
@@ -282,7 +282,8 @@ def plan(
         )
     if not kernels:
         raise ValueError(
-            f"posttrain.plan: nothing is left to prune of {trees.some(names)}; change prunable= or exclude=."
+            f"posttrain.plan: nothing is left to prune of {trees.quote_names(names)}; "
+            "change prunable= or exclude=."
         )
     places = cuts(flat, kernels, inputs)
     found = segments(flat, places, inputs)

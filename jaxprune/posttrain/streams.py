@@ -72,8 +72,8 @@ def checked(plan: Plan, params: Params) -> list[Any]:
     if names != plan.names:
         differ = set(names) ^ set(plan.names)
         raise ValueError(
-            f"posttrain.prune: the parameters are not those of the plan; {trees.some(sorted(differ))} are in "
-            "one of them only. Make a plan of these parameters."
+            f"posttrain.prune: the parameters are not those of the plan; "
+            f"{trees.quote_names(sorted(differ))} are in one of them only. Make a plan of these parameters."
         )
     for name, leaf in zip(names, leaves, strict=True):
         if np.shape(leaf) != needed[name].shape or jax.dtypes.canonicalize_dtype(

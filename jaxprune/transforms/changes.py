@@ -17,9 +17,16 @@ from jax.sharding import PartitionSpec
 
 from jaxprune import masks as masks_lib
 from jaxprune.kernel_axes import AxesTree, of_leaves
-from jaxprune.method import Method, Partition, by_number, remembered
+from jaxprune.method import Method, Partition, by_index, memories_of
 from jaxprune.pruning import change
-from jaxprune.shards import Specs, check_replicated, everywhere, own_part, specs_of, whole
+from jaxprune.shards import (
+    Specs,
+    check_replicated,
+    gather_whole,
+    is_true_everywhere,
+    slice_own_part,
+    specs_of,
+)
 from jaxprune.signals import Memory
 from jaxprune.signals.gatherers import takes_gradients
 from jaxprune.transforms.accumulation import Gathering, gathering_of, this_call
@@ -152,7 +159,7 @@ def see(
 
     def finite() -> jax.Array:
         known = all_finite((gradients, gathering_of(state.inner)))
-        return known if split is None else everywhere(known, split)
+        return known if split is None else is_true_everywhere(known, split)
 
     counts = None
     if any(m.reads_gradients for m in memories.values()):
@@ -166,7 +173,7 @@ def see(
 def reads_gradients(method: Method | Partition) -> bool:
     """Whether masks depend on gradients, now or by a memory."""
     criteria = [c for part in method.parts for c in (part.criterion, part.update.challengers)]
-    memories = remembered(method).values()
+    memories = memories_of(method).values()
     return any(map(takes_gradients, criteria)) or any(m.reads_gradients for m in memories)
 
 
@@ -246,14 +253,14 @@ def change_masks(
                 )
                 finite = seen.finite()
             else:
-                old, entire = whole(old, split), whole(params, split)
+                old, entire = gather_whole(old, split), gather_whole(params, split)
                 read = {name: _whole_signal(x, params, split) for name, x in signals.items()}
                 after, unknown = change(
                     part, entire, old, last, read, known_axes, dead_are_zero=not dense
                 )
-                after, finite = own_part(after, split), seen.finite()
+                after, finite = slice_own_part(after, split), seen.finite()
             known = finite & (sum(each.count for each in unknown) == 0)
-            known = known if split is None else everywhere(known, split)
+            known = known if split is None else is_true_everywhere(known, split)
             return _if(known, stored(after), share), known
 
         if concrete(tried):
@@ -267,7 +274,7 @@ def change_masks(
         held = held + (jnp.asarray(tried) & ~jnp.asarray(done))
         return after
 
-    after = by_number(method, params, masks, changed)
+    after = by_index(method, params, masks, changed)
     return Changed(after, made, Overdue(tuple(pending), held))
 
 
@@ -278,7 +285,7 @@ def _whole_signal(signal: Any, params: Params, split: list[PartitionSpec]) -> An
         jnp.shape(leaf) == jnp.shape(p)
         for leaf, p in zip(leaves, jax.tree.leaves(params), strict=True)
     )
-    return whole(signal, split) if alike else signal
+    return gather_whole(signal, split) if alike else signal
 
 
 def _if(condition: jax.Array, new: Any, old: Any) -> Any:

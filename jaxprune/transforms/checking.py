@@ -10,7 +10,7 @@ import optax
 
 from jaxprune import checks, trees
 from jaxprune import masks as masks_lib
-from jaxprune.alike import check_alike, shape_of, told
+from jaxprune.alike import check_alike, join_faults, shape_of
 from jaxprune.method import Method, Partition
 from jaxprune.types import Params
 
@@ -112,7 +112,7 @@ def check_inner(
         for name, own, its in rows
         if shape_of(own) != its.shape
     ]
-    raise ValueError(f"{who}: {told(wrong)}; {remedy}.")
+    raise ValueError(f"{who}: {join_faults(wrong)}; {remedy}.")
 
 
 @functools.lru_cache(maxsize=256)

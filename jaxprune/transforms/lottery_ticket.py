@@ -13,7 +13,7 @@ from jaxprune import masks as masks_lib
 from jaxprune.fit import check_rounds
 from jaxprune.kernel_axes import AxesTree, of_leaves
 from jaxprune.masks import Prunable
-from jaxprune.method import METHOD, Method, Partition, by_number, by_part, remembered
+from jaxprune.method import METHOD, Method, Partition, by_index, by_part, memories_of
 from jaxprune.pruning import change, initial_masks
 from jaxprune.shards import check_replicated
 from jaxprune.transforms.changes import Overdue, all_finite, concrete, nothing_overdue, remember
@@ -183,7 +183,7 @@ def lottery_ticket(
     checks.check("lottery_ticket", masks=(masks, checks.optional(masks_lib.MASKS)))
     checks.check("lottery_ticket", key=(key, checks.optional(checks.KEY)))
     inner = optax.with_extra_args_support(inner)
-    memories = remembered(method)
+    memories = memories_of(method)
     if any(part.initial is not None for part in method.parts):
         raise ValueError(
             "lottery_ticket: the method starts sparse, but level 0 is the dense network."
@@ -290,7 +290,7 @@ def lottery_ticket(
                 unknown.extend(missing)
                 return new
 
-            new = by_number(method, params, masks, choose)
+            new = by_index(method, params, masks, choose)
             known = all_finite(grads) & (sum(each.count for each in unknown) == 0)
             new = jax.tree.map(lambda n, o: jnp.where(known, n, o), new, masks)
             inner_state = refresh(inner, state.inner, params, new)

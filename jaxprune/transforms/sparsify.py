@@ -10,7 +10,7 @@ from jaxprune import checks
 from jaxprune import masks as masks_lib
 from jaxprune.kernel_axes import AxesTree
 from jaxprune.masks import Prunable
-from jaxprune.method import METHOD, Method, Partition, remembered
+from jaxprune.method import METHOD, Method, Partition, memories_of
 from jaxprune.pruning import initial_masks
 from jaxprune.shards import Specs
 from jaxprune.transforms.accumulation import Gathering
@@ -143,7 +143,7 @@ def sparsify(
         )
     inner = optax.with_extra_args_support(inner)
     stored = masks_lib.pack if packed else lambda masks: masks
-    memories = remembered(method)
+    memories = memories_of(method)
     if method.straight_through:
         raise ValueError(
             "sparsify: this method trains the weights off its masks too, which `sparsify` would set to zero; "

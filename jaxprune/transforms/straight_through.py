@@ -12,7 +12,7 @@ from jaxprune import masks as masks_lib
 from jaxprune import updates as updates_lib
 from jaxprune.kernel_axes import AxesTree
 from jaxprune.masks import Prunable
-from jaxprune.method import METHOD, Method, Partition, by_number, by_part, remembered
+from jaxprune.method import METHOD, Method, Partition, by_index, by_part, memories_of
 from jaxprune.pruning import initial_masks
 from jaxprune.shards import Specs
 from jaxprune.transforms.accumulation import Gathering
@@ -131,7 +131,7 @@ def straight_through(
     checks.check("straight_through", masks=(masks, checks.optional(masks_lib.MASKS)))
     checks.check("straight_through", key=(key, checks.optional(checks.KEY)))
     inner = optax.with_extra_args_support(inner)
-    memories = remembered(method)
+    memories = memories_of(method)
     if any(part.update.challengers is not None for part in method.parts):
         raise ValueError(
             "straight_through: this method grows weights from zero (`regrow`), but here weights off the "
@@ -179,7 +179,7 @@ def straight_through(
             specs=specs,
             dense=True,
         )
-        return changed, by_number(method, params, reach, widen)
+        return changed, by_index(method, params, reach, widen)
 
     def init(params: Params) -> StraightThroughState:
         first, run = (None, None) if key is None else jax.random.split(key)

@@ -219,8 +219,8 @@ RUNS = (
     Mutation(
         "JSON is written in place",
         "jaxprune/durable.py",
-        "partial.replace(path)",
-        "path.write_bytes(partial.read_bytes())",
+        "partial_path.replace(path)",
+        "path.write_bytes(partial_path.read_bytes())",
         ("tests/experiments/test_run_folder.py::test_json_is_replaced_whole_or_not_at_all",),
     ),
 )
@@ -230,8 +230,8 @@ SELECTION = (
     Mutation(
         "-0.0 ranks below 0.0",
         "jaxprune/ranks.py",
-        "key = lax.select(bits < 0, -size, size)",
-        "key = lax.select(bits < 0, -size - 1, size)",
+        "key = lax.select(bits < 0, -magnitude, magnitude)",
+        "key = lax.select(bits < 0, -magnitude - 1, magnitude)",
         (_SELECTION + "test_order_key_orders_and_separates",),
     ),
     Mutation(
@@ -244,15 +244,15 @@ SELECTION = (
     Mutation(
         "denormals are zero",
         "jaxprune/ranks.py",
-        "size = bits & 0x7FFFFFFF",
-        "size = jnp.where(bits & 0x7F800000, bits & 0x7FFFFFFF, 0)",
+        "magnitude = bits & 0x7FFFFFFF",
+        "magnitude = jnp.where(bits & 0x7F800000, bits & 0x7FFFFFFF, 0)",
         (_SELECTION + "test_order_key_orders_and_separates",),
     ),
     Mutation(
         "ties go to the higher index (short contests)",
         "jaxprune/ranks.py",
-        "(rival + (at > j) > key)",
-        "(rival + (at < j) > key)",
+        "(rival + (positions > i) > keys)",
+        "(rival + (positions < i) > keys)",
         (
             "tests/test_patterns.py::test_two_of_four",
             _SELECTION + "test_top_along_is_a_stable_sort_of_each_slice",
@@ -261,8 +261,8 @@ SELECTION = (
     Mutation(
         "ties go to the higher index (long contests)",
         "jaxprune/counting.py",
-        "at > cut.last",
-        "at < cut.last",
+        "positions > cut.last",
+        "positions < cut.last",
         (
             _SELECTION + "test_nothing_to_choose_from",
             _SELECTION + "test_what_is_found_does_not_move",
@@ -278,8 +278,8 @@ SELECTION = (
     Mutation(
         "what may not be marked is marked",
         "jaxprune/selection.py",
-        "return tuple(m if a is None else m & a for m, a in zip(found, among, strict=True))",
-        "return found",
+        "return tuple(mask if allowed is None else mask & allowed for mask, allowed in pairs)",
+        "return masks",
         ("tests/test_selection.py::test_no_more_are_marked_than_may_be",),
     ),
     Mutation(
@@ -398,8 +398,8 @@ SELECTION = (
     Mutation(
         "NaN is an order",
         "jaxprune/pruning.py",
-        "    missing = [each for each in unknown if int(each.count)]\n    if not missing:",
-        "    missing = [each for each in unknown if int(each.count)]\n    if True:",
+        "    missing_scores = [label for label in unknown if int(label.count)]\n    if not missing_scores:",
+        "    missing_scores = [label for label in unknown if int(label.count)]\n    if True:",
         ("tests/test_method.py::test_nan_is_no_order_and_infinity_is_one",),
     ),
     Mutation(
@@ -510,8 +510,8 @@ MASKS = (
     Mutation(
         "signals are broadcast",
         "jaxprune/fit.py",
-        "check_alike(name, what, params, signals[signal], remedy)",
-        "del what, remedy",
+        'check_alike(name, subject, params, signals[signal], "give one number for each weight")',
+        "del subject",
         (_ALIKE + "test_signals_are_not_broadcast_where_there_is_one_number_for_each_weight",),
     ),
     Mutation(
