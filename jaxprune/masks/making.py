@@ -106,13 +106,13 @@ def of_zeros(params: Params, prunable: Prunable = None, *, axes: AxesTree | None
     zero_leaves = [path for path, mask in prunable_masks.items() if not mask.any()]
     if zero_leaves:
         raise ValueError(
-            f"masks.of_zeros: {quote_names(zero_leaves)} are zero throughout, which is how layers start rather than "
-            "how they are pruned; exclude them with prunable=."
+            f"masks.of_zeros: {quote_names(zero_leaves)} are zero throughout, which is how layers start "
+            "rather than how they are pruned; exclude them with prunable=."
         )
     if all(mask.all() for mask in prunable_masks.values()):
         raise ValueError(
-            f"masks.of_zeros: no weight of {quote_names(list(prunable_masks))} is zero; load the sparse checkpoint, "
-            "or apply its masks first."
+            f"masks.of_zeros: no weight of {quote_names(list(prunable_masks))} is zero; load the sparse "
+            "checkpoint, or apply its masks first."
         )
     return jax.tree.structure(params).unflatten(mask_by_path.values())
 
