@@ -11,7 +11,7 @@ WORKDIR ?= runs
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; v = sys.version_info[:2]; (3, 11) <= v <= (3, 13) or sys.exit('jaxprune needs Python 3.11, 3.12 or 3.13; this is %d.%d: set PYTHON=python3.12, for example' % v)"
 	$(PYTHON) -m venv $(VENV)
-	$(RUN) pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,report,share]'
+	$(RUN) pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[experiments,dev]'
 	touch $@
 
 quickstart: $(VENV)/.installed
@@ -25,6 +25,7 @@ slow: $(VENV)/.installed
 	$(RUN) pytest -m slow
 
 faults: $(VENV)/.installed
+	rm -f results/faults.json results/faults.md
 	FAULTS=all FAULTS_TABLE=results/faults.md $(RUN) pytest -m "" tests/faults
 
 mutations: $(VENV)/.installed

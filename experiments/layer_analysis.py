@@ -28,7 +28,7 @@ from experiments.training import Info, train_once
 from experiments.units import axes_of
 from jaxprune.kernel_axes import by_path, layer_axes
 from jaxprune.sensitivity import Sensitivity, search, sensitivity
-from jaxprune.signals.gatherers import gathered, reads
+from jaxprune.signals.gatherers import collect, signals_read_by
 from jaxprune.trees import layer_names
 
 __all__ = ["run"]
@@ -123,7 +123,7 @@ class _Network:
         batches = examples(self.task, key, asked["examples"])
         known = gatherers_of(model, self.rest, batches, key, {}, prunable)
         known["key"] = lambda _: key
-        self.signals = gathered(reads(criterion), known, self.params)
+        self.signals = collect(signals_read_by(criterion), known, self.params)
         size = savings.dense(cfg)
         costs = size.flops if asked["cost"] == "flops" else size.weights
         self.axes = axes_of(cfg)
@@ -246,7 +246,7 @@ def _criterion(asked: Mapping[str, Any]) -> Any:
     named = part(spec) if isinstance(spec, str) else spec
     check_part("criterion", named, where)
     found = build("criterion", named)
-    missing = [name for name in reads(found) if name not in known_signals()]
+    missing = [name for name in signals_read_by(found) if name not in known_signals()]
     if missing:
         raise UserError(f"{where}: it reads {missing[0]!r}, which exists only while training.")
     return found

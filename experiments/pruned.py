@@ -20,7 +20,7 @@ from experiments.task import Task, metrics, scale
 from experiments.trainer import TrainState
 from experiments.units import axes_of
 from jaxprune.coupling import Coupled
-from jaxprune.signals.gatherers import reads
+from jaxprune.signals.gatherers import signals_read_by
 
 __all__ = ["examples", "gatherers_of", "known_signals", "pruned"]
 
@@ -57,7 +57,9 @@ def pruned(
     units = method.pattern if isinstance(method.pattern, Coupled) else None
     known = known_signals(pipeline.signals, units)
     for function in (method.criterion, compensation):
-        unknown = [name for name in reads(function) if name not in known] if function else []
+        unknown = (
+            [name for name in signals_read_by(function) if name not in known] if function else []
+        )
         if unknown:
             raise UserError(
                 f"{where}: reads the signal {unknown[0]!r}, which exists only while training or of coupled "

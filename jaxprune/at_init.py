@@ -14,7 +14,7 @@ from jaxprune.masks import Prunable
 from jaxprune.method import Method
 from jaxprune.prune_on import prune_on
 from jaxprune.signals.curvature import gradient_product
-from jaxprune.signals.gather import Progress, twice
+from jaxprune.signals.gather import Progress, check_rereadable
 from jaxprune.signals.losses import Loss
 from jaxprune.types import AnyAllocation, Criterion, Masks, Params
 
@@ -70,7 +70,7 @@ def snip(
     method = _method(criteria.snip, sparsity, pattern, allocation, at_least, at_most)
     known = {"grads": lambda left: signals.gradients(loss, left, batches, progress=progress)}
     if rounds > 1:
-        twice(batches, "snip reads batches in every round")
+        check_rereadable(batches, "snip reads batches in every round")
     return prune_on(params, method, known, rounds=rounds, prunable=prunable, axes=axes)
 
 
@@ -124,7 +124,7 @@ def grasp(
     [[0.0], [-3.0]]
     """
     method = _method(criteria.grasp, sparsity, pattern, allocation, at_least, at_most)
-    batches = twice(batches, "grasp reads batches twice")
+    batches = check_rereadable(batches, "grasp reads batches twice")
     known = {"hessian_gradient": lambda left: gradient_product(loss, left, batches, progress)}
     return prune_on(params, method, known, rounds=rounds, prunable=prunable, axes=axes)
 

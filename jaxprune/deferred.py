@@ -176,7 +176,11 @@ def run_deferred(fn: Callable[[], Any], consumers: dict[str, Consumer]) -> Any:
     program, shape = jax.make_jaxpr(fn, return_shape=True)()
 
     def name_of(equation: Any) -> str:
-        return equation.params.get("name", "") if interpreter.called(equation) is not None else ""
+        return (
+            equation.params.get("name", "")
+            if interpreter.called_program(equation) is not None
+            else ""
+        )
 
     def rule(equation: Any, inputs: list[Any]) -> list[Any]:
         consumer = consumers.get(name_of(equation))

@@ -15,7 +15,7 @@ from jaxprune.kernel_axes import AxesTree, of_leaves
 from jaxprune.masks import Prunable
 from jaxprune.method import METHOD, Method, Partition, by_part
 from jaxprune.pruning import compiled_change, prune
-from jaxprune.signals.gatherers import Gatherers, gathered, reads
+from jaxprune.signals.gatherers import Gatherers, collect, signals_read_by
 from jaxprune.starting import full_masks, given_masks
 from jaxprune.types import Masks, Params
 
@@ -85,8 +85,8 @@ def prune_on(
     readers: list[Any] = [part.criterion for part in method.parts]
     if compensation is not None:
         readers.append(compensation)
-    names = [name for reader in readers for name in reads(reader)]
-    drawing = [text(reader) for reader in readers if "key" in reads(reader)]
+    names = [name for reader in readers for name in signals_read_by(reader)]
+    drawing = [text(reader) for reader in readers if "key" in signals_read_by(reader)]
     if drawing and "key" not in known:
         raise TypeError(
             f"prune_on: {drawing[0]} draws by chance, and 'key' is missing; give key=jax.random.key(0)."
@@ -97,7 +97,7 @@ def prune_on(
         masks = given_masks("prune_on", method, masks, params, prunable)
     cut = _compiled(method, params, rounds, axes)
     for done in range(1, rounds + 1):
-        signals = gathered(names, known, params)
+        signals = collect(names, known, params)
         masks = cut(params, masks, done, signals)
         if compensation is not None:
             if "axes" in inspect.signature(compensation).parameters:

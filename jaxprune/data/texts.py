@@ -1,4 +1,4 @@
-"""Texts for language models: `fetch_text` brings a file once, `verified_text` gives its path."""
+"""Texts for language models: `fetch_text` fetches a file once, `verified_text` returns its path."""
 
 import os
 from pathlib import Path
@@ -22,7 +22,7 @@ def fetch_text(
     data_dir: str | os.PathLike | None = None,
     archives: str | os.PathLike | None = None,
 ) -> Path:
-    """Brings a text from `archives` or a package registry, unless it is there already.
+    """Fetches a text from `archives` or a package registry, unless it is there already.
 
     Args:
       name: "wikipedia" (1.7 MB, in a package of 28 MB).

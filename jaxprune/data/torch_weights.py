@@ -43,17 +43,17 @@ SHARED = 1_000_000  # entries that may come of containers that are in the tree s
 
 
 class Name(NamedTuple):
-    """What a pickle calls by name: here only a name."""
+    """A function or class that a pickle names: here only its name."""
 
     name: str
 
 
 class RefusedError(Exception):
-    """What a checkpoint asks for and does not get."""
+    """A checkpoint asks for something that is not allowed; the message names it."""
 
 
 def read(path: str | os.PathLike) -> Any:
-    """Reads what `torch.save` wrote: tensors in dictionaries, lists and tuples, beside numbers and text.
+    """Returns what `torch.save` wrote: tensors in dictionaries, lists and tuples, beside numbers and text.
 
     Both formats are read, zip files (since PyTorch 1.6) and what came before. Tensors that share memory
     share it here. Whole modules, optimizers' classes, quantised or sparse tensors are refused: save a
@@ -71,9 +71,9 @@ def read(path: str | os.PathLike) -> Any:
     """
     path = Path(path)
     with path.open("rb") as file:
-        zipped = file.read(4) == b"PK\3\4"
+        is_zip = file.read(4) == b"PK\3\4"
     try:
-        tree = _zip(path) if zipped else _legacy(path)
+        tree = _zip(path) if is_zip else _legacy(path)
         check_tree(tree, SHARED + path.stat().st_size)
         return tree
     except RefusedError as error:
@@ -103,22 +103,24 @@ _DAMAGED = (
 def _zip(path: Path) -> Any:
     with zipfile.ZipFile(path) as file:
         names = file.namelist()
-        program = next(n for n in [*names, "data.pkl"] if n.split("/")[-1] == "data.pkl")
-        folder = program.removesuffix("data.pkl")
-        order = folder + "byteorder"
-        _little(order not in names or _stored(file, order).strip() == b"little")
+        program_name = next(
+            name for name in [*names, "data.pkl"] if name.split("/")[-1] == "data.pkl"
+        )
+        folder = program_name.removesuffix("data.pkl")
+        byte_order_name = folder + "byteorder"
+        _little(byte_order_name not in names or _stored(file, byte_order_name).strip() == b"little")
         storages = Storages(path.stat().st_size)
-        tree = interpret(_stored(file, program), storages.find)
+        tree = interpret(_stored(file, program_name), storages.find)
         for key, array in storages.arrays.items():
             _fill(array, _stored(file, f"{folder}data/{key}"))
     return tree
 
 
 def _stored(file: zipfile.ZipFile, name: str) -> bytes:
-    part = file.getinfo(name)
-    if part.compress_type != zipfile.ZIP_STORED:  # it might unpack to any size
+    member = file.getinfo(name)
+    if member.compress_type != zipfile.ZIP_STORED:  # it might unpack to any size
         raise RefusedError(f"has a compressed part {name!r}, which PyTorch does not write")
-    if part.file_size != part.compress_size or part.file_size > os.path.getsize(
+    if member.file_size != member.compress_size or member.file_size > os.path.getsize(
         file.filename or ""
     ):
         raise ValueError(f"the part {name!r} claims to be larger than the file")
@@ -126,9 +128,12 @@ def _stored(file: zipfile.ZipFile, name: str) -> bytes:
 
 
 def _legacy(path: Path) -> Any:
-    """One pickle after the other, each from where the last one stopped; then the arrays in order."""
+    """Reads the format before 1.6: pickles one after the other, then the arrays in order."""
     # A file in memory reads no further than its end, whatever length an instruction claims.
-    with path.open("rb") as f, mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) as file:
+    with (
+        path.open("rb") as raw_file,
+        mmap.mmap(raw_file.fileno(), 0, access=mmap.ACCESS_READ) as file,
+    ):
         if interpret(file) != MAGIC:
             raise ValueError("it begins otherwise")
         interpret(file)  # version of the format
@@ -157,11 +162,11 @@ class Storages:
         self.left = limit  # bytes; no more can come than the file has
 
     def find(self, name: Any) -> np.ndarray:
-        """The storage that a pickle refers to by its kind, type, key, place and size."""
-        what, kind, key, _, size, *rest = name
-        if what != "storage" or not isinstance(kind, Name) or any(rest):
+        """Returns the storage that a pickle refers to by its kind, type, key, place and size."""
+        reference_kind, storage_type, key, _, size, *view_metadata = name
+        if reference_kind != "storage" or not isinstance(storage_type, Name) or any(view_metadata):
             raise RefusedError("refers to something outside that is not a plain storage")
-        dtype = np.dtype(DTYPES[kind.name])
+        dtype = np.dtype(DTYPES[storage_type.name])
         if not isinstance(key, str) or not isinstance(size, int) or size < 0:
             raise ValueError("a storage without a name or a size")
         if key not in self.arrays:
@@ -169,10 +174,10 @@ class Storages:
             if self.left < 0:
                 raise ValueError("its tensors are larger than the file")
             self.arrays[key] = np.zeros(size, dtype)
-        found = self.arrays[key]
-        if found.dtype != dtype or found.size != size:
+        storage = self.arrays[key]
+        if storage.dtype != dtype or storage.size != size:
             raise ValueError(f"storage {key!r} has two types or sizes")
-        return found
+        return storage
 
 
 def _fill(array: np.ndarray, data: bytes) -> None:
@@ -192,11 +197,11 @@ def interpret(program: Any, storage: Callable[[Any], Any] | None = None) -> Any:
     marks: list[int] = []
     memo: dict[int, Any] = {}
 
-    def since_mark() -> list[Any]:
+    def pop_since_mark() -> list[Any]:
         start = marks.pop()
-        found = stack[start:]
+        result = stack[start:]
         del stack[start:]
-        return found
+        return result
 
     argument: Any
     for opcode, argument, _ in pickletools.genops(program):
@@ -204,8 +209,8 @@ def interpret(program: Any, storage: Callable[[Any], Any] | None = None) -> Any:
             case "PROTO":
                 pass
             case "STOP":
-                (found,) = stack
-                return found
+                (result,) = stack
+                return result
             case "MARK":
                 marks.append(len(stack))
             case "POP":
@@ -223,7 +228,7 @@ def interpret(program: Any, storage: Callable[[Any], Any] | None = None) -> Any:
             case "EMPTY_TUPLE":
                 stack.append(())
             case "TUPLE":
-                stack.append(tuple(since_mark()))
+                stack.append(tuple(pop_since_mark()))
             case "TUPLE1" | "TUPLE2" | "TUPLE3":
                 size = int(opcode.name[-1])
                 stack[-size:] = [tuple(stack[-size:])]
@@ -231,13 +236,14 @@ def interpret(program: Any, storage: Callable[[Any], Any] | None = None) -> Any:
                 value = stack.pop()
                 _list(stack[-1]).append(value)
             case "APPENDS":
-                values = since_mark()
+                values = pop_since_mark()
                 _list(stack[-1]).extend(values)
             case "SETITEM":
-                key, value = stack.pop(-2), stack.pop()
+                key = stack.pop(-2)
+                value = stack.pop()
                 _set(stack[-1], [key, value])
             case "SETITEMS":
-                values = since_mark()
+                values = pop_since_mark()
                 _set(stack[-1], values)
             case "BINPUT" | "LONG_BINPUT":
                 memo[argument] = stack[-1]
@@ -261,34 +267,34 @@ def interpret(program: Any, storage: Callable[[Any], Any] | None = None) -> Any:
 
 
 def check_tree(tree: Any, most: int) -> None:
-    """Refuses a tree that whoever walks through it could not leave again.
+    """Raises an error if a walk through a tree would not end, or take too long or too deep a recursion.
 
     Args:
       tree: of dictionaries, lists and tuples, which a pickle can put into themselves, into each other many
         times, or to any depth.
-      most: entries, those of a container counted wherever it is.
+      most: number of entries that are allowed, those of a container counted wherever it is.
     """
     sizes: dict[int, int] = {}  # entries within a container, once they are counted
-    open_now: set[int] = set()
-    waiting: list[tuple[Any, bool]] = [(tree, False)]
-    while waiting:
-        node, entered = waiting.pop()
+    open_containers: set[int] = set()
+    nodes_to_visit: list[tuple[Any, bool]] = [(tree, False)]
+    while nodes_to_visit:
+        node, entered = nodes_to_visit.pop()
         entries = list(node.values()) if isinstance(node, dict) else node
         if not isinstance(entries, list | tuple) or isinstance(node, Name) or id(node) in sizes:
             continue
         if entered:
-            open_now.discard(id(node))
+            open_containers.discard(id(node))
             sizes[id(node)] = len(entries) + sum(sizes.get(id(entry), 0) for entry in entries)
             if sizes[id(node)] > most:
                 raise RefusedError("repeats its containers in each other many times over")
             continue
-        if id(node) in open_now:
+        if id(node) in open_containers:
             raise RefusedError("has a container that contains itself")
-        open_now.add(id(node))
-        if len(open_now) > DEEPEST:
+        open_containers.add(id(node))
+        if len(open_containers) > DEEPEST:
             raise RefusedError(f"is nested more than {DEEPEST} containers deep")
-        waiting.append((node, True))
-        waiting.extend((entry, False) for entry in entries)
+        nodes_to_visit.append((node, True))
+        nodes_to_visit.extend((entry, False) for entry in entries)
 
 
 def _known(name: str) -> Name:
@@ -298,7 +304,7 @@ def _known(name: str) -> Name:
 
 
 def _rebuilt(function: Any, arguments: Any) -> Any:
-    """What a call would give, for the calls that are known."""
+    """Returns the result that a call would have, for the calls that are known."""
     if isinstance(function, Name) and isinstance(arguments, tuple):
         if function.name == DICTIONARY and not arguments:
             return {}
@@ -306,27 +312,33 @@ def _rebuilt(function: Any, arguments: Any) -> Any:
             return _tensor(*arguments[:4])
         if function.name == TENSORS[1] and isinstance(arguments[0], np.ndarray):
             return arguments[0]
-    called = function.name.replace(" ", ".") if isinstance(function, Name) else type(function)
-    raise RefusedError(f"calls {called} in a way that tensors do not need")
+    called_name = function.name.replace(" ", ".") if isinstance(function, Name) else type(function)
+    raise RefusedError(f"calls {called_name} in a way that tensors do not need")
 
 
 def _tensor(storage: Any, offset: Any, shape: Any, strides: Any) -> np.ndarray:
-    numbers = [offset, *shape, *strides]
+    all_integers = [offset, *shape, *strides]
     if not isinstance(storage, np.ndarray) or storage.ndim != 1:
         raise RefusedError("builds a tensor on something that is no storage")
-    if len(shape) != len(strides) or not all(isinstance(n, int) and n >= 0 for n in numbers):
+    if len(shape) != len(strides) or not all(
+        isinstance(integer, int) and integer >= 0 for integer in all_integers
+    ):
         raise ValueError("a tensor without a proper shape, strides or offset")
-    end = offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True)) + 1
+    end_index = (
+        offset
+        + sum((integer - 1) * stride for integer, stride in zip(shape, strides, strict=True))
+        + 1
+    )
     if 0 in shape:
         return np.zeros(shape, storage.dtype)
-    if end > storage.size:
+    if end_index > storage.size:
         raise ValueError(f"a tensor of shape {shape} reaches beyond its {storage.size} numbers")
     if math.prod(shape) > storage.size:  # however small the file, a copy might fill the memory
         raise RefusedError(
             f"has an expanded tensor, {shape} of {storage.size} numbers; save a copy"
         )
-    steps = [n * storage.itemsize for n in strides]
-    return np.lib.stride_tricks.as_strided(storage[offset:], shape, steps)
+    byte_strides = [integer * storage.itemsize for integer in strides]
+    return np.lib.stride_tricks.as_strided(storage[offset:], shape, byte_strides)
 
 
 def _list(value: Any) -> list[Any]:

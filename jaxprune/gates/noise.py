@@ -114,7 +114,7 @@ class _Draws:
     def evaluate(self, equation: Any, inputs: list[Any]) -> list[Any]:
         """Returns the outputs of an equation of which some inputs are normal."""
         name = equation.primitive.name
-        called_program = programs.called(equation)
+        called_program = programs.called_program(equation)
         is_normal = [isinstance(value, _Normal) for value in inputs]
         # A custom derivative has slopes of its own, which the program within does not know.
         if any(is_normal) and called_program is not None and not name.startswith("custom"):

@@ -8,7 +8,8 @@ import numpy as np
 
 from jaxprune import checks
 from jaxprune.kernel_axes.given import AxesTree
-from jaxprune.programs.kernels import Follower, Use, follow
+from jaxprune.programs.kernels import Follower, follow
+from jaxprune.programs.uses import Use
 from jaxprune.types import Axes, Params
 
 __all__ = ["axes", "of_follower"]

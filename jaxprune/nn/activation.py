@@ -33,7 +33,7 @@ def k_winners(
     by: Literal["value", "magnitude"] = "value",
     straight_through: bool = False,
 ) -> jax.Array:
-    """Keeps the largest activations of each contest and sets the others to exactly zero.
+    """Returns the largest activations of each contest, with all others set to exactly zero.
 
     Of `n` rivals `n - round(n * sparsity)` win, also under ties: of equal activations the first
     wins, and NaN ranks below everything. A winner keeps its value, whatever its sign; where fewer
@@ -60,6 +60,10 @@ def k_winners(
     Returns:
       Activations of the same shape and type.
 
+    Raises:
+      ValueError: `sparsity` is not in [0, 1) or leaves no winner, `by` is unknown, or an axis is missing or
+        named twice.
+
     >>> x = jnp.array([[0.0, 3.0, 2.0, -4.0], [1.0, 1.0, 1.0, 1.0]])
     >>> k_winners(x, sparsity=0.5)
     Array([[0., 3., 2., 0.],
@@ -71,13 +75,13 @@ def k_winners(
     x = jnp.asarray(x)
     _check_options(sparsity, by)
     axes = _contest_axes(axis, x.shape)
-    n = math.prod(x.shape[a] for a in axes)
-    keep = _winners(n, sparsity)
-    if isinstance(keep, int) and keep == n:
+    number_of_rivals = math.prod(x.shape[contest_axis] for contest_axis in axes)
+    number_of_winners = _winners(number_of_rivals, sparsity)
+    if isinstance(number_of_winners, int) and number_of_winners == number_of_rivals:
         return x
     scores = jax.lax.stop_gradient(x)
-    wins = _top(scores if by == "value" else jnp.abs(scores), keep, axes)
-    return _identity_behind(x, wins) if straight_through else _only(x, wins)
+    wins_mask = _top(scores if by == "value" else jnp.abs(scores), number_of_winners, axes)
+    return _identity_behind(x, wins_mask) if straight_through else _only(x, wins_mask)
 
 
 def n_of_m(
@@ -89,7 +93,7 @@ def n_of_m(
     by: Literal["value", "magnitude"] = "magnitude",
     straight_through: bool = False,
 ) -> jax.Array:
-    """Keeps `n` of each `m` neighbouring activations and sets the others to exactly zero (N:M sparsity).
+    """Returns the `n` largest of each `m` neighbouring activations, with all others set to exactly zero.
 
     Of equal activations the first wins; a winner keeps its value.
 
@@ -112,18 +116,18 @@ def n_of_m(
     Array([ 0.,  3.,  0., -4.,  1.,  1.,  0.,  0.], dtype=float32)
     """
     x = jnp.asarray(x)
-    [along] = _contest_axes(axis, x.shape)
+    [group_axis] = _contest_axes(axis, x.shape)
     if not 1 <= n <= m:
         raise ValueError(f"n_of_m(n={n}, m={m}): from 1 to m winners of each group are needed.")
-    if x.shape[along] % m:
+    if x.shape[group_axis] % m:
         raise ValueError(
             f"n_of_m(m={m}): the activations have the shape {x.shape}, whose axis {axis} is no "
             f"multiple of {m}; choose another."
         )
-    features = jnp.moveaxis(x, along, -1)
+    features = jnp.moveaxis(x, group_axis, -1)
     groups = features.reshape(*features.shape[:-1], -1, m)
-    kept = k_winners(groups, sparsity=1 - n / m, by=by, straight_through=straight_through)
-    return jnp.moveaxis(kept.reshape(features.shape), -1, along)
+    kept_groups = k_winners(groups, sparsity=1 - n / m, by=by, straight_through=straight_through)
+    return jnp.moveaxis(kept_groups.reshape(features.shape), -1, group_axis)
 
 
 class KWinners(nn.Module, kw_only=True):
@@ -137,6 +141,7 @@ class KWinners(nn.Module, kw_only=True):
       axis: the axis or the axes along which units compete.
       by: what is compared, the `"value"` or its `"magnitude"`.
       straight_through: whether the gradient reaches all units.
+      name: of the layer, and its `parent`: as of all modules of Flax.
 
     >>> KWinners(sparsity=0.75).apply({}, jnp.array([[1.0, 4.0, 3.0, 2.0]]))
     Array([[0., 4., 0., 0.]], dtype=float32)
@@ -150,7 +155,7 @@ class KWinners(nn.Module, kw_only=True):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps activations to the same shape."""
-        y = k_winners(
+        outputs = k_winners(
             x,
             sparsity=self.sparsity,
             axis=self.axis,
@@ -158,12 +163,12 @@ class KWinners(nn.Module, kw_only=True):
             straight_through=self.straight_through,
         )
         if self.is_mutable_collection("intermediates"):
-            self.sow("intermediates", _SOWN, jnp.count_nonzero(y == 0) / max(y.size, 1))
-        return y
+            self.sow("intermediates", _SOWN, jnp.count_nonzero(outputs == 0) / max(outputs.size, 1))
+        return outputs
 
 
 def activation_sparsity(variables: Mapping[str, Any]) -> dict[str, float]:
-    """Reads off the realised sparsity of each `KWinners` layer.
+    """Returns the realised sparsity of each `KWinners` layer.
 
     Args:
       variables: what `model.apply(variables, x, mutable=["intermediates"])` returns beside the
@@ -196,40 +201,46 @@ def _check_options(sparsity: Sparsity, by: str) -> None:
 
 
 def _contest_axes(axis: int | tuple[int, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Axes in increasing order, counted from the first."""
-    given = (axis,) if isinstance(axis, int) else tuple(axis)
-    missing = [a for a in given if not -len(shape) <= a < len(shape)]
-    if missing or not given:
+    """Returns the axes in increasing order, counted from the first."""
+    given_axes = (axis,) if isinstance(axis, int) else tuple(axis)
+    missing_axes = [
+        given_axis for given_axis in given_axes if not -len(shape) <= given_axis < len(shape)
+    ]
+    if missing_axes or not given_axes:
         raise ValueError(
-            f"k_winners: axis={axis} names {missing[0] if missing else 'no axis'}, but activations of "
-            f"shape {shape} have the axes {list(range(len(shape)))}; name those that compete."
+            f"k_winners: axis={axis} names {missing_axes[0] if missing_axes else 'no axis'}, but activations "
+            f"of shape {shape} have the axes {list(range(len(shape)))}; name those that compete."
         )
-    axes = sorted({a % len(shape) for a in given})
-    if len(axes) < len(given):
+    axes = sorted({given_axis % len(shape) for given_axis in given_axes})
+    if len(axes) < len(given_axes):
         raise ValueError(f"k_winners: axis={axis} names an axis of shape {shape} twice.")
     return tuple(axes)
 
 
-def _winners(n: int, sparsity: Sparsity) -> int | jax.Array:
+def _winners(number_of_rivals: int, sparsity: Sparsity) -> int | jax.Array:
     if isinstance(sparsity, jax.Array):
-        return survivors(n, sparsity)
+        return survivors(number_of_rivals, sparsity)
     with jax.ensure_compile_time_eval():
-        keep = int(survivors(n, float(sparsity)))
-    if n and not keep:
+        number_of_winners = int(survivors(number_of_rivals, float(sparsity)))
+    if number_of_rivals and not number_of_winners:
         raise ValueError(
-            f"k_winners: sparsity={sparsity} leaves none of {n} rivals, so that nothing would pass; "
-            "use a smaller sparsity or let more axes compete."
+            f"k_winners: sparsity={sparsity} leaves none of {number_of_rivals} rivals, so that nothing would "
+            "pass; use a smaller sparsity or let more axes compete."
         )
-    return keep
+    return number_of_winners
 
 
 def _top(scores: jax.Array, keep: int | jax.Array, axes: tuple[int, ...]) -> jax.Array:
     if len(axes) == 1:
         return top_along(scores, keep, axes[0])
-    last = tuple(range(scores.ndim - len(axes), scores.ndim))
-    moved = jnp.moveaxis(scores, axes, last)
-    flat = moved.reshape(*moved.shape[: last[0]], math.prod(moved.shape[last[0] :]))
-    return jnp.moveaxis(top_along(flat, keep, -1).reshape(moved.shape), last, axes)
+    last_axes = tuple(range(scores.ndim - len(axes), scores.ndim))
+    axes_last = jnp.moveaxis(scores, axes, last_axes)
+    flat_contests = axes_last.reshape(
+        *axes_last.shape[: last_axes[0]], math.prod(axes_last.shape[last_axes[0] :])
+    )
+    return jnp.moveaxis(
+        top_along(flat_contests, keep, -1).reshape(axes_last.shape), last_axes, axes
+    )
 
 
 def _only(x: jax.Array, wins: jax.Array) -> jax.Array:
@@ -238,7 +249,10 @@ def _only(x: jax.Array, wins: jax.Array) -> jax.Array:
 
 @jax.custom_jvp
 def _identity_behind(x: jax.Array, wins: jax.Array) -> jax.Array:
-    """`_only` with the derivative of the identity; `x + stop(y - x)` would turn infinity into NaN."""
+    """Returns `_only(x, wins)` with the derivative of the identity.
+
+    `x + stop_gradient(y - x)` would turn infinity into NaN.
+    """
     return _only(x, wins)
 
 

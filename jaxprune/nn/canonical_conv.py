@@ -37,7 +37,15 @@ def conv_general_dilated(
     is that of `lax` either way. The fast path supports reverse mode, and forward over reverse mode
     (`jax.jvp` of `jax.grad`), but not forward mode alone.
 
-    Args: as `lax.conv_general_dilated`.
+    Args:
+      lhs: images.
+      rhs: kernel.
+      window_strides: one per axis of the window.
+      padding: "SAME", "VALID", or (low, high) per axis of the window.
+      lhs_dilation: of the images; `rhs_dilation`: of the kernel; None: there is none.
+      dimension_numbers: orders of the axes of images, kernel and result, such as `NHWC`.
+      feature_group_count: number of groups of channels that do not mix; `batch_group_count`: of examples.
+      precision: of the products; `preferred_element_type`: of their sums; None: those of `lax`.
 
     Returns:
       The convolved images.
@@ -46,15 +54,15 @@ def conv_general_dilated(
     >>> conv_general_dilated(image, kernel, (1, 1), "VALID", dimension_numbers=NHWC)[0, ..., 0]
     Array([[9., 9.], [9., 9.]], dtype=float32)
     """
-    order = lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers)
-    plain = (
+    axis_order = lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers)
+    is_plain = (
         lhs.ndim == 4
-        and order == lax.conv_dimension_numbers(lhs.shape, rhs.shape, NHWC)
+        and axis_order == lax.conv_dimension_numbers(lhs.shape, rhs.shape, NHWC)
         and feature_group_count == batch_group_count == 1
-        and all(d == 1 for d in (*(lhs_dilation or ()), *(rhs_dilation or ())))
+        and all(dilation == 1 for dilation in (*(lhs_dilation or ()), *(rhs_dilation or ())))
         and preferred_element_type is None
     )
-    if not plain:
+    if not is_plain:
         return lax.conv_general_dilated(
             lhs,
             rhs,
@@ -68,19 +76,25 @@ def conv_general_dilated(
             precision,
             preferred_element_type,
         )
-    strides, window = tuple(window_strides), rhs.shape[:2]
+    strides = tuple(window_strides)
+    window_shape = rhs.shape[:2]
     if isinstance(padding, str):
-        padding = lax.padtype_to_pads(lhs.shape[1:3], window, strides, padding)
-    if any(not 0 <= p < size for pair, size in zip(padding, window, strict=True) for p in pair):
+        padding = lax.padtype_to_pads(lhs.shape[1:3], window_shape, strides, padding)
+    if any(
+        not 0 <= amount < size
+        for axis_padding, size in zip(padding, window_shape, strict=True)
+        for amount in axis_padding
+    ):
         # XLA:CPU reads beyond the image where a convolution's padding is negative, as that of the
         # gradient would be.
-        config = [(0, 0, 0), *((low, high, 0) for low, high in padding), (0, 0, 0)]
-        lhs, padding = lax.pad(lhs, jnp.zeros((), lhs.dtype), config), ((0, 0), (0, 0))
+        padding_config = [(0, 0, 0), *((low, high, 0) for low, high in padding), (0, 0, 0)]
+        lhs = lax.pad(lhs, jnp.zeros((), lhs.dtype), padding_config)
+        padding = ((0, 0), (0, 0))
     return _conv(lhs, rhs, strides, tuple(map(tuple, padding)), precision)
 
 
 def conv_for_backend(*args, **kwargs) -> jax.Array:
-    """The models' convolution: `conv_general_dilated` from here on CPU, else that of `lax`."""
+    """Returns the models' convolution: by `conv_general_dilated` from here on CPU, else that of `lax`."""
     on_cpu = jax.default_backend() == "cpu"
     return (conv_general_dilated if on_cpu else lax.conv_general_dilated)(*args, **kwargs)
 
@@ -102,23 +116,26 @@ def _forward(inputs, kernel, strides, padding, precision):
 
 def _backward(strides, padding, precision, saved, grad):
     inputs, kernel = saved
-    size, window = np.array(inputs.shape[1:3]), np.array(kernel.shape[:2])
-    reach = (np.array(grad.shape[1:3]) - 1) * strides  # from the first window to the last
-    before = np.array(padding)[:, 0]
+    image_size = np.array(inputs.shape[1:3])
+    window_size = np.array(kernel.shape[:2])
+    window_reach = (np.array(grad.shape[1:3]) - 1) * strides  # from the first window to the last
+    padding_before = np.array(padding)[:, 0]
 
     # Each input pixel gathers what it gave: gradients spread by the strides, kernel turned by 180
     # degrees.
-    turned = lax.optimization_barrier(jnp.flip(kernel, (0, 1)).swapaxes(2, 3))
-    around = _pairs(window - 1 - before, size - 1 + before - reach)
-    input_grad = _nhwc(grad, turned, (1, 1), around, precision, lhs_dilation=strides)
+    rotated_kernel = lax.optimization_barrier(jnp.flip(kernel, (0, 1)).swapaxes(2, 3))
+    padding_pairs = _pairs(
+        window_size - 1 - padding_before, image_size - 1 + padding_before - window_reach
+    )
+    input_grad = _nhwc(grad, rotated_kernel, (1, 1), padding_pairs, precision, lhs_dilation=strides)
 
     # Each kernel weight sums over the batch: input channels act as the batch, the batch as
     # channels.
-    seen = window + reach - before  # beyond this no window reaches
-    images = inputs[:, : seen[0], : seen[1]].transpose(3, 1, 2, 0)
+    seen_size = window_size + window_reach - padding_before  # beyond this no window reaches
+    images = inputs[:, : seen_size[0], : seen_size[1]].transpose(3, 1, 2, 0)
     images, grad = lax.optimization_barrier((images, grad.transpose(1, 2, 0, 3)))
-    around = _pairs(before, np.maximum(seen - size, 0))
-    kernel_grad = _nhwc(images, grad, (1, 1), around, precision, rhs_dilation=strides)
+    padding_pairs = _pairs(padding_before, np.maximum(seen_size - image_size, 0))
+    kernel_grad = _nhwc(images, grad, (1, 1), padding_pairs, precision, rhs_dilation=strides)
     return input_grad, lax.optimization_barrier(kernel_grad).transpose(1, 2, 0, 3)
 
 

@@ -23,7 +23,7 @@ def conv_2(
     dtype: Any = None,
     kernel_init: nn.initializers.Initializer = GLOROT_NORMAL,
 ) -> nn.Module:
-    """Conv-2: two 3x3 convolutions of 64 filters, pooling, 256-256-10: 4,301,642 parameters.
+    """Returns Conv-2: two 3x3 convolutions of 64 filters, pooling, 256-256-10: 4,301,642 parameters.
 
     The paper prints 4.3M.
 
@@ -45,9 +45,17 @@ def conv_4(
     dtype: Any = None,
     kernel_init: nn.initializers.Initializer = GLOROT_NORMAL,
 ) -> nn.Module:
-    """Conv-4: Conv-2 with two more convolutions of 128 filters: 2,425,930 parameters (paper: 2.4M).
+    """Returns Conv-4: Conv-2 with two more convolutions of 128 filters, 2,425,930 parameters.
 
-    Args and returns as `conv_2`.
+    The paper prints 2.4M.
+
+    Args:
+      num_classes: width of the output.
+      dtype: of the computation; None: that of inputs and parameters.
+      kernel_init: of every kernel; biases start at zero.
+
+    Returns:
+      A module with layers conv1, ..., conv4, fc1, fc2, fc3: `model.apply(variables, x)` gives logits.
     """
     return ConvNet((64, 128), num_classes, dtype, kernel_init)
 
@@ -58,12 +66,18 @@ def conv_6(
     dtype: Any = None,
     kernel_init: nn.initializers.Initializer = GLOROT_NORMAL,
 ) -> nn.Module:
-    """Conv-6: Conv-4 with two more convolutions of 256 filters: 2,262,602 parameters.
+    """Returns Conv-6: Conv-4 with two more convolutions of 256 filters, 2,262,602 parameters.
 
     The paper prints 1.7M, of which 1.1M in convolutions. The layers that it lists have 1.1M in
     convolutions, as here, and 1.1M after them.
 
-    Args and returns as `conv_2`.
+    Args:
+      num_classes: width of the output.
+      dtype: of the computation; None: that of inputs and parameters.
+      kernel_init: of every kernel; biases start at zero.
+
+    Returns:
+      A module with layers conv1, ..., conv6, fc1, fc2, fc3: `model.apply(variables, x)` gives logits.
     """
     return ConvNet((64, 128, 256), num_classes, dtype, kernel_init)
 
@@ -80,13 +94,15 @@ class ConvNet(nn.Module):
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """Maps images to logits; there is nothing that differs in training."""
         del train
-        common = {"dtype": self.dtype, "kernel_init": self.kernel_init}
-        conv = partial(nn.Conv, kernel_size=(3, 3), conv_general_dilated=conv_for_backend, **common)
-        for i, filters in enumerate(self.filters):
-            x = nn.relu(conv(filters, name=f"conv{2 * i + 1}")(x))
-            x = nn.relu(conv(filters, name=f"conv{2 * i + 2}")(x))
+        layer_options = {"dtype": self.dtype, "kernel_init": self.kernel_init}
+        convolution = partial(
+            nn.Conv, kernel_size=(3, 3), conv_general_dilated=conv_for_backend, **layer_options
+        )
+        for pair_index, filters in enumerate(self.filters):
+            x = nn.relu(convolution(filters, name=f"conv{2 * pair_index + 1}")(x))
+            x = nn.relu(convolution(filters, name=f"conv{2 * pair_index + 2}")(x))
             x = max_pool_2x2(x)
         x = x.reshape(len(x), -1)
-        for i in (1, 2):
-            x = nn.relu(nn.Dense(256, name=f"fc{i}", **common)(x))
-        return nn.Dense(self.num_classes, name="fc3", **common)(x)
+        for layer_index in (1, 2):
+            x = nn.relu(nn.Dense(256, name=f"fc{layer_index}", **layer_options)(x))
+        return nn.Dense(self.num_classes, name="fc3", **layer_options)(x)

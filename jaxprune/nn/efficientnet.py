@@ -25,7 +25,7 @@ class Stage(NamedTuple):
     """Blocks of one width: the first has the stride, the others add to their input.
 
     Attributes:
-      blocks: how many.
+      blocks: number of blocks.
       kernel: side of the depthwise kernels.
       stride: of the first block.
       expansion: channels inside a block per channel that enters it.
@@ -56,7 +56,7 @@ def efficientnet_lite0(
     dtype: Any = None,
     kernel_init: nn.initializers.Initializer = HE_NORMAL,
 ) -> nn.Module:
-    """EfficientNet-Lite0 for images of 224x224: 4,652,008 parameters (published: 4.7M).
+    """Returns EfficientNet-Lite0 for images of 224x224: 4,652,008 parameters (published: 4.7M).
 
     Padding is TensorFlow's "SAME": with stride 2, one pixel more at the bottom and on the right. That is
     what the published weights were trained with (see `efficientnet_lite0_from_torch`). Departure: no
@@ -76,7 +76,7 @@ def efficientnet_lite0(
 
 
 def efficientnet_lite0_from_torch(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """The variables of `efficientnet_lite0` from a checkpoint of PyTorch's port of it.
+    """Returns the variables of `efficientnet_lite0` from a checkpoint of PyTorch's port of it.
 
     Args:
       tensors: by their names there, such as "_blocks.0._depthwise_conv.weight"; of
@@ -89,31 +89,41 @@ def efficientnet_lite0_from_torch(tensors: Mapping[str, np.ndarray]) -> dict[str
     Raises:
       ValueError: a tensor is missing, or one is left over.
     """
-    left = {k: np.asarray(v) for k, v in tensors.items() if not k.endswith("num_batches_tracked")}
+    remaining_tensors = {
+        tensor_name: np.asarray(tensor)
+        for tensor_name, tensor in tensors.items()
+        if not tensor_name.endswith("num_batches_tracked")
+    }
     params: dict[str, Any] = {}
     statistics: dict[str, Any] = {}
     for (*block, layer), name in _torch_names():
-        own, means = params, statistics
-        for part in block:
-            own, means = own.setdefault(part, {}), means.setdefault(part, {})
-        take = partial(_take, left, name)
+        block_params = params
+        block_statistics = statistics
+        for block_name in block:
+            block_params = block_params.setdefault(block_name, {})
+            block_statistics = block_statistics.setdefault(block_name, {})
+        take_tensor = partial(_take, remaining_tensors, name)
         if layer.endswith("bn"):
-            own[layer] = {"scale": take("weight"), "bias": take("bias")}
-            means[layer] = {"mean": take("running_mean"), "var": take("running_var")}
+            block_params[layer] = {"scale": take_tensor("weight"), "bias": take_tensor("bias")}
+            block_statistics[layer] = {
+                "mean": take_tensor("running_mean"),
+                "var": take_tensor("running_var"),
+            }
         elif layer == "fc":
-            own[layer] = {"kernel": take("weight").T, "bias": take("bias")}
+            block_params[layer] = {"kernel": take_tensor("weight").T, "bias": take_tensor("bias")}
         else:  # outputs, inputs, height, width: in PyTorch also where each channel is on its own
-            own[layer] = {"kernel": take("weight").transpose(2, 3, 1, 0)}
-    if left:
+            block_params[layer] = {"kernel": take_tensor("weight").transpose(2, 3, 1, 0)}
+    if remaining_tensors:
         raise ValueError(
-            f"efficientnet_lite0_from_torch: {len(left)} tensors have no place in EfficientNet-Lite0, "
-            f"such as {next(iter(left))!r}; is this the checkpoint of another model?"
+            f"efficientnet_lite0_from_torch: {len(remaining_tensors)} tensors have no place in "
+            f"EfficientNet-Lite0, such as {next(iter(remaining_tensors))!r}; is this the checkpoint of "
+            "another model?"
         )
     return {"params": params, "batch_stats": statistics}
 
 
-def _take(tensors: dict[str, np.ndarray], name: str, part: str) -> np.ndarray:
-    if (name := f"{name}.{part}") not in tensors:
+def _take(tensors: dict[str, np.ndarray], name: str, array_name: str) -> np.ndarray:
+    if (name := f"{name}.{array_name}") not in tensors:
         raise ValueError(
             f"efficientnet_lite0_from_torch: no tensor {name!r} among those that are left; is this the "
             "checkpoint of another model?"
@@ -122,18 +132,19 @@ def _take(tensors: dict[str, np.ndarray], name: str, part: str) -> np.ndarray:
 
 
 def _torch_names() -> Iterator[tuple[tuple[str, ...], str]]:
-    """Each layer's path here, and its name there."""
+    """Yields each layer's path in Flax, and its name in PyTorch, where blocks are numbered through."""
     yield ("stem",), "_conv_stem"
     yield ("stem_bn",), "_bn0"
-    number = 0  # there blocks are numbered through
-    for i, stage in enumerate(STAGES, 1):
-        for j in range(1, stage.blocks + 1):
-            here, there = f"stage{i}_block{j}", f"_blocks.{number}"
-            for k, layer in enumerate(("expand", "depthwise", "project")):
+    block_index = 0
+    for stage_index, stage in enumerate(STAGES, 1):
+        for block_in_stage in range(1, stage.blocks + 1):
+            flax_block = f"stage{stage_index}_block{block_in_stage}"
+            torch_block = f"_blocks.{block_index}"
+            for norm_index, layer in enumerate(("expand", "depthwise", "project")):
                 if layer != "expand" or stage.expansion > 1:
-                    yield (here, layer), f"{there}._{layer}_conv"
-                    yield (here, f"{layer}_bn"), f"{there}._bn{k}"
-            number += 1
+                    yield (flax_block, layer), f"{torch_block}._{layer}_conv"
+                    yield (flax_block, f"{layer}_bn"), f"{torch_block}._bn{norm_index}"
+            block_index += 1
     yield ("head",), "_conv_head"
     yield ("head_bn",), "_bn1"
     yield ("fc",), "_fc"
@@ -152,23 +163,30 @@ class EfficientNet(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """Maps images to logits; in training, by batch statistics, whose averages it updates."""
-        common = {"dtype": self.dtype, "kernel_init": self.kernel_init}
-        conv = partial(nn.Conv, use_bias=False, conv_general_dilated=conv_for_backend, **common)
-        norm = partial(
+        layer_options = {"dtype": self.dtype, "kernel_init": self.kernel_init}
+        convolution = partial(
+            nn.Conv, use_bias=False, conv_general_dilated=conv_for_backend, **layer_options
+        )
+        batch_norm = partial(
             nn.BatchNorm,
             use_running_average=not train,
             momentum=0.99,
             epsilon=1e-3,
             dtype=self.dtype,
         )
-        x = conv(self.stem, (3, 3), (2, 2), name="stem")(x)
-        x = nn.relu6(norm(name="stem_bn")(x))
-        for i, stage in enumerate(self.stages, 1):
-            for j in range(1, stage.blocks + 1):
-                own = stage if j == 1 else stage._replace(stride=1)
-                x = InvertedResidual(own, conv, norm, name=f"stage{i}_block{j}")(x)
-        x = nn.relu6(norm(name="head_bn")(conv(self.head, (1, 1), name="head")(x)))
-        return nn.Dense(self.num_classes, name="fc", **common)(x.mean((1, 2)))
+        x = convolution(self.stem, (3, 3), (2, 2), name="stem")(x)
+        x = nn.relu6(batch_norm(name="stem_bn")(x))
+        for stage_index, stage in enumerate(self.stages, 1):
+            for block_index in range(1, stage.blocks + 1):
+                block_stage = stage if block_index == 1 else stage._replace(stride=1)
+                x = InvertedResidual(
+                    block_stage,
+                    convolution,
+                    batch_norm,
+                    name=f"stage{stage_index}_block{block_index}",
+                )(x)
+        x = nn.relu6(batch_norm(name="head_bn")(convolution(self.head, (1, 1), name="head")(x)))
+        return nn.Dense(self.num_classes, name="fc", **layer_options)(x.mean((1, 2)))
 
 
 class InvertedResidual(nn.Module):
@@ -182,13 +200,20 @@ class InvertedResidual(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Applies the block."""
         _, kernel, stride, expansion, filters = self.stage
-        inner = x.shape[-1] * expansion
-        y = x
+        inner_channels = x.shape[-1] * expansion
+        branch = x
         if expansion > 1:
-            y = self.conv(inner, (1, 1), name="expand")(y)
-            y = nn.relu6(self.norm(name="expand_bn")(y))
-        window, strides = (kernel, kernel), (stride, stride)
-        y = self.conv(inner, window, strides, feature_group_count=inner, name="depthwise")(y)
-        y = nn.relu6(self.norm(name="depthwise_bn")(y))
-        y = self.norm(name="project_bn")(self.conv(filters, (1, 1), name="project")(y))
-        return x + y if x.shape == y.shape else y
+            branch = self.conv(inner_channels, (1, 1), name="expand")(branch)
+            branch = nn.relu6(self.norm(name="expand_bn")(branch))
+        window_shape = (kernel, kernel)
+        strides = (stride, stride)
+        branch = self.conv(
+            inner_channels,
+            window_shape,
+            strides,
+            feature_group_count=inner_channels,
+            name="depthwise",
+        )(branch)
+        branch = nn.relu6(self.norm(name="depthwise_bn")(branch))
+        branch = self.norm(name="project_bn")(self.conv(filters, (1, 1), name="project")(branch))
+        return x + branch if x.shape == branch.shape else branch

@@ -23,7 +23,7 @@ def gpt(
     dtype: Any = None,
     kernel_init: nn.initializers.Initializer = NORMAL,
 ) -> nn.Module:
-    """A decoder with learnt positions and an untied output layer: 3,356,160 parameters.
+    """Returns a decoder with learnt positions and an untied output layer: 3,356,160 parameters.
 
     Args:
       vocab_size: number of tokens; 256 suits bytes.
@@ -61,27 +61,31 @@ class GPT(nn.Module):
     def __call__(self, tokens: jax.Array, *, train: bool = False) -> jax.Array:
         """Maps tokens to logits; there is nothing that differs in training."""
         del train
-        length = tokens.shape[1]
-        if length > self.context:
-            raise ValueError(f"gpt: {length} tokens exceed context={self.context}.")
-        embed = nn.Embed(
+        sequence_length = tokens.shape[1]
+        if sequence_length > self.context:
+            raise ValueError(f"gpt: {sequence_length} tokens exceed context={self.context}.")
+        embedding = nn.Embed(
             self.vocab_size,
             self.width,
             dtype=self.dtype,
             embedding_init=self.kernel_init,
             name="embed",
         )
-        position = self.param("position", self.kernel_init, (self.context, self.width))
-        x = embed(tokens)
-        x = x + position[None, :length].astype(x.dtype)
-        for i in range(1, self.depth + 1):
-            x = Block(self.heads, True, self.dtype, self.kernel_init, name=f"block{i}")(x)
-        x = nn.LayerNorm(dtype=self.dtype, name="ln")(x)
-        head = nn.Dense(
+        position_embedding = self.param("position", self.kernel_init, (self.context, self.width))
+        activations = embedding(tokens)
+        activations = activations + position_embedding[None, :sequence_length].astype(
+            activations.dtype
+        )
+        for block_index in range(1, self.depth + 1):
+            activations = Block(
+                self.heads, True, self.dtype, self.kernel_init, name=f"block{block_index}"
+            )(activations)
+        activations = nn.LayerNorm(dtype=self.dtype, name="ln")(activations)
+        output_layer = nn.Dense(
             self.vocab_size,
             use_bias=False,
             dtype=self.dtype,
             kernel_init=self.kernel_init,
             name="head",
         )
-        return head(x)
+        return output_layer(activations)

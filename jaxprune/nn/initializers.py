@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 
 def glorot_normal() -> nn.initializers.Initializer:
-    """Normal, cut at two standard deviations, of variance 2 / (inputs + outputs).
+    """Returns the initialiser of normal values, cut at two deviations, of variance 2 / (inputs + outputs).
 
     Reference: X. Glorot, Y. Bengio. Understanding the Difficulty of Training Deep Feedforward
       Neural Networks. 2010.
@@ -22,7 +22,7 @@ def glorot_normal() -> nn.initializers.Initializer:
 
 
 def he_normal() -> nn.initializers.Initializer:
-    """Normal, cut at two standard deviations, of variance 2 / inputs.
+    """Returns the initialiser of normal values, cut at two deviations, of variance 2 / inputs.
 
     Reference: K. He, X. Zhang, S. Ren, J. Sun. Delving Deep into Rectifiers. 2015.
     """
@@ -30,7 +30,7 @@ def he_normal() -> nn.initializers.Initializer:
 
 
 def normal(*, std: float) -> nn.initializers.Initializer:
-    """Normal of a given standard deviation, whatever the shape."""
+    """Returns the initialiser of normal values of a given standard deviation, whatever the shape."""
 
     def init(key, shape, dtype=jnp.float32, out_sharding=None):
         del out_sharding
@@ -42,11 +42,13 @@ def normal(*, std: float) -> nn.initializers.Initializer:
 def _truncated_normal(variance: Callable[[int, int], float]) -> nn.initializers.Initializer:
     def init(key, shape, dtype=jnp.float32, out_sharding=None):
         del out_sharding
-        *window, inputs, outputs = shape
-        size = math.prod(window)
-        flat = jax.random.truncated_normal(key, -2, 2, (math.prod(shape),), dtype)
-        std = math.sqrt(variance(size * inputs, size * outputs)) / TRUNCATED_STD
-        return flat.reshape(shape) * jnp.array(std, dtype)
+        *window_shape, inputs, outputs = shape
+        window_size = math.prod(window_shape)
+        flat_values = jax.random.truncated_normal(key, -2, 2, (math.prod(shape),), dtype)
+        standard_deviation = (
+            math.sqrt(variance(window_size * inputs, window_size * outputs)) / TRUNCATED_STD
+        )
+        return flat_values.reshape(shape) * jnp.array(standard_deviation, dtype)
 
     return init
 

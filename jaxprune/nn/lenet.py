@@ -27,7 +27,7 @@ def lenet_300_100(
     kernel_init: nn.initializers.Initializer = GLOROT_NORMAL,
     activation_sparsity: float = 0.0,
 ) -> nn.Module:
-    """LeNet-300-100: 784-300-100-10 with ReLU, 266,610 parameters on MNIST.
+    """Returns LeNet-300-100: 784-300-100-10 with ReLU, 266,610 parameters on MNIST.
 
     Args:
       num_classes: width of the output.
@@ -54,7 +54,7 @@ def lenet5_caffe(
     kernel_init: nn.initializers.Initializer = GLOROT_NORMAL,
     batch_norm: bool = False,
 ) -> nn.Module:
-    """LeNet-5 as in Caffe: 20 and 50 filters of 5x5, pooling, 500-10: 431,080 parameters on MNIST.
+    """Returns LeNet-5 as in Caffe: 20 and 50 filters of 5x5, pooling, 500-10: 431,080 parameters on MNIST.
 
     As in the pruning literature there is a ReLU after each convolution; Caffe's own has one after
     fc1 only.
@@ -86,12 +86,12 @@ class MLP(nn.Module):
         """Maps inputs of any shape to logits; there is nothing that differs in training."""
         del train
         x = x.reshape(len(x), -1)
-        dense = partial(nn.Dense, dtype=self.dtype, kernel_init=self.kernel_init)
-        for i, width in enumerate(self.hidden, 1):
-            x = nn.relu(dense(width, name=f"fc{i}")(x))
+        dense_layer = partial(nn.Dense, dtype=self.dtype, kernel_init=self.kernel_init)
+        for layer_index, width in enumerate(self.hidden, 1):
+            x = nn.relu(dense_layer(width, name=f"fc{layer_index}")(x))
             if self.activation_sparsity:
-                x = KWinners(sparsity=self.activation_sparsity, name=f"winners{i}")(x)
-        return dense(self.num_classes, name=f"fc{len(self.hidden) + 1}")(x)
+                x = KWinners(sparsity=self.activation_sparsity, name=f"winners{layer_index}")(x)
+        return dense_layer(self.num_classes, name=f"fc{len(self.hidden) + 1}")(x)
 
 
 class LeNet5(nn.Module):
@@ -107,18 +107,18 @@ class LeNet5(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """Maps images to logits; in training BatchNorm, if there is one, takes the batch's statistics."""
-        common = {"dtype": self.dtype, "kernel_init": self.kernel_init}
-        conv = partial(
+        layer_options = {"dtype": self.dtype, "kernel_init": self.kernel_init}
+        convolution = partial(
             nn.Conv,
             kernel_size=(5, 5),
             padding="VALID",
             conv_general_dilated=conv_for_backend,
-            **common,
+            **layer_options,
         )
-        for i, filters in enumerate(self.filters, 1):
-            x = conv(filters, name=f"conv{i}")(x)
+        for layer_index, filters in enumerate(self.filters, 1):
+            x = convolution(filters, name=f"conv{layer_index}")(x)
             if self.batch_norm:
-                x = nn.BatchNorm(not train, dtype=self.dtype, name=f"norm{i}")(x)
+                x = nn.BatchNorm(not train, dtype=self.dtype, name=f"norm{layer_index}")(x)
             x = max_pool_2x2(nn.relu(x))
-        x = nn.relu(nn.Dense(self.hidden, name="fc1", **common)(x.reshape(len(x), -1)))
-        return nn.Dense(self.num_classes, name="fc2", **common)(x)
+        x = nn.relu(nn.Dense(self.hidden, name="fc1", **layer_options)(x.reshape(len(x), -1)))
+        return nn.Dense(self.num_classes, name="fc2", **layer_options)(x)

@@ -25,7 +25,7 @@ def resnet20(
     dtype: Any = None,
     kernel_init: nn.initializers.Initializer = HE_NORMAL,
 ) -> nn.Module:
-    """ResNet-20: three blocks each of 16, 32 and 64 filters: 269,722 parameters (paper: 0.27M).
+    """Returns ResNet-20: three blocks each of 16, 32 and 64 filters, 269,722 parameters (paper: 0.27M).
 
     Args:
       num_classes: width of the output.
@@ -53,9 +53,19 @@ def resnet56(
     dtype: Any = None,
     kernel_init: nn.initializers.Initializer = HE_NORMAL,
 ) -> nn.Module:
-    """ResNet-56: nine blocks each of 16, 32 and 64 filters: 853,018 parameters (paper: 0.85M).
+    """Returns ResNet-56: nine blocks each of 16, 32 and 64 filters, 853,018 parameters (paper: 0.85M).
 
-    Args, returns and errors as `resnet20`.
+    Args:
+      num_classes: width of the output.
+      shortcut: where the width changes, "pad" or "projection" (see `resnet20`).
+      dtype: of the computation; None: that of inputs and parameters.
+      kernel_init: of every kernel.
+
+    Returns:
+      A module with layers conv1, bn1, stage1_block1, ..., fc, to be applied as `resnet20`.
+
+    Raises:
+      ValueError: `shortcut` is neither of the two.
     """
     return _resnet(9, num_classes, shortcut, dtype, kernel_init)
 
@@ -79,22 +89,31 @@ class ResNet(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """Maps images to logits; in training, by batch statistics, whose averages it updates."""
-        common = {"dtype": self.dtype, "kernel_init": self.kernel_init}
-        conv = partial(
+        layer_options = {"dtype": self.dtype, "kernel_init": self.kernel_init}
+        convolution = partial(
             nn.Conv,
             kernel_size=(3, 3),
             use_bias=False,
             conv_general_dilated=conv_for_backend,
-            **common,
+            **layer_options,
         )
-        norm = partial(nn.BatchNorm, use_running_average=not train, momentum=0.9, dtype=self.dtype)
-        x = nn.relu(norm(name="bn1")(conv(self.filters[0], name="conv1")(x)))
-        for i, filters in enumerate(self.filters, 1):
-            for j in range(1, self.blocks + 1):
-                stride = 2 if i > 1 and j == 1 else 1
-                block = Block(filters, stride, self.shortcut, conv, norm, name=f"stage{i}_block{j}")
+        batch_norm = partial(
+            nn.BatchNorm, use_running_average=not train, momentum=0.9, dtype=self.dtype
+        )
+        x = nn.relu(batch_norm(name="bn1")(convolution(self.filters[0], name="conv1")(x)))
+        for stage_index, filters in enumerate(self.filters, 1):
+            for block_index in range(1, self.blocks + 1):
+                stride = 2 if stage_index > 1 and block_index == 1 else 1
+                block = Block(
+                    filters,
+                    stride,
+                    self.shortcut,
+                    convolution,
+                    batch_norm,
+                    name=f"stage{stage_index}_block{block_index}",
+                )
                 x = block(x)
-        return nn.Dense(self.num_classes, name="fc", **common)(x.mean((1, 2)))
+        return nn.Dense(self.num_classes, name="fc", **layer_options)(x.mean((1, 2)))
 
 
 class Block(nn.Module):
@@ -111,16 +130,18 @@ class Block(nn.Module):
         """Applies the block."""
         strides = (self.stride, self.stride)
         # One pixel on each side, as in the paper; "SAME" with stride 2 would pad on one side only.
-        conv = partial(self.conv, self.filters, padding=1)
-        y = nn.relu(self.norm(name="bn1")(conv(strides=strides, name="conv1")(x)))
-        y = self.norm(name="bn2")(conv(name="conv2")(y))
-        if x.shape == y.shape:
-            return nn.relu(x + y)
+        convolution = partial(self.conv, self.filters, padding=1)
+        branch = nn.relu(self.norm(name="bn1")(convolution(strides=strides, name="conv1")(x)))
+        branch = self.norm(name="bn2")(convolution(name="conv2")(branch))
+        if x.shape == branch.shape:
+            return nn.relu(x + branch)
         if self.shortcut == "pad":
             x = x[:, :: self.stride, :: self.stride]
-            new = self.filters - x.shape[-1]
-            x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (new // 2, new - new // 2)))
+            new_channels = self.filters - x.shape[-1]
+            x = jnp.pad(
+                x, ((0, 0), (0, 0), (0, 0), (new_channels // 2, new_channels - new_channels // 2))
+            )
         else:
             x = self.conv(self.filters, kernel_size=(1, 1), strides=strides, name="proj")(x)
             x = self.norm(name="proj_bn")(x)
-        return nn.relu(x + y)
+        return nn.relu(x + branch)

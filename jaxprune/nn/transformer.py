@@ -28,18 +28,21 @@ class Block(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps [batch, tokens, width] to the same shape."""
         batch, tokens, width = x.shape
-        dense = partial(nn.Dense, dtype=self.dtype, kernel_init=self.kernel_init)
-        norm = partial(nn.LayerNorm, dtype=self.dtype)
-        y = norm(name="ln1")(x)
-        heads = (batch, tokens, self.heads, width // self.heads)
-        q, k, v = (dense(width, name=name)(y).reshape(heads) for name in ("query", "key", "value"))
-        y = jax.nn.dot_product_attention(q, k, v, is_causal=self.causal)
-        x = x + dense(width, name="out")(y.reshape(x.shape))
-        y = nn.gelu(dense(4 * width, name="fc1")(norm(name="ln2")(x)))
-        return x + dense(width, name="fc2")(y)
+        dense_layer = partial(nn.Dense, dtype=self.dtype, kernel_init=self.kernel_init)
+        layer_norm = partial(nn.LayerNorm, dtype=self.dtype)
+        branch = layer_norm(name="ln1")(x)
+        head_shape = (batch, tokens, self.heads, width // self.heads)
+        queries, keys, values = (
+            dense_layer(width, name=name)(branch).reshape(head_shape)
+            for name in ("query", "key", "value")
+        )
+        branch = jax.nn.dot_product_attention(queries, keys, values, is_causal=self.causal)
+        x = x + dense_layer(width, name="out")(branch.reshape(x.shape))
+        branch = nn.gelu(dense_layer(4 * width, name="fc1")(layer_norm(name="ln2")(x)))
+        return x + dense_layer(width, name="fc2")(branch)
 
 
 def check_heads(model: str, width: int, heads: int) -> None:
-    """Refuses a width that its heads cannot share equally."""
+    """Raises `ValueError` for a width that its heads cannot share equally."""
     if width % heads:
         raise ValueError(f"{model}: width={width} is not a multiple of heads={heads}.")

@@ -26,7 +26,7 @@ def vit(
     dtype: Any = None,
     kernel_init: nn.initializers.Initializer = GLOROT_NORMAL,
 ) -> nn.Module:
-    """A vision transformer for small images: 2,693,194 parameters on 32x32x3.
+    """Returns a vision transformer for small images: 2,693,194 parameters on 32x32x3.
 
     Learnt positions, and the mean over patches in place of a class token.
 
@@ -65,16 +65,24 @@ class ViT(nn.Module):
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """Maps images to logits; there is nothing that differs in training."""
         del train
-        common = {"dtype": self.dtype, "kernel_init": self.kernel_init}
+        layer_options = {"dtype": self.dtype, "kernel_init": self.kernel_init}
         batch, height, width, channels = x.shape
-        p = self.patch
-        if height % p or width % p:
-            raise ValueError(f"vit: images of {height}x{width} are not made of {p}x{p} patches.")
-        x = x.reshape(batch, height // p, p, width // p, p, channels).swapaxes(2, 3)
-        x = nn.Dense(self.width, name="embed", **common)(x.reshape(batch, -1, p * p * channels))
-        position = self.param("position", nn.initializers.normal(0.02), (1, *x.shape[1:]))
-        x = x + position.astype(x.dtype)
-        for i in range(1, self.depth + 1):
-            x = Block(self.heads, False, self.dtype, self.kernel_init, name=f"block{i}")(x)
+        patch_size = self.patch
+        if height % patch_size or width % patch_size:
+            raise ValueError(
+                f"vit: images of {height}x{width} are not made of {patch_size}x{patch_size} patches."
+            )
+        x = x.reshape(
+            batch, height // patch_size, patch_size, width // patch_size, patch_size, channels
+        ).swapaxes(2, 3)
+        x = nn.Dense(self.width, name="embed", **layer_options)(
+            x.reshape(batch, -1, patch_size * patch_size * channels)
+        )
+        position_embedding = self.param("position", nn.initializers.normal(0.02), (1, *x.shape[1:]))
+        x = x + position_embedding.astype(x.dtype)
+        for block_index in range(1, self.depth + 1):
+            x = Block(self.heads, False, self.dtype, self.kernel_init, name=f"block{block_index}")(
+                x
+            )
         x = nn.LayerNorm(dtype=self.dtype, name="ln")(x).mean(1)
-        return nn.Dense(self.num_classes, name="head", **common)(x)
+        return nn.Dense(self.num_classes, name="head", **layer_options)(x)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.core import Tracer
 
-from jaxprune.programs import bind, constants, live, run, scanned, trace
+from jaxprune.programs import bind, constants, count_scan_inputs, remove_dead_equations, run, trace
 from jaxprune.programs.primitives import IDENTITIES, PRODUCTS, REARRANGING
 from jaxprune.types import Params
 
@@ -44,7 +44,7 @@ def flat_program(apply: Callable[..., Any], params: Params, batch: Any) -> Any:
     ['dynamic_slice', 'squeeze', 'dot_general', 'dynamic_slice', 'squeeze', 'dot_general']
     """
     program, _ = trace(apply, params, batch)
-    program = live(program)
+    program = remove_dead_equations(program)
     count = len(jax.tree.leaves(params))
 
     def written_out(*arrays: Any) -> list[Any]:
@@ -52,7 +52,7 @@ def flat_program(apply: Callable[..., Any], params: Params, batch: Any) -> Any:
         outputs = _Writer().run(program, inputs)
         return [value.array if isinstance(value, _Value) else value for value in outputs]
 
-    return live(jax.make_jaxpr(written_out)(*program.in_avals))
+    return remove_dead_equations(jax.make_jaxpr(written_out)(*program.in_avals))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +106,7 @@ class _Writer:
 
     def _unrolled(self, equation: Any, inputs: list[Any]) -> list[Any]:
         params = equation.params
-        fixed, carried = scanned(equation)
+        fixed, carried = count_scan_inputs(equation)
         carry = inputs[fixed : fixed + carried]
         stacks = inputs[fixed + carried :]
         order = range(params["length"])
@@ -134,7 +134,7 @@ def _stacked(rows: Sequence[Any]) -> _Value:
 
 def _over_layers(equation: Any, inputs: Sequence[Any]) -> bool:
     """Whether a loop reads parameters in its products, and is short enough to be unrolled."""
-    fixed, carried = scanned(equation)
+    fixed, carried = count_scan_inputs(equation)
     learned = [isinstance(value, _Value) and value.learned for value in inputs]
     reads = any(learned[:fixed]) or any(learned[fixed + carried :])
     if not reads or equation.params["length"] > LONGEST:
@@ -161,7 +161,7 @@ def _numbers(equation: Any, inputs: Sequence[Any]) -> list[Any] | None:
         return None
     if not inputs or any(atom.aval.shape for atom in (*equation.invars, *equation.outvars)):
         return None
-    facts = constants.follow(equation, inputs)
+    facts = constants.propagate_equation(equation, inputs)
     return [fact.value for fact in facts] if all(fact.known for fact in facts) else None
 
 

@@ -11,10 +11,11 @@ import numpy as np
 from jaxprune.posttrain.pieces import Flat, Piece
 from jaxprune.posttrain.views import Layout, View, fault
 from jaxprune.programs import views
-from jaxprune.programs.kernels import Follower, Use
+from jaxprune.programs.kernels import Follower
 from jaxprune.programs.primitives import PRODUCTS
 from jaxprune.programs.readings import Product, Reading
-from jaxprune.programs.tracked import Held, Tracked, tracked
+from jaxprune.programs.tracked import Holder, TrackedValue, as_tracked
+from jaxprune.programs.uses import Use
 from jaxprune.signals import kernels as inputs_of
 
 __all__ = ["Followed", "Input", "Kernel", "find", "follow"]
@@ -68,8 +69,8 @@ class Input:
 
     def product(self, arrays: Sequence[Any]) -> Product:
         """The product, for whoever reads something off it; `arrays` are the values of `variables`."""
-        operands = [Held(array) for array in arrays]
-        operands.insert(self.operand, Held(None))
+        operands = [Holder(array) for array in arrays]
+        operands.insert(self.operand, Holder(None))
         return Product(self.equation, self.operand, tuple(operands), None)  # type: ignore[arg-type]
 
 
@@ -84,22 +85,23 @@ class Followed(NamedTuple):
 
     uses: dict[int, list[Use]]
     follower: Follower
-    values: dict[Any, Tracked]
+    values: dict[Any, TrackedValue]
 
 
 def follow(flat: Flat) -> Followed:
     """Follows the parameters through a flat program."""
     follower = Follower()
-    values: dict[Any, Tracked] = {
-        v: Tracked((views.of_leaf(index, v.aval.shape),)) for v, index in flat.leaves.items()
+    values: dict[Any, TrackedValue] = {
+        v: TrackedValue((views.view_of_leaf(index, v.aval.shape),))
+        for v, index in flat.leaves.items()
     }
     values |= {v: follower.activation() for v in flat.inputs}
-    values |= {v: tracked(const, v) for v, const in flat.consts.items()}
+    values |= {v: as_tracked(const, v) for v, const in flat.consts.items()}
     uses: dict[int, list[Use]] = {}
     for position, equation in enumerate(flat.jaxpr.eqns):
         known = len(follower.uses)
         given = [
-            tracked(atom.val if hasattr(atom, "val") else values[atom], atom)
+            as_tracked(atom.val if hasattr(atom, "val") else values[atom], atom)
             for atom in equation.invars
         ]
         values.update(zip(equation.outvars, follower.equation(equation, given), strict=True))
@@ -145,7 +147,7 @@ class _Finder:
         self.lost: dict[int, str] = {}
         self.kernels: dict[Hashable, _Found] = {}
         self.inputs: dict[Hashable, Input] = {}
-        self._held: dict[Any, Held] = {}
+        self._held: dict[Any, Holder] = {}
 
     def product(self, position: int) -> None:
         """Notes the kernel of one product."""
@@ -198,7 +200,7 @@ class _Finder:
     def _reading(self, equation: Any, operand: int) -> tuple[Reading | None, int]:
         """What can be read of what enters a product, and how many rows that is; nothing is computed."""
         held = [
-            self._held.setdefault(atom if not hasattr(atom, "val") else id(atom), Held(None))
+            self._held.setdefault(atom if not hasattr(atom, "val") else id(atom), Holder(None))
             for atom in equation.invars
         ]
         found: list[Reading | None] = []
@@ -320,7 +322,7 @@ def _places(view: views.View) -> tuple[np.ndarray, ...]:
 def _name(path: str, view: views.View) -> str:
     """The path of a parameter, with the part of it that a view is.
 
-    >>> whole = views.of_leaf(0, (2, 3))
+    >>> whole = views.view_of_leaf(0, (2, 3))
     >>> _name("w", whole), _name("w", views.sliced(whole, (2, 3), (1, 0), (2, 3)))
     ('w', 'w[1]')
     """

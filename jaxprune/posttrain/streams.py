@@ -11,7 +11,7 @@ import numpy as np
 from jaxprune import trees
 from jaxprune.posttrain.plan import Plan
 from jaxprune.posttrain.work import Stream, Work
-from jaxprune.signals.gather import counted
+from jaxprune.signals.gather import with_example_counts
 from jaxprune.types import Params
 
 __all__ = ["Streams", "checked"]
@@ -30,7 +30,7 @@ class Streams:
         self._on_host = where == "host"
         self._streams: list[Stream] = []
         self._counts: list[int] = []
-        for batch, count in counted(batches):
+        for batch, count in with_example_counts(batches):
             _check_batch(plan, batch, len(self._counts))
             self._counts.append(count)
             self._streams.append(work.first_stream(batch))

@@ -1,44 +1,47 @@
-"""What can be read off a program (a jaxpr): the one place that knows JAX's primitives.
+"""Reads and runs programs (jaxprs): the one place that knows JAX's primitives.
 
 ===============  ======================================================================================
 `interpreter`    runs a program with a rule of one's own for each equation
-`dead_code`      leaves out what a program computes for nobody
+`dead_code`      removes equations that no output needs
 `primitives`     families of operations, by what they do
-`constants`      which values are the same number everywhere, known before the program runs
-`contractions`   what a product or convolution sums over, and how many operations it takes
+`constants`      constant propagation: which values are the same number everywhere
+`contractions`   roles of the axes of a product or convolution, and its number of multiplications
+`digits`         how axes of one size are split and merged into axes of another
 `views`          which indices of a parameter lie along which axis of a value made of it
-`tracked`        a value of the program with what it holds of the parameters
-`moves`          what arranging a value anew makes of that; `factors`: what a product makes of it
-`kernels`        which parameters are kernels of products, and how: `jaxprune.axes`
-`evaluation`     running a program while parameters are followed, and reading something off products
+`tracked`        a value of the program with the views of parameters that it holds
+`moves`          views after a rearrangement (transpose, slice, concatenate, ...)
+`factors`        views after a product, and which of its operands is a kernel
+`uses`           what is found: the products that a parameter is a factor of, and operations
+`kernels`        follows parameters through a program; `equation_follower`: through one equation
+`evaluation`     runs a program while parameters are followed, and reads statistics off its products
 `readings`       what is read
 ===============  ======================================================================================
 """
 
-from jaxprune.programs.dead_code import live as live
+from jaxprune.programs.dead_code import remove_dead_equations as remove_dead_equations
 from jaxprune.programs.interpreter import Rule as Rule
 from jaxprune.programs.interpreter import bind as bind
-from jaxprune.programs.interpreter import bound as bound
-from jaxprune.programs.interpreter import called as called
-from jaxprune.programs.interpreter import calls as calls
+from jaxprune.programs.interpreter import bind_with as bind_with
+from jaxprune.programs.interpreter import called_program as called_program
+from jaxprune.programs.interpreter import count_scan_inputs as count_scan_inputs
 from jaxprune.programs.interpreter import evaluate as evaluate
+from jaxprune.programs.interpreter import is_call as is_call
 from jaxprune.programs.interpreter import linear_solvers as linear_solvers
-from jaxprune.programs.interpreter import repeated as repeated
 from jaxprune.programs.interpreter import run as run
-from jaxprune.programs.interpreter import scanned as scanned
+from jaxprune.programs.interpreter import run_scan as run_scan
 from jaxprune.programs.interpreter import trace as trace
 
 __all__ = [
     "Rule",
     "bind",
-    "bound",
-    "called",
-    "calls",
+    "bind_with",
+    "called_program",
+    "count_scan_inputs",
     "evaluate",
+    "is_call",
     "linear_solvers",
-    "live",
-    "repeated",
+    "remove_dead_equations",
     "run",
-    "scanned",
+    "run_scan",
     "trace",
 ]

@@ -1,4 +1,4 @@
-"""What can be told of a program's values before it runs: which are the same number everywhere.
+"""Constant propagation: which values of a program are the same number everywhere, told before it runs.
 
 A jaxpr is followed with what is known of its inputs, and nothing else. Zero times or over anything is taken
 for zero, as if nothing became infinite.
@@ -19,16 +19,16 @@ from jaxprune.programs.primitives import IDENTITIES, JOINING, REARRANGING
 if TYPE_CHECKING:
     from jax.extend import core  # takes long to import
 
-__all__ = ["UNKNOWN", "Fact", "constant", "follow", "of", "zero"]
+__all__ = ["UNKNOWN", "Fact", "fact_of_constant", "fact_of_zero", "propagate", "propagate_equation"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Fact:
-    """What is known of an array: it has this value off the mask of a leaf, or everywhere.
+    """What is known of an array: its value, off the mask of a leaf or everywhere.
 
     Attributes:
       value: a NumPy scalar, or `None` if nothing is known.
-      leaf: the number of the parameter whose mask is meant; `None`: the value is everywhere.
+      leaf: index of the parameter off whose mask the value holds; `None`: it holds everywhere.
     """
 
     value: Any = None
@@ -36,91 +36,101 @@ class Fact:
 
     @property
     def known(self) -> bool:
-        """Whether anything is."""
+        """Whether the value is known."""
         return self.value is not None
 
     def is_zero(self) -> bool:
-        """Whether it is known to be zero."""
+        """Whether the value is known to be zero."""
         return self.known and bool(self.value == 0)
 
 
 UNKNOWN = Fact()
 
 
-def zero(aval: Any) -> Fact:
-    """Zero everywhere, in the type of a value; keys and the like are never known."""
+def fact_of_zero(aval: Any) -> Fact:
+    """Returns the fact that a value is zero everywhere; `UNKNOWN` for PRNG keys and the like."""
     return Fact(np.zeros((), aval.dtype)[()]) if isinstance(aval.dtype, np.dtype) else UNKNOWN
 
 
-def of(program: "core.ClosedJaxpr", inputs: Sequence[Fact]) -> list[Fact]:
-    """What is known of the outputs of a program, from what is known of its inputs."""
+def propagate(program: "core.ClosedJaxpr", inputs: Sequence[Fact]) -> list[Fact]:
+    """Returns what is known of the outputs of a program, from what is known of its inputs."""
     outputs = getattr(program, "jaxpr", program).outvars  # an open jaxpr has no consts
-    found = run(program, inputs, follow)
-    return [constant(v, atom.aval) for v, atom in zip(found, outputs, strict=True)]
+    values = run(program, inputs, propagate_equation)
+    return [
+        fact_of_constant(value, variable.aval)
+        for value, variable in zip(values, outputs, strict=True)
+    ]
 
 
-def constant(value: Any, aval: Any) -> Fact:
-    """What is known of a constant of a program, or already known of a value."""
+def fact_of_constant(value: Any, aval: Any) -> Fact:
+    """Returns the fact itself, or that of a constant of a program: its value if it is a scalar."""
     if isinstance(value, Fact):
         return value
-    readable = not isinstance(value, Tracer) and isinstance(aval.dtype, np.dtype)
-    return Fact(np.asarray(value, aval.dtype)[()]) if readable and aval.shape == () else UNKNOWN
+    is_readable = not isinstance(value, Tracer) and isinstance(aval.dtype, np.dtype)
+    return Fact(np.asarray(value, aval.dtype)[()]) if is_readable and aval.shape == () else UNKNOWN
 
 
-def follow(equation: "core.JaxprEqn", values: Sequence[Any]) -> list[Fact]:
-    """What is known of what an equation gives, from facts of what goes into it, or constants."""
-    inputs = [constant(v, a.aval) for v, a in zip(values, equation.invars, strict=True)]
-    name, params = equation.primitive.name, equation.params
+def propagate_equation(equation: "core.JaxprEqn", values: Sequence[Any]) -> list[Fact]:
+    """Returns what is known of the outputs of an equation, from facts of its inputs, or constants."""
+    inputs = [
+        fact_of_constant(variable, operand.aval)
+        for variable, operand in zip(values, equation.invars, strict=True)
+    ]
+    name = equation.primitive.name
+    params = equation.params
     if name == "cond":
-        branches = [of(branch, inputs[1:]) for branch in params["branches"]]
-        return [_shared(facts) for facts in zip(*branches, strict=True)]
+        branches = [propagate(branch, inputs[1:]) for branch in params["branches"]]
+        return [_shared_fact(facts) for facts in zip(*branches, strict=True)]
     if name in IDENTITIES:
         return inputs
     # A value that is everywhere is there in any arrangement.
     if name in REARRANGING or name in ("tile", "unstack"):
-        same = inputs[0] if inputs[0].leaf is None else UNKNOWN
-        return [same] * len(equation.outvars)
+        fact_of_operand = inputs[0] if inputs[0].leaf is None else UNKNOWN
+        return [fact_of_operand] * len(equation.outvars)
     if name in JOINING or name == "stack":
-        found = _shared(inputs if name in ("concatenate", "stack") else inputs[:2])
-        return [found if found.leaf is None else UNKNOWN]
+        shared_fact = _shared_fact(inputs if name in ("concatenate", "stack") else inputs[:2])
+        return [shared_fact if shared_fact.leaf is None else UNKNOWN]
     if name in _SUMS or name in _PRODUCTS:
         operands = inputs[: _PRODUCTS.get(name, 1)]
-        nothing = any(fact.is_zero() and fact.leaf is None for fact in operands)
-        return [zero(v.aval) if nothing else UNKNOWN for v in equation.outvars]
+        is_zero_product = any(fact.is_zero() and fact.leaf is None for fact in operands)
+        return [
+            fact_of_zero(variable.aval) if is_zero_product else UNKNOWN
+            for variable in equation.outvars
+        ]
     if name == "select_n":
-        return [_shared(inputs[1:], *inputs[:1])]
+        return [_shared_fact(inputs[1:], *inputs[:1])]
     if name in _ELEMENTWISE:
         with np.errstate(all="ignore"):
-            return [_elementwise(name, params, inputs)]
+            return [_elementwise_fact(name, params, inputs)]
     return [UNKNOWN] * len(equation.outvars)
 
 
-def _elementwise(name: str, params: dict[str, Any], inputs: list[Fact]) -> Fact:
+def _elementwise_fact(name: str, params: dict[str, Any], inputs: list[Fact]) -> Fact:
     if name == "mul" and any(fact.is_zero() for fact in inputs):
         return next(fact for fact in inputs if fact.is_zero())
     if name == "div" and inputs[0].is_zero() and not inputs[1].known:
         return inputs[0]
-    leaves = {fact.leaf for fact in inputs} - {None}
-    if len(leaves) > 1 or not all(fact.known for fact in inputs):
+    leaf_indices = {fact.leaf for fact in inputs} - {None}
+    if len(leaf_indices) > 1 or not all(fact.known for fact in inputs):
         return UNKNOWN
-    value = _ELEMENTWISE[name](*(fact.value for fact in inputs), **_options(name, params))
-    return Fact(value, *leaves)
+    result = _ELEMENTWISE[name](*(fact.value for fact in inputs), **_options(name, params))
+    return Fact(result, *leaf_indices)
 
 
 def _options(name: str, params: dict[str, Any]) -> dict[str, Any]:
-    wanted = {"convert_element_type": "new_dtype", "integer_pow": "y"}
-    return {wanted[name]: params[wanted[name]]} if name in wanted else {}
+    option_names = {"convert_element_type": "new_dtype", "integer_pow": "y"}
+    return {option_names[name]: params[option_names[name]]} if name in option_names else {}
 
 
-def _shared(choices: Sequence[Fact], chooser: Fact = UNKNOWN) -> Fact:
-    """What holds whichever is chosen, and with certainty if it is known which."""
+def _shared_fact(choices: Sequence[Fact], chooser: Fact = UNKNOWN) -> Fact:
+    """Returns the fact of a choice: that of the chosen one if it is known, else what all have in common."""
     if chooser.known:
-        chosen = choices[int(chooser.value)]
-        leaves = {chooser.leaf, chosen.leaf} - {None}
-        return Fact(chosen.value, *leaves) if len(leaves) < 2 else UNKNOWN
-    leaves = {fact.leaf for fact in choices} - {None}
-    same = all(fact.known and bool(fact.value == choices[0].value) for fact in choices)
-    return Fact(choices[0].value, *leaves) if same and len(leaves) < 2 else UNKNOWN
+        chosen_fact = choices[int(chooser.value)]
+        leaf_indices = {chooser.leaf, chosen_fact.leaf} - {None}
+        return Fact(chosen_fact.value, *leaf_indices) if len(leaf_indices) < 2 else UNKNOWN
+    leaf_indices = {fact.leaf for fact in choices} - {None}
+    all_equal = all(fact.known and bool(fact.value == choices[0].value) for fact in choices)
+    return Fact(choices[0].value, *leaf_indices) if all_equal and len(leaf_indices) < 2 else UNKNOWN
 
 
 _PRODUCTS = {"conv_general_dilated": 2, "dot_general": 2}

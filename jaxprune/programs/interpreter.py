@@ -1,4 +1,4 @@
-"""Evaluating a program equation by equation, with values that carry something along.
+"""Runs a program equation by equation, with values of any type.
 
 `run` is what JAX itself does with a jaxpr, except that a rule computes each equation. It serves all who must
 see inside a function that they cannot edit: which axes of a kernel are inputs (`programs.kernels`), what
@@ -14,14 +14,14 @@ from jax import lax
 __all__ = [
     "Rule",
     "bind",
-    "bound",
-    "called",
-    "calls",
+    "bind_with",
+    "called_program",
+    "count_scan_inputs",
     "evaluate",
+    "is_call",
     "linear_solvers",
-    "repeated",
     "run",
-    "scanned",
+    "run_scan",
     "trace",
 ]
 
@@ -43,7 +43,7 @@ _CALLS = {
 
 
 def trace(fn: Callable[..., Any], *args: Any) -> tuple[Any, Any]:
-    """The program of `fn(*args)`, and the structure of its outputs."""
+    """Returns the program of `fn(*args)`, and the structure of its outputs."""
     program, shape = jax.make_jaxpr(fn, return_shape=True)(*args)
     return program, jax.tree.structure(shape)
 
@@ -55,7 +55,7 @@ def run(
     *,
     enters: Callable[[Any], bool] = lambda equation: True,
 ) -> list[Any]:
-    """Returns the outputs of a program.
+    """Returns the outputs of a program, each equation computed by a rule.
 
     Programs that an equation calls once (`jit`, `remat`, `custom_jvp`) are run in its place, as if they were
     written there; loops and conditions are the rule's business.
@@ -74,40 +74,41 @@ def run(
         return atom.val if hasattr(atom, "val") else values[atom]
 
     for equation in jaxpr.eqns:
-        given = [read(atom) for atom in equation.invars]
-        inner = called(equation)
-        if inner is not None and enters(equation):
-            outputs = run(inner, given, rule, enters=enters)
+        operands = [read(atom) for atom in equation.invars]
+        inner_program = called_program(equation)
+        if inner_program is not None and enters(equation):
+            outputs = run(inner_program, operands, rule, enters=enters)
         else:
-            outputs = rule(equation, given)
+            outputs = rule(equation, operands)
         values.update(zip(equation.outvars, outputs, strict=True))
     return [read(atom) for atom in jaxpr.outvars]
 
 
 def evaluate(program: Any, inputs: Sequence[Any]) -> list[Any]:
-    """What a program makes of arrays."""
+    """Returns the outputs of a program for arrays."""
     return run(program, inputs, bind)
 
 
-def called(equation: Any) -> Any:
-    """The program that an equation calls once with its inputs (jit, custom_jvp, remat), or `None`."""
+def called_program(equation: Any) -> Any:
+    """Returns the program that an equation calls once with its inputs (jit, custom_jvp, remat), or `None`."""
     return equation.params.get(_CALLS.get(equation.primitive.name, ""))
 
 
-def calls(name: str) -> bool:
+def is_call(name: str) -> bool:
     """Whether a primitive of this name calls a program once."""
     return name in _CALLS
 
 
 def bind(equation: Any, inputs: Sequence[Any]) -> list[Any]:
-    """What the equation's primitive makes of arrays."""
-    return bound(equation, inputs, equation.params)
+    """Returns the outputs of the equation's primitive for arrays."""
+    return bind_with(equation, inputs, equation.params)
 
 
-def bound(equation: Any, inputs: Sequence[Any], params: Mapping[str, Any]) -> list[Any]:
-    """What the equation's primitive makes of arrays with these parameters, where the equation stood.
+def bind_with(equation: Any, inputs: Sequence[Any], params: Mapping[str, Any]) -> list[Any]:
+    """Returns the outputs of the equation's primitive with these parameters, in the equation's own context.
 
-    That is a mesh, for one: axes that a part of a program leaves to the compiler are explicit outside of it.
+    The context is the mesh, for one: axes that a part of a program leaves to the compiler are explicit
+    outside of it.
     """
     with equation.ctx.manager:
         outputs = equation.primitive.bind(
@@ -119,52 +120,59 @@ def bound(equation: Any, inputs: Sequence[Any], params: Mapping[str, Any]) -> li
 def linear_solvers(
     equation: Any, inputs: Sequence[Any]
 ) -> tuple[list[tuple[str, Any, Sequence[Any]]], Sequence[Any]]:
-    """Of a `custom_linear_solve`: name, program and constants of each part, and the right-hand sides.
+    """Returns the parts of a `custom_linear_solve` (name, program, constants) and its right-hand sides.
 
     "solve" stands first; parts that are not there are left out.
     """
-    lengths, parts = equation.params["const_lengths"]._asdict(), equation.params["jaxprs"]._asdict()
+    constant_counts = equation.params["const_lengths"]._asdict()
+    programs = equation.params["jaxprs"]._asdict()
     constants: dict[str, Sequence[Any]] = {}
-    start = 0
-    for name, count in lengths.items():
-        constants[name] = inputs[start : start + count]
-        start += count
-    order = sorted((name for name in parts if parts[name] is not None), key=lambda n: n != "solve")
-    return [(name, parts[name], constants[name]) for name in order], inputs[start:]
+    begin = 0
+    for name, count in constant_counts.items():
+        constants[name] = inputs[begin : begin + count]
+        begin += count
+    part_names = sorted(
+        (name for name in programs if programs[name] is not None),
+        key=lambda part_name: part_name != "solve",
+    )
+    return [(name, programs[name], constants[name]) for name in part_names], inputs[begin:]
 
 
-def scanned(equation: Any) -> tuple[int, int]:
-    """How many inputs of a scan are the same in each iteration, and how many are carried on."""
+def count_scan_inputs(equation: Any) -> tuple[int, int]:
+    """Returns the number of inputs of a scan that are constant, and of those that are carried."""
     params = equation.params
     if "ft_in" in params:  # from JAX 0.12 on
-        fixed, carried, _ = params["ft_in"].unpack()
-        return len(fixed), len(carried)
+        constants, carries, _ = params["ft_in"].unpack()
+        return len(constants), len(carries)
     return params["num_consts"], params["num_carry"]
 
 
-def repeated(
+def run_scan(
     equation: Any,
     arrays: Sequence[Any],
     iteration: Callable[[list[Any]], list[Any]],
     length: int,
 ) -> list[Any]:
-    """Runs a scan with another program in it.
+    """Runs a scan with another body.
 
     Args:
       equation: the scan.
-      arrays: that go into it.
-      iteration: what goes into its program -> what comes out, perhaps with more rows behind.
+      arrays: its inputs.
+      iteration: the body: inputs of the scan's program -> its outputs, perhaps with more rows behind.
       length: number of iterations.
+
+    Returns:
+      The outputs of the scan, then the stacked rows that `iteration` gives beside them.
     """
     params = equation.params
-    fixed, carried = scanned(equation)
+    number_of_constants, number_of_carries = count_scan_inputs(equation)
 
     def body(carry: Any, rows: Any) -> Any:
-        outputs = iteration([*arrays[:fixed], *carry, *rows])
-        return tuple(outputs[:carried]), tuple(outputs[carried:])
+        outputs = iteration([*arrays[:number_of_constants], *carry, *rows])
+        return tuple(outputs[:number_of_carries]), tuple(outputs[number_of_carries:])
 
-    start = tuple(arrays[fixed : fixed + carried])
-    rows = tuple(arrays[fixed + carried :])
+    initial_carry = tuple(arrays[number_of_constants : number_of_constants + number_of_carries])
+    rows = tuple(arrays[number_of_constants + number_of_carries :])
     options = {"length": length, "reverse": params["reverse"], "unroll": params["unroll"]}
-    carry, stacked = lax.scan(body, start, rows, **options)
+    carry, stacked = lax.scan(body, initial_carry, rows, **options)
     return [*carry, *stacked]

@@ -1,13 +1,13 @@
-"""What operations that arrange values anew make of what these hold of the parameters.
+"""Views of parameters after a rearrangement: transposing, slicing, joining, ...
 
-Each is (equation, followed operands) -> per output, the views of it.
+Each move is (equation, followed operands) -> per output, its views.
 """
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from jaxprune.programs import views
-from jaxprune.programs.tracked import Tracked
+from jaxprune.programs.tracked import TrackedValue
 from jaxprune.programs.views import View
 
 __all__ = ["JOINED", "MOVES"]
@@ -15,14 +15,16 @@ __all__ = ["JOINED", "MOVES"]
 Moved = Sequence[Sequence[View]]
 
 
-def _each(move: Callable[[Any, View], View | None]) -> Callable[[Any, list[Tracked]], Moved]:
-    """The move of one operand, whatever the others are."""
+def _for_first_operand(
+    move: Callable[[Any, View], View | None],
+) -> Callable[[Any, list[TrackedValue]], Moved]:
+    """Returns the move that maps each view of the first operand, whatever the others are."""
 
-    def moved(equation: Any, inputs: list[Tracked]) -> Moved:
-        found = [move(equation, view) for view in inputs[0].views]
-        return [[view for view in found if view is not None]]
+    def move_first_operand(equation: Any, inputs: list[TrackedValue]) -> Moved:
+        moved_views = [move(equation, view) for view in inputs[0].views]
+        return [[view for view in moved_views if view is not None]]
 
-    return moved
+    return move_first_operand
 
 
 def _shape(equation: Any, operand: int = 0) -> tuple[int, ...]:
@@ -48,10 +50,10 @@ def _broadcast_in_dim(equation: Any, view: View) -> View:
 
 def _reshape(equation: Any, view: View) -> View:
     shape = _shape(equation)
-    order = equation.params["dimensions"]
-    if order is not None:  # in which the axes are read
-        view = views.transposed(view, order)
-        shape = tuple(shape[axis] for axis in order)
+    axis_order = equation.params["dimensions"]
+    if axis_order is not None:  # in which the axes are read
+        view = views.transposed(view, axis_order)
+        shape = tuple(shape[axis] for axis in axis_order)
     return views.reshaped(view, shape, equation.outvars[0].aval.shape)
 
 
@@ -70,56 +72,76 @@ def _rev(equation: Any, view: View) -> View:
     return views.reversed_along(view, _shape(equation), equation.params["dimensions"])
 
 
-def _dynamic_slice(equation: Any, inputs: list[Tracked]) -> Moved:
+def _dynamic_slice(equation: Any, inputs: list[TrackedValue]) -> Moved:
     shape = _shape(equation)
     sizes = equation.params["slice_sizes"]
-    found = inputs[0].views
+    sliced_views = inputs[0].views
     for axis, (size, index) in enumerate(zip(sizes, inputs[1:], strict=True)):
         if size != shape[axis]:
-            found = [view for old in found if (view := _from(old, shape, axis, size, index))]
+            sliced_views = [
+                sliced_view
+                for earlier_view in sliced_views
+                if (sliced_view := _slice_from(earlier_view, shape, axis, size, index))
+            ]
         shape = (*shape[:axis], size, *shape[axis + 1 :])
-    return [found]
+    return [sliced_views]
 
 
-def _from(view: View, shape: tuple[int, ...], axis: int, size: int, index: Tracked) -> View | None:
-    """Some indices of one axis, from one on that may be known."""
+def _slice_from(
+    view: View, shape: tuple[int, ...], axis: int, size: int, index: TrackedValue
+) -> View | None:
+    """Returns the view of `size` indices of one axis, from an index on that may be known."""
     if not index.fact.known:
         return views.picked(view, shape, axis, size, index.value)
-    first = min(max(int(index.fact.value), 0), shape[axis] - size)
-    start = [first if i == axis else 0 for i in range(len(shape))]
-    limit = [first + size if i == axis else n for i, n in enumerate(shape)]
+    start_index = min(max(int(index.fact.value), 0), shape[axis] - size)
+    start = [start_index if other_axis == axis else 0 for other_axis in range(len(shape))]
+    limit = [
+        start_index + size if other_axis == axis else axis_size
+        for other_axis, axis_size in enumerate(shape)
+    ]
     return views.sliced(view, shape, start, limit)
 
 
-def _gather(equation: Any, inputs: list[Tracked]) -> Moved:
-    numbers = equation.params["dimension_numbers"]
+def _gather(equation: Any, inputs: list[TrackedValue]) -> Moved:
+    dimension_numbers = equation.params["dimension_numbers"]
     shape = _shape(equation)
-    output = equation.outvars[0].aval.shape
-    sizes = equation.params["slice_sizes"]
-    gone = (*numbers.collapsed_slice_dims, *numbers.operand_batching_dims)
-    kept = [axis for axis in range(len(shape)) if axis not in gone]
-    looked_up = [axis for axis in range(len(shape)) if axis in gone or sizes[axis] != shape[axis]]
-    sources: list[list[int]] = [list(gone) for _ in output]
-    for place, axis in zip(numbers.offset_dims, kept, strict=True):
-        sources[place] = [axis]
-    if looked_up == list(gone) and len(gone) == 1 and len(kept) == len(output):
-        axis = gone[0]  # one index for all, as in `stack[layer]`
-        rows = [_from(view, shape, axis, 1, inputs[1]) for view in inputs[0].views]
+    output_shape = equation.outvars[0].aval.shape
+    slice_sizes = equation.params["slice_sizes"]
+    dropped_axes = (
+        *dimension_numbers.collapsed_slice_dims,
+        *dimension_numbers.operand_batching_dims,
+    )
+    kept_axes = [axis for axis in range(len(shape)) if axis not in dropped_axes]
+    looked_up_axes = [
+        axis
+        for axis in range(len(shape))
+        if axis in dropped_axes or slice_sizes[axis] != shape[axis]
+    ]
+    source_axes: list[list[int]] = [list(dropped_axes) for _ in output_shape]
+    for output_axis, axis in zip(dimension_numbers.offset_dims, kept_axes, strict=True):
+        source_axes[output_axis] = [axis]
+    if (
+        looked_up_axes == list(dropped_axes)
+        and len(dropped_axes) == 1
+        and len(kept_axes) == len(output_shape)
+    ):
+        axis = dropped_axes[0]  # one index for all, as in `stack[layer]`
+        rows = [_slice_from(view, shape, axis, 1, inputs[1]) for view in inputs[0].views]
         return [[views.squeezed(view, [axis]) for view in rows if view is not None]]
-    return [[views.gathered(view, sources) for view in inputs[0].views]]
+    return [[views.gathered(view, source_axes) for view in inputs[0].views]]
 
 
-def _concatenate(equation: Any, inputs: list[Tracked]) -> Moved:
+def _concatenate(equation: Any, inputs: list[TrackedValue]) -> Moved:
     axis = equation.params["dimension"]
-    found: list[View] = []
+    placed_views: list[View] = []
     begin = 0
     for operand, value in enumerate(inputs):
-        found += [views.placed(view, axis, begin) for view in value.views]
+        placed_views += [views.placed(view, axis, begin) for view in value.views]
         begin += _shape(equation, operand)[axis]
-    return [found]
+    return [placed_views]
 
 
-def _stack(equation: Any, inputs: list[Tracked]) -> Moved:
+def _stack(equation: Any, inputs: list[TrackedValue]) -> Moved:
     axis = equation.params["axis"]
     return [
         [
@@ -130,66 +152,72 @@ def _stack(equation: Any, inputs: list[Tracked]) -> Moved:
     ]
 
 
-def _unstack(equation: Any, inputs: list[Tracked]) -> Moved:
+def _unstack(equation: Any, inputs: list[TrackedValue]) -> Moved:
     axis = equation.params["axis"]
     shape = _shape(equation)
     outputs: list[list[View]] = []
     for index in range(len(equation.outvars)):
-        start = [index if i == axis else 0 for i in range(len(shape))]
-        limit = [index + 1 if i == axis else n for i, n in enumerate(shape)]
+        start = [index if other_axis == axis else 0 for other_axis in range(len(shape))]
+        limit = [
+            index + 1 if other_axis == axis else axis_size
+            for other_axis, axis_size in enumerate(shape)
+        ]
         rows = [views.sliced(view, shape, start, limit) for view in inputs[0].views]
         outputs.append([views.squeezed(view, [axis]) for view in rows if view is not None])
     return outputs
 
 
-def _split(equation: Any, inputs: list[Tracked]) -> Moved:
+def _split(equation: Any, inputs: list[TrackedValue]) -> Moved:
     axis = equation.params["axis"]
     shape = _shape(equation)
     outputs: list[list[View]] = []
     begin = 0
     for size in equation.params["sizes"]:
-        start = [begin if i == axis else 0 for i in range(len(shape))]
-        limit = [begin + size if i == axis else n for i, n in enumerate(shape)]
-        parts = [views.sliced(view, shape, start, limit) for view in inputs[0].views]
-        outputs.append([view for view in parts if view is not None])
+        start = [begin if other_axis == axis else 0 for other_axis in range(len(shape))]
+        limit = [
+            begin + size if other_axis == axis else axis_size
+            for other_axis, axis_size in enumerate(shape)
+        ]
+        sliced_views = [views.sliced(view, shape, start, limit) for view in inputs[0].views]
+        outputs.append([view for view in sliced_views if view is not None])
         begin += size
     return outputs
 
 
-def _pad(equation: Any, inputs: list[Tracked]) -> Moved:
-    found: list[View] = []
+def _pad(equation: Any, inputs: list[TrackedValue]) -> Moved:
+    padded_views: list[View] = []
     for view in inputs[0].views:
         for axis, (low, high, interior) in enumerate(equation.params["padding_config"]):
             view = views.placed(view, axis, max(low, 0))
             if interior or min(low, high) < 0:
                 view = view.inexact()
-        found.append(view)
-    return [found]
+        padded_views.append(view)
+    return [padded_views]
 
 
-def _dynamic_update_slice(equation: Any, inputs: list[Tracked]) -> Moved:
-    part = [view.inexact() for view in inputs[1].views]
-    whole = [view.inexact() for view in inputs[0].views]
-    return [[*whole, *part]]
+def _dynamic_update_slice(equation: Any, inputs: list[TrackedValue]) -> Moved:
+    update_views = [view.inexact() for view in inputs[1].views]
+    operand_views = [view.inexact() for view in inputs[0].views]
+    return [[*operand_views, *update_views]]
 
 
-def _tile(equation: Any, inputs: list[Tracked]) -> Moved:
+def _tile(equation: Any, inputs: list[TrackedValue]) -> Moved:
     repetitions = equation.params["reps"]
-    found: list[View] = []
+    tiled_views: list[View] = []
     for view in inputs[0].views:
-        new = range(len(repetitions) - len(view.axes))
-        found.append(views.tiled(views.inserted(view, new), repetitions))
-    return [found]
+        new_axes = range(len(repetitions) - len(view.axes))
+        tiled_views.append(views.tiled(views.inserted(view, new_axes), repetitions))
+    return [tiled_views]
 
 
-MOVES: dict[str, Callable[[Any, list[Tracked]], Moved]] = {
-    "transpose": _each(_transpose),
-    "squeeze": _each(_squeeze),
-    "expand_dims": _each(_expand_dims),
-    "broadcast_in_dim": _each(_broadcast_in_dim),
-    "reshape": _each(_reshape),
-    "slice": _each(_slice),
-    "rev": _each(_rev),
+MOVES: dict[str, Callable[[Any, list[TrackedValue]], Moved]] = {
+    "transpose": _for_first_operand(_transpose),
+    "squeeze": _for_first_operand(_squeeze),
+    "expand_dims": _for_first_operand(_expand_dims),
+    "broadcast_in_dim": _for_first_operand(_broadcast_in_dim),
+    "reshape": _for_first_operand(_reshape),
+    "slice": _for_first_operand(_slice),
+    "rev": _for_first_operand(_rev),
     "dynamic_slice": _dynamic_slice,
     "gather": _gather,
     "concatenate": _concatenate,

@@ -1,4 +1,4 @@
-"""What is read off the products of a program while it runs (`programs.evaluation`)."""
+"""Statistics that are read off the products of a program while it runs (`programs.evaluation`)."""
 
 import dataclasses
 from collections.abc import Callable, Hashable
@@ -6,11 +6,12 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jaxprune.programs.kernels import Follower, Use
-from jaxprune.programs.tracked import Held, Tracked
+from jaxprune.programs.kernels import Follower
+from jaxprune.programs.tracked import Holder, TrackedValue
+from jaxprune.programs.uses import Use
 from jaxprune.programs.views import View
 
-__all__ = ["Observed", "Product", "Read", "Reading", "Record"]
+__all__ = ["Observations", "Product", "Read", "Reading", "Record"]
 
 
 @dataclasses.dataclass
@@ -20,7 +21,7 @@ class Product:
     Attributes:
       equation: of the program.
       operand: index of the kernel among the operands.
-      operands: what holds them.
+      operands: holders of the operands' arrays.
       output: the product, or what elementwise operations on it and on parameters (bias, statistics of
         BatchNorm, nonlinearity) have made of it before other activations joined.
       factors: parameters that these have multiplied it by.
@@ -29,28 +30,28 @@ class Product:
 
     equation: Any
     operand: int
-    operands: tuple[Held, ...]
+    operands: tuple[Holder, ...]
     output: jax.Array
-    factors: list[Tracked] = dataclasses.field(default_factory=list)
+    factors: list[TrackedValue] = dataclasses.field(default_factory=list)
     ended: bool = False
 
     @property
-    def other(self) -> Held:
-        """What the kernel is multiplied with."""
+    def other(self) -> Holder:
+        """The holder of what the kernel is multiplied with."""
         return self.operands[1 - self.operand]
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of the kernel as it enters the product."""
+        """Shape of the kernel as it enters the product."""
         return self.equation.invars[self.operand].aval.shape
 
 
 class Reading(NamedTuple):
-    """What is read off a product.
+    """How a statistic of a product is computed, and along which axes of the kernel it lies.
 
     Attributes:
-      key: the same for products of which the same is read; it is computed once.
-      layers: axes of the kernel along the first axes of the arrays; an entry for each index.
+      key: equal for products with the same statistic, which is then computed once.
+      layers: axes of the kernel along the first axes of the arrays; an element for each index.
       entries: axes of the kernel along the next axes.
       compute: gives a tree of arrays.
       views: of other parameters, that are to be kept with it.
@@ -64,12 +65,12 @@ class Reading(NamedTuple):
 
 
 class Record(NamedTuple):
-    """What has been read of one kernel of one product. Picks of views have indices of `Observed.emitted`.
+    """The statistic of one kernel in one product. Picks of views have indices into `Observed.emitted`.
 
     Attributes:
       use: of the kernel.
       shape: of the kernel as it entered the product.
-      statistic: index of what was read.
+      statistic: index into `Observed.emitted` of what was read.
       layers: see `Reading`.
       entries: see `Reading`.
       views: see `Reading`.
@@ -85,8 +86,8 @@ class Record(NamedTuple):
     lengths: tuple[int, ...] = ()
 
 
-class Observed(NamedTuple):
-    """What has been read off a program.
+class Observations(NamedTuple):
+    """The statistics that have been read off a program.
 
     Attributes:
       records: one per product and kernel.

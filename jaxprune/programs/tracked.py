@@ -1,4 +1,4 @@
-"""Values of a program, each with what it holds of the parameters."""
+"""Values of a program, each with the views of parameters that it holds."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -7,15 +7,15 @@ from typing import Any, NamedTuple
 from jaxprune.programs import constants
 from jaxprune.programs.views import View
 
-__all__ = ["Chain", "Held", "Tracked", "alike", "tracked", "union"]
+__all__ = ["Chain", "Holder", "TrackedValue", "as_tracked", "hold_same_elements", "union_of_views"]
 
 
-class Held:
+class Holder:
     """An array while the program runs, told from others by identity: tracers are neither compared nor hashed.
 
     Attributes:
       array: of any kind.
-      product: index of the product that it is an elementwise consequence of, for who follows those.
+      product: index of the product that elementwise operations have made it of; `None` if there is none.
     """
 
     __slots__ = ("array", "product")
@@ -29,9 +29,9 @@ class Chain(NamedTuple):
     """Products one after the other, with nothing but factors and sums with parameters between them.
 
     Attributes:
-      root: what the first of them multiplies.
+      root: name of the value that the first of them multiplies.
       leaves: indices of their kernels.
-      widths: how many numbers each sums over, and the number that the last gives, per example.
+      widths: number of terms that each sums over, then the number of outputs of the last, per example.
     """
 
     root: int
@@ -40,17 +40,17 @@ class Chain(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Tracked:
+class TrackedValue:
     """A value of the program.
 
     Attributes:
-      views: the parameters of which it is made element by element.
+      views: the parameters that it is made of, element by element.
       active: whether it depends on the inputs.
-      looked_up: whether it depends on them only as to which elements of a parameter it has.
+      looked_up: whether inputs decide only which elements of a parameter it has, as an embedding's.
       indicator: whether it is made of comparisons for equality, as a one-hot vector is.
-      echo: of what depends on the inputs, along which of its axes the outputs of kernels lie.
+      echo: of a value that depends on the inputs, along which of its axes the outputs of kernels lie.
       fact: what is known of it before the program runs.
-      name: tells apart values that depend on the inputs; what only looks different has the same.
+      name: tells apart values that depend on the inputs; rearrangements of one value share its name.
       chain: the products that it is the end of.
       value: holds the array, while the program runs.
     """
@@ -63,26 +63,26 @@ class Tracked:
     fact: constants.Fact = constants.UNKNOWN
     name: int | None = None
     chain: Chain | None = None
-    value: Held | None = None
+    value: Holder | None = None
 
     @property
     def pure(self) -> bool:
-        """Whether parameters alone decide it, and it holds their elements."""
+        """Whether it holds elements of parameters and does not depend on the inputs."""
         return bool(self.views) and not self.active
 
 
-def tracked(value: Any, atom: Any) -> Tracked:
-    """A followed value, or a constant of the program."""
-    if isinstance(value, Tracked):
+def as_tracked(value: Any, atom: Any) -> TrackedValue:
+    """Returns the followed value itself, or one for a constant of the program."""
+    if isinstance(value, TrackedValue):
         return value
-    return Tracked(fact=constants.constant(value, atom.aval), value=Held(value))
+    return TrackedValue(fact=constants.fact_of_constant(value, atom.aval), value=Holder(value))
 
 
-def alike(a: Tracked, b: Tracked) -> bool:
-    """Whether two values hold the same, and depend on the inputs alike."""
+def hold_same_elements(a: TrackedValue, b: TrackedValue) -> bool:
+    """Whether two values have the same views, and depend on the inputs in the same way."""
     return (a.active, a.looked_up, a.views) == (b.active, b.looked_up, b.views)
 
 
-def union(values: Sequence[Tracked]) -> tuple[View, ...]:
-    """The views of several values, each once."""
+def union_of_views(values: Sequence[TrackedValue]) -> tuple[View, ...]:
+    """Returns the views of several values, each once."""
     return tuple(dict.fromkeys(view for value in values for view in value.views))

@@ -1,4 +1,4 @@
-"""Signals of what enters each kernel: mean squares, and Gram matrices."""
+"""Signals of the inputs of each kernel: mean squares, and Gram matrices."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -9,7 +9,7 @@ from jaxprune.signals import kernels
 from jaxprune.signals.gather import mean_over
 from jaxprune.signals.kernels import Mean
 from jaxprune.signals.losses import check_function
-from jaxprune.signals.means import matrices, ratio, read, spread
+from jaxprune.signals.means import input_matrices, mean_over_uses, ratio, read_kernels
 from jaxprune.types import Params
 
 __all__ = ["grams", "input_moments"]
@@ -21,7 +21,7 @@ Progress = Callable[[int], Any] | None
 def input_moments(
     apply: Apply, params: Params, batches: Iterable[Any], *, progress: Progress = None
 ) -> Params:
-    r"""Returns $\mathrm{E}\,x_i^2$ of what each weight is multiplied with, per kernel.
+    r"""Returns the mean square $\mathrm{E}\,x_i^2$ of the input that each weight is multiplied with.
 
     Kernels are found in the program of `apply`, which is not edited, however they are stored: transposed,
     stacked for a loop, sliced, beside each other (see `jaxprune.axes`). A kernel that is used several times
@@ -48,19 +48,19 @@ def input_moments(
            [2.]], dtype=float32)}
     """
     check_function("input_moments", params, apply=apply)
-    more: Any = {"progress": progress, "who": "input_moments"}
-    found = mean_over(_moments, params, batches, static=(apply,), **more)
-    return _tree(params, {leaf: ratio(mean) for leaf, mean in found.items()})
+    options: Any = {"progress": progress, "who": "input_moments"}
+    mean_by_leaf = mean_over(_moments, params, batches, static=(apply,), **options)
+    return _tree(params, {leaf: ratio(mean) for leaf, mean in mean_by_leaf.items()})
 
 
 def grams(
     apply: Apply, params: Params, batches: Iterable[Any], *, progress: Progress = None
 ) -> Params:
-    r"""Returns $\mathrm{E}\,x x^\top$ of what enters each kernel: the Hessian of its squared error, halved.
+    r"""Returns the Gram matrix $\mathrm{E}\,x x^\top$ of the inputs of each kernel.
 
-    There is one matrix for each input: kernels that are multiplied with the same value have the same array.
-    Kernels are found as by `input_moments`. Memory: the square of the entries that are summed over, for each
-    input and layer at once.
+    It is half the Hessian of the kernel's squared error. There is one matrix for each input: kernels that are
+    multiplied with the same value have the same array. Kernels are found as by `input_moments`. Memory: the
+    square of the number of inputs that are summed over, for each input and layer at once.
 
     Args:
       apply: (params, batch) -> anything.
@@ -80,29 +80,34 @@ def grams(
            [1., 2.]], dtype=float32)}
     """
     check_function("grams", params, apply=apply)
-    more: Any = {"progress": progress, "who": "grams"}
-    found = mean_over(_grams, params, batches, static=(apply,), **more)
-    by_leaf: dict[int, jax.Array] = {}
-    for leaves, mean in found.items():
-        by_leaf |= dict.fromkeys(leaves, ratio(mean))
-    return _tree(params, by_leaf)
+    options: Any = {"progress": progress, "who": "grams"}
+    mean_by_leaves = mean_over(_grams, params, batches, static=(apply,), **options)
+    gram_by_leaf: dict[int, jax.Array] = {}
+    for leaves, mean in mean_by_leaves.items():
+        gram_by_leaf |= dict.fromkeys(leaves, ratio(mean))
+    return _tree(params, gram_by_leaf)
 
 
 def _moments(apply: Apply, params: Params, batch: Any) -> dict[int, Mean]:
-    """By leaf."""
-    found = read(apply, params, batch, kernels.input_moments)
+    """Returns the mean squares of a batch by index of the leaf."""
+    kernels_read = read_kernels(apply, params, batch, kernels.input_moments)
     return {
-        leaf: spread(found, leaf, records, [found.observed.emitted[r.statistic] for r in records])
-        for leaf, records in found.records().items()
+        leaf: mean_over_uses(
+            kernels_read,
+            leaf,
+            records,
+            [kernels_read.observed.emitted[record.statistic] for record in records],
+        )
+        for leaf, records in kernels_read.records().items()
     }
 
 
 def _grams(apply: Apply, params: Params, batch: Any) -> dict[tuple[int, ...], Mean]:
-    """By the leaves that share an input."""
-    return matrices(read(apply, params, batch, kernels.grams))
+    """Returns the Gram matrices of a batch by indices of the leaves that share an input."""
+    return input_matrices(read_kernels(apply, params, batch, kernels.grams))
 
 
-def _tree(params: Params, by_leaf: dict[int, Any]) -> Params:
-    """A tree like `params` of what is known by leaf, `None` elsewhere."""
+def _tree(params: Params, value_by_leaf: dict[int, Any]) -> Params:
+    """Returns a tree like `params` of the values of some leaves, `None` at the others."""
     treedef = jax.tree.structure(params)
-    return treedef.unflatten([by_leaf.get(leaf) for leaf in range(treedef.num_leaves)])
+    return treedef.unflatten([value_by_leaf.get(leaf) for leaf in range(treedef.num_leaves)])

@@ -1,7 +1,7 @@
-"""To which indices of a parameter belongs what has been read of a kernel (`programs.evaluation`).
+"""Maps the axes of a statistic that was read of a kernel to the indices of its parameter.
 
-What is read lies along axes of the kernel, and along the loops around it. Each of these is cut into the
-digits of its view; each digit moves the index of one axis of the parameter.
+A statistic (`programs.evaluation`) lies along axes of the kernel, and along the loops around it. Each of
+these is cut into the digits of its view; each digit moves the index of one axis of the parameter.
 """
 
 import math
@@ -10,14 +10,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxprune.programs.digits import Digit
 from jaxprune.programs.readings import Record
-from jaxprune.programs.views import Digit, Pick, View
+from jaxprune.programs.views import Pick, View
 
-__all__ = ["Arrangement", "Dimensions", "Index", "Term", "arrangement", "indifferent"]
+__all__ = ["Arrangement", "Dimensions", "Index", "Term", "arrangement", "indifferent_axes"]
 
 
 class Term(NamedTuple):
-    """As a dimension of an array is gone through, an index moves by `stride`."""
+    """One dimension of an array moves an index: by `stride` for each of its `size` steps."""
 
     dimension: int
     size: int
@@ -25,12 +26,12 @@ class Term(NamedTuple):
 
 
 class Index(NamedTuple):
-    """Which indices of one axis the dimensions of an array belong to: a sum of terms.
+    """Index along one axis of a parameter as a sum of terms, one per dimension of an array.
 
     Attributes:
-      start: where it begins.
+      start: the index at which it begins.
       terms: what dimensions add to it.
-      picks: what computed numbers add to it; their indices are those of `Observed.emitted`.
+      picks: what computed indices add to it; they are found by their place in `Observed.emitted`.
     """
 
     start: int = 0
@@ -39,12 +40,12 @@ class Index(NamedTuple):
 
     @property
     def moves(self) -> bool:
-        """Whether it depends on where in the array one is."""
+        """Whether the index depends on the place in the array."""
         return bool(self.terms or self.picks)
 
 
 class Cut(NamedTuple):
-    """What is done to an axis of an array, before it is cut into digits: repeated, then sliced."""
+    """How an axis of an array is repeated, then sliced, before it is cut into digits."""
 
     times: int
     begin: int
@@ -59,7 +60,7 @@ class Dimensions(NamedTuple):
       layers: number of the next axes of the array.
       cuts: of these axes, and of those of the entries that follow.
       sizes: of the dimensions that all of them become.
-      shared: how many of the dimensions are those of loops and layers.
+      shared: number of dimensions of loops and layers.
     """
 
     loops: int
@@ -70,7 +71,7 @@ class Dimensions(NamedTuple):
 
 
 class Arrangement(NamedTuple):
-    """What the dimensions of an array are to the axes of a parameter.
+    """Maps the dimensions of an array to indices along the axes of a parameter.
 
     Attributes:
       dimensions: of the array.
@@ -84,103 +85,105 @@ class Arrangement(NamedTuple):
     doubled: tuple[Index, ...]
     free: tuple[tuple[Digit, ...], ...]
 
-    def covered(self, axis: int) -> np.ndarray:
-        """The indices of an axis that digits which make no difference run through."""
-        covered = np.array([self.indices[axis].start])
+    def covered_indices(self, axis: int) -> np.ndarray:
+        """Returns the indices of an axis that digits which make no difference run through."""
+        indices = np.array([self.indices[axis].start])
         for digit in self.free[axis]:
-            covered = np.add.outer(covered, digit.stride * np.arange(digit.size)).ravel()
-        return np.unique(covered)
+            indices = np.add.outer(indices, digit.stride * np.arange(digit.size)).ravel()
+        return np.unique(indices)
 
-    def but_for(self, axis: int) -> "Arrangement":
-        """The same without one axis of the parameter."""
-        rest = [a for a in range(len(self.free)) if a != axis]
+    def without_axis(self, axis: int) -> "Arrangement":
+        """Returns the arrangement without one axis of the parameter."""
+        other_axes = [other_axis for other_axis in range(len(self.free)) if other_axis != axis]
         return self._replace(
-            indices=tuple(self.indices[a] for a in rest),
-            doubled=tuple(self.doubled[a] for a in rest),
-            free=tuple(self.free[a] for a in rest),
+            indices=tuple(self.indices[other_axis] for other_axis in other_axes),
+            doubled=tuple(self.doubled[other_axis] for other_axis in other_axes),
+            free=tuple(self.free[other_axis] for other_axis in other_axes),
         )
 
 
 def arrangement(record: Record, *, copies: int = 1) -> Arrangement:
-    """Returns to which indices of the parameter belongs what has been read of one of its uses.
+    """Returns to which indices of the parameter the statistic of one of its uses belongs.
 
     Args:
       record: of the use.
-      copies: 2 where a matrix was read, with its entries along two axes each.
+      copies: 2 where the statistic is a matrix, with its entries along two axes each; 1 otherwise.
     """
     view = record.use.view
     terms: list[list[list[Term]]] = [[[] for _ in view.starts] for _ in range(2)]
     for loop in view.loops:
         terms[0][loop.digit.axis].append(Term(loop.depth, loop.digit.size, loop.digit.stride))
-    read = [(axis, 0) for axis in record.layers]
-    read += [(axis, copy) for copy in range(copies) for axis in record.entries]
+    axes_and_copies = [(axis, 0) for axis in record.layers]
+    axes_and_copies += [(axis, copy) for copy in range(copies) for axis in record.entries]
     sizes = list(record.lengths)
-    shared = len(sizes)
+    number_of_shared = len(sizes)
     cuts: list[Cut] = []
-    for axis, copy in read:
-        cut, digits, _ = _cut(record, axis)
+    for axis, copy in axes_and_copies:
+        cut, digits, _ = _cut_axis(record, axis)
         cuts.append(cut)
         for digit in digits:
             if digit.axis >= 0:
                 terms[copy][digit.axis].append(Term(len(sizes), digit.size, digit.stride))
             sizes.append(digit.size)
-        shared = len(sizes) if len(cuts) <= len(record.layers) else shared
-    first, second = (_indices(view, of_copy) for of_copy in terms)
-    loops = len(record.lengths)
-    dimensions = Dimensions(loops, len(record.layers), tuple(cuts), tuple(sizes), shared)
-    return Arrangement(dimensions, first, second, _free(record))
+        number_of_shared = len(sizes) if len(cuts) <= len(record.layers) else number_of_shared
+    indices, doubled_indices = (_indices(view, copy_terms) for copy_terms in terms)
+    number_of_loops = len(record.lengths)
+    dimensions = Dimensions(
+        number_of_loops, len(record.layers), tuple(cuts), tuple(sizes), number_of_shared
+    )
+    return Arrangement(dimensions, indices, doubled_indices, _free_digits(record))
 
 
 def _indices(view: View, terms: Sequence[Sequence[Term]]) -> tuple[Index, ...]:
-    """Per axis of the parameter, where the view begins, its terms, and what it picks."""
+    """Returns per axis of the parameter where the view begins, its terms, and its computed indices."""
     return tuple(
-        Index(start, tuple(own), tuple(pick for pick in view.picks if pick.axis == axis))
-        for axis, (start, own) in enumerate(zip(view.starts, terms, strict=True))
+        Index(start, tuple(axis_terms), tuple(pick for pick in view.picks if pick.axis == axis))
+        for axis, (start, axis_terms) in enumerate(zip(view.starts, terms, strict=True))
     )
 
 
-def _free(record: Record) -> tuple[tuple[Digit, ...], ...]:
-    """Per axis of the parameter, the digits of its view along which nothing was read."""
+def _free_digits(record: Record) -> tuple[tuple[Digit, ...], ...]:
+    """Returns per axis of the parameter the digits of its view along which nothing was read."""
     view = record.use.view
-    free: list[list[Digit]] = [[] for _ in view.starts]
+    free_digits: list[list[Digit]] = [[] for _ in view.starts]
     for axis, digits in enumerate(view.axes):
-        read = axis in record.layers or axis in record.entries
-        for digit in _cut(record, axis)[2] if read else digits:
+        is_read = axis in record.layers or axis in record.entries
+        for digit in _cut_axis(record, axis)[2] if is_read else digits:
             if digit.axis >= 0:
-                free[digit.axis].append(digit)
-    return tuple(map(tuple, free))
+                free_digits[digit.axis].append(digit)
+    return tuple(map(tuple, free_digits))
 
 
-def _cut(record: Record, axis: int) -> tuple[Cut, Sequence[Digit], Sequence[Digit]]:
-    """What is done to the array along an axis of the kernel, its digits, and those that do not matter."""
+def _cut_axis(record: Record, axis: int) -> tuple[Cut, Sequence[Digit], Sequence[Digit]]:
+    """Returns the cut of the array along an axis of the kernel, its digits, and those without effect."""
     view = record.use.view
     digits = view.axes[axis]
     groups = record.use.groups
-    whole = Cut(1, view.begins[axis], view.extent(axis))
+    uncut = Cut(1, view.begins[axis], view.extent(axis))
     if groups == 1 or record.use.roles[axis] != "out" or axis in record.entries:
-        return whole, digits, ()
+        return uncut, digits, ()
     # The array has one index for each group of outputs.
-    entire = view.extent(axis) == record.shape[axis]
+    is_complete = view.extent(axis) == record.shape[axis]
     for count in range(len(digits) + 1):
-        if entire and math.prod(digit.size for digit in digits[:count]) == groups:
+        if is_complete and math.prod(digit.size for digit in digits[:count]) == groups:
             return Cut(1, 0, groups), digits[:count], digits[count:]
-    return whole._replace(times=record.shape[axis] // groups), digits, ()
+    return uncut._replace(times=record.shape[axis] // groups), digits, ()
 
 
-def indifferent(
+def indifferent_axes(
     arrangements: Sequence[Arrangement], statistics: Sequence[int], shape: Sequence[int]
 ) -> set[int]:
-    """The axes of a parameter along which what was read is the same at each index.
+    """Returns the axes of a parameter along which its statistic is the same at each index.
 
     Args:
       arrangements: of the uses of the parameter.
-      statistics: what was read of each.
+      statistics: index of the statistic of each use.
       shape: of the parameter.
     """
     return {
         axis
         for axis, size in enumerate(shape)
-        if not any(own.indices[axis].moves for own in arrangements)
+        if not any(arrangement_of_use.indices[axis].moves for arrangement_of_use in arrangements)
         and _covers(arrangements, statistics, axis, size)
     }
 
@@ -188,9 +191,11 @@ def indifferent(
 def _covers(
     arrangements: Sequence[Arrangement], statistics: Sequence[int], axis: int, size: int
 ) -> bool:
-    """Whether uses of which the same was read have together the whole of an axis."""
-    covered: dict[Any, set[int]] = {}
-    for own, statistic in zip(arrangements, statistics, strict=True):
-        known = covered.setdefault((statistic, own.but_for(axis)), set())
-        known |= set(own.covered(axis).tolist())
-    return all(len(own) == size for own in covered.values())
+    """Whether uses with the same statistic cover together the whole of an axis."""
+    covered_by_group: dict[Any, set[int]] = {}
+    for arrangement_of_use, statistic in zip(arrangements, statistics, strict=True):
+        covered_indices = covered_by_group.setdefault(
+            (statistic, arrangement_of_use.without_axis(axis)), set()
+        )
+        covered_indices |= set(arrangement_of_use.covered_indices(axis).tolist())
+    return all(len(indices) == size for indices in covered_by_group.values())

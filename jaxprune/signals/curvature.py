@@ -11,9 +11,22 @@ from jaxprune import checks
 from jaxprune import masks as masks_lib
 from jaxprune.masks import Prunable
 from jaxprune.signals.finite import Watch
-from jaxprune.signals.gather import Progress, counted, mean_over, several, twice
-from jaxprune.signals.gradients import divisible, gradient, gradients, over_groups
-from jaxprune.signals.leaves import floating, in_one_place, put, spread, take, wide
+from jaxprune.signals.gather import (
+    Progress,
+    check_rereadable,
+    check_several,
+    mean_over,
+    with_example_counts,
+)
+from jaxprune.signals.gradients import check_divisible, gradient, gradients, scan_groups
+from jaxprune.signals.leaves import (
+    are_floating,
+    chosen_leaves,
+    fill_tree,
+    replicate_axes,
+    widen,
+    with_leaves,
+)
 from jaxprune.signals.losses import Apply, Loss, OutputLoss, check_function, loss_of_outputs
 from jaxprune.types import Params
 
@@ -28,7 +41,7 @@ def hessian_vector(
     *,
     progress: Progress | None = None,
 ) -> Params:
-    r"""The product of the mean loss's Hessian and a vector, $H v$, without the Hessian.
+    r"""Returns the product $H v$ of the mean loss's Hessian and a vector, without the Hessian.
 
     Forward through the gradient: about three times the cost of a gradient, and twice its memory.
 
@@ -43,6 +56,10 @@ def hessian_vector(
     Returns:
       A tree like `params`, float32 or wider; zeros at leaves that are not floating.
 
+    Raises:
+      ValueError: the vector is no tree like the parameters, or an array of it has another shape; there are
+        no batches, or one holds NaN.
+
     References:
       Pearlmutter, "Fast Exact Multiplication by the Hessian" (1994).
 
@@ -52,10 +69,10 @@ def hessian_vector(
     {'w': Array([6., 2.], dtype=float32)}
     """
     check_function("hessian_vector", params, loss=loss)
-    chosen = floating(params)
-    directions = _directions(params, vector, chosen)
-    more: Any = {"progress": progress, "who": "hessian_vector"}
-    return mean_over(_products, params, batches, directions, static=(loss,), **more)
+    is_floating = are_floating(params)
+    directions = _directions(params, vector, is_floating)
+    options: Any = {"progress": progress, "who": "hessian_vector"}
+    return mean_over(_products, params, batches, directions, static=(loss,), **options)
 
 
 def hessian_gradient(
@@ -67,7 +84,7 @@ def hessian_gradient(
     temperature: float = 200.0,
     progress: Progress | None = None,
 ) -> Params:
-    r"""The product $H g$ of Hessian and gradient of the loss of outputs divided by a temperature, for GraSP.
+    r"""Returns $H g$, Hessian times gradient, of the loss of outputs divided by a temperature, for GraSP.
 
     A high temperature makes the outputs of an untrained network nearly equal. It changes the order of
     weights, not only the size of scores: what comes of the curvature of the loss falls as $T^{-3}$, what
@@ -84,6 +101,9 @@ def hessian_gradient(
     Returns:
       A tree like `params`, float32 or wider. What the criterion `grasp` reads.
 
+    Raises:
+      ValueError: batches are an iterator, which can be read only once.
+
     References:
       Wang, Zhang & Grosse, "Picking Winning Tickets Before Training by Preserving Gradient Flow" (2020).
 
@@ -92,7 +112,7 @@ def hessian_gradient(
     >>> hessian_gradient(apply, output_loss, params, batches, temperature=2.0)
     {'w': Array(12., dtype=float32)}
     """
-    batches = twice(batches, "hessian_gradient reads batches twice")
+    batches = check_rereadable(batches, "hessian_gradient reads batches twice")
     loss = loss_of_outputs(apply, output_loss, temperature=temperature)
     return gradient_product(loss, params, batches, progress)
 
@@ -100,14 +120,21 @@ def hessian_gradient(
 def gradient_product(
     loss: Loss, params: Params, batches: Iterable[Any], progress: Progress | None
 ) -> Params:
-    """The product of Hessian and gradient of one loss; `progress` counts batches of both passes."""
-    done = 0
+    """Returns the product of Hessian and gradient of one loss.
+
+    Args:
+      loss: (params, batch) -> the mean loss over the batch's leading axis, a scalar.
+      params: tree of arrays.
+      batches: trees of arrays [examples, ...]; read twice.
+      progress: called after each batch, with the number of batches done in both passes.
+    """
+    batches_done = 0
 
     def count(_: int) -> None:
-        nonlocal done
-        done += 1
+        nonlocal batches_done
+        batches_done += 1
         if progress is not None:
-            progress(done)
+            progress(batches_done)
 
     grads = gradients(loss, params, batches, progress=count)
     return hessian_vector(loss, params, batches, grads, progress=count)
@@ -122,7 +149,7 @@ def hessian_diagonal(
     samples: int = 1,
     progress: Progress | None = None,
 ) -> Params:
-    r"""An estimate of the diagonal of the mean loss's Hessian: the mean of $z \odot H z$, $z_i = \pm 1$.
+    r"""Returns an estimate of the Hessian's diagonal: the mean of $z \odot H z$ with random $z_i = \pm 1$.
 
     Its expectation is the diagonal, its variance at weight $i$ is $\sum_{j \ne i} H_{ij}^2$ over the number
     of draws: `samples` fresh ones for each batch. A diagonal Hessian is found exactly. It is the Hessian
@@ -141,6 +168,9 @@ def hessian_diagonal(
       A tree like `params`, float32 or wider; zeros at leaves that are not floating. What the criterion
       `second_order_taylor` reads.
 
+    Raises:
+      ValueError: `samples` is below 1, there are no batches, or one holds NaN.
+
     References:
       Hutchinson, "A stochastic estimator of the trace of the influence matrix for Laplacian smoothing
       splines" (1990); Bekas, Kokiopoulou & Saad, "An estimator for the diagonal of a matrix" (2007).
@@ -154,8 +184,8 @@ def hessian_diagonal(
     if samples < 1:
         raise ValueError(f"hessian_diagonal(samples={samples}): at least 1 is needed.")
     static = (loss, samples)
-    more: Any = {"progress": progress, "who": "hessian_diagonal"}
-    return mean_over(_diagonals, params, batches, static=static, key=key, **more)
+    options: Any = {"progress": progress, "who": "hessian_diagonal"}
+    return mean_over(_diagonals, params, batches, static=static, key=key, **options)
 
 
 def block_fisher(
@@ -170,7 +200,7 @@ def block_fisher(
     prunable: Prunable = None,
     progress: Progress | None = None,
 ) -> Any:
-    r"""The inverse of the damped empirical Fisher, block by block of consecutive weights of a leaf.
+    r"""Returns the inverse of the damped empirical Fisher, in blocks of consecutive weights of a leaf.
 
     $F = \lambda I + \frac{1}{G} \sum_k g_k g_k^\top$ over the gradients of $G$ groups of examples is inverted
     by one rank-one step per group, $A \leftarrow A - A g_k (A g_k)^\top / (G + g_k^\top A g_k)$, from
@@ -191,7 +221,7 @@ def block_fisher(
       batches: trees of arrays that share their leading axis, a multiple of `examples`. They are read twice,
         first to be counted.
       block: weights in a block, in row-major order.
-      damp: $\lambda$.
+      damp: $\lambda$, what is added to the diagonal; above 0.
       examples: consecutive examples in a group, whose mean gradient is one $g_k$.
       chunk: groups whose gradients are found side by side.
       prunable: leaves that have blocks (see `jaxprune.masks.make`).
@@ -201,6 +231,10 @@ def block_fisher(
       A tree like `params` of arrays [blocks, block, block], `None` at leaves that are not prunable. The
       last block of a leaf is filled up with weights whose gradient is zero: they have $1 / \lambda$ on the
       diagonal and nothing beside it. What the criterion `woodfisher` reads as `inverse_fisher`.
+
+    Raises:
+      ValueError: `block` or `damp` is not above 0, batches can be read only once or are no multiple of
+        `examples`, or one holds NaN.
 
     References:
       Singh & Alistarh, "WoodFisher: Efficient Second-Order Approximation for Neural Network Compression"
@@ -216,103 +250,140 @@ def block_fisher(
     check_function("block_fisher", params, loss=loss)
     if block < 1 or not damp > 0:
         raise ValueError(f"block_fisher(block={block}, damp={damp}): both must be above 0.")
-    batches = twice(batches, "block_fisher counts batches before it reads them")
-    looked_at = divisible(batches, examples, chunk)
+    batches = check_rereadable(batches, "block_fisher counts batches before it reads them")
+    checked_batches = check_divisible(batches, examples, chunk)
     masks = masks_lib.make(params, prunable)
-    chosen = tuple(mask is not None for mask in masks_lib.beside(params, masks))
-    groups = sum(n for _, n in counted(looked_at)) // examples
+    is_chosen = tuple(mask is not None for mask in masks_lib.beside(params, masks))
+    number_of_groups = (
+        sum(number_of_examples for _, number_of_examples in with_example_counts(checked_batches))
+        // examples
+    )
     inverses = [
-        jnp.tile(jnp.eye(block, dtype=wide(w).dtype) / damp, (-(-w.size // block), 1, 1))
-        for w in take(params, chosen)
+        jnp.tile(
+            jnp.eye(block, dtype=widen(weights).dtype) / damp, (-(-weights.size // block), 1, 1)
+        )
+        for weights in chosen_leaves(params, is_chosen)
     ]
-    options = (loss, examples, chunk, chosen)
+    options = (loss, examples, chunk, is_chosen)
     watch = Watch("block_fisher")
-    for batch, _ in counted(watch.batches(several(batches)), progress):
-        inverses = jax.block_until_ready(_with_batch(inverses, options, params, batch, groups))
+    for batch, _ in with_example_counts(watch.batches(check_several(batches)), progress):
+        inverses = jax.block_until_ready(
+            _with_batch(inverses, options, params, batch, number_of_groups)
+        )
         watch.signal(inverses)
     watch.check(params)
-    return spread(params, chosen, inverses, elsewhere=lambda leaf: None)
+    return fill_tree(params, is_chosen, inverses, elsewhere=lambda leaf: None)
 
 
 @functools.partial(jax.jit, static_argnames="options", donate_argnums=0)
 def _with_batch(inverses, options, params, batch, groups):
-    loss, examples, chunk, chosen = options
+    loss, examples, chunk, is_chosen = options
 
-    def rank_one(inverse: jax.Array, g: jax.Array) -> tuple[jax.Array, None]:
-        product = jnp.einsum("bij,bj->bi", inverse, g)
-        scale = groups + jnp.sum(g * product, axis=-1)
+    def subtract_rank_one(inverse: jax.Array, leaf_gradients: jax.Array) -> tuple[jax.Array, None]:
+        product = jnp.einsum("bij,bj->bi", inverse, leaf_gradients)
+        scale = groups + jnp.sum(leaf_gradients * product, axis=-1)
         update = product[:, :, None] * (product / scale[:, None])[:, None, :]
         return inverse - update, None
 
-    def with_gradients(inverses: list[jax.Array], found: list[jax.Array]) -> list[jax.Array]:
-        blocked = [_in_blocks(wide(g), inverse) for inverse, g in zip(inverses, found, strict=True)]
-        pairs = zip(inverses, blocked, strict=True)
-        return [jax.lax.scan(rank_one, inverse, g)[0] for inverse, g in pairs]
+    def subtract_groups(
+        inverses: list[jax.Array], group_gradients: list[jax.Array]
+    ) -> list[jax.Array]:
+        blocked = [
+            _in_blocks(widen(leaf_gradients), inverse)
+            for inverse, leaf_gradients in zip(inverses, group_gradients, strict=True)
+        ]
+        inverses_and_gradients = zip(inverses, blocked, strict=True)
+        return [
+            jax.lax.scan(subtract_rank_one, inverse, leaf_gradients)[0]
+            for inverse, leaf_gradients in inverses_and_gradients
+        ]
 
-    def one(group: Any) -> list[jax.Array]:
-        found = gradient(loss, params, group, chosen)
-        return [g * (w != 0) for g, w in zip(found, take(params, chosen), strict=True)]
+    def gradients_of_group(group: Any) -> list[jax.Array]:
+        group_gradients = gradient(loss, params, group, is_chosen)
+        return [
+            leaf_gradients * (weights != 0)
+            for leaf_gradients, weights in zip(
+                group_gradients, chosen_leaves(params, is_chosen), strict=True
+            )
+        ]
 
     with jax.default_matmul_precision("highest"):
-        return over_groups(with_gradients, inverses, one, batch, examples, chunk)
+        return scan_groups(subtract_groups, inverses, gradients_of_group, batch, examples, chunk)
 
 
 def _in_blocks(gradients: jax.Array, inverse: jax.Array) -> jax.Array:
-    """Gradients [chunk, ...] of a leaf as [chunk, blocks, block], filled up with zeros."""
-    blocks, block, _ = inverse.shape
-    flat = in_one_place(gradients, axes=gradients.ndim).reshape(gradients.shape[0], -1)
-    filled = jnp.pad(flat, ((0, 0), (0, blocks * block - flat.shape[1])))
-    return filled.reshape(-1, blocks, block)
+    """Returns gradients [chunk, ...] of a leaf as [chunk, blocks, block], filled up with zeros."""
+    number_of_blocks, block_size, _ = inverse.shape
+    flat = replicate_axes(gradients, axes=gradients.ndim).reshape(gradients.shape[0], -1)
+    padded = jnp.pad(flat, ((0, 0), (0, number_of_blocks * block_size - flat.shape[1])))
+    return padded.reshape(-1, number_of_blocks, block_size)
 
 
 def _product(
-    loss: Loss, params: Params, batch: Any, chosen: Sequence[bool], directions: list[jax.Array]
+    loss: Loss, params: Params, batch: Any, is_chosen: Sequence[bool], directions: list[jax.Array]
 ) -> list[jax.Array]:
-    slope = lambda values: gradient(loss, put(params, chosen, values), batch, chosen)
-    return jax.jvp(slope, (take(params, chosen),), (directions,))[1]
+    """Returns the Hessian of a batch's loss times a vector, at the chosen leaves."""
+
+    def chosen_gradients(values: list[jax.Array]) -> list[jax.Array]:
+        return gradient(loss, with_leaves(params, is_chosen, values), batch, is_chosen)
+
+    return jax.jvp(chosen_gradients, (chosen_leaves(params, is_chosen),), (directions,))[1]
 
 
 def _products(loss: Loss, params: Params, batch: Any, directions: list[jax.Array]) -> Params:
-    chosen = floating(params)
-    return spread(params, chosen, _product(loss, params, batch, chosen, directions))
+    is_floating = are_floating(params)
+    return fill_tree(params, is_floating, _product(loss, params, batch, is_floating, directions))
 
 
 def _diagonals(loss: Loss, samples: int, params: Params, batch: Any, key: jax.Array) -> Params:
-    chosen = floating(params)
-    weights = take(params, chosen)
+    is_floating = are_floating(params)
+    weights = chosen_leaves(params, is_floating)
 
-    def signs(key: jax.Array, i: int, w: jax.Array) -> jax.Array:  # drawn flat: compiles faster
-        flat = jax.random.rademacher(jax.random.fold_in(key, i), (w.size,), w.dtype)
-        return flat.reshape(w.shape)
+    def random_signs(key: jax.Array, leaf_index: int, leaf_weights: jax.Array) -> jax.Array:
+        # Drawn flat: this compiles faster.
+        flat_signs = jax.random.rademacher(
+            jax.random.fold_in(key, leaf_index), (leaf_weights.size,), leaf_weights.dtype
+        )
+        return flat_signs.reshape(leaf_weights.shape)
 
-    def draw(total: list[jax.Array], key: jax.Array) -> tuple[list[jax.Array], None]:
-        z = [signs(key, i, w) for i, w in enumerate(weights)]
-        found = _product(loss, params, batch, chosen, z)
-        triples = zip(total, z, found, strict=True)
-        return [t + wide(sign * product) for t, sign, product in triples], None
+    def add_draw(total: list[jax.Array], key: jax.Array) -> tuple[list[jax.Array], None]:
+        sign_vector = [
+            random_signs(key, leaf_index, leaf_weights)
+            for leaf_index, leaf_weights in enumerate(weights)
+        ]
+        products = _product(loss, params, batch, is_floating, sign_vector)
+        totals_signs_products = zip(total, sign_vector, products, strict=True)
+        return [
+            leaf_total + widen(sign * product)
+            for leaf_total, sign, product in totals_signs_products
+        ], None
 
-    zeros = [jnp.zeros_like(wide(w)) for w in weights]
-    total, _ = jax.lax.scan(draw, zeros, jax.random.split(key, samples))
-    return spread(params, chosen, [t / samples for t in total])
+    zeros = [jnp.zeros_like(widen(leaf_weights)) for leaf_weights in weights]
+    total, _ = jax.lax.scan(add_draw, zeros, jax.random.split(key, samples))
+    return fill_tree(params, is_floating, [leaf_total / samples for leaf_total in total])
 
 
 def _directions(params: Params, vector: Params, chosen: Sequence[bool]) -> list[jax.Array]:
     try:
-        entries = masks_lib.beside(params, vector)
+        vector_leaves = masks_lib.beside(params, vector)
     except ValueError as error:
         raise ValueError(
             f"hessian_vector: the vector is no tree like the parameters: {error}"
         ) from None
-    named = zip(masks_lib.paths(params), jax.tree.leaves(params), entries, chosen, strict=True)
-    found = []
-    for name, w, v, mine in named:
-        if not mine:
+    named_leaves = zip(
+        masks_lib.paths(params), jax.tree.leaves(params), vector_leaves, chosen, strict=True
+    )
+    directions = []
+    for name, weights, direction, is_floating in named_leaves:
+        if not is_floating:
             continue
-        if v is not None and jnp.shape(v) != jnp.shape(w):
+        if direction is not None and jnp.shape(direction) != jnp.shape(weights):
             raise ValueError(
-                f"hessian_vector: the vector has the shape {jnp.shape(v)} at {name!r}, the parameter "
-                f"{jnp.shape(w)}."
+                f"hessian_vector: the vector has the shape {jnp.shape(direction)} at {name!r}, the parameter "
+                f"{jnp.shape(weights)}."
             )
-        w = jnp.asarray(w)
-        found.append(jnp.zeros_like(w) if v is None else jnp.asarray(v, w.dtype))
-    return found
+        weights = jnp.asarray(weights)
+        directions.append(
+            jnp.zeros_like(weights) if direction is None else jnp.asarray(direction, weights.dtype)
+        )
+    return directions

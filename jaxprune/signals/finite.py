@@ -1,4 +1,4 @@
-"""NaN in batches and in what is gathered from them: counted on the device, looked at once."""
+"""NaN in batches and in signals: counted on the device, reported once at the end."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -33,17 +33,26 @@ class Watch:
         self._signals: list[list[Any]] = []  # after each batch, of each leaf: NaN
 
     def batches(self, batches: Iterable[Any]) -> Iterator[Any]:
-        """The batches, each counted as it passes."""
+        """Passes the batches on, and counts NaN in each."""
         for batch in batches:
-            named = zip(paths(batch), jax.tree.leaves(batch), strict=True)
-            floating = {path: leaf for path, leaf in named if _inexact(leaf)}
-            counts = zip(floating, _nans(list(floating.values())), strict=True)
-            self._batches.append({path: (n, np.size(floating[path])) for path, n in counts})
+            named_leaves = zip(paths(batch), jax.tree.leaves(batch), strict=True)
+            floating_leaves = {path: leaf for path, leaf in named_leaves if _is_inexact(leaf)}
+            nan_counts = zip(
+                floating_leaves, _count_nans(list(floating_leaves.values())), strict=True
+            )
+            self._batches.append(
+                {
+                    path: (nan_count, np.size(floating_leaves[path]))
+                    for path, nan_count in nan_counts
+                }
+            )
             yield batch
 
     def signal(self, signal: Any) -> None:
         """Counts NaN in a signal, as the last batch has left it."""
-        self._signals.append(_nans([x for x in jax.tree.leaves(signal) if _inexact(x)]))
+        self._signals.append(
+            _count_nans([leaf for leaf in jax.tree.leaves(signal) if _is_inexact(leaf)])
+        )
 
     def check(self, params: Params) -> None:
         """Raises `ValueError` if there was NaN.
@@ -51,7 +60,7 @@ class Watch:
         Args:
           params: that the signal is of, to be named if they are the cause.
         """
-        batches, signals = jax.device_get(jax.tree.map(_known, (self._batches, self._signals)))
+        batches, signals = jax.device_get(jax.tree.map(_untraced, (self._batches, self._signals)))
         for index, counts in enumerate(batches):
             for path, (nans, size) in counts.items():
                 if nans:
@@ -64,39 +73,46 @@ class Watch:
             if any(counts):
                 raise ValueError(
                     f"{self._who}: the signal is NaN from batch {index} (counted from 0) on, though no batch "
-                    f"holds NaN: {_cause(params)}."
+                    f"holds NaN: {_describe_cause(params)}."
                 )
 
 
-def _cause(params: Params) -> str:
-    named = zip(paths(params), jax.tree.leaves(params), strict=True)
-    floating = [(path, leaf) for path, leaf in named if _inexact(leaf)]
-    counts = _nans([leaf for _, leaf in floating])
-    bad = [path for (path, _), n in zip(floating, counts, strict=True) if n]
-    if bad:
-        return f"the parameters do, at {bad[0]!r}; give those of a training that did not diverge"
+def _describe_cause(params: Params) -> str:
+    named_leaves = zip(paths(params), jax.tree.leaves(params), strict=True)
+    floating_leaves = [(path, leaf) for path, leaf in named_leaves if _is_inexact(leaf)]
+    nan_counts = _count_nans([leaf for _, leaf in floating_leaves])
+    paths_with_nan = [
+        path for (path, _), nan_count in zip(floating_leaves, nan_counts, strict=True) if nan_count
+    ]
+    if paths_with_nan:
+        return f"the parameters do, at {paths_with_nan[0]!r}; give those of a training that did not diverge"
     return (
         "on these numbers the function overflows, or divides by zero; look at what it gives for this batch, "
         "in a wider type"
     )
 
 
-def _inexact(x: Any) -> bool:
-    return jnp.issubdtype(x.dtype if hasattr(x, "dtype") else jnp.result_type(x), jnp.inexact)
+def _is_inexact(leaf: Any) -> bool:
+    return jnp.issubdtype(
+        leaf.dtype if hasattr(leaf, "dtype") else jnp.result_type(leaf), jnp.inexact
+    )
 
 
-def _nans(leaves: list[Any]) -> list[Any]:
-    """How many, in each; of NumPy's arrays on the host, so that they are moved to the device only once."""
-    on_device = [x for x in leaves if isinstance(x, jax.Array)]
-    counted = iter(_nans_on_device(on_device))
-    return [next(counted) if isinstance(x, jax.Array) else np.isnan(x).sum() for x in leaves]
+def _count_nans(leaves: list[Any]) -> list[Any]:
+    """Returns the count of NaN in each leaf; NumPy's arrays are counted on the host, to be moved once."""
+    device_leaves = [leaf for leaf in leaves if isinstance(leaf, jax.Array)]
+    device_counts = iter(_count_nans_on_device(device_leaves))
+    return [
+        next(device_counts) if isinstance(leaf, jax.Array) else np.isnan(leaf).sum()
+        for leaf in leaves
+    ]
 
 
 @jax.jit
-def _nans_on_device(leaves: list[jax.Array]) -> list[jax.Array]:
-    return [jnp.sum(jnp.isnan(x), dtype=jnp.int32) for x in leaves]
+def _count_nans_on_device(leaves: list[jax.Array]) -> list[jax.Array]:
+    return [jnp.sum(jnp.isnan(leaf), dtype=jnp.int32) for leaf in leaves]
 
 
-def _known(count: Any) -> Any:
-    """0 instead of what is traced."""
+def _untraced(count: Any) -> Any:
+    """Returns the count, or 0 if it is traced."""
     return 0 if isinstance(count, Tracer) else count

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.core import Tracer
 
 from jaxprune.precision import at_least_float32
-from jaxprune.signals.leaves import floating, put, spread, take, wide
+from jaxprune.signals.leaves import are_floating, chosen_leaves, fill_tree, widen, with_leaves
 from jaxprune.signals.losses import check_function
 from jaxprune.types import Params
 
@@ -17,7 +17,7 @@ __all__ = ["synaptic_flow"]
 
 
 def synaptic_flow(apply: Callable[[Params, Any], Any], params: Params, example: Any) -> Params:
-    r"""The gradient of $R = \mathbf{1}^\top f(|w|, \mathbf{1})$, the sum of outputs, with respect to $|w|$.
+    r"""Returns the gradient of the sum of outputs $R = \mathbf{1}^\top f(|w|, \mathbf{1})$ by $|w|$.
 
     Times $|w|$ it is the flow through a weight, what the criterion `synflow` scores: the sum of the
     products along all paths through it. In a network of ReLUs without biases, what flows into a hidden
@@ -68,18 +68,20 @@ def synaptic_flow(apply: Callable[[Params, Any], Any], params: Params, example: 
 
 @functools.partial(jax.jit, static_argnames="apply")
 def _flow(apply, params, inputs):
-    chosen = floating(params)
+    is_floating = are_floating(params)
 
-    def total(values: list[jax.Array]) -> jax.Array:
+    def sum_of_outputs(values: list[jax.Array]) -> jax.Array:
         with jax.default_matmul_precision("highest"):
-            outputs = apply(put(params, chosen, values), inputs)
-        return sum(jnp.sum(wide(jnp.asarray(out))) for out in jax.tree.leaves(outputs))  # type: ignore
+            outputs = apply(with_leaves(params, is_floating, values), inputs)
+        return sum(jnp.sum(widen(jnp.asarray(output))) for output in jax.tree.leaves(outputs))  # type: ignore
 
-    value, flow = jax.value_and_grad(total)([wide(jnp.abs(w)) for w in take(params, chosen)])
-    return value, spread(params, chosen, flow)
+    total_output, flow = jax.value_and_grad(sum_of_outputs)(
+        [widen(jnp.abs(weights)) for weights in chosen_leaves(params, is_floating)]
+    )
+    return total_output, fill_tree(params, is_floating, flow)
 
 
-def _ones(x: Any) -> jax.Array:
-    dtype = jnp.result_type(x)
-    inexact = jnp.issubdtype(dtype, jnp.floating)
-    return jnp.ones(jnp.shape(x), at_least_float32(dtype) if inexact else dtype)
+def _ones(array: Any) -> jax.Array:
+    dtype = jnp.result_type(array)
+    is_floating = jnp.issubdtype(dtype, jnp.floating)
+    return jnp.ones(jnp.shape(array), at_least_float32(dtype) if is_floating else dtype)

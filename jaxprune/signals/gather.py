@@ -1,4 +1,4 @@
-"""The one loop over batches: means of anything that a function finds in a batch, and what none may hold."""
+"""The loop over batches that all signals share: means of what a function gives for a batch, and checks."""
 
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -10,10 +10,16 @@ import numpy as np
 
 from jaxprune import checks
 from jaxprune.signals.finite import Watch
-from jaxprune.signals.leaves import wide
+from jaxprune.signals.leaves import widen
 from jaxprune.types import Params
 
-__all__ = ["counted", "mean_over", "number_of_examples", "several", "twice"]
+__all__ = [
+    "check_rereadable",
+    "check_several",
+    "mean_over",
+    "number_of_examples",
+    "with_example_counts",
+]
 
 Progress = Callable[[int], Any]
 
@@ -28,7 +34,7 @@ def mean_over(
     progress: Progress | None = None,
     who: str = "mean_over",
 ) -> Any:
-    r"""The mean of `fn(params, batch)` over batches: $\sum_b n_b f(\theta, b) / \sum_b n_b$.
+    r"""Returns the mean of `fn(params, batch)` over batches: $\sum_b n_b f(\theta, b) / \sum_b n_b$.
 
     A batch counts by its examples $n_b$, the leading axis of its first leaf: with a function that is a mean
     over the batch, the result is the mean over all examples, however they are cut into batches. Sums are
@@ -44,7 +50,7 @@ def mean_over(
       static: leading arguments that are compiled in; hashable, such as a loss.
       key: PRNG key; if given, each batch has a key of its own, the last argument of `fn`.
       progress: called with the number of batches done, after each.
-      who: the function that errors name.
+      who: name of the function that errors are about.
 
     Returns:
       The tree that `fn` returns, with arrays of float32 or wider.
@@ -59,13 +65,16 @@ def mean_over(
     """
     checks.check(who, fn=(fn, checks.FUNCTION), params=(params, checks.TREE))
     checks.check(who, key=(key, checks.optional(checks.KEY)))
-    total, examples = None, 0
+    total = None
+    examples = 0
     watch = Watch(who)
-    for index, (batch, n) in enumerate(counted(watch.batches(several(batches)), progress)):
-        keys = () if key is None else (jax.random.fold_in(key, index),)
-        value = _weighted(fn, static, params, batch, float(n), (*extra, *keys))
+    for index, (batch, number_in_batch) in enumerate(
+        with_example_counts(watch.batches(check_several(batches)), progress)
+    ):
+        batch_key = () if key is None else (jax.random.fold_in(key, index),)
+        value = _weighted(fn, static, params, batch, float(number_in_batch), (*extra, *batch_key))
         total = value if total is None else _add(total, value)
-        examples += n
+        examples += number_in_batch
         jax.block_until_ready(total)
         watch.signal(total)
     watch.check(params)
@@ -73,10 +82,10 @@ def mean_over(
 
 
 @functools.partial(jax.jit, static_argnames=("fn", "static"))
-def _weighted(fn, static, params, batch, n, extra):
+def _weighted(fn, static, params, batch, example_count, extra):
     with jax.default_matmul_precision("highest"):
         value = fn(*static, params, batch, *extra)
-    return jax.tree.map(lambda x: n * wide(jnp.asarray(x)), value)
+    return jax.tree.map(lambda x: example_count * widen(jnp.asarray(x)), value)
 
 
 @functools.partial(jax.jit, donate_argnums=0)
@@ -84,8 +93,8 @@ def _add(total, value):
     return jax.tree.map(jnp.add, total, value)
 
 
-def several(batches: Iterable[Any]) -> Iterable[Any]:
-    """The batches, if they are several: one array or one dict would be taken apart.
+def check_several(batches: Iterable[Any]) -> Iterable[Any]:
+    """Returns the batches if they are an iterable of batches: one array or dict would be taken apart.
 
     Raises:
       TypeError: if they are a batch, or nothing that can be read one by one.
@@ -104,18 +113,20 @@ _SEVERAL = checks.Kind(
 )
 
 
-def counted(batches: Iterable[Any], progress: Progress | None = None) -> Iterator[tuple[Any, int]]:
-    """Batches, each with its number of examples; calls `progress` when a batch has been dealt with.
+def with_example_counts(
+    batches: Iterable[Any], progress: Progress | None = None
+) -> Iterator[tuple[Any, int]]:
+    """Yields batches, each with its number of examples; calls `progress` when one has been dealt with.
 
-    >>> [n for _, n in counted([jnp.ones((3, 2)), jnp.ones((1, 2))])]
+    >>> [n for _, n in with_example_counts([jnp.ones((3, 2)), jnp.ones((1, 2))])]
     [3, 1]
     """
-    done = 0
-    for done, batch in enumerate(several(batches), 1):
-        yield batch, number_of_examples(batch, done - 1)
+    batches_done = 0
+    for batches_done, batch in enumerate(check_several(batches), 1):
+        yield batch, number_of_examples(batch, batches_done - 1)
         if progress is not None:
-            progress(done)
-    if not done:
+            progress(batches_done)
+    if not batches_done:
         raise ValueError(
             "batches: there is none; give a list, or another iterable, of at least one. An iterator that "
             "was read before is empty."
@@ -123,7 +134,7 @@ def counted(batches: Iterable[Any], progress: Progress | None = None) -> Iterato
 
 
 def number_of_examples(batch: Any, index: int = 0, multiple_of: int | None = None) -> int:
-    """The leading axis of the first leaf.
+    """Returns the number of examples of a batch: the leading axis of its first leaf.
 
     Args:
       batch: tree of arrays.
@@ -134,35 +145,37 @@ def number_of_examples(batch: Any, index: int = 0, multiple_of: int | None = Non
     Raises:
       ValueError: if there is no such axis, it is empty, or cannot be cut.
     """
-    sizes = [jnp.shape(leaf)[0] if jnp.ndim(leaf) else None for leaf in jax.tree.leaves(batch)]
-    if not sizes or sizes[0] is None:
+    leading_sizes = [
+        jnp.shape(leaf)[0] if jnp.ndim(leaf) else None for leaf in jax.tree.leaves(batch)
+    ]
+    if not leading_sizes or leading_sizes[0] is None:
         raise ValueError(
             f"batches: the first leaf of batch {index} has no leading axis to count examples along; give "
             "trees of arrays [examples, ...]."
         )
-    if not sizes[0]:
+    if not leading_sizes[0]:
         raise ValueError(f"batches: batch {index} has no examples.")
     if multiple_of is not None:
-        if set(sizes) != {sizes[0]}:
+        if set(leading_sizes) != {leading_sizes[0]}:
             raise ValueError(
-                f"batches: the leaves of batch {index} have leading axes {sizes}; to cut it into groups of "
-                "examples, all must have the same."
+                f"batches: the leaves of batch {index} have leading axes {leading_sizes}; to cut it into "
+                "groups of examples, all must have the same."
             )
-        if sizes[0] % multiple_of:
+        if leading_sizes[0] % multiple_of:
             raise ValueError(
-                f"batches: batch {index} has {sizes[0]} examples, not a multiple of examples={multiple_of}; "
-                "leave the last ones out, or take groups of another size."
+                f"batches: batch {index} has {leading_sizes[0]} examples, not a multiple of "
+                f"examples={multiple_of}; leave the last ones out, or take groups of another size."
             )
-    return sizes[0]
+    return leading_sizes[0]
 
 
-def twice(batches: Iterable[Any], why: str) -> Iterable[Any]:
-    """The batches, if they can be read more than once.
+def check_rereadable(batches: Iterable[Any], why: str) -> Iterable[Any]:
+    """Returns the batches if they can be read more than once; `why` they must begins the error.
 
     Raises:
       ValueError: if they are an iterator, which can be read only once.
     """
-    if iter(several(batches)) is batches:
+    if iter(check_several(batches)) is batches:
         raise ValueError(
             f"{why}, but a {type(batches).__name__} can be read only once; give a list of them."
         )

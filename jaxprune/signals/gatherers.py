@@ -1,4 +1,4 @@
-"""Signals by the keyword under which criteria read them, gathered when one asks."""
+"""Signals by the keyword under which criteria read them, gathered on demand."""
 
 import functools
 import inspect
@@ -18,7 +18,7 @@ from jaxprune.signals.curvature import (
     hessian_gradient,
 )
 from jaxprune.signals.flow import synaptic_flow
-from jaxprune.signals.gather import Progress, twice
+from jaxprune.signals.gather import Progress, check_rereadable
 from jaxprune.signals.gauss_newton import gauss_newton_diagonal
 from jaxprune.signals.gradients import fisher, gradients
 from jaxprune.signals.losses import Apply, Loss, OutputLoss, loss_of_outputs
@@ -27,7 +27,7 @@ from jaxprune.signals.scales import scales
 from jaxprune.signals.unit_taylor import unit_taylor
 from jaxprune.types import Criterion, Params
 
-__all__ = ["Gatherers", "gathered", "gatherers", "reads", "takes_gradients"]
+__all__ = ["Gatherers", "collect", "gatherers", "signals_read_by", "takes_gradients"]
 
 Gatherers = Mapping[str, Callable[[Params], Any]]
 
@@ -43,7 +43,7 @@ def gatherers(
     units: Coupled | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Callable[[Params], Any]]:
-    """Returns for each keyword that criteria read how to find it: a function of the parameters.
+    """Returns by keyword the functions of the parameters that gather the signals criteria read.
 
     With a loss there are `grads`, `fisher`, `hessian_gradient` and `inverse_fisher`, with a key too
     `hessian_diagonal`; with the network's function `inputs`, `grams`, `flow`, `scales`, `mean`, `magnitude`,
@@ -67,52 +67,71 @@ def gatherers(
       units: that are pruned, for `unit_taylor`: from `jaxprune.structured.coupled`.
       progress: called with the number of batches done, after each, for each signal from 1.
 
+    Returns:
+      A dict: keyword -> (params -> the signal, a tree like them).
+
+    Raises:
+      ValueError: batches can be read only once or are none, or `output_loss` is given without `apply`.
+
     >>> import jax.numpy as jnp
     >>> loss = lambda params, x: jnp.mean(x * params["w"])
     >>> found = gatherers([jnp.array([1.0, 3.0])], loss=loss)
     >>> found["grads"]({"w": jnp.array(5.0)}), sorted(found)[1:]
     ({'w': Array(2., dtype=float32)}, ['grads', 'hessian_gradient', 'inverse_fisher'])
     """
-    batches = twice(batches, "signals read batches more than once")
-    given = {"loss": loss, "apply": apply, "output_loss": output_loss}
-    function = checks.optional(checks.FUNCTION)
-    checks.check("gatherers", **{name: (value, function) for name, value in given.items()})
+    batches = check_rereadable(batches, "signals read batches more than once")
+    functions = {"loss": loss, "apply": apply, "output_loss": output_loss}
+    optional_function = checks.optional(checks.FUNCTION)
+    checks.check(
+        "gatherers", **{keyword: (value, optional_function) for keyword, value in functions.items()}
+    )
     checks.check("gatherers", key=(key, checks.optional(checks.KEY)))
-    more: Any = {"progress": progress}
-    found: dict[str, Callable[[Params], Any]] = {}
+    options: Any = {"batches": batches, "progress": progress}
+    gatherers_by_keyword: dict[str, Callable[[Params], Any]] = {}
     if output_loss is not None and apply is None:
         raise ValueError("gatherers(output_loss=...): give apply= too, whose outputs it is of.")
     if loss is None and apply is not None and output_loss is not None:
         loss = loss_of_outputs(apply, output_loss)
     if loss is not None:
-        found["grads"] = lambda p: gradients(loss, p, batches, **more)
-        found["fisher"] = lambda p: fisher(loss, p, batches, **more)
-        found["hessian_gradient"] = lambda p: gradient_product(loss, p, batches, **more)
-        found["inverse_fisher"] = lambda p: block_fisher(
-            loss, p, batches, prunable=prunable, **more
+        gatherers_by_keyword["grads"] = functools.partial(gradients, loss, **options)
+        gatherers_by_keyword["fisher"] = functools.partial(fisher, loss, **options)
+        gatherers_by_keyword["hessian_gradient"] = functools.partial(
+            gradient_product, loss, **options
+        )
+        gatherers_by_keyword["inverse_fisher"] = functools.partial(
+            block_fisher, loss, prunable=prunable, **options
         )
         if units is not None:
-            found["unit_taylor"] = lambda p: unit_taylor(loss, p, batches, units, **more)
+            gatherers_by_keyword["unit_taylor"] = functools.partial(
+                unit_taylor, loss, units=units, **options
+            )
         if key is not None:
-            found["hessian_diagonal"] = lambda p: hessian_diagonal(loss, p, batches, key, **more)
+            gatherers_by_keyword["hessian_diagonal"] = functools.partial(
+                hessian_diagonal, loss, key=key, **options
+            )
     if apply is not None and output_loss is not None:
-        of_outputs = (apply, output_loss)
-        found["hessian_gradient"] = lambda p: hessian_gradient(*of_outputs, p, batches, **more)
+        gatherers_by_keyword["hessian_gradient"] = functools.partial(
+            hessian_gradient, apply, output_loss, **options
+        )
         if key is not None:
-            found["curvature"] = lambda p: gauss_newton_diagonal(
-                *of_outputs, p, batches, key, **more
+            gatherers_by_keyword["curvature"] = functools.partial(
+                gauss_newton_diagonal, apply, output_loss, key=key, **options
             )
     if apply is not None:
-        found["inputs"] = lambda p: activations.input_moments(apply, p, batches, **more)
-        found["grams"] = lambda p: activations.grams(apply, p, batches, **more)
-        first = next(iter(batches), None)
-        if first is None:
+        gatherers_by_keyword["inputs"] = functools.partial(
+            activations.input_moments, apply, **options
+        )
+        gatherers_by_keyword["grams"] = functools.partial(activations.grams, apply, **options)
+        first_batch = next(iter(batches), None)
+        if first_batch is None:
             raise ValueError("gatherers: batches: there is none; give a list of at least one.")
-        found["scales"] = lambda p: scales(apply, p, first)
-        found["flow"] = lambda p: synaptic_flow(apply, p, first)
-        for name in Outputs._fields:
-            found[name] = functools.partial(_output, name, apply, batches, progress)
-    return found
+        gatherers_by_keyword["scales"] = functools.partial(scales, apply, batch=first_batch)
+        gatherers_by_keyword["flow"] = functools.partial(synaptic_flow, apply, example=first_batch)
+        for keyword in Outputs._fields:
+            gatherers_by_keyword[keyword] = functools.partial(
+                _output, keyword, apply, batches, progress
+            )
+    return gatherers_by_keyword
 
 
 def _output(
@@ -122,20 +141,24 @@ def _output(
     progress: Progress | None,
     params: Params,
 ) -> Any:
-    ranks = name == "rank"  # they cost far more than the rest
-    found = outputs(apply, params, batches, ranks=ranks, progress=progress)
-    return getattr(found, name)
+    with_ranks = name == "rank"  # they cost far more than the rest
+    statistics = outputs(apply, params, batches, ranks=with_ranks, progress=progress)
+    return getattr(statistics, name)
 
 
-def reads(criterion: Criterion | Callable[..., Any]) -> list[str]:
-    """The keywords of the signals that a criterion cannot do without.
+def signals_read_by(criterion: Criterion | Callable[..., Any]) -> list[str]:
+    """Returns the keywords of the signals that a criterion needs: keyword-only, without a default.
 
     >>> def relative_step(params, *, grads, smallest=1e-8, **_): ...
-    >>> reads(relative_step)
+    >>> signals_read_by(relative_step)
     ['grads']
     """
     parameters = inspect.signature(criterion).parameters.values()
-    return [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
+    return [
+        parameter.name
+        for parameter in parameters
+        if parameter.kind is parameter.KEYWORD_ONLY and parameter.default is parameter.empty
+    ]
 
 
 def takes_gradients(criterion: Criterion | None) -> bool:
@@ -151,22 +174,23 @@ def takes_gradients(criterion: Criterion | None) -> bool:
         return False
     parameters = inspect.signature(criterion).parameters.values()
     return any(
-        p.name == "grads" or (p.kind is p.VAR_KEYWORD and not p.name.startswith("_"))
-        for p in parameters
+        parameter.name == "grads"
+        or (parameter.kind is parameter.VAR_KEYWORD and not parameter.name.startswith("_"))
+        for parameter in parameters
     )
 
 
-def gathered(names: Iterable[str], known: Gatherers, params: Params) -> dict[str, Any]:
-    """Gathers what is asked for.
+def collect(names: Iterable[str], known: Gatherers, params: Params) -> dict[str, Any]:
+    """Returns by keyword the signals that are asked for.
 
     Raises:
-      ValueError: nobody knows how to gather a signal.
+      ValueError: there is no gatherer for a signal.
     """
     names = list(dict.fromkeys(names))
-    missing = [name for name in names if name not in known]
-    if missing:
+    missing_names = [name for name in names if name not in known]
+    if missing_names:
         raise ValueError(
-            f"nobody gathers the signal {missing[0]!r}; known here: {', '.join(known) or 'none'}. Give "
+            f"nobody gathers the signal {missing_names[0]!r}; known here: {', '.join(known) or 'none'}. Give "
             "jaxprune.signals.gatherers a loss, an apply, an output_loss, units or a key, or add an entry."
         )
     return {name: known[name](params) for name in names}

@@ -1,4 +1,4 @@
-"""The curvature that a network's outputs pass on to its weights: never negative where the loss is convex."""
+"""Gauss-Newton's diagonal: the curvature that a network's outputs pass on to its weights, never negative."""
 
 import math
 from collections.abc import Iterable
@@ -8,7 +8,14 @@ import jax
 import jax.numpy as jnp
 
 from jaxprune.signals.gather import Progress, mean_over
-from jaxprune.signals.leaves import floating, in_one_place, put, spread, take, wide
+from jaxprune.signals.leaves import (
+    are_floating,
+    chosen_leaves,
+    fill_tree,
+    replicate_axes,
+    widen,
+    with_leaves,
+)
 from jaxprune.signals.losses import Apply, OutputLoss, check_function, scalar
 from jaxprune.types import Params
 
@@ -27,7 +34,7 @@ def gauss_newton_diagonal(
     samples: int = 10,
     progress: Progress | None = None,
 ) -> Params:
-    r"""An estimate, never negative, of the diagonal of Gauss-Newton's $\frac{1}{N} \sum_n J_n^\top H_n J_n$.
+    r"""Returns a non-negative estimate of Gauss-Newton's diagonal, of $\frac{1}{N} \sum_n J_n^\top H_n J_n$.
 
     $J_n$ are the derivatives of an example's outputs, $H_n$ the Hessian of its loss with respect to them.
     With $H_n = S_n S_n^\top$ and random signs $z_n$, the expectation of the square of
@@ -45,7 +52,7 @@ def gauss_newton_diagonal(
       params: tree of arrays.
       batches: trees of arrays [examples, ...]; they may differ in size.
       key: PRNG key.
-      samples: draws per batch.
+      samples: draws per batch; at least 1.
       progress: called with the number of batches done, after each.
 
     Returns:
@@ -53,7 +60,8 @@ def gauss_newton_diagonal(
       reads as `curvature`.
 
     Raises:
-      ValueError: if the outputs are no such array, or more than 2,048 for an example: $H_n$ is held whole.
+      ValueError: if `samples` is below 1, or the outputs are no such array or more than 2,048 for an
+        example: $H_n$ is held whole.
 
     References:
       Schraudolph, "Fast Curvature Matrix-Vector Products for Second-Order Gradient Descent" (2002); Martens,
@@ -70,57 +78,67 @@ def gauss_newton_diagonal(
     if samples < 1:
         raise ValueError(f"gauss_newton_diagonal(samples={samples}): at least 1 is needed.")
     static = (apply, output_loss, samples)
-    more: Any = {"progress": progress, "who": "gauss_newton_diagonal"}
-    return mean_over(_diagonals, params, batches, static=static, key=key, **more)
+    options: Any = {"progress": progress, "who": "gauss_newton_diagonal"}
+    return mean_over(_diagonals, params, batches, static=static, key=key, **options)
 
 
 def _diagonals(
     apply: Apply, output_loss: OutputLoss, samples: int, params: Params, batch: Any, key: jax.Array
 ) -> Params:
-    chosen = floating(params)
-    network = lambda values: apply(put(params, chosen, values), batch)
-    outputs, pull_back = jax.vjp(network, take(params, chosen))
+    is_floating = are_floating(params)
+
+    def network(values: list[jax.Array]) -> Any:
+        return apply(with_leaves(params, is_floating, values), batch)
+
+    outputs, pull_back = jax.vjp(network, chosen_leaves(params, is_floating))
     roots = _roots(output_loss, outputs, batch)
 
-    def draw(total: list[jax.Array], key: jax.Array) -> tuple[list[jax.Array], None]:
+    def add_draw(total: list[jax.Array], key: jax.Array) -> tuple[list[jax.Array], None]:
         signs = jax.random.rademacher(key, roots.shape[:2], roots.dtype)
-        drawn = jnp.einsum("nij,nj->ni", roots, signs).reshape(outputs.shape)
-        (found,) = pull_back(_placed(drawn.astype(outputs.dtype), outputs))
-        return [t + wide(g) ** 2 for t, g in zip(total, found, strict=True)], None
+        output_vector = jnp.einsum("nij,nj->ni", roots, signs).reshape(outputs.shape)
+        (gradients,) = pull_back(_reshard_like(output_vector.astype(outputs.dtype), outputs))
+        return [
+            leaf_total + widen(gradient) ** 2
+            for leaf_total, gradient in zip(total, gradients, strict=True)
+        ], None
 
-    zeros = [jnp.zeros_like(wide(w)) for w in take(params, chosen)]
-    total, _ = jax.lax.scan(draw, zeros, jax.random.split(key, samples))
-    return spread(params, chosen, [t / samples for t in total])
+    zeros = [jnp.zeros_like(widen(weights)) for weights in chosen_leaves(params, is_floating)]
+    total, _ = jax.lax.scan(add_draw, zeros, jax.random.split(key, samples))
+    return fill_tree(params, is_floating, [leaf_total / samples for leaf_total in total])
 
 
 def _roots(output_loss: OutputLoss, outputs: Any, batch: Any) -> jax.Array:
-    """Roots S of the Hessians H = S S^T of the loss with respect to each example's outputs."""
+    """Returns roots S of the Hessians H = S S^T of the loss with respect to each example's outputs."""
     if not isinstance(outputs, jax.Array) or not jnp.issubdtype(outputs.dtype, jnp.floating):
         raise ValueError(
             f"gauss_newton_diagonal: apply gives {jax.tree.map(jnp.shape, outputs)}; one floating array of "
             "outputs [examples, ...] is needed."
         )
-    examples, *rest = outputs.shape or (0,)
-    size = math.prod(rest)
-    if not examples or size > _MOST:
+    examples, *output_shape = outputs.shape or (0,)
+    number_of_outputs = math.prod(output_shape)
+    if not examples or number_of_outputs > _MOST:
         raise ValueError(
             f"gauss_newton_diagonal: the outputs have the shape {outputs.shape}; up to {_MOST:,} numbers for "
             "each example along the first axis are needed. jaxprune.signals.fisher has no such limit."
         )
-    rows = in_one_place(wide(outputs), axes=outputs.ndim).reshape(examples, size)
-    restored = lambda rows: _placed(rows.reshape(outputs.shape).astype(outputs.dtype), outputs)
-    slope = jax.grad(lambda rows: scalar(output_loss(restored(rows), batch)))
+    rows = replicate_axes(widen(outputs), axes=outputs.ndim).reshape(examples, number_of_outputs)
 
-    def column(unit: jax.Array) -> jax.Array:
+    def loss_of_rows(rows: jax.Array) -> jax.Array:
+        restored = _reshard_like(rows.reshape(outputs.shape).astype(outputs.dtype), outputs)
+        return scalar(output_loss(restored, batch))
+
+    gradient_of_rows = jax.grad(loss_of_rows)
+
+    def hessian_column(unit: jax.Array) -> jax.Array:
         # Examples do not depend on each other: one product gives a column of each one's Hessian.
-        return jax.jvp(slope, (rows,), (jnp.broadcast_to(unit, rows.shape),))[1]
+        return jax.jvp(gradient_of_rows, (rows,), (jnp.broadcast_to(unit, rows.shape),))[1]
 
-    hessians = jax.lax.map(column, jnp.eye(size, dtype=rows.dtype)[:, None])
-    values, vectors = jnp.linalg.eigh(hessians.swapaxes(0, 1))
-    return vectors * jnp.sqrt(jnp.maximum(values, 0))[:, None]
+    hessians = jax.lax.map(hessian_column, jnp.eye(number_of_outputs, dtype=rows.dtype)[:, None])
+    eigenvalues, eigenvectors = jnp.linalg.eigh(hessians.swapaxes(0, 1))
+    return eigenvectors * jnp.sqrt(jnp.maximum(eigenvalues, 0))[:, None]
 
 
-def _placed(x: jax.Array, like: jax.Array) -> jax.Array:
-    """The array where another one is, on an explicit mesh."""
+def _reshard_like(array: jax.Array, like: jax.Array) -> jax.Array:
+    """Returns the array with the sharding of another one, on an explicit mesh."""
     sharding = jax.typeof(like).sharding
-    return jax.sharding.reshard(x, sharding) if sharding.mesh.explicit_axes else x
+    return jax.sharding.reshard(array, sharding) if sharding.mesh.explicit_axes else array

@@ -7,17 +7,24 @@ import jax
 import jax.numpy as jnp
 
 from jaxprune.signals.gather import Progress, mean_over, number_of_examples
-from jaxprune.signals.leaves import floating, in_one_place, put, spread, take, wide
+from jaxprune.signals.leaves import (
+    are_floating,
+    chosen_leaves,
+    fill_tree,
+    replicate_axes,
+    widen,
+    with_leaves,
+)
 from jaxprune.signals.losses import Loss, check_function, scalar
 from jaxprune.types import Params
 
-__all__ = ["divisible", "fisher", "gradient", "gradients", "over_groups"]
+__all__ = ["check_divisible", "fisher", "gradient", "gradients", "scan_groups"]
 
 
 def gradients(
     loss: Loss, params: Params, batches: Iterable[Any], *, progress: Progress | None = None
 ) -> Params:
-    r"""The gradient of the mean loss over all examples: $g = \nabla_w \frac{1}{N} \sum_n \ell_n(w)$.
+    r"""Returns the gradient of the mean loss over all examples: $g = \nabla_w \frac{1}{N} \sum_n \ell_n(w)$.
 
     A batch's gradient has the type of its parameter; sums over batches are float32 at least.
 
@@ -50,7 +57,7 @@ def fisher(
     chunk: int = 8,
     progress: Progress | None = None,
 ) -> Params:
-    r"""The diagonal of the empirical Fisher: $F_i = \frac{1}{G} \sum_{k=1}^{G} g_{k,i}^2$.
+    r"""Returns the diagonal of the empirical Fisher: $F_i = \frac{1}{G} \sum_{k=1}^{G} g_{k,i}^2$.
 
     With the labels of the data, not labels drawn from the network's own outputs. A group $k$ is one
     example, or several: then the squares are those of their mean gradient, cheaper and, where the mean
@@ -71,6 +78,9 @@ def fisher(
       A tree like `params`, float32 or wider; zeros at leaves that are not floating. What the criterion
       `fisher` reads.
 
+    Raises:
+      ValueError: `examples` or `chunk` is below 1, or a batch is no multiple of `examples`.
+
     References:
       Theis, Korshunova, Tejani & Huszár, "Faster gaze prediction with dense networks and Fisher pruning"
       (2018); Kunstner, Balles & Hennig, "Limitations of the Empirical Fisher Approximation" (2019).
@@ -82,19 +92,22 @@ def fisher(
     {'w': Array(4., dtype=float32)}
     """
     check_function("fisher", params, loss=loss)
-    batches = divisible(batches, examples, chunk)
+    batches = check_divisible(batches, examples, chunk)
     static = (loss, examples, chunk)
-    more: Any = {"progress": progress, "who": "fisher"}
-    return mean_over(_mean_of_squares, params, batches, static=static, **more)
+    options: Any = {"progress": progress, "who": "fisher"}
+    return mean_over(_mean_of_squares, params, batches, static=static, **options)
 
 
-def gradient(loss: Loss, params: Params, batch: Any, chosen: Sequence[bool]) -> list[jax.Array]:
-    """The gradients at the chosen leaves, in order."""
-    at = lambda values: scalar(loss(put(params, chosen, values), batch))
-    return jax.grad(at)(take(params, chosen))
+def gradient(loss: Loss, params: Params, batch: Any, is_chosen: Sequence[bool]) -> list[jax.Array]:
+    """Returns the gradients at the chosen leaves, in order."""
+
+    def loss_of_leaves(values: list[jax.Array]) -> jax.Array:
+        return scalar(loss(with_leaves(params, is_chosen, values), batch))
+
+    return jax.grad(loss_of_leaves)(chosen_leaves(params, is_chosen))
 
 
-def over_groups(
+def scan_groups(
     body: Callable[[Any, list[jax.Array]], Any],
     carry: Any,
     gradients_of: Callable[[Any], list[jax.Array]],
@@ -102,62 +115,79 @@ def over_groups(
     examples: int,
     chunk: int,
 ) -> Any:
-    """Carries something through a batch, group by group of consecutive examples.
+    """Returns what a function carries through a batch, group by group of consecutive examples.
 
     Args:
       body: (carry, gradients of at most `chunk` groups, stacked along a first axis) -> carry.
-      carry: what it begins with.
+      carry: its initial value.
       gradients_of: group -> list of gradients.
       batch: tree of arrays with one leading axis, a multiple of `examples`.
       examples: in a group.
       chunk: groups whose gradients are found side by side. On an explicit mesh every device finds all of
         them; elsewhere the compiler decides.
     """
-    groups = number_of_examples(batch) // examples
-    chunk = min(chunk, groups)
-    whole = groups // chunk * chunk  # what does not fill a chunk comes last
+    number_of_groups = number_of_examples(batch) // examples
+    chunk = min(chunk, number_of_groups)
+    number_in_chunks = number_of_groups // chunk * chunk  # what does not fill a chunk comes last
     side_by_side = jax.vmap(gradients_of)
 
-    batch = jax.tree.map(lambda x: in_one_place(x, axes=1), batch)
+    batch = jax.tree.map(lambda x: replicate_axes(x, axes=1), batch)
 
-    def part(start: int, stop: int, *axes: int) -> Any:
-        cut = lambda x: x[start * examples : stop * examples].reshape(*axes, examples, *x.shape[1:])
+    def cut_groups(start: int, stop: int, *axes: int) -> Any:
+        """Returns groups `start` to `stop` of the batch, [*axes, examples, ...]."""
+
+        def cut(leaf: jax.Array) -> jax.Array:
+            rows = leaf[start * examples : stop * examples]
+            return rows.reshape(*axes, examples, *leaf.shape[1:])
+
         return jax.tree.map(cut, batch)
 
-    step = lambda carry, groups: (body(carry, side_by_side(groups)), None)
-    carry, _ = jax.lax.scan(step, carry, part(0, whole, whole // chunk, chunk))
-    if whole < groups:
-        carry = body(carry, side_by_side(part(whole, groups, groups - whole)))
+    def step(carry: Any, groups: Any) -> tuple[Any, None]:
+        return body(carry, side_by_side(groups)), None
+
+    carry, _ = jax.lax.scan(
+        step, carry, cut_groups(0, number_in_chunks, number_in_chunks // chunk, chunk)
+    )
+    if number_in_chunks < number_of_groups:
+        number_left = number_of_groups - number_in_chunks
+        groups = cut_groups(number_in_chunks, number_of_groups, number_left)
+        carry = body(carry, side_by_side(groups))
     return carry
 
 
-def divisible(batches: Iterable[Any], examples: int, chunk: int) -> Iterable[Any]:
-    """The batches, each looked at before it is cut into groups of examples."""
+def check_divisible(batches: Iterable[Any], examples: int, chunk: int) -> Iterable[Any]:
+    """Returns the batches, each checked before it is passed on: groups of examples must fill it."""
     for name, value in (("examples", examples), ("chunk", chunk)):
         if value < 1:
             raise ValueError(f"{name}={value}: at least 1 is needed.")
-    return _looked_at(batches, examples)
+    return _check_each(batches, examples)
 
 
-def _looked_at(batches: Iterable[Any], examples: int) -> Iterator[Any]:
+def _check_each(batches: Iterable[Any], examples: int) -> Iterator[Any]:
     for index, batch in enumerate(batches):
         number_of_examples(batch, index, multiple_of=examples)
         yield batch
 
 
 def _gradients(loss: Loss, params: Params, batch: Any) -> Params:
-    chosen = floating(params)
-    return spread(params, chosen, gradient(loss, params, batch, chosen))
+    is_floating = are_floating(params)
+    return fill_tree(params, is_floating, gradient(loss, params, batch, is_floating))
 
 
 def _mean_of_squares(loss: Loss, examples: int, chunk: int, params: Params, batch: Any) -> Params:
-    chosen = floating(params)
-    groups = number_of_examples(batch) // examples
+    is_floating = are_floating(params)
+    number_of_groups = number_of_examples(batch) // examples
 
-    def add(total: list[jax.Array], found: list[jax.Array]) -> list[jax.Array]:
-        return [t + jnp.sum(wide(g) ** 2, axis=0) for t, g in zip(total, found, strict=True)]
+    def add_squares(total: list[jax.Array], group_gradients: list[jax.Array]) -> list[jax.Array]:
+        return [
+            leaf_total + jnp.sum(widen(gradients) ** 2, axis=0)
+            for leaf_total, gradients in zip(total, group_gradients, strict=True)
+        ]
 
-    zeros = [jnp.zeros_like(wide(w)) for w in take(params, chosen)]
-    one = lambda group: gradient(loss, params, group, chosen)
-    total = over_groups(add, zeros, one, batch, examples, chunk)
-    return spread(params, chosen, [t / groups for t in total])
+    zeros = [jnp.zeros_like(widen(weights)) for weights in chosen_leaves(params, is_floating)]
+
+    def gradients_of_group(group: Any) -> list[jax.Array]:
+        return gradient(loss, params, group, is_floating)
+
+    total = scan_groups(add_squares, zeros, gradients_of_group, batch, examples, chunk)
+    return fill_tree(params, is_floating, [leaf_total / number_of_groups for leaf_total in total])

@@ -1,4 +1,4 @@
-"""What enters and leaves each kernel, read off its products (`jaxprune.programs.evaluation`)."""
+"""Statistics of the inputs of each kernel, read off its products (`jaxprune.programs.evaluation`)."""
 
 import math
 from collections.abc import Callable, Hashable
@@ -16,11 +16,11 @@ __all__ = ["Mean", "Units", "grams", "input_moments", "units"]
 
 
 class Mean(NamedTuple):
-    """A mean in the making: of a sum, and the weight that it has to be divided by.
+    """A sum, and the weight to divide it by.
 
     Attributes:
-      total: a number for each index of the layers and of the entries.
-      weight: a number for each index of the layers.
+      total: one element for each index of the layers and of the entries.
+      weight: one element for each index of the layers.
     """
 
     total: jax.Array
@@ -28,7 +28,7 @@ class Mean(NamedTuple):
 
 
 class Units(NamedTuple):
-    """Which axes of a product are those of the examples and of the units of its kernel.
+    """The axes of a product along which the examples and the units of its kernel lie.
 
     Attributes:
       layers: axes of the kernel of which each index has a product of its own.
@@ -45,11 +45,11 @@ class Units(NamedTuple):
     examples: int
 
 
-class _Entering(NamedTuple):
-    """What a kernel is multiplied with, as the rows of a matrix.
+class _KernelInputs(NamedTuple):
+    """The inputs of a kernel, as the rows of a matrix.
 
     Attributes:
-      key: the same where these are the same numbers.
+      key: equal for kernels with equal inputs.
       layers: axes of the kernel of which each index has rows of its own.
       entries: axes of the kernel that are summed over.
       moments: gives the mean over the rows of the squares, `[*layers, *entries]`.
@@ -64,97 +64,114 @@ class _Entering(NamedTuple):
 
 
 def input_moments(product: Product) -> Reading | None:
-    """The mean squares of what a kernel is multiplied with."""
-    entering = _entering(product)
-    if entering is None:
+    """Returns how to compute the mean squares of a kernel's inputs; `None` if that is not known."""
+    kernel_inputs = _kernel_inputs(product)
+    if kernel_inputs is None:
         return None
-    return Reading(entering.key, entering.layers, entering.entries, entering.moments)
+    return Reading(
+        kernel_inputs.key, kernel_inputs.layers, kernel_inputs.entries, kernel_inputs.moments
+    )
 
 
 def grams(product: Product) -> Reading | None:
-    """The mean products of what a kernel is multiplied with."""
-    entering = _entering(product)
-    if entering is None:
+    """Returns how to compute the mean products of a kernel's inputs; `None` if that is not known."""
+    kernel_inputs = _kernel_inputs(product)
+    if kernel_inputs is None:
         return None
-    return Reading(entering.key, entering.layers, entering.entries, entering.gram)
+    return Reading(
+        kernel_inputs.key, kernel_inputs.layers, kernel_inputs.entries, kernel_inputs.gram
+    )
 
 
 def units(product: Product) -> Units | None:
-    """Where the units of a kernel lie in its product; `None` if they are not along exactly one axis.
+    """Returns where the units of a kernel lie in its product; `None` if not along exactly one axis.
 
     The examples are the first axis of the product that is neither a layer nor a unit.
     """
     name = product.equation.primitive.name
-    account = contraction(product.equation)
-    if account is None:
+    roles = contraction(product.equation)
+    if roles is None:
         return None
-    kept = account.axes(product.operand, "out")
-    if len(kept) != 1:
+    output_axes = roles.axes(product.operand, "out")
+    if len(output_axes) != 1:
         return None
     if name == "conv_general_dilated":
         spec = product.equation.params["dimension_numbers"]
-        return Units((), kept[0], (), int(spec.out_spec[1]), int(spec.out_spec[0]))
+        return Units((), output_axes[0], (), int(spec.out_spec[1]), int(spec.out_spec[0]))
     if name != "dot_general" or product.operand == 0:  # then the axes of the kernel come first
         return None
-    batch = tuple(int(axis) for axis in product.equation.params["dimension_numbers"][1][1])
-    last = product.equation.outvars[0].aval.ndim - 1
-    if last == len(batch):  # nothing is left for examples
+    batch_axes = tuple(int(axis) for axis in product.equation.params["dimension_numbers"][1][1])
+    last_axis = product.equation.outvars[0].aval.ndim - 1
+    if last_axis == len(batch_axes):  # nothing is left for examples
         return None
-    return Units(batch, kept[0], tuple(range(len(batch))), last, len(batch))
+    return Units(
+        batch_axes, output_axes[0], tuple(range(len(batch_axes))), last_axis, len(batch_axes)
+    )
 
 
-def _entering(product: Product) -> _Entering | None:
-    reader = _READERS.get(product.equation.primitive.name)
-    return None if reader is None else reader(product)
+def _kernel_inputs(product: Product) -> _KernelInputs | None:
+    input_reader = _READERS.get(product.equation.primitive.name)
+    return None if input_reader is None else input_reader(product)
 
 
-def _dot(product: Product) -> _Entering:
-    summed, batch = product.equation.params["dimension_numbers"]
-    own = product.operand
+def _inputs_of_dot(product: Product) -> _KernelInputs:
+    summed_axes, batch_axes = product.equation.params["dimension_numbers"]
+    operand = product.operand
     # Axes of the input in ascending order, so that kernels that are stored otherwise have the same.
-    entries = dict(sorted(zip(summed[1 - own], summed[own], strict=True)))
-    layers = dict(sorted(zip(batch[1 - own], batch[own], strict=True)))
-    x = product.other.array
-    rows = tuple(axis for axis in range(x.ndim) if axis not in entries and axis not in layers)
-    count = math.prod(x.shape[axis] for axis in rows)
-    weight = lambda: jnp.ones([x.shape[axis] for axis in layers], jnp.float32)
+    entry_axes = dict(sorted(zip(summed_axes[1 - operand], summed_axes[operand], strict=True)))
+    layer_axes = dict(sorted(zip(batch_axes[1 - operand], batch_axes[operand], strict=True)))
+    inputs = product.other.array
+    row_axes = tuple(
+        axis for axis in range(inputs.ndim) if axis not in entry_axes and axis not in layer_axes
+    )
+    number_of_rows = math.prod(inputs.shape[axis] for axis in row_axes)
+
+    def weight() -> jax.Array:
+        return jnp.ones([inputs.shape[axis] for axis in layer_axes], jnp.float32)
 
     def moments() -> Mean:
-        squares = jnp.mean(jnp.square(x.astype(jnp.float32)), rows)
-        left = [axis for axis in range(x.ndim) if axis not in rows]
-        order = [left.index(axis) for axis in (*layers, *entries)]
-        return Mean(squares.transpose(order), weight())
+        squares = jnp.mean(jnp.square(inputs.astype(jnp.float32)), row_axes)
+        remaining_axes = [axis for axis in range(inputs.ndim) if axis not in row_axes]
+        axis_order = [remaining_axes.index(axis) for axis in (*layer_axes, *entry_axes)]
+        return Mean(squares.transpose(axis_order), weight())
 
     def gram() -> Mean:
-        wide = x.astype(jnp.float32)
-        numbers = ((rows, rows), (tuple(layers), tuple(layers)))
-        size = len(layers) + 2 * len(entries)
-        found = lax.dot_general(wide, wide, numbers, out_sharding=_everywhere(x, size))
-        return Mean(found / count, weight())
+        inputs32 = inputs.astype(jnp.float32)
+        dimension_numbers = ((row_axes, row_axes), (tuple(layer_axes), tuple(layer_axes)))
+        result_ndim = len(layer_axes) + 2 * len(entry_axes)
+        sums = lax.dot_general(
+            inputs32,
+            inputs32,
+            dimension_numbers,
+            out_sharding=_replicated_sharding(inputs, result_ndim),
+        )
+        return Mean(sums / number_of_rows, weight())
 
-    key = (product.other, tuple(entries), tuple(layers))
-    return _Entering(key, tuple(layers.values()), tuple(entries.values()), moments, gram)
+    key = (product.other, tuple(entry_axes), tuple(layer_axes))
+    return _KernelInputs(key, tuple(layer_axes.values()), tuple(entry_axes.values()), moments, gram)
 
 
-def _everywhere(x: jax.Array, ndim: int) -> NamedSharding | None:
-    """On an explicit mesh, that each device has the whole of a result."""
-    mesh = jax.typeof(x).sharding.mesh
+def _replicated_sharding(array: jax.Array, ndim: int) -> NamedSharding | None:
+    """Returns the sharding of a result that each device of an explicit mesh holds; `None` without one."""
+    mesh = jax.typeof(array).sharding.mesh
     return NamedSharding(mesh, PartitionSpec(*[None] * ndim)) if mesh.explicit_axes else None
 
 
-def _conv(product: Product) -> _Entering | None:
+def _inputs_of_convolution(product: Product) -> _KernelInputs | None:
     params = product.equation.params
     if params["batch_group_count"] != 1:
         return None
-    out, entering, *window = params["dimension_numbers"].rhs_spec
-    groups = params["feature_group_count"]
-    sizes = tuple(product.shape[axis] for axis in (entering, *window))
-    layers = (out,) if groups > 1 else ()
-    weight = lambda: jnp.ones([groups] if layers else [], jnp.float32)
+    output_axis, input_axis, *window_axes = params["dimension_numbers"].rhs_spec
+    number_of_groups = params["feature_group_count"]
+    sizes = tuple(product.shape[axis] for axis in (input_axis, *window_axes))
+    layer_axes = (output_axis,) if number_of_groups > 1 else ()
 
-    def rows() -> jax.Array:
-        """`[*layers, rows, entries]`."""
-        patches = lax.conv_general_dilated_patches(
+    def weight() -> jax.Array:
+        return jnp.ones([number_of_groups] if layer_axes else [], jnp.float32)
+
+    def patch_rows() -> jax.Array:
+        """Returns the patches of the images, `[*layers, rows, entries]`."""
+        all_patches = lax.conv_general_dilated_patches(
             product.other.array,
             sizes[1:],
             params["window_strides"],
@@ -164,66 +181,74 @@ def _conv(product: Product) -> _Entering | None:
             dimension_numbers=params["dimension_numbers"],
         )
         # The entries of a patch are ordered by channel, then by place in the window.
-        last = jnp.moveaxis(patches, params["dimension_numbers"].out_spec[1], -1)
-        last = last.astype(jnp.float32)
-        if not layers:
-            return last.reshape(-1, math.prod(sizes))
-        return jnp.moveaxis(last.reshape(-1, groups, math.prod(sizes)), 1, 0)
+        channels_last = jnp.moveaxis(all_patches, params["dimension_numbers"].out_spec[1], -1)
+        channels_last = channels_last.astype(jnp.float32)
+        if not layer_axes:
+            return channels_last.reshape(-1, math.prod(sizes))
+        return jnp.moveaxis(channels_last.reshape(-1, number_of_groups, math.prod(sizes)), 1, 0)
 
     def moments() -> Mean:
-        squares = jnp.mean(jnp.square(rows()), -2)
+        squares = jnp.mean(jnp.square(patch_rows()), -2)
         return Mean(squares.reshape(*squares.shape[:-1], *sizes), weight())
 
     def gram() -> Mean:
-        patches = rows()
-        found = jnp.swapaxes(patches, -1, -2) @ patches / patches.shape[-2]
-        return Mean(found.reshape(*found.shape[:-2], *sizes, *sizes), weight())
+        rows = patch_rows()
+        products = jnp.swapaxes(rows, -1, -2) @ rows / rows.shape[-2]
+        return Mean(products.reshape(*products.shape[:-2], *sizes, *sizes), weight())
 
-    how = ("window_strides", "padding", "lhs_dilation", "rhs_dilation", "dimension_numbers")
-    key = (product.other, groups, sizes, *(str(params[name]) for name in how))
-    return _Entering(key, layers, (entering, *window), moments, gram)
-
-
-def _ragged_dot(product: Product) -> _Entering | None:
-    """Of an expert the mean is over its own rows."""
-    numbers = product.equation.params.get("ragged_dot_dimension_numbers")
-    x = product.other.array
-    plain = numbers is None or (
-        tuple(numbers.dot_dimension_numbers) == (((1,), (1,)), ((), ()))
-        and tuple(numbers.lhs_ragged_dimensions) == (0,)
-        and tuple(numbers.rhs_group_dimensions) == (0,)
+    compared_params = (
+        "window_strides",
+        "padding",
+        "lhs_dilation",
+        "rhs_dilation",
+        "dimension_numbers",
     )
-    if not plain or product.operand != 1 or x.ndim != 2 or len(product.shape) != 3:
+    key = (product.other, number_of_groups, sizes, *(str(params[name]) for name in compared_params))
+    return _KernelInputs(key, layer_axes, (input_axis, *window_axes), moments, gram)
+
+
+def _inputs_of_ragged_dot(product: Product) -> _KernelInputs | None:
+    """Returns the inputs of each expert of a mixture, whose mean is over its own rows."""
+    dimension_numbers = product.equation.params.get("ragged_dot_dimension_numbers")
+    inputs = product.other.array
+    is_plain = dimension_numbers is None or (
+        tuple(dimension_numbers.dot_dimension_numbers) == (((1,), (1,)), ((), ()))
+        and tuple(dimension_numbers.lhs_ragged_dimensions) == (0,)
+        and tuple(dimension_numbers.rhs_group_dimensions) == (0,)
+    )
+    if not is_plain or product.operand != 1 or inputs.ndim != 2 or len(product.shape) != 3:
         return None
-    sizes = product.operands[2].array
-    experts = sizes.shape[0]
-    ends = jnp.cumsum(sizes)
-    weight = lambda: sizes.astype(jnp.float32) / len(x)
+    run_sizes = product.operands[2].array
+    number_of_experts = run_sizes.shape[0]
+    run_ends = jnp.cumsum(run_sizes)
+
+    def weight() -> jax.Array:
+        return run_sizes.astype(jnp.float32) / len(inputs)
 
     def moments() -> Mean:
         # Rows behind the last run are nobody's.
-        owner = jnp.searchsorted(ends, jnp.arange(len(x)), side="right")
-        squares = jnp.square(x.astype(jnp.float32)) / len(x)
-        return Mean(jax.ops.segment_sum(squares, owner, experts), weight())
+        expert_of_row = jnp.searchsorted(run_ends, jnp.arange(len(inputs)), side="right")
+        squares = jnp.square(inputs.astype(jnp.float32)) / len(inputs)
+        return Mean(jax.ops.segment_sum(squares, expert_of_row, number_of_experts), weight())
 
     def gram() -> Mean:
-        row = jnp.arange(len(x))
+        row_indices = jnp.arange(len(inputs))
 
-        def of_expert(run: tuple[jax.Array, jax.Array]) -> jax.Array:
+        def expert_gram(run: tuple[jax.Array, jax.Array]) -> jax.Array:
             begin, end = run
-            mine = ((row >= begin) & (row < end))[:, None]
-            rows = jnp.where(mine, x.astype(jnp.float32), 0)
-            return rows.T @ rows / len(x)
+            in_run = ((row_indices >= begin) & (row_indices < end))[:, None]
+            expert_rows = jnp.where(in_run, inputs.astype(jnp.float32), 0)
+            return expert_rows.T @ expert_rows / len(inputs)
 
-        return Mean(lax.map(of_expert, (ends - sizes, ends)), weight())
+        return Mean(lax.map(expert_gram, (run_ends - run_sizes, run_ends)), weight())
 
     key = (product.other, product.operands[2], "runs")
-    return _Entering(key, (0,), (1,), moments, gram)
+    return _KernelInputs(key, (0,), (1,), moments, gram)
 
 
 _READERS: dict[str, Any] = {
-    "dot_general": _dot,
-    "conv_general_dilated": _conv,
-    "ragged_dot": _ragged_dot,
-    "ragged_dot_general": _ragged_dot,
+    "dot_general": _inputs_of_dot,
+    "conv_general_dilated": _inputs_of_convolution,
+    "ragged_dot": _inputs_of_ragged_dot,
+    "ragged_dot_general": _inputs_of_ragged_dot,
 }

@@ -1,4 +1,4 @@
-"""The leaves of a tree that a signal is about: found, taken out and put back."""
+"""Some leaves of a tree of parameters: which can be differentiated, taking them out, putting them back."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,13 +9,20 @@ import jax.numpy as jnp
 from jaxprune.precision import at_least_float32
 from jaxprune.types import Params
 
-__all__ = ["floating", "in_one_place", "put", "spread", "take", "wide"]
+__all__ = [
+    "are_floating",
+    "chosen_leaves",
+    "fill_tree",
+    "replicate_axes",
+    "widen",
+    "with_leaves",
+]
 
 
-def floating(params: Params) -> tuple[bool, ...]:
-    """Per leaf, whether it can be differentiated: real floating-point ones can.
+def are_floating(params: Params) -> tuple[bool, ...]:
+    """Returns a Boolean per leaf: it is real and floating, so that it can be differentiated.
 
-    >>> floating({"n": jnp.arange(2), "w": jnp.ones(2)})
+    >>> are_floating({"n": jnp.arange(2), "w": jnp.ones(2)})
     (False, True)
     """
     return tuple(
@@ -23,47 +30,52 @@ def floating(params: Params) -> tuple[bool, ...]:
     )
 
 
-def take(params: Params, chosen: Sequence[bool]) -> list[jax.Array]:
-    """The chosen leaves, in order."""
-    pairs = zip(jax.tree.leaves(params), chosen, strict=True)
-    return [jnp.asarray(leaf) for leaf, mine in pairs if mine]
+def chosen_leaves(params: Params, is_chosen: Sequence[bool]) -> list[jax.Array]:
+    """Returns the chosen leaves, in order."""
+    leaves_and_choices = zip(jax.tree.leaves(params), is_chosen, strict=True)
+    return [jnp.asarray(leaf) for leaf, chosen_leaf in leaves_and_choices if chosen_leaf]
 
 
-def put(params: Params, chosen: Sequence[bool], values: Sequence[Any]) -> Params:
-    """The tree with `values` for its chosen leaves; the others stay.
+def with_leaves(params: Params, is_chosen: Sequence[bool], values: Sequence[Any]) -> Params:
+    """Returns the tree with `values` for its chosen leaves; the others stay.
 
-    >>> put({"n": 1, "w": 2.0}, (False, True), [3.0])
+    >>> with_leaves({"n": 1, "w": 2.0}, (False, True), [3.0])
     {'n': 1, 'w': 3.0}
     """
-    return spread(params, chosen, values, lambda leaf: leaf)
+    return fill_tree(params, is_chosen, values, lambda leaf: leaf)
 
 
-def spread(
+def fill_tree(
     params: Params,
-    chosen: Sequence[bool],
+    is_chosen: Sequence[bool],
     values: Sequence[Any],
     elsewhere: Callable[[Any], Any] = lambda leaf: jnp.zeros(jnp.shape(leaf), jnp.float32),
 ) -> Any:
-    """A tree like `params`: `values` at its chosen leaves, what `elsewhere` makes of the others.
+    """Returns a tree like `params`: `values` at its chosen leaves, what `elsewhere` makes of the others.
 
-    >>> spread({"n": 1, "w": 2.0}, (False, True), [3.0], lambda leaf: None)
+    >>> fill_tree({"n": 1, "w": 2.0}, (False, True), [3.0], lambda leaf: None)
     {'n': None, 'w': 3.0}
     """
     leaves, treedef = jax.tree.flatten(params)
-    new = iter(values)
-    pairs = zip(leaves, chosen, strict=True)
-    return treedef.unflatten([next(new) if mine else elsewhere(leaf) for leaf, mine in pairs])
+    remaining_values = iter(values)
+    leaves_and_choices = zip(leaves, is_chosen, strict=True)
+    return treedef.unflatten(
+        [
+            next(remaining_values) if chosen_leaf else elsewhere(leaf)
+            for leaf, chosen_leaf in leaves_and_choices
+        ]
+    )
 
 
-def in_one_place(x: jax.Array, axes: int) -> jax.Array:
-    """The array with its first axes on every device of an explicit mesh, so that they can be reshaped."""
-    sharding = jax.typeof(x).sharding
+def replicate_axes(array: jax.Array, axes: int) -> jax.Array:
+    """Returns the array with its first axes replicated on an explicit mesh, so that they can be reshaped."""
+    sharding = jax.typeof(array).sharding
     if not sharding.mesh.explicit_axes:
-        return x
-    spec = (*(None,) * min(axes, x.ndim), *sharding.spec[axes:])
-    return jax.sharding.reshard(x, jax.sharding.PartitionSpec(*spec))
+        return array
+    spec = (*(None,) * min(axes, array.ndim), *sharding.spec[axes:])
+    return jax.sharding.reshard(array, jax.sharding.PartitionSpec(*spec))
 
 
-def wide(x: jax.Array) -> jax.Array:
-    """The array in float32, or as it is if that is wider."""
-    return x.astype(at_least_float32(x.dtype))
+def widen(array: jax.Array) -> jax.Array:
+    """Returns the array in float32, or as it is if that is wider."""
+    return array.astype(at_least_float32(array.dtype))

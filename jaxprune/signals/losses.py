@@ -1,4 +1,4 @@
-"""Losses of a network's outputs: what a signal needs that looks between outputs and loss."""
+"""Losses of a network's outputs, and checks of the functions that signals are given."""
 
 import dataclasses
 from collections.abc import Callable
@@ -25,7 +25,14 @@ def loss_of_outputs(apply: Apply, output_loss: OutputLoss, *, temperature: float
     Args:
       apply: (params, batch) -> outputs of the network, such as logits; a tree of arrays.
       output_loss: (outputs, batch) -> the mean loss over the batch's leading axis, a scalar.
-      temperature: $T$, by which outputs are divided. GraSP's authors take 200: `jaxprune.at_init.grasp`.
+      temperature: $T$, by which outputs are divided; above 0. GraSP's authors take 200:
+        `jaxprune.at_init.grasp`.
+
+    Returns:
+      (params, batch) -> the loss, a scalar.
+
+    Raises:
+      ValueError: the temperature is not above 0.
 
     >>> apply = lambda params, x: params["w"] * x
     >>> loss = loss_of_outputs(apply, lambda outputs, x: (outputs**2).mean(), temperature=2.0)
@@ -40,19 +47,19 @@ def loss_of_outputs(apply: Apply, output_loss: OutputLoss, *, temperature: float
 
 
 def check_function(who: str, params: Params, **functions: Any) -> None:
-    """Refuses what is no function, and parameters in its place.
+    """Raises `TypeError` if a function is none, or parameters stand in its place.
 
     Args:
-      who: the signal.
+      who: name of the signal, for errors.
       params: tree of arrays.
       **functions: the loss, or the network, by the name of its argument.
     """
-    named = {name: (function, checks.FUNCTION) for name, function in functions.items()}
-    checks.check(who, **named, params=(params, checks.TREE))
+    functions_to_check = {name: (function, checks.FUNCTION) for name, function in functions.items()}
+    checks.check(who, **functions_to_check, params=(params, checks.TREE))
 
 
 def scalar(value: Any) -> jax.Array:
-    """The loss of a batch, if it is one number.
+    """Returns the loss of a batch if it is a scalar.
 
     Raises:
       ValueError: if it is an array of several.

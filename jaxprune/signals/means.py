@@ -1,4 +1,4 @@
-"""Means per kernel of what has been read off its products, put to the kernel's own indices."""
+"""Means per kernel of the statistics of its products, arranged along the kernel's own axes."""
 
 import math
 from collections import Counter
@@ -10,82 +10,99 @@ import jax.numpy as jnp
 
 from jaxprune import kernel_axes
 from jaxprune.programs.evaluation import observe
-from jaxprune.programs.readings import Observed, Read, Record
-from jaxprune.signals.arrangements import Arrangement, arrangement, indifferent
+from jaxprune.programs.readings import Observations, Read, Record
+from jaxprune.signals.arrangements import Arrangement, arrangement, indifferent_axes
 from jaxprune.signals.kernels import Mean
-from jaxprune.signals.placement import Placement, beside, matrix, put
+from jaxprune.signals.placement import Placement, broadcast_placement, matrix_placement, scatter
 from jaxprune.types import Axes, Params
 
-__all__ = ["Kernels", "matrices", "ratio", "read", "spread"]
+__all__ = ["Kernels", "input_matrices", "mean_over_uses", "ratio", "read_kernels"]
 
 
 class Kernels:
-    """What has been read off a program, by kernel.
+    """Statistics that were read off a program, by kernel.
 
     Attributes:
       shapes: of the leaves of the parameters.
-      axes: of the leaves.
+      axes: input, output and batch axes of the leaves; `None` for a leaf that is no kernel.
       observed: what has been read.
     """
 
-    def __init__(self, params: Params, observed: Observed) -> None:
+    def __init__(self, params: Params, observed: Observations) -> None:
         self.shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(params)]
         self.axes: list[Axes | None] = kernel_axes.of_follower(observed.follower, self.shapes)
         self.observed = observed
 
     def records(self) -> dict[int, list[Record]]:
-        """Of the leaves of which all uses have been read, their uses."""
-        found: dict[int, list[Record]] = {}
+        """Returns by index of a leaf its uses, of leaves all of whose uses have been read."""
+        records_by_leaf: dict[int, list[Record]] = {}
         for record in self.observed.records:
             if record.use.view.leaf not in self.observed.lost:
-                found.setdefault(record.use.view.leaf, []).append(record)
-        return found
+                records_by_leaf.setdefault(record.use.view.leaf, []).append(record)
+        return records_by_leaf
 
 
-def read(apply: Callable[..., Any], params: Params, batch: Any, reader: Read) -> Kernels:
-    """Runs `apply(params, batch)` and reads something off each product of a kernel."""
+def read_kernels(apply: Callable[..., Any], params: Params, batch: Any, reader: Read) -> Kernels:
+    """Runs `apply(params, batch)` and reads a statistic off each product of a kernel."""
     return Kernels(params, observe(apply, params, (batch,), reader))
 
 
 def ratio(mean: Mean) -> jax.Array:
-    """The mean itself; 0 where there was nothing to take it of."""
-    behind = mean.total.ndim - mean.weight.ndim
-    weight = mean.weight.reshape(*mean.weight.shape, *[1] * behind)
+    """Returns total over weight; 0 where the weight is 0."""
+    trailing_axes = mean.total.ndim - mean.weight.ndim
+    weight = mean.weight.reshape(*mean.weight.shape, *[1] * trailing_axes)
     return jnp.where(weight > 0, mean.total / jnp.where(weight > 0, weight, 1), 0)
 
 
-def spread(kernels: Kernels, leaf: int, records: Sequence[Record], means: Sequence[Mean]) -> Mean:
-    """The mean over the uses of a leaf, in a shape that broadcasts against it.
+def mean_over_uses(
+    kernels: Kernels, leaf: int, records: Sequence[Record], means: Sequence[Mean]
+) -> Mean:
+    """Returns the mean over the uses of a leaf, in a shape that broadcasts against it.
 
     Args:
-      kernels: that it is one of.
-      leaf: its index.
+      kernels: statistics of all kernels.
+      leaf: index of the leaf.
       records: of its uses.
       means: of each use; totals may have more axes behind, which stay.
     """
     shape = kernels.shapes[leaf]
     axes = kernels.axes[leaf]
-    own = [arrangement(record) for record in records]
-    same = indifferent(own, [record.statistic for record in records], shape)
-    layers = axes.batch_axis if axes is not None else ()
-    full = [axis for axis in range(len(shape)) if axis not in same or axis in layers]
-    places = [beside(one, shape, full) for one in own]
+    arrangements = [arrangement(record) for record in records]
+    uniform_axes = indifferent_axes(arrangements, [record.statistic for record in records], shape)
+    layer_axes = axes.batch_axis if axes is not None else ()
+    full_axes = [
+        axis for axis in range(len(shape)) if axis not in uniform_axes or axis in layer_axes
+    ]
+    placements = [
+        broadcast_placement(use_arrangement, shape, full_axes) for use_arrangement in arrangements
+    ]
     emitted = kernels.observed.emitted
-    totals = [put(where, mean.total, emitted) for where, mean in zip(places, means, strict=True)]
-    weights = [put(where, mean.weight, emitted) for where, mean in zip(places, means, strict=True)]
-    return Mean(_sum(totals), _sum(weights))
+    totals = [
+        scatter(placement, mean.total, emitted)
+        for placement, mean in zip(placements, means, strict=True)
+    ]
+    weights = [
+        scatter(placement, mean.weight, emitted)
+        for placement, mean in zip(placements, means, strict=True)
+    ]
+    return Mean(_sum_of(totals), _sum_of(weights))
 
 
-def matrices(kernels: Kernels) -> dict[tuple[int, ...], Mean]:
-    """One matrix per input: the leaves that it belongs to, and its mean, `[*layers, entries, entries]`."""
-    leaves: dict[Any, list[int]] = {}
+def input_matrices(kernels: Kernels) -> dict[tuple[int, ...], Mean]:
+    """Returns the mean matrix of each input, `[*layers, entries, entries]`, by the leaves that share it."""
+    leaves_by_placement: dict[Any, list[int]] = {}
     for leaf, records in kernels.records().items():
-        where = _of_matrix(records, kernels.shapes[leaf], kernels.axes[leaf])
-        if where is not None:
-            leaves.setdefault(where, []).append(leaf)
+        placement = _matrix_placements(records, kernels.shapes[leaf], kernels.axes[leaf])
+        if placement is not None:
+            leaves_by_placement.setdefault(placement, []).append(leaf)
     return {
-        tuple(own): _matrix(where, kernels.observed, kernels.shapes[own[0]], kernels.axes[own[0]])
-        for where, own in leaves.items()
+        tuple(leaf_indices): _mean_of_matrices(
+            placement,
+            kernels.observed,
+            kernels.shapes[leaf_indices[0]],
+            kernels.axes[leaf_indices[0]],
+        )
+        for placement, leaf_indices in leaves_by_placement.items()
     }
 
 
@@ -93,64 +110,80 @@ def matrices(kernels: Kernels) -> dict[tuple[int, ...], Mean]:
 _Where = tuple[tuple[int, Placement, Placement, int], ...]
 
 
-def _of_matrix(
+def _matrix_placements(
     records: Sequence[Record], shape: tuple[int, ...], axes: Axes | None
 ) -> _Where | None:
-    """Where the matrices of the uses of a leaf belong; `None` where its outputs have not one in common."""
+    """Returns where the matrices of the uses of a leaf belong; `None` if its outputs do not share one."""
     if axes is None or axes.in_axis is None or axes.out_axis is None:
         return None
-    layers = axes.batch_axis
-    outputs = axes.out_axis
-    entries = [axis for axis in range(len(shape)) if axis not in (*layers, *outputs)]
-    own = [arrangement(record, copies=2) for record in records]
-    same = indifferent(own, [record.statistic for record in records], shape)
-    if not same.issuperset(outputs) or not all(_is_matrix(one, entries, shape) for one in own):
+    layer_axes = axes.batch_axis
+    output_axes = axes.out_axis
+    entry_axes = [axis for axis in range(len(shape)) if axis not in (*layer_axes, *output_axes)]
+    arrangements = [arrangement(record, copies=2) for record in records]
+    uniform_axes = indifferent_axes(arrangements, [record.statistic for record in records], shape)
+    if not uniform_axes.issuperset(output_axes) or not all(
+        _is_matrix(use_arrangement, entry_axes, shape) for use_arrangement in arrangements
+    ):
         return None
-    found: Counter[tuple[int, Placement, Placement]] = Counter()
-    for record, one in zip(records, own, strict=True):
-        weight = arrangement(record._replace(entries=()))
-        where = matrix(one, shape, layers, entries), matrix(weight, shape, layers, ())
-        found[record.statistic, *where] += 1
-    once = len(found) == 1  # then it does not matter how often
-    return tuple((*key, 1 if once else times) for key, times in found.items())
+    count_by_placement: Counter[tuple[int, Placement, Placement]] = Counter()
+    for record, use_arrangement in zip(records, arrangements, strict=True):
+        weight_arrangement = arrangement(record._replace(entries=()))
+        placements = (
+            matrix_placement(use_arrangement, shape, layer_axes, entry_axes),
+            matrix_placement(weight_arrangement, shape, layer_axes, ()),
+        )
+        count_by_placement[record.statistic, *placements] += 1
+    is_only_one = len(count_by_placement) == 1  # then it does not matter how often
+    return tuple((*key, 1 if is_only_one else times) for key, times in count_by_placement.items())
 
 
-def _is_matrix(own: Arrangement, entries: Sequence[int], shape: tuple[int, ...]) -> bool:
+def _is_matrix(
+    use_arrangement: Arrangement, entries: Sequence[int], shape: tuple[int, ...]
+) -> bool:
     """Whether all inputs, and no layers or outputs, lie along the entries that were read."""
-    shared = own.dimensions.shared
+    number_of_shared = use_arrangement.dimensions.shared
     for axis, size in enumerate(shape):
-        index = own.indices[axis]
-        read = [term for term in index.terms if term.dimension >= shared]
+        index = use_arrangement.indices[axis]
+        entry_terms = [term for term in index.terms if term.dimension >= number_of_shared]
         if axis not in entries:
-            if read:
+            if entry_terms:
                 return False
         elif (
-            len(read) < len(index.terms)
+            len(entry_terms) < len(index.terms)
             or index.picks
-            or own.free[axis]
-            or math.prod(term.size for term in read) != size
+            or use_arrangement.free[axis]
+            or math.prod(term.size for term in entry_terms) != size
         ):
             return False
     return True
 
 
-def _matrix(where: _Where, observed: Observed, shape: tuple[int, ...], axes: Axes | None) -> Mean:
+def _mean_of_matrices(
+    placements: _Where, observed: Observations, shape: tuple[int, ...], axes: Axes | None
+) -> Mean:
     assert axes is not None
     emitted = observed.emitted
-    totals = [_times(times, put(place, emitted[s].total, emitted)) for s, place, _, times in where]
-    weights = [
-        _times(times, put(place, emitted[s].weight, emitted)) for s, _, place, times in where
+    totals = [
+        _scale_by_count(times, scatter(placement, emitted[statistic].total, emitted))
+        for statistic, placement, _, times in placements
     ]
-    layers = [shape[axis] for axis in axes.batch_axis]
-    outputs = axes.out_axis or ()
-    kept = [size for axis, size in enumerate(shape) if axis not in outputs]
-    entries = math.prod(kept) // max(math.prod(layers), 1)
-    return Mean(_sum(totals).reshape(*layers, entries, entries), _sum(weights))
+    weights = [
+        _scale_by_count(times, scatter(placement, emitted[statistic].weight, emitted))
+        for statistic, _, placement, times in placements
+    ]
+    layer_sizes = [shape[axis] for axis in axes.batch_axis]
+    output_axes = axes.out_axis or ()
+    kept_sizes = [size for axis, size in enumerate(shape) if axis not in output_axes]
+    number_of_entries = math.prod(kept_sizes) // max(math.prod(layer_sizes), 1)
+    return Mean(
+        _sum_of(totals).reshape(*layer_sizes, number_of_entries, number_of_entries),
+        _sum_of(weights),
+    )
 
 
-def _sum(arrays: Sequence[jax.Array]) -> jax.Array:
+def _sum_of(arrays: Sequence[jax.Array]) -> jax.Array:
     return sum(arrays[1:], start=arrays[0])
 
 
-def _times(count: int, array: jax.Array) -> jax.Array:
+def _scale_by_count(count: int, array: jax.Array) -> jax.Array:
     return array if count == 1 else count * array

@@ -1,4 +1,4 @@
-"""Signals with a memory: what a criterion knows of the updates before this one.
+"""Signals that accumulate: what a criterion knows of the updates before this one.
 
 Gradients and keys are signals of the moment. A `Memory` says how another one begins and how each update
 carries it on; `needs` ties it to the criterion that reads it, so that the criterion alone is enough:
@@ -38,7 +38,13 @@ class Memory(NamedTuple):
 
 
 def needs(**memories: Memory) -> Callable[[_C], _C]:
-    """Declares the memories that a criterion reads, each under the keyword by which it arrives.
+    """Returns a decorator that declares the memories a criterion reads.
+
+    Args:
+      **memories: each under the keyword by which the criterion receives it.
+
+    Returns:
+      A decorator of criteria; it returns the criterion itself.
 
     >>> @needs(pushed=total(lambda w, g: -w * g))
     ... def movement(params, *, pushed, **_):
@@ -55,57 +61,86 @@ def needs(**memories: Memory) -> Callable[[_C], _C]:
 
 
 def needed(criteria: Iterable[Criterion | None]) -> dict[str, Memory]:
-    """The memories that these criteria read, by keyword.
+    """Returns the memories that criteria read, by keyword.
+
+    Args:
+      criteria: of one run; `None` among them is passed over.
+
+    Returns:
+      A dict: keyword -> memory.
 
     Raises:
       ValueError: if two criteria mean different memories by one keyword.
     """
-    found: dict[str, Memory] = {}
+    memories: dict[str, Memory] = {}
     for criterion in criteria:
-        bound = criterion
-        while isinstance(bound, functools.partial):
-            bound = bound.func
-        for name, memory in getattr(bound, "needs", {}).items():
-            if found.setdefault(name, memory) is not memory:
+        function = criterion
+        while isinstance(function, functools.partial):
+            function = function.func
+        for name, memory in getattr(function, "needs", {}).items():
+            if memories.setdefault(name, memory) is not memory:
                 raise ValueError(
-                    f"{getattr(bound, '__name__', 'criterion')}: needs a signal {name!r}, but another "
+                    f"{getattr(function, '__name__', 'criterion')}: needs a signal {name!r}, but another "
                     "criterion of the same run means a different one by it; rename one of them."
                 )
-    return found
+    return memories
 
 
 def total(f: PerWeight, *, restarts: bool = False) -> Memory:
-    r"""The sum $\sum_t f(w_t, g_t)$ over the updates, in float32.
+    r"""Returns the memory of a running sum: $\sum_t f(w_t, g_t)$ over the updates, in float32.
 
     Args:
       f: (weights, gradients) of one leaf -> array of their shape.
       restarts: sum over the updates since the masks changed last, instead of over all.
+
+    Returns:
+      A `Memory`, for `needs`.
 
     >>> pushed = total(lambda w, g: -w * g)
     >>> params, grads = {"w": jnp.array([2.0])}, {"w": jnp.array([-1.0])}
     >>> pushed.update(pushed.update(pushed.init(params), params, grads), params, grads)
     {'w': Array([4.], dtype=float32)}
     """
-    return Memory(_zeros, _leafwise(lambda old, new: old + new, f), restarts)
+    return Memory(_zeros, _leafwise(lambda running_sum, value: running_sum + value, f), restarts)
 
 
 def moving_average(f: PerWeight, decay: float = 0.9) -> Memory:
-    r"""The moving average $m \leftarrow \beta m + (1 - \beta) f(w, g)$, from zero, in float32.
+    r"""Returns the memory of a moving average: $m \leftarrow \beta m + (1 - \beta) f(w, g)$, from zero.
 
     Args:
       f: (weights, gradients) of one leaf -> array of their shape.
-      decay: $\beta$ in [0, 1).
+      decay: $\beta$ in [0, 1), the share of the old average that each update keeps.
+
+    Returns:
+      A `Memory`, for `needs`; in float32.
+
+    Raises:
+      ValueError: `decay` is not in [0, 1).
+
+    >>> average = moving_average(lambda w, g: g, decay=0.75)
+    >>> params, grads = {"w": jnp.array([2.0])}, {"w": jnp.array([4.0])}
+    >>> average.update(average.init(params), params, grads)
+    {'w': Array([1.], dtype=float32)}
     """
     if not 0 <= decay < 1:
         raise ValueError(f"moving_average(decay={decay}): a number in [0, 1) is needed.")
-    return Memory(_zeros, _leafwise(lambda old, new: decay * old + (1 - decay) * new, f))
+    return Memory(
+        _zeros, _leafwise(lambda average, value: decay * average + (1 - decay) * value, f)
+    )
 
 
 def start() -> Memory:
-    """The weights as they were when training, or this level of a lottery ticket, began."""
+    """Returns the memory of the weights when training, or this level of a lottery ticket, began.
+
+    Returns:
+      A `Memory`, for `needs`.
+
+    >>> start().init({"w": jnp.array([2.0])})
+    {'w': Array([2.], dtype=float32)}
+    """
     return Memory(
         init=lambda params: jax.tree.map(jnp.copy, params),
-        update=lambda old, params, grads: old,
+        update=lambda initial_params, params, grads: initial_params,
         reads_gradients=False,
     )
 
@@ -115,11 +150,11 @@ def _zeros(params: Params) -> Any:
 
 
 def _leafwise(carry: Callable[[Any, Any], jax.Array], f: PerWeight) -> Callable[..., Any]:
-    """Carries on each floating leaf; the zeros of other leaves stay."""
+    """Returns an update of a memory leaf by leaf; the zeros of leaves that are not floating stay."""
 
-    def leaf(p: jax.Array, g: Any, old: jax.Array) -> jax.Array:
-        if not jnp.issubdtype(jnp.result_type(p), jnp.floating):
-            return old
-        return carry(old, f(p, g).astype(jnp.float32))
+    def update_leaf(parameter: jax.Array, gradient: Any, signal: jax.Array) -> jax.Array:
+        if not jnp.issubdtype(jnp.result_type(parameter), jnp.floating):
+            return signal
+        return carry(signal, f(parameter, gradient).astype(jnp.float32))
 
-    return lambda old, params, grads: jax.tree.map(leaf, params, grads, old)
+    return lambda signal, params, grads: jax.tree.map(update_leaf, params, grads, signal)

@@ -1,4 +1,4 @@
-"""Signals of what the units of each kernel give."""
+"""Signals of the activations of each kernel's units: means, shares of zeros, entropies, ranks."""
 
 import functools
 from collections.abc import Callable, Iterable
@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxprune.programs.readings import Product, Reading
+from jaxprune.programs.readings import Product, Reading, Record
 from jaxprune.signals.finite import Watch
-from jaxprune.signals.gather import counted, several
+from jaxprune.signals.gather import check_several, with_example_counts
 from jaxprune.signals.kernels import Mean, units
 from jaxprune.signals.losses import check_function
-from jaxprune.signals.means import Kernels, ratio, read, spread
+from jaxprune.signals.means import Kernels, mean_over_uses, ratio, read_kernels
 from jaxprune.types import Params
 
 __all__ = ["Outputs", "outputs"]
@@ -22,7 +22,7 @@ Progress = Callable[[int], Any] | None
 
 
 class Outputs(NamedTuple):
-    """What the units of each kernel give, trees like the parameters, `None` where nothing is known.
+    """Statistics of the units of each kernel: trees like the parameters, `None` where nothing is known.
 
     Attributes:
       mean: of the activation.
@@ -48,7 +48,7 @@ def outputs(
     ranks: bool = True,
     progress: Progress = None,
 ) -> Outputs:
-    r"""Returns what the units of each kernel give: means, shares of zeros, entropies and ranks.
+    r"""Returns statistics of the units of each kernel: means, shares of zeros, entropies and ranks.
 
     A unit's activation is its product after bias, BatchNorm and nonlinearity, up to where other activations
     join (a residual sum) or its shape changes (pooling). Entropy, $-\sum_b p_b \log p_b$, is of the mean over
@@ -60,7 +60,7 @@ def outputs(
         Pass the same function again, and it is not compiled anew.
       params: tree of arrays.
       batches: trees of arrays whose first axis is that of the examples, as is that of the activations.
-      bins: of the entropy.
+      bins: number of bins of the entropy.
       ranks: whether to compute ranks, one singular value decomposition per example and map.
       progress: called with the number of batches done.
 
@@ -81,30 +81,36 @@ def outputs(
     check_function("outputs", params, apply=apply)
     total: Any = None
     examples = 0
-    pooled: list[dict[int, jax.Array]] = []
+    means_by_batch: list[dict[int, jax.Array]] = []
     watch = Watch("outputs")
-    for batch, n in counted(watch.batches(several(batches)), progress):
+    for batch, number_in_batch in with_example_counts(
+        watch.batches(check_several(batches)), progress
+    ):
         means, by_example = _outputs(apply, ranks, params, batch)
-        weighted = jax.tree.map(lambda x, n=n: n * x, means)
-        total = weighted if total is None else jax.tree.map(jnp.add, total, weighted)
-        examples += n
-        pooled.append(jax.block_until_ready(by_example))
+        weighted_means = jax.tree.map(
+            lambda x, number_in_batch=number_in_batch: number_in_batch * x, means
+        )
+        total = weighted_means if total is None else jax.tree.map(jnp.add, total, weighted_means)
+        examples += number_in_batch
+        means_by_batch.append(jax.block_until_ready(by_example))
         watch.signal((total, by_example))
     watch.check(params)
-    known = {
+    statistics_by_leaf = {
         leaf: {
             name: ratio(jax.tree.map(lambda x: x / examples, mean))
             for name, mean in statistics.items()
         }
         for leaf, statistics in total.items()
     }
-    for leaf, statistics in known.items():
-        statistics["entropy"] = _entropy(jnp.concatenate([by[leaf] for by in pooled]), bins)
+    for leaf, statistics in statistics_by_leaf.items():
+        statistics["entropy"] = _entropy(
+            jnp.concatenate([batch_means[leaf] for batch_means in means_by_batch]), bins
+        )
     treedef = jax.tree.structure(params)
-    by_leaf = [known.get(leaf, {}) for leaf in range(treedef.num_leaves)]
+    statistics_of_leaves = [statistics_by_leaf.get(leaf, {}) for leaf in range(treedef.num_leaves)]
     return Outputs(
         *(
-            treedef.unflatten([statistics.get(name) for statistics in by_leaf])
+            treedef.unflatten([statistics.get(name) for statistics in statistics_of_leaves])
             for name in Outputs._fields
         )
     )
@@ -112,68 +118,94 @@ def outputs(
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _outputs(apply: Apply, ranks: bool, params: Params, batch: Any) -> Any:
-    """By leaf and statistic: means over the batch, and by leaf the means over positions, by example."""
+    """Returns by leaf and statistic the means over the batch, and by leaf the activations [examples, ...]."""
     with jax.default_matmul_precision("highest"):
-        found = read(apply, params, batch, functools.partial(_statistics, ranks))
+        kernels_read = read_kernels(apply, params, batch, functools.partial(_statistics, ranks))
     means: dict[int, dict[str, Mean]] = {}
-    pooled: dict[int, jax.Array] = {}
-    for leaf in found.records():
+    pooled_by_leaf: dict[int, jax.Array] = {}
+    for leaf in kernels_read.records():
         means[leaf] = {
-            name: mean for name in _NAMES if (mean := _spread(found, leaf, name)) is not None
+            name: mean
+            for name in _NAMES
+            if (mean := _mean_statistic(kernels_read, leaf, name)) is not None
         }
-        by_example = _spread(found, leaf, "pooled")
+        by_example = _mean_statistic(kernels_read, leaf, "pooled")
         assert by_example is not None
-        pooled[leaf] = jnp.moveaxis(ratio(by_example), -1, 0)
-    return means, pooled
+        pooled_by_leaf[leaf] = jnp.moveaxis(ratio(by_example), -1, 0)
+    return means, pooled_by_leaf
 
 
 _NAMES = ("mean", "magnitude", "zeros", "rank")
 
 
-def _spread(found: Kernels, leaf: int, name: str) -> Mean | None:
-    """The mean of one statistic over the uses of a leaf that have it."""
-    emitted = found.observed.emitted
-    having = [record for record in found.records()[leaf] if name in emitted[record.statistic]]
-    if not having:
+def _mean_statistic(kernels: Kernels, leaf: int, name: str) -> Mean | None:
+    """Returns the mean of one statistic over the uses of a leaf that have it; `None` if none has."""
+    emitted = kernels.observed.emitted
+    records_with_statistic = [
+        record for record in kernels.records()[leaf] if name in emitted[record.statistic]
+    ]
+    if not records_with_statistic:
         return None
+
+    def number_of_examples(record: Record) -> int:
+        return emitted[record.statistic][name].total.shape[-1]
+
     if name == "pooled":  # uses with another number of examples cannot join
-        examples = lambda record: emitted[record.statistic][name].total.shape[-1]
-        having = [record for record in having if examples(record) == examples(having[0])]
-    return spread(found, leaf, having, [emitted[record.statistic][name] for record in having])
+        records_with_statistic = [
+            record
+            for record in records_with_statistic
+            if number_of_examples(record) == number_of_examples(records_with_statistic[0])
+        ]
+    return mean_over_uses(
+        kernels,
+        leaf,
+        records_with_statistic,
+        [emitted[record.statistic][name] for record in records_with_statistic],
+    )
 
 
 def _statistics(ranks: bool, product: Product) -> Reading | None:
-    """What is known of the units of a product, `[*layers, units]`; `pooled` has the examples behind."""
-    where = units(product)
-    if where is None:
+    """Returns how to compute the statistics of a product's units, `[*layers, units]`.
+
+    `pooled` has the examples along a last axis.
+    """
+    unit_axes = units(product)
+    if unit_axes is None:
         return None
-    first = (*where.layers_out, where.examples, where.unit_out)
+    leading_axes = (*unit_axes.layers_out, unit_axes.examples, unit_axes.unit_out)
 
     def compute() -> dict[str, Mean]:
-        order = (*first, *(a for a in range(product.output.ndim) if a not in first))
-        maps = product.output.astype(jnp.float32).transpose(order)
-        layers = len(where.layers)
-        behind = tuple(range(layers + 2, maps.ndim))
-        every = (layers, *behind)
-        weight = jnp.ones(maps.shape[:layers], jnp.float32)
-        known = {
-            "mean": maps.mean(every),
-            "magnitude": jnp.abs(maps).mean(every),
-            "zeros": jnp.mean(maps == 0, every, dtype=jnp.float32),
-            "pooled": jnp.moveaxis(maps.mean(behind), layers, -1),
+        axis_order = (
+            *leading_axes,
+            *(axis for axis in range(product.output.ndim) if axis not in leading_axes),
+        )
+        maps = product.output.astype(jnp.float32).transpose(axis_order)
+        number_of_layer_axes = len(unit_axes.layers)
+        map_axes = tuple(range(number_of_layer_axes + 2, maps.ndim))
+        all_but_units = (number_of_layer_axes, *map_axes)
+        weight = jnp.ones(maps.shape[:number_of_layer_axes], jnp.float32)
+        totals = {
+            "mean": maps.mean(all_but_units),
+            "magnitude": jnp.abs(maps).mean(all_but_units),
+            "zeros": jnp.mean(maps == 0, all_but_units, dtype=jnp.float32),
+            "pooled": jnp.moveaxis(maps.mean(map_axes), number_of_layer_axes, -1),
         }
-        if ranks and len(behind) == 2:
-            known["rank"] = jnp.linalg.matrix_rank(maps).astype(jnp.float32).mean(layers)
-        return {name: Mean(total, weight) for name, total in known.items()}
+        if ranks and len(map_axes) == 2:
+            totals["rank"] = (
+                jnp.linalg.matrix_rank(maps).astype(jnp.float32).mean(number_of_layer_axes)
+            )
+        return {name: Mean(total, weight) for name, total in totals.items()}
 
-    return Reading(id(product), where.layers, (where.unit,), compute)
+    return Reading(id(product), unit_axes.layers, (unit_axes.unit,), compute)
 
 
 def _entropy(values: jax.Array, bins: int) -> jax.Array:
-    """Of `[examples, ...]`, of each unit."""
-    low = values.min(0, keepdims=True)
-    high = values.max(0, keepdims=True)
-    width = jnp.where(high > low, high - low, 1.0)
-    bin_of = jnp.minimum((values - low) / width * bins, bins - 1).astype(jnp.int32)
-    share = jnp.stack([jnp.mean(bin_of == b, 0, dtype=jnp.float32) for b in range(bins)])
-    return jax.scipy.special.entr(share).sum(0)
+    """Returns the entropy of each unit's values `[examples, ...]`, binned between its extremes."""
+    lowest = values.min(0, keepdims=True)
+    highest = values.max(0, keepdims=True)
+    width = jnp.where(highest > lowest, highest - lowest, 1.0)
+    bin_indices = jnp.minimum((values - lowest) / width * bins, bins - 1).astype(jnp.int32)
+    shares = jnp.stack(
+        [jnp.mean(bin_indices == bin_index, 0, dtype=jnp.float32) for bin_index in range(bins)]
+    )
+    return jax.scipy.special.entr(shares).sum(0)

@@ -14,15 +14,15 @@ from jaxprune.signals.arrangements import Index, Term
 from jaxprune.signals.finite import Watch
 from jaxprune.signals.kernels import Mean, Units, units
 from jaxprune.signals.losses import check_function
-from jaxprune.signals.means import Kernels, ratio, read, spread
-from jaxprune.signals.placement import positions
+from jaxprune.signals.means import Kernels, mean_over_uses, ratio, read_kernels
+from jaxprune.signals.placement import index_array
 from jaxprune.types import Params
 
 __all__ = ["scales"]
 
 
 def scales(apply: Callable[..., Any], params: Params, batch: Any) -> Params:
-    """Returns for each kernel the size of the scales of its units, as a BatchNorm after it multiplies them.
+    """Returns for each kernel the absolute scales by which a BatchNorm after it multiplies its units.
 
     A scale is a parameter with one number per unit that a product is multiplied by before other activations
     join. Nothing is computed: the function is traced.
@@ -45,64 +45,82 @@ def scales(apply: Callable[..., Any], params: Params, batch: Any) -> Params:
     {'bias': None, 'scale': None, 'w': Array([[1., 2., 0.]], dtype=float32)}
     """
     check_function("scales", params, apply=apply)
-    full = lambda leaf: (
-        jnp.zeros(leaf.shape, leaf.dtype) if isinstance(leaf, jax.ShapeDtypeStruct) else leaf
-    )
     watch = Watch("scales")
-    [batch] = watch.batches([jax.tree.map(full, batch)])
-    found = jax.jit(functools.partial(_scales, apply))(params, batch)
-    watch.signal(found)
+    [batch] = watch.batches([jax.tree.map(_zeros_if_shape, batch)])
+    scales_by_leaf = jax.jit(functools.partial(_scales, apply))(params, batch)
+    watch.signal(scales_by_leaf)
     watch.check(params)
     treedef = jax.tree.structure(params)
-    return treedef.unflatten([found.get(leaf) for leaf in range(treedef.num_leaves)])
+    return treedef.unflatten([scales_by_leaf.get(leaf) for leaf in range(treedef.num_leaves)])
+
+
+def _zeros_if_shape(leaf: Any) -> Any:
+    is_shape = isinstance(leaf, jax.ShapeDtypeStruct)
+    return jnp.zeros(leaf.shape, leaf.dtype) if is_shape else leaf
 
 
 def _scales(apply: Callable[..., Any], params: Params, batch: Any) -> dict[int, jax.Array]:
-    """By leaf. Only places that the program computes depend on the batch; all else is dropped by `jit`."""
-    kernels = read(apply, params, batch, _multiplied)
+    """Returns absolute scales by index of the leaf.
+
+    Only indices that the program computes depend on the batch; all else is dropped by `jit`.
+    """
+    kernels = read_kernels(apply, params, batch, _read_scale)
     leaves = jax.tree.leaves(params)
-    found: dict[int, jax.Array] = {}
+    scales_by_leaf: dict[int, jax.Array] = {}
     for leaf, records in kernels.records().items():
-        scaled = [record for record in records if record.views]
-        if scaled:
-            means = [_sizes(kernels, record, leaves) for record in scaled]
-            found[leaf] = ratio(spread(kernels, leaf, scaled, means)).astype(means[0].total.dtype)
-    return found
+        scaled_records = [record for record in records if record.views]
+        if scaled_records:
+            means = [_scale_sizes(kernels, record, leaves) for record in scaled_records]
+            scales_by_leaf[leaf] = ratio(
+                mean_over_uses(kernels, leaf, scaled_records, means)
+            ).astype(means[0].total.dtype)
+    return scales_by_leaf
 
 
-def _multiplied(product: Product) -> Reading | None:
-    """Which parameter multiplies the units of a product; the first, as a BatchNorm has only one."""
-    where = units(product)
-    if where is None:
+def _read_scale(product: Product) -> Reading | None:
+    """Returns the view of the parameter that first multiplies the units of a product: BatchNorm's scale."""
+    unit_axes = units(product)
+    if unit_axes is None:
         return None
     shape = product.output.shape
     candidates = [
-        [view for view in factor.views if _is_scale(view, where, shape)]
+        [view for view in factor.views if _is_scale(view, unit_axes, shape)]
         for factor in product.factors
     ]
-    scale = next((own[:1] for own in candidates if len({view.leaf for view in own}) == 1), [])
-    axes = (*where.layers_out, where.unit_out)
-    along = (views.transposed(view, axes) for view in scale)  # what is repeated is left out
-    nothing = jnp.zeros((), jnp.float32)
-    return Reading(id(product), where.layers, (where.unit,), lambda: nothing, tuple(along))
+    scale = next(
+        (
+            factor_views[:1]
+            for factor_views in candidates
+            if len({view.leaf for view in factor_views}) == 1
+        ),
+        [],
+    )
+    axes = (*unit_axes.layers_out, unit_axes.unit_out)
+    moved_views = (views.transposed(view, axes) for view in scale)  # what is repeated is left out
+    no_statistic = jnp.zeros((), jnp.float32)
+    return Reading(
+        id(product), unit_axes.layers, (unit_axes.unit,), lambda: no_statistic, tuple(moved_views)
+    )
 
 
-def _is_scale(view: View, where: Units, shape: tuple[int, ...]) -> bool:
-    """Whether a factor has a number of its own for each unit, and the same for all else but the layers."""
-    apart = (*where.layers_out, where.unit_out)
-    alike = all(
+def _is_scale(view: View, unit_axes: Units, shape: tuple[int, ...]) -> bool:
+    """Whether a factor has an element of its own for each unit, and the same for all else but the layers."""
+    layer_and_unit_axes = (*unit_axes.layers_out, unit_axes.unit_out)
+    is_constant_elsewhere = all(
         digit.axis < 0 or digit.size == 1
         for axis, digits in enumerate(view.axes)
-        if axis not in apart
+        if axis not in layer_and_unit_axes
         for digit in digits
     )
-    own = view.axes[where.unit_out]
-    each = view.extent(where.unit_out) == shape[where.unit_out] and all(d.axis >= 0 for d in own)
-    return view.exact and alike and each and bool(own)
+    unit_digits = view.axes[unit_axes.unit_out]
+    differs_by_unit = view.extent(unit_axes.unit_out) == shape[unit_axes.unit_out] and all(
+        digit.axis >= 0 for digit in unit_digits
+    )
+    return view.exact and is_constant_elsewhere and differs_by_unit and bool(unit_digits)
 
 
-def _sizes(kernels: Kernels, record: Record, leaves: list[Any]) -> Mean:
-    """The sizes of the scales, `[*loops, *layers, units]`."""
+def _scale_sizes(kernels: Kernels, record: Record, leaves: list[Any]) -> Mean:
+    """Returns the absolute scales, `[*loops, *layers, units]`."""
     (view,) = record.views
     scale = leaves[view.leaf]
     digits = [digit for axis in view.axes for digit in axis]
@@ -114,11 +132,13 @@ def _sizes(kernels: Kernels, record: Record, leaves: list[Any]) -> Mean:
         if digit.axis >= 0:
             terms[digit.axis].append(Term(dimension, digit.size, digit.stride))
     indices = [
-        Index(start, tuple(own), tuple(pick for pick in view.picks if pick.axis == axis))
-        for axis, (start, own) in enumerate(zip(view.starts, terms, strict=True))
+        Index(start, tuple(axis_terms), tuple(pick for pick in view.picks if pick.axis == axis))
+        for axis, (start, axis_terms) in enumerate(zip(view.starts, terms, strict=True))
     ]
-    loops = len(record.lengths)
-    places = tuple(positions(index, sizes, kernels.observed.emitted, loops) for index in indices)
+    number_of_loops = len(record.lengths)
+    index_arrays = tuple(
+        index_array(index, sizes, kernels.observed.emitted, number_of_loops) for index in indices
+    )
     shape = (*record.lengths, *(view.extent(axis) for axis in range(len(view.axes))))
-    total = jnp.abs(scale[places]).reshape(shape)
+    total = jnp.abs(scale[index_arrays]).reshape(shape)
     return Mean(total, jnp.ones(shape[:-1], total.dtype))

@@ -35,17 +35,36 @@ def second_moment(opt_state: Any) -> Params:
     >>> second_moment(state)  # a quarter of the squares
     {'w': Array([1., 4.], dtype=float32)}
     """
-    has = lambda node, field: isinstance(node, tuple) and field in getattr(node, "_fields", ())
-    holds, rewinds = (lambda node: has(node, "nu")), (lambda node: has(node, "point"))
-    now = lambda node: (
-        node._replace(point=None) if rewinds(node) else node
-    )  # not where it rewinds to
-    current = jax.tree.map(now, opt_state, is_leaf=rewinds)
-    found = [node for node in jax.tree.leaves(current, is_leaf=holds) if holds(node)]
-    if len(found) != 1:
+    current = jax.tree.map(_without_rewinding_point, opt_state, is_leaf=_has_rewinding_point)
+    nodes = jax.tree.leaves(current, is_leaf=_has_second_moment)
+    adaptive_states = [node for node in nodes if _has_second_moment(node)]
+    if len(adaptive_states) != 1:
         raise ValueError(
-            f"second_moment: {len(found) or 'no'} second moments (nu) in this optimizer state, one is "
-            "needed; give the state that Adam or RMSprop made, or the part of it that is meant."
+            f"second_moment: {len(adaptive_states) or 'no'} second moments (nu) in this optimizer state, one "
+            "is needed; give the state that Adam or RMSprop made, or the part of it that is meant."
         )
-    masked = lambda node: isinstance(node, optax.MaskedNode)
-    return jax.tree.map(lambda x: None if masked(x) else x, found[0].nu, is_leaf=masked)
+    moments = adaptive_states[0].nu
+    return jax.tree.map(
+        lambda node: None if _is_masked(node) else node, moments, is_leaf=_is_masked
+    )
+
+
+def _has_field(node: Any, field: str) -> bool:
+    return isinstance(node, tuple) and field in getattr(node, "_fields", ())
+
+
+def _has_second_moment(node: Any) -> bool:
+    return _has_field(node, "nu")
+
+
+def _has_rewinding_point(node: Any) -> bool:
+    return _has_field(node, "point")
+
+
+def _without_rewinding_point(node: Any) -> Any:
+    """Returns the state without the one that a lottery ticket will rewind to, which holds moments too."""
+    return node._replace(point=None) if _has_rewinding_point(node) else node
+
+
+def _is_masked(node: Any) -> bool:
+    return isinstance(node, optax.MaskedNode)

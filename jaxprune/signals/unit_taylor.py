@@ -1,4 +1,4 @@
-"""What coupled units are worth by the squares of first-order Taylor terms, batch by batch."""
+"""The importance of coupled units: squares of first-order Taylor terms, batch by batch."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -11,7 +11,7 @@ from jaxprune.calls import comparable, text
 from jaxprune.coupling import Coupled
 from jaxprune.signals.gather import Progress, mean_over
 from jaxprune.signals.gradients import gradient
-from jaxprune.signals.leaves import floating, take, wide
+from jaxprune.signals.leaves import are_floating, chosen_leaves, widen
 from jaxprune.signals.losses import Loss, check_function
 from jaxprune.types import Params
 
@@ -26,7 +26,7 @@ def unit_taylor(
     *,
     progress: Progress | None = None,
 ) -> Params:
-    r"""The importance of units, $\frac{1}{B} \sum_b (\sum_{i \in u} w_i\, g_{b,i})^2$ over $B$ batches.
+    r"""Returns the importance of units: $\frac{1}{B} \sum_b (\sum_{i \in u} w_i\, g_{b,i})^2$, over batches.
 
     The inner sum is the derivative of batch $b$'s loss with respect to a gate on the unit. It is squared
     before batches are averaged: the square of a mean gradient vanishes at a minimum. Which weights count says
@@ -44,6 +44,10 @@ def unit_taylor(
     Returns:
       A tree like `params`: the importance of each unit evenly over the weights that count for it, so that
       their sum is the unit's; `None` at leaves that count for none. What the criterion `unit_taylor` reads.
+
+    Raises:
+      TypeError: `units` is not what `jaxprune.structured.coupled` returns.
+      ValueError: the units do not fit the parameters, or a batch holds NaN.
 
     References:
       Molchanov, Mallya, Tyree, Frosio & Kautz, "Importance Estimation for Neural Network Pruning" (2019),
@@ -63,19 +67,19 @@ def unit_taylor(
         raise TypeError(
             f"unit_taylor(units={text(units)}): what jaxprune.structured.coupled returns is needed."
         )
-    named = zip(masks_lib.paths(params), jax.tree.leaves(params), strict=True)
-    wrong = units.check({path: jnp.shape(leaf) for path, leaf in named})
-    if wrong is not None:
-        raise ValueError(f"unit_taylor: {wrong}.")
-    covered = dict.fromkeys(units.covered(params), True)
+    named_leaves = zip(masks_lib.paths(params), jax.tree.leaves(params), strict=True)
+    problem = units.check({path: jnp.shape(leaf) for path, leaf in named_leaves})
+    if problem is not None:
+        raise ValueError(f"unit_taylor: {problem}.")
+    covered_paths = dict.fromkeys(units.covered(params), True)
     units.spread(
-        [jnp.zeros(group.size) for group in units.groups], covered
+        [jnp.zeros(group.size) for group in units.groups], covered_paths
     )  # refused before data is read
     static = (loss, _Static(units))
-    found = mean_over(
+    importances = mean_over(
         _squares, params, batches, static=static, progress=progress, who="unit_taylor"
     )
-    by_path = units.spread(found, covered)
+    by_path = units.spread(importances, covered_paths)
     leaves = [by_path.get(path) for path in masks_lib.paths(params)]
     return jax.tree.structure(params).unflatten(leaves)
 
@@ -95,8 +99,15 @@ class _Static:
 
 
 def _squares(loss: Loss, units: _Static, params: Params, batch: Any) -> list[jax.Array]:
-    chosen = floating(params)
-    grads = gradient(loss, params, batch, chosen)
-    paths = [p for p, mine in zip(masks_lib.paths(params), chosen, strict=True) if mine]
-    products = [wide(w) * wide(g) for w, g in zip(take(params, chosen), grads, strict=True)]
+    is_floating = are_floating(params)
+    grads = gradient(loss, params, batch, is_floating)
+    paths = [
+        path
+        for path, is_chosen in zip(masks_lib.paths(params), is_floating, strict=True)
+        if is_chosen
+    ]
+    products = [
+        widen(weights) * widen(leaf_gradients)
+        for weights, leaf_gradients in zip(chosen_leaves(params, is_floating), grads, strict=True)
+    ]
     return [total**2 for total in units.summed.units(dict(zip(paths, products, strict=True)))]

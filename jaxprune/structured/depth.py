@@ -257,7 +257,7 @@ def _loops(graph: Graph, units: Collection[int | None]) -> dict[int, np.ndarray]
     for step in graph.tape.steps:
         if isinstance(step.more, Loop) and step.writes:
             classes = graph.solution.of[step.more.turns]
-            fixed, count = programs.scanned(step.equation)
+            fixed, count = programs.count_scan_inputs(step.equation)
             streams = any(v.aval.ndim for v in step.equation.invars[fixed : fixed + count])
             if streams and not set(units).isdisjoint(classes.tolist()):
                 found[step.writes[0]] = classes
@@ -266,7 +266,7 @@ def _loops(graph: Graph, units: Collection[int | None]) -> dict[int, np.ndarray]
 
 def _each_turned(equation: Any, values: list[Any]) -> list[Any]:
     """The outputs of a scan, and behind them how far each turn has turned what it carries on."""
-    fixed, count = programs.scanned(equation)
+    fixed, count = programs.count_scan_inputs(equation)
 
     def turn(values: list[Any]) -> list[Any]:
         found = programs.evaluate(equation.params["jaxpr"], values)
@@ -274,7 +274,7 @@ def _each_turned(equation: Any, values: list[Any]) -> list[Any]:
         streams = [(a, b) for a, b in pairs if jnp.ndim(a) and a is not b]
         return [*found, jnp.stack([_turn(a, b) for a, b in streams]).max()]
 
-    return programs.repeated(equation, values, turn, equation.params["length"])
+    return programs.run_scan(equation, values, turn, equation.params["length"])
 
 
 def _turn(a: jax.Array, b: jax.Array) -> jax.Array:

@@ -9,7 +9,7 @@ import numpy as np
 from jaxprune import checks, programs
 from jaxprune import masks as masks_lib
 from jaxprune.coupling import Group, Member, Use
-from jaxprune.programs.constants import UNKNOWN, zero
+from jaxprune.programs.constants import UNKNOWN, fact_of_zero
 from jaxprune.structured.exactness import flagged
 from jaxprune.structured.labels import Axes, Labels
 from jaxprune.structured.pinned import conflicts
@@ -162,7 +162,7 @@ def followed_through(
     shapes = lambda tree: jax.tree.map(_shape_of, tree)
     params, given = shapes(params), shapes(inputs)
     program, outputs = programs.trace(fn, params, *given)
-    program = programs.live(program)
+    program = programs.remove_dead_equations(program)
     labels, leaves = Labels(), jax.tree.leaves(params)
     axes = [labels.fresh_like(leaf.shape) for leaf in leaves]
     labels.reason = "an input"
@@ -178,7 +178,7 @@ def followed_through(
         labels.pin(*axes[leaf])
     if any(isinstance(step.more, Loop) for step, _ in each(tape)):
         masked = [
-            zero(leaf) if _floating(leaf) else UNKNOWN for leaf in leaves
+            fact_of_zero(leaf) if _floating(leaf) else UNKNOWN for leaf in leaves
         ]  # others have no mask
         settle(program, tape, [*masked, *[UNKNOWN] * len(entering)], labels)
     solution = solve(labels)

@@ -115,7 +115,7 @@ class _Run(NamedTuple):
 
     def _rule(self, steps: Iterator[Step]) -> programs.Rule:
         def rule(equation: Any, values: list[Any]) -> list[Any]:
-            if programs.called(equation) is not None:
+            if programs.called_program(equation) is not None:
                 return self._called(equation, values, rule)
             step = next(steps)
             first = step.writes[0] if step.writes else -1
@@ -163,7 +163,7 @@ class _Run(NamedTuple):
 
     def _called(self, equation: Any, values: list[Any], rule: programs.Rule) -> list[Any]:
         """Runs a program that an equation calls; what it says of derivatives holds where that is known."""
-        inner, name = programs.called(equation), equation.primitive.name
+        inner, name = programs.called_program(equation), equation.primitive.name
         if name in ("checkpoint", "remat2") and self.computes:
             return _remat(equation, values, rule)
         found = programs.run(inner, values, rule, enters=_never)
@@ -183,7 +183,7 @@ def _is_relu(program: Any) -> bool:
     jaxpr = getattr(program, "jaxpr", program)
     if len(jaxpr.eqns) != 1 or jaxpr.eqns[0].params.get("name") != "relu":
         return False
-    inner = programs.called(jaxpr.eqns[0])
+    inner = programs.called_program(jaxpr.eqns[0])
     own = getattr(inner, "jaxpr", inner)
     if own is None or len(own.invars) != 1 or len(own.eqns) != 1:
         return False
@@ -209,7 +209,7 @@ def _remat(equation: Any, values: list[Any], rule: programs.Rule) -> list[Any]:
         given = list(values)
         for i, array in zip(live, arrays, strict=True):
             given[i] = values[i]._replace(array=array)
-        found[:] = programs.run(programs.called(equation), given, rule, enters=_never)
+        found[:] = programs.run(programs.called_program(equation), given, rule, enters=_never)
         return [(v.array, made_here(v)) if isinstance(v, Value) else None for v in found]
 
     again = jax.checkpoint(
@@ -288,7 +288,7 @@ def _leaving(arrays: Sequence[Any], values: Sequence[Value]) -> list[Value]:
 
 def _scan_again(run: _Run, equation: Any, values: list[Value], step: Step) -> list[Value]:
     program, (tape, turns) = equation.params["jaxpr"], step.more
-    fixed, count = programs.scanned(equation)
+    fixed, count = programs.count_scan_inputs(equation)
     rows = [_row(v) for v in values[fixed + count :]]
     carry = slice(fixed, fixed + count)
     axes = [*step.outputs[:count], *(own[1:] for own in step.outputs[count:])]
@@ -305,7 +305,7 @@ def _scan_again(run: _Run, equation: Any, values: list[Value], step: Step) -> li
     def turn(arrays: list[Any]) -> list[Any]:
         return [v.array for v in quiet.within(program, _leaving(arrays, entering), tape, axes)]
 
-    arrays = programs.repeated(equation, [v.array for v in values], turn, length)
+    arrays = programs.run_scan(equation, [v.array for v in values], turn, length)
     return _leaving(arrays, found)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from jaxprune.coupling import Use
-from jaxprune.programs import scanned
+from jaxprune.programs import count_scan_inputs
 from jaxprune.programs.primitives import ADDITIONS, IDENTITIES
 from jaxprune.structured.rules import Step
 from jaxprune.structured.walk import Loop, Tape
@@ -76,7 +76,7 @@ def _within(
     """What a loop or a condition gives; `None`: the step is neither."""
     name = step.equation.primitive.name
     if isinstance(step.more, Loop):
-        fixed, count = scanned(step.equation)
+        fixed, count = count_scan_inputs(step.equation)
         rows = [
             _vector(stacks.get(number), [len(axis) for axis in axes[1:]])
             for number, axes in zip(

@@ -12,7 +12,7 @@ from jaxprune import criteria
 from jaxprune import masks as masks_lib
 from jaxprune.coupling import Normalize, Over, Reduce
 from jaxprune.host_arrays import Blockwise
-from jaxprune.signals.gatherers import reads
+from jaxprune.signals.gatherers import signals_read_by
 from jaxprune.structured.given import check_graph
 from jaxprune.structured.graph import Graph
 from jaxprune.structured.host import run_on_host
@@ -57,7 +57,7 @@ def by_path(
 ) -> dict[str, Any]:
     """The criterion's scores of weights, for NumPy to read, by path; none where it has none."""
     name = getattr(criterion, "__name__", "criterion")
-    missing = [signal for signal in reads(criterion) if signal not in signals]
+    missing = [signal for signal in signals_read_by(criterion) if signal not in signals]
     if missing:
         raise ValueError(
             f"structured: {name} reads {missing[0]!r}; give {missing[0]}= (see "

@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from jaxprune.programs import constants as facts
-from jaxprune.programs import scanned
+from jaxprune.programs import count_scan_inputs
 from jaxprune.programs.primitives import ADDITIONS, IDENTITIES
 from jaxprune.structured.labels import Labels
 from jaxprune.structured.replay import watched
@@ -29,7 +29,7 @@ def settle(program: Any, tape: Tape, inputs: Sequence[facts.Fact], labels: Label
 
     def watch(step: Step, values: list[Any]) -> list[facts.Fact]:
         pairs = zip(values, step.equation.invars, strict=True)
-        known = [facts.constant(value, atom.aval) for value, atom in pairs]
+        known = [facts.fact_of_constant(value, atom.aval) for value, atom in pairs]
         name, p = step.equation.primitive.name, step.equation.params
         if isinstance(step.more, Loop):
             _settle_loop(step, known, labels)
@@ -39,14 +39,14 @@ def settle(program: Any, tape: Tape, inputs: Sequence[facts.Fact], labels: Label
         elif name == "while":
             own = [facts.UNKNOWN] * len(step.more[1].inputs)
             settle(p["body_jaxpr"], step.more[1], own, labels)
-        return facts.follow(step.equation, values)
+        return facts.propagate_equation(step.equation, values)
 
     watched(program, inputs, tape, watch)
 
 
 def _settle_loop(step: Step, known: list[facts.Fact], labels: Labels) -> None:
     program, (tape, turns) = step.equation.params["jaxpr"], step.more
-    fixed, count = scanned(step.equation)
+    fixed, count = count_scan_inputs(step.equation)
     unknown, rows = [facts.UNKNOWN] * count, known[fixed + count :]
     settle(program, tape, [*known[:fixed], *unknown, *rows], labels)
     if not rows:
@@ -55,7 +55,7 @@ def _settle_loop(step: Step, known: list[facts.Fact], labels: Labels) -> None:
     zero = {number for number, f in zip(tape.inputs, own, strict=True) if f.is_zero()}
 
     def watch(inner: Step, values: list[Any]) -> list[facts.Fact]:
-        found = facts.follow(inner.equation, values)
+        found = facts.propagate_equation(inner.equation, values)
         zero.update(n for n, f in zip(inner.writes, found, strict=True) if f.is_zero())
         return found
 

@@ -123,7 +123,7 @@ class Loop(NamedTuple):
 
 
 def _scan(labels: Labels, equation: Any, inputs: list[Axes]) -> tuple[list[Axes], Any]:
-    p, (fixed, count) = equation.params, programs.scanned(equation)
+    p, (fixed, count) = equation.params, programs.count_scan_inputs(equation)
     carried = fixed + count
     stacked = inputs[carried:]
     body = [*inputs[:carried], *(axes[1:] for axes in stacked)]

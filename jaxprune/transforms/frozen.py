@@ -40,6 +40,8 @@ def frozen_leaves(inner: optax.GradientTransformationExtraArgs, params: Params) 
         except Exception:  # whatever this optimizer needs, `update` will say it in its own words
             continue
         inputs = [constants.UNKNOWN] * len(program.jaxpr.invars)
-        frozen = [fact.is_zero() and fact.leaf is None for fact in constants.of(program, inputs)]
+        frozen = [
+            fact.is_zero() and fact.leaf is None for fact in constants.propagate(program, inputs)
+        ]
         return [False] * len(frozen) if all(frozen) else frozen
     return [False] * len(jax.tree.leaves(params))

@@ -73,7 +73,7 @@ def _at_rest(
             zip(jax.tree.leaves(params), masks_lib.beside(params, masks), strict=True)
         )
     ]
-    born = facts.of(jax.make_jaxpr(inner.init)(params), zeros)
+    born = facts.propagate(jax.make_jaxpr(inner.init)(params), zeros)
     before = [
         facts.Fact(fact.value, i)
         if i is not None and zeros[i].known and fact.leaf in (None, i)
@@ -81,7 +81,7 @@ def _at_rest(
         for i, fact in zip(mirrors(params, inner_state), born, strict=True)
     ]
     step = jax.make_jaxpr(lambda g, s, p: inner.update(g, s, p, **extra)[1])
-    after = facts.of(step(params, inner_state, params), [*zeros, *before, *zeros])
+    after = facts.propagate(step(params, inner_state, params), [*zeros, *before, *zeros])
     return [
         old.known and new.known and new.leaf in (None, old.leaf) and bool(new.value == old.value)
         for old, new in zip(before, after, strict=True)

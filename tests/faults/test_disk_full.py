@@ -11,7 +11,7 @@ from experiments import files
 
 from . import small_runs
 
-SIZES = {"16k": 1, "300k": 1, "3m": 1, "6m": 2, "9m": 2}
+SIZES = ("16k", "300k", "1m", "3m", "6m")
 
 
 def in_a_small_disk(folder, size: str, arguments: list[str], keep) -> list[str]:

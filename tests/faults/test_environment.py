@@ -3,7 +3,10 @@
 import ast
 import json
 import os
+import shutil
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -129,19 +132,20 @@ def test_another_folder(whole, tmp_path, attack, amount):
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="another uid can be had by root alone")
-def test_a_uid_that_nobody_has(whole, tmp_path, attack, amount):
+def test_a_uid_that_nobody_has(whole, attack, amount):
     if amount(True, False):
         pytest.skip("make faults")
     tally = attack("environment", "uid 54321", least=1)
-    workdir = tmp_path / "runs"
-    workdir.mkdir()
-    for path in (tmp_path, *tmp_path.parents):
-        if path.stat().st_uid == 0 and not path.stat().st_mode & 0o001:
-            pytest.skip(f"{path} cannot be entered by others")
-    workdir.chmod(0o777)
-    environment = small_runs.environment("", HOME=None, JAX_COMPILATION_CACHE_DIR=None)
-    arguments = small_runs.command("train", whole[0], workdir)
-    same(whole, workdir, arguments, tally, "uid", env=environment, user=54321, group=54321)
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own folders let nobody else in
+        Path(folder).chmod(0o755)
+        config = Path(folder) / whole[0].name
+        shutil.copy(whole[0], config)
+        workdir = Path(folder) / "runs"
+        workdir.mkdir()
+        workdir.chmod(0o777)
+        environment = small_runs.environment("", HOME=None, JAX_COMPILATION_CACHE_DIR=None)
+        arguments = small_runs.command("train", config, workdir)
+        same(whole, workdir, arguments, tally, "uid", env=environment, user=54321, group=54321)
 
 
 def test_all_text_is_opened_with_an_encoding():

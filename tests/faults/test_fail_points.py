@@ -19,10 +19,11 @@ number, calls = int(sys.argv[1]), [0]
 def dying(function):
     def call(*arguments, **options):
         calls[0] += 1
-        if calls[0] == number:
+        mine = calls[0]  # others may come before this one returns
+        if mine == number:
             os._exit(9)
         value = function(*arguments, **options)
-        if calls[0] == -number:
+        if mine == -number:
             os._exit(9)
         return value
     return call

@@ -102,7 +102,9 @@ def test_a_finished_run_stays_and_is_reported(tmp_path, capsys):
     assert (folder / "results.json").read_bytes() == results
     (folder / "report.md").unlink()
     text = report.write_report(folder).read_text(encoding="utf-8")
-    assert "0.99" in text or "99" in text
+    (seed,) = json.loads(results)["seeds"]
+    row = [f"{100 * seed['test_accuracy']:.2f} %", "99.00 %", "236910"]
+    assert all(f"| {value} |" in text for value in row)
     params = {"fc1": {"kernel": None}, "fc2": {"kernel": None}, "fc3": {"kernel": None}}
     sizes = {"fc1": (784, 300), "fc2": (300, 100), "fc3": (100, 10)}
     for layer, shape in sizes.items():

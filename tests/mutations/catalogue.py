@@ -54,14 +54,14 @@ STORED = (
     Mutation(
         "compressed parts of a checkpoint unpack (zip bomb)",
         _TORCH,
-        "if part.compress_type != zipfile.ZIP_STORED:",
+        "if member.compress_type != zipfile.ZIP_STORED:",
         "if False:",
         ("tests/data/test_torch_weights.py",),
     ),
     Mutation(
         "tensors may reach beyond their storage",
         _TORCH,
-        "if end > storage.size:",
+        "if end_index > storage.size:",
         "if False:",
         ("tests/data/test_torch_weights.py",),
     ),
@@ -75,8 +75,8 @@ STORED = (
     Mutation(
         "archives are accepted with any checksum",
         "jaxprune/data/sources.py",
-        "if (found := sha256_of(path)) != archive.sha256:",
-        "if (found := sha256_of(path)) == '':",
+        "if (actual_sha256 := sha256_of(path)) != archive.sha256:",
+        "if (actual_sha256 := sha256_of(path)) == '':",
         ("tests/data/test_sources.py::test_a_damaged_archive_is_refused",),
     ),
     Mutation(

@@ -98,7 +98,7 @@ def _entry(equation: Any, operands: list[Any], shapes_only: bool) -> Any:
         return operands[0]
     facts = [constants.Fact(x) if is_number(x) else constants.UNKNOWN for x in operands]
     if any(fact.known for fact in facts):
-        [known] = constants.follow(equation, facts)
+        [known] = constants.propagate_equation(equation, facts)
         if known.known:
             return known.value
     if name in _ZERO_TO_ZERO and all(map(is_zero, operands)):

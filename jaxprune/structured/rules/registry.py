@@ -62,7 +62,7 @@ def register(primitive: Any, rule: Rule, *, overwrite: bool = False) -> None:
     ValueError: structured.rules.register: 'my_swish' has a rule; say overwrite=True to replace it.
     """
     name = primitive if isinstance(primitive, str) else primitive.name
-    if name in _WALKED or programs.calls(name):
+    if name in _WALKED or programs.is_call(name):
         raise ValueError(
             f"structured.rules.register: {name!r} runs a program, which is followed itself; give rules to "
             "the primitives in it."

@@ -65,7 +65,7 @@ def left(axes: Axes, kept: Kept) -> tuple[int, ...]:
 
 def again(equation: Any, arrays: Sequence[Any], **changed: Any) -> list[Any]:
     """The equation with some of its parameters changed."""
-    return programs.bound(equation, arrays, {**equation.params, **changed})
+    return programs.bind_with(equation, arrays, {**equation.params, **changed})
 
 
 def cut(value: Any, axes: Axes, kept: Kept) -> Any:
