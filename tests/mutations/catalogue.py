@@ -340,8 +340,8 @@ SELECTION = (
     Mutation(
         "the knapsack spends more than its budget",
         "jaxprune/allocation/knapsack.py",
-        "order = order[pairs[order] <= budget * (1 + 1e-12)]",
-        "order = order[pairs[order] <= budget * 1.1]",
+        "order = order[pair_costs[order] <= budget * (1 + 1e-12)]",
+        "order = order[pair_costs[order] <= budget * 1.1]",
         ("tests/test_allocation.py::test_the_knapsack_is_the_best_there_is",),
     ),
     Mutation(
