@@ -82,7 +82,11 @@ def _on_paths(
         return sum((output.astype(jnp.float32).sum() for output in outputs), jnp.zeros(()))
 
     rows = zip(masks_lib.paths(params), leaves, leaf_masks, kernels, is_float, strict=True)
-    positive_leaves = [_positive_weights(*row) for *row, floating in rows if floating]
+    positive_leaves = [
+        _positive_weights(path, leaf, mask, leaf_axes)
+        for path, leaf, mask, leaf_axes, floating in rows
+        if floating
+    ]
     slopes = iter(jax.grad(output_sum)(positive_leaves))
     slope_of_leaves = [next(slopes) if floating else None for floating in is_float]
     return treedef.unflatten(
