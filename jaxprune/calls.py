@@ -1,4 +1,4 @@
-"""Parts of a method know the call that made them.
+"""Parts of a method, and the calls that made them.
 
 A pattern, a schedule, an allocation, an update or a penalty consists of functions, which can be neither
 printed nor compared nor pickled. The call of the factory that made them can: `cubic(sparsity=0.9, begin=0,
@@ -26,7 +26,7 @@ class Call:
 
     Attributes:
       factory: what makes the part.
-      arguments: by name.
+      arguments: of the call, by name.
     """
 
     factory: Callable[..., Any]
@@ -50,7 +50,7 @@ class Call:
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Part:
-    """What the parts of a method have in common: they are compared, printed and pickled by their call.
+    """Base class of the parts of a method, which are compared, printed and pickled by their call.
 
     A part made by hand, or by `dataclasses.replace`, has no call. It is compared by its fields, of which
     functions are equal only to themselves.
@@ -62,12 +62,12 @@ class Part:
     made_by: Call | None = dataclasses.field(default=None, init=False)
 
     def values(self) -> dict[str, Any]:
-        """The fields by name, without the call."""
-        names = [field.name for field in dataclasses.fields(self) if field.init]
-        return {name: getattr(self, name) for name in names}
+        """Returns the fields by name, without the call."""
+        field_names = [field.name for field in dataclasses.fields(self) if field.init]
+        return {name: getattr(self, name) for name in field_names}
 
     def identity(self) -> Any:
-        """What is the same of two equal parts."""
+        """Returns what two equal parts have in common: their call, or without one their fields."""
         return self.values() if self.made_by is None else self.made_by
 
     def __eq__(self, other: object) -> bool:
@@ -90,9 +90,9 @@ class Part:
 
 
 def comparable(value: Any) -> Hashable:
-    """Returns what stands for a value where values are compared: alike for equal values, and hashable.
+    """Returns a hashable value that is the same for equal values.
 
-    Arrays stand for their entries, and mappings for their items in order, as of regular expressions the
+    Arrays stand for their elements, and mappings for their items in order, as of regular expressions the
     first that matches counts. Functions and unknown objects are equal only to themselves.
     """
     if isinstance(value, Call):
@@ -120,7 +120,7 @@ def comparable(value: Any) -> Hashable:
 
 
 def is_concrete(value: Any) -> bool:
-    """Whether a value is an array with numbers to be read; those of typed PRNG keys cannot be."""
+    """Returns whether a value is an array whose elements can be read; not a traced one, nor PRNG keys."""
     if not isinstance(value, np.ndarray | jax.Array) or isinstance(value, Tracer):
         return False
     return not jnp.issubdtype(value.dtype, jax.dtypes.extended)
@@ -129,8 +129,11 @@ def is_concrete(value: Any) -> bool:
 def text(value: Any) -> str:
     """Returns a value as a reader would write it: functions by name, arrays by dtype and shape."""
     if isinstance(value, functools.partial):
-        given = [*map(text, value.args), *(f"{k}={text(v)}" for k, v in value.keywords.items())]
-        return f"partial({', '.join([text(value.func), *given])})"
+        argument_texts = [
+            *map(text, value.args),
+            *(f"{name}={text(argument)}" for name, argument in value.keywords.items()),
+        ]
+        return f"partial({', '.join([text(value.func), *argument_texts])})"
     if isinstance(value, np.generic) or (is_concrete(value) and value.ndim == 0):
         return repr(value.item())
     if isinstance(value, np.ndarray | jax.Array):
@@ -149,40 +152,47 @@ def text(value: Any) -> str:
 
 
 def _call_text(name: str, signature: inspect.Signature, arguments: Mapping[str, Any]) -> str:
-    """A call as a reader would write it: no defaults, and the only positional argument without its name."""
+    """Returns a call as a reader would write it: no defaults, and a lone positional argument unnamed."""
     parameters = signature.parameters.values()
-    positional = [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY]
-    shown = []
+    positional_names = [
+        candidate.name for candidate in parameters if candidate.kind is not candidate.KEYWORD_ONLY
+    ]
+    argument_texts = []
     for parameter in parameters:
         value = arguments[parameter.name]
         if comparable(value) != comparable(parameter.default):
-            label = "" if positional == [parameter.name] else f"{parameter.name}="
-            shown.append(label + text(value))
-    return f"{name}({', '.join(shown)})"
+            label = "" if positional_names == [parameter.name] else f"{parameter.name}="
+            argument_texts.append(label + text(value))
+    return f"{name}({', '.join(argument_texts)})"
 
 
 def makes(value: Any) -> type[Part] | None:
-    """The class of parts that a function makes, as its annotation says; `None` for any other value."""
+    """Returns the class of parts that a function makes, as its annotation says; `None` for other values.
+
+    >>> def double(sparsity): return 2 * sparsity
+    >>> makes(double) is None, makes(Part) is None
+    (True, True)
+    """
     if not callable(value) or isinstance(value, Part | type):
         return None
     try:
-        made = inspect.signature(value).return_annotation
+        annotation = inspect.signature(value).return_annotation
     except (TypeError, ValueError):  # some functions of other libraries do not tell
         return None
-    return made if isinstance(made, type) and issubclass(made, Part) else None
+    return annotation if isinstance(annotation, type) and issubclass(annotation, Part) else None
 
 
 def uncalled(function: Callable[..., Any]) -> str:
-    """How to call a function, as far as it needs arguments.
+    """Returns how to call a function, with the arguments that it needs.
 
     >>> def every(every, *, sparsity, end, begin=None): ...
     >>> uncalled(every)
     'every(every, sparsity=..., end=...)'
     """
-    needed = []
+    arguments = []
     for parameter in inspect.signature(function).parameters.values():
         if parameter.default is parameter.empty and parameter.kind is parameter.KEYWORD_ONLY:
-            needed.append(f"{parameter.name}=...")
+            arguments.append(f"{parameter.name}=...")
         elif parameter.default is parameter.empty and parameter.kind is not parameter.VAR_KEYWORD:
-            needed.append(parameter.name)
-    return f"{text(function)}({', '.join(needed)})"
+            arguments.append(parameter.name)
+    return f"{text(function)}({', '.join(arguments)})"

@@ -1,4 +1,4 @@
-"""Arguments of the wrong kind are refused here, in a sentence and before anything is traced."""
+"""Checks of the kind of arguments: a wrong one is refused in a sentence, before anything is traced."""
 
 import inspect
 import itertools
@@ -34,12 +34,12 @@ __all__ = [
 
 
 class Kind(NamedTuple):
-    """What an argument must be.
+    """A kind of argument, and the words for a value that is not of it.
 
     Attributes:
-      needed: in words.
-      fits: value -> whether it is that.
-      remedy: a value that is not -> what to write instead.
+      needed: the kind in words, with its article.
+      fits: value -> whether it is of the kind.
+      remedy: value of another kind -> what to write instead.
     """
 
     needed: str
@@ -48,7 +48,7 @@ class Kind(NamedTuple):
 
 
 def optional(kind: Kind) -> Kind:
-    """Returns the kind that is also `None`."""
+    """Returns the kind whose values are those of `kind` and `None`."""
     return kind._replace(fits=lambda value: value is None or kind.fits(value))
 
 
@@ -67,32 +67,48 @@ def check(who: str, /, **arguments: tuple[Any, Kind]) -> None:
     TypeError: cubic(every=1.5): an integer is needed, not a float; round it.
     """
     swapped(who, **arguments)
-    wrong = [name for name, (value, kind) in arguments.items() if not kind.fits(value)]
-    for name in wrong:
+    wrong_names = [name for name, (value, kind) in arguments.items() if not kind.fits(value)]
+    for name in wrong_names:
         value, kind = arguments[name]
         raise TypeError(
-            f"{who}({name}={_shown(value)}): {kind.needed} is needed, not {_named(value)}; "
+            f"{who}({name}={_in_one_line(value)}): {kind.needed} is needed, not {_describe(value)}; "
             f"{kind.remedy(value)}."
         )
 
 
 def swapped(who: str, /, **arguments: tuple[Any, Kind]) -> None:
-    """Refuses two arguments that are not of their kind, but each of the other's; takes what `check` takes.
+    """Refuses two arguments that are not of their kind, but each of the other's.
+
+    Args:
+      who: the function whose arguments they are.
+      **arguments: value and kind by name.
+
+    Raises:
+      TypeError: which two are swapped.
 
     >>> swapped("growth", end=(1.5, INTEGER), decay=("fast", NUMBER))  # wrong as well, but not swapped
     """
-    wrong = {name: pair for name, pair in arguments.items() if not pair[1].fits(pair[0])}
-    for first, second in itertools.combinations(wrong, 2):
-        (one, its_kind), (other, others_kind) = wrong[first], wrong[second]
-        if its_kind.fits(other) and others_kind.fits(one):
+    wrong_arguments = {name: pair for name, pair in arguments.items() if not pair[1].fits(pair[0])}
+    for first, second in itertools.combinations(wrong_arguments, 2):
+        first_value, first_kind = wrong_arguments[first]
+        second_value, second_kind = wrong_arguments[second]
+        if first_kind.fits(second_value) and second_kind.fits(first_value):
             raise TypeError(
-                f"{who}: {first} and {second} are swapped; give {its_kind.needed} as {first} and "
-                f"{others_kind.needed} as {second}."
+                f"{who}: {first} and {second} are swapped; give {first_kind.needed} as {first} and "
+                f"{second_kind.needed} as {second}."
             )
 
 
 def expression(who: str, pattern: Any) -> None:
     """Refuses what is no regular expression.
+
+    Args:
+      who: the function whose argument it is.
+      pattern: the argument.
+
+    Raises:
+      TypeError: if it is no string.
+      ValueError: if it cannot be compiled; it says why.
 
     >>> expression("partition", "[")
     Traceback (most recent call last):
@@ -100,7 +116,7 @@ def expression(who: str, pattern: Any) -> None:
     """
     if not isinstance(pattern, str):
         raise TypeError(
-            f"{who}: a regular expression is needed, not {_named(pattern)}; give a string, which is "
+            f"{who}: a regular expression is needed, not {_describe(pattern)}; give a string, which is "
             "searched in the paths of the leaves."
         )
     try:
@@ -113,12 +129,12 @@ def expression(who: str, pattern: Any) -> None:
 
 
 def is_function(value: Any) -> bool:
-    """Whether a value is called and nothing else: no class, and no part of a method."""
+    """Returns whether a value is a function: no class, and no part of a method, which can be called, too."""
     return callable(value) and not isinstance(value, Part | type | str)
 
 
 def takes(function: Callable[..., Any], count: int) -> bool:
-    """Whether a function is called with `count` arguments by position; `True` where it does not tell.
+    """Returns whether a function takes `count` arguments by position; `True` if its signature is unknown.
 
     >>> takes(lambda step: step, 1), takes(lambda start, end, steps: start, 1)
     (True, False)
@@ -127,21 +143,25 @@ def takes(function: Callable[..., Any], count: int) -> bool:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):
         return True
-    if any(p.kind is p.VAR_POSITIONAL for p in parameters):
+    if any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters):
         return True
-    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    needed = [p for p in positional if p.default is p.empty]
-    return len(needed) <= count <= len(positional)
+    positional = [
+        parameter
+        for parameter in parameters
+        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+    ]
+    required = [parameter for parameter in positional if parameter.default is parameter.empty]
+    return len(required) <= count <= len(positional)
 
 
-def _shown(value: Any) -> str:
-    """The value in one line, cut off where it is long, without addresses in memory."""
-    shown = re.sub(r" at 0x[0-9a-f]+", "", " ".join(text(value).split()))
-    return shown if len(shown) <= 60 else f"{shown[:56]} ..."
+def _in_one_line(value: Any) -> str:
+    """Returns a value in one line, cut off where it is long, without addresses in memory."""
+    line = re.sub(r" at 0x[0-9a-f]+", "", " ".join(text(value).split()))
+    return line if len(line) <= 60 else f"{line[:56]} ..."
 
 
-def _named(value: Any) -> str:
-    """What a value is, in a word or two."""
+def _describe(value: Any) -> str:
+    """Returns what a value is, in a word or two with the article."""
     if value is None:
         return "None"
     if isinstance(value, Tracer):
@@ -169,8 +189,10 @@ def _is_number(value: Any) -> bool:
     if isinstance(value, bool | np.bool_ | Tracer):
         return False
     if is_concrete(value) and value.ndim == 0:
-        real = jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(value.dtype, jnp.integer)
-        return bool(real)
+        is_real = jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(
+            value.dtype, jnp.integer
+        )
+        return bool(is_real)
     return isinstance(value, numbers.Real)
 
 
@@ -248,19 +270,19 @@ def _is_array(leaf: Any) -> bool:
 
 
 def _is_tree(value: Any) -> bool:
-    a_key = jnp.issubdtype(getattr(value, "dtype", jnp.float32), jax.dtypes.prng_key)
-    return not a_key and all(map(_is_array, jax.tree.leaves(value)))
+    is_key = jnp.issubdtype(getattr(value, "dtype", jnp.float32), jax.dtypes.prng_key)
+    return not is_key and all(map(_is_array, jax.tree.leaves(value)))
 
 
 def _tree_remedy(value: Any) -> str:
-    found = jax.tree_util.tree_leaves_with_path(value)
-    path, leaf = next(((path, leaf) for path, leaf in found if not _is_array(leaf)), ((), value))
+    pairs = jax.tree_util.tree_leaves_with_path(value)
+    path, leaf = next(((path, leaf) for path, leaf in pairs if not _is_array(leaf)), ((), value))
     if not path:
         return "give the parameters alone, such as model.init(key, inputs)['params']"
     name = jax.tree_util.keystr(path, simple=True, separator="/")
-    what = f"the function {text(leaf)}" if is_function(leaf) else _named(leaf)
+    description = f"the function {text(leaf)}" if is_function(leaf) else _describe(leaf)
     return (
-        f"its leaf {name!r} is {what}; split such leaves off first, as in "
+        f"its leaf {name!r} is {description}; split such leaves off first, as in "
         "params, static = eqx.partition(module, eqx.is_array), or shrink the module by structured.smaller"
     )
 

@@ -170,7 +170,7 @@ def layerwise(
         input_moments,
         grams,
     )
-    known_axes = kernel_axes.known(axes, params, moments_of_fitted, "layerwise")
+    known_axes = kernel_axes.require_axes(axes, params, moments_of_fitted, "layerwise")
 
     def fit_leaf(weights: jax.Array, mask: Any, leaf_axes: Axes | None, gram: Any) -> jax.Array:
         if leaf_axes is None:

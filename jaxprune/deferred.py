@@ -1,9 +1,9 @@
 """Scores that are computed where they are read, instead of stored.
 
 A search reads the scores of a leaf a few times and needs nothing else of them. Within a compiled program,
-`run_deferred` holds back what is computed number by number from arrays that exist anyway (weights, gradients,
-masks) and hands it to the searches as a recipe: each pass then computes the scores on the way, and no copy of
-them is ever in memory. What anything else reads is computed when it is asked for.
+`run_deferred` holds back what is computed element by element from arrays that exist anyway (weights,
+gradients, masks) and hands it to the searches as a recipe: each pass then computes the scores on the way, and
+no copy of them is ever in memory. What anything else reads is computed when it is asked for.
 """
 
 import dataclasses
@@ -23,16 +23,16 @@ from jaxprune.shared_kernels import compiled_once
 
 __all__ = ["Computed", "Recipe", "called_once_per_kind", "recipe_of", "run_deferred", "stored"]
 
-_PER_NUMBER = (ELEMENTWISE - IDENTITIES) | {"bitcast_convert_type", "copy", "stop_gradient"}
+_PER_ELEMENT = (ELEMENTWISE - IDENTITIES) | {"bitcast_convert_type", "copy", "stop_gradient"}
 _RESHAPING = frozenset({"expand_dims", "reshape", "squeeze", "transpose"})
-_SPREADING = frozenset({"broadcast_in_dim", "iota"})  # fewer numbers go in than come out
+_BROADCASTING = frozenset({"broadcast_in_dim", "iota"})  # fewer elements go in than come out
 
 Consumer = Callable[[Any, list[Any]], list[Any]]
 
 
 @dataclasses.dataclass(frozen=True)
 class _Equation:
-    """One operation of a program; equal if it does the same."""
+    """One operation of a program; two are equal if they do the same."""
 
     name: str
     settings: str
@@ -44,7 +44,7 @@ class _Equation:
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """How outputs are computed from arrays, number by number; equal recipes are one static argument of jit.
+    """How outputs are computed from arrays, element by element; equal recipes are one static argument of jit.
 
     Attributes:
       steps: operations, each with its inputs: ("array", index), ("step", index) or ("value", number).
@@ -62,17 +62,17 @@ class Recipe:
         return self._hash
 
     def __call__(self, *arrays: Any) -> list[Any]:
-        """The outputs, of the arrays that they are computed from."""
-        found: list[Any] = []
+        """Computes the outputs from the arrays."""
+        results: list[Any] = []
 
         def read(source: tuple[str, Any]) -> Any:
-            kind, which = source
-            return (
-                {"array": arrays, "step": found}[kind][which] if kind != "value" else which.number
-            )
+            kind, reference = source
+            if kind == "value":
+                return reference.number
+            return arrays[reference] if kind == "array" else results[reference]
 
-        for operation, inputs in self.steps:
-            found.append(operation(*map(read, inputs)))
+        for operation, sources in self.steps:
+            results.append(operation(*map(read, sources)))
         return [read(source) for source in self.outputs]
 
 
@@ -95,8 +95,8 @@ class Computed:
     """A value that is computed where it is read.
 
     Attributes:
-      operation: hashable, makes it of its inputs.
-      inputs: arrays, numbers and other such values.
+      operation: hashable, computes the value from its inputs.
+      inputs: arrays, numbers and other `Computed` values.
       shape: of the value.
       dtype: of the value.
     """
@@ -119,35 +119,44 @@ class Computed:
 
 
 def stored(value: Any) -> Any:
-    """Returns a value in an array of its own."""
+    """Returns a value in an array of its own, which is computed if it was not yet."""
     return value.value if isinstance(value, Computed) else value
 
 
 def recipe_of(values: Sequence[Any]) -> tuple[Recipe, list[Any]]:
-    """Returns how values are computed, and the arrays that they are computed from."""
+    """Returns how values are computed, and the arrays that they are computed from.
+
+    Args:
+      values: arrays, numbers and `Computed` values.
+
+    >>> doubled = Computed(jnp.add, [jnp.ones(2)] * 2, (2,), np.float32)
+    >>> recipe, arrays = recipe_of([doubled])
+    >>> len(arrays), recipe(*arrays)
+    (1, [Array([2., 2.], dtype=float32)])
+    """
     steps: list[Any] = []
     arrays: list[Any] = []
     sources: dict[int, tuple[str, Any]] = {}
-    kept = []  # ids are of objects that live
+    referenced = []  # values stay alive, so that their ids stay theirs
 
     def source(value: Any) -> tuple[str, Any]:
         if isinstance(value, Computed) and value._value is not None:
             value = value._value
-        known = sources.get(id(value))
-        if known is not None:
-            return known
-        kept.append(value)
+        known_source = sources.get(id(value))
+        if known_source is not None:
+            return known_source
+        referenced.append(value)
         if isinstance(value, Computed):
             inputs = tuple(map(source, value.inputs))
             steps.append((value.operation, inputs))
-            new: tuple[str, Any] = ("step", len(steps) - 1)
+            new_source: tuple[str, Any] = ("step", len(steps) - 1)
         elif not isinstance(value, Tracer) and np.ndim(value) == 0 and not _is_key(value):
-            new = ("value", _Number(value))
+            new_source = ("value", _Number(value))
         else:
             arrays.append(value)
-            new = ("array", len(arrays) - 1)
-        sources[id(value)] = new
-        return new
+            new_source = ("array", len(arrays) - 1)
+        sources[id(value)] = new_source
+        return new_source
 
     outputs = tuple(map(source, values))
     return Recipe(tuple(steps), outputs), arrays
@@ -158,10 +167,10 @@ def _is_key(value: Any) -> bool:
 
 
 def run_deferred(fn: Callable[[], Any], consumers: dict[str, Consumer]) -> Any:
-    """Returns what `fn()` does, in a program in which scores are computed where they are read.
+    """Runs `fn()` in a program in which scores are computed where they are read, and returns its result.
 
     Args:
-      fn: to be traced; its arrays are those around it.
+      fn: to be traced; it reads arrays of the functions around it, and takes none.
       consumers: name of a jitted function -> (its equation, its inputs, some of them `Computed`) -> outputs.
     """
     program, shape = jax.make_jaxpr(fn, return_shape=True)()
@@ -179,57 +188,67 @@ def run_deferred(fn: Callable[[], Any], consumers: dict[str, Consumer]) -> Any:
             return consumer(equation, inputs)
         reduces = equation.primitive.name in REDUCING and isinstance(inputs[0], Computed)
         if reduces or _deferrable(equation):
-            kind = equation.outvars[0].aval
+            aval = equation.outvars[0].aval
             operation = _Equation(equation.primitive.name, str(equation.params), equation)
-            value = Computed(operation, inputs, kind.shape, kind.dtype)
-            return [_finished(value) if reduces else value]
-        return interpreter.bind(equation, [stored(x) for x in inputs])
+            value = Computed(operation, inputs, aval.shape, aval.dtype)
+            return [_computed_once(value) if reduces else value]
+        return interpreter.bind(equation, [stored(input_value) for input_value in inputs])
 
-    enters = lambda equation: name_of(equation) not in consumers
+    def enters(equation: Any) -> bool:
+        return name_of(equation) not in consumers
+
     outputs = interpreter.run(program, [], rule, enters=enters)
-    return jax.tree.unflatten(jax.tree.structure(shape), [_finished(x) for x in outputs])
+    return jax.tree.unflatten(
+        jax.tree.structure(shape), [_computed_once(input_value) for input_value in outputs]
+    )
 
 
-def _finished(value: Any) -> Any:
+def _computed_once(value: Any) -> Any:
+    """The value in an array of its own; equal recipes share their kernels."""
     if not isinstance(value, Computed):
         return value
     recipe, arrays = recipe_of([value])
-    return _made(tuple(arrays), recipe=recipe)
+    return _follow_recipe(tuple(arrays), recipe=recipe)
 
 
 @compiled_once(static=["recipe"])
-def _made(arrays: tuple[Any, ...], *, recipe: Recipe) -> Any:
+def _follow_recipe(arrays: tuple[Any, ...], *, recipe: Recipe) -> Any:
     return recipe(*arrays)[0]
 
 
 def _deferrable(equation: Any) -> bool:
-    """Whether an operation makes an array number by number, of arrays as large or of numbers."""
+    """Whether an operation computes an array element by element, from arrays as large or from numbers."""
     if len(equation.outvars) != 1:
         return False
-    out = equation.outvars[0].aval
-    if getattr(out, "ndim", 0) == 0 or out.size < 2:
+    output = equation.outvars[0].aval
+    if getattr(output, "ndim", 0) == 0 or output.size < 2:
         return False
     name = equation.primitive.name
-    if name in _SPREADING:
-        return all(atom.aval.size < out.size for atom in equation.invars)
+    if name in _BROADCASTING:
+        return all(atom.aval.size < output.size for atom in equation.invars)
     if name in _RESHAPING:
         return len(equation.invars) == 1 and equation.params.get("sharding") is None
     shapes = [atom.aval.shape for atom in equation.invars]
-    return name in _PER_NUMBER and all(shape in ((), out.shape) for shape in shapes)
+    return name in _PER_ELEMENT and all(shape in ((), output.shape) for shape in shapes)
 
 
 def called_once_per_kind(equation: Any, inputs: list[Any]) -> list[Any]:
-    """Runs a jitted function with what it reads computed in it; equal calls share their kernels."""
+    """Runs a jitted function and computes its `Computed` inputs within it; equal calls share their kernels.
+
+    Args:
+      equation: that calls the function.
+      inputs: arrays and `Computed` values.
+    """
     recipe, arrays = recipe_of(inputs)
     program = equation.params["jaxpr"]
     constants = tuple(_Number(constant) for constant in program.consts)
-    call = _Program(str(program), constants, program)
-    return list(_call(tuple(arrays), program=call, recipe=recipe))
+    hashable_program = _Program(str(program), constants, program)
+    return list(_run_program(tuple(arrays), program=hashable_program, recipe=recipe))
 
 
 @dataclasses.dataclass(frozen=True)
 class _Program:
-    """A program; equal if it reads the same and its constants are the same."""
+    """A program; two are equal if their text and their constants are the same."""
 
     text: str
     constants: tuple[_Number, ...]
@@ -237,5 +256,5 @@ class _Program:
 
 
 @compiled_once(static=["program", "recipe"])
-def _call(arrays: tuple[Any, ...], *, program: _Program, recipe: Recipe) -> tuple[Any, ...]:
+def _run_program(arrays: tuple[Any, ...], *, program: _Program, recipe: Recipe) -> tuple[Any, ...]:
     return tuple(interpreter.evaluate(program.program, recipe(*arrays)))

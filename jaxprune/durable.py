@@ -7,38 +7,38 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["ENDING", "sync_folder", "sync_tree", "unused", "whole_file"]
+__all__ = ["ENDING", "sync_folder", "sync_tree", "unused_path", "whole_file"]
 
-ENDING = ".tmp"  # of names that `unused` gives
+ENDING = ".tmp"  # of the names of `unused_path`
 
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """A file to write, which takes the place of `path` in one step when the block ends.
+    """Opens a file to write, which takes the place of `path` in one step when the block ends.
 
     A killed process leaves the old file or none; an error leaves no litter. When the block has ended, file
     and name are on the disk. A symlink in the place of the path is replaced, not followed.
     """
-    partial = unused(path)
-    with partial.open("xb") as file:
+    partial_path = unused_path(path)
+    with partial_path.open("xb") as file:
         try:
             yield file
             file.flush()
             os.fsync(file.fileno())
-            partial.replace(path)
+            partial_path.replace(path)
         except BaseException:
-            partial.unlink(missing_ok=True)
+            partial_path.unlink(missing_ok=True)
             raise
     sync_folder(path.parent)
 
 
-def unused(path: Path) -> Path:
-    """A name beside a path for what will take its place; no other process, dead or alive, has it."""
+def unused_path(path: Path) -> Path:
+    """Returns a new path in the same folder; no other process, dead or alive, uses it."""
     return path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}{ENDING}")
 
 
 def sync_tree(folder: Path) -> None:
-    """Brings all files of a folder to the disk, for a rename of the folder to promise them."""
+    """Brings all files of a folder to the disk, so that they are there once the folder is renamed."""
     for path in sorted(folder.rglob("*"), reverse=True):
         if path.is_dir():
             sync_folder(path)

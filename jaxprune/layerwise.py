@@ -1,4 +1,4 @@
-"""A kernel as the rows of linear maps, one per layer, beside the Gram matrices of what enters it."""
+"""A kernel as the rows of one linear map per layer, and least squares under the Gram matrix of its inputs."""
 
 import math
 from collections.abc import Callable
@@ -35,37 +35,53 @@ def into_rows(kernel: jax.Array, axes: Axes, gram: jax.Array) -> Rows:
       axes: its inputs, outputs and layers, counted from 0.
       gram: `[*layers, inputs, inputs]`, in the order of the kernel's own axes.
 
+    Raises:
+      ValueError: if the Gram matrix is of another size.
+
     >>> rows = into_rows(jnp.ones((2, 3)), Axes(0, 1), jnp.eye(2))
     >>> rows.kernel.shape, rows.back(rows.kernel).shape
     ((1, 3, 2), (2, 3))
     """
-    outputs = axes.out_axis or ()
-    inputs = [a for a in range(kernel.ndim) if a not in (*axes.batch_axis, *outputs)]
-    layers = [kernel.shape[a] for a in axes.batch_axis]
-    width = math.prod(kernel.shape[a] for a in inputs)
-    if gram.shape != (*layers, width, width):
+    output_axes = axes.out_axis or ()
+    other_axes = (*axes.batch_axis, *output_axes)
+    input_axes = [axis for axis in range(kernel.ndim) if axis not in other_axes]
+    layer_shape = [kernel.shape[axis] for axis in axes.batch_axis]
+    input_count = math.prod(kernel.shape[axis] for axis in input_axes)
+    if gram.shape != (*layer_shape, input_count, input_count):
+        layers_text = f" and layers {tuple(layer_shape)}" if layer_shape else ""
         raise ValueError(
-            f"layerwise: a kernel of the shape {kernel.shape} with {axes} has {width} inputs"
-            f"{f' and layers {tuple(layers)}' if layers else ''}, but its Gram matrix is {gram.shape}; give "
+            f"layerwise: a kernel of the shape {kernel.shape} with {axes} has {input_count} inputs"
+            f"{layers_text}, but its Gram matrix is {gram.shape}; give "
             "what jaxprune.signals.grams and jaxprune.axes return for these parameters."
         )
-    order = (*axes.batch_axis, *outputs, *inputs)
-    moved = kernel.transpose(order)
-    inverse = [order.index(a) for a in range(kernel.ndim)]
-    count = math.prod(layers)
+    order = (*other_axes, *input_axes)
+    transposed = kernel.transpose(order)
+    inverse_order = [order.index(axis) for axis in range(kernel.ndim)]
+    layer_count = math.prod(layer_shape)
     return Rows(
-        moved.reshape(count, -1, width),
-        gram.reshape(count, width, width),
-        lambda rows: rows.reshape(moved.shape).transpose(inverse),
+        transposed.reshape(layer_count, -1, input_count),
+        gram.reshape(layer_count, input_count, input_count),
+        lambda rows: rows.reshape(transposed.shape).transpose(inverse_order),
     )
 
 
 def damped(gram: jax.Array, damp: float) -> jax.Array:
-    """The Gram matrix with a share of its mean diagonal added; inputs that are always zero stay apart."""
+    """Returns the Gram matrix with a share of its mean diagonal added to its diagonal.
+
+    Inputs that are always zero get the mean itself, or 1, so that no weight of theirs is coupled to others.
+
+    Args:
+      gram: `[inputs, inputs]`.
+      damp: share of the mean diagonal.
+
+    >>> damped(jnp.diag(jnp.array([3.0, 1.0])), 0.5)
+    Array([[4., 0.],
+           [0., 2.]], dtype=float32)
+    """
     diagonal = jnp.diagonal(gram)
     mean = jnp.mean(diagonal)
-    extra = jnp.where(diagonal > 0, damp * mean, jnp.maximum(mean, 1))
-    return gram + jnp.diag(extra.astype(gram.dtype))
+    added = jnp.where(diagonal > 0, damp * mean, jnp.maximum(mean, 1))
+    return gram + jnp.diag(added.astype(gram.dtype))
 
 
 def conjugate_gradients(
@@ -76,7 +92,7 @@ def conjugate_gradients(
     iterations: int = 64,
     tolerance: float = 1e-4,
 ) -> jax.Array:
-    r"""Fits the weights that are kept to what the layer gave: least squares, for all outputs at once.
+    r"""Returns the kept weights refitted to the dense layer's outputs, by least squares for each output.
 
     Of each output, the kept weights $v$ solve $G_{KK} v = (G w)_K$. Conjugate gradients with the diagonal as
     preconditioner start from what is kept; one iteration is one product with $G$.
@@ -85,39 +101,50 @@ def conjugate_gradients(
       kernel: `[inputs, outputs]`, before anything was removed.
       mask: bool of the same shape.
       gram: `[inputs, inputs]`, damped.
-      iterations: at most.
-      tolerance: of the residual, as a share of the right-hand side, of each output.
+      iterations: number of products with $G$, at most.
+      tolerance: norm of the residual, as a share of that of the right-hand side, of each output.
 
     >>> gram = jnp.array([[1.0, 0.5], [0.5, 1.0]])
     >>> fitted = conjugate_gradients(jnp.array([[1.0], [2.0]]), jnp.array([[False], [True]]), gram)
     >>> fitted.tolist()  # 2 + 0.5 * 1
     [[0.0], [2.5]]
     """
-    scale = 1 / jnp.maximum(jnp.diagonal(gram), jnp.finfo(gram.dtype).tiny)[:, None]
-    kept = lambda array: jnp.where(mask, array, 0)
-    dot = lambda a, b: jnp.sum(a * b, 0)  # of each output
-    ratio = lambda a, b: jnp.where(b > 0, a / jnp.where(b > 0, b, 1), 0)
+    inverse_diagonal = 1 / jnp.maximum(jnp.diagonal(gram), jnp.finfo(gram.dtype).tiny)[:, None]
+
+    def keep(array: jax.Array) -> jax.Array:
+        return jnp.where(mask, array, 0)
 
     def unfinished(state: Any) -> jax.Array:
-        step, _, residual, _, _ = state
-        return (step < iterations) & jnp.any(dot(residual, residual) > limit)
+        iteration, _, residual, _, _ = state
+        return (iteration < iterations) & jnp.any(_column_dots(residual, residual) > limit)
 
     def iterate(state: Any) -> Any:
-        step, found, residual, direction, size = state
-        image = kept(gram @ direction)
-        length = ratio(size, dot(direction, image))
-        found = found + length[None] * direction
-        residual = residual - length[None] * image
-        eased = scale * residual
-        new = dot(residual, eased)
-        direction = eased + ratio(new, size)[None] * direction
-        return step + 1, found, residual, direction, new
+        iteration, solution, residual, direction, residual_size = state
+        image = keep(gram @ direction)
+        step_length = _safe_ratio(residual_size, _column_dots(direction, image))
+        solution = solution + step_length[None] * direction
+        residual = residual - step_length[None] * image
+        preconditioned = inverse_diagonal * residual
+        new_size = _column_dots(residual, preconditioned)
+        direction = preconditioned + _safe_ratio(new_size, residual_size)[None] * direction
+        return iteration + 1, solution, residual, direction, new_size
 
     with jax.default_matmul_precision("highest"):
-        wanted = kept(gram @ kernel)
-        limit = tolerance**2 * dot(wanted, wanted)
-        start = kept(kernel)
-        residual = wanted - kept(gram @ start)
-        eased = scale * residual
-        state = (0, start, residual, eased, dot(residual, eased))
+        right_side = keep(gram @ kernel)
+        limit = tolerance**2 * _column_dots(right_side, right_side)
+        start = keep(kernel)
+        residual = right_side - keep(gram @ start)
+        preconditioned = inverse_diagonal * residual
+        state = (0, start, residual, preconditioned, _column_dots(residual, preconditioned))
         return lax.while_loop(unfinished, iterate, state)[1]
+
+
+def _column_dots(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Returns the inner product of the columns of two matrices, one per output."""
+    return jnp.sum(a * b, 0)
+
+
+def _safe_ratio(numerator: jax.Array, denominator: jax.Array) -> jax.Array:
+    """Returns the ratio where the denominator is above 0, and 0 elsewhere."""
+    positive = denominator > 0
+    return jnp.where(positive, numerator / jnp.where(positive, denominator, 1), 0)

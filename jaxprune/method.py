@@ -1,8 +1,8 @@
-"""A method is five concepts together; different leaves may have different ones."""
+"""Methods: criterion, pattern, allocation, schedule and update together; a partition has several of them."""
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -16,7 +16,7 @@ from jaxprune.calls import Part, makes, text, uncalled
 from jaxprune.coupling import AnyPattern
 from jaxprune.types import AnyAllocation, Backward, Criterion, Masks, Params, Schedule, Update
 
-__all__ = ["METHOD", "Method", "Partition", "by_number", "by_part", "memories_of", "partition"]
+__all__ = ["METHOD", "Method", "Partition", "by_index", "by_part", "memories_of", "partition"]
 
 _UNSTRUCTURED = patterns.unstructured()
 _UNIFORM = allocations.uniform()
@@ -25,19 +25,20 @@ _PRUNE = updates_lib.prune()
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Method(Part):
-    """How masks come about: criterion · pattern · allocation · schedule · update.
+    """A pruning method: criterion · pattern · allocation · schedule · update.
 
     Two methods are equal if their parts are, whatever call put these together.
 
     Attributes:
-      criterion: what each weight is worth.
-      schedule: when masks change and how sparse they must be by then.
-      pattern: what dies together and who competes.
-      allocation: who gets how much of the budget.
+      criterion: scores each weight.
+      schedule: when masks change, in updates, and the fraction of weights removed by then.
+      pattern: which weights die together and which compete.
+      allocation: distributes the budget over layers.
       update: how an old mask becomes a new one.
       initial: criterion of the first masks of a method that is sparse from the start; `None`: dense.
       backward: what reaches the weights off the masks of a method that trains straight through them
         (`straight_through`); `None`: they are zero (`sparsify`).
+      made_by: the call of the factory that made the method, such as `methods.gmp(...)`; it is set there.
 
     >>> from jaxprune import criteria, schedules
     >>> gradual = schedules.cubic(sparsity=0.9, begin=0, end=100, every=10)
@@ -68,12 +69,12 @@ class Method(Part):
         )
 
     def identity(self) -> Any:
-        """What is the same of two equal methods."""
+        """Returns what two equal methods have in common: their fields."""
         return self.values()
 
     @property
     def end(self) -> int:
-        """The last step at which masks can change."""
+        """The last step at which masks can change, in updates."""
         return self.schedule.end
 
     @property
@@ -83,11 +84,11 @@ class Method(Part):
 
     @property
     def straight_through(self) -> bool:
-        """Whether it is for `straight_through`, where weights off the masks stay what they are."""
+        """Whether the method is for `straight_through`, where weights off the masks stay what they are."""
         return self.backward is not None
 
     def owners(self, params: Params) -> list[int | None]:
-        """Per leaf of `params`, the number of the part that it belongs to."""
+        """Returns, per leaf of `params`, the index of the part that it belongs to."""
         return [0] * len(jax.tree.leaves(params))
 
 
@@ -102,12 +103,12 @@ class Partition(Part):
     methods: tuple[tuple[str, Method], ...]
 
     def identity(self) -> Any:
-        """What is the same of two equal partitions."""
+        """Returns what two equal partitions have in common: their fields."""
         return self.values()
 
     @property
     def end(self) -> int:
-        """The last step at which masks can change."""
+        """The last step at which masks can change, in updates."""
         return max(part.end for part in self.parts)
 
     @property
@@ -117,17 +118,23 @@ class Partition(Part):
 
     @property
     def straight_through(self) -> bool:
-        """Whether it is for `straight_through`; all parts are, or none is."""
+        """Whether the methods are for `straight_through`: all are, or none is."""
         return self.parts[0].straight_through
 
     def owners(self, params: Params) -> list[int | None]:
-        """Per leaf of `params`, the number of the part that it belongs to; `None`: it stays dense."""
-        names = masks_lib.paths(params)
-        for pattern, _ in self.methods:
-            if not any(re.search(pattern, name) for name in names):
-                raise ValueError(f"partition: {pattern!r} matches none of the leaves {names}.")
-        first = lambda n: (i for i, (p, _) in enumerate(self.methods) if re.search(p, n))
-        return [next(first(name), None) for name in names]
+        """Returns, per leaf of `params`, the index of its part; `None` where none matches: it stays dense."""
+        paths = masks_lib.paths(params)
+        expressions = [expression for expression, _ in self.methods]
+        for expression in expressions:
+            if not any(re.search(expression, path) for path in paths):
+                raise ValueError(f"partition: {expression!r} matches none of the leaves {paths}.")
+        return [_first_match(expressions, path) for path in paths]
+
+
+def _first_match(expressions: Sequence[str], path: str) -> int | None:
+    """Returns the index of the first regular expression that is found in a path, or `None`."""
+    matches = (i for i, expression in enumerate(expressions) if re.search(expression, path))
+    return next(matches, None)
 
 
 def _method_remedy(value: Any) -> str:
@@ -154,31 +161,43 @@ def by_part(
     masks: Masks,
     change: Callable[[Method, Masks], Masks],
 ) -> Masks:
-    """Returns what `change` makes of each method's share of the masks; masks of no method are dropped."""
-    return by_number(method, params, masks, lambda i, share: change(method.parts[i], share))
+    """Applies a function to each method's share of the masks, and joins what it returns.
+
+    Args:
+      method: one, or several.
+      params: tree of arrays.
+      masks: bool arrays, `None` at leaves that are never pruned.
+      change: (method, masks of its leaves, `None` at others) -> new masks.
+
+    Returns:
+      The new masks; those of leaves that belong to no method are dropped.
+    """
+    return by_index(method, params, masks, lambda i, share: change(method.parts[i], share))
 
 
-def by_number(
+def by_index(
     method: Method | Partition, params: Params, masks: Masks, change: Callable[[int, Masks], Masks]
 ) -> Masks:
-    """`by_part` for a function of the index of a part, instead of the part."""
+    """Applies a function of the index of a part, instead of the part, as `by_part` does."""
     if trees.is_placeholder(params):
         return masks
-    owners, treedef = method.owners(params), jax.tree.structure(params)
-    before = masks_lib.beside(params, masks)
-    merged: list[Any] = [None] * len(before)
-    for number in range(len(method.parts)):
-        own = [owner == number for owner in owners]
-        share = [m if mine else None for m, mine in zip(before, own, strict=True)]
-        if any(m is not None for m in share):
-            after = masks_lib.beside(params, change(number, treedef.unflatten(share)))
-            merged = [n if mine else m for n, m, mine in zip(after, merged, own, strict=True)]
+    owners = method.owners(params)
+    treedef = jax.tree.structure(params)
+    old_masks = masks_lib.beside(params, masks)
+    merged: list[Any] = [None] * len(old_masks)
+    for part_index in range(len(method.parts)):
+        is_own = [owner == part_index for owner in owners]
+        share = [mask if own else None for mask, own in zip(old_masks, is_own, strict=True)]
+        if any(mask is not None for mask in share):
+            new_masks = masks_lib.beside(params, change(part_index, treedef.unflatten(share)))
+            rows = zip(new_masks, merged, is_own, strict=True)
+            merged = [new if own else other for new, other, own in rows]
     return treedef.unflatten(merged)
 
 
 @parts.factory
 def partition(methods: Mapping[str, Method] | Iterable[tuple[str, Method]]) -> Partition:
-    """Different methods for different leaves of one tree, under one optimizer.
+    """Returns different methods for different leaves of one tree, under one optimizer.
 
     Each method sees its own leaves only: a global budget is shared among those. Leaves that nothing
     matches stay dense.
@@ -189,6 +208,11 @@ def partition(methods: Mapping[str, Method] | Iterable[tuple[str, Method]]) -> P
 
     Returns:
       What `sparsify`, `straight_through`, `lottery_ticket` and `prune` take for a method.
+
+    Raises:
+      ValueError: if there are no methods, an expression is no regular one or there twice, or only some of the
+        methods are for `straight_through`.
+      TypeError: if `methods` is of another kind, or one of them is no method.
 
     >>> from jaxprune import methods
     >>> hybrid = partition({
@@ -205,18 +229,18 @@ def partition(methods: Mapping[str, Method] | Iterable[tuple[str, Method]]) -> P
     for expression, method in pairs:
         checks.expression("partition", expression)
         checks.check("partition", **{f"methods[{expression!r}]": (method, _PART)})
-    through = [expression for expression, method in pairs if method.straight_through]
-    if 0 < len(through) < len(pairs):
+    straight_through = [expression for expression, method in pairs if method.straight_through]
+    if 0 < len(straight_through) < len(pairs):
         raise ValueError(
-            f"partition: {through} train straight through the masks, the others "
+            f"partition: {straight_through} train straight through the masks, the others "
             "on them; one optimizer can do one of the two."
         )
     return Partition(pairs)
 
 
 def _pairs(methods: Any) -> tuple[Any, ...]:
-    pairs = methods.items() if isinstance(methods, Mapping) else methods
-    pairs = tuple(pairs) if isinstance(pairs, Iterable) and not isinstance(pairs, str) else None
+    items = methods.items() if isinstance(methods, Mapping) else methods
+    pairs = tuple(items) if isinstance(items, Iterable) and not isinstance(items, str) else None
     if pairs is None or not all(
         isinstance(pair, tuple | list) and len(pair) == 2 for pair in pairs
     ):
@@ -228,6 +252,10 @@ def _pairs(methods: Any) -> tuple[Any, ...]:
 
 
 def memories_of(method: Method | Partition) -> dict[str, signals_lib.Memory]:
-    """The memories that the criteria of a method read, by keyword."""
-    criteria = [c for part in method.parts for c in (part.criterion, part.update.grow_criterion)]
+    """Returns the accumulators that the criteria of a method read, by the keyword of their signal."""
+    criteria = [
+        criterion
+        for part in method.parts
+        for criterion in (part.criterion, part.update.grow_criterion)
+    ]
     return signals_lib.needed(criteria)

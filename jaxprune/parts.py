@@ -1,4 +1,4 @@
-"""How parts of a method are made: a factory checks what it is given, and leaves its call in what it makes."""
+"""Factories of the parts of a method, which check their arguments, and the kinds of parts to check for."""
 
 import copy
 import dataclasses
@@ -44,11 +44,11 @@ _Made = TypeVar("_Made", bound=Part)
 
 
 def _remedy(example: str, *classes: type) -> Callable[[Any], str]:
-    """Says to call a function that makes what is needed, or else where there is one."""
+    """Returns a remedy: to call a value that makes one of the classes, or else to write the example."""
 
     def remedy(value: Any) -> str:
-        made = makes(value)
-        if made is not None and made in classes:
+        part_class = makes(value)
+        if part_class is not None and part_class in classes:
             return f"call it: {uncalled(value)}"
         return f"such as {example}"
 
@@ -57,8 +57,9 @@ def _remedy(example: str, *classes: type) -> Callable[[Any], str]:
 
 def _pattern_remedy(value: Any) -> str:
     if isinstance(value, str) and (ratio := re.fullmatch(r"(\d+):(\d+)", value.strip())):
-        kept, of = map(int, ratio.groups())
-        return f"{value} is patterns.groups({of}) at a sparsity of {1 - kept / max(of, 1):g}"
+        kept_count, group_size = map(int, ratio.groups())
+        sparsity = 1 - kept_count / max(group_size, 1)
+        return f"{value} is patterns.groups({group_size}) at a sparsity of {sparsity:g}"
     if isinstance(value, Coupled):
         return "here each leaf is on its own, such as patterns.channel()"
     return _remedy("patterns.groups(4) or patterns.channel()", Pattern)(value)
@@ -75,13 +76,13 @@ def _is_criterion(value: Any) -> bool:
 
 
 def _is_allocation(value: Any) -> bool:
-    plain = is_function(value) and makes(value) is None and takes(value, 3)
-    return isinstance(value, Allocation) or plain
+    is_function_of_three = is_function(value) and makes(value) is None and takes(value, 3)
+    return isinstance(value, Allocation) or is_function_of_three
 
 
 def _is_fraction(value: Any) -> bool:
-    plain = is_function(value) and makes(value) is None and takes(value, 1)
-    return isinstance(value, Share) or plain or NUMBER.fits(value)
+    is_function_of_step = is_function(value) and makes(value) is None and takes(value, 1)
+    return isinstance(value, Share) or is_function_of_step or NUMBER.fits(value)
 
 
 LEAFWISE = Kind("a pattern", lambda value: isinstance(value, Pattern), _pattern_remedy)
@@ -128,10 +129,15 @@ _KINDS: dict[Any, Kind] = {
 
 
 def factory(make: Callable[_Arguments, _Made]) -> Callable[_Arguments, _Made]:
-    """Decorates a function that makes parts: each knows the call that made it.
+    """Decorates a function that makes parts: each part stores the call that made it.
 
-    Numbers and parts among the arguments, which are annotated `int`, `float`, `Pattern` and the like, are
-    checked before.
+    Arguments that are annotated `int`, `float`, `Pattern` and the like are checked before the call.
+
+    Args:
+      make: the function; its return annotation is the class of the part.
+
+    Returns:
+      The decorated function; it raises `TypeError` for arguments of a wrong kind, and `ValueError` for NaN.
 
     >>> from jaxprune.types import Schedule
     >>> @factory
@@ -141,18 +147,18 @@ def factory(make: Callable[_Arguments, _Made]) -> Callable[_Arguments, _Made]:
     (once(), once(3), True)
     """
     signature = inspect.signature(make)
-    annotated = {name: p.annotation for name, p in signature.parameters.items()}
-    kinds = {name: _KINDS[kind] for name, kind in annotated.items() if kind in _KINDS}
+    annotations = {name: parameter.annotation for name, parameter in signature.parameters.items()}
+    kinds = {name: _KINDS[kind] for name, kind in annotations.items() if kind in _KINDS}
 
     @functools.wraps(make)
     def call(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Made:
         try:
-            bound = signature.bind(*args, **kwargs)
+            bound_arguments = signature.bind(*args, **kwargs)
         except TypeError:
             make(*args, **kwargs)  # raises the same, in Python's own words, which name the function
             raise
-        bound.apply_defaults()
-        arguments = {name: _kept(value) for name, value in bound.arguments.items()}
+        bound_arguments.apply_defaults()
+        arguments = {name: _storable(value) for name, value in bound_arguments.arguments.items()}
         check(make.__name__, **{name: (arguments[name], kind) for name, kind in kinds.items()})
         for name, value in arguments.items():
             if NUMBER.fits(value) and math.isnan(value):
@@ -170,8 +176,8 @@ def factory(make: Callable[_Arguments, _Made]) -> Callable[_Arguments, _Made]:
     return call
 
 
-def _kept(value: Any) -> Any:
-    """An argument to keep: iterators can be read only once, and lists and dicts may be changed later."""
+def _storable(value: Any) -> Any:
+    """Returns an argument to store: a copy of iterators, which are read once, and of lists and dicts."""
     if isinstance(value, Iterator):
         return tuple(value)
     return copy.copy(value) if type(value) in (list, dict) else value

@@ -1,4 +1,4 @@
-"""In which precision numbers of several types meet: no narrower than float32.
+"""The dtype in which numbers of several dtypes are added: no narrower than float32 where they differ.
 
 Nothing promotes 8-bit floats, or narrower ones: JAX refuses to add them to any other type. Here they count as
 float32, which holds every one of their numbers.
@@ -17,11 +17,11 @@ def at_least_float32(*dtypes: Any) -> Any:
     >>> at_least_float32(jnp.bfloat16), at_least_float32(jnp.float8_e4m3fn, jnp.float16)
     (dtype('float32'), dtype('float32'))
     """
-    found = jnp.dtype(jnp.float32)
+    widest = jnp.dtype(jnp.float32)
     for dtype in dtypes:
         if not _is_tiny(dtype):
-            found = jnp.promote_types(found, dtype)
-    return found
+            widest = jnp.promote_types(widest, dtype)
+    return widest
 
 
 def common(first: Any, second: Any) -> Any:
@@ -38,5 +38,5 @@ def common(first: Any, second: Any) -> Any:
 
 
 def _is_tiny(dtype: Any) -> bool:
-    floating = jnp.issubdtype(dtype, jnp.floating)
-    return bool(floating) and jnp.finfo(dtype).bits <= 8
+    is_floating = jnp.issubdtype(dtype, jnp.floating)
+    return bool(is_floating) and jnp.finfo(dtype).bits <= 8

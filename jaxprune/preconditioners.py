@@ -24,9 +24,9 @@ Preconditioner = Callable[[optax.OptState, Params], Any]
 
 
 def adam(*, b2: float = 0.999, eps: float = 1e-8, eps_root: float = 0.0) -> Preconditioner:
-    r"""Adam's factor, $1 / (\sqrt{\nu / (1 - \beta_2^t) + \epsilon_0} + \epsilon)$.
+    r"""Returns Adam's factor, $1 / (\sqrt{\nu / (1 - \beta_2^t) + \epsilon_0} + \epsilon)$.
 
-    For `optax.adam`, `adamw`, `nadam`, `adabelief` and what else keeps `count`, `mu` and `nu` in the same
+    For `optax.adam`, `adamw`, `nadam`, `adabelief` and others that keep `count`, `mu` and `nu` in the same
     sense. `adamax` keeps them in another, and is not for this. A weight that never had a gradient has the
     factor $1 / \epsilon$: a penalty removes it at once.
 
@@ -46,9 +46,9 @@ def adam(*, b2: float = 0.999, eps: float = 1e-8, eps_root: float = 0.0) -> Prec
     """
 
     def factors(state: optax.OptState, params: Params) -> Any:
-        found = _only("adam", state, ("count", "mu", "nu"))
-        nu = _corrected(found.nu, b2, found.count)
-        return _each(params, nu, lambda n: 1 / (jnp.sqrt(n + eps_root) + eps))
+        adam_state = _find_state("adam", state, ("count", "mu", "nu"))
+        moments = _correct_bias(adam_state.nu, b2, adam_state.count)
+        return _map_moments(params, moments, lambda moment: 1 / (jnp.sqrt(moment + eps_root) + eps))
 
     return factors
 
@@ -56,7 +56,7 @@ def adam(*, b2: float = 0.999, eps: float = 1e-8, eps_root: float = 0.0) -> Prec
 def rms(
     *, eps: float = 1e-8, eps_in_sqrt: bool = True, decay: float | None = None
 ) -> Preconditioner:
-    r"""The factor of `optax.rmsprop`, $1 / \sqrt{\nu + \epsilon}$, not of its centered variant.
+    r"""Returns the factor of `optax.rmsprop`, $1 / \sqrt{\nu + \epsilon}$, not of its centered variant.
 
     Args:
       eps: $\epsilon$.
@@ -73,24 +73,24 @@ def rms(
     """
 
     def factors(state: optax.OptState, params: Params) -> Any:
-        found = _only("rms", state, ("nu",), ("count", "nu"))
-        nu = found.nu
-        if hasattr(found, "_fields") and "count" in found._fields:
+        rms_state = _find_state("rms", state, ("nu",), ("count", "nu"))
+        moments = rms_state.nu
+        if hasattr(rms_state, "_fields") and "count" in rms_state._fields:
             if decay is None:
                 raise ValueError(
                     "preconditioners.rms: this optimizer corrects the bias of its moments, for which their "
                     "decay is needed; give decay= what the optimizer was given."
                 )
-            nu = _corrected(nu, decay, found.count)
+            moments = _correct_bias(moments, decay, rms_state.count)
         if eps_in_sqrt:
-            return _each(params, nu, lambda n: jax.lax.rsqrt(n + eps))
-        return _each(params, nu, lambda n: 1 / (jnp.sqrt(n) + eps))
+            return _map_moments(params, moments, lambda moment: jax.lax.rsqrt(moment + eps))
+        return _map_moments(params, moments, lambda moment: 1 / (jnp.sqrt(moment) + eps))
 
     return factors
 
 
 def adagrad(*, eps: float = 1e-7) -> Preconditioner:
-    r"""The factor of `optax.adagrad`, $1 / \sqrt{\sum_t g_t^2 + \epsilon}$; 0 while the sum is 0.
+    r"""Returns the factor of `optax.adagrad`, $1 / \sqrt{\sum_t g_t^2 + \epsilon}$; 0 while the sum is 0.
 
     Args:
       eps: $\epsilon$.
@@ -105,34 +105,47 @@ def adagrad(*, eps: float = 1e-7) -> Preconditioner:
     """
 
     def factors(state: optax.OptState, params: Params) -> Any:
-        found = _only("adagrad", state, ("sum_of_squares",))
-        scale = lambda n: jnp.where(n > 0, jax.lax.rsqrt(n + eps), 0.0)
-        return _each(params, found.sum_of_squares, scale)
+        adagrad_state = _find_state("adagrad", state, ("sum_of_squares",))
+        return _map_moments(
+            params,
+            adagrad_state.sum_of_squares,
+            lambda total: jnp.where(total > 0, jax.lax.rsqrt(total + eps), 0.0),
+        )
 
     return factors
 
 
-def _only(who: str, state: optax.OptState, *fields: tuple[str, ...]) -> Any:
-    """The one part of an optimizer state that has such fields, wherever it stands."""
-    holds = lambda node: isinstance(node, tuple) and getattr(node, "_fields", None) in fields
-    found = [node for node in jax.tree.leaves(state, is_leaf=holds) if holds(node)]
-    if len(found) != 1:
+def _find_state(who: str, state: optax.OptState, *fields: tuple[str, ...]) -> Any:
+    """Returns the one part of an optimizer state that has such fields, at any depth."""
+
+    def has_fields(node: Any) -> bool:
+        return isinstance(node, tuple) and getattr(node, "_fields", None) in fields
+
+    parts = [node for node in jax.tree.leaves(state, is_leaf=has_fields) if has_fields(node)]
+    if len(parts) != 1:
         raise ValueError(
-            f"preconditioners.{who}: {len(found) or 'no'} states with the fields "
+            f"preconditioners.{who}: {len(parts) or 'no'} states with the fields "
             f"{' or '.join(map(str, fields))} in this optimizer, one is needed; give the preconditioner that "
             "fits the optimizer, or write one: (state, params) -> tree of factors."
         )
-    return found[0]
+    return parts[0]
 
 
-def _corrected(nu: Any, decay: float, count: jax.Array) -> Any:
+def _correct_bias(moments: Any, decay: float, count: jax.Array) -> Any:
+    """Returns moving averages over the sum of their weights after `count` updates."""
     # Before the first update, as while optax.MultiSteps gathers, there is nothing to correct.
-    share = jnp.where(count > 0, 1 - decay**count, 1.0)
-    return jax.tree.map(lambda n: n.astype(at_least_float32(n.dtype)) / share, nu)
+    weight_sum = jnp.where(count > 0, 1 - decay**count, 1.0)
+    return jax.tree.map(
+        lambda moment: moment.astype(at_least_float32(moment.dtype)) / weight_sum, moments
+    )
 
 
-def _each(params: Params, tree: Any, f: Callable[[jax.Array], jax.Array]) -> Any:
-    """The factors at the leaves of `params`; the places that `optax.masked` leaves empty become `None`."""
-    treedef, entries = jax.tree.structure(params), masks_lib.beside(params, tree)
-    numbers = (None if isinstance(entry, optax.MaskedNode) else entry for entry in entries)
-    return treedef.unflatten(None if n is None else f(n) for n in numbers)
+def _map_moments(params: Params, tree: Any, function: Callable[[jax.Array], jax.Array]) -> Any:
+    """Returns a function of the moments at the leaves of `params`; `None` where `optax.masked` keeps none."""
+    moments = (
+        None if isinstance(entry, optax.MaskedNode) else entry
+        for entry in masks_lib.beside(params, tree)
+    )
+    return jax.tree.structure(params).unflatten(
+        None if moment is None else function(moment) for moment in moments
+    )

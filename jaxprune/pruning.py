@@ -1,8 +1,8 @@
 """Masks from a method: those a run starts from, those of the next step, and pruning in one shot.
 
-`change` is the one place where the parts of a method meet. An order needs numbers: where units that must be
-ranked have no score (NaN), `change` says which, and whoever asked decides: pruning refuses, training keeps
-the masks that it has and tries again at the next update (`jaxprune.transforms.changes`).
+`change` is the one place where the parts of a method meet. NaN has no place in an order: where units that
+must be ranked have the score NaN, `change` says which, and whoever asked decides: pruning refuses, training
+keeps the masks that it has and tries again at the next update (`jaxprune.transforms.changes`).
 """
 
 import dataclasses
@@ -17,10 +17,10 @@ from jaxprune import checks, trees
 from jaxprune import masks as masks_lib
 from jaxprune import updates as updates_lib
 from jaxprune.calls import text
-from jaxprune.contests import contests
-from jaxprune.counting import counts_of
+from jaxprune.contests import find_contests
+from jaxprune.counting import count_marked
 from jaxprune.deferred import called_once_per_kind, run_deferred
-from jaxprune.fit import check_fit, check_rounds, living, scores_of
+from jaxprune.fit import check_fit, check_rounds, count_living, scores_of
 from jaxprune.kernel_axes import AxesTree, of_leaves
 from jaxprune.masks import Prunable
 from jaxprune.method import METHOD, Method, Partition, by_part
@@ -29,17 +29,17 @@ from jaxprune.shards import check_replicated
 from jaxprune.starting import full_masks, given_masks
 from jaxprune.types import Axes, Criterion, Masks, Params, Step, Units
 
-__all__ = ["Unknown", "change", "compiled_change", "initial_masks", "next_masks", "prune"]
+__all__ = ["MissingScores", "change", "compiled_change", "initial_masks", "next_masks", "prune"]
 
 
-class Unknown(NamedTuple):
+class MissingScores(NamedTuple):
     """Units of one leaf, or one group of coupled units, that must be ranked and have the score NaN.
 
     Attributes:
       leaf: path of the leaf, or name of the group.
       criterion: that gave the scores.
       count: int32 scalar, how many units have no score.
-      ranked: how many must be ranked.
+      ranked: int32 scalar, how many must be ranked.
     """
 
     leaf: str
@@ -64,7 +64,7 @@ def next_masks(
       method: the method.
       params: tree of arrays; dead weights are zero there.
       masks: bool arrays, `None` at leaves that are never pruned.
-      step: at which the schedule, and a fraction that decays, are read.
+      step: count of updates at which the schedule, and a fraction that decays, are read.
       of_remaining: whether the sparsity is a fraction of the units that are alive, not of all.
       axes: which axes of the leaves are inputs, outputs and layers, from `jaxprune.axes`; `None`: their
         shapes tell, and whoever must know more refuses.
@@ -78,17 +78,22 @@ def next_masks(
       ValueError: if a leaf does not fit the pattern, the scores do not fit the parameters, or (outside jit)
         a weight that must be ranked has the score NaN.
       TypeError: if an argument is of the wrong kind, or a signal is missing.
+
+    >>> from jaxprune import methods
+    >>> params = {"w": jnp.array([[1.0, -3.0]])}
+    >>> next_masks(methods.magnitude(sparsity=0.5), params, masks_lib.make(params), step=0)
+    {'w': Array([[False,  True]], dtype=bool)}
     """
     checks.check("next_masks", method=(method, METHOD), params=(params, checks.TREE))
-    masks_lib.check_order("next_masks", masks, params)
-    masks_lib.validate(masks, params)
+    masks_lib.check_order("next_masks", params, masks)
+    masks_lib.validate(params, masks)
     params = trees.plain(params)
     check_replicated("next_masks", params)
     known_axes = of_leaves(axes, params)
 
     def choose(part: Method, share: Masks) -> Masks:
-        new, unknown = change(part, params, share, step, signals, known_axes, of_remaining)
-        return _settled(new, share, unknown)
+        new_masks, unknown = change(part, params, share, step, signals, known_axes, of_remaining)
+        return _resolve_unknown(new_masks, share, unknown)
 
     return by_part(method, params, masks, choose)
 
@@ -102,10 +107,10 @@ def change(
     axes: Sequence[Axes | None],
     of_remaining: bool = False,
     dead_are_zero: bool = False,
-) -> tuple[Masks, list[Unknown]]:
+) -> tuple[Masks, list[MissingScores]]:
     """Returns the masks that one method makes of its own, and where scores were missing that it needed.
 
-    Where any count of the second is not zero, the masks mean nothing.
+    Where a count of the second is not zero, the masks mean nothing.
 
     Args:
       method: the method.
@@ -118,26 +123,33 @@ def change(
       dead_are_zero: whether weights off the masks count as zero, whatever is there.
     """
 
-    def made() -> tuple[Masks, list[Unknown]]:
+    def make_change() -> tuple[Masks, list[MissingScores]]:
         weights = masks_lib.apply(params, masks) if dead_are_zero else params
         return _change(method, weights, masks, step, signals, axes, of_remaining)
 
-    if not _on_one_device(params, masks):
-        return made()
-    labels: list[Unknown] = []  # names are no arrays, and cannot come out of a program
+    if not _is_for_one_device(params, masks):
+        return make_change()
+    labels: list[MissingScores] = []  # names are no arrays, and cannot come out of a program
 
     def program() -> tuple[Masks, list[tuple[jax.Array, jax.Array]]]:
-        new, unknown = made()
+        new_masks, unknown = make_change()
         labels[:] = unknown
-        return new, [(each.count, each.ranked) for each in unknown]
+        return new_masks, [(label.count, label.ranked) for label in unknown]
 
-    new, counts = run_deferred(program, _WHERE_READ)
+    new_masks, counts = run_deferred(program, _WHERE_READ)
+    return new_masks, _with_counts(labels, counts)
+
+
+def _with_counts(
+    labels: Sequence[MissingScores], counts: Sequence[tuple[jax.Array, jax.Array]]
+) -> list[MissingScores]:
+    """Joins the names of what has no score with their counts, which a program returned."""
     pairs = zip(labels, counts, strict=True)
-    return new, [each._replace(count=count, ranked=ranked) for each, (count, ranked) in pairs]
+    return [label._replace(count=count, ranked=ranked) for label, (count, ranked) in pairs]
 
 
-def _on_one_device(params: Params, masks: Masks) -> bool:
-    """Whether this is part of a compiled program for one device: elsewhere scores are stored."""
+def _is_for_one_device(params: Params, masks: Masks) -> bool:
+    """Whether this is traced for a program on one device; otherwise scores are stored."""
     leaves = jax.tree.leaves((params, masks))
     if not all(isinstance(leaf, Tracer) for leaf in leaves):
         return False
@@ -156,7 +168,8 @@ def _change(
     signals: dict[str, Any],
     axes: Sequence[Axes | None],
     of_remaining: bool,
-) -> tuple[Masks, list[Unknown]]:
+) -> tuple[Masks, list[MissingScores]]:
+    """Checks, scores, ranks, allocates, selects and places: `change`, wherever scores are computed."""
     check_fit(
         method.pattern, method.allocation, method.schedule, method.update, params, masks, axes
     )
@@ -164,105 +177,116 @@ def _change(
         with jax.ensure_compile_time_eval():
             share = float(method.schedule.sparsity(step))
         check_rounds(method.pattern, method.allocation, [share], params, masks, axes)
-    rivalry, update = contests(method.pattern, params, masks, axes), method.update
+    tree_contests = find_contests(method.pattern, params, masks, axes)
+    update = method.update
 
-    def units(criterion: Criterion) -> list[Units]:
-        return rivalry.units(scores_of(criterion, params, signals, rivalry.scored, axes))
+    def units_of(criterion: Criterion) -> list[Units]:
+        scored_indices = tree_contests.scored_indices
+        return tree_contests.units(scores_of(criterion, params, signals, scored_indices, axes))
 
-    contestants = units(method.criterion)
-    everybody = [None] * len(contestants)
-    ranked = everybody if update.ranks_dead_units else rivalry.alive
-    contestants = [
-        dataclasses.replace(unit, among=among)
-        for unit, among in zip(contestants, ranked, strict=True)
+    units = units_of(method.criterion)
+    ranked_masks = [None] * len(units) if update.ranks_dead_units else tree_contests.alive
+    units = [
+        dataclasses.replace(unit, among=ranked)
+        for unit, ranked in zip(units, ranked_masks, strict=True)
     ]
     if of_remaining:
-        contestants = [
-            dataclasses.replace(unit, competing=living(unit, alive))
-            for unit, alive in zip(contestants, rivalry.alive, strict=True)
+        units = [
+            dataclasses.replace(unit, competing=count_living(unit, alive))
+            for unit, alive in zip(units, tree_contests.alive, strict=True)
         ]
-    unknown = _without_score(method.criterion, rivalry.names, contestants)
-    grow_scores = contestants
+    unknown = _without_score(method.criterion, tree_contests.names, units)
+    grow_scores = units
     if update.grow_criterion is not None:
-        grow_scores = units(update.grow_criterion)
-        unknown += _without_score(update.grow_criterion, rivalry.names, grow_scores)
+        grow_scores = units_of(update.grow_criterion)
+        unknown += _without_score(update.grow_criterion, tree_contests.names, grow_scores)
     sparsity = method.schedule.sparsity(step)
-    keep = rivalry.allocated(method.allocation, contestants, sparsity)
-    after = update.select(rivalry.alive, contestants, grow_scores, keep, step)
+    keep = tree_contests.allocate(method.allocation, units, sparsity)
+    new_alive = update.select(tree_contests.alive, units, grow_scores, keep, step)
     leaves = jax.tree.leaves(params)
-    found = rivalry.masks(after, contestants)
+    new_masks = tree_contests.masks(new_alive, units)
     if not update.ranks_dead_units and update.grow_criterion is None:
         # Of a unit that lives, weights may be dead that were so before: they stay dead.
-        dead = masks_lib.beside(params, masks)
-        pairs = zip(found, dead, strict=True)
-        found = [m if m is None or old is None else m & old for m, old in pairs]
-    placed = [None if m is None else _placed(m, w) for m, w in zip(found, leaves, strict=True)]
-    return jax.tree.structure(params).unflatten(placed), unknown
+        old_masks = masks_lib.beside(params, masks)
+        new_masks = [
+            new if new is None or old is None else new & old
+            for new, old in zip(new_masks, old_masks, strict=True)
+        ]
+    placed_masks = [
+        None if mask is None else _place_beside(mask, leaf)
+        for mask, leaf in zip(new_masks, leaves, strict=True)
+    ]
+    return jax.tree.structure(params).unflatten(placed_masks), unknown
 
 
 def _without_score(
     criterion: Criterion, names: Sequence[str], units: Sequence[Units]
-) -> list[Unknown]:
-    """How many units of each leaf must be ranked and cannot be."""
-    name = text(criterion)
+) -> list[MissingScores]:
+    """Counts the units of each leaf that must be ranked and have the score NaN."""
+    criterion_name = text(criterion)
 
-    def count(leaf: str, unit: Units) -> Unknown:
-        missing = jnp.isnan(unit.scores)
-        ranked = jnp.ones_like(missing) if unit.among is None else unit.among
-        return Unknown(leaf, name, *_numbers_marked(missing & ranked, ranked))
+    def count(leaf: str, unit: Units) -> MissingScores:
+        is_nan = jnp.isnan(unit.scores)
+        ranked = jnp.ones_like(is_nan) if unit.among is None else unit.among
+        return MissingScores(leaf, criterion_name, *_count_two_masks(is_nan & ranked, ranked))
 
     return [count(leaf, unit) for leaf, unit in zip(names, units, strict=True)]
 
 
 @jax.jit
-def _numbers_marked(missing: jax.Array, ranked: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """How many units each of two masks marks, the first of them within the second."""
+def _count_two_masks(missing: jax.Array, ranked: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns how many units each of two masks marks, the first of them within the second."""
     mesh = jax.typeof(missing).sharding.mesh
     if mesh.auto_axes or mesh.explicit_axes or not missing.ndim:
         return jnp.sum(missing, dtype=jnp.int32), jnp.sum(ranked, dtype=jnp.int32)
-    found, every = counts_of([missing, ranked], tuple(range(missing.ndim)))
-    found = jnp.where(every > 0, found, 0)  # so that both are read: XLA:CPU counts one alone slowly
-    return found, every
+    missing_count, ranked_count = count_marked([missing, ranked], tuple(range(missing.ndim)))
+    # The first reads the second, so that both are wanted: XLA:CPU counts one alone slowly.
+    missing_count = jnp.where(ranked_count > 0, missing_count, 0)
+    return missing_count, ranked_count
 
 
 _WHERE_READ = {
     **WHERE_READ,
-    "_numbers_marked": called_once_per_kind,
+    "_count_two_masks": called_once_per_kind,
     "_top_along": called_once_per_kind,
 }
 
 
-def _settled(new: Masks, old: Masks, unknown: Sequence[Unknown]) -> Masks:
-    """The new masks if all scores are known; otherwise a refusal, or in a traced call the old masks."""
-    missing = sum(each.count for each in unknown)
-    if not isinstance(missing, Tracer):
-        _refuse(unknown)
+def _resolve_unknown(new: Masks, old: Masks, unknown: Sequence[MissingScores]) -> Masks:
+    """Returns the new masks if all scores are known; otherwise refuses, or if traced keeps the old masks."""
+    missing_count = sum(label.count for label in unknown)
+    if not isinstance(missing_count, Tracer):
+        _refuse_unknown(unknown)
         return new
-    return jax.tree.map(lambda n, o: jnp.where(missing == 0, n, o), new, old)
-
-
-def _refuse(unknown: Sequence[Unknown]) -> None:
-    """Raises `ValueError` if a unit that must be ranked has no score: leaf, criterion and count."""
-    missing = [each for each in unknown if int(each.count)]
-    if not missing:
-        return
-    first = missing[0]
-    others = [repr(each.leaf) for each in missing[1:] if each.leaf != first.leaf]
-    more = f" (as have some of {', '.join(others[:5])})" if others else ""
-    raise ValueError(
-        f"{first.criterion}: {int(first.count)} of the {int(first.ranked)} units of {first.leaf!r} that must "
-        f"be ranked have the score NaN{more}, and NaN is no order; look for NaN in the weights and in the "
-        "signals, or exclude the leaf with prunable=."
+    return jax.tree.map(
+        lambda new_mask, old_mask: jnp.where(missing_count == 0, new_mask, old_mask), new, old
     )
 
 
-def _placed(mask: jax.Array, leaf: jax.Array) -> jax.Array:
-    """The mask where its leaf is, on an explicit mesh; elsewhere the compiler sees to it."""
+def _refuse_unknown(unknown: Sequence[MissingScores]) -> None:
+    """Raises `ValueError` if a unit that must be ranked has no score: leaf, criterion and count."""
+    missing_scores = [label for label in unknown if int(label.count)]
+    if not missing_scores:
+        return
+    first_missing = missing_scores[0]
+    other_leaves = [
+        repr(label.leaf) for label in missing_scores[1:] if label.leaf != first_missing.leaf
+    ]
+    addition = f" (as have some of {', '.join(other_leaves[:5])})" if other_leaves else ""
+    raise ValueError(
+        f"{first_missing.criterion}: {int(first_missing.count)} of the {int(first_missing.ranked)} units of "
+        f"{first_missing.leaf!r} that must be ranked have the score NaN{addition}, and NaN is no order; "
+        "look for NaN in the weights and in the signals, or exclude the leaf with prunable=."
+    )
+
+
+def _place_beside(mask: jax.Array, leaf: jax.Array) -> jax.Array:
+    """Moves a mask to the devices of its leaf, where the compiler does not see to it."""
     sharding = jax.typeof(leaf).sharding
     if sharding.mesh.explicit_axes:
         return jax.sharding.reshard(mask, sharding)
-    concrete = isinstance(leaf, jax.Array) and not isinstance(leaf, Tracer)
-    if concrete and not isinstance(mask, Tracer) and len(leaf.sharding.device_set) > 1:
+    is_concrete = isinstance(leaf, jax.Array) and not isinstance(leaf, Tracer)
+    if is_concrete and not isinstance(mask, Tracer) and len(leaf.sharding.device_set) > 1:
         return jax.device_put(mask, leaf.sharding)
     return mask
 
@@ -295,22 +319,22 @@ def initial_masks(
     signals = {} if key is None else {"key": key}
     known_axes = of_leaves(axes, params)
 
-    def first(part: Method, masks: Masks) -> Masks:
+    def first_masks(part: Method, masks: Masks) -> Masks:
         check_fit(
             part.pattern, part.allocation, part.schedule, part.update, params, masks, known_axes
         )
         if part.initial is None or given is not None:
             return masks
         check_replicated(f"{who}: init", params)
-        sparse = dataclasses.replace(part, criterion=part.initial, update=updates_lib.prune())
-        return compiled_change(sparse, known_axes)(params, masks, 0, signals)
+        initial_part = dataclasses.replace(part, criterion=part.initial, update=updates_lib.prune())
+        return compiled_change(initial_part, known_axes)(params, masks, 0, signals)
 
     if given is None:
         masks = full_masks(method, params, prunable, axes, frozen=frozen)
     else:
         masks = given_masks(who, method, given, params, prunable, frozen)
         masks = jax.tree.map(jnp.copy, masks)
-    return by_part(method, params, masks, first)
+    return by_part(method, params, masks, first_masks)
 
 
 def compiled_change(
@@ -318,23 +342,25 @@ def compiled_change(
 ) -> Callable[[Params, Masks, Step, dict[str, Any]], Masks]:
     """Returns (params, masks, step, signals) -> masks, compiled once; it refuses as `next_masks` does.
 
-    It is for trees of one structure.
+    Args:
+      method: the method.
+      axes: what the axes of each leaf are; so the function is for trees of one structure.
     """
-    labels: list[Unknown] = []  # names are no arrays, and cannot come out of a compiled function
+    labels: list[
+        MissingScores
+    ] = []  # names are no arrays, and cannot come out of a compiled function
 
     @jax.jit
     def choose(params: Params, masks: Masks, step: Step, signals: dict[str, Any]) -> Any:
-        new, unknown = change(method, params, masks, step, signals, axes)
-        labels[:] = [each._replace(count=0, ranked=0) for each in unknown]  # type: ignore[arg-type]
-        return new, [(each.count, each.ranked) for each in unknown]
+        new_masks, unknown = change(method, params, masks, step, signals, axes)
+        labels[:] = [label._replace(count=0, ranked=0) for label in unknown]  # type: ignore[arg-type]
+        return new_masks, [(label.count, label.ranked) for label in unknown]
 
-    def changed(params: Params, masks: Masks, step: Step, signals: dict[str, Any]) -> Masks:
-        new, counts = choose(params, masks, step, signals)
-        pairs = zip(labels, counts, strict=True)
-        unknown = [each._replace(count=count, ranked=ranked) for each, (count, ranked) in pairs]
-        return _settled(new, masks, unknown)
+    def change_masks(params: Params, masks: Masks, step: Step, signals: dict[str, Any]) -> Masks:
+        new_masks, counts = choose(params, masks, step, signals)
+        return _resolve_unknown(new_masks, masks, _with_counts(labels, counts))
 
-    return changed
+    return change_masks
 
 
 def prune(
@@ -380,15 +406,19 @@ def prune(
     checks.check("prune", params=(params, checks.TREE), method=(method, METHOD))
     checks.check("prune", key=(key, checks.optional(checks.KEY)))
     checks.check("prune", of_remaining=(of_remaining, checks.BOOLEAN))
-    theirs, params = params, trees.plain(params)
+    given_params = params
+    params = trees.plain(params)
     if masks is None:
         masks = full_masks(method, params, prunable, axes)
     else:
         masks = given_masks("prune", method, masks, params, prunable)
     if key is not None:
         signals["key"] = key
-    last = lambda part, share: next_masks(
-        part, params, share, part.end, of_remaining=of_remaining, axes=axes, **signals
-    )
-    masks = by_part(method, params, masks, last)
-    return masks_lib.apply(theirs, masks), masks
+
+    def last_masks(part: Method, share: Masks) -> Masks:
+        return next_masks(
+            part, params, share, part.end, of_remaining=of_remaining, axes=axes, **signals
+        )
+
+    masks = by_part(method, params, masks, last_masks)
+    return masks_lib.apply(given_params, masks), masks

@@ -1,5 +1,7 @@
 """Scores as integers in the same order, and ranks within small contests."""
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
@@ -25,28 +27,28 @@ def order_key(scores: Array) -> Array:
     [1065353216, 0, 0, -1065353216]
     """
     bits = lax.bitcast_convert_type(scores.astype(jnp.float32), jnp.int32)
-    size = bits & 0x7FFFFFFF
-    key = lax.select(bits < 0, -size, size)
-    return lax.select(size > _INFINITY, lax.full_like(key, LOWEST), key)
+    magnitude = bits & 0x7FFFFFFF
+    key = lax.select(bits < 0, -magnitude, magnitude)
+    return lax.select(magnitude > _INFINITY, lax.full_like(key, LOWEST), key)
 
 
-def zero_bits(dtype) -> int:
-    """How many low bits are zero in every key of this type."""
+def zero_bits(dtype: Any) -> int:
+    """Returns how many low bits are zero in the key of every score of this dtype."""
     return {"bfloat16": 16, "float16": 13}.get(jnp.dtype(dtype).name, 0)
 
 
 def to_rank(key: Array, drop: int) -> Array:
-    """Keys as uint32 from 0 upwards, without their `drop` low bits."""
+    """Returns keys as uint32 from 0 upwards, without their `drop` low bits."""
     return lax.bitcast_convert_type(key ^ LOWEST, jnp.uint32) >> drop
 
 
 def to_key(rank: Array, drop: int) -> Array:
-    """Inverse of `to_rank`."""
+    """Returns the keys of ranks: the inverse of `to_rank`, with zeros for the bits that it dropped."""
     return lax.bitcast_convert_type(rank << drop, jnp.int32) ^ LOWEST
 
 
 def to_score(key: Array) -> Array:
-    """Inverse of `order_key`, but for NaN."""
+    """Returns the scores of keys: the inverse of `order_key`, but for NaN."""
     bits = jnp.where(key < 0, LOWEST - key, key)
     return lax.bitcast_convert_type(bits, jnp.float32)
 
@@ -54,12 +56,21 @@ def to_score(key: Array) -> Array:
 def top_by_comparison(scores: Array, k: Array, axis: int) -> Array:
     """Marks the k largest along a short axis, by comparing every pair once.
 
-    The rank of a score is the number of rivals that beat it; of equal ones the earlier wins.
+    A score is among them if fewer than k rivals beat it; of equal ones the earlier wins.
+
+    Args:
+      scores: an array of any real dtype.
+      k: int32, how many to keep, one number or what broadcasts against the scores.
+      axis: along which scores compete.
+
+    >>> top_by_comparison(jnp.array([1.0, 3.0, 3.0, 2.0]), jnp.int32(1), axis=0).astype(int)
+    Array([0, 1, 0, 0], dtype=int32)
     """
-    key = order_key(scores)
-    at = lax.broadcasted_iota(jnp.int32, scores.shape, axis)
-    rank = jnp.zeros_like(key)
-    for j in range(scores.shape[axis]):
-        rival = lax.index_in_dim(key, j, axis)
-        rank += (rival + (at > j) > key).astype(jnp.int32)  # an earlier rival also wins a tie
-    return rank < k
+    keys = order_key(scores)
+    positions = lax.broadcasted_iota(jnp.int32, scores.shape, axis)
+    better_count = jnp.zeros_like(keys)
+    for i in range(scores.shape[axis]):
+        rival = lax.index_in_dim(keys, i, axis)
+        # An earlier rival also wins a tie.
+        better_count += (rival + (positions > i) > keys).astype(jnp.int32)
+    return better_count < k

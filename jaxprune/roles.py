@@ -1,7 +1,7 @@
-"""What a leaf is by its name: as Flax, Haiku, Equinox, Keras and ports of PyTorch models call things.
+"""Roles of leaves by their names, as Flax, Haiku, Equinox, Keras and ports of PyTorch models use them.
 
-One table for all who must guess from names because no program is at hand. Where one is, `jaxprune.axes` tells
-by use.
+One table for all who must guess from names because no program is at hand. Where one is, `jaxprune.axes` says
+how each leaf is used.
 """
 
 import re
@@ -12,7 +12,7 @@ __all__ = ["Role", "by_name", "siblings"]
 
 Role = Literal["kernel", "bias", "scale", "statistic", "table", "adapter"]
 
-# Of the leaf itself.
+# Names of the leaf itself.
 _LEAF: dict[Role, str] = {
     "bias": r"bias|biases|beta|offset|bias_(ih|hh|n|[0-9]+)",
     "scale": r"scale|scales|gamma|gain|weight_g|layer_scale.*",
@@ -22,12 +22,13 @@ _LEAF: dict[Role, str] = {
     r"|(cls|class|mask|sep|register|dist|distillation)(_?tokens?)?|tokens?",
     "adapter": r"lora(_?(a|b|up|down))?|.*_lora_[ab]",
 }
-# Of the leaf, where it stands beside one of another name: Haiku's and weight normalisation's short names.
+# Short names of the leaf, of Haiku and weight normalisation, where one of the others stands beside it.
 _BESIDE: dict[str, tuple[Role, Collection[str]]] = {
     "b": ("bias", ("w",)),
     "g": ("scale", ("v", "w", "layer", "weight")),
 }
-# Of the module, for leaves of names that kernels have elsewhere. A `kernel` in an embedding is a projection.
+# Names of the module, for leaves of names that kernels have elsewhere. A `kernel` in an embedding is a
+# projection.
 _MODULE: dict[Role, tuple[str, Collection[str]]] = {
     "scale": (
         r"(.*_)?(layer|batch|group|instance|rms)?_?norm(alization)?(_?[0-9]+)?|(ln|bn|gn)(_?[0-9]+|_f)?",
@@ -40,17 +41,18 @@ _MODULE: dict[Role, tuple[str, Collection[str]]] = {
     ),
 }
 _KERNELS = ("kernel", "w", "weight", "weights")
-_WRAPPERS = ("array", "value", "raw_value")  # of what holds an array and the names of its axes
+# Fields of nodes that hold one array and the names of its axes.
+_WRAPPERS = ("array", "value", "raw_value")
 
 
 def by_name(path: str, shape: Sequence[int], beside: Collection[str] = ()) -> Role:
-    """Returns what a leaf is called; a kernel if it is not called anything else.
+    """Returns the role of a leaf by its name; a kernel if the name says nothing else.
 
     A leaf of three or more axes of which all but the last have length 1 is a token or a bias, unless its name
     is a kernel's.
 
     Args:
-      path: of the leaf, with slashes.
+      path: of the leaf, its keys joined by slashes.
       shape: of the leaf.
       beside: names that stand in the same module (`siblings`).
 
@@ -63,14 +65,14 @@ def by_name(path: str, shape: Sequence[int], beside: Collection[str] = ()) -> Ro
     for role, pattern in _LEAF.items():
         if re.fullmatch(pattern, name, re.IGNORECASE):
             return role
-    role, others = _BESIDE.get(name, ("kernel", ()))
-    if any(other in beside for other in others):
+    role, partners = _BESIDE.get(name, ("kernel", ()))
+    if any(partner in beside for partner in partners):
         return role
     if any(re.fullmatch(_LEAF["adapter"], module, re.IGNORECASE) for module in modules):
         return "adapter"
-    inside = modules[-1] if modules else ""
-    for role, (pattern, called) in _MODULE.items():
-        if name.lower() in called and re.fullmatch(pattern, inside, re.IGNORECASE):
+    module_name = modules[-1] if modules else ""
+    for role, (pattern, kernel_names) in _MODULE.items():
+        if name.lower() in kernel_names and re.fullmatch(pattern, module_name, re.IGNORECASE):
             return role
     if len(shape) >= 3 and max(shape[:-1]) == 1 and name.lower() not in _KERNELS:
         return "table"
@@ -78,21 +80,24 @@ def by_name(path: str, shape: Sequence[int], beside: Collection[str] = ()) -> Ro
 
 
 def siblings(paths: Sequence[str]) -> list[set[str]]:
-    """For each path, the names of all that its module holds.
+    """Returns, for each path, the names of all that its module holds.
+
+    Args:
+      paths: of all leaves of a tree.
 
     >>> siblings(["linear/b", "linear/w"])[0] == {"b", "w"}
     True
     """
-    inside: dict[str, set[str]] = {}
+    names_by_module: dict[str, set[str]] = {}
     for path in paths:
         names = _unwrapped(path)
         for depth, name in enumerate(names):
-            inside.setdefault("/".join(names[:depth]), set()).add(name)
-    return [inside["/".join(_unwrapped(path)[:-1])] for path in paths]
+            names_by_module.setdefault("/".join(names[:depth]), set()).add(name)
+    return [names_by_module["/".join(_unwrapped(path)[:-1])] for path in paths]
 
 
 def _unwrapped(path: str) -> list[str]:
-    """The names of a path, without those of wrappers around the array."""
+    """Returns the names of a path, without those of wrappers around the array."""
     names = path.split("/")
     while len(names) > 1 and names[-1] in _WRAPPERS:
         names.pop()

@@ -22,11 +22,11 @@ __all__ = [
     "canonical",
     "check_files",
     "checksum",
+    "checksums_of_folder",
     "digest",
-    "files_of",
     "manifest",
-    "of_manifest",
     "parse",
+    "read_manifest",
     "sha256",
 ]
 
@@ -34,7 +34,7 @@ LARGEST = 1 << 28  # bytes of JSON that are parsed
 
 
 class DamagedError(ValueError):
-    """What was read is not what was written; the message says where it differs."""
+    """Raised where what was read is not what was written; the message says where they differ."""
 
 
 def digest(*parts: bytes | memoryview) -> str:
@@ -43,18 +43,18 @@ def digest(*parts: bytes | memoryview) -> str:
     >>> digest(b"ab") == digest(b"a", b"b")
     True
     """
-    found = hashlib.blake2b(digest_size=16)
+    state = hashlib.blake2b(digest_size=16)
     for part in parts:
-        found.update(part)
-    return found.hexdigest()
+        state.update(part)
+    return state.hexdigest()
 
 
 def sha256(*parts: bytes | memoryview) -> str:
     """Returns the SHA-256 of bytes, for values that are compared with those of other tools."""
-    found = hashlib.sha256()
+    state = hashlib.sha256()
     for part in parts:
-        found.update(part)
-    return found.hexdigest()
+        state.update(part)
+    return state.hexdigest()
 
 
 def checksum(array: np.ndarray) -> str:
@@ -73,7 +73,7 @@ def canonical(value: Any) -> bytes:
 
 
 def parse(text: bytes | str) -> Any:
-    """Returns what a JSON text says.
+    """Returns the value of a JSON text.
 
     Raises:
       DamagedError: it is not JSON in UTF-8, is nested too deeply, has a key twice or is huge.
@@ -88,7 +88,7 @@ def parse(text: bytes | str) -> Any:
     try:
         if isinstance(text, bytes):
             text = text.decode("utf-8")
-        return json.loads(text, object_pairs_hook=_without_repetition)
+        return json.loads(text, object_pairs_hook=_dict_of_pairs)
     except DamagedError:
         raise
     except RecursionError:
@@ -105,33 +105,37 @@ def manifest(kind: str, version: int, content: Mapping[str, Any]) -> bytes:
       version: of its format; to be raised when older code could misread it.
       content: JSON, without the names of the manifest's own fields.
     """
-    told = {"format": kind, "version": version, **content}
-    told = json.loads(
-        canonical(told)
-    )  # tuples are lists, and keys are strings, as they will be read
-    return json.dumps({**told, "checksum": digest(canonical(told))}, indent=1).encode()
+    fields = {"format": kind, "version": version, **content}
+    # As they will be read: tuples are lists, and keys are strings.
+    fields = json.loads(canonical(fields))
+    return json.dumps({**fields, "checksum": digest(canonical(fields))}, indent=1).encode()
 
 
-def of_manifest(text: bytes | str, kind: str, version: int) -> dict[str, Any]:
-    """Returns the content of a manifest, compared with its checksum.
+def read_manifest(text: bytes | str, kind: str, version: int) -> dict[str, Any]:
+    """Returns the content of a manifest, after a comparison with its checksum.
+
+    Args:
+      text: of the manifest.
+      kind: what must be described, such as "jaxprune masks".
+      version: of its format, the only one that is read.
 
     Raises:
       DamagedError: it is none, another one's, of another version, or was changed.
     """
-    told = parse(text)
-    if not isinstance(told, dict) or told.get("format") != kind:
+    fields = parse(text)
+    if not isinstance(fields, dict) or fields.get("format") != kind:
         raise DamagedError(f"its manifest does not say that it is {kind!r}")
-    if told.get("version") != version:
+    if fields.get("version") != version:
         raise DamagedError(
-            f"it has version {told.get('version')} of its format, and this jaxprune reads {version}"
+            f"it has version {fields.get('version')} of its format, and this jaxprune reads {version}"
         )
-    stated = told.pop("checksum", None)
-    if stated != digest(canonical(told)):
+    stated_checksum = fields.pop("checksum", None)
+    if stated_checksum != digest(canonical(fields)):
         raise DamagedError("its manifest does not match its own checksum")
-    return {key: value for key, value in told.items() if key not in ("format", "version")}
+    return {key: value for key, value in fields.items() if key not in ("format", "version")}
 
 
-def files_of(folder: Path) -> dict[str, str]:
+def checksums_of_folder(folder: Path) -> dict[str, str]:
     """Returns the checksum of each file in a folder, by its path there."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): digest(path.read_bytes()) for path in paths}
@@ -142,7 +146,7 @@ def check_files(folder: Path, checksums: Any, allowed: Iterable[str] | None = No
 
     Args:
       folder: where they are.
-      checksums: what `files_of` returned, as it was read again.
+      checksums: what `checksums_of_folder` returned, as it was read again.
       allowed: the names that must be there, neither more nor fewer; `None`: whatever is named in `checksums`.
 
     Raises:
@@ -152,20 +156,20 @@ def check_files(folder: Path, checksums: Any, allowed: Iterable[str] | None = No
         raise DamagedError("the list of its files is none")
     if allowed is not None and set(checksums) != set(allowed):
         raise DamagedError(f"it lists the files {sorted(checksums)}, not {sorted(allowed)}")
-    for name, stated in checksums.items():
+    for name, stated_checksum in checksums.items():
         path = folder / name
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise DamagedError(f"it lists {name!r}, which is outside its folder")
         if not path.is_file():
             raise DamagedError(f"{name} is missing")
-        if digest(path.read_bytes()) != stated:
+        if digest(path.read_bytes()) != stated_checksum:
             raise DamagedError(f"{name} does not match its checksum")
 
 
-def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+def _dict_of_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    mapping = dict(pairs)
+    if len(mapping) < len(pairs):
         names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise DamagedError(f"the key {twice!r} is there twice")
-    return found
+        repeated_name = next(name for name in names if names.count(name) > 1)
+        raise DamagedError(f"the key {repeated_name!r} is there twice")
+    return mapping

@@ -2,7 +2,7 @@
 
 Scores are recipes (`jaxprune.deferred`): a pass computes them of the arrays that they come from. Each leaf is
 a call of a function that leaves of the same shape share, so that a program with hundreds of leaves has one
-kernel for each shape; numbers that differ between them (positions, which contest) are arguments.
+kernel for each shape; numbers that differ between them (positions, the index of the contest) are arguments.
 """
 
 import itertools
@@ -19,11 +19,11 @@ from jaxprune.counting import (
     EVERYWHERE,
     PROBES,
     Cut,
-    apart,
-    counts_of,
+    count_marked,
     find_cut,
-    kept,
-    sampled_ranks,
+    masks_of_cuts,
+    sample_positions,
+    separate_ties,
 )
 from jaxprune.deferred import Computed, Recipe, recipe_of
 from jaxprune.ranks import order_key, to_rank, zero_bits
@@ -32,21 +32,30 @@ from jaxprune.shared_kernels import compiled_once, stays_called
 __all__ = ["masks_in_place"]
 
 _SAMPLE = (1024, 65536)  # fewest and most scores in the sample of a contest
-_THIN = 512  # in between, one score in so many
-_FEW = 16  # leaves, up to which a pass is made faster by two kernels for each shape
-_ROWS = 1024  # at most, of a leaf as it is counted
-_FIRST = np.uint32(0)
+_SCORES_PER_SAMPLE = 512  # in between, one score in so many is sampled
+_FEW_LEAVES = 16  # up to which a pass is made faster by two kernels for each shape
+_MOST_ROWS = 1024  # of a leaf as it is counted
+_FIRST_INDEX = np.uint32(0)
 
 
 class _Leaf(NamedTuple):
-    """Scores of one leaf: how they are computed, of which arrays, and where they stand."""
+    """Scores of one leaf: how they are computed, of which arrays, and where they stand.
+
+    Attributes:
+      recipe: makes the scores of the arrays.
+      arrays: that the scores are computed from.
+      shape: of the scores.
+      row: index of its contest.
+      start: position of its first score in the contest.
+      column: index of its first score in the sample of the contest.
+    """
 
     recipe: Recipe
     arrays: tuple[Any, ...]
     shape: tuple[int, ...]
-    row: Any  # of its contest
-    start: Any  # position of its first score
-    column: Any  # of its part of the sample
+    row: Any
+    start: Any
+    column: Any
 
 
 def masks_in_place(scores: Sequence[Any], k: Array, together: bool) -> list[Computed]:
@@ -60,25 +69,28 @@ def masks_in_place(scores: Sequence[Any], k: Array, together: bool) -> list[Comp
     Returns:
       Masks, to be computed where they are read.
     """
-    sizes = [math.prod(x.shape) for x in scores]
-    contests = 1 if together else len(sizes)
+    sizes = [math.prod(leaf_scores.shape) for leaf_scores in scores]
+    contest_count = 1 if together else len(sizes)
     total = np.array([sum(sizes)] if together else sizes, np.int32)
-    rivals = [int(total[0])] * len(sizes) if together else sizes
-    strides = [_stride(x.shape, n) for x, n in zip(scores, rivals, strict=True)]
-    sampled = [-(-size // stride) for size, stride in zip(sizes, strides, strict=True)]
-    leaves = _placed(scores, sizes, sampled, together)
-    drop = min(zero_bits(x.dtype) for x in scores)
+    contest_sizes = [int(total[0])] * len(sizes) if together else sizes
+    strides = [
+        _stride(leaf_scores.shape, contest_size)
+        for leaf_scores, contest_size in zip(scores, contest_sizes, strict=True)
+    ]
+    sample_sizes = [-(-size // stride) for size, stride in zip(sizes, strides, strict=True)]
+    leaves = _placed_leaves(scores, sizes, sample_sizes, together)
+    drop = min(zero_bits(leaf_scores.dtype) for leaf_scores in scores)
     zero = sum(
         jnp.sum(array.ravel()[:0], dtype=jnp.int32) for leaf in leaves for array in leaf.arrays
     )
     # Plus zero: inside shard_map it must be seen to vary as the scores do.
-    k = jnp.reshape(k, (contests,)) + zero
+    k = jnp.reshape(k, (contest_count,)) + zero
 
-    def first(k: Array) -> Array:
-        size = np.array([sum(sampled)] if together else sampled, np.int32)
+    def first_thresholds(k: Array) -> Array:
+        size = np.array([sum(sample_sizes)] if together else sample_sizes, np.int32)
         width = int(size.max())
-        nothing = lax.convert_element_type(zero, jnp.uint32)
-        sample = jnp.full((contests, width), nothing)
+        lowest_rank = lax.convert_element_type(zero, jnp.uint32)
+        sample = jnp.full((contest_count, width), lowest_rank)
         for leaf, stride in zip(leaves, strides, strict=True):
             sample = _sample_into(
                 sample,
@@ -90,10 +102,10 @@ def masks_in_place(scores: Sequence[Any], k: Array, together: bool) -> list[Comp
                 drop=drop,
             )
         ordered = lax.sort(sample, dimension=1)  # rank 0, where nothing is sampled, comes first
-        at = width - sampled_ranks(size, total, k)
-        return apart(ordered[np.arange(contests)[None], at])
+        columns = width - sample_positions(size, total, k)
+        return separate_ties(ordered[np.arange(contest_count)[None], columns])
 
-    def count(cuts: Cut) -> Array:
+    def count_kept(cuts: Cut) -> Array:
         counts = cuts.key & 0
         for leaf in leaves:
             counts = _count_into(
@@ -104,47 +116,53 @@ def masks_in_place(scores: Sequence[Any], k: Array, together: bool) -> list[Comp
                 leaf.arrays,
                 recipe=leaf.recipe,
                 shape=leaf.shape,
-                fast=len(leaves) <= _FEW,
+                fast=len(leaves) <= _FEW_LEAVES,
             )
         return counts
 
-    cut = find_cut(count, k, total, first, drop)
+    cut = find_cut(count_kept, k, total, first_thresholds, drop)
     return [
-        Computed(_masked, (x, *cut, leaf.row, leaf.start), x.shape, np.dtype(bool))
-        for x, leaf in zip(scores, leaves, strict=True)
+        Computed(
+            _mask_of_leaf,
+            (leaf_scores, *cut, leaf.row, leaf.start),
+            leaf_scores.shape,
+            np.dtype(bool),
+        )
+        for leaf_scores, leaf in zip(scores, leaves, strict=True)
     ]
 
 
-def _placed(
-    scores: Sequence[Any], sizes: Sequence[int], sampled: Sequence[int], together: bool
+def _placed_leaves(
+    scores: Sequence[Any], sizes: Sequence[int], sample_sizes: Sequence[int], together: bool
 ) -> list[_Leaf]:
+    """The leaves, each with its place in its contest and in the sample."""
     if together:
         rows = [0] * len(sizes)
         starts = list(itertools.accumulate(sizes, initial=0))[:-1]
-        columns = list(itertools.accumulate(sampled, initial=0))[:-1]
+        columns = list(itertools.accumulate(sample_sizes, initial=0))[:-1]
     else:
         rows = list(range(len(sizes)))
         starts = columns = [0] * len(sizes)
-    numbers = _numbers(numbers=tuple(zip(rows, starts, columns, strict=True)))
+    places = _opaque(numbers=tuple(zip(rows, starts, columns, strict=True)))
     leaves = []
-    for x, where in zip(scores, numbers, strict=True):
-        recipe, arrays = recipe_of([x])
-        leaves.append(_Leaf(recipe, tuple(arrays), tuple(x.shape), *where))
+    for leaf_scores, place in zip(scores, places, strict=True):
+        recipe, arrays = recipe_of([leaf_scores])
+        leaves.append(_Leaf(recipe, tuple(arrays), tuple(leaf_scores.shape), *place))
     return leaves
 
 
-def _stride(shape: tuple[int, ...], rivals: int) -> int:
-    """Every how many-th score of a leaf is sampled: about as many as are wanted, of all columns."""
-    wanted = int(np.clip(rivals // _THIN, *_SAMPLE))
-    stride = -(-rivals // wanted)
+def _stride(shape: tuple[int, ...], contest_size: int) -> int:
+    """The distance of sampled scores in a leaf: about as many as are wanted, of all columns."""
+    sample_size = int(np.clip(contest_size // _SCORES_PER_SAMPLE, *_SAMPLE))
+    stride = -(-contest_size // sample_size)
     while shape and shape[-1] > 1 and math.gcd(stride, shape[-1]) > 1:
         stride += 1
     return stride
 
 
 @compiled_once(static=["numbers"])
-def _numbers(*, numbers: tuple[tuple[int, ...], ...]) -> tuple[tuple[Array, ...], ...]:
-    """Numbers of which the compiler sees no more than that they are some."""
+def _opaque(*, numbers: tuple[tuple[int, ...], ...]) -> tuple[tuple[Array, ...], ...]:
+    """Numbers whose values the compiler does not see, so that it makes no kernel for each."""
     return jax.tree.map(jnp.uint32, numbers)
 
 
@@ -154,8 +172,8 @@ def _sample_into(
 ) -> Array:
     """The sample of all leaves, with some ranks of one leaf in it."""
     [scores] = recipe(*arrays)
-    some = to_rank(order_key(scores.reshape(-1)[::stride]), drop)
-    return lax.dynamic_update_slice(sample, some[None], (row, column))
+    ranks = to_rank(order_key(scores.reshape(-1)[::stride]), drop)
+    return lax.dynamic_update_slice(sample, ranks[None], (row, column))
 
 
 @compiled_once(static=["recipe", "shape", "fast"])
@@ -171,32 +189,44 @@ def _count_into(
     fast: bool,
 ) -> Array:
     """The counts of all contests, int32[probes, contests], with those of one leaf added."""
-    own = [lax.dynamic_slice(x, (_FIRST, row), (PROBES, 1)) for x in (counts, *cuts)]
-    before, keys, lasts = (lax.squeeze(x, [1]) for x in own)
+    columns = [
+        lax.dynamic_slice(values, (_FIRST_INDEX, row), (PROBES, 1)) for values in (counts, *cuts)
+    ]
+    before, keys, last_positions = (lax.squeeze(column, [1]) for column in columns)
     if not stays_called():  # written out, scores would be moved out of the loop, and stored
-        arrays, keys, lasts = lax.optimization_barrier((arrays, keys, lasts))
-    rows = math.gcd(math.prod(shape), _ROWS)  # XLA:CPU shares them among cores
+        arrays, keys, last_positions = lax.optimization_barrier((arrays, keys, last_positions))
+    row_count = math.gcd(math.prod(shape), _MOST_ROWS)  # XLA:CPU shares rows among cores
 
-    def counted(marks: Callable[[Array], list[Array]]) -> Array:
+    def count_masks(masks_of: Callable[[Array], list[Array]]) -> Array:
         [scores] = recipe(*arrays)
-        return jnp.stack(counts_of(counts_of(marks(scores.reshape(rows, -1)), (1,)), (0,)))
+        masks = masks_of(scores.reshape(row_count, -1))
+        return jnp.stack(count_marked(count_marked(masks, (1,)), (0,)))
 
-    def by_key() -> Array:
-        return counted(lambda scores: [order_key(scores) >= keys[i] for i in range(PROBES)])
+    def count_by_key() -> Array:
+        return count_masks(lambda scores: [order_key(scores) >= keys[i] for i in range(PROBES)])
 
-    def by_position() -> Array:
-        place = (lax.convert_element_type(start, jnp.int32), math.prod(shape) // rows, 1)
-        cuts = [Cut(keys[i], lasts[i]) for i in range(PROBES)]
-        return counted(lambda scores: kept(scores, place, cuts))
+    def count_by_position() -> Array:
+        steps = (math.prod(shape) // row_count, 1)
+        place = (lax.convert_element_type(start, jnp.int32), *steps)
+        leaf_cuts = [Cut(keys[i], last_positions[i]) for i in range(PROBES)]
+        return count_masks(lambda scores: masks_of_cuts(scores, place, leaf_cuts))
 
     # By position costs half a pass more, and holds for both; by key is one more kernel to compile.
-    more = lax.cond(jnp.all(lasts == EVERYWHERE), by_key, by_position) if fast else by_position()
-    return lax.dynamic_update_slice(counts, (before + more)[:, None], (_FIRST, row))
+    if fast:
+        added = lax.cond(jnp.all(last_positions == EVERYWHERE), count_by_key, count_by_position)
+    else:
+        added = count_by_position()
+    return lax.dynamic_update_slice(counts, (before + added)[:, None], (_FIRST_INDEX, row))
 
 
-def _masked(scores: Array, keys: Array, lasts: Array, row: Array, start: Array) -> Array:
+def _mask_of_leaf(
+    scores: Array, keys: Array, last_positions: Array, row: Array, start: Array
+) -> Array:
     """The mask of a leaf, from the cuts of all contests."""
-    own = lambda values: lax.squeeze(lax.dynamic_slice(values, (row,), (1,)), [0])
+
+    def of_contest(values: Array) -> Array:
+        return lax.squeeze(lax.dynamic_slice(values, (row,), (1,)), [0])
+
     steps = [math.prod(scores.shape[axis + 1 :]) for axis in range(scores.ndim)]
     place = (lax.convert_element_type(start, jnp.int32), *steps)
-    return kept(scores, place, [Cut(own(keys), own(lasts))])[0]
+    return masks_of_cuts(scores, place, [Cut(of_contest(keys), of_contest(last_positions))])[0]

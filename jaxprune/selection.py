@@ -17,7 +17,15 @@ from jax import Array, lax
 from jax.sharding import NamedSharding, PartitionSpec
 from numpy.lib.array_utils import normalize_axis_index
 
-from jaxprune.counting import PROBES, Cut, apart, counts_of, find_cut, kept, sampled_ranks
+from jaxprune.counting import (
+    PROBES,
+    Cut,
+    count_marked,
+    find_cut,
+    masks_of_cuts,
+    sample_positions,
+    separate_ties,
+)
 from jaxprune.deferred import Computed, stored
 from jaxprune.programs import interpreter
 from jaxprune.ranks import order_key, to_rank, top_by_comparison, zero_bits
@@ -25,8 +33,8 @@ from jaxprune.searches import masks_in_place
 
 __all__ = ["WHERE_READ", "top", "top_along", "top_each"]
 
-_WHOLE = PartitionSpec()
-_SAMPLE = 65536  # scores
+_REPLICATED = PartitionSpec()
+_SAMPLE = 65536  # scores in the sample of a contest, at most
 _SHORT = 32  # contests up to this length are decided by comparing all pairs
 
 
@@ -53,11 +61,11 @@ def top(
     [Array([ True, False], dtype=bool), Array([[False],
            [ True]], dtype=bool)]
     """
-    leaves = tuple(jnp.asarray(x) for x in leaves)
-    total = sum(x.size for x in leaves)
-    _countable("top", total)
+    leaves = tuple(jnp.asarray(leaf) for leaf in leaves)
+    total = sum(leaf.size for leaf in leaves)
+    _check_countable("top", total)
     if not total:
-        return [jnp.zeros_like(x, bool) for x in leaves]
+        return [jnp.zeros_like(leaf, bool) for leaf in leaves]
     return list(_top(leaves, _clamp(k, total), tuple(among or [None] * len(leaves))))
 
 
@@ -68,8 +76,8 @@ def top_each(
 ) -> list[Array]:
     """Marks the k largest scores of each leaf; every leaf is a contest of its own.
 
-    What `top` finds leaf by leaf, but all leaves are searched side by side, in one program instead of
-    one for each leaf.
+    The masks are those of `top` leaf by leaf, but all leaves are searched side by side, in one program
+    instead of one for each leaf.
 
     Args:
       leaves: arrays of any shape and real dtype, fewer than 2**31 scores each.
@@ -82,11 +90,11 @@ def top_each(
     >>> [m.astype(int) for m in top_each([jnp.array([3.0, 1.0, 2.0]), jnp.array([1.0, 1.0])], [2, 1])]
     [Array([1, 0, 1], dtype=int32), Array([1, 0], dtype=int32)]
     """
-    leaves = [jnp.asarray(x) for x in leaves]
-    for x in leaves:
-        _countable("top_each", x.size)
-    found = [jnp.zeros_like(x, bool) for x in leaves]
-    filled = [i for i, x in enumerate(leaves) if x.size]
+    leaves = [jnp.asarray(leaf) for leaf in leaves]
+    for leaf in leaves:
+        _check_countable("top_each", leaf.size)
+    masks = [jnp.zeros_like(leaf, bool) for leaf in leaves]
+    filled = [i for i, leaf in enumerate(leaves) if leaf.size]
     if filled:
         sizes = np.array([leaves[i].size for i in filled], np.int32)
         wanted = [
@@ -95,15 +103,15 @@ def top_each(
         ]
         counts = jnp.clip(jnp.stack([jnp.asarray(k, jnp.int32) for k in wanted]), 0, sizes)
         allowed = [None] * len(leaves) if among is None else among
-        masks = _top_each(
+        filled_masks = _top_each(
             tuple(leaves[i] for i in filled), counts, tuple(allowed[i] for i in filled)
         )
-        for i, mask in zip(filled, masks, strict=True):
-            found[i] = mask
-    return found
+        for i, mask in zip(filled, filled_masks, strict=True):
+            masks[i] = mask
+    return masks
 
 
-def _countable(who: str, total: int) -> None:
+def _check_countable(who: str, total: int) -> None:
     if total >= 2**31:
         raise ValueError(
             f"{who}: {total} scores compete, more than int32 counts (2**31 - 1) can tell apart; "
@@ -135,17 +143,17 @@ def top_along(
            [1, 1, 0, 0]], dtype=int32)
     """
     scores = jnp.asarray(scores)
-    given = [axis] if isinstance(axis, int) else axis
-    axes = tuple(sorted(normalize_axis_index(i, scores.ndim) for i in given))
+    given_axes = [axis] if isinstance(axis, int) else axis
+    axes = tuple(sorted(normalize_axis_index(i, scores.ndim) for i in given_axes))
     if not scores.size or not axes:
-        marked = jnp.broadcast_to(k, scores.shape) > 0
-        return marked if among is None else marked & among
-    members = math.prod(scores.shape[i] for i in axes)
-    _countable("top_along", members)
-    counts = _clamp(k, members)
+        mask = jnp.broadcast_to(k, scores.shape) > 0
+        return mask if among is None else mask & among
+    contest_size = math.prod(scores.shape[i] for i in axes)
+    _check_countable("top_along", contest_size)
+    counts = _clamp(k, contest_size)
     if counts.ndim:
-        one_each = [1 if i in axes else n for i, n in enumerate(scores.shape)]
-        counts = jnp.broadcast_to(counts, one_each)
+        counts_shape = [1 if i in axes else size for i, size in enumerate(scores.shape)]
+        counts = jnp.broadcast_to(counts, counts_shape)
     return _top_along(scores, counts, among, axes)
 
 
@@ -166,28 +174,30 @@ def _barred(scores: Array, among: Array | None) -> Array:
     return jnp.where(among, scores if floating else scores.astype(jnp.float32), jnp.nan)
 
 
-def _allowed(
+def _select_among(
     select: Callable[..., tuple[Array, ...]],
     leaves: tuple[Array, ...],
     k: Array,
     among: tuple[Array | None, ...],
 ) -> tuple[Array, ...]:
-    """What `select` marks of those that may be marked."""
-    found = select(tuple(map(_barred, leaves, among)), k)
-    return tuple(m if a is None else m & a for m, a in zip(found, among, strict=True))
+    """Applies `select` to leaves, and marks nothing that may not be marked."""
+    masks = select(tuple(map(_barred, leaves, among)), k)
+    pairs = zip(masks, among, strict=True)
+    return tuple(mask if allowed is None else mask & allowed for mask, allowed in pairs)
 
 
 @jax.jit
 def _top(leaves: tuple[Array, ...], k: Array, among: tuple[Array | None, ...]) -> tuple[Array, ...]:
-    return _allowed(_top_of_all, leaves, k, among)
+    return _select_among(_top_of_all, leaves, k, among)
 
 
 def _top_of_all(leaves: tuple[Array, ...], k: Array) -> tuple[Array, ...]:
-    meshes = [jax.typeof(x).sharding.mesh for x in leaves]
-    if any(m.explicit_axes for m in meshes):
-        return _on_shards(_top_in_place, leaves, k)
-    if any(m.auto_axes for m in meshes):
-        return _top_in_place(leaves, k)
+    """Marks the k largest of all leaves, which may lie on a mesh of devices."""
+    meshes = [jax.typeof(leaf).sharding.mesh for leaf in leaves]
+    if any(mesh.explicit_axes for mesh in meshes):
+        return _on_shards(_top_of_parts, leaves, k)
+    if any(mesh.auto_axes for mesh in meshes):
+        return _top_of_parts(leaves, k)
     return tuple(map(stored, masks_in_place(leaves, k, together=True)))
 
 
@@ -195,22 +205,30 @@ def _where_read(together: bool) -> Callable[[Any, list[Any]], list[Any]]:
     """Runs a search of a program whose scores are computed where they are read (`jaxprune.deferred`)."""
 
     def search(equation: Any, inputs: list[Any]) -> list[Any]:
-        count = len(equation.outvars)
-        leaves, k, allowed = inputs[:count], stored(inputs[count]), inputs[count + 1 :]
-        if len(allowed) not in (0, count):  # it is not told which leaves have none
-            return interpreter.bind(equation, [stored(x) for x in inputs])
-        if not allowed:
+        leaf_count = len(equation.outvars)
+        leaves = inputs[:leaf_count]
+        k = stored(inputs[leaf_count])
+        among = inputs[leaf_count + 1 :]
+        if len(among) not in (0, leaf_count):  # it is not told which leaves have none
+            return interpreter.bind(equation, [stored(value) for value in inputs])
+        if not among:
             return list(masks_in_place(leaves, k, together))
-        pairs = list(zip(leaves, allowed, strict=True))
-        kind = lambda x: x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else np.dtype("float32")
-        barred = [Computed(_barred, (x, among), x.shape, kind(x)) for x, among in pairs]
-        found = masks_in_place(barred, k, together)
+        barred = [
+            Computed(_barred, (value, allowed), value.shape, _barred_dtype(value.dtype))
+            for value, allowed in zip(leaves, among, strict=True)
+        ]
+        masks = masks_in_place(barred, k, together)
         return [
-            Computed(lax.bitwise_and, (mask, among), mask.shape, mask.dtype)
-            for mask, among in zip(found, allowed, strict=True)
+            Computed(lax.bitwise_and, (mask, allowed), mask.shape, mask.dtype)
+            for mask, allowed in zip(masks, among, strict=True)
         ]
 
     return search
+
+
+def _barred_dtype(dtype: Any) -> Any:
+    """The dtype of scores in which NaN may stand."""
+    return dtype if jnp.issubdtype(dtype, jnp.floating) else np.dtype("float32")
 
 
 WHERE_READ = {"_top": _where_read(together=True), "_top_each": _where_read(together=False)}
@@ -218,150 +236,247 @@ WHERE_READ = {"_top": _where_read(together=True), "_top_each": _where_read(toget
 
 @partial(jax.jit, static_argnames="axes")
 def _top_along(scores: Array, k: Array, among: Array | None, axes: tuple[int, ...]) -> Array:
-    along = lambda leaves, k: (_top_of_slices(leaves[0], k, axes),)
-    return _allowed(along, (scores,), k, (among,))[0]
+    def select(leaves: tuple[Array, ...], k: Array) -> tuple[Array, ...]:
+        return (_top_of_slices(leaves[0], k, axes),)
+
+    return _select_among(select, (scores,), k, (among,))[0]
 
 
 def _top_of_slices(scores: Array, k: Array, axes: tuple[int, ...]) -> Array:
+    """Marks the k largest of each slice along axes, of one leaf that may lie on a mesh of devices."""
     sharding = jax.typeof(scores).sharding
-    short = len(axes) == 1 and scores.shape[axes[0]] <= _SHORT
+    is_short = len(axes) == 1 and scores.shape[axes[0]] <= _SHORT
     if not sharding.mesh.explicit_axes:
-        if short:
+        if is_short:
             return top_by_comparison(scores, k, axes[0])
-        split = None if sharding.mesh.auto_axes else [[()] * scores.ndim]
-        return _top_in_place((scores,), k, split, contest=axes)[0]
-    if short and sharding.spec[axes[0]] is None:
-        rule = lambda leaves, k, _: (top_by_comparison(leaves[0], k, axes[0]),)
-    else:
-        rule = partial(_top_in_place, contest=axes)
+        mesh_axes = None if sharding.mesh.auto_axes else [[()] * scores.ndim]
+        return _top_of_parts((scores,), k, mesh_axes, contest=axes)[0]
+
+    def compare(leaves: tuple[Array, ...], k: Array, _: Any) -> tuple[Array, ...]:
+        return (top_by_comparison(leaves[0], k, axes[0]),)
+
+    is_whole = is_short and sharding.spec[axes[0]] is None
+    rule = compare if is_whole else partial(_top_of_parts, contest=axes)
     if not k.ndim:
         return _on_shards(rule, (scores,), k)[0]
-    own = PartitionSpec(*(None if i in axes else e for i, e in enumerate(sharding.spec)))
-    return _on_shards(
-        rule, (scores,), jax.sharding.reshard(k, NamedSharding(sharding.mesh, own)), own
-    )[0]
+    entries = enumerate(sharding.spec)
+    k_spec = PartitionSpec(*(None if axis in axes else names for axis, names in entries))
+    k = jax.sharding.reshard(k, NamedSharding(sharding.mesh, k_spec))
+    return _on_shards(rule, (scores,), k, k_spec)[0]
 
 
 @jax.jit
 def _top_each(
     leaves: tuple[Array, ...], ks: Array, among: tuple[Array | None, ...]
 ) -> tuple[Array, ...]:
-    return _allowed(_top_of_each, leaves, ks, among)
+    return _select_among(_top_of_each, leaves, ks, among)
 
 
 def _top_of_each(leaves: tuple[Array, ...], ks: Array) -> tuple[Array, ...]:
-    meshes = [jax.typeof(x).sharding.mesh for x in leaves]
-    if any(m.explicit_axes for m in meshes):
-        return _on_shards(partial(_top_in_place, contest="each"), leaves, ks)
-    if any(m.auto_axes for m in meshes):
-        return _top_in_place(leaves, ks, contest="each")
+    """Marks the k largest of each leaf; leaves may lie on a mesh of devices."""
+    meshes = [jax.typeof(leaf).sharding.mesh for leaf in leaves]
+    if any(mesh.explicit_axes for mesh in meshes):
+        return _on_shards(partial(_top_of_parts, contest="each"), leaves, ks)
+    if any(mesh.auto_axes for mesh in meshes):
+        return _top_of_parts(leaves, ks, contest="each")
     return tuple(map(stored, masks_in_place(leaves, ks, together=False)))
 
 
+# For each leaf and each of its dimensions, the names of the mesh axes that cut it.
+_MeshAxes = Sequence[Sequence[tuple[str, ...]]]
+
+
 def _on_shards(
-    rule: Callable, leaves: tuple[Array, ...], k: Array, spec_of_k: PartitionSpec = _WHOLE
+    rule: Callable, leaves: tuple[Array, ...], k: Array, k_spec: PartitionSpec = _REPLICATED
 ) -> tuple[Array, ...]:
     """Applies a rule to the local shards of leaves on an Explicit mesh; masks lie as they do."""
-    shardings = [jax.typeof(x).sharding for x in leaves]
-    specs = tuple(s.spec for s in shardings)
-    split = [[(e,) if isinstance(e, str) else tuple(e or ()) for e in spec] for spec in specs]
-    mesh = next(s.mesh for s in shardings if s.mesh.explicit_axes)
+    shardings = [jax.typeof(leaf).sharding for leaf in leaves]
+    specs = tuple(sharding.spec for sharding in shardings)
+    mesh_axes = [
+        [(names,) if isinstance(names, str) else tuple(names or ()) for names in spec]
+        for spec in specs
+    ]
+    mesh = next(sharding.mesh for sharding in shardings if sharding.mesh.explicit_axes)
     return jax.shard_map(
-        lambda leaves, k: rule(leaves, k, split),
+        lambda leaves, k: rule(leaves, k, mesh_axes),
         mesh=mesh,
-        in_specs=(specs, spec_of_k),
+        in_specs=(specs, k_spec),
         out_specs=specs,
         axis_names=set(mesh.explicit_axes) if mesh.auto_axes else set(),
         check_vma=False,
     )(leaves, k)
 
 
-def _top_in_place(leaves, k, split=None, contest: tuple[int, ...] | str = "all"):
-    """Leaves as they lie: mesh axes split[i][d] cut dimension d of leaf i, None if unknown.
+def _top_of_parts(
+    leaves: Sequence[Array],
+    k: Array,
+    mesh_axes: _MeshAxes | None = None,
+    contest: tuple[int, ...] | str = "all",
+) -> tuple[Array, ...]:
+    """Marks the k largest of leaves as they lie, of which this device may hold a part only.
 
-    The contest is over `"all"` leaves together, within `"each"` leaf, or within each slice along some axes.
+    Args:
+      leaves: the scores; inside `shard_map`, this device's part of them.
+      k: int32, how many to keep in each contest.
+      mesh_axes: for each leaf and dimension, the mesh axes that cut it; `None`: the partitioner knows.
+      contest: over `"all"` leaves together, within `"each"` leaf, or within each slice along some axes.
     """
-    each = contest == "each"
-    along = contest if isinstance(contest, tuple) else None
-    names = split or [((),) * x.ndim for x in leaves]
-    axes = lambda x: tuple(range(x.ndim)) if along is None else along
-    sizes, places = [], []
-    for x, cuts in zip(leaves, names, strict=True):
-        shape = [n * lax.axis_size(c) for n, c in zip(x.shape, cuts, strict=True)]
-        inner = axes(x)
-        steps = [math.prod(shape[a] for a in inner if a > d) * (d in inner) for d in range(x.ndim)]
-        corner = sum(lax.axis_index(cuts[d]) * x.shape[d] * steps[d] for d in range(x.ndim))
-        start = 0 if each else sum(sizes)
-        places.append(jnp.array([start + corner, *steps], jnp.int32))
-        sizes.append(math.prod(shape[a] for a in axes(x)))
-    total = np.array(sizes, np.int32) if each else sum(sizes)
+    is_each = contest == "each"
+    contest_axes = contest if isinstance(contest, tuple) else None
+    known_mesh_axes = mesh_axes or [((),) * leaf.ndim for leaf in leaves]
+    sizes, places = _sizes_and_places(leaves, known_mesh_axes, contest_axes, is_each)
+    total = np.array(sizes, np.int32) if is_each else sum(sizes)
 
-    def tally(hits):
-        """Adds up hits, one list of masks per leaf, to int32[probes, *contests]."""
-        found = {}  # by the mesh axes over which they are still to be added
-        for i, (masks, cuts) in enumerate(zip(hits, names, strict=True)):
-            inner = axes(masks[0])
-            if split:
-                counts = jnp.stack(counts_of(masks, inner))
+    def tally(masks_by_leaf: Sequence[Sequence[Array]]) -> Array:
+        """Adds up masks, a list of them per leaf, to int32[probes, *contests]."""
+        counts_by_mesh_axes: dict[tuple[str, ...], dict[int, Array]] = {}  # yet to be added over
+        for i, (masks, leaf_mesh_axes) in enumerate(
+            zip(masks_by_leaf, known_mesh_axes, strict=True)
+        ):
+            inner_axes = _inner_axes(masks[0], contest_axes)
+            if mesh_axes:
+                counts = jnp.stack(count_marked(masks, inner_axes))
             else:  # the partitioner makes this an all-reduce; it gathers for the variadic form
-                counts = jnp.stack([jnp.sum(m, inner, jnp.int32) for m in masks])
-            if along is not None:
-                counts = jnp.expand_dims(counts, [a + 1 for a in inner])
-            across = tuple(itertools.chain.from_iterable(cuts[a] for a in inner))
-            found.setdefault(across, {})[i] = counts
-        add = lambda counts, across: lax.psum(counts, across) if across else counts
-        if not each:
-            sums = [add(sum(counts.values()), across) for across, counts in found.items()]
+                counts = jnp.stack([jnp.sum(mask, inner_axes, jnp.int32) for mask in masks])
+            if contest_axes is not None:
+                counts = jnp.expand_dims(counts, [axis + 1 for axis in inner_axes])
+            across = tuple(
+                itertools.chain.from_iterable(leaf_mesh_axes[axis] for axis in inner_axes)
+            )
+            counts_by_mesh_axes.setdefault(across, {})[i] = counts
+        if not is_each:
+            sums = [
+                _sum_over_devices(sum(counts.values()), across)
+                for across, counts in counts_by_mesh_axes.items()
+            ]
             return jnp.stack(sums).sum(0)
-        order = list(itertools.chain.from_iterable(found.values()))
-        sums = [add(jnp.stack(list(c.values()), 1), across) for across, c in found.items()]
-        return jnp.concatenate(sums, 1)[:, np.argsort(order)]
-
-    def count(cuts):
-        # Without the barrier XLA hoists keys and positions, copies of all scores, out of loops.
-        xs, at, cuts = lax.optimization_barrier((leaves, places, cuts))
-        probes = [Cut(key, last) for key, last in zip(*cuts, strict=True)]
-        pairs = enumerate(zip(xs, at, strict=True))
-        return tally([kept(x, place, [own(i, c) for c in probes]) for i, (x, place) in pairs])
-
-    own = lambda i, cut: Cut(cut.key[i], cut.last[i]) if each else cut
-    drop = min(zero_bits(x.dtype) for x in leaves)
-    first = None
-    if along is None:
-        spread = sizes if each else [total] * len(leaves)
-        sample = [to_rank(_thinned(x, n), drop) for x, n in zip(leaves, spread, strict=True)]
-        seen = [
-            x.size * math.prod(map(lax.axis_size, c)) for x, c in zip(sample, names, strict=True)
+        leaf_order = list(itertools.chain.from_iterable(counts_by_mesh_axes.values()))
+        sums = [
+            _sum_over_devices(jnp.stack(list(counts.values()), 1), across)
+            for across, counts in counts_by_mesh_axes.items()
         ]
-        size = np.array(seen, np.int32) if each else sum(seen)
-        mine = lambda i, ts: ts[:, i] if each else ts
-        first = lambda k: _sampled(sample, size, total, tally, mine, k, drop)
-    shape = jax.eval_shape(tally, [[x] * PROBES for x in leaves]).shape[1:]
+        return jnp.concatenate(sums, 1)[:, np.argsort(leaf_order)]
+
+    def of_leaf(i: int, cut: Cut) -> Cut:
+        return Cut(cut.key[i], cut.last[i]) if is_each else cut
+
+    def count_kept(cuts: Cut) -> Array:
+        # Without the barrier XLA hoists keys and positions, copies of all scores, out of loops.
+        scores, positions, cuts = lax.optimization_barrier((leaves, places, cuts))
+        probes = [Cut(key, last) for key, last in zip(*cuts, strict=True)]
+        return tally(
+            [
+                masks_of_cuts(leaf, place, [of_leaf(i, probe) for probe in probes])
+                for i, (leaf, place) in enumerate(zip(scores, positions, strict=True))
+            ]
+        )
+
+    drop = min(zero_bits(leaf.dtype) for leaf in leaves)
+    first = None
+    if contest_axes is None:
+        contest_sizes = sizes if is_each else [sum(sizes)] * len(leaves)
+        samples = [
+            to_rank(_thinned(leaf, contest_size), drop)
+            for leaf, contest_size in zip(leaves, contest_sizes, strict=True)
+        ]
+        sample_sizes = [
+            sample.size * math.prod(map(lax.axis_size, leaf_mesh_axes))
+            for sample, leaf_mesh_axes in zip(samples, known_mesh_axes, strict=True)
+        ]
+        sample_size = np.array(sample_sizes, np.int32) if is_each else sum(sample_sizes)
+
+        def first_thresholds(k: Array) -> Array:
+            positions = sample_positions(sample_size, total, k)
+            return _ranks_at(positions, samples, tally, is_each, drop)
+
+        first = first_thresholds
+
+    shape = jax.eval_shape(tally, [[leaf] * PROBES for leaf in leaves]).shape[1:]
     # Plus zero: inside shard_map, loop carries must be seen to vary over devices as the leaves do.
-    k = jnp.full(shape, k) + sum(jnp.sum(order_key(x.ravel()[:0]), dtype=jnp.int32) for x in leaves)
-    cut = find_cut(count, k, total, first, drop)
+    k = jnp.full(shape, k) + sum(
+        jnp.sum(order_key(leaf.ravel()[:0]), dtype=jnp.int32) for leaf in leaves
+    )
+    cut = find_cut(count_kept, k, total, first, drop)
     return tuple(
-        kept(x, place, [own(i, cut)])[0]
-        for i, (x, place) in enumerate(zip(leaves, places, strict=True))
+        masks_of_cuts(leaf, place, [of_leaf(i, cut)])[0]
+        for i, (leaf, place) in enumerate(zip(leaves, places, strict=True))
     )
 
 
-def _thinned(x, total):
+def _inner_axes(leaf: Array, contest_axes: tuple[int, ...] | None) -> tuple[int, ...]:
+    """The axes along which scores of a leaf compete."""
+    return tuple(range(leaf.ndim)) if contest_axes is None else contest_axes
+
+
+def _sizes_and_places(
+    leaves: Sequence[Array],
+    mesh_axes: _MeshAxes,
+    contest_axes: tuple[int, ...] | None,
+    is_each: bool,
+) -> tuple[list[int], list[Array]]:
+    """How many scores of each whole leaf compete, and the positions of this device's part of it.
+
+    A position is that of the first score, followed by its steps along the dimensions (`masks_of_cuts`).
+    """
+    sizes: list[int] = []
+    places = []
+    for leaf, leaf_mesh_axes in zip(leaves, mesh_axes, strict=True):
+        shape = [
+            part_size * lax.axis_size(dim_mesh_axes)
+            for part_size, dim_mesh_axes in zip(leaf.shape, leaf_mesh_axes, strict=True)
+        ]
+        inner_axes = _inner_axes(leaf, contest_axes)
+        steps = [
+            math.prod(shape[axis] for axis in inner_axes if axis > i) * (i in inner_axes)
+            for i in range(leaf.ndim)
+        ]
+        corner = sum(
+            lax.axis_index(leaf_mesh_axes[i]) * leaf.shape[i] * steps[i] for i in range(leaf.ndim)
+        )
+        start = 0 if is_each else sum(sizes)
+        places.append(jnp.array([start + corner, *steps], jnp.int32))
+        sizes.append(math.prod(shape[axis] for axis in inner_axes))
+    return sizes, places
+
+
+def _sum_over_devices(counts: Any, mesh_axes: tuple[str, ...]) -> Array:
+    return lax.psum(counts, mesh_axes) if mesh_axes else counts
+
+
+def _thinned(leaf: Array, total: int) -> Array:
     """About one in stride**2 keys of a leaf, spread over its first and its last axis."""
     stride = math.sqrt(total / np.clip(total // 32, min(2048, total), _SAMPLE))
-    if x.ndim < 2:
-        return order_key(x[:: math.ceil(stride**2)] if x.ndim else x)
-    first = max(1, min(x.shape[0], round(stride)))
-    return order_key(x[::first, ..., :: max(1, round(stride**2 / first))])
+    if leaf.ndim < 2:
+        return order_key(leaf[:: math.ceil(stride**2)] if leaf.ndim else leaf)
+    row_stride = max(1, min(leaf.shape[0], round(stride)))
+    return order_key(leaf[::row_stride, ..., :: max(1, round(stride**2 / row_stride))])
 
 
-def _sampled(sample, size, total, tally, own, k, drop):
-    """Ranks close to the cut, and well off it, as far as a sample that lies on many devices can tell."""
-    wanted = sampled_ranks(size, total, k)
+def _ranks_at(
+    positions: Array,
+    samples: Sequence[Array],
+    tally: Callable[[Sequence[Sequence[Array]]], Array],
+    is_each: bool,
+    drop: int,
+) -> Array:
+    """The ranks at some positions of the sorted sample, which may lie on many devices: bit by bit.
 
-    def set_bit(i, ranks):
+    Args:
+      positions: from the best down, int32[probes, *contests].
+      samples: ranks of some scores of each leaf.
+      tally: adds up masks of the samples.
+      is_each: whether each leaf is a contest of its own.
+      drop: how many low bits of the keys carry nothing.
+    """
+
+    def set_bit(i: Array, ranks: Array) -> Array:
+        # The bit is part of the rank if enough of the sample lie at or above what it would make.
         raised = ranks | (np.uint32(1) << (31 - drop - i).astype(jnp.uint32))
-        hits = [[part >= t for t in own(i, raised)] for i, part in enumerate(sample)]
-        return jnp.where(tally(hits) >= wanted, raised, ranks)
+        masks = [
+            [sample >= threshold for threshold in (raised[:, i] if is_each else raised)]
+            for i, sample in enumerate(samples)
+        ]
+        return jnp.where(tally(masks) >= positions, raised, ranks)
 
-    return apart(lax.fori_loop(0, 32 - drop, set_bit, (wanted & 0).astype(jnp.uint32)))
+    no_bits = (positions & 0).astype(jnp.uint32)
+    return separate_ties(lax.fori_loop(0, 32 - drop, set_bit, no_bits))

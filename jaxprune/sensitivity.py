@@ -450,7 +450,7 @@ def _check_table(table: Sensitivity, params: Params, axes: AxesTree | None) -> s
     if unknown:
         raise ValueError(
             f"search: the table has {unknown[0]!r}, but the layers of these parameters are "
-            f"{trees.some(list(path_of_layer))}; give the axes= that sensitivity was given."
+            f"{trees.quote_names(list(path_of_layer))}; give the axes= that sensitivity was given."
         )
     return {path_of_layer[name] for name in table.weights}
 

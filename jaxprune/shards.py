@@ -19,27 +19,37 @@ from jax.sharding import PartitionSpec
 from jaxprune import masks as masks_lib
 from jaxprune.types import Params
 
-__all__ = ["Specs", "check_replicated", "everywhere", "own_part", "specs_of", "whole"]
+__all__ = [
+    "Specs",
+    "check_replicated",
+    "gather_whole",
+    "is_true_everywhere",
+    "slice_own_part",
+    "specs_of",
+]
 
-Specs = (
-    Any  # a PartitionSpec for all leaves, or a tree of them beside the parameters; None: replicated
-)
+# A PartitionSpec for all leaves, or a tree of them beside the parameters; None: replicated.
+Specs = Any
 
 
 def _manual_axes() -> tuple[str, ...]:
-    """Names of the mesh axes along which the function being traced is run device by device."""
+    """Returns the mesh axes along which the function being traced is run device by device."""
     return tuple(jax.sharding.get_abstract_mesh().manual_axes)
 
 
-def _varying(x: Any) -> frozenset[str]:
-    """The manual axes along which a value is known to differ."""
-    kind = jax.typeof(x)
-    ranges = getattr(kind, "mat", None)
-    return frozenset(kind.vma if ranges is None else ranges.varying)  # type: ignore[union-attr]
+def _varying(value: Any) -> frozenset[str]:
+    """Returns the manual axes along which a value is known to differ."""
+    aval = jax.typeof(value)
+    manual_types = getattr(aval, "mat", None)
+    return frozenset(aval.vma if manual_types is None else manual_types.varying)  # type: ignore[union-attr]
 
 
 def check_replicated(who: str, params: Params) -> None:
     """Refuses parameters of which this device may hold a part only.
+
+    Args:
+      who: the function that was called.
+      params: tree of arrays, which may be traced.
 
     Raises:
       ValueError: which leaf differs between devices, or that nobody can see whether one does.
@@ -79,66 +89,83 @@ def _in_pmap() -> bool:
 
 
 def specs_of(specs: Specs, params: Params) -> list[PartitionSpec] | None:
-    """The PartitionSpec of each leaf; `None` where none are given, or nothing runs device by device."""
+    """Returns the PartitionSpec of each leaf; `None` if none are given, or nothing runs device by device.
+
+    Args:
+      specs: one for all leaves, or a tree of them.
+      params: tree of arrays.
+
+    Raises:
+      ValueError: if `specs` is a tree with other leaves than the parameters.
+      TypeError: if one of its leaves is no PartitionSpec.
+    """
     if specs is None or not _manual_axes():
         return None
     if isinstance(specs, PartitionSpec):
         return [specs] * len(jax.tree.leaves(params))
     try:
-        found = masks_lib.beside(params, specs)
+        leaf_specs = masks_lib.beside(params, specs)
     except ValueError as error:
         raise ValueError(
             f"specs: a PartitionSpec, or a tree of them beside the parameters, is needed: {error}"
         ) from None
-    found = [PartitionSpec() if spec is None else spec for spec in found]
-    for path, spec in zip(masks_lib.paths(params), found, strict=True):
+    leaf_specs = [PartitionSpec() if spec is None else spec for spec in leaf_specs]
+    for path, spec in zip(masks_lib.paths(params), leaf_specs, strict=True):
         if not isinstance(spec, PartitionSpec):
             raise TypeError(f"specs: {path!r} has {spec!r}, a PartitionSpec is needed.")
-    return found
+    return leaf_specs
 
 
-def _names(spec: PartitionSpec) -> list[tuple[int, tuple[str, ...]]]:
-    """The axes of a leaf that are split, each with the mesh axes that split it."""
-    entries = [(e,) if isinstance(e, str) else tuple(e or ()) for e in spec]
-    return [(axis, names) for axis, names in enumerate(entries) if names]
+def _split_axes(spec: PartitionSpec) -> list[tuple[int, tuple[str, ...]]]:
+    """Returns the axes of a leaf that are split, each with the mesh axes that split it."""
+    mesh_axes = [(entry,) if isinstance(entry, str) else tuple(entry or ()) for entry in spec]
+    return [(axis, axis_names) for axis, axis_names in enumerate(mesh_axes) if axis_names]
 
 
-def whole(tree: Any, specs: Sequence[PartitionSpec]) -> Any:
-    """A tree like the parameters with every leaf whole, on every device."""
+def gather_whole(tree: Any, specs: Sequence[PartitionSpec]) -> Any:
+    """Returns a tree like the parameters with every leaf whole, on every device."""
 
-    def gathered(leaf: Any, spec: PartitionSpec) -> Any:
-        for axis, names in _names(spec):
-            leaf = lax.all_gather(leaf, names, axis=axis, tiled=True)
+    def gather(leaf: Any, spec: PartitionSpec) -> Any:
+        for axis, axis_names in _split_axes(spec):
+            leaf = lax.all_gather(leaf, axis_names, axis=axis, tiled=True)
         return leaf
 
-    return _each(gathered, tree, specs)
+    return _map_leaves(gather, tree, specs)
 
 
-def own_part(masks: Any, specs: Sequence[PartitionSpec]) -> Any:
-    """Of masks that are whole, and the same on every device, the part that belongs to this device."""
+def slice_own_part(masks: Any, specs: Sequence[PartitionSpec]) -> Any:
+    """Returns this device's part of masks that are whole, and the same on every device."""
 
-    def cut(leaf: Any, spec: PartitionSpec) -> Any:
-        for axis, names in _names(spec):
-            size = leaf.shape[axis] // lax.axis_size(names)
-            leaf = lax.dynamic_slice_in_dim(leaf, lax.axis_index(names) * size, size, axis)
-        equal = _varying(leaf) - {name for _, along in _names(spec) for name in along}
-        if not equal:
+    def slice_out(leaf: Any, spec: PartitionSpec) -> Any:
+        for axis, axis_names in _split_axes(spec):
+            part_size = leaf.shape[axis] // lax.axis_size(axis_names)
+            leaf = lax.dynamic_slice_in_dim(
+                leaf, lax.axis_index(axis_names) * part_size, part_size, axis
+            )
+        uninformed_axes = _varying(leaf) - {
+            name for _, axis_names in _split_axes(spec) for name in axis_names
+        }
+        if not uninformed_axes:
             return leaf
-        return (
-            lax.pmax(leaf.astype(jnp.int32), tuple(sorted(equal))) > 0
-        )  # they are; now jax knows too
+        # The masks are the same along these axes; after the maximum jax knows it, too.
+        return lax.pmax(leaf.astype(jnp.int32), tuple(sorted(uninformed_axes))) > 0
 
-    return _each(cut, masks, specs)
+    return _map_leaves(slice_out, masks, specs)
 
 
-def _each(function: Any, tree: Any, specs: Sequence[PartitionSpec]) -> Any:
-    """What a function makes of each leaf that is there, and of how it is split."""
-    leaves, treedef = jax.tree.flatten(tree, is_leaf=lambda x: x is None)
+def _map_leaves(function: Any, tree: Any, specs: Sequence[PartitionSpec]) -> Any:
+    """Applies a function to each leaf that is there, and to its PartitionSpec."""
+    leaves, treedef = jax.tree.flatten(tree, is_leaf=lambda leaf: leaf is None)
     pairs = zip(leaves, specs, strict=True)
-    return treedef.unflatten(None if x is None else function(x, spec) for x, spec in pairs)
+    return treedef.unflatten(None if leaf is None else function(leaf, spec) for leaf, spec in pairs)
 
 
-def everywhere(flag: jax.Array, specs: Sequence[PartitionSpec]) -> jax.Array:
-    """Whether a condition holds on all devices that share the parameters."""
-    names = {name for spec in specs for _, along in _names(spec) for name in along}
-    return lax.pmin(flag.astype(jnp.int32), tuple(sorted(names))) > 0 if names else flag
+def is_true_everywhere(flag: jax.Array, specs: Sequence[PartitionSpec]) -> jax.Array:
+    """Returns whether a condition holds on all devices that share the parameters."""
+    axis_names = {
+        name
+        for spec in specs
+        for _, leaf_axis_names in _split_axes(spec)
+        for name in leaf_axis_names
+    }
+    return lax.pmin(flag.astype(jnp.int32), tuple(sorted(axis_names))) > 0 if axis_names else flag

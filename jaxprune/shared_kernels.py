@@ -17,22 +17,25 @@ __all__ = ["compiled_once", "stays_called"]
 
 
 def compiled_once(*, static: Sequence[str] = ()) -> Callable[[Callable], Callable]:
-    """Marks a function of arrays that equal calls shall share.
+    """Decorates a function of arrays so that equal calls share one compiled function.
 
     Args:
-      static: arguments, given by name, that are not arrays.
+      static: names of the arguments that are not arrays; they are given by name.
+
+    Returns:
+      The decorator.
     """
 
     def mark(fn: Callable) -> Callable:
         @functools.partial(jax.jit, static_argnames=tuple(static))
         @functools.wraps(fn)
         def body(*args: Any, **kwargs: Any) -> Any:
-            with _set(None):  # what it calls itself is written out
+            with _inlining(None):  # what it calls itself is written out
                 return fn(*args, **kwargs)
 
         @functools.wraps(fn)
         def call(*args: Any, **kwargs: Any) -> Any:
-            with _set("false"):
+            with _inlining("false"):
                 return body(*args, **kwargs)
 
         return call
@@ -41,11 +44,12 @@ def compiled_once(*, static: Sequence[str] = ()) -> Callable[[Callable], Callabl
 
 
 def stays_called() -> bool:
-    """Whether marked functions stay functions here."""
+    """Returns whether functions with `compiled_once` stay functions in a program for this platform."""
     return jax.default_backend() == "cpu"
 
 
-def _set(inlineable: str | None) -> AbstractContextManager:
+def _inlining(inlineable: str | None) -> AbstractContextManager:
+    """Returns a context whose calls XLA may write out or not; `None`: as it likes."""
     if not stays_called():
         return nullcontext()
     try:

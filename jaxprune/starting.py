@@ -1,4 +1,4 @@
-"""Masks before anything is pruned: those that keep everything, and those that somebody starts from."""
+"""Masks before the first change: those that keep everything, and those that a caller gives."""
 
 from collections.abc import Sequence
 
@@ -24,7 +24,7 @@ def full_masks(
     *,
     frozen: Sequence[bool] | None = None,
 ) -> Masks:
-    """Returns the masks that keep everything; refuses a partition with a part that nothing is left for.
+    """Returns the masks that keep everything.
 
     Args:
       method: the method.
@@ -32,48 +32,54 @@ def full_masks(
       prunable: which leaves may be pruned (see `jaxprune.masks.make`).
       axes: which axes of the leaves are inputs, outputs and layers.
       frozen: per leaf, whether it never changes, and so is not pruned.
+
+    Raises:
+      ValueError: if a part of a partition has nothing to prune, all prunable leaves are frozen, or coupled
+        units do not go with the other arguments.
     """
     frozen = frozen or [False] * len(jax.tree.leaves(params))
-    coupled = [part.pattern for part in method.parts if isinstance(part.pattern, Coupled)]
-    if coupled:
-        return _of_coupled(coupled[0], method, params, prunable, frozen)
+    patterns = [part.pattern for part in method.parts if isinstance(part.pattern, Coupled)]
+    if patterns:
+        return _full_masks_of_coupled(patterns[0], method, params, prunable, frozen)
     masks = _without_frozen(masks_lib.make(params, prunable, axes=axes), params, frozen)
     pairs = zip(method.owners(params), masks_lib.beside(params, masks), strict=True)
-    busy = {owner for owner, mask in pairs if mask is not None}
+    owning_parts = {owner for owner, mask in pairs if mask is not None}
     if isinstance(method, Partition):
-        for number, (pattern, _) in enumerate(method.methods):
-            if number not in busy:
+        for part_index, (expression, _) in enumerate(method.methods):
+            if part_index not in owning_parts:
                 raise ValueError(
-                    f"partition: {pattern!r} has nothing to prune; what it matches is not prunable, is "
+                    f"partition: {expression!r} has nothing to prune; what it matches is not prunable, is "
                     "frozen by the wrapped optimizer, or an expression before it has it."
                 )
     return masks
 
 
 def _without_frozen(masks: Masks, params: Params, frozen: Sequence[bool]) -> Masks:
-    """The masks without those of leaves that never change."""
+    """Returns the masks without those of leaves that never change."""
     if not any(frozen):
         return masks
-    before = masks_lib.beside(params, masks)
-    after = [None if still else mask for mask, still in zip(before, frozen, strict=True)]
-    if all(mask is None for mask in after):
-        pairs = zip(masks_lib.paths(params), before, strict=True)
-        names = [repr(path) for path, mask in pairs if mask is not None]
+    old_masks = masks_lib.beside(params, masks)
+    kept_masks = [
+        None if is_frozen else mask for mask, is_frozen in zip(old_masks, frozen, strict=True)
+    ]
+    if all(mask is None for mask in kept_masks):
+        pairs = zip(masks_lib.paths(params), old_masks, strict=True)
+        paths = [repr(path) for path, mask in pairs if mask is not None]
         raise ValueError(
-            f"the wrapped optimizer never changes {', '.join(names[:6])}, so nothing is left to prune in "
+            f"the wrapped optimizer never changes {', '.join(paths[:6])}, so nothing is left to prune in "
             "training: prune frozen leaves in one shot (jaxprune.prune), or let the optimizer train them."
         )
-    return jax.tree.structure(params).unflatten(after)
+    return jax.tree.structure(params).unflatten(kept_masks)
 
 
-def _of_coupled(
+def _full_masks_of_coupled(
     pattern: Coupled,
     method: Method | Partition,
     params: Params,
     prunable: Prunable,
     frozen: Sequence[bool],
 ) -> Masks:
-    """Full masks of all that units run along, biases and scales too."""
+    """Returns masks that keep everything, for all leaves that units run along, biases and scales too."""
     if isinstance(method, Partition):
         raise ValueError(
             "partition: coupled units run through leaves of several parts; give the pattern to a method of "
@@ -84,16 +90,18 @@ def _of_coupled(
             f"prunable={prunable!r}: with coupled units, structured.coupled(only=) says what may be pruned."
         )
     check_coupled(pattern, params)
-    covered = set(pattern.covered(params))
+    covered_paths = set(pattern.covered(params))
     paths = masks_lib.paths(params)
-    still = [path for path, is_frozen in zip(paths, frozen, strict=True) if is_frozen]
-    if torn := [path for path in still if path in covered]:
+    frozen_paths = [path for path, is_frozen in zip(paths, frozen, strict=True) if is_frozen]
+    if torn_paths := [path for path in frozen_paths if path in covered_paths]:
         raise ValueError(
-            f"the wrapped optimizer never changes {torn[0]!r}, but coupled units run through it; leave their "
-            "groups out with structured.coupled(only=), or let the optimizer train it."
+            f"the wrapped optimizer never changes {torn_paths[0]!r}, but coupled units run through it; leave "
+            "their groups out with structured.coupled(only=), or let the optimizer train it."
         )
-    named = zip(paths, jax.tree.leaves(params), strict=True)
-    leaves = [jnp.ones_like(w, dtype=bool) if path in covered else None for path, w in named]
+    pairs = zip(paths, jax.tree.leaves(params), strict=True)
+    leaves = [
+        jnp.ones_like(leaf, dtype=bool) if path in covered_paths else None for path, leaf in pairs
+    ]
     return jax.tree.structure(params).unflatten(leaves)
 
 
@@ -105,36 +113,50 @@ def given_masks(
     prunable: Prunable,
     frozen: Sequence[bool] | None = None,
 ) -> Masks:
-    """Returns masks that somebody starts from, as bool arrays.
+    """Returns the masks that a caller gives to start from, as bool arrays.
+
+    Args:
+      who: the function that was called.
+      method: the method.
+      masks: bool arrays or packed masks, `None` at leaves that are never pruned.
+      params: tree of arrays.
+      prunable: must be `None`, as masks say which leaves may be pruned.
+      frozen: per leaf, whether it never changes.
 
     Raises:
       ValueError: if they do not fit the parameters, a filter is given as well, or a leaf has a mask that no
         method of a partition would keep up, or that is frozen; if a method has no leaf with a mask.
     """
-    masks_lib.check_order(who, masks, params)
-    masks_lib.validate(masks, params)
+    masks_lib.check_order(who, params, masks)
+    masks_lib.validate(params, masks)
     if prunable is not None:
         raise ValueError(
             f"{who}: masks= says which leaves may be pruned, and so does prunable={prunable!r}; give one."
         )
-    found = masks_lib.beside(params, masks_lib.unpack(masks))
-    trio = zip(masks_lib.paths(params), found, method.owners(params), strict=True)
-    for path, mask, owner in trio:
+    leaf_masks = masks_lib.beside(params, masks_lib.unpack(masks))
+    rows = zip(masks_lib.paths(params), leaf_masks, method.owners(params), strict=True)
+    for path, mask, owner in rows:
         if mask is not None and owner is None:
             raise ValueError(
                 f"{who}: masks= has a mask for {path!r}, which no expression of the partition matches; add "
                 "one, or leave its mask out (None)."
             )
-    frozen = frozen or [False] * len(found)
-    for path, mask, still in zip(masks_lib.paths(params), found, frozen, strict=True):
-        if mask is not None and still:
+    frozen = frozen or [False] * len(leaf_masks)
+    for path, mask, is_frozen in zip(masks_lib.paths(params), leaf_masks, frozen, strict=True):
+        if mask is not None and is_frozen:
             raise ValueError(
                 f"{who}: masks= has a mask for {path!r}, which the wrapped optimizer never changes; leave it "
                 "out (None): what is zero there stays zero."
             )
     owners = method.owners(params)
-    busy = {owner for owner, mask in zip(owners, found, strict=True) if mask is not None}
-    if idle := [i for i in range(len(method.parts)) if i not in busy]:
-        which = f" of {method.methods[idle[0]][0]!r}" if isinstance(method, Partition) else ""
-        raise ValueError(f"{who}: masks= has no mask for any leaf{which}; nothing could be pruned.")
-    return jax.tree.structure(params).unflatten(found)
+    owning_parts = {
+        owner for owner, mask in zip(owners, leaf_masks, strict=True) if mask is not None
+    }
+    if idle_parts := [i for i in range(len(method.parts)) if i not in owning_parts]:
+        addition = (
+            f" of {method.methods[idle_parts[0]][0]!r}" if isinstance(method, Partition) else ""
+        )
+        raise ValueError(
+            f"{who}: masks= has no mask for any leaf{addition}; nothing could be pruned."
+        )
+    return jax.tree.structure(params).unflatten(leaf_masks)

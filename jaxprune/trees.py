@@ -1,9 +1,10 @@
-"""Leaves of a tree by name and by order: what every filter, report and message names them by.
+"""Paths of the leaves of a tree, and trees that lie beside others: matched by order or by path.
 
 Trees that hold the same leaves under the same names belong together, whatever their containers: parameters as
 plain dicts, a `FrozenDict`, an `nnx.State` of variables or Haiku's `FlatMap`, and masks in any of these.
 """
 
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -16,6 +17,7 @@ from jaxprune.types import Params
 
 __all__ = [
     "beside",
+    "check_matches",
     "content",
     "differences",
     "is_box",
@@ -25,13 +27,16 @@ __all__ = [
     "names_beside",
     "paths",
     "plain",
-    "some",
+    "quote_names",
     "unboxed",
 ]
 
 
 def keys_of(path: tuple[Any, ...]) -> tuple[str, ...]:
-    """Plain names of a key path; the wrapper level of `nnx` variables is left out.
+    """Returns the names of a key path as strings; the wrapper level of `nnx` variables is left out.
+
+    Args:
+      path: of a leaf, as `jax.tree_util.tree_leaves_with_path` gives it.
 
     >>> keys_of(jax.tree_util.tree_leaves_with_path({"a": [0, 1]})[1][0])
     ('a', '1')
@@ -42,19 +47,29 @@ def keys_of(path: tuple[Any, ...]) -> tuple[str, ...]:
 
 
 def paths(tree: Params) -> list[str]:
-    """Paths of the leaves, as filters and reports name them.
+    """Returns the paths of the leaves, as filters and reports name them.
+
+    Args:
+      tree: of arrays, in any containers.
+
+    Returns:
+      One string per leaf, its keys joined by slashes, in the order of `jax.tree.leaves`.
 
     >>> paths({"Dense_0": {"kernel": 1, "bias": 2}})
     ['Dense_0/bias', 'Dense_0/kernel']
     """
-    return [_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(plain(tree))]
+    return [_join_keys(path) for path, _ in jax.tree_util.tree_leaves_with_path(plain(tree))]
 
 
 def beside(params: Params, tree: Any) -> list[Any]:
-    """The entries of `tree` (masks, units: `None` included) at the leaves of `params`, in order.
+    """Returns the entries of `tree` (masks, units: `None` included) at the leaves of `params`, in order.
 
     Trees in other containers are matched by the names of the leaves. An entry is taken out of its `nnx`
     variable; the `MaskedNode` that optax leaves where a transform has no part is `None`.
+
+    Args:
+      params: tree of arrays.
+      tree: with one entry, of any kind, for each leaf of `params`.
 
     Raises:
       ValueError: if the leaves have other names; it says which.
@@ -65,63 +80,87 @@ def beside(params: Params, tree: Any) -> list[Any]:
     try:
         entries = jax.tree.structure(params).flatten_up_to(tree)
     except ValueError:
-        entries = _by_name(params, tree)
+        entries = _entries_by_name(params, tree)
         if entries is None:
-            differ = differences(names_beside(params, tree), paths(params))
+            difference = differences(names_beside(params, tree), paths(params))
             raise ValueError(
-                f"a tree that is to lie beside another has not the same leaves ({differ})."
+                f"a tree that is to lie beside another has not the same leaves ({difference})."
             ) from None
     return [content(entry) for entry in entries]
 
 
 def differences(have: Iterable[str], need: Iterable[str]) -> str:
-    """Words for the leaves that are missing and those that are too many, by their paths.
+    """Returns the words for leaves that are missing and for those that are too many.
+
+    Args:
+      have: paths of the leaves that are there.
+      need: paths of the leaves that should be.
 
     >>> differences(["a", "b"], ["b", "c"]), differences(["a"], ["a"])
     ("missing 'c'; unexpected 'a'", 'the leaves have the same names, in other containers')
     """
-    found, wanted = set(have), set(need)
-    sides = {"missing": wanted - found, "unexpected": found - wanted}
-    named = [f"{what} {some(sorted(names))}" for what, names in sides.items() if names]
-    return "; ".join(named) or "the leaves have the same names, in other containers"
+    present_paths = set(have)
+    needed_paths = set(need)
+    clauses = []
+    if missing := needed_paths - present_paths:
+        clauses.append(f"missing {quote_names(sorted(missing))}")
+    if unexpected := present_paths - needed_paths:
+        clauses.append(f"unexpected {quote_names(sorted(unexpected))}")
+    return "; ".join(clauses) or "the leaves have the same names, in other containers"
 
 
 def names_beside(params: Params, tree: Any) -> list[str]:
-    """Paths of the entries of a tree that is to lie beside the parameters: `None` is one, too."""
-    known = set(paths(params))
-    stop = lambda path, node: _name(path) in known or _is_nothing(node)
-    named = jax.tree_util.tree_leaves_with_path(plain(tree), is_leaf=stop, is_leaf_takes_path=True)
-    return [_name(path) for path, _ in named]
+    """Returns the paths of the entries of a tree that is to lie beside the parameters; `None` is one, too."""
+    return [_join_keys(path) for path, _ in _entries_with_path(set(paths(params)), tree)]
 
 
-def _by_name(params: Params, tree: Any) -> list[Any] | None:
-    """The entries at the leaves of `params` by name; `None` if there are others, or one is missing."""
-    names = paths(params)
-    known = set(names)
-    stop = lambda path, node: _name(path) in known or _is_nothing(node)
-    named = jax.tree_util.tree_leaves_with_path(plain(tree), is_leaf=stop, is_leaf_takes_path=True)
-    entries = {_name(path): entry for path, entry in named}
-    if len(entries) < len(named) or len(known) < len(names):
+def _entries_with_path(known_paths: set[str], tree: Any) -> list[tuple[Any, Any]]:
+    """Key paths and nodes of a tree, cut off at known paths and where there is nothing."""
+
+    def is_entry(path: tuple[Any, ...], node: Any) -> bool:
+        return _join_keys(path) in known_paths or _is_nothing(node)
+
+    return jax.tree_util.tree_leaves_with_path(
+        plain(tree), is_leaf=is_entry, is_leaf_takes_path=True
+    )
+
+
+def _entries_by_name(params: Params, tree: Any) -> list[Any] | None:
+    """The entries at the leaves of `params`, found by path; `None` if there are others, or one is missing."""
+    param_paths = paths(params)
+    known_paths = set(param_paths)
+    pairs = _entries_with_path(known_paths, tree)
+    entries = {_join_keys(path): entry for path, entry in pairs}
+    if len(entries) < len(pairs) or len(known_paths) < len(param_paths):
         return None  # a name that several leaves have tells nothing
-    blanks = {name for name, entry in entries.items() if _is_nothing(entry)}
-    missing = [name for name in names if name not in entries and blanks.isdisjoint(_above(name))]
-    elsewhere = jax.tree_util.tree_leaves_with_path(plain(params), is_leaf=_is_nothing)
-    holes = {_name(path) for path, node in elsewhere if _is_nothing(node)}
-    unexpected = [name for name in set(entries) - known - blanks if holes.isdisjoint(_above(name))]
-    return None if missing or unexpected else [entries.get(name) for name in names]
+    # Nothing at a node stands for `None` at each leaf below it, in the tree and in the parameters alike.
+    empty_paths = {path for path, entry in entries.items() if _is_nothing(entry)}
+    missing = [
+        path
+        for path in param_paths
+        if path not in entries and empty_paths.isdisjoint(_with_ancestors(path))
+    ]
+    nodes = jax.tree_util.tree_leaves_with_path(plain(params), is_leaf=_is_nothing)
+    empty_param_paths = {_join_keys(path) for path, node in nodes if _is_nothing(node)}
+    unexpected = [
+        path
+        for path in set(entries) - known_paths - empty_paths
+        if empty_param_paths.isdisjoint(_with_ancestors(path))
+    ]
+    return None if missing or unexpected else [entries.get(path) for path in param_paths]
 
 
-def _name(path: tuple[Any, ...]) -> str:
+def _join_keys(path: tuple[Any, ...]) -> str:
     return "/".join(keys_of(path))
 
 
-def _above(name: str) -> list[str]:
-    """The name, and those of the nodes above it.
+def _with_ancestors(path: str) -> list[str]:
+    """Returns the paths of all nodes from the root down to one, itself included.
 
-    >>> _above("a/b")
+    >>> _with_ancestors("a/b")
     ['a', 'a/b']
     """
-    keys = name.split("/")
+    keys = path.split("/")
     return ["/".join(keys[:end]) for end in range(1, len(keys) + 1)]
 
 
@@ -136,25 +175,38 @@ def is_box(node: Any) -> bool:
 
 
 def content(node: Any) -> Any:
-    """What a variable holds, anything else itself; `None` for optax's `MaskedNode`."""
+    """Returns what a variable holds, anything else itself, and `None` for optax's `MaskedNode`."""
     if isinstance(node, optax.MaskedNode):
         return None
     return node.get_value() if is_box(node) else node
 
 
 def unboxed(tree: Any) -> Any:
-    """The tree with the contents of its variables, and `None` for optax's `MaskedNode`."""
-    stop = lambda node: is_box(node) or isinstance(node, optax.MaskedNode)
-    return jax.tree.map(content, tree, is_leaf=stop)
+    """Returns the tree with the contents of its variables, and `None` for optax's `MaskedNode`."""
+
+    def is_leaf(node: Any) -> bool:
+        return is_box(node) or isinstance(node, optax.MaskedNode)
+
+    return jax.tree.map(content, tree, is_leaf=is_leaf)
 
 
 def plain(tree: Any) -> Any:
-    """The tree, with dicts for mappings that cannot hold `None` in place of a leaf (Haiku's `FlatMap`)."""
+    """Returns the tree, with dicts for mappings that cannot hold `None` in place of a leaf.
+
+    Such is Haiku's `FlatMap`.
+    """
     if _can_hold_none(tree):
         return tree
-    stop = lambda node: isinstance(node, Mapping) and type(node) is not dict
-    as_dict = lambda node: {k: plain(v) for k, v in node.items()} if stop(node) else node
-    return jax.tree.map(as_dict, tree, is_leaf=stop)
+
+    def is_other_mapping(node: Any) -> bool:
+        return isinstance(node, Mapping) and type(node) is not dict
+
+    def to_dict(node: Any) -> Any:
+        return (
+            {key: plain(value) for key, value in node.items()} if is_other_mapping(node) else node
+        )
+
+    return jax.tree.map(to_dict, tree, is_leaf=is_other_mapping)
 
 
 def _can_hold_none(tree: Any) -> bool:
@@ -178,7 +230,11 @@ def is_placeholder(tree: Any) -> bool:
 
 
 def layer_names(path: str, layer_shape: Sequence[int]) -> list[str]:
-    """Names of the layers of a leaf: its path, or where several are stacked, the path with their indices.
+    """Returns the names of the layers of a leaf: its path, followed by indices where several are stacked.
+
+    Args:
+      path: of the leaf.
+      layer_shape: lengths of the axes that index layers.
 
     >>> layer_names("head", ()), layer_names("layers/kernel", (2,))
     (['head'], ['layers/kernel[0]', 'layers/kernel[1]'])
@@ -187,7 +243,23 @@ def layer_names(path: str, layer_shape: Sequence[int]) -> list[str]:
     return [path + (f"[{', '.join(map(str, index))}]" if index else "") for index in indices]
 
 
-def some(names: Sequence[str], shown: int = 5) -> str:
-    """Names for a message, the first of them if there are many."""
-    more = f" and {len(names) - shown} more" if len(names) > shown else ""
-    return ", ".join(map(repr, names[:shown])) + more
+def quote_names(names: Sequence[str], shown: int = 5) -> str:
+    """Returns names for a message, in quotes, the first of them if there are many.
+
+    >>> quote_names(["a", "b", "c"], shown=2)
+    "'a', 'b' and 1 more"
+    """
+    addition = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(map(repr, names[:shown])) + addition
+
+
+def check_matches(who: str, patterns: Iterable[str], names: Sequence[str]) -> None:
+    """Raises `ValueError` if a regular expression matches none of the names.
+
+    >>> check_matches("uniform(rates=)", ["head"], ["fc1/kernel", "fc2/kernel"])
+    Traceback (most recent call last):
+    ValueError: uniform(rates=): 'head' matches none of the leaves 'fc1/kernel', 'fc2/kernel'.
+    """
+    for pattern in patterns:
+        if not any(re.search(pattern, name) for name in names):
+            raise ValueError(f"{who}: {pattern!r} matches none of the leaves {quote_names(names)}.")

@@ -30,7 +30,7 @@ Sparsity = jax.Array | float
 
 @dataclasses.dataclass(frozen=True)
 class Axes:
-    """What the axes of a kernel are to the program that multiplies it, in the words of `jax.nn.initializers`.
+    """Roles of the axes of a kernel in the program that multiplies it, in the words of `jax.nn.initializers`.
 
     Axes are counted from 0; negative ones count from the end. The window axes of a convolution are none of
     the three.
@@ -56,15 +56,15 @@ class Axes:
     use: str = "kernel"
 
     def __post_init__(self) -> None:
-        """Takes one axis for a tuple of one."""
+        """Makes a tuple of each field that is one axis, and refuses what is none."""
         for name in ("in_axis", "out_axis", "batch_axis"):
-            given = getattr(self, name)
-            if given is None and name != "batch_axis":
+            value = getattr(self, name)
+            if value is None and name != "batch_axis":
                 continue
-            axes: tuple[Any, ...] = tuple(given) if isinstance(given, Sequence) else (given,)
+            axes: tuple[Any, ...] = tuple(value) if isinstance(value, Sequence) else (value,)
             if not all(hasattr(axis, "__index__") and not isinstance(axis, bool) for axis in axes):
                 raise TypeError(
-                    f"Axes({name}={given!r}): an axis or several are needed, as integers."
+                    f"Axes({name}={value!r}): an axis or several are needed, as integers."
                 )
             object.__setattr__(self, name, tuple(operator.index(axis) for axis in axes))
         if self.in_axis is None and self.reason is None:
@@ -72,10 +72,11 @@ class Axes:
 
     def __repr__(self) -> str:
         """The call, without what is at its default."""
-        parts = [f"{n}={getattr(self, n)!r}" for n in ("in_axis", "out_axis", "batch_axis")]
-        parts += [f"reason={self.reason!r}"] if self.reason is not None else []
-        parts += [f"use={self.use!r}"] if self.use != "kernel" else []
-        return f"Axes({', '.join(parts)})"
+        names = ("in_axis", "out_axis", "batch_axis")
+        arguments = [f"{name}={getattr(self, name)!r}" for name in names]
+        arguments += [f"reason={self.reason!r}"] if self.reason is not None else []
+        arguments += [f"use={self.use!r}"] if self.use != "kernel" else []
+        return f"Axes({', '.join(arguments)})"
 
 
 @functools.partial(
@@ -85,7 +86,7 @@ class Axes:
 )
 @dataclasses.dataclass(frozen=True)
 class Units:
-    """What competes in one leaf.
+    """The units of one leaf, with their scores, and which of them compete with each other.
 
     A layer is a leaf, or where layers are stacked in one leaf, a slice of it. Each layer has a budget of its
     own; within a layer there may be many contests.
@@ -124,34 +125,38 @@ class Units:
 
     @property
     def members(self) -> int:
-        """Units in one contest."""
+        """The number of units in one contest."""
         return math.prod(self.scores.shape[axis] for axis in self.contest_axes)
 
     @property
     def layer_shape(self) -> tuple[int, ...]:
-        """The shape of one number per layer."""
+        """The shape of an array with one element per layer."""
         return tuple(self.scores.shape[axis] for axis in self.layers)
 
     @property
     def contests(self) -> int:
-        """Contests in one layer."""
+        """The number of contests in one layer."""
         return max(self.scores.size // max(math.prod(self.layer_shape) * self.members, 1), 1)
 
     @property
     def budgeted(self) -> jax.Array | int:
-        """Units of one contest that the budget counts, of each layer where layers differ."""
+        """The number of units of one contest that the budget counts; an array where layers differ."""
         return self.members if self.competing is None else self.competing
 
     def beside(self, numbers: jax.Array | int) -> jax.Array | int:
-        """Numbers per layer in the shape that broadcasts against `scores`."""
+        """Returns numbers per layer in the shape that broadcasts against `scores`.
+
+        Args:
+          numbers: one, or one for each layer.
+        """
         if not self.layers:
             return numbers
-        shape = [n if axis in self.layers else 1 for axis, n in enumerate(self.scores.shape)]
+        shape = [size if axis in self.layers else 1 for axis, size in enumerate(self.scores.shape)]
         return jnp.broadcast_to(numbers, self.layer_shape).reshape(shape)
 
 
 class Keep(NamedTuple):
-    """A leaf's survivors per contest, with their choice where the allocation had to make it.
+    """How many units of a leaf survive, and which, where the allocation had to choose them.
 
     Attributes:
       count: int32, units that survive in each contest: a scalar, or one number per layer.
@@ -163,13 +168,13 @@ class Keep(NamedTuple):
 
 
 class Criterion(Protocol):
-    """What each weight is worth: `(params, *, <signals>, **_) -> Scores`."""
+    """Scores each weight: `(params, *, <signals>, **_) -> Scores`, higher is kept."""
 
     def __call__(self, params: Params, /, **signals: Any) -> Scores: ...  # noqa: D102
 
 
 class Contests(NamedTuple):
-    """How the units of a leaf are divided.
+    """Axes along which the units of a leaf are divided into contests and layers.
 
     Attributes:
       axis: units along this axis, or these axes together, are one contest; `None`: all units of a layer are.
@@ -182,7 +187,7 @@ class Contests(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Pattern(Part):
-    """What dies together and who competes.
+    """Functions that say which weights die together and which compete.
 
     Each function takes last what the axes of the leaf are, an `Axes`; `None`, or left out: they are told by
     its shape, as Flax stores kernels (`jaxprune.kernel_axes.by_position`).
@@ -202,10 +207,10 @@ class Pattern(Part):
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Allocation(Part):
-    """Who gets how much of the budget; it is called like the function that it holds.
+    """Distributes a budget over layers; it is called like the function that it holds.
 
     Attributes:
-      allocate: (params, units, sparsity) -> tree of counts or `Keep`.
+      allocate: (params, units, sparsity) -> tree of counts or `Keep`; the sparsity is a fraction removed.
       shares: the same where no layer has a floor, if shapes tell: it reads no scores. `None`: scores decide.
       at_least: its floor, the fewest units that a layer keeps.
     """
@@ -215,7 +220,7 @@ class Allocation(Part):
     at_least: int = 0
 
     def __call__(self, params: Params, units: Any, sparsity: Sparsity) -> Any:
-        """Returns how many units of each contest survive."""
+        """Returns how many units of each contest survive, a tree of counts or `Keep`."""
         return self.allocate(params, units, sparsity)
 
 
@@ -224,13 +229,13 @@ AnyAllocation = Allocation | Callable[..., Any]  # a plain function of the same 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Schedule(Part):
-    """When masks change, and how sparse they must be by then.
+    """Functions of the update count that say when masks change, and how sparse they must be by then.
 
     Attributes:
       due: step -> bool, whether the masks change before this update.
       sparsity: step -> fraction of the prunable weights removed.
-      end: the step from which on `sparsity` is on its target. It is the last one at which masks can change,
-        unless the schedule goes on at that sparsity for ever (`schedules.constant`).
+      end: the step, in updates, from which on `sparsity` is on its target. It is the last one at which masks
+        can change, unless the schedule goes on at that sparsity for ever (`schedules.constant`).
     """
 
     due: Callable[[Step], jax.Array | bool]
@@ -238,15 +243,15 @@ class Schedule(Part):
     end: int
 
 
-Fraction = float | Callable[[Step], jax.Array]  # a share of the places
+Fraction = float | Callable[[Step], jax.Array]  # of the places of a contest, or that at a step
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Update(Part):
-    """How an old mask becomes a new one.
+    """Makes a new mask of an old one.
 
     Attributes:
-      select: (alive, units, grow_scores, keep, step) -> alive, lists with one entry per prunable leaf.
+      select: (alive, units, grow_scores, keep, step) -> alive, lists with one element per prunable leaf.
       grow_criterion: criterion by which dead units apply for a place; `None`: they cannot.
       ranks_dead_units: whether a dead unit competes on its score; if not, it ranks below every living one.
       skip_gradient: whether the update that changes the masks leaves the weights alone.
@@ -262,21 +267,21 @@ class Update(Part):
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Share(Part):
-    """A share of the places that changes with the step; it is called like the function that it holds.
+    """A fraction of the places of a contest, as a function of the step; it is called like that function.
 
     Attributes:
-      at: step -> the share, in [0, 1].
+      at: step -> the fraction, in [0, 1].
     """
 
     at: Callable[[Step], jax.Array]
 
     def __call__(self, step: Step) -> jax.Array:
-        """Returns the share at a step."""
+        """Returns the fraction at a step."""
         return self.at(step)
 
 
 class Backward(NamedTuple):
-    """What reaches a weight off the mask where it stays as it is: training straight through the mask.
+    """What reaches a weight off the mask where it keeps its value: training straight through the mask.
 
     Attributes:
       decay: off the masks, `decay * w` is added to the gradient: a pull towards zero.
@@ -290,7 +295,7 @@ class Backward(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Penalty(Part):
-    r"""What is added to the loss to make weights zero; `leaves` is `{path: array}` of those it falls on.
+    r"""A term added to the loss to make weights zero; `leaves` is `{path: array}` of those it falls on.
 
     Attributes:
       value: (leaves, step) -> the penalty $P$, a float32 scalar.

@@ -74,7 +74,7 @@ SWAPPED = {
     "proximal": lambda: jp.proximal(jp.penalties.l1(0.1), ADAM, 0.1),
     "masks.apply": lambda: jp.masks.apply(MASKS, PARAMS),
     "masks.check": lambda: jp.masks.check(MASKS, PARAMS),
-    "masks.validate": lambda: jp.masks.validate(PARAMS, MASKS),
+    "masks.validate": lambda: jp.masks.validate(MASKS, PARAMS),
     "masks.shuffle": lambda: jp.masks.shuffle(KEY, MASKS),
     "gate.init": lambda: GATE.init(KEY, PARAMS),
     "gate.sample": lambda: GATE.sample(KEY, THETA),
@@ -200,7 +200,7 @@ WRONG_TYPES = {
     r"growing\(masks='all'\): a tree of bool": lambda: jp.growing(ADAM, "all", decay=0.1, until=5),
     r"masks\.sparsity\(masks=.*: a tree of bool arrays is need": lambda: jp.masks.sparsity(PARAMS),
     r"jaxprune\.masks_of\(opt_state\) reads them": lambda: jp.masks.sparsity(STATE),
-    r"masks\.intersection\(b=.*: a tree of bool": lambda: jp.masks.intersection(MASKS, PARAMS),
+    r"masks\.jaccard\(b=.*: a tree of bool": lambda: jp.masks.jaccard(MASKS, PARAMS),
     r"masks\.hamming\(a=.*: a tree of bool": lambda: jp.masks.hamming(PARAMS, MASKS),
     r"masks\.summary\(masks=": lambda: jp.masks.summary(PARAMS),
     r"masks\.table\(masks=": lambda: jp.masks.table(PARAMS),
@@ -390,7 +390,7 @@ def test_masks_and_parameters_that_look_alike_are_no_mistake():
     assert all(map(jnp.array_equal, jax.tree.leaves(both), jax.tree.leaves(MASKS)))
     packed = jp.masks.pack(MASKS)
     assert float(jp.masks.sparsity(packed)) == float(jp.masks.sparsity(MASKS))
-    jp.masks.validate(packed, PARAMS)
+    jp.masks.validate(PARAMS, packed)
     jp.fixed(ADAM, packed).init(PARAMS)
 
 

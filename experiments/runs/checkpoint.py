@@ -225,7 +225,7 @@ class Checkpoints:
 
 
 def _seal(folder: Path) -> None:
-    checksums = sealed.files_of(folder)
+    checksums = sealed.checksums_of_folder(folder)
     with whole_file(folder / _SEAL) as file:
         file.write(json.dumps(checksums, indent=1).encode())
 

@@ -50,7 +50,7 @@ def load(path: Path, params: Any) -> Any:
     try:
         stored = array_files.read(path, kind=_KIND, version=_VERSION)
         masks = _masks(stored.arrays, stored.about, params)
-        masks_lib.validate(masks, params)
+        masks_lib.validate(params, masks)
     except (OSError, ValueError) as e:
         reason = (e.strerror or str(e)) if isinstance(e, OSError) else str(e)
         raise UserError(

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxprune import trees
-from jaxprune.allocation.counts import Layers, check_floor
+from jaxprune.allocation.counts import Layers, check_floor, fill_pruned
 from jaxprune.parts import factory
 from jaxprune.ranks import LOWEST, order_key
 from jaxprune.types import Allocation, AnyAllocation, Keep, Params, Sparsity, Units
@@ -20,11 +20,11 @@ __all__ = ["at_cost", "cost_budget"]
 def cost_budget(
     costs: Mapping[str, float] | Any, *, power: float = 1.0, at_least: int = 1
 ) -> Allocation:
-    r"""The sparsity is the fraction of the cost that goes; leaves share one budget of it.
+    r"""The sparsity is the fraction of the cost that is removed; leaves share one budget of it.
 
     A unit of leaf $l$ costs $c_l$, the leaf's cost over its units. Units are ranked by score over $c_l^p$,
     the greedy order of a knapsack, and the best are kept that the budget pays for; those that are equal at
-    the cut all go. The best of each layer, as many as its floor says, are paid for first.
+    the cut are all removed. The best of each layer, as many as its floor says, are paid for first.
 
     Args:
       costs: of each prunable leaf while it is dense: operations (`jaxprune.metrics.flops`), bytes,
@@ -50,37 +50,41 @@ def cost_budget(
     check_floor("cost_budget", at_least)
 
     def allocate(params: Params, units: Any, sparsity: Sparsity) -> Any:
-        found = trees.beside(params, units)
-        of_leaf = _checked(_by_leaf(costs, params, trees.paths(params)), found, params)
-        pruned = [(cost, u) for cost, u in zip(of_leaf, found, strict=True) if u is not None]
-        layers = Layers([unit for _, unit in pruned])
-        each = [cost / u.scores.size for cost, u in pruned]
-        scale = [np.float32(max(each) / e) ** np.float32(power) for e in each]
-        keys = [_keys(u, s) for (_, u), s in zip(pruned, scale, strict=True)]
-        share = np.array(each) / sum(cost for cost, _ in pruned)
-        unit_cost = jnp.asarray(layers.repeated(share), jnp.float32)
-        budget = (1 - jnp.asarray(sparsity, jnp.float32)) * jnp.sum(unit_cost * layers.sizes)
-        floors = layers.floors(at_least)
-        counts = _affordable(keys, layers, unit_cost, budget * np.float32(1 + 1e-6), floors)
-        kept = map(Keep, layers.split(counts // layers.contests))
-        return jax.tree.structure(params).unflatten(
-            None if u is None else next(kept) for u in found
+        leaf_units = trees.beside(params, units)
+        priced_units = _priced_units(costs, params, leaf_units)
+        layers = Layers([unit for _, unit in priced_units])
+        unit_costs = [cost / unit.scores.size for cost, unit in priced_units]
+        scales = [
+            np.float32(max(unit_costs) / unit_cost) ** np.float32(power) for unit_cost in unit_costs
+        ]
+        keys = [
+            _order_keys(unit, scale) for (_, unit), scale in zip(priced_units, scales, strict=True)
+        ]
+        unit_shares = np.array(unit_costs) / sum(cost for cost, _ in priced_units)
+        layer_shares = jnp.asarray(layers.repeated(unit_shares), jnp.float32)
+        budget = (1 - jnp.asarray(sparsity, jnp.float32)) * jnp.sum(layer_shares * layers.sizes)
+        counts = _affordable_counts(
+            keys, layers, layer_shares, budget * np.float32(1 + 1e-6), layers.floors(at_least)
         )
+        kept = map(Keep, layers.split(counts // layers.contests))
+        return fill_pruned(params, leaf_units, kept)
 
     return Allocation(allocate)
 
 
 @factory
 def at_cost(allocation: AnyAllocation, costs: Mapping[str, float] | Any) -> Allocation:
-    """Another allocation, at whatever sparsity removes the asked fraction of the cost.
+    """Another allocation, at the sparsity at which it removes the asked fraction of the cost.
 
     So that uniform, ERK and others can be compared at equal operations. The sparsity of the other one is
-    found by bisection: what is kept costs no more than asked, unless nothing can be cheaper, as its floors
-    may be dearer than that.
+    found by bisection: what is kept costs no more than asked, unless its floors alone cost more.
 
     Args:
       allocation: the other one; the more it is asked to remove, the less it keeps.
       costs: of each prunable leaf while it is dense, as for `cost_budget`.
+
+    Returns:
+      An allocation.
 
     >>> from jaxprune.allocation import uniform
     >>> from jaxprune.types import Units
@@ -91,29 +95,31 @@ def at_cost(allocation: AnyAllocation, costs: Mapping[str, float] | Any) -> Allo
     """
 
     def allocate(params: Params, units: Any, sparsity: Sparsity) -> Any:
-        found = trees.beside(params, units)
-        of_leaf = _checked(_by_leaf(costs, params, trees.paths(params)), found, params)
-        pruned = [(cost, u) for cost, u in zip(of_leaf, found, strict=True) if u is not None]
-        whole = sum(cost for cost, _ in pruned)
-        layers = Layers([unit for _, unit in pruned])
-        each = layers.repeated([np.float32(cost / whole / u.scores.size) for cost, u in pruned])
-        full = jnp.sum(each * layers.sizes)
-        budget = (1 - jnp.asarray(sparsity, jnp.float32)) * full * np.float32(1 + 1e-6)
+        priced_units = _priced_units(costs, params, trees.beside(params, units))
+        total_cost = sum(cost for cost, _ in priced_units)
+        layers = Layers([unit for _, unit in priced_units])
+        layer_shares = layers.repeated(
+            [np.float32(cost / total_cost / unit.scores.size) for cost, unit in priced_units]
+        )
+        dense_cost = jnp.sum(layer_shares * layers.sizes)
+        budget = (1 - jnp.asarray(sparsity, jnp.float32)) * dense_cost * np.float32(1 + 1e-6)
 
-        def cost(s: jax.Array) -> Any:
-            kept = trees.beside(params, allocation(params, units, s))
-            counts = [k.count if isinstance(k, Keep) else k for k in kept if k is not None]
-            return jnp.sum(each * layers.joined(counts) * layers.contests)
+        def cost_at(tried_sparsity: jax.Array) -> Any:
+            kept = trees.beside(params, allocation(params, units, tried_sparsity))
+            counts = [
+                keep.count if isinstance(keep, Keep) else keep for keep in kept if keep is not None
+            ]
+            return jnp.sum(layer_shares * layers.joined(counts) * layers.contests)
 
         def halve(_: Any, bracket: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
             low, high = bracket
             middle = (low + high) / 2
-            dear = cost(middle) > budget
-            return jnp.where(dear, middle, low), jnp.where(dear, high, middle)
+            too_costly = cost_at(middle) > budget
+            return jnp.where(too_costly, middle, low), jnp.where(too_costly, high, middle)
 
-        start = (jnp.float32(0), jnp.float32(1))
-        _, high = jax.lax.fori_loop(0, 24, halve, start)
-        return allocation(params, units, jnp.where(cost(jnp.float32(0)) > budget, high, 0.0))
+        _, affordable = jax.lax.fori_loop(0, 24, halve, (jnp.float32(0), jnp.float32(1)))
+        dense_too_costly = cost_at(jnp.float32(0)) > budget
+        return allocation(params, units, jnp.where(dense_too_costly, affordable, 0.0))
 
     if not isinstance(allocation, Allocation) or allocation.shares is None:
         return Allocation(allocate)
@@ -121,54 +127,67 @@ def at_cost(allocation: AnyAllocation, costs: Mapping[str, float] | Any) -> Allo
     return Allocation(allocate, shares, allocation.at_least)
 
 
-def _keys(units: Units, scale: Any) -> jax.Array:
-    """Scores by cost as integers in the same order; the lowest where nothing may be kept."""
-    keys = order_key(units.scores.astype(jnp.float32) * scale)
-    allowed = keys if units.among is None else jnp.where(units.among, keys, LOWEST)
-    return _from_zero(allowed)
-
-
-def _checked(of_leaf: list[Any], found: list[Any], params: Params) -> list[Any]:
-    """The costs, if each leaf that is pruned has one."""
-    for name, cost, unit in zip(trees.paths(params), of_leaf, found, strict=True):
+def _priced_units(costs: Any, params: Params, leaf_units: list[Any]) -> list[tuple[Any, Units]]:
+    """Returns cost and units of each leaf that is pruned; refuses costs that are missing or not above 0."""
+    paths = trees.paths(params)
+    leaf_costs = _costs_of_leaves(costs, params, paths)
+    for path, cost, unit in zip(paths, leaf_costs, leaf_units, strict=True):
         if unit is not None and (cost is None or not cost > 0):
             raise ValueError(
-                f"costs: the leaf {name!r} has {cost}; a number above 0 is needed for each leaf that is "
+                f"costs: the leaf {path!r} has {cost}; a number above 0 is needed for each leaf that is "
                 "pruned."
             )
-    return of_leaf
+    pairs = zip(leaf_costs, leaf_units, strict=True)
+    return [(cost, unit) for cost, unit in pairs if unit is not None]
 
 
-def _by_leaf(costs: Any, params: Params, names: list[str]) -> list[Any]:
-    if isinstance(costs, Mapping) and any(name in costs for name in names):
-        return [costs.get(name) for name in names]
+def _costs_of_leaves(costs: Any, params: Params, paths: list[str]) -> list[Any]:
+    """Returns the cost of each leaf, from numbers by path or from a tree; `None` where there is none."""
+    if isinstance(costs, Mapping) and any(path in costs for path in paths):
+        return [costs.get(path) for path in paths]
     return trees.beside(params, costs)
 
 
-def _from_zero(keys: jax.Array) -> jax.Array:
-    """Signed integers as unsigned ones in the same order."""
+def _order_keys(units: Units, scale: Any) -> jax.Array:
+    """Returns scores by cost as integers in the same order; the lowest where nothing may be kept."""
+    keys = order_key(units.scores.astype(jnp.float32) * scale)
+    allowed_keys = keys if units.among is None else jnp.where(units.among, keys, LOWEST)
+    return _to_unsigned(allowed_keys)
+
+
+def _to_unsigned(keys: jax.Array) -> jax.Array:
+    """Returns signed integers as unsigned ones in the same order."""
     return jax.lax.bitcast_convert_type(keys, jnp.uint32) ^ np.uint32(1 << 31)
 
 
-def _affordable(
+def _affordable_counts(
     keys: list[jax.Array],
     layers: Layers,
-    unit_cost: jax.Array,
+    layer_shares: jax.Array,
     budget: jax.Array,
     floors: jax.Array,
 ) -> jax.Array:
-    """Per layer its floor, or how many units lie above the lowest threshold that the budget pays for."""
+    """Returns per layer its count of units above the lowest threshold that the budget pays for.
 
-    def count(t: jax.Array) -> jax.Array:
-        pairs = zip(keys, layers.units, strict=True)
-        within = [tuple(i for i in range(k.ndim) if i not in u.layers) for k, u in pairs]
-        above = [jnp.sum(k > t, axes, jnp.int32) for k, axes in zip(keys, within, strict=True)]
-        return jnp.maximum(layers.joined(above), floors)
+    Args:
+      keys: scores by cost of the units of each leaf, uint32.
+      layers: of the leaves.
+      layer_shares: cost of one unit of each layer, as a share of the cost of all.
+      budget: share of the cost that may be kept.
+      floors: counts that are kept of each layer at least.
+    """
 
-    def lower(i: jax.Array, t: jax.Array) -> jax.Array:
+    def count_above(threshold: jax.Array) -> jax.Array:
+        counts = []
+        for leaf_keys, unit in zip(keys, layers.units, strict=True):
+            unit_axes = tuple(axis for axis in range(leaf_keys.ndim) if axis not in unit.layers)
+            counts.append(jnp.sum(leaf_keys > threshold, unit_axes, jnp.int32))
+        return jnp.maximum(layers.joined(counts), floors)
+
+    def set_bit(i: jax.Array, threshold: jax.Array) -> jax.Array:
         # The highest threshold that costs too much, bit by bit; one above it does not.
-        raised = t | (np.uint32(1) << (31 - i).astype(jnp.uint32))
-        return jnp.where(jnp.sum(count(raised - 1) * unit_cost) > budget, raised, t)
+        raised = threshold | (np.uint32(1) << (31 - i).astype(jnp.uint32))
+        too_costly = jnp.sum(count_above(raised - 1) * layer_shares) > budget
+        return jnp.where(too_costly, raised, threshold)
 
-    t = jax.lax.fori_loop(0, 32, lower, jnp.uint32(0))
-    return count(t)
+    return count_above(jax.lax.fori_loop(0, 32, set_bit, jnp.uint32(0)))

@@ -1,4 +1,4 @@
-"""Allocations that give each leaf its share by its name or shape.
+"""Allocations by the name of a leaf.
 
 Each has a floor: no layer keeps fewer than `at_least` of its units, or all where it has fewer. It is 1 by
 default, as a layer that keeps none lets nothing through, and 0 allows that. A unit is what the pattern makes
@@ -6,25 +6,35 @@ one: a weight, a channel, a block. In a layer of many contests (N:M), each keeps
 """
 
 import functools
-import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxprune import checks, trees
-from jaxprune.allocation.counts import Layers, apportion, check_floor, floored, survivors
-from jaxprune.kernel_axes import by_position
+from jaxprune.allocation.counts import (
+    Layers,
+    apportion,
+    check_floor,
+    fill_pruned,
+    raise_to_floors,
+    survivors,
+)
 from jaxprune.parts import factory
 from jaxprune.types import Allocation, Params, Sparsity, Units
 
-__all__ = ["by_path", "erk", "uniform", "uniform_plus"]
+__all__ = [
+    "TABLE",
+    "by_path",
+    "check_sparsities",
+    "first_match",
+    "uniform",
+    "uniform_plus",
+]
 
-_is_units = lambda x: isinstance(x, Units)
-_TABLE = checks.Kind(
+TABLE = checks.Kind(
     "a dict of numbers by regular expression",
     lambda value: isinstance(value, Mapping),
     lambda _: "such as {'head/kernel': 0.5}",
@@ -33,7 +43,7 @@ _TABLE = checks.Kind(
 
 @factory
 def uniform(rates: Mapping[str, float] | None = None, *, at_least: int = 1) -> Allocation:
-    """Every layer loses the same fraction, rounded to whole units.
+    """Removes the same fraction of every layer, rounded to whole units.
 
     A layer is a leaf, or where `axes` say that layers are stacked in one leaf, a slice of it. Each rounds by
     itself and none falls below its floor, so that the tree may keep more than is asked for:
@@ -45,6 +55,12 @@ def uniform(rates: Mapping[str, float] | None = None, *, at_least: int = 1) -> A
         lottery-ticket paper does; 0 leaves a leaf dense.
       at_least: fewest units that a layer keeps, or all that it has; 0 allows that it is emptied.
 
+    Returns:
+      An allocation.
+
+    Raises:
+      ValueError: if a rate is not in [0, 1]; when it is asked, if an expression matches no leaf.
+
     >>> params = {"head": jnp.ones((4, 1)), "w": jnp.ones((8, 10))}
     >>> units = jax.tree.map(Units, params)
     >>> jax.tree.map(int, uniform()(params, units, 0.95))  # 5 of 84, where 4 are asked for
@@ -52,7 +68,7 @@ def uniform(rates: Mapping[str, float] | None = None, *, at_least: int = 1) -> A
     >>> jax.tree.map(int, uniform(at_least=0)(params, units, 0.95))
     {'head': 0, 'w': 4}
     """
-    checks.check("uniform", rates=(rates, checks.optional(_TABLE)))
+    checks.check("uniform", rates=(rates, checks.optional(TABLE)))
     check_floor("uniform", at_least)
     rates = dict(rates or {})
     for pattern, rate in rates.items():
@@ -64,48 +80,49 @@ def uniform(rates: Mapping[str, float] | None = None, *, at_least: int = 1) -> A
             )
 
     def allocate(params: Params, units: Any, sparsity: Sparsity, floor: int = at_least) -> Any:
-        names = trees.paths(params)
-        _check_matches("uniform(rates=)", rates, names)
-        shares: dict[Any, jax.Array] = {}  # leaves of one size are asked for the same
+        paths = trees.paths(params)
+        trees.check_matches("uniform(rates=)", rates, paths)
+        counts: dict[Any, jax.Array] = {}  # of leaves of one size and rate, computed once
 
-        def survivors_of(units: Any, rate: float | None) -> jax.Array:
-            asked = (units if isinstance(units, int) else id(units), rate)
-            if asked not in shares:
-                removed = sparsity if rate is None else sparsity * rate
-                shares[asked] = survivors(units, removed)
-            return shares[asked]
+        def count_survivors(unit_count: Any, rate: float | None) -> jax.Array:
+            question = (unit_count if isinstance(unit_count, int) else id(unit_count), rate)
+            if question not in counts:
+                leaf_sparsity = sparsity if rate is None else sparsity * rate
+                counts[question] = survivors(unit_count, leaf_sparsity)
+            return counts[question]
 
-        def count(name: str, unit: Units | None) -> jax.Array | None:
+        def count_in_contests(path: str, unit: Units | None) -> jax.Array | None:
             if unit is None:
                 return None
-            share = survivors_of(unit.budgeted, _entry(rates, name))
-            kept = jnp.maximum(share, jnp.minimum(-(-floor // unit.contests), unit.budgeted))
+            count = count_survivors(unit.budgeted, first_match(rates, path))
+            kept = jnp.maximum(count, jnp.minimum(-(-floor // unit.contests), unit.budgeted))
             return jnp.broadcast_to(kept, unit.layer_shape)
 
-        found = trees.beside(params, units)
-        return jax.tree.structure(params).unflatten(map(count, names, found))
+        leaf_units = trees.beside(params, units)
+        return jax.tree.structure(params).unflatten(map(count_in_contests, paths, leaf_units))
 
-    return _with_floor(allocate, at_least)
-
-
-def _with_floor(allocate: Callable[..., Any], at_least: int) -> Allocation:
-    """The allocation of a function that takes a floor as its last argument."""
     return Allocation(allocate, functools.partial(allocate, floor=0), at_least)
 
 
 @factory
 def uniform_plus(*, first: str, last: str, most: float = 0.8, at_least: int = 1) -> Allocation:
-    """The same fraction everywhere, except that the first leaf stays dense and the last loses less.
+    """Removes the same fraction of every layer, but nothing of the first, and less of the last.
 
-    The other leaves lose more in return, so that the tree keeps its budget.
+    The others lose more in return, so that the tree keeps its budget.
 
     Args:
       first: regular expression of the leaves that stay dense.
       last: regular expression of the leaves that lose `most` at most. If the two keep the whole budget or
         more, the others keep their floor beyond it.
-      most: highest sparsity of the last leaves.
+      most: highest sparsity of the last leaves, a fraction removed.
       at_least: fewest units that a layer keeps, or all that it has; 0 allows that it is emptied. Of the
         others, those furthest above it pay for it, so that the total is kept.
+
+    Returns:
+      An allocation.
+
+    Raises:
+      ValueError: if `most` is not in [0, 1); when it is asked, if an expression matches no leaf.
 
     References:
       Gale, Elsen & Hooker, "The State of Sparsity in Deep Neural Networks" (2019): first convolution
@@ -124,133 +141,32 @@ def uniform_plus(*, first: str, last: str, most: float = 0.8, at_least: int = 1)
         raise ValueError(f"uniform_plus(most={most}): a fraction removed, in [0, 1), is needed.")
 
     def allocate(params: Params, units: Any, sparsity: Sparsity, floor: int = at_least) -> Any:
-        names, found = trees.paths(params), trees.beside(params, units)
-        _check_matches("uniform_plus", (first, last), names)
-        pruned = [(n, u) for n, u in zip(names, found, strict=True) if u is not None]
+        paths = trees.paths(params)
+        leaf_units = trees.beside(params, units)
+        trees.check_matches("uniform_plus", (first, last), paths)
+        pruned = [
+            (path, unit) for path, unit in zip(paths, leaf_units, strict=True) if unit is not None
+        ]
         layers = Layers([unit for _, unit in pruned])
-        dense = layers.repeated([bool(re.search(first, name)) for name, _ in pruned])
-        tail = layers.repeated([bool(re.search(last, name)) for name, _ in pruned]) & ~dense
-        capped = jnp.minimum(jnp.asarray(sparsity, jnp.float32), most)
+        is_first = layers.repeated([bool(re.search(first, path)) for path, _ in pruned])
+        is_last = layers.repeated([bool(re.search(last, path)) for path, _ in pruned]) & ~is_first
+        capped_sparsity = jnp.minimum(jnp.asarray(sparsity, jnp.float32), most)
         floors = layers.floors(floor)
-        share = jnp.maximum(survivors(layers.sizes, capped), floors)
-        fixed = jnp.where(dense, layers.sizes, jnp.where(tail, share, 0))
-        left = jnp.maximum(survivors(jnp.sum(layers.sizes), sparsity) - jnp.sum(fixed), 0)
-        open_ = jnp.where(dense | tail, 0, layers.sizes)
-        density = jnp.clip(left / jnp.maximum(jnp.sum(open_), 1), 0.0, 1.0)
-        shares = apportion(jnp.full(layers.count, density), open_, left)
-        counts = floored(fixed + shares, jnp.where(dense | tail, fixed, floors))
-        kept = iter(layers.in_contests(counts))
-        return jax.tree.structure(params).unflatten(
-            None if u is None else next(kept) for u in found
-        )
+        last_counts = jnp.maximum(survivors(layers.sizes, capped_sparsity), floors)
+        fixed = jnp.where(is_first, layers.sizes, jnp.where(is_last, last_counts, 0))
+        kept_count = survivors(jnp.sum(layers.sizes), sparsity)
+        shared_count = jnp.maximum(kept_count - jnp.sum(fixed), 0)
+        shared_sizes = jnp.where(is_first | is_last, 0, layers.sizes)
+        density = jnp.clip(shared_count / jnp.maximum(jnp.sum(shared_sizes), 1), 0.0, 1.0)
+        shares = apportion(jnp.full(layers.count, density), shared_sizes, shared_count)
+        counts = raise_to_floors(fixed + shares, jnp.where(is_first | is_last, fixed, floors))
+        return fill_pruned(params, leaf_units, layers.in_contests(counts))
 
-    return _with_floor(allocate, at_least)
+    return Allocation(allocate, functools.partial(allocate, floor=0), at_least)
 
 
-@factory
-def erk(
-    power: float = 1.0,
-    *,
-    kernel: bool = True,
-    sparsities: Mapping[str, float] | None = None,
-    at_least: int = 1,
-) -> Allocation:
-    r"""Erdős–Rényi-kernel densities: thin layers keep more.
-
-    The density of a layer is $\min(1, \epsilon \, (\sum_i n_i / \prod_i n_i)^p)$ over the numbers $n_i$ of
-    its inputs, its outputs and the places of its window, with $\epsilon$ such that the whole tree keeps its
-    budget. Counts are rounded to the budget exactly where a layer is one contest; where it has many, to the
-    nearest count that all its contests can share.
-
-    Args:
-      power: exponent $p$; 0 gives equal densities.
-      kernel: whether the window counts; if not, inputs and outputs alone do (Erdős–Rényi).
-      sparsities: fraction removed of leaves whose path a regular expression matches, the first match
-        counting, at any step: `{"conv1/kernel": 0.0}` leaves the first one dense. The others share what is
-        left of the budget; they are dense where it is more than they have.
-      at_least: fewest units that a layer keeps, or all that it has; 0 allows that it is emptied. The layers
-        furthest above it pay for it, so that the total is kept, unless the floors together are more.
-
-    References:
-      Evci, Gale, Menick, Castro & Elsen, "Rigging the Lottery: Making All Tickets Winners" (2020),
-      section 3; Mocanu et al., "Scalable Training of Artificial Neural Networks with Adaptive Sparse
-      Connectivity inspired by Network Science" (2018) for the form without windows.
-
-    Raises:
-      ValueError: if it is not known which axes of a leaf are inputs.
-
-    >>> params = {"a": jnp.ones((10, 10)), "b": jnp.ones((40, 40)), "c": jnp.ones((40, 10))}
-    >>> units = jax.tree.map(Units, params)
-    >>> jax.tree.map(int, erk()(params, units, 0.9))
-    {'a': 28, 'b': 112, 'c': 70}
-    >>> jax.tree.map(int, erk(sparsities={"c": 0.9})(params, units, 0.9))
-    {'a': 34, 'b': 136, 'c': 40}
-    """
-    check_floor("erk", at_least)
-    checks.check("erk", sparsities=(sparsities, checks.optional(_TABLE)))
-    table = dict(sparsities or {})
-    _check_sparsities("erk(sparsities=)", table)
-
-    def allocate(params: Params, units: Any, sparsity: Sparsity, floor: int = at_least) -> Any:
-        names, found = trees.paths(params), trees.beside(params, units)
-        _check_matches("erk(sparsities=)", table, names)
-        named = zip(names, jax.tree.leaves(params), found, strict=True)
-        pruned = [(name, jnp.shape(leaf), u) for name, leaf, u in named if u is not None]
-        layers = Layers([unit for *_, unit in pruned])
-        floors, total = layers.floors(floor), survivors(jnp.sum(layers.sizes), sparsity)
-        given = [_entry(table, name) for name, *_ in pruned]
-        shared = [leaf for leaf, own in zip(pruned, given, strict=True) if own is None]
-        is_shared = layers.repeated([own is None for own in given])
-        rates = jnp.asarray(layers.repeated([own or 0.0 for own in given]), jnp.float32)
-        fixed = jnp.where(is_shared, 0, jnp.maximum(survivors(layers.sizes, rates), floors))
-        counts = fixed
-        if shared:
-            left = jnp.maximum(total - jnp.sum(fixed), 0)
-            sides = [_dimensions(*leaf, windows=kernel) for leaf in shared]
-            thinness = [(sum(own) / max(math.prod(own), 1)) ** power for own in sides]
-            shares = _by_thinness(thinness, Layers([unit for *_, unit in shared]), left)
-            counts = fixed.at[np.flatnonzero(is_shared)].set(shares)
-        kept = iter(layers.in_contests(floored(counts, jnp.where(is_shared, floors, fixed))))
-        return jax.tree.structure(params).unflatten(
-            None if u is None else next(kept) for u in found
-        )
-
-    return _with_floor(allocate, at_least)
-
-
-def _by_thinness(thinness: list[float], layers: Layers, total: jax.Array) -> jax.Array:
-    """Deals out a total in densities proportional to the thinness of each leaf, none above 1."""
-    raw = layers.repeated(thinness).astype(np.float32)
-    total = jnp.minimum(total, jnp.sum(layers.sizes))
-    # The layers that stay dense are those of the largest raw density: try 0, 1, 2, ... of them.
-    order = np.argsort(-raw, kind="stable")
-    n = layers.sizes[order].astype(jnp.float32)
-    r = raw[order]
-    before = jnp.cumsum(n) - n
-    mass = jnp.cumsum((n * r)[::-1])[::-1]
-    scale = (total.astype(jnp.float32) - before) / jnp.maximum(mass, 1e-30)
-    fits = scale * r <= 1.0
-    first = jnp.where(jnp.any(fits), jnp.argmax(fits), len(raw))
-    epsilon = scale[jnp.minimum(first, len(raw) - 1)]
-    density = jnp.where(jnp.arange(len(raw)) < first, 1.0, jnp.clip(epsilon * r, 0.0, 1.0))
-    return apportion(density[np.argsort(order, kind="stable")], layers.sizes, total)
-
-
-def _dimensions(name: str, shape: tuple[int, ...], unit: Units, *, windows: bool) -> list[int]:
-    """How many inputs, outputs and, with windows, places along their sides one layer of a leaf has."""
-    own = by_position(shape) if unit.kernel is None else unit.kernel
-    if own.in_axis is None:
-        raise ValueError(
-            f"erk: which axes of {name!r} are inputs is not known, as {own.reason}; give axes=jaxprune.axes("
-            "apply, params, *inputs), or another allocation."
-        )
-    sides = [math.prod(shape[i] for i in some) for some in (own.in_axis, own.out_axis) if some]
-    known = {*own.in_axis, *own.out_axis, *own.batch_axis}
-    return [*sides, *(size for i, size in enumerate(shape) if windows and i not in known)]
-
-
-def _check_sparsities(who: str, table: Mapping[str, float]) -> None:
-    """Refuses keys that are no regular expressions, and values that are no fractions removed."""
+def check_sparsities(who: str, table: Mapping[str, float]) -> None:
+    """Raises if keys are no regular expressions, or values no fractions removed."""
     for pattern, value in table.items():
         checks.expression(who, pattern)
         checks.check(who, **{f"sparsities[{pattern!r}]": (value, checks.NUMBER)})
@@ -258,21 +174,14 @@ def _check_sparsities(who: str, table: Mapping[str, float]) -> None:
             raise ValueError(f"{who}: {pattern!r} has {value}; fractions in [0, 1) are needed.")
 
 
-def _check_matches(who: str, patterns: Iterable[str], names: list[str]) -> None:
-    """Refuses expressions that match no leaf."""
-    for pattern in patterns:
-        if not any(re.search(pattern, name) for name in names):
-            raise ValueError(f"{who}: {pattern!r} matches none of the leaves {names}.")
-
-
-def _entry(table: Mapping[str, float], name: str) -> float | None:
-    """What the first expression that matches a path stands for; `None` if none does."""
-    return next((value for pattern, value in table.items() if re.search(pattern, name)), None)
+def first_match(table: Mapping[str, float], path: str) -> float | None:
+    """Returns the value of the first expression that matches a path; `None` if none does."""
+    return next((value for pattern, value in table.items() if re.search(pattern, path)), None)
 
 
 @factory
 def by_path(sparsities: Mapping[str, float], *, at_least: int = 1) -> Allocation:
-    """Each layer has a sparsity of its own, in the proportions of a table.
+    """Removes of each layer the fraction that a table says, scaled to the sparsity that is asked for.
 
     Where the schedule asks for the table's own overall sparsity, leaves get exactly what the table says; at
     another one all are scaled by the same factor. A leaf that would have to lose more than all loses all
@@ -284,71 +193,90 @@ def by_path(sparsities: Mapping[str, float], *, at_least: int = 1) -> Allocation
         nothing matches stay dense.
       at_least: fewest units that a layer keeps, or all that it has; 0 allows that it is emptied.
 
+    Returns:
+      An allocation.
+
+    Raises:
+      ValueError: if a sparsity is not in [0, 1), or all are 0; when it is asked, if a key matches no layer.
+
     >>> params = {"a": jnp.ones(100), "b": jnp.ones(100)}
     >>> allocate = by_path({"a": 0.9, "b": 0.5})
     >>> [jax.tree.map(int, allocate(params, jax.tree.map(Units, params), s)) for s in (0.7, 0.35)]
     [{'a': 10, 'b': 50}, {'a': 55, 'b': 75}]
     """
-    checks.check("by_path", sparsities=(sparsities, _TABLE))
+    checks.check("by_path", sparsities=(sparsities, TABLE))
     check_floor("by_path", at_least)
     table = dict(sparsities)
-    _check_sparsities("by_path", table)
+    check_sparsities("by_path", table)
     if not any(table.values()):
         raise ValueError(f"by_path({table}): every sparsity is 0; give at least one above 0.")
 
     def allocate(params: Params, units: Any, sparsity: Sparsity, floor: int = at_least) -> Any:
-        names, found = trees.paths(params), trees.beside(params, units)
-        own = {name: u.layer_shape for name, u in zip(names, found, strict=True) if u is not None}
-        layer_names = [
-            layer for name in names for layer in trees.layer_names(name, own.get(name, ()))
+        paths = trees.paths(params)
+        leaf_units = trees.beside(params, units)
+        names_of_leaves = [
+            trees.layer_names(path, () if unit is None else unit.layer_shape)
+            for path, unit in zip(paths, leaf_units, strict=True)
         ]
-        for pattern in table:
-            if pattern not in layer_names and not any(re.search(pattern, n) for n in layer_names):
-                raise ValueError(f"by_path: {pattern!r} matches none of the leaves {names}.")
-        pruned = [(name, u) for name, u in zip(names, found, strict=True) if u is not None]
-        layers = Layers([unit for _, unit in pruned])
+        layer_names = [name for names in names_of_leaves for name in names]
+        trees.check_matches(
+            "by_path", [pattern for pattern in table if pattern not in layer_names], layer_names
+        )
+        layers = Layers([unit for unit in leaf_units if unit is not None])
         rates = jnp.array(
             [
-                _rate(table, own)
-                for name, u in pruned
-                for own in trees.layer_names(name, u.layer_shape)
+                _layer_rate(table, name)
+                for names, unit in zip(names_of_leaves, leaf_units, strict=True)
+                if unit is not None
+                for name in names
             ],
             jnp.float32,
         )
         sizes = layers.sizes
-        total = survivors(jnp.sum(sizes), sparsity)
-        n = sizes.astype(jnp.float32)
-        goal = (jnp.sum(sizes) - total).astype(jnp.float32)
+        kept_count = survivors(jnp.sum(sizes), sparsity)
+        removed_count = (jnp.sum(sizes) - kept_count).astype(jnp.float32)
+        float_sizes = sizes.astype(jnp.float32)
         floors = layers.floors(floor)
-        most = jnp.where(rates > 0, 1 - floors / jnp.maximum(n, 1), 0.0)
+        highest = jnp.where(rates > 0, 1 - floors / jnp.maximum(float_sizes, 1), 0.0)
+        sparsities = _scale_rates(float_sizes, rates, highest, removed_count)
+        prunable_sizes = jnp.where(rates > 0, sizes, 0)
+        shared_count = jnp.maximum(kept_count - jnp.sum(sizes - prunable_sizes), 0)
+        shares = apportion(1 - sparsities, prunable_sizes, shared_count)
+        counts = jnp.where(rates > 0, shares, sizes)
+        counts = raise_to_floors(counts, jnp.where(rates > 0, floors, sizes))
+        return fill_pruned(params, leaf_units, layers.in_contests(counts))
 
-        lost = _scaled(n, rates, most, goal)
-        open_to = jnp.where(rates > 0, sizes, 0)
-        left = jnp.maximum(total - jnp.sum(sizes - open_to), 0)
-        counts = jnp.where(rates > 0, apportion(1 - lost, open_to, left), sizes)
-        kept = iter(layers.in_contests(floored(counts, jnp.where(rates > 0, floors, sizes))))
-        return jax.tree.structure(params).unflatten(
-            None if u is None else next(kept) for u in found
-        )
-
-    return _with_floor(allocate, at_least)
+    return Allocation(allocate, functools.partial(allocate, floor=0), at_least)
 
 
 @jax.jit
-def _scaled(n: jax.Array, rates: jax.Array, most: jax.Array, goal: jax.Array) -> jax.Array:
-    """Fractions removed in the proportion of `rates`, none above `most`, that remove `goal` units of `n`."""
+def _scale_rates(
+    sizes: jax.Array, rates: jax.Array, highest: jax.Array, removed_count: jax.Array
+) -> jax.Array:
+    """Returns sparsities in the proportion of `rates`, none above `highest`, that remove so many units.
 
-    def tighten(_: int, capped: jax.Array) -> jax.Array:
-        free = jnp.sum(jnp.where(capped, 0, n * rates))
-        taken = jnp.sum(jnp.where(capped, n * most, 0))
-        return capped | ((goal - taken) / jnp.maximum(free, 1e-30) * rates > most)
+    Layers that would lose more than their highest sparsity are capped, and the others scaled up, until no
+    further layer is capped.
 
-    capped = jax.lax.fori_loop(0, len(n), tighten, rates < 0)
-    free = jnp.sum(jnp.where(capped, 0, n * rates))
-    factor = (goal - jnp.sum(jnp.where(capped, n * most, 0))) / jnp.maximum(free, 1e-30)
-    return jnp.where(capped, most, jnp.clip(factor * rates, 0, most))
+    Args:
+      sizes: units of each layer, float32.
+      rates: of each layer, fraction removed before scaling.
+      highest: of each layer, fraction removed at most.
+      removed_count: units removed in all, float32.
+    """
+
+    def scale_of_uncapped(capped: jax.Array) -> jax.Array:
+        uncapped_mass = jnp.sum(jnp.where(capped, 0, sizes * rates))
+        capped_count = jnp.sum(jnp.where(capped, sizes * highest, 0))
+        return (removed_count - capped_count) / jnp.maximum(uncapped_mass, 1e-30)
+
+    def cap_more(_: int, capped: jax.Array) -> jax.Array:
+        return capped | (scale_of_uncapped(capped) * rates > highest)
+
+    capped = jax.lax.fori_loop(0, len(sizes), cap_more, rates < 0)
+    return jnp.where(capped, highest, jnp.clip(scale_of_uncapped(capped) * rates, 0, highest))
 
 
-def _rate(table: Mapping[str, float], name: str) -> float:
-    """The entry of a layer: of its name, or of the first expression that matches it."""
-    return table[name] if name in table else _entry(table, name) or 0.0
+def _layer_rate(table: Mapping[str, float], name: str) -> float:
+    """Returns the rate of a layer: by its name, or by the first expression that matches it."""
+    return table[name] if name in table else first_match(table, name) or 0.0

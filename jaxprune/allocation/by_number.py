@@ -1,4 +1,4 @@
-"""An allocation that counts: so many units go, whatever fraction that is."""
+"""An allocation by count: a number of units is removed, whatever fraction that is."""
 
 import operator
 from typing import Any
@@ -7,31 +7,33 @@ import jax
 import jax.numpy as jnp
 
 from jaxprune import checks, selection, trees
-from jaxprune.allocation.choice import keep_chosen
-from jaxprune.allocation.counts import Layers
+from jaxprune.allocation.choice import is_units, keep_chosen
+from jaxprune.allocation.counts import Layers, fill_pruned
 from jaxprune.parts import factory
-from jaxprune.types import Allocation, Params, Sparsity, Units
+from jaxprune.types import Allocation, Params, Sparsity
 
 __all__ = ["removing"]
-
-_is_units = lambda x: isinstance(x, Units)
 
 
 @factory
 def removing(count: int, *, of_tree: bool = False) -> Allocation:
-    """So many units go: of each layer, or of the whole tree; the schedule's sparsity is not read.
+    """A number of units is removed of each layer, or of the whole tree; the schedule's sparsity is not read.
 
-    Units are those of the pattern: weights, channels, blocks. Where the rounds of a lottery ticket count what
-    is alive, so many more go in each round.
+    Units are those of the pattern: weights, channels, blocks. Where the rounds of a lottery ticket count the
+    units that are alive, each round removes as many again.
 
     Args:
       count: units removed.
-      of_tree: the worst of all leaves together go, instead of so many of each layer; a layer whose units are
-        all worse than others can lose all of them.
+      of_tree: the worst of all leaves together are removed, instead of `count` of each layer; a layer whose
+        units are all worse than others can lose all of them.
+
+    Returns:
+      An allocation.
 
     Raises:
-      ValueError: when it is asked, if a layer, or the tree, has no more units than that.
+      ValueError: if `count` is negative; when it is asked, if a layer, or the tree, has no more units.
 
+    >>> from jaxprune.types import Units
     >>> params = {"a": jnp.array([3.0, 1.0, 2.0]), "b": jnp.array([2.5, 4.0])}
     >>> units = jax.tree.map(Units, params)
     >>> jax.tree.map(int, removing(1)(params, units, 0.0))
@@ -44,31 +46,31 @@ def removing(count: int, *, of_tree: bool = False) -> Allocation:
     if count < 0:
         raise ValueError(f"removing(count={count}): a number of units, 0 or above, is needed.")
 
-    def of_each_layer(params: Params, units: Any, sparsity: Sparsity) -> Any:
+    def allocate_by_layer(params: Params, units: Any, sparsity: Sparsity) -> Any:
         del sparsity
-        entries = trees.beside(params, units)
-        for path, unit in zip(trees.paths(params), entries, strict=True):
-            if unit is not None and count >= (size := unit.members * unit.contests):
+        leaf_units = trees.beside(params, units)
+        for path, unit in zip(trees.paths(params), leaf_units, strict=True):
+            if unit is not None and count >= (unit_count := unit.members * unit.contests):
                 raise ValueError(
-                    f"removing({count}): a layer of {path!r} has {size} units; give a smaller number, or "
-                    "exclude the leaf with prunable=."
+                    f"removing({count}): a layer of {path!r} has {unit_count} units; give a smaller "
+                    "number, or exclude the leaf with prunable=."
                 )
-        layers = Layers([unit for unit in entries if unit is not None])
-        kept = iter(layers.in_contests(jnp.maximum(layers.sizes - count, layers.floors(1))))
-        return jax.tree.structure(params).unflatten(
-            None if unit is None else next(kept) for unit in entries
-        )
+        layers = Layers([unit for unit in leaf_units if unit is not None])
+        kept = layers.in_contests(jnp.maximum(layers.sizes - count, layers.floors(1)))
+        return fill_pruned(params, leaf_units, kept)
 
-    def of_whole_tree(params: Params, units: Any, sparsity: Sparsity) -> Any:
+    def allocate_over_tree(params: Params, units: Any, sparsity: Sparsity) -> Any:
         del params, sparsity
-        leaves, treedef = jax.tree.flatten(units, is_leaf=_is_units)
-        size = sum(unit.scores.size for unit in leaves)
-        if count >= size:
+        leaf_units, treedef = jax.tree.flatten(units, is_leaf=is_units)
+        unit_count = sum(unit.scores.size for unit in leaf_units)
+        if count >= unit_count:
             raise ValueError(
-                f"removing({count}, of_tree=True): there are {size} units; give a smaller number."
+                f"removing({count}, of_tree=True): there are {unit_count} units; give a smaller number."
             )
-        total = jnp.maximum(jnp.sum(Layers(leaves).sizes) - count, 1)
-        chosen = selection.top([u.scores for u in leaves], total, [u.among for u in leaves])
-        return jax.tree.unflatten(treedef, map(keep_chosen, leaves, chosen))
+        kept_count = jnp.maximum(jnp.sum(Layers(leaf_units).sizes) - count, 1)
+        chosen = selection.top(
+            [unit.scores for unit in leaf_units], kept_count, [unit.among for unit in leaf_units]
+        )
+        return jax.tree.unflatten(treedef, map(keep_chosen, leaf_units, chosen))
 
-    return Allocation(of_whole_tree if of_tree else of_each_layer)
+    return Allocation(allocate_over_tree if of_tree else allocate_by_layer)

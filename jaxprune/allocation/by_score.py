@@ -1,4 +1,4 @@
-"""Allocations that the scores decide: which layers have the better units."""
+"""Allocations by the scores: layers with better units keep more of them."""
 
 from collections.abc import Callable
 from typing import Any, Literal
@@ -7,21 +7,20 @@ import jax
 import jax.numpy as jnp
 
 from jaxprune import selection, trees
-from jaxprune.allocation.choice import best_of_tree, keep_chosen
+from jaxprune.allocation.choice import best_of_tree, is_units, keep_chosen
 from jaxprune.allocation.counts import (
     Layers,
     apportion,
     check_floor,
     each_layer,
-    floored,
+    raise_to_floors,
+    share_among_contests,
     survivors,
 )
 from jaxprune.parts import factory
 from jaxprune.types import Allocation, Params, Sparsity, Units
 
 __all__ = ["global_budget", "owl", "threshold"]
-
-_is_units = lambda x: isinstance(x, Units)
 
 
 @factory
@@ -47,8 +46,11 @@ def global_budget(
       at_most: largest fraction that any one layer loses; its number of units is rounded down.
 
     Returns:
-      Counts, together with the choice that gave them. Where a leaf has many contests, each keeps the
-      leaf's count divided by their number, rounded.
+      An allocation; its counts come with the choice that gave them. Where a leaf has many contests, each
+      keeps the leaf's count divided by their number, rounded.
+
+    Raises:
+      ValueError: if `normalize` or `at_most` is none of these.
 
     References:
       Lee, Park, Mo, Ahn & Shin, "Layer-adaptive Sparsity for the Magnitude-based Pruning" (2021) for
@@ -67,7 +69,8 @@ def global_budget(
         raise ValueError(
             f"global_budget(at_most={at_most}): a fraction removed, in [0, 1], is needed."
         )
-    scale = {None: lambda scores: scores, "lamp": _lamp, "l2": _l2}.get(normalize, normalize)  # type: ignore[arg-type]
+    scales: dict[Any, Callable] = {None: lambda scores: scores, "lamp": _lamp, "l2": _l2}
+    scale = scales.get(normalize, normalize)
     if not callable(scale):
         raise ValueError(
             f"global_budget(normalize={normalize!r}): None, 'lamp', 'l2' or a function."
@@ -75,53 +78,61 @@ def global_budget(
 
     def allocate(params: Params, units: Any, sparsity: Sparsity) -> Any:
         del params
-        found, treedef = jax.tree.flatten(units, is_leaf=_is_units)
-        layers = Layers(found)
-        total = survivors(jnp.sum(layers.sizes), sparsity)
-        scores: Any = [each_layer(scale, u.layers)(u.known) for u in found]
-        among = [u.among for u in found]
+        leaf_units, treedef = jax.tree.flatten(units, is_leaf=is_units)
+        layers = Layers(leaf_units)
+        kept_count = survivors(jnp.sum(layers.sizes), sparsity)
+        scores: Any = [each_layer(scale, unit.layers)(unit.known) for unit in leaf_units]
+        among = [unit.among for unit in leaf_units]
         if at_least == 0 and at_most == 1:
-            chosen = selection.top(scores, total, among)
+            chosen = selection.top(scores, kept_count, among)
         else:
             floors = layers.split(layers.floors(at_least, at_most))
-            chosen = best_of_tree(scores, found, total, floors, among)
-        return jax.tree.unflatten(treedef, map(keep_chosen, found, chosen))
+            chosen = best_of_tree(scores, leaf_units, kept_count, floors, among)
+        return jax.tree.unflatten(treedef, map(keep_chosen, leaf_units, chosen))
 
     return Allocation(allocate)
 
 
-def _among(units: Units) -> jax.Array:
-    """Which units may be kept, as an array."""
+def _may_be_kept(units: Units) -> jax.Array:
+    """Returns a bool array: which units may be kept."""
     return jnp.ones_like(units.scores, bool) if units.among is None else units.among
 
 
 def _l2(scores: jax.Array) -> jax.Array:
+    """Returns scores over their L2 norm."""
     finite = jnp.where(jnp.isfinite(scores), scores, 0).astype(jnp.float32)
     return scores / jnp.maximum(jnp.sqrt(jnp.sum(finite**2)), 1e-30)
 
 
 def _lamp(scores: jax.Array) -> jax.Array:
+    """Returns squared scores over the sum of the squares that are not smaller."""
     largest = jnp.finfo(jnp.float32).max ** 0.25  # its square can be summed
     finite = jnp.nan_to_num(scores.astype(jnp.float32), nan=0, posinf=largest, neginf=0)
-    flat = finite.reshape(-1) ** 2
-    order = jnp.argsort(flat)
-    ascending = flat[order]
-    tail = jnp.cumsum(ascending[::-1])[::-1]  # the sum over weights that are not smaller
-    lamp = jnp.zeros_like(flat).at[order].set(ascending / jnp.maximum(tail, 1e-30))
+    squares = finite.reshape(-1) ** 2
+    order = jnp.argsort(squares)
+    ascending = squares[order]
+    tail_sums = jnp.cumsum(ascending[::-1])[::-1]  # over weights that are not smaller
+    lamp = jnp.zeros_like(squares).at[order].set(ascending / jnp.maximum(tail_sums, 1e-30))
     return lamp.reshape(scores.shape)
 
 
 @factory
 def threshold(quality: float, *, at_least: int = 1) -> Allocation:
-    r"""A unit survives whose score is at least $q$ times the root mean square of its leaf's.
+    r"""Keeps the units whose score is at least $q$ times the root mean square of its layer's scores.
 
-    For weights around zero, scored by magnitude, that is a threshold of $q$ standard deviations. Only
-    the living count. How sparse that is, the weights decide: the schedule's sparsity is not read.
+    For weights around zero, scored by magnitude, that is a threshold of $q$ standard deviations. Only units
+    that are alive count. How sparse that is, the weights decide: the schedule's sparsity is not read.
 
     Args:
-      quality: $q$.
+      quality: $q$, above 0.
       at_least: fewest units that a layer keeps, or all that it has, where fewer reach the threshold; 0
         allows that it is emptied, as $q > 1$ may do.
+
+    Returns:
+      An allocation.
+
+    Raises:
+      ValueError: if `quality` is not above 0.
 
     References:
       Han, Pool, Tran & Dally, "Learning both Weights and Connections for Efficient Neural Networks"
@@ -135,22 +146,22 @@ def threshold(quality: float, *, at_least: int = 1) -> Allocation:
     if not quality > 0:
         raise ValueError(f"threshold(quality={quality}): a number above 0 is needed.")
 
-    def strong(scores: jax.Array, among: jax.Array) -> jax.Array:
-        known = among & jnp.isfinite(scores)
-        squares = jnp.sum(jnp.where(known, scores, 0) ** 2)
-        limit = quality * jnp.sqrt(squares / jnp.maximum(jnp.sum(known), 1))
-        return jnp.sum(known & (scores >= limit), dtype=jnp.int32)
+    def count_above_threshold(scores: jax.Array, among: jax.Array) -> jax.Array:
+        counted = among & jnp.isfinite(scores)
+        square_sum = jnp.sum(jnp.where(counted, scores, 0) ** 2)
+        limit = quality * jnp.sqrt(square_sum / jnp.maximum(jnp.sum(counted), 1))
+        return jnp.sum(counted & (scores >= limit), dtype=jnp.int32)
 
-    def count(unit: Units | None) -> jax.Array | None:
+    def count_in_contests(unit: Units | None) -> jax.Array | None:
         if unit is None:
             return None
-        total = each_layer(strong, unit.layers, numbers=True)(unit.scores, _among(unit))
-        reached = (total + unit.contests // 2) // unit.contests
-        return jnp.maximum(reached, jnp.minimum(-(-at_least // unit.contests), unit.budgeted))
+        count_by_layer = each_layer(count_above_threshold, unit.layers, numbers=True)
+        count = share_among_contests(count_by_layer(unit.scores, _may_be_kept(unit)), unit.contests)
+        return jnp.maximum(count, jnp.minimum(-(-at_least // unit.contests), unit.budgeted))
 
     def allocate(params: Params, units: Any, sparsity: Sparsity) -> Any:
-        found = trees.beside(params, units)
-        return jax.tree.structure(params).unflatten(map(count, found))
+        leaf_units = trees.beside(params, units)
+        return jax.tree.structure(params).unflatten(map(count_in_contests, leaf_units))
 
     return Allocation(allocate)
 
@@ -163,10 +174,16 @@ def owl(*, outlier: float = 5.0, spread: float = 0.08, at_least: int = 1) -> All
     share of its scores above $M$ times their mean and such that the whole tree keeps its budget.
 
     Args:
-      outlier: $M$.
-      spread: $\lambda$; the densities of two layers differ by $2 \lambda$ at most.
+      outlier: $M$, times the mean of a layer's scores.
+      spread: $\lambda$, a fraction of weights; the densities of two layers differ by $2 \lambda$ at most.
       at_least: fewest units that a layer keeps, or all that it has; 0 allows that it is emptied. The layers
         furthest above it pay for it, so that the total is kept, unless the floors together are more.
+
+    Returns:
+      An allocation.
+
+    Raises:
+      ValueError: if `outlier` is not above 0, or `spread` not in [0, 0.5].
 
     References:
       Yin et al., "Outlier Weighed Layerwise Sparsity (OWL): A Missing Secret Sauce for Pruning LLMs to High
@@ -184,29 +201,36 @@ def owl(*, outlier: float = 5.0, spread: float = 0.08, at_least: int = 1) -> All
         )
 
     def allocate(params: Params, units: Any, sparsity: Sparsity) -> Any:
-        found, treedef = jax.tree.flatten(units, is_leaf=_is_units)
-
-        def share(given: jax.Array, among: jax.Array) -> jax.Array:
-            known = among & jnp.isfinite(given)
-            scores = jnp.where(known, given, 0).astype(jnp.float32)
-            count = jnp.maximum(jnp.sum(known), 1)
-            return jnp.sum(known & (scores > outlier * jnp.sum(scores) / count)) / count
-
-        layers = Layers(found)
+        leaf_units, treedef = jax.tree.flatten(units, is_leaf=is_units)
+        layers = Layers(leaf_units)
         sizes = layers.sizes
-        weight = sizes / jnp.sum(sizes)
-        shares = layers.joined(
-            [each_layer(share, u.layers, numbers=True)(u.scores, _among(u)) for u in found]
+        outlier_shares = layers.joined(
+            [
+                each_layer(outlier_share, unit.layers, numbers=True)(
+                    unit.scores, _may_be_kept(unit)
+                )
+                for unit in leaf_units
+            ]
         )
-        width = jnp.max(shares) - jnp.min(shares)
-        delta = (shares - jnp.min(shares)) / jnp.maximum(width, 1e-30) * 2 * spread
-        total = survivors(jnp.sum(sizes), sparsity)
-        mean, delta = total / jnp.sum(sizes), delta - jnp.sum(weight * delta)
-        room = jnp.where(delta > 0, 1 - mean, mean) / jnp.maximum(jnp.abs(delta), 1e-30)
-        density = (
-            mean + jnp.minimum(1, jnp.min(room)) * delta
-        )  # narrower where a leaf would be full
-        counts = floored(apportion(jnp.clip(density, 0, 1), sizes, total), layers.floors(at_least))
+        width = jnp.max(outlier_shares) - jnp.min(outlier_shares)
+        from_least = outlier_shares - jnp.min(outlier_shares)
+        raw_delta = from_least / jnp.maximum(width, 1e-30) * 2 * spread
+        kept_count = survivors(jnp.sum(sizes), sparsity)
+        mean_density = kept_count / jnp.sum(sizes)
+        delta = raw_delta - jnp.sum(sizes / jnp.sum(sizes) * raw_delta)
+        room = jnp.where(delta > 0, 1 - mean_density, mean_density)
+        # Where a layer would keep more than all, or less than none, all differences are made smaller.
+        shrinkage = jnp.minimum(1, jnp.min(room / jnp.maximum(jnp.abs(delta), 1e-30)))
+        density = jnp.clip(mean_density + shrinkage * delta, 0, 1)
+        counts = raise_to_floors(apportion(density, sizes, kept_count), layers.floors(at_least))
         return jax.tree.unflatten(treedef, layers.in_contests(counts))
+
+    def outlier_share(scores: jax.Array, among: jax.Array) -> jax.Array:
+        """Returns the share of a layer's units whose score is an outlier."""
+        counted = among & jnp.isfinite(scores)
+        counted_scores = jnp.where(counted, scores, 0).astype(jnp.float32)
+        count = jnp.maximum(jnp.sum(counted), 1)
+        limit = outlier * jnp.sum(counted_scores) / count
+        return jnp.sum(counted & (counted_scores > limit)) / count
 
     return Allocation(allocate)

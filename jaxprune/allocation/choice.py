@@ -1,27 +1,37 @@
 """The best units of a whole tree, where each layer keeps as many of its own as its floor says."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from jaxprune import selection
+from jaxprune.allocation.counts import share_among_contests
 from jaxprune.types import Keep, Units
 
-__all__ = ["best_of_tree", "keep_chosen"]
+__all__ = ["best_of_tree", "is_units", "keep_chosen"]
 
 
 def keep_chosen(units: Units, chosen: jax.Array) -> Keep:
-    """What is kept of a leaf in which these units have been chosen.
+    """Returns what is kept of a leaf in which these units have been chosen.
 
-    Where each layer is one contest, the choice itself; where it has many, its count divided by their number,
-    rounded.
+    Where each layer is one contest, the choice itself; where it has many, an equal count for each of them.
+
+    Args:
+      units: of the leaf.
+      chosen: bool per unit.
     """
-    within = tuple(axis for axis in range(chosen.ndim) if axis not in units.layers)
-    count = jnp.sum(chosen, within, jnp.int32)
+    unit_axes = tuple(axis for axis in range(chosen.ndim) if axis not in units.layers)
+    count = jnp.sum(chosen, unit_axes, jnp.int32)
     if units.axis is None:
         return Keep(count, chosen)
-    return Keep((count + units.contests // 2) // units.contests)
+    return Keep(share_among_contests(count, units.contests))
+
+
+def is_units(node: Any) -> bool:
+    """Whether a node of a tree is the units of a leaf."""
+    return isinstance(node, Units)
 
 
 def best_of_tree(
@@ -31,13 +41,13 @@ def best_of_tree(
     floors: Sequence[jax.Array],
     among: Sequence[jax.Array | None] | None = None,
 ) -> list[jax.Array]:
-    """Marks the best units of all leaves together, among them the best of each layer up to its floor.
+    """Returns bool arrays that mark the best units of all leaves, and of each layer at least its floor.
 
     Args:
       scores: of each leaf, as they compare between leaves.
       units: of each leaf; they say which axes index layers.
-      count: how many to mark in all; the floors, if they are more together.
-      floors: of each leaf, how many to mark of each layer at least.
+      count: number of units to mark in all; the floors, if they are more together.
+      floors: of each leaf, number of units to mark of each layer at least.
       among: of each leaf, which units may be marked; `None`: all.
 
     >>> scores = [jnp.array([1.0, 2.0]), jnp.array([3.0, 5.0, 4.0])]
@@ -47,10 +57,16 @@ def best_of_tree(
     """
     allowed = list(among or [None] * len(scores))
     protected = _best_of_layers(scores, units, floors, allowed)
-    others = [~p if a is None else a & ~p for p, a in zip(protected, allowed, strict=True)]
-    taken = sum(jnp.sum(p, dtype=jnp.int32) for p in protected)
-    more = selection.top(scores, jnp.maximum(count - taken, 0), others)
-    return [p | m for p, m in zip(protected, more, strict=True)]
+    others = [
+        ~leaf_protected if leaf_allowed is None else leaf_allowed & ~leaf_protected
+        for leaf_protected, leaf_allowed in zip(protected, allowed, strict=True)
+    ]
+    protected_count = sum(jnp.sum(leaf_protected, dtype=jnp.int32) for leaf_protected in protected)
+    best_others = selection.top(scores, jnp.maximum(count - protected_count, 0), others)
+    return [
+        leaf_protected | leaf_best
+        for leaf_protected, leaf_best in zip(protected, best_others, strict=True)
+    ]
 
 
 def _best_of_layers(
@@ -59,14 +75,18 @@ def _best_of_layers(
     counts: Sequence[jax.Array],
     among: Sequence[jax.Array | None],
 ) -> list[jax.Array]:
-    """The best of each layer, whatever contests it is divided into."""
-    stacked = [i for i, unit in enumerate(units) if unit.layers]
-    alone = [i for i, unit in enumerate(units) if not unit.layers]
-    best = selection.top_each(
-        [scores[i] for i in alone], [counts[i] for i in alone], [among[i] for i in alone]
+    """Returns bool arrays that mark the best units of each layer, whatever contests it is divided into."""
+    stacked_indices = [i for i, unit in enumerate(units) if unit.layers]
+    single_indices = [i for i, unit in enumerate(units) if not unit.layers]
+    best_of_single = selection.top_each(
+        [scores[i] for i in single_indices],
+        [counts[i] for i in single_indices],
+        [among[i] for i in single_indices],
     )
-    masks = dict(zip(alone, best, strict=True))
-    for i in stacked:
-        within = [axis for axis in range(scores[i].ndim) if axis not in units[i].layers]
-        masks[i] = selection.top_along(scores[i], units[i].beside(counts[i]), within, among[i])
-    return [masks[i] for i in range(len(units))]
+    mask_by_index = dict(zip(single_indices, best_of_single, strict=True))
+    for i in stacked_indices:
+        unit_axes = [axis for axis in range(scores[i].ndim) if axis not in units[i].layers]
+        mask_by_index[i] = selection.top_along(
+            scores[i], units[i].beside(counts[i]), unit_axes, among[i]
+        )
+    return [mask_by_index[i] for i in range(len(units))]

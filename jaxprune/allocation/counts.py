@@ -1,7 +1,7 @@
 """Whole numbers of survivors, exact where float32 is not, and the layers that they are dealt out to."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxprune import checks
-from jaxprune.types import Sparsity, Units
+from jaxprune.types import Params, Sparsity, Units
 
 __all__ = [
     "Layers",
@@ -18,7 +18,9 @@ __all__ = [
     "at_least_kept",
     "check_floor",
     "each_layer",
-    "floored",
+    "fill_pruned",
+    "raise_to_floors",
+    "share_among_contests",
     "survivors",
 ]
 
@@ -35,6 +37,9 @@ def survivors(n: jax.Array | int, sparsity: Sparsity) -> jax.Array:
     Returns:
       int32 scalar.
 
+    Raises:
+      ValueError: if `sparsity`, as a Python number, is not in [0, 1].
+
     >>> [int(survivors(10**8, s)) for s in (0.9, jnp.float32(0.9), 0.0, 1.0)]
     [10000000, 10000000, 100000000, 0]
     """
@@ -42,41 +47,43 @@ def survivors(n: jax.Array | int, sparsity: Sparsity) -> jax.Array:
         checks.check("survivors", n=(n, checks.INTEGER))
     if isinstance(sparsity, float | int) and not 0 <= sparsity <= 1:
         raise ValueError(f"survivors(sparsity={sparsity}): a fraction in [0, 1] is needed.")
-    return _rest(n, sparsity, _UNIT // 2)
+    return _exact_rest(n, sparsity, _UNIT // 2)
 
 
 def at_least_kept(n: jax.Array | int, sparsity: Sparsity) -> jax.Array:
-    """Returns the fewest of `n` units that can be left when no more than a fraction is removed, as exactly.
+    """Returns the fewest of `n` units that can be left when no more than a fraction is removed, exactly.
 
     >>> [int(at_least_kept(3, s)) for s in (0.5, 0.9, 1.0)], int(survivors(3, 0.5))
     ([2, 1, 0], 1)
     """
-    return _rest(n, sparsity, 0)
+    return _exact_rest(n, sparsity, 0)
 
 
-def _rest(n: jax.Array | int, sparsity: Sparsity, half: int) -> jax.Array:
-    # 64-bit product out of 32-bit pieces: n = a 10^7 + b 10^4 + c, sparsity 10^7 = d 10^4 + e. None is
-    # negative, so that division may truncate: rounding down is ten operations each, for every leaf.
+def _exact_rest(n: jax.Array | int, sparsity: Sparsity, rounding: int) -> jax.Array:
+    """Returns `n - floor(n * sparsity + rounding / 10**7)`, exactly."""
+    # A 64-bit product out of 32-bit digits: n = n_high 10^7 + n_middle 10^4 + n_low, and the sparsity times
+    # 10^7 = share_high 10^4 + share_low. None is negative, so that division may truncate: rounding down is
+    # ten operations each, for every leaf.
     units = np.asarray(n, np.int32) if isinstance(n, int) else jnp.asarray(n, jnp.int32)
-    parts = jnp.round(jnp.asarray(sparsity, jnp.float32) * _UNIT).astype(jnp.int32)
-    a, below = _divided(units, _UNIT)
-    b, c = _divided(below, 10_000)
-    d, e = _divided(parts, 10_000)
-    thousands, rest = _divided(b * e + c * d, 1_000)
-    removed = a * parts + b * d * 10 + thousands
-    return units - (removed + _divided(rest * 10_000 + c * e + half, _UNIT)[0])
+    share = jnp.round(jnp.asarray(sparsity, jnp.float32) * _UNIT).astype(jnp.int32)
+    n_high, n_rest = _divide(units, _UNIT)
+    n_middle, n_low = _divide(n_rest, 10_000)
+    share_high, share_low = _divide(share, 10_000)
+    carry, cross_rest = _divide(n_middle * share_low + n_low * share_high, 1_000)
+    removed = n_high * share + n_middle * share_high * 10 + carry
+    return units - (removed + _divide(cross_rest * 10_000 + n_low * share_low + rounding, _UNIT)[0])
 
 
-def _divided(n: Any, by: int) -> tuple[Any, Any]:
-    """Quotient and remainder of what is not negative."""
-    if isinstance(n, np.ndarray):
-        return np.asarray(n // by), np.asarray(n % by)
-    divisor = jnp.full_like(n, by)
-    return jax.lax.div(n, divisor), jax.lax.rem(n, divisor)
+def _divide(dividend: Any, divisor: int) -> tuple[Any, Any]:
+    """Returns the quotient and the remainder of numbers that are not negative."""
+    if isinstance(dividend, np.ndarray):
+        return np.asarray(dividend // divisor), np.asarray(dividend % divisor)
+    divisors = jnp.full_like(dividend, divisor)
+    return jax.lax.div(dividend, divisors), jax.lax.rem(dividend, divisors)
 
 
 class Layers:
-    """The layers of several leaves side by side: leaf by leaf, and within a leaf in order of index.
+    """The layers of several leaves in one sequence: leaf by leaf, and within a leaf by index.
 
     Attributes:
       units: of each leaf.
@@ -86,115 +93,159 @@ class Layers:
 
     def __init__(self, units: Sequence[Units]) -> None:
         self.units = list(units)
-        self._numbers = [math.prod(unit.layer_shape) for unit in self.units]
+        self._layer_counts = [math.prod(unit.layer_shape) for unit in self.units]
         sizes = [jnp.asarray(unit.budgeted * unit.contests, jnp.int32) for unit in self.units]
         self.sizes = self.joined(sizes)
         self.contests = self.repeated([unit.contests for unit in self.units])
 
     @property
     def count(self) -> int:
-        """How many layers there are."""
-        return sum(self._numbers)
+        """The number of layers."""
+        return sum(self._layer_counts)
 
     def repeated(self, values: Any) -> np.ndarray:
-        """One value per layer, from one per leaf."""
-        return np.repeat(np.asarray(values), self._numbers, axis=0)
+        """Returns one value per layer, from one per leaf."""
+        return np.repeat(np.asarray(values), self._layer_counts, axis=0)
 
     def joined(self, values: Sequence[Any]) -> jax.Array:
-        """One value per layer in one array, from arrays per leaf: a scalar, or one number per layer."""
-        parts = zip(values, self._numbers, strict=True)
-        return jnp.concatenate([jnp.broadcast_to(_everywhere(x).ravel(), (n,)) for x, n in parts])
+        """Returns one value per layer in one array, from a scalar per leaf, or one value per layer of it."""
+        pairs = zip(values, self._layer_counts, strict=True)
+        return jnp.concatenate(
+            [
+                jnp.broadcast_to(_unshard(value).ravel(), (layer_count,))
+                for value, layer_count in pairs
+            ]
+        )
 
     def split(self, values: jax.Array) -> list[jax.Array]:
-        """What `joined` has made one array, by leaf again."""
-        ends = np.cumsum(self._numbers)
-        parts = jnp.split(values, ends[:-1])
-        return [x.reshape(unit.layer_shape) for x, unit in zip(parts, self.units, strict=True)]
+        """Returns what `joined` has made one array as arrays per leaf again."""
+        ends = np.cumsum(self._layer_counts)
+        values_of_leaves = jnp.split(values, ends[:-1])
+        return [
+            leaf_values.reshape(unit.layer_shape)
+            for leaf_values, unit in zip(values_of_leaves, self.units, strict=True)
+        ]
 
     def floors(self, at_least: int, at_most: float = 1.0) -> jax.Array:
-        """Per layer, the fewest of its units that may be kept: a whole number in each of its contests.
+        """Returns per layer the fewest of its units that may be kept, a whole number in each contest.
 
         Args:
-          at_least: so many, or all that there are.
-          at_most: and so many that no larger fraction is removed.
+          at_least: fewest units, or all that there are.
+          at_most: largest fraction removed.
         """
         contests = jnp.asarray(self.contests, jnp.int32)
-        least = jnp.maximum(at_least_kept(self.sizes, at_most), at_least)
-        return jnp.minimum(-(-least // contests) * contests, self.sizes)
+        fewest = jnp.maximum(at_least_kept(self.sizes, at_most), at_least)
+        return jnp.minimum(-(-fewest // contests) * contests, self.sizes)
 
     def in_contests(self, counts: jax.Array) -> list[jax.Array]:
-        """By leaf, how many survive in each contest, from how many do in each layer: to the nearest."""
-        return self.split((counts + self.contests // 2) // self.contests)
+        """Returns by leaf how many survive in each contest, from how many survive in each layer."""
+        return self.split(share_among_contests(counts, self.contests))
 
 
-def _everywhere(numbers: Any) -> jax.Array:
-    """Numbers of layers whose leaf may be sharded by layer, on each device of an explicit mesh."""
-    numbers = jnp.asarray(numbers)
-    mesh = jax.typeof(numbers).sharding.mesh
+def share_among_contests(count: Any, contests: Any) -> Any:
+    """Returns the count of each contest if they share one equally, to the nearest, half up.
+
+    >>> share_among_contests(7, 2)
+    4
+    """
+    return (count + contests // 2) // contests
+
+
+def fill_pruned(params: Params, leaf_units: Sequence[Units | None], values: Iterable[Any]) -> Any:
+    """Returns a tree like `params` of one value per leaf that is pruned, `None` at the others.
+
+    Args:
+      params: tree of arrays.
+      leaf_units: of each leaf, `None` where it is not pruned.
+      values: as many as there are units.
+    """
+    remaining = iter(values)
+    return jax.tree.structure(params).unflatten(
+        None if units is None else next(remaining) for units in leaf_units
+    )
+
+
+def _unshard(values: Any) -> jax.Array:
+    """Returns values of layers, which may be sharded by layer, whole on each device of an explicit mesh."""
+    values = jnp.asarray(values)
+    mesh = jax.typeof(values).sharding.mesh
     if not mesh.explicit_axes:
-        return numbers
-    return jax.sharding.reshard(numbers, NamedSharding(mesh, PartitionSpec()))
+        return values
+    return jax.sharding.reshard(values, NamedSharding(mesh, PartitionSpec()))
 
 
 def each_layer(
     function: Callable[..., Any], layers: Sequence[int], *, numbers: bool = False
 ) -> Callable[..., Any]:
-    """Returns a function of whole leaves that does to each layer what `function` does to one.
+    """Returns the function of whole leaves that applies `function` to each of their layers.
 
     Args:
       function: arrays of one layer -> an array like them, or a number.
       layers: axes of the arguments that index layers; of the result they are the same.
-      numbers: whether a number is returned; then the result has one per layer.
+      numbers: whether `function` returns a number; then the result has one per layer.
 
     >>> each_layer(jnp.sum, [1], numbers=True)(jnp.ones((3, 2)))
     Array([3., 3.], dtype=float32)
     """
-    for place, axis in reversed(list(enumerate(sorted(layers)))):
-        moved = axis - place  # as the loops outside take their axes away
-        function = jax.vmap(function, in_axes=moved, out_axes=0 if numbers else moved)
+    for loop_index, axis in reversed(list(enumerate(sorted(layers)))):
+        inner_axis = axis - loop_index  # as the loops outside take their axes away
+        function = jax.vmap(function, in_axes=inner_axis, out_axes=0 if numbers else inner_axis)
     return function
 
 
 def apportion(density: jax.Array, sizes: jax.Array, total: jax.Array) -> jax.Array:
-    """Rounds `density * sizes` to integers that add up to `total` (largest remainders first)."""
+    """Returns `density * sizes` rounded to integers that add up to `total` (largest remainders first).
+
+    Args:
+      density: fraction kept of each layer, float32.
+      sizes: units of each layer, int32.
+      total: units kept in all.
+
+    >>> apportion(jnp.array([0.5, 0.5]), jnp.array([3, 3]), jnp.int32(3)).tolist()
+    [2, 1]
+    """
     wanted = density * sizes.astype(jnp.float32)
     floor = jnp.minimum(jnp.floor(wanted).astype(jnp.int32), sizes)
     rank = jnp.argsort(jnp.argsort(-(wanted - floor), stable=True), stable=True)
     counts = jnp.minimum(floor + (rank < total - jnp.sum(floor)), sizes)
     # What float32 could not resolve goes where there is room: only leaves beyond 2**24 weights see it.
-    left = total - jnp.sum(counts)
-    room = jnp.where(left > 0, sizes - counts, counts)
-    return counts + jnp.where(jnp.arange(len(sizes)) == jnp.argmax(room), left, 0)
+    missing = total - jnp.sum(counts)
+    room = jnp.where(missing > 0, sizes - counts, counts)
+    return counts + jnp.where(jnp.arange(len(sizes)) == jnp.argmax(room), missing, 0)
 
 
 def check_floor(name: str, at_least: int) -> None:
-    """Refuses a floor that is no number of units."""
+    """Raises `ValueError` if a floor is no number of units."""
     if at_least < 0:
         raise ValueError(f"{name}(at_least={at_least}): a number of units, 0 or more, is needed.")
 
 
 @jax.jit
-def floored(counts: jax.Array, floors: jax.Array) -> jax.Array:
-    """Raises counts to their floors; those furthest above theirs pay for it, so that the total is kept.
+def raise_to_floors(counts: jax.Array, floors: jax.Array) -> jax.Array:
+    """Returns counts raised to their floors, lowered where they are furthest above, with the same total.
 
     Each unit that is missing somewhere is taken where most lie above the floor at that moment, from the first
-    of several. If the floors together are more than the total, they are what is returned.
+    of several. If the floors together are more than the total, they are returned.
 
-    >>> floored(jnp.array([0, 7, 9, 0]), jnp.array([1, 1, 1, 2])).tolist()
+    Args:
+      counts: int32 per layer.
+      floors: int32 per layer.
+
+    >>> raise_to_floors(jnp.array([0, 7, 9, 0]), jnp.array([1, 1, 1, 2])).tolist()
     [1, 6, 7, 2]
     """
-    above = jnp.maximum(counts - floors, 0)
-    owed = jnp.minimum(jnp.sum(jnp.maximum(floors - counts, 0)), jnp.sum(above))
+    excess = jnp.maximum(counts - floors, 0)
+    missing_units = jnp.minimum(jnp.sum(jnp.maximum(floors - counts, 0)), jnp.sum(excess))
 
     def halve(_: int, bracket: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        low, high = bracket
-        middle = low + (high - low) // 2
-        enough = jnp.sum(jnp.maximum(above - middle, 0)) <= owed
-        return jnp.where(enough, low, middle + 1), jnp.where(enough, middle, high)
+        lowest, highest = bracket
+        middle = lowest + (highest - lowest) // 2
+        enough = jnp.sum(jnp.maximum(excess - middle, 0)) <= missing_units
+        return jnp.where(enough, lowest, middle + 1), jnp.where(enough, middle, highest)
 
     # The lowest level to which all that lies above it can be cut without taking too much.
-    level, _ = jax.lax.fori_loop(0, 32, halve, (jnp.int32(0), jnp.max(above)))
-    left = owed - jnp.sum(jnp.maximum(above - level, 0))
-    open_to = (above >= level) & (level > 0)
-    last = open_to & (jnp.cumsum(open_to) <= left)
-    return jnp.maximum(counts, floors) - jnp.maximum(above - level, 0) - last
+    cut_level, _ = jax.lax.fori_loop(0, 32, halve, (jnp.int32(0), jnp.max(excess)))
+    units_left = missing_units - jnp.sum(jnp.maximum(excess - cut_level, 0))
+    can_lose_one = (excess >= cut_level) & (cut_level > 0)
+    loses_one = can_lose_one & (jnp.cumsum(can_lose_one) <= units_left)
+    return jnp.maximum(counts, floors) - jnp.maximum(excess - cut_level, 0) - loses_one

@@ -17,23 +17,24 @@ def knapsack(
     *,
     states: int = 10_000,
 ) -> dict[str, int]:
-    r"""Chooses an option for each leaf: the least sum of losses whose costs stay within the budget.
+    r"""Returns the option of each leaf with the least sum of losses whose costs stay within the budget.
 
-    Dynamic programming over the leaves, with the states that nothing cheaper is better than. It is exact as
+    Dynamic programming over the leaves; a state is a cost and the least loss that it buys. It is exact as
     long as there are no more than `states` of them; beyond, it is exact up to `len(losses) / states` of the
     budget, and never above it. It takes leaves x options x states steps.
 
     Args:
       losses: by leaf, what each of its options loses: the rise of the loss at each sparsity, say.
       costs: by leaf, what each of its options costs; as many, not negative.
-      budget: what all may cost together.
-      states: that are kept after each leaf.
+      budget: what all may cost together, in the unit of the costs.
+      states: number of states that are kept after each leaf.
 
     Returns:
-      The number of the option of each leaf.
+      The index of the option of each leaf.
 
     Raises:
-      ValueError: if not even the cheapest options are within the budget.
+      ValueError: if losses and costs are not of the same options, something is not finite, or not even the
+        cheapest options are within the budget.
 
     >>> losses = {"a": [0.0, 1.0, 9.0], "b": [0.0, 2.0, 3.0]}
     >>> costs = {"a": [10.0, 5.0, 1.0], "b": [10.0, 5.0, 1.0]}
@@ -53,8 +54,8 @@ def knapsack(
             )
     if not losses or not budget > 0:
         raise ValueError(f"knapsack(budget={budget}): leaves and a budget above 0 are needed.")
-    everything = [x for table in (losses, costs) for row in table.values() for x in row]
-    if not all(math.isfinite(x) for x in everything):
+    values = [value for table in (losses, costs) for row in table.values() for value in row]
+    if not all(math.isfinite(value) for value in values):
         raise ValueError("knapsack: losses and costs must be finite.")
     least = sum(min(row) for row in costs.values())
     if least > budget:
@@ -62,30 +63,34 @@ def knapsack(
             f"knapsack: the cheapest options cost {least:g}, more than the budget of {budget:g}; give "
             "sparser options or a larger budget."
         )
-    cost, loss = np.zeros(1), np.zeros(1)
-    came_from = []
+    state_costs = np.zeros(1)
+    state_losses = np.zeros(1)
+    kept_pairs = []  # of each leaf, the pairs (state before, option) that are states after it, as one index
     for name in losses:
-        pairs = np.add.outer(cost, np.asarray(costs[name])).ravel()
-        summed = np.add.outer(loss, np.asarray(losses[name])).ravel()
-        order = np.lexsort((summed, pairs))
-        order = order[pairs[order] <= budget * (1 + 1e-12)]
+        pair_costs = np.add.outer(state_costs, np.asarray(costs[name])).ravel()
+        pair_losses = np.add.outer(state_losses, np.asarray(losses[name])).ravel()
+        order = np.lexsort((pair_losses, pair_costs))
+        order = order[pair_costs[order] <= budget * (1 + 1e-12)]
         # Of two states the costlier one must lose less to be worth anything.
-        before = np.minimum.accumulate(np.append(np.inf, summed[order][:-1]))
-        order = order[summed[order] < before]
-        order = order[_thinned(pairs[order], budget, states)]
-        came_from.append(order)
-        cost, loss = pairs[order], summed[order]
-    at, found = len(cost) - 1, {}  # the costliest loses least
-    for name, order in reversed(list(zip(losses, came_from, strict=True))):
-        at, found[name] = (int(i) for i in divmod(order[at], len(losses[name])))
-    return {name: found[name] for name in losses}
+        least_before = np.minimum.accumulate(np.append(np.inf, pair_losses[order][:-1]))
+        order = order[pair_losses[order] < least_before]
+        order = order[_thin_out(pair_costs[order], budget, states)]
+        kept_pairs.append(order)
+        state_costs = pair_costs[order]
+        state_losses = pair_losses[order]
+    state_index = len(state_costs) - 1  # the costliest loses least
+    options = {}
+    for name, order in reversed(list(zip(losses, kept_pairs, strict=True))):
+        state_index, option = divmod(int(order[state_index]), len(losses[name]))
+        options[name] = option
+    return {name: options[name] for name in losses}
 
 
-def _thinned(cost: np.ndarray, budget: float, states: int) -> np.ndarray:
-    """At most about so many states: the cheapest, and the costliest of each share of the budget."""
-    if len(cost) <= states:
-        return np.arange(len(cost))
-    share = np.floor(cost / budget * states)
-    last = np.append(share[1:] != share[:-1], True)
-    last[0] = True
-    return np.flatnonzero(last)
+def _thin_out(state_costs: np.ndarray, budget: float, states: int) -> np.ndarray:
+    """Returns the indices of about `states` states: the cheapest, and the costliest of each share."""
+    if len(state_costs) <= states:
+        return np.arange(len(state_costs))
+    shares = np.floor(state_costs / budget * states)
+    is_last = np.append(shares[1:] != shares[:-1], True)
+    is_last[0] = True
+    return np.flatnonzero(is_last)

@@ -68,7 +68,7 @@ def ria(
     {'w': Array([[1.25, 1.75]], dtype=float32)}
     """
 
-    known_axes = kernel_axes.known(axes, params, input_moments, "ria")
+    known_axes = kernel_axes.require_axes(axes, params, input_moments, "ria")
 
     def score(
         weights: jax.Array, moments: jax.Array | None, leaf_axes: Axes | None

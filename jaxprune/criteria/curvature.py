@@ -194,7 +194,7 @@ def obs(
     known_moments = jax.tree.map(
         lambda _, moments, gram: None if gram is None else moments, params, input_moments, grams
     )
-    known_axes = kernel_axes.known(axes, params, known_moments, "obs")
+    known_axes = kernel_axes.require_axes(axes, params, known_moments, "obs")
 
     def score(
         weights: jax.Array, leaf_axes: Axes | None, gram: jax.Array | None

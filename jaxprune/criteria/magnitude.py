@@ -116,7 +116,7 @@ def fpgm(params: Params, *, axes: kernel_axes.AxesTree | None = None, **_) -> Sc
         return True if kernel_axes.by_position(weights.shape).in_axis is not None else None
 
     kernels = jax.tree.map(kernel_mark, params, given_axes)
-    known_axes = kernel_axes.known(given_axes, params, kernels, "fpgm")
+    known_axes = kernel_axes.require_axes(given_axes, params, kernels, "fpgm")
     return jax.tree.map(
         lambda w, leaf_axes: None if leaf_axes is None else _unit_distances(w, leaf_axes),
         params,

@@ -195,7 +195,7 @@ def _prepare(name: str, work: Path, archives: Path | None, allow_network: bool) 
             download_config=tfds.download.DownloadConfig(manual_dir=archive_folder),
         )
     prepared_folder = Path(builder.data_path)
-    seal_text = sealed.manifest(_KIND, _VERSION, {"files": sealed.files_of(prepared_folder)})
+    seal_text = sealed.manifest(_KIND, _VERSION, {"files": sealed.checksums_of_folder(prepared_folder)})
     arrays.write(prepared_folder / CACHE, _decode(prepared_folder))
     with durable.whole_file(prepared_folder / SEAL) as file:
         file.write(seal_text)
@@ -204,7 +204,7 @@ def _prepare(name: str, work: Path, archives: Path | None, allow_network: bool) 
 def _check_seal(folder: Path) -> None:
     """Compares the records with what they were when they were made."""
     if (folder / SEAL).exists():
-        manifest = sealed.of_manifest((folder / SEAL).read_bytes(), _KIND, _VERSION)
+        manifest = sealed.read_manifest((folder / SEAL).read_bytes(), _KIND, _VERSION)
         sealed.check_files(folder, manifest.get("files"))
 
 

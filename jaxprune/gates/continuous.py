@@ -14,7 +14,7 @@ from jaxprune.gates.gate import (
     check_strength,
     gate_of,
 )
-from jaxprune.gates.scores import count
+from jaxprune.gates.scores import count_kept
 from jaxprune.kernel_axes import AxesTree
 from jaxprune.masks import Prunable
 from jaxprune.types import Step
@@ -32,14 +32,14 @@ def continuous(
     prunable: Prunable = None,
     axes: AxesTree | None = None,
 ) -> Gate:
-    r"""Weights times $\sigma(\beta s)$, where $\beta$ grows from 1 until the gates are as good as a mask.
+    r"""Multiplies weights by $\sigma(\beta s)$, where $\beta$ grows from 1 until the gates are nearly a mask.
 
     $\beta_t = \beta_T^{\tau}$ with $\beta_T$ the `steepest`, $\tau$ running from 0 at `begin` to 1 at `end`.
     The penalty is $\lambda \sum \sigma(\beta_t s)$; `finalize` takes $\beta \to \infty$: a weight is there if
     $s > 0$, and is then the weight itself.
 
     Args:
-      strength: $\lambda$ per weight, or a schedule of it.
+      strength: $\lambda$ per weight, or a schedule of it (step -> number).
       end: update at which $\beta$ is `steepest`; `sample` and `penalty` need `step`.
       begin: update at which $\beta$ leaves 1.
       steepest: the last $\beta$.
@@ -47,6 +47,12 @@ def continuous(
       prunable: which leaves have gates (see `jaxprune.masks.make`).
       axes: what the program does with the leaves, for the default filter: `jaxprune.axes(apply, params,
         *inputs)`.
+
+    Returns:
+      A gate.
+
+    Raises:
+      ValueError: if `steepest` is below 1, or `end` not after `begin`.
 
     References: Savarese, Silva & Maire, "Winning the Lottery with Continuous Sparsification" (2020).
     Departure: one round; for its tickets, start again from the masks with `jaxprune.fixed`.
@@ -67,31 +73,31 @@ def continuous(
             "and later than it begins."
         )
 
-    def beta(step: Step) -> jax.Array:
+    def steepness_at(step: Step) -> jax.Array:
         return steepest ** jnp.clip((step - begin) / (end - begin), 0.0, 1.0)
 
-    def soft(gates: Leaves, step: Step | None) -> Leaves:
-        steepness = at_step(beta, step, "continuous")
-        return {name: jax.nn.sigmoid(steepness * s) for name, s in gates.items()}
+    def soft_gates(gates: Leaves, step: Step | None) -> Leaves:
+        steepness = at_step(steepness_at, step, "continuous")
+        return {name: jax.nn.sigmoid(steepness * gate) for name, gate in gates.items()}
 
     def sample(leaves: Leaves, gates: Leaves, key: jax.Array | None, step: Step | None) -> Leaves:
-        open_ = soft(gates, step)
-        return {n: w * open_[n].astype(w.dtype) for n, w in leaves.items()}
+        gate_values = soft_gates(gates, step)
+        return {name: leaf * gate_values[name].astype(leaf.dtype) for name, leaf in leaves.items()}
 
-    def masks(gates: Leaves) -> Leaves:
-        return {name: s > 0 for name, s in gates.items()}
+    def hard_masks(gates: Leaves) -> Leaves:
+        return {name: gate > 0 for name, gate in gates.items()}
 
     def cost(leaves: Leaves, gates: Leaves, step: Step | None) -> jax.Array:
-        total = sum((s.sum() for s in soft(gates, step).values()), jnp.zeros(()))
-        return at_step(strength, step, "continuous: strength") * total
+        gate_sum = sum((gate.sum() for gate in soft_gates(gates, step).values()), jnp.zeros(()))
+        return at_step(strength, step, "continuous: strength") * gate_sum
 
     rule = Rule(
         init=lambda leaves, key: {
-            n: jnp.full(w.shape, init, jnp.float32) for n, w in leaves.items()
+            name: jnp.full(leaf.shape, init, jnp.float32) for name, leaf in leaves.items()
         },
         sample=sample,
-        final=lambda leaves, gates, step: (leaves, masks(gates)),
-        alive=lambda leaves, gates: count(masks(gates)),
+        final=lambda leaves, gates, step: (leaves, hard_masks(gates)),
+        alive=lambda leaves, gates: count_kept(hard_masks(gates)),
         cost=cost,
     )
     return gate_of(rule, prunable, axes=axes)

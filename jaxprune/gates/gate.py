@@ -1,4 +1,4 @@
-"""What all gates share: trainable extras beside the parameters, one protocol for every loop.
+"""The protocol of gates: trainable arrays beside the parameters, which decide what weights there are.
 
 A gate turns `params` into `theta = Gated(params, gates)`, one pytree for one optax optimizer. The loss is
 taken at `gate.sample(theta, key)`, a tree like `params`; `gate.finalize(theta)` is the network that is left.
@@ -14,14 +14,23 @@ import optax
 
 from jaxprune import checks, kernel_axes
 from jaxprune import masks as masks_lib
-from jaxprune.alike import told
+from jaxprune.alike import join_faults
 from jaxprune.kernel_axes import AxesTree
 from jaxprune.masks import Prunable
-from jaxprune.penalties import scheduled
+from jaxprune.schedules import scheduled
 from jaxprune.trees import differences
 from jaxprune.types import Axes, Masks, Params, Pattern, Step
 
-__all__ = ["Gate", "Gated", "Rule", "Strength", "at_step", "check_strength", "per_leaf", "units_of"]
+__all__ = [
+    "Gate",
+    "Gated",
+    "Rule",
+    "Strength",
+    "at_step",
+    "check_strength",
+    "per_leaf",
+    "unit_shapes",
+]
 
 Leaves = dict[str, jax.Array]  # by path
 Strength = float | Callable[[Step], Any]
@@ -108,25 +117,30 @@ _RULE = checks.Kind(
 
 
 def gate_of(rule: Rule, prunable: Prunable = None, *, axes: AxesTree | None = None) -> Gate:
-    """Makes a `Gate` for any tree out of a `Rule` for its gated leaves.
+    """Returns the `Gate` for any tree that follows a `Rule` for its gated leaves.
 
     Args:
-      rule: see `Rule`.
+      rule: how leaves are gated, functions of dicts by path (see `Rule`).
       prunable: which leaves are gated (see `jaxprune.masks.make`).
       axes: what the program does with the leaves (`jaxprune.axes`), for the default filter. A rule for which
         inputs, outputs or layers count finds them by `jaxprune.kernel_axes.by_path(axes, leaves)`.
+
+    Returns:
+      A gate.
     """
 
     checks.check("gate_of", rule=(rule, _RULE))
-    shapes_known: dict[Any, Any] = {}
+    gate_shapes: dict[Any, Any] = {}
 
-    def gated(theta: Gated) -> Leaves:
-        """The gated leaves; refuses gates that belong to another tree, or another gate."""
-        leaves = _gated(theta)
-        question = tuple((n, jnp.shape(w), jnp.result_type(w)) for n, w in leaves.items())
-        if question not in shapes_known:
-            shapes_known[question] = jax.eval_shape(rule.init, leaves, jax.random.key(0))
-        _check_shapes(theta.gates, shapes_known[question])
+    def checked_leaves(theta: Gated) -> Leaves:
+        """Returns the gated leaves; refuses gates that belong to another tree, or another gate."""
+        leaves = _gated_leaves(theta)
+        tree_key = tuple(
+            (path, jnp.shape(leaf), jnp.result_type(leaf)) for path, leaf in leaves.items()
+        )
+        if tree_key not in gate_shapes:
+            gate_shapes[tree_key] = jax.eval_shape(rule.init, leaves, jax.random.key(0))
+        _check_shapes(theta.gates, gate_shapes[tree_key])
         return leaves
 
     def init(params: Params, key: jax.Array) -> Gated:
@@ -134,35 +148,35 @@ def gate_of(rule: Rule, prunable: Prunable = None, *, axes: AxesTree | None = No
         kernel_axes.of_leaves(axes, params)  # refuses axes that do not fit the tree
         masks = masks_lib.beside(params, masks_lib.make(params, prunable, axes=axes))
         pairs = zip(masks_lib.paths(params), masks, strict=True)
-        chosen = {name for name, mask in pairs if mask is not None}
-        leaves = {name: leaf for name, leaf in _named(params).items() if name in chosen}
+        chosen = {path for path, mask in pairs if mask is not None}
+        leaves = {path: leaf for path, leaf in _leaves_by_path(params).items() if path in chosen}
         return Gated(params, rule.init(leaves, key))
 
     def sample(theta: Gated, key: jax.Array | None = None, step: Step | None = None) -> Params:
         checks.check("gate.sample", theta=(theta, GATED), key=(key, checks.optional(checks.KEY)))
         params = jax.lax.stop_gradient(theta.params) if rule.frozen else theta.params
         theta = theta._replace(params=params)
-        return _with(params, rule.sample(gated(theta), theta.gates, key, step))
+        return _replace_leaves(params, rule.sample(checked_leaves(theta), theta.gates, key, step))
 
     def penalty(theta: Gated, step: Step | None = None) -> jax.Array:
         checks.check("gate.penalty", theta=(theta, GATED))
-        return jnp.asarray(rule.cost(gated(theta), theta.gates, step), jnp.float32)
+        return jnp.asarray(rule.cost(checked_leaves(theta), theta.gates, step), jnp.float32)
 
     def expected_l0(theta: Gated) -> jax.Array:
         checks.check("gate.expected_l0", theta=(theta, GATED))
-        return jnp.asarray(rule.alive(gated(theta), theta.gates), jnp.float32)
+        return jnp.asarray(rule.alive(checked_leaves(theta), theta.gates), jnp.float32)
 
     def finalize(theta: Gated, step: Step | None = None) -> tuple[Params, Masks]:
         checks.check("gate.finalize", theta=(theta, GATED))
-        leaves, kept = rule.final(gated(theta), theta.gates, step)
+        leaves, kept_masks = rule.final(checked_leaves(theta), theta.gates, step)
         treedef = jax.tree.structure(theta.params)
-        masks = treedef.unflatten(kept.get(name) for name in masks_lib.paths(theta.params))
-        return masks_lib.apply(_with(theta.params, leaves), masks), masks
+        masks = treedef.unflatten(kept_masks.get(path) for path in masks_lib.paths(theta.params))
+        return masks_lib.apply(_replace_leaves(theta.params, leaves), masks), masks
 
     def moments(theta: Gated, step: Step | None = None) -> tuple[Leaves, Leaves]:
         checks.check("gate.moments", theta=(theta, GATED))
         assert rule.moments is not None
-        return rule.moments(gated(theta), theta.gates, step)
+        return rule.moments(checked_leaves(theta), theta.gates, step)
 
     return Gate(
         init,
@@ -175,54 +189,66 @@ def gate_of(rule: Rule, prunable: Prunable = None, *, axes: AxesTree | None = No
     )
 
 
-def _named(params: Params) -> Leaves:
+def _leaves_by_path(params: Params) -> Leaves:
+    """Returns the leaves of a tree by path."""
     return dict(zip(masks_lib.paths(params), jax.tree.leaves(params), strict=True))
 
 
-def _gated(theta: Gated) -> Leaves:
-    """The gated leaves, in the order of the tree."""
-    named = _named(theta.params)
-    lost = [name for name in theta.gates if name not in named]
-    if lost:
+def _gated_leaves(theta: Gated) -> Leaves:
+    """Returns the gated leaves by path, in the order of the tree; refuses gates of another tree."""
+    leaf_by_path = _leaves_by_path(theta.params)
+    lost_paths = [path for path in theta.gates if path not in leaf_by_path]
+    if lost_paths:
         raise ValueError(
-            f"gates: theta.gates has {lost[0]!r}, but the leaves of theta.params are {', '.join(named)}; "
-            "after a change of the tree begin with gate.init(params, key) again."
+            f"gates: theta.gates has {lost_paths[0]!r}, but the leaves of theta.params are "
+            f"{', '.join(leaf_by_path)}; after a change of the tree begin with gate.init(params, key) again."
         )
-    return {name: leaf for name, leaf in named.items() if name in theta.gates}
+    return {path: leaf for path, leaf in leaf_by_path.items() if path in theta.gates}
 
 
 def _check_shapes(gates: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    """Refuses the gates of another gate, by their shapes."""
-    wrong = [
-        f"{name!r} has gates of the shape {jnp.shape(gate)}, this gate {wanted[name].shape}"
-        for name, gate in gates.items()
-        if jnp.shape(gate) != wanted[name].shape
+    """Raises `ValueError` if gates have other shapes than those of this gate."""
+    faults = [
+        f"{path!r} has gates of the shape {jnp.shape(gate)}, this gate {wanted[path].shape}"
+        for path, gate in gates.items()
+        if jnp.shape(gate) != wanted[path].shape
     ]
-    if wrong:
-        raise ValueError(f"gates: {told(wrong)}; begin with gate.init(params, key) of this gate.")
+    if faults:
+        raise ValueError(
+            f"gates: {join_faults(faults)}; begin with gate.init(params, key) of this gate."
+        )
 
 
-def _with(params: Params, leaves: Leaves) -> Params:
-    """`params` with these leaves in place of its own, in its own dtypes."""
-    pairs = _named(params).items()
+def _replace_leaves(params: Params, leaves: Leaves) -> Params:
+    """Returns `params` with these leaves in place of its own, in its own dtypes."""
+    leaves_by_path = _leaves_by_path(params).items()
     return jax.tree.structure(params).unflatten(
-        jnp.asarray(leaves[name], old.dtype) if name in leaves else old for name, old in pairs
+        jnp.asarray(leaves[path], old_leaf.dtype) if path in leaves else old_leaf
+        for path, old_leaf in leaves_by_path
     )
 
 
-def _project(rule: Rule) -> optax.GradientTransformationExtraArgs:
-    is_gated = lambda node: isinstance(node, Gated)
+def _is_gated(node: Any) -> bool:
+    return isinstance(node, Gated)
 
-    def held(update: Any, node: Any) -> Any:
-        if not is_gated(node):
+
+def _project(rule: Rule) -> optax.GradientTransformationExtraArgs:
+    """Returns the transform that keeps gates within bounds, and frozen weights where they are."""
+
+    def constrain(update: Any, node: Any) -> Any:
+        if not _is_gated(node):
             return update
-        params, gates = update
+        param_updates, gate_updates = update
         if rule.frozen:
-            params = jax.tree.map(jnp.zeros_like, params)
+            param_updates = jax.tree.map(jnp.zeros_like, param_updates)
         if rule.bounds is not None:
-            low, high = rule.bounds
-            gates = jax.tree.map(lambda u, g: jnp.clip(g + u, low, high) - g, gates, node.gates)
-        return Gated(params, gates)
+            lowest, highest = rule.bounds
+            gate_updates = jax.tree.map(
+                lambda step, gate: jnp.clip(gate + step, lowest, highest) - gate,
+                gate_updates,
+                node.gates,
+            )
+        return Gated(param_updates, gate_updates)
 
     def update(
         updates: Any, state: optax.EmptyState, params: Any = None, **_: Any
@@ -231,11 +257,11 @@ def _project(rule: Rule) -> optax.GradientTransformationExtraArgs:
             raise ValueError("gate.project: update(updates, state, params) needs the parameters.")
         remedy = "take the gradients with respect to theta, the parameters and gates of gate.init"
         if jax.tree.structure(updates) != jax.tree.structure(params):
-            differ = differences(masks_lib.paths(updates), masks_lib.paths(params))
+            difference = differences(masks_lib.paths(updates), masks_lib.paths(params))
             raise ValueError(
-                f"gate.project: the updates are another tree than the parameters ({differ}); {remedy}."
+                f"gate.project: the updates are another tree than the parameters ({difference}); {remedy}."
             )
-        return jax.tree.map(held, updates, params, is_leaf=is_gated), state
+        return jax.tree.map(constrain, updates, params, is_leaf=_is_gated), state
 
     return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)  # type: ignore
 
@@ -243,9 +269,9 @@ def _project(rule: Rule) -> optax.GradientTransformationExtraArgs:
 def check_each(who: str, kind: checks.Kind, **arguments: Any) -> None:
     """Raises `TypeError` unless each argument, or each value of one that is a mapping, is of the kind."""
     for name, value in arguments.items():
-        each = value.items() if isinstance(value, Mapping) else ()
-        named = {f"{name}[{key!r}]": (item, kind) for key, item in each}
-        checks.check(who, **(named or {name: (value, kind)}))
+        items = value.items() if isinstance(value, Mapping) else ()
+        checked = {f"{name}[{key!r}]": (item, kind) for key, item in items}
+        checks.check(who, **(checked or {name: (value, kind)}))
 
 
 def check_strength(who: str, strength: Any) -> None:
@@ -255,7 +281,7 @@ def check_strength(who: str, strength: Any) -> None:
 
 
 def at_step(value: Strength, step: Step | None, who: str) -> Any:
-    """A number, or what a schedule says at `step`."""
+    """Returns a number as it is, or the value of a schedule at `step`."""
     if not callable(value):
         return value
     if step is None:
@@ -264,7 +290,7 @@ def at_step(value: Strength, step: Step | None, who: str) -> Any:
 
 
 def per_leaf(value: _T | Mapping[str, _T], leaves: Leaves, what: str) -> dict[str, _T]:
-    """One value for each leaf: the same for all, or by regular expressions searched in its path.
+    """Returns one value per leaf: the same for all, or by regular expressions searched in its path.
 
     >>> per_leaf({"fc1": 0.2, "fc": 0.5}, {"fc1/kernel": None, "fc2/kernel": None}, "dropout_rate")
     {'fc1/kernel': 0.2, 'fc2/kernel': 0.5}
@@ -273,51 +299,67 @@ def per_leaf(value: _T | Mapping[str, _T], leaves: Leaves, what: str) -> dict[st
         return dict.fromkeys(leaves, value)
     for expression in value:
         checks.expression(what, expression)
-    matching = {name: [v for k, v in value.items() if re.search(k, name)] for name in leaves}
-    idle = [k for k in value if not any(re.search(k, name) for name in leaves)]
-    missing = [name for name, found in matching.items() if not found]
+    values_of_leaves = {
+        path: [item for expression, item in value.items() if re.search(expression, path)]
+        for path in leaves
+    }
+    idle = [key for key in value if not any(re.search(key, path) for path in leaves)]
+    missing = [path for path, values in values_of_leaves.items() if not values]
     if idle or missing:
-        found = f"{idle[0]!r} matches no leaf" if idle else f"nothing matches {missing[0]!r}"
+        fault = f"{idle[0]!r} matches no leaf" if idle else f"nothing matches {missing[0]!r}"
         raise ValueError(
-            f"{what}: {found}; its keys are regular expressions, searched in the paths of the gated leaves, "
+            f"{what}: {fault}; its keys are regular expressions, searched in the paths of the gated leaves, "
             f"of which the first that matches holds: {', '.join(leaves)}."
         )
-    return {name: found[0] for name, found in matching.items()}
+    return {path: values[0] for path, values in values_of_leaves.items()}
 
 
-def units_of(
+def unit_shapes(
     leaves: Leaves, patterns: Mapping[str, Pattern], kernels: Mapping[str, Axes | None]
 ) -> dict[str, tuple[int, ...]]:
-    """Shapes of the units that a pattern makes of each leaf, checked."""
+    """Returns the shapes of the units that a pattern makes of each leaf; refuses leaves that do not fit it.
+
+    Args:
+      leaves: by path.
+      patterns: by path.
+      kernels: axes of the leaves, by path.
+    """
     shapes = {}
-    for name, w in leaves.items():
-        own, kernel = patterns[name], kernels[name]
-        fault = own.check(w.shape, kernel)
+    for path, leaf in leaves.items():
+        pattern = patterns[path]
+        kernel = kernels[path]
+        fault = pattern.check(leaf.shape, kernel)
         if fault:
-            raise ValueError(fault.format(leaf=repr(name)) + ".")
-        units = jax.eval_shape(lambda w, own=own, kernel=kernel: own.to_groups(w, kernel), w)
-        shapes[name] = units.shape
+            raise ValueError(fault.format(leaf=repr(path)) + ".")
+        units = jax.eval_shape(
+            lambda leaf, pattern=pattern, kernel=kernel: pattern.to_groups(leaf, kernel), leaf
+        )
+        shapes[path] = units.shape
     return shapes
 
 
-def layers_beside(leaves: Leaves, axes: AxesTree | None) -> dict[str, tuple[int, ...]]:
-    """The shape of one number per layer of each leaf, that broadcasts against it; `()` if it is one layer.
+def layer_shapes(leaves: Leaves, axes: AxesTree | None) -> dict[str, tuple[int, ...]]:
+    """Returns the shape of one number per layer of each leaf, to broadcast against it; `()` for one layer.
 
     >>> from jaxprune.types import Axes
-    >>> layers_beside({"layers": jnp.ones((5, 2, 3))}, {"layers": Axes(1, 2, batch_axis=0)})
+    >>> layer_shapes({"layers": jnp.ones((5, 2, 3))}, {"layers": Axes(1, 2, batch_axis=0)})
     {'layers': (5, 1, 1)}
     """
-    along = over_layers(leaves, axes)
-    return {
-        name: tuple(1 if i in along[name] else n for i, n in enumerate(w.shape))
-        if len(along[name]) < w.ndim
-        else ()
-        for name, w in leaves.items()
-    }
+    within_layers = axes_within_layers(leaves, axes)
+
+    def layer_shape(leaf: jax.Array, inner_axes: tuple[int, ...]) -> tuple[int, ...]:
+        if len(inner_axes) == leaf.ndim:
+            return ()
+        return tuple(1 if axis in inner_axes else size for axis, size in enumerate(leaf.shape))
+
+    return {path: layer_shape(leaf, within_layers[path]) for path, leaf in leaves.items()}
 
 
-def over_layers(leaves: Leaves, axes: AxesTree | None) -> dict[str, tuple[int, ...]]:
-    """The axes along which the weights of one layer of each leaf lie."""
+def axes_within_layers(leaves: Leaves, axes: AxesTree | None) -> dict[str, tuple[int, ...]]:
+    """Returns the axes along which the weights of one layer lie, for each leaf by path."""
     kernels = kernel_axes.by_path(axes, leaves)
-    layers = {name: kernel_axes.layer_axes(kernel) for name, kernel in kernels.items()}
-    return {n: tuple(i for i in range(w.ndim) if i not in layers[n]) for n, w in leaves.items()}
+    layer_axes = {path: kernel_axes.layer_axes(kernel) for path, kernel in kernels.items()}
+    return {
+        path: tuple(axis for axis in range(leaf.ndim) if axis not in layer_axes[path])
+        for path, leaf in leaves.items()
+    }

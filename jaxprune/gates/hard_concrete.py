@@ -18,7 +18,7 @@ from jaxprune.gates.gate import (
     check_strength,
     gate_of,
     per_leaf,
-    units_of,
+    unit_shapes,
 )
 from jaxprune.kernel_axes import AxesTree
 from jaxprune.masks import Prunable
@@ -62,8 +62,8 @@ def hard_concrete(
       pattern: what shares a gate: `channel("in")` input units of a dense kernel, `channel()` output maps
         of a convolution, whose bias stays.
       dropout_rate: $d$; the gates start at $\log\frac{1-d}{d}$ plus normal noise of 0.01.
-      strength: $\lambda$ per weight, or a schedule of it. Beside a mean over $N$ examples, the paper's
-        $\lambda$ over $N$.
+      strength: $\lambda$ per weight, or a schedule of it (step -> number). Beside a mean over $N$ examples,
+        the paper's $\lambda$ over $N$.
       weight_decay: $\delta$.
       temperature: $\beta$.
       stretch: $(\gamma, \zeta)$, $\gamma < 0$ and $\zeta > 1$.
@@ -71,6 +71,12 @@ def hard_concrete(
       prunable: which leaves are gated (see `jaxprune.masks.make`).
       axes: which axes of the leaves are inputs, outputs and layers: `jaxprune.axes(apply, params, *inputs)`;
         `None`: their shapes tell, and whatever depends on direction refuses those that do not.
+
+    Returns:
+      A gate.
+
+    Raises:
+      ValueError: if `stretch`, `temperature` or `dropout_rate` is out of its range.
 
     References: Louizos, Welling & Kingma, "Learning Sparse Neural Networks through L0 Regularization"
     (2018), and its released code for the weight decay and the bounds.
@@ -106,27 +112,33 @@ def hard_concrete(
         return per_leaf(pattern, leaves, "hard_concrete: pattern")
 
     def spread(leaves: Leaves, units: Leaves) -> Leaves:
-        """What units have, at each weight of a leaf."""
-        own, kernels = patterns_of(leaves), kernel_axes.by_path(axes, leaves)
-        return {n: own[n].from_groups(units[n], w.shape, kernels[n]) for n, w in leaves.items()}
+        """Returns the value of each unit, at all weights of it."""
+        leaf_patterns = patterns_of(leaves)
+        kernels = kernel_axes.by_path(axes, leaves)
+        return {
+            path: leaf_patterns[path].from_groups(units[path], leaf.shape, kernels[path])
+            for path, leaf in leaves.items()
+        }
 
     def init(leaves: Leaves, key: jax.Array) -> Leaves:
-        shapes = units_of(leaves, patterns_of(leaves), kernel_axes.by_path(axes, leaves))
+        shapes = unit_shapes(leaves, patterns_of(leaves), kernel_axes.by_path(axes, leaves))
         rates = per_leaf(dropout_rate, leaves, "hard_concrete: dropout_rate")
         per_leaf(strength, leaves, "hard_concrete: strength")
         keys = jax.random.split(key, len(leaves))
-        start = {name: math.log((1 - rate) / rate) for name, rate in rates.items()}
+        start = {path: math.log((1 - rate) / rate) for path, rate in rates.items()}
         noise = {
-            n: 0.01 * jax.random.normal(k, shapes[n], jnp.float32)
-            for n, k in zip(leaves, keys, strict=True)
+            path: 0.01 * jax.random.normal(leaf_key, shapes[path], jnp.float32)
+            for path, leaf_key in zip(leaves, keys, strict=True)
         }
-        return {name: start[name] + noise[name] for name in leaves}
+        return {path: start[path] + noise[path] for path in leaves}
 
-    def times(leaves: Leaves, gates: Leaves) -> Leaves:
-        by_weight = spread(leaves, gates)
-        return {n: w * by_weight[n].astype(w.dtype) for n, w in leaves.items()}
+    def multiply(leaves: Leaves, gates: Leaves) -> Leaves:
+        gates_of_weights = spread(leaves, gates)
+        return {
+            path: leaf * gates_of_weights[path].astype(leaf.dtype) for path, leaf in leaves.items()
+        }
 
-    def clipped(s: jax.Array) -> jax.Array:
+    def stretch_and_clip(s: jax.Array) -> jax.Array:
         return jnp.clip(s * (high - low) + low, 0.0, 1.0)
 
     def sample(leaves: Leaves, gates: Leaves, key: jax.Array | None, step: Step | None) -> Leaves:
@@ -134,32 +146,40 @@ def hard_concrete(
             raise ValueError("hard_concrete: sample(theta, key) draws gates and needs a key.")
         keys = dict(zip(leaves, jax.random.split(key, len(leaves)), strict=True))
 
-        def draw(name: str) -> jax.Array:
-            noise = jax.random.logistic(keys[name], gates[name].shape)  # log u - log(1 - u)
-            return clipped(jax.nn.sigmoid((noise + gates[name]) / temperature))
+        def draw(path: str) -> jax.Array:
+            noise = jax.random.logistic(keys[path], gates[path].shape)  # log u - log(1 - u)
+            return stretch_and_clip(jax.nn.sigmoid((noise + gates[path]) / temperature))
 
-        return times(leaves, {name: draw(name) for name in leaves})
+        return multiply(leaves, {path: draw(path) for path in leaves})
 
     def final(leaves: Leaves, gates: Leaves, step: Step | None) -> tuple[Leaves, Leaves]:
-        z = {name: clipped(jax.nn.sigmoid(gates[name])) for name in leaves}
-        return times(leaves, z), spread(leaves, {name: there > 0 for name, there in z.items()})
+        values = {path: stretch_and_clip(jax.nn.sigmoid(gates[path])) for path in leaves}
+        kept_units = {path: value > 0 for path, value in values.items()}
+        return multiply(leaves, values), spread(leaves, kept_units)
 
-    def expected(leaves: Leaves, gates: Leaves, cost: dict[str, jax.Array]) -> jax.Array:
-        """The sum of a cost per weight over the weights that are expected to be there."""
-        own, kernels = patterns_of(leaves), kernel_axes.by_path(axes, leaves)
-        there = {name: jax.nn.sigmoid(gates[name] - shift) for name in leaves}
-        costs = {name: own[name].to_groups(cost[name], kernels[name]) for name in leaves}
-        return sum(((there[name] * costs[name]).sum() for name in leaves), jnp.zeros(()))
+    def expected_cost(leaves: Leaves, gates: Leaves, cost: dict[str, jax.Array]) -> jax.Array:
+        """Returns the sum of a cost per weight, each times the probability that its gate is not zero."""
+        leaf_patterns = patterns_of(leaves)
+        kernels = kernel_axes.by_path(axes, leaves)
+        probabilities = {path: jax.nn.sigmoid(gates[path] - shift) for path in leaves}
+        unit_costs = {
+            path: leaf_patterns[path].to_groups(cost[path], kernels[path]) for path in leaves
+        }
+        return sum(
+            ((probabilities[path] * unit_costs[path]).sum() for path in leaves), jnp.zeros(())
+        )
 
     def alive(leaves: Leaves, gates: Leaves) -> jax.Array:
-        return expected(leaves, gates, {n: jnp.ones(w.shape) for n, w in leaves.items()})
+        ones = {path: jnp.ones(leaf.shape) for path, leaf in leaves.items()}
+        return expected_cost(leaves, gates, ones)
 
     def cost(leaves: Leaves, gates: Leaves, step: Step | None) -> jax.Array:
-        strengths = per_leaf(strength, leaves, "hard_concrete: strength")
-        now = {n: at_step(s, step, "hard_concrete: strength") for n, s in strengths.items()}
-        squares = {n: jnp.square(w.astype(jnp.float32)) for n, w in leaves.items()}
-        return expected(
-            leaves, gates, {n: now[n] + 0.5 * weight_decay * squares[n] for n in leaves}
-        )
+        strengths = {
+            path: at_step(value, step, "hard_concrete: strength")
+            for path, value in per_leaf(strength, leaves, "hard_concrete: strength").items()
+        }
+        squares = {path: jnp.square(leaf.astype(jnp.float32)) for path, leaf in leaves.items()}
+        costs = {path: strengths[path] + 0.5 * weight_decay * squares[path] for path in leaves}
+        return expected_cost(leaves, gates, costs)
 
     return gate_of(Rule(init, sample, final, alive, cost, bounds), prunable, axes=axes)

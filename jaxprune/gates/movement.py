@@ -1,4 +1,4 @@
-"""Movement pruning with scores of its own: weights that move away from zero during fine-tuning stay."""
+"""Movement pruning with scores of its own: weights that move away from zero in fine-tuning are kept."""
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from jaxprune.gates.gate import (
     check_strength,
     gate_of,
 )
-from jaxprune.gates.scores import best, count, passing
+from jaxprune.gates.scores import best_masks, count_kept, mask_straight_through
 from jaxprune.kernel_axes import AxesTree
 from jaxprune.masks import Prunable
 from jaxprune.types import Sparsity, Step
@@ -42,12 +42,15 @@ def movement(
 
     Args:
       sparsity: fraction removed at `end`.
-      end: update at which it is reached; `sample` needs `step`.
+      end: update at which `sparsity` is reached; `sample` needs `step`.
       begin: update at which it begins to rise.
       initial: fraction removed before.
       prunable: which leaves have scores (see `jaxprune.masks.make`).
       axes: which axes of the leaves are inputs, outputs and layers: `jaxprune.axes(apply, params, *inputs)`;
         `None`: their shapes tell, and whatever depends on direction refuses those that do not.
+
+    Returns:
+      A gate.
 
     References: Sanh, Wolf & Rush, "Movement Pruning: Adaptive Sparsity by Fine-Tuning" (2020).
 
@@ -60,18 +63,21 @@ def movement(
     check_each("movement", INTEGER, begin=begin, end=end)
     rising = schedules.cubic(sparsity=sparsity, begin=begin, end=end, initial=initial).sparsity
 
-    def at(step: Step | None) -> Sparsity:
+    def sparsity_at(step: Step | None) -> Sparsity:
         return sparsity if step is None else rising(step)
 
     def sample(leaves: Leaves, gates: Leaves, key: jax.Array | None, step: Step | None) -> Leaves:
-        masks = best(gates, at_step(rising, step, "movement: sample"), axes)
-        return {n: passing(w, masks[n], gates[n]) for n, w in leaves.items()}
+        masks = best_masks(gates, at_step(rising, step, "movement: sample"), axes)
+        return {
+            path: mask_straight_through(leaf, masks[path], gates[path])
+            for path, leaf in leaves.items()
+        }
 
     rule = Rule(
         init=_zeros,
         sample=sample,
-        final=lambda leaves, gates, step: (leaves, best(gates, at(step), axes)),
-        alive=lambda leaves, gates: count(best(gates, sparsity, axes)),
+        final=lambda leaves, gates, step: (leaves, best_masks(gates, sparsity_at(step), axes)),
+        alive=lambda leaves, gates: count_kept(best_masks(gates, sparsity, axes)),
         cost=lambda *_: 0.0,
     )
     return gate_of(rule, prunable, axes=axes)
@@ -93,13 +99,19 @@ def soft_movement(
     through to $\sigma(s)$.
 
     Args:
-      strength: of the penalty, or a schedule of it.
+      strength: of the penalty, or a schedule of it (step -> number).
       end: update at which the threshold is reached; `sample` needs `step`.
       begin: update at which it begins to rise.
       threshold: of $\sigma(s)$; scores start at 0, so that one of 0.1 removes nothing at first.
       prunable: which leaves have scores (see `jaxprune.masks.make`).
       axes: what the program does with the leaves, for the default filter: `jaxprune.axes(apply, params,
         *inputs)`.
+
+    Returns:
+      A gate.
+
+    Raises:
+      ValueError: if `threshold` is not between 0 and 1.
 
     References: Sanh, Wolf & Rush, "Movement Pruning: Adaptive Sparsity by Fine-Tuning" (2020).
 
@@ -119,24 +131,29 @@ def soft_movement(
         )
     rising = schedules.cubic(sparsity=threshold, begin=begin, end=end).sparsity
 
-    def masks(gates: Leaves, level: Sparsity) -> Leaves:
-        return {name: jax.nn.sigmoid(s) > level for name, s in gates.items()}
+    def masks_above(gates: Leaves, level: Sparsity) -> Leaves:
+        return {path: jax.nn.sigmoid(scores) > level for path, scores in gates.items()}
 
     def sample(leaves: Leaves, gates: Leaves, key: jax.Array | None, step: Step | None) -> Leaves:
-        found = masks(gates, at_step(rising, step, "soft_movement: sample"))
-        return {n: passing(w, found[n], jax.nn.sigmoid(gates[n])) for n, w in leaves.items()}
+        masks = masks_above(gates, at_step(rising, step, "soft_movement: sample"))
+        return {
+            path: mask_straight_through(leaf, masks[path], jax.nn.sigmoid(gates[path]))
+            for path, leaf in leaves.items()
+        }
 
     def final(leaves: Leaves, gates: Leaves, step: Step | None) -> tuple[Leaves, Leaves]:
-        return leaves, masks(gates, threshold if step is None else rising(step))
+        return leaves, masks_above(gates, threshold if step is None else rising(step))
+
+    def alive(leaves: Leaves, gates: Leaves) -> jax.Array:
+        return count_kept(masks_above(gates, threshold))
 
     def cost(leaves: Leaves, gates: Leaves, step: Step | None) -> jax.Array:
-        total = sum((jax.nn.sigmoid(s).sum() for s in gates.values()), jnp.zeros(()))
-        mean = total / max(sum(s.size for s in gates.values()), 1)
+        total = sum((jax.nn.sigmoid(scores).sum() for scores in gates.values()), jnp.zeros(()))
+        mean = total / max(sum(scores.size for scores in gates.values()), 1)
         return at_step(strength, step, "soft_movement: strength") * mean
 
-    alive = lambda leaves, gates: count(masks(gates, threshold))
     return gate_of(Rule(_zeros, sample, final, alive, cost), prunable, axes=axes)
 
 
 def _zeros(leaves: Leaves, key: jax.Array) -> Leaves:
-    return {name: jnp.zeros(w.shape, jnp.float32) for name, w in leaves.items()}
+    return {path: jnp.zeros(leaf.shape, jnp.float32) for path, leaf in leaves.items()}

@@ -29,7 +29,7 @@ _FUNCTION = checks.Kind(
 
 
 class _Normal(NamedTuple):
-    """A value whose entries are normally distributed, each on its own.
+    """A value whose elements are normally distributed and independent.
 
     Attributes:
       mean: array.
@@ -50,7 +50,7 @@ def apply(
     key: jax.Array,
     step: Step | None = None,
 ) -> Any:
-    r"""Returns `fn(params, *inputs)` with the gates' noise, drawn where it costs least.
+    r"""Returns `fn(params, *inputs)` with the gates' noise, drawn in activations where that is possible.
 
     For most gates this is `fn(gate.sample(theta, key, step), *inputs)`. Where weights are normally
     distributed (`variational_dropout`), a product $y = x W$ is normal too,
@@ -65,8 +65,11 @@ def apply(
       fn: the network, `(params, *inputs) -> outputs`.
       theta: parameters and gates.
       *inputs: trees of arrays.
-      key: of this step.
-      step: updates done.
+      key: PRNG key of this step.
+      step: number of updates done, where the gate needs it.
+
+    Returns:
+      What `fn` returns.
 
     References: Kingma, Salimans & Welling, "Variational Dropout and the Local Reparameterization Trick"
     (2015).
@@ -84,54 +87,64 @@ def apply(
         return fn(gate.sample(theta, key, step), *inputs)
     means, variances = gate.moments(theta, step)
     program, treedef = programs.trace(fn, theta.params, *inputs)
-    names, leaves = masks_lib.paths(theta.params), jax.tree.leaves(theta.params)
     draws = _Draws(key)
-    gated = lambda name, w: draws.normal(means[name], variances[name]) if name in means else w
-    values = [*map(gated, names, leaves), *jax.tree.leaves(inputs)]
-    return treedef.unflatten(map(_drawn, programs.run(program, values, draws.rule, enters=_never)))
+    weights = [
+        draws.make_normal(means[path], variances[path]) if path in means else leaf
+        for path, leaf in zip(
+            masks_lib.paths(theta.params), jax.tree.leaves(theta.params), strict=True
+        )
+    ]
+    values = [*weights, *jax.tree.leaves(inputs)]
+    outputs = programs.run(program, values, draws.evaluate, enters=_never)
+    return treedef.unflatten(map(_draw_value, outputs))
 
 
 class _Draws:
-    """Draws from normal values where programs need numbers; the keys of the draws are counted."""
+    """Draws from normal values where programs need numbers; each draw has a key of its own.
+
+    Attributes:
+      key: PRNG key of this step.
+      draw_count: number of draws so far.
+    """
 
     def __init__(self, key: jax.Array):
-        self.key, self.drawn = key, 0
+        self.key = key
+        self.draw_count = 0
 
-    def rule(self, equation: Any, inputs: list[Any]) -> list[Any]:
-        """What an equation makes of values of which some are normal."""
-        name, inner = equation.primitive.name, programs.called_program(equation)
-        normal = [isinstance(value, _Normal) for value in inputs]
-        if (
-            any(normal) and inner is not None and not name.startswith("custom")
-        ):  # with slopes of its own
-            return [
-                _drawn(value) for value in programs.run(inner, inputs, self.rule, enters=_never)
-            ]
-        if name in _RELAYOUTS and normal[0]:
-            move = lambda part: programs.bind(equation, [part, *inputs[1:]])[0]
+    def evaluate(self, equation: Any, inputs: list[Any]) -> list[Any]:
+        """Returns the outputs of an equation of which some inputs are normal."""
+        name = equation.primitive.name
+        called_program = programs.called_program(equation)
+        is_normal = [isinstance(value, _Normal) for value in inputs]
+        # A custom derivative has slopes of its own, which the program within does not know.
+        if any(is_normal) and called_program is not None and not name.startswith("custom"):
+            outputs = programs.run(called_program, inputs, self.evaluate, enters=_never)
+            return [_draw_value(value) for value in outputs]
+        if name in _RELAYOUTS and is_normal[0]:
             mean, variance, draw = inputs[0]
-            return [_Normal(move(mean), move(variance), functools.cache(lambda: move(draw())))]
-        if name in _PRODUCTS and sum(normal) == 1:
-            mean = [v.mean if n else v for v, n in zip(inputs, normal, strict=True)]
-            spread = [
-                v.variance if n else jnp.square(v) for v, n in zip(inputs, normal, strict=True)
-            ]
-            return [
-                self.normal(
-                    programs.bind(equation, mean)[0], programs.bind(equation, spread)[0]
-                ).draw()
-            ]
-        return programs.bind(equation, [_drawn(value) for value in inputs])
 
-    def normal(self, mean: Any, variance: Any) -> _Normal:
-        """Normal values with noise of their own."""
+            def move(array: Any) -> Any:
+                return programs.bind(equation, [array, *inputs[1:]])[0]
+
+            return [_Normal(move(mean), move(variance), functools.cache(lambda: move(draw())))]
+        if name in _PRODUCTS and sum(is_normal) == 1:
+            pairs = list(zip(inputs, is_normal, strict=True))
+            means = [value.mean if normal else value for value, normal in pairs]
+            variances = [value.variance if normal else jnp.square(value) for value, normal in pairs]
+            mean_of_product = programs.bind(equation, means)[0]
+            variance_of_product = programs.bind(equation, variances)[0]
+            return [self.make_normal(mean_of_product, variance_of_product).draw()]
+        return programs.bind(equation, [_draw_value(value) for value in inputs])
+
+    def make_normal(self, mean: Any, variance: Any) -> _Normal:
+        """Returns normal values with noise of their own."""
         variance = variance.astype(mean.dtype)
 
         def draw() -> Any:
-            self.drawn += 1
-            noise = jax.random.normal(jax.random.fold_in(self.key, self.drawn), mean.shape)
-            some = variance > 0
-            deviation = jnp.where(some, jnp.sqrt(jnp.where(some, variance, 1)), 0)  # finite slopes
+            self.draw_count += 1
+            noise = jax.random.normal(jax.random.fold_in(self.key, self.draw_count), mean.shape)
+            is_noisy = variance > 0  # the root has no finite slope at 0
+            deviation = jnp.where(is_noisy, jnp.sqrt(jnp.where(is_noisy, variance, 1)), 0)
             return mean + (deviation * noise).astype(mean.dtype)
 
         return _Normal(mean, variance, functools.cache(draw))
@@ -141,6 +154,6 @@ def _never(equation: Any) -> bool:
     return False  # a call of numbers alone stays a call
 
 
-def _drawn(value: Any) -> Any:
-    """A draw from a normal value; others are what they are."""
+def _draw_value(value: Any) -> Any:
+    """Returns a draw from a normal value; other values as they are."""
     return value.draw() if isinstance(value, _Normal) else value

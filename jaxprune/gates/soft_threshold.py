@@ -15,7 +15,7 @@ from jaxprune.gates.gate import (
     check_each,
     check_strength,
     gate_of,
-    layers_beside,
+    layer_shapes,
     per_leaf,
 )
 from jaxprune.kernel_axes import AxesTree
@@ -39,11 +39,15 @@ def soft_threshold(
     $\lambda$, the sparser the network. The wrapped optimizer should decay nothing itself.
 
     Args:
-      strength: $\lambda$, a schedule of it, or either by regular expressions searched in the leaves' paths.
+      strength: $\lambda$, a schedule of it (step -> number), or either by regular expressions searched in the
+        leaves' paths.
       init: of $s$; at -8 the threshold is 3e-4. From far below, it begins to rise late.
       prunable: which leaves have a threshold (see `jaxprune.masks.make`).
       axes: which axes of the leaves are inputs, outputs and layers: `jaxprune.axes(apply, params, *inputs)`;
         `None`: their shapes tell, and whatever depends on direction refuses those that do not.
+
+    Returns:
+      A gate.
 
     References: Kusupati et al., "Soft Threshold Weight Reparameterization for Learnable Sparsity" (2020).
     Departure: leaves without a threshold are not decayed here.
@@ -59,31 +63,34 @@ def soft_threshold(
 
     def begin(leaves: Leaves, key: jax.Array) -> Leaves:
         per_leaf(strength, leaves, "soft_threshold: strength")
-        shapes = layers_beside(leaves, axes)
-        return {name: jnp.full(shapes[name], init, jnp.float32) for name in leaves}
+        shapes = layer_shapes(leaves, axes)
+        return {path: jnp.full(shapes[path], init, jnp.float32) for path in leaves}
 
     def excess(leaves: Leaves, gates: Leaves) -> Leaves:
-        """How far each weight is above its threshold."""
-        return {n: jnp.abs(w) - jax.nn.sigmoid(gates[n]) for n, w in leaves.items()}
+        """Returns by how much the magnitude of each weight is above its threshold."""
+        return {path: jnp.abs(leaf) - jax.nn.sigmoid(gates[path]) for path, leaf in leaves.items()}
 
     def sample(
         leaves: Leaves, gates: Leaves, key: jax.Array | None = None, step: Step | None = None
     ) -> Leaves:
-        return {n: jnp.sign(leaves[n]) * jax.nn.relu(e) for n, e in excess(leaves, gates).items()}
+        return {
+            path: jnp.sign(leaves[path]) * jax.nn.relu(leaf_excess)
+            for path, leaf_excess in excess(leaves, gates).items()
+        }
 
     def final(leaves: Leaves, gates: Leaves, step: Step | None) -> tuple[Leaves, Leaves]:
-        small = sample(leaves, gates)
-        return small, {name: w != 0 for name, w in small.items()}
+        sparse_leaves = sample(leaves, gates)
+        return sparse_leaves, {path: leaf != 0 for path, leaf in sparse_leaves.items()}
 
     def alive(leaves: Leaves, gates: Leaves) -> jax.Array:
-        kept = final(leaves, gates, None)[1].values()
-        return sum((m.sum(dtype=jnp.float32) for m in kept), jnp.zeros(()))
+        masks = final(leaves, gates, None)[1].values()
+        return sum((mask.sum(dtype=jnp.float32) for mask in masks), jnp.zeros(()))
 
     def cost(leaves: Leaves, gates: Leaves, step: Step | None) -> jax.Array:
         total = jnp.zeros(())
-        for name, value in per_leaf(strength, leaves, "soft_threshold: strength").items():
-            weights = jnp.square(leaves[name].astype(jnp.float32)).sum()
-            squares = weights + jnp.square(gates[name]).sum()
+        for path, value in per_leaf(strength, leaves, "soft_threshold: strength").items():
+            weight_squares = jnp.square(leaves[path].astype(jnp.float32)).sum()
+            squares = weight_squares + jnp.square(gates[path]).sum()
             total += 0.5 * at_step(value, step, "soft_threshold: strength") * squares
         return total
 

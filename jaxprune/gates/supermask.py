@@ -7,8 +7,8 @@ import jax.numpy as jnp
 
 from jaxprune import kernel_axes
 from jaxprune.checks import NUMBER, optional
-from jaxprune.gates.gate import Gate, Leaves, Rule, check_each, gate_of, over_layers
-from jaxprune.gates.scores import best, count, passing
+from jaxprune.gates.gate import Gate, Leaves, Rule, axes_within_layers, check_each, gate_of
+from jaxprune.gates.scores import best_masks, count_kept, mask_straight_through
 from jaxprune.kernel_axes import AxesTree
 from jaxprune.masks import Prunable
 from jaxprune.types import Axes, Step
@@ -24,7 +24,7 @@ def supermask(
     prunable: Prunable = None,
     axes: AxesTree | None = None,
 ) -> Gate:
-    r"""Learns a mask; the weights stay as they were initialised, biases too.
+    r"""Learns a mask for weights that stay as they were initialised, biases too.
 
     Without `sparsity` each weight is there with the probability $\sigma(s)$, drawn anew for each batch (Zhou
     et al.); `finalize` keeps those above one half. With it, the weights with the largest $|s|$ are there, the
@@ -32,12 +32,18 @@ def supermask(
     $\sigma(s)$ or $|s|$. End the optimizer's chain with `project`, or decay moves the weights.
 
     Args:
-      sparsity: fraction removed, or `None`.
-      signed_constant: each weight is its sign times its layer's root mean square.
-      dynamic_scaling: layers are multiplied by weights / weights kept.
+      sparsity: fraction removed, or `None`: how many weights go is learned.
+      signed_constant: whether each weight is its sign times its layer's root mean square.
+      dynamic_scaling: whether layers are multiplied by the number of weights over that of weights kept.
       prunable: which leaves are masked (see `jaxprune.masks.make`).
       axes: which axes of the leaves are inputs, outputs and layers: `jaxprune.axes(apply, params, *inputs)`;
         `None`: their shapes tell, and whatever depends on direction refuses those that do not.
+
+    Returns:
+      A gate.
+
+    Raises:
+      ValueError: if `sparsity` is not in [0, 1).
 
     References: Zhou, Lan, Liu & Yosinski, "Deconstructing Lottery Tickets: Zeros, Signs, and the
     Supermask" (2019); Ramanujan et al., "What's Hidden in a Randomly Weighted Neural Network?" (2020).
@@ -54,70 +60,85 @@ def supermask(
 
     def init(leaves: Leaves, key: jax.Array) -> Leaves:
         if sparsity is None:
-            return {name: jnp.zeros(w.shape, jnp.float32) for name, w in leaves.items()}
-        kernels, keys = kernel_axes.by_path(axes, leaves), jax.random.split(key, len(leaves))
+            return {path: jnp.zeros(leaf.shape, jnp.float32) for path, leaf in leaves.items()}
+        kernels = kernel_axes.by_path(axes, leaves)
+        keys = jax.random.split(key, len(leaves))
         scores = {}
-        for (name, w), k in zip(leaves.items(), keys, strict=True):
-            limit = 1 / math.sqrt(_fan_in(name, w.shape, kernels[name]))
-            scores[name] = jax.random.uniform(k, w.shape, jnp.float32, -limit, limit)
+        for (path, leaf), leaf_key in zip(leaves.items(), keys, strict=True):
+            limit = 1 / math.sqrt(_fan_in(path, leaf.shape, kernels[path]))
+            scores[path] = jax.random.uniform(leaf_key, leaf.shape, jnp.float32, -limit, limit)
         return scores
 
-    def worth(gates: Leaves) -> Leaves:
+    def mask_values(gates: Leaves) -> Leaves:
+        """Returns the probabilities of the mask, or the magnitudes that are ranked."""
         return jax.tree.map(jax.nn.sigmoid if sparsity is None else jnp.abs, gates)
 
-    def likely(gates: Leaves) -> Leaves:
+    def likely_masks(gates: Leaves) -> Leaves:
         if sparsity is None:
-            return {name: s > 0 for name, s in gates.items()}
-        return best(worth(gates), sparsity, axes)
+            return {path: scores > 0 for path, scores in gates.items()}
+        return best_masks(mask_values(gates), sparsity, axes)
 
-    def constants(leaves: Leaves) -> Leaves:
+    def fixed_weights(leaves: Leaves) -> Leaves:
         if not signed_constant:
             return leaves
-        along = over_layers(leaves, axes)
-        squares = {n: jnp.mean(jnp.square(w), along[n], keepdims=True) for n, w in leaves.items()}
-        return {n: jnp.sign(w) * jnp.sqrt(squares[n]) for n, w in leaves.items()}
+        layer_axes = axes_within_layers(leaves, axes)
+        mean_squares = {
+            path: jnp.mean(jnp.square(leaf), layer_axes[path], keepdims=True)
+            for path, leaf in leaves.items()
+        }
+        return {
+            path: jnp.sign(leaf) * jnp.sqrt(mean_squares[path]) for path, leaf in leaves.items()
+        }
 
-    def scaled(masks: Leaves) -> dict[str, jax.Array | float]:
+    def layer_scales(masks: Leaves) -> dict[str, jax.Array | float]:
         if not dynamic_scaling:
             return dict.fromkeys(masks, 1.0)
-        along, scales = over_layers(masks, axes), {}
-        for name, mask in masks.items():
-            kept = mask.sum(along[name], dtype=jnp.float32, keepdims=True)
-            scales[name] = math.prod(mask.shape[i] for i in along[name]) / jnp.maximum(kept, 1)
+        layer_axes = axes_within_layers(masks, axes)
+        scales = {}
+        for path, mask in masks.items():
+            kept = mask.sum(layer_axes[path], dtype=jnp.float32, keepdims=True)
+            weight_count = math.prod(mask.shape[axis] for axis in layer_axes[path])
+            scales[path] = weight_count / jnp.maximum(kept, 1)
         return scales
 
     def sample(leaves: Leaves, gates: Leaves, key: jax.Array | None, step: Step | None) -> Leaves:
-        values, weights = worth(gates), constants(leaves)
+        values = mask_values(gates)
+        weights = fixed_weights(leaves)
         if sparsity is not None:
-            masks = likely(gates)
+            masks = likely_masks(gates)
         elif key is None:
             raise ValueError("supermask: sample(theta, key) draws masks and needs a key.")
         else:
             keys = dict(zip(leaves, jax.random.split(key, len(leaves)), strict=True))
-            masks = {n: jax.random.bernoulli(keys[n], values[n]) for n in leaves}
-        scale = scaled(masks)
-        return {n: passing(weights[n], masks[n], values[n]) * scale[n] for n in leaves}
+            masks = {path: jax.random.bernoulli(keys[path], values[path]) for path in leaves}
+        scales = layer_scales(masks)
+        return {
+            path: mask_straight_through(weights[path], masks[path], values[path]) * scales[path]
+            for path in leaves
+        }
 
     def final(leaves: Leaves, gates: Leaves, step: Step | None) -> tuple[Leaves, Leaves]:
-        masks, weights = likely(gates), constants(leaves)
-        scale = scaled(masks)
-        return {n: weights[n] * scale[n] for n in leaves}, masks
+        masks = likely_masks(gates)
+        weights = fixed_weights(leaves)
+        scales = layer_scales(masks)
+        return {path: weights[path] * scales[path] for path in leaves}, masks
 
     def alive(leaves: Leaves, gates: Leaves) -> jax.Array:
         if sparsity is None:
-            return sum((p.sum() for p in worth(gates).values()), jnp.zeros(()))
-        return count(likely(gates))
+            probabilities = mask_values(gates).values()
+            return sum((probability.sum() for probability in probabilities), jnp.zeros(()))
+        return count_kept(likely_masks(gates))
 
     return gate_of(
         Rule(init, sample, final, alive, lambda *_: 0.0, frozen=True), prunable, axes=axes
     )
 
 
-def _fan_in(name: str, shape: tuple[int, ...], own: Axes | None) -> int:
-    """Weights that an output sums over: its inputs, at each place of a window."""
-    fault = kernel_axes.direction_fault("supermask(sparsity=)", shape, own)
+def _fan_in(path: str, shape: tuple[int, ...], axes: Axes | None) -> int:
+    """Returns the number of weights that an output sums over: its inputs, at each place of a window."""
+    fault = kernel_axes.direction_fault("supermask(sparsity=)", shape, axes)
     if fault:
-        raise ValueError(fault.format(leaf=repr(name)) + ".")
-    kernel = kernel_axes.told(shape, own)
-    apart = (*kernel.out_axis, *kernel.batch_axis)
-    return math.prod(n for i, n in enumerate(shape) if i not in apart)
+        raise ValueError(fault.format(leaf=repr(path)) + ".")
+    leaf_axes = kernel_axes.resolve_axes(shape, axes)
+    other_axes = (*leaf_axes.out_axis, *leaf_axes.batch_axis)
+    return math.prod(size for axis, size in enumerate(shape) if axis not in other_axes)

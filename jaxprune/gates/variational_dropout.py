@@ -20,15 +20,25 @@ from jaxprune.types import Step
 
 __all__ = ["kl_log_uniform", "variational_dropout"]
 
-_K1, _K2, _K3 = 0.63576, 1.87320, 1.48695
+_K1 = 0.63576
+_K2 = 1.87320
+_K3 = 1.48695
 _TINY = 1e-16
 
 
 def kl_log_uniform(log_alpha: jax.Array) -> jax.Array:
-    r"""KL divergence between $N(\theta, \alpha\theta^2)$ and the log-uniform prior, up to a constant.
+    r"""Returns the KL divergence from the log-uniform prior to $N(\theta, \alpha\theta^2)$, up to a constant.
 
     $k_1 (1 - \sigma(k_2 + k_3 \log\alpha)) + \tfrac12 \log(1 + \alpha^{-1})$ with $k = (0.63576, 1.87320,
     1.48695)$, the fit of Molchanov et al. (2017) with its sign turned; it falls to 0 as $\alpha$ grows.
+
+    Args:
+      log_alpha: $\log \alpha$, of any shape.
+
+    Returns:
+      An array of the same shape.
+
+    References: Molchanov, Ashukha & Vetrov, "Variational Dropout Sparsifies Deep Neural Networks" (2017).
 
     >>> [round(float(kl_log_uniform(jnp.float32(a))), 3) for a in (-8.0, 0.0, 8.0)]
     [4.636, 0.431, 0.0]
@@ -55,7 +65,8 @@ def variational_dropout(
     fewer draws than `sample`, in which the whole batch shares the noise of each weight.
 
     Args:
-      strength: beside a mean over $N$ examples, $1/N$; a schedule from 0 warms the divergence up.
+      strength: factor of the penalty, a number or a schedule (step -> number): beside a mean over $N$
+        examples, $1/N$; a schedule from 0 warms the divergence up.
       threshold: of $\log\alpha$; at 3, a weight's noise is 4.5 times the weight.
       init: of $\log\sigma^2$.
       bound: of $|\log\alpha|$.
@@ -64,6 +75,12 @@ def variational_dropout(
       prunable: which leaves are gated (see `jaxprune.masks.make`).
       axes: what the program does with the leaves, for the default filter: `jaxprune.axes(apply, params,
         *inputs)`.
+
+    Returns:
+      A gate.
+
+    Raises:
+      ValueError: if `threshold` is not within the bound.
 
     References: Molchanov, Ashukha & Vetrov, "Variational Dropout Sparsifies Deep Neural Networks"
     (2017), and its released code for `clip_in_training` and the bound.
@@ -84,23 +101,27 @@ def variational_dropout(
         )
 
     def squares(leaves: Leaves) -> Leaves:
-        return {n: jnp.square(w.astype(jnp.float32)) + _TINY for n, w in leaves.items()}
+        return {path: jnp.square(leaf.astype(jnp.float32)) + _TINY for path, leaf in leaves.items()}
 
-    def log_alphas(leaves: Leaves, gates: Leaves) -> Leaves:
+    def clipped_log_alphas(leaves: Leaves, gates: Leaves) -> Leaves:
         return {
-            n: jnp.clip(gates[n] - jnp.log(s), -bound, bound) for n, s in squares(leaves).items()
+            path: jnp.clip(gates[path] - jnp.log(square), -bound, bound)
+            for path, square in squares(leaves).items()
         }
 
     def begin(leaves: Leaves, key: jax.Array) -> Leaves:
-        return {name: jnp.full(w.shape, init, jnp.float32) for name, w in leaves.items()}
+        return {path: jnp.full(leaf.shape, init, jnp.float32) for path, leaf in leaves.items()}
 
     def moments(leaves: Leaves, gates: Leaves, step: Step | None) -> tuple[Leaves, Leaves]:
-        alphas = log_alphas(leaves, gates)
-        mean = lambda n, w: jnp.where(alphas[n] < threshold, w, 0.0) if clip_in_training else w
-        return (
-            {n: mean(n, w) for n, w in leaves.items()},
-            {n: jnp.exp(alphas[n]) * s for n, s in squares(leaves).items()},
-        )
+        log_alphas = clipped_log_alphas(leaves, gates)
+        means = {
+            path: jnp.where(log_alphas[path] < threshold, leaf, 0.0) if clip_in_training else leaf
+            for path, leaf in leaves.items()
+        }
+        variances = {
+            path: jnp.exp(log_alphas[path]) * square for path, square in squares(leaves).items()
+        }
+        return means, variances
 
     def sample(leaves: Leaves, gates: Leaves, key: jax.Array | None, step: Step | None) -> Leaves:
         if key is None:
@@ -108,21 +129,25 @@ def variational_dropout(
         means, variances = moments(leaves, gates, step)
         keys = jax.random.split(key, len(leaves))
         noise = {
-            n: jax.random.normal(k, leaves[n].shape) for n, k in zip(leaves, keys, strict=True)
+            path: jax.random.normal(leaf_key, leaves[path].shape)
+            for path, leaf_key in zip(leaves, keys, strict=True)
         }
-        return {n: means[n] + jnp.sqrt(variances[n]) * noise[n] for n in leaves}
+        return {path: means[path] + jnp.sqrt(variances[path]) * noise[path] for path in leaves}
 
-    def kept(leaves: Leaves, gates: Leaves) -> Leaves:
-        return {name: alpha < threshold for name, alpha in log_alphas(leaves, gates).items()}
+    def kept_masks(leaves: Leaves, gates: Leaves) -> Leaves:
+        log_alphas = clipped_log_alphas(leaves, gates)
+        return {path: log_alpha < threshold for path, log_alpha in log_alphas.items()}
 
     def final(leaves: Leaves, gates: Leaves, step: Step | None) -> tuple[Leaves, Leaves]:
-        return leaves, kept(leaves, gates)
+        return leaves, kept_masks(leaves, gates)
 
     def alive(leaves: Leaves, gates: Leaves) -> jax.Array:
-        return sum((m.sum(dtype=jnp.float32) for m in kept(leaves, gates).values()), jnp.zeros(()))
+        masks = kept_masks(leaves, gates).values()
+        return sum((mask.sum(dtype=jnp.float32) for mask in masks), jnp.zeros(()))
 
     def cost(leaves: Leaves, gates: Leaves, step: Step | None) -> jax.Array:
-        total = sum((kl_log_uniform(a).sum() for a in log_alphas(leaves, gates).values()), 0.0)
+        log_alphas = clipped_log_alphas(leaves, gates).values()
+        total = sum((kl_log_uniform(log_alpha).sum() for log_alpha in log_alphas), 0.0)
         return at_step(strength, step, "variational_dropout: strength") * total
 
     return gate_of(Rule(begin, sample, final, alive, cost, moments=moments), prunable, axes=axes)

@@ -7,7 +7,7 @@ under the same names.
 """
 
 from jaxprune.masks.comparing import hamming as hamming
-from jaxprune.masks.comparing import intersection as intersection
+from jaxprune.masks.comparing import jaccard as jaccard
 from jaxprune.masks.comparing import leaves as leaves
 from jaxprune.masks.comparing import shuffle as shuffle
 from jaxprune.masks.comparing import sparsity as sparsity
@@ -40,8 +40,8 @@ __all__ = [
     "beside",
     "check",
     "hamming",
-    "intersection",
     "is_prunable",
+    "jaccard",
     "leaves",
     "load",
     "make",

@@ -1,4 +1,4 @@
-"""Masks counted, compared, shuffled and tabulated."""
+"""Figures of masks: sparsity, likeness, tables by layer; and masks shuffled, as a control."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -8,53 +8,76 @@ import jax
 import jax.numpy as jnp
 
 from jaxprune import checks
-from jaxprune.alike import entries_beside, told
+from jaxprune.alike import entries_beside, join_faults
 from jaxprune.kernel_axes import AxesTree, by_path, layer_axes
 from jaxprune.masks.packing import MASKS, dense, is_packed, unpack
 from jaxprune.trees import differences, keys_of, layer_names
 from jaxprune.types import Axes, Masks, Params
 
-__all__ = ["hamming", "intersection", "leaves", "shuffle", "sparsity", "summary", "table"]
+__all__ = ["hamming", "jaccard", "leaves", "shuffle", "sparsity", "summary", "table"]
 
 
 def leaves(masks: Masks) -> list[jax.Array]:
-    """The bool arrays of a mask tree, without the `None`s."""
-    found = jax.tree.leaves(masks, is_leaf=is_packed)
-    return [dense(mask) for mask in found]
+    """Returns the bool arrays of a mask tree, without the `None`s.
+
+    Args:
+      masks: bool arrays, or packed ones, `None` at leaves that are never pruned.
+
+    >>> leaves({"w": jnp.array([True, False]), "b": None})
+    [Array([ True, False], dtype=bool)]
+    """
+    return [dense(mask) for mask in jax.tree.leaves(masks, is_leaf=is_packed)]
 
 
 def sparsity(masks: Masks) -> jax.Array:
     """Returns the fraction of the prunable weights that is removed, float32.
 
+    Args:
+      masks: bool arrays, or packed ones, `None` at leaves that are never pruned.
+
     >>> round(float(sparsity({"w": jnp.array([True, False, False, False]), "b": None})), 4)
     0.75
     """
     checks.check("masks.sparsity", masks=(masks, MASKS))
-    found = leaves(masks)
-    if not found:
+    mask_leaves = leaves(masks)
+    if not mask_leaves:
         return jnp.zeros((), jnp.float32)
-    total = sum(mask.size for mask in found)
-    removed = [jnp.sum(~mask, dtype=jnp.int32).astype(jnp.float32) for mask in found]
-    return jnp.sum(jnp.stack(removed)) / max(total, 1)
+    weight_count = sum(mask.size for mask in mask_leaves)
+    removed_counts = [jnp.sum(~mask, dtype=jnp.int32).astype(jnp.float32) for mask in mask_leaves]
+    return jnp.sum(jnp.stack(removed_counts)) / max(weight_count, 1)
 
 
-def intersection(a: Masks, b: Masks) -> jax.Array:
+def jaccard(a: Masks, b: Masks) -> jax.Array:
     """Returns the share of weights kept by both among those kept by either (Jaccard index).
+
+    Args:
+      a: bool arrays, or packed ones, `None` at leaves that are never pruned.
+      b: masks of the same parameters.
+
+    Returns:
+      float32 scalar; 0 if neither keeps any.
 
     Raises:
       ValueError: if the two are not of the same leaves and shapes; it says which.
 
     >>> a, b = {"w": jnp.array([True, True, False])}, {"w": jnp.array([False, True, True])}
-    >>> round(float(intersection(a, b)), 4)
+    >>> round(float(jaccard(a, b)), 4)
     0.3333
     """
-    checks.check("masks.intersection", a=(a, MASKS), b=(b, MASKS))
-    pairs = _pairs("masks.intersection", a, b)
-    return _count(pairs, jnp.logical_and) / jnp.maximum(_count(pairs, jnp.logical_or), 1)
+    checks.check("masks.jaccard", a=(a, MASKS), b=(b, MASKS))
+    pairs = _pairs("masks.jaccard", a, b)
+    return _count_true(pairs, jnp.logical_and) / jnp.maximum(_count_true(pairs, jnp.logical_or), 1)
 
 
 def hamming(a: Masks, b: Masks) -> jax.Array:
     """Returns the fraction of the prunable weights on which two mask trees differ.
+
+    Args:
+      a: bool arrays, or packed ones, `None` at leaves that are never pruned.
+      b: masks of the same parameters.
+
+    Returns:
+      float32 scalar.
 
     Raises:
       ValueError: if the two are not of the same leaves and shapes; it says which.
@@ -64,43 +87,47 @@ def hamming(a: Masks, b: Masks) -> jax.Array:
     """
     checks.check("masks.hamming", a=(a, MASKS), b=(b, MASKS))
     pairs = _pairs("masks.hamming", a, b)
-    return _count(pairs, jnp.not_equal) / max(sum(mask.size for mask, _ in pairs), 1)
+    return _count_true(pairs, jnp.not_equal) / max(sum(mask.size for mask, _ in pairs), 1)
 
 
 def _pairs(who: str, a: Masks, b: Masks) -> list[tuple[jax.Array, jax.Array]]:
-    """The masks of the same leaves in two trees; refuses trees that differ in a leaf or its shape."""
-    first, second = _by_path(a), _by_path(b)
-    if set(first) != set(second):
+    """Returns the pairs of masks of the same leaf in two trees; refuses trees of other leaves or shapes."""
+    a_by_path = _masks_by_path(a)
+    b_by_path = _masks_by_path(b)
+    if set(a_by_path) != set(b_by_path):
         raise ValueError(
             f"{who}: the masks of b are of other leaves than those of a "
-            f"({differences(second, first)}); give masks of the same parameters."
+            f"({differences(b_by_path, a_by_path)}); give masks of the same parameters."
         )
-    wrong = [
-        f"{path!r} has the shape {mask.shape} in a, {second[path].shape} in b"
-        for path, mask in first.items()
-        if mask.shape != second[path].shape
+    faults = [
+        f"{path!r} has the shape {mask.shape} in a, {b_by_path[path].shape} in b"
+        for path, mask in a_by_path.items()
+        if mask.shape != b_by_path[path].shape
     ]
-    if wrong:
-        raise ValueError(f"{who}: {told(wrong)}; give masks of the same parameters.")
-    return [(mask, second[path]) for path, mask in first.items()]
+    if faults:
+        raise ValueError(f"{who}: {join_faults(faults)}; give masks of the same parameters.")
+    return [(mask, b_by_path[path]) for path, mask in a_by_path.items()]
 
 
-def _by_path(masks: Masks) -> dict[str, jax.Array]:
-    named = jax.tree_util.tree_leaves_with_path(masks, is_leaf=is_packed)
-    return {"/".join(keys_of(path)): dense(mask) for path, mask in named}
+def _masks_by_path(masks: Masks) -> dict[str, jax.Array]:
+    """Returns the bool arrays of a mask tree by path."""
+    leaves_with_path = jax.tree_util.tree_leaves_with_path(masks, is_leaf=is_packed)
+    return {"/".join(keys_of(path)): dense(mask) for path, mask in leaves_with_path}
 
 
-def _count(pairs: Sequence[tuple[jax.Array, jax.Array]], f: Callable[..., jax.Array]) -> jax.Array:
-    """At how many weights `f` of two masks holds."""
+def _count_true(
+    pairs: Sequence[tuple[jax.Array, jax.Array]], function: Callable[..., jax.Array]
+) -> jax.Array:
+    """Returns at how many weights a function of two masks is true, float32."""
     if not pairs:
         return jnp.zeros((), jnp.float32)
     return jnp.sum(
-        jnp.stack([jnp.sum(f(x, y), dtype=jnp.int32) for x, y in pairs]).astype(jnp.float32)
+        jnp.stack([jnp.sum(function(a, b), dtype=jnp.int32) for a, b in pairs]).astype(jnp.float32)
     )
 
 
 def shuffle(masks: Masks, key: jax.Array, axes: AxesTree | None = None) -> Masks:
-    """Returns masks whose kept positions are shuffled within each layer: same counts, other places.
+    """Returns masks whose kept positions are shuffled within each layer: same counts, other positions.
 
     The control of Frankle, Dziugaite, Roy & Carbin, "Pruning Neural Networks at Initialization: Why
     Are We Missing the Mark?" (2021), and the random sparsity of the lottery-ticket paper.
@@ -110,31 +137,43 @@ def shuffle(masks: Masks, key: jax.Array, axes: AxesTree | None = None) -> Masks
       key: PRNG key.
       axes: which axes of the leaves are layers: `jaxprune.axes(apply, params, *inputs)`; `None`: each leaf is
         a layer.
+
+    Returns:
+      Bool arrays in the containers of `masks`.
     """
     checks.check("masks.shuffle", masks=(masks, MASKS), key=(key, checks.KEY))
-    bare = unpack(masks)
-    layers = [layer_axes(own) for own in _axes_of(bare, axes).values()]
+    bool_masks = unpack(masks)
+    layer_axes_of_leaves = [
+        layer_axes(leaf_axes) for leaf_axes in _axes_by_path(bool_masks, axes).values()
+    ]
 
-    def shuffled(index: int, mask: jax.Array) -> jax.Array:
-        apart = layers[index]
-        moved = jnp.moveaxis(mask, apart, range(len(apart)))
-        rows = moved.reshape(math.prod(moved.shape[: len(apart)]), -1)
-        own_key = jax.random.fold_in(key, index)
-        mixed = jax.random.permutation(own_key, rows, axis=1, independent=True)
-        return jnp.moveaxis(mixed.reshape(moved.shape), range(len(apart)), apart)
+    def shuffle_leaf(leaf_index: int, mask: jax.Array) -> jax.Array:
+        layer_axes_of_leaf = layer_axes_of_leaves[leaf_index]
+        layers_first = jnp.moveaxis(mask, layer_axes_of_leaf, range(len(layer_axes_of_leaf)))
+        rows = layers_first.reshape(math.prod(layers_first.shape[: len(layer_axes_of_leaf)]), -1)
+        leaf_key = jax.random.fold_in(key, leaf_index)
+        shuffled_rows = jax.random.permutation(leaf_key, rows, axis=1, independent=True)
+        return jnp.moveaxis(
+            shuffled_rows.reshape(layers_first.shape),
+            range(len(layer_axes_of_leaf)),
+            layer_axes_of_leaf,
+        )
 
-    found, treedef = jax.tree.flatten(bare)
-    return treedef.unflatten([shuffled(index, mask) for index, mask in enumerate(found)])
+    mask_leaves, treedef = jax.tree.flatten(bool_masks)
+    return treedef.unflatten(
+        [shuffle_leaf(leaf_index, mask) for leaf_index, mask in enumerate(mask_leaves)]
+    )
 
 
-def _axes_of(masks: Masks, axes: AxesTree | None) -> dict[str, Axes | None]:
-    """What the axes of each leaf with a mask are, by its path, in the order of the tree."""
-    named = jax.tree_util.tree_leaves_with_path(masks, is_leaf=is_packed)
+def _axes_by_path(masks: Masks, axes: AxesTree | None) -> dict[str, Axes | None]:
+    """Returns the axes of each leaf with a mask by its path, in the order of the tree."""
+    leaves_with_path = jax.tree_util.tree_leaves_with_path(masks, is_leaf=is_packed)
     shapes = {
-        "/".join(keys_of(path)): jax.ShapeDtypeStruct(mask.shape, bool) for path, mask in named
+        "/".join(keys_of(path)): jax.ShapeDtypeStruct(mask.shape, bool)
+        for path, mask in leaves_with_path
     }
-    known = by_path(axes, shapes)
-    return {path: known[path] for path in shapes}
+    axes_by_path = by_path(axes, shapes)
+    return {path: axes_by_path[path] for path in shapes}
 
 
 def summary(masks: Masks, axes: AxesTree | None = None) -> list[dict[str, Any]]:
@@ -150,13 +189,17 @@ def summary(masks: Masks, axes: AxesTree | None = None) -> list[dict[str, Any]]:
     """
     checks.check("masks.summary", masks=(masks, MASKS))
     rows = []
-    found = jax.tree.leaves(masks, is_leaf=is_packed)
-    for (path, own), mask in zip(_axes_of(masks, axes).items(), found, strict=True):
-        layers = layer_axes(own)
-        within = tuple(axis for axis in range(len(mask.shape)) if axis not in layers)
-        shape = tuple(mask.shape[axis] for axis in within)
-        counts = dense(mask).sum(within, dtype=jnp.int32).ravel().tolist()
-        names = layer_names(path, [mask.shape[axis] for axis in layers])
+    mask_leaves = jax.tree.leaves(masks, is_leaf=is_packed)
+    for (path, leaf_axes), mask in zip(
+        _axes_by_path(masks, axes).items(), mask_leaves, strict=True
+    ):
+        layer_axes_of_leaf = layer_axes(leaf_axes)
+        weight_axes = tuple(
+            axis for axis in range(len(mask.shape)) if axis not in layer_axes_of_leaf
+        )
+        shape = tuple(mask.shape[axis] for axis in weight_axes)
+        counts = dense(mask).sum(weight_axes, dtype=jnp.int32).ravel().tolist()
+        names = layer_names(path, [mask.shape[axis] for axis in layer_axes_of_leaf])
         rows += [
             {"leaf": name, "shape": shape, "weights": math.prod(shape), "kept": kept}
             for name, kept in zip(names, counts, strict=True)
@@ -185,33 +228,49 @@ def table(masks: Masks, flops: Params | None = None, *, axes: AxesTree | None = 
     total = {
         "leaf": "all",
         "shape": (),
-        **{k: sum(r[k] for r in rows) for k in ("weights", "kept")},
+        **{column: sum(row[column] for row in rows) for column in ("weights", "kept")},
     }
-    texts = [["leaf", "shape", "weights", "kept", "sparsity"]]
+    table_rows = [["leaf", "shape", "weights", "kept", "sparsity"]]
     for row in (*rows, total):
-        sizes = (row["weights"], row["kept"])
-        shape, sparsity = "x".join(map(str, row["shape"])), 1 - sizes[1] / max(sizes[0], 1)
-        texts.append([row["leaf"], shape, *map(str, sizes), f"{sparsity:.2%}"])
+        shape_text = "x".join(map(str, row["shape"]))
+        removed = 1 - row["kept"] / max(row["weights"], 1)
+        counts = [str(row["weights"]), str(row["kept"])]
+        table_rows.append([row["leaf"], shape_text, *counts, f"{removed:.2%}"])
     if flops is not None:
-        refusal = lambda differ: (
+        table_rows[0] += ["FLOPs", "FLOPs kept"]
+        dense_flops = _flops_of_layers(flops, masks, axes)
+        kept_flops = [
+            count * row["kept"] // max(row["weights"], 1)
+            for count, row in zip(dense_flops, rows, strict=True)
+        ]
+        dense_column = [*dense_flops, sum(dense_flops)]
+        kept_column = [*kept_flops, sum(kept_flops)]
+        for table_row, *cells in zip(table_rows[1:], dense_column, kept_column, strict=True):
+            table_row += [f"{cell:,}" for cell in cells]
+    widths = [max(map(len, column)) for column in zip(*table_rows, strict=True)]
+    lines = [
+        f"{leaf:<{widths[0]}}  {shape:<{widths[1]}}  "
+        + "  ".join(map(str.rjust, cells, widths[2:]))
+        for leaf, shape, *cells in table_rows
+    ]
+    return "\n".join(lines)
+
+
+def _flops_of_layers(flops: Params, masks: Masks, axes: AxesTree | None) -> list[int]:
+    """Returns the operations of each layer that has a mask; layers of one leaf have equal parts of its."""
+
+    def refusal(differ: str) -> str:
+        return (
             f"masks.table: flops and masks are different trees ({differ}); give the flops of the same "
             "parameters."
         )
-        pairs = zip(jax.tree.leaves(flops), entries_beside(flops, masks, refusal), strict=True)
-        own_axes = _axes_of(masks, axes).values()
-        counts = [(mask.shape, count) for count, mask in pairs if mask is not None]
-        dense = []
-        for (shape, count), own in zip(counts, own_axes, strict=True):
-            layers = math.prod(shape[axis] for axis in layer_axes(own))
-            dense += [count // layers] * layers
-        kept = [n * r["kept"] // max(r["weights"], 1) for n, r in zip(dense, rows, strict=True)]
-        columns = zip([*dense, sum(dense)], [*kept, sum(kept)], strict=True)
-        texts[0] += ["FLOPs", "FLOPs kept"]
-        for text, numbers in zip(texts[1:], columns, strict=True):
-            text += [f"{n:,}" for n in numbers]
-    wide = [max(map(len, column)) for column in zip(*texts, strict=True)]
-    lines = [
-        f"{leaf:<{wide[0]}}  {shape:<{wide[1]}}  " + "  ".join(map(str.rjust, rest, wide[2:]))
-        for leaf, shape, *rest in texts
-    ]
-    return "\n".join(lines)
+
+    pairs = zip(jax.tree.leaves(flops), entries_beside(flops, masks, refusal), strict=True)
+    leaf_counts = [(mask.shape, count) for count, mask in pairs if mask is not None]
+    layer_counts = []
+    for (shape, count), leaf_axes in zip(
+        leaf_counts, _axes_by_path(masks, axes).values(), strict=True
+    ):
+        layer_count = math.prod(shape[axis] for axis in layer_axes(leaf_axes))
+        layer_counts += [count // layer_count] * layer_count
+    return layer_counts

@@ -1,4 +1,4 @@
-"""Masks on disk: one bit per weight in a safetensors file, checked when it is read."""
+"""Masks saved in one bit per weight to safetensors files, which are verified when they are loaded."""
 
 import json
 import math
@@ -38,6 +38,7 @@ def save(path: str | os.PathLike[str], masks: Masks, *, overwrite: bool = False)
 
     Raises:
       FileExistsError: if there is a file, and `overwrite` is not given.
+      ValueError: if two leaves have the same path.
       ImportError: without the package `safetensors`.
     """
     checks.check("masks.save", masks=(masks, MASKS), overwrite=(overwrite, checks.BOOLEAN))
@@ -45,24 +46,30 @@ def save(path: str | os.PathLike[str], masks: Masks, *, overwrite: bool = False)
     target = Path(path)
     if target.exists() and not overwrite:
         raise FileExistsError(f"masks.save: {target} is there; give overwrite=True to replace it.")
-    stop = lambda node: node is None or is_packed(node)
-    named = jax.tree_util.tree_leaves_with_path(plain(unboxed(masks)), is_leaf=stop)
-    leaves = {"/".join(keys_of(keys)): mask for keys, mask in named}
-    if len(leaves) < len(named):
+    leaves_with_path = jax.tree_util.tree_leaves_with_path(plain(unboxed(masks)), is_leaf=_is_entry)
+    mask_by_path = {"/".join(keys_of(keys)): mask for keys, mask in leaves_with_path}
+    if len(mask_by_path) < len(leaves_with_path):
         raise ValueError("masks.save: two leaves have the same path; rename one of them.")
-    shapes = {name: None if mask is None else mask.shape for name, mask in leaves.items()}
-    kept = {name: np.asarray(dense(mask)) for name, mask in leaves.items() if mask is not None}
-    bits = {name: np.packbits(array) for name, array in kept.items()}
-    told = json.dumps(shapes, sort_keys=True)
-    metadata = {"format": _FORMAT, "version": _VERSION, "leaves": told}
-    metadata["sha256"] = _checksum(told, bits)
+    shapes = {name: None if mask is None else mask.shape for name, mask in mask_by_path.items()}
+    bits_by_path = {
+        name: np.packbits(np.asarray(dense(mask)))
+        for name, mask in mask_by_path.items()
+        if mask is not None
+    }
+    shapes_text = json.dumps(shapes, sort_keys=True)
+    metadata = {"format": _FORMAT, "version": _VERSION, "leaves": shapes_text}
+    metadata["sha256"] = _checksum(shapes_text, bits_by_path)
     target.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(target) as file:
-        file.write(numpy_files.save(bits, metadata))
+        file.write(numpy_files.save(bits_by_path, metadata))
+
+
+def _is_entry(node: Any) -> bool:
+    return node is None or is_packed(node)
 
 
 def load(path: str | os.PathLike[str], params: Params | None = None) -> Masks:
-    """Reads the masks of a file that `save` has written.
+    """Returns the masks of a file that `save` has written.
 
     Args:
       path: of the file.
@@ -73,15 +80,15 @@ def load(path: str | os.PathLike[str], params: Params | None = None) -> Masks:
       Bool arrays, `None` at leaves without a mask.
 
     Raises:
-      ValueError: if the file is damaged, none of `save`'s or of a newer format, or if the masks are those of
-        another tree.
+      ValueError: if the file is damaged, not written by `save` or of a newer format, or if the masks are
+        those of another tree.
       ImportError: without the package `safetensors`.
     """
-    masks = _nested(_read(Path(path)))
+    masks = _nest(_read(Path(path)))
     if params is None:
         return masks
     try:
-        validate(masks, params)
+        validate(params, masks)
     except ValueError as error:
         raise ValueError(f"masks.load: {path} does not fit these parameters. {error}") from None
     params = plain(params)
@@ -89,7 +96,7 @@ def load(path: str | os.PathLike[str], params: Params | None = None) -> Masks:
 
 
 def _read(path: Path) -> dict[str, jax.Array | None]:
-    """The masks by path."""
+    """Returns the masks of a file by path; refuses files that are damaged."""
     numpy_files = _safetensors("masks.load")
     damaged = f"masks.load: {path} is damaged or no file of masks.save"
     raw = path.read_bytes()
@@ -105,30 +112,31 @@ def _read(path: Path) -> dict[str, jax.Array | None]:
             f"masks.load: {path} has version {metadata.get('version')} of the format, and this jaxprune "
             f"reads {_VERSION}; update it."
         )
-    told = metadata.get("leaves", "")
-    if not isinstance(told, str) or metadata.get("sha256") != _checksum(told, bits):
+    shapes_text = metadata.get("leaves", "")
+    if not isinstance(shapes_text, str) or metadata.get("sha256") != _checksum(shapes_text, bits):
         raise ValueError(f"{damaged}: its checksum is another; write it again.")
     try:
-        return _unpacked(sealed.parse(told), bits)
+        return _unpack_bits(sealed.parse(shapes_text), bits)
     except sealed.DamagedError as error:
         raise ValueError(f"{damaged}: {error}.") from None
 
 
 def _metadata(raw: bytes) -> Mapping[str, Any]:
-    """What the header of a safetensors file says besides where its tensors are."""
+    """Returns the metadata in the header of a safetensors file."""
     length = int.from_bytes(raw[:8], "little")
     return sealed.parse(raw[8 : 8 + length]).get("__metadata__", {})
 
 
-def _checksum(told: str, bits: Mapping[str, np.ndarray]) -> str:
-    parts = [told.encode()]
+def _checksum(shapes_text: str, bits: Mapping[str, np.ndarray]) -> str:
+    """Returns the SHA-256 of shapes, paths and bits."""
+    parts = [shapes_text.encode()]
     for name in sorted(bits):
         parts += [f"\0{name}\0".encode(), bits[name].tobytes()]
     return sealed.sha256(*parts)
 
 
-def _unpacked(shapes: Any, bits: Mapping[str, np.ndarray]) -> dict[str, jax.Array | None]:
-    """The masks of all leaves; as many bits as their shapes take, neither more nor fewer."""
+def _unpack_bits(shapes: Any, bits: Mapping[str, np.ndarray]) -> dict[str, jax.Array | None]:
+    """Returns the masks of all leaves; refuses more or fewer bits than their shapes take."""
     if not isinstance(shapes, dict):
         raise sealed.DamagedError("it lists no leaves")
     with_mask = {name for name, shape in shapes.items() if shape is not None}
@@ -137,20 +145,22 @@ def _unpacked(shapes: Any, bits: Mapping[str, np.ndarray]) -> dict[str, jax.Arra
     masks: dict[str, jax.Array | None] = dict.fromkeys(shapes)
     for name in with_mask:
         shape = shapes[name]
-        if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in shape):
+        if not isinstance(shape, list) or not all(
+            type(size) is int and size >= 0 for size in shape
+        ):
             raise sealed.DamagedError(f"{name!r} has the shape {shape!r}")
-        weights = math.prod(shape)
-        if bits[name].dtype != np.uint8 or bits[name].shape != (-(-weights // 8),):
+        weight_count = math.prod(shape)
+        if bits[name].dtype != np.uint8 or bits[name].shape != (-(-weight_count // 8),):
             raise sealed.DamagedError(
                 f"{name!r} of the shape {tuple(shape)} has {bits[name].size} bytes of bits"
             )
-        array = np.unpackbits(bits[name], count=weights)
+        array = np.unpackbits(bits[name], count=weight_count)
         masks[name] = jnp.asarray(array.astype(bool).reshape(shape))
     return masks
 
 
-def _nested(arrays: Mapping[str, jax.Array | None]) -> Any:
-    """Dicts by the parts of the paths; a single array has no path."""
+def _nest(arrays: Mapping[str, jax.Array | None]) -> Any:
+    """Returns arrays by path as nested dicts by the parts of the paths; a single array has no path."""
     if set(arrays) == {""}:
         return arrays[""]
     nested: dict[str, Any] = {}
@@ -168,6 +178,7 @@ def _nested(arrays: Mapping[str, jax.Array | None]) -> Any:
 
 
 def _safetensors(who: str) -> Any:
+    """Returns the module of safetensors for NumPy; says what to install where it is missing."""
     try:
         import safetensors.numpy
     except ImportError as error:

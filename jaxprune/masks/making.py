@@ -1,4 +1,4 @@
-"""Which leaves have a mask: the default filter, regular expressions, predicates."""
+"""Masks made for the leaves that may be pruned: by the default filter, expressions or predicates."""
 
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jaxprune import checks, roles
 from jaxprune.kernel_axes import AxesTree, kernels_by_use
-from jaxprune.trees import beside, is_placeholder, paths, plain, some
+from jaxprune.trees import beside, check_matches, is_placeholder, paths, plain, quote_names
 from jaxprune.types import Masks, Params
 
 __all__ = ["PRUNABLE", "Prunable", "is_prunable", "make", "of_zeros"]
@@ -18,7 +18,7 @@ Prunable = str | Iterable[str] | Callable[[str, jax.Array], bool] | None
 
 
 def is_prunable(path: str, leaf: jax.Array, beside: Collection[str] = ()) -> bool:
-    """The default filter by name: leaves of two or more axes that are not called otherwise than kernels are.
+    """Whether the default filter takes a leaf: it has two or more axes and the name of a kernel.
 
     Biases, scales and statistics stay, stacked for a scan or not, and so do embeddings, positions, class
     tokens and factors of low-rank updates, by the names that Flax, Haiku, Equinox and Keras give them
@@ -59,27 +59,29 @@ def make(params: Params, prunable: Prunable = None, *, axes: AxesTree | None = N
     checks.check("masks.make", params=(params, checks.TREE), prunable=(prunable, PRUNABLE))
     if is_placeholder(params):
         return params
-    params, names = plain(params), paths(params)
-    used = kernels_by_use(axes, params) if prunable is None else [None] * len(names)
-    choose, found = _choose(prunable, names), jax.tree.structure(params)
+    params = plain(params)
+    leaf_paths = paths(params)
+    by_use = kernels_by_use(axes, params) if prunable is None else [None] * len(leaf_paths)
+    is_chosen = _predicate(prunable, leaf_paths)
 
-    def ones(name: str, leaf: jax.Array, use: bool | None) -> jax.Array | None:
+    def full_mask(path: str, leaf: jax.Array, is_kernel: bool | None) -> jax.Array | None:
         fit = jnp.issubdtype(jnp.result_type(leaf), jnp.floating) and jnp.size(leaf) > 0
-        chosen = fit and (choose(name, leaf) if use is None else use)
+        chosen = fit and (is_chosen(path, leaf) if is_kernel is None else is_kernel)
         return jnp.ones_like(leaf, dtype=bool) if chosen else None
 
-    masks = found.unflatten(map(ones, names, jax.tree.leaves(params), used))
+    leaf_masks = map(full_mask, leaf_paths, jax.tree.leaves(params), by_use)
+    masks = jax.tree.structure(params).unflatten(leaf_masks)
     if not jax.tree.leaves(masks):
-        asked = "the default filter" if prunable is None else f"prunable={prunable!r}"
+        filter_text = "the default filter" if prunable is None else f"prunable={prunable!r}"
         raise ValueError(
-            f"masks.make: {asked} leaves nothing to prune among {some(names)}; "
+            f"masks.make: {filter_text} leaves nothing to prune among {quote_names(leaf_paths)}; "
             "give prunable= a regular expression or a predicate that matches floating-point leaves."
         )
     return masks
 
 
 def of_zeros(params: Params, prunable: Prunable = None, *, axes: AxesTree | None = None) -> Masks:
-    """Returns the masks of a sparse checkpoint: what is exactly zero is removed.
+    """Returns the masks of a sparse checkpoint, in which removed weights are exactly zero.
 
     Args:
       params: tree of concrete arrays.
@@ -96,26 +98,27 @@ def of_zeros(params: Params, prunable: Prunable = None, *, axes: AxesTree | None
     >>> of_zeros({"kernel": jnp.array([[0.0, 2.0]]), "bias": jnp.zeros(2)})
     {'bias': None, 'kernel': Array([[False,  True]], dtype=bool)}
     """
-    full = make(params, prunable, axes=axes)
+    full_masks = make(params, prunable, axes=axes)
     params = plain(params)
-    entries = zip(paths(params), jax.tree.leaves(params), beside(params, full), strict=True)
-    found = {name: None if mask is None else leaf != 0 for name, leaf, mask in entries}
-    with_mask = {name: mask for name, mask in found.items() if mask is not None}
-    dead = [name for name, mask in with_mask.items() if not mask.any()]
-    if dead:
+    rows = zip(paths(params), jax.tree.leaves(params), beside(params, full_masks), strict=True)
+    mask_by_path = {path: None if mask is None else leaf != 0 for path, leaf, mask in rows}
+    prunable_masks = {path: mask for path, mask in mask_by_path.items() if mask is not None}
+    zero_leaves = [path for path, mask in prunable_masks.items() if not mask.any()]
+    if zero_leaves:
         raise ValueError(
-            f"masks.of_zeros: {some(dead)} are zero throughout, which is how layers start rather than how "
-            "they are pruned; exclude them with prunable=."
+            f"masks.of_zeros: {quote_names(zero_leaves)} are zero throughout, which is how layers start "
+            "rather than how they are pruned; exclude them with prunable=."
         )
-    if all(mask.all() for mask in with_mask.values()):
+    if all(mask.all() for mask in prunable_masks.values()):
         raise ValueError(
-            f"masks.of_zeros: no weight of {some(list(with_mask))} is zero; load the sparse checkpoint, or "
-            "apply its masks first."
+            f"masks.of_zeros: no weight of {quote_names(list(prunable_masks))} is zero; load the sparse "
+            "checkpoint, or apply its masks first."
         )
-    return jax.tree.structure(params).unflatten(found.values())
+    return jax.tree.structure(params).unflatten(mask_by_path.values())
 
 
-def _choose(prunable: Prunable, names: list[str]) -> Callable[[str, jax.Array], bool]:
+def _predicate(prunable: Prunable, names: list[str]) -> Callable[[str, jax.Array], bool]:
+    """Returns a filter as a function (path, leaf) -> bool; refuses expressions that match no leaf."""
     if prunable is None:
         siblings = dict(zip(names, roles.siblings(names), strict=True))
         return lambda name, leaf: is_prunable(name, leaf, siblings[name])
@@ -124,10 +127,7 @@ def _choose(prunable: Prunable, names: list[str]) -> Callable[[str, jax.Array], 
     patterns = [prunable] if isinstance(prunable, str) else list(prunable)
     for pattern in patterns:
         checks.expression("prunable", pattern)
-        if not any(re.search(pattern, name) for name in names):
-            raise ValueError(
-                f"prunable: the pattern {pattern!r} matches none of the leaves {some(names)}."
-            )
+        check_matches("prunable", [pattern], names)
     return lambda name, _: any(re.search(pattern, name) for pattern in patterns)
 
 

@@ -1,4 +1,4 @@
-"""Masks in one bit per weight, and what counts as a tree of masks."""
+"""Masks packed in one bit per weight, and the check that a tree is one of masks."""
 
 from typing import Any, NamedTuple
 
@@ -18,6 +18,10 @@ class PackedMask(NamedTuple):
     """A mask in one bit per weight: uint8 `bits`, packed along the last axis of `shape`.
 
     To JAX the shape is no leaf. It is a named tuple since checkpoints of Flax can hold those.
+
+    Attributes:
+      bits: uint8 array, eight weights to an element.
+      shape: of the mask.
     """
 
     bits: jax.Array
@@ -39,15 +43,23 @@ jax.tree_util.register_pytree_with_keys(
 def pack(masks: Masks) -> Masks:
     """Returns the masks in one bit per weight (eight times smaller; rows are padded to bytes).
 
+    Args:
+      masks: bool arrays, `None` at leaves that are never pruned.
+
+    Returns:
+      The same tree of `PackedMask`s.
+
     >>> pack({"w": jnp.array([True, False, True])})["w"].bits
     Array([160], dtype=uint8)
     """
     checks.check("masks.pack", masks=(masks, MASKS))
-    return jax.tree.map(lambda m: PackedMask(_bits(jnp.atleast_1d(m)), m.shape), unpack(masks))
+    return jax.tree.map(
+        lambda mask: PackedMask(_pack_bits(jnp.atleast_1d(mask)), mask.shape), unpack(masks)
+    )
 
 
-def _bits(mask: jax.Array) -> jax.Array:
-    """One bit per weight, rows filled up to bytes."""
+def _pack_bits(mask: jax.Array) -> jax.Array:
+    """Returns one bit per weight, rows filled up to bytes."""
     if mask.size:
         return jnp.packbits(mask, axis=-1)
     return jnp.zeros((*mask.shape[:-1], -(-mask.shape[-1] // 8)), jnp.uint8)
@@ -56,6 +68,9 @@ def _bits(mask: jax.Array) -> jax.Array:
 def unpack(masks: Masks) -> Masks:
     """Returns packed masks as bool arrays; bool arrays stay as they are.
 
+    Args:
+      masks: packed masks, or bool arrays, `None` at leaves that are never pruned.
+
     >>> unpack(pack({"w": jnp.array([True, False, True])}))["w"]
     Array([ True, False,  True], dtype=bool)
     """
@@ -63,7 +78,7 @@ def unpack(masks: Masks) -> Masks:
 
 
 def is_packed(mask: Any) -> bool:
-    """Whether a mask is packed: as `is_leaf`, what keeps it whole."""
+    """Whether a mask is packed; as `is_leaf`, it keeps packed masks whole."""
     return isinstance(mask, PackedMask)
 
 
@@ -74,24 +89,28 @@ def dense(mask: Any) -> jax.Array:
     # In lanes as wide as the weights: unpacked as bytes, the mask costs more than the bits save.
     packed = content(mask.bits)
     lanes = jnp.broadcast_to(packed.astype(jnp.int32)[..., None], (*packed.shape, 8))
-    spread = lanes.reshape(*packed.shape[:-1], 8 * packed.shape[-1])
-    place = jax.lax.broadcasted_iota(jnp.int32, spread.shape, spread.ndim - 1) % 8
-    last = mask.shape[-1] if mask.shape else 1
-    return ((spread << place) & 128 != 0)[..., :last].reshape(mask.shape)
+    byte_of_weight = lanes.reshape(*packed.shape[:-1], 8 * packed.shape[-1])
+    last_axis = byte_of_weight.ndim - 1
+    bit_index = jax.lax.broadcasted_iota(jnp.int32, byte_of_weight.shape, last_axis) % 8
+    row_length = mask.shape[-1] if mask.shape else 1
+    bits = (byte_of_weight << bit_index) & 128 != 0
+    return bits[..., :row_length].reshape(mask.shape)
 
 
 def all_bool(tree: Any) -> bool:
     """Whether every leaf is a mask."""
-    found = jax.tree.leaves(tree, is_leaf=is_packed)
-    return all(getattr(leaf, "dtype", None) == _BOOL for leaf in found)
+    leaves = jax.tree.leaves(tree, is_leaf=is_packed)
+    return all(getattr(leaf, "dtype", None) == _BOOL for leaf in leaves)
 
 
 def _masks_remedy(value: Any) -> str:
-    named = jax.tree_util.tree_leaves_with_path(value, is_leaf=is_packed)
-    path, leaf = next((p, leaf) for p, leaf in named if getattr(leaf, "dtype", None) != _BOOL)
+    leaves_with_path = jax.tree_util.tree_leaves_with_path(value, is_leaf=is_packed)
+    keys, leaf = next(
+        (keys, leaf) for keys, leaf in leaves_with_path if getattr(leaf, "dtype", None) != _BOOL
+    )
     dtype = getattr(leaf, "dtype", None)
-    found = f"its leaf {'/'.join(keys_of(path))!r} is {dtype}; " if path and dtype else ""
-    return f"{found}masks.make(params) makes masks, and jaxprune.masks_of(opt_state) reads them"
+    fault = f"its leaf {'/'.join(keys_of(keys))!r} is {dtype}; " if keys and dtype else ""
+    return f"{fault}masks.make(params) makes masks, and jaxprune.masks_of(opt_state) reads them"
 
 
 MASKS = checks.Kind("a tree of bool arrays", all_bool, _masks_remedy)

@@ -1,4 +1,4 @@
-"""Weights that do something: those on a path of weights kept, from an input to an output."""
+"""Weights that have an effect: those on a path of kept weights from an input to an output."""
 
 from collections.abc import Callable
 from typing import Any
@@ -50,13 +50,13 @@ def effective(apply: Callable[..., Any], params: Params, masks: Masks, *inputs: 
            [ True, False]], dtype=bool)
     """
     checks.check("effective", apply=(apply, checks.FUNCTION), params=(params, checks.TREE))
-    masks_lib.validate(masks, params)
+    masks_lib.validate(params, masks)
     dense = jax.tree.map(jnp.ones_like, masks_lib.unpack(masks))
-    idle = [w for w in jax.tree.leaves(_on_paths(apply, params, dense, inputs)) if not w.all()]
-    if idle:
-        count = sum(int((~w).sum()) for w in idle)
+    dense_on_paths = jax.tree.leaves(_on_paths(apply, params, dense, inputs))
+    if not all(mask.all() for mask in dense_on_paths):
+        idle_count = sum(int((~mask).sum()) for mask in dense_on_paths)
         raise ValueError(
-            f"effective: {count} weights of the dense network have no effect on positive inputs; the "
+            f"effective: {idle_count} weights of the dense network have no effect on positive inputs; the "
             "function centres or saturates (LayerNorm, softmax), or looks inputs up: paths cannot be told."
         )
     return _on_paths(apply, params, masks_lib.unpack(masks), inputs)
@@ -65,36 +65,49 @@ def effective(apply: Callable[..., Any], params: Params, masks: Masks, *inputs: 
 def _on_paths(
     apply: Callable[..., Any], params: Params, masks: Masks, inputs: tuple[Any, ...]
 ) -> Masks:
+    """Returns the masks without the weights in which the sum of the outputs has no slope."""
     leaves, treedef = jax.tree.flatten(params)
-    found = masks_lib.beside(params, masks)
-    ones = jax.tree.map(lambda x: jnp.ones(jnp.shape(x), x.dtype), inputs)
+    leaf_masks = masks_lib.beside(params, masks)
+    ones = jax.tree.map(lambda array: jnp.ones(jnp.shape(array), array.dtype), inputs)
     kernels = kernel_axes.of_leaves(kernel_axes.axes(apply, params, *inputs), params)
-    floats = [jnp.issubdtype(jnp.result_type(w), jnp.floating) for w in leaves]
+    is_float = [jnp.issubdtype(jnp.result_type(leaf), jnp.floating) for leaf in leaves]
 
-    def conduit(name: str, w: jax.Array, mask: Any, kernel: Axes | None) -> jax.Array:
-        if mask is None and jnp.ndim(w) < 2:
-            factor = name.rsplit("/", 1)[-1] in _FACTORS
-            return jnp.full(jnp.shape(w), float(factor), jnp.float32)
-        kept = jnp.ones(w.shape) if mask is None else mask.astype(jnp.float32)
-        into = kept.sum(_summed_over(w.shape, kernel), keepdims=True)
-        return kept / jnp.maximum(into, 1)  # values stay about 1, however deep the network is
+    def output_sum(float_leaves: list[jax.Array]) -> jax.Array:
+        remaining = iter(float_leaves)
+        new_leaves = [
+            next(remaining).astype(leaf.dtype) if floating else leaf
+            for leaf, floating in zip(leaves, is_float, strict=True)
+        ]
+        outputs = jax.tree.leaves(apply(treedef.unflatten(new_leaves), *ones))
+        return sum((output.astype(jnp.float32).sum() for output in outputs), jnp.zeros(()))
 
-    def total(weights: list[jax.Array]) -> jax.Array:
-        new = iter(weights)
-        whole = [next(new).astype(w.dtype) if f else w for w, f in zip(leaves, floats, strict=True)]
-        outputs = jax.tree.leaves(apply(treedef.unflatten(whole), *ones))
-        return sum((y.astype(jnp.float32).sum() for y in outputs), jnp.zeros(()))
+    rows = zip(masks_lib.paths(params), leaves, leaf_masks, kernels, is_float, strict=True)
+    positive_leaves = [
+        _positive_weights(path, leaf, mask, leaf_axes)
+        for path, leaf, mask, leaf_axes, floating in rows
+        if floating
+    ]
+    slopes = iter(jax.grad(output_sum)(positive_leaves))
+    slope_of_leaves = [next(slopes) if floating else None for floating in is_float]
+    return treedef.unflatten(
+        None if mask is None else mask & (slope != 0)
+        for mask, slope in zip(leaf_masks, slope_of_leaves, strict=True)
+    )
 
-    named = zip(masks_lib.paths(params), leaves, found, kernels, floats, strict=True)
-    slopes = iter(jax.grad(total)([conduit(n, w, m, kernel) for n, w, m, kernel, f in named if f]))
-    slopes = [next(slopes) if f else None for f in floats]
-    kept = [None if m is None else m & (s != 0) for m, s in zip(found, slopes, strict=True)]
-    return treedef.unflatten(kept)
+
+def _positive_weights(path: str, leaf: jax.Array, mask: Any, axes: Axes | None) -> jax.Array:
+    """Returns positive values for kept weights, 1 for factors and 0 for biases."""
+    if mask is None and jnp.ndim(leaf) < 2:
+        is_factor = path.rsplit("/", 1)[-1] in _FACTORS
+        return jnp.full(jnp.shape(leaf), float(is_factor), jnp.float32)
+    kept = jnp.ones(leaf.shape) if mask is None else mask.astype(jnp.float32)
+    inputs_kept = kept.sum(_summed_axes(leaf.shape, axes), keepdims=True)
+    return kept / jnp.maximum(inputs_kept, 1)  # values stay about 1, however deep the network is
 
 
-def _summed_over(shape: tuple[int, ...], kernel: Axes | None) -> tuple[int, ...]:
-    """The axes of the weights that an output sums over; all but the last where nobody can tell."""
-    if kernel is None or kernel.out_axis is None:
+def _summed_axes(shape: tuple[int, ...], axes: Axes | None) -> tuple[int, ...]:
+    """Returns the axes that an output sums over; all but the last where that is not known."""
+    if axes is None or axes.out_axis is None:
         return tuple(range(len(shape) - 1))
-    apart = (*kernel.out_axis, *kernel.batch_axis)
-    return tuple(axis for axis in range(len(shape)) if axis not in apart)
+    other_axes = (*axes.out_axis, *axes.batch_axis)
+    return tuple(axis for axis in range(len(shape)) if axis not in other_axes)

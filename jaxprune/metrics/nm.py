@@ -1,4 +1,4 @@
-"""Whether weights or masks are N:M sparse along the inputs of their kernels."""
+"""N:M sparsity of weights or masks, along the inputs of their kernels, checked."""
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ __all__ = ["check_nm", "nm_faults"]
 def nm_faults(
     tree: Params, n: int, m: int, *, prunable: Prunable = None, axes: AxesTree | None = None
 ) -> dict[str, int]:
-    """Returns by path how many groups of `m` neighbours along the inputs have more than `n` nonzeros.
+    """Returns by path the number of groups of `m` neighbours along the inputs with more than `n` nonzeros.
 
     Args:
       tree: parameters, or masks; leaves that are `None` are left out.
@@ -25,8 +25,11 @@ def nm_faults(
       axes: which axes of the leaves are inputs: `jaxprune.axes(apply, params, *inputs)`; `None`: their shapes
         tell, and others are refused.
 
+    Returns:
+      Counts by path, 0 for leaves that are N:M sparse.
+
     Raises:
-      ValueError: if a leaf has no groups of `m` along its inputs.
+      ValueError: if not 1 <= n <= m, or a leaf has no groups of `m` along its inputs.
 
     >>> nm_faults({"a": jnp.array([[1.0], [0.0], [2.0], [3.0]]), "b": jnp.eye(4)}, 2, 4)
     {'a': 1, 'b': 0}
@@ -36,51 +39,61 @@ def nm_faults(
         raise ValueError(
             f"nm_faults(n={n}, m={m}): n of m neighbours, with 1 <= n <= m, are needed."
         )
-    tree, pattern, found = masks_lib.unpack(tree), patterns.groups(m), {}
-    leaves = zip(masks_lib.paths(tree), jax.tree.leaves(tree), of_leaves(axes, tree), strict=True)
-    looked_at = _looked_at(tree, prunable, axes)
-    for path, leaf, kernel in leaves:
-        if path not in looked_at:
+    tree = masks_lib.unpack(tree)
+    pattern = patterns.groups(m)
+    faults = {}
+    rows = zip(masks_lib.paths(tree), jax.tree.leaves(tree), of_leaves(axes, tree), strict=True)
+    checked_paths = _checked_paths(tree, prunable, axes)
+    for path, leaf, leaf_axes in rows:
+        if path not in checked_paths:
             continue
-        if fault := pattern.check(jnp.shape(leaf), kernel):
-            raise ValueError(f"{fault.format(leaf=repr(path))}.")
-        nonzero = pattern.to_groups((leaf != 0).astype(jnp.float32), kernel)
-        along = pattern.contests(jnp.shape(leaf), kernel).axis
-        found[path] = int(jnp.sum(jnp.sum(nonzero, along) > n))
-    return found
+        if misfit := pattern.check(jnp.shape(leaf), leaf_axes):
+            raise ValueError(f"{misfit.format(leaf=repr(path))}.")
+        nonzero = pattern.to_groups((leaf != 0).astype(jnp.float32), leaf_axes)
+        member_axes = pattern.contests(jnp.shape(leaf), leaf_axes).axis
+        faults[path] = int(jnp.sum(jnp.sum(nonzero, member_axes) > n))
+    return faults
 
 
 def check_nm(
     tree: Params, n: int, m: int, *, prunable: Prunable = None, axes: AxesTree | None = None
 ) -> None:
-    """Refuses weights or masks that are not N:M sparse; takes what `nm_faults` takes.
+    """Checks that weights or masks are N:M sparse.
+
+    Args:
+      tree: parameters, or masks; leaves that are `None` are left out.
+      n: nonzeros that a group may have.
+      m: neighbours in a group.
+      prunable: which leaves are looked at (see `jaxprune.masks.make`); `None`: all that have masks.
+      axes: which axes of the leaves are inputs, as for `nm_faults`.
 
     Raises:
-      ValueError: the leaf with the most groups of more than `n` nonzeros, and how many it has.
+      ValueError: if they are not; it names the leaf with the most groups of more than `n` nonzeros, and how
+        many it has.
 
     >>> check_nm({"a": jnp.array([[1.0], [4.0], [2.0], [0.0]])}, 2, 4)
     Traceback (most recent call last):
     ValueError: check_nm: 'a' has 1 of 1 groups of 4 with more than 2 nonzeros; it is not 2:4 sparse.
     """
     faults = nm_faults(tree, n, m, prunable=prunable, axes=axes)
-    wrong = {path: count for path, count in faults.items() if count}
-    if not wrong:
+    counts = {path: count for path, count in faults.items() if count}
+    if not counts:
         return
-    leaves = jax.tree.leaves(masks_lib.unpack(tree))
-    sizes = dict(zip(masks_lib.paths(masks_lib.unpack(tree)), map(jnp.size, leaves), strict=True))
-    worst = max(wrong, key=wrong.__getitem__)
-    more = f" ({len(wrong) - 1} more leaves have some)" if len(wrong) > 1 else ""
+    bare = masks_lib.unpack(tree)
+    sizes = dict(zip(masks_lib.paths(bare), map(jnp.size, jax.tree.leaves(bare)), strict=True))
+    worst = max(counts, key=counts.__getitem__)
+    others = f" ({len(counts) - 1} more leaves have some)" if len(counts) > 1 else ""
     raise ValueError(
-        f"check_nm: {worst!r} has {wrong[worst]} of {sizes[worst] // m} groups of {m} with more than {n} "
-        f"nonzeros{more}; it is not {n}:{m} sparse."
+        f"check_nm: {worst!r} has {counts[worst]} of {sizes[worst] // m} groups of {m} with more than {n} "
+        f"nonzeros{others}; it is not {n}:{m} sparse."
     )
 
 
-def _looked_at(tree: Params, prunable: Prunable, axes: AxesTree | None) -> set[str]:
-    """Paths of the leaves that are to be N:M sparse: those with masks, or of parameters the prunable ones."""
-    leaves = dict(zip(masks_lib.paths(tree), jax.tree.leaves(tree), strict=True))
-    if prunable is None and all(jnp.issubdtype(leaf.dtype, bool) for leaf in leaves.values()):
-        return set(leaves)
+def _checked_paths(tree: Params, prunable: Prunable, axes: AxesTree | None) -> set[str]:
+    """Returns the paths of the leaves that are looked at: those of masks, or of prunable parameters."""
+    leaf_by_path = dict(zip(masks_lib.paths(tree), jax.tree.leaves(tree), strict=True))
+    if prunable is None and all(jnp.issubdtype(leaf.dtype, bool) for leaf in leaf_by_path.values()):
+        return set(leaf_by_path)
     floats = jax.tree.map(lambda leaf: (leaf != 0).astype(jnp.float32), tree)
-    chosen = masks_lib.beside(tree, masks_lib.make(floats, prunable, axes=axes))
-    return {path for path, mask in zip(leaves, chosen, strict=True) if mask is not None}
+    masks = masks_lib.beside(tree, masks_lib.make(floats, prunable, axes=axes))
+    return {path for path, mask in zip(leaf_by_path, masks, strict=True) if mask is not None}

@@ -1,4 +1,4 @@
-"""Which inputs and outputs masks leave to each layer."""
+"""Inputs and outputs that masks leave to each layer, counted."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,7 +16,7 @@ __all__ = ["units"]
 
 
 def units(masks: Masks, axes: AxesTree | None = None) -> list[dict[str, Any]]:
-    """Returns how many inputs and outputs of each kernel still have a weight, layer by layer.
+    """Returns the number of inputs and outputs of each kernel that still have a weight, layer by layer.
 
     Args:
       masks: bool arrays; `None` at leaves without a mask. Leaves of one axis are left out.
@@ -30,32 +30,34 @@ def units(masks: Masks, axes: AxesTree | None = None) -> list[dict[str, Any]]:
     [{'leaf': 'fc/kernel', 'inputs': 1, 'outputs': 2}]
     """
     checks.check("units", masks=(masks, masks_lib.MASKS))
-    bare = masks_lib.unpack(masks)
-    leaves = dict(zip(masks_lib.paths(bare), jax.tree.leaves(bare), strict=True))
-    kernels = kernel_axes.by_path(axes, leaves)
+    bool_masks = masks_lib.unpack(masks)
+    mask_by_path = dict(zip(masks_lib.paths(bool_masks), jax.tree.leaves(bool_masks), strict=True))
+    axes_by_path = kernel_axes.by_path(axes, mask_by_path)
     rows = []
-    for path, mask in leaves.items():
+    for path, mask in mask_by_path.items():
         if mask.ndim < 2:
             continue
-        kernel = kernel_axes.told(mask.shape, kernels[path])
-        if kernel.in_axis is None:
+        leaf_axes = kernel_axes.resolve_axes(mask.shape, axes_by_path[path])
+        if leaf_axes.in_axis is None:
             raise ValueError(
-                f"units: which axes of {path!r} are inputs is not known, as {kernel.reason}; give "
+                f"units: which axes of {path!r} are inputs is not known, as {leaf_axes.reason}; give "
                 "axes=jaxprune.axes(apply, params, *inputs)."
             )
-        names = trees.layer_names(path, [mask.shape[axis] for axis in kernel.batch_axis])
-        inputs = _alive(mask, kernel.in_axis, kernel.batch_axis)
-        outputs = _alive(mask, kernel.out_axis, kernel.batch_axis)
+        names = trees.layer_names(path, [mask.shape[axis] for axis in leaf_axes.batch_axis])
+        input_counts = _count_alive(mask, leaf_axes.in_axis, leaf_axes.batch_axis)
+        output_counts = _count_alive(mask, leaf_axes.out_axis, leaf_axes.batch_axis)
         rows += [
-            {"leaf": name, "inputs": int(into), "outputs": int(out)}
-            for name, into, out in zip(names, inputs, outputs, strict=True)
+            {"leaf": name, "inputs": int(input_count), "outputs": int(output_count)}
+            for name, input_count, output_count in zip(
+                names, input_counts, output_counts, strict=True
+            )
         ]
     return rows
 
 
-def _alive(mask: jax.Array, side: Sequence[int], layers: Sequence[int]) -> np.ndarray:
-    """Per layer, of how many units along some axes a weight is left."""
-    others = tuple(axis for axis in range(mask.ndim) if axis not in (*side, *layers))
-    living = jnp.any(mask, others, keepdims=True)
-    within = tuple(axis for axis in range(mask.ndim) if axis not in layers)
-    return np.asarray(living.sum(within)).ravel()
+def _count_alive(mask: jax.Array, side: Sequence[int], layers: Sequence[int]) -> np.ndarray:
+    """Returns per layer the number of indices of some axes at which a weight is left."""
+    other_axes = tuple(axis for axis in range(mask.ndim) if axis not in (*side, *layers))
+    has_weight = jnp.any(mask, other_axes, keepdims=True)
+    axes_within_layer = tuple(axis for axis in range(mask.ndim) if axis not in layers)
+    return np.asarray(has_weight.sum(axes_within_layer)).ravel()

@@ -192,7 +192,7 @@ class Plan:
             name for name, is_pruned in zip(self.names, self.chosen, strict=True) if not is_pruned
         ]
         if unpruned_names:
-            lines.append(f"not pruned: {trees.some(unpruned_names)}")
+            lines.append(f"not pruned: {trees.quote_names(unpruned_names)}")
         return "\n".join(lines)
 
 
@@ -323,7 +323,7 @@ def _choose_pruned(
     for pattern in [exclude] if isinstance(exclude, str) else exclude:
         expression("exclude", pattern)
         if not any(re.search(pattern, name) for name in names):
-            raise ValueError(f"exclude: {pattern!r} matches none of {trees.some(names)}.")
+            raise ValueError(f"exclude: {pattern!r} matches none of {trees.quote_names(names)}.")
         is_pruned = [
             pruned and not re.search(pattern, name)
             for pruned, name in zip(is_pruned, names, strict=True)
@@ -354,7 +354,8 @@ def _check_all_found(
         )
     if not kernels:
         raise ValueError(
-            f"posttrain.plan: nothing is left to prune of {trees.some(names)}; change prunable= or exclude=."
+            f"posttrain.plan: nothing is left to prune of {trees.quote_names(names)}; "
+            "change prunable= or exclude=."
         )
 
 

@@ -83,7 +83,7 @@ def by_path(sparsities: Mapping[str, float]) -> Callable[[Plan], list[float]]:
         for pattern in sparsities:
             if not any(re.search(pattern, name) for name in names):
                 raise ValueError(
-                    f"posttrain.rates.by_path: {pattern!r} matches none of {trees.some(names)}."
+                    f"posttrain.rates.by_path: {pattern!r} matches none of {trees.quote_names(names)}."
                 )
         kernel_rates: list[float] = []
         for name in names:

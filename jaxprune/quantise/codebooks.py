@@ -78,7 +78,7 @@ def codebooks(
     ([3, 3, 1, 0], [0.0, -2.0, -0.4, 1.1])
     """
     checks.check("quantise.codebooks", params=(params, checks.TREE))
-    masks_lib.validate(masks, params)
+    masks_lib.validate(params, masks)
     if start not in ("linear", "density", "random"):
         raise ValueError(
             f'quantise.codebooks(start={start!r}): "linear", "density" or "random" is needed.'

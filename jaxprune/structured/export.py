@@ -17,7 +17,7 @@ import numpy as np
 
 from jaxprune import array_files, sealed
 from jaxprune import masks as masks_lib
-from jaxprune.durable import sync_folder, sync_tree, unused
+from jaxprune.durable import sync_folder, sync_tree, unused_path
 from jaxprune.structured.comparison import relative_error
 from jaxprune.structured.plan import Plan
 from jaxprune.structured.shrink import Small
@@ -95,13 +95,13 @@ def save(
     if jax.default_backend() in exported.platforms:
         _compare(program, run, flat, inputs, batched)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = unused(folder)
+    partial = unused_path(folder)
     partial.mkdir()
     try:
         (partial / _PROGRAM).write_bytes(program)
         small.plan.save(partial / _PLAN)
         _write_params(partial / _PARAMS, flat)
-        told = {"files": sealed.files_of(partial), "platforms": list(exported.platforms)}
+        told = {"files": sealed.checksums_of_folder(partial), "platforms": list(exported.platforms)}
         (partial / _MANIFEST).write_bytes(sealed.manifest(_KIND, _VERSION, told))
         _check_arrays(partial, flat)
         sync_tree(partial)
@@ -139,7 +139,7 @@ def load(folder: Path | str, *, trusted: bool = False) -> Loaded:
             "jaxprune, whose folders had no checksums: save it again."
         )
     try:
-        told = sealed.of_manifest((folder / _MANIFEST).read_bytes(), _KIND, _VERSION)
+        told = sealed.read_manifest((folder / _MANIFEST).read_bytes(), _KIND, _VERSION)
         sealed.check_files(folder, told.get("files"), allowed=names)
         plan = Plan.load(folder / _PLAN)
         params = _read_params(folder / _PARAMS)

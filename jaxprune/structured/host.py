@@ -10,7 +10,7 @@ from jax.core import Tracer
 
 from jaxprune import programs
 from jaxprune.coupling import everywhere
-from jaxprune.host_arrays import Blockwise, taken
+from jaxprune.host_arrays import Blockwise, take_indices
 
 __all__ = ["cut", "on_host", "run_on_host", "to_device"]
 
@@ -42,9 +42,9 @@ def cut(x: Any, kept: Mapping[int, Sequence[int]]) -> Any:
     if not kept:
         return x
     if isinstance(x, np.ndarray):
-        return taken(x, kept)
+        return take_indices(x, kept)
     if (whole := on_host(x)) is not None:
-        return jax.device_put(taken(whole, kept), x.sharding, may_alias=True)
+        return jax.device_put(take_indices(whole, kept), x.sharding, may_alias=True)
     x = everywhere(x)
     for axis, indices in kept.items():
         x = jnp.take(x, np.asarray(indices, np.int32), axis=axis)

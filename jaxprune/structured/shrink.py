@@ -89,7 +89,7 @@ def shrink_silently(graph: Graph, params: Params, masks: Masks) -> Small:
 
 def _shrunk(graph: Graph, params: Params, masks: Masks) -> tuple[Small, Removal]:
     graph.check(params)
-    masks_lib.validate(masks, params)
+    masks_lib.validate(params, masks)
     gone = removal(graph, masks)
     if not (gone.classes.any() or gone.blocks) and not all(
         m.all() for m in jax.tree.leaves(masks_lib.unpack(masks))

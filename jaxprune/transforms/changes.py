@@ -17,9 +17,16 @@ from jax.sharding import PartitionSpec
 
 from jaxprune import masks as masks_lib
 from jaxprune.kernel_axes import AxesTree, of_leaves
-from jaxprune.method import Method, Partition, by_number, memories_of
+from jaxprune.method import Method, Partition, by_index, memories_of
 from jaxprune.pruning import change
-from jaxprune.shards import Specs, check_replicated, everywhere, own_part, specs_of, whole
+from jaxprune.shards import (
+    Specs,
+    check_replicated,
+    gather_whole,
+    is_true_everywhere,
+    slice_own_part,
+    specs_of,
+)
 from jaxprune.signals import Memory
 from jaxprune.signals.gatherers import takes_gradients
 from jaxprune.transforms.accumulation import Gathering, gathering_of, this_call
@@ -153,7 +160,7 @@ def see(
 
     def is_finite() -> jax.Array:
         is_finite_here = all_finite((gradients, gathering_of(state.inner)))
-        return is_finite_here if split is None else everywhere(is_finite_here, split)
+        return is_finite_here if split is None else is_true_everywhere(is_finite_here, split)
 
     if not any(memory.reads_gradients for memory in memories.values()):
         new_memory = remember(memories, state.memory, params, gradients, None)
@@ -255,8 +262,8 @@ def change_masks(
                 )
                 are_finite = seen.finite()
             else:
-                whole_masks = whole(old_masks, split)
-                whole_params = whole(params, split)
+                whole_masks = gather_whole(old_masks, split)
+                whole_params = gather_whole(params, split)
                 new_masks, unknown = change(
                     part,
                     whole_params,
@@ -266,10 +273,10 @@ def change_masks(
                     known_axes,
                     dead_are_zero=not dense,
                 )
-                new_masks = own_part(new_masks, split)
+                new_masks = slice_own_part(new_masks, split)
                 are_finite = seen.finite()
             is_known = are_finite & (sum(missing.count for missing in unknown) == 0)
-            is_known = is_known if split is None else everywhere(is_known, split)
+            is_known = is_known if split is None else is_true_everywhere(is_known, split)
             return _choose(is_known, stored(new_masks), share), is_known
 
         if concrete(is_tried):
@@ -285,7 +292,7 @@ def change_masks(
         held_count = held_count + (jnp.asarray(is_tried) & ~jnp.asarray(is_done))
         return after
 
-    after = by_number(method, params, masks, change_part)
+    after = by_index(method, params, masks, change_part)
     return Changed(after, made, Overdue(tuple(pending), held_count))
 
 
@@ -296,7 +303,7 @@ def _whole_signal(signal: Any, params: Params, split: list[PartitionSpec]) -> An
         jnp.shape(leaf) == jnp.shape(param)
         for leaf, param in zip(leaves, jax.tree.leaves(params), strict=True)
     )
-    return whole(signal, split) if is_like_params else signal
+    return gather_whole(signal, split) if is_like_params else signal
 
 
 def _choose(condition: jax.Array, new: Any, old: Any) -> Any:

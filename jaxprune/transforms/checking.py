@@ -10,7 +10,7 @@ import optax
 
 from jaxprune import checks, trees
 from jaxprune import masks as masks_lib
-from jaxprune.alike import check_alike, shape_of, told
+from jaxprune.alike import check_alike, join_faults, shape_of
 from jaxprune.method import Method, Partition
 from jaxprune.types import Params
 
@@ -55,7 +55,7 @@ def check_update(who: str, kind: type, grads: Params, state: Any, params: Params
             f"alone. Put such a transform inside: {who}(sam(...), ...)."
         )
     try:
-        masks_lib.validate(masks, params)
+        masks_lib.validate(params, masks)
     except ValueError as error:
         raise ValueError(
             f"{who}: the parameters are not those that init was given; start with init(params) again. {error}"
@@ -113,7 +113,7 @@ def check_inner(
         for name, leaf, needed in rows
         if shape_of(leaf) != needed.shape
     ]
-    raise ValueError(f"{who}: {told(faults)}; {remedy}.")
+    raise ValueError(f"{who}: {join_faults(faults)}; {remedy}.")
 
 
 @functools.lru_cache(maxsize=256)

@@ -9,8 +9,8 @@ import optax
 from jaxprune import checks, kernel_axes, trees
 from jaxprune import masks as masks_lib
 from jaxprune.kernel_axes import AxesTree
-from jaxprune.penalties import Scheduled, scheduled
 from jaxprune.precision import at_least_float32
+from jaxprune.schedules import Scheduled, scheduled
 from jaxprune.transforms.checking import check_inner, check_transform, check_update
 from jaxprune.transforms.containers import at_home, from_inner
 from jaxprune.transforms.state import masked_step
@@ -103,7 +103,7 @@ def growing(
         raise ValueError(f"growing(until={until!r}): a number of updates, 0 or above, is needed.")
 
     def init(params: Params) -> GrowingState:
-        masks_lib.validate(masks, params)
+        masks_lib.validate(params, masks)
         if not trees.is_placeholder(params):
             kernel_axes.of_leaves(axes, params)
         step = jnp.zeros((), jnp.int32)

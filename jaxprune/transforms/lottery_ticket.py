@@ -13,7 +13,7 @@ from jaxprune import masks as masks_lib
 from jaxprune.fit import check_rounds
 from jaxprune.kernel_axes import AxesTree, of_leaves
 from jaxprune.masks import Prunable
-from jaxprune.method import METHOD, Method, Partition, by_number, by_part, memories_of
+from jaxprune.method import METHOD, Method, Partition, by_index, by_part, memories_of
 from jaxprune.pruning import change, initial_masks
 from jaxprune.shards import check_replicated
 from jaxprune.transforms.changes import Overdue, all_finite, concrete, nothing_overdue, remember
@@ -306,7 +306,7 @@ def lottery_ticket(
                 unknown.extend(missing)
                 return part_masks
 
-            chosen = by_number(method, params, masks, choose)
+            chosen = by_index(method, params, masks, choose)
             is_known = all_finite(grads) & (sum(missing.count for missing in unknown) == 0)
             new_masks = jax.tree.map(lambda n, o: jnp.where(is_known, n, o), chosen, masks)
             inner_state = refresh(inner, state.inner, params, new_masks)

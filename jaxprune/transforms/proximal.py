@@ -12,9 +12,9 @@ from jaxprune import masks as masks_lib
 from jaxprune.kernel_axes import AxesTree
 from jaxprune.masks import Prunable
 from jaxprune.parts import PENALTY
-from jaxprune.penalties import Scheduled, scheduled
 from jaxprune.precision import at_least_float32
 from jaxprune.preconditioners import Preconditioner
+from jaxprune.schedules import Scheduled, scheduled
 from jaxprune.transforms.accumulation import moved
 from jaxprune.transforms.checking import check_inner, check_transform, check_update
 from jaxprune.transforms.containers import at_home, from_inner

@@ -12,7 +12,7 @@ from jaxprune import masks as masks_lib
 from jaxprune import updates as updates_lib
 from jaxprune.kernel_axes import AxesTree
 from jaxprune.masks import Prunable
-from jaxprune.method import METHOD, Method, Partition, by_number, by_part, memories_of
+from jaxprune.method import METHOD, Method, Partition, by_index, by_part, memories_of
 from jaxprune.pruning import initial_masks
 from jaxprune.shards import Specs
 from jaxprune.transforms.accumulation import Gathering
@@ -184,7 +184,7 @@ def straight_through(
             specs=specs,
             dense=True,
         )
-        return changed, by_number(method, params, reach, change_reach)
+        return changed, by_index(method, params, reach, change_reach)
 
     def init(params: Params) -> StraightThroughState:
         first_key, run_key = (None, None) if key is None else jax.random.split(key)

@@ -643,13 +643,11 @@ MISUSES["masks"] = {
     ),
     "hamming of parameters": Misuse(lambda: jp.masks.hamming(PARAMS, HALF), "bool"),
     "intersection of unrelated trees": Misuse(
-        lambda: jp.masks.intersection({"a": jnp.ones(3, bool)}, {"b": jnp.zeros(3, bool)}),
+        lambda: jp.masks.jaccard({"a": jnp.ones(3, bool)}, {"b": jnp.zeros(3, bool)}),
         "'a'|'b'",
     ),
     "intersection that broadcasts": Misuse(
-        lambda: jp.masks.intersection(
-            {"w": jnp.ones((3, 1), bool)}, {"w": jnp.zeros((1, 3), bool)}
-        ),
+        lambda: jp.masks.jaccard({"w": jnp.ones((3, 1), bool)}, {"w": jnp.zeros((1, 3), bool)}),
         r"'w'.*\(",
     ),
     "sparsity of parameters": Misuse(lambda: jp.masks.sparsity(PARAMS), "bool"),
@@ -684,7 +682,7 @@ MISUSES["masks"] = {
     "check of no arrays": Misuse(
         lambda: jp.masks.check({"w": "x"}, {"w": jnp.ones(1, bool)}), "'w'"
     ),
-    "validate swapped": Misuse(lambda: jp.masks.validate(PARAMS, HALF), "swapped"),
+    "validate swapped": Misuse(lambda: jp.masks.validate(HALF, PARAMS), "swapped"),
     "prunable of a broken expression": Misuse(
         lambda: jp.masks.make(PARAMS, "["), r"'\['.*no regular expression"
     ),

@@ -119,7 +119,9 @@ def main() -> None:
         ):  # of Orbax, with the path of this machine
             file.write_text("Checkpoint commit was successful.", encoding="utf-8")
         sums.unlink()
-        sums.write_text(json.dumps(sealed.files_of(sums.parent), indent=1), encoding="utf-8")
+        sums.write_text(
+            json.dumps(sealed.checksums_of_folder(sums.parent), indent=1), encoding="utf-8"
+        )
     for file in FILES.rglob("versions.json"):  # of nobody's machine
         starts = json.loads(file.read_text(encoding="utf-8"))
         unknown = {"platform": "-", "cpu": "-", "cpus": 1, "git": None}

@@ -10,7 +10,7 @@ import optax
 import pytest
 
 import jaxprune as jp
-from jaxprune.allocation.counts import floored
+from jaxprune.allocation.counts import raise_to_floors
 from jaxprune.pruning import initial_masks
 from jaxprune.types import Axes, Keep, Units
 
@@ -134,7 +134,7 @@ def test_payment_unit_by_unit_by_hand(seed):
     expected, total = np.maximum(given, floors), max(given.sum(), floors.sum())
     while expected.sum() > total:
         expected[np.argmax(expected - floors)] -= 1
-    found = floored(jnp.asarray(given), jnp.asarray(floors))
+    found = raise_to_floors(jnp.asarray(given), jnp.asarray(floors))
     assert found.sum() == total
     assert sorted((found - floors).tolist()) == sorted((expected - floors).tolist())
     assert found.tolist() == expected.tolist()

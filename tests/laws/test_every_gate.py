@@ -85,7 +85,7 @@ def check_network(found, params, gated):
     """What `finalize` gives: a tree like the parameters, masks at the gated leaves and nowhere else."""
     network, masks = found
     assert like(network) == like(params)
-    jp.masks.validate(masks, params)
+    jp.masks.validate(params, masks)
     pairs = zip(jp.masks.paths(params), jp.masks.beside(params, masks), strict=True)
     assert {name for name, mask in pairs if mask is not None} == set(gated)
 

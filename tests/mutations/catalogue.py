@@ -82,7 +82,7 @@ STORED = (
     Mutation(
         "a mask file is read whatever its checksum",
         "jaxprune/masks/files.py",
-        'or metadata.get("sha256") != _checksum(told, bits):',
+        'or metadata.get("sha256") != _checksum(shapes_text, bits):',
         "or False:",
         ("tests/test_mask_files.py::test_every_damaged_byte_is_found",),
     ),
@@ -232,8 +232,8 @@ SELECTION = (
     Mutation(
         "-0.0 ranks below 0.0",
         "jaxprune/ranks.py",
-        "key = lax.select(bits < 0, -size, size)",
-        "key = lax.select(bits < 0, -size - 1, size)",
+        "key = lax.select(bits < 0, -magnitude, magnitude)",
+        "key = lax.select(bits < 0, -magnitude - 1, magnitude)",
         (_SELECTION + "test_order_key_orders_and_separates",),
     ),
     Mutation(
@@ -246,15 +246,15 @@ SELECTION = (
     Mutation(
         "denormals are zero",
         "jaxprune/ranks.py",
-        "size = bits & 0x7FFFFFFF",
-        "size = jnp.where(bits & 0x7F800000, bits & 0x7FFFFFFF, 0)",
+        "magnitude = bits & 0x7FFFFFFF",
+        "magnitude = jnp.where(bits & 0x7F800000, bits & 0x7FFFFFFF, 0)",
         (_SELECTION + "test_order_key_orders_and_separates",),
     ),
     Mutation(
         "ties go to the higher index (short contests)",
         "jaxprune/ranks.py",
-        "(rival + (at > j) > key)",
-        "(rival + (at < j) > key)",
+        "(rival + (positions > i) > keys)",
+        "(rival + (positions < i) > keys)",
         (
             "tests/test_patterns.py::test_two_of_four",
             _SELECTION + "test_top_along_is_a_stable_sort_of_each_slice",
@@ -263,8 +263,8 @@ SELECTION = (
     Mutation(
         "ties go to the higher index (long contests)",
         "jaxprune/counting.py",
-        "at > cut.last",
-        "at < cut.last",
+        "positions > cut.last",
+        "positions < cut.last",
         (
             _SELECTION + "test_nothing_to_choose_from",
             _SELECTION + "test_what_is_found_does_not_move",
@@ -280,8 +280,8 @@ SELECTION = (
     Mutation(
         "what may not be marked is marked",
         "jaxprune/selection.py",
-        "return tuple(m if a is None else m & a for m, a in zip(found, among, strict=True))",
-        "return found",
+        "return tuple(mask if allowed is None else mask & allowed for mask, allowed in pairs)",
+        "return masks",
         ("tests/test_selection.py::test_no_more_are_marked_than_may_be",),
     ),
     Mutation(
@@ -294,21 +294,21 @@ SELECTION = (
     Mutation(
         "survivors rounds down what is removed",
         "jaxprune/allocation/counts.py",
-        "return _rest(n, sparsity, _UNIT // 2)",
-        "return _rest(n, sparsity, 0)",
+        "return _exact_rest(n, sparsity, _UNIT // 2)",
+        "return _exact_rest(n, sparsity, 0)",
         ("tests/test_allocation.py::test_counts_are_exact_integers",),
     ),
     Mutation(
         "survivors is counted in float32",
         "jaxprune/allocation/counts.py",
-        "return units - (removed + _divided(rest * 10_000 + c * e + half, _UNIT)[0])",
+        "return units - (removed + _divide(cross_rest * 10_000 + n_low * share_low + rounding, _UNIT)[0])",
         "return jnp.round(units * (1 - jnp.float32(sparsity))).astype(jnp.int32)",
         ("tests/test_allocation.py::test_counts_are_exact_integers",),
     ),
     Mutation(
         "a floor is not paid for",
         "jaxprune/allocation/counts.py",
-        "return jnp.maximum(counts, floors) - jnp.maximum(above - level, 0) - last",
+        "return jnp.maximum(counts, floors) - jnp.maximum(excess - cut_level, 0) - loses_one",
         "return jnp.maximum(counts, floors)",
         (
             "tests/test_allocation.py::test_uniform_plus_spares_the_first_and_caps_the_last",
@@ -318,7 +318,7 @@ SELECTION = (
     Mutation(
         "remainders are not dealt out",
         "jaxprune/allocation/counts.py",
-        "return counts + jnp.where(jnp.arange(len(sizes)) == jnp.argmax(room), left, 0)",
+        "return counts + jnp.where(jnp.arange(len(sizes)) == jnp.argmax(room), missing, 0)",
         "return floor",
         (
             "tests/test_allocation.py::test_erk_caps_thin_leaves_and_shares_out_the_rest",
@@ -328,29 +328,29 @@ SELECTION = (
     Mutation(
         "a uniform layer may be emptied by rounding",
         "jaxprune/allocation/by_leaf.py",
-        "kept = jnp.maximum(share, jnp.minimum(-(-floor // unit.contests), unit.budgeted))",
-        "kept = share",
+        "kept = jnp.maximum(count, jnp.minimum(-(-floor // unit.contests), unit.budgeted))",
+        "kept = count",
         ("tests/faults/test_mutants.py::test_no_layer_is_emptied_by_rounding",),
     ),
     Mutation(
         "lamp divides by what is smaller",
         "jaxprune/allocation/by_score.py",
-        "tail = jnp.cumsum(ascending[::-1])[::-1]",
-        "tail = jnp.cumsum(ascending)",
+        "tail_sums = jnp.cumsum(ascending[::-1])[::-1]",
+        "tail_sums = jnp.cumsum(ascending)",
         ("tests/test_allocation.py::test_lamp_by_hand",),
     ),
     Mutation(
         "the knapsack spends more than its budget",
         "jaxprune/allocation/knapsack.py",
-        "order = order[pairs[order] <= budget * (1 + 1e-12)]",
-        "order = order[pairs[order] <= budget * 1.1]",
+        "order = order[pair_costs[order] <= budget * (1 + 1e-12)]",
+        "order = order[pair_costs[order] <= budget * 1.1]",
         ("tests/test_allocation.py::test_the_knapsack_is_the_best_there_is",),
     ),
     Mutation(
         "groups run along the outputs",
-        "jaxprune/patterns.py",
-        "return told(shape, kernel).in_axis if axis is None else (axis % len(shape),)",
-        "return told(shape, kernel).out_axis if axis is None else (axis % len(shape),)",
+        "jaxprune/patterns/leafwise.py",
+        "return resolve_axes(shape, kernel).in_axis if axis is None else (axis % len(shape),)",
+        "return resolve_axes(shape, kernel).out_axis if axis is None else (axis % len(shape),)",
         (
             "tests/test_patterns.py::test_groups_run_along_the_reduction_axis",
             "tests/test_patterns.py::test_two_of_four",
@@ -401,8 +401,8 @@ SELECTION = (
     Mutation(
         "NaN is an order",
         "jaxprune/pruning.py",
-        "    missing = [each for each in unknown if int(each.count)]\n    if not missing:",
-        "    missing = [each for each in unknown if int(each.count)]\n    if True:",
+        "    missing_scores = [label for label in unknown if int(label.count)]\n    if not missing_scores:",
+        "    missing_scores = [label for label in unknown if int(label.count)]\n    if True:",
         ("tests/test_method.py::test_nan_is_no_order_and_infinity_is_one",),
     ),
     Mutation(
@@ -426,7 +426,7 @@ MASKS = (
     Mutation(
         "masks are broadcast",
         "jaxprune/masks/fitting.py",
-        "    if own != its:\n",
+        "    if mask_shape != leaf_shape:\n",
         "    if False:\n",
         (_ALIKE + "test_no_mask_is_broadcast",),
     ),
@@ -454,22 +454,22 @@ MASKS = (
     Mutation(
         "masks of different leaves are compared",
         "jaxprune/masks/comparing.py",
-        "    if set(first) != set(second):\n",
+        "    if set(a_by_path) != set(b_by_path):\n",
         "    if False:\n",
         (_ALIKE + "test_masks_of_different_leaves_are_not_compared",),
     ),
     Mutation(
         "packed rows lose their last byte",
         "jaxprune/masks/packing.py",
-        "(spread << place) & 128 != 0",
-        "(spread << place) & 64 != 0",
+        "(byte_of_weight << bit_index) & 128 != 0",
+        "(byte_of_weight << bit_index) & 64 != 0",
         ("tests/test_masks.py::test_packed_masks_are_the_masks",),
     ),
     Mutation(
         "shuffling mixes layers",
         "jaxprune/masks/comparing.py",
-        "mixed = jax.random.permutation(own_key, rows, axis=1, independent=True)",
-        "mixed = jax.random.permutation(own_key, rows.ravel()).reshape(rows.shape)",
+        "shuffled_rows = jax.random.permutation(leaf_key, rows, axis=1, independent=True)",
+        "shuffled_rows = jax.random.permutation(leaf_key, rows.ravel()).reshape(rows.shape)",
         ("tests/test_masks.py::test_shuffling_stays_within_a_layer",),
     ),
     Mutation(
@@ -513,8 +513,8 @@ MASKS = (
     Mutation(
         "signals are broadcast",
         "jaxprune/fit.py",
-        "check_alike(name, what, params, signals[signal], remedy)",
-        "del what, remedy",
+        'check_alike(name, subject, params, signals[signal], "give one number for each weight")',
+        "del subject",
         (_ALIKE + "test_signals_are_not_broadcast_where_there_is_one_number_for_each_weight",),
     ),
     Mutation(

@@ -157,7 +157,7 @@ def test_nnx_optimizer(name):
     masks = jp.masks_of(state)
     assert same(masks, jp.masks_of(plain))
     for tree in (params, nnx.as_pure(params)):
-        jp.masks.validate(masks, tree)
+        jp.masks.validate(tree, masks)
         jp.masks.check(jp.forward_params(tree, state), masks)
         assert same(jp.average_of(tree, state), jp.average_of(expected, plain))
     nnx.Optimizer(model, jp.fixed(INNER, masks), wrt=nnx.Param)
