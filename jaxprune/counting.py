@@ -62,7 +62,7 @@ _SUSPECTED_TIE = 16  # scores left in the bracket, below which they may all be e
 
 
 class Cut(NamedTuple):
-    """What is kept of a contest: keys above one, and those equal to it up to a position.
+    """The boundary of what a contest keeps: keys above one, and those equal to it up to a position.
 
     Attributes:
       key: int32, of the last score that is kept.

@@ -4,6 +4,7 @@ Trees that hold the same leaves under the same names belong together, whatever t
 plain dicts, a `FrozenDict`, an `nnx.State` of variables or Haiku's `FlatMap`, and masks in any of these.
 """
 
+import collections
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -58,6 +59,25 @@ def paths(tree: Params) -> list[str]:
     >>> paths({"Dense_0": {"kernel": 1, "bias": 2}})
     ['Dense_0/bias', 'Dense_0/kernel']
     """
+    structure = jax.tree.structure(tree)
+    try:
+        known_paths = _KNOWN_PATHS.get(structure)
+    except (TypeError, ValueError):  # a node has static data that cannot be hashed or compared
+        return _paths_of_leaves(tree)
+    if known_paths is None:
+        known_paths = _KNOWN_PATHS[structure] = tuple(_paths_of_leaves(tree))
+        if len(_KNOWN_PATHS) > _MOST_STRUCTURES:
+            _KNOWN_PATHS.popitem(last=False)
+    return list(known_paths)
+
+
+# A call of `prune` asks for the paths of one tree in many places: criteria, patterns, allocations and checks
+# each take the tree alone. The paths depend on its structure only, so it is taken apart once for all of them.
+_KNOWN_PATHS: collections.OrderedDict[Any, tuple[str, ...]] = collections.OrderedDict()
+_MOST_STRUCTURES = 64
+
+
+def _paths_of_leaves(tree: Params) -> list[str]:
     return [_join_keys(path) for path, _ in jax.tree_util.tree_leaves_with_path(plain(tree))]
 
 

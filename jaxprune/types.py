@@ -281,7 +281,7 @@ class Share(Part):
 
 
 class Backward(NamedTuple):
-    """What reaches a weight off the mask where it keeps its value: training straight through the mask.
+    """The gradient of weights off the mask, where they keep their values: training straight through masks.
 
     Attributes:
       decay: off the masks, `decay * w` is added to the gradient: a pull towards zero.

@@ -1,0 +1,100 @@
+"""Paths of a tree: taken apart once for each structure, whoever asks for them."""
+
+import operator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxprune as jp
+from jaxprune import trees
+
+
+@pytest.fixture
+def flattenings(monkeypatch):
+    """Structures of the trees that are flattened by path, in order; no paths are known at the start."""
+    monkeypatch.setattr(trees, "_KNOWN_PATHS", trees.collections.OrderedDict())
+    structures = []
+    flatten = jax.tree_util.tree_leaves_with_path
+
+    def count(tree, *args, **kwargs):
+        structures.append(jax.tree.structure(tree))
+        return flatten(tree, *args, **kwargs)
+
+    monkeypatch.setattr(jax.tree_util, "tree_leaves_with_path", count)
+    return structures
+
+
+PARAMS = {
+    "dense": {"kernel": jnp.arange(32.0).reshape(8, 4) - 9, "bias": jnp.ones(4)},
+    "head": {"kernel": jnp.arange(16.0).reshape(4, 4) - 5},
+}
+METHODS = {
+    "magnitude": jp.methods.magnitude(sparsity=0.5),
+    "groups": jp.methods.magnitude(sparsity=0.5, pattern=jp.patterns.groups(4)),
+    "erk": jp.methods.magnitude(sparsity=0.5, allocation=jp.allocation.erk()),
+    "partition": jp.partition(
+        {
+            "dense": jp.methods.magnitude(sparsity=0.5),
+            "head": jp.methods.magnitude(sparsity=0.25),
+        }
+    ),
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_pruning_takes_the_parameters_apart_once(name, flattenings):
+    jp.prune(PARAMS, METHODS[name])
+    assert flattenings == [jax.tree.structure(PARAMS)]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_pruning_anew_does_not_take_them_apart_again(name, flattenings):
+    _, masks = jp.prune(PARAMS, METHODS[name])
+    flattenings.clear()
+    jp.prune(PARAMS, METHODS[name], masks=masks)
+    assert not flattenings
+
+
+def test_each_structure_has_its_own_paths(flattenings):
+    assert trees.paths({"a": 1.0}) == ["a"]
+    assert trees.paths({"b": {"c": 1.0}, "a": None}) == ["b/c"]
+    assert trees.paths([1.0, (2.0,)]) == ["0", "1/0"]
+    assert trees.paths({"a": jnp.ones(3)}) == ["a"]
+    assert len(flattenings) == 3
+
+
+def test_the_paths_may_be_changed_by_who_asked():
+    trees.paths({"a": 1.0}).append("mine")
+    assert trees.paths({"a": 1.0}) == ["a"]
+
+
+def test_few_structures_are_kept(flattenings):
+    for i in range(100):
+        assert trees.paths({f"leaf_{i}": 1.0}) == [f"leaf_{i}"]
+    assert len(trees._KNOWN_PATHS) < 100
+
+
+@jax.tree_util.register_pytree_with_keys_class
+class Annotated:
+    """A node whose static data cannot be compared."""
+
+    def __init__(self, leaf, notes):
+        self.leaf = leaf
+        self.notes = notes
+
+    def tree_flatten_with_keys(self):
+        return [(jax.tree_util.GetAttrKey("leaf"), self.leaf)], self.notes
+
+    @classmethod
+    def tree_unflatten(cls, notes, leaves):
+        return cls(leaves[0], notes)
+
+
+def test_static_data_need_not_be_comparable():
+    first = {"node": Annotated(1.0, np.arange(3))}
+    second = {"node": Annotated(1.0, np.arange(3))}
+    with pytest.raises(ValueError, match="metadata fields"):
+        operator.eq(jax.tree.structure(first), jax.tree.structure(second))
+    assert trees.paths(first) == trees.paths(second) == trees.paths(first) == ["node/leaf"]
