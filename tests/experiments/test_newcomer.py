@@ -75,7 +75,7 @@ CONFIG = """
 from experiments.config import config, part
 
 def get_config():
-    return config(data=part("synthetic_mnist"), model=part("lenet_300_100"), steps=4,
+    return config(data=part("synthetic_mnist"), model=part("lenet_300_100"), steps=4, validation=64,
                   optimizer=part("sgd", learning_rate=0.1), {fields})
 """
 
