@@ -137,5 +137,5 @@ def _reader(graph: Graph, step: Step) -> _Reader | None:
         return None
     spec = p["dimension_numbers"]
     channels, axis = spec.lhs_spec[1], spec.rhs_spec[1]
-    classes = graph.solution.of[step.inputs[0][channels]]
+    classes = graph.solution.class_of[step.inputs[0][channels]]
     return _Reader(channels, classes, own.index(step.reads[1]), axis)

@@ -50,7 +50,7 @@ def flops(graph: Graph, params: Params, masks: Masks) -> int:
     """
     check_graph("structured.flops", graph, params)
     gone = removal(graph, masks)
-    alive, of = graph.solution.kept(gone.classes), graph.solution.of
+    alive, of = graph.solution.kept(gone.classes), graph.solution.class_of
     path, kept = path_without(graph, gone.blocks), lambda labels: alive[of[labels]]
     used = [step for step in graph.tape.steps if not step.writes or step.writes[0] not in path.idle]
     tape = graph.tape._replace(steps=used)
@@ -63,7 +63,7 @@ def _multiplications(tape: Tape, kept: Kept) -> int:
     for step in tape.steps:
         inner = [_multiplications(own, kept) for own in tapes_within(step)]
         if isinstance(step.more, Loop):
-            total += int(kept(step.more.turns).sum()) * inner[0]
+            total += int(kept(step.more.iterations).sum()) * inner[0]
         elif step.equation.primitive.name == "cond":
             total += max(inner)
         else:

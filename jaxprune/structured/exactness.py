@@ -9,7 +9,7 @@ import numpy as np
 from jaxprune.coupling import Group
 from jaxprune.structured.labels import Axes
 from jaxprune.structured.replay import leaks
-from jaxprune.structured.solve import Solution
+from jaxprune.structured.solve import EquivalenceClasses
 from jaxprune.structured.walk import Tape
 
 __all__ = ["flagged", "responsible"]
@@ -21,7 +21,7 @@ def flagged(
     tape: Tape,
     axes: Sequence[Axes],
     inputs: Sequence[jax.ShapeDtypeStruct],
-    solution: Solution,
+    solution: EquivalenceClasses,
 ) -> tuple[Group, ...]:
     """Returns the groups, those that are not exact with the reason.
 
@@ -37,13 +37,13 @@ def flagged(
       inputs: shapes of all inputs.
       solution: what the labels come down to.
     """
-    removed = np.zeros(solution.classes, bool)
+    removed = np.zeros(solution.class_count, bool)
     for group in groups:
         removed[group.units[1::2]] = True
     if not removed.any():
         return tuple(groups)
     alive = solution.kept(removed)
-    kept = lambda axis: alive[solution.of[axis]]
+    kept = lambda axis: alive[solution.class_of[axis]]
     left = [
         jax.ShapeDtypeStruct(tuple(int(kept(axis).sum()) for axis in own), x.dtype)
         for own, x in zip(axes, inputs, strict=False)
@@ -64,12 +64,14 @@ def flagged(
 
 
 def responsible(
-    groups: Sequence[Group], axes: Axes, solution: Solution, removed: np.ndarray
+    groups: Sequence[Group], axes: Axes, solution: EquivalenceClasses, removed: np.ndarray
 ) -> list[int]:
     """Numbers of the groups whose removed units are places of some axes."""
     alive = solution.kept(removed)
-    gone = [solution.of[axis] for axis in axes]
+    gone = [solution.class_of[axis] for axis in axes]
     gone = [classes[~alive[classes]] for classes in gone]
-    units = np.concatenate([np.zeros(0, int), *(solution.parts(c)[1] for c in gone if len(c))])
+    units = np.concatenate(
+        [np.zeros(0, int), *(solution.base_classes(c)[1] for c in gone if len(c))]
+    )
     units = units[removed[units]]
     return [i for i, group in enumerate(groups) if np.isin(group.units, units).any()]

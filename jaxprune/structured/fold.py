@@ -153,7 +153,7 @@ def _without_inputs(graph: Graph, masks: Masks) -> np.ndarray:
     """Per class, whether it is a unit of which all kernels that bring it forth are masked."""
     beside = masks_lib.beside(graph.params, masks_lib.unpack(masks))
     by_path = dict(zip(graph.paths, beside, strict=True))
-    found = np.zeros(graph.solution.classes, bool)
+    found = np.zeros(graph.solution.class_count, bool)
     for group in graph.groups:
         makers = [m for m in group.members if m.kernel and not m.enters]
         if not makers or any(by_path[m.path] is None for m in makers):

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from jaxprune import masks as masks_lib
-from jaxprune.structured.depth import Block, left_out
+from jaxprune.structured.depth import Block, empty_blocks
 from jaxprune.structured.graph import Graph
 from jaxprune.types import Masks
 
@@ -57,7 +57,7 @@ def removal(graph: Graph, masks: Masks) -> Removal:
             empty.append(name)
         axes = range(whole.ndim)
         left.append([np.asarray(whole.any(tuple(j for j in axes if j != i))) for i in axes])
-    gone = left_out(graph, empty, silent)
+    gone = empty_blocks(graph, empty, silent)
     return Removal(removed_axes(graph, left, {p for block in gone for p in block.paths}), gone)
 
 
@@ -77,10 +77,10 @@ def removed_axes(
       refuses: whether to raise where nothing of a group would be left.
     """
     found, number = (
-        np.zeros(graph.solution.classes, bool),
+        np.zeros(graph.solution.class_count, bool),
         {p: i for i, p in enumerate(graph.paths)},
     )
-    for group, turns in [(g, True) for g in graph.turns] + [(g, False) for g in graph.groups]:
+    for group, turns in [(g, True) for g in graph.iterations] + [(g, False) for g in graph.groups]:
         own = [m for m in group.members if m.path not in gone]
         counted = [m for m in own if left[number[m.path]] is not None]
         if not counted:

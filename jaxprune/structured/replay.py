@@ -10,7 +10,14 @@ from jax import lax
 
 from jaxprune import programs
 from jaxprune.structured.labels import Axes
-from jaxprune.structured.remainders import Leak, Lost, Places, Value, follow, whole
+from jaxprune.structured.remainders import (
+    Leak,
+    Lost,
+    Places,
+    Value,
+    constant_value,
+    follow_remainders,
+)
 from jaxprune.structured.remainders.values import EVERYWHERE, Region, is_number
 from jaxprune.structured.rules import Kept, Step, rule_of
 from jaxprune.structured.walk import Tape
@@ -141,11 +148,11 @@ class _Run(NamedTuple):
         if special is not None:
             return special(self, step.equation, operands, step)
         outputs = self._outputs(operands, step)
-        found = follow(operands, outputs, step, self.places, self.leak)
+        found = follow_remainders(operands, outputs, step, self.places, self.leak)
         return [v.shaped() for v in found] if name == "iota" and not self.computes else found
 
     def _constant(self, value: Any, atom: Any, axes: Axes) -> Value:
-        found = whole(value, atom.aval, axes, self.places)
+        found = constant_value(value, atom.aval, axes, self.places)
         return found if self.computes else found.shaped()
 
     def _outputs(self, operands: list[Value], step: Step) -> list[Any]:

@@ -91,7 +91,7 @@ def report(graph: Graph, params: Params, masks: Masks, *inputs: Any, repeats: in
 
 
 def _turns(graph: Graph, gone: Removal) -> tuple[str, ...]:
-    left_out = gone.classes & graph.solution.turns
+    left_out = gone.classes & graph.solution.iterations
     if not left_out.any():
         return ()
     return tuple(b.name for b in blocks(graph) if b.unit is not None and left_out[b.unit])

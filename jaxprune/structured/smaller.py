@@ -12,7 +12,7 @@ import numpy as np
 from jaxprune import masks as masks_lib
 from jaxprune.structured.comparison import relative_error
 from jaxprune.structured.graph import Graph, trace
-from jaxprune.structured.modules import Call, Parts, parts_of
+from jaxprune.structured.modules import Call, ModuleParts, split_module
 from jaxprune.structured.plan import Plan
 from jaxprune.structured.prune import prune
 from jaxprune.structured.removal import removal
@@ -154,7 +154,7 @@ def smaller(
         raise ValueError(f"structured.smaller(steps={steps}): at least 1 is needed.")
     if steps > 1 and (sparsity is None or "budget" in options):
         raise ValueError("structured.smaller: several steps need a sparsity, which they share out.")
-    parts = parts_of(module, call)
+    parts = split_module(module, call)
     graph = trace(parts.fn, parts.params, *inputs)
     if not graph.groups:
         raise ValueError(
@@ -182,7 +182,7 @@ def _share(sparsity: Any, share: float) -> Any:
 
 def _made(
     graph: Graph,
-    parts: Parts,
+    parts: ModuleParts,
     params: Params,
     masks: Masks,
     inputs: Any,
