@@ -12,8 +12,8 @@ from jaxprune.structured.depth import left_out, path_without
 from jaxprune.structured.exactness import responsible
 from jaxprune.structured.graph import Graph, followed_through
 from jaxprune.structured.labels import Axes
-from jaxprune.structured.removal import Removal, removed_axes
-from jaxprune.structured.replay import Path, replayed
+from jaxprune.structured.removal import Removal, removed_classes
+from jaxprune.structured.replay import Path, replay
 from jaxprune.structured.unread import unread
 
 __all__ = ["Functions"]
@@ -55,7 +55,7 @@ class Functions:
             key = (treedef, tuple(map(jax.typeof, leaves)), jax.sharding.get_abstract_mesh())
             if key not in traced:
                 own = followed_through(fn, self._graph.params, *inputs, pins_outputs=not other)
-                removed = removed_axes(own, self._left, self._blocks, refuses=not other)
+                removed = removed_classes(own, self._left, self._blocks, refuses=not other)
                 path = path_without(own, left_out(own, self._blocks))
                 if other:
                     self._check(own, removed, path)
@@ -74,7 +74,7 @@ class Functions:
 
             kept = lambda axis: alive[own.solution.of[axis]]
             given = [*leaves, *jax.tree.leaves(inputs)]
-            found = replayed(own.program, given, own.tape, kept, path, leak if other else None)
+            found = replay(own.program, given, own.tape, kept, path, leak if other else None)
             for reason, names in seen.items():
                 warnings.warn(
                     f"structured: in the other function {names[0]!r} is not exact: {reason}.",
