@@ -100,8 +100,8 @@ def border_units(
                 channels = channels.reshape(-1, channels.shape[-1])
                 channels = channels.astype(at_least_float32(channels.dtype))
                 mean = channels.mean(0, keepdims=True)
-                least = tolerance * jnp.abs(channels).max()
-                measured[step.writes[0]] = mean[0], jnp.abs(channels - mean).max(0) <= least
+                threshold = tolerance * jnp.abs(channels).max()
+                measured[step.writes[0]] = mean[0], jnp.abs(channels - mean).max(0) <= threshold
 
         watched(graph.program, [*masked_leaves, *jax.tree.leaves(inputs)], graph.tape, watch)
         return measured
@@ -116,9 +116,9 @@ def border_units(
             for key, reader in readers.items()
             if np.isin(dead_units, reader.classes).any()
         }
-        chosen = _choose(dead_units, readers_of_group, constants, masked_leaves)
-        if chosen is not None:
-            unit, new_kernels = chosen
+        choice = _choose(dead_units, readers_of_group, constants, masked_leaves)
+        if choice is not None:
+            unit, new_kernels = choice
             units.append(unit)
             kernels += new_kernels
     return BorderUnits(units, kernels)

@@ -339,8 +339,8 @@ def _export(run: Any, params: Any, inputs: Any, batched: bool, platforms: Any) -
                 "their first axes; say batched=False, and the program takes these shapes alone."
             )
         input_shapes = _with_first_size(input_shapes, export.symbolic_shape("examples")[0])
-    traced = jax.jit(_example_by_example(run) if batched else run)
-    return export.export(traced, platforms=platforms)(param_shapes, *input_shapes)
+    function = jax.jit(_example_by_example(run) if batched else run)
+    return export.export(function, platforms=platforms)(param_shapes, *input_shapes)
 
 
 def _with_first_size(shapes: Any, size: Any) -> Any:

@@ -108,8 +108,8 @@ def fold(graph: Graph, params: Params, masks: Masks, *inputs: Any) -> Folded:
         _zero_outside(mask, leaf) for mask, leaf in zip(kept_masks, masked_leaves, strict=True)
     ]
     for leaf_index, axis, unit_index, weights in representatives.kernels:
-        place = _slice_at(axis, unit_index)
-        new_leaves[leaf_index] = new_leaves[leaf_index].at[place].set(weights)
+        unit_slice = _slice_at(axis, unit_index)
+        new_leaves[leaf_index] = new_leaves[leaf_index].at[unit_slice].set(weights)
     moves, expected = _move_constants(graph, masked_leaves, new_leaves, kept_masks, inputs)
     changes = {leaf_index: move for leaf_index, move in moves.items() if np.asarray(move).any()}
     for leaf_index, move in changes.items():
@@ -119,8 +119,8 @@ def fold(graph: Graph, params: Params, masks: Masks, *inputs: Any) -> Folded:
     given_masks = masks_lib.beside(params, masks_lib.unpack(masks))
     for leaf_index, axis, unit_index, _ in representatives.kernels:
         if given_masks[leaf_index] is not None:
-            place = _slice_at(axis, unit_index)
-            given_masks[leaf_index] = jnp.asarray(given_masks[leaf_index]).at[place].set(True)
+            unit_slice = _slice_at(axis, unit_index)
+            given_masks[leaf_index] = jnp.asarray(given_masks[leaf_index]).at[unit_slice].set(True)
     new_masks = [
         _join(given_mask, kept_mask)
         for given_mask, kept_mask in zip(given_masks, kept_masks, strict=True)
@@ -293,15 +293,15 @@ def _take_up(
     axis = bias.axis
     shape = jnp.shape(other.masked)
     kept_mask = kept_masks[leaf_index]
-    fits = len(jnp.shape(bias.masked)) == len(shape) and shape[axis] == len(kept_mask)
-    if leaf_index in moves or not fits:
+    has_same_axis = len(jnp.shape(bias.masked)) == len(shape) and shape[axis] == len(kept_mask)
+    if leaf_index in moves or not has_same_axis:
         return pairs
     other_axes = tuple(i for i in range(len(shape)) if i != axis)
     difference = _widened(other.masked) - _widened(other.without)
     mean = jnp.mean(difference, other_axes)
     spread = jnp.max(jnp.abs(difference - jnp.expand_dims(mean, other_axes)), other_axes)
-    least = _TOLERANCE * jnp.max(jnp.abs(_widened(other.masked)))
-    constant_mask = (spread <= least) & (jnp.abs(mean) > least) & kept_mask
+    threshold = _TOLERANCE * jnp.max(jnp.abs(_widened(other.masked)))
+    constant_mask = (spread <= threshold) & (jnp.abs(mean) > threshold) & kept_mask
     moves[leaf_index] = jnp.where(constant_mask, -mean if name == "sub" else mean, 0.0)
     new_bias = _widened(bias.without) + jnp.expand_dims(moves[leaf_index], other_axes)
     operands = list(pairs)

@@ -78,8 +78,8 @@ def _shared_remainders(first: Value, second: Value) -> dict[Region, Any]:
 def _settle_carried(
     run: Replay,
     program: Any,
-    entering: list[Value],
-    carried: slice,
+    loop_inputs: list[Value],
+    carry_slice: slice,
     tape: Tape,
     axes: Sequence[Axes],
 ) -> list[Value]:
@@ -89,25 +89,25 @@ def _settle_carried(
     may change those coming out, so the program is followed until nothing changes.
     """
     quiet = run.quiet()
-    start = carried.start or 0
+    start = carry_slice.start or 0
     while True:
-        leaving = quiet.shapes_within(program, entering, tape, axes)
+        body_outputs = quiet.shapes_within(program, loop_inputs, tape, axes)
         changed = False
-        for index, after in zip(range(start, carried.stop), leaving, strict=False):
-            before = entering[index]
-            shared = _shared_remainders(before, after)
-            settled = before._replace(
-                remainders=shared, positive=before.positive and after.positive
+        for index, after in zip(range(start, carry_slice.stop), body_outputs, strict=False):
+            before = loop_inputs[index]
+            common = _shared_remainders(before, after)
+            settled_value = before._replace(
+                remainders=common, positive=before.positive and after.positive
             )
-            is_same = shared.keys() == before.remainders.keys() and all(
-                shared[region] is before.remainders[region] or is_number(shared[region])
-                for region in shared
+            is_same = common.keys() == before.remainders.keys() and all(
+                common[region] is before.remainders[region] or is_number(common[region])
+                for region in common
             )
-            if not is_same or settled.positive != before.positive:
-                entering[index] = settled
+            if not is_same or settled_value.positive != before.positive:
+                loop_inputs[index] = settled_value
                 changed = True
         if not changed:
-            return entering
+            return loop_inputs
 
 
 def shape_of(x: Any) -> jax.ShapeDtypeStruct:
@@ -121,24 +121,27 @@ def _with_arrays(arrays: Sequence[Any], values: Sequence[Value]) -> list[Value]:
 
 
 def _replay_scan(run: Replay, equation: Any, values: list[Value], step: Step) -> list[Value]:
+    """Runs a scan over what is left; removed iterations are not run."""
     program = equation.params["jaxpr"]
     tape, iteration_labels = step.more
     constant_count, carry_count = programs.scanned(equation)
     row_start = constant_count + carry_count
     rows = [_row_of(value) for value in values[row_start:]]
-    carried = slice(constant_count, row_start)
+    carry_slice = slice(constant_count, row_start)
     row_axes = [stack_axes[1:] for stack_axes in step.outputs[carry_count:]]
     axes = [*step.outputs[:carry_count], *row_axes]
-    entering = _settle_carried(run, program, [*values[:row_start], *rows], carried, tape, axes)
-    leaving = run.shapes_within(program, entering, tape, axes)
+    loop_inputs = _settle_carried(
+        run, program, [*values[:row_start], *rows], carry_slice, tape, axes
+    )
+    body_outputs = run.shapes_within(program, loop_inputs, tape, axes)
     length = int(run.places(iteration_labels).sum())
-    emitted = [_stack_of(value, length) for value in leaving[carry_count:]]
-    outputs = [*entering[carried], *emitted]
+    emitted_stacks = [_stack_of(value, length) for value in body_outputs[carry_count:]]
+    outputs = [*loop_inputs[carry_slice], *emitted_stacks]
     if not run.computes:
         return outputs
 
     def iteration(arrays: list[Any]) -> list[Any]:
-        return list(run.arrays_within(program, _with_arrays(arrays, entering), tape, axes))
+        return list(run.arrays_within(program, _with_arrays(arrays, loop_inputs), tape, axes))
 
     arrays = programs.repeated(equation, [value.array for value in values], iteration, length)
     return _with_arrays(arrays, outputs)
@@ -166,6 +169,7 @@ def _stack_of(row: Value, length: int) -> Value:
 
 
 def _replay_cond(run: Replay, equation: Any, values: list[Value], step: Step) -> list[Value]:
+    """Runs a condition; remainders in which its branches differ are lost."""
     branches = list(zip(equation.params["branches"], step.more, strict=True))
     operands = values[1:]
     outputs_by_branch = [
@@ -211,6 +215,7 @@ def _without_inner_arrays(values: list[Value], outer: Sequence[Value]) -> list[V
 
 
 def _replay_while(run: Replay, equation: Any, values: list[Value], step: Step) -> list[Value]:
+    """Runs a while loop on what is left of its carried values and constants."""
     params = equation.params
     test = params["cond_jaxpr"]
     body = params["body_jaxpr"]
@@ -219,13 +224,13 @@ def _replay_while(run: Replay, equation: Any, values: list[Value], step: Step) -
     carry_start = body_start + params["body_nconsts"]
     axes = step.inputs[carry_start:]
     flag_axes = [axes[0][: test.out_avals[0].ndim] if axes else ()]
-    carried = slice(carry_start - body_start, len(values) - body_start)
-    entering = _settle_carried(run, body, values[body_start:], carried, body_tape, axes)
-    carry = entering[carry_start - body_start :]
-    body_constants = entering[: carry_start - body_start]
+    carry_slice = slice(carry_start - body_start, len(values) - body_start)
+    loop_inputs = _settle_carried(run, body, values[body_start:], carry_slice, body_tape, axes)
+    carry = loop_inputs[carry_start - body_start :]
+    body_constants = loop_inputs[: carry_start - body_start]
     test_constants = values[:body_start]
     run.shapes_within(test, [*test_constants, *carry], test_tape, flag_axes)
-    run.shapes_within(body, entering, body_tape, axes)
+    run.shapes_within(body, loop_inputs, body_tape, axes)
     if not run.computes:
         return carry
 
@@ -253,26 +258,29 @@ def _replay_while(run: Replay, equation: Any, values: list[Value], step: Step) -
 
 
 def _replay_shard_map(run: Replay, equation: Any, values: list[Value], step: Step) -> list[Value]:
+    """Runs a program on each device, on its part of what is left."""
     params = equation.params
     program = params["jaxpr"]
     [tape] = step.more
-    entering = _without_inner_arrays(values, ())  # arrays of the whole are none of each device
+    device_inputs = _without_inner_arrays(values, ())  # arrays of the whole are none of each device
     shapes = [
         _shape_on_each_device(value.array, axes, variable.aval)
         for value, axes, variable in zip(values, step.inputs, program.invars, strict=True)
     ]
-    leaving = run.shapes_within(program, _with_arrays(shapes, entering), tape, step.outputs)
-    outputs = _without_inner_arrays(leaving, ())
+    device_outputs = run.shapes_within(
+        program, _with_arrays(shapes, device_inputs), tape, step.outputs
+    )
+    outputs = _without_inner_arrays(device_outputs, ())
     if not run.computes:
         return _with_arrays(run.outputs_of(values, step), outputs)
 
     def run_on_device(*arrays: Any) -> tuple[Any, ...]:
-        return run.arrays_within(program, _with_arrays(arrays, entering), tape, step.outputs)
+        return run.arrays_within(program, _with_arrays(arrays, device_inputs), tape, step.outputs)
 
     options: Any = {"mesh": params["mesh"], "axis_names": set(params["newly_manual_axes"])}
     options |= {"in_specs": tuple(params["in_specs"]), "out_specs": tuple(params["out_specs"])}
-    sharded = jax.shard_map(run_on_device, check_vma=params["check_vma"], **options)
-    return _with_arrays(sharded(*(value.array for value in values)), outputs)
+    run_sharded = jax.shard_map(run_on_device, check_vma=params["check_vma"], **options)
+    return _with_arrays(run_sharded(*(value.array for value in values)), outputs)
 
 
 def _shape_on_each_device(array: Any, axes: Axes, aval: Any) -> jax.ShapeDtypeStruct:
@@ -299,8 +307,8 @@ def _replay_linear_solve(
     tapes = dict(zip((name for name, *_ in solvers), step.more, strict=True))
     axes = step.outputs
     _, solve, solve_constants = solvers[0]
-    leaving = run.shapes_within(solve, [*solve_constants, *right_sides], tapes["solve"], axes)
-    outputs = _without_inner_arrays(leaving, values)
+    solve_outputs = run.shapes_within(solve, [*solve_constants, *right_sides], tapes["solve"], axes)
+    outputs = _without_inner_arrays(solve_outputs, values)
     if not run.computes:
         return outputs
 
@@ -325,14 +333,14 @@ def _replay_linear_solve(
     def run_transposed(_: Any, arrays: Any) -> Any:
         return solution_and_more(runners["transpose_solve"](arrays))
 
-    solved = lax.custom_linear_solve(
+    solution = lax.custom_linear_solve(
         runners["matvec"],
         tuple(value.array for value in right_sides),
         run_solve,
         run_transposed if "transpose_solve" in runners else None,
         has_aux=has_more,
     )
-    return _with_arrays([*solved[0], *solved[1]] if has_more else solved, outputs)
+    return _with_arrays([*solution[0], *solution[1]] if has_more else solution, outputs)
 
 
 # primitive -> (run, equation, its inputs, the equation with its labels) -> its outputs

@@ -81,7 +81,8 @@ def shrink(graph: Graph, params: Params, masks: Masks) -> Small:
     >>> fn = lambda p, x: jax.nn.relu(x @ p["in"]) @ p["out"]
     >>> params = {"in": jnp.array([[1.0, 2.0]]), "out": jnp.array([[3.0], [5.0]])}
     >>> graph = trace(fn, params, jnp.ones((1, 1)))
-    >>> small = shrink(graph, params, {"in": jnp.array([[True, False]]), "out": None})
+    >>> masks = {"in": jnp.array([[True, False]]), "out": jnp.array([[True], [False]])}
+    >>> small = shrink(graph, params, masks)
     >>> small.params["out"].tolist(), small.apply(small.params, jnp.ones((1, 1))).tolist()
     ([[3.0]], [[3.0]])
     """

@@ -291,8 +291,10 @@ def _fill_with_zeros(shapes: Params, plan: Plan, tree: Any) -> Any:
         kept = plan.kept.get(path)
         if not kept:
             return leaf
-        places = np.ix_(*(kept.get(axis, range(size)) for axis, size in enumerate(whole_shape)))
-        return jnp.zeros(whole_shape, leaf.dtype).at[places].set(leaf)
+        kept_indices = np.ix_(
+            *(kept.get(axis, range(size)) for axis, size in enumerate(whole_shape))
+        )
+        return jnp.zeros(whole_shape, leaf.dtype).at[kept_indices].set(leaf)
 
     paths = masks_lib.paths(shapes)
     leaves = zip(paths, jax.tree.leaves(shapes), jax.tree.leaves(tree), strict=True)
