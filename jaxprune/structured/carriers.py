@@ -182,5 +182,5 @@ def _reader_of(graph: Graph, step: Step) -> _Reader | None:
         return None
     spec = params["dimension_numbers"]
     channel_axis = spec.lhs_spec[1]
-    classes = graph.solution.of[step.inputs[0][channel_axis]]
+    classes = graph.solution.class_of[step.inputs[0][channel_axis]]
     return _Reader(channel_axis, classes, leaf_values.index(kernel_value), spec.rhs_spec[1])

@@ -69,7 +69,7 @@ def flops(graph: Graph, params: Params, masks: Masks) -> int:
     check_graph("structured.flops", graph, params)
     removed = removal(graph, masks)
     class_mask = graph.solution.kept(removed.classes)
-    class_of = graph.solution.of
+    class_of = graph.solution.class_of
     path = path_without(graph, removed.blocks)
     steps = [
         step for step in graph.tape.steps if not step.writes or step.writes[0] not in path.idle
@@ -87,7 +87,7 @@ def _multiplications(tape: Tape, kept: Kept) -> int:
     for step in tape.steps:
         inner_counts = [_multiplications(inner_tape, kept) for inner_tape in tapes_within(step)]
         if isinstance(step.more, Loop):
-            total += int(kept(step.more.turns).sum()) * inner_counts[0]
+            total += int(kept(step.more.iterations).sum()) * inner_counts[0]
         elif step.equation.primitive.name == "cond":
             total += max(inner_counts)
         else:

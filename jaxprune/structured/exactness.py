@@ -9,7 +9,7 @@ import numpy as np
 from jaxprune.coupling import Group
 from jaxprune.structured.labels import Axes
 from jaxprune.structured.replay import find_leaks
-from jaxprune.structured.solve import Solution
+from jaxprune.structured.solve import EquivalenceClasses
 from jaxprune.structured.walk import Tape
 
 __all__ = ["flagged", "responsible"]
@@ -21,7 +21,7 @@ def flagged(
     tape: Tape,
     axes: Sequence[Axes],
     inputs: Sequence[jax.ShapeDtypeStruct],
-    solution: Solution,
+    solution: EquivalenceClasses,
 ) -> tuple[Group, ...]:
     """Returns the groups, those that are not exact with the reason.
 
@@ -38,7 +38,7 @@ def flagged(
       inputs: shapes of all inputs.
       solution: equivalence classes of the labels.
     """
-    removed_mask = np.zeros(solution.classes, bool)
+    removed_mask = np.zeros(solution.class_count, bool)
     for group in groups:
         removed_mask[group.units[1::2]] = True
     if not removed_mask.any():
@@ -46,7 +46,7 @@ def flagged(
     class_mask = solution.kept(removed_mask)
 
     def kept(labels: np.ndarray) -> np.ndarray:
-        return class_mask[solution.of[labels]]
+        return class_mask[solution.class_of[labels]]
 
     small_inputs = [
         jax.ShapeDtypeStruct(tuple(int(kept(axis).sum()) for axis in leaf_axes), leaf.dtype)
@@ -68,7 +68,7 @@ def flagged(
 
 
 def responsible(
-    groups: Sequence[Group], axes: Axes, solution: Solution, removed_mask: np.ndarray
+    groups: Sequence[Group], axes: Axes, solution: EquivalenceClasses, removed_mask: np.ndarray
 ) -> list[int]:
     """Returns the indices of the groups whose removed units some axes have run along.
 
@@ -79,9 +79,9 @@ def responsible(
       removed_mask: boolean per equivalence class: it is a removed unit.
     """
     class_mask = solution.kept(removed_mask)
-    classes_of_axes = [solution.of[axis] for axis in axes]
+    classes_of_axes = [solution.class_of[axis] for axis in axes]
     lost_classes = [classes[~class_mask[classes]] for classes in classes_of_axes]
-    unmerged_classes = [solution.parts(classes)[1] for classes in lost_classes if len(classes)]
-    units = np.concatenate([np.zeros(0, int), *unmerged_classes])
+    base_classes = [solution.base_classes(classes)[1] for classes in lost_classes if len(classes)]
+    units = np.concatenate([np.zeros(0, int), *base_classes])
     units = units[removed_mask[units]]
     return [index for index, group in enumerate(groups) if np.isin(group.units, units).any()]

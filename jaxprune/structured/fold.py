@@ -164,7 +164,7 @@ def _units_without_inputs(graph: Graph, masks: Masks) -> np.ndarray:
     """Returns a boolean per equivalence class: it is a unit, and all kernels that make it are masked."""
     mask_by_leaf = masks_lib.beside(graph.params, masks_lib.unpack(masks))
     mask_by_path = dict(zip(graph.paths, mask_by_leaf, strict=True))
-    class_mask = np.zeros(graph.solution.classes, bool)
+    class_mask = np.zeros(graph.solution.class_count, bool)
     for group in graph.groups:
         producers = [member for member in group.members if member.kernel and not member.enters]
         if not producers or any(mask_by_path[member.path] is None for member in producers):

@@ -1,4 +1,4 @@
-"""What functions of a graph are given: a graph, and the parameters beside it, not the other way round."""
+"""Checks of what functions of a graph are given: a graph, and the parameters beside it, in this order."""
 
 from typing import Any
 

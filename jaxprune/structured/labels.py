@@ -1,8 +1,8 @@
 """Labels on every index of every axis, and what a program says of them.
 
-A program of arrays is followed with one integer per index of each axis instead of numbers. Two indices that
-must live and die together have equal labels; an index that several others make up together (a merged axis)
-lives as long as all of its factors do; an index that nothing may remove is pinned.
+A program of arrays is followed with one integer label per index of each axis instead of numbers. Two indices
+that must live and die together have equal labels; an index that several others make up together (a merged
+axis) lives as long as all of its factors do; an index that nothing may remove is pinned.
 """
 
 import math
@@ -10,22 +10,22 @@ from collections.abc import Sequence
 
 import numpy as np
 
-__all__ = ["Axes", "Labels", "refined"]
+__all__ = ["Axes", "Labels", "common_refinement"]
 
 Axes = tuple[np.ndarray, ...]  # the labels of a value: one int array per axis
 
 
 class Labels:
-    """Collects labels and what is known of them; `solve` says what follows.
+    """Collects labels and the constraints between them; `find_classes` draws the conclusions.
 
     Attributes:
       count: labels given out.
-      equal: pairs of arrays of labels, equal one by one.
+      equal: pairs of label arrays, equal element by element.
       products: (labels of a merged axis, labels of its factors, the slowest first).
       pinned: arrays of labels that stay.
       reasons: of each of these, why.
       reason: why what is pinned next stays: the primitive that is followed.
-      turns: arrays of labels that number the turns of loops which can be left out one by one.
+      iterations: arrays of labels, one per iteration of a loop, of those that can be left out one by one.
       unknown: primitives without a rule, with how often they were met.
     """
 
@@ -36,69 +36,71 @@ class Labels:
         self.pinned: list[np.ndarray] = []
         self.reasons: list[str] = []
         self.reason = ""
-        self.turns: list[np.ndarray] = []
+        self.iterations: list[np.ndarray] = []
         self.unknown: dict[str, int] = {}
 
     def fresh(self, size: int, *, pinned: bool = False) -> np.ndarray:
-        """New labels for an axis; one of length 1 stays."""
-        found = np.arange(self.count, self.count + size)
+        """Returns new labels for an axis; those of an axis of length 1 are pinned."""
+        new_labels = np.arange(self.count, self.count + size)
         self.count += size
         if pinned:
-            self.pin(found)
+            self.pin(new_labels)
         elif size == 1:
-            before, self.reason = self.reason, "an axis of length 1"
-            self.pin(found)
-            self.reason = before
-        return found
+            outer_reason = self.reason
+            self.reason = "an axis of length 1"
+            self.pin(new_labels)
+            self.reason = outer_reason
+        return new_labels
 
     def fresh_many(self, size: int) -> np.ndarray:
-        """New labels that are part of an axis: one alone is none that stays."""
-        found = np.arange(self.count, self.count + size)
+        """Returns new labels for a part of an axis; a single one is not pinned."""
+        new_labels = np.arange(self.count, self.count + size)
         self.count += size
-        return found
+        return new_labels
 
     def fresh_like(self, shape: Sequence[int], *, pinned: bool = False) -> Axes:
-        """New labels for a value."""
-        return tuple(self.fresh(n, pinned=pinned) for n in shape)
+        """Returns new labels for all axes of a value."""
+        return tuple(self.fresh(size, pinned=pinned) for size in shape)
 
     def pin(self, *axes: np.ndarray) -> None:
-        """What these axes index stays."""
+        """Records that all indices of these axes stay."""
         self.pinned.extend(axes)
         self.reasons.extend([self.reason] * len(axes))
 
-    def tie(self, a: np.ndarray, b: np.ndarray) -> None:
-        """Index by index, both live or both die."""
-        if a is not b:
-            self.equal.append((a, b))
+    def tie(self, axis: np.ndarray, other_axis: np.ndarray) -> None:
+        """Records that two axes live and die together, index by index."""
+        if axis is not other_axis:
+            self.equal.append((axis, other_axis))
 
-    def tie_all(self, a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> None:
-        """The same for all axes of two values."""
-        for x, y in zip(a, b, strict=True):
-            self.tie(x, y)
+    def tie_all(self, axes: Sequence[np.ndarray], other_axes: Sequence[np.ndarray]) -> None:
+        """Ties all axes of two values, one by one."""
+        for axis, other_axis in zip(axes, other_axes, strict=True):
+            self.tie(axis, other_axis)
 
-    def merge(self, whole: np.ndarray, factors: Sequence[np.ndarray]) -> None:
-        """An axis that runs over all combinations of its factors, the last one fastest."""
-        factors = [f for f in factors if len(f) > 1]
-        if len(factors) == 1:
-            self.tie(whole, factors[0])
-        elif factors:
-            self.products.append((whole, factors))
+    def merge(self, product: np.ndarray, factors: Sequence[np.ndarray]) -> None:
+        """Records that an axis runs over all combinations of its factors, the last one fastest."""
+        long_factors = [factor for factor in factors if len(factor) > 1]
+        if len(long_factors) == 1:
+            self.tie(product, long_factors[0])
+        elif long_factors:
+            self.products.append((product, long_factors))
 
 
-def refined(a: Sequence[int], b: Sequence[int]) -> list[int] | None:
-    """The coarsest sizes of which both lists are merges; `None` if there are none.
+def common_refinement(sizes: Sequence[int], other_sizes: Sequence[int]) -> list[int] | None:
+    """Returns the coarsest sizes of which both lists are merges; `None` if there are none.
 
-    >>> refined([6, 4], [2, 12]), refined([6, 4], [4, 6])
+    >>> common_refinement([6, 4], [2, 12]), common_refinement([6, 4], [4, 6])
     ([2, 3, 4], None)
     """
-    cuts = sorted({*_from_the_right(a), *_from_the_right(b)})
-    sizes = []
-    for before, after in zip([1, *cuts], cuts, strict=False):
-        if after % before:
+    cuts = sorted({*_trailing_products(sizes), *_trailing_products(other_sizes)})
+    refined_sizes = []
+    for inner_cut, outer_cut in zip([1, *cuts], cuts, strict=False):
+        if outer_cut % inner_cut:
             return None
-        sizes.append(after // before)
-    return sizes[::-1]
+        refined_sizes.append(outer_cut // inner_cut)
+    return refined_sizes[::-1]
 
 
-def _from_the_right(sizes: Sequence[int]) -> list[int]:
+def _trailing_products(sizes: Sequence[int]) -> list[int]:
+    """Returns, per axis, how many elements it has together with all axes after it."""
     return [math.prod(sizes[i:]) for i in range(len(sizes))]

@@ -1,4 +1,4 @@
-"""What a module of a library is to a program: a function of a tree of arrays, in evaluation mode."""
+"""Takes modules of neural-network libraries apart: arrays, and a function of them in evaluation mode."""
 
 import inspect
 import sys
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-__all__ = ["Call", "Parts", "parts_of"]
+__all__ = ["Call", "ModuleParts", "split_module"]
 
 Call = Callable[..., Any]
 
@@ -22,7 +22,7 @@ _EVALUATING = {
 }
 
 
-class Parts(NamedTuple):
+class ModuleParts(NamedTuple):
     """A module taken apart.
 
     Attributes:
@@ -37,7 +37,7 @@ class Parts(NamedTuple):
     merge: Callable[[Any], Any]
 
 
-def parts_of(module: Any, call: Call | None = None) -> Parts:
+def split_module(module: Any, call: Call | None = None) -> ModuleParts:
     """Returns the parts of a module; it is copied, and stays as it is.
 
     Args:
@@ -50,83 +50,93 @@ def parts_of(module: Any, call: Call | None = None) -> Parts:
       TypeError: if it is none of these.
     """
     if isinstance(module, tuple) and len(module) == 2:
-        return _pair(*module, call)
+        return _split_pair(*module, call)
     nnx = sys.modules.get("flax.nnx")
     if nnx is not None and isinstance(module, nnx.Module):
-        return _nnx(nnx, module, call)
+        return _split_nnx(nnx, module, call)
     arrays = [x for x in jax.tree.leaves(module) if _is_array(x)]
     if callable(module) and arrays and arrays != [module]:
-        return _pytree(module, call)
+        return _split_pytree(module, call)
     raise TypeError(
         f"structured.smaller: an object of the type {type(module).__name__} is no module whose arrays can be "
         "told; give an NNX or Equinox module, or a pair (linen module or function, its parameters)."
     )
 
 
-def _pair(first: Any, params: Any, call: Call | None) -> Parts:
+def _split_pair(first: Any, params: Any, call: Call | None) -> ModuleParts:
     linen = sys.modules.get("flax.linen")
     if linen is not None and isinstance(first, linen.Module):
-        mode = _mode(type(first).__call__) if call is None else {}
+        mode = _evaluation_arguments(type(first).__call__) if call is None else {}
 
         def apply(variables: Any, *inputs: Any) -> Any:
             if call is not None:
                 return first.apply(variables, *inputs, method=call)
             return first.apply(variables, *inputs, **mode)
 
-        return Parts(params, apply, first.bind)
+        return ModuleParts(params, apply, first.bind)
     if not callable(first):
         raise TypeError(
             f"structured.smaller: the first of the pair, of the type {type(first).__name__}, cannot be "
             "called; give (linen module or function, its parameters)."
         )
-    if call is not None:
-        return Parts(params, lambda p, *xs: call(lambda *own: first(p, *own), *xs), lambda p: p)
-    return Parts(params, first, lambda p: p)
+    if call is None:
+        return ModuleParts(params, first, lambda p: p)
+
+    def call_with(params: Any, *inputs: Any) -> Any:
+        return call(lambda *first_inputs: first(params, *first_inputs), *inputs)
+
+    return ModuleParts(params, call_with, lambda p: p)
 
 
-def _mode(called: Callable[..., Any]) -> dict[str, Any]:
-    """The arguments of a call that say that a module is evaluated."""
-    names = inspect.signature(called).parameters
-    return {name: value for name, value in _EVALUATING.items() if name in names}
+def _evaluation_arguments(called: Callable[..., Any]) -> dict[str, Any]:
+    """Returns the arguments of a call that say that a module is evaluated."""
+    parameters = inspect.signature(called).parameters
+    return {name: value for name, value in _EVALUATING.items() if name in parameters}
 
 
-def _nnx(nnx: Any, module: Any, call: Call | None) -> Parts:
+def _split_nnx(nnx: Any, module: Any, call: Call | None) -> ModuleParts:
     definition, state = nnx.split(module)
-    copy = nnx.merge(definition, state)
-    copy.eval()
-    evaluating, _ = nnx.split(copy)
-    mode = _mode(type(module).__call__) if call is None else {}
+    evaluated_module = nnx.merge(definition, state)
+    evaluated_module.eval()
+    evaluating, _ = nnx.split(evaluated_module)
+    accepted_mode = _evaluation_arguments(type(module).__call__) if call is None else {}
     # Of the arguments only those that must be given: others are the module's own, which `eval` has set.
-    needed = inspect.signature(type(module).__call__).parameters if call is None else {}
-    mode = {n: v for n, v in mode.items() if needed[n].default is inspect.Parameter.empty}
+    call_parameters = inspect.signature(type(module).__call__).parameters if call is None else {}
+    mode = {
+        name: value
+        for name, value in accepted_mode.items()
+        if call_parameters[name].default is inspect.Parameter.empty
+    }
 
     def fn(state: Any, *inputs: Any) -> Any:
-        own = nnx.merge(evaluating, state)
-        return own(*inputs, **mode) if call is None else call(own, *inputs)
+        called_module = nnx.merge(evaluating, state)
+        return called_module(*inputs, **mode) if call is None else call(called_module, *inputs)
 
-    return Parts(state, fn, lambda state: nnx.merge(definition, state))
+    return ModuleParts(state, fn, lambda state: nnx.merge(definition, state))
 
 
-def _pytree(module: Any, call: Call | None) -> Parts:
-    nothing = lambda x: x is None
-    evaluated = _evaluating(module)
-    leaves, treedef = jax.tree.flatten(module, is_leaf=nothing)
-    others, structure = jax.tree.flatten(evaluated, is_leaf=nothing)
+def _split_pytree(module: Any, call: Call | None) -> ModuleParts:
+    def is_none(node: Any) -> bool:
+        return node is None
+
+    evaluated_module = _in_evaluation_mode(module)
+    leaves, treedef = jax.tree.flatten(module, is_leaf=is_none)
+    evaluated_leaves, evaluated_treedef = jax.tree.flatten(evaluated_module, is_leaf=is_none)
     params = treedef.unflatten([x if _is_array(x) else None for x in leaves])
 
-    def together(treedef: Any, rest: list[Any], params: Any) -> Any:
+    def merge_arrays(treedef: Any, other_leaves: list[Any], params: Any) -> Any:
         arrays = iter(jax.tree.leaves(params))
-        return treedef.unflatten([next(arrays) if _is_array(x) else x for x in rest])
+        return treedef.unflatten([next(arrays) if _is_array(x) else x for x in other_leaves])
 
     def fn(params: Any, *inputs: Any) -> Any:
-        own = together(structure, others, params)
-        return own(*inputs) if call is None else call(own, *inputs)
+        called_module = merge_arrays(evaluated_treedef, evaluated_leaves, params)
+        return called_module(*inputs) if call is None else call(called_module, *inputs)
 
-    return Parts(params, fn, lambda params: together(treedef, leaves, params))
+    return ModuleParts(params, fn, lambda params: merge_arrays(treedef, leaves, params))
 
 
-def _evaluating(module: Any) -> Any:
-    """A pytree with the flags of Equinox's modules set for evaluation."""
+def _in_evaluation_mode(module: Any) -> Any:
+    """Returns a pytree with the flags of Equinox's modules set for evaluation."""
     equinox = sys.modules.get("equinox")
     if equinox is not None and isinstance(module, equinox.Module):
         return equinox.nn.inference_mode(module)

@@ -1,4 +1,4 @@
-"""Which leaves of a tree belong to which planned ones: by their whole paths, behind a common prefix."""
+"""Finds the leaves of a tree that belong to planned ones: by their whole paths, behind a common prefix."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -30,54 +30,65 @@ def owners_of(tree: Any, shapes: Shapes, planned: Shapes) -> dict[str, str]:
       ValueError: a leaf's path ends as a planned one and it has the same shape, but what stands around it is
         neither the planned tree nor a part of it.
     """
-    blanks = list(_blanks(tree))
-    fields = {"", *_fields(tree)}
-    parts = [("", dict(planned))]
-    if inner := {p.removeprefix(_FLAX): s for p, s in planned.items() if p.startswith(_FLAX)}:
-        parts.append((_FLAX, inner))
+    blank_paths = list(_blank_paths(tree))
+    field_prefixes = {"", *_field_prefixes(tree)}
+    planned_parts = [("", dict(planned))]
+    flax_params = {
+        path.removeprefix(_FLAX): shape for path, shape in planned.items() if path.startswith(_FLAX)
+    }
+    if flax_params:
+        planned_parts.append((_FLAX, flax_params))
     owners: dict[str, str] = {}
     roots: list[str] = []
-    for prefix, behind in _by_prefix(shapes).items():
-        blank = {name.removeprefix(prefix) for name in blanks if name.startswith(prefix)}
-        for start, wanted in parts:
-            there = [name for name in behind if name in wanted]
-            whole = all(name in behind or _is_within(name, blank) for name in wanted)
-            part = prefix in fields and _is_a_part(prefix, behind, wanted, shapes)
-            claimed = any(prefix + name in owners for name in there)
-            if there and (whole or part) and not claimed and _is_open(prefix, start, roots, fields):
-                owners |= {prefix + name: start + name for name in there}
+    for prefix, names in _names_by_prefix(shapes).items():
+        blank_names = {name.removeprefix(prefix) for name in blank_paths if name.startswith(prefix)}
+        for planned_prefix, wanted in planned_parts:
+            wanted_names = [name for name in names if name in wanted]
+            is_whole = all(name in names or _is_within(name, blank_names) for name in wanted)
+            is_part = prefix in field_prefixes and _is_planned_part(prefix, names, wanted, shapes)
+            is_claimed = any(prefix + name in owners for name in wanted_names)
+            if not wanted_names or not (is_whole or is_part) or is_claimed:
+                continue
+            if _is_open(prefix, planned_prefix, roots, field_prefixes):
+                owners |= {prefix + name: planned_prefix + name for name in wanted_names}
                 roots.append(prefix)
     _check_rest(shapes, planned, owners, roots)
     return owners
 
 
-def _by_prefix(shapes: Shapes) -> dict[str, dict[str, None]]:
-    """What stands behind each prefix, "" or one that ends with a slash; short ones first."""
-    found: dict[str, dict[str, None]] = {"": dict.fromkeys(shapes)}
+def _names_by_prefix(shapes: Shapes) -> dict[str, dict[str, None]]:
+    """Returns, by prefix ("" or one that ends with a slash, short ones first), the names behind it."""
+    names_by_prefix: dict[str, dict[str, None]] = {"": dict.fromkeys(shapes)}
     for path in shapes:
         for end, character in enumerate(path):
             if character == "/":
-                found.setdefault(path[: end + 1], {})[path[end + 1 :]] = None
-    return dict(sorted(found.items(), key=lambda item: item[0].count("/")))
+                names_by_prefix.setdefault(path[: end + 1], {})[path[end + 1 :]] = None
+    return dict(sorted(names_by_prefix.items(), key=lambda item: item[0].count("/")))
 
 
-def _is_a_part(prefix: str, behind: Iterable[str], wanted: Shapes, shapes: Shapes) -> bool:
-    """Whether all that stands behind a prefix is planned, in its shape; counts are nobody's."""
-    arrays = [name for name in behind if shapes[prefix + name]]
-    return bool(arrays) and all(wanted.get(name) == shapes[prefix + name] for name in arrays)
+def _is_planned_part(prefix: str, names: Iterable[str], wanted: Shapes, shapes: Shapes) -> bool:
+    """Whether all arrays that stand behind a prefix are planned, in their shapes; scalars are counts."""
+    array_names = [name for name in names if shapes[prefix + name]]
+    return bool(array_names) and all(
+        wanted.get(name) == shapes[prefix + name] for name in array_names
+    )
 
 
-def _is_open(prefix: str, start: str, roots: list[str], fields: set[str]) -> bool:
+def _is_open(prefix: str, planned_prefix: str, roots: list[str], field_prefixes: set[str]) -> bool:
     """Whether a planned tree may stand here: within another one, only in the state of an optimizer.
 
     What an outer tree has besides the planned leaves may look like the plan by chance, a head `w`, `b` beside
     the planned `w`, `b`; of a part of Flax's variables it is a copy.
     """
-    around = [root for root in roots if prefix != root and prefix.startswith(root)]
-    between = lambda root: any(
-        field != root and field.startswith(root) and prefix.startswith(field) for field in fields
-    )
-    return bool(start) or all(between(root) for root in around)
+    outer_roots = [root for root in roots if prefix != root and prefix.startswith(root)]
+
+    def has_field_between(root: str) -> bool:
+        return any(
+            field != root and field.startswith(root) and prefix.startswith(field)
+            for field in field_prefixes
+        )
+
+    return bool(planned_prefix) or all(has_field_between(root) for root in outer_roots)
 
 
 def _is_within(name: str, blanks: set[str]) -> bool:
@@ -88,37 +99,43 @@ def _is_within(name: str, blanks: set[str]) -> bool:
 def _check_rest(
     shapes: Shapes, planned: Shapes, owners: Mapping[str, str], roots: list[str]
 ) -> None:
-    """Refuses leaves of which it is open whether they are the plan's."""
+    """Refuses leaves that look planned, but are not part of a planned tree."""
     for path, shape in shapes.items():
         if path in owners or not shape or any(path.startswith(root) for root in roots):
             continue
         keys = path.split("/")
-        ends = ["/".join(keys[i:]) for i in range(len(keys))]
-        own = next((end for end in ends if planned.get(end) == shape), None)
-        if own is not None:
+        path_ends = ["/".join(keys[i:]) for i in range(len(keys))]
+        planned_path = next((end for end in path_ends if planned.get(end) == shape), None)
+        if planned_path is not None:
             raise ValueError(
-                f"Plan.apply: {path!r} has the path and the shape of the plan's {own!r}, but what stands "
-                "around it is not the planned tree; give the parts of the tree that are the plan's, one by "
-                "one."
+                f"Plan.apply: {path!r} has the path and the shape of the plan's {planned_path!r}, but what "
+                "stands around it is not the planned tree; give the parts of the tree that are the plan's, "
+                "one by one."
             )
 
 
-def _blanks(tree: Any) -> Iterator[str]:
-    """Paths of what stands in place of leaves that an optimizer, or a filter, has left out."""
-    stop = lambda node: node is None or isinstance(node, optax.MaskedNode)
-    for path, node in jax.tree_util.tree_leaves_with_path(plain(tree), is_leaf=stop):
-        if stop(node):
+def _blank_paths(tree: Any) -> Iterator[str]:
+    """Yields the paths of what stands in place of leaves that an optimizer, or a filter, has left out."""
+
+    def is_blank(node: Any) -> bool:
+        return node is None or isinstance(node, optax.MaskedNode)
+
+    for path, node in jax.tree_util.tree_leaves_with_path(plain(tree), is_leaf=is_blank):
+        if is_blank(node):
             yield "/".join(masks_lib.keys_of(path))
 
 
-def _fields(tree: Any) -> Iterator[str]:
-    """Prefixes of the fields of named tuples, of which optimizers' states are made."""
-    stop = lambda node: isinstance(node, tuple) and hasattr(node, "_fields")
-    waiting = [("", plain(tree))]
-    while waiting:
-        above, node = waiting.pop()
-        for path, found in jax.tree_util.tree_leaves_with_path(node, is_leaf=stop):
-            before = above + "".join(f"{key}/" for key in masks_lib.keys_of(path))
-            for name in getattr(found, "_fields", ()) if stop(found) else ():
-                yield f"{before}{name}/"
-                waiting.append((f"{before}{name}/", getattr(found, name)))
+def _field_prefixes(tree: Any) -> Iterator[str]:
+    """Yields the prefixes of the fields of named tuples, of which optimizers' states are made."""
+
+    def is_named_tuple(node: Any) -> bool:
+        return isinstance(node, tuple) and hasattr(node, "_fields")
+
+    open_nodes = [("", plain(tree))]
+    while open_nodes:
+        outer_prefix, node = open_nodes.pop()
+        for path, inner_node in jax.tree_util.tree_leaves_with_path(node, is_leaf=is_named_tuple):
+            prefix = outer_prefix + "".join(f"{key}/" for key in masks_lib.keys_of(path))
+            for name in getattr(inner_node, "_fields", ()) if is_named_tuple(inner_node) else ():
+                yield f"{prefix}{name}/"
+                open_nodes.append((f"{prefix}{name}/", getattr(inner_node, name)))

@@ -1,4 +1,4 @@
-"""Groups of a graph as a pattern of methods: which of them, and how weights' scores become those of units."""
+"""The pattern of coupled units: which groups of a graph, and how weights' scores become those of units."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -26,7 +26,7 @@ def coupled(
     over: Over = "all",
     inexact: Inexact = "skip",
 ) -> Coupled:
-    """The groups of a graph as a pattern: methods prune units that are coupled, in training too.
+    """Returns the groups of a graph as a pattern: methods prune units that are coupled, in training too.
 
     Give it to `jaxprune.prune`, `prune_on`, `sparsify` and the like as a method's pattern. The allocation
     sees each group as a leaf, by the group's name; a group always keeps one unit. Masks cover all that units
@@ -36,7 +36,7 @@ def coupled(
     taken, unless `only` names others.
 
     Args:
-      graph: of the function.
+      graph: of the function, from `trace`.
       within: the part of the traced tree whose parameters are trained: `"params"` of Flax's variables.
       only: the groups meant: a regular expression, searched in the members' `path[axis]`, or a predicate of
         groups; `None`: all.
@@ -49,6 +49,13 @@ def coupled(
       inexact: groups that are not exact (`Group.exact`) are left out, "skip", or taken all the same, "allow":
         the small function may then differ from the masked one.
 
+    Returns:
+      A pattern for `Method(pattern=...)`.
+
+    Raises:
+      ValueError: if an option is none of those named above, if no group is meant, or none of those meant is
+        exact.
+
     >>> import jax
     >>> import jax.numpy as jnp
     >>> from jaxprune import methods, prune as prune_by
@@ -60,15 +67,15 @@ def coupled(
     [[0.0], [0.0], [1.0]]
     """
     check_graph("structured.coupled", graph)
-    for name, value, known in (
+    for name, value, options in (
         ("reduce", reduce, get_args(Reduce)),
         ("normalize", normalize, get_args(Normalize)),
         ("over", over, get_args(Over)),
         ("inexact", inexact, get_args(Inexact)),
     ):
-        if value not in known:
+        if value not in options:
             raise ValueError(
-                f"structured.coupled({name}={value!r}): one of {', '.join(known)} is needed."
+                f"structured.coupled({name}={value!r}): one of {', '.join(options)} is needed."
             )
     chosen = [
         group
@@ -76,11 +83,11 @@ def coupled(
         if (only is None or matches(group, only)) and not (exclude and matches(group, exclude))
     ]
     if inexact == "skip":
-        chosen = _exact(chosen)
+        chosen = _exact_groups(chosen)
     if only is None:
         chosen = without_shared_axes(chosen)
     if within is not None:
-        chosen = [found for group in chosen if (found := _within(group, within)) is not None]
+        chosen = [part for group in chosen if (part := _part_within(group, within)) is not None]
     if not chosen:
         raise ValueError(
             f"structured: no group is meant by only={only!r}, exclude={exclude!r}, within={within!r}.\n"
@@ -89,20 +96,20 @@ def coupled(
     return Coupled(tuple(chosen), reduce, normalize, over)
 
 
-def _exact(chosen: list[Group]) -> list[Group]:
-    """Of some groups those that are exact.
+def _exact_groups(chosen: list[Group]) -> list[Group]:
+    """Returns those of some groups that are exact.
 
     Raises:
       ValueError: if none is.
     """
-    found = [group for group in chosen if group.exact]
-    if chosen and not found:
-        told = "; ".join(f"{group.name!r}: {group.reason}" for group in chosen)
+    exact_groups = [group for group in chosen if group.exact]
+    if chosen and not exact_groups:
+        reasons = "; ".join(f"{group.name!r}: {group.reason}" for group in chosen)
         raise ValueError(
             "structured: without some of its units no group that is meant gives what it gives with zeros in "
-            f"their place, so all are left out ({told}); say inexact='allow' to prune them all the same."
+            f"their place, so all are left out ({reasons}); say inexact='allow' to prune them all the same."
         )
-    return found
+    return exact_groups
 
 
 def matches(group: Group, which: str | Callable[[Group], bool]) -> bool:
@@ -110,29 +117,38 @@ def matches(group: Group, which: str | Callable[[Group], bool]) -> bool:
     if callable(which):
         return bool(which(group))
     checks.expression("structured", which)
-    return which == group.name or any(re.search(which, str(m)) for m in group.members)
+    return which == group.name or any(re.search(which, str(member)) for member in group.members)
 
 
-def _within(group: Group, part: str) -> Group | None:
-    """What a group has in a part of the tree, with the paths of that part."""
-    start = part.rstrip("/") + "/"
-    own = [
-        m._replace(path=m.path.removeprefix(start))
-        for m in group.members
-        if m.path.startswith(start)
+def _part_within(group: Group, part: str) -> Group | None:
+    """Returns what a group has in a part of the tree, with the paths of that part; `None`: nothing."""
+    prefix = part.rstrip("/") + "/"
+    members = [
+        member._replace(path=member.path.removeprefix(prefix))
+        for member in group.members
+        if member.path.startswith(prefix)
     ]
-    return group._replace(members=tuple(own)) if own else None
+    return group._replace(members=tuple(members)) if members else None
 
 
 def without_shared_axes(groups: Sequence[Group]) -> list[Group]:
-    """Leaves out groups that share an index of an axis with a larger one: factors of a merged axis."""
-    taken: dict[tuple[str, int], set[int]] = {}
-    left = []
-    for i in sorted(range(len(groups)), key=lambda i: -groups[i].size):
-        own = {(m.path, m.axis): set(m.index.ravel().tolist()) for m in groups[i].members}
-        if any(indices & taken.get(axis, set()) for axis, indices in own.items()):
+    """Returns the groups without those that share an index of an axis with a larger one.
+
+    They are factors of a merged axis, as heads and the channels of each head.
+    """
+    taken_indices: dict[tuple[str, int], set[int]] = {}
+    chosen_groups = []
+    for group_index in sorted(range(len(groups)), key=lambda i: -groups[i].size):
+        indices_by_axis = {
+            (member.path, member.axis): set(member.index.ravel().tolist())
+            for member in groups[group_index].members
+        }
+        is_shared = any(
+            indices & taken_indices.get(axis, set()) for axis, indices in indices_by_axis.items()
+        )
+        if is_shared:
             continue
-        for axis, indices in own.items():
-            taken[axis] = taken.get(axis, set()) | indices
-        left.append(i)
-    return [groups[i] for i in sorted(left)]
+        for axis, indices in indices_by_axis.items():
+            taken_indices[axis] = taken_indices.get(axis, set()) | indices
+        chosen_groups.append(group_index)
+    return [groups[group_index] for group_index in sorted(chosen_groups)]

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from jaxprune import masks as masks_lib
-from jaxprune.structured.depth import Block, left_out
+from jaxprune.structured.depth import Block, empty_blocks
 from jaxprune.structured.graph import Graph
 from jaxprune.types import Masks
 
@@ -72,7 +72,7 @@ def removal(graph: Graph, masks: Masks) -> Removal:
         kept_masks.append(
             [np.asarray(mask.any(tuple(j for j in axes if j != axis))) for axis in axes]
         )
-    blocks = left_out(graph, empty_paths, silent_paths)
+    blocks = empty_blocks(graph, empty_paths, silent_paths)
     paths_of_blocks = {path for block in blocks for path in block.paths}
     return Removal(removed_classes(graph, kept_masks, paths_of_blocks), blocks)
 
@@ -96,9 +96,11 @@ def removed_classes(
     Raises:
       ValueError: if no unit of a group would be left, and `refuses`.
     """
-    class_mask = np.zeros(graph.solution.classes, bool)
+    class_mask = np.zeros(graph.solution.class_count, bool)
     leaf_index = {path: index for index, path in enumerate(graph.paths)}
-    groups = [(group, True) for group in graph.turns] + [(group, False) for group in graph.groups]
+    groups = [(group, True) for group in graph.iterations] + [
+        (group, False) for group in graph.groups
+    ]
     for group, is_loop in groups:
         members = [
             member

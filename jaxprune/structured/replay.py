@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxprune import programs
 from jaxprune.structured.labels import Axes
-from jaxprune.structured.remainders import Leak, Places, Value, follow, whole
+from jaxprune.structured.remainders import Leak, Places, Value, constant_value, follow_remainders
 from jaxprune.structured.remainders.values import EVERYWHERE, Region
 from jaxprune.structured.replay_bodies import BODIES, shape_of
 from jaxprune.structured.rules import Kept, Step, rule_of
@@ -177,13 +177,13 @@ class _Replay(NamedTuple):
         if replay_body is not None:
             return replay_body(self, step.equation, operands, step)
         arrays = self.outputs_of(operands, step)
-        outputs = follow(operands, arrays, step, self.places, self.leak)
+        outputs = follow_remainders(operands, arrays, step, self.places, self.leak)
         if name == "iota" and not self.computes:  # its remainders are arrays
             return [value.shaped() for value in outputs]
         return outputs
 
     def _constant(self, array: Any, atom: Any, axes: Axes) -> Value:
-        value = whole(array, atom.aval, axes, self.places)
+        value = constant_value(array, atom.aval, axes, self.places)
         return value if self.computes else value.shaped()
 
     def _call(self, equation: Any, values: list[Any], rule: programs.Rule) -> list[Any]:

@@ -96,7 +96,7 @@ def report(graph: Graph, params: Params, masks: Masks, *inputs: Any, repeats: in
 
 def _removed_iterations(graph: Graph, removed: Removal) -> tuple[str, ...]:
     """Returns the names of the blocks that are removed iterations of loops."""
-    class_mask = removed.classes & graph.solution.turns
+    class_mask = removed.classes & graph.solution.iterations
     if not class_mask.any():
         return ()
     return tuple(

@@ -13,7 +13,7 @@ from jaxprune import masks as masks_lib
 from jaxprune.coupling import Group
 from jaxprune.structured.comparison import relative_error
 from jaxprune.structured.graph import Graph, trace
-from jaxprune.structured.modules import Call, Parts, parts_of
+from jaxprune.structured.modules import Call, ModuleParts, split_module
 from jaxprune.structured.plan import Plan
 from jaxprune.structured.prune import prune
 from jaxprune.structured.removal import removal
@@ -170,7 +170,7 @@ def smaller(
         raise ValueError(f"structured.smaller(steps={steps}): at least 1 is needed.")
     if steps > 1 and (sparsity is None or "budget" in options):
         raise ValueError("structured.smaller: several steps need a sparsity, which they share out.")
-    parts = parts_of(module, call)
+    parts = split_module(module, call)
     graph = trace(parts.fn, parts.params, *inputs)
     if not graph.groups:
         raise ValueError(
@@ -200,7 +200,7 @@ def _sparsity_after(sparsity: Any, share: float) -> Any:
 
 def _shrink_and_report(
     graph: Graph,
-    parts: Parts,
+    parts: ModuleParts,
     params: Params,
     masks: Masks,
     inputs: Any,

@@ -1,4 +1,4 @@
-"""What the labels of a program come down to: the units that live and die together."""
+"""Equivalence classes of a program's labels: the units that live and die together."""
 
 from typing import NamedTuple
 
@@ -6,226 +6,275 @@ import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from jaxprune.structured.labels import Labels, refined
+from jaxprune.structured.labels import Labels, common_refinement
 
-__all__ = ["CONFLICT", "Solution", "solve"]
+__all__ = ["CONFLICT", "EquivalenceClasses", "find_classes"]
 
 CONFLICT = "reshapes that do not fit together"
 _LOOP = "iterations of a loop that are part of a larger axis"
 
 
-class Solution(NamedTuple):
+class EquivalenceClasses(NamedTuple):
     """Classes of labels that are equal.
 
+    A product class stands for an index of a merged axis; its factor classes for the indices, one of each
+    factor of the axis, that make it up.
+
     Attributes:
-      of: label -> class.
-      classes: how many there are.
-      whole, factors: rows (class of a merged index, class of one of its factors).
-      roles: per class, a number that tells apart in which places of which merges it is a factor.
-      pinned: per class, whether it stays.
-      turns: per class, whether it is a turn of a loop, and can be left out.
-      conflicts: merges of one axis that do not fit together; what they touch is pinned.
-      clashing: per class, whether it stays because of such a conflict.
-      reason: per class that stays, index of why among `reasons`; -1: it does not.
+      class_of: label -> class.
+      class_count: how many classes there are.
+      product_class, factor_class: rows (class of a merged index, class of one of its factors).
+      factor_position: a hash per class of the (merge, position among its factors) pairs in which it occurs.
+      pinned: boolean per class: it stays.
+      iterations: boolean per class: it is an iteration of a loop, and can be left out.
+      conflict_count: merges of one axis that do not fit together; what they touch is pinned.
+      clashing: boolean per class: it stays because of such a conflict.
+      reason_index: per class that stays, index of why among `reasons`; -1: it does not.
       reasons: why something stays.
     """
 
-    of: np.ndarray
-    classes: int
-    whole: np.ndarray
-    factors: np.ndarray
-    roles: np.ndarray
+    class_of: np.ndarray
+    class_count: int
+    product_class: np.ndarray
+    factor_class: np.ndarray
+    factor_position: np.ndarray
     pinned: np.ndarray
-    turns: np.ndarray
-    conflicts: int
+    iterations: np.ndarray
+    conflict_count: int
     clashing: np.ndarray
-    reason: np.ndarray
+    reason_index: np.ndarray
     reasons: tuple[str, ...]
 
     @property
-    def merged(self) -> np.ndarray:
-        """Per class, whether it is made up of others."""
-        found = np.zeros(self.classes, bool)
-        found[self.whole] = True
-        return found
+    def is_product(self) -> np.ndarray:
+        """Boolean per class: it is made up of others."""
+        is_product = np.zeros(self.class_count, bool)
+        is_product[self.product_class] = True
+        return is_product
 
     def kept(self, removed: np.ndarray) -> np.ndarray:
-        """Per class, whether it lives when some classes are removed: a merged one needs all its factors."""
+        """Boolean per class: it is left when some classes are removed; a product needs all its factors."""
         alive = ~removed
         while True:
-            gone = self.whole[~alive[self.factors] & alive[self.whole]]
-            if not len(gone):
+            dying = self.product_class[~alive[self.factor_class] & alive[self.product_class]]
+            if not len(dying):
                 return alive
-            alive[gone] = False
+            alive[dying] = False
 
-    def parts(self, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The unmerged classes that some classes are made of: rows (position, class)."""
-        order = np.argsort(self.whole, kind="stable")
-        whole, factors = self.whole[order], self.factors[order]
-        merged = self.merged
-        at, current = np.arange(len(classes)), np.asarray(classes)
+    def base_classes(self, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the classes without factors of which some classes are made.
+
+        Args:
+          classes: any classes, products or not.
+
+        Returns:
+          Rows (position in `classes`, base class); a class that is no product has itself.
+        """
+        order = np.argsort(self.product_class, kind="stable")
+        product_class = self.product_class[order]
+        factor_class = self.factor_class[order]
+        is_product = self.is_product
+        positions = np.arange(len(classes))
+        open_classes = np.asarray(classes)
         done: list[tuple[np.ndarray, np.ndarray]] = []
-        while len(current):
-            more = merged[current]
-            done.append((at[~more], current[~more]))
-            at, current = at[more], current[more]
-            first = np.searchsorted(whole, current, side="left")
-            many = np.searchsorted(whole, current, side="right") - first
-            offsets = np.arange(many.sum()) - np.repeat(np.cumsum(many) - many, many)
-            at, current = np.repeat(at, many), factors[np.repeat(first, many) + offsets]
-        position, unit = (np.concatenate(x) for x in zip(*done, strict=True))
-        if len(done) == 1:  # nothing was merged
-            return position, unit
-        pairs = np.sort(position.astype(np.int64) * self.classes + unit)  # np.unique hashes: slower
-        pairs = pairs[np.append(True, pairs[1:] != pairs[:-1])]
-        return pairs // self.classes, pairs % self.classes
+        while len(open_classes):  # each round replaces the products by their factors
+            open_mask = is_product[open_classes]
+            done.append((positions[~open_mask], open_classes[~open_mask]))
+            positions = positions[open_mask]
+            open_classes = open_classes[open_mask]
+            first_row = np.searchsorted(product_class, open_classes, side="left")
+            factor_count = np.searchsorted(product_class, open_classes, side="right") - first_row
+            row_offsets = np.arange(factor_count.sum()) - np.repeat(
+                np.cumsum(factor_count) - factor_count, factor_count
+            )
+            positions = np.repeat(positions, factor_count)
+            open_classes = factor_class[np.repeat(first_row, factor_count) + row_offsets]
+        position, base_class = (np.concatenate(column) for column in zip(*done, strict=True))
+        if len(done) == 1:  # none was a product
+            return position, base_class
+        # Each row once; `np.unique` hashes, which is slower.
+        row_codes = np.sort(position.astype(np.int64) * self.class_count + base_class)
+        row_codes = row_codes[np.append(True, row_codes[1:] != row_codes[:-1])]
+        return row_codes // self.class_count, row_codes % self.class_count
 
 
-def solve(labels: Labels) -> Solution:
-    """Finds the classes: equal labels, and factors of equal merges."""
-    conflicts = 0
+def find_classes(labels: Labels) -> EquivalenceClasses:
+    """Returns the equivalence classes of labels: ties make them equal, and so do equal merges.
+
+    Args:
+      labels: with all constraints of a program; ties and refinements that follow are added to it.
+    """
+    conflict_count = 0
     while True:  # each round ties or refines something, and there is an end to both
-        of, classes = _components(labels)
-        left, right = _congruent(labels, of)
-        refined_any, clashes = _refinements(labels, of)
-        conflicts += clashes
-        if len(left):
-            labels.equal.append((left, right))
+        class_of, class_count = _connected_classes(labels)
+        left_factors, right_factors = _congruent_factors(labels, class_of)
+        refined_any, new_conflict_count = _refine_merges(labels, class_of)
+        conflict_count += new_conflict_count
+        if len(left_factors):
+            labels.equal.append((left_factors, right_factors))
         elif not refined_any:
             break
-    whole, factors = _rows(labels, of)
+    product_class, factor_class = _product_rows(labels, class_of)
     reasons = tuple(dict.fromkeys([*labels.reasons, CONFLICT, _LOOP]))
-    index = {why: i for i, why in enumerate(reasons)}
-    reason = np.full(classes, -1)
-    for own, why in zip(labels.pinned[::-1], labels.reasons[::-1], strict=True):
-        reason[of[own]] = index[why]  # the first that was told is the last to be written
-    clashes, roles = _places(labels, of, classes)
-    reason[clashes] = index[CONFLICT]
-    pinned = reason >= 0
-    turns = np.zeros(classes, bool)
-    turns[of[np.concatenate([np.zeros(0, int), *labels.turns])]] = True
-    loops = whole[turns[whole] & ~pinned[whole]]
-    pinned[loops] = True  # a turn goes as it is, or stays
-    reason[loops] = index[_LOOP]
-    conflicts += len(clashes)
-    while True:  # what a pinned merge is made of stays as well
-        down = pinned[whole] & ~pinned[factors]
-        if not down.any():
+    index_of_reason = {reason: i for i, reason in enumerate(reasons)}
+    reason_index = np.full(class_count, -1)
+    for pinned_labels, reason in zip(labels.pinned[::-1], labels.reasons[::-1], strict=True):
+        # The reason that was told first is the last to be written.
+        reason_index[class_of[pinned_labels]] = index_of_reason[reason]
+    ambiguous_classes, factor_position = _factor_positions(labels, class_of, class_count)
+    reason_index[ambiguous_classes] = index_of_reason[CONFLICT]
+    pinned = reason_index >= 0
+    iterations = np.zeros(class_count, bool)
+    iterations[class_of[np.concatenate([np.zeros(0, int), *labels.iterations])]] = True
+    merged_iterations = product_class[iterations[product_class] & ~pinned[product_class]]
+    pinned[merged_iterations] = True  # an iteration can be removed as it is, or not at all
+    reason_index[merged_iterations] = index_of_reason[_LOOP]
+    conflict_count += len(ambiguous_classes)
+    while True:  # the factors of a pinned product stay as well
+        inherits = pinned[product_class] & ~pinned[factor_class]
+        if not inherits.any():
             break
-        pinned[factors[down]] = True
-        reason[factors[down]] = reason[whole[down]]
-    clashing = reason == index[CONFLICT]
-    return Solution(
-        of,
-        classes,
-        whole,
-        factors,
-        roles,
-        pinned,
-        turns & ~pinned,
-        conflicts,
-        clashing,
-        reason,
-        reasons,
+        pinned[factor_class[inherits]] = True
+        reason_index[factor_class[inherits]] = reason_index[product_class[inherits]]
+    return EquivalenceClasses(
+        class_of=class_of,
+        class_count=class_count,
+        product_class=product_class,
+        factor_class=factor_class,
+        factor_position=factor_position,
+        pinned=pinned,
+        iterations=iterations & ~pinned,
+        conflict_count=conflict_count,
+        clashing=reason_index == index_of_reason[CONFLICT],
+        reason_index=reason_index,
+        reasons=reasons,
     )
 
 
-def _components(labels: Labels) -> tuple[np.ndarray, int]:
-    a = np.concatenate([np.zeros(0, int), *(x for x, _ in labels.equal)])
-    b = np.concatenate([np.zeros(0, int), *(y for _, y in labels.equal)])
-    edges = coo_matrix((np.ones(len(a), bool), (a, b)), shape=(labels.count, labels.count))
-    count, of = connected_components(edges, directed=False)
-    return of, count
+def _connected_classes(labels: Labels) -> tuple[np.ndarray, int]:
+    """Returns label -> class, and the number of classes, where ties alone count (union-find)."""
+    left_labels = np.concatenate([np.zeros(0, int), *(left for left, _ in labels.equal)])
+    right_labels = np.concatenate([np.zeros(0, int), *(right for _, right in labels.equal)])
+    edges = coo_matrix(
+        (np.ones(len(left_labels), bool), (left_labels, right_labels)),
+        shape=(labels.count, labels.count),
+    )
+    class_count, class_of = connected_components(edges, directed=False)
+    return class_of, class_count
 
 
-def _indices(sizes: list[int]) -> np.ndarray:
-    """Of a merge, which index of each factor an entry has: [factors, entries]."""
+def _factor_indices(sizes: list[int]) -> np.ndarray:
+    """Returns the index in each factor of each element of a merged axis: [factors, elements]."""
     return np.stack(np.unravel_index(np.arange(int(np.prod(sizes))), sizes))
 
 
-def _rows(labels: Labels, of: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(class of a merged index, class of a factor) for all merges."""
-    wholes, factors = [np.zeros(0, int)], [np.zeros(0, int)]
-    for whole, parts in labels.products:
-        at = _indices([len(p) for p in parts])
-        for part, index in zip(parts, at, strict=True):
-            wholes.append(of[whole])
-            factors.append(of[part[index]])
-    pairs = np.unique(np.stack([np.concatenate(wholes), np.concatenate(factors)], 1), axis=0)
-    return pairs[:, 0], pairs[:, 1]
+def _product_rows(labels: Labels, class_of: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the rows (class of a merged index, class of a factor) of all merges, each once."""
+    product_classes = [np.zeros(0, int)]
+    factor_classes = [np.zeros(0, int)]
+    for product, factors in labels.products:
+        indices = _factor_indices([len(factor) for factor in factors])
+        for factor, index in zip(factors, indices, strict=True):
+            product_classes.append(class_of[product])
+            factor_classes.append(class_of[factor[index]])
+    rows = np.unique(
+        np.stack([np.concatenate(product_classes), np.concatenate(factor_classes)], 1), axis=0
+    )
+    return rows[:, 0], rows[:, 1]
 
 
-def _congruent(labels: Labels, of: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Factors that must be equal since their merges are: same class, same sizes."""
-    by_sizes: dict[tuple[int, ...], list[tuple[np.ndarray, np.ndarray]]] = {}
-    for whole, parts in labels.products:
-        sizes = tuple(len(p) for p in parts)
-        at = _indices(list(sizes))
-        rows = np.stack([part[index] for part, index in zip(parts, at, strict=True)])
-        by_sizes.setdefault(sizes, []).append((whole, rows))
-    left, right = [np.zeros(0, int)], [np.zeros(0, int)]
-    for entries in by_sizes.values():
-        merged = of[np.concatenate([whole for whole, _ in entries])]
-        rows = np.concatenate([rows for _, rows in entries], axis=1)
-        order = np.argsort(merged, kind="stable")
-        same = merged[order][1:] == merged[order][:-1]
-        a, b = rows[:, order[:-1][same]].ravel(), rows[:, order[1:][same]].ravel()
-        differ = of[a] != of[b]
-        left.append(a[differ])
-        right.append(b[differ])
-    return np.concatenate(left), np.concatenate(right)
+def _congruent_factors(labels: Labels, class_of: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns pairs of labels of factors that must be equal since their merges are: same class and sizes."""
+    merges_by_sizes: dict[tuple[int, ...], list[tuple[np.ndarray, np.ndarray]]] = {}
+    for product, factors in labels.products:
+        sizes = tuple(len(factor) for factor in factors)
+        indices = _factor_indices(list(sizes))
+        factor_labels = np.stack(
+            [factor[index] for factor, index in zip(factors, indices, strict=True)]
+        )
+        merges_by_sizes.setdefault(sizes, []).append((product, factor_labels))
+    left_factors = [np.zeros(0, int)]
+    right_factors = [np.zeros(0, int)]
+    for merges in merges_by_sizes.values():
+        product_class = class_of[np.concatenate([product for product, _ in merges])]
+        factor_labels = np.concatenate([factor_labels for _, factor_labels in merges], axis=1)
+        order = np.argsort(product_class, kind="stable")  # equal products stand side by side
+        same_product = product_class[order][1:] == product_class[order][:-1]
+        left = factor_labels[:, order[:-1][same_product]].ravel()
+        right = factor_labels[:, order[1:][same_product]].ravel()
+        differs = class_of[left] != class_of[right]
+        left_factors.append(left[differs])
+        right_factors.append(right[differs])
+    return np.concatenate(left_factors), np.concatenate(right_factors)
 
 
-def _places(labels: Labels, of: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Classes that are merged of different factors in different places; and the roles of all."""
+def _factor_positions(
+    labels: Labels, class_of: np.ndarray, class_count: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the classes that are products of different factors in different merges, and positions.
+
+    Returns:
+      The ambiguous classes; and per class a hash of the (merge, position among its factors) pairs in which
+      it occurs. Both compare sets of things by the sum of one random number for each.
+    """
     rng = np.random.default_rng(0)
-    marks = rng.integers(1, 2**63, size=classes, dtype=np.uint64)
-    prints, roles = np.zeros(classes, np.uint64), np.zeros(classes, np.uint64)
-    clashing = np.zeros(classes, bool)
-    for whole, parts in labels.products:
-        at = _indices([len(p) for p in parts])
-        own = np.zeros(len(whole), np.uint64)
-        for part, index in zip(parts, at, strict=True):
-            own += marks[of[part[index]]]
-            there = np.unique(of[part])
-            roles[there] += rng.integers(1, 2**63, dtype=np.uint64)
-        before = prints[of[whole]]
-        clashing[of[whole][(before != 0) & (before != own)]] = True
-        prints[of[whole]] = own
-    return np.flatnonzero(clashing), roles
+    class_marks = rng.integers(1, 2**63, size=class_count, dtype=np.uint64)
+    factor_hash = np.zeros(class_count, np.uint64)
+    factor_position = np.zeros(class_count, np.uint64)
+    is_ambiguous = np.zeros(class_count, bool)
+    for product, factors in labels.products:
+        indices = _factor_indices([len(factor) for factor in factors])
+        merge_hash = np.zeros(len(product), np.uint64)
+        for factor, index in zip(factors, indices, strict=True):
+            merge_hash += class_marks[class_of[factor[index]]]
+            occurring_classes = np.unique(class_of[factor])
+            factor_position[occurring_classes] += rng.integers(1, 2**63, dtype=np.uint64)
+        earlier_hash = factor_hash[class_of[product]]
+        differs = (earlier_hash != 0) & (earlier_hash != merge_hash)
+        is_ambiguous[class_of[product][differs]] = True
+        factor_hash[class_of[product]] = merge_hash
+    return np.flatnonzero(is_ambiguous), factor_position
 
 
-def _refinements(labels: Labels, of: np.ndarray) -> tuple[bool, int]:
-    """Cuts different merges of one axis into their common factors; pins where there are none."""
-    first: dict[tuple[int, int, int], int] = {}
-    found, conflicts, dropped = False, 0, set()
+def _refine_merges(labels: Labels, class_of: np.ndarray) -> tuple[bool, int]:
+    """Cuts different merges of one axis into their common factors; pins where there are none.
+
+    Returns:
+      Whether a merge was changed; and the number of conflicts, pairs of merges without common factors.
+    """
+    first_merge: dict[tuple[int, int, int], int] = {}
+    refined_any = False
+    conflict_count = 0
+    dropped: set[int] = set()
     changed: set[int] = set()
-    for number, (whole, parts) in enumerate(list(labels.products)):
-        classes = of[whole]
-        key = (len(whole), int(classes[0]), int(classes[-1]))
-        other = first.setdefault(key, number)
-        if other == number or other in changed:
+    for merge_index, (product, factors) in enumerate(list(labels.products)):
+        product_class = class_of[product]
+        key = (len(product), int(product_class[0]), int(product_class[-1]))
+        other_index = first_merge.setdefault(key, merge_index)
+        if other_index == merge_index or other_index in changed:
             continue
-        before, theirs = labels.products[other]
-        sizes, others = [len(p) for p in parts], [len(p) for p in theirs]
-        if others == sizes or not np.array_equal(of[before], classes):
+        other_product, other_factors = labels.products[other_index]
+        sizes = [len(factor) for factor in factors]
+        other_sizes = [len(factor) for factor in other_factors]
+        if other_sizes == sizes or not np.array_equal(class_of[other_product], product_class):
             continue
-        found, fine = True, refined(others, sizes)
-        changed |= {number, other}
-        if fine is None:
+        refined_any = True
+        refined_sizes = common_refinement(other_sizes, sizes)
+        changed |= {merge_index, other_index}
+        if refined_sizes is None:
             labels.reason = CONFLICT
-            labels.pin(whole, *parts, *theirs)
-            dropped.add(number)
-            conflicts += 1
+            labels.pin(product, *factors, *other_factors)
+            dropped.add(merge_index)
+            conflict_count += 1
             continue
-        axes = [labels.fresh(n) for n in fine]
-        for at, factors in ((other, theirs), (number, parts)):
-            left = list(axes)
-            for factor in factors:
-                own = [left.pop(0)]
-                while np.prod([len(x) for x in own]) < len(factor):
-                    own.append(left.pop(0))
-                labels.merge(factor, own)
-            labels.products[at] = (labels.products[at][0], axes)
-    labels.products = [p for i, p in enumerate(labels.products) if i not in dropped]
-    return found, conflicts
+        axes = [labels.fresh(size) for size in refined_sizes]
+        for index, old_factors in ((other_index, other_factors), (merge_index, factors)):
+            open_axes = list(axes)
+            for factor in old_factors:
+                new_factors = [open_axes.pop(0)]
+                while np.prod([len(axis) for axis in new_factors]) < len(factor):
+                    new_factors.append(open_axes.pop(0))
+                labels.merge(factor, new_factors)
+            labels.products[index] = (labels.products[index][0], axes)
+    labels.products = [merge for i, merge in enumerate(labels.products) if i not in dropped]
+    return refined_any, conflict_count

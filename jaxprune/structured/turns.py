@@ -1,24 +1,27 @@
-"""Which turns of loops can be left out one by one, as layers under a scan can."""
+"""Which iterations of loops can be left out one by one, as layers under a scan can."""
 
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from jaxprune.programs import constants as facts
-from jaxprune.programs import scanned
+from jaxprune.programs import constants, scanned
 from jaxprune.programs.primitives import ADDITIONS, IDENTITIES
 from jaxprune.structured.labels import Labels
 from jaxprune.structured.replay import watched
 from jaxprune.structured.rules import Step
 from jaxprune.structured.walk import Loop, Tape
 
-__all__ = ["settle"]
+__all__ = ["classify_iterations"]
 
 
-def settle(program: Any, tape: Tape, inputs: Sequence[facts.Fact], labels: Labels) -> None:
-    """Tells the labels of each loop's turns: they stay, or can be left out, or are rows like any others.
+def classify_iterations(
+    program: Any, tape: Tape, inputs: Sequence[constants.Fact], labels: Labels
+) -> None:
+    """Decides for each scan whether its iterations are pinned, removable one by one, or ordinary rows.
 
-    A turn can be left out if, with zeros for its share of the parameters, it does nothing: what the loop
-    carries on comes out as it went in, but for sums with what is zero then, and zeros are what it emits.
+    An iteration is removable if, with zeros for its share of the parameters, it does nothing: what the loop
+    carries on comes out as it went in, but for sums with what is zero then, and zeros are what it emits. The
+    answer is recorded in `labels`; ordinary rows, of loops that carry on nothing but what they were given,
+    need no entry.
 
     Args:
       program: as it was followed.
@@ -27,46 +30,64 @@ def settle(program: Any, tape: Tape, inputs: Sequence[facts.Fact], labels: Label
       labels: is told.
     """
 
-    def watch(step: Step, values: list[Any]) -> list[facts.Fact]:
+    def watch(step: Step, values: list[Any]) -> list[constants.Fact]:
         pairs = zip(values, step.equation.invars, strict=True)
-        known = [facts.constant(value, atom.aval) for value, atom in pairs]
-        name, p = step.equation.primitive.name, step.equation.params
+        known_inputs = [constants.constant(value, variable.aval) for value, variable in pairs]
+        name = step.equation.primitive.name
+        params = step.equation.params
         if isinstance(step.more, Loop):
-            _settle_loop(step, known, labels)
+            _classify_loop(step, known_inputs, labels)
         elif name == "cond":
-            for branch, inner in zip(p["branches"], step.more, strict=True):
-                settle(branch, inner, known[1:], labels)
+            for branch, branch_tape in zip(params["branches"], step.more, strict=True):
+                classify_iterations(branch, branch_tape, known_inputs[1:], labels)
         elif name == "while":
-            own = [facts.UNKNOWN] * len(step.more[1].inputs)
-            settle(p["body_jaxpr"], step.more[1], own, labels)
-        return facts.follow(step.equation, values)
+            unknown_inputs = [constants.UNKNOWN] * len(step.more[1].inputs)
+            classify_iterations(params["body_jaxpr"], step.more[1], unknown_inputs, labels)
+        return constants.follow(step.equation, values)
 
     watched(program, inputs, tape, watch)
 
 
-def _settle_loop(step: Step, known: list[facts.Fact], labels: Labels) -> None:
-    program, (tape, turns) = step.equation.params["jaxpr"], step.more
-    fixed, count = scanned(step.equation)
-    unknown, rows = [facts.UNKNOWN] * count, known[fixed + count :]
-    settle(program, tape, [*known[:fixed], *unknown, *rows], labels)
+def _classify_loop(step: Step, known_inputs: list[constants.Fact], labels: Labels) -> None:
+    """Decides the same for one scan, and for those within it."""
+    program = step.equation.params["jaxpr"]
+    tape, iterations = step.more
+    constant_count, carry_count = scanned(step.equation)
+    unknown_carry = [constants.UNKNOWN] * carry_count
+    rows = known_inputs[constant_count + carry_count :]
+    classify_iterations(
+        program, tape, [*known_inputs[:constant_count], *unknown_carry, *rows], labels
+    )
     if not rows:
-        return  # the labels of its turns are those of nothing
-    own = [*[facts.UNKNOWN] * fixed, *unknown, *(f if f.is_zero() else facts.UNKNOWN for f in rows)]
-    zero = {number for number, f in zip(tape.inputs, own, strict=True) if f.is_zero()}
+        return  # no parameter has a slice for each iteration: there is nothing to cut
+    # Of the inputs only the iteration's own slices are parameters of the iteration.
+    body_inputs = [
+        *[constants.UNKNOWN] * constant_count,
+        *unknown_carry,
+        *(row if row.is_zero() else constants.UNKNOWN for row in rows),
+    ]
+    zero_values = {
+        index for index, fact in zip(tape.inputs, body_inputs, strict=True) if fact.is_zero()
+    }
 
-    def watch(inner: Step, values: list[Any]) -> list[facts.Fact]:
-        found = facts.follow(inner.equation, values)
-        zero.update(n for n, f in zip(inner.writes, found, strict=True) if f.is_zero())
-        return found
+    def watch(body_step: Step, values: list[Any]) -> list[constants.Fact]:
+        outputs = constants.follow(body_step.equation, values)
+        zero_values.update(
+            index for index, fact in zip(body_step.writes, outputs, strict=True) if fact.is_zero()
+        )
+        return outputs
 
-    watched(program, own, tape, watch)
-    emitted = zip(tape.outputs[count:], step.equation.outvars[count:], strict=True)
-    told = all(number in zero for number, variable in emitted if not _dropped(variable))
-    carried = list(zip(tape.inputs[fixed : fixed + count], tape.outputs[:count], strict=True))
-    if not told or not all(_runs_through(tape.steps, *pair, zero) for pair in carried):
-        labels.pin(turns)
+    watched(program, body_inputs, tape, watch)
+    emitted = zip(tape.outputs[carry_count:], step.equation.outvars[carry_count:], strict=True)
+    emits_zeros = all(index in zero_values for index, variable in emitted if not _dropped(variable))
+    carry_inputs = tape.inputs[constant_count : constant_count + carry_count]
+    carried = list(zip(carry_inputs, tape.outputs[:carry_count], strict=True))
+    if not emits_zeros or not all(
+        _is_identity_path(tape.steps, start, end, zero_values) for start, end in carried
+    ):
+        labels.pin(iterations)
     elif any(start != end for start, end in carried):
-        labels.turns.append(turns)
+        labels.iterations.append(iterations)
 
 
 def _dropped(variable: Any) -> bool:
@@ -74,25 +95,35 @@ def _dropped(variable: Any) -> bool:
     return type(variable).__name__ == "DropVar"
 
 
-def _runs_through(
-    steps: Sequence[Step], start: int, end: int | None, zero: Collection[int]
+def _is_identity_path(
+    steps: Sequence[Step], start: int, end: int | None, zero_values: Collection[int]
 ) -> bool:
-    """Whether a value comes out as it went in, but for sums with others of which all are zero."""
-    writer = {number: step for step in steps for number in step.writes}
-    open_, seen = [end], set()
-    while open_:
-        number = open_.pop()
-        if number == start:
+    """Whether a value comes out as it went in, but for sums with others of which all are zero.
+
+    Args:
+      steps: of the body of a loop.
+      start, end: indices of the value that goes in and of the one that comes out.
+      zero_values: indices of the values that are zero.
+    """
+    step_writing = {index: step for step in steps for index in step.writes}
+    open_values = [end]
+    seen: set[int] = set()
+    while open_values:  # from the end backwards
+        index = open_values.pop()
+        if index == start:
             return True
-        if number in seen or number not in writer:
+        if index in seen or index not in step_writing:
             continue
-        seen.add(number)
-        step = writer[number]
-        name, reads = step.equation.primitive.name, step.reads
+        seen.add(index)
+        step = step_writing[index]
+        name = step.equation.primitive.name
+        reads = step.reads
         if name in ADDITIONS and None not in reads:
-            a, b = ([len(axis) for axis in axes] for axes in step.inputs)
-            if a == b:
-                open_ += [x for x, branch in (reads, reads[::-1]) if branch in zero]
+            left_shape, right_shape = ([len(axis) for axis in axes] for axes in step.inputs)
+            if left_shape == right_shape:
+                open_values += [
+                    operand for operand, branch in (reads, reads[::-1]) if branch in zero_values
+                ]
         elif name in IDENTITIES and len(reads) == 1:
-            open_.append(reads[0])
+            open_values.append(reads[0])
     return False

@@ -682,7 +682,7 @@ STRUCTURED = (
     Mutation(
         "another tree is shrunk",
         "jaxprune/structured/graph.py",
-        "            if found.get(path) != wanted.get(path):\n",
+        "            if shapes.get(path) != traced_shapes.get(path):\n",
         "            if False:\n",
         ("tests/faults/test_mutants.py::test_only_the_tree_that_was_traced_is_shrunk",),
     ),

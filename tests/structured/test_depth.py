@@ -154,7 +154,7 @@ def test_layers_under_a_scan_are_left_out_one_by_one(remat):
     fn = lambda p, x: scanned(p, x, layer=residual, remat=remat)[0]
     graph = structured.trace(fn, params, X)
     assert [block.name for block in structured.blocks(graph)] == [f"layers[{i}]" for i in range(5)]
-    assert "5 turns of a loop" in graph.summary()
+    assert "5 iterations of a loop" in graph.summary()
     assert [group.size for group in graph.groups] == [6, 8], "layers are blocks, no units"
     masks = structured.without_blocks(graph, ["layers[1]", "layers[4]"])
     assert masks["embed"] is None
@@ -249,7 +249,7 @@ def test_turns_that_cannot_be_left_out_stay(layer):
     params.pop("head")
     graph = structured.trace(fn, params, X)
     assert structured.blocks(graph) == ()
-    assert graph.turns == ()
+    assert graph.iterations == ()
     whole = jax.tree.map(lambda w: jnp.ones(w.shape, bool).at[1].set(False), params["layers"])
     masks = {"embed": None, "layers": whole}
     with pytest.raises(ValueError, match="nothing can be removed"):

@@ -54,7 +54,7 @@ def test_merges_that_overlap_in_part_are_pinned(inner):
 
     params = {"a": draw(6, 16), "b": draw(6, 16), "o": draw(32, 2)}
     graph = exact(fn, params, X)
-    assert graph.solution.conflicts or graph.groups
+    assert graph.solution.conflict_count or graph.groups
 
 
 def test_reshapes_without_a_common_refinement_are_pinned():
@@ -66,7 +66,7 @@ def test_reshapes_without_a_common_refinement_are_pinned():
 
     params = {"w": draw(6, 24), "s": draw(6), "o": draw(6, 2)}
     graph = exact(fn, params, X)
-    assert graph.solution.conflicts
+    assert graph.solution.conflict_count
     assert "do not fit together" in graph.summary()
 
 

@@ -1,6 +1,5 @@
-"""Remainders of what only arranges, cuts, joins, looks up or draws."""
+"""Remainders of operations that arrange axes anew: transposes, broadcasts, reshapes."""
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -8,495 +7,243 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxprune import programs
 from jaxprune.structured.remainders.values import (
     EVERYWHERE,
     Lost,
     Places,
-    Region,
+    Remainders,
     Value,
-    evaluated,
+    evaluate_or_shape,
+    is_array,
     is_number,
     is_zero,
     regions_of,
-    spread,
 )
 from jaxprune.structured.rules import Step
-from jaxprune.structured.rules.rule import again
 
-__all__ = ["ARRANGEMENTS"]
+__all__ = ["AXES", "Arrangement", "move_remainders"]
 
-_Remainders = dict[Region, Any]
-Arrangement = Callable[[Any, Sequence[Value], Step, Places], list[_Remainders]]
+Arrangement = Callable[[Any, Sequence[Value], Step, Places], list[Remainders]]
 
 
-def _moved(
-    value: Value, step: Step, places: Places, source: Sequence[int | None], change: Any
-) -> _Remainders:
-    """Remainders of an output whose axes are axes of one input, or new.
+def move_remainders(
+    value: Value, step: Step, places: Places, input_axis_of: Sequence[int | None], change: Any
+) -> Remainders:
+    """Returns the remainders of an output whose axes are axes of one input, or new.
 
     Args:
       value: the input.
       step: the equation as it was followed.
       places: which are left.
-      source: of each axis of the output, the axis of the input; `None`: what is there is the same along it.
+      input_axis_of: of each axis of the output, the axis of the input; `None`: it is new, and all its indices
+        have the same content.
       change: an array of contents -> one of the output's rank, with 1 along new axes.
     """
-    found: _Remainders = {}
+    remainders: Remainders = {}
     for region in [EVERYWHERE, *regions_of(places.cut(step.outputs[0]))]:
-        content = value.at(frozenset(source[i] for i in region if source[i] is not None))  # type: ignore[misc]
+        input_axes = [input_axis_of[axis] for axis in region]
+        content = value.at(frozenset(axis for axis in input_axes if axis is not None))
         if (content is value.array and not region) or (region and is_zero(content)):
             continue
-        told = is_number(content) or isinstance(content, Lost)
-        found[region] = content if told else evaluated(change, content)
-    return found
+        remainders[region] = evaluate_or_shape(change, content) if is_array(content) else content
+    return remainders
 
 
 def _transpose(
     equation: Any, values: Sequence[Value], step: Step, places: Places
-) -> list[_Remainders]:
-    order = equation.params["permutation"]
-    return [_moved(values[0], step, places, order, lambda x: lax.transpose(x, order))]
+) -> list[Remainders]:
+    permutation = equation.params["permutation"]
+    return [
+        move_remainders(
+            values[0], step, places, permutation, lambda x: lax.transpose(x, permutation)
+        )
+    ]
 
 
 def _squeeze(
     equation: Any, values: Sequence[Value], step: Step, places: Places
-) -> list[_Remainders]:
-    gone = equation.params["dimensions"]
-    source = [i for i in range(len(step.inputs[0])) if i not in gone]
-    return [_moved(values[0], step, places, source, lambda x: lax.squeeze(x, gone))]
+) -> list[Remainders]:
+    squeezed_axes = equation.params["dimensions"]
+    input_axis_of = [axis for axis in range(len(step.inputs[0])) if axis not in squeezed_axes]
+    return [
+        move_remainders(
+            values[0], step, places, input_axis_of, lambda x: lax.squeeze(x, squeezed_axes)
+        )
+    ]
 
 
 def _expand_dims(
     equation: Any, values: Sequence[Value], step: Step, places: Places
-) -> list[_Remainders]:
-    new, rest = equation.params["dimensions"], iter(range(len(step.inputs[0])))
-    source = [None if i in new else next(rest) for i in range(len(step.outputs[0]))]
-    return [_moved(values[0], step, places, source, lambda x: lax.expand_dims(x, new))]
+) -> list[Remainders]:
+    new_axes = equation.params["dimensions"]
+    old_axes = iter(range(len(step.inputs[0])))
+    input_axis_of = [
+        None if axis in new_axes else next(old_axes) for axis in range(len(step.outputs[0]))
+    ]
+    return [
+        move_remainders(
+            values[0], step, places, input_axis_of, lambda x: lax.expand_dims(x, new_axes)
+        )
+    ]
 
 
 def _broadcast(
     equation: Any, values: Sequence[Value], step: Step, places: Places
-) -> list[_Remainders]:
-    where, out = equation.params["broadcast_dimensions"], step.outputs[0]
-    source: list[int | None] = [None] * len(out)
-    for i, at in enumerate(where):
-        source[at] = i if len(step.inputs[0][i]) == len(out[at]) else None
+) -> list[Remainders]:
+    output_axis_of = equation.params["broadcast_dimensions"]
+    output_axes = step.outputs[0]
+    input_axis_of: list[int | None] = [None] * len(output_axes)
+    for input_axis, output_axis in enumerate(output_axis_of):
+        if len(step.inputs[0][input_axis]) == len(output_axes[output_axis]):
+            input_axis_of[output_axis] = input_axis
 
     def change(x: Any) -> Any:
-        shape = [1] * len(out)
-        for i, at in enumerate(where):
-            shape[at] = x.shape[i]
+        shape = [1] * len(output_axes)
+        for input_axis, output_axis in enumerate(output_axis_of):
+            shape[output_axis] = x.shape[input_axis]
         return x.reshape(shape)
 
-    return [_moved(values[0], step, places, source, change)]
+    return [move_remainders(values[0], step, places, input_axis_of, change)]
 
 
-def _rev(equation: Any, values: Sequence[Value], step: Step, places: Places) -> list[_Remainders]:
-    turned = equation.params["dimensions"]
-    source = list(range(len(step.inputs[0])))
-    return [_moved(values[0], step, places, source, lambda x: lax.rev(x, turned))]
+def _rev(equation: Any, values: Sequence[Value], step: Step, places: Places) -> list[Remainders]:
+    reversed_axes = equation.params["dimensions"]
+    input_axis_of = list(range(len(step.inputs[0])))
+    return [
+        move_remainders(values[0], step, places, input_axis_of, lambda x: lax.rev(x, reversed_axes))
+    ]
 
 
-def _blocks(before: Sequence[int], after: Sequence[int]) -> list[tuple[list[int], list[int]]]:
-    """Axes of two shapes that belong together, the fewest that have as many entries; none of length 1.
+def _tile(equation: Any, values: Sequence[Value], step: Step, places: Places) -> list[Remainders]:
+    counts = equation.params["reps"]
+    axes = step.inputs[0]
+    is_broadcast = [len(axis) == 1 and count != 1 for axis, count in zip(axes, counts, strict=True)]
+    input_axis_of = [None if is_new else axis for axis, is_new in enumerate(is_broadcast)]
 
-    >>> _blocks([2, 12, 5], [2, 3, 4, 1, 5])
-    [([0], [0]), ([1], [1, 2]), ([2], [4])]
-    """
-    entering = [i for i, n in enumerate(before) if n > 1]
-    leaving = [i for i, n in enumerate(after) if n > 1]
-    found = []
-    while entering:
-        own, others = [entering.pop(0)], [leaving.pop(0)]
-        while (a := math.prod(before[i] for i in own)) != (
-            b := math.prod(after[i] for i in others)
-        ):
-            (own if a < b else others).append((entering if a < b else leaving).pop(0))
-        found.append((own, others))
-    return found
+    def change(x: Any) -> Any:
+        repeats = [1 if size == 1 else count for size, count in zip(x.shape, counts, strict=True)]
+        return jnp.tile(x, repeats)
+
+    return [move_remainders(values[0], step, places, input_axis_of, change)]
 
 
 def _reshape(
     equation: Any, values: Sequence[Value], step: Step, places: Places
-) -> list[_Remainders]:
-    value, axes, out = values[0], step.inputs[0], step.outputs[0]
-    before, after = [len(a) for a in axes], [len(a) for a in out]
-    cut_before, cut_after = places.cut(axes), places.cut(out)
-    found: _Remainders = {}
+) -> list[Remainders]:
+    value = values[0]
+    input_axes = step.inputs[0]
+    output_axes = step.outputs[0]
+    input_shape = [len(axis) for axis in input_axes]
+    output_shape = [len(axis) for axis in output_axes]
+    cut_inputs = places.cut(input_axes)
+    cut_outputs = places.cut(output_axes)
+    remainders: Remainders = {}
     if EVERYWHERE in value.remainders:
-        found[EVERYWHERE] = value.remainders[EVERYWHERE]
-    if not cut_after or 0 in before:
-        return [found]
-    blocks = _blocks(before, after)
-    for region in regions_of(cut_after):
-        choices: list[list[Region]] = []  # of each block, the regions that end up there
-        for own, others in blocks:
-            if region & frozenset(others):
-                choices.append(list(regions_of(cut_before & frozenset(own))))
-            else:
-                choices.append([EVERYWHERE])
+        remainders[EVERYWHERE] = value.remainders[EVERYWHERE]
+    if not cut_outputs or 0 in input_shape:
+        return [remainders]
+    matches = _matching_axes(input_shape, output_shape)
+    for region in regions_of(cut_outputs):
+        # All regions of the input that end up in this one: of each match with removed outputs, any with
+        # removed inputs.
         sources = [EVERYWHERE]
-        for options in choices:
-            sources = [a | b for a in sources for b in options]
+        for own_inputs, own_outputs in matches:
+            if region & frozenset(own_outputs):
+                own_regions = list(regions_of(cut_inputs & frozenset(own_inputs)))
+                sources = [source | own_region for source in sources for own_region in own_regions]
         contents = [value.at(source) for source in sources]
-        first = contents[0]
-        if all(is_number(c) and c == first for c in contents):
-            if not is_zero(first):
-                found[region] = first
+        first_content = contents[0]
+        if all(is_number(content) and content == first_content for content in contents):
+            if not is_zero(first_content):
+                remainders[region] = first_content
             continue
-        lost = next((c for c in contents if isinstance(c, Lost)), None)
-        one_to_one = all(
-            len(cut_before & set(own)) == len(cut_after & set(others)) == 1
-            for own, others in blocks
-            if region & frozenset(others)
+        lost_content = next((content for content in contents if isinstance(content, Lost)), None)
+        is_one_to_one = all(
+            len(cut_inputs & set(own_inputs)) == len(cut_outputs & set(own_outputs)) == 1
+            for own_inputs, own_outputs in matches
+            if region & frozenset(own_outputs)
         )
-        if lost is None and one_to_one:
-            sizes = places.sizes(out, region)
-            found[region] = _reshaped(first, sources[0], blocks, axes, sizes, places)
+        if lost_content is None and is_one_to_one:
+            input_sizes = places.sizes(input_axes, sources[0])
+            output_sizes = places.sizes(output_axes, region)
+            remainders[region] = _reshape_content(first_content, matches, input_sizes, output_sizes)
         else:
-            found[region] = lost or Lost("a reshape mixes what removed units leave behind")
-    return [found]
+            mixed = Lost("a reshape mixes what removed units leave behind")
+            remainders[region] = lost_content or mixed
+    return [remainders]
 
 
-def _reshaped(
+def _matching_axes(
+    input_shape: Sequence[int], output_shape: Sequence[int]
+) -> list[tuple[list[int], list[int]]]:
+    """Returns the axes of two shapes that belong together: the fewest with as many elements on both sides.
+
+    Axes of length 1 are left out.
+
+    >>> _matching_axes([2, 12, 5], [2, 3, 4, 1, 5])
+    [([0], [0]), ([1], [1, 2]), ([2], [4])]
+    """
+    open_inputs = [axis for axis, size in enumerate(input_shape) if size > 1]
+    open_outputs = [axis for axis, size in enumerate(output_shape) if size > 1]
+    matches = []
+    while open_inputs:
+        input_axes = [open_inputs.pop(0)]
+        output_axes = [open_outputs.pop(0)]
+        input_size = input_shape[input_axes[0]]
+        output_size = output_shape[output_axes[0]]
+        while input_size != output_size:
+            if input_size < output_size:
+                input_axes.append(open_inputs.pop(0))
+                input_size *= input_shape[input_axes[-1]]
+            else:
+                output_axes.append(open_outputs.pop(0))
+                output_size *= output_shape[output_axes[-1]]
+        matches.append((input_axes, output_axes))
+    return matches
+
+
+def _reshape_content(
     content: Any,
-    source: Region,
-    blocks: Sequence[tuple[list[int], list[int]]],
-    axes: Any,
-    sizes: Sequence[int],
-    places: Places,
+    matches: Sequence[tuple[list[int], list[int]]],
+    input_sizes: Sequence[int],
+    output_sizes: Sequence[int],
 ) -> Any:
-    full = places.sizes(axes, source)
+    """Returns the reshaped content of a region, still of length 1 along axes where it is the same."""
 
     def change(x: Any) -> Any:
-        wide, shape = list(x.shape), [1] * len(sizes)
-        for own, others in blocks:
-            if any(x.shape[i] > 1 for i in own):
-                for i in own:
-                    wide[i] = full[i]
-                for i in others:
-                    shape[i] = sizes[i]
-        return jnp.broadcast_to(x, wide).reshape(shape)
+        broadcast_shape = list(x.shape)
+        new_shape = [1] * len(output_sizes)
+        for own_inputs, own_outputs in matches:
+            if any(x.shape[axis] > 1 for axis in own_inputs):
+                for axis in own_inputs:
+                    broadcast_shape[axis] = input_sizes[axis]
+                for axis in own_outputs:
+                    new_shape[axis] = output_sizes[axis]
+        return jnp.broadcast_to(x, broadcast_shape).reshape(new_shape)
 
-    return evaluated(change, content)
-
-
-def _iota(equation: Any, values: Sequence[Value], step: Step, places: Places) -> list[_Remainders]:
-    p, out = equation.params, step.outputs[0]
-    at, found = p["dimension"], {}
-    for region in regions_of(places.cut(out)):
-        alive = places.alive(out[at])
-        index = np.flatnonzero(~alive if at in region else alive).astype(p["dtype"])
-        found[region] = index.reshape([-1 if i == at else 1 for i in range(len(out))])
-    return [found]
+    return evaluate_or_shape(change, content)
 
 
-def _joined(contents: Sequence[Any], sizes: Sequence[Sequence[int]], at: int, dtype: Any) -> Any:
-    """Contents beside each other along an axis, as one."""
-    first = contents[0]
-    for content in contents:
-        if isinstance(content, Lost):
-            return content
-    if all(is_number(c) and c == first for c in contents):
-        return first
-    rank = len(sizes[0])
-    wide = [
-        max([1, *(c.shape[i] for c in contents if not is_number(c))]) if i != at else None
-        for i in range(rank)
-    ]
-
-    def change(*arrays: Any) -> Any:
-        parts = []
-        for x, size in zip(arrays, sizes, strict=True):
-            shape = [size[i] if n is None else n for i, n in enumerate(wide)]
-            parts.append(spread(x, shape, rank, dtype))
-        return lax.concatenate(parts, at)
-
-    return evaluated(change, *contents)
+def _iota(equation: Any, values: Sequence[Value], step: Step, places: Places) -> list[Remainders]:
+    params = equation.params
+    output_axes = step.outputs[0]
+    counted_axis = params["dimension"]
+    shape = [-1 if axis == counted_axis else 1 for axis in range(len(output_axes))]
+    remainders: Remainders = {}
+    for region in regions_of(places.cut(output_axes)):
+        alive = places.alive(output_axes[counted_axis])
+        in_region = ~alive if counted_axis in region else alive
+        remainders[region] = np.flatnonzero(in_region).astype(params["dtype"]).reshape(shape)
+    return [remainders]
 
 
-def _concatenate(
-    equation: Any, values: Sequence[Value], step: Step, places: Places
-) -> list[_Remainders]:
-    at, dtype = equation.params["dimension"], equation.outvars[0].aval.dtype
-    found: _Remainders = {}
-    if all(EVERYWHERE in value.remainders for value in values):
-        numbers = [value.remainders[EVERYWHERE] for value in values]
-        if all(n == numbers[0] for n in numbers):
-            found[EVERYWHERE] = numbers[0]
-    for region in regions_of(places.cut(step.outputs[0])):
-        sizes = [places.sizes(axes, region) for axes in step.inputs]
-        there = [i for i, size in enumerate(sizes) if size[at]]
-        contents = [values[i].at(region & places.cut(step.inputs[i])) for i in there]
-        content = _joined(contents, [sizes[i] for i in there], at, dtype)
-        if not is_zero(content):
-            found[region] = content
-    return [found]
-
-
-def _piece(
-    value: Value, axes: Any, out: Any, places: Places, picks: Sequence[slice | None]
-) -> _Remainders:
-    """Remainders of a part of a value: a slice of the whole along some of its axes."""
-    found: _Remainders = {}
-    if EVERYWHERE in value.remainders:
-        found[EVERYWHERE] = value.remainders[EVERYWHERE]
-    for region in regions_of(places.cut(out)):
-        content = value.at(region)
-        if is_number(content) or isinstance(content, Lost):
-            if not is_zero(content):
-                found[region] = content
-            continue
-        index: list[Any] = []
-        for i, pick in enumerate(picks):
-            if pick is None or content.shape[i] == 1:
-                index.append(slice(None))
-                continue
-            alive = places.alive(axes[i])
-            there = ~alive if i in region else alive
-            place = (np.cumsum(there) - 1)[pick][there[pick]]
-            index.append(place)
-
-        def change(x: Any, index: list[Any] = index) -> Any:
-            for i, own in enumerate(index):
-                if not isinstance(own, slice):
-                    x = jnp.take(x, own, axis=i)
-            return x
-
-        found[region] = evaluated(change, content)
-    return found
-
-
-def _slice(equation: Any, values: Sequence[Value], step: Step, places: Places) -> list[_Remainders]:
-    p, axes = equation.params, step.inputs[0]
-    steps = p["strides"] or (1,) * len(axes)
-    triples = zip(p["start_indices"], p["limit_indices"], steps, strict=True)
-    picks = [slice(*triple) for triple in triples]
-    return [_piece(values[0], axes, step.outputs[0], places, picks)]
-
-
-def _split(equation: Any, values: Sequence[Value], step: Step, places: Places) -> list[_Remainders]:
-    at, axes, start = equation.params["axis"], step.inputs[0], 0
-    found = []
-    for out, size in zip(step.outputs, equation.params["sizes"], strict=True):
-        picks = [slice(start, start + size) if i == at else None for i in range(len(axes))]
-        found.append(_piece(values[0], axes, out, places, picks))
-        start += size
-    return found
-
-
-def _tile(equation: Any, values: Sequence[Value], step: Step, places: Places) -> list[_Remainders]:
-    counts, axes = equation.params["reps"], step.inputs[0]
-    grown = [len(axis) == 1 and n != 1 for axis, n in zip(axes, counts, strict=True)]
-    source = [None if new else i for i, new in enumerate(grown)]
-    change = lambda x: jnp.tile(
-        x, [1 if n == 1 else count for n, count in zip(x.shape, counts, strict=True)]
-    )
-    return [_moved(values[0], step, places, source, change)]
-
-
-def _stack(equation: Any, values: Sequence[Value], step: Step, places: Places) -> list[_Remainders]:
-    at, dtype, found = equation.params["axis"], equation.outvars[0].aval.dtype, {}
-    for region in [EVERYWHERE, *regions_of(places.cut(step.outputs[0]))]:
-        own = frozenset(i - (i > at) for i in region)
-        contents = [value.at(own) for value in values]
-        if lost := [c for c in contents if isinstance(c, Lost)]:
-            found[region] = lost[0]
-        elif all(is_number(c) and c == contents[0] for c in contents):
-            if not region or not is_zero(contents[0]):
-                found[region] = contents[0]
-        elif region:
-
-            def change(*xs: Any) -> Any:
-                rank = len(step.inputs[0])
-                arrays = [spread(x, [None] * rank, rank, dtype) for x in xs]
-                return jnp.stack(jnp.broadcast_arrays(*arrays), at)
-
-            found[region] = evaluated(change, *contents)
-    return [found]
-
-
-def _unstack(
-    equation: Any, values: Sequence[Value], step: Step, places: Places
-) -> list[_Remainders]:
-    at, found = equation.params["axis"], []
-    for k in range(len(step.outputs)):
-        out = step.outputs[k]
-        source = [i for i in range(len(step.inputs[0])) if i != at]
-        own = step._replace(outputs=[out])
-
-        def change(x: Any, k: int = k) -> Any:
-            return lax.index_in_dim(x, k if x.shape[at] > 1 else 0, at, keepdims=False)
-
-        found.append(_moved(values[0], own, places, source, change))
-    return found
-
-
-def _pad(equation: Any, values: Sequence[Value], step: Step, places: Places) -> list[_Remainders]:
-    value, fill = values
-    out, dtype = step.outputs[0], equation.outvars[0].aval.dtype
-    number = fill.at(EVERYWHERE)
-    found: _Remainders = {}
-    for region in [EVERYWHERE, *regions_of(places.cut(out))]:
-        content = value.at(region & places.cut(step.inputs[0]))
-        sizes = places.sizes(step.inputs[0], region)
-        if 0 in sizes:  # what was removed is padding alone
-            content = number
-        if is_number(content) and is_number(number) and content == number:
-            if not region or not is_zero(content):
-                found[region] = content
-        elif isinstance(content, Lost):
-            found[region] = content
-        elif region:
-            ends = _ends(equation.params["padding_config"], out, region, places)
-
-            def change(x: Any, fill: Any, sizes: Any = sizes, ends: Any = ends) -> Any:
-                array = spread(x, sizes, len(sizes), dtype)
-                return lax.pad(array, jnp.asarray(fill, dtype), ends)
-
-            found[region] = evaluated(change, content, number)
-    return [found]
-
-
-def _ends(config: Any, out: Any, region: Region, places: Places) -> list[tuple[int, int, int]]:
-    """How much padding a region has."""
-    ends = []
-    for i, (low, high, inside) in enumerate(config):
-        alive = places.alive(out[i])
-        there = ~alive if i in region else alive
-        if inside or low < 0 or high < 0:  # an axis of which everything stays
-            ends.append((low, high, inside))
-        else:
-            ends.append((int(there[:low].sum()), int(there[len(there) - high :].sum()), 0))
-    return ends
-
-
-def _gather(
-    equation: Any, values: Sequence[Value], step: Step, places: Places
-) -> list[_Remainders]:
-    p, (operand, index) = equation.params, values
-    numbers, axes, out = p["dimension_numbers"], step.inputs[0], step.outputs[0]
-    gone = (*numbers.collapsed_slice_dims, *numbers.operand_batching_dims)
-    kept_axes = [i for i in range(len(axes)) if i not in gone]
-    source = {
-        at: i
-        for i, at in zip(kept_axes, numbers.offset_dims, strict=True)
-        if p["slice_sizes"][i] == len(axes[i])
-    }
-    rows = [j for j in range(len(out)) if j not in numbers.offset_dims]
-    batch = zip(numbers.operand_batching_dims, numbers.start_indices_batching_dims, strict=True)
-    beside = {rows[j]: i for i, j in batch}  # each index of these has places of its own
-    found: _Remainders = {}
-    if EVERYWHERE in operand.remainders:
-        found[EVERYWHERE] = operand.remainders[EVERYWHERE]
-    for region in regions_of(places.cut(out)):
-        if region <= source.keys() | beside.keys() and region & beside.keys():
-            content = operand.at(frozenset({**source, **beside}[i] for i in region))
-            if not is_zero(content):
-                found[region] = content if is_number(content) else Lost("a lookup of removed units")
-            continue
-        if not region <= source.keys():
-            numbers_there = [operand.at(r) for r in (EVERYWHERE, *regions_of(places.cut(axes)))]
-            same = all(is_number(c) and c == numbers_there[0] for c in numbers_there)
-            content = numbers_there[0] if same else Lost("removed units are places to look up")
-            if not is_zero(content):
-                found[region] = content
-            continue
-        content = operand.at(frozenset(source[i] for i in region))
-        if is_number(content) or isinstance(content, Lost):
-            if not is_zero(content):
-                found[region] = content
-            continue
-        whole = [n if i in source.values() else len(axes[i]) for i, n in enumerate(content.shape)]
-
-        def change(x: Any, at: Any, whole: Any = whole) -> Any:
-            sizes = [
-                n if i in source.values() else p["slice_sizes"][i] for i, n in enumerate(whole)
-            ]
-            return again(equation, [jnp.broadcast_to(x, whole), at], slice_sizes=tuple(sizes))[0]
-
-        found[region] = evaluated(change, content, index.array)
-    return [found]
-
-
-def _dynamic_slice(
-    equation: Any, values: Sequence[Value], step: Step, places: Places
-) -> list[_Remainders]:
-    value, starts = values[0], [v.array for v in values[1:]]
-    sizes = equation.params["slice_sizes"]
-
-    def change(x: Any, *starts: Any) -> Any:
-        own = [
-            n if n == 1 or len(axis) == size else size
-            for n, axis, size in zip(x.shape, step.inputs[0], sizes, strict=True)
-        ]
-        return again(equation, [x, *starts], slice_sizes=tuple(own))[0]
-
-    found: _Remainders = {}
-    if EVERYWHERE in value.remainders:
-        found[EVERYWHERE] = value.remainders[EVERYWHERE]
-    for region in regions_of(places.cut(step.outputs[0])):
-        content = value.at(region)
-        if not is_zero(content):
-            told = is_number(content) or isinstance(content, Lost)
-            found[region] = content if told else evaluated(change, content, *starts)
-    return [found]
-
-
-def _dynamic_update_slice(
-    equation: Any, values: Sequence[Value], step: Step, places: Places
-) -> list[_Remainders]:
-    operand, update, found = values[0], values[1], {}
-    dtype = equation.outvars[0].aval.dtype
-    for region in [EVERYWHERE, *regions_of(places.cut(step.outputs[0]))]:
-        a, b = operand.at(region), update.at(region)
-        if is_number(a) and is_number(b) and a == b:
-            if not region or not is_zero(a):
-                found[region] = a
-        elif isinstance(a, Lost) or isinstance(b, Lost):
-            found[region] = a if isinstance(a, Lost) else b
-        elif region:
-            sizes = [places.sizes(axes, region) for axes in step.inputs[:2]]
-
-            def change(x: Any, y: Any, *starts: Any, sizes: Any = sizes) -> Any:
-                whole = spread(x, sizes[0], len(sizes[0]), dtype)
-                piece = spread(y, sizes[1], len(sizes[1]), dtype)
-                return programs.bind(equation, [whole, piece, *starts])[0]
-
-            found[region] = evaluated(change, a, b, *(v.array for v in values[2:]))
-    return [found]
-
-
-def _drawn(equation: Any, values: Sequence[Value], step: Step, places: Places) -> list[_Remainders]:
-    """Random numbers: drawn whole, they are there in all places."""
-    out = step.outputs[0]
-    region = places.cut(out)
-    if not region:
-        return [{}]
-    draw = lambda *xs: programs.bind(equation, xs)[0]
-    drawn = evaluated(draw, *(v.array for v in values))
-    taken = lambda own: lambda x: places.taken(x, out, own)
-    return [{own: evaluated(taken(own), drawn) for own in regions_of(region)}]
-
-
-ARRANGEMENTS: dict[str, Arrangement] = {
+AXES: dict[str, Arrangement] = {
     "broadcast_in_dim": _broadcast,
-    "concatenate": _concatenate,
-    "dynamic_slice": _dynamic_slice,
-    "dynamic_update_slice": _dynamic_update_slice,
     "expand_dims": _expand_dims,
-    "gather": _gather,
     "iota": _iota,
-    "pad": _pad,
-    "random_bits": _drawn,
     "reshape": _reshape,
     "rev": _rev,
-    "slice": _slice,
-    "stack": _stack,
-    "tile": _tile,
-    "split": _split,
     "squeeze": _squeeze,
+    "tile": _tile,
     "transpose": _transpose,
-    "unstack": _unstack,
 }

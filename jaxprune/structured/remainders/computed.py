@@ -1,4 +1,4 @@
-"""Remainders of what is written at computed places, reduced over devices, or drawn with parameters."""
+"""Remainders of scatters, ragged products, collectives, linear solves, and draws with parameters."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,136 +9,182 @@ from jaxprune.structured.remainders.values import (
     Leak,
     Lost,
     Places,
-    Region,
+    Remainders,
     Value,
-    evaluated,
+    broadcast_content,
+    evaluate_or_shape,
     is_zero,
     regions_of,
-    spread,
 )
 from jaxprune.structured.rules import Step
 
 __all__ = ["COMPUTED"]
 
-Computed = Callable[[Any, Sequence[Value], Step, Places, Leak], list[dict[Region, Any]]]
+Computed = Callable[[Any, Sequence[Value], Step, Places, Leak], list[Remainders]]
 
 
 def _scatter(
     equation: Any, values: Sequence[Value], step: Step, places: Places, leak: Leak
-) -> list[dict[Region, Any]]:
-    """Updates at computed places: zeros that are added are nothing, and others are written as they are."""
-    name, numbers = equation.primitive.name, equation.params["dimension_numbers"]
-    operand, index, updates = values
-    axes, _, written = step.inputs
-    outside = (*numbers.inserted_window_dims, *numbers.operand_batching_dims)
-    windows = [i for i in range(len(axes)) if i not in outside]
-    source = dict(zip(windows, numbers.update_window_dims, strict=True))
-    rows = [j for j in range(len(written)) if j not in numbers.update_window_dims]
-    of_places = dict(zip(range(len(rows)), rows, strict=True))
-    for i, j in zip(
-        numbers.operand_batching_dims, numbers.scatter_indices_batching_dims, strict=True
-    ):
-        source[i] = of_places[j]
-    summed_over = places.cut(written) - frozenset(source.values())
-    adds = name in ("scatter-add", "scatter-sub")
+) -> list[Remainders]:
+    """Returns the remainders of updates at computed indices.
+
+    Zeros that are added are nothing, and others are written as they are.
+    """
+    name = equation.primitive.name
+    dimension_numbers = equation.params["dimension_numbers"]
+    operand, indices, updates = values
+    operand_axes, _, update_axes = step.inputs
+    outside_axes = (
+        *dimension_numbers.inserted_window_dims,
+        *dimension_numbers.operand_batching_dims,
+    )
+    window_axes = [axis for axis in range(len(operand_axes)) if axis not in outside_axes]
+    update_axis_of = dict(zip(window_axes, dimension_numbers.update_window_dims, strict=True))
+    row_axes = [
+        axis for axis in range(len(update_axes)) if axis not in dimension_numbers.update_window_dims
+    ]
+    row_axis_of = dict(zip(range(len(row_axes)), row_axes, strict=True))
+    batch_axes = zip(
+        dimension_numbers.operand_batching_dims,
+        dimension_numbers.scatter_indices_batching_dims,
+        strict=True,
+    )
+    for operand_axis, indices_axis in batch_axes:
+        update_axis_of[operand_axis] = row_axis_of[indices_axis]
+    summed_axes = places.cut(update_axes) - frozenset(update_axis_of.values())
+    only_adds = name in ("scatter-add", "scatter-sub")
     lost = Lost(f"{name} meets what removed units leave behind")
-    found: dict[Region, Any] = {}
+    remainders: Remainders = {}
     for region in [EVERYWHERE, *regions_of(places.cut(step.outputs[0]))]:
-        own = frozenset(source[i] for i in region if i in source)
-        others = [updates.at(own | r) for r in regions_of(summed_over)]
-        closed = all(map(is_zero, others)) and (adds or not others)
-        if not closed and not region:
-            leak(lost.reason, tuple(written[j] for j in summed_over))
+        update_region = frozenset(update_axis_of[axis] for axis in region if axis in update_axis_of)
+        removed_updates = [
+            updates.at(update_region | summed_region) for summed_region in regions_of(summed_axes)
+        ]
+        is_closed = all(map(is_zero, removed_updates)) and (only_adds or not removed_updates)
+        if not is_closed and not region:
+            leak(lost.reason, tuple(update_axes[axis] for axis in summed_axes))
         if not region:
             continue
-        a, b = operand.at(region), updates.at(own)
-        if not closed or isinstance(a, Lost) or isinstance(b, Lost):
-            found[region] = next((c for c in (a, b) if isinstance(c, Lost)), lost)
-        elif not (is_zero(a) and is_zero(b)):
-            batched = region & frozenset(numbers.operand_batching_dims)
-            sizes = (places.sizes(axes, region), places.sizes(written, own))
-            found[region] = lost if batched else _written(equation, a, index.array, b, sizes)
-    return [found]
+        contents = (operand.at(region), updates.at(update_region))
+        lost_contents = [content for content in contents if isinstance(content, Lost)]
+        if not is_closed or lost_contents:
+            remainders[region] = lost_contents[0] if lost_contents else lost
+        elif not all(map(is_zero, contents)):
+            is_batched = region & frozenset(dimension_numbers.operand_batching_dims)
+            sizes = (
+                places.sizes(operand_axes, region),
+                places.sizes(update_axes, update_region),
+            )
+            remainders[region] = (
+                lost if is_batched else _write(equation, indices.array, contents, sizes)
+            )
+    return [remainders]
 
 
-def _written(equation: Any, operand: Any, index: Any, updates: Any, sizes: Any) -> Any:
+def _write(
+    equation: Any, indices: Any, contents: Sequence[Any], sizes: Sequence[Sequence[int]]
+) -> Any:
+    """Returns what a scatter makes of the contents of its operand and its updates, of the sizes given."""
     dtype = equation.outvars[0].aval.dtype
 
-    def run(x: Any, at: Any, y: Any) -> Any:
-        arrays = [spread(c, own, len(own), dtype) for c, own in zip((x, y), sizes, strict=True)]
-        return programs.bind(equation, [arrays[0], at, arrays[1]])[0]
+    def run(indices: Any, *contents: Any) -> Any:
+        operand, updates = (
+            broadcast_content(content, size, len(size), dtype)
+            for content, size in zip(contents, sizes, strict=True)
+        )
+        return programs.bind(equation, [operand, indices, updates])[0]
 
-    return evaluated(run, operand, index, updates)
+    return evaluate_or_shape(run, indices, *contents)
 
 
-def _runs(
+def _ragged_dot(
     equation: Any, values: Sequence[Value], step: Step, places: Places, leak: Leak
-) -> list[dict[Region, Any]]:
-    """Runs of rows, each with a matrix of its own: zeros on one side of what is summed over are nothing."""
-    out = step.outputs[0]
-    leaving = {id(axis) for axis in out}
-    found: dict[Region, Any] = {}
+) -> list[Remainders]:
+    """Returns the remainders of a product of runs of rows, each with a matrix of its own.
+
+    Zeros on one side of what is summed over are nothing.
+    """
+    output_axes = step.outputs[0]
+    output_ids = {id(axis) for axis in output_axes}
+    remainders: Remainders = {}
     lost = Lost("a ragged product meets what removed units leave behind")
-    summed_over = [
-        frozenset(i for i in places.cut(axes) if id(axes[i]) not in leaving)
+    summed_axes = [
+        frozenset(i for i in places.cut(axes) if id(axes[i]) not in output_ids)
         for axes in step.inputs[:2]
     ]
-    if any(summed_over) and not any(
-        own and all(is_zero(value.at(r)) for r in regions_of(places.cut(axes)) if r & own)
-        for value, axes, own in zip(values, step.inputs, summed_over, strict=False)
-    ):
-        leak(lost.reason, tuple(step.inputs[0][i] for i in summed_over[0]))
-    for region in regions_of(places.cut(out)):
-        wanted = {id(out[i]) for i in region}
-        closed = False
+    is_closed = any(
+        own_summed
+        and all(
+            is_zero(value.at(input_region))
+            for input_region in regions_of(places.cut(axes))
+            if input_region & own_summed
+        )
+        for value, axes, own_summed in zip(values, step.inputs, summed_axes, strict=False)
+    )
+    if any(summed_axes) and not is_closed:
+        leak(lost.reason, tuple(step.inputs[0][i] for i in summed_axes[0]))
+    for region in regions_of(places.cut(output_axes)):
+        region_ids = {id(output_axes[i]) for i in region}
+        is_zero_region = False
         for value, axes in zip(values[:2], step.inputs[:2], strict=True):
-            own = frozenset(i for i in places.cut(axes) if id(axes[i]) in wanted)
-            closed |= bool(own) and all(
-                is_zero(value.at(r)) for r in regions_of(places.cut(axes)) if r >= own
+            region_axes = frozenset(i for i in places.cut(axes) if id(axes[i]) in region_ids)
+            is_zero_region |= bool(region_axes) and all(
+                is_zero(value.at(input_region))
+                for input_region in regions_of(places.cut(axes))
+                if input_region >= region_axes
             )
-        if not closed:
-            found[region] = lost
-    return [found]
+        if not is_zero_region:
+            remainders[region] = lost
+    return [remainders]
 
 
 def _collective(
     equation: Any, values: Sequence[Value], step: Step, places: Places, leak: Leak
-) -> list[dict[Region, Any]]:
-    """Sums and the like over devices, or over axes of the arrays under `vmap(axis_name=)`."""
+) -> list[Remainders]:
+    """Returns the remainders of reductions over devices, or over array axes under `vmap(axis_name=)`."""
     name = equation.primitive.name
-    reduced = {axis for axis in equation.params.get("axes", ()) if isinstance(axis, int)}
-    outputs: list[dict[Region, Any]] = []
-    for value, axes, out in zip(values, step.inputs, step.outputs, strict=True):
-        source = [i for i in range(len(axes)) if i not in reduced]
-        summed_over = places.cut(axes) & frozenset(reduced)
-        found: dict[Region, Any] = {}
-        for region in [EVERYWHERE, *regions_of(places.cut(out))]:
-            own = frozenset(source[i] for i in region)
-            contents = [value.at(own | r) for r in regions_of(summed_over)]
-            nothing = all(map(is_zero, contents)) and (name.startswith("psum") or not contents)
+    reduced_axes = {axis for axis in equation.params.get("axes", ()) if isinstance(axis, int)}
+    outputs: list[Remainders] = []
+    for value, axes, output_axes in zip(values, step.inputs, step.outputs, strict=True):
+        input_axis_of = [i for i in range(len(axes)) if i not in reduced_axes]
+        summed_axes = places.cut(axes) & frozenset(reduced_axes)
+        remainders: Remainders = {}
+        for region in [EVERYWHERE, *regions_of(places.cut(output_axes))]:
+            input_region = frozenset(input_axis_of[i] for i in region)
+            contents = [
+                value.at(input_region | summed_region) for summed_region in regions_of(summed_axes)
+            ]
+            is_closed = all(map(is_zero, contents)) and (name.startswith("psum") or not contents)
             lost = Lost(f"{name} meets what removed units leave behind")
-            if not region and not nothing:
-                leak(lost.reason, tuple(axes[i] for i in summed_over))
-            elif region and not (nothing and is_zero(value.at(own))):
-                found[region] = lost
-        outputs.append(found)
+            if not region and not is_closed:
+                leak(lost.reason, tuple(axes[i] for i in summed_axes))
+            elif region and not (is_closed and is_zero(value.at(input_region))):
+                remainders[region] = lost
+        outputs.append(remainders)
     return outputs
 
 
-def _linear(
+def _zero_where_operand_is(
     equation: Any, values: Sequence[Value], step: Step, places: Places, leak: Leak
-) -> list[dict[Region, Any]]:
-    """What is zero where its last operand of the output's rank is."""
-    lost = Lost(f"{equation.primitive.name} meets what removed units leave behind")
-    at = 0 if equation.primitive.name.startswith("select_and_scatter") else len(values) - 1
-    contents = {r: values[at].at(r) for r in regions_of(places.cut(step.outputs[0]))}
-    return [{r: lost for r, c in contents.items() if not is_zero(c)}]
+) -> list[Remainders]:
+    """Returns the remainders of an operation that gives zero where one operand, mostly the last, is zero."""
+    name = equation.primitive.name
+    lost = Lost(f"{name} meets what removed units leave behind")
+    operand_index = 0 if name.startswith("select_and_scatter") else len(values) - 1
+    operand = values[operand_index]
+    return [
+        {
+            region: lost
+            for region in regions_of(places.cut(step.outputs[0]))
+            if not is_zero(operand.at(region))
+        }
+    ]
 
 
-def _unheard(
+def _all_lost(
     equation: Any, values: Sequence[Value], step: Step, places: Places, leak: Leak
-) -> list[dict[Region, Any]]:
-    """It gives nothing, or what is drawn for each place."""
+) -> list[Remainders]:
+    """Returns the remainders of an operation that has no outputs, or draws a number for each place."""
     lost = Lost("random numbers are drawn for removed units")
     return [dict.fromkeys(regions_of(places.cut(axes)), lost) for axes in step.outputs]
 
@@ -148,15 +194,15 @@ COMPUTED: dict[str, Computed] = {
         ("scatter", "scatter-add", "scatter-max", "scatter-min", "scatter-mul", "scatter-sub"),
         _scatter,
     ),
-    **dict.fromkeys(("ragged_dot", "ragged_dot_general"), _runs),
+    **dict.fromkeys(("ragged_dot", "ragged_dot_general"), _ragged_dot),
     **dict.fromkeys(
         ("pbroadcast", "pmax", "pmin", "ppermute", "psum", "psum_invariant"), _collective
     ),
     **dict.fromkeys(
         ("select_and_scatter", "select_and_scatter_add", "triangular_solve", "tridiagonal_solve"),
-        _linear,
+        _zero_where_operand_is,
     ),
     **dict.fromkeys(
-        ("debug_callback", "debug_print", "random_gamma", "rng_bit_generator"), _unheard
+        ("debug_callback", "debug_print", "random_gamma", "rng_bit_generator"), _all_lost
     ),
 }

@@ -1,4 +1,4 @@
-"""Remainders of what is computed entry by entry."""
+"""Remainders of elementwise operations."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,19 +14,19 @@ from jaxprune.structured.remainders.values import (
     EVERYWHERE,
     Lost,
     Places,
-    Region,
+    Remainders,
     Value,
-    evaluated,
-    is_nothing,
+    evaluate_or_shape,
     is_number,
     is_zero,
+    is_zero_product,
     regions_of,
 )
 from jaxprune.structured.rules import Step
 
-__all__ = ["entrywise", "positive"]
+__all__ = ["elementwise_remainders", "is_positive"]
 
-# Zero stays zero, where all operands are.
+# Zero, where all operands are zero.
 _ZERO_TO_ZERO = frozenset(
     {"asinh", "atanh", "bessel_i1e", "ceil", "complex", "conj", "erf_inv", "imag", "real", "xor"}
 )
@@ -38,34 +38,36 @@ _POSITIVE_IF_ALL = (
 )
 
 
-def entrywise(equation: Any, values: Sequence[Value], step: Step, places: Places) -> list[Any]:
-    """The remainders of the outputs, for each of them by region."""
+def elementwise_remainders(
+    equation: Any, values: Sequence[Value], step: Step, places: Places
+) -> list[Any]:
+    """Returns the remainders of each output."""
     name = equation.primitive.name
     if name in IDENTITIES:
         return [value.remainders for value in values]
     rank = len(step.outputs[0])
-    cuts = [places.cut(axes) if len(axes) == rank else EVERYWHERE for axes in step.inputs]
+    cut_axes = [places.cut(axes) if len(axes) == rank else EVERYWHERE for axes in step.inputs]
     shapes_only = any(isinstance(value.array, jax.ShapeDtypeStruct) for value in values)
-    found: dict[Region, Any] = {}
+    remainders: Remainders = {}
     for region in regions_of(places.cut(step.outputs[0])):
-        operands = [value.at(region & cut) for value, cut in zip(values, cuts, strict=True)]
+        operands = [value.at(region & cut) for value, cut in zip(values, cut_axes, strict=True)]
         if len(step.outputs) > 1:  # bits of a generator, say
-            lost = Lost(f"{name}, of which it is not known what it makes of zeros")
-            found[region] = lost
+            remainders[region] = Lost(f"{name}, of which it is not known what it makes of zeros")
             continue
-        content = _entry(equation, operands, shapes_only)
+        content = _compute_content(equation, operands, shapes_only)
         if not is_zero(content):
-            found[region] = content
-    known = len(step.outputs) == 1 and all(EVERYWHERE in value.remainders for value in values)
-    if known:
-        content = _entry(equation, [v.remainders[EVERYWHERE] for v in values], shapes_only)
+            remainders[region] = content
+    all_known = len(step.outputs) == 1 and all(EVERYWHERE in value.remainders for value in values)
+    if all_known:
+        numbers = [value.remainders[EVERYWHERE] for value in values]
+        content = _compute_content(equation, numbers, shapes_only)
         if is_number(content):
-            found[EVERYWHERE] = content
-    return [found] * len(step.outputs)
+            remainders[EVERYWHERE] = content
+    return [remainders] * len(step.outputs)
 
 
-def positive(equation: Any, values: Sequence[Value]) -> bool:
-    """Whether no entry of the output is negative, as far as is known."""
+def is_positive(equation: Any, values: Sequence[Value]) -> bool:
+    """Whether no element of the output is negative, as far as is known."""
     name = equation.primitive.name
     if equation.outvars[0].aval.dtype == bool or name in _POSITIVE:
         return True
@@ -80,15 +82,15 @@ def positive(equation: Any, values: Sequence[Value]) -> bool:
     return name in _POSITIVE_IF_ALL and all(value.positive for value in values)
 
 
-def _entry(equation: Any, operands: list[Any], shapes_only: bool) -> Any:
-    """What an equation makes of contents; of arrays their shape, where nothing is computed."""
+def _compute_content(equation: Any, operands: list[Any], shapes_only: bool) -> Any:
+    """Returns what an equation makes of contents; of arrays, where nothing is computed, their shape."""
     name = equation.primitive.name
     dtype = equation.outvars[0].aval.dtype
     zero = np.zeros((), dtype)[()]
     if name == "mul":
-        if is_nothing(*operands):
+        if is_zero_product(*operands):
             return zero
-        if any(is_zero(x) for x in operands):
+        if any(is_zero(operand) for operand in operands):
             return Lost("zeros of removed units are multiplied with what is infinite for zeros")
     if name == "div" and is_zero(operands[0]) and not is_number(operands[1]):
         return zero
@@ -96,24 +98,27 @@ def _entry(equation: Any, operands: list[Any], shapes_only: bool) -> Any:
         return operands[1]
     if name in (*ADDITIONS, "sub") and is_zero(operands[1]):
         return operands[0]
-    facts = [constants.Fact(x) if is_number(x) else constants.UNKNOWN for x in operands]
+    facts = [
+        constants.Fact(operand) if is_number(operand) else constants.UNKNOWN for operand in operands
+    ]
     if any(fact.known for fact in facts):
-        [known] = constants.follow(equation, facts)
-        if known.known:
-            return known.value
+        [outcome] = constants.follow(equation, facts)
+        if outcome.known:
+            return outcome.value
     if name in _ZERO_TO_ZERO and all(map(is_zero, operands)):
         return zero
-    for x in operands:
-        if isinstance(x, Lost):
-            return x
-    rank = max((len(a.aval.shape) for a in equation.invars), default=0)
+    for operand in operands:
+        if isinstance(operand, Lost):
+            return operand
+    rank = max((len(variable.aval.shape) for variable in equation.invars), default=0)
 
-    def computed(*contents: Any) -> Any:
+    def run(*contents: Any) -> Any:
         arrays = [
-            jnp.asarray(x, a.aval.dtype) for x, a in zip(contents, equation.invars, strict=True)
+            jnp.asarray(content, variable.aval.dtype)
+            for content, variable in zip(contents, equation.invars, strict=True)
         ]
-        arrays = [x if x.ndim else x.reshape((1,) * rank) for x in arrays]
-        shape = np.broadcast_shapes(*(x.shape for x in arrays))
-        return programs.bind(equation, [jnp.broadcast_to(x, shape) for x in arrays])[0]
+        arrays = [array if array.ndim else array.reshape((1,) * rank) for array in arrays]
+        shape = np.broadcast_shapes(*(array.shape for array in arrays))
+        return programs.bind(equation, [jnp.broadcast_to(array, shape) for array in arrays])[0]
 
-    return jax.eval_shape(computed, *operands) if shapes_only else evaluated(computed, *operands)
+    return jax.eval_shape(run, *operands) if shapes_only else evaluate_or_shape(run, *operands)

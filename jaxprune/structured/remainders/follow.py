@@ -1,4 +1,4 @@
-"""Remainders of what an equation gives, from those of what goes into it."""
+"""Remainders of the outputs of an equation, from those of its inputs."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,10 +7,12 @@ import jax
 import jax.numpy as jnp
 
 from jaxprune.programs.primitives import ELEMENTWISE
-from jaxprune.structured.remainders.arrangements import ARRANGEMENTS
+from jaxprune.structured.remainders.arrangements import AXES
 from jaxprune.structured.remainders.computed import COMPUTED
-from jaxprune.structured.remainders.entrywise import entrywise, positive
-from jaxprune.structured.remainders.lines import LINES, along
+from jaxprune.structured.remainders.entrywise import elementwise_remainders, is_positive
+from jaxprune.structured.remainders.indexing import INDEXING
+from jaxprune.structured.remainders.lines import LINES, line_remainders
+from jaxprune.structured.remainders.slicing import SLICING
 from jaxprune.structured.remainders.sums import SUMS
 from jaxprune.structured.remainders.values import (
     EVERYWHERE,
@@ -18,12 +20,14 @@ from jaxprune.structured.remainders.values import (
     Lost,
     Places,
     Value,
-    evaluated,
+    evaluate_or_shape,
     regions_of,
 )
 from jaxprune.structured.rules import Step, elementwise, rule_of
 
-__all__ = ["follow"]
+__all__ = ["follow_remainders"]
+
+ARRANGEMENTS = {**AXES, **SLICING, **INDEXING}
 
 _KEEPS_THE_SIGN = frozenset(
     {"reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "cumsum", "cumprod", "cummax"}
@@ -31,7 +35,7 @@ _KEEPS_THE_SIGN = frozenset(
 ) | (ARRANGEMENTS.keys() - {"gather", "random_bits"})
 
 
-def follow(
+def follow_remainders(
     values: Sequence[Value], outputs: Sequence[Any], step: Step, places: Places, leak: Leak
 ) -> list[Value]:
     """Returns the outputs of an equation, complete and with their remainders.
@@ -45,14 +49,17 @@ def follow(
     """
     equation = step.equation
     name = equation.primitive.name
-    cut = any(map(places.cut, (*step.inputs, *step.outputs)))
-    if not cut and not any(EVERYWHERE in value.remainders for value in values):
-        return [Value(x) for x in outputs]
+    is_cut = any(map(places.cut, (*step.inputs, *step.outputs)))
+    if not is_cut and not any(EVERYWHERE in value.remainders for value in values):
+        return [Value(array) for array in outputs]
     owed: list[Any] = []
     if name in ELEMENTWISE or _is_elementwise(name):
-        remainders = entrywise(equation, values, step, places)
-        sign = positive(equation, values)
-        return [Value(x, r, sign) for x, r in zip(outputs, remainders, strict=True)]
+        remainders = elementwise_remainders(equation, values, step, places)
+        positive = is_positive(equation, values)
+        return [
+            Value(array, remainder, positive)
+            for array, remainder in zip(outputs, remainders, strict=True)
+        ]
     if name in ARRANGEMENTS:
         remainders = ARRANGEMENTS[name](equation, values, step, places)
     elif name in SUMS:
@@ -60,29 +67,36 @@ def follow(
     elif name in COMPUTED:
         remainders = COMPUTED[name](equation, values, step, places, leak)
     elif name in LINES:
-        remainders = along(equation, values, step, places)
+        remainders = line_remainders(equation, values, step, places)
     else:
-        remainders = _unknown(step, places, leak)
-    sign = name in _KEEPS_THE_SIGN and all(value.positive for value in values)
+        remainders = _unknown_remainders(step, places, leak)
+    positive = name in _KEEPS_THE_SIGN and all(value.positive for value in values)
     if owed and not isinstance(outputs[0], jax.ShapeDtypeStruct):
-        total = lambda x, *parts: sum(parts, jnp.asarray(x)).astype(x.dtype)
-        outputs = [evaluated(total, outputs[0], *owed)]
-    return [Value(x, r, sign) for x, r in zip(outputs, remainders, strict=True)]
+        outputs = [evaluate_or_shape(_add_owed, outputs[0], *owed)]
+    return [
+        Value(array, remainder, positive)
+        for array, remainder in zip(outputs, remainders, strict=True)
+    ]
+
+
+def _add_owed(array: Any, *owed: Any) -> Any:
+    """Returns a sum over what is left, with what removed units would have added."""
+    return sum(owed, jnp.asarray(array)).astype(array.dtype)
 
 
 def _is_elementwise(name: str) -> bool:
-    """Whether a primitive is said to go entry by entry, as one of a user's own may be."""
-    known = rule_of(name)
-    return known is not None and known.label is elementwise
+    """Whether a primitive has the rule of elementwise ones, as one of a user's own may have."""
+    rule = rule_of(name)
+    return rule is not None and rule.label is elementwise
 
 
-def _unknown(step: Step, places: Places, leak: Leak) -> list[Any]:
-    """Nothing is known of what a primitive makes of zeros."""
+def _unknown_remainders(step: Step, places: Places, leak: Leak) -> list[Any]:
+    """Returns the remainders of a primitive of which it is not known what it makes of zeros: all are lost."""
     reason = f"{step.equation.primitive.name}, of which it is not known what it makes of zeros"
-    leaving = {id(axis) for axes in step.outputs for axis in axes}
-    summed = [
-        axes[i] for axes in step.inputs for i in places.cut(axes) if id(axes[i]) not in leaving
+    output_ids = {id(axis) for axes in step.outputs for axis in axes}
+    summed_axes = [
+        axes[i] for axes in step.inputs for i in places.cut(axes) if id(axes[i]) not in output_ids
     ]
-    if summed:
-        leak(reason, tuple(summed))
+    if summed_axes:
+        leak(reason, tuple(summed_axes))
     return [dict.fromkeys(regions_of(places.cut(axes)), Lost(reason)) for axes in step.outputs]

@@ -1,4 +1,4 @@
-"""Remainders of what runs along axes of which everything stays: sorting, running sums, windows."""
+"""Remainders of operations along axes of which everything stays: sorts, cumulative sums, windows."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,21 +7,22 @@ from jaxprune import programs
 from jaxprune.structured.remainders.values import (
     Lost,
     Places,
-    Region,
+    Remainders,
     Value,
-    evaluated,
+    broadcast_content,
+    evaluate_or_shape,
     is_number,
     is_zero,
     regions_of,
-    spread,
 )
 from jaxprune.structured.rules import Step
 
-__all__ = ["LINES", "along"]
+__all__ = ["LINES", "line_remainders"]
 
-# Whatever number is everywhere along a line, they give the same ...
+# A line is all that is mixed for one place of the other axes. If one number is everywhere along it, these
+# give the same number ...
 _SAME = frozenset({"cummax", "cummin", "reduce_window_max", "reduce_window_min", "sort"})
-# ... or do so with zeros; the first of equal ones is at 0.
+# ... and these do so if it is zero; the first of equal ones is at index 0.
 _ZEROS = frozenset(
     {"argmax", "argmin", "bitcast_convert_type", "cumprod", "cumsum", "fft"} | {"reduce_window_sum"}
 )
@@ -32,38 +33,43 @@ _MATRICES = frozenset(
 LINES = _SAME | _ZEROS | _MATRICES | {"approx_top_k", "cumlogsumexp", "top_k"}
 
 
-def along(
+def line_remainders(
     equation: Any, values: Sequence[Value], step: Step, places: Places
-) -> list[dict[Region, Any]]:
-    """The remainders of the outputs, for each of them by region."""
-    name, gone = equation.primitive.name, equation.params.get("axes", ())
-    source = [i for i in range(len(step.inputs[0])) if i not in gone]
-    found: list[dict[Region, Any]] = [{} for _ in step.outputs]
+) -> list[Remainders]:
+    """Returns the remainders of each output."""
+    name = equation.primitive.name
+    reduced_axes = equation.params.get("axes", ())
+    input_axis_of = [axis for axis in range(len(step.inputs[0])) if axis not in reduced_axes]
+    outputs: list[Remainders] = [{} for _ in step.outputs]
     for region in regions_of(places.cut(step.outputs[0])):
-        own = frozenset(source[i] for i in region)
-        contents = [value.at(own) for value in values]
+        input_region = frozenset(input_axis_of[axis] for axis in region)
+        contents = [value.at(input_region) for value in values]
         if name in _ZEROS and all(map(is_zero, contents)):
             continue
         if name.startswith("arg") and is_number(contents[0]):
             continue
         if name in _SAME and all(map(is_number, contents)):
-            results = contents
-        elif lost := [c for c in contents if isinstance(c, Lost)]:
-            results = lost[:1] * len(step.outputs)
+            output_contents = contents
+        elif lost_contents := [content for content in contents if isinstance(content, Lost)]:
+            output_contents = lost_contents[:1] * len(step.outputs)
         else:
-            results = _computed(equation, contents, [places.sizes(a, own) for a in step.inputs])
-        for remainders, content in zip(found, results, strict=True):
+            sizes = [places.sizes(axes, input_region) for axes in step.inputs]
+            output_contents = _run_equation(equation, contents, sizes)
+        for remainders, content in zip(outputs, output_contents, strict=True):
             if not is_zero(content):
                 remainders[region] = content
-    return found
+    return outputs
 
 
-def _computed(equation: Any, contents: Sequence[Any], sizes: Sequence[Sequence[int]]) -> list[Any]:
-    dtypes = [atom.aval.dtype for atom in equation.invars]
+def _run_equation(
+    equation: Any, contents: Sequence[Any], sizes: Sequence[Sequence[int]]
+) -> list[Any]:
+    """Returns what an equation makes of the contents of a region, whose shapes are given."""
+    dtypes = [variable.aval.dtype for variable in equation.invars]
 
-    def run(*xs: Any) -> list[Any]:
-        triples = zip(xs, sizes, dtypes, strict=True)
-        arrays = [spread(x, own, len(own), dtype) for x, own, dtype in triples]
+    def run(*operands: Any) -> list[Any]:
+        triples = zip(operands, sizes, dtypes, strict=True)
+        arrays = [broadcast_content(x, size, len(size), dtype) for x, size, dtype in triples]
         return programs.bind(equation, arrays)
 
-    return evaluated(run, *contents)
+    return evaluate_or_shape(run, *contents)

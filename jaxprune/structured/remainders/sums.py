@@ -8,30 +8,33 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxprune import programs
+from jaxprune.structured.labels import Axes
 from jaxprune.structured.remainders.values import (
     EVERYWHERE,
     Leak,
     Lost,
     Places,
     Region,
+    Remainders,
     Value,
-    evaluated,
-    is_nothing,
+    broadcast_content,
+    evaluate_or_shape,
     is_number,
     is_zero,
+    is_zero_product,
     regions_of,
-    spread,
 )
 from jaxprune.structured.rules import Step
 
 __all__ = ["SUMS"]
 
-_Found = tuple[
-    list[Any], list[dict[Region, Any]]
-]  # what is owed to each output, and its remainders
+# What is owed to the output: the contributions of removed units; and the remainders of each output.
+_SumRemainders = tuple[list[Any], list[Remainders]]
 _LOGICAL = ("reduce_and", "reduce_or", "reduce_xor")
 _NEUTRAL = {"reduce_prod": 1, "reduce_and": True, "reduce_or": False, "reduce_xor": False}
-_INFINITE = "a sum over the units sees what is infinite, or no number, for zeros of removed ones"
+_SEES_INFINITY = (
+    "a sum over the units sees what is infinite, or no number, for zeros of removed ones"
+)
 _NAMES = {
     "reduce_max": "a maximum",
     "reduce_min": "a minimum",
@@ -41,51 +44,59 @@ _NAMES = {
 }
 
 
-def _reduced(
+def _reduce(
     equation: Any, values: Sequence[Value], step: Step, places: Places, leak: Leak
-) -> _Found:
-    name, gone = equation.primitive.name, equation.params["axes"]
-    value, axes, out = values[0], step.inputs[0], step.outputs[0]
-    source = [i for i in range(len(axes)) if i not in gone]
-    summed_over = places.cut(axes) & frozenset(gone)
+) -> _SumRemainders:
+    name = equation.primitive.name
+    reduced_axes = equation.params["axes"]
+    value = values[0]
+    axes = step.inputs[0]
+    output_axes = step.outputs[0]
+    input_axis_of = [axis for axis in range(len(axes)) if axis not in reduced_axes]
+    summed_axes = places.cut(axes) & frozenset(reduced_axes)
     owed: list[Any] = []
-    found: dict[Region, Any] = {}
-    for region in [EVERYWHERE, *regions_of(places.cut(out))]:
-        own = frozenset(source[i] for i in region)
-        parts: list[Any] = []
-        if region and name != "reduce_sum" and summed_over:
-            contents = [value.at(own | r) for r in (EVERYWHERE, *regions_of(summed_over))]
-            if all(is_number(c) and c == contents[0] for c in contents):
-                part = _part(equation, contents[0], places.sizes(axes, own), EVERYWHERE, False)
-                found |= {region: part} if not is_zero(part) else {}
+    remainders: Remainders = {}
+    for region in [EVERYWHERE, *regions_of(places.cut(output_axes))]:
+        input_region = frozenset(input_axis_of[axis] for axis in region)
+        contributions: list[Any] = []
+        if region and name != "reduce_sum" and summed_axes:
+            contents = [
+                value.at(input_region | summed_region)
+                for summed_region in (EVERYWHERE, *regions_of(summed_axes))
+            ]
+            if all(is_number(content) and content == contents[0] for content in contents):
+                sizes = places.sizes(axes, input_region)
+                contribution = _contribution(equation, contents[0], sizes, EVERYWHERE, False)
+                remainders |= {region: contribution} if not is_zero(contribution) else {}
                 continue
-        for removed in [EVERYWHERE, *regions_of(summed_over)]:
+        for removed in [EVERYWHERE, *regions_of(summed_axes)]:
             if not (region or removed):
                 continue
-            content = value.at(own | removed)
+            content = value.at(input_region | removed)
             positive = value.positive and not region
-            part = _part(equation, content, places.sizes(axes, own | removed), removed, positive)
-            if isinstance(part, Lost) and not region:
-                leak(part.reason, tuple(axes[i] for i in removed))
-            elif part is not None:
-                parts.append(part)
+            sizes = places.sizes(axes, input_region | removed)
+            contribution = _contribution(equation, content, sizes, removed, positive)
+            if isinstance(contribution, Lost) and not region:
+                leak(contribution.reason, tuple(axes[axis] for axis in removed))
+            elif contribution is not None:
+                contributions.append(contribution)
         if not region:
-            owed = parts
+            owed = contributions
             continue
-        content = _total(parts, equation.outvars[0].aval.dtype)
+        content = _total_content(contributions, equation.outvars[0].aval.dtype)
         if not is_zero(content):
-            found[region] = content
+            remainders[region] = content
     if name in ("reduce_max", "reduce_min", "reduce_and", "reduce_or"):
         number = value.remainders.get(EVERYWHERE)
-        if number is not None and not summed_over:
-            found[EVERYWHERE] = number
+        if number is not None and not summed_axes:
+            remainders[EVERYWHERE] = number
     elif name == "reduce_sum" and not owed and is_zero(value.remainders.get(EVERYWHERE)):
-        found[EVERYWHERE] = np.zeros((), equation.outvars[0].aval.dtype)[()]
-    return owed, [found]
+        remainders[EVERYWHERE] = np.zeros((), equation.outvars[0].aval.dtype)[()]
+    return owed, [remainders]
 
 
-def _part(equation: Any, content: Any, sizes: Any, removed: Region, positive: bool) -> Any:
-    """What a region adds to a reduction; `None`: nothing.
+def _contribution(equation: Any, content: Any, sizes: Any, removed: Region, positive: bool) -> Any:
+    """Returns what a region adds to a reduction; `None`: nothing.
 
     Args:
       equation: the reduction.
@@ -94,208 +105,263 @@ def _part(equation: Any, content: Any, sizes: Any, removed: Region, positive: bo
       removed: of the axes that are reduced, those along which its places were removed.
       positive: whether all that is reduced besides is at least zero.
     """
-    name, gone = equation.primitive.name, equation.params["axes"]
+    name = equation.primitive.name
+    reduced_axes = equation.params["axes"]
     if isinstance(content, Lost):
         return content
     if name == "reduce_sum":
         if is_zero(content):
             return None
         if is_number(content) and not np.isfinite(content):
-            return Lost(_INFINITE)
+            return Lost(_SEES_INFINITY)
         if is_number(content):
-            return (content * math.prod(sizes[i] for i in gone)).astype(content.dtype)
+            return (content * math.prod(sizes[i] for i in reduced_axes)).astype(content.dtype)
 
-        def total(x: Any) -> Any:
-            repeats = math.prod(sizes[i] for i in gone if x.shape[i] == 1)
-            own = programs.bind(equation, [x])[0]
-            return own if repeats == 1 else own * np.asarray(repeats).astype(own.dtype)
+        def reduce_array(x: Any) -> Any:
+            repeats = math.prod(sizes[i] for i in reduced_axes if x.shape[i] == 1)
+            output = programs.bind(equation, [x])[0]
+            return output if repeats == 1 else output * np.asarray(repeats).astype(output.dtype)
 
-        return evaluated(total, content)
+        return evaluate_or_shape(reduce_array, content)
     if removed:
         neutral = _NEUTRAL.get(name)
-        least = name == "reduce_max" and positive and is_number(content) and content <= 0
-        if least or (is_number(content) and (content == neutral or _extreme(name, content))):
+        never_largest = name == "reduce_max" and positive and is_number(content) and content <= 0
+        if never_largest:
+            return None
+        if is_number(content) and (content == neutral or _is_never_taken(name, content)):
             return None
         return Lost(
             f"{_NAMES.get(name, name)} over the units ({name}) sees the zeros of removed ones"
         )
     if name == "reduce_prod" and not (is_number(content) and content in (0, 1)):
-        wide = [sizes[i] if i in gone else None for i in range(len(sizes))]
+        full_sizes = [sizes[i] if i in reduced_axes else None for i in range(len(sizes))]
         dtype = equation.invars[0].aval.dtype
-        full = lambda x: programs.bind(equation, [spread(x, wide, len(wide), dtype)])[0]
-        return evaluated(full, content)
+
+        def reduce_full(x: Any) -> Any:
+            array = broadcast_content(x, full_sizes, len(full_sizes), dtype)
+            return programs.bind(equation, [array])[0]
+
+        return evaluate_or_shape(reduce_full, content)
     if is_number(content):
         return content
-    return evaluated(lambda x: programs.bind(equation, [x])[0], content)
+    return evaluate_or_shape(lambda x: programs.bind(equation, [x])[0], content)
 
 
-def _extreme(name: str, content: Any) -> bool:
+def _is_never_taken(name: str, content: Any) -> bool:
     """Whether a maximum or a minimum never takes a number where there is another."""
     if name not in ("reduce_max", "reduce_min") or content.dtype.kind in "biu":
         return False
     return bool(content == (-np.inf if name == "reduce_max" else np.inf))
 
 
-def _total(parts: Sequence[Any], dtype: Any) -> Any:
-    """The sum of contents, of which one is all there is where operations are no sums."""
-    for part in parts:
-        if isinstance(part, Lost):
-            return part
-    if not parts:
+def _total_content(contributions: Sequence[Any], dtype: Any) -> Any:
+    """Returns the sum of contributions; of reductions that are no sums there is one at most."""
+    for contribution in contributions:
+        if isinstance(contribution, Lost):
+            return contribution
+    if not contributions:
         return np.zeros((), dtype)[()]
-    if len(parts) == 1:
-        return parts[0]
-    if all(map(is_number, parts)):
-        return sum(parts[1:], parts[0])
-    return evaluated(lambda *xs: sum(xs[1:], jnp.asarray(xs[0], dtype)), *parts)
+    if len(contributions) == 1:
+        return contributions[0]
+    if all(map(is_number, contributions)):
+        return sum(contributions[1:], contributions[0])
+    return evaluate_or_shape(
+        lambda *arrays: sum(arrays[1:], jnp.asarray(arrays[0], dtype)), *contributions
+    )
 
 
-class _Pairs(NamedTuple):
+class _PairedAxes(NamedTuple):
     """Which axes of its two operands a product pairs.
 
     Attributes:
       summed: pairs that are summed over.
-      leaving: of each axis of the output, the axis of either operand, or `None`.
+      output_axes: of each axis of the output, the axis of either operand, or `None`.
       windows: axes of each operand of which a window needs all positions.
     """
 
     summed: list[tuple[int, int]]
-    leaving: list[tuple[int | None, int | None]]
+    output_axes: list[tuple[int | None, int | None]]
     windows: tuple[Sequence[int], Sequence[int]] = ((), ())
 
 
-def _pairs(equation: Any, step: Step) -> _Pairs:
+def _paired_axes(equation: Any, step: Step) -> _PairedAxes:
     if equation.primitive.name == "conv_general_dilated":
         spec = equation.params["dimension_numbers"]
-        leaving: list[tuple[int | None, int | None]] = [(None, None)] * len(spec.out_spec)
-        leaving[spec.out_spec[0]] = (spec.lhs_spec[0], None)
-        leaving[spec.out_spec[1]] = (None, spec.rhs_spec[0])
+        output_axes: list[tuple[int | None, int | None]] = [(None, None)] * len(spec.out_spec)
+        output_axes[spec.out_spec[0]] = (spec.lhs_spec[0], None)
+        output_axes[spec.out_spec[1]] = (None, spec.rhs_spec[0])
         windows = (spec.lhs_spec[2:], spec.rhs_spec[2:])
-        return _Pairs([(spec.lhs_spec[1], spec.rhs_spec[1])], leaving, windows)
-    (over_a, over_b), (batch_a, batch_b) = equation.params["dimension_numbers"]
-    free_a = [i for i in range(len(step.inputs[0])) if i not in (*over_a, *batch_a)]
-    free_b = [i for i in range(len(step.inputs[1])) if i not in (*over_b, *batch_b)]
-    leaving = [*zip(batch_a, batch_b, strict=True)]
-    leaving += [(i, None) for i in free_a] + [(None, i) for i in free_b]
-    return _Pairs(list(zip(over_a, over_b, strict=True)), leaving)
+        return _PairedAxes([(spec.lhs_spec[1], spec.rhs_spec[1])], output_axes, windows)
+    (left_summed, right_summed), (left_batch, right_batch) = equation.params["dimension_numbers"]
+    left_rank, right_rank = map(len, step.inputs)
+    left_free = [axis for axis in range(left_rank) if axis not in (*left_summed, *left_batch)]
+    right_free = [axis for axis in range(right_rank) if axis not in (*right_summed, *right_batch)]
+    output_axes = [*zip(left_batch, right_batch, strict=True)]
+    output_axes += [(axis, None) for axis in left_free] + [(None, axis) for axis in right_free]
+    return _PairedAxes(list(zip(left_summed, right_summed, strict=True)), output_axes)
 
 
 def _product(
     equation: Any, values: Sequence[Value], step: Step, places: Places, leak: Leak
-) -> _Found:
+) -> _SumRemainders:
     if equation.params.get("feature_group_count", 1) > 1:
-        return _grouped(equation, values, step, places, leak)
-    pairs, (left, right) = _pairs(equation, step), step.inputs
-    summed_over = [
-        k
-        for k, (i, j) in enumerate(pairs.summed)
-        if places.cut((left[i],)) or places.cut((right[j],))
+        return _grouped_conv(equation, values, step, places, leak)
+    pairs = _paired_axes(equation, step)
+    left, right = step.inputs
+    cut_pairs = [
+        pair_index
+        for pair_index, (left_axis, right_axis) in enumerate(pairs.summed)
+        if places.cut((left[left_axis],)) or places.cut((right[right_axis],))
     ]
     owed: list[Any] = []
-    found: dict[Region, Any] = {}
+    remainders: Remainders = {}
     for region in [EVERYWHERE, *regions_of(places.cut(step.outputs[0]))]:
-        sides = [
-            frozenset(at for i in region if (at := pairs.leaving[i][side]) is not None)
-            for side in (0, 1)
-        ]
-        parts = []
-        for removed in [EVERYWHERE, *regions_of(summed_over)]:
-            if not (region or removed):
+        contributions = []
+        for removed_pairs in [EVERYWHERE, *regions_of(cut_pairs)]:
+            if not (region or removed_pairs):
                 continue
-            where = [
-                sides[side] | frozenset(pairs.summed[k][side] for k in removed) for side in (0, 1)
+            operand_regions = [
+                _operand_region(pairs, side, region, removed_pairs) for side in (0, 1)
             ]
-            contents = [v.at(r) for v, r in zip(values, where, strict=True)]
-            part = _multiplied(equation, contents, where, step, places, pairs)
-            if isinstance(part, Lost) and not region:
-                leak(part.reason, tuple(left[pairs.summed[k][0]] for k in removed))
-            elif part is not None:
-                parts.append(part)
+            contents = [
+                value.at(operand_region)
+                for value, operand_region in zip(values, operand_regions, strict=True)
+            ]
+            contribution = _multiply(equation, contents, operand_regions, step, places, pairs)
+            if isinstance(contribution, Lost) and not region:
+                summed_axes = (left[pairs.summed[pair_index][0]] for pair_index in removed_pairs)
+                leak(contribution.reason, tuple(summed_axes))
+            elif contribution is not None:
+                contributions.append(contribution)
         if not region:
-            owed = parts
+            owed = contributions
             continue
-        content = _total(parts, equation.outvars[0].aval.dtype)
+        content = _total_content(contributions, equation.outvars[0].aval.dtype)
         if not is_zero(content):
-            found[region] = content
-    return owed, [found]
+            remainders[region] = content
+    return owed, [remainders]
 
 
-def _multiplied(
-    equation: Any, contents: Sequence[Any], where: Any, step: Step, places: Places, pairs: _Pairs
+def _operand_region(pairs: _PairedAxes, side: int, region: Region, removed_pairs: Region) -> Region:
+    """Returns the region of an operand that meets a region of the output.
+
+    Args:
+      pairs: of the product.
+      side: which operand, 0 or 1.
+      region: of the output.
+      removed_pairs: those of the pairs of summed axes along which what is summed was removed.
+    """
+    operand_axes = [pairs.output_axes[axis][side] for axis in region]
+    own_axes = frozenset(axis for axis in operand_axes if axis is not None)
+    return own_axes | frozenset(pairs.summed[pair_index][side] for pair_index in removed_pairs)
+
+
+def _multiply(
+    equation: Any,
+    contents: Sequence[Any],
+    regions: Sequence[Region],
+    step: Step,
+    places: Places,
+    pairs: _PairedAxes,
 ) -> Any:
-    """What a region of each operand adds to a product; `None`: nothing."""
-    if is_nothing(*contents):
+    """Returns what a region of each operand adds to a product; `None`: nothing."""
+    if is_zero_product(*contents):
         return None
-    if any(is_zero(c) or (is_number(c) and not np.isfinite(c)) for c in contents):
-        return Lost(_INFINITE)
+    if any(
+        is_zero(content) or (is_number(content) and not np.isfinite(content))
+        for content in contents
+    ):
+        return Lost(_SEES_INFINITY)
     for content in contents:
         if isinstance(content, Lost):
             return content
-    sizes = [places.sizes(axes, r) for axes, r in zip(step.inputs, where, strict=True)]
-    batch = [
-        (i, j) for i, j in pairs.leaving if i is not None and j is not None
-    ]  # along these both operands run
+    sizes = [places.sizes(axes, region) for axes, region in zip(step.inputs, regions, strict=True)]
+    batch_pairs = [  # along these both operands run
+        (left_axis, right_axis)
+        for left_axis, right_axis in pairs.output_axes
+        if left_axis is not None and right_axis is not None
+    ]
 
-    def product(*contents: Any) -> Any:
+    def multiply(*contents: Any) -> Any:
         arrays = [
-            spread(
-                x,
-                [None] * len(size) if not is_number(x) else [1] * len(size),
+            broadcast_content(
+                content,
+                [1] * len(size) if is_number(content) else [None] * len(size),
                 len(size),
-                a.aval.dtype,
+                variable.aval.dtype,
             )
-            for x, size, a in zip(contents, sizes, equation.invars, strict=True)
+            for content, size, variable in zip(contents, sizes, equation.invars, strict=True)
         ]
-        wide = [list(x.shape) for x in arrays]
+        left_shape, right_shape = (list(array.shape) for array in arrays)
         repeats = 1
-        for i, j in pairs.summed:
-            if wide[0][i] == wide[1][j] == 1:
-                repeats *= sizes[0][i]
+        for left_axis, right_axis in pairs.summed:
+            if left_shape[left_axis] == right_shape[right_axis] == 1:
+                repeats *= sizes[0][left_axis]  # instead of a sum of equal products
             else:
-                wide[0][i], wide[1][j] = sizes[0][i], sizes[1][j]
-        for i, j in batch:
-            wide[0][i] = wide[1][j] = max(wide[0][i], wide[1][j])
-        for side in (0, 1):
-            for i in pairs.windows[side]:
-                wide[side][i] = sizes[side][i]
-        arrays = [jnp.broadcast_to(x, shape) for x, shape in zip(arrays, wide, strict=True)]
-        own = programs.bind(equation, arrays)[0]
-        return own if repeats == 1 else own * np.asarray(repeats).astype(own.dtype)
+                left_shape[left_axis] = sizes[0][left_axis]
+                right_shape[right_axis] = sizes[1][right_axis]
+        for left_axis, right_axis in batch_pairs:
+            batch_size = max(left_shape[left_axis], right_shape[right_axis])
+            left_shape[left_axis] = batch_size
+            right_shape[right_axis] = batch_size
+        shapes = (left_shape, right_shape)
+        for shape, size, window_axes in zip(shapes, sizes, pairs.windows, strict=True):
+            for axis in window_axes:
+                shape[axis] = size[axis]
+        operands = [
+            jnp.broadcast_to(array, shape) for array, shape in zip(arrays, shapes, strict=True)
+        ]
+        output = programs.bind(equation, operands)[0]
+        return output if repeats == 1 else output * np.asarray(repeats).astype(output.dtype)
 
-    return evaluated(product, *contents)
+    return evaluate_or_shape(multiply, *contents)
 
 
-def _grouped(
+def _grouped_conv(
     equation: Any, values: Sequence[Value], step: Step, places: Places, leak: Leak
-) -> _Found:
-    """A convolution in groups: what goes is zero on one side at least, or it cannot be told."""
+) -> _SumRemainders:
+    """Returns the remainders of a convolution in groups: zeros, or lost.
+
+    What is removed must be zero on one side at least.
+    """
     spec = equation.params["dimension_numbers"]
-    (x, kernel), (entering, taps) = step.inputs, values
+    input_axes, kernel_axes = step.inputs
+    inputs, kernel = values
     lost = Lost("a convolution in groups meets what removed units leave behind")
-    channel, within, leaving = spec.lhs_spec[1], spec.rhs_spec[1], spec.rhs_spec[0]
-    nothing = lambda value, axes, at: all(
-        is_zero(value.at(r)) for r in regions_of(places.cut(axes)) if at in r
-    )
-    summed_over = (x[channel], kernel[within])
-    if places.cut(summed_over) and not (
-        nothing(entering, x, channel) or nothing(taps, kernel, within)
+    input_channel = spec.lhs_spec[1]
+    kernel_input = spec.rhs_spec[1]
+    kernel_output = spec.rhs_spec[0]
+
+    def is_closed(value: Value, axes: Axes, axis: int) -> bool:
+        cut_regions = regions_of(places.cut(axes))
+        return all(is_zero(value.at(region)) for region in cut_regions if axis in region)
+
+    inputs_closed = is_closed(inputs, input_axes, input_channel)
+    summed_axes = (input_axes[input_channel], kernel_axes[kernel_input])
+    if places.cut(summed_axes) and not (
+        inputs_closed or is_closed(kernel, kernel_axes, kernel_input)
     ):
-        leak(lost.reason, summed_over)
-    found: dict[Region, Any] = {}
-    depthwise = len(kernel[within]) == 1 and len(kernel[leaving]) == len(x[channel])
-    closed = nothing(taps, kernel, leaving) or (depthwise and nothing(entering, x, channel))
+        leak(lost.reason, summed_axes)
+    remainders: Remainders = {}
+    output_count = len(kernel_axes[kernel_output])
+    is_depthwise = len(kernel_axes[kernel_input]) == 1 and output_count == len(
+        input_axes[input_channel]
+    )
+    output_closed = is_closed(kernel, kernel_axes, kernel_output) or (
+        is_depthwise and inputs_closed
+    )
     for region in regions_of(places.cut(step.outputs[0])):
-        if not (region == frozenset({spec.out_spec[1]}) and closed):
-            found[region] = lost
-    return [], [found]
+        if not (region == frozenset({spec.out_spec[1]}) and output_closed):
+            remainders[region] = lost
+    return [], [remainders]
 
 
-Sum = Callable[[Any, Sequence[Value], Step, Places, Leak], _Found]
+Sum = Callable[[Any, Sequence[Value], Step, Places, Leak], _SumRemainders]
 
 SUMS: dict[str, Sum] = {
     **dict.fromkeys(
         ("reduce_sum", "reduce_max", "reduce_min", "reduce_prod", *_LOGICAL),
-        _reduced,
+        _reduce,
     ),
     "dot_general": _product,
     "conv_general_dilated": _product,

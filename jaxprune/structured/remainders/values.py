@@ -1,4 +1,8 @@
-"""Values of a program with their remainders: what they would hold in places that were removed."""
+"""Values of a program with their remainders: what they would hold in places that were removed.
+
+A place is a combination of one index of each axis of a value. A region is the set of places that were removed
+along certain axes and are left along the others. What a value holds in a region is called its content there.
+"""
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -18,26 +22,28 @@ __all__ = [
     "Lost",
     "Places",
     "Region",
+    "Remainders",
     "Value",
-    "evaluated",
-    "is_nothing",
+    "broadcast_content",
+    "constant_value",
+    "evaluate_or_shape",
+    "is_array",
     "is_number",
     "is_zero",
+    "is_zero_product",
     "regions_of",
-    "spread",
-    "whole",
 ]
 
-Region = frozenset[int]  # of a value's axes those along which a place was removed
+Region = frozenset[int]  # those of a value's axes along which its places were removed
 EVERYWHERE: Region = frozenset()  # the places that are left
-_FEW = 2**16
-Leak = Callable[
-    [str, Axes], None
-]  # a reason, and labels of the axes whose removed units are owed something
+Remainders = dict[Region, Any]  # region -> content
+# Is told a reason, and labels of the axes whose removed units are owed something.
+Leak = Callable[[str, Axes], None]
+_FEW_ELEMENTS = 2**16
 
 
 class Lost(NamedTuple):
-    """A remainder that cannot be told.
+    """The content of a region if it is not known.
 
     Attributes:
       reason: what made it so, in words.
@@ -52,9 +58,10 @@ class Value(NamedTuple):
     Attributes:
       array: what is left of it, or the shape of that.
       remainders: what the whole value holds in the places that were removed, by region: a number of NumPy
-        that is the same in all of them, an array that broadcasts to the region, or `Lost`; without an entry
-        it is zero. Under `EVERYWHERE`, the number that is in all the places that are left, if it is known.
-      positive: whether no entry of what is left is negative, as far as is known.
+        that is the same in all of them, an array that broadcasts to the region, or `Lost`; a region that is
+        not there holds zeros. Under `EVERYWHERE`, the number that is in all the places that are left, if it
+        is known.
+      positive: whether no element of what is left is negative, as far as is known.
     """
 
     array: Any
@@ -62,22 +69,22 @@ class Value(NamedTuple):
     positive: bool = False
 
     def shaped(self) -> "Value":
-        """It with shapes of arrays in their place."""
-        told = lambda c: is_number(c) or isinstance(c, Lost)
-        pairs = self.remainders.items()
-        return Value(
-            _shape(self.array), {r: c if told(c) else _shape(c) for r, c in pairs}, self.positive
-        )
+        """Returns the value with shapes of arrays in their place."""
+        remainders = {
+            region: _shape(content) if is_array(content) else content
+            for region, content in self.remainders.items()
+        }
+        return Value(_shape(self.array), remainders, self.positive)
 
     def at(self, region: Region) -> Any:
-        """What it holds in a region."""
+        """Returns the content of a region."""
         if region in self.remainders:
             return self.remainders[region]
         return np.zeros((), self.array.dtype)[()] if region else self.array
 
 
 class Places:
-    """Which places of labelled axes are left.
+    """Tells which indices of labelled axes are left, and so which places of a value.
 
     Args:
       kept: labels -> which of them are left.
@@ -88,43 +95,44 @@ class Places:
         self._known: dict[int, tuple[np.ndarray, np.ndarray, bool]] = {}
 
     def alive(self, axis: np.ndarray) -> np.ndarray:
-        """Of one axis."""
+        """Boolean per index of an axis: it is left."""
         return self._entry(axis)[1]
 
     __call__ = alive
 
     def cut(self, axes: Axes) -> Region:
-        """The axes of a value that have lost places."""
+        """Returns the axes of a value along which something was removed."""
         return frozenset(i for i, axis in enumerate(axes) if self._entry(axis)[2])
 
     def sizes(self, axes: Axes, region: Region) -> tuple[int, ...]:
-        """The shape of a region of a value."""
-        alive = [int(self.alive(axis).sum()) for axis in axes]
+        """Returns the shape of a region of a value."""
+        alive_counts = [int(self.alive(axis).sum()) for axis in axes]
         return tuple(
-            len(axis) - n if i in region else n
-            for i, (axis, n) in enumerate(zip(axes, alive, strict=True))
+            len(axis) - alive_count if i in region else alive_count
+            for i, (axis, alive_count) in enumerate(zip(axes, alive_counts, strict=True))
         )
 
     def taken(self, array: Any, axes: Axes, region: Region) -> Any:
-        """What a whole array holds in a region."""
+        """Returns the part of an array, of which nothing was removed yet, that is in a region."""
         for i, axis in enumerate(axes):
             alive = self.alive(axis)
             if not alive.all():
-                index = np.flatnonzero(~alive if i in region else alive)
-                array = array.take(index, axis=i)
+                indices = np.flatnonzero(~alive if i in region else alive)
+                array = array.take(indices, axis=i)
         return array
 
     def _entry(self, axis: np.ndarray) -> tuple[np.ndarray, np.ndarray, bool]:
-        found = self._known.get(id(axis))
-        if found is None:
+        """Returns an axis, which of its indices are left, and whether some are not."""
+        entry = self._known.get(id(axis))
+        if entry is None:
             alive = self._kept(axis)
-            found = (axis, alive, not alive.all())  # the axis is held, so that its id stays its own
-            self._known[id(axis)] = found
-        return found
+            entry = (axis, alive, not alive.all())  # the axis is held, so that its id is not reused
+            self._known[id(axis)] = entry
+        return entry
 
 
 def regions_of(axes: Iterable[int]) -> Iterator[Region]:
-    """The regions in which at least one of some axes is removed.
+    """Yields the regions of places that were removed along at least one of some axes.
 
     >>> [sorted(region) for region in regions_of([1, 3])]
     [[1], [3], [1, 3]]
@@ -139,68 +147,86 @@ def _shape(x: Any) -> jax.ShapeDtypeStruct:
 
 
 def is_number(content: Any) -> bool:
-    """Whether it is known, and the same everywhere."""
+    """Whether a content is a number that is known, the same in all places."""
     return isinstance(content, np.generic)
 
 
+def is_array(content: Any) -> bool:
+    """Whether a content is an array, or the shape of one: neither a number nor lost."""
+    return not (is_number(content) or isinstance(content, Lost))
+
+
 def is_zero(content: Any) -> bool:
-    """Whether it is known to be zero."""
+    """Whether a content is known to be zero."""
     return is_number(content) and bool(content == 0)
 
 
-def is_nothing(a: Any, b: Any) -> bool:
+def is_zero_product(content: Any, other: Any) -> bool:
     """Whether a product of two contents is zero: one of them is, the other is not known to be infinite."""
-    infinite = any(is_number(x) and not np.isfinite(x) for x in (a, b))
-    return (is_zero(a) or is_zero(b)) and not infinite
+    has_infinity = any(is_number(x) and not np.isfinite(x) for x in (content, other))
+    return (is_zero(content) or is_zero(other)) and not has_infinity
 
 
-def whole(array: Any, aval: Any, axes: Axes, places: Places) -> Value:
-    """A constant of the program: it is there in all places."""
-    region = places.cut(axes)
-    contents: dict[Region, Any] = {}
+def constant_value(array: Any, aval: Any, axes: Axes, places: Places) -> Value:
+    """Returns the value of a constant of the program, of which all places are known.
+
+    Args:
+      array: the constant, of which nothing was removed.
+      aval: its shape and type in the program.
+      axes: its labels.
+      places: which are left.
+    """
+    cut_axes = places.cut(axes)
+    contents: Remainders = {}
     positive = False
     if isinstance(aval.dtype, np.dtype) and _on_host(array):
         array = np.asarray(array, aval.dtype)
         positive = array.dtype.kind in "bu" or bool(array.dtype.kind != "c" and (array >= 0).all())
         if array.size and bool((array == array.flat[0]).all()):
-            contents = dict.fromkeys([EVERYWHERE, *regions_of(region)], array.flat[0])
-    if region and not contents:
+            contents = dict.fromkeys([EVERYWHERE, *regions_of(cut_axes)], array.flat[0])
+    if cut_axes and not contents:
         array = jnp.asarray(array)
-        contents = {r: places.taken(array, axes, r) for r in regions_of(region)}
-    contents = {r: c for r, c in contents.items() if not (r and is_zero(c))}
-    return Value(places.taken(array, axes, EVERYWHERE) if region else array, contents, positive)
+        contents = {region: places.taken(array, axes, region) for region in regions_of(cut_axes)}
+    remainders = {
+        region: content for region, content in contents.items() if not (region and is_zero(content))
+    }
+    left = places.taken(array, axes, EVERYWHERE) if cut_axes else array
+    return Value(left, remainders, positive)
 
 
 def _on_host(array: Any) -> bool:
-    """Whether its numbers may be looked at: they are known, and few or no device's."""
+    """Whether an array's numbers may be looked at: they are known, and few or not on a device."""
     if isinstance(array, Tracer):
         return False
     if not isinstance(array, jax.Array):
         return True
-    return array.size <= _FEW and array.is_fully_addressable
+    return array.size <= _FEW_ELEMENTS and array.is_fully_addressable
 
 
-def evaluated(fn: Callable[..., Any], *operands: Any) -> Any:
-    """What a function makes of arrays, or the shape of that if one of them is a shape only."""
+def evaluate_or_shape(fn: Callable[..., Any], *operands: Any) -> Any:
+    """Returns what a function makes of arrays, or the shape of that if one of them is a shape only."""
     if any(isinstance(x, jax.ShapeDtypeStruct) for x in operands):
         return jax.eval_shape(fn, *operands)
     return fn(*operands)
 
 
-def spread(content: Any, sizes: Sequence[int | None], rank: int, dtype: Any) -> Any:
-    """A content as an array of some rank, of which some axes are as long as is said.
+def broadcast_content(content: Any, sizes: Sequence[int | None], rank: int, dtype: Any) -> Any:
+    """Returns a content as an array, broadcast along some of its axes.
 
     Args:
       content: a number, or an array that broadcasts.
-      sizes: of each axis; `None`: as it is, which may be 1.
+      sizes: new size of each axis; `None`: as it is, which may be 1.
       rank: of the value.
       dtype: of the value.
     """
 
-    def widened(x: Any) -> Any:
+    def broadcast(x: Any) -> Any:
         array = jnp.asarray(x, dtype)
         array = array.reshape((1,) * rank) if not array.ndim else array
-        shape = [n if want is None else want for n, want in zip(array.shape, sizes, strict=True)]
+        shape = [
+            old_size if new_size is None else new_size
+            for old_size, new_size in zip(array.shape, sizes, strict=True)
+        ]
         return array if tuple(shape) == array.shape else jnp.broadcast_to(array, shape)
 
-    return evaluated(widened, content)
+    return evaluate_or_shape(broadcast, content)

@@ -1,4 +1,4 @@
-"""One rule per primitive: what it says of labels, and how it runs on smaller arrays.
+"""One rule per primitive: how labels go through it, and how it runs on smaller arrays.
 
 A new primitive needs a function `(labels, equation, inputs) -> outputs` on `Axes`, and, if its parameters
 hold sizes, one more that binds it with those of smaller arrays; both go into a table here, or are told to

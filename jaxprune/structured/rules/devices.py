@@ -1,4 +1,4 @@
-"""Rules of where arrays lie, of what goes on between devices or along a mapped axis, and of printing."""
+"""Rules of shardings, of collectives between devices or along a mapped axis, and of printing."""
 
 from typing import Any
 
@@ -9,27 +9,28 @@ __all__ = ["RULES"]
 
 
 def _collective(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
-    """A reduction over devices; under `vmap(axis_name=)` over axes of the arrays themselves."""
-    reduced = {axis for axis in equation.params["axes"] if isinstance(axis, int)}
+    """Labels a reduction over devices; under `vmap(axis_name=)` over axes of the arrays themselves."""
+    reduced_axes = {axis for axis in equation.params["axes"] if isinstance(axis, int)}
     if equation.params.get("axis_index_groups") is not None:
         for axes in inputs:
-            labels.pin(*(axes[i] for i in reduced))
-    return [tuple(axis for i, axis in enumerate(axes) if i not in reduced) for axes in inputs]
+            labels.pin(*(axes[i] for i in reduced_axes))
+    return [tuple(axis for i, axis in enumerate(axes) if i not in reduced_axes) for axes in inputs]
 
 
 def _exchange(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
-    """What devices put together or share out along an axis."""
-    params, shapes = equation.params, shapes_of(equation)
+    """Labels what devices put together or share out along an axis."""
+    params = equation.params
+    shapes = shapes_of(equation)
     axis = params.get("all_gather_dimension", params.get("scatter_dimension"))
-    found = []
+    outputs = []
     for axes, shape in zip(inputs, shapes, strict=True):
-        rest = list(axes)
+        new_axes = list(axes)
         if len(shape) <= len(axes):
-            labels.pin(rest.pop(axis))
+            labels.pin(new_axes.pop(axis))
         if len(shape) >= len(axes):
-            rest.insert(axis, labels.fresh(shape[axis], pinned=True))
-        found.append(tuple(rest))
-    return found
+            new_axes.insert(axis, labels.fresh(shape[axis], pinned=True))
+        outputs.append(tuple(new_axes))
+    return outputs
 
 
 RULES: dict[str, Rule] = {

@@ -1,4 +1,4 @@
-"""Rules of what goes entry by entry, and of sums and the like over axes."""
+"""Rules of elementwise operations, and of reductions over axes."""
 
 from typing import Any
 
@@ -10,51 +10,59 @@ __all__ = ["RULES", "elementwise"]
 
 
 def elementwise(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
-    """Ties all inputs, whose entries at one place make the entry of the output there.
+    """Ties all inputs of an elementwise operation, and returns their labels as those of the outputs.
 
-    Scalars, and axes of length 1 beside longer ones, are read at every index.
+    Scalars, and axes of length 1 beside longer ones, are read at every index, and are not tied.
+
+    Args:
+      labels: of the program; the ties are added to them.
+      equation: whose outputs have one shape.
+      inputs: labels of the axes of each input.
     """
     shapes = shapes_of(equation)
-    full = [axes for axes in inputs if len(axes) == len(shapes[0])]
-    found = []
+    full_inputs = [axes for axes in inputs if len(axes) == len(shapes[0])]
+    output = []
     for i, size in enumerate(shapes[0]):
-        there = [axes[i] for axes in full if len(axes[i]) == size]
-        for other in there[1:]:
-            labels.tie(there[0], other)
-        found.append(there[0] if there else labels.fresh(size))
-    return [tuple(found)] * len(shapes)
+        long_axes = [axes[i] for axes in full_inputs if len(axes[i]) == size]
+        for axis in long_axes[1:]:
+            labels.tie(long_axes[0], axis)
+        output.append(long_axes[0] if long_axes else labels.fresh(size))
+    return [tuple(output)] * len(shapes)
 
 
-def _without(axes: Axes, removed: tuple[int, ...]) -> Axes:
-    return tuple(axis for i, axis in enumerate(axes) if i not in removed)
+def _without(axes: Axes, reduced_axes: tuple[int, ...]) -> Axes:
+    return tuple(axis for i, axis in enumerate(axes) if i not in reduced_axes)
 
 
 def _reduce(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
-    reduced = equation.params["axes"]
-    return [_without(axes, reduced) for axes in inputs[: len(equation.outvars)]]
+    """Labels a reduction over axes: they are free, as zeros change no sum."""
+    reduced_axes = equation.params["axes"]
+    return [_without(axes, reduced_axes) for axes in inputs[: len(equation.outvars)]]
 
 
-def _arg(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
+def _arg_reduce(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
+    """Labels a search for an index, which must keep its meaning: the axis is pinned."""
     labels.pin(*(inputs[0][i] for i in equation.params["axes"]))
     return _reduce(labels, equation, inputs)
 
 
 def _reduce_by_function(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
-    """A reduction by a function of its own: whether it lets zeros alone is not known, so all are kept."""
-    reduced = equation.params["dimensions"]
+    """Labels a reduction by a function of its own; what it makes of zeros is not known: axes are pinned."""
+    reduced_axes = equation.params["dimensions"]
     operands = inputs[: len(equation.outvars)]
     for axes in operands:
         labels.tie_all(operands[0], axes)
-        labels.pin(*(axes[i] for i in reduced))
-    return [_without(operands[0], reduced)] * len(operands)
+        labels.pin(*(axes[i] for i in reduced_axes))
+    return [_without(operands[0], reduced_axes)] * len(operands)
 
 
 def _bitcast(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
-    """Entry by entry; between types of other widths a last axis has the parts of each entry."""
+    """Labels a bitcast; between types of other widths a last axis has the parts of each element."""
     (shape,) = shapes_of(equation)
-    same, parts = inputs[0][: len(shape)], inputs[0][len(shape) :]
-    labels.pin(*parts)
-    return [(*same, *(labels.fresh(n, pinned=True) for n in shape[len(same) :]))]
+    same_axes = inputs[0][: len(shape)]
+    part_axes = inputs[0][len(shape) :]
+    labels.pin(*part_axes)
+    return [(*same_axes, *(labels.fresh(size, pinned=True) for size in shape[len(same_axes) :]))]
 
 
 RULES: dict[str, Rule] = {
@@ -73,6 +81,6 @@ RULES: dict[str, Rule] = {
         ),
         Rule(_reduce),
     ),
-    **dict.fromkeys(("argmax", "argmin"), Rule(_arg)),
+    **dict.fromkeys(("argmax", "argmin"), Rule(_arg_reduce)),
     "reduce": Rule(_reduce_by_function),
 }

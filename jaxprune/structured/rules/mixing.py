@@ -1,7 +1,7 @@
-"""Rules of what takes in some axes whole, once for each index of all others.
+"""Rules of operations that mix all elements along some axes, for each index of the others by itself.
 
-Sorts and cumulative sums, the largest entries, Fourier transforms, factorizations of matrices: the axes they
-go along stay as they are, and the others are none of their business.
+Sorts and cumulative sums, the largest elements, Fourier transforms, factorizations of matrices: the axes they
+go along are pinned, the others are free.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,8 +13,8 @@ from jaxprune.structured.rules.rule import Label, Rule, shapes_of
 __all__ = ["RULES"]
 
 
-def _along(parameter: str) -> Label:
-    """What goes along the one axis that a parameter of the equation names."""
+def _mixing_along(parameter: str) -> Label:
+    """Returns the rule of operations along the one axis that a parameter of the equation names."""
 
     def label(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
         axis = equation.params[parameter] % len(inputs[0])
@@ -23,16 +23,16 @@ def _along(parameter: str) -> Label:
             labels.tie_all(inputs[0], axes)
         outputs = []
         for shape in shapes_of(equation):
-            same = shape[axis] == len(inputs[0][axis])
-            own = inputs[0][axis] if same else labels.fresh(shape[axis], pinned=True)
-            outputs.append((*inputs[0][:axis], own, *inputs[0][axis + 1 :]))
+            same_size = shape[axis] == len(inputs[0][axis])
+            mixed_axis = inputs[0][axis] if same_size else labels.fresh(shape[axis], pinned=True)
+            outputs.append((*inputs[0][:axis], mixed_axis, *inputs[0][axis + 1 :]))
         return outputs
 
     return label
 
 
-def _last(ranks: Callable[[Any], Sequence[int]]) -> Label:
-    """What takes in the last axes of its inputs.
+def _mixing_last_axes(ranks: Callable[[Any], Sequence[int]]) -> Label:
+    """Returns the rule of operations on the last axes of their inputs.
 
     Args:
       ranks: equation -> per input, how many of its last axes; the axes before them, and as many of each
@@ -46,9 +46,9 @@ def _last(ranks: Callable[[Any], Sequence[int]]) -> Label:
             labels.pin(*axes[len(axes) - rank :])
         for batch in batches[1:]:
             labels.tie_all(batches[0], batch)
-        count = len(batches[0])
+        batch_rank = len(batches[0])
         return [
-            (*batches[0], *(labels.fresh(n, pinned=True) for n in shape[count:]))
+            (*batches[0], *(labels.fresh(size, pinned=True) for size in shape[batch_rank:]))
             for shape in shapes_of(equation)
         ]
 
@@ -56,14 +56,14 @@ def _last(ranks: Callable[[Any], Sequence[int]]) -> Label:
 
 
 def _solve(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
-    """Each column of the right-hand side, or each row, is solved for by itself."""
-    *matrix, right = inputs
-    count = len(right) - 2  # of axes that number systems of equations
-    for axes in matrix:
-        labels.pin(*axes[count:])
-        labels.tie_all(axes[:count], right[:count])
-    labels.pin(right[-2] if equation.params.get("left_side", True) else right[-1])
-    return [right]
+    """Labels systems of equations: each column of the right side, or each row, is solved for by itself."""
+    *matrices, right_side = inputs
+    batch_rank = len(right_side) - 2
+    for axes in matrices:
+        labels.pin(*axes[batch_rank:])
+        labels.tie_all(axes[:batch_rank], right_side[:batch_rank])
+    labels.pin(right_side[-2] if equation.params.get("left_side", True) else right_side[-1])
+    return [right_side]
 
 
 # Per input, the last axes that make up one matrix or vector.
@@ -84,11 +84,15 @@ _MATRICES = {
 
 RULES: dict[str, Rule] = {
     **dict.fromkeys(
-        ("cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp", "top_k"), Rule(_along("axis"))
+        ("cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp", "top_k"),
+        Rule(_mixing_along("axis")),
     ),
-    "sort": Rule(_along("dimension")),
-    "approx_top_k": Rule(_along("reduction_dimension")),
-    "fft": Rule(_last(lambda equation: [len(equation.params["fft_lengths"])])),
-    **{name: Rule(_last(lambda equation, ranks=ranks: ranks)) for name, ranks in _MATRICES.items()},
+    "sort": Rule(_mixing_along("dimension")),
+    "approx_top_k": Rule(_mixing_along("reduction_dimension")),
+    "fft": Rule(_mixing_last_axes(lambda equation: [len(equation.params["fft_lengths"])])),
+    **{
+        name: Rule(_mixing_last_axes(lambda equation, ranks=ranks: ranks))
+        for name, ranks in _MATRICES.items()
+    },
     **dict.fromkeys(("triangular_solve", "tridiagonal_solve"), Rule(_solve)),
 }

@@ -1,4 +1,4 @@
-"""Rules of computed places: lookups, slices, and what is written there."""
+"""Rules of computed indices: lookups and slices, and writing at them."""
 
 from typing import Any
 
@@ -9,50 +9,52 @@ __all__ = ["RULES"]
 
 
 def _gather(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
-    """Windows of an operand from computed places.
+    """Labels windows of an operand at computed indices.
 
-    Axes that windows span whole are free, as are those of which each index has places of its own.
+    Axes that windows span whole are free, as are those of which each index has start indices of its own.
     """
-    numbers, (shape,) = equation.params["dimension_numbers"], shapes_of(equation)
-    operand, places = inputs
-    outside = (*numbers.collapsed_slice_dims, *numbers.operand_batching_dims)
-    windows = [i for i in range(len(operand)) if i not in outside]
-    found: list[Any] = [None] * len(shape)
-    for i, j in zip(windows, numbers.offset_dims, strict=True):
+    dimension_numbers = equation.params["dimension_numbers"]
+    (shape,) = shapes_of(equation)
+    operand, starts = inputs
+    outside = (*dimension_numbers.collapsed_slice_dims, *dimension_numbers.operand_batching_dims)
+    window_axes = [i for i in range(len(operand)) if i not in outside]
+    output: list[Any] = [None] * len(shape)
+    for i, output_index in zip(window_axes, dimension_numbers.offset_dims, strict=True):
         if equation.params["slice_sizes"][i] == len(operand[i]):
-            found[j] = operand[i]
+            output[output_index] = operand[i]
         else:
             labels.pin(operand[i])
-            found[j] = labels.fresh(shape[j], pinned=True)
-    labels.pin(*(operand[i] for i in numbers.collapsed_slice_dims), places[-1])
-    batch = (numbers.operand_batching_dims, numbers.start_indices_batching_dims)
-    for i, j in zip(*batch, strict=True):
-        labels.tie(operand[i], places[j])
-    rows = [j for j in range(len(shape)) if j not in numbers.offset_dims]
-    for j, axis in zip(rows, places[:-1], strict=True):
-        found[j] = axis
-    return [tuple(found)]
+            output[output_index] = labels.fresh(shape[output_index], pinned=True)
+    labels.pin(*(operand[i] for i in dimension_numbers.collapsed_slice_dims), starts[-1])
+    batch = (dimension_numbers.operand_batching_dims, dimension_numbers.start_indices_batching_dims)
+    for operand_index, starts_index in zip(*batch, strict=True):
+        labels.tie(operand[operand_index], starts[starts_index])
+    row_axes = [i for i in range(len(shape)) if i not in dimension_numbers.offset_dims]
+    for output_index, axis in zip(row_axes, starts[:-1], strict=True):
+        output[output_index] = axis
+    return [tuple(output)]
 
 
 def _gather_again(equation: Any, arrays: list[Any], step: Step, kept: Kept) -> list[Any]:
-    sizes = equation.params["slice_sizes"]
-    alone = equation.params["dimension_numbers"].operand_batching_dims
-    whole = [
-        n == len(axis) and i not in alone
-        for i, (n, axis) in enumerate(zip(sizes, step.inputs[0], strict=True))
-    ]
-    spans = zip(whole, left(step.inputs[0], kept), sizes, strict=True)
-    return again(equation, arrays, slice_sizes=tuple(n if all_ else old for all_, n, old in spans))
+    slice_sizes = equation.params["slice_sizes"]
+    batch_axes = equation.params["dimension_numbers"].operand_batching_dims
+    new_sizes = []
+    for i, (slice_size, axis, left_size) in enumerate(
+        zip(slice_sizes, step.inputs[0], left(step.inputs[0], kept), strict=True)
+    ):
+        is_spanned = slice_size == len(axis) and i not in batch_axes
+        new_sizes.append(left_size if is_spanned else slice_size)
+    return again(equation, arrays, slice_sizes=tuple(new_sizes))
 
 
 def _dynamic_slice(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
-    found = []
-    for axis, n in zip(inputs[0], shapes_of(equation)[0], strict=True):
-        if len(axis) != n:
+    output = []
+    for axis, size in zip(inputs[0], shapes_of(equation)[0], strict=True):
+        if len(axis) != size:
             labels.pin(axis)
-            axis = labels.fresh(n, pinned=True)
-        found.append(axis)
-    return [tuple(found)]
+            axis = labels.fresh(size, pinned=True)
+        output.append(axis)
+    return [tuple(output)]
 
 
 def _dynamic_slice_again(equation: Any, arrays: list[Any], step: Step, kept: Kept) -> list[Any]:
@@ -60,40 +62,48 @@ def _dynamic_slice_again(equation: Any, arrays: list[Any], step: Step, kept: Kep
 
 
 def _dynamic_update_slice(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
-    for whole, piece in zip(inputs[0], inputs[1], strict=True):
-        if len(whole) == len(piece):
-            labels.tie(whole, piece)
+    for operand_axis, update_axis in zip(inputs[0], inputs[1], strict=True):
+        if len(operand_axis) == len(update_axis):
+            labels.tie(operand_axis, update_axis)
         else:
-            labels.pin(whole, piece)
+            labels.pin(operand_axis, update_axis)
     return [inputs[0]]
 
 
 def _scatter(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
-    """Windows of updates at computed places of an operand: `x.at[...]`, and sums over segments.
+    """Labels updates that are written at computed indices of an operand: `x.at[...]`, sums over segments.
 
-    Axes that windows span whole are free, as are those of which each index has places of its own. Rows of
+    Axes that windows span whole are free, as are those of which each index has indices of its own. Rows of
     updates may go where they are only added: rows of zeros are nothing.
     """
-    numbers, (operand, places, updates) = equation.params["dimension_numbers"], inputs
-    outside = (*numbers.inserted_window_dims, *numbers.operand_batching_dims)
-    windows = [i for i in range(len(operand)) if i not in outside]
-    for i, j in zip(windows, numbers.update_window_dims, strict=True):
-        if len(operand[i]) == len(updates[j]):
-            labels.tie(operand[i], updates[j])
+    dimension_numbers = equation.params["dimension_numbers"]
+    operand, indices, updates = inputs
+    outside = (*dimension_numbers.inserted_window_dims, *dimension_numbers.operand_batching_dims)
+    window_axes = [i for i in range(len(operand)) if i not in outside]
+    for operand_index, update_index in zip(
+        window_axes, dimension_numbers.update_window_dims, strict=True
+    ):
+        if len(operand[operand_index]) == len(updates[update_index]):
+            labels.tie(operand[operand_index], updates[update_index])
         else:
-            labels.pin(operand[i], updates[j])
-    labels.pin(*(operand[i] for i in numbers.inserted_window_dims), places[-1])
+            labels.pin(operand[operand_index], updates[update_index])
+    labels.pin(*(operand[i] for i in dimension_numbers.inserted_window_dims), indices[-1])
     batch = list(
-        zip(numbers.operand_batching_dims, numbers.scatter_indices_batching_dims, strict=True)
+        zip(
+            dimension_numbers.operand_batching_dims,
+            dimension_numbers.scatter_indices_batching_dims,
+            strict=True,
+        )
     )
-    for i, j in batch:
-        labels.tie(operand[i], places[j])
-    rows = [j for j in range(len(updates)) if j not in numbers.update_window_dims]
-    own_places = [j for _, j in batch]
-    for i, j in enumerate(rows):
-        labels.tie(places[i], updates[j])
-        if i not in own_places and equation.primitive.name not in ("scatter-add", "scatter-sub"):
-            labels.pin(places[i])
+    for operand_index, indices_index in batch:
+        labels.tie(operand[operand_index], indices[indices_index])
+    row_axes = [i for i in range(len(updates)) if i not in dimension_numbers.update_window_dims]
+    batch_axes = [indices_index for _, indices_index in batch]
+    only_adds = equation.primitive.name in ("scatter-add", "scatter-sub")
+    for indices_index, update_index in enumerate(row_axes):
+        labels.tie(indices[indices_index], updates[update_index])
+        if indices_index not in batch_axes and not only_adds:
+            labels.pin(indices[indices_index])
     return [operand]
 
 

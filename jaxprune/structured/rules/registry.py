@@ -1,4 +1,4 @@
-"""Which rule a primitive has: those of the package, and those that are told to it."""
+"""The table of rules by primitive: those of the package, and those that users register."""
 
 from typing import Any
 
@@ -20,16 +20,22 @@ __all__ = ["RULES", "register", "rule_of"]
 
 RULES: dict[str, Rule] = {
     name: rule
-    for part in (entries, shapes, pieces, products, places, mixing, windows, draws, devices)
-    for name, rule in part.RULES.items()
+    for module in (entries, shapes, pieces, products, places, mixing, windows, draws, devices)
+    for name, rule in module.RULES.items()
 }
-_WALKED = frozenset(
-    {"scan", "cond", "while", "shard_map", "custom_linear_solve"}
-)  # what they run is followed, equation by equation
+# Primitives that run a program, which is followed equation by equation.
+_FOLLOWED = frozenset({"scan", "cond", "while", "shard_map", "custom_linear_solve"})
 
 
 def rule_of(name: str) -> Rule | None:
-    """The rule of a primitive, or `None`: everything that it touches is pinned."""
+    """Returns the rule of a primitive, or `None`: everything that it touches is pinned.
+
+    Args:
+      name: of the primitive.
+
+    >>> rule_of("add") is not None, rule_of("no_primitive") is None
+    (True, True)
+    """
     return RULES.get(name)
 
 
@@ -38,12 +44,12 @@ def register(primitive: Any, rule: Rule, *, overwrite: bool = False) -> None:
 
     Args:
       primitive: of JAX, or its name, as `Graph.summary` names those without a rule.
-      rule: what it does to labels, and how it runs on smaller arrays. `Rule(elementwise)` is one of an
-        operation that goes entry by entry.
+      rule: how labels go through it, and how it runs on smaller arrays. `Rule(elementwise)` is that of an
+        elementwise operation.
       overwrite: whether a rule that is there already is replaced.
 
     Raises:
-      ValueError: if it has a rule, or is one that calls a program which is followed itself.
+      ValueError: if it has a rule, or calls a program, which is followed itself.
 
     >>> import jax.numpy as jnp
     >>> from jax.extend.core import Primitive
@@ -62,7 +68,7 @@ def register(primitive: Any, rule: Rule, *, overwrite: bool = False) -> None:
     ValueError: structured.rules.register: 'my_swish' has a rule; say overwrite=True to replace it.
     """
     name = primitive if isinstance(primitive, str) else primitive.name
-    if name in _WALKED or programs.calls(name):
+    if name in _FOLLOWED or programs.calls(name):
         raise ValueError(
             f"structured.rules.register: {name!r} runs a program, which is followed itself; give rules to "
             "the primitives in it."

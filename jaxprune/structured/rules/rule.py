@@ -1,4 +1,4 @@
-"""What a rule is, and what rules share."""
+"""The type of rules, and helpers that rules share."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -15,13 +15,14 @@ Kept = Callable[[np.ndarray], np.ndarray]  # labels -> which of them are left
 
 
 class Step(NamedTuple):
-    """An equation that was met.
+    """An equation of a program, with labels.
 
     Attributes:
       equation: of the program.
-      inputs, outputs: labels of what goes in and comes out.
-      more: what the rule wants to remember.
-      reads, writes: numbers of the values that go in (`None`: a constant) and come out.
+      inputs, outputs: labels of the values that go in and come out.
+      more: what the rule remembers for its replay.
+      reads, writes: indices of the values that go in (`None`: a constant) and come out, in the order in which
+        the program makes them.
     """
 
     equation: Any
@@ -37,7 +38,7 @@ Replay = Callable[[Any, list[Any], Step, Kept], Any]
 
 
 class Rule(NamedTuple):
-    """What is known of a primitive.
+    """How labels go through a primitive, and how it runs on smaller arrays.
 
     Attributes:
       label: (labels, equation, axes of the inputs) -> axes of the outputs, or these and what to remember.
@@ -49,29 +50,71 @@ class Rule(NamedTuple):
 
 
 def each_its_own(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
-    """Each output is like the input of the same number."""
+    """Returns the labels of each input as those of the output of the same index.
+
+    Args:
+      labels: of the program; nothing is added to them.
+      equation: any that has as many outputs as inputs, each like its input.
+      inputs: labels of the axes of each input.
+    """
     return list(inputs)
 
 
 def shapes_of(equation: Any) -> list[tuple[int, ...]]:
-    """Of the outputs."""
-    return [tuple(v.aval.shape) for v in equation.outvars]
+    """Returns the shapes of the outputs of an equation.
+
+    Args:
+      equation: of a jaxpr.
+
+    >>> import jax
+    >>> shapes_of(jax.make_jaxpr(lambda x: x.T)(jnp.ones((2, 3))).eqns[0])
+    [(3, 2)]
+    """
+    return [tuple(variable.aval.shape) for variable in equation.outvars]
 
 
 def left(axes: Axes, kept: Kept) -> tuple[int, ...]:
-    """The shape that is left."""
+    """Returns the shape that is left of a value.
+
+    Args:
+      axes: labels of its axes.
+      kept: labels -> which of them are left.
+
+    >>> left((np.arange(3), np.arange(3, 7)), lambda labels: labels != 1)
+    (2, 4)
+    """
     return tuple(int(kept(axis).sum()) for axis in axes)
 
 
 def again(equation: Any, arrays: Sequence[Any], **changed: Any) -> list[Any]:
-    """The equation with some of its parameters changed."""
+    """Runs an equation with some of its parameters changed, and returns its outputs.
+
+    Args:
+      equation: of a jaxpr.
+      arrays: its inputs.
+      **changed: the parameters of the primitive that are others, by name, as `shape=`.
+
+    >>> import jax
+    >>> equation = jax.make_jaxpr(lambda x: jnp.broadcast_to(x, (3, 1)))(1.0).eqns[0]
+    >>> again(equation, [1.0], shape=(2, 1))[0].shape
+    (2, 1)
+    """
     return programs.bound(equation, arrays, {**equation.params, **changed})
 
 
 def cut(value: Any, axes: Axes, kept: Kept) -> Any:
-    """What is left of an array."""
-    for i, axis in enumerate(axes):
+    """Returns what is left of an array: its slices whose labels are left.
+
+    Args:
+      value: an array.
+      axes: labels of its axes.
+      kept: labels -> which of them are left.
+
+    >>> cut(jnp.array([5.0, 6.0, 7.0]), (np.arange(3),), lambda labels: labels != 1).tolist()
+    [5.0, 7.0]
+    """
+    for axis_index, axis in enumerate(axes):
         alive = kept(axis)
         if not alive.all():
-            value = jnp.take(jnp.asarray(value), np.flatnonzero(alive), axis=i)
+            value = jnp.take(jnp.asarray(value), np.flatnonzero(alive), axis=axis_index)
     return value

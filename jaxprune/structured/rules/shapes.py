@@ -1,4 +1,4 @@
-"""Rules of what only arranges axes anew: transposes, broadcasts, reshapes."""
+"""Rules of operations that arrange axes anew: transposes, broadcasts, reshapes."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from jaxprune import programs
-from jaxprune.structured.labels import Axes, Labels, refined
+from jaxprune.structured.labels import Axes, Labels, common_refinement
 from jaxprune.structured.rules.rule import Kept, Rule, Step, again, cut, left, shapes_of
 
 __all__ = ["RULES"]
@@ -17,21 +17,26 @@ def _transpose(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
 
 
 def _squeeze(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
-    gone = equation.params["dimensions"]
-    return [tuple(axis for i, axis in enumerate(inputs[0]) if i not in gone)]
+    squeezed = equation.params["dimensions"]
+    return [tuple(axis for i, axis in enumerate(inputs[0]) if i not in squeezed)]
 
 
 def _expand_dims(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
-    rest, new = iter(inputs[0]), equation.params["dimensions"]
-    size = len(shapes_of(equation)[0])
-    return [tuple(labels.fresh(1) if i in new else next(rest) for i in range(size))]
+    old_axes = iter(inputs[0])
+    new_indices = equation.params["dimensions"]
+    rank = len(shapes_of(equation)[0])
+    return [tuple(labels.fresh(1) if i in new_indices else next(old_axes) for i in range(rank))]
 
 
 def _broadcast(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
     (shape,) = shapes_of(equation)
-    where = dict(zip(equation.params["broadcast_dimensions"], inputs[0], strict=True))
-    fits = lambda i, n: i in where and len(where[i]) == n
-    return [tuple(where[i] if fits(i, n) else labels.fresh(n) for i, n in enumerate(shape))]
+    axis_at = dict(zip(equation.params["broadcast_dimensions"], inputs[0], strict=True))
+    return [
+        tuple(
+            axis_at[i] if i in axis_at and len(axis_at[i]) == size else labels.fresh(size)
+            for i, size in enumerate(shape)
+        )
+    ]
 
 
 def _broadcast_again(equation: Any, arrays: list[Any], step: Step, kept: Kept) -> list[Any]:
@@ -39,7 +44,7 @@ def _broadcast_again(equation: Any, arrays: list[Any], step: Step, kept: Kept) -
 
 
 def _tile(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
-    """An axis of length 1 is broadcast; a longer one is repeated, and each of its indices goes everywhere."""
+    """Labels a repetition: an axis of length 1 is broadcast; each index of a longer one goes everywhere."""
     pairs = zip(inputs[0], equation.params["reps"], strict=True)
     return [
         tuple(
@@ -51,8 +56,8 @@ def _tile(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
 
 def _tile_again(equation: Any, arrays: list[Any], step: Step, kept: Kept) -> list[Any]:
     counts = [
-        int(kept(out).sum()) if len(axis) == 1 else count
-        for axis, out, count in zip(
+        int(kept(output_axis).sum()) if len(input_axis) == 1 else count
+        for input_axis, output_axis, count in zip(
             step.inputs[0], step.outputs[0], equation.params["reps"], strict=True
         )
     ]
@@ -60,61 +65,75 @@ def _tile_again(equation: Any, arrays: list[Any], step: Step, kept: Kept) -> lis
 
 
 def _reshape(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
+    """Labels a reshape: it is cut into the smallest runs of axes that have as many elements on both sides."""
     (shape,) = shapes_of(equation)
     axes = inputs[0]
     if 0 in shape:
         labels.pin(*axes)
         return [labels.fresh_like(shape, pinned=True)]
-    found: list[Any] = [labels.fresh(1) if n == 1 else None for n in shape]
-    entering = [i for i, axis in enumerate(axes) if len(axis) > 1]
-    leaving = [i for i, n in enumerate(shape) if n > 1]
-    while entering:
-        a, b = [entering.pop(0)], [leaving.pop(0)]
-        size = lambda own, of: int(np.prod([of[i] for i in own]))
-        lengths = [len(axis) for axis in axes]
-        while size(a, lengths) != size(b, shape):
-            if size(a, lengths) < size(b, shape):
-                a.append(entering.pop(0))
+    output: list[Any] = [labels.fresh(1) if size == 1 else None for size in shape]
+    open_inputs = [i for i, axis in enumerate(axes) if len(axis) > 1]
+    open_outputs = [i for i, size in enumerate(shape) if size > 1]
+    input_shape = [len(axis) for axis in axes]
+    while open_inputs:
+        input_run = [open_inputs.pop(0)]
+        output_run = [open_outputs.pop(0)]
+        while _run_size(input_run, input_shape) != _run_size(output_run, shape):
+            if _run_size(input_run, input_shape) < _run_size(output_run, shape):
+                input_run.append(open_inputs.pop(0))
             else:
-                b.append(leaving.pop(0))
-        new = _regrouped(labels, [axes[i] for i in a], [shape[i] for i in b])
-        for i, axis in zip(b, new, strict=True):
-            found[i] = axis
-    return [tuple(found)]
+                output_run.append(open_outputs.pop(0))
+        new_axes = _regroup(labels, [axes[i] for i in input_run], [shape[i] for i in output_run])
+        for i, axis in zip(output_run, new_axes, strict=True):
+            output[i] = axis
+    return [tuple(output)]
 
 
-def _regrouped(labels: Labels, axes: list[np.ndarray], shape: list[int]) -> list[np.ndarray]:
-    """Labels of the axes into which some axes with as many entries are reshaped."""
-    fine = refined([len(axis) for axis in axes], shape)
-    if fine is None:
+def _run_size(run: list[int], shape: Sequence[int]) -> int:
+    return int(np.prod([shape[i] for i in run]))
+
+
+def _regroup(labels: Labels, axes: list[np.ndarray], shape: list[int]) -> list[np.ndarray]:
+    """Returns labels of the axes into which some axes with as many elements are reshaped."""
+    refined_sizes = common_refinement([len(axis) for axis in axes], shape)
+    if refined_sizes is None:
         labels.pin(*axes)
-        return [labels.fresh(n, pinned=True) for n in shape]
-    factors: list[Any] = [None] * len(fine)
-
-    def spans(sizes: Sequence[int]) -> list[tuple[int, int]]:
-        start, found = 0, []
-        for n in sizes:
-            stop, whole = start, 1
-            while whole < n:
-                whole, stop = whole * fine[stop], stop + 1
-            found.append((start, stop))
-            start = stop
-        return found
-
-    for axis, (start, stop) in zip(axes, spans([len(axis) for axis in axes]), strict=True):
+        return [labels.fresh(size, pinned=True) for size in shape]
+    factors: list[Any] = [None] * len(refined_sizes)
+    input_spans = _factor_spans([len(axis) for axis in axes], refined_sizes)
+    for axis, (start, stop) in zip(axes, input_spans, strict=True):
         if stop == start + 1:
             factors[start] = axis
         else:
-            factors[start:stop] = [labels.fresh(n) for n in fine[start:stop]]
+            factors[start:stop] = [labels.fresh(size) for size in refined_sizes[start:stop]]
             labels.merge(axis, factors[start:stop])
-    out = []
-    for n, (start, stop) in zip(shape, spans(shape), strict=True):
+    new_axes = []
+    for size, (start, stop) in zip(shape, _factor_spans(shape, refined_sizes), strict=True):
         if stop == start + 1:
-            out.append(factors[start])
+            new_axes.append(factors[start])
         else:
-            out.append(labels.fresh(n))
-            labels.merge(out[-1], factors[start:stop])
-    return out
+            new_axes.append(labels.fresh(size))
+            labels.merge(new_axes[-1], factors[start:stop])
+    return new_axes
+
+
+def _factor_spans(sizes: Sequence[int], refined_sizes: list[int]) -> list[tuple[int, int]]:
+    """Returns, per size, from which to which factor (start, stop) it is the product.
+
+    >>> _factor_spans([6, 4], [2, 3, 4])
+    [(0, 2), (2, 3)]
+    """
+    spans = []
+    start = 0
+    for size in sizes:
+        stop = start
+        product = 1
+        while product < size:
+            product *= refined_sizes[stop]
+            stop += 1
+        spans.append((start, stop))
+        start = stop
+    return spans
 
 
 def _reshape_again(equation: Any, arrays: list[Any], step: Step, kept: Kept) -> list[Any]:
@@ -122,8 +141,10 @@ def _reshape_again(equation: Any, arrays: list[Any], step: Step, kept: Kept) -> 
 
 
 def _rev(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
-    turned = equation.params["dimensions"]
-    return [tuple(axis[::-1] if i in turned else axis for i, axis in enumerate(inputs[0]))]
+    reversed_indices = equation.params["dimensions"]
+    return [
+        tuple(axis[::-1] if i in reversed_indices else axis for i, axis in enumerate(inputs[0]))
+    ]
 
 
 def _iota(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:

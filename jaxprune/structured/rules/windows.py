@@ -8,15 +8,16 @@ from jaxprune.structured.rules.rule import Rule, shapes_of
 __all__ = ["RULES"]
 
 
-def _untouched(equation: Any) -> list[bool]:
-    """Per axis, whether windows take each index by itself and leave it where it is."""
-    params, ones = equation.params, (1,) * len(equation.params["window_dimensions"])
+def _is_pointwise(equation: Any) -> list[bool]:
+    """Boolean per axis: windows take each index by itself and leave it where it is."""
+    params = equation.params
+    no_dilation = (1,) * len(params["window_dimensions"])
     return [
         window == stride == base == 1 and tuple(padding) == (0, 0)
         for window, stride, base, padding in zip(
             params["window_dimensions"],
             params["window_strides"],
-            params.get("base_dilation", ones),
+            params.get("base_dilation", no_dilation),
             params["padding"],
             strict=True,
         )
@@ -24,31 +25,35 @@ def _untouched(equation: Any) -> list[bool]:
 
 
 def _reduce_window(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
-    """One entry of each window, whatever function it is of."""
-    shapes, rank = shapes_of(equation), len(equation.params["window_dimensions"])
-    operands = [axes for axes in inputs if len(axes) == rank]  # others are what windows begin with
+    """Labels one element of each window, whatever function of the window it is."""
+    shapes = shapes_of(equation)
+    rank = len(equation.params["window_dimensions"])
+    operands = [axes for axes in inputs if len(axes) == rank]  # others are initial values
     for axes in operands[1:]:
         labels.tie_all(operands[0], axes)
-    found = []
-    for axis, size, free in zip(operands[0], shapes[0], _untouched(equation), strict=True):
-        if not free:
+    output = []
+    for axis, size, is_pointwise in zip(
+        operands[0], shapes[0], _is_pointwise(equation), strict=True
+    ):
+        if not is_pointwise:
             labels.pin(axis)
             axis = labels.fresh(size, pinned=True)
-        found.append(axis)
-    return [tuple(found)] * len(shapes)
+        output.append(axis)
+    return [tuple(output)] * len(shapes)
 
 
 def _scatter_windows(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
-    """Entries of one operand are added up at the places that windows choose in the other."""
-    shape, rank = shapes_of(equation)[0], len(equation.params["window_dimensions"])
-    arrays = [axes for axes in inputs if len(axes) == rank]
-    for i, free in enumerate(_untouched(equation)):
-        if free:
-            labels.tie(arrays[0][i], arrays[1][i])
+    """Labels elements of one operand that are added up where windows point to in the other."""
+    shape = shapes_of(equation)[0]
+    rank = len(equation.params["window_dimensions"])
+    operands = [axes for axes in inputs if len(axes) == rank]
+    for i, is_pointwise in enumerate(_is_pointwise(equation)):
+        if is_pointwise:
+            labels.tie(operands[0][i], operands[1][i])
         else:
-            labels.pin(arrays[0][i], arrays[1][i])
-    sizes = lambda axes: tuple(len(axis) for axis in axes)
-    return [next(axes for axes in reversed(arrays) if sizes(axes) == shape)]
+            labels.pin(operands[0][i], operands[1][i])
+    # The output has the shape of one of them: the last such is the operand that is written to.
+    return [next(axes for axes in reversed(operands) if tuple(len(axis) for axis in axes) == shape)]
 
 
 RULES: dict[str, Rule] = {
