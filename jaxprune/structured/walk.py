@@ -14,7 +14,7 @@ __all__ = ["Loop", "Tape", "iter_steps", "propagate_labels", "tapes_within"]
 
 
 class Tape(NamedTuple):
-    """A program as it was followed.
+    """The equations of a program, with labels.
 
     Attributes:
       steps: its equations, those of programs that it calls among them.

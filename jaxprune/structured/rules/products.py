@@ -47,7 +47,9 @@ def _ragged_dot(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]
     if len(run_lengths) > 1:  # runs of each index of these axes, which come before the ragged one
         kind = left_free if ragged_index in left_free else left_summed if is_summed else []
         labels.pin(*(left[i] for i in [*left_batch, *kind][: len(run_lengths) - 1]))
-    run_axes = [labels.fresh(run_lengths[-1].size, pinned=True)] if is_summed else []
+    run_axes = (
+        [labels.fresh(run_lengths[len(run_lengths) - 1].size, pinned=True)] if is_summed else []
+    )
     left_axes = (left[i] for i in (*left_batch, *left_free))
     return [(*run_axes, *left_axes, *(right[i] for i in right_free))]
 
