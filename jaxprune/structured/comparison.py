@@ -1,4 +1,4 @@
-"""How far two results of a function are apart."""
+"""The relative error of one result of a function beside another."""
 
 from typing import Any
 
@@ -8,14 +8,18 @@ import numpy as np
 
 __all__ = ["relative_error"]
 
-_FILLED = 1e4  # numbers as large as this that both have are fillings, of masks for instance
+_FILL_VALUE = 1e4  # equal numbers of this size or more are fillings, of masks for instance
 
 
 def relative_error(ours: Any, theirs: Any) -> float:
-    """Returns the largest difference of two trees of arrays, of each output over its own largest size.
+    """Returns the largest difference of two trees of arrays, relative to the largest number of each array.
 
     NaN in either is no agreement: the error is infinite. Infinities and the like (-1e9 where a mask is) that
-    both have in the same places do not count for the size of the output.
+    both have in the same places do not count as the largest number.
+
+    Args:
+      ours: tree of arrays.
+      theirs: the same tree; the largest numbers are those of its arrays.
 
     >>> relative_error([np.array([1.0, 2.0]), np.array([1e6])], [np.array([1.0, 4.0]), np.array([1e6])])
     0.5
@@ -23,21 +27,25 @@ def relative_error(ours: Any, theirs: Any) -> float:
     inf
     """
     pairs = zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True)
-    return max((_error(_numbers(a), _numbers(b)) for a, b in pairs), default=0.0)
+    errors = (_error(_widened(our_leaf), _widened(their_leaf)) for our_leaf, their_leaf in pairs)
+    return max(errors, default=0.0)
 
 
-def _numbers(x: Any) -> np.ndarray:
+def _widened(x: Any) -> np.ndarray:
+    """Returns an array in float64 or complex128; of PRNG keys, their data."""
     if jnp.issubdtype(jnp.result_type(x), jax.dtypes.prng_key):
         x = jax.random.key_data(x)
-    found = np.asarray(x)
-    return found.astype(complex if np.iscomplexobj(found) else float)
+    array = np.asarray(x)
+    return array.astype(complex if np.iscomplexobj(array) else float)
 
 
-def _error(a: np.ndarray, b: np.ndarray) -> float:
-    if a.shape != b.shape or np.isnan(a).any() or np.isnan(b).any():
+def _error(ours: np.ndarray, theirs: np.ndarray) -> float:
+    if ours.shape != theirs.shape or np.isnan(ours).any() or np.isnan(theirs).any():
         return float("inf")
-    counts = ~((a == b) & (np.abs(b) >= _FILLED))
-    a, b = a[counts], b[counts]
-    if not (np.isfinite(a).all() and np.isfinite(b).all()):
+    counted_mask = ~((ours == theirs) & (np.abs(theirs) >= _FILL_VALUE))
+    ours = ours[counted_mask]
+    theirs = theirs[counted_mask]
+    if not (np.isfinite(ours).all() and np.isfinite(theirs).all()):
         return float("inf")
-    return float(np.abs(a - b).max(initial=0.0)) / max(float(np.abs(b).max(initial=0.0)), 1e-30)
+    difference = float(np.abs(ours - theirs).max(initial=0.0))
+    return difference / max(float(np.abs(theirs).max(initial=0.0)), 1e-30)

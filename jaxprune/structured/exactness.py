@@ -1,4 +1,4 @@
-"""Which groups can be cut without anybody seeing it: told from the program, before anything is removed."""
+"""Which groups are exact: units can be cut and no output sees it. Told from the program, before any cut."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxprune.coupling import Group
 from jaxprune.structured.labels import Axes
-from jaxprune.structured.replay import leaks
+from jaxprune.structured.replay import find_leaks
 from jaxprune.structured.solve import EquivalenceClasses
 from jaxprune.structured.walk import Tape
 
@@ -25,38 +25,42 @@ def flagged(
 ) -> tuple[Group, ...]:
     """Returns the groups, those that are not exact with the reason.
 
-    The program is followed with every second unit of each group gone, on shapes alone. What the whole
-    function would hold in their places starts as zeros in the parameters; where it ends in a sum over the
-    units, and cannot be added there (`structured.remainders`), the units' group is not exact.
+    The program is replayed on shapes alone with every second unit of each group removed. In the whole
+    function the parameters hold zeros in the places of these units. Where what the program makes of the zeros
+    ends in a sum over the units, and cannot be added to the sum (`structured.remainders`), the units' group
+    is not exact.
 
     Args:
       groups: of units.
-      program: that was followed.
-      tape: its equations.
-      axes: labels of the parameters, which are its first inputs; others stay whole.
+      program: the one that the tape was made of.
+      tape: the program's equations with their labels.
+      axes: labels of the parameters, which are the program's first inputs; others are not cut.
       inputs: shapes of all inputs.
-      solution: what the labels come down to.
+      solution: equivalence classes of the labels.
     """
-    removed = np.zeros(solution.class_count, bool)
+    removed_mask = np.zeros(solution.class_count, bool)
     for group in groups:
-        removed[group.units[1::2]] = True
-    if not removed.any():
+        removed_mask[group.units[1::2]] = True
+    if not removed_mask.any():
         return tuple(groups)
-    alive = solution.kept(removed)
-    kept = lambda axis: alive[solution.class_of[axis]]
-    left = [
-        jax.ShapeDtypeStruct(tuple(int(kept(axis).sum()) for axis in own), x.dtype)
-        for own, x in zip(axes, inputs, strict=False)
+    class_mask = solution.kept(removed_mask)
+
+    def kept(labels: np.ndarray) -> np.ndarray:
+        return class_mask[solution.class_of[labels]]
+
+    small_inputs = [
+        jax.ShapeDtypeStruct(tuple(int(kept(axis).sum()) for axis in leaf_axes), leaf.dtype)
+        for leaf_axes, leaf in zip(axes, inputs, strict=False)
     ]
-    left += inputs[len(axes) :]
+    small_inputs += inputs[len(axes) :]
     reasons: dict[int, list[str]] = {}
 
-    def leak(reason: str, own: Axes) -> None:
-        for i in responsible(groups, own, solution, removed):
-            if reason not in reasons.setdefault(i, []):
-                reasons[i].append(reason)
+    def leak(reason: str, leaking_axes: Axes) -> None:
+        for group_index in responsible(groups, leaking_axes, solution, removed_mask):
+            if reason not in reasons.setdefault(group_index, []):
+                reasons[group_index].append(reason)
 
-    leaks(program, left, tape, kept, leak)
+    find_leaks(program, small_inputs, tape, kept, leak)
     return tuple(
         group._replace(exact=False, reason="; ".join(reasons[i])) if i in reasons else group
         for i, group in enumerate(groups)
@@ -64,14 +68,20 @@ def flagged(
 
 
 def responsible(
-    groups: Sequence[Group], axes: Axes, solution: EquivalenceClasses, removed: np.ndarray
+    groups: Sequence[Group], axes: Axes, solution: EquivalenceClasses, removed_mask: np.ndarray
 ) -> list[int]:
-    """Numbers of the groups whose removed units are places of some axes."""
-    alive = solution.kept(removed)
-    gone = [solution.class_of[axis] for axis in axes]
-    gone = [classes[~alive[classes]] for classes in gone]
-    units = np.concatenate(
-        [np.zeros(0, int), *(solution.base_classes(c)[1] for c in gone if len(c))]
-    )
-    units = units[removed[units]]
-    return [i for i, group in enumerate(groups) if np.isin(group.units, units).any()]
+    """Returns the indices of the groups whose removed units some axes have run along.
+
+    Args:
+      groups: of units.
+      axes: labels of axes that have lost indices.
+      solution: equivalence classes of the labels.
+      removed_mask: boolean per equivalence class: it is a removed unit.
+    """
+    class_mask = solution.kept(removed_mask)
+    classes_of_axes = [solution.class_of[axis] for axis in axes]
+    lost_classes = [classes[~class_mask[classes]] for classes in classes_of_axes]
+    base_classes = [solution.base_classes(classes)[1] for classes in lost_classes if len(classes)]
+    units = np.concatenate([np.zeros(0, int), *base_classes])
+    units = units[removed_mask[units]]
+    return [index for index, group in enumerate(groups) if np.isin(group.units, units).any()]

@@ -1,4 +1,4 @@
-"""A small function in a folder of its own: parameters, plan and program, without the model's code.
+"""Saves a small function in a folder: parameters, plan and program, without the model's code.
 
 A folder holds `program.stablehlo`, a program that will be run: it is code, and a stranger's is a stranger's
 code. StableHLO itself computes; what could do more is a call of something that is registered in this process.
@@ -31,17 +31,17 @@ _MANIFEST = "manifest.json"
 _KIND = "jaxprune small function"
 _KIND_OF_PARAMS = "jaxprune parameters"
 _VERSION = 2  # 1 had no checksums
-_TALKS = re.compile(r"\bstablehlo\.(infeed|outfeed|send|recv)\b")
-_ROUNDING = 1e4  # in units of the last place: what another order of sums may change
+_COMMUNICATION = re.compile(r"\bstablehlo\.(infeed|outfeed|send|recv)\b")
+_ROUNDING = 1e4  # in machine epsilons: what another order of sums may change
 
 
 class Loaded(NamedTuple):
-    """A function that was read from a folder.
+    """A small function that was read from a folder.
 
     Attributes:
-      params: arrays by path.
+      params: path -> array.
       apply: (params, *inputs) -> outputs; it can be jitted and differentiated once.
-      plan: by which the parameters were cut.
+      plan: which indices of the whole parameters these are.
     """
 
     params: dict[str, jax.Array]
@@ -58,7 +58,7 @@ def save(
 ) -> None:
     """Writes a small function: parameters as an `.npz`, the plan as JSON, the program as StableHLO.
 
-    What is read again by `load` needs neither the model's code nor jaxprune's tracer, and trains on. It is
+    What `load` reads again needs neither the model's code nor jaxprune's tracer, and trains on. It is
     compared with the small function once, on these inputs, and refused if it is another function. A manifest
     has the checksums of all files and arrays; the folder appears whole or not at all.
 
@@ -71,7 +71,7 @@ def save(
       platforms: where it is to run, `"cpu"`, `"cuda"`, `"rocm"`, `"tpu"`; `None`: what runs here.
 
     Raises:
-      ValueError: if what is written gives something else than the small function.
+      ValueError: if the program that was written gives something else than the small function.
       FileExistsError: if the folder exists.
       ImportError: if flatbuffers is not installed (`pip install 'jaxprune[export]'`).
     """
@@ -84,44 +84,51 @@ def save(
     folder = Path(folder).absolute()
     if folder.exists():
         raise FileExistsError(f"structured.save: {folder} exists; name a new folder.")
-    paths, treedef = masks_lib.paths(small.params), jax.tree.structure(small.params)
-    flat = dict(zip(paths, jax.tree.leaves(small.params), strict=True))
+    paths = masks_lib.paths(small.params)
+    treedef = jax.tree.structure(small.params)
+    params_by_path = dict(zip(paths, jax.tree.leaves(small.params), strict=True))
 
-    def run(params: dict[str, jax.Array], *xs: Any) -> Any:
-        return small.apply(treedef.unflatten([params[path] for path in paths]), *xs)
+    def run(params: dict[str, jax.Array], *inputs: Any) -> Any:
+        return small.apply(treedef.unflatten([params[path] for path in paths]), *inputs)
 
-    exported = _program(run, flat, inputs, batched, platforms)
+    exported = _export(run, params_by_path, inputs, batched, platforms)
     program = exported.serialize(vjp_order=1)
     if jax.default_backend() in exported.platforms:
-        _compare(program, run, flat, inputs, batched)
+        _compare(program, run, params_by_path, inputs, batched)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = unused_path(folder)
-    partial.mkdir()
+    partial_folder = unused_path(folder)
+    partial_folder.mkdir()
     try:
-        (partial / _PROGRAM).write_bytes(program)
-        small.plan.save(partial / _PLAN)
-        _write_params(partial / _PARAMS, flat)
-        told = {"files": sealed.checksums_of_folder(partial), "platforms": list(exported.platforms)}
-        (partial / _MANIFEST).write_bytes(sealed.manifest(_KIND, _VERSION, told))
-        _check_arrays(partial, flat)
-        sync_tree(partial)
-        partial.rename(folder)
+        (partial_folder / _PROGRAM).write_bytes(program)
+        small.plan.save(partial_folder / _PLAN)
+        _write_params(partial_folder / _PARAMS, params_by_path)
+        content = {
+            "files": sealed.checksums_of_folder(partial_folder),
+            "platforms": list(exported.platforms),
+        }
+        (partial_folder / _MANIFEST).write_bytes(sealed.manifest(_KIND, _VERSION, content))
+        _check_arrays(partial_folder, params_by_path)
+        sync_tree(partial_folder)
+        partial_folder.rename(folder)
     except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(partial_folder, ignore_errors=True)
         raise
     sync_folder(folder.parent)
 
 
 def load(folder: Path | str, *, trusted: bool = False) -> Loaded:
-    """Reads what `save` wrote.
+    """Reads a small function that `save` wrote.
 
     The program in the folder will be run by `Loaded.apply`: take folders from strangers as you would take
     their code. Nothing of it is run here.
 
     Args:
-      folder: of `save`.
+      folder: that `save` made.
       trusted: whether the program may call what `jax.export` does not guarantee, such as functions of the
         host and kernels of other libraries, which may do anything.
+
+    Returns:
+      The function, its parameters and its plan.
 
     Raises:
       FileNotFoundError: if something is missing there.
@@ -139,8 +146,8 @@ def load(folder: Path | str, *, trusted: bool = False) -> Loaded:
             "jaxprune, whose folders had no checksums: save it again."
         )
     try:
-        told = sealed.read_manifest((folder / _MANIFEST).read_bytes(), _KIND, _VERSION)
-        sealed.check_files(folder, told.get("files"), allowed=names)
+        content = sealed.read_manifest((folder / _MANIFEST).read_bytes(), _KIND, _VERSION)
+        sealed.check_files(folder, content.get("files"), allowed=names)
         plan = Plan.load(folder / _PLAN)
         params = _read_params(folder / _PARAMS)
     except (sealed.DamagedError, OSError, TypeError) as error:
@@ -149,36 +156,38 @@ def load(folder: Path | str, *, trusted: bool = False) -> Loaded:
         ) from error
     try:
         program = export.deserialize(bytearray((folder / _PROGRAM).read_bytes()))
-        said = "" if trusted else _forbidden(program)
+        offence = "" if trusted else _find_offence(program)
     except Exception as error:  # whatever the readers make of a file of others
         raise ValueError(
             f"structured.load: the program in {folder} cannot be read ({_first_line(error)}); save it again."
         ) from error
-    if said:
+    if offence:
         raise ValueError(
-            f"structured.load: the program in {folder} {said}, which may do anything in this process; if you "
-            "trust whoever made it as you would trust their code, give trusted=True."
+            f"structured.load: the program in {folder} {offence}, which may do anything in this process; if "
+            "you trust whoever made it as you would trust their code, give trusted=True."
         )
     return Loaded(params, program.call, plan)
 
 
-def _forbidden(program: Any) -> str:
-    """What a program does that is not computing, or "": `jax.export`'s own check finds it, and runs nothing.
+def _find_offence(program: Any) -> str:
+    """Returns what a program, or a derivative of it, does besides computing, in words; "" if nothing.
 
     To export the call of a program is to lower it, and then `jax.export` goes through all of its operations.
+    Nothing is run.
     """
     from jax import export
 
-    orders = [program]
-    while orders[-1].has_vjp():
-        orders.append(orders[-1].vjp())
-    for order in orders:
-        if found := _TALKS.search(order.mlir_module()):
-            return f"has the operation {found[0]}"
-        given = [jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in order.in_avals]
-        args, kwargs = jax.tree.unflatten(order.in_tree, given)
+    derivatives = [program]  # of order 0, 1, ...
+    while derivatives[-1].has_vjp():
+        derivatives.append(derivatives[-1].vjp())
+    for derivative in derivatives:
+        if operation := _COMMUNICATION.search(derivative.mlir_module()):
+            return f"has the operation {operation[0]}"
+        shapes = [jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in derivative.in_avals]
+        args, kwargs = jax.tree.unflatten(derivative.in_tree, shapes)
         try:
-            export.export(jax.jit(order.call), platforms=order.platforms)(*args, **kwargs)
+            call = jax.jit(derivative.call)
+            export.export(call, platforms=derivative.platforms)(*args, **kwargs)
         except ValueError as error:
             if "custom call" not in str(error):
                 raise
@@ -192,60 +201,61 @@ def _first_line(error: Exception) -> str:
 
 
 def _write_params(path: Path, params: dict[str, jax.Array]) -> None:
-    """Writes arrays by number, since paths may be any text."""
+    """Writes arrays under their indices, since paths may be any text."""
     array_files.write(
         path,
-        {str(i): np.asarray(_bits(x)) for i, x in enumerate(params.values())},
+        {str(index): np.asarray(_bits(leaf)) for index, leaf in enumerate(params.values())},
         kind=_KIND_OF_PARAMS,
         version=_VERSION,
-        about={"leaves": [[path, _kind(x)] for path, x in params.items()]},
+        about={"leaves": [[leaf_path, _key_kind(leaf)] for leaf_path, leaf in params.items()]},
     )
 
 
 def _read_params(path: Path) -> dict[str, jax.Array]:
     stored = array_files.read(path, kind=_KIND_OF_PARAMS, version=_VERSION)
-    told = stored.about.get("leaves")
-    leaves: list[Any] = told if isinstance(told, list) else []
-    pairs = all(
+    content = stored.about.get("leaves")
+    leaves: list[Any] = content if isinstance(content, list) else []
+    are_pairs = all(
         isinstance(leaf, list) and len(leaf) == 2 and all(isinstance(text, str) for text in leaf)
         for leaf in leaves
     )
-    if not pairs or set(stored.arrays) != {str(i) for i in range(len(leaves))}:
+    if not are_pairs or set(stored.arrays) != {str(index) for index in range(len(leaves))}:
         raise sealed.DamagedError(f"the arrays in {path.name} are not those of its leaves")
     params = {}
-    for i, (name, kind) in enumerate(leaves):
-        array = stored.arrays[str(i)]
-        found = jnp.asarray(array)
-        if found.dtype != array.dtype:
+    for index, (leaf_path, key_kind) in enumerate(leaves):
+        array = stored.arrays[str(index)]
+        leaf = jnp.asarray(array)
+        if leaf.dtype != array.dtype:
             raise ValueError(
-                f"structured.load: {name!r} is {array.dtype}, and JAX makes {found.dtype} of it; set "
+                f"structured.load: {leaf_path!r} is {array.dtype}, and JAX makes {leaf.dtype} of it; set "
                 "jax_enable_x64 first."
             )
-        params[name] = jax.random.wrap_key_data(found, impl=kind) if kind else found
+        params[leaf_path] = jax.random.wrap_key_data(leaf, impl=key_kind) if key_kind else leaf
     return params
 
 
-def _kind(x: Any) -> str:
-    """The implementation of a typed PRNG key; "" for arrays."""
+def _key_kind(x: Any) -> str:
+    """Returns the implementation of a typed PRNG key; "" for arrays."""
     is_key = jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
     return str(jax.random.key_impl(x)) if is_key else ""
 
 
 def _compare(program: bytes, run: Any, params: Any, inputs: Any, batched: bool) -> None:
-    """Refuses a program that gives something else than the function that it was made of."""
+    """Raises if a program gives something else than the function that it was made of."""
     from jax import export
 
-    given = jax.tree.map(_drawn, inputs)
+    arrays = jax.tree.map(_to_array, inputs)
     if batched:
-        given = _two_at_least(given)
-    theirs = jax.jit(run)(params, *given)
+        arrays = _two_examples_at_least(arrays)
+    expected = jax.jit(run)(params, *arrays)
     try:
-        ours = export.deserialize(bytearray(program)).call(params, *given)
+        outputs = export.deserialize(bytearray(program)).call(params, *arrays)
     except ValueError as e:
         raise ValueError(f"structured.save: the program cannot be read again: {e}") from e
-    error = relative_error(ours, theirs)
-    floating = [x.dtype for x in jax.tree.leaves(theirs) if jnp.issubdtype(x.dtype, jnp.inexact)]
-    rounding = max((_ROUNDING * float(jnp.finfo(d).eps) for d in floating), default=0.0)
+    error = relative_error(outputs, expected)
+    dtypes = [leaf.dtype for leaf in jax.tree.leaves(expected)]
+    epsilons = [float(jnp.finfo(d).eps) for d in dtypes if jnp.issubdtype(d, jnp.inexact)]
+    rounding = max((_ROUNDING * epsilon for epsilon in epsilons), default=0.0)
     if error <= min(max(rounding, 1e-6), 0.05):
         return
     if not batched or error == float("inf"):
@@ -260,18 +270,19 @@ def _compare(program: bytes, run: Any, params: Any, inputs: Any, batched: bool) 
     )
 
 
-def _drawn(x: Any) -> Any:
-    """An array, or one drawn in place of a shape."""
+def _to_array(x: Any) -> Any:
+    """Returns an array, or random numbers in place of a shape."""
     if not isinstance(x, jax.ShapeDtypeStruct):
         return jnp.asarray(x)
     if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
         return jnp.broadcast_to(jax.random.key(0), x.shape)
-    found = np.random.default_rng(0).normal(size=x.shape)
-    return jnp.asarray(found if jnp.issubdtype(x.dtype, jnp.inexact) else found > 0).astype(x.dtype)
+    normal = np.random.default_rng(0).normal(size=x.shape)
+    numbers = normal if jnp.issubdtype(x.dtype, jnp.inexact) else normal > 0
+    return jnp.asarray(numbers).astype(x.dtype)
 
 
-def _two_at_least(inputs: Any) -> Any:
-    """Inputs of two examples at least: one alone cannot see another."""
+def _two_examples_at_least(inputs: Any) -> Any:
+    """Returns inputs of two examples or more: one alone cannot see another."""
     if any(x.shape[0] != 1 for x in jax.tree.leaves(inputs)):
         return inputs
 
@@ -282,46 +293,69 @@ def _two_at_least(inputs: Any) -> Any:
 
 
 def _check_arrays(folder: Path, params: dict[str, jax.Array]) -> None:
-    """Refuses a folder whose arrays are not those that were written."""
-    found = load(folder, trusted=True).params
-    for path, x in params.items():
-        y = found[path]
-        same = y.dtype == x.dtype and y.shape == x.shape
-        if not (same and np.asarray(_bits(y)).tobytes() == np.asarray(_bits(x)).tobytes()):
+    """Raises if the arrays of a folder are not those that were written."""
+    loaded_params = load(folder, trusted=True).params
+    for path, written in params.items():
+        read = loaded_params[path]
+        is_alike = read.dtype == written.dtype and read.shape == written.shape
+        if not (is_alike and _bytes_of(read) == _bytes_of(written)):
             raise ValueError(
-                f"structured.save: {path!r} ({x.dtype}{list(x.shape)}) is not read as it was written "
-                f"({y.dtype}{list(y.shape)}); keep it out of the parameters, or in another type."
+                f"structured.save: {path!r} ({written.dtype}{list(written.shape)}) is not read as it was "
+                f"written ({read.dtype}{list(read.shape)}); keep it out of the parameters, or in another "
+                "type."
             )
 
 
 def _bits(x: Any) -> Any:
+    """Returns an array as it is stored: of PRNG keys, their data."""
     return jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x
 
 
-def _program(run: Any, params: Any, inputs: Any, batched: bool, platforms: Any) -> Any:
+def _bytes_of(x: Any) -> bytes:
+    return np.asarray(_bits(x)).tobytes()
+
+
+def _shape_of(x: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x))
+
+
+def _export(run: Any, params: Any, inputs: Any, batched: bool, platforms: Any) -> Any:
+    """Returns a function's program, for any number of examples if it is batched."""
     from jax import export
 
-    shape = lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x))
-    given = jax.tree.map(shape, inputs)
+    param_shapes = jax.tree.map(_shape_of, params)
+    input_shapes = jax.tree.map(_shape_of, inputs)
     if batched:
-        outputs = jax.eval_shape(run, jax.tree.map(shape, params), *given)
-        if any(not x.shape for x in jax.tree.leaves((given, outputs))):
+        output_shapes = jax.eval_shape(run, param_shapes, *input_shapes)
+        if any(not x.shape for x in jax.tree.leaves((input_shapes, output_shapes))):
             raise ValueError(
                 "structured.save: an input or output without axes has no examples; say batched=False, and "
                 "the program takes these shapes alone."
             )
-        if len({x.shape[0] for x in jax.tree.leaves(given)}) > 1:
-            sizes = ", ".join(str(x.shape) for x in jax.tree.leaves(given))
+        if len({x.shape[0] for x in jax.tree.leaves(input_shapes)}) > 1:
+            shapes = ", ".join(str(x.shape) for x in jax.tree.leaves(input_shapes))
             raise ValueError(
-                f"structured.save: inputs of the shapes {sizes} have not the same number of examples along "
+                f"structured.save: inputs of the shapes {shapes} have not the same number of examples along "
                 "their first axes; say batched=False, and the program takes these shapes alone."
             )
-        given = _any_number(given, export.symbolic_shape("examples")[0])
-        whole, first = run, lambda tree: jax.tree.map(lambda y: y[0], tree)
-        one = lambda p, *xs: first(whole(p, *jax.tree.map(lambda x: x[None], xs)))
-        run = lambda p, *xs: jax.vmap(lambda *own: one(p, *own))(*xs)
-    return export.export(jax.jit(run), platforms=platforms)(jax.tree.map(shape, params), *given)
+        input_shapes = _with_first_size(input_shapes, export.symbolic_shape("examples")[0])
+    function = jax.jit(_example_by_example(run) if batched else run)
+    return export.export(function, platforms=platforms)(param_shapes, *input_shapes)
 
 
-def _any_number(inputs: Any, examples: Any) -> Any:
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct((examples, *x.shape[1:]), x.dtype), inputs)
+def _with_first_size(shapes: Any, size: Any) -> Any:
+    """Returns shapes with another number of examples, which may be symbolic."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype), shapes)
+
+
+def _example_by_example(run: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns (params, *inputs) -> outputs of a function that sees one example at a time."""
+
+    def run_one(params: Any, *example: Any) -> Any:
+        outputs = run(params, *jax.tree.map(lambda x: x[None], example))
+        return jax.tree.map(lambda x: x[0], outputs)
+
+    def run_all(params: Any, *inputs: Any) -> Any:
+        return jax.vmap(lambda *example: run_one(params, *example))(*inputs)
+
+    return run_all

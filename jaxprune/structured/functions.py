@@ -12,8 +12,8 @@ from jaxprune.structured.depth import empty_blocks, path_without
 from jaxprune.structured.exactness import responsible
 from jaxprune.structured.graph import Graph, trace_without_exactness
 from jaxprune.structured.labels import Axes
-from jaxprune.structured.removal import Removal, removed_axes
-from jaxprune.structured.replay import Path, replayed
+from jaxprune.structured.removal import Removal, removed_classes
+from jaxprune.structured.replay import Path, replay
 from jaxprune.structured.unread import unread_parameters
 
 __all__ = ["Functions"]
@@ -59,23 +59,23 @@ class Functions:
                 graph = trace_without_exactness(
                     fn, self._graph.params, *inputs, pins_outputs=not other
                 )
-                removed_classes = removed_axes(
+                removed_mask = removed_classes(
                     graph, self._left_masks, self._block_paths, refuses=not other
                 )
                 path = path_without(graph, empty_blocks(graph, self._block_paths))
                 if other:
-                    self._check_needs(graph, removed_classes, path)
-                traced[key] = (graph, removed_classes, path)
+                    self._check_needs(graph, removed_mask, path)
+                traced[key] = (graph, removed_mask, path)
             return traced[key]
 
         def apply(params: Any, *inputs: Any) -> Any:
             leaves = self._checked_leaves(params)
-            graph, removed_classes, path = prepare(inputs)
-            alive = graph.solution.kept(removed_classes)
+            graph, removed_mask, path = prepare(inputs)
+            alive = graph.solution.kept(removed_mask)
             groups_of_reason: dict[str, list[str]] = {}
 
             def leak(reason: str, axes: Axes) -> None:
-                groups = responsible(graph.groups, axes, graph.solution, removed_classes)
+                groups = responsible(graph.groups, axes, graph.solution, removed_mask)
                 groups_of_reason.setdefault(reason, []).extend(
                     graph.groups[group_index].name for group_index in groups
                 )
@@ -84,7 +84,7 @@ class Functions:
                 return alive[graph.solution.class_of[axis]]
 
             operands = [*leaves, *jax.tree.leaves(inputs)]
-            outputs = replayed(
+            outputs = replay(
                 graph.program, operands, graph.tape, kept, path, leak if other else None
             )
             for reason, names in groups_of_reason.items():

@@ -209,7 +209,7 @@ def trace_without_exactness(
         labels.pin(*param_axes[leaf_index])
     if any(isinstance(step.more, Loop) for step, _ in iter_steps(tape)):
         # Parameters that are no floats have no mask: they are never zeros.
-        masked_params = [zero(leaf) if _is_floating(leaf) else UNKNOWN for leaf in leaves]
+        masked_params = [fact_of_zero(leaf) if _is_floating(leaf) else UNKNOWN for leaf in leaves]
         classify_iterations(program, tape, [*masked_params, *[UNKNOWN] * len(input_axes)], labels)
     solution = find_classes(labels)
     summed = _summed_parameter_axes(tape, param_axes)

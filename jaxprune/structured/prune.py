@@ -1,4 +1,4 @@
-"""Which units of a graph's groups to remove, as ordinary masks."""
+"""Chooses the units of a graph's groups to remove, and returns ordinary masks."""
 
 import math
 import re
@@ -25,7 +25,7 @@ __all__ = ["prune"]
 
 Scope = Literal["local", "global", "isomorphic"]
 _MAGNITUDE = criteria.magnitude
-_STEPS = 20  # halvings of the interval of sparsities: finer than one unit of a million
+_HALVINGS = 20  # of the interval of sparsities: finer than one unit of a million
 
 
 def prune(
@@ -37,7 +37,7 @@ def prune(
     cost: Cost = flops,
     criterion: Criterion = _MAGNITUDE,
     reduce: Reduce = "sum",
-    normalize: Normalize | None = None,
+    normalize: Normalize | Literal["auto"] = "auto",
     over: Over = "all",
     scope: Scope = "local",
     only: Only = None,
@@ -48,7 +48,7 @@ def prune(
     inexact: Inexact = "skip",
     **signals: Any,
 ) -> Masks:
-    """Removes whole units: the masks of what is left.
+    """Returns masks that remove whole units, those of the lowest scores.
 
     Where groups share an axis (heads, and the channels of each head) only the one with the most units is
     pruned, unless `only` names others, or a mapping of sparsities names each by itself. Each group keeps at
@@ -57,33 +57,49 @@ def prune(
     Args:
       graph: of the function.
       params: tree of arrays, as it was traced.
-      sparsity: fraction of the units removed; a number, or numbers by group for those groups alone: by its
-        name, or by a regular expression that is searched in the members' `path[axis]`.
-      budget: instead of a sparsity, the fraction of the dense function's cost that may be left; the sparsity
-        is then the least that meets it.
+      sparsity: fraction of the units removed, in [0, 1); a number, or numbers by group for those groups
+        alone: by its name, or by a regular expression that is searched in the members' `path[axis]`.
+      budget: instead of a sparsity, the fraction of the dense function's cost that may be left, in (0, 1];
+        the sparsity is then the least that meets it.
       cost: what the budget counts: `structured.flops`, `structured.parameters`, `structured.latency(...)`, or
         any function (graph, params, masks) -> number.
-      criterion: of weights.
-      reduce, over: how the scores of a unit's weights become one number (see `coupled`).
-      normalize: what the scores of a group are divided by; `None`: by their mean where groups are compared.
-      scope: "local": each group loses this fraction; "global": the worst units of all go; "isomorphic": the
-        worst of those groups that have the same structure, so that unlike ones are never compared.
+      criterion: gives scores of weights, higher = keep.
+      reduce: how the scores of a unit's weights become one number: "sum", "mean", "max", "norm", "absolute"
+        (see `coupled`).
+      normalize: what the scores of a group are divided by: "none", "mean", "max", "sum", "norm"; "auto": by
+        their mean where groups are compared, else by nothing.
+      over: which slices of a unit count: "all", "outputs", "scales" (see `coupled`).
+      scope: "local": each group loses this fraction; "global": the units of the lowest scores of all groups
+        are removed; "isomorphic": those of the groups that have the same structure, so that unlike groups are
+        never compared.
       only: the groups meant: a regular expression, searched in the members' `path[axis]`, or a predicate of
         groups; `None`: all.
-      exclude: groups that stay whole, likewise.
-      round_to: survivors of a group are a multiple of this, rounded up.
-      cap: the largest fraction of its units that a group may lose where groups are compared.
-      masks: of units that are removed already: they count among those removed, and stay so.
+      exclude: groups that keep all units, likewise.
+      round_to: the number of units that a group keeps is a multiple of this, rounded up.
+      cap: the largest fraction of its units that a group may lose where groups are compared, in (0, 1].
+      masks: of units that are removed already: they count among those removed, and stay removed.
       inexact: groups that are not exact (`Group.exact`) are left out, "skip", or pruned all the same,
         "allow": the small function may then differ from the masked one.
       **signals: what the criterion reads.
 
     Returns:
-      bool arrays at the leaves that lose something, `None` elsewhere: for `jaxprune.masks.apply`,
+      Bool arrays at the leaves that lose something, `None` elsewhere: for `jaxprune.masks.apply`,
       `jaxprune.fixed` and `shrink`.
+
+    Raises:
+      ValueError: if not exactly one of `sparsity` and `budget` is given, an argument is out of range, no
+        group is meant, a score is NaN, or the budget cannot be met.
 
     References:
       Fang, Ma, Mi, Bi & Wang, "Isomorphic Pruning for Vision Models" (2024).
+
+    >>> import jax.numpy as jnp
+    >>> from jaxprune.structured import trace
+    >>> fn = lambda p, x: jax.nn.relu(x @ p["in"]) @ p["out"]
+    >>> params = {"in": jnp.array([[1.0, 2.0]]), "out": jnp.array([[3.0], [5.0]])}
+    >>> masks = prune(trace(fn, params, jnp.ones((1, 1))), params, sparsity=0.5)  # scores 1 + 3 and 2 + 5
+    >>> masks["in"].tolist(), masks["out"].tolist()
+    ([[False, True]], [[False], [True]])
     """
     check_graph("structured.prune", graph, params)
     if (sparsity is None) == (budget is None):
@@ -95,14 +111,15 @@ def prune(
     if round_to < 1:
         raise ValueError(f"structured.prune(round_to={round_to}): at least 1 is needed.")
     if isinstance(sparsity, Mapping):
-        _check_rates(graph, sparsity, inexact)
+        _check_sparsities(graph, sparsity, inexact)
     if budget is not None and not 0 < budget <= 1:
         raise ValueError(f"structured.prune(budget={budget}): a fraction in (0, 1] is needed.")
     if not 0 < cap <= 1:
         raise ValueError(f"structured.prune(cap={cap}): a fraction in (0, 1] is needed.")
-    normalize = normalize or ("none" if scope == "local" else "mean")
+    if normalize == "auto":
+        normalize = "none" if scope == "local" else "mean"
     if isinstance(sparsity, Mapping):
-        only = _named(graph, sparsity, only, exclude, inexact)
+        only = _meant_by(graph, sparsity, only, exclude, inexact)
     pattern = coupled(
         graph,
         only=only,
@@ -112,32 +129,37 @@ def prune(
         over=over,
         inexact=inexact,
     )
-    found = pattern.units(by_path(criterion, graph, params, signals))
-    _check_numbers(criterion, pattern.groups, found)
+    scores = pattern.units(by_path(criterion, graph, params, signals))
+    _check_scores(criterion, pattern.groups, scores)
     if masks is not None:
-        gone = removal(graph, masks).classes
-        pairs = zip(pattern.groups, found, strict=True)
-        found = [np.where(gone[group.units], -np.inf, own) for group, own in pairs]
+        class_mask = removal(graph, masks).classes
+        scores = [
+            np.where(class_mask[group.units], -np.inf, group_scores)
+            for group, group_scores in zip(pattern.groups, scores, strict=True)
+        ]
     pools = _pools(pattern.groups, scope)
 
-    def alive_at(sparsity: float | Mapping[str, float]) -> list[np.ndarray]:
-        rates = [_rate(group, sparsity) for group in pattern.groups]
-        return _survivors(found, rates, pools, round_to, cap if scope != "local" else 1.0)
+    def unit_masks_at(sparsity: float | Mapping[str, float]) -> list[np.ndarray]:
+        sparsities = [_sparsity_of(group, sparsity) for group in pattern.groups]
+        return _keep_best(scores, sparsities, pools, round_to, cap if scope != "local" else 1.0)
 
-    def masks_of(alive: list[np.ndarray]) -> Masks:
-        return _tree(graph, _both(pattern.masks(alive), graph, masks))
+    def weight_masks(unit_masks: list[np.ndarray]) -> Masks:
+        return _to_tree(graph, _with_earlier(pattern.masks(unit_masks), graph, masks))
 
     if sparsity is not None:
-        return masks_of(alive_at(sparsity))
+        return weight_masks(unit_masks_at(sparsity))
     assert budget is not None
-    cost_of = lambda alive: cost(graph, params, masks_of(alive))
-    return masks_of(_within_budget(alive_at, cost_of, budget))
+
+    def cost_of(unit_masks: list[np.ndarray]) -> float:
+        return cost(graph, params, weight_masks(unit_masks))
+
+    return weight_masks(_meet_budget(unit_masks_at, cost_of, budget))
 
 
-def _check_numbers(criterion: Criterion, groups: tuple[Group, ...], scores: list[Any]) -> None:
-    """Refuses units without a score: NaN is no order."""
-    for group, of_units in zip(groups, scores, strict=True):
-        if count := int(np.isnan(of_units).sum()):
+def _check_scores(criterion: Criterion, groups: tuple[Group, ...], scores: list[Any]) -> None:
+    """Raises if a unit has the score NaN, which has no place in an order."""
+    for group, group_scores in zip(groups, scores, strict=True):
+        if count := int(np.isnan(group_scores).sum()):
             raise ValueError(
                 f"structured.prune: {count} of the {group.size} units of the group {group.name!r} have the "
                 f"score NaN by {text(criterion)}; look for NaN in the weights and in the signals, or leave "
@@ -145,158 +167,204 @@ def _check_numbers(criterion: Criterion, groups: tuple[Group, ...], scores: list
             )
 
 
-def _tree(graph: Graph, by_path: Mapping[str, Any]) -> Masks:
-    """A tree like the parameters, with `None` where nothing is lost."""
-    lost = {path: mask for path, mask in by_path.items() if not mask.all()}
-    masks = dict(zip(lost, to_device(list(lost.values())), strict=True))
+def _to_tree(graph: Graph, mask_by_path: Mapping[str, Any]) -> Masks:
+    """Returns a tree of masks like the parameters, with `None` where nothing is lost."""
+    host_masks = {path: mask for path, mask in mask_by_path.items() if not mask.all()}
+    masks = dict(zip(host_masks, to_device(list(host_masks.values())), strict=True))
     return jax.tree.structure(graph.params).unflatten([masks.get(path) for path in graph.paths])
 
 
-def _check_rates(graph: Graph, sparsity: Mapping[str, float], inexact: Inexact) -> None:
-    """Refuses expressions that mean no group, or none that is taken, and rates that remove nothing."""
-    for expression, rate in sparsity.items():
-        meant = [group for group in graph.groups if matches(group, expression)]
-        if not meant:
+def _check_sparsities(graph: Graph, sparsity: Mapping[str, float], inexact: Inexact) -> None:
+    """Raises if an expression means no group, or no exact one, or if nothing is removed."""
+    for expression, group_sparsity in sparsity.items():
+        groups = [group for group in graph.groups if matches(group, expression)]
+        if not groups:
             raise ValueError(
                 f"structured.prune(sparsity={dict(sparsity)}): no group is meant by {expression!r}.\n"
                 f"{graph.summary()}"
             )
-        if rate and inexact == "skip" and not any(group.exact for group in meant):
+        if group_sparsity and inexact == "skip" and not any(group.exact for group in groups):
             raise ValueError(
-                f"structured.prune(sparsity={dict(sparsity)}): {expression!r} means {meant[0].name!r}, which "
-                f"is not exact ({meant[0].reason}); say inexact='allow' to prune it all the same."
+                f"structured.prune(sparsity={dict(sparsity)}): {expression!r} means {groups[0].name!r}, "
+                f"which is not exact ({groups[0].reason}); say inexact='allow' to prune it all the same."
             )
     if not any(sparsity.values()):
         raise ValueError(f"structured.prune(sparsity={dict(sparsity)}): nothing is to be removed.")
 
 
-def _both(by_path: dict[str, Any], graph: Graph, masks: Masks | None) -> dict[str, Any]:
-    """Masks by path, and those of what was removed before."""
+def _with_earlier(
+    mask_by_path: dict[str, Any], graph: Graph, masks: Masks | None
+) -> dict[str, Any]:
+    """Returns masks by path that also remove what earlier masks remove; `None`: there are none."""
     if masks is None:
-        return by_path
-    before = masks_lib.beside(graph.params, masks_lib.unpack(masks))
-    for path, mask in zip(graph.paths, before, strict=True):
+        return mask_by_path
+    earlier_masks = masks_lib.beside(graph.params, masks_lib.unpack(masks))
+    for path, mask in zip(graph.paths, earlier_masks, strict=True):
         if mask is not None:
-            by_path[path] = by_path.get(path, True) & np.asarray(mask)
-    return by_path
+            mask_by_path[path] = mask_by_path.get(path, True) & np.asarray(mask)
+    return mask_by_path
 
 
-def _named(
+def _meant_by(
     graph: Graph, sparsity: Mapping[str, float], only: Only, exclude: Only, inexact: Inexact
 ) -> Callable[[Group], bool]:
-    """The groups that a mapping of sparsities means, as a predicate.
+    """Returns a predicate: a group is one that a mapping of sparsities means.
 
-    Of those that share an axis and are meant by one entry, the one with the most units alone.
+    Of groups that share an axis and are meant by one key, only the one with the most units is meant.
     """
-    by_entry: dict[str | None, list[Group]] = {}
+    groups_by_key: dict[str | None, list[Group]] = {}
     for group in graph.groups:
-        meant = (only is None or matches(group, only)) and not (exclude and matches(group, exclude))
-        if meant and _rate(group, sparsity) and (group.exact or inexact == "allow"):
-            by_entry.setdefault(_entry(group, sparsity), []).append(group)
-    apart = without_shared_axes if only is None else list
-    names = {group.name for own in by_entry.values() for group in apart(own)}
+        is_meant = (only is None or matches(group, only)) and not (
+            exclude and matches(group, exclude)
+        )
+        if is_meant and _sparsity_of(group, sparsity) and (group.exact or inexact == "allow"):
+            groups_by_key.setdefault(_key_of(group, sparsity), []).append(group)
+    select = without_shared_axes if only is None else list
+    names = {group.name for groups in groups_by_key.values() for group in select(groups)}
     return lambda group: group.name in names
 
 
-def _entry(group: Group, sparsity: Mapping[str, float]) -> str | None:
-    """The key of a mapping that means a group: its name, or the first expression that is found."""
+def _key_of(group: Group, sparsity: Mapping[str, float]) -> str | None:
+    """Returns the key of a mapping that means a group: its name, or else the first expression found."""
     if group.name in sparsity:
         return group.name
-    hits = (key for key in sparsity if any(re.search(key, str(m)) for m in group.members))
-    return next(hits, None)
+    matching_keys = (
+        key for key in sparsity if any(re.search(key, str(member)) for member in group.members)
+    )
+    return next(matching_keys, None)
 
 
-def _rate(group: Group, sparsity: float | Mapping[str, float]) -> float:
-    rate = sparsity
+def _sparsity_of(group: Group, sparsity: float | Mapping[str, float]) -> float:
+    """Returns the fraction of its units that a group loses."""
+    fraction = sparsity
     if isinstance(sparsity, Mapping):
-        entry = _entry(group, sparsity)
-        rate = 0.0 if entry is None else sparsity[entry]
-    checks.check("structured.prune", sparsity=(rate, checks.NUMBER))
-    if not 0 <= rate < 1:  # type: ignore[operator]
+        key = _key_of(group, sparsity)
+        fraction = 0.0 if key is None else sparsity[key]
+    checks.check("structured.prune", sparsity=(fraction, checks.NUMBER))
+    if not 0 <= fraction < 1:  # type: ignore[operator]
         raise ValueError(f"structured.prune(sparsity={sparsity}): fractions in [0, 1) are needed.")
-    return rate  # type: ignore[return-value]
+    return fraction  # type: ignore[return-value]
 
 
 def _pools(groups: tuple[Group, ...], scope: Scope) -> list[list[int]]:
-    """Numbers of the groups whose units compete."""
+    """Returns the pools: lists of indices of the groups whose units are compared."""
     if scope == "global":
         return [list(range(len(groups)))]
     pools: dict[Any, list[int]] = {}
-    for i, group in enumerate(groups):
-        pools.setdefault(i if scope == "local" else _structure(group), []).append(i)
+    for index, group in enumerate(groups):
+        pools.setdefault(index if scope == "local" else _structure(group), []).append(index)
     return list(pools.values())
 
 
 def _structure(group: Group) -> Any:
-    """What isomorphic groups have in common: the kinds of parameters, and along which axes they run."""
-    name = lambda path: next((n for n in reversed(path.split("/")) if not n.isdigit()), "")
-    return tuple(sorted((name(m.path), len(m.shape), m.axis, m.enters) for m in group.members))
+    """Returns what isomorphic groups have in common: kinds of parameters, and the axes of their units."""
+    return tuple(
+        sorted(
+            (_last_word(member.path), len(member.shape), member.axis, member.enters)
+            for member in group.members
+        )
+    )
 
 
-def _survivors(
-    found: list[np.ndarray],
-    rates: list[float],
+def _last_word(path: str) -> str:
+    """Returns the last name of a path that is no index."""
+    return next((name for name in reversed(path.split("/")) if not name.isdigit()), "")
+
+
+def _keep_best(
+    scores: list[np.ndarray],
+    sparsities: list[float],
     pools: list[list[int]],
     round_to: int,
     cap: float,
 ) -> list[np.ndarray]:
-    """Which units of each group live; equal scores in the order of their units."""
-    alive = [np.ones(len(own), bool) for own in found]
+    """Returns for each group a boolean per unit: it is kept. Of equal scores the first units are kept.
+
+    Args:
+      scores: of each group's units.
+      sparsities: of each group, the fraction of its units removed.
+      pools: indices of groups whose units are compared; each group is in one pool.
+      round_to: the number of units that a group keeps is a multiple of this, rounded up.
+      cap: the largest fraction of its units that a group may lose.
+    """
+    unit_masks = [np.ones(len(group_scores), bool) for group_scores in scores]
     for pool in pools:
-        everything = np.concatenate([found[i] for i in pool])
-        total = _left([len(found[i]) for i in pool], [rates[i] for i in pool])
-        best = np.zeros(len(everything), bool)
-        safe = np.concatenate([_safe(found[i], cap) for i in pool])
-        best[np.lexsort((-everything, ~safe))[: max(total, int(safe.sum()))]] = True
-        cuts = np.cumsum([len(found[i]) for i in pool])[:-1]
-        for i, own in zip(pool, np.split(best, cuts), strict=True):
-            left = min(len(own), -(-max(int(own.sum()), 1) // round_to) * round_to)
-            alive[i] = np.zeros(len(own), bool)
-            alive[i][np.argsort(-found[i], kind="stable")[:left]] = True
-    return alive
+        pool_scores = np.concatenate([scores[index] for index in pool])
+        keep_count = _survivor_count(
+            [len(scores[index]) for index in pool], [sparsities[index] for index in pool]
+        )
+        pool_mask = np.zeros(len(pool_scores), bool)
+        safe_mask = np.concatenate([_safe_units(scores[index], cap) for index in pool])
+        order = np.lexsort((-pool_scores, ~safe_mask))  # safe units first, then by their scores
+        pool_mask[order[: max(keep_count, int(safe_mask.sum()))]] = True
+        group_ends = np.cumsum([len(scores[index]) for index in pool])[:-1]
+        for index, group_mask in zip(pool, np.split(pool_mask, group_ends), strict=True):
+            at_least_one = max(int(group_mask.sum()), 1)
+            group_count = min(len(group_mask), -(-at_least_one // round_to) * round_to)
+            unit_masks[index] = _top(scores[index], group_count)
+    return unit_masks
 
 
-def _safe(scores: np.ndarray, cap: float) -> np.ndarray:
-    """Which units of a group stay, as it loses no more than a fraction of them."""
-    count = len(scores) - math.floor(cap * len(scores) + 1e-9)
-    found = np.zeros(len(scores), bool)
-    found[np.argsort(-scores, kind="stable")[:count]] = True
-    return found
+def _safe_units(scores: np.ndarray, cap: float) -> np.ndarray:
+    """Returns a boolean per unit of a group: it stays, as the group loses no more than a fraction."""
+    return _top(scores, len(scores) - math.floor(cap * len(scores) + 1e-9))
 
 
-def _left(sizes: list[int], rates: list[float]) -> int:
-    """As `jaxprune.allocation.survivors` of the whole pool, in Python's integers."""
-    removed = sum(n * round(rate * 10**7) for n, rate in zip(sizes, rates, strict=True))
+def _top(scores: np.ndarray, count: int) -> np.ndarray:
+    """Returns a boolean per unit: it is one of the highest scores; of equal ones the first."""
+    mask = np.zeros(len(scores), bool)
+    mask[np.argsort(-scores, kind="stable")[:count]] = True
+    return mask
+
+
+def _survivor_count(sizes: list[int], sparsities: list[float]) -> int:
+    """Returns `jaxprune.allocation.survivors` of a pool as a whole, in Python's integers."""
+    removed = sum(
+        size * round(sparsity * 10**7) for size, sparsity in zip(sizes, sparsities, strict=True)
+    )
     return sum(sizes) - (removed + 5 * 10**6) // 10**7
 
 
-def _within_budget(
-    alive_at: Callable[[float], list[np.ndarray]],
+def _meet_budget(
+    unit_masks_at: Callable[[float], list[np.ndarray]],
     cost_of: Callable[[list[np.ndarray]], float],
     budget: float,
 ) -> list[np.ndarray]:
-    """The units that live at the least sparsity whose cost is within a fraction of that of none."""
-    known: dict[bytes, float] = {}
+    """Returns the units kept at the least sparsity whose cost is within the budget, found by bisection.
 
-    def cost(alive: list[np.ndarray]) -> float:
-        units = np.concatenate(alive).tobytes()
-        if units not in known:  # a latency takes a compilation, and is not the same twice
-            known[units] = cost_of(alive)
-        return known[units]
+    Args:
+      unit_masks_at: sparsity -> for each group a boolean per unit: it is kept.
+      cost_of: these -> cost of the small function.
+      budget: the fraction of the dense function's cost that may be left.
 
-    low, high = 0.0, 1 - 1e-6
-    whole, best = alive_at(low), alive_at(high)
-    dense = cost(whole)
-    if cost(best) > budget * dense:
+    Raises:
+      ValueError: if one unit in each group costs more.
+    """
+    known_costs: dict[bytes, float] = {}
+
+    def cached_cost(unit_masks: list[np.ndarray]) -> float:
+        key = np.concatenate(unit_masks).tobytes()
+        if key not in known_costs:  # a latency takes a compilation, and is not the same twice
+            known_costs[key] = cost_of(unit_masks)
+        return known_costs[key]
+
+    low = 0.0
+    high = 1 - 1e-6
+    all_units = unit_masks_at(low)
+    best = unit_masks_at(high)
+    dense_cost = cached_cost(all_units)
+    if cached_cost(best) > budget * dense_cost:
         raise ValueError(
-            f"structured.prune(budget={budget}): with one unit left in each group {cost(best) / dense:.3g} "
-            "of the dense function's cost remains; more groups (only=), or a larger budget is needed."
+            f"structured.prune(budget={budget}): with one unit left in each group "
+            f"{cached_cost(best) / dense_cost:.3g} of the dense function's cost remains; more groups "
+            "(only=), or a larger budget is needed."
         )
-    for _ in range(_STEPS):
+    for _ in range(_HALVINGS):
         middle = (low + high) / 2
-        found = alive_at(middle)
-        if cost(found) <= budget * dense:
-            high, best = middle, found
+        unit_masks = unit_masks_at(middle)
+        if cached_cost(unit_masks) <= budget * dense_cost:
+            high = middle
+            best = unit_masks
         else:
             low = middle
-    return best if budget < 1 else whole
+    return best if budget < 1 else all_units

@@ -1,4 +1,4 @@
-"""What masks remove whole: units, and blocks."""
+"""Which units and blocks some masks remove whole."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -11,88 +11,113 @@ from jaxprune.structured.depth import Block, empty_blocks
 from jaxprune.structured.graph import Graph
 from jaxprune.types import Masks
 
-__all__ = ["Removal", "removal", "removed_axes"]
+__all__ = ["Removal", "removal", "removed_classes"]
 
 
 class Removal(NamedTuple):
-    """What goes.
+    """What some masks remove whole.
 
     Attributes:
-      classes: per class of the graph's solution, whether it is a unit, or a turn of a loop, of which every
-        slice is masked.
-      blocks: those others of which every parameter is masked.
+      classes: boolean per equivalence class: it is a unit, or an iteration of a loop, and all its slices are
+        masked.
+      blocks: the residual branches of which every parameter is masked.
     """
 
     classes: np.ndarray
     blocks: tuple[Block, ...]
 
     def kept(self, graph: Graph) -> list[list[np.ndarray]]:
-        """Per leaf and axis, which indices are left; of what only blocks read, none of the first axis."""
-        gone = {path for block in self.blocks for path in block.paths}
-        left = graph.kept(self.classes)
+        """Returns per leaf and axis a boolean per index: it is left.
+
+        Of a leaf that only removed blocks read, nothing of the first axis is left.
+
+        Args:
+          graph: of the function.
+        """
+        removed_paths = {path for block in self.blocks for path in block.paths}
         return [
-            [np.zeros_like(own[0]), *own[1:]] if path in gone and own else own
-            for path, own in zip(graph.paths, left, strict=True)
+            [np.zeros_like(kept_masks[0]), *kept_masks[1:]]
+            if path in removed_paths and kept_masks
+            else kept_masks
+            for path, kept_masks in zip(graph.paths, graph.kept(self.classes), strict=True)
         ]
 
 
 def removal(graph: Graph, masks: Masks) -> Removal:
-    """Returns what goes.
+    """Returns the units and blocks that masks remove whole.
 
-    A kernel without a mask keeps all it has; a bias without one, or a leaf without entries, keeps nothing.
-
-    Raises:
-      ValueError: if nothing of a group would be left that no block takes along.
-    """
-    beside = masks_lib.beside(graph.params, masks_lib.unpack(masks))
-    left: list[list[np.ndarray] | None] = []
-    empty, silent = [], []
-    for name, shape, mask in zip(graph.paths, jax.tree.leaves(graph.params), beside, strict=True):
-        if 0 in shape.shape or (mask is None and not masks_lib.is_prunable(name, shape)):
-            left.append(None)
-            silent.append(name)
-            continue
-        whole = np.ones(shape.shape, bool) if mask is None else np.asarray(mask)
-        if not whole.any():
-            empty.append(name)
-        axes = range(whole.ndim)
-        left.append([np.asarray(whole.any(tuple(j for j in axes if j != i))) for i in axes])
-    gone = empty_blocks(graph, empty, silent)
-    return Removal(removed_axes(graph, left, {p for block in gone for p in block.paths}), gone)
-
-
-def removed_axes(
-    graph: Graph,
-    left: Sequence[Sequence[np.ndarray] | None],
-    gone: set[str],
-    *,
-    refuses: bool = True,
-) -> np.ndarray:
-    """Per class, whether it is a unit, or a turn of a loop, of which no axis has anything left.
+    A kernel without a mask keeps all its units; a bias without one, or a leaf without elements, keeps none.
 
     Args:
       graph: of the function.
-      left: per leaf and axis, which indices have something left; `None`: a leaf that does not count.
-      gone: paths of the leaves that go with blocks, which count for nothing.
-      refuses: whether to raise where nothing of a group would be left.
+      masks: bool arrays, `None` at leaves without a mask.
+
+    Raises:
+      ValueError: if no unit of a group would be left, and it does not belong to a removed block.
     """
-    found, number = (
-        np.zeros(graph.solution.class_count, bool),
-        {p: i for i, p in enumerate(graph.paths)},
-    )
-    for group, turns in [(g, True) for g in graph.iterations] + [(g, False) for g in graph.groups]:
-        own = [m for m in group.members if m.path not in gone]
-        counted = [m for m in own if left[number[m.path]] is not None]
-        if not counted:
+    aligned_masks = masks_lib.beside(graph.params, masks_lib.unpack(masks))
+    leaves = zip(graph.paths, jax.tree.leaves(graph.params), aligned_masks, strict=True)
+    kept_masks: list[list[np.ndarray] | None] = []
+    empty_paths: list[str] = []
+    silent_paths: list[str] = []
+    for path, shape, leaf_mask in leaves:
+        if 0 in shape.shape or (leaf_mask is None and not masks_lib.is_prunable(path, shape)):
+            kept_masks.append(None)
+            silent_paths.append(path)
             continue
-        dead = np.ones(group.size, bool)
-        for m in counted:
-            dead &= ~left[number[m.path]][m.axis][m.index].any(1)  # type: ignore[index]
-        if dead.all() and turns:  # of the stacks nothing is left, whatever their width
-            gone = gone | {m.path for m in group.members}
-        elif dead.all() and refuses:
+        mask = np.ones(shape.shape, bool) if leaf_mask is None else np.asarray(leaf_mask)
+        if not mask.any():
+            empty_paths.append(path)
+        axes = range(mask.ndim)
+        kept_masks.append(
+            [np.asarray(mask.any(tuple(j for j in axes if j != axis))) for axis in axes]
+        )
+    blocks = empty_blocks(graph, empty_paths, silent_paths)
+    paths_of_blocks = {path for block in blocks for path in block.paths}
+    return Removal(removed_classes(graph, kept_masks, paths_of_blocks), blocks)
+
+
+def removed_classes(
+    graph: Graph,
+    kept_masks: Sequence[Sequence[np.ndarray] | None],
+    removed_paths: set[str],
+    *,
+    refuses: bool = True,
+) -> np.ndarray:
+    """Returns a boolean per equivalence class: it is a unit or an iteration, and all its slices are masked.
+
+    Args:
+      graph: of the function.
+      kept_masks: per leaf and axis, a boolean per index: something of its slice is left; `None`: a leaf that
+        does not count.
+      removed_paths: paths of the leaves that go with blocks, which do not count either.
+      refuses: whether to raise where no unit of a group would be left.
+
+    Raises:
+      ValueError: if no unit of a group would be left, and `refuses`.
+    """
+    class_mask = np.zeros(graph.solution.class_count, bool)
+    leaf_index = {path: index for index, path in enumerate(graph.paths)}
+    groups = [(group, True) for group in graph.iterations] + [
+        (group, False) for group in graph.groups
+    ]
+    for group, is_loop in groups:
+        members = [
+            member
+            for member in group.members
+            if member.path not in removed_paths and kept_masks[leaf_index[member.path]] is not None
+        ]
+        if not members:
+            continue
+        dead_mask = np.ones(group.size, bool)
+        for member in members:
+            axis_mask = kept_masks[leaf_index[member.path]][member.axis]  # type: ignore[index]
+            dead_mask &= ~axis_mask[member.index].any(1)
+        if dead_mask.all() and is_loop:  # of the stacks nothing is left, whatever their width
+            removed_paths = removed_paths | {member.path for member in group.members}
+        elif dead_mask.all() and refuses:
             raise ValueError(
                 f"structured.shrink: the masks leave nothing of the group {group.name}."
             )
-        found[group.units[dead]] = True
-    return found
+        class_mask[group.units[dead_mask]] = True
+    return class_mask

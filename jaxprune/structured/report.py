@@ -1,4 +1,4 @@
-"""What removing units saves: by group, and of parameters, operations and time."""
+"""Reports what removing units saves: by group, and of parameters, operations and time."""
 
 import functools
 from typing import Any, NamedTuple
@@ -18,13 +18,14 @@ __all__ = ["Report", "report"]
 
 
 class Report(NamedTuple):
-    """Figures before and after.
+    """Figures of a function before and after its masked units are removed. Printed, it is a table.
 
     Attributes:
       groups: name -> (units, units left), of the groups that lose some.
-      blocks: names of those that are left out.
-      parameters, flops: before, after.
-      seconds: of the compiled function, before, after; `None` if it was not measured.
+      blocks: names of the blocks that are left out.
+      parameters: number of parameters before, after.
+      flops: operations in products (`structured.flops`) before, after.
+      seconds: time of the compiled function before, after; `None` if it was not measured.
       inexact: name -> reason, of the groups that lose some and are not exact: the small function may differ
         from the masked one.
     """
@@ -37,30 +38,34 @@ class Report(NamedTuple):
     inexact: dict[str, str]
 
     def __str__(self) -> str:
-        rows = [
-            ("group", "units", "left"),
-            *((n, f"{a:,}", f"{b:,}") for n, (a, b) in self.groups.items()),
+        rows: list[tuple[str, ...]] = [("group", "units", "left")]
+        rows += [
+            (name, f"{before:,}", f"{after:,}") for name, (before, after) in self.groups.items()
         ]
         rows += [(name, "block", "left out") for name in self.blocks]
         rows += [("", "before", "after", "ratio")]
-        rows += [_ratio("parameters", self.parameters, ","), _ratio("flops", self.flops, ",")]
+        rows += [_ratio_row("parameters", self.parameters, ",")]
+        rows += [_ratio_row("flops", self.flops, ",")]
         if self.seconds is not None:
-            rows.append(_ratio("milliseconds", tuple(1e3 * s for s in self.seconds), ".3f"))
-        wide = max(len(row[0]) for row in rows)
-        lines = [f"{row[0]:<{wide}}" + "".join(f"  {cell:>14}" for cell in row[1:]) for row in rows]
+            milliseconds = tuple(1e3 * time for time in self.seconds)
+            rows.append(_ratio_row("milliseconds", milliseconds, ".3f"))
+        width = max(len(row[0]) for row in rows)
+        lines = [
+            f"{row[0]:<{width}}" + "".join(f"  {cell:>14}" for cell in row[1:]) for row in rows
+        ]
         lines += [f"not exact: {name}: {reason}" for name, reason in self.inexact.items()]
         return "\n".join(lines)
 
 
 def report(graph: Graph, params: Params, masks: Masks, *inputs: Any, repeats: int = 10) -> Report:
-    """Returns what is left, and what that saves.
+    """Returns how many units, parameters and operations are left, and how long the small function takes.
 
     Args:
       graph: of the function.
       params: tree of arrays, as it was traced.
-      masks: constant along the graph's groups.
+      masks: bool arrays, `None` at leaves without a mask; constant along the graph's groups.
       *inputs: of the function, to measure its time with; none: the time is not measured.
-      repeats: runs, of which the fastest counts.
+      repeats: measured runs of each function, of which the fastest counts.
 
     >>> import jax.numpy as jnp
     >>> from jaxprune.structured import prune, trace
@@ -75,44 +80,42 @@ def report(graph: Graph, params: Params, masks: Masks, *inputs: Any, repeats: in
     flops                   80              40           2.00x
     """
     check_graph("structured.report", graph, params)
-    whole = jax.tree.map(lambda _: None, params)
-    gone = removal(graph, masks)
-    lost = {group.name: int(gone.classes[group.units].sum()) for group in graph.groups}
-    sizes = {group.name: group.size for group in graph.groups}
-    both = lambda cost: (cost(graph, params, whole), cost(graph, params, masks))
+    no_masks = jax.tree.map(lambda _: None, params)
+    removed = removal(graph, masks)
+    lost_counts = {group.name: int(removed.classes[group.units].sum()) for group in graph.groups}
+    pruned_groups = [group for group in graph.groups if lost_counts[group.name]]
     return Report(
-        {name: (sizes[name], sizes[name] - n) for name, n in lost.items() if n},
-        tuple(block.name for block in gone.blocks) + _turns(graph, gone),
-        both(parameters),
-        both(flops),
-        _measured(graph, params, masks, inputs, repeats) if inputs else None,
-        {g.name: g.reason for g in graph.groups if lost[g.name] and not g.exact},
+        {group.name: (group.size, group.size - lost_counts[group.name]) for group in pruned_groups},
+        tuple(block.name for block in removed.blocks) + _removed_iterations(graph, removed),
+        (parameters(graph, params, no_masks), parameters(graph, params, masks)),
+        (flops(graph, params, no_masks), flops(graph, params, masks)),
+        _measure(graph, params, masks, inputs, repeats) if inputs else None,
+        {group.name: group.reason for group in pruned_groups if not group.exact},
     )
 
 
-def _turns(graph: Graph, gone: Removal) -> tuple[str, ...]:
-    left_out = gone.classes & graph.solution.iterations
-    if not left_out.any():
+def _removed_iterations(graph: Graph, removed: Removal) -> tuple[str, ...]:
+    """Returns the names of the blocks that are removed iterations of loops."""
+    class_mask = removed.classes & graph.solution.iterations
+    if not class_mask.any():
         return ()
-    return tuple(b.name for b in blocks(graph) if b.unit is not None and left_out[b.unit])
+    return tuple(
+        block.name for block in blocks(graph) if block.unit is not None and class_mask[block.unit]
+    )
 
 
-def _measured(
+def _measure(
     graph: Graph, params: Params, masks: Masks, inputs: tuple[Any, ...], repeats: int
 ) -> tuple[float, float]:
+    """Returns the seconds that the dense and the small function take."""
     small = shrink_silently(graph, params, masks)
-    whole = functools.partial(jax.jit(graph.fn), params, *inputs)
-    before, after = seconds(
-        whole, functools.partial(jax.jit(small.apply), small.params, *inputs), repeats=repeats
-    )
+    run_dense = functools.partial(jax.jit(graph.fn), params, *inputs)
+    run_small = functools.partial(jax.jit(small.apply), small.params, *inputs)
+    before, after = seconds(run_dense, run_small, repeats=repeats)
     return before, after
 
 
-def _ratio(name: str, pair: Any, form: str) -> tuple[str, ...]:
-    before, after = pair
-    return (
-        name,
-        format(before, form),
-        format(after, form),
-        f"{before / after:.2f}x" if after else "-",
-    )
+def _ratio_row(name: str, figures: Any, form: str) -> tuple[str, ...]:
+    before, after = figures
+    ratio = f"{before / after:.2f}x" if after else "-"
+    return name, format(before, form), format(after, form), ratio

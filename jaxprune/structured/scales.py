@@ -82,7 +82,7 @@ def _follow_body(
     """Returns what is known of a loop's or a condition's outputs; `None`: the step is neither."""
     name = step.equation.primitive.name
     if isinstance(step.more, Loop):
-        constant_count, carry_count = scanned(step.equation)
+        constant_count, carry_count = count_scan_inputs(step.equation)
         stacked_start = constant_count + carry_count
         stacked = zip(step.reads[stacked_start:], step.inputs[stacked_start:], strict=True)
         rows = [

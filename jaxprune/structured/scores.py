@@ -1,4 +1,4 @@
-"""What units are worth, by any criterion of weights."""
+"""Scores of units, by any criterion of weights."""
 
 import functools
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxprune import criteria
 from jaxprune import masks as masks_lib
-from jaxprune.coupling import Normalize, Over, Reduce
+from jaxprune.coupling import Group, Normalize, Over, Reduce
 from jaxprune.host_arrays import Blockwise
 from jaxprune.signals.gatherers import signals_read_by
 from jaxprune.structured.given import check_graph
@@ -34,28 +34,56 @@ def scores(
     over: Over = "all",
     **signals: Any,
 ) -> dict[str, np.ndarray]:
-    """Returns one score per unit, for each group by name: what its slices of all kernels are worth together.
+    """Returns one score per unit of each group: the scores of its slices of all kernels, as one number.
 
     Args:
       graph: of the function.
       params: tree of arrays, as it was traced.
-      criterion: of weights. Leaves that are never pruned by themselves (biases, scales, statistics) count
-        where a criterion has no scores for any kernel of a group.
-      reduce, normalize, over: how the scores of a unit's weights become one number (see `coupled`).
+      criterion: gives scores of weights, higher = keep. Leaves that are never pruned by themselves (biases,
+        scales, statistics) count where a criterion has no scores for any kernel of a group.
+      reduce: how the scores of a unit's weights become one number: "sum", "mean", "max", "norm", "absolute"
+        (see `coupled`).
+      normalize: what the scores of a group are divided by: "none", "mean", "max", "sum", "norm".
+      over: which slices of a unit count: "all", "outputs", "scales".
       **signals: what the criterion reads.
+
+    Returns:
+      Arrays [units] by the name of the group.
+
+    >>> from jaxprune.structured import trace
+    >>> fn = lambda p, x: jax.nn.relu(x @ p["in"]) @ p["out"]
+    >>> params = {"in": jnp.array([[1.0, 2.0]]), "out": jnp.array([[3.0], [-5.0]])}
+    >>> scores(trace(fn, params, jnp.ones((1, 1))), params)
+    {'in[1]': array([4., 7.])}
     """
     check_graph("structured.scores", graph, params)
-    every = lambda group: True
     options: Any = {"reduce": reduce, "normalize": normalize, "over": over}
-    pattern = coupled(graph, only=every, inexact="allow", **options)
-    found = pattern.units(by_path(criterion, graph, params, signals))
-    return {group.name: own for group, own in zip(pattern.groups, found, strict=True)}
+    pattern = coupled(graph, only=_every_group, inexact="allow", **options)
+    unit_scores = pattern.units(by_path(criterion, graph, params, signals))
+    return {
+        group.name: group_scores
+        for group, group_scores in zip(pattern.groups, unit_scores, strict=True)
+    }
+
+
+def _every_group(group: Group) -> bool:
+    return True
 
 
 def by_path(
     criterion: Criterion, graph: Graph, params: Params, signals: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The criterion's scores of weights, for NumPy to read, by path; none where it has none."""
+    """Returns the criterion's scores of weights by path, for NumPy to read; no entry where it has none.
+
+    Args:
+      criterion: of weights.
+      graph: of the function.
+      params: tree of arrays, as it was traced.
+      signals: what the criterion reads.
+
+    Raises:
+      ValueError: if a signal is missing, or scores have not the shape of their weights.
+    """
     name = getattr(criterion, "__name__", "criterion")
     missing = [signal for signal in signals_read_by(criterion) if signal not in signals]
     if missing:
@@ -64,32 +92,40 @@ def by_path(
             "jaxprune.signals.gatherers)."
         )
     graph.check(params)
-    found = masks_lib.beside(params, _scored(criterion, jax.tree.map(_number, params), signals))
-    for path, s, leaf in zip(graph.paths, found, jax.tree.leaves(params), strict=True):
-        if s is not None and jnp.shape(s) != jnp.shape(leaf):
+    weight_scores = _evaluate(criterion, jax.tree.map(_zeros_for_key, params), signals)
+    scores_by_leaf = masks_lib.beside(params, weight_scores)
+    leaves = zip(graph.paths, scores_by_leaf, jax.tree.leaves(params), strict=True)
+    for path, leaf_scores, leaf in leaves:
+        if leaf_scores is not None and jnp.shape(leaf_scores) != jnp.shape(leaf):
             raise ValueError(
-                f"{name}: {path!r} has scores of the shape {jnp.shape(s)}, its weights {jnp.shape(leaf)}; "
-                "give one score per weight."
+                f"{name}: {path!r} has scores of the shape {jnp.shape(leaf_scores)}, its weights "
+                f"{jnp.shape(leaf)}; give one score per weight."
             )
-    pairs = zip(graph.paths, found, strict=True)
-    stored = lambda s: s if isinstance(s, Blockwise) else np.asarray(s)
-    return {path: stored(s) for path, s in pairs if s is not None}
+    return {
+        path: leaf_scores if isinstance(leaf_scores, Blockwise) else np.asarray(leaf_scores)
+        for path, leaf_scores in zip(graph.paths, scores_by_leaf, strict=True)
+        if leaf_scores is not None
+    }
 
 
-def _scored(criterion: Criterion, params: Params, signals: Mapping[str, Any]) -> Any:
-    """The criterion's scores: by NumPy where it gives the same numbers, or by one compiled program."""
-    if not all(hasattr(x, "dtype") for x in jax.tree.leaves(signals)):
+def _evaluate(criterion: Criterion, params: Params, signals: Mapping[str, Any]) -> Any:
+    """Returns the scores: by NumPy where it gives the same numbers, or by one compiled program."""
+    if not all(hasattr(leaf, "dtype") for leaf in jax.tree.leaves(signals)):
         return criterion(params, **signals)
-    found = run_on_host(lambda given: criterion(given[0], **given[1]), (params, dict(signals)))
-    return _compiled(criterion)(params, **signals) if found is None else found
+
+    def score(params_and_signals: Any) -> Any:
+        return criterion(params_and_signals[0], **params_and_signals[1])
+
+    host_scores = run_on_host(score, (params, dict(signals)))
+    return _compile(criterion)(params, **signals) if host_scores is None else host_scores
 
 
-def _number(x: Any) -> Any:
-    """A leaf that a criterion can read: PRNG keys have no scores."""
-    return jnp.zeros(x.shape) if jnp.issubdtype(x.dtype, jax.dtypes.extended) else x
+def _zeros_for_key(leaf: Any) -> Any:
+    """Returns a leaf that a criterion can read: of PRNG keys, zeros, as they have no scores."""
+    return jnp.zeros(leaf.shape) if jnp.issubdtype(leaf.dtype, jax.dtypes.extended) else leaf
 
 
 @functools.lru_cache(maxsize=16)
-def _compiled(criterion: Criterion) -> Criterion:
-    """One program for all leaves, instead of one for each shape."""
+def _compile(criterion: Criterion) -> Criterion:
+    """Returns one program for all leaves, instead of one for each shape."""
     return jax.jit(criterion)

@@ -1,4 +1,4 @@
-"""The function on what is left of its parameters: smaller arrays, the same outputs as with zeros."""
+"""Cuts masked units out of a function's parameters: smaller arrays, the same outputs as with zeros."""
 
 import warnings
 from collections.abc import Callable
@@ -25,10 +25,10 @@ class Small(NamedTuple):
     """A shrunk function.
 
     Attributes:
-      params: what is left of the parameters.
+      params: the parameters, masked and cut.
       apply: (params, *inputs) -> outputs. It can be jitted, differentiated and mapped; for inputs of other
         shapes the function is traced again.
-      plan: which indices of which axes are left, for other trees like the parameters, and for a file.
+      plan: which indices of which axes are left; it cuts other trees like the parameters, and can be saved.
       like: another function of the same parameters -> the same on what is left of them. The network in
         training mode, say, that returns new statistics: what runs along units comes out as small as they
         are. Random numbers are drawn whole, then cut. For one function it is the same each time. One that
@@ -41,19 +41,26 @@ class Small(NamedTuple):
     like: Callable[[Callable[..., Any]], Callable[..., Any]]
 
     def shrink_state(self, opt_state: Any) -> Any:
-        """What is left of an optimizer's state: moments follow their parameters, factored ones cannot."""
+        """Returns what is left of an optimizer's state: its moments are cut like their parameters.
+
+        Args:
+          opt_state: of any Optax optimizer whose moments have the shapes of the parameters.
+
+        Raises:
+          ValueError: if the state has factored moments, which cannot be cut (see `Plan.apply`).
+        """
         return self.plan.apply(opt_state)
 
 
 def shrink(graph: Graph, params: Params, masks: Masks) -> Small:
-    """Removes what the masks remove whole, and keeps the rest.
+    """Removes the units and blocks that are masked whole, and returns the small function.
 
-    A unit goes if all of its slices are masked; a kernel without a mask keeps all it has, a bias or statistic
-    without one keeps nothing alive. A block (`structured.blocks`) is left out if all of its kernels are
-    masked whole, and of what it alone reads no entries are left. Other zeros stay zeros. Of masks that empty
+    A unit is removed if all of its slices are masked; a kernel without a mask keeps all its units, a bias or
+    statistic without one keeps none. A block (`structured.blocks`) is left out if all of its kernels are
+    masked whole, and of what it alone reads no elements are left. Other zeros stay zeros. Of masks that empty
     a unit on one side only, such as gates on the inputs of a layer, take `jaxprune.metrics.effective` first.
 
-    The small function gives what the whole one gives with zeros in place of what is gone: constants such as
+    The small function gives what the whole one gives with zeros in place of removed units: constants such as
     the number of channels in a mean stay those of the whole, and sums over units (a variance, say) get what
     zeros would have added. Of groups that are not exact (`Group.exact`) this need not hold; where masks
     remove units of such a group there is a warning.
@@ -68,12 +75,21 @@ def shrink(graph: Graph, params: Params, masks: Masks) -> Small:
       The small function and its parameters: masked, then cut.
 
     Raises:
-      ValueError: if nothing of it can be removed whole.
+      ValueError: if no unit and no block is masked whole, or the masks leave nothing of a group.
+
+    >>> from jaxprune.structured import trace
+    >>> fn = lambda p, x: jax.nn.relu(x @ p["in"]) @ p["out"]
+    >>> params = {"in": jnp.array([[1.0, 2.0]]), "out": jnp.array([[3.0], [5.0]])}
+    >>> graph = trace(fn, params, jnp.ones((1, 1)))
+    >>> masks = {"in": jnp.array([[True, False]]), "out": jnp.array([[True], [False]])}
+    >>> small = shrink(graph, params, masks)
+    >>> small.params["out"].tolist(), small.apply(small.params, jnp.ones((1, 1))).tolist()
+    ([[3.0]], [[3.0]])
     """
     check_graph("structured.shrink", graph, params)
-    small, gone = _shrunk(graph, params, masks)
+    small, removed = _shrink(graph, params, masks)
     for group in graph.groups:
-        if not group.exact and gone.classes[group.units].any():
+        if not group.exact and removed.classes[group.units].any():
             warnings.warn(
                 f"structured.shrink: the group {group.name!r} is not exact: {group.reason}; the small "
                 "function may differ from the masked one.",
@@ -83,45 +99,69 @@ def shrink(graph: Graph, params: Params, masks: Masks) -> Small:
 
 
 def shrink_silently(graph: Graph, params: Params, masks: Masks) -> Small:
-    """As `shrink`, where it is known that a group is not exact."""
-    return _shrunk(graph, params, masks)[0]
+    """Returns the small function as `shrink` does, without a warning that a group is not exact."""
+    return _shrink(graph, params, masks)[0]
 
 
-def _shrunk(graph: Graph, params: Params, masks: Masks) -> tuple[Small, Removal]:
+def _shrink(graph: Graph, params: Params, masks: Masks) -> tuple[Small, Removal]:
+    """Returns the small function, and what was removed."""
     graph.check(params)
-    masks_lib.validate(params, masks)
-    gone = removal(graph, masks)
-    if not (gone.classes.any() or gone.blocks) and not all(
-        m.all() for m in jax.tree.leaves(masks_lib.unpack(masks))
+    masks_lib.validate(masks, params)
+    removed = removal(graph, masks)
+    if not (removed.classes.any() or removed.blocks) and not all(
+        mask.all() for mask in jax.tree.leaves(masks_lib.unpack(masks))
     ):
         raise ValueError(
             "structured.shrink: no unit is masked in all of its slices, so nothing can be removed; masks "
             f"must be constant along these groups:\n{graph.summary()}"
         )
-    left = gone.kept(graph)
-    leaves = jax.tree.leaves(graph.params)
-    shapes = {path: x.shape for path, x in zip(graph.paths, leaves, strict=True)}
-    indices = lambda own: {i: np.flatnonzero(a).tolist() for i, a in enumerate(own) if not a.all()}
-    all_axes = dict(zip(graph.paths, map(indices, left), strict=True))
-    plan = Plan(shapes, {path: axes for path, axes in all_axes.items() if axes})
-    beside = masks_lib.beside(params, masks_lib.unpack(masks))
-    found = zip(jax.tree.leaves(params), beside, all_axes.values(), strict=True)
-    small = jax.tree.structure(params).unflatten([_cut_and_masked(*each) for each in found])
-    functions = Functions(graph, gone)
-    return Small(small, functions.pruned(), plan, functions.like), gone
+    kept_by_leaf = [_kept_indices(axis_masks) for axis_masks in removed.kept(graph)]
+    shapes = [leaf.shape for leaf in jax.tree.leaves(graph.params)]
+    plan = Plan(
+        dict(zip(graph.paths, shapes, strict=True)),
+        {path: kept for path, kept in zip(graph.paths, kept_by_leaf, strict=True) if kept},
+    )
+    mask_by_leaf = masks_lib.beside(params, masks_lib.unpack(masks))
+    small_leaves = [
+        _mask_and_cut(leaf, mask, kept)
+        for leaf, mask, kept in zip(
+            jax.tree.leaves(params), mask_by_leaf, kept_by_leaf, strict=True
+        )
+    ]
+    functions = Functions(graph, removed)
+    small_params = jax.tree.structure(params).unflatten(small_leaves)
+    return Small(small_params, functions.pruned(), plan, functions.like), removed
 
 
-def _cut_and_masked(x: Any, mask: Any, kept: dict[int, list[int]]) -> Any:
-    """What is left of a leaf, with zeros where its mask has some left."""
+def _kept_indices(axis_masks: list[np.ndarray]) -> dict[int, list[int]]:
+    """Returns axis -> indices that are left, for the axes that lose some."""
+    return {
+        axis: np.flatnonzero(axis_mask).tolist()
+        for axis, axis_mask in enumerate(axis_masks)
+        if not axis_mask.all()
+    }
+
+
+def _mask_and_cut(leaf: Any, mask: Any, kept: dict[int, list[int]]) -> Any:
+    """Returns what is left of a leaf, with zeros where it is masked.
+
+    Args:
+      leaf: an array.
+      mask: bool array of its shape; `None`: it has none.
+      kept: axis -> the indices that are left.
+    """
     if mask is None:
-        return cut(x, kept)
+        return cut(leaf, kept)
     if isinstance(mask, Tracer):
-        return jnp.where(cut(mask, kept), cut(x, kept), jnp.zeros((), x.dtype))
-    whole, alive = on_host(x), cut(np.asarray(mask), kept)
-    if whole is None:  # the mask is of no device, and goes where the leaf is
-        small = cut(x, kept)
-        return small if alive.all() else jnp.where(alive, small, jnp.zeros((), x.dtype))
-    small = cut(whole, kept)
-    if not alive.all():
-        small = np.where(alive, small, np.zeros((), small.dtype))
-    return x if small is whole else jax.device_put(small, x.sharding, may_alias=True)
+        return jnp.where(cut(mask, kept), cut(leaf, kept), jnp.zeros((), leaf.dtype))
+    host_leaf = on_host(leaf)
+    small_mask = cut(np.asarray(mask), kept)
+    if host_leaf is None:  # the mask is of no device, and goes where the leaf is
+        small = cut(leaf, kept)
+        return (
+            small if small_mask.all() else jnp.where(small_mask, small, jnp.zeros((), leaf.dtype))
+        )
+    small = cut(host_leaf, kept)
+    if not small_mask.all():
+        small = np.where(small_mask, small, np.zeros((), small.dtype))
+    return leaf if small is host_leaf else jax.device_put(small, leaf.sharding, may_alias=True)

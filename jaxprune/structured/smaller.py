@@ -1,4 +1,4 @@
-"""A whole model made smaller by one call."""
+"""Makes a whole model smaller by one call: trace, prune, shrink, compare."""
 
 import functools
 import warnings
@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxprune import masks as masks_lib
+from jaxprune.coupling import Group
 from jaxprune.structured.comparison import relative_error
 from jaxprune.structured.graph import Graph, trace
 from jaxprune.structured.modules import Call, ModuleParts, split_module
@@ -26,13 +27,13 @@ _TOLERANCE = {2: 0.1, 4: 1e-3, 8: 1e-6}  # by the bytes of a number
 
 
 class SmallerReport:
-    """What became smaller, what was left alone, and how far the small function is from the masked one.
+    """Figures before and after, why groups lost nothing, and the error. Printed, it is a table.
 
     Attributes:
       figures: before and after (`structured.Report`).
-      left_alone: group -> why it lost nothing.
-      error: the largest difference of an output of the small and the masked function, over its own largest
-        size; `None`: the inputs were shapes, and nothing was run.
+      left_alone: name of a group -> why it lost nothing.
+      error: the largest difference of an output of the small and the masked function, relative to its largest
+        number; `None`: the inputs were shapes, and nothing was run.
     """
 
     def __init__(self, figures: Report, left_alone: Mapping[str, str], error: float | None) -> None:
@@ -42,7 +43,7 @@ class SmallerReport:
 
     def __str__(self) -> str:
         lines = [str(self.figures)]
-        lines += [f"left alone: {name}: {why}" for name, why in self.left_alone.items()]
+        lines += [f"left alone: {name}: {reason}" for name, reason in self.left_alone.items()]
         if self.error is None:
             lines.append("not compared with the masked function: the inputs are shapes")
         else:
@@ -53,7 +54,7 @@ class SmallerReport:
 
 
 class Smaller:
-    """A model that was made smaller: `model(*inputs)`.
+    """A model that was made smaller, to be called as `model(*inputs)`.
 
     Attributes:
       params: what is left of its arrays; they may be trained and put back.
@@ -73,8 +74,8 @@ class Smaller:
         masks: Masks,
         graph: Graph,
         merge: Callable[[Any], Any],
-        told: SmallerReport,
-        following: Callable[..., "Smaller"] | None,
+        figures: SmallerReport,
+        next_step: Callable[..., "Smaller"] | None,
     ) -> None:
         self.params = small.params
         self.apply = small.apply
@@ -83,12 +84,16 @@ class Smaller:
         self.masks = masks
         self.graph = graph
         self.merge = merge
-        self.report = told
-        self._following = following
+        self.report = figures
+        self._next_step = next_step
         self._compiled = jax.jit(small.apply)
 
     def __call__(self, *inputs: Any) -> Any:
-        """What the small model makes of inputs."""
+        """Returns the outputs of the small model.
+
+        Args:
+          *inputs: trees of arrays, as the model takes them.
+        """
         return self._compiled(self.params, *inputs)
 
     def __repr__(self) -> str:
@@ -98,10 +103,10 @@ class Smaller:
     @property
     def done(self) -> bool:
         """Whether there is no further step."""
-        return self._following is None
+        return self._next_step is None
 
     def step(self, params: Params | None = None, **signals: Any) -> "Smaller":
-        """The next of several steps: what is left is pruned again.
+        """Prunes what is left again: the next of several steps.
 
         Args:
           params: the small parameters, trained on; `None`: those of this object.
@@ -110,12 +115,15 @@ class Smaller:
         Raises:
           ValueError: after the last step.
         """
-        if self._following is None:
+        if self._next_step is None:
             raise ValueError("structured.smaller: there is no further step; steps= sets how many.")
-        whole = functools.partial(_grown, self.graph.params, self.plan)
-        signals = {name: whole(x) if _like(x, self.params) else x for name, x in signals.items()}
-        return self._following(
-            whole(self.params if params is None else params), self.masks, **signals
+        restore = functools.partial(_fill_with_zeros, self.graph.params, self.plan)
+        signals = {
+            name: restore(signal) if _has_structure_of(self.params, signal) else signal
+            for name, signal in signals.items()
+        }
+        return self._next_step(
+            restore(self.params if params is None else params), self.masks, **signals
         )
 
 
@@ -128,7 +136,7 @@ def smaller(
     call: Call | None = None,
     **options: Any,
 ) -> Smaller:
-    """Makes a model smaller: traces it, prunes it, cuts it, and compares it once with the masked one.
+    """Returns a smaller model: traces it, prunes it, shrinks it, and compares it once with the masked one.
 
     The model itself stays as it is; what is pruned is a copy in evaluation mode. Modules of linen and NNX
     whose call asks for it are called with `train=False`, `deterministic=True` and the like.
@@ -136,13 +144,21 @@ def smaller(
     Args:
       module: an NNX or Equinox module, or a pair (linen module, variables) or (function, parameters).
       *inputs: trees of arrays, as the model takes them; or of shapes, and nothing is compared.
-      sparsity: fraction of the units removed, or fractions by group, as of `structured.prune`: heads and the
-        channels of each head are two groups, and may each have a fraction of its own.
-      steps: in how many steps that is reached, each removing the same fraction of what is left. The result
-        is that of the first; train its parameters, and go on with `result.step(params)`.
+      sparsity: fraction of the units removed, in [0, 1), or fractions by group, as of `structured.prune`:
+        heads and the channels of each head are two groups, and may each have a fraction of its own.
+      steps: number of steps in which that is reached, each removing the same fraction of what is left. The
+        result is that of the first; train its parameters, and go on with `result.step(params)`.
       latency: whether the report measures times, which compiles the model twice.
       call: (module, *inputs) -> outputs, in place of a plain call: `lambda m, x: jax.vmap(m)(x)`.
       **options: others of `structured.prune`: criterion, scope, cap, only, exclude, inexact, signals.
+
+    Returns:
+      The small model after the first step, with its report.
+
+    Raises:
+      ValueError: if there are no steps, several steps and no sparsity, nothing that can be removed, or an
+        argument that `structured.prune` refuses.
+      TypeError: if `module` is none of these.
 
     >>> fn = lambda p, x: jax.nn.relu(x @ p["in"]) @ p["out"]
     >>> params = {"in": jnp.ones((3, 8)), "out": jnp.ones((8, 2))}
@@ -161,26 +177,28 @@ def smaller(
             f"structured.smaller: nothing of this model can be removed.\n{graph.summary()}"
         )
 
-    def at(index: int, params: Params, masks: Masks | None, **signals: Any) -> Smaller:
-        rate = _share(sparsity, (index + 1) / steps)
-        given = {**options, **signals}
-        found = prune(graph, params, sparsity=rate, masks=masks, **given)
-        following = functools.partial(at, index + 1) if index + 1 < steps else None
-        return _made(graph, parts, params, found, inputs, given, latency, following)
+    def step_at(index: int, params: Params, masks: Masks | None, **signals: Any) -> Smaller:
+        sparsity_now = _sparsity_after(sparsity, (index + 1) / steps)
+        all_options = {**options, **signals}
+        new_masks = prune(graph, params, sparsity=sparsity_now, masks=masks, **all_options)
+        next_step = functools.partial(step_at, index + 1) if index + 1 < steps else None
+        return _shrink_and_report(
+            graph, parts, params, new_masks, inputs, all_options, latency, next_step
+        )
 
-    return at(0, parts.params, None)
+    return step_at(0, parts.params, None)
 
 
-def _share(sparsity: Any, share: float) -> Any:
-    """The sparsity after some of the steps, each of which removes the same fraction of what is left."""
+def _sparsity_after(sparsity: Any, share: float) -> Any:
+    """Returns the sparsity after a share of the steps, each removing the same fraction of what is left."""
     if share == 1:
         return sparsity
     if isinstance(sparsity, Mapping):
-        return {name: _share(rate, share) for name, rate in sparsity.items()}
+        return {name: _sparsity_after(fraction, share) for name, fraction in sparsity.items()}
     return 1 - (1 - sparsity) ** share
 
 
-def _made(
+def _shrink_and_report(
     graph: Graph,
     parts: ModuleParts,
     params: Params,
@@ -188,75 +206,97 @@ def _made(
     inputs: Any,
     options: Mapping[str, Any],
     latency: bool,
-    following: Callable[..., Smaller] | None,
+    next_step: Callable[..., Smaller] | None,
 ) -> Smaller:
+    """Returns the small model of some masks with its report (arguments as of `smaller`)."""
     small = shrink_silently(graph, params, masks)
-    known = not any(isinstance(x, jax.ShapeDtypeStruct) for x in jax.tree.leaves(inputs))
-    measured = inputs if latency and known else ()
-    figures = report(graph, params, masks, *measured)
-    error = _compared(graph, small, params, masks, inputs) if known else None
-    told = SmallerReport(figures, _left_alone(graph, masks, options), error)
-    return Smaller(small, masks, graph, parts.merge, told, following)
+    are_arrays = not any(isinstance(x, jax.ShapeDtypeStruct) for x in jax.tree.leaves(inputs))
+    timed_inputs = inputs if latency and are_arrays else ()
+    figures = report(graph, params, masks, *timed_inputs)
+    error = _compare(graph, small, params, masks, inputs) if are_arrays else None
+    full_report = SmallerReport(figures, _reasons_left_alone(graph, masks, options), error)
+    return Smaller(small, masks, graph, parts.merge, full_report, next_step)
 
 
-def _compared(graph: Graph, small: Small, params: Params, masks: Masks, inputs: Any) -> float:
-    """How far the small function is from the masked one, with a warning if that is far."""
-    ours = jax.jit(small.apply)(small.params, *inputs)
-    theirs = jax.jit(graph.fn)(masks_lib.apply(params, masks), *inputs)
-    error = relative_error(ours, theirs)
-    floating = [x for x in jax.tree.leaves(theirs) if jnp.issubdtype(x.dtype, jnp.inexact)]
-    bytes_ = min((x.dtype.itemsize for x in floating), default=4)
-    if not error <= _TOLERANCE.get(bytes_, 0.1):
-        gone = removal(graph, masks).classes
-        guilty = [g for g in graph.groups if not g.exact and gone[g.units].any()]
-        why = "".join(f"; {group.name!r}: {group.reason}" for group in guilty)
+def _compare(graph: Graph, small: Small, params: Params, masks: Masks, inputs: Any) -> float:
+    """Returns the error of the small function beside the masked one; warns if it is more than rounding."""
+    small_outputs = jax.jit(small.apply)(small.params, *inputs)
+    masked_outputs = jax.jit(graph.fn)(masks_lib.apply(params, masks), *inputs)
+    error = relative_error(small_outputs, masked_outputs)
+    dtypes = [leaf.dtype for leaf in jax.tree.leaves(masked_outputs)]
+    item_sizes = [dtype.itemsize for dtype in dtypes if jnp.issubdtype(dtype, jnp.inexact)]
+    if not error <= _TOLERANCE.get(min(item_sizes, default=4), 0.1):
+        removed = removal(graph, masks)
+        inexact_groups = [
+            group
+            for group in graph.groups
+            if not group.exact and removed.classes[group.units].any()
+        ]
+        reasons = "".join(f"; {group.name!r}: {group.reason}" for group in inexact_groups)
         warnings.warn(
             f"structured.smaller: the small function differs from the masked one by {error:.1e} of its "
-            f"largest output{why}; structured.verify tells which group does.",
-            stacklevel=5,
+            f"largest output{reasons}; structured.verify tells which group does.",
+            stacklevel=5,  # the caller of `smaller`
         )
     return error
 
 
-def _left_alone(graph: Graph, masks: Masks, options: Mapping[str, Any]) -> dict[str, str]:
-    """Why groups that lose nothing do not."""
-    gone, found = removal(graph, masks).classes, {}
-    taken = [group for group in graph.groups if gone[group.units].any()]
+def _reasons_left_alone(graph: Graph, masks: Masks, options: Mapping[str, Any]) -> dict[str, str]:
+    """Returns why groups lose nothing, by the name of the group."""
+    removed = removal(graph, masks)
+    reasons = {}
+    pruned_groups = [group for group in graph.groups if removed.classes[group.units].any()]
     for group in graph.groups:
-        if gone[group.units].any():
+        if removed.classes[group.units].any():
             continue
-        axes = {(m.path, m.axis) for m in group.members}
-        others = [g.name for g in taken if axes & {(m.path, m.axis) for m in g.members}]
+        axes = _axes_of(group)
+        overlapping = [other.name for other in pruned_groups if axes & _axes_of(other)]
         if not group.exact and options.get("inexact", "skip") == "skip":
-            found[group.name] = f"not exact: {group.reason}; inexact='allow' prunes it"
+            reasons[group.name] = f"not exact: {group.reason}; inexact='allow' prunes it"
         elif group.size == 1:
-            found[group.name] = "it has one unit"
-        elif others:
-            found[group.name] = (
-                f"it shares axes with {others[0]}; a sparsity of its own prunes both"
+            reasons[group.name] = "it has one unit"
+        elif overlapping:
+            reasons[group.name] = (
+                f"it shares axes with {overlapping[0]}; a sparsity of its own prunes both"
             )
         else:
-            found[group.name] = "left out by only=, exclude=, its sparsity or scores, or too small"
+            reasons[group.name] = (
+                "left out by only=, exclude=, its sparsity or scores, or too small"
+            )
     if graph.unknown:
-        named = ", ".join(sorted(graph.unknown))
-        found["what else is pinned"] = f"touched by primitives without a rule: {named}"
-    return found
+        primitives = ", ".join(sorted(graph.unknown))
+        reasons["what else is pinned"] = f"touched by primitives without a rule: {primitives}"
+    return reasons
 
 
-def _like(tree: Any, params: Params) -> bool:
+def _axes_of(group: Group) -> set[tuple[str, int]]:
+    """Returns path and axis of each member of a group."""
+    return {(member.path, member.axis) for member in group.members}
+
+
+def _has_structure_of(params: Params, tree: Any) -> bool:
     return jax.tree.structure(tree) == jax.tree.structure(params)
 
 
-def _grown(shapes: Params, plan: Plan, tree: Any) -> Any:
-    """A tree over what is left of the parameters, with zeros for what is gone."""
+def _fill_with_zeros(shapes: Params, plan: Plan, tree: Any) -> Any:
+    """Returns a tree of what is left in the shapes of the whole parameters, with zeros elsewhere.
 
-    def grown(path: str, shape: Any, x: Any) -> Any:
+    Args:
+      shapes: of the whole parameters.
+      plan: which indices are left.
+      tree: with the structure of the parameters, of what is left.
+    """
+
+    def fill(path: str, whole_shape: tuple[int, ...], leaf: Any) -> Any:
         kept = plan.kept.get(path)
         if not kept:
-            return x
-        places = np.ix_(*(kept.get(axis, range(n)) for axis, n in enumerate(shape.shape)))
-        return jnp.zeros(shape.shape, x.dtype).at[places].set(x)
+            return leaf
+        kept_indices = np.ix_(
+            *(kept.get(axis, range(size)) for axis, size in enumerate(whole_shape))
+        )
+        return jnp.zeros(whole_shape, leaf.dtype).at[kept_indices].set(leaf)
 
     paths = masks_lib.paths(shapes)
     leaves = zip(paths, jax.tree.leaves(shapes), jax.tree.leaves(tree), strict=True)
-    return jax.tree.structure(tree).unflatten([grown(*leaf) for leaf in leaves])
+    filled = [fill(path, whole_leaf.shape, leaf) for path, whole_leaf, leaf in leaves]
+    return jax.tree.structure(tree).unflatten(filled)

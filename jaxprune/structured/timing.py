@@ -1,4 +1,4 @@
-"""How long compiled functions take, beside each other."""
+"""Measures how long compiled functions take, beside each other."""
 
 import time
 from collections.abc import Callable
@@ -10,20 +10,23 @@ __all__ = ["seconds"]
 
 
 def seconds(*functions: Callable[[], Any], repeats: int = 10) -> list[float]:
-    """Returns the least time of each, of several runs in turn: what else the machine does strikes all alike.
+    """Returns the least time of several runs of each function, in seconds.
+
+    The functions run by turns, so that what else the machine does strikes all alike.
 
     Args:
-      *functions: called once before, as the first call may compile.
-      repeats: runs of each.
+      *functions: without arguments; each is called once before, as the first call may compile.
+      repeats: measured runs of each function.
 
     >>> all(time > 0 for time in seconds(lambda: jax.numpy.ones(3), lambda: 1, repeats=2))
     True
     """
-    found = [float("inf")] * len(functions)
-    for run in range(repeats + 1):
-        for i, function in enumerate(functions):
+    least_times = [float("inf")] * len(functions)
+    for run_index in range(repeats + 1):
+        for index, function in enumerate(functions):
             start = time.perf_counter()
             jax.block_until_ready(function())
-            took = time.perf_counter() - start
-            found[i] = min(found[i], took) if run else found[i]
-    return found
+            elapsed = time.perf_counter() - start
+            if run_index:
+                least_times[index] = min(least_times[index], elapsed)
+    return least_times

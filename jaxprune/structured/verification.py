@@ -1,4 +1,4 @@
-"""Whether the small function gives what the masked one gives, group by group, by running both."""
+"""Compares the small function with the masked one, group by group, by running both."""
 
 from typing import Any
 
@@ -18,18 +18,18 @@ __all__ = ["verify"]
 
 
 def verify(graph: Graph, params: Params, *inputs: Any, seed: int = 0) -> dict[str, float]:
-    """Removes half of each group alone, and each block, and compares with zeros in their place.
+    """Removes half the units of each group alone, and each block, and compares with zeros in their place.
 
     Args:
       graph: of the function.
-      params: tree of arrays.
+      params: tree of arrays, as it was traced.
       *inputs: of the function.
-      seed: of the choice of units.
+      seed: of NumPy's generator that chooses the units.
 
     Returns:
-      By group or block, the largest difference of an output over its own largest size, rounding where it is
-      exact; infinite where there is NaN. Removing others is pruning like any other, but not the same as
-      masking them.
+      By name of the group or block, the largest difference of an output relative to its largest number:
+      rounding where the group is exact, infinite where there is NaN. Where it is more, removing these units
+      is pruning like any other, but not the same as masking them.
 
     >>> import jax.numpy as jnp
     >>> from jaxprune.structured import trace
@@ -39,22 +39,23 @@ def verify(graph: Graph, params: Params, *inputs: Any, seed: int = 0) -> dict[st
     {'in[1]': 0.0}
     """
     check_graph("structured.verify", graph, params)
-    rng, found, whole = np.random.default_rng(seed), {}, jax.jit(graph.fn)
+    rng = np.random.default_rng(seed)
+    errors = {}
+    dense = jax.jit(graph.fn)
 
-    def error(masks: Masks) -> float:
+    def error_of(masks: Masks) -> float:
         small = shrink_silently(graph, params, masks)
-        ours = jax.jit(small.apply)(small.params, *inputs)
-        return relative_error(ours, whole(masks_lib.apply(params, masks), *inputs))
+        small_outputs = jax.jit(small.apply)(small.params, *inputs)
+        return relative_error(small_outputs, dense(masks_lib.apply(params, masks), *inputs))
 
     for group in graph.groups:
         if group.size < 2:
             continue
-        chosen = np.isin(
-            np.arange(group.size), rng.choice(group.size, group.size // 2, replace=False)
-        )
-        by_path = Coupled((group,)).masks([~chosen])
-        leaves = [by_path.get(path) for path in graph.paths]
-        found[group.name] = error(jax.tree.structure(params).unflatten(leaves))
+        removed_units = rng.choice(group.size, group.size // 2, replace=False)
+        removed_mask = np.isin(np.arange(group.size), removed_units)
+        mask_by_path = Coupled((group,)).masks([~removed_mask])
+        leaves = [mask_by_path.get(path) for path in graph.paths]
+        errors[group.name] = error_of(jax.tree.structure(params).unflatten(leaves))
     for block in blocks(graph):
-        found[block.name] = error(without_blocks(graph, [block.name]))
-    return found
+        errors[block.name] = error_of(without_blocks(graph, [block.name]))
+    return errors

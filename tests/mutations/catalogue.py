@@ -96,14 +96,14 @@ STORED = (
     Mutation(
         "a plan with impossible indices loads",
         "jaxprune/structured/plan.py",
-        "return inside and all(a < b for a, b in itertools.pairwise(kept))",
+        "return are_inside and all(a < b for a, b in itertools.pairwise(indices))",
         "return True",
         ("tests/structured/test_plan.py::test_changed_plans_are_refused",),
     ),
     Mutation(
         "a plan of other shapes loads",
         "jaxprune/structured/plan.py",
-        'if told.get("hash") != plan.hash:',
+        'if content.get("hash") != plan.hash:',
         "if False:",
         ("tests/structured/test_plan.py::test_changed_plans_are_refused",),
     ),
@@ -664,8 +664,8 @@ STRUCTURED = (
     Mutation(
         "a unit goes though one of its slices is kept",
         "jaxprune/structured/removal.py",
-        "dead &= ~left[number[m.path]][m.axis][m.index].any(1)",
-        "dead |= ~left[number[m.path]][m.axis][m.index].any(1)",
+        "dead_mask &= ~axis_mask[member.index].any(1)",
+        "dead_mask |= ~axis_mask[member.index].any(1)",
         ("tests/structured/test_shrink.py::test_masks_that_remove_no_unit_are_refused",),
     ),
     Mutation(
@@ -678,7 +678,7 @@ STRUCTURED = (
     Mutation(
         "other zeros become weights again when a network shrinks",
         "jaxprune/structured/shrink.py",
-        "if not alive.all():",
+        "if not small_mask.all():",
         "if False:",
         ("tests/structured/test_shrink.py::test_other_zeros_stay_zeros",),
     ),

@@ -1,5 +1,7 @@
 """Coupled units as a pattern of methods: in one shot, in training, with tickets; scores, scopes, budgets."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -296,6 +298,18 @@ def test_a_pool_loses_the_number_of_units_that_is_asked(sparsity):
     )
     lost = lambda masks: sum(int((~m.any(0)).sum()) for m in masks["layers"] if m is not None)
     assert lost(masks) == lost(jp.prune(params, method)[1])
+
+
+@pytest.mark.parametrize(("scope", "normalize"), [("local", "none"), ("global", "mean")])
+def test_auto_divides_by_means_where_groups_are_compared(scope, normalize):
+    normal = np.random.default_rng(1).normal(size=(3, 3, 3)).astype(np.float32)
+    params = {"layers": [jnp.asarray(w) for w in normal * [[[0.01]], [[1.0]], [[100.0]]]]}
+    graph = structured.trace(chain, params, jnp.ones((2, 3)))
+    prune = functools.partial(structured.prune, graph, params, sparsity=0.5, scope=scope)
+    automatic, explicit = (jax.tree.leaves(prune(**how)) for how in ({}, {"normalize": normalize}))
+    assert all((a == b).all() for a, b in zip(automatic, explicit, strict=True))
+    with pytest.raises(ValueError, match="normalize=None"):
+        prune(normalize=None)
 
 
 def test_integer_leaves_are_left_alone():
