@@ -20,7 +20,7 @@ import optax
 from optax import contrib
 
 import jaxprune as jp
-from jaxprune.transforms.mirrors import mirrors
+from jaxprune.transforms.mirrored_state import mirrors
 
 STEPS = 30
 METHODS = {

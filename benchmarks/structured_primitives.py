@@ -18,7 +18,7 @@ import numpy as np
 import jaxprune as jp
 from benchmarks._operations import FEATURES, KINDS, Operation, arrays, network
 from experiments.reports.markdown import table
-from jaxprune.coupling import Coupled
+from jaxprune.units.coupling import Coupled
 
 EXACT = 1e-5
 

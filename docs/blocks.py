@@ -5,8 +5,9 @@ Run: python docs/blocks.py [FILE.md ...]    (default: README.md, CONTRIBUTING.md
 
 The blocks of a file share one namespace, so a later block continues the earlier ones. A block without a
 language that follows a Python block directly is what that block prints; decimal numbers may differ in their
-last digits, and those below 1e-4, which are rounding errors, in all of them. A comment `<!-- not run: WHY -->` before a block keeps it from being run. Commands in `sh` blocks are
-not run; the configs and modules that they name must exist.
+last digits, and those below 1e-4, which are rounding errors, in all of them. A comment
+`<!-- not run: WHY -->` before a block keeps it from being run. Commands in `sh` blocks are not run; the
+configs and modules that they name must exist.
 """
 
 import contextlib
@@ -109,7 +110,9 @@ def _alike(expected: str, printed: str) -> bool:
     if _NUMBER.sub("", expected).split() != _NUMBER.sub("", printed).split():
         return False
     pairs = zip(_NUMBER.findall(expected), _NUMBER.findall(printed), strict=True)
-    return all(abs(float(a) - float(b)) <= max(TOLERANCE * abs(float(a)), ROUNDING) for a, b in pairs)
+    return all(
+        abs(float(a) - float(b)) <= max(TOLERANCE * abs(float(a)), ROUNDING) for a, b in pairs
+    )
 
 
 def _check_commands(text: str, place: str) -> None:

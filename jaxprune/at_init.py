@@ -8,15 +8,15 @@ from typing import Any
 
 from jaxprune import allocation as allocations
 from jaxprune import criteria, patterns, schedules, signals
-from jaxprune.coupling import AnyPattern
 from jaxprune.kernel_axes import AxesTree
 from jaxprune.masks import Prunable
 from jaxprune.method import Method
-from jaxprune.prune_on import prune_on
+from jaxprune.pruning.on_data import prune_on
+from jaxprune.signals.batches import Progress, check_rereadable
 from jaxprune.signals.curvature import gradient_product
-from jaxprune.signals.gather import Progress, check_rereadable
 from jaxprune.signals.losses import Loss
 from jaxprune.types import AnyAllocation, Criterion, Masks, Params
+from jaxprune.units.coupling import AnyPattern
 
 __all__ = ["grasp", "snip", "synflow"]
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from jaxprune import kernel_axes
 from jaxprune import masks as masks_lib
-from jaxprune.layerwise import conjugate_gradients, damped, into_rows
+from jaxprune.kernel_axes.matrices import conjugate_gradients, damped, into_rows
 from jaxprune.types import Axes, Masks, Params
 
 __all__ = ["fisher_blocks", "layerwise", "woodfisher"]

@@ -13,8 +13,8 @@ from jaxprune import masks as masks_lib
 from jaxprune import signals as signals_lib
 from jaxprune import updates as updates_lib
 from jaxprune.calls import Part, makes, text, uncalled
-from jaxprune.coupling import AnyPattern
 from jaxprune.types import AnyAllocation, Backward, Criterion, Masks, Params, Schedule, Update
+from jaxprune.units.coupling import AnyPattern
 
 __all__ = ["METHOD", "Method", "Partition", "by_index", "by_part", "memories_of", "partition"]
 

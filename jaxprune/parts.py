@@ -12,7 +12,6 @@ from typing import Any, ParamSpec, TypeVar
 
 from jaxprune.calls import Call, Part, makes, uncalled
 from jaxprune.checks import BOOLEAN, INTEGER, NUMBER, Kind, check, is_function, optional, takes
-from jaxprune.coupling import AnyPattern, Coupled
 from jaxprune.types import (
     Allocation,
     AnyAllocation,
@@ -25,6 +24,7 @@ from jaxprune.types import (
     Share,
     Update,
 )
+from jaxprune.units.coupling import AnyPattern, Coupled
 
 __all__ = [
     "ALLOCATION",

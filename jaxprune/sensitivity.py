@@ -11,12 +11,12 @@ import numpy as np
 from jaxprune import checks, criteria, patterns, schedules, trees
 from jaxprune import masks as masks_lib
 from jaxprune.allocation import by_path, knapsack
-from jaxprune.coupling import Coupled
 from jaxprune.kernel_axes import AxesTree, layer_axes, of_leaves
 from jaxprune.masks import Prunable
 from jaxprune.method import Method
-from jaxprune.pruning import prune
+from jaxprune.pruning.by_method import prune
 from jaxprune.types import Criterion, Masks, Params, Pattern
+from jaxprune.units.coupling import Coupled
 
 __all__ = ["SearchResult", "Sensitivity", "search", "sensitivity"]
 

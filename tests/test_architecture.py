@@ -16,29 +16,26 @@ ROOT = Path(jp.__file__).parent
 CONCEPTS = ["criteria", "patterns", "allocation", "schedules"]
 # Each may import what stands before it, never what stands after.
 ORDER = [
-    ["calls", "durable", "host_arrays", "precision", "sealed", "shared_kernels"],
-    ["array_files"],
+    ["arrays", "calls", "extras", "storage"],
     ["types", "checks"],
-    ["trees", "roles", "ranks", "layerwise", "programs"],
-    ["kernel_axes", "deferred", "alike"],
+    ["trees", "programs"],
+    ["kernel_axes", "selection"],
     ["masks"],
-    ["counting", "coupling"],
-    ["searches"],
-    ["selection", "signals", "parts"],
-    [*CONCEPTS, "preconditioners", "compensation"],
-    ["penalties"],
-    ["updates", "fit", "contests"],
+    ["units"],
+    ["parts"],
+    ["signals"],
+    CONCEPTS,
+    ["penalties", "compensation"],
+    ["updates", "metrics"],
     ["method"],
-    ["shards", "starting"],
     ["pruning"],
-    ["transforms", "methods", "gates", "prune_on", "sensitivity"],
+    ["transforms", "methods", "gates", "sensitivity"],
     ["lottery", "at_init", "quantise", "structured", "posttrain"],
 ]
 ALONE = {
-    "nn": {"types", "allocation", "selection"},
-    "data": {"types", "array_files", "durable", "sealed"},
-    "models": {"data"},
-    "metrics": {"types", "trees", "masks", "programs", "kernel_axes", "patterns", "checks"},
+    "nn": {"types", "allocation", "extras", "selection"},
+    "data": {"types", "extras", "storage"},
+    "models": {"data", "extras", "storage"},
 }
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
 

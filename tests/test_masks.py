@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import jaxprune as jp
-from jaxprune import roles
+from jaxprune.trees import roles
 
 PARAMS = {
     "conv": {"kernel": jnp.ones((3, 3, 2, 5)), "bias": jnp.zeros(5)},

@@ -9,7 +9,7 @@ import jax
 import jaxprune as jp
 from experiments.training.task import Task, evaluated, scale
 from experiments.ways.coupled_units import graph_of
-from jaxprune.structured.timing import seconds
+from jaxprune.metrics.timing import seconds
 
 __all__ = ["of"]
 

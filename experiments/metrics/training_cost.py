@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 import jaxprune as jp
 from jaxprune.method import memories_of
-from jaxprune.signals.gatherers import takes_gradients
+from jaxprune.signals.by_keyword import takes_gradients
 
 __all__ = ["shares"]
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from experiments.config import UserError
-from jaxprune import sealed
-from jaxprune.durable import whole_file
+from jaxprune.storage import sealed
+from jaxprune.storage.durable import whole_file
 
 __all__ = ["Checkpoints"]
 

@@ -51,7 +51,7 @@ def replacing(path: Path | str, mode: str = "w") -> Iterator[IO[Any]]:
       path: the file.
       mode: "w" or "wb".
     """
-    from jaxprune.durable import whole_file  # with JAX, which mistakes are told before
+    from jaxprune.storage.durable import whole_file  # with JAX, which mistakes are told before
 
     with whole_file(Path(path)) as file:
         if "b" in mode:

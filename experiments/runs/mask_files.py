@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.config import UserError
-from jaxprune import array_files
 from jaxprune import masks as masks_lib
-from jaxprune.sealed import DamagedError
+from jaxprune.storage import array_files
+from jaxprune.storage.sealed import DamagedError
 
 __all__ = ["load", "save"]
 

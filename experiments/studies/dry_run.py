@@ -11,7 +11,7 @@ import jaxprune as jp
 from experiments.metrics import savings
 from experiments.training.setup import Setup
 from experiments.ways.recipe import Recipe
-from jaxprune.starting import full_masks
+from jaxprune.pruning.starting import full_masks
 
 __all__ = ["comparison", "describe", "describe_ticket"]
 

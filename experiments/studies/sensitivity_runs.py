@@ -31,7 +31,7 @@ from experiments.ways.oneshot import examples, gatherers_of, known_signals
 from experiments.ways.recipe import Recipe
 from jaxprune.kernel_axes import by_path, layer_axes
 from jaxprune.sensitivity import Sensitivity, search, sensitivity
-from jaxprune.signals.gatherers import collect, signals_read_by
+from jaxprune.signals.by_keyword import collect, signals_read_by
 from jaxprune.trees import layer_names
 
 __all__ = ["run"]

@@ -16,7 +16,7 @@ from experiments.config import UserError
 from experiments.training import task as task_lib
 from experiments.training.setup import Setup
 from jaxprune.data import catalogue, prepared
-from jaxprune.starting import full_masks
+from jaxprune.pruning.starting import full_masks
 
 __all__ = ["check_cut", "check_data", "check_schedule", "checked"]
 

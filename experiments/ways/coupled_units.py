@@ -9,10 +9,10 @@ import jax
 import jaxprune as jp
 from experiments.config import UserError
 from experiments.training.setup import Setup
-from jaxprune.coupling import Normalize, Over, Reduce
 from jaxprune.parts import factory
-from jaxprune.structured.pattern import Inexact
+from jaxprune.structured.graph.coupled import Inexact
 from jaxprune.types import Pattern
+from jaxprune.units.coupling import Normalize, Over, Reduce
 
 __all__ = ["coupled", "graph_of", "with_units"]
 

@@ -20,8 +20,8 @@ from experiments.ways.coupled_units import with_units
 from experiments.ways.pipeline import Pipeline
 from experiments.ways.recipe import Recipe, on_fixed_masks, refuse_average
 from experiments.ways.start import Setting, Start, StartState
-from jaxprune.coupling import Coupled
-from jaxprune.signals.gatherers import signals_read_by
+from jaxprune.signals.by_keyword import signals_read_by
+from jaxprune.units.coupling import Coupled
 
 __all__ = ["examples", "gatherers_of", "known_signals", "pruned", "recipe"]
 

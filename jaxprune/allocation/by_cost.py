@@ -10,7 +10,7 @@ import numpy as np
 from jaxprune import trees
 from jaxprune.allocation.counts import Layers, check_floor, fill_pruned
 from jaxprune.parts import factory
-from jaxprune.ranks import LOWEST, order_key
+from jaxprune.selection.ranks import LOWEST, order_key
 from jaxprune.types import Allocation, AnyAllocation, Keep, Params, Sparsity, Units
 
 __all__ = ["at_cost", "cost_budget"]

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxprune import kernel_axes
-from jaxprune.layerwise import damped, into_rows
+from jaxprune.kernel_axes.matrices import damped, into_rows
 from jaxprune.types import Axes, Params, Scores
 
 __all__ = ["adam_second_moment", "fisher", "obd", "obs", "second_order_taylor", "woodfisher"]

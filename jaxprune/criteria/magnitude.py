@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxprune import kernel_axes
-from jaxprune.precision import at_least_float32
+from jaxprune.arrays.precision import at_least_float32
 from jaxprune.types import Axes, Params, Scores
 
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxprune import array_files, sealed
+from jaxprune.storage import array_files, sealed
 
 _KIND = "jaxprune data set"
 _VERSION = 2  # 1 had checksums in the order of its arrays

@@ -3,9 +3,9 @@
 import os
 from pathlib import Path
 
-from jaxprune import durable
 from jaxprune.data import prepared, sources
 from jaxprune.data.sources import Archive
+from jaxprune.storage import durable
 
 __all__ = ["fetch", "path_of", "verified"]
 

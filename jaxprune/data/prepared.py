@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from jaxprune import durable, sealed
 from jaxprune.data import arrays, catalogue, sources, synthetic
 from jaxprune.data.arrays import Dataset, Split
 from jaxprune.data.progress import note, track
+from jaxprune.storage import durable, sealed
 
 CACHE = "arrays.npz"
 SEAL = "checksums.json"  # of all other files, where `fetch` made them; TFDS's own folders have none
@@ -195,7 +195,9 @@ def _prepare(name: str, work: Path, archives: Path | None, allow_network: bool) 
             download_config=tfds.download.DownloadConfig(manual_dir=archive_folder),
         )
     prepared_folder = Path(builder.data_path)
-    seal_text = sealed.manifest(_KIND, _VERSION, {"files": sealed.checksums_of_folder(prepared_folder)})
+    seal_text = sealed.manifest(
+        _KIND, _VERSION, {"files": sealed.checksums_of_folder(prepared_folder)}
+    )
     arrays.write(prepared_folder / CACHE, _decode(prepared_folder))
     with durable.whole_file(prepared_folder / SEAL) as file:
         file.write(seal_text)

@@ -12,7 +12,9 @@ SHIFT = 2  # pixels, in each direction
 NOISE = 48.0  # standard deviation, in grey levels
 
 
-def twin(name: str, *, train: int = catalogue.TWIN_TRAIN, test: int = 512, seed: int = 0) -> Dataset:
+def twin(
+    name: str, *, train: int = catalogue.TWIN_TRAIN, test: int = 512, seed: int = 0
+) -> Dataset:
     """Returns an imitation of a data set: each class has a template, its examples are noisy shifted copies.
 
     Args:

@@ -15,9 +15,9 @@ from jaxprune.gates.gate import Gated as Gated
 from jaxprune.gates.gate import Rule as Rule
 from jaxprune.gates.gate import gate_of as gate_of
 from jaxprune.gates.hard_concrete import hard_concrete as hard_concrete
+from jaxprune.gates.local_reparameterization import apply as apply
 from jaxprune.gates.movement import movement as movement
 from jaxprune.gates.movement import soft_movement as soft_movement
-from jaxprune.gates.noise import apply as apply
 from jaxprune.gates.soft_threshold import soft_threshold as soft_threshold
 from jaxprune.gates.supermask import supermask as supermask
 from jaxprune.gates.variational_dropout import kl_log_uniform as kl_log_uniform

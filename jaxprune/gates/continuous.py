@@ -14,7 +14,7 @@ from jaxprune.gates.gate import (
     check_strength,
     gate_of,
 )
-from jaxprune.gates.scores import count_kept
+from jaxprune.gates.straight_through import count_kept
 from jaxprune.kernel_axes import AxesTree
 from jaxprune.masks import Prunable
 from jaxprune.types import Step

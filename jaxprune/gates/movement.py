@@ -15,7 +15,7 @@ from jaxprune.gates.gate import (
     check_strength,
     gate_of,
 )
-from jaxprune.gates.scores import best_masks, count_kept, mask_straight_through
+from jaxprune.gates.straight_through import best_masks, count_kept, mask_straight_through
 from jaxprune.kernel_axes import AxesTree
 from jaxprune.masks import Prunable
 from jaxprune.types import Sparsity, Step

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxprune import kernel_axes
 from jaxprune.checks import NUMBER, optional
 from jaxprune.gates.gate import Gate, Leaves, Rule, axes_within_layers, check_each, gate_of
-from jaxprune.gates.scores import best_masks, count_kept, mask_straight_through
+from jaxprune.gates.straight_through import best_masks, count_kept, mask_straight_through
 from jaxprune.kernel_axes import AxesTree
 from jaxprune.masks import Prunable
 from jaxprune.types import Axes, Step

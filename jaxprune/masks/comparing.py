@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxprune import checks
-from jaxprune.alike import entries_beside, join_faults
 from jaxprune.kernel_axes import AxesTree, by_path, layer_axes
 from jaxprune.masks.packing import MASKS, dense, is_packed, unpack
 from jaxprune.trees import differences, keys_of, layer_names
+from jaxprune.trees.alike import entries_beside, join_faults
 from jaxprune.types import Axes, Masks, Params
 
 __all__ = ["hamming", "jaccard", "leaves", "shuffle", "sparsity", "summary", "table"]

@@ -11,10 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxprune import checks, sealed
-from jaxprune.durable import whole_file
+from jaxprune import checks
 from jaxprune.masks.fitting import validate
 from jaxprune.masks.packing import MASKS, dense, is_packed
+from jaxprune.storage import sealed
+from jaxprune.storage.durable import whole_file
 from jaxprune.trees import beside, keys_of, plain, unboxed
 from jaxprune.types import Masks, Params
 

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxprune import checks
-from jaxprune.alike import entries_beside, join_faults, shape_of
 from jaxprune.masks.packing import MASKS, all_bool, dense
 from jaxprune.trees import is_placeholder, paths
+from jaxprune.trees.alike import entries_beside, join_faults, shape_of
 from jaxprune.types import Masks, Params
 
 __all__ = ["apply", "check", "check_order", "validate", "where"]

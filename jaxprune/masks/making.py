@@ -7,9 +7,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxprune import checks, roles
+from jaxprune import checks
 from jaxprune.kernel_axes import AxesTree, kernels_by_use
-from jaxprune.trees import beside, check_matches, is_placeholder, paths, plain, quote_names
+from jaxprune.trees import beside, check_matches, is_placeholder, paths, plain, quote_names, roles
 from jaxprune.types import Masks, Params
 
 __all__ = ["PRUNABLE", "Prunable", "is_prunable", "make", "of_zeros"]
@@ -22,7 +22,7 @@ def is_prunable(path: str, leaf: jax.Array, beside: Collection[str] = ()) -> boo
 
     Biases, scales and statistics stay, stacked for a scan or not, and so do embeddings, positions, class
     tokens and factors of low-rank updates, by the names that Flax, Haiku, Equinox and Keras give them
-    (`jaxprune.roles`). Names can mislead; `jaxprune.axes` knows what the program does with each leaf.
+    (`jaxprune.trees.roles`). Names can mislead; `jaxprune.axes` knows what the program does with each leaf.
 
     Args:
       path: of the leaf.

@@ -2,10 +2,10 @@
 
 from jaxprune import allocation as allocations
 from jaxprune import criteria, patterns, schedules, updates
-from jaxprune.coupling import AnyPattern
 from jaxprune.method import Method
 from jaxprune.parts import factory
 from jaxprune.types import AnyAllocation, Backward
+from jaxprune.units.coupling import AnyPattern
 
 __all__ = ["sr_ste", "ste", "surgery", "top_kast"]
 

@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxprune import kernel_axes
-from jaxprune.coupling import Coupled, Group, Member
 from jaxprune.kernel_axes import AxesTree
 from jaxprune.types import Axes, Pattern
+from jaxprune.units.coupling import Coupled, Group, Member
 
 __all__ = [
     "Groups",

@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 
 from jaxprune import checks
-from jaxprune.coupling import Coupled
 from jaxprune.kernel_axes import AxesTree
 from jaxprune.parts import factory
 from jaxprune.penalties.group_norms import (
@@ -30,6 +29,7 @@ from jaxprune.penalties.group_norms import (
 from jaxprune.penalties.weightwise import Leaves, step_size_of, widen
 from jaxprune.schedules import Scheduled, scheduled
 from jaxprune.types import Pattern, Penalty, Step
+from jaxprune.units.coupling import Coupled
 
 __all__ = ["coupled", "group_l2"]
 

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxprune import checks
+from jaxprune.arrays.precision import at_least_float32
 from jaxprune.parts import factory
-from jaxprune.precision import at_least_float32
 from jaxprune.schedules import Scheduled, scheduled
 from jaxprune.types import Penalty, Step
 

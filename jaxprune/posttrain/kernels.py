@@ -97,7 +97,9 @@ def follow_parameters(flat: Flat) -> FollowedProgram:
         for variable, leaf_index in flat.leaves.items()
     }
     values |= {variable: follower.activation() for variable in flat.inputs}
-    values |= {variable: as_tracked(constant, variable) for variable, constant in flat.consts.items()}
+    values |= {
+        variable: as_tracked(constant, variable) for variable, constant in flat.consts.items()
+    }
     uses: dict[int, list[Use]] = {}
     for position, equation in enumerate(flat.jaxpr.eqns):
         known_use_count = len(follower.uses)

@@ -89,8 +89,8 @@ def gather(
       plan: from `jaxprune.posttrain.plan`.
       params: tree of arrays.
       batches: of the shapes that the plan is for.
-      names: of the statistics: "input_moments" are mean squares, `[layers, inputs, 1]`; "grams" mean products,
-        `[layers, inputs, inputs]`.
+      names: of the statistics: "input_moments" are mean squares, `[layers, inputs, 1]`; "grams" mean
+        products, `[layers, inputs, inputs]`.
 
     Returns:
       By the name of the kernel, arrays by the name of the statistic; those of kernels that share an input are
@@ -109,7 +109,8 @@ def gather(
     unknown_names = [name for name in names if name not in ("input_moments", "grams")]
     if unknown_names:
         raise ValueError(
-            f'posttrain.gather: there is no statistic {unknown_names[0]!r}; "input_moments" and "grams" there are.'
+            f"posttrain.gather: there is no statistic {unknown_names[0]!r}; "
+            '"input_moments" and "grams" there are.'
         )
     work = Work(plan, checked_leaves(plan, params))
     return statistics_of_streams(plan, work, Streams(plan, work, batches, "device"), names)

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxprune import array_files, sealed
-from jaxprune.durable import whole_file
+from jaxprune.storage import array_files, sealed
+from jaxprune.storage.durable import whole_file
 
 __all__ = ["Store", "fingerprint"]
 

@@ -11,7 +11,7 @@ import numpy as np
 from jaxprune import trees
 from jaxprune.posttrain.plan import Plan
 from jaxprune.posttrain.work import Stream, Work
-from jaxprune.signals.gather import with_example_counts
+from jaxprune.signals.batches import with_example_counts
 from jaxprune.types import Params
 
 __all__ = ["Streams", "checked_leaves"]
@@ -79,7 +79,8 @@ def checked_leaves(plan: Plan, params: Params) -> list[Any]:
         differing_names = set(names) ^ set(plan.names)
         raise ValueError(
             "posttrain.prune: the parameters are not those of the plan; "
-            f"{trees.quote_names(sorted(differing_names))} are in one of them only. Make a plan of these parameters."
+            f"{trees.quote_names(sorted(differing_names))} are in one of them only. "
+            "Make a plan of these parameters."
         )
     for name, leaf in zip(names, leaves, strict=True):
         if np.shape(leaf) != expected_avals[name].shape or jax.dtypes.canonicalize_dtype(

@@ -4,28 +4,28 @@ Gradients, curvature and activations are means over batches; those with a memory
 update.
 """
 
+from jaxprune.signals.accumulators import Memory as Memory
+from jaxprune.signals.accumulators import initial_params as initial_params
+from jaxprune.signals.accumulators import moving_average as moving_average
+from jaxprune.signals.accumulators import needed as needed
+from jaxprune.signals.accumulators import needs as needs
+from jaxprune.signals.accumulators import running_sum as running_sum
 from jaxprune.signals.activations import grams as grams
 from jaxprune.signals.activations import input_moments as input_moments
+from jaxprune.signals.batches import mean_over as mean_over
+from jaxprune.signals.by_keyword import gatherers as gatherers
 from jaxprune.signals.curvature import hessian_diagonal as hessian_diagonal
 from jaxprune.signals.curvature import hessian_gradient as hessian_gradient
 from jaxprune.signals.curvature import hessian_vector as hessian_vector
 from jaxprune.signals.curvature import inverse_fisher as inverse_fisher
 from jaxprune.signals.flow import synaptic_flow as synaptic_flow
-from jaxprune.signals.gather import mean_over as mean_over
-from jaxprune.signals.gatherers import gatherers as gatherers
 from jaxprune.signals.gauss_newton import gauss_newton_diagonal as gauss_newton_diagonal
 from jaxprune.signals.gradients import fisher as fisher
 from jaxprune.signals.gradients import grads as grads
 from jaxprune.signals.losses import loss_of_outputs as loss_of_outputs
-from jaxprune.signals.memory import Memory as Memory
-from jaxprune.signals.memory import initial_params as initial_params
-from jaxprune.signals.memory import moving_average as moving_average
-from jaxprune.signals.memory import needed as needed
-from jaxprune.signals.memory import needs as needs
-from jaxprune.signals.memory import running_sum as running_sum
+from jaxprune.signals.normalisation_scales import batchnorm_scales as batchnorm_scales
 from jaxprune.signals.outputs import Outputs as Outputs
 from jaxprune.signals.outputs import outputs as outputs
-from jaxprune.signals.scales import batchnorm_scales as batchnorm_scales
 from jaxprune.signals.second_moment import second_moment as second_moment
 from jaxprune.signals.unit_taylor import unit_taylor as unit_taylor
 

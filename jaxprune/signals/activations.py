@@ -6,7 +6,7 @@ from typing import Any
 import jax
 
 from jaxprune.signals import kernels
-from jaxprune.signals.gather import mean_over
+from jaxprune.signals.batches import mean_over
 from jaxprune.signals.kernels import Mean
 from jaxprune.signals.losses import check_function
 from jaxprune.signals.means import input_matrices, mean_over_uses, ratio, read_kernels

@@ -10,14 +10,14 @@ import jax.numpy as jnp
 from jaxprune import checks
 from jaxprune import masks as masks_lib
 from jaxprune.masks import Prunable
-from jaxprune.signals.finite import Watch
-from jaxprune.signals.gather import (
+from jaxprune.signals.batches import (
     Progress,
     check_rereadable,
     check_several,
     mean_over,
     with_example_counts,
 )
+from jaxprune.signals.finite import Watch
 from jaxprune.signals.gradients import check_divisible, gradient, grads, scan_groups
 from jaxprune.signals.leaves import (
     are_floating,

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
-from jaxprune.precision import at_least_float32
+from jaxprune.arrays.precision import at_least_float32
 from jaxprune.signals.leaves import are_floating, chosen_leaves, fill_tree, widen, with_leaves
 from jaxprune.signals.losses import check_function
 from jaxprune.types import Params

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxprune.signals.gather import Progress, mean_over
+from jaxprune.signals.batches import Progress, mean_over
 from jaxprune.signals.leaves import (
     are_floating,
     chosen_leaves,

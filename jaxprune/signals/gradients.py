@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxprune.signals.gather import Progress, mean_over, number_of_examples
+from jaxprune.signals.batches import Progress, mean_over, number_of_examples
 from jaxprune.signals.leaves import (
     are_floating,
     chosen_leaves,

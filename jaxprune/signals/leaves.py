@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxprune.precision import at_least_float32
+from jaxprune.arrays.precision import at_least_float32
 from jaxprune.types import Params
 
 __all__ = [

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxprune.programs.readings import Product, Reading, Record
+from jaxprune.signals.batches import check_several, with_example_counts
 from jaxprune.signals.finite import Watch
-from jaxprune.signals.gather import check_several, with_example_counts
 from jaxprune.signals.kernels import Mean, units
 from jaxprune.signals.losses import check_function
 from jaxprune.signals.means import Kernels, mean_over_uses, ratio, read_kernels

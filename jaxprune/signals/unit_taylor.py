@@ -8,12 +8,12 @@ import jax.numpy as jnp
 
 from jaxprune import masks as masks_lib
 from jaxprune.calls import comparable, text
-from jaxprune.coupling import Coupled
-from jaxprune.signals.gather import Progress, mean_over
+from jaxprune.signals.batches import Progress, mean_over
 from jaxprune.signals.gradients import gradient
 from jaxprune.signals.leaves import are_floating, chosen_leaves, widen
 from jaxprune.signals.losses import Loss, check_function
 from jaxprune.types import Params
+from jaxprune.units.coupling import Coupled
 
 __all__ = ["unit_taylor"]
 

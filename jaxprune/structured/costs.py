@@ -8,15 +8,15 @@ from typing import Any
 import jax
 
 from jaxprune import checks
+from jaxprune.metrics.timing import seconds
 from jaxprune.programs.contractions import multiplications
-from jaxprune.structured.depth import path_without
-from jaxprune.structured.given import check_graph
-from jaxprune.structured.graph import Graph
-from jaxprune.structured.removal import removal
-from jaxprune.structured.rules.rule import Kept, left
-from jaxprune.structured.shrink import shrink_silently
-from jaxprune.structured.timing import seconds
-from jaxprune.structured.walk import Loop, Tape, tapes_within
+from jaxprune.structured.graph.blocks import path_without
+from jaxprune.structured.graph.follow import Loop, Tape, tapes_within
+from jaxprune.structured.graph.given import check_graph
+from jaxprune.structured.graph.graph import Graph
+from jaxprune.structured.graph.rules.rule import Kept, left
+from jaxprune.structured.shrinking.removal import removal
+from jaxprune.structured.shrinking.shrink import shrink_silently
 from jaxprune.types import Masks, Params
 
 __all__ = ["Cost", "flops", "latency", "parameters"]

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxprune.structured.given import check_graph
-from jaxprune.structured.graph import Graph
+from jaxprune.structured.graph.given import check_graph
+from jaxprune.structured.graph.graph import Graph
 
 __all__ = ["picture"]
 

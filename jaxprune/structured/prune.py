@@ -11,15 +11,15 @@ import numpy as np
 from jaxprune import checks, criteria
 from jaxprune import masks as masks_lib
 from jaxprune.calls import text
-from jaxprune.coupling import Group, Normalize, Over, Reduce
 from jaxprune.structured.costs import Cost, flops
-from jaxprune.structured.given import check_graph
-from jaxprune.structured.graph import Graph
-from jaxprune.structured.host import to_device
-from jaxprune.structured.pattern import Inexact, Only, coupled, matches, without_shared_axes
-from jaxprune.structured.removal import removal
+from jaxprune.structured.graph.coupled import Inexact, Only, coupled, matches, without_shared_axes
+from jaxprune.structured.graph.given import check_graph
+from jaxprune.structured.graph.graph import Graph
 from jaxprune.structured.scores import by_path
+from jaxprune.structured.shrinking.host import to_device
+from jaxprune.structured.shrinking.removal import removal
 from jaxprune.types import Criterion, Masks, Params
+from jaxprune.units.coupling import Group, Normalize, Over, Reduce
 
 __all__ = ["prune"]
 

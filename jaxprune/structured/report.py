@@ -5,13 +5,13 @@ from typing import Any, NamedTuple
 
 import jax
 
+from jaxprune.metrics.timing import seconds
 from jaxprune.structured.costs import flops, parameters
-from jaxprune.structured.depth import blocks
-from jaxprune.structured.given import check_graph
-from jaxprune.structured.graph import Graph
-from jaxprune.structured.removal import Removal, removal
-from jaxprune.structured.shrink import shrink_silently
-from jaxprune.structured.timing import seconds
+from jaxprune.structured.graph.blocks import blocks
+from jaxprune.structured.graph.given import check_graph
+from jaxprune.structured.graph.graph import Graph
+from jaxprune.structured.shrinking.removal import Removal, removal
+from jaxprune.structured.shrinking.shrink import shrink_silently
 from jaxprune.types import Masks, Params
 
 __all__ = ["Report", "report"]

@@ -10,14 +10,14 @@ import numpy as np
 
 from jaxprune import criteria
 from jaxprune import masks as masks_lib
-from jaxprune.coupling import Group, Normalize, Over, Reduce
-from jaxprune.host_arrays import Blockwise
-from jaxprune.signals.gatherers import signals_read_by
-from jaxprune.structured.given import check_graph
-from jaxprune.structured.graph import Graph
-from jaxprune.structured.host import run_on_host
-from jaxprune.structured.pattern import coupled
+from jaxprune.arrays.host_arrays import Blockwise
+from jaxprune.signals.by_keyword import signals_read_by
+from jaxprune.structured.graph.coupled import coupled
+from jaxprune.structured.graph.given import check_graph
+from jaxprune.structured.graph.graph import Graph
+from jaxprune.structured.shrinking.host import run_on_host
 from jaxprune.types import Criterion, Params
+from jaxprune.units.coupling import Group, Normalize, Over, Reduce
 
 __all__ = ["by_path", "scores"]
 
@@ -89,7 +89,7 @@ def by_path(
     if missing:
         raise ValueError(
             f"structured: {name} reads {missing[0]!r}; give {missing[0]}= (see "
-            "jaxprune.signals.gatherers)."
+            "jaxprune.signals.by_keyword)."
         )
     graph.check(params)
     weight_scores = _evaluate(criterion, jax.tree.map(_zeros_for_key, params), signals)

@@ -5,9 +5,6 @@ from jaxprune.transforms.average import average_of as average_of
 from jaxprune.transforms.average import averaged as averaged
 from jaxprune.transforms.growing import GrowingState as GrowingState
 from jaxprune.transforms.growing import growing as growing
-from jaxprune.transforms.lottery_ticket import LotteryState as LotteryState
-from jaxprune.transforms.lottery_ticket import Plan as Plan
-from jaxprune.transforms.lottery_ticket import lottery_ticket as lottery_ticket
 from jaxprune.transforms.proximal import AddPenaltyState as AddPenaltyState
 from jaxprune.transforms.proximal import ProximalState as ProximalState
 from jaxprune.transforms.proximal import add_penalty as add_penalty
@@ -27,8 +24,6 @@ __all__ = [
     "AddPenaltyState",
     "AverageState",
     "GrowingState",
-    "LotteryState",
-    "Plan",
     "ProximalState",
     "Record",
     "SparseState",
@@ -39,7 +34,6 @@ __all__ = [
     "fixed",
     "forward_params",
     "growing",
-    "lottery_ticket",
     "masks_of",
     "proximal",
     "record_of",

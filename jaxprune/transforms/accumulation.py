@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxprune.precision import at_least_float32
+from jaxprune.arrays.precision import at_least_float32
 from jaxprune.types import Params
 
 __all__ = [

@@ -8,13 +8,13 @@ import optax
 
 from jaxprune import checks
 from jaxprune import masks as masks_lib
-from jaxprune.alike import check_alike, entries_beside
-from jaxprune.precision import at_least_float32
+from jaxprune.arrays.precision import at_least_float32
 from jaxprune.transforms.checking import check_inner, check_transform, check_update
 from jaxprune.transforms.containers import from_inner
 from jaxprune.transforms.reading import held_masks, states_of, united
 from jaxprune.transforms.straight_through import StraightThroughState
 from jaxprune.trees import beside
+from jaxprune.trees.alike import check_alike, entries_beside
 from jaxprune.types import Params
 
 __all__ = ["AverageState", "average_of", "averaged"]

@@ -18,8 +18,8 @@ from jax.sharding import PartitionSpec
 from jaxprune import masks as masks_lib
 from jaxprune.kernel_axes import AxesTree, of_leaves
 from jaxprune.method import Method, Partition, by_index, memories_of
-from jaxprune.pruning import change
-from jaxprune.shards import (
+from jaxprune.pruning.by_method import change
+from jaxprune.pruning.shards import (
     Specs,
     check_replicated,
     gather_whole,
@@ -28,7 +28,7 @@ from jaxprune.shards import (
     specs_of,
 )
 from jaxprune.signals import Memory
-from jaxprune.signals.gatherers import takes_gradients
+from jaxprune.signals.by_keyword import takes_gradients
 from jaxprune.transforms.accumulation import Gathering, gathering_of, this_call
 from jaxprune.types import Masks, Params, Step
 

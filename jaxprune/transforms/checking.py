@@ -10,8 +10,8 @@ import optax
 
 from jaxprune import checks, trees
 from jaxprune import masks as masks_lib
-from jaxprune.alike import check_alike, join_faults, shape_of
 from jaxprune.method import Method, Partition
+from jaxprune.trees.alike import check_alike, join_faults, shape_of
 from jaxprune.types import Params
 
 __all__ = ["check_inner", "check_method", "check_transform", "check_update"]

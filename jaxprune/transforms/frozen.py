@@ -41,7 +41,8 @@ def frozen_leaves(inner: optax.GradientTransformationExtraArgs, params: Params) 
             continue
         inputs = [constants.UNKNOWN] * len(program_of_update.jaxpr.invars)
         frozen = [
-            fact.is_zero() and fact.leaf is None for fact in constants.propagate(program_of_update, inputs)
+            fact.is_zero() and fact.leaf is None
+            for fact in constants.propagate(program_of_update, inputs)
         ]
         return [False] * len(frozen) if all(frozen) else frozen
     return [False] * len(jax.tree.leaves(params))

@@ -11,8 +11,8 @@ from jaxprune import masks as masks_lib
 from jaxprune.kernel_axes import AxesTree
 from jaxprune.masks import Prunable
 from jaxprune.method import METHOD, Method, Partition, memories_of
-from jaxprune.pruning import initial_masks
-from jaxprune.shards import Specs
+from jaxprune.pruning.by_method import initial_masks
+from jaxprune.pruning.shards import Specs
 from jaxprune.transforms.accumulation import Gathering
 from jaxprune.transforms.changes import (
     change_masks,
@@ -29,11 +29,7 @@ from jaxprune.transforms.checking import (
 )
 from jaxprune.transforms.containers import at_home, from_inner
 from jaxprune.transforms.frozen import frozen_leaves
-from jaxprune.transforms.state import (
-    key_data,
-    masked_step,
-    signals_at,
-)
+from jaxprune.transforms.masked_step import key_data, masked_step, signals_at
 from jaxprune.types import Masks, Params
 
 __all__ = ["SparseState", "fixed", "sparsify"]

@@ -13,8 +13,8 @@ from jaxprune import updates as updates_lib
 from jaxprune.kernel_axes import AxesTree
 from jaxprune.masks import Prunable
 from jaxprune.method import METHOD, Method, Partition, by_index, by_part, memories_of
-from jaxprune.pruning import initial_masks
-from jaxprune.shards import Specs
+from jaxprune.pruning.by_method import initial_masks
+from jaxprune.pruning.shards import Specs
 from jaxprune.transforms.accumulation import Gathering
 from jaxprune.transforms.changes import (
     Changed,
@@ -34,12 +34,8 @@ from jaxprune.transforms.checking import (
 )
 from jaxprune.transforms.containers import at_home, from_inner
 from jaxprune.transforms.frozen import frozen_leaves
+from jaxprune.transforms.masked_step import key_data, refresh, signals_at
 from jaxprune.transforms.reading import states_of, united
-from jaxprune.transforms.state import (
-    key_data,
-    refresh,
-    signals_at,
-)
 from jaxprune.types import Masks, Params, Step
 
 __all__ = ["StraightThroughState", "forward_params", "straight_through"]

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from experiments.runs import mask_files
-from jaxprune import array_files, sealed, structured
 from jaxprune import masks as masks_lib
+from jaxprune import structured
 from jaxprune.data import arrays, torch_weights
 from jaxprune.data.synthetic import twin
+from jaxprune.storage import array_files, sealed
 
 from .damaging import judge
 from .test_flips import MASKS, PARAMS, same, two_layers
@@ -314,12 +315,12 @@ def saved(tmp_path_factory):
 
 def sealed_again(folder, name, content):
     """Puts another file in a saved function, with right checksums."""
-    from jaxprune.structured import export
+    from jaxprune.structured.shrinking import saved
 
     (folder / name).write_bytes(content)
-    names = (export._PARAMS, export._PLAN, export._PROGRAM)
+    names = (saved._PARAMS, saved._PLAN, saved._PROGRAM)
     told = {"files": {n: sealed.digest((folder / n).read_bytes()) for n in names}, "platforms": []}
-    (folder / export._MANIFEST).write_bytes(sealed.manifest(export._KIND, export._VERSION, told))
+    (folder / saved._MANIFEST).write_bytes(sealed.manifest(saved._KIND, saved._VERSION, told))
 
 
 def calling(target):

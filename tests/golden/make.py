@@ -20,9 +20,10 @@ from experiments.config import config, part, validate
 from experiments.runs import mask_files
 from experiments.runs.checkpoint import Checkpoints
 from experiments.runs.files import seal
-from jaxprune import masks, sealed, structured
+from jaxprune import masks, structured
 from jaxprune.data import arrays
 from jaxprune.data.synthetic import twin
+from jaxprune.storage import sealed
 
 FILES = Path(__file__).parent / "0.1.0"
 PARAMS = {

@@ -11,7 +11,7 @@ import pytest
 
 import jaxprune as jp
 from jaxprune.allocation.counts import raise_to_floors
-from jaxprune.pruning import initial_masks
+from jaxprune.pruning.by_method import initial_masks
 from jaxprune.types import Axes, Keep, Units
 
 # Layers of 1, 5 and 40 weights, four stacked ones of 12, and large ones of large and small weights.

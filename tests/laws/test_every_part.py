@@ -209,7 +209,7 @@ def test_help_shows_the_arguments_and_their_defaults(concept):
 
 def _plain(function):
     signature = str(inspect.signature(function))
-    return signature.replace("jaxprune.types.", "").replace("jaxprune.coupling.", "")
+    return signature.replace("jaxprune.types.", "").replace("jaxprune.units.coupling.", "")
 
 
 @pytest.mark.parametrize("text", TEXTS["schedules"])

@@ -31,8 +31,8 @@ _CHECKPOINT = "experiments/runs/checkpoint.py"
 _ENGINE = "experiments/training/loop.py"
 _FOLDER = "experiments/runs/folder.py"
 _TORCH = "jaxprune/data/torch_weights.py"
-_STATE = "jaxprune/transforms/state.py"
-_TICKET = "jaxprune/transforms/lottery_ticket.py"
+_STATE = "jaxprune/transforms/masked_step.py"
+_TICKET = "jaxprune/lottery/ticket.py"
 _LAND = "tests/transforms/test_sparsify.py::test_narrow_updates_land_on_zero_too"
 _STALE = "tests/transforms/test_optimizers.py::test_optimizers_keep_zeros_and_forget"
 
@@ -67,10 +67,10 @@ STORED = (
     ),
     Mutation(
         "the arrays' cache is not compared",
-        "jaxprune/array_files.py",
+        "jaxprune/storage/array_files.py",
         "if sealed.checksum(array) != checksum:",
         "if False:",
-        ("tests/test_array_files.py::test_arrays_that_were_exchanged_are_noticed",),
+        ("tests/storage/test_array_files.py::test_arrays_that_were_exchanged_are_noticed",),
     ),
     Mutation(
         "archives are accepted with any checksum",
@@ -95,14 +95,14 @@ STORED = (
     ),
     Mutation(
         "a plan with impossible indices loads",
-        "jaxprune/structured/plan.py",
+        "jaxprune/structured/shrinking/plan.py",
         "return are_inside and all(a < b for a, b in itertools.pairwise(indices))",
         "return True",
         ("tests/structured/test_plan.py::test_changed_plans_are_refused",),
     ),
     Mutation(
         "a plan of other shapes loads",
-        "jaxprune/structured/plan.py",
+        "jaxprune/structured/shrinking/plan.py",
         'if content.get("hash") != plan.hash:',
         "if False:",
         ("tests/structured/test_plan.py::test_changed_plans_are_refused",),
@@ -220,49 +220,49 @@ RUNS = (
     ),
     Mutation(
         "JSON is written in place",
-        "jaxprune/durable.py",
-        "partial.replace(path)",
-        "path.write_bytes(partial.read_bytes())",
+        "jaxprune/storage/durable.py",
+        "partial_path.replace(path)",
+        "path.write_bytes(partial_path.read_bytes())",
         ("tests/experiments/runs/test_folder.py::test_json_is_replaced_whole_or_not_at_all",),
     ),
 )
 
-_SELECTION = "tests/test_selection.py::"
+_SELECTION = "tests/selection/test_top.py::"
 SELECTION = (
     Mutation(
         "-0.0 ranks below 0.0",
-        "jaxprune/ranks.py",
+        "jaxprune/selection/ranks.py",
         "key = lax.select(bits < 0, -magnitude, magnitude)",
         "key = lax.select(bits < 0, -magnitude - 1, magnitude)",
         (_SELECTION + "test_order_key_orders_and_separates",),
     ),
     Mutation(
         "NaN ranks above everything",
-        "jaxprune/ranks.py",
+        "jaxprune/selection/ranks.py",
         "lax.full_like(key, LOWEST)",
         "lax.full_like(key, 2**31 - 1)",
         (_SELECTION + "test_order_key_orders_and_separates",),
     ),
     Mutation(
         "denormals are zero",
-        "jaxprune/ranks.py",
+        "jaxprune/selection/ranks.py",
         "magnitude = bits & 0x7FFFFFFF",
         "magnitude = jnp.where(bits & 0x7F800000, bits & 0x7FFFFFFF, 0)",
         (_SELECTION + "test_order_key_orders_and_separates",),
     ),
     Mutation(
         "ties go to the higher index (short contests)",
-        "jaxprune/ranks.py",
+        "jaxprune/selection/ranks.py",
         "(rival + (positions > i) > keys)",
         "(rival + (positions < i) > keys)",
         (
-            "tests/test_patterns.py::test_two_of_four",
+            "tests/patterns/test_patterns.py::test_two_of_four",
             _SELECTION + "test_top_along_is_a_stable_sort_of_each_slice",
         ),
     ),
     Mutation(
         "ties go to the higher index (long contests)",
-        "jaxprune/counting.py",
+        "jaxprune/selection/counting.py",
         "positions > cut.last",
         "positions < cut.last",
         (
@@ -272,21 +272,21 @@ SELECTION = (
     ),
     Mutation(
         "what is found moves while other contests go on",
-        "jaxprune/counting.py",
+        "jaxprune/selection/counting.py",
         "jnp.where(settled, old, new)",
         "new",
         (_SELECTION + "test_what_is_found_does_not_move",),
     ),
     Mutation(
         "what may not be marked is marked",
-        "jaxprune/selection.py",
+        "jaxprune/selection/top.py",
         "return tuple(mask if allowed is None else mask & allowed for mask, allowed in pairs)",
         "return masks",
-        ("tests/test_selection.py::test_no_more_are_marked_than_may_be",),
+        ("tests/selection/test_top.py::test_no_more_are_marked_than_may_be",),
     ),
     Mutation(
         "more scores than int32 counts are taken",
-        "jaxprune/selection.py",
+        "jaxprune/selection/top.py",
         "if total >= 2**31:",
         "if False:",
         (_SELECTION + "test_too_many_scores_are_refused",),
@@ -352,8 +352,8 @@ SELECTION = (
         "return resolve_axes(shape, kernel).in_axis if axis is None else (axis % len(shape),)",
         "return resolve_axes(shape, kernel).out_axis if axis is None else (axis % len(shape),)",
         (
-            "tests/test_patterns.py::test_groups_run_along_the_reduction_axis",
-            "tests/test_patterns.py::test_two_of_four",
+            "tests/patterns/test_patterns.py::test_groups_run_along_the_reduction_axis",
+            "tests/patterns/test_patterns.py::test_two_of_four",
         ),
     ),
     Mutation(
@@ -391,7 +391,7 @@ SELECTION = (
     ),
     Mutation(
         "weights that were dead in a living unit come back",
-        "jaxprune/pruning.py",
+        "jaxprune/pruning/by_method.py",
         "if not update.ranks_dead_units and update.grow_criterion is None:",
         "if False:",
         (
@@ -400,7 +400,7 @@ SELECTION = (
     ),
     Mutation(
         "NaN is an order",
-        "jaxprune/pruning.py",
+        "jaxprune/pruning/by_method.py",
         "    missing_scores = [label for label in unknown if int(label.count)]\n    if not missing_scores:",
         "    missing_scores = [label for label in unknown if int(label.count)]\n    if True:",
         ("tests/test_method.py::test_nan_is_no_order_and_infinity_is_one",),
@@ -414,14 +414,14 @@ SELECTION = (
     ),
     Mutation(
         "the last unit of a group may go",
-        "jaxprune/contests.py",
+        "jaxprune/units/contests.py",
         "return alive | (~alive.any() & best)",
         "return alive",
         ("tests/structured/test_coupled.py::test_a_group_keeps_one_unit_whatever_is_asked",),
     ),
 )
 
-_ALIKE = "tests/test_alike.py::"
+_ALIKE = "tests/trees/test_alike.py::"
 MASKS = (
     Mutation(
         "masks are broadcast",
@@ -512,7 +512,7 @@ MASKS = (
     ),
     Mutation(
         "signals are broadcast",
-        "jaxprune/fit.py",
+        "jaxprune/pruning/fit.py",
         'check_alike(name, subject, params, signals[signal], "give one number for each weight")',
         "del subject",
         (_ALIKE + "test_signals_are_not_broadcast_where_there_is_one_number_for_each_weight",),
@@ -526,7 +526,7 @@ MASKS = (
     ),
     Mutation(
         "8-bit floats are promoted as others are",
-        "jaxprune/precision.py",
+        "jaxprune/arrays/precision.py",
         "if not _is_tiny(dtype):",
         "if True:",
         (_ALIKE + "test_narrow_floats_have_exact_counts",),
@@ -617,18 +617,14 @@ TRAINING = (
         _TICKET,
         "refresh(inner, inner_state, weights, masks),",
         "refresh(inner, state.inner, weights, masks),",
-        (
-            "tests/transforms/test_lottery_ticket.py::test_rewinding_returns_the_stored_bits_of_everything",
-        ),
+        ("tests/lottery/test_ticket.py::test_rewinding_returns_the_stored_bits_of_everything",),
     ),
     Mutation(
         "the rewinding point is never stored",
         _TICKET,
         "step == plan.rewind_to,",
         "step == -1,",
-        (
-            "tests/transforms/test_lottery_ticket.py::test_rewinding_returns_the_stored_bits_of_everything",
-        ),
+        ("tests/lottery/test_ticket.py::test_rewinding_returns_the_stored_bits_of_everything",),
     ),
     Mutation(
         "an average is not corrected for its start",
@@ -663,28 +659,28 @@ TRAINING = (
 STRUCTURED = (
     Mutation(
         "a unit goes though one of its slices is kept",
-        "jaxprune/structured/removal.py",
+        "jaxprune/structured/shrinking/removal.py",
         "dead_mask &= ~axis_mask[member.index].any(1)",
         "dead_mask |= ~axis_mask[member.index].any(1)",
         ("tests/structured/test_shrink.py::test_masks_that_remove_no_unit_are_refused",),
     ),
     Mutation(
         "groups that are not exact are not told",
-        "jaxprune/structured/exactness.py",
+        "jaxprune/structured/graph/exactness.py",
         'group._replace(exact=False, reason="; ".join(reasons[i])) if i in reasons else group',
         "group",
         ("tests/structured/test_exactness.py::test_what_sees_zeros_is_flagged",),
     ),
     Mutation(
         "other zeros become weights again when a network shrinks",
-        "jaxprune/structured/shrink.py",
+        "jaxprune/structured/shrinking/shrink.py",
         "if not small_mask.all():",
         "if False:",
         ("tests/structured/test_shrink.py::test_other_zeros_stay_zeros",),
     ),
     Mutation(
         "another tree is shrunk",
-        "jaxprune/structured/graph.py",
+        "jaxprune/structured/graph/graph.py",
         "            if shapes.get(path) != traced_shapes.get(path):\n",
         "            if False:\n",
         ("tests/faults/test_mutants.py::test_only_the_tree_that_was_traced_is_shrunk",),

@@ -8,7 +8,7 @@ import pytest
 import jaxprune as jp
 from benchmarks._small_networks import NETWORKS, draw
 from jaxprune import structured
-from jaxprune.structured.comparison import relative_error
+from jaxprune.structured.shrinking.comparison import relative_error
 
 # Networks of which some groups are not exact: what the reason names.
 FLAGGED = {"scanned mixer": "loop"}

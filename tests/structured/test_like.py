@@ -8,7 +8,7 @@ from flax import nnx
 
 import jaxprune as jp
 from jaxprune import structured
-from jaxprune.structured.comparison import relative_error
+from jaxprune.structured.shrinking.comparison import relative_error
 
 
 class Net(nn.Module):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxprune import criteria, structured
-from jaxprune.coupling import Coupled
+from jaxprune.units.coupling import Coupled
 
 
 def residual(widths):

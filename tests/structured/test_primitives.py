@@ -11,7 +11,7 @@ import jaxprune as jp
 from benchmarks._operations import KINDS, OPERATIONS
 from benchmarks.structured_primitives import error, width
 from jaxprune import structured
-from jaxprune.structured import rules
+from jaxprune.structured.graph import rules
 
 RNG = np.random.default_rng(0)
 draw = lambda *shape: jnp.asarray(RNG.normal(size=shape), jnp.float32) / 2

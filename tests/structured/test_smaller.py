@@ -13,7 +13,7 @@ from flax import nnx
 
 import jaxprune as jp
 from jaxprune import structured
-from jaxprune.structured.comparison import relative_error
+from jaxprune.structured.shrinking.comparison import relative_error
 
 x = jax.random.normal(jax.random.key(0), (5, 6))
 

@@ -4,7 +4,7 @@ import jax
 import pytest
 
 from benchmarks.optimizers import CASES, METHODS, try_out
-from jaxprune.transforms import state as state_lib
+from jaxprune.transforms import masked_step as state_lib
 
 QUICK = [
     "MultiSteps",

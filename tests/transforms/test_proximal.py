@@ -9,7 +9,8 @@ import pytest
 from flax import nnx
 
 import jaxprune as jp
-from jaxprune import penalties, preconditioners
+from jaxprune import penalties
+from jaxprune.transforms import preconditioners
 
 # A lasso whose inputs differ in scale by a hundred, and with them the gradients.
 N, D = 64, 10

@@ -6,8 +6,8 @@ import optax
 import pytest
 
 import jaxprune as jp
-from jaxprune.transforms.mirrors import mirrors
-from jaxprune.transforms.rest import at_rest
+from jaxprune.transforms.mirrored_state import mirrors
+from jaxprune.transforms.resting_state import at_rest
 
 PARAMS = {"a": jnp.ones((2, 3)), "b": {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)}}
 MASKS = {"a": jnp.zeros((2, 3), bool), "b": {"kernel": jnp.zeros((3, 2), bool), "bias": None}}

@@ -17,7 +17,7 @@ def main(names):
     from jax.sharding import PartitionSpec as P
 
     import jaxprune as jp
-    from jaxprune.transforms.mirrors import mirrors
+    from jaxprune.transforms.mirrored_state import mirrors
 
     mesh = jax.make_mesh((4,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
     large_rows = jnp.arange(1.0, 17.0)[:, None]  # so that a budget of each quarter would be another

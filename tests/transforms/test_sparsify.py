@@ -8,8 +8,8 @@ import optax
 import pytest
 
 import jaxprune as jp
-from jaxprune.transforms import state as state_lib
-from jaxprune.transforms.mirrors import mirrors
+from jaxprune.transforms import masked_step as state_lib
+from jaxprune.transforms.mirrored_state import mirrors
 
 X = jax.random.normal(jax.random.key(0), (32, 12))
 Y = jnp.sin(X @ jax.random.normal(jax.random.key(1), (12, 4)))

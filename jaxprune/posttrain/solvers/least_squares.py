@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxprune.layerwise import conjugate_gradients
+from jaxprune.kernel_axes.matrices import conjugate_gradients
 from jaxprune.parts import factory
 from jaxprune.posttrain.contests import Contest, Solved
 from jaxprune.posttrain.solvers.factor import add_damping

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 
 from jaxprune import checks, updates
 from jaxprune.calls import Part, text
-from jaxprune.fit import scores_of
 from jaxprune.parts import factory
 from jaxprune.posttrain.contests import Contest, Solved, pattern_view
+from jaxprune.pruning.fit import scores_of
 from jaxprune.types import Criterion, Keep, Units
 
 __all__ = ["KNOWN", "Solver", "best_mask", "by_criterion", "statistics_read_by"]
@@ -82,8 +82,8 @@ def by_criterion(criterion: Criterion, *, refit: Any = None) -> Solver:
     """Returns the solver that keeps the weights with the highest scores, by any criterion.
 
     Args:
-      criterion: one of `jaxprune.criteria` or a function like them; it may read `input_moments`, `grams`, `key` and
-        `axes`.
+      criterion: one of `jaxprune.criteria` or a function like them; it may read `input_moments`, `grams`,
+        `key` and `axes`.
       refit: solver of the weights under given masks, such as `least_squares()`; `None`: kept weights stay as
         they are.
 

@@ -217,7 +217,9 @@ def test_the_temperature_reaches_grasp_and_curvature_is_never_negative():
     batches = [(images, jnp.arange(20) % 10)]
     params = model.init(jax.random.key(1), images)["params"]
     gathered = oneshot.gatherers_of(model, {}, batches, jax.random.key(2), {}, None)
-    assert all(bool((x >= 0).all()) for x in jax.tree.leaves(gathered["gauss_newton_diagonal"](params)))
+    assert all(
+        bool((x >= 0).all()) for x in jax.tree.leaves(gathered["gauss_newton_diagonal"](params))
+    )
 
     def loss(params, batch, temperature):
         logits = model.apply({"params": params}, batch[0], train=False) / temperature

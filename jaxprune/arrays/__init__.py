@@ -1,0 +1,1 @@
+"""Arrays of NumPy on the host, and the precision in which numbers are added up."""

@@ -1,0 +1,387 @@
+"""Iterative pruning with rewinding as one optax transform: a whole lottery ticket in a plain loop."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, get_args
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxprune import checks, trees
+from jaxprune import masks as masks_lib
+from jaxprune.kernel_axes import AxesTree, of_leaves
+from jaxprune.masks import Prunable
+from jaxprune.method import METHOD, Method, Partition, by_index, by_part, memories_of
+from jaxprune.pruning.by_method import change, initial_masks
+from jaxprune.pruning.fit import check_rounds
+from jaxprune.pruning.shards import check_replicated
+from jaxprune.transforms.changes import Overdue, all_finite, concrete, nothing_overdue, remember
+from jaxprune.transforms.checking import (
+    check_inner,
+    check_method,
+    check_transform,
+    check_update,
+)
+from jaxprune.transforms.containers import at_home, from_inner
+from jaxprune.transforms.frozen import frozen_leaves
+from jaxprune.transforms.masked_step import key_data, land, masked_step, refresh, signals_at
+from jaxprune.transforms.mirrored_state import mirrors
+from jaxprune.types import Masks, Params
+
+__all__ = ["LotteryState", "Plan", "lottery_ticket"]
+
+Rewind = Literal["weights", "learning_rate", "finetune"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """When a lottery ticket trains, prunes and rewinds.
+
+    Level 0 trains the dense network for `round_steps` updates. Each of the `rounds` that follow prunes,
+    rewinds to the state that level 0 had after `rewind_to` updates, and trains on to `round_steps`.
+    Pruning takes one update of its own, and rewinding weights a second one: an addition reaches any float
+    exactly from zero only. What a level has trained is there after `level_end` updates.
+
+    Attributes:
+      round_steps: training updates from the start to the end of a level.
+      rounds: how often the network is pruned; the levels are 0 to `rounds`.
+      rewind_to: the rewinding point k, in updates. 0 is the initialisation.
+      rewind: what goes back to it. `"weights"`: weights, optimizer state and learning rate (Frankle &
+        Carbin 2019; with k > 0 Frankle et al. 2020). `"learning_rate"`: the optimizer's counts, and with
+        them its schedules; weights and moments carry on (Renda, Frankle & Carbin 2020). `"finetune"`:
+        nothing; training goes on where the schedules have ended.
+
+    >>> plan = Plan(round_steps=50, rounds=4, rewind_to=5)
+    >>> plan.total_updates, plan.level_end(1)
+    (238, 97)
+    """
+
+    round_steps: int
+    rounds: int
+    rewind_to: int = 0
+    rewind: Rewind = "weights"
+
+    def __post_init__(self) -> None:
+        """Refuses plans without meaning."""
+        counts = ("round_steps", "rounds", "rewind_to")
+        checks.check("Plan", **{name: (getattr(self, name), checks.INTEGER) for name in counts})
+        if self.rewind not in get_args(Rewind):
+            raise ValueError(f"Plan(rewind={self.rewind!r}): one of {get_args(Rewind)} is needed.")
+        if not 0 <= self.rewind_to < self.round_steps:
+            raise ValueError(
+                f"Plan(rewind_to={self.rewind_to}, round_steps={self.round_steps}): the rewinding point "
+                "must lie before the end of a round."
+            )
+        if self.rounds < 0:
+            raise ValueError(f"Plan(rounds={self.rounds}): at least 0 is needed.")
+
+    @property
+    def pause(self) -> int:
+        """Updates that prune and rewind between two levels."""
+        return 2 if self.rewind == "weights" else 1
+
+    @property
+    def cycle(self) -> int:
+        """Updates of a level after the first."""
+        return self.pause + self.round_steps - self.rewind_to
+
+    @property
+    def total_updates(self) -> int:
+        """Updates of the whole ticket, the last level trained to its end."""
+        return self.level_end(self.rounds)
+
+    def level_start(self, level: int) -> int:
+        """Updates done when `level` starts to train."""
+        return 0 if level == 0 else self.level_end(level - 1) + self.pause
+
+    def level_end(self, level: int) -> int:
+        """Updates done when `level` has been trained."""
+        return self.round_steps + level * self.cycle
+
+
+_PLAN = checks.Kind(
+    "a lottery.Plan",
+    lambda value: isinstance(value, Plan),
+    lambda _: "such as lottery.Plan(round_steps=1_000, rounds=10)",
+)
+
+
+class LotteryState(NamedTuple):
+    """State of `lottery_ticket`.
+
+    Attributes:
+      step: updates of the plan that are done; a round of pruning that is held does not count.
+      masks: in force.
+      key: bits of the criterion's PRNG key, or `None`.
+      inner: the wrapped optimizer's state.
+      point: what the rewinding point holds: (parameters, inner state), with `None` for what never
+        goes back; zeros until training has reached it.
+      memory: signals that the criterion remembers, by keyword; each level starts them anew.
+      overdue: whether a round of pruning waits, and how many updates have been lost by waiting.
+    """
+
+    step: Any
+    masks: Masks
+    key: jax.Array | None
+    inner: optax.OptState
+    point: Any
+    memory: Any = ()
+    overdue: Any = ()
+
+    __getattr__ = from_inner
+
+
+def lottery_ticket(
+    inner: optax.GradientTransformation,
+    method: Method | Partition,
+    plan: Plan,
+    *,
+    key: jax.Array | None = None,
+    prunable: Prunable = None,
+    masks: Masks | None = None,
+    axes: AxesTree | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    """Returns a transform that trains, prunes and rewinds by `plan`, in `plan.total_updates` updates.
+
+    Args:
+      inner: any optax optimizer; its schedules run over one level. The plan counts calls: with an
+        `optax.MultiSteps` inside, `round_steps` are micro-batches, and a criterion that reads gradients sees
+        one of them; around the ticket, `optax.MultiSteps(lottery_ticket(...), k)`, they are updates.
+      method: how each round prunes. Its sparsity is the share removed of what is left, and its schedule
+        is read at the index of the round: `magnitude(sparsity=0.2)` removes a fifth each time.
+      plan: when to train, prune and rewind.
+      key: PRNG key, for criteria that draw.
+      prunable: which leaves may be pruned (see `jaxprune.masks.make`). Leaves that `inner` freezes
+        (`optax.set_to_zero`, `optax.freeze`) stay as they are.
+      masks: masks that all levels lie within, `None` at leaves that are never pruned; they are copied.
+        `None`: level 0 is dense.
+      axes: which axes of the leaves are inputs, outputs and layers: `jaxprune.axes(apply, params, *inputs)`;
+        `None`: their shapes tell, and whatever depends on direction refuses those that do not.
+
+    Returns:
+      A gradient transformation. Parameters that are never pruned (biases) rewind as well. A round of pruning
+      for which a gradient is not finite, or the score of a living weight is NaN, is held: the update changes
+      nothing, and the next one tries again.
+
+    Raises:
+      ValueError: if the method starts sparse, brings weights back, or removes nothing in one of the rounds,
+        be it that a share of few weights in a contest (N:M) rounds to none.
+
+    References:
+      Frankle & Carbin, "The Lottery Ticket Hypothesis: Finding Sparse, Trainable Neural Networks" (2019);
+      Frankle, Dziugaite, Roy & Carbin, "Linear Mode Connectivity and the Lottery Ticket Hypothesis" (2020);
+      Renda, Frankle & Carbin, "Comparing Rewinding and Fine-tuning in Neural Network Pruning" (2020).
+
+    >>> from jaxprune import masks_of, methods
+    >>> plan = Plan(round_steps=2, rounds=1)
+    >>> tx = lottery_ticket(optax.sgd(0.5), methods.magnitude(sparsity=0.5), plan)
+    >>> start = params = {"w": jnp.array([[1.0, -3.0]])}
+    >>> state = tx.init(params)
+    >>> for _ in range(plan.level_start(1)):  # trains twice, prunes, rewinds
+    ...     updates, state = tx.update({"w": jnp.ones((1, 2))}, state, params)
+    ...     params = optax.apply_updates(params, updates)
+    >>> params, masks_of(state)  # 1 - 2 * 0.5 is smaller than -3 - 2 * 0.5
+    ({'w': Array([[ 0., -3.]], dtype=float32)}, {'w': Array([[False,  True]], dtype=bool)})
+    """
+    check_transform("lottery_ticket", inner, method=(method, METHOD), plan=(plan, _PLAN))
+    checks.check("lottery_ticket", masks=(masks, checks.optional(masks_lib.MASKS)))
+    checks.check("lottery_ticket", key=(key, checks.optional(checks.KEY)))
+    inner = optax.with_extra_args_support(inner)
+    memories = memories_of(method)
+    if any(part.initial is not None for part in method.parts):
+        raise ValueError(
+            "lottery_ticket: the method starts sparse, but level 0 is the dense network."
+        )
+    if method.straight_through:
+        raise ValueError(
+            "lottery_ticket: the method trains weights off its masks, but those of a ticket are zero; "
+            "give one that prunes, such as magnitude(sparsity=0.2)."
+        )
+    if any(part.update.ranks_dead_units or part.update.grow_criterion for part in method.parts):
+        raise ValueError(
+            "lottery_ticket: the method brings dead weights back, but each ticket is a part of the one "
+            "before; give one that prunes, such as magnitude(sparsity=0.2)."
+        )
+    with jax.ensure_compile_time_eval():
+        sparsities = {
+            index: [float(part.schedule.sparsity(index)) for part in method.parts]
+            for index in range(plan.rounds)
+        }
+        idle_rounds = [index for index, of_parts in sparsities.items() if not min(of_parts) > 0]
+    if idle_rounds:
+        first_rounds = idle_rounds[:5]
+        raise ValueError(
+            f"lottery_ticket: the method's schedule removes nothing in the rounds {first_rounds}; it is read "
+            "at the number of the round, from 0: give one_shot(sparsity=0.2), for example."
+        )
+
+    def check_plan(part: Method, params: Params, share: Masks) -> Masks:
+        """The masks, if no round of the plan takes nothing, or all, of the contests of a leaf."""
+        with jax.ensure_compile_time_eval():
+            rates = [float(part.schedule.sparsity(index)) for index in range(plan.rounds)]
+        leaf_axes = of_leaves(axes, params)
+        is_dense = masks is None
+        check_rounds(part.pattern, part.allocation, rates, params, share, leaf_axes, dense=is_dense)
+        return share
+
+    def rewinding_point(params: Params, inner_state: optax.OptState) -> Any:
+        """The parameters and inner state that go back to the rewinding point; `None` for what does not."""
+        if plan.rewind == "weights":
+            return params, inner_state
+        if plan.rewind == "learning_rate":
+            leaves, treedef = jax.tree.flatten(inner_state, is_leaf=trees.is_box)
+            param_indices = mirrors(params, inner_state)
+            pairs = zip(param_indices, leaves, strict=True)
+            counts = [leaf if index is None else None for index, leaf in pairs]
+            return None, treedef.unflatten(counts)
+        return None, None
+
+    def init(params: Params) -> LotteryState:
+        first_masks = initial_masks(
+            method,
+            params,
+            prunable,
+            key,
+            axes,
+            frozen=frozen_leaves(inner, params),
+            given=masks,
+            who="lottery_ticket",
+        )
+        by_part(method, params, first_masks, lambda part, share: check_plan(part, params, share))
+        inner_state = inner.init(params)
+        point = jax.tree.map(jnp.zeros_like, rewinding_point(params, inner_state))
+        memory = {name: kind.init(params) for name, kind in memories.items()}
+        return LotteryState(
+            jnp.zeros((), jnp.int32),
+            first_masks,
+            key_data(key),
+            inner_state,
+            point,
+            memory,
+            nothing_overdue(method)._replace(pending=(jnp.zeros((), bool),)),
+        )
+
+    def update(
+        grads: Params, state: LotteryState, params: Params = None, **extra: Any
+    ) -> tuple[Params, LotteryState]:
+        check_update("lottery_ticket", LotteryState, grads, state, params)
+        check_inner("lottery_ticket", inner, state.inner, params)
+        check_method("lottery_ticket", method, state, memories, key)
+        check_replicated("lottery_ticket", params)
+        masks = state.masks
+        known_axes = of_leaves(axes, params)
+        steps_after_first = state.step - plan.round_steps  # of the first level
+        # Rounds of pruning done or begun before.
+        level = jnp.where(steps_after_first < 0, 0, steps_after_first // plan.cycle)
+        is_training = (steps_after_first < 0) | (level >= plan.rounds)
+        phase = jnp.where(is_training, plan.pause, steps_after_first % plan.cycle)
+
+        reads_gradients = any(kind.reads_gradients for kind in memories.values())
+        gradients_count = all_finite(grads) if reads_gradients else None
+        memory = remember(memories, state.memory, params, grads, gradients_count)
+        point = _choose_lazily(
+            state.step == plan.rewind_to,
+            # Copied: nobody else's arrays.
+            lambda: jax.tree.map(jnp.copy, rewinding_point(params, state.inner)),
+            lambda: state.point,
+        )
+
+        def true() -> jax.Array:
+            return jnp.ones((), bool)
+
+        def prune() -> tuple[Params, Masks, optax.OptState, jax.Array]:
+            signals = signals_at(level, grads, memory, extra, state.key, key)
+            unknown = []
+
+            def choose(index: int, share: Masks) -> Masks:
+                part = method.parts[index]
+                part_masks, missing = change(part, params, share, level, signals, known_axes, True)
+                unknown.extend(missing)
+                return part_masks
+
+            chosen = by_index(method, params, masks, choose)
+            is_known = all_finite(grads) & (sum(missing.count for missing in unknown) == 0)
+            new_masks = jax.tree.map(lambda n, o: jnp.where(is_known, n, o), chosen, masks)
+            inner_state = refresh(inner, state.inner, params, new_masks)
+            if plan.rewind == "weights":
+                updates_to_zero = jax.tree.map(
+                    lambda p: jnp.where(is_known, _negative(p), jnp.zeros_like(p)), params
+                )
+                return updates_to_zero, new_masks, inner_state, is_known
+            if plan.rewind == "learning_rate":
+                inner_state = jax.tree.map(
+                    lambda rewound, current: jnp.where(is_known, rewound, current),
+                    _counts_from(point[1], inner_state),
+                    inner_state,
+                )
+            zeros = jax.tree.map(jnp.zeros_like, params)
+            return land(zeros, params, new_masks), new_masks, inner_state, is_known
+
+        def rewind() -> tuple[Params, Masks, optax.OptState, jax.Array]:
+            weights, inner_state = point
+            return (
+                jax.tree.map(_from_zero, masks_lib.apply(weights, masks)),
+                masks,
+                refresh(inner, inner_state, weights, masks),
+                true(),
+            )
+
+        def train() -> tuple[Params, Masks, optax.OptState, jax.Array]:
+            updates, inner_state = trained or masked_step(
+                inner, grads, state.inner, params, masks, **extra
+            )
+            return _in_dtypes_of(params, updates), masks, inner_state, true()
+
+        branches = [prune, rewind, train] if plan.pause == 2 else [prune, train]
+        branch = jnp.minimum(phase, plan.pause)
+        if concrete(branch):
+            trained = None
+            updates, masks, inner_state, is_made = branches[int(branch)]()
+        else:  # outside of the branches: inside them XLA would copy the optimizer's state
+            trained = masked_step(inner, grads, state.inner, params, masks, **extra)
+            updates, masks, inner_state, is_made = jax.lax.switch(branch, branches)
+        if memories:
+            new_params = optax.apply_updates(params, updates)
+            first_memory = {name: kind.init(new_params) for name, kind in memories.items()}
+            is_level_start = is_made & (phase == plan.pause - 1)
+            memory = jax.tree.map(
+                lambda new, old: jnp.where(is_level_start, new, old), first_memory, memory
+            )
+        overdue = Overdue((~is_made,), state.overdue.held + ~is_made)
+        step = jnp.where(is_made, optax.safe_increment(state.step), state.step)
+        return updates, LotteryState(step, masks, state.key, inner_state, point, memory, overdue)
+
+    return at_home(init, update, masks=("masks",))
+
+
+def _negative(leaf: jax.Array) -> jax.Array:
+    """The update that takes a leaf to zero; booleans cannot be added away, and stay."""
+    return jnp.zeros_like(leaf) if leaf.dtype == bool else -leaf
+
+
+def _from_zero(leaf: jax.Array) -> jax.Array:
+    """The update that takes zero to a leaf; booleans have stayed."""
+    return jnp.zeros_like(leaf) if leaf.dtype == bool else leaf
+
+
+def _choose_lazily(condition: jax.Array, true: Callable[[], Any], false: Callable[[], Any]) -> Any:
+    """One of two trees, decided by Python where it can tell."""
+    if concrete(condition):
+        return true() if bool(condition) else false()
+    return jax.lax.cond(condition, true, false)
+
+
+def _counts_from(point: Any, inner_state: Any) -> Any:
+    """Takes what `point` holds and the rest, moments and their like, from `inner_state`."""
+    return jax.tree.map(
+        lambda kept, now: now if kept is None else kept,
+        point,
+        inner_state,
+        is_leaf=lambda x: x is None,
+    )
+
+
+def _in_dtypes_of(params: Params, updates: Params) -> Params:
+    """Updates in the parameters' dtypes, which the branches of one step must share."""
+    return jax.tree.map(lambda u, p: u.astype(p.dtype), updates, params)

@@ -1,0 +1,424 @@
+"""Masks from a method: those a run starts from, those of the next step, and pruning in one shot.
+
+`change` is the one place where the parts of a method meet. NaN has no place in an order: where units that
+must be ranked have the score NaN, `change` says which, and whoever asked decides: pruning refuses, training
+keeps the masks that it has and tries again at the next update (`jaxprune.transforms.changes`).
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.core import Tracer
+
+from jaxprune import checks, trees
+from jaxprune import masks as masks_lib
+from jaxprune import updates as updates_lib
+from jaxprune.calls import text
+from jaxprune.kernel_axes import AxesTree, of_leaves
+from jaxprune.masks import Prunable
+from jaxprune.method import METHOD, Method, Partition, by_part
+from jaxprune.pruning.fit import check_fit, check_rounds, count_living, scores_of
+from jaxprune.pruning.shards import check_replicated
+from jaxprune.pruning.starting import full_masks, given_masks
+from jaxprune.selection import WHERE_READ
+from jaxprune.selection.counting import count_marked
+from jaxprune.selection.deferred import called_once_per_kind, run_deferred
+from jaxprune.types import Axes, Criterion, Masks, Params, Step, Units
+from jaxprune.units.contests import find_contests
+
+__all__ = ["MissingScores", "change", "compiled_change", "initial_masks", "next_masks", "prune"]
+
+
+class MissingScores(NamedTuple):
+    """Units of one leaf, or one group of coupled units, that must be ranked and have the score NaN.
+
+    Attributes:
+      leaf: path of the leaf, or name of the group.
+      criterion: that gave the scores.
+      count: int32 scalar, how many units have no score.
+      ranked: int32 scalar, how many must be ranked.
+    """
+
+    leaf: str
+    criterion: str
+    count: jax.Array
+    ranked: jax.Array
+
+
+def next_masks(
+    method: Method | Partition,
+    params: Params,
+    masks: Masks,
+    step: Step,
+    *,
+    of_remaining: bool = False,
+    axes: AxesTree | None = None,
+    **signals: Any,
+) -> Masks:
+    """Returns the masks that `method` makes of `masks` at `step`.
+
+    Args:
+      method: the method.
+      params: tree of arrays; dead weights are zero there.
+      masks: bool arrays, `None` at leaves that are never pruned.
+      step: count of updates at which the schedule, and a fraction that decays, are read.
+      of_remaining: whether the sparsity is a fraction of the units that are alive, not of all.
+      axes: which axes of the leaves are inputs, outputs and layers, from `jaxprune.axes`; `None`: their
+        shapes tell, and whoever must know more refuses.
+      **signals: what the criteria need: `grads`, `key`, ...
+
+    Returns:
+      The new masks. Inside jit, where nothing can be refused, a method that has NaN to rank leaves the masks
+      of its leaves as they were. Infinite scores are ranked, first or last.
+
+    Raises:
+      ValueError: if a leaf does not fit the pattern, the scores do not fit the parameters, or (outside jit)
+        a weight that must be ranked has the score NaN.
+      TypeError: if an argument is of the wrong kind, or a signal is missing.
+
+    >>> from jaxprune import methods
+    >>> params = {"w": jnp.array([[1.0, -3.0]])}
+    >>> next_masks(methods.magnitude(sparsity=0.5), params, masks_lib.make(params), step=0)
+    {'w': Array([[False,  True]], dtype=bool)}
+    """
+    checks.check("next_masks", method=(method, METHOD), params=(params, checks.TREE))
+    masks_lib.check_order("next_masks", params, masks)
+    masks_lib.validate(params, masks)
+    params = trees.plain(params)
+    check_replicated("next_masks", params)
+    known_axes = of_leaves(axes, params)
+
+    def choose(part: Method, share: Masks) -> Masks:
+        new_masks, unknown = change(part, params, share, step, signals, known_axes, of_remaining)
+        return _resolve_unknown(new_masks, share, unknown)
+
+    return by_part(method, params, masks, choose)
+
+
+def change(
+    method: Method,
+    params: Params,
+    masks: Masks,
+    step: Step,
+    signals: dict[str, Any],
+    axes: Sequence[Axes | None],
+    of_remaining: bool = False,
+    dead_are_zero: bool = False,
+) -> tuple[Masks, list[MissingScores]]:
+    """Returns the masks that one method makes of its own, and where scores were missing that it needed.
+
+    Where a count of the second is not zero, the masks mean nothing.
+
+    Args:
+      method: the method.
+      params: tree of arrays.
+      masks: bool arrays, `None` at leaves that are not its own.
+      step: at which the schedule is read; after its end, at its end.
+      signals: what the criteria need, by keyword.
+      axes: what the axes of each leaf are; `None`: they are told by its shape.
+      of_remaining: whether the sparsity is a fraction of the units that are alive, not of all.
+      dead_are_zero: whether weights off the masks count as zero, whatever is there.
+    """
+
+    def make_change() -> tuple[Masks, list[MissingScores]]:
+        weights = masks_lib.apply(params, masks) if dead_are_zero else params
+        return _change(method, weights, masks, step, signals, axes, of_remaining)
+
+    if not _is_for_one_device(params, masks):
+        return make_change()
+    labels: list[MissingScores] = []  # names are no arrays, and cannot come out of a program
+
+    def program() -> tuple[Masks, list[tuple[jax.Array, jax.Array]]]:
+        new_masks, unknown = make_change()
+        labels[:] = unknown
+        return new_masks, [(label.count, label.ranked) for label in unknown]
+
+    new_masks, counts = run_deferred(program, _WHERE_READ)
+    return new_masks, _with_counts(labels, counts)
+
+
+def _with_counts(
+    labels: Sequence[MissingScores], counts: Sequence[tuple[jax.Array, jax.Array]]
+) -> list[MissingScores]:
+    """Joins the names of what has no score with their counts, which a program returned."""
+    pairs = zip(labels, counts, strict=True)
+    return [label._replace(count=count, ranked=ranked) for label, (count, ranked) in pairs]
+
+
+def _is_for_one_device(params: Params, masks: Masks) -> bool:
+    """Whether this is traced for a program on one device; otherwise scores are stored."""
+    leaves = jax.tree.leaves((params, masks))
+    if not all(isinstance(leaf, Tracer) for leaf in leaves):
+        return False
+    meshes = [
+        jax.sharding.get_abstract_mesh(),
+        *(jax.typeof(leaf).sharding.mesh for leaf in leaves),
+    ]
+    return all(mesh.empty for mesh in meshes)
+
+
+def _change(
+    method: Method,
+    params: Params,
+    masks: Masks,
+    step: Step,
+    signals: dict[str, Any],
+    axes: Sequence[Axes | None],
+    of_remaining: bool,
+) -> tuple[Masks, list[MissingScores]]:
+    """Checks, scores, ranks, allocates, selects and places: `change`, wherever scores are computed."""
+    check_fit(
+        method.pattern, method.allocation, method.schedule, method.update, params, masks, axes
+    )
+    if of_remaining and not isinstance(step, Tracer):
+        with jax.ensure_compile_time_eval():
+            share = float(method.schedule.sparsity(step))
+        check_rounds(method.pattern, method.allocation, [share], params, masks, axes)
+    tree_contests = find_contests(method.pattern, params, masks, axes)
+    update = method.update
+
+    def units_of(criterion: Criterion) -> list[Units]:
+        scored_indices = tree_contests.scored_indices
+        return tree_contests.units(scores_of(criterion, params, signals, scored_indices, axes))
+
+    units = units_of(method.criterion)
+    ranked_masks = [None] * len(units) if update.ranks_dead_units else tree_contests.alive
+    units = [
+        dataclasses.replace(unit, among=ranked)
+        for unit, ranked in zip(units, ranked_masks, strict=True)
+    ]
+    if of_remaining:
+        units = [
+            dataclasses.replace(unit, competing=count_living(unit, alive))
+            for unit, alive in zip(units, tree_contests.alive, strict=True)
+        ]
+    unknown = _without_score(method.criterion, tree_contests.names, units)
+    grow_scores = units
+    if update.grow_criterion is not None:
+        grow_scores = units_of(update.grow_criterion)
+        unknown += _without_score(update.grow_criterion, tree_contests.names, grow_scores)
+    sparsity = method.schedule.sparsity(step)
+    keep = tree_contests.allocate(method.allocation, units, sparsity)
+    new_alive = update.select(tree_contests.alive, units, grow_scores, keep, step)
+    leaves = jax.tree.leaves(params)
+    new_masks = tree_contests.masks(new_alive, units)
+    if not update.ranks_dead_units and update.grow_criterion is None:
+        # Of a unit that lives, weights may be dead that were so before: they stay dead.
+        old_masks = masks_lib.beside(params, masks)
+        new_masks = [
+            new if new is None or old is None else new & old
+            for new, old in zip(new_masks, old_masks, strict=True)
+        ]
+    placed_masks = [
+        None if mask is None else _place_beside(mask, leaf)
+        for mask, leaf in zip(new_masks, leaves, strict=True)
+    ]
+    return jax.tree.structure(params).unflatten(placed_masks), unknown
+
+
+def _without_score(
+    criterion: Criterion, names: Sequence[str], units: Sequence[Units]
+) -> list[MissingScores]:
+    """Counts the units of each leaf that must be ranked and have the score NaN."""
+    criterion_name = text(criterion)
+
+    def count(leaf: str, unit: Units) -> MissingScores:
+        is_nan = jnp.isnan(unit.scores)
+        ranked = jnp.ones_like(is_nan) if unit.among is None else unit.among
+        return MissingScores(leaf, criterion_name, *_count_two_masks(is_nan & ranked, ranked))
+
+    return [count(leaf, unit) for leaf, unit in zip(names, units, strict=True)]
+
+
+@jax.jit
+def _count_two_masks(missing: jax.Array, ranked: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns how many units each of two masks marks, the first of them within the second."""
+    mesh = jax.typeof(missing).sharding.mesh
+    if mesh.auto_axes or mesh.explicit_axes or not missing.ndim:
+        return jnp.sum(missing, dtype=jnp.int32), jnp.sum(ranked, dtype=jnp.int32)
+    missing_count, ranked_count = count_marked([missing, ranked], tuple(range(missing.ndim)))
+    # The first reads the second, so that both are wanted: XLA:CPU counts one alone slowly.
+    missing_count = jnp.where(ranked_count > 0, missing_count, 0)
+    return missing_count, ranked_count
+
+
+_WHERE_READ = {
+    **WHERE_READ,
+    "_count_two_masks": called_once_per_kind,
+    "_top_along": called_once_per_kind,
+}
+
+
+def _resolve_unknown(new: Masks, old: Masks, unknown: Sequence[MissingScores]) -> Masks:
+    """Returns the new masks if all scores are known; otherwise refuses, or if traced keeps the old masks."""
+    missing_count = sum(label.count for label in unknown)
+    if not isinstance(missing_count, Tracer):
+        _refuse_unknown(unknown)
+        return new
+    return jax.tree.map(
+        lambda new_mask, old_mask: jnp.where(missing_count == 0, new_mask, old_mask), new, old
+    )
+
+
+def _refuse_unknown(unknown: Sequence[MissingScores]) -> None:
+    """Raises `ValueError` if a unit that must be ranked has no score: leaf, criterion and count."""
+    missing_scores = [label for label in unknown if int(label.count)]
+    if not missing_scores:
+        return
+    first_missing = missing_scores[0]
+    other_leaves = [
+        repr(label.leaf) for label in missing_scores[1:] if label.leaf != first_missing.leaf
+    ]
+    addition = f" (as have some of {', '.join(other_leaves[:5])})" if other_leaves else ""
+    raise ValueError(
+        f"{first_missing.criterion}: {int(first_missing.count)} of the {int(first_missing.ranked)} units of "
+        f"{first_missing.leaf!r} that must be ranked have the score NaN{addition}, and NaN is no order; "
+        "look for NaN in the weights and in the signals, or exclude the leaf with prunable=."
+    )
+
+
+def _place_beside(mask: jax.Array, leaf: jax.Array) -> jax.Array:
+    """Moves a mask to the devices of its leaf, where the compiler does not see to it."""
+    sharding = jax.typeof(leaf).sharding
+    if sharding.mesh.explicit_axes:
+        return jax.sharding.reshard(mask, sharding)
+    is_concrete = isinstance(leaf, jax.Array) and not isinstance(leaf, Tracer)
+    if is_concrete and not isinstance(mask, Tracer) and len(leaf.sharding.device_set) > 1:
+        return jax.device_put(mask, leaf.sharding)
+    return mask
+
+
+def initial_masks(
+    method: Method | Partition,
+    params: Params,
+    prunable: Prunable = None,
+    key: jax.Array | None = None,
+    axes: AxesTree | None = None,
+    *,
+    frozen: Sequence[bool] | None = None,
+    given: Masks | None = None,
+    who: str = "sparsify",
+) -> Masks:
+    """Returns the masks that a training run with `method` starts from, in arrays of their own.
+
+    Args:
+      method: the method.
+      params: tree of arrays.
+      prunable: which leaves may be pruned (see `jaxprune.masks.make`).
+      key: PRNG key, for criteria that draw.
+      axes: which axes of the leaves are inputs, outputs and layers.
+      frozen: per leaf, whether it never changes, and so is not pruned.
+      given: masks to start from instead; the caller's arrays are copied.
+      who: the transform that starts.
+    """
+    if trees.is_placeholder(params):
+        return params
+    signals = {} if key is None else {"key": key}
+    known_axes = of_leaves(axes, params)
+
+    def first_masks(part: Method, masks: Masks) -> Masks:
+        check_fit(
+            part.pattern, part.allocation, part.schedule, part.update, params, masks, known_axes
+        )
+        if part.initial is None or given is not None:
+            return masks
+        check_replicated(f"{who}: init", params)
+        initial_part = dataclasses.replace(part, criterion=part.initial, update=updates_lib.prune())
+        return compiled_change(initial_part, known_axes)(params, masks, 0, signals)
+
+    if given is None:
+        masks = full_masks(method, params, prunable, axes, frozen=frozen)
+    else:
+        masks = given_masks(who, method, given, params, prunable, frozen)
+        masks = jax.tree.map(jnp.copy, masks)
+    return by_part(method, params, masks, first_masks)
+
+
+def compiled_change(
+    method: Method, axes: Sequence[Axes | None]
+) -> Callable[[Params, Masks, Step, dict[str, Any]], Masks]:
+    """Returns (params, masks, step, signals) -> masks, compiled once; it refuses as `next_masks` does.
+
+    Args:
+      method: the method.
+      axes: what the axes of each leaf are; so the function is for trees of one structure.
+    """
+    labels: list[
+        MissingScores
+    ] = []  # names are no arrays, and cannot come out of a compiled function
+
+    @jax.jit
+    def choose(params: Params, masks: Masks, step: Step, signals: dict[str, Any]) -> Any:
+        new_masks, unknown = change(method, params, masks, step, signals, axes)
+        labels[:] = [label._replace(count=0, ranked=0) for label in unknown]  # type: ignore[arg-type]
+        return new_masks, [(label.count, label.ranked) for label in unknown]
+
+    def change_masks(params: Params, masks: Masks, step: Step, signals: dict[str, Any]) -> Masks:
+        new_masks, counts = choose(params, masks, step, signals)
+        return _resolve_unknown(new_masks, masks, _with_counts(labels, counts))
+
+    return change_masks
+
+
+def prune(
+    params: Params,
+    method: Method | Partition,
+    *,
+    prunable: Prunable = None,
+    masks: Masks | None = None,
+    of_remaining: bool = False,
+    key: jax.Array | None = None,
+    axes: AxesTree | None = None,
+    **signals: Any,
+) -> tuple[Params, Masks]:
+    """Prunes once, outside training, to the sparsity that the method's schedule ends with.
+
+    Args:
+      params: tree of arrays.
+      method: for instance `jaxprune.methods.magnitude(sparsity=0.9)`.
+      prunable: which leaves may be pruned (see `jaxprune.masks.make`).
+      masks: masks to start from; `None`: everything is alive.
+      of_remaining: whether the sparsity is a fraction of what `masks` leave alive, not of all: 0.2 again and
+        again removes a fifth of what remains each time.
+      key: PRNG key, for criteria that draw.
+      axes: which axes of the leaves are inputs, outputs and layers: `jaxprune.axes(apply, params, *inputs)`,
+        a tree beside `params`, or `jaxprune.Axes` by regular expression. Without it leaves of two axes are
+        `[inputs, outputs]`, those of four are convolutions if their shape can be one's, and whatever depends
+        on direction refuses others.
+      **signals: what the criterion needs, such as `grads`.
+
+    Returns:
+      The parameters with exact zeros where pruned, and the masks.
+
+    Raises:
+      ValueError: if a leaf does not fit the pattern, it is not known which of its axes are inputs, a filter
+        matches nothing, or (outside jit) a weight that must be ranked has the score NaN.
+      TypeError: if an argument is of the wrong kind, or a signal is missing that the criterion reads.
+
+    >>> from jaxprune import methods
+    >>> pruned, masks = prune({"w": jnp.array([[1.0, -3.0]])}, methods.magnitude(sparsity=0.5))
+    >>> pruned
+    {'w': Array([[ 0., -3.]], dtype=float32)}
+    """
+    checks.check("prune", params=(params, checks.TREE), method=(method, METHOD))
+    checks.check("prune", key=(key, checks.optional(checks.KEY)))
+    checks.check("prune", of_remaining=(of_remaining, checks.BOOLEAN))
+    given_params = params
+    params = trees.plain(params)
+    if masks is None:
+        masks = full_masks(method, params, prunable, axes)
+    else:
+        masks = given_masks("prune", method, masks, params, prunable)
+    if key is not None:
+        signals["key"] = key
+
+    def last_masks(part: Method, share: Masks) -> Masks:
+        return next_masks(
+            part, params, share, part.end, of_remaining=of_remaining, axes=axes, **signals
+        )
+
+    masks = by_part(method, params, masks, last_masks)
+    return masks_lib.apply(given_params, masks), masks

@@ -1,0 +1,430 @@
+"""Checks before anything is traced: that leaves fit the pattern, that targets can be met, that scores fit."""
+
+import dataclasses
+import difflib
+import inspect
+from collections.abc import Container, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+from jaxprune import allocation as allocations
+from jaxprune import masks as masks_lib
+from jaxprune import signals as signals_lib
+from jaxprune.calls import text
+from jaxprune.trees.alike import check_alike, entries_beside
+from jaxprune.types import (
+    Allocation,
+    AnyAllocation,
+    Axes,
+    Criterion,
+    Masks,
+    Params,
+    Pattern,
+    Schedule,
+    Units,
+    Update,
+)
+from jaxprune.units.coupling import AnyPattern, Coupled
+
+__all__ = [
+    "check_coupled",
+    "check_fit",
+    "check_rounds",
+    "check_signals",
+    "count_living",
+    "scores_of",
+]
+
+_BY_WEIGHT = {  # signals that have one number for each weight; others are broadcast
+    "fisher",
+    "gauss_newton_diagonal",
+    "gradient_sum",
+    "grads",
+    "hessian_diagonal",
+    "hessian_gradient",
+    "initial_params",
+    "momentum",
+    "movement_sum",
+    "second_moment",
+    "synaptic_flow",
+}
+
+
+def scores_of(
+    criterion: Criterion,
+    params: Params,
+    signals: dict[str, Any],
+    scored_indices: Sequence[int],
+    axes: Sequence[Axes | None],
+) -> list[Any]:
+    """Returns the scores of a criterion by leaf; `None` where it has none.
+
+    Args:
+      criterion: what each weight is worth.
+      params: tree of arrays.
+      signals: what the criterion may read, by keyword.
+      scored_indices: indices of the leaves for which scores are required.
+      axes: what the axes of each leaf are, for a criterion that reads the signal `axes`.
+
+    Raises:
+      ValueError: if a signal or the scores are another tree than the parameters, have other shapes, or are
+        missing for a leaf that requires scores.
+      TypeError: if a signal is missing, or the criterion takes none such.
+    """
+    if "axes" in inspect.signature(criterion).parameters:
+        signals = {**signals, "axes": jax.tree.structure(params).unflatten(axes)}
+    check_signals(criterion, signals)
+    name = text(criterion)
+    for signal in _BY_WEIGHT.intersection(_signal_names(criterion), signals):
+        subject = f"entries of the signal {signal!r}"
+        check_alike(name, subject, params, signals[signal], "give one number for each weight")
+    params, signals = _without_keys(params, signals)
+    try:
+        scores = criterion(params, **signals)
+    except (TypeError, ValueError, KeyError):
+        _check_signal_trees(name, params, signals)  # if one of them is to blame, it says so
+        raise
+    treedef = jax.tree.structure(params)
+    try:
+        leaf_scores = treedef.flatten_up_to(scores)
+    except ValueError:
+        leaf_scores = []
+    are_arrays = all(entry is None or hasattr(entry, "shape") for entry in leaf_scores)
+    if len(leaf_scores) < treedef.num_leaves or not are_arrays:
+        raise ValueError(
+            f"{name}: the scores are {jax.tree.structure(scores)}, but the parameters "
+            f"{jax.tree.structure(params)}; return jax.tree.map(f, params, ...)."
+        )
+    paths = masks_lib.paths(params)
+    leaves = jax.tree.leaves(params)
+    unscored_paths = [paths[i] for i in scored_indices if leaf_scores[i] is None]
+    if unscored_paths:
+        raise ValueError(
+            f"{name}: no scores for {', '.join(map(repr, unscored_paths))}, of which its signals say "
+            "nothing; exclude them with prunable=."
+        )
+    for path, leaf, entry in zip(paths, leaves, leaf_scores, strict=True):
+        if entry is not None and jnp.shape(entry) != jnp.shape(leaf):
+            raise ValueError(
+                f"{name}: {path!r} has scores of the shape {jnp.shape(entry)}, its weights "
+                f"{jnp.shape(leaf)}; give one score per weight (jnp.broadcast_to shares one among several)."
+            )
+    return leaf_scores
+
+
+def _signal_names(criterion: Criterion) -> list[str]:
+    """Names of the parameters of a criterion, which are those of the signals that it may read."""
+    return list(inspect.signature(criterion).parameters)
+
+
+def _is_key(leaf: Any) -> bool:
+    return jnp.issubdtype(jnp.result_type(leaf), jax.dtypes.prng_key)
+
+
+def _without_keys(params: Params, signals: dict[str, Any]) -> tuple[Params, dict[str, Any]]:
+    """Puts zeros for PRNG keys, of which no criterion makes scores, into parameters and signals."""
+    leaves, treedef = jax.tree.flatten(params)
+    is_key = [_is_key(leaf) for leaf in leaves]
+    if not any(is_key):
+        return params, signals
+    zeros = [jnp.zeros(jnp.shape(leaf), jnp.float32) for leaf in leaves]
+
+    def clear(tree: Any) -> Any:
+        try:
+            entries = treedef.flatten_up_to(tree)
+        except ValueError:  # a signal that is no tree beside the parameters
+            return tree
+        rows = zip(is_key, zeros, entries, strict=True)
+        return treedef.unflatten([zero if cleared else entry for cleared, zero, entry in rows])
+
+    return clear(params), {name: clear(value) for name, value in signals.items()}
+
+
+def _check_signal_trees(name: str, params: Params, signals: Mapping[str, Any]) -> None:
+    """Refuses signals that are trees, but not beside the parameters."""
+    for signal_name, tree in signals.items():
+        if not jax.tree_util.all_leaves([tree]):
+            _check_signal_tree(name, signal_name, params, tree)
+
+
+def _check_signal_tree(name: str, signal_name: str, params: Params, tree: Any) -> None:
+    def refusal(differences: str) -> str:
+        return (
+            f"{name}: the signal {signal_name!r} is another tree than the parameters ({differences}); give "
+            "one that has an entry for each."
+        )
+
+    entries_beside(params, tree, refusal)
+
+
+def check_signals(criterion: Criterion, signals: Mapping[str, Any]) -> None:
+    """Refuses signals that a criterion cannot be called with: one is missing, or it takes none such.
+
+    Args:
+      criterion: the criterion.
+      signals: by keyword.
+
+    Raises:
+      TypeError: which signals it reads and which were given, and how to give the one that is missing.
+
+    >>> from jaxprune.criteria import taylor
+    >>> check_signals(taylor, {"gradients": 0.0})
+    Traceback (most recent call last):
+    TypeError: taylor: the signal 'grads' is missing; it reads 'grads', given was 'gradients': write grads=.
+    """
+    try:
+        _, *parameters = inspect.signature(criterion).parameters.values()
+    except (TypeError, ValueError):
+        return  # it does not tell, or takes no parameters; the call will say so
+    name = text(criterion)
+    readable = [
+        parameter
+        for parameter in parameters
+        if parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
+    ]
+    needed_names = [
+        parameter.name for parameter in readable if parameter.default is parameter.empty
+    ]
+    missing_names = [signal for signal in needed_names if signal not in signals]
+    if missing_names:
+        memories = signals_lib.needed([criterion])
+        raise TypeError(
+            f"{name}: {_describe_missing(missing_names[0], needed_names, signals, memories)}."
+        )
+    takes_others = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+    unread = [
+        signal for signal in signals if signal not in [parameter.name for parameter in readable]
+    ]
+    if unread and not takes_others:
+        raise TypeError(
+            f"{name}: it takes no signal {unread[0]!r}; let its arguments end with **_, for those that it "
+            "does not read."
+        )
+
+
+def _describe_missing(
+    signal: str, needed_names: Sequence[str], signals: Mapping[str, Any], memories: Container[str]
+) -> str:
+    """Returns the words for a missing signal: what is read, what was given, and what to write."""
+    if signal == "key":
+        return "it draws by chance, and 'key' is missing; give key=jax.random.key(0)"
+    surplus_names = [name for name in signals if name not in needed_names]
+    given_names = ", ".join(map(repr, signals)) or "nothing"
+    reads = ", ".join(map(repr, needed_names))
+    sentence = f"the signal {signal!r} is missing; it reads {reads}, given was {given_names}"
+    if difflib.get_close_matches(signal, surplus_names, n=1, cutoff=0.4):
+        return f"{sentence}: write {signal}="
+    if signal in memories:
+        return f"{sentence}: training remembers it, but in one shot you must give {signal}="
+    return f"{sentence}: give {signal}= as well"
+
+
+def check_fit(
+    pattern: AnyPattern,
+    allocation: AnyAllocation,
+    schedule: Schedule,
+    update: Update,
+    params: Params,
+    masks: Masks,
+    axes: Sequence[Axes | None],
+) -> None:
+    """Refuses leaves that the pattern does not fit, and a target that would leave nothing of one.
+
+    Args:
+      pattern: what dies together and who competes.
+      allocation: who gets how much of the budget.
+      schedule: its sparsity at its end, the fraction removed, is the target.
+      update: how an old mask becomes a new one.
+      params: tree of arrays.
+      masks: bool arrays, `None` at leaves that are never pruned.
+      axes: what the axes of each leaf are; `None`: they are told by its shape.
+
+    Raises:
+      ValueError: which leaves, and what would fit.
+    """
+    if isinstance(pattern, Coupled):
+        check_coupled(pattern, params)
+        return
+    leaves = _pruned_leaves(params, masks, axes)
+    faults = [(path, pattern.check(*leaf)) for path, leaf in leaves.items()]
+    messages = [message.format(leaf=repr(path)) for path, message in faults if message]
+    if messages:
+        addition = f" (and {len(messages) - 1} more leaves)" if len(messages) > 1 else ""
+        raise ValueError(messages[0] + addition + ".")
+    divided_paths = _divided_paths(pattern, leaves)
+    if not divided_paths:
+        return
+    if update.whole_leaves:
+        raise ValueError(
+            f"{text(update)} keeps no counts per contest, but in {divided_paths[0]!r} the pattern has "
+            "many; use updates.regrow or updates.prune, or the pattern unstructured()."
+        )
+    units = _unit_shapes(pattern, leaves)
+    with jax.ensure_compile_time_eval():
+        sparsity = float(schedule.sparsity(schedule.end))
+    if isinstance(allocation, Allocation) and allocation.shares and allocation.at_least:
+        counts = _counts_without_floors(allocation, params, units, sparsity)
+        emptied_paths = [path for path in divided_paths if counts[path].min() < 1]
+    else:  # the scores decide, or a layer may be emptied
+        with jax.ensure_compile_time_eval():
+            counts_left = [
+                int(allocations.survivors(units[path].members, sparsity)) for path in divided_paths
+            ]
+        emptied_paths = [] if any(counts_left) else divided_paths
+    if emptied_paths:
+        contest_size = units[emptied_paths[0]].members
+        other_count = len(emptied_paths) - 1
+        addition = f" (and in {other_count} more leaves)" if other_count else ""
+        raise ValueError(
+            f"a sparsity of {sparsity:g} leaves none of the {contest_size} weights that compete with each "
+            f"other in {emptied_paths[0]!r}{addition}; this pattern allows {1 - 1 / contest_size:g} at most: "
+            "give a lower sparsity, or exclude the leaf with prunable=."
+        )
+
+
+def check_rounds(
+    pattern: AnyPattern,
+    allocation: AnyAllocation,
+    sparsities: Sequence[float],
+    params: Params,
+    masks: Masks,
+    axes: Sequence[Axes | None],
+    *,
+    dense: bool = False,
+) -> None:
+    """Refuses rounds of which one would take nothing, or all that is left, of the contests of a leaf.
+
+    Where many contests keep the same number each, a share of the few that are left in one can round to
+    nothing: the round and all after it would leave the leaf as it is.
+
+    Args:
+      pattern: what dies together and who competes.
+      allocation: who gets how much of the budget; nothing is refused where the scores decide.
+      sparsities: of each round, the fraction removed of what is left.
+      params: tree of arrays.
+      masks: before the first round; nothing is refused where they are traced.
+      axes: what the axes of each leaf are.
+      dense: whether everything is alive before the first round, traced or not.
+
+    Raises:
+      ValueError: which round, and of which leaf.
+    """
+    if (
+        isinstance(pattern, Coupled)
+        or not isinstance(allocation, Allocation)
+        or not allocation.shares
+    ):
+        return
+    leaves = _pruned_leaves(params, masks, axes)
+    divided_paths = _divided_paths(pattern, leaves)
+    old_masks = [mask for mask in jax.tree.leaves(masks) if mask is not None]
+    if not divided_paths or (not dense and any(isinstance(mask, Tracer) for mask in old_masks)):
+        return
+    units = _unit_shapes(pattern, leaves)
+    if not dense:
+        living_units = [
+            pattern.to_groups(mask.astype(jnp.float32), unit.kernel) > 0
+            for unit, mask in zip(units.values(), old_masks, strict=True)
+        ]
+        units = {
+            path: dataclasses.replace(unit, competing=count_living(unit, units_alive))
+            for (path, unit), units_alive in zip(units.items(), living_units, strict=True)
+        }
+    for round_index, sparsity in enumerate(sparsities):
+        undivided = {path: _in_one_contest(unit) for path, unit in units.items()}
+        asked_counts = _counts_without_floors(allocation, params, undivided, sparsity)
+        counts = _counts_without_floors(allocation, params, units, sparsity)
+        for path in divided_paths:
+            counts_before = np.broadcast_to(units[path].budgeted, counts[path].shape)
+            keeps_none = (counts[path] < 1) & (counts_before > 0) & bool(allocation.at_least)
+            asks_for_some = asked_counts[path] < counts_before * units[path].contests
+            removes_none = (counts[path] == counts_before) & asks_for_some
+            is_idle = keeps_none | removes_none
+            if not is_idle.any():
+                continue
+            weight_count = counts_before[is_idle].flat[0]
+            quantity = "all" if keeps_none.any() else "nothing"
+            effect = "keeps none" if keeps_none.any() else "removes nothing"
+            raise ValueError(
+                f"round {round_index}: {sparsity:g} of the {weight_count} weights that are left in "
+                f"each contest of {path!r} rounds to {quantity}, so that it {effect}; give another share, "
+                "fewer rounds or larger contests, or exclude the leaf with prunable=."
+            )
+        units = {
+            path: dataclasses.replace(unit, competing=counts[path])  # type: ignore[arg-type]
+            for path, unit in units.items()
+        }
+
+
+def count_living(units: Units, alive: jax.Array) -> jax.Array:
+    """Returns per layer how many units of a contest are alive, in the mean over its contests."""
+    unit_axes = tuple(i for i in range(alive.ndim) if i not in units.layers)
+    return jnp.sum(alive, unit_axes, dtype=jnp.int32) // units.contests
+
+
+def check_coupled(pattern: Coupled, params: Params) -> None:
+    """Refuses a tree that is not the one in which coupled units were found.
+
+    Raises:
+      ValueError: which leaf is missing or has another shape.
+    """
+    paths = masks_lib.paths(params)
+    shapes = dict(zip(paths, map(jnp.shape, jax.tree.leaves(params)), strict=True))
+    if fault := pattern.check(shapes):
+        raise ValueError(f"{fault}.")
+
+
+def _pruned_leaves(
+    params: Params, masks: Masks, axes: Sequence[Axes | None]
+) -> dict[str, tuple[tuple[int, ...], Axes | None]]:
+    """Returns shape and axes of each leaf that has a mask, by path."""
+    has_mask = jax.tree.leaves(jax.tree.map(lambda _, mask: mask is not None, params, masks))
+    rows = zip(masks_lib.paths(params), jax.tree.leaves(params), axes, has_mask, strict=True)
+    return {
+        path: (jnp.shape(leaf), leaf_axes) for path, leaf, leaf_axes, is_pruned in rows if is_pruned
+    }
+
+
+def _divided_paths(
+    pattern: Pattern, leaves: Mapping[str, tuple[tuple[int, ...], Axes | None]]
+) -> list[str]:
+    """Returns the paths of the leaves whose layers consist of many contests."""
+    return [path for path, leaf in leaves.items() if pattern.contests(*leaf).axis is not None]
+
+
+def _unit_shapes(
+    pattern: Pattern, leaves: Mapping[str, tuple[tuple[int, ...], Axes | None]]
+) -> dict[str, Units]:
+    """Returns the units of each leaf by path, with shapes and dtypes in place of scores."""
+
+    def units(shape: tuple[int, ...], kernel: Axes | None) -> Units:
+        scores = jax.ShapeDtypeStruct(shape, jnp.float32)
+        grouped = jax.eval_shape(lambda scores: pattern.to_groups(scores, kernel), scores)
+        axis, layers = pattern.contests(shape, kernel)
+        return Units(grouped, axis, layers=layers, kernel=kernel)  # type: ignore[arg-type]
+
+    return {path: units(*leaf) for path, leaf in leaves.items()}
+
+
+def _in_one_contest(unit: Units) -> Units:
+    """Returns the same units, with those of a layer in one contest."""
+    competing: Any = np.int32(unit.budgeted * unit.contests)
+    return dataclasses.replace(unit, axis=None, competing=competing)
+
+
+def _counts_without_floors(
+    allocation: Allocation, params: Params, units: Mapping[str, Units], sparsity: float
+) -> dict[str, np.ndarray]:
+    """Returns how many units of each contest would be kept if there were no floors, by path."""
+    assert allocation.shares is not None
+    paths = masks_lib.paths(params)
+    treedef = jax.tree.structure(params)
+    with jax.ensure_compile_time_eval():
+        tree = allocation.shares(params, treedef.unflatten(map(units.get, paths)), sparsity)
+        layer_counts = masks_lib.beside(params, tree)
+        pairs = zip(paths, layer_counts, strict=True)
+        return {path: np.asarray(count) for path, count in pairs if path in units}

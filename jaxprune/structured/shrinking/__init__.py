@@ -1,0 +1,1 @@
+"""From masks to smaller arrays: what is left of each leaf, and the function on it."""
