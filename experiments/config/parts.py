@@ -126,7 +126,7 @@ def training_examples(name: str) -> int | None:
     return sum(catalogue["find"](name).train)
 
 
-def takes(kind: str, spec: Mapping | ConfigDict, name: str, where: str) -> bool:
+def takes(kind: str, spec: Any, name: str, where: str) -> bool:
     """Returns whether what a part names has an argument of this name.
 
     Args:
@@ -140,7 +140,7 @@ def takes(kind: str, spec: Mapping | ConfigDict, name: str, where: str) -> bool:
 
 def build(
     kind: str,
-    spec: Mapping | ConfigDict | None,
+    spec: Any,
     *,
     offered: Mapping[str, Any] | None = None,
     **supplied: Any,
@@ -176,7 +176,7 @@ def build(
         raise UserError(f"config: {kind} '{spec['name']}': {e}") from e
 
 
-def check_argument(kind: str, spec: Mapping | ConfigDict, name: str, where: str) -> None:
+def check_argument(kind: str, spec: Any, name: str, where: str) -> None:
     """Raises `UserError` unless what a part names takes an argument of this name.
 
     Args:

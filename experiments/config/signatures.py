@@ -127,8 +127,9 @@ def _names(module: str) -> Mapping[str, ast.stmt | _Imported]:
 
 def _base_of_partial(value: ast.expr) -> str:
     """The function that `functools.partial` is called with; "" for any other expression."""
-    is_partial = isinstance(value, ast.Call) and _text(value.func) == "functools.partial"
-    return _text(value.args[0]) if is_partial else ""
+    if isinstance(value, ast.Call) and _text(value.func) == "functools.partial":
+        return _text(value.args[0])
+    return ""
 
 
 @functools.cache

@@ -24,7 +24,7 @@ from experiments.studies.one_training import Info, train_once
 from experiments.training.loop import last_state
 from experiments.training.setup import Setup
 from experiments.training.setup import setup as setup_of
-from experiments.training.task import fresh_variables, tasks
+from experiments.training.task import Batches, fresh_variables, tasks
 from experiments.training.trainer import Trainer, TrainState
 from experiments.ways import checks, dense
 from experiments.ways.oneshot import examples, gatherers_of, known_signals
@@ -165,6 +165,11 @@ class _Network:
         self.layer_costs = _by_layer(self.leaf_costs, self.params, setup.axes)
         self.pattern = _pattern(section)
 
+    @property
+    def _validation(self) -> Batches:
+        assert self.task.validation is not None  # the section's check has seen to it
+        return self.task.validation
+
     def analysed(self, trained: Mapping[str, Any], tell: Callable[[str], Any]) -> dict[str, Any]:
         """Returns the table, and what each allocation gives at each target.
 
@@ -176,9 +181,8 @@ class _Network:
         accuracies = []
 
         def loss(params: Any) -> float:
-            validation = self.task.validation
             what = "the validation loss with layers pruned"
-            value, accuracy = self.trainer.evaluate(params, self.rest, validation, what)
+            value, accuracy = self.trainer.evaluate(params, self.rest, self._validation, what)
             accuracies.append(accuracy)
             return value
 
@@ -239,7 +243,7 @@ class _Network:
         """The cheapest network within the tolerance of accuracy, if one is asked for."""
         if not self.section["tolerance"]:
             return None
-        validation = self.task.validation
+        validation = self._validation
         what = "the validation loss of a network searched for"
 
         def error(params: Any) -> float:

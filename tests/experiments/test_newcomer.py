@@ -145,4 +145,5 @@ def test_a_way_is_one_file_and_one_line(house):
     fields = f"compare={{'sparsities': (0.5,), 'relapses': {{'R': {rival}}}}}"
     status, told, errors = run(compare, fields, "--dry_run")
     assert status == 0, errors
-    assert "R           50 %   learned" in told
+    (row,) = [line for line in told.splitlines() if line.startswith("R ")]
+    assert row.split() == ["R", "50", "%", "learned"]
