@@ -1,6 +1,6 @@
 """A criterion of one's own: how much of its row and of its column a weight is.
 
-A weight that is small, but most of what a unit has, is kept; so no unit is cut off. It is the data-free half of
+A small weight that is most of what a unit has is kept, so no unit is cut off. It is the data-free half of
 RIA (Zhang, Bai, Lin, Zhao, Hou & Cannistraci, "Plug-and-Play: An Efficient Post-training Pruning Method for
 Large Language Models", 2024).
 """

@@ -1,6 +1,6 @@
 """Searches on one device, in place: leaf after leaf in each pass, and nothing is copied but a small sample.
 
-Scores are recipes (`selection.deferred`): a pass computes them of the arrays that they come from. Each leaf is
+Scores are recipes (`selection.deferred`): a pass computes them of the arrays they come from. Each leaf is
 a call of a function that leaves of the same shape share, so that a program with hundreds of leaves has one
 kernel for each shape; numbers that differ between them (positions, the index of the contest) are arguments.
 """
