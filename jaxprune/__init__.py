@@ -25,9 +25,10 @@ from jaxprune import penalties as penalties
 from jaxprune import schedules as schedules
 from jaxprune import sensitivity as sensitivity
 from jaxprune import signals as signals
+from jaxprune import types as types
 from jaxprune import updates as updates
 from jaxprune.kernel_axes import axes as axes
-from jaxprune.lottery import ticket as lottery_ticket
+from jaxprune.lottery import lottery_ticket as lottery_ticket
 from jaxprune.method import Method as Method
 from jaxprune.method import partition as partition
 from jaxprune.pruning.by_method import next_masks as next_masks
@@ -100,8 +101,14 @@ __all__ = [
     "sparsify",
     "straight_through",
     "structured",
+    "types",
     "updates",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
 
 _LAZY = {
     "data",

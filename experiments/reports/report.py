@@ -171,7 +171,7 @@ def _claims(outcomes: Sequence[Outcome]) -> str:
 
 def _plots(results: Mapping[str, Any], folder: Path, kind: ReportKind) -> str:
     if importlib.util.find_spec("matplotlib") is None:
-        text = "No plots: matplotlib is not installed (pip install 'jaxprune[report]')."
+        text = "No plots: matplotlib is not installed (pip install -e '.[report]')."
         print(text, file=sys.stderr)
         return text
     files = kind.plots(results, folder)
