@@ -58,7 +58,7 @@ def comparison(results: Mapping[str, Any], folder: Path) -> list[str]:
         drawn += x.tolist()
         style = {"color": colour, "marker": marker, "ls": dash, "label": label}
         ax.errorbar(x, 100 * y, 100 * error, **style, ms=4.5, lw=1.5, capsize=3)
-    dense = comparison_results.finished(comparison_results.values(results, "dense", 0))
+    dense = comparison_results.drop_missing(comparison_results.values(results, "dense", 0))
     if dense:
         mean, spread = stats.mean(dense), stats.std(dense) if len(dense) > 1 else 0.0
         ax.axhline(100 * mean, color="0.35", ls="--", lw=1, label="dense", zorder=0)
@@ -139,11 +139,11 @@ def sensitivity(results: Mapping[str, Any], folder: Path) -> list[str]:
 def _trade_off(results: Mapping[str, Any], label: str) -> list[tuple[float, float, float]]:
     """Compression, mean and standard deviation of the accuracy at each point that has any."""
     found = []
-    for point in range(len(comparison_results.asked(results, label))):
-        accuracy = comparison_results.finished(comparison_results.values(results, label, point))
+    for point in range(len(comparison_results.point_names(results, label))):
+        accuracy = comparison_results.drop_missing(comparison_results.values(results, label, point))
         if accuracy:
             factors = comparison_results.values(results, label, point, "compression")
-            compression = comparison_results.finished(factors)
+            compression = comparison_results.drop_missing(factors)
             spread = stats.std(accuracy) if len(accuracy) > 1 else 0.0
             found.append((stats.mean(compression), stats.mean(accuracy), spread))
     return found
