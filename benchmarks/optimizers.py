@@ -34,7 +34,8 @@ class Case(NamedTuple):
 
     make: Callable[[], optax.GradientTransformation]
     extra: Callable[[jax.Array, Any, Any], dict[str, Any]] = lambda loss, grads, params: {}
-    why_not: str = ""
+    why_not: str = ""  # with any method
+    why_no_regrowth: str = ""  # with methods that bring weights back
 
 
 def _value(loss, grads, params):
@@ -63,7 +64,11 @@ ALIASES = {
     "sgd (momentum)": Case(lambda: optax.sgd(1e-2, momentum=0.9, nesterov=True)),
 }
 CONTRIB = {
-    **_rates("acprop", "ademamix", "adopt", "madgrad", "muon", module=contrib),
+    "acprop": Case(
+        lambda: contrib.acprop(1e-2),
+        why_no_regrowth="divides by the second moment of earlier updates, and a regrown weight has none",
+    ),
+    **_rates("ademamix", "adopt", "madgrad", "muon", module=contrib),
     **_rates("galore", module=contrib, rate=1e-3),
     "cocob": Case(contrib.cocob),
     "dadapt_adamw": Case(contrib.dadapt_adamw),
@@ -165,8 +170,9 @@ class Outcome(NamedTuple):
 
 def try_out(case: Case, method: jp.Method) -> Outcome:
     """Trains, and checks after each update."""
-    if case.why_not:
-        return Outcome(f"no: {case.why_not}")
+    why_not = case.why_not or (method.update.grow_criterion and case.why_no_regrowth)
+    if why_not:
+        return Outcome(f"no: {why_not}")
     inner = optax.with_extra_args_support(case.make())
     tx = jp.sparsify(inner, method, key=jax.random.key(3))
     params = initial()
