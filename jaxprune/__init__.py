@@ -27,7 +27,7 @@ from jaxprune import sensitivity as sensitivity
 from jaxprune import signals as signals
 from jaxprune import updates as updates
 from jaxprune.kernel_axes import axes as axes
-from jaxprune.lottery import ticket as lottery_ticket
+from jaxprune.lottery import lottery_ticket as lottery_ticket
 from jaxprune.method import Method as Method
 from jaxprune.method import partition as partition
 from jaxprune.pruning.by_method import next_masks as next_masks
