@@ -120,8 +120,8 @@ RUNS = (
     Mutation(
         "files of a checkpoint are not compared",
         _CHECKPOINT,
-        "        _check_seal(self.folder / str(step))\n        read",
-        "        read",
+        "        _check_seal(self.folder / str(step))\n",
+        "",
         ("tests/experiments/runs/test_checkpoint.py::test_a_flipped_bit_is_found",),
     ),
     Mutation(
@@ -137,14 +137,14 @@ RUNS = (
     Mutation(
         "the manifest is not compared",
         _CHECKPOINT,
-        'if sealed.digest(told["text"].encode()) != told["checksum"]:',
+        'if sealed.digest(stored_manifest["text"].encode()) != stored_manifest["checksum"]:',
         "if False:",
         ("tests/experiments/runs/test_checkpoint.py::test_a_flipped_bit_is_found",),
     ),
     Mutation(
         "dtype and shape of a template are not compared",
         _CHECKPOINT,
-        "if p in found and found[p] != wanted[p]",
+        "if path in stored and stored[path] != expected[path]",
         "if False",
         (
             "tests/experiments/runs/test_checkpoint.py::test_a_template_that_does_not_fit_is_told_leaf_by_leaf",
@@ -197,7 +197,7 @@ RUNS = (
     Mutation(
         "an edited config is accepted",
         _FOLDER,
-        "    if differ:\n",
+        "    if differing_fields:\n",
         "    if False:\n",
         (
             "tests/experiments/runs/test_folder.py::"
@@ -207,15 +207,15 @@ RUNS = (
     Mutation(
         "the first signal stops at once",
         "experiments/runs/options.py",
-        "signal.signal(number, self._note)",
-        "signal.signal(number, signal.SIG_DFL)",
+        "signal.signal(signal_number, self._record_signal)",
+        "signal.signal(signal_number, signal.SIG_DFL)",
         ("tests/experiments/test_cli.py::test_the_first_signal_lets_the_run_save",),
     ),
     Mutation(
         "the second signal is ignored",
         "experiments/runs/options.py",
-        "signal.signal(each, signal.SIG_DFL)",
-        "signal.signal(each, signal.SIG_IGN)",
+        "signal.signal(handled_number, signal.SIG_DFL)",
+        "signal.signal(handled_number, signal.SIG_IGN)",
         ("tests/experiments/test_cli.py::test_the_second_signal_ends_it_at_once",),
     ),
     Mutation(
