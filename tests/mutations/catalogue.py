@@ -153,21 +153,21 @@ RUNS = (
     Mutation(
         "early stop may take a denser network",
         _ENGINE,
-        "self._validate(upto, upto >= level.settled)",
-        "self._validate(upto, True)",
+        "self._validate(next_step, next_step >= level.settled)",
+        "self._validate(next_step, True)",
         ("tests/experiments/training/test_levels.py::test_the_early_stop_takes_no_denser_network",),
     ),
     Mutation(
         "early stop forgets its best across a resume",
         _ENGINE,
-        "_Tracker(math.inf if loss is None else loss, *counts, *variables)",
-        "_Tracker(math.inf, 0, 0, *variables)",
+        "math.inf if loss is None else loss, *step_and_count, *variables",
+        "math.inf, 0, 0, *variables",
         ("tests/experiments/training/test_levels.py::test_the_best_evaluation_outlives_a_kill",),
     ),
     Mutation(
         "rows after the restored step stay",
         _ENGINE,
-        "after=self.done or -1,",
+        "after=self.updates_done or -1,",
         "after=10**9,",
         (
             "tests/experiments/training/test_levels.py::test_rows_after_the_restored_step_are_written_again",
@@ -176,14 +176,14 @@ RUNS = (
     Mutation(
         "a loss that is not finite goes on",
         _ENGINE,
-        "if not math.isfinite(total):",
+        "if not math.isfinite(loss_sum):",
         "if False:",
         ("tests/experiments/training/test_loop.py::test_a_loss_that_is_not_finite_stops_the_run",),
     ),
     Mutation(
         "other variables do not rewind",
         _ENGINE,
-        "self.point if level.rewinds else self.state.rest",
+        "self.marked_rest if level.rewinds else self.state.rest",
         "self.state.rest",
         ("tests/experiments/training/test_loop.py::test_statistics_rewind_with_the_weights",),
     ),
