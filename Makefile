@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 RUN := $(BIN)/python -m
 WORKDIR ?= runs
 
-.PHONY: quickstart test slow faults mutations lint bench clean
+.PHONY: quickstart test slow faults mutations lint bench package clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; v = sys.version_info[:2]; (3, 11) <= v <= (3, 13) or sys.exit('jaxprune needs Python 3.11, 3.12 or 3.13; this is %d.%d: set PYTHON=python3.12, for example' % v)"
@@ -41,6 +41,9 @@ bench: $(VENV)/.installed
 	$(RUN) benchmarks.train_step
 	$(RUN) benchmarks.footprint
 	$(RUN) benchmarks.growth
+
+package: $(VENV)/.installed
+	VENV=$(VENV) PYTHON=$(PYTHON) .ci/package
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache

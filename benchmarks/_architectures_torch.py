@@ -54,7 +54,8 @@ def bottleneck(into: int, filters: int, stride: int) -> Residual:
 
 
 def resnet(block, depths: tuple[int, ...], stem: list[nn.Module], width: int, classes: int):
-    layers, into = stem, width
+    layers = stem
+    into = width
     for stage, depth in enumerate(depths):
         for i in range(depth):
             filters = width * 2**stage
@@ -85,7 +86,8 @@ class Inverted(nn.Module):
 
 
 def mobilenet_v2() -> nn.Module:
-    layers, into = [conv(3, 32, 3, 2), nn.ReLU6()], 32
+    layers = [conv(3, 32, 3, 2), nn.ReLU6()]
+    into = 32
     for expand, out, depth, first in MOBILE_STAGES:
         for i in range(depth):
             layers.append(Inverted(into, out, first if i == 0 else 1, expand))
@@ -99,16 +101,26 @@ class Block(nn.Module):
 
     def __init__(self, width: int, heads: int, causal: bool):
         super().__init__()
-        self.heads, self.causal, self.scale = heads, causal, (width // heads) ** -0.5
-        self.ln1, self.ln2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.heads = heads
+        self.causal = causal
+        self.scale = (width // heads) ** -0.5
+        self.ln1 = nn.LayerNorm(width)
+        self.ln2 = nn.LayerNorm(width)
         self.query, self.key, self.value, self.out = (nn.Linear(width, width) for _ in range(4))
-        self.fc1, self.fc2 = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+        self.fc1 = nn.Linear(width, 4 * width)
+        self.fc2 = nn.Linear(4 * width, width)
 
     def forward(self, x):
         """Outputs."""
-        y, (batch, tokens) = self.ln1(x), x.shape[:2]
-        split = lambda z: z.reshape(batch, tokens, self.heads, -1).transpose(1, 2)
-        q, k, v = split(self.query(y)), split(self.key(y)), split(self.value(y))
+        y = self.ln1(x)
+        (batch, tokens) = x.shape[:2]
+
+        def split(z):
+            return z.reshape(batch, tokens, self.heads, -1).transpose(1, 2)
+
+        q = split(self.query(y))
+        k = split(self.key(y))
+        v = split(self.value(y))
         y = functional.scaled_dot_product_attention(
             q, k, v, is_causal=self.causal, scale=self.scale
         )
@@ -125,7 +137,8 @@ class ViT(nn.Module):
         self.token = nn.Parameter(0.02 * torch.randn(1, 1, width))
         self.position = nn.Parameter(0.02 * torch.randn(1, 197, width))
         self.blocks = nn.Sequential(*[Block(width, 6, False) for _ in range(12)])
-        self.ln, self.head = nn.LayerNorm(width), nn.Linear(width, 1000)
+        self.ln = nn.LayerNorm(width)
+        self.head = nn.Linear(width, 1000)
 
     def forward(self, x):
         """Outputs."""

@@ -93,7 +93,10 @@ def channel_shuffle() -> Outcome:
         return jax.nn.relu(conv(h, p["second"], p["bias2"])).mean((1, 2))
 
     params = drawn(first=(1, 1, 3, 8), bias=(1, 1, 1, 8), second=(3, 3, 8, 6), bias2=(1, 1, 1, 6))
-    one_per_block = lambda group: group.size == 4
+
+    def one_per_block(group):
+        return group.size == 4
+
     return removed(fn, params, inputs(2, 8, 8, 3), ("first", "bias"), 0.25, one_per_block)
 
 
@@ -119,7 +122,10 @@ def grouped_queries() -> Outcome:
         return jnp.einsum("bhqk,bkhd->bqhd", weights, v).reshape(b, n, -1) @ p["out"]
 
     params = drawn(query=(12, 48), key=(12, 16), value=(12, 16), out=(48, 12))
-    whole_group = lambda group: group.size == 2
+
+    def whole_group(group):
+        return group.size == 2
+
     return removed(fn, params, inputs(2, 5, 12), ("query", "key", "value"), 0.5, whole_group)
 
 
@@ -132,7 +138,10 @@ def tied_embedding() -> Outcome:
     tokens = jax.random.randint(KEY, (2, 5), 0, 11)
     found = removed(fn, params, tokens, tuple(params), 0.25)
     small = found["small"]
-    count = lambda tree: sum(leaf.size for leaf in tree.values())
+
+    def count(tree):
+        return sum(leaf.size for leaf in tree.values())
+
     text = f"one array by construction: {count(params)} parameters, then {count(small.params)}; outputs "
     return found | {"text": text + found["text"]}
 
@@ -159,13 +168,19 @@ def separate_widths() -> Outcome:
 
 def multiplications() -> Outcome:
     """A layer of 256, then products of 128: with a parameter, and of activations."""
-    with_a_parameter = lambda p, x: x @ p["first"] @ p["w"]
-    of_activations = lambda p, x: (lambda y: y.reshape(8, 2) @ y.reshape(2, 8))(x @ p["first"])
+
+    def with_a_parameter(p, x):
+        return x @ p["first"] @ p["w"]
+
+    def of_activations(p, x):
+        return (lambda y: y.reshape(8, 2) @ y.reshape(2, 8))(x @ p["first"])
+
     cases = {
         "a parameter": (with_a_parameter, drawn(first=(32, 8), w=(8, 16)), inputs(1, 32)),
         "activations": (of_activations, drawn(first=(16, 16)), inputs(1, 16)),
     }
-    wrong, results = False, []
+    wrong = False
+    results = []
     for kind, (fn, params, x) in cases.items():
         nothing = dict.fromkeys(params)
         counted = structured.flops(structured.trace(fn, params, x), params, nothing) // 2
@@ -176,8 +191,11 @@ def multiplications() -> Outcome:
 
 
 def diagonal_fisher() -> Outcome:
-    fn = lambda p, x: jax.nn.relu(x @ p["first"]) @ p["second"]
-    params, x = drawn(first=(6, 8), second=(8, 3)), inputs(10, 6)
+    def fn(p, x):
+        return jax.nn.relu(x @ p["first"]) @ p["second"]
+
+    params = drawn(first=(6, 8), second=(8, 3))
+    x = inputs(10, 6)
     labels = jax.random.randint(KEY, (10,), 0, 3)
 
     def loss(p, batch):
@@ -196,8 +214,12 @@ def diagonal_fisher() -> Outcome:
         }
         return np.asarray(worth["first"].sum(0) + worth["second"].sum(1)) / 2
 
-    whole, last = by_hand(range(10)), by_hand([9])
-    off = lambda right: float(np.abs(found - right).max() / np.abs(right).max())
+    whole = by_hand(range(10))
+    last = by_hand([9])
+
+    def off(right):
+        return float(np.abs(found - right).max() / np.abs(right).max())
+
     text = f"off the mean over 10 samples by {off(whole):.1e}, off the last sample's by {off(last):.1e}"
     return {"failed": off(whole) > TOLERANCE, "text": text}
 
@@ -223,7 +245,10 @@ def taylor_and_batchnorm() -> Outcome:
     graph = structured.trace(fn, params, x)
     grads = jax.grad(lambda p: jnp.sum(fn(p, x) ** 2))(params)
     taylor = partial(structured.scores, graph, params, criterion=jp.criteria.taylor, over="scales")
-    score = lambda grads: next(iter(taylor(grads=grads).values()))
+
+    def score(grads):
+        return next(iter(taylor(grads=grads).values()))
+
     own = float(jnp.abs(params["norm"]["scale"] * grads["norm"]["scale"]).max())
     more = grads | {"norm": {"scale": 100 * grads["norm"]["scale"], "bias": grads["norm"]["bias"]}}
     change = float(np.abs(score(more) - score(grads)).max())
@@ -232,17 +257,29 @@ def taylor_and_batchnorm() -> Outcome:
 
 
 def geometric_median() -> Outcome:
-    fn = lambda p, x: x @ p["first"] @ p["second"]
+    def fn(p, x):
+        return x @ p["first"] @ p["second"]
+
     params = drawn(first=(6, 8), second=(8, 3))
     graph = structured.trace(fn, params, inputs(1, 6))
     (found,) = structured.scores(graph, params, criterion=jp.criteria.fpgm).values()
     filters = np.asarray(params["first"]).T
-    apart = lambda w: np.linalg.norm(w[:, None] - w[None], axis=-1).sum(1)
+
+    def apart(w):
+        return np.linalg.norm(w[:, None] - w[None], axis=-1).sum(1)
+
     # What the next layer's own distances add is the same for each unit, so it is taken off.
-    level = lambda scores: scores - scores.mean()
-    off = lambda right: float(np.abs(level(found) - level(right)).max() / np.abs(right).max())
-    half = lambda scores: sorted(int(i) for i in np.argsort(scores, kind="stable")[:4])
-    right, squared = apart(filters), apart(filters**2)
+    def level(scores):
+        return scores - scores.mean()
+
+    def off(right):
+        return float(np.abs(level(found) - level(right)).max() / np.abs(right).max())
+
+    def half(scores):
+        return sorted(int(i) for i in np.argsort(scores, kind="stable")[:4])
+
+    right = apart(filters)
+    squared = apart(filters**2)
     text = (
         f"off the filters' distances by {off(right):.1e}, off their squares' by {off(squared):.1e}; "
         f"half removed: {half(found)}, by the filters' {half(right)}"

@@ -75,7 +75,8 @@ def with_zeros(model: nn.Module, zeros: Mapping[str, Sequence[int]]) -> nn.Modul
 def difference(model: nn.Module, expected: nn.Module, x: torch.Tensor) -> float:
     """The largest difference of outputs over their largest size."""
     with torch.no_grad():
-        a, b = model(x), expected(x)
+        a = model(x)
+        b = expected(x)
     return float((a - b).abs().max() / b.abs().max())
 
 
@@ -87,10 +88,13 @@ def removed(
     zeros: Mapping[str, Sequence[int]] | None = None,
 ) -> Outcome:
     """Removes outputs of a layer, and compares with zeros, there if nowhere else."""
-    expected, stage, took = with_zeros(model, zeros or {layer: indices}), "grouping", ""
+    expected = with_zeros(model, zeros or {layer: indices})
+    stage = "grouping"
+    took = ""
     try:
         group = group_of(model, x, layer, indices)
-        took, stage = "; it removes " + ", ".join(parts(group)), "removal"
+        took = "; it removes " + ", ".join(parts(group))
+        stage = "removal"
         group.prune()
         stage = "forward"
         error = difference(model, expected, x)
@@ -113,9 +117,9 @@ def channel_shuffle() -> Outcome:
 
 
 def depth_to_space() -> Outcome:
-    forward = lambda own, x: own.second(
-        functional.pixel_shuffle(functional.relu(own.first(x)), 2)
-    ).mean((2, 3))
+    def forward(own, x):
+        return own.second(functional.pixel_shuffle(functional.relu(own.first(x)), 2)).mean((2, 3))
+
     model = Plain(forward, first=nn.Conv2d(3, 16, 3), second=nn.Conv2d(4, 5, 3))
     return removed(model, torch.randn(2, 3, 8, 8), "first", [0, 1, 2, 3])
 
@@ -131,14 +135,17 @@ def grouped_queries() -> Outcome:
         y = functional.scaled_dot_product_attention(q, k, v)
         return own.out(y.transpose(1, 2).reshape(b, n, -1))
 
-    make = lambda: Plain(
-        forward,
-        query=nn.Linear(12, 48),
-        key=nn.Linear(12, 16),
-        value=nn.Linear(12, 16),
-        out=nn.Linear(48, 12),
-    )
-    x, zeros = torch.randn(2, 5, 12), {"query": range(24), "key": range(8), "value": range(8)}
+    def make():
+        return Plain(
+            forward,
+            query=nn.Linear(12, 48),
+            key=nn.Linear(12, 16),
+            value=nn.Linear(12, 16),
+            out=nn.Linear(48, 12),
+        )
+
+    x = torch.randn(2, 5, 12)
+    zeros = {"query": range(24), "key": range(8), "value": range(8)}
     zeros = {name: list(indices) for name, indices in zeros.items()}
     by_key = removed(make(), x, "key", range(8), zeros)
     by_query = removed(make(), x, "query", range(24), zeros)
@@ -147,7 +154,9 @@ def grouped_queries() -> Outcome:
 
 
 def tied_embedding() -> Outcome:
-    forward = lambda own, x: own.head(own.embed(x) + own.mix(own.embed(x)))
+    def forward(own, x):
+        return own.head(own.embed(x) + own.mix(own.embed(x)))
+
     model = Plain(
         forward,
         embed=nn.Embedding(11, 8),
@@ -165,9 +174,9 @@ def tied_embedding() -> Outcome:
 
 
 def raw_parameter() -> Outcome:
-    forward = lambda own, x: own.second(
-        torch.einsum("bi,io->bo", functional.relu(own.first(x)), own.w)
-    )
+    def forward(own, x):
+        return own.second(torch.einsum("bi,io->bo", functional.relu(own.first(x)), own.w))
+
     model = Plain(forward, first=nn.Linear(6, 8), second=nn.Linear(10, 3))
     model.w = nn.Parameter(torch.randn(8, 10))
     return removed(model, torch.randn(4, 6), "first", [0, 1])
@@ -177,11 +186,14 @@ def separate_widths() -> Outcome:
     """One head: a dimension of queries and keys is none of values."""
 
     def forward(own, x):
-        q, k, v = own.query(x), own.key(x), own.value(x)
+        q = own.query(x)
+        k = own.key(x)
+        v = own.value(x)
         return own.out(torch.softmax(q @ k.transpose(1, 2) / 4, -1) @ v)
 
     layers = {name: nn.Linear(12, 16) for name in ("query", "key", "value")}
-    model, x = Plain(forward, **layers, out=nn.Linear(16, 12)), torch.randn(2, 5, 12)
+    model = Plain(forward, **layers, out=nn.Linear(16, 12))
+    x = torch.randn(2, 5, 12)
     apart = {"query": [0], "key": [0]}
     found = removed(copy.deepcopy(model), x, "query", [0], apart)
     coupled = removed(copy.deepcopy(model), x, "query", [0], apart | {"value": [0]})
@@ -193,13 +205,17 @@ def separate_widths() -> Outcome:
 
 def multiplications() -> Outcome:
     """A layer of 256, then products of 128: with a parameter, and of activations."""
-    results, wrong = [], False
+    results = []
+    wrong = False
     for kind in ("a parameter", "activations"):
         if kind == "a parameter":
             model = Plain(lambda own, x: own.first(x) @ own.w, first=nn.Linear(32, 8, bias=False))
             model.w = nn.Parameter(torch.randn(8, 16))
         else:
-            forward = lambda own, x: (lambda y: y.view(8, 2) @ y.view(2, 8))(own.first(x))
+
+            def forward(own, x):
+                return (lambda y: y.view(8, 2) @ y.view(2, 8))(own.first(x))
+
             model = Plain(forward, first=nn.Linear(16, 16, bias=False))
         x = torch.randn(1, model.first.in_features)
         counted = int(tp.utils.count_ops_and_params(model, x)[0])
@@ -210,7 +226,8 @@ def multiplications() -> Outcome:
 
 def group_hessian() -> Outcome:
     model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
-    x, labels = torch.randn(10, 6), torch.randint(3, (10,))
+    x = torch.randn(10, 6)
+    labels = torch.randint(3, (10,))
     scorer = tp.importance.GroupHessianImportance(group_reduction="sum", normalizer=None)
     scorer.zero_grad()
     squares = []
@@ -224,11 +241,16 @@ def group_hessian() -> Outcome:
 
     def by_hand(samples):
         a, b = (torch.stack(each).mean(0) for each in zip(*samples, strict=True))
-        into, out = model[0].weight, model[2].weight
+        into = model[0].weight
+        out = model[2].weight
         return ((into**2 * a).sum(1) + (out**2 * b).sum(0)).detach()
 
-    whole, last = by_hand(squares), by_hand(squares[-1:])
-    off = lambda right: float((found - right).abs().max() / right.abs().max())
+    whole = by_hand(squares)
+    last = by_hand(squares[-1:])
+
+    def off(right):
+        return float((found - right).abs().max() / right.abs().max())
+
     text = f"off the mean over 10 samples by {off(whole):.1e}, off the last sample's by {off(last):.1e}"
     return {"failed": off(whole) > TOLERANCE, "text": text}
 
@@ -241,7 +263,10 @@ def taylor_and_batchnorm() -> Outcome:
     model(x).square().sum().backward()
     scorer = tp.importance.GroupTaylorImportance(group_reduction="sum", normalizer=None)
     graph = tp.DependencyGraph().build_dependency(model, example_inputs=x)
-    group = lambda: graph.get_pruning_group(model[0], tp.prune_conv_out_channels, list(range(8)))
+
+    def group():
+        return graph.get_pruning_group(model[0], tp.prune_conv_out_channels, list(range(8)))
+
     before = scorer(group())
     own = (model[1].weight * model[1].weight.grad).abs().detach()
     model[1].weight.grad *= 100
@@ -260,8 +285,13 @@ def geometric_median() -> Outcome:
     found = scorer(graph.get_pruning_group(model[0], tp.prune_linear_out_channels, list(range(8))))
     filters = model[0].weight.detach()
     right, squared = (torch.cdist(w, w).sum(1) for w in (filters, filters**2))
-    off = lambda other: float((found - other).abs().max() / other.abs().max())
-    half = lambda scores: sorted(scores.argsort()[:4].tolist())
+
+    def off(other):
+        return float((found - other).abs().max() / other.abs().max())
+
+    def half(scores):
+        return sorted(scores.argsort()[:4].tolist())
+
     text = (
         f"off the filters' distances by {off(right):.1e}, off their squares' by {off(squared):.1e}; "
         f"half removed: {half(found)}, by the filters' {half(right)}"

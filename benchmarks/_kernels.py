@@ -126,7 +126,10 @@ def _experts(params: Any, x: jax.Array) -> jax.Array:
 
 def _equinox_scan(module: Any, x: jax.Array) -> jax.Array:
     arrays, rest = eqx.partition(module, eqx.is_array)
-    layer = lambda x, own: (jnp.tanh(eqx.combine(own, rest)(x)), None)
+
+    def layer(x, own):
+        return (jnp.tanh(eqx.combine(own, rest)(x)), None)
+
     return jax.lax.scan(layer, x, arrays)[0]
 
 

@@ -16,7 +16,11 @@ from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import AxisType, PartitionSpec
 
-EXAMPLES, POSITIONS, INPUTS, FEATURES, OUTPUTS = 2, 6, 3, 8, 5
+EXAMPLES = 2
+POSITIONS = 6
+INPUTS = 3
+FEATURES = 8
+OUTPUTS = 5
 SHAPES = {
     "in": (INPUTS, FEATURES),
     "out": (FEATURES, OUTPUTS),
@@ -29,12 +33,32 @@ SHAPES = {
 Operation = Callable[[jax.Array, dict[str, jax.Array]], jax.Array]
 
 PLACES = jnp.asarray([0, 1, 1, 0, 2, 3])
-key = lambda: jax.random.key(0)
-segments = lambda h, reduce: jax.vmap(lambda rows: reduce(rows, PLACES, 4))(h)
-last_axis = lambda h: h.swapaxes(1, 2)
-normal = lambda h, axis: (h - h.mean(axis, keepdims=True)) / (h.std(axis, keepdims=True) + 1.0)
-experts = lambda w: jnp.stack([w["first"], w["second"]])
-pool = lambda h, **options: linen.max_pool(h, **options)
+
+
+def key():
+    return jax.random.key(0)
+
+
+def segments(h, reduce):
+    return jax.vmap(lambda rows: reduce(rows, PLACES, 4))(h)
+
+
+def last_axis(h):
+    return h.swapaxes(1, 2)
+
+
+def normal(h, axis):
+    return (h - h.mean(axis, keepdims=True)) / (h.std(axis, keepdims=True) + 1.0)
+
+
+def experts(w):
+    return jnp.stack([w["first"], w["second"]])
+
+
+def pool(h, **options):
+    return linen.max_pool(h, **options)
+
+
 depthwise = partial(lax.conv_general_dilated, dimension_numbers=("NHC", "HIO", "NHC"))
 
 ARRANGING: dict[str, Operation] = {
@@ -441,6 +465,9 @@ def network(operation: Operation) -> Callable[..., jax.Array]:
 def arrays() -> tuple[dict[str, jax.Array], jax.Array]:
     """Parameters and inputs of the networks."""
     rng = np.random.default_rng(0)
-    draw = lambda shape: jnp.asarray(rng.normal(size=shape), jnp.float32) / 2
+
+    def draw(shape):
+        return jnp.asarray(rng.normal(size=shape), jnp.float32) / 2
+
     params = {name: draw(shape) for name, shape in SHAPES.items()}
     return params, draw((EXAMPLES, POSITIONS, INPUTS))

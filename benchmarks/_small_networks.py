@@ -29,7 +29,8 @@ def haiku_norm(x, p):
 
 def equinox_norm(x, p):
     def one(x):  # of one vector
-        mean, variance = jnp.mean(x, keepdims=True), jnp.var(x, keepdims=True)
+        mean = jnp.mean(x, keepdims=True)
+        variance = jnp.var(x, keepdims=True)
         normal = (x - mean) * jax.lax.rsqrt(jnp.maximum(0.0, variance) + 1e-5)
         return normal * p["weight"] + p["bias"]
 
@@ -130,7 +131,8 @@ def encoder_decoder(kind, table):
     params |= {"ne": norm(kind), "n": norm(kind)}
 
     def fn(p, source, target):
-        normal, own = NORMS[kind][0], p["decoder"]
+        normal = NORMS[kind][0]
+        own = p["decoder"]
         x = p["embed"][source] * np.sqrt(WIDTH) + table(source.shape[1])
         x = normal(through(kind, p["encoder"], x), p["ne"])
         y = p["embed"][target] * np.sqrt(WIDTH) + table(target.shape[1])
@@ -186,7 +188,9 @@ def mixed(p, x):
 
 
 def mixer(scanned):
-    own = lambda: {"n1": norm("equinox"), "t": mlp(5, 7), "n2": norm("equinox"), "m": mlp()}
+    def own():
+        return {"n1": norm("equinox"), "t": mlp(5, 7), "n2": norm("equinox"), "m": mlp()}
+
     layers = [own(), own()]
     stack = jax.tree.map(lambda *x: jnp.stack(x), *layers)
     params = {"in": draw(3, WIDTH), "n": norm("equinox"), "head": draw(WIDTH, 4)}
@@ -220,15 +224,20 @@ def group_norm(x, p):
 
 def u_net():
     c = WIDTH
-    own = lambda *shape: {
-        "w": draw(3, 3, *shape),
-        "scale": 1 + draw(shape[1]),
-        "bias": draw(shape[1]),
-    }
+
+    def own(*shape):
+        return {
+            "w": draw(3, 3, *shape),
+            "scale": 1 + draw(shape[1]),
+            "bias": draw(shape[1]),
+        }
+
     params = {"in": own(3, c), "down": own(c, 2 * c), "middle": own(2 * c, 2 * c)}
     params |= {"up": draw(3, 3, 2 * c, c), "join": {"scale": 1 + draw(2 * c), "bias": draw(2 * c)}}
     params |= {"out": own(2 * c, c), "head": draw(1, 1, c, 3)}
-    block = lambda p, x, stride=1: jax.nn.silu(group_norm(conv(x, p["w"], stride), p))
+
+    def block(p, x, stride=1):
+        return jax.nn.silu(group_norm(conv(x, p["w"], stride), p))
 
     def fn(p, x):
         high = block(p["in"], x)

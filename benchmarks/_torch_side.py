@@ -44,7 +44,9 @@ def compared(name: str, rounds: int) -> dict[str, Any]:
     torch.manual_seed(0)
     torch.set_num_threads(1)
     model = architectures.drawn(architectures.ARCHITECTURES[name]())
-    x, dense, found = architectures.INPUTS[name](), model, {}
+    x = architectures.INPUTS[name]()
+    dense = model
+    found = {}
     for when in ("first", "again"):
         model = copy.deepcopy(dense)
         start = time.process_time()

@@ -79,7 +79,9 @@ class MobileNetV2(nn.Module):
         x = nn.relu6(norm()(conv(32, (3, 3), 2, padding=1)(x)))
         for expand, out, depth, first in MOBILE_STAGES:
             for i in range(depth):
-                stride, wide, y = first if i == 0 else 1, expand * x.shape[-1], x
+                stride = first if i == 0 else 1
+                wide = expand * x.shape[-1]
+                y = x
                 if expand > 1:
                     y = nn.relu6(norm()(conv(wide, (1, 1))(y)))
                 y = conv(wide, (3, 3), stride, padding=1, feature_group_count=wide)(y)

@@ -55,7 +55,8 @@ def operations(fn: Any, variables: Any) -> int:
 
 def difference(ours: Any, theirs: Any) -> float:
     """The largest difference over the largest size."""
-    ours, theirs = np.asarray(ours), np.asarray(theirs)
+    ours = np.asarray(ours)
+    theirs = np.asarray(theirs)
     return float(np.abs(ours - theirs).max() / np.abs(theirs).max())
 
 
@@ -95,7 +96,8 @@ def beside_torch(python: str, weights: Path, variables: Any, inputs: np.ndarray)
     noise = np.random.default_rng(1).standard_normal((4, SIDE, SIDE, 3)).astype(np.float32)
     inputs = np.concatenate([inputs, noise])
     with tempfile.TemporaryDirectory() as folder:
-        given, found = Path(folder, "inputs.npy"), Path(folder, "outputs.npy")
+        given = Path(folder, "inputs.npy")
+        found = Path(folder, "outputs.npy")
         np.save(given, inputs)
         command = [python, "-c", TORCH, str(weights), str(given), str(found)]
         version = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
@@ -146,8 +148,10 @@ def measured(torch_python: str | None, rounds: dict[int, int] = ROUNDS) -> dict[
         masks = jp.structured.prune(graph, variables, sparsity=sparsity)
         small = jp.structured.shrink(graph, variables, masks)
         seconds = time.perf_counter() - start
-        apply, native = jax.jit(small.apply), jax.jit(narrow(1 - sparsity).apply)
-        masked, ours = dense(jp.masks.apply(variables, masks), inputs), apply(small.params, inputs)
+        apply = jax.jit(small.apply)
+        native = jax.jit(narrow(1 - sparsity).apply)
+        masked = dense(jp.masks.apply(variables, masks), inputs)
+        ours = apply(small.params, inputs)
         own = jp.structured.trace(small.apply, small.params, inputs[:1])
         row = {
             "sparsity": sparsity,
@@ -176,11 +180,14 @@ def measured(torch_python: str | None, rounds: dict[int, int] = ROUNDS) -> dict[
 
 
 def report(found: dict[str, Any], machine: dict[str, Any]) -> str:
-    rows, times, alone = found["rows"], found["times"], found["alone"]
+    rows = found["rows"]
+    times = found["times"]
+    alone = found["alone"]
     best = {b: {name: min(own) for name, own in each.items()} for b, each in times.items()}
-    milliseconds = lambda b, name: (
-        f"{best[b][name] * 1e3:.0f} ({best[b]['dense'] / best[b][name]:.2f}x)"
-    )
+
+    def milliseconds(b, name):
+        return f"{best[b][name] * 1e3:.0f} ({best[b]['dense'] / best[b][name]:.2f}x)"
+
     head = ["removed of each group", "units", "parameters", "MFLOPs", "difference"]
     head += [f"ms, batch of {b}" for b in best] + [f"plain Flax, batch of {b}" for b in best]
     lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]

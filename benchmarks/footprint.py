@@ -29,7 +29,8 @@ from experiments.reports.markdown import table
 
 MASKS = 1 / 4  # one byte per float32
 SPARE = 0.05  # of the parameters
-STEP, UPDATE = "MLP, whole step", "200 leaves"
+STEP = "MLP, whole step"
+UPDATE = "200 leaves"
 COMPILE_BARS = {STEP: 2.0, UPDATE: 3.0}  # times dense
 SIDES = ((256, 256), (256, 512), (512, 512), (512, 1024), (1024, 1024))
 COLUMNS = (
@@ -48,7 +49,10 @@ COLUMNS = (
 
 def trees(quick: bool) -> dict[str, Any]:
     """Returns name -> parameters, as shapes; small ones to try the benchmark out."""
-    leaf = lambda *shape: jax.ShapeDtypeStruct(shape, jnp.float32)
+
+    def leaf(*shape):
+        return jax.ShapeDtypeStruct(shape, jnp.float32)
+
     many, side = (10, 512) if quick else (200, 4096)
     mixed = {
         "conv": leaf(3, 3, 64, 128),
@@ -66,12 +70,16 @@ def trees(quick: bool) -> dict[str, Any]:
 
 def transforms(inner: optax.GradientTransformation) -> dict[str, Any]:
     """Returns name -> transform; dense twice."""
-    methods, key = jp.methods, jax.random.key(0)
+    methods = jp.methods
+    key = jax.random.key(0)
     gradual = {"begin": 0, "end": 1_000, "every": 100}
     moving = {"every": 100, "end": 1_000}
     ticket = jp.lottery.Plan(round_steps=100, rounds=3)
     by_fours = methods.magnitude(sparsity=0.5, pattern=jp.patterns.groups(4))
-    drawn = lambda method: jp.sparsify(inner, method, key=key)
+
+    def drawn(method):
+        return jp.sparsify(inner, method, key=key)
+
     return {
         "dense": inner,
         "dense again": inner,
@@ -198,7 +206,10 @@ def main() -> None:
     if arguments.only in STEP:
         print(STEP, flush=True)
         params, loss, _ = mlp()
-        step = lambda tx, params: of_step(tx, params, loss)
+
+        def step(tx, params):
+            return of_step(tx, params, loss)
+
         found[STEP] = compare(tx_of, params, step, COMPILE_BARS[STEP])
     results = {"quick": arguments.quick, "trees": found}
     _timing.write(arguments.out / "footprint.json", results, "optax")

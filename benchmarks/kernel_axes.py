@@ -26,7 +26,10 @@ def row(case: Case) -> dict[str, Any]:
     names = jp.masks.paths(case.params)
     own = dict(zip(names, jp.masks.beside(case.params, found), strict=True))
     shapes = dict(zip(names, map(jnp.shape, jax.tree.leaves(case.params)), strict=True))
-    three = lambda axes: None if axes is None else (axes.in_axis, axes.out_axis, axes.batch_axis)
+
+    def three(axes):
+        return None if axes is None else (axes.in_axis, axes.out_axis, axes.batch_axis)
+
     kernels = {n: three(a) for n, a in own.items() if a is not None}
     told = {n: three(by_position(shapes[n])) for n in case.expected}
     return {
@@ -50,8 +53,10 @@ def language_model() -> tuple[Any, Any, Any]:
 
     def turned(x: jax.Array) -> jax.Array:
         angle = jnp.arange(x.shape[1])[:, None] * 1e4 ** (-jnp.arange(0, size, 2) / size)[None]
-        cos, sin = jnp.cos(angle)[None, :, None], jnp.sin(angle)[None, :, None]
-        a, b = x[..., : size // 2], x[..., size // 2 :]
+        cos = jnp.cos(angle)[None, :, None]
+        sin = jnp.sin(angle)[None, :, None]
+        a = x[..., : size // 2]
+        b = x[..., size // 2 :]
         return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], -1)
 
     def block(x: jax.Array, p: Any) -> tuple[jax.Array, None]:
@@ -80,7 +85,10 @@ def language_model() -> tuple[Any, Any, Any]:
         "before": (width,),
         "after": (width,),
     }
-    array = lambda *shape: jax.ShapeDtypeStruct(shape, jnp.float32)
+
+    def array(*shape):
+        return jax.ShapeDtypeStruct(shape, jnp.float32)
+
     stacked = {name: array(layers, *shape) for name, shape in kernels.items()}
     params = {"embedding": array(words, width), "norm": array(width), "layers": stacked}
     return apply, params, jax.ShapeDtypeStruct((1, 2048), jnp.int32)
@@ -101,9 +109,15 @@ def timed() -> dict[str, Any]:
 
 def grouped() -> dict[str, dict[str, str]]:
     """What 2:4 and Wanda's comparison per output keep, on kernels that are not [inputs, outputs]."""
-    key, x = jax.random.key(0), jax.random.normal(jax.random.key(1), (2, 8, 32))
-    normal = lambda *shape: jax.random.normal(key, shape)
-    scan = lambda p, x: jax.lax.scan(lambda x, w: (jnp.tanh(x @ w), None), x, p["w"])[0]
+    key = jax.random.key(0)
+    x = jax.random.normal(jax.random.key(1), (2, 8, 32))
+
+    def normal(*shape):
+        return jax.random.normal(key, shape)
+
+    def scan(p, x):
+        return jax.lax.scan(lambda x, w: (jnp.tanh(x @ w), None), x, p["w"])[0]
+
     # name: (function, kernel, its axes of inputs, of outputs, of layers)
     kernels = {
         "attention query, [inputs, heads, head_dim]": (

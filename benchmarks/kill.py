@@ -71,12 +71,18 @@ def main() -> None:
     arguments = parser.parse_args()
     draw = random.Random(arguments.seed)
     with tempfile.TemporaryDirectory() as folder:
-        whole, killed = Path(folder, "whole"), Path(folder, "killed")
+        whole = Path(folder, "whole")
+        killed = Path(folder, "killed")
         if start(whole).wait() != 0:
             sys.exit(Path(folder, "whole.log").read_text()[-2000:])
-        lives, kills, resumed, in_save, empty = 0, 0, 0, 0, 0
+        lives = 0
+        kills = 0
+        resumed = 0
+        in_save = 0
+        empty = 0
         while True:
-            before, process = saved(killed), start(killed)
+            before = saved(killed)
+            process = start(killed)
             lives += 1
             resumed += bool(before)
             while process.poll() is None and not saved(killed) - before:
@@ -94,7 +100,8 @@ def main() -> None:
             print(f"kill {kills}: {len(saved(killed))} checkpoints on disk", flush=True)
         if process.returncode != 0:
             sys.exit(Path(folder, "killed.log").read_text()[-2000:])
-        expected, found = digests(whole), digests(killed)
+        expected = digests(whole)
+        found = digests(killed)
     differ = sum(a != b for a, b in zip(expected, found, strict=True))
     results = {
         "kills": kills,

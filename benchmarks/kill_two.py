@@ -21,7 +21,9 @@ import tempfile
 import time
 from pathlib import Path
 
-STEPS, SAVE_EVERY, CHANGE_EVERY = 120, 5, 4
+STEPS = 120
+SAVE_EVERY = 5
+CHANGE_EVERY = 4
 
 
 def train(folder: Path, process: int, port: int) -> None:
@@ -46,7 +48,10 @@ def train(folder: Path, process: int, port: int) -> None:
         for name, shape in {"a": (32, 64), "b": (64, 64), "c": (64, 8)}.items()
     }
     split = NamedSharding(mesh, P("data"))
-    place = lambda x, where: jax.make_array_from_callback(x.shape, where, lambda index: x[index])
+
+    def place(x, where):
+        return jax.make_array_from_callback(x.shape, where, lambda index: x[index])
+
     params = jax.tree.map(lambda x: place(x, split), host)
     method = jp.methods.rigl(sparsity=0.9, every=CHANGE_EVERY, end=STEPS)
     tx = jp.sparsify(optax.adam(1e-2), method, key=jax.random.key(0))
@@ -130,14 +135,20 @@ def main() -> None:
         return
     draw = random.Random(arguments.seed)
     with tempfile.TemporaryDirectory() as temporary:
-        whole, killed = Path(temporary, "whole"), Path(temporary, "killed")
+        whole = Path(temporary, "whole")
+        killed = Path(temporary, "killed")
         if any(process.wait() for process in start(whole)):
             sys.exit((whole / "0.log").read_text()[-3000:])
-        kills, resumed = 0, 0
+        kills = 0
+        resumed = 0
         while not (killed / "result.json").exists():
-            before, processes = saved(killed), start(killed)
+            before = saved(killed)
+            processes = start(killed)
             resumed += bool(before)
-            running = lambda processes=processes: all(p.poll() is None for p in processes)
+
+            def running(processes=processes):
+                return all(p.poll() is None for p in processes)
+
             if kills < arguments.kills:
                 while running() and not saved(killed) - before:
                     time.sleep(0.005)

@@ -79,7 +79,8 @@ def pruners(batches: Any, key: jax.Array) -> dict[str, Callable[[Any, float], An
 
 def measured() -> list[dict[str, Any]]:
     """One row per pruner, seed and compression."""
-    data, rows = jp.data.load("mnist").train, []
+    data = jp.data.load("mnist").train
+    rows = []
     for seed in SEEDS:
         chosen = np.random.default_rng(seed).permutation(len(data.labels))[:100]
         images = jnp.asarray(data.inputs[chosen], jnp.float32) / 255
@@ -155,7 +156,8 @@ def main() -> None:
     out = parser.parse_args().out
     rows = measured()
     sizes = layer_sizes()
-    layers, weights = len(sizes), sum(sizes.values())
+    layers = len(sizes)
+    weights = sum(sizes.values())
     setting = {"jax": jax.__version__, "cpu": platform.processor() or platform.machine()}
     (out / "layer_collapse.json").write_text(
         json.dumps({"setting": setting, "rows": rows}, indent=1) + "\n"

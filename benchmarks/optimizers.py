@@ -37,8 +37,12 @@ class Case(NamedTuple):
     why_not: str = ""
 
 
-_value = lambda loss, grads, params: {"value": loss}
-_search = lambda loss, grads, params: {"value": loss, "grad": grads, "value_fn": loss_of}
+def _value(loss, grads, params):
+    return {"value": loss}
+
+
+def _search(loss, grads, params):
+    return {"value": loss, "grad": grads, "value_fn": loss_of}
 
 
 def _rates(*names: str, module: Any = optax, rate: float = 1e-2) -> dict[str, Case]:
@@ -84,8 +88,16 @@ CONTRIB = {
     "sophia": Case(lambda: contrib.sophia(1e-2), lambda loss, grads, params: {"obj_fn": loss_of}),
     "simplified_ademamix": Case(lambda: contrib.simplified_ademamix(1e-3)),
 }
-_labels = lambda params: jax.tree.map(lambda p: "matrix" if p.ndim > 1 else "vector", params)
-_matrices = lambda params: jax.tree.map(lambda p: p.ndim > 1, params)
+
+
+def _labels(params):
+    return jax.tree.map(lambda p: "matrix" if p.ndim > 1 else "vector", params)
+
+
+def _matrices(params):
+    return jax.tree.map(lambda p: p.ndim > 1, params)
+
+
 WRAPPERS = {
     "MultiSteps": Case(lambda: optax.MultiSteps(optax.adam(1e-2), every_k_schedule=2)),
     "apply_if_finite": Case(lambda: optax.apply_if_finite(optax.adam(1e-2), 3)),
@@ -166,7 +178,8 @@ def try_out(case: Case, method: jp.Method) -> Outcome:
         )
         named = jp.masks.beside(params, masks)
         owners = mirrors(params, state.inner)
-        old, fresh = jax.tree.leaves(state.inner), jax.tree.leaves(inner.init(params))
+        old = jax.tree.leaves(state.inner)
+        fresh = jax.tree.leaves(inner.init(params))
         wrong = [
             jnp.any(~named[i] & (o != f))
             for i, o, f in zip(owners, old, fresh, strict=True)

@@ -61,9 +61,15 @@ def halves(method, at: int) -> str:
     import jaxprune as jp
 
     x = weights(64, 32, seed=1)
-    loss = lambda p: jnp.mean((x @ p["w"] - jnp.roll(x, 1, 1)) ** 2)
+
+    def loss(p):
+        return jnp.mean((x @ p["w"] - jnp.roll(x, 1, 1)) ** 2)
+
     slope = jax.jit(jax.grad(loss))
-    spoilt = lambda p, step: jax.tree.map(lambda g: g * (jnp.nan if step == at else 1), slope(p))
+
+    def spoilt(p, step):
+        return jax.tree.map(lambda g: g * (jnp.nan if step == at else 1), slope(p))
+
     tx = jp.sparsify(optax.apply_if_finite(optax.adam(1e-2), 5), method, key=jax.random.key(0))
     _, state = trained(tx, {"w": weights(32, 32) / 6}, spoilt, 14)
     mask = jp.masks_of(state)["w"].ravel()
@@ -155,7 +161,10 @@ def _():
 
     params, masks = jp.prune({"w": weights(16, 16)}, jp.methods.magnitude(sparsity=0.5))
     later = jp.methods.gmp(sparsity=0.8, begin=5, end=9, every=2)
-    ones = lambda p, _: jax.tree.map(jnp.ones_like, p)
+
+    def ones(p, _):
+        return jax.tree.map(jnp.ones_like, p)
+
     params, _ = trained(jp.sparsify(optax.sgd(0.1), later, masks=masks), params, ones, 2)
     return f"{int((~masks['w'] & (params['w'] != 0)).sum())} of {int((~masks['w']).sum())}"
 
@@ -306,7 +315,10 @@ def _():
     import jaxprune as jp
 
     params = {"a": {"kernel": weights(4, 4)}, "b": {"kernel": weights(4, 4)}}
-    sparse = lambda s: jp.sparsify(optax.sgd(0.1), jp.methods.magnitude(sparsity=s))
+
+    def sparse(s):
+        return jp.sparsify(optax.sgd(0.1), jp.methods.magnitude(sparsity=s))
+
     tx = optax.partition({"x": sparse(0.5), "y": sparse(0.75)}, {"a": "x", "b": "y"})
     after, state = trained(tx, params, lambda p, _: p, 1)
     masks = jp.masks_of(state)
@@ -323,8 +335,12 @@ def _():
 
     params = {f"layer{i}": {"kernel": weights(16, 16)} for i in range(3)}
     gmp = jp.methods.gmp(sparsity=0.8, begin=2, end=100, every=50)
-    compiled, spent = [], {}
-    listen = lambda event, *_, **__: compiled.append(event) if "backend_compile" in event else None
+    compiled = []
+    spent = {}
+
+    def listen(event, *_, **__):
+        return compiled.append(event) if "backend_compile" in event else None
+
     jax.monitoring.register_event_duration_secs_listener(listen)
     for name, tx in {"adam": optax.adam(1e-2), "gmp": jp.sparsify(optax.adam(1e-2), gmp)}.items():
         state = tx.init(params)
@@ -353,14 +369,16 @@ def _():
     params = {"w": weights(16, 16)}
     state = tx.init(params)
     params = jp.masks.apply(params, jp.masks_of(state))
-    update, moved = jax.jit(tx.update), []
+    update = jax.jit(tx.update)
+    moved = []
     for call in range(16):
         grads = jax.grad(lambda p: jnp.mean((x @ p["w"] - x) ** 2))(params)
         updates, after = update(grads, state, params)
         both = jp.masks_of(state)["w"] & jp.masks_of(after)["w"]
         if bool((jnp.where(both, updates["w"], 0) != 0).any()):
             moved.append(call)
-        params, state = optax.apply_updates(params, updates), after
+        params = optax.apply_updates(params, updates)
+        state = after
     return "at call 11, where the optimizer would have moved" if 11 not in moved else "never"
 
 
@@ -404,7 +422,8 @@ def _():
     gmp = jp.methods.gmp(sparsity=0.5, **EVERY)
     tx = jp.averaged(jp.sparsify(optax.sgd(0.1), gmp), 0.9)
     params, state = trained(tx, {"w": weights(16, 16)}, lambda p, _: p, 8)
-    average, mask = jp.average_of(params, state)["w"], jp.masks_of(state)["w"]
+    average = jp.average_of(params, state)["w"]
+    mask = jp.masks_of(state)["w"]
     return f"{int((~mask & (average != 0)).sum())} of {int((~mask).sum())}"
 
 
@@ -422,7 +441,10 @@ def _():
     params = {"w": weights(16, 16) * jnp.arange(1.0, 17)[:, None]}
     tx = jp.sparsify(optax.sgd(0.0), jp.methods.magnitude(sparsity=0.5))
     specs = jax.tree.map(lambda x: split if x.ndim == 2 else PartitionSpec(), tx.init(params))
-    update = lambda p, s: tx.update(p, s, p)
+
+    def update(p, s):
+        return tx.update(p, s, p)
+
     run = jax.shard_map(update, mesh=mesh, in_specs=(split, specs), out_specs=(split, specs))
     mask = jp.masks_of(jax.jit(run)(params, tx.init(params))[1])["w"]
     return f"kept by quarters {mask.reshape(4, -1).sum(1).tolist()}"
@@ -478,7 +500,10 @@ def answers() -> dict[str, str]:
 def table(files: list[Path], names: list[str]) -> str:
     """The answers of two checkouts side by side."""
     before, after = (json.loads(file.read_text()) for file in files)
-    cell = lambda text: text.replace("|", "\\|")
+
+    def cell(text):
+        return text.replace("|", "\\|")
+
     rows = [f"| {cell(r)} | {cell(before.get(r, '-'))} | {cell(after[r])} |" for r in after]
     return "\n".join(
         [

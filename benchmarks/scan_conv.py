@@ -21,7 +21,9 @@ from jax import lax
 
 import jaxprune.nn as models
 
-STEPS, BATCH, ROUNDS = 4, 60, 4
+STEPS = 4
+BATCH = 60
+ROUNDS = 4
 SHAPES = {"lenet5_caffe": (28, 28, 1), "conv_2": (32, 32, 3), "resnet20": (32, 32, 3)}
 BASE = "loop, autodiff, nn.max_pool"  # what one writes without knowing of the trap
 AUTODIFF = {"conv_for_backend": lax.conv_general_dilated}
@@ -59,18 +61,21 @@ def measure(name: str) -> dict[str, tuple[float, float]]:
 
 
 def timed(run: Callable[[], None]) -> tuple[float, float]:
-    wall, cpu = time.perf_counter(), time.process_time()
+    wall = time.perf_counter()
+    cpu = time.process_time()
     run()
     return (time.perf_counter() - wall) / STEPS, (time.process_time() - cpu) / STEPS
 
 
 def training(name: str, replacements: dict[str, Callable]):
     """Returns a training step with some functions of the models replaced, its state, its batches."""
-    model, shape = getattr(models, name)(), SHAPES[name]
+    model = getattr(models, name)()
+    shape = SHAPES[name]
     images = jax.random.normal(jax.random.key(0), (STEPS, BATCH, *shape))
     labels = jax.random.randint(jax.random.key(1), (STEPS, BATCH), 0, 10)
     variables = jax.jit(model.init)(jax.random.key(2), images[0])
-    params, tx = variables.pop("params"), optax.adam(1e-3)
+    params = variables.pop("params")
+    tx = optax.adam(1e-3)
 
     def loss(params, x, y):
         with replaced(replacements):

@@ -25,7 +25,8 @@ try:
 except ImportError:
     torch = None
 
-LIMIT, OURS = "mask pass (limit)", "ours"
+LIMIT = "mask pass (limit)"
+OURS = "ours"
 KEEP = 0.1
 SHARES = (0.5, 0.25, 0.15, 0.05, 0.04, 0.01)  # of the leaves
 GROUPED = 2**22  # weights of the N:M masks
@@ -67,8 +68,11 @@ def over_all(size: int, rounds: int) -> dict[str, Any]:
         parts = jnp.split(mask, np.cumsum([x.size for x in leaves])[:-1])
         return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
 
-    flatten = lambda xs: jnp.concatenate([x.ravel() for x in xs])
-    keep = lambda index: jnp.zeros(total, bool).at[index].set(True)
+    def flatten(xs):
+        return jnp.concatenate([x.ravel() for x in xs])
+
+    def keep(index):
+        return jnp.zeros(total, bool).at[index].set(True)
 
     def by_sort(xs):
         threshold = jnp.sort(flatten(xs))[total - k]

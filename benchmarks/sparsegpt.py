@@ -76,10 +76,16 @@ def one_size(size: int, rounds: int, reference: bool) -> list[dict[str, Any]]:
     for name, (pattern, counts) in PATTERNS.items():
         who = contest(pattern, Layout((size, size), (), (0,), (1,)), 0.5, "w")
         solver = solvers.sparsegpt()
-        solve = lambda who=who, solver=solver: solver([kernel[None]], [who], grams=gram[None])
+
+        def solve(who=who, solver=solver):
+            return solver([kernel[None]], [who], grams=gram[None])
+
         ours = processor_seconds(solve, rounds)
         exact = np.asarray(kernel, np.float64), np.asarray(gram, np.float64)
-        error = lambda new, exact=exact: published.error(exact[0], np.asarray(new), exact[1])
+
+        def error(new, exact=exact):
+            return published.error(exact[0], np.asarray(new), exact[1])
+
         row = {
             "n": size,
             "pattern": name,
@@ -120,7 +126,10 @@ def together(size: int, shared: int, rounds: int) -> dict[str, Any]:
     solver = solvers.sparsegpt()
     one = processor_seconds(lambda: solver(kernels, who, grams=gram[None]), rounds)
     pairs = list(zip(kernels, who, strict=True))
-    alone = lambda: [solver([each], [own], grams=gram[None]) for each, own in pairs]
+
+    def alone():
+        return [solver([each], [own], grams=gram[None]) for each, own in pairs]
+
     three = processor_seconds(alone, rounds)
     return {
         "n": size,
@@ -149,7 +158,10 @@ def main() -> None:
     shared = [together(size, heads, args.rounds) for size in args.sizes for heads in (1, 4)]
     print(shared)
     _timing.write(args.out.with_suffix(".json"), {"layers": rows, "together": shared})
-    number = lambda value: f"{value:.4g}" if isinstance(value, float) else str(value)
+
+    def number(value):
+        return f"{value:.4g}" if isinstance(value, float) else str(value)
+
     lines = [[number(row.get(column, "")) for column in COLUMNS] for row in rows]
     names = list(shared[0])
     text = "\n".join(

@@ -32,7 +32,8 @@ def width(operation: Operation) -> tuple[int, str]:
 
 def error(operation: Operation) -> float:
     """Of the network that has lost half of its units, whether that is exact or not."""
-    (params, x), apply = arrays(), network(operation)
+    (params, x) = arrays()
+    apply = network(operation)
     graph = jp.structured.trace(apply, params, x)
     rng = np.random.default_rng(0)
     kept = [rng.permutation(group.size) < (group.size + 1) // 2 for group in graph.groups]

@@ -50,7 +50,10 @@ def compared(name: str, rounds: int) -> dict[str, Any]:
     apply, params, x = architectures.built(name)
     found: dict[str, Any] = {}
     for when in ("first", "again"):
-        new = lambda *given: apply(*given)  # a new function: nothing of it is cached
+
+        def new(*given):
+            return apply(*given)  # a new function: nothing of it is cached
+
         start = time.process_time()
         graph = structured.trace(new, params, x)
         between = time.process_time()
@@ -59,7 +62,8 @@ def compared(name: str, rounds: int) -> dict[str, Any]:
         jax.block_until_ready(small.params)
         found[f"grouping_{when}"] = between - start
         found[f"cutting_{when}"] = time.process_time() - between
-    dense, less = jax.jit(apply), jax.jit(small.apply)
+    dense = jax.jit(apply)
+    less = jax.jit(small.apply)
     expected = dense(jp.masks.apply(params, masks), x)
     error = jnp.abs(less(small.params, x) - expected).max() / jnp.abs(expected).max()
     thunks = {"dense": lambda: dense(params, x), "small": lambda: less(small.params, x)}
@@ -103,9 +107,9 @@ def theirs(python: str | None, *options: str) -> dict[str, Any] | None:
 
 
 def cases_table(ours: dict[str, Any], other: dict[str, Any] | None) -> str:
-    told = lambda outcome: (
-        NOT_RUN if outcome is None else {True: "yes", False: "no"}[outcome["failed"]]
-    )
+    def told(outcome):
+        return NOT_RUN if outcome is None else {True: "yes", False: "no"}[outcome["failed"]]
+
     rows = []
     for name, own in ours.items():
         found = other and other[name]
@@ -123,9 +127,9 @@ def networks_table(found: dict[str, dict[str, Any]]) -> str:
 
 
 def row_of(r: dict[str, Any]) -> list[str]:
-    falls = lambda key, unit, digits: (
-        f"{r['dense_' + key] * unit:.{digits}f} to {r['small_' + key] * unit:.{digits}f}"
-    )
+    def falls(key, unit, digits):
+        return f"{r['dense_' + key] * unit:.{digits}f} to {r['small_' + key] * unit:.{digits}f}"
+
     return [
         f"{r['groups']} / {r['units']:,}",
         f"{r['grouping_first']:.2f} / {r['grouping_again']:.2f}",
@@ -182,8 +186,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks"))
     args = parser.parse_args()
-    ours, other = alone(_hard_cases.outcomes), theirs(args.torch_python)
-    networks, rounds = {}, f"--rounds={args.rounds}"
+    ours = alone(_hard_cases.outcomes)
+    other = theirs(args.torch_python)
+    networks = {}
+    rounds = f"--rounds={args.rounds}"
     for name in args.only:
         own = alone(compared, name, args.rounds)
         found = theirs(args.torch_python, f"--architecture={name}", rounds)

@@ -96,14 +96,24 @@ def accuracy(fn: Callable, variables: Any, split: Any) -> float:
 def compare(case: Case, seed: int) -> dict[str, float]:
     """Test accuracies of one seed."""
     found = data.load(case.data)
-    prepare = lambda split: split._replace(inputs=np.asarray(split.inputs, np.float32) / 255)
-    fitting, test = prepare(found.train), prepare(found.test)
+
+    def prepare(split):
+        return split._replace(inputs=np.asarray(split.inputs, np.float32) / 255)
+
+    fitting = prepare(found.train)
+    test = prepare(found.test)
     order = np.random.default_rng(seed).permutation(len(fitting.labels))
     chosen = [order[(64 * i + np.arange(64)) % len(order)] for i in range(2 * case.updates)]
-    batches = lambda part: ((fitting.inputs[i], fitting.labels[i]) for i in chosen[part])
-    first, second = slice(0, case.updates), slice(case.updates, None)
 
-    evaluate = lambda variables, x: case.model.apply(variables, x, train=False)
+    def batches(part):
+        return ((fitting.inputs[i], fitting.labels[i]) for i in chosen[part])
+
+    first = slice(0, case.updates)
+    second = slice(case.updates, None)
+
+    def evaluate(variables, x):
+        return case.model.apply(variables, x, train=False)
+
     fit = training(case.model)
     adam = optax.adam(1e-3)
     variables = case.model.init(jax.random.key(seed), fitting.inputs[:2], train=False)
@@ -120,7 +130,10 @@ def compare(case: Case, seed: int) -> dict[str, float]:
     again = train(fit, pruned | {"params": rounded}, fixed, batches(second))
     shrunk = train(small.like(fit), small.params, decayed, batches(second))
     longer = train(fit, dense, decayed, batches(second))
-    count = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree["params"]))
+
+    def count(tree):
+        return sum(leaf.size for leaf in jax.tree.leaves(tree["params"]))
+
     return {
         "dense": accuracy(evaluate, longer, test),
         "masked": accuracy(evaluate, masked, test),
@@ -141,8 +154,13 @@ def report(found: dict[str, list[dict[str, float]]], hardware: dict[str, Any]) -
     """Returns the table as Markdown."""
     rows = []
     for name, seeds in found.items():
-        spread = lambda key, seeds=seeds: _spread([100 * seed[key] for seed in seeds])
-        beside = lambda key, seeds=seeds: _spread([100 * (s[key] - s["masked"]) for s in seeds])
+
+        def spread(key, seeds=seeds):
+            return _spread([100 * seed[key] for seed in seeds])
+
+        def beside(key, seeds=seeds):
+            return _spread([100 * (s[key] - s["masked"]) for s in seeds])
+
         sizes = f"{seeds[0]['parameters']:,} to {seeds[0]['parameters_shrunk']:,}"
         rows.append(
             [

@@ -56,16 +56,23 @@ def tasks() -> dict[str, tuple[Any, Callable[[Any], jax.Array], optax.GradientTr
     key = jax.random.key(0)
 
     def cnn():
-        model, x = jp.nn.lenet5_caffe(), jax.random.uniform(key, (64, 28, 28, 1))
+        model = jp.nn.lenet5_caffe()
+        x = jax.random.uniform(key, (64, 28, 28, 1))
         params = model.init(key, x)["params"]
-        loss = lambda p: jnp.mean(model.apply({"params": p}, x) ** 2)
+
+        def loss(p):
+            return jnp.mean(model.apply({"params": p}, x) ** 2)
+
         return params, loss, optax.sgd(1e-3, momentum=0.9)
 
     def gpt():
         model = jp.nn.gpt(vocab_size=256, context=64)
         tokens = jax.random.randint(key, (4, 64), 0, 256)
         params = model.init(key, tokens)["params"]
-        loss = lambda p: jnp.mean(model.apply({"params": p}, tokens) ** 2)
+
+        def loss(p):
+            return jnp.mean(model.apply({"params": p}, tokens) ** 2)
+
         return params, loss, optax.adam(1e-4)
 
     return {"MLP": mlp(), "CNN": cnn(), "transformer": gpt()}
@@ -154,7 +161,10 @@ def main() -> None:
         found[name] = compare(params, inner, jax.grad(loss), rounds=arguments.rounds, names=names)
     weights = {"w": jax.random.normal(jax.random.key(0), (4096, 4096))}
     grads = jax.tree.map(lambda w: 1e-3 * w, weights)
-    given = lambda params, grads: grads
+
+    def given(params, grads):
+        return grads
+
     options = {"rounds": arguments.rounds, "names": ("dense", "fixed", "gmp packed, idle")}
     for name, inner in {"SGD": optax.sgd(1e-4), "Adam": optax.adam(1e-4)}.items():
         if arguments.only in f"{name} update alone":

@@ -25,6 +25,7 @@ from jaxprune import penalties as penalties
 from jaxprune import schedules as schedules
 from jaxprune import sensitivity as sensitivity
 from jaxprune import signals as signals
+from jaxprune import types as types
 from jaxprune import updates as updates
 from jaxprune.kernel_axes import axes as axes
 from jaxprune.lottery import lottery_ticket as lottery_ticket
@@ -100,8 +101,14 @@ __all__ = [
     "sparsify",
     "straight_through",
     "structured",
+    "types",
     "updates",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
 
 _LAZY = {
     "data",

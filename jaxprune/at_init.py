@@ -20,6 +20,11 @@ from jaxprune.units.coupling import AnyPattern
 
 __all__ = ["grasp", "snip", "synflow"]
 
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
 _UNSTRUCTURED = patterns.unstructured()
 _GLOBAL = allocations.global_budget()
 

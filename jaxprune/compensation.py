@@ -17,6 +17,11 @@ from jaxprune.types import Axes, Masks, Params
 
 __all__ = ["fisher_blocks", "layerwise", "woodfisher"]
 
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
 _EXACT = 256  # inputs up to which each output is solved exactly
 
 

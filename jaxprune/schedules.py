@@ -31,6 +31,11 @@ __all__ = [
     "polynomial",
 ]
 
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
 Scheduled = jax.Array | float | Callable[[Any], Any]
 
 

@@ -20,6 +20,11 @@ from jaxprune.units.coupling import Coupled
 
 __all__ = ["SearchResult", "Sensitivity", "search", "sensitivity"]
 
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
 _MAGNITUDE = criteria.magnitude
 _UNSTRUCTURED = patterns.unstructured()
 Evaluate = Callable[[Params], float]

@@ -21,6 +21,34 @@ import jax.numpy as jnp
 
 from jaxprune.calls import Part
 
+__all__ = [
+    "Allocation",
+    "AnyAllocation",
+    "Axes",
+    "Backward",
+    "Contests",
+    "Criterion",
+    "Fraction",
+    "Keep",
+    "Masks",
+    "Params",
+    "Part",
+    "Pattern",
+    "Penalty",
+    "Schedule",
+    "Scores",
+    "Share",
+    "Sparsity",
+    "Step",
+    "Units",
+    "Update",
+]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
 Params = Any
 Scores = Any
 Masks = Any
@@ -197,6 +225,7 @@ class Pattern(Part):
       from_groups: (alive units, shape of the leaf, axes) -> mask of the leaf.
       contests: (shape of the leaf, axes) -> which axes of the units are contests, and which index layers.
       check: (shape of the leaf, axes) -> `None`, or what is wrong with it and what would be right.
+      made_by: the call of the factory that made it, by which it prints; set by the factory.
     """
 
     to_groups: Callable[..., jax.Array]
@@ -213,6 +242,7 @@ class Allocation(Part):
       allocate: (params, units, sparsity) -> tree of counts or `Keep`; the sparsity is a fraction removed.
       shares: the same where no layer has a floor, if shapes tell: it reads no scores. `None`: scores decide.
       at_least: its floor, the fewest units that a layer keeps.
+      made_by: the call of the factory that made it, by which it prints; set by the factory.
     """
 
     allocate: Callable[[Params, Any, Sparsity], Any]
@@ -236,6 +266,7 @@ class Schedule(Part):
       sparsity: step -> fraction of the prunable weights removed.
       end: the step, in updates, from which on `sparsity` is on its target. It is the last one at which masks
         can change, unless the schedule goes on at that sparsity for ever (`schedules.constant`).
+      made_by: the call of the factory that made it, by which it prints; set by the factory.
     """
 
     due: Callable[[Step], jax.Array | bool]
@@ -256,6 +287,7 @@ class Update(Part):
       ranks_dead_units: whether a dead unit competes on its score; if not, it ranks below every living one.
       skip_gradient: whether the update that changes the masks leaves the weights alone.
       whole_leaves: whether it keeps no counts per contest, so that each leaf must be one contest.
+      made_by: the call of the factory that made it, by which it prints; set by the factory.
     """
 
     select: Callable[..., list[jax.Array]]
@@ -271,6 +303,7 @@ class Share(Part):
 
     Attributes:
       at: step -> the fraction, in [0, 1].
+      made_by: the call of the factory that made it, by which it prints; set by the factory.
     """
 
     at: Callable[[Step], jax.Array]
@@ -305,6 +338,7 @@ class Penalty(Part):
       check: {path: shape} of the leaves -> `None`, or what is wrong with one and what would be right.
       covers: paths of the leaves that it names itself, or a regular expression searched in them; `None`: it
         takes each leaf that is prunable.
+      made_by: the call of the factory that made it, by which it prints; set by the factory.
     """
 
     value: Callable[[dict[str, jax.Array], Step], jax.Array]

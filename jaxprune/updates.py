@@ -29,6 +29,11 @@ __all__ = [
     "splice",
 ]
 
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
 # One element per prunable leaf.
 _Masks: TypeAlias = Sequence[jax.Array]
 _Units: TypeAlias = Sequence[Units]

@@ -354,3 +354,11 @@ def test_a_number_of_units_goes_instead_of_a_fraction():
         ValueError, match=r"removing\(8\): a layer of 'small' has 8 units.*prunable="
     ):
         kept(allocation=removing(8))
+
+
+def test_survivors_of_a_third_are_exact():
+    """The product 10^7 / 3 in float32 would round to 3333334."""
+    third = np.float32(1 / 3)
+    expected = 6_237_769 - round(6_237_769 * round(float(third) * 10**7) / 10**7)
+    assert int(jp.allocation.survivors(6_237_769, 1 / 3)) == expected == 4_158_513
+    assert int(jax.jit(jp.allocation.survivors, static_argnums=0)(6_237_769, third)) == expected

@@ -90,3 +90,15 @@ def test_importing_jaxprune_leaves_flax_and_data_alone():
         "& set(sys.modules); assert not heavy, heavy; jaxprune.nn; assert 'flax' in sys.modules"
     )
     subprocess.run([sys.executable, "-c", check], check=True)
+
+
+def test_dir_shows_the_public_names_and_nothing_else():
+    waiting = [jp]
+    seen = set()
+    while waiting:
+        module = waiting.pop()
+        seen.add(module.__name__)
+        assert dir(module) == sorted(module.__all__), module.__name__
+        members = [getattr(module, name) for name in module.__all__]
+        waiting += [m for m in members if inspect.ismodule(m) and m.__name__ not in seen]
+    assert {"jaxprune", "jaxprune.criteria", "jaxprune.types"} <= seen

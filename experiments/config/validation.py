@@ -140,7 +140,7 @@ def _check_writers(writers: tuple[str, ...]) -> None:
         if package is not None and importlib.util.find_spec(package) is None:
             raise UserError(
                 f"config.writers asks for {name!r}, but {package} is not installed: "
-                f"pip install 'jaxprune[{name}]'."
+                f"pip install -e '.[{name}]'."
             )
 
 

@@ -11,13 +11,13 @@ from experiments.training.task import Task, evaluated, scale
 from experiments.ways.coupled_units import graph_of
 from jaxprune.metrics.timing import seconds
 
-__all__ = ["of"]
+__all__ = ["measure"]
 
 _TIMED = 100  # examples in the batch that times are measured on
 _RUNS = 20
 
 
-def of(
+def measure(
     model: Any, params: Any, rest: Any, masks: Any, task: Task, *, timed: bool = False
 ) -> dict[str, Any]:
     """Removes whole units physically, and tests what is left.
@@ -41,31 +41,40 @@ def of(
       Nothing if no unit can go.
     """
     variables = {"params": params, **rest}
-    masks = {"params": masks, **jax.tree.map(lambda x: None, rest)}
+    variable_masks = {"params": masks, **jax.tree.map(lambda x: None, rest)}
     graph = graph_of(model, task.inputs.shape[1:])
     try:
-        small = jp.structured.shrink(graph, variables, masks)
+        small = jp.structured.shrink(graph, variables, variable_masks)
     except ValueError:  # no unit is empty, or a whole layer is
         return {}
-    before, after = (jax.tree.leaves(tree["params"]) for tree in (variables, small.params))
-    pairs = zip(jp.masks.paths(params), before, after, strict=True)
-    smaller = {name: list(b.shape) for name, a, b in pairs if a.shape != b.shape}
-    if not smaller:
+    whole_leaves = jax.tree.leaves(variables["params"])
+    small_leaves = jax.tree.leaves(small.params["params"])
+    leaf_pairs = zip(jp.masks.paths(params), whole_leaves, small_leaves, strict=True)
+    small_shapes = {
+        name: list(small_leaf.shape)
+        for name, whole_leaf, small_leaf in leaf_pairs
+        if whole_leaf.shape != small_leaf.shape
+    }
+    if not small_shapes:
         return {}
-    test = jax.jit(lambda p, batches: evaluated(lambda x: small.apply(p, x), batches))
-    _, correct, count = test(small.params, task.test)
+
+    @jax.jit
+    def evaluate(small_variables: Any, batches: Any) -> Any:
+        return evaluated(lambda inputs: small.apply(small_variables, inputs), batches)
+
+    _, correct_count, example_count = evaluate(small.params, task.test)
     batch = scale(task.test.inputs[0, :_TIMED])
-    whole = functools.partial(jax.jit(graph.fn), variables, batch)
-    short = functools.partial(jax.jit(small.apply), small.params, batch)
+    run_whole = functools.partial(jax.jit(graph.fn), variables, batch)
+    run_small = functools.partial(jax.jit(small.apply), small.params, batch)
     return {
-        "small_parameters": sum(leaf.size for leaf in after),
-        "small_flops": jp.structured.flops(graph, variables, masks),
-        "small_accuracy": int(correct) / int(count),
-        **({"small_faster": _ratio(whole, short)} if timed else {}),
-        "small_shapes": smaller,
+        "small_parameters": sum(leaf.size for leaf in small_leaves),
+        "small_flops": jp.structured.flops(graph, variables, variable_masks),
+        "small_accuracy": int(correct_count) / int(example_count),
+        **({"small_faster": _time_ratio(run_whole, run_small)} if timed else {}),
+        "small_shapes": small_shapes,
     }
 
 
-def _ratio(whole: Callable[[], Any], short: Callable[[], Any]) -> float:
-    before, after = seconds(whole, short, repeats=_RUNS)
-    return before / after
+def _time_ratio(run_whole: Callable[[], Any], run_small: Callable[[], Any]) -> float:
+    whole_seconds, small_seconds = seconds(run_whole, run_small, repeats=_RUNS)
+    return whole_seconds / small_seconds

@@ -31,28 +31,40 @@ def shares(method: Any, density: Any, steps: int, *, dense: bool = False) -> Any
       appendix H.
     """
     parts = () if method is None else method.parts
-    read = [_read(part, steps) for part in parts]
-    owners = [None] * len(jax.tree.leaves(density)) if method is None else method.owners(density)
+    read_shares = [_read_share(part, steps) for part in parts]
+    leaf_densities, treedef = jax.tree.flatten(density)
+    part_indices = [None] * len(leaf_densities) if method is None else method.owners(density)
 
-    def share(d: Any, owner: int | None) -> float:
-        d, reach = float(d), 1.0
-        read_in = 0.0 if owner is None else read[owner]
-        if owner is not None and parts[owner].straight_through:
-            reach, read_in = 1 - (parts[owner].backward.sparsity or 0.0), 1.0
-        u = 1.0 if dense else read_in
+    def leaf_share(leaf_density: Any, part_index: int | None) -> float:
+        d = float(leaf_density)
+        part = None if part_index is None else parts[part_index]
+        u = 0.0 if part_index is None else read_shares[part_index]
+        if dense or (part is not None and part.straight_through):
+            u = 1.0
+        # A straight-through backward pass may itself be sparse: `reach` is the share it computes.
+        reach = 1.0
+        if part is not None and part.straight_through:
+            reach = 1 - (part.backward.sparsity or 0.0)
         return (2 * d + u * reach + (1 - u) * d) / 3
 
-    leaves, treedef = jax.tree.flatten(density)
-    return treedef.unflatten([share(d, owner) for d, owner in zip(leaves, owners, strict=True)])
+    return treedef.unflatten(
+        [
+            leaf_share(leaf_density, part_index)
+            for leaf_density, part_index in zip(leaf_densities, part_indices, strict=True)
+        ]
+    )
 
 
-def _read(method: jp.Method, steps: int) -> float:
-    """The share of the updates in which gradients off the masks are read."""
+def _read_share(method: jp.Method, steps: int) -> float:
+    """Returns the share of the updates in which gradients off the masks are read."""
     if not method.update.ranks_dead_units and method.update.grow_criterion is None:
         return 0.0  # what is dead stays dead, whatever its gradient
     if any(memory.reads_gradients for memory in memories_of(method).values()):
         return 1.0
     if not any(map(takes_gradients, (method.criterion, method.update.grow_criterion))):
         return 0.0
-    due = lambda step: jnp.asarray(method.schedule.due(step), jnp.float32)
-    return float(jnp.mean(jax.vmap(due)(jnp.arange(steps))))
+
+    def is_due(step: jax.Array) -> jax.Array:
+        return jnp.asarray(method.schedule.due(step), jnp.float32)
+
+    return float(jnp.mean(jax.vmap(is_due)(jnp.arange(steps))))

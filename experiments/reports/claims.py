@@ -47,164 +47,192 @@ def check(results: Mapping[str, Any], kind: ReportKind) -> list[Outcome]:
         if kind.metric is not None:
             claim = {"metric": kind.metric, **claim}
         try:
-            outcome = _KINDS[claim["kind"]](results, claim, kind)
+            outcome = _CHECKS[claim["kind"]](results, claim, kind)
         except OpenError as e:
             outcome = Outcome("", "open", str(e), "", len(results["seeds"]))
         except KeyError as e:
             reason = f"cannot be checked: {e} is unknown or missing in {dict(claim)}"
             outcome = Outcome("", "open", reason, "", len(results["seeds"]))
-        name, published = claim.get("name", ""), str(claim.get("published", ""))
+        name = claim.get("name", "")
+        published = str(claim.get("published", ""))
         outcomes.append(outcome._replace(name=name, published=published))
     return outcomes
 
 
 def count(outcomes: Iterable[Outcome]) -> str:
-    """How many claims came to what, and how many would by chance alone.
+    """Returns in words how many claims had each verdict, and how many would by chance alone.
 
     >>> count([Outcome("a", "holds", "", "", 5), Outcome("b", "open", "", "", 1)])
     'Of 2 claims 1 holds, 0 are refuted, 1 is open; up to 0.1 each may hold or be refuted by chance.'
     """
-    words = [outcome.verdict for outcome in outcomes if outcome.verdict]
-    held, refuted, undecided = (words.count(word) for word in ("holds", "refuted", "open"))
-    be = lambda n, word: f"{n} {'is' if n == 1 else 'are'} {word}"
+    verdicts = [outcome.verdict for outcome in outcomes if outcome.verdict]
+    holds_count = verdicts.count("holds")
+    refuted_text = _number_with_verb(verdicts.count("refuted"), "refuted")
+    open_text = _number_with_verb(verdicts.count("open"), "open")
     return (
-        f"Of {len(words)} claims {held} {'holds' if held == 1 else 'hold'}, {be(refuted, 'refuted')}, "
-        f"{be(undecided, 'open')}; up to {0.05 * len(words):.1f} each may hold or be refuted by chance."
+        f"Of {len(verdicts)} claims {holds_count} {'holds' if holds_count == 1 else 'hold'}, {refuted_text}, "
+        f"{open_text}; up to {0.05 * len(verdicts):.1f} each may hold or be refuted by chance."
     )
 
 
-def _lower_bound(results: Mapping[str, Any], claim: Mapping[str, Any], kind: ReportKind) -> Outcome:
-    a, b = _sides(results, claim, kind)
-    return _difference(claim, stats.exceeds(a, b, claim["bound"]))
+def _number_with_verb(number: int, adjective: str) -> str:
+    return f"{number} {'is' if number == 1 else 'are'} {adjective}"
 
 
-def _matches(results: Mapping[str, Any], claim: Mapping[str, Any], kind: ReportKind) -> Outcome:
-    a, b = _sides(results, claim, kind)
-    given = claim.get("margin")
-    margin = stats.margin_of(_dense(results, claim, kind)) if given is None else given
-    return _difference(claim, stats.matches(a, b, margin))
+def _check_lower_bound(
+    results: Mapping[str, Any], claim: Mapping[str, Any], kind: ReportKind
+) -> Outcome:
+    a, b = _values_of_sides(results, claim, kind)
+    return _outcome_of_difference(claim, stats.exceeds(a, b, claim["bound"]))
 
 
-def _dense(
+def _check_matches(
+    results: Mapping[str, Any], claim: Mapping[str, Any], kind: ReportKind
+) -> Outcome:
+    a, b = _values_of_sides(results, claim, kind)
+    margin = claim.get("margin")
+    if margin is None:
+        margin = stats.margin_of(_values_of_dense(results, claim, kind))
+    return _outcome_of_difference(claim, stats.matches(a, b, margin))
+
+
+def _values_of_dense(
     results: Mapping[str, Any], claim: Mapping[str, Any], kind: ReportKind
 ) -> list[float] | None:
-    """The dense network's values of a claim's metric, where the run has some."""
+    """Returns the dense network's values of a claim's metric, where the run has some."""
     if not kind.has_dense:
         return None
     try:
-        return _side(results, claim, kind, "dense")
+        return _values_of_side(results, claim, kind, "dense")
     except OpenError:
         return None
 
 
-def _beats(results: Mapping[str, Any], claim: Mapping[str, Any], kind: ReportKind) -> Outcome:
-    a, b = _sides(results, claim, kind)
-    outcome = _difference(claim, stats.beats(a, b, claim["d"]))
+def _check_beats(results: Mapping[str, Any], claim: Mapping[str, Any], kind: ReportKind) -> Outcome:
+    a, b = _values_of_sides(results, claim, kind)
+    outcome = _outcome_of_difference(claim, stats.beats(a, b, claim["d"]))
     return outcome._replace(needed=f"{outcome.needed}, mean ≥ {_signed(claim['d'], claim)}")
 
 
-def _median_ratio(
+def _check_median_ratio(
     results: Mapping[str, Any], claim: Mapping[str, Any], kind: ReportKind
 ) -> Outcome:
-    a, b = _sides(results, claim, kind)
+    a, b = _values_of_sides(results, claim, kind)
     if not all(b):
         raise OpenError(f"{claim['b']} has zeros to divide by")
-    ratios = [x / y for x, y in zip(a, b, strict=True)]
-    found, middle = stats.median_bounds(ratios), stats.median(ratios)
-    if found is None:
-        raise OpenError(f"median {middle:.3f}; a bound of a median needs five seeds")
-    verdict = stats.judged(stats.Bounds(-found.upper, -found.lower), -claim["below"])
-    ours = f"median {middle:.3f} [{found.lower:.3f}, {found.upper:.3f}]"
+    ratios = [numerator / denominator for numerator, denominator in zip(a, b, strict=True)]
+    interval = stats.median_bounds(ratios)
+    median = stats.median(ratios)
+    if interval is None:
+        raise OpenError(f"median {median:.3f}; a bound of a median needs five seeds")
+    # "Below a threshold" is "above" it with both signs turned.
+    verdict = stats.judge(stats.Bounds(-interval.upper, -interval.lower), -claim["below"])
+    ours = f"median {median:.3f} [{interval.lower:.3f}, {interval.upper:.3f}]"
     return Outcome("", verdict, ours, f"< {claim['below']}", len(a))
 
 
-def _smallest_level(
+def _check_smallest_level(
     results: Mapping[str, Any], claim: Mapping[str, Any], kind: ReportKind
 ) -> Outcome:
     dense = values(results, "dense", claim["metric"], 0)
     needed = f"≤ {100 * claim['at_most']:.3g} % of weights left"
     if len(dense) < 2:
         raise OpenError("one seed gives no bound")
-    words: dict[float, stats.Word] = {}
+    verdicts: dict[float, stats.Word] = {}
     for level, remaining in enumerate(levels(results)):
-        if ours := values(results, claim["a"], claim["metric"], level):
-            words[remaining] = stats.matches(ours, dense, stats.margin_of(dense)).word
-    small = [word for remaining, word in words.items() if remaining <= claim["at_most"]]
-    if not small:
+        if branch_values := values(results, claim["a"], claim["metric"], level):
+            verdicts[remaining] = stats.matches(branch_values, dense, stats.margin_of(dense)).word
+    claimed_verdicts = [
+        word for remaining, word in verdicts.items() if remaining <= claim["at_most"]
+    ]
+    if not claimed_verdicts:
         raise OpenError(f"no level of {claim['a']} with so few weights")
     verdict: stats.Word = "open"
-    if "holds" in small:
+    if "holds" in claimed_verdicts:
         verdict = "holds"
-    elif set(small) == {"refuted"}:
+    elif set(claimed_verdicts) == {"refuted"}:
         verdict = "refuted"
-    matching = [remaining for remaining, word in words.items() if word == "holds"]
-    text = f"{100 * min(matching):.3g} % of weights left" if matching else "no level matches dense"
-    return Outcome("", verdict, text, needed, len(dense))
+    matching_levels = [remaining for remaining, word in verdicts.items() if word == "holds"]
+    ours = "no level matches dense"
+    if matching_levels:
+        ours = f"{100 * min(matching_levels):.3g} % of weights left"
+    return Outcome("", verdict, ours, needed, len(dense))
 
 
-def _band(results: Mapping[str, Any], claim: Mapping[str, Any], kind: ReportKind) -> Outcome:
-    ours = _side(results, claim, kind, claim.get("a"))
-    if len(ours) < 2:
-        raise OpenError(f"{mean_value(ours, claim['metric'])}; one seed gives no bound")
-    spread = stats.std(ours)
+def _check_band(results: Mapping[str, Any], claim: Mapping[str, Any], kind: ReportKind) -> Outcome:
+    seed_values = _values_of_side(results, claim, kind, claim.get("a"))
+    if len(seed_values) < 2:
+        raise OpenError(f"{mean_value(seed_values, claim['metric'])}; one seed gives no bound")
+    spread = stats.std(seed_values)
     if "std" in claim:  # the paper's, pooled with ours
         spread = math.sqrt((spread**2 + claim["std"] ** 2) / 2)
     floor = claim.get("floor", 0.003)
-    width = max(floor, 3 * spread)
-    pooled = spread / stats.std(ours) if stats.std(ours) else 1.0
-    verdict = stats.in_band(ours, claim["value"], floor, 3 * pooled)
-    scale, unit = (100, " %") if is_share(claim["metric"]) else (1, "")
-    text = f"{scale * stats.mean(ours):.4g} ± {scale * stats.std(ours):.2g}{unit}"
-    needed = f"{scale * claim['value']:.4g} ± {scale * width:.2g}{unit}"
-    return Outcome("", verdict, text, needed, len(ours))
+    half_width = max(floor, 3 * spread)
+    pooled_ratio = spread / stats.std(seed_values) if stats.std(seed_values) else 1.0
+    verdict = stats.in_band(seed_values, claim["value"], floor, 3 * pooled_ratio)
+    scale, unit = _scale_and_unit(claim)
+    ours = f"{scale * stats.mean(seed_values):.4g} ± {scale * stats.std(seed_values):.2g}{unit}"
+    needed = f"{scale * claim['value']:.4g} ± {scale * half_width:.2g}{unit}"
+    return Outcome("", verdict, ours, needed, len(seed_values))
 
 
-def _at_least(results: Mapping[str, Any], claim: Mapping[str, Any], kind: ReportKind) -> Outcome:
-    ours = _side(results, claim, kind, claim.get("a"))
-    if len(ours) < 2:
-        raise OpenError(f"{mean_value(ours, claim['metric'])}; one seed gives no bound")
-    found = stats.bounds(ours)
-    assert found is not None
-    scale, unit = (100, " %") if is_share(claim["metric"]) else (1, "")
-    text = f"{scale * stats.mean(ours):.4g} ± {scale * stats.std(ours):.2g}"
-    text += f" [{scale * found.lower:.4g}, {scale * found.upper:.4g}]{unit}"
-    verdict = stats.judged(found, math.nextafter(claim["value"], -math.inf))  # as large is enough
-    return Outcome("", verdict, text, f"≥ {scale * claim['value']:.4g}{unit}", len(ours))
+def _check_at_least(
+    results: Mapping[str, Any], claim: Mapping[str, Any], kind: ReportKind
+) -> Outcome:
+    seed_values = _values_of_side(results, claim, kind, claim.get("a"))
+    if len(seed_values) < 2:
+        raise OpenError(f"{mean_value(seed_values, claim['metric'])}; one seed gives no bound")
+    interval = stats.bounds(seed_values)
+    assert interval is not None
+    scale, unit = _scale_and_unit(claim)
+    ours = f"{scale * stats.mean(seed_values):.4g} ± {scale * stats.std(seed_values):.2g}"
+    ours += f" [{scale * interval.lower:.4g}, {scale * interval.upper:.4g}]{unit}"
+    # A value as large as the threshold is enough, so the threshold is the next smaller float.
+    verdict = stats.judge(interval, math.nextafter(claim["value"], -math.inf))
+    needed = f"≥ {scale * claim['value']:.4g}{unit}"
+    return Outcome("", verdict, ours, needed, len(seed_values))
 
 
-_KINDS = {
-    "at_least": _at_least,
-    "lower_bound": _lower_bound,
-    "matches": _matches,
-    "beats": _beats,
-    "median_ratio": _median_ratio,
-    "smallest_level": _smallest_level,
-    "band": _band,
+_CHECKS = {
+    "at_least": _check_at_least,
+    "lower_bound": _check_lower_bound,
+    "matches": _check_matches,
+    "beats": _check_beats,
+    "median_ratio": _check_median_ratio,
+    "smallest_level": _check_smallest_level,
+    "band": _check_band,
 }
 
 
-def _sides(
+def _scale_and_unit(claim: Mapping[str, Any]) -> tuple[int, str]:
+    return (100, " %") if is_share(claim["metric"]) else (1, "")
+
+
+def _values_of_sides(
     results: Mapping[str, Any], claim: Mapping[str, Any], kind: ReportKind
 ) -> tuple[list[float], list[float]]:
-    return _side(results, claim, kind, claim.get("a")), _side(results, claim, kind, claim["b"])
+    return (
+        _values_of_side(results, claim, kind, claim.get("a")),
+        _values_of_side(results, claim, kind, claim["b"]),
+    )
 
 
-def _side(
+def _values_of_side(
     results: Mapping[str, Any], claim: Mapping[str, Any], kind: ReportKind, side: Any
 ) -> list[float]:
-    """The values that a claim compares, one per seed."""
+    """Returns the values on one side of a claim, one per seed; a number is repeated."""
     if isinstance(side, int | float):
         return [float(side)] * len(results["seeds"])
     return kind.values(results, claim, side)
 
 
-def _difference(claim: Mapping[str, Any], verdict: stats.Verdict) -> Outcome:
+def _outcome_of_difference(claim: Mapping[str, Any], verdict: stats.Verdict) -> Outcome:
+    mean = _signed(verdict.mean, claim)
     if verdict.bounds is None:
-        raise OpenError(f"{_signed(verdict.mean, claim)}; one seed gives no bound")
+        raise OpenError(f"{mean}; one seed gives no bound")
     lower, upper = (_signed(bound, claim).removesuffix(" pp") for bound in verdict.bounds)
-    ours = f"{_signed(verdict.mean, claim)} [{lower}, {upper}]"
     needed = f"> {_signed(verdict.threshold, claim)}"
-    return Outcome("", verdict.word, ours, needed, verdict.n)
+    return Outcome("", verdict.word, f"{mean} [{lower}, {upper}]", needed, verdict.n)
 
 
 def _signed(value: float, claim: Mapping[str, Any]) -> str:

@@ -37,179 +37,219 @@ _HEAD = [
 
 
 def body(results: Mapping[str, Any]) -> list[str]:
-    """Sections of the report.
+    """Returns the sections of the report.
 
     Args:
       results: of a comparison.
     """
-    parts = ["## Contestants", _contestants(results)]
-    learned = [
+    sections = ["## Contestants", _contestants(results)]
+    learned_labels = [
         label for label in results["contestants"] if comparison_results.strengths(results, label)
     ]
-    others = [label for label in comparison_results.labels(results) if label not in learned]
-    for point, sparsity in enumerate(results["sparsities"] if len(others) > 1 else ()):
-        parts += [f"## At {100 * sparsity:g} % removed, as asked"]
-        parts += [_table([_row(results, label, point) for label in others])]
-    if learned:
+    other_labels = [
+        label for label in comparison_results.labels(results) if label not in learned_labels
+    ]
+    for point, sparsity in enumerate(results["sparsities"] if len(other_labels) > 1 else ()):
+        sections += [f"## At {100 * sparsity:g} % removed, as asked"]
+        sections += [_table([_row(results, label, point) for label in other_labels])]
+    if learned_labels:
         rows = [_row(results, "dense", 0)]
-        for label in learned:
-            named = enumerate(comparison_results.asked(results, label))
-            rows += [
-                [f"{label}, {what}", *_row(results, label, point)[1:]] for point, what in named
-            ]
-        parts += ["## As sparse as their strength makes them", _table(rows)]
-    parts += [_counted(results), "## By seed: test accuracy after the last update, %"]
-    return [*parts, _by_seed(results), *_failures(results)]
+        for label in learned_labels:
+            for point, point_name in enumerate(comparison_results.point_names(results, label)):
+                rows.append([f"{label}, {point_name}", *_row(results, label, point)[1:]])
+        sections += ["## As sparse as their strength makes them", _table(rows)]
+    sections += [_notes(results), "## By seed: test accuracy after the last update, %"]
+    return [*sections, _table_by_seed(results), *_failures(results)]
 
 
 def headline(results: Mapping[str, Any]) -> Outcome:
-    """Who does best at the highest sparsity; of learned sparsities, what is smallest at little loss."""
+    """Returns the best at the highest sparsity; of learned sparsities, the smallest at little loss."""
     controls = results.get("controls", ())
-    all_of = [c for c in results["contestants"] if c not in controls]
-    rivals = [c for c in all_of if not comparison_results.strengths(results, c)]
-    if not rivals:
-        return _smallest(results)
+    candidates = [
+        label
+        for label in results["contestants"]
+        if label not in controls and not comparison_results.strengths(results, label)
+    ]
+    if not candidates:
+        return _smallest_network(results)
     point = results["sparsities"].index(max(results["sparsities"]))
-    of = {label: comparison_results.values(results, label, point) for label in rivals}
+    accuracies = {label: comparison_results.values(results, label, point) for label in candidates}
     # Seeds left out would favour who lost them.
-    whole = {
-        label: comparison_results.finished(found)
-        for label, found in of.items()
-        if None not in found
+    complete_accuracies = {
+        label: comparison_results.drop_missing(seed_values)
+        for label, seed_values in accuracies.items()
+        if None not in seed_values
     }
-    if not whole:
+    if not complete_accuracies:
         name = f"nobody ended all seeds at {100 * results['sparsities'][point]:g} %"
         return Outcome(name, "", "", "", 0)
-    best = max(whole, key=lambda label: stats.mean(whole[label]))
-    found, ours = whole[best], f"{percent(whole[best])} %, dense {_dense(results)} %"
-    name = f"{best} at {100 * results['sparsities'][point]:g} %, best of {len(whole)}"
-    return Outcome(name, "", ours, "", len(found))
+    best_label = max(complete_accuracies, key=lambda label: stats.mean(complete_accuracies[label]))
+    best_accuracies = complete_accuracies[best_label]
+    ours = f"{percent(best_accuracies)} %, dense {_dense_accuracy(results)} %"
+    name = (
+        f"{best_label} at {100 * results['sparsities'][point]:g} %, "
+        f"best of {len(complete_accuracies)}"
+    )
+    return Outcome(name, "", ours, "", len(best_accuracies))
 
 
-def _smallest(results: Mapping[str, Any]) -> Outcome:
-    """What keeps the fewest weights within half a point of the dense network."""
-    dense = comparison_results.finished(comparison_results.values(results, "dense", 0)) or [
-        math.inf
-    ]
-    best, most = None, 0.0
-    for label in (c for c in results["contestants"] if c not in results.get("controls", ())):
-        for point, asked in enumerate(comparison_results.asked(results, label)):
-            found = comparison_results.values(results, label, point)
-            if (
-                None in found
-                or stats.mean(comparison_results.finished(found)) < stats.mean(dense) - 0.005
-            ):
+def _smallest_network(results: Mapping[str, Any]) -> Outcome:
+    """Returns the point with the fewest weights within half a point of the dense network."""
+    dense_accuracies = _finished_values(results, "dense", 0) or [math.inf]
+    controls = results.get("controls", ())
+    best_name = None
+    best_accuracies: list[float] = []
+    best_compression = 0.0
+    for label in (label for label in results["contestants"] if label not in controls):
+        for point, point_name in enumerate(comparison_results.point_names(results, label)):
+            seed_values = comparison_results.values(results, label, point)
+            accuracies = comparison_results.drop_missing(seed_values)
+            if None in seed_values or stats.mean(accuracies) < stats.mean(dense_accuracies) - 0.005:
                 continue
-            factor = stats.mean(
-                comparison_results.finished(
-                    comparison_results.values(results, label, point, "compression")
-                )
-            )
-            if factor > most:
-                best, most = (f"{label}, {asked}", comparison_results.finished(found)), factor
-    if best is None:
+            compression = stats.mean(_finished_values(results, label, point, "compression"))
+            if compression > best_compression:
+                best_name = f"{label}, {point_name}"
+                best_accuracies = accuracies
+                best_compression = compression
+    if best_name is None:
         return Outcome("nothing within 0.5 pp of dense", "", "", "", len(results["seeds"]))
-    ours = f"{most:.1f}x fewer weights at {percent(best[1])} %, dense {_dense(results)} %"
-    return Outcome(f"{best[0]}, smallest within 0.5 pp", "", ours, "", len(best[1]))
+    ours = (
+        f"{best_compression:.1f}x fewer weights at {percent(best_accuracies)} %, "
+        f"dense {_dense_accuracy(results)} %"
+    )
+    return Outcome(f"{best_name}, smallest within 0.5 pp", "", ours, "", len(best_accuracies))
+
+
+def _finished_values(
+    results: Mapping[str, Any], label: str, point: int, metric: str = "test_accuracy"
+) -> list[float]:
+    """Returns a metric's values at a point, of the seeds that have one."""
+    return comparison_results.drop_missing(comparison_results.values(results, label, point, metric))
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:
-    """The rows under their heads, without columns that are empty."""
-    filled = [i for i in range(len(_HEAD)) if any(row[i] for row in rows)]
-    pick = lambda row: [row[i] for i in filled]
-    return table(pick(_HEAD), [pick(row) for row in rows])
+    """Returns the rows under their heads, without columns that are empty."""
+    filled_columns = [column for column in range(len(_HEAD)) if any(row[column] for row in rows)]
+
+    def select_filled(row: Sequence[str]) -> list[str]:
+        return [row[column] for column in filled_columns]
+
+    return table(select_filled(_HEAD), [select_filled(row) for row in rows])
 
 
 def _row(results: Mapping[str, Any], label: str, point: int) -> list[str]:
-    accuracy = comparison_results.values(results, label, point)
-    dense = comparison_results.values(results, "dense", point)
-    of = lambda metric: comparison_results.finished(
-        comparison_results.values(results, label, point, metric)
-    )
-    share = lambda found: f"{100 * stats.mean(found):.2f}" if found else ""
-    factor = lambda found: f"{stats.mean(found):.2f}x" if found else ""
-    count = lambda found: f"{stats.mean(found):,.0f}" if found else ""
+    accuracies = comparison_results.values(results, label, point)
+    dense_accuracies = comparison_results.values(results, "dense", point)
+
+    def finished(metric: str) -> list[float]:
+        return _finished_values(results, label, point, metric)
+
     return [
         label,
-        percent(comparison_results.finished(accuracy)),
-        "" if label == "dense" else gap(*comparison_results.both(accuracy, dense)),
-        share(of("sparsity")),
-        share(of("effective_sparsity")),
-        factor(of("compression")),
-        factor(of("speedup")),
-        factor(of("training")),
-        share(of("explored")),
-        count(of("small_parameters")),
-        percent(of("small_accuracy")) if of("small_accuracy") else "",
-        factor(of("small_faster")),
-        _seconds(comparison_results.entries(results, label, point)),
-        _seeds(accuracy),
+        percent(comparison_results.drop_missing(accuracies)),
+        ""
+        if label == "dense"
+        else gap(*comparison_results.drop_unpaired(accuracies, dense_accuracies)),
+        _mean_share(finished("sparsity")),
+        _mean_share(finished("effective_sparsity")),
+        _mean_factor(finished("compression")),
+        _mean_factor(finished("speedup")),
+        _mean_factor(finished("training")),
+        _mean_share(finished("explored")),
+        _mean_count(finished("small_parameters")),
+        percent(finished("small_accuracy")),
+        _mean_factor(finished("small_faster")),
+        _median_seconds(comparison_results.entries(results, label, point)),
+        _finished_seeds(accuracies),
     ]
 
 
-def _seconds(entries: Sequence[Mapping[str, Any]]) -> str:
-    """Of a training, in the middle over seeds; those that were interrupted are not known."""
-    whole = [e["wall_seconds"] for e in entries if "failed" not in e and not e["resumed"]]
-    return f"{statistics.median(whole):.1f}" if whole else ""
+def _mean_share(shares: Sequence[float]) -> str:
+    return f"{100 * stats.mean(shares):.2f}" if shares else ""
 
 
-def _seeds(found: Sequence[float | None]) -> str:
-    there = len(comparison_results.finished(found))
-    return str(there) if there == len(found) else f"{there} of {len(found)}"
+def _mean_factor(factors: Sequence[float]) -> str:
+    return f"{stats.mean(factors):.2f}x" if factors else ""
 
 
-def _dense(results: Mapping[str, Any]) -> str:
-    return percent(comparison_results.finished(comparison_results.values(results, "dense", 0)))
+def _mean_count(counts: Sequence[float]) -> str:
+    return f"{stats.mean(counts):,.0f}" if counts else ""
+
+
+def _median_seconds(entries: Sequence[Mapping[str, Any]]) -> str:
+    """Returns the median duration of a training; interrupted trainings have no known one."""
+    seconds = [
+        entry["wall_seconds"] for entry in entries if "failed" not in entry and not entry["resumed"]
+    ]
+    return f"{statistics.median(seconds):.1f}" if seconds else ""
+
+
+def _finished_seeds(seed_values: Sequence[float | None]) -> str:
+    finished_count = len(comparison_results.drop_missing(seed_values))
+    if finished_count == len(seed_values):
+        return str(finished_count)
+    return f"{finished_count} of {len(seed_values)}"
+
+
+def _dense_accuracy(results: Mapping[str, Any]) -> str:
+    return percent(_finished_values(results, "dense", 0))
 
 
 def _contestants(results: Mapping[str, Any]) -> str:
-    asked = results["config"]["compare"]
+    comparison = results["config"]["compare"]
     rows = [["dense", "the optimizer alone"]]
-    first, last = (_of_ways(asked, has_strength) for has_strength in (False, True))
-    rows += first
-    criteria = asked.get("criteria") or ()
-    named = criteria.values() if isinstance(criteria, Mapping) else criteria
-    labels = results["contestants"][len(rows) - 1 :][: len(named)]
-    for label, spec in zip(labels, named, strict=True):
-        criterion, own = pipeline_lib.criterion(spec)
+    rows += _rows_of_ways(comparison, False)
+    criteria = comparison.get("criteria") or ()
+    specs = criteria.values() if isinstance(criteria, Mapping) else criteria
+    labels = results["contestants"][len(rows) - 1 :][: len(specs)]
+    for label, spec in zip(labels, specs, strict=True):
+        criterion, own_fields = pipeline_lib.criterion(spec)
         name = criterion if isinstance(criterion, str) else part(criterion)
-        shared = {**(asked.get("pipeline") or {}), **own}
-        rows.append([label, f"criterion {name}; {', '.join(map(_said, shared.items()))}"])
-    rows = [*rows, *last]
+        fields = {**(comparison.get("pipeline") or {}), **own_fields}
+        words = ", ".join(map(_field_in_words, fields.items()))
+        rows.append([label, f"criterion {name}; {words}"])
+    rows += _rows_of_ways(comparison, True)
     for label in results.get("controls", ()):
-        of, _, control = label.rpartition(", ")
-        rows.append([label, f"the masks of {of} after training, {_CONTROLS[control]}"])
+        contestant, _, control = label.rpartition(", ")
+        rows.append([label, f"the masks of {contestant} after training, {_CONTROLS[control]}"])
     return table(["contestant", "what it is"], rows)
 
 
-def _of_ways(asked: Mapping[str, Any], has_strength: bool) -> list[list[str]]:
-    """Contestants that are ways of their own; those that may have a strength stand after the criteria."""
+def _rows_of_ways(comparison: Mapping[str, Any], has_strength: bool) -> list[list[str]]:
+    """Returns rows of contestants that are ways; those that may have a strength follow the criteria."""
     ways = [way for way in WAYS.values() if way.has_strength == has_strength]
     return [
         [label, f"{way.words} {part(spec)}".strip()]
         for way in ways
-        for label, spec in (asked.get(way.plural) or {}).items()
+        for label, spec in (comparison.get(way.plural) or {}).items()
     ]
 
 
-def _said(field: tuple[str, Any]) -> str:
-    """A field of a pipeline in words."""
+def _field_in_words(field: tuple[str, Any]) -> str:
+    """Returns a field of a pipeline in words."""
     name, value = field
     if isinstance(value, Mapping) and "name" not in value:
-        return f"{name} {', '.join(f'{k}={part(v)}' for k, v in value.items())}"
+        return f"{name} {', '.join(f'{key}={part(spec)}' for key, spec in value.items())}"
     return f"{name}={part(value) if isinstance(value, Mapping) else value}"
 
 
-def _counted(results: Mapping[str, Any]) -> str:
-    config, dense = results["config"], results["dense"]
-    size = config["data"].get("batch_size", 128)
-    epochs = config["steps"] / (results["examples"] // size)
-    n = len(results["seeds"])
-    spread = f"mean ± std over {n} seeds" if n > 1 else "one seed, so no bound can be given"
-    weights, leaves = dense["weights"], dense["prunable"]
+def _notes(results: Mapping[str, Any]) -> str:
+    """Returns the paragraph that says what each column counts."""
+    config = results["config"]
+    dense = results["dense"]
+    batch_size = config["data"].get("batch_size", 128)
+    epochs = config["steps"] / (results["examples"] // batch_size)
+    seed_count = len(results["seeds"])
+    spread_note = (
+        f"mean ± std over {seed_count} seeds"
+        if seed_count > 1
+        else "one seed, so no bound can be given"
+    )
+    weights = dense["weights"]
+    leaves = dense["prunable"]
     return (
-        f"Accuracy: of the test set after the last update ({config['steps']} updates of {size} "
-        f"examples, {epochs:.1f} epochs), {spread}; in brackets the one-sided 95 % lower bound of the "
+        f"Accuracy: of the test set after the last update ({config['steps']} updates of {batch_size} "
+        f"examples, {epochs:.1f} epochs), {spread_note}; in brackets the one-sided 95 % lower bound of the "
         "difference, paired over the seeds that both ended: for one seed all begin with the same "
         "weights and see the same batches. A training whose loss was no longer finite has no accuracy; "
         "the last column counts the others. "
@@ -228,29 +268,32 @@ def _counted(results: Mapping[str, Any]) -> str:
     )
 
 
-def _by_seed(results: Mapping[str, Any]) -> str:
-    shown = lambda value: "failed" if value is None else f"{100 * value:.2f}"
-    rows = [["dense", "", *map(shown, comparison_results.values(results, "dense", 0))]]
+def _table_by_seed(results: Mapping[str, Any]) -> str:
+    def accuracies_of_seeds(label: str, point: int) -> list[str]:
+        accuracies = comparison_results.values(results, label, point)
+        return [
+            "failed" if accuracy is None else f"{100 * accuracy:.2f}" for accuracy in accuracies
+        ]
+
+    rows = [["dense", "", *accuracies_of_seeds("dense", 0)]]
     for label in results["contestants"]:
-        for point, asked in enumerate(comparison_results.asked(results, label)):
-            rows.append(
-                [label, asked, *map(shown, comparison_results.values(results, label, point))]
-            )
+        for point, point_name in enumerate(comparison_results.point_names(results, label)):
+            rows.append([label, point_name, *accuracies_of_seeds(label, point)])
     head = ["contestant", "asked", *(f"seed {seed['seed']}" for seed in results["seeds"])]
     return table(head, rows)
 
 
 def _failures(results: Mapping[str, Any]) -> list[str]:
-    failed = [
+    failures = [
         f"- {entry['failed']}"
         for label in comparison_results.labels(results)
         for seed in results["seeds"]
         for entry in seed["points"][label]
         if "failed" in entry
     ]
-    return ["## Trainings that diverged", "\n".join(failed)] if failed else []
+    return ["## Trainings that diverged", "\n".join(failures)] if failures else []
 
 
 REPORT = ReportKind(
-    body, headline, plots.comparison, comparison_results.claimed, metric="test_accuracy"
+    body, headline, plots.comparison, comparison_results.values_of_claim, metric="test_accuracy"
 )

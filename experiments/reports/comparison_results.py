@@ -9,81 +9,96 @@ from experiments.reports.markdown import mean_value
 
 __all__ = [
     "NEAR",
-    "asked",
-    "both",
-    "claimed",
+    "drop_missing",
+    "drop_unpaired",
     "entries",
-    "finished",
     "labels",
-    "nearest",
+    "nearest_point",
+    "point_names",
     "strengths",
     "values",
+    "values_of_claim",
 ]
 
 NEAR = 1.15  # weights left that differ by more than this factor are not those that are meant
 
 
 def labels(results: Mapping[str, Any]) -> list[str]:
-    """The contestants, the dense baseline first."""
+    """Returns the labels of all contestants, the dense baseline first."""
     return ["dense", *results["contestants"]]
 
 
 def strengths(results: Mapping[str, Any], label: str) -> list[float]:
-    """The strengths of a contestant that has some instead of sparsities."""
+    """Returns the strengths of a contestant that has some instead of sparsities; else nothing."""
     return list((results.get("strengths") or {}).get(label, ()))
 
 
-def asked(results: Mapping[str, Any], label: str) -> list[str]:
-    """What a contestant was asked for at each of its points, in words.
+def point_names(results: Mapping[str, Any], label: str) -> list[str]:
+    """Returns the sparsity or strength that was asked for at each point of a contestant, in words.
 
-    >>> asked({"sparsities": [0.5], "strengths": {"L1": [1e-4, 1e-3]}}, "L1")
+    >>> point_names({"sparsities": [0.5], "strengths": {"L1": [1e-4, 1e-3]}}, "L1")
     ['strength 0.0001', 'strength 0.001']
     """
-    if found := strengths(results, label):
-        return [f"strength {value:g}" for value in found]
+    if own_strengths := strengths(results, label):
+        return [f"strength {strength:g}" for strength in own_strengths]
     return [f"{100 * sparsity:g} %" for sparsity in results["sparsities"]]
 
 
 def entries(results: Mapping[str, Any], label: str, point: int) -> list[dict[str, Any]]:
-    """What each seed found at a contestant's point; the dense baseline has but one."""
-    at = 0 if label == "dense" else point
-    return [seed["points"][label][at] for seed in results["seeds"]]
+    """Returns each seed's entry at the point of that index; the dense baseline has but one point."""
+    point_index = 0 if label == "dense" else point
+    return [seed["points"][label][point_index] for seed in results["seeds"]]
 
 
 def values(
     results: Mapping[str, Any], label: str, point: int, metric: str = "test_accuracy"
 ) -> list[float | None]:
-    """One value per seed, `None` where the training diverged."""
+    """Returns one value per seed, `None` where the training diverged."""
     return [entry.get(metric) for entry in entries(results, label, point)]
 
 
-def finished(found: Sequence[float | None]) -> list[float]:
-    """The values of the seeds that have one."""
-    return [value for value in found if value is not None]
+def drop_missing(seed_values: Sequence[float | None]) -> list[float]:
+    """Returns the values of the seeds that have one.
+
+    >>> drop_missing([1.0, None])
+    [1.0]
+    """
+    return [value for value in seed_values if value is not None]
 
 
-def both(a: Sequence[float | None], b: Sequence[float | None]) -> tuple[list[float], list[float]]:
-    """The values of the seeds that have one on both sides.
+def drop_unpaired(
+    a: Sequence[float | None], b: Sequence[float | None]
+) -> tuple[list[float], list[float]]:
+    """Returns the values of the seeds that have one on both sides.
 
-    >>> both([1.0, None, 3.0], [1.5, 2.5, None])
+    >>> drop_unpaired([1.0, None, 3.0], [1.5, 2.5, None])
     ([1.0], [1.5])
     """
-    pairs = [(x, y) for x, y in zip(a, b, strict=True) if x is not None and y is not None]
-    return [x for x, _ in pairs], [y for _, y in pairs]
+    pairs = [
+        (left, right)
+        for left, right in zip(a, b, strict=True)
+        if left is not None and right is not None
+    ]
+    return [left for left, _ in pairs], [right for _, right in pairs]
 
 
-def nearest(results: Mapping[str, Any], sparsity: float) -> int | None:
-    """The point nearest to a sparsity; `None` if none is near.
+def nearest_point(results: Mapping[str, Any], sparsity: float) -> int | None:
+    """Returns the index of the point nearest to a sparsity; `None` if none is near.
 
-    >>> nearest({"sparsities": [0.5, 0.9]}, 0.895), nearest({"sparsities": [0.5, 0.9]}, 0.7)
+    >>> nearest_point({"sparsities": [0.5, 0.9]}, 0.895), nearest_point({"sparsities": [0.5, 0.9]}, 0.7)
     (1, None)
     """
-    distance = [abs(math.log((1 - s) / (1 - sparsity))) for s in results["sparsities"]]
-    point = min(range(len(distance)), key=distance.__getitem__)
-    return point if distance[point] <= math.log(NEAR) else None
+    distances = [
+        abs(math.log((1 - point_sparsity) / (1 - sparsity)))
+        for point_sparsity in results["sparsities"]
+    ]
+    point = min(range(len(distances)), key=distances.__getitem__)
+    return point if distances[point] <= math.log(NEAR) else None
 
 
-def claimed(results: Mapping[str, Any], claim: Mapping[str, Any], label: str) -> list[float]:
+def values_of_claim(
+    results: Mapping[str, Any], claim: Mapping[str, Any], label: str
+) -> list[float]:
     """Returns the values of a contestant at the point that a claim means.
 
     Args:
@@ -94,28 +109,29 @@ def claimed(results: Mapping[str, Any], claim: Mapping[str, Any], label: str) ->
     Raises:
       OpenError: there is no such point, or not every seed has such a value.
     """
-    point = 0 if label == "dense" else _point(results, claim, label)
-    if not any(claim["metric"] in e or "failed" in e for e in entries(results, label, point)):
-        raise OpenError(f"these results have no {claim['metric']} of {label}")
-    found = values(results, label, point, claim["metric"])
-    there = finished(found)
-    if len(there) < len(found):
-        lost = f"{label} has {len(there)} of {len(found)} seeds"
-        raise OpenError(
-            f"{lost}, at {mean_value(there, claim['metric'])} in the mean" if there else lost
-        )
-    return there
+    metric = claim["metric"]
+    point = 0 if label == "dense" else _point_of_claim(results, claim, label)
+    if not any(metric in entry or "failed" in entry for entry in entries(results, label, point)):
+        raise OpenError(f"these results have no {metric} of {label}")
+    seed_values = values(results, label, point, metric)
+    finished_values = drop_missing(seed_values)
+    if len(finished_values) < len(seed_values):
+        reason = f"{label} has {len(finished_values)} of {len(seed_values)} seeds"
+        if finished_values:
+            reason += f", at {mean_value(finished_values, metric)} in the mean"
+        raise OpenError(reason)
+    return finished_values
 
 
-def _point(results: Mapping[str, Any], claim: Mapping[str, Any], label: str) -> int:
-    known = strengths(results, label)
-    if known:
-        given = claim["strength"]
-        strength = given[label] if isinstance(given, Mapping) else given
-        if strength not in known:
+def _point_of_claim(results: Mapping[str, Any], claim: Mapping[str, Any], label: str) -> int:
+    trained_strengths = strengths(results, label)
+    if trained_strengths:
+        asked = claim["strength"]
+        strength = asked[label] if isinstance(asked, Mapping) else asked
+        if strength not in trained_strengths:
             raise OpenError(f"{label} was not trained at strength {strength:g}")
-        return known.index(strength)
-    point = nearest(results, claim["sparsity"])
+        return trained_strengths.index(strength)
+    point = nearest_point(results, claim["sparsity"])
     if point is None:
         raise OpenError(f"no point near {100 * claim['sparsity']:g} % of weights removed")
     return point

@@ -1,4 +1,4 @@
-"""What reports of one study differ in from those of another, and what a claim comes to."""
+"""The parts of a report that depend on its study, and the outcome of a claim."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -10,10 +10,19 @@ __all__ = ["OpenError", "Outcome", "ReportKind"]
 
 
 class Outcome(NamedTuple):
-    """What a claim came to."""
+    """The outcome of a claim.
+
+    Attributes:
+      name: of the claim.
+      verdict: "holds", "refuted" or "open"; "" if nothing was claimed.
+      ours: our number, with its bounds, in words.
+      needed: what the number must be, in words.
+      n: seeds.
+      published: the paper's own words or number.
+    """
 
     name: str
-    verdict: stats.Word | Literal[""]  # "": nothing was claimed
+    verdict: stats.Word | Literal[""]
     ours: str
     needed: str
     n: int
@@ -21,7 +30,7 @@ class Outcome(NamedTuple):
 
 
 class OpenError(Exception):
-    """Why a claim cannot be checked."""
+    """A claim cannot be checked; the message says why."""
 
 
 def _no_lines(results: Mapping[str, Any]) -> Sequence[str]:
@@ -33,9 +42,9 @@ class ReportKind(NamedTuple):
 
     Attributes:
       body: results -> sections.
-      headline: results -> what to show of a run without claims.
+      headline: results -> the outcome that a run without claims shows.
       plots: (results, run folder) -> names of the files drawn there.
-      values: (results, claim, side) -> what a claim compares, one value per seed; raises `OpenError`.
+      values: (results, claim, side) -> the values on a side of a claim, one per seed; raises `OpenError`.
       metric: of a claim that names none.
       has_dense: whether the spread of the dense network is the margin of claims that give none.
       shown: fields of the config that the head of the report shows beside its parts.

@@ -7,29 +7,34 @@ from typing import Any
 from experiments.reports import comparison_results, stats
 from experiments.reports.kind import OpenError
 
-__all__ = ["claimed", "levels", "values"]
+__all__ = ["levels", "values", "values_of_claim"]
 
 
 def levels(results: Mapping[str, Any]) -> list[float]:
-    """The fraction of weights left at each level that all seeds have reached."""
-    runs = [seed["levels"] for seed in results["seeds"]]
-    return [stats.mean([level["remaining"] for level in same]) for same in zip(*runs, strict=False)]
+    """Returns the fraction of weights left at each level that all seeds have reached."""
+    levels_by_seed = [seed["levels"] for seed in results["seeds"]]
+    return [
+        stats.mean([level["remaining"] for level in same_level])
+        for same_level in zip(*levels_by_seed, strict=False)
+    ]
 
 
 def values(results: Mapping[str, Any], branch: str, metric: str, level: int) -> list[float]:
-    """One value per seed, the mean over several draws of a branch; empty if any seed has none."""
-    found = []
+    """Returns one value per seed, the mean over the draws of a branch; nothing if any seed has none."""
+    seed_means = []
     for seed in results["seeds"]:
-        at = 0 if branch == "dense" else level
-        draws = seed["levels"][at]["branches"].get("ticket" if branch == "dense" else branch)
-        draws = draws if isinstance(draws, list) else [draws]
+        # The ticket of level 0 is the dense network.
+        level_index = 0 if branch == "dense" else level
+        branches = seed["levels"][level_index]["branches"]
+        entry = branches.get("ticket" if branch == "dense" else branch)
+        draws = entry if isinstance(entry, list) else [entry]
         if any(draw is None or draw.get(metric) is None for draw in draws) or not draws:
             return []
-        found.append(stats.mean([draw[metric] for draw in draws]))
-    return found
+        seed_means.append(stats.mean([draw[metric] for draw in draws]))
+    return seed_means
 
 
-def claimed(results: Mapping[str, Any], claim: Mapping[str, Any], side: Any) -> list[float]:
+def values_of_claim(results: Mapping[str, Any], claim: Mapping[str, Any], side: Any) -> list[float]:
     """Returns the values of a branch at the level that a claim means.
 
     Args:
@@ -40,17 +45,17 @@ def claimed(results: Mapping[str, Any], claim: Mapping[str, Any], side: Any) -> 
     Raises:
       OpenError: there is no such level, or the branch has no such value.
     """
-    level = 0 if side == "dense" else _level(results, claim["remaining"])
-    there = values(results, side, claim["metric"], level)
-    if not there:
+    level = 0 if side == "dense" else _nearest_level(results, claim["remaining"])
+    seed_values = values(results, side, claim["metric"], level)
+    if not seed_values:
         remaining = 100 * levels(results)[level]
         raise OpenError(f"no {claim['metric']} of {side} at {remaining:.1f} %")
-    return there
+    return seed_values
 
 
-def _level(results: Mapping[str, Any], remaining: float) -> int:
-    distance = [abs(math.log(left / remaining)) for left in levels(results)]
-    level = min(range(len(distance)), key=distance.__getitem__, default=None)
-    if level is None or distance[level] > math.log(comparison_results.NEAR):
+def _nearest_level(results: Mapping[str, Any], remaining: float) -> int:
+    distances = [abs(math.log(weights_left / remaining)) for weights_left in levels(results)]
+    level = min(range(len(distances)), key=distances.__getitem__, default=None)
+    if level is None or distances[level] > math.log(comparison_results.NEAR):
         raise OpenError(f"no level near {100 * remaining:.3g} % of weights left")
     return level

@@ -9,20 +9,20 @@ __all__ = ["cell", "count", "gap", "is_share", "mean_value", "part", "percent", 
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table; bars within cells are escaped."""
+    """Returns a Markdown table; bars within cells are escaped."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(
-        "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines
+        "| " + " | ".join(text.replace("|", "\\|") for text in line) + " |" for line in lines
     )
 
 
-def percent(found: Sequence[float]) -> str:
-    """Mean and standard deviation of fractions, as a percentage; empty for no values."""
-    return stats.percent(found) if found else ""
+def percent(fractions: Sequence[float]) -> str:
+    """Returns mean and standard deviation of fractions as a percentage; empty for no values."""
+    return stats.percent(fractions) if fractions else ""
 
 
 def gap(a: Sequence[float], b: Sequence[float]) -> str:
-    """Mean of a - b in percentage points, with its one-sided 95 % lower bound in brackets.
+    """Returns mean(a - b) in percentage points, with its one-sided 95 % lower bound in brackets.
 
     >>> gap([0.9, 0.8], [0.7, 0.6]), gap([0.9], [0.7]), gap([], [])
     ('+20.00 (+20.00)', '+20.00', '')
@@ -35,17 +35,17 @@ def gap(a: Sequence[float], b: Sequence[float]) -> str:
 
 
 def part(spec: Mapping[str, Any]) -> str:
-    """A part of a config as a call.
+    """Returns a part of a config, written as a call.
 
     >>> part({"name": "adam", "learning_rate": 0.1})
     'adam(learning_rate=0.1)'
     """
-    shown = (
-        f"{k}={part(v) if isinstance(v, Mapping) and 'name' in v else v}"
-        for k, v in spec.items()
-        if k != "name"
+    arguments = (
+        f"{name}={part(entry) if isinstance(entry, Mapping) and 'name' in entry else entry}"
+        for name, entry in spec.items()
+        if name != "name"
     )
-    return f"{spec['name']}({', '.join(shown)})"
+    return f"{spec['name']}({', '.join(arguments)})"
 
 
 def is_share(metric: str) -> bool:
@@ -67,23 +67,23 @@ def mean_value(values: Sequence[float], metric: str) -> str:
     return f"{100 * mean:.2f} %" if is_share(metric) else f"{mean:.4g}"
 
 
-def count(found: Sequence[float]) -> str:
+def count(counts: Sequence[float]) -> str:
     """Returns mean and standard deviation of counts, without decimals."""
-    if len(found) < 2:
-        return f"{found[0]:.0f}" if found else ""
-    return f"{stats.mean(found):.0f} ± {stats.std(found):.0f}"
+    if len(counts) < 2:
+        return f"{counts[0]:.0f}" if counts else ""
+    return f"{stats.mean(counts):.0f} ± {stats.std(counts):.0f}"
 
 
-def value(name: str, found: Sequence[float]) -> str:
-    """Accuracies and sparsities as percentages, the rest as they are."""
-    if "accuracy" in name or "sparsity" in name:
-        return f"{stats.percent(found)} %"
-    text = f"{stats.mean(found):.6g}"
-    return text if len(found) < 2 else f"{text} ± {stats.std(found):.2g}"
+def value(metric: str, values: Sequence[float]) -> str:
+    """Returns accuracies and sparsities as percentages, other metrics as they are."""
+    if "accuracy" in metric or "sparsity" in metric:
+        return f"{stats.percent(values)} %"
+    text = f"{stats.mean(values):.6g}"
+    return text if len(values) < 2 else f"{text} ± {stats.std(values):.2g}"
 
 
-def cell(name: str, entry: Any) -> str:
+def cell(column: str, entry: Any) -> str:
     """Returns an entry of a row of results: a shape as AxB, a float as `value` shows it."""
     if isinstance(entry, list):  # a shape
         return "x".join(map(str, entry))
-    return value(name, [entry]) if isinstance(entry, float) else str(entry)
+    return value(column, [entry]) if isinstance(entry, float) else str(entry)

@@ -31,43 +31,52 @@ _LOTTERY = [
 
 def lottery(results: Mapping[str, Any], folder: Path) -> list[str]:
     """Draws accuracy and early-stop iteration against the weights left; returns file names."""
-    names = list(
-        dict.fromkeys(b for s in results["seeds"] for lv in s["levels"] for b in lv["branches"])
+    branches = list(
+        dict.fromkeys(
+            branch
+            for seed in results["seeds"]
+            for level in seed["levels"]
+            for branch in level["branches"]
+        )
     )
     return [
         file
         for metric, file, label in _LOTTERY
-        if _against_weights_left(results, names, metric, label, folder / file)
+        if _draw_against_weights_left(results, branches, metric, label, folder / file)
     ]
 
 
 def comparison(results: Mapping[str, Any], folder: Path) -> list[str]:
     """Draws accuracy against compression, a line per contestant; returns the file's name."""
     figure, (ax,) = _figure(1)
-    drawn: list[float] = []
+    drawn_compressions: list[float] = []
+    # Every round of the styles has its own dashes, so that more contestants than styles differ.
     dashes = itertools.chain.from_iterable(
-        itertools.repeat(d, len(_STYLES)) for d in ("-", "--", ":")
+        itertools.repeat(dash, len(_STYLES)) for dash in ("-", "--", ":")
     )
     for (colour, marker), dash, label in zip(
         itertools.cycle(_STYLES), itertools.cycle(dashes), results["contestants"], strict=False
     ):
-        found = _trade_off(results, label)
-        if not found:
+        trade_off = _trade_off(results, label)
+        if not trade_off:
             continue
-        x, y, error = np.array(sorted(found)).T
-        drawn += x.tolist()
+        compressions, accuracies, spreads = np.array(sorted(trade_off)).T
+        drawn_compressions += compressions.tolist()
         style = {"color": colour, "marker": marker, "ls": dash, "label": label}
-        ax.errorbar(x, 100 * y, 100 * error, **style, ms=4.5, lw=1.5, capsize=3)
-    dense = comparison_results.finished(comparison_results.values(results, "dense", 0))
+        ax.errorbar(
+            compressions, 100 * accuracies, 100 * spreads, **style, ms=4.5, lw=1.5, capsize=3
+        )
+    dense = comparison_results.drop_missing(comparison_results.values(results, "dense", 0))
     if dense:
-        mean, spread = stats.mean(dense), stats.std(dense) if len(dense) > 1 else 0.0
+        mean = stats.mean(dense)
+        spread = stats.std(dense) if len(dense) > 1 else 0.0
         ax.axhline(100 * mean, color="0.35", ls="--", lw=1, label="dense", zorder=0)
         ax.axhspan(100 * (mean - spread), 100 * (mean + spread), color="0.35", alpha=0.12, lw=0)
-    _axis_of_compression(ax, drawn)
-    n = len(results["seeds"])
+    _set_compression_axis(ax, drawn_compressions)
+    seed_count = len(results["seeds"])
     ax.set(ylabel="test accuracy after training (%)")
-    ax.set_title(f"mean ± std over {n} seed{'s'[: n > 1]}")
-    if not drawn and not dense:
+    ax.set_title(f"mean ± std over {seed_count} seed{'s'[: seed_count > 1]}")
+    if not drawn_compressions and not dense:
         return []
     if len(results["contestants"]) > len(_STYLES):  # beside the plot, where it hides nothing
         figure.set_size_inches(9.0, 4.8)
@@ -80,32 +89,38 @@ def comparison(results: Mapping[str, Any], folder: Path) -> list[str]:
 
 def posttrain(results: Mapping[str, Any], folder: Path) -> list[str]:
     """Draws the perplexity of each row, and the errors of kernels by depth; returns file names."""
-    rows, dense = results["rows"], results["dense"]["perplexity"]
-    figure, (ax,) = _figure(1)
-    of = lambda label, metric: [seed["rows"][label][metric] for seed in results["seeds"]]
-    for (colour, marker), label, x in zip(
-        itertools.cycle(_STYLES), rows, range(len(rows)), strict=False
-    ):
-        found = of(label, "perplexity")
-        ax.plot([x] * len(found), found, color=colour, marker=marker, ls="none", ms=5)
-    ax.axhline(dense, color="0.35", ls="--", lw=1, label="dense", zorder=0)
-    ax.set(yscale="log", ylabel="perplexity")
-    ax.set_xticks(range(len(rows)), rows, rotation=40, ha="right")
-    ax.legend(frameon=False)
-    _save(figure, folder / "perplexity.png")
-    curves = {label: _held_out(results["seeds"][0]["rows"][label]) for label in rows}
-    if not all(curves.values()):
+    labels = results["rows"]
+    _draw_perplexities(results, labels, folder / "perplexity.png")
+    error_curves = {label: _held_out_errors(results["seeds"][0]["rows"][label]) for label in labels}
+    if not all(error_curves.values()):
         return ["perplexity.png"]
     figure, (ax,) = _figure(1)
-    for (colour, _), label in zip(itertools.cycle(_STYLES), rows, strict=False):
-        ax.plot(curves[label], color=colour, lw=1, label=label)
+    for (colour, _), label in zip(itertools.cycle(_STYLES), labels, strict=False):
+        ax.plot(error_curves[label], color=colour, lw=1, label=label)
     ax.set(yscale="log", xlabel="kernel, in order", ylabel="error of outputs, held out")
     ax.legend(frameon=False, fontsize="x-small", ncols=2)
     _save(figure, folder / "kernels.png")
     return ["perplexity.png", "kernels.png"]
 
 
-def _held_out(row: Mapping[str, Any]) -> list[float]:
+def _draw_perplexities(results: Mapping[str, Any], labels: Sequence[str], path: Path) -> None:
+    figure, (ax,) = _figure(1)
+    for (colour, marker), label, position in zip(
+        itertools.cycle(_STYLES), labels, range(len(labels)), strict=False
+    ):
+        perplexities = [seed["rows"][label]["perplexity"] for seed in results["seeds"]]
+        positions = [position] * len(perplexities)
+        ax.plot(positions, perplexities, color=colour, marker=marker, ls="none", ms=5)
+    dense_perplexity = results["dense"]["perplexity"]
+    ax.axhline(dense_perplexity, color="0.35", ls="--", lw=1, label="dense", zorder=0)
+    ax.set(yscale="log", ylabel="perplexity")
+    ax.set_xticks(range(len(labels)), labels, rotation=40, ha="right")
+    ax.legend(frameon=False)
+    _save(figure, path)
+
+
+def _held_out_errors(row: Mapping[str, Any]) -> list[float]:
+    """Returns the held-out error of each kernel; nothing if a kernel has none."""
     errors = [kernel.get("held_out_error") for kernel in row["kernels"]]
     return [] if None in errors else errors
 
@@ -113,51 +128,61 @@ def _held_out(row: Mapping[str, Any]) -> list[float]:
 def sensitivity(results: Mapping[str, Any], folder: Path) -> list[str]:
     """Draws the accuracy with one layer pruned, layers x sparsities; returns the file's name."""
     tables = [seed["table"] for seed in results["seeds"]]
-    layers, asked = list(tables[0]["weights"]), results["asked"]["sparsities"]
-    mean = np.array(
-        [np.mean([t["accuracies"][layer][1:] for t in tables], axis=0) for layer in layers]
+    layers = list(tables[0]["weights"])
+    sparsities = results["asked"]["sparsities"]
+    accuracies = np.array(
+        [
+            np.mean([seed_table["accuracies"][layer][1:] for seed_table in tables], axis=0)
+            for layer in layers
+        ]
     )
     from matplotlib.figure import Figure
 
-    width, height = 2.6 + 0.62 * len(asked), 1.4 + 0.42 * len(layers)
+    width = 2.6 + 0.62 * len(sparsities)
+    height = 1.4 + 0.42 * len(layers)
     figure = Figure(figsize=(width, height), layout="constrained")
     ax = figure.subplots()
-    image = ax.imshow(100 * mean, aspect="auto", cmap="viridis")
-    ax.set_xticks(range(len(asked)), [f"{100 * s:g}" for s in asked])
+    image = ax.imshow(100 * accuracies, aspect="auto", cmap="viridis")
+    ax.set_xticks(range(len(sparsities)), [f"{100 * sparsity:g}" for sparsity in sparsities])
     ax.set_yticks(range(len(layers)), layers)
     ax.set(xlabel="of this layer alone removed (%)", title="validation accuracy (%)")
-    middle = (mean.max() + mean.min()) / 2
-    for i, row in enumerate(mean):
-        for j, value in enumerate(row):
-            colour = "black" if value > middle else "white"
-            ax.text(j, i, f"{100 * value:.1f}", ha="center", va="center", color=colour, fontsize=7)
+    middle = (accuracies.max() + accuracies.min()) / 2
+    for (row, column), accuracy in np.ndenumerate(accuracies):
+        colour = "black" if accuracy > middle else "white"
+        text = f"{100 * accuracy:.1f}"
+        ax.text(column, row, text, ha="center", va="center", color=colour, fontsize=7)
     figure.colorbar(image, ax=ax)
     _save(figure, folder / "sensitivity.png")
     return ["sensitivity.png"]
 
 
 def _trade_off(results: Mapping[str, Any], label: str) -> list[tuple[float, float, float]]:
-    """Compression, mean and standard deviation of the accuracy at each point that has any."""
-    found = []
-    for point in range(len(comparison_results.asked(results, label))):
-        accuracy = comparison_results.finished(comparison_results.values(results, label, point))
-        if accuracy:
-            factors = comparison_results.values(results, label, point, "compression")
-            compression = comparison_results.finished(factors)
-            spread = stats.std(accuracy) if len(accuracy) > 1 else 0.0
-            found.append((stats.mean(compression), stats.mean(accuracy), spread))
-    return found
+    """Returns compression, mean and standard deviation of the accuracy at each point that has any."""
+    trade_off = []
+    for point in range(len(comparison_results.point_names(results, label))):
+        accuracies = comparison_results.drop_missing(
+            comparison_results.values(results, label, point)
+        )
+        if accuracies:
+            compressions = comparison_results.drop_missing(
+                comparison_results.values(results, label, point, "compression")
+            )
+            spread = stats.std(accuracies) if len(accuracies) > 1 else 0.0
+            trade_off.append((stats.mean(compressions), stats.mean(accuracies), spread))
+    return trade_off
 
 
-def _axis_of_compression(ax: Any, found: Sequence[float]) -> None:
-    """A logarithmic axis with ticks at the points, close ones left out."""
+def _set_compression_axis(ax: Any, compressions: Sequence[float]) -> None:
+    """Sets a logarithmic x axis with ticks at the points, close ones left out."""
     from matplotlib.ticker import NullLocator
 
     ticks: list[float] = []
-    apart = max(1.15, (max(found) / min(found)) ** 0.07) if found else 1.15
-    for x in sorted(found):
-        if not ticks or x > apart * ticks[-1]:
-            ticks.append(x)
+    least_ratio = (
+        max(1.15, (max(compressions) / min(compressions)) ** 0.07) if compressions else 1.15
+    )
+    for compression in sorted(compressions):
+        if not ticks or compression > least_ratio * ticks[-1]:
+            ticks.append(compression)
     ax.set_xscale("log")
     ax.set_xticks(ticks, [f"{tick:.3g}" for tick in ticks])
     ax.xaxis.set_minor_locator(NullLocator())
@@ -166,105 +191,119 @@ def _axis_of_compression(ax: Any, found: Sequence[float]) -> None:
 
 def training(folder: Path) -> list[str]:
     """Draws the metrics of each seed against the step; returns the files' names."""
-    tables = [_columns(path.parent) for path in sorted(folder.glob("seed_*/**/metrics.csv"))]
-    panels = {
+    tables = [_metric_curves(path.parent) for path in sorted(folder.glob("seed_*/**/metrics.csv"))]
+    panel_labels = {
         "accuracy": "accuracy (%)",
         "loss": "loss",
         "sparsity": "sparsity (%)",
     }
-    names = sorted({name for table in tables for name in table})
-    shown = {word: [n for n in names if word in n] for word in panels}
-    shown = {word: found for word, found in shown.items() if found}
-    if not shown:
+    metrics = sorted({metric for curves in tables for metric in curves})
+    metrics_by_panel = {
+        panel: [metric for metric in metrics if panel in metric] for panel in panel_labels
+    }
+    metrics_by_panel = {panel: shown for panel, shown in metrics_by_panel.items() if shown}
+    if not metrics_by_panel:
         return []
-    figure, axes = _figure(len(shown))
-    for ax, (word, found) in zip(axes, shown.items(), strict=True):
-        for (colour, _), name in zip(_STYLES, found, strict=False):
-            for i, table in enumerate(table for table in tables if name in table):
-                step, y = table[name]
-                scale = 1 if word == "loss" else 100
-                label = name.replace("_", " ") if i == 0 else None
-                ax.plot(step, scale * y, color=colour, lw=1.2, alpha=0.8, label=label)
-        ax.set(xlabel="step", ylabel=panels[word])
-        if word != "loss":
+    figure, axes = _figure(len(metrics_by_panel))
+    for ax, (panel, panel_metrics) in zip(axes, metrics_by_panel.items(), strict=True):
+        scale = 1 if panel == "loss" else 100
+        for (colour, _), metric in zip(_STYLES, panel_metrics, strict=False):
+            metric_tables = (curves for curves in tables if metric in curves)
+            for curve_index, curves in enumerate(metric_tables):
+                steps, values = curves[metric]
+                label = metric.replace("_", " ") if curve_index == 0 else None
+                ax.plot(steps, scale * values, color=colour, lw=1.2, alpha=0.8, label=label)
+        ax.set(xlabel="step", ylabel=panel_labels[panel])
+        if panel != "loss":
             ax.set_ylim(top=min(ax.get_ylim()[1], 101))
         ax.legend(frameon=False)
     _save(figure, folder / "training.png")
     return ["training.png"]
 
 
-def _against_weights_left(
-    results: Mapping[str, Any], names: Sequence[str], metric: str, label: str, path: Path
+def _draw_against_weights_left(
+    results: Mapping[str, Any], branches: Sequence[str], metric: str, label: str, path: Path
 ) -> bool:
-    """One line per branch with a band of a standard deviation; False where there is nothing."""
-    left = 100 * np.array(lottery_results.levels(results))
+    """Draws a line per branch in a band of a standard deviation; False where there is nothing."""
+    weights_left = 100 * np.array(lottery_results.levels(results))
     scale = 1 if metric == "early_step" else 100
     figure, (ax,) = _figure(1)
     drawn = []
-    for (colour, marker), name in zip(_STYLES, names, strict=False):
-        per_level = [
-            lottery_results.values(results, name, metric, level) for level in range(len(left))
+    for (colour, marker), branch in zip(_STYLES, branches, strict=False):
+        values_by_level = [
+            lottery_results.values(results, branch, metric, level)
+            for level in range(len(weights_left))
         ]
-        there = [i for i, found in enumerate(per_level) if found]
-        if not there:
+        levels = [level for level, values in enumerate(values_by_level) if values]
+        if not levels:
             continue
-        y = scale * np.array([stats.mean(per_level[i]) for i in there])
-        band = scale * np.nan_to_num([stats.std(per_level[i]) for i in there])
-        ax.plot(left[there], y, color=colour, marker=marker, ms=4.5, lw=1.5, label=name)
-        ax.fill_between(left[there], y - band, y + band, color=colour, alpha=0.18, lw=0)
-        drawn.append((y, band))
+        means = scale * np.array([stats.mean(values_by_level[level]) for level in levels])
+        spreads = scale * np.nan_to_num([stats.std(values_by_level[level]) for level in levels])
+        x = weights_left[levels]
+        ax.plot(x, means, color=colour, marker=marker, ms=4.5, lw=1.5, label=branch)
+        ax.fill_between(x, means - spreads, means + spreads, color=colour, alpha=0.18, lw=0)
+        drawn.append((means, spreads))
     dense = lottery_results.values(results, "dense", metric, 0)
     if not drawn or not dense:
         return False
     ax.axhline(scale * stats.mean(dense), color="0.35", ls="--", lw=1, label="dense", zorder=0)
-    _axis_of_weights(ax, left)
-    n = len(dense)
-    ax.set(xlabel="weights left (%)", ylabel=label, title=f"mean ± std over {n} seed{'s'[: n > 1]}")
+    _set_weights_axis(ax, weights_left)
+    seed_count = len(dense)
+    title = f"mean ± std over {seed_count} seed{'s'[: seed_count > 1]}"
+    ax.set(xlabel="weights left (%)", ylabel=label, title=title)
     if scale == 100:
-        _focus(ax, drawn)
+        _limit_view(ax, drawn)
     ax.legend(frameon=False)
     _save(figure, path)
     return True
 
 
-def _axis_of_weights(ax: Any, left: np.ndarray) -> None:
-    """A logarithmic axis from all weights down, with ticks at levels."""
+def _set_weights_axis(ax: Any, weights_left: np.ndarray) -> None:
+    """Sets a logarithmic x axis from all weights down, with about ten ticks at levels."""
     from matplotlib.ticker import NullLocator
 
-    ticks = left[:: -(-len(left) // 10)]
+    ticks = weights_left[:: -(-len(weights_left) // 10)]
     ax.set_xscale("log")
     ax.set_xticks(ticks, [f"{tick:.3g}" for tick in ticks])
     ax.xaxis.set_minor_locator(NullLocator())
-    ax.set_xlim(left.max() * 1.06, left.min() / 1.06)
+    ax.set_xlim(weights_left.max() * 1.06, weights_left.min() / 1.06)
 
 
-def _focus(ax: Any, drawn: Sequence[tuple[np.ndarray, np.ndarray]]) -> None:
-    """Limits the view to the first branch's range and three times that below it."""
-    y, band = drawn[0]
-    top = max((y + band).max() for y, band in drawn)
-    lowest = min((y - band).min() for y, band in drawn)
-    floor = max(lowest, (y - band).min() - 3 * max(top - (y - band).min(), 0.1))
-    margin = 0.06 * (top - floor) or 0.1
-    ax.set_ylim(floor - margin, top + margin)
+def _limit_view(ax: Any, drawn: Sequence[tuple[np.ndarray, np.ndarray]]) -> None:
+    """Limits the y axis to the first branch's range and three times that below it.
+
+    Args:
+      ax: with the curves.
+      drawn: mean and standard deviation of each branch, by level.
+    """
+    first_means, first_spreads = drawn[0]
+    first_lowest = (first_means - first_spreads).min()
+    highest = max((means + spreads).max() for means, spreads in drawn)
+    lowest = min((means - spreads).min() for means, spreads in drawn)
+    bottom = max(lowest, first_lowest - 3 * max(highest - first_lowest, 0.1))
+    margin = 0.06 * (highest - bottom) or 0.1
+    ax.set_ylim(bottom - margin, highest + margin)
 
 
-def _columns(folder: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Steps and values of each metric of a training."""
-    rows = metric_rows.read(folder)
-    pairs: dict[str, list[tuple[float, float]]] = {}
-    for row in rows:
-        for name, value in row.items():
-            if name != "step":
-                pair = row["step"], math.nan if value is None else value
-                pairs.setdefault(name, []).append(pair)
-    return {name: tuple(np.array(found, float).T) for name, found in pairs.items()}
+def _metric_curves(folder: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Returns the steps and the values of each metric of a training."""
+    points: dict[str, list[tuple[float, float]]] = {}
+    for row in metric_rows.read(folder):
+        for metric, value in row.items():
+            if metric != "step":
+                point = row["step"], math.nan if value is None else value
+                points.setdefault(metric, []).append(point)
+    return {
+        metric: tuple(np.array(metric_points, float).T) for metric, metric_points in points.items()
+    }
 
 
-def _figure(panels: int) -> tuple[Any, Sequence[Any]]:
+def _figure(panel_count: int) -> tuple[Any, Sequence[Any]]:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.4 if panels == 1 else 4.6 * panels, 4.0), layout="constrained")
-    axes = figure.subplots(1, panels, squeeze=False)[0]
+    width = 6.4 if panel_count == 1 else 4.6 * panel_count
+    figure = Figure(figsize=(width, 4.0), layout="constrained")
+    axes = figure.subplots(1, panel_count, squeeze=False)[0]
     for ax in axes:
         ax.spines[["top", "right"]].set_visible(False)
         ax.grid(color="0.9", lw=0.6)

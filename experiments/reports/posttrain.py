@@ -25,16 +25,17 @@ _HEAD = (
 
 
 def body(results: Mapping[str, Any]) -> list[str]:
-    """Sections of the report.
+    """Returns the sections of the report.
 
     Args:
       results: of a run.
     """
-    asked, dense = results["asked"], results["dense"]["perplexity"]
-    lines = [[DENSE, "0.00", f"{dense:.2f}", "1.00", "0.000", "", "", "", ""]]
+    asked = results["asked"]
+    dense_perplexity = results["dense"]["perplexity"]
+    lines = [[DENSE, "0.00", f"{dense_perplexity:.2f}", "1.00", "0.000", "", "", "", ""]]
     for label in results["rows"]:
         rows = [seed["rows"][label] for seed in results["seeds"]]
-        lines.append(_line(label, rows, dense))
+        lines.append(_table_line(label, rows, dense_perplexity))
     return [
         "## Perplexity on the test windows",
         table(_HEAD, lines),
@@ -47,52 +48,57 @@ def body(results: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _line(label: str, rows: list[dict[str, Any]], dense: float) -> list[str]:
+def _table_line(label: str, rows: list[dict[str, Any]], dense_perplexity: float) -> list[str]:
+    """Returns a row of the table: one label, the means over its rows of all seeds."""
     perplexities = [row["perplexity"] for row in rows]
-    excess = [row["log_perplexity"] - math.log(dense) for row in rows]
-    held = [
+    excesses = [row["log_perplexity"] - math.log(dense_perplexity) for row in rows]
+    held_out_errors = [
         stats.mean([kernel["held_out_error"] for kernel in row["kernels"]])
         for row in rows
         if all("held_out_error" in kernel for kernel in row["kernels"])
     ]
-    damp = max(kernel["damp"] for row in rows for kernel in row["kernels"])
+    largest_damping = max(kernel["damp"] for row in rows for kernel in row["kernels"])
     return [
         label,
         f"{100 * stats.mean([row['sparsity'] for row in rows]):.2f}",
-        _spread(perplexities, 2),
-        f"{stats.mean(perplexities) / dense:.2f}",
-        _spread(excess, 3),
-        _spread(held, 4) if held else "",
-        f"{damp:g}" if damp else "",
+        _mean_and_std(perplexities, 2),
+        f"{stats.mean(perplexities) / dense_perplexity:.2f}",
+        _mean_and_std(excesses, 3),
+        _mean_and_std(held_out_errors, 4) if held_out_errors else "",
+        f"{largest_damping:g}" if largest_damping else "",
         f"{stats.mean([row['cpu_seconds'] for row in rows]):,.0f}",
         str(len(rows)),
     ]
 
 
-def _spread(values: list[float], digits: int) -> str:
+def _mean_and_std(values: list[float], digits: int) -> str:
     text = f"{stats.mean(values):,.{digits}f}"
     return text if len(values) < 2 else f"{text} ± {stats.std(values):,.{digits}f}"
 
 
 def headline(results: Mapping[str, Any]) -> Outcome:
-    """The row with the lowest perplexity."""
-    mean = {
+    """Returns the row with the lowest perplexity."""
+    mean_perplexities = {
         label: stats.mean([seed["rows"][label]["perplexity"] for seed in results["seeds"]])
         for label in results["rows"]
     }
-    best = min(mean, key=mean.__getitem__)
-    ours = f"perplexity {mean[best]:.2f}, dense {results['dense']['perplexity']:.2f}"
-    return Outcome(f"{best}, best of {len(mean)}", "", ours, "", len(results["seeds"]))
+    best_label = min(mean_perplexities, key=mean_perplexities.__getitem__)
+    best_perplexity = mean_perplexities[best_label]
+    ours = f"perplexity {best_perplexity:.2f}, dense {results['dense']['perplexity']:.2f}"
+    name = f"{best_label}, best of {len(mean_perplexities)}"
+    return Outcome(name, "", ours, "", len(results["seeds"]))
 
 
-def _claimed(results: Mapping[str, Any], claim: Mapping[str, Any], label: str) -> list[float]:
+def _values_of_claim(
+    results: Mapping[str, Any], claim: Mapping[str, Any], label: str
+) -> list[float]:
     metric = claim["metric"]
     if label == DENSE:
         return [results["dense"][metric]] * len(results["seeds"])
-    by_seed = [seed["rows"].get(label, {}).get(metric) for seed in results["seeds"]]
-    if None in by_seed:
+    seed_values = [seed["rows"].get(label, {}).get(metric) for seed in results["seeds"]]
+    if None in seed_values:
         raise OpenError(f"no {metric} of {label} for every seed")
-    return by_seed
+    return seed_values
 
 
 def _details(results: Mapping[str, Any]) -> list[str]:
@@ -100,5 +106,5 @@ def _details(results: Mapping[str, Any]) -> list[str]:
 
 
 REPORT = ReportKind(
-    body, headline, plots.posttrain, _claimed, has_dense=False, shown=(), details=_details
+    body, headline, plots.posttrain, _values_of_claim, has_dense=False, shown=(), details=_details
 )

@@ -52,14 +52,14 @@ def write_report(folder: Path | str, kind: ReportKind) -> Path:
     """
     folder = Path(folder)
     results = read_results(folder / "results.json")
-    with _shaped(folder / "results.json", results):
-        return _written(folder, results, kind)
+    with _naming_file(folder / "results.json", results):
+        return _write_files(folder, results, kind)
 
 
-def _written(folder: Path, results: Mapping[str, Any], kind: ReportKind) -> Path:
+def _write_files(folder: Path, results: Mapping[str, Any], kind: ReportKind) -> Path:
     outcomes = claims.check(results, kind)
-    write_json(folder / "acceptance.json", [o._asdict() for o in outcomes])
-    parts = [
+    write_json(folder / "acceptance.json", [outcome._asdict() for outcome in outcomes])
+    sections = [
         f"# {folder.resolve().name}",
         _setting(results, kind),
         _claims(outcomes),
@@ -69,7 +69,7 @@ def _written(folder: Path, results: Mapping[str, Any], kind: ReportKind) -> Path
         _environment(folder),
     ]
     path = folder / "report.md"
-    write_text(path, "\n\n".join(part for part in parts if part) + "\n")
+    write_text(path, "\n\n".join(section for section in sections if section) + "\n")
     return path
 
 
@@ -78,7 +78,7 @@ def results_table(folder: Path | str, kind_of: Callable[[str], ReportKind]) -> P
 
     Args:
       folder: holds the `results.json` of finished runs under names of their own.
-      kind_of: "kind" of results -> what is its study's.
+      kind_of: returns the report kind of the study that the "kind" of results names.
 
     Returns:
       The path of the table.
@@ -87,25 +87,32 @@ def results_table(folder: Path | str, kind_of: Callable[[str], ReportKind]) -> P
     files = sorted(folder.glob("*.json"))
     if not files:
         raise UserError(f"{folder} holds no JSON files; copy the results.json of runs there.")
-    rows, judged = [], []
+    rows = []
+    all_outcomes = []
     for file in files:
         results = read_results(file)
         kind = kind_of(results["kind"])
-        with _shaped(file, results):
+        with _naming_file(file, results):
             source = _source(results.get("paper") or {})
             outcomes = claims.check(results, kind)
-            shown = outcomes or [kind.headline(results)]
-        judged += outcomes
-        first = f"[{file.stem}]({file.name})"
-        for outcome in shown:
+            shown_outcomes = outcomes or [kind.headline(results)]
+        all_outcomes += outcomes
+        # Only the first row of a run shows its name and the paper.
+        run_cell = f"[{file.stem}]({file.name})"
+        for outcome in shown_outcomes:
             paper = ": ".join(text for text in (source, outcome.published) if text)
-            claim = f"{outcome.name}: {outcome.ours} (n = {outcome.n})"
+            ours = f"{outcome.name}: {outcome.ours} (n = {outcome.n})"
             verdict = outcome.verdict + (f" (needs {outcome.needed})" if outcome.needed else "")
-            rows.append([first, paper, claim, verdict])
-            first, source = "", ""
+            rows.append([run_cell, paper, ours, verdict])
+            run_cell = ""
+            source = ""
     path = folder / "README.md"
-    text = [_HEAD.strip(), claims.count(judged), table(["run", "paper", "ours", "verdict"], rows)]
-    write_text(path, "\n\n".join(text) + "\n")
+    sections = [
+        _HEAD.strip(),
+        claims.count(all_outcomes),
+        table(["run", "paper", "ours", "verdict"], rows),
+    ]
+    write_text(path, "\n\n".join(sections) + "\n")
     return path
 
 
@@ -132,8 +139,8 @@ def read_results(path: Path) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _shaped(path: Path, results: Mapping[str, Any]) -> Iterator[None]:
-    """Names the file where results have another shape than those that runs write."""
+def _naming_file(path: Path, results: Mapping[str, Any]) -> Iterator[None]:
+    """Names the file in the error if its results have another shape than those that runs write."""
     try:
         yield
     except _OTHER_SHAPES as e:
@@ -146,24 +153,36 @@ def _shaped(path: Path, results: Mapping[str, Any]) -> Iterator[None]:
 
 
 def _setting(results: Mapping[str, Any], kind: ReportKind) -> str:
-    """The paper, and the config in a few words."""
+    """Returns the paper, and the config in a few words."""
     config = results.get("config") or {}
     lines = [f"- {field}: {part(config[field])}" for field in _PARTS if config.get(field)]
     lines += kind.details(results)
     lines += [f"- {field}: {config[field]}" for field in kind.shown if config.get(field)]
-    lines += [f"- seeds: {', '.join(dict.fromkeys(str(s['seed']) for s in results['seeds']))}"]
+    seeds = dict.fromkeys(str(seed["seed"]) for seed in results["seeds"])
+    lines += [f"- seeds: {', '.join(seeds)}"]
     source = _source(results.get("paper") or {})
     return (f"Paper: {source}.\n\n" if source else "") + "\n".join(lines)
 
 
 def _source(paper: Mapping[str, Any]) -> str:
-    return ", ".join(str(paper[k]) for k in ("citation", "table", "number") if paper.get(k))
+    fields = ("citation", "table", "number")
+    return ", ".join(str(paper[field]) for field in fields if paper.get(field))
 
 
 def _claims(outcomes: Sequence[Outcome]) -> str:
     if not outcomes:
         return ""
-    rows = [[o.name, o.published, o.ours, o.needed, str(o.n), o.verdict] for o in outcomes]
+    rows = [
+        [
+            outcome.name,
+            outcome.published,
+            outcome.ours,
+            outcome.needed,
+            str(outcome.n),
+            outcome.verdict,
+        ]
+        for outcome in outcomes
+    ]
     return f"## Claims\n\n{claims.count(outcomes)}\n\n" + table(
         ["claim", "paper", "ours", "needed", "n", "verdict"], rows
     )
@@ -171,32 +190,39 @@ def _claims(outcomes: Sequence[Outcome]) -> str:
 
 def _plots(results: Mapping[str, Any], folder: Path, kind: ReportKind) -> str:
     if importlib.util.find_spec("matplotlib") is None:
-        text = "No plots: matplotlib is not installed (pip install 'jaxprune[report]')."
-        print(text, file=sys.stderr)
-        return text
+        notice = "No plots: matplotlib is not installed (pip install -e '.[report]')."
+        print(notice, file=sys.stderr)
+        return notice
     files = kind.plots(results, folder)
     return "\n\n".join(f"![{Path(file).stem.replace('_', ' ')}]({file})" for file in files)
 
 
 def _cost(results: Mapping[str, Any]) -> str:
     cost = results.get("cost") or {}
-    shown = lambda value: f"{value:,.1f}" if isinstance(value, float) else str(value)
-    rows = [[name.replace("_", " "), shown(value)] for name, value in cost.items()]
+    rows = [
+        [name.replace("_", " "), f"{amount:,.1f}" if isinstance(amount, float) else str(amount)]
+        for name, amount in cost.items()
+    ]
     return "## Cost\n\n" + table(["what", "how much"], rows) if rows else ""
 
 
 def _environment(folder: Path) -> str:
-    """Software and hardware, from `versions.json`."""
-    path = folder / "versions.json"
-    starts = read_starts(path)
+    """Returns software and hardware of the last start, from `versions.json`."""
+    starts = read_starts(folder / "versions.json")
     if not starts:
         return ""
-    git = starts[-1].get("git") or {}
-    dirty = " with uncommitted changes" if git.get("dirty") else ""
-    revision = f", revision {git['revision'][:12]}{dirty}" if git else ""
+    last_start = starts[-1]
+    git = last_start.get("git") or {}
+    dirty_note = " with uncommitted changes" if git.get("dirty") else ""
+    revision = f", revision {git['revision'][:12]}{dirty_note}" if git else ""
     packages = ", ".join(
-        f"{k} {starts[-1][k]}" for k in ("python", "jax", "flax", "optax") if starts[-1].get(k)
+        f"{package} {last_start[package]}"
+        for package in ("python", "jax", "flax", "optax")
+        if last_start.get(package)
     )
-    note = f" The run was resumed under {len(starts)} settings." if len(starts) > 1 else ""
-    devices = ", ".join(starts[-1].get("devices", ()))
-    return f"## Made with\n\n{packages}; {starts[-1].get('cpu')}, device {devices}{revision}.{note}"
+    resumed_note = f" The run was resumed under {len(starts)} settings." if len(starts) > 1 else ""
+    devices = ", ".join(last_start.get("devices", ()))
+    return (
+        f"## Made with\n\n{packages}; {last_start.get('cpu')}, device {devices}{revision}."
+        f"{resumed_note}"
+    )

@@ -12,69 +12,78 @@ __all__ = ["REPORT", "body", "headline"]
 
 
 def body(results: Mapping[str, Any]) -> list[str]:
-    """Sections of the report.
+    """Returns the sections of the report.
 
     Args:
       results: of an analysis.
     """
-    parts = ["## What each layer can lose", _alone(results)]
+    sections = ["## What each layer can lose", _table_of_layers(results)]
     asked = results["asked"]
     for point, keep in enumerate(asked["keep"]):
-        parts += [f"## At {100 * keep:g} % of the {asked['cost']} of prunable layers"]
-        parts += [_compared(results, point), _chosen(results, f"{keep:g}")]
+        sections += [f"## At {100 * keep:g} % of the {asked['cost']} of prunable layers"]
+        sections += [_table_of_allocations(results, point), _chosen_rates(results, f"{keep:g}")]
     tolerated = [seed["tolerated"] for seed in results["seeds"]]
     if all(tolerated):
-        parts += [f"## Within {100 * asked['tolerance']:g} pp of validation accuracy"]
-        kept = [100 * t["keep"] for t in tolerated]
-        accuracy = percent([t["test_accuracy"] for t in tolerated])
-        dense = percent(comparison_results.finished(comparison_results.values(results, "dense", 0)))
-        parts += [
-            f"{stats.mean(kept):.2f} % of the {asked['cost']} are left (found by bisection over "
-            f"{len(tolerated[0]['tried'])} networks); test accuracy {accuracy} %, dense {dense} %.",
-            _chosen(results, "tolerance"),
+        sections += [f"## Within {100 * asked['tolerance']:g} pp of validation accuracy"]
+        percent_left = [100 * network["keep"] for network in tolerated]
+        accuracy = percent([network["test_accuracy"] for network in tolerated])
+        dense_accuracy = percent(_finished_values(results, "dense", 0))
+        sections += [
+            f"{stats.mean(percent_left):.2f} % of the {asked['cost']} are left (found by bisection over "
+            f"{len(tolerated[0]['tried'])} networks); test accuracy {accuracy} %, dense {dense_accuracy} %.",
+            _chosen_rates(results, "tolerance"),
         ]
-    return [*parts, _counted(results)]
+    return [*sections, _notes(results)]
 
 
 def headline(results: Mapping[str, Any]) -> Outcome:
-    """What the search gave at the smallest target."""
+    """Returns the accuracies of the search and of its rivals at the smallest target."""
     point = results["sparsities"].index(max(results["sparsities"]))
-    of = lambda label: percent(
-        comparison_results.finished(comparison_results.values(results, label, point))
+    searched, uniform, erk = (
+        percent(_finished_values(results, label, point)) for label in ("searched", "uniform", "ERK")
     )
-    ours = f"{of('searched')} %, uniform {of('uniform')} %, ERK {of('ERK')} %"
+    ours = f"{searched} %, uniform {uniform} %, ERK {erk} %"
     name = f"searched at {100 * (1 - results['sparsities'][point]):g} % of the {results['asked']['cost']}"
     return Outcome(name, "", ours, "", len(results["seeds"]))
 
 
-def _alone(results: Mapping[str, Any]) -> str:
-    """Validation accuracy with one layer pruned, in the mean over seeds."""
+def _finished_values(
+    results: Mapping[str, Any], label: str, point: int, metric: str = "test_accuracy"
+) -> list[float]:
+    """Returns a metric's values at a point, of the seeds that have one."""
+    return comparison_results.drop_missing(comparison_results.values(results, label, point, metric))
+
+
+def _table_of_layers(results: Mapping[str, Any]) -> str:
+    """Returns a table of the mean validation accuracy with one layer alone pruned."""
     tables = [seed["table"] for seed in results["seeds"]]
-    layers = list(tables[0]["weights"])
-    asked = [0.0, *results["asked"]["sparsities"]]
+    weights = tables[0]["weights"]
+    sparsities = [0.0, *results["asked"]["sparsities"]]
     rows = []
-    for layer in layers:
-        means = [stats.mean([t["accuracies"][layer][i] for t in tables]) for i in range(len(asked))]
-        rows.append([layer, f"{tables[0]['weights'][layer]:,}", *(f"{100 * m:.2f}" for m in means)])
-    return table(["layer", "weights", *(f"{100 * s:g} %" for s in asked)], rows)
+    for layer in weights:
+        means = [
+            stats.mean([seed_table["accuracies"][layer][column] for seed_table in tables])
+            for column in range(len(sparsities))
+        ]
+        rows.append([layer, f"{weights[layer]:,}", *(f"{100 * mean:.2f}" for mean in means)])
+    return table(["layer", "weights", *(f"{100 * sparsity:g} %" for sparsity in sparsities)], rows)
 
 
-def _compared(results: Mapping[str, Any], point: int) -> str:
-    ours = comparison_results.values(results, "searched", point)
+def _table_of_allocations(results: Mapping[str, Any], point: int) -> str:
+    searched_accuracies = comparison_results.values(results, "searched", point)
     rows = []
     for label in comparison_results.labels(results):
-        found = comparison_results.values(results, label, point)
-        of = lambda metric, label=label: comparison_results.finished(
-            comparison_results.values(results, label, point, metric)
-        )
-        cost, removed = of("cost_left"), of("sparsity")
+        accuracies = comparison_results.values(results, label, point)
+        pairs = comparison_results.drop_unpaired(searched_accuracies, accuracies)
+        cost_left = _finished_values(results, label, point, "cost_left")
+        sparsities = _finished_values(results, label, point, "sparsity")
         rows.append(
             [
                 label,
-                percent(comparison_results.finished(found)),
-                "" if label == "searched" else gap(*comparison_results.both(ours, found)),
-                f"{100 * stats.mean(cost):.2f}" if cost else "100.00",
-                f"{100 * stats.mean(removed):.2f}",
+                percent(comparison_results.drop_missing(accuracies)),
+                "" if label == "searched" else gap(*pairs),
+                f"{100 * stats.mean(cost_left):.2f}" if cost_left else "100.00",
+                f"{100 * stats.mean(sparsities):.2f}",
             ]
         )
     head = [
@@ -87,36 +96,43 @@ def _compared(results: Mapping[str, Any], point: int) -> str:
     return table(head, rows)
 
 
-def _chosen(results: Mapping[str, Any], target: str) -> str:
-    """The rates of each layer, why, and the part that sets them."""
-    rates = [seed["rates"][target] for seed in results["seeds"]]
+def _chosen_rates(results: Mapping[str, Any], target: str) -> str:
+    """Returns a table of each layer's chosen sparsity and its cost, and the part that sets them."""
+    rates_by_seed = [seed["rates"][target] for seed in results["seeds"]]
+    costs = results["seeds"][0]["table"]["costs"]
     rows = []
-    for layer in rates[0]:
-        chosen = [r[layer] for r in rates]
+    for layer in rates_by_seed[0]:
+        layer_rates = [rates[layer] for rates in rates_by_seed]
         rises = []
-        for seed, rate in zip(results["seeds"], chosen, strict=True):
-            found = Sensitivity(**{k: seed["table"][k] for k in Sensitivity._fields})
-            rises.append(found.rise(layer, rate))
-        share = results["seeds"][0]["table"]["costs"]
+        for seed, rate in zip(results["seeds"], layer_rates, strict=True):
+            sensitivity = Sensitivity(
+                **{field: seed["table"][field] for field in Sensitivity._fields}
+            )
+            rises.append(sensitivity.rise(layer, rate))
         rows.append(
             [
                 layer,
-                f"{100 * share[layer] / sum(share.values()):.1f}",
-                f"{percent(chosen)}",
+                f"{100 * costs[layer] / sum(costs.values()):.1f}",
+                percent(layer_rates),
                 f"{stats.mean(rises):+.4f}",
             ]
         )
     head = ["layer", "share of the cost, %", "chosen sparsity, %", "rise of the loss alone"]
-    exact = ", ".join(f"{name!r}: {rate:.6g}" for name, rate in rates[0].items())
-    seed = results["seeds"][0]["seed"]
-    return f"{table(head, rows)}\n\nOf seed {seed}: `part('by_path', sparsities={{{exact}}})`"
+    exact_rates = ", ".join(f"{name!r}: {rate:.6g}" for name, rate in rates_by_seed[0].items())
+    first_seed = results["seeds"][0]["seed"]
+    return (
+        f"{table(head, rows)}\n\n"
+        f"Of seed {first_seed}: `part('by_path', sparsities={{{exact_rates}}})`"
+    )
 
 
-def _counted(results: Mapping[str, Any]) -> str:
-    n = len(results["seeds"])
+def _notes(results: Mapping[str, Any]) -> str:
+    """Returns the paragraph that says what the tables show."""
+    seed_count = len(results["seeds"])
     return (
         "A layer's row: validation accuracy in % with this layer alone pruned, mean over "
-        f"{n} seed{'s'[: n > 1]}. The search adds up the rises of the validation loss that layers show "
+        f"{seed_count} seed{'s'[: seed_count > 1]}. The search adds up the rises of the validation loss that "
+        "layers show "
         "alone, finds the cheapest sum within the budget (a knapsack), and once more around what it found; "
         "nothing was trained after pruning. The test set was read once "
         "for each network in the tables. Uniform, ERK and global have whatever "
@@ -125,5 +141,5 @@ def _counted(results: Mapping[str, Any]) -> str:
 
 
 REPORT = ReportKind(
-    body, headline, plots.sensitivity, comparison_results.claimed, metric="test_accuracy"
+    body, headline, plots.sensitivity, comparison_results.values_of_claim, metric="test_accuracy"
 )

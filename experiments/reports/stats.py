@@ -22,7 +22,7 @@ __all__ = [
     "bounds",
     "exceeds",
     "in_band",
-    "judged",
+    "judge",
     "lower_bound",
     "margin_of",
     "matches",
@@ -49,7 +49,7 @@ class Bounds(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """A mean difference, from two seeds on its bounds, and what they say of a threshold."""
+    """The mean difference, its bounds (from two seeds on), and the word for the threshold they give."""
 
     word: Word
     mean: float
@@ -59,7 +59,7 @@ class Verdict(NamedTuple):
 
 
 def mean(values: Sequence[float]) -> float:
-    """The mean.
+    """Returns the mean.
 
     >>> mean([1.0, 2.0])
     1.5
@@ -68,7 +68,7 @@ def mean(values: Sequence[float]) -> float:
 
 
 def std(values: Sequence[float]) -> float:
-    """The standard deviation over n - 1; NaN for a single value.
+    """Returns the standard deviation over n - 1; NaN for a single value.
 
     >>> std([1.0, 3.0]) == 2**0.5
     True
@@ -77,7 +77,7 @@ def std(values: Sequence[float]) -> float:
 
 
 def median(values: Sequence[float]) -> float:
-    """The median.
+    """Returns the median.
 
     >>> median([1.0, 2.0, 9.0])
     2.0
@@ -86,7 +86,7 @@ def median(values: Sequence[float]) -> float:
 
 
 def bounds(values: Sequence[float]) -> Bounds | None:
-    r"""One-sided bounds $\bar x \pm t_{0.95, n-1} s / \sqrt n$ of the mean; `None` for less than two values.
+    r"""Returns one-sided bounds $\bar x \pm t_{0.95, n-1} s / \sqrt n$ of the mean; `None` below two values.
 
     >>> [round(bound, 5) for bound in bounds([0.1, 0.2, 0.3])]
     [0.03141, 0.36859]
@@ -94,52 +94,55 @@ def bounds(values: Sequence[float]) -> Bounds | None:
     n = len(values)
     if n < 2:
         return None
-    half = t_quantile(CONFIDENCE, n - 1) * std(values) / math.sqrt(n)
-    return Bounds(mean(values) - half, mean(values) + half)
+    half_width = t_quantile(CONFIDENCE, n - 1) * std(values) / math.sqrt(n)
+    return Bounds(mean(values) - half_width, mean(values) + half_width)
 
 
 def lower_bound(differences: Sequence[float]) -> float | None:
-    """The lower of `bounds`.
+    """Returns the lower of `bounds`.
 
     >>> round(lower_bound([0.1, 0.2, 0.3]), 5)
     0.03141
     """
-    found = bounds(differences)
-    return None if found is None else found.lower
+    interval = bounds(differences)
+    return None if interval is None else interval.lower
 
 
 def median_bounds(values: Sequence[float]) -> Bounds | None:
-    """One-sided bounds of the median by order statistics; `None` for less than five values.
+    """Returns one-sided bounds of the median by order statistics; `None` for less than five values.
 
-    Below the median lies each value with probability one half, whatever the distribution.
+    Each value lies below the median with probability one half, whatever the distribution.
 
     >>> median_bounds([3.0, 1.0, 2.0, 5.0, 4.0])
     Bounds(lower=1.0, upper=5.0)
     """
-    n, ordered = len(values), sorted(values)
-    below = int(stats.binom.ppf(CONFIDENCE, n, 0.5))  # so many lie below the median at most
-    return Bounds(ordered[n - 1 - below], ordered[below]) if below < n else None
+    n = len(values)
+    ascending = sorted(values)
+    most_below = int(stats.binom.ppf(CONFIDENCE, n, 0.5))  # so many lie below the median at most
+    if most_below >= n:
+        return None
+    return Bounds(ascending[n - 1 - most_below], ascending[most_below])
 
 
-def judged(bounds: Bounds | None, threshold: float) -> Word:
-    """What bounds say of the claim that a value is above a threshold.
+def judge(interval: Bounds | None, threshold: float) -> Word:
+    """Returns whether a value with these bounds is above a threshold: it holds, is refuted, or is open.
 
-    >>> judged(Bounds(1.0, 2.0), 0.5), judged(Bounds(1.0, 2.0), 3.0), judged(Bounds(1.0, 2.0), 1.5)
+    >>> judge(Bounds(1.0, 2.0), 0.5), judge(Bounds(1.0, 2.0), 3.0), judge(Bounds(1.0, 2.0), 1.5)
     ('holds', 'refuted', 'open')
     """
-    if bounds is None:
+    if interval is None:
         return "open"
-    if bounds.lower > threshold:
+    if interval.lower > threshold:
         return "holds"
-    return "refuted" if bounds.upper < threshold else "open"
+    return "refuted" if interval.upper < threshold else "open"
 
 
 def exceeds(a: Sequence[float], b: Sequence[float], threshold: float) -> Verdict:
     """Judges whether mean(a - b) is above a threshold."""
-    differences = _paired(a, b)
-    found = bounds(differences)
-    word = judged(found, threshold)
-    return Verdict(word, mean(differences), found, threshold, len(differences))
+    differences = _paired_differences(a, b)
+    interval = bounds(differences)
+    word = judge(interval, threshold)
+    return Verdict(word, mean(differences), interval, threshold, len(differences))
 
 
 def in_band(values: Sequence[float], value: float, floor: float, deviations: float) -> Word:
@@ -153,22 +156,27 @@ def in_band(values: Sequence[float], value: float, floor: float, deviations: flo
     'holds'
     """
     n = len(values)
-    ours = bounds(values)
-    if ours is None:
+    interval = bounds(values)
+    if interval is None:
         return "open"
-    low = judged(Bounds(ours.lower - value + floor, ours.upper - value + floor), 0.0)
-    high = judged(Bounds(value + floor - ours.upper, value + floor - ours.lower), 0.0)
-    by_floor: Word = "holds" if low == high == "holds" else "open"
-    if "refuted" in (low, high):
+    # Both sides of the band as claims "is above 0": mean > value - floor, and mean < value + floor.
+    above_lower_edge = judge(
+        Bounds(interval.lower - value + floor, interval.upper - value + floor), 0.0
+    )
+    below_upper_edge = judge(
+        Bounds(value + floor - interval.upper, value + floor - interval.lower), 0.0
+    )
+    by_floor: Word = "holds" if above_lower_edge == below_upper_edge == "holds" else "open"
+    if "refuted" in (above_lower_edge, below_upper_edge):
         by_floor = "refuted"
     if not std(values):
         return by_floor
-    t = math.sqrt(n) * abs(mean(values) - value) / std(values)
-    edge = deviations * math.sqrt(n)
+    t_statistic = math.sqrt(n) * abs(mean(values) - value) / std(values)
+    noncentrality = deviations * math.sqrt(n)
     by_spread: Word = "open"
-    if t < stats.nct.ppf(1 - CONFIDENCE, n - 1, edge):
+    if t_statistic < stats.nct.ppf(1 - CONFIDENCE, n - 1, noncentrality):
         by_spread = "holds"
-    elif t > stats.nct.ppf(CONFIDENCE, n - 1, edge):
+    elif t_statistic > stats.nct.ppf(CONFIDENCE, n - 1, noncentrality):
         by_spread = "refuted"
     if "holds" in (by_floor, by_spread):  # the wider of the two is what counts
         return "holds"
@@ -176,7 +184,7 @@ def in_band(values: Sequence[float], value: float, floor: float, deviations: flo
 
 
 def margin_of(dense: Sequence[float] | None) -> float:
-    """By how much a network may be worse and still match: 0.001, or the spread of dense if it is larger."""
+    """Returns how much worse a network may be and still match: 0.001, or the spread of dense if larger."""
     return max(MARGIN, std(dense)) if dense is not None and len(dense) > 1 else MARGIN
 
 
@@ -199,7 +207,7 @@ def beats(a: Sequence[float], b: Sequence[float], d: float) -> Verdict:
 
 
 def percent(values: Sequence[float], digits: int = 2) -> str:
-    """Fractions as a percentage: mean ± standard deviation, and the median where seeds differ much.
+    """Returns fractions as a percentage: mean ± standard deviation, the median too where seeds differ much.
 
     >>> percent([0.975, 0.978]), percent([0.975]), percent([0.97, 0.96, 0.7])
     ('97.65 ± 0.21', '97.50', '87.67 ± 15.31 (median 96.00)')
@@ -207,13 +215,13 @@ def percent(values: Sequence[float], digits: int = 2) -> str:
     text = f"{100 * mean(values):.{digits}f}"
     if len(values) < 2:
         return text
-    chaotic = len(values) > 2 and std(values) > CHAOTIC
-    more = f" (median {100 * median(values):.{digits}f})" if chaotic else ""
-    return f"{text} ± {100 * std(values):.{digits}f}{more}"
+    is_chaotic = len(values) > 2 and std(values) > CHAOTIC
+    median_text = f" (median {100 * median(values):.{digits}f})" if is_chaotic else ""
+    return f"{text} ± {100 * std(values):.{digits}f}{median_text}"
 
 
 def t_quantile(p: float, df: int) -> float:
-    """The p-quantile of Student's t distribution.
+    """Returns the p-quantile of Student's t distribution with df degrees of freedom.
 
     >>> round(t_quantile(0.95, 4), 4), round(t_quantile(0.975, 10), 4)
     (2.1318, 2.2281)
@@ -223,7 +231,7 @@ def t_quantile(p: float, df: int) -> float:
     return float(special.stdtrit(df, p))
 
 
-def _paired(a: Sequence[float], b: Sequence[float]) -> list[float]:
+def _paired_differences(a: Sequence[float], b: Sequence[float]) -> list[float]:
     if len(a) != len(b) or not len(a):
         raise ValueError(f"{len(a)} and {len(b)} values cannot be paired; one per seed is needed.")
-    return [float(x) - float(y) for x, y in zip(a, b, strict=True)]
+    return [float(minuend) - float(subtrahend) for minuend, subtrahend in zip(a, b, strict=True)]

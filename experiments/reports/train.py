@@ -18,21 +18,31 @@ def body(results: Mapping[str, Any]) -> list[str]:
       results: of a run.
     """
     seeds = results["seeds"]
-    names = [
-        k
-        for k, v in seeds[0].items()
-        if isinstance(v, int | float) and k not in ("seed", "fold", "level")
+    metrics = [
+        name
+        for name, entry in seeds[0].items()
+        if isinstance(entry, int | float) and name not in ("seed", "fold", "level")
     ]
-    label = lambda s: f"{s['seed']}, fold {s['fold']}" if "fold" in s else str(s["seed"])
-    rows = [[label(s), *(value(name, [s[name]]) for name in names)] for s in seeds]
+    rows = [
+        [_seed_label(seed), *(value(metric, [seed[metric]]) for metric in metrics)]
+        for seed in seeds
+    ]
     if len(seeds) > 1:
-        rows.append(["**mean ± std**", *(value(k, [s[k] for s in seeds]) for k in names)])
-    parts = ["## Results", table(["seed", *names], rows)]
+        means = (value(metric, [seed[metric] for seed in seeds]) for metric in metrics)
+        rows.append(["**mean ± std**", *means])
+    sections = ["## Results", table(["seed", *metrics], rows)]
     leaves = seeds[0].get("per_leaf")
     if leaves:
-        shown = [[cell(column, entry) for column, entry in leaf.items()] for leaf in leaves]
-        parts += [f"## Leaves of seed {label(seeds[0])}", table(list(leaves[0]), shown)]
-    return parts
+        leaf_rows = [[cell(column, entry) for column, entry in leaf.items()] for leaf in leaves]
+        sections += [
+            f"## Leaves of seed {_seed_label(seeds[0])}",
+            table(list(leaves[0]), leaf_rows),
+        ]
+    return sections
+
+
+def _seed_label(seed: Mapping[str, Any]) -> str:
+    return f"{seed['seed']}, fold {seed['fold']}" if "fold" in seed else str(seed["seed"])
 
 
 def headline(results: Mapping[str, Any]) -> Outcome:
@@ -41,12 +51,14 @@ def headline(results: Mapping[str, Any]) -> Outcome:
     return Outcome("test accuracy", "", f"{percent(accuracies)} %", "", len(accuracies))
 
 
-def _plots(results: Mapping[str, Any], folder: Path) -> list[str]:
+def _draw_plots(results: Mapping[str, Any], folder: Path) -> list[str]:
     return plots.training(folder)
 
 
-def _claimed(results: Mapping[str, Any], claim: Mapping[str, Any], side: Any) -> list[float]:
+def _values_of_claim(
+    results: Mapping[str, Any], claim: Mapping[str, Any], side: Any
+) -> list[float]:
     return [seed[claim["metric"]] for seed in results["seeds"]]
 
 
-REPORT = ReportKind(body, headline, _plots, _claimed, has_dense=False)
+REPORT = ReportKind(body, headline, _draw_plots, _values_of_claim, has_dense=False)

@@ -251,5 +251,5 @@ def _format_csv(rows: Iterable[Iterable[Any]]) -> str:
 def _missing(extra: str, package: str) -> UserError:
     return UserError(
         f"config.writers asks for {extra!r}, but {package} is not installed: "
-        f"pip install 'jaxprune[{extra}]'."
+        f"pip install -e '.[{extra}]'."
     )

@@ -193,7 +193,7 @@ class _Trainings:
             return read_sealed(failure)
         if result is None:
             return None
-        saved = savings.of(self.dense, result.get("per_leaf", ()))
+        saved = savings.summarize(self.dense, result.get("per_leaf", ()))
         if (after := point.recipe.after) is not None:  # what was trained before was dense
             saved["training"] = 1 + saved["training"] * after / self.setup.cfg.steps
         return {**result, **saved}

@@ -85,7 +85,7 @@ def comparison(setup: Setup, points: Iterable[tuple[str, str, Recipe]]) -> str:
             )
             continue
         masks = _final_masks(setup, recipe.method, params)
-        saved = savings.of(dense, jp.masks.summary(masks))
+        saved = savings.summarize(dense, jp.masks.summary(masks))
         rows.append(
             [
                 label,

@@ -152,7 +152,9 @@ def _measured(
     return {
         "sparsity": float(jp.masks.sparsity(masks)),
         **({"effective_sparsity": float(jp.masks.sparsity(effective))} if effective else {}),
-        **shrunk.of(setup.model, network, state.rest, effective or masks, task, timed=is_compared),
+        **shrunk.measure(
+            setup.model, network, state.rest, effective or masks, task, timed=is_compared
+        ),
         **_cost(recipe, state, setup.cfg, _per_leaf(masks, effective, setup.axes)),
         "digest": digest((network, masks)),
         **common,

@@ -286,7 +286,7 @@ class _Network:
         return {
             "test_accuracy": accuracy,
             "cost_left": left / sum(self.leaf_costs.values()),
-            **savings.of(self.size, rows),
+            **savings.summarize(self.size, rows),
         }
 
 

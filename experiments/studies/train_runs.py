@@ -60,7 +60,7 @@ def run(cfg: ConfigDict, way: str | None, options: Options) -> None:
                 result = train_once(info, trainer, recipe, Folder(folder.path / name), seed, fold)
                 if result is None:
                     return
-                saved = savings.of(dense, result["per_leaf"]) if "per_leaf" in result else {}
+                saved = savings.summarize(dense, result["per_leaf"]) if "per_leaf" in result else {}
                 identity = {"seed": seed, **({"fold": fold} if cfg.k_folds else {})}
                 results.append({**identity, **result, **saved})
         folder.finish(

@@ -32,3 +32,7 @@ __all__ = [
     "uniform",
     "uniform_plus",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

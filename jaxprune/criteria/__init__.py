@@ -65,3 +65,7 @@ __all__ = [
     "weight_change",
     "woodfisher",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

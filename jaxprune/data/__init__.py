@@ -29,3 +29,7 @@ __all__ = [
     "load_weights",
     "split",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

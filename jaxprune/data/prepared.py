@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxprune import extras
 from jaxprune.data import arrays, catalogue, sources, synthetic
 from jaxprune.data.arrays import Dataset, Split
 from jaxprune.data.progress import note, track
@@ -179,8 +180,7 @@ def work_folder(name: str, root: Path) -> Iterator[Path]:
 
 
 def _prepare(name: str, work: Path, archives: Path | None, allow_network: bool) -> None:
-    import tensorflow_datasets as tfds
-
+    tfds = extras.require("tensorflow_datasets", extra="data", needed_by="jaxprune.data")
     from jaxprune.data import builders
 
     archive_folder = work / "archives"
@@ -212,7 +212,7 @@ def _check_seal(folder: Path) -> None:
 
 def _decode(folder: Path) -> Dataset:
     """Returns the decoded records of TFDS, by Pillow even where TFDS would use OpenCV."""
-    import tensorflow_datasets as tfds
+    tfds = extras.require("tensorflow_datasets", extra="data", needed_by="jaxprune.data")
     from PIL import Image
 
     builder: Any = tfds.builder_from_directory(folder)  # TFDS's annotations mislead

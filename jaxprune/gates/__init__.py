@@ -38,3 +38,7 @@ __all__ = [
     "supermask",
     "variational_dropout",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

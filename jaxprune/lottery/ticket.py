@@ -31,6 +31,11 @@ from jaxprune.types import Masks, Params
 
 __all__ = ["LotteryState", "Plan", "lottery_ticket"]
 
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
 Rewind = Literal["weights", "learning_rate", "finetune"]
 
 

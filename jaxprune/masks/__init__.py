@@ -57,3 +57,7 @@ __all__ = [
     "validate",
     "where",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

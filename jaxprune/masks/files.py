@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxprune import checks
+from jaxprune import checks, extras
 from jaxprune.masks.fitting import validate
 from jaxprune.masks.packing import MASKS, dense, is_packed
 from jaxprune.storage import sealed
@@ -180,10 +180,4 @@ def _nest(arrays: Mapping[str, jax.Array | None]) -> Any:
 
 def _safetensors(who: str) -> Any:
     """Returns the module of safetensors for NumPy; says what to install where it is missing."""
-    try:
-        import safetensors.numpy
-    except ImportError as error:
-        raise ImportError(
-            f"{who}: needs the package safetensors; pip install 'jaxprune[share]' brings it."
-        ) from error
-    return safetensors.numpy
+    return extras.require("safetensors.numpy", extra="share", needed_by=who)

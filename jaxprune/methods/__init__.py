@@ -55,3 +55,7 @@ __all__ = [
     "top_kast",
     "weight_change",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -8,3 +8,7 @@ from jaxprune.metrics.nm import nm_faults as nm_faults
 from jaxprune.metrics.units import units as units
 
 __all__ = ["check_nm", "effective", "flops", "nm_faults", "total_flops", "units"]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -44,3 +44,7 @@ __all__ = [
     "wikitext",
     "windows_sha256",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -12,6 +12,11 @@ from jaxprune.models.llama import Config
 
 __all__ = ["from_gguf", "from_hugging_face", "to_hugging_face"]
 
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
 # Channels of a head: a hostile file may claim any number, and memory is allocated for it.
 _LARGEST_HEAD = 2**16
 

@@ -20,6 +20,11 @@ from jaxprune.models.leaves import LazyLeaf
 
 __all__ = ["GGUF", "read"]
 
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
 MAX_AXES = 4
 STRING = 8
 ARRAY = 9

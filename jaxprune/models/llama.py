@@ -25,6 +25,10 @@ import jax.numpy as jnp
 __all__ = ["Config", "decoder", "random_params", "shapes"]
 
 
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
     r"""Sizes and options of a decoder.

@@ -17,6 +17,11 @@ from jaxprune.models.llama import Config, shapes
 
 __all__ = ["INTERLEAVED", "from_gguf", "from_hugging_face", "to_hugging_face"]
 
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
 INTERLEAVED = ("llama",)  # architectures whose GGUF files have rotary pairs side by side
 IGNORED = ("rotary_emb.inv_freq", "rope_freqs.weight")  # not parameters: the configuration has them
 

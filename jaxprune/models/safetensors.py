@@ -18,6 +18,11 @@ from jaxprune.models.leaves import LazyLeaf
 
 __all__ = ["DTYPES", "read"]
 
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
 MAX_HEADER = 100_000_000  # bytes, the limit of the format
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"

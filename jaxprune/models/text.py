@@ -12,6 +12,11 @@ from jaxprune.models.tokenizer import Tokenizer
 
 __all__ = ["PARTS", "TOKENS_SHA256", "cut", "part_of", "tokens", "windows"]
 
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
 PARTS = ("calibration", "validation", "test")
 
 # Of the int32 tokens of each part, by the name of the tokenizer.

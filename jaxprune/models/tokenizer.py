@@ -1,10 +1,9 @@
 """Text to tokens and back, as a model was trained: byte-level pairs from a GGUF file, or a tokenizer.json.
 
-The work is done by the package `tokenizers`: pip install 'jaxprune[models]'.
+The work is done by the package `tokenizers`: pip install -e '.[models]'.
 """
 
 import dataclasses
-import importlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +11,14 @@ from typing import Any
 
 import numpy as np
 
+from jaxprune import extras
+
 __all__ = ["Tokenizer", "from_gguf", "from_json"]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
 
 BYTE_LEVEL = "gpt2"  # GGUF's name of the kind of vocabulary that is read here
 SPLITTING = ("smollm", "gpt-2")  # rules by which text is cut into words, by GGUF's names
@@ -138,9 +144,4 @@ def _required_list(metadata: Mapping[str, Any], key: str) -> list[str]:
 
 def _package() -> Any:
     """Imports the package `tokenizers`, or says how to get it."""
-    try:
-        return importlib.import_module("tokenizers")
-    except ImportError as error:
-        raise ImportError(
-            "tokenizers are made by a package that is missing; pip install 'jaxprune[models]'."
-        ) from error
+    return extras.require("tokenizers", extra="models", needed_by="models.tokenizer")

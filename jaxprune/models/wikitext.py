@@ -10,6 +10,11 @@ from xml.etree import ElementTree
 
 __all__ = ["articles", "clean"]
 
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
 SHORTEST_ARTICLE = 2000  # characters of prose; what is shorter is a stub or a list of meanings
 SHORTEST_PARAGRAPH = 40
 # Elements that are no prose, with their content.

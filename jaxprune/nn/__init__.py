@@ -6,6 +6,7 @@ batch normalisation. Beside them, their parts that Flax does not have: `k_winner
 sparse, example by example.
 """
 
+from jaxprune.nn import _flax as _flax  # isort: skip
 from jaxprune.nn.activation import KWinners, activation_sparsity, k_winners, n_of_m
 from jaxprune.nn.canonical_conv import conv_general_dilated
 from jaxprune.nn.conv import conv_2, conv_4, conv_6
@@ -35,3 +36,7 @@ __all__ = [
     "resnet56",
     "vit",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -6,3 +6,7 @@ from jaxprune.patterns.leafwise import groups as groups
 from jaxprune.patterns.leafwise import unstructured as unstructured
 
 __all__ = ["block", "channel", "groups", "unstructured"]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -16,3 +16,7 @@ from jaxprune.penalties.weightwise import l0 as l0
 from jaxprune.penalties.weightwise import l1 as l1
 
 __all__ = ["coupled", "elastic", "group_l2", "l0", "l1"]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

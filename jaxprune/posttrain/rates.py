@@ -15,6 +15,11 @@ from jaxprune.posttrain.work import Work
 
 __all__ = ["by_path", "monotone", "of_plan", "owl"]
 
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
 Gather = Callable[..., Any]
 
 

@@ -55,3 +55,7 @@ __all__ = [
     "synaptic_flow",
     "unit_taylor",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -65,3 +65,7 @@ __all__ = [
     "verify",
     "without_blocks",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

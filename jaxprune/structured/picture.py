@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxprune import extras
 from jaxprune.structured.graph.given import check_graph
 from jaxprune.structured.graph.graph import Graph
 
@@ -24,20 +25,15 @@ def picture(graph: Graph, file: Path | str, *, most: int = 80) -> Path:
       The path of the picture.
 
     Raises:
-      ImportError: if matplotlib is not installed (`pip install 'jaxprune[report]'`).
+      ImportError: if matplotlib is not installed (`pip install -e '.[report]'`).
     """
     check_graph("structured.picture", graph)
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as e:
-        raise ImportError(
-            "structured.picture: pip install 'jaxprune[report]' for matplotlib."
-        ) from e
+    figures = extras.require("matplotlib.figure", extra="report", needed_by="structured.picture")
     groups = graph.groups[:most]
     paths_of_groups = {member.path for group in groups for member in group.members}
     paths = [path for path in graph.paths if path in paths_of_groups][:most]
     row_index = {path: row for row, path in enumerate(paths)}
-    figure = Figure(figsize=(3.5 + 0.45 * len(groups), 1.5 + 0.24 * len(paths)))
+    figure = figures.Figure(figsize=(3.5 + 0.45 * len(groups), 1.5 + 0.24 * len(paths)))
     axes = figure.add_subplot()
     shades = np.zeros((len(paths), len(groups)))
     style = {"ha": "center", "va": "center", "fontsize": 7}

@@ -20,6 +20,11 @@ from jaxprune.types import Params
 
 __all__ = ["adagrad", "adam", "rms"]
 
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
 Preconditioner = Callable[[optax.OptState, Params], Any]
 
 

@@ -251,7 +251,7 @@ def fixed(
     inner = optax.with_extra_args_support(inner)
 
     def init(params: Params) -> SparseState:
-        masks_lib.validate(masks, params)
+        masks_lib.validate(params, masks)
         copied_masks = jax.tree.map(
             jnp.copy, masks
         )  # a step may donate these, but not the caller's

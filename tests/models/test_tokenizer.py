@@ -80,5 +80,5 @@ def test_other_vocabularies_are_refused(change, reason):
 
 def test_the_missing_package_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "tokenizers", None)
-    with pytest.raises(ImportError, match=r"pip install 'jaxprune\[models\]'"):
+    with pytest.raises(ImportError, match=r"pip install -e '\.\[models\]'"):
         tokenizer.from_gguf(METADATA)

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxprune import extras
 from jaxprune import masks as masks_lib
 from jaxprune.storage import array_files, sealed
 from jaxprune.storage.durable import sync_folder, sync_tree, unused_path
@@ -73,14 +74,9 @@ def save(
     Raises:
       ValueError: if the program that was written gives something else than the small function.
       FileExistsError: if the folder exists.
-      ImportError: if flatbuffers is not installed (`pip install 'jaxprune[export]'`).
+      ImportError: if flatbuffers is not installed (`pip install -e '.[export]'`).
     """
-    try:
-        import flatbuffers  # noqa: F401
-    except ImportError as e:
-        raise ImportError(
-            "structured.save: writing a program needs flatbuffers; pip install 'jaxprune[export]'."
-        ) from e
+    extras.require("flatbuffers", extra="export", needed_by="structured.save")
     folder = Path(folder).absolute()
     if folder.exists():
         raise FileExistsError(f"structured.save: {folder} exists; name a new folder.")

@@ -106,7 +106,7 @@ def shrink_silently(graph: Graph, params: Params, masks: Masks) -> Small:
 def _shrink(graph: Graph, params: Params, masks: Masks) -> tuple[Small, Removal]:
     """Returns the small function, and what was removed."""
     graph.check(params)
-    masks_lib.validate(masks, params)
+    masks_lib.validate(params, masks)
     removed = removal(graph, masks)
     if not (removed.classes.any() or removed.blocks) and not all(
         mask.all() for mask in jax.tree.leaves(masks_lib.unpack(masks))

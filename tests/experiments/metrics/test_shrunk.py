@@ -33,7 +33,7 @@ def test_emptied_units_are_gone_and_the_small_network_is_tested(network):
         masks["fc2"]["kernel"].at[5].set(False)
     )  # not emptied on its other side
     params = jp.masks.apply(params, masks)
-    found = shrunk.of(model, params, rest, masks, task)
+    found = shrunk.measure(model, params, rest, masks, task)
     assert found["small_shapes"] == {
         "fc1/bias": [200], "fc1/kernel": [784, 200], "fc2/kernel": [200, 100]
     }  # fmt: skip
@@ -45,5 +45,5 @@ def test_nothing_is_said_where_no_unit_is_empty(network):
     model, params, rest, masks, task = network
     some = jax.tree.map(lambda m: m & (jnp.arange(m.size).reshape(m.shape) % 7 != 0), masks)
     dense = jax.tree.map(jnp.ones_like, masks)
-    assert shrunk.of(model, params, rest, dense, task) == {}
-    assert shrunk.of(model, params, rest, some, task) == {}
+    assert shrunk.measure(model, params, rest, dense, task) == {}
+    assert shrunk.measure(model, params, rest, some, task) == {}

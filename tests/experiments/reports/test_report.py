@@ -203,7 +203,7 @@ def test_a_training_report(folder):
 def test_without_matplotlib_the_report_says_what_to_install(folder, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     path = report.write_report(folder(lottery()))
-    assert "pip install 'jaxprune[report]'" in path.read_text()
+    assert "pip install -e '.[report]'" in path.read_text()
     assert not list(path.parent.glob("*.png"))
 
 

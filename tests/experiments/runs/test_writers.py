@@ -121,7 +121,7 @@ def test_arrays_are_numbers_by_their_shortest_decimals(tmp_path):
 @pytest.mark.parametrize(("name", "module"), [("tb", "tensorboardX"), ("wandb", "wandb")])
 def test_an_extra_that_is_missing_is_named(tmp_path, monkeypatch, name, module):
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(UserError, match=rf"pip install 'jaxprune\[{name}\]'"):
+    with pytest.raises(UserError, match=rf"pip install -e '\.\[{name}\]'"):
         open_writers(tmp_path, ("csv", name))
     open_writers(tmp_path, ("csv",)).close()
 

@@ -398,7 +398,7 @@ def results(accept=(), lost=()):
     def points(label, seed, below):
         for sparsity in (0.5, 0.9):
             accuracy = 0.98 + 0.001 * seed - below * (2 if sparsity == 0.9 else 1)
-            saved = savings.of(
+            saved = savings.summarize(
                 MODEL, [{"leaf": "k", "weights": 80, "kept": round(80 * (1 - sparsity))}]
             )
             timed = {"wall_seconds": 2.0, "resumed": False}
@@ -427,7 +427,7 @@ def results(accept=(), lost=()):
                     "dense": [
                         {"asked": 0.0, "test_accuracy": 0.98 + 0.001 * seed, "wall_seconds": 1.0}
                         | {"resumed": seed == 0}
-                        | savings.of(MODEL, [])
+                        | savings.summarize(MODEL, [])
                     ],
                     **{label: list(points(label, seed, x)) for label, x in below.items()},
                 },

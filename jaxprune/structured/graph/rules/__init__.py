@@ -32,3 +32,7 @@ __all__ = [
     "rule_of",
     "shapes_of",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,31 @@
+"""The Python blocks of README, CONTRIBUTING and the pages of docs/ run as they stand."""
+
+import importlib.util
+from pathlib import Path
+
+import jax
+import pytest
+
+ROOT = Path(__file__).parents[1]
+spec = importlib.util.spec_from_file_location("blocks", ROOT / "docs" / "blocks.py")
+blocks = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(blocks)
+
+
+@pytest.mark.parametrize("page", blocks.every_file(), ids=lambda page: page.name)
+def test_the_blocks_of_a_page_run(page, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    with jax.numpy_rank_promotion("allow"):  # as it is for readers
+        blocks.run(page)
+
+
+def test_what_a_block_does_not_print_is_seen(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("```python\nx = 2\n```\n\n```python\nprint(x)\n```\n\n```\n3\n```\n")
+    with pytest.raises(AssertionError, match="line 9"):
+        blocks.run(page)
+    page.write_text(page.read_text().replace("\n3\n", "\n2\n"))
+    assert blocks.run(page) == 2
+    page.write_text("```python\nundefined\n```\n")
+    with pytest.raises(AssertionError, match="line 1: NameError"):
+        blocks.run(page)
