@@ -30,6 +30,12 @@ if TYPE_CHECKING:
 
 
 def main(cfg: "ConfigDict", options: cli.Options) -> None:
+    """Trains the contestants of a config over its seeds, and writes the report.
+
+    Args:
+      cfg: a valid config.
+      options: of the command line.
+    """
     cli.start(STUDY, cfg, options)
 
 

@@ -5,6 +5,7 @@ Run: python -m experiments.data fetch mnist
 
 import argparse
 import sys
+from typing import Any
 
 from experiments.config import data_catalogue
 
@@ -24,23 +25,31 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     catalogue = data_catalogue()
     parser = argparse.ArgumentParser(
         prog="python -m experiments.data",
-        description=__doc__.splitlines()[0],
+        description=(__doc__ or "").partition("\n")[0],
         epilog=f"data sets: {', '.join(catalogue['NAMES'])}; weights: "
         f"{', '.join(catalogue['WEIGHTS'])}; texts: {', '.join(catalogue['TEXTS'])}",
     )
-    folder = argparse.ArgumentParser(add_help=False)
-    folder.add_argument("--data_dir", help="default: $JAXPRUNE_DATA or ~/.cache/jaxprune/data")
-    names = argparse.ArgumentParser(add_help=False)
-    names.add_argument("names", nargs="+", metavar="NAME")
+    folder_options = argparse.ArgumentParser(add_help=False)
+    folder_options.add_argument(
+        "--data_dir", help="default: $JAXPRUNE_DATA or ~/.cache/jaxprune/data"
+    )
+    name_options = argparse.ArgumentParser(add_help=False)
+    name_options.add_argument("names", nargs="+", metavar="NAME")
     commands = parser.add_subparsers(required=True, metavar="list|fetch|check")
-    command = commands.add_parser("list", parents=[folder], help="what there is, what is ready")
+    command = commands.add_parser(
+        "list", parents=[folder_options], help="what there is, what is ready"
+    )
     command.set_defaults(command=list_all, names=[])
-    command = commands.add_parser("fetch", parents=[names, folder], help="prepare what is named")
+    command = commands.add_parser(
+        "fetch", parents=[name_options, folder_options], help="prepare what is named"
+    )
     command.add_argument("--archives", help="folder with archives; default: $JAXPRUNE_ARCHIVES")
     command.add_argument("--allow_network", action="store_true", help="try the official URL too")
     command.add_argument("--anew", action="store_true", help="even if they are prepared already")
     command.set_defaults(command=fetch)
-    command = commands.add_parser("check", parents=[names, folder], help="verify what is prepared")
+    command = commands.add_parser(
+        "check", parents=[name_options, folder_options], help="verify what is prepared"
+    )
     command.set_defaults(command=check)
     args = parser.parse_args(argv)
     for name in args.names:
@@ -57,30 +66,34 @@ def list_all(args: argparse.Namespace) -> int:
     """Prints a table of the data sets, and of weights and texts."""
     from jaxprune.data import catalogue, files, prepared, pretrained, texts
 
-    row = "{:<16}{:>9}{:>9}{:>8}{:>8}  {}".format
-    print(row("name", "inputs", "classes", "train", "test", "prepared"))
+    format_row = "{:<16}{:>9}{:>9}{:>8}{:>8}  {}".format
+    print(format_row("name", "inputs", "classes", "train", "test", "prepared"))
     for name, entry in catalogue.REAL.items():
         folder = prepared.folder_of(name, args.data_dir)
-        shape = "x".join(map(str, entry.input_shape))
-        ready = folder if prepared.is_prepared(folder) else "no"
-        print(row(name, shape, entry.num_classes, sum(entry.train), sum(entry.test), ready))
+        shape_text = "x".join(map(str, entry.input_shape))
+        location = folder if prepared.is_prepared(folder) else "no"
+        print(
+            format_row(
+                name, shape_text, entry.num_classes, sum(entry.train), sum(entry.test), location
+            )
+        )
     print(f"Each has a synthetic twin, {catalogue.PREFIX}<name>, that needs no files.")
-    for module, known in ((pretrained, pretrained.WEIGHTS), (texts, texts.TEXTS)):
-        for name, archive in known.items():
+    for module, archives in ((pretrained, pretrained.WEIGHTS), (texts, texts.TEXTS)):
+        for name, archive in archives.items():
             path = files.path_of(archive, module.FOLDER, args.data_dir)
-            ready = path if path.is_file() else "no"
-            print(f"{name:<16}{module.FOLDER:<34}  {ready}")
+            location = path if path.is_file() else "no"
+            print(f"{name:<16}{module.FOLDER:<34}  {location}")
     return 0
 
 
 def fetch(args: argparse.Namespace) -> int:
-    """Prepares the data sets, weights and texts named."""
+    """Prepares the data sets, weights and texts that `args.names` lists."""
     from jaxprune.data import catalogue, fetch_text, fetch_weights, prepared
 
     for name in args.names:
         if name in (*catalogue.WEIGHTS, *catalogue.TEXTS):
-            bring = fetch_weights if name in catalogue.WEIGHTS else fetch_text
-            path = bring(name, data_dir=args.data_dir, archives=args.archives)
+            fetch_archive = fetch_weights if name in catalogue.WEIGHTS else fetch_text
+            path = fetch_archive(name, data_dir=args.data_dir, archives=args.archives)
             print(f"{name}: ready, {path}")
             continue
         prepared.fetch(
@@ -96,49 +109,53 @@ def fetch(args: argparse.Namespace) -> int:
 
 
 def check(args: argparse.Namespace) -> int:
-    """Compares what is named with what is known of it."""
+    """Compares data sets, weights and texts with their known shapes and checksums; returns the exit code."""
     from jaxprune.data import catalogue, load
     from jaxprune.data.pretrained import verified_weights
     from jaxprune.data.texts import verified_text
 
-    wrong = False
+    any_wrong = False
     for name in args.names:
         if name in (*catalogue.WEIGHTS, *catalogue.TEXTS):
-            verified = verified_weights if name in catalogue.WEIGHTS else verified_text
-            print(f"{name}: ok; {verified(name, data_dir=args.data_dir)}")
+            verify = verified_weights if name in catalogue.WEIGHTS else verified_text
+            print(f"{name}: ok; {verify(name, data_dir=args.data_dir)}")
         else:
-            wrong |= _check(name, load(name, data_dir=args.data_dir))
-    return int(wrong)
+            any_wrong |= _check_dataset(name, load(name, data_dir=args.data_dir))
+    return int(any_wrong)
 
 
-def _check(name: str, data) -> int:
+def _check_dataset(name: str, data: Any) -> int:
+    """Prints whether a data set is as the catalogue says; returns 1 if it is not, else 0."""
     import numpy as np
 
     from jaxprune.data import arrays, catalogue
 
-    entry, synthetic = catalogue.find(name), name.startswith(catalogue.PREFIX)
-    found = {"input shape": data.input_shape}
-    wanted = {"input shape": entry.input_shape}
-    for part in () if synthetic else ("train", "test"):
-        labels = getattr(data, part).labels
-        found[f"{part} examples per class"] = tuple(
+    entry = catalogue.find(name)
+    is_synthetic = name.startswith(catalogue.PREFIX)
+    actual: dict[str, Any] = {"input shape": data.input_shape}
+    expected: dict[str, Any] = {"input shape": entry.input_shape}
+    for split_name in () if is_synthetic else ("train", "test"):
+        labels = getattr(data, split_name).labels
+        actual[f"{split_name} examples per class"] = tuple(
             np.bincount(labels, minlength=entry.num_classes).tolist()
         )
-        wanted[f"{part} examples per class"] = getattr(entry, part)
-    for part, digest in zip(("train", "test"), () if synthetic else entry.sha256, strict=False):
-        found[f"{part} sha256"] = arrays.sha256(getattr(data, part).inputs)
-        wanted[f"{part} sha256"] = digest
-    wrong = [key for key in wanted if found[key] != wanted[key]]
-    sizes = f"{len(data.train.labels)} train, {len(data.test.labels)} test"
-    shape = "x".join(map(str, data.input_shape))
-    moments = "; ".join(
+        expected[f"{split_name} examples per class"] = getattr(entry, split_name)
+    for split_name, digest in zip(
+        ("train", "test"), () if is_synthetic else entry.sha256, strict=False
+    ):
+        actual[f"{split_name} sha256"] = arrays.sha256(getattr(data, split_name).inputs)
+        expected[f"{split_name} sha256"] = digest
+    wrong_keys = [key for key in expected if actual[key] != expected[key]]
+    sizes_text = f"{len(data.train.labels)} train, {len(data.test.labels)} test"
+    shape_text = "x".join(map(str, data.input_shape))
+    moments_text = "; ".join(
         f"{key} {' '.join(f'{value:.4f}' for value in getattr(data, key))}"
         for key in ("mean", "std")
     )
-    print(f"{name}: {'WRONG' if wrong else 'ok'}; {shape}, {sizes}; {moments}")
-    for key in wrong:
-        print(f"  {key}: found {found[key]}, expected {wanted[key]}")
-    return bool(wrong)
+    print(f"{name}: {'WRONG' if wrong_keys else 'ok'}; {shape_text}, {sizes_text}; {moments_text}")
+    for key in wrong_keys:
+        print(f"  {key}: found {actual[key]}, expected {expected[key]}")
+    return bool(wrong_keys)
 
 
 if __name__ == "__main__":

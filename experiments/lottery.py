@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 
 
 def main(cfg: "ConfigDict", options: cli.Options) -> None:
+    """Trains the tickets of a config and their controls, and writes the report.
+
+    Args:
+      cfg: a valid config.
+      options: of the command line.
+    """
     cli.start(STUDY, cfg, options)
 
 

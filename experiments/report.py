@@ -24,16 +24,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("run_folder", nargs="?", help="folder with results.json")
-    what.add_argument("--table", metavar="RESULTS", help="write README.md for the JSON files there")
+    source_group = parser.add_mutually_exclusive_group(required=True)
+    source_group.add_argument("run_folder", nargs="?", help="folder with results.json")
+    source_group.add_argument(
+        "--table", metavar="RESULTS", help="write README.md for the JSON files there"
+    )
     args = parser.parse_args(argv)
     with cli.one_line_errors():
         print(results_table(args.table) if args.table else write_report(args.run_folder))
 
 
 def write_report(folder: Path | str) -> Path:
-    """Writes the report of a run folder, of whatever study; returns its path."""
+    """Writes the report of a run folder of any study; returns its path."""
     results = report.read_results(Path(folder) / "results.json")
     return report.write_report(folder, _kind_of(results["kind"]))
 
@@ -44,7 +46,7 @@ def results_table(folder: Path | str) -> Path:
 
 
 def check_claims(results: Mapping[str, Any]) -> list[Outcome]:
-    """Returns what the claims of a run came to."""
+    """Returns the outcome of each claim of a run."""
     return claims.check(results, _kind_of(results["kind"]))
 
 

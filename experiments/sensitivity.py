@@ -28,6 +28,12 @@ if TYPE_CHECKING:
 
 
 def main(cfg: "ConfigDict", options: cli.Options) -> None:
+    """Measures the sensitivity of each layer for each seed, and writes the report.
+
+    Args:
+      cfg: a valid config.
+      options: of the command line.
+    """
     cli.start(STUDY, cfg, options)
 
 

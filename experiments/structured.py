@@ -26,6 +26,12 @@ if TYPE_CHECKING:
 
 
 def main(cfg: "ConfigDict", options: cli.Options) -> None:
+    """Trains, prunes and shrinks the contestants of a config, and writes the report.
+
+    Args:
+      cfg: a valid config.
+      options: of the command line.
+    """
     cli.start(STUDY, cfg, options)
 
 

@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 
 
 def main(cfg: "ConfigDict", options: cli.Options) -> None:
+    """Trains the model of a config over its seeds or folds, and writes the report.
+
+    Args:
+      cfg: a valid config.
+      options: of the command line.
+    """
     cli.start(STUDY, cfg, options)
 
 

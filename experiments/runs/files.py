@@ -37,8 +37,8 @@ __all__ = [
     "write_text",
 ]
 
-_SEAL = "checksum"
-_TEMPORARY = re.compile(r"\.(.+)\.(\d+)(\.[0-9a-f]{8})?\.tmp")
+_CHECKSUM_KEY = "checksum"
+_TEMPORARY_NAME = re.compile(r"\.(.+)\.(\d+)(\.[0-9a-f]{8})?\.tmp")
 
 
 @contextlib.contextmanager
@@ -57,12 +57,12 @@ def replacing(path: Path | str, mode: str = "w") -> Iterator[IO[Any]]:
         if "b" in mode:
             yield file
             return
-        text = io.TextIOWrapper(file, encoding="utf-8", errors="backslashreplace", newline="")
+        text_file = io.TextIOWrapper(file, encoding="utf-8", errors="backslashreplace", newline="")
         try:
-            yield text
-            text.flush()
+            yield text_file
+            text_file.flush()
         finally:
-            text.detach()
+            text_file.detach()
 
 
 def write_text(path: Path | str, text: str) -> None:
@@ -77,15 +77,15 @@ def write_json(path: Path | str, obj: Any) -> None:
 
 
 def write_sealed(path: Path | str, obj: dict[str, Any]) -> str:
-    """Writes JSON together with a checksum of its contents, and returns that."""
-    sealed = seal(strict(obj))
-    write_json(path, sealed)
-    return sealed[_SEAL]
+    """Writes a JSON object together with a checksum of its contents; returns the checksum."""
+    sealed_object = seal(strict(obj))
+    write_json(path, sealed_object)
+    return sealed_object[_CHECKSUM_KEY]
 
 
 def seal(obj: dict[str, Any]) -> dict[str, Any]:
-    """Returns JSON's object with the checksum of its contents."""
-    return {**obj, _SEAL: _checksum(obj)}
+    """Returns a JSON object with one more field, the checksum of the others."""
+    return {**obj, _CHECKSUM_KEY: _checksum(obj)}
 
 
 def read_text(path: Path | str) -> str:
@@ -96,10 +96,12 @@ def read_text(path: Path | str) -> str:
     """
     try:
         return Path(path).read_text(encoding="utf-8")
-    except UnicodeDecodeError as e:
-        raise UserError(f"{path} is damaged ({e}); move it away to start again.") from e
-    except OSError as e:
-        raise UserError(f"{path} cannot be read: {e.strerror or e}; move it away.") from e
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is damaged ({error}); move it away to start again.") from error
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be read: {error.strerror or error}; move it away."
+        ) from error
 
 
 def read_json(path: Path | str, kind: type = object) -> Any:
@@ -113,15 +115,15 @@ def read_json(path: Path | str, kind: type = object) -> Any:
       UserError: it is damaged or holds something else.
     """
     try:
-        value = json.loads(read_text(path))
-    except (ValueError, RecursionError) as e:
-        raise UserError(f"{path} is not JSON ({e}); move it away to start again.") from e
-    if not isinstance(value, kind):
+        parsed = json.loads(read_text(path))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not JSON ({error}); move it away to start again.") from error
+    if not isinstance(parsed, kind):
         raise UserError(
-            f"{path} holds a {type(value).__name__}, where a {kind.__name__} is needed; move it away to "
+            f"{path} holds a {type(parsed).__name__}, where a {kind.__name__} is needed; move it away to "
             "start again."
         )
-    return value
+    return parsed
 
 
 def read_sealed(path: Path | str, checksum: str | None = None) -> dict[str, Any]:
@@ -134,20 +136,24 @@ def read_sealed(path: Path | str, checksum: str | None = None) -> dict[str, Any]
     Raises:
       UserError: it is damaged.
     """
-    value = read_json(path)
-    plain = unsealed(value, path)
-    if checksum is not None and value.get(_SEAL) != checksum:
+    stored = read_json(path)
+    contents = unsealed(stored, path)
+    if checksum is not None and stored.get(_CHECKSUM_KEY) != checksum:
         raise UserError(f"{path} does not match its checksum; move it away.")
-    return plain
+    return contents
 
 
 def is_sealed(path: Path | str) -> bool:
     """Returns whether a file of JSON has a checksum."""
-    return _SEAL in read_json(path, dict)
+    return _CHECKSUM_KEY in read_json(path, dict)
 
 
 def unsealed(obj: Any, path: Path | str) -> dict[str, Any]:
-    """Returns what `seal` was given; `path` is the file to blame.
+    """Returns the object that `seal` was given, without its checksum.
+
+    Args:
+      obj: a JSON object; without a checksum it is returned as it is.
+      path: the file to blame.
 
     Raises:
       UserError: it is not what was sealed.
@@ -156,19 +162,19 @@ def unsealed(obj: Any, path: Path | str) -> dict[str, Any]:
         raise UserError(
             f"{path} holds {type(obj).__name__} where an object is needed; move it away."
         )
-    plain = {key: value for key, value in obj.items() if key != _SEAL}
-    if _SEAL in obj and obj[_SEAL] != _checksum(plain):
+    contents = {key: value for key, value in obj.items() if key != _CHECKSUM_KEY}
+    if _CHECKSUM_KEY in obj and obj[_CHECKSUM_KEY] != _checksum(contents):
         raise UserError(f"{path} does not match its checksum; move it away.")
-    return plain
+    return contents
 
 
 def refuse_symlinks(folder: Path) -> None:
-    """Raises `UserError` if anything in a run folder leads out of it: what is written would land there."""
-    real = folder.resolve()
-    for parent, folders, files in os.walk(folder):
-        for name in (*folders, *files):
+    """Raises `UserError` if a symlink in a run folder leads out of it: files would be written there."""
+    resolved_folder = folder.resolve()
+    for parent, folder_names, file_names in os.walk(folder):
+        for name in (*folder_names, *file_names):
             path = Path(parent, name)
-            if path.is_symlink() and not path.resolve().is_relative_to(real):
+            if path.is_symlink() and not path.resolve().is_relative_to(resolved_folder):
                 raise UserError(
                     f"{path} is a symbolic link to {os.readlink(path)}; a run writes into its own folder "
                     "alone: move the link away, or set another --workdir."
@@ -176,7 +182,7 @@ def refuse_symlinks(folder: Path) -> None:
 
 
 def real_folder(path: Path) -> Path:
-    """Makes a folder, unless it is there.
+    """Makes a folder, unless it is there, and returns its path.
 
     Raises:
       UserError: a file or a symlink has its name.
@@ -190,18 +196,18 @@ def real_folder(path: Path) -> Path:
 def sweep(folder: Path) -> None:
     """Removes temporary files that killed processes have left in a folder that nobody else works in."""
     for path in folder.rglob(".*.tmp"):
-        found = _TEMPORARY.fullmatch(path.name)
-        if found and stat.S_ISREG(path.lstat().st_mode):
+        match = _TEMPORARY_NAME.fullmatch(path.name)
+        if match and stat.S_ISREG(path.lstat().st_mode):
             path.unlink(missing_ok=True)
 
 
 def _checksum(obj: dict[str, Any]) -> str:
-    text = json.dumps(obj, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+    canonical_json = json.dumps(obj, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(canonical_json.encode()).hexdigest()[:32]
 
 
 def strict(value: Any) -> Any:
-    """Returns plain values that JSON can hold: parts, tuples and arrays have such forms, NaN is null."""
+    """Returns a value in types of strict JSON: tuples and arrays become lists, NaN and infinities `None`."""
     if isinstance(value, ConfigDict):
         value = value.to_dict()
     if hasattr(value, "tolist"):

@@ -42,26 +42,24 @@ __all__ = [
     "versions",
 ]
 
-RESERVED = (
-    "done",
-    "lock",
-    "holder",
-    "criteria",
-)  # names without a dot that a run folder uses itself
-_DESCRIPTIVE = ("paper",)  # says what a run is compared with and changes nothing in it
-_ITEMS = "items"  # a list of results, in the object that carries the checksum
+# Names without a dot that a run folder uses itself.
+RESERVED = ("done", "lock", "holder", "criteria")
+_DESCRIPTIVE_FIELDS = ("paper",)  # says what a run is compared with and changes nothing in it
+_ITEMS_KEY = "items"  # a list of results, in the object that carries the checksum
 _PACKAGES = ("jaxprune", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 def folder_name(config_name: str, cfg: ConfigDict) -> str:
-    """The config's name and the hash of its fields that are not at their defaults.
+    """Returns the config's name and the hash of its fields that are not at their defaults.
 
     >>> from experiments.config import config
     >>> folder_name("lenet", config()), folder_name("lenet", config(steps=500))
     ('lenet-44136fa3', 'lenet-cc2fd588')
     """
-    canonical = json.dumps(_settings(_to_json(cfg)), sort_keys=True, separators=(",", ":"))
-    return f"{config_name}-{hashlib.sha256(canonical.encode()).hexdigest()[:8]}"
+    canonical_json = json.dumps(
+        _non_default_fields(_to_json(cfg)), sort_keys=True, separators=(",", ":")
+    )
+    return f"{config_name}-{hashlib.sha256(canonical_json.encode()).hexdigest()[:8]}"
 
 
 class Folder:
@@ -75,45 +73,46 @@ class Folder:
     def __init__(
         self, path: Path, notify: Callable[[str], None] = lambda text: print(text, file=sys.stderr)
     ):
-        self.path, self._notify = files.real_folder(path), notify
+        self.path = files.real_folder(path)
+        self._notify = notify
 
     @property
     def results(self) -> Any:
-        """The results, or `None` as long as the run is not finished."""
-        return _unwrapped(_whole_results(self.path)) if self.done else None
+        """Returns the results, or `None` as long as the run is not finished."""
+        return _unwrap_items(_read_results(self.path)) if self.done else None
 
     @property
     def done(self) -> bool:
-        """Whether `finish` was called and its results are whole.
+        """Boolean: `finish` was called and the results it stored are undamaged.
 
-        Damaged results are set aside: whoever asks works on, and finds most of it done.
+        Damaged results are set aside, so that they are computed again from what else is in the folder.
         """
         if not (self.path / "done").is_file():
             return False
         try:
-            _whole_results(self.path)
-        except UserError as e:
-            self._set_aside(str(e))
+            _read_results(self.path)
+        except UserError as error:
+            self._set_aside(str(error))
             return False
         return True
 
     def finish(self, results: Any) -> None:
         """Stores the results, then marks the folder as finished."""
-        whole = results if isinstance(results, dict) else {_ITEMS: results}
-        checksum = files.write_sealed(self._results, whole)
-        write_json(self.path / "done", {"time": _now(), "results": checksum})
+        contents = results if isinstance(results, dict) else {_ITEMS_KEY: results}
+        checksum = files.write_sealed(self._results_path, contents)
+        write_json(self.path / "done", {"time": _current_time(), "results": checksum})
 
     @property
-    def _results(self) -> Path:
+    def _results_path(self) -> Path:
         return self.path / "results.json"
 
     def _set_aside(self, reason: str) -> None:
-        if self._results.exists():
+        if self._results_path.exists():
             self._notify(f"{reason} It is set aside as results.json.damaged and written again.")
-            self._results.replace(self.path / "results.json.damaged")
+            self._results_path.replace(self.path / "results.json.damaged")
         else:
             self._notify(
-                f"{self._results} is missing, although the run was done; it is written again."
+                f"{self._results_path} is missing, although the run was done; it is written again."
             )
 
 
@@ -136,9 +135,11 @@ class RunFolder(Folder):
         path = Path(workdir) / folder_name(config_name, cfg)
         try:
             return cls(path, cfg)
-        except OSError as e:
-            reason = e.strerror or str(e)
-            raise UserError(f"cannot write the run folder {path}: {reason}; set --workdir.") from e
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise UserError(
+                f"cannot write the run folder {path}: {reason}; set --workdir."
+            ) from error
 
     @staticmethod
     def report(workdir: Path | str, config_name: str, cfg: ConfigDict) -> Path | None:
@@ -154,29 +155,29 @@ class RunFolder(Folder):
             return None
         _check_config(path / "config.json", _to_json(cfg))
         try:
-            _whole_results(path)
+            _read_results(path)
         except UserError:
             return None
         return report
 
     def __init__(self, path: Path, cfg: ConfigDict):
         super().__init__(path)
-        self._lock = _lock(path / "lock")
+        self._lock = _acquire_lock(path / "lock")
         try:
             files.refuse_symlinks(path)
             files.sweep(path)
-            _keep_config(path / "config.json", _to_json(cfg))
-            _keep_versions(path / "versions.json")
+            _record_config(path / "config.json", _to_json(cfg))
+            _record_versions(path / "versions.json")
         except BaseException:
             self.close()
             raise
 
     def seed(self, seed: int) -> Folder:
-        """The subfolder of one seed."""
+        """Returns the subfolder of one seed."""
         return Folder(self.path / f"seed_{seed}")
 
     def close(self) -> None:
-        """Lets go of the lock."""
+        """Releases the lock."""
         self._lock.release()
 
     def __enter__(self) -> "RunFolder":
@@ -188,69 +189,74 @@ class RunFolder(Folder):
 
 def check_writable(workdir: Path | str) -> None:
     """Raises `UserError` unless run folders can be made in a work folder; makes none."""
-    place = Path(workdir).absolute()
+    existing_folder = Path(workdir).absolute()
     try:
-        str(place).encode()
-    except UnicodeEncodeError as e:
+        str(existing_folder).encode()
+    except UnicodeEncodeError as error:
         raise UserError(
-            f"cannot make run folders in {place}: this locale cannot spell that path; set PYTHONUTF8=1."
-        ) from e
-    while not os.path.lexists(place) and place != place.parent:
-        place = place.parent
-    if not place.is_dir():
+            f"cannot make run folders in {existing_folder}: this locale cannot spell that path; "
+            "set PYTHONUTF8=1."
+        ) from error
+    while not os.path.lexists(existing_folder) and existing_folder != existing_folder.parent:
+        existing_folder = existing_folder.parent
+    if not existing_folder.is_dir():
         raise UserError(
-            f"cannot make run folders in {workdir}: {place} is no folder; set --workdir."
+            f"cannot make run folders in {workdir}: {existing_folder} is no folder; set --workdir."
         )
-    if not os.access(place, os.W_OK | os.X_OK):
+    if not os.access(existing_folder, os.W_OK | os.X_OK):
         raise UserError(
-            f"cannot make run folders in {workdir}: {place} cannot be written; set --workdir."
+            f"cannot make run folders in {workdir}: {existing_folder} cannot be written; set --workdir."
         )
 
 
 def versions() -> dict[str, Any]:
-    """Software, hardware and source revision of this process."""
+    """Returns software, hardware and source revision of this process."""
     import jax
 
     return {
         "python": platform.python_version(),
-        **{package: _version(package) for package in _PACKAGES},
+        **{package: _installed_version(package) for package in _PACKAGES},
         "platform": platform.platform(),
-        "cpu": _cpu(),
+        "cpu": _cpu_model(),
         "cpus": os.cpu_count(),
-        "devices": sorted({d.device_kind for d in jax.devices()}),
+        "devices": sorted({device.device_kind for device in jax.devices()}),
         "device_count": jax.device_count(),
-        "git": _git(),
+        "git": _git_state(),
     }
 
 
-def _lock(path: Path) -> filelock.BaseFileLock:
-    """Takes a lock that the operating system drops with its holder, however that ends."""
-    holder = path.with_name("holder")
-    for each in (path, holder):
-        if each.is_symlink() or (each.exists() and not each.is_file()):
-            raise UserError(f"{each} is in the way: a plain file is needed there; move it away.")
+def _acquire_lock(path: Path) -> filelock.BaseFileLock:
+    """Takes the lock of a run folder; the operating system releases it when this process ends."""
+    holder_path = path.with_name("holder")
+    for file_path in (path, holder_path):
+        if file_path.is_symlink() or (file_path.exists() and not file_path.is_file()):
+            raise UserError(
+                f"{file_path} is in the way: a plain file is needed there; move it away."
+            )
     lock = filelock.FileLock(path, timeout=0)
     try:
         lock.acquire()
     except filelock.Timeout:
         raise UserError(
-            f"{path.parent} is in use by {_held_by(holder)}; wait until it ends, or set another --workdir."
+            f"{path.parent} is in use by {_describe_holder(holder_path)}; wait until it ends, or set "
+            "another --workdir."
         ) from None
-    files.write_text(holder, f"process {os.getpid()} on {socket.gethostname()}\n")
+    files.write_text(holder_path, f"process {os.getpid()} on {socket.gethostname()}\n")
     return lock
 
 
-def _held_by(holder: Path) -> str:
-    """Who has the lock, in words."""
+def _describe_holder(holder_path: Path) -> str:
+    """Returns who has the lock, in words."""
     try:
         return (
-            holder.read_text(encoding="utf-8", errors="replace").strip()[:200] or "another process"
+            holder_path.read_text(encoding="utf-8", errors="replace").strip()[:200]
+            or "another process"
         )
     except OSError:
         return "another process"
 
 
-def _keep_config(path: Path, settings: dict[str, Any]) -> None:
+def _record_config(path: Path, settings: dict[str, Any]) -> None:
     """Writes the config, or refuses it if the folder was made with another."""
     if not path.exists() or _check_config(path, settings) != settings:
         write_json(path, settings)
@@ -259,31 +265,42 @@ def _keep_config(path: Path, settings: dict[str, Any]) -> None:
 def _check_config(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
     """Returns the stored config if it has these settings."""
     stored = read_json(path, dict)
-    before, after = _flat({**DEFAULTS, **stored}), _flat(settings)
-    differ = sorted(
-        key
-        for key in before.keys() | after.keys()
-        if key.split(".")[0] not in _DESCRIPTIVE and before.get(key) != after.get(key)
+    stored_fields = _flatten_fields({**DEFAULTS, **stored})
+    requested_fields = _flatten_fields(settings)
+    differing_fields = sorted(
+        field
+        for field in stored_fields.keys() | requested_fields.keys()
+        if field.split(".")[0] not in _DESCRIPTIVE_FIELDS
+        and stored_fields.get(field) != requested_fields.get(field)
     )
-    if differ:
+    if differing_fields:
         raise UserError(
             f"{path.parent} holds a run with other settings: "
-            + ", ".join(f"{k} is {before.get(k)!r}, asked {after.get(k)!r}" for k in differ)
+            + ", ".join(
+                f"{field} is {stored_fields.get(field)!r}, asked {requested_fields.get(field)!r}"
+                for field in differing_fields
+            )
             + "; set another --workdir."
         )
     return stored
 
 
-def _keep_versions(path: Path) -> None:
-    """Adds this start to the list, unless everything is as at the last."""
+def _record_versions(path: Path) -> None:
+    """Adds the versions of this start to the file, unless they are those of the last start."""
     starts = read_starts(path)
-    current = versions()
-    if not starts or {**starts[-1], "time": None} != {**current, "time": None}:
-        write_json(path, [files.seal(start) for start in [*starts, {"time": _now(), **current}]])
+    current_versions = versions()
+    if not starts or {**starts[-1], "time": None} != {**current_versions, "time": None}:
+        write_json(
+            path,
+            [
+                files.seal(start)
+                for start in [*starts, {"time": _current_time(), **current_versions}]
+            ],
+        )
 
 
 def read_starts(path: Path) -> list[dict[str, Any]]:
-    """Returns what `versions.json` knows of each start of a run, the checksums left out.
+    """Returns the versions that `versions.json` holds for each start of a run, without checksums.
 
     Raises:
       UserError: it is damaged.
@@ -292,8 +309,8 @@ def read_starts(path: Path) -> list[dict[str, Any]]:
     return [files.unsealed(start, path) for start in starts]
 
 
-def _whole_results(folder: Path) -> dict[str, Any]:
-    """Returns what `finish` was given, if the results are those that `done` speaks of.
+def _read_results(folder: Path) -> dict[str, Any]:
+    """Returns the stored results of a folder, if they have the checksum that `done` holds.
 
     Raises:
       UserError: they are damaged.
@@ -301,54 +318,56 @@ def _whole_results(folder: Path) -> dict[str, Any]:
     try:
         checksum = read_json(folder / "done", dict).get("results")
     except UserError:
-        checksum = None  # that it is there says enough
+        checksum = None  # a damaged `done` still says that the run is finished
     path = folder / "results.json"
     if checksum is None and isinstance(stored := read_json(path), list):
-        return {_ITEMS: stored}  # as it was before there were checksums
+        return {_ITEMS_KEY: stored}  # as it was before there were checksums
     return files.read_sealed(path, checksum)
 
 
-def _unwrapped(results: dict[str, Any]) -> Any:
-    """A list as it was before `finish` put it into an object."""
-    return results[_ITEMS] if results.keys() == {_ITEMS} else results
+def _unwrap_items(results: dict[str, Any]) -> Any:
+    """Returns the results in the form that `finish` was given: a list is taken out of its object."""
+    return results[_ITEMS_KEY] if results.keys() == {_ITEMS_KEY} else results
 
 
-def _settings(fields: Mapping[str, Any]) -> dict[str, Any]:
+def _non_default_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the fields that change a run and are not at their defaults."""
     defaults = _to_json(DEFAULTS)
     return {
-        k: v
-        for k, v in fields.items()
-        if k not in _DESCRIPTIVE and (k not in defaults or v != defaults[k])
+        field: value
+        for field, value in fields.items()
+        if field not in _DESCRIPTIVE_FIELDS and (field not in defaults or value != defaults[field])
     }
 
 
 def _to_json(value: Any) -> Any:
-    """The plain JSON of a config: tuples become lists, names strings."""
+    """Returns a config as plain JSON: tuples become lists, names strings."""
     return files.strict(value)
 
 
-def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+def _flatten_fields(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """Returns nested fields by their dotted paths."""
     if not isinstance(tree, dict) or not tree:
         return {prefix: list(tree) if isinstance(tree, tuple) else tree}
     return {
         path: leaf
         for key, value in tree.items()
-        for path, leaf in _flat(value, f"{prefix}.{key}" if prefix else key).items()
+        for path, leaf in _flatten_fields(value, f"{prefix}.{key}" if prefix else key).items()
     }
 
 
-def _now() -> str:
+def _current_time() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S%z")
 
 
-def _version(package: str) -> str | None:
+def _installed_version(package: str) -> str | None:
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
 
 
-def _cpu() -> str:
+def _cpu_model() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
         return next(
@@ -358,10 +377,10 @@ def _cpu() -> str:
         return platform.processor()
 
 
-def _git() -> dict[str, Any] | None:
-    """Revision of these sources and whether they were edited since; `None` outside git."""
+def _git_state() -> dict[str, Any] | None:
+    """Returns the revision of these sources and whether they were edited since; `None` outside git."""
 
-    def ask(*arguments: str) -> str:
+    def run_git(*arguments: str) -> str:
         command = ["git", "-C", str(Path(__file__).parent), *arguments]
         return subprocess.run(
             command, capture_output=True, encoding="utf-8", check=True, timeout=10
@@ -369,8 +388,8 @@ def _git() -> dict[str, Any] | None:
 
     try:
         return {
-            "revision": ask("rev-parse", "HEAD"),
-            "dirty": bool(ask("status", "--porcelain", "-uno")),
+            "revision": run_git("rev-parse", "HEAD"),
+            "dirty": bool(run_git("status", "--porcelain", "-uno")),
         }
     except (OSError, subprocess.SubprocessError):
         return None

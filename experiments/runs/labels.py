@@ -1,4 +1,4 @@
-"""Labels of the user's, which name folders in a run folder."""
+"""Labels that the user chooses, which name folders in a run folder."""
 
 import os
 import re
@@ -8,27 +8,27 @@ from experiments.runs.folder import RESERVED
 
 __all__ = ["check_label"]
 
-_LONGEST = 100  # letters
-_SIGNS = "()+=%,-"  # beside letters, digits and spaces
+_MAX_LENGTH = 100  # letters
+_ALLOWED_SIGNS = "()+=%,-"  # beside letters, digits and spaces
 
 
 def check_label(label: str, where: str, also: str = "") -> None:
     """Refuses a label that cannot name a folder in a run folder.
 
     Args:
-      label: of the user's.
-      where: in the config, to blame.
-      also: signs that it may have besides.
+      label: the label that the user chose.
+      where: the field of the config that an error names.
+      also: signs that are allowed beside the usual ones.
     """
-    signs = re.escape(_SIGNS + also)
+    allowed_signs = re.escape(_ALLOWED_SIGNS + also)
     if (
-        not re.fullmatch(rf"[\w{signs}][\w{signs} ]*", label)
+        not re.fullmatch(rf"[\w{allowed_signs}][\w{allowed_signs} ]*", label)
         or label != label.strip()
-        or len(label) > _LONGEST
+        or len(label) > _MAX_LENGTH
     ):
         raise UserError(
-            f"{where}: the label {label[: _LONGEST + 1]!r} cannot name a folder; use at most {_LONGEST} "
-            f"letters, digits, spaces and {_SIGNS}{also}"
+            f"{where}: the label {label[: _MAX_LENGTH + 1]!r} cannot name a folder; use at most "
+            f"{_MAX_LENGTH} letters, digits, spaces and {_ALLOWED_SIGNS}{also}"
         )
     if label.casefold() in RESERVED:
         raise UserError(
@@ -36,7 +36,7 @@ def check_label(label: str, where: str, also: str = "") -> None:
         )
     try:
         os.fsencode(label)
-    except UnicodeEncodeError as e:
+    except UnicodeEncodeError as error:
         raise UserError(
             f"{where}: this locale cannot spell the label {label!r}; set PYTHONUTF8=1, or use ASCII."
-        ) from e
+        ) from error

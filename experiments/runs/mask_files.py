@@ -25,23 +25,29 @@ _VERSION = 2  # 1 had no manifest
 
 
 def save(path: Path, masks: Any) -> None:
-    """Writes the masks, whole or not at all."""
-    arrays, without = {}, []
-    named = jax.tree_util.tree_leaves_with_path(masks_lib.unpack(masks), is_leaf=_is_nothing)
-    for keys, mask in named:
-        name = "/".join(masks_lib.keys_of(keys))
+    """Writes masks to a file, whole or not at all.
+
+    Args:
+      path: the file; its folder is made if it is missing.
+      masks: tree of bool arrays, `None` at leaves without a mask.
+    """
+    arrays = {}
+    unmasked_paths = []
+    paths_and_masks = jax.tree_util.tree_leaves_with_path(masks_lib.unpack(masks), is_leaf=_is_none)
+    for key_path, mask in paths_and_masks:
+        leaf_path = "/".join(masks_lib.keys_of(key_path))
         if mask is None:
-            without.append(name)
+            unmasked_paths.append(leaf_path)
             continue
-        arrays[f"{name}:bits"] = np.packbits(np.asarray(mask))
-        arrays[f"{name}:shape"] = np.array(mask.shape, np.int64)
+        arrays[f"{leaf_path}:bits"] = np.packbits(np.asarray(mask))
+        arrays[f"{leaf_path}:shape"] = np.array(mask.shape, np.int64)
     path.parent.mkdir(parents=True, exist_ok=True)
-    about = {"without": without}
-    array_files.write(path, arrays, kind=_KIND, version=_VERSION, about=about)
+    manifest = {"without": unmasked_paths}
+    array_files.write(path, arrays, kind=_KIND, version=_VERSION, about=manifest)
 
 
 def load(path: Path, params: Any) -> Any:
-    """Reads the masks of `params`: bool arrays, `None` at leaves without one.
+    """Reads the masks of `params`: bool arrays, `None` at leaves without a mask.
 
     Raises:
       UserError: the file is damaged, or holds the masks of other parameters; it names the folder that must be
@@ -49,51 +55,69 @@ def load(path: Path, params: Any) -> Any:
     """
     try:
         stored = array_files.read(path, kind=_KIND, version=_VERSION)
-        masks = _masks(stored.arrays, stored.about, params)
+        masks = _unpack_masks(stored.arrays, stored.about, params)
         masks_lib.validate(params, masks)
-    except (OSError, ValueError) as e:
-        reason = (e.strerror or str(e)) if isinstance(e, OSError) else str(e)
+    except (OSError, ValueError) as error:
+        reason = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
         raise UserError(
-            f"{path}: cannot read masks: {reason.rstrip('.')}; move {_maker(path)} away and run the same "
-            "command again, which makes them anew."
-        ) from e
+            f"{path}: cannot read masks: {reason.rstrip('.')}; move {_seed_folder_of(path)} away and run "
+            "the same command again, which makes them anew."
+        ) from error
     return masks
 
 
-def _masks(arrays: dict[str, np.ndarray], about: dict[str, Any], params: Any) -> Any:
-    """The masks at the leaves of the parameters; every leaf is accounted for."""
-    names = masks_lib.paths(params)
-    without = about.get("without")
-    if not isinstance(without, list) or not all(isinstance(name, str) for name in without):
+def _unpack_masks(arrays: dict[str, np.ndarray], manifest: dict[str, Any], params: Any) -> Any:
+    """Returns the tree of masks of the parameters.
+
+    Raises:
+      DamagedError: a leaf is neither masked nor listed as without a mask, or an array is of no leaf.
+    """
+    leaf_paths = masks_lib.paths(params)
+    unmasked_paths = manifest.get("without")
+    if not isinstance(unmasked_paths, list) or not all(
+        isinstance(leaf_path, str) for leaf_path in unmasked_paths
+    ):
         raise DamagedError("its manifest does not say which leaves have no mask")
-    unpacked: dict[str, jax.Array | None] = dict.fromkeys(names)
-    for name in names:
-        if f"{name}:bits" in arrays:
-            unpacked[name] = _mask(
-                name, arrays.pop(f"{name}:bits"), arrays.pop(f"{name}:shape", None)
+    masks: dict[str, jax.Array | None] = dict.fromkeys(leaf_paths)
+    for leaf_path in leaf_paths:
+        if f"{leaf_path}:bits" in arrays:
+            masks[leaf_path] = _unpack_mask(
+                leaf_path, arrays.pop(f"{leaf_path}:bits"), arrays.pop(f"{leaf_path}:shape", None)
             )
-        elif not any(name == end or name.startswith(f"{end}/") or not end for end in without):
-            raise DamagedError(f"the leaf {name!r} is not in it")
+        elif not any(
+            leaf_path == unmasked_path
+            or leaf_path.startswith(f"{unmasked_path}/")
+            or not unmasked_path
+            for unmasked_path in unmasked_paths
+        ):
+            raise DamagedError(f"the leaf {leaf_path!r} is not in it")
     if arrays:
         raise DamagedError(f"it has {min(arrays)!r}, of which the parameters have no leaf")
-    return jax.tree.structure(params).unflatten([unpacked[name] for name in names])
+    return jax.tree.structure(params).unflatten([masks[leaf_path] for leaf_path in leaf_paths])
 
 
-def _mask(name: str, bits: np.ndarray, shape: np.ndarray | None) -> jax.Array:
-    if shape is None or shape.dtype != np.int64 or shape.ndim != 1 or (shape < 0).any():
-        raise DamagedError(f"{name!r} has no shape")
-    sizes = shape.tolist()
-    weights = math.prod(sizes)
-    if bits.dtype != np.uint8 or bits.shape != (-(-weights // 8),):
-        raise DamagedError(f"{name!r} of the shape {tuple(sizes)} has {bits.size} bytes of bits")
-    return jnp.asarray(np.unpackbits(bits, count=weights).astype(bool).reshape(sizes))
+def _unpack_mask(leaf_path: str, bits: np.ndarray, stored_shape: np.ndarray | None) -> jax.Array:
+    if (
+        stored_shape is None
+        or stored_shape.dtype != np.int64
+        or stored_shape.ndim != 1
+        or (stored_shape < 0).any()
+    ):
+        raise DamagedError(f"{leaf_path!r} has no shape")
+    mask_shape = stored_shape.tolist()
+    weight_count = math.prod(mask_shape)
+    if bits.dtype != np.uint8 or bits.shape != (-(-weight_count // 8),):
+        raise DamagedError(
+            f"{leaf_path!r} of the shape {tuple(mask_shape)} has {bits.size} bytes of bits"
+        )
+    return jnp.asarray(np.unpackbits(bits, count=weight_count).astype(bool).reshape(mask_shape))
 
 
-def _is_nothing(node: Any) -> bool:
+def _is_none(node: Any) -> bool:
     return node is None
 
 
-def _maker(path: Path) -> Path:
-    """The folder of the training that has made a file: the whole of its seed."""
-    seeds = (folder for folder in path.parents if re.fullmatch(r"seed_\d+", folder.name))
-    return next(seeds, path.parent)
+def _seed_folder_of(path: Path) -> Path:
+    """Returns the folder of the seed whose training made a file."""
+    seed_folders = (folder for folder in path.parents if re.fullmatch(r"seed_\d+", folder.name))
+    return next(seed_folders, path.parent)

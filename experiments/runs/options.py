@@ -1,4 +1,4 @@
-"""What a run is told beside its config, and how it is asked to stop."""
+"""Options of a run beside its config, and the request to stop."""
 
 import os
 import signal
@@ -16,32 +16,40 @@ class Stopper:
 
     def __init__(self):
         self.signal: int | None = None
-        self._before: dict[int, Any] = {}
+        self._previous_handlers: dict[int, Any] = {}
 
     @property
     def requested(self) -> bool:
-        """Whether to stop."""
+        """Boolean: a signal has asked to stop."""
         return self.signal is not None
 
     def __enter__(self) -> "Stopper":
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._before[number] = signal.signal(number, self._note)
+        for signal_number in (signal.SIGTERM, signal.SIGINT):
+            previous_handler = signal.signal(signal_number, self._record_signal)
+            self._previous_handlers[signal_number] = previous_handler
         return self
 
     def __exit__(self, *_) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        for signal_number, handler in self._previous_handlers.items():
+            signal.signal(signal_number, handler)
 
-    def _note(self, number: int, _) -> None:
-        self.signal = number
-        for each in self._before:
-            signal.signal(each, signal.SIG_DFL)
-        name = signal.Signals(number).name
-        os.write(2, f"\n{name}: saving, then stopping; once more stops at once.\n".encode())
+    def _record_signal(self, signal_number: int, _) -> None:
+        self.signal = signal_number
+        for handled_number in self._previous_handlers:
+            signal.signal(handled_number, signal.SIG_DFL)
+        signal_name = signal.Signals(signal_number).name
+        os.write(2, f"\n{signal_name}: saving, then stopping; once more stops at once.\n".encode())
 
 
 class Options(NamedTuple):
-    """What a binary is told beside its config."""
+    """Options of a binary beside its config.
+
+    Attributes:
+      config_name: name of the config's file, which begins the name of the run folder.
+      workdir: parent of all run folders.
+      dry_run: only say what would be done.
+      stopper: asks the run to save and stop.
+    """
 
     config_name: str
     workdir: Path

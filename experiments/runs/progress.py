@@ -12,11 +12,12 @@ class Progress:
     """Shows how far a run is, how long it will take, and its current metrics.
 
     Args:
-      total: steps in all.
-      description: what is going on, `seed 0 · level 3/12 · ticket`.
+      total: number of steps in all.
+      description: what is going on, "seed 0 · level 3/12 · ticket".
       start: steps done before, in a resumed run; the time left is estimated from later ones.
-      stream: where to; a bar if it is a terminal.
+      stream: where to write, by default the standard error; a terminal gets a bar.
       every: seconds between two plain lines.
+      clock: returns seconds.
     """
 
     def __init__(
@@ -29,19 +30,26 @@ class Progress:
         every: float = 10.0,
         clock: Callable[[], float] = time.monotonic,
     ):
-        self._total, self._description, self._first, self._clock = total, description, start, clock
+        self._total = total
+        self._description = description
+        self._start_step = start
+        self._clock = clock
         self._stream = sys.stderr if stream is None else stream
-        self._step, self._metrics = start, ""
-        self._begun = self._shown = clock()
-        self._printed: int | None = None
-        self._bar = _bar(self._stream, total) if self._stream.isatty() else None
-        self._pause = 0.1 if self._bar else every
+        self._step = start
+        self._metrics_text = ""
+        self._start_time = clock()
+        self._shown_time = self._start_time
+        self._printed_step: int | None = None
+        self._bar = _make_bar(self._stream, total) if self._stream.isatty() else None
+        self._seconds_between = 0.1 if self._bar else every
         if self._bar:
             self._bar.start()
-            self._task = self._bar.add_task(description, total=total, completed=start, metrics="")
+            self._bar_task = self._bar.add_task(
+                description, total=total, completed=start, metrics=""
+            )
 
     def update(self, step: int, description: str | None = None, **metrics: Any) -> None:
-        """Tells how far the run is; cheap enough for every step.
+        """Records how far the run is, and shows it now and then; cheap enough for every step.
 
         Args:
           step: steps done.
@@ -52,10 +60,12 @@ class Progress:
         if description is not None:
             self._description = description
         if metrics:
-            self._metrics = "  ".join(f"{name} {_short(value)}" for name, value in metrics.items())
+            self._metrics_text = "  ".join(
+                f"{name} {_format_value(value)}" for name, value in metrics.items()
+            )
         now = self._clock()
-        if now - self._shown >= self._pause:
-            self._shown = now
+        if now - self._shown_time >= self._seconds_between:
+            self._shown_time = now
             self._show()
 
     def close(self) -> None:
@@ -63,7 +73,7 @@ class Progress:
         if self._bar:
             self._show()
             self._bar.stop()
-        elif self._printed != self._step:
+        elif self._printed_step != self._step:
             self._show()
 
     def __enter__(self) -> "Progress":
@@ -75,25 +85,28 @@ class Progress:
     def _show(self) -> None:
         if self._bar:
             self._bar.update(
-                self._task,
+                self._bar_task,
                 completed=self._step,
                 description=self._description,
-                metrics=self._metrics,
+                metrics=self._metrics_text,
             )
             return
-        self._printed = self._step
-        elapsed, done = self._clock() - self._begun, self._step - self._first
-        left = f", {_time(elapsed / done * (self._total - self._step))} left" if done > 0 else ""
-        share = f"{100 * self._step / max(self._total, 1):3.0f} %"
-        parts = [
-            self._description,
-            f"{share}  {self._step}/{self._total}  {_time(elapsed)}{left}",
-            self._metrics,
-        ]
+        self._printed_step = self._step
+        elapsed_seconds = self._clock() - self._start_time
+        steps_done = self._step - self._start_step
+        remaining_text = (
+            f", {_format_duration(elapsed_seconds / steps_done * (self._total - self._step))} left"
+            if steps_done > 0
+            else ""
+        )
+        percent_text = f"{100 * self._step / max(self._total, 1):3.0f} %"
+        steps_text = f"{percent_text}  {self._step}/{self._total}"
+        time_text = f"{_format_duration(elapsed_seconds)}{remaining_text}"
+        parts = [self._description, f"{steps_text}  {time_text}", self._metrics_text]
         print("  ".join(part for part in parts if part), file=self._stream, flush=True)
 
 
-def _bar(stream: TextIO, total: int) -> Any:
+def _make_bar(stream: TextIO, total: int) -> Any:
     from rich import progress
     from rich.console import Console
 
@@ -109,11 +122,11 @@ def _bar(stream: TextIO, total: int) -> Any:
     )
 
 
-def _short(value: Any) -> str:
+def _format_value(value: Any) -> str:
     return str(value) if isinstance(value, int | str) else f"{float(value):.4g}"
 
 
-def _time(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+def _format_duration(seconds: float) -> str:
+    total_minutes, rest_seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(total_minutes, 60)
+    return f"{hours}:{minutes:02}:{rest_seconds:02}" if hours else f"{minutes}:{rest_seconds:02}"

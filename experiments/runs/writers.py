@@ -23,7 +23,7 @@ __all__ = ["MetricWriter", "Writers", "open_writers"]
 
 
 class MetricWriter(Protocol):
-    """Where metrics go."""
+    """A destination of metrics."""
 
     def write(self, step: int, scalars: Mapping[str, Any]) -> None:
         """Adds a row."""
@@ -49,11 +49,11 @@ def open_writers(
 
     Args:
       folder: one seed's folder.
-      names: "csv", which stands for the two files and is always on, "tb", "wandb".
+      names: of "csv" (the two files, which are always written), "tb" and "wandb".
       after: the step restored; later rows are dropped. -1 starts anew.
-      rows: how many rows there were at that step, if that is known.
+      rows: number of rows there were at that step, if that is known.
       settings: the config, shown beside the curves where a writer can.
-      workdir: what run folders are in; curves elsewhere are named by the path below it.
+      workdir: parent of the run folders; W&B names curves by the path below it.
       notify: called with a sentence where rows are damaged or missing.
     """
     folder = files.real_folder(Path(folder))
@@ -62,10 +62,10 @@ def open_writers(
         writers.append(_TensorBoard(folder, after))
     if "wandb" in names:
         writers.append(_WandB(folder, Path(workdir or folder.parent), settings))
-    kept = metric_rows.restore(folder, after, rows, notify)
-    writers.append(_Lines(folder / "metrics.jsonl", kept))
-    writers.append(_Table(folder / "metrics.csv", kept))
-    return Writers(writers, len(kept))
+    restored_rows = metric_rows.restore(folder, after, rows, notify)
+    writers.append(_JsonLinesFile(folder / "metrics.jsonl", restored_rows))
+    writers.append(_CsvFile(folder / "metrics.csv", restored_rows))
+    return Writers(writers, len(restored_rows))
 
 
 class Writers:
@@ -73,18 +73,19 @@ class Writers:
 
     Args:
       writers: each gets every row.
-      rows: how many there are already.
+      rows: number of rows that the files hold already.
     """
 
     def __init__(self, writers: Iterable[MetricWriter], rows: int = 0):
-        self._writers, self.rows = tuple(writers), rows
+        self._writers = tuple(writers)
+        self.rows = rows
 
     def write(self, step: int, scalars: Mapping[str, Any]) -> None:
         """Adds a row: numbers, or arrays of one element."""
-        plain = {name: _number(value) for name, value in scalars.items()}
+        numbers = {name: _to_number(value) for name, value in scalars.items()}
         self.rows += 1
         for writer in self._writers:
-            writer.write(int(step), plain)
+            writer.write(int(step), numbers)
 
     def flush(self) -> None:
         """Returns when all rows are on the disk."""
@@ -103,7 +104,7 @@ class Writers:
         self.close()
 
 
-class _File:
+class _RowFile:
     """A text file of one row per line, each handed to the operating system as it is written."""
 
     def __init__(self, path: Path, text: str):
@@ -127,7 +128,7 @@ class _File:
         self._file = self.path.open("a", buffering=1, encoding="utf-8", newline="")
 
 
-class _Lines(_File):
+class _JsonLinesFile(_RowFile):
     """One JSON object per line, with a checksum; a number that is not finite becomes null."""
 
     def __init__(self, path: Path, rows: Iterable[metric_rows.Row]):
@@ -137,40 +138,43 @@ class _Lines(_File):
         self._file.write(metric_rows.line({"step": step, **scalars}))
 
 
-class _Table(_File):
+class _CsvFile(_RowFile):
     """A table with the step first; a metric that is new adds a column, empty in the rows before."""
 
     def __init__(self, path: Path, rows: Iterable[metric_rows.Row]):
-        self._rows = [_readable(row) for row in rows]
+        self._rows = [_with_nan(row) for row in rows]
         self._columns = list(dict.fromkeys(["step", *(name for row in self._rows for name in row)]))
-        super().__init__(path, self._text())
+        super().__init__(path, self._table_text())
 
     def write(self, step: int, scalars: Mapping[str, Any]) -> None:
         row = {"step": step, **scalars}
-        new = [name for name in row if name not in self._columns]
+        new_columns = [name for name in row if name not in self._columns]
         self._rows.append(row)
-        if new:
-            self._columns += new
+        if new_columns:
+            self._columns += new_columns
             self.close()
-            self._replace(self._text())
+            self._replace(self._table_text())
         else:
-            self._file.write(_csv([self._cells(row)]))
+            self._file.write(_format_csv([self._row_cells(row)]))
 
-    def _text(self) -> str:
-        return _csv([self._columns, *map(self._cells, self._rows)])
+    def _table_text(self) -> str:
+        return _format_csv([self._columns, *map(self._row_cells, self._rows)])
 
-    def _cells(self, row: Mapping[str, Any]) -> list[Any]:
+    def _row_cells(self, row: Mapping[str, Any]) -> list[Any]:
         return [row.get(name, "") for name in self._columns]
 
 
 class _TensorBoard:
+    """Event files for TensorBoard, in the folder `tensorboard`."""
+
     def __init__(self, folder: Path, after: int):
         try:
-            from tensorboardX import SummaryWriter
-        except ImportError as e:
-            raise _missing("tb", "tensorboardX") from e
+            from tensorboardX import SummaryWriter  # pyright: ignore[reportMissingImports]
+        except ImportError as error:
+            raise _missing("tb", "tensorboardX") from error
         self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=after + 1)
-        self.flush, self.close = self._writer.flush, self._writer.close
+        self.flush = self._writer.flush
+        self.close = self._writer.close
 
     def write(self, step: int, scalars: Mapping[str, Any]) -> None:
         for name, value in scalars.items():
@@ -182,15 +186,15 @@ class _WandB:
 
     def __init__(self, folder: Path, workdir: Path, settings: Mapping[str, Any] | None):
         try:
-            import wandb
-        except ImportError as e:
-            raise _missing("wandb", "wandb") from e
-        parts = _below(folder, workdir)
+            import wandb  # pyright: ignore[reportMissingImports]
+        except ImportError as error:
+            raise _missing("wandb", "wandb") from error
+        path_parts = _path_parts_below(folder, workdir)
         self._run = wandb.init(
             project="jaxprune",
-            id=wandb_id(parts),
-            name="/".join(parts),
-            group=parts[0],
+            id=wandb_id(path_parts),
+            name="/".join(path_parts),
+            group=path_parts[0],
             resume="allow",
             dir=str(folder),
             config=dict(settings or {}),
@@ -204,13 +208,13 @@ class _WandB:
         pass
 
 
-def _readable(row: metric_rows.Row) -> metric_rows.Row:
-    """A row of a JSON file as the table shows it: what was not finite is `nan`."""
+def _with_nan(row: metric_rows.Row) -> metric_rows.Row:
+    """Returns a row of a JSON file as the table shows it: NaN where the number was not finite."""
     return {name: float("nan") if value is None else value for name, value in row.items()}
 
 
-def _number(value: Any) -> float | int:
-    """A Python number; `float32` by its shortest decimals, 0.1 and not 0.10000000149011612."""
+def _to_number(value: Any) -> float | int:
+    """Returns a Python number; of a `float32` the shortest decimals, 0.1 and not 0.10000000149011612."""
     if isinstance(value, float | int):
         return value
     array = np.asarray(value).reshape(())
@@ -225,21 +229,23 @@ def wandb_id(parts: Iterable[str]) -> str:
     """
     path = "/".join(parts)
     digest = hashlib.sha256(path.encode(errors="surrogateescape")).hexdigest()[:8]
-    words = re.sub(r"[^A-Za-z0-9_]+", "-", path).strip("-")
-    return f"{words[:100]}-{digest}"
+    readable_part = re.sub(r"[^A-Za-z0-9_]+", "-", path).strip("-")
+    return f"{readable_part[:100]}-{digest}"
 
 
-def _below(folder: Path, workdir: Path) -> tuple[str, ...]:
-    """The parts of a folder's path below the work folder."""
-    folder, workdir = folder.absolute(), workdir.absolute()
-    inside = folder.is_relative_to(workdir) and folder != workdir
-    return folder.relative_to(workdir).parts if inside else folder.parts[-2:]
+def _path_parts_below(folder: Path, workdir: Path) -> tuple[str, ...]:
+    """Returns the parts of a folder's path below the work folder; elsewhere its last two."""
+    absolute_folder = folder.absolute()
+    absolute_workdir = workdir.absolute()
+    if absolute_folder.is_relative_to(absolute_workdir) and absolute_folder != absolute_workdir:
+        return absolute_folder.relative_to(absolute_workdir).parts
+    return absolute_folder.parts[-2:]
 
 
-def _csv(rows: Iterable[Iterable[Any]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
+def _format_csv(rows: Iterable[Iterable[Any]]) -> str:
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows(rows)
+    return buffer.getvalue()
 
 
 def _missing(extra: str, package: str) -> UserError:

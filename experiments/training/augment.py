@@ -15,15 +15,19 @@ Augment = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 def augment_of(cfg: ConfigDict) -> Augment | None:
-    """Returns what `config.data.augment` names, `None` if it names nothing."""
+    """Returns the augmentation that `config.data.augment` names; `None` if the field is empty."""
     name = cfg.data.get("augment", "")
-    if name and name not in _KNOWN:
-        raise UserError(unknown("config.data.augment: no augmentation", name, _KNOWN, "Known"))
-    return _KNOWN[name] if name else None
+    if name and name not in _AUGMENTATIONS:
+        raise UserError(
+            unknown("config.data.augment: no augmentation", name, _AUGMENTATIONS, "Known")
+        )
+    return _AUGMENTATIONS[name] if name else None
 
 
 def crop_flip(images: jax.Array, key: jax.Array, pad: int = 4) -> jax.Array:
-    """Pads with zeros, crops anywhere and mirrors every other image: the protocol of CIFAR-10.
+    """Returns images padded with zeros, cropped at random and mirrored with probability 1/2.
+
+    This is the usual protocol on CIFAR-10.
 
     Args:
       images: uint8 `[n, height, width, channels]`.
@@ -36,13 +40,16 @@ def crop_flip(images: jax.Array, key: jax.Array, pad: int = 4) -> jax.Array:
     References:
       He, Zhang, Ren & Sun, "Deep Residual Learning for Image Recognition" (2016), section 4.2.
     """
-    crops, flips = jax.random.split(key)
-    at = jax.random.randint(crops, (len(images), 2), 0, 2 * pad + 1)
-    wide = jnp.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
-    crop = lambda image, corner: jax.lax.dynamic_slice(image, (*corner, 0), images.shape[1:])
-    cropped = jax.vmap(crop)(wide, at)
-    mirrored = jax.random.bernoulli(flips, shape=(len(images), 1, 1, 1))
-    return jnp.where(mirrored, cropped[:, :, ::-1], cropped)
+    crop_key, flip_key = jax.random.split(key)
+    corners = jax.random.randint(crop_key, (len(images), 2), 0, 2 * pad + 1)
+    padded_images = jnp.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+
+    def crop_image(image: jax.Array, corner: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_slice(image, (*corner, 0), images.shape[1:])
+
+    cropped_images = jax.vmap(crop_image)(padded_images, corners)
+    is_mirrored = jax.random.bernoulli(flip_key, shape=(len(images), 1, 1, 1))
+    return jnp.where(is_mirrored, cropped_images[:, :, ::-1], cropped_images)
 
 
-_KNOWN: dict[str, Augment] = {"crop_flip": functools.partial(crop_flip, pad=4)}
+_AUGMENTATIONS: dict[str, Augment] = {"crop_flip": functools.partial(crop_flip, pad=4)}

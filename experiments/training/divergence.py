@@ -1,4 +1,4 @@
-"""Trainings that diverge: every loss that is read is looked at, and no state is saved that cannot go on."""
+"""Trainings that diverge: every loss that is read is checked, and no state is saved that cannot go on."""
 
 import math
 from typing import Any
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from experiments.config import UserError
 
-__all__ = ["DivergedError", "finite", "has_nan", "is_finite"]
+__all__ = ["DivergedError", "has_nan", "is_finite", "require_finite"]
 
 REMEDY = "Lower the learning rate or clip the gradients."
 
@@ -17,12 +17,12 @@ class DivergedError(UserError):
     """A loss, or the weights, of a training are no longer finite."""
 
 
-def finite(loss: float, what: str) -> float:
-    """Returns a loss.
+def require_finite(loss: float, what: str) -> float:
+    """Returns a loss, if it is finite.
 
     Args:
       loss: any loss that is read.
-      what: which one it is, "seed 0: the test loss after update 100".
+      what: which loss it is, for the error: "seed 0: the test loss after update 100".
 
     Raises:
       DivergedError: it is not finite.
@@ -43,20 +43,20 @@ def _any_nan(leaves: list[jax.Array]) -> jax.Array:
 
 
 def is_finite(tree: Any) -> bool:
-    """Returns whether all numbers of a tree are finite; leaves that are not inexact always are.
+    """Boolean: all numbers of a tree are finite; integers and other exact leaves always are.
 
     >>> is_finite({"a": jnp.zeros(2), "n": jnp.int32(3)}), is_finite([jnp.array([1.0, jnp.nan])])
     (True, False)
     """
-    leaves = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.inexact)]
+    leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
     return not leaves or bool(_all_finite(leaves))
 
 
 def has_nan(tree: Any) -> bool:
-    """Returns whether a number of a tree is NaN; infinity may be meant, as in masks of attention.
+    """Boolean: a number of a tree is NaN; infinity may be intended, as in masks of attention.
 
     >>> has_nan({"mask": jnp.array([0.0, -jnp.inf])}), has_nan([jnp.array([1.0, jnp.nan])])
     (False, True)
     """
-    leaves = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.inexact)]
+    leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
     return bool(leaves) and bool(_any_nan(leaves))

@@ -39,11 +39,12 @@ class Level(NamedTuple):
       start: updates done when it begins. Updates between two levels belong to neither.
       stop: updates done when it ends.
       first: its first step, other than 0 where it begins at a rewinding point.
-      settled: the step from which on the masks do not change; what is evaluated before is no candidate
-        for the early stop, since it belongs to a denser network.
-      mark: the step at which the model's other variables (statistics of BatchNorm) are remembered; 0: as
-        the first level starts.
-      rewinds: whether it starts from those; parameters and optimizer state rewind in the optimizer.
+      settled: the step from which on the masks do not change; an earlier evaluation is no candidate for
+        the early stop, since it belongs to a denser network.
+      mark: the step at which the model's other variables (statistics of BatchNorm) are stored; 0: as the
+        first level starts.
+      rewinds: whether it starts from those variables; parameters and optimizer state rewind in the
+        optimizer.
     """
 
     name: int
@@ -56,18 +57,19 @@ class Level(NamedTuple):
 
 
 class Run(NamedTuple):
-    """Where a `fit` writes, whom it tells, and who may stop it.
+    """Data of a `fit`, where it writes, and what may stop it.
 
     Attributes:
       cfg: the config.
-      task: data.
+      task: the data.
       key: PRNG key of the model's noise (dropout).
       folder: receives metrics, checkpoints and results.
-      progress: shared by all the fits of a process; `offset` is where this one begins on it.
+      progress: shared by all the fits of a process.
+      offset: updates of the progress bar that belong to earlier fits.
       stopper: polled between chunks.
-      label: what this fit is, for the progress bar.
+      label: name of this fit, for the progress bar.
       order: seeds the order of the examples, together with the level's name.
-      workdir: what the run folders are in.
+      workdir: parent of the run folders.
     """
 
     cfg: ConfigDict
@@ -82,12 +84,20 @@ class Run(NamedTuple):
     workdir: Path | None = None
 
 
-class _Tracker(NamedTuple):
-    """The best evaluation of a level so far, and the variables that gave it."""
+class _BestEvaluation(NamedTuple):
+    """The best evaluation of a level so far.
+
+    Attributes:
+      loss: the least validation loss; infinite before the first evaluation.
+      step: at which step of the level it was.
+      evaluations_since: number of evaluations since then.
+      network: parameters that were evaluated.
+      rest: the model's other variables.
+    """
 
     loss: float
     step: int
-    since: int  # evaluations
+    evaluations_since: int
     network: Any
     rest: Any
 
@@ -105,7 +115,7 @@ def fit(
       trainer: the compiled functions.
       levels: in order, without overlap.
       begin: the state in which a level starts, or `None` to go on with the one before.
-      run: data, where to write, whom to tell; see `Run`.
+      run: data, folder and progress; see `Run`.
       on_end: called at the end of each level; what it returns joins the level's results. Called again
         if the process is killed before the next checkpoint.
 
@@ -131,56 +141,89 @@ def last_state(folder: Path, like: TrainState) -> TrainState:
     """Returns the state in which a finished `fit` without gates left its last level.
 
     Args:
-      folder: of that training.
+      folder: the folder of that training.
       like: a state of the same shapes.
+
+    Raises:
+      UserError: its checkpoints are gone.
     """
     with Checkpoints(folder / "checkpoints") as checkpoints:
-        found = checkpoints.restore((like, like.params, like.rest, like.rest))
-    if found is None:
+        restored = checkpoints.restore((like, like.params, like.rest, like.rest))
+    if restored is None:
         raise UserError(f"{folder}: its checkpoints are gone; move it away to train again.")
-    return found[1][0]
+    _, (state, *_), _ = restored
+    return state
 
 
 class _Loop:
-    """One `fit` in progress."""
+    """One `fit` in progress.
+
+    Attributes:
+      state: the state of the training.
+      best: the best evaluation of the level so far.
+      marked_rest: the model's other variables as they were at the level's mark.
+      updates_done: number of updates, those between levels included.
+      level_index: index of the level that is trained, or comes next.
+      has_entered_level: whether the state has been brought to the start of that level.
+      results: the results of the levels that are over.
+      saved_update: number of updates at the last checkpoint.
+      restored_row_count: number of rows of metrics at the checkpoint restored; `None` if unknown.
+      rows_per_call: number of updates that one call of the trainer has room for.
+    """
 
     def __init__(self, trainer, levels, begin, run: Run, on_end, checkpoints: Checkpoints):
-        self.trainer, self.levels, self.begin, self.on_end = trainer, levels, begin, on_end
-        self.info, self.cfg, self.checkpoints = run, run.cfg, checkpoints
-        longest = max(level.stop - level.start for level in levels)
-        chunk = min(self.cfg.log_every, self.cfg.eval_every, longest)
-        self.rows = max(chunk, 2)  # of examples in one call; two updates prune and rewind
+        self.trainer = trainer
+        self.levels = levels
+        self.begin = begin
+        self.on_end = on_end
+        self.info = run
+        self.cfg = run.cfg
+        self.checkpoints = checkpoints
+        longest_level = max(level.stop - level.start for level in levels)
+        chunk_size = min(self.cfg.log_every, self.cfg.eval_every, longest_level)
+        self.rows_per_call = max(chunk_size, 2)  # two updates prune and rewind
         self.state = begin(levels[0])
-        self.best, self.point = self._fresh(), _copy(self.state.rest)
-        self.done, self.index, self.entered, self.results, written = 0, 0, False, [], None
-        found = checkpoints.restore((self.state, self.best.network, self.best.rest, self.point))
-        if found is not None:
-            self.done, (self.state, *variables, self.point), meta = found
-            self.index, self.entered = meta["level"], meta["entered"]
-            loss, *counts = meta["best"]
-            self.best = _Tracker(math.inf if loss is None else loss, *counts, *variables)
-            self.results, written = meta["results"], meta.get("rows")
-        self.saved, self.written = self.done, written
+        self.best = self._nothing_evaluated()
+        self.marked_rest = _copy_arrays(self.state.rest)
+        self.updates_done = 0
+        self.level_index = 0
+        self.has_entered_level = False
+        self.results = []
+        self.restored_row_count = None
+        restored = checkpoints.restore(
+            (self.state, self.best.network, self.best.rest, self.marked_rest)
+        )
+        if restored is not None:
+            self.updates_done, (self.state, *variables, self.marked_rest), meta = restored
+            self.level_index = meta["level"]
+            self.has_entered_level = meta["entered"]
+            loss, *step_and_count = meta["best"]
+            self.best = _BestEvaluation(
+                math.inf if loss is None else loss, *step_and_count, *variables
+            )
+            self.results = meta["results"]
+            self.restored_row_count = meta.get("rows")
+        self.saved_update = self.updates_done
 
     def run(self) -> list[dict[str, Any]] | None:
-        """Trains until the last level is over or somebody asks to stop."""
+        """Trains until the last level is over, or a stop is requested: then it returns `None`."""
         with open_writers(
             self.info.folder.path,
             self.cfg.writers,
-            after=self.done or -1,
-            rows=self.written,
+            after=self.updates_done or -1,
+            rows=self.restored_row_count,
             settings=self.cfg.to_dict(),
             workdir=self.info.workdir,
         ) as self.writers:
-            while self.index < len(self.levels):
-                level = self.levels[self.index]
-                if not self.entered:
+            while self.level_index < len(self.levels):
+                level = self.levels[self.level_index]
+                if not self.has_entered_level:
                     self._enter(level)
-                while self.done < level.stop and not self._out_of_patience():
+                while self.updates_done < level.stop and not self._is_out_of_patience():
                     if self.info.stopper.requested:
                         self._save()
                         return None
-                    if self.done - self.saved >= self.cfg.save_every:
+                    if self.updates_done - self.saved_update >= self.cfg.save_every:
                         self._save()
                     self._advance(level)
                 self._leave(level)
@@ -188,162 +231,211 @@ class _Loop:
 
     def _enter(self, level: Level) -> None:
         """Brings the state to the start of a level."""
-        state = self.begin(level)
-        if state is None:  # the optimizer prunes and rewinds; its criterion alone looks at the data
-            rest = _copy(self.point if level.rewinds else self.state.rest)
-            self._updates(self._batches(level, 0, level.start - self.done))
+        start_state = self.begin(level)
+        if start_state is None:
+            # The optimizer prunes and rewinds; its criterion alone looks at the data.
+            rest = _copy_arrays(self.marked_rest if level.rewinds else self.state.rest)
+            self._make_updates(self._example_rows(level, 0, level.start - self.updates_done))
             self.state = self.state._replace(rest=rest)
-        else:  # a copy: what belongs to the caller must not be donated
-            self.state = _copy(state)
-        self.done, self.entered, self.best = level.start, True, self._fresh()
+        else:  # a copy: the caller's arrays must not be donated
+            self.state = _copy_arrays(start_state)
+        self.updates_done = level.start
+        self.has_entered_level = True
+        self.best = self._nothing_evaluated()
 
     def _advance(self, level: Level) -> None:
-        """Trains up to the next row of metrics, and evaluates where that is due."""
-        step = level.first + self.done - level.start
-        last = level.first + level.stop - level.start
+        """Trains up to the next row of metrics, writes it, and validates where that is due."""
+        step = level.first + self.updates_done - level.start
+        last_step = level.first + level.stop - level.start
         if step < level.mark:
-            last = min(last, level.mark)
-        upto = min(_next(step, self.cfg.log_every), _next(step, self.cfg.eval_every), last)
-        loss = self._updates(self._batches(level, step, upto))
-        self.done += upto - step
-        if upto == level.mark:
-            self.point = _copy(self.state.rest)
-        row = {"train_loss": loss}
-        if upto % self.cfg.eval_every == 0 or self.done == level.stop:
-            row |= self._validate(upto, upto >= level.settled)
-        label = f"{self.info.label} · level {level.name}"
-        self.info.progress.update(self.info.offset + self.done, label, **row)
-        self.writers.write(self.done, {"level": level.name, "level_step": upto, **row})
-
-    def _updates(self, rows: np.ndarray) -> float:
-        """Makes one update per row of examples; returns their mean loss."""
-        task, count = self.info.task, len(rows)
-        padded = np.zeros((self.rows, rows.shape[1]), np.int32)
-        padded[:count] = rows
-        self.state, loss = self.trainer.run(
-            self.state, task.inputs, task.labels, self.info.key, padded, self.done, count
+            last_step = min(last_step, level.mark)
+        next_step = min(
+            _next_multiple(step, self.cfg.log_every),
+            _next_multiple(step, self.cfg.eval_every),
+            last_step,
         )
-        total = float(loss)
-        if not math.isfinite(total):
-            updates = f"the updates {self.done} and {self.done + count}"
-            raise self._diverged(f"the loss is no longer finite between {updates}")
-        return total / max(count, 1)
+        train_loss = self._make_updates(self._example_rows(level, step, next_step))
+        self.updates_done += next_step - step
+        if next_step == level.mark:
+            self.marked_rest = _copy_arrays(self.state.rest)
+        metric_row = {"train_loss": train_loss}
+        if next_step % self.cfg.eval_every == 0 or self.updates_done == level.stop:
+            metric_row |= self._validate(next_step, next_step >= level.settled)
+        label = f"{self.info.label} · level {level.name}"
+        self.info.progress.update(self.info.offset + self.updates_done, label, **metric_row)
+        self.writers.write(
+            self.updates_done, {"level": level.name, "level_step": next_step, **metric_row}
+        )
 
-    def _diverged(self, what: str) -> DivergedError:
-        saved = f"the last checkpoint, of update {self.saved}, is from before"
-        kept = saved if self.saved else "no checkpoint was written before"
-        return DivergedError(f"{self.info.label}: {what}; {kept}. {REMEDY}")
+    def _make_updates(self, example_rows: np.ndarray) -> float:
+        """Makes one update per row of examples; returns their mean loss."""
+        task = self.info.task
+        update_count = len(example_rows)
+        padded_rows = np.zeros((self.rows_per_call, example_rows.shape[1]), np.int32)
+        padded_rows[:update_count] = example_rows
+        self.state, loss = self.trainer.run(
+            self.state,
+            task.inputs,
+            task.labels,
+            self.info.key,
+            padded_rows,
+            self.updates_done,
+            update_count,
+        )
+        loss_sum = float(loss)
+        if not math.isfinite(loss_sum):
+            updates_text = f"the updates {self.updates_done} and {self.updates_done + update_count}"
+            raise self._divergence_error(f"the loss is no longer finite between {updates_text}")
+        return loss_sum / max(update_count, 1)
+
+    def _divergence_error(self, reason: str) -> DivergedError:
+        """Returns an error that says which checkpoint is left."""
+        saved_sentence = f"the last checkpoint, of update {self.saved_update}, is from before"
+        checkpoint_sentence = (
+            saved_sentence if self.saved_update else "no checkpoint was written before"
+        )
+        return DivergedError(f"{self.info.label}: {reason}; {checkpoint_sentence}. {REMEDY}")
 
     def _check_state(self) -> None:
-        """Raises `DivergedError` unless the state is finite, and so is a loss of it, on the first examples.
+        """Raises `DivergedError` unless the state is finite, and so is its loss on the first examples.
 
-        The last update may have made it worthless, which no loss so far has shown.
+        The last update may have made the state useless, which no earlier loss could show.
         """
         if not is_finite(self.state.params) or has_nan(self.state.rest):
-            raise self._diverged(f"the weights are no longer finite after update {self.done}")
+            raise self._divergence_error(
+                f"the weights are no longer finite after update {self.updates_done}"
+            )
         task = self.info.task
-        rows = np.tile(np.arange(task.batch_size, dtype=np.int32), (self.rows, 1))
-        state, given = _copy(self.state), (task.inputs, task.labels, self.info.key)
-        _, loss = self.trainer.run(state, *given, rows, self.done, 1)
+        example_rows = np.tile(np.arange(task.batch_size, dtype=np.int32), (self.rows_per_call, 1))
+        state = _copy_arrays(self.state)
+        training_data = (task.inputs, task.labels, self.info.key)
+        _, loss = self.trainer.run(state, *training_data, example_rows, self.updates_done, 1)
         if not math.isfinite(float(loss)):
-            raise self._diverged(f"the loss is no longer finite after update {self.done}")
+            raise self._divergence_error(
+                f"the loss is no longer finite after update {self.updates_done}"
+            )
 
-    def _batches(self, level: Level, start: int, stop: int) -> np.ndarray:
-        task, order = self.info.task, (*self.info.order, level.name)
+    def _example_rows(self, level: Level, start: int, stop: int) -> np.ndarray:
+        """Returns the examples of the updates `start` to `stop` of a level, one row per update."""
+        task = self.info.task
+        order = (*self.info.order, level.name)
         return batches(order, len(task.labels), task.batch_size, start, stop)
 
-    def _validate(self, step: int, settled: bool) -> dict[str, float]:
+    def _validate(self, step: int, is_candidate: bool) -> dict[str, float]:
+        """Returns validation loss and accuracy, and records a candidate for the early stop."""
         task = self.info.task
         if task.validation is None:
             return {}
-        network = self.trainer.network(self.state, self.done)
-        what = self._named("validation loss")
-        loss, accuracy = self.trainer.evaluate(network, self.state.rest, task.validation, what)
-        if not settled:
+        network = self.trainer.network(self.state, self.updates_done)
+        loss_name = self._name_of_loss("validation loss")
+        loss, accuracy = self.trainer.evaluate(network, self.state.rest, task.validation, loss_name)
+        if not is_candidate:
             pass
         elif loss < self.best.loss:
-            self.best = _Tracker(loss, step, 0, *_copy((network, self.state.rest)))
+            self.best = _BestEvaluation(loss, step, 0, *_copy_arrays((network, self.state.rest)))
         else:
-            self.best = self.best._replace(since=self.best.since + 1)
+            self.best = self.best._replace(evaluations_since=self.best.evaluations_since + 1)
         return {"validation_loss": loss, "validation_accuracy": accuracy}
 
-    def _out_of_patience(self) -> bool:
-        return 0 < self.cfg.early_stop <= self.best.since
+    def _is_out_of_patience(self) -> bool:
+        return 0 < self.cfg.early_stop <= self.best.evaluations_since
 
     def _leave(self, level: Level) -> None:
-        """Tests what a level has trained, stores the results, and saves."""
-        task, state = self.info.task, self.state
-        network = self.trainer.network(state, self.done)
-        what = self._named("test loss")
-        loss, accuracy = self.trainer.evaluate(network, state.rest, task.test, what)
+        """Tests the network at the end of a level, stores the results, and saves."""
+        task = self.info.task
+        state = self.state
+        network = self.trainer.network(state, self.updates_done)
+        loss_name = self._name_of_loss("test loss")
+        loss, accuracy = self.trainer.evaluate(network, state.rest, task.test, loss_name)
         result = {"level": level.name, "test_final": accuracy, "test_loss": loss}
-        result["steps"] = level.first + self.done - level.start
+        result["steps"] = level.first + self.updates_done - level.start
         if math.isfinite(self.best.loss):
-            best = self.best.network, self.best.rest
-            early = self.trainer.evaluate(*best, task.test, self._named("test loss at early stop"))
-            result["test_early"] = early[1]
+            _, early_accuracy = self.trainer.evaluate(
+                self.best.network,
+                self.best.rest,
+                task.test,
+                self._name_of_loss("test loss at early stop"),
+            )
+            result["test_early"] = early_accuracy
             result |= {"early_step": self.best.step, "validation_loss": self.best.loss}
         result |= self.on_end(level, state)
         self.results.append(result)
-        self.index, self.entered = self.index + 1, False
-        self.best = self._fresh()
+        self.level_index += 1
+        self.has_entered_level = False
+        self.best = self._nothing_evaluated()
         self._save()
 
-    def _named(self, loss: str) -> str:
-        return f"{self.info.label}: the {loss} after update {self.done}"
+    def _name_of_loss(self, loss_kind: str) -> str:
+        return f"{self.info.label}: the {loss_kind} after update {self.updates_done}"
 
-    def _fresh(self) -> _Tracker:
-        """Nothing evaluated so far; the variables are there for their shapes."""
+    def _nothing_evaluated(self) -> _BestEvaluation:
+        """Returns the best evaluation before there is any; its variables only give the shapes."""
         network = self.trainer.network(self.state, 0)
-        return _Tracker(math.inf, 0, 0, *_copy((network, self.state.rest)))
+        return _BestEvaluation(math.inf, 0, 0, *_copy_arrays((network, self.state.rest)))
 
     def _save(self) -> None:
         """Writes a checkpoint, unless nothing has changed since the last one."""
-        if self.saved == self.done:
+        if self.saved_update == self.updates_done:
             return
         self._check_state()
         self.writers.flush()
         best = self.best
         meta = {
-            "level": self.index,
-            "entered": self.entered,
+            "level": self.level_index,
+            "entered": self.has_entered_level,
             "results": self.results,
-            "best": [best.loss if math.isfinite(best.loss) else None, best.step, best.since],
+            "best": [
+                best.loss if math.isfinite(best.loss) else None,
+                best.step,
+                best.evaluations_since,
+            ],
             "rows": self.writers.rows,
         }
-        self.checkpoints.save(self.done, (self.state, best.network, best.rest, self.point), meta)
-        self.saved = self.done
+        self.checkpoints.save(
+            self.updates_done, (self.state, best.network, best.rest, self.marked_rest), meta
+        )
+        self.saved_update = self.updates_done
 
 
-def _copy(tree: Any) -> Any:
-    """Arrays that outlive the donation of the originals."""
+def _copy_arrays(tree: Any) -> Any:
+    """Returns copies of the arrays, which outlive the donation of the originals."""
     return jax.tree.map(jnp.copy, tree)
 
 
-def _next(step: int, every: int) -> int:
+def _next_multiple(step: int, every: int) -> int:
+    """Returns the least multiple of `every` above `step`."""
     return (step // every + 1) * every
 
 
 def batches(seed: tuple[int, ...], examples: int, size: int, start: int, stop: int) -> np.ndarray:
-    """Returns the examples of the batches `start` to `stop`: rows of indices, int64.
+    """Returns the examples of the batches `start` to `stop`: one row of int64 indices per batch.
 
-    Each epoch is a permutation of its own, drawn from (seed, epoch) alone; what does not fill a batch at
-    its end is left out.
+    Each epoch is a permutation of its own, drawn from (seed, epoch) alone; examples that do not fill a
+    batch at its end are left out.
+
+    Args:
+      seed: seed of the permutations.
+      examples: number of examples.
+      size: number of examples in a batch.
+      start: index of the first batch, counted over all epochs.
+      stop: index behind the last batch.
 
     >>> batches((0,), examples=4, size=2, start=1, stop=3).shape
     (2, 2)
     """
-    per_epoch = examples // size
-    rows = []
+    batches_per_epoch = examples // size
+    example_rows = []
     for step in range(start, stop):
-        epoch, at = divmod(step, per_epoch)
-        rows.append(_permutation(seed, epoch, examples)[at * size : (at + 1) * size])
-    return np.stack(rows)
+        epoch, batch_index = divmod(step, batches_per_epoch)
+        example_rows.append(
+            _epoch_permutation(seed, epoch, examples)[batch_index * size : (batch_index + 1) * size]
+        )
+    return np.stack(example_rows)
 
 
 @functools.lru_cache(maxsize=4)
-def _permutation(seed: tuple[int, ...], epoch: int, examples: int) -> np.ndarray:
-    return np.random.default_rng([*seed, epoch]).permutation(examples)
+def _epoch_permutation(seed: tuple[int, ...], epoch: int, example_count: int) -> np.ndarray:
+    return np.random.default_rng([*seed, epoch]).permutation(example_count)
 
 
 def digest(tree: Any) -> str:
@@ -352,11 +444,11 @@ def digest(tree: Any) -> str:
     >>> digest({"a": jnp.zeros(2)}) == digest({"a": jnp.zeros(2)}) != digest({"a": jnp.ones(2)})
     True
     """
-    found = hashlib.blake2b(digest_size=16)
+    hasher = hashlib.blake2b(digest_size=16)
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         if jnp.issubdtype(jnp.result_type(leaf), jax.dtypes.prng_key):
             leaf = jax.random.key_data(leaf)
         array = np.asarray(leaf)
-        found.update(f"{masks_lib.keys_of(path)}{array.dtype}{array.shape}".encode())
-        found.update(np.ascontiguousarray(array).tobytes())
-    return found.hexdigest()
+        hasher.update(f"{masks_lib.keys_of(path)}{array.dtype}{array.shape}".encode())
+        hasher.update(np.ascontiguousarray(array).tobytes())
+    return hasher.hexdigest()

@@ -18,14 +18,14 @@ __all__ = ["Setup", "model_axes", "setup"]
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
-    """What a run trains, and with what.
+    """Model, optimizer and augmentation of a run.
 
     Attributes:
       cfg: the config, for its numbers.
       model: a linen module; `model(inputs, train=...)` gives logits.
       input_shape: of one example; the data need not have been fetched.
       optimizer: what `config.optimizer` names, before anything is put around it.
-      augment: of training images.
+      augment: augmentation of training images; `None` for none.
     """
 
     cfg: ConfigDict
@@ -36,12 +36,12 @@ class Setup:
 
     @property
     def prunable(self) -> str | None:
-        """A regular expression for the paths of leaves; `None`: all but biases and statistics."""
+        """Regular expression for the paths of prunable leaves; `None`: all but biases and statistics."""
         return self.cfg.prunable or None
 
     @functools.cached_property
     def axes(self) -> Any:
-        """Which axes of the model's parameters are inputs, outputs and layers: what `axes=` takes."""
+        """Returns which axes of the model's parameters are inputs, outputs and layers, for `axes=`."""
         return model_axes(self.model, self.input_shape)
 
     def example(self, count: int = 1) -> jax.ShapeDtypeStruct:
@@ -73,13 +73,16 @@ def model_axes(model: Any, shape: tuple[int, ...]) -> Any:
 
     Args:
       model: a linen module.
-      shape: of one input, without examples.
+      shape: of one input, without the axis of examples.
+
+    Returns:
+      A tree like the parameters, for `axes=`.
     """
     inputs = jax.ShapeDtypeStruct((1, *shape), "float32")
     variables = jax.eval_shape(model.init, jax.random.key(0), inputs)
-    rest = {name: tree for name, tree in variables.items() if name != "params"}
+    other_variables = {name: tree for name, tree in variables.items() if name != "params"}
 
-    def forward(params: Any, rest: Any, inputs: Any) -> Any:
-        return model.apply({"params": params, **rest}, inputs, train=False)
+    def forward(params: Any, other_variables: Any, inputs: Any) -> Any:
+        return model.apply({"params": params, **other_variables}, inputs, train=False)
 
-    return jp.axes(forward, variables["params"], rest, inputs)
+    return jp.axes(forward, variables["params"], other_variables, inputs)

@@ -1,4 +1,4 @@
-"""A task: the data of one training on the device, the model that it is for, and the measures."""
+"""A task: the data of one training on the device, the model that it is for, and the metrics."""
 
 import functools
 from collections.abc import Callable
@@ -26,18 +26,18 @@ __all__ = [
     "tasks",
 ]
 
-_EVALUATED = 1000  # examples in one evaluation batch
+_EVALUATION_BATCH_SIZE = 1000  # examples
 
 
 class Batches(NamedTuple):
-    """Examples for evaluation: `[batches, size, ...]`, filled up with the label -1."""
+    """Examples for evaluation, `[batches, batch size, ...]`; the label -1 marks those that only fill up."""
 
     inputs: jax.Array
     labels: jax.Array
 
 
 class Task(NamedTuple):
-    """What a run learns from.
+    """Data of one training.
 
     Attributes:
       inputs: uint8 training images on the device.
@@ -56,24 +56,32 @@ class Task(NamedTuple):
 
 def model_of(cfg: ConfigDict) -> Any:
     """Returns the linen module of a config: `model(inputs, train=...)` gives logits."""
-    return config_lib.build("model", cfg.model, num_classes=_twin(cfg.data.name).num_classes)
+    return config_lib.build(
+        "model", cfg.model, num_classes=_synthetic_twin(cfg.data.name).num_classes
+    )
 
 
 def input_shape(cfg: ConfigDict) -> tuple[int, ...]:
     """Returns the shape of one example; the data need not have been fetched."""
-    return _twin(cfg.data.name).input_shape
+    return _synthetic_twin(cfg.data.name).input_shape
 
 
 @functools.cache
-def _twin(name: str) -> data_lib.Dataset:
-    """Synthetic data of the same shapes, at no cost."""
+def _synthetic_twin(name: str) -> data_lib.Dataset:
+    """Returns synthetic data of the same shapes, which need no files."""
     return data_lib.load(f"synthetic_{name.removeprefix('synthetic_')}")
 
 
 def fresh_variables(model: Any, task: Task, key: jax.Array) -> tuple[Any, Any]:
-    """Returns new parameters, and the model's other variables (such as batch statistics)."""
+    """Returns new parameters, and the model's other variables (such as batch statistics).
+
+    Args:
+      model: a linen module.
+      task: gives the shape of the inputs.
+      key: PRNG key of the initialization.
+    """
     variables = _initializer(model)(key, scale(task.inputs[:2]))
-    return variables["params"], {k: v for k, v in variables.items() if k != "params"}
+    return variables["params"], {name: tree for name, tree in variables.items() if name != "params"}
 
 
 @functools.cache
@@ -82,27 +90,33 @@ def _initializer(model: Any) -> Any:
 
 
 def tasks(cfg: ConfigDict, seed: int) -> list[Task]:
-    """Returns the tasks of one seed: one with a random hold-out, or one per fold."""
-    loaded = dataset(cfg)
+    """Returns the tasks of one seed: one with a random hold-out, or one per fold.
+
+    Args:
+      cfg: a valid config.
+      seed: seed of the hold-out or of the folds.
+    """
+    full_dataset = dataset(cfg)
     try:
         if cfg.k_folds:
-            divided = list(data_lib.k_folds(loaded.train, cfg.k_folds, seed))
+            splits = list(data_lib.k_folds(full_dataset.train, cfg.k_folds, seed))
         else:
-            divided = [data_lib.split(loaded.train, cfg.validation, seed)]
-    except ValueError as e:
+            splits = [data_lib.split(full_dataset.train, cfg.validation, seed)]
+    except ValueError as error:
         raise config_lib.UserError(
-            f"config.{'k_folds' if cfg.k_folds else 'validation'}: {e}"
-        ) from e
-    size, test = cfg.data.get("batch_size", 128), _batches(loaded.test)
+            f"config.{'k_folds' if cfg.k_folds else 'validation'}: {error}"
+        ) from error
+    batch_size = cfg.data.get("batch_size", 128)
+    test = _evaluation_batches(full_dataset.test)
     return [
         Task(
             jnp.asarray(train.inputs),
             jnp.asarray(train.labels),
-            _batches(validation) if len(validation.labels) else None,
+            _evaluation_batches(validation) if len(validation.labels) else None,
             test,
-            _checked(size, len(train.labels)),
+            _check_batch_size(batch_size, len(train.labels)),
         )
-        for train, validation in divided
+        for train, validation in splits
     ]
 
 
@@ -113,43 +127,49 @@ def dataset(cfg: ConfigDict) -> data_lib.Dataset:
       UserError: it has not been fetched, or what was fetched is not what it should be.
     """
     try:
-        loaded = data_lib.load(cfg.data.name)
-    except (OSError, ValueError) as e:
-        raise config_lib.UserError(str(e)) from e
-    classes = loaded.num_classes
-    for part in (loaded.train, loaded.test):
-        if not len(part.labels):
+        full_dataset = data_lib.load(cfg.data.name)
+    except (OSError, ValueError) as error:
+        raise config_lib.UserError(str(error)) from error
+    class_count = full_dataset.num_classes
+    for split in (full_dataset.train, full_dataset.test):
+        if not len(split.labels):
             raise config_lib.UserError(f"{cfg.data.name}: no examples; fetch the data anew.")
-        if part.labels.min() < 0 or part.labels.max() >= classes:
+        if split.labels.min() < 0 or split.labels.max() >= class_count:
             raise config_lib.UserError(
-                f"{cfg.data.name}: labels from {part.labels.min()} to {part.labels.max()}, where there are "
-                f"{classes} classes; fetch the data anew."
+                f"{cfg.data.name}: labels from {split.labels.min()} to {split.labels.max()}, where there are "
+                f"{class_count} classes; fetch the data anew."
             )
-        if tuple(part.inputs.shape[1:]) != input_shape(cfg):
+        if tuple(split.inputs.shape[1:]) != input_shape(cfg):
             raise config_lib.UserError(
-                f"{cfg.data.name}: images of shape {tuple(part.inputs.shape[1:])}, where {input_shape(cfg)} "
+                f"{cfg.data.name}: images of shape {tuple(split.inputs.shape[1:])}, where {input_shape(cfg)} "
                 "is needed; fetch the data anew."
             )
-    return loaded
+    return full_dataset
 
 
-def _checked(batch_size: int, examples: int) -> int:
-    if not 1 <= batch_size <= examples:
+def _check_batch_size(batch_size: int, example_count: int) -> int:
+    if not 1 <= batch_size <= example_count:
         raise config_lib.UserError(
-            f"config.data.batch_size={batch_size}: between 1 and {examples}, the number of training "
+            f"config.data.batch_size={batch_size}: between 1 and {example_count}, the number of training "
             "examples, is needed."
         )
     return batch_size
 
 
-def _batches(split: data_lib.Split) -> Batches:
-    total = len(split.labels)
-    size = min(total, _EVALUATED)
-    fill = -total % size
-    inputs = np.concatenate([split.inputs, np.zeros((fill, *split.inputs.shape[1:]), np.uint8)])
-    labels = np.concatenate([split.labels, np.full(fill, -1, np.int32)])
-    whole = lambda x: jnp.asarray(x.reshape(-1, size, *x.shape[1:]))
-    return Batches(whole(inputs), whole(labels))
+def _evaluation_batches(split: data_lib.Split) -> Batches:
+    """Returns the examples of a split in batches, the last one filled up."""
+    example_count = len(split.labels)
+    batch_size = min(example_count, _EVALUATION_BATCH_SIZE)
+    padding_count = -example_count % batch_size
+    padded_inputs = np.concatenate(
+        [split.inputs, np.zeros((padding_count, *split.inputs.shape[1:]), np.uint8)]
+    )
+    padded_labels = np.concatenate([split.labels, np.full(padding_count, -1, np.int32)])
+
+    def to_batches(examples: np.ndarray) -> jax.Array:
+        return jnp.asarray(examples.reshape(-1, batch_size, *examples.shape[1:]))
+
+    return Batches(to_batches(padded_inputs), to_batches(padded_labels))
 
 
 def scale(inputs: jax.Array) -> jax.Array:
@@ -159,16 +179,24 @@ def scale(inputs: jax.Array) -> jax.Array:
 
 def metrics(logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Returns the sums of cross-entropy and of correct answers over the examples with a label."""
-    valid = labels >= 0
-    loss = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.maximum(labels, 0))
-    correct = (jnp.argmax(logits, -1) == labels) & valid
-    return jnp.sum(jnp.where(valid, loss, 0.0)), jnp.sum(correct, dtype=jnp.int32)
+    is_labelled = labels >= 0
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.maximum(labels, 0))
+    is_correct = (jnp.argmax(logits, -1) == labels) & is_labelled
+    return jnp.sum(jnp.where(is_labelled, losses, 0.0)), jnp.sum(is_correct, dtype=jnp.int32)
 
 
 def evaluated(
     forward: Callable[[jax.Array], jax.Array], batches: Batches
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Returns the sums of `metrics` of a function of images over all batches, and the number of examples."""
-    one = lambda batch: metrics(forward(scale(batch.inputs)), batch.labels)
-    loss, correct = jax.lax.map(one, batches)
-    return loss.sum(), correct.sum(), jnp.sum(batches.labels >= 0)
+    """Returns the sums of loss and of correct answers over all batches, and the number of examples.
+
+    Args:
+      forward: takes scaled images, returns logits.
+      batches: labelled examples.
+    """
+
+    def batch_metrics(batch: Batches) -> tuple[jax.Array, jax.Array]:
+        return metrics(forward(scale(batch.inputs)), batch.labels)
+
+    losses, correct_counts = jax.lax.map(batch_metrics, batches)
+    return losses.sum(), correct_counts.sum(), jnp.sum(batches.labels >= 0)

@@ -1,4 +1,4 @@
-"""A model and an optimizer, compiled: what one chunk of updates and one evaluation are.
+"""A trainer: the compiled functions for a chunk of updates and for an evaluation.
 
 One compiled function runs a chunk of updates in a device loop, with the data on the device and the state
 donated; a second one evaluates.
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from experiments.training.augment import Augment
-from experiments.training.divergence import finite
+from experiments.training.divergence import require_finite
 from experiments.training.task import Batches, evaluated, metrics, scale
 from jaxprune import average_of, forward_params, gates, masks_of
 
@@ -20,7 +20,13 @@ __all__ = ["TrainState", "Trainer"]
 
 
 class TrainState(NamedTuple):
-    """What training changes: parameters, the model's other variables, the optimizer's state."""
+    """State of a training.
+
+    Attributes:
+      params: the parameters.
+      rest: the model's other variables, such as statistics of BatchNorm.
+      opt_state: the optimizer's state.
+    """
 
     params: Any
     rest: Any
@@ -28,20 +34,20 @@ class TrainState(NamedTuple):
 
     @property
     def masks(self) -> Any:
-        """The masks in force; they live in the optimizer's state alone."""
+        """Returns the masks in force, which are stored in the optimizer's state alone."""
         return masks_of(self.opt_state)
 
 
 class Trainer:
-    """A model and an optimizer, compiled: `run` makes updates, `evaluate` looks.
+    """Compiled functions of a model and an optimizer: `run` makes updates, `evaluate` measures.
 
     One trainer serves all seeds and levels of an experiment: what differs is in the state and the data.
 
     Args:
       model: a linen module.
       tx: the optimizer.
-      augment: of the training images.
-      gate: between the parameters in the state and those of the model.
+      augment: augmentation of the training images; `None` for none.
+      gate: between the parameters in the state and those of the model; `None` for none.
     """
 
     def __init__(
@@ -51,20 +57,26 @@ class Trainer:
         augment: Augment | None = None,
         gate: gates.Gate | None = None,
     ):
-        self.run = jax.jit(functools.partial(_run, model, tx, augment, gate), donate_argnums=0)
-        self._final = jax.jit(functools.partial(_final, gate))
-        self._evaluate = jax.jit(functools.partial(_evaluate, model))
+        self.run = jax.jit(
+            functools.partial(_run_updates, model, tx, augment, gate), donate_argnums=0
+        )
+        self._finalize = jax.jit(functools.partial(_finalize_network, gate))
+        self._evaluate = jax.jit(functools.partial(_evaluate_network, model))
 
     def network(self, state: TrainState, step: int) -> Any:
-        """Returns the parameters to evaluate after so many updates: averaged, sparse, without noise.
+        """Returns the parameters to evaluate: averaged, sparse, without noise.
 
-        Not those that change where training is straight through, or where there are gates.
+        They differ from `state.params` where training is straight through, or where there are gates.
+
+        Args:
+          state: of the training.
+          step: updates done.
         """
-        return self._final(state, step)[0]
+        return self._finalize(state, step)[0]
 
     def masks(self, state: TrainState, step: int) -> Any:
-        """Returns the masks of this network."""
-        masks = self._final(state, step)[1]
+        """Returns the masks of `network(state, step)`."""
+        masks = self._finalize(state, step)[1]
         return state.masks if masks is None else masks
 
     def evaluate(
@@ -82,17 +94,31 @@ class Trainer:
           DivergedError: the loss is not finite.
         """
         loss, correct, count = self._evaluate(network, rest, batches)
-        return finite(float(loss) / int(count), what), int(correct) / int(count)
+        return require_finite(float(loss) / int(count), what), int(correct) / int(count)
 
 
-def _run(model, tx, augment, gate, state: TrainState, inputs, labels, key, rows, step, count):
-    """Makes `count` updates from the batches in `rows`; returns the state and the sum of their losses.
+def _run_updates(
+    model,
+    optimizer,
+    augment,
+    gate,
+    state: TrainState,
+    inputs,
+    labels,
+    key,
+    example_rows,
+    step,
+    count,
+):
+    """Makes `count` updates; returns the state and the sum of their losses.
+
+    Row `i` of `example_rows` holds the examples of update `i`.
 
     Losses are those of the examples; what a gate adds is not among them.
     """
 
-    def loss_of(params, rest, row, key, step):
-        images = inputs[row]
+    def training_loss(params, rest, example_indices, key, step):
+        images = inputs[example_indices]
         if augment is not None:
             images = augment(images, jax.random.fold_in(key, 1))
 
@@ -106,33 +132,40 @@ def _run(model, tx, augment, gate, state: TrainState, inputs, labels, key, rows,
             )
 
         if gate is None:
-            (logits, changed), penalty = forward(params, scale(images)), 0.0
+            logits, new_rest = forward(params, scale(images))
+            penalty = 0.0
         else:
-            draws = jax.random.fold_in(key, 2)
-            found = gates.apply(gate, forward, params, scale(images), key=draws, step=step)
-            (logits, changed), penalty = found, gate.penalty(params, step)
-        loss = metrics(logits, labels[row])[0] / row.size
-        return loss + penalty, (loss, changed)
+            gate_key = jax.random.fold_in(key, 2)
+            logits, new_rest = gates.apply(
+                gate, forward, params, scale(images), key=gate_key, step=step
+            )
+            penalty = gate.penalty(params, step)
+        loss = metrics(logits, labels[example_indices])[0] / example_indices.size
+        return loss + penalty, (loss, new_rest)
 
-    def body(i, carry):
-        state, total = carry
-        now = step + i
-        noise = jax.random.fold_in(key, now)
-        grad = jax.grad(loss_of, has_aux=True)
+    def make_update(index, carry):
+        state, loss_sum = carry
+        update_index = step + index
+        noise_key = jax.random.fold_in(key, update_index)
+        loss_gradient = jax.grad(training_loss, has_aux=True)
         params = forward_params(state.params, state.opt_state)
-        grads, (loss, rest) = grad(params, state.rest, rows[i], noise, now)
-        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        grads, (loss, rest) = loss_gradient(
+            params, state.rest, example_rows[index], noise_key, update_index
+        )
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        return TrainState(params, rest, opt_state), total + loss
+        return TrainState(params, rest, opt_state), loss_sum + loss
 
-    return jax.lax.fori_loop(0, count, body, (state, jnp.zeros(())))
+    return jax.lax.fori_loop(0, count, make_update, (state, jnp.zeros(())))
 
 
-def _final(gate, state: TrainState, step):
-    """The parameters to evaluate, and their masks."""
+def _finalize_network(gate, state: TrainState, step):
+    """Returns the parameters to evaluate, and their masks; `None` where the optimizer has them."""
     params = average_of(forward_params(state.params, state.opt_state), state.opt_state)
     return (params, None) if gate is None else gate.finalize(params, step)
 
 
-def _evaluate(model, params, rest, batches: Batches):
-    return evaluated(lambda x: model.apply({"params": params, **rest}, x, train=False), batches)
+def _evaluate_network(model, params, rest, batches: Batches):
+    return evaluated(
+        lambda images: model.apply({"params": params, **rest}, images, train=False), batches
+    )

@@ -120,8 +120,8 @@ RUNS = (
     Mutation(
         "files of a checkpoint are not compared",
         _CHECKPOINT,
-        "        _check_seal(self.folder / str(step))\n        read",
-        "        read",
+        "        _check_seal(self.folder / str(step))\n",
+        "",
         ("tests/experiments/runs/test_checkpoint.py::test_a_flipped_bit_is_found",),
     ),
     Mutation(
@@ -137,14 +137,14 @@ RUNS = (
     Mutation(
         "the manifest is not compared",
         _CHECKPOINT,
-        'if sealed.digest(told["text"].encode()) != told["checksum"]:',
+        'if sealed.digest(stored_manifest["text"].encode()) != stored_manifest["checksum"]:',
         "if False:",
         ("tests/experiments/runs/test_checkpoint.py::test_a_flipped_bit_is_found",),
     ),
     Mutation(
         "dtype and shape of a template are not compared",
         _CHECKPOINT,
-        "if p in found and found[p] != wanted[p]",
+        "if path in stored and stored[path] != expected[path]",
         "if False",
         (
             "tests/experiments/runs/test_checkpoint.py::test_a_template_that_does_not_fit_is_told_leaf_by_leaf",
@@ -153,21 +153,21 @@ RUNS = (
     Mutation(
         "early stop may take a denser network",
         _ENGINE,
-        "self._validate(upto, upto >= level.settled)",
-        "self._validate(upto, True)",
+        "self._validate(next_step, next_step >= level.settled)",
+        "self._validate(next_step, True)",
         ("tests/experiments/training/test_levels.py::test_the_early_stop_takes_no_denser_network",),
     ),
     Mutation(
         "early stop forgets its best across a resume",
         _ENGINE,
-        "_Tracker(math.inf if loss is None else loss, *counts, *variables)",
-        "_Tracker(math.inf, 0, 0, *variables)",
+        "math.inf if loss is None else loss, *step_and_count, *variables",
+        "math.inf, 0, 0, *variables",
         ("tests/experiments/training/test_levels.py::test_the_best_evaluation_outlives_a_kill",),
     ),
     Mutation(
         "rows after the restored step stay",
         _ENGINE,
-        "after=self.done or -1,",
+        "after=self.updates_done or -1,",
         "after=10**9,",
         (
             "tests/experiments/training/test_levels.py::test_rows_after_the_restored_step_are_written_again",
@@ -176,14 +176,14 @@ RUNS = (
     Mutation(
         "a loss that is not finite goes on",
         _ENGINE,
-        "if not math.isfinite(total):",
+        "if not math.isfinite(loss_sum):",
         "if False:",
         ("tests/experiments/training/test_loop.py::test_a_loss_that_is_not_finite_stops_the_run",),
     ),
     Mutation(
         "other variables do not rewind",
         _ENGINE,
-        "self.point if level.rewinds else self.state.rest",
+        "self.marked_rest if level.rewinds else self.state.rest",
         "self.state.rest",
         ("tests/experiments/training/test_loop.py::test_statistics_rewind_with_the_weights",),
     ),
@@ -197,7 +197,7 @@ RUNS = (
     Mutation(
         "an edited config is accepted",
         _FOLDER,
-        "    if differ:\n",
+        "    if differing_fields:\n",
         "    if False:\n",
         (
             "tests/experiments/runs/test_folder.py::"
@@ -207,15 +207,15 @@ RUNS = (
     Mutation(
         "the first signal stops at once",
         "experiments/runs/options.py",
-        "signal.signal(number, self._note)",
-        "signal.signal(number, signal.SIG_DFL)",
+        "signal.signal(signal_number, self._record_signal)",
+        "signal.signal(signal_number, signal.SIG_DFL)",
         ("tests/experiments/test_cli.py::test_the_first_signal_lets_the_run_save",),
     ),
     Mutation(
         "the second signal is ignored",
         "experiments/runs/options.py",
-        "signal.signal(each, signal.SIG_DFL)",
-        "signal.signal(each, signal.SIG_IGN)",
+        "signal.signal(handled_number, signal.SIG_DFL)",
+        "signal.signal(handled_number, signal.SIG_IGN)",
         ("tests/experiments/test_cli.py::test_the_second_signal_ends_it_at_once",),
     ),
     Mutation(

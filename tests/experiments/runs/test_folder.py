@@ -46,7 +46,7 @@ def test_a_folder_holds_config_and_versions(tmp_path):
 
 def test_a_resume_with_other_software_is_written_down(tmp_path, monkeypatch):
     RunFolder.open(tmp_path, "x", config()).close()
-    monkeypatch.setattr(folder_lib, "_git", lambda: {"revision": "abc", "dirty": True})
+    monkeypatch.setattr(folder_lib, "_git_state", lambda: {"revision": "abc", "dirty": True})
     with RunFolder.open(tmp_path, "x", config()) as folder:
         starts = read_json(folder.path / "versions.json")
     assert len(starts) == 2
@@ -121,16 +121,16 @@ def test_links_within_a_run_folder_are_its_own_business(tmp_path):
 def test_a_killed_holder_leaves_no_lock(tmp_path):
     lock = tmp_path / "lock"
     code = (
-        "import sys, time; from pathlib import Path; from experiments.runs.folder import _lock\n"
-        "held = _lock(Path(sys.argv[1])); print('locked', flush=True); time.sleep(60)"
+        "import sys, time; from pathlib import Path; from experiments.runs.folder import _acquire_lock\n"
+        "held = _acquire_lock(Path(sys.argv[1])); print('locked', flush=True); time.sleep(60)"
     )
     command = [sys.executable, "-c", code, str(lock)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout.readline() == "locked\n"
         with pytest.raises(UserError, match=f"process {child.pid} "):
-            folder_lib._lock(lock)
+            folder_lib._acquire_lock(lock)
         child.kill()
-    folder_lib._lock(lock).release()
+    folder_lib._acquire_lock(lock).release()
 
 
 def test_a_workdir_that_cannot_be_written_is_named(tmp_path):
@@ -164,4 +164,4 @@ def test_damaged_json_is_named(tmp_path):
 
 def test_sources_outside_git_have_no_revision(monkeypatch):
     monkeypatch.setenv("PATH", "")
-    assert folder_lib._git() is None
+    assert folder_lib._git_state() is None

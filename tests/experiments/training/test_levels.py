@@ -12,7 +12,7 @@ from experiments.cli import Stopper
 from experiments.config import config, part
 from experiments.runs.folder import Folder
 from experiments.runs.progress import Progress
-from experiments.training.divergence import DivergedError, finite
+from experiments.training.divergence import DivergedError, require_finite
 from experiments.training.loop import Level, Run, fit
 from experiments.training.task import Batches, Task
 from experiments.training.trainer import TrainState
@@ -51,8 +51,8 @@ class Scripted:
 
     def evaluate(self, network, rest, batches, what):
         if len(batches.labels) == 2:
-            return finite(self.test, what), 0.5
-        return finite(self.losses[int(network["w"])], what), 0.5
+            return require_finite(self.test, what), 0.5
+        return require_finite(self.losses[int(network["w"])], what), 0.5
 
 
 def training(tmp_path, trainer, steps=40, settled=0, **changes):
