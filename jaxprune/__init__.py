@@ -22,6 +22,7 @@ from jaxprune import methods as methods
 from jaxprune import metrics as metrics
 from jaxprune import patterns as patterns
 from jaxprune import penalties as penalties
+from jaxprune import preconditioners as preconditioners
 from jaxprune import schedules as schedules
 from jaxprune import sensitivity as sensitivity
 from jaxprune import signals as signals
@@ -41,7 +42,6 @@ from jaxprune.transforms import fixed as fixed
 from jaxprune.transforms import forward_params as forward_params
 from jaxprune.transforms import growing as growing
 from jaxprune.transforms import masks_of as masks_of
-from jaxprune.transforms import preconditioners as preconditioners
 from jaxprune.transforms import proximal as proximal
 from jaxprune.transforms import record_of as record_of
 from jaxprune.transforms import recorded as recorded

@@ -25,7 +25,7 @@ ORDER = [
     ["parts"],
     ["signals"],
     CONCEPTS,
-    ["penalties", "compensation"],
+    ["penalties", "compensation", "preconditioners"],
     ["updates", "metrics"],
     ["method"],
     ["pruning"],

@@ -13,12 +13,12 @@ from jaxprune.arrays.precision import at_least_float32
 from jaxprune.kernel_axes import AxesTree
 from jaxprune.masks import Prunable
 from jaxprune.parts import PENALTY
+from jaxprune.preconditioners import Preconditioner
 from jaxprune.schedules import Scheduled, scheduled
 from jaxprune.transforms.accumulation import moved
 from jaxprune.transforms.checking import check_inner, check_transform, check_update
 from jaxprune.transforms.containers import at_home, from_inner
 from jaxprune.transforms.masked_step import land
-from jaxprune.transforms.preconditioners import Preconditioner
 from jaxprune.types import Masks, Params, Penalty
 
 __all__ = ["AddPenaltyState", "ProximalState", "add_penalty", "proximal"]

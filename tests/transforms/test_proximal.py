@@ -9,8 +9,7 @@ import pytest
 from flax import nnx
 
 import jaxprune as jp
-from jaxprune import penalties
-from jaxprune.transforms import preconditioners
+from jaxprune import penalties, preconditioners
 
 # A lasso whose inputs differ in scale by a hundred, and with them the gradients.
 N, D = 64, 10

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import optax
 import pytest
 
-from jaxprune.transforms import preconditioners
+from jaxprune import preconditioners
 
 PARAMS = {"a": jnp.ones((2, 3)), "b": [jnp.ones(3), None]}
 
