@@ -91,7 +91,7 @@ class Sensitivity(NamedTuple):
         rises = {name: [self.rise(name, s) for s in row] for name, row in choices.items()}
         costs_left = {name: [costs[name] * (1 - s) for s in row] for name, row in choices.items()}
         total_budget = budget * sum(costs[name] for name in self.weights)
-        chosen = knapsack(rises, costs_left, total_budget, states=2_000)
+        chosen = knapsack(rises, costs_left, total_budget)
         return {name: choices[name][index] for name, index in chosen.items()}
 
 
