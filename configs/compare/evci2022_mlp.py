@@ -26,14 +26,17 @@ UNIFORM = part("uniform")
 def get_config():
     dynamic = {"every": 500, "end": 11_718, "fraction": 0.3, "allocation": UNIFORM}
     at = {"sparsity": 0.98, "metric": "test_accuracy"}
-    beats = lambda a, b: {
-        "name": f"{a} beats {b}",
-        "kind": "beats",
-        "a": a,
-        "b": b,
-        "d": 0.01,
-        **at,
-    }
+
+    def beats(a, b):
+        return {
+            "name": f"{a} beats {b}",
+            "kind": "beats",
+            "a": a,
+            "b": b,
+            "d": 0.01,
+            **at,
+        }
+
     return config(
         data=part("mnist", batch_size=128),
         model=part("lenet_300_100"),

@@ -22,22 +22,27 @@ def get_config():
     owl = part("owl", sparsity=0.5)
     rows["SparseGPT, OWL 50 %"] = {"solver": part("sparsegpt"), "rates": owl}
     rows["SparseGPT, recovered 2:4"] = {**rows["SparseGPT 2:4"], "recover": RECOVERED}
-    better = lambda worse, ours: {
-        "name": f"{ours} is better than {worse}",
-        "kind": "lower_bound",
-        "metric": "log_perplexity",
-        "a": worse,
-        "b": ours,
-        "bound": 0.0,
-    }
-    factor = lambda row, at_most: {
-        "name": f"{row}: at most {at_most} times the dense perplexity",
-        "kind": "lower_bound",
-        "metric": "log_perplexity",
-        "a": "dense",
-        "b": row,
-        "bound": -math.log(at_most),
-    }
+
+    def better(worse, ours):
+        return {
+            "name": f"{ours} is better than {worse}",
+            "kind": "lower_bound",
+            "metric": "log_perplexity",
+            "a": worse,
+            "b": ours,
+            "bound": 0.0,
+        }
+
+    def factor(row, at_most):
+        return {
+            "name": f"{row}: at most {at_most} times the dense perplexity",
+            "kind": "lower_bound",
+            "metric": "log_perplexity",
+            "a": "dense",
+            "b": row,
+            "bound": -math.log(at_most),
+        }
+
     accept = [
         better("magnitude 50 %", "Wanda 50 %"),
         better("Wanda 50 %", "SparseGPT 50 %"),
