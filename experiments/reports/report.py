@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.config import UserError
-from experiments.config.fields import WAYS
+from experiments.config.fields import STUDIES, WAYS
 from experiments.reports import claims
 from experiments.reports.kind import Outcome, ReportKind
 from experiments.reports.markdown import part, table
@@ -130,6 +130,11 @@ def read_results(path: Path) -> dict[str, Any]:
     results = read_sealed(path)
     if not {"kind", "seeds"} <= results.keys():
         raise UserError(f"{path} holds no results: 'kind' and 'seeds' are missing.")
+    if results["kind"] not in STUDIES:
+        raise UserError(
+            f"{path} holds results of the kind {results['kind']!r}; "
+            f"there are reports of {', '.join(STUDIES)}."
+        )
     seeds = results["seeds"]
     if not isinstance(seeds, list) or not all(isinstance(seed, dict) for seed in seeds):
         raise UserError(f"{path} holds no results: 'seeds' is no list of objects.")

@@ -41,13 +41,12 @@ class Study(NamedTuple):
 
 
 def study_of(name: str) -> Study:
-    """Returns the study of a name; that of training where there is none of this name.
+    """Returns the study of a name, one of `STUDIES`.
 
     >>> study_of("lottery").fields["rewind"]
     'weights'
     """
-    known = name if name in STUDIES else "train"
-    return importlib.import_module(f"experiments.studies.{known}").STUDY
+    return importlib.import_module(f"experiments.studies.{name}").STUDY
 
 
 def section_fields(name: str) -> Mapping[str, Any]:
