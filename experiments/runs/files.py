@@ -163,7 +163,11 @@ def unsealed(obj: Any, path: Path | str) -> dict[str, Any]:
             f"{path} holds {type(obj).__name__} where an object is needed; move it away."
         )
     contents = {key: value for key, value in obj.items() if key != _CHECKSUM_KEY}
-    if _CHECKSUM_KEY in obj and obj[_CHECKSUM_KEY] != _checksum(contents):
+    try:
+        matches = _CHECKSUM_KEY not in obj or obj[_CHECKSUM_KEY] == _checksum(contents)
+    except ValueError as error:  # numbers that are not finite, such as 1e999, were never sealed
+        raise UserError(f"{path} is damaged ({error}); move it away.") from error
+    if not matches:
         raise UserError(f"{path} does not match its checksum; move it away.")
     return contents
 

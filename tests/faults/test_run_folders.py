@@ -33,6 +33,9 @@ NOT_A_RUN = {
     "seeds are a number": '{"kind": "train", "seeds": 3}',
     "seeds are null": '{"kind": "train", "seeds": [null]}',
     "seeds are empty": '{"kind": "train", "seeds": [{}]}',
+    "sealed with a number that overflows": (
+        '{"kind": "train", "seeds": [{"seed": 0}], "x": 1e999, "checksum": "0"}'
+    ),
     "kind is a list": '{"kind": [], "seeds": [{"seed": 0}]}',
     "kind is another": '{"kind": "compare", "seeds": [{"seed": 0}]}',
     "leaves are a number": '{"kind": "train", "seeds": [{"seed": 0, "test_accuracy": 0.5, "per_leaf": 3}]}',
