@@ -37,10 +37,11 @@ def fetch(
 
     Raises:
       FileNotFoundError: no source has it; says what was looked for and where.
+      ValueError: the file that is there is another one.
     """
     path = path_of(archive, folder, data_dir)
     if path.is_file():
-        return path
+        return verified(name, archive, folder, data_dir=data_dir, function="fetch")
     with prepared.work_folder(name, path.parent.parent) as work_path:
         if not path.is_file():  # which another process may have brought
             order = sources.Order(name, [archive], work_path, prepared.archives_of(archives))

