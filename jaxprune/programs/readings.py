@@ -65,12 +65,12 @@ class Reading(NamedTuple):
 
 
 class Record(NamedTuple):
-    """The statistic of one kernel in one product. Picks of views have indices into `Observed.emitted`.
+    """The statistic of one kernel in one product. Picks of views have indices into `Observations.emitted`.
 
     Attributes:
       use: of the kernel.
       shape: of the kernel as it entered the product.
-      statistic: index into `Observed.emitted` of what was read.
+      statistic: index into `Observations.emitted` of what was read.
       layers: see `Reading`.
       entries: see `Reading`.
       views: see `Reading`.

@@ -52,7 +52,7 @@ class Pick(NamedTuple):
     Attributes:
       axis: of the leaf.
       stride: of its index.
-      index: holds an integer while the program runs (`kernels.Held`); `None` while it is only read.
+      index: holds an integer while the program runs (`tracked.Holder`); `None` while it is only read.
       most: the largest that the index can be; a larger one counts as this, as everywhere in XLA.
     """
 

@@ -45,7 +45,7 @@ def prune_on(
     Args:
       params: tree of arrays.
       method: criterion, pattern, allocation, and a schedule of which the last sparsity $s$ alone counts.
-      gatherers: signals by keyword, functions of the parameters: `jaxprune.signals.by_keyword(batches, ...)`.
+      gatherers: signals by keyword, functions of the parameters: `jaxprune.signals.gatherers(batches, ...)`.
       rounds: $n$.
       compensation: (params, masks, **signals) -> params, by which the weights that are kept make up for those
         that go, after each round: `jaxprune.compensation`.

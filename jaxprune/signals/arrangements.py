@@ -31,7 +31,7 @@ class Index(NamedTuple):
     Attributes:
       start: the index at which it begins.
       terms: what dimensions add to it.
-      picks: what computed indices add to it; they are found by their place in `Observed.emitted`.
+      picks: what computed indices add to it; they are found by their place in `Observations.emitted`.
     """
 
     start: int = 0

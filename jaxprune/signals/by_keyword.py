@@ -196,6 +196,6 @@ def collect(names: Iterable[str], known: Gatherers, params: Params) -> dict[str,
     if missing_names:
         raise ValueError(
             f"nobody gathers the signal {missing_names[0]!r}; known here: {', '.join(known) or 'none'}. Give "
-            "jaxprune.signals.by_keyword a loss, an apply, an output_loss, units or a key, or add an entry."
+            "jaxprune.signals.gatherers a loss, an apply, an output_loss, units or a key, or add an entry."
         )
     return {name: known[name](params) for name in names}

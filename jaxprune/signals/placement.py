@@ -88,7 +88,7 @@ def scatter(placement: Placement, array: jax.Array, emitted: Sequence[Any]) -> j
       placement: where that is.
       array: its first axes are those of the loops and the layers, then, if it has any more, of the entries.
         Axes behind these stay behind.
-      emitted: see `Observed`.
+      emitted: see `Observations`.
     """
     dimensions = placement.dimensions
     array = _split_into_dimensions(dimensions, array)

@@ -89,7 +89,7 @@ def by_path(
     if missing:
         raise ValueError(
             f"structured: {name} reads {missing[0]!r}; give {missing[0]}= (see "
-            "jaxprune.signals.by_keyword)."
+            "jaxprune.signals.gatherers)."
         )
     graph.check(params)
     weight_scores = _evaluate(criterion, jax.tree.map(_zeros_for_key, params), signals)

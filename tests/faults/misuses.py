@@ -642,11 +642,11 @@ MISUSES["masks"] = {
         lambda: jp.masks.hamming(HALF, {"fc": {"kernel": None, "bias": None}}), "'fc/kernel'"
     ),
     "hamming of parameters": Misuse(lambda: jp.masks.hamming(PARAMS, HALF), "bool"),
-    "intersection of unrelated trees": Misuse(
+    "jaccard of unrelated trees": Misuse(
         lambda: jp.masks.jaccard({"a": jnp.ones(3, bool)}, {"b": jnp.zeros(3, bool)}),
         "'a'|'b'",
     ),
-    "intersection that broadcasts": Misuse(
+    "jaccard that broadcasts": Misuse(
         lambda: jp.masks.jaccard({"w": jnp.ones((3, 1), bool)}, {"w": jnp.zeros((1, 3), bool)}),
         r"'w'.*\(",
     ),

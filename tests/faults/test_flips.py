@@ -1,4 +1,4 @@
-"""R4, R5: bits flipped, files cut and removed, in every kind of file that is read again."""
+"""Bits flipped, files cut and removed, in every kind of file that is read again."""
 
 import hashlib
 import os

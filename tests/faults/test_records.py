@@ -1,4 +1,4 @@
-"""R4, R5: damaged records of a prepared data set, where the verified arrays are gone."""
+"""Damaged records of a prepared data set, where the verified arrays are gone."""
 
 import gzip
 import hashlib

@@ -1,4 +1,4 @@
-"""R24: files made by hand to run code, to fill the memory, to hang or to be taken for something else."""
+"""Files made by hand to run code, to fill the memory, to hang or to be taken for something else."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""R26: what an older version has written is read by this one, and its runs go on and are reported."""
+"""What an older version has written is read by this one, and its runs go on and are reported."""
 
 import json
 import shutil

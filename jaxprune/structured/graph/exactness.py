@@ -27,8 +27,8 @@ def flagged(
 
     The program is replayed on shapes alone with every second unit of each group removed. In the whole
     function the parameters hold zeros in the places of these units. Where what the program makes of the zeros
-    ends in a sum over the units, and cannot be added to the sum (`structured.remainders`), the units' group
-    is not exact.
+    ends in a sum over the units, and cannot be added to the sum (`structured.graph.remainders`), the units'
+    group is not exact.
 
     Args:
       groups: of units.

@@ -1,4 +1,4 @@
-"""The engine and the binaries on synthetic data: what they find, and how they stop and go on."""
+"""The training loop and the binaries on synthetic data: what they find, and how they stop and go on."""
 
 import json
 import os

@@ -4,7 +4,7 @@ The parameters hold zeros there. Most operations pass zeros on, some make anothe
 ($\\cos 0 = 1$, $0 - \\mu$, a table of positions that is added). As long as a product with zeros of another
 parameter takes it back, the small function needs to know nothing of it. Where a sum runs over the units it
 does: what removed ones would have added is added then, so that a mean or a variance stays that of the whole.
-Where neither is possible the units are no exact group (`structured.exactness`).
+Where neither is possible the units are no exact group (`structured.graph.exactness`).
 
 ==============  ======================================================================================
 `values`        a value with its remainders: what it would hold in the places that were removed
