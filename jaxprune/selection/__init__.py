@@ -4,10 +4,10 @@
 whom, and how parts on any mesh of devices are counted where they lie: a few integers per pass travel.
 """
 
-from jaxprune.selection.top import WHERE_READ as WHERE_READ
-from jaxprune.selection.top import top as top
-from jaxprune.selection.top import top_along as top_along
-from jaxprune.selection.top import top_each as top_each
+from jaxprune.selection.exact import WHERE_READ as WHERE_READ
+from jaxprune.selection.exact import top as top
+from jaxprune.selection.exact import top_along as top_along
+from jaxprune.selection.exact import top_each as top_each
 
 __all__ = [
     "WHERE_READ",

@@ -227,7 +227,7 @@ RUNS = (
     ),
 )
 
-_SELECTION = "tests/selection/test_top.py::"
+_SELECTION = "tests/selection/test_exact.py::"
 SELECTION = (
     Mutation(
         "-0.0 ranks below 0.0",
@@ -279,14 +279,14 @@ SELECTION = (
     ),
     Mutation(
         "what may not be marked is marked",
-        "jaxprune/selection/top.py",
+        "jaxprune/selection/exact.py",
         "return tuple(mask if allowed is None else mask & allowed for mask, allowed in pairs)",
         "return masks",
-        ("tests/selection/test_top.py::test_no_more_are_marked_than_may_be",),
+        ("tests/selection/test_exact.py::test_no_more_are_marked_than_may_be",),
     ),
     Mutation(
         "more scores than int32 counts are taken",
-        "jaxprune/selection/top.py",
+        "jaxprune/selection/exact.py",
         "if total >= 2**31:",
         "if False:",
         (_SELECTION + "test_too_many_scores_are_refused",),

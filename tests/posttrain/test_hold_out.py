@@ -102,8 +102,8 @@ def test_a_kernel_that_meets_a_later_input_first():
 def test_swaps_give_a_refit_what_it_reads():
     seen = []
 
-    def refit(kernels, contests, *, inputs, key, masks=None):
-        seen.append((inputs.shape, key.shape))
+    def refit(kernels, contests, *, input_moments, key, masks=None):
+        seen.append((input_moments.shape, key.shape))
         return [
             solvers.Solved(jnp.where(mask, kernel, 0), mask, jnp.zeros(len(kernel)))
             for kernel, mask in zip(kernels, masks, strict=True)

@@ -7,8 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxprune import selection
-from jaxprune.selection import top, top_along, top_each
+from jaxprune.selection import exact, top, top_along, top_each
 from jaxprune.selection.ranks import order_key
 
 SHAPES = [(64,), (300, 300), (), (0, 3), (3, 3, 4, 8), (5, 7)]  # 90,000 scores are not packed
@@ -238,10 +237,10 @@ def test_inside_jit_and_scan():
 def test_k_changes_without_compiling():
     leaves = [jnp.arange(77.0)]
     top(leaves, 3), top_along(leaves[0], 3, 0)
-    before = selection._top._cache_size(), selection._top_along._cache_size()
+    before = exact._top._cache_size(), exact._top_along._cache_size()
     for k in (5, np.int64(6), jnp.int32(7)):
         assert top(leaves, k)[0].sum() == top_along(leaves[0], k, 0).sum() == int(k)
-    assert before == (selection._top._cache_size(), selection._top_along._cache_size())
+    assert before == (exact._top._cache_size(), exact._top_along._cache_size())
 
 
 def test_temporaries_stay_below_one_percent():
