@@ -134,7 +134,7 @@ def test_other_files_are_refused(path):
 def test_without_safetensors_the_extra_is_named(path, monkeypatch):
     monkeypatch.setitem(sys.modules, "safetensors", None)
     monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
-    with pytest.raises(ImportError, match=r"jaxprune\[share\]"):
+    with pytest.raises(ImportError, match=r"pip install -e '\.\[share\]'"):
         jp.masks.save(path, MASKS)
     with pytest.raises(TypeError, match=r"masks\.save\(masks="):
         jp.masks.save(path, PARAMS)

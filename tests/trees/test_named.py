@@ -9,12 +9,13 @@ import pytest
 
 import jaxprune as jp
 from jaxprune import trees
+from jaxprune.trees import named
 
 
 @pytest.fixture
 def flattenings(monkeypatch):
     """Structures of the trees that are flattened by path, in order; no paths are known at the start."""
-    monkeypatch.setattr(trees, "_KNOWN_PATHS", trees.collections.OrderedDict())
+    monkeypatch.setattr(named, "_KNOWN_PATHS", named.collections.OrderedDict())
     structures = []
     flatten = jax.tree_util.tree_leaves_with_path
 
@@ -73,7 +74,7 @@ def test_the_paths_may_be_changed_by_who_asked():
 def test_few_structures_are_kept(flattenings):
     for i in range(100):
         assert trees.paths({f"leaf_{i}": 1.0}) == [f"leaf_{i}"]
-    assert len(trees._KNOWN_PATHS) < 100
+    assert len(named._KNOWN_PATHS) < 100
 
 
 @jax.tree_util.register_pytree_with_keys_class
