@@ -70,10 +70,10 @@ def register(primitive: Any, rule: Rule, *, overwrite: bool = False) -> None:
     >>> params, x = {"in": jnp.ones((3, 8)), "out": jnp.ones((8, 2))}, jnp.ones((1, 3))
     >>> print(structured.trace(fn, params, x).summary().splitlines()[-1])
     Without a rule, so what they touch is pinned: my_swish (1)
-    >>> register("my_swish", Rule(entries.elementwise))
+    >>> register("my_swish", Rule(entrywise.elementwise))
     >>> structured.trace(fn, params, x).groups
     (Group(in[1]: 8 units),)
-    >>> register("my_swish", Rule(entries.elementwise))
+    >>> register("my_swish", Rule(entrywise.elementwise))
     Traceback (most recent call last):
     ValueError: structured.rules.register: 'my_swish' has a rule; say overwrite=True to replace it.
     """
