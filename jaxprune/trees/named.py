@@ -60,12 +60,16 @@ def paths(tree: Params) -> list[str]:
     ['Dense_0/bias', 'Dense_0/kernel']
     """
     structure = jax.tree.structure(tree)
+    spelled = (
+        str(structure),
+        structure,
+    )  # those of {1: w} and {True: w} are equal, their paths are not
     try:
-        known_paths = _KNOWN_PATHS.get(structure)
+        known_paths = _KNOWN_PATHS.get(spelled)
     except (TypeError, ValueError):  # a node has static data that cannot be hashed or compared
         return _paths_of_leaves(tree)
     if known_paths is None:
-        known_paths = _KNOWN_PATHS[structure] = tuple(_paths_of_leaves(tree))
+        known_paths = _KNOWN_PATHS[spelled] = tuple(_paths_of_leaves(tree))
         if len(_KNOWN_PATHS) > _MOST_STRUCTURES:
             _KNOWN_PATHS.popitem(last=False)
     return list(known_paths)

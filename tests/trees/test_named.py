@@ -66,6 +66,12 @@ def test_each_structure_has_its_own_paths(flattenings):
     assert len(flattenings) == 3
 
 
+def test_equal_keys_of_other_types_have_their_own_paths(flattenings):
+    assert jax.tree.structure({1: 0.0}) == jax.tree.structure({True: 0.0})
+    assert trees.paths({1: 0.0}) == ["1"]
+    assert trees.paths({True: 0.0}) == ["True"]
+
+
 def test_the_paths_may_be_changed_by_who_asked():
     trees.paths({"a": 1.0}).append("mine")
     assert trees.paths({"a": 1.0}) == ["a"]
