@@ -41,6 +41,7 @@ WAYS = {
 # default never changes in place; a new field comes with the value under which old runs were made.
 DEFAULTS: dict[str, Any] = {
     "data": None,  # part: a data set of `jaxprune.data`, its batch_size, and augment ("crop_flip")
+    "normalize": False,  # True: inputs standardised by the training split's moments, not only in [0, 1]
     "model": None,  # part: a model of `jaxprune.nn`
     "optimizer": None,  # part: an optimizer of optax; its learning_rate may be a part too
     **dict.fromkeys(WAYS),  # part: how the model becomes sparse, one at most; none: it stays dense

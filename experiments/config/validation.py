@@ -69,6 +69,8 @@ def validate(cfg: ConfigDict) -> None:
                 check_type(type(default[0]).__name__, element, f"config.{name}")
         elif isinstance(default, str):
             check_type("str", value, f"config.{name}")
+        elif isinstance(default, bool):
+            check_type("bool", value, f"config.{name}")
         elif isinstance(default, int):
             check_type("int", value, f"config.{name}")
             least = 0 if name in _MAY_BE_ZERO else 1

@@ -63,7 +63,7 @@ def measure(
         return evaluated(lambda inputs: small.apply(small_variables, inputs), batches)
 
     _, correct_count, example_count = evaluate(small.params, task.test)
-    batch = scale(task.test.inputs[0, :_TIMED])
+    batch = scale(task.test.inputs[0, :_TIMED], task.scaling)
     run_whole = functools.partial(jax.jit(graph.fn), variables, batch)
     run_small = functools.partial(jax.jit(small.apply), small.params, batch)
     return {

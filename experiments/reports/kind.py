@@ -57,5 +57,5 @@ class ReportKind(NamedTuple):
     values: Callable[[Mapping[str, Any], Mapping[str, Any], Any], list[float]]
     metric: str | None = None
     has_dense: bool = True
-    shown: tuple[str, ...] = ("ema", "prunable", "steps")
+    shown: tuple[str, ...] = ("normalize", "ema", "prunable", "steps")
     details: Callable[[Mapping[str, Any]], Sequence[str]] = _no_lines

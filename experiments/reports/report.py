@@ -66,7 +66,7 @@ def _write_files(folder: Path, results: Mapping[str, Any], kind: ReportKind) -> 
         _plots(results, folder, kind),
         *kind.body(results),
         _cost(results),
-        _environment(folder),
+        _environment(results, folder),
     ]
     path = folder / "report.md"
     write_text(path, "\n\n".join(section for section in sections if section) + "\n")
@@ -211,9 +211,10 @@ def _cost(results: Mapping[str, Any]) -> str:
     return "## Cost\n\n" + table(["what", "how much"], rows) if rows else ""
 
 
-def _environment(folder: Path) -> str:
-    """Returns software and hardware of the last start, from `versions.json`."""
-    starts = read_starts(folder / "versions.json")
+def _environment(results: Mapping[str, Any], folder: Path) -> str:
+    """Returns the command line, and the software and hardware of the last start."""
+    provenance = results.get("provenance") or {}  # of a run of an earlier version
+    starts = provenance.get("starts") or read_starts(folder / "versions.json")
     if not starts:
         return ""
     last_start = starts[-1]
@@ -227,7 +228,7 @@ def _environment(folder: Path) -> str:
     )
     resumed_note = f" The run was resumed under {len(starts)} settings." if len(starts) > 1 else ""
     devices = ", ".join(last_start.get("devices", ()))
-    return (
-        f"## Made with\n\n{packages}; {last_start.get('cpu')}, device {devices}{revision}."
-        f"{resumed_note}"
-    )
+    commands = "\n".join(provenance.get("commands", ()))
+    command_block = f"```\n{commands}\n```\n\n" if commands else ""
+    machine = f"{last_start.get('cpu')}, device {devices}{revision}"
+    return f"## Made with\n\n{command_block}{packages}; {machine}.{resumed_note}"

@@ -3,6 +3,7 @@
     <workdir>/<config name>-<8 hex digits>/
       config.json     every field, defaults included
       versions.json   software, hardware and git revision of each start, where they changed
+      processes.json  command line and seconds of each process that worked here
       results.json    once `finish` was called, with a checksum; done says when
       lock            held while a process works here; holder says which
       seed_<n>/       the same per seed: metrics, checkpoints, results.json, done
@@ -31,6 +32,7 @@ from experiments.config import UserError
 from experiments.config.fields import DEFAULTS
 from experiments.runs import files
 from experiments.runs.files import read_json, write_json
+from experiments.runs.processes import Processes
 
 __all__ = [
     "RESERVED",
@@ -168,17 +170,34 @@ class RunFolder(Folder):
             files.sweep(path)
             _record_config(path / "config.json", _to_json(cfg))
             _record_versions(path / "versions.json")
+            self._processes = Processes(path / "processes.json")
         except BaseException:
-            self.close()
+            self._lock.release()
             raise
+
+    def finish(self, results: dict[str, Any]) -> None:
+        """Stores the results with what they took and how they were made, then marks the folder as finished.
+
+        Args:
+          results: of the study; `cost` may hold more that the study has counted.
+        """
+        provenance = {
+            "commands": self._processes.commands,
+            "starts": read_starts(self.path / "versions.json"),
+        }
+        cost = {**results.get("cost", {}), **self._processes.total()}
+        super().finish({**results, "cost": cost, "provenance": provenance})
 
     def seed(self, seed: int) -> Folder:
         """Returns the subfolder of one seed."""
         return Folder(self.path / f"seed_{seed}")
 
     def close(self) -> None:
-        """Releases the lock."""
-        self._lock.release()
+        """Writes what this process took, and releases the lock."""
+        try:
+            self._processes.close()
+        finally:
+            self._lock.release()
 
     def __enter__(self) -> "RunFolder":
         return self

@@ -80,7 +80,6 @@ def run(cfg: ConfigDict, contestants: Sequence[Contestant], options: Options) ->
             print(f"Report: {write_report(folder.path, REPORT)}")
             return
         _keep_files(contestants, folder)
-        started = time.time()
         results: dict[str, list[list[dict[str, Any]]]] = {}
         updates = sum(point.recipe.steps(cfg.steps) for point in points) * len(cfg.seeds)
         with Progress(updates, "starting") as progress:
@@ -102,11 +101,7 @@ def run(cfg: ConfigDict, contestants: Sequence[Contestant], options: Options) ->
                 "dense": trainings.dense._asdict(),
                 "examples": len(tasks(cfg, cfg.seeds[0])[0].labels),
                 "seeds": [_of_seed(results, i, seed) for i, seed in enumerate(cfg.seeds)],
-                "cost": {
-                    "trainings": len(points) * len(cfg.seeds),
-                    "wall_seconds": time.time() - started,
-                    "cpu_seconds": time.process_time(),
-                },
+                "cost": {"trainings": len(points) * len(cfg.seeds)},
             }
         )
         print(f"Report: {write_report(folder.path, REPORT)}")

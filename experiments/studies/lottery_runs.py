@@ -1,6 +1,5 @@
 """What `experiments.lottery` runs: the ticket of each seed, its controls, and the report."""
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +44,6 @@ def run(cfg: ConfigDict, section: dict[str, Any], options: Options) -> None:
         if folder.done:
             print(f"Report: {write_report(folder.path, REPORT)}")
             return
-        started = time.time()
         per_seed = _updates(completed, plan)
         results = []
         with Progress(per_seed * len(cfg.seeds), "starting") as progress:
@@ -62,10 +60,6 @@ def run(cfg: ConfigDict, section: dict[str, Any], options: Options) -> None:
                 "paper": completed.paper.to_dict(),
                 "steps_per_level": completed.steps,
                 "seeds": results,
-                "cost": {
-                    "wall_seconds": time.time() - started,
-                    "cpu_seconds": time.process_time(),
-                },
             }
         )
         print(f"Report: {write_report(folder.path, REPORT)}")

@@ -171,7 +171,8 @@ def _effective(model: Any, params: Any, rest: Any, masks: Any, task: Task) -> An
     variables = {"params": params, **rest}
     masks = {"params": masks, **no_masks}
     try:
-        return jp.metrics.effective(forward, variables, masks, scale(task.inputs[:1]))["params"]
+        image = scale(task.inputs[:1], task.scaling)
+        return jp.metrics.effective(forward, variables, masks, image)["params"]
     except ValueError:  # LayerNorm, attention
         return None
 

@@ -71,7 +71,6 @@ def run(cfg: ConfigDict, section: dict[str, Any], options: Options) -> None:
 def _finish(
     folder: RunFolder, cfg: ConfigDict, section: dict[str, Any], rows: dict, options: Options
 ) -> None:
-    started = time.time()
     subject = _subject(section)
     test = subject.windows("test", section["test"], None)
     dense = Folder(folder.path / DENSE)
@@ -109,12 +108,6 @@ def _finish(
             "dense": dense.results,
             "test_tokens": int(test.size),
             "seeds": results,
-            "cost": {
-                "wall_seconds": time.time() - started,
-                "cpu_seconds": sum(
-                    row["cpu_seconds"] for of_seed in results for row in of_seed["rows"].values()
-                ),
-            },
         }
     )
     write_json(

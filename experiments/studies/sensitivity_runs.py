@@ -2,7 +2,6 @@
 
 import csv
 import functools
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -65,7 +64,6 @@ def run(cfg: ConfigDict, section: dict[str, Any], options: Options) -> None:
         if folder.done:
             _report(folder)
             return
-        started = time.time()
         results = []
         trainer = Trainer(setup.model, recipe.optimizer, setup.augment)
         with Progress(cfg.steps * len(cfg.seeds), "starting") as progress:
@@ -94,10 +92,6 @@ def run(cfg: ConfigDict, section: dict[str, Any], options: Options) -> None:
                 "sparsities": [1 - keep for keep in section["keep"]],
                 "dense": size._asdict(),
                 "seeds": results,
-                "cost": {
-                    "wall_seconds": time.time() - started,
-                    "cpu_seconds": time.process_time(),
-                },
             }
         )
         _report(folder)

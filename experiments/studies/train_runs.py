@@ -1,6 +1,5 @@
 """What `experiments.train` runs: each seed, or each fold of each seed, and the report."""
 
-import time
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -44,7 +43,6 @@ def run(cfg: ConfigDict, way: str | None, options: Options) -> None:
         if folder.done:
             print(f"Report: {write_report(folder.path, REPORT)}")
             return
-        started = time.time()
         trainer = Trainer(setup.model, optimizer, setup.augment, recipe.gate)
         runs = [(seed, fold) for seed in cfg.seeds for fold in range(cfg.k_folds or 1)]
         results: list[dict[str, Any]] = []
@@ -69,10 +67,6 @@ def run(cfg: ConfigDict, way: str | None, options: Options) -> None:
                 "config": cfg.to_dict(),
                 "paper": cfg.paper.to_dict(),
                 "seeds": results,
-                "cost": {
-                    "wall_seconds": time.time() - started,
-                    "cpu_seconds": time.process_time(),
-                },
             }
         )
         print(f"Report: {write_report(folder.path, REPORT)}")

@@ -277,6 +277,7 @@ class _Loop:
             self.state,
             task.inputs,
             task.labels,
+            task.scaling,
             self.info.key,
             padded_rows,
             self.updates_done,
@@ -308,7 +309,7 @@ class _Loop:
         task = self.info.task
         example_rows = np.tile(np.arange(task.batch_size, dtype=np.int32), (self.rows_per_call, 1))
         state = _copy_arrays(self.state)
-        training_data = (task.inputs, task.labels, self.info.key)
+        training_data = (task.inputs, task.labels, task.scaling, self.info.key)
         _, loss = self.trainer.run(state, *training_data, example_rows, self.updates_done, 1)
         if not math.isfinite(float(loss)):
             raise self._divergence_error(

@@ -15,6 +15,7 @@ from jaxprune import data as data_lib
 
 __all__ = [
     "Batches",
+    "Scaling",
     "Task",
     "dataset",
     "evaluated",
@@ -29,11 +30,19 @@ __all__ = [
 _EVALUATION_BATCH_SIZE = 1000  # examples
 
 
+class Scaling(NamedTuple):
+    """Mean and standard deviation of each channel, of images in [0, 1]; both `[channels]`."""
+
+    mean: jax.Array
+    std: jax.Array
+
+
 class Batches(NamedTuple):
     """Examples for evaluation, `[batches, batch size, ...]`; the label -1 marks those that only fill up."""
 
     inputs: jax.Array
     labels: jax.Array
+    scaling: Scaling | None = None
 
 
 class Task(NamedTuple):
@@ -45,6 +54,7 @@ class Task(NamedTuple):
       validation: held-out examples, or `None`.
       test: test examples, to be looked at once a training is over.
       batch_size: examples in one update.
+      scaling: of the training images, where inputs are standardised; `None`: they are only brought to [0, 1].
     """
 
     inputs: jax.Array
@@ -52,6 +62,7 @@ class Task(NamedTuple):
     validation: Batches | None
     test: Batches
     batch_size: int
+    scaling: Scaling | None = None
 
 
 def model_of(cfg: ConfigDict) -> Any:
@@ -80,7 +91,7 @@ def fresh_variables(model: Any, task: Task, key: jax.Array) -> tuple[Any, Any]:
       task: gives the shape of the inputs.
       key: PRNG key of the initialization.
     """
-    variables = _initializer(model)(key, scale(task.inputs[:2]))
+    variables = _initializer(model)(key, scale(task.inputs[:2], task.scaling))
     return variables["params"], {name: tree for name, tree in variables.items() if name != "params"}
 
 
@@ -106,18 +117,34 @@ def tasks(cfg: ConfigDict, seed: int) -> list[Task]:
         raise config_lib.UserError(
             f"config.{'k_folds' if cfg.k_folds else 'validation'}: {error}"
         ) from error
-    batch_size = cfg.data.get("batch_size", 128)
     test = _evaluation_batches(full_dataset.test)
-    return [
-        Task(
-            jnp.asarray(train.inputs),
-            jnp.asarray(train.labels),
-            _evaluation_batches(validation) if len(validation.labels) else None,
-            test,
-            _check_batch_size(batch_size, len(train.labels)),
+    return [_task(cfg, train, validation, test) for train, validation in splits]
+
+
+def _task(
+    cfg: ConfigDict, train: data_lib.Split, validation: data_lib.Split, test: Batches
+) -> Task:
+    """Returns a task whose images are all scaled by what its own training examples say."""
+    scaling = _scaling_of(train, cfg.data.name) if cfg.normalize else None
+    validation_batches = _evaluation_batches(validation) if len(validation.labels) else None
+    return Task(
+        jnp.asarray(train.inputs),
+        jnp.asarray(train.labels),
+        validation_batches and validation_batches._replace(scaling=scaling),
+        test._replace(scaling=scaling),
+        _check_batch_size(cfg.data.get("batch_size", 128), len(train.labels)),
+        scaling,
+    )
+
+
+def _scaling_of(train: data_lib.Split, data_name: str) -> Scaling:
+    mean, std = data_lib.moments(train.inputs)
+    if not all(std):
+        raise config_lib.UserError(
+            f"config.normalize: channel {std.index(0.0)} of the training images of {data_name} is constant, "
+            "so that there is nothing to divide by; set it to False."
         )
-        for train, validation in splits
-    ]
+    return Scaling(jnp.asarray(mean, jnp.float32), jnp.asarray(std, jnp.float32))
 
 
 def dataset(cfg: ConfigDict) -> data_lib.Dataset:
@@ -172,9 +199,22 @@ def _evaluation_batches(split: data_lib.Split) -> Batches:
     return Batches(to_batches(padded_inputs), to_batches(padded_labels))
 
 
-def scale(inputs: jax.Array) -> jax.Array:
-    """Returns uint8 images as float32 in [0, 1]."""
-    return inputs.astype(jnp.float32) / 255.0
+def scale(inputs: jax.Array, scaling: Scaling | None) -> jax.Array:
+    """Returns uint8 images as float32 in [0, 1], or standardised: (x - mean) / std in each channel.
+
+    Args:
+      inputs: `[..., channels]`.
+      scaling: `None`: they stay in [0, 1].
+
+    >>> image = jnp.array([[[0], [255]]], jnp.uint8)
+    >>> scale(image, Scaling(jnp.array([0.5]), jnp.array([0.25]))).ravel().tolist()
+    [-2.0, 2.0]
+    """
+    images = inputs.astype(jnp.float32) / 255.0
+    if scaling is None:
+        return images
+    each_channel = (1,) * (images.ndim - 1) + (-1,)
+    return (images - scaling.mean.reshape(each_channel)) / scaling.std.reshape(each_channel)
 
 
 def metrics(logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -195,8 +235,9 @@ def evaluated(
       batches: labelled examples.
     """
 
-    def batch_metrics(batch: Batches) -> tuple[jax.Array, jax.Array]:
-        return metrics(forward(scale(batch.inputs)), batch.labels)
+    def batch_metrics(batch: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        inputs, labels = batch
+        return metrics(forward(scale(inputs, batches.scaling)), labels)
 
-    losses, correct_counts = jax.lax.map(batch_metrics, batches)
+    losses, correct_counts = jax.lax.map(batch_metrics, (batches.inputs, batches.labels))
     return losses.sum(), correct_counts.sum(), jnp.sum(batches.labels >= 0)

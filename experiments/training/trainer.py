@@ -105,6 +105,7 @@ def _run_updates(
     state: TrainState,
     inputs,
     labels,
+    scaling,
     key,
     example_rows,
     step,
@@ -121,6 +122,7 @@ def _run_updates(
         images = inputs[example_indices]
         if augment is not None:
             images = augment(images, jax.random.fold_in(key, 1))
+        images = scale(images, scaling)
 
         def forward(params, images):
             return model.apply(
@@ -132,13 +134,11 @@ def _run_updates(
             )
 
         if gate is None:
-            logits, new_rest = forward(params, scale(images))
+            logits, new_rest = forward(params, images)
             penalty = 0.0
         else:
             gate_key = jax.random.fold_in(key, 2)
-            logits, new_rest = gates.apply(
-                gate, forward, params, scale(images), key=gate_key, step=step
-            )
+            logits, new_rest = gates.apply(gate, forward, params, images, key=gate_key, step=step)
             penalty = gate.penalty(params, step)
         loss = metrics(logits, labels[example_indices])[0] / example_indices.size
         return loss + penalty, (loss, new_rest)

@@ -227,7 +227,7 @@ def examples(task: Task, key: jax.Array, count: int) -> Batches:
     drawn = _shuffled(task, key)[:count]
     batch_size = min(task.batch_size, count)
     rows = drawn[: count // batch_size * batch_size].reshape(-1, batch_size)
-    return [(task.inputs[row], task.labels[row]) for row in rows]
+    return [_batch(task, row) for row in rows]
 
 
 def _of_each_class(task: Task, key: jax.Array, count: int) -> Batches:
@@ -241,7 +241,12 @@ def _of_each_class(task: Task, key: jax.Array, count: int) -> Batches:
             f"config: examples_per_class={count} for signals, but a class has {least_count} in training."
         )
     rows = np.concatenate(of_classes)
-    return [(task.inputs[rows], task.labels[rows])]
+    return [_batch(task, rows)]
+
+
+def _batch(task: Task, rows: np.ndarray) -> tuple[jax.Array, jax.Array]:
+    """Scaled images and labels of some training examples."""
+    return scale(task.inputs[rows], task.scaling), task.labels[rows]
 
 
 def _shuffled(task: Task, key: jax.Array) -> np.ndarray:
@@ -254,9 +259,7 @@ def _functions(model: Any, rest: Any) -> tuple[Callable[..., Any], Callable[...,
     """Loss and logits, in evaluation mode."""
 
     def forward(params: Any, batch: Any) -> jax.Array:
-        images = batch[0]
-        images = scale(images) if images.dtype == jnp.uint8 else images  # those of a flow are ones
-        return model.apply({"params": params, **rest}, images, train=False)
+        return model.apply({"params": params, **rest}, batch[0], train=False)
 
     return jp.signals.loss_of_outputs(forward, _output_loss), forward
 

@@ -10,7 +10,7 @@ TFDS's order. `fetch_weights` and `load_weights` do the same for the weights of 
 ((1548, 28, 28, 1), (500,))
 """
 
-from jaxprune.data.arrays import Dataset, Split
+from jaxprune.data.arrays import Dataset, Split, moments
 from jaxprune.data.catalogue import NAMES
 from jaxprune.data.prepared import fetch, load
 from jaxprune.data.pretrained import fetch_weights, load_weights
@@ -27,6 +27,7 @@ __all__ = [
     "k_folds",
     "load",
     "load_weights",
+    "moments",
     "split",
 ]
 

@@ -55,6 +55,12 @@ def dataset(train: Split, test: Split, num_classes: int) -> Dataset:
 def moments(inputs: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Returns mean and standard deviation of each channel of uint8 images, scaled to [0, 1].
 
+    Args:
+      inputs: uint8, `[..., channels]`.
+
+    Returns:
+      Two tuples, with a number for each channel.
+
     >>> moments(np.array([[[[0, 51]]], [[[255, 51]]]], np.uint8))
     ((0.5, 0.2), (0.5, 0.0))
     """

@@ -29,6 +29,45 @@ def he_normal() -> nn.initializers.Initializer:
     return _truncated_normal(lambda inputs, outputs: 2 / inputs)
 
 
+def lecun_normal() -> nn.initializers.Initializer:
+    """Returns the initialiser of normal values, cut at two deviations, of variance 1 / inputs.
+
+    What TensorFlow calls variance scaling, as in the code of Lee et al. 2019 (SNIP).
+
+    Reference: Y. LeCun, L. Bottou, G. Orr, K.-R. Müller. Efficient BackProp. 1998.
+    """
+    return _truncated_normal(lambda inputs, outputs: 1 / inputs)
+
+
+def glorot_uniform() -> nn.initializers.Initializer:
+    """Returns the initialiser of uniform values of variance 2 / (inputs + outputs).
+
+    Reference: X. Glorot, Y. Bengio. Understanding the Difficulty of Training Deep Feedforward
+      Neural Networks. 2010.
+    """
+    return _uniform(lambda inputs, outputs: 2 / (inputs + outputs))
+
+
+def he_uniform() -> nn.initializers.Initializer:
+    """Returns the initialiser of uniform values of variance 2 / inputs.
+
+    Reference: K. He, X. Zhang, S. Ren, J. Sun. Delving Deep into Rectifiers. 2015.
+    """
+    return _uniform(lambda inputs, outputs: 2 / inputs)
+
+
+def fan_in_uniform() -> nn.initializers.Initializer:
+    """Returns the initialiser of uniform values between -1 / sqrt(inputs) and 1 / sqrt(inputs).
+
+    The default of PyTorch's linear and convolutional layers, whose variance is 1 / (3 inputs).
+
+    >>> kernel = fan_in_uniform()(jax.random.key(0), (4, 1000))
+    >>> bool(0.49 < abs(kernel).max() <= 0.5)
+    True
+    """
+    return _uniform(lambda inputs, outputs: 1 / (3 * inputs))
+
+
 def normal(*, std: float) -> nn.initializers.Initializer:
     """Returns the initialiser of normal values of a given standard deviation, whatever the shape."""
 
@@ -39,15 +78,28 @@ def normal(*, std: float) -> nn.initializers.Initializer:
     return init
 
 
+def _fans(shape: tuple[int, ...]) -> tuple[int, int]:
+    """Returns inputs and outputs of a kernel, each position of its window counted."""
+    *window_shape, inputs, outputs = shape
+    window_size = math.prod(window_shape)
+    return window_size * inputs, window_size * outputs
+
+
+def _uniform(variance: Callable[[int, int], float]) -> nn.initializers.Initializer:
+    def init(key, shape, dtype=jnp.float32, out_sharding=None):
+        del out_sharding
+        limit = math.sqrt(3 * variance(*_fans(shape)))
+        flat_values = jax.random.uniform(key, (math.prod(shape),), dtype, -1)
+        return flat_values.reshape(shape) * jnp.array(limit, dtype)
+
+    return init
+
+
 def _truncated_normal(variance: Callable[[int, int], float]) -> nn.initializers.Initializer:
     def init(key, shape, dtype=jnp.float32, out_sharding=None):
         del out_sharding
-        *window_shape, inputs, outputs = shape
-        window_size = math.prod(window_shape)
         flat_values = jax.random.truncated_normal(key, -2, 2, (math.prod(shape),), dtype)
-        standard_deviation = (
-            math.sqrt(variance(window_size * inputs, window_size * outputs)) / TRUNCATED_STD
-        )
+        standard_deviation = math.sqrt(variance(*_fans(shape))) / TRUNCATED_STD
         return flat_values.reshape(shape) * jnp.array(standard_deviation, dtype)
 
     return init

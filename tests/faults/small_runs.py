@@ -108,7 +108,16 @@ def outcome(arguments, **options) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
-VARYING = ("wall_seconds", "cpu_seconds", "resumed", "checksum", "cost", "small_faster", "time")
+VARYING = (
+    "wall_seconds",
+    "cpu_seconds",
+    "resumed",
+    "checksum",
+    "cost",
+    "provenance",
+    "small_faster",
+    "time",
+)
 
 
 def without_times(value):

@@ -119,6 +119,20 @@ def test_the_default_initialiser_is_that_of_flax_by_its_name(name):
     np.testing.assert_allclose(kernel, flax_init()(jax.random.key(0), (9, 8, 16)), rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("name", "flax_init"),
+    [
+        ("lecun_normal", nn.initializers.lecun_normal()),
+        ("glorot_uniform", nn.initializers.glorot_uniform()),
+        ("he_uniform", nn.initializers.he_uniform()),
+        ("fan_in_uniform", nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")),
+    ],
+)
+def test_initialisers_are_those_of_flax(name, flax_init):
+    kernel = getattr(models.initializers, name)()(jax.random.key(0), (3, 8, 16))
+    np.testing.assert_allclose(kernel, flax_init(jax.random.key(0), (3, 8, 16)), rtol=1e-5)
+
+
 def test_layers_have_the_names_of_the_literature():
     of = lambda name, shape: set(
         shapes_of(getattr(models, name)(), jnp.zeros((1, *shape)))["params"]

@@ -130,7 +130,7 @@ def test_the_average_is_what_is_evaluated():
     start = TrainState(params, {}, tx.init(params))
     images = jnp.zeros((8, 28, 28, 1), jnp.uint8)
     labels, rows = jnp.arange(8, dtype=jnp.int32), np.arange(8, dtype=np.int32).reshape(2, 4)
-    state, _ = trainer.run(start, images, labels, jax.random.key(1), rows, 0, 2)
+    state, _ = trainer.run(start, images, labels, None, jax.random.key(1), rows, 0, 2)
     network = trainer.network(state, 2)
     average = jp.average_of(state.params, state.opt_state)
     jax.tree.map(
