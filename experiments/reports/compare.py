@@ -8,7 +8,7 @@ from typing import Any
 from experiments.config.fields import WAYS
 from experiments.reports import comparison_results, plots, stats
 from experiments.reports.kind import Outcome, ReportKind
-from experiments.reports.markdown import gap, part, percent, table
+from experiments.reports.markdown import gap, part, percent, table, value
 from experiments.ways import pipeline as pipeline_lib
 
 __all__ = ["REPORT", "body", "headline"]
@@ -58,7 +58,11 @@ def body(results: Mapping[str, Any]) -> list[str]:
             for point, point_name in enumerate(comparison_results.point_names(results, label)):
                 rows.append([f"{label}, {point_name}", *_row(results, label, point)[1:]])
         sections += ["## As sparse as their strength makes them", _table(rows)]
-    sections += [_notes(results), "## By seed: test accuracy after the last update, %"]
+    sections += [
+        *_files(results),
+        _notes(results),
+        "## By seed: test accuracy after the last update, %",
+    ]
     return [*sections, _table_by_seed(results), *_failures(results)]
 
 
@@ -209,6 +213,10 @@ def _contestants(results: Mapping[str, Any]) -> str:
         words = ", ".join(map(_field_in_words, fields.items()))
         rows.append([label, f"criterion {name}; {words}"])
     rows += _rows_of_ways(comparison, True)
+    for label, fields in (comparison.get("quantised") or {}).items():
+        others = [field for field in fields.items() if field[0] != "of"]
+        words = ", ".join(map(_field_in_words, others))
+        rows.append([label, f"the networks of {fields['of']} with few values: {words}"])
     for label in results.get("controls", ()):
         contestant, _, control = label.rpartition(", ")
         rows.append([label, f"the masks of {contestant} after training, {_CONTROLS[control]}"])
@@ -229,8 +237,35 @@ def _field_in_words(field: tuple[str, Any]) -> str:
     """Returns a field of a pipeline in words."""
     name, value = field
     if isinstance(value, Mapping) and "name" not in value:
-        return f"{name} {', '.join(f'{key}={part(spec)}' for key, spec in value.items())}"
-    return f"{name}={part(value) if isinstance(value, Mapping) else value}"
+        return f"{name} {', '.join(f'{key}={_part_or_value(each)}' for key, each in value.items())}"
+    return f"{name}={_part_or_value(value)}"
+
+
+def _part_or_value(value: Any) -> str:
+    return part(value) if isinstance(value, Mapping) else str(value)
+
+
+def _files(results: Mapping[str, Any]) -> list[str]:
+    """Returns the section on the files of quantised networks, where there are some."""
+    rows = [
+        [
+            label,
+            point_name,
+            *(
+                value(metric, finished)
+                if (finished := _finished_values(results, label, point, metric))
+                else ""
+                for metric in ("file_bytes", "file_ratio_fixed_width", "file_ratio")
+            ),
+        ]
+        for label in results["config"]["compare"].get("quantised") or {}
+        for point, point_name in enumerate(comparison_results.point_names(results, label))
+    ]
+    head = ["contestant", "asked", "bytes", "times smaller, fixed width", "with Huffman codes"]
+    note = (
+        "Times smaller: than float32. Codebooks, code tables, biases and filling zeros are counted."
+    )
+    return ["## Files", table(head, rows), note] if rows else []
 
 
 def _notes(results: Mapping[str, Any]) -> str:

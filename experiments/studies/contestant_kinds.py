@@ -9,12 +9,13 @@ from experiments.config import UserError, build, part, training_examples, user_f
 from experiments.config.fields import DENSE, WAYS
 from experiments.config.sections import check_end
 from experiments.ways.pipeline import Pipeline
+from experiments.ways.quantisation import Quantisation
 
 if TYPE_CHECKING:
     from experiments.training.setup import Setup
     from experiments.ways.recipe import Recipe
 
-__all__ = ["ByCriterion", "ByWay", "Contestant", "Control"]
+__all__ = ["ByCriterion", "ByWay", "Contestant", "Control", "Quantised"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +49,11 @@ class Contestant:
         """Whether its masks are fixed before training."""
         return False
 
+    @property
+    def trains_sparse(self) -> bool:
+        """Whether its optimizer has found the masks of its network by the end of training."""
+        return False
+
     def check(self, cfg: ConfigDict) -> None:
         """Raises `UserError` if it does not fit the common fields of a config."""
 
@@ -71,6 +77,11 @@ class ByWay(Contestant):
 
     way: str
     spec: Any
+
+    @property
+    def trains_sparse(self) -> bool:
+        """Whether it is a method."""
+        return self.way == "method"
 
     @property
     def leaves_masks(self) -> bool:
@@ -113,6 +124,11 @@ class ByCriterion(Contestant):
         """Whether its masks are made before training."""
         return self.pipeline.when == "initialisation"
 
+    @property
+    def trains_sparse(self) -> bool:
+        """Whether its masks are made while training."""
+        return self.pipeline.when == "training"
+
     def check(self, cfg: ConfigDict) -> None:
         """Raises `UserError` if it asks for signals on more training examples than there are."""
         known = training_examples(cfg.data.name)
@@ -147,6 +163,31 @@ class ByCriterion(Contestant):
             return user_files.load(self.file, self.where, signals)
         spec = self.criterion
         return build("criterion", part(spec) if isinstance(spec, str) else spec)
+
+
+@dataclasses.dataclass(frozen=True)
+class Quantised(Contestant):
+    """The networks of another contestant with few values.
+
+    Attributes:
+      trained: the other.
+      fields: of an entry of `config.compare.quantised`.
+    """
+
+    trained: Contestant
+    fields: Any
+
+    @property
+    def leaves_masks(self) -> bool:
+        """Its masks are those of the other, whose controls say all that they would."""
+        return False
+
+    def recipe(self, setup: "Setup", value: float) -> "Recipe":
+        """Builds its recipe, which finds the other's network when it starts."""
+        from experiments.ways.quantised import recipe
+
+        trained = self.trained.recipe(setup, value)
+        return recipe(setup, Quantisation(**self.fields), trained, self.where)
 
 
 @dataclasses.dataclass(frozen=True)

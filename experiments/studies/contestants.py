@@ -16,8 +16,15 @@ from experiments.config import (
 )
 from experiments.config.fields import DENSE, WAYS
 from experiments.runs.labels import check_label
-from experiments.studies.contestant_kinds import ByCriterion, ByWay, Contestant, Control
+from experiments.studies.contestant_kinds import (
+    ByCriterion,
+    ByWay,
+    Contestant,
+    Control,
+    Quantised,
+)
 from experiments.ways import pipeline as pipelines
+from experiments.ways import quantisation
 
 __all__ = ["FIELDS", "contestants", "section_of", "with_digests"]
 
@@ -27,8 +34,10 @@ FIELDS: dict[str, Any] = {
     **{way.plural: {} for way in WAYS.values()},
     "strengths": {},  # label -> the strengths of a gate or penalty, instead of sparsities
     "criteria": (),  # names, or "path/to/file.py:function"; or label -> one of those, a part, or a dict
+    "quantised": {},  # label -> dict: whose networks get few values, and how: see `Quantisation`
     "pipeline": {},  # what all criteria share: see `experiments.ways.pipeline`
-    "controls": (),  # of everybody's masks, trained anew: "retrained", "shuffled", "reinit"
+    # Of everybody's masks, trained anew: "retrained", "shuffled", "reinit"; or label -> those of its masks.
+    "controls": (),
 }
 _CONTROLS = ("retrained", "shuffled", "reinit")  # see `experiments.ways.fixed_masks.control`
 
@@ -65,6 +74,7 @@ def contestants(cfg: ConfigDict) -> list[Contestant]:
         if WAYS[way].has_strength
         for rival in _by_way(way, section, strengths)
     ]
+    rivals += _quantised(section["quantised"], [r for r in rivals if r.trains_sparse])
     if not rivals:
         raise UserError(
             "config.compare: nobody to compare; give methods={...}, criteria=(...), gates={...} or "
@@ -213,16 +223,41 @@ def _trained(
     return other
 
 
+def _quantised(section: Any, sparse: Sequence[Contestant]) -> Iterator[Contestant]:
+    """Networks of few values, each of a rival's that trains with masks in its optimizer's state."""
+    if not isinstance(section, Mapping):
+        raise UserError(f"config.compare.quantised={section!r}: a dict of label -> dict is needed.")
+    by_label = {rival.label: rival for rival in sparse}
+    for label, fields in section.items():
+        where = f"config.compare.quantised.{label}"
+        quantisation.check(fields, where)
+        trained = by_label.get(fields["of"])
+        if trained is None:
+            says = f"{where}.of: no method or criterion that prunes while training is called"
+            raise UserError(unknown(says, fields["of"], by_label, "There are"))
+        yield Quantised(label, where, trained.varies, trained.points, trained, fields)
+
+
 def _controls(section: Any, rivals: Sequence[Contestant]) -> Iterator[Contestant]:
     """What is trained again with the masks of others."""
     where = "config.compare.controls"
-    if not isinstance(section, tuple | list):
-        raise UserError(f"{where}={section!r}: a tuple of names is needed: {', '.join(_CONTROLS)}.")
-    for name in section:
-        if name not in _CONTROLS:
-            raise UserError(unknown(f"{where}: no control", name, _CONTROLS, "Controls"))
+    by_label = (
+        section if isinstance(section, Mapping) else {rival.label: section for rival in rivals}
+    )
+    for label, names in by_label.items():
+        place = f"{where}.{label}" if isinstance(section, Mapping) else where
+        if label not in [rival.label for rival in rivals]:
+            known = [rival.label for rival in rivals]
+            raise UserError(unknown(f"{where}: nobody is called", label, known, "Known"))
+        if not isinstance(names, tuple | list):
+            raise UserError(
+                f"{place}={names!r}: a tuple of names is needed: {', '.join(_CONTROLS)}."
+            )
+        for name in names:
+            if name not in _CONTROLS:
+                raise UserError(unknown(f"{place}: no control", name, _CONTROLS, "Controls"))
     for rival in rivals:
-        for name in section if rival.leaves_masks else ():
+        for name in by_label.get(rival.label, ()) if rival.leaves_masks else ():
             if name == "retrained" and rival.fixed_from_start:
                 continue  # that is what it is
             label = f"{rival.label}, {name}"

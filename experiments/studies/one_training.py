@@ -156,6 +156,7 @@ def _measured(
             setup.model, network, state.rest, effective or masks, task, timed=is_compared
         ),
         **_cost(recipe, state, setup.cfg, _per_leaf(masks, effective, setup.axes)),
+        **recipe.measure(network, state.opt_state),
         "digest": digest((network, masks)),
         **common,
     }

@@ -37,6 +37,10 @@ def masks_in_force(trainer: Trainer, state: TrainState, network: Any, steps: int
     return trainer.masks(state, steps)
 
 
+def _nothing_more(network: Any, opt_state: Any) -> dict[str, Any]:
+    return {}
+
+
 class Recipe(NamedTuple):
     """What trains.
 
@@ -54,6 +58,7 @@ class Recipe(NamedTuple):
       after: updates after dense training; `None`: it is trained from the start.
       stage: in a comparison it is trained after those of lower stages, whose networks or masks it needs.
       described: in a plan, where no method says how many weights are left.
+      measure: (network to evaluate, optimizer's state) -> more results of a trained network, by name.
     """
 
     transform: Transform
@@ -68,6 +73,7 @@ class Recipe(NamedTuple):
     after: int | None = None
     stage: int = 0
     described: str = ""
+    measure: Callable[[Any, Any], dict[str, Any]] = _nothing_more
 
     def steps(self, training_steps: int) -> int:
         """Returns the number of updates that it makes where dense training makes `training_steps`."""

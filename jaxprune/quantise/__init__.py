@@ -18,11 +18,13 @@ from jaxprune.quantise.packing import Packed as Packed
 from jaxprune.quantise.packing import pack as pack
 from jaxprune.quantise.packing import report as report
 from jaxprune.quantise.packing import unpack as unpack
+from jaxprune.quantise.shared import SharedState as SharedState
 from jaxprune.quantise.shared import shared as shared
 
 __all__ = [
     "Codebook",
     "Packed",
+    "SharedState",
     "codebooks",
     "dense",
     "pack",

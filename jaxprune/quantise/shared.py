@@ -4,11 +4,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from jaxprune.quantise.codebooks import Codebook, books_of
-from jaxprune.types import Params
+from jaxprune.types import Masks, Params
 
 __all__ = ["SharedState", "shared"]
 
@@ -18,9 +17,13 @@ class SharedState(NamedTuple):
 
     Attributes:
       inner: the inner optimizer's state, for a vector of values in the place of each leaf with a codebook.
+      codebooks: those given; their values are the first ones, `updated` reads those of now.
+      masks: bool arrays, `None` at leaves without a codebook; what `jaxprune.masks_of` reads.
     """
 
     inner: optax.OptState
+    codebooks: Any
+    masks: Masks
 
 
 def shared(
@@ -34,10 +37,11 @@ def shared(
     Args:
       inner: any optax optimizer; it sees one vector for each leaf with a codebook.
       codebooks: of `jaxprune.quantise.codebooks`. The parameters begin as `jaxprune.quantise.dense` gives
-        them; `jaxprune.quantise.updated` reads the values afterwards.
+        them; `jaxprune.quantise.updated` reads the values afterwards. They go into the state, so that one
+        compiled update serves networks with other codebooks of the same shapes.
 
     Returns:
-      A gradient transformation whose `update` needs `params`.
+      A gradient transformation whose `update` needs `params`. Read its masks with `jaxprune.masks_of`.
 
     Raises:
       ValueError: in `update`, if `params` is missing.
@@ -53,17 +57,15 @@ def shared(
     """
     inner = optax.with_extra_args_support(inner)
 
-    def books(params: Params) -> list[Codebook | None]:
-        return books_of(params, codebooks)
-
-    def values(params: Params) -> Params:
-        leaves_and_books = zip(jax.tree.leaves(params), books(params), strict=True)
-        return jax.tree.structure(params).unflatten(
-            [leaf if book is None else _values(leaf, book) for leaf, book in leaves_and_books]
-        )
-
     def init(params: Params) -> SharedState:
-        return SharedState(inner.init(values(params)))
+        masks = [
+            None if book is None else book.indices != 0 for book in books_of(params, codebooks)
+        ]
+        return SharedState(
+            inner.init(_shared_values(params, codebooks)),
+            codebooks,
+            jax.tree.structure(params).unflatten(masks),
+        )
 
     def update(
         grads: Params, state: SharedState, params: Params = None, **extra: Any
@@ -72,32 +74,43 @@ def shared(
             raise ValueError(
                 "quantise.shared: update needs params; write tx.update(grads, state, params)."
             )
-        grads_and_books = zip(jax.tree.leaves(grads), books(params), strict=True)
-        value_gradients = jax.tree.structure(params).unflatten(
-            [
-                grad if book is None else _value_gradient(grad, book)
-                for grad, book in grads_and_books
-            ]
-        )
+        books = books_of(params, state.codebooks)
+        value_gradients = [
+            grad if book is None else _value_gradient(grad, book)
+            for grad, book in zip(jax.tree.leaves(grads), books, strict=True)
+        ]
+        structure = jax.tree.structure(params)
         value_updates, inner_state = inner.update(
-            value_gradients, state.inner, values(params), **extra
+            structure.unflatten(value_gradients),
+            state.inner,
+            _shared_values(params, state.codebooks),
+            **extra,
         )
-        updates_and_books = zip(jax.tree.leaves(value_updates), books(params), strict=True)
         updates = [
             value_update if book is None else _weight_update(value_update, book)
-            for value_update, book in updates_and_books
+            for value_update, book in zip(jax.tree.leaves(value_updates), books, strict=True)
         ]
-        return jax.tree.structure(params).unflatten(updates), SharedState(inner_state)
+        return structure.unflatten(updates), state._replace(inner=inner_state)
 
     return optax.GradientTransformationExtraArgs(init, update)  # type: ignore[arg-type]
 
 
+def _shared_values(params: Params, codebooks: Any) -> Params:
+    """Returns the parameters with a vector of values in the place of each leaf with a codebook."""
+    leaves_and_books = zip(jax.tree.leaves(params), books_of(params, codebooks), strict=True)
+    return jax.tree.structure(params).unflatten(
+        [leaf if book is None else _values(leaf, book) for leaf, book in leaves_and_books]
+    )
+
+
 def _values(leaf: jax.Array, book: Codebook) -> jax.Array:
-    """Returns the value that the weights of each index have now; weights of one index are equal."""
-    flat_indices = np.asarray(book.indices).ravel()
-    used_indices, first_positions = np.unique(flat_indices, return_index=True)
-    values = jnp.asarray(book.values, leaf.dtype)
-    return values.at[used_indices].set(leaf.ravel()[first_positions]).at[0].set(0)
+    """Returns the value that the weights of each index have now, or the first one where none has it."""
+    flat_indices = book.indices.ravel().astype(jnp.int32)
+    # Weights of one index are equal, so that their maximum is each of them.
+    values_in_use = jax.ops.segment_max(leaf.ravel(), flat_indices, len(book.values))
+    is_used = jax.ops.segment_max(jnp.ones_like(flat_indices), flat_indices, len(book.values)) > 0
+    first_values = jnp.asarray(book.values, leaf.dtype)
+    return jnp.where(is_used, values_in_use, first_values).at[0].set(0)
 
 
 def _value_gradient(grad: jax.Array, book: Codebook) -> jax.Array:

@@ -1,0 +1,97 @@
+"""Networks of few values: a trained sparse one, its weights clustered, their values trained together.
+
+What Deep Compression does after pruning: codebooks by k-means, training of shared values, and a file with
+short distances between weights and Huffman codes, whose bytes are counted.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import optax
+
+import jaxprune as jp
+from experiments.config import UserError, build
+from experiments.runs import mask_files
+from experiments.training.divergence import DivergedError
+from experiments.training.loop import last_state
+from experiments.training.setup import Setup
+from experiments.training.trainer import TrainState
+from experiments.ways.quantisation import Quantisation
+from experiments.ways.recipe import Recipe, refuse_average
+from experiments.ways.start import Setting, Start, StartState
+
+__all__ = ["recipe"]
+
+
+def recipe(setup: Setup, quantisation: Quantisation, trained: Recipe, where: str) -> Recipe:
+    """Returns the recipe of a quantised network.
+
+    Args:
+      setup: of the config.
+      quantisation: how.
+      trained: the recipe of the network that is quantised.
+      where: in the config, to blame.
+
+    Raises:
+      UserError: the config asks for an average over updates.
+    """
+    refuse_average(setup)
+    optimizer = build("optimizer", quantisation.optimizer) or setup.optimizer
+    return Recipe(
+        functools.partial(_transform, optimizer),
+        start=_start(quantisation, trained, where),
+        after=quantisation.updates,
+        recorded=True,
+        stage=2,
+        measure=functools.partial(_measure, quantisation.gap_bits),
+        described=f"{quantisation.of}, quantised",
+    )
+
+
+def _transform(optimizer: optax.GradientTransformation, books: Any) -> Any:
+    """Trains the values of codebooks; `None`: those that its state holds."""
+    return jp.recorded(jp.quantise.shared(optimizer, books))
+
+
+def _start(quantisation: Quantisation, trained: Recipe, where: str) -> Start:
+    """Begins with the network of the same point and seed, its weights at the values of their codebooks."""
+
+    def start(setting: Setting) -> StartState:
+        folder = setting.run / quantisation.of / setting.folder.parent.name / setting.folder.name
+        if (folder / "failed.json").exists():
+            raise DivergedError(f"there is no network to quantise, as {quantisation.of} diverged.")
+        like = TrainState(setting.params, setting.rest, trained.optimizer.init(setting.params))
+        state = last_state(folder, like)
+        masks = mask_files.load(folder / "masks.npz", setting.params)
+        try:
+            books = jp.quantise.codebooks(
+                state.params, masks, bits=quantisation.bits, start=quantisation.start
+            )
+        except ValueError as e:
+            raise UserError(f"{where}: {e}") from e
+        return StartState(jp.quantise.dense(books, state.params), state.rest, books)
+
+    return start
+
+
+def _measure(gap_bits: int, network: Any, opt_state: Any) -> dict[str, Any]:
+    """Returns the bytes of the file, and how many times smaller it is than float32."""
+    state = _shared_state(opt_state)
+    books = jp.quantise.updated(state.codebooks, network)
+    total = jp.quantise.report(network, books, gap_bits=gap_bits)[-1]
+    return {
+        "file_bytes": total["coded"],
+        "file_ratio": total["ratio"],
+        "file_ratio_fixed_width": total["ratio_quantised"],
+    }
+
+
+def _shared_state(opt_state: Any) -> Any:
+    """Returns the state of `jaxprune.quantise.shared` within that of a recipe."""
+
+    def is_shared(node: Any) -> bool:
+        return isinstance(node, jp.quantise.SharedState)
+
+    (state,) = filter(is_shared, jax.tree.leaves(opt_state, is_leaf=is_shared))
+    return state
