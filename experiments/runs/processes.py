@@ -34,6 +34,7 @@ class Processes:
         self._path = path
         rows = files.read_json(path, list) if path.exists() else []
         self._earlier_rows = [files.unsealed(row, path) for row in rows]
+        self._command = command_line(sys.orig_argv, Path.cwd())
         self._start_time = time.time()
         self._cpu_seconds_before = _cpu_seconds()
         self._write_lock = threading.Lock()
@@ -60,14 +61,14 @@ class Processes:
         }
 
     def close(self) -> None:
-        """Writes the row of this process for the last time."""
+        """Writes the row of this process for the last time, where that is possible."""
         self._closing.set()
         self._writer.join()
-        self._write()
+        self._write_if_possible()
 
     def _rows(self) -> list[dict[str, Any]]:
         own_row = {
-            "command": command_line(sys.orig_argv, Path.cwd()),
+            "command": self._command,
             "wall_seconds": time.time() - self._start_time,
             "cpu_seconds": _cpu_seconds() - self._cpu_seconds_before,
         }
@@ -79,8 +80,11 @@ class Processes:
 
     def _write_regularly(self) -> None:
         while not self._closing.wait(_SECONDS_BETWEEN_ROWS):
-            with contextlib.suppress(OSError):  # a full disk: the run itself will say so
-                self._write()
+            self._write_if_possible()
+
+    def _write_if_possible(self) -> None:
+        with contextlib.suppress(OSError):  # a full disk: the run itself will say so
+            self._write()
 
 
 def command_line(arguments: list[str], current_folder: Path) -> str:
