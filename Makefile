@@ -25,7 +25,7 @@ slow: $(VENV)/.installed
 	$(RUN) pytest -m slow
 
 faults: $(VENV)/.installed
-	rm -f results/faults.json results/faults.md
+	rm -rf results/faults results/faults.md
 	FAULTS=all FAULTS_TABLE=results/faults.md $(RUN) pytest -m "" tests/faults
 
 mutations: $(VENV)/.installed

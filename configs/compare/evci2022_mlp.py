@@ -63,6 +63,8 @@ def get_config():
         },
         paper={
             "citation": "Evci et al. 2022 (the order of the methods)",
+            "against": "order",
+            "departures": "masks drawn anew for each seed",
             "accept": [
                 beats("SET", "static"),
                 beats("RigL", "SET"),

@@ -64,6 +64,8 @@ def get_config():
         },
         paper={
             "citation": "Han et al. 2015, table 1; Han, Mao & Dally 2016, tables 1 and 2",
+            "against": "figure",
+            "departures": "fractions per layer instead of thresholds; 10,000 updates a round; no dropout",
             "accept": [
                 {
                     "name": "error with 12x fewer weights, cut in rounds",
@@ -86,6 +88,7 @@ def get_config():
                     "kind": "matches",
                     "a": "rounds",
                     "b": "one cut",
+                    "against": "order",
                     **at,
                 },
                 {

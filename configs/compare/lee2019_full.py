@@ -55,12 +55,15 @@ def get_config():
         },
         paper={
             "citation": "Lee, Ajanthan & Torr 2019; Frankle, Dziugaite, Roy & Carbin 2021",
+            "against": "order",
+            "departures": "60,000 updates (the paper gives no length); biases are not pruned",
             "accept": [
                 {
                     "name": "SNIP at 95 %",
                     "kind": "band",
                     "a": "SNIP",
                     "value": 0.984,
+                    "against": "figure",
                     "sparsity": 0.95,
                     "published": "error 1.6 %",
                 },
@@ -69,6 +72,7 @@ def get_config():
                     "kind": "band",
                     "a": "SNIP",
                     "value": 0.976,
+                    "against": "figure",
                     "sparsity": 0.98,
                     "published": "error 2.4 %",
                 },
@@ -77,6 +81,7 @@ def get_config():
                     "a": "SNIP",
                     "b": "dense",
                     "margin": 0.007,
+                    "against": "shortened",
                     "published": "error 1.6 %, dense 1.7 %",
                     **near,
                 },

@@ -45,6 +45,8 @@ def get_config():
         },
         paper={
             "citation": "Evci et al. 2020; Frankle et al. 2021; Liu et al. 2021",
+            "against": "order",
+            "departures": "an MLP on MNIST, 5,000 updates",
             "accept": [
                 {
                     "name": "RigL's final masks, trained anew from the same weights, do not reach RigL",

@@ -57,6 +57,8 @@ def get_config():
         },
         paper={
             "citation": "Evci et al. 2020 (the order of the methods; no MNIST figure)",
+            "against": "order",
+            "departures": "an MLP on MNIST, 4,000 updates at a constant rate",
             "accept": [
                 {
                     "name": "SET beats static",

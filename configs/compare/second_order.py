@@ -83,6 +83,8 @@ def get_config():
         },
         paper={
             "citation": "Singh & Alistarh 2020; Dong, Chen & Pan 2017; LeCun, Denker & Solla 1990",
+            "against": "order",
+            "departures": "LeNet-300-100 after 4,000 updates of Adam",
             "accept": [
                 {
                     "name": "WoodFisher beats magnitude at 95 %",

@@ -35,6 +35,8 @@ def get_config():
         paper={
             "citation": "Frankle & Carbin 2019, figures 3 and 4",
             "number": "ticket - dense >= +0.3 pp at its peak; reinit 0.5 pp below the ticket at 21.1 %",
+            "against": "order",
+            "departures": "none in the protocol",
             "accept": [
                 {
                     "name": "ticket is not below dense at 21.1 %",
@@ -44,6 +46,37 @@ def get_config():
                     "remaining": 0.211,
                     "metric": "test_final",
                     "bound": -0.001,
+                },
+                {
+                    "name": "the ticket gains at 13.5 %",
+                    "kind": "beats",
+                    "a": "ticket",
+                    "b": "dense",
+                    "d": 0.003,
+                    "remaining": 0.135,
+                    "metric": "test_final",
+                    "against": "figure",
+                    "published": "more than 0.3 points",
+                },
+                {
+                    "name": "the ticket stops sooner at 21.1 %",
+                    "kind": "median_ratio",
+                    "a": "ticket",
+                    "b": "dense",
+                    "below": 0.85,
+                    "remaining": 0.211,
+                    "metric": "early_step",
+                    "against": "figure",
+                    "published": "38 % sooner",
+                },
+                {
+                    "name": "smallest ticket as good as dense",
+                    "kind": "smallest_level",
+                    "a": "ticket",
+                    "at_most": 0.05,
+                    "metric": "test_final",
+                    "against": "figure",
+                    "published": "3.6 %",
                 },
                 {
                     "name": "ticket beats its reinitialisation at 21.1 %",

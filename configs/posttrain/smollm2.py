@@ -58,6 +58,7 @@ def get_config():
         seeds=(0, 1, 2),
         paper={
             "citation": "Frantar & Alistarh 2023; Sun et al. 2023 (orders; no figure for this model)",
+            "against": "order",
             "accept": accept,
         },
     )

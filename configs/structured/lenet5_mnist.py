@@ -74,6 +74,8 @@ def get_config():
         },
         paper={
             "citation": "Li et al. 2017; Liu et al. 2017; He et al. 2019",
+            "against": "order",
+            "departures": "LeNet-5 on MNIST instead of ResNets on CIFAR-10; half an epoch of fine-tuning",
             "accept": [
                 {
                     "name": "half of the filters by L1, half an epoch later: within 0.3 pp of dense",
@@ -81,6 +83,7 @@ def get_config():
                     "a": "L1 of filters (Li)",
                     "b": "dense",
                     "bound": -0.003,
+                    "against": "own",
                     "sparsity": 0.5,
                 },
                 {
@@ -89,6 +92,7 @@ def get_config():
                     "a": "L1 of filters (Li)",
                     "metric": "small_faster",
                     "value": 1.2,
+                    "against": "own",
                     "sparsity": 0.5,
                 },
                 {

@@ -27,6 +27,7 @@ MASKS = {  # gate, learning rate, batch, epochs, least accuracy
     "popup": (part("supermask", sparsity=0.5), 0.1, 64, 14, 0.95),
 }
 PUBLISHED = {"plain": "95.3 %", "signed": "98.0 %", "popup": "no MNIST figure for this network"}
+FIGURES = {"plain": (0.953,), "signed": (0.98,)}
 
 
 def get_config(mask="plain"):
@@ -43,6 +44,8 @@ def get_config(mask="plain"):
         save_every=5_000,
         paper={
             "citation": "Zhou et al. 2019",
+            "against": "own",
+            "departures": f"{epochs} epochs instead of 2,000; tested by rounding",
             "accept": [
                 {
                     "name": f"at least {100 * accuracy:g} % without training a weight",
@@ -50,7 +53,18 @@ def get_config(mask="plain"):
                     "metric": "test_accuracy",
                     "value": accuracy,
                     "published": PUBLISHED[mask],
-                }
+                },
+                *(
+                    {
+                        "name": "accuracy without training a weight",
+                        "kind": "band",
+                        "metric": "test_accuracy",
+                        "value": value,
+                        "against": "shortened",
+                        "published": PUBLISHED[mask],
+                    }
+                    for value in FIGURES.get(mask, ())
+                ),
             ],
         },
     )

@@ -1,7 +1,15 @@
 """Claims: what a config says must hold, checked against the results of its run.
 
 `paper.accept` lists them, written down before the run. Each is a dict with a `name`, a `kind`,
-what it compares, and optionally `published`, the paper's own words or number. Values come one per
+what it compares, and optionally `published`, the paper's own words or number, and `against`, what that makes
+it worth (or `paper.against`, for all of a run):
+
+    figure     the paper's own number, at its protocol, within the band that all figures have
+    shortened  the same by a shorter or another protocol, or a wider margin, as `paper.departures` says
+    order      an order or a statement of a paper, without a number of it
+    own        a bar of our own, which is the default
+
+Values come one per
 seed; `b` is another branch, "dense", or a number. Each is judged by one-sided 95 % bounds: it holds, it is
 refuted, or it is open, if the bounds say neither (`experiments.reports.stats`).
 
@@ -30,9 +38,16 @@ from typing import Any
 from experiments.reports import stats
 from experiments.reports.kind import OpenError, Outcome, ReportKind
 from experiments.reports.lottery_results import levels, values
-from experiments.reports.markdown import is_share, mean_value
+from experiments.reports.markdown import is_share, mean_value, table
 
-__all__ = ["check", "count"]
+__all__ = ["AGAINST", "check", "count", "count_table"]
+
+AGAINST = {
+    "figure": "a paper's own figure",
+    "shortened": "a paper's figure, by a shortened protocol",
+    "order": "a published order or statement",
+    "own": "a bar of our own",
+}
 
 
 def check(results: Mapping[str, Any], kind: ReportKind) -> list[Outcome]:
@@ -43,10 +58,14 @@ def check(results: Mapping[str, Any], kind: ReportKind) -> list[Outcome]:
       kind: of its study.
     """
     outcomes = []
-    for claim in (results.get("paper") or {}).get("accept") or ():
+    paper = results.get("paper") or {}
+    for claim in paper.get("accept") or ():
         if kind.metric is not None:
             claim = {"metric": kind.metric, **claim}
+        against = claim.get("against", paper.get("against", "own"))
         try:
+            if against not in AGAINST:
+                raise OpenError(f"against={against!r}: one of {', '.join(AGAINST)} is needed")
             outcome = _CHECKS[claim["kind"]](results, claim, kind)
         except OpenError as e:
             outcome = Outcome("", "open", str(e), "", len(results["seeds"]))
@@ -55,7 +74,7 @@ def check(results: Mapping[str, Any], kind: ReportKind) -> list[Outcome]:
             outcome = Outcome("", "open", reason, "", len(results["seeds"]))
         name = claim.get("name", "")
         published = str(claim.get("published", ""))
-        outcomes.append(outcome._replace(name=name, published=published))
+        outcomes.append(outcome._replace(name=name, published=published, against=str(against)))
     return outcomes
 
 
@@ -73,6 +92,28 @@ def count(outcomes: Iterable[Outcome]) -> str:
         f"Of {len(verdicts)} claims {holds_count} {'holds' if holds_count == 1 else 'hold'}, {refuted_text}, "
         f"{open_text}; up to {0.05 * len(verdicts):.1f} each may hold or be refuted by chance."
     )
+
+
+def count_table(outcomes: Iterable[Outcome]) -> str:
+    """Returns a table of how many claims had each verdict, by what they are held against."""
+    verdicts = ("holds", "refuted", "open")
+    claimed = [outcome for outcome in outcomes if outcome.verdict]
+    rows = [
+        [
+            words,
+            *(
+                str(
+                    sum(
+                        (outcome.against, outcome.verdict) == (against, verdict)
+                        for outcome in claimed
+                    )
+                )
+                for verdict in verdicts
+            ),
+        ]
+        for against, words in AGAINST.items()
+    ]
+    return table(["held against", *verdicts], rows)
 
 
 def _number_with_verb(number: int, adjective: str) -> str:

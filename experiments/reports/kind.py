@@ -19,6 +19,8 @@ class Outcome(NamedTuple):
       needed: what the number must be, in words.
       n: seeds.
       published: the paper's own words or number.
+      against: what the claim is held against, see `experiments.reports.claims.AGAINST`; "" if nothing was
+        claimed.
     """
 
     name: str
@@ -27,6 +29,7 @@ class Outcome(NamedTuple):
     needed: str
     n: int
     published: str = ""
+    against: str = ""
 
 
 class OpenError(Exception):

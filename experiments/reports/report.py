@@ -24,7 +24,10 @@ in `experiments/reports/stats.py`: a claim holds if the one-sided 95 % lower bou
 over n seeds, is above what it needs; it is refuted if the upper bound is below; otherwise it is open.
 Bounds stand in brackets, ± is a standard deviation. Each bound is wrong in 5 % of cases; margins that are
 themselves measured, as the spread of dense, make that approximate. Digits are those of one machine: on
-another processor the same seed can give other ones.
+another processor the same seed can give other ones. A claim is held against a paper's own figure, against one
+by a shortened protocol (the last column says how), against a published order, or against a bar of our own.
+Claims are written down before a run; to runs that were finished, those whose bar is the paper's own figure
+were added later.
 
 """
 _OTHER_SHAPES = (
@@ -62,7 +65,7 @@ def _write_files(folder: Path, results: Mapping[str, Any], kind: ReportKind) -> 
     sections = [
         f"# {folder.resolve().name}",
         _setting(results, kind),
-        _claims(outcomes),
+        _claims(outcomes, results),
         _plots(results, folder, kind),
         *kind.body(results),
         _cost(results),
@@ -97,20 +100,21 @@ def results_table(folder: Path | str, kind_of: Callable[[str], ReportKind]) -> P
             outcomes = claims.check(results, kind)
             shown_outcomes = outcomes or [kind.headline(results)]
         all_outcomes += outcomes
-        # Only the first row of a run shows its name and the paper.
+        # Only the first row of a run shows its name, the paper and the departures from it.
+        departures = (results.get("paper") or {}).get("departures", "")
         run_cell = f"[{file.stem}]({file.name})"
         for outcome in shown_outcomes:
             paper = ": ".join(text for text in (source, outcome.published) if text)
             ours = f"{outcome.name}: {outcome.ours} (n = {outcome.n})"
             verdict = outcome.verdict + (f" (needs {outcome.needed})" if outcome.needed else "")
-            rows.append([run_cell, paper, ours, verdict])
-            run_cell = ""
-            source = ""
+            rows.append([run_cell, paper, outcome.against, ours, verdict, departures])
+            run_cell = source = departures = ""
     path = folder / "README.md"
     sections = [
         _HEAD.strip(),
         claims.count(all_outcomes),
-        table(["run", "paper", "ours", "verdict"], rows),
+        claims.count_table(all_outcomes),
+        table(["run", "paper", "held against", "ours", "verdict", "departures"], rows),
     ]
     write_text(path, "\n\n".join(sections) + "\n")
     return path
@@ -174,12 +178,13 @@ def _source(paper: Mapping[str, Any]) -> str:
     return ", ".join(str(paper[field]) for field in fields if paper.get(field))
 
 
-def _claims(outcomes: Sequence[Outcome]) -> str:
+def _claims(outcomes: Sequence[Outcome], results: Mapping[str, Any]) -> str:
     if not outcomes:
         return ""
     rows = [
         [
             outcome.name,
+            outcome.against,
             outcome.published,
             outcome.ours,
             outcome.needed,
@@ -188,9 +193,14 @@ def _claims(outcomes: Sequence[Outcome]) -> str:
         ]
         for outcome in outcomes
     ]
-    return f"## Claims\n\n{claims.count(outcomes)}\n\n" + table(
-        ["claim", "paper", "ours", "needed", "n", "verdict"], rows
-    )
+    departures = (results.get("paper") or {}).get("departures")
+    sections = [
+        "## Claims",
+        claims.count(outcomes),
+        table(["claim", "held against", "paper", "ours", "needed", "n", "verdict"], rows),
+        *([f"Departures from the paper: {departures}."] if departures else []),
+    ]
+    return "\n\n".join(sections)
 
 
 def _plots(results: Mapping[str, Any], folder: Path, kind: ReportKind) -> str:

@@ -75,11 +75,12 @@ def amount():
 
 
 def _write_down(tally: Attack) -> None:
-    """Adds one row to the table, which is kept as JSON beside the Markdown."""
+    """Adds one row to the table, which is kept as JSON in a folder of its name."""
     if "FAULTS_TABLE" not in os.environ:
         return
     markdown = Path(os.environ["FAULTS_TABLE"])
-    rows_file = markdown.with_suffix(".json")
+    rows_file = markdown.with_suffix("") / "rows.json"
+    rows_file.parent.mkdir(parents=True, exist_ok=True)
     rows = json.loads(rows_file.read_text(encoding="utf-8")) if rows_file.exists() else {}
     counts = [tally.tried, tally.survived, len(tally.silent), len(tally.foreign)]
     rows[f"{tally.name}: {tally.what}"] = [tally.name, tally.what, *map(str, counts)]

@@ -2,14 +2,17 @@
 
 import importlib.util
 import json
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from experiments import report
 from experiments.config import UserError
 
+ROOT = Path(__file__).parents[3]
 LEFT = [0.8**level for level in range(9)]
 GAINS = [0.0060, 0.0066, 0.0058, 0.0064, 0.0062]  # of the tickets over dense, per seed
 
@@ -56,6 +59,39 @@ def lottery(seeds=4, accept=()):
 def claim(kind="lower_bound", **fields):
     common = {"name": "it", "a": "ticket", "b": "dense", "remaining": 0.211, "metric": "test_final"}
     return {**common, "kind": kind, **fields}
+
+
+def test_what_a_claim_is_held_against(tmp_path):
+    asked = [
+        claim(bound=-0.001),
+        claim("beats", d=0.001, against="figure"),
+        claim(against="a hunch"),
+    ]
+    results = lottery(accept=asked)
+    results["paper"] |= {"against": "order", "departures": "a tenth of the updates"}
+    outcomes = report.check_claims(results)
+    assert [outcome.against for outcome in outcomes] == ["order", "figure", "a hunch"]
+    assert outcomes[2].verdict == "open"
+    assert "one of figure, shortened, order, own is needed" in outcomes[2].ours
+    (tmp_path / "lenet.json").write_text(json.dumps(results))
+    text = report.results_table(tmp_path).read_text()
+    assert "| a paper's own figure | 1 | 0 | 0 |" in text
+    assert text.count("a tenth of the updates") == 1
+    assert "Departures from the paper: a tenth of the updates." in write(tmp_path, results)
+
+
+def write(tmp_path, results):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "results.json").write_text(json.dumps(results))
+    return report.write_report(tmp_path / "run").read_text()
+
+
+def test_the_committed_table_is_that_of_the_committed_results(tmp_path):
+    committed = ROOT / "results"
+    for file in committed.glob("*.json"):
+        shutil.copy(file, tmp_path)
+    text = report.results_table(tmp_path).read_text(encoding="utf-8")
+    assert text == (committed / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -151,7 +187,7 @@ def test_a_lottery_report_has_numbers_verdicts_and_plots(folder):
     path = report.write_report(folder(lottery(accept=[claim(bound=-0.001, published="+0.3 pp")])))
     text = path.read_text()
     assert "Paper: Frankle & Carbin 2019, figure 4." in text
-    assert "| it | +0.3 pp | +0.62 pp [+0.58, +0.66] | > -0.10 pp | 4 | holds |" in text
+    assert "| it | own | +0.3 pp | +0.62 pp [+0.58, +0.66] | > -0.10 pp | 4 | holds |" in text
     assert "mean ± std over 4 seeds" in text
     assert "| 20.97 | 98.27 ± 0.14 | 97.03 ± 0.13 |" in text  # ticket and reinit, hand-computed
     assert "| 20.97 | 3000 ± 0 | 3900 ± 0 |" in text
@@ -191,7 +227,7 @@ def test_a_training_report(folder):
         "step,train_loss,validation_accuracy\n100,1.5,\n200,1.0,0.9\n"
     )
     text = report.write_report(where).read_text()
-    assert "| table 1 |  | 97.5 ± 0.71 % | 97.6 ± 2.1 % | 2 | holds |" in text
+    assert "| table 1 | own |  | 97.5 ± 0.71 % | 97.6 ± 2.1 % | 2 | holds |" in text
     assert "| 0 | 97.00 % | 95.00 % | 4000 |" in text
     assert "| **mean ± std** | 97.50 ± 0.71 % | 95.00 ± 0.00 % | 4000 ± 0 |" in text
     assert "| fc1/kernel | 784x300 | 235200 | 9 |" in text
@@ -212,9 +248,13 @@ def test_the_results_table(tmp_path):
     (tmp_path / "lenet.json").write_text(json.dumps(lottery(accept=asked)))
     (tmp_path / "other.json").write_text(json.dumps(lottery()))
     text = report.results_table(tmp_path).read_text()
-    assert "| [lenet](lenet.json) | Frankle & Carbin 2019, figure 4: +0.3 pp | it: +0.62 pp" in text
+    assert (
+        "| [lenet](lenet.json) | Frankle & Carbin 2019, figure 4: +0.3 pp | own | it: +0.62 pp"
+        in text
+    )
     assert "refuted (needs > +0.35 pp, mean ≥ +0.70 pp)" in text
-    assert "ticket at 16.8 %: 98.27 ± 0.14 % (n = 4) |  |" in text
+    assert "|  | ticket at 16.8 %: 98.27 ± 0.14 % (n = 4) |  |  |" in text
+    assert "| a bar of our own | 1 | 1 | 0 |" in text
     assert "Of 2 claims 1 holds, 1 is refuted, 0 are open; up to 0.1 each may hold" in text
     assert report.results_table(tmp_path).read_text() == text
 
