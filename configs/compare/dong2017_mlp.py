@@ -1,12 +1,12 @@
 """Optimal Brain Damage and layer-wise OBS with retraining: LeNet-300-100 on MNIST, 92 and 98.5 %.
 
-Papers: LeCun, Denker & Solla, "Optimal Brain Damage" (1990), as measured by Lee, Ajanthan & Torr 2019, table 1:
-an error of 2.0 % with 92 % of the weights removed; Dong, Chen & Pan, "Learning to Prune Deep Neural Networks via
-Layer-wise Optimal Brain Surgeon" (2017), there: 2.0 % with 98.5 % removed.
+Papers: LeCun, Denker & Solla, "Optimal Brain Damage" (1990), as measured by Lee, Ajanthan & Torr 2019, table
+1: an error of 2.0 % with 92 % of the weights removed; Dong, Chen & Pan, "Learning to Prune Deep Neural
+Networks via Layer-wise Optimal Brain Surgeon" (2017), there: 2.0 % with 98.5 % removed.
 Protocol: a trained network is pruned in four rounds without training between them, then retrained; what is
 left is found anew in each round, on 1,000 training examples.
-Departures: the papers' learning rates and lengths for this network are not given: 20,000 updates of Adam with a
-cosine, and 10,000 more at a tenth of the rate; layer-wise OBS removes the same share of each layer.
+Departures: the papers' learning rates and lengths for this network are not given: 20,000 updates of Adam
+with a cosine, and 10,000 more at a tenth of the rate; layer-wise OBS removes the same share of each layer.
 
 Run: python -m experiments.compare --config=configs/compare/dong2017_mlp.py
 """

@@ -2,8 +2,8 @@
 
 Paper: Peste, Iofinova, Vladu & Alistarh, "AC/DC: Alternating Compressed/DeCompressed Training of Deep Neural
 Networks" (2021): a network trained in sparse and dense phases in turn is no worse than one that is pruned
-gradually. On CIFAR its phases have 20 epochs, on ImageNet 5, the rate decays, and the last sparse phase has 15
-to 30 epochs.
+gradually. On CIFAR its phases have 20 epochs, on ImageNet 5, the rate decays, and the last sparse phase has
+15 to 30 epochs.
 Protocol: 30,000 updates (70 epochs) with a cosine; after 4,000 dense updates, phases of 2,000 updates (4.7
 epochs) up to 20,000, sparse from there on. GMP prunes between the same updates.
 Departures: an MLP on MNIST, for which the paper has no figure.
