@@ -22,7 +22,7 @@ ORDER = [
     ["kernel_axes", "selection"],
     ["masks"],
     ["units"],
-    ["parts"],
+    ["parts", "hyperparameters"],
     ["signals"],
     CONCEPTS,
     ["penalties", "compensation", "preconditioners"],

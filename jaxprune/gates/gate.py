@@ -14,9 +14,9 @@ import optax
 
 from jaxprune import checks, kernel_axes
 from jaxprune import masks as masks_lib
+from jaxprune.hyperparameters import scheduled
 from jaxprune.kernel_axes import AxesTree
 from jaxprune.masks import Prunable
-from jaxprune.schedules import scheduled
 from jaxprune.trees import differences
 from jaxprune.trees.alike import join_faults
 from jaxprune.types import Axes, Masks, Params, Pattern, Step

@@ -20,7 +20,7 @@ from experiments.config import part
 from experiments.runs.folder import folder_name
 from experiments.studies import lottery_runs
 from experiments.training import setup as setup_lib
-from experiments.training.loop import batches
+from experiments.training.example_order import batches
 
 ROOT = Path(__file__).parents[3]
 SMALL = {
