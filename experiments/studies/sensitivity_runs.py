@@ -33,6 +33,7 @@ from jaxprune.kernel_axes import by_path, layer_axes
 from jaxprune.sensitivity import Sensitivity, search, sensitivity
 from jaxprune.signals.by_keyword import collect, signals_read_by
 from jaxprune.trees import layer_names
+from jaxprune.wording import counted
 
 __all__ = ["run"]
 
@@ -109,7 +110,8 @@ def _planned(cfg: ConfigDict, section: Mapping[str, Any], size: savings.Dense) -
     measured = layer_count * len(section["sparsities"])
     return (
         f"{cfg.model.name} on {cfg.data.name}: {cfg.steps} updates, seeds {tuple(cfg.seeds)}; then\n"
-        f"{measured} networks with one of {layer_count} layers pruned are measured per seed."
+        f"{counted(measured, 'network with', 'networks with')} one of {counted(layer_count, 'layer')} pruned "
+        f"{'is' if measured == 1 else 'are'} measured per seed."
     )
 
 
@@ -187,7 +189,7 @@ class _Network:
             return value
 
         def telling(doing: str) -> Callable[[Any], None]:
-            return lambda done: tell(f"{done} networks measured, {doing}")
+            return lambda done: tell(f"{counted(done, 'network')} measured, {doing}")
 
         given = {
             "criterion": self.criterion,

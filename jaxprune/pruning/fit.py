@@ -24,6 +24,7 @@ from jaxprune.types import (
     Update,
 )
 from jaxprune.units.coupling import AnyPattern, Coupled
+from jaxprune.wording import counted
 
 __all__ = [
     "check_coupled",
@@ -63,7 +64,10 @@ def check_fit(
     faults = [(path, pattern.check(*leaf)) for path, leaf in leaves.items()]
     messages = [message.format(leaf=repr(path)) for path, message in faults if message]
     if messages:
-        addition = f" (and {len(messages) - 1} more leaves)" if len(messages) > 1 else ""
+        other_count = len(messages) - 1
+        addition = (
+            f" (and {counted(other_count, 'more leaf', 'more leaves')})" if other_count else ""
+        )
         raise ValueError(messages[0] + addition + ".")
     divided_paths = _divided_paths(pattern, leaves)
     if not divided_paths:
@@ -88,7 +92,8 @@ def check_fit(
     if emptied_paths:
         contest_size = units[emptied_paths[0]].members
         other_count = len(emptied_paths) - 1
-        addition = f" (and in {other_count} more leaves)" if other_count else ""
+        others = counted(other_count, "more leaf", "more leaves")
+        addition = f" (and in {others})" if other_count else ""
         raise ValueError(
             f"a sparsity of {sparsity:g} leaves none of the {contest_size} weights that compete with each "
             f"other in {emptied_paths[0]!r}{addition}; this pattern allows {1 - 1 / contest_size:g} at most: "

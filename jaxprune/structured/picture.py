@@ -7,6 +7,7 @@ import numpy as np
 from jaxprune import extras
 from jaxprune.structured.graph.given import check_graph
 from jaxprune.structured.graph.graph import Graph
+from jaxprune.wording import counted
 
 __all__ = ["picture"]
 
@@ -53,7 +54,8 @@ def picture(graph: Graph, file: Path | str, *, most: int = 80) -> Path:
     )
     hidden_count = len(graph.groups) - len(groups)
     unit_count = sum(group.size for group in graph.groups)
-    note = f"; {hidden_count} groups not shown" if hidden_count else ""
-    axes.set_title(f"{len(graph.groups)} groups, {unit_count:,} units{note}", fontsize=9)
+    note = f"; {counted(hidden_count, 'group')} not shown" if hidden_count else ""
+    title = f"{counted(len(graph.groups), 'group')}, {counted(unit_count, 'unit')}{note}"
+    axes.set_title(title, fontsize=9)
     figure.savefig(file, dpi=120, bbox_inches="tight")
     return Path(file)
