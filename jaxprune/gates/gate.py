@@ -206,12 +206,12 @@ def _gated_leaves(theta: Gated) -> Leaves:
     return {path: leaf for path, leaf in leaf_by_path.items() if path in theta.gates}
 
 
-def _check_shapes(gates: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+def _check_shapes(gates: Mapping[str, Any], expected_shapes: Mapping[str, Any]) -> None:
     """Raises `ValueError` if gates have other shapes than those of this gate."""
     faults = [
-        f"{path!r} has gates of the shape {jnp.shape(gate)}, this gate {wanted[path].shape}"
+        f"{path!r} has gates of the shape {jnp.shape(gate)}, this gate {expected_shapes[path].shape}"
         for path, gate in gates.items()
-        if jnp.shape(gate) != wanted[path].shape
+        if jnp.shape(gate) != expected_shapes[path].shape
     ]
     if faults:
         raise ValueError(
@@ -269,8 +269,8 @@ def _project(rule: Rule) -> optax.GradientTransformationExtraArgs:
 def check_each(who: str, kind: checks.Kind, **arguments: Any) -> None:
     """Raises `TypeError` unless each argument, or each value of one that is a mapping, is of the kind."""
     for name, value in arguments.items():
-        items = value.items() if isinstance(value, Mapping) else ()
-        checked = {f"{name}[{key!r}]": (item, kind) for key, item in items}
+        items_of_mapping = value.items() if isinstance(value, Mapping) else ()
+        checked = {f"{name}[{key!r}]": (item, kind) for key, item in items_of_mapping}
         checks.check(who, **(checked or {name: (value, kind)}))
 
 
@@ -300,18 +300,30 @@ def per_leaf(value: _T | Mapping[str, _T], leaves: Leaves, what: str) -> dict[st
     for expression in value:
         checks.expression(what, expression)
     values_of_leaves = {
-        path: [item for expression, item in value.items() if re.search(expression, path)]
+        path: [
+            matching_value
+            for expression, matching_value in value.items()
+            if re.search(expression, path)
+        ]
         for path in leaves
     }
-    idle = [key for key in value if not any(re.search(key, path) for path in leaves)]
-    missing = [path for path, values in values_of_leaves.items() if not values]
-    if idle or missing:
-        fault = f"{idle[0]!r} matches no leaf" if idle else f"nothing matches {missing[0]!r}"
+    unmatched_patterns = [
+        pattern for pattern in value if not any(re.search(pattern, path) for path in leaves)
+    ]
+    unmatched_paths = [
+        path for path, matching_values in values_of_leaves.items() if not matching_values
+    ]
+    if unmatched_patterns or unmatched_paths:
+        fault = (
+            f"{unmatched_patterns[0]!r} matches no leaf"
+            if unmatched_patterns
+            else f"nothing matches {unmatched_paths[0]!r}"
+        )
         raise ValueError(
             f"{what}: {fault}; its keys are regular expressions, searched in the paths of the gated leaves, "
             f"of which the first that matches holds: {', '.join(leaves)}."
         )
-    return {path: values[0] for path, values in values_of_leaves.items()}
+    return {path: matching_values[0] for path, matching_values in values_of_leaves.items()}
 
 
 def unit_shapes(

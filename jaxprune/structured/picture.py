@@ -42,8 +42,8 @@ def picture(graph: Graph, file: Path | str, *, most: int = 80) -> Path:
         for member in group.members:
             if member.path in row_index:
                 row = row_index[member.path]
-                shades[row, column] = 0.35 if member.enters else 0.8
-                color = "black" if member.enters else "white"
+                shades[row, column] = 0.35 if member.is_input_axis else 0.8
+                color = "black" if member.is_input_axis else "white"
                 axes.text(column, row, str(member.axis), color=color, **style)
     axes.imshow(shades, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     axes.set_yticks(range(len(paths)), paths, fontsize=7)

@@ -42,7 +42,7 @@ class Member(NamedTuple):
       shape: of the parameter.
       axis: of it.
       index: int [units, k]: the indices of the axis that each unit has; `k` is 1 unless axes were merged.
-      enters: whether the program sums over this axis in a product: there units are what enters a layer.
+      is_input_axis: whether the program sums over this axis in a product: there units are inputs of a layer.
       use: "scale": the parameter is multiplied onto normalised values; "shift": it is added to them.
     """
 
@@ -50,7 +50,7 @@ class Member(NamedTuple):
     shape: tuple[int, ...]
     axis: int
     index: np.ndarray
-    enters: bool = False
+    is_input_axis: bool = False
     use: Use | None = None
 
     @property
@@ -250,7 +250,7 @@ class Coupled(NamedTuple):
         return (
             kernels
             if self.over == "all"
-            else [member for member in kernels if not member.enters] or kernels
+            else [member for member in kernels if not member.is_input_axis] or kernels
         )
 
     def _unit_scores(

@@ -359,7 +359,7 @@ def _groups(
                 Member(paths[leaf_index], shape, axis, indices, is_summed, uses.get(leaf_index))
             )
         # The kernels that produce the units come first.
-        members.sort(key=lambda member: (not member.kernel, member.enters))
+        members.sort(key=lambda member: (not member.kernel, member.is_input_axis))
         name = str(members[0])
         name_counts[name] = name_counts.get(name, 0) + 1
         name += f" #{name_counts[name]}" if name_counts[name] > 1 else ""
