@@ -127,6 +127,19 @@ def gate_of(rule: Rule, prunable: Prunable = None, *, axes: AxesTree | None = No
 
     Returns:
       A gate.
+
+    >>> rule = Rule(  # weights times gates, of which those above 0 stay
+    ...     init=lambda leaves, key: {path: jnp.ones(leaf.shape) for path, leaf in leaves.items()},
+    ...     sample=lambda leaves, gates, key, step: {path: leaves[path] * gates[path] for path in leaves},
+    ...     final=lambda leaves, gates, step: (leaves, {path: gates[path] > 0 for path in leaves}),
+    ...     alive=lambda leaves, gates: sum((gate > 0).sum() for gate in gates.values()),
+    ...     cost=lambda leaves, gates, step: sum(jnp.abs(gate).sum() for gate in gates.values()),
+    ... )
+    >>> gate = gate_of(rule)
+    >>> theta = gate.init({"w": jnp.array([[3.0, -1.0]])}, jax.random.key(0))
+    >>> theta = theta._replace(gates={"w": jnp.array([[0.5, -0.2]])})
+    >>> gate.finalize(theta)[0], gate.expected_l0(theta), gate.penalty(theta)
+    ({'w': Array([[3., 0.]], dtype=float32)}, Array(1., dtype=float32), Array(0.7, dtype=float32))
     """
 
     checks.check("gate_of", rule=(rule, _RULE))
