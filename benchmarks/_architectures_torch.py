@@ -18,51 +18,59 @@ MOBILE_STAGES = (
 )  # as in `architectures`, which this interpreter may not be able to import
 
 
-def conv(into: int, out: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
-    layer = nn.Conv2d(into, out, kernel, stride, kernel // 2, groups=groups, bias=False)
-    return nn.Sequential(layer, nn.BatchNorm2d(out))
+def conv(
+    in_channels: int, out_channels: int, kernel: int, stride: int = 1, groups: int = 1
+) -> nn.Sequential:
+    layer = nn.Conv2d(
+        in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, bias=False
+    )
+    return nn.Sequential(layer, nn.BatchNorm2d(out_channels))
 
 
 class Residual(nn.Module):
     """A body whose output is added to the input, projected where shapes differ."""
 
-    def __init__(self, body: nn.Module, into: int, out: int, stride: int):
+    def __init__(self, body: nn.Module, in_channels: int, out_channels: int, stride: int):
         super().__init__()
         self.body = body
-        same = into == out and stride == 1
-        self.shortcut = nn.Identity() if same else conv(into, out, 1, stride)
+        is_same_shape = in_channels == out_channels and stride == 1
+        self.shortcut = (
+            nn.Identity() if is_same_shape else conv(in_channels, out_channels, 1, stride)
+        )
 
     def forward(self, x):
         """Outputs."""
         return functional.relu(self.body(x) + self.shortcut(x))
 
 
-def basic(into: int, filters: int, stride: int) -> Residual:
-    body = nn.Sequential(conv(into, filters, 3, stride), nn.ReLU(), conv(filters, filters, 3))
-    return Residual(body, into, filters, stride)
-
-
-def bottleneck(into: int, filters: int, stride: int) -> Residual:
+def basic(in_channels: int, filters: int, stride: int) -> Residual:
     body = nn.Sequential(
-        conv(into, filters, 1),
+        conv(in_channels, filters, 3, stride), nn.ReLU(), conv(filters, filters, 3)
+    )
+    return Residual(body, in_channels, filters, stride)
+
+
+def bottleneck(in_channels: int, filters: int, stride: int) -> Residual:
+    body = nn.Sequential(
+        conv(in_channels, filters, 1),
         nn.ReLU(),
         conv(filters, filters, 3, stride),
         nn.ReLU(),
         conv(filters, 4 * filters, 1),
     )
-    return Residual(body, into, 4 * filters, stride)
+    return Residual(body, in_channels, 4 * filters, stride)
 
 
 def resnet(block, depths: tuple[int, ...], stem: list[nn.Module], width: int, classes: int):
     layers = stem
-    into = width
+    in_channels = width
     for stage, depth in enumerate(depths):
-        for i in range(depth):
+        for block_index in range(depth):
             filters = width * 2**stage
-            layers.append(block(into, filters, 2 if stage and not i else 1))
-            into = filters * (4 if block is bottleneck else 1)
-    pool = nn.AdaptiveAvgPool2d(1)
-    return nn.Sequential(*layers, pool, nn.Flatten(), nn.Linear(into, classes))
+            layers.append(block(in_channels, filters, 2 if stage and not block_index else 1))
+            in_channels = filters * (4 if block is bottleneck else 1)
+    pooling = nn.AdaptiveAvgPool2d(1)
+    return nn.Sequential(*layers, pooling, nn.Flatten(), nn.Linear(in_channels, classes))
 
 
 def imagenet_stem() -> list[nn.Module]:
@@ -72,13 +80,15 @@ def imagenet_stem() -> list[nn.Module]:
 class Inverted(nn.Module):
     """Expansion, depthwise convolution, projection; added to the input where shapes allow."""
 
-    def __init__(self, into: int, out: int, stride: int, expand: int):
+    def __init__(self, in_channels: int, out_channels: int, stride: int, expand: int):
         super().__init__()
-        wide = expand * into
-        first = [conv(into, wide, 1), nn.ReLU6()] if expand > 1 else []
-        depthwise = conv(wide, wide, 3, stride, groups=wide)
-        self.body = nn.Sequential(*first, depthwise, nn.ReLU6(), conv(wide, out, 1))
-        self.added = into == out and stride == 1
+        wide_channels = expand * in_channels
+        expansion = [conv(in_channels, wide_channels, 1), nn.ReLU6()] if expand > 1 else []
+        depthwise = conv(wide_channels, wide_channels, 3, stride, groups=wide_channels)
+        self.body = nn.Sequential(
+            *expansion, depthwise, nn.ReLU6(), conv(wide_channels, out_channels, 1)
+        )
+        self.added = in_channels == out_channels and stride == 1
 
     def forward(self, x):
         """Outputs."""
@@ -87,12 +97,14 @@ class Inverted(nn.Module):
 
 def mobilenet_v2() -> nn.Module:
     layers = [conv(3, 32, 3, 2), nn.ReLU6()]
-    into = 32
-    for expand, out, depth, first in MOBILE_STAGES:
-        for i in range(depth):
-            layers.append(Inverted(into, out, first if i == 0 else 1, expand))
-            into = out
-    layers += [conv(into, 1280, 1), nn.ReLU6(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    in_channels = 32
+    for expand, out_channels, depth, first_stride in MOBILE_STAGES:
+        for block_index in range(depth):
+            layers.append(
+                Inverted(in_channels, out_channels, first_stride if block_index == 0 else 1, expand)
+            )
+            in_channels = out_channels
+    layers += [conv(in_channels, 1280, 1), nn.ReLU6(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
     return nn.Sequential(*layers, nn.Linear(1280, 1000))
 
 
@@ -112,19 +124,19 @@ class Block(nn.Module):
 
     def forward(self, x):
         """Outputs."""
-        y = self.ln1(x)
+        attended = self.ln1(x)
         (batch, tokens) = x.shape[:2]
 
-        def split(z):
-            return z.reshape(batch, tokens, self.heads, -1).transpose(1, 2)
+        def split(projected):
+            return projected.reshape(batch, tokens, self.heads, -1).transpose(1, 2)
 
-        q = split(self.query(y))
-        k = split(self.key(y))
-        v = split(self.value(y))
-        y = functional.scaled_dot_product_attention(
-            q, k, v, is_causal=self.causal, scale=self.scale
+        query = split(self.query(attended))
+        key = split(self.key(attended))
+        value = split(self.value(attended))
+        attended = functional.scaled_dot_product_attention(
+            query, key, value, is_causal=self.causal, scale=self.scale
         )
-        x = x + self.out(y.transpose(1, 2).reshape(batch, tokens, -1))
+        x = x + self.out(attended.transpose(1, 2).reshape(batch, tokens, -1))
         return x + self.fc2(functional.gelu(self.fc1(self.ln2(x)), approximate="tanh"))
 
 
@@ -186,6 +198,6 @@ def drawn(module: nn.Module) -> nn.Module:
     for name, value in [*module.named_parameters(), *module.named_buffers()]:
         if value.ndim == 1 and value.is_floating_point():
             noise = torch.randn_like(value)
-            positive = name.endswith(("var", "weight"))  # vectors of weights are scales
-            value.data = 1 + 0.2 * torch.tanh(noise) if positive else 0.1 * noise
+            is_scale = name.endswith(("var", "weight"))  # vectors of weights are scales
+            value.data = 1 + 0.2 * torch.tanh(noise) if is_scale else 0.1 * noise
     return module.eval()

@@ -20,11 +20,11 @@ Outcome = dict[str, Any]
 
 def outcomes() -> dict[str, Outcome]:
     """By case."""
-    found = {}
+    results = {}
     for name, case in CASES.items():
         torch.manual_seed(0)
-        found[name] = case()
-    return found
+        results[name] = case()
+    return results
 
 
 class Plain(nn.Module):
@@ -43,21 +43,24 @@ class Plain(nn.Module):
 
 def group_of(model: nn.Module, x: torch.Tensor, layer: str, indices: Sequence[int]) -> Any:
     graph = tp.DependencyGraph().build_dependency(model, example_inputs=x)
-    root = getattr(model, layer)
-    remove = {nn.Conv2d: tp.prune_conv_out_channels, nn.Linear: tp.prune_linear_out_channels}
-    remove[nn.Embedding] = tp.prune_embedding_out_channels
-    return graph.get_pruning_group(root, remove[type(root)], list(indices))
+    module = getattr(model, layer)
+    pruning_functions = {
+        nn.Conv2d: tp.prune_conv_out_channels,
+        nn.Linear: tp.prune_linear_out_channels,
+    }
+    pruning_functions[nn.Embedding] = tp.prune_embedding_out_channels
+    return graph.get_pruning_group(module, pruning_functions[type(module)], list(indices))
 
 
 def parts(group: Any) -> list[str]:
     """What a group takes: layer, side, indices; parameters alone."""
-    shown = []
-    for dep, indices in group:
-        name = dep.target.name.split(" ")[0]
-        if isinstance(dep.target.module, (nn.Conv2d, nn.Linear, nn.Embedding, nn.Parameter)):
-            side = "in" if "in_channels" in dep.handler.__name__ else "out"
-            shown.append(f"{name} {side} {[int(i) for i in indices]}")
-    return shown
+    descriptions = []
+    for dependency, indices in group:
+        name = dependency.target.name.split(" ")[0]
+        if isinstance(dependency.target.module, (nn.Conv2d, nn.Linear, nn.Embedding, nn.Parameter)):
+            side = "in" if "in_channels" in dependency.handler.__name__ else "out"
+            descriptions.append(f"{name} {side} {[int(i) for i in indices]}")
+    return descriptions
 
 
 def with_zeros(model: nn.Module, zeros: Mapping[str, Sequence[int]]) -> nn.Module:
@@ -75,9 +78,9 @@ def with_zeros(model: nn.Module, zeros: Mapping[str, Sequence[int]]) -> nn.Modul
 def difference(model: nn.Module, expected: nn.Module, x: torch.Tensor) -> float:
     """The largest difference of outputs over their largest size."""
     with torch.no_grad():
-        a = model(x)
-        b = expected(x)
-    return float((a - b).abs().max() / b.abs().max())
+        output = model(x)
+        expected_output = expected(x)
+    return float((output - expected_output).abs().max() / expected_output.abs().max())
 
 
 def removed(
@@ -90,35 +93,47 @@ def removed(
     """Removes outputs of a layer, and compares with zeros, there if nowhere else."""
     expected = with_zeros(model, zeros or {layer: indices})
     stage = "grouping"
-    took = ""
+    removed_text = ""
     try:
         group = group_of(model, x, layer, indices)
-        took = "; it removes " + ", ".join(parts(group))
+        removed_text = "; it removes " + ", ".join(parts(group))
         stage = "removal"
         group.prune()
         stage = "forward"
         error = difference(model, expected, x)
     except Exception as e:  # whatever it is, it is the finding
-        said = str(e).strip().splitlines()[0][:110] if str(e).strip() else ""
-        return {"failed": True, "text": f"crash in the {stage}: {type(e).__name__}: {said}{took}"}
+        message = str(e).strip().splitlines()[0][:110] if str(e).strip() else ""
+        return {
+            "failed": True,
+            "text": f"crash in the {stage}: {type(e).__name__}: {message}{removed_text}",
+        }
     failed = error > TOLERANCE
-    return {"failed": failed, "text": f"{'wrong' if failed else 'right'}: {error:.1e}{took}"}
+    return {
+        "failed": failed,
+        "text": f"{'wrong' if failed else 'right'}: {error:.1e}{removed_text}",
+    }
 
 
 def channel_shuffle() -> Outcome:
-    def forward(own, x):
-        h = functional.relu(own.first(x))
-        b, c, n, m = h.shape
-        h = h.view(b, 2, c // 2, n, m).transpose(1, 2).reshape(b, c, n, m)
-        return functional.relu(own.second(h)).mean((2, 3))
+    def forward(model, x):
+        hidden = functional.relu(model.first(x))
+        batch, channels, height, width = hidden.shape
+        hidden = (
+            hidden.view(batch, 2, channels // 2, height, width)
+            .transpose(1, 2)
+            .reshape(batch, channels, height, width)
+        )
+        return functional.relu(model.second(hidden)).mean((2, 3))
 
     model = Plain(forward, first=nn.Conv2d(3, 8, 1), second=nn.Conv2d(8, 6, 3))
     return removed(model, torch.randn(2, 3, 8, 8), "first", [1, 5])
 
 
 def depth_to_space() -> Outcome:
-    def forward(own, x):
-        return own.second(functional.pixel_shuffle(functional.relu(own.first(x)), 2)).mean((2, 3))
+    def forward(model, x):
+        return model.second(functional.pixel_shuffle(functional.relu(model.first(x)), 2)).mean(
+            (2, 3)
+        )
 
     model = Plain(forward, first=nn.Conv2d(3, 16, 3), second=nn.Conv2d(4, 5, 3))
     return removed(model, torch.randn(2, 3, 8, 8), "first", [0, 1, 2, 3])
@@ -127,13 +142,19 @@ def depth_to_space() -> Outcome:
 def grouped_queries() -> Outcome:
     """Six heads of eight dimensions, in two groups: the first group goes."""
 
-    def forward(own, x):
-        b, n, _ = x.shape
-        q, k, v = (z.view(b, n, -1, 8) for z in (own.query(x), own.key(x), own.value(x)))
-        k, v = (z[:, :, :, None].expand(-1, -1, -1, 3, -1).reshape(b, n, -1, 8) for z in (k, v))
-        q, k, v = (z.transpose(1, 2) for z in (q, k, v))
-        y = functional.scaled_dot_product_attention(q, k, v)
-        return own.out(y.transpose(1, 2).reshape(b, n, -1))
+    def forward(model, x):
+        batch, length, _ = x.shape
+        query, key, value = (
+            heads.view(batch, length, -1, 8)
+            for heads in (model.query(x), model.key(x), model.value(x))
+        )
+        key, value = (
+            heads[:, :, :, None].expand(-1, -1, -1, 3, -1).reshape(batch, length, -1, 8)
+            for heads in (key, value)
+        )
+        query, key, value = (heads.transpose(1, 2) for heads in (query, key, value))
+        attended = functional.scaled_dot_product_attention(query, key, value)
+        return model.out(attended.transpose(1, 2).reshape(batch, length, -1))
 
     def make():
         return Plain(
@@ -149,13 +170,13 @@ def grouped_queries() -> Outcome:
     zeros = {name: list(indices) for name, indices in zeros.items()}
     by_key = removed(make(), x, "key", range(8), zeros)
     by_query = removed(make(), x, "query", range(24), zeros)
-    both = f"from the keys: {by_key['text']}; from the queries: {by_query['text']}"
-    return {"failed": by_key["failed"] or by_query["failed"], "text": both}
+    summary = f"from the keys: {by_key['text']}; from the queries: {by_query['text']}"
+    return {"failed": by_key["failed"] or by_query["failed"], "text": summary}
 
 
 def tied_embedding() -> Outcome:
-    def forward(own, x):
-        return own.head(own.embed(x) + own.mix(own.embed(x)))
+    def forward(module, x):
+        return module.head(module.embed(x) + module.mix(module.embed(x)))
 
     model = Plain(
         forward,
@@ -164,18 +185,19 @@ def tied_embedding() -> Outcome:
         head=nn.Linear(8, 11, bias=False),
     )
     model.head.weight = model.embed.weight
-    before = sum(p.numel() for p in model.parameters())
+    count_before = sum(parameter.numel() for parameter in model.parameters())
     zeros = {"embed": [0, 1], "mix": [0, 1]}  # the head's columns are the embedding's
-    found = removed(model, torch.randint(11, (2, 5)), "embed", [0, 1], zeros)
-    tied = model.head.weight is model.embed.weight
-    after = sum(p.numel() for p in model.parameters())
-    text = f"{'tied' if tied else 'the tie is broken'}: {before} parameters, then {after}; outputs "
-    return {"failed": found["failed"] or not tied, "text": text + found["text"]}
+    result = removed(model, torch.randint(11, (2, 5)), "embed", [0, 1], zeros)
+    is_tied = model.head.weight is model.embed.weight
+    count_after = sum(parameter.numel() for parameter in model.parameters())
+    tie = "tied" if is_tied else "the tie is broken"
+    summary = f"{tie}: {count_before} parameters, then {count_after}; outputs "
+    return {"failed": result["failed"] or not is_tied, "text": summary + result["text"]}
 
 
 def raw_parameter() -> Outcome:
-    def forward(own, x):
-        return own.second(torch.einsum("bi,io->bo", functional.relu(own.first(x)), own.w))
+    def forward(module, x):
+        return module.second(torch.einsum("bi,io->bo", functional.relu(module.first(x)), module.w))
 
     model = Plain(forward, first=nn.Linear(6, 8), second=nn.Linear(10, 3))
     model.w = nn.Parameter(torch.randn(8, 10))
@@ -185,43 +207,45 @@ def raw_parameter() -> Outcome:
 def separate_widths() -> Outcome:
     """One head: a dimension of queries and keys is none of values."""
 
-    def forward(own, x):
-        q = own.query(x)
-        k = own.key(x)
-        v = own.value(x)
-        return own.out(torch.softmax(q @ k.transpose(1, 2) / 4, -1) @ v)
+    def forward(module, x):
+        query = module.query(x)
+        key = module.key(x)
+        value = module.value(x)
+        return module.out(torch.softmax(query @ key.transpose(1, 2) / 4, -1) @ value)
 
     layers = {name: nn.Linear(12, 16) for name in ("query", "key", "value")}
     model = Plain(forward, **layers, out=nn.Linear(16, 12))
     x = torch.randn(2, 5, 12)
-    apart = {"query": [0], "key": [0]}
-    found = removed(copy.deepcopy(model), x, "query", [0], apart)
-    coupled = removed(copy.deepcopy(model), x, "query", [0], apart | {"value": [0]})
-    text = (
-        f"against zeros in q and k {found['text']}; in q, k and v {coupled['text'].split(';')[0]}"
+    zeros = {"query": [0], "key": [0]}
+    result = removed(copy.deepcopy(model), x, "query", [0], zeros)
+    coupled = removed(copy.deepcopy(model), x, "query", [0], zeros | {"value": [0]})
+    summary = (
+        f"against zeros in q and k {result['text']}; in q, k and v {coupled['text'].split(';')[0]}"
     )
-    return {"failed": found["failed"], "text": text}
+    return {"failed": result["failed"], "text": summary}
 
 
 def multiplications() -> Outcome:
     """A layer of 256, then products of 128: with a parameter, and of activations."""
     results = []
-    wrong = False
+    is_wrong = False
     for kind in ("a parameter", "activations"):
         if kind == "a parameter":
-            model = Plain(lambda own, x: own.first(x) @ own.w, first=nn.Linear(32, 8, bias=False))
+            model = Plain(
+                lambda module, x: module.first(x) @ module.w, first=nn.Linear(32, 8, bias=False)
+            )
             model.w = nn.Parameter(torch.randn(8, 16))
         else:
 
-            def forward(own, x):
-                return (lambda y: y.view(8, 2) @ y.view(2, 8))(own.first(x))
+            def forward(module, x):
+                return (lambda matrix: matrix.view(8, 2) @ matrix.view(2, 8))(module.first(x))
 
             model = Plain(forward, first=nn.Linear(16, 16, bias=False))
         x = torch.randn(1, model.first.in_features)
-        counted = int(tp.utils.count_ops_and_params(model, x)[0])
-        wrong |= counted != 256 + 128
-        results.append(f"{counted} of 384 (product with {kind})")
-    return {"failed": wrong, "text": ", ".join(results)}
+        count = int(tp.utils.count_ops_and_params(model, x)[0])
+        is_wrong |= count != 256 + 128
+        results.append(f"{count} of 384 (product with {kind})")
+    return {"failed": is_wrong, "text": ", ".join(results)}
 
 
 def group_hessian() -> Outcome:
@@ -235,24 +259,33 @@ def group_hessian() -> Outcome:
         model.zero_grad()
         loss.backward(retain_graph=True)
         scorer.accumulate_grad(model)
-        squares.append([p.grad.clone() ** 2 for p in (model[0].weight, model[2].weight)])
+        squares.append(
+            [parameter.grad.clone() ** 2 for parameter in (model[0].weight, model[2].weight)]
+        )
     graph = tp.DependencyGraph().build_dependency(model, example_inputs=x)
-    found = scorer(graph.get_pruning_group(model[0], tp.prune_linear_out_channels, range(8)))
+    unit_scores = scorer(graph.get_pruning_group(model[0], tp.prune_linear_out_channels, range(8)))
 
     def by_hand(samples):
-        a, b = (torch.stack(each).mean(0) for each in zip(*samples, strict=True))
-        into = model[0].weight
-        out = model[2].weight
-        return ((into**2 * a).sum(1) + (out**2 * b).sum(0)).detach()
+        first_squares, second_squares = (
+            torch.stack(sample_squares).mean(0) for sample_squares in zip(*samples, strict=True)
+        )
+        first_weight = model[0].weight
+        second_weight = model[2].weight
+        return (
+            (first_weight**2 * first_squares).sum(1) + (second_weight**2 * second_squares).sum(0)
+        ).detach()
 
-    whole = by_hand(squares)
-    last = by_hand(squares[-1:])
+    mean_scores = by_hand(squares)
+    last_sample_scores = by_hand(squares[-1:])
 
-    def off(right):
-        return float((found - right).abs().max() / right.abs().max())
+    def relative_error(expected):
+        return float((unit_scores - expected).abs().max() / expected.abs().max())
 
-    text = f"off the mean over 10 samples by {off(whole):.1e}, off the last sample's by {off(last):.1e}"
-    return {"failed": off(whole) > TOLERANCE, "text": text}
+    summary = (
+        f"off the mean over 10 samples by {relative_error(mean_scores):.1e}, "
+        f"off the last sample's by {relative_error(last_sample_scores):.1e}"
+    )
+    return {"failed": relative_error(mean_scores) > TOLERANCE, "text": summary}
 
 
 def taylor_and_batchnorm() -> Outcome:
@@ -267,36 +300,41 @@ def taylor_and_batchnorm() -> Outcome:
     def group():
         return graph.get_pruning_group(model[0], tp.prune_conv_out_channels, list(range(8)))
 
-    before = scorer(group())
-    own = (model[1].weight * model[1].weight.grad).abs().detach()
+    scores_before = scorer(group())
+    scale_scores = (model[1].weight * model[1].weight.grad).abs().detach()
     model[1].weight.grad *= 100
-    change = float((scorer(group()) - before).abs().max())
-    text = (
-        f"scores change by {change:.1e} where the scales' gradients, of score {float(own.max()):.1e}, "
-        "grow 100-fold"
+    change = float((scorer(group()) - scores_before).abs().max())
+    summary = (
+        f"scores change by {change:.1e} where the scales' gradients, "
+        f"of score {float(scale_scores.max()):.1e}, grow 100-fold"
     )
-    return {"failed": change == 0, "text": text}
+    return {"failed": change == 0, "text": summary}
 
 
 def geometric_median() -> Outcome:
     model = nn.Sequential(nn.Linear(6, 8), nn.Linear(8, 3))
     scorer = tp.importance.FPGMImportance(group_reduction="first", normalizer=None)
     graph = tp.DependencyGraph().build_dependency(model, example_inputs=torch.randn(1, 6))
-    found = scorer(graph.get_pruning_group(model[0], tp.prune_linear_out_channels, list(range(8))))
+    unit_scores = scorer(
+        graph.get_pruning_group(model[0], tp.prune_linear_out_channels, list(range(8)))
+    )
     filters = model[0].weight.detach()
-    right, squared = (torch.cdist(w, w).sum(1) for w in (filters, filters**2))
+    distances, squared_distances = (
+        torch.cdist(vectors, vectors).sum(1) for vectors in (filters, filters**2)
+    )
 
-    def off(other):
-        return float((found - other).abs().max() / other.abs().max())
+    def relative_error(expected):
+        return float((unit_scores - expected).abs().max() / expected.abs().max())
 
-    def half(scores):
+    def half_removed(scores):
         return sorted(scores.argsort()[:4].tolist())
 
-    text = (
-        f"off the filters' distances by {off(right):.1e}, off their squares' by {off(squared):.1e}; "
-        f"half removed: {half(found)}, by the filters' {half(right)}"
+    summary = (
+        f"off the filters' distances by {relative_error(distances):.1e}, "
+        f"off their squares' by {relative_error(squared_distances):.1e}; "
+        f"half removed: {half_removed(unit_scores)}, by the filters' {half_removed(distances)}"
     )
-    return {"failed": off(right) > TOLERANCE, "text": text}
+    return {"failed": relative_error(distances) > TOLERANCE, "text": summary}
 
 
 CASES: dict[str, Callable[[], Outcome]] = {

@@ -40,14 +40,14 @@ def _x(*shape: int, dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
 def linen(module: nn.Module, x: Any, expected: dict[str, Three]) -> Case:
     """A linen module."""
     params = jax.eval_shape(module.init, KEY, x)["params"]
-    return Case(lambda p, x: module.apply({"params": p}, x), params, x, expected)
+    return Case(lambda params, x: module.apply({"params": params}, x), params, x, expected)
 
 
 def of_nnx(module: Any, x: Any, expected: dict[str, Three], call: Any = None) -> Case:
     """An NNX module; its state, not a plain dict, holds the parameters."""
     graph, state = nnx.split(module)
-    run = call or (lambda module, x: module(x))
-    return Case(lambda p, x: run(nnx.merge(graph, p), x), state, x, expected)
+    call_module = call or (lambda module, x: module(x))
+    return Case(lambda state, x: call_module(nnx.merge(graph, state), x), state, x, expected)
 
 
 def haiku(function: Callable[[Any], Any], x: Any, expected: dict[str, Three]) -> Case:
@@ -58,9 +58,9 @@ def haiku(function: Callable[[Any], Any], x: Any, expected: dict[str, Three]) ->
 
 def equinox(module: Any, x: Any, expected: dict[str, Three], call: Any = None) -> Case:
     """An Equinox module, its arrays apart from the rest."""
-    arrays, rest = eqx.partition(module, eqx.is_array)
-    run = call or (lambda module, x: module(x))
-    return Case(lambda p, x: run(eqx.combine(p, rest), x), arrays, x, expected)
+    arrays, static = eqx.partition(module, eqx.is_array)
+    call_module = call or (lambda module, x: module(x))
+    return Case(lambda arrays, x: call_module(eqx.combine(arrays, static), x), arrays, x, expected)
 
 
 class _Block(nn.Module):
@@ -92,8 +92,8 @@ class _Remat(nn.Module):
 class _Tied(nn.Module):
     @nn.compact
     def __call__(self, tokens: jax.Array) -> jax.Array:
-        table = nn.Embed(11, 4)
-        return table.attend(nn.Dense(4)(table(tokens)))
+        embedding = nn.Embed(11, 4)
+        return embedding.attend(nn.Dense(4)(embedding(tokens)))
 
 
 class _NnxBlock(nnx.Module):
@@ -106,8 +106,8 @@ class _NnxBlock(nnx.Module):
 
 
 def _nnx_stack() -> Any:
-    make = nnx.vmap(_NnxBlock, in_axes=(nnx.StateAxes({...: 0}),))
-    return make(nnx.Rngs(0).split(3))
+    make_blocks = nnx.vmap(_NnxBlock, in_axes=(nnx.StateAxes({...: 0}),))
+    return make_blocks(nnx.Rngs(0).split(3))
 
 
 def _nnx_scan(module: Any, x: jax.Array) -> jax.Array:
@@ -119,16 +119,16 @@ def _nnx_scan(module: Any, x: jax.Array) -> jax.Array:
 
 
 def _experts(params: Any, x: jax.Array) -> jax.Array:
-    sizes = jnp.array([3, 2, 3], jnp.int32)
-    hidden = jax.nn.silu(jax.lax.ragged_dot(x, params["up"], sizes))
-    return jax.lax.ragged_dot(hidden, params["down"], sizes)
+    group_sizes = jnp.array([3, 2, 3], jnp.int32)
+    hidden = jax.nn.silu(jax.lax.ragged_dot(x, params["up"], group_sizes))
+    return jax.lax.ragged_dot(hidden, params["down"], group_sizes)
 
 
 def _equinox_scan(module: Any, x: jax.Array) -> jax.Array:
-    arrays, rest = eqx.partition(module, eqx.is_array)
+    arrays, static = eqx.partition(module, eqx.is_array)
 
-    def layer(x, own):
-        return (jnp.tanh(eqx.combine(own, rest)(x)), None)
+    def layer(x, layer_arrays):
+        return (jnp.tanh(eqx.combine(layer_arrays, static)(x)), None)
 
     return jax.lax.scan(layer, x, arrays)[0]
 

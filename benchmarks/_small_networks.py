@@ -21,28 +21,28 @@ def tokens(*shape):
     return jnp.asarray(rng.integers(0, 11, shape))
 
 
-def haiku_norm(x, p):
+def haiku_norm(x, params):
     mean = jnp.mean(x, -1, keepdims=True)
     variance = jnp.var(x, -1, keepdims=True)
-    return p["scale"] * jax.lax.rsqrt(variance + 1e-5) * (x - mean) + p["offset"]
+    return params["scale"] * jax.lax.rsqrt(variance + 1e-5) * (x - mean) + params["offset"]
 
 
-def equinox_norm(x, p):
-    def one(x):  # of one vector
+def equinox_norm(x, params):
+    def normalize(x):  # of one vector
         mean = jnp.mean(x, keepdims=True)
         variance = jnp.var(x, keepdims=True)
         normal = (x - mean) * jax.lax.rsqrt(jnp.maximum(0.0, variance) + 1e-5)
-        return normal * p["weight"] + p["bias"]
+        return normal * params["weight"] + params["bias"]
 
     for _ in range(x.ndim - 1):
-        one = jax.vmap(one)
-    return one(x)
+        normalize = jax.vmap(normalize)
+    return normalize(x)
 
 
-def keras_norm(x, p):
+def keras_norm(x, params):
     mean = jnp.mean(x, -1, keepdims=True)
-    inverse = jax.lax.rsqrt(jnp.var(x, -1, keepdims=True) + 1e-3) * p["gamma"]
-    return x * inverse + (-mean * inverse + p["beta"])
+    inverse_deviation = jax.lax.rsqrt(jnp.var(x, -1, keepdims=True) + 1e-3) * params["gamma"]
+    return x * inverse_deviation + (-mean * inverse_deviation + params["beta"])
 
 
 NORMS = {
@@ -62,11 +62,14 @@ def attention():
     return {"q": draw(*kernel), "k": draw(*kernel), "v": draw(*kernel), "o": draw(2, 4, WIDTH)}
 
 
-def attend(p, x, y, mask=None):
-    q, k, v = (jnp.einsum("btd,dhk->bthk", a, p[n]) for a, n in ((x, "q"), (y, "k"), (y, "v")))
-    scores = jnp.einsum("bthk,bshk->bhts", q, k) / np.sqrt(q.shape[-1])
+def attend(params, x, source, mask=None):
+    query, key, value = (
+        jnp.einsum("btd,dhk->bthk", inputs, params[name])
+        for inputs, name in ((x, "q"), (source, "k"), (source, "v"))
+    )
+    scores = jnp.einsum("bthk,bshk->bhts", query, key) / np.sqrt(query.shape[-1])
     scores = scores if mask is None else jnp.where(mask, scores, -1e9)
-    return jnp.einsum("bhts,bshk,hkd->btd", jax.nn.softmax(scores), v, p["o"])
+    return jnp.einsum("bhts,bshk,hkd->btd", jax.nn.softmax(scores), value, params["o"])
 
 
 def mlp(width=WIDTH, hidden=12):
@@ -78,19 +81,21 @@ def mlp(width=WIDTH, hidden=12):
     }
 
 
-def feed(p, x):
-    return jax.nn.gelu(x @ p["i"] + p["ib"], approximate=False) @ p["o"] + p["ob"]
+def feed(params, x):
+    return (
+        jax.nn.gelu(x @ params["i"] + params["ib"], approximate=False) @ params["o"] + params["ob"]
+    )
 
 
 def layer(kind):
     return {"n1": norm(kind), "a": attention(), "n2": norm(kind), "m": mlp()}
 
 
-def through(kind, p, x, mask=None):
+def through(kind, params, x, mask=None):
     normal = NORMS[kind][0]
-    inner = normal(x, p["n1"])
-    x = x + attend(p["a"], inner, inner, mask)
-    return x + feed(p["m"], normal(x, p["n2"]))
+    normalized = normal(x, params["n1"])
+    x = x + attend(params["a"], normalized, normalized, mask)
+    return x + feed(params["m"], normal(x, params["n2"]))
 
 
 def halves(length):
@@ -99,9 +104,9 @@ def halves(length):
 
 
 def interleaved(length):
-    table = np.zeros((length, WIDTH), np.float32)
-    table[:, 0::2], table[:, 1::2] = np.split(halves(length), 2, -1)
-    return table
+    positions = np.zeros((length, WIDTH), np.float32)
+    positions[:, 0::2], positions[:, 1::2] = np.split(halves(length), 2, -1)
+    return positions
 
 
 def in_the_program(length):
@@ -114,156 +119,173 @@ def vision_transformer(kind):
     params = {"in": draw(3, WIDTH), "class": draw(1, 1, WIDTH), "at": draw(1, 6, WIDTH)}
     params |= {"layers": [layer(kind) for _ in range(2)], "n": norm(kind), "head": draw(WIDTH, 5)}
 
-    def fn(p, x):
-        x = x @ p["in"]
-        first = jnp.broadcast_to(p["class"], (x.shape[0], 1, x.shape[-1]))
-        x = jnp.concatenate([first, x], 1) + p["at"]
-        for own in p["layers"]:
-            x = through(kind, own, x)
-        return NORMS[kind][0](x, p["n"])[:, 0] @ p["head"]
+    def function(params, x):
+        x = x @ params["in"]
+        class_token = jnp.broadcast_to(params["class"], (x.shape[0], 1, x.shape[-1]))
+        x = jnp.concatenate([class_token, x], 1) + params["at"]
+        for layer_params in params["layers"]:
+            x = through(kind, layer_params, x)
+        return NORMS[kind][0](x, params["n"])[:, 0] @ params["head"]
 
-    return fn, params, draw(2, 5, 3)
+    return function, params, draw(2, 5, 3)
 
 
 def encoder_decoder(kind, table):
-    across = {**layer(kind), "nx": norm(kind), "x": attention()}
-    params = {"embed": draw(11, WIDTH), "encoder": layer(kind), "decoder": across}
+    decoder = {**layer(kind), "nx": norm(kind), "x": attention()}
+    params = {"embed": draw(11, WIDTH), "encoder": layer(kind), "decoder": decoder}
     params |= {"ne": norm(kind), "n": norm(kind)}
 
-    def fn(p, source, target):
+    def function(params, source, target):
         normal = NORMS[kind][0]
-        own = p["decoder"]
-        x = p["embed"][source] * np.sqrt(WIDTH) + table(source.shape[1])
-        x = normal(through(kind, p["encoder"], x), p["ne"])
-        y = p["embed"][target] * np.sqrt(WIDTH) + table(target.shape[1])
+        decoder_params = params["decoder"]
+        source_stream = params["embed"][source] * np.sqrt(WIDTH) + table(source.shape[1])
+        source_stream = normal(through(kind, params["encoder"], source_stream), params["ne"])
+        target_stream = params["embed"][target] * np.sqrt(WIDTH) + table(target.shape[1])
         mask = jnp.tril(jnp.ones((target.shape[1],) * 2, bool))
-        inner = normal(y, own["n1"])
-        y = y + attend(own["a"], inner, inner, mask)
-        y = y + attend(own["x"], normal(y, own["nx"]), x)
-        y = y + feed(own["m"], normal(y, own["n2"]))
-        return normal(y, p["n"]) @ p["embed"].T
+        normalized = normal(target_stream, decoder_params["n1"])
+        target_stream = target_stream + attend(decoder_params["a"], normalized, normalized, mask)
+        target_stream = target_stream + attend(
+            decoder_params["x"], normal(target_stream, decoder_params["nx"]), source_stream
+        )
+        target_stream = target_stream + feed(
+            decoder_params["m"], normal(target_stream, decoder_params["n2"])
+        )
+        return normal(target_stream, params["n"]) @ params["embed"].T
 
-    return fn, params, tokens(2, 6), tokens(2, 5)
+    return function, params, tokens(2, 6), tokens(2, 5)
 
 
 def whisper():
     params = {"c1": draw(3, 4, WIDTH), "b1": draw(WIDTH), "c2": draw(3, WIDTH, WIDTH)}
     params |= {"b2": draw(WIDTH), "layers": [layer("keras") for _ in range(2)]}
     params |= {"n": norm("keras"), "head": draw(WIDTH, 4)}
-    numbers = ("NWC", "WIO", "NWC")
+    layout = ("NWC", "WIO", "NWC")
 
     def conv(x, kernel, stride):
-        return jax.lax.conv_general_dilated(x, kernel, (stride,), "SAME", dimension_numbers=numbers)
+        return jax.lax.conv_general_dilated(x, kernel, (stride,), "SAME", dimension_numbers=layout)
 
-    def fn(p, x):
-        x = jax.nn.gelu(conv(x, p["c1"], 1) + p["b1"])
-        x = jax.nn.gelu(conv(x, p["c2"], 2) + p["b2"])
+    def function(params, x):
+        x = jax.nn.gelu(conv(x, params["c1"], 1) + params["b1"])
+        x = jax.nn.gelu(conv(x, params["c2"], 2) + params["b2"])
         x = x + halves(x.shape[1])
-        for own in p["layers"]:
-            x = through("keras", own, x)
-        return keras_norm(x, p["n"]) @ p["head"]
+        for layer_params in params["layers"]:
+            x = through("keras", layer_params, x)
+        return keras_norm(x, params["n"]) @ params["head"]
 
-    return fn, params, draw(2, 8, 4)
+    return function, params, draw(2, 8, 4)
 
 
 def scanned_transformer():
-    stack = jax.tree.map(lambda *x: jnp.stack(x), *(layer("haiku") for _ in range(3)))
+    stack = jax.tree.map(lambda *arrays: jnp.stack(arrays), *(layer("haiku") for _ in range(3)))
     params = {"in": draw(3, WIDTH), "layers": stack, "n": norm("haiku"), "head": draw(WIDTH, 4)}
 
     @jax.checkpoint
-    def body(x, own):
-        return through("haiku", own, x), None
+    def apply_layer(arrays, layer_params):
+        return through("haiku", layer_params, arrays), None
 
-    def fn(p, x):
-        x, _ = jax.lax.scan(body, x @ p["in"] + halves(x.shape[1]), p["layers"])
-        return haiku_norm(x, p["n"]) @ p["head"]
+    def function(params, arrays):
+        arrays, _ = jax.lax.scan(
+            apply_layer, arrays @ params["in"] + halves(arrays.shape[1]), params["layers"]
+        )
+        return haiku_norm(arrays, params["n"]) @ params["head"]
 
-    return fn, params, draw(2, 5, 3)
+    return function, params, draw(2, 5, 3)
 
 
-def mixed(p, x):
-    across = feed(p["t"], jnp.swapaxes(equinox_norm(x, p["n1"]), 1, 2))
-    x = x + jnp.swapaxes(across, 1, 2)
-    return x + feed(p["m"], equinox_norm(x, p["n2"]))
+def mixed(params, x):
+    token_mixed = feed(params["t"], jnp.swapaxes(equinox_norm(x, params["n1"]), 1, 2))
+    x = x + jnp.swapaxes(token_mixed, 1, 2)
+    return x + feed(params["m"], equinox_norm(x, params["n2"]))
 
 
 def mixer(scanned):
-    def own():
+    def layer_params():
         return {"n1": norm("equinox"), "t": mlp(5, 7), "n2": norm("equinox"), "m": mlp()}
 
-    layers = [own(), own()]
+    layers = [layer_params(), layer_params()]
     stack = jax.tree.map(lambda *x: jnp.stack(x), *layers)
     params = {"in": draw(3, WIDTH), "n": norm("equinox"), "head": draw(WIDTH, 4)}
     params["layers"] = stack if scanned else layers
 
-    def fn(p, x):
-        x = x @ p["in"]
+    def function(params, x):
+        x = x @ params["in"]
         if scanned:
-            x, _ = jax.lax.scan(lambda x, own: (mixed(own, x), None), x, p["layers"])
+            x, _ = jax.lax.scan(
+                lambda x, layer_params: (mixed(layer_params, x), None), x, params["layers"]
+            )
         else:
-            for own in p["layers"]:
-                x = mixed(own, x)
-        return equinox_norm(x, p["n"]).mean(1) @ p["head"]
+            for layer_params in params["layers"]:
+                x = mixed(layer_params, x)
+        return equinox_norm(x, params["n"]).mean(1) @ params["head"]
 
-    return fn, params, draw(2, 5, 3)
+    return function, params, draw(2, 5, 3)
 
 
 def conv(x, kernel, stride=1, **options):
-    numbers = ("NHWC", "HWIO", "NHWC")
+    layout = ("NHWC", "HWIO", "NHWC")
     return jax.lax.conv_general_dilated(
-        x, kernel, (stride, stride), "SAME", dimension_numbers=numbers, **options
+        x, kernel, (stride, stride), "SAME", dimension_numbers=layout, **options
     )
 
 
-def group_norm(x, p):
-    apart = x.reshape(*x.shape[:-1], 4, x.shape[-1] // 4)
-    mean = apart.mean((1, 2, 4), keepdims=True)
-    normal = (apart - mean) * jax.lax.rsqrt(apart.var((1, 2, 4), keepdims=True) + 1e-5)
-    return normal.reshape(x.shape) * p["scale"] + p["bias"]
+def group_norm(x, params):
+    grouped = x.reshape(*x.shape[:-1], 4, x.shape[-1] // 4)
+    mean = grouped.mean((1, 2, 4), keepdims=True)
+    normal = (grouped - mean) * jax.lax.rsqrt(grouped.var((1, 2, 4), keepdims=True) + 1e-5)
+    return normal.reshape(x.shape) * params["scale"] + params["bias"]
 
 
 def u_net():
-    c = WIDTH
+    width = WIDTH
 
-    def own(*shape):
+    def conv_params(*shape):
         return {
             "w": draw(3, 3, *shape),
             "scale": 1 + draw(shape[1]),
             "bias": draw(shape[1]),
         }
 
-    params = {"in": own(3, c), "down": own(c, 2 * c), "middle": own(2 * c, 2 * c)}
-    params |= {"up": draw(3, 3, 2 * c, c), "join": {"scale": 1 + draw(2 * c), "bias": draw(2 * c)}}
-    params |= {"out": own(2 * c, c), "head": draw(1, 1, c, 3)}
+    params = {
+        "in": conv_params(3, width),
+        "down": conv_params(width, 2 * width),
+        "middle": conv_params(2 * width, 2 * width),
+    }
+    params |= {
+        "up": draw(3, 3, 2 * width, width),
+        "join": {"scale": 1 + draw(2 * width), "bias": draw(2 * width)},
+    }
+    params |= {"out": conv_params(2 * width, width), "head": draw(1, 1, width, 3)}
 
-    def block(p, x, stride=1):
-        return jax.nn.silu(group_norm(conv(x, p["w"], stride), p))
+    def block(params, x, stride=1):
+        return jax.nn.silu(group_norm(conv(x, params["w"], stride), params))
 
-    def fn(p, x):
-        high = block(p["in"], x)
-        low = block(p["down"], high, 2)
-        low = low + block(p["middle"], low)
-        grown = jax.image.resize(low, (*high.shape[:3], low.shape[3]), "nearest")
-        both = jnp.concatenate([conv(grown, p["up"]), high], -1)
-        return conv(block(p["out"], jax.nn.silu(group_norm(both, p["join"]))), p["head"])
+    def function(params, x):
+        fine = block(params["in"], x)
+        coarse = block(params["down"], fine, 2)
+        coarse = coarse + block(params["middle"], coarse)
+        upsampled = jax.image.resize(coarse, (*fine.shape[:3], coarse.shape[3]), "nearest")
+        joined = jnp.concatenate([conv(upsampled, params["up"]), fine], -1)
+        return conv(
+            block(params["out"], jax.nn.silu(group_norm(joined, params["join"]))), params["head"]
+        )
 
-    return fn, params, draw(2, 8, 8, 3)
+    return function, params, draw(2, 8, 8, 3)
 
 
 def standardised():
     params = {"in": draw(3, 3, 3, 8), "w": draw(3, 3, 8, 8), "d": draw(3, 3, 1, 8)}
     params |= {"gain": 1 + draw(8), "bias": draw(8), "out": draw(8, 3)}
 
-    def standard(w):
-        return (w - w.mean((0, 1, 2))) / (w.std((0, 1, 2)) + 1e-5)
+    def standardise(kernel):
+        return (kernel - kernel.mean((0, 1, 2))) / (kernel.std((0, 1, 2)) + 1e-5)
 
-    def fn(p, x):
-        x = jax.nn.relu(conv(x, p["in"]))
-        x = jax.nn.relu(conv(x, standard(p["w"])) * p["gain"] + p["bias"])
-        x = jax.nn.relu(conv(x, standard(p["d"]), feature_group_count=8))
-        return x.mean((1, 2)) @ p["out"]
+    def function(params, x):
+        x = jax.nn.relu(conv(x, params["in"]))
+        x = jax.nn.relu(conv(x, standardise(params["w"])) * params["gain"] + params["bias"])
+        x = jax.nn.relu(conv(x, standardise(params["d"]), feature_group_count=8))
+        return x.mean((1, 2)) @ params["out"]
 
-    return fn, params, draw(2, 6, 6, 3)
+    return function, params, draw(2, 6, 6, 3)
 
 
 NETWORKS = {

@@ -49,11 +49,11 @@ def interleave(
             jax.block_until_ready(thunk())
     seconds = {name: [] for name in thunks}
     rng = np.random.default_rng(0)
-    for turn in range(rounds):
-        names = [name for name in thunks if turn == 0 or name not in once]
+    for round_index in range(rounds):
+        names = [name for name in thunks if round_index == 0 or name not in once]
         for name in rng.permutation(names):
             seconds[name].append(_timed(thunks[name]))
-    return {name: _summary(each, seconds[base]) for name, each in seconds.items()}
+    return {name: _summary(thunk_seconds, seconds[base]) for name, thunk_seconds in seconds.items()}
 
 
 def _timed(thunk: Thunk) -> float:
@@ -65,13 +65,17 @@ def _timed(thunk: Thunk) -> float:
 def _summary(seconds: list[float], base: list[float]) -> Timing:
     if len(seconds) < len(base):  # timed once
         base = [statistics.median(base)] * len(seconds)
-    ratios = [s / b for s, b in zip(seconds, base, strict=True)]
+    ratios = [
+        own_seconds / base_seconds for own_seconds, base_seconds in zip(seconds, base, strict=True)
+    ]
     return Timing(statistics.median(seconds), statistics.median(ratios), seconds)
 
 
 def hardware(*packages: str) -> dict[str, Any]:
     """Describes what a benchmark ran on: processor, cores, devices, versions."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    core_count = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    )
     versions: dict[str, str | None] = {"python": platform.python_version()}
     for package in ("jax", "jaxlib", "numpy", *packages):
         try:
@@ -80,7 +84,7 @@ def hardware(*packages: str) -> dict[str, Any]:
             versions[package] = None
     return {
         "processor": _processor(),
-        "cores": cores,
+        "cores": core_count,
         "devices": [device.device_kind for device in jax.devices()],
         "versions": versions,
     }
@@ -88,15 +92,17 @@ def hardware(*packages: str) -> dict[str, Any]:
 
 def hardware_line(found: Mapping[str, Any]) -> str:
     """What `hardware` says, in one line."""
-    versions = ", ".join(f"{name} {v}" for name, v in found["versions"].items() if v)
+    versions = ", ".join(
+        f"{name} {version}" for name, version in found["versions"].items() if version
+    )
     devices = ", ".join(dict.fromkeys(found["devices"]))
     return f"{found['processor']}, {found['cores']} cores; {devices}; {versions}"
 
 
 def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
+    cpu_info = Path("/proc/cpuinfo")
+    if cpu_info.exists():
+        for line in cpu_info.read_text().splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()

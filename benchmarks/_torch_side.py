@@ -23,18 +23,18 @@ from benchmarks import _hard_cases_torch as hard_cases
 
 def pruner_of(model: Any, x: torch.Tensor) -> Any:
     """Half of each group goes, by magnitude; the last layer stays, and heads are declared."""
-    heads = {}
+    heads_by_layer = {}
     for module in model.modules():
         if isinstance(module, architectures.Block):
-            heads |= dict.fromkeys((module.query, module.key, module.value), module.heads)
-    last = [m for m in model.modules() if isinstance(m, torch.nn.Linear)][-1]
+            heads_by_layer |= dict.fromkeys((module.query, module.key, module.value), module.heads)
+    last_layer = [module for module in model.modules() if isinstance(module, torch.nn.Linear)][-1]
     return tp.pruner.BasePruner(
         model,
         x,
         importance=tp.importance.GroupMagnitudeImportance(p=1),
         pruning_ratio=0.5,
-        ignored_layers=[getattr(model, "head", last)],
-        num_heads=heads,
+        ignored_layers=[getattr(model, "head", last_layer)],
+        num_heads=heads_by_layer,
         prune_head_dims=True,
     )
 
@@ -46,30 +46,32 @@ def compared(name: str, rounds: int) -> dict[str, Any]:
     model = architectures.drawn(architectures.ARCHITECTURES[name]())
     x = architectures.INPUTS[name]()
     dense = model
-    found = {}
-    for when in ("first", "again"):
+    figures = {}
+    for attempt in ("first", "again"):
         model = copy.deepcopy(dense)
-        start = time.process_time()
+        start_time = time.process_time()
         pruner = pruner_of(model, x)
-        between = time.process_time()
+        grouped_time = time.process_time()
         groups = len(list(pruner.DG.get_all_groups(ignored_layers=pruner.ignored_layers)))
-        middle = time.process_time()
+        cut_start = time.process_time()
         pruner.step()
-        found[f"grouping_{when}"] = between - start
-        found[f"cutting_{when}"] = time.process_time() - middle
-        found |= {"groups": groups, "units": pruner.initial_total_channels}
-    for when, own in (("dense", dense), ("small", model)):
-        found[f"{when}_params"] = sum(p.numel() for p in own.parameters())
-        found[f"{when}_macs"] = tp.utils.count_ops_and_params(own, x)[0]  # per example
+        figures[f"grouping_{attempt}"] = grouped_time - start_time
+        figures[f"cutting_{attempt}"] = time.process_time() - cut_start
+        figures |= {"groups": groups, "units": pruner.initial_total_channels}
+    for attempt, network in (("dense", dense), ("small", model)):
+        figures[f"{attempt}_params"] = sum(parameter.numel() for parameter in network.parameters())
+        figures[f"{attempt}_macs"] = tp.utils.count_ops_and_params(network, x)[0]  # per example
     for threads in {
         1,
         len(os.sched_getaffinity(0)),
     }:  # the better of the two: the machine is shared
         torch.set_num_threads(threads)
         with torch.inference_mode():
-            for key, least in best_of({"dense": dense, "small": model}, x, rounds).items():
-                found[key] = min(found.get(key, least), least)
-    return found
+            for latency_name, least_seconds in best_of(
+                {"dense": dense, "small": model}, x, rounds
+            ).items():
+                figures[latency_name] = min(figures.get(latency_name, least_seconds), least_seconds)
+    return figures
 
 
 def best_of(models: dict[str, Any], x: torch.Tensor, rounds: int) -> dict[str, float]:
@@ -80,7 +82,7 @@ def best_of(models: dict[str, Any], x: torch.Tensor, rounds: int) -> dict[str, f
             start = time.perf_counter()
             model(x)
             seconds[name].append(time.perf_counter() - start)
-    return {f"{name}_seconds": min(each[1:]) for name, each in seconds.items()}
+    return {f"{name}_seconds": min(model_seconds[1:]) for name, model_seconds in seconds.items()}
 
 
 def main() -> None:
@@ -88,15 +90,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--architecture", choices=architectures.ARCHITECTURES)
     parser.add_argument("--rounds", type=int, default=20)
-    args = parser.parse_args()
+    arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     found = (
         hard_cases.outcomes()
-        if args.architecture is None
-        else compared(args.architecture, args.rounds)
+        if arguments.architecture is None
+        else compared(arguments.architecture, arguments.rounds)
     )
     versions = {name: metadata.version(name) for name in ("torch", "torch-pruning")}
-    args.out.write_text(json.dumps({"versions": versions, "found": found}))
+    arguments.out.write_text(json.dumps({"versions": versions, "found": found}))
 
 
 if __name__ == "__main__":

@@ -28,10 +28,10 @@ class Bottleneck(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Outputs."""
-        y = nn.relu(norm()(conv(self.filters, (1, 1))(x)))
-        y = nn.relu(norm()(conv(self.filters, (3, 3), self.stride, padding=1)(y)))
-        y = norm()(conv(4 * self.filters, (1, 1))(y))
-        return nn.relu(y + shortcut(x, y, self.stride))
+        residual = nn.relu(norm()(conv(self.filters, (1, 1))(x)))
+        residual = nn.relu(norm()(conv(self.filters, (3, 3), self.stride, padding=1)(residual)))
+        residual = norm()(conv(4 * self.filters, (1, 1))(residual))
+        return nn.relu(residual + shortcut(x, residual, self.stride))
 
 
 class Basic(nn.Module):
@@ -43,9 +43,9 @@ class Basic(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Outputs."""
-        y = nn.relu(norm()(conv(self.filters, (3, 3), self.stride, padding=1)(x)))
-        y = norm()(conv(self.filters, (3, 3), padding=1)(y))
-        return nn.relu(y + shortcut(x, y, self.stride))
+        residual = nn.relu(norm()(conv(self.filters, (3, 3), self.stride, padding=1)(x)))
+        residual = norm()(conv(self.filters, (3, 3), padding=1)(residual))
+        return nn.relu(residual + shortcut(x, residual, self.stride))
 
 
 def shortcut(x: jax.Array, y: jax.Array, stride: int) -> jax.Array:
@@ -65,8 +65,8 @@ class ResNet(nn.Module):
         x = nn.relu(norm()(conv(64, (7, 7), 2, padding=3)(x)))
         x = nn.max_pool(x, (3, 3), (2, 2), [(1, 1), (1, 1)])  # type: ignore[arg-type]
         for stage, depth in enumerate(self.depths):
-            for i in range(depth):
-                x = self.block(64 * 2**stage, 2 if stage and not i else 1)(x)
+            for block_index in range(depth):
+                x = self.block(64 * 2**stage, 2 if stage and not block_index else 1)(x)
         return nn.Dense(1000)(x.mean((1, 2)))
 
 
@@ -77,16 +77,18 @@ class MobileNetV2(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Outputs."""
         x = nn.relu6(norm()(conv(32, (3, 3), 2, padding=1)(x)))
-        for expand, out, depth, first in MOBILE_STAGES:
-            for i in range(depth):
-                stride = first if i == 0 else 1
-                wide = expand * x.shape[-1]
-                y = x
+        for expand, out_channels, depth, first_stride in MOBILE_STAGES:
+            for block_index in range(depth):
+                stride = first_stride if block_index == 0 else 1
+                wide_channels = expand * x.shape[-1]
+                residual = x
                 if expand > 1:
-                    y = nn.relu6(norm()(conv(wide, (1, 1))(y)))
-                y = conv(wide, (3, 3), stride, padding=1, feature_group_count=wide)(y)
-                y = norm()(conv(out, (1, 1))(nn.relu6(norm()(y))))
-                x = x + y if x.shape == y.shape else y
+                    residual = nn.relu6(norm()(conv(wide_channels, (1, 1))(residual)))
+                residual = conv(
+                    wide_channels, (3, 3), stride, padding=1, feature_group_count=wide_channels
+                )(residual)
+                residual = norm()(conv(out_channels, (1, 1))(nn.relu6(norm()(residual))))
+                x = x + residual if x.shape == residual.shape else residual
         x = nn.relu6(norm()(conv(1280, (1, 1))(x)))
         return nn.Dense(1000)(x.mean((1, 2)))
 
@@ -103,8 +105,10 @@ MOBILE_STAGES = (
 
 
 def blocks(x: jax.Array, depth: int, heads: int, causal: bool) -> jax.Array:
-    for i in range(depth):
-        x = Block(heads, causal, None, nn.initializers.lecun_normal(), name=f"block{i}")(x)
+    for block_index in range(depth):
+        x = Block(heads, causal, None, nn.initializers.lecun_normal(), name=f"block{block_index}")(
+            x
+        )
     return nn.LayerNorm()(x)
 
 
@@ -118,8 +122,8 @@ class ViT(nn.Module):
         """Outputs."""
         x = nn.Conv(self.width, (16, 16), (16, 16), name="embed")(x)
         x = x.reshape(len(x), -1, self.width)
-        token = self.param("token", nn.initializers.normal(0.02), (1, 1, self.width))
-        x = jnp.concatenate([jnp.broadcast_to(token, (len(x), 1, self.width)), x], 1)
+        class_token = self.param("token", nn.initializers.normal(0.02), (1, 1, self.width))
+        x = jnp.concatenate([jnp.broadcast_to(class_token, (len(x), 1, self.width)), x], 1)
         x = x + self.param("position", nn.initializers.normal(0.02), (1, *x.shape[1:]))
         return nn.Dense(1000, name="head")(blocks(x, 12, 6, causal=False)[:, 0])
 
@@ -134,10 +138,10 @@ class GPT(nn.Module):
     @nn.compact
     def __call__(self, tokens: jax.Array) -> jax.Array:
         """Outputs."""
-        embed = nn.Embed(self.vocabulary, self.width, name="embed")
+        embedding = nn.Embed(self.vocabulary, self.width, name="embed")
         position = self.param("position", nn.initializers.normal(0.02), (self.context, self.width))
-        x = embed(tokens) + position[None, : tokens.shape[1]]
-        return embed.attend(blocks(x, 6, 6, causal=True))
+        x = embedding(tokens) + position[None, : tokens.shape[1]]
+        return embedding.attend(blocks(x, 6, 6, causal=True))
 
 
 class Architecture(NamedTuple):
@@ -169,12 +173,12 @@ def built(name: str) -> tuple[Callable[..., Any], Any, jax.Array]:
     """(function, variables, input): random numbers everywhere, so that no bias or statistic is 0 or 1."""
     module, shape, tokens = ARCHITECTURES[name]()
     rng = np.random.default_rng(0)
-    x = rng.integers(0, 5000, shape) if tokens else rng.normal(size=shape).astype(np.float32)
-    x = jnp.asarray(x)
-    shapes = jax.eval_shape(module.init, jax.random.key(0), x)
+    inputs = rng.integers(0, 5000, shape) if tokens else rng.normal(size=shape).astype(np.float32)
+    inputs = jnp.asarray(inputs)
+    shapes = jax.eval_shape(module.init, jax.random.key(0), inputs)
     names = iter(jp.masks.paths(shapes))
     variables = jax.tree.map(lambda leaf: drawn(rng, next(names), leaf.shape), shapes)
-    return module.apply, variables, x
+    return module.apply, variables, inputs
 
 
 def drawn(rng: np.random.Generator, name: str, shape: tuple[int, ...]) -> jax.Array:

@@ -47,10 +47,10 @@ def size(tree: Any) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
-def operations(fn: Any, variables: Any) -> int:
+def operations(function: Any, variables: Any) -> int:
     """Of one image."""
     image = jax.ShapeDtypeStruct((1, SIDE, SIDE, 3), jnp.float32)
-    return sum(jax.tree.leaves(jp.metrics.flops(fn, variables, image)))
+    return sum(jax.tree.leaves(jp.metrics.flops(function, variables, image)))
 
 
 def difference(ours: Any, theirs: Any) -> float:
@@ -62,15 +62,15 @@ def difference(ours: Any, theirs: Any) -> float:
 
 def narrow(share: float) -> Any:
     """The network with a share of all its widths, built as any Flax model is."""
-    stages = tuple(s._replace(filters=round(s.filters * share)) for s in MODEL.stages)
+    stages = tuple(stage._replace(filters=round(stage.filters * share)) for stage in MODEL.stages)
     return MODEL.clone(stages=stages, stem=round(32 * share), head=round(1280 * share))
 
 
 def images() -> tuple[np.ndarray, str]:
     """Eight inputs, scaled to about [-1, 1]: a photo and its mirror image if there is one, and noise."""
     rng = np.random.default_rng(0)
-    found = [rng.uniform(0, 255, (SIDE, SIDE, 3)) for _ in range(8)]
-    what = "uniform noise"
+    image_list = [rng.uniform(0, 255, (SIDE, SIDE, 3)) for _ in range(8)]
+    description = "uniform noise"
     try:
         from matplotlib import cbook
         from PIL import Image
@@ -85,10 +85,10 @@ def images() -> tuple[np.ndarray, str]:
         photo = photo.crop((left, 0, left + side, side)).resize(
             (SIDE, SIDE), Image.Resampling.BICUBIC
         )
-        found[0] = np.asarray(photo, np.float64)
-        found[1] = found[0][:, ::-1]
-        what = "a photo (matplotlib's grace_hopper.jpg), its mirror image, and uniform noise"
-    return ((np.stack(found) - 127) / 128).astype(np.float32), what
+        image_list[0] = np.asarray(photo, np.float64)
+        image_list[1] = image_list[0][:, ::-1]
+        description = "a photo (matplotlib's grace_hopper.jpg), its mirror image, and uniform noise"
+    return ((np.stack(image_list) - 127) / 128).astype(np.float32), description
 
 
 def beside_torch(python: str, weights: Path, variables: Any, inputs: np.ndarray) -> dict[str, Any]:
@@ -96,19 +96,19 @@ def beside_torch(python: str, weights: Path, variables: Any, inputs: np.ndarray)
     noise = np.random.default_rng(1).standard_normal((4, SIDE, SIDE, 3)).astype(np.float32)
     inputs = np.concatenate([inputs, noise])
     with tempfile.TemporaryDirectory() as folder:
-        given = Path(folder, "inputs.npy")
-        found = Path(folder, "outputs.npy")
-        np.save(given, inputs)
-        command = [python, "-c", TORCH, str(weights), str(given), str(found)]
+        inputs_file = Path(folder, "inputs.npy")
+        outputs_file = Path(folder, "outputs.npy")
+        np.save(inputs_file, inputs)
+        command = [python, "-c", TORCH, str(weights), str(inputs_file), str(outputs_file)]
         version = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-        theirs = np.load(found)
+        theirs = np.load(outputs_file)
     ours = np.asarray(jax.jit(MODEL.apply)(variables, inputs))
-    same = int((ours.argmax(1) == theirs.argmax(1)).sum())
+    same_class_count = int((ours.argmax(1) == theirs.argmax(1)).sum())
     return {
         "version": version.strip(),
         "difference": difference(ours, theirs),
         "inputs": len(inputs),
-        "same class": same,
+        "same class": same_class_count,
     }
 
 
@@ -116,25 +116,25 @@ def measured(torch_python: str | None, rounds: dict[int, int] = ROUNDS) -> dict[
     path = jp.data.fetch_weights(NAME)
     tensors = jp.data.load_weights(NAME)
     variables = jax.tree.map(jnp.asarray, jp.nn.efficientnet_lite0_from_torch(tensors))
-    inputs, what = images()
+    inputs, inputs_text = images()
     dense = jax.jit(MODEL.apply)
     logits = dense(variables, inputs)
     counters = sum(name.endswith("num_batches_tracked") for name in tensors)
-    found: dict[str, Any] = {
+    figures: dict[str, Any] = {
         "tensors": len(tensors),
         "counters": counters,
         "leaves": len(jax.tree.leaves(variables)),
-        "inputs": what,
+        "inputs": inputs_text,
         "class of the first input": int(logits[0].argmax()),
     }
     if torch_python:
-        found["torch"] = beside_torch(torch_python, path, variables, inputs)
+        figures["torch"] = beside_torch(torch_python, path, variables, inputs)
 
     start = time.perf_counter()
     graph = jp.structured.trace(MODEL.apply, variables, inputs[:1])
-    found["seconds to trace"] = time.perf_counter() - start
-    found["groups"] = {group.name: group.size for group in graph.groups}
-    rows: list[dict[str, Any]] = [
+    figures["seconds to trace"] = time.perf_counter() - start
+    figures["groups"] = {group.name: group.size for group in graph.groups}
+    figures_by_sparsity: list[dict[str, Any]] = [
         {
             "sparsity": 0.0,
             "units": sum(group.size for group in graph.groups),
@@ -149,84 +149,103 @@ def measured(torch_python: str | None, rounds: dict[int, int] = ROUNDS) -> dict[
         small = jp.structured.shrink(graph, variables, masks)
         seconds = time.perf_counter() - start
         apply = jax.jit(small.apply)
-        native = jax.jit(narrow(1 - sparsity).apply)
-        masked = dense(jp.masks.apply(variables, masks), inputs)
-        ours = apply(small.params, inputs)
-        own = jp.structured.trace(small.apply, small.params, inputs[:1])
-        row = {
+        native_apply = jax.jit(narrow(1 - sparsity).apply)
+        masked_logits = dense(jp.masks.apply(variables, masks), inputs)
+        small_logits = apply(small.params, inputs)
+        small_graph = jp.structured.trace(small.apply, small.params, inputs[:1])
+        sparsity_figures = {
             "sparsity": sparsity,
-            "units": sum(group.size for group in own.groups),
+            "units": sum(group.size for group in small_graph.groups),
             "params": size(small.params["params"]),
             "flops": operations(small.apply, small.params),
-            "difference": difference(ours, masked),
-            "difference from native": difference(ours, native(small.params, inputs)),
+            "difference": difference(small_logits, masked_logits),
+            "difference from native": difference(small_logits, native_apply(small.params, inputs)),
             "seconds to prune and shrink": seconds,
         }
-        rows.append(row)
+        figures_by_sparsity.append(sparsity_figures)
         thunks[f"{sparsity:.0%}"] = (apply, small.params)
-        thunks[f"{sparsity:.0%}, native"] = (native, small.params)
-        print(row, flush=True)
-    found["times"] = {}
+        thunks[f"{sparsity:.0%}, native"] = (native_apply, small.params)
+        print(sparsity_figures, flush=True)
+    figures["times"] = {}
     for batch, count in rounds.items():
-        x = jnp.asarray(inputs[:batch])
-        each = {name: lambda f=f, p=p, x=x: f(p, x) for name, (f, p) in thunks.items()}
-        timed = interleave(each, rounds=count)
-        found["times"][str(batch)] = {name: timing.rounds for name, timing in timed.items()}
-    found["rows"] = rows
+        batch_inputs = jnp.asarray(inputs[:batch])
+        batch_thunks = {
+            name: lambda function=function, params=params, batch_inputs=batch_inputs: function(
+                params, batch_inputs
+            )
+            for name, (function, params) in thunks.items()
+        }
+        timings = interleave(batch_thunks, rounds=count)
+        figures["times"][str(batch)] = {name: timing.rounds for name, timing in timings.items()}
+    figures["rows"] = figures_by_sparsity
     start = time.perf_counter()
-    found["alone"] = jp.structured.verify(graph, variables, inputs[:1])
-    found["seconds to verify"] = time.perf_counter() - start
-    return found
+    figures["alone"] = jp.structured.verify(graph, variables, inputs[:1])
+    figures["seconds to verify"] = time.perf_counter() - start
+    return figures
 
 
-def report(found: dict[str, Any], machine: dict[str, Any]) -> str:
-    rows = found["rows"]
-    times = found["times"]
-    alone = found["alone"]
-    best = {b: {name: min(own) for name, own in each.items()} for b, each in times.items()}
+def report(figures: dict[str, Any], machine: dict[str, Any]) -> str:
+    rows = figures["rows"]
+    times = figures["times"]
+    error_of_group = figures["alone"]
+    least_seconds = {
+        batch: {name: min(round_seconds) for name, round_seconds in seconds_by_name.items()}
+        for batch, seconds_by_name in times.items()
+    }
 
-    def milliseconds(b, name):
-        return f"{best[b][name] * 1e3:.0f} ({best[b]['dense'] / best[b][name]:.2f}x)"
+    def milliseconds(batch, name):
+        least = least_seconds[batch]
+        return f"{least[name] * 1e3:.0f} ({least['dense'] / least[name]:.2f}x)"
 
     head = ["removed of each group", "units", "parameters", "MFLOPs", "difference"]
-    head += [f"ms, batch of {b}" for b in best] + [f"plain Flax, batch of {b}" for b in best]
-    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
+    head += [f"ms, batch of {batch}" for batch in least_seconds] + [
+        f"plain Flax, batch of {batch}" for batch in least_seconds
+    ]
+    table_lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
     for row in rows:
         name = f"{row['sparsity']:.0%}" if row["sparsity"] else "dense"
         cells = [f"{row['sparsity']:.0%}", f"{row['units']:,}", f"{row['params']:,}"]
         cells += [f"{row['flops'] / 1e6:.1f}"]
         cells += [f"{row['difference']:.1e}" if "difference" in row else ""]
-        cells += [milliseconds(b, name) for b in best]
-        cells += [milliseconds(b, f"{name}, native") if row["sparsity"] else "" for b in best]
-        lines.append("| " + " | ".join(cells) + " |")
-    points = [
-        f"Weights: {found['tensors']} tensors. {found['tensors'] - found['counters']} are the model's "
-        f"{found['leaves']} leaves, {found['counters']} count batches, which Flax does not; none is "
+        cells += [milliseconds(batch, name) for batch in least_seconds]
+        cells += [
+            milliseconds(batch, f"{name}, native") if row["sparsity"] else ""
+            for batch in least_seconds
+        ]
+        table_lines.append("| " + " | ".join(cells) + " |")
+    notes = [
+        f"Weights: {figures['tensors']} tensors. {figures['tensors'] - figures['counters']} are the model's "
+        f"{figures['leaves']} leaves, {figures['counters']} count batches, which Flax does not; none is "
         "left over.",
-        f"Inputs: {found['inputs']}, 224x224. The most likely class of the first is number "
-        f"{found['class of the first input']}.",
+        f"Inputs: {figures['inputs']}, 224x224. The most likely class of the first is number "
+        f"{figures['class of the first input']}.",
     ]
-    if "torch" in found:
-        own = found["torch"]
-        points.append(
-            f"Beside PyTorch's port ({own['version']}): logits differ by {own['difference']:.1e} of "
-            f"the largest, the most likely class is the same for {own['same class']} of "
-            f"{own['inputs']} inputs."
+    if "torch" in figures:
+        torch_figures = figures["torch"]
+        notes.append(
+            f"Beside PyTorch's port ({torch_figures['version']}): logits differ by "
+            f"{torch_figures['difference']:.1e} of "
+            f"the largest, the most likely class is the same for {torch_figures['same class']} of "
+            f"{torch_figures['inputs']} inputs."
         )
-    worst = max(alone, key=alone.get)
-    native = max(row["difference from native"] for row in rows[1:])
+    worst_group = max(error_of_group, key=error_of_group.get)
+    native_difference = max(row["difference from native"] for row in rows[1:])
     seconds = " and ".join(f"{row['seconds to prune and shrink']:.1f}" for row in rows[1:])
-    points += [
-        f"{len(found['groups'])} groups of {sum(found['groups'].values()):,} coupled units, traced in "
-        f"{found['seconds to trace']:.1f} s; pruned and shrunk in {seconds} s.",
-        f"Half of each group alone (`structured.verify`): {alone[worst]:.1e} at most (`{worst}`).",
+    notes += [
+        f"{len(figures['groups'])} groups of {sum(figures['groups'].values()):,} coupled units, traced in "
+        f"{figures['seconds to trace']:.1f} s; pruned and shrunk in {seconds} s.",
+        f"Half of each group alone (`structured.verify`): {error_of_group[worst_group]:.1e} at most "
+        f"(`{worst_group}`).",
         "A plain Flax model of the small widths takes the shrunk parameters as they are and gives the "
-        f"same logits{f' to {native:.1e}' if native else ', bit for bit'}.",
+        f"same logits{f' to {native_difference:.1e}' if native_difference else ', bit for bit'}.",
     ]
-    bullets = "\n".join(f"- {point}" for point in points)
-    table = "\n".join(lines)
-    rounds = " and ".join(str(len(each["dense"])) for each in times.values())
-    again = ", ".join(f"{b}: {best[b]['dense'] / best[b]['dense again']:.2f}x" for b in best)
+    bullets = "\n".join(f"- {point}" for point in notes)
+    table = "\n".join(table_lines)
+    rounds = " and ".join(str(len(seconds_by_name["dense"])) for seconds_by_name in times.values())
+    again = ", ".join(
+        f"{batch}: {least_seconds[batch]['dense'] / least_seconds[batch]['dense again']:.2f}x"
+        for batch in least_seconds
+    )
     return f"""# EfficientNet-Lite0 with its ImageNet weights, made smaller
 
 Written by `python -m benchmarks.efficientnet_lite0`. Units go by magnitude, nothing is trained afterwards,

@@ -23,18 +23,28 @@ COLUMNS = ("network", "groups", "units", "not exact", "why", "half removed, off 
 
 def row(name: str, network: Any) -> list[str]:
     """One network's row."""
-    fn, params, *inputs = network()
-    graph = jp.structured.trace(fn, params, *inputs)
+    function, params, *inputs = network()
+    graph = jp.structured.trace(function, params, *inputs)
     flagged = [group for group in graph.groups if not group.exact]
     masks = jp.structured.prune(graph, params, sparsity=0.5)
     small = jp.structured.shrink(graph, params, masks)
-    ours = jax.tree.leaves(jax.jit(small.apply)(small.params, *inputs))
-    theirs = jax.tree.leaves(fn(jp.masks.apply(params, masks), *inputs))
-    pairs = zip(ours, theirs, strict=True)
-    off = max(float(jnp.abs(a - b).max() / jnp.abs(b).max()) for a, b in pairs)
-    units = sum(group.size for group in graph.groups)
-    why = "; ".join(sorted({group.reason for group in flagged}))
-    return [name, str(len(graph.groups)), str(units), str(len(flagged)), why, f"{off:.1e}"]
+    small_outputs = jax.tree.leaves(jax.jit(small.apply)(small.params, *inputs))
+    masked_outputs = jax.tree.leaves(function(jp.masks.apply(params, masks), *inputs))
+    output_pairs = zip(small_outputs, masked_outputs, strict=True)
+    largest_error = max(
+        float(jnp.abs(output - expected).max() / jnp.abs(expected).max())
+        for output, expected in output_pairs
+    )
+    unit_count = sum(group.size for group in graph.groups)
+    reasons = "; ".join(sorted({group.reason for group in flagged}))
+    return [
+        name,
+        str(len(graph.groups)),
+        str(unit_count),
+        str(len(flagged)),
+        reasons,
+        f"{largest_error:.1e}",
+    ]
 
 
 def main() -> None:

@@ -53,8 +53,8 @@ def trees(quick: bool) -> dict[str, Any]:
     def leaf(*shape):
         return jax.ShapeDtypeStruct(shape, jnp.float32)
 
-    many, side = (10, 512) if quick else (200, 4096)
-    mixed = {
+    leaf_count, side_length = (10, 512) if quick else (200, 4096)
+    mixed_shapes = {
         "conv": leaf(3, 3, 64, 128),
         "kernel": leaf(784, 300),
         "bias": leaf(300),
@@ -62,23 +62,28 @@ def trees(quick: bool) -> dict[str, Any]:
         "scale": leaf(),
     }
     return {
-        f"{many} leaves": {f"layer_{i:03}": leaf(*SIDES[i % len(SIDES)]) for i in range(many)},
-        "3 large leaves": {f"layer_{i}": leaf(side, side) for i in range(3)},
-        "mixed shapes": mixed,
+        f"{leaf_count} leaves": {
+            f"layer_{leaf_index:03}": leaf(*SIDES[leaf_index % len(SIDES)])
+            for leaf_index in range(leaf_count)
+        },
+        "3 large leaves": {
+            f"layer_{leaf_index}": leaf(side_length, side_length) for leaf_index in range(3)
+        },
+        "mixed shapes": mixed_shapes,
     }
 
 
 def transforms(inner: optax.GradientTransformation) -> dict[str, Any]:
     """Returns name -> transform; dense twice."""
     methods = jp.methods
-    key = jax.random.key(0)
+    draw_key = jax.random.key(0)
     gradual = {"begin": 0, "end": 1_000, "every": 100}
     moving = {"every": 100, "end": 1_000}
     ticket = jp.lottery.Plan(round_steps=100, rounds=3)
     by_fours = methods.magnitude(sparsity=0.5, pattern=jp.patterns.groups(4))
 
     def drawn(method):
-        return jp.sparsify(inner, method, key=key)
+        return jp.sparsify(inner, method, key=draw_key)
 
     return {
         "dense": inner,
@@ -95,33 +100,39 @@ def transforms(inner: optax.GradientTransformation) -> dict[str, Any]:
     }
 
 
-def of_update(tx: Any, params: Any) -> Program:
+def of_update(transform: Any, params: Any) -> Program:
     """Compiles the update of a transform alone."""
-    return compiled(tx.update, params, jax.eval_shape(tx.init, params), params)
+    return compiled(transform.update, params, jax.eval_shape(transform.init, params), params)
 
 
-def of_step(tx: Any, params: Any, loss: Callable[[Any], jax.Array]) -> Program:
+def of_step(transform: Any, params: Any, loss: Callable[[Any], jax.Array]) -> Program:
     """Compiles a whole step of training, donated."""
 
     def step(params: Any, state: Any) -> Any:
         grads = jax.grad(loss)(jp.forward_params(params, state))
-        updates, state = tx.update(grads, state, params)
+        updates, state = transform.update(grads, state, params)
         return optax.apply_updates(params, updates), state
 
-    return compiled(step, params, jax.eval_shape(tx.init, params), donate_argnums=(0, 1))
+    return compiled(step, params, jax.eval_shape(transform.init, params), donate_argnums=(0, 1))
 
 
 def compare(
-    tx_of: dict[str, Any], params: Any, program: Callable[..., Program], bar: float | None
+    transform_by_name: dict[str, Any],
+    params: Any,
+    program: Callable[..., Program],
+    bar: float | None,
 ) -> dict[str, Any]:
     """Compiles each transform's program; the first is dense."""
-    program(next(iter(tx_of.values())), params)  # XLA's own start is not dense's
-    found: dict[str, Program] = {}
-    for name, tx in tx_of.items():
-        found[name] = program(tx, params)
-        print(f"  {name:<20}{found[name].seconds:8.2f} CPU s", flush=True)
-    weights = sizes(params)
-    return {name: row(each, found["dense"], weights, bar) for name, each in found.items()}
+    program(next(iter(transform_by_name.values())), params)  # XLA's own start is not dense's
+    programs: dict[str, Program] = {}
+    for name, transform in transform_by_name.items():
+        programs[name] = program(transform, params)
+        print(f"  {name:<20}{programs[name].seconds:8.2f} CPU s", flush=True)
+    weight_bytes = sizes(params)
+    return {
+        name: row(compiled_program, programs["dense"], weight_bytes, bar)
+        for name, compiled_program in programs.items()
+    }
 
 
 def row(program: Program, dense: Program, weights: int, bar: float | None) -> dict[str, Any]:
@@ -156,25 +167,35 @@ def report(found: dict[str, Any], hardware: dict[str, Any]) -> str:
         "compiled once.\n",
     ]
     for name, rows in found.items():
-        parts += [f"## {name}\n", table(COLUMNS, [cells(n, r) for n, r in rows.items()]), ""]
+        parts += [
+            f"## {name}\n",
+            table(
+                COLUMNS,
+                [
+                    cells(method_name, method_figures)
+                    for method_name, method_figures in rows.items()
+                ],
+            ),
+            "",
+        ]
     return "\n".join(parts)
 
 
-def cells(name: str, found: dict[str, Any]) -> list[str]:
+def cells(name: str, figures: dict[str, Any]) -> list[str]:
     """Returns one row of the table."""
-    bar = found["compile_bar"]
-    dense = name.startswith("dense")
+    bar = figures["compile_bar"]
+    is_dense = name.startswith("dense")
     return [
         name,
-        f"{found['stored']:.3f}",
-        f"{found['temporaries']:.3f}",
-        f"{found['memory_bar']:.2f}",
-        "" if dense else verdict(found["temporaries_hold"]),
-        "" if dense else verdict(found["all_hold"]),
-        f"{found['compile_seconds']:.2f}",
-        f"{found['compile_ratio']:.2f}",
+        f"{figures['stored']:.3f}",
+        f"{figures['temporaries']:.3f}",
+        f"{figures['memory_bar']:.2f}",
+        "" if is_dense else verdict(figures["temporaries_hold"]),
+        "" if is_dense else verdict(figures["all_hold"]),
+        f"{figures['compile_seconds']:.2f}",
+        f"{figures['compile_ratio']:.2f}",
         "" if bar is None else f"<= {bar:g}",
-        "" if dense else verdict(found["compile_holds"]),
+        "" if is_dense else verdict(figures["compile_holds"]),
     ]
 
 
@@ -191,29 +212,29 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="small trees, to try it out")
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks"), help="folder")
     arguments = parser.parse_args()
-    wanted = arguments.methods
+    wanted_methods = arguments.methods
     adam = optax.adam(1e-3)
-    tx_of = {
-        name: tx
-        for name, tx in transforms(adam).items()
-        if wanted is None or name in wanted or name.startswith("dense")
+    transform_by_name = {
+        name: transform
+        for name, transform in transforms(adam).items()
+        if wanted_methods is None or name in wanted_methods or name.startswith("dense")
     }
-    found = {}
+    figures = {}
     for name, params in trees(arguments.quick).items():
         if arguments.only in name:
             print(name, flush=True)
-            found[name] = compare(tx_of, params, of_update, COMPILE_BARS.get(name))
+            figures[name] = compare(transform_by_name, params, of_update, COMPILE_BARS.get(name))
     if arguments.only in STEP:
         print(STEP, flush=True)
         params, loss, _ = mlp()
 
-        def step(tx, params):
-            return of_step(tx, params, loss)
+        def step(transform, params):
+            return of_step(transform, params, loss)
 
-        found[STEP] = compare(tx_of, params, step, COMPILE_BARS[STEP])
-    results = {"quick": arguments.quick, "trees": found}
+        figures[STEP] = compare(transform_by_name, params, step, COMPILE_BARS[STEP])
+    results = {"quick": arguments.quick, "trees": figures}
     _timing.write(arguments.out / "footprint.json", results, "optax")
-    text = report(found, _timing.hardware("optax"))
+    text = report(figures, _timing.hardware("optax"))
     (arguments.out / "footprint.md").write_text(text)
     print(text)
 

@@ -36,7 +36,7 @@ COLUMNS = ("cost", "at", "values", "exponent")
 
 def seconds_of_weights(sizes: tuple[int, ...], rounds: int) -> dict[str, dict[int, float]]:
     """Returns cost -> weights -> seconds to find the masks of the largest tenth."""
-    found: dict[str, dict[int, float]] = {}
+    seconds_by_cost: dict[str, dict[int, float]] = {}
     for size in sizes:
         rng = np.random.default_rng(0)
         shares = (0.6, 0.3, 0.1)
@@ -47,45 +47,52 @@ def seconds_of_weights(sizes: tuple[int, ...], rounds: int) -> dict[str, dict[in
         counts = [leaf.size // 10 for leaf in leaves]
         total = sum(counts)
         functions: dict[str, Callable] = {
-            LIMIT: jax.jit(lambda xs: [x >= 1.645 for x in xs]),
-            "global selection": jax.jit(lambda xs, k=total: top(xs, k)),
-            "selection of each leaf": jax.jit(lambda xs, ks=tuple(counts): top_each(xs, ks)),
+            LIMIT: jax.jit(lambda xs: [scores >= 1.645 for scores in xs]),
+            "global selection": jax.jit(lambda xs, keep_count=total: top(xs, keep_count)),
+            "selection of each leaf": jax.jit(
+                lambda xs, keep_counts=tuple(counts): top_each(xs, keep_counts)
+            ),
         }
-        thunks = {name: lambda f=f, xs=leaves: f(xs) for name, f in functions.items()}
+        thunks = {
+            name: lambda function=function, xs=leaves: function(xs)
+            for name, function in functions.items()
+        }
         for name, timing in _timing.interleave(thunks, LIMIT, rounds).items():
             if not name.endswith("again"):
-                found.setdefault(name, {})[size] = timing.seconds
-    return found
+                seconds_by_cost.setdefault(name, {})[size] = timing.seconds
+    return seconds_by_cost
 
 
 def compile_time_of_leaves(numbers: tuple[int, ...]) -> dict[str, dict[int, float]]:
     """Returns cost -> leaves -> CPU seconds to compile an update of leaves of one shape."""
     adam = optax.adam(1e-3)
     gradual = jp.methods.gmp(sparsity=0.9, begin=0, end=1_000, every=100)
-    found: dict[str, dict[int, float]] = {}
-    for name, tx in {"dense": adam, "GMP": jp.sparsify(adam, gradual)}.items():
-        for number in numbers:
+    seconds_by_cost: dict[str, dict[int, float]] = {}
+    for name, transform in {"dense": adam, "GMP": jp.sparsify(adam, gradual)}.items():
+        for leaf_count in numbers:
             leaf = jax.ShapeDtypeStruct((256, 256), jnp.float32)
-            params = {f"layer_{i:03}": leaf for i in range(number)}
-            program = compiled(tx.update, params, jax.eval_shape(tx.init, params), params)
-            found.setdefault(f"compile time, {name}", {})[number] = program.seconds
-    return found
+            params = {f"layer_{leaf_index:03}": leaf for leaf_index in range(leaf_count)}
+            program = compiled(
+                transform.update, params, jax.eval_shape(transform.init, params), params
+            )
+            seconds_by_cost.setdefault(f"compile time, {name}", {})[leaf_count] = program.seconds
+    return seconds_by_cost
 
 
 def messages_of_devices(numbers: tuple[int, ...]) -> dict[str, dict[int, float]]:
     """Returns cost -> devices -> collective operations in the program of a global selection."""
-    found: dict[str, dict[int, float]] = {}
-    for number in numbers:
-        out = subprocess.run(
-            [sys.executable, "-m", "benchmarks.growth", "--messages", str(number)],
+    messages_by_cost: dict[str, dict[int, float]] = {}
+    for device_count in numbers:
+        output = subprocess.run(
+            [sys.executable, "-m", "benchmarks.growth", "--messages", str(device_count)],
             check=True,
             capture_output=True,
             text=True,
             timeout=300,
         ).stdout
-        for name, value in json.loads(out.splitlines()[-1]).items():
-            found.setdefault(name, {})[number] = value
-    return found
+        for name, value in json.loads(output.splitlines()[-1]).items():
+            messages_by_cost.setdefault(name, {})[device_count] = value
+    return messages_by_cost
 
 
 def messages(number: int) -> dict[str, int]:
@@ -93,26 +100,33 @@ def messages(number: int) -> dict[str, int]:
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", number)
     mesh = jax.make_mesh((number,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
-    rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
-    leaves = [jax.ShapeDtypeStruct((1024, 64), jnp.float32, sharding=rows) for _ in range(3)]
+    row_sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+    leaves = [
+        jax.ShapeDtypeStruct((1024, 64), jnp.float32, sharding=row_sharding) for _ in range(3)
+    ]
     with jax.set_mesh(mesh):
-        text = jax.jit(lambda xs: top(xs, 1000)).lower(leaves).compile().as_text()
+        program_text = jax.jit(lambda xs: top(xs, 1000)).lower(leaves).compile().as_text()
     collective = r"= (.*?) (all-reduce|all-gather|all-to-all|collective-permute)(?:-start)?\("
-    found = [(name, _numbers_in(kind)) for kind, name in re.findall(collective, text)]
-    sums = [numbers for name, numbers in found if name == "all-reduce"]
-    others = [numbers for name, numbers in found if name != "all-reduce"]
+    moved_numbers = [
+        (name, _numbers_in(result_type))
+        for result_type, name in re.findall(collective, program_text)
+    ]
+    reduced_numbers = [numbers for name, numbers in moved_numbers if name == "all-reduce"]
+    other_numbers = [numbers for name, numbers in moved_numbers if name != "all-reduce"]
     return {
-        "all-reduces in the program": len(sums),
-        "numbers in the largest of them": max(sums, default=0),
-        "other collectives in the program": len(others),
-        "numbers in the largest of those": max(others, default=0),
+        "all-reduces in the program": len(reduced_numbers),
+        "numbers in the largest of them": max(reduced_numbers, default=0),
+        "other collectives in the program": len(other_numbers),
+        "numbers in the largest of those": max(other_numbers, default=0),
     }
 
 
 def _numbers_in(kind: str) -> int:
     """How many numbers an operation with results of this type moves."""
     shapes = re.findall(r"\w+\[([\d,]*)\]", kind)
-    return sum(int(np.prod([int(n) for n in shape.split(",") if n] or [1])) for shape in shapes)
+    return sum(
+        int(np.prod([int(size) for size in shape.split(",") if size] or [1])) for shape in shapes
+    )
 
 
 def exponent(costs: Mapping[int, float]) -> float | None:
@@ -122,13 +136,13 @@ def exponent(costs: Mapping[int, float]) -> float | None:
     return float(np.polyfit(np.log(list(costs)), np.log(list(costs.values())), 1)[0])
 
 
-def plot(found: Mapping[str, Mapping[str, Mapping[int, float]]], path: Path) -> None:
+def plot(costs_by_kind: Mapping[str, Mapping[str, Mapping[int, float]]], path: Path) -> None:
     """Draws each kind of growth on logarithmic axes."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4 * len(found), 3.5), layout="constrained")
+    figure = Figure(figsize=(4 * len(costs_by_kind), 3.5), layout="constrained")
     for axes, (kind, costs) in zip(
-        figure.subplots(1, len(found), squeeze=False)[0], found.items(), strict=True
+        figure.subplots(1, len(costs_by_kind), squeeze=False)[0], costs_by_kind.items(), strict=True
     ):
         for name, values in costs.items():
             if min(values.values()) > 0:
@@ -150,23 +164,28 @@ def main() -> None:
         print(json.dumps(messages(arguments.messages)))
         return
     weights, leaves = ((10**4, 10**5), (2, 4)) if arguments.quick else (WEIGHTS, LEAVES)
-    found = {
+    costs_by_kind = {
         "weights": seconds_of_weights(weights, arguments.rounds),
         "leaves": compile_time_of_leaves(leaves),
         "devices": messages_of_devices(DEVICES),
     }
     exponents = {
         kind: {name: exponent(values) for name, values in costs.items()}
-        for kind, costs in found.items()
+        for kind, costs in costs_by_kind.items()
     }
     rows = []
-    for kind, costs in found.items():
+    for kind, costs in costs_by_kind.items():
         for name, values in costs.items():
             slope = exponents[kind][name]
-            at = ", ".join(f"{size:,}" for size in values)
+            sizes_text = ", ".join(f"{problem_size:,}" for problem_size in values)
             numbers = ", ".join(f"{value:.3g}" for value in values.values())
             rows.append(
-                [f"{name}, over {kind}", at, numbers, "" if slope is None else f"{slope:.2f}"]
+                [
+                    f"{name}, over {kind}",
+                    sizes_text,
+                    numbers,
+                    "" if slope is None else f"{slope:.2f}",
+                ]
             )
     hardware = _timing.hardware()
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -181,8 +200,8 @@ def main() -> None:
         ]
     )
     (arguments.out / "growth.md").write_text(text)
-    plot(found, arguments.out / "growth.png")
-    _timing.write(arguments.out / "growth.json", {"costs": found, "exponents": exponents})
+    plot(costs_by_kind, arguments.out / "growth.png")
+    _timing.write(arguments.out / "growth.json", {"costs": costs_by_kind, "exponents": exponents})
     print(text)
 
 

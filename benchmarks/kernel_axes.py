@@ -22,63 +22,79 @@ SHAPE = {"layers": 22, "width": 2048, "heads": 32, "groups": 4, "hidden": 5632, 
 
 def row(case: Case) -> dict[str, Any]:
     """What is expected of one case, what the program says, and what shapes alone would."""
-    found = jp.axes(case.apply, case.params, case.x)
+    axes_tree = jp.axes(case.apply, case.params, case.x)
     names = jp.masks.paths(case.params)
-    own = dict(zip(names, jp.masks.beside(case.params, found), strict=True))
+    axes_by_path = dict(zip(names, jp.masks.beside(case.params, axes_tree), strict=True))
     shapes = dict(zip(names, map(jnp.shape, jax.tree.leaves(case.params)), strict=True))
 
-    def three(axes):
+    def axis_triple(axes):
         return None if axes is None else (axes.in_axis, axes.out_axis, axes.batch_axis)
 
-    kernels = {n: three(a) for n, a in own.items() if a is not None}
-    told = {n: three(by_position(shapes[n])) for n in case.expected}
+    kernels = {
+        path: axis_triple(leaf_axes)
+        for path, leaf_axes in axes_by_path.items()
+        if leaf_axes is not None
+    }
+    triples_by_shape = {path: axis_triple(by_position(shapes[path])) for path in case.expected}
     return {
         "kernels": len(case.expected),
-        "found": sum(kernels.get(n) == e for n, e in case.expected.items()),
+        "found": sum(kernels.get(path) == expected for path, expected in case.expected.items()),
         "others": sorted(set(kernels) - set(case.expected)),
-        "by shape": sum(told[n] == e for n, e in case.expected.items()),
-        "refused": sum(told[n][0] is None for n in case.expected),
-        "axes": {n: kernels.get(n) for n in case.expected},
-        "shapes": {n: shapes[n] for n in case.expected},
+        "by shape": sum(
+            triples_by_shape[path] == expected for path, expected in case.expected.items()
+        ),
+        "refused": sum(triples_by_shape[path][0] is None for path in case.expected),
+        "axes": {path: kernels.get(path) for path in case.expected},
+        "shapes": {path: shapes[path] for path in case.expected},
     }
 
 
 def language_model() -> tuple[Any, Any, Any]:
     """A decoder like LLaMA, 1.1 billion parameters, its layers under a scan: function, shapes, tokens."""
     layers, width, heads, groups, hidden, words = SHAPE.values()
-    size = width // heads
+    head_dim = width // heads
 
-    def normed(x: jax.Array, gain: jax.Array) -> jax.Array:
+    def normalize(x: jax.Array, gain: jax.Array) -> jax.Array:
         return x * jax.lax.rsqrt(jnp.mean(x * x, -1, keepdims=True) + 1e-5) * gain[None, None]
 
-    def turned(x: jax.Array) -> jax.Array:
-        angle = jnp.arange(x.shape[1])[:, None] * 1e4 ** (-jnp.arange(0, size, 2) / size)[None]
+    def rotate(x: jax.Array) -> jax.Array:
+        angle = (
+            jnp.arange(x.shape[1])[:, None] * 1e4 ** (-jnp.arange(0, head_dim, 2) / head_dim)[None]
+        )
         cos = jnp.cos(angle)[None, :, None]
         sin = jnp.sin(angle)[None, :, None]
-        a = x[..., : size // 2]
-        b = x[..., size // 2 :]
-        return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], -1)
+        first_half = x[..., : head_dim // 2]
+        second_half = x[..., head_dim // 2 :]
+        return jnp.concatenate(
+            [first_half * cos - second_half * sin, second_half * cos + first_half * sin], -1
+        )
 
-    def block(x: jax.Array, p: Any) -> tuple[jax.Array, None]:
-        h = normed(x, p["before"])
-        q, k, v = (jnp.einsum("btd,dhk->bthk", h, p[name]) for name in "qkv")
-        q = turned(q).reshape(*x.shape[:2], groups, heads // groups, size)
-        scores = jnp.einsum("btgrd,bsgd->bgrts", q, turned(k)) / size**0.5
+    def block(x: jax.Array, params: Any) -> tuple[jax.Array, None]:
+        normalized = normalize(x, params["before"])
+        query, key, value = (
+            jnp.einsum("btd,dhk->bthk", normalized, params[name]) for name in "qkv"
+        )
+        query = rotate(query).reshape(*x.shape[:2], groups, heads // groups, head_dim)
+        scores = jnp.einsum("btgrd,bsgd->bgrts", query, rotate(key)) / head_dim**0.5
         weights = jax.nn.softmax(scores, -1)
-        mixed = jnp.einsum("bgrts,bsgd->btgrd", weights, v).reshape(*x.shape[:2], heads, size)
-        x = x + jnp.einsum("bthk,hkd->btd", mixed, p["o"])
-        h = normed(x, p["after"])
-        return x + (jax.nn.silu(h @ p["gate"]) * (h @ p["up"])) @ p["down"], None
+        attended = jnp.einsum("bgrts,bsgd->btgrd", weights, value).reshape(
+            *x.shape[:2], heads, head_dim
+        )
+        x = x + jnp.einsum("bthk,hkd->btd", attended, params["o"])
+        normalized = normalize(x, params["after"])
+        return x + (
+            jax.nn.silu(normalized @ params["gate"]) * (normalized @ params["up"])
+        ) @ params["down"], None
 
-    def apply(p: Any, tokens: jax.Array) -> jax.Array:
-        x, _ = jax.lax.scan(jax.checkpoint(block), p["embedding"][tokens], p["layers"])
-        return normed(x, p["norm"]) @ p["embedding"].T
+    def apply(params: Any, tokens: jax.Array) -> jax.Array:
+        x, _ = jax.lax.scan(jax.checkpoint(block), params["embedding"][tokens], params["layers"])
+        return normalize(x, params["norm"]) @ params["embedding"].T
 
     kernels = {
-        "q": (width, heads, size),
-        "k": (width, groups, size),
-        "v": (width, groups, size),
-        "o": (heads, size, width),
+        "q": (width, heads, head_dim),
+        "k": (width, groups, head_dim),
+        "v": (width, groups, head_dim),
+        "o": (heads, head_dim, width),
         "gate": (width, hidden),
         "up": (width, hidden),
         "down": (hidden, width),
@@ -100,11 +116,15 @@ def timed() -> dict[str, Any]:
     seconds = []
     for _ in range(3):
         start = time.process_time()
-        found = jp.axes(apply, params, tokens)
+        axes_tree = jp.axes(apply, params, tokens)
         seconds.append(round(time.process_time() - start, 3))
-    kernels = [a for a in jp.masks.beside(params, found) if a is not None and a.use == "kernel"]
-    count = sum(leaf.size for leaf in jax.tree.leaves(params))
-    return {"parameters": count, "kernels": len(kernels), "cpu_seconds": seconds}
+    kernels = [
+        leaf_axes
+        for leaf_axes in jp.masks.beside(params, axes_tree)
+        if leaf_axes is not None and leaf_axes.use == "kernel"
+    ]
+    parameter_count = sum(leaf.size for leaf in jax.tree.leaves(params))
+    return {"parameters": parameter_count, "kernels": len(kernels), "cpu_seconds": seconds}
 
 
 def grouped() -> dict[str, dict[str, str]]:
@@ -115,48 +135,48 @@ def grouped() -> dict[str, dict[str, str]]:
     def normal(*shape):
         return jax.random.normal(key, shape)
 
-    def scan(p, x):
-        return jax.lax.scan(lambda x, w: (jnp.tanh(x @ w), None), x, p["w"])[0]
+    def scan(params, x):
+        return jax.lax.scan(lambda x, kernel: (jnp.tanh(x @ kernel), None), x, params["w"])[0]
 
     # name: (function, kernel, its axes of inputs, of outputs, of layers)
     kernels = {
         "attention query, [inputs, heads, head_dim]": (
-            lambda p, x: jnp.einsum("btd,dhk->bthk", x, p["w"]),
+            lambda params, x: jnp.einsum("btd,dhk->bthk", x, params["w"]),
             normal(32, 4, 8),
             ((0,), (1, 2), ()),
         ),
         "attention out, [heads, head_dim, outputs]": (
-            lambda p, x: jnp.einsum("bthk,hkd->btd", x.reshape(2, 8, 4, 8), p["w"]),
+            lambda params, x: jnp.einsum("bthk,hkd->btd", x.reshape(2, 8, 4, 8), params["w"]),
             normal(4, 8, 32),
             ((0, 1), (2,), ()),
         ),
         "heads first, [heads, inputs, head_dim]": (
-            lambda p, x: jnp.einsum("btd,hdk->bthk", x, p["w"]),
+            lambda params, x: jnp.einsum("btd,hdk->bthk", x, params["w"]),
             normal(4, 32, 8),
             ((1,), (0, 2), ()),
         ),
         "stored [outputs, inputs]": (
-            lambda p, x: x @ p["w"].T,
+            lambda params, x: x @ params["w"].T,
             normal(32, 32),
             ((1,), (0,), ()),
         ),
         "scanned, stacked along axis 1": (
-            lambda p, x: scan({"w": jnp.moveaxis(p["w"], 1, 0)}, x),
+            lambda params, x: scan({"w": jnp.moveaxis(params["w"], 1, 0)}, x),
             normal(32, 4, 32),
             ((0,), (2,), (1,)),
         ),
         "scanned, stored [layers, outputs, inputs]": (
-            lambda p, x: scan({"w": jnp.swapaxes(p["w"], 1, 2)}, x),
+            lambda params, x: scan({"w": jnp.swapaxes(params["w"], 1, 2)}, x),
             normal(3, 32, 32),
             ((2,), (1,), (0,)),
         ),
         "fused query, key and value, [3, heads, inputs, head_dim]": (
-            lambda p, x: jnp.einsum("btd,shdk->sbthk", x, p["w"]),
+            lambda params, x: jnp.einsum("btd,shdk->sbthk", x, params["w"]),
             normal(3, 4, 32, 8),
             ((2,), (0, 1, 3), ()),
         ),
         "experts, [inputs, experts, outputs]": (
-            lambda p, x: jnp.einsum("ecd,def->ecf", jnp.stack([x[0]] * 4), p["w"]),
+            lambda params, x: jnp.einsum("ecd,def->ecf", jnp.stack([x[0]] * 4), params["w"]),
             normal(32, 4, 32),
             ((0,), (2,), (1,)),
         ),
@@ -166,25 +186,25 @@ def grouped() -> dict[str, dict[str, str]]:
 
 def _kept(apply: Any, kernel: jax.Array, order: Any, x: jax.Array) -> dict[str, str]:
     """What is kept of one kernel; `order` is its axes of inputs, of outputs and of layers."""
-    inputs, outputs, layers = order
+    input_axes, output_axes, layers = order
     params = {"w": kernel}
     axes = jp.axes(apply, params, x)
     moments = jp.signals.input_moments(apply, params, [x])
 
-    def rows(pattern: Any, given: Any) -> jax.Array:
+    def rows(pattern: Any, given_axes: Any) -> jax.Array:
         """The mask with the inputs of one output in each row."""
         schedule = jp.schedules.one_shot(sparsity=0.5)
         method = jp.Method(jp.criteria.wanda, schedule=schedule, pattern=pattern)
-        _, masks = jp.prune(params, method, axes=given, input_moments=moments, prunable="w")
-        return masks["w"].transpose(*layers, *outputs, *inputs).reshape(-1, 32)
+        _, masks = jp.prune(params, method, axes=given_axes, input_moments=moments, prunable="w")
+        return masks["w"].transpose(*layers, *output_axes, *input_axes).reshape(-1, 32)
 
-    def figures(groups: Any, whole: Any, given: Any) -> str:
+    def figures(group_pattern: Any, input_pattern: Any, given_axes: Any) -> str:
         try:
-            share = (rows(groups, given).reshape(-1, 4).sum(1) == 2).mean()
-            counts = rows(whole, given).sum(1)
+            exact_share = (rows(group_pattern, given_axes).reshape(-1, 4).sum(1) == 2).mean()
+            counts = rows(input_pattern, given_axes).sum(1)
         except ValueError:
             return "refused"
-        return f"{share:.0%}, {int(counts.min())} to {int(counts.max())}"
+        return f"{exact_share:.0%}, {int(counts.min())} to {int(counts.max())}"
 
     by_position = (jp.patterns.groups(4, axis=-2), jp.patterns.groups(axis=-2))
     return {
@@ -195,7 +215,7 @@ def _kept(apply: Any, kernel: jax.Array, order: Any, x: jax.Array) -> dict[str, 
 
 def main() -> None:
     """Writes the table."""
-    rows = {name: row(make()) for name, make in CASES.items()}
+    rows = {name: row(make_case()) for name, make_case in CASES.items()}
     groups = grouped()
     model = timed()
     RESULTS.mkdir(parents=True, exist_ok=True)
@@ -207,17 +227,17 @@ def main() -> None:
         "groups": groups,
     }
     (RESULTS / "kernel_axes.json").write_text(json.dumps(setting, indent=1) + "\n")
-    total = {
-        key: sum(r[key] for r in rows.values())
+    totals = {
+        key: sum(row_figures[key] for row_figures in rows.values())
         for key in ("kernels", "found", "by shape", "refused")
     }
     lines = [
         "# Kernels whose axes are found",
         "",
         f"`jaxprune.axes` on {len(rows)} layers of linen, NNX, Haiku, Equinox and plain JAX: "
-        f"{total['found']} of {total['kernels']} kernels have the right inputs, outputs and layers. "
-        f"From shapes alone {total['by shape']} would, {total['refused']} are refused in words, and "
-        f"{total['kernels'] - total['by shape'] - total['refused']} would be taken for something else.",
+        f"{totals['found']} of {totals['kernels']} kernels have the right inputs, outputs and layers. "
+        f"From shapes alone {totals['by shape']} would, {totals['refused']} are refused in words, and "
+        f"{totals['kernels'] - totals['by shape'] - totals['refused']} would be taken for something else.",
         "",
         f"A decoder like LLaMA with {model['parameters']:,} parameters, its layers under a scan, takes "
         f"{model['cpu_seconds'][0]} CPU seconds the first time and {model['cpu_seconds'][-1]} again "
@@ -226,17 +246,23 @@ def main() -> None:
         "| layer | kernel | shape | inputs | outputs | layers | right | by shape alone |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for name, r in rows.items():
-        for kernel, axes in r["axes"].items():
+    for name, row_figures in rows.items():
+        for kernel, axes in row_figures["axes"].items():
             expected = CASES[name]().expected[kernel]
-            told = by_position(r["shapes"][kernel])
-            by_shape = (told.in_axis, told.out_axis, told.batch_axis) == expected
-            text = "right" if by_shape else "refused" if told.in_axis is None else "wrong"
-            shown = ["none"] * 3 if axes is None else [", ".join(map(str, a)) or "" for a in axes]
-            shape = "x".join(map(str, r["shapes"][kernel]))
-            right = "yes" if axes == expected else "no"
+            shape_axes = by_position(row_figures["shapes"][kernel])
+            by_shape = (shape_axes.in_axis, shape_axes.out_axis, shape_axes.batch_axis) == expected
+            shape_verdict = (
+                "right" if by_shape else "refused" if shape_axes.in_axis is None else "wrong"
+            )
+            shown = (
+                ["none"] * 3
+                if axes is None
+                else [", ".join(map(str, axis_numbers)) or "" for axis_numbers in axes]
+            )
+            shape = "x".join(map(str, row_figures["shapes"][kernel]))
+            is_found = "yes" if axes == expected else "no"
             lines.append(
-                f"| {name} | `{kernel}` | {shape} | {' | '.join(shown)} | {right} | {text} |"
+                f"| {name} | `{kernel}` | {shape} | {' | '.join(shown)} | {is_found} | {shape_verdict} |"
             )
     lines += [
         "",
@@ -248,7 +274,7 @@ def main() -> None:
         "",
         "| kernel | with axes | by position |",
         "|---|---|---|",
-        *(f"| {name} | {own['axes']} | {own['position']} |" for name, own in groups.items()),
+        *(f"| {name} | {kept['axes']} | {kept['position']} |" for name, kept in groups.items()),
     ]
     (RESULTS / "kernel_axes.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines[:5]))

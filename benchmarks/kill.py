@@ -35,15 +35,15 @@ def start(workdir: Path) -> subprocess.Popen:
     cache = {"JAX_COMPILATION_CACHE_DIR": str(workdir.parent / "xla")}
     limits = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
     command = [sys.executable, "-m", "experiments.lottery", *SETTINGS, f"--workdir={workdir}"]
-    with (workdir.parent / f"{workdir.name}.log").open("ab") as log:
-        env = {**os.environ, **cache, **limits}
-        return subprocess.Popen(command, stdout=log, stderr=log, env=env)
+    with (workdir.parent / f"{workdir.name}.log").open("ab") as log_file:
+        environment = {**os.environ, **cache, **limits}
+        return subprocess.Popen(command, stdout=log_file, stderr=log_file, env=environment)
 
 
 def saved(workdir: Path) -> set[str]:
     """The checkpoints that are complete."""
-    found = workdir.glob("*/seed_0/*/checkpoints/[0-9]*")
-    return {f"{p.parent.parent.name}/{p.name}" for p in found if p.name.isdigit()}
+    paths = workdir.glob("*/seed_0/*/checkpoints/[0-9]*")
+    return {f"{path.parent.parent.name}/{path.name}" for path in paths if path.name.isdigit()}
 
 
 def being_saved(workdir: Path) -> bool:
@@ -55,11 +55,14 @@ def digests(workdir: Path) -> list[str]:
     """The hashes of all levels of the ticket and its controls."""
     (results,) = workdir.glob("*/results.json")
     levels = json.loads(results.read_text())["seeds"][0]["levels"]
-    found = []
+    hashes = []
     for level in levels:
         for _, branch in sorted(level["branches"].items()):
-            found += [b["digest"] for b in (branch if isinstance(branch, list) else [branch])]
-    return found
+            hashes += [
+                results_of_branch["digest"]
+                for results_of_branch in (branch if isinstance(branch, list) else [branch])
+            ]
+    return hashes
 
 
 def main() -> None:
@@ -69,54 +72,57 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks/kill.json"))
     arguments = parser.parse_args()
-    draw = random.Random(arguments.seed)
+    rng = random.Random(arguments.seed)
     with tempfile.TemporaryDirectory() as folder:
-        whole = Path(folder, "whole")
-        killed = Path(folder, "killed")
-        if start(whole).wait() != 0:
+        whole_folder = Path(folder, "whole")
+        killed_folder = Path(folder, "killed")
+        if start(whole_folder).wait() != 0:
             sys.exit(Path(folder, "whole.log").read_text()[-2000:])
-        lives = 0
-        kills = 0
-        resumed = 0
-        in_save = 0
-        empty = 0
+        life_count = 0
+        kill_count = 0
+        resumed_count = 0
+        in_save_count = 0
+        empty_count = 0
         while True:
-            before = saved(killed)
-            process = start(killed)
-            lives += 1
-            resumed += bool(before)
-            while process.poll() is None and not saved(killed) - before:
+            saved_before = saved(killed_folder)
+            process = start(killed_folder)
+            life_count += 1
+            resumed_count += bool(saved_before)
+            while process.poll() is None and not saved(killed_folder) - saved_before:
                 time.sleep(0.002)
-            time.sleep(draw.uniform(0, 1.0) if kills < arguments.kills else 0)
-            if kills >= arguments.kills:
+            time.sleep(rng.uniform(0, 1.0) if kill_count < arguments.kills else 0)
+            if kill_count >= arguments.kills:
                 process.wait()
             if process.poll() is not None:
                 break
-            in_save += being_saved(killed)
+            in_save_count += being_saved(killed_folder)
             process.send_signal(signal.SIGKILL)
             process.wait()
-            kills += 1
-            empty += not saved(killed)
-            print(f"kill {kills}: {len(saved(killed))} checkpoints on disk", flush=True)
+            kill_count += 1
+            empty_count += not saved(killed_folder)
+            print(f"kill {kill_count}: {len(saved(killed_folder))} checkpoints on disk", flush=True)
         if process.returncode != 0:
             sys.exit(Path(folder, "killed.log").read_text()[-2000:])
-        expected = digests(whole)
-        found = digests(killed)
-    differ = sum(a != b for a, b in zip(expected, found, strict=True))
+        expected_hashes = digests(whole_folder)
+        found_hashes = digests(killed_folder)
+    different_count = sum(
+        expected_hash != found_hash
+        for expected_hash, found_hash in zip(expected_hashes, found_hashes, strict=True)
+    )
     results = {
-        "kills": kills,
-        "lives": lives,
-        "resumed_past_zero": resumed,
-        "killed_in_mid_save": in_save,
-        "killed_before_the_first_save": empty,
-        "hashes_compared": len(expected),
-        "hashes_that_differ": differ,
+        "kills": kill_count,
+        "lives": life_count,
+        "resumed_past_zero": resumed_count,
+        "killed_in_mid_save": in_save_count,
+        "killed_before_the_first_save": empty_count,
+        "hashes_compared": len(expected_hashes),
+        "hashes_that_differ": different_count,
         "seed": arguments.seed,
     }
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(results, indent=1) + "\n")
     print(json.dumps(results, indent=1))
-    sys.exit(1 if differ or kills < arguments.kills else 0)
+    sys.exit(1 if different_count or kill_count < arguments.kills else 0)
 
 
 if __name__ == "__main__":

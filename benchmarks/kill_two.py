@@ -43,47 +43,53 @@ def train(folder: Path, process: int, port: int) -> None:
     jax.distributed.initialize(f"localhost:{port}", num_processes=2, process_id=process)
     mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     rng = np.random.default_rng(0)
-    host = {
+    host_params = {
         name: {"kernel": rng.standard_normal(shape, np.float32) / shape[0] ** 0.5}
         for name, shape in {"a": (32, 64), "b": (64, 64), "c": (64, 8)}.items()
     }
-    split = NamedSharding(mesh, P("data"))
+    sharding = NamedSharding(mesh, P("data"))
 
-    def place(x, where):
-        return jax.make_array_from_callback(x.shape, where, lambda index: x[index])
+    def place(array, target_sharding):
+        return jax.make_array_from_callback(
+            array.shape, target_sharding, lambda index: array[index]
+        )
 
-    params = jax.tree.map(lambda x: place(x, split), host)
+    params = jax.tree.map(lambda array: place(array, sharding), host_params)
     method = jp.methods.rigl(sparsity=0.9, every=CHANGE_EVERY, end=STEPS)
-    tx = jp.sparsify(optax.adam(1e-2), method, key=jax.random.key(0))
-    state = jax.jit(tx.init)(params)
-    inputs = place(rng.standard_normal((16, 32), np.float32), split)
+    transform = jp.sparsify(optax.adam(1e-2), method, key=jax.random.key(0))
+    state = jax.jit(transform.init)(params)
+    inputs = place(rng.standard_normal((16, 32), np.float32), sharding)
 
     def loss(params, inputs, noise):
-        x = inputs + 0.1 * jax.random.normal(noise, inputs.shape)
+        array = inputs + 0.1 * jax.random.normal(noise, inputs.shape)
         for name in ("a", "b"):
-            x = jnp.tanh(x @ params[name]["kernel"])
-        return jnp.mean((x @ params["c"]["kernel"] - 1) ** 2)
+            array = jnp.tanh(array @ params[name]["kernel"])
+        return jnp.mean((array @ params["c"]["kernel"] - 1) ** 2)
 
     @jax.jit
     def step(params, state, inputs, number):
         grads = jax.grad(loss)(params, inputs, jax.random.fold_in(jax.random.key(1), number))
-        updates, state = tx.update(grads, state, params)
+        updates, state = transform.update(grads, state, params)
         return optax.apply_updates(params, updates), state
 
     with CheckpointManager(
         (folder / "checkpoints").absolute(),
         options=CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False),
     ) as manager:
-        done = manager.latest_step() or 0
-        params, state = step(params, state, inputs, 0) if not done else (params, state)
-        if done:
-            like = jax.eval_shape(lambda: (params, state))
-            known = step.lower(params, state, inputs, 0).compile().output_shardings
+        saved_step = manager.latest_step() or 0
+        params, state = step(params, state, inputs, 0) if not saved_step else (params, state)
+        if saved_step:
+            state_shapes = jax.eval_shape(lambda: (params, state))
+            known_shardings = step.lower(params, state, inputs, 0).compile().output_shardings
             shapes = jax.tree.map(
-                lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), like, known
+                lambda array, sharding_of_leaf: jax.ShapeDtypeStruct(
+                    array.shape, array.dtype, sharding=sharding_of_leaf
+                ),
+                state_shapes,
+                known_shardings,
             )
-            params, state = manager.restore(done, args=args.StandardRestore(shapes))
-        for number in range(max(done, 1), STEPS):
+            params, state = manager.restore(saved_step, args=args.StandardRestore(shapes))
+        for number in range(max(saved_step, 1), STEPS):
             params, state = step(params, state, inputs, number)
             if (number + 1) % SAVE_EVERY == 0:
                 manager.save(number + 1, args=args.StandardSave((params, state)))
@@ -93,25 +99,27 @@ def train(folder: Path, process: int, port: int) -> None:
         digest = hashlib.sha256()
         for leaf in jax.tree.leaves(gathered):
             digest.update(np.ascontiguousarray(leaf).tobytes())
-        kept = {row["leaf"]: row["kept"] for row in jp.masks.summary(gathered[1])}
-        text = json.dumps({"digest": digest.hexdigest(), "kept": kept})
-        (folder / "result.json").write_text(text)
+        kept_counts = {row["leaf"]: row["kept"] for row in jp.masks.summary(gathered[1])}
+        result_text = json.dumps({"digest": digest.hexdigest(), "kept": kept_counts})
+        (folder / "result.json").write_text(result_text)
 
 
 def start(folder: Path) -> list[subprocess.Popen]:
     """Starts both processes."""
     folder.mkdir(exist_ok=True)
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
+    with socket.socket() as free_socket:
+        free_socket.bind(("localhost", 0))
+        port = free_socket.getsockname()[1]
     flags = "--xla_force_host_platform_device_count=2"
-    env = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     processes = []
     for process in range(2):
         command = [sys.executable, "-m", "benchmarks.kill_two", "--train", str(folder)]
         command += ["--process", str(process), "--port", str(port)]
-        with (folder / f"{process}.log").open("ab") as log:
-            processes.append(subprocess.Popen(command, stdout=log, stderr=log, env=env))
+        with (folder / f"{process}.log").open("ab") as log_file:
+            processes.append(
+                subprocess.Popen(command, stdout=log_file, stderr=log_file, env=environment)
+            )
     return processes
 
 
@@ -133,48 +141,53 @@ def main() -> None:
     if arguments.train:
         train(arguments.train, arguments.process, arguments.port)
         return
-    draw = random.Random(arguments.seed)
+    rng = random.Random(arguments.seed)
     with tempfile.TemporaryDirectory() as temporary:
-        whole = Path(temporary, "whole")
-        killed = Path(temporary, "killed")
-        if any(process.wait() for process in start(whole)):
-            sys.exit((whole / "0.log").read_text()[-3000:])
-        kills = 0
-        resumed = 0
-        while not (killed / "result.json").exists():
-            before = saved(killed)
-            processes = start(killed)
-            resumed += bool(before)
+        whole_folder = Path(temporary, "whole")
+        killed_folder = Path(temporary, "killed")
+        if any(process.wait() for process in start(whole_folder)):
+            sys.exit((whole_folder / "0.log").read_text()[-3000:])
+        kill_count = 0
+        resumed_count = 0
+        while not (killed_folder / "result.json").exists():
+            saved_before = saved(killed_folder)
+            processes = start(killed_folder)
+            resumed_count += bool(saved_before)
 
-            def running(processes=processes):
-                return all(p.poll() is None for p in processes)
+            def are_running(processes=processes):
+                return all(process_of_run.poll() is None for process_of_run in processes)
 
-            if kills < arguments.kills:
-                while running() and not saved(killed) - before:
+            if kill_count < arguments.kills:
+                while are_running() and not saved(killed_folder) - saved_before:
                     time.sleep(0.005)
-                time.sleep(draw.uniform(0, 0.3))
-                if not running():
+                time.sleep(rng.uniform(0, 0.3))
+                if not are_running():
                     break
-                for process in draw.sample(processes, 2):
+                for process in rng.sample(processes, 2):
                     process.send_signal(signal.SIGKILL)
-                    time.sleep(draw.uniform(0, 0.05))
-                kills += 1
+                    time.sleep(rng.uniform(0, 0.05))
+                kill_count += 1
             for process in processes:
                 process.wait()
-            print(f"kill {kills}: saved {sorted(saved(killed), key=int)}", flush=True)
-            if kills == arguments.kills and any(process.returncode > 0 for process in processes):
-                sys.exit((killed / "0.log").read_text()[-3000:])
-        one, other = (json.loads((f / "result.json").read_text()) for f in (whole, killed))
+            print(f"kill {kill_count}: saved {sorted(saved(killed_folder), key=int)}", flush=True)
+            if kill_count == arguments.kills and any(
+                process.returncode > 0 for process in processes
+            ):
+                sys.exit((killed_folder / "0.log").read_text()[-3000:])
+        whole_result, killed_result = (
+            json.loads((run_folder / "result.json").read_text())
+            for run_folder in (whole_folder, killed_folder)
+        )
     results = {
         "processes": 2,
         "devices": 4,
         "updates": STEPS,
         "masks_change_every": CHANGE_EVERY,
         "saved_every": SAVE_EVERY,
-        "kills": kills,
-        "resumed_past_zero": resumed,
-        "kept": one["kept"],
-        "same_bits": one["digest"] == other["digest"],
+        "kills": kill_count,
+        "resumed_past_zero": resumed_count,
+        "kept": whole_result["kept"],
+        "same_bits": whole_result["digest"] == killed_result["digest"],
         "seed": arguments.seed,
     }
     arguments.out.parent.mkdir(parents=True, exist_ok=True)

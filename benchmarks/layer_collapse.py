@@ -45,15 +45,17 @@ FLAT_LOSS = jp.signals.loss_of_outputs(forward, output_loss, temperature=200)  #
 
 def pruners(batches: Any, key: jax.Array) -> dict[str, Callable[[Any, float], Any]]:
     """By name: (params, sparsity) -> masks."""
-    once = jp.schedules.one_shot(sparsity=0.5)
+    one_shot = jp.schedules.one_shot(sparsity=0.5)
     everywhere = jp.allocation.global_budget()
-    free = {
-        name: jp.Method(getattr(jp.criteria, name), schedule=once, allocation=everywhere)
+    data_free_methods = {
+        name: jp.Method(getattr(jp.criteria, name), schedule=one_shot, allocation=everywhere)
         for name in ("magnitude", "random")
     }
 
-    def plain(name: str, params: Any, sparsity: float) -> Any:
-        method = dataclasses.replace(free[name], schedule=jp.schedules.one_shot(sparsity=sparsity))
+    def by_criterion(name: str, params: Any, sparsity: float) -> Any:
+        method = dataclasses.replace(
+            data_free_methods[name], schedule=jp.schedules.one_shot(sparsity=sparsity)
+        )
         return jp.prune(params, method, key=key)[1]
 
     def snip(rounds: int, params: Any, sparsity: float) -> Any:
@@ -63,8 +65,8 @@ def pruners(batches: Any, key: jax.Array) -> dict[str, Callable[[Any, float], An
         return jp.at_init.grasp(FLAT_LOSS, params, batches, sparsity=sparsity)[1]
 
     def by_flow(rounds: int, params: Any, sparsity: float) -> Any:
-        first = batches[0]
-        return jp.at_init.synflow(forward, params, first, sparsity=sparsity, rounds=rounds)[1]
+        first_batch = batches[0]
+        return jp.at_init.synflow(forward, params, first_batch, sparsity=sparsity, rounds=rounds)[1]
 
     return {
         "SynFlow, 100 rounds": functools.partial(by_flow, 100),
@@ -72,8 +74,8 @@ def pruners(batches: Any, key: jax.Array) -> dict[str, Callable[[Any, float], An
         "SNIP": functools.partial(snip, 1),
         "SNIP, 100 rounds": functools.partial(snip, 100),
         "GraSP": grasp,
-        "magnitude": functools.partial(plain, "magnitude"),
-        "random": functools.partial(plain, "random"),
+        "magnitude": functools.partial(by_criterion, "magnitude"),
+        "random": functools.partial(by_criterion, "random"),
     }
 
 
@@ -90,8 +92,8 @@ def measured() -> list[dict[str, Any]]:
             for exponent in EXPONENTS:
                 try:
                     kept = {
-                        r["leaf"]: r["kept"]
-                        for r in jp.masks.summary(prune(params, 1 - 10**-exponent))
+                        row["leaf"]: row["kept"]
+                        for row in jp.masks.summary(prune(params, 1 - 10**-exponent))
                     }
                 except ValueError as e:  # a round has left nothing that flows
                     kept = {"": str(e)}
@@ -108,19 +110,23 @@ def layer_sizes() -> dict[str, int]:
 
 def alive(row: dict[str, Any]) -> bool:
     """Whether each layer has a weight left."""
-    return all(isinstance(k, int) and k > 0 for k in row["kept"].values())
+    return all(
+        isinstance(kept_count, int) and kept_count > 0 for kept_count in row["kept"].values()
+    )
 
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Seeds in which every layer has something left."""
-    names = list(dict.fromkeys(row["pruner"] for row in rows))
-    head = ["pruner", *(f"10^{e:g}" for e in EXPONENTS)]
-    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
-    for name in names:
+    pruner_names = list(dict.fromkeys(row["pruner"] for row in rows))
+    heading = ["pruner", *(f"10^{exponent:g}" for exponent in EXPONENTS)]
+    lines = ["| " + " | ".join(heading) + " |", "|" + " --- |" * len(heading)]
+    for name in pruner_names:
         cells = []
         for exponent in EXPONENTS:
-            found = [alive(r) for r in rows if (r["pruner"], r["exponent"]) == (name, exponent)]
-            cells.append(f"{sum(found)} of {len(found)}")
+            alive_flags = [
+                alive(row) for row in rows if (row["pruner"], row["exponent"]) == (name, exponent)
+            ]
+            cells.append(f"{sum(alive_flags)} of {len(alive_flags)}")
         lines.append("| " + " | ".join([name, *cells]) + " |")
     return "\n".join(lines)
 
@@ -131,20 +137,27 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
 
     sizes = layer_sizes()
     figure = Figure(figsize=(6.4, 4.0), layout="constrained")
-    ax = figure.subplots()
+    axes = figure.subplots()
     for name in dict.fromkeys(row["pruner"] for row in rows):
-        least = []
+        least_shares = []
         for exponent in EXPONENTS:
-            own = [r for r in rows if (r["pruner"], r["exponent"]) == (name, exponent)]
-            shares = [min(r["kept"][n] / sizes[n] for n in sizes) if alive(r) else 0 for r in own]
-            least.append(np.mean(shares))
-        shown = [max(x, 1e-6) for x in least]
-        ax.plot([10**e for e in EXPONENTS], shown, marker="o", ms=4, label=name)
-    ax.set(xscale="log", yscale="log", xlabel="compression of the prunable weights")
-    ax.set(
+            pruner_rows = [
+                row for row in rows if (row["pruner"], row["exponent"]) == (name, exponent)
+            ]
+            shares = [
+                min(row["kept"][layer] / sizes[layer] for layer in sizes) if alive(row) else 0
+                for row in pruner_rows
+            ]
+            least_shares.append(np.mean(shares))
+        shown_shares = [max(share, 1e-6) for share in least_shares]
+        axes.plot(
+            [10**exponent for exponent in EXPONENTS], shown_shares, marker="o", ms=4, label=name
+        )
+    axes.set(xscale="log", yscale="log", xlabel="compression of the prunable weights")
+    axes.set(
         ylabel="left of the layer that has least (1e-6: nothing)", title="LeNet-5, MNIST, 3 seeds"
     )
-    ax.legend(frameon=False, fontsize=8)
+    axes.legend(frameon=False, fontsize=8)
     figure.savefig(path, dpi=150)
 
 
@@ -153,22 +166,22 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks"))
-    out = parser.parse_args().out
+    folder = parser.parse_args().out
     rows = measured()
     sizes = layer_sizes()
-    layers = len(sizes)
-    weights = sum(sizes.values())
+    layer_count = len(sizes)
+    weight_count = sum(sizes.values())
     setting = {"jax": jax.__version__, "cpu": platform.processor() or platform.machine()}
-    (out / "layer_collapse.json").write_text(
+    (folder / "layer_collapse.json").write_text(
         json.dumps({"setting": setting, "rows": rows}, indent=1) + "\n"
     )
     text = (
         "# Layer collapse\n\nWritten by `python -m benchmarks.layer_collapse`: seeds in which every layer of "
-        f"LeNet-5 has a weight left, by compression. {layers} layers of {weights:,} weights: one weight "
-        f"each is left at 10^{np.log10(weights / layers):.2f}.\n\n{table(rows)}\n"
+        f"LeNet-5 has a weight left, by compression. {layer_count} layers of {weight_count:,} weights: one "
+        f"weight each is left at 10^{np.log10(weight_count / layer_count):.2f}.\n\n{table(rows)}\n"
     )
-    (out / "layer_collapse.md").write_text(text)
-    plot(rows, out / "layer_collapse.png")
+    (folder / "layer_collapse.md").write_text(text)
+    plot(rows, folder / "layer_collapse.png")
     print(text)
 
 

@@ -47,7 +47,7 @@ def _search(loss, grads, params):
 
 
 def _rates(*names: str, module: Any = optax, rate: float = 1e-2) -> dict[str, Case]:
-    return {n: Case(functools.partial(getattr(module, n), rate)) for n in names}
+    return {name: Case(functools.partial(getattr(module, name), rate)) for name in names}
 
 
 ALIASES = {
@@ -96,11 +96,11 @@ CONTRIB = {
 
 
 def _labels(params):
-    return jax.tree.map(lambda p: "matrix" if p.ndim > 1 else "vector", params)
+    return jax.tree.map(lambda leaf: "matrix" if leaf.ndim > 1 else "vector", params)
 
 
 def _matrices(params):
-    return jax.tree.map(lambda p: p.ndim > 1, params)
+    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
 
 
 WRAPPERS = {
@@ -145,17 +145,20 @@ def initial() -> Any:
     keys = jax.random.split(jax.random.key(2), 3)
     shapes = {"a": (12, 16), "b": (16, 16), "c": (16, 3)}
     return {
-        name: {"kernel": jax.random.normal(key, s) / s[0] ** 0.5, "bias": jnp.zeros(s[1])}
-        for key, (name, s) in zip(keys, shapes.items(), strict=True)
+        name: {
+            "kernel": jax.random.normal(key, shape) / shape[0] ** 0.5,
+            "bias": jnp.zeros(shape[1]),
+        }
+        for key, (name, shape) in zip(keys, shapes.items(), strict=True)
     }
 
 
 def loss_of(params: Any) -> jax.Array:
     """Returns the mean squared error of the network."""
-    h = _x
+    hidden = _x
     for name in ("a", "b"):
-        h = jnp.tanh(h @ params[name]["kernel"] + params[name]["bias"])
-    return jnp.mean((h @ params["c"]["kernel"] + params["c"]["bias"] - _y) ** 2)
+        hidden = jnp.tanh(hidden @ params[name]["kernel"] + params[name]["bias"])
+    return jnp.mean((hidden @ params["c"]["kernel"] + params["c"]["bias"] - _y) ** 2)
 
 
 class Outcome(NamedTuple):
@@ -174,36 +177,40 @@ def try_out(case: Case, method: jp.Method) -> Outcome:
     if why_not:
         return Outcome(f"no: {why_not}")
     inner = optax.with_extra_args_support(case.make())
-    tx = jp.sparsify(inner, method, key=jax.random.key(3))
+    transform = jp.sparsify(inner, method, key=jax.random.key(3))
     params = initial()
 
     def check(params: Any, state: Any) -> tuple[jax.Array, jax.Array]:
         masks = jp.masks_of(state)
         revived = jax.tree.map(
-            lambda p, m: 0 if m is None else jnp.sum(~m & (p != 0)), params, masks
+            lambda leaf, mask: 0 if mask is None else jnp.sum(~mask & (leaf != 0)), params, masks
         )
-        named = jp.masks.beside(params, masks)
-        owners = mirrors(params, state.inner)
-        old = jax.tree.leaves(state.inner)
-        fresh = jax.tree.leaves(inner.init(params))
-        wrong = [
-            jnp.any(~named[i] & (o != f))
-            for i, o, f in zip(owners, old, fresh, strict=True)
-            if i is not None and named[i] is not None
+        leaf_masks = jp.masks.beside(params, masks)
+        owner_indices = mirrors(params, state.inner)
+        state_leaves = jax.tree.leaves(state.inner)
+        fresh_leaves = jax.tree.leaves(inner.init(params))
+        stale_flags = [
+            jnp.any(~leaf_masks[owner] & (state_leaf != fresh_leaf))
+            for owner, state_leaf, fresh_leaf in zip(
+                owner_indices, state_leaves, fresh_leaves, strict=True
+            )
+            if owner is not None and leaf_masks[owner] is not None
         ]
-        return sum(jax.tree.leaves(revived)), sum(w.astype(int) for w in wrong) + jnp.zeros((), int)
+        return sum(jax.tree.leaves(revived)), sum(
+            is_stale.astype(int) for is_stale in stale_flags
+        ) + jnp.zeros((), int)
 
     def step(carry: Any, _: Any) -> Any:
         params, state = carry
         loss, grads = jax.value_and_grad(loss_of)(params)
-        updates, state = tx.update(grads, state, params, **case.extra(loss, grads, params))
+        updates, state = transform.update(grads, state, params, **case.extra(loss, grads, params))
         params = optax.apply_updates(params, updates)
         return (params, state), (loss, *check(params, state))
 
     try:
-        start = (params, tx.init(params))
-        run = jax.jit(lambda carry: jax.lax.scan(step, carry, None, length=STEPS))
-        (params, state), (losses, revived, stale) = run(start)
+        initial_carry = (params, transform.init(params))
+        run_steps = jax.jit(lambda carry: jax.lax.scan(step, carry, None, length=STEPS))
+        (params, state), (losses, revived, stale) = run_steps(initial_carry)
     except Exception as error:  # the table reports what an optimizer cannot do
         return Outcome(f"no: {type(error).__name__}: {str(error).splitlines()[0][:150]}")
     outcome = Outcome(
@@ -228,17 +235,30 @@ def main() -> None:
         "--only", default="", help="part of a name; the other rows stay as they are"
     )
     arguments = parser.parse_args()
-    stored = arguments.out.with_suffix(".json")
-    old = json.loads(stored.read_text()) if arguments.only and stored.exists() else {}
-    table = {}
+    stored_path = arguments.out.with_suffix(".json")
+    stored_outcomes = (
+        json.loads(stored_path.read_text()) if arguments.only and stored_path.exists() else {}
+    )
+    outcomes = {}
     for name, case in CASES.items():
         if arguments.only not in name:
-            if name in old:
-                table[name] = {m: Outcome(**outcome) for m, outcome in old[name].items()}
+            if name in stored_outcomes:
+                outcomes[name] = {
+                    method_name: Outcome(**outcome)
+                    for method_name, outcome in stored_outcomes[name].items()
+                }
         else:
-            table[name] = {m: try_out(case, method) for m, method in METHODS.items()}
+            outcomes[name] = {
+                method_name: try_out(case, method) for method_name, method in METHODS.items()
+            }
             print(
-                name, *(f"{m}: {o.verdict}" for m, o in table[name].items()), sep=" | ", flush=True
+                name,
+                *(
+                    f"{method_name}: {outcome.verdict}"
+                    for method_name, outcome in outcomes[name].items()
+                ),
+                sep=" | ",
+                flush=True,
             )
     lines = [
         "# Optimizers under `sparsify`",
@@ -251,17 +271,20 @@ def main() -> None:
         "| optimizer | " + " | ".join(METHODS) + " | loss, first to last (gmp) |",
         "|---|" + "---|" * (len(METHODS) + 1),
     ]
-    for name, row in table.items():
-        first, last = row["gmp"].loss
+    for name, row in outcomes.items():
+        first_loss, last_loss = row["gmp"].loss
         verdicts = " | ".join(outcome.verdict for outcome in row.values())
-        lines.append(f"| {name} | {verdicts} | {first:.3f} to {last:.3f} |")
+        lines.append(f"| {name} | {verdicts} | {first_loss:.3f} to {last_loss:.3f} |")
     for method in METHODS:
-        works = sum(row[method].verdict == "yes" for row in table.values())
-        lines.append(f"\n{method}: {works} of {len(table)} work.")
+        working_count = sum(row[method].verdict == "yes" for row in outcomes.values())
+        lines.append(f"\n{method}: {working_count} of {len(outcomes)} work.")
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.with_suffix(".md").write_text("\n".join(lines) + "\n")
-    plain = {n: {m: o._asdict() for m, o in row.items()} for n, row in table.items()}
-    stored.write_text(json.dumps(plain, indent=1) + "\n")
+    plain_outcomes = {
+        optimizer: {method_name: outcome._asdict() for method_name, outcome in row.items()}
+        for optimizer, row in outcomes.items()
+    }
+    stored_path.write_text(json.dumps(plain_outcomes, indent=1) + "\n")
 
 
 if __name__ == "__main__":

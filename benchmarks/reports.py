@@ -39,13 +39,13 @@ def weights(*shape: int, seed: int = 0):
     return jax.random.normal(jax.random.key(seed), shape)
 
 
-def trained(tx, params, grads_of, steps: int, jit: bool = True):
+def trained(transform, params, grads_of, steps: int, jit: bool = True):
     """Parameters and state after some updates."""
     import jax
     import optax
 
-    update = jax.jit(tx.update) if jit else tx.update
-    state = tx.init(params)
+    update = jax.jit(transform.update) if jit else transform.update
+    state = transform.init(params)
     for step in range(steps):
         updates, state = update(grads_of(params, step), state, params)
         params = optax.apply_updates(params, updates)
@@ -60,18 +60,20 @@ def halves(method, at: int) -> str:
 
     import jaxprune as jp
 
-    x = weights(64, 32, seed=1)
+    inputs = weights(64, 32, seed=1)
 
-    def loss(p):
-        return jnp.mean((x @ p["w"] - jnp.roll(x, 1, 1)) ** 2)
+    def loss(params):
+        return jnp.mean((inputs @ params["w"] - jnp.roll(inputs, 1, 1)) ** 2)
 
-    slope = jax.jit(jax.grad(loss))
+    gradient = jax.jit(jax.grad(loss))
 
-    def spoilt(p, step):
-        return jax.tree.map(lambda g: g * (jnp.nan if step == at else 1), slope(p))
+    def spoilt(params, step):
+        return jax.tree.map(lambda leaf: leaf * (jnp.nan if step == at else 1), gradient(params))
 
-    tx = jp.sparsify(optax.apply_if_finite(optax.adam(1e-2), 5), method, key=jax.random.key(0))
-    _, state = trained(tx, {"w": weights(32, 32) / 6}, spoilt, 14)
+    transform = jp.sparsify(
+        optax.apply_if_finite(optax.adam(1e-2), 5), method, key=jax.random.key(0)
+    )
+    _, state = trained(transform, {"w": weights(32, 32) / 6}, spoilt, 14)
     mask = jp.masks_of(state)["w"].ravel()
     return f"{float(mask[:512].mean()):.2f} / {float(mask[512:].mean()):.2f} kept"
 
@@ -190,21 +192,23 @@ def _():
     import jaxprune as jp
 
     masks = {"w": jnp.arange(64).reshape(8, 8) % 2 == 0}
-    tx = jp.fixed(optax.adam(1e-2), masks)
-    step = jax.jit(lambda p, s: tx.update(p, s, p), donate_argnums=(1,))
-    step({"w": weights(8, 8)}, tx.init({"w": weights(8, 8)}))
+    transform = jp.fixed(optax.adam(1e-2), masks)
+    step = jax.jit(lambda p, s: transform.update(p, s, p), donate_argnums=(1,))
+    step({"w": weights(8, 8)}, transform.init({"w": weights(8, 8)}))
     return f"{int(masks['w'].sum())} kept, usable"
 
 
-def nnx_run(tx, steps: int = 3):
+def nnx_run(transform, steps: int = 3):
     """A trained `nnx.Linear` and its optimizer."""
     import jax.numpy as jnp
     from flax import nnx
 
     model = nnx.Linear(8, 16, rngs=nnx.Rngs(0))
-    optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
+    optimizer = nnx.Optimizer(model, transform, wrt=nnx.Param)
     for _ in range(steps):
-        optimizer.update(model, nnx.grad(lambda m: jnp.mean(m(jnp.ones((4, 8))) ** 2))(model))
+        optimizer.update(
+            model, nnx.grad(lambda module: jnp.mean(module(jnp.ones((4, 8))) ** 2))(model)
+        )
     return model, optimizer
 
 
@@ -275,8 +279,8 @@ def _():
 
     import jaxprune as jp
 
-    tx = jp.sparsify(optax.adam(1e-3), jp.methods.gmp(sparsity=0.5, **EVERY))
-    optax.tree_map_params(tx, lambda x: x, tx.init({"w": weights(8, 8)}))
+    transform = jp.sparsify(optax.adam(1e-3), jp.methods.gmp(sparsity=0.5, **EVERY))
+    optax.tree_map_params(transform, lambda x: x, transform.init({"w": weights(8, 8)}))
     return "works"
 
 
@@ -289,8 +293,8 @@ def _():
     params = {"base": {"kernel": weights(4, 4)}, "head": {"kernel": weights(4, 4)}}
     parts = {"train": optax.adam(0.1), "still": optax.set_to_zero()}
     inner = optax.partition(parts, {"base": "still", "head": "train"})
-    tx = jp.sparsify(inner, jp.methods.magnitude(sparsity=0.5))
-    after, _ = trained(tx, params, lambda p, _: p, 1)
+    transform = jp.sparsify(inner, jp.methods.magnitude(sparsity=0.5))
+    after, _ = trained(transform, params, lambda p, _: p, 1)
     return f"{int((after['base']['kernel'] != params['base']['kernel']).sum())} of 16"
 
 
@@ -302,8 +306,8 @@ def _():
     import jaxprune as jp
 
     params = hk.data_structures.to_immutable_dict({"linear": {"w": weights(8, 8), "b": weights(8)}})
-    tx = jp.sparsify(optax.adam(1e-2), jp.methods.gmp(sparsity=0.5, **EVERY))
-    after, state = trained(tx, params, lambda p, _: p, 3)
+    transform = jp.sparsify(optax.adam(1e-2), jp.methods.gmp(sparsity=0.5, **EVERY))
+    after, state = trained(transform, params, lambda p, _: p, 3)
     jp.masks.check(after, jp.masks_of(state))
     return "works"
 
@@ -319,8 +323,8 @@ def _():
     def sparse(s):
         return jp.sparsify(optax.sgd(0.1), jp.methods.magnitude(sparsity=s))
 
-    tx = optax.partition({"x": sparse(0.5), "y": sparse(0.75)}, {"a": "x", "b": "y"})
-    after, state = trained(tx, params, lambda p, _: p, 1)
+    transform = optax.partition({"x": sparse(0.5), "y": sparse(0.75)}, {"a": "x", "b": "y"})
+    after, state = trained(transform, params, lambda p, _: p, 1)
     masks = jp.masks_of(state)
     jp.masks.check(after, masks)
     return f"kept {[int(masks[name]['kernel'].sum()) for name in 'ab']} of 16"
@@ -342,14 +346,17 @@ def _():
         return compiled.append(event) if "backend_compile" in event else None
 
     jax.monitoring.register_event_duration_secs_listener(listen)
-    for name, tx in {"adam": optax.adam(1e-2), "gmp": jp.sparsify(optax.adam(1e-2), gmp)}.items():
-        state = tx.init(params)
+    for name, transform in {
+        "adam": optax.adam(1e-2),
+        "gmp": jp.sparsify(optax.adam(1e-2), gmp),
+    }.items():
+        state = transform.init(params)
         for _ in range(4):
-            _, state = tx.update(params, state, params)
+            _, state = transform.update(params, state, params)
         compiled.clear()
         begin = time.process_time()
         for _ in range(10):
-            updates, state = tx.update(params, state, params)
+            updates, state = transform.update(params, state, params)
         jax.block_until_ready(updates)
         spent[name] = time.process_time() - begin
     return f"{spent['gmp'] / spent['adam']:.0f}x, {len(compiled) / 10:.0f} compiled"
@@ -365,11 +372,11 @@ def _():
 
     x = weights(64, 16, seed=1)
     rigl = jp.methods.rigl(sparsity=0.5, every=8, end=10**6)
-    tx = jp.sparsify(optax.MultiSteps(optax.sgd(0.1), 4), rigl, key=jax.random.key(0))
+    transform = jp.sparsify(optax.MultiSteps(optax.sgd(0.1), 4), rigl, key=jax.random.key(0))
     params = {"w": weights(16, 16)}
-    state = tx.init(params)
+    state = transform.init(params)
     params = jp.masks.apply(params, jp.masks_of(state))
-    update = jax.jit(tx.update)
+    update = jax.jit(transform.update)
     moved = []
     for call in range(16):
         grads = jax.grad(lambda p: jnp.mean((x @ p["w"] - x) ** 2))(params)
@@ -392,8 +399,10 @@ def _():
 
     params = {"dense": {"kernel": weights(16, 16), "bias": jnp.zeros(16)}}
     rigl = jp.methods.rigl(sparsity=0.5, every=2, end=10)
-    tx = jp.sparsify(optax.sgd(0.1, momentum=0.9), rigl, key=jax.random.key(0))
-    states = [trained(tx, params, lambda p, _: jax.tree.map(jnp.ones_like, p), n) for n in (2, 3)]
+    transform = jp.sparsify(optax.sgd(0.1, momentum=0.9), rigl, key=jax.random.key(0))
+    states = [
+        trained(transform, params, lambda p, _: jax.tree.map(jnp.ones_like, p), n) for n in (2, 3)
+    ]
     (before, old), (after, new) = states
     grown = jp.masks_of(new)["dense"]["kernel"] & ~jp.masks_of(old)["dense"]["kernel"]
     momentum = jnp.abs(new.inner[0].trace["dense"]["kernel"][grown]).max()
@@ -408,8 +417,8 @@ def _():
     import jaxprune as jp
 
     gmp = jp.methods.gmp(sparsity=0.5, **EVERY)
-    tx = jp.sparsify(optax.MultiSteps(optax.sgd(0.1), 2), gmp)
-    _, state = trained(tx, {"w": weights(8, 8)}, lambda p, _: p, 4)
+    transform = jp.sparsify(optax.MultiSteps(optax.sgd(0.1), 2), gmp)
+    _, state = trained(transform, {"w": weights(8, 8)}, lambda p, _: p, 4)
     return f"gradient_step {int(state.gradient_step)}"
 
 
@@ -420,8 +429,8 @@ def _():
     import jaxprune as jp
 
     gmp = jp.methods.gmp(sparsity=0.5, **EVERY)
-    tx = jp.averaged(jp.sparsify(optax.sgd(0.1), gmp), 0.9)
-    params, state = trained(tx, {"w": weights(16, 16)}, lambda p, _: p, 8)
+    transform = jp.averaged(jp.sparsify(optax.sgd(0.1), gmp), 0.9)
+    params, state = trained(transform, {"w": weights(16, 16)}, lambda p, _: p, 8)
     average = jp.average_of(params, state)["w"]
     mask = jp.masks_of(state)["w"]
     return f"{int((~mask & (average != 0)).sum())} of {int((~mask).sum())}"
@@ -439,14 +448,16 @@ def _():
     split = PartitionSpec("d")
     mesh = jax.make_mesh((4,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
     params = {"w": weights(16, 16) * jnp.arange(1.0, 17)[:, None]}
-    tx = jp.sparsify(optax.sgd(0.0), jp.methods.magnitude(sparsity=0.5))
-    specs = jax.tree.map(lambda x: split if x.ndim == 2 else PartitionSpec(), tx.init(params))
+    transform = jp.sparsify(optax.sgd(0.0), jp.methods.magnitude(sparsity=0.5))
+    specs = jax.tree.map(
+        lambda x: split if x.ndim == 2 else PartitionSpec(), transform.init(params)
+    )
 
     def update(p, s):
-        return tx.update(p, s, p)
+        return transform.update(p, s, p)
 
     run = jax.shard_map(update, mesh=mesh, in_specs=(split, specs), out_specs=(split, specs))
-    mask = jp.masks_of(jax.jit(run)(params, tx.init(params))[1])["w"]
+    mask = jp.masks_of(jax.jit(run)(params, transform.init(params))[1])["w"]
     return f"kept by quarters {mask.reshape(4, -1).sum(1).tolist()}"
 
 
@@ -483,18 +494,18 @@ def _():
 
 def answers() -> dict[str, str]:
     """What each probe says."""
-    found = {}
+    answer_by_report = {}
     for report, function in PROBES.items():
         try:
             with contextlib.redirect_stderr(io.StringIO()):
-                found[report] = function()
+                answer_by_report[report] = function()
         except Exception as error:  # that is the answer
-            text = " ".join(str(error).split())
-            found[report] = (
-                f"{type(error).__name__}: {text[:150]}{'...' if len(text) > 150 else ''}"
+            message = " ".join(str(error).split())
+            answer_by_report[report] = (
+                f"{type(error).__name__}: {message[:150]}{'...' if len(message) > 150 else ''}"
             )
-        print(f"{report}: {found[report]}", flush=True)
-    return found
+        print(f"{report}: {answer_by_report[report]}", flush=True)
+    return answer_by_report
 
 
 def table(files: list[Path], names: list[str]) -> str:
@@ -504,7 +515,10 @@ def table(files: list[Path], names: list[str]) -> str:
     def cell(text):
         return text.replace("|", "\\|")
 
-    rows = [f"| {cell(r)} | {cell(before.get(r, '-'))} | {cell(after[r])} |" for r in after]
+    rows = [
+        f"| {cell(report)} | {cell(before.get(report, '-'))} | {cell(after[report])} |"
+        for report in after
+    ]
     return "\n".join(
         [
             "# Reports, before and after",

@@ -75,7 +75,7 @@ def training(name: str, replacements: dict[str, Callable]):
     labels = jax.random.randint(jax.random.key(1), (STEPS, BATCH), 0, 10)
     variables = jax.jit(model.init)(jax.random.key(2), images[0])
     params = variables.pop("params")
-    tx = optax.adam(1e-3)
+    transform = optax.adam(1e-3)
 
     def loss(params, x, y):
         with replaced(replacements):
@@ -87,10 +87,10 @@ def training(name: str, replacements: dict[str, Callable]):
     def step(state, batch):
         params, opt_state = state
         value, grads = jax.value_and_grad(loss)(params, *batch)
-        updates, opt_state = tx.update(grads, opt_state, params)
+        updates, opt_state = transform.update(grads, opt_state, params)
         return (optax.apply_updates(params, updates), opt_state), value
 
-    return step, (params, tx.init(params)), (images, labels)
+    return step, (params, transform.init(params)), (images, labels)
 
 
 def replaced(replacements: dict[str, Callable]) -> ExitStack:

@@ -45,88 +45,103 @@ def main() -> None:
     parser.add_argument("--sizes", default="1e6,1e7", help="scores in the tree, by comma")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks/selection.json"))
-    args = parser.parse_args()
+    arguments = parser.parse_args()
     results: dict[str, Any] = {}
-    for size in map(float, args.sizes.split(",")):
-        results[f"{size:.0e}"] = over_all(int(size), args.rounds) | {"bars": BARS.get(size, {})}
+    for size in map(float, arguments.sizes.split(",")):
+        results[f"{size:.0e}"] = over_all(int(size), arguments.rounds) | {
+            "bars": BARS.get(size, {})
+        }
         show(f"{size:.0e}", results[f"{size:.0e}"])
-    for n, m in ((2, 4), (4, 8)):
-        results[f"{n}:{m}"] = grouped(n, m, args.rounds) | {"bars": BARS[f"{n}:{m}"]}
-        show(f"{n}:{m}", results[f"{n}:{m}"])
-    write(args.out, results, "torch")
+    for keep, group_size in ((2, 4), (4, 8)):
+        results[f"{keep}:{group_size}"] = grouped(keep, group_size, arguments.rounds) | {
+            "bars": BARS[f"{keep}:{group_size}"]
+        }
+        show(f"{keep}:{group_size}", results[f"{keep}:{group_size}"])
+    write(arguments.out, results, "torch")
 
 
 def over_all(size: int, rounds: int) -> dict[str, Any]:
     """Times the masks of the largest tenth of all scores."""
     rng = np.random.default_rng(0)
     shapes = [(int(size * share) // 500, 500) for share in SHARES]
-    leaves = [jnp.asarray(np.abs(rng.standard_normal(s, np.float32))) for s in shapes]
-    total = sum(x.size for x in leaves)
-    k = int(KEEP * total)
+    leaves = [jnp.asarray(np.abs(rng.standard_normal(shape, np.float32))) for shape in shapes]
+    score_count = sum(scores.size for scores in leaves)
+    keep_count = int(KEEP * score_count)
 
     def split(mask):
-        parts = jnp.split(mask, np.cumsum([x.size for x in leaves])[:-1])
+        parts = jnp.split(mask, np.cumsum([scores.size for scores in leaves])[:-1])
         return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
 
-    def flatten(xs):
-        return jnp.concatenate([x.ravel() for x in xs])
+    def flatten(leaves_in):
+        return jnp.concatenate([scores.ravel() for scores in leaves_in])
 
     def keep(index):
-        return jnp.zeros(total, bool).at[index].set(True)
+        return jnp.zeros(score_count, bool).at[index].set(True)
 
-    def by_sort(xs):
-        threshold = jnp.sort(flatten(xs))[total - k]
-        return [x >= threshold for x in xs]
+    def by_sort(leaves_in):
+        threshold = jnp.sort(flatten(leaves_in))[score_count - keep_count]
+        return [scores >= threshold for scores in leaves_in]
 
     contenders = {
-        OURS: lambda xs: top(xs, k),
-        LIMIT: lambda xs: [x >= 1.645 for x in xs],
-        "argsort(-x)": lambda xs: split(keep(jnp.argsort(-flatten(xs))[:k])),
+        OURS: lambda leaves_in: top(leaves_in, keep_count),
+        LIMIT: lambda leaves_in: [scores >= 1.645 for scores in leaves_in],
+        "argsort(-x)": lambda leaves_in: split(keep(jnp.argsort(-flatten(leaves_in))[:keep_count])),
         "jnp.sort": by_sort,
-        "lax.top_k": lambda xs: split(keep(lax.top_k(flatten(xs), k)[1])),
+        "lax.top_k": lambda leaves_in: split(keep(lax.top_k(flatten(leaves_in), keep_count)[1])),
     }
-    compiled = {name: jax.jit(f).lower(leaves).compile() for name, f in contenders.items()}
-    thunks: dict[str, Callable] = {n: functools.partial(f, leaves) for n, f in compiled.items()}
+    compiled = {
+        name: jax.jit(function).lower(leaves).compile() for name, function in contenders.items()
+    }
+    thunks: dict[str, Callable] = {
+        name: functools.partial(function, leaves) for name, function in compiled.items()
+    }
     if torch:
-        arrays = [np.asarray(x) for x in leaves]
-        thunks["torch.topk"] = torch_topk(arrays, k, in_order=True)
-        thunks["torch.topk, any order"] = torch_topk(arrays, k, in_order=False)
-    slow = ("argsort(-x)", "jnp.sort", "lax.top_k") if size > 3e6 else ()
-    memory = compiled[OURS].memory_analysis().temp_size_in_bytes / (4 * total)
-    return {"timings": interleave(thunks, OURS, rounds, slow), "temporaries": memory}
+        arrays = [np.asarray(scores) for scores in leaves]
+        thunks["torch.topk"] = torch_topk(arrays, keep_count, in_order=True)
+        thunks["torch.topk, any order"] = torch_topk(arrays, keep_count, in_order=False)
+    slow_names = ("argsort(-x)", "jnp.sort", "lax.top_k") if size > 3e6 else ()
+    relative_temporaries = compiled[OURS].memory_analysis().temp_size_in_bytes / (4 * score_count)
+    return {
+        "timings": interleave(thunks, OURS, rounds, slow_names),
+        "temporaries": relative_temporaries,
+    }
 
 
-def torch_topk(leaves: list[np.ndarray], k: int, in_order: bool) -> Callable:
+def torch_topk(leaves: list[np.ndarray], keep_count: int, in_order: bool) -> Callable:
     """The same masks by PyTorch; its default also puts the indices in order."""
-    tensors = [torch.from_numpy(x.copy()) for x in leaves]
+    tensors = [torch.from_numpy(array.copy()) for array in leaves]
 
     def select():
-        scores = torch.cat([t.ravel() for t in tensors])
+        scores = torch.cat([tensor.ravel() for tensor in tensors])
         mask = torch.zeros(scores.numel(), dtype=torch.bool)
-        mask[torch.topk(scores, k, sorted=in_order).indices] = True
+        mask[torch.topk(scores, keep_count, sorted=in_order).indices] = True
         return [
-            part.reshape(t.shape)
-            for part, t in zip(mask.split([t.numel() for t in tensors]), tensors, strict=True)
+            part.reshape(tensor.shape)
+            for part, tensor in zip(
+                mask.split([tensor.numel() for tensor in tensors]), tensors, strict=True
+            )
         ]
 
     return lambda: select() and None
 
 
-def grouped(n: int, m: int, rounds: int) -> dict[str, Any]:
+def grouped(keep: int, group_size: int, rounds: int) -> dict[str, Any]:
     """Times N:M masks: the n largest of each m consecutive scores."""
     rng = np.random.default_rng(0)
-    scores = jnp.asarray(np.abs(rng.standard_normal((GROUPED // m, m), np.float32)))
+    scores = jnp.asarray(
+        np.abs(rng.standard_normal((GROUPED // group_size, group_size), np.float32))
+    )
     zeros = jnp.zeros(scores.shape, bool)
-    put = functools.partial(jnp.put_along_axis, zeros, values=True, axis=1, inplace=False)
+    put_true = functools.partial(jnp.put_along_axis, zeros, values=True, axis=1, inplace=False)
     contenders = {
-        OURS: lambda x: top_along(x, n, 1),
-        LIMIT: lambda x: x >= 0.6745,
-        "argsort of argsort": lambda x: jnp.argsort(jnp.argsort(-x, 1), 1) < n,
-        "lax.top_k": lambda x: put(lax.top_k(x, n)[1]),
+        OURS: lambda scores_in: top_along(scores_in, keep, 1),
+        LIMIT: lambda scores_in: scores_in >= 0.6745,
+        "argsort of argsort": lambda scores_in: jnp.argsort(jnp.argsort(-scores_in, 1), 1) < keep,
+        "lax.top_k": lambda scores_in: put_true(lax.top_k(scores_in, keep)[1]),
     }
     thunks = {
-        name: functools.partial(jax.jit(f).lower(scores).compile(), scores)
-        for name, f in contenders.items()
+        name: functools.partial(jax.jit(function).lower(scores).compile(), scores)
+        for name, function in contenders.items()
     }
     return {"timings": interleave(thunks, OURS, rounds, ("argsort of argsort",))}
 
@@ -137,10 +152,10 @@ def show(title: str, result: dict[str, Any]) -> None:
     print(f"{title}\n  {'':24}{'ms':>10}{'x of ours':>11}  bar")
     for name, timing in timings.items():
         line = f"  {name:24}{timing.seconds * 1e3:10.2f}{timing.ratio:11.2f}"
-        sign, bar = result["bars"].get(name, ("", 0))
-        if sign == ">=":
+        comparison, bar = result["bars"].get(name, ("", 0))
+        if comparison == ">=":
             line += f"  >= {bar}: {'pass' if timing.ratio >= bar else 'MISS'}"
-        elif sign == "<=":
+        elif comparison == "<=":
             ratio = 1 / timing.ratio
             line += f"  ours {ratio:.2f} <= {bar}: {'pass' if ratio <= bar else 'MISS'}"
         print(line, flush=True)

@@ -50,12 +50,12 @@ COLUMNS = (
 def processor_seconds(thunk: Callable[[], Any], rounds: int) -> float:
     """Returns the least processor time of some rounds, after one that compiles."""
     jax.block_until_ready(thunk())
-    found = []
+    seconds = []
     for _ in range(rounds):
         start = time.process_time()
         jax.block_until_ready(thunk())
-        found.append(time.process_time() - start)
-    return min(found)
+        seconds.append(time.process_time() - start)
+    return min(seconds)
 
 
 def layer(size: int) -> tuple[jax.Array, jax.Array]:
@@ -68,41 +68,44 @@ def one_size(size: int, rounds: int, reference: bool) -> list[dict[str, Any]]:
     """Returns a row for each pattern."""
     kernel, gram = layer(size)
     highest = jax.lax.Precision.HIGHEST
-    multiply = jax.jit(lambda a, b: jnp.dot(a, b, precision=highest))
-    product = processor_seconds(lambda: multiply(gram, kernel), rounds)
+    multiply = jax.jit(lambda left, right: jnp.dot(left, right, precision=highest))
+    product_seconds = processor_seconds(lambda: multiply(gram, kernel), rounds)
     damped = gram + 0.01 * jnp.mean(jnp.diagonal(gram)) * jnp.eye(size)
-    cholesky = processor_seconds(lambda: jax.jit(jnp.linalg.cholesky)(damped), rounds)
+    cholesky_seconds = processor_seconds(lambda: jax.jit(jnp.linalg.cholesky)(damped), rounds)
     rows = []
-    for name, (pattern, counts) in PATTERNS.items():
-        who = contest(pattern, Layout((size, size), (), (0,), (1,)), 0.5, "w")
+    for pattern_name, (pattern, counts) in PATTERNS.items():
+        contests = contest(pattern, Layout((size, size), (), (0,), (1,)), 0.5, "w")
         solver = solvers.sparsegpt()
 
-        def solve(who=who, solver=solver):
-            return solver([kernel[None]], [who], grams=gram[None])
+        def solve(contests=contests, solver=solver):
+            return solver([kernel[None]], [contests], grams=gram[None])
 
-        ours = processor_seconds(solve, rounds)
-        exact = np.asarray(kernel, np.float64), np.asarray(gram, np.float64)
+        our_seconds = processor_seconds(solve, rounds)
+        exact_arrays = np.asarray(kernel, np.float64), np.asarray(gram, np.float64)
 
-        def error(new, exact=exact):
-            return published.error(exact[0], np.asarray(new), exact[1])
+        def error(new_kernel, exact_arrays=exact_arrays):
+            return published.error(exact_arrays[0], np.asarray(new_kernel), exact_arrays[1])
 
         row = {
             "n": size,
-            "pattern": name,
-            "product": product,
-            "Cholesky": cholesky,
-            "ours": ours,
-            "ours / (product + Cholesky)": ours / (product + cholesky),
+            "pattern": pattern_name,
+            "product": product_seconds,
+            "Cholesky": cholesky_seconds,
+            "ours": our_seconds,
+            "ours / (product + Cholesky)": our_seconds / (product_seconds + cholesky_seconds),
             "error, ours": error(solve()[0].kernel[0]),
         }
         if reference:
             start = time.process_time()
-            theirs = published.sparsegpt(
+            published_kernel = published.sparsegpt(
                 np.asarray(kernel), np.asarray(gram), 0.5, counts, dtype=np.float32
             )
-            spent = time.process_time() - start
-            row |= {"published, NumPy": spent, "published / ours": spent / ours}
-            row["error, published"] = error(theirs)
+            published_seconds = time.process_time() - start
+            row |= {
+                "published, NumPy": published_seconds,
+                "published / ours": published_seconds / our_seconds,
+            }
+            row["error, published"] = error(published_kernel)
         rows.append(row)
         print({key: row[key] for key in COLUMNS if key in row}, flush=True)
     return rows
@@ -119,24 +122,31 @@ def together(size: int, shared: int, rounds: int) -> dict[str, Any]:
     kernel, gram = layer(size)
     outputs = size // shared
     kernels = [kernel[None], kernel[None, ::-1, :outputs], -kernel[None, :, :outputs]]
-    who = [
-        contest(patterns.unstructured(), Layout(each.shape[1:], (), (0,), (1,)), 0.5, "w")
-        for each in kernels
+    contests = [
+        contest(
+            patterns.unstructured(), Layout(kernel_of_layer.shape[1:], (), (0,), (1,)), 0.5, "w"
+        )
+        for kernel_of_layer in kernels
     ]
     solver = solvers.sparsegpt()
-    one = processor_seconds(lambda: solver(kernels, who, grams=gram[None]), rounds)
-    pairs = list(zip(kernels, who, strict=True))
+    together_seconds = processor_seconds(
+        lambda: solver(kernels, contests, grams=gram[None]), rounds
+    )
+    pairs = list(zip(kernels, contests, strict=True))
 
     def alone():
-        return [solver([each], [own], grams=gram[None]) for each, own in pairs]
+        return [
+            solver([kernel_of_layer], [contest_of_kernel], grams=gram[None])
+            for kernel_of_layer, contest_of_kernel in pairs
+        ]
 
-    three = processor_seconds(alone, rounds)
+    apart_seconds = processor_seconds(alone, rounds)
     return {
         "n": size,
         "query heads per key head": shared,
-        "together": one,
-        "apart": three,
-        "together / apart": one / three,
+        "together": together_seconds,
+        "apart": apart_seconds,
+        "together / apart": together_seconds / apart_seconds,
     }
 
 
@@ -146,24 +156,28 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--no_reference", action="store_true")
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks/sparsegpt"))
-    args = parser.parse_args()
+    arguments = parser.parse_args()
     if any(os.environ.get(name) != value for name, value in ONE_THREAD.items()):
         command = [sys.executable, "-m", "benchmarks.sparsegpt", *sys.argv[1:]]
         os.execve(
             sys.executable, command, {**os.environ, **ONE_THREAD}
         )  # libraries read it at start
     rows = [
-        row for size in args.sizes for row in one_size(size, args.rounds, not args.no_reference)
+        row
+        for size in arguments.sizes
+        for row in one_size(size, arguments.rounds, not arguments.no_reference)
     ]
-    shared = [together(size, heads, args.rounds) for size in args.sizes for heads in (1, 4)]
+    shared = [
+        together(size, heads, arguments.rounds) for size in arguments.sizes for heads in (1, 4)
+    ]
     print(shared)
-    _timing.write(args.out.with_suffix(".json"), {"layers": rows, "together": shared})
+    _timing.write(arguments.out.with_suffix(".json"), {"layers": rows, "together": shared})
 
     def number(value):
         return f"{value:.4g}" if isinstance(value, float) else str(value)
 
-    lines = [[number(row.get(column, "")) for column in COLUMNS] for row in rows]
-    names = list(shared[0])
+    table_lines = [[number(row.get(column, "")) for column in COLUMNS] for row in rows]
+    column_names = list(shared[0])
     text = "\n".join(
         [
             "# SparseGPT, one layer",
@@ -172,15 +186,15 @@ def main() -> None:
             "",
             "Processor seconds, one thread; the publication's algorithm in NumPy, not its authors' program.",
             "",
-            table(COLUMNS, lines),
+            table(COLUMNS, table_lines),
             "",
             "Queries, keys and values:",
             "",
-            table(names, [[number(row[name]) for name in names] for row in shared]),
+            table(column_names, [[number(row[name]) for name in column_names] for row in shared]),
             "",
         ]
     )
-    args.out.with_suffix(".md").write_text(text)
+    arguments.out.with_suffix(".md").write_text(text)
 
 
 if __name__ == "__main__":

@@ -47,34 +47,37 @@ COLUMNS = (
 
 def compared(name: str, rounds: int) -> dict[str, Any]:
     """Groups, seconds, sizes and latencies of one architecture."""
-    apply, params, x = architectures.built(name)
-    found: dict[str, Any] = {}
-    for when in ("first", "again"):
+    apply, params, inputs = architectures.built(name)
+    figures: dict[str, Any] = {}
+    for attempt in ("first", "again"):
 
-        def new(*given):
-            return apply(*given)  # a new function: nothing of it is cached
+        def fresh_apply(*arguments):
+            return apply(*arguments)  # a new function: nothing of it is cached
 
-        start = time.process_time()
-        graph = structured.trace(new, params, x)
-        between = time.process_time()
+        start_time = time.process_time()
+        graph = structured.trace(fresh_apply, params, inputs)
+        traced_time = time.process_time()
         masks = structured.prune(graph, params, sparsity=0.5)
         small = structured.shrink(graph, params, masks)
         jax.block_until_ready(small.params)
-        found[f"grouping_{when}"] = between - start
-        found[f"cutting_{when}"] = time.process_time() - between
+        figures[f"grouping_{attempt}"] = traced_time - start_time
+        figures[f"cutting_{attempt}"] = time.process_time() - traced_time
     dense = jax.jit(apply)
-    less = jax.jit(small.apply)
-    expected = dense(jp.masks.apply(params, masks), x)
-    error = jnp.abs(less(small.params, x) - expected).max() / jnp.abs(expected).max()
-    thunks = {"dense": lambda: dense(params, x), "small": lambda: less(small.params, x)}
+    small_apply = jax.jit(small.apply)
+    expected = dense(jp.masks.apply(params, masks), inputs)
+    error = jnp.abs(small_apply(small.params, inputs) - expected).max() / jnp.abs(expected).max()
+    thunks = {
+        "dense": lambda: dense(params, inputs),
+        "small": lambda: small_apply(small.params, inputs),
+    }
     timings = _timing.interleave(thunks, rounds=rounds)
-    return found | {
+    return figures | {
         "groups": len(graph.groups),
         "units": sum(group.size for group in graph.groups),
         "dense_params": architectures.size(params),
         "small_params": architectures.size(small.params),
-        "dense_macs": macs(apply, params, x),
-        "small_macs": macs(small.apply, small.params, x),
+        "dense_macs": macs(apply, params, inputs),
+        "small_macs": macs(small.apply, small.params, inputs),
         "dense_seconds": min(timings["dense"].rounds),
         "small_seconds": min(timings["small"].rounds),
         "error": float(error),
@@ -82,17 +85,21 @@ def compared(name: str, rounds: int) -> dict[str, Any]:
     }
 
 
-def macs(fn: Any, params: Any, x: jax.Array) -> float:
+def macs(function: Any, params: Any, inputs: jax.Array) -> float:
     """Multiplications per example."""
-    nothing = jax.tree.map(lambda _: None, params)
-    return structured.flops(structured.trace(fn, params, x), params, nothing) / 2 / len(x)
+    no_masks = jax.tree.map(lambda _: None, params)
+    return (
+        structured.flops(structured.trace(function, params, inputs), params, no_masks)
+        / 2
+        / len(inputs)
+    )
 
 
-def alone(function: Any, *args: Any) -> Any:
+def alone(function: Any, *arguments: Any) -> Any:
     """What a function gives in a process of its own, in which nothing has been traced yet."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as pool:
-        return pool.submit(function, *args).result()
+        return pool.submit(function, *arguments).result()
 
 
 def theirs(python: str | None, *options: str) -> dict[str, Any] | None:
@@ -100,68 +107,88 @@ def theirs(python: str | None, *options: str) -> dict[str, Any] | None:
     if python is None:
         return None
     with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "found.json"
-        command = [python, "-m", "benchmarks._torch_side", f"--out={out}", *options]
+        output_file = Path(folder) / "found.json"
+        command = [python, "-m", "benchmarks._torch_side", f"--out={output_file}", *options]
         subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-        return json.loads(out.read_text())
+        return json.loads(output_file.read_text())
 
 
-def cases_table(ours: dict[str, Any], other: dict[str, Any] | None) -> str:
-    def told(outcome):
+def cases_table(ours: dict[str, Any], torch_outcomes: dict[str, Any] | None) -> str:
+    def yes_or_no(outcome):
         return NOT_RUN if outcome is None else {True: "yes", False: "no"}[outcome["failed"]]
 
     rows = []
-    for name, own in ours.items():
-        found = other and other[name]
-        text = found["text"] if found else NOT_RUN
-        rows.append([name, text, own["text"], told(found or None), told(own)])
+    for name, our_outcome in ours.items():
+        torch_outcome = torch_outcomes and torch_outcomes[name]
+        torch_text = torch_outcome["text"] if torch_outcome else NOT_RUN
+        rows.append(
+            [
+                name,
+                torch_text,
+                our_outcome["text"],
+                yes_or_no(torch_outcome or None),
+                yes_or_no(our_outcome),
+            ]
+        )
     return table(HEADS, rows)
 
 
-def networks_table(found: dict[str, dict[str, Any]]) -> str:
+def networks_table(networks: dict[str, dict[str, Any]]) -> str:
     rows = []
-    for name, sides in found.items():
-        for side, r in sides.items():
-            rows.append([name, side, *(row_of(r) if r else [NOT_RUN] + [""] * (len(COLUMNS) - 3))])
+    for name, sides in networks.items():
+        for library, figures in sides.items():
+            rows.append(
+                [
+                    name,
+                    library,
+                    *(row_of(figures) if figures else [NOT_RUN] + [""] * (len(COLUMNS) - 3)),
+                ]
+            )
     return table(COLUMNS, rows)
 
 
-def row_of(r: dict[str, Any]) -> list[str]:
-    def falls(key, unit, digits):
-        return f"{r['dense_' + key] * unit:.{digits}f} to {r['small_' + key] * unit:.{digits}f}"
+def row_of(figures: dict[str, Any]) -> list[str]:
+    def before_and_after(key, unit, digits):
+        return f"{figures['dense_' + key] * unit:.{digits}f} to {figures['small_' + key] * unit:.{digits}f}"
 
     return [
-        f"{r['groups']} / {r['units']:,}",
-        f"{r['grouping_first']:.2f} / {r['grouping_again']:.2f}",
-        f"{r['cutting_first']:.2f} / {r['cutting_again']:.2f}",
-        falls("params", 1e-6, 3),
-        falls("macs", 1e-6, 1),
-        falls("seconds", 1e3, 1),
-        f"{r['dense_seconds'] / r['small_seconds']:.2f}",
-        f"{r['error']:.1e}" if "error" in r else "",
+        f"{figures['groups']} / {figures['units']:,}",
+        f"{figures['grouping_first']:.2f} / {figures['grouping_again']:.2f}",
+        f"{figures['cutting_first']:.2f} / {figures['cutting_again']:.2f}",
+        before_and_after("params", 1e-6, 3),
+        before_and_after("macs", 1e-6, 1),
+        before_and_after("seconds", 1e3, 1),
+        f"{figures['dense_seconds'] / figures['small_seconds']:.2f}",
+        f"{figures['error']:.1e}" if "error" in figures else "",
     ]
 
 
-def checked(found: dict[str, dict[str, Any]]) -> str:
+def checked(networks: dict[str, dict[str, Any]]) -> str:
     """Whether the networks have as many parameters as published ones."""
-    said = []
-    for name, sides in found.items():
-        counts = {r["dense_params"] for r in sides.values() if r}
-        right = architectures.PUBLISHED.get(name)
-        wrong = len(counts) > 1 or (right is not None and counts != {right})
-        shown = ", ".join(f"{n:,}" for n in sorted(counts))
-        why = "" if right is None else (f", published {right:,}" if wrong else " as published")
-        said.append(f"{name} {shown}{why}{' (they differ)' if len(counts) > 1 else ''}")
-    return "; ".join(said)
+    descriptions = []
+    for name, sides in networks.items():
+        counts = {figures["dense_params"] for figures in sides.values() if figures}
+        published_count = architectures.PUBLISHED.get(name)
+        is_wrong = len(counts) > 1 or (published_count is not None and counts != {published_count})
+        counts_text = ", ".join(f"{count:,}" for count in sorted(counts))
+        remark = (
+            ""
+            if published_count is None
+            else (f", published {published_count:,}" if is_wrong else " as published")
+        )
+        descriptions.append(
+            f"{name} {counts_text}{remark}{' (they differ)' if len(counts) > 1 else ''}"
+        )
+    return "; ".join(descriptions)
 
 
 def report(results: dict[str, Any], setting: dict[str, Any]) -> str:
     versions = {**setting["versions"], **results["versions"]}
-    named = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
+    versions_text = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
     return (
         "# Structured pruning beside Torch-Pruning\n\n"
         f"Written by `python -m benchmarks.torch_pruning`: {setting['processor']}, {setting['cores']} cores "
-        f"shared with other work; {named}.\n\n"
+        f"shared with other work; {versions_text}.\n\n"
         "## Hard cases\n\nUnits are removed, and outputs compared with those of the whole network with zeros "
         f"in their place, relative to the largest (tolerance {_hard_cases.TOLERANCE:.0e}). All of "
         "Torch-Pruning's had been claimed to fail; whether they did is what this run computed.\n\n"
@@ -185,24 +212,30 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=list(architectures.ARCHITECTURES))
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks"))
-    args = parser.parse_args()
-    ours = alone(_hard_cases.outcomes)
-    other = theirs(args.torch_python)
+    arguments = parser.parse_args()
+    our_outcomes = alone(_hard_cases.outcomes)
+    torch_outcomes = theirs(arguments.torch_python)
     networks = {}
-    rounds = f"--rounds={args.rounds}"
-    for name in args.only:
-        own = alone(compared, name, args.rounds)
-        found = theirs(args.torch_python, f"--architecture={name}", rounds)
-        networks[name] = {"jaxprune": own, "Torch-Pruning": found and found["found"]}
+    rounds = f"--rounds={arguments.rounds}"
+    for name in arguments.only:
+        our_figures = alone(compared, name, arguments.rounds)
+        torch_figures = theirs(arguments.torch_python, f"--architecture={name}", rounds)
+        networks[name] = {
+            "jaxprune": our_figures,
+            "Torch-Pruning": torch_figures and torch_figures["found"],
+        }
         print(f"{name}: done", flush=True)
     results = {
-        "versions": other["versions"] if other else {},
-        "cases": {"jaxprune": ours, "torch-pruning": other and other["found"]},
+        "versions": torch_outcomes["versions"] if torch_outcomes else {},
+        "cases": {
+            "jaxprune": our_outcomes,
+            "torch-pruning": torch_outcomes and torch_outcomes["found"],
+        },
         "networks": networks,
     }
-    _timing.write(args.out / "torch_pruning.json", results, "flax")
+    _timing.write(arguments.out / "torch_pruning.json", results, "flax")
     text = report(results, _timing.hardware("flax"))
-    (args.out / "torch_pruning.md").write_text(text)
+    (arguments.out / "torch_pruning.md").write_text(text)
     print(text)
 
 

@@ -62,83 +62,94 @@ def training(model: Any) -> Callable[[Any, jax.Array], Any]:
     return lambda variables, x: model.apply(variables, x, train=True, mutable=["batch_stats"])
 
 
-def train(fn: Callable, variables: Any, tx: Any, batches: Any) -> Any:
+def train(function: Callable, variables: Any, transform: Any, batches: Any) -> Any:
     """Returns the variables after one update for each batch."""
 
     def loss(params: Any, rest: Any, batch: Any) -> Any:
-        logits, new = fn({"params": params, **rest}, batch[0])
-        return optax.softmax_cross_entropy_with_integer_labels(logits, batch[1]).mean(), new
+        logits, new_statistics = function({"params": params, **rest}, batch[0])
+        return optax.softmax_cross_entropy_with_integer_labels(
+            logits, batch[1]
+        ).mean(), new_statistics
 
     @jax.jit
     def step(params: Any, rest: Any, state: Any, batch: Any) -> Any:
-        grads, new = jax.grad(loss, has_aux=True)(params, rest, batch)
-        updates, state = tx.update(grads, state, params)
-        return optax.apply_updates(params, updates), {**rest, **new}, state
+        grads, new_statistics = jax.grad(loss, has_aux=True)(params, rest, batch)
+        updates, state = transform.update(grads, state, params)
+        return optax.apply_updates(params, updates), {**rest, **new_statistics}, state
 
     params = variables["params"]
     rest = {name: value for name, value in variables.items() if name != "params"}
-    state = tx.init(params)
+    state = transform.init(params)
     for batch in batches:
         params, rest, state = step(params, rest, state, batch)
     return {"params": params, **rest}
 
 
-def accuracy(fn: Callable, variables: Any, split: Any) -> float:
+def accuracy(function: Callable, variables: Any, split: Any) -> float:
     """Share of the split that is told right."""
-    told = jax.jit(lambda variables, x: fn(variables, x).argmax(-1))
-    parts = range(0, len(split.labels), 1000)
-    right = [
-        told(variables, split.inputs[i : i + 1000]) == split.labels[i : i + 1000] for i in parts
+    predict = jax.jit(lambda variables, inputs: function(variables, inputs).argmax(-1))
+    starts = range(0, len(split.labels), 1000)
+    is_right = [
+        predict(variables, split.inputs[start : start + 1000]) == split.labels[start : start + 1000]
+        for start in starts
     ]
-    return float(jnp.concatenate(right).mean())
+    return float(jnp.concatenate(is_right).mean())
 
 
 def compare(case: Case, seed: int) -> dict[str, float]:
     """Test accuracies of one seed."""
-    found = data.load(case.data)
+    dataset = data.load(case.data)
 
     def prepare(split):
         return split._replace(inputs=np.asarray(split.inputs, np.float32) / 255)
 
-    fitting = prepare(found.train)
-    test = prepare(found.test)
+    fitting = prepare(dataset.train)
+    test_data = prepare(dataset.test)
     order = np.random.default_rng(seed).permutation(len(fitting.labels))
-    chosen = [order[(64 * i + np.arange(64)) % len(order)] for i in range(2 * case.updates)]
+    batch_indices = [
+        order[(64 * batch_index + np.arange(64)) % len(order)]
+        for batch_index in range(2 * case.updates)
+    ]
 
     def batches(part):
-        return ((fitting.inputs[i], fitting.labels[i]) for i in chosen[part])
+        return (
+            (fitting.inputs[batch_index], fitting.labels[batch_index])
+            for batch_index in batch_indices[part]
+        )
 
     first = slice(0, case.updates)
     second = slice(case.updates, None)
 
-    def evaluate(variables, x):
-        return case.model.apply(variables, x, train=False)
+    def evaluate(variables, inputs):
+        return case.model.apply(variables, inputs, train=False)
 
-    fit = training(case.model)
+    training_function = training(case.model)
     adam = optax.adam(1e-3)
     variables = case.model.init(jax.random.key(seed), fitting.inputs[:2], train=False)
     decayed = optax.adam(optax.cosine_decay_schedule(1e-3, case.updates))
-    dense = train(fit, variables, adam, batches(first))
+    dense = train(training_function, variables, adam, batches(first))
     graph = jp.structured.trace(evaluate, dense, fitting.inputs[:2])
     masks = jp.structured.prune(graph, dense, sparsity=0.5)
     small = jp.structured.shrink(graph, dense, masks)
     pruned = jp.masks.apply(dense, masks)
     # Statistics stand beside the parameters: what is masked of them is read as it is, as their scale is zero.
-    fixed = jp.fixed(decayed, masks["params"])
-    masked = train(fit, pruned, fixed, batches(second))
+    fixed_transform = jp.fixed(decayed, masks["params"])
+    masked = train(training_function, pruned, fixed_transform, batches(second))
     rounded = jax.tree.map(lambda leaf: leaf * np.float32(1 + 1e-7), pruned["params"])
-    again = train(fit, pruned | {"params": rounded}, fixed, batches(second))
-    shrunk = train(small.like(fit), small.params, decayed, batches(second))
-    longer = train(fit, dense, decayed, batches(second))
+    rounded_network = train(
+        training_function, pruned | {"params": rounded}, fixed_transform, batches(second)
+    )
+    shrunk = train(small.like(training_function), small.params, decayed, batches(second))
+    dense_trained_on = train(training_function, dense, decayed, batches(second))
 
     def count(tree):
         return sum(leaf.size for leaf in jax.tree.leaves(tree["params"]))
 
     return {
-        "dense": accuracy(evaluate, longer, test),
-        "masked": accuracy(evaluate, masked, test),
-        "masked_again": accuracy(evaluate, again, test),
-        "shrunk": accuracy(small.apply, shrunk, test),
+        "dense": accuracy(evaluate, dense_trained_on, test_data),
+        "masked": accuracy(evaluate, masked, test_data),
+        "masked_again": accuracy(evaluate, rounded_network, test_data),
+        "shrunk": accuracy(small.apply, shrunk, test_data),
         "parameters": count(dense),
         "parameters_shrunk": count(shrunk),
     }
@@ -158,8 +169,13 @@ def report(found: dict[str, list[dict[str, float]]], hardware: dict[str, Any]) -
         def spread(key, seeds=seeds):
             return _spread([100 * seed[key] for seed in seeds])
 
-        def beside(key, seeds=seeds):
-            return _spread([100 * (s[key] - s["masked"]) for s in seeds])
+        def spread_of_difference(key, seeds=seeds):
+            return _spread(
+                [
+                    100 * (results_of_seed[key] - results_of_seed["masked"])
+                    for results_of_seed in seeds
+                ]
+            )
 
         sizes = f"{seeds[0]['parameters']:,} to {seeds[0]['parameters_shrunk']:,}"
         rows.append(
@@ -168,8 +184,8 @@ def report(found: dict[str, list[dict[str, float]]], hardware: dict[str, Any]) -
                 str(len(seeds)),
                 sizes,
                 *map(spread, ("dense", "masked", "shrunk")),
-                beside("shrunk"),
-                beside("masked_again"),
+                spread_of_difference("shrunk"),
+                spread_of_difference("masked_again"),
             ]
         )
     lines = [
@@ -190,18 +206,22 @@ def main() -> None:
     arguments = parser.parse_args()
     hardware = _timing.hardware("flax", "optax")
     path = arguments.out / "structured_train_on.json"
-    found = json.loads(path.read_text(encoding="utf-8"))["seeds"] if path.exists() else {}
+    results_by_network = (
+        json.loads(path.read_text(encoding="utf-8"))["seeds"] if path.exists() else {}
+    )
     for name, case in CASES.items():
         case = case._replace(updates=arguments.updates or case.updates)
-        rows = found.setdefault(name, [])
+        results_of_seeds = results_by_network.setdefault(name, [])
         for seed in arguments.seeds:
-            run = {"seed": seed, "updates": case.updates}
-            if any(run.items() <= row.items() for row in rows):
+            setting = {"seed": seed, "updates": case.updates}
+            if any(setting.items() <= row.items() for row in results_of_seeds):
                 continue
-            rows.append(run | compare(case, seed))
-            print(name, json.dumps(rows[-1]), flush=True)
-            _timing.write(path, {"seeds": found})
-            (arguments.out / "structured_train_on.md").write_text(report(found, hardware))
+            results_of_seeds.append(setting | compare(case, seed))
+            print(name, json.dumps(results_of_seeds[-1]), flush=True)
+            _timing.write(path, {"seeds": results_by_network})
+            (arguments.out / "structured_train_on.md").write_text(
+                report(results_by_network, hardware)
+            )
 
 
 if __name__ == "__main__":

@@ -37,16 +37,19 @@ def mlp() -> tuple[Any, Callable[[Any], jax.Array], optax.GradientTransformation
     sizes = (784, 1024, 1024, 10)
     keys = jax.random.split(key, 3)
     params = [
-        {"kernel": jax.random.normal(k, (m, n)) / m**0.5, "bias": jnp.zeros(n)}
-        for k, m, n in zip(keys, sizes[:-1], sizes[1:], strict=True)
+        {
+            "kernel": jax.random.normal(layer_key, (input_count, output_count)) / input_count**0.5,
+            "bias": jnp.zeros(output_count),
+        }
+        for layer_key, input_count, output_count in zip(keys, sizes[:-1], sizes[1:], strict=True)
     ]
-    x = jax.random.normal(key, (128, 784))
+    inputs = jax.random.normal(key, (128, 784))
 
     def loss(params):
-        h = x
+        hidden = inputs
         for layer in params[:-1]:
-            h = jax.nn.relu(h @ layer["kernel"] + layer["bias"])
-        return jnp.mean((h @ params[-1]["kernel"] + params[-1]["bias"]) ** 2)
+            hidden = jax.nn.relu(hidden @ layer["kernel"] + layer["bias"])
+        return jnp.mean((hidden @ params[-1]["kernel"] + params[-1]["bias"]) ** 2)
 
     return params, loss, optax.adam(1e-4)
 
@@ -57,11 +60,11 @@ def tasks() -> dict[str, tuple[Any, Callable[[Any], jax.Array], optax.GradientTr
 
     def cnn():
         model = jp.nn.lenet5_caffe()
-        x = jax.random.uniform(key, (64, 28, 28, 1))
-        params = model.init(key, x)["params"]
+        inputs = jax.random.uniform(key, (64, 28, 28, 1))
+        params = model.init(key, inputs)["params"]
 
-        def loss(p):
-            return jnp.mean(model.apply({"params": p}, x) ** 2)
+        def loss(variables):
+            return jnp.mean(model.apply({"params": variables}, inputs) ** 2)
 
         return params, loss, optax.sgd(1e-3, momentum=0.9)
 
@@ -70,8 +73,8 @@ def tasks() -> dict[str, tuple[Any, Callable[[Any], jax.Array], optax.GradientTr
         tokens = jax.random.randint(key, (4, 64), 0, 256)
         params = model.init(key, tokens)["params"]
 
-        def loss(p):
-            return jnp.mean(model.apply({"params": p}, tokens) ** 2)
+        def loss(variables):
+            return jnp.mean(model.apply({"params": variables}, tokens) ** 2)
 
         return params, loss, optax.adam(1e-4)
 
@@ -81,43 +84,48 @@ def tasks() -> dict[str, tuple[Any, Callable[[Any], jax.Array], optax.GradientTr
 def variants(inner: optax.GradientTransformation, params: Any) -> dict[str, Any]:
     """Returns name -> transform."""
     _, masks = jp.prune(params, jp.methods.magnitude(sparsity=0.9))
-    gmp = jp.methods.gmp(sparsity=0.9, begin=NEVER, end=2 * NEVER, every=100)
-    rigl = jp.methods.rigl(sparsity=0.9, every=NEVER, end=2 * NEVER)
-    by_fours = all(p.shape[-2] % 4 == 0 for p in jax.tree.leaves(params) if p.ndim > 1)
+    idle_gmp = jp.methods.gmp(sparsity=0.9, begin=NEVER, end=2 * NEVER, every=100)
+    idle_rigl = jp.methods.rigl(sparsity=0.9, every=NEVER, end=2 * NEVER)
+    by_fours = all(leaf.shape[-2] % 4 == 0 for leaf in jax.tree.leaves(params) if leaf.ndim > 1)
     n_of_m = {"sr-ste 2:4": jp.methods.sr_ste(sparsity=0.5, end=NEVER)} if by_fours else {}
-    through = {"ste": jp.methods.ste(sparsity=0.9, end=NEVER), **n_of_m}
+    straight_through_methods = {"ste": jp.methods.ste(sparsity=0.9, end=NEVER), **n_of_m}
     return {
         "dense": inner,
         "fixed": jp.fixed(inner, masks),
-        "gmp, idle": jp.sparsify(inner, gmp),
-        "gmp packed, idle": jp.sparsify(inner, gmp, packed=True),
-        "rigl, idle": jp.sparsify(inner, rigl, key=jax.random.key(1)),
+        "gmp, idle": jp.sparsify(inner, idle_gmp),
+        "gmp packed, idle": jp.sparsify(inner, idle_gmp, packed=True),
+        "rigl, idle": jp.sparsify(inner, idle_rigl, key=jax.random.key(1)),
         "gmp, updating": jp.sparsify(
             inner, jp.methods.gmp(sparsity=0.9, begin=0, end=NEVER, every=1)
         ),
         "rigl, updating": jp.sparsify(
             inner, jp.methods.rigl(sparsity=0.9, every=1, end=NEVER), key=jax.random.key(1)
         ),
-        **{name: jp.straight_through(inner, method) for name, method in through.items()},
+        **{
+            name: jp.straight_through(inner, method)
+            for name, method in straight_through_methods.items()
+        },
     }
 
 
-def stepper(tx: Any, params: Any, gradient: Callable[..., Any], *data: Any) -> Callable[[], Any]:
+def stepper(
+    transform: Any, params: Any, gradient: Callable[..., Any], *data: Any
+) -> Callable[[], Any]:
     """Returns a function that makes one donated step each time it is called."""
 
     def step(params, state, *data):
         grads = gradient(jp.forward_params(params, state), *data)
-        updates, state = tx.update(grads, state, params)
+        updates, state = transform.update(grads, state, params)
         return optax.apply_updates(params, updates), state
 
     jitted = jax.jit(step, donate_argnums=(0, 1))
-    held = [jax.tree.map(jnp.copy, (params, tx.init(params)))]
+    carry = [jax.tree.map(jnp.copy, (params, transform.init(params)))]
 
-    def call():
-        held[0] = jitted(*held[0], *data)
-        return held[0]
+    def make_step():
+        carry[0] = jitted(*carry[0], *data)
+        return carry[0]
 
-    return call
+    return make_step
 
 
 def compare(
@@ -129,8 +137,14 @@ def compare(
     names: tuple[str, ...] = (),
 ) -> dict[str, Timing]:
     """Times the variants of one task in turns; those named, or all."""
-    made = {n: tx for n, tx in variants(inner, params).items() if not names or n in names}
-    steps = {n: stepper(tx, params, gradient, *data) for n, tx in made.items()}
+    transforms = {
+        name: transform
+        for name, transform in variants(inner, params).items()
+        if not names or name in names
+    }
+    steps = {
+        name: stepper(transform, params, gradient, *data) for name, transform in transforms.items()
+    }
     return interleave(steps, rounds=rounds)
 
 
@@ -152,24 +166,28 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks/train_step.json"))
     parser.add_argument("--only", default="", help="part of a task's name")
     arguments = parser.parse_args()
-    idle = ("dense", "fixed", "gmp, idle", "gmp packed, idle", "rigl, idle")
-    found = {}
+    idle_names = ("dense", "fixed", "gmp, idle", "gmp packed, idle", "rigl, idle")
+    timings_by_task = {}
     for name, (params, loss, inner) in tasks().items():
         if arguments.only not in name:
             continue
-        names = () if name == "MLP" else idle
-        found[name] = compare(params, inner, jax.grad(loss), rounds=arguments.rounds, names=names)
+        names = () if name == "MLP" else idle_names
+        timings_by_task[name] = compare(
+            params, inner, jax.grad(loss), rounds=arguments.rounds, names=names
+        )
     weights = {"w": jax.random.normal(jax.random.key(0), (4096, 4096))}
-    grads = jax.tree.map(lambda w: 1e-3 * w, weights)
+    grads = jax.tree.map(lambda weight: 1e-3 * weight, weights)
 
-    def given(params, grads):
+    def given_gradient(params, grads):
         return grads
 
     options = {"rounds": arguments.rounds, "names": ("dense", "fixed", "gmp packed, idle")}
     for name, inner in {"SGD": optax.sgd(1e-4), "Adam": optax.adam(1e-4)}.items():
         if arguments.only in f"{name} update alone":
-            found[f"{name} update alone"] = compare(weights, inner, given, grads, **options)
-    for task, timings in found.items():
+            timings_by_task[f"{name} update alone"] = compare(
+                weights, inner, given_gradient, grads, **options
+            )
+    for task, timings in timings_by_task.items():
         print(f"\n{task}: dense {1e3 * timings['dense'].seconds:.2f} ms")
         for name, timing in timings.items():
             bar = BARS.get(name) if "alone" not in task or "packed" in name else None
@@ -177,13 +195,18 @@ def main() -> None:
                 "" if bar is None else f"  bar {bar}: {'met' if timing.ratio <= bar else 'missed'}"
             )
             print(f"  {name:<20}{timing.ratio:6.3f} x dense{verdict}")
-    plain = {
-        task: {n: {"seconds": t.seconds, "ratio": t.ratio} for n, t in timings.items()}
-        for task, timings in found.items()
+    plain_timings = {
+        task: {
+            name: {"seconds": timing.seconds, "ratio": timing.ratio}
+            for name, timing in timings.items()
+        }
+        for task, timings in timings_by_task.items()
     }
-    malloc = {k: v for k, v in os.environ.items() if k.startswith("MALLOC_")}
-    about = {"rounds": arguments.rounds, "malloc": malloc, "bars": BARS}
-    write(arguments.out, {**about, "tasks": plain}, "optax", "flax")
+    malloc = {
+        variable: value for variable, value in os.environ.items() if variable.startswith("MALLOC_")
+    }
+    setting = {"rounds": arguments.rounds, "malloc": malloc, "bars": BARS}
+    write(arguments.out, {**setting, "tasks": plain_timings}, "optax", "flax")
 
 
 if __name__ == "__main__":

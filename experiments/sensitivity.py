@@ -8,7 +8,7 @@ and global sparsity at the same cost. `config.sensitivity` says what is measured
   criterion    a name of jaxprune.criteria, a part, or path/to/file.py:function
   sparsities   of each layer
   cost         "flops" or "weights": what the budget is counted in
-  keep         targets: fractions of the cost that may be left
+  budget       targets: fractions of the cost that may be left
   tolerance    of validation accuracy
 
 It ends with a heat map, a table as CSV, and the rates as `part("by_path", ...)` for other configs.

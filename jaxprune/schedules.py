@@ -4,16 +4,11 @@ Steps count the updates from 0. A schedule is due on a grid that starts at `begi
 the grid: the last change lands on the target. `constant` has no last change.
 """
 
-import math
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
-from jax.core import Tracer
 
-from jaxprune import checks
-from jaxprune.calls import makes
 from jaxprune.parts import factory
 from jaxprune.types import Schedule, Sparsity, Step
 
@@ -34,9 +29,6 @@ __all__ = [
 
 def __dir__() -> list[str]:
     return sorted(__all__)
-
-
-Scheduled = jax.Array | float | Callable[[Any], Any]
 
 
 @factory
@@ -424,34 +416,3 @@ def _check_sparsity(name: str, value: float, argument: str) -> None:
         raise ValueError(
             f"{name}: {argument}={value}; it is the fraction removed, in [0, 1): 0.9 keeps one weight in ten."
         )
-
-
-def scheduled(who: str, **named: Scheduled) -> Callable[[Step], Any]:
-    """A number, which is checked, or a schedule, as a function of the step.
-
-    >>> scheduled("l1", strength=0.5)(7)
-    0.5
-    """
-    ((name, value),) = named.items()
-    checks.check(who, **{name: (value, _SCHEDULED)})
-    if callable(value):
-        return value
-    if not isinstance(value, Tracer) and not 0 <= float(value) < math.inf:
-        raise ValueError(f"{who}({name}={value!r}): a finite number, 0 or above, is needed.")
-    return lambda step: value
-
-
-def _is_scheduled(value: Any) -> bool:
-    schedule = checks.is_function(value) and makes(value) is None and checks.takes(value, 1)
-    return schedule or isinstance(value, Tracer) or checks.NUMBER.fits(value)
-
-
-_SCHEDULED = checks.Kind(
-    "a number or a schedule of optax, called",
-    _is_scheduled,
-    lambda value: (
-        checks.NUMBER.remedy(value)
-        if isinstance(value, str)
-        else "such as optax.linear_schedule(0.0, 1e-3, transition_steps=1_000)"
-    ),
-)

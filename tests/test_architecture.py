@@ -16,13 +16,13 @@ ROOT = Path(jp.__file__).parent
 CONCEPTS = ["criteria", "patterns", "allocation", "schedules"]
 # Each may import what stands before it, never what stands after.
 ORDER = [
-    ["arrays", "calls", "extras", "storage"],
+    ["arrays", "calls", "extras", "storage", "wording"],
     ["types", "checks"],
     ["trees", "programs"],
     ["kernel_axes", "selection"],
     ["masks"],
     ["units"],
-    ["parts"],
+    ["parts", "hyperparameters"],
     ["signals"],
     CONCEPTS,
     ["penalties", "compensation", "preconditioners"],
@@ -33,9 +33,9 @@ ORDER = [
     ["lottery", "at_init", "quantise", "structured", "posttrain"],
 ]
 ALONE = {
-    "nn": {"types", "allocation", "extras", "selection"},
+    "nn": {"types", "allocation", "extras", "selection", "wording"},
     "data": {"types", "extras", "storage"},
-    "models": {"data", "extras", "storage"},
+    "models": {"data", "extras", "storage", "wording"},
 }
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
 

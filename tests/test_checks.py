@@ -12,7 +12,7 @@ import pytest
 
 import jaxprune as jp
 from jaxprune import checks, parts
-from jaxprune.pruning.fit import check_signals
+from jaxprune.pruning.scoring import check_signals
 
 PARAMS = {"a": jnp.arange(1.0, 9.0).reshape(2, 4), "b": jnp.ones((4, 2))}
 MASKS = jax.tree.map(lambda p: p > 1, PARAMS)

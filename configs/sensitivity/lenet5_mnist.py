@@ -14,15 +14,15 @@ from experiments.config import config, part
 
 
 def get_config():
-    def beats(rival, keep):
+    def beats(rival, budget):
         return {
-            "name": f"searched beats {rival} at {100 * keep:g} % of the operations",
+            "name": f"searched beats {rival} at {100 * budget:g} % of the operations",
             "kind": "lower_bound",
             "a": "searched",
             "b": rival,
             "bound": 0.0,
             "metric": "test_accuracy",
-            "sparsity": 1 - keep,
+            "sparsity": 1 - budget,
         }
 
     return config(
@@ -34,9 +34,11 @@ def get_config():
         eval_every=500,
         log_every=250,
         save_every=1_500,
-        sensitivity={"keep": (0.3, 0.2, 0.1)},
+        sensitivity={"budget": (0.3, 0.2, 0.1)},
         paper={
             "citation": "none: an analysis of our own",
-            "accept": [beats(rival, keep) for keep in (0.2, 0.1) for rival in ("uniform", "ERK")],
+            "accept": [
+                beats(rival, budget) for budget in (0.2, 0.1) for rival in ("uniform", "ERK")
+            ],
         },
     )

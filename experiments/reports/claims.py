@@ -39,6 +39,7 @@ from experiments.reports import stats
 from experiments.reports.kind import OpenError, Outcome, ReportKind
 from experiments.reports.lottery_results import levels, values
 from experiments.reports.markdown import is_share, mean_value, table
+from jaxprune.wording import counted
 
 __all__ = ["AGAINST", "check", "count", "count_table"]
 
@@ -88,8 +89,9 @@ def count(outcomes: Iterable[Outcome]) -> str:
     holds_count = verdicts.count("holds")
     refuted_text = _number_with_verb(verdicts.count("refuted"), "refuted")
     open_text = _number_with_verb(verdicts.count("open"), "open")
+    claims_text = counted(len(verdicts), "claim")
     return (
-        f"Of {len(verdicts)} claims {holds_count} {'holds' if holds_count == 1 else 'hold'}, {refuted_text}, "
+        f"Of {claims_text} {counted(holds_count, 'holds', 'hold')}, {refuted_text}, "
         f"{open_text}; up to {0.05 * len(verdicts):.1f} each may hold or be refuted by chance."
     )
 
@@ -117,7 +119,7 @@ def count_table(outcomes: Iterable[Outcome]) -> str:
 
 
 def _number_with_verb(number: int, adjective: str) -> str:
-    return f"{number} {'is' if number == 1 else 'are'} {adjective}"
+    return f"{counted(number, 'is', 'are')} {adjective}"
 
 
 def _check_lower_bound(

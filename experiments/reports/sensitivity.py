@@ -19,13 +19,13 @@ def body(results: Mapping[str, Any]) -> list[str]:
     """
     sections = ["## What each layer can lose", _table_of_layers(results)]
     asked = results["asked"]
-    for point, keep in enumerate(asked["keep"]):
-        sections += [f"## At {100 * keep:g} % of the {asked['cost']} of prunable layers"]
-        sections += [_table_of_allocations(results, point), _chosen_rates(results, f"{keep:g}")]
+    for point, budget in enumerate(asked["budget"]):
+        sections += [f"## At {100 * budget:g} % of the {asked['cost']} of prunable layers"]
+        sections += [_table_of_allocations(results, point), _chosen_rates(results, f"{budget:g}")]
     tolerated = [seed["tolerated"] for seed in results["seeds"]]
     if all(tolerated):
         sections += [f"## Within {100 * asked['tolerance']:g} pp of validation accuracy"]
-        percent_left = [100 * network["keep"] for network in tolerated]
+        percent_left = [100 * network["cost_left"] for network in tolerated]
         accuracy = percent([network["test_accuracy"] for network in tolerated])
         dense_accuracy = percent(_finished_values(results, "dense", 0))
         sections += [

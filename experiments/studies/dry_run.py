@@ -12,6 +12,7 @@ from experiments.metrics import savings
 from experiments.training.setup import Setup
 from experiments.ways.recipe import Recipe
 from jaxprune.pruning.starting import full_masks
+from jaxprune.wording import counted
 
 __all__ = ["comparison", "describe", "describe_ticket"]
 
@@ -46,7 +47,7 @@ def describe_ticket(setup: Setup, method: jp.Method, rounds: int) -> str:
     by_size = _by_size(method)
     for level in range(rounds):
         masks = jp.next_masks(by_size, params, masks, level, of_remaining=True, axes=setup.axes)
-    return _told(setup, f"after {rounds} rounds:", masks)
+    return _told(setup, f"after {counted(rounds, 'round')}:", masks)
 
 
 def _of_method(setup: Setup, method: Any) -> str:

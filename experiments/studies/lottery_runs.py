@@ -15,10 +15,11 @@ from experiments.runs.folder import Folder, RunFolder
 from experiments.runs.options import Options
 from experiments.runs.progress import Progress
 from experiments.studies import dry_run
-from experiments.training.loop import Level, Run, digest, fit
+from experiments.training.loop import Level, Run, fit
 from experiments.training.setup import setup as setup_of
 from experiments.training.task import fresh_variables, tasks
 from experiments.training.trainer import Trainer, TrainState
+from experiments.training.tree_digest import digest
 from experiments.ways import checks
 from experiments.ways.coupled_units import with_units
 

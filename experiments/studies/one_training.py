@@ -13,10 +13,11 @@ from experiments.runs import mask_files
 from experiments.runs.folder import Folder
 from experiments.runs.options import Options
 from experiments.runs.progress import Progress
-from experiments.training.loop import Level, Run, digest, fit
+from experiments.training.loop import Level, Run, fit
 from experiments.training.setup import Setup
 from experiments.training.task import Task, fresh_variables, scale, tasks
 from experiments.training.trainer import Trainer, TrainState
+from experiments.training.tree_digest import digest
 from experiments.ways.recipe import Recipe, Transform
 from experiments.ways.start import Setting
 

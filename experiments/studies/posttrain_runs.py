@@ -23,6 +23,7 @@ from experiments.runs.folder import Folder, RunFolder
 from experiments.runs.options import Options
 from experiments.runs.progress import Progress
 from jaxprune import models, posttrain
+from jaxprune.wording import counted
 
 __all__ = ["run"]
 
@@ -301,8 +302,10 @@ def _planned(section: Mapping[str, Any], subject: _Subject, seeds: int) -> str:
     batches = section["calibration"] // section["batch"]
     recover = any(row.get("recover") is not None for row in section["rows"].values())
     needed = plan.bytes_needed(batches, recover=recover)
-    runs = f"{len(section['rows'])} rows x {seeds} seeds: {', '.join(section['rows'])}"
-    return f"{plan}\n{runs}\n{batches} batches: at most {needed / 1e9:.2f} GB on the device."
+    row_names = section["rows"]
+    runs = f"{counted(len(row_names), 'row')} x {counted(seeds, 'seed')}: {', '.join(row_names)}"
+    batches_text = counted(batches, "batch", "batches")
+    return f"{plan}\n{runs}\n{batches_text}: at most {needed / 1e9:.2f} GB on the device."
 
 
 def _measured(perplexity: float) -> dict[str, float]:

@@ -32,7 +32,7 @@ FIELDS: dict[str, Any] = {
         0.99,
     ),  # of each leaf
     "cost": "flops",  # or "weights": what the budget is counted in
-    "keep": (0.2, 0.1, 0.05),  # targets: fractions of the cost that may be left
+    "budget": (0.2, 0.1, 0.05),  # targets: fractions of the cost that may be left
     "tolerance": 0.01,  # of validation accuracy, for one more search; 0: none
     "examples": 1_000,  # training examples that the criterion's signals are gathered on
 }
@@ -49,7 +49,7 @@ def checked(cfg: ConfigDict) -> dict[str, Any]:
     where = "config.sensitivity"
     if section["cost"] not in _COSTS:
         raise UserError(unknown(f"{where}.cost: no cost", section["cost"], _COSTS, "Known"))
-    for name in ("sparsities", "keep"):
+    for name in ("sparsities", "budget"):
         values = section[name]
         check_sequence(values, f"{where}.{name}")
         for value in values:

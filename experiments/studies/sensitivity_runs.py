@@ -32,6 +32,7 @@ from jaxprune.kernel_axes import by_path, layer_axes
 from jaxprune.sensitivity import Sensitivity, search, sensitivity
 from jaxprune.signals.by_keyword import collect, signals_read_by
 from jaxprune.trees import layer_names
+from jaxprune.wording import counted
 
 __all__ = ["run"]
 
@@ -51,7 +52,7 @@ def run(cfg: ConfigDict, section: dict[str, Any], options: Options) -> None:
     setup = setup_of(cfg)
     recipe = dense.recipe(setup)
     checks.checked(recipe.optimizer, setup, "config.optimizer")
-    for sparsity in (max(section["sparsities"]), 1 - min(section["keep"])):
+    for sparsity in (max(section["sparsities"]), 1 - min(section["budget"])):
         one_shot = jp.schedules.one_shot(sparsity=sparsity)
         method = jp.Method(jp.criteria.magnitude, schedule=one_shot, **_pattern(section))
         checks.check_cut(method, setup, "config.sensitivity")
@@ -89,7 +90,7 @@ def run(cfg: ConfigDict, section: dict[str, Any], options: Options) -> None:
                 "paper": cfg.paper.to_dict(),
                 "asked": section,
                 "contestants": [SEARCHED, *_RIVALS],
-                "sparsities": [1 - keep for keep in section["keep"]],
+                "sparsities": [1 - budget for budget in section["budget"]],
                 "dense": size._asdict(),
                 "seeds": results,
             }
@@ -103,7 +104,8 @@ def _planned(cfg: ConfigDict, section: Mapping[str, Any], size: savings.Dense) -
     measured = layer_count * len(section["sparsities"])
     return (
         f"{cfg.model.name} on {cfg.data.name}: {cfg.steps} updates, seeds {tuple(cfg.seeds)}; then\n"
-        f"{measured} networks with one of {layer_count} layers pruned are measured per seed."
+        f"{counted(measured, 'network with', 'networks with')} one of {counted(layer_count, 'layer')} pruned "
+        f"{'is' if measured == 1 else 'are'} measured per seed."
     )
 
 
@@ -181,7 +183,7 @@ class _Network:
             return value
 
         def telling(doing: str) -> Callable[[Any], None]:
-            return lambda done: tell(f"{done} networks measured, {doing}")
+            return lambda done: tell(f"{counted(done, 'network')} measured, {doing}")
 
         given = {
             "criterion": self.criterion,
@@ -205,21 +207,21 @@ class _Network:
         }
         points: dict[str, list[dict[str, Any]]] = {label: [] for label in (SEARCHED, *_RIVALS)}
         rates: dict[str, Any] = {}
-        for keep in section["keep"]:
+        for budget in section["budget"]:
             result, params, masks = search(
                 loss,
                 self.params,
                 table,
-                budget=keep,
+                budget=budget,
                 costs=self.layer_costs,
-                progress=telling(f"{100 * keep:g} % left"),
+                progress=telling(f"{100 * budget:g} % left"),
                 **given,
             )
-            rates[f"{keep:g}"] = result.rates
+            rates[f"{budget:g}"] = result.rates
             validated = {"predicted_loss": result.predicted, "validation_loss": result.loss}
             points[SEARCHED].append({**self._tested(params, masks), **validated})
             for name, allocation in _RIVALS.items():
-                points[name].append(self._tested(*self._rival(allocation, keep)))
+                points[name].append(self._tested(*self._rival(allocation, budget)))
         tolerated = self._tolerated(loss, table, given)
         if tolerated is not None:
             rates["tolerance"] = tolerated["rates"]
@@ -254,17 +256,16 @@ class _Network:
         )
         return {
             "rates": result.rates,
-            "keep": result.cost,
             "tried": [list(pair) for pair in result.tried],
             **self._tested(params, masks),
         }
 
-    def _rival(self, allocation: str, keep: float) -> tuple[Any, Any]:
+    def _rival(self, allocation: str, budget: float) -> tuple[Any, Any]:
         """The parameters and masks of another allocation at the same cost."""
         inner = getattr(jp.allocation, allocation)()
         method = jp.Method(
             self.criterion,
-            schedule=jp.schedules.one_shot(sparsity=1 - keep),
+            schedule=jp.schedules.one_shot(sparsity=1 - budget),
             allocation=jp.allocation.at_cost(inner, self.leaf_costs),
             **self.pattern,
         )

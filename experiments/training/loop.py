@@ -5,8 +5,6 @@ early-stopped and tested on their own. Dense training has one level, a lottery t
 controls likewise. A killed `fit` resumes where it stopped, to the same bits.
 """
 
-import functools
-import hashlib
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,11 +22,11 @@ from experiments.runs.options import Stopper
 from experiments.runs.progress import Progress
 from experiments.runs.writers import open_writers
 from experiments.training.divergence import REMEDY, DivergedError, has_nan, is_finite
+from experiments.training.example_order import batches
 from experiments.training.task import Task
 from experiments.training.trainer import Trainer, TrainState
-from jaxprune import masks as masks_lib
 
-__all__ = ["Level", "Run", "digest", "fit", "last_state"]
+__all__ = ["Level", "Run", "fit", "last_state"]
 
 
 class Level(NamedTuple):
@@ -406,50 +404,3 @@ def _copy_arrays(tree: Any) -> Any:
 def _next_multiple(step: int, every: int) -> int:
     """Returns the least multiple of `every` above `step`."""
     return (step // every + 1) * every
-
-
-def batches(seed: tuple[int, ...], examples: int, size: int, start: int, stop: int) -> np.ndarray:
-    """Returns the examples of the batches `start` to `stop`: one row of int64 indices per batch.
-
-    Each epoch is a permutation of its own, drawn from (seed, epoch) alone; examples that do not fill a
-    batch at its end are left out.
-
-    Args:
-      seed: seed of the permutations.
-      examples: number of examples.
-      size: number of examples in a batch.
-      start: index of the first batch, counted over all epochs.
-      stop: index behind the last batch.
-
-    >>> batches((0,), examples=4, size=2, start=1, stop=3).shape
-    (2, 2)
-    """
-    batches_per_epoch = examples // size
-    example_rows = []
-    for step in range(start, stop):
-        epoch, batch_index = divmod(step, batches_per_epoch)
-        example_rows.append(
-            _epoch_permutation(seed, epoch, examples)[batch_index * size : (batch_index + 1) * size]
-        )
-    return np.stack(example_rows)
-
-
-@functools.lru_cache(maxsize=4)
-def _epoch_permutation(seed: tuple[int, ...], epoch: int, example_count: int) -> np.ndarray:
-    return np.random.default_rng([*seed, epoch]).permutation(example_count)
-
-
-def digest(tree: Any) -> str:
-    """Returns a hash of all bits of a tree: equal runs have equal digests.
-
-    >>> digest({"a": jnp.zeros(2)}) == digest({"a": jnp.zeros(2)}) != digest({"a": jnp.ones(2)})
-    True
-    """
-    hasher = hashlib.blake2b(digest_size=16)
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        if jnp.issubdtype(jnp.result_type(leaf), jax.dtypes.prng_key):
-            leaf = jax.random.key_data(leaf)
-        array = np.asarray(leaf)
-        hasher.update(f"{masks_lib.keys_of(path)}{array.dtype}{array.shape}".encode())
-        hasher.update(np.ascontiguousarray(array).tobytes())
-    return hasher.hexdigest()

@@ -11,6 +11,7 @@ from jaxprune.allocation.choice import is_units, keep_chosen
 from jaxprune.allocation.counts import Layers, fill_pruned
 from jaxprune.parts import factory
 from jaxprune.types import Allocation, Params, Sparsity
+from jaxprune.wording import counted
 
 __all__ = ["removing"]
 
@@ -52,8 +53,8 @@ def removing(count: int, *, of_tree: bool = False) -> Allocation:
         for path, unit in zip(trees.paths(params), leaf_units, strict=True):
             if unit is not None and count >= (unit_count := unit.members * unit.contests):
                 raise ValueError(
-                    f"removing({count}): a layer of {path!r} has {unit_count} units; give a smaller "
-                    "number, or exclude the leaf with prunable=."
+                    f"removing({count}): a layer of {path!r} has {counted(unit_count, 'unit')}; give a "
+                    "smaller number, or exclude the leaf with prunable=."
                 )
         layers = Layers([unit for unit in leaf_units if unit is not None])
         kept = layers.in_contests(jnp.maximum(layers.sizes - count, layers.floors(1)))
@@ -65,7 +66,8 @@ def removing(count: int, *, of_tree: bool = False) -> Allocation:
         unit_count = sum(unit.scores.size for unit in leaf_units)
         if count >= unit_count:
             raise ValueError(
-                f"removing({count}, of_tree=True): there are {unit_count} units; give a smaller number."
+                f"removing({count}, of_tree=True): it has {counted(unit_count, 'unit')}; give a smaller "
+                "number."
             )
         kept_count = jnp.maximum(jnp.sum(Layers(leaf_units).sizes) - count, 1)
         chosen = selection.top(

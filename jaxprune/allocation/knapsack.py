@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from jaxprune.trees import differences
+from jaxprune.wording import counted
 
 __all__ = ["knapsack"]
 
@@ -83,8 +84,8 @@ def _check_tables(
     for name, row in losses.items():
         if len(row) != len(costs[name]):
             raise ValueError(
-                f"knapsack: {name!r} has {len(row)} losses and {len(costs[name])} costs; give one of "
-                "each for every option."
+                f"knapsack: {name!r} has {counted(len(row), 'loss', 'losses')} and "
+                f"{counted(len(costs[name]), 'cost')}; give one of each for every option."
             )
     if not losses or not budget > 0:
         raise ValueError(f"knapsack(budget={budget}): leaves and a budget above 0 are needed.")

@@ -46,6 +46,9 @@ def load(name: str, *, data_dir: str | os.PathLike | None = None) -> Dataset:
         reads, or what is prepared is damaged or no data for a training: the message has the command
         that fetches it anew.
       FileNotFoundError: the data set is not prepared.
+
+    >>> load("synthetic_mnist").input_shape
+    (28, 28, 1)
     """
     catalogue.find(name)
     if name.startswith(catalogue.PREFIX):

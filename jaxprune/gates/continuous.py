@@ -78,14 +78,14 @@ def continuous(
 
     def soft_gates(gates: Leaves, step: Step | None) -> Leaves:
         steepness = at_step(steepness_at, step, "continuous")
-        return {name: jax.nn.sigmoid(steepness * gate) for name, gate in gates.items()}
+        return {path: jax.nn.sigmoid(steepness * gate) for path, gate in gates.items()}
 
     def sample(leaves: Leaves, gates: Leaves, key: jax.Array | None, step: Step | None) -> Leaves:
         gate_values = soft_gates(gates, step)
-        return {name: leaf * gate_values[name].astype(leaf.dtype) for name, leaf in leaves.items()}
+        return {path: leaf * gate_values[path].astype(leaf.dtype) for path, leaf in leaves.items()}
 
     def hard_masks(gates: Leaves) -> Leaves:
-        return {name: gate > 0 for name, gate in gates.items()}
+        return {path: gate > 0 for path, gate in gates.items()}
 
     def cost(leaves: Leaves, gates: Leaves, step: Step | None) -> jax.Array:
         gate_sum = sum((gate.sum() for gate in soft_gates(gates, step).values()), jnp.zeros(()))
@@ -93,7 +93,7 @@ def continuous(
 
     rule = Rule(
         init=lambda leaves, key: {
-            name: jnp.full(leaf.shape, init, jnp.float32) for name, leaf in leaves.items()
+            path: jnp.full(leaf.shape, init, jnp.float32) for path, leaf in leaves.items()
         },
         sample=sample,
         final=lambda leaves, gates, step: (leaves, hard_masks(gates)),

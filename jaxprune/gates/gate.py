@@ -14,9 +14,9 @@ import optax
 
 from jaxprune import checks, kernel_axes
 from jaxprune import masks as masks_lib
+from jaxprune.hyperparameters import scheduled
 from jaxprune.kernel_axes import AxesTree
 from jaxprune.masks import Prunable
-from jaxprune.schedules import scheduled
 from jaxprune.trees import differences
 from jaxprune.trees.alike import join_faults
 from jaxprune.types import Axes, Masks, Params, Pattern, Step
@@ -127,6 +127,19 @@ def gate_of(rule: Rule, prunable: Prunable = None, *, axes: AxesTree | None = No
 
     Returns:
       A gate.
+
+    >>> rule = Rule(  # weights times gates, of which those above 0 stay
+    ...     init=lambda leaves, key: {path: jnp.ones(leaf.shape) for path, leaf in leaves.items()},
+    ...     sample=lambda leaves, gates, key, step: {path: leaves[path] * gates[path] for path in leaves},
+    ...     final=lambda leaves, gates, step: (leaves, {path: gates[path] > 0 for path in leaves}),
+    ...     alive=lambda leaves, gates: sum((gate > 0).sum() for gate in gates.values()),
+    ...     cost=lambda leaves, gates, step: sum(jnp.abs(gate).sum() for gate in gates.values()),
+    ... )
+    >>> gate = gate_of(rule)
+    >>> theta = gate.init({"w": jnp.array([[3.0, -1.0]])}, jax.random.key(0))
+    >>> theta = theta._replace(gates={"w": jnp.array([[0.5, -0.2]])})
+    >>> gate.finalize(theta)[0], gate.expected_l0(theta), gate.penalty(theta)
+    ({'w': Array([[3., 0.]], dtype=float32)}, Array(1., dtype=float32), Array(0.7, dtype=float32))
     """
 
     checks.check("gate_of", rule=(rule, _RULE))
@@ -206,12 +219,12 @@ def _gated_leaves(theta: Gated) -> Leaves:
     return {path: leaf for path, leaf in leaf_by_path.items() if path in theta.gates}
 
 
-def _check_shapes(gates: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+def _check_shapes(gates: Mapping[str, Any], expected_shapes: Mapping[str, Any]) -> None:
     """Raises `ValueError` if gates have other shapes than those of this gate."""
     faults = [
-        f"{path!r} has gates of the shape {jnp.shape(gate)}, this gate {wanted[path].shape}"
+        f"{path!r} has gates of the shape {jnp.shape(gate)}, this gate {expected_shapes[path].shape}"
         for path, gate in gates.items()
-        if jnp.shape(gate) != wanted[path].shape
+        if jnp.shape(gate) != expected_shapes[path].shape
     ]
     if faults:
         raise ValueError(
@@ -269,8 +282,8 @@ def _project(rule: Rule) -> optax.GradientTransformationExtraArgs:
 def check_each(who: str, kind: checks.Kind, **arguments: Any) -> None:
     """Raises `TypeError` unless each argument, or each value of one that is a mapping, is of the kind."""
     for name, value in arguments.items():
-        items = value.items() if isinstance(value, Mapping) else ()
-        checked = {f"{name}[{key!r}]": (item, kind) for key, item in items}
+        items_of_mapping = value.items() if isinstance(value, Mapping) else ()
+        checked = {f"{name}[{key!r}]": (item, kind) for key, item in items_of_mapping}
         checks.check(who, **(checked or {name: (value, kind)}))
 
 
@@ -300,18 +313,30 @@ def per_leaf(value: _T | Mapping[str, _T], leaves: Leaves, what: str) -> dict[st
     for expression in value:
         checks.expression(what, expression)
     values_of_leaves = {
-        path: [item for expression, item in value.items() if re.search(expression, path)]
+        path: [
+            matching_value
+            for expression, matching_value in value.items()
+            if re.search(expression, path)
+        ]
         for path in leaves
     }
-    idle = [key for key in value if not any(re.search(key, path) for path in leaves)]
-    missing = [path for path, values in values_of_leaves.items() if not values]
-    if idle or missing:
-        fault = f"{idle[0]!r} matches no leaf" if idle else f"nothing matches {missing[0]!r}"
+    unmatched_patterns = [
+        pattern for pattern in value if not any(re.search(pattern, path) for path in leaves)
+    ]
+    unmatched_paths = [
+        path for path, matching_values in values_of_leaves.items() if not matching_values
+    ]
+    if unmatched_patterns or unmatched_paths:
+        fault = (
+            f"{unmatched_patterns[0]!r} matches no leaf"
+            if unmatched_patterns
+            else f"nothing matches {unmatched_paths[0]!r}"
+        )
         raise ValueError(
             f"{what}: {fault}; its keys are regular expressions, searched in the paths of the gated leaves, "
             f"of which the first that matches holds: {', '.join(leaves)}."
         )
-    return {path: values[0] for path, values in values_of_leaves.items()}
+    return {path: matching_values[0] for path, matching_values in values_of_leaves.items()}
 
 
 def unit_shapes(

@@ -94,19 +94,19 @@ def hard_concrete(
     check_each("hard_concrete", LEAFWISE, pattern=pattern)
     check_each("hard_concrete", NUMBER, dropout_rate=dropout_rate, weight_decay=weight_decay)
     check_each("hard_concrete", NUMBER, temperature=temperature)
-    low, high = stretch
-    if not (low < 0 and high > 1):
+    lowest, highest = stretch
+    if not (lowest < 0 and highest > 1):
         raise ValueError(
             f"hard_concrete(stretch={stretch}): a number below 0 and one above 1 are needed."
         )
     if temperature <= 0:
         raise ValueError(f"hard_concrete(temperature={temperature}): it must be positive.")
-    rates = dropout_rate.values() if isinstance(dropout_rate, Mapping) else [dropout_rate]
-    if not all(0 < rate < 1 for rate in rates):
+    dropout_rates = dropout_rate.values() if isinstance(dropout_rate, Mapping) else [dropout_rate]
+    if not all(0 < leaf_rate < 1 for leaf_rate in dropout_rates):
         raise ValueError(
             f"hard_concrete(dropout_rate={dropout_rate}): between 0 and 1, both excluded."
         )
-    shift = temperature * math.log(-low / high)
+    log_odds_shift = temperature * math.log(-lowest / highest)
 
     def patterns_of(leaves: Leaves) -> dict[str, Pattern]:
         return per_leaf(pattern, leaves, "hard_concrete: pattern")
@@ -122,15 +122,17 @@ def hard_concrete(
 
     def init(leaves: Leaves, key: jax.Array) -> Leaves:
         shapes = unit_shapes(leaves, patterns_of(leaves), kernel_axes.by_path(axes, leaves))
-        rates = per_leaf(dropout_rate, leaves, "hard_concrete: dropout_rate")
+        dropout_rates = per_leaf(dropout_rate, leaves, "hard_concrete: dropout_rate")
         per_leaf(strength, leaves, "hard_concrete: strength")
         keys = jax.random.split(key, len(leaves))
-        start = {path: math.log((1 - rate) / rate) for path, rate in rates.items()}
+        initial_log_odds = {
+            path: math.log((1 - leaf_rate) / leaf_rate) for path, leaf_rate in dropout_rates.items()
+        }
         noise = {
             path: 0.01 * jax.random.normal(leaf_key, shapes[path], jnp.float32)
             for path, leaf_key in zip(leaves, keys, strict=True)
         }
-        return {path: start[path] + noise[path] for path in leaves}
+        return {path: initial_log_odds[path] + noise[path] for path in leaves}
 
     def multiply(leaves: Leaves, gates: Leaves) -> Leaves:
         gates_of_weights = spread(leaves, gates)
@@ -138,8 +140,8 @@ def hard_concrete(
             path: leaf * gates_of_weights[path].astype(leaf.dtype) for path, leaf in leaves.items()
         }
 
-    def stretch_and_clip(s: jax.Array) -> jax.Array:
-        return jnp.clip(s * (high - low) + low, 0.0, 1.0)
+    def stretch_and_clip(concrete_samples: jax.Array) -> jax.Array:
+        return jnp.clip(concrete_samples * (highest - lowest) + lowest, 0.0, 1.0)
 
     def sample(leaves: Leaves, gates: Leaves, key: jax.Array | None, step: Step | None) -> Leaves:
         if key is None:
@@ -153,15 +155,15 @@ def hard_concrete(
         return multiply(leaves, {path: draw(path) for path in leaves})
 
     def final(leaves: Leaves, gates: Leaves, step: Step | None) -> tuple[Leaves, Leaves]:
-        values = {path: stretch_and_clip(jax.nn.sigmoid(gates[path])) for path in leaves}
-        kept_units = {path: value > 0 for path, value in values.items()}
-        return multiply(leaves, values), spread(leaves, kept_units)
+        gate_values = {path: stretch_and_clip(jax.nn.sigmoid(gates[path])) for path in leaves}
+        kept_units = {path: gate_value > 0 for path, gate_value in gate_values.items()}
+        return multiply(leaves, gate_values), spread(leaves, kept_units)
 
     def expected_cost(leaves: Leaves, gates: Leaves, cost: dict[str, jax.Array]) -> jax.Array:
         """Returns the sum of a cost per weight, each times the probability that its gate is not zero."""
         leaf_patterns = patterns_of(leaves)
         kernels = kernel_axes.by_path(axes, leaves)
-        probabilities = {path: jax.nn.sigmoid(gates[path] - shift) for path in leaves}
+        probabilities = {path: jax.nn.sigmoid(gates[path] - log_odds_shift) for path in leaves}
         unit_costs = {
             path: leaf_patterns[path].to_groups(cost[path], kernels[path]) for path in leaves
         }
@@ -170,16 +172,20 @@ def hard_concrete(
         )
 
     def alive(leaves: Leaves, gates: Leaves) -> jax.Array:
-        ones = {path: jnp.ones(leaf.shape) for path, leaf in leaves.items()}
-        return expected_cost(leaves, gates, ones)
+        cost_of_one = {path: jnp.ones(leaf.shape) for path, leaf in leaves.items()}
+        return expected_cost(leaves, gates, cost_of_one)
 
     def cost(leaves: Leaves, gates: Leaves, step: Step | None) -> jax.Array:
         strengths = {
-            path: at_step(value, step, "hard_concrete: strength")
-            for path, value in per_leaf(strength, leaves, "hard_concrete: strength").items()
+            path: at_step(leaf_strength, step, "hard_concrete: strength")
+            for path, leaf_strength in per_leaf(strength, leaves, "hard_concrete: strength").items()
         }
-        squares = {path: jnp.square(leaf.astype(jnp.float32)) for path, leaf in leaves.items()}
-        costs = {path: strengths[path] + 0.5 * weight_decay * squares[path] for path in leaves}
-        return expected_cost(leaves, gates, costs)
+        squared_leaves = {
+            path: jnp.square(leaf.astype(jnp.float32)) for path, leaf in leaves.items()
+        }
+        weight_costs = {
+            path: strengths[path] + 0.5 * weight_decay * squared_leaves[path] for path in leaves
+        }
+        return expected_cost(leaves, gates, weight_costs)
 
     return gate_of(Rule(init, sample, final, alive, cost, bounds), prunable, axes=axes)

@@ -94,8 +94,8 @@ def apply(
             masks_lib.paths(theta.params), jax.tree.leaves(theta.params), strict=True
         )
     ]
-    values = [*weights, *jax.tree.leaves(inputs)]
-    outputs = programs.run(program, values, draws.evaluate, enters=_never)
+    program_inputs = [*weights, *jax.tree.leaves(inputs)]
+    outputs = programs.run(program, program_inputs, draws.evaluate, enters=_never)
     return treedef.unflatten(map(_draw_value, outputs))
 
 
@@ -113,24 +113,34 @@ class _Draws:
 
     def evaluate(self, equation: Any, inputs: list[Any]) -> list[Any]:
         """Returns the outputs of an equation of which some inputs are normal."""
-        name = equation.primitive.name
+        primitive_name = equation.primitive.name
         called_program = programs.called_program(equation)
         is_normal = [isinstance(value, _Normal) for value in inputs]
         # A custom derivative has slopes of its own, which the program within does not know.
-        if any(is_normal) and called_program is not None and not name.startswith("custom"):
+        if (
+            any(is_normal)
+            and called_program is not None
+            and not primitive_name.startswith("custom")
+        ):
             outputs = programs.run(called_program, inputs, self.evaluate, enters=_never)
             return [_draw_value(value) for value in outputs]
-        if name in _RELAYOUTS and is_normal[0]:
+        if primitive_name in _RELAYOUTS and is_normal[0]:
             mean, variance, draw = inputs[0]
 
             def move(array: Any) -> Any:
                 return programs.bind(equation, [array, *inputs[1:]])[0]
 
             return [_Normal(move(mean), move(variance), functools.cache(lambda: move(draw())))]
-        if name in _PRODUCTS and sum(is_normal) == 1:
-            pairs = list(zip(inputs, is_normal, strict=True))
-            means = [value.mean if normal else value for value, normal in pairs]
-            variances = [value.variance if normal else jnp.square(value) for value, normal in pairs]
+        if primitive_name in _PRODUCTS and sum(is_normal) == 1:
+            flagged_inputs = list(zip(inputs, is_normal, strict=True))
+            means = [
+                value.mean if is_distribution else value
+                for value, is_distribution in flagged_inputs
+            ]
+            variances = [
+                value.variance if is_distribution else jnp.square(value)
+                for value, is_distribution in flagged_inputs
+            ]
             mean_of_product = programs.bind(equation, means)[0]
             variance_of_product = programs.bind(equation, variances)[0]
             return [self.make_normal(mean_of_product, variance_of_product).draw()]

@@ -61,13 +61,15 @@ def movement(
     """
     check_each("movement", NUMBER, sparsity=sparsity, initial=initial)
     check_each("movement", INTEGER, begin=begin, end=end)
-    rising = schedules.cubic(sparsity=sparsity, begin=begin, end=end, initial=initial).sparsity
+    rising_sparsity = schedules.cubic(
+        sparsity=sparsity, begin=begin, end=end, initial=initial
+    ).sparsity
 
     def sparsity_at(step: Step | None) -> Sparsity:
-        return sparsity if step is None else rising(step)
+        return sparsity if step is None else rising_sparsity(step)
 
     def sample(leaves: Leaves, gates: Leaves, key: jax.Array | None, step: Step | None) -> Leaves:
-        masks = best_masks(gates, at_step(rising, step, "movement: sample"), axes)
+        masks = best_masks(gates, at_step(rising_sparsity, step, "movement: sample"), axes)
         return {
             path: mask_straight_through(leaf, masks[path], gates[path])
             for path, leaf in leaves.items()
@@ -129,28 +131,30 @@ def soft_movement(
         raise ValueError(
             f"soft_movement(threshold={threshold}): a number between 0 and 1 is needed."
         )
-    rising = schedules.cubic(sparsity=threshold, begin=begin, end=end).sparsity
+    rising_threshold = schedules.cubic(sparsity=threshold, begin=begin, end=end).sparsity
 
-    def masks_above(gates: Leaves, level: Sparsity) -> Leaves:
-        return {path: jax.nn.sigmoid(scores) > level for path, scores in gates.items()}
+    def masks_above(gates: Leaves, least_probability: Sparsity) -> Leaves:
+        return {path: jax.nn.sigmoid(scores) > least_probability for path, scores in gates.items()}
 
     def sample(leaves: Leaves, gates: Leaves, key: jax.Array | None, step: Step | None) -> Leaves:
-        masks = masks_above(gates, at_step(rising, step, "soft_movement: sample"))
+        masks = masks_above(gates, at_step(rising_threshold, step, "soft_movement: sample"))
         return {
             path: mask_straight_through(leaf, masks[path], jax.nn.sigmoid(gates[path]))
             for path, leaf in leaves.items()
         }
 
     def final(leaves: Leaves, gates: Leaves, step: Step | None) -> tuple[Leaves, Leaves]:
-        return leaves, masks_above(gates, threshold if step is None else rising(step))
+        return leaves, masks_above(gates, threshold if step is None else rising_threshold(step))
 
     def alive(leaves: Leaves, gates: Leaves) -> jax.Array:
         return count_kept(masks_above(gates, threshold))
 
     def cost(leaves: Leaves, gates: Leaves, step: Step | None) -> jax.Array:
-        total = sum((jax.nn.sigmoid(scores).sum() for scores in gates.values()), jnp.zeros(()))
-        mean = total / max(sum(scores.size for scores in gates.values()), 1)
-        return at_step(strength, step, "soft_movement: strength") * mean
+        probability_sum = sum(
+            (jax.nn.sigmoid(scores).sum() for scores in gates.values()), jnp.zeros(())
+        )
+        mean_probability = probability_sum / max(sum(scores.size for scores in gates.values()), 1)
+        return at_step(strength, step, "soft_movement: strength") * mean_probability
 
     return gate_of(Rule(_zeros, sample, final, alive, cost), prunable, axes=axes)
 

@@ -87,11 +87,13 @@ def soft_threshold(
         return sum((mask.sum(dtype=jnp.float32) for mask in masks), jnp.zeros(()))
 
     def cost(leaves: Leaves, gates: Leaves, step: Step | None) -> jax.Array:
-        total = jnp.zeros(())
-        for path, value in per_leaf(strength, leaves, "soft_threshold: strength").items():
+        total_penalty = jnp.zeros(())
+        for path, leaf_strength in per_leaf(strength, leaves, "soft_threshold: strength").items():
             weight_squares = jnp.square(leaves[path].astype(jnp.float32)).sum()
             squares = weight_squares + jnp.square(gates[path]).sum()
-            total += 0.5 * at_step(value, step, "soft_threshold: strength") * squares
-        return total
+            total_penalty += (
+                0.5 * at_step(leaf_strength, step, "soft_threshold: strength") * squares
+            )
+        return total_penalty
 
     return gate_of(Rule(begin, sample, final, alive, cost), prunable, axes=axes)

@@ -20,9 +20,9 @@ def mask_straight_through(weights: jax.Array, mask: jax.Array, scores: jax.Array
     >>> jax.grad(lambda s: mask_straight_through(weights, mask, s).sum())(jnp.zeros(2))
     Array([2., 3.], dtype=float32)
     """
-    slope = scores - jax.lax.stop_gradient(scores)  # exactly zero
-    hard = mask.astype(scores.dtype) + slope
-    return weights * hard.astype(weights.dtype)
+    zero_with_slope = scores - jax.lax.stop_gradient(scores)  # exactly zero
+    mask_with_slope = mask.astype(scores.dtype) + zero_with_slope
+    return weights * mask_with_slope.astype(weights.dtype)
 
 
 def best_masks(scores: Leaves, sparsity: Sparsity, axes: AxesTree | None = None) -> Leaves:

@@ -65,8 +65,10 @@ def supermask(
         keys = jax.random.split(key, len(leaves))
         scores = {}
         for (path, leaf), leaf_key in zip(leaves.items(), keys, strict=True):
-            limit = 1 / math.sqrt(_fan_in(path, leaf.shape, kernels[path]))
-            scores[path] = jax.random.uniform(leaf_key, leaf.shape, jnp.float32, -limit, limit)
+            score_limit = 1 / math.sqrt(_fan_in(path, leaf.shape, kernels[path]))
+            scores[path] = jax.random.uniform(
+                leaf_key, leaf.shape, jnp.float32, -score_limit, score_limit
+            )
         return scores
 
     def mask_values(gates: Leaves) -> Leaves:
@@ -96,13 +98,13 @@ def supermask(
         layer_axes = axes_within_layers(masks, axes)
         scales = {}
         for path, mask in masks.items():
-            kept = mask.sum(layer_axes[path], dtype=jnp.float32, keepdims=True)
+            kept_counts = mask.sum(layer_axes[path], dtype=jnp.float32, keepdims=True)
             weight_count = math.prod(mask.shape[axis] for axis in layer_axes[path])
-            scales[path] = weight_count / jnp.maximum(kept, 1)
+            scales[path] = weight_count / jnp.maximum(kept_counts, 1)
         return scales
 
     def sample(leaves: Leaves, gates: Leaves, key: jax.Array | None, step: Step | None) -> Leaves:
-        values = mask_values(gates)
+        gate_values = mask_values(gates)
         weights = fixed_weights(leaves)
         if sparsity is not None:
             masks = likely_masks(gates)
@@ -110,10 +112,11 @@ def supermask(
             raise ValueError("supermask: sample(theta, key) draws masks and needs a key.")
         else:
             keys = dict(zip(leaves, jax.random.split(key, len(leaves)), strict=True))
-            masks = {path: jax.random.bernoulli(keys[path], values[path]) for path in leaves}
+            masks = {path: jax.random.bernoulli(keys[path], gate_values[path]) for path in leaves}
         scales = layer_scales(masks)
         return {
-            path: mask_straight_through(weights[path], masks[path], values[path]) * scales[path]
+            path: mask_straight_through(weights[path], masks[path], gate_values[path])
+            * scales[path]
             for path in leaves
         }
 

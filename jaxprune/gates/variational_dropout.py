@@ -105,8 +105,8 @@ def variational_dropout(
 
     def clipped_log_alphas(leaves: Leaves, gates: Leaves) -> Leaves:
         return {
-            path: jnp.clip(gates[path] - jnp.log(square), -bound, bound)
-            for path, square in squares(leaves).items()
+            path: jnp.clip(gates[path] - jnp.log(squared_leaf), -bound, bound)
+            for path, squared_leaf in squares(leaves).items()
         }
 
     def begin(leaves: Leaves, key: jax.Array) -> Leaves:
@@ -119,7 +119,8 @@ def variational_dropout(
             for path, leaf in leaves.items()
         }
         variances = {
-            path: jnp.exp(log_alphas[path]) * square for path, square in squares(leaves).items()
+            path: jnp.exp(log_alphas[path]) * squared_leaf
+            for path, squared_leaf in squares(leaves).items()
         }
         return means, variances
 
@@ -128,11 +129,11 @@ def variational_dropout(
             raise ValueError("variational_dropout: sample(theta, key) draws noise and needs a key.")
         means, variances = moments(leaves, gates, step)
         keys = jax.random.split(key, len(leaves))
-        noise = {
+        leaf_noise = {
             path: jax.random.normal(leaf_key, leaves[path].shape)
             for path, leaf_key in zip(leaves, keys, strict=True)
         }
-        return {path: means[path] + jnp.sqrt(variances[path]) * noise[path] for path in leaves}
+        return {path: means[path] + jnp.sqrt(variances[path]) * leaf_noise[path] for path in leaves}
 
     def kept_masks(leaves: Leaves, gates: Leaves) -> Leaves:
         log_alphas = clipped_log_alphas(leaves, gates)
@@ -147,7 +148,7 @@ def variational_dropout(
 
     def cost(leaves: Leaves, gates: Leaves, step: Step | None) -> jax.Array:
         log_alphas = clipped_log_alphas(leaves, gates).values()
-        total = sum((kl_log_uniform(log_alpha).sum() for log_alpha in log_alphas), 0.0)
-        return at_step(strength, step, "variational_dropout: strength") * total
+        divergence = sum((kl_log_uniform(log_alpha).sum() for log_alpha in log_alphas), 0.0)
+        return at_step(strength, step, "variational_dropout: strength") * divergence
 
     return gate_of(Rule(begin, sample, final, alive, cost, moments=moments), prunable, axes=axes)

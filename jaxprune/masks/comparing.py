@@ -140,6 +140,11 @@ def shuffle(masks: Masks, key: jax.Array, axes: AxesTree | None = None) -> Masks
 
     Returns:
       Bool arrays in the containers of `masks`.
+
+    >>> masks = {"w": jnp.arange(8).reshape(2, 4) < 3}
+    >>> shuffled = shuffle(masks, jax.random.key(0))
+    >>> int(shuffled["w"].sum()), bool((shuffled["w"] == masks["w"]).all())
+    (3, False)
     """
     checks.check("masks.shuffle", masks=(masks, MASKS), key=(key, checks.KEY))
     bool_masks = unpack(masks)

@@ -41,6 +41,12 @@ def save(path: str | os.PathLike[str], masks: Masks, *, overwrite: bool = False)
       FileExistsError: if there is a file, and `overwrite` is not given.
       ValueError: if two leaves have the same path.
       ImportError: without the package `safetensors`.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save(Path(folder, "masks.safetensors"), {"w": jnp.array([True, False]), "b": None})
+    ...     load(Path(folder, "masks.safetensors"))
+    {'b': None, 'w': Array([ True, False], dtype=bool)}
     """
     checks.check("masks.save", masks=(masks, MASKS), overwrite=(overwrite, checks.BOOLEAN))
     numpy_files = _safetensors("masks.save")
@@ -84,6 +90,12 @@ def load(path: str | os.PathLike[str], params: Params | None = None) -> Masks:
       ValueError: if the file is damaged, not written by `save` or of a newer format, or if the masks are
         those of another tree.
       ImportError: without the package `safetensors`.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save(Path(folder, "masks.safetensors"), {"w": jnp.array([True, False]), "b": None})
+    ...     load(Path(folder, "masks.safetensors"), {"w": jnp.zeros(2), "b": jnp.zeros(1)})
+    {'b': None, 'w': Array([ True, False], dtype=bool)}
     """
     masks = _nest(_read(Path(path)))
     if params is None:

@@ -8,6 +8,7 @@ from jaxprune import masks as masks_lib
 from jaxprune.kernel_axes import AxesTree, of_leaves
 from jaxprune.masks import Prunable
 from jaxprune.types import Params
+from jaxprune.wording import counted
 
 __all__ = ["check_nm", "nm_faults"]
 
@@ -82,10 +83,11 @@ def check_nm(
     bare = masks_lib.unpack(tree)
     sizes = dict(zip(masks_lib.paths(bare), map(jnp.size, jax.tree.leaves(bare)), strict=True))
     worst = max(counts, key=counts.__getitem__)
-    others = f" ({len(counts) - 1} more leaves have some)" if len(counts) > 1 else ""
+    other_count = len(counts) - 1
+    others = f" (and {counted(other_count, 'more leaf has', 'more leaves have')} some)"
     raise ValueError(
         f"check_nm: {worst!r} has {counts[worst]} of {sizes[worst] // m} groups of {m} with more than {n} "
-        f"nonzeros{others}; it is not {n}:{m} sparse."
+        f"nonzeros{others if other_count else ''}; it is not {n}:{m} sparse."
     )
 
 

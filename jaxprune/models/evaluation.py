@@ -16,6 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxprune.wording import counted
+
 __all__ = ["dense_perplexity", "perplexity", "windows_sha256"]
 
 
@@ -122,7 +124,8 @@ def dense_perplexity(
     expectation = (
         "nothing is known to compare it with" if expected is None else f"expected {expected:.2f}"
     )
-    say(f"dense perplexity {measured:.2f} on {count} windows of {length} tokens ({expectation})")
+    data_text = f"{counted(count, 'window')} of {counted(length, 'token')}"
+    say(f"dense perplexity {measured:.2f} on {data_text} ({expectation})")
     if expected is not None and not abs(measured / expected - 1) <= tolerance:
         raise ValueError(
             f"dense_perplexity: {measured:.2f} is more than {100 * tolerance:g} % off {expected:.2f}; look "

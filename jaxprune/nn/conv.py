@@ -35,6 +35,11 @@ def conv_2(
     Returns:
       A module with layers conv1, conv2, ..., fc1, fc2, fc3: `model.apply(variables, x)` gives
       logits.
+
+    >>> images = jax.numpy.zeros((5, 32, 32, 3))
+    >>> variables = jax.eval_shape(conv_2().init, jax.random.key(0), images)
+    >>> sum(leaf.size for leaf in jax.tree.leaves(variables))
+    4301642
     """
     return ConvNet((64,), num_classes, dtype, kernel_init)
 
@@ -56,6 +61,11 @@ def conv_4(
 
     Returns:
       A module with layers conv1, ..., conv4, fc1, fc2, fc3: `model.apply(variables, x)` gives logits.
+
+    >>> images = jax.numpy.zeros((5, 32, 32, 3))
+    >>> variables = jax.eval_shape(conv_4().init, jax.random.key(0), images)
+    >>> sum(leaf.size for leaf in jax.tree.leaves(variables))
+    2425930
     """
     return ConvNet((64, 128), num_classes, dtype, kernel_init)
 
@@ -78,6 +88,11 @@ def conv_6(
 
     Returns:
       A module with layers conv1, ..., conv6, fc1, fc2, fc3: `model.apply(variables, x)` gives logits.
+
+    >>> images = jax.numpy.zeros((5, 32, 32, 3))
+    >>> variables = jax.eval_shape(conv_6().init, jax.random.key(0), images)
+    >>> sum(leaf.size for leaf in jax.tree.leaves(variables))
+    2262602
     """
     return ConvNet((64, 128, 256), num_classes, dtype, kernel_init)
 

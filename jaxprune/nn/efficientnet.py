@@ -17,6 +17,7 @@ import numpy as np
 
 from jaxprune.nn.canonical_conv import conv_for_backend
 from jaxprune.nn.initializers import he_normal
+from jaxprune.wording import counted
 
 HE_NORMAL = he_normal()
 
@@ -115,7 +116,8 @@ def efficientnet_lite0_from_torch(tensors: Mapping[str, np.ndarray]) -> dict[str
             block_params[layer] = {"kernel": take_tensor("weight").transpose(2, 3, 1, 0)}
     if remaining_tensors:
         raise ValueError(
-            f"efficientnet_lite0_from_torch: {len(remaining_tensors)} tensors have no place in "
+            "efficientnet_lite0_from_torch: "
+            f"{counted(len(remaining_tensors), 'tensor has', 'tensors have')} no place in "
             f"EfficientNet-Lite0, such as {next(iter(remaining_tensors))!r}; is this the checkpoint of "
             "another model?"
         )

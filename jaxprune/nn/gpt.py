@@ -41,6 +41,11 @@ def gpt(
 
     Raises:
       ValueError: `width` is not a multiple of `heads`; later, a sequence is longer than `context`.
+
+    >>> tokens = jax.numpy.zeros((5, 16), int)
+    >>> variables = jax.eval_shape(gpt(depth=1).init, jax.random.key(0), tokens)
+    >>> sorted(variables["params"])
+    ['block1', 'embed', 'head', 'ln', 'position']
     """
     check_heads("gpt", width, heads)
     return GPT(vocab_size, context, width, depth, heads, dtype, kernel_init)

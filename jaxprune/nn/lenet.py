@@ -68,6 +68,11 @@ def lenet5_caffe(
     Returns:
       A module with layers conv1, conv2, fc1 and fc2: `model.apply(variables, x)` gives
       logits.
+
+    >>> images = jax.numpy.zeros((5, 28, 28, 1))
+    >>> variables = jax.eval_shape(lenet5_caffe().init, jax.random.key(0), images)
+    >>> sum(leaf.size for leaf in jax.tree.leaves(variables))
+    431080
     """
     return LeNet5((20, 50), 500, num_classes, dtype, kernel_init, batch_norm)
 

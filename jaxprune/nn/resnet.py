@@ -42,6 +42,11 @@ def resnet20(
 
     Raises:
       ValueError: `shortcut` is neither of the two.
+
+    >>> images = jax.numpy.zeros((5, 32, 32, 3))
+    >>> variables = jax.eval_shape(resnet20().init, jax.random.key(0), images)
+    >>> sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+    269722
     """
     return _resnet(3, num_classes, shortcut, dtype, kernel_init)
 
@@ -66,6 +71,11 @@ def resnet56(
 
     Raises:
       ValueError: `shortcut` is neither of the two.
+
+    >>> images = jax.numpy.zeros((5, 32, 32, 3))
+    >>> variables = jax.eval_shape(resnet56().init, jax.random.key(0), images)
+    >>> sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+    853018
     """
     return _resnet(9, num_classes, shortcut, dtype, kernel_init)
 

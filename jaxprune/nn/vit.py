@@ -45,6 +45,11 @@ def vit(
 
     Raises:
       ValueError: `width` is not a multiple of `heads`; later, the image is not of whole patches.
+
+    >>> images = jax.numpy.zeros((5, 32, 32, 3))
+    >>> variables = jax.eval_shape(vit(depth=1).init, jax.random.key(0), images)
+    >>> variables["params"]["position"].shape  # 8 x 8 patches
+    (1, 64, 192)
     """
     check_heads("vit", width, heads)
     return ViT(num_classes, patch, width, depth, heads, dtype, kernel_init)

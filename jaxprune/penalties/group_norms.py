@@ -215,7 +215,7 @@ def member_groups(pattern: Coupled, shapes: Shapes) -> list[Groups]:
 
 def producing_members(group: Group) -> list[Member]:
     """Returns the members that compute a group's units, not the kernels that sum over them."""
-    return [member for member in group.members if not member.enters]
+    return [member for member in group.members if not member.is_input_axis]
 
 
 def shrink_groups(groups: Groups, leaves: list[jax.Array], pull: jax.Array) -> list[jax.Array]:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxprune import checks
+from jaxprune.hyperparameters import Scheduled, scheduled
 from jaxprune.kernel_axes import AxesTree
 from jaxprune.parts import factory
 from jaxprune.penalties.group_norms import (
@@ -27,7 +28,6 @@ from jaxprune.penalties.group_norms import (
     unit_groups,
 )
 from jaxprune.penalties.weightwise import Leaves, step_size_of, widen
-from jaxprune.schedules import Scheduled, scheduled
 from jaxprune.types import Pattern, Penalty, Step
 from jaxprune.units.coupling import Coupled
 

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 
 from jaxprune import checks
 from jaxprune.arrays.precision import at_least_float32
+from jaxprune.hyperparameters import Scheduled, scheduled
 from jaxprune.parts import factory
-from jaxprune.schedules import Scheduled, scheduled
 from jaxprune.types import Penalty, Step
 
 __all__ = ["Leaves", "elastic", "l0", "l1", "step_size_of", "widen"]

@@ -11,6 +11,7 @@ from jaxprune.posttrain.statistics import Sums, add, statistics
 from jaxprune.posttrain.streams import Streams, checked_leaves
 from jaxprune.posttrain.work import Work
 from jaxprune.types import Params
+from jaxprune.wording import counted
 
 __all__ = ["Totals", "gather", "run_segment", "statistics_of_streams"]
 
@@ -69,7 +70,8 @@ def run_segment(
     if bad_batches:
         kernel_input = work.plan.inputs[work.plan.cuts[index].input or 0]
         name = work.plan.kernels[kernel_input.kernels[0]].name
-        others = f", and so do {len(bad_batches) - 1} others" if len(bad_batches) > 1 else ""
+        other_count = len(bad_batches) - 1
+        others = f", as {counted(other_count, 'other does', 'others do')}" if other_count else ""
         raise ValueError(
             f"posttrain: batch {bad_batches[0]} (counted from 0) gives NaN or infinity at the inputs of "
             f"{name!r}{others}; mend or leave out these batches, or look for NaN in the parameters."

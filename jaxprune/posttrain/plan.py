@@ -20,6 +20,7 @@ from jaxprune.posttrain.kernels import Input, Kernel
 from jaxprune.posttrain.pieces import Flat
 from jaxprune.posttrain.segments import Cut, Segment, bytes_of, cuts, segments
 from jaxprune.types import Params
+from jaxprune.wording import counted
 
 __all__ = ["Plan", "plan"]
 
@@ -181,10 +182,11 @@ class Plan:
                 name = f"{index}. {kernel.name} (block {blocks[kernel_index]})"
                 lines.append(f"{name:44}{size_text:>28}{kernel_input.rows:>14,}{gram_column:>10}")
         weight_count = sum(int(np.prod(kernel.view.layout.size)) for kernel in self.kernels)
+        program_count = len({segment.piece.key() for segment in self.segments})
         lines += [
-            f"{len(self.kernels)} kernels with {weight_count:,} weights, {len(self.inputs)} inputs, "
-            f"{len(set(blocks))} blocks, {len(self.segments)} segments, "
-            f"{len({segment.piece.key() for segment in self.segments})} programs",
+            f"{counted(len(self.kernels), 'kernel')} with {counted(weight_count, 'weight')}, "
+            f"{counted(len(self.inputs), 'input')}, {counted(len(set(blocks)), 'block')}, "
+            f"{counted(len(self.segments), 'segment')}, {counted(program_count, 'program')}",
             f"streams: {_bytes(self.stream_bytes)} a batch; parameters: {_bytes(self.parameter_bytes)}; "
             f"at work beside them: {_bytes(self.working_bytes())} at most",
         ]

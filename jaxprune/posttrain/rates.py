@@ -12,6 +12,7 @@ from jaxprune import trees
 from jaxprune.checks import expression, takes
 from jaxprune.posttrain.plan import Plan
 from jaxprune.posttrain.work import Work
+from jaxprune.wording import counted
 
 __all__ = ["by_path", "monotone", "of_plan", "owl"]
 
@@ -55,8 +56,8 @@ def of_plan(rates: Any, plan: Plan, work: Work, gather: Gather) -> list[float]:
         sparsities = [float(sparsity) for sparsity in rates]
         if len(sparsities) != len(plan.kernels):
             raise ValueError(
-                f"posttrain: {len(sparsities)} rates were given, but the plan has {len(plan.kernels)} "
-                "kernels."
+                f"posttrain: {counted(len(sparsities), 'rate was', 'rates were')} given, but the plan has "
+                f"{counted(len(plan.kernels), 'kernel')}."
             )
         return sparsities
     return [float(rates)] * len(plan.kernels)

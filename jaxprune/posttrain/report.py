@@ -3,6 +3,8 @@
 import datetime
 from typing import NamedTuple
 
+from jaxprune.wording import counted
+
 __all__ = ["Progress", "Recovered", "Report", "Row"]
 
 
@@ -81,7 +83,7 @@ class Report(NamedTuple):
                 f"block {recovery.block}: error {recovery.before:.2e}, recovered {recovery.after:.2e}"
             )
         lines.append(
-            f"sparsity {self.sparsity:.4f} of {len(self.rows)} kernels, {self.seconds:.1f} s"
+            f"sparsity {self.sparsity:.4f} of {counted(len(self.rows), 'kernel')}, {self.seconds:.1f} s"
         )
         return "\n".join([*lines, *self.notes])
 

@@ -7,7 +7,7 @@ keeps the masks that it has and tries again at the next update (`jaxprune.transf
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,36 +16,25 @@ from jax.core import Tracer
 from jaxprune import checks, trees
 from jaxprune import masks as masks_lib
 from jaxprune import updates as updates_lib
-from jaxprune.calls import text
 from jaxprune.kernel_axes import AxesTree, of_leaves
 from jaxprune.masks import Prunable
 from jaxprune.method import METHOD, Method, Partition, by_part
-from jaxprune.pruning.fit import check_fit, check_rounds, count_living, scores_of
+from jaxprune.pruning.fit import check_fit, check_rounds, count_living
+from jaxprune.pruning.missing_scores import (
+    MissingScores,
+    resolve_unknown,
+    with_counts,
+    without_score,
+)
+from jaxprune.pruning.scoring import scores_of
 from jaxprune.pruning.shards import check_replicated
 from jaxprune.pruning.starting import full_masks, given_masks
 from jaxprune.selection import WHERE_READ
-from jaxprune.selection.counting import count_marked
 from jaxprune.selection.deferred import called_once_per_kind, run_deferred
 from jaxprune.types import Axes, Criterion, Masks, Params, Step, Units
 from jaxprune.units.contests import find_contests
 
-__all__ = ["MissingScores", "change", "compiled_change", "initial_masks", "next_masks", "prune"]
-
-
-class MissingScores(NamedTuple):
-    """Units of one leaf, or one group of coupled units, that must be ranked and have the score NaN.
-
-    Attributes:
-      leaf: path of the leaf, or name of the group.
-      criterion: that gave the scores.
-      count: int32 scalar, how many units have no score.
-      ranked: int32 scalar, how many must be ranked.
-    """
-
-    leaf: str
-    criterion: str
-    count: jax.Array
-    ranked: jax.Array
+__all__ = ["change", "compiled_change", "initial_masks", "next_masks", "prune"]
 
 
 def next_masks(
@@ -93,7 +82,7 @@ def next_masks(
 
     def choose(part: Method, share: Masks) -> Masks:
         new_masks, unknown = change(part, params, share, step, signals, known_axes, of_remaining)
-        return _resolve_unknown(new_masks, share, unknown)
+        return resolve_unknown(new_masks, share, unknown)
 
     return by_part(method, params, masks, choose)
 
@@ -137,15 +126,7 @@ def change(
         return new_masks, [(label.count, label.ranked) for label in unknown]
 
     new_masks, counts = run_deferred(program, _WHERE_READ)
-    return new_masks, _with_counts(labels, counts)
-
-
-def _with_counts(
-    labels: Sequence[MissingScores], counts: Sequence[tuple[jax.Array, jax.Array]]
-) -> list[MissingScores]:
-    """Joins the names of what has no score with their counts, which a program returned."""
-    pairs = zip(labels, counts, strict=True)
-    return [label._replace(count=count, ranked=ranked) for label, (count, ranked) in pairs]
+    return new_masks, with_counts(labels, counts)
 
 
 def _is_for_one_device(params: Params, masks: Masks) -> bool:
@@ -195,11 +176,11 @@ def _change(
             dataclasses.replace(unit, competing=count_living(unit, alive))
             for unit, alive in zip(units, tree_contests.alive, strict=True)
         ]
-    unknown = _without_score(method.criterion, tree_contests.names, units)
+    unknown = without_score(method.criterion, tree_contests.names, units)
     grow_scores = units
     if update.grow_criterion is not None:
         grow_scores = units_of(update.grow_criterion)
-        unknown += _without_score(update.grow_criterion, tree_contests.names, grow_scores)
+        unknown += without_score(update.grow_criterion, tree_contests.names, grow_scores)
     sparsity = method.schedule.sparsity(step)
     keep = tree_contests.allocate(method.allocation, units, sparsity)
     new_alive = update.select(tree_contests.alive, units, grow_scores, keep, step)
@@ -219,65 +200,11 @@ def _change(
     return jax.tree.structure(params).unflatten(placed_masks), unknown
 
 
-def _without_score(
-    criterion: Criterion, names: Sequence[str], units: Sequence[Units]
-) -> list[MissingScores]:
-    """Counts the units of each leaf that must be ranked and have the score NaN."""
-    criterion_name = text(criterion)
-
-    def count(leaf: str, unit: Units) -> MissingScores:
-        is_nan = jnp.isnan(unit.scores)
-        ranked = jnp.ones_like(is_nan) if unit.among is None else unit.among
-        return MissingScores(leaf, criterion_name, *_count_two_masks(is_nan & ranked, ranked))
-
-    return [count(leaf, unit) for leaf, unit in zip(names, units, strict=True)]
-
-
-@jax.jit
-def _count_two_masks(missing: jax.Array, ranked: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns how many units each of two masks marks, the first of them within the second."""
-    mesh = jax.typeof(missing).sharding.mesh
-    if mesh.auto_axes or mesh.explicit_axes or not missing.ndim:
-        return jnp.sum(missing, dtype=jnp.int32), jnp.sum(ranked, dtype=jnp.int32)
-    missing_count, ranked_count = count_marked([missing, ranked], tuple(range(missing.ndim)))
-    # The first reads the second, so that both are wanted: XLA:CPU counts one alone slowly.
-    missing_count = jnp.where(ranked_count > 0, missing_count, 0)
-    return missing_count, ranked_count
-
-
 _WHERE_READ = {
     **WHERE_READ,
     "_count_two_masks": called_once_per_kind,
     "_top_along": called_once_per_kind,
 }
-
-
-def _resolve_unknown(new: Masks, old: Masks, unknown: Sequence[MissingScores]) -> Masks:
-    """Returns the new masks if all scores are known; otherwise refuses, or if traced keeps the old masks."""
-    missing_count = sum(label.count for label in unknown)
-    if not isinstance(missing_count, Tracer):
-        _refuse_unknown(unknown)
-        return new
-    return jax.tree.map(
-        lambda new_mask, old_mask: jnp.where(missing_count == 0, new_mask, old_mask), new, old
-    )
-
-
-def _refuse_unknown(unknown: Sequence[MissingScores]) -> None:
-    """Raises `ValueError` if a unit that must be ranked has no score: leaf, criterion and count."""
-    missing_scores = [label for label in unknown if int(label.count)]
-    if not missing_scores:
-        return
-    first_missing = missing_scores[0]
-    other_leaves = [
-        repr(label.leaf) for label in missing_scores[1:] if label.leaf != first_missing.leaf
-    ]
-    addition = f" (as have some of {', '.join(other_leaves[:5])})" if other_leaves else ""
-    raise ValueError(
-        f"{first_missing.criterion}: {int(first_missing.count)} of the {int(first_missing.ranked)} units of "
-        f"{first_missing.leaf!r} that must be ranked have the score NaN{addition}, and NaN is no order; "
-        "look for NaN in the weights and in the signals, or exclude the leaf with prunable=."
-    )
 
 
 def _place_beside(mask: jax.Array, leaf: jax.Array) -> jax.Array:
@@ -358,7 +285,7 @@ def compiled_change(
 
     def change_masks(params: Params, masks: Masks, step: Step, signals: dict[str, Any]) -> Masks:
         new_masks, counts = choose(params, masks, step, signals)
-        return _resolve_unknown(new_masks, masks, _with_counts(labels, counts))
+        return resolve_unknown(new_masks, masks, with_counts(labels, counts))
 
     return change_masks
 

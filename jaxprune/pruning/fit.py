@@ -1,9 +1,7 @@
-"""Checks before anything is traced: that leaves fit the pattern, that targets can be met, that scores fit."""
+"""Checks before anything is traced: that leaves fit the pattern, and that targets can be met."""
 
 import dataclasses
-import difflib
-import inspect
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -13,14 +11,11 @@ from jax.core import Tracer
 
 from jaxprune import allocation as allocations
 from jaxprune import masks as masks_lib
-from jaxprune import signals as signals_lib
 from jaxprune.calls import text
-from jaxprune.trees.alike import check_alike, entries_beside
 from jaxprune.types import (
     Allocation,
     AnyAllocation,
     Axes,
-    Criterion,
     Masks,
     Params,
     Pattern,
@@ -29,198 +24,14 @@ from jaxprune.types import (
     Update,
 )
 from jaxprune.units.coupling import AnyPattern, Coupled
+from jaxprune.wording import counted
 
 __all__ = [
     "check_coupled",
     "check_fit",
     "check_rounds",
-    "check_signals",
     "count_living",
-    "scores_of",
 ]
-
-_BY_WEIGHT = {  # signals that have one number for each weight; others are broadcast
-    "fisher",
-    "gauss_newton_diagonal",
-    "gradient_sum",
-    "grads",
-    "hessian_diagonal",
-    "hessian_gradient",
-    "initial_params",
-    "momentum",
-    "movement_sum",
-    "second_moment",
-    "synaptic_flow",
-}
-
-
-def scores_of(
-    criterion: Criterion,
-    params: Params,
-    signals: dict[str, Any],
-    scored_indices: Sequence[int],
-    axes: Sequence[Axes | None],
-) -> list[Any]:
-    """Returns the scores of a criterion by leaf; `None` where it has none.
-
-    Args:
-      criterion: what each weight is worth.
-      params: tree of arrays.
-      signals: what the criterion may read, by keyword.
-      scored_indices: indices of the leaves for which scores are required.
-      axes: what the axes of each leaf are, for a criterion that reads the signal `axes`.
-
-    Raises:
-      ValueError: if a signal or the scores are another tree than the parameters, have other shapes, or are
-        missing for a leaf that requires scores.
-      TypeError: if a signal is missing, or the criterion takes none such.
-    """
-    if "axes" in inspect.signature(criterion).parameters:
-        signals = {**signals, "axes": jax.tree.structure(params).unflatten(axes)}
-    check_signals(criterion, signals)
-    name = text(criterion)
-    for signal in _BY_WEIGHT.intersection(_signal_names(criterion), signals):
-        subject = f"entries of the signal {signal!r}"
-        check_alike(name, subject, params, signals[signal], "give one number for each weight")
-    params, signals = _without_keys(params, signals)
-    try:
-        scores = criterion(params, **signals)
-    except (TypeError, ValueError, KeyError):
-        _check_signal_trees(name, params, signals)  # if one of them is to blame, it says so
-        raise
-    treedef = jax.tree.structure(params)
-    try:
-        leaf_scores = treedef.flatten_up_to(scores)
-    except ValueError:
-        leaf_scores = []
-    are_arrays = all(entry is None or hasattr(entry, "shape") for entry in leaf_scores)
-    if len(leaf_scores) < treedef.num_leaves or not are_arrays:
-        raise ValueError(
-            f"{name}: the scores are {jax.tree.structure(scores)}, but the parameters "
-            f"{jax.tree.structure(params)}; return jax.tree.map(f, params, ...)."
-        )
-    paths = masks_lib.paths(params)
-    leaves = jax.tree.leaves(params)
-    unscored_paths = [paths[i] for i in scored_indices if leaf_scores[i] is None]
-    if unscored_paths:
-        raise ValueError(
-            f"{name}: no scores for {', '.join(map(repr, unscored_paths))}, of which its signals say "
-            "nothing; exclude them with prunable=."
-        )
-    for path, leaf, entry in zip(paths, leaves, leaf_scores, strict=True):
-        if entry is not None and jnp.shape(entry) != jnp.shape(leaf):
-            raise ValueError(
-                f"{name}: {path!r} has scores of the shape {jnp.shape(entry)}, its weights "
-                f"{jnp.shape(leaf)}; give one score per weight (jnp.broadcast_to shares one among several)."
-            )
-    return leaf_scores
-
-
-def _signal_names(criterion: Criterion) -> list[str]:
-    """Names of the parameters of a criterion, which are those of the signals that it may read."""
-    return list(inspect.signature(criterion).parameters)
-
-
-def _is_key(leaf: Any) -> bool:
-    return jnp.issubdtype(jnp.result_type(leaf), jax.dtypes.prng_key)
-
-
-def _without_keys(params: Params, signals: dict[str, Any]) -> tuple[Params, dict[str, Any]]:
-    """Puts zeros for PRNG keys, of which no criterion makes scores, into parameters and signals."""
-    leaves, treedef = jax.tree.flatten(params)
-    is_key = [_is_key(leaf) for leaf in leaves]
-    if not any(is_key):
-        return params, signals
-    zeros = [jnp.zeros(jnp.shape(leaf), jnp.float32) for leaf in leaves]
-
-    def clear(tree: Any) -> Any:
-        try:
-            entries = treedef.flatten_up_to(tree)
-        except ValueError:  # a signal that is no tree beside the parameters
-            return tree
-        rows = zip(is_key, zeros, entries, strict=True)
-        return treedef.unflatten([zero if cleared else entry for cleared, zero, entry in rows])
-
-    return clear(params), {name: clear(value) for name, value in signals.items()}
-
-
-def _check_signal_trees(name: str, params: Params, signals: Mapping[str, Any]) -> None:
-    """Refuses signals that are trees, but not beside the parameters."""
-    for signal_name, tree in signals.items():
-        if not jax.tree_util.all_leaves([tree]):
-            _check_signal_tree(name, signal_name, params, tree)
-
-
-def _check_signal_tree(name: str, signal_name: str, params: Params, tree: Any) -> None:
-    def refusal(differences: str) -> str:
-        return (
-            f"{name}: the signal {signal_name!r} is another tree than the parameters ({differences}); give "
-            "one that has an entry for each."
-        )
-
-    entries_beside(params, tree, refusal)
-
-
-def check_signals(criterion: Criterion, signals: Mapping[str, Any]) -> None:
-    """Refuses signals that a criterion cannot be called with: one is missing, or it takes none such.
-
-    Args:
-      criterion: the criterion.
-      signals: by keyword.
-
-    Raises:
-      TypeError: which signals it reads and which were given, and how to give the one that is missing.
-
-    >>> from jaxprune.criteria import taylor
-    >>> check_signals(taylor, {"gradients": 0.0})
-    Traceback (most recent call last):
-    TypeError: taylor: the signal 'grads' is missing; it reads 'grads', given was 'gradients': write grads=.
-    """
-    try:
-        _, *parameters = inspect.signature(criterion).parameters.values()
-    except (TypeError, ValueError):
-        return  # it does not tell, or takes no parameters; the call will say so
-    name = text(criterion)
-    readable = [
-        parameter
-        for parameter in parameters
-        if parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
-    ]
-    needed_names = [
-        parameter.name for parameter in readable if parameter.default is parameter.empty
-    ]
-    missing_names = [signal for signal in needed_names if signal not in signals]
-    if missing_names:
-        memories = signals_lib.needed([criterion])
-        raise TypeError(
-            f"{name}: {_describe_missing(missing_names[0], needed_names, signals, memories)}."
-        )
-    takes_others = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
-    unread = [
-        signal for signal in signals if signal not in [parameter.name for parameter in readable]
-    ]
-    if unread and not takes_others:
-        raise TypeError(
-            f"{name}: it takes no signal {unread[0]!r}; let its arguments end with **_, for those that it "
-            "does not read."
-        )
-
-
-def _describe_missing(
-    signal: str, needed_names: Sequence[str], signals: Mapping[str, Any], memories: Container[str]
-) -> str:
-    """Returns the words for a missing signal: what is read, what was given, and what to write."""
-    if signal == "key":
-        return "it draws by chance, and 'key' is missing; give key=jax.random.key(0)"
-    surplus_names = [name for name in signals if name not in needed_names]
-    given_names = ", ".join(map(repr, signals)) or "nothing"
-    reads = ", ".join(map(repr, needed_names))
-    sentence = f"the signal {signal!r} is missing; it reads {reads}, given was {given_names}"
-    if difflib.get_close_matches(signal, surplus_names, n=1, cutoff=0.4):
-        return f"{sentence}: write {signal}="
-    if signal in memories:
-        return f"{sentence}: training remembers it, but in one shot you must give {signal}="
-    return f"{sentence}: give {signal}= as well"
 
 
 def check_fit(
@@ -253,7 +64,10 @@ def check_fit(
     faults = [(path, pattern.check(*leaf)) for path, leaf in leaves.items()]
     messages = [message.format(leaf=repr(path)) for path, message in faults if message]
     if messages:
-        addition = f" (and {len(messages) - 1} more leaves)" if len(messages) > 1 else ""
+        other_count = len(messages) - 1
+        addition = (
+            f" (and {counted(other_count, 'more leaf', 'more leaves')})" if other_count else ""
+        )
         raise ValueError(messages[0] + addition + ".")
     divided_paths = _divided_paths(pattern, leaves)
     if not divided_paths:
@@ -278,7 +92,8 @@ def check_fit(
     if emptied_paths:
         contest_size = units[emptied_paths[0]].members
         other_count = len(emptied_paths) - 1
-        addition = f" (and in {other_count} more leaves)" if other_count else ""
+        others = counted(other_count, "more leaf", "more leaves")
+        addition = f" (and in {others})" if other_count else ""
         raise ValueError(
             f"a sparsity of {sparsity:g} leaves none of the {contest_size} weights that compete with each "
             f"other in {emptied_paths[0]!r}{addition}; this pattern allows {1 - 1 / contest_size:g} at most: "

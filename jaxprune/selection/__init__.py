@@ -1,7 +1,7 @@
 """Exact selection of the k largest scores by counting: no sort, no gather.
 
-`counting` finds the cut, `searches` reads the scores of one device where they are. Here is who competes with
-whom, and how parts on any mesh of devices are counted where they lie: a few integers per pass travel.
+`counting` finds the cut, `searches` reads the scores of one device where they are, `sharded` counts parts on
+any mesh of devices where they lie; `exact` tells them who competes with whom.
 """
 
 from jaxprune.selection.exact import WHERE_READ as WHERE_READ

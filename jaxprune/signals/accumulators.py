@@ -71,6 +71,10 @@ def needed(criteria: Iterable[Criterion | None]) -> dict[str, Memory]:
 
     Raises:
       ValueError: if two criteria mean different memories by one keyword.
+
+    >>> from jaxprune import criteria
+    >>> list(needed([criteria.magnitude, criteria.movement, None]))
+    ['movement_sum']
     """
     memories: dict[str, Memory] = {}
     for criterion in criteria:

@@ -17,10 +17,10 @@ from jaxprune.structured.prune import prune as prune
 from jaxprune.structured.report import Report as Report
 from jaxprune.structured.report import report as report
 from jaxprune.structured.scores import scores as scores
-from jaxprune.structured.shrinking.fold import Folded as Folded
+from jaxprune.structured.shrinking.fold import FoldResult as FoldResult
 from jaxprune.structured.shrinking.fold import fold as fold
 from jaxprune.structured.shrinking.plan import Plan as Plan
-from jaxprune.structured.shrinking.saved import Loaded as Loaded
+from jaxprune.structured.shrinking.saved import LoadedModel as LoadedModel
 from jaxprune.structured.shrinking.saved import load as load
 from jaxprune.structured.shrinking.saved import save as save
 from jaxprune.structured.shrinking.shrink import Small as Small
@@ -34,10 +34,10 @@ from jaxprune.units.coupling import Member as Member
 
 __all__ = [
     "Block",
-    "Folded",
+    "FoldResult",
     "Graph",
     "Group",
-    "Loaded",
+    "LoadedModel",
     "Member",
     "Plan",
     "Report",

@@ -7,6 +7,7 @@ import numpy as np
 from jaxprune import extras
 from jaxprune.structured.graph.given import check_graph
 from jaxprune.structured.graph.graph import Graph
+from jaxprune.wording import counted
 
 __all__ = ["picture"]
 
@@ -41,8 +42,8 @@ def picture(graph: Graph, file: Path | str, *, most: int = 80) -> Path:
         for member in group.members:
             if member.path in row_index:
                 row = row_index[member.path]
-                shades[row, column] = 0.35 if member.enters else 0.8
-                color = "black" if member.enters else "white"
+                shades[row, column] = 0.35 if member.is_input_axis else 0.8
+                color = "black" if member.is_input_axis else "white"
                 axes.text(column, row, str(member.axis), color=color, **style)
     axes.imshow(shades, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     axes.set_yticks(range(len(paths)), paths, fontsize=7)
@@ -53,7 +54,8 @@ def picture(graph: Graph, file: Path | str, *, most: int = 80) -> Path:
     )
     hidden_count = len(graph.groups) - len(groups)
     unit_count = sum(group.size for group in graph.groups)
-    note = f"; {hidden_count} groups not shown" if hidden_count else ""
-    axes.set_title(f"{len(graph.groups)} groups, {unit_count:,} units{note}", fontsize=9)
+    note = f"; {counted(hidden_count, 'group')} not shown" if hidden_count else ""
+    title = f"{counted(len(graph.groups), 'group')}, {counted(unit_count, 'unit')}{note}"
+    axes.set_title(title, fontsize=9)
     figure.savefig(file, dpi=120, bbox_inches="tight")
     return Path(file)

@@ -260,7 +260,7 @@ def _structure(group: Group) -> Any:
     """Returns what isomorphic groups have in common: kinds of parameters, and the axes of their units."""
     return tuple(
         sorted(
-            (_last_word(member.path), len(member.shape), member.axis, member.enters)
+            (_last_word(member.path), len(member.shape), member.axis, member.is_input_axis)
             for member in group.members
         )
     )

@@ -13,6 +13,7 @@ from jaxprune import masks as masks_lib
 from jaxprune.method import Method, Partition
 from jaxprune.trees.alike import check_alike, join_faults, shape_of
 from jaxprune.types import Params
+from jaxprune.wording import counted
 
 __all__ = ["check_inner", "check_method", "check_transform", "check_update"]
 
@@ -151,6 +152,6 @@ def check_method(
     pending = getattr(state.overdue, "pending", ())
     if who != "lottery_ticket" and len(pending) != len(method.parts):
         raise ValueError(
-            f"{who}: the state is that of {len(pending)} methods, but this transform has "
+            f"{who}: the state is that of {counted(len(pending), 'method')}, but this transform has "
             f"{len(method.parts)}; {remedy}."
         )

@@ -9,8 +9,8 @@ import optax
 from jaxprune import checks, kernel_axes, trees
 from jaxprune import masks as masks_lib
 from jaxprune.arrays.precision import at_least_float32
+from jaxprune.hyperparameters import Scheduled, scheduled
 from jaxprune.kernel_axes import AxesTree
-from jaxprune.schedules import Scheduled, scheduled
 from jaxprune.transforms.checking import check_inner, check_transform, check_update
 from jaxprune.transforms.containers import at_home, from_inner
 from jaxprune.transforms.masked_step import masked_step

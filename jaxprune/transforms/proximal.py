@@ -10,11 +10,11 @@ import optax
 from jaxprune import checks, trees
 from jaxprune import masks as masks_lib
 from jaxprune.arrays.precision import at_least_float32
+from jaxprune.hyperparameters import Scheduled, scheduled
 from jaxprune.kernel_axes import AxesTree
 from jaxprune.masks import Prunable
 from jaxprune.parts import PENALTY
 from jaxprune.preconditioners import Preconditioner
-from jaxprune.schedules import Scheduled, scheduled
 from jaxprune.transforms.accumulation import moved
 from jaxprune.transforms.checking import check_inner, check_transform, check_update
 from jaxprune.transforms.containers import at_home, from_inner

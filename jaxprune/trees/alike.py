@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxprune.trees import beside, differences, names_beside, paths
 from jaxprune.types import Params
+from jaxprune.wording import counted
 
 __all__ = ["check_alike", "entries_beside", "join_faults", "shape_of"]
 
@@ -52,8 +53,8 @@ def join_faults(faults: Sequence[str], shown: int = 5) -> str:
     "'a' is wrong (and 1 more leaf)"
     """
     hidden_count = len(faults) - shown
-    noun = "leaf" if hidden_count == 1 else "leaves"
-    addition = f" (and {hidden_count} more {noun})" if hidden_count > 0 else ""
+    hidden_leaves = counted(hidden_count, "more leaf", "more leaves")
+    addition = f" (and {hidden_leaves})" if hidden_count > 0 else ""
     return "; ".join(faults[:shown]) + addition
 
 

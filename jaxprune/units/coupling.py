@@ -14,6 +14,7 @@ from jaxprune import masks as masks_lib
 from jaxprune.arrays.host_arrays import Blockwise, Total, totals_by_axis
 from jaxprune.trees import roles
 from jaxprune.types import Pattern
+from jaxprune.wording import counted
 
 __all__ = [
     "AnyPattern",
@@ -41,7 +42,7 @@ class Member(NamedTuple):
       shape: of the parameter.
       axis: of it.
       index: int [units, k]: the indices of the axis that each unit has; `k` is 1 unless axes were merged.
-      enters: whether the program sums over this axis in a product: there units are what enters a layer.
+      is_input_axis: whether the program sums over this axis in a product: there units are inputs of a layer.
       use: "scale": the parameter is multiplied onto normalised values; "shift": it is added to them.
     """
 
@@ -49,7 +50,7 @@ class Member(NamedTuple):
     shape: tuple[int, ...]
     axis: int
     index: np.ndarray
-    enters: bool = False
+    is_input_axis: bool = False
     use: Use | None = None
 
     @property
@@ -114,7 +115,7 @@ class Group(NamedTuple):
         return len(self.units)
 
     def __repr__(self) -> str:
-        return f"Group({self.name}: {self.size} units)"
+        return f"Group({self.name}: {counted(self.size, 'unit')})"
 
 
 class Coupled(NamedTuple):
@@ -142,9 +143,15 @@ class Coupled(NamedTuple):
     def __repr__(self) -> str:
         unit_count = sum(group.size for group in self.groups)
         shown_groups = [f"{group.name}: {group.size}" for group in self.groups[:3]]
-        more_text = [f"{len(self.groups) - 3} more groups"] if len(self.groups) > 3 else []
+        hidden_count = len(self.groups) - 3
+        more_text = [counted(hidden_count, "more group")] if hidden_count > 0 else []
         options = [f"{name}={getattr(self, name)!r}" for name in ("reduce", "normalize", "over")]
-        return f"Coupled({unit_count} units; {', '.join(shown_groups + more_text)}; {', '.join(options)})"
+        parts = [
+            counted(unit_count, "unit"),
+            ", ".join(shown_groups + more_text),
+            ", ".join(options),
+        ]
+        return f"Coupled({'; '.join(parts)})"
 
     @property
     def paths(self) -> list[str]:
@@ -243,7 +250,7 @@ class Coupled(NamedTuple):
         return (
             kernels
             if self.over == "all"
-            else [member for member in kernels if not member.enters] or kernels
+            else [member for member in kernels if not member.is_input_axis] or kernels
         )
 
     def _unit_scores(

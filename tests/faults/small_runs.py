@@ -43,7 +43,7 @@ FIELDS |= {{
     "structured": dict(compare={{
         "sparsities": (0.25,), "criteria": ("l2",), "pipeline": {{**CUT, "pattern": part("coupled")}}}}),
     "sensitivity": dict(sensitivity={{
-        "criterion": "magnitude", "sparsities": (0.5, 0.9), "keep": (0.3,), "examples": 64,
+        "criterion": "magnitude", "sparsities": (0.5, 0.9), "budget": (0.3,), "examples": 64,
         "tolerance": 0.0}}),
 }}["{binary}"]
 '''

@@ -379,7 +379,7 @@ SELECTION = (
     ),
     Mutation(
         "dead weights may come back in prune",
-        "jaxprune/updates.py",
+        "jaxprune/updates/within_layers.py",
         "return [mask & best for mask, best in zip(alive, best_units(units, keep), strict=True)]\n\n"
         "    return Update(select)",
         "return best_units(units, keep)\n\n    return Update(select, ranks_dead_units=True)",
@@ -400,14 +400,14 @@ SELECTION = (
     ),
     Mutation(
         "NaN is an order",
-        "jaxprune/pruning/by_method.py",
+        "jaxprune/pruning/missing_scores.py",
         "    missing_scores = [label for label in unknown if int(label.count)]\n    if not missing_scores:",
         "    missing_scores = [label for label in unknown if int(label.count)]\n    if True:",
         ("tests/test_method.py::test_nan_is_no_order_and_infinity_is_one",),
     ),
     Mutation(
         "regrowth loses the places of what it drops",
-        "jaxprune/updates.py",
+        "jaxprune/updates/selecting.py",
         "return [old | new for old, new in zip(staying, grown, strict=True)]",
         "return staying",
         ("tests/test_updates.py::test_regrow_fills_up_when_too_few_are_alive",),
@@ -512,14 +512,14 @@ MASKS = (
     ),
     Mutation(
         "signals are broadcast",
-        "jaxprune/pruning/fit.py",
+        "jaxprune/pruning/scoring.py",
         'check_alike(name, subject, params, signals[signal], "give one number for each weight")',
         "del subject",
         (_ALIKE + "test_signals_are_not_broadcast_where_there_is_one_number_for_each_weight",),
     ),
     Mutation(
         "a loss of NaN is a sensitivity",
-        "jaxprune/sensitivity.py",
+        "jaxprune/sensitivity/analysis.py",
         "    if not np.isfinite(loss):\n",
         "    if False:\n",
         (_ALIKE + "test_a_loss_that_is_no_number_is_no_sensitivity",),

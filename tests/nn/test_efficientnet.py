@@ -74,7 +74,7 @@ def test_every_tensor_of_a_checkpoint_has_its_place():
 
 def test_other_checkpoints_are_refused_by_name():
     given = tensors()
-    with pytest.raises(ValueError, match=r"1 tensors have no place .*'_blocks\.16\._bn0\.weight'"):
+    with pytest.raises(ValueError, match=r"1 tensor has no place .*'_blocks\.16\._bn0\.weight'"):
         efficientnet_lite0_from_torch(given | {"_blocks.16._bn0.weight": np.zeros(3)})
     del given["_fc.bias"]
     with pytest.raises(ValueError, match=r"no tensor '_fc\.bias'"):

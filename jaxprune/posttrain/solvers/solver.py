@@ -13,7 +13,7 @@ from jaxprune import checks, updates
 from jaxprune.calls import Part, text
 from jaxprune.parts import factory
 from jaxprune.posttrain.contests import Contest, Solved, pattern_view
-from jaxprune.pruning.fit import scores_of
+from jaxprune.pruning.scoring import scores_of
 from jaxprune.types import Criterion, Keep, Units
 
 __all__ = ["KNOWN", "Solver", "best_mask", "by_criterion", "statistics_read_by"]

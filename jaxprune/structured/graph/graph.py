@@ -20,6 +20,7 @@ from jaxprune.structured.graph.scales import find_uses
 from jaxprune.structured.graph.unread import follow_owners, unread_parameters
 from jaxprune.types import Params
 from jaxprune.units.coupling import Group, Member, Use
+from jaxprune.wording import counted
 
 __all__ = ["Graph", "trace", "trace_without_exactness"]
 
@@ -118,12 +119,13 @@ class Graph(NamedTuple):
             for name, units, shown in rows
         ]
         unit_count = sum(group.size for group in self.groups)
-        lines.append(f"{len(self.groups)} groups, {unit_count:,} units")
+        lines.append(f"{counted(len(self.groups), 'group')}, {counted(unit_count, 'unit')}")
         lines += [
             f"Not exact: {group.name}: {group.reason}" for group in self.groups if not group.exact
         ]
         lines += [
-            f"{group.size} iterations of a loop along {group.name}" for group in self.iterations
+            f"{counted(group.size, 'iteration')} of a loop along {group.name}"
+            for group in self.iterations
         ]
         if self.unknown:
             primitives = ", ".join(
@@ -167,7 +169,7 @@ def trace(fn: Callable[..., Any], params: Params, *inputs: Any) -> Graph:
     >>> print(graph.summary())
     group  units  also along
     in[1]      8  out[0]
-    1 groups, 8 units
+    1 group, 8 units
     """
     checks.check("structured.trace", fn=(fn, checks.FUNCTION), params=(params, checks.TREE))
     graph = trace_without_exactness(fn, params, *inputs)
@@ -357,7 +359,7 @@ def _groups(
                 Member(paths[leaf_index], shape, axis, indices, is_summed, uses.get(leaf_index))
             )
         # The kernels that produce the units come first.
-        members.sort(key=lambda member: (not member.kernel, member.enters))
+        members.sort(key=lambda member: (not member.kernel, member.is_input_axis))
         name = str(members[0])
         name_counts[name] = name_counts.get(name, 0) + 1
         name += f" #{name_counts[name]}" if name_counts[name] > 1 else ""

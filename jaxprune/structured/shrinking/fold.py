@@ -15,12 +15,12 @@ from jaxprune.structured.graph.graph import Graph
 from jaxprune.structured.shrinking.border_units import border_units
 from jaxprune.types import Masks, Params
 
-__all__ = ["Folded", "fold"]
+__all__ = ["FoldResult", "fold"]
 
 _TOLERANCE = 1e-5  # of the largest element: what counts as constant
 
 
-class Folded(NamedTuple):
+class FoldResult(NamedTuple):
     """Parameters and masks whose dead units can be removed: the result of `fold`.
 
     Attributes:
@@ -53,7 +53,7 @@ class _Pair(NamedTuple):
     axis: int = 0
 
 
-def fold(graph: Graph, params: Params, masks: Masks, *inputs: Any) -> Folded:
+def fold(graph: Graph, params: Params, masks: Masks, *inputs: Any) -> FoldResult:
     r"""Moves the constants of units that have lost all inputs, but not their biases, into what follows.
 
     Such a unit gives $c = f(b)$ for every input, and with it each layer after it gets $c W$. Where this is
@@ -100,7 +100,7 @@ def fold(graph: Graph, params: Params, masks: Masks, *inputs: Any) -> Folded:
     masked_leaves = jax.tree.leaves(masks_lib.apply(params, masks))
     dead_mask = _units_without_inputs(graph, masks)
     if not dead_mask.any():
-        return Folded(treedef.unflatten(masked_leaves), masks, (), 0.0)
+        return FoldResult(treedef.unflatten(masked_leaves), masks, (), 0.0)
     representatives = border_units(graph, masked_leaves, dead_mask, inputs, _TOLERANCE)
     dead_mask[representatives.units] = False
     kept_masks = graph.alive(dead_mask)
@@ -125,7 +125,7 @@ def fold(graph: Graph, params: Params, masks: Masks, *inputs: Any) -> Folded:
         _join(given_mask, kept_mask)
         for given_mask, kept_mask in zip(given_masks, kept_masks, strict=True)
     ]
-    return Folded(
+    return FoldResult(
         treedef.unflatten(new_leaves),
         treedef.unflatten(new_masks),
         tuple(graph.paths[leaf_index] for leaf_index in sorted(changed_leaves)),
@@ -166,7 +166,9 @@ def _units_without_inputs(graph: Graph, masks: Masks) -> np.ndarray:
     mask_by_path = dict(zip(graph.paths, mask_by_leaf, strict=True))
     class_mask = np.zeros(graph.solution.class_count, bool)
     for group in graph.groups:
-        producers = [member for member in group.members if member.kernel and not member.enters]
+        producers = [
+            member for member in group.members if member.kernel and not member.is_input_axis
+        ]
         if not producers or any(mask_by_path[member.path] is None for member in producers):
             continue
         dead_mask = np.ones(group.size, bool)

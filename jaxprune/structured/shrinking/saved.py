@@ -23,7 +23,7 @@ from jaxprune.structured.shrinking.comparison import relative_error
 from jaxprune.structured.shrinking.plan import Plan
 from jaxprune.structured.shrinking.shrink import Small
 
-__all__ = ["Loaded", "load", "save"]
+__all__ = ["LoadedModel", "load", "save"]
 
 _PARAMS = "params.npz"
 _PLAN = "plan.json"
@@ -36,7 +36,7 @@ _COMMUNICATION = re.compile(r"\bstablehlo\.(infeed|outfeed|send|recv)\b")
 _ROUNDING = 1e4  # in machine epsilons: what another order of sums may change
 
 
-class Loaded(NamedTuple):
+class LoadedModel(NamedTuple):
     """A small function that was read from a folder.
 
     Attributes:
@@ -112,11 +112,11 @@ def save(
     sync_folder(folder.parent)
 
 
-def load(folder: Path | str, *, trusted: bool = False) -> Loaded:
+def load(folder: Path | str, *, trusted: bool = False) -> LoadedModel:
     """Reads a small function that `save` wrote.
 
-    The program in the folder will be run by `Loaded.apply`: take folders from strangers as you would take
-    their code. Nothing of it is run here.
+    The program in the folder will be run by `LoadedModel.apply`: take folders from strangers as you would
+    take their code. Nothing of it is run here.
 
     Args:
       folder: that `save` made.
@@ -162,7 +162,7 @@ def load(folder: Path | str, *, trusted: bool = False) -> Loaded:
             f"structured.load: the program in {folder} {offence}, which may do anything in this process; if "
             "you trust whoever made it as you would trust their code, give trusted=True."
         )
-    return Loaded(params, program.call, plan)
+    return LoadedModel(params, program.call, plan)
 
 
 def _find_offence(program: Any) -> str:

@@ -11,7 +11,7 @@ from experiments.config import config, part, validate
 
 
 def setting(**fields):
-    own = {"sparsities": (0.5, 0.9), "keep": (0.4,), "tolerance": 0.05, "examples": 64, **fields}
+    own = {"sparsities": (0.5, 0.9), "budget": (0.4,), "tolerance": 0.05, "examples": 64, **fields}
     return config(
         data=part("synthetic_mnist", batch_size=32),
         model=part("lenet_300_100"),
@@ -62,7 +62,7 @@ def test_every_layer_and_every_rival(finished):
             assert 0.37 < found["cost_left"] <= 0.4 + 1e-3
             assert 0 <= found["test_accuracy"] <= 1
         assert set(seed["rates"]) == {"0.4", "tolerance"}
-        assert 0 < seed["tolerated"]["keep"] <= 1
+        assert 0 < seed["tolerated"]["cost_left"] <= 1
     (outcome,) = report.check_claims(results)
     assert outcome.verdict == "holds"
 
@@ -106,9 +106,9 @@ def test_a_dry_run_says_how_much(tmp_path, capsys):
 
 
 REFUSED = {
-    "no field 'kept'; nearest: 'keep'": {"kept": (0.5,)},
+    "no field 'budgets'; nearest: 'budget'": {"budgets": (0.5,)},
     "no cost 'flop'; nearest: 'flops'": {"cost": "flop"},
-    "fractions between 0 and 1": {"keep": (2.0,)},
+    "fractions between 0 and 1": {"budget": (2.0,)},
     "no criterion 'magnitud'": {"criterion": "magnitud"},
     "reads 'movement_sum', which exists only while training": {"criterion": "movement"},
 }
@@ -129,5 +129,5 @@ def test_it_needs_validation_data(tmp_path):
 
 
 def test_a_criterion_that_reads_data(tmp_path):
-    run(setting(criterion="fisher", keep=(0.5,), tolerance=0.0), tmp_path)
+    run(setting(criterion="fisher", budget=(0.5,), tolerance=0.0), tmp_path)
     assert list(tmp_path.glob("test-*/report.md"))

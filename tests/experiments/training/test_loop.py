@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 
 import jax.numpy as jnp
-import numpy as np
 import pytest
 from flax import linen as nn
 from stopping import StopsAfter
@@ -20,7 +19,6 @@ from experiments.config import part
 from experiments.runs.folder import folder_name
 from experiments.studies import lottery_runs
 from experiments.training import setup as setup_lib
-from experiments.training.loop import batches
 
 ROOT = Path(__file__).parents[3]
 SMALL = {
@@ -55,16 +53,6 @@ def run(main, cfg, workdir, stopper=None, dry_run=False):
 
 GMP = {"method.begin": 10, "method.end": 50, "method.every": 10, "method.sparsity": 0.9}
 LOTTERY = {"lottery.rounds": 2, "lottery.controls": ("reinit", "shuffled")}
-
-
-def test_batches_are_epochs_of_permutations():
-    rows = batches((3, 1), examples=10, size=3, start=0, stop=6)
-    assert rows.shape == (6, 3)
-    for epoch in (rows[:3], rows[3:]):
-        assert len(set(epoch.ravel().tolist())) == 9
-    assert not np.array_equal(rows[:3], rows[3:])
-    assert np.array_equal(batches((3, 1), 10, 3, 4, 6), rows[4:])
-    assert not np.array_equal(batches((3, 2), 10, 3, 0, 6), rows)
 
 
 def test_training_learns_prunes_and_resumes_to_the_same_bits(tmp_path):

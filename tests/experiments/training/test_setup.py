@@ -42,7 +42,7 @@ RUNS = {
             "pipeline": {"when": "trained", "pattern": part("coupled")},
         }
     },
-    "sensitivity": {"sensitivity": {"sparsities": (0.5,), "keep": (0.3,)}},
+    "sensitivity": {"sensitivity": {"sparsities": (0.5,), "budget": (0.3,)}},
 }
 
 

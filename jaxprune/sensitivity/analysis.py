@@ -1,0 +1,232 @@
+"""Sensitivity analysis: each layer alone is pruned to several sparsities, and the network is measured."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxprune import checks, criteria, patterns, schedules
+from jaxprune import masks as masks_lib
+from jaxprune.allocation import knapsack
+from jaxprune.kernel_axes import AxesTree
+from jaxprune.masks import Prunable
+from jaxprune.method import Method
+from jaxprune.pruning.by_method import prune
+from jaxprune.sensitivity.layers import layers_by_path, with_layer
+from jaxprune.types import Criterion, Params, Pattern
+from jaxprune.units.coupling import Coupled
+
+__all__ = [
+    "EVALUATE",
+    "MAGNITUDE",
+    "UNSTRUCTURED",
+    "Evaluate",
+    "Sensitivity",
+    "finite_loss",
+    "sensitivity",
+]
+
+MAGNITUDE = criteria.magnitude
+UNSTRUCTURED = patterns.unstructured()
+Evaluate = Callable[[Params], float]
+
+
+class Sensitivity(NamedTuple):
+    """The losses of a network with each layer alone pruned to several sparsities.
+
+    Attributes:
+      dense: the loss of the whole network.
+      weights: by name of each prunable layer, the number of its weights. A layer has the path of its leaf for
+        a name, or where layers are stacked in one leaf, the path with an index: `"layers/kernel[2]"`.
+      sparsities: by name, the fractions that were removed of it, from 0 on; patterns round them.
+      losses: by name, the loss of the network at each of them.
+    """
+
+    dense: float
+    weights: dict[str, int]
+    sparsities: dict[str, list[float]]
+    losses: dict[str, list[float]]
+
+    def rise(self, name: str, sparsity: float) -> float:
+        """Returns the rise of the loss with this layer alone pruned to a sparsity.
+
+        Between two sparsities that were measured it is linear in the logarithm of what is left.
+
+        Args:
+          name: of the layer.
+          sparsity: fraction removed of it, in [0, 1).
+        """
+        pairs = zip(self.sparsities[name], self.losses[name], strict=True)
+        measured = [pair for pair in pairs if pair[0] < 1]
+        logarithms = [-np.log1p(-removed) for removed, _ in measured]
+        losses = [loss for _, loss in measured]
+        return float(np.interp(-np.log1p(-sparsity), logarithms, losses)) - self.dense
+
+    def rates(
+        self, budget: float, costs: Mapping[str, float] | None = None, *, options: int = 60
+    ) -> dict[str, float]:
+        """Returns the sparsity of each layer at which the rises of the loss add up to the least in a budget.
+
+        What several layers lose together is taken for the sum of what each loses alone, and between two
+        sparsities that were measured the rise is interpolated.
+
+        Args:
+          budget: fraction of the cost that may be left, in (0, 1].
+          costs: of each layer while it is dense, such as its operations; `None`: its weights.
+          options: sparsities of each layer among which is chosen, from none to the highest that was measured.
+
+        Returns:
+          Sparsities by name, for `jaxprune.allocation.by_path`.
+
+        Raises:
+          ValueError: if the highest sparsities that were measured still cost too much.
+        """
+        costs = self.weights if costs is None else costs
+        choices: dict[str, list[float]] = {}
+        for name, measured in self.sparsities.items():
+            row = [
+                sparsity for sparsity in measured if sparsity < 1
+            ]  # a layer that lost all is no option
+            grid = 1 - np.geomspace(1, 1 - row[-1], options)
+            choices[name] = sorted({*row, *(float(sparsity) for sparsity in grid[1:-1])})
+        rises = {name: [self.rise(name, s) for s in row] for name, row in choices.items()}
+        costs_left = {name: [costs[name] * (1 - s) for s in row] for name, row in choices.items()}
+        total_budget = budget * sum(costs[name] for name in self.weights)
+        chosen = knapsack(rises, costs_left, total_budget)
+        return {name: choices[name][index] for name, index in chosen.items()}
+
+
+def sensitivity(
+    evaluate: Evaluate,
+    params: Params,
+    sparsities: Sequence[float],
+    *,
+    criterion: Criterion = MAGNITUDE,
+    pattern: Pattern = UNSTRUCTURED,
+    prunable: Prunable = None,
+    axes: AxesTree | None = None,
+    around: Params | None = None,
+    progress: Callable[[int], Any] | None = None,
+    **signals: Any,
+) -> Sensitivity:
+    """Returns the losses of the network with each layer alone pruned, to each sparsity.
+
+    Args:
+      evaluate: parameters -> the loss, on data that are not the test set's.
+      params: tree of arrays, trained.
+      sparsities: fractions removed, ascending; 0 is always among the results.
+      criterion: what is pruned first.
+      pattern: what dies together and who competes.
+      prunable: which leaves may be pruned (see `jaxprune.masks.make`).
+      axes: which axes of the leaves are inputs, outputs and layers: `jaxprune.axes(apply, params, *inputs)`;
+        `None`: their shapes tell, and whatever depends on direction refuses those that do not.
+        Layers that are stacked in one leaf are pruned one at a time.
+      around: a tree like `params` that the other layers are taken from while one is pruned; `None`: `params`.
+      progress: called with the number of evaluations done, after each.
+      **signals: what the criterion reads.
+
+    Returns:
+      The analysis; its `rates` give the best sparsities within a budget, as far as single layers tell.
+
+    Raises:
+      ValueError: if the sparsities are no ascending fractions, the pattern couples leaves, or a loss is no
+        finite number.
+
+    References:
+      Li, Kadav, Durdanovic, Samet & Graf, "Pruning Filters for Efficient ConvNets" (2017), section 3.2;
+      Han et al. (2015), figure 6.
+
+    >>> import jax.numpy as jnp
+    >>> params = {"a": jnp.array([[1.0, 2.0]]), "b": jnp.array([[3.0, 5.0]])}
+    >>> loss = lambda p: float(abs(3 - p["a"].sum()) + abs(8 - p["b"].sum()))
+    >>> table = sensitivity(loss, params, [0.5])
+    >>> table.losses, table.rates(budget=0.75)
+    ({'a': [0.0, 1.0], 'b': [0.0, 3.0]}, {'a': 0.5, 'b': 0.0})
+    """
+    checks.check("sensitivity", evaluate=(evaluate, EVALUATE), params=(params, checks.TREE))
+    checks.check("sensitivity", sparsities=(sparsities, _FRACTIONS))
+    asked = list(sparsities)
+    checks.check(
+        "sensitivity", **{f"sparsities[{i}]": (s, checks.NUMBER) for i, s in enumerate(asked)}
+    )
+    if not asked or any(not 0 < s < 1 for s in asked) or asked != sorted(set(asked)):
+        raise ValueError(
+            f"sensitivity(sparsities={asked}): ascending fractions in (0, 1) are needed."
+        )
+    if isinstance(pattern, Coupled):
+        raise ValueError(
+            "sensitivity: each leaf is pruned alone, but coupled units run through several; use "
+            "patterns.channel, or structured.prune(sparsity={...}) for one group at a time."
+        )
+    masks = masks_lib.make(params, prunable, axes=axes)
+    sizes = {row["leaf"]: row["weights"] for row in masks_lib.summary(masks, axes)}
+    others = params if around is None else around
+    dense_loss = finite_loss("sensitivity", evaluate, params, "the network as it is")
+    evaluations_done = 1
+    table = Sensitivity(
+        dense_loss,
+        sizes,
+        {name: [0.0] for name in sizes},
+        {name: [dense_loss] for name in sizes},
+    )
+    layers_of_leaves = layers_by_path(params, axes)
+    for path in masks_lib.paths(masks):
+        for layer in layers_of_leaves[path] if around is not None else ():
+            network = f"the network with {layer.name!r} alone as it was"
+            table.losses[layer.name][0] = finite_loss(
+                "sensitivity", evaluate, with_layer(others, params, layer), network
+            )
+        for sparsity in asked:
+            once = schedules.one_shot(sparsity=sparsity)
+            method = Method(criterion, schedule=once, pattern=pattern)
+            # The layers of a stack have budgets of their own: cut together, each loses what it would alone.
+            pruned, leaf_masks = prune(
+                params,
+                method,
+                prunable=lambda name, _, path=path: name == path,
+                axes=axes,
+                **signals,
+            )
+            (mask,) = jax.tree.leaves(leaf_masks)
+            for layer in layers_of_leaves[path]:
+                removed = masks_lib.sparsity(mask[layer.index])
+                table.sparsities[layer.name].append(float(removed))
+                network = f"the network without {sparsity:g} of {layer.name!r}"
+                loss = finite_loss(
+                    "sensitivity", evaluate, with_layer(others, pruned, layer), network
+                )
+                table.losses[layer.name].append(loss)
+                evaluations_done += 1
+                if progress is not None:
+                    progress(evaluations_done)
+    return table
+
+
+EVALUATE = checks.Kind(
+    "a function",
+    checks.is_function,
+    lambda _: "(params) -> the loss, on data that are not the test set's",
+)
+_FRACTIONS = checks.Kind(
+    "a list of fractions",
+    lambda value: isinstance(value, Iterable) and not isinstance(value, str | Mapping),
+    lambda _: "such as [0.5, 0.8, 0.9], ascending",
+)
+
+
+def finite_loss(who: str, evaluate: Evaluate, params: Params, network: str) -> float:
+    """The loss of a network; refuses what is no number, and NaN and infinity, which are no loss."""
+    value = evaluate(params)
+    if np.shape(value) != ():
+        raise ValueError(
+            f"{who}: evaluate returned an array of the shape {np.shape(value)}, and one number is needed; "
+            "return the mean loss."
+        )
+    loss = float(value)
+    if not np.isfinite(loss):
+        raise ValueError(
+            f"{who}: the loss of {network} is {loss}, which cannot be compared; look for NaN in the weights "
+            "and in the data, or leave the highest sparsities out."
+        )
+    return loss
