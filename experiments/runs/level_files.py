@@ -1,8 +1,8 @@
 """The levels of a lottery ticket on disk, from which other trainings can branch later.
 
-    <seed folder>/masks/level_<nn>.npz    the masks of each level
-    <seed folder>/levels/level_<nn>.npz   what each level has trained: parameters and the model's other variables
-    <seed folder>/levels/point.npz        the rewinding point: these, and the optimizer's state
+<seed folder>/masks/level_<nn>.npz    the masks of each level
+<seed folder>/levels/level_<nn>.npz   what each level has trained: parameters, other variables
+<seed folder>/levels/point.npz        the rewinding point: these, and the optimizer's state
 """
 
 from pathlib import Path

@@ -173,9 +173,7 @@ class _Loop:
       rows_per_call: number of updates that one call of the trainer has room for.
     """
 
-    def __init__(
-        self, trainer, levels, begin, run: Run, on_end, on_mark, checkpoints: Checkpoints
-    ):
+    def __init__(self, trainer, levels, begin, run: Run, on_end, on_mark, checkpoints: Checkpoints):
         self.trainer = trainer
         self.levels = levels
         self.begin = begin
