@@ -76,7 +76,7 @@ def run(cfg: ConfigDict, plan: Plan, options: Options) -> None:
                 "seeds": seeds,
                 "overlaps": study.overlaps(),
                 "cost": {
-                    "trainings": study.training_count,
+                    "trainings": plan.training_count * len(cfg.seeds),
                     "wall_seconds": time.time() - started,
                     "cpu_seconds": time.process_time(),
                 },
@@ -100,7 +100,7 @@ def _ticket_folder(options: Options, cfg: ConfigDict) -> Path:
 def _planned(cfg: ConfigDict, plan: Plan) -> str:
     """Returns in words what would be trained after the tickets."""
     lines = [f"{branch.label}: {branch}" for branch in plan.branches]
-    count = len(plan.tickets) * len(plan.branches) * len(plan.levels) * plan.copies
+    count = plan.training_count
     lines.append(
         f"{count} trainings for each of {len(cfg.seeds)} seeds, from the levels {list(plan.levels)} of "
         f"{', '.join(plan.tickets)}; {count * cfg.steps * len(cfg.seeds):,} updates at most"
@@ -136,16 +136,9 @@ class _Study:
         }
         trainings = itertools.product(plan.tickets, plan.branches)
         self.updates_per_seed = plan.copies * sum(
-            _training_steps(branch, self.ticket_plans[ticket]) * len(plan.levels)
+            _training_steps(branch, self.ticket_plans[ticket]) * len(plan.levels_of(branch))
             for ticket, branch in trainings
         )
-
-    @property
-    def training_count(self) -> int:
-        """Number of trainings of branches, all seeds together."""
-        plan = self.plan
-        of_a_seed = len(plan.tickets) * len(plan.branches) * len(plan.levels) * plan.copies
-        return of_a_seed * len(self.setup.cfg.seeds)
 
     def run(self) -> list[dict[str, Any]] | None:
         """Returns the results of all seeds, or `None` if it was asked to stop."""
@@ -228,7 +221,9 @@ class _Seed:
         self, ticket: str, branch: Branch, starts: Starts
     ) -> dict[int, list[dict[str, Any]]] | None:
         """Returns the results of each copy by level; `None` if it was asked to stop."""
-        by_level: dict[int, list[dict[str, Any]]] = {level: [] for level in self.plan.levels}
+        by_level: dict[int, list[dict[str, Any]]] = {
+            level: [] for level in self.plan.levels_of(branch)
+        }
         for copy in range(self.plan.copies):
             results = self._train(ticket, branch, copy, starts)
             if results is None:
@@ -245,7 +240,7 @@ class _Seed:
         steps = _training_steps(branch, plan)
         levels = [
             Level(level, i * steps, (i + 1) * steps, first=plan.round_steps - steps)
-            for i, level in enumerate(self.plan.levels)
+            for i, level in enumerate(self.plan.levels_of(branch))
         ]
         folder = self._folder_of(ticket, branch, copy)
 
@@ -308,7 +303,7 @@ class _Seed:
             return {"params": params, **measured(model, params, rest, self.task)}
 
         lines = []
-        for level in self.plan.levels:
+        for level in self.plan.levels_of(branch):
             template = starts.trained(level)
             ends = [
                 tree_files.load(

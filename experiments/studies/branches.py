@@ -20,7 +20,7 @@ __all__ = ["FIELDS", "KEPT", "MASKS", "PRUNED", "STUDY", "Branch", "Plan", "chec
 
 FIELDS: dict[str, Any] = {
     "tickets": {},  # label -> fields of config.lottery in which tickets differ; none: "ticket" alone
-    "levels": (),  # of the tickets, from which to branch; none: every one after the dense one
+    "levels": (),  # of the tickets, from which to branch, 0 is dense; none: every other one
     "branches": {},  # label -> {"masks": ..., "kept": ..., "pruned": ...}
     "copies": 1,  # trainings of each branch, each with the examples in another order
     "alphas": 30,  # points on the straight line between each two copies
@@ -93,6 +93,20 @@ class Plan(NamedTuple):
     copies: int
     alphas: int
 
+    def levels_of(self, branch: Branch) -> tuple[int, ...]:
+        """Returns the levels from which a branch is trained.
+
+        The dense network is one only if something else than masks and pruned weights may differ.
+        """
+        needs_masks = branch.masks != "ticket" or branch.pruned != "zero"
+        return tuple(level for level in self.levels if level or not needs_masks)
+
+    @property
+    def training_count(self) -> int:
+        """Number of trainings of branches, of one seed."""
+        levels_count = sum(len(self.levels_of(branch)) for branch in self.branches)
+        return len(self.tickets) * levels_count * self.copies
+
     def name(self, ticket: str, branch: str | None = None) -> str:
         """Returns what tables and claims call a ticket or a branch of it."""
         if branch is None:
@@ -129,7 +143,13 @@ def checked(cfg: ConfigDict) -> Plan:
     folders = [label.casefold() for label in (*tickets, *(branch.label for branch in branches))]
     if len(set(folders)) < len(folders):
         raise UserError(f"{where}: two labels are one folder where letters' case does not count.")
-    if cfg.steps * len(tickets) * len(levels) * len(branches) * plan.copies > MOST_STEPS:
+    for branch in branches:
+        if not plan.levels_of(branch):
+            raise UserError(
+                f"{where}.branches.{branch.label}: at level 0 nothing is pruned; add a later one to "
+                f"{where}.levels."
+            )
+    if cfg.steps * plan.training_count > MOST_STEPS:
         raise UserError(f"config.steps={cfg.steps}: more than {MOST_STEPS} updates in all.")
     return plan
 
