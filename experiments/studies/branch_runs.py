@@ -19,8 +19,8 @@ from experiments.runs.level_files import LevelFiles
 from experiments.runs.options import Options
 from experiments.runs.progress import Progress
 from experiments.studies import lottery_runs
+from experiments.studies.branch_plan import Branch, Plan
 from experiments.studies.branch_starts import Starts
-from experiments.studies.branches import Branch, Plan
 from experiments.studies.lottery_runs import completed, keys_of_seed, plan_of
 from experiments.training.loop import Level, Run, digest, fit
 from experiments.training.setup import Setup

@@ -7,7 +7,7 @@ import optax
 
 import jaxprune as jp
 from experiments.runs.level_files import LevelFiles
-from experiments.studies.branches import Branch
+from experiments.studies.branch_plan import Branch
 from experiments.studies.lottery_runs import keys_of_seed
 from experiments.training.setup import Setup
 from experiments.training.task import Task, fresh_variables

@@ -251,11 +251,11 @@ def frozen_pruned(
     fixed = transforms.fixed(inner, masks)
 
     def update(
-        grads: Params, state: Any, params: Params = None, **extra: Any
+        updates: Params, state: Any, params: Params = None, **extra: Any
     ) -> tuple[Params, Any]:
         # What `fixed` sees is zero off the masks, so that its update there, which lands on zero, is zero.
         seen = params if params is None else masks_lib.apply(params, state.masks)
-        return fixed.update(grads, state, seen, **extra)
+        return fixed.update(updates, state, seen, **extra)
 
     return optax.GradientTransformationExtraArgs(fixed.init, update)
 

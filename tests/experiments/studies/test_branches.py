@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 
 import jaxprune as jp
-from experiments import branches, cli, lottery
+from experiments import branches, cli
 from experiments.cli import Options, Stopper
 from experiments.config import UserError, config, part, validate
-from experiments.reports import report
+from experiments.report import check_claims
 from experiments.runs import tree_files
 from experiments.runs.folder import folder_name
 from experiments.runs.level_files import LevelFiles
-from experiments.studies import branches as study
+from experiments.studies import branch_plan as study
 from experiments.studies import lottery_runs
+from experiments.studies.branch_plan import Branch
 from experiments.studies.branch_starts import Starts
-from experiments.studies.branches import Branch
 from experiments.training import statistics
 from experiments.training.setup import setup as setup_of
 from experiments.training.task import fresh_variables, tasks
@@ -89,7 +89,6 @@ def test_a_finished_lottery_run_of_any_name_is_branched_from(tmp_path):
     results = run(cfg, tmp_path)
     assert results["tickets"] == {"ticket": folder_name("before", own)}
     assert len(list(tmp_path.iterdir())) == 2
-    assert lottery.STUDY.name == "lottery"
 
 
 def test_a_study_that_is_stopped_goes_on_to_the_same_bits(tmp_path):
@@ -188,6 +187,33 @@ def test_what_no_study_can_be_is_refused(section, match):
         study.checked(settings(**section))
 
 
+def test_zhou_takes_the_faithful_lottery_run():
+    asked = cli.load_config("configs/lottery/zhou2019_lenet300.py")
+    faithful = cli.load_config("configs/lottery/lenet300_mnist.py")
+    own, _ = study.checked(asked).tickets["ticket"]
+    assert folder_name("any", own) == folder_name("any", faithful)
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "zhou2019_lenet300.py",
+        "zhou2019_lenet300.py:criteria",
+        "frankle2020_lenet300.py",
+        "renda2020_lenet300.py",
+    ],
+)
+def test_claims_of_the_papers_are_about_what_is_trained(file):
+    cfg = cli.load_config(f"configs/lottery/{file}")
+    validate(cfg)
+    plan = study.checked(cfg)
+    names = {*plan.tickets, "dense"}
+    names |= {plan.name(t, branch.label) for t in plan.tickets for branch in plan.branches}
+    for claim in cfg.paper.accept:
+        sides = {side for side in (claim["a"], claim["b"]) if isinstance(side, str)}
+        assert sides <= names, claim["name"]
+
+
 def test_arrays_of_another_network_are_refused(tmp_path):
     path = tmp_path / "seed_0/levels/point.npz"
     tree = {"w": jnp.ones((2, 3), jnp.bfloat16), "n": jnp.array(3)}
@@ -252,7 +278,4 @@ def test_the_smoke_config_is_valid_and_its_claims_are_checked(tmp_path):
         for seed in range(4)
     ]
     results = {"kind": "branches", "paper": cfg.paper.to_dict(), "seeds": seeds}
-    from experiments.report import check_claims
-
     assert [outcome.verdict for outcome in check_claims(results)] == ["holds", "holds"]
-    assert report.read_results is not None
