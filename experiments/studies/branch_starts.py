@@ -54,7 +54,7 @@ class Starts:
             params, rest, inner_state = self._initial, self._initial_rest, None
         masks = self.masks(branch, level)
         weights = self._kept_weights(branch, params, masks, self._level_key(level, 1))
-        opt_state = jp.fixed(optimizer, masks).init(weights)
+        opt_state: Any = jp.fixed(optimizer, masks).init(weights)
         if inner_state is not None:
             inner = optax.with_extra_args_support(optimizer)
             opt_state = opt_state._replace(inner=refresh(inner, inner_state, weights, masks))
