@@ -257,9 +257,24 @@ def test_statistics_are_those_of_the_batches():
         statistics.measured(model, params, {"count": rest}, task)
 
 
-def test_the_smoke_config_is_valid_and_its_claims_are_checked(tmp_path):
+def test_the_smoke_config_runs(tmp_path):
     cfg = cli.load_config("configs/lottery/branches_smoke.py")
-    validate(cfg)
+    cfg.steps = 20
+    cfg.seeds = (0,)
+    cfg.branches.levels = (2,)
+    results = run(cfg, tmp_path)
+    found = results["seeds"][0]["levels"][2]["branches"]
+    assert sorted(found) == sorted([*cfg.branches.branches, "ticket"])
+    assert all(
+        0 <= copy["instability"] <= 1 for name in cfg.branches.branches for copy in found[name]
+    )
+    text = (tmp_path / folder_name("test", cfg) / "report.md").read_text()
+    for head in ("## Claims", "## Branches", "before training", "## Instability"):
+        assert head in text
+
+
+def test_the_claims_of_the_smoke_config_are_checked():
+    cfg = cli.load_config("configs/lottery/branches_smoke.py")
     assert len(study.checked(cfg).branches) == 6
     branch = lambda error: [{"test_final": 0.9, "instability": error}] * 2
     seeds = [
