@@ -8,9 +8,9 @@ weight decay 5e-4; 10 % of the training examples held out. "SNIP, reinit" trains
 after scoring, as the released code does.
 Departures: the paper does not say how long it trains: 60,000 updates here; biases are not pruned; masks are
 scored once for each of 5 seeds, where the paper has 20.
-Controls: masks shuffled within each layer and put on other initial weights (Frankle, Dziugaite, Roy &
-Carbin 2021); random masks with the layer densities of ERK; GraSP (logits divided by 200, ten examples of each
-class) and SynFlow (100 rounds).
+Controls: masks shuffled within each layer, also with the number at each pixel and unit kept, and put on other
+initial weights (Frankle, Dziugaite, Roy & Carbin 2021); random masks with the layer densities of ERK; GraSP
+(logits divided by 200, ten examples of each class) and SynFlow (100 rounds).
 
 Run: python -m experiments.compare --config=configs/compare/lee2019_full.py
 """
@@ -51,7 +51,7 @@ def get_config():
                 "SynFlow": {"criterion": "synflow", "rounds": 100},
             },
             "pipeline": {"when": "initialisation", "allocation": part("global_budget")},
-            "controls": {"SNIP": ("shuffled", "reinit")},
+            "controls": {"SNIP": ("shuffled", "row-shuffled", "reinit")},
         },
         paper={
             "citation": "Lee, Ajanthan & Torr 2019; Frankle, Dziugaite, Roy & Carbin 2021",

@@ -26,7 +26,7 @@ class Way(NamedTuple):
 
 
 # A study is a file of `experiments/studies`; "train" has no section in a config, all others have one.
-STUDIES = ("train", "lottery", "compare", "sensitivity", "posttrain")
+STUDIES = ("train", "lottery", "branches", "compare", "sensitivity", "posttrain")
 # Field of a config -> way. The last two take the same parts: proximal steps of a penalty, or its subgradient.
 WAYS = {
     "method": Way("method", "methods"),

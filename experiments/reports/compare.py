@@ -16,6 +16,7 @@ __all__ = ["REPORT", "body", "headline"]
 _CONTROLS = {
     "retrained": "fixed and trained from the same initial weights",
     "shuffled": "shuffled within each leaf, then trained likewise",
+    "row-shuffled": "shuffled at each input of each layer, then trained likewise",
     "reinit": "fixed and trained from other initial weights",
 }
 _HEAD = [

@@ -23,10 +23,10 @@ def values(results: Mapping[str, Any], branch: str, metric: str, level: int) -> 
     """Returns one value per seed, the mean over the draws of a branch; nothing if any seed has none."""
     seed_means = []
     for seed in results["seeds"]:
-        # The ticket of level 0 is the dense network.
+        # The ticket of level 0 is the dense network, if there is only one.
         level_index = 0 if branch == "dense" else level
         branches = seed["levels"][level_index]["branches"]
-        entry = branches.get("ticket" if branch == "dense" else branch)
+        entry = branches.get(branch, branches.get("ticket") if branch == "dense" else None)
         draws = entry if isinstance(entry, list) else [entry]
         if any(draw is None or draw.get(metric) is None for draw in draws) or not draws:
             return []

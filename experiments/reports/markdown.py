@@ -54,7 +54,8 @@ def is_share(metric: str) -> bool:
     >>> is_share("test_accuracy"), is_share("perplexity")
     (True, False)
     """
-    return "accuracy" in metric or metric in ("test_final", "test_early") or "sparsity" in metric
+    shares = ("test_final", "test_early", "instability")
+    return "accuracy" in metric or metric in shares or "sparsity" in metric
 
 
 def mean_value(values: Sequence[float], metric: str) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from experiments.reports import comparison_results, lottery_results, stats
 from experiments.runs import files, metric_rows
 
-__all__ = ["comparison", "lottery", "posttrain", "sensitivity", "training"]
+__all__ = ["branches", "comparison", "lottery", "posttrain", "sensitivity", "training"]
 
 # Okabe & Ito's colours, told apart by colour-blind readers too; the markers serve print in grey.
 _STYLES = [
@@ -44,6 +44,34 @@ def lottery(results: Mapping[str, Any], folder: Path) -> list[str]:
         for metric, file, label in _LOTTERY
         if _draw_against_weights_left(results, branches, metric, label, folder / file)
     ]
+
+
+def branches(results: Mapping[str, Any], folder: Path) -> list[str]:
+    """Draws the mean error on the lines between copies, a panel per level; returns the file's name."""
+    lines = [line for seed in results["seeds"] for line in seed["lines"]]
+    levels = sorted({line["level"] for line in lines})
+    if not levels:
+        return []
+    figure, axes = _figure(len(levels))
+    for ax, level in zip(axes, levels, strict=True):
+        names = dict.fromkeys(line["branch"] for line in lines if line["level"] == level)
+        for (colour, _), name in zip(itertools.cycle(_STYLES), names, strict=False):
+            errors = 100 * np.array(
+                [
+                    line["errors"]
+                    for line in lines
+                    if (line["level"], line["branch"]) == (level, name)
+                ]
+            )
+            alphas = np.linspace(0, 1, errors.shape[1])
+            ax.plot(alphas, errors.mean(0), color=colour, lw=1.5, label=name)
+            ax.fill_between(alphas, errors.min(0), errors.max(0), color=colour, alpha=0.18, lw=0)
+        weights_left = 100 * lottery_results.levels(results)[level]
+        ax.set(xlabel="from one copy to another", title=f"{weights_left:.3g} % of the weights")
+        ax.legend(frameon=False)
+    axes[0].set(ylabel="test error (%): mean, range")
+    _save(figure, folder / "connectivity.png")
+    return ["connectivity.png"]
 
 
 def comparison(results: Mapping[str, Any], folder: Path) -> list[str]:

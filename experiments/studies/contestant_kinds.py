@@ -196,7 +196,7 @@ class Control(Contestant):
 
     Attributes:
       of: label of the other.
-      control: "retrained", "shuffled" or "reinit".
+      control: "retrained", "shuffled", "row-shuffled" or "reinit".
     """
 
     of: str

@@ -36,10 +36,15 @@ FIELDS: dict[str, Any] = {
     "criteria": (),  # names, or "path/to/file.py:function"; or label -> one of those, a part, or a dict
     "quantised": {},  # label -> dict: whose networks get few values, and how: see `Quantisation`
     "pipeline": {},  # what all criteria share: see `experiments.ways.pipeline`
-    # Of everybody's masks, trained anew: "retrained", "shuffled", "reinit"; or label -> those of its masks.
+    # Of everybody's masks, trained anew: names of `_CONTROLS`; or label -> names, for the masks of some.
     "controls": (),
 }
-_CONTROLS = ("retrained", "shuffled", "reinit")  # see `experiments.ways.fixed_masks.control`
+_CONTROLS = (
+    "retrained",
+    "shuffled",
+    "row-shuffled",
+    "reinit",
+)  # see `experiments.ways.fixed_masks.control`
 
 
 def section_of(cfg: ConfigDict) -> dict[str, Any]:

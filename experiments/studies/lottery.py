@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from ml_collections import ConfigDict
 
-from experiments.config import UserError, unknown
+from experiments.config import UserError, check_part, check_type, part, unknown
 from experiments.config.fields import WAYS
 from experiments.config.ranges import MOST_STEPS
 from experiments.config.sections import check_integer, check_sequence, section_of
@@ -22,6 +22,7 @@ FIELDS: dict[str, Any] = {
     "rewind": "weights",  # or "learning_rate", "finetune"
     "controls": ("reinit",),  # and "shuffled"
     "repeats": 1,  # of each control at each level
+    "criterion": "",  # of `jaxprune.criteria`, in the place of the method's own
 }
 _CONTROLS = ("reinit", "shuffled")
 _REWINDS = ("weights", "learning_rate", "finetune")
@@ -71,6 +72,14 @@ def checked(cfg: ConfigDict) -> dict[str, Any]:
         raise UserError(
             "config.method is None; a ticket needs one, such as magnitude(sparsity=0.2)."
         )
+    check_type("str", section["criterion"], f"{where}.criterion")
+    if section["criterion"]:
+        check_part("criterion", part(section["criterion"]), f"{where}.criterion")
+        if cfg.method.name == "partition":
+            raise UserError(
+                f"{where}.criterion={section['criterion']!r}: the methods of a partition have criteria of "
+                "their own; set it to ''."
+            )
     controls = len(section["controls"]) * section["repeats"]
     if cfg.steps * (section["rounds"] + 1) * (controls + 1) > MOST_STEPS:
         raise UserError(

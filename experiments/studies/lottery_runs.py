@@ -1,17 +1,17 @@
 """What `experiments.lottery` runs: the ticket of each seed, its controls, and the report."""
 
-from pathlib import Path
+import dataclasses
 from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 
 import jaxprune as jp
-from experiments.config import UserError, build
+from experiments.config import UserError, build, part
 from experiments.reports.lottery import REPORT
 from experiments.reports.report import write_report
-from experiments.runs import mask_files
 from experiments.runs.folder import Folder, RunFolder
+from experiments.runs.level_files import LevelFiles
 from experiments.runs.options import Options
 from experiments.runs.progress import Progress
 from experiments.studies import dry_run
@@ -23,7 +23,7 @@ from experiments.training.tree_digest import digest
 from experiments.ways import checks
 from experiments.ways.coupled_units import with_units
 
-__all__ = ["run"]
+__all__ = ["completed", "keys_of_seed", "plan_of", "run"]
 
 
 def run(cfg: ConfigDict, section: dict[str, Any], options: Options) -> None:
@@ -34,18 +34,18 @@ def run(cfg: ConfigDict, section: dict[str, Any], options: Options) -> None:
       section: the fields of its section.
       options: of the command line.
     """
-    completed = _completed(cfg, section)
-    plan = _plan(completed)
-    ticket = _Ticket(completed, plan)
+    full_cfg = completed(cfg, section)
+    plan = plan_of(full_cfg)
+    ticket = _Ticket(full_cfg, plan)
     if options.dry_run:
         print(dry_run.describe_ticket(ticket.setup, ticket.method, plan.rounds))
         return
-    checks.check_data(completed)
+    checks.check_data(full_cfg)
     with RunFolder.open(options.workdir, options.config_name, cfg) as folder:
         if folder.done:
             print(f"Report: {write_report(folder.path, REPORT)}")
             return
-        per_seed = _updates(completed, plan)
+        per_seed = _updates(full_cfg, plan)
         results = []
         with Progress(per_seed * len(cfg.seeds), "starting") as progress:
             for seed_index, seed in enumerate(cfg.seeds):
@@ -57,24 +57,36 @@ def run(cfg: ConfigDict, section: dict[str, Any], options: Options) -> None:
         folder.finish(
             {
                 "kind": "lottery",
-                "config": completed.to_dict(),
-                "paper": completed.paper.to_dict(),
-                "steps_per_level": completed.steps,
+                "config": full_cfg.to_dict(),
+                "paper": full_cfg.paper.to_dict(),
+                "steps_per_level": full_cfg.steps,
                 "seeds": results,
             }
         )
         print(f"Report: {write_report(folder.path, REPORT)}")
 
 
-def _completed(cfg: ConfigDict, section: dict[str, Any]) -> ConfigDict:
-    """The config with `lottery` at its defaults where it says nothing."""
+def completed(cfg: ConfigDict, section: dict[str, Any]) -> ConfigDict:
+    """Returns the config with `lottery` at its defaults where it says nothing.
+
+    Args:
+      cfg: the config.
+      section: the fields of its section.
+    """
     cfg = cfg.copy_and_resolve_references()
     with cfg.unlocked():
         cfg.lottery = ConfigDict(section)
     return cfg
 
 
-def _plan(cfg: ConfigDict) -> jp.lottery.Plan:
+def keys_of_seed(seed: int) -> dict[str, jax.Array]:
+    """Returns the PRNG keys of a seed, by what they are for."""
+    names = ("init", "noise", "method", "controls")
+    return dict(zip(names, jax.random.split(jax.random.key(seed), 4), strict=True))
+
+
+def plan_of(cfg: ConfigDict) -> jp.lottery.Plan:
+    """Returns the plan of the tickets of a config that is `completed`."""
     section = cfg.lottery
     try:
         return jp.lottery.Plan(cfg.steps, section.rounds, section.rewind_to, section.rewind)
@@ -96,6 +108,9 @@ class _Ticket:
         self.setup = setup
         self.plan = plan
         self.method = with_units(setup, build("method", cfg.method), "config.method")
+        if cfg.lottery.criterion:
+            criterion = build("criterion", part(cfg.lottery.criterion))
+            self.method = dataclasses.replace(self.method, criterion=criterion)
         try:  # of this key its kind alone is read: each seed's own is in its state
             ticket = self.transform(jax.random.key(0))
         except (TypeError, ValueError) as e:
@@ -132,8 +147,8 @@ class _Seed:
         self.progress = progress
         self.offset = offset  # updates of the seeds before
         self.folder = folder.seed(seed)
-        names = ("init", "noise", "method", "controls")
-        self.keys = dict(zip(names, jax.random.split(jax.random.key(seed), 4), strict=True))
+        self.kept_levels = LevelFiles(self.folder.path)
+        self.keys = keys_of_seed(seed)
 
     def run(self) -> dict[str, Any] | None:
         """Returns the seed's results, or `None` if it was asked to stop."""
@@ -190,10 +205,17 @@ class _Seed:
             return start if level.name == 0 else None
 
         def store(level: Level, state: TrainState) -> dict[str, Any]:
-            mask_files.save(self._mask_file(level), state.masks)
+            variables = {"params": state.params, **state.rest}
+            self.kept_levels.save_level(level.name, state.masks, variables)
             return _describe(level, state)
 
-        return fit(self.ticket.trainer, levels, begin, self._fit_run("ticket", "ticket", 0), store)
+        def store_point(state: TrainState) -> None:
+            self.kept_levels.save_point(state._replace(opt_state=state.opt_state.inner))
+
+        if not plan.rewind_to and not (self.folder.path / "ticket" / "done").exists():
+            store_point(start)
+        run = self._fit_run("ticket", "ticket", 0)
+        return fit(self.ticket.trainer, levels, begin, run, store, store_point)
 
     def _init(self, key: jax.Array) -> tuple[Any, Any]:
         return fresh_variables(self.setup.model, self.task, key)
@@ -206,7 +228,7 @@ class _Seed:
 
         def begin(level: Level) -> TrainState:
             key = keys[level.name - 1]
-            masks = mask_files.load(self._mask_file(level), params)
+            masks = self.kept_levels.masks(level.name, params)
             weights = params
             if name == "reinit":
                 weights, _ = self._init(key)
@@ -219,9 +241,6 @@ class _Seed:
         label = f"{name} {repeat + 1}" if self.setup.cfg.lottery.repeats > 1 else name
         fit_run = self._fit_run(f"{name}_{repeat}", label, stream)
         return fit(self.ticket.control_trainer, levels, begin, fit_run, _describe)
-
-    def _mask_file(self, level: Level) -> Path:
-        return self.folder.path / "masks" / f"level_{level.name:02d}.npz"
 
     def _fit_run(self, folder: str, label: str, stream: int) -> Run:
         """Where one `fit` of this seed writes; the ticket is stream 0, controls follow."""

@@ -106,6 +106,7 @@ def fit(
     begin: Callable[[Level], TrainState | None],
     run: Run,
     on_end: Callable[[Level, TrainState], dict[str, Any]] = lambda level, state: {},
+    on_mark: Callable[[TrainState], None] = lambda state: None,
 ) -> list[dict[str, Any]] | None:
     """Trains through the levels; each is evaluated as it goes, and tested once it is over.
 
@@ -116,6 +117,7 @@ def fit(
       run: data, folder and progress; see `Run`.
       on_end: called at the end of each level; what it returns joins the level's results. Called again
         if the process is killed before the next checkpoint.
+      on_mark: called with the state at each level's mark, where that is not its start; again likewise.
 
     Returns:
       Per level: `test_final`, `test_loss`, `sparsity` and, where a validation counted, its least
@@ -129,7 +131,7 @@ def fit(
         run.progress.update(run.offset + levels[-1].stop, run.label)
         return run.folder.results
     with Checkpoints(run.folder.path / "checkpoints") as checkpoints:
-        results = _Loop(trainer, levels, begin, run, on_end, checkpoints).run()
+        results = _Loop(trainer, levels, begin, run, on_end, on_mark, checkpoints).run()
     if results is not None:
         run.folder.finish(results)
     return results
@@ -169,11 +171,12 @@ class _Loop:
       rows_per_call: number of updates that one call of the trainer has room for.
     """
 
-    def __init__(self, trainer, levels, begin, run: Run, on_end, checkpoints: Checkpoints):
+    def __init__(self, trainer, levels, begin, run: Run, on_end, on_mark, checkpoints: Checkpoints):
         self.trainer = trainer
         self.levels = levels
         self.begin = begin
         self.on_end = on_end
+        self.on_mark = on_mark
         self.info = run
         self.cfg = run.cfg
         self.checkpoints = checkpoints
@@ -256,6 +259,7 @@ class _Loop:
         self.updates_done += next_step - step
         if next_step == level.mark:
             self.marked_rest = _copy_arrays(self.state.rest)
+            self.on_mark(self.state)
         metric_row = {"train_loss": train_loss}
         if next_step % self.cfg.eval_every == 0 or self.updates_done == level.stop:
             metric_row |= self._validate(next_step, next_step >= level.settled)

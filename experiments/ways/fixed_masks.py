@@ -1,5 +1,7 @@
 """Controls: trainings on the masks that another contestant has found."""
 
+from typing import Literal
+
 import jax
 
 import jaxprune as jp
@@ -11,6 +13,8 @@ from experiments.ways.recipe import Recipe, on_fixed_masks, refuse_average
 from experiments.ways.start import Setting, Start, StartState
 
 __all__ = ["control", "recipe"]
+
+_WITHIN: dict[str, Literal["layer", "rows"]] = {"shuffled": "layer", "row-shuffled": "rows"}
 
 
 def recipe(setup: Setup, of: str, name: str) -> Recipe:
@@ -31,7 +35,8 @@ def control(of: str, name: str) -> Start:
     Args:
       of: the other contestant, at the same point and with the same seed.
       name: "retrained": its masks, on the initial weights; "shuffled": the same number of weights in each
-        leaf, in other places; "reinit": its masks, on other initial weights.
+        layer, in other places; "row-shuffled": the same number at each input of each layer, to other outputs;
+        "reinit": its masks, on other initial weights.
 
     References:
       Frankle, Dziugaite, Roy & Carbin, "Pruning Neural Networks at Initialization: Why Are We Missing the
@@ -45,9 +50,10 @@ def control(of: str, name: str) -> Start:
             raise DivergedError(f"{of}, {name}: there are no masks, as {of} diverged.")
         params = setting.params
         masks = mask_files.load(folder / "masks.npz", params)
-        if name == "shuffled":
+        if name in _WITHIN:
             axes = model_axes(setting.model, setting.task.inputs.shape[1:])
-            masks = jp.masks.shuffle(masks, jax.random.fold_in(setting.key, 1), axes)
+            key = jax.random.fold_in(setting.key, 1)
+            masks = jp.masks.shuffle(masks, key, axes, within=_WITHIN[name])
         if name == "reinit":
             key = jax.random.fold_in(setting.key, 2)
             params, _ = fresh_variables(setting.model, setting.task, key)

@@ -22,6 +22,12 @@ from jaxprune.criteria.gradient import magnitude_and_gradient as magnitude_and_g
 from jaxprune.criteria.gradient import momentum as momentum
 from jaxprune.criteria.gradient import taylor as taylor
 from jaxprune.criteria.gradient import unit_taylor as unit_taylor
+from jaxprune.criteria.initial_and_final import large_final_same_sign as large_final_same_sign
+from jaxprune.criteria.initial_and_final import large_init as large_init
+from jaxprune.criteria.initial_and_final import large_init_large_final as large_init_large_final
+from jaxprune.criteria.initial_and_final import small_final as small_final
+from jaxprune.criteria.initial_and_final import small_init as small_init
+from jaxprune.criteria.initial_and_final import small_init_small_final as small_init_small_final
 from jaxprune.criteria.initialisation import grasp as grasp
 from jaxprune.criteria.initialisation import snip as snip
 from jaxprune.criteria.initialisation import synflow as synflow
@@ -46,6 +52,9 @@ __all__ = [
     "grasp",
     "hrank",
     "l2",
+    "large_final_same_sign",
+    "large_init",
+    "large_init_large_final",
     "magnitude",
     "magnitude_and_gradient",
     "magnitude_increase",
@@ -57,6 +66,9 @@ __all__ = [
     "random",
     "ria",
     "second_order_taylor",
+    "small_final",
+    "small_init",
+    "small_init_small_final",
     "snip",
     "synflow",
     "taylor",

@@ -1,20 +1,23 @@
 """Figures of masks: sparsity, likeness, tables by layer; and masks shuffled, as a control."""
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
 
 from jaxprune import checks
-from jaxprune.kernel_axes import AxesTree, by_path, layer_axes
+from jaxprune.kernel_axes import AxesTree, by_path, direction_fault, layer_axes, resolve_axes
 from jaxprune.masks.packing import MASKS, dense, is_packed, unpack
 from jaxprune.trees import differences, keys_of, layer_names
 from jaxprune.trees.alike import entries_beside, join_faults
 from jaxprune.types import Axes, Masks, Params
 
 __all__ = ["hamming", "jaccard", "leaves", "shuffle", "sparsity", "summary", "table"]
+
+Within = Literal["layer", "rows", "tree"]
 
 
 def leaves(masks: Masks) -> list[jax.Array]:
@@ -126,48 +129,69 @@ def _count_true(
     )
 
 
-def shuffle(masks: Masks, key: jax.Array, axes: AxesTree | None = None) -> Masks:
-    """Returns masks whose kept positions are shuffled within each layer: same counts, other positions.
+def shuffle(
+    masks: Masks, key: jax.Array, axes: AxesTree | None = None, *, within: Within = "layer"
+) -> Masks:
+    """Returns masks whose kept positions are shuffled: same counts, other positions.
 
-    The control of Frankle, Dziugaite, Roy & Carbin, "Pruning Neural Networks at Initialization: Why
-    Are We Missing the Mark?" (2021), and the random sparsity of the lottery-ticket paper.
+    Within layers it is the control of Frankle, Dziugaite, Roy & Carbin, "Pruning Neural Networks at
+    Initialization: Why Are We Missing the Mark?" (2021), and the random sparsity of the lottery-ticket paper.
 
     Args:
       masks: bool arrays, `None` at leaves that are never pruned.
       key: PRNG key.
-      axes: which axes of the leaves are layers: `jaxprune.axes(apply, params, *inputs)`; `None`: each leaf is
-        a layer.
+      axes: which axes of the leaves are inputs and layers: `jaxprune.axes(apply, params, *inputs)`; `None`:
+        each leaf is a layer, and for `within="rows"` its shape tells the inputs.
+      within: what keeps its counts. `"layer"`: each layer; `"rows"`: each input of each layer, which is
+        connected to as many outputs as before; `"tree"`: all layers together, which exchange weights.
 
     Returns:
       Bool arrays in the containers of `masks`.
 
-    >>> masks = {"w": jnp.arange(8).reshape(2, 4) < 3}
-    >>> shuffled = shuffle(masks, jax.random.key(0))
-    >>> int(shuffled["w"].sum()), bool((shuffled["w"] == masks["w"]).all())
-    (3, False)
+    Raises:
+      ValueError: if `within` is something else, or rows are asked for and it is open which axes are inputs.
+
+    >>> masks = {"w": jnp.array([[True, True, True], [False, False, True]])}
+    >>> shuffle(masks, jax.random.key(0), within="rows")["w"].sum(1).tolist()
+    [3, 1]
     """
     checks.check("masks.shuffle", masks=(masks, MASKS), key=(key, checks.KEY))
-    bool_masks = unpack(masks)
-    layer_axes_of_leaves = [
-        layer_axes(leaf_axes) for leaf_axes in _axes_by_path(bool_masks, axes).values()
-    ]
+    if within not in get_args(Within):
+        raise ValueError(f"masks.shuffle(within={within!r}): one of {get_args(Within)} is needed.")
+    mask_leaves, treedef = jax.tree.flatten(unpack(masks))
+    if within == "tree":
+        bits = jnp.concatenate([mask.ravel() for mask in mask_leaves])
+        ends = list(itertools.accumulate(mask.size for mask in mask_leaves))
+        parts = jnp.split(jax.random.permutation(key, bits), ends[:-1])
+        pairs = zip(parts, mask_leaves, strict=True)
+        return treedef.unflatten([part.reshape(mask.shape) for part, mask in pairs])
 
-    def shuffle_leaf(leaf_index: int, mask: jax.Array) -> jax.Array:
-        layer_axes_of_leaf = layer_axes_of_leaves[leaf_index]
-        layers_first = jnp.moveaxis(mask, layer_axes_of_leaf, range(len(layer_axes_of_leaf)))
-        rows = layers_first.reshape(math.prod(layers_first.shape[: len(layer_axes_of_leaf)]), -1)
+    def shuffle_leaf(leaf_index: int, mask: jax.Array, fixed_axes: Sequence[int]) -> jax.Array:
+        fixed_first = jnp.moveaxis(mask, fixed_axes, range(len(fixed_axes)))
+        rows = fixed_first.reshape(math.prod(fixed_first.shape[: len(fixed_axes)]), -1)
         leaf_key = jax.random.fold_in(key, leaf_index)
         shuffled_rows = jax.random.permutation(leaf_key, rows, axis=1, independent=True)
         return jnp.moveaxis(
-            shuffled_rows.reshape(layers_first.shape),
-            range(len(layer_axes_of_leaf)),
-            layer_axes_of_leaf,
+            shuffled_rows.reshape(fixed_first.shape), range(len(fixed_axes)), fixed_axes
         )
 
-    mask_leaves, treedef = jax.tree.flatten(bool_masks)
+    axes_by_path = _axes_by_path(unpack(masks), axes)
+    fixed_axes_of_leaves = [
+        layer_axes(leaf_axes) if within == "layer" else _row_axes(path, mask.shape, leaf_axes)
+        for (path, leaf_axes), mask in zip(axes_by_path.items(), mask_leaves, strict=True)
+    ]
     return treedef.unflatten(
-        [shuffle_leaf(leaf_index, mask) for leaf_index, mask in enumerate(mask_leaves)]
+        map(shuffle_leaf, range(len(mask_leaves)), mask_leaves, fixed_axes_of_leaves)
     )
+
+
+def _row_axes(path: str, shape: Sequence[int], axes: Axes | None) -> tuple[int, ...]:
+    """Returns the axes of which each index is an input of a layer."""
+    fault = direction_fault('masks.shuffle(within="rows")', shape, axes)
+    if fault is not None:
+        raise ValueError(f"{fault.format(leaf=repr(path))}.")
+    known_axes = resolve_axes(shape, axes)
+    return (*known_axes.batch_axis, *known_axes.in_axis)
 
 
 def _axes_by_path(masks: Masks, axes: AxesTree | None) -> dict[str, Axes | None]:

@@ -16,6 +16,7 @@ BINARIES = [
     "train",
     "compare",
     "lottery",
+    "branches",
     "structured",
     "sensitivity",
     "posttrain",
@@ -83,7 +84,7 @@ def test_configs_are_read_and_checked_without_jax():
     code = (
         "import sys; from experiments import cli, config\n"
         "cfg = cli.load_config('configs/compare/criteria.py'); config.validate(cfg)\n"
-        "from experiments import compare, lottery, posttrain, sensitivity, structured, train\n"
+        "from experiments import branches, compare, lottery, posttrain, sensitivity, structured, train\n"
         "assert not {'jax', 'jaxprune', 'optax'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT.parent)

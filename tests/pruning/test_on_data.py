@@ -43,7 +43,7 @@ KNOWN = jp.signals.gatherers(
 one_shot = lambda criterion, sparsity=0.5, **more: jp.Method(
     criterion, schedule=jp.schedules.one_shot(sparsity=sparsity), **more
 )
-REMEMBER = ["accumulated_gradient", "momentum", "movement", "weight_change", "magnitude_increase"]
+REMEMBER = [name for name in jp.criteria.__all__ if jp.signals.needed([getattr(jp.criteria, name)])]
 OF_UNITS = ["hrank", "bn_scale", "unit_taylor"]
 OF_TRAINING = ["adam_second_moment"]
 CRITERIA = [

@@ -1,0 +1,115 @@
+"""What makes a ticket of LeNet-300-100 on MNIST win: its masks, its signs, the zeros of what is pruned.
+
+Paper: Zhou, Lan, Liu & Yosinski, "Deconstructing Lottery Tickets: Zeros, Signs, and the Supermask" (2019).
+Weights that remain may begin with any values of the right sign, even constants; without the signs they train
+like a random reinitialisation. Pruned weights had better be zero than frozen at their initial values, and
+best where they were moving towards zero. Masks of large final weights, or of those that grew, are good ones;
+untrained, those that kept their sign reach about 86 % at their best.
+Protocol: that of `lenet300_mnist.py`, whose finished run is taken if it is in the work folder (its levels
+are kept): 50,000 updates of 60 examples, Adam 1.2e-3, 5 tickets. `actions`: from 21.1 and 3.6 % of the
+weights, each action alone is changed; masks by other criteria are taken at once from the trained dense
+network, with the ticket's number of weights in each layer. `criteria`: a ticket of its own for each
+criterion, pruned in 15 rounds like the paper's.
+Departures: ties are not broken at random; pruned weights move towards zero or not in the training of the
+dense network; constants are the measured standard deviation of a layer's initial weights.
+
+Cost, estimated: actions 5 seeds x 2 levels x 19 trainings x 50,000 updates x 1.2 ms, 3.2 hours on one core,
+after a run of `lenet300_mnist.py` (5 tickets of 81 trainings, 6.8 hours); criteria 5 seeds x 9 tickets x 16
+levels, 12 hours.
+
+Run: python -m experiments.branches --config=configs/lottery/zhou2019_lenet300.py   actions
+     python -m experiments.branches --config=configs/lottery/zhou2019_lenet300.py:criteria  criteria
+"""
+
+import runpy
+from pathlib import Path
+
+REMAINING = 0.211
+KEPT = (
+    "reinit",
+    "reinit, same sign",
+    "reshuffle",
+    "reshuffle, same sign",
+    "constant, random sign",
+    "constant, same sign",
+)
+CRITERIA = {  # of the paper -> of `jaxprune.criteria`
+    "large_final": "magnitude",
+    "small_final": "small_final",
+    "large_init": "large_init",
+    "small_init": "small_init",
+    "large_init_large_final": "large_init_large_final",
+    "small_init_small_final": "small_init_small_final",
+    "magnitude_increase": "magnitude_increase",
+    "movement": "weight_change",
+    "random": "random",
+}
+
+
+def get_config(what="actions"):
+    faithful = runpy.run_path(str(Path(__file__).with_name("lenet300_mnist.py")))
+    cfg = faithful["get_config"]()
+    section, claims = {"actions": _actions, "criteria": _criteria}[what]()
+    with cfg.unlocked():
+        if what == "criteria":
+            cfg.lottery = {"rounds": 15, "controls": ()}
+        cfg.branches = section
+        cfg.paper = {"citation": "Zhou et al. 2019", "accept": claims}
+    return cfg
+
+
+def _actions():
+    branches = {kept: {"kept": kept} for kept in KEPT}
+    branches |= {name: {"masks": name} for name in (*CRITERIA, "large_final_same_sign")}
+    branches |= {
+        "pruned at init": {"pruned": "initial"},
+        "pruned, zero if towards zero": {"pruned": "zero if towards zero"},
+        "shuffled in rows": {"masks": "shuffled in rows"},
+    }
+    same_sign = [
+        _better(kept, "ticket", -0.001, "the sign is all that is needed")
+        for kept in KEPT
+        if kept.endswith("same sign")
+    ]
+    claims = [
+        *same_sign,
+        _better("ticket", "constant, random sign", 0.0, "without signs no better than reinit"),
+        _better("reinit, same sign", "reinit", 0.0, "signs matter"),
+        _better("ticket", "pruned at init", 0.0, "frozen pruned weights are worse than zeros"),
+        _better("pruned, zero if towards zero", "ticket", -0.001, "zeros where weights went there"),
+        _better("large_final", "random", 0.0, "large final weights make good masks"),
+        _better("large_final", "small_final", 0.0, "large final weights make good masks"),
+        _better("magnitude_increase", "large_final", -0.001, "as good as large_final"),
+        {
+            **_better("large_final_same_sign", "random", 0.0, "86 % untrained, at its best"),
+            "name": "large_final_same_sign beats random before training",
+            "metric": "untrained_accuracy",
+        },
+    ]
+    return {"levels": (7, 15), "branches": branches}, claims
+
+
+def _criteria():
+    claims = [
+        _better("large_final", "random", 0.0, "large final weights make good masks"),
+        _better("large_final", "small_final", 0.0, "large final weights make good masks"),
+        _better("large_final", "large_init", 0.0, "large final weights make good masks"),
+        _better("magnitude_increase", "large_final", -0.001, "as good as large_final"),
+        _better("movement", "random", 0.0, "better than chance"),
+    ]
+    tickets = {name: {"criterion": criterion} for name, criterion in CRITERIA.items()}
+    return {"tickets": tickets}, claims
+
+
+def _better(a, b, bound, published):
+    relation = "beats" if bound >= 0 else "is no worse than"
+    return {
+        "name": f"{a} {relation} {b} at 21.1 %",
+        "kind": "lower_bound",
+        "a": a,
+        "b": b,
+        "remaining": REMAINING,
+        "metric": "test_final",
+        "bound": bound,
+        "published": published,
+    }

@@ -1,0 +1,110 @@
+"""What the branches of a ticket begin with: masks, weights and optimizer state, from the levels on disk."""
+
+from typing import Any, Literal
+
+import jax
+import optax
+
+import jaxprune as jp
+from experiments.runs.level_files import LevelFiles
+from experiments.studies.branch_plan import Branch
+from experiments.studies.lottery_runs import keys_of_seed
+from experiments.training.setup import Setup
+from experiments.training.task import Task, fresh_variables
+from experiments.training.trainer import TrainState
+from jaxprune.transforms.masked_step import refresh
+
+__all__ = ["Starts"]
+
+_WITHIN: dict[str, Literal["layer", "rows", "tree"]] = {
+    "shuffled": "layer",
+    "shuffled in rows": "rows",
+    "shuffled over layers": "tree",
+}
+
+
+class Starts:
+    """The beginnings of all branches of one seed's ticket.
+
+    Whatever is drawn depends on the seed and the level alone: branches share shuffled masks and new weights,
+    and copies of a branch begin alike.
+
+    Args:
+      setup: of the config.
+      task: the seed's data.
+      seed: of the ticket.
+      kept_levels: what the ticket has left.
+    """
+
+    def __init__(self, setup: Setup, task: Task, seed: int, kept_levels: LevelFiles):
+        self._setup = setup
+        self._task = task
+        self._kept_levels = kept_levels
+        keys = keys_of_seed(seed)
+        self._key = jax.random.fold_in(keys["controls"], 0)  # controls have the streams from 1 on
+        self._initial, self._initial_rest = self._draw(keys["init"])
+
+    def state(self, branch: Branch, level: int) -> TrainState:
+        """Returns the state in which the training of a branch begins.
+
+        Args:
+          branch: what is trained.
+          level: of the ticket.
+        """
+        optimizer = self._setup.optimizer
+        if branch.kept == "rewound":
+            params, rest, inner_state = self._point()
+        else:
+            params, rest, inner_state = self._initial, self._initial_rest, None
+        masks = self.masks(branch, level)
+        weights = self._kept_weights(branch, params, masks, self._level_key(level, 1))
+        opt_state: Any = jp.fixed(optimizer, masks).init(weights)
+        if inner_state is not None:
+            inner = optax.with_extra_args_support(optimizer)
+            opt_state = opt_state._replace(inner=refresh(inner, inner_state, weights, masks))
+        if branch.pruned != "zero":
+            trained = None if branch.pruned == "initial" else self.trained(0)["params"]
+            weights = jp.lottery.fill_pruned(weights, masks, params, trained)
+        return TrainState(weights, rest, opt_state)
+
+    def masks(self, branch: Branch, level: int) -> Any:
+        """Returns the masks of a branch."""
+        ticket_masks = self._kept_levels.masks(level, self._initial)
+        key = self._level_key(level, 0)
+        axes = self._setup.axes
+        if branch.masks == "ticket":
+            return ticket_masks
+        if branch.masks in _WITHIN:
+            return jp.masks.shuffle(ticket_masks, key, axes, within=_WITHIN[branch.masks])
+        criterion = jp.lottery.CRITERIA[branch.masks]
+        signals = {"initial_params": self._initial, "key": key}
+        trained = self.trained(0)["params"]
+        return jp.lottery.masks_like(ticket_masks, trained, criterion, axes=axes, **signals)
+
+    def trained(self, level: int) -> Any:
+        """Returns the variables that a level of the ticket has trained."""
+        template = {"params": self._initial, **self._initial_rest}
+        return self._kept_levels.variables(level, template)
+
+    def _kept_weights(self, branch: Branch, params: Any, masks: Any, key: jax.Array) -> Any:
+        axes = self._setup.axes
+        keep_signs = branch.kept.endswith("same sign")
+        if branch.kept == "rewound":
+            return jp.masks.apply(params, masks)
+        if branch.kept.startswith("reinit"):
+            return jp.lottery.reinitialize(
+                params, masks, key, lambda key: self._draw(key)[0], keep_signs=keep_signs
+            )
+        if branch.kept.startswith("reshuffle"):
+            return jp.lottery.reshuffle(params, masks, key, keep_signs=keep_signs, axes=axes)
+        return jp.lottery.constant(params, masks, None if keep_signs else key, axes=axes)
+
+    def _point(self) -> tuple[Any, Any, Any]:
+        inner_state = self._setup.optimizer.init(self._initial)
+        return self._kept_levels.point(TrainState(self._initial, self._initial_rest, inner_state))
+
+    def _level_key(self, level: int, use: int) -> jax.Array:
+        return jax.random.fold_in(jax.random.fold_in(self._key, level), use)
+
+    def _draw(self, key: jax.Array) -> tuple[Any, Any]:
+        return fresh_variables(self._setup.model, self._task, key)
