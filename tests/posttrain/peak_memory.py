@@ -1,13 +1,14 @@
-"""Prunes a synthetic decoder in a process of its own and prints how far its memory grew, beside the plan's bound.
+"""Prunes a synthetic decoder in a process of its own; prints how far its memory grew, and the plan's bound.
 
-Run: python peak_memory.py CASE (see `CASES`), with MALLOC_MMAP_THRESHOLD_=65536, so that freed arrays go back to
-the system at once. A first pruning, of one batch, compiles all programs; these are not in the bound. The growth
-of the second is measured from before its parameters and batches exist.
+Run: python peak_memory.py CASE (see `CASES`), with MALLOC_MMAP_THRESHOLD_=65536, so that freed arrays go
+back to the system at once. A first pruning, of one batch, compiles all programs; these are not in the bound.
+The growth of the second is measured from before its parameters and batches exist.
 """
 
 import gc
 import json
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,6 +33,7 @@ class Case(NamedTuple):
       prunable: parameters that are pruned.
       options: of `prune`.
       settings: of `Plan.bytes_needed`.
+      lazy: whether parameters are read from a file when they are needed, and go to one.
     """
 
     config: llama.Config
@@ -40,6 +42,7 @@ class Case(NamedTuple):
     prunable: str
     options: dict[str, Any]
     settings: dict[str, Any]
+    lazy: bool = False
 
 
 def decoder(width: int, hidden: int, layers: int = 2) -> llama.Config:
@@ -57,13 +60,17 @@ def decoder(width: int, hidden: int, layers: int = 2) -> llama.Config:
 
 WANDA = {"solver": solvers.by_criterion(jp.criteria.wanda)}
 RECOVERY = {**WANDA, "recover": jp.posttrain.reconstruct(optax.adam(1e-4), steps=2)}
+LENGTH = 256
+BUDGET = {"stream_budget": 20_000_000}
+SPARSEGPT = {"solver": solvers.sparsegpt()}
 KERNELS = "query|key|value|output|gate|up|down"
 CASES = {
-    "grams": Case(decoder(256, 2560), 3, 2, "down", {"solver": solvers.sparsegpt()}, {}),
+    "grams": Case(decoder(256, 2560), 3, 2, "down", SPARSEGPT, {}),
     "streams": Case(decoder(256, 512, layers=1), 32, 8, KERNELS, WANDA, {}),
     "recovery": Case(decoder(256, 512, layers=1), 12, 8, KERNELS, RECOVERY, {"recover": True}),
+    "file": Case(decoder(256, 512, layers=1), 32, 8, KERNELS, {**WANDA, **BUDGET}, BUDGET),
+    "lazy": Case(decoder(512, 1024, layers=16), 2, 2, KERNELS, WANDA, {"sink": True}, lazy=True),
 }
-LENGTH = 256
 
 
 def random_params(config: llama.Config) -> Any:
@@ -108,16 +115,26 @@ def main(name: str) -> None:
         llama.decoder(case.config), llama.shapes(case.config), batch_shape, prunable=case.prunable
     )
 
-    def prune(count: int) -> None:
-        params = random_params(case.config)
+    def prune(count: int, dense: Path, pruned: Path) -> None:
         batches = random_batches(case, count)
-        result = jp.posttrain.prune(plan, params, batches, **case.options)
+        if not case.lazy:
+            params = random_params(case.config)
+            result = jp.posttrain.prune(plan, params, batches, **case.options)
+        else:
+            params = jp.models.load(dense, lazy=True).params
+            with jp.models.decoder_sink(pruned, case.config, shard_bytes=2**20) as sink:
+                result = jp.posttrain.prune(plan, params, batches, sink=sink, **case.options)
         assert abs(result.report.sparsity - 0.5) < 1e-3
 
-    prune(1)
-    growth = growth_bytes(lambda: prune(case.batches))
+    with tempfile.TemporaryDirectory() as folder:
+        dense = Path(folder) / "dense"
+        if case.lazy:
+            jp.models.save(dense, random_params(case.config), case.config)
+        prune(1, dense, Path(folder) / "warm")
+        growth = growth_bytes(lambda: prune(case.batches, dense, Path(folder) / "pruned"))
     bound = plan.bytes_needed(case.batches, **case.settings)
-    print(json.dumps({"growth": growth, "bound": bound}))
+    model = plan.parameter_bytes
+    print(json.dumps({"growth": growth, "bound": bound, "model": model}))
 
 
 if __name__ == "__main__":
