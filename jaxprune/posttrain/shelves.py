@@ -3,8 +3,9 @@
 import os
 import tempfile
 import weakref
+from io import BufferedRandom
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -43,7 +44,7 @@ class Shelf:
         self._in_memory = in_memory
         self._slot_bytes = slot_bytes
         self._folder = folder
-        self._file: BinaryIO | None = None
+        self._file: BufferedRandom | None = None
         self._free_slots: list[int] = []
         self._slot_count = 0
 
@@ -74,7 +75,7 @@ class Shelf:
 
     def _filed(self, stream: Stream) -> "_FiledStream":
         if self._file is None:
-            self._file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115
+            self._file = cast(BufferedRandom, tempfile.TemporaryFile(dir=self._folder))  # noqa: SIM115
             weakref.finalize(self, self._file.close)
         if self._free_slots:
             slot = self._free_slots.pop()
@@ -98,7 +99,7 @@ class Shelf:
 class _FiledStream:
     """A stream in a slot of a file; typed PRNG keys, which are small, stay in memory."""
 
-    def __init__(self, file: BinaryIO, start: int) -> None:
+    def __init__(self, file: BufferedRandom, start: int) -> None:
         self._file = file
         self._start = start
         self._fields: dict[Any, _Field] = {}

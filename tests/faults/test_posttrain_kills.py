@@ -40,55 +40,54 @@ def dense_model(folder):
     return folder
 
 
-def result_of(workdir):
-    return jp.models.load(workdir / "pruned").params, jp.masks.load(workdir / "masks.safetensors")
-
-
 def test_a_killed_pruning_ends_as_if_nothing_had_happened(tmp_path, attack, amount):
     kills = amount(2, 30)
     dense = dense_model(tmp_path / "dense")
     environment = small_runs.environment(tmp_path / "xla")
-    untouched, killed = tmp_path / "whole", tmp_path / "killed"
     command = lambda workdir: [sys.executable, str(SCRIPT), str(dense), str(workdir)]
-    begin = time.monotonic()
-    code, _, err = small_runs.outcome(command(untouched), env=environment)
-    assert code == 0, err[-2000:]
-    life = time.monotonic() - begin
-    tally = attack(
-        "R1", "SIGKILL: posttrain.prune, with a sink and a file of activations", least=kills
-    )
+
+    def finish(workdir):
+        code, _, err = small_runs.outcome(command(workdir), env=environment)
+        assert code == 0, err[-2000:]
+        assert not being_saved(workdir), "temporary files are swept"
+        params = jp.models.load(workdir / "pruned").params
+        return params, jp.masks.load(workdir / "masks.safetensors")
+
+    expected = finish(tmp_path / "whole")
+    tally = attack("R1", "SIGKILL: posttrain.prune, sink and activations in files", least=kills)
     draw = random.Random("posttrain")
-    landed = in_save = past_zero = 0
+    landed = in_save = past_zero = rounds = 0
+    until_step = 5.0  # seconds from the start of a process to a new step
     while landed < kills:
-        before = steps(killed)
-        process = subprocess.Popen(
-            command(killed), cwd=small_runs.ROOT, env=environment, stderr=subprocess.DEVNULL
-        )
-        try:
-            if landed % 3 == 2:  # anywhere: while it starts, reads what was stored, or goes on
-                time.sleep(draw.uniform(0, life))
-            else:
-                wait_for(lambda before=before: steps(killed) - before, process)
-                if landed % 3 == 1:
-                    wait_for(lambda: being_saved(killed), process)
-            in_save += being_saved(killed)
-        finally:
-            process.send_signal(signal.SIGKILL)
-            code = process.wait()
-        if code == 0:
-            break  # it was faster; what is left is compared all the same
-        assert code == -signal.SIGKILL
-        landed += 1
-        past_zero += bool(before)
-        tally.happened(True, f"kill {landed}")
-        tally.survive()
-    tally.least = max(2, kills - 5)  # some may have come too late
+        rounds += 1
+        killed = tmp_path / f"killed {rounds}"
+        code = -signal.SIGKILL
+        while landed < kills and code == -signal.SIGKILL:
+            before = steps(killed)
+            begin = time.monotonic()
+            process = subprocess.Popen(
+                command(killed), cwd=small_runs.ROOT, env=environment, stderr=subprocess.DEVNULL
+            )
+            try:
+                if landed % 3 == 2:  # anywhere: while it starts, reads what was stored, or goes on
+                    time.sleep(draw.uniform(0, 1.2 * until_step))
+                else:
+                    wait_for(lambda killed=killed, old=before: steps(killed) - old, process)
+                    until_step = time.monotonic() - begin
+                    if landed % 3 == 1:
+                        wait_for(lambda killed=killed: being_saved(killed), process)
+                saving = being_saved(killed)
+            finally:
+                process.send_signal(signal.SIGKILL)
+                code = process.wait()
+            if code == -signal.SIGKILL:
+                tally.happened(True, f"kill {landed}")
+                landed += 1
+                in_save += saving
+                past_zero += bool(before)
+        assert code in (0, -signal.SIGKILL), code
+        jax.tree.map(np.testing.assert_array_equal, expected, finish(killed))
+        tally.survived = landed
     assert past_zero >= 1
     if kills > 2:
         assert in_save >= 5, in_save
-    code, _, err = small_runs.outcome(command(killed), env=environment)
-    assert code == 0, err[-2000:]
-    (params, masks), (killed_params, killed_masks) = result_of(untouched), result_of(killed)
-    jax.tree.map(np.testing.assert_array_equal, params, killed_params)
-    jax.tree.map(np.testing.assert_array_equal, masks, killed_masks)
-    assert not being_saved(killed), "temporary files are swept"

@@ -15,7 +15,14 @@ HERE = Path(__file__).parent
     not os.access("/proc/self/clear_refs", os.W_OK), reason="needs Linux, which tells the peak"
 )
 @pytest.mark.parametrize(
-    "case", ["grams", "streams", "lazy", "file", pytest.param("recovery", marks=pytest.mark.slow)]
+    "case",
+    [
+        "grams",
+        "streams",
+        "lazy",
+        pytest.param("file", marks=pytest.mark.slow),
+        pytest.param("recovery", marks=pytest.mark.slow),
+    ],
 )
 def test_a_process_grows_by_no_more_than_the_plan_says(case):
     environment = {
