@@ -16,7 +16,7 @@ function and parameters. The tokenizer needs the extra `models`.
 from jaxprune.models import configs, gguf, llama, names, safetensors, text, tokenizer, wikitext
 from jaxprune.models.evaluation import dense_perplexity, perplexity, windows_sha256
 from jaxprune.models.leaves import LazyLeaf, read_leaves
-from jaxprune.models.loading import Model, load, save
+from jaxprune.models.loading import Model, decoder_sink, load, save
 from jaxprune.models.modules import Functional, from_nnx
 from jaxprune.models.sink import SafetensorsSink, safetensors_sink
 from jaxprune.models.tokenizer import Tokenizer
@@ -28,6 +28,7 @@ __all__ = [
     "SafetensorsSink",
     "Tokenizer",
     "configs",
+    "decoder_sink",
     "dense_perplexity",
     "from_nnx",
     "gguf",

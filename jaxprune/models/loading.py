@@ -1,10 +1,11 @@
 """Models by name or from files: `load` gives apply, params, tokenizer and config."""
 
+import contextlib
 import dataclasses
 import functools
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ from jaxprune.models import configs, gguf, llama, names, safetensors, tokenizer
 from jaxprune.models.sink import safetensors_sink
 from jaxprune.models.tokenizer import Tokenizer
 
-__all__ = ["Model", "load", "save"]
+__all__ = ["Model", "decoder_sink", "load", "save"]
 
 # By `windows_sha256`, of windows of the test part of `jaxprune.models.text`.
 PERPLEXITIES: Mapping[str, Mapping[str, float]] = {
@@ -157,8 +158,38 @@ def save(
       FileExistsError: the folder holds a model already.
       ValueError: the configuration cannot be said in a config.json.
     """
+    with decoder_sink(folder, config, shard_bytes=shard_bytes) as sink:
+        for path, leaf in jax.tree.flatten_with_path(params)[0]:
+            sink(jax.tree_util.keystr(path, simple=True, separator="/"), np.asarray(leaf))
+
+
+@contextlib.contextmanager
+def decoder_sink(
+    folder: str | os.PathLike,
+    config: llama.Config,
+    *,
+    shard_bytes: int = 2**30,
+    resume: bool = False,
+) -> Iterator[Callable[[str, np.ndarray], None]]:
+    """Opens a folder into which parameters of a decoder are written one by one, as `save` writes them all.
+
+    For `sink=` of `jaxprune.posttrain.prune`, with parameters of `load(source, lazy=True)`.
+
+    Args:
+      folder: must not hold a model.
+      config: of the decoder.
+      shard_bytes: size of a file, in bytes; no more than that and one parameter is held in memory.
+      resume: go on with a folder in which an earlier run was stopped (see `safetensors_sink`).
+
+    Returns:
+      For `with`: a function of the path of a parameter, such as "layers/0/up", and its array. The folder is a
+      model once the block has ended without an error.
+
+    Raises:
+      FileExistsError: the folder holds a model, or the beginning of one and `resume` is false.
+      ValueError: the configuration cannot be said in a config.json.
+    """
     description = json.dumps(configs.to_hugging_face(config), indent=1)
-    with safetensors_sink(folder, shard_bytes=shard_bytes) as sink:
-        for name, array in names.to_hugging_face(params):
-            sink(name, array)
+    with safetensors_sink(folder, shard_bytes=shard_bytes, resume=resume) as sink:
+        yield lambda path, array: sink(*names.hugging_face_tensor(path, array))
         (Path(folder) / "config.json").write_text(description, encoding="utf-8")

@@ -15,7 +15,13 @@ import numpy as np
 from jaxprune.models.leaves import LazyLeaf
 from jaxprune.models.llama import Config, shapes
 
-__all__ = ["INTERLEAVED", "from_gguf", "from_hugging_face", "to_hugging_face"]
+__all__ = [
+    "INTERLEAVED",
+    "from_gguf",
+    "from_hugging_face",
+    "hugging_face_tensor",
+    "to_hugging_face",
+]
 
 
 def __dir__() -> list[str]:
@@ -119,9 +125,24 @@ def to_hugging_face(params: Any) -> Iterator[tuple[str, np.ndarray]]:
     ['model.layers.0.mlp.up_proj.weight', 'model.norm.weight']
     """
     for path, leaf in jax.tree.flatten_with_path(params)[0]:
-        parameter, layer = _name_and_layer(path)
-        array = np.asarray(leaf)
-        yield _hugging_face_name(parameter, layer), _transposed(parameter, array)
+        keys = jax.tree_util.keystr(path, simple=True, separator="/")
+        yield hugging_face_tensor(keys, np.asarray(leaf))
+
+
+def hugging_face_tensor(path: str, array: np.ndarray) -> tuple[str, np.ndarray]:
+    """Returns name and array of a parameter as `from_hugging_face` reads them.
+
+    Args:
+      path: of the parameter, keys joined by slashes.
+      array: its numbers.
+
+    >>> name, array = hugging_face_tensor("layers/0/up", np.ones((2, 3)))
+    >>> name, array.shape
+    ('model.layers.0.mlp.up_proj.weight', (3, 2))
+    """
+    *in_layer, parameter = path.split("/")
+    layer = int(in_layer[-1]) if in_layer else None
+    return _hugging_face_name(parameter, layer), _transposed(parameter, array)
 
 
 def _hugging_face_name(parameter: str, layer: int | None) -> str:

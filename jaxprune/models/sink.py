@@ -31,17 +31,24 @@ class SafetensorsSink:
         self.written = written
         self._shard_bytes = shard_bytes
         self._held: dict[str, np.ndarray] = {}
+        self._found = set(written)  # of an earlier life, and not given again yet
 
     def __call__(self, name: str, array: Any) -> None:
         """Takes a tensor; writes a file when the tensors held in memory have reached its size.
+
+        A tensor that a sink gone on with has in a file already may come again, once: it is compared.
 
         Args:
           name: of the tensor.
           array: its numbers; they are copied.
 
         Raises:
-          ValueError: the name has been taken before, or the format has no such dtype.
+          ValueError: the name has been taken before, or the file has other numbers under it, or the format
+            has no such dtype.
         """
+        if name in self._found:
+            self._compare(name, np.asarray(array))
+            return
         if name in self.written or name in self._held or name == "__metadata__":
             raise ValueError(
                 f"safetensors_sink: {name!r} is there already or means something else in the format; give "
@@ -56,6 +63,18 @@ class SafetensorsSink:
         self._held[name] = np.array(array, order="C")  # a copy: the caller may go on with its own
         if sum(held.nbytes for held in self._held.values()) >= self._shard_bytes:
             self.flush()
+
+    def _compare(self, name: str, array: np.ndarray) -> None:
+        """Refuses a tensor that differs from the one that an earlier life wrote."""
+        file_path = self.folder / self.written[name]
+        stored = read_safetensors(file_path)[name].read()
+        same_kind = stored.dtype == array.dtype and stored.shape == array.shape
+        if not same_kind or stored.tobytes() != array.tobytes():
+            raise ValueError(
+                f"safetensors_sink(resume=True): {file_path} has another {name!r} than is given now; give "
+                "another folder, or remove this one."
+            )
+        self._found.remove(name)
 
     def flush(self) -> None:
         """Writes the tensors held in memory into a file, which appears whole or not at all."""
@@ -108,7 +127,8 @@ def safetensors_sink(
       shard_bytes: a file is written once its tensors have so many bytes together; no more than that and the
         tensor that came last is held in memory.
       resume: go on with a folder that was not closed: its whole files count as written, see
-        `SafetensorsSink.written`. Tensors held in memory at the time are lost; `flush` writes them.
+        `SafetensorsSink.written`, and their tensors need not be given again; if they are, they must be the
+        same. Tensors held in memory at the time are lost; `flush` writes them.
 
     Returns:
       A `SafetensorsSink`.

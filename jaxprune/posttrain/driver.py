@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,16 +14,18 @@ from jaxprune.parts import PATTERN
 from jaxprune.patterns import unstructured
 from jaxprune.posttrain import rates as rates_lib
 from jaxprune.posttrain.contests import Solved, contest
+from jaxprune.posttrain.handing import Handing, Sink
 from jaxprune.posttrain.identity import UnknownError, identity, object_checksum
+from jaxprune.posttrain.lifetimes import last_segment
 from jaxprune.posttrain.passes import statistics_of_streams
 from jaxprune.posttrain.plan import Plan
-from jaxprune.posttrain.reconstruct import Recovery, blocks_of
+from jaxprune.posttrain.reconstruct import Recovery
 from jaxprune.posttrain.report import Progress, Recovered, Report, Row
 from jaxprune.posttrain.solvers.solver import statistics_read_by
 from jaxprune.posttrain.steps import Steps
 from jaxprune.posttrain.store import Store
 from jaxprune.posttrain.streams import Streams, checked_leaves
-from jaxprune.posttrain.work import Stream, Work
+from jaxprune.posttrain.work import Work
 from jaxprune.programs.contractions import multiplications
 from jaxprune.types import Masks, Params, Pattern
 
@@ -34,7 +36,7 @@ class Result(NamedTuple):
     """Result of a pruning after training.
 
     Attributes:
-      params: parameters with exact zeros where pruned.
+      params: parameters with exact zeros where pruned; `None` if they went to a sink.
       masks: for `jaxprune.fixed`; `None` at leaves that are not pruned.
       report: sparsity and output error of each kernel; `print` shows a table.
     """
@@ -56,6 +58,8 @@ def prune(
     recover: Recovery | None = None,
     hold_out: int | None = None,
     streams: str = "device",
+    stream_budget: int | None = None,
+    sink: Sink | None = None,
     folder: str | Path | None = None,
     key: jax.Array | None = None,
     progress: Callable[[Progress], Any] | None = None,
@@ -64,8 +68,10 @@ def prune(
 
     Args:
       plan: from `jaxprune.posttrain.plan`.
-      params: tree of arrays, JAX's or NumPy's.
-      batches: trees of arrays, of the shapes that the plan is for; they are read once.
+      params: tree of arrays, JAX's or NumPy's, or of what NumPy reads as such: memory maps,
+        `jaxprune.models.LazyLeaf`. Those that are no arrays of JAX are brought to the device when a segment
+        needs them.
+      batches: trees of arrays, of the shapes that the plan is for; they are read once, one after the other.
       solver: from `jaxprune.posttrain.solvers`, or a function like them.
       pattern: what dies together, and who competes, on kernels as matrices of inputs and outputs; `None`:
         all weights of a kernel compete.
@@ -81,6 +87,13 @@ def prune(
       folder: where each step is stored when it is done; the same call goes on from there, with the same bits.
         `None`: nowhere.
       streams: where activations of all batches are kept between segments, on the "device" or the "host".
+      stream_budget: bytes that activations may take in that memory between segments; those of further
+        batches wait in a temporary file, in `folder` if there is one (`Plan.stream_places` says how many).
+        `None`: no limit.
+      sink: function that is given path and NumPy array of each parameter once nothing behind needs it, such
+        as `jaxprune.models.safetensors_sink`; the result then has no parameters. With parameters from files
+        neither the dense nor the pruned network is ever in memory as a whole. When a run goes on, it is
+        given all of them again.
       key: PRNG key, for criteria that draw.
       progress: called after each segment with a `Progress`, which prints as a line.
 
@@ -110,7 +123,12 @@ def prune(
         )
     start_time = time.perf_counter()
     work = Work(plan, checked_leaves(plan, params))
-    all_streams = Streams(plan, work, batches, streams)
+    blocks = [] if recover is None else plan.trainable_blocks
+    streams_per_batch = 1 if recover is None else 3
+    stream_folder = _made_folder(folder)
+    all_streams = Streams(
+        plan, work, batches, streams, stream_budget, streams_per_batch, stream_folder
+    )
     held_out = _held_out_batches(hold_out, len(all_streams), statistic_names)
 
     def gather_dense(names: Sequence[str]) -> dict[str, dict[str, jax.Array]]:
@@ -134,14 +152,14 @@ def prune(
         settings = [*_part_checksums(solver, pattern), str(sparsities), calibrate, repr(recover)]
         settings.append(str(sorted(held_out)))
         store = Store(folder, _run_identity(plan, settings, work, all_streams, recover, key))
-    block_ending_at = {} if recover is None else {block.last: block for block in blocks_of(plan)}
-    block_starts = {block.first for block in block_ending_at.values()}
-    starts: list[Stream] = []
-    last_index = max(index for index, cut in enumerate(plan.cuts) if cut.input is not None)
-    last_index = max([last_index, *block_ending_at])
+    block_ending_at = {block.last: block for block in blocks}
+    block_starts = {block.first for block in blocks}
+    starts = all_streams
+    last_index = last_segment(plan.cuts, blocks)
+    handing = Handing(work, plan.lifetimes(recover is not None), sink)
     for index in range(last_index + 1):
         if index in block_starts:
-            starts = [all_streams[batch][0] for batch in range(len(all_streams))]
+            starts = all_streams.copy()
         stored = None if store is None else store.load(index)
         new_rows, new_arrays = steps.segment(index, stored)
         rows += new_rows
@@ -157,6 +175,7 @@ def prune(
                 "recovered": recoveries[-1] if index in block_ending_at else None,
             }
             store.save(index, new_arrays, notes)
+        handing.after_segment(index)
         if progress is not None:
             elapsed = time.perf_counter() - start_time
             done_cost = sum(costs[: index + 1])
@@ -165,12 +184,12 @@ def prune(
                 plan.kernels[kernel_index].name for kernel_index in steps.last_solved
             )
             progress(Progress(index + 1, last_index + 1, kernel_names, elapsed, time_left))
-    masks = plan.structure.unflatten(work.masks)
-    new_params = jax.tree.structure(params).unflatten(work.leaves)
+    new_leaves, masks = handing.results()
+    new_params = None if sink is not None else jax.tree.structure(params).unflatten(new_leaves)
     calibration_count = len(all_streams) - len(held_out)
     row_notes = _notes_on_rows(plan, calibration_count) if "grams" in statistic_names else ()
     report = Report(tuple(rows), tuple(recoveries), row_notes, time.perf_counter() - start_time)
-    return Result(new_params, masks, report)
+    return Result(new_params, plan.structure.unflatten(masks), report)
 
 
 def _check_calibrate(calibrate: str, recover: Recovery | None) -> None:
@@ -196,18 +215,27 @@ def _run_identity(
 ) -> str:
     """Returns a checksum of all that a run depends on: plan, settings, parameters, data, optimizer, key."""
     settings = list(settings)
-    batch_leaves = [
-        streams[batch][0][variable]
-        for batch in range(len(streams))
-        for variable in plan.flat.inputs
-    ]
-    further_arrays = [] if recover is None else recover.probe()
     with contextlib.suppress(
         UnknownError, ValueError
     ):  # then the probe alone stands for the optimizer
         settings.append("" if recover is None else object_checksum(recover.optimizer))
-    further_arrays += [] if key is None else [key]
-    return identity(plan, settings, [*work.leaves, *batch_leaves, *further_arrays])
+
+    def arrays() -> Iterator[Any]:  # one after the other: they may be in files
+        yield from work.leaves
+        for batch in range(len(streams)):
+            stream, _ = streams[batch]
+            yield from [stream[variable] for variable in plan.flat.inputs]
+        yield from [] if recover is None else recover.probe()
+        yield from [] if key is None else [key]
+
+    return identity(plan, settings, arrays())
+
+
+def _made_folder(folder: str | Path | None) -> Path | None:
+    """Returns the path of a folder, which is made if it is not there."""
+    if folder is not None:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    return None if folder is None else Path(folder)
 
 
 def _held_out_batches(every: int | None, batches: int, names: Sequence[str]) -> frozenset[int]:

@@ -5,10 +5,11 @@ import dis
 import enum
 import functools
 import hashlib
+import itertools
 import re
 import sys
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,13 +42,13 @@ class UnknownError(TypeError):
     """Raised for an object whose content can be neither read nor compared."""
 
 
-def identity(plan: Plan, settings: Sequence[str], arrays: Sequence[Any]) -> str:
+def identity(plan: Plan, settings: Sequence[str], arrays: Iterable[Any]) -> str:
     """Returns a checksum of a run: runs with the same one give the same results.
 
     Args:
       plan: program, constants and the choice of kernels are taken from it.
       settings: texts that describe solver, pattern, rates and options.
-      arrays: parameters, data, keys.
+      arrays: parameters, data, keys; read one after the other.
     """
     texts = [
         jax.__version__,
@@ -64,7 +65,7 @@ def identity(plan: Plan, settings: Sequence[str], arrays: Sequence[Any]) -> str:
     for each in plan.inputs:
         texts.append(f"{each.position} {each.operand} {each.order} {each.size} {each.kernels}")
     constants = [*plan.flat.consts.values(), *_constants(plan.flat.jaxpr)]
-    return fingerprint(texts, [*constants, *arrays])
+    return fingerprint(texts, itertools.chain(constants, arrays))
 
 
 def _constants(jaxpr: Any) -> Iterator[Any]:

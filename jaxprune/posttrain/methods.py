@@ -1,5 +1,6 @@
 """Pruning after training in one call: one function per published method."""
 
+import itertools
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -308,10 +309,12 @@ def _prune_by_plan(
     options: dict[str, Any],
 ) -> Pruned:
     """Plans by the first batch, prunes, and returns parameters and masks."""
-    batches = list(batches)
-    if not batches:
+    remaining_batches = iter(batches)
+    first_batch = next(remaining_batches, None)
+    if first_batch is None:
         raise ValueError("posttrain: there are no batches; give a list of at least one.")
-    pruning_plan = plan(apply, params, batches[0], prunable=prunable, exclude=exclude)
+    batches = itertools.chain([first_batch], remaining_batches)
+    pruning_plan = plan(apply, params, first_batch, prunable=prunable, exclude=exclude)
     result = prune(
         pruning_plan, params, batches, solver=solver, pattern=pattern, rates=sparsity, **options
     )

@@ -15,8 +15,10 @@ from jaxprune import masks as masks_lib
 from jaxprune.checks import expression
 from jaxprune.masks import Prunable
 from jaxprune.posttrain import kernels as kernels_lib
+from jaxprune.posttrain.blocks import Block, find_blocks
 from jaxprune.posttrain.flat_program import flat_program
 from jaxprune.posttrain.kernels import Input, Kernel
+from jaxprune.posttrain.lifetimes import Lifetimes, find_lifetimes
 from jaxprune.posttrain.pieces import Flat
 from jaxprune.posttrain.segments import Cut, Segment, bytes_of, cuts, segments
 from jaxprune.types import Params
@@ -66,6 +68,20 @@ class Plan:
         return dict(zip(branches, blocks, strict=True))
 
     @property
+    def trainable_blocks(self) -> list[Block]:
+        """The blocks that recovery trains, in order."""
+        return find_blocks(self.flat, self.cuts, self.branch_blocks)
+
+    def lifetimes(self, recover: bool = False) -> Lifetimes:
+        """Returns when each parameter is needed.
+
+        Args:
+          recover: whether blocks are trained.
+        """
+        blocks = self.trainable_blocks if recover else []
+        return find_lifetimes(self.flat, self.segments, self.cuts, self.kernels, blocks)
+
+    @property
     def blocks(self) -> list[int]:
         """For each kernel, the index of the block that it is in."""
         block_of_branch = self.branch_blocks
@@ -80,6 +96,48 @@ class Plan:
     def stream_bytes(self) -> int:
         """Bytes of the live activations of one batch, at most."""
         return max((segment.size for segment in self.segments), default=0)
+
+    @property
+    def slot_bytes(self) -> int:
+        """Bytes of the live activations of one batch at most, the batch itself among them."""
+        return max(self.stream_bytes, sum(map(bytes_of, self.flat.inputs)))
+
+    def batches_within(self, stream_budget: int, streams_per_batch: int = 1) -> int:
+        """Returns how many batches have their streams in memory, if these may take so many bytes.
+
+        Args:
+          stream_budget: bytes, at least 0.
+          streams_per_batch: how many streams of a batch are kept at the same time.
+
+        Raises:
+          ValueError: if the budget is negative.
+        """
+        if stream_budget < 0:
+            raise ValueError(
+                f"posttrain.prune(stream_budget={stream_budget}): at least 0 bytes are needed; 0 puts all "
+                "activations into a file."
+            )
+        return stream_budget // max(self.slot_bytes * streams_per_batch, 1)
+
+    def stream_places(self, batches: int, stream_budget: int, *, recover: bool = False) -> str:
+        """Returns the sentence that says where activations of the batches are kept.
+
+        Args:
+          batches: number of batches.
+          stream_budget: bytes of activations that may be in memory between segments.
+          recover: whether blocks are trained: streams where a block begins, and its target outputs, are then
+            kept as well.
+
+        >>> apply, shape = (lambda p, x: x @ p["w"]), jax.ShapeDtypeStruct((2, 2), jnp.float32)
+        >>> layer_plan = plan(apply, {"w": shape}, shape)  # 16 bytes a batch
+        >>> layer_plan.stream_places(8, stream_budget=40)
+        'streams: 2 of 8 batches in memory (32 B), 6 in a file (96 B)'
+        """
+        size = self.slot_bytes * (3 if recover else 1)
+        in_memory = min(batches, self.batches_within(stream_budget, 3 if recover else 1))
+        in_file = batches - in_memory
+        memory_text = f"{in_memory} of {batches} batches in memory ({_bytes(in_memory * size)})"
+        return f"streams: {memory_text}, {in_file} in a file ({_bytes(in_file * size)})"
 
     def grams_bytes(self, hold_out: bool = False) -> int:
         """Returns the bytes of Gram matrices while kernels are solved, at most, those of solvers included.
@@ -145,11 +203,13 @@ class Plan:
         streams_on_device: bool = True,
         recover: bool = False,
         hold_out: bool = False,
+        stream_budget: int | None = None,
+        sink: bool = False,
     ) -> int:
         """Returns an upper bound of the bytes of arrays on the device, for solvers of at most five Grams.
 
         The parameters are there twice, dense and pruned, with masks; each batch has its stream, and one batch
-        the next one too.
+        the next one too. Compiled programs, which may take some hundred megabytes, are not counted.
 
         Args:
           batches: number of batches.
@@ -158,16 +218,41 @@ class Plan:
             outputs are kept as well, and parameters have gradients and an optimizer's state of twice their
             size.
           hold_out: whether batches are held out.
+          stream_budget: as of `prune`: what goes to a file is not counted; `None`: nothing does.
+          sink: whether parameters are read when they are needed (lazy leaves, memory maps) and go to a sink
+            when they are finished, as of `prune`; what the sink holds back is not counted.
         """
-        stream_size = self.stream_bytes * ((batches if streams_on_device else 1) + 1)
+        streams_per_batch = 3 if recover else 1
+        stream_count = batches
+        if stream_budget is not None:
+            stream_count = min(batches, self.batches_within(stream_budget, streams_per_batch))
+        stream_size = self.slot_bytes * ((stream_count if streams_on_device else 1) + 1)
         if recover:
-            stream_size += 2 * self.stream_bytes * batches + 5 * self.parameter_bytes
-        mask_size = sum(
-            variable.aval.size
-            for variable, leaf_index in self.flat.leaves.items()
-            if self.chosen[leaf_index]
+            stream_size += 2 * self.slot_bytes * stream_count
+        if stream_count < batches:  # what is read from the file, and what is written to it
+            stream_size += 2 * self.slot_bytes
+        return (
+            stream_size + self._held_parameter_bytes(recover, sink) + self.working_bytes(hold_out)
         )
-        return stream_size + 2 * self.parameter_bytes + mask_size + self.working_bytes(hold_out)
+
+    def _held_parameter_bytes(self, recover: bool, sink: bool) -> int:
+        """Returns the bytes of parameters, new parameters, masks and what trains them, at most."""
+        variable_of = {leaf: variable for variable, leaf in self.flat.leaves.items()}
+
+        def size(leaf: int) -> int:
+            return bytes_of(variable_of[leaf])
+
+        def mask_size(leaf: int) -> int:
+            return variable_of[leaf].aval.size if self.chosen[leaf] else 0
+
+        masks = sum(map(mask_size, variable_of))
+        if not sink:
+            return (7 if recover else 2) * self.parameter_bytes + masks
+        at_work = self.lifetimes(recover).most_bytes(
+            size, lambda leaf: size(leaf) + mask_size(leaf)
+        )
+        # A leaf that is read is there twice for a moment; masks of finished leaves take a bit a weight.
+        return max(at_work + max(map(size, variable_of)) + masks // 8, masks)
 
     def __str__(self) -> str:
         lines = [f"{'kernel':44}{'layers x inputs x outputs':>28}{'rows a batch':>14}{'Gram':>10}"]

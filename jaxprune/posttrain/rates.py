@@ -179,7 +179,9 @@ def owl(
 
     def rates(plan: Plan, work: Work, gather: Gather) -> list[float]:
         moments = gather(("input_moments",))
-        blocks = np.array(plan.blocks)
+        _, blocks = np.unique(
+            plan.blocks, return_inverse=True
+        )  # without blocks that have no kernel
         sizes = _weight_counts(plan)
 
         def kernel_and_moments(kernel_index: int) -> tuple[jax.Array, jax.Array]:

@@ -2,18 +2,20 @@
 
 import dataclasses
 from collections.abc import Callable, Collection, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from jaxprune import checks
-from jaxprune.posttrain.pieces import Flat, Piece, ancestors, compiled, variables
+from jaxprune.posttrain.blocks import Block
+from jaxprune.posttrain.pieces import Piece, compiled
 from jaxprune.posttrain.plan import Plan
+from jaxprune.posttrain.streams import Streams
 from jaxprune.posttrain.work import Stream, Work
 
-__all__ = ["Block", "Recovery", "block_outputs", "blocks_of", "reconstruct", "recover_block"]
+__all__ = ["Recovery", "put_block_outputs", "reconstruct", "recover_block"]
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -88,128 +90,95 @@ def reconstruct(
     return Recovery(optimizer, steps, train)
 
 
-class Block(NamedTuple):
-    """A stretch of the program between two places where one activation alone is alive.
-
-    Attributes:
-      first: index of its first segment.
-      last: index of its last.
-      piece: all of its equations; its result is the activation at its end.
-    """
-
-    first: int
-    last: int
-    piece: Piece
-
-
-def blocks_of(plan: Plan) -> list[Block]:
-    """Returns the blocks of a plan, in order."""
-    block_of = plan.branch_blocks
-    end_indices = [index for index, cut in enumerate(plan.cuts) if cut.residual is not None]
-    blocks: list[Block] = []
-    first_segment = 0
-    for rank, index in enumerate(end_indices):
-        later_branches = [plan.cuts[later_index].branch for later_index in end_indices[rank + 1 :]]
-        if block_of[plan.cuts[index].branch] in {block_of[branch] for branch in later_branches}:
-            continue
-        begin_position = plan.cuts[first_segment - 1].position if first_segment else 0
-        piece = _block_piece(plan.flat, begin_position, plan.cuts[index].residual)
-        blocks.append(Block(first_segment, index, piece))
-        first_segment = index + 1
-    return blocks
-
-
-def _block_piece(flat: Flat, begin: int, residual: Any) -> Piece:
-    """Returns the equations from index `begin` on that an activation follows from."""
-    equations = flat.jaxpr.eqns
-    positions = [
-        position
-        for position in ancestors(flat, [residual], begin)
-        if equations[position].outvars[0] in flat.active
-    ]
-    constant_positions = flat.constant_ancestors(
-        [variable for position in positions for variable in variables(equations[position])]
-    )
-    return Piece.of(flat, sorted({*positions, *constant_positions}), [residual])
-
-
 def recover_block(
     work: Work,
     block: Block,
     recovery: Recovery,
-    starts: Sequence[Stream],
+    starts: Streams,
+    streams: Streams,
     held_out: Collection[int] = (),
-) -> tuple[list[jax.Array], float, float]:
-    """Trains a block of pruned kernels; the parameters of `work` are changed.
+) -> tuple[float, float]:
+    """Trains a block of pruned kernels, and puts its new outputs into the streams.
 
     Args:
-      work: parameters, with the kernels of the block solved.
+      work: parameters, with the kernels of the block solved; they are changed.
       block: the block.
       recovery: optimizer, updates, and which parameters are trained.
-      starts: the stream of each batch where the block begins.
+      starts: the streams where the block begins.
+      streams: those at its end; they are changed.
       held_out: indices of the batches that it is not trained on.
 
     Returns:
-      The activation at the block's end for each batch; the relative error before and after training, on the
-      batches that it is trained on.
+      The relative error before and after training, on the batches that it is trained on.
     """
     plan = work.plan
     piece = block.piece
     flat = plan.flat
+    end = piece.writes[0]
     leaf_of_operand = [flat.leaves.get(variable, -1) for variable in piece.reads]
     trained_operands = [
         operand_index
         for operand_index, leaf_index in enumerate(leaf_of_operand)
         if leaf_index >= 0 and _is_trained(plan, recovery, leaf_index)
     ]
-    key = (piece.key(), tuple(trained_operands))
-    run = compiled(plan.programs, ("block", piece.key()), lambda: _block_function(piece))
     step = compiled(
         plan.programs,
-        ("train", key, id(recovery)),
+        ("train", (piece.key(), tuple(trained_operands)), id(recovery)),
         lambda: _training_step(piece, trained_operands, recovery),
     )
-    training_starts = [stream for batch, stream in enumerate(starts) if batch not in held_out]
-    targets = [
-        run(work.arrays(piece.reads, stream, dense=True), piece.starts)
-        for stream in training_starts
+    training_batches = [batch for batch in range(len(starts)) if batch not in held_out]
+    training_starts = starts.subset(training_batches)
+    targets = training_starts.mapped(
+        lambda stream: {end: _block_output(work, block, stream, dense=True)}
+    )
+    errors_before = [
+        _error(_block_output(work, block, training_starts[rank][0]), targets[rank][0][end])
+        for rank in range(len(targets))
     ]
-    error_before = _mean_error(block_outputs(work, block, training_starts), targets)
     leaf_indices = [leaf_of_operand[operand_index] for operand_index in trained_operands]
-    old_leaves = [jnp.asarray(work.leaves[leaf_index]) for leaf_index in leaf_indices]
-    masks = [work.masks[leaf_index] for leaf_index in leaf_indices]
+    old_leaves = [work.on_device(work.leaves[leaf_index]) for leaf_index in leaf_indices]
+    masks = [work.mask(leaf_index) for leaf_index in leaf_indices]
     wide_leaves = [leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)) for leaf in old_leaves]
     state = recovery.optimizer.init(wide_leaves)
     has_gradient = [jnp.zeros(leaf.shape, bool) for leaf in old_leaves]
     for step_index in range(recovery.steps):
-        batch = step_index % len(training_starts)
-        operand_values = work.arrays(piece.reads, training_starts[batch], dense=False)
+        rank = step_index % len(targets)
+        operand_values = work.arrays(piece.reads, training_starts[rank][0])
+        target = targets[rank][0][end]
         wide_leaves, state, has_gradient = step(
-            wide_leaves, state, has_gradient, masks, operand_values, piece.starts, targets[batch]
+            wide_leaves, state, has_gradient, masks, operand_values, piece.starts, target
         )
     # A weight that never had a gradient keeps its bits: it makes no detour over float32.
     for leaf_index, old_leaf, new_leaf, was_trained in zip(
         leaf_indices, old_leaves, wide_leaves, has_gradient, strict=True
     ):
         work.leaves[leaf_index] = jnp.where(was_trained, new_leaf.astype(old_leaf.dtype), old_leaf)
-    end_activations = block_outputs(work, block, starts)
-    training_ends = [
-        activation for batch, activation in enumerate(end_activations) if batch not in held_out
+    put_block_outputs(work, block, starts, streams)
+    errors_after = [
+        _error(streams[batch][0][end], targets[rank][0][end])
+        for rank, batch in enumerate(training_batches)
     ]
-    return end_activations, error_before, _mean_error(training_ends, targets)
+    return _mean(errors_before), _mean(errors_after)
 
 
-def block_outputs(work: Work, block: Block, starts: Sequence[Stream]) -> list[jax.Array]:
-    """Returns the activation at the end of a block for each batch, with the parameters as they are now.
+def put_block_outputs(work: Work, block: Block, starts: Streams, streams: Streams) -> None:
+    """Computes the activation at the end of a block with the parameters as they are now, for each batch.
 
     Args:
       work: holds the parameters.
       block: the block.
-      starts: the stream of each batch where the block begins.
+      starts: the streams where the block begins.
+      streams: those at its end, in which the activation is replaced.
     """
+    for batch in range(len(starts)):
+        output = _block_output(work, block, starts[batch][0])
+        streams[batch] = {**streams[batch][0], block.piece.writes[0]: output}
+
+
+def _block_output(work: Work, block: Block, start: Stream, dense: bool = False) -> jax.Array:
     piece = block.piece
     run = compiled(work.plan.programs, ("block", piece.key()), lambda: _block_function(piece))
-    return [run(work.arrays(piece.reads, stream), piece.starts) for stream in starts]
+    return run(work.arrays(piece.reads, start, dense), piece.starts)
 
 
 def _is_trained(plan: Plan, recovery: Recovery, leaf: int) -> bool:
@@ -273,8 +242,9 @@ def _widened(array: jax.Array) -> jax.Array:
 _compiled_error = jax.jit(_relative_error)
 
 
-def _mean_error(outputs: Sequence[jax.Array], targets: Sequence[jax.Array]) -> float:
-    errors = [
-        _compiled_error(output, target) for output, target in zip(outputs, targets, strict=True)
-    ]
-    return sum(map(float, errors)) / len(errors)
+def _error(output: jax.Array, target: jax.Array) -> float:
+    return float(_compiled_error(output, target))
+
+
+def _mean(errors: Sequence[float]) -> float:
+    return sum(errors) / len(errors)

@@ -10,17 +10,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxprune.calls import text
+from jaxprune.posttrain.blocks import Block
 from jaxprune.posttrain.contests import Contest, Solved
 from jaxprune.posttrain.errors import output_error
 from jaxprune.posttrain.kernels import Input
 from jaxprune.posttrain.passes import Totals, run_segment
 from jaxprune.posttrain.plan import Plan
-from jaxprune.posttrain.reconstruct import Block, Recovery, block_outputs, recover_block
+from jaxprune.posttrain.reconstruct import Recovery, put_block_outputs, recover_block
 from jaxprune.posttrain.report import Recovered, Row
 from jaxprune.posttrain.solvers.solver import statistics_read_by
 from jaxprune.posttrain.statistics import statistics
 from jaxprune.posttrain.streams import Streams
-from jaxprune.posttrain.work import Stream, Work
+from jaxprune.posttrain.work import Work
 
 __all__ = ["Arrays", "Steps", "Stored"]
 
@@ -172,7 +173,7 @@ class Steps:
         self,
         block: Block,
         recovery: Recovery,
-        starts: Sequence[Stream],
+        starts: Streams,
         block_index: int,
         stored: Stored | None,
     ) -> tuple[Recovered, Arrays]:
@@ -181,18 +182,17 @@ class Steps:
         Args:
           block: the block.
           recovery: optimizer, updates, and which parameters are trained.
-          starts: the stream of each batch where the block begins.
+          starts: the streams where the block begins.
           block_index: for the report.
           stored: arrays and notes of the same step of an earlier run; `None`: the block is trained.
 
         Returns:
           The block's report, and the parameters that have changed, as bytes.
         """
-        residual = self.plan.cuts[block.last].residual
         if stored is None:
             old_leaves = list(self.work.leaves)
-            end_activations, error_before, error_after = recover_block(
-                self.work, block, recovery, starts, self.held_out_batches
+            error_before, error_after = recover_block(
+                self.work, block, recovery, starts, self.streams, self.held_out_batches
             )
             outcome = Recovered(block_index, error_before, error_after)
             numbered_leaves = enumerate(zip(old_leaves, self.work.leaves, strict=True))
@@ -211,10 +211,7 @@ class Steps:
                 dtype = jax.dtypes.canonicalize_dtype(current_leaf.dtype)
                 value = np.asarray(stored_bytes).view(dtype).reshape(np.shape(current_leaf))
                 self.work.leaves[leaf_index] = jnp.asarray(value)
-            end_activations = block_outputs(self.work, block, starts)
-        for batch, end_activation in enumerate(end_activations):
-            stream, _ = self.streams[batch]
-            self.streams[batch] = {**stream, residual: end_activation}
+            put_block_outputs(self.work, block, starts, self.streams)
         return outcome, new_arrays
 
     def _solve(

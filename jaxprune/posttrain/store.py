@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxprune.storage import array_files, sealed
-from jaxprune.storage.durable import whole_file
+from jaxprune.storage.durable import ENDING, whole_file
 
 __all__ = ["Store", "fingerprint"]
 
@@ -22,7 +22,7 @@ _VERSION = 1
 class Store:
     """A folder of steps, each whole or not there, with checksums.
 
-    A step that was damaged counts as one that was never made.
+    A step that was damaged counts as one that was never made. One process at a time may write to a folder.
 
     Args:
       folder: made if it is not there.
@@ -52,6 +52,9 @@ class Store:
                 f"posttrain.prune(folder={str(folder)!r}): it holds a run with other parameters, data or "
                 "settings; give another folder, or remove this one."
             )
+        for name in (".run.json.*", ".*.npz.*"):  # of processes that were killed in mid-save
+            for path in self.folder.glob(name + ENDING):
+                path.unlink(missing_ok=True)
 
     def load(self, step: int) -> tuple[dict[str, np.ndarray], Any] | None:
         """Returns the arrays and the notes of a step, or `None` if it is missing or damaged."""

@@ -1,15 +1,16 @@
-"""Live activations of each batch between segments, on device or host; checks of batches and parameters."""
+"""Live activations of each batch between segments; checks of batches and parameters."""
 
 import copy
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
+from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxprune import trees
 from jaxprune.posttrain.plan import Plan
+from jaxprune.posttrain.shelves import Shelf
 from jaxprune.posttrain.work import Stream, Work
 from jaxprune.signals.batches import with_example_counts
 from jaxprune.types import Params
@@ -20,26 +21,58 @@ __all__ = ["Streams", "checked_leaves"]
 class Streams:
     """The live activations of all batches, by the index of the batch.
 
-    Attributes:
-      examples: number of examples in all batches.
+    Args:
+      plan: of the network.
+      work: gives the first stream of a batch.
+      batches: are read once.
+      where: "device" or "host": the memory that streams are in.
+      stream_budget: bytes that streams may take there; those of further batches are in a file. `None`: no
+        limit.
+      sets: how many streams of each batch are kept at the same time.
+      folder: of the file that the others are in; `None`: where Python makes temporary files.
+
+    Raises:
+      ValueError: if a batch is not as the plan's, or `where` is neither of the two.
     """
 
-    def __init__(self, plan: Plan, work: Work, batches: Iterable[Any], where: str) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        work: Work,
+        batches: Iterable[Any],
+        where: str = "device",
+        stream_budget: int | None = None,
+        sets: int = 1,
+        folder: Path | None = None,
+    ) -> None:
         if where not in ("device", "host"):
             raise ValueError(f'posttrain.prune(streams={where!r}): "device" or "host" is needed.')
-        self._on_host = where == "host"
-        self._streams: list[Stream] = []
+        in_memory = None if stream_budget is None else plan.batches_within(stream_budget, sets)
+        self._shelf = Shelf(where == "host", in_memory, plan.slot_bytes, folder)
+        self._kept: list[Any] = []
         self._counts: list[int] = []
         for batch, count in with_example_counts(batches):
             _check_batch(plan, batch, len(self._counts))
+            self._kept.append(self._shelf.first(len(self._kept), work.first_stream(batch)))
             self._counts.append(count)
-            self._streams.append(work.first_stream(batch))
-        self.examples = sum(self._counts)
 
     def copy(self) -> "Streams":
         """Returns an independent copy; arrays are shared."""
+        return self.subset(range(len(self)))
+
+    def subset(self, batches: Iterable[int]) -> "Streams":
+        """Returns the streams of some batches, in this order; arrays are shared."""
         duplicate = copy.copy(self)
-        duplicate._streams = list(self._streams)
+        batch_indices = list(batches)
+        duplicate._kept = [self._kept[batch] for batch in batch_indices]
+        duplicate._counts = [self._counts[batch] for batch in batch_indices]
+        return duplicate
+
+    def mapped(self, function: Callable[[Stream], Stream]) -> "Streams":
+        """Returns what a function makes of each stream, kept in the same places."""
+        duplicate = self.copy()
+        for batch in range(len(self)):
+            duplicate[batch] = function(self[batch][0])
         return duplicate
 
     def examples_of(self, batches: Collection[int]) -> int:
@@ -47,20 +80,13 @@ class Streams:
         return sum(self._counts[batch] for batch in batches)
 
     def __len__(self) -> int:
-        return len(self._streams)
+        return len(self._kept)
 
     def __getitem__(self, batch: int) -> tuple[Stream, int]:
-        return self._streams[batch], self._counts[batch]
+        return self._shelf.read(self._kept[batch]), self._counts[batch]
 
     def __setitem__(self, batch: int, stream: Stream) -> None:
-        if self._on_host:
-            stream = {variable: _to_host(array) for variable, array in stream.items()}
-        self._streams[batch] = stream
-
-
-def _to_host(array: Any) -> Any:
-    typed_key = jnp.issubdtype(array.dtype, jax.dtypes.prng_key)
-    return array if typed_key else np.array(array)  # a copy: on CPU a view would hold the array
+        self._kept[batch] = self._shelf.keep(batch, stream)
 
 
 def checked_leaves(plan: Plan, params: Params) -> list[Any]:

@@ -23,9 +23,9 @@ class Work:
 
     Attributes:
       plan: segments, cuts and kernels of the network.
-      dense: the parameters before pruning.
-      leaves: the parameters now.
-      masks: bool arrays of the parameters that are pruned, `None` of others.
+      dense: the parameters before pruning: arrays, or what NumPy reads as such, anew each time.
+      leaves: the parameters now; `None` once they are finished and handed on.
+      masks: bool arrays of the parameters that have been written to, `None` of others.
     """
 
     def __init__(self, plan: Plan, leaves: Sequence[Any]) -> None:
@@ -33,10 +33,14 @@ class Work:
         self.dense = list(leaves)
         self.leaves = list(leaves)
         self._placed: dict[int, jax.Array] = {}
-        self.masks: list[jax.Array | None] = [
-            jnp.ones(np.shape(leaf), bool) if is_pruned else None
-            for leaf, is_pruned in zip(leaves, plan.chosen, strict=True)
-        ]
+        self.masks: list[jax.Array | None] = [None] * len(self.leaves)
+
+    def mask(self, leaf_index: int) -> jax.Array | None:
+        """Returns the mask of a parameter: all ones before it is written to, `None` if it is not pruned."""
+        if not self.plan.chosen[leaf_index]:
+            return None
+        mask = self.masks[leaf_index]
+        return jnp.ones(np.shape(self.dense[leaf_index]), bool) if mask is None else mask
 
     def first_stream(self, batch: Any) -> Stream:
         """Returns the values that are alive before the first segment: the batch, by variable."""
@@ -99,8 +103,17 @@ class Work:
         next_stream |= dict(zip(segment.piece.writes[: segment.made], activations, strict=True))
         return next_stream, statistic_sums
 
-    def arrays(self, variables: Sequence[Any], stream: Stream, dense: bool = False) -> list[Any]:
-        """Returns the values of variables: activations of the stream, parameters, or constants."""
+    def arrays(
+        self, variables: Sequence[Any], stream: Stream, dense: bool = False, kept: bool = True
+    ) -> list[Any]:
+        """Returns the values of variables: activations of the stream, parameters, or constants.
+
+        Args:
+          variables: of the program.
+          stream: activations by variable.
+          dense: whether the parameters are those before pruning.
+          kept: whether parameters that are not on the device stay there until `release`.
+        """
         flat = self.plan.flat
 
         def value(variable: Any) -> Any:
@@ -108,28 +121,36 @@ class Work:
                 return stream[variable]
             if variable in flat.leaves:
                 leaf = flat.leaves[variable]
-                return self._on_device((self.dense if dense else self.leaves)[leaf])
+                return self.on_device((self.dense if dense else self.leaves)[leaf], kept)
             return flat.consts[variable]
 
         return [value(variable) for variable in variables]
 
-    def _on_device(self, leaf: Any) -> jax.Array:
-        """Returns a parameter on the device; one from the host stays there until `release`."""
+    def on_device(self, leaf: Any, kept: bool = True) -> jax.Array:
+        """Returns a parameter on the device.
+
+        Args:
+          leaf: an array, or what NumPy reads as one.
+          kept: whether it stays there until `release`, so that it is read once for all batches.
+        """
         if isinstance(leaf, jax.Array):
             return leaf
-        if id(leaf) not in self._placed:
-            self._placed[id(leaf)] = jnp.asarray(leaf)
-        return self._placed[id(leaf)]
+        placed_leaf = self._placed.get(id(leaf))
+        if placed_leaf is None:
+            placed_leaf = jnp.asarray(np.asarray(leaf))
+            if kept:
+                self._placed[id(leaf)] = placed_leaf
+        return placed_leaf
 
     def release(self) -> None:
-        """Drops the device copies of parameters that live on the host."""
+        """Drops the device copies of parameters that live elsewhere."""
         self._placed.clear()
 
     def read(self, kernel: Kernel, dense: bool = False) -> jax.Array:
         """Returns the matrices `[layers, inputs, outputs]` of a kernel, in float32 or wider."""
         view = kernel.view
         read = compiled(self.plan.programs, ("read", view.key()), lambda: view.read)
-        return read(self.arrays(view.piece.reads, {}, dense), view.piece.starts)
+        return read(self.arrays(view.piece.reads, {}, dense, kept=False), view.piece.starts)
 
     def write(
         self, kernel: Kernel, old_matrices: jax.Array, matrices: jax.Array, kept_mask: jax.Array
@@ -148,8 +169,8 @@ class Work:
         view = kernel.view
         write = compiled(self.plan.programs, ("write", view.key()), lambda: view.write)
         leaf_indices = _target_leaves(self.plan, view)
-        masks = [self.masks[leaf_index] for leaf_index in leaf_indices]
-        arrays = self.arrays(view.piece.reads, {})
+        masks = [self.mask(leaf_index) for leaf_index in leaf_indices]
+        arrays = self.arrays(view.piece.reads, {}, kept=False)
         leaves, masks, is_finite = write(
             arrays, masks, view.piece.starts, old_matrices, matrices, kept_mask
         )

@@ -123,6 +123,9 @@ def test_the_sink_goes_on_where_it_was_stopped_and_overwrites_nothing(tmp_path):
         safetensors_sink(tmp_path)
     with safetensors_sink(tmp_path, resume=True) as sink:
         assert list(sink.written) == ["a"]
+        with pytest.raises(ValueError, match="has another 'a' than is given now"):
+            sink("a", TENSORS["a"] + 1)
+        sink("a", TENSORS["a"])  # a run that goes on gives it again
         with pytest.raises(ValueError, match="'a' is there already"):
             sink("a", TENSORS["a"])
         sink("flag", TENSORS["flag"])
