@@ -8,7 +8,7 @@ For one seed all contestants start from the same initial weights and see the sam
               one common `pipeline`: when masks are made (in training, before it, on the trained network),
               schedule, pattern, allocation, rounds, compensation, ... (see experiments/ways/pipeline.py)
   quantised   the networks of a method with few values: Deep Compression
-  controls    of everybody's masks, or of some, trained anew: "retrained", "shuffled", "row-shuffled", "reinit"
+  controls    of masks, trained anew: "retrained", "shuffled", "row-shuffled", "reinit"
   sparsities  fractions removed, each of which every contestant is trained to
 
 It ends with a table per sparsity, a plot of accuracy against compression, and the verdicts on the config's

@@ -687,6 +687,58 @@ STRUCTURED = (
     ),
 )
 
+SCIENCE: tuple[Mutation, ...] = (
+    Mutation(
+        "seconds of earlier processes are forgotten",
+        "experiments/runs/processes.py",
+        "        return [*self._earlier_rows, own_row]\n",
+        "        return [own_row]\n",
+        ("tests/experiments/runs/test_processes.py::test_seconds_of_killed_processes_count",),
+    ),
+    Mutation(
+        "validation examples are standardised by moments of their own",
+        "experiments/training/task.py",
+        "validation_batches._replace(scaling=scaling)",
+        "validation_batches._replace(scaling=_scaling_of(validation, cfg.data.name))",
+        ("tests/experiments/training/test_task.py",),
+    ),
+    Mutation(
+        "signals see images in [0, 1] where training sees standardised ones",
+        "experiments/ways/oneshot.py",
+        "scale(task.inputs[rows], task.scaling)",
+        "scale(task.inputs[rows], None)",
+        ("tests/experiments/training/test_task.py",),
+    ),
+    Mutation(
+        "a claim may be held against anything",
+        "experiments/reports/claims.py",
+        "            if against not in AGAINST:\n",
+        "            if False:\n",
+        ("tests/experiments/reports/test_report.py::test_what_a_claim_is_held_against",),
+    ),
+    Mutation(
+        "a value's gradient is that of one weight",
+        "jaxprune/quantise/shared.py",
+        "jax.ops.segment_sum(grad.ravel()",
+        "jax.ops.segment_max(grad.ravel()",
+        ("tests/quantise/test_codebooks.py",),
+    ),
+    Mutation(
+        "masks shuffled in rows leave their rows",
+        "jaxprune/masks/comparing.py",
+        'layer_axes(leaf_axes) if within == "layer" else',
+        'layer_axes(leaf_axes) if within != "tree" else',
+        ("tests/lottery/test_branches.py",),
+    ),
+    Mutation(
+        "pruned weights at their initial values are trained",
+        "jaxprune/lottery/branches.py",
+        "        seen = params if params is None else masks_lib.apply(params, state.masks)\n",
+        "        seen = params\n",
+        ("tests/lottery/test_branches.py",),
+    ),
+)
+
 MUTATIONS: tuple[Mutation, ...] = (
     *STORED,
     *RUNS,
@@ -694,4 +746,5 @@ MUTATIONS: tuple[Mutation, ...] = (
     *MASKS,
     *TRAINING,
     *STRUCTURED,
+    *SCIENCE,
 )
