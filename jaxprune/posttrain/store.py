@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxprune.storage import array_files, sealed
-from jaxprune.storage.durable import ENDING, whole_file
+from jaxprune.storage.durable import ENDING, is_abandoned, whole_file
 
 __all__ = ["Store", "fingerprint"]
 
@@ -53,7 +53,7 @@ class Store:
                 "settings; give another folder, or remove this one."
             )
         for name in (".run.json.*", ".*.npz.*"):  # of processes that were killed in mid-save
-            for path in self.folder.glob(name + ENDING):
+            for path in filter(is_abandoned, self.folder.glob(name + ENDING)):
                 path.unlink(missing_ok=True)
 
     def load(self, step: int) -> tuple[dict[str, np.ndarray], Any] | None:

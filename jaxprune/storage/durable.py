@@ -2,14 +2,16 @@
 
 import contextlib
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["ENDING", "sync_folder", "sync_tree", "unused_path", "whole_file"]
+__all__ = ["ENDING", "is_abandoned", "sync_folder", "sync_tree", "unused_path", "whole_file"]
 
 ENDING = ".tmp"  # of the names of `unused_path`
+_NAME = re.compile(rf"\..+\.(\d+)\.[0-9a-f]{{8}}{re.escape(ENDING)}")
 
 
 @contextlib.contextmanager
@@ -35,6 +37,26 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
 def unused_path(path: Path) -> Path:
     """Returns a new path in the same folder; no other process, dead or alive, uses it."""
     return path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}{ENDING}")
+
+
+def is_abandoned(path: Path) -> bool:
+    """Returns whether a path of `unused_path` was named by a process that is no longer on this machine.
+
+    Other names, and those of whatever process has the number now, are not.
+
+    >>> is_abandoned(unused_path(Path("plan.json")))
+    False
+    """
+    match = _NAME.fullmatch(path.name)
+    if match is None or os.name != "posix":  # elsewhere a process cannot be asked without ending it
+        return False
+    try:
+        os.kill(int(match[1]), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:  # of another user
+        pass
+    return False
 
 
 def sync_tree(folder: Path) -> None:
