@@ -12,9 +12,9 @@ in each round (the paper does not say); a constant rate before; no dropout; 5,00
 values are trained by Adam. The dense network and "one cut", which prunes once, get the same 60,000 updates.
 
 Ours (5 seeds): error 1.83 +- 0.03 % dense, 2.06 +- 0.08 % with 12 times fewer weights cut in rounds (2.03 %
-in one cut), 1.96 +- 0.06 % after Deep Compression, whose file is 28.7 times smaller with fixed widths and 34.8
-times with Huffman codes: 30.7 kB, of which biases are 1.6. Both sizes miss the paper's, and cutting costs 0.2
-points where the paper's gains 0.05 (results/compare_han2016).
+in one cut), 1.96 +- 0.06 % after Deep Compression, whose file is 28.7 times smaller with fixed widths and
+34.8 times with Huffman codes: 30.7 kB, of which biases are 1.6. Both sizes miss the paper's, and cutting
+costs 0.2 points where the paper's gains 0.05 (results/compare_han2016).
 
 Run: python -m experiments.compare --config=configs/compare/han2016.py
 """
