@@ -20,7 +20,10 @@ EMITTERS = "xla_cpu_use_fusion_emitters"
 def knows(flag: str) -> bool:
     """Whether this XLA has a flag; one that it has not ends the process."""
     for library in Path(jaxlib.__file__).parent.glob("*.so"):
-        with library.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
+        with (
+            library.open("rb") as file,
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text,
+        ):
             if text.find(flag.encode()) >= 0:
                 return True
     return False

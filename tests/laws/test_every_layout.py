@@ -250,7 +250,9 @@ def same_when_trained(enforce):
             np.testing.assert_array_equal(found[name], mask, err_msg=f"{layout}, {name}")
 
 
-@pytest.mark.parametrize("name", TRAINED)
+@pytest.mark.parametrize(
+    "name", ["gradual", *(pytest.param(n, marks=pytest.mark.slow) for n in ("regrown", "movement"))]
+)
 def test_training(name):
     same_when_trained(lambda axes: jp.sparsify(optax.sgd(0.1), TRAINED[name], axes=axes))
 

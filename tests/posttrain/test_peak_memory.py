@@ -18,7 +18,7 @@ HERE = Path(__file__).parent
     "case",
     [
         "grams",
-        "streams",
+        pytest.param("streams", marks=pytest.mark.slow),
         "lazy",
         pytest.param("file", marks=pytest.mark.slow),
         pytest.param("recovery", marks=pytest.mark.slow),

@@ -49,7 +49,7 @@ for count in (2, 8):
 
 @pytest.mark.slow
 def test_the_same_masks_on_any_mesh():
-    flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
     environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     root = Path(__file__).parents[2]
     subprocess.run([sys.executable, "-c", PROGRAM], check=True, env=environment, cwd=root)

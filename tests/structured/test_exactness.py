@@ -36,7 +36,7 @@ def errors(fn, params, *inputs):
     return graph
 
 
-QUICK = {"vision transformer, haiku", "encoder-decoder, keras", "scanned mixer"}
+QUICK = {"vision transformer, haiku", "scanned mixer"}
 SOME = [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in NETWORKS]
 
 

@@ -92,7 +92,8 @@ def main(names):
     "names", [["rigl"], pytest.param(["gmp", "2:4", "movement"], marks=pytest.mark.slow)]
 )
 def test_masks_are_those_of_one_device_or_refused(names):
-    env = {**os.environ, "XLA_FLAGS": CHILD, "JAX_PLATFORMS": "cpu"}
+    flags = f"{os.environ.get('XLA_FLAGS', '')} {CHILD}"
+    env = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     found = subprocess.run(
         [sys.executable, __file__, *names], capture_output=True, text=True, env=env
     )

@@ -71,6 +71,7 @@ def test_training_learns_prunes_and_resumes_to_the_same_bits(tmp_path):
     assert rows("cut") == rows("whole")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "method",
     [

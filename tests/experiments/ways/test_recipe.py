@@ -68,7 +68,11 @@ def whole(**fields):
     return cfg
 
 
-@pytest.mark.parametrize("way", WAYS)
+QUICK = ("hard_concrete", "group")  # a gate and a penalty
+SOME = [way if way in QUICK else pytest.param(way, marks=pytest.mark.slow) for way in WAYS]
+
+
+@pytest.mark.parametrize("way", SOME)
 def test_every_way_trains_and_resumes_to_the_same_bits(way, tmp_path):
     cfg = whole(**WAYS[way])
     results = run(train.main, cfg, tmp_path / "whole")
