@@ -1,8 +1,8 @@
 """Strict promotion of ranks for all tests, and programs that compile fast.
 
 A shape that fits by accident is a mistake. What is compiled here runs for milliseconds: without LLVM's
-optimisations the suite takes two thirds of the time, and without the emitters of fused loops three quarters of
-that. XLA_FLAGS that name a level of their own are kept.
+optimisations the suite takes two thirds of the time, and without the emitters of fused loops three quarters
+of that. XLA_FLAGS that name a level of their own are kept.
 """
 
 import mmap
