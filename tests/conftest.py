@@ -5,34 +5,11 @@ optimisations the suite takes two thirds of the time, and without the emitters o
 of that. XLA_FLAGS that name a level of their own are kept.
 """
 
-import mmap
-import os
-from pathlib import Path
-
+import fast_xla
 import jax
-import jaxlib
 import pytest
 
-LEVEL = "xla_backend_optimization_level"
-EMITTERS = "xla_cpu_use_fusion_emitters"
-
-
-def knows(flag: str) -> bool:
-    """Whether this XLA has a flag; one that it has not ends the process."""
-    for library in Path(jaxlib.__file__).parent.glob("*.so"):
-        with (
-            library.open("rb") as file,
-            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text,
-        ):
-            if text.find(flag.encode()) >= 0:
-                return True
-    return False
-
-
-if LEVEL not in os.environ.get("XLA_FLAGS", ""):
-    flags = [os.environ.get("XLA_FLAGS", ""), f"--{LEVEL}=0"]
-    flags += [f"--{EMITTERS}=false"] * knows(EMITTERS)
-    os.environ["XLA_FLAGS"] = " ".join(flags).strip()
+fast_xla.set_flags()
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 

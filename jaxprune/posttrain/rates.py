@@ -1,4 +1,4 @@
-"""Sparsities per kernel: one for all, by path, by outliers or by depth of the block."""
+"""Sparsities per kernel: one for all, by path, by depth of the block, by outliers or by measured errors."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -9,12 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxprune import trees
+from jaxprune.allocation import knapsack
 from jaxprune.checks import expression, takes
+from jaxprune.patterns import unstructured
+from jaxprune.posttrain.contests import contest
+from jaxprune.posttrain.errors import output_error
 from jaxprune.posttrain.plan import Plan
+from jaxprune.posttrain.solvers.solver import Solver, statistics_read_by
 from jaxprune.posttrain.work import Work
 from jaxprune.wording import counted
 
-__all__ = ["by_path", "monotone", "of_plan", "owl"]
+__all__ = ["by_path", "measured", "monotone", "of_plan", "owl"]
 
 
 def __dir__() -> list[str]:
@@ -204,6 +209,83 @@ def owl(
         density_shift = (outlier_shares - outlier_shares.min()) * slope
         density_shift -= np.average(density_shift, weights=weight_counts)
         return _checked_rates("owl", (sparsity - density_shift)[blocks])
+
+    return rates
+
+
+def measured(
+    sparsity: float, *, solver: Solver, apart: float = 0.05, options: int = 5
+) -> Callable[[Plan, Work, Gather], list[float]]:
+    r"""Returns rates by measurement: each kernel is solved at several, and the best mix is chosen.
+
+    A kernel may lose $s + k a$ of its weights, $k = -\lfloor n/2 \rfloor, \dots, \lfloor n/2 \rfloor$. It is
+    solved at each of these on statistics of the dense network, where its error is $\|X \hat W - X W\|^2$ over
+    $\|X W\|^2$. A knapsack chooses the rates with the least sum of errors that together remove $s$ of all
+    weights or more. This costs $n$ solves of each kernel, one pass of the dense network, and memory for the
+    Gram matrices of all inputs at once.
+
+    Args:
+      sparsity: $s$, fraction of all weights removed at least.
+      solver: as for `jaxprune.posttrain.prune`, of single weights; a fast one, such as
+        `solvers.by_criterion(criteria.wanda)`, may stand in for a slow one.
+      apart: $a$, the fraction between two neighbouring rates, above 0.
+      options: $n$, number of rates, odd, at least 3; those outside [0, 1) are left out.
+
+    Returns:
+      A function of the plan, the parameters at work and `gather`, for `rates=` of `jaxprune.posttrain.prune`.
+
+    Raises:
+      ValueError: if an argument is out of its range.
+
+    References:
+      Frantar & Alistarh, "Optimal Brain Compression: A Framework for Accurate Post-Training Quantization and
+      Pruning" (2022), section 6, chooses levels of layers by their errors. Departures: errors are relative,
+      as outputs of layers differ in scale, and the choice is exact.
+
+    >>> from jaxprune.posttrain import prune, plan, solvers
+    >>> apply, x = (lambda params, x: x @ params["a"] @ params["b"]), jnp.eye(8)
+    >>> small_tail = jnp.diag(jnp.full(8, 10.0)) + 0.01  # "a" can lose all but its diagonal
+    >>> params = {"a": small_tail, "b": jnp.arange(64.0).reshape(8, 8)}
+    >>> obs = solvers.sparsegpt()
+    >>> rates = measured(0.5, solver=obs, apart=0.25, options=3)
+    >>> result = prune(plan(apply, params, x), params, [x], solver=obs, rates=rates)
+    >>> [int(mask.sum()) for mask in result.masks.values()]  # of 64 weights each
+    [16, 48]
+    """
+    if not 0 <= sparsity < 1:
+        raise ValueError(f"posttrain.rates.measured(sparsity={sparsity}): [0, 1) is needed.")
+    if not apart > 0 or options < 3 or options % 2 == 0:
+        raise ValueError(
+            f"posttrain.rates.measured(apart={apart}, options={options}): above 0, and an odd number from 3, "
+            "are needed."
+        )
+    steps = range(-(options // 2), options // 2 + 1)
+    choices = [
+        rate for rate in (round(sparsity + step * apart, 10) for step in steps) if 0 <= rate < 1
+    ]
+    names = tuple(dict.fromkeys((*statistics_read_by(solver), "grams")))
+    if "key" in names:
+        raise ValueError(
+            "posttrain.rates.measured: a solver that draws gives other errors each time; choose another."
+        )
+
+    def rates(plan: Plan, work: Work, gather: Gather) -> list[float]:
+        statistics = gather(names)
+        losses: dict[str, list[float]] = {kernel.name: [] for kernel in plan.kernels}
+        for kernel in plan.kernels:
+            matrices = work.read(kernel)
+            known = statistics[kernel.name]
+            given = {name: known[name] for name in statistics_read_by(solver)}
+            for rate in choices:
+                of_kernel = contest(unstructured(), kernel.view.layout, rate, kernel.name)
+                [solved] = solver([matrices], [of_kernel], **given)
+                error = output_error(matrices, solved.kernel, known["grams"])
+                losses[kernel.name].append(float(error))
+        counts = dict(zip(losses, _weight_counts(plan), strict=True))
+        kept = {name: [count * (1 - rate) for rate in choices] for name, count in counts.items()}
+        budget = (1 - sparsity) * sum(counts.values())
+        chosen = knapsack(losses, kept, budget=budget)
+        return [choices[chosen[kernel.name]] for kernel in plan.kernels]
 
     return rates
 

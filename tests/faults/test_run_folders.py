@@ -159,8 +159,11 @@ def test_files_of_a_folder_that_are_damaged(finished, copied, attack, amount, mo
     monkeypatch.setattr(folder_lib, "versions", lambda: read_starts(folder / "versions.json")[-1])
     results, starts = Folder(folder).results, read_starts(folder / "versions.json")
     settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    names = ["results.json", "config.json", "versions.json", "done", "seed_0/results.json"]
-    tally = attack("R5", "config, versions, results, done, damaged", least=amount(60, 300))
+    names = ["results.json", "config.json", "versions.json", "processes.json", "done"]
+    names += ["seed_0/results.json"]
+    tally = attack(
+        "R5", "config, versions, processes, results, done, damaged", least=amount(60, 300)
+    )
     draw = random.Random(2)
     for number in range(amount(64, 330)):
         workdir, place = copied()
@@ -197,7 +200,9 @@ def test_files_of_a_folder_that_are_damaged(finished, copied, attack, amount, mo
             tally.silent.append(f"{path.name} {number}")
 
 
-@pytest.mark.parametrize("name", ["config.json", "versions.json", "results.json", "report"])
+@pytest.mark.parametrize(
+    "name", ["config.json", "versions.json", "processes.json", "results.json", "report"]
+)
 def test_json_of_another_shape(name, finished, copied, attack, monkeypatch):
     cfg, _, folder = finished
     monkeypatch.setattr(folder_lib, "versions", lambda: read_starts(folder / "versions.json")[-1])
@@ -221,7 +226,7 @@ def test_json_of_another_shape(name, finished, copied, attack, monkeypatch):
             else:
                 tally.foreign.append(f"{case}: {e!r}")
             continue
-        empty = name == "versions.json" and text == "[]"
+        empty = name in ("versions.json", "processes.json") and text == "[]"
         plain = (
             name == "results.json"
         )  # what has no checksum is as it is; the report looks at its shape
@@ -266,7 +271,8 @@ def test_a_report_of_damaged_files(finished, copied, attack, amount, monkeypatch
 
 
 LINKS = [
-    *("lock", "holder", "config.json", "versions.json", "results.json", "done", "report.md"),
+    *("lock", "holder", "config.json", "versions.json", "processes.json"),
+    *("results.json", "done", "report.md"),
     *(
         "acceptance.json",
         "seed_0",

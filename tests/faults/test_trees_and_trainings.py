@@ -309,7 +309,8 @@ def test_memory_stays_flat_over_many_updates_and_prunes(attack, amount):
     assert len(jax.live_arrays()) <= arrays + 4
     assert resident() < 1.05 * before, "memory grows with prunes"
     tally.survive()
-    hoard = [jnp.ones((1024, 1024)) + i for i in range(40)]
+    array_bytes = 4 * 1024**2
+    hoard = [jnp.ones((1024, 1024)) + i for i in range(before // 10 // array_bytes + 1)]
     jax.block_until_ready(hoard)
     tally.happened(resident() > 1.05 * before, "a leak would be seen")
     tally.survive()

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from fast_xla import jit_of_same_bits
 
 import jaxprune as jp
 
@@ -33,7 +34,7 @@ def test_against_every_mask(name, packed):
         plain = jp.sparsify(optax.adam(0.1), method, key=KEY, packed=packed)
     tx = jp.recorded(plain)
 
-    @jax.jit
+    @jit_of_same_bits
     def step(params, state, beside, t):
         grads = jax.tree.map(lambda w: jnp.cos(w + t), params)
         expected, beside = plain.update(grads, beside, params)

@@ -488,7 +488,7 @@ def test_the_results_table_has_a_row_for_a_comparison(tmp_path):
     (tmp_path / "mlp.json").write_text(json.dumps(results()))
     text = report.results_table(tmp_path).read_text()
     row = "a at 90 %, best of 2: 97.90 ± 0.10 %, dense 98.10 ± 0.10 % (n = 3)"
-    assert f"| [mlp](mlp.json) | Evci et al. 2020 | {row} |  |" in text
+    assert f"| [mlp](mlp.json) | Evci et al. 2020 |  | {row} |  |  |" in text
 
 
 def test_savings_are_known_of_models_with_batch_statistics():
