@@ -19,7 +19,7 @@ HERE = Path(__file__).parent
     [
         "grams",
         pytest.param("streams", marks=pytest.mark.slow),
-        "lazy",
+        pytest.param("lazy", marks=pytest.mark.slow),
         pytest.param("file", marks=pytest.mark.slow),
         pytest.param("recovery", marks=pytest.mark.slow),
     ],

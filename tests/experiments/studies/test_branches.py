@@ -91,6 +91,7 @@ def test_a_finished_lottery_run_of_any_name_is_branched_from(tmp_path):
     assert len(list(tmp_path.iterdir())) == 2
 
 
+@pytest.mark.slow
 def test_a_study_that_is_stopped_goes_on_to_the_same_bits(tmp_path):
     branch = {"frozen": {"pruned": "initial"}, "rewound": {}}
     cfg = settings({"FT": {"rewind": "finetune"}, "WR": {}}, copies=2, alphas=3, branch=branch)

@@ -227,9 +227,8 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(file, changes, tmp_path, c
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(
-    "number", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGKILL]
-)
+@pytest.mark.slow  # tests/faults/test_kills.py kills one in the suite
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_killed_process_loses_nothing(number, tmp_path):
     changes = {**SMALL, "steps": 1000, "save_every": 100}
     settings = [f"--config.{name}={value}" for name, value in changes.items()]

@@ -264,6 +264,7 @@ def regularised(**fields):
     )
 
 
+@pytest.mark.slow
 def test_what_is_regularised_takes_part_at_its_strengths(tmp_path):
     compare.main(regularised(), Options("test", tmp_path, False, Stopper()))
     (folder,) = tmp_path.glob("test-*")
