@@ -88,9 +88,8 @@ def main(names):
     step(four(params), four(bare.init(params)), four(params))
 
 
-@pytest.mark.parametrize(
-    "names", [["rigl"], pytest.param(["gmp", "2:4", "movement"], marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("names", [["rigl"], ["gmp", "2:4", "movement"]])
 def test_masks_are_those_of_one_device_or_refused(names):
     flags = f"{os.environ.get('XLA_FLAGS', '')} {CHILD}"
     env = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}

@@ -92,6 +92,7 @@ def test_the_report_tells_of_the_file(finished):
     assert "the networks of gradual with few values" in text
 
 
+@pytest.mark.slow
 def test_a_resumed_run_has_the_same_digits(finished, tmp_path):
     _, results, _ = finished
     options = Options("few", tmp_path, False, StopsAfter(9))
