@@ -13,7 +13,7 @@ from experiments.reports import claims
 from experiments.reports.kind import Outcome, ReportKind
 from experiments.reports.markdown import part, table
 from experiments.runs.files import is_sealed, read_sealed, write_json, write_text
-from experiments.runs.folder import read_starts
+from experiments.runs.folder import done_checksum, read_starts
 
 __all__ = ["read_results", "results_table", "write_report"]
 
@@ -131,7 +131,7 @@ def read_results(path: Path) -> dict[str, Any]:
     """
     if not path.exists():
         raise UserError(f"{path} is missing; the run has no results yet.")
-    results = read_sealed(path)
+    results = read_sealed(path, done_checksum(path.parent))
     if not {"kind", "seeds"} <= results.keys():
         raise UserError(f"{path} holds no results: 'kind' and 'seeds' are missing.")
     if results["kind"] not in STUDIES:

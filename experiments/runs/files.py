@@ -126,18 +126,22 @@ def read_json(path: Path | str, kind: type = object) -> Any:
     return parsed
 
 
-def read_sealed(path: Path | str, checksum: str | None = None) -> dict[str, Any]:
-    """Reads what `write_sealed` has written; files from before there were checksums are read as they are.
+def read_sealed(
+    path: Path | str, checksum: str | None = None, *, required: bool = False
+) -> dict[str, Any]:
+    """Reads what `write_sealed` has written.
 
     Args:
       path: the file.
       checksum: the one that it must have, if that is known from elsewhere.
+      required: whether a file without a checksum is refused; otherwise it is read as it is, as results from
+        before there were checksums are.
 
     Raises:
       UserError: it is damaged.
     """
     stored = read_json(path)
-    contents = unsealed(stored, path)
+    contents = unsealed(stored, path, required=required)
     if checksum is not None and stored.get(_CHECKSUM_KEY) != checksum:
         raise UserError(f"{path} does not match its checksum; move it away.")
     return contents
@@ -148,12 +152,13 @@ def is_sealed(path: Path | str) -> bool:
     return _CHECKSUM_KEY in read_json(path, dict)
 
 
-def unsealed(obj: Any, path: Path | str) -> dict[str, Any]:
+def unsealed(obj: Any, path: Path | str, *, required: bool = True) -> dict[str, Any]:
     """Returns the object that `seal` was given, without its checksum.
 
     Args:
-      obj: a JSON object; without a checksum it is returned as it is.
+      obj: a JSON object.
       path: the file to blame.
+      required: whether an object without a checksum is refused; otherwise it is returned as it is.
 
     Raises:
       UserError: it is not what was sealed.
@@ -162,6 +167,8 @@ def unsealed(obj: Any, path: Path | str) -> dict[str, Any]:
         raise UserError(
             f"{path} holds {type(obj).__name__} where an object is needed; move it away."
         )
+    if required and _CHECKSUM_KEY not in obj:
+        raise UserError(f"{path} has lost the checksum that it was written with; move it away.")
     contents = {key: value for key, value in obj.items() if key != _CHECKSUM_KEY}
     try:
         matches = _CHECKSUM_KEY not in obj or obj[_CHECKSUM_KEY] == _checksum(contents)

@@ -39,6 +39,7 @@ __all__ = [
     "Folder",
     "RunFolder",
     "check_writable",
+    "done_checksum",
     "folder_name",
     "read_starts",
     "versions",
@@ -328,16 +329,21 @@ def read_starts(path: Path) -> list[dict[str, Any]]:
     return [files.unsealed(start, path) for start in starts]
 
 
+def done_checksum(folder: Path) -> str | None:
+    """Returns the checksum of a finished folder's results; `None` if it is not known from elsewhere."""
+    try:
+        return read_json(folder / "done", dict).get("results")
+    except UserError:
+        return None  # a damaged `done` still says that the run is finished
+
+
 def _read_results(folder: Path) -> dict[str, Any]:
     """Returns the stored results of a folder, if they have the checksum that `done` holds.
 
     Raises:
       UserError: they are damaged.
     """
-    try:
-        checksum = read_json(folder / "done", dict).get("results")
-    except UserError:
-        checksum = None  # a damaged `done` still says that the run is finished
+    checksum = done_checksum(folder)
     path = folder / "results.json"
     if checksum is None and isinstance(stored := read_json(path), list):
         return {_ITEMS_KEY: stored}  # as it was before there were checksums

@@ -173,7 +173,7 @@ class _Trainings:
         failure = folder.path / "failed.json"
         started = time.monotonic()
         if failure.exists():
-            return read_sealed(failure)
+            return read_sealed(failure, required=True)
         resumed = any(p.name.isdigit() for p in folder.path.glob("checkpoints/*"))
 
         def timed() -> dict[str, Any]:
@@ -185,7 +185,7 @@ class _Trainings:
             result = train_once(info, trainer, point.recipe, folder, seed, more=timed)
         except DivergedError as e:
             write_sealed(failure, {"failed": str(e), **timed()})
-            return read_sealed(failure)
+            return read_sealed(failure, required=True)
         if result is None:
             return None
         saved = savings.summarize(self.dense, result.get("per_leaf", ()))

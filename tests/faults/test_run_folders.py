@@ -200,6 +200,29 @@ def test_files_of_a_folder_that_are_damaged(finished, copied, attack, amount, mo
             tally.silent.append(f"{path.name} {number}")
 
 
+@pytest.mark.parametrize("name", ["versions.json", "processes.json", "results.json"])
+def test_what_has_lost_its_checksum_is_refused(name, finished, copied, monkeypatch):
+    """One letter of the key is another, so that nobody would look at the checksum."""
+    cfg, _, folder = finished
+    monkeypatch.setattr(folder_lib, "versions", lambda: read_starts(folder / "versions.json")[-1])
+    workdir, place = copied()
+    path = place / name
+    text = path.read_text(encoding="utf-8")
+    assert text.count('"checksum"') >= 1
+    path.write_text(text.replace('"checksum"', '"checksun"'), encoding="utf-8")
+    told: list[str] = []
+    if name == "results.json":
+        with pytest.raises(files.UserError, match=r"results\.json"):
+            write_report(place)
+        with RunFolder.open(workdir, small_runs.NAME, cfg) as opened:
+            opened._notify = told.append
+            assert opened.results is None
+        assert "set aside" in told[0]
+    else:
+        with pytest.raises(files.UserError, match="lost the checksum"):
+            RunFolder.open(workdir, small_runs.NAME, cfg)
+
+
 @pytest.mark.parametrize(
     "name", ["config.json", "versions.json", "processes.json", "results.json", "report"]
 )

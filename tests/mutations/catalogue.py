@@ -689,6 +689,13 @@ STRUCTURED = (
 
 SCIENCE: tuple[Mutation, ...] = (
     Mutation(
+        "what has lost its checksum is read",
+        "experiments/runs/files.py",
+        "    if required and _CHECKSUM_KEY not in obj:\n",
+        "    if False:\n",
+        ("tests/faults/test_run_folders.py::test_what_has_lost_its_checksum_is_refused",),
+    ),
+    Mutation(
         "seconds of earlier processes are forgotten",
         "experiments/runs/processes.py",
         "        return [*self._earlier_rows, own_row]\n",
