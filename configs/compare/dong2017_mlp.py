@@ -53,7 +53,7 @@ def get_config():
         },
         paper={
             "citation": "LeCun et al. 1990; Dong et al. 2017; figures of Lee et al. 2019, table 1",
-            "against": "figure",
+            "against": "shortened",
             "departures": "lengths and rates are ours, as the papers give none for this network",
             "accept": [
                 {

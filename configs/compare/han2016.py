@@ -27,7 +27,7 @@ LAYERS = part("uniform", rates={"fc2": 0.91 / 0.92, "fc3": 0.74 / 0.92})
 
 def get_config():
     at = {"sparsity": 0.92}
-    compressed = {"a": "Deep Compression", "kind": "at_least", **at}
+    compressed = {"a": "Deep Compression", "kind": "at_least", "against": "shortened", **at}
     return config(
         data=part("mnist", batch_size=64),
         model=part("lenet_300_100"),

@@ -52,7 +52,7 @@ def get_config():
                 "reinit": {"kept": "reinit"},
             },
         }
-        cfg.paper = {"citation": "Frankle et al. 2020", "accept": claims}
+        cfg.paper = {"citation": "Frankle et al. 2020", "against": "order", "accept": claims}
     return cfg
 
 

@@ -64,6 +64,7 @@ def get_config():
         branches={"tickets": WAYS},
         paper={
             "citation": "Renda et al. 2020, iterative pruning",
+            "against": "order",
             "number": "LRR >= WR >> FT at low density, of ResNet-56 on CIFAR-10",
             "accept": [
                 _claim("WR", "FT", "+2.15 pp at 10.7 %, +3.26 pp at 2.25 %, ResNet-56"),

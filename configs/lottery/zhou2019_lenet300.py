@@ -54,7 +54,7 @@ def get_config(what="actions"):
         if what == "criteria":
             cfg.lottery = {"rounds": 15, "controls": ()}
         cfg.branches = section
-        cfg.paper = {"citation": "Zhou et al. 2019", "accept": claims}
+        cfg.paper = {"citation": "Zhou et al. 2019", "against": "order", "accept": claims}
     return cfg
 
 

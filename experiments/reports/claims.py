@@ -65,7 +65,7 @@ def check(results: Mapping[str, Any], kind: ReportKind) -> list[Outcome]:
             claim = {"metric": kind.metric, **claim}
         against = claim.get("against", paper.get("against", "own"))
         try:
-            if against not in AGAINST:
+            if against not in tuple(AGAINST):
                 raise OpenError(f"against={against!r}: one of {', '.join(AGAINST)} is needed")
             outcome = _CHECKS[claim["kind"]](results, claim, kind)
         except OpenError as e:

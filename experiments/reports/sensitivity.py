@@ -19,7 +19,7 @@ def body(results: Mapping[str, Any]) -> list[str]:
     """
     sections = ["## What each layer can lose", _table_of_layers(results)]
     asked = results["asked"]
-    for point, budget in enumerate(asked["budget"]):
+    for point, budget in enumerate(asked.get("budget", asked.get("keep"))):
         sections += [f"## At {100 * budget:g} % of the {asked['cost']} of prunable layers"]
         sections += [_table_of_allocations(results, point), _chosen_rates(results, f"{budget:g}")]
     tolerated = [seed["tolerated"] for seed in results["seeds"]]

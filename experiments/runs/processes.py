@@ -88,10 +88,10 @@ class Processes:
 
 
 def command_line(arguments: list[str], current_folder: Path) -> str:
-    """Returns a command line as it can be given again elsewhere.
+    """Returns a command line as it can be given again elsewhere, without paths of this machine.
 
-    The interpreter is called python; files below the current folder are named from there; the work folder,
-    which says only where results go, is left out.
+    The interpreter is called python; files below the current folder are named from there, others by their
+    name alone; the work folder, which says only where results go, is left out.
 
     Args:
       arguments: the interpreter and all that follows, as in `sys.orig_argv`.
@@ -107,8 +107,21 @@ def command_line(arguments: list[str], current_folder: Path) -> str:
         if takes_value or argument.lstrip("-").startswith("workdir"):
             takes_value = not takes_value and "=" not in argument
             continue
-        kept_arguments.append(argument.replace(f"{current_folder}{os.sep}", ""))
+        flag, equals, value = (
+            argument.partition("=") if argument.startswith("-") else ("", "", argument)
+        )
+        kept_arguments.append(f"{flag}{equals}{_without_folder(value, current_folder)}")
     return shlex.join(kept_arguments)
+
+
+def _without_folder(value: str, current_folder: Path) -> str:
+    """Returns an absolute path from the current folder, or its last name; other values as they are."""
+    path = Path(value)
+    if not path.is_absolute():
+        return value
+    if path.is_relative_to(current_folder):
+        return str(path.relative_to(current_folder))
+    return path.name
 
 
 def _cpu_seconds() -> float:

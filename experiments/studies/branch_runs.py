@@ -44,6 +44,8 @@ def run(cfg: ConfigDict, plan: Plan, options: Options) -> None:
     folders = {}
     for label, (ticket_cfg, section) in plan.tickets.items():
         folders[label] = _ticket_folder(options, ticket_cfg)
+        if (folders[label] / "done").is_file() and not options.dry_run:
+            continue  # its folder stays as it is
         own_options = options._replace(config_name=folders[label].name.rpartition("-")[0])
         lottery_runs.run(ticket_cfg, section, own_options)
         if options.stopper.requested:

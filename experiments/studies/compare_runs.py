@@ -151,6 +151,8 @@ class _Trainings:
         self.progress = progress
         self.dense = savings.dense(setup)
         self.offset = 0  # updates of the trainings before
+        # Operations of each training over those of dense training, by contestant, point and seed.
+        self.training: dict[tuple[str, float, int], float] = {}
 
     def run(self, point: _Point) -> list[dict[str, Any]] | None:
         """Returns the results of a point, one per seed, or `None` if it was asked to stop."""
@@ -189,8 +191,12 @@ class _Trainings:
         if result is None:
             return None
         saved = savings.summarize(self.dense, result.get("per_leaf", ()))
-        if (after := point.recipe.after) is not None:  # what was trained before was dense
-            saved["training"] = 1 + saved["training"] * after / self.setup.cfg.steps
+        if (after := point.recipe.after) is not None:
+            continued = (point.recipe.continues, point.value, seed)
+            before = self.training.get(continued, 1.0)  # that of dense training
+            saved["training"] = before + saved["training"] * after / self.setup.cfg.steps
+        if "training" in saved:
+            self.training[point.label, point.value, seed] = saved["training"]
         return {**result, **saved}
 
 

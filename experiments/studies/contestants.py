@@ -254,6 +254,9 @@ def _controls(section: Any, rivals: Sequence[Contestant]) -> Iterator[Contestant
         if label not in [rival.label for rival in rivals]:
             known = [rival.label for rival in rivals]
             raise UserError(unknown(f"{where}: nobody is called", label, known, "Known"))
+        leaves_masks = all(rival.leaves_masks for rival in rivals if rival.label == label)
+        if isinstance(section, Mapping) and names and not leaves_masks:
+            raise UserError(f"{place}: {label} leaves no masks of its own to train; leave it out.")
         if not isinstance(names, tuple | list):
             raise UserError(
                 f"{place}={names!r}: a tuple of names is needed: {', '.join(_CONTROLS)}."

@@ -42,6 +42,7 @@ def recipe(setup: Setup, quantisation: Quantisation, trained: Recipe, where: str
         functools.partial(_transform, optimizer),
         start=_start(quantisation, trained, where),
         after=quantisation.updates,
+        continues=quantisation.of,
         recorded=True,
         stage=2,
         measure=functools.partial(_measure, quantisation.gap_bits),

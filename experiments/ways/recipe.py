@@ -13,6 +13,7 @@ import optax
 
 import jaxprune as jp
 from experiments.config import UserError, build
+from experiments.config.fields import DENSE
 from experiments.training.setup import Setup
 from experiments.training.trainer import Trainer, TrainState
 from experiments.ways.start import Start
@@ -55,7 +56,8 @@ class Recipe(NamedTuple):
       recorded: whether the optimizer's state holds a record of masks.
       start: where masks are fixed before training begins.
       cuts: the method by which `start` prunes at once.
-      after: updates after dense training; `None`: it is trained from the start.
+      after: updates after another training; `None`: it is trained from the start.
+      continues: in a comparison, label of the contestant whose training that was.
       stage: in a comparison it is trained after those of lower stages, whose networks or masks it needs.
       described: in a plan, where no method says how many weights are left.
       measure: (network to evaluate, optimizer's state) -> more results of a trained network, by name.
@@ -71,6 +73,7 @@ class Recipe(NamedTuple):
     start: Start | None = None
     cuts: jp.Method | None = None
     after: int | None = None
+    continues: str = DENSE
     stage: int = 0
     described: str = ""
     measure: Callable[[Any, Any], dict[str, Any]] = _nothing_more

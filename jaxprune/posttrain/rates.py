@@ -221,8 +221,8 @@ def measured(
     A kernel may lose $s + k a$ of its weights, $k = -\lfloor n/2 \rfloor, \dots, \lfloor n/2 \rfloor$. It is
     solved at each of these on statistics of the dense network, where its error is $\|X \hat W - X W\|^2$ over
     $\|X W\|^2$. A knapsack chooses the rates with the least sum of errors that together remove $s$ of all
-    weights or more. This costs $n$ solves of each kernel, one pass of the dense network, and memory for the
-    Gram matrices of all inputs at once.
+    weights or more, before counts are rounded. This costs $n$ solves of each kernel, one pass of the dense
+    network, and memory for the Gram matrices of all inputs at once.
 
     Args:
       sparsity: $s$, fraction of all weights removed at least.
@@ -260,9 +260,7 @@ def measured(
             "are needed."
         )
     steps = range(-(options // 2), options // 2 + 1)
-    choices = [
-        rate for rate in (round(sparsity + step * apart, 10) for step in steps) if 0 <= rate < 1
-    ]
+    choices = [rate for rate in (sparsity + step * apart for step in steps) if 0 <= rate < 1]
     names = tuple(dict.fromkeys((*statistics_read_by(solver), "grams")))
     if "key" in names:
         raise ValueError(
@@ -283,7 +281,10 @@ def measured(
                 losses[kernel.name].append(float(error))
         counts = dict(zip(losses, _weight_counts(plan), strict=True))
         kept = {name: [count * (1 - rate) for rate in choices] for name, count in counts.items()}
-        budget = (1 - sparsity) * sum(counts.values())
+        uniform_cost = sum(count * (1 - sparsity) for count in counts.values())
+        budget = max(
+            uniform_cost, (1 - sparsity) * sum(counts.values())
+        )  # the same but for rounding
         chosen = knapsack(losses, kept, budget=budget)
         return [choices[chosen[kernel.name]] for kernel in plan.kernels]
 

@@ -719,7 +719,7 @@ SCIENCE: tuple[Mutation, ...] = (
     Mutation(
         "a claim may be held against anything",
         "experiments/reports/claims.py",
-        "            if against not in AGAINST:\n",
+        "            if against not in tuple(AGAINST):\n",
         "            if False:\n",
         ("tests/experiments/reports/test_report.py::test_what_a_claim_is_held_against",),
     ),

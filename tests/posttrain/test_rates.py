@@ -79,3 +79,14 @@ def test_what_cannot_be_meant_is_refused(arguments, words):
 def test_solvers_that_draw_are_refused():
     with pytest.raises(ValueError, match="draws"):
         rates.measured(0.5, solver=solvers.by_criterion(jp.criteria.random))
+
+
+@pytest.mark.parametrize("sparsity", [0.95, 0.97, 149 / 150])
+def test_the_highest_rates_fit_their_own_budget(sparsity):
+    apply, params, batches = network()
+    solver = solvers.by_criterion(jp.criteria.wanda)
+    made = plan(apply, params, batches[0])
+    result = prune(
+        made, params, batches, solver=solver, rates=rates.measured(sparsity, solver=solver)
+    )
+    assert result.report.sparsity > sparsity - 0.01

@@ -96,6 +96,22 @@ def test_a_full_disk_does_not_end_the_account(tmp_path, monkeypatch):
     assert account.total()["processes"] == 1
 
 
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("--config=/data/home/a/b.py", "--config=b.py"),
+        ("--config=/home/bob/secret/b.py:ok", "--config=b.py:ok"),
+        ("/home/a/my.py", "my.py"),
+        (
+            "--config.compare.criteria=('my.py:f',)",
+            "'--config.compare.criteria=('\"'\"'my.py:f'\"'\"',)'",
+        ),
+    ],
+)
+def test_no_path_of_the_machine_is_kept(given, kept):
+    assert command_line(["python", given], Path("/home/a")) == f"python {kept}"
+
+
 def test_a_work_folder_given_in_two_words_is_left_out():
     words = ["python", "-m", "experiments.train", "--workdir", "/tmp/a", "--config", "b.py"]
     assert command_line(words, Path("/work")) == "python -m experiments.train --config b.py"

@@ -121,9 +121,25 @@ def test_a_resumed_run_has_the_same_digits(finished, tmp_path):
         ({"of": "gradual", "gap_bits": 2.5}, "int is needed"),
         ({"of": "gradual", "start": "random"}, "no start 'random'"),
         ({"of": "gradual", "updates": 0}, "at least 1"),
+        ({"of": ["gradual"]}, "str is needed"),
+        ({"of": "gradual", "bits": {}}, "bits is empty"),
+        ({"of": "gradual", "bits": {"fc[": 6}}, "no regular expression"),
         ({"of": "gradual", "optimizer": "sgd"}, "is not a part"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(entry, words):
     with pytest.raises(UserError, match=words):
         contestants.contestants(settings(quantised={"few": entry}))
+
+
+def test_training_costs_what_the_network_before_has_cost_and_more(finished):
+    _, results, _ = finished
+    for seed in results["seeds"]:
+        before, after = (seed["points"][label][0]["training"] for label in ("gradual", "few"))
+        assert before < 1
+        assert before < after < before + 0.5 + 1e-6, "ten more updates, of twenty"
+
+
+def test_controls_of_what_leaves_no_masks_are_refused():
+    with pytest.raises(UserError, match="few leaves no masks of its own"):
+        contestants.contestants(settings(controls={"few": ("retrained",)}))
