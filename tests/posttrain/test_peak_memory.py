@@ -44,4 +44,5 @@ def test_a_process_grows_by_no_more_than_the_plan_says(case):
         assert measured["bound"] > 150e6  # what Python itself takes is small beside it
     if case == "lazy":
         assert measured["growth"] < 0.5 * measured["model"], measured
-    assert 0.3 * measured["bound"] < measured["growth"] <= 1.1 * measured["bound"], measured
+    assert measured["growth"] <= 1.1 * measured["bound"], measured
+    assert measured["growth"] > 0.2 * measured["bound"], "a bound so far off would hold anything"
