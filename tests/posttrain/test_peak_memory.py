@@ -45,4 +45,5 @@ def test_a_process_grows_by_no_more_than_the_plan_says(case):
     if case == "lazy":
         assert measured["growth"] < 0.5 * measured["model"], measured
     assert measured["growth"] <= 1.1 * measured["bound"], measured
-    assert measured["growth"] > 0.2 * measured["bound"], "a bound so far off would hold anything"
+    least_share = 0.2 if case == "recovery" else 0.3  # 0.29 was measured there
+    assert measured["growth"] > least_share * measured["bound"], "a bound so far off holds anything"
