@@ -5,15 +5,16 @@ raw arrays. Here a machine of our own follows that program. It knows the instruc
 dictionaries, lists and numbers take, calls nothing, and refuses the rest.
 """
 
+import io
 import math
 import mmap
 import os
 import pickletools
 import struct
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -203,9 +204,8 @@ def interpret(program: Any, storage: Callable[[Any], Any] | None = None) -> Any:
         del stack[start:]
         return result
 
-    argument: Any
-    for opcode, argument, _ in pickletools.genops(program):
-        match opcode.name:
+    for instruction, argument in _instructions(program):
+        match instruction:
             case "PROTO":
                 pass
             case "STOP":
@@ -220,7 +220,7 @@ def interpret(program: Any, storage: Callable[[Any], Any] | None = None) -> Any:
             case "NONE":
                 stack.append(None)
             case "NEWTRUE" | "NEWFALSE":
-                stack.append(opcode.name == "NEWTRUE")
+                stack.append(instruction == "NEWTRUE")
             case "EMPTY_DICT":
                 stack.append({})
             case "EMPTY_LIST":
@@ -230,7 +230,7 @@ def interpret(program: Any, storage: Callable[[Any], Any] | None = None) -> Any:
             case "TUPLE":
                 stack.append(tuple(pop_since_mark()))
             case "TUPLE1" | "TUPLE2" | "TUPLE3":
-                size = int(opcode.name[-1])
+                size = int(instruction[-1])
                 stack[-size:] = [tuple(stack[-size:])]
             case "APPEND":
                 value = stack.pop()
@@ -262,8 +262,38 @@ def interpret(program: Any, storage: Callable[[Any], Any] | None = None) -> Any:
                 stack.pop()  # attributes, which PyTorch gives its dictionaries of tensors
                 _dict(stack[-1])
             case name:
-                raise RefusedError(f"has the instruction {name}, which tensors do not need")
+                raise RefusedError(_unneeded(name))
     raise EOFError("it has no end")
+
+
+def _instructions(program: Any) -> Iterator[tuple[str, Any]]:
+    """Yields the name and the argument of each instruction of a pickle.
+
+    Arguments that are lines of text belong to old instructions, which tensors do not need, but for GLOBAL.
+    They are not read: the standard library undoes their escapes, and warns of those that it does not know.
+    """
+    file = io.BytesIO(program) if isinstance(program, bytes) else program
+    while code := file.read(1):
+        opcode = pickletools.code2op[code.decode("latin-1")]
+        if opcode.name == "GLOBAL":
+            yield opcode.name, f"{_line(file)} {_line(file)}"
+        elif opcode.arg is None:
+            yield opcode.name, None
+        elif opcode.arg.n == pickletools.UP_TO_NEWLINE:
+            raise RefusedError(_unneeded(opcode.name))
+        else:
+            yield opcode.name, opcode.arg.reader(file)
+
+
+def _unneeded(instruction: str) -> str:
+    return f"has the instruction {instruction}, which tensors do not need"
+
+
+def _line(file: BinaryIO) -> str:
+    line = file.readline()
+    if not line.endswith(b"\n"):
+        raise ValueError("a name has no end")
+    return line[:-1].decode("ascii")
 
 
 def check_tree(tree: Any, most: int) -> None:
