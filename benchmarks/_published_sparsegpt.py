@@ -2,6 +2,9 @@
 
 import numpy as np
 
+PATTERNS = {"50 %": (0.5, None), "80 %": (0.8, None), "2:4": (0.5, (2, 4)), "4:8": (0.5, (4, 8))}
+"""Name -> (fraction removed, (n, m) of n:m or None for the whole block of inputs)."""
+
 
 def sparsegpt(kernel, gram, sparsity, pattern=None, damp=0.01, block=128, dtype=np.float64):
     """Returns the new kernel `[inputs, outputs]`.

@@ -63,7 +63,20 @@ def body(results: Mapping[str, Any]) -> list[str]:
             "## Instability, pp: largest error between two copies less the mean of theirs",
             table_of(accuracies("instability"), with_dense=False),
         ]
-    return [*sections, *_overlaps(results)]
+    return [*sections, *_overlaps(results), *_failures(results)]
+
+
+def _failures(results: Mapping[str, Any]) -> list[str]:
+    """Returns the list of the trainings that diverged; a branch is without values where one of them did."""
+    failures = {
+        f"- {copy['failed']}"
+        for seed in results["seeds"]
+        for level in seed["levels"]
+        for branch in level["branches"].values()
+        for copy in (branch if isinstance(branch, list) else [])
+        if "failed" in copy
+    }
+    return ["## Trainings that diverged", "\n".join(sorted(failures))] if failures else []
 
 
 def _levels_with_branches(results: Mapping[str, Any]) -> list[int]:

@@ -21,6 +21,8 @@ from experiments.studies import lottery_runs
 from experiments.studies.branch_plan import Branch, Plan
 from experiments.studies.branch_starts import Starts
 from experiments.studies.lottery_runs import completed, keys_of_seed, plan_of
+from experiments.training.divergence import DivergedError
+from experiments.training.failures import failure, record_failure
 from experiments.training.loop import Level, Run, fit
 from experiments.training.setup import Setup
 from experiments.training.setup import setup as setup_of
@@ -217,7 +219,7 @@ class _Seed:
     def _run_branch(
         self, ticket: str, branch: Branch, starts: Starts
     ) -> dict[int, list[dict[str, Any]]] | None:
-        """Returns the results of each copy by level; `None` if it was asked to stop."""
+        """Returns the results of each copy by level, or why it has none; `None` if it was asked to stop."""
         by_level: dict[int, list[dict[str, Any]]] = {
             level: [] for level in self.plan.levels_of(branch)
         }
@@ -232,6 +234,7 @@ class _Seed:
     def _train(
         self, ticket: str, branch: Branch, copy: int, starts: Starts
     ) -> list[dict[str, Any]] | None:
+        """Returns the results of one copy at each level; of one that diverged, why, at all of them."""
         plan = self.study.ticket_plans[ticket]
         trainer = self.study.trainers[branch.pruned == "zero"]
         steps = _training_steps(branch, plan)
@@ -240,6 +243,10 @@ class _Seed:
             for i, level in enumerate(self.plan.levels_of(branch))
         ]
         folder = self._folder_of(ticket, branch, copy)
+        last_update = self.offset + levels[-1].stop
+        if (recorded := failure(folder)) is not None:
+            self.offset = last_update
+            return [{"level": level.name, **recorded} for level in levels]
 
         def begin(level: Level) -> TrainState:
             return starts.state(branch, level.name)
@@ -266,8 +273,12 @@ class _Seed:
             order=(self.seed, copy),  # that of the ticket itself for copy 0
             workdir=self.study.options.workdir,
         )
-        results = fit(trainer, levels, begin, run, describe)
-        self.offset += levels[-1].stop
+        try:
+            results = fit(trainer, levels, begin, run, describe)
+        except DivergedError as error:
+            recorded = record_failure(folder, error)
+            results = [{"level": level.name, **recorded} for level in levels]
+        self.offset = last_update
         return results
 
     def _untrained(self, trainer: Trainer, state: TrainState) -> dict[str, float]:
@@ -301,6 +312,8 @@ class _Seed:
 
         lines = []
         for level in self.plan.levels_of(branch):
+            if any("failed" in result for result in levels[level]["branches"][name]):
+                continue
             template = starts.trained(level)
             ends = [
                 tree_files.load(

@@ -12,7 +12,6 @@ from experiments.metrics import savings
 from experiments.reports.compare import REPORT
 from experiments.reports.report import write_report
 from experiments.runs import files
-from experiments.runs.files import read_sealed, write_sealed
 from experiments.runs.folder import Folder, RunFolder
 from experiments.runs.options import Options
 from experiments.runs.progress import Progress
@@ -21,6 +20,7 @@ from experiments.studies import dry_run
 from experiments.studies.contestant_kinds import Contestant, Control
 from experiments.studies.one_training import Info, train_once
 from experiments.training.divergence import DivergedError
+from experiments.training.failures import failure, record_failure
 from experiments.training.setup import Setup
 from experiments.training.setup import setup as setup_of
 from experiments.training.task import tasks
@@ -172,10 +172,9 @@ class _Trainings:
         self, trainer: Trainer, point: _Point, folder: Folder, seed: int
     ) -> dict[str, Any] | None:
         """One training, or why it has no result; `None` if it was asked to stop."""
-        failure = folder.path / "failed.json"
         started = time.monotonic()
-        if failure.exists():
-            return read_sealed(failure, required=True)
+        if (recorded := failure(folder.path)) is not None:
+            return recorded
         resumed = any(p.name.isdigit() for p in folder.path.glob("checkpoints/*"))
 
         def timed() -> dict[str, Any]:
@@ -186,8 +185,7 @@ class _Trainings:
         try:
             result = train_once(info, trainer, point.recipe, folder, seed, more=timed)
         except DivergedError as e:
-            write_sealed(failure, {"failed": str(e), **timed()})
-            return read_sealed(failure, required=True)
+            return record_failure(folder.path, e, **timed())
         if result is None:
             return None
         saved = savings.summarize(self.dense, result.get("per_leaf", ()))

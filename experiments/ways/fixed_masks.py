@@ -5,10 +5,9 @@ from typing import Literal
 import jax
 
 import jaxprune as jp
-from experiments.runs import mask_files
-from experiments.training.divergence import DivergedError
 from experiments.training.setup import Setup, model_axes
 from experiments.training.task import fresh_variables
+from experiments.ways import earlier_trainings
 from experiments.ways.recipe import Recipe, on_fixed_masks, refuse_average
 from experiments.ways.start import Setting, Start, StartState
 
@@ -44,12 +43,8 @@ def control(of: str, name: str) -> Start:
     """
 
     def start(setting: Setting) -> StartState:
-        point, seed = setting.folder.parent.name, setting.folder.name
-        folder = setting.run / of / point / seed
-        if (folder / "failed.json").exists():
-            raise DivergedError(f"{of}, {name}: there are no masks, as {of} diverged.")
         params = setting.params
-        masks = mask_files.load(folder / "masks.npz", params)
+        masks = earlier_trainings.masks(setting, earlier_trainings.same_point_folder(setting, of))
         if name in _WITHIN:
             axes = model_axes(setting.model, setting.task.inputs.shape[1:])
             key = jax.random.fold_in(setting.key, 1)

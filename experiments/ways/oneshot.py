@@ -11,11 +11,9 @@ import numpy as np
 
 import jaxprune as jp
 from experiments.config import UserError, build
-from experiments.training.divergence import DivergedError
-from experiments.training.loop import last_state
 from experiments.training.setup import Setup
 from experiments.training.task import Task, metrics, scale
-from experiments.training.trainer import TrainState
+from experiments.ways import earlier_trainings
 from experiments.ways.coupled_units import with_units
 from experiments.ways.pipeline import Pipeline
 from experiments.ways.recipe import Recipe, on_fixed_masks, refuse_average
@@ -122,7 +120,10 @@ def pruned(
         params = setting.params
         rest = setting.rest
         if pipeline.when == "trained":
-            params, rest = _trained(setting, folder, trained_by)
+            trained_state = earlier_trainings.state(
+                setting, earlier_trainings.dense_folder(setting, folder), trained_by
+            )
+            params, rest = trained_state.params, trained_state.rest
         gatherers = _gatherers(setting, rest, pipeline, setup.prunable, units)
         if pipeline.rounds == 1:
             gatherers = {name: _once(setting, pipeline, name, f) for name, f in gatherers.items()}
@@ -142,16 +143,6 @@ def pruned(
         return StartState(pruned_params if pipeline.removal is None else params, rest, masks)
 
     return start
-
-
-def _trained(setting: Setting, name: str, trained_by: Any) -> tuple[Any, Any]:
-    """Weights and other variables of the network of this seed in a folder, after its training."""
-    folder = setting.run / name / setting.folder.name
-    if (folder / "failed.json").exists():
-        raise DivergedError(f"there is no trained network to prune, as {name} diverged.")
-    opt_state = trained_by.init(setting.params)
-    state = last_state(folder, TrainState(setting.params, setting.rest, opt_state))
-    return state.params, state.rest
 
 
 def _gatherers(

@@ -12,11 +12,8 @@ import optax
 
 import jaxprune as jp
 from experiments.config import UserError, build
-from experiments.runs import mask_files
-from experiments.training.divergence import DivergedError
-from experiments.training.loop import last_state
 from experiments.training.setup import Setup
-from experiments.training.trainer import TrainState
+from experiments.ways import earlier_trainings
 from experiments.ways.quantisation import Quantisation
 from experiments.ways.recipe import Recipe, refuse_average
 from experiments.ways.start import Setting, Start, StartState
@@ -59,12 +56,9 @@ def _start(quantisation: Quantisation, trained: Recipe, where: str) -> Start:
     """Begins with the network of the same point and seed, its weights at the values of their codebooks."""
 
     def start(setting: Setting) -> StartState:
-        folder = setting.run / quantisation.of / setting.folder.parent.name / setting.folder.name
-        if (folder / "failed.json").exists():
-            raise DivergedError(f"there is no network to quantise, as {quantisation.of} diverged.")
-        like = TrainState(setting.params, setting.rest, trained.optimizer.init(setting.params))
-        state = last_state(folder, like)
-        masks = mask_files.load(folder / "masks.npz", setting.params)
+        folder = earlier_trainings.same_point_folder(setting, quantisation.of)
+        state = earlier_trainings.state(setting, folder, trained.optimizer)
+        masks = earlier_trainings.masks(setting, folder)
         try:
             books = jp.quantise.codebooks(
                 state.params, masks, bits=quantisation.bits, start=quantisation.start

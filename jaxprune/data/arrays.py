@@ -1,5 +1,6 @@
 """Data sets as numpy arrays, and their verified cache on disk."""
 
+import math
 from pathlib import Path
 from typing import NamedTuple
 
@@ -71,13 +72,12 @@ def moments(inputs: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
         level_counts = np.zeros(256, np.int64)
         for pixels in np.array_split(inputs[..., channel], 1 + len(inputs) // 4096):
             level_counts += np.bincount(pixels.ravel(), minlength=256)
-        mean_level = (grey_levels @ level_counts) / level_counts.sum()
-        means.append(float(mean_level / 255))
-        deviations.append(
-            float(
-                np.sqrt(((grey_levels - mean_level) ** 2 @ level_counts) / level_counts.sum()) / 255
-            )
-        )
+        # Sums of integers, exact: the same numbers on every processor.
+        count = int(level_counts.sum())
+        total = int(grey_levels @ level_counts)
+        squares = int(grey_levels**2 @ level_counts)
+        means.append(total / (255 * count))
+        deviations.append(math.sqrt((count * squares - total**2) / count**2) / 255)
     return tuple(means), tuple(deviations)
 
 

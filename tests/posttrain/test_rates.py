@@ -31,19 +31,23 @@ def network():
     return apply, params, batches
 
 
-def errors_at(chosen, apply, params, batches, solver):
-    """The sum of the kernels' errors on the statistics of the dense network."""
-    made = plan(apply, params, batches[0])
-    result = prune(made, params, batches, solver=solver, rates=chosen, calibrate="dense")
-    statistics = gather(made, params, batches, ("grams",))
-    return sum(output_errors(made, params, result.params, statistics).values()), result
+def pruned_at(made, params, batches, chosen, solver):
+    return prune(made, params, batches, solver=solver, rates=chosen, calibrate="dense")
 
 
 @pytest.mark.parametrize("solver", [solvers.sparsegpt(), solvers.by_criterion(jp.criteria.wanda)])
 def test_no_mix_within_the_budget_has_less_error(solver):
     apply, params, batches = network()
+    made = plan(apply, params, batches[0])
+    statistics = gather(made, params, batches, ("grams",))
+
+    def error_of(result):
+        """The sum of the kernels' errors on the statistics of the dense network."""
+        return sum(output_errors(made, params, result.params, statistics).values())
+
     measured = rates.measured(0.5, solver=solver, apart=0.2, options=3)
-    least, result = errors_at(measured, apply, params, batches, solver)
+    result = pruned_at(made, params, batches, measured, solver)
+    least = error_of(result)
     sizes = [int(np.prod(leaf.shape)) for leaf in params.values()]
     kept = sum(int(mask.sum()) for mask in result.masks.values())
     assert kept <= 0.5 * sum(sizes) + len(sizes)
@@ -51,7 +55,7 @@ def test_no_mix_within_the_budget_has_less_error(solver):
         if sum((1 - rate) * size for rate, size in zip(mix, sizes, strict=True)) <= 0.5 * sum(
             sizes
         ):
-            error, _ = errors_at(list(mix), apply, params, batches, solver)
+            error = error_of(pruned_at(made, params, batches, list(mix), solver))
             assert least <= error * 1.001 + 1e-6, mix
 
 
@@ -59,7 +63,7 @@ def test_rates_outside_the_range_are_left_out():
     apply, params, batches = network()
     solver = solvers.by_criterion(jp.criteria.wanda)
     chosen = rates.measured(0.05, solver=solver, apart=0.1, options=5)
-    _, result = errors_at(chosen, apply, params, batches, solver)
+    result = pruned_at(plan(apply, params, batches[0]), params, batches, chosen, solver)
     assert 0.05 <= result.report.sparsity < 0.2
 
 

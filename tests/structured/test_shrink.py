@@ -169,8 +169,9 @@ def test_what_is_only_called_relu_stays_what_it_is(inner):
 def test_the_optimizers_state_shrinks_along():
     apply, params, x = model("vgg")
     tx = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(1e-2))
-    grads = jax.grad(lambda p: jnp.sum(apply(p, x) ** 2))(params)
-    _, state = tx.update(grads, tx.init(params), params)
+    update = jax.jit(tx.update)
+    grads = jax.tree.map(lambda weights: weights + 1, params)
+    _, state = update(grads, tx.init(params), params)
     graph = structured.trace(apply, params, x)
     masks = structured.prune(graph, params, sparsity=0.5)
     small = structured.shrink(graph, params, masks)
@@ -180,8 +181,7 @@ def test_the_optimizers_state_shrinks_along():
         assert jax.tree.map(jnp.shape, own) == jax.tree.map(jnp.shape, small.params)
         expected = small.plan.apply(getattr(state[1][0], moment))
         assert jax.tree.all(jax.tree.map(jnp.array_equal, own, expected))
-    grads = jax.grad(lambda p: jnp.sum(small.apply(p, x) ** 2))(small.params)
-    updates, _ = tx.update(grads, smaller, small.params)
+    updates, _ = update(small.plan.apply(grads), smaller, small.params)
     assert jax.tree.map(jnp.shape, updates) == jax.tree.map(jnp.shape, small.params)
 
 

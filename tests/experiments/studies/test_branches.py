@@ -20,6 +20,7 @@ from experiments.studies import lottery_runs
 from experiments.studies.branch_plan import Branch
 from experiments.studies.branch_starts import Starts
 from experiments.training import statistics
+from experiments.training.failures import failure
 from experiments.training.setup import setup as setup_of
 from experiments.training.task import fresh_variables, tasks
 from jaxprune.data.catalogue import PREFIX
@@ -295,3 +296,25 @@ def test_the_claims_of_the_smoke_config_are_checked():
     ]
     results = {"kind": "branches", "paper": cfg.paper.to_dict(), "seeds": seeds}
     assert [outcome.verdict for outcome in check_claims(results)] == ["holds", "holds"]
+
+
+def test_a_branch_that_diverges_is_recorded_and_the_others_go_on(tmp_path, monkeypatch):
+    whole = Starts.state
+
+    def state(starts, branch, level):
+        begun = whole(starts, branch, level)
+        if branch.label != "lost":
+            return begun
+        return begun._replace(params=jax.tree.map(lambda x: x * jnp.inf, begun.params))
+
+    monkeypatch.setattr(Starts, "state", state)
+    cfg = settings(branch={"lost": {}, "rewound": {}}, copies=2, alphas=3)
+    results = run(cfg, tmp_path)
+    found = results["seeds"][0]["levels"][1]["branches"]
+    assert ["no longer finite" in copy["failed"] for copy in found["lost"]] == [True, True]
+    assert all(0 < copy["test_final"] <= 1 for copy in found["rewound"])
+    assert {line["branch"] for line in results["seeds"][0]["lines"]} == {"rewound"}
+    folder = tmp_path / folder_name("test", cfg)
+    assert failure(folder / "seed_0" / "ticket" / "lost" / "copy_1")["failed"]
+    report = (folder / "report.md").read_text()
+    assert "## Trainings that diverged\n\n- seed 0 · lost 0" in report

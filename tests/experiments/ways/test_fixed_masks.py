@@ -89,7 +89,7 @@ def test_a_control_of_what_diverged_is_a_failure_of_its_own(tmp_path):
         cfg.optimizer.learning_rate = 1e30
     compare.main(cfg, Options("test", tmp_path, False, Stopper()))
     text = next(tmp_path.glob("test-*/report.md")).read_text()
-    assert "SET, shuffled: there are no masks, as SET diverged." in text
+    assert "SET, shuffled: there is nothing to begin with, as SET diverged." in text
 
 
 def test_unknown_controls_are_refused():
