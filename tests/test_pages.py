@@ -1,6 +1,7 @@
 """The Python blocks of README, CONTRIBUTING and the pages of docs/ run as they stand."""
 
 import importlib.util
+import re
 from pathlib import Path
 
 import jax
@@ -17,6 +18,12 @@ def test_the_blocks_of_a_page_run(page, monkeypatch):
     monkeypatch.chdir(ROOT)
     with jax.numpy_rank_promotion("allow"):  # as it is for readers
         blocks.run(page)
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.name)
+def test_the_tests_that_a_page_names_are_there(page):
+    for path, name in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", page.read_text()):
+        assert f"def {name}(" in (ROOT / path).read_text(), f"{path}::{name}"
 
 
 def test_what_a_block_does_not_print_is_seen(tmp_path):

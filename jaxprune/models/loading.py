@@ -179,17 +179,31 @@ def decoder_sink(
       folder: must not hold a model.
       config: of the decoder.
       shard_bytes: size of a file, in bytes; no more than that and one parameter is held in memory.
-      resume: go on with a folder in which an earlier run was stopped (see `safetensors_sink`).
+      resume: go on with a folder in which an earlier run was stopped; where it had ended, what is given is
+        compared with the model that it wrote (see `safetensors_sink`).
 
     Returns:
       For `with`: a function of the path of a parameter, such as "layers/0/up", and its array. The folder is a
       model once the block has ended without an error.
 
     Raises:
-      FileExistsError: the folder holds a model, or the beginning of one and `resume` is false.
-      ValueError: the configuration cannot be said in a config.json.
+      FileExistsError: the folder holds a model, or the beginning of one, and `resume` is false or no sink
+        wrote it.
+      ValueError: the configuration cannot be said in a config.json, or is not that of the model there.
     """
     description = json.dumps(configs.to_hugging_face(config), indent=1)
+    config_path = Path(folder) / "config.json"
     with safetensors_sink(folder, shard_bytes=shard_bytes, resume=resume) as sink:
+        if sink.complete and config_path.exists():
+            _check_described(config_path, description)
         yield lambda path, array: sink(*names.hugging_face_tensor(path, array))
-        (Path(folder) / "config.json").write_text(description, encoding="utf-8")
+        config_path.write_text(description, encoding="utf-8")
+
+
+def _check_described(config_path: Path, description: str) -> None:
+    """Raises if a config.json describes another model."""
+    if config_path.read_text(encoding="utf-8") != description:
+        raise ValueError(
+            f"models.decoder_sink(resume=True): {config_path} describes another model than is given now; "
+            "give another folder, or remove this one."
+        )

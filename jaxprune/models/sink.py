@@ -24,11 +24,15 @@ class SafetensorsSink:
     Attributes:
       folder: where the files are written.
       written: file by name of the tensors that are in files already.
+      complete: whether the folder was a whole model when it was opened, so that tensors are only compared.
     """
 
-    def __init__(self, folder: Path, shard_bytes: int, written: dict[str, str]) -> None:
+    def __init__(
+        self, folder: Path, shard_bytes: int, written: dict[str, str], complete: bool
+    ) -> None:
         self.folder = folder
         self.written = written
+        self.complete = complete
         self._shard_bytes = shard_bytes
         self._held: dict[str, np.ndarray] = {}
         self._found = set(written)  # of an earlier life, and not given again yet
@@ -44,11 +48,16 @@ class SafetensorsSink:
 
         Raises:
           ValueError: the name has been taken before, or the file has other numbers under it, or the format
-            has no such dtype.
+            has no such dtype, or the folder is a whole model without such a tensor.
         """
         if name in self._found:
             self._compare(name, np.asarray(array))
             return
+        if self.complete and name not in self.written:
+            raise ValueError(
+                f"safetensors_sink(resume=True): {self.folder} holds a whole model, which has no {name!r}; "
+                "give another folder, or remove this one."
+            )
         if name in self.written or name in self._held or name == "__metadata__":
             raise ValueError(
                 f"safetensors_sink: {name!r} is there already or means something else in the format; give "
@@ -88,6 +97,8 @@ class SafetensorsSink:
 
     def close(self) -> None:
         """Writes the tensors that are left, and the index, without which the folder is not a model."""
+        if self.complete:
+            return
         self.flush()
         total_bytes = sum(
             leaf.nbytes
@@ -126,15 +137,17 @@ def safetensors_sink(
       folder: made if it is missing. It must not hold .safetensors files or their index.
       shard_bytes: a file is written once its tensors have so many bytes together; no more than that and the
         tensor that came last is held in memory.
-      resume: go on with a folder that was not closed: its whole files count as written, see
+      resume: go on with a folder that an earlier sink wrote: its whole files count as written, see
         `SafetensorsSink.written`, and their tensors need not be given again; if they are, they must be the
-        same. Tensors held in memory at the time are lost; `flush` writes them.
+        same. Tensors held in memory when it was stopped are lost; `flush` writes them. Where it was closed,
+        nothing is written any more.
 
     Returns:
       A `SafetensorsSink`.
 
     Raises:
-      FileExistsError: the folder holds a model, or the beginning of one and `resume` is false.
+      FileExistsError: the folder holds a model, or the beginning of one, and `resume` is false or no sink
+        wrote it.
       ValueError: `shard_bytes` is less than 1, or a file that is to be gone on with is damaged.
 
     >>> import tempfile
@@ -143,9 +156,11 @@ def safetensors_sink(
     ...     sink("norm", np.ones(3, np.float32))
     >>> read_safetensors(folder.name)["norm"].read().tolist()
     [1.0, 1.0, 1.0]
-    >>> safetensors_sink(folder.name, resume=True)
+    >>> safetensors_sink(folder.name)
     Traceback (most recent call last):
-    FileExistsError: safetensors_sink: ... holds a whole model; give another folder, or remove it.
+    FileExistsError: safetensors_sink: ... holds a whole model; give another folder, remove this one, or ...
+    >>> safetensors_sink(folder.name, resume=True).complete
+    True
     >>> folder.cleanup()
     """
     if shard_bytes < 1:
@@ -153,9 +168,11 @@ def safetensors_sink(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     files = sorted(folder.glob("*.safetensors"))
-    if (folder / INDEX).exists():
+    complete = (folder / INDEX).exists()
+    if complete and not resume:
         raise FileExistsError(
-            f"safetensors_sink: {folder} holds a whole model; give another folder, or remove it."
+            f"safetensors_sink: {folder} holds a whole model; give another folder, remove this one, or "
+            "resume=True to compare what is given with it."
         )
     if files and not resume:
         raise FileExistsError(
@@ -170,7 +187,9 @@ def safetensors_sink(
     written: dict[str, str] = {}
     for file in files:
         written.update(dict.fromkeys(read_safetensors(file), file.name))
-    return SafetensorsSink(folder, shard_bytes, written)
+    if complete:
+        read_safetensors(folder)  # raises where index and files do not agree
+    return SafetensorsSink(folder, shard_bytes, written, complete)
 
 
 def _write(path: Path, tensors: dict[str, np.ndarray]) -> None:

@@ -18,7 +18,7 @@ from jaxprune.posttrain.methods import sparsegpt as sparsegpt
 from jaxprune.posttrain.methods import wanda as wanda
 from jaxprune.posttrain.passes import gather as gather
 from jaxprune.posttrain.plan import Plan as Plan
-from jaxprune.posttrain.plan import plan as plan
+from jaxprune.posttrain.planning import plan as plan
 from jaxprune.posttrain.reconstruct import reconstruct as reconstruct
 from jaxprune.posttrain.report import Progress as Progress
 from jaxprune.posttrain.report import Report as Report

@@ -1,12 +1,13 @@
 """Blocks of a network: stretches of its program between two places where one activation alone is alive."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from jaxprune.posttrain.pieces import Flat, Piece, ancestors, variables
 from jaxprune.posttrain.segments import Cut
 
-__all__ = ["Block", "find_blocks"]
+__all__ = ["Block", "find_blocks", "repeating_blocks"]
 
 
 class Block(NamedTuple):
@@ -59,3 +60,41 @@ def _block_piece(flat: Flat, begin: int, residual: Any) -> Piece:
         [variable for position in positions for variable in variables(equations[position])]
     )
     return Piece.of(flat, sorted({*positions, *constant_positions}), [residual])
+
+
+def repeating_blocks(signatures: Sequence[Any]) -> list[int]:
+    """Returns the index of the block of each branch; blocks begin where most of them repeat as a whole.
+
+    Branches before the first whole block, and behind the last, are blocks of their own.
+
+    >>> repeating_blocks(["stem", "attention", "mlp", "attention", "mlp", "head"])
+    [0, 1, 1, 2, 2, 3]
+    """
+    period = _period(signatures)
+
+    def parts(offset: int) -> list[list[Any]]:
+        starts = [*([0] if offset else []), *range(offset, len(signatures), period)]
+        ends = [*starts[1:], len(signatures)]
+        return [list(signatures[start:end]) for start, end in zip(starts, ends, strict=True)]
+
+    def repeats(offset: int) -> int:
+        return sum(part == next_part for part, next_part in itertools.pairwise(parts(offset)))
+
+    best_offset = max(range(period), key=repeats)
+    return [block for block, part in enumerate(parts(best_offset)) for _ in part]
+
+
+def _period(signatures: Sequence[Any]) -> int:
+    """Returns after how many branches their signatures repeat; 1 if they do not.
+
+    A branch before the layers of a network and one behind them need not repeat.
+
+    >>> _period(["attention", "mlp", "attention", "mlp", "head"])
+    2
+    """
+    for period in range(1, len(signatures) // 2 + 1):
+        pairs = list(zip(signatures, signatures[period:], strict=False))
+        equal_count = sum(earlier == later for earlier, later in pairs)
+        if equal_count >= max(len(pairs) - 2, 1):
+            return period
+    return 1

@@ -19,15 +19,17 @@ from jaxprune.posttrain.identity import UnknownError, identity, object_checksum
 from jaxprune.posttrain.lifetimes import last_segment
 from jaxprune.posttrain.passes import statistics_of_streams
 from jaxprune.posttrain.plan import Plan
+from jaxprune.posttrain.propagation import Propagation, check_propagate
 from jaxprune.posttrain.reconstruct import Recovery
 from jaxprune.posttrain.report import Progress, Recovered, Report, Row
 from jaxprune.posttrain.solvers.solver import statistics_read_by
 from jaxprune.posttrain.steps import Steps
-from jaxprune.posttrain.store import Store
+from jaxprune.posttrain.store import Store, work_folder
 from jaxprune.posttrain.streams import Streams, checked_leaves
 from jaxprune.posttrain.work import Work
 from jaxprune.programs.contractions import multiplications
 from jaxprune.types import Masks, Params, Pattern
+from jaxprune.wording import counted
 
 __all__ = ["Result", "prune"]
 
@@ -55,6 +57,7 @@ def prune(
     pattern: Pattern | None = None,
     rates: Any = 0.5,
     calibrate: str = "pruned",
+    propagate: float = 0.0,
     recover: Recovery | None = None,
     hold_out: int | None = None,
     streams: str = "device",
@@ -79,13 +82,18 @@ def prune(
         (`jaxprune.posttrain.rates`).
       calibrate: "pruned": statistics are of the network as it is pruned so far; "dense": of the network
         before pruning, as `jaxprune.prune_on` takes them; not with `recover`.
+      propagate: weight from 0 to 1 of the errors that pruned kernels have left in the inputs of the next:
+        before a kernel is solved it is corrected, by least squares, so that its outputs come closer to those
+        of the dense network; errors in the report are against the corrected kernel. 0: it is solved as it
+        is. The dense network runs beside the pruned one, and solvers may gain little where there are few
+        rows of calibration data: compare weights on other data.
       hold_out: of every so many batches, the last is held out: it is not calibrated on, nor trained on, nor
         are rates set by it; errors of the layers on these batches are in the report. `None`: none is. For
         solvers that read Gram matrices.
       recover: from `jaxprune.posttrain.reconstruct`: how each block is trained once its kernels are solved;
         `None`: it is not.
       folder: where each step is stored when it is done; the same call goes on from there, with the same bits.
-        `None`: nowhere.
+        One process at a time works in it. `None`: nowhere.
       streams: where activations of all batches are kept between segments, on the "device" or the "host".
       stream_budget: bytes that activations may take in that memory between segments; those of further
         batches wait in a temporary file, in `folder` if there is one (`Plan.stream_places` says how many).
@@ -105,6 +113,7 @@ def prune(
         pattern; if parameters or batches have other shapes than the plan is for; if options contradict each
         other.
       TypeError: if the solver draws and `key` is missing.
+      BlockingIOError: if another process works in `folder`.
 
     >>> import jax.numpy as jnp
     >>> from jaxprune.posttrain import plan, solvers
@@ -114,82 +123,101 @@ def prune(
     ([[0.0], [2.0]], 0.5)
     """
     pattern = unstructured() if pattern is None else pattern
-    checks.check("posttrain.prune", pattern=(pattern, PATTERN), params=(params, checks.TREE))
+    checks.check(
+        "posttrain.prune",
+        pattern=(pattern, PATTERN),
+        params=(params, checks.TREE),
+        propagate=(propagate, checks.NUMBER),
+    )
     _check_calibrate(calibrate, recover)
-    statistic_names = statistics_read_by(solver)
+    check_propagate(plan, propagate, calibrate)
+    statistic_names = [*statistics_read_by(solver), *(["grams"] if propagate else [])]
     if "key" in statistic_names and key is None:
         raise TypeError(
             f"posttrain.prune: {text(solver)} draws by chance; give key=jax.random.key(0)."
         )
-    start_time = time.perf_counter()
-    work = Work(plan, checked_leaves(plan, params))
-    blocks = [] if recover is None else plan.trainable_blocks
-    streams_per_batch = 1 if recover is None else 3
-    stream_folder = _made_folder(folder)
-    all_streams = Streams(
-        plan, work, batches, streams, stream_budget, streams_per_batch, stream_folder
-    )
-    held_out = _held_out_batches(hold_out, len(all_streams), statistic_names)
+    with work_folder(folder) as folder:
+        start_time = time.perf_counter()
+        work = Work(plan, checked_leaves(plan, params))
+        blocks = [] if recover is None else plan.trainable_blocks
+        streams_per_batch = (1 if recover is None else 3) + (propagate > 0)
+        all_streams = Streams(
+            plan, work, batches, streams, stream_budget, streams_per_batch, folder
+        )
+        held_out = _held_out_batches(hold_out, len(all_streams), statistic_names)
 
-    def gather_dense(names: Sequence[str]) -> dict[str, dict[str, jax.Array]]:
-        return statistics_of_streams(plan, work, all_streams.copy(), names, held_out)
+        def gather_dense(names: Sequence[str]) -> dict[str, dict[str, jax.Array]]:
+            return statistics_of_streams(plan, work, all_streams.copy(), names, held_out)
 
-    sparsities = rates_lib.of_plan(rates, plan, work, gather_dense)
-    contests = [
-        contest(pattern, kernel.view.layout, sparsity, kernel.name)
-        for kernel, sparsity in zip(plan.kernels, sparsities, strict=True)
-    ]
-    dense = calibrate == "dense"
-    steps = Steps(
-        plan, work, all_streams, solver, contests, key, dense, folder is not None, held_out
-    )
-    steps.reads_batches = bool(steps.statistic_names) or recover is not None
-    costs = _segment_costs(plan, len(all_streams))
-    rows: list[Row] = []
-    recoveries: list[Recovered] = []
-    store = None
-    if folder is not None:
-        settings = [*_part_checksums(solver, pattern), str(sparsities), calibrate, repr(recover)]
-        settings.append(str(sorted(held_out)))
-        store = Store(folder, _run_identity(plan, settings, work, all_streams, recover, key))
-    block_ending_at = {block.last: block for block in blocks}
-    block_starts = {block.first for block in blocks}
-    starts = all_streams
-    last_index = last_segment(plan.cuts, blocks)
-    handing = Handing(work, plan.lifetimes(recover is not None), sink)
-    for index in range(last_index + 1):
-        if index in block_starts:
-            starts = all_streams.copy()
-        stored = None if store is None else store.load(index)
-        new_rows, new_arrays = steps.segment(index, stored)
-        rows += new_rows
-        if recover is not None and index in block_ending_at:
-            recovery_outcome, trained_leaves = steps.recover(
-                block_ending_at[index], recover, starts, len(recoveries), stored
-            )
-            recoveries.append(recovery_outcome)
-            new_arrays |= trained_leaves
-        if store is not None and stored is None and (new_arrays or index in block_ending_at):
-            notes = {
-                "rows": new_rows,
-                "recovered": recoveries[-1] if index in block_ending_at else None,
-            }
-            store.save(index, new_arrays, notes)
-        handing.after_segment(index)
-        if progress is not None:
-            elapsed = time.perf_counter() - start_time
-            done_cost = sum(costs[: index + 1])
-            time_left = elapsed * (sum(costs[: last_index + 1]) - done_cost) / max(done_cost, 1)
-            kernel_names = tuple(
-                plan.kernels[kernel_index].name for kernel_index in steps.last_solved
-            )
-            progress(Progress(index + 1, last_index + 1, kernel_names, elapsed, time_left))
-    new_leaves, masks = handing.results()
-    new_params = None if sink is not None else jax.tree.structure(params).unflatten(new_leaves)
-    calibration_count = len(all_streams) - len(held_out)
-    row_notes = _notes_on_rows(plan, calibration_count) if "grams" in statistic_names else ()
-    report = Report(tuple(rows), tuple(recoveries), row_notes, time.perf_counter() - start_time)
-    return Result(new_params, plan.structure.unflatten(masks), report)
+        sparsities = rates_lib.of_plan(rates, plan, work, gather_dense)
+        contests = [
+            contest(pattern, kernel.view.layout, sparsity, kernel.name)
+            for kernel, sparsity in zip(plan.kernels, sparsities, strict=True)
+        ]
+        steps = Steps(
+            plan,
+            work,
+            all_streams,
+            solver,
+            contests,
+            key,
+            calibrate == "dense",
+            folder is not None,
+            held_out,
+            Propagation(plan, work, all_streams, propagate) if propagate else None,
+        )
+        steps.reads_batches = bool(steps.statistic_names) or recover is not None
+        costs = _segment_costs(plan, len(all_streams))
+        rows: list[Row] = []
+        recoveries: list[Recovered] = []
+        store = None
+        if folder is not None:
+            settings = [
+                *_part_checksums(solver, pattern),
+                str(sparsities),
+                calibrate,
+                repr(recover),
+            ]
+            settings += [str(sorted(held_out)), *([f"propagate={propagate}"] if propagate else [])]
+            store = Store(folder, _run_identity(plan, settings, work, all_streams, recover, key))
+        block_ending_at = {block.last: block for block in blocks}
+        block_starts = {block.first for block in blocks}
+        starts = all_streams
+        last_index = last_segment(plan.cuts, blocks)
+        handing = Handing(work, plan.lifetimes(recover is not None), sink)
+        for index in range(last_index + 1):
+            if index in block_starts:
+                starts = all_streams.copy()
+            stored = None if store is None else store.load(index)
+            new_rows, new_arrays = steps.segment(index, stored)
+            rows += new_rows
+            if recover is not None and index in block_ending_at:
+                recovery_outcome, trained_leaves = steps.recover(
+                    block_ending_at[index], recover, starts, len(recoveries), stored
+                )
+                recoveries.append(recovery_outcome)
+                new_arrays |= trained_leaves
+            if store is not None and stored is None and (new_arrays or index in block_ending_at):
+                notes = {
+                    "rows": new_rows,
+                    "recovered": recoveries[-1] if index in block_ending_at else None,
+                }
+                store.save(index, new_arrays, notes)
+            handing.after_segment(index)
+            if progress is not None:
+                elapsed = time.perf_counter() - start_time
+                done_cost = sum(costs[: index + 1])
+                time_left = elapsed * (sum(costs[: last_index + 1]) - done_cost) / max(done_cost, 1)
+                kernel_names = tuple(
+                    plan.kernels[kernel_index].name for kernel_index in steps.last_solved
+                )
+                progress(Progress(index + 1, last_index + 1, kernel_names, elapsed, time_left))
+        new_leaves, masks = handing.results()
+        new_params = None if sink is not None else jax.tree.structure(params).unflatten(new_leaves)
+        calibration_count = len(all_streams) - len(held_out)
+        row_notes = _notes_on_rows(plan, calibration_count) if "grams" in statistic_names else ()
+        report = Report(tuple(rows), tuple(recoveries), row_notes, time.perf_counter() - start_time)
+        return Result(new_params, plan.structure.unflatten(masks), report)
 
 
 def _check_calibrate(calibrate: str, recover: Recovery | None) -> None:
@@ -231,13 +259,6 @@ def _run_identity(
     return identity(plan, settings, arrays())
 
 
-def _made_folder(folder: str | Path | None) -> Path | None:
-    """Returns the path of a folder, which is made if it is not there."""
-    if folder is not None:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-    return None if folder is None else Path(folder)
-
-
 def _held_out_batches(every: int | None, batches: int, names: Sequence[str]) -> frozenset[int]:
     """Returns the indices of the batches that are held out."""
     if every is None:
@@ -266,7 +287,8 @@ def _notes_on_rows(plan: Plan, batches: int) -> tuple[str, ...]:
     return (
         f"{plan.kernels[kernel_input.kernels[0]].name!r} has {kernel_input.size[1]:,} inputs and only "
         f"{batches * kernel_input.rows:,} rows of calibration data, and {scarce_count} inputs have "
-        "fewer than 4 rows for each; second-order solvers may then do worse than Wanda: give more data.",
+        "fewer than 4 rows for each; second-order solvers may then do worse than Wanda: give "
+        f"{counted(plan.batches_wanted, 'batch', 'batches')} or more to calibrate on.",
     )
 
 

@@ -8,7 +8,7 @@ from jaxprune import criteria
 from jaxprune.masks import Prunable
 from jaxprune.posttrain import solvers
 from jaxprune.posttrain.driver import prune
-from jaxprune.posttrain.plan import plan
+from jaxprune.posttrain.planning import plan
 from jaxprune.types import Masks, Params, Pattern
 
 __all__ = ["admm", "magnitude", "obc", "ria", "sparsegpt", "wanda"]

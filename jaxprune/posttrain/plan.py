@@ -1,30 +1,20 @@
-"""The plan of a pruning after training, made from shapes alone: segments, kernels, memory."""
+"""The plan of a pruning after training: segments, kernels, and the memory that they take."""
 
 import dataclasses
-import itertools
-import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from jaxprune import kernel_axes, trees
-from jaxprune import masks as masks_lib
-from jaxprune.checks import expression
-from jaxprune.masks import Prunable
-from jaxprune.posttrain import kernels as kernels_lib
-from jaxprune.posttrain.blocks import Block, find_blocks
-from jaxprune.posttrain.flat_program import flat_program
+from jaxprune import trees
+from jaxprune.posttrain.blocks import Block, find_blocks, repeating_blocks
 from jaxprune.posttrain.kernels import Input, Kernel
 from jaxprune.posttrain.lifetimes import Lifetimes, find_lifetimes
 from jaxprune.posttrain.pieces import Flat
-from jaxprune.posttrain.segments import Cut, Segment, bytes_of, cuts, segments
-from jaxprune.types import Params
+from jaxprune.posttrain.segments import Cut, Segment, bytes_of
 from jaxprune.wording import counted
 
-__all__ = ["Plan", "plan"]
+__all__ = ["Plan"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -64,7 +54,7 @@ class Plan:
         for kernel, branch in zip(self.kernels, self._branches(), strict=True):
             sizes[branch].append(kernel.view.layout.size)
         branches = sorted(sizes)
-        blocks = _in_blocks([sizes[branch] for branch in branches])
+        blocks = repeating_blocks([sizes[branch] for branch in branches])
         return dict(zip(branches, blocks, strict=True))
 
     @property
@@ -93,6 +83,17 @@ class Plan:
         return [branch_of_input[kernel.inputs[-1]] for kernel in self.kernels]
 
     @property
+    def batches_wanted(self) -> int:
+        """Number of batches that give each kernel four rows of data for each of its inputs.
+
+        With fewer, Gram matrices say little, and second-order solvers may do worse than Wanda.
+        """
+        return max(
+            -(-4 * kernel_input.size[1] // max(kernel_input.rows, 1))
+            for kernel_input in self.inputs
+        )
+
+    @property
     def stream_bytes(self) -> int:
         """Bytes of the live activations of one batch, at most."""
         return max((segment.size for segment in self.segments), default=0)
@@ -119,7 +120,14 @@ class Plan:
             )
         return stream_budget // max(self.slot_bytes * streams_per_batch, 1)
 
-    def stream_places(self, batches: int, stream_budget: int, *, recover: bool = False) -> str:
+    def stream_places(
+        self,
+        batches: int,
+        stream_budget: int,
+        *,
+        recover: bool = False,
+        propagate: bool = False,
+    ) -> str:
         """Returns the sentence that says where activations of the batches are kept.
 
         Args:
@@ -127,27 +135,33 @@ class Plan:
           stream_budget: bytes of activations that may be in memory between segments.
           recover: whether blocks are trained: streams where a block begins, and its target outputs, are then
             kept as well.
+          propagate: whether errors are propagated: streams of the dense network are then kept as well.
 
+        >>> import jax, jax.numpy as jnp
+        >>> from jaxprune.posttrain import plan
         >>> apply, shape = (lambda p, x: x @ p["w"]), jax.ShapeDtypeStruct((2, 2), jnp.float32)
         >>> layer_plan = plan(apply, {"w": shape}, shape)  # 16 bytes a batch
         >>> layer_plan.stream_places(8, stream_budget=40)
         'streams: 2 of 8 batches in memory (32 B), 6 in a file (96 B)'
         """
-        size = self.slot_bytes * (3 if recover else 1)
-        in_memory = min(batches, self.batches_within(stream_budget, 3 if recover else 1))
+        streams_per_batch = (3 if recover else 1) + propagate
+        size = self.slot_bytes * streams_per_batch
+        in_memory = min(batches, self.batches_within(stream_budget, streams_per_batch))
         in_file = batches - in_memory
         memory_text = f"{in_memory} of {batches} batches in memory ({_bytes(in_memory * size)})"
         return f"streams: {memory_text}, {in_file} in a file ({_bytes(in_file * size)})"
 
-    def grams_bytes(self, hold_out: bool = False) -> int:
+    def grams_bytes(self, hold_out: bool = False, propagate: bool = False) -> int:
         """Returns the bytes of Gram matrices while kernels are solved, at most, those of solvers included.
 
         These are, at each input: its own; one for each set of kernels that are used several times, from the
-        first of their inputs to the last; the same of the batches that are held out; and five more in the
-        solver, with inputs rounded up to 128: SparseGPT takes four and a half.
+        first of their inputs to the last; the same of the batches that are held out, and of the products with
+        the dense network's inputs; and five more in the solver, with inputs rounded up to 128: SparseGPT
+        takes four and a half.
 
         Args:
           hold_out: whether batches are held out.
+          propagate: whether errors are propagated.
         """
         gram_sizes = [4 * layers * inputs**2 for layers, inputs in self._input_sizes()]
         repeated_uses = {kernel.inputs for kernel in self.kernels if len(kernel.inputs) > 1}
@@ -160,7 +174,7 @@ class Plan:
             4 * layers * (-(-inputs // 128) * 128) ** 2 for layers, inputs in self._input_sizes()
         ]
         totals = [
-            5 * padded_size + (1 + hold_out) * live_size
+            5 * padded_size + (1 + hold_out + propagate) * live_size
             for padded_size, live_size in zip(padded_sizes, live_sizes, strict=True)
         ]
         return max(totals, default=0)
@@ -168,14 +182,16 @@ class Plan:
     def _input_sizes(self) -> list[tuple[int, int]]:
         return [kernel_input.size for kernel_input in self.inputs]
 
-    def working_bytes(self, hold_out: bool = False) -> int:
+    def working_bytes(self, hold_out: bool = False, propagate: bool = False) -> int:
         """Returns the bytes that are needed beside parameters and streams, at most.
 
-        These are the Gram matrices, four times the kernels of one input in float32, five times the largest
-        parameter that is written to, and all that a segment computes of one batch.
+        These are the Gram matrices, four times the kernels of one input in float32 (five times, if they are
+        corrected), five times the largest parameter that is written to, and all that a segment computes of
+        one batch.
 
         Args:
           hold_out: whether batches are held out, of which there are Gram matrices, too.
+          propagate: whether errors are propagated, for which there are products of two networks' inputs.
         """
         weight_counts = [int(np.prod(kernel.view.layout.size)) for kernel in self.kernels]
         kernel_sizes = [
@@ -188,8 +204,9 @@ class Plan:
             for variable, leaf_index in self.flat.leaves.items()
             if self.chosen[leaf_index]
         )
-        other_bytes = 4 * max(kernel_sizes, default=0) + 5 * largest_leaf + temporaries
-        return self.grams_bytes(hold_out) + other_bytes
+        kernel_bytes = (4 + propagate) * max(kernel_sizes, default=0)
+        gram_bytes = self.grams_bytes(hold_out, propagate)
+        return gram_bytes + kernel_bytes + 5 * largest_leaf + temporaries
 
     @property
     def parameter_bytes(self) -> int:
@@ -203,6 +220,7 @@ class Plan:
         streams_on_device: bool = True,
         recover: bool = False,
         hold_out: bool = False,
+        propagate: bool = False,
         stream_budget: int | None = None,
         sink: bool = False,
     ) -> int:
@@ -218,22 +236,23 @@ class Plan:
             outputs are kept as well, and parameters have gradients and an optimizer's state of twice their
             size.
           hold_out: whether batches are held out.
+          propagate: whether errors are propagated: each batch then has a stream of the dense network, too.
           stream_budget: as of `prune`: what goes to a file is not counted; `None`: nothing does.
           sink: whether parameters are read when they are needed (lazy leaves, memory maps) and go to a sink
             when they are finished, as of `prune`; what the sink holds back is not counted.
         """
-        streams_per_batch = 3 if recover else 1
+        streams_per_batch = (3 if recover else 1) + propagate
         stream_count = batches
         if stream_budget is not None:
             stream_count = min(batches, self.batches_within(stream_budget, streams_per_batch))
         stream_size = self.slot_bytes * ((stream_count if streams_on_device else 1) + 1)
+        stream_size *= 1 + propagate
         if recover:
             stream_size += 2 * self.slot_bytes * stream_count
         if stream_count < batches:  # what is read from the file, and what is written to it
             stream_size += 2 * self.slot_bytes
-        return (
-            stream_size + self._held_parameter_bytes(recover, sink) + self.working_bytes(hold_out)
-        )
+        working_size = self.working_bytes(hold_out, propagate)
+        return stream_size + self._held_parameter_bytes(recover, sink) + working_size
 
     def _held_parameter_bytes(self, recover: bool, sink: bool) -> int:
         """Returns the bytes of parameters, new parameters, masks and what trains them, at most."""
@@ -274,6 +293,8 @@ class Plan:
             f"{counted(len(self.segments), 'segment')}, {counted(program_count, 'program')}",
             f"streams: {_bytes(self.stream_bytes)} a batch; parameters: {_bytes(self.parameter_bytes)}; "
             f"at work beside them: {_bytes(self.working_bytes())} at most",
+            "second-order solvers want 4 rows for each input: "
+            + counted(self.batches_wanted, "batch", "batches"),
         ]
         unpruned_names = [
             name for name, is_pruned in zip(self.names, self.chosen, strict=True) if not is_pruned
@@ -289,167 +310,3 @@ def _bytes(count: int) -> str:
             return f"{count:.3g} {unit}"
         count /= 1000  # type: ignore[assignment]
     return f"{count:.3g} TB"
-
-
-def _period(signatures: Sequence[Any]) -> int:
-    """Returns after how many branches their signatures repeat; 1 if they do not.
-
-    A branch before the layers of a network and one behind them need not repeat.
-
-    >>> _period(["attention", "mlp", "attention", "mlp", "head"])
-    2
-    """
-    for period in range(1, len(signatures) // 2 + 1):
-        pairs = list(zip(signatures, signatures[period:], strict=False))
-        equal_count = sum(earlier == later for earlier, later in pairs)
-        if equal_count >= max(len(pairs) - 2, 1):
-            return period
-    return 1
-
-
-def _in_blocks(signatures: Sequence[Any]) -> list[int]:
-    """Returns the index of the block of each branch; blocks begin where most of them repeat as a whole.
-
-    Branches before the first whole block, and behind the last, are blocks of their own.
-
-    >>> _in_blocks(["stem", "attention", "mlp", "attention", "mlp", "head"])
-    [0, 1, 1, 2, 2, 3]
-    """
-    period = _period(signatures)
-
-    def parts(offset: int) -> list[list[Any]]:
-        starts = [*([0] if offset else []), *range(offset, len(signatures), period)]
-        ends = [*starts[1:], len(signatures)]
-        return [list(signatures[start:end]) for start, end in zip(starts, ends, strict=True)]
-
-    def repeats(offset: int) -> int:
-        return sum(part == next_part for part, next_part in itertools.pairwise(parts(offset)))
-
-    best_offset = max(range(period), key=repeats)
-    return [block for block, part in enumerate(parts(best_offset)) for _ in part]
-
-
-def plan(
-    apply: Callable[..., Any],
-    params: Params,
-    batch: Any,
-    *,
-    prunable: Prunable = None,
-    exclude: str | Iterable[str] = (),
-) -> Plan:
-    """Returns the plan by which `apply(params, batch)` is pruned segment by segment.
-
-    Nothing is computed: shapes are enough. Loops over layers are unrolled, kernels are found however they are
-    stored, and equal segments are one program, whatever the number of layers.
-
-    Args:
-      apply: (params, batch) -> anything; any JAX function, in evaluation mode.
-      params: tree of arrays, or of their shapes.
-      batch: tree of arrays or of shapes, as all batches will be.
-      prunable: which parameters are pruned (see `jaxprune.masks.make`); `None`: kernels of products by their
-        use in the program, without tables that are looked up and factors of low-rank updates.
-      exclude: regular expressions, searched in the paths, of parameters that are not pruned.
-
-    Returns:
-      A `Plan`; `print` shows kernels, blocks and memory.
-
-    Raises:
-      ValueError: if one of the parameters that are to be pruned cannot be: it is multiplied within a loop
-        without a known end, its elements are looked up, an operation stands between it and its product. Also
-        if nothing is to be pruned, or an expression matches nothing.
-
-    >>> import jax.numpy as jnp
-    >>> apply = lambda params, x: jax.nn.relu(x @ params["a"]) @ params["b"].T
-    >>> params = {"a": jnp.ones((4, 6)), "b": jnp.ones((2, 6))}
-    >>> kernels = plan(apply, params, jnp.ones((3, 4))).kernels  # sizes are layers, inputs, outputs
-    >>> [(kernel.name, kernel.view.layout.size) for kernel in kernels]
-    [('a', (1, 4, 6)), ('b', (1, 6, 2))]
-    """
-    shapes = jax.tree.map(_shape, trees.plain(params))
-    shaped_params = jax.tree.structure(params).unflatten(jax.tree.leaves(shapes))
-    batch = jax.tree.map(_shape, batch)
-    names = trees.paths(shapes)
-    flat = Flat(flat_program(apply, shaped_params, batch), len(names))
-    followed_program = kernels_lib.follow_parameters(flat)
-    structure = jax.tree.structure(shapes)
-    leaf_shapes = [np.shape(leaf) for leaf in jax.tree.leaves(shapes)]
-    axes = kernel_axes.of_follower(followed_program.follower, leaf_shapes)
-    is_pruned = _choose_pruned(shapes, structure.unflatten(axes), names, prunable, exclude)
-    kernels, inputs, reasons = kernels_lib.find_kernels(flat, followed_program, names, is_pruned)
-    _check_all_found(names, is_pruned, kernels, reasons)
-    cut_points = cuts(flat, kernels, inputs)
-    plan_segments = segments(flat, cut_points, inputs)
-    floating = [jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(shapes)]
-    is_vector = [
-        leaf_axes is None and is_float for leaf_axes, is_float in zip(axes, floating, strict=True)
-    ]
-    return Plan(
-        flat,
-        names,
-        is_pruned,
-        kernels,
-        inputs,
-        cut_points,
-        plan_segments,
-        is_vector,
-        structure,
-        batch,
-    )
-
-
-def _choose_pruned(
-    shapes: Params,
-    axes: Any,
-    names: Sequence[str],
-    prunable: Prunable,
-    exclude: str | Iterable[str],
-) -> list[bool]:
-    """Returns whether each parameter is to be pruned, by `prunable` and `exclude` of `plan`."""
-    mask_shapes = jax.eval_shape(lambda tree: masks_lib.make(tree, prunable, axes=axes), shapes)
-    is_pruned = [mask is not None for mask in trees.beside(shapes, mask_shapes)]
-    for pattern in [exclude] if isinstance(exclude, str) else exclude:
-        expression("exclude", pattern)
-        if not any(re.search(pattern, name) for name in names):
-            raise ValueError(f"exclude: {pattern!r} matches none of {trees.quote_names(names)}.")
-        is_pruned = [
-            pruned and not re.search(pattern, name)
-            for pruned, name in zip(is_pruned, names, strict=True)
-        ]
-    return is_pruned
-
-
-def _check_all_found(
-    names: Sequence[str],
-    is_pruned: Sequence[bool],
-    kernels: Sequence[Kernel],
-    reasons: dict[int, str],
-) -> None:
-    """Raises if a parameter that is to be pruned is no kernel, with the reason; or if there is no kernel."""
-    reasons = dict(reasons)
-    kernel_leaves = {leaf_index for kernel in kernels for leaf_index in kernel.leaves}
-    for leaf_index in range(len(names)):
-        if is_pruned[leaf_index] and leaf_index not in kernel_leaves and leaf_index not in reasons:
-            reasons[leaf_index] = "no product with the inputs was found that it is a factor of"
-    if reasons:
-        reason_texts = [
-            f"{names[leaf_index]!r}: {reason}" for leaf_index, reason in sorted(reasons.items())
-        ]
-        others_text = f" (and {len(reason_texts) - 3} more)" if len(reason_texts) > 3 else ""
-        raise ValueError(
-            f"posttrain.plan: {'; '.join(reason_texts[:3])}{others_text}; leave such parameters out with "
-            "exclude=, or give prunable= a regular expression of those that are meant."
-        )
-    if not kernels:
-        raise ValueError(
-            f"posttrain.plan: nothing is left to prune of {trees.quote_names(names)}; "
-            "change prunable= or exclude=."
-        )
-
-
-def _shape(leaf: Any) -> Any:
-    """Returns shape and dtype of a leaf, the dtype as JAX makes it of NumPy's or Python's."""
-    dtype = getattr(leaf, "dtype", None)
-    if dtype is None:
-        leaf = np.asarray(leaf)
-        dtype = jax.dtypes.canonicalize_dtype(leaf.dtype)
-    return jax.ShapeDtypeStruct(np.shape(leaf), dtype)

@@ -12,7 +12,7 @@ from jaxprune.signals import kernels as inputs_of
 from jaxprune.signals.kernels import Mean
 from jaxprune.signals.means import ratio
 
-__all__ = ["Sums", "add", "batch_statistics", "statistics"]
+__all__ = ["Sums", "add", "batch_cross_grams", "batch_statistics", "statistics"]
 
 
 class Sums(NamedTuple):
@@ -53,6 +53,26 @@ def batch_statistics(
     return Sums(means, is_finite)
 
 
+def batch_cross_grams(
+    kernel_input: Input, arrays: Sequence[Any], dense_arrays: Sequence[Any], examples: jax.Array
+) -> Sums:
+    """Returns mean products of the inputs of one batch with those of the dense network, times its examples.
+
+    Args:
+      kernel_input: the input.
+      arrays: values of `Input.variables`.
+      dense_arrays: the same of the network before pruning.
+      examples: number of examples, a float32 scalar.
+    """
+    product, dense_product = (kernel_input.product(values) for values in (arrays, dense_arrays))
+    with jax.default_matmul_precision("highest"):
+        reading = inputs_of.cross_grams(product, dense_product.other.array)
+        assert reading is not None, "the plan has read it before"
+        batch_mean = reading.compute()
+    mean = Mean(batch_mean.total * examples, batch_mean.weight * examples)
+    return Sums({"cross_grams": mean}, jnp.isfinite(batch_mean.total).all())
+
+
 def add(total: Sums | None, addition: Sums) -> Sums:
     """Returns the sum of two; the buffers of the first are reused."""
     return addition if total is None else Sums(_add(total.means, addition.means), addition.finite)
@@ -72,7 +92,8 @@ def statistics(total: Sums, kernel_input: Input, examples: float) -> dict[str, j
       examples: number of examples in these batches.
 
     Returns:
-      Arrays by name: "input_moments" is `[layers, inputs, 1]`, "grams" `[layers, inputs, inputs]`.
+      Arrays by name: "input_moments" is `[layers, inputs, 1]`, "grams" and "cross_grams" `[layers, inputs,
+      inputs]`.
     """
     return _means(total.means, jnp.float32(examples), kernel_input.order, kernel_input.size)
 
@@ -86,12 +107,13 @@ def _means(
     statistic_arrays: dict[str, jax.Array] = {}
     for name, summed_mean in means.items():
         value = ratio(jax.tree.map(lambda x: x / examples, summed_mean))
-        leading_axes = value.ndim - len(order) * (2 if name == "grams" else 1)
+        is_gram = name in ("grams", "cross_grams")
+        leading_axes = value.ndim - len(order) * (2 if is_gram else 1)
         axes = [
             *range(leading_axes),
             *(leading_axes + axis_index for axis_index in order),
         ]
-        if name == "grams":
+        if is_gram:
             axes += [leading_axes + len(order) + axis_index for axis_index in order]
             statistic_arrays[name] = value.transpose(axes).reshape(layers, inputs, inputs)
         else:

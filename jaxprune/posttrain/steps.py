@@ -16,10 +16,11 @@ from jaxprune.posttrain.errors import output_error
 from jaxprune.posttrain.kernels import Input
 from jaxprune.posttrain.passes import Totals, run_segment
 from jaxprune.posttrain.plan import Plan
+from jaxprune.posttrain.propagation import Propagation
 from jaxprune.posttrain.reconstruct import Recovery, put_block_outputs, recover_block
 from jaxprune.posttrain.report import Recovered, Row
 from jaxprune.posttrain.solvers.solver import statistics_read_by
-from jaxprune.posttrain.statistics import statistics
+from jaxprune.posttrain.statistics import Sums, statistics
 from jaxprune.posttrain.streams import Streams
 from jaxprune.posttrain.work import Work
 
@@ -40,7 +41,8 @@ class Steps:
       contests: which weights compete, for each kernel.
       key: PRNG key, for solvers that draw; or `None`.
       dense: whether statistics are of the network before pruning.
-      statistic_names: names of the statistics that the solver reads, without "key".
+      propagation: runs the dense network beside the pruned one; or `None`.
+      statistic_names: names of the statistics that are gathered.
       use_sums: sums of the statistics of kernels with several inputs, by the indices of these inputs.
       last_solved: indices of the kernels that were solved last.
       stores_results: whether the new arrays will be stored.
@@ -59,6 +61,7 @@ class Steps:
         dense: bool,
         storing: bool,
         held_out: frozenset[int],
+        propagation: Propagation | None = None,
     ) -> None:
         self.plan = plan
         self.work = work
@@ -67,7 +70,10 @@ class Steps:
         self.contests = contests
         self.key = key
         self.dense = dense
+        self.propagation = propagation
         self.statistic_names = [name for name in statistics_read_by(solver) if name != "key"]
+        if propagation is not None and "grams" not in self.statistic_names:
+            self.statistic_names.append("grams")
         self.use_sums: dict[tuple[int, ...], _InputStatistics] = {}
         self.last_solved: list[int] = []
         self.stores_results = storing
@@ -97,11 +103,16 @@ class Steps:
                 dense=self.dense,
                 held_out=self.held_out_batches,
             )
+        cross_sums = None
+        if self.propagation is not None:
+            cross_sums = self.propagation.run_segment(
+                index, self.streams, self._calibration_batches()
+            )
         if cut.input is None:
             return [], {}
         kernel_input = self.plan.inputs[cut.input]
-        input_statistics = self._statistics_of(totals, kernel_input)
-        del totals  # the solver needs the room
+        input_statistics = self._statistics_of(totals, cross_sums, kernel_input)
+        del totals, cross_sums  # the solver needs the room
         uses_by_kernel = {
             kernel_index: self.plan.kernels[kernel_index].inputs
             for kernel_index in kernel_input.kernels
@@ -135,17 +146,20 @@ class Steps:
                 del self.use_sums[uses]
         return rows, new_arrays
 
-    def _statistics_of(self, totals: Totals, kernel_input: Input) -> "_InputStatistics":
+    def _calibration_batches(self) -> list[int]:
+        """Returns the indices of the batches that are calibrated on."""
+        return [batch for batch in range(len(self.streams)) if batch not in self.held_out_batches]
+
+    def _statistics_of(
+        self, totals: Totals, cross_sums: Sums | None, kernel_input: Input
+    ) -> "_InputStatistics":
         """Returns the means of the statistics of one input, from their sums."""
         calibration: dict[str, jax.Array] = {}
         held_out: dict[str, jax.Array] = {}
-        if totals.calibration is not None:
-            batches = [
-                batch for batch in range(len(self.streams)) if batch not in self.held_out_batches
-            ]
-            calibration = statistics(
-                totals.calibration, kernel_input, self.streams.examples_of(batches)
-            )
+        examples = self.streams.examples_of(self._calibration_batches())
+        for sums in (totals.calibration, cross_sums):
+            if sums is not None:
+                calibration |= statistics(sums, kernel_input, examples)
         if totals.held_out is not None:
             held_out = statistics(
                 totals.held_out, kernel_input, self.streams.examples_of(self.held_out_batches)
@@ -223,24 +237,25 @@ class Steps:
         """Solves kernels that share all statistics; writes them into the parameters; returns their rows."""
         start_time = time.perf_counter()
         kernels = [self.plan.kernels[kernel_index] for kernel_index in kernel_indices]
-        solver_statistics = input_statistics.calibration
-        if self.key is not None and "key" in statistics_read_by(self.solver):
-            solver_statistics = {
-                **solver_statistics,
-                "key": jax.random.fold_in(self.key, kernel_indices[0]),
-            }
+        solver_names = statistics_read_by(self.solver)
+        gathered = input_statistics.calibration
+        solver_statistics = {name: gathered[name] for name in solver_names if name != "key"}
+        if self.key is not None and "key" in solver_names:
+            solver_statistics["key"] = jax.random.fold_in(self.key, kernel_indices[0])
         matrices = [self.work.read(kernel) for kernel in kernels]
+        targets = matrices
+        if self.propagation is not None:
+            targets = [self.propagation.corrected(kernel, gathered) for kernel in matrices]
         solutions = self.solver(
-            matrices,
+            targets,
             [self.contests[kernel_index] for kernel_index in kernel_indices],
             **solver_statistics,
         )
         rows: list[Row] = []
-        grams = solver_statistics.get("grams")
-        for kernel_index, kernel, old_matrices, solution in zip(
-            kernel_indices, kernels, matrices, solutions, strict=True
+        for kernel_index, kernel, old_matrices, target, solution in zip(
+            kernel_indices, kernels, matrices, targets, solutions, strict=True
         ):
-            summary = _summarise(old_matrices, solution, grams)
+            summary = _summarise(target, solution, gathered.get("grams"))
             if not bool(summary.finite):
                 raise ValueError(
                     f"posttrain.prune: {text(self.solver)} gives NaN or infinity for {kernel.name!r}; look "
@@ -250,7 +265,7 @@ class Steps:
             held_error = None
             if self.held_out_batches:
                 held_grams = input_statistics.held_out["grams"]
-                held_error = float(output_error(old_matrices, solution.kernel, held_grams))
+                held_error = float(output_error(target, solution.kernel, held_grams))
             self.work.write(kernel, old_matrices, solution.kernel, solution.mask)
             if self.stores_results:
                 new_arrays[f"kernel {kernel_index} {kernel.name}"] = np.asarray(solution.kernel)
@@ -317,10 +332,10 @@ class _Summary(NamedTuple):
 
 
 @jax.jit
-def _summarise(old_matrices: jax.Array, solution: Solved, grams: jax.Array | None) -> _Summary:
+def _summarise(target: jax.Array, solution: Solved, grams: jax.Array | None) -> _Summary:
     kept_count = jnp.sum(solution.mask, dtype=jnp.int32)
     is_finite = jnp.isfinite(solution.kernel).all()
     error = None
     if grams is not None:
-        error = output_error(old_matrices, solution.kernel, grams)
+        error = output_error(target, solution.kernel, grams)
     return _Summary(kept_count, is_finite, jnp.max(solution.damp), error)

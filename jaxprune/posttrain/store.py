@@ -1,8 +1,9 @@
 """A folder with one file per finished segment, so that the same call goes on where it stopped."""
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,42 @@ import numpy as np
 
 from jaxprune.storage import array_files, sealed
 from jaxprune.storage.durable import ENDING, is_abandoned, whole_file
+from jaxprune.storage.locks import InUseError, locked
 
-__all__ = ["Store", "fingerprint"]
+__all__ = ["Store", "fingerprint", "work_folder"]
 
 _KIND = "jaxprune step of a pruning after training"
 _VERSION = 1
 
 
+@contextlib.contextmanager
+def work_folder(folder: str | Path | None) -> Iterator[Path | None]:
+    """Makes a folder if it is not there, and holds its lock while the block runs; `None` stays `None`.
+
+    Raises:
+      BlockingIOError: another process works in it.
+    """
+    if folder is None:
+        yield None
+        return
+    path = Path(folder)
+    path.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(locked(path / "lock"))
+        except InUseError as error:
+            raise BlockingIOError(
+                f"posttrain.prune(folder={str(path)!r}): it is in use by {error}; wait until that ends, or "
+                "give another folder."
+            ) from None
+        yield path
+
+
 class Store:
     """A folder of steps, each whole or not there, with checksums.
 
-    A step that was damaged counts as one that was never made. One process at a time may write to a folder.
+    A step that was damaged counts as one that was never made. One process at a time may write to a folder:
+    see `work_folder`.
 
     Args:
       folder: made if it is not there.

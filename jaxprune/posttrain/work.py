@@ -13,7 +13,7 @@ from jaxprune.posttrain.plan import Plan
 from jaxprune.posttrain.statistics import Sums, batch_statistics
 from jaxprune.posttrain.views import View
 
-__all__ = ["Stream", "Work"]
+__all__ = ["Stream", "Work", "reading_key"]
 
 Stream = dict[Any, Any]
 
@@ -76,7 +76,7 @@ class Work:
             segment.piece.key(),
             segment.made,
             statistic_names,
-            _reading_key(plan, segment_index),
+            reading_key(plan, segment_index),
         )
 
         def make() -> Any:
@@ -191,7 +191,7 @@ def _target_leaves(plan: Plan, view: View) -> list[int]:
     return [view.leaves[operand_index] for operand_index in view.targets]
 
 
-def _reading_key(plan: Plan, cut_index: int) -> str:
+def reading_key(plan: Plan, cut_index: int) -> str:
     """Returns a text that tells programs of statistics apart, beside the segment before them."""
     cut = plan.cuts[cut_index]
     if cut.input is None:

@@ -1,5 +1,6 @@
 """Statistics of the inputs of each kernel, read off its products (`jaxprune.programs.evaluation`)."""
 
+import functools
 import math
 from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxprune.programs.contractions import contraction
 from jaxprune.programs.readings import Product, Reading
 
-__all__ = ["Mean", "Units", "grams", "input_moments", "units"]
+__all__ = ["Mean", "Units", "cross_grams", "grams", "input_moments", "units"]
 
 
 class Mean(NamedTuple):
@@ -53,14 +54,15 @@ class _KernelInputs(NamedTuple):
       layers: axes of the kernel of which each index has rows of its own.
       entries: axes of the kernel that are summed over.
       moments: gives the mean over the rows of the squares, `[*layers, *entries]`.
-      gram: gives the mean over the rows of the products, `[*layers, *entries, *entries]`.
+      gram: other inputs -> the mean over the rows of the products of these with the others, `[*layers,
+        *entries, *entries]`.
     """
 
     key: Hashable
     layers: tuple[int, ...]
     entries: tuple[int, ...]
     moments: Callable[[], Mean]
-    gram: Callable[[], Mean]
+    gram: Callable[[jax.Array], Mean]
 
 
 def input_moments(product: Product) -> Reading | None:
@@ -75,12 +77,21 @@ def input_moments(product: Product) -> Reading | None:
 
 def grams(product: Product) -> Reading | None:
     """Returns how to compute the mean products of a kernel's inputs; `None` if that is not known."""
+    return cross_grams(product, product.other.array)
+
+
+def cross_grams(product: Product, others: jax.Array) -> Reading | None:
+    """Returns how to compute the mean products of a kernel's inputs with others; `None` if that is not known.
+
+    Args:
+      product: of the kernel with its inputs.
+      others: the inputs of the same product in another run, row by row.
+    """
     kernel_inputs = _kernel_inputs(product)
     if kernel_inputs is None:
         return None
-    return Reading(
-        kernel_inputs.key, kernel_inputs.layers, kernel_inputs.entries, kernel_inputs.gram
-    )
+    gram = functools.partial(kernel_inputs.gram, others)
+    return Reading(kernel_inputs.key, kernel_inputs.layers, kernel_inputs.entries, gram)
 
 
 def units(product: Product) -> Units | None:
@@ -135,13 +146,12 @@ def _inputs_of_dot(product: Product) -> _KernelInputs:
         axis_order = [remaining_axes.index(axis) for axis in (*layer_axes, *entry_axes)]
         return Mean(squares.transpose(axis_order), weight())
 
-    def gram() -> Mean:
-        inputs32 = inputs.astype(jnp.float32)
+    def gram(others: jax.Array) -> Mean:
         dimension_numbers = ((row_axes, row_axes), (tuple(layer_axes), tuple(layer_axes)))
         result_ndim = len(layer_axes) + 2 * len(entry_axes)
         sums = lax.dot_general(
-            inputs32,
-            inputs32,
+            inputs.astype(jnp.float32),
+            others.astype(jnp.float32),
             dimension_numbers,
             out_sharding=_replicated_sharding(inputs, result_ndim),
         )
@@ -169,10 +179,10 @@ def _inputs_of_convolution(product: Product) -> _KernelInputs | None:
     def weight() -> jax.Array:
         return jnp.ones([number_of_groups] if layer_axes else [], jnp.float32)
 
-    def patch_rows() -> jax.Array:
-        """Returns the patches of the images, `[*layers, rows, entries]`."""
+    def patch_rows(images: jax.Array) -> jax.Array:
+        """Returns the patches of images, `[*layers, rows, entries]`."""
         all_patches = lax.conv_general_dilated_patches(
-            product.other.array,
+            images,
             sizes[1:],
             params["window_strides"],
             params["padding"],
@@ -188,12 +198,13 @@ def _inputs_of_convolution(product: Product) -> _KernelInputs | None:
         return jnp.moveaxis(channels_last.reshape(-1, number_of_groups, math.prod(sizes)), 1, 0)
 
     def moments() -> Mean:
-        squares = jnp.mean(jnp.square(patch_rows()), -2)
+        squares = jnp.mean(jnp.square(patch_rows(product.other.array)), -2)
         return Mean(squares.reshape(*squares.shape[:-1], *sizes), weight())
 
-    def gram() -> Mean:
-        rows = patch_rows()
-        products = jnp.swapaxes(rows, -1, -2) @ rows / rows.shape[-2]
+    def gram(others: jax.Array) -> Mean:
+        rows = patch_rows(product.other.array)
+        other_rows = rows if others is product.other.array else patch_rows(others)
+        products = jnp.swapaxes(rows, -1, -2) @ other_rows / rows.shape[-2]
         return Mean(products.reshape(*products.shape[:-2], *sizes, *sizes), weight())
 
     compared_params = (
@@ -231,14 +242,16 @@ def _inputs_of_ragged_dot(product: Product) -> _KernelInputs | None:
         squares = jnp.square(inputs.astype(jnp.float32)) / len(inputs)
         return Mean(jax.ops.segment_sum(squares, expert_of_row, number_of_experts), weight())
 
-    def gram() -> Mean:
+    def gram(others: jax.Array) -> Mean:
         row_indices = jnp.arange(len(inputs))
 
         def expert_gram(run: tuple[jax.Array, jax.Array]) -> jax.Array:
             begin, end = run
             in_run = ((row_indices >= begin) & (row_indices < end))[:, None]
-            expert_rows = jnp.where(in_run, inputs.astype(jnp.float32), 0)
-            return expert_rows.T @ expert_rows / len(inputs)
+            expert_rows, other_rows = (
+                jnp.where(in_run, rows.astype(jnp.float32), 0) for rows in (inputs, others)
+            )
+            return expert_rows.T @ other_rows / len(inputs)
 
         return Mean(lax.map(expert_gram, (run_ends - run_sizes, run_ends)), weight())
 

@@ -130,8 +130,31 @@ def test_the_sink_goes_on_where_it_was_stopped_and_overwrites_nothing(tmp_path):
             sink("a", TENSORS["a"])
         sink("flag", TENSORS["flag"])
     same(safetensors.read(tmp_path), {name: TENSORS[name] for name in ("a", "flag")})
-    with pytest.raises(FileExistsError, match="whole model"):
-        safetensors_sink(tmp_path, resume=True)
+    with pytest.raises(FileExistsError, match=r"whole model; .* or resume=True to compare"):
+        safetensors_sink(tmp_path)
+
+
+def test_a_sink_on_a_whole_model_writes_nothing_and_compares(tmp_path):
+    def give(**tensors):
+        with safetensors_sink(tmp_path, shard_bytes=24, resume=True) as sink:
+            for name, array in tensors.items():
+                sink(name, array)
+
+    content = lambda: {
+        path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in tmp_path.iterdir()
+    }
+    give(a=TENSORS["a"], flag=TENSORS["flag"])
+    before = content()
+    give()
+    give(flag=TENSORS["flag"], a=TENSORS["a"])
+    with pytest.raises(ValueError, match="has another 'flag' than is given now"):
+        give(flag=~TENSORS["flag"])
+    with pytest.raises(ValueError, match=r"holds a whole model, which has no 'b\.c'; give another"):
+        give(**{"b.c": TENSORS["b.c"]})
+    assert content() == before
+    (tmp_path / "model-00002.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match="model-00002"):
+        give()
 
 
 def test_an_error_leaves_no_index(tmp_path):

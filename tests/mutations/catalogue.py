@@ -746,6 +746,34 @@ SCIENCE: tuple[Mutation, ...] = (
     ),
 )
 
+POSTTRAIN: tuple[Mutation, ...] = (
+    Mutation(
+        "two prunings after training work in one folder",
+        "jaxprune/posttrain/store.py",
+        '            stack.enter_context(locked(path / "lock"))\n',
+        "            pass\n",
+        (
+            "tests/posttrain/test_resume.py::test_a_second_process_is_refused_until_the_first_has_ended",
+        ),
+    ),
+    Mutation(
+        "products of the inputs of two networks are transposed",
+        "jaxprune/posttrain/propagation.py",
+        "(cross_gram - gram) @ kernel",
+        "(cross_gram.T - gram) @ kernel",
+        ("tests/posttrain/test_propagation.py::test_the_correction_is_the_one_by_hand",),
+    ),
+    Mutation(
+        "a sink on a finished model takes tensors that it lacks",
+        "jaxprune/models/sink.py",
+        "        if self.complete and name not in self.written:\n",
+        "        if False:\n",
+        (
+            "tests/models/test_safetensors.py::test_a_sink_on_a_whole_model_writes_nothing_and_compares",
+        ),
+    ),
+)
+
 MUTATIONS: tuple[Mutation, ...] = (
     *STORED,
     *RUNS,
@@ -754,4 +782,5 @@ MUTATIONS: tuple[Mutation, ...] = (
     *TRAINING,
     *STRUCTURED,
     *SCIENCE,
+    *POSTTRAIN,
 )

@@ -7,6 +7,7 @@ import optax
 import pytest
 
 import jaxprune as jp
+from jaxprune.models import llama
 from jaxprune.posttrain import solvers
 from jaxprune.posttrain.pieces import Piece
 
@@ -108,6 +109,28 @@ def test_equal_blocks_are_compiled_once(monkeypatch):
     assert sum(id(piece) in mine for piece in traced) <= 6
 
 
+def test_thirty_layers_compile_as_many_programs_as_six():
+    """Segments, and what reads and writes kernels; a decoder's segments are at most ten, however deep."""
+    compiled = []
+    for depth in (6, 30):
+        apply, params = blocks(depth)
+        plan = jp.posttrain.plan(apply, params, data()[0])
+        jp.posttrain.prune(plan, params, data(1), solver=WANDA)
+        compiled.append(len(plan.programs))
+    assert compiled[0] == compiled[1] <= 10
+    segments = []
+    for depth in (6, 12):
+        config = llama.Config(
+            vocabulary=8, width=4, hidden=8, layers=depth, heads=2, kv_heads=1, head_dim=2
+        )
+        tokens = np.arange(8, dtype=np.int32).reshape(1, 8)
+        plan = jp.posttrain.plan(llama.decoder(config), llama.shapes(config), tokens)
+        assert len(plan.kernels) == 7 * depth
+        segments.append({each.piece.key() for each in plan.segments})
+    assert segments[0] == segments[1]
+    assert len(segments[0]) <= 10
+
+
 def test_stacked_or_not_is_the_same_network():
     batches = data()
     found = []
@@ -129,6 +152,7 @@ def test_a_plan_prints_and_bounds():
     assert "0/up" in text
     assert "1/down" in text
     assert "4 kernels with 512 weights, 4 inputs, 2 blocks" in text
+    assert "second-order solvers want 4 rows for each input: 6 batches" in text  # of 12 rows for 16
     assert plan.blocks == [0, 0, 1, 1]
     assert (
         plan.stream_bytes == 2 * 12 * 8 * 4 + 12 * 16 * 4 - 12 * 8 * 4
@@ -157,14 +181,19 @@ class Peak:
         self.most = max(self.most, self.live() - self.before)
 
 
-@pytest.mark.parametrize("streams", ["device", "host"])
-def test_memory_is_what_the_plan_says(monkeypatch, streams):
+@pytest.mark.parametrize(
+    ("streams", "propagate"), [("device", 0.0), ("host", 0.0), ("device", 0.5)]
+)
+def test_memory_is_what_the_plan_says(monkeypatch, streams, propagate):
     apply, params = blocks(6, width=16, hidden=64)
     batches = data(8, rows=256, width=16)
     plan = jp.posttrain.plan(apply, params, batches[0])
     peak = Peak(monkeypatch)
-    jp.posttrain.prune(plan, params, batches, solver=WANDA, pattern=QUARTERS, streams=streams)
-    bound = plan.bytes_needed(len(batches), streams_on_device=streams == "device")
+    more = {"streams": streams, "propagate": propagate}
+    jp.posttrain.prune(plan, params, batches, solver=WANDA, pattern=QUARTERS, **more)
+    bound = plan.bytes_needed(
+        len(batches), streams_on_device=streams == "device", propagate=propagate > 0
+    )
     assert 0.1 * bound < peak.most < 1.1 * bound
     every_gram = sum(4 * each.size[1] ** 2 for each in plan.inputs)
     largest_gram = max(4 * each.size[0] * each.size[1] ** 2 for each in plan.inputs)
@@ -325,9 +354,27 @@ def test_errors_on_batches_that_were_held_out():
     expected = np.sum(change**2) / np.sum((x @ params[0]["up"]) ** 2)
     assert row.held_error == pytest.approx(expected, rel=1e-4)
     assert row.held_error > row.error == pytest.approx(alone.report.rows[0].error, rel=1e-4)
-    assert "'0/down' has 16 inputs and only 24 rows" in str(found.report)
+    [note] = found.report.notes
+    assert note.startswith(
+        "'0/down' has 16 inputs and only 24 rows of calibration data, and 2 inputs"
+    )
+    assert note.endswith("may then do worse than Wanda: give 6 batches or more to calibrate on.")
+    assert note in str(found.report)
+    enough = jp.posttrain.prune(plan, params, data(6), **more)
+    assert enough.report.notes == ()
     with pytest.raises(ValueError, match="gathers none"):
         jp.posttrain.prune(plan, params, batches, solver=WANDA, hold_out=2)
+
+
+def test_damping_that_had_to_grow_is_in_the_report():
+    apply, params = blocks(1, width=64)
+    [few] = data(1, rows=8, width=64)
+    plan = jp.posttrain.plan(apply, params, few)
+    found = jp.posttrain.prune(plan, params, [few], solver=solvers.sparsegpt(damp=0.0))
+    row = found.report.rows[0]
+    assert row.damp > 0
+    assert f"{row.damp:g}" in str(found.report).splitlines()[1].split()
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found.params))
 
 
 def test_bfloat16_parameters_stay_what_they_are():

@@ -1,5 +1,8 @@
 """Parameters that are read from files when they are needed, and go to a sink when they are finished."""
 
+import dataclasses
+
+import gguf_bytes
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -58,6 +61,22 @@ def test_leaves_in_files_give_the_bits_of_arrays(way, dense, tmp_path):
     assert written.config == CONFIG
     jax.tree.map(np.testing.assert_array_equal, usual.params, written.params)
     jp.masks.check(written.params, sunk.masks)
+
+
+def test_leaves_in_a_gguf_file_give_the_bits_of_arrays(dense, tmp_path):
+    """Each is cut out of the mapped file, put into the order of halves and transposed when it is read."""
+    params = jax.tree.map(np.asarray, jp.models.load(dense).params)
+    path = tmp_path / "dense.gguf"
+    path.write_bytes(gguf_bytes.model("llama", CONFIG, params))
+    lazy = jp.models.load(path, lazy=True)
+    assert all(isinstance(leaf, LazyLeaf) for leaf in jax.tree.leaves(lazy.params))
+    plan = plan_of(lazy)
+    usual = jp.posttrain.prune(plan, params, BATCHES, solver=WANDA)
+    with jp.models.decoder_sink(tmp_path / "pruned", CONFIG) as sink:
+        sunk = jp.posttrain.prune(plan, lazy.params, BATCHES, solver=WANDA, sink=sink)
+    written = jp.models.load(tmp_path / "pruned").params
+    jax.tree.map(np.testing.assert_array_equal, usual.params, written)
+    jax.tree.map(np.testing.assert_array_equal, usual.masks, sunk.masks)
 
 
 def test_a_leaf_goes_to_the_sink_as_soon_as_it_may(dense):
@@ -147,3 +166,13 @@ def test_a_stopped_run_goes_on_with_its_sink(dense, tmp_path):
     run(0)
     written = jp.models.load(tmp_path / "pruned").params
     jax.tree.map(np.testing.assert_array_equal, usual.params, written)
+    content = lambda: {path.name: path.read_bytes() for path in (tmp_path / "pruned").iterdir()}
+    finished = content()
+    run(0)  # the same call on what is done
+    assert content() == finished
+    other = dataclasses.replace(CONFIG, norm_epsilon=0.5)
+    with (
+        pytest.raises(ValueError, match=r"config\.json describes another model"),
+        jp.models.decoder_sink(tmp_path / "pruned", other, resume=True),
+    ):
+        pass

@@ -1,5 +1,8 @@
 """The same driver on models of several libraries, unedited: kernels, exact counts, 2:4 along inputs."""
 
+import functools
+import re
+
 import flax.linen as nn
 import haiku as hk
 import jax
@@ -90,6 +93,106 @@ def haiku_model():
     return model.apply, params, names
 
 
+class StackedLayer(nn.Module):
+    """Attention and a gated unit with `DenseGeneral` kernels, in bfloat16, as in MaxText."""
+
+    @nn.compact
+    def __call__(self, x, _):
+        dense = functools.partial(nn.DenseGeneral, use_bias=False, dtype=jnp.bfloat16)
+        h = nn.RMSNorm(dtype=jnp.bfloat16)(x)
+        q, k, v = (dense((2, 8), name=name)(h) for name in ("query", "key", "value"))
+        weights = jax.nn.softmax(jnp.einsum("btnh,bsnh->bnts", q, k))
+        mixed = jnp.einsum("bnts,bsnh->btnh", weights, v)
+        x = x + dense(16, axis=(-2, -1), name="out")(mixed)
+        h = nn.RMSNorm(dtype=jnp.bfloat16)(x)
+        gated = jax.nn.silu(dense(32, name="wi_0")(h)) * dense(32, name="wi_1")(h)
+        return x + dense(16, name="wo")(gated), None
+
+
+def maxtext_stack():
+    """Layers stacked along axis 1 of each kernel: `[d, layers, heads, head_dim]`, rematerialised."""
+
+    class Model(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            layers = nn.scan(
+                nn.remat(StackedLayer),
+                variable_axes={"params": 1},
+                split_rngs={"params": True},
+                length=2,
+            )
+            return layers(name="layers")(x, None)[0]
+
+    model = Model()
+    params = model.init(jax.random.key(0), jnp.ones((2, 6, 16)))["params"]
+    assert params["layers"]["query"]["kernel"].shape == (16, 2, 2, 8)
+    assert params["layers"]["out"]["kernel"].shape == (2, 2, 8, 16)
+    parts = ("query", "key", "value", "out", "wi_0", "wi_1", "wo")
+    names = [f"layers/{part}/kernel[:, {i}]" for part in parts for i in range(2)]
+    return lambda p, x: model.apply({"params": p}, x), params, names
+
+
+class Speech(nn.Module):
+    """Convolutions over a spectrogram, an encoder, and a decoder that attends to it, as in Whisper."""
+
+    @nn.compact
+    def __call__(self, batch):
+        attention = functools.partial(nn.MultiHeadDotProductAttention, num_heads=2)
+        x = nn.gelu(nn.Conv(16, (3,), name="conv1")(batch["spectrogram"]))
+        x = nn.gelu(nn.Conv(16, (3,), strides=2, name="conv2")(x))
+        h = nn.LayerNorm()(x)
+        x = x + attention(name="encoder_attention")(h, h)
+        x = x + nn.Dense(16, name="encoder_down")(nn.gelu(nn.Dense(32, name="encoder_up")(x)))
+        table = nn.Embed(12, 16, name="table")
+        y = table(batch["tokens"])
+        causal = nn.make_causal_mask(batch["tokens"])
+        for i in range(2):
+            h = nn.LayerNorm()(y)
+            y = y + attention(name=f"self_{i}")(h, h, mask=causal)
+            y = y + attention(name=f"cross_{i}")(nn.LayerNorm()(y), x)
+            y = y + nn.Dense(16, name=f"down_{i}")(nn.gelu(nn.Dense(32, name=f"up_{i}")(y)))
+        return table.attend(y)
+
+
+def speech():
+    model = Speech()
+    data = [
+        {"spectrogram": x[..., :8], "tokens": np.arange(20).reshape(4, 5) % 12} for x in batches()
+    ]
+    params = model.init(jax.random.key(0), data[0])["params"]
+    attentions = [
+        "encoder_attention",
+        *(f"{kind}_{i}" for kind in ("self", "cross") for i in (0, 1)),
+    ]
+    parts = ["conv1", "conv2", "encoder_up", "encoder_down", "up_0", "down_0", "up_1", "down_1"]
+    parts += [f"{name}/{part}" for name in attentions for part in ("query", "key", "value", "out")]
+    names = [f"{part}/kernel" for part in parts]  # the table is looked up, too: it is left alone
+    return lambda p, x: model.apply({"params": p}, x), params, names, data
+
+
+def convolutions():
+    """Plain, grouped and strided convolutions, and a kernel that is transposed on its way."""
+    draw = lambda i, *shape: jax.random.normal(jax.random.key(i), shape) / 4
+    params = {
+        "plain": draw(0, 3, 3, 4, 8),
+        "grouped": draw(1, 3, 3, 4, 12),
+        "strided": draw(2, 8, 12, 2, 2),
+        "head": draw(3, 4, 8),
+    }
+
+    def apply(p, x):
+        convolve = functools.partial(
+            jax.lax.conv_general_dilated, padding="SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+        x = jax.nn.relu(convolve(x, p["plain"], (1, 1)))
+        x = jax.nn.relu(convolve(x, p["grouped"], (1, 1), feature_group_count=2))
+        x = jax.nn.relu(convolve(x, p["strided"].transpose(2, 3, 1, 0), (2, 2)))
+        return x.mean((1, 2)) @ p["head"].T
+
+    data = [x.reshape(2, 6, 8, 4) for x in batches()]
+    return apply, params, list(params), data
+
+
 def experts():
     """A router, four experts as one stack, two of them for each token by their gates, weights drawn."""
     draw = lambda i, *shape: jax.random.normal(jax.random.key(i), shape) / 4
@@ -100,6 +203,22 @@ def experts():
         gates = jnp.where(gates >= jax.lax.top_k(gates, 2)[0][..., 1:], gates, 0)
         hidden = jax.nn.relu(jnp.einsum("btd,edh->bteh", x, params["up"]))
         return x + jnp.einsum("bteh,ehd,bte->btd", hidden, params["down"], gates)
+
+    return apply, params, ["router", "up", "down"]
+
+
+def dispatched_experts():
+    """Experts with room for four tokens each: a batch axis of both products."""
+    draw = lambda i, *shape: jax.random.normal(jax.random.key(i), shape) / 4
+    params = {"router": draw(0, 16, 4), "up": draw(1, 4, 16, 32), "down": draw(2, 4, 32, 16)}
+
+    def apply(params, x):
+        rows = x.reshape(-1, 16)
+        gates = jax.nn.softmax(rows @ params["router"])
+        room, chosen = jax.lax.top_k(gates.T, 4)  # the tokens that each expert wants most
+        hidden = jax.nn.relu(jnp.einsum("ecd,edh->ech", rows[chosen], params["up"]))
+        outputs = room[..., None] * jnp.einsum("ech,ehd->ecd", hidden, params["down"])
+        return rows.at[chosen.reshape(-1)].add(outputs.reshape(-1, 16))
 
     return apply, params, ["router", "up", "down"]
 
@@ -124,7 +243,11 @@ MODELS = {
     "nnx einsums": nnx_einsums,
     "linen scanned": linen_scanned,
     "haiku": haiku_model,
+    "maxtext stack": maxtext_stack,
+    "speech": speech,
+    "convolutions": convolutions,
     "experts": experts,
+    "dispatched experts": dispatched_experts,
     "ragged experts": ragged_experts,
 }
 
@@ -137,8 +260,8 @@ def batches(count=2):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_every_model(name):
-    apply, params, names = MODELS[name]()
-    data = batches()
+    apply, params, names, *own_data = MODELS[name]()
+    data = own_data[0] if own_data else batches()
     plan = jp.posttrain.plan(apply, params, data[0])
     assert sorted(kernel.name for kernel in plan.kernels) == sorted(names)
     found = jp.posttrain.prune(plan, params, data, solver=WANDA, pattern=HALF)
@@ -156,7 +279,8 @@ def test_every_model(name):
             continue
         if own.in_axis is None:  # experts that gates mix: [experts, inputs, outputs]
             own = jp.Axes(1, 2, 0)
-        order = (*own.batch_axis, *own.in_axis, *own.out_axis)
+        others = [a for a in range(mask.ndim) if a not in (*own.batch_axis, *own.in_axis)]
+        order = (*own.batch_axis, *own.in_axis, *others)
         size = np.prod([mask.shape[a] for a in own.in_axis])
         layers = int(np.prod([mask.shape[a] for a in own.batch_axis]))
         kept = np.asarray(mask).transpose(order).reshape(layers, size // 4, 4, -1).sum(2)
@@ -164,6 +288,16 @@ def test_every_model(name):
         assert ((new != 0) == mask).all()
         assert (new == jnp.where(mask, old, 0)).all()
     assert found.report.sparsity == 0.5
+
+
+def test_kernels_that_attend_to_one_encoder_share_its_gram():
+    apply, params, _, data = speech()
+    plan = jp.posttrain.plan(apply, params, data[0])
+    memory = {
+        kernel.inputs for kernel in plan.kernels if re.search("cross.*(key|value)", kernel.name)
+    }
+    assert len(memory) == 1
+    assert not plan.chosen[plan.names.index("table/embedding")]
 
 
 def test_experts_in_one_stack_by_sparsegpt_are_solved_one_by_one():

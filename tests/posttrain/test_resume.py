@@ -1,5 +1,8 @@
 """A folder holds one run: another is refused, and the same one goes on."""
 
+import os
+import subprocess
+import sys
 import threading
 
 import jax
@@ -51,6 +54,36 @@ def test_other_constants_are_refused(tmp_path):
     run(tmp_path, with_constant(DRAW(3, 8, 4)))
     with pytest.raises(ValueError, match=OTHERS):
         run(tmp_path, with_constant(DRAW(4, 8, 4)))
+
+
+HOLDER = """
+import fcntl, sys
+file = open(sys.argv[1], "w")
+fcntl.flock(file, fcntl.LOCK_EX)
+print("process 7 on elsewhere", file=file, flush=True)
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_second_process_is_refused_until_the_first_has_ended(tmp_path):
+    command = [sys.executable, "-c", HOLDER, str(tmp_path / "lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as first:
+        assert first.stdout.readline() == b"held\n"
+        with pytest.raises(BlockingIOError, match=r"in use by process 7 on elsewhere; wait until"):
+            run(tmp_path)
+        assert not list(tmp_path.glob("*.npz"))
+        first.kill()
+    run(tmp_path)
+
+
+def test_a_folder_is_locked_as_long_as_the_run_goes_on(tmp_path):
+    def second(step):
+        with pytest.raises(BlockingIOError, match=rf"in use by process {os.getpid()} on "):
+            run(tmp_path)
+
+    run(tmp_path, progress=second)
+    run(tmp_path)
 
 
 def keeps(threshold):

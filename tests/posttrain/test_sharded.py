@@ -19,15 +19,15 @@ params = {"up": draw(0, 2, 8, 16), "down": draw(1, 2, 16, 8)}
 layer = lambda x, p: (x + jax.numpy.tanh(x @ p["up"]) @ p["down"], None)
 apply = lambda params, x: jax.lax.scan(layer, x, params)[0]
 batches = [draw(i, 64, 8) for i in (2, 3)]
-whole = [solvers.by_criterion(jp.criteria.wanda), solvers.sparsegpt()]
-patterns = [jp.patterns.unstructured(), jp.patterns.groups(4)]
+runs = [
+    {"solver": solvers.by_criterion(jp.criteria.wanda), "pattern": jp.patterns.unstructured()},
+    {"solver": solvers.sparsegpt(), "pattern": jp.patterns.groups(4)},
+    {"solver": solvers.sparsegpt(), "pattern": jp.patterns.groups(4), "propagate": 0.5},
+]
 
 def masks(params, batches):
     plan = jp.posttrain.plan(apply, params, batches[0])
-    found = [
-        jp.posttrain.prune(plan, params, batches, solver=solver, pattern=pattern)
-        for solver, pattern in zip(whole, patterns)
-    ]
+    found = [jp.posttrain.prune(plan, params, batches, **options) for options in runs]
     for each in found:
         for name, leaf in params.items():
             if isinstance(leaf, jax.Array):

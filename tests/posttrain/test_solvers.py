@@ -176,6 +176,26 @@ def test_singular_grams(damp):
     assert np.take_along_axis(zero, by_size, 1).all()  # nothing is known: the largest stay
 
 
+SOLVERS = {
+    "obc": solvers.obc(),
+    "admm": solvers.admm(),
+    "swaps": solvers.swaps(refit=solvers.least_squares()),
+}
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_every_solver_is_finite_on_singular_grams(name):
+    draw = np.random.default_rng(0)
+    x, kernel = draw.normal(size=(400, 64)), draw.normal(size=(64, 6))
+    for case, change in GRAMS.items():
+        rows = change(x)
+        gram = rows.T @ rows / len(rows)
+        found = solve(SOLVERS[name], kernel, gram, patterns.groups(4), 0.5)
+        assert np.isfinite(found.kernel).all(), case
+        assert np.all(np.asarray(found.mask[0]).reshape(-1, 4, 6).sum(1) == 2), case
+        assert float(found.damp[0]) >= 0.999 * 0.01, case
+
+
 @pytest.mark.parametrize(
     "pattern", [patterns.groups(4), pytest.param(patterns.unstructured(), marks=pytest.mark.slow)]
 )
