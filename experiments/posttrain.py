@@ -5,7 +5,7 @@ measured first. Each row of the config then prunes it, segment by segment, for e
 calibration windows; the test windows are the same for all. `config.posttrain` says what is done:
 
   model          a name of jaxprune.models, a .gguf file, a folder of safetensors, or path/to/file.py:function
-  rows           label -> dict(solver=..., pattern=..., rates=..., recover=...)
+  rows           label -> dict(solver=..., pattern=..., rates=..., recover=..., propagate=...)
   calibration    windows that statistics are gathered on; batch: how many at a time
   validation     windows that layer errors are measured on; test: windows that perplexity is measured on
   length         tokens of a window

@@ -1,6 +1,7 @@
-"""SmolLM2-135M at 60 %, 70 % and 4:8, and recovery at 50, 60 and 70 %: one draw of windows."""
+"""SmolLM2-135M at 60 %, 70 % and 4:8, with propagated errors, and with recovery: one draw of windows."""
 
-from configs.posttrain.smollm2 import RECOVERED, SOLVERS
+from configs.posttrain.smollm2 import SOLVERS
+from configs.posttrain.smollm2_recovered import RECOVERED
 from experiments.config import config, part
 
 
@@ -26,6 +27,13 @@ def get_config():
             "solver": sparsegpt,
             "rates": rate,
             "recover": RECOVERED,
+        }
+    for name, pattern in (("50 %", None), ("2:4", part("groups", m=4))):
+        rows[f"SparseGPT, propagated {name}"] = {
+            "solver": sparsegpt,
+            "pattern": pattern,
+            "rates": 0.5,
+            "propagate": 1.0,
         }
     rows["SparseGPT, recovered 4:8"] = {**rows["SparseGPT 4:8"], "recover": RECOVERED}
     return config(

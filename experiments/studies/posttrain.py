@@ -1,5 +1,6 @@
 """The study of pruning after training: what a language model loses, and what recovery gives back."""
 
+import math
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ __all__ = ["FIELDS", "ROW", "STUDY", "checked", "with_digests"]
 
 FIELDS: dict[str, Any] = {
     "model": "smollm2-135m",  # of `jaxprune.models`, a file, a folder, or "path/to/file.py:function"
-    "rows": {},  # label -> dict(solver=part, pattern=part, rates=fraction or part, recover=part)
+    "rows": {},  # label -> dict(solver=part, pattern=part, rates=..., recover=part, propagate=weight)
     "calibration": 16,  # windows
     "validation": 4,  # windows, for the errors of layers; 0: these are not measured
     "test": 16,  # windows
@@ -28,7 +29,8 @@ FIELDS: dict[str, Any] = {
     "prunable": "",  # regular expression, searched in paths; "": all kernels of products
     "exclude": "embed|head",  # the same, of those that are left alone; "": none
 }
-ROW = ("solver", "pattern", "rates", "recover")
+ROW = ("solver", "pattern", "rates", "recover", "propagate")
+_BELOW_ONE = math.nextafter(1, 0)
 _DIGESTS = "files"  # hashes of the user's files
 
 
@@ -110,15 +112,20 @@ def _check_row(label: Any, row: Any, where: str) -> None:
     for name in ("pattern", "recover"):
         if row.get(name) is not None:
             check_part(name, row[name], f"{where}.{name}")
+    _check_fraction(row.get("propagate", 0.0), f"{where}.propagate", "a weight from 0 to 1", 1)
     rates = row.get("rates", 0.5)
     if isinstance(rates, dict) and "name" in rates:
         check_part("rates", rates, f"{where}.rates")
     elif not isinstance(rates, dict):
-        check_type("float", rates, f"{where}.rates")
-        if not 0 <= rates < 1:
-            raise UserError(
-                f"{where}.rates={rates}: a fraction removed, from 0 to below 1, is needed."
-            )
+        _check_fraction(
+            rates, f"{where}.rates", "a fraction removed, from 0 to below 1,", _BELOW_ONE
+        )
+
+
+def _check_fraction(value: Any, where: str, needed: str, most: float) -> None:
+    check_type("float", value, where)
+    if not 0 <= value <= most:
+        raise UserError(f"{where}={value}: {needed} is needed.")
 
 
 def _check(cfg: ConfigDict) -> tuple[ConfigDict, dict[str, Any]]:

@@ -137,6 +137,7 @@ def _row(label: str, row: Mapping[str, Any]) -> dict[str, Any]:
         "pattern": build("pattern", row.get("pattern")),
         "rates": build("rates", rates) if is_part else rates,
         "recover": build("recover", row.get("recover")),
+        "propagate": float(row.get("propagate", 0.0)),
     }
 
 
@@ -301,7 +302,8 @@ def _planned(section: Mapping[str, Any], subject: _Subject, seeds: int) -> str:
     plan = _plan(section, subject)
     batches = section["calibration"] // section["batch"]
     recover = any(row.get("recover") is not None for row in section["rows"].values())
-    needed = plan.bytes_needed(batches, recover=recover)
+    propagate = any(row.get("propagate", 0.0) > 0 for row in section["rows"].values())
+    needed = plan.bytes_needed(batches, recover=recover, propagate=propagate)
     row_names = section["rows"]
     runs = f"{counted(len(row_names), 'row')} x {counted(seeds, 'seed')}: {', '.join(row_names)}"
     batches_text = counted(batches, "batch", "batches")

@@ -39,6 +39,7 @@ KNOWN = {*DTYPES, *TENSORS, DICTIONARY}
 MAGIC = 0x1950A86A20F9469CFC6C  # first number of a file as PyTorch wrote them before 1.6
 
 
+_OPCODES = {opcode.code: opcode for opcode in pickletools.opcodes}
 DEEPEST = 64  # containers within containers
 SHARED = 1_000_000  # entries that may come of containers that are in the tree several times
 
@@ -274,7 +275,7 @@ def _instructions(program: Any) -> Iterator[tuple[str, Any]]:
     """
     file = io.BytesIO(program) if isinstance(program, bytes) else program
     while code := file.read(1):
-        opcode = pickletools.code2op[code.decode("latin-1")]
+        opcode = _OPCODES[code.decode("latin-1")]
         if opcode.name == "GLOBAL":
             yield opcode.name, f"{_line(file)} {_line(file)}"
         elif opcode.arg is None:

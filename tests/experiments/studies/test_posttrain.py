@@ -53,6 +53,7 @@ def cfg(tmp_path):
                 "recovered": {
                     "solver": part("sparsegpt"),
                     "rates": part("monotone", sparsity=0.5, step=0.1),
+                    "propagate": 0.5,
                     "recover": part(
                         "reconstruct", optimizer=part("adam", learning_rate=1e-3), steps=2
                     ),
@@ -170,6 +171,7 @@ def test_the_held_out_error_is_that_of_the_outputs(cfg, tmp_path):
         ({"rows": {"a": {"rates": 0.5}}}, "solver=part"),
         ({"rows": {"a": {"solver": part("sparsgpt")}}}, "nearest: 'sparsegpt'"),
         ({"rows": {"a": {"solver": part("sparsegpt"), "rates": 1.5}}}, "from 0 to below 1"),
+        ({"rows": {"a": {"solver": part("sparsegpt"), "propagate": 1.5}}}, "weight from 0 to 1"),
         ({"rows": {"a": {"solver": part("sparsegpt"), "rate": 0.5}}}, "nearest: 'rates'"),
         ({"rows": {"a": {"solver": "nowhere.py:f"}}}, "there is no file"),
         ({"calibration": 3, "batch": 2}, "a multiple of"),
