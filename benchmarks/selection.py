@@ -1,9 +1,10 @@
 """Exact selection beside its peers: global masks of a tree of scores, and N:M masks.
 
 Each contender gets the scores and returns boolean masks; the limit is one pass that compares with a
-known threshold. Ratios are medians over interleaved rounds, beside the bars that we set ourselves.
+known threshold. Ratios are medians over interleaved rounds, beside the bars that we set ourselves. PyTorch's
+`topk` and `kthvalue` stand beside them where it is installed.
 
-Run: python -m benchmarks.selection --sizes 1e6,1e7   (writes results/benchmarks/selection.json)
+Run: python -m benchmarks.selection --sizes 1e6,1e7,1e8   (writes results/benchmarks/selection.json and .md)
 """
 
 import argparse
@@ -17,7 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from benchmarks._timing import Timing, interleave, write
+from benchmarks._timing import Timing, hardware, hardware_line, interleave, write
+from experiments.reports.markdown import table
 from jaxprune.selection import top, top_along
 
 try:
@@ -26,6 +28,7 @@ except ImportError:
     torch = None
 
 LIMIT = "mask pass (limit)"
+COLUMNS = ("contender", "ms", "x of ours", "bar", "holds")
 OURS = "ours"
 KEEP = 0.1
 SHARES = (0.5, 0.25, 0.15, 0.05, 0.04, 0.01)  # of the leaves
@@ -41,6 +44,7 @@ BARS = {
 
 
 def main() -> None:
+    """Prints and writes the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", default="1e6,1e7", help="scores in the tree, by comma")
     parser.add_argument("--rounds", type=int, default=9)
@@ -48,16 +52,22 @@ def main() -> None:
     arguments = parser.parse_args()
     results: dict[str, Any] = {}
     for size in map(float, arguments.sizes.split(",")):
-        results[f"{size:.0e}"] = over_all(int(size), arguments.rounds) | {
-            "bars": BARS.get(size, {})
-        }
-        show(f"{size:.0e}", results[f"{size:.0e}"])
+        title = f"{size:.0e}"
+        results[title] = over_all(int(size), arguments.rounds) | {"bars": BARS.get(size, {})}
+        print(report(title, results[title]), flush=True)
     for keep, group_size in ((2, 4), (4, 8)):
-        results[f"{keep}:{group_size}"] = grouped(keep, group_size, arguments.rounds) | {
-            "bars": BARS[f"{keep}:{group_size}"]
-        }
-        show(f"{keep}:{group_size}", results[f"{keep}:{group_size}"])
+        title = f"{keep}:{group_size}"
+        results[title] = grouped(keep, group_size, arguments.rounds) | {"bars": BARS[title]}
+        print(report(title, results[title]), flush=True)
     write(arguments.out, results, "torch")
+    parts = [
+        "# Exact selection beside its peers\n",
+        f"Written by `python -m benchmarks.selection`: {hardware_line(hardware('torch'))}.\n",
+        f"Medians of {arguments.rounds} rounds in turns; the slowest ran once. A bar says how many times "
+        "faster than a contender selection has to be, or how close to the limit.\n",
+        *(report(title, result) for title, result in results.items()),
+    ]
+    arguments.out.with_suffix(".md").write_text("\n".join(parts))
 
 
 def over_all(size: int, rounds: int) -> dict[str, Any]:
@@ -99,6 +109,7 @@ def over_all(size: int, rounds: int) -> dict[str, Any]:
         arrays = [np.asarray(scores) for scores in leaves]
         thunks["torch.topk"] = torch_topk(arrays, keep_count, in_order=True)
         thunks["torch.topk, any order"] = torch_topk(arrays, keep_count, in_order=False)
+        thunks["torch.kthvalue"] = torch_kthvalue(arrays, keep_count)
     slow_names = ("argsort(-x)", "jnp.sort", "lax.top_k") if size > 3e6 else ()
     relative_temporaries = compiled[OURS].memory_analysis().temp_size_in_bytes / (4 * score_count)
     return {
@@ -125,6 +136,18 @@ def torch_topk(leaves: list[np.ndarray], keep_count: int, in_order: bool) -> Cal
     return lambda: select() and None
 
 
+def torch_kthvalue(leaves: list[np.ndarray], keep_count: int) -> Callable:
+    """Masks above PyTorch's k-th value: of equal scores it keeps all or none, so counts are not exact."""
+    tensors = [torch.from_numpy(array.copy()) for array in leaves]
+
+    def select():
+        scores = torch.cat([tensor.ravel() for tensor in tensors])
+        threshold = torch.kthvalue(scores, scores.numel() - keep_count + 1).values
+        return [tensor >= threshold for tensor in tensors]
+
+    return lambda: select() and None
+
+
 def grouped(keep: int, group_size: int, rounds: int) -> dict[str, Any]:
     """Times N:M masks: the n largest of each m consecutive scores."""
     rng = np.random.default_rng(0)
@@ -146,23 +169,25 @@ def grouped(keep: int, group_size: int, rounds: int) -> dict[str, Any]:
     return {"timings": interleave(thunks, OURS, rounds, ("argsort of argsort",))}
 
 
-def show(title: str, result: dict[str, Any]) -> None:
-    """Prints one table: how each contender compares with ours, the bar, and the verdict."""
+def report(title: str, result: dict[str, Any]) -> str:
+    """Returns one table: how each contender compares with ours, the bar, and whether it holds."""
     timings: dict[str, Timing] = result["timings"]
-    print(f"{title}\n  {'':24}{'ms':>10}{'x of ours':>11}  bar")
+    rows = []
     for name, timing in timings.items():
-        line = f"  {name:24}{timing.seconds * 1e3:10.2f}{timing.ratio:11.2f}"
         comparison, bar = result["bars"].get(name, ("", 0))
+        cells = ["", ""]
         if comparison == ">=":
-            line += f"  >= {bar}: {'pass' if timing.ratio >= bar else 'MISS'}"
+            cells = [f">= {bar}", "yes" if timing.ratio >= bar else "no"]
         elif comparison == "<=":
             ratio = 1 / timing.ratio
-            line += f"  ours {ratio:.2f} <= {bar}: {'pass' if ratio <= bar else 'MISS'}"
-        print(line, flush=True)
+            cells = [f"ours <= {bar} x this", f"{'yes' if ratio <= bar else 'no'}, {ratio:.2f}"]
+        rows.append([name, f"{timing.seconds * 1e3:.2f}", f"{timing.ratio:.2f}", *cells])
+    parts = [f"## {title}\n", table(COLUMNS, rows), ""]
     if "temporaries" in result:
         share = result["temporaries"]
-        verdict = f"  < 1 %: {'pass' if share < 0.01 else 'MISS'}" if result["bars"] else ""
-        print(f"  temporaries of ours, of the scores {share:.2%}{verdict}")
+        verdict = f" (aim < 1 %: {'yes' if share < 0.01 else 'no'})" if result["bars"] else ""
+        parts += [f"Temporaries of ours: {share:.3%} of the scores{verdict}.\n"]
+    return "\n".join(parts)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from jaxprune import selection
 from jaxprune.allocation.counts import share_among_contests
+from jaxprune.selection.mask_counts import count_true
 from jaxprune.types import Keep, Units
 
 __all__ = ["best_of_tree", "is_units", "keep_chosen"]
@@ -23,7 +24,7 @@ def keep_chosen(units: Units, chosen: jax.Array) -> Keep:
       chosen: bool per unit.
     """
     unit_axes = tuple(axis for axis in range(chosen.ndim) if axis not in units.layers)
-    count = jnp.sum(chosen, unit_axes, jnp.int32)
+    count = count_true(chosen, unit_axes)
     if units.axis is None:
         return Keep(count, chosen)
     return Keep(share_among_contests(count, units.contests))
@@ -61,7 +62,7 @@ def best_of_tree(
         ~leaf_protected if leaf_allowed is None else leaf_allowed & ~leaf_protected
         for leaf_protected, leaf_allowed in zip(protected, allowed, strict=True)
     ]
-    protected_count = sum(jnp.sum(leaf_protected, dtype=jnp.int32) for leaf_protected in protected)
+    protected_count = sum(count_true(mask, tuple(range(mask.ndim))) for mask in protected)
     best_others = selection.top(scores, jnp.maximum(count - protected_count, 0), others)
     return [
         leaf_protected | leaf_best

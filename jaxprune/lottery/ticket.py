@@ -23,6 +23,7 @@ from jaxprune.transforms.checking import (
     check_transform,
     check_update,
 )
+from jaxprune.transforms.chosen_state import replace_in_place, select
 from jaxprune.transforms.containers import at_home, from_inner
 from jaxprune.transforms.frozen import frozen_leaves
 from jaxprune.transforms.masked_step import key_data, land, masked_step, refresh, signals_at
@@ -274,28 +275,20 @@ def lottery_ticket(
         check_inner("lottery_ticket", inner, state.inner, params)
         check_method("lottery_ticket", method, state, memories, key)
         check_replicated("lottery_ticket", params)
-        masks = state.masks
         known_axes = of_leaves(axes, params)
         steps_after_first = state.step - plan.round_steps  # of the first level
         # Rounds of pruning done or begun before.
         level = jnp.where(steps_after_first < 0, 0, steps_after_first // plan.cycle)
         is_training = (steps_after_first < 0) | (level >= plan.rounds)
         phase = jnp.where(is_training, plan.pause, steps_after_first % plan.cycle)
+        phase = jnp.minimum(phase, plan.pause)
 
         reads_gradients = any(kind.reads_gradients for kind in memories.values())
         gradients_count = all_finite(grads) if reads_gradients else None
         memory = remember(memories, state.memory, params, grads, gradients_count)
-        point = _choose_lazily(
-            state.step == plan.rewind_to,
-            # Copied: nobody else's arrays.
-            lambda: jax.tree.map(jnp.copy, rewinding_point(params, state.inner)),
-            lambda: state.point,
-        )
 
-        def true() -> jax.Array:
-            return jnp.ones((), bool)
-
-        def prune() -> tuple[Params, Masks, optax.OptState, jax.Array]:
+        def choose_masks() -> tuple[Masks, jax.Array]:
+            """The masks after a round of pruning, and whether they could be chosen."""
             signals = signals_at(level, grads, memory, extra, state.key, key)
             unknown = []
 
@@ -305,47 +298,61 @@ def lottery_ticket(
                 unknown.extend(missing)
                 return part_masks
 
-            chosen = by_index(method, params, masks, choose)
+            chosen = by_index(method, params, state.masks, choose)
             is_known = all_finite(grads) & (sum(missing.count for missing in unknown) == 0)
-            new_masks = jax.tree.map(lambda n, o: jnp.where(is_known, n, o), chosen, masks)
-            inner_state = refresh(inner, state.inner, params, new_masks)
+            new_masks = jax.tree.map(lambda n, o: jnp.where(is_known, n, o), chosen, state.masks)
+            return new_masks, is_known
+
+        masks, is_made = _choose_lazily(
+            phase == 0, choose_masks, lambda: (state.masks, jnp.ones((), bool))
+        )
+        point = replace_in_place(
+            state.step == plan.rewind_to,
+            # Copied: nobody else's arrays.
+            lambda: jax.tree.map(jnp.copy, rewinding_point(params, state.inner)),
+            state.point,
+        )
+
+        def prune() -> tuple[Params, optax.OptState]:
+            pruned_state = refresh(inner, state.inner, params, masks)
             if plan.rewind == "weights":
                 updates_to_zero = jax.tree.map(
-                    lambda p: jnp.where(is_known, _negative(p), jnp.zeros_like(p)), params
+                    lambda p: jnp.where(is_made, _negative(p), jnp.zeros_like(p)), params
                 )
-                return updates_to_zero, new_masks, inner_state, is_known
+                return updates_to_zero, pruned_state
             if plan.rewind == "learning_rate":
-                inner_state = jax.tree.map(
-                    lambda rewound, current: jnp.where(is_known, rewound, current),
-                    _counts_from(point[1], inner_state),
-                    inner_state,
+                pruned_state = jax.tree.map(
+                    lambda rewound, current: jnp.where(is_made, rewound, current),
+                    _counts_from(point[1], pruned_state),
+                    pruned_state,
                 )
-            zeros = jax.tree.map(jnp.zeros_like, params)
-            return land(zeros, params, new_masks), new_masks, inner_state, is_known
+            return land(jax.tree.map(jnp.zeros_like, params), params, masks), pruned_state
 
-        def rewind() -> tuple[Params, Masks, optax.OptState, jax.Array]:
+        def rewind() -> tuple[Params, optax.OptState]:
             weights, inner_state = point
-            return (
-                jax.tree.map(_from_zero, masks_lib.apply(weights, masks)),
+            updates_from_zero = jax.tree.map(_from_zero, masks_lib.apply(weights, masks))
+            return updates_from_zero, refresh(inner, inner_state, weights, masks)
+
+        pauses = [prune, rewind][: plan.pause]
+        if concrete(phase) and int(phase) < plan.pause:
+            updates, inner_state = pauses[int(phase)]()
+        else:
+            cases = [] if concrete(phase) else [pause() for pause in pauses]
+
+            def choose_state(trained: optax.OptState) -> optax.OptState:
+                return select(phase, [*(paused for _, paused in cases), trained])
+
+            updates, inner_state = masked_step(
+                inner,
+                grads,
+                state.inner,
+                params,
                 masks,
-                refresh(inner, inner_state, weights, masks),
-                true(),
+                choose=choose_state if cases else None,
+                **extra,
             )
-
-        def train() -> tuple[Params, Masks, optax.OptState, jax.Array]:
-            updates, inner_state = trained or masked_step(
-                inner, grads, state.inner, params, masks, **extra
-            )
-            return _in_dtypes_of(params, updates), masks, inner_state, true()
-
-        branches = [prune, rewind, train] if plan.pause == 2 else [prune, train]
-        branch = jnp.minimum(phase, plan.pause)
-        if concrete(branch):
-            trained = None
-            updates, masks, inner_state, is_made = branches[int(branch)]()
-        else:  # outside of the branches: inside them XLA would copy the optimizer's state
-            trained = masked_step(inner, grads, state.inner, params, masks, **extra)
-            updates, masks, inner_state, is_made = jax.lax.switch(branch, branches)
+            updates = _in_dtypes_of(params, updates)
+            updates = select(phase, [*(paused for paused, _ in cases), updates])
         if memories:
             new_params = optax.apply_updates(params, updates)
             first_memory = {name: kind.init(new_params) for name, kind in memories.items()}

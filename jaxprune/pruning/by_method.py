@@ -203,6 +203,7 @@ def _change(
 _WHERE_READ = {
     **WHERE_READ,
     "_count_two_masks": called_once_per_kind,
+    "count_true": called_once_per_kind,
     "_top_along": called_once_per_kind,
 }
 

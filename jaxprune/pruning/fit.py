@@ -12,6 +12,7 @@ from jax.core import Tracer
 from jaxprune import allocation as allocations
 from jaxprune import masks as masks_lib
 from jaxprune.calls import text
+from jaxprune.selection.mask_counts import count_true
 from jaxprune.types import (
     Allocation,
     AnyAllocation,
@@ -178,7 +179,7 @@ def check_rounds(
 def count_living(units: Units, alive: jax.Array) -> jax.Array:
     """Returns per layer how many units of a contest are alive, in the mean over its contests."""
     unit_axes = tuple(i for i in range(alive.ndim) if i not in units.layers)
-    return jnp.sum(alive, unit_axes, dtype=jnp.int32) // units.contests
+    return count_true(alive, unit_axes) // units.contests
 
 
 def check_coupled(pattern: Coupled, params: Params) -> None:

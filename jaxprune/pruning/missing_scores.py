@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.core import Tracer
 
 from jaxprune.calls import text
-from jaxprune.selection.counting import count_marked
+from jaxprune.selection.mask_counts import count_marked
 from jaxprune.types import Criterion, Masks, Units
 
 __all__ = ["MissingScores", "resolve_unknown", "with_counts", "without_score"]

@@ -23,7 +23,6 @@ A search is compiled in every program that prunes, so what it carries from pass 
 array: XLA:CPU then compiles few kernels for all that happens between two passes.
 """
 
-import operator
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -38,7 +37,6 @@ __all__ = [
     "EVERYWHERE",
     "PROBES",
     "Cut",
-    "count_marked",
     "find_cut",
     "masks_of_cuts",
     "sample_positions",
@@ -341,23 +339,6 @@ def separate_ties(thresholds: Array) -> Array:
     ordinals = lax.broadcasted_iota(jnp.int32, thresholds.shape, 0)
     is_tied = (thresholds[1] == thresholds[2])[None]
     return jnp.where((ordinals >= 2) & is_tied, thresholds + 1, thresholds)
-
-
-def count_marked(masks: Sequence[Array], axes: tuple[int, ...]) -> tuple[Array, ...]:
-    """Returns the counts of several masks along axes, in one reduction.
-
-    XLA:CPU vectorises such a reduction only if it is variadic.
-
-    Args:
-      masks: bool or integer arrays of one shape.
-      axes: axes that are summed over.
-    """
-
-    def add(left: Sequence[Array], right: Sequence[Array]) -> tuple[Array, ...]:
-        return tuple(map(operator.add, left, right))
-
-    numbers = tuple(lax.convert_element_type(mask, jnp.int32) for mask in masks)
-    return tuple(lax.reduce(numbers, (np.int32(0),) * len(numbers), add, axes))
 
 
 def masks_of_cuts(scores: Array, place: Sequence[Any] | Array, cuts: Sequence[Cut]) -> list[Array]:

@@ -19,13 +19,13 @@ from jaxprune.selection.counting import (
     EVERYWHERE,
     PROBES,
     Cut,
-    count_marked,
     find_cut,
     masks_of_cuts,
     sample_positions,
     separate_ties,
 )
 from jaxprune.selection.deferred import Computed, Recipe, recipe_of
+from jaxprune.selection.mask_counts import count_marked
 from jaxprune.selection.ranks import order_key, to_rank, zero_bits
 from jaxprune.selection.shared_kernels import compiled_once, stays_called
 

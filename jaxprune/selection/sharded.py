@@ -14,12 +14,12 @@ from jax.sharding import PartitionSpec
 from jaxprune.selection.counting import (
     PROBES,
     Cut,
-    count_marked,
     find_cut,
     masks_of_cuts,
     sample_positions,
     separate_ties,
 )
+from jaxprune.selection.mask_counts import count_marked
 from jaxprune.selection.ranks import order_key, to_rank, zero_bits
 
 __all__ = ["on_shards", "top_of_parts"]

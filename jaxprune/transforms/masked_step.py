@@ -1,6 +1,7 @@
 """What every enforcing transform does to updates and optimizer state."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -11,6 +12,7 @@ from jaxprune import masks as masks_lib
 from jaxprune.arrays.precision import common
 from jaxprune.transforms.accumulation import accumulators, cycle_indices
 from jaxprune.transforms.changes import concrete
+from jaxprune.transforms.chosen_state import update_from_chosen_state
 from jaxprune.transforms.mirrored_state import mirrors
 from jaxprune.transforms.resting_state import at_rest
 from jaxprune.types import Masks, Params, Step
@@ -50,6 +52,7 @@ def masked_step(
     masks: Masks,
     *,
     skip: jax.Array | bool = False,
+    choose: Callable[[optax.OptState], optax.OptState] | None = None,
     before: Masks | None = None,
     **extra: Any,
 ) -> tuple[Params, optax.OptState]:
@@ -63,6 +66,7 @@ def masked_step(
       masks: in force.
       skip: the weights stay where they are, as far as they survive, and so does what the optimizer knows of
         gradients; its counts go on.
+      choose: new state -> the state that is kept; where that is another one, the updates mean nothing.
       before: the masks until now, where weights that come back may not be zero yet; they start from there.
       **extra: what `inner` is given besides.
     """
@@ -75,10 +79,18 @@ def masked_step(
     if before is not None:
         masked_params = masks_lib.apply(masked_params, before)
     masked_grads = masks_lib.apply(grads, masks)
-    updates, new_state = inner.update(masked_grads, fresh_state, masked_params, **extra)
-    if not concrete(skip) or bool(skip):
+    may_skip = not concrete(skip) or bool(skip)
+    if may_skip:
+        assert choose is None
+        choose = functools.partial(_state_without_gradient, skip, fresh_state)
+    if choose is None:
+        updates, new_state = inner.update(masked_grads, fresh_state, masked_params, **extra)
+    else:
+        updates, new_state = update_from_chosen_state(
+            inner, masked_grads, fresh_state, masked_params, choose, **extra
+        )
+    if may_skip:
         updates = jax.tree.map(lambda u: jnp.where(skip, jnp.zeros_like(u), u), updates)
-        new_state = _state_without_gradient(skip, fresh_state, new_state)
     new_state = refresh(inner, new_state, params, masks, but=resting)
     if before is not None:  # what is off these masks counts as zero: w + (u - w) is u
         updates = masks_lib.where(before, updates, jax.tree.map(jnp.subtract, updates, params))

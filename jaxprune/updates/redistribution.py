@@ -9,6 +9,7 @@ import numpy as np
 from jaxprune.allocation.choice import best_of_tree
 from jaxprune.allocation.counts import Layers, check_floor
 from jaxprune.parts import factory
+from jaxprune.selection.mask_counts import count_true
 from jaxprune.types import Criterion, Fraction, Step, Units, Update
 from jaxprune.updates.fractions import check_fraction, share_of
 from jaxprune.updates.selecting import (
@@ -125,7 +126,7 @@ def by_survivors(staying: Sequence[jax.Array], grow_scores: Sequence[jax.Array])
     >>> [float(s) for s in by_survivors([jnp.array([True, True]), jnp.array([False, True])], [])]
     [2.0, 1.0]
     """
-    return [jnp.sum(mask).astype(jnp.float32) for mask in staying]
+    return [count_true(mask, tuple(range(mask.ndim))).astype(jnp.float32) for mask in staying]
 
 
 def by_signal(staying: Sequence[jax.Array], grow_scores: Sequence[jax.Array]) -> list[jax.Array]:
@@ -147,7 +148,8 @@ def by_signal(staying: Sequence[jax.Array], grow_scores: Sequence[jax.Array]) ->
     """
 
     def mean_of_survivors(mask: jax.Array, sizes: jax.Array) -> jax.Array:
-        return jnp.sum(jnp.where(mask, sizes, 0)) / jnp.maximum(jnp.sum(mask), 1)
+        count = count_true(mask, tuple(range(mask.ndim)))
+        return jnp.sum(jnp.where(mask, sizes, 0)) / jnp.maximum(count, 1)
 
     pairs = zip(staying, grow_scores, strict=True)
     return [mean_of_survivors(mask, jnp.abs(scores)) for mask, scores in pairs]
@@ -164,7 +166,7 @@ def _best_of_tree(
 def _count_per_layer(mask: jax.Array, units: Units) -> jax.Array:
     """How many are marked in each layer."""
     axes_within = tuple(axis for axis in range(mask.ndim) if axis not in units.layers)
-    return jnp.sum(mask, axes_within, dtype=jnp.int32)
+    return count_true(mask, axes_within)
 
 
 def _layer_rows(array: jax.Array, units: Units) -> list[jax.Array]:

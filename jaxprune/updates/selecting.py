@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxprune import selection
+from jaxprune.selection.mask_counts import count_true
 from jaxprune.types import Keep, Units
 
 __all__ = [
@@ -64,7 +65,7 @@ def best_on_masks(
 def count_per_contest(mask: jax.Array, units: Units) -> jax.Array:
     """How many are marked in each contest; with axes of length one where there are many contests."""
     has_many_contests = units.axis is not None or bool(units.layers)
-    return jnp.sum(mask, units.contest_axes, dtype=jnp.int32, keepdims=has_many_contests)
+    return count_true(mask, units.contest_axes, keepdims=has_many_contests)
 
 
 def grow(staying: MaskPerLeaf, grow_scores: UnitsPerLeaf, counts: Sequence[Any]) -> list[jax.Array]:

@@ -615,8 +615,8 @@ TRAINING = (
     Mutation(
         "rewinding keeps the optimizer's moments",
         _TICKET,
-        "refresh(inner, inner_state, weights, masks),",
-        "refresh(inner, state.inner, weights, masks),",
+        "refresh(inner, inner_state, weights, masks)",
+        "refresh(inner, state.inner, weights, masks)",
         ("tests/lottery/test_ticket.py::test_rewinding_returns_the_stored_bits_of_everything",),
     ),
     Mutation(

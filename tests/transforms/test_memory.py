@@ -10,6 +10,7 @@ import jaxprune as jp
 methods = jp.methods
 ADAM = optax.adam(1e-3)
 GRADUAL = {"begin": 0, "end": 1_000, "every": 100}
+TICKET = jp.lottery.Plan(round_steps=100, rounds=3, rewind_to=10)
 KEY = jax.random.key(0)
 MANY = {f"layer_{i:02}": jax.ShapeDtypeStruct((256, 256), jnp.float32) for i in range(20)}
 LARGE = {f"layer_{i}": jax.ShapeDtypeStruct((1024, 1024), jnp.float32) for i in range(3)}
@@ -17,12 +18,14 @@ TRANSFORMS = {
     "GMP": jp.sparsify(ADAM, methods.gmp(sparsity=0.9, **GRADUAL)),
     "GMP, global budget": jp.sparsify(ADAM, methods.global_magnitude(sparsity=0.9, **GRADUAL)),
     "RigL": jp.sparsify(ADAM, methods.rigl(sparsity=0.9, every=100, end=1_000), key=KEY),
+    "SNFS": jp.sparsify(ADAM, methods.snfs(sparsity=0.9, every=100, end=1_000), key=KEY),
     "2:4": jp.sparsify(ADAM, methods.magnitude(sparsity=0.5, pattern=jp.patterns.groups(4))),
     "STE": jp.straight_through(ADAM, methods.ste(sparsity=0.9, end=1_000)),
     "SR-STE": jp.straight_through(ADAM, methods.sr_ste(sparsity=0.5, end=1_000)),
+    "lottery ticket": jp.lottery_ticket(ADAM, methods.magnitude(sparsity=0.2), TICKET),
 }
 BAR = 0.30  # of the parameters: a byte for each float32, and 5 %
-DONATED_BAR = {"2:4": 0.35, "RigL": 1.75}  # missed: see `results/benchmarks/footprint.md`
+DONATED_BAR = {"2:4": 0.35, "SNFS": 0.35}  # missed: see `results/benchmarks/footprint.md`
 
 
 def size(tree):
