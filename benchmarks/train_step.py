@@ -86,6 +86,7 @@ def variants(inner: optax.GradientTransformation, params: Any) -> dict[str, Any]
     _, masks = jp.prune(params, jp.methods.magnitude(sparsity=0.9))
     idle_gmp = jp.methods.gmp(sparsity=0.9, begin=NEVER, end=2 * NEVER, every=100)
     idle_rigl = jp.methods.rigl(sparsity=0.9, every=NEVER, end=2 * NEVER)
+    ticket = jp.lottery.Plan(round_steps=NEVER, rounds=3)
     by_fours = all(leaf.shape[-2] % 4 == 0 for leaf in jax.tree.leaves(params) if leaf.ndim > 1)
     n_of_m = {"sr-ste 2:4": jp.methods.sr_ste(sparsity=0.5, end=NEVER)} if by_fours else {}
     straight_through_methods = {"ste": jp.methods.ste(sparsity=0.9, end=NEVER), **n_of_m}
@@ -95,6 +96,7 @@ def variants(inner: optax.GradientTransformation, params: Any) -> dict[str, Any]
         "gmp, idle": jp.sparsify(inner, idle_gmp),
         "gmp packed, idle": jp.sparsify(inner, idle_gmp, packed=True),
         "rigl, idle": jp.sparsify(inner, idle_rigl, key=jax.random.key(1)),
+        "lottery ticket": jp.lottery_ticket(inner, jp.methods.magnitude(sparsity=0.2), ticket),
         "gmp, updating": jp.sparsify(
             inner, jp.methods.gmp(sparsity=0.9, begin=0, end=NEVER, every=1)
         ),
@@ -153,6 +155,7 @@ BARS = {
     "gmp, idle": 1.03,
     "gmp packed, idle": 1.05,
     "rigl, idle": 1.03,
+    "lottery ticket": 1.03,
     "rigl, updating": 2.2,  # an update costs at most 1.2 dense steps
     "ste": 1.3,
     "sr-ste 2:4": 1.3,
