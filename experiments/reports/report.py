@@ -13,7 +13,8 @@ from experiments.reports import claims
 from experiments.reports.kind import Outcome, ReportKind
 from experiments.reports.markdown import part, table
 from experiments.runs.files import is_sealed, read_sealed, write_json, write_text
-from experiments.runs.folder import done_checksum, read_starts
+from experiments.runs.folder import done_checksum
+from experiments.runs.starts import read_starts
 
 __all__ = ["read_results", "results_table", "write_report"]
 

@@ -13,14 +13,10 @@ serves another.
 """
 
 import hashlib
-import importlib.metadata
 import json
 import os
-import platform
 import socket
-import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -33,6 +29,7 @@ from experiments.config.fields import DEFAULTS
 from experiments.runs import files
 from experiments.runs.files import read_json, write_json
 from experiments.runs.processes import Processes
+from experiments.runs.starts import current_time, read_starts, record_start
 
 __all__ = [
     "RESERVED",
@@ -41,15 +38,12 @@ __all__ = [
     "check_writable",
     "done_checksum",
     "folder_name",
-    "read_starts",
-    "versions",
 ]
 
 # Names without a dot that a run folder uses itself.
 RESERVED = ("done", "lock", "holder", "criteria")
 _DESCRIPTIVE_FIELDS = ("paper",)  # says what a run is compared with and changes nothing in it
 _ITEMS_KEY = "items"  # a list of results, in the object that carries the checksum
-_PACKAGES = ("jaxprune", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 def folder_name(config_name: str, cfg: ConfigDict) -> str:
@@ -103,7 +97,7 @@ class Folder:
         """Stores the results, then marks the folder as finished."""
         contents = results if isinstance(results, dict) else {_ITEMS_KEY: results}
         checksum = files.write_sealed(self._results_path, contents)
-        write_json(self.path / "done", {"time": _current_time(), "results": checksum})
+        write_json(self.path / "done", {"time": current_time(), "results": checksum})
 
     @property
     def _results_path(self) -> Path:
@@ -170,7 +164,7 @@ class RunFolder(Folder):
             files.refuse_symlinks(path)
             files.sweep(path)
             _record_config(path / "config.json", _to_json(cfg))
-            _record_versions(path / "versions.json")
+            record_start(path / "versions.json")
             self._processes = Processes(path / "processes.json")
         except BaseException:
             self._lock.release()
@@ -227,22 +221,6 @@ def check_writable(workdir: Path | str) -> None:
         raise UserError(
             f"cannot make run folders in {workdir}: {existing_folder} cannot be written; set --workdir."
         )
-
-
-def versions() -> dict[str, Any]:
-    """Returns software, hardware and source revision of this process."""
-    import jax
-
-    return {
-        "python": platform.python_version(),
-        **{package: _installed_version(package) for package in _PACKAGES},
-        "platform": platform.platform(),
-        "cpu": _cpu_model(),
-        "cpus": os.cpu_count(),
-        "devices": sorted({device.device_kind for device in jax.devices()}),
-        "device_count": jax.device_count(),
-        "git": _git_state(),
-    }
 
 
 def _acquire_lock(path: Path) -> filelock.BaseFileLock:
@@ -305,30 +283,6 @@ def _check_config(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
     return stored
 
 
-def _record_versions(path: Path) -> None:
-    """Adds the versions of this start to the file, unless they are those of the last start."""
-    starts = read_starts(path)
-    current_versions = versions()
-    if not starts or {**starts[-1], "time": None} != {**current_versions, "time": None}:
-        write_json(
-            path,
-            [
-                files.seal(start)
-                for start in [*starts, {"time": _current_time(), **current_versions}]
-            ],
-        )
-
-
-def read_starts(path: Path) -> list[dict[str, Any]]:
-    """Returns the versions that `versions.json` holds for each start of a run, without checksums.
-
-    Raises:
-      UserError: it is damaged.
-    """
-    starts = read_json(path, list) if path.exists() else []
-    return [files.unsealed(start, path) for start in starts]
-
-
 def done_checksum(folder: Path) -> str | None:
     """Returns the checksum of a finished folder's results; `None` if it is not known from elsewhere."""
     try:
@@ -379,42 +333,3 @@ def _flatten_fields(tree: Any, prefix: str = "") -> dict[str, Any]:
         for key, value in tree.items()
         for path, leaf in _flatten_fields(value, f"{prefix}.{key}" if prefix else key).items()
     }
-
-
-def _current_time() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
-
-
-def _installed_version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-        return next(
-            line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")
-        )
-    except (OSError, StopIteration):
-        return platform.processor()
-
-
-def _git_state() -> dict[str, Any] | None:
-    """Returns the revision of these sources and whether they were edited since; `None` outside git."""
-
-    def run_git(*arguments: str) -> str:
-        command = ["git", "-C", str(Path(__file__).parent), *arguments]
-        return subprocess.run(
-            command, capture_output=True, encoding="utf-8", check=True, timeout=10
-        ).stdout.strip()
-
-    try:
-        return {
-            "revision": run_git("rev-parse", "HEAD"),
-            "dirty": bool(run_git("status", "--porcelain", "-uno")),
-        }
-    except (OSError, subprocess.SubprocessError):
-        return None

@@ -11,8 +11,9 @@ import pytest
 
 from experiments.report import write_report
 from experiments.runs import files, metric_rows
-from experiments.runs import folder as folder_lib
-from experiments.runs.folder import Folder, RunFolder, read_starts
+from experiments.runs import starts as starts_lib
+from experiments.runs.folder import Folder, RunFolder
+from experiments.runs.starts import read_starts
 from experiments.runs.writers import open_writers
 
 from . import small_runs
@@ -156,7 +157,7 @@ def test_metrics_of_a_resumed_run_are_whole_again_on_disk(tmp_path):
 def test_files_of_a_folder_that_are_damaged(finished, copied, attack, amount, monkeypatch):
     """Results are as they were, set aside with a sentence, or refused; so are versions and config."""
     cfg, _, folder = finished
-    monkeypatch.setattr(folder_lib, "versions", lambda: read_starts(folder / "versions.json")[-1])
+    monkeypatch.setattr(starts_lib, "versions", lambda: read_starts(folder / "versions.json")[-1])
     results, starts = Folder(folder).results, read_starts(folder / "versions.json")
     settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     names = ["results.json", "config.json", "versions.json", "processes.json", "done"]
@@ -204,7 +205,7 @@ def test_files_of_a_folder_that_are_damaged(finished, copied, attack, amount, mo
 def test_what_has_lost_its_checksum_is_refused(name, finished, copied, monkeypatch):
     """One letter of the key is another, so that nobody would look at the checksum."""
     cfg, _, folder = finished
-    monkeypatch.setattr(folder_lib, "versions", lambda: read_starts(folder / "versions.json")[-1])
+    monkeypatch.setattr(starts_lib, "versions", lambda: read_starts(folder / "versions.json")[-1])
     workdir, place = copied()
     path = place / name
     text = path.read_text(encoding="utf-8")
@@ -228,7 +229,7 @@ def test_what_has_lost_its_checksum_is_refused(name, finished, copied, monkeypat
 )
 def test_json_of_another_shape(name, finished, copied, attack, monkeypatch):
     cfg, _, folder = finished
-    monkeypatch.setattr(folder_lib, "versions", lambda: read_starts(folder / "versions.json")[-1])
+    monkeypatch.setattr(starts_lib, "versions", lambda: read_starts(folder / "versions.json")[-1])
     tally = attack("R24", f"JSON of another shape: {name}", least=len(NOT_A_RUN))
     for case, text in NOT_A_RUN.items():
         workdir, place = copied()
@@ -310,7 +311,7 @@ LINKS = [
 @pytest.mark.parametrize("target_is", ["file", "folder", "missing"])
 def test_symlinks_are_not_followed(target_is, finished, copied, tmp_path, attack, monkeypatch):
     cfg, _, folder = finished
-    monkeypatch.setattr(folder_lib, "versions", lambda: read_starts(folder / "versions.json")[-1])
+    monkeypatch.setattr(starts_lib, "versions", lambda: read_starts(folder / "versions.json")[-1])
     tally = attack("R24", f"symlinks in a run folder, to a {target_is}", least=len(LINKS))
     for name in LINKS:
         workdir, place = copied()
@@ -360,7 +361,7 @@ def test_a_report_replaces_a_symlink(name, copied, tmp_path):
 
 def test_what_killed_processes_leave_is_swept(finished, copied, monkeypatch):
     cfg, _, folder = finished
-    monkeypatch.setattr(folder_lib, "versions", lambda: read_starts(folder / "versions.json")[-1])
+    monkeypatch.setattr(starts_lib, "versions", lambda: read_starts(folder / "versions.json")[-1])
     workdir, place = copied()
     left = [".config.json.1.tmp", ".done.99.tmp", "seed_0/.results.json.2.tmp"]
     left += ["seed_0/.metrics.csv.3.tmp", "seed_0/.masks.npz.4.tmp"]

@@ -11,6 +11,7 @@ import pytest
 from experiments.config import UserError, config, part
 from experiments.config.fields import DEFAULTS
 from experiments.runs import folder as folder_lib
+from experiments.runs import starts as starts_lib
 from experiments.runs.files import read_json, write_json
 from experiments.runs.folder import Folder, RunFolder, folder_name
 
@@ -46,7 +47,7 @@ def test_a_folder_holds_config_and_versions(tmp_path):
 
 def test_a_resume_with_other_software_is_written_down(tmp_path, monkeypatch):
     RunFolder.open(tmp_path, "x", config()).close()
-    monkeypatch.setattr(folder_lib, "_git_state", lambda: {"revision": "abc", "dirty": True})
+    monkeypatch.setattr(starts_lib, "_git_state", lambda: {"revision": "abc", "dirty": True})
     with RunFolder.open(tmp_path, "x", config()) as folder:
         starts = read_json(folder.path / "versions.json")
     assert len(starts) == 2
@@ -164,4 +165,4 @@ def test_damaged_json_is_named(tmp_path):
 
 def test_sources_outside_git_have_no_revision(monkeypatch):
     monkeypatch.setenv("PATH", "")
-    assert folder_lib._git_state() is None
+    assert starts_lib._git_state() is None
