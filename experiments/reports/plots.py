@@ -115,11 +115,17 @@ def comparison(results: Mapping[str, Any], folder: Path) -> list[str]:
     return ["trade_off.png"]
 
 
-def posttrain(results: Mapping[str, Any], folder: Path) -> list[str]:
-    """Draws the perplexity of each row, and the errors of kernels by depth; returns file names."""
+def posttrain(results: Mapping[str, Any], kernels: Mapping[str, Any], folder: Path) -> list[str]:
+    """Draws the perplexity of each row, and the errors of kernels by depth; returns file names.
+
+    Args:
+      results: of a run.
+      kernels: label -> figures of each kernel with one seed; empty: these are not known.
+      folder: where files are written.
+    """
     labels = results["rows"]
     _draw_perplexities(results, labels, folder / "perplexity.png")
-    error_curves = {label: _held_out_errors(results["seeds"][0]["rows"][label]) for label in labels}
+    error_curves = {label: _held_out_errors(kernels.get(label, ())) for label in labels}
     if not all(error_curves.values()):
         return ["perplexity.png"]
     figure, (ax,) = _figure(1)
@@ -147,9 +153,9 @@ def _draw_perplexities(results: Mapping[str, Any], labels: Sequence[str], path: 
     _save(figure, path)
 
 
-def _held_out_errors(row: Mapping[str, Any]) -> list[float]:
+def _held_out_errors(kernels: Sequence[Mapping[str, Any]]) -> list[float]:
     """Returns the held-out error of each kernel; nothing if a kernel has none."""
-    errors = [kernel.get("held_out_error") for kernel in row["kernels"]]
+    errors = [kernel.get("held_out_error") for kernel in kernels]
     return [] if None in errors else errors
 
 

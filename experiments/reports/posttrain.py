@@ -2,14 +2,18 @@
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from experiments.config.fields import DENSE
 from experiments.reports import plots, stats
 from experiments.reports.kind import OpenError, Outcome, ReportKind
 from experiments.reports.markdown import table
+from experiments.runs.files import read_sealed
 
-__all__ = ["REPORT", "body", "headline"]
+__all__ = ["KERNELS_FILE", "REPORT", "body", "headline"]
+
+KERNELS_FILE = "kernels.json"  # of a run folder: seed -> label -> figures of each kernel
 
 _HEAD = (
     "row",
@@ -52,12 +56,8 @@ def _table_line(label: str, rows: list[dict[str, Any]], dense_perplexity: float)
     """Returns a row of the table: one label, the means over its rows of all seeds."""
     perplexities = [row["perplexity"] for row in rows]
     excesses = [row["log_perplexity"] - math.log(dense_perplexity) for row in rows]
-    held_out_errors = [
-        stats.mean([kernel["held_out_error"] for kernel in row["kernels"]])
-        for row in rows
-        if all("held_out_error" in kernel for kernel in row["kernels"])
-    ]
-    largest_damping = max(kernel["damp"] for row in rows for kernel in row["kernels"])
+    held_out_errors = [row["held_out_error"] for row in rows if "held_out_error" in row]
+    largest_damping = max(row["largest_damping"] for row in rows)
     return [
         label,
         f"{100 * stats.mean([row['sparsity'] for row in rows]):.2f}",
@@ -105,6 +105,13 @@ def _details(results: Mapping[str, Any]) -> list[str]:
     return [f"- model: {results['asked']['model']}", f"- rows: {', '.join(results['rows'])}"]
 
 
+def _plots(results: Mapping[str, Any], folder: Path) -> list[str]:
+    """Draws perplexities, and the errors of kernels where their file is there; returns file names."""
+    path = folder / KERNELS_FILE
+    kernels = read_sealed(path, required=True) if path.exists() else {}
+    return plots.posttrain(results, kernels.get(str(results["seeds"][0]["seed"]), {}), folder)
+
+
 REPORT = ReportKind(
-    body, headline, plots.posttrain, _values_of_claim, has_dense=False, shown=(), details=_details
+    body, headline, _plots, _values_of_claim, has_dense=False, shown=(), details=_details
 )

@@ -16,9 +16,9 @@ from ml_collections import ConfigDict
 import jaxprune as jp
 from experiments.config import UserError, build, user_files
 from experiments.config.fields import DENSE
-from experiments.reports.posttrain import REPORT
+from experiments.reports.posttrain import KERNELS_FILE, REPORT
 from experiments.reports.report import write_report
-from experiments.runs.files import read_json, write_json
+from experiments.runs.files import read_json, write_json, write_sealed
 from experiments.runs.folder import Folder, RunFolder
 from experiments.runs.options import Options
 from experiments.runs.progress import Progress
@@ -99,6 +99,8 @@ def _finish(
                     (row_folder.path / "spent.json").unlink(missing_ok=True)
                 of_rows[label] = row_folder.results
             results.append({"seed": seed, "rows": of_rows})
+    kernels = {str(of_seed["seed"]): _kernels(of_seed) for of_seed in results}
+    write_sealed(folder.path / KERNELS_FILE, kernels)
     folder.finish(
         {
             "kind": "posttrain",
@@ -108,12 +110,8 @@ def _finish(
             "rows": list(rows),
             "dense": dense.results,
             "test_tokens": int(test.size),
-            "seeds": results,
+            "seeds": [_without_kernels(of_seed) for of_seed in results],
         }
-    )
-    write_json(
-        folder.path / "kernels.json",
-        {of_seed["seed"]: _kernels(of_seed) for of_seed in results},
     )
 
 
@@ -316,3 +314,16 @@ def _measured(perplexity: float) -> dict[str, float]:
 
 def _kernels(seed: Mapping[str, Any]) -> dict[str, Any]:
     return {label: row["kernels"] for label, row in seed["rows"].items()}
+
+
+def _without_kernels(seed: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the results of a seed, with what the table says of its kernels in their place."""
+    return {**seed, "rows": {label: _summary(row) for label, row in seed["rows"].items()}}
+
+
+def _summary(row: Mapping[str, Any]) -> dict[str, Any]:
+    figures = {name: value for name, value in row.items() if name != "kernels"}
+    errors = [kernel.get("held_out_error") for kernel in row["kernels"]]
+    if None not in errors:
+        figures["held_out_error"] = float(np.mean(errors))
+    return {**figures, "largest_damping": max(kernel["damp"] for kernel in row["kernels"])}

@@ -4,12 +4,15 @@ import json
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from experiments import config as config_lib
 from experiments import report
 from experiments.cli import Options, Stopper, load_config
 from experiments.config import UserError, config, part
+from experiments.reports.posttrain import KERNELS_FILE
+from experiments.runs.files import read_sealed
 from experiments.runs.folder import folder_name
 from experiments.studies import posttrain as posttrain_lib
 from experiments.studies import posttrain_runs
@@ -109,11 +112,17 @@ def test_a_run_gives_a_table_and_goes_on_where_it_stopped(cfg, tmp_path, monkeyp
     run(made, options(tmp_path / "again"))
     (other,) = (tmp_path / "again" / "runs").iterdir()
     unbroken = json.loads((other / "results.json").read_text(encoding="utf-8"))
+    our_kernels, their_kernels = (
+        read_sealed(path / KERNELS_FILE, required=True) for path in (folder_of(tmp_path), other)
+    )
     for ours, theirs in zip(whole["seeds"], unbroken["seeds"], strict=True):
+        seed = str(theirs["seed"])
         for label in unbroken["rows"]:
             assert ours["rows"][label]["perplexity"] == theirs["rows"][label]["perplexity"]
-            errors = [k["held_out_error"] for k in theirs["rows"][label]["kernels"]]
-            assert [k["held_out_error"] for k in ours["rows"][label]["kernels"]] == errors
+            errors = [kernel["held_out_error"] for kernel in their_kernels[seed][label]]
+            assert [kernel["held_out_error"] for kernel in our_kernels[seed][label]] == errors
+            assert theirs["rows"][label]["held_out_error"] == pytest.approx(np.mean(errors))
+            assert "kernels" not in theirs["rows"][label]
             assert theirs["rows"][label]["sparsity"] == pytest.approx(0.5, abs=2e-3)
     assert not list(other.rglob("segments"))
     text = (other / "report.md").read_text(encoding="utf-8")
