@@ -155,8 +155,8 @@ def _draw_perplexities(results: Mapping[str, Any], labels: Sequence[str], path: 
 
 def _held_out_errors(kernels: Sequence[Mapping[str, Any]]) -> list[float]:
     """Returns the held-out error of each kernel; nothing if a kernel has none."""
-    errors = [kernel.get("held_out_error") for kernel in kernels]
-    return [] if None in errors else errors
+    errors = [kernel["held_out_error"] for kernel in kernels if "held_out_error" in kernel]
+    return errors if len(errors) == len(kernels) else []
 
 
 def sensitivity(results: Mapping[str, Any], folder: Path) -> list[str]:
