@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -92,6 +93,11 @@ def test_the_committed_table_is_that_of_the_committed_results(tmp_path):
         shutil.copy(file, tmp_path)
     text = report.results_table(tmp_path).read_text(encoding="utf-8")
     assert text == (committed / "README.md").read_text(encoding="utf-8")
+    holds, refuted, still_open = re.search(
+        r"(\d+) hold, (\d+) are refuted, (\d+) are open", text
+    ).groups()
+    counts = f"{holds} claims hold, {refuted} are refuted, {still_open} are open"
+    assert counts in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
