@@ -30,6 +30,8 @@ def test_a_signal_saves_and_stops(case, tmp_path, attack, amount):
     assert f"save_every={EVERY}" in text
     file.write_text(text, encoding="utf-8")
     arguments = small_runs.command("train", file, tmp_path / "runs")
+    # Under nohup it is ignored, and children inherit that; a preexec_fn= would fork beside JAX's threads.
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     process = subprocess.Popen(
         arguments,
         cwd=small_runs.ROOT,
@@ -37,8 +39,8 @@ def test_a_signal_saves_and_stops(case, tmp_path, attack, amount):
         stderr=subprocess.PIPE,
         text=True,
         env=environment,
-        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # ignored under nohup
     )
+    signal.signal(signal.SIGHUP, before)
     rows = lambda: any(p.stat().st_size for p in tmp_path.rglob("metrics.jsonl"))
     wait_for(rows, process)
     started = time.monotonic()
