@@ -5,21 +5,22 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.scipy.linalg import cho_factor, cho_solve
+from jax.scipy.linalg import cho_solve
 
 from jaxprune.posttrain.passes import run_segment
 from jaxprune.posttrain.pieces import compiled
 from jaxprune.posttrain.plan import Plan
+from jaxprune.posttrain.solvers.cholesky import lower_cholesky
 from jaxprune.posttrain.solvers.factor import add_damping
 from jaxprune.posttrain.statistics import Sums, add, batch_cross_grams
 from jaxprune.posttrain.streams import Streams
 from jaxprune.posttrain.work import Stream, Work, reading_key
 
-__all__ = ["Propagation", "check_propagate"]
+__all__ = ["DAMP", "Propagation", "check_propagate"]
 
 # Share of the mean of the Gram's diagonal that is added to it: ten times that of solvers, with whose damping
 # the correction follows the noise of few rows and does harm (docs/posttrain.md).
-_DAMP = 0.1
+DAMP = 0.1
 
 
 class Propagation:
@@ -86,7 +87,9 @@ class Propagation:
           matrices: the dense kernel, `[layers, inputs, outputs]`.
           statistics: "grams" and "cross_grams" of its inputs.
         """
-        return _corrected(matrices, statistics["grams"], statistics["cross_grams"], self._weight)
+        return _corrected(
+            matrices, statistics["grams"], statistics["cross_grams"], self._weight, DAMP
+        )
 
 
 def check_propagate(plan: Plan, propagate: float, calibrate: str) -> None:
@@ -111,12 +114,12 @@ def check_propagate(plan: Plan, propagate: float, calibrate: str) -> None:
 
 @jax.jit
 def _corrected(
-    matrices: jax.Array, grams: jax.Array, cross_grams: jax.Array, weight: Any
+    matrices: jax.Array, grams: jax.Array, cross_grams: jax.Array, weight: Any, damp: Any
 ) -> jax.Array:
     def one_layer(layer: Any) -> jax.Array:
         kernel, gram, cross_gram = layer
-        factor = cho_factor(add_damping(gram, _DAMP, len(gram)))
-        return kernel + weight * cho_solve(factor, (cross_gram - gram) @ kernel)
+        factor = lower_cholesky(add_damping(gram, damp, len(gram)))
+        return kernel + weight * cho_solve((factor, True), (cross_gram - gram) @ kernel)
 
     with jax.default_matmul_precision("highest"):
         corrected = lax.map(one_layer, (matrices, grams, cross_grams))

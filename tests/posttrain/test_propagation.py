@@ -33,7 +33,7 @@ def test_the_correction_is_the_one_by_hand():
     a = np.asarray(result.params["a"], np.float64)
     dense, mine = np.tanh(x @ PARAMS["a"]), np.tanh(x @ a)
     gram = mine.T @ mine
-    gram += propagation._DAMP * np.mean(np.diagonal(gram)) * np.eye(8)
+    gram += propagation.DAMP * np.mean(np.diagonal(gram)) * np.eye(8)
     correction = np.linalg.solve(gram, mine.T @ (dense - mine) @ PARAMS["b"])
     np.testing.assert_allclose(result.params["b"], PARAMS["b"] + 0.75 * correction, atol=1e-5)
     assert np.array_equal(a != 0, result.masks["a"])
@@ -86,7 +86,7 @@ def test_the_correction_solves_least_squares_of_every_product(kind):
 
     gradient = np.asarray(jax.grad(loss)(jnp.asarray(result.params["b"])))
     change = np.asarray(result.params["b"]) - params["b"]
-    damping = [propagation._DAMP * np.mean(np.diagonal(gram)) for gram in np.asarray(grams)]
+    damping = [propagation.DAMP * np.mean(np.diagonal(gram)) for gram in np.asarray(grams)]
     stacked = {"experts": 0, "grouped convolution": 3}.get(kind)
     if stacked is not None:  # a damping for each expert, and for each group of outputs
         repeats = change.shape[stacked] // len(damping)
@@ -105,7 +105,7 @@ def test_a_shared_kernel_is_corrected_by_the_mean_of_its_uses():
     first = [mine, np.tanh(mine @ params["b"])]  # the kernel is as it was until its last use
     target = [dense, np.tanh(dense @ params["b"])]
     gram = sum(x.T @ x for x in first)
-    gram += propagation._DAMP * np.mean(np.diagonal(gram)) * np.eye(8)
+    gram += propagation.DAMP * np.mean(np.diagonal(gram)) * np.eye(8)
     change = [x.T @ (y - x) @ params["b"] for x, y in zip(first, target, strict=True)]
     expected = params["b"] + np.linalg.solve(gram, sum(change))
     np.testing.assert_allclose(result.params["b"], expected, atol=1e-5)

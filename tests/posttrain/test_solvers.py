@@ -10,6 +10,7 @@ from benchmarks import _published_sparsegpt as published
 from jaxprune import criteria, patterns
 from jaxprune.posttrain import solvers
 from jaxprune.posttrain.contests import contest
+from jaxprune.posttrain.solvers.cholesky import lower_cholesky
 from jaxprune.posttrain.views import Layout
 
 PATTERNS = {
@@ -156,6 +157,17 @@ GRAMS = {
     "outlier": lambda x: x * np.where(np.arange(x.shape[1]) == 3, 1e4, 1),
     "all zero": lambda x: 0 * x,
 }
+
+
+def test_a_factorisation_in_blocks_is_that_of_the_whole():
+    rows = np.random.default_rng(0).normal(size=(80, 43))
+    matrix = rows.T @ rows / len(rows)
+    lower = lower_cholesky(
+        jnp.asarray(matrix, jnp.float32), block=8
+    )  # the last block has 3 columns
+    np.testing.assert_allclose(lower, np.linalg.cholesky(matrix), atol=3e-6)
+    negative = matrix - 2 * np.eye(43)[:, 30:31] * np.eye(43)[30:31] * matrix[30, 30]
+    assert not np.isfinite(lower_cholesky(jnp.asarray(negative, jnp.float32), block=8)).all()
 
 
 @pytest.mark.parametrize("damp", [0.01, 0.0])

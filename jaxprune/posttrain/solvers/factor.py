@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxprune.posttrain.solvers.cholesky import lower_cholesky
+
 __all__ = ["Factor", "add_damping", "damped_factor", "unit_triangular_inverses"]
 
 _TRIES = 6
@@ -47,7 +49,7 @@ def damped_factor(gram: jax.Array, damp: Any, inputs: int) -> Factor:
         attempts, last_damp, _ = state
         next_damp = jnp.where(attempts == 0, last_damp, jnp.maximum(10 * last_damp, _LEAST))
         reversed_gram = add_damping(gram, next_damp, inputs)[::-1, ::-1]
-        return attempts + 1, next_damp, jnp.linalg.cholesky(reversed_gram, symmetrize_input=False)
+        return attempts + 1, next_damp, lower_cholesky(reversed_gram)
 
     initial_state = (0, jnp.asarray(damp, gram.dtype), gram)
     _, used_damp, lower_factor = lax.while_loop(failed, attempt, initial_state)
