@@ -10,6 +10,7 @@ SOLVERS = {
     "RIA": part("by_criterion", criterion=part("ria")),
     "SparseGPT": part("sparsegpt"),
 }
+PROPAGATED = {"propagate": 0.5}  # chosen on validation windows: results/benchmarks/propagation.md
 
 
 def better(worse, ours):

@@ -1,8 +1,10 @@
-"""SmolLM2-135M at 60 %, 70 % and 4:8, with propagated errors, and with recovery: one draw of windows."""
+"""SmolLM2-135M at 60 %, 70 % and 4:8, with OWL's rates and with propagated errors: one draw of windows."""
 
-from configs.posttrain.smollm2 import SOLVERS
-from configs.posttrain.smollm2_recovered import RECOVERED
+from configs.posttrain.smollm2 import PROPAGATED, SOLVERS, better
 from experiments.config import config, part
+
+CITATION = "Frantar & Alistarh 2023; Sun et al. 2023; Yin et al. 2024 (orders)"
+EIGHT = part("groups", m=8)
 
 
 def get_config():
@@ -15,31 +17,22 @@ def get_config():
                 "pattern": per_output,
                 "rates": rate,
             }
-        rows[f"{name} 4:8"] = {"solver": solver, "pattern": part("groups", m=8), "rates": 0.5}
-    sparsegpt = SOLVERS["SparseGPT"]
+        rows[f"{name} 4:8"] = {"solver": solver, "pattern": EIGHT, "rates": 0.5}
     for rate in (0.6, 0.7):
         rows[f"SparseGPT, OWL {100 * rate:.0f} %"] = {
-            "solver": sparsegpt,
+            "solver": SOLVERS["SparseGPT"],
             "rates": part("owl", sparsity=rate),
         }
-    for rate in (0.5, 0.6, 0.7):
-        rows[f"SparseGPT, recovered {100 * rate:.0f} %"] = {
-            "solver": sparsegpt,
-            "rates": rate,
-            "recover": RECOVERED,
-        }
-    for name, pattern in (("50 %", None), ("2:4", part("groups", m=4))):
-        rows[f"SparseGPT, propagated {name}"] = {
-            "solver": sparsegpt,
-            "pattern": pattern,
-            "rates": 0.5,
-            "propagate": 1.0,
-        }
-    rows["SparseGPT, recovered 4:8"] = {**rows["SparseGPT 4:8"], "recover": RECOVERED}
+    for row in ("60 %", "70 %", "4:8"):
+        rows[f"SparseGPT, propagated {row}"] = {**rows[f"SparseGPT {row}"], **PROPAGATED}
+    accept = []
+    for row in ("60 %", "70 %", "4:8"):
+        accept += [
+            better(f"magnitude {row}", f"Wanda {row}"),
+            better(f"Wanda {row}", f"SparseGPT {row}"),
+        ]
+    accept += [better(f"SparseGPT {row}", f"SparseGPT, OWL {row}") for row in ("60 %", "70 %")]
     return config(
         posttrain={"model": "smollm2-135m", "rows": rows},
-        paper={
-            "citation": "Frantar & Alistarh 2023; Sun et al. 2023; Yin et al. 2024 (orders)",
-            "against": "order",
-        },
+        paper={"citation": CITATION, "against": "order", "accept": accept},
     )

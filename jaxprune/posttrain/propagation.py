@@ -20,7 +20,7 @@ __all__ = ["DAMP", "Propagation", "check_propagate"]
 
 # Share of the mean of the Gram's diagonal that is added to it: ten times that of solvers, with whose damping
 # the correction follows the noise of few rows and does harm (docs/posttrain.md).
-DAMP = 0.1
+DAMP = 0.3
 
 
 class Propagation:

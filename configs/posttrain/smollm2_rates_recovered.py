@@ -1,0 +1,24 @@
+"""SmolLM2-135M at 50 %, 60 %, 70 % and 4:8: what local recovery gives back, one draw of windows."""
+
+from configs.posttrain.smollm2 import PROPAGATED, SOLVERS, better
+from configs.posttrain.smollm2_rates import CITATION, EIGHT
+from configs.posttrain.smollm2_recovered import RECOVERED
+from experiments.config import config
+
+
+def get_config():
+    rows, accept = {}, []
+    for row, pattern, rate in (
+        ("50 %", None, 0.5),
+        ("60 %", None, 0.6),
+        ("70 %", None, 0.7),
+        ("4:8", EIGHT, 0.5),
+    ):
+        pruned = {"solver": SOLVERS["SparseGPT"], "pattern": pattern, "rates": rate}
+        rows[f"SparseGPT, propagated {row}"] = {**pruned, **PROPAGATED}
+        rows[f"SparseGPT, recovered {row}"] = {**pruned, **PROPAGATED, **RECOVERED}
+        accept.append(better(f"SparseGPT, propagated {row}", f"SparseGPT, recovered {row}"))
+    return config(
+        posttrain={"model": "smollm2-135m", "rows": rows},
+        paper={"citation": CITATION, "against": "own", "accept": accept},
+    )
