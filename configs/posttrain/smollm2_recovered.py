@@ -7,7 +7,7 @@ blocks alone (docs/posttrain.md).
 from configs.posttrain.smollm2 import PROPAGATED, SOLVERS, better, factor
 from experiments.config import config, part
 
-RECOVERED = {"recover": part("reconstruct", optimizer=part("adam", learning_rate=1e-4), steps=64)}
+RECOVERED = {"recover": part("reconstruct", optimizer=part("adam", learning_rate=3e-4), steps=64)}
 
 
 def get_config():
