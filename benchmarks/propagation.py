@@ -1,10 +1,12 @@
-"""What propagating errors gives, and with which damping: first blocks of SmolLM2-135M by SparseGPT.
+"""What propagated errors and local recovery give, and at which settings: first blocks of SmolLM2-135M.
 
-The first eight of thirty blocks are pruned, the others stay dense; calibration windows are drawn with the
-seed. Perplexity is that of validation windows, so that what is chosen here has seen no test window. Weight 0
-is SparseGPT as it is.
+The first of thirty blocks are pruned by SparseGPT, the others stay dense; calibration windows are drawn with
+the seed. Perplexity is that of validation windows, so that what is chosen here has seen no test window. With
+weight 0 and without recovery it is SparseGPT as it is.
 
 Run: python -m benchmarks.propagation   (writes results/benchmarks/propagation.json and .md)
+     python -m benchmarks.propagation --blocks 4 --patterns 2:4 --windows 16 --weights 0 0.5 \\
+       --recovery_rates 0 1e-4 3e-4 --out results/benchmarks/recovery
 """
 
 import argparse
@@ -15,17 +17,27 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from benchmarks import _timing
 from experiments.reports.markdown import table
 from jaxprune import models, patterns, posttrain
 from jaxprune.posttrain import propagation
 
-PRUNED = r"layers/[0-7]/(query|key|value|output|gate|up|down)$"
+PRUNED = r"layers/[0-{last}]/(query|key|value|output|gate|up|down)$"
+RECOVERY_STEPS = 64
 LENGTH = 512
 BATCH = 2
 PATTERNS = {"50 %": None, "2:4": patterns.groups(4)}
-SETTINGS = ("pattern", "calibration windows", "seed", "solver's damping", "weight", "damping")
+SETTINGS = (
+    "pattern",
+    "calibration windows",
+    "seed",
+    "solver's damping",
+    "weight",
+    "damping",
+    "rate of recovery",
+)
 MEASURED = ("perplexity", "CPU seconds")
 
 
@@ -38,6 +50,8 @@ def main() -> None:
     parser.add_argument("--solver_dampings", type=float, nargs="+", default=[0.01])
     parser.add_argument("--weights", type=float, nargs="+", default=[0.0, 0.5, 1.0])
     parser.add_argument("--dampings", type=float, nargs="+", default=[propagation.DAMP])
+    parser.add_argument("--recovery_rates", type=float, nargs="+", default=[0.0], help="0: none")
+    parser.add_argument("--blocks", type=int, choices=range(1, 11), default=8)
     parser.add_argument("--validation", type=int, default=8)
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks/propagation"))
     arguments = parser.parse_args()
@@ -46,20 +60,23 @@ def main() -> None:
     dense = models.perplexity(model.apply, model.params, validation)
     tokens = models.text.tokens(model.tokenizer, "calibration")
     batch_shape = jax.ShapeDtypeStruct((BATCH, LENGTH), jnp.int32)
-    plan = posttrain.plan(model.apply, model.params, batch_shape, prunable=PRUNED)
+    prunable = PRUNED.format(last=arguments.blocks - 1)
+    plan = posttrain.plan(model.apply, model.params, batch_shape, prunable=prunable)
     rows: list[dict[str, Any]] = []
-    for pattern, windows, seed, solver_damping, weight, damping in itertools.product(
+    for pattern, windows, seed, solver_damping, weight, damping, rate in itertools.product(
         arguments.patterns,
         arguments.windows,
         arguments.seeds,
         arguments.solver_dampings,
         arguments.weights,
         arguments.dampings,
+        arguments.recovery_rates,
     ):
         if not weight and damping != arguments.dampings[0]:
             continue  # there is nothing to damp
         drawn = models.text.cut(tokens, LENGTH, count=windows, seed=seed)
         propagation.DAMP = damping
+        recovery = posttrain.reconstruct(optax.adam(rate), steps=RECOVERY_STEPS) if rate else None
         start = time.process_time()
         result = posttrain.prune(
             plan,
@@ -69,6 +86,7 @@ def main() -> None:
             pattern=PATTERNS[pattern],
             rates=0.5,
             propagate=weight,
+            recover=recovery,
         )
         seconds = time.process_time() - start
         perplexity = models.perplexity(model.apply, result.params, validation)
@@ -78,9 +96,9 @@ def main() -> None:
         write(arguments.out, rows, arguments.validation, dense)
 
 
-def write(path: Path, rows: list[dict[str, Any]], windows: int, dense: float) -> None:
+def write(path: Path, rows: list[dict[str, Any]], blocks: int, windows: int, dense: float) -> None:
     """Writes rows as JSON and as a table."""
-    setting = {"validation windows": windows, "dense perplexity": dense}
+    setting = {"blocks": blocks, "validation windows": windows, "dense perplexity": dense}
     _timing.write(path.with_suffix(".json"), {"setting": setting, "rows": rows})
     cells = [
         [
@@ -91,13 +109,13 @@ def write(path: Path, rows: list[dict[str, Any]], windows: int, dense: float) ->
         for row in rows
     ]
     text = [
-        "# Error propagation",
+        "# Error propagation and local recovery",
         "",
         _timing.hardware_line(_timing.hardware()),
         "",
-        "SmolLM2-135M, the first eight of thirty blocks by SparseGPT, the others dense; perplexity on "
-        f"{windows} validation windows of {LENGTH} tokens, dense {dense:.2f}. The machine was shared, and "
-        "seconds count compiling.",
+        f"SmolLM2-135M, the first {blocks} of thirty blocks by SparseGPT, the others dense; perplexity on "
+        f"{windows} validation windows of {LENGTH} tokens, dense {dense:.2f}. Recovery is by Adam, "
+        f"{RECOVERY_STEPS} steps for each block. The machine was shared, and seconds count compiling.",
         "",
         table(SETTINGS + MEASURED, cells),
         "",

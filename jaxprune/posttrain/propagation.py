@@ -18,8 +18,8 @@ from jaxprune.posttrain.work import Stream, Work, reading_key
 
 __all__ = ["DAMP", "Propagation", "check_propagate"]
 
-# Share of the mean of the Gram's diagonal that is added to it: ten times that of solvers, with whose damping
-# the correction follows the noise of few rows and does harm (docs/posttrain.md).
+# Share of the mean of the Gram's diagonal that is added to it, thirty times that of solvers: with less the
+# correction follows the noise of few rows. Chosen on validation windows (results/benchmarks/propagation.md).
 DAMP = 0.3
 
 
