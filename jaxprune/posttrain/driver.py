@@ -22,7 +22,7 @@ from jaxprune.posttrain.plan import Plan
 from jaxprune.posttrain.propagation import Propagation, check_propagate
 from jaxprune.posttrain.reconstruct import Recovery
 from jaxprune.posttrain.report import Progress, Recovered, Report, Row
-from jaxprune.posttrain.solvers.solver import statistics_read_by
+from jaxprune.posttrain.solvers.solver import SOLVER, statistics_read_by
 from jaxprune.posttrain.steps import Steps
 from jaxprune.posttrain.store import Store, work_folder
 from jaxprune.posttrain.streams import Streams, checked_leaves
@@ -125,9 +125,17 @@ def prune(
     pattern = unstructured() if pattern is None else pattern
     checks.check(
         "posttrain.prune",
-        pattern=(pattern, PATTERN),
+        plan=(plan, _PLAN),
         params=(params, checks.TREE),
+        solver=(solver, SOLVER),
+        pattern=(pattern, PATTERN),
+        rates=(rates, rates_lib.RATES),
         propagate=(propagate, checks.NUMBER),
+        recover=(recover, checks.optional(_RECOVERY)),
+        hold_out=(hold_out, checks.optional(checks.INTEGER)),
+        sink=(sink, checks.optional(checks.FUNCTION)),
+        key=(key, checks.optional(checks.KEY)),
+        progress=(progress, checks.optional(checks.FUNCTION)),
     )
     _check_calibrate(calibrate, recover)
     check_propagate(plan, propagate, calibrate)
@@ -218,6 +226,18 @@ def prune(
         row_notes = _notes_on_rows(plan, calibration_count) if "grams" in statistic_names else ()
         report = Report(tuple(rows), tuple(recoveries), row_notes, time.perf_counter() - start_time)
         return Result(new_params, plan.structure.unflatten(masks), report)
+
+
+_PLAN = checks.Kind(
+    "a plan",
+    lambda value: isinstance(value, Plan),
+    lambda _: "make one: jaxprune.posttrain.plan(apply, params, batch)",
+)
+_RECOVERY = checks.Kind(
+    "a recovery",
+    lambda value: isinstance(value, Recovery),
+    lambda _: "such as jaxprune.posttrain.reconstruct(optax.adam(1e-3), steps=100)",
+)
 
 
 def _check_calibrate(calibrate: str, recover: Recovery | None) -> None:

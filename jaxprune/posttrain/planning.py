@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxprune import kernel_axes, trees
+from jaxprune import checks, kernel_axes, trees
 from jaxprune import masks as masks_lib
 from jaxprune.checks import expression
 from jaxprune.masks import Prunable
@@ -59,6 +59,9 @@ def plan(
     >>> [(kernel.name, kernel.view.layout.size) for kernel in kernels]
     [('a', (1, 4, 6)), ('b', (1, 6, 2))]
     """
+    checks.check("posttrain.plan", apply=(apply, checks.FUNCTION), params=(params, checks.TREE))
+    if not isinstance(exclude, str | Iterable):
+        checks.expression("posttrain.plan(exclude=)", exclude)
     shapes = jax.tree.map(_shape, trees.plain(params))
     shaped_params = jax.tree.structure(params).unflatten(jax.tree.leaves(shapes))
     batch = jax.tree.map(_shape, batch)

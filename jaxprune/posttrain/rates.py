@@ -10,12 +10,13 @@ import numpy as np
 
 from jaxprune import trees
 from jaxprune.allocation import knapsack
-from jaxprune.checks import expression, takes
+from jaxprune.calls import text
+from jaxprune.checks import INTEGER, NUMBER, Kind, check, expression, is_function, takes
 from jaxprune.patterns import unstructured
 from jaxprune.posttrain.contests import contest
 from jaxprune.posttrain.errors import output_error
 from jaxprune.posttrain.plan import Plan
-from jaxprune.posttrain.solvers.solver import Solver, statistics_read_by
+from jaxprune.posttrain.solvers.solver import SOLVER, Solver, statistics_read_by
 from jaxprune.posttrain.work import Work
 from jaxprune.wording import counted
 
@@ -27,6 +28,29 @@ def __dir__() -> list[str]:
 
 
 Gather = Callable[..., Any]
+
+
+def _is_numbers(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    is_many = isinstance(value, Sequence | np.ndarray) and not isinstance(value, str)
+    return all(NUMBER.fits(number) for number in value) if is_many else NUMBER.fits(value)
+
+
+_NUMBERS = Kind(
+    "a fraction for each kernel, or one for all",
+    _is_numbers,
+    lambda _: "have the function of the plan return a list of numbers",
+)
+RATES = Kind(
+    "a fraction, several, or a function of the plan",
+    lambda value: _is_numbers(value) or is_function(value),
+    lambda value: (
+        NUMBER.remedy(value)
+        if isinstance(value, str)
+        else "such as 0.5, {'mlp': 0.5, '.*': 0.0} or rates.owl(0.5)"
+    ),
+)
 
 
 def of_plan(rates: Any, plan: Plan, work: Work, gather: Gather) -> list[float]:
@@ -56,7 +80,13 @@ def of_plan(rates: Any, plan: Plan, work: Work, gather: Gather) -> list[float]:
     if isinstance(rates, Mapping):
         rates = by_path(rates)
     if callable(rates):
+        if not (takes(rates, 3) or takes(rates, 1)):
+            raise TypeError(
+                f"posttrain(rates={text(rates)}): a function of the plan is needed, or of the plan, the "
+                "parameters at work and gather; this one takes other arguments."
+            )
         rates = rates(plan, work, gather) if takes(rates, 3) else rates(plan)
+        check("posttrain", rates=(rates, _NUMBERS))
     if isinstance(rates, Sequence | np.ndarray):
         sparsities = [float(sparsity) for sparsity in rates]
         if len(sparsities) != len(plan.kernels):
@@ -86,8 +116,14 @@ def by_path(sparsities: Mapping[str, float]) -> Callable[[Plan], list[float]]:
     >>> by_path({"head": 0.0, ".*": 0.5})(plan(apply, params, x))  # in the order of the program
     [0.5, 0.0]
     """
-    for pattern in sparsities:
+    if not isinstance(sparsities, Mapping) or not sparsities:
+        raise ValueError(
+            f"posttrain.rates.by_path: fractions by regular expression are needed, not {sparsities!r}; such "
+            "as {'mlp': 0.5, '.*': 0.0}."
+        )
+    for pattern, sparsity in sparsities.items():
         expression("posttrain.rates.by_path", pattern)
+        _check_fraction(f"by_path({pattern!r})", sparsity)
 
     def rates(plan: Plan) -> list[float]:
         names = [kernel.name for kernel in plan.kernels]
@@ -107,6 +143,14 @@ def by_path(sparsities: Mapping[str, float]) -> Callable[[Plan], list[float]]:
         return kernel_rates
 
     return rates
+
+
+def _check_fraction(who: str, sparsity: Any) -> None:
+    check(f"posttrain.rates.{who}", sparsity=(sparsity, NUMBER))
+    if not 0 <= float(sparsity) < 1:
+        raise ValueError(
+            f"posttrain.rates.{who}: sparsity={sparsity} is not in [0, 1); it is the fraction removed."
+        )
 
 
 def monotone(sparsity: float, *, step: float) -> Callable[[Plan], list[float]]:
@@ -135,6 +179,9 @@ def monotone(sparsity: float, *, step: float) -> Callable[[Plan], list[float]]:
     >>> monotone(0.5, step=0.25)(plan(apply, params, x))
     [0.375, 0.625]
     """
+
+    _check_fraction("monotone", sparsity)
+    check("posttrain.rates.monotone", step=(step, NUMBER))
 
     def rates(plan: Plan) -> list[float]:
         blocks = np.array(plan.blocks, np.float64)
@@ -176,6 +223,8 @@ def owl(
     >>> [int(mask.sum()) for mask in masks.values()]  # of 64 weights: densities 0.625 and 0.375
     [40, 24]
     """
+    _check_fraction("owl", sparsity)
+    check("posttrain.rates.owl", outlier=(outlier, NUMBER), spread=(spread, NUMBER))
     if not outlier > 0 or not 0 <= spread <= 0.5:
         raise ValueError(
             f"posttrain.rates.owl(outlier={outlier}, spread={spread}): above 0, and within [0, 0.5], are "
@@ -252,6 +301,13 @@ def measured(
     >>> [int(mask.sum()) for mask in result.masks.values()]  # of 64 weights each
     [16, 48]
     """
+    check(
+        "posttrain.rates.measured",
+        sparsity=(sparsity, NUMBER),
+        solver=(solver, SOLVER),
+        apart=(apart, NUMBER),
+        options=(options, INTEGER),
+    )
     if not 0 <= sparsity < 1:
         raise ValueError(f"posttrain.rates.measured(sparsity={sparsity}): [0, 1) is needed.")
     if not apart > 0 or options < 3 or options % 2 == 0:

@@ -255,7 +255,12 @@ class Steps:
         for kernel_index, kernel, old_matrices, target, solution in zip(
             kernel_indices, kernels, matrices, targets, solutions, strict=True
         ):
-            summary = _summarise(target, solution, gathered.get("grams"))
+            summary = _summarise(old_matrices, target, solution, gathered.get("grams"))
+            if not bool(summary.was_finite):
+                raise ValueError(
+                    f"posttrain.prune: weights of {kernel.name!r} are NaN or infinity, and no weight can be "
+                    "chosen beside them; look for NaN in the parameters, or exclude it."
+                )
             if not bool(summary.finite):
                 raise ValueError(
                     f"posttrain.prune: {text(self.solver)} gives NaN or infinity for {kernel.name!r}; look "
@@ -320,22 +325,27 @@ class _Summary(NamedTuple):
 
     Attributes:
       kept: number of weights kept.
+      was_finite: whether all weights were finite before: a solver may drop those that were not.
       finite: whether all weights are finite.
       damp: damping of the layer that needed most.
       error: relative squared error of the outputs; `None` without Gram matrices.
     """
 
     kept: jax.Array
+    was_finite: jax.Array
     finite: jax.Array
     damp: jax.Array
     error: jax.Array | None
 
 
 @jax.jit
-def _summarise(target: jax.Array, solution: Solved, grams: jax.Array | None) -> _Summary:
+def _summarise(
+    old_matrices: jax.Array, target: jax.Array, solution: Solved, grams: jax.Array | None
+) -> _Summary:
     kept_count = jnp.sum(solution.mask, dtype=jnp.int32)
+    was_finite = jnp.isfinite(old_matrices).all()
     is_finite = jnp.isfinite(solution.kernel).all()
     error = None
     if grams is not None:
         error = output_error(target, solution.kernel, grams)
-    return _Summary(kept_count, is_finite, jnp.max(solution.damp), error)
+    return _Summary(kept_count, was_finite, is_finite, jnp.max(solution.damp), error)

@@ -1177,3 +1177,81 @@ MISUSES["structured"] = {
 
 def examples():
     return jp.data.Split(np.zeros((10, 2)), np.zeros(10, int))
+
+
+def plan(params=PARAMS):
+    return jp.posttrain.plan(apply, params, INPUTS)
+
+
+def pruned_after(params=PARAMS, the_plan=None, batches=(INPUTS,), solver=None, **options):
+    solver = jp.posttrain.solvers.sparsegpt() if solver is None else solver
+    the_plan = plan() if the_plan is None else the_plan
+    return jp.posttrain.prune(the_plan, params, batches, solver=solver, **options)
+
+
+def spoilt(number):
+    return {"fc": {**PARAMS["fc"], "kernel": KERNEL.at[1, 2].set(number)}}
+
+
+SOLVERS = jp.posttrain.solvers
+RATES = jp.posttrain.rates
+MISUSES["posttrain"] = {
+    "NaN that a solver would drop": Misuse(
+        lambda: pruned_after(spoilt(NAN), solver=SOLVERS.admm()), "'fc/kernel' are NaN"
+    ),
+    "infinity that propagation would repair": Misuse(
+        lambda: pruned_after(spoilt(jnp.inf), propagate=0.5), "'fc/kernel' are NaN or infinity"
+    ),
+    "a solver by its name": Misuse(
+        lambda: pruned_after(solver="sparsegpt"), "a solver is needed, not a string"
+    ),
+    "a solver uncalled": Misuse(
+        lambda: pruned_after(solver=SOLVERS.sparsegpt), r"call it: sparsegpt\("
+    ),
+    "a criterion for a solver": Misuse(
+        lambda: pruned_after(solver=jp.criteria.magnitude), "by_criterion"
+    ),
+    "a method for a solver": Misuse(lambda: pruned_after(solver=MAGNITUDE), "by_criterion"),
+    "a rate in quotes": Misuse(lambda: pruned_after(rates="0.5"), "leave out the quotes"),
+    "no rate": Misuse(lambda: pruned_after(rates=None), "a fraction.* is needed, not None"),
+    "a rate of 2": Misuse(lambda: pruned_after(rates=2.0), "the sparsity of 'fc/kernel' is 2"),
+    "rates that are words": Misuse(lambda: pruned_after(rates={".*": "x"}), "is needed"),
+    "rates of a function of words": Misuse(
+        lambda: pruned_after(rates=lambda plan: "x"), "return a list of numbers"
+    ),
+    "rates of a function of nothing": Misuse(
+        lambda: pruned_after(rates=lambda: 0.5), "a function of the plan is needed"
+    ),
+    "no rates by expression": Misuse(lambda: RATES.by_path({}), "fractions by regular expression"),
+    "a rate of 2 by expression": Misuse(lambda: RATES.by_path({".*": 2}), "sparsity=2"),
+    "outliers of a sparsity of 2": Misuse(lambda: RATES.owl(2.0), "sparsity=2.0"),
+    "outliers in quotes": Misuse(lambda: RATES.owl("0.5"), "leave out the quotes"),
+    "rates by depth in quotes": Misuse(
+        lambda: RATES.monotone("0.5", step=0.1), "leave out the quotes"
+    ),
+    "rates by measurement of no solver": Misuse(
+        lambda: RATES.measured(0.5, solver="sparsegpt"), "a solver is needed"
+    ),
+    "a function for the plan": Misuse(lambda: pruned_after(the_plan=apply), "a plan is needed"),
+    "swapped plan and parameters": Misuse(
+        lambda: jp.posttrain.prune(PARAMS, plan(), [INPUTS], solver=SOLVERS.sparsegpt()), "swapped"
+    ),
+    "another tree than the plan's": Misuse(lambda: pruned_after(OTHER), "'conv/kernel'"),
+    "another shape than the plan's": Misuse(lambda: pruned_after(TALL), "'fc/kernel'"),
+    "batches of another shape": Misuse(
+        lambda: pruned_after(batches=[jnp.ones((3, 8))]), r"an array \(3, 8\)"
+    ),
+    "batches of NaN": Misuse(lambda: pruned_after(batches=[INPUTS * NAN]), "batch 0.*NaN"),
+    "one batch for a list": Misuse(lambda: pruned_after(batches=INPUTS), "make a list"),
+    "recovery by a name": Misuse(lambda: pruned_after(recover="adam"), "reconstruct"),
+    "an optimizer for a recovery": Misuse(lambda: pruned_after(recover=SGD), "reconstruct"),
+    "half a batch held out": Misuse(lambda: pruned_after(hold_out=1.5), "an integer is needed"),
+    "progress by a word": Misuse(lambda: pruned_after(progress="yes"), "a function is needed"),
+    "a number for posttrain's key": Misuse(lambda: pruned_after(key=0), r"jax.random.key\(0\)"),
+    "a plan of swapped arguments": Misuse(
+        lambda: jp.posttrain.plan(PARAMS, apply, INPUTS), "swapped"
+    ),
+    "a plan that excludes a number": Misuse(
+        lambda: jp.posttrain.plan(apply, PARAMS, INPUTS, exclude=3), "a regular expression"
+    ),
+}

@@ -10,13 +10,14 @@ import jax
 import jax.numpy as jnp
 
 from jaxprune import checks, updates
-from jaxprune.calls import Part, text
+from jaxprune.calls import Part, makes, text, uncalled
+from jaxprune.method import Method
 from jaxprune.parts import factory
 from jaxprune.posttrain.contests import Contest, Solved, pattern_view
 from jaxprune.pruning.scoring import scores_of
 from jaxprune.types import Criterion, Keep, Units
 
-__all__ = ["KNOWN", "Solver", "best_mask", "by_criterion", "statistics_read_by"]
+__all__ = ["KNOWN", "SOLVER", "Solver", "best_mask", "by_criterion", "statistics_read_by"]
 
 KNOWN = ("input_moments", "grams", "key")  # statistics that a solver may read
 
@@ -47,6 +48,23 @@ class Solver(Part):
           **statistics: those that `solve` names.
         """
         return self.solve(kernels, contests, **statistics)
+
+
+def _solver_remedy(value: Any) -> str:
+    if makes(value) is Solver:
+        return f"call it: {uncalled(value)}"
+    if isinstance(value, Method) or checks.is_function(value):
+        return "a criterion makes one: jaxprune.posttrain.solvers.by_criterion(criterion)"
+    return "call one of jaxprune.posttrain.solvers, such as sparsegpt()"
+
+
+SOLVER = checks.Kind(
+    "a solver",
+    lambda value: (
+        isinstance(value, Solver) or (checks.is_function(value) and checks.takes(value, 2))
+    ),
+    _solver_remedy,
+)
 
 
 def statistics_read_by(solver: Callable[..., Any]) -> tuple[str, ...]:
