@@ -124,9 +124,16 @@ def not_finite(value: Any, where: str) -> str | None:
     elif isinstance(value, tuple | list):
         elements = [(where, element) for element in value]
     else:
-        return where if isinstance(value, float) and not math.isfinite(value) else None
+        return where if isinstance(value, int | float) and not _is_finite(value) else None
     paths = (not_finite(element, path) for path, element in elements)
     return next((path for path in paths if path), None)
+
+
+def _is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer beyond every float
+        return False
 
 
 def _numbers(value: Any) -> Iterator[float]:

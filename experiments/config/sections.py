@@ -1,5 +1,6 @@
 """Checks of a study's section of a config, before JAX is imported."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,7 +10,14 @@ from experiments.config import user_files
 from experiments.config.parts import UserError, check_part, check_type, part, unknown
 from experiments.config.ranges import MOST_STEPS
 
-__all__ = ["check_criterion", "check_end", "check_integer", "check_sequence", "section_of"]
+__all__ = [
+    "check_criterion",
+    "check_end",
+    "check_expression",
+    "check_integer",
+    "check_sequence",
+    "section_of",
+]
 
 
 def section_of(cfg: ConfigDict, study: str, fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -74,6 +82,20 @@ def check_integer(value: Any, where: str, least: int) -> None:
     check_type("int", value, where)
     if not least <= value <= MOST_STEPS:
         raise UserError(f"{where}={value}: at least {least} and at most {MOST_STEPS} is needed.")
+
+
+def check_expression(value: Any, where: str) -> None:
+    """Raises `UserError` unless a value is a regular expression.
+
+    Args:
+      value: of the user's.
+      where: in the config, to blame.
+    """
+    check_type("str", value, where)
+    try:
+        re.compile(value)
+    except (re.error, RecursionError, OverflowError) as e:
+        raise UserError(f"{where}={value!r} is no regular expression: {e}.") from e
 
 
 def check_sequence(value: Any, where: str) -> None:

@@ -1,13 +1,13 @@
 """Configs: plain values, whose common fields are checked before JAX is imported."""
 
 import importlib.util
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from experiments.config.fields import DEFAULTS, WAYS
+from experiments.config.paper import check_paper
 from experiments.config.parts import (
     UserError,
     check_part,
@@ -18,6 +18,7 @@ from experiments.config.parts import (
     unknown,
 )
 from experiments.config.ranges import MOST_STEPS, not_finite
+from experiments.config.sections import check_expression
 
 __all__ = ["check_sizes", "config", "validate", "way_of"]
 
@@ -86,11 +87,9 @@ def validate(cfg: ConfigDict) -> None:
     _check_seeds(cfg.seeds)
     if cfg.k_folds == 1:
         raise UserError("config.k_folds=1: at least 2 folds, or 0 for one hold-out, are needed.")
-    try:
-        re.compile(cfg.prunable)
-    except (re.error, RecursionError, OverflowError) as e:
-        raise UserError(f"config.prunable={cfg.prunable!r} is no regular expression: {e}.") from e
+    check_expression(cfg.prunable, "config.prunable")
     _check_writers(cfg.writers)
+    check_paper(cfg.paper)
     if not cfg.posttrain:
         _check_training(cfg)
 

@@ -5,6 +5,7 @@ digit is noticed.
 """
 
 import contextlib
+import errno
 import hashlib
 import io
 import json
@@ -38,6 +39,7 @@ __all__ = [
 ]
 
 _CHECKSUM_KEY = "checksum"
+_LARGEST = 1 << 28  # bytes of a file that are read at once
 _TEMPORARY_NAME = re.compile(r"\.(.+)\.(\d+)(\.[0-9a-f]{8})?\.tmp")
 
 
@@ -95,7 +97,13 @@ def read_text(path: Path | str) -> str:
       UserError: it is not text, or cannot be read.
     """
     try:
-        return Path(path).read_text(encoding="utf-8")
+        with Path(path).open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > _LARGEST:
+                raise UserError(
+                    f"{path} has {size} bytes, more than the {_LARGEST} that are read; move it away."
+                )
+            return file.read(size).decode("utf-8")
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is damaged ({error}); move it away to start again.") from error
     except OSError as error:
@@ -185,11 +193,21 @@ def refuse_symlinks(folder: Path) -> None:
     for parent, folder_names, file_names in os.walk(folder):
         for name in (*folder_names, *file_names):
             path = Path(parent, name)
-            if path.is_symlink() and not path.resolve().is_relative_to(resolved_folder):
+            if path.is_symlink() and _leads_out(path, resolved_folder):
                 raise UserError(
                     f"{path} is a symbolic link to {os.readlink(path)}; a run writes into its own folder "
                     "alone: move the link away, or set another --workdir."
                 )
+
+
+def _leads_out(path: Path, resolved_folder: Path) -> bool:
+    """Returns whether a symlink leads out of a folder, or to itself, which is nowhere in it."""
+    try:
+        path.stat()
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return True
+    return not path.resolve().is_relative_to(resolved_folder)
 
 
 def real_folder(path: Path) -> Path:

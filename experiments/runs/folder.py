@@ -320,8 +320,15 @@ def _non_default_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _to_json(value: Any) -> Any:
-    """Returns a config as plain JSON: tuples become lists, names strings."""
-    return files.strict(value)
+    """Returns a config as plain JSON: tuples become lists, names strings.
+
+    Raises:
+      UserError: something in it is neither.
+    """
+    try:
+        return files.strict(value)
+    except TypeError as error:
+        raise UserError(f"config: {error}; a config holds plain values.") from error
 
 
 def _flatten_fields(tree: Any, prefix: str = "") -> dict[str, Any]:

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from experiments.config import UserError
 from experiments.runs import files
 
 __all__ = ["Processes", "command_line"]
@@ -33,7 +34,7 @@ class Processes:
     def __init__(self, path: Path):
         self._path = path
         rows = files.read_json(path, list) if path.exists() else []
-        self._earlier_rows = [files.unsealed(row, path) for row in rows]
+        self._earlier_rows = [_checked_row(files.unsealed(row, path), path) for row in rows]
         self._command = command_line(sys.orig_argv, Path.cwd())
         self._start_time = time.time()
         self._cpu_seconds_before = _cpu_seconds()
@@ -85,6 +86,16 @@ class Processes:
     def _write_if_possible(self) -> None:
         with contextlib.suppress(OSError):  # a full disk: the run itself will say so
             self._write()
+
+
+def _checked_row(row: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Returns a row of the account, if it has what `Processes.total` adds up."""
+    seconds = [row.get(name) for name in ("wall_seconds", "cpu_seconds")]
+    if type(row.get("command")) is not str or not all(
+        type(number) in (int, float) for number in seconds
+    ):
+        raise UserError(f"{path} holds a row that is none of a process; move it away.")
+    return row
 
 
 def command_line(arguments: list[str], current_folder: Path) -> str:

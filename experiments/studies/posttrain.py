@@ -1,14 +1,21 @@
 """The study of pruning after training: what a language model loses, and what recovery gives back."""
 
 import math
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ml_collections import ConfigDict
 
-from experiments.config import UserError, check_part, check_type, unknown, user_files
-from experiments.config.fields import DENSE
+from experiments.config import (
+    UserError,
+    check_part,
+    check_type,
+    data_catalogue,
+    unknown,
+    user_files,
+)
+from experiments.config.fields import DEFAULTS, DENSE
+from experiments.config.sections import check_expression, check_integer
 from experiments.runs.labels import check_label
 from experiments.runs.options import Options
 from experiments.studies.study import Study
@@ -31,6 +38,8 @@ FIELDS: dict[str, Any] = {
 }
 ROW = ("solver", "pattern", "rates", "recover", "propagate")
 _BELOW_ONE = math.nextafter(1, 0)
+_FRACTION = "a fraction removed, from 0 to below 1,"
+_READ = ("posttrain", "seeds", "paper")  # fields of every config that mean something here
 _DIGESTS = "files"  # hashes of the user's files
 
 
@@ -60,9 +69,10 @@ def checked(cfg: ConfigDict) -> dict[str, Any]:
         ("length", 2),
         ("batch", 1),
     ):
-        check_type("int", section[name], f"{where}.{name}")
-        if section[name] < least:
-            raise UserError(f"{where}.{name}={section[name]}: at least {least} is needed.")
+        check_integer(section[name], f"{where}.{name}", least)
+    for name in ("prunable", "exclude"):
+        check_expression(section[name], f"{where}.{name}")
+    _check_common(cfg)
     if section["calibration"] % section["batch"]:
         raise UserError(
             f"{where}.calibration={section['calibration']}: a multiple of {where}.batch={section['batch']} "
@@ -70,8 +80,15 @@ def checked(cfg: ConfigDict) -> dict[str, Any]:
         )
     if not section["rows"]:
         raise UserError(f"{where}.rows is empty; name at least one row.")
+    folders: dict[str, str] = {DENSE: DENSE}
     for label, row in section["rows"].items():
         _check_row(label, row, f"{where}.rows[{label!r}]")
+        other = folders.setdefault(label.casefold(), label)
+        if other != label:
+            raise UserError(
+                f"{where}.rows: {other!r} and {label!r} are one folder where letters' case does not count; "
+                "choose another label."
+            )
     return section
 
 
@@ -92,8 +109,9 @@ def _check_model(model: Any, where: str) -> None:
     check_type("str", model, where)
     if user_files.is_function(model):
         user_files.check(model, where)
-    elif not re.fullmatch(r"[\w.-]+", model) and not Path(model).exists():
-        raise UserError(f"{where}={model!r}: there is no such file or folder.")
+    elif model not in data_catalogue()["WEIGHTS"] and not (model and Path(model).exists()):
+        known = data_catalogue()["WEIGHTS"]
+        raise UserError(unknown(f"{where}: no model, file or folder", model, known, "Known models"))
 
 
 def _check_row(label: Any, row: Any, where: str) -> None:
@@ -116,10 +134,24 @@ def _check_row(label: Any, row: Any, where: str) -> None:
     rates = row.get("rates", 0.5)
     if isinstance(rates, dict) and "name" in rates:
         check_part("rates", rates, f"{where}.rates")
-    elif not isinstance(rates, dict):
-        _check_fraction(
-            rates, f"{where}.rates", "a fraction removed, from 0 to below 1,", _BELOW_ONE
-        )
+    elif isinstance(rates, dict):
+        if not rates:
+            raise UserError(f"{where}.rates is empty; give a fraction, or fractions by expression.")
+        for pattern, rate in rates.items():
+            check_expression(pattern, f"{where}.rates")
+            _check_fraction(rate, f"{where}.rates[{pattern!r}]", _FRACTION, _BELOW_ONE)
+    else:
+        _check_fraction(rates, f"{where}.rates", _FRACTION, _BELOW_ONE)
+
+
+def _check_common(cfg: ConfigDict) -> None:
+    """Refuses common fields that mean nothing here, where nothing is trained."""
+    for name, default in DEFAULTS.items():
+        if name not in _READ and cfg[name] != default and (cfg[name] or default):
+            hint = f"; config.posttrain.{name} is another field" if name in FIELDS else ""
+            raise UserError(
+                f"config.{name} means nothing to pruning after training; leave it out{hint}."
+            )
 
 
 def _check_fraction(value: Any, where: str, needed: str, most: float) -> None:

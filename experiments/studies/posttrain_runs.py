@@ -4,7 +4,7 @@ import functools
 import math
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,11 +18,13 @@ from experiments.config import UserError, build, user_files
 from experiments.config.fields import DENSE
 from experiments.reports.posttrain import KERNELS_FILE, REPORT
 from experiments.reports.report import write_report
-from experiments.runs.files import read_json, write_json, write_sealed
-from experiments.runs.folder import Folder, RunFolder
+from experiments.runs.files import read_sealed, write_sealed
+from experiments.runs.folder import Folder, RunFolder, folder_name
 from experiments.runs.options import Options
 from experiments.runs.progress import Progress
-from jaxprune import models, posttrain
+from jaxprune import checks, models, posttrain
+from jaxprune.posttrain import rates as rates_lib
+from jaxprune.posttrain.contests import contest
 from jaxprune.wording import counted
 
 __all__ = ["run"]
@@ -60,19 +62,28 @@ def run(cfg: ConfigDict, section: dict[str, Any], options: Options) -> None:
     if options.dry_run:
         print(_planned(section, _subject(section), len(cfg.seeds)))
         return
+    path = Path(options.workdir) / folder_name(options.config_name, cfg)
+    subject = None
+    if not (path / "done").is_file():
+        subject = _checked_subject(section, rows, cfg.seeds)
     with RunFolder.open(options.workdir, options.config_name, cfg) as folder:
         if not folder.done:
             try:
-                _finish(folder, cfg, section, rows, options)
+                subject = subject or _checked_subject(section, rows, cfg.seeds)
+                _finish(folder, cfg, section, rows, subject, options)
             except _StoppedError:
                 return
         print(f"Report: {write_report(folder.path, REPORT)}")
 
 
 def _finish(
-    folder: RunFolder, cfg: ConfigDict, section: dict[str, Any], rows: dict, options: Options
+    folder: RunFolder,
+    cfg: ConfigDict,
+    section: dict[str, Any],
+    rows: dict,
+    subject: _Subject,
+    options: Options,
 ) -> None:
-    subject = _subject(section)
     test = subject.windows("test", section["test"], None)
     dense = Folder(folder.path / DENSE)
     if not dense.done:
@@ -82,6 +93,11 @@ def _finish(
             )
         except ValueError as e:
             raise UserError(f"config.posttrain.model: {e}") from e
+        if not math.isfinite(perplexity):
+            raise UserError(
+                f"config.posttrain.model: the dense network has the perplexity {perplexity}; look for NaN in "
+                "its parameters."
+            )
         dense.finish(_measured(perplexity))
     network = _Network(section, subject, test)
     results: list[dict[str, Any]] = []
@@ -139,6 +155,37 @@ def _row(label: str, row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _checked_subject(
+    section: Mapping[str, Any], rows: Mapping[str, Any], seeds: Sequence[int]
+) -> _Subject:
+    """Returns model and text, after a look at all that can be wrong before something is computed.
+
+    Raises:
+      UserError: model or text are missing, there are too few windows, or a row does not fit the kernels.
+    """
+    subject = _subject(section)
+    for part in models.text.PARTS:
+        subject.windows(part, section[part], seeds[0] if part == "calibration" else None)
+    plan = _plan(section, subject)
+    for label, row in rows.items():
+        try:
+            _check_kernels(plan, row)
+        except (TypeError, ValueError) as e:
+            raise UserError(f"config.posttrain.rows[{label!r}]: {e}") from e
+    return subject
+
+
+def _check_kernels(plan: posttrain.Plan, row: Mapping[str, Any]) -> None:
+    """Refuses rates and patterns that do not fit kernels; rates that need data are not asked."""
+    rates = row["rates"]
+    if callable(rates) and not checks.takes(rates, 1):
+        rates = 0.0
+    pattern = row["pattern"] or jp.patterns.unstructured()
+    sparsities = rates_lib.of_plan(rates, plan, None, None)
+    for kernel, sparsity in zip(plan.kernels, sparsities, strict=True):
+        contest(pattern, kernel.view.layout, sparsity, kernel.name)
+
+
 def _subject(section: Mapping[str, Any]) -> _Subject:
     name = section["model"]
     length = section["length"]
@@ -190,7 +237,7 @@ class _Spent:
 
     def __init__(self, path: Path):
         self.path = path
-        self.before = read_json(path, dict) if path.exists() else {}
+        self.before = read_sealed(path, required=True) if path.exists() else {}
         self.wall = time.time()
         self.cpu = time.process_time()
 
@@ -203,7 +250,7 @@ class _Spent:
 
     def store(self) -> None:
         """Stores them for the next process, should this one end."""
-        write_json(self.path, self.so_far())
+        write_sealed(self.path, self.so_far())
 
 
 class _Network:
@@ -267,6 +314,11 @@ class _Network:
         seconds = spent.so_far()
         tell("perplexity")
         perplexity = models.perplexity(self.subject.apply, result.params, self.test)
+        if not math.isfinite(perplexity):
+            raise UserError(
+                f"config.posttrain.rows[{segments.parent.name!r}]: the pruned network has the perplexity "
+                f"{perplexity}, which is no result; leave the row out, or prune less."
+            )
         kernels = [kernel._asdict() for kernel in result.report.rows]
         if self.held_out is not None:
             errors = posttrain.output_errors(

@@ -24,7 +24,13 @@ __all__ = ["check_cut", "check_data", "check_schedule", "checked"]
 def check_data(cfg: ConfigDict) -> None:
     """Raises `UserError` if the data set has not been fetched."""
     name = cfg.data.name
-    if not name.startswith(catalogue.PREFIX) and not prepared.is_prepared(prepared.folder_of(name)):
+    if name.startswith(catalogue.PREFIX):
+        return
+    try:
+        folder = prepared.folder_of(name)
+    except FileNotFoundError as error:  # below a home folder that is not there
+        raise UserError(str(error)) from error
+    if not prepared.is_prepared(folder):
         task_lib.dataset(cfg)
 
 

@@ -145,15 +145,33 @@ def folder_of(name: str, data_dir: str | os.PathLike | None = None) -> Path:
 
 
 def root_of(data_dir: str | os.PathLike | None = None) -> Path:
-    """Returns the folder of everything that is prepared."""
+    """Returns the folder of everything that is prepared.
+
+    Raises:
+      FileNotFoundError: it lies below a home folder, and there is none, as for a container's user without a
+        name.
+    """
     root_folder = data_dir or os.environ.get("JAXPRUNE_DATA") or "~/.cache/jaxprune/data"
-    return Path(root_folder).expanduser().absolute()
+    return _below_home(root_folder, "data_dir= or JAXPRUNE_DATA").absolute()
 
 
 def archives_of(archives: str | os.PathLike | None = None) -> Path | None:
     """Returns the folder where archives may lie already, if there is one."""
     archive_folder = archives or os.environ.get("JAXPRUNE_ARCHIVES")
-    return Path(archive_folder).expanduser() if archive_folder else None
+    if not archive_folder:
+        return None
+    return _below_home(archive_folder, "archives= or JAXPRUNE_ARCHIVES")
+
+
+def _below_home(folder: str | os.PathLike, given_by: str) -> Path:
+    """Returns a path with the home folder in the place of a tilde."""
+    try:
+        return Path(folder).expanduser()
+    except (RuntimeError, KeyError) as error:
+        raise FileNotFoundError(
+            f"jaxprune.data: {os.fspath(folder)} is below a home folder, and this user has none; name "
+            f"another folder by {given_by}."
+        ) from error
 
 
 def is_prepared(folder: Path) -> bool:
@@ -209,7 +227,7 @@ def _prepare(name: str, work: Path, archives: Path | None, allow_network: bool) 
 def _check_seal(folder: Path) -> None:
     """Compares the records with what they were when they were made."""
     if (folder / SEAL).exists():
-        manifest = sealed.read_manifest((folder / SEAL).read_bytes(), _KIND, _VERSION)
+        manifest = sealed.read_manifest(sealed.read_text(folder / SEAL), _KIND, _VERSION)
         sealed.check_files(folder, manifest.get("files"))
 
 

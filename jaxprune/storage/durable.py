@@ -52,7 +52,7 @@ def is_abandoned(path: Path) -> bool:
         return False
     try:
         os.kill(int(match[1]), 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):  # no process, and no number of one
         return True
     except PermissionError:  # of another user
         pass

@@ -31,11 +31,12 @@ def locked(path: Path) -> Iterator[None]:
         return
     import fcntl
 
-    with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "r+") as file:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+    with os.fdopen(descriptor, "r+", encoding="utf-8", errors="replace") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise InUseError(file.read().strip() or "another process") from None
+            raise InUseError(file.read(200).strip() or "another process") from None
         except OSError:  # some file systems of networks have no locks
             pass
         file.truncate(0)

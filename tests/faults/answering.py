@@ -23,7 +23,7 @@ from experiments.config import config, part
 def get_config():
     given = dict(
         data=part("synthetic_mnist", batch_size=32), model=part("lenet_300_100"), steps=50, validation=256,
-        optimizer=part("adam", learning_rate=1e-3), seeds=(0,))
+        optimizer=part("adam", learning_rate=1e-3), seeds=(0,)) if {trains} else {{}}
     if {lottery}:
         given["method"] = part("magnitude", sparsity=0.2)
     if {compare}:
@@ -64,7 +64,11 @@ def cases(folder: Path):
     found.append(("no --config", "train", []))
     for number, (binary, arguments) in enumerate(mistakes.WRITTEN):
         path = folder / f"written_{number}.py"
-        kind = {"lottery": binary == "lottery", "compare": binary in ("compare", "structured")}
+        kind = {
+            "lottery": binary == "lottery",
+            "compare": binary in ("compare", "structured"),
+            "trains": binary != "posttrain",
+        }
         path.write_text(BARE.format(arguments=f"dict({arguments})", **kind), encoding="utf-8")
         found.append((f"{binary}: {arguments}", binary, [f"--config={path}"]))
     for binary, base in mistakes.BASE.items():
@@ -72,7 +76,7 @@ def cases(folder: Path):
         if binary == "train":
             lines += mistakes.COMMON_MISTAKES.split("\n")
         for line in filter(None, lines):
-            arguments = [f"--config={base}", *mistakes.COMMON, *re.split(r" (?=--)", line)]
+            arguments = [f"--config={base}", *mistakes.COMMON[binary], *re.split(r" (?=--)", line)]
             found.append((f"{binary} {line}", binary, arguments))
     return found
 
@@ -80,7 +84,7 @@ def cases(folder: Path):
 def right(folder: Path):
     """What must be accepted, in the same form."""
     for binary, flags in mistakes.RIGHT.items():
-        arguments = [f"--config={mistakes.BASE[binary]}", *mistakes.COMMON, *flags]
+        arguments = [f"--config={mistakes.BASE[binary]}", *mistakes.COMMON[binary], *flags]
         yield f"{binary} {flags}", binary, arguments
 
 

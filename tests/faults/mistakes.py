@@ -7,8 +7,11 @@ BASE = {
     "structured": "configs/structured/lenet5_mnist.py",
     "lottery": "configs/lottery/quickstart.py",
     "sensitivity": "configs/sensitivity/lenet5_mnist.py",
+    "branches": "configs/lottery/branches_smoke.py",
+    "posttrain": "configs/posttrain/smollm2_quick.py",
 }
-COMMON = ("--config.data.name=synthetic_mnist", "--config.validation=256")
+_DATA = ("--config.data.name=synthetic_mnist", "--config.validation=256")
+COMMON = {binary: () if binary == "posttrain" else _DATA for binary in BASE}
 
 # Config files, by name: what they hold. {config} stands for a good call of `config`.
 FILES = {
@@ -211,6 +214,47 @@ MISTAKES = {
 --config.sensitivity.examples=all
 --config.sensitivity.pattern=2:4
 """,
+    "branches": """
+--config.branches.levels=(99,)
+--config.branches.levels=(-1,)
+--config.branches.levels=x
+--config.branches.copies=0
+--config.branches.copies=1000000000000000000
+--config.branches.alphas=1
+--config.branches.tickets=3
+--config.branches.branches=3
+--config.branches.copeis=3
+--config.lottery.rounds=-1
+--config.lottery.rewind_to=100000000
+--config.method=None
+--config.k_folds=3
+""",
+    "posttrain": """
+--config.posttrain.prunable=[
+--config.posttrain.exclude=[
+--config.posttrain.exclude=*
+--config.posttrain.calibration=0
+--config.posttrain.calibration=1000000000000000000000000
+--config.posttrain.length=1
+--config.posttrain.length=1000000000000
+--config.posttrain.batch=3
+--config.posttrain.test=1000000000000000000000
+--config.posttrain.validation=-1
+--config.posttrain.model=smollm
+--config.posttrain.model=/nowhere/at/all
+--config.posttrain.model=nowhere.py:f
+--config.posttrain.model=
+--config.posttrain.modle=x
+--config.posttrain.rows=3
+--config.seeds=(4294967296,)
+--config.prunable=layers
+--config.steps=3
+--config.validation=7
+--config.k_folds=3
+--config.ema=0.5
+--config.data.name=mnist
+--config.method.name=gmp
+""",
 }
 
 # Configs in Python: a binary, and keyword arguments of `config` that are wrong.
@@ -318,6 +362,30 @@ WRITTEN = [
         "compare={'gates': {'L0': part('hard_concrete')}, 'strengths': {'L0': (1e-4, 1.00000001e-4)}}",
     ),
     ("compare", "compare={'penalties': {'L1': part('l1')}, 'strengths': {'L2': (1e-4,)}}"),
+    ("train", "optimizer=part('adam', learning_rate=10**400)"),
+    ("train", "paper={'citation': object()}"),
+    ("train", "paper={'accept': 3}"),
+    ("train", "paper={'accept': [3]}"),
+    ("train", "paper={'accept': [{'name': 'all', 'kind': 'at_lest', 'value': 0.9}]}"),
+    ("train", "paper={'accept': [{'name': 'all', 'kind': 'at_least'}]}"),
+    ("train", "paper={'accept': [{'name': 'all', 'kind': 'at_least', 'value': '90 %'}]}"),
+    *(
+        ("posttrain", f"posttrain={{'rows': {{'a': {{'solver': part('sparsegpt'), {row}}}}}}}")
+        for row in (
+            "'rates': {'[': 0.5}",
+            "'rates': {'layers': 2.0}",
+            "'rates': {'layers': 'half'}",
+            "'rates': {}",
+            "'rates': 1.0",
+            "'rates': (0.5,)",
+            "'pattern': '2:4'",
+            "'propagate': 2.0",
+        )
+    ),
+    ("posttrain", "posttrain={'rows': {'a': {}}}"),
+    ("posttrain", "posttrain={'rows': {'a': {'solver': 'sparsegpt'}}}"),
+    ("posttrain", "posttrain={'rows': {'Dense': {'solver': part('sparsegpt')}}}"),
+    ("posttrain", "posttrain={'rows': {l: {'solver': part('sparsegpt')} for l in 'aA'}}"),
     ("sensitivity", "sensitivity={'pattern': part('groups', m=3)}"),
     ("sensitivity", "sensitivity={'pattern': part('coupled')}"),
     ("sensitivity", "sensitivity={'criterion': part('wanda', powr=2)}"),
@@ -334,4 +402,5 @@ RIGHT = {
     "compare": ["--config.compare.sparsities=0.5"],
     "structured": ["--config.compare.sparsities=(0.3,)"],
     "sensitivity": ["--config.sensitivity.tolerance=0.0", "--config.sensitivity.examples=1"],
+    "branches": ["--config.branches.levels=1"],
 }

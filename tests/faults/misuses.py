@@ -1108,6 +1108,9 @@ MISUSES["structured"] = {
         ),
         "NaN",
     ),
+    "structured.load that is trusted by a word": Misuse(
+        lambda: structured.load("nowhere", trusted="no"), "trusted='no'.*True or False"
+    ),
     "structured.trace of no function": Misuse(
         lambda: structured.trace(WEIGHTS, network, jnp.ones((1, 3))), "swapped|function"
     ),

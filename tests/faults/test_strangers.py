@@ -382,6 +382,38 @@ def test_programs_that_are_none(saved, tmp_path, attack, amount):
         answered(tally, case, lambda: structured.load(folder), folder, 100)
 
 
+ONE = np.ones((3, 4), np.float32)
+PARAMETERS = {  # of a saved function, with right checksums: arrays, and path and kind of each
+    "keys of an unknown kind": ([ONE], [["a", "nonsense"]]),
+    "keys of floats": ([ONE], [["a", "threefry2x32"]]),
+    "words": ([np.array(["abcd"])], [["a", ""]]),
+    "dates": ([np.zeros(3, "M8[s]")], [["a", ""]]),
+    "bytes without a type": ([np.zeros(3, "V4")], [["a", ""]]),
+    "numbers in the other order": ([ONE.astype(">f4")], [["a", ""]]),
+    "a path twice": ([ONE, ONE], [["a", ""], ["a", ""]]),
+    "of another network": ([ONE], [["z", ""]]),
+    "of another shape": ([ONE.T, np.ones((4, 2), np.float32)], [["a", ""], ["b", ""]]),
+    "a missing one": ([ONE], [["a", ""]]),
+    "a path that is a number": ([ONE], [[3, ""]]),
+}
+
+
+def test_parameters_of_other_people(saved, tmp_path, attack):
+    from jaxprune.structured.shrinking import saved as saved_lib
+
+    tally = attack("R24", "saved function: parameters by hand", least=len(PARAMETERS))
+    folder = shutil.copytree(saved, tmp_path / "small")
+    read = lambda: structured.load(folder)
+    read()
+    path = folder / "params.npz"
+    for case, (content, leaves) in PARAMETERS.items():
+        by_index = {str(index): array for index, array in enumerate(content)}
+        kinds = {"kind": saved_lib._KIND_OF_PARAMS, "version": saved_lib._VERSION}
+        array_files.write(path, by_index, **kinds, about={"leaves": leaves})
+        sealed_again(folder, "params.npz", path.read_bytes())
+        answered(tally, case, read, folder, 100)
+
+
 def test_folders_of_other_people(saved, tmp_path, attack):
     tally = attack("R24", "saved function: JSON and arrays by hand", least=2 * len(JSON))
     folder = shutil.copytree(saved, tmp_path / "small")

@@ -41,16 +41,19 @@ def check():
     rng = np.random.default_rng(0)
     scores = [rng.standard_normal(shape, np.float32) for shape in SPECS]
     tied = [np.round(4 * x) for x in scores]
+    numbers = np.float32([np.inf, np.inf, -np.inf, np.nan, 1e-41, -1e-41, 0.0, -0.0, 1.0])
+    special = [rng.choice(numbers, shape) for shape in SPECS]
     for kind in (AxisType.Auto, AxisType.Explicit):
         for size in MESHES:
             mesh = jax.make_mesh(size, ("data", "model"), (kind, kind))
-            agree(lambda leaves: top(leaves, 6000), [scores, tied], mesh, most=8192)
-            each = lambda leaves: top_each(leaves, [99, 500, 4096, 1])
-            agree(each, [scores, tied], mesh, most=8192)
+            agree(lambda leaves: top(leaves, 6000), [scores, tied, special], mesh, most=8192)
+            each = lambda leaves: top_each(leaves, [99, 500, 4096, 0])  # of two, all and none
+            agree(each, [scores, tied, special], mesh, most=8192)
         for shape, axis in SECTIONS:
-            x = tied[list(SPECS).index(shape)]
-            most = 4 * x.size // int(np.prod([shape[i] for i in np.atleast_1d(axis)]))
-            agree(lambda x, axis=axis: [top_along(x, 3, axis)], [x], mesh, most)
+            cases = [case[list(SPECS).index(shape)] for case in (tied, special)]
+            contest_size = int(np.prod([shape[i] for i in np.atleast_1d(axis)]))
+            most = 4 * cases[0].size // contest_size
+            agree(lambda x, axis=axis: [top_along(x, 3, axis)], cases, mesh, most)
 
     rows = jax.device_put(scores[0], NamedSharding(mesh, P("data", "model")))
     one_each = jax.jit(jax.vmap(lambda x: top([x], 5)[0]))(rows)

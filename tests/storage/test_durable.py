@@ -39,3 +39,7 @@ def test_a_second_process_leaves_the_file_that_the_first_is_writing(tmp_path):
     Store(tmp_path, "run")
     assert mine.exists()
     assert not dead.exists()
+
+
+def test_a_number_that_no_process_has_is_that_of_a_dead_one():
+    assert is_abandoned(Path(f".0.npz.{10**30}.0123abcd.tmp"))

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxprune import extras
+from jaxprune import checks, extras
 from jaxprune import masks as masks_lib
 from jaxprune.storage import array_files, sealed
 from jaxprune.storage.durable import sync_folder, sync_tree, unused_path
@@ -133,6 +133,7 @@ def load(folder: Path | str, *, trusted: bool = False) -> LoadedModel:
     """
     from jax import export
 
+    checks.check("structured.load", trusted=(trusted, checks.BOOLEAN))
     folder = Path(folder).absolute()
     names = (_PARAMS, _PLAN, _PROGRAM)
     missing = [name for name in (*names, _MANIFEST) if not (folder / name).is_file()]
@@ -142,7 +143,7 @@ def load(folder: Path | str, *, trusted: bool = False) -> LoadedModel:
             "jaxprune, whose folders had no checksums: save it again."
         )
     try:
-        content = sealed.read_manifest((folder / _MANIFEST).read_bytes(), _KIND, _VERSION)
+        content = sealed.read_manifest(sealed.read_text(folder / _MANIFEST), _KIND, _VERSION)
         sealed.check_files(folder, content.get("files"), allowed=names)
         plan = Plan.load(folder / _PLAN)
         params = _read_params(folder / _PARAMS)
@@ -152,17 +153,36 @@ def load(folder: Path | str, *, trusted: bool = False) -> LoadedModel:
         ) from error
     try:
         program = export.deserialize(bytearray((folder / _PROGRAM).read_bytes()))
+        mismatch = _find_mismatch(program, params)
         offence = "" if trusted else _find_offence(program)
     except Exception as error:  # whatever the readers make of a file of others
         raise ValueError(
             f"structured.load: the program in {folder} cannot be read ({_first_line(error)}); save it again."
         ) from error
+    if mismatch:
+        raise ValueError(
+            f"structured.load: {folder} is damaged: its program {mismatch}; save it again, or get another "
+            "copy."
+        )
     if offence:
         raise ValueError(
             f"structured.load: the program in {folder} {offence}, which may do anything in this process; if "
             "you trust whoever made it as you would trust their code, give trusted=True."
         )
     return LoadedModel(params, program.call, plan)
+
+
+def _find_mismatch(program: Any, params: dict[str, jax.Array]) -> str:
+    """Returns how parameters that a program takes differ from those stored, in words; "" if they do not."""
+    args, kwargs = jax.tree.unflatten(program.in_tree, program.in_avals)
+    if kwargs or not args or not isinstance(args[0], dict):
+        return "takes no parameters"
+    taken = {path: (aval.shape, aval.dtype) for path, aval in args[0].items()}
+    given = {path: (leaf.shape, leaf.dtype) for path, leaf in params.items()}
+    for path in sorted(taken | given):
+        if taken.get(path) != given.get(path):
+            return f"takes other parameters: {path!r} is missing, or of another shape or type"
+    return ""
 
 
 def _find_offence(program: Any) -> str:
@@ -215,19 +235,38 @@ def _read_params(path: Path) -> dict[str, jax.Array]:
         isinstance(leaf, list) and len(leaf) == 2 and all(isinstance(text, str) for text in leaf)
         for leaf in leaves
     )
-    if not are_pairs or set(stored.arrays) != {str(index) for index in range(len(leaves))}:
+    are_those = (
+        are_pairs
+        and len({leaf_path for leaf_path, _ in leaves}) == len(leaves)
+        and set(stored.arrays) == {str(index) for index in range(len(leaves))}
+    )
+    if not are_those:
         raise sealed.DamagedError(f"the arrays in {path.name} are not those of its leaves")
     params = {}
     for index, (leaf_path, key_kind) in enumerate(leaves):
         array = stored.arrays[str(index)]
-        leaf = jnp.asarray(array)
+        try:
+            leaf = jnp.asarray(array)
+        except TypeError as error:
+            raise sealed.DamagedError(
+                f"{leaf_path!r} is {array.dtype}, no type of numbers that JAX has"
+            ) from error
         if leaf.dtype != array.dtype:
             raise ValueError(
                 f"structured.load: {leaf_path!r} is {array.dtype}, and JAX makes {leaf.dtype} of it; set "
                 "jax_enable_x64 first."
             )
-        params[leaf_path] = jax.random.wrap_key_data(leaf, impl=key_kind) if key_kind else leaf
+        params[leaf_path] = _wrapped_key(leaf_path, leaf, key_kind) if key_kind else leaf
     return params
+
+
+def _wrapped_key(leaf_path: str, leaf: jax.Array, key_kind: str) -> jax.Array:
+    try:
+        return jax.random.wrap_key_data(leaf, impl=key_kind)
+    except (TypeError, ValueError) as error:
+        raise sealed.DamagedError(
+            f"{leaf_path!r} is said to hold PRNG keys of {key_kind!r}, and does not"
+        ) from error
 
 
 def _key_kind(x: Any) -> str:

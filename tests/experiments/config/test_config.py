@@ -6,8 +6,9 @@ import sys
 import numpy as np
 import pytest
 
-from experiments.config import UserError, build, config, part, validate
+from experiments.config import UserError, build, config, paper, part, validate
 from experiments.config.fields import DEFAULTS
+from experiments.reports import claims
 
 ADAM = part("adam", learning_rate=1e-3)
 GMP = part("gmp", sparsity=0.9, begin=0, end=80, every=10)
@@ -151,3 +152,7 @@ def test_validate_imports_neither_jax_nor_what_it_checks():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_claims_that_configs_may_make_are_those_that_reports_check():
+    assert set(paper.CLAIMS) == set(claims._CHECKS)

@@ -10,6 +10,7 @@ import pytest
 
 from experiments.config import UserError, config, part
 from experiments.config.fields import DEFAULTS
+from experiments.runs import files
 from experiments.runs import folder as folder_lib
 from experiments.runs import starts as starts_lib
 from experiments.runs.files import read_json, write_json
@@ -114,9 +115,24 @@ def test_links_within_a_run_folder_are_its_own_business(tmp_path):
         (place / "run-1").mkdir(parents=True)
         (place / "latest-run").symlink_to("run-1")
     RunFolder.open(tmp_path, "x", config()).close()
-    (place / "outside").symlink_to(tmp_path)
-    with pytest.raises(UserError, match="symbolic link"):
-        RunFolder.open(tmp_path, "x", config())
+    for target in (tmp_path, "outside"):  # the second leads to itself
+        (place / "outside").symlink_to(target)
+        with pytest.raises(UserError, match="symbolic link"):
+            RunFolder.open(tmp_path, "x", config())
+        (place / "outside").unlink()
+
+
+def test_a_config_that_is_no_json_is_told(tmp_path):
+    with pytest.raises(UserError, match="object has no place in JSON"):
+        RunFolder.open(tmp_path, "x", config(paper={"citation": object()}))
+
+
+def test_a_huge_file_is_refused_before_it_is_in_memory(tmp_path):
+    path = tmp_path / "config.json"
+    with path.open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(UserError, match=r"config\.json has \d+ bytes, more than"):
+        files.read_json(path)
 
 
 def test_a_killed_holder_leaves_no_lock(tmp_path):

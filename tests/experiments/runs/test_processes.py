@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from experiments.config import UserError, config
+from experiments.runs import files
 from experiments.runs import processes as processes_lib
 from experiments.runs.folder import RunFolder
 from experiments.runs.processes import Processes, command_line
@@ -115,3 +116,13 @@ def test_no_path_of_the_machine_is_kept(given, kept):
 def test_a_work_folder_given_in_two_words_is_left_out():
     words = ["python", "-m", "experiments.train", "--workdir", "/tmp/a", "--config", "b.py"]
     assert command_line(words, Path("/work")) == "python -m experiments.train --config b.py"
+
+
+@pytest.mark.parametrize(
+    "row", [{}, {"command": 3, "wall_seconds": 1.0, "cpu_seconds": 1.0}, {"command": "python"}]
+)
+def test_an_account_of_another_shape_is_named_before_the_training(tmp_path, row):
+    path = tmp_path / "processes.json"
+    path.write_text(json.dumps([files.seal(row)]), encoding="utf-8")
+    with pytest.raises(UserError, match=r"processes\.json holds a row that is none"):
+        Processes(path)

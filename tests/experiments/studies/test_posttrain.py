@@ -244,3 +244,29 @@ def test_the_configs_fit_the_model_that_they_name(name):
 def test_an_empty_section_names_the_configs():
     with pytest.raises(UserError, match="configs/posttrain"):
         posttrain_lib.checked(config())
+
+
+def test_what_does_not_fit_the_kernels_is_told_before_a_folder_is_made(cfg, tmp_path):
+    for row in ({"pattern": part("groups", m=3)}, {"rates": {"nowhere": 0.5}}):
+        made = cfg(rows={"mine": {"solver": part("sparsegpt"), **row}})
+        with pytest.raises(UserError, match=r"config\.posttrain\.rows\['mine'\]: "):
+            run(made, options(tmp_path))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_perplexity_that_is_not_finite_is_no_result(cfg, tmp_path, monkeypatch):
+    monkeypatch.setattr(posttrain_runs.models, "dense_perplexity", lambda *_, **__: 11.0)
+    monkeypatch.setattr(posttrain_runs.models, "perplexity", lambda *_: float("nan"))
+    with pytest.raises(UserError, match=r"rows\['SparseGPT 2:4'\]: .* perplexity nan"):
+        run(cfg(), options(tmp_path))
+    assert not list((tmp_path / "runs").rglob("seed_*/*/done"))
+
+
+def test_seconds_that_were_damaged_are_named(tmp_path):
+    path = tmp_path / "spent.json"
+    posttrain_runs._Spent(path).store()
+    path.write_text(
+        path.read_text(encoding="utf-8").replace("seconds", "secunds"), encoding="utf-8"
+    )
+    with pytest.raises(UserError, match=r"spent\.json does not match its checksum"):
+        posttrain_runs._Spent(path)
