@@ -27,6 +27,22 @@ from experiments.config import config, part
 def get_config():
     return config(**FIELDS)
 
+def tiny():
+    """A model and its text, for pruning after training."""
+    import jax
+    import numpy as np
+
+    draw = lambda i, *shape: jax.random.normal(jax.random.key(i), shape) / shape[0] ** 0.5
+    params = {{"embed": draw(0, 11, 16), "up": draw(1, 16, 32)}}
+    params |= {{"down": draw(2, 32, 16), "head": draw(3, 16, 11)}}
+
+    def apply(params, tokens):
+        x = params["embed"][tokens]
+        return (x + jax.nn.relu(x @ params["up"]) @ params["down"]) @ params["head"]
+
+    windows = np.random.default_rng(0).integers(0, 11, (8, 12))
+    return apply, params, dict.fromkeys(("calibration", "validation", "test"), windows)
+
 METHOD = part("gmp", sparsity=0.8, begin=2, end={last}, every=4)
 CUT = {{"when": "trained", "finetune": 4, "examples": 64}}
 FIELDS = dict(
@@ -45,7 +61,16 @@ FIELDS |= {{
     "sensitivity": dict(sensitivity={{
         "criterion": "magnitude", "sparsities": (0.5, 0.9), "budget": (0.3,), "examples": 64,
         "tolerance": 0.0}}),
+    "branches": dict(
+        method=part("magnitude", sparsity=0.3), lottery={{"rounds": 1, "controls": ()}},
+        branches={{"levels": (1,), "copies": 2, "alphas": 3,
+            "branches": {{"rewound": {{}}, "reinit": {{"kept": "reinit"}}}}}}),
+    "posttrain": dict(posttrain={{
+        "model": f"{{__file__}}:tiny", "calibration": 4, "validation": 2, "test": 3, "length": 12,
+        "rows": {{"SparseGPT": {{"solver": part("sparsegpt")}}, "OBC": {{"solver": part("obc")}}}}}}),
 }}["{binary}"]
+if "{binary}" == "posttrain":
+    FIELDS = {{"posttrain": FIELDS["posttrain"], "seeds": tuple(range({steps}))}}
 '''
 
 
@@ -58,7 +83,7 @@ def source(binary: str, steps: int = 20, every: int = 5) -> str:
 
 def fields(binary: str, steps: int = 20, every: int = 5) -> dict:
     """Its fields."""
-    space = {}
+    space = {"__file__": "small.py"}
     exec(source(binary, steps, every), space)
     return dict(space["FIELDS"])
 
@@ -109,6 +134,7 @@ def outcome(arguments, **options) -> tuple[int, str, str]:
 
 
 VARYING = (
+    "seconds",
     "wall_seconds",
     "cpu_seconds",
     "resumed",

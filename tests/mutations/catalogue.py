@@ -772,6 +772,44 @@ POSTTRAIN: tuple[Mutation, ...] = (
             "tests/models/test_safetensors.py::test_a_sink_on_a_whole_model_writes_nothing_and_compares",
         ),
     ),
+    Mutation(
+        "a solver may drop a weight that is NaN",
+        "jaxprune/posttrain/steps.py",
+        "if not bool(summary.was_finite):",
+        "if False:",
+        ("tests/faults/test_api_misuse.py::test_misuses_are_answered_in_a_sentence[posttrain]",),
+    ),
+    Mutation(
+        "rows are not held against the kernels before a folder is made",
+        "experiments/studies/posttrain_runs.py",
+        "            _check_kernels(plan, row)\n",
+        "            pass\n",
+        (
+            "tests/experiments/studies/test_posttrain.py"
+            "::test_what_does_not_fit_the_kernels_is_told_before_a_folder_is_made",
+        ),
+    ),
+    Mutation(
+        "fields that pruning after training does not read are accepted",
+        "experiments/studies/posttrain.py",
+        "if name not in _READ and",
+        "if False and",
+        ("tests/faults/test_configs.py::test_what_can_be_known_is_known_before_jax",),
+    ),
+    Mutation(
+        "a saved function has the parameters of another",
+        "jaxprune/structured/shrinking/saved.py",
+        "mismatch = _find_mismatch(program, params)",
+        'mismatch = ""',
+        ("tests/faults/test_strangers.py::test_parameters_of_other_people",),
+    ),
+    Mutation(
+        "JSON of any size is read",
+        "jaxprune/storage/sealed.py",
+        'text = file.read(size) if size <= LARGEST else b""\n    if size > LARGEST:',
+        "text = file.read(size)\n    if False:",
+        ("tests/storage/test_sealed.py::test_a_huge_file_is_refused_before_it_is_in_memory",),
+    ),
 )
 
 MUTATIONS: tuple[Mutation, ...] = (
