@@ -794,7 +794,7 @@ POSTTRAIN: tuple[Mutation, ...] = (
         "experiments/studies/posttrain.py",
         "if name not in _READ and",
         "if False and",
-        ("tests/faults/test_configs.py::test_what_can_be_known_is_known_before_jax",),
+        ("tests/experiments/studies/test_posttrain.py::test_fields_that_are_not_read_are_refused",),
     ),
     Mutation(
         "a saved function has the parameters of another",

@@ -270,3 +270,14 @@ def test_seconds_that_were_damaged_are_named(tmp_path):
     )
     with pytest.raises(UserError, match=r"spent\.json does not match its checksum"):
         posttrain_runs._Spent(path)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("prunable", "up"), ("steps", 3), ("validation", 7), ("ema", 0.5)]
+)
+def test_fields_that_are_not_read_are_refused(cfg, field, value):
+    made = cfg()
+    with made.unlocked():
+        made[field] = value
+    with pytest.raises(UserError, match=rf"config\.{field} means nothing"):
+        posttrain_lib.checked(made)
