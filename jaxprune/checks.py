@@ -266,6 +266,8 @@ OPTIMIZER = Kind("an optimizer of optax", _is_optimizer, _optimizer_remedy)
 
 
 def _is_array(leaf: Any) -> bool:
+    if isinstance(leaf, np.ndarray | np.generic) and leaf.dtype.kind in "OUSMm":
+        return False  # objects, words and dates
     return isinstance(leaf, numbers.Number) or (hasattr(leaf, "shape") and hasattr(leaf, "dtype"))
 
 

@@ -69,6 +69,8 @@ def _fault(leaf: Any, mask: Any) -> str | None:
         return f"has the shape of a {type(mask).__name__}, its parameter {leaf_shape}"
     if mask_shape != leaf_shape:
         return f"has the shape {mask_shape}, its parameter {leaf_shape}"
+    if jnp.issubdtype(getattr(leaf, "dtype", jnp.float32), jax.dtypes.prng_key):
+        return "is a mask, its parameter holds PRNG keys; None is needed"
     if not hasattr(mask, "dtype"):
         return f"has a {type(mask).__name__} for a mask, a bool array is needed"
     return None if mask.dtype == bool else f"has the dtype {mask.dtype}, bool is needed"

@@ -60,7 +60,7 @@ def scores_of(
     for signal in _BY_WEIGHT.intersection(_signal_names(criterion), signals):
         subject = f"entries of the signal {signal!r}"
         check_alike(name, subject, params, signals[signal], "give one number for each weight")
-    params, signals = _without_keys(params, signals)
+    params, signals = _without_others(params, signals)
     try:
         scores = criterion(params, **signals)
     except (TypeError, ValueError, KeyError):
@@ -99,15 +99,20 @@ def _signal_names(criterion: Criterion) -> list[str]:
     return list(inspect.signature(criterion).parameters)
 
 
-def _is_key(leaf: Any) -> bool:
-    return jnp.issubdtype(jnp.result_type(leaf), jax.dtypes.prng_key)
+_NARROW = tuple(map(jnp.dtype, ("int2", "int4", "uint2", "uint4")))  # without arithmetic in JAX
 
 
-def _without_keys(params: Params, signals: dict[str, Any]) -> tuple[Params, dict[str, Any]]:
-    """Puts zeros for PRNG keys, of which no criterion makes scores, into parameters and signals."""
+def _is_no_number(leaf: Any) -> bool:
+    """Whether a leaf holds PRNG keys, or integers with which JAX does not calculate."""
+    dtype = jnp.result_type(leaf)
+    return jnp.issubdtype(dtype, jax.dtypes.prng_key) or dtype in _NARROW
+
+
+def _without_others(params: Params, signals: dict[str, Any]) -> tuple[Params, dict[str, Any]]:
+    """Puts zeros for what no criterion can make scores of into parameters and signals."""
     leaves, treedef = jax.tree.flatten(params)
-    is_key = [_is_key(leaf) for leaf in leaves]
-    if not any(is_key):
+    is_other = [_is_no_number(leaf) for leaf in leaves]
+    if not any(is_other):
         return params, signals
     zeros = [jnp.zeros(jnp.shape(leaf), jnp.float32) for leaf in leaves]
 
@@ -116,7 +121,7 @@ def _without_keys(params: Params, signals: dict[str, Any]) -> tuple[Params, dict
             entries = treedef.flatten_up_to(tree)
         except ValueError:  # a signal that is no tree beside the parameters
             return tree
-        rows = zip(is_key, zeros, entries, strict=True)
+        rows = zip(is_other, zeros, entries, strict=True)
         return treedef.unflatten([zero if cleared else entry for cleared, zero, entry in rows])
 
     return clear(params), {name: clear(value) for name, value in signals.items()}

@@ -609,6 +609,9 @@ MISUSES["masks"] = {
     "masks of integers applied": Misuse(
         lambda: jp.masks.apply({"w": jnp.ones(4)}, {"w": jnp.ones(4, int)}), "bool"
     ),
+    "a mask of a key": Misuse(
+        lambda: jp.masks.apply({"rng": KEY}, {"rng": jnp.array(True)}), "'rng'.*PRNG keys"
+    ),
     "masks and parameters swapped": Misuse(lambda: jp.masks.apply(HALF, PARAMS), "swapped"),
     "packed masks of another shape": Misuse(
         lambda: jp.masks.apply(
@@ -779,6 +782,12 @@ MISUSES["leaves"] = {
     "parameters that are a key": Misuse(lambda: jp.prune(KEY, MAGNITUDE), "a tree of arrays"),
     "parameters that are a model": Misuse(
         lambda: jp.prune({"kernel": KERNEL, "fn": apply}, MAGNITUDE), "'fn'.*function"
+    ),
+    "parameters in an array of words": Misuse(
+        lambda: jp.prune({"w": np.array([["a", "b"]])}, MAGNITUDE), "'w' is an array"
+    ),
+    "parameters of objects": Misuse(
+        lambda: jp.prune({"w": np.array([[None, 1]], object)}, MAGNITUDE), "a tree of arrays"
     ),
     "parameters of words": Misuse(lambda: jp.prune("params", MAGNITUDE), "a tree of arrays"),
     "no parameters to prune": Misuse(lambda: jp.prune({}, MAGNITUDE), "nothing to prune"),

@@ -29,6 +29,7 @@ ODD = {
     "no columns": jnp.zeros((3, 0)),
     "one number": jnp.ones((1, 1)),
     "integers": jnp.arange(6).reshape(2, 3),
+    "integers of four bits": jnp.ones((2, 3), jnp.int4),
     "bools": jnp.ones((2, 3), bool),
     "complex numbers": jnp.ones((2, 3), jnp.complex64),
     "a key": jax.random.key(1),
