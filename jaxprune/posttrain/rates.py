@@ -53,7 +53,7 @@ RATES = Kind(
 )
 
 
-def of_plan(rates: Any, plan: Plan, work: Work, gather: Gather) -> list[float]:
+def of_plan(rates: Any, plan: Plan, work: Work | None, gather: Gather | None) -> list[float]:
     """Returns the sparsity of each kernel of a plan.
 
     Args:
@@ -61,8 +61,8 @@ def of_plan(rates: Any, plan: Plan, work: Work, gather: Gather) -> list[float]:
         one number per kernel; or a function that returns those, of the plan, or of the plan, the parameters
         at work and `gather`.
       plan: the plan, with its kernels.
-      work: holds the parameters.
-      gather: names of statistics -> by kernel and name, statistics of the network as it is.
+      work: holds the parameters; `None`: for rates that need none.
+      gather: names of statistics -> by kernel and name, statistics of the network as it is; `None` likewise.
 
     Returns:
       Fractions of the weights removed, in the order of `plan.kernels`.
