@@ -73,6 +73,6 @@ def removing(count: int, *, of_tree: bool = False) -> Allocation:
         chosen = selection.top(
             [unit.scores for unit in leaf_units], kept_count, [unit.among for unit in leaf_units]
         )
-        return jax.tree.unflatten(treedef, map(keep_chosen, leaf_units, chosen))
+        return jax.tree.unflatten(treedef, keep_chosen(leaf_units, chosen))
 
     return Allocation(allocate_over_tree if of_tree else allocate_by_layer)

@@ -88,7 +88,7 @@ def global_budget(
         else:
             floors = layers.split(layers.floors(at_least, at_most))
             chosen = best_of_tree(scores, leaf_units, kept_count, floors, among)
-        return jax.tree.unflatten(treedef, map(keep_chosen, leaf_units, chosen))
+        return jax.tree.unflatten(treedef, keep_chosen(leaf_units, chosen))
 
     return Allocation(allocate)
 

@@ -7,27 +7,30 @@ import jax
 import jax.numpy as jnp
 
 from jaxprune import selection
-from jaxprune.allocation.counts import share_among_contests
-from jaxprune.selection.mask_counts import count_true
+from jaxprune.allocation.counts import Layers, share_among_contests
+from jaxprune.selection.counts_by_leaf import count_by_leaf
 from jaxprune.types import Keep, Units
 
 __all__ = ["best_of_tree", "is_units", "keep_chosen"]
 
 
-def keep_chosen(units: Units, chosen: jax.Array) -> Keep:
-    """Returns what is kept of a leaf in which these units have been chosen.
+def keep_chosen(units: Sequence[Units], chosen: Sequence[jax.Array]) -> list[Keep]:
+    """Returns what is kept of leaves in which these units have been chosen.
 
     Where each layer is one contest, the choice itself; where it has many, an equal count for each of them.
 
     Args:
-      units: of the leaf.
-      chosen: bool per unit.
+      units: of each leaf.
+      chosen: of each leaf, bool per unit.
     """
-    unit_axes = tuple(axis for axis in range(chosen.ndim) if axis not in units.layers)
-    count = count_true(chosen, unit_axes)
-    if units.axis is None:
-        return Keep(count, chosen)
-    return Keep(share_among_contests(count, units.contests))
+    layers = Layers(units)
+    counts = layers.split(layers.marked(chosen))
+    return [
+        Keep(count, leaf_chosen)
+        if leaf_units.axis is None
+        else Keep(share_among_contests(count, leaf_units.contests))
+        for leaf_units, leaf_chosen, count in zip(units, chosen, counts, strict=True)
+    ]
 
 
 def is_units(node: Any) -> bool:
@@ -62,7 +65,7 @@ def best_of_tree(
         ~leaf_protected if leaf_allowed is None else leaf_allowed & ~leaf_protected
         for leaf_protected, leaf_allowed in zip(protected, allowed, strict=True)
     ]
-    protected_count = sum(count_true(mask, tuple(range(mask.ndim))) for mask in protected)
+    protected_count = jnp.sum(count_by_leaf(protected))
     best_others = selection.top(scores, jnp.maximum(count - protected_count, 0), others)
     return [
         leaf_protected | leaf_best

@@ -10,6 +10,8 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxprune import checks
+from jaxprune.selection.counts_by_leaf import count_by_leaf
+from jaxprune.selection.mask_counts import count_true
 from jaxprune.types import Params, Sparsity, Units
 
 __all__ = [
@@ -165,6 +167,16 @@ class Layers:
         contests = jnp.asarray(self.contests, jnp.int32)
         fewest = jnp.maximum(at_least_kept(self.sizes, at_most), at_least)
         return jnp.minimum(-(-fewest // contests) * contests, self.sizes)
+
+    def marked(self, masks: Sequence[jax.Array]) -> jax.Array:
+        """Returns per layer how many of its units are marked, from one mask per leaf."""
+        if not any(unit.layers for unit in self.units):
+            return count_by_leaf(masks)
+        counts = []
+        for mask, unit in zip(masks, self.units, strict=True):
+            axes_within = tuple(axis for axis in range(mask.ndim) if axis not in unit.layers)
+            counts.append(count_true(mask, axes_within))
+        return self.joined(counts)
 
     def in_contests(self, counts: jax.Array) -> list[jax.Array]:
         """Returns by leaf how many survive in each contest, from how many survive in each layer."""

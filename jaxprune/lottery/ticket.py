@@ -15,6 +15,7 @@ from jaxprune.masks import Prunable
 from jaxprune.method import METHOD, Method, Partition, by_index, by_part, memories_of
 from jaxprune.pruning.by_method import change, initial_masks
 from jaxprune.pruning.fit import check_rounds
+from jaxprune.pruning.missing_scores import MissingScores, missing_count
 from jaxprune.pruning.shards import check_replicated
 from jaxprune.transforms.changes import Overdue, all_finite, concrete, nothing_overdue, remember
 from jaxprune.transforms.checking import (
@@ -290,7 +291,7 @@ def lottery_ticket(
         def choose_masks() -> tuple[Masks, jax.Array]:
             """The masks after a round of pruning, and whether they could be chosen."""
             signals = signals_at(level, grads, memory, extra, state.key, key)
-            unknown = []
+            unknown: list[MissingScores] = []
 
             def choose(index: int, share: Masks) -> Masks:
                 part = method.parts[index]
@@ -299,7 +300,7 @@ def lottery_ticket(
                 return part_masks
 
             chosen = by_index(method, params, state.masks, choose)
-            is_known = all_finite(grads) & (sum(missing.count for missing in unknown) == 0)
+            is_known = all_finite(grads) & (missing_count(unknown) == 0)
             new_masks = jax.tree.map(lambda n, o: jnp.where(is_known, n, o), chosen, state.masks)
             return new_masks, is_known
 

@@ -30,6 +30,7 @@ from jaxprune.pruning.scoring import scores_of
 from jaxprune.pruning.shards import check_replicated
 from jaxprune.pruning.starting import full_masks, given_masks
 from jaxprune.selection import WHERE_READ
+from jaxprune.selection.counts_by_leaf import count_where_read
 from jaxprune.selection.deferred import called_once_per_kind, run_deferred
 from jaxprune.types import Axes, Criterion, Masks, Params, Step, Units
 from jaxprune.units.contests import find_contests
@@ -96,6 +97,7 @@ def change(
     axes: Sequence[Axes | None],
     of_remaining: bool = False,
     dead_are_zero: bool = False,
+    only_if: Callable[[list[MissingScores]], Any] | None = None,
 ) -> tuple[Masks, list[MissingScores]]:
     """Returns the masks that one method makes of its own, and where scores were missing that it needed.
 
@@ -110,11 +112,19 @@ def change(
       axes: what the axes of each leaf are; `None`: they are told by its shape.
       of_remaining: whether the sparsity is a fraction of the units that are alive, not of all.
       dead_are_zero: whether weights off the masks count as zero, whatever is there.
+      only_if: where scores were missing -> a bool scalar; if it is false, the masks stay as they are. `None`:
+        they change.
     """
 
     def make_change() -> tuple[Masks, list[MissingScores]]:
         weights = masks_lib.apply(params, masks) if dead_are_zero else params
-        return _change(method, weights, masks, step, signals, axes, of_remaining)
+        new_masks, unknown = _change(method, weights, masks, step, signals, axes, of_remaining)
+        if only_if is not None:
+            changes = only_if(unknown)
+            new_masks = jax.tree.map(
+                lambda new, old: jnp.where(changes, new, old), new_masks, masks
+            )
+        return new_masks, unknown
 
     if not _is_for_one_device(params, masks):
         return make_change()
@@ -123,7 +133,7 @@ def change(
     def program() -> tuple[Masks, list[tuple[jax.Array, jax.Array]]]:
         new_masks, unknown = make_change()
         labels[:] = unknown
-        return new_masks, [(label.count, label.ranked) for label in unknown]
+        return new_masks, [(label.counts, label.ranked) for label in unknown]
 
     new_masks, counts = run_deferred(program, _WHERE_READ)
     return new_masks, with_counts(labels, counts)
@@ -176,11 +186,11 @@ def _change(
             dataclasses.replace(unit, competing=count_living(unit, alive))
             for unit, alive in zip(units, tree_contests.alive, strict=True)
         ]
-    unknown = without_score(method.criterion, tree_contests.names, units)
+    unknown = [without_score(method.criterion, tree_contests.names, units)]
     grow_scores = units
     if update.grow_criterion is not None:
         grow_scores = units_of(update.grow_criterion)
-        unknown += without_score(update.grow_criterion, tree_contests.names, grow_scores)
+        unknown.append(without_score(update.grow_criterion, tree_contests.names, grow_scores))
     sparsity = method.schedule.sparsity(step)
     keep = tree_contests.allocate(method.allocation, units, sparsity)
     new_alive = update.select(tree_contests.alive, units, grow_scores, keep, step)
@@ -202,7 +212,7 @@ def _change(
 
 _WHERE_READ = {
     **WHERE_READ,
-    "_count_two_masks": called_once_per_kind,
+    "count_masks_by_leaf": count_where_read,
     "count_true": called_once_per_kind,
     "_top_along": called_once_per_kind,
 }
@@ -281,8 +291,8 @@ def compiled_change(
     @jax.jit
     def choose(params: Params, masks: Masks, step: Step, signals: dict[str, Any]) -> Any:
         new_masks, unknown = change(method, params, masks, step, signals, axes)
-        labels[:] = [label._replace(count=0, ranked=0) for label in unknown]  # type: ignore[arg-type]
-        return new_masks, [(label.count, label.ranked) for label in unknown]
+        labels[:] = [label._replace(counts=0, ranked=0) for label in unknown]  # type: ignore[arg-type]
+        return new_masks, [(label.counts, label.ranked) for label in unknown]
 
     def change_masks(params: Params, masks: Masks, step: Step, signals: dict[str, Any]) -> Masks:
         new_masks, counts = choose(params, masks, step, signals)

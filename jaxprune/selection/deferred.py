@@ -8,6 +8,7 @@ no copy of them is ever in memory. What anything else reads is computed when it 
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from functools import cached_property
 from typing import Any
 
@@ -21,11 +22,21 @@ from jaxprune.programs import interpreter
 from jaxprune.programs.primitives import ELEMENTWISE, IDENTITIES, REDUCING
 from jaxprune.selection.shared_kernels import compiled_once
 
-__all__ = ["Computed", "Recipe", "called_once_per_kind", "recipe_of", "run_deferred", "stored"]
+__all__ = [
+    "Computed",
+    "Recipe",
+    "called_once_per_kind",
+    "is_deferring",
+    "recipe_of",
+    "run_deferred",
+    "stored",
+]
 
 _PER_ELEMENT = (ELEMENTWISE - IDENTITIES) | {"bitcast_convert_type", "copy", "stop_gradient"}
 _RESHAPING = frozenset({"expand_dims", "reshape", "squeeze", "transpose"})
 _BROADCASTING = frozenset({"broadcast_in_dim", "iota"})  # fewer elements go in than come out
+
+_DEFERRING: ContextVar[bool] = ContextVar("deferring", default=False)
 
 Consumer = Callable[[Any, list[Any]], list[Any]]
 
@@ -166,6 +177,11 @@ def _is_key(value: Any) -> bool:
     return isinstance(value, Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
 
 
+def is_deferring() -> bool:
+    """Returns whether a program is being traced for `run_deferred`, which replaces the searches in it."""
+    return _DEFERRING.get()
+
+
 def run_deferred(fn: Callable[[], Any], consumers: dict[str, Consumer]) -> Any:
     """Runs `fn()` in a program in which scores are computed where they are read, and returns its result.
 
@@ -173,7 +189,11 @@ def run_deferred(fn: Callable[[], Any], consumers: dict[str, Consumer]) -> Any:
       fn: to be traced; it reads arrays of the functions around it, and takes none.
       consumers: name of a jitted function -> (its equation, its inputs, some of them `Computed`) -> outputs.
     """
-    program, shape = jax.make_jaxpr(fn, return_shape=True)()
+    token = _DEFERRING.set(True)
+    try:
+        program, shape = jax.make_jaxpr(fn, return_shape=True)()
+    finally:
+        _DEFERRING.reset(token)
 
     def name_of(equation: Any) -> str:
         return (

@@ -17,7 +17,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from numpy.lib.array_utils import normalize_axis_index
 
 from jaxprune.programs import interpreter
-from jaxprune.selection.deferred import Computed, stored
+from jaxprune.selection.deferred import Computed, is_deferring, stored
 from jaxprune.selection.ranks import top_by_comparison
 from jaxprune.selection.searches import masks_in_place
 from jaxprune.selection.sharded import on_shards, top_of_parts
@@ -55,7 +55,8 @@ def top(
     _check_countable("top", total)
     if not total:
         return [jnp.zeros_like(leaf, bool) for leaf in leaves]
-    return list(_top(leaves, _clamp(k, total), tuple(among or [None] * len(leaves))))
+    search = _top_to_replace if is_deferring() else _top
+    return list(search(leaves, _clamp(k, total), tuple(among or [None] * len(leaves))))
 
 
 def top_each(
@@ -92,7 +93,8 @@ def top_each(
         ]
         counts = jnp.clip(jnp.stack([jnp.asarray(k, jnp.int32) for k in wanted]), 0, sizes)
         allowed = [None] * len(leaves) if among is None else among
-        filled_masks = _top_each(
+        search = _top_each_to_replace if is_deferring() else _top_each
+        filled_masks = search(
             tuple(leaves[i] for i in filled), counts, tuple(allowed[i] for i in filled)
         )
         for i, mask in zip(filled, filled_masks, strict=True):
@@ -220,7 +222,38 @@ def _barred_dtype(dtype: Any) -> Any:
     return dtype if jnp.issubdtype(dtype, jnp.floating) else np.dtype("float32")
 
 
-WHERE_READ = {"_top": _where_read(together=True), "_top_each": _where_read(together=False)}
+WHERE_READ = {
+    "_top": _where_read(together=True),
+    "_top_to_replace": _where_read(together=True),
+    "_top_each": _where_read(together=False),
+    "_top_each_to_replace": _where_read(together=False),
+}
+
+
+# Searches in a program that is traced for `run_deferred`, which runs those of `_where_read` in their place.
+# They mark the same in few equations for each leaf; where nobody replaces them, as in loops, they are run.
+
+
+@jax.jit
+def _top_to_replace(
+    leaves: tuple[Array, ...], k: Array, among: tuple[Array | None, ...]
+) -> tuple[Array, ...]:
+    def search_joined(leaves: tuple[Array, ...], k: Array) -> tuple[Array, ...]:
+        joined = jnp.concatenate([leaf.ravel().astype(jnp.float32) for leaf in leaves])
+        ends = np.cumsum([leaf.size for leaf in leaves])
+        masks = jnp.split(_top((joined,), k, (None,))[0], ends[:-1])
+        return tuple(mask.reshape(leaf.shape) for mask, leaf in zip(masks, leaves, strict=True))
+
+    return _select_among(search_joined, leaves, k, among)
+
+
+@jax.jit
+def _top_each_to_replace(
+    leaves: tuple[Array, ...], ks: Array, among: tuple[Array | None, ...]
+) -> tuple[Array, ...]:
+    return tuple(
+        _top((leaf,), k, (allowed,))[0] for leaf, k, allowed in zip(leaves, ks, among, strict=True)
+    )
 
 
 @partial(jax.jit, static_argnames="axes")

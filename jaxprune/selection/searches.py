@@ -25,9 +25,10 @@ from jaxprune.selection.counting import (
     separate_ties,
 )
 from jaxprune.selection.deferred import Computed, Recipe, recipe_of
+from jaxprune.selection.leaf_loops import Leaf, fold_leaves
 from jaxprune.selection.mask_counts import count_marked
 from jaxprune.selection.ranks import order_key, to_rank, zero_bits
-from jaxprune.selection.shared_kernels import compiled_once, stays_called
+from jaxprune.selection.shared_kernels import compiled_once, stays_called, unseen
 
 __all__ = ["masks_in_place"]
 
@@ -38,24 +39,18 @@ _MOST_ROWS = 1024  # of a leaf as it is counted
 _FIRST_INDEX = np.uint32(0)
 
 
-class _Leaf(NamedTuple):
-    """Scores of one leaf: how they are computed, of which arrays, and where they stand.
+class _Kind(NamedTuple):
+    """What equal leaves have in common.
 
     Attributes:
-      recipe: makes the scores of the arrays.
-      arrays: that the scores are computed from.
+      recipe: makes the scores of a leaf from its arrays.
       shape: of the scores.
-      row: index of its contest.
-      start: position of its first score in the contest.
-      column: index of its first score in the sample of the contest.
+      stride: distance of those in the sample.
     """
 
     recipe: Recipe
-    arrays: tuple[Any, ...]
     shape: tuple[int, ...]
-    row: Any
-    start: Any
-    column: Any
+    stride: int
 
 
 def masks_in_place(scores: Sequence[Any], k: Array, together: bool) -> list[Computed]:
@@ -78,64 +73,6 @@ def masks_in_place(scores: Sequence[Any], k: Array, together: bool) -> list[Comp
         for leaf_scores, contest_size in zip(scores, contest_sizes, strict=True)
     ]
     sample_sizes = [-(-size // stride) for size, stride in zip(sizes, strides, strict=True)]
-    leaves = _placed_leaves(scores, sizes, sample_sizes, together)
-    drop = min(zero_bits(leaf_scores.dtype) for leaf_scores in scores)
-    zero = sum(
-        jnp.sum(array.ravel()[:0], dtype=jnp.int32) for leaf in leaves for array in leaf.arrays
-    )
-    # Plus zero: inside shard_map it must be seen to vary as the scores do.
-    k = jnp.reshape(k, (contest_count,)) + zero
-
-    def first_thresholds(k: Array) -> Array:
-        size = np.array([sum(sample_sizes)] if together else sample_sizes, np.int32)
-        width = int(size.max())
-        lowest_rank = lax.convert_element_type(zero, jnp.uint32)
-        sample = jnp.full((contest_count, width), lowest_rank)
-        for leaf, stride in zip(leaves, strides, strict=True):
-            sample = _sample_into(
-                sample,
-                leaf.row,
-                leaf.column,
-                leaf.arrays,
-                recipe=leaf.recipe,
-                stride=stride,
-                drop=drop,
-            )
-        ordered = lax.sort(sample, dimension=1)  # rank 0, where nothing is sampled, comes first
-        columns = width - sample_positions(size, total, k)
-        return separate_ties(ordered[np.arange(contest_count)[None], columns])
-
-    def count_kept(cuts: Cut) -> Array:
-        counts = cuts.key & 0
-        for leaf in leaves:
-            counts = _count_into(
-                counts,
-                cuts,
-                leaf.row,
-                leaf.start,
-                leaf.arrays,
-                recipe=leaf.recipe,
-                shape=leaf.shape,
-                fast=len(leaves) <= _FEW_LEAVES,
-            )
-        return counts
-
-    cut = find_cut(count_kept, k, total, first_thresholds, drop)
-    return [
-        Computed(
-            _mask_of_leaf,
-            (leaf_scores, *cut, leaf.row, leaf.start),
-            leaf_scores.shape,
-            np.dtype(bool),
-        )
-        for leaf_scores, leaf in zip(scores, leaves, strict=True)
-    ]
-
-
-def _placed_leaves(
-    scores: Sequence[Any], sizes: Sequence[int], sample_sizes: Sequence[int], together: bool
-) -> list[_Leaf]:
-    """The leaves, each with its place in its contest and in the sample."""
     if together:
         rows = [0] * len(sizes)
         starts = list(itertools.accumulate(sizes, initial=0))[:-1]
@@ -143,12 +80,58 @@ def _placed_leaves(
     else:
         rows = list(range(len(sizes)))
         starts = columns = [0] * len(sizes)
-    places = _opaque(numbers=tuple(zip(rows, starts, columns, strict=True)))
     leaves = []
-    for leaf_scores, place in zip(scores, places, strict=True):
+    for leaf_scores, stride, *place in zip(scores, strides, rows, starts, columns, strict=True):
         recipe, arrays = recipe_of([leaf_scores])
-        leaves.append(_Leaf(recipe, tuple(arrays), tuple(leaf_scores.shape), *place))
-    return leaves
+        kind = _Kind(recipe, tuple(leaf_scores.shape), stride)
+        leaves.append(Leaf(kind, tuple(place), tuple(arrays)))
+    drop = min(zero_bits(leaf_scores.dtype) for leaf_scores in scores)
+    zero = jnp.int32(0)
+    if jax.sharding.get_abstract_mesh().manual_axes:
+        # Inside shard_map, what the search carries must be seen to vary over devices as the scores do.
+        zero += sum(
+            jnp.sum(array.ravel()[:0], dtype=jnp.int32) for leaf in leaves for array in leaf.arrays
+        )
+    k = jnp.reshape(k, (contest_count,)) + zero
+
+    def first_thresholds(k: Array) -> Array:
+        size = np.array([sum(sample_sizes)] if together else sample_sizes, np.int32)
+        width = int(size.max())
+        lowest_rank = lax.convert_element_type(zero, jnp.uint32)
+        sample = jnp.full((contest_count, width), lowest_rank)
+
+        def add_to_sample(sample: Array, place: Any, arrays: Any, kind: _Kind) -> Array:
+            row, _, column = place
+            return _sample_into(
+                sample, row, column, arrays, recipe=kind.recipe, stride=kind.stride, drop=drop
+            )
+
+        sample = fold_leaves(add_to_sample, sample, leaves)
+        ordered = lax.sort(sample, dimension=1)  # rank 0, where nothing is sampled, comes first
+        columns = width - sample_positions(size, total, k)
+        return separate_ties(ordered[np.arange(contest_count)[None], columns])
+
+    def count_kept(cuts: Cut) -> Array:
+        def add_counts(counts: Array, place: Any, arrays: Any, kind: _Kind) -> Array:
+            row, start, _ = place
+            return _count_into(
+                counts,
+                cuts,
+                row,
+                start,
+                arrays,
+                recipe=kind.recipe,
+                shape=kind.shape,
+                fast=len(leaves) <= _FEW_LEAVES,
+            )
+
+        return fold_leaves(add_counts, cuts.key & 0, leaves)
+
+    cut = find_cut(count_kept, k, total, first_thresholds, drop)
+    return [
+        Computed(_mask_of_leaf, (leaf_scores, *cut, row, start), leaf_scores.shape, np.dtype(bool))
+        for leaf_scores, row, start in zip(scores, unseen(rows), unseen(starts), strict=True)
+    ]
 
 
 def _stride(shape: tuple[int, ...], contest_size: int) -> int:
@@ -158,12 +141,6 @@ def _stride(shape: tuple[int, ...], contest_size: int) -> int:
     while shape and shape[-1] > 1 and math.gcd(stride, shape[-1]) > 1:
         stride += 1
     return stride
-
-
-@compiled_once(static=["numbers"])
-def _opaque(*, numbers: tuple[tuple[int, ...], ...]) -> tuple[tuple[Array, ...], ...]:
-    """Numbers whose values the compiler does not see, so that it makes no kernel for each."""
-    return jax.tree.map(jnp.uint32, numbers)
 
 
 @compiled_once(static=["recipe", "stride", "drop"])

@@ -7,13 +7,15 @@ for JAX without the setting, the calls are written out as usual, and mean the sa
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+from jax import Array
 
-__all__ = ["compiled_once", "stays_called"]
+__all__ = ["compiled_once", "stays_called", "unseen"]
 
 
 def compiled_once(*, static: Sequence[str] = ()) -> Callable[[Callable], Callable]:
@@ -41,6 +43,23 @@ def compiled_once(*, static: Sequence[str] = ()) -> Callable[[Callable], Callabl
         return call
 
     return mark
+
+
+def unseen(numbers: Iterable[int]) -> list[Array]:
+    """Returns numbers as uint32 scalars that the compiler does not see, so that it makes no kernel for each.
+
+    >>> [int(number) for number in unseen([3, 0, 3])]
+    [3, 0, 3]
+    """
+    numbers = tuple(numbers)
+    distinct_numbers = tuple(dict.fromkeys(numbers))
+    scalars = dict(zip(distinct_numbers, _unseen(numbers=distinct_numbers), strict=True))
+    return [scalars[number] for number in numbers]
+
+
+@compiled_once(static=["numbers"])
+def _unseen(*, numbers: tuple[int, ...]) -> tuple[Array, ...]:
+    return tuple(map(jnp.uint32, numbers))
 
 
 def stays_called() -> bool:

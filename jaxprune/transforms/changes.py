@@ -19,6 +19,7 @@ from jaxprune import masks as masks_lib
 from jaxprune.kernel_axes import AxesTree, of_leaves
 from jaxprune.method import Method, Partition, by_index, memories_of
 from jaxprune.pruning.by_method import change
+from jaxprune.pruning.missing_scores import MissingScores, missing_count
 from jaxprune.pruning.shards import (
     Specs,
     check_replicated,
@@ -250,6 +251,13 @@ def change_masks(
             """The masks from now on, and whether they could be chosen."""
             schedule_step = jnp.minimum(step, part.schedule.end)
             old_masks = masks_lib.unpack(share)
+            are_finite = seen.finite()
+
+            def is_possible(unknown: list[MissingScores]) -> jax.Array:
+                is_known = are_finite & (missing_count(unknown) == 0)
+                return is_known if split is None else is_true_everywhere(is_known, split)
+
+            # Masks that stay are chosen where new ones are computed, which so need no memory of their own.
             if split is None:
                 new_masks, unknown = change(
                     part,
@@ -259,25 +267,20 @@ def change_masks(
                     signals,
                     known_axes,
                     dead_are_zero=not dense,
+                    only_if=is_possible,
                 )
-                are_finite = seen.finite()
-            else:
-                whole_masks = gather_whole(old_masks, split)
-                whole_params = gather_whole(params, split)
-                new_masks, unknown = change(
-                    part,
-                    whole_params,
-                    whole_masks,
-                    schedule_step,
-                    {name: _whole_signal(x, params, split) for name, x in signals.items()},
-                    known_axes,
-                    dead_are_zero=not dense,
-                )
-                new_masks = slice_own_part(new_masks, split)
-                are_finite = seen.finite()
-            is_known = are_finite & (sum(missing.count for missing in unknown) == 0)
-            is_known = is_known if split is None else is_true_everywhere(is_known, split)
-            return _choose(is_known, stored(new_masks), share), is_known
+                return stored(new_masks), is_possible(unknown)
+            new_masks, unknown = change(
+                part,
+                gather_whole(params, split),
+                gather_whole(old_masks, split),
+                schedule_step,
+                {name: _whole_signal(x, params, split) for name, x in signals.items()},
+                known_axes,
+                dead_are_zero=not dense,
+                only_if=is_possible,
+            )
+            return stored(slice_own_part(new_masks, split)), is_possible(unknown)
 
         if concrete(is_tried):
             after, is_done = try_change() if bool(is_tried) else (share, False)

@@ -5,6 +5,7 @@ what changes seldom is written over the old by a loop of one iteration or none, 
 chosen element by element, in the pass that computes it.
 """
 
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -75,7 +76,17 @@ def update_from_chosen_state(
         params,
     )
     inputs = jax.tree.leaves((grads, inner_state, params))
-    outputs = interpreter.run(program, inputs, interpreter.bind, enters=lambda equation: False)
+    computed: dict[int, tuple[list[Any], list[Any]]] = {}
+
+    def bind_once(equation: Any, operands: list[Any]) -> list[Any]:
+        """What the first run has computed of the same operands is not computed again."""
+        known_operands, results = computed.get(id(equation), ([], []))
+        if not results or not all(map(operator.is_, operands, known_operands)):
+            results = interpreter.bind(equation, operands)
+            computed[id(equation)] = (operands, results)
+        return results
+
+    outputs = interpreter.run(program, inputs, bind_once, enters=lambda equation: False)
     new_state = jax.tree.unflatten(structure, outputs)[1]
     chosen_state = choose(new_state)
     chosen_leaves = jax.tree.leaves(chosen_state)
@@ -84,7 +95,7 @@ def update_from_chosen_state(
     chosen_values = {variable: leaf for variable, leaf in pairs if not hasattr(variable, "val")}
 
     def bind_chosen(equation: Any, operands: list[Any]) -> list[Any]:
-        results = interpreter.bind(equation, operands)
+        results = bind_once(equation, operands)
         pairs = zip(equation.outvars, results, strict=True)
         return [chosen_values.get(variable, result) for variable, result in pairs]
 

@@ -9,6 +9,7 @@ import numpy as np
 from jaxprune.allocation.choice import best_of_tree
 from jaxprune.allocation.counts import Layers, check_floor
 from jaxprune.parts import factory
+from jaxprune.selection.counts_by_leaf import count_by_leaf
 from jaxprune.selection.mask_counts import count_true
 from jaxprune.types import Criterion, Fraction, Step, Units, Update
 from jaxprune.updates.fractions import check_fraction, share_of
@@ -88,12 +89,10 @@ def redistribute(
             staying = _best_of_tree(alive, units, total - share_of(share, total), floors)
         else:
             within_budget = _best_of_tree(alive, units, total, floors)
-            counts = [_count_per_layer(m, u) for m, u in zip(within_budget, units, strict=True)]
-            kept_counts = [count - share_of(share, count) for count in counts]
+            counts = layers.marked(within_budget)
+            kept_counts = layers.split(counts - share_of(share, counts))
             staying = best_on_masks(within_budget, units, kept_counts)
-        staying_counts = layers.joined(
-            [_count_per_layer(mask, u) for mask, u in zip(staying, units, strict=True)]
-        )
+        staying_counts = layers.marked(staying)
         sizes = layers.repeated([leaf_units.members for leaf_units in units])
         staying_rows = [_layer_rows(mask, u) for mask, u in zip(staying, units, strict=True)]
         score_rows = [_layer_rows(leaf_units.scores, leaf_units) for leaf_units in grow_scores]
@@ -126,7 +125,7 @@ def by_survivors(staying: Sequence[jax.Array], grow_scores: Sequence[jax.Array])
     >>> [float(s) for s in by_survivors([jnp.array([True, True]), jnp.array([False, True])], [])]
     [2.0, 1.0]
     """
-    return [count_true(mask, tuple(range(mask.ndim))).astype(jnp.float32) for mask in staying]
+    return list(count_by_leaf(staying).astype(jnp.float32))
 
 
 def by_signal(staying: Sequence[jax.Array], grow_scores: Sequence[jax.Array]) -> list[jax.Array]:
@@ -161,12 +160,6 @@ def _best_of_tree(
     """Masks of the best of those alive in the whole tree, in each layer no fewer than its floor."""
     scores = [leaf_units.scores for leaf_units in units]
     return best_of_tree(scores, units, count, Layers(units).split(floors), alive)
-
-
-def _count_per_layer(mask: jax.Array, units: Units) -> jax.Array:
-    """How many are marked in each layer."""
-    axes_within = tuple(axis for axis in range(mask.ndim) if axis not in units.layers)
-    return count_true(mask, axes_within)
 
 
 def _layer_rows(array: jax.Array, units: Units) -> list[jax.Array]:

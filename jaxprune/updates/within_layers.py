@@ -1,9 +1,11 @@
 """Updates that leave each layer its budget: prune, select anew, drop and regrow, splice."""
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 
-from jaxprune.allocation.counts import each_layer
+from jaxprune.allocation.counts import Layers, each_layer
 from jaxprune.parts import factory
 from jaxprune.types import Criterion, Fraction, Step, Update
 from jaxprune.updates.fractions import check_fraction, share_of
@@ -127,18 +129,11 @@ def regrow(
     ) -> list[jax.Array]:
         share = fraction(step) if callable(fraction) else fraction
         within_budget = _within_budget(alive, units, keep)
-        pairs = list(zip(keep, units, strict=True))
-        dropped_counts = [share_of(share, k.count * u.contests) for k, u in pairs]
-        kept_counts = [
-            k.count * u.contests - dropped
-            for (k, u), dropped in zip(pairs, dropped_counts, strict=True)
-        ]
+        layers = Layers(units)
+        places = layers.joined([leaf_keep.count for leaf_keep in keep]) * layers.contests
+        kept_counts = layers.split(places - share_of(share, places))
         staying = best_on_masks(within_budget, units, kept_counts)
-        grown_counts = [
-            count_beside(k, u) - count_per_contest(mask, u)
-            for (k, u), mask in zip(pairs, staying, strict=True)
-        ]
-        return grow(staying, grow_scores, grown_counts)
+        return grow(staying, grow_scores, _free_places(keep, units, staying))
 
     return Update(select, grow_criterion, skip_gradient=skip_gradient)
 
@@ -195,6 +190,20 @@ def splice(c: float = 0.0, margin: float = 0.1) -> Update:
         return [each_layer(splice_layer, u.layers)(mask, u.scores) for mask, u in pairs]
 
     return Update(select, ranks_dead_units=True, whole_leaves=True)
+
+
+def _free_places(
+    keep: KeepPerLeaf, units: UnitsPerLeaf, staying: MaskPerLeaf
+) -> Sequence[jax.Array]:
+    """How many places of each contest are left beside the units that stay, by leaf."""
+    if all(leaf_units.axis is None for leaf_units in units):
+        layers = Layers(units)
+        places = layers.joined([leaf_keep.count for leaf_keep in keep])
+        return layers.split(places - layers.marked(staying))
+    return [
+        count_beside(k, u) - count_per_contest(mask, u)
+        for k, u, mask in zip(keep, units, staying, strict=True)
+    ]
 
 
 def _within_budget(alive: MaskPerLeaf, units: UnitsPerLeaf, keep: KeepPerLeaf) -> MaskPerLeaf:

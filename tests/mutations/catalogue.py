@@ -401,8 +401,8 @@ SELECTION = (
     Mutation(
         "NaN is an order",
         "jaxprune/pruning/missing_scores.py",
-        "    missing_scores = [label for label in unknown if int(label.count)]\n    if not missing_scores:",
-        "    missing_scores = [label for label in unknown if int(label.count)]\n    if True:",
+        "    if not missing_scores:",
+        "    if True:",
         ("tests/test_method.py::test_nan_is_no_order_and_infinity_is_one",),
     ),
     Mutation(
@@ -590,7 +590,7 @@ TRAINING = (
     Mutation(
         "a change is made though gradients are not finite",
         "jaxprune/transforms/changes.py",
-        "is_known = are_finite & (sum(missing.count for missing in unknown) == 0)",
+        "is_known = are_finite & (missing_count(unknown) == 0)",
         "is_known = are_finite | True",
         (
             "tests/transforms/test_changes.py::test_scores_without_a_number_hold_a_change_though_gradients_are_finite",
