@@ -38,7 +38,8 @@ def top(
     sample of at most 65,536 scores.
 
     Args:
-      leaves: arrays of any shape and real dtype, fewer than 2**31 scores in all.
+      leaves: arrays of any shape and real dtype, fewer than 2**31 scores in all; compared as float32, in
+        which integers from 2**24 on and neighbouring float64 may be equal.
       k: how many to keep, a Python int or an int32 scalar (it may be traced), clamped to what
         there is.
       among: per leaf a bool array of those that may be marked, or `None` for all of them.
@@ -70,7 +71,7 @@ def top_each(
     instead of one for each leaf.
 
     Args:
-      leaves: arrays of any shape and real dtype, fewer than 2**31 scores each.
+      leaves: arrays of any shape and real dtype, fewer than 2**31 scores each; compared as float32.
       ks: how many to keep of each, Python ints or int32 scalars, clamped to what there is.
       among: per leaf a bool array of those that may be marked, or `None` for all of them.
 
@@ -120,7 +121,7 @@ def top_along(
     searched side by side with counting passes, as in `top`.
 
     Args:
-      scores: an array of any real dtype with at least one axis.
+      scores: an array of any real dtype with at least one axis; compared as float32.
       k: how many to keep per contest, a Python int or an int32 scalar, clamped to what there is; or one
         number per contest, an int32 array that broadcasts against `scores`, of length 1 along the axes.
       axis: the axis, or axes, along which scores compete.
