@@ -252,7 +252,7 @@ def _check_seal(folder: Path) -> None:
     """Compares the files of a step with their checksums, if it has been sealed."""
     seal = folder / _SEAL
     if seal.exists():
-        sealed.check_files(folder, sealed.parse(sealed.read_text(seal)))
+        sealed.check_files(folder, sealed.parse(sealed.read_bounded(seal)))
 
 
 def _flatten(tree: Any) -> tuple[list[str], list[Any], Any]:

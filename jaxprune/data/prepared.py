@@ -227,7 +227,7 @@ def _prepare(name: str, work: Path, archives: Path | None, allow_network: bool) 
 def _check_seal(folder: Path) -> None:
     """Compares the records with what they were when they were made."""
     if (folder / SEAL).exists():
-        manifest = sealed.read_manifest(sealed.read_text(folder / SEAL), _KIND, _VERSION)
+        manifest = sealed.read_manifest(sealed.read_bounded(folder / SEAL), _KIND, _VERSION)
         sealed.check_files(folder, manifest.get("files"))
 
 

@@ -67,7 +67,7 @@ class Store:
                 file.write(json.dumps({"identity": identity}).encode())
             return
         try:
-            run_record = sealed.parse(sealed.read_text(run_file))
+            run_record = sealed.parse(sealed.read_bounded(run_file))
         except sealed.DamagedError as error:
             raise ValueError(
                 f"posttrain.prune(folder={str(folder)!r}): its run.json is damaged ({error}); give another "

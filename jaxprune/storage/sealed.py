@@ -27,14 +27,13 @@ __all__ = [
     "digest",
     "manifest",
     "parse",
+    "read_bounded",
     "read_manifest",
-    "read_text",
     "sha256",
 ]
 
-LARGEST = (
-    1 << 26
-)  # bytes of JSON that are parsed; as Python's objects they are up to 25 times as many
+# Bytes of JSON that are parsed; as Python's objects they are up to 25 times as many.
+LARGEST = 1 << 26
 
 
 class DamagedError(ValueError):
@@ -101,7 +100,7 @@ def parse(text: bytes | str) -> Any:
         raise DamagedError(f"it is not JSON ({error})") from None
 
 
-def read_text(path: Path) -> bytes:
+def read_bounded(path: Path) -> bytes:
     """Returns the bytes of a file of JSON, for `parse`.
 
     Args:

@@ -6,9 +6,8 @@ from jax import lax
 
 __all__ = ["lower_cholesky"]
 
-_BLOCK = (
-    512  # columns whose factor is LAPACK's; further blocks cost time to compile, and gain nothing
-)
+# Columns whose factor is LAPACK's: smaller blocks cost time to compile, and gain nothing.
+_BLOCK = 512
 
 
 def lower_cholesky(matrix: jax.Array, *, block: int = _BLOCK) -> jax.Array:

@@ -139,7 +139,7 @@ class Plan(NamedTuple):
             no checksum of what is kept and is refused: a changed index would be another plan.
         """
         try:
-            return cls._from_json(sealed.parse(sealed.read_text(Path(path))))
+            return cls._from_json(sealed.parse(sealed.read_bounded(Path(path))))
         except sealed.DamagedError as error:
             raise ValueError(f"{path} is no plan of jaxprune, or was changed: {error}.") from error
 

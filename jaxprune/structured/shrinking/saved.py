@@ -143,7 +143,7 @@ def load(folder: Path | str, *, trusted: bool = False) -> LoadedModel:
             "jaxprune, whose folders had no checksums: save it again."
         )
     try:
-        content = sealed.read_manifest(sealed.read_text(folder / _MANIFEST), _KIND, _VERSION)
+        content = sealed.read_manifest(sealed.read_bounded(folder / _MANIFEST), _KIND, _VERSION)
         sealed.check_files(folder, content.get("files"), allowed=names)
         plan = Plan.load(folder / _PLAN)
         params = _read_params(folder / _PARAMS)
