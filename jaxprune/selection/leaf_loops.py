@@ -44,6 +44,7 @@ def fold_leaves(visit: Visit, carry: Any, leaves: Sequence[Leaf]) -> Any:
       carry: before the first leaf, a tree of arrays.
       leaves: to be visited.
 
+    >>> import jax.numpy as jnp
     >>> def add(carry, numbers, arrays, kind):
     ...     return carry + numbers[0].astype(int) * arrays[0].sum()
     >>> leaves = [Leaf(kind="short", numbers=(i,), arrays=(jnp.arange(2),)) for i in range(20)]
