@@ -46,10 +46,10 @@ def fold_leaves(visit: Visit, carry: Any, leaves: Sequence[Leaf]) -> Any:
 
     >>> import jax.numpy as jnp
     >>> def add(carry, numbers, arrays, kind):
-    ...     return carry + numbers[0].astype(int) * arrays[0].sum()
+    ...     return carry + numbers[0].astype("int32") * arrays[0].sum()
     >>> leaves = [Leaf(kind="short", numbers=(i,), arrays=(jnp.arange(2),)) for i in range(20)]
-    >>> fold_leaves(add, 0, leaves)
-    Array(190, dtype=int32, weak_type=True)
+    >>> int(fold_leaves(add, jnp.int32(0), leaves))
+    190
     """
     by_kind: dict[Any, list[Leaf]] = {}
     for leaf in leaves:
