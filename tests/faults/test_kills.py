@@ -30,19 +30,30 @@ counted = {"kills": 0, "in mid-save": 0, "past zero": 0}
 
 def saved(workdir):
     """The checkpoints that are complete, the segments of a pruning, and what is done."""
-    found = {f"{folder}/{name}" for folder, name in checkpoints(workdir) if name.isdigit()}
-    segments = {str(path) for path in workdir.rglob("segments/[0-9]*.npz")}
-    return found | segments | {str(path) for path in workdir.rglob("seed_*/*/done")}
+    complete = {f"{folder}/{name}" for folder, name in checkpoints(workdir) if name.isdigit()}
+    paths = list(files(workdir))
+    segments = {str(path) for path in paths if is_segment(path) and path.name[0].isdigit()}
+    return complete | segments | {str(path) for path in paths if path.match("seed_*/*/done")}
 
 
 def being_saved(workdir):
-    """Whether a checkpoint is being written right now."""
-    is_segment = any(workdir.rglob("segments/.*.tmp"))
-    return is_segment or any("tmp" in name for _, name in checkpoints(workdir))
+    """Whether a checkpoint, or a segment, is being written right now."""
+    is_begun = any(is_segment(path) and path.suffix == ".tmp" for path in files(workdir))
+    return is_begun or any("tmp" in name for _, name in checkpoints(workdir))
+
+
+def is_segment(path):
+    return path.parent.name == "segments" and path.suffix in (".npz", ".tmp")
+
+
+def files(workdir):
+    """All files; they, and folders, may vanish while they are looked at, which rglob would not bear."""
+    for parent, _, names in os.walk(workdir):
+        yield from (Path(parent, name) for name in names)
 
 
 def checkpoints(workdir):
-    """Folder and name of each; folders may vanish while they are looked at."""
+    """Folder and name of each."""
     for parent, folders, _ in os.walk(workdir):
         if Path(parent).name == "checkpoints":
             yield from [(parent, name) for name in folders]
