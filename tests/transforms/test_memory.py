@@ -14,8 +14,7 @@ ADAM = optax.adam(1e-3)
 GRADUAL = {"begin": 0, "end": 1_000, "every": 100}
 TICKET = jp.lottery.Plan(round_steps=100, rounds=3, rewind_to=10)
 KEY = jax.random.key(0)
-# A loop over many leaves copies one of them (`selection.leaf_loops`): of 24, it is 4 % of the parameters.
-MANY = {f"layer_{i:02}": jax.ShapeDtypeStruct((256, 256), jnp.float32) for i in range(24)}
+MANY = {f"layer_{i:02}": jax.ShapeDtypeStruct((256, 256), jnp.float32) for i in range(20)}
 LARGE = {f"layer_{i}": jax.ShapeDtypeStruct((1024, 1024), jnp.float32) for i in range(3)}
 TRANSFORMS = {
     "GMP": jp.sparsify(ADAM, methods.gmp(sparsity=0.9, **GRADUAL)),
@@ -93,4 +92,4 @@ def test_one_more_of_many_leaves_adds_few_operations(name, bar):
         state = jax.eval_shape(tx.init, params)
         return called_operations(jax.jit(tx.update).lower(params, state, params).as_text())
 
-    assert operations(30) - operations(20) <= 10 * bar
+    assert operations(40) - operations(30) <= 10 * bar
