@@ -4,6 +4,8 @@ Segments run one after the other, each for all batches before the next. The acti
 cut are all that is kept of a batch.
 """
 
+import bisect
+import collections
 import dataclasses
 from collections.abc import Sequence
 from typing import Any
@@ -98,8 +100,8 @@ def _residuals(flat: Flat, positions: Sequence[int]) -> list[tuple[int, Any] | N
 
     def crossed_count(variable: Any) -> int:
         """At how many of the positions a variable is alive."""
-        return sum(
-            computed_at[variable] < position <= last_read_at[variable] for position in positions
+        return bisect.bisect_right(positions, last_read_at[variable]) - bisect.bisect_right(
+            positions, computed_at[variable]
         )
 
     is_long = len(positions) >= _LONG
@@ -112,13 +114,13 @@ def _residuals(flat: Flat, positions: Sequence[int]) -> list[tuple[int, Any] | N
         if variable in last_read_at
         and not (is_long and 2 * crossed_count(variable) > len(positions))
     ]
+    waiting = collections.deque(sorted(candidates, key=computed_at.__getitem__))
+    nearby: list[Any] = []
     residuals: list[tuple[int, Any] | None] = []
     for position, behind in zip(positions, [*positions[1:], len(flat.jaxpr.eqns)], strict=True):
-        nearby = [
-            variable
-            for variable in candidates
-            if computed_at[variable] < behind and last_read_at[variable] > position
-        ]
+        while waiting and computed_at[waiting[0]] < behind:
+            nearby.append(waiting.popleft())
+        nearby = [variable for variable in nearby if last_read_at[variable] > position]
         residuals.append(None)
         for cut_position in range(position + 1, behind + 1):
             alive_variables = [

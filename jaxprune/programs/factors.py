@@ -93,8 +93,12 @@ def product_echo(
     shape: tuple[int, ...],
 ) -> tuple[View, ...]:
     """Returns where in the result of a product the outputs of its kernel lie, and of those before it."""
-    operand_views = [value.echo if value.active else value.views for value in operands]
+    # Of earlier kernels whose outputs are summed over nothing is left: kept, they would be more in each layer.
     if equation.primitive.name == "dot_general":
+        operand_views = [
+            _views_along(value, (*product.axes(operand, "batch"), *product.axes(operand, "out")))
+            for operand, value in enumerate(operands)
+        ]
         return product_views(product, operand_views, shape)
     if equation.primitive.name != "conv_general_dilated":
         return ()
@@ -104,9 +108,15 @@ def product_echo(
     kept_axes[1][dimension_numbers.out_spec[1]] = dimension_numbers.rhs_spec[0]
     return tuple(
         views.contracted(view, (), kept_axes[operand], shape)
-        for operand in (0, 1)
-        for view in operand_views[operand]
+        for operand, value in enumerate(operands)
+        for view in _views_along(value, [axis for axis in kept_axes[operand] if axis is not None])
     )
+
+
+def _views_along(value: TrackedValue, axes: Sequence[int]) -> list[View]:
+    """Returns the views of an operand, or its echo, in which one of the axes is a parameter's."""
+    operand_views = value.echo if value.active else value.views
+    return [view for view in operand_views if view.has_leaf_axes(axes)]
 
 
 def layered_outputs(

@@ -108,6 +108,10 @@ class View:
             digit.axis == REPEATED and digit.size > 1 for digits in self.axes for digit in digits
         )
 
+    def has_leaf_axes(self, axes: Sequence[int]) -> bool:
+        """Whether one of some axes of the value runs along an axis of the parameter."""
+        return any(digit.axis != REPEATED for axis in axes for digit in self.axes[axis])
+
     def spans(self, digit: Digit) -> bool:
         """Whether a digit goes through a whole axis of the parameter."""
         return digit.axis >= 0 and digit.size == self.shape[digit.axis]

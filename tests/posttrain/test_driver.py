@@ -1,5 +1,7 @@
 """The loop over segments: same masks as at once, few programs, bounded memory, resumed with the same bits."""
 
+import cProfile
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -142,6 +144,24 @@ def test_stacked_or_not_is_the_same_network():
             new, masks = jax.tree.map(stack, *new), jax.tree.map(stack, *masks)
         found.append((new, masks))
     jax.tree.map(np.testing.assert_array_equal, found[0], found[1])
+
+
+def calls_to_plan(layers):
+    """Number of calls within the package that a plan of a decoder takes."""
+    config = llama.Config(
+        vocabulary=8, width=8, hidden=8, layers=layers, heads=2, kv_heads=1, head_dim=4
+    )
+    tokens = jax.ShapeDtypeStruct((1, 4), jnp.int32)
+    profile = cProfile.Profile()
+    profile.runcall(
+        jp.posttrain.plan, llama.decoder(config), llama.shapes(config), tokens, exclude="embedding"
+    )
+    functions = profile.getstats()
+    return sum(f.callcount for f in functions if "jaxprune" in getattr(f.code, "co_filename", ""))
+
+
+def test_a_plan_grows_with_layers_not_with_their_square():
+    assert calls_to_plan(24) < 2.5 * calls_to_plan(12)
 
 
 def test_a_plan_prints_and_bounds():
