@@ -93,7 +93,7 @@ def product_echo(
     shape: tuple[int, ...],
 ) -> tuple[View, ...]:
     """Returns where in the result of a product the outputs of its kernel lie, and of those before it."""
-    # Of earlier kernels whose outputs are summed over nothing is left: kept, they would be more in each layer.
+    # Outputs that are summed over leave nothing: kept, they would be more in each layer.
     if equation.primitive.name == "dot_general":
         operand_views = [
             _views_along(value, (*product.axes(operand, "batch"), *product.axes(operand, "out")))
