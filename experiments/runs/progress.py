@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TextIO
 
-__all__ = ["Progress"]
+__all__ = ["Part", "Progress"]
 
 
 class Progress:
@@ -35,11 +35,11 @@ class Progress:
         self._start_step = start
         self._clock = clock
         self._stream = sys.stderr if stream is None else stream
-        self._step = start
+        self._step: float = start
         self._metrics_text = ""
         self._start_time = clock()
         self._shown_time = self._start_time
-        self._printed_step: int | None = None
+        self._printed_step: float | None = None
         self._bar = _make_bar(self._stream, total) if self._stream.isatty() else None
         self._seconds_between = 0.1 if self._bar else every
         if self._bar:
@@ -48,11 +48,11 @@ class Progress:
                 description, total=total, completed=start, metrics=""
             )
 
-    def update(self, step: int, description: str | None = None, **metrics: Any) -> None:
+    def update(self, step: float, description: str | None = None, **metrics: Any) -> None:
         """Records how far the run is, and shows it now and then; cheap enough for every step.
 
         Args:
-          step: steps done.
+          step: steps done; a fraction where one has begun.
           description: what is going on, if it has changed.
           **metrics: numbers to show; the last ones stay until others come.
         """
@@ -67,6 +67,15 @@ class Progress:
         if now - self._shown_time >= self._seconds_between:
             self._shown_time = now
             self._show()
+
+    def part(self, index: int, size: int) -> "Part":
+        """Returns the progress of one step that itself has `size` smaller ones; the time left counts them.
+
+        Args:
+          index: how many steps come before it.
+          size: 0 for a step without smaller ones.
+        """
+        return Part(self, index, size)
 
     def close(self) -> None:
         """Shows the last state."""
@@ -100,10 +109,30 @@ class Progress:
             else ""
         )
         percent_text = f"{100 * self._step / max(self._total, 1):3.0f} %"
-        steps_text = f"{percent_text}  {self._step}/{self._total}"
+        steps_text = f"{percent_text}  {int(self._step)}/{self._total}"
         time_text = f"{_format_duration(elapsed_seconds)}{remaining_text}"
         parts = [self._description, f"{steps_text}  {time_text}", self._metrics_text]
         print("  ".join(part for part in parts if part), file=self._stream, flush=True)
+
+
+class Part:
+    """The progress of one step of a run that has smaller steps of its own: one training of many."""
+
+    def __init__(self, whole: Progress, index: int, size: int):
+        self._whole = whole
+        self._index = index
+        self._size = size
+
+    def update(self, step: float, description: str | None = None, **metrics: Any) -> None:
+        """Records how far this step is; see `Progress.update`.
+
+        Args:
+          step: smaller steps done.
+          description: what is going on, if it has changed.
+          **metrics: numbers to show; the last ones stay until others come.
+        """
+        done = step / self._size if self._size else 0
+        self._whole.update(self._index + done, description, **metrics)
 
 
 def _make_bar(stream: TextIO, total: int) -> Any:

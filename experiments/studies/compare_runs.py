@@ -81,8 +81,7 @@ def run(cfg: ConfigDict, contestants: Sequence[Contestant], options: Options) ->
             return
         _keep_files(contestants, folder)
         results: dict[str, list[list[dict[str, Any]]]] = {}
-        updates = sum(point.recipe.steps(cfg.steps) for point in points) * len(cfg.seeds)
-        with Progress(updates, "starting") as progress:
+        with Progress(len(points) * len(cfg.seeds), "starting") as progress:
             trainings = _Trainings(setup, options, folder, progress)
             for point in points:
                 of_seeds = trainings.run(point)
@@ -150,7 +149,7 @@ class _Trainings:
         self.folder = folder
         self.progress = progress
         self.dense = savings.dense(setup)
-        self.offset = 0  # updates of the trainings before
+        self.done = 0
         # Operations of each training over those of dense training, by contestant, point and seed.
         self.training: dict[tuple[str, float, int], float] = {}
 
@@ -165,7 +164,8 @@ class _Trainings:
             if result is None:
                 return None
             results.append({"asked": point.value, **result})
-            self.offset += recipe.steps(self.setup.cfg.steps)
+            self.done += 1
+            self.progress.update(self.done)
         return results
 
     def _run_seed(
@@ -181,7 +181,9 @@ class _Trainings:
             return {"wall_seconds": time.monotonic() - started, "resumed": resumed}
 
         label = f"{point} · seed {seed}"
-        info = Info(self.setup, self.options, self.progress, self.offset, label)
+        progress = self.progress.part(self.done, point.recipe.steps(self.setup.cfg.steps))
+        progress.update(0, label)
+        info = Info(self.setup, self.options, progress, 0, label)
         try:
             result = train_once(info, trainer, point.recipe, folder, seed, more=timed)
         except DivergedError as e:

@@ -12,7 +12,7 @@ from experiments.metrics import shrunk, training_cost
 from experiments.runs import mask_files
 from experiments.runs.folder import Folder
 from experiments.runs.options import Options
-from experiments.runs.progress import Progress
+from experiments.runs.progress import Part, Progress
 from experiments.training.loop import Level, Run, fit
 from experiments.training.setup import Setup
 from experiments.training.task import Task, fresh_variables, scale, tasks
@@ -30,14 +30,14 @@ class Info(NamedTuple):
     Attributes:
       setup: of the config.
       options: of the command line.
-      progress: of all trainings, in updates.
+      progress: of all trainings in updates, or of this one's updates.
       offset: updates of those before this one.
       label: what this one is, in words.
     """
 
     setup: Setup
     options: Options
-    progress: Progress
+    progress: Progress | Part
     offset: int
     label: str
 

@@ -19,7 +19,7 @@ from experiments.config import UserError
 from experiments.runs.checkpoint import Checkpoints
 from experiments.runs.folder import Folder
 from experiments.runs.options import Stopper
-from experiments.runs.progress import Progress
+from experiments.runs.progress import Part, Progress
 from experiments.runs.writers import open_writers
 from experiments.training.divergence import REMEDY, DivergedError, has_nan, is_finite
 from experiments.training.example_order import batches
@@ -74,7 +74,7 @@ class Run(NamedTuple):
     task: Task
     key: jax.Array
     folder: Folder
-    progress: Progress
+    progress: Progress | Part
     offset: int
     stopper: Stopper
     label: str

@@ -47,6 +47,19 @@ def test_a_resumed_run_estimates_from_what_it_did_itself():
     assert "950/1000  0:20, 0:20 left" in stream.getvalue()
 
 
+def test_trainings_without_updates_count_as_much_as_others():
+    clock, stream = Clock(), io.StringIO()
+    with Progress(4, stream=stream, clock=clock) as progress:
+        clock.now = 10.0
+        progress.part(0, 200).update(100, "dense")  # half of the first of four
+        clock.now = 60.0
+        progress.part(2, 0).update(0, "pruned at once")  # takes long and has no updates
+    assert stream.getvalue().splitlines() == [
+        "dense   12 %  0/4  0:10, 1:10 left",
+        "pruned at once   50 %  2/4  1:00, 1:00 left",
+    ]
+
+
 def test_a_terminal_gets_a_bar():
     class Terminal(io.StringIO):
         def isatty(self):
