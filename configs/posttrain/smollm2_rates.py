@@ -1,4 +1,8 @@
-"""SmolLM2-135M at 60 %, 70 % and 4:8, with OWL's rates and with propagated errors: one draw of windows."""
+"""SmolLM2-135M at 60 %, 70 % and 4:8, with OWL's rates and with propagated errors: one draw of windows.
+
+Ours, perplexity at 60 %, 70 % and 4:8 (dense 18.83): magnitude 3,280, 96,190, 883; Wanda 117, 641, 75.0; RIA
+127, 673, 79.9; SparseGPT 78.0, 178, 55.6, with OWL's rates 78.4 and 173; propagated 54.6, 101, 46.3.
+"""
 
 from configs.posttrain.smollm2 import PROPAGATED, SOLVERS, better
 from experiments.config import config, part

@@ -1,4 +1,4 @@
-"""SmolLM2-135M at 2:4: recovery within five times the processor time of pruning alone, three draws of windows.
+"""SmolLM2-135M at 2:4: recovery within five times the processor time of pruning alone, three draws.
 
 As smollm2_recovered.py with 10 steps for each block instead of 64; the rate is the one chosen there. The bar
 of 15 % is 0.21 of SparseGPT's excess log-perplexity there, 1.40.
