@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from jaxprune.selection.draws import uniform_by_leaf
 from jaxprune.types import Params, Scores
 
 
@@ -20,10 +21,8 @@ def random(params: Params, *, key: jax.Array, **_) -> Scores:
     (2, 2)
     """
     leaves, treedef = jax.tree.flatten(params)
-
-    def draw_scores(index: int, leaf: jax.Array) -> jax.Array:
-        # Flat, as draws of four axes compile slowly on CPU.
-        scores = jax.random.uniform(jax.random.fold_in(key, index), (jnp.size(leaf),))
-        return scores.reshape(jnp.shape(leaf))
-
-    return treedef.unflatten([draw_scores(index, leaf) for index, leaf in enumerate(leaves)])
+    # Flat, as draws of four axes compile slowly on CPU.
+    draws = uniform_by_leaf(key, [jnp.size(leaf) for leaf in leaves])
+    return treedef.unflatten(
+        [scores.reshape(jnp.shape(leaf)) for scores, leaf in zip(draws, leaves, strict=True)]
+    )

@@ -32,6 +32,7 @@ from jaxprune.pruning.starting import full_masks, given_masks
 from jaxprune.selection import WHERE_READ
 from jaxprune.selection.counts_by_leaf import count_where_read
 from jaxprune.selection.deferred import called_once_per_kind, run_deferred
+from jaxprune.selection.draws import DRAWN_WHERE_READ
 from jaxprune.types import Axes, Criterion, Masks, Params, Step, Units
 from jaxprune.units.contests import find_contests
 
@@ -213,6 +214,7 @@ def _change(
 _WHERE_READ = {
     **WHERE_READ,
     "count_masks_by_leaf": count_where_read,
+    **DRAWN_WHERE_READ,
     "count_true": called_once_per_kind,
     "_top_along": called_once_per_kind,
 }

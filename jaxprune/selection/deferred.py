@@ -26,6 +26,7 @@ __all__ = [
     "Computed",
     "Recipe",
     "called_once_per_kind",
+    "computed_by_call",
     "is_deferring",
     "recipe_of",
     "run_deferred",
@@ -260,10 +261,19 @@ def called_once_per_kind(equation: Any, inputs: list[Any]) -> list[Any]:
       inputs: arrays and `Computed` values.
     """
     recipe, arrays = recipe_of(inputs)
-    program = equation.params["jaxpr"]
-    constants = tuple(_Number(constant) for constant in program.consts)
-    hashable_program = _Program(str(program), constants, program)
-    return list(_run_program(tuple(arrays), program=hashable_program, recipe=recipe))
+    return list(_run_program(tuple(arrays), program=_Program.of(equation), recipe=recipe))
+
+
+def computed_by_call(equation: Any, inputs: list[Any]) -> list[Any]:
+    """Returns the result of a jitted function, element by element, as one that is computed where it is read.
+
+    Args:
+      equation: that calls the function.
+      inputs: arrays and `Computed` values.
+    """
+    [output] = equation.outvars
+    program = _Program.of(equation)
+    return [Computed(program, inputs, output.aval.shape, output.aval.dtype)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -273,6 +283,15 @@ class _Program:
     text: str
     constants: tuple[_Number, ...]
     program: Any = dataclasses.field(compare=False, repr=False)
+
+    @classmethod
+    def of(cls, equation: Any) -> "_Program":
+        """The program that an equation calls."""
+        program = equation.params["jaxpr"]
+        return cls(str(program), tuple(map(_Number, program.consts)), program)
+
+    def __call__(self, *inputs: Any) -> Any:
+        return interpreter.evaluate(self.program, list(inputs))[0]
 
 
 @compiled_once(static=["program", "recipe"])

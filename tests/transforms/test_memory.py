@@ -20,6 +20,7 @@ TRANSFORMS = {
     "GMP": jp.sparsify(ADAM, methods.gmp(sparsity=0.9, **GRADUAL)),
     "GMP, global budget": jp.sparsify(ADAM, methods.global_magnitude(sparsity=0.9, **GRADUAL)),
     "RigL": jp.sparsify(ADAM, methods.rigl(sparsity=0.9, every=100, end=1_000), key=KEY),
+    "SET": jp.sparsify(ADAM, methods.set_(sparsity=0.9, every=100, end=1_000), key=KEY),
     "SNFS": jp.sparsify(ADAM, methods.snfs(sparsity=0.9, every=100, end=1_000), key=KEY),
     "2:4": jp.sparsify(ADAM, methods.magnitude(sparsity=0.5, pattern=jp.patterns.groups(4))),
     "STE": jp.straight_through(ADAM, methods.ste(sparsity=0.9, end=1_000)),
