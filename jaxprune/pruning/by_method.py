@@ -216,6 +216,7 @@ _WHERE_READ = {
     "count_masks_by_leaf": count_where_read,
     **DRAWN_WHERE_READ,
     "count_true": called_once_per_kind,
+    "mean_marked": called_once_per_kind,
     "_top_along": called_once_per_kind,
 }
 

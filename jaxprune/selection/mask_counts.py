@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-__all__ = ["count_marked", "count_true"]
+__all__ = ["count_marked", "count_true", "mean_marked"]
 
 
 def count_marked(masks: Sequence[Array], axes: tuple[int, ...]) -> tuple[Array, ...]:
@@ -50,3 +50,31 @@ def count_true(mask: Array, axes: tuple[int, ...], keepdims: bool = False) -> Ar
     # The two are equal; both are read, as XLA:CPU counts one mask alone slowly.
     count = jnp.minimum(true_count, contest_size - false_count)
     return jnp.expand_dims(count, axes) if keepdims else count
+
+
+@jax.jit
+def mean_marked(mask: Array, values: Array) -> Array:
+    """Returns the mean of the values where a mask is true, 0 if it is nowhere; stores nothing of their size.
+
+    Sums of rows are summed: one running sum in float32 would stand still after 1e7 values.
+
+    Args:
+      mask: bool array.
+      values: floats, of the same shape.
+
+    >>> mean_marked(jnp.array([True, False, True]), jnp.array([3.0, 5.0, 4.0]))
+    Array(3.5, dtype=float32)
+    """
+    chosen_values = jnp.where(mask, values, 0)
+    mesh = jax.typeof(mask).sharding.mesh
+    if mesh.auto_axes or mesh.explicit_axes or not mask.ndim:
+        return jnp.sum(chosen_values) / jnp.maximum(jnp.sum(mask, dtype=jnp.int32), 1)
+
+    def add(left: Sequence[Array], right: Sequence[Array]) -> tuple[Array, ...]:
+        return tuple(map(operator.add, left, right))
+
+    # XLA:CPU stores what a reduction of one array reads, and nothing for one of two.
+    operands = (chosen_values, lax.convert_element_type(mask, jnp.int32))
+    zeros = (np.zeros((), chosen_values.dtype), np.int32(0))
+    row_sums, row_counts = lax.reduce(operands, zeros, add, (mask.ndim - 1,))
+    return jnp.sum(row_sums) / jnp.maximum(jnp.sum(row_counts), 1)

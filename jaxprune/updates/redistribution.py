@@ -10,7 +10,7 @@ from jaxprune.allocation.choice import best_of_tree
 from jaxprune.allocation.counts import Layers, check_floor
 from jaxprune.parts import factory
 from jaxprune.selection.counts_by_leaf import count_by_leaf
-from jaxprune.selection.mask_counts import count_true
+from jaxprune.selection.mask_counts import mean_marked
 from jaxprune.types import Criterion, Fraction, Step, Units, Update
 from jaxprune.updates.fractions import check_fraction, share_of
 from jaxprune.updates.selecting import (
@@ -146,12 +146,8 @@ def by_signal(staying: Sequence[jax.Array], grow_scores: Sequence[jax.Array]) ->
     [3.0]
     """
 
-    def mean_of_survivors(mask: jax.Array, sizes: jax.Array) -> jax.Array:
-        count = count_true(mask, tuple(range(mask.ndim)))
-        return jnp.sum(jnp.where(mask, sizes, 0)) / jnp.maximum(count, 1)
-
     pairs = zip(staying, grow_scores, strict=True)
-    return [mean_of_survivors(mask, jnp.abs(scores)) for mask, scores in pairs]
+    return [mean_marked(mask, jnp.abs(scores)) for mask, scores in pairs]
 
 
 def _best_of_tree(

@@ -28,7 +28,7 @@ TRANSFORMS = {
     "lottery ticket": jp.lottery_ticket(ADAM, methods.magnitude(sparsity=0.2), TICKET),
 }
 BAR = 0.30  # of the parameters: a byte for each float32, and 5 %
-DONATED_BAR = {"2:4": 0.35, "SNFS": 0.35}  # missed: see `results/benchmarks/footprint.md`
+DONATED_BAR = {"2:4": 0.35}  # missed: see `results/benchmarks/footprint.md`
 
 
 def size(tree):
