@@ -2,6 +2,9 @@
 
 As smollm2_recovered.py with 10 steps for each block instead of 64; the rate is the one chosen there. The bar
 of 15 % is 0.21 of SparseGPT's excess log-perplexity there, 1.40.
+
+Ours, three seeds, perplexity (dense 18.83): SparseGPT 76.21, propagated 58.19, with 10 steps 59.00, at 5.5
+times the time of SparseGPT: so few steps gain nothing over propagation. Both claims are open.
 """
 
 from configs.posttrain.smollm2 import PROPAGATED, SOLVERS, better
