@@ -60,7 +60,7 @@ def _is_known(key: Array, size: int) -> bool:
         str(jax.random.key_impl(key)) == "threefry2x32"
         and bool(jax.config.jax_threefry_partitionable)  # pyright: ignore[reportAttributeAccessIssue]
         and jnp.ndim(key) == (0 if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else 1)
-        and jnp.zeros(()).dtype == jnp.float32
+        and jax.dtypes.canonicalize_dtype(float) == jnp.float32
         and size < 2**32
     )
 

@@ -19,14 +19,20 @@ def test_a_number_is_a_function_of_its_position():
         np.testing.assert_array_equal(found, jax.random.uniform(key, (size,)))
 
 
-@pytest.mark.parametrize("impl", ["threefry2x32", "rbg"])
-def test_each_leaf_has_the_numbers_of_its_index(impl):
+KEYS = {
+    "threefry": jax.random.key(3),
+    "rbg": jax.random.key(3, impl="rbg"),
+    "two words": jax.random.PRNGKey(3),
+}
+
+
+@pytest.mark.parametrize("key", KEYS.values(), ids=KEYS)
+def test_each_leaf_has_the_numbers_of_its_index(key):
     sizes = [5, 0, 12]
 
     def draw(key):
         return run_deferred(lambda: uniform_by_leaf(key, sizes), DRAWN_WHERE_READ)
 
-    key = jax.random.key(3, impl=impl)
     draws = jax.jit(draw)(key)
     for index, (size, found) in enumerate(zip(sizes, draws, strict=True)):
         expected = jax.random.uniform(jax.random.fold_in(key, index), (size,))
