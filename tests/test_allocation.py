@@ -360,3 +360,11 @@ def test_survivors_of_a_third_are_exact():
     expected = 6_237_769 - round(6_237_769 * round(float(third) * 10**7) / 10**7)
     assert int(jp.allocation.survivors(6_237_769, 1 / 3)) == expected == 4_158_513
     assert int(jax.jit(jp.allocation.survivors, static_argnums=0)(6_237_769, third)) == expected
+
+
+@pytest.mark.filterwarnings("error::FutureWarning")
+@pytest.mark.parametrize("name", ALLOCATIONS)
+def test_an_allocation_is_the_same_where_numbers_have_64_bits(name):
+    expected = counts(ALLOCATIONS[name], 0.9)
+    with jax.enable_x64(True):
+        assert counts(ALLOCATIONS[name], 0.9) == expected

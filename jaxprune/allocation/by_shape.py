@@ -97,7 +97,7 @@ def erk(
             thinness = [(sum(dims) / max(math.prod(dims), 1)) ** power for dims in dimensions]
             shared_layers = Layers([unit for *_, unit in shared_leaves])
             shares = _share_by_thinness(thinness, shared_layers, shared_count)
-            counts = fixed.at[np.flatnonzero(is_shared)].set(shares)
+            counts = fixed.at[np.flatnonzero(is_shared)].set(shares.astype(fixed.dtype))
         counts = raise_to_floors(counts, jnp.where(is_shared, floors, fixed))
         return fill_pruned(params, leaf_units, layers.in_contests(counts))
 

@@ -285,7 +285,7 @@ def raise_to_floors(counts: jax.Array, floors: jax.Array) -> jax.Array:
         return jnp.where(enough, lowest, middle + 1), jnp.where(enough, middle, highest)
 
     # The lowest level to which all that lies above it can be cut without taking too much.
-    cut_level, _ = jax.lax.fori_loop(0, 32, halve, (jnp.int32(0), jnp.max(excess)))
+    cut_level, _ = jax.lax.fori_loop(0, 32, halve, (jnp.zeros((), excess.dtype), jnp.max(excess)))
     units_left = missing_units - jnp.sum(jnp.maximum(excess - cut_level, 0))
     can_lose_one = (excess >= cut_level) & (cut_level > 0)
     loses_one = can_lose_one & (jnp.cumsum(can_lose_one) <= units_left)
