@@ -9,13 +9,11 @@ diagonal, never negative, as in LeCun, Denker & Solla 1990; beside it that of th
 weights of negative curvature go first. Layer-wise OBS (Dong, Chen & Pan 2017) measures errors of layers, not
 of the loss, so it keeps the same share in each layer.
 
-Ours (5 seeds, dense 97.97 %), of a run of eight of these at 50, 90 and 95 %: at 90 and 95 % WoodFisher has
-93.65 and 78.54, its order alone 92.91 and 77.36, the joint move 92.28 and 73.85, magnitude 89.00 and 62.72,
-OBD 82.74 and 62.04, Fisher 69.99 and 48.61, OBD of the Hessian 66.79 and 47.05; at 50 % OBD has 97.86, that
-of the Hessian 79.31, magnitude 97.89. The sum of single moves is better than the joint move (+4.69 pp at 95
-%, bound +1.14), and better than no move at 90 % (+0.74 pp, bound +0.24), which is open at 95 % (+1.18, bound
--0.87). results/compare_second_order.json is older: its "WoodFisher", in rounds too, makes the joint move, and
-its "Hessian diagonal (OBD)" is the Hessian's.
+Ours (5 seeds, dense 98.00 %): at 90 and 95 % WoodFisher has 94.43 and 82.65, the joint move 94.84 and 82.56,
+its order alone 93.32 and 80.42, magnitude 88.74 and 64.00, OBD 83.65 and 62.14, Fisher 72.45 and 48.24, OBD of
+the Hessian 66.44 and 49.90; in each layer OBS has 83.06 and 43.78, magnitude 55.35 and 29.84. WoodFisher's
+update helps at 95 % (+2.24 pp, bound +1.71); whether single moves beat the joint one is open (+0.09, bound
+-2.47).
 
 Run: python -m experiments.compare --config=configs/compare/second_order.py
 """
