@@ -10,8 +10,8 @@ weights of negative curvature go first. Layer-wise OBS (Dong, Chen & Pan 2017) m
 of the loss, so it keeps the same share in each layer.
 
 Ours (5 seeds, dense 98.00 %): at 90 and 95 % WoodFisher has 94.43 and 82.65, the joint move 94.84 and 82.56,
-its order alone 93.32 and 80.42, magnitude 88.74 and 64.00, OBD 83.65 and 62.14, Fisher 72.45 and 48.24, OBD of
-the Hessian 66.44 and 49.90; in each layer OBS has 83.06 and 43.78, magnitude 55.35 and 29.84. WoodFisher's
+its order alone 93.32 and 80.42, magnitude 88.74 and 64.00, OBD 83.65 and 62.14, Fisher 72.45 and 48.24, OBD
+of the Hessian 66.44 and 49.90; in each layer OBS has 83.06 and 43.78, magnitude 55.35 and 29.84. WoodFisher's
 update helps at 95 % (+2.24 pp, bound +1.71); whether single moves beat the joint one is open (+0.09, bound
 -2.47).
 
