@@ -56,18 +56,19 @@ def count_true(mask: Array, axes: tuple[int, ...], keepdims: bool = False) -> Ar
 def mean_marked(mask: Array, values: Array) -> Array:
     """Returns the mean of the values where a mask is true, 0 if it is nowhere; stores nothing of their size.
 
-    Sums of rows are summed: one running sum in float32 would stand still after 1e7 values.
+    Sums of rows are summed, in float32 or wider: one running sum would stand still after 1e7 values.
 
     Args:
       mask: bool array.
       values: floats, of the same shape.
 
-    >>> mean_marked(jnp.array([True, False, True]), jnp.array([3.0, 5.0, 4.0]))
-    Array(3.5, dtype=float32)
+    >>> mean_marked(jnp.array([[True, False], [True, True]]), jnp.array([[3.0, 5.0], [4.0, 2.0]]))
+    Array(3., dtype=float32)
     """
-    chosen_values = jnp.where(mask, values, 0)
+    wide_type = jnp.promote_types(values.dtype, jnp.float32)
+    chosen_values = jnp.where(mask, values, 0).astype(wide_type)
     mesh = jax.typeof(mask).sharding.mesh
-    if mesh.auto_axes or mesh.explicit_axes or not mask.ndim:
+    if mesh.auto_axes or mesh.explicit_axes or mask.ndim < 2:
         return jnp.sum(chosen_values) / jnp.maximum(jnp.sum(mask, dtype=jnp.int32), 1)
 
     def add(left: Sequence[Array], right: Sequence[Array]) -> tuple[Array, ...]:

@@ -466,6 +466,27 @@ MASKS = (
         ("tests/test_masks.py::test_packed_masks_are_the_masks",),
     ),
     Mutation(
+        "a word of the key is left out of the draws",
+        "jaxprune/selection/draws.py",
+        "left = left + words[(group + 1) % 3]",
+        "left = left + words[group % 3]",
+        ("tests/selection/test_draws.py::test_a_number_is_a_function_of_its_position",),
+    ),
+    Mutation(
+        "means of survivors are summed in their own type",
+        "jaxprune/selection/mask_counts.py",
+        "wide_type = jnp.promote_types(values.dtype, jnp.float32)",
+        "wide_type = values.dtype",
+        ("tests/selection/test_mask_counts.py::test_the_mean_of_what_is_marked",),
+    ),
+    Mutation(
+        "outputs that are summed over are followed on",
+        "jaxprune/programs/views.py",
+        "return any(digit.axis != REPEATED for axis in axes for digit in self.axes[axis])",
+        "return True",
+        ("tests/posttrain/test_driver.py::test_a_plan_grows_with_layers_not_with_their_square",),
+    ),
+    Mutation(
         "shuffling mixes layers",
         "jaxprune/masks/comparing.py",
         "shuffled_rows = jax.random.permutation(leaf_key, rows, axis=1, independent=True)",
