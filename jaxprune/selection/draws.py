@@ -16,7 +16,7 @@ from jax import Array, lax
 
 from jaxprune.selection.deferred import computed_by_call, is_deferring
 
-__all__ = ["DRAWN_WHERE_READ", "uniform_by_leaf"]
+__all__ = ["DRAWN_WHERE_READ", "drawn_where_read", "uniform_by_leaf"]
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _KEY_PARITY = 0x1BD11BDA
@@ -42,16 +42,11 @@ def uniform_by_leaf(key: Array, sizes: Sequence[int]) -> list[Array]:
             for index, size in enumerate(sizes)
         ]
     leaf_keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, np.arange(len(sizes)))
-    words = _words(leaf_keys)
+    words = jax.random.key_data(leaf_keys)
     return [
         drawn_where_read(words[index, 0], words[index, 1], size=size)
         for index, size in enumerate(sizes)
     ]
-
-
-def _words(keys: Array) -> Array:
-    """The two words of each key, uint32[..., 2]."""
-    return jax.random.key_data(keys) if jnp.issubdtype(keys.dtype, jax.dtypes.prng_key) else keys
 
 
 def _is_known(key: Array, size: int) -> bool:
@@ -59,7 +54,7 @@ def _is_known(key: Array, size: int) -> bool:
     return (
         str(jax.random.key_impl(key)) == "threefry2x32"
         and bool(jax.config.jax_threefry_partitionable)  # pyright: ignore[reportAttributeAccessIssue]
-        and jnp.ndim(key) == (0 if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else 1)
+        and jax.random.key_data(key).ndim == 1
         and jax.dtypes.canonicalize_dtype(float) == jnp.float32
         and size < 2**32
     )

@@ -23,11 +23,18 @@ def count_marked(masks: Sequence[Array], axes: tuple[int, ...]) -> tuple[Array, 
       axes: axes that are summed over.
     """
 
+    numbers = tuple(lax.convert_element_type(mask, jnp.int32) for mask in masks)
+    return tuple(_sums(numbers, axes))
+
+
+def _sums(arrays: Sequence[Array], axes: tuple[int, ...]) -> Sequence[Array]:
+    """The sums of several arrays of one shape along axes, each in its own type, in one reduction."""
+
     def add(left: Sequence[Array], right: Sequence[Array]) -> tuple[Array, ...]:
         return tuple(map(operator.add, left, right))
 
-    numbers = tuple(lax.convert_element_type(mask, jnp.int32) for mask in masks)
-    return tuple(lax.reduce(numbers, (np.int32(0),) * len(numbers), add, axes))
+    zeros = tuple(np.zeros((), array.dtype) for array in arrays)
+    return lax.reduce(tuple(arrays), zeros, add, axes)
 
 
 @partial(jax.jit, static_argnames=("axes", "keepdims"))
@@ -71,11 +78,7 @@ def mean_marked(mask: Array, values: Array) -> Array:
     if mesh.auto_axes or mesh.explicit_axes or mask.ndim < 2:
         return jnp.sum(chosen_values) / jnp.maximum(jnp.sum(mask, dtype=jnp.int32), 1)
 
-    def add(left: Sequence[Array], right: Sequence[Array]) -> tuple[Array, ...]:
-        return tuple(map(operator.add, left, right))
-
     # XLA:CPU stores what a reduction of one array reads, and nothing for one of two.
-    operands = (chosen_values, lax.convert_element_type(mask, jnp.int32))
-    zeros = (np.zeros((), chosen_values.dtype), np.int32(0))
-    row_sums, row_counts = lax.reduce(operands, zeros, add, (mask.ndim - 1,))
+    marks = lax.convert_element_type(mask, jnp.int32)
+    row_sums, row_counts = _sums([chosen_values, marks], (mask.ndim - 1,))
     return jnp.sum(row_sums) / jnp.maximum(jnp.sum(row_counts), 1)
