@@ -7,6 +7,9 @@ weight 0 and without recovery it is SparseGPT as it is.
 Run: python -m benchmarks.propagation   (writes results/benchmarks/propagation.json and .md)
      python -m benchmarks.propagation --blocks 4 --patterns 2:4 --windows 16 --weights 0 0.5 \\
        --recovery_rates 0 1e-4 3e-4 --out results/benchmarks/recovery
+     python -m benchmarks.propagation --blocks 4 --patterns 2:4 --windows 16 --weights 0.5 \\
+       --recovery_rates 0 3e-4 1e-3 2e-3 --recovery_steps 8 16 --decay \\
+       --out results/benchmarks/recovery_short
 """
 
 import argparse
@@ -25,7 +28,6 @@ from jaxprune import models, patterns, posttrain
 from jaxprune.posttrain import propagation
 
 PRUNED = r"layers/[0-{last}]/(query|key|value|output|gate|up|down)$"
-RECOVERY_STEPS = 64
 LENGTH = 512
 BATCH = 2
 PATTERNS = {"50 %": None, "2:4": patterns.groups(4)}
@@ -37,6 +39,7 @@ SETTINGS = (
     "weight",
     "damping",
     "rate of recovery",
+    "its steps",
 )
 MEASURED = ("perplexity", "CPU seconds")
 
@@ -51,6 +54,8 @@ def main() -> None:
     parser.add_argument("--weights", type=float, nargs="+", default=[0.0, 0.5, 1.0])
     parser.add_argument("--dampings", type=float, nargs="+", default=[propagation.DAMP])
     parser.add_argument("--recovery_rates", type=float, nargs="+", default=[0.0], help="0: none")
+    parser.add_argument("--recovery_steps", type=int, nargs="+", default=[64])
+    parser.add_argument("--decay", action="store_true", help="rates fall to 0 by a cosine")
     parser.add_argument("--blocks", type=int, choices=range(1, 11), default=8)
     parser.add_argument("--validation", type=int, default=8)
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks/propagation"))
@@ -63,7 +68,7 @@ def main() -> None:
     prunable = PRUNED.format(last=arguments.blocks - 1)
     plan = posttrain.plan(model.apply, model.params, batch_shape, prunable=prunable)
     rows: list[dict[str, Any]] = []
-    for pattern, windows, seed, solver_damping, weight, damping, rate in itertools.product(
+    for pattern, windows, seed, solver_damping, weight, damping, rate, steps in itertools.product(
         arguments.patterns,
         arguments.windows,
         arguments.seeds,
@@ -71,12 +76,16 @@ def main() -> None:
         arguments.weights,
         arguments.dampings,
         arguments.recovery_rates,
+        arguments.recovery_steps,
     ):
         if not weight and damping != arguments.dampings[0]:
             continue  # there is nothing to damp
+        if not rate and steps != arguments.recovery_steps[0]:
+            continue  # nothing is trained
         drawn = models.text.cut(tokens, LENGTH, count=windows, seed=seed)
         propagation.DAMP = damping
-        recovery = posttrain.reconstruct(optax.adam(rate), steps=RECOVERY_STEPS) if rate else None
+        schedule = optax.cosine_decay_schedule(rate, steps) if arguments.decay else rate
+        recovery = posttrain.reconstruct(optax.adam(schedule), steps=steps) if rate else None
         start = time.process_time()
         result = posttrain.prune(
             plan,
@@ -90,16 +99,23 @@ def main() -> None:
         )
         seconds = time.process_time() - start
         perplexity = models.perplexity(model.apply, result.params, validation)
-        settings = (pattern, windows, seed, solver_damping, weight, damping if weight else None)
+        settings = (
+            *(pattern, windows, seed, solver_damping, weight),
+            damping if weight else None,
+            *((rate, steps) if rate else (None, None)),
+        )
         rows.append(dict(zip(SETTINGS + MEASURED, (*settings, perplexity, seconds), strict=True)))
         print(rows[-1], flush=True)
-        write(arguments.out, rows, arguments.validation, dense)
+        write(arguments, rows, dense)
 
 
-def write(path: Path, rows: list[dict[str, Any]], blocks: int, windows: int, dense: float) -> None:
+def write(arguments: argparse.Namespace, rows: list[dict[str, Any]], dense: float) -> None:
     """Writes rows as JSON and as a table."""
+    blocks, windows = arguments.blocks, arguments.validation
     setting = {"blocks": blocks, "validation windows": windows, "dense perplexity": dense}
-    _timing.write(path.with_suffix(".json"), {"setting": setting, "rows": rows})
+    _timing.write(arguments.out.with_suffix(".json"), {"setting": setting, "rows": rows})
+    rate = "a rate that falls to 0 by a cosine" if arguments.decay else "a constant rate"
+    recovery = f"Recovery is by Adam with {rate}, so many steps for each block. "
     cells = [
         [
             *("" if row[name] is None else str(row[name]) for name in SETTINGS),
@@ -114,13 +130,14 @@ def write(path: Path, rows: list[dict[str, Any]], blocks: int, windows: int, den
         _timing.hardware_line(_timing.hardware()),
         "",
         f"SmolLM2-135M, the first {blocks} of thirty blocks by SparseGPT, the others dense; perplexity on "
-        f"{windows} validation windows of {LENGTH} tokens, dense {dense:.2f}. Recovery is by Adam, "
-        f"{RECOVERY_STEPS} steps for each block. The machine was shared, and seconds count compiling.",
+        f"{windows} validation windows of {LENGTH} tokens, dense {dense:.2f}. "
+        f"{recovery if any(arguments.recovery_rates) else ''}"
+        "The machine was shared, and seconds count compiling.",
         "",
         table(SETTINGS + MEASURED, cells),
         "",
     ]
-    path.with_suffix(".md").write_text("\n".join(text))
+    arguments.out.with_suffix(".md").write_text("\n".join(text))
 
 
 if __name__ == "__main__":

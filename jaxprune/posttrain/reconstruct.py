@@ -105,7 +105,7 @@ def recover_block(
       block: the block.
       recovery: optimizer, updates, and which parameters are trained.
       starts: the streams where the block begins.
-      streams: those at its end; they are changed.
+      streams: those at its end, as the solved kernels left them; they are changed.
       held_out: indices of the batches that it is not trained on.
 
     Returns:
@@ -131,10 +131,14 @@ def recover_block(
     targets = training_starts.mapped(
         lambda stream: {end: _block_output(work, block, stream, dense=True)}
     )
-    errors_before = [
-        _error(_block_output(work, block, training_starts[rank][0]), targets[rank][0][end])
-        for rank in range(len(targets))
-    ]
+
+    def errors() -> list[float]:
+        return [
+            _error(streams[batch][0][end], targets[rank][0][end])
+            for rank, batch in enumerate(training_batches)
+        ]
+
+    errors_before = errors()  # the block has been run since its last kernel was solved
     leaf_indices = [leaf_of_operand[operand_index] for operand_index in trained_operands]
     old_leaves = [work.on_device(work.leaves[leaf_index]) for leaf_index in leaf_indices]
     masks = [work.mask(leaf_index) for leaf_index in leaf_indices]
@@ -154,11 +158,7 @@ def recover_block(
     ):
         work.leaves[leaf_index] = jnp.where(was_trained, new_leaf.astype(old_leaf.dtype), old_leaf)
     put_block_outputs(work, block, starts, streams)
-    errors_after = [
-        _error(streams[batch][0][end], targets[rank][0][end])
-        for rank, batch in enumerate(training_batches)
-    ]
-    return _mean(errors_before), _mean(errors_after)
+    return _mean(errors_before), _mean(errors())
 
 
 def put_block_outputs(work: Work, block: Block, starts: Streams, streams: Streams) -> None:

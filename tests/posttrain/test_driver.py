@@ -277,6 +277,19 @@ def test_recovery_lowers_the_error_and_keeps_the_masks():
     assert not np.allclose(found.params["bias"], params["bias"])
 
 
+def test_recovery_that_changes_nothing_finds_the_same_error_before_and_after():
+    apply, params = blocks(2, stacked=True)
+    batches = data(4, rows=64)
+    plan = jp.posttrain.plan(apply, params, batches[0])
+    recover = jp.posttrain.reconstruct(optax.sgd(0.0), steps=1)
+    found = jp.posttrain.prune(
+        plan, params, batches, solver=WANDA, pattern=QUARTERS, recover=recover
+    )
+    errors = np.array([(block.before, block.after) for block in found.report.blocks])
+    assert errors.min() > 1e-3
+    np.testing.assert_allclose(errors[:, 0], errors[:, 1], rtol=1e-5)
+
+
 def test_shared_kernels_are_one():
     w = np.asarray(jax.random.normal(jax.random.key(0), (8, 8))) / 3
     apply = lambda p, x: jnp.tanh(jnp.tanh(x @ p["w"]) @ p["w"]) @ p["v"]
