@@ -8,6 +8,9 @@ L2 penalty of 1e-4 (2e-4 in the gradient), a fraction of 0.3 falling by a cosine
 updates up to 50,000; all 60,000 training examples, the last network tested.
 Departures: SET and a static network beside it, with the same fractions.
 
+Ours, five seeds: RigL ends at an error of 1.78 %, SET at 1.73, a static network at 2.51, dense at 1.37. SET
+beats static (+0.78 pp); RigL is not ahead of SET (-0.04 pp), and its figure is open.
+
 Run: python -m experiments.compare --config=configs/compare/evci2020_mnist.py
 """
 

@@ -1,7 +1,8 @@
 """Branches of a lottery ticket in a minute, on synthetic data: that the study works, not what it finds.
 
-Every kind of branch once (masks, what remains, what is pruned), each trained twice for the line between the
-copies, from the dense network and from 42 % of its weights. Synthetic digits are easy: all learn them.
+Every kind of branch once (masks, what remains, what is pruned, targets), each trained twice for the line
+between the copies, from the dense network and from 42 % of its weights. Synthetic digits are easy: all learn
+them.
 For the papers' protocols see `zhou2019_lenet300.py` and `frankle2020_lenet300.py`.
 
 Run: python -m experiments.branches --config=configs/lottery/branches_smoke.py
@@ -35,6 +36,9 @@ def get_config():
                 "reinit": {"kept": "reinit"},
                 "constant": {"kept": "constant, same sign"},
                 "frozen": {"pruned": "zero if towards zero"},
+                "SNIP": {"masks": "SNIP"},
+                "trained": {"kept": "trained"},
+                "distilled": {"targets": "dense network"},
             },
         },
         paper={

@@ -1,11 +1,12 @@
 """What `config.branches` asks for: tickets, levels, branches, copies; checked before JAX is imported."""
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from experiments.config import UserError, unknown
+from experiments.config import UserError, check_type, unknown
 from experiments.config.ranges import MOST_STEPS
 from experiments.config.sections import check_integer, check_sequence, section_of
 from experiments.runs.labels import check_label
@@ -16,12 +17,14 @@ __all__ = ["FIELDS", "KEPT", "MASKS", "PRUNED", "Branch", "Plan", "checked"]
 FIELDS: dict[str, Any] = {
     "tickets": {},  # label -> fields of config.lottery in which tickets differ; none: "ticket" alone
     "levels": (),  # of the tickets, from which to branch, 0 is dense; none: every other one
-    "branches": {},  # label -> {"masks": ..., "kept": ..., "pruned": ...}
+    "branches": {},  # label -> {"masks": ..., "kept": ..., "pruned": ..., "targets": ...}
     "copies": 1,  # trainings of each branch, each with the examples in another order
     "alphas": 30,  # points on the straight line between each two copies
+    "temperature": 4.0,  # by which logits are divided where the dense network is the target
 }
 _TICKET_FIELDS = ("rewind", "rewind_to", "criterion")
 _OTHER_MASKS = ("ticket", "shuffled", "shuffled in rows", "shuffled over layers")
+AT_INIT = ("SNIP", "GraSP", "SynFlow")
 # The names of `jaxprune.lottery.CRITERIA`, which a test compares: this module does without JAX.
 _CRITERIA = (
     "large_final",
@@ -35,7 +38,7 @@ _CRITERIA = (
     "large_final_same_sign",
     "random",
 )
-MASKS = (*_OTHER_MASKS, *_CRITERIA)
+MASKS = (*_OTHER_MASKS, *AT_INIT, *_CRITERIA)
 # "rewound": weights and optimizer go back to the rewinding point. The others begin with update 0.
 KEPT = (
     "rewound",
@@ -45,8 +48,10 @@ KEPT = (
     "reshuffle, same sign",
     "constant, random sign",
     "constant, same sign",
+    "trained",
 )
 PRUNED = ("zero", "initial", "zero if towards zero")
+TARGETS = ("labels", "dense network")
 _DENSE = "dense"
 
 
@@ -56,19 +61,27 @@ class Branch(NamedTuple):
     Attributes:
       label: its name in tables.
       masks: one of `MASKS`. Those of a criterion keep as many weights of each layer as the ticket's, and are
-        taken at once from the trained dense network.
-      kept: one of `KEPT`: what the remaining weights begin with.
+        taken at once from the trained dense network. Those of `AT_INIT` keep as many in all, and are found
+        on the initial weights.
+      kept: one of `KEPT`: what the remaining weights begin with; "trained": what the dense network ended
+        with.
       pruned: one of `PRUNED`: what pruned weights are, from beginning to end. "towards zero" is how they
         moved while the dense network was trained.
+      targets: one of `TARGETS`: what outputs are compared with in training: the labels, or the outputs of
+        the trained dense network.
     """
 
     label: str
     masks: str = "ticket"
     kept: str = "rewound"
     pruned: str = "zero"
+    targets: str = "labels"
 
     def __str__(self) -> str:
-        return f"masks {self.masks}; kept weights {self.kept}; pruned weights {self.pruned}"
+        return (
+            f"masks {self.masks}; kept weights {self.kept}; pruned weights {self.pruned}; "
+            f"targets {self.targets}"
+        )
 
 
 class Plan(NamedTuple):
@@ -80,6 +93,7 @@ class Plan(NamedTuple):
       branches: at each of them.
       copies: of each branch, with the examples in different orders.
       alphas: points on the line between two copies.
+      temperature: by which logits are divided where the dense network is the target.
     """
 
     tickets: Mapping[str, tuple[ConfigDict, dict[str, Any]]]
@@ -87,6 +101,7 @@ class Plan(NamedTuple):
     branches: tuple[Branch, ...]
     copies: int
     alphas: int
+    temperature: float
 
     def levels_of(self, branch: Branch) -> tuple[int, ...]:
         """Returns the levels from which a branch is trained.
@@ -119,6 +134,11 @@ def checked(cfg: ConfigDict) -> Plan:
     where = "config.branches"
     check_integer(section["copies"], f"{where}.copies", least=1)
     check_integer(section["alphas"], f"{where}.alphas", least=2)
+    check_type("float", section["temperature"], f"{where}.temperature")
+    if not 0 < section["temperature"] < math.inf:
+        raise UserError(
+            f"{where}.temperature={section['temperature']}: a number above 0 is needed."
+        )
     tickets = {
         label: _ticket(cfg, changes, f"{where}.tickets.{label}")
         for label, changes in _labelled(section["tickets"] or {"ticket": {}}, f"{where}.tickets")
@@ -129,7 +149,9 @@ def checked(cfg: ConfigDict) -> Plan:
         _branch(label, spec, f"{where}.branches.{label}")
         for label, spec in _labelled(section["branches"], f"{where}.branches")
     )
-    plan = Plan(tickets, levels, branches, section["copies"], section["alphas"])
+    plan = Plan(
+        tickets, levels, branches, section["copies"], section["alphas"], section["temperature"]
+    )
     names = [_DENSE, *tickets]
     names += [plan.name(ticket, branch.label) for ticket in tickets for branch in branches]
     taken = next((name for name in names if names.count(name) > 1), None)
@@ -199,4 +221,4 @@ def _branch(label: str, spec: Any, where: str) -> Branch:
     return Branch(label, **dict(spec))
 
 
-_KNOWN = {"masks": MASKS, "kept": KEPT, "pruned": PRUNED}
+_KNOWN = {"masks": MASKS, "kept": KEPT, "pruned": PRUNED, "targets": TARGETS}

@@ -21,6 +21,7 @@ from experiments.studies import lottery_runs
 from experiments.studies.branch_plan import Branch, Plan
 from experiments.studies.branch_starts import Starts
 from experiments.studies.lottery_runs import completed, keys_of_seed, plan_of
+from experiments.training.distillation import Teacher
 from experiments.training.divergence import DivergedError
 from experiments.training.failures import failure, record_failure
 from experiments.training.loop import Level, Run, fit
@@ -261,9 +262,12 @@ class _Seed:
                 "digest": digest((state.params, state.masks)),
             }
 
+        task = self.task
+        if branch.targets == "dense network":
+            task = task._replace(teacher=Teacher(starts.trained(0), self.plan.temperature))
         run = Run(
             cfg=self.setup.cfg,
-            task=self.task,
+            task=task,
             key=jax.random.fold_in(keys_of_seed(self.seed)["noise"], copy),
             folder=Folder(folder),
             progress=self.progress,

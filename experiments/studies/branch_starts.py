@@ -7,14 +7,20 @@ import optax
 
 import jaxprune as jp
 from experiments.runs.level_files import LevelFiles
-from experiments.studies.branch_plan import Branch
+from experiments.studies.branch_plan import AT_INIT, Branch
 from experiments.studies.lottery_runs import keys_of_seed
 from experiments.training.setup import Setup
 from experiments.training.task import Task, fresh_variables
 from experiments.training.trainer import TrainState
+from experiments.ways import oneshot
 from jaxprune.transforms.masked_step import refresh
 
 __all__ = ["Starts"]
+
+# What the papers find masks on before training: 100 examples, ten of each class, or none in 100 rounds.
+_EXAMPLES = 100
+_EXAMPLES_PER_CLASS = 10
+_SYNFLOW_ROUNDS = 100
 
 _WITHIN: dict[str, Literal["layer", "rows", "tree"]] = {
     "shuffled": "layer",
@@ -56,6 +62,8 @@ class Starts:
             params, rest, inner_state = self._point()
         else:
             params, rest, inner_state = self._initial, self._initial_rest, None
+        if branch.kept == "trained":
+            rest = {name: tree for name, tree in self.trained(0).items() if name != "params"}
         masks = self.masks(branch, level)
         weights = self._kept_weights(branch, params, masks, self._level_key(level, 1))
         opt_state: Any = jp.fixed(optimizer, masks).init(weights)
@@ -76,6 +84,8 @@ class Starts:
             return ticket_masks
         if branch.masks in _WITHIN:
             return jp.masks.shuffle(ticket_masks, key, axes, within=_WITHIN[branch.masks])
+        if branch.masks in AT_INIT:
+            return self._masks_at_init(branch.masks, ticket_masks)
         criterion = jp.lottery.CRITERIA[branch.masks]
         signals = {"initial_params": self._initial, "key": key}
         trained = self.trained(0)["params"]
@@ -86,11 +96,39 @@ class Starts:
         template = {"params": self._initial, **self._initial_rest}
         return self._kept_levels.variables(level, template)
 
+    def _masks_at_init(self, name: str, ticket_masks: Any) -> Any:
+        """Masks of the initial weights that keep as many as the ticket's: by a gradient, or none, of data."""
+        key = self._level_key(0, 2)  # at all levels of the same examples
+        criterion = {"SNIP": jp.criteria.snip, "GraSP": jp.criteria.grasp}.get(
+            name, jp.criteria.synflow
+        )
+        if name == "GraSP":
+            batches = oneshot.of_each_class(self._task, key, _EXAMPLES_PER_CLASS)
+        else:
+            batches = oneshot.examples(self._task, key, min(_EXAMPLES, len(self._task.labels)))
+        method = jp.Method(
+            criterion,
+            schedule=jp.schedules.one_shot(sparsity=float(jp.masks.sparsity(ticket_masks))),
+            allocation=jp.allocation.global_budget(),
+        )
+        setup = self._setup
+        return jp.prune_on(
+            self._initial,
+            method,
+            oneshot.gatherers_of(setup.model, self._initial_rest, batches, key, {}, setup.prunable),
+            rounds=_SYNFLOW_ROUNDS if name == "SynFlow" else 1,
+            prunable=setup.prunable,
+            axes=setup.axes,
+            key=key,
+        )[1]
+
     def _kept_weights(self, branch: Branch, params: Any, masks: Any, key: jax.Array) -> Any:
         axes = self._setup.axes
         keep_signs = branch.kept.endswith("same sign")
         if branch.kept == "rewound":
             return jp.masks.apply(params, masks)
+        if branch.kept == "trained":
+            return jp.masks.apply(self.trained(0)["params"], masks)
         if branch.kept.startswith("reinit"):
             return jp.lottery.reinitialize(
                 params, masks, key, lambda key: self._draw(key)[0], keep_signs=keep_signs

@@ -284,6 +284,7 @@ class _Loop:
             padded_rows,
             self.updates_done,
             update_count,
+            task.teacher,
         )
         loss_sum = float(loss)
         if not math.isfinite(loss_sum):
@@ -312,7 +313,9 @@ class _Loop:
         example_rows = np.tile(np.arange(task.batch_size, dtype=np.int32), (self.rows_per_call, 1))
         state = _copy_arrays(self.state)
         training_data = (task.inputs, task.labels, task.scaling, self.info.key)
-        _, loss = self.trainer.run(state, *training_data, example_rows, self.updates_done, 1)
+        _, loss = self.trainer.run(
+            state, *training_data, example_rows, self.updates_done, 1, task.teacher
+        )
         if not math.isfinite(float(loss)):
             raise self._divergence_error(
                 f"the loss is no longer finite after update {self.updates_done}"

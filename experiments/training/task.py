@@ -11,6 +11,7 @@ import optax
 from ml_collections import ConfigDict
 
 from experiments import config as config_lib
+from experiments.training.distillation import Teacher
 from jaxprune import data as data_lib
 
 __all__ = [
@@ -55,6 +56,7 @@ class Task(NamedTuple):
       test: test examples, to be looked at once a training is over.
       batch_size: examples in one update.
       scaling: of the training images, where inputs are standardised; `None`: they are only brought to [0, 1].
+      teacher: whose outputs are the targets in training; `None`: the labels are.
     """
 
     inputs: jax.Array
@@ -63,6 +65,7 @@ class Task(NamedTuple):
     test: Batches
     batch_size: int
     scaling: Scaling | None = None
+    teacher: Teacher | None = None
 
 
 def model_of(cfg: ConfigDict) -> Any:

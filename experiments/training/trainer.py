@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from experiments.training.augment import Augment
+from experiments.training.distillation import Teacher, distillation_loss
 from experiments.training.divergence import require_finite
 from experiments.training.task import Batches, evaluated, metrics, scale
 from jaxprune import average_of, forward_params, gates, masks_of
@@ -110,12 +111,14 @@ def _run_updates(
     example_rows,
     step,
     count,
+    teacher: Teacher | None = None,
 ):
     """Makes `count` updates; returns the state and the sum of their losses.
 
     Row `i` of `example_rows` holds the examples of update `i`.
 
-    Losses are those of the examples; what a gate adds is not among them.
+    Losses are those of the examples and their labels, also where a teacher's outputs are the targets; what a
+    gate adds is not among them.
     """
 
     def training_loss(params, rest, example_indices, key, step):
@@ -141,7 +144,11 @@ def _run_updates(
             logits, new_rest = gates.apply(gate, forward, params, images, key=gate_key, step=step)
             penalty = gate.penalty(params, step)
         loss = metrics(logits, labels[example_indices])[0] / example_indices.size
-        return loss + penalty, (loss, new_rest)
+        objective = loss
+        if teacher is not None:
+            teacher_logits = model.apply(teacher.variables, images, train=False)
+            objective = distillation_loss(logits, teacher_logits, teacher.temperature)
+        return objective + penalty, (loss, new_rest)
 
     def make_update(index, carry):
         state, loss_sum = carry

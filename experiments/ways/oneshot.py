@@ -21,7 +21,7 @@ from experiments.ways.start import Setting, Start, StartState
 from jaxprune.signals.by_keyword import signals_read_by
 from jaxprune.units.coupling import Coupled
 
-__all__ = ["examples", "gatherers_of", "known_signals", "pruned", "recipe"]
+__all__ = ["examples", "gatherers_of", "known_signals", "of_each_class", "pruned", "recipe"]
 
 Batches = list[tuple[jax.Array, jax.Array]]
 
@@ -154,7 +154,7 @@ def _gatherers(
 ) -> Any:
     """Signals by keyword, on training examples drawn for this seed."""
     if pipeline.examples_per_class:
-        batches = _of_each_class(setting.task, setting.key, pipeline.examples_per_class)
+        batches = of_each_class(setting.task, setting.key, pipeline.examples_per_class)
     else:
         batches = examples(setting.task, setting.key, pipeline.examples)
     own = pipeline.signals
@@ -221,8 +221,17 @@ def examples(task: Task, key: jax.Array, count: int) -> Batches:
     return [_batch(task, row) for row in rows]
 
 
-def _of_each_class(task: Task, key: jax.Array, count: int) -> Batches:
-    """One batch of so many training examples of each class."""
+def of_each_class(task: Task, key: jax.Array, count: int) -> Batches:
+    """Returns one batch of so many training examples of each class.
+
+    Args:
+      task: data.
+      key: PRNG key, which draws the examples.
+      count: of examples of each class.
+
+    Raises:
+      UserError: a class has fewer.
+    """
     order = _shuffled(task, key)
     labels = np.asarray(task.labels)[order]
     of_classes = [order[labels == label][:count] for label in np.unique(labels)]

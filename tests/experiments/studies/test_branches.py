@@ -1,10 +1,12 @@
 """Branches of tickets: what they begin with, what copies share, what is read back, what is refused."""
 
+import itertools
 import json
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import jaxprune as jp
@@ -23,6 +25,7 @@ from experiments.training import statistics
 from experiments.training.failures import failure
 from experiments.training.setup import setup as setup_of
 from experiments.training.task import fresh_variables, tasks
+from experiments.ways import oneshot
 from jaxprune.data.catalogue import PREFIX
 
 
@@ -129,15 +132,20 @@ def starts(tmp_path_factory):
     return Starts(setup, task, 0, kept), params, kept
 
 
-@pytest.mark.parametrize("masks", study.MASKS)
-@pytest.mark.parametrize("kept", study.KEPT)
+@pytest.mark.parametrize(
+    ("masks", "kept"),
+    [
+        *itertools.product([m for m in study.MASKS if m not in study.AT_INIT], study.KEPT),
+        *((masks, "rewound") for masks in study.AT_INIT),
+    ],
+)
 def test_every_branch_keeps_as_many_weights(masks, kept, starts):
     begun, initial, levels = starts
     state = begun.state(Branch("it", masks, kept), 1)
     jp.masks.check(state.params, state.masks)
     ticket = levels.masks(1, initial)
     counts = lambda found: [row["kept"] for row in jp.masks.summary(found)]
-    if masks == "shuffled over layers":
+    if masks in ("shuffled over layers", *study.AT_INIT):
         assert sum(counts(state.masks)) == sum(counts(ticket))
     else:
         assert counts(state.masks) == counts(ticket)
@@ -157,6 +165,46 @@ def test_pruned_weights_are_what_is_asked(pruned, starts):
     assert pruned != "zero if towards zero" or 0.05 < share < 0.95
 
 
+def test_masks_at_initialisation_are_those_of_the_library(starts):
+    begun, initial, levels = starts
+    task, model = begun._task, begun._setup.model
+    batches = oneshot.examples(task, begun._level_key(0, 2), 100)
+    apply = lambda params, batch: model.apply({"params": params}, batch[0], train=False)
+    entropy = optax.softmax_cross_entropy_with_integer_labels
+    loss = lambda params, batch: entropy(apply(params, batch), batch[1]).mean()
+    sparsity = float(jp.masks.sparsity(levels.masks(1, initial)))
+    _, snip = jp.at_init.snip(loss, initial, batches, sparsity=sparsity)
+    found = begun.masks(Branch("it", "SNIP"), 1)
+    assert jax.tree.all(jax.tree.map(jnp.array_equal, found, snip))
+    _, synflow = jp.at_init.synflow(apply, initial, batches[0], sparsity=sparsity)
+    flow = begun.masks(Branch("it", "SynFlow"), 1)
+    assert jax.tree.all(jax.tree.map(jnp.array_equal, flow, synflow))
+    grasp = begun.masks(Branch("it", "GraSP"), 1)
+    assert float(jp.masks.jaccard(grasp, found)) < 0.9
+
+
+def test_trained_weights_are_those_of_the_dense_network(starts):
+    begun, initial, levels = starts
+    trained = levels.variables(0, {"params": initial})["params"]
+    state = begun.state(Branch("it", kept="trained"), 1)
+    kept = jp.masks.apply(trained, levels.masks(1, initial))
+    assert jax.tree.all(jax.tree.map(jnp.array_equal, state.params, kept))
+
+
+def test_the_dense_network_is_the_target_of_a_distilled_branch(tmp_path):
+    """The dense network, trained on to its own outputs, has nothing to learn; by the labels it has."""
+    branch = {
+        "distilled": {"kept": "trained", "targets": "dense network"},
+        "by labels": {"kept": "trained"},
+    }
+    cfg = settings(levels=(0,), branch=branch)
+    cfg.optimizer = part("sgd", learning_rate=0.1)  # Adam makes steps of rounding errors
+    found = run(cfg, tmp_path)["seeds"][0]["levels"][0]["branches"]
+    (distilled,), (by_labels,) = found["distilled"], found["by labels"]
+    assert distilled["test_loss"] == pytest.approx(found["dense"]["test_loss"], rel=1e-5)
+    assert by_labels["test_loss"] < 0.9 * found["dense"]["test_loss"]
+
+
 def test_the_names_are_those_of_the_library():
     assert study.MASKS[-len(jp.lottery.CRITERIA) :] == tuple(jp.lottery.CRITERIA)
 
@@ -167,7 +215,11 @@ def test_the_names_are_those_of_the_library():
         ({"branch": {"a": {"mask": "ticket"}}}, "no field 'mask'; nearest: 'masks'"),
         ({"branch": {"a": {"masks": "shufled"}}}, "there is no 'shufled'; nearest: 'shuffled'"),
         ({"branch": {"a": {"kept": "zero"}}}, r"branches.a.kept: there is no 'zero'"),
-        ({"branch": {"a": 3}}, "a dict of masks, kept, pruned is needed"),
+        ({"branch": {"a": 3}}, "a dict of masks, kept, pruned, targets is needed"),
+        ({"branch": {"a": {"targets": "label"}}}, "there is no 'label'; nearest: 'labels'"),
+        ({"temperature": 0.0}, "a number above 0 is needed"),
+        ({"temperature": float("nan")}, "temperature"),
+        ({"temperature": "warm"}, "temperature"),
         ({"branch": {"a/b": {}}}, "cannot name a folder"),
         ({"branch": {"ticket": {}}}, "the label 'ticket' is taken"),
         ({"branch": {"a": {}, "A": {}}}, "letters' case"),
@@ -203,6 +255,7 @@ def test_zhou_takes_the_faithful_lottery_run():
         "zhou2019_lenet300.py:criteria",
         "frankle2020_lenet300.py",
         "renda2020_lenet300.py",
+        "retraining_lenet300.py",
     ],
 )
 def test_claims_of_the_papers_are_about_what_is_trained(file):
@@ -277,7 +330,7 @@ def test_the_smoke_config_runs(tmp_path):
 
 def test_the_claims_of_the_smoke_config_are_checked():
     cfg = cli.load_config("configs/lottery/branches_smoke.py")
-    assert len(study.checked(cfg).branches) == 6
+    assert len(study.checked(cfg).branches) == 9
     branch = lambda error: [{"test_final": 0.9, "instability": error}] * 2
     seeds = [
         {

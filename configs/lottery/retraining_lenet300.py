@@ -1,0 +1,63 @@
+"""Tickets retrained in other ways: from trained weights, to the dense network's outputs, on earlier masks.
+
+Papers: Ma, Chen, Hu, You, Xie & Wang, "Good Students Play Big Lottery Better" (2021): trained to the outputs
+of the dense network instead of the labels, tickets are as good as rewound ones or better (ResNets on CIFAR-10
+and ImageNet). Frankle, Dziugaite, Roy & Carbin, "Pruning Neural Networks at Initialization: Why Are We
+Missing the Mark?" (2021): masks of SNIP, GraSP and SynFlow are worse than those of large trained weights.
+Protocol: the tickets of `smoke.py`, 4,000 updates a level; each branch trains for as long, with as many
+weights as the ticket. "trained" begins with the values that the dense network ended with; "one shot" has
+masks of large trained weights at once, the others of 100 examples, ten of each class, or none.
+Departures: the network, MNIST and the length; a temperature of 4 for the dense network's outputs.
+
+Run: python -m experiments.branches --config=configs/lottery/retraining_lenet300.py
+"""
+
+import runpy
+from pathlib import Path
+
+SPARSEST = 0.07
+EARLIER = ("SNIP", "GraSP", "SynFlow")
+
+
+def get_config():
+    smoke = runpy.run_path(str(Path(__file__).with_name("smoke.py")))
+    cfg = smoke["get_config"]()
+    with cfg.unlocked():
+        cfg.lottery = {**cfg.lottery.to_dict(), "controls": ()}
+        cfg.branches = {
+            "levels": (7, 12),
+            "branches": {
+                "distilled": {"targets": "dense network"},
+                "trained": {"kept": "trained"},
+                "trained, distilled": {"kept": "trained", "targets": "dense network"},
+                "one shot": {"masks": "large_final"},
+                **{masks: {"masks": masks} for masks in EARLIER},
+            },
+        }
+        cfg.paper = {
+            "citation": "Ma et al. 2021; Frankle et al. 2021 (orders; other networks)",
+            "against": "order",
+            "departures": "LeNet-300-100 on MNIST, 4,000 updates a level",
+            "accept": [
+                _better("distilled", "ticket", -0.001, "as good or better (Ma et al. 2021)"),
+                *(
+                    _better("ticket", masks, 0.0, "worse than magnitude (Frankle et al. 2021)")
+                    for masks in EARLIER
+                ),
+            ],
+        }
+    return cfg
+
+
+def _better(a, b, bound, published):
+    relation = "beats" if bound >= 0 else "is no worse than"
+    return {
+        "name": f"{a} {relation} {b} at 7.0 %",
+        "kind": "lower_bound",
+        "a": a,
+        "b": b,
+        "remaining": SPARSEST,
+        "metric": "test_final",
+        "bound": bound,
+        "published": published,
+    }
