@@ -7,9 +7,10 @@ weight 0 and without recovery it is SparseGPT as it is.
 Run: python -m benchmarks.propagation   (writes results/benchmarks/propagation.json and .md)
      python -m benchmarks.propagation --blocks 4 --patterns 2:4 --windows 16 --weights 0 0.5 \\
        --recovery_rates 0 1e-4 3e-4 --out results/benchmarks/recovery
-     python -m benchmarks.propagation --blocks 4 --patterns 2:4 --windows 16 --weights 0.5 \\
-       --recovery_rates 0 3e-4 1e-3 2e-3 --recovery_steps 8 16 --decay \\
-       --out results/benchmarks/recovery_short
+     python -m benchmarks.propagation --blocks 10 --patterns 2:4 --windows 16 --seeds 0 --weights 0.5 \\
+       --recovery_rates 0 5e-4 1e-3 --recovery_steps 8 --decay --out results/benchmarks/recovery_short
+     python -m benchmarks.propagation --blocks 6 --windows 16 32 64 --seeds 0 --weights 0 \\
+       --out results/benchmarks/windows
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """SmolLM2-135M at 2:4: recovery within five times the processor time of pruning alone, three draws.
 
 As smollm2_recovered.py, with 8 steps of Adam for each block in place of 64, at a rate that falls from 1e-3 to
-0 by a cosine; both were chosen on validation windows and the first four blocks
+0 by a cosine; both were chosen on validation windows and the first ten blocks
 (results/benchmarks/recovery_short.md). The bar of 15 % is 0.21 of SparseGPT's excess log-perplexity, 1.40, in
 smollm2_recovered.py.
 """

@@ -80,6 +80,17 @@ class Propagation:
         )
         return run(arrays, dense_arrays, jnp.float32(examples))
 
+    def target(self, output: jax.Array, variable: Any, batch: int) -> jax.Array:
+        r"""Returns what a block's output shall be: $(1 - \alpha)$ times what is given, and the dense network's.
+
+        Args:
+          output: of the dense block on the pruned network's inputs.
+          variable: of the program, which holds the block's output.
+          batch: index of the batch.
+        """
+        dense_output = self._streams[batch][0][variable]
+        return _mixed(output, dense_output, self._weight)
+
     def corrected(self, matrices: jax.Array, statistics: dict[str, jax.Array]) -> jax.Array:
         """Returns the kernel that a solver is given in place of the dense one.
 
@@ -110,6 +121,11 @@ def check_propagate(plan: Plan, propagate: float, calibrate: str) -> None:
                 f"{plan.kernels[kernel_input.kernels[0]].name!r} are sorted by expert, and the dense and the "
                 "pruned network sort them differently; leave propagate out, or the parameter with exclude=."
             )
+
+
+@jax.jit
+def _mixed(output: jax.Array, dense_output: jax.Array, weight: Any) -> jax.Array:
+    return (output + weight * (dense_output - output)).astype(output.dtype)
 
 
 @jax.jit

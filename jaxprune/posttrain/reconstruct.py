@@ -12,6 +12,7 @@ from jaxprune import checks
 from jaxprune.posttrain.blocks import Block
 from jaxprune.posttrain.pieces import Piece, compiled
 from jaxprune.posttrain.plan import Plan
+from jaxprune.posttrain.propagation import Propagation
 from jaxprune.posttrain.streams import Streams
 from jaxprune.posttrain.work import Stream, Work
 
@@ -53,8 +54,10 @@ def reconstruct(
     r"""Returns the recovery of a network block by block, with fixed masks.
 
     When all kernels of a block are solved, its parameters $\theta$ minimise
-    $\mathrm{E} \|f_\theta(x) - f(x)\|^2 / \mathrm{E} \|f(x)\|^2$ with the dense block $f$, on what comes out
-    of the pruned blocks before it. A block is what lies between two places of the program where one
+    $\mathrm{E} \|f_\theta(\tilde x) - t\|^2 / \mathrm{E} \|t\|^2$ on what comes out of the pruned blocks before
+    it, $\tilde x$. The target is $t = (1 - \alpha) f(\tilde x) + \alpha f(x)$ with the dense block $f$, the
+    dense network's activation $x$ and the weight $\alpha$ of `propagate=`, as that of the corrected kernels:
+    $f(\tilde x)$ alone where errors are not propagated. A block is what lies between two places of the program where one
     activation alone is alive; a residual network has one behind each branch, and branches that repeat as a
     whole are one block. What stands behind the last such place stays as it was solved.
 
@@ -97,6 +100,7 @@ def recover_block(
     starts: Streams,
     streams: Streams,
     held_out: Collection[int] = (),
+    propagation: Propagation | None = None,
 ) -> tuple[float, float]:
     """Trains a block of pruned kernels, and puts its new outputs into the streams.
 
@@ -107,6 +111,7 @@ def recover_block(
       starts: the streams where the block begins.
       streams: those at its end, as the solved kernels left them; they are changed.
       held_out: indices of the batches that it is not trained on.
+      propagation: runs the dense network beside the pruned one; or `None`.
 
     Returns:
       The relative error before and after training, on the batches that it is trained on.
@@ -128,9 +133,12 @@ def recover_block(
     )
     training_batches = [batch for batch in range(len(starts)) if batch not in held_out]
     training_starts = starts.subset(training_batches)
-    targets = training_starts.mapped(
-        lambda stream: {end: _block_output(work, block, stream, dense=True)}
-    )
+    targets = training_starts.copy()
+    for rank, batch in enumerate(training_batches):
+        target = _block_output(work, block, training_starts[rank][0], dense=True)
+        if propagation is not None:
+            target = propagation.target(target, end, batch)
+        targets[rank] = {end: target}
 
     def errors() -> list[float]:
         return [

@@ -206,7 +206,13 @@ class Steps:
         if stored is None:
             old_leaves = list(self.work.leaves)
             error_before, error_after = recover_block(
-                self.work, block, recovery, starts, self.streams, self.held_out_batches
+                self.work,
+                block,
+                recovery,
+                starts,
+                self.streams,
+                self.held_out_batches,
+                self.propagation,
             )
             outcome = Recovered(block_index, error_before, error_after)
             numbered_leaves = enumerate(zip(old_leaves, self.work.leaves, strict=True))

@@ -1,7 +1,7 @@
 """Live activations of each batch between segments; checks of batches and parameters."""
 
 import copy
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -66,13 +66,6 @@ class Streams:
         batch_indices = list(batches)
         duplicate._kept = [self._kept[batch] for batch in batch_indices]
         duplicate._counts = [self._counts[batch] for batch in batch_indices]
-        return duplicate
-
-    def mapped(self, function: Callable[[Stream], Stream]) -> "Streams":
-        """Returns what a function makes of each stream, kept in the same places."""
-        duplicate = self.copy()
-        for batch in range(len(self)):
-            duplicate[batch] = function(self[batch][0])
         return duplicate
 
     def examples_of(self, batches: Collection[int]) -> int:

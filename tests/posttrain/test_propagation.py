@@ -111,6 +111,27 @@ def test_a_shared_kernel_is_corrected_by_the_mean_of_its_uses():
     np.testing.assert_allclose(result.params["b"], expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("weight", [0.0, 0.5, 1.0])
+def test_recovery_trains_to_what_kernels_are_corrected_for(weight):
+    """To the dense block's outputs on the pruned inputs alone, it would undo the correction."""
+    block = lambda x, kernel: x + jnp.tanh(x @ kernel)
+    apply = lambda p, x: block(block(x, p["a"]), p["b"])
+    params = {"a": PARAMS["a"], "b": DRAW(2, 8, 8)}
+    recover = jp.posttrain.reconstruct(optax.sgd(0.0), steps=1)
+    options = {"propagate": weight, "recover": recover}
+    result = pruned(apply, params, BATCHES, {"a": 0.5, "b": 0.5}, **options)
+    errors = []
+    for x in BATCHES:
+        inputs = block(x, result.params["a"])
+        given, dense = block(inputs, params["b"]), apply(params, x)
+        target = (1 - weight) * given + weight * dense
+        change = block(inputs, result.params["b"]) - target
+        errors.append(float(jnp.sum(change**2) / jnp.sum(target**2)))
+    found = result.report.blocks[1]
+    assert found.before == pytest.approx(np.mean(errors), rel=1e-4)
+    assert found.after == pytest.approx(np.mean(errors), rel=1e-4)
+
+
 def test_it_goes_with_recovery_files_and_resuming(tmp_path):
     def run(propagate=0.5, **options):
         recover = jp.posttrain.reconstruct(optax.sgd(1e-2), steps=2)
