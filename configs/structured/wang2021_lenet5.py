@@ -1,8 +1,8 @@
 """GReg on LeNet-5 (MNIST): filters fade before they go, in a tenth of the released length.
 
-Paper: Wang, Qin, Zhang & Fu, "Neural Pruning via Growing Regularization" (2021): filters whose decay grows until
-they are gone leave a better network than filters of the same norms that are cut at once (ResNets on CIFAR and
-ImageNet; no figure for MNIST).
+Paper: Wang, Qin, Zhang & Fu, "Neural Pruning via Growing Regularization" (2021): filters whose decay grows
+until they are gone leave a better network than filters of the same norms that are cut at once (ResNets on
+CIFAR and ImageNet; no figure for MNIST).
 Protocol of the released code, shortened by ten: decay grows by 1e-3 every 5 updates up to 1 (there 1e-4, in
 50,000 updates), 1,500 more let it settle, then filters go and 9 epochs of fine-tuning follow. The other arm
 loses its filters at once and is fine-tuned for as long as both together.

@@ -81,7 +81,7 @@ class Propagation:
         return run(arrays, dense_arrays, jnp.float32(examples))
 
     def target(self, output: jax.Array, variable: Any, batch: int) -> jax.Array:
-        r"""Returns what a block's output shall be: $(1 - \alpha)$ times what is given, and the dense network's.
+        r"""Returns the target of a block: $(1 - \alpha)$ its output, $\alpha$ that of the dense network.
 
         Args:
           output: of the dense block on the pruned network's inputs.

@@ -54,12 +54,13 @@ def reconstruct(
     r"""Returns the recovery of a network block by block, with fixed masks.
 
     When all kernels of a block are solved, its parameters $\theta$ minimise
-    $\mathrm{E} \|f_\theta(\tilde x) - t\|^2 / \mathrm{E} \|t\|^2$ on what comes out of the pruned blocks before
-    it, $\tilde x$. The target is $t = (1 - \alpha) f(\tilde x) + \alpha f(x)$ with the dense block $f$, the
-    dense network's activation $x$ and the weight $\alpha$ of `propagate=`, as that of the corrected kernels:
-    $f(\tilde x)$ alone where errors are not propagated. A block is what lies between two places of the program where one
-    activation alone is alive; a residual network has one behind each branch, and branches that repeat as a
-    whole are one block. What stands behind the last such place stays as it was solved.
+    $\mathrm{E} \|f_\theta(\tilde x) - t\|^2 / \mathrm{E} \|t\|^2$ on the activations $\tilde x$ that come out
+    of the pruned blocks before it. The target is $t = (1 - \alpha) f(\tilde x) + \alpha f(x)$ with the dense
+    block $f$, the dense network's activations $x$ and the weight $\alpha$ of `propagate=`, as kernels are
+    corrected for; it is $f(\tilde x)$ where errors are not propagated. A block is what lies between two
+    places of the program where one activation alone is alive; a residual network has one behind each branch,
+    and branches that repeat as a whole are one block. What stands behind the last such place stays as it was
+    solved.
 
     Args:
       optimizer: such as `optax.adam(1e-4)`; its state is made anew for each block, in float32.
