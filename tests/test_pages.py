@@ -26,6 +26,19 @@ def test_the_tests_that_a_page_names_are_there(page):
         assert f"def {name}(" in (ROOT / path).read_text(), f"{path}::{name}"
 
 
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.name)
+def test_the_files_that_a_page_links_are_there(page):
+    for link in re.findall(r"\]\(([\w./-]+)", page.read_text()):
+        assert (page.parent / link).exists(), link
+
+
+def test_the_configs_of_the_reproductions_are_there():
+    page = (ROOT / "docs" / "reproductions.md").read_text()
+    names = re.findall(r"`([\w/]+\.py)", page)
+    assert len(names) > 20
+    assert all((ROOT / "configs" / name).is_file() for name in names)
+
+
 def test_what_a_block_does_not_print_is_seen(tmp_path):
     page = tmp_path / "page.md"
     page.write_text("```python\nx = 2\n```\n\n```python\nprint(x)\n```\n\n```\n3\n```\n")
