@@ -1,18 +1,29 @@
 """What `config.branches` asks for: tickets, levels, branches, copies; checked before JAX is imported."""
 
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from experiments.config import UserError, check_type, unknown
+from experiments.config import UserError, check_type, training_examples, unknown
 from experiments.config.ranges import MOST_STEPS
 from experiments.config.sections import check_integer, check_sequence, section_of
 from experiments.runs.labels import check_label
 from experiments.studies import lottery
 
-__all__ = ["FIELDS", "KEPT", "MASKS", "PRUNED", "Branch", "Plan", "checked"]
+__all__ = [
+    "AT_INIT",
+    "EXAMPLES",
+    "EXAMPLES_PER_CLASS",
+    "FIELDS",
+    "KEPT",
+    "MASKS",
+    "PRUNED",
+    "TARGETS",
+    "Branch",
+    "Plan",
+    "checked",
+]
 
 FIELDS: dict[str, Any] = {
     "tickets": {},  # label -> fields of config.lottery in which tickets differ; none: "ticket" alone
@@ -25,6 +36,9 @@ FIELDS: dict[str, Any] = {
 _TICKET_FIELDS = ("rewind", "rewind_to", "criterion")
 _OTHER_MASKS = ("ticket", "shuffled", "shuffled in rows", "shuffled over layers")
 AT_INIT = ("SNIP", "GraSP", "SynFlow")
+# What the papers find masks on before training: one batch, examples of each class, or no data.
+EXAMPLES = 100
+EXAMPLES_PER_CLASS = 10
 # The names of `jaxprune.lottery.CRITERIA`, which a test compares: this module does without JAX.
 _CRITERIA = (
     "large_final",
@@ -61,8 +75,8 @@ class Branch(NamedTuple):
     Attributes:
       label: its name in tables.
       masks: one of `MASKS`. Those of a criterion keep as many weights of each layer as the ticket's, and are
-        taken at once from the trained dense network. Those of `AT_INIT` keep as many in all, and are found
-        on the initial weights.
+        taken at once from the trained dense network. Those of `AT_INIT` are found on the initial weights, and
+        keep as many in all, to a part in ten million.
       kept: one of `KEPT`: what the remaining weights begin with; "trained": what the dense network ended
         with.
       pruned: one of `PRUNED`: what pruned weights are, from beginning to end. "towards zero" is how they
@@ -135,9 +149,9 @@ def checked(cfg: ConfigDict) -> Plan:
     check_integer(section["copies"], f"{where}.copies", least=1)
     check_integer(section["alphas"], f"{where}.alphas", least=2)
     check_type("float", section["temperature"], f"{where}.temperature")
-    if not 0 < section["temperature"] < math.inf:
+    if not 0.01 <= section["temperature"] <= 1000:
         raise UserError(
-            f"{where}.temperature={section['temperature']}: a number above 0 is needed."
+            f"{where}.temperature={section['temperature']}: a number from 0.01 to 1000 is needed."
         )
     tickets = {
         label: _ticket(cfg, changes, f"{where}.tickets.{label}")
@@ -160,6 +174,12 @@ def checked(cfg: ConfigDict) -> Plan:
     folders = [label.casefold() for label in (*tickets, *(branch.label for branch in branches))]
     if len(set(folders)) < len(folders):
         raise UserError(f"{where}: two labels are one folder where letters' case does not count.")
+    _check_at_init(cfg, branches, where)
+    is_distilled = any(branch.targets == "dense network" for branch in branches)
+    if "temperature" in cfg.branches and not is_distilled:
+        raise UserError(
+            f'{where}.temperature: no branch has "targets": "dense network"; leave it out.'
+        )
     for branch in branches:
         if not plan.levels_of(branch):
             raise UserError(
@@ -169,6 +189,24 @@ def checked(cfg: ConfigDict) -> Plan:
     if cfg.steps * plan.training_count > MOST_STEPS:
         raise UserError(f"config.steps={cfg.steps}: more than {MOST_STEPS} updates in all.")
     return plan
+
+
+def _check_at_init(cfg: ConfigDict, branches: Sequence[Branch], where: str) -> None:
+    """Refuses masks before training of tickets with a pattern, or on more examples than there are."""
+    found = [branch for branch in branches if branch.masks in AT_INIT]
+    if not found:
+        return
+    place = f"{where}.branches.{found[0].label}.masks={found[0].masks!r}"
+    if cfg.method and cfg.method.get("pattern"):
+        raise UserError(
+            f"{place}: these masks choose weights one by one, but config.method has a pattern; leave "
+            "this branch out."
+        )
+    known = training_examples(cfg.data.name)
+    if known is not None and known - cfg.validation < EXAMPLES:
+        raise UserError(
+            f"{place}: {EXAMPLES} examples are needed, and there are {known - cfg.validation} in training."
+        )
 
 
 def _ticket(cfg: ConfigDict, changes: Any, where: str) -> tuple[ConfigDict, dict[str, Any]]:

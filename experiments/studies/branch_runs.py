@@ -18,7 +18,7 @@ from experiments.runs.level_files import LevelFiles
 from experiments.runs.options import Options
 from experiments.runs.progress import Progress
 from experiments.studies import lottery_runs
-from experiments.studies.branch_plan import Branch, Plan
+from experiments.studies.branch_plan import FIELDS, Branch, Plan
 from experiments.studies.branch_starts import Starts
 from experiments.studies.lottery_runs import completed, keys_of_seed, plan_of
 from experiments.training.distillation import Teacher
@@ -69,7 +69,11 @@ def run(cfg: ConfigDict, plan: Plan, options: Options) -> None:
         folder.finish(
             {
                 "kind": "branches",
-                "config": {**cfg.to_dict(), "lottery": study.setup.cfg.lottery.to_dict()},
+                "config": {
+                    **cfg.to_dict(),
+                    "lottery": study.setup.cfg.lottery.to_dict(),
+                    "branches": {**FIELDS, **cfg.branches.to_dict()},
+                },
                 "paper": cfg.paper.to_dict(),
                 "tickets": {label: path.name for label, path in folders.items()},
                 "branches": {

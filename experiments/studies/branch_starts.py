@@ -6,8 +6,9 @@ import jax
 import optax
 
 import jaxprune as jp
+from experiments.config import UserError
 from experiments.runs.level_files import LevelFiles
-from experiments.studies.branch_plan import AT_INIT, Branch
+from experiments.studies.branch_plan import AT_INIT, EXAMPLES, EXAMPLES_PER_CLASS, Branch
 from experiments.studies.lottery_runs import keys_of_seed
 from experiments.training.setup import Setup
 from experiments.training.task import Task, fresh_variables
@@ -17,9 +18,6 @@ from jaxprune.transforms.masked_step import refresh
 
 __all__ = ["Starts"]
 
-# What the papers find masks on before training: 100 examples, ten of each class, or none in 100 rounds.
-_EXAMPLES = 100
-_EXAMPLES_PER_CLASS = 10
 _SYNFLOW_ROUNDS = 100
 
 _WITHIN: dict[str, Literal["layer", "rows", "tree"]] = {
@@ -49,6 +47,7 @@ class Starts:
         keys = keys_of_seed(seed)
         self._key = jax.random.fold_in(keys["controls"], 0)  # controls have the streams from 1 on
         self._initial, self._initial_rest = self._draw(keys["init"])
+        self._masks_before_training: dict[tuple[str, int], Any] = {}
 
     def state(self, branch: Branch, level: int) -> TrainState:
         """Returns the state in which the training of a branch begins.
@@ -85,7 +84,10 @@ class Starts:
         if branch.masks in _WITHIN:
             return jp.masks.shuffle(ticket_masks, key, axes, within=_WITHIN[branch.masks])
         if branch.masks in AT_INIT:
-            return self._masks_at_init(branch.masks, ticket_masks)
+            found = self._masks_before_training
+            if (branch.masks, level) not in found:
+                found[branch.masks, level] = self._masks_at_init(branch.masks, ticket_masks)
+            return found[branch.masks, level]
         criterion = jp.lottery.CRITERIA[branch.masks]
         signals = {"initial_params": self._initial, "key": key}
         trained = self.trained(0)["params"]
@@ -97,30 +99,40 @@ class Starts:
         return self._kept_levels.variables(level, template)
 
     def _masks_at_init(self, name: str, ticket_masks: Any) -> Any:
-        """Masks of the initial weights that keep as many as the ticket's: by a gradient, or none, of data."""
+        """Masks that are found on the initial weights, and keep as many of them in all as the ticket's."""
         key = self._level_key(0, 2)  # at all levels of the same examples
-        criterion = {"SNIP": jp.criteria.snip, "GraSP": jp.criteria.grasp}.get(
-            name, jp.criteria.synflow
-        )
-        if name == "GraSP":
-            batches = oneshot.of_each_class(self._task, key, _EXAMPLES_PER_CLASS)
-        else:
-            batches = oneshot.examples(self._task, key, min(_EXAMPLES, len(self._task.labels)))
+        criteria = {
+            "SNIP": jp.criteria.snip,
+            "GraSP": jp.criteria.grasp,
+            "SynFlow": jp.criteria.synflow,
+        }
         method = jp.Method(
-            criterion,
+            criteria[name],
             schedule=jp.schedules.one_shot(sparsity=float(jp.masks.sparsity(ticket_masks))),
             allocation=jp.allocation.global_budget(),
         )
         setup = self._setup
-        return jp.prune_on(
-            self._initial,
-            method,
-            oneshot.gatherers_of(setup.model, self._initial_rest, batches, key, {}, setup.prunable),
-            rounds=_SYNFLOW_ROUNDS if name == "SynFlow" else 1,
-            prunable=setup.prunable,
-            axes=setup.axes,
-            key=key,
-        )[1]
+        try:
+            if name == "GraSP":
+                batches = oneshot.of_each_class(self._task, key, EXAMPLES_PER_CLASS)
+            else:
+                one_batch = self._task._replace(batch_size=EXAMPLES)
+                batches = oneshot.examples(one_batch, key, EXAMPLES)
+            gatherers = oneshot.gatherers_of(
+                setup.model, self._initial_rest, batches, key, {}, setup.prunable
+            )
+            _, masks = jp.prune_on(
+                self._initial,
+                method,
+                gatherers,
+                rounds=_SYNFLOW_ROUNDS if name == "SynFlow" else 1,
+                prunable=setup.prunable,
+                axes=setup.axes,
+                key=key,
+            )
+        except ValueError as error:
+            raise UserError(f"config.branches.branches: masks {name!r}: {error}") from error
+        return masks
 
     def _kept_weights(self, branch: Branch, params: Any, masks: Any, key: jax.Array) -> Any:
         axes = self._setup.axes

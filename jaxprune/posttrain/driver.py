@@ -187,6 +187,7 @@ def prune(
                 repr(recover),
             ]
             settings += [str(sorted(held_out)), *([f"propagate={propagate}"] if propagate else [])]
+            settings += ["recovery to mixed targets"] if propagate and recover is not None else []
             store = Store(folder, _run_identity(plan, settings, work, all_streams, recover, key))
         block_ending_at = {block.last: block for block in blocks}
         block_starts = {block.first for block in blocks}

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 from jax.core import Tracer
 
 from jaxprune.programs import interpreter
@@ -154,6 +154,8 @@ def recipe_of(values: Sequence[Any]) -> tuple[Recipe, list[Any]]:
     def source(value: Any) -> tuple[str, Any]:
         if isinstance(value, Computed) and value._value is not None:
             value = value._value
+        if isinstance(value, Computed) and not isinstance(_without_reshape(value), Computed):
+            value = value.value  # an array in another shape, for which nothing is computed
         known_source = sources.get(id(value))
         if known_source is not None:
             return known_source
@@ -209,9 +211,7 @@ def run_deferred(fn: Callable[[], Any], consumers: dict[str, Consumer]) -> Any:
             return consumer(equation, inputs)
         reduces = equation.primitive.name in REDUCING and isinstance(inputs[0], Computed)
         if reduces or _deferrable(equation):
-            aval = equation.outvars[0].aval
-            operation = _Equation(equation.primitive.name, str(equation.params), equation)
-            value = Computed(operation, inputs, aval.shape, aval.dtype)
+            value = _computed(equation, inputs)
             return [_computed_once(value) if reduces else value]
         return interpreter.bind(equation, [stored(input_value) for input_value in inputs])
 
@@ -222,6 +222,64 @@ def run_deferred(fn: Callable[[], Any], consumers: dict[str, Consumer]) -> Any:
     return jax.tree.unflatten(
         jax.tree.structure(shape), [_computed_once(input_value) for input_value in outputs]
     )
+
+
+def _computed(equation: Any, inputs: list[Any]) -> Any:
+    """The output of an operation, computed where it is read, in the shape before a reshape if there was one.
+
+    XLA lets a result take the place of an operand that is read nowhere else, if no reshape lies between: what
+    follows a reshape of computed values, with nothing else but stored arrays, is computed before it.
+    """
+    name = equation.primitive.name
+    aval = equation.outvars[0].aval
+    if name in _RESHAPING - {"transpose"}:
+        array = _without_reshape(inputs[0])
+        if array.shape == aval.shape:
+            return array
+        return Computed(_Reshape(aval.shape), [array], aval.shape, aval.dtype)
+    operation = _Equation(name, str(equation.params), equation)
+    shape = _shape_before(inputs) if name in _PER_ELEMENT else None
+    if shape is None:
+        return Computed(operation, inputs, aval.shape, aval.dtype)
+    before = Computed(operation, [_reshaped(value, shape) for value in inputs], shape, aval.dtype)
+    return Computed(_Reshape(aval.shape), [before], aval.shape, aval.dtype)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Reshape:
+    """Gives an array another shape."""
+
+    shape: tuple[int, ...]
+
+    def __call__(self, array: Any) -> Any:
+        return lax.reshape(array, self.shape)
+
+
+def _shape_before(inputs: Sequence[Any]) -> tuple[int, ...] | None:
+    """The shape before the reshapes of an operation's computed inputs; `None` if there is no such shape."""
+    unshaped = [_without_reshape(value) for value in inputs]
+    computed = [
+        (value, before)
+        for value, before in zip(inputs, unshaped, strict=True)
+        if isinstance(before, Computed) and before.shape
+    ]
+    shapes = {before.shape for _, before in computed}
+    was_reshaped = all(value is not before for value, before in computed)
+    return shapes.pop() if was_reshaped and len(shapes) == 1 else None
+
+
+def _without_reshape(value: Any) -> Any:
+    """What a value was reshaped from; itself, if it was not."""
+    is_reshaped = isinstance(value, Computed) and isinstance(value.operation, _Reshape)
+    return value.inputs[0] if is_reshaped else value
+
+
+def _reshaped(value: Any, shape: tuple[int, ...]) -> Any:
+    """An input in the shape before its reshape; numbers stay as they are."""
+    value = _without_reshape(value)
+    if isinstance(value, Computed) or not np.ndim(value) or value.shape == shape:
+        return value
+    return lax.reshape(value, shape)
 
 
 def _computed_once(value: Any) -> Any:

@@ -277,14 +277,18 @@ def test_recovery_lowers_the_error_and_keeps_the_masks():
     assert not np.allclose(found.params["bias"], params["bias"])
 
 
-def test_recovery_that_changes_nothing_finds_the_same_error_before_and_after():
+@pytest.mark.parametrize("shared", [False, True], ids=["own kernels", "a kernel used twice"])
+def test_recovery_that_changes_nothing_finds_the_same_error_before_and_after(shared):
     apply, params = blocks(2, stacked=True)
+    if shared:
+        block = lambda x, kernel: x + jnp.tanh(jnp.tanh(x @ kernel) @ kernel)
+        apply = lambda p, x: block(block(x, p["a"]), p["b"])
+        params = {name: jax.random.normal(jax.random.key(i), (8, 8)) for i, name in enumerate("ab")}
     batches = data(4, rows=64)
     plan = jp.posttrain.plan(apply, params, batches[0])
     recover = jp.posttrain.reconstruct(optax.sgd(0.0), steps=1)
-    found = jp.posttrain.prune(
-        plan, params, batches, solver=WANDA, pattern=QUARTERS, recover=recover
-    )
+    options = {"solver": WANDA, "pattern": QUARTERS, "recover": recover}
+    found = jp.posttrain.prune(plan, params, batches, **options)
     errors = np.array([(block.before, block.after) for block in found.report.blocks])
     assert errors.min() > 1e-3
     np.testing.assert_allclose(errors[:, 0], errors[:, 1], rtol=1e-5)
