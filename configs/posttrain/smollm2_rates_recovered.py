@@ -1,7 +1,8 @@
 """SmolLM2-135M at 50 %, 60 %, 70 % and 4:8: what local recovery gives back, one draw of windows.
 
 Ours, perplexity propagated and recovered (dense 18.83): 50 % 34.09, 32.90; 60 % 54.64, 52.06; 70 % 100.69,
-101.16; 4:8 46.27, 41.60.
+101.16; 4:8 46.27, 41.60. Recovery was to the dense block's outputs alone; its target is now mixed with the
+dense network's (docs/posttrain.md), and has not been run at these rates.
 """
 
 from configs.posttrain.smollm2 import PROPAGATED, SOLVERS, better

@@ -785,6 +785,42 @@ POSTTRAIN: tuple[Mutation, ...] = (
         ("tests/posttrain/test_propagation.py::test_the_correction_is_the_one_by_hand",),
     ),
     Mutation(
+        "recovery undoes what kernels are corrected for",
+        "jaxprune/posttrain/propagation.py",
+        "output + weight * (dense_output - output)",
+        "output + 0 * (dense_output - output)",
+        (
+            "tests/posttrain/test_propagation.py::test_recovery_trains_to_what_kernels_are_corrected_for",
+        ),
+    ),
+    Mutation(
+        "the error before recovery is of a kernel that was dense at its first use",
+        "jaxprune/posttrain/reconstruct.py",
+        "if any(len(kernel.inputs) > 1 for kernel in plan.kernels):",
+        "if False:",
+        (
+            "tests/posttrain/test_driver.py::"
+            "test_recovery_that_changes_nothing_finds_the_same_error_before_and_after",
+        ),
+    ),
+    Mutation(
+        "distillation measures the divergence the other way round",
+        "experiments/training/distillation.py",
+        "jnp.sum(jnp.exp(log_p) * (log_p - log_q), -1)",
+        "jnp.sum(jnp.exp(log_q) * (log_q - log_p), -1)",
+        ("tests/experiments/training/test_distillation.py",),
+    ),
+    Mutation(
+        "masks before training see a batch of the training's size",
+        "experiments/studies/branch_starts.py",
+        "self._task._replace(batch_size=EXAMPLES)",
+        "self._task",
+        (
+            "tests/experiments/studies/test_branches.py::"
+            "test_masks_at_initialisation_are_those_of_the_library",
+        ),
+    ),
+    Mutation(
         "a sink on a finished model takes tensors that it lacks",
         "jaxprune/models/sink.py",
         "        if self.complete and name not in self.written:\n",
