@@ -4,6 +4,9 @@ As smollm2_recovered.py, with 8 steps of Adam for each block in place of 64, at 
 0 by a cosine; both were chosen on validation windows and the first ten blocks
 (results/benchmarks/recovery_short.md). The bar of 15 % is 0.21 of SparseGPT's excess log-perplexity, 1.40, in
 smollm2_recovered.py.
+
+Ours, three seeds, perplexity (dense 18.83): SparseGPT 78.81, propagated 58.70, with 8 steps 54.36, for 4.5
+times the processor time of SparseGPT: 26 % of the excess. Both claims hold.
 """
 
 from configs.posttrain.smollm2 import PROPAGATED, SOLVERS, better
