@@ -37,7 +37,7 @@ class Scripted:
     def __init__(self, losses, poison=None, dies=None, test=0.25):
         self.losses, self.poison, self.dies, self.test = losses, poison, dies, test
 
-    def run(self, state, inputs, labels, scaling, key, rows, step, count):
+    def run(self, state, inputs, labels, scaling, key, rows, step, count, teacher):
         if self.dies is not None and step + count > self.dies:
             raise KilledError
         value = float(state.params["w"]) + count
