@@ -1,29 +1,30 @@
-"""SmolLM2-135M: SparseGPT by itself on twice the calibration windows, three draws.
+"""SmolLM2-135M: SparseGPT by itself on more calibration windows, three draws.
 
-As smollm2.py, with 32 windows of 512 tokens in place of 16; the paper has 128 of 2,048 (Frantar & Alistarh
-2023). That more windows help was seen on validation windows and the first six blocks
+As smollm2.py, with 32 windows of 512 tokens in place of 16, or at 2:4 alone 64; the paper has 128 of 2,048
+(Frantar & Alistarh 2023). That more windows help was seen on validation windows and the first six blocks
 (results/benchmarks/windows.md).
+
+Run: python -m experiments.posttrain --config=configs/posttrain/smollm2_windows.py       32
+     python -m experiments.posttrain --config=configs/posttrain/smollm2_windows.py:64    64, 2:4
 """
 
 from configs.posttrain.smollm2 import SOLVERS, factor
 from experiments.config import config, part
 
 
-def get_config():
+def get_config(windows="32"):
     half = {"solver": SOLVERS["SparseGPT"], "rates": 0.5}
+    rows = {"SparseGPT 2:4": {**half, "pattern": part("groups", m=4)}}
+    accept = [factor("SparseGPT 2:4", 3.9)]
+    if windows == "32":
+        rows["SparseGPT 50 %"] = half
+        accept.append(factor("SparseGPT 50 %", 2.1))
     return config(
-        posttrain={
-            "model": "smollm2-135m",
-            "calibration": 32,
-            "rows": {
-                "SparseGPT 50 %": half,
-                "SparseGPT 2:4": {**half, "pattern": part("groups", m=4)},
-            },
-        },
+        posttrain={"model": "smollm2-135m", "calibration": int(windows), "rows": rows},
         seeds=(0, 1, 2),
         paper={
             "citation": "a measured aim of this project, see docs/posttrain.md",
             "against": "own",
-            "accept": [factor("SparseGPT 50 %", 2.1), factor("SparseGPT 2:4", 3.9)],
+            "accept": accept,
         },
     )
