@@ -4,8 +4,8 @@ As smollm2.py, with 32 windows of 512 tokens in place of 16, or at 2:4 alone 64;
 (Frantar & Alistarh 2023). That more windows help was seen on validation windows and the first six blocks
 (results/benchmarks/windows.md).
 
-Ours, three seeds, times the dense perplexity (16 windows: 2.13, 4.13): 32 windows 2.06 at 50 %, which holds, and
-3.93 at 2:4; 64 windows 3.88 at 2:4. Both bars at 2:4 are open.
+Ours, three seeds, times the dense perplexity (16 windows: 2.13, 4.13): 32 windows 2.06 at 50 %, which holds,
+and 3.93 at 2:4; 64 windows 3.88 at 2:4. Both claims at 2:4 are open.
 
 Run: python -m experiments.posttrain --config=configs/posttrain/smollm2_windows.py       32
      python -m experiments.posttrain --config=configs/posttrain/smollm2_windows.py:64    64, 2:4
