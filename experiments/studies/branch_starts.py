@@ -130,7 +130,7 @@ class Starts:
                 axes=setup.axes,
                 key=key,
             )
-        except ValueError as error:
+        except (UserError, ValueError) as error:
             raise UserError(f"config.branches.branches: masks {name!r}: {error}") from error
         return masks
 

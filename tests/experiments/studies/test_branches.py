@@ -190,6 +190,15 @@ def test_masks_at_initialisation_are_those_of_the_library(starts):
     assert float(jp.masks.jaccard(found, others)) < 0.9
 
 
+def test_too_few_examples_for_masks_before_training_blame_the_branch(starts):
+    begun, _, levels = starts
+    few = begun._task._replace(labels=begun._task.labels[:50], inputs=begun._task.inputs[:50])
+    own = Starts(begun._setup, few, 0, levels)
+    for masks in ("SNIP", "GraSP"):
+        with pytest.raises(UserError, match=f"config.branches.branches: masks '{masks}': "):
+            own.masks(Branch("it", masks), 1)
+
+
 def test_trained_weights_are_those_of_the_dense_network(starts):
     begun, initial, levels = starts
     trained = levels.variables(0, {"params": initial})["params"]
