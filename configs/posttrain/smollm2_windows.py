@@ -9,6 +9,7 @@ and 3.93 at 2:4; 64 windows 3.88 at 2:4. Both claims at 2:4 are open.
 
 Run: python -m experiments.posttrain --config=configs/posttrain/smollm2_windows.py       32
      python -m experiments.posttrain --config=configs/posttrain/smollm2_windows.py:64    64, 2:4
+     python -m experiments.posttrain --config=configs/posttrain/smollm2_windows.py:128   128, 2:4, five draws
 """
 
 from configs.posttrain.smollm2 import SOLVERS, factor
@@ -24,7 +25,7 @@ def get_config(windows="32"):
         accept.append(factor("SparseGPT 50 %", 2.1))
     return config(
         posttrain={"model": "smollm2-135m", "calibration": int(windows), "rows": rows},
-        seeds=(0, 1, 2),
+        seeds=(0, 1, 2, 3, 4) if windows == "128" else (0, 1, 2),
         paper={
             "citation": "a measured aim of this project, see docs/posttrain.md",
             "against": "own",
