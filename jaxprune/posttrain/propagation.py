@@ -5,13 +5,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.scipy.linalg import cho_solve
+from jax.scipy.linalg import solve_triangular
 
 from jaxprune.posttrain.passes import run_segment
 from jaxprune.posttrain.pieces import compiled
 from jaxprune.posttrain.plan import Plan
-from jaxprune.posttrain.solvers.cholesky import lower_cholesky
-from jaxprune.posttrain.solvers.factor import add_damping
+from jaxprune.posttrain.solvers.cholesky import upper_factor
+from jaxprune.posttrain.solvers.factor import damping
 from jaxprune.posttrain.statistics import Sums, add, batch_cross_grams
 from jaxprune.posttrain.streams import Streams
 from jaxprune.posttrain.work import Stream, Work, reading_key
@@ -134,8 +134,9 @@ def _corrected(
 ) -> jax.Array:
     def one_layer(layer: Any) -> jax.Array:
         kernel, gram, cross_gram = layer
-        factor = lower_cholesky(add_damping(gram, damp, len(gram)))
-        return kernel + weight * cho_solve((factor, True), (cross_gram - gram) @ kernel)
+        factor = upper_factor(gram, damping(gram, damp, len(gram)))
+        moved = solve_triangular(factor, (cross_gram - gram) @ kernel)
+        return kernel + weight * solve_triangular(factor, moved, trans=1)
 
     with jax.default_matmul_precision("highest"):
         corrected = lax.map(one_layer, (matrices, grams, cross_grams))

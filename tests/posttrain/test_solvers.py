@@ -1,5 +1,6 @@
 """Solvers against the published algorithm, against each other, and on matrices that cannot be factorised."""
 
+import functools
 import itertools
 
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ from benchmarks import _published_sparsegpt as published
 from jaxprune import criteria, patterns
 from jaxprune.posttrain import solvers
 from jaxprune.posttrain.contests import contest
-from jaxprune.posttrain.solvers.cholesky import lower_cholesky
+from jaxprune.posttrain.solvers.cholesky import upper_factor
 from jaxprune.posttrain.views import Layout
 
 PATTERNS = {
@@ -162,12 +163,25 @@ GRAMS = {
 def test_a_factorisation_in_blocks_is_that_of_the_whole():
     rows = np.random.default_rng(0).normal(size=(80, 43))
     matrix = rows.T @ rows / len(rows)
-    lower = lower_cholesky(
-        jnp.asarray(matrix, jnp.float32), block=8
-    )  # the last block has 3 columns
-    np.testing.assert_allclose(lower, np.linalg.cholesky(matrix), atol=3e-6)
-    negative = matrix - 2 * np.eye(43)[:, 30:31] * np.eye(43)[30:31] * matrix[30, 30]
-    assert not np.isfinite(lower_cholesky(jnp.asarray(negative, jnp.float32), block=8)).all()
+    added = np.arange(43) / 50
+    float32 = functools.partial(jnp.asarray, dtype=jnp.float32)
+    factor = upper_factor(float32(matrix), float32(added), block=8)  # the last block has 3 columns
+    whole = np.linalg.cholesky((matrix + np.diag(added))[::-1, ::-1])[::-1, ::-1]
+    np.testing.assert_allclose(factor, whole, atol=3e-6)
+
+
+@pytest.mark.parametrize("block", [8, 43])
+@pytest.mark.parametrize("place", [0, 30, 42])
+@pytest.mark.parametrize("fault", ["negative", "not finite"])
+def test_where_there_is_no_factor_its_diagonal_says_so(block, place, fault):
+    rows = np.random.default_rng(0).normal(size=(80, 43))
+    matrix = rows.T @ rows / len(rows)
+    if fault == "negative":
+        matrix[place, place] *= -1
+    else:
+        matrix[place, 20] = matrix[20, place] = np.inf
+    factor = upper_factor(jnp.asarray(matrix, jnp.float32), jnp.zeros(43), block=block)
+    assert not np.isfinite(np.diagonal(factor)).all()
 
 
 @pytest.mark.parametrize("damp", [0.01, 0.0])

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxprune.posttrain.solvers.cholesky import lower_cholesky
+from jaxprune.posttrain.solvers.cholesky import upper_factor
 
-__all__ = ["Factor", "add_damping", "damped_factor", "unit_triangular_inverses"]
+__all__ = ["Factor", "add_damping", "damped_factor", "damping", "unit_triangular_inverses"]
 
 _TRIES = 6
 _LEAST = 1e-6  # the first damping that is tried if none was asked for and the factor is not finite
@@ -42,24 +42,22 @@ def damped_factor(gram: jax.Array, damp: Any, inputs: int) -> Factor:
     """
 
     def failed(state: Any) -> jax.Array:
-        attempts, _, lower_factor = state
-        return (attempts == 0) | ((attempts <= _TRIES) & ~jnp.isfinite(lower_factor).all())
+        attempts, _, upper = state
+        return (attempts == 0) | ((attempts <= _TRIES) & ~jnp.isfinite(jnp.diagonal(upper)).all())
 
     def attempt(state: Any) -> Any:
         attempts, last_damp, _ = state
         next_damp = jnp.where(attempts == 0, last_damp, jnp.maximum(10 * last_damp, _LEAST))
-        reversed_gram = add_damping(gram, next_damp, inputs)[::-1, ::-1]
-        return attempts + 1, next_damp, lower_cholesky(reversed_gram)
+        return attempts + 1, next_damp, upper_factor(gram, damping(gram, next_damp, inputs))
 
     initial_state = (0, jnp.asarray(damp, gram.dtype), gram)
-    _, used_damp, lower_factor = lax.while_loop(failed, attempt, initial_state)
-    upper = lower_factor[::-1, ::-1]
+    _, used_damp, upper = lax.while_loop(failed, attempt, initial_state)
     diagonal = jnp.diagonal(upper)
     return Factor(upper / diagonal[None], diagonal, used_damp)
 
 
-def add_damping(gram: jax.Array, damp: Any, inputs: int) -> jax.Array:
-    """Returns the Gram matrix with a share of its diagonal's mean added to the diagonal.
+def damping(gram: jax.Array, damp: Any, inputs: int) -> jax.Array:
+    """Returns what damping adds to the diagonal of a Gram matrix: a share of the diagonal's mean.
 
     A mean of zero counts as 1. Rows from `inputs` on are padding and get the mean itself, so that they do not
     make the matrix singular.
@@ -77,7 +75,12 @@ def add_damping(gram: jax.Array, damp: Any, inputs: int) -> jax.Array:
     added_diagonal = jnp.where(
         is_real & (diagonal + added_diagonal == 0), diagonal_mean * 1e-6, added_diagonal
     )
-    return gram + jnp.diag(added_diagonal.astype(gram.dtype))
+    return added_diagonal.astype(gram.dtype)
+
+
+def add_damping(gram: jax.Array, damp: Any, inputs: int) -> jax.Array:
+    """Returns the Gram matrix with `damping` on its diagonal."""
+    return gram + jnp.diag(damping(gram, damp, inputs))
 
 
 def unit_triangular_inverses(blocks: jax.Array) -> jax.Array:

@@ -2,32 +2,29 @@ r"""SparseGPT: masks and weights together, in one sweep over the inputs of a ker
 
 With the damped Gram matrix $H = R R^\top$, $R$ upper triangular, the loss of a change $D$ of the weights is
 $\|R^\top D\|^2$. The reference's factor of $H^{-1}$ is $R^{-1}$, so its score $w^2 / [H^{-1}]_{jj}$ is
-$(w R_{jj})^2$ with the current weight $w$: neither an inverse nor a second factorisation is needed. The sweep
-is left-looking: a block of inputs is compensated for all changes before it by one matrix product.
+$(w R_{jj})^2$ with the current weight $w$: neither an inverse nor a second factorisation is needed.
 """
 
 import functools
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxprune import selection
 from jaxprune.parts import factory
 from jaxprune.posttrain.contests import Contest, Solved, quotas
-from jaxprune.posttrain.solvers.block_changes import Block, changes_by_contests, changes_by_groups
-from jaxprune.posttrain.solvers.factor import Factor, damped_factor, unit_triangular_inverses
+from jaxprune.posttrain.solvers.factor import damped_factor
 from jaxprune.posttrain.solvers.solver import Solver
+from jaxprune.posttrain.solvers.sweep import SweepPlan, sweep
 
 __all__ = ["sparsegpt"]
 
-_BLOCK = 128  # inputs that one matrix product compensates
+_BLOCK = 128  # inputs whose weights are chosen at once, where contests are longer
 _SMALL = 32  # contests up to this length are decided when the sweep reaches them
-_PARTS = 4  # of the sweep: products within a part read only the inputs before the part's end
 
 
 @factory
@@ -91,32 +88,13 @@ def sparsegpt(*, damp: float = 0.01) -> Solver:
     return Solver(solver)
 
 
-class _SweepPlan(NamedTuple):
-    """Lengths of the sweep's steps, and how many weights survive in each.
-
-    Attributes:
-      block: inputs in a block; one matrix product per block.
-      group: inputs in a group, for which one more product is made within the block.
-      members: length of the contests that are decided when the sweep reaches them; 0: blocks decide.
-      across: whether all outputs of a kernel compete in a block, or each alone.
-      quotas: survivors in each block by kernel, int32 `[blocks, kernels]`, or in each contest,
-        `[1, kernels]`.
-    """
-
-    block: int
-    group: int
-    members: int
-    across: bool
-    quotas: Any
-
-
 def _plan_sweep(
     scope: Any,
     members: int,
     inputs: int,
     contests: Sequence[Contest],
     kernels: Sequence[jax.Array],
-) -> _SweepPlan:
+) -> SweepPlan:
     """Returns the plan of the sweep over kernels of one input and one kind of contests.
 
     Args:
@@ -130,7 +108,7 @@ def _plan_sweep(
         group = members * max(1, _SMALL // members)
         block = group * max(1, _BLOCK // group)
         keep_counts = np.array([[kernel_contest.keep for kernel_contest in contests]], np.int32)
-        return _SweepPlan(block, group, members, False, keep_counts)
+        return SweepPlan(block, group, members, False, keep_counts)
     is_whole = scope == "layer" or members == inputs
     block = _BLOCK if is_whole else _divisor(members)
     group = math.gcd(block, _SMALL) if block % _SMALL == 0 else block
@@ -146,7 +124,7 @@ def _plan_sweep(
             part_ends = np.arange(block, members + block, block)
             contest_quotas = quotas(kernel_contest.keep, part_ends, members)
             quota_columns.append(np.tile(contest_quotas, inputs // members))
-    return _SweepPlan(block, group, 0, scope == "layer", np.stack(quota_columns, 1))
+    return SweepPlan(block, group, 0, scope == "layer", np.stack(quota_columns, 1))
 
 
 def _divisor(members: int) -> int:
@@ -161,7 +139,7 @@ def _solve_layers(
     grams: jax.Array,
     damp: Any,
     keep_quotas: jax.Array,
-    plan: _SweepPlan,
+    plan: SweepPlan,
 ) -> list[Solved]:
     """Solves kernels of one input and one kind of contests, layer by layer, side by side in each layer."""
     widths = [kernel.shape[2] for kernel in kernels]
@@ -173,7 +151,7 @@ def _solve_layers(
         with jax.default_matmul_precision("highest"):
             gram_factor = damped_factor(jnp.pad(gram, (0, padding)), damp, inputs)
             padded_kernel = jnp.pad(kernel, ((0, padding), (0, 0)))
-            new_weights, kept_mask = _sweep(
+            new_weights, kept_mask = sweep(
                 padded_kernel, gram_factor, keep_quotas, plan, widths, inputs
             )
         return new_weights[:inputs], kept_mask[:inputs], gram_factor.damp
@@ -186,91 +164,3 @@ def _solve_layers(
         Solved(jnp.where(mask, kernel, 0), mask, damps)
         for kernel, mask in zip(kernels_out, masks, strict=True)
     ]
-
-
-def _sweep(
-    kernel: jax.Array,
-    gram_factor: Factor,
-    keep_quotas: jax.Array,
-    plan: _SweepPlan,
-    widths: Sequence[int],
-    inputs: int,
-) -> tuple[jax.Array, jax.Array]:
-    """Returns the new kernel and the mask of kept weights, both with the inputs of the padding.
-
-    Args:
-      kernel: `[inputs with padding, outputs]` of all kernels side by side.
-      gram_factor: of the inputs' Gram matrix.
-      keep_quotas: survivors by block or contest, and kernel.
-      plan: lengths of blocks, groups and contests.
-      widths: number of outputs of each kernel.
-      inputs: number of inputs without the padding.
-    """
-    size, outputs = kernel.shape
-    block = plan.block
-    block_count = size // block
-    block_inverses = None
-    if not plan.members:
-        factor_blocks = gram_factor.upper.reshape(block_count, block, block_count, block)
-        block_inverses = unit_triangular_inverses(
-            jnp.moveaxis(jnp.diagonal(factor_blocks, axis1=0, axis2=2), -1, 0)
-        )
-    changes = jnp.zeros_like(kernel)  # old minus new
-    kept_mask = jnp.zeros_like(kernel, bool)
-    part_count = _PARTS if block_count >= 2 * _PARTS else 1
-    part_ends = [block_count * (part_index + 1) // part_count for part_index in range(part_count)]
-    for begin_block, end_block in zip([0, *part_ends[:-1]], part_ends, strict=True):
-        upper = gram_factor.upper[: end_block * block, : end_block * block]
-
-        def one_block(block_index: Any, state: Any, upper: jax.Array = upper) -> Any:
-            changes, kept_mask = state
-            first_input = block_index * block
-            columns = lax.dynamic_slice(upper, (0, first_input), (len(upper), block))
-            diagonal_block = lax.dynamic_slice(columns, (first_input, 0), (block, block))
-            old_weights = lax.dynamic_slice(kernel, (first_input, 0), (block, outputs))
-            scale = lax.dynamic_slice(gram_factor.diagonal, (first_input,), (block,))[:, None]
-            compensation = columns.T @ changes[: len(upper)]  # 0 from this block on
-            block_state = Block(old_weights, compensation, diagonal_block, scale)
-            if block_inverses is None:
-                new_changes, mask = changes_by_contests(
-                    block_state, keep_quotas[0], plan.members, plan.group, widths
-                )
-            else:
-                importance = jnp.square(
-                    (old_weights + block_inverses[block_index].T @ compensation) * scale
-                )
-                is_real = (first_input + jnp.arange(block) < inputs)[:, None]
-                importance = jnp.where(is_real, importance, -1)
-                mask = _best_in_block(importance, keep_quotas[block_index], plan.across, widths)
-                new_changes = changes_by_groups(block_state, mask, plan.group)
-            return (
-                lax.dynamic_update_slice(changes, new_changes, (first_input, 0)),
-                lax.dynamic_update_slice(kept_mask, mask, (first_input, 0)),
-            )
-
-        changes, kept_mask = lax.fori_loop(begin_block, end_block, one_block, (changes, kept_mask))
-    return kernel - changes, kept_mask
-
-
-def _best_in_block(
-    importance: jax.Array, keep_counts: jax.Array, across: bool, widths: Sequence[int]
-) -> jax.Array:
-    """Returns the mask of the most important weights of a block, over all outputs or in each output.
-
-    Args:
-      importance: `[block, outputs]` of all kernels side by side.
-      keep_counts: survivors by kernel, of all outputs together or of each.
-      across: whether the outputs of a kernel compete with each other.
-      widths: number of outputs of each kernel.
-    """
-    ends = np.cumsum(widths)[:-1]
-    importance_by_kernel = jnp.split(importance, ends, 1)
-    if across:
-        counts = [keep_counts[kernel_index] for kernel_index in range(len(widths))]
-        masks = selection.top_each(importance_by_kernel, counts)
-    else:
-        masks = [
-            selection.top_along(kernel_importance, keep_counts[kernel_index], 0)
-            for kernel_index, kernel_importance in enumerate(importance_by_kernel)
-        ]
-    return jnp.concatenate(masks, 1)
