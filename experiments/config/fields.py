@@ -48,6 +48,7 @@ DEFAULTS: dict[str, Any] = {
     "preconditioner": None,  # part of `jaxprune.preconditioners`: for proximal steps per coordinate
     "gate_optimizer": None,  # part: an optimizer for the gates alone; None: that of the weights
     "ema": 0.0,  # decay of the average of weights and gates that is evaluated; 0: there is none
+    "pretraining": {},  # of a comparison's networks on other data: see experiments/config/pretraining.py
     "prunable": "",  # regular expression, searched in the paths of leaves; "": all but biases and statistics
     "steps": 10_000,  # updates; per level for a lottery ticket
     "seeds": (0,),  # one run each: initial weights, order of examples, validation split

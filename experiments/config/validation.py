@@ -17,6 +17,7 @@ from experiments.config.parts import (
     training_examples,
     unknown,
 )
+from experiments.config.pretraining import check_pretraining, pretraining_config
 from experiments.config.ranges import MOST_STEPS, not_finite
 from experiments.config.sections import check_expression
 
@@ -121,6 +122,7 @@ def _check_training(cfg: ConfigDict) -> None:
     if not 0 <= cfg.ema < 1:
         raise UserError(f"config.ema={cfg.ema}: a decay from 0 to below 1 is needed.")
     way_of(cfg)
+    check_pretraining(cfg)
 
 
 def _check_seeds(seeds: tuple[int, ...]) -> None:
@@ -153,6 +155,8 @@ def check_sizes(cfg: ConfigDict) -> None:
     """
     if cfg.data is None:
         return
+    if cfg.pretraining:
+        check_sizes(pretraining_config(cfg))
     example_count = training_examples(cfg.data.name)
     if example_count is None:
         return

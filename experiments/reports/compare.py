@@ -43,7 +43,7 @@ def body(results: Mapping[str, Any]) -> list[str]:
     Args:
       results: of a comparison.
     """
-    sections = ["## Contestants", _contestants(results)]
+    sections = ["## Contestants", _contestants(results), *_pretraining(results)]
     learned_labels = [
         label for label in results["contestants"] if comparison_results.strengths(results, label)
     ]
@@ -222,6 +222,18 @@ def _contestants(results: Mapping[str, Any]) -> str:
         contestant, _, control = label.rpartition(", ")
         rows.append([label, f"the masks of {contestant} after training, {_CONTROLS[control]}"])
     return table(["contestant", "what it is"], rows)
+
+
+def _pretraining(results: Mapping[str, Any]) -> list[str]:
+    """Returns the sentence on what was trained before, where something was."""
+    fields = results["config"].get("pretraining")
+    if not fields:
+        return []
+    anew = f"; leaves that match `{fields['redrawn']}` begin anew" if fields.get("redrawn") else ""
+    return [
+        f"All begin with the weights of dense training on {fields['data']['name']}, {fields['steps']:,} "
+        f"updates for each seed{anew}. The columns count what follows."
+    ]
 
 
 def _rows_of_ways(comparison: Mapping[str, Any], has_strength: bool) -> list[list[str]]:

@@ -41,7 +41,7 @@ __all__ = [
 ]
 
 # Names without a dot that a run folder uses itself.
-RESERVED = ("done", "lock", "holder", "criteria")
+RESERVED = ("done", "lock", "holder", "criteria", "pretraining")
 _DESCRIPTIVE_FIELDS = ("paper",)  # says what a run is compared with and changes nothing in it
 _ITEMS_KEY = "items"  # a list of results, in the object that carries the checksum
 

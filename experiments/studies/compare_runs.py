@@ -1,13 +1,15 @@
 """What `experiments.compare` runs: every contestant at every sparsity with every seed, and the report."""
 
+import functools
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
 from experiments.config import user_files
 from experiments.config.fields import DENSE
+from experiments.config.pretraining import PRETRAINING
 from experiments.metrics import savings
 from experiments.reports.compare import REPORT
 from experiments.reports.report import write_report
@@ -19,6 +21,7 @@ from experiments.studies import contestants as contestants_lib
 from experiments.studies import dry_run
 from experiments.studies.contestant_kinds import Contestant, Control
 from experiments.studies.one_training import Info, train_once
+from experiments.studies.pretraining import Pretraining
 from experiments.training.divergence import DivergedError
 from experiments.training.failures import failure, record_failure
 from experiments.training.setup import Setup
@@ -69,20 +72,26 @@ def run(cfg: ConfigDict, contestants: Sequence[Contestant], options: Options) ->
       options: of the command line.
     """
     setup = setup_of(cfg)
+    pretraining = Pretraining(setup) if cfg.pretraining else None
     points = _points(setup, contestants)
     _check(setup, points)
     if options.dry_run:
         print(dry_run.comparison(setup, [(p.label, p.asked, p.recipe) for p in points]))
         return
     checks.check_data(cfg)
+    if pretraining is not None:
+        checks.check_data(pretraining.setup.cfg)
     with RunFolder.open(options.workdir, options.config_name, cfg) as folder:
         if folder.done:
             print(f"Report: {write_report(folder.path, REPORT)}")
             return
         _keep_files(contestants, folder)
         results: dict[str, list[list[dict[str, Any]]]] = {}
-        with Progress(len(points) * len(cfg.seeds), "starting") as progress:
+        training_count = (len(points) + (pretraining is not None)) * len(cfg.seeds)
+        with Progress(training_count, "starting") as progress:
             trainings = _Trainings(setup, options, folder, progress)
+            if pretraining is not None and not trainings.pretrain(pretraining):
+                return
             for point in points:
                 of_seeds = trainings.run(point)
                 if of_seeds is None:
@@ -100,7 +109,7 @@ def run(cfg: ConfigDict, contestants: Sequence[Contestant], options: Options) ->
                 "dense": trainings.dense._asdict(),
                 "examples": len(tasks(cfg, cfg.seeds[0])[0].labels),
                 "seeds": [_of_seed(results, i, seed) for i, seed in enumerate(cfg.seeds)],
-                "cost": {"trainings": len(points) * len(cfg.seeds)},
+                "cost": {"trainings": training_count},
             }
         )
         print(f"Report: {write_report(folder.path, REPORT)}")
@@ -150,8 +159,19 @@ class _Trainings:
         self.progress = progress
         self.dense = savings.dense(setup)
         self.done = 0
+        self.initial: Callable[[int, Any], tuple[Any, Any]] | None = None
         # Operations of each training over those of dense training, by contestant, point and seed.
         self.training: dict[tuple[str, float, int], float] = {}
+
+    def pretrain(self, pretraining: Pretraining) -> bool:
+        """Trains on other data what all begin with; returns whether it is done, or was asked to stop."""
+        before = _Trainings(pretraining.setup, self.options, self.folder, self.progress)
+        where = f"config.{PRETRAINING}"
+        recipe = dense.recipe(pretraining.setup, None, where)
+        finished = before.run(_Point(PRETRAINING, 0.0, recipe, where, "", PRETRAINING)) is not None
+        self.initial = functools.partial(pretraining.initial, self.folder.path)
+        self.done = before.done
+        return finished
 
     def run(self, point: _Point) -> list[dict[str, Any]] | None:
         """Returns the results of a point, one per seed, or `None` if it was asked to stop."""
@@ -183,7 +203,7 @@ class _Trainings:
         label = f"{point} · seed {seed}"
         progress = self.progress.part(self.done, point.recipe.steps(self.setup.cfg.steps))
         progress.update(0, label)
-        info = Info(self.setup, self.options, progress, 0, label)
+        info = Info(self.setup, self.options, progress, 0, label, self.initial)
         try:
             result = train_once(info, trainer, point.recipe, folder, seed, more=timed)
         except DivergedError as e:

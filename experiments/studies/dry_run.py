@@ -128,7 +128,11 @@ def _by_size(method: Any) -> Any:
 
 def _setting(setup: Setup) -> str:
     cfg = setup.cfg
-    return f"{cfg.model.name} on {cfg.data.name}: {cfg.steps} updates, seeds {cfg.seeds}"
+    setting = f"{cfg.model.name} on {cfg.data.name}: {cfg.steps} updates, seeds {cfg.seeds}"
+    if not cfg.pretraining:
+        return setting
+    before = cfg.pretraining
+    return f"{setting}, after {before['steps']} updates on {before['data']['name']} without pruning"
 
 
 def _params(setup: Setup) -> Any:

@@ -33,6 +33,8 @@ class Info(NamedTuple):
       progress: of all trainings in updates, or of this one's updates.
       offset: updates of those before this one.
       label: what this one is, in words.
+      initial: (seed, fresh parameters) -> the parameters and other variables to begin with; `None`: the
+        fresh ones.
     """
 
     setup: Setup
@@ -40,6 +42,7 @@ class Info(NamedTuple):
     progress: Progress | Part
     offset: int
     label: str
+    initial: Callable[[int, Any], tuple[Any, Any]] | None = None
 
     @property
     def cfg(self) -> ConfigDict:
@@ -78,6 +81,8 @@ def train_once(
     task = tasks(setup.cfg, seed)[fold]
     init, noise, draws = jax.random.split(jax.random.fold_in(jax.random.key(seed), fold), 3)
     params, rest = fresh_variables(setup.model, task, init)
+    if info.initial is not None:
+        params, rest = info.initial(seed, params)
     initial = digest(params)
     start = _start(setup, recipe, task, params, rest, draws, folder)
 
