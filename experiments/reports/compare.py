@@ -27,6 +27,7 @@ _HEAD = [
     "effective, %",
     "compression",
     "theoretical speed-up",
+    "updates",
     "training, of dense",
     "explored, %",
     "small network, parameters",
@@ -60,6 +61,7 @@ def body(results: Mapping[str, Any]) -> list[str]:
                 rows.append([f"{label}, {point_name}", *_row(results, label, point)[1:]])
         sections += ["## As sparse as their strength makes them", _table(rows)]
     sections += [
+        *_trials(results),
         *_files(results),
         _notes(results),
         "## By seed: test accuracy after the last update, %",
@@ -159,6 +161,7 @@ def _row(results: Mapping[str, Any], label: str, point: int) -> list[str]:
         _mean_share(finished("effective_sparsity")),
         _mean_factor(finished("compression")),
         _mean_factor(finished("speedup")),
+        _updates(results, finished("steps")),
         _mean_factor(finished("training")),
         _mean_share(finished("explored")),
         _mean_count(finished("small_parameters")),
@@ -179,6 +182,11 @@ def _mean_factor(factors: Sequence[float]) -> str:
 
 def _mean_count(counts: Sequence[float]) -> str:
     return f"{stats.mean(counts):,.0f}" if counts else ""
+
+
+def _updates(results: Mapping[str, Any], counts: Sequence[float]) -> str:
+    """Returns the number of updates, where contestants may differ in it."""
+    return f"{counts[0]:,.0f}" if counts and results["config"]["compare"].get("trials") else ""
 
 
 def _median_seconds(entries: Sequence[Mapping[str, Any]]) -> str:
@@ -256,6 +264,33 @@ def _field_in_words(field: tuple[str, Any]) -> str:
 
 def _part_or_value(value: Any) -> str:
     return part(value) if isinstance(value, Mapping) else str(value)
+
+
+def _trials(results: Mapping[str, Any]) -> list[str]:
+    """Returns the section on the trials of contestants, where some were tried in several ways."""
+    comparison = results["config"]["compare"]
+    rows = []
+    for label, points in (results.get("trials") or {}).items():
+        names = comparison_results.point_names(results, label) if label != "dense" else [""]
+        for point, point_name in zip(points, names, strict=True):
+            for index, (trial, accuracy) in enumerate(
+                zip(comparison["trials"][label], point["validation_accuracy"], strict=True)
+            ):
+                rows.append(
+                    [
+                        label,
+                        point_name,
+                        ", ".join(map(_field_in_words, trial.items())) or "as it is",
+                        "diverged" if accuracy is None else f"{100 * accuracy:.2f}",
+                        "yes" if index == point["chosen"] else "",
+                    ]
+                )
+    head = ["contestant", "asked", "trial", "validation accuracy, %", "chosen"]
+    note = (
+        f"Each trial was trained once, with seed {comparison.get('trial_seed', 1_000)}, which is none of "
+        "those that count. Test examples played no part."
+    )
+    return ["## Trials", table(head, rows), note] if rows else []
 
 
 def _files(results: Mapping[str, Any]) -> list[str]:

@@ -22,6 +22,7 @@ from experiments.studies import dry_run
 from experiments.studies.contestant_kinds import Contestant, Control
 from experiments.studies.one_training import Info, train_once
 from experiments.studies.pretraining import Pretraining
+from experiments.studies.trials import Trial, trials_of, tried
 from experiments.training.divergence import DivergedError
 from experiments.training.failures import failure, record_failure
 from experiments.training.setup import Setup
@@ -40,20 +41,26 @@ class _Point(NamedTuple):
     Attributes:
       label: of the contestant.
       value: the sparsity or strength.
+      setup: of its trainings.
       recipe: what trains.
       where: in the config.
       varies: "sparsity", "strength", or "" for the dense baseline.
       folder: of its trainings, within the run folder.
       file: of the user's, with its criterion.
+      control: what it is where it trains on the masks of another contestant.
+      trials: the same point by each trial, of which the best takes its place.
     """
 
     label: str
     value: float
+    setup: Setup
     recipe: Recipe
     where: str
     varies: str
     folder: str
     file: str | None = None
+    control: Control | None = None
+    trials: "tuple[_Point, ...]" = ()
 
     def __str__(self) -> str:
         return f"{self.label} {self.asked}" if self.varies else self.label
@@ -74,7 +81,7 @@ def run(cfg: ConfigDict, contestants: Sequence[Contestant], options: Options) ->
     setup = setup_of(cfg)
     pretraining = Pretraining(setup) if cfg.pretraining else None
     points = _points(setup, contestants)
-    _check(setup, points)
+    _check(points)
     if options.dry_run:
         print(dry_run.comparison(setup, [(p.label, p.asked, p.recipe) for p in points]))
         return
@@ -88,6 +95,7 @@ def run(cfg: ConfigDict, contestants: Sequence[Contestant], options: Options) ->
         _keep_files(contestants, folder)
         results: dict[str, list[list[dict[str, Any]]]] = {}
         training_count = (len(points) + (pretraining is not None)) * len(cfg.seeds)
+        training_count += sum(len(point.trials) for point in points)
         with Progress(training_count, "starting") as progress:
             trainings = _Trainings(setup, options, folder, progress)
             if pretraining is not None and not trainings.pretrain(pretraining):
@@ -109,6 +117,7 @@ def run(cfg: ConfigDict, contestants: Sequence[Contestant], options: Options) ->
                 "dense": trainings.dense._asdict(),
                 "examples": len(tasks(cfg, cfg.seeds[0])[0].labels),
                 "seeds": [_of_seed(results, i, seed) for i, seed in enumerate(cfg.seeds)],
+                **({"trials": trainings.trials} if trainings.trials else {}),
                 "cost": {"trainings": training_count},
             }
         )
@@ -117,36 +126,63 @@ def run(cfg: ConfigDict, contestants: Sequence[Contestant], options: Options) ->
 
 def _points(setup: Setup, contestants: Sequence[Contestant]) -> list[_Point]:
     """The dense baseline and all contestants' points, each after those whose networks it needs."""
-    where = "config.optimizer"
-    points = [_Point(DENSE, 0.0, dense.recipe(setup, None, where), where, "", DENSE)]
+    section = contestants_lib.section_of(setup.cfg)
+    points = [_tried_point(setup, None, 0.0, trials_of(section, DENSE))]
     for contestant in contestants:
-        file = contestant.file and str(user_files.path_of(contestant.file))
+        if isinstance(contestant, Control):  # as long as the other, which may be chosen only then
+            trials = trials_of(section, contestant.of)[:1]
+        else:
+            trials = trials_of(section, contestant.label)
         for value in contestant.points:
-            recipe = contestant.recipe(setup, value)
-            checks.check_schedule(recipe.method, setup.cfg.steps, contestant.where)
-            points.append(
-                _Point(
-                    contestant.label,
-                    value,
-                    recipe,
-                    contestant.where,
-                    contestant.varies,
-                    contestant.folder(value),
-                    file,
-                )
-            )
+            points.append(_tried_point(setup, contestant, value, trials))
     return sorted(points, key=lambda point: point.recipe.stage)
 
 
-def _check(setup: Setup, points: Sequence[_Point]) -> None:
+def _tried_point(
+    setup: Setup, contestant: Contestant | None, value: float, trials: Sequence[Trial]
+) -> _Point:
+    """A point of a contestant, or of the dense baseline, with one of its own for each trial."""
+    points = [_point(*tried(setup, contestant, trial), value) for trial in trials]
+    if len(points) == 1:
+        return points[0]
+    numbered = tuple(
+        point._replace(folder=f"{point.folder}, trial {number}")
+        for number, point in enumerate(points, 1)
+    )
+    return points[0]._replace(trials=numbered)
+
+
+def _point(setup: Setup, contestant: Contestant | None, value: float) -> _Point:
+    if contestant is None:
+        where = "config.optimizer"
+        return _Point(DENSE, 0.0, setup, dense.recipe(setup, None, where), where, "", DENSE)
+    recipe = contestant.recipe(setup, value)
+    checks.check_schedule(recipe.method, setup.cfg.steps, contestant.where)
+    return _Point(
+        contestant.label,
+        value,
+        setup,
+        recipe,
+        contestant.where,
+        contestant.varies,
+        contestant.folder(value),
+        contestant.file and str(user_files.path_of(contestant.file)),
+        contestant if isinstance(contestant, Control) else None,
+    )
+
+
+def _check(points: Sequence[_Point]) -> None:
     """Refuses, before anything is trained, contestants whose updates cannot be traced."""
-    highest = {point.label: point for point in sorted(points, key=lambda point: point.value)}
+    highest: dict[tuple[str, int], _Point] = {}
+    for point in sorted(points, key=lambda point: point.value):
+        for index, trial in enumerate(point.trials or (point,)):
+            highest[point.label, index] = trial
     for point in highest.values():
         recipe = point.recipe
         if recipe.start is None:
-            checks.checked(recipe.optimizer, setup, point.where, point.file, recipe.gate)
+            checks.checked(recipe.optimizer, point.setup, point.where, point.file, recipe.gate)
         elif recipe.cuts is not None:
-            checks.check_cut(recipe.cuts, setup, point.where)
+            checks.check_cut(recipe.cuts, point.setup, point.where)
 
 
 class _Trainings:
@@ -162,36 +198,65 @@ class _Trainings:
         self.initial: Callable[[int, Any], tuple[Any, Any]] | None = None
         # Operations of each training over those of dense training, by contestant, point and seed.
         self.training: dict[tuple[str, float, int], float] = {}
+        self.trials: dict[str, list[dict[str, Any]]] = {}  # by contestant, of each of its points
+        self.chosen: dict[tuple[str, float], _Point] = {}
 
     def pretrain(self, pretraining: Pretraining) -> bool:
         """Trains on other data what all begin with; returns whether it is done, or was asked to stop."""
-        before = _Trainings(pretraining.setup, self.options, self.folder, self.progress)
         where = f"config.{PRETRAINING}"
         recipe = dense.recipe(pretraining.setup, None, where)
-        finished = before.run(_Point(PRETRAINING, 0.0, recipe, where, "", PRETRAINING)) is not None
+        point = _Point(PRETRAINING, 0.0, pretraining.setup, recipe, where, "", PRETRAINING)
+        finished = self.run(point) is not None
         self.initial = functools.partial(pretraining.initial, self.folder.path)
-        self.done = before.done
         return finished
 
     def run(self, point: _Point) -> list[dict[str, Any]] | None:
         """Returns the results of a point, one per seed, or `None` if it was asked to stop."""
-        recipe = point.recipe
-        trainer = Trainer(self.setup.model, recipe.optimizer, self.setup.augment, recipe.gate)
+        if point.trials:
+            chosen = self._chosen(point)
+            if chosen is None:
+                return None
+            point = chosen
+        if point.control is not None and (
+            other := self.chosen.get((point.control.of, point.value))
+        ):
+            point = _point(other.setup, point.control, point.value)
+        trainer = _trainer(point)
         results = []
         for seed in self.setup.cfg.seeds:
-            folder = Folder(self.folder.path / point.folder / f"seed_{seed}")
-            result = self._run_seed(trainer, point, folder, seed)
+            result = self._run_seed(trainer, point, seed)
             if result is None:
                 return None
             results.append({"asked": point.value, **result})
-            self.done += 1
-            self.progress.update(self.done)
         return results
 
-    def _run_seed(
-        self, trainer: Trainer, point: _Point, folder: Folder, seed: int
-    ) -> dict[str, Any] | None:
+    def _chosen(self, point: _Point) -> _Point | None:
+        """Returns the point by the trial with the best validation accuracy; `None`: asked to stop."""
+        seed = contestants_lib.section_of(self.setup.cfg)["trial_seed"]
+        accuracies: list[float | None] = []
+        for trial in point.trials:
+            result = self._run_seed(_trainer(trial), trial, seed)
+            if result is None:
+                return None
+            accuracies.append(result.get("validation_accuracy"))  # none where it diverged
+        best = max(range(len(accuracies)), key=lambda index: accuracies[index] or 0.0)
+        self.trials.setdefault(point.label, []).append(
+            {"asked": point.value, "validation_accuracy": accuracies, "chosen": best}
+        )
+        chosen = point.trials[best]._replace(folder=point.folder)
+        self.chosen[point.label, point.value] = chosen
+        return chosen
+
+    def _run_seed(self, trainer: Trainer, point: _Point, seed: int) -> dict[str, Any] | None:
         """One training, or why it has no result; `None` if it was asked to stop."""
+        result = self._trained(trainer, point, seed)
+        if result is not None:
+            self.done += 1
+            self.progress.update(self.done)
+        return result
+
+    def _trained(self, trainer: Trainer, point: _Point, seed: int) -> dict[str, Any] | None:
+        folder = Folder(self.folder.path / point.folder / f"seed_{seed}")
         started = time.monotonic()
         if (recorded := failure(folder.path)) is not None:
             return recorded
@@ -201,9 +266,10 @@ class _Trainings:
             return {"wall_seconds": time.monotonic() - started, "resumed": resumed}
 
         label = f"{point} · seed {seed}"
-        progress = self.progress.part(self.done, point.recipe.steps(self.setup.cfg.steps))
+        steps = point.setup.cfg.steps
+        progress = self.progress.part(self.done, point.recipe.steps(steps))
         progress.update(0, label)
-        info = Info(self.setup, self.options, progress, 0, label, self.initial)
+        info = Info(point.setup, self.options, progress, 0, label, self.initial)
         try:
             result = train_once(info, trainer, point.recipe, folder, seed, more=timed)
         except DivergedError as e:
@@ -215,9 +281,16 @@ class _Trainings:
             continued = (point.recipe.continues, point.value, seed)
             before = self.training.get(continued, 1.0)  # that of dense training
             saved["training"] = before + saved["training"] * after / self.setup.cfg.steps
+        elif "training" in saved:
+            saved["training"] *= steps / self.setup.cfg.steps
         if "training" in saved:
             self.training[point.label, point.value, seed] = saved["training"]
         return {**result, **saved}
+
+
+def _trainer(point: _Point) -> Trainer:
+    recipe = point.recipe
+    return Trainer(point.setup.model, recipe.optimizer, point.setup.augment, recipe.gate)
 
 
 def _keep_files(contestants: Sequence[Contestant], folder: RunFolder) -> None:

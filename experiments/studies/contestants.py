@@ -23,6 +23,7 @@ from experiments.studies.contestant_kinds import (
     Control,
     Quantised,
 )
+from experiments.studies.trials import check_trials
 from experiments.ways import pipeline as pipelines
 from experiments.ways import quantisation
 
@@ -36,6 +37,8 @@ FIELDS: dict[str, Any] = {
     "criteria": (),  # names, or "path/to/file.py:function"; or label -> one of those, a part, or a dict
     "quantised": {},  # label -> dict: whose networks get few values, and how: see `Quantisation`
     "pipeline": {},  # what all criteria share: see `experiments.ways.pipeline`
+    "trials": {},  # label -> dicts of what is tried on `trial_seed` first: see `experiments.studies.trials`
+    "trial_seed": 1_000,
     # Of everybody's masks, trained anew: names of `_CONTROLS`; or label -> names, for the masks of some.
     "controls": (),
 }
@@ -99,8 +102,10 @@ def contestants(cfg: ConfigDict) -> list[Contestant]:
         labels.append(rival.label)
     everybody = [*rivals, *_controls(section["controls"], rivals)]
     _check_folders(everybody)
+    check_trials(section, rivals, cfg)
     for rival in rivals:
-        rival.check(cfg)
+        if rival.label not in section["trials"]:  # else each trial is checked by itself
+            rival.check(cfg)
     return everybody
 
 

@@ -120,9 +120,9 @@ def fit(
       on_mark: called with the state at each level's mark, where that is not its start; again likewise.
 
     Returns:
-      Per level: `test_final`, `test_loss`, `sparsity` and, where a validation counted, its least
-      `validation_loss`, `early_step` (where that was) and `test_early` (accuracy there). `None` if it was
-      asked to stop.
+      Per level: `test_final`, `test_loss`, `sparsity`, `validation_accuracy` of the last network where
+      examples are held out, and, where a validation counted, its least `validation_loss`, `early_step`
+      (where that was) and `test_early` (accuracy there). `None` if it was asked to stop.
 
     Raises:
       DivergedError: a loss, in training, validation or test, or a weight to be saved, is not finite.
@@ -355,6 +355,11 @@ class _Loop:
         loss, accuracy = self.trainer.evaluate(network, state.rest, task.test, loss_name)
         result = {"level": level.name, "test_final": accuracy, "test_loss": loss}
         result["steps"] = level.first + self.updates_done - level.start
+        if task.validation is not None:
+            loss_name = self._name_of_loss("validation loss")
+            _, result["validation_accuracy"] = self.trainer.evaluate(
+                network, state.rest, task.validation, loss_name
+            )
         if math.isfinite(self.best.loss):
             _, early_accuracy = self.trainer.evaluate(
                 self.best.network,

@@ -1,0 +1,123 @@
+"""All methods at equal training operations and equal tuning: LeNet-300-100 on MNIST, 80 to 98 % removed.
+
+No paper's table. Dense training makes 1,000 updates of 128 examples (2.3 epochs); every method makes as many
+as those operations pay for where zeros are skipped: at 98 % a network that is sparse from the start makes
+about forty times as many, one that is pruned while it trains two to four times. Each has eight trials on a
+seed of its own, of the learning rate and of one number of the method; validation examples choose. Schedules
+are fractions of the training; the rate falls to zero by a cosine. Layers 1 and 2 are pruned, the last stays.
+The updates follow from the formulas below; the report has the operations as they were counted.
+
+Cost, estimated: an hour of one CPU core at 80 and 90 % together, one at 95 %, two at 98 %. Not run yet.
+
+Run: python -m experiments.compare --config=configs/compare/equal_operations.py:90        80, 90, 95 or 98 %
+     python -m experiments.compare --config=configs/compare/equal_operations.py:90-200    200 dense updates
+"""
+
+from experiments.config import config, part
+
+UPDATES = 1_000  # of dense training
+RATES = (0.03, 0.06, 0.12, 0.25)
+PRUNABLE, DENSE = 784 * 300 + 300 * 100, 100 * 10  # weights, each one multiplication
+
+
+def cosine(rate, steps):
+    return part("cosine_decay_schedule", init_value=rate, decay_steps=steps)
+
+
+def updates(dense_updates, share):
+    """Returns how many updates cost as much as dense training.
+
+    Args:
+      dense_updates: of dense training.
+      share: of a pruned layer's operations in one update, of those of a dense layer.
+    """
+    return round(dense_updates * (PRUNABLE + DENSE) / (PRUNABLE * share + DENSE))
+
+
+def gradual_density(sparsity, begin, end):
+    """Returns the mean density of the paper's cubic schedule between two fractions of the training."""
+    return 1 - sparsity * (1 - end + 0.75 * (end - begin))
+
+
+def trial(rate, steps, **fields):
+    return {"optimizer": {"learning_rate": cosine(rate, steps)}, "steps": steps, "part": fields}
+
+
+def gradual_trials(dense_updates, sparsity, end):
+    """Returns the trials of a method that prunes from 10 % of the training to a fraction `end` of it."""
+    steps = updates(dense_updates, gradual_density(sparsity, 0.1, end))
+    every = max(1, steps // 50)
+    fields = {"begin": steps // 10, "end": int(end * steps), "every": every}
+    return [trial(rate, steps, **fields) for rate in RATES]
+
+
+def moving_trials(dense_updates, sparsity, fraction, reads):
+    """Returns the trials of a method that moves weights every 100th update until 75 % of the training."""
+    density = 1 - sparsity
+    steps = updates(dense_updates, density + reads * 0.75 / 100 * (1 - density) / 3)
+    fields = {"end": int(0.75 * steps), "every": 100, "fraction": fraction}
+    return [trial(rate, steps, **fields) for rate in RATES]
+
+
+def get_config(how="90"):
+    percent, _, dense_updates = how.partition("-")
+    sparsity, budget = int(percent) / 100, int(dense_updates or UPDATES)
+    static = updates(budget, 1 - sparsity)
+    one_shot = {at: updates(budget, 1 - sparsity * (1 - at)) for at in (0.3, 0.6)}
+    top_kast = {
+        reach: updates(budget, (2 * (1 - sparsity) + reach) / 3) for reach in (0.2, 0.5)
+    }  # of the backward pass
+    gradual = {"begin": 1, "end": 2, "every": 1}  # each trial has its own
+    trials = {
+        "dense": [
+            {"optimizer": {"learning_rate": cosine(rate, budget)}}
+            for rate in (*RATES, 0.02, 0.045, 0.09, 0.18)
+        ],
+        "one shot": [
+            trial(rate, steps, at=int(at * steps))
+            for at, steps in one_shot.items()
+            for rate in RATES
+        ],
+        "GMP": [t for end in (0.5, 0.8) for t in gradual_trials(budget, sparsity, end)],
+        "LAMP": [t for end in (0.5, 0.8) for t in gradual_trials(budget, sparsity, end)],
+        "GraNet": [t for end in (0.5, 0.8) for t in gradual_trials(budget, sparsity, end)],
+        "static": [
+            trial(rate, static, allocation=part(allocation))
+            for allocation in ("uniform", "erk")
+            for rate in RATES
+        ],
+        "SET": [t for f in (0.3, 0.5) for t in moving_trials(budget, sparsity, f, reads=0)],
+        "RigL": [t for f in (0.3, 0.5) for t in moving_trials(budget, sparsity, f, reads=1)],
+        "Top-KAST": [
+            trial(rate, steps, backward_sparsity=1 - reach, end=steps)
+            for reach, steps in top_kast.items()
+            for rate in RATES
+        ],
+    }
+    moving = {"every": 100, "end": 100}
+    return config(
+        data=part("mnist", batch_size=128),
+        model=part("lenet_300_100"),
+        optimizer=part("sgd", learning_rate=0.1, momentum=0.9, nesterov=True),
+        prunable="fc[12]/kernel",
+        steps=budget,
+        seeds=(0, 1, 2, 3, 4),
+        log_every=1_000,
+        eval_every=5_000,
+        save_every=50_000,
+        compare={
+            "sparsities": (sparsity,),
+            "methods": {
+                "one shot": part("magnitude", at=1),
+                "GMP": part("gmp", **gradual),
+                "LAMP": part("lamp", **gradual),
+                "GraNet": part("granet", **gradual),
+                "static": part("static"),
+                "SET": part("set_", decay=True, **moving),
+                "RigL": part("rigl", **moving),
+                "Top-KAST": part("top_kast", backward_sparsity=0.5, end=budget),
+            },
+            "trials": {label: tuple(tries) for label, tries in trials.items()},
+            "controls": ("retrained", "shuffled", "row-shuffled", "reinit"),
+        },
+    )

@@ -1,0 +1,143 @@
+"""Trials: settings of a contestant that are tried on a seed of their own, before the seeds that count.
+
+    trials={"RigL": ({"optimizer": {"learning_rate": 0.1}}, {"part": {"fraction": 0.5}, "steps": 9_000})}
+
+Each trial replaces fields of the contestant's part, of the common optimizer, or the number of updates. The
+one with the best accuracy on validation examples trains with all seeds; the test examples play no part. A
+single trial is taken as it is.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ml_collections import ConfigDict
+
+from experiments.config import UserError, check_part, unknown
+from experiments.config.fields import DENSE, WAYS
+from experiments.config.sections import check_end, check_integer, check_sequence
+from experiments.studies.contestant_kinds import ByCriterion, ByWay, Contestant, Quantised
+
+if TYPE_CHECKING:
+    from experiments.training.setup import Setup
+
+__all__ = ["Trial", "check_trials", "trials_of", "tried"]
+
+Trial = Mapping[str, Any]
+
+_FIELDS: dict[str, Any] = {
+    "steps": 0,  # updates; 0: config.steps
+    "optimizer": {},  # fields of config.optimizer that it replaces
+    "part": {},  # fields of the contestant's part that it replaces
+}
+
+
+def trials_of(section: Mapping[str, Any], label: str) -> Sequence[Trial]:
+    """Returns the trials of a contestant: one without changes where the config names none.
+
+    Args:
+      section: `config.compare`, checked.
+      label: of the contestant, or "dense".
+    """
+    return section["trials"].get(label) or ({},)
+
+
+def tried(setup: "Setup", contestant: Contestant | None, trial: Trial) -> tuple["Setup", Any]:
+    """Returns the setup and the contestant that a trial describes.
+
+    Args:
+      setup: of the comparison.
+      contestant: `None` for the dense baseline.
+      trial: what is replaced.
+    """
+    from experiments.training.setup import setup as setup_of
+
+    if not trial:
+        return setup, contestant
+    if isinstance(contestant, ByWay) and trial.get("part"):
+        spec = {**dict(contestant.spec), **trial["part"]}
+        contestant = dataclasses.replace(contestant, spec=ConfigDict(spec))
+    cfg = setup.cfg.copy_and_resolve_references()
+    with cfg.unlocked():
+        cfg.steps = trial.get("steps") or cfg.steps
+        cfg.optimizer = {**cfg.optimizer.to_dict(), **trial.get("optimizer", {})}
+    return setup_of(cfg), contestant
+
+
+def check_trials(
+    section: Mapping[str, Any], contestants: Sequence[Contestant], cfg: ConfigDict
+) -> None:
+    """Raises `UserError` unless `config.compare.trials` can be tried.
+
+    Args:
+      section: `config.compare`, with defaults.
+      contestants: that it names.
+      cfg: the config.
+    """
+    where = "config.compare.trials"
+    trials = section["trials"]
+    if not isinstance(trials, Mapping):
+        raise UserError(f"{where}={trials!r}: a dict of label -> dicts is needed.")
+    by_label = {rival.label: rival for rival in contestants if isinstance(rival, ByWay)}
+    for label, tries in trials.items():
+        if label != DENSE and label not in by_label:
+            known = [DENSE, *by_label]
+            raise UserError(unknown(f"{where}: no method is called", label, known, "There are"))
+        check_sequence(tries, f"{where}.{label}")
+        if not tries:
+            raise UserError(f"{where}.{label}=(): at least one trial is needed.")
+        for index, trial in enumerate(tries):
+            _check_trial(trial, by_label.get(label), cfg, f"{where}.{label}[{index}]")
+    if any(len(tries) > 1 for tries in trials.values()):
+        _check_seed(section["trial_seed"], cfg)
+    for rival in contestants:
+        source = _source(rival)
+        if source in trials:
+            raise UserError(
+                f"{rival.where}: it goes on with the network of {source!r}, which has trials of its own; "
+                f"leave {source!r} out of {where}."
+            )
+
+
+def _check_trial(trial: Any, rival: ByWay | None, cfg: ConfigDict, where: str) -> None:
+    if not isinstance(trial, Mapping):
+        raise UserError(f"{where}={trial!r}: a dict of {', '.join(_FIELDS)} is needed.")
+    for name in trial:
+        if name not in _FIELDS:
+            raise UserError(unknown(f"{where}: no field", name, _FIELDS, "Fields"))
+    for name in ("optimizer", "part"):
+        if not isinstance(trial.get(name, {}), Mapping):
+            raise UserError(f"{where}.{name}={trial[name]!r}: a dict is needed.")
+    if "steps" in trial:
+        check_integer(trial["steps"], f"{where}.steps", 1)
+    optimizer = ConfigDict({**cfg.optimizer.to_dict(), **trial.get("optimizer", {})})
+    check_part("optimizer", optimizer, f"{where}.optimizer")
+    if rival is None:
+        if trial.get("part"):
+            raise UserError(f"{where}.part: dense training has no part; leave it out.")
+        return
+    spec = ConfigDict({**dict(rival.spec), **trial.get("part", {})})
+    check_part(WAYS[rival.way].kind, spec, f"{where}.part", supplied=(rival.varies,))
+    check_end(spec.to_dict(), trial.get("steps") or cfg.steps, f"{where}.part")
+
+
+def _check_seed(seed: Any, cfg: ConfigDict) -> None:
+    where = "config.compare.trial_seed"
+    check_integer(seed, where, 0)
+    if seed in cfg.seeds:
+        raise UserError(
+            f"{where}={seed}: trials need a seed of their own; {seed} is one of config.seeds."
+        )
+    if not cfg.validation:
+        raise UserError(
+            "config.validation=0: trials are chosen on validation examples; hold some out."
+        )
+
+
+def _source(rival: Contestant) -> str | None:
+    """The label of the contestant whose trained network another one begins with."""
+    if isinstance(rival, Quantised):
+        return rival.trained.label
+    if isinstance(rival, ByCriterion) and rival.pipeline.when == "trained":
+        return rival.pipeline.of
+    return None
