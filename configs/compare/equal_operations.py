@@ -16,6 +16,7 @@ Run: python -m experiments.compare --config=configs/compare/equal_operations.py:
 from experiments.config import config, part
 
 UPDATES = 1_000  # of dense training
+CHANGES = 50  # of gradual masks, in the time of a whole training
 RATES = (0.03, 0.06, 0.12, 0.25)
 PRUNABLE, DENSE = 784 * 300 + 300 * 100, 100 * 10  # weights, each one multiplication
 
@@ -35,18 +36,30 @@ def updates(dense_updates, share):
 
 
 def gradual_density(sparsity, begin, end):
-    """Returns the mean density of the paper's cubic schedule between two fractions of the training."""
-    return 1 - sparsity * (1 - end + 0.75 * (end - begin))
+    """Returns the mean density of a cubic schedule between two fractions of the training.
+
+    The cubic's mean is three quarters of the sparsity; each of its steps lags by half its length on average.
+    """
+    return 1 - sparsity * (1 - end + 0.75 * (end - begin) - 0.5 / CHANGES)
 
 
 def trial(rate, steps, **fields):
     return {"optimizer": {"learning_rate": cosine(rate, steps)}, "steps": steps, "part": fields}
 
 
-def gradual_trials(dense_updates, sparsity, end):
-    """Returns the trials of a method that prunes from 10 % of the training to a fraction `end` of it."""
-    steps = updates(dense_updates, gradual_density(sparsity, 0.1, end))
-    every = max(1, steps // 50)
+def gradual_trials(dense_updates, sparsity, end, grows=False):
+    """Returns the trials of a method that prunes from 10 % of the training to a fraction `end` of it.
+
+    Args:
+      dense_updates: of dense training.
+      sparsity: in the end.
+      end: the fraction.
+      grows: whether each change of the masks reads the gradients of removed weights.
+    """
+    density = gradual_density(sparsity, 0.1, end)
+    reads = grows * CHANGES * (end - 0.1) * density / dense_updates  # share of the updates
+    steps = updates(dense_updates, density + reads * (1 - density) / 3)
+    every = max(1, steps // CHANGES)
     fields = {"begin": steps // 10, "end": int(end * steps), "every": every}
     return [trial(rate, steps, **fields) for rate in RATES]
 
@@ -80,7 +93,7 @@ def get_config(how="90"):
         ],
         "GMP": [t for end in (0.5, 0.8) for t in gradual_trials(budget, sparsity, end)],
         "LAMP": [t for end in (0.5, 0.8) for t in gradual_trials(budget, sparsity, end)],
-        "GraNet": [t for end in (0.5, 0.8) for t in gradual_trials(budget, sparsity, end)],
+        "GraNet": [t for e in (0.5, 0.8) for t in gradual_trials(budget, sparsity, e, grows=True)],
         "static": [
             trial(rate, static, allocation=part(allocation))
             for allocation in ("uniform", "erk")
