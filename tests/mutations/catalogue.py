@@ -710,6 +710,36 @@ STRUCTURED = (
 
 SCIENCE: tuple[Mutation, ...] = (
     Mutation(
+        "the worst trial is chosen",
+        "experiments/studies/compare_runs.py",
+        "best = max(range(len(accuracies))",
+        "best = min(range(len(accuracies))",
+        (
+            "tests/experiments/studies/test_trials.py"
+            "::test_the_trial_with_the_best_validation_accuracy_is_chosen",
+        ),
+    ),
+    Mutation(
+        "controls train as long as dense training, not as what they control",
+        "experiments/studies/compare_runs.py",
+        "point = _point(other.setup, point.control, point.value)",
+        "point = _point(self.setup, point.control, point.value)",
+        (
+            "tests/experiments/studies/test_trials.py"
+            "::test_what_is_chosen_trains_with_all_seeds_and_controls_train_as_long",
+        ),
+    ),
+    Mutation(
+        "what should begin anew keeps its pretrained weights",
+        "experiments/studies/pretraining.py",
+        "drawn if self._begins_anew(name) else leaf",
+        "leaf",
+        (
+            "tests/experiments/studies/test_pretraining.py"
+            "::test_all_begin_with_what_the_other_data_taught_but_for_what_is_redrawn",
+        ),
+    ),
+    Mutation(
         "what has lost its checksum is read",
         "experiments/runs/files.py",
         "    if required and _CHECKSUM_KEY not in obj:\n",
@@ -866,6 +896,20 @@ POSTTRAIN: tuple[Mutation, ...] = (
         'text = file.read(size) if size <= LARGEST else b""\n    if size > LARGEST:',
         "text = file.read(size)\n    if False:",
         ("tests/storage/test_sealed.py::test_a_huge_file_is_refused_before_it_is_in_memory",),
+    ),
+    Mutation(
+        "inputs of the second span count as inputs before it",
+        "jaxprune/posttrain/solvers/sweep.py",
+        "jnp.arange(span)[:, None] < rows_before",
+        "jnp.arange(span)[:, None] < span",
+        ("tests/posttrain/test_solvers.py::test_sparsegpt_is_the_published_algorithm",),
+    ),
+    Mutation(
+        "a factor that is not finite is taken for one",
+        "jaxprune/posttrain/solvers/factor.py",
+        "~jnp.isfinite(jnp.diagonal(upper)).all()",
+        "False",
+        ("tests/posttrain/test_solvers.py::test_singular_grams",),
     ),
 )
 
