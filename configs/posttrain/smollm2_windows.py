@@ -1,4 +1,4 @@
-"""SmolLM2-135M: SparseGPT by itself on more calibration windows, three draws.
+"""SmolLM2-135M: SparseGPT by itself on more calibration windows, three or five draws.
 
 As smollm2.py, with 32 windows of 512 tokens in place of 16, or at 2:4 alone 64 or 128; the paper has 128 of
 2,048 (Frantar & Alistarh 2023). That more windows help was seen on validation windows and the first six

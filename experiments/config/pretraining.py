@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from experiments.config.fields import DEFAULTS, WAYS
 from experiments.config.parts import UserError, check_part, unknown
-from experiments.config.sections import check_expression, check_integer
+from experiments.config.sections import check_expression, check_integer, check_optimizer
 
 __all__ = ["FIELDS", "PRETRAINING", "check_pretraining", "pretraining_config"]
 
@@ -46,7 +46,7 @@ def check_pretraining(cfg: ConfigDict) -> None:
     check_part("data", fields["data"], f"{where}.data")
     check_integer(fields["steps"], f"{where}.steps", 1)
     if fields["optimizer"] is not None:
-        check_part("optimizer", fields["optimizer"], f"{where}.optimizer")
+        check_optimizer(fields["optimizer"], f"{where}.optimizer")
     check_expression(fields["redrawn"], f"{where}.redrawn")
 
 

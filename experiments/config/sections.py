@@ -15,6 +15,7 @@ __all__ = [
     "check_end",
     "check_expression",
     "check_integer",
+    "check_optimizer",
     "check_sequence",
     "section_of",
 ]
@@ -39,13 +40,16 @@ def section_of(cfg: ConfigDict, study: str, fields: Mapping[str, Any]) -> dict[s
     return {**fields, **stored}
 
 
-def check_end(spec: Mapping[str, Any] | None, steps: int, where: str) -> None:
+def check_end(
+    spec: Mapping[str, Any] | None, steps: int, where: str, steps_where: str = "config.steps"
+) -> None:
     """Refuses a method or gate whose schedule ends after training, where that can be read from its part.
 
     Args:
       spec: the part, or `None`.
       steps: updates of the training.
       where: in the config, to blame.
+      steps_where: the field that says how many updates there are.
     """
     schedule = (spec or {}).get("schedule")
     for place, arguments in ((where, spec or {}), (f"{where}.schedule", schedule)):
@@ -53,8 +57,8 @@ def check_end(spec: Mapping[str, Any] | None, steps: int, where: str) -> None:
             step = arguments.get(name) if isinstance(arguments, Mapping | ConfigDict) else None
             if type(step) is int and step > steps:
                 raise UserError(
-                    f"{place}.{name}={step}: training ends after config.steps={steps}; the target would not "
-                    "be reached."
+                    f"{place}.{name}={step}: training ends after {steps_where}={steps}; the target would "
+                    "not be reached."
                 )
 
 
@@ -69,6 +73,18 @@ def check_criterion(spec: Any, where: str) -> None:
         user_files.check(spec, where)
     else:
         check_part("criterion", part(spec) if isinstance(spec, str) else spec, where)
+
+
+def check_optimizer(spec: Any, where: str) -> None:
+    """Raises `UserError` unless a part is an optimizer that learns.
+
+    Args:
+      spec: the part.
+      where: in the config, to blame.
+    """
+    check_part("optimizer", spec, where)
+    if spec.get("learning_rate") == 0:
+        raise UserError(f"{where}.learning_rate=0: more than 0 is needed, or nothing is trained.")
 
 
 def check_integer(value: Any, where: str, least: int) -> None:

@@ -19,7 +19,7 @@ from experiments.config.parts import (
 )
 from experiments.config.pretraining import check_pretraining, pretraining_config
 from experiments.config.ranges import MOST_STEPS, not_finite
-from experiments.config.sections import check_expression
+from experiments.config.sections import check_expression, check_optimizer
 
 __all__ = ["check_sizes", "config", "validate", "way_of"]
 
@@ -100,13 +100,10 @@ def _check_training(cfg: ConfigDict) -> None:
     for name in ("data", "model", "optimizer"):
         if cfg[name] is None:
             raise UserError(f"config.{name} is None; name one with {name}=part(...).")
-    for name in ("data", "model", "optimizer", *WAYS, "gate_optimizer", "preconditioner"):
+    for name in ("data", "model", *WAYS, "gate_optimizer", "preconditioner"):
         if cfg[name] is not None:
             check_part(kind_of_field(name), cfg[name], f"config.{name}")
-    if cfg.optimizer.get("learning_rate") == 0:
-        raise UserError(
-            "config.optimizer.learning_rate=0: more than 0 is needed, or nothing is trained."
-        )
+    check_optimizer(cfg.optimizer, "config.optimizer")
     if augment := cfg.data.get("augment"):
         check_part("augment", {"name": augment}, "config.data.augment")
     if not takes("model", cfg.model, "num_classes", "config.model"):

@@ -229,6 +229,11 @@ def _contestants(results: Mapping[str, Any]) -> str:
     for label in results.get("controls", ()):
         contestant, _, control = label.rpartition(", ")
         rows.append([label, f"the masks of {contestant} after training, {_CONTROLS[control]}"])
+    tried = comparison.get("trials") or {}
+    rows = [
+        [label, f"{words}; with what its trials replace" if label in tried else words]
+        for label, words in rows
+    ]
     return table(["contestant", "what it is"], rows)
 
 
@@ -270,7 +275,11 @@ def _trials(results: Mapping[str, Any]) -> list[str]:
     """Returns the section on the trials of contestants, where some were tried in several ways."""
     comparison = results["config"]["compare"]
     rows = []
-    for label, points in (results.get("trials") or {}).items():
+    tried = results.get("trials") or {}
+    for label, (trial, *others) in (comparison.get("trials") or {}).items():
+        if not others:
+            rows.append([label, "", _trial_in_words(trial), "", "the only one"])
+    for label, points in tried.items():
         names = comparison_results.point_names(results, label) if label != "dense" else [""]
         for point, point_name in zip(points, names, strict=True):
             for index, (trial, accuracy) in enumerate(
@@ -280,7 +289,7 @@ def _trials(results: Mapping[str, Any]) -> list[str]:
                     [
                         label,
                         point_name,
-                        ", ".join(map(_field_in_words, trial.items())) or "as it is",
+                        _trial_in_words(trial),
                         "diverged" if accuracy is None else f"{100 * accuracy:.2f}",
                         "yes" if index == point["chosen"] else "",
                     ]
@@ -291,6 +300,10 @@ def _trials(results: Mapping[str, Any]) -> list[str]:
         "those that count. Test examples played no part."
     )
     return ["## Trials", table(head, rows), note] if rows else []
+
+
+def _trial_in_words(trial: Mapping[str, Any]) -> str:
+    return ", ".join(map(_field_in_words, trial.items())) or "as it is"
 
 
 def _files(results: Mapping[str, Any]) -> list[str]:
@@ -323,6 +336,7 @@ def _notes(results: Mapping[str, Any]) -> str:
     batch_size = config["data"].get("batch_size", 128)
     epochs = config["steps"] / (results["examples"] // batch_size)
     seed_count = len(results["seeds"])
+    differing = ", or as many as the column says" if config["compare"].get("trials") else ""
     spread_note = (
         f"mean ± std over {seed_count} seeds"
         if seed_count > 1
@@ -332,9 +346,9 @@ def _notes(results: Mapping[str, Any]) -> str:
     leaves = dense["prunable"]
     return (
         f"Accuracy: of the test set after the last update ({config['steps']} updates of {batch_size} "
-        f"examples, {epochs:.1f} epochs), {spread_note}; in brackets the one-sided 95 % lower bound of the "
-        "difference, paired over the seeds that both ended: for one seed all begin with the same "
-        "weights and see the same batches. A training whose loss was no longer finite has no accuracy; "
+        f"examples, {epochs:.1f} epochs{differing}), {spread_note}; in brackets the one-sided 95 % lower "
+        "bound of the difference, paired over the seeds that both ended: for one seed all begin with the "
+        "same weights and see the same batches. A training whose loss was no longer finite has no accuracy; "
         "the last column counts the others. "
         f"Sparsity: of the {sum(weights[leaf] for leaf in leaves):,} weights in {', '.join(leaves)}; "
         "effective sparsity also counts those kept that no path from an input to an output goes through. "
@@ -342,8 +356,9 @@ def _notes(results: Mapping[str, Any]) -> str:
         f"kept. Theoretical speed-up: the {sum(dense['flops'].values()):,} operations of matrix products "
         "and convolutions in the forward pass of one example over those of the weights kept; dense "
         "kernels multiply zeros as well, so it is no time that was measured. Training, of dense: the "
-        "operations of all updates over those of dense training, where zeros are skipped as well, forward, "
-        "backward to the inputs and to the weights (dense wherever gradients of removed weights are read). "
+        f"operations of all updates over those of {config['steps']} dense ones, where zeros are skipped as "
+        "well, forward, backward to the inputs and to the weights (dense wherever gradients of removed "
+        "weights are read). "
         "Explored: prunable weights that were alive at any time. Small network: without the units that are "
         "empty, physically; its test accuracy is that of the smaller arrays, its speed-up the time of the "
         "whole network's forward pass over its own, both compiled, for 100 examples on this machine. "

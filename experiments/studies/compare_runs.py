@@ -49,6 +49,7 @@ class _Point(NamedTuple):
       file: of the user's, with its criterion.
       control: what it is where it trains on the masks of another contestant.
       trials: the same point by each trial, of which the best takes its place.
+      trial: number of the trial that it is, from 1; 0: none.
     """
 
     label: str
@@ -61,9 +62,11 @@ class _Point(NamedTuple):
     file: str | None = None
     control: Control | None = None
     trials: "tuple[_Point, ...]" = ()
+    trial: int = 0
 
     def __str__(self) -> str:
-        return f"{self.label} {self.asked}" if self.varies else self.label
+        name = f"{self.label} {self.asked}" if self.varies else self.label
+        return f"{name}, trial {self.trial}" if self.trial else name
 
     @property
     def asked(self) -> str:
@@ -83,7 +86,13 @@ def run(cfg: ConfigDict, contestants: Sequence[Contestant], options: Options) ->
     points = _points(setup, contestants)
     _check(points)
     if options.dry_run:
-        print(dry_run.comparison(setup, [(p.label, p.asked, p.recipe) for p in points]))
+        updates = {
+            p.label: [t.recipe.steps(t.setup.cfg.steps) for t in p.trials or (p,)]
+            for p in points
+            if p.label in contestants_lib.section_of(cfg)["trials"]
+        }
+        table_rows = [(p.label, p.asked, p.recipe) for p in points]
+        print(dry_run.comparison(setup, table_rows, updates))
         return
     checks.check_data(cfg)
     if pretraining is not None:
@@ -95,10 +104,11 @@ def run(cfg: ConfigDict, contestants: Sequence[Contestant], options: Options) ->
         _keep_files(contestants, folder)
         results: dict[str, list[list[dict[str, Any]]]] = {}
         training_count = (len(points) + (pretraining is not None)) * len(cfg.seeds)
-        training_count += sum(len(point.trials) for point in points)
+        trial_count = sum(len(point.trials) for point in points)
+        training_count += trial_count + (pretraining is not None and trial_count > 0)
         with Progress(training_count, "starting") as progress:
             trainings = _Trainings(setup, options, folder, progress)
-            if pretraining is not None and not trainings.pretrain(pretraining):
+            if pretraining is not None and not trainings.pretrain(pretraining, trial_count > 0):
                 return
             for point in points:
                 of_seeds = trainings.run(point)
@@ -146,7 +156,7 @@ def _tried_point(
     if len(points) == 1:
         return points[0]
     numbered = tuple(
-        point._replace(folder=f"{point.folder}, trial {number}")
+        point._replace(folder=f"{point.folder}, trial {number}", trial=number)
         for number, point in enumerate(points, 1)
     )
     return points[0]._replace(trials=numbered)
@@ -198,15 +208,23 @@ class _Trainings:
         self.initial: Callable[[int, Any], tuple[Any, Any]] | None = None
         # Operations of each training over those of dense training, by contestant, point and seed.
         self.training: dict[tuple[str, float, int], float] = {}
+        self._trial_seed: int = contestants_lib.section_of(setup.cfg)["trial_seed"]
         self.trials: dict[str, list[dict[str, Any]]] = {}  # by contestant, of each of its points
         self.chosen: dict[tuple[str, float], _Point] = {}
 
-    def pretrain(self, pretraining: Pretraining) -> bool:
-        """Trains on other data what all begin with; returns whether it is done, or was asked to stop."""
+    def pretrain(self, pretraining: Pretraining, with_trials: bool) -> bool:
+        """Trains on other data what all begin with; returns whether it is done, or was asked to stop.
+
+        Args:
+          pretraining: the other data's.
+          with_trials: whether trials, which have a seed of their own, begin with it too.
+        """
         where = f"config.{PRETRAINING}"
         recipe = dense.recipe(pretraining.setup, None, where)
         point = _Point(PRETRAINING, 0.0, pretraining.setup, recipe, where, "", PRETRAINING)
         finished = self.run(point) is not None
+        if finished and with_trials:
+            finished = self._run_seed(_trainer(point), point, self._trial_seed) is not None
         self.initial = functools.partial(pretraining.initial, self.folder.path)
         return finished
 
@@ -232,18 +250,19 @@ class _Trainings:
 
     def _chosen(self, point: _Point) -> _Point | None:
         """Returns the point by the trial with the best validation accuracy; `None`: asked to stop."""
-        seed = contestants_lib.section_of(self.setup.cfg)["trial_seed"]
         accuracies: list[float | None] = []
         for trial in point.trials:
-            result = self._run_seed(_trainer(trial), trial, seed)
+            result = self._run_seed(_trainer(trial), trial, self._trial_seed)
             if result is None:
                 return None
-            accuracies.append(result.get("validation_accuracy"))  # none where it diverged
-        best = max(range(len(accuracies)), key=lambda index: accuracies[index] or 0.0)
+            accuracies.append(result.get("validation_final"))  # none where it diverged
+        finished = [index for index, accuracy in enumerate(accuracies) if accuracy is not None]
+        best = max(finished, key=lambda index: accuracies[index] or 0.0, default=None)
         self.trials.setdefault(point.label, []).append(
             {"asked": point.value, "validation_accuracy": accuracies, "chosen": best}
         )
-        chosen = point.trials[best]._replace(folder=point.folder)
+        # Where all diverged, the first one says so again, with the seeds that count.
+        chosen = point.trials[best or 0]._replace(folder=point.folder, trial=0)
         self.chosen[point.label, point.value] = chosen
         return chosen
 

@@ -101,12 +101,23 @@ def contestants(cfg: ConfigDict) -> list[Contestant]:
         check_label(rival.label, rival.where)
         labels.append(rival.label)
     everybody = [*rivals, *_controls(section["controls"], rivals)]
+    _check_pretrained(cfg, everybody)
     _check_folders(everybody)
     check_trials(section, rivals, cfg)
     for rival in rivals:
         if rival.label not in section["trials"]:  # else each trial is checked by itself
             rival.check(cfg)
     return everybody
+
+
+def _check_pretrained(cfg: ConfigDict, contestants: Sequence[Contestant]) -> None:
+    """Refuses weights that were never trained beside networks that other data trained."""
+    for contestant in contestants:
+        if cfg.pretraining and isinstance(contestant, Control) and contestant.control == "reinit":
+            raise UserError(
+                f"{contestant.where}: 'reinit' begins with weights that config.pretraining did not train, so "
+                "that more than the initial weights would differ; leave it out."
+            )
 
 
 def _check_folders(contestants: Sequence[Contestant]) -> None:

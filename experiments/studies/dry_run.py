@@ -1,7 +1,7 @@
 """What `--dry_run` prints: the plan of a run, before anything is trained."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -60,12 +60,17 @@ def _told(setup: Setup, head: str, masks: Any) -> str:
     return "\n".join([_setting(setup), head, table, _COUNTED])
 
 
-def comparison(setup: Setup, points: Iterable[tuple[str, str, Recipe]]) -> str:
+def comparison(
+    setup: Setup,
+    points: Iterable[tuple[str, str, Recipe]],
+    trials: Mapping[str, Sequence[int]] | None = None,
+) -> str:
     """Returns the table of a comparison's points: what each keeps in the end, where that is known.
 
     Args:
       setup: of the config; its data need not have been fetched.
       points: contestant, sparsity or strength asked, and what it trains with.
+      trials: contestant -> the number of updates of each of its trials, where it has some.
     """
     params = _params(setup)
     dense = savings.dense(setup)
@@ -106,7 +111,11 @@ def comparison(setup: Setup, points: Iterable[tuple[str, str, Recipe]]) -> str:
     explained = (
         "Sparsity: of the prunable weights; compression: of all parameters; speed-up: of FLOPs"
     )
-    return "\n".join([_setting(setup), *lines, explained, _COUNTED])
+    tried = [
+        f"{label}: {counted(len(updates), 'trial')}, {min(updates):,} to {max(updates):,} updates"
+        for label, updates in (trials or {}).items()
+    ]
+    return "\n".join([_setting(setup), *lines, explained, _COUNTED, *tried])
 
 
 def _final_masks(setup: Setup, method: jp.Method | None, params: Any) -> Any:

@@ -15,7 +15,12 @@ from ml_collections import ConfigDict
 
 from experiments.config import UserError, check_part, unknown
 from experiments.config.fields import DENSE, WAYS
-from experiments.config.sections import check_end, check_integer, check_sequence
+from experiments.config.sections import (
+    check_end,
+    check_integer,
+    check_optimizer,
+    check_sequence,
+)
 from experiments.studies.contestant_kinds import ByCriterion, ByWay, Contestant, Quantised
 
 if TYPE_CHECKING:
@@ -33,7 +38,7 @@ _FIELDS: dict[str, Any] = {
 
 
 def trials_of(section: Mapping[str, Any], label: str) -> Sequence[Trial]:
-    """Returns the trials of a contestant: one without changes where the config names none.
+    """Returns the trials of a contestant: one that changes nothing where the config names none.
 
     Args:
       section: `config.compare`, checked.
@@ -55,12 +60,12 @@ def tried(setup: "Setup", contestant: Contestant | None, trial: Trial) -> tuple[
     if not trial:
         return setup, contestant
     if isinstance(contestant, ByWay) and trial.get("part"):
-        spec = {**dict(contestant.spec), **trial["part"]}
-        contestant = dataclasses.replace(contestant, spec=ConfigDict(spec))
+        spec = _merged(contestant.spec, trial["part"])
+        contestant = dataclasses.replace(contestant, spec=spec)
     cfg = setup.cfg.copy_and_resolve_references()
     with cfg.unlocked():
         cfg.steps = trial.get("steps") or cfg.steps
-        cfg.optimizer = {**cfg.optimizer.to_dict(), **trial.get("optimizer", {})}
+        cfg.optimizer = _merged(cfg.optimizer, trial.get("optimizer", {}))
     return setup_of(cfg), contestant
 
 
@@ -88,6 +93,12 @@ def check_trials(
             raise UserError(f"{where}.{label}=(): at least one trial is needed.")
         for index, trial in enumerate(tries):
             _check_trial(trial, by_label.get(label), cfg, f"{where}.{label}[{index}]")
+        rival = by_label.get(label)
+        if rival is not None and rival.varies == "strength" and len(tries) > 1:
+            raise UserError(
+                f"{where}.{label}: at a strength the best accuracy is that of the network that loses the "
+                "fewest weights; give it one trial."
+            )
     if any(len(tries) > 1 for tries in trials.values()):
         _check_seed(section["trial_seed"], cfg)
     for rival in contestants:
@@ -99,26 +110,36 @@ def check_trials(
             )
 
 
-def _check_trial(trial: Any, rival: ByWay | None, cfg: ConfigDict, where: str) -> None:
-    if not isinstance(trial, Mapping):
-        raise UserError(f"{where}={trial!r}: a dict of {', '.join(_FIELDS)} is needed.")
+def _check_trial(found: Any, rival: ByWay | None, cfg: ConfigDict, where: str) -> None:
+    if not isinstance(found, Mapping | ConfigDict):
+        raise UserError(f"{where}={found!r}: a dict of {', '.join(_FIELDS)} is needed.")
+    trial: Any = found
     for name in trial:
         if name not in _FIELDS:
             raise UserError(unknown(f"{where}: no field", name, _FIELDS, "Fields"))
     for name in ("optimizer", "part"):
-        if not isinstance(trial.get(name, {}), Mapping):
+        if not isinstance(trial.get(name, {}), Mapping | ConfigDict):
             raise UserError(f"{where}.{name}={trial[name]!r}: a dict is needed.")
     if "steps" in trial:
         check_integer(trial["steps"], f"{where}.steps", 1)
-    optimizer = ConfigDict({**cfg.optimizer.to_dict(), **trial.get("optimizer", {})})
-    check_part("optimizer", optimizer, f"{where}.optimizer")
+    check_optimizer(_merged(cfg.optimizer, trial.get("optimizer", {})), f"{where}.optimizer")
     if rival is None:
         if trial.get("part"):
             raise UserError(f"{where}.part: dense training has no part; leave it out.")
         return
-    spec = ConfigDict({**dict(rival.spec), **trial.get("part", {})})
+    spec = _merged(rival.spec, trial.get("part", {}))
     check_part(WAYS[rival.way].kind, spec, f"{where}.part", supplied=(rival.varies,))
-    check_end(spec.to_dict(), trial.get("steps") or cfg.steps, f"{where}.part")
+    if "steps" in trial:
+        check_end(spec.to_dict(), trial["steps"], f"{where}.part", f"{where}.steps")
+    else:
+        check_end(spec.to_dict(), cfg.steps, f"{where}.part")
+
+
+def _merged(part: Any, fields: Any) -> ConfigDict:
+    """Returns a part with some of its fields replaced; all of them, where the new ones name another."""
+    if fields.get("name", part["name"]) != part["name"]:
+        return ConfigDict(fields)
+    return ConfigDict({**dict(part), **dict(fields)})
 
 
 def _check_seed(seed: Any, cfg: ConfigDict) -> None:

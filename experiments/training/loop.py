@@ -120,8 +120,8 @@ def fit(
       on_mark: called with the state at each level's mark, where that is not its start; again likewise.
 
     Returns:
-      Per level: `test_final`, `test_loss`, `sparsity`, `validation_accuracy` of the last network where
-      examples are held out, and, where a validation counted, its least `validation_loss`, `early_step`
+      Per level: `test_final`, `test_loss`, `sparsity`, `validation_final` (accuracy of the last network)
+      where examples are held out, and, where a validation counted, its least `validation_loss`, `early_step`
       (where that was) and `test_early` (accuracy there). `None` if it was asked to stop.
 
     Raises:
@@ -357,7 +357,7 @@ class _Loop:
         result["steps"] = level.first + self.updates_done - level.start
         if task.validation is not None:
             loss_name = self._name_of_loss("validation loss")
-            _, result["validation_accuracy"] = self.trainer.evaluate(
+            _, result["validation_final"] = self.trainer.evaluate(
                 network, state.rest, task.validation, loss_name
             )
         if math.isfinite(self.best.loss):

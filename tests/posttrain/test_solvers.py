@@ -37,18 +37,27 @@ def solve(solver, kernel, gram, pattern, sparsity):
     return found
 
 
-# Of one span; of two, the first with one block; of two whole ones. Of three, the first with one block.
+# Of one span; of two, the first with one block; of two whole ones; of three, the first with one block. Over
+# all outputs the publication's thresholds do not count exactly, so that masks differ a little more with size.
 @pytest.mark.parametrize(
-    ("name", "inputs"), [("half", 200), ("2:4", 200), ("2:4", 348), ("2:4", 512), ("2:4", 600)]
+    ("name", "inputs", "apart"),
+    [
+        ("half", 200, (1e-3, 2e-3)),
+        ("half", 600, (1e-2, 4e-3)),
+        ("2:4", 200, (1e-3, 2e-3)),
+        ("2:4", 348, (1e-3, 2e-3)),
+        ("2:4", 512, (1e-3, 2e-3)),
+        ("2:4", 600, (1e-3, 2e-3)),
+    ],
 )
-def test_sparsegpt_is_the_published_algorithm(name, inputs):
+def test_sparsegpt_is_the_published_algorithm(name, inputs, apart):
     pattern, sparsity, counts = PATTERNS[name]
     kernel, gram = published.layer(inputs, 24, 1000)
     theirs = published.sparsegpt(kernel, gram, sparsity, counts)
     ours = solve(solvers.sparsegpt(), kernel, gram, pattern, sparsity)
     errors = [published.error(kernel, new, gram) for new in (theirs, ours.kernel[0])]
-    assert errors[1] == pytest.approx(errors[0], rel=1e-3)
-    assert np.mean((theirs != 0) != np.asarray(ours.mask[0])) < 2e-3
+    assert errors[1] == pytest.approx(errors[0], rel=apart[0])
+    assert np.mean((theirs != 0) != np.asarray(ours.mask[0])) < apart[1]
     assert int(ours.mask.sum()) == kernel.size // 2
     if counts:
         assert np.all(np.asarray(ours.mask[0]).reshape(-1, 4, 24).sum(1) == 2)

@@ -17,7 +17,7 @@ BEFORE = {"data": part("synthetic_fashion_mnist", batch_size=16), "steps": 12}
 METHODS = {
     "methods": {"static": part("static")},
     "criteria": {"first": {"criterion": "snip", "when": "initialisation"}},
-    "controls": {"static": ("reinit",)},
+    "controls": {"static": ("shuffled",)},
     "sparsities": (0.5,),
 }
 
@@ -68,7 +68,7 @@ def finished(tmp_path_factory):
 
 def test_all_begin_with_what_the_other_data_taught_but_for_what_is_redrawn(finished):
     folder, results, begun = finished
-    assert len(begun) == 2 * 4  # dense, static, first, reinit; two seeds
+    assert len(begun) == 2 * 4  # dense, static, first, shuffled; two seeds
     by_seed = {}
     for seed, drawn, begins in begun:
         for name in ("fc1", "fc2"):
@@ -125,8 +125,21 @@ def test_a_pretraining_that_diverges_leaves_nothing_to_begin_with(tmp_path, monk
         "seed 1: there is nothing to begin with, as pretraining diverged" in point["failed"]
         for label, points in second["points"].items()
         for point in points
-        if label != "static, reinit"  # it has no masks to begin with, and says so
+        if label != "static, shuffled"  # it has no masks to begin with, and says so
     )
+
+
+def test_trials_begin_with_it_too(tmp_path):
+    section = {
+        "sparsities": (0.5,),
+        "methods": {"static": part("static")},
+        "trials": {"static": ({}, {"optimizer": {"learning_rate": 0.1}})},
+    }
+    results = run(settings(BEFORE, section, validation=500, seeds=(0,)), tmp_path)
+    assert (
+        results["cost"]["trainings"] == 2 + 2 + 2
+    )  # pretraining and trials of both seeds; dense, static
+    assert (next(tmp_path.glob("test-*")) / "pretraining/seed_1000/done").is_file()
 
 
 def test_a_dry_run_says_what_comes_before(tmp_path, capsys):
@@ -147,6 +160,8 @@ def test_a_dry_run_says_what_comes_before(tmp_path, capsys):
         ({**BEFORE, "redrawn": "fc9"}, {}, "'fc9' matches no leaf of the model: fc1/bias"),
         ({**BEFORE, "data": part("synthetic_cifar10")}, {}, r"shape \(32, 32, 3\)"),
         ({**BEFORE, "data": part("synthetic_mnist", batch_size=10**6)}, {}, "data.batch_size"),
+        ({**BEFORE, "optimizer": part("sgd", learning_rate=0)}, {}, "learning_rate=0: more than 0"),
+        (BEFORE, {"compare": {**METHODS, "controls": ("reinit",)}}, "'reinit' begins with weights"),
         (BEFORE, {"compare": {}}, "only comparisons begin with trained weights"),
         (
             BEFORE,

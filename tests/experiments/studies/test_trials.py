@@ -60,7 +60,7 @@ def accuracies():
         result = trained(self, trainer, point, seed)
         if result is None or ", trial" not in point.folder:
             return result
-        return {**result, "validation_accuracy": 0.9 if point.folder in BEST else 0.8}
+        return {**result, "validation_final": 0.9 if point.folder in BEST else 0.8}
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(compare_runs._Trainings, "_trained", measured)
@@ -115,12 +115,11 @@ def test_the_chosen_is_what_a_comparison_without_trials_would_train(finished, tm
 
 
 def test_a_training_says_how_it_does_on_validation_examples(finished):
-    for path in finished[0].glob("*/*/seed_*/results.json"):
-        assert (
-            0
-            <= json.loads(path.read_text(encoding="utf-8"))["items"][0]["validation_accuracy"]
-            <= 1
-        )
+    paths = [*finished[0].glob("*/*/seed_*/results.json")]
+    assert len(paths) == 4 + 12 * 2  # trials of GMP; all points but the dense one, of two seeds
+    for path in paths:
+        stored = json.loads(path.read_text(encoding="utf-8"))["items"][0]
+        assert 0 <= stored["validation_final"] <= 1
 
 
 def test_the_report_lists_all_trials(finished):
@@ -129,6 +128,29 @@ def test_the_report_lists_all_trials(finished):
     assert "with seed 1000, which is none of those that count" in text
     assert "| GMP | 50 % | optimizer learning_rate=0.1, part end=25, steps=40 |" in text
     assert "| updates |" in text
+
+
+def test_a_single_trial_is_in_the_report_too(finished):
+    text = (finished[0] / "report.md").read_text(encoding="utf-8")
+    assert "| static |  | steps=30 |  | the only one |" in text
+    assert "| GMP | gmp(begin=5, end=15, every=5); with what its trials replace |" in text
+    assert ", or as many as the column says" in text
+
+
+def test_a_dry_run_says_how_long_trials_are(tmp_path, capsys):
+    compare.main(settings(), Options("test", tmp_path, True, Stopper()))
+    assert "GMP: 2 trials, 20 to 40 updates" in capsys.readouterr().out
+
+
+def test_an_optimizer_of_another_name_replaces_the_whole(tmp_path):
+    section = {
+        "sparsities": (0.5,),
+        "methods": {"static": part("static")},
+        "trials": {"static": ({"optimizer": part("adam", learning_rate=1e-3)},)},
+    }
+    cfg = settings(section, optimizer=part("sgd", learning_rate=0.05, momentum=0.9), seeds=(0,))
+    [seed] = run(cfg, tmp_path)["seeds"]
+    assert "test_accuracy" in seed["points"]["static"][0]
 
 
 def test_interrupted_trials_go_on(finished, tmp_path):
@@ -155,7 +177,22 @@ def changed(**trials):
         (changed(GMP=(3,)), {}, r"GMP\[0\]=3: a dict"),
         (changed(GMP=({"step": 5},)), {}, "no field 'step'; nearest: 'steps'"),
         (changed(GMP=({"steps": 0},)), {}, "at least 1"),
-        (changed(GMP=({"steps": 10},)), {}, "end=15: training ends after"),
+        (
+            changed(GMP=({"steps": 10},)),
+            {},
+            r"end=15: training ends after config.compare.trials.GMP\[0\].steps=10",
+        ),
+        (changed(GMP=({"optimizer": {"learning_rate": 0}},)), {}, "learning_rate=0: more than 0"),
+        (
+            {
+                **SECTION,
+                "penalties": {"L1": part("l1")},
+                "strengths": {"L1": (0.1,)},
+                "trials": {"L1": ({}, {})},
+            },
+            {},
+            "the network that loses the fewest weights",
+        ),
         (changed(GMP=({"part": {"fractoin": 1}},)), {}, "fractoin"),
         (changed(GMP=({"optimizer": {"rate": 1}},)), {}, "rate"),
         (changed(dense=({"part": {"end": 1}},)), {}, "dense training has no part"),
