@@ -712,8 +712,8 @@ SCIENCE: tuple[Mutation, ...] = (
     Mutation(
         "the worst trial is chosen",
         "experiments/studies/compare_runs.py",
-        "best = max(range(len(accuracies))",
-        "best = min(range(len(accuracies))",
+        "best = max(finished,",
+        "best = min(finished,",
         (
             "tests/experiments/studies/test_trials.py"
             "::test_the_trial_with_the_best_validation_accuracy_is_chosen",
