@@ -11,7 +11,11 @@ stays dense.
 Departures: the network and the data; a learning rate as for training, where BERT's is a hundred times lower.
 The claims were first held against the sums, by seeds 0 to 4 and the same test examples: refuted, with those
 whose removed weights learn below random masks. They are held now against what the paper trains.
-The variant `scratch` prunes the same network without what MNIST taught it.
+
+Ours (5 seeds, dense 89.46 %): with 15 % of the weights movement is 0.30 points behind magnitude, with 10 % as
+good, with 3 % 0.29 points ahead (87.12 and 86.84): the paper's crossing, in small. Sums whose removed weights
+are zero are better than both with 3 %, 87.71; those whose removed weights go on learning fail, 83.03.
+The variant `scratch` prunes the same network without what MNIST taught it; it was not run.
 
 Run: python -m experiments.compare --config=configs/compare/sanh2020_transfer.py
      python -m experiments.compare --config=configs/compare/sanh2020_transfer.py:scratch

@@ -11,6 +11,10 @@ masks of large trained weights at once, the others of 100 examples, ten of each 
 Departures: the network, MNIST and the length; a temperature of 4 for the dense network's outputs; tickets are
 rewound to initialisation, and the distilled ones begin there too.
 
+Ours (5 seeds, 7 % of the weights, dense 97.65 %): the ticket 98.31, from the dense network's values 98.32;
+trained to the dense network's outputs both stay where it is, 97.57 and 97.68: the teacher is worse than its
+ticket here. One shot 97.76, SNIP 96.57, SynFlow 96.36, GraSP 95.40: the published order.
+
 Run: python -m experiments.branches --config=configs/lottery/retraining_lenet300.py
 """
 

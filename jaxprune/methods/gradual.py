@@ -234,9 +234,11 @@ def movement(
     them. All scores are zero in the first update: begin later.
 
     Use it when you fine-tune a pretrained network, whose large weights may be of no use to the new task:
-    the paper's case, which we have not measured. From scratch it lost 1.5 points at 98 % where `gmp` lost
-    0.4 (LeNet-300-100 on MNIST, results/compare_methods), though as the gate `jaxprune.gates.movement` it
-    won there (results/compare_regularised).
+    LeNet-300-100 from MNIST to Fashion-MNIST (results/compare_sanh2020_transfer) lost 1.75 points with 3 %
+    of its weights, by `gmp` 2.62 and by the gate `jaxprune.gates.movement` 2.33; with 15 % they are alike.
+    With `straight_through` it lost 6.4 there, at a learning rate of 1e-3, perhaps since removed weights
+    drift far before they come back. From scratch so trained it lost 1.5 points at 98 % where `gmp` lost 0.4
+    (results/compare_methods), though the gate won there (results/compare_regularised).
 
     Args:
       sparsity: fraction removed of the prunable weights, in [0, 1): 0.9 keeps one in ten.
