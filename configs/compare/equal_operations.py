@@ -2,7 +2,7 @@
 
 No paper's table. Dense training makes 1,000 updates of 128 examples (2.3 epochs); every method makes as many
 as those operations pay for where zeros are skipped: at 98 % a network that is sparse from the start makes
-twenty to forty times as many, one that is pruned while it trains two to four times. Each method
+twenty to forty times as many, one that is pruned while it trains one and a half to four times. Each method
 has eight trials on a seed of its own: four learning rates, and two values of a number of its own (static: two
 allocations; dense: eight rates). Validation examples choose. Schedules are fractions of the training; the
 rate falls to zero by a cosine. Layers 1 and 2 are pruned, the last stays. The updates follow from the
