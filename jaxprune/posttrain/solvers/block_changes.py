@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-__all__ = ["Block", "changes_by_contests", "changes_by_groups"]
+__all__ = ["Block", "changes_by_contests", "changes_by_groups", "diagonal_block", "rows_from"]
 
 _UNROLLED = 8  # loops over up to so many inputs are unrolled
 
@@ -43,9 +43,9 @@ def changes_by_groups(block: Block, mask: jax.Array, group: int) -> jax.Array:
         begin = group_index * group
         columns = lax.dynamic_slice(block.factor, (0, begin), (len(changes), group))
         inner_factor = lax.dynamic_slice(columns, (begin, 0), (group, group))
-        old_weights = _rows(block.old_weights, begin, group)
-        compensation = _rows(block.compensation, begin, group) + columns.T @ changes
-        group_mask = _rows(mask, begin, group)
+        old_weights = rows_from(block.old_weights, begin, group)
+        compensation = rows_from(block.compensation, begin, group) + columns.T @ changes
+        group_mask = rows_from(mask, begin, group)
         new_changes = _one_by_one(old_weights, compensation, inner_factor, group_mask)
         return lax.dynamic_update_slice(changes, new_changes, (begin, 0))
 
@@ -53,11 +53,13 @@ def changes_by_groups(block: Block, mask: jax.Array, group: int) -> jax.Array:
     return lax.fori_loop(0, group_count, one_group, jnp.zeros_like(block.old_weights))
 
 
-def _rows(array: jax.Array, begin: Any, count: int) -> jax.Array:
+def rows_from(array: jax.Array, begin: Any, count: int) -> jax.Array:
+    """Returns `count` rows of an array from one on that may be traced."""
     return lax.dynamic_slice_in_dim(array, begin, count, 0)
 
 
-def _diagonal_block(array: jax.Array, begin: Any, count: int) -> jax.Array:
+def diagonal_block(array: jax.Array, begin: Any, count: int) -> jax.Array:
+    """Returns those rows of a square matrix, and of them those columns."""
     return lax.dynamic_slice(array, (begin, begin), (count, count))
 
 
@@ -107,10 +109,10 @@ def changes_by_contests(
         begin = group_index * group
         columns = lax.dynamic_slice(block.factor, (0, begin), (len(changes), group))
         group_block = Block(
-            _rows(block.old_weights, begin, group),
-            _rows(block.compensation, begin, group) + columns.T @ changes,
-            _diagonal_block(block.factor, begin, group),
-            _rows(block.scale, begin, group),
+            rows_from(block.old_weights, begin, group),
+            rows_from(block.compensation, begin, group) + columns.T @ changes,
+            diagonal_block(block.factor, begin, group),
+            rows_from(block.scale, begin, group),
         )
         no_changes = jnp.zeros_like(group_block.old_weights)
         none_kept = jnp.zeros_like(group_block.old_weights, bool)
@@ -133,12 +135,12 @@ def _one_contest(
     changes, kept_mask = state
     begin = contest_index * members
     columns = lax.dynamic_slice(block.factor, (0, begin), (len(changes), members))
-    old_weights = _rows(block.old_weights, begin, members)
-    compensation = _rows(block.compensation, begin, members) + columns.T @ changes
-    inner_factor = _diagonal_block(block.factor, begin, members)
+    old_weights = rows_from(block.old_weights, begin, members)
+    compensation = rows_from(block.compensation, begin, members) + columns.T @ changes
+    inner_factor = diagonal_block(block.factor, begin, members)
     all_kept = jnp.ones_like(old_weights, bool)
     kept_changes = _one_by_one(old_weights, compensation, inner_factor, all_kept)
-    importance = jnp.square((old_weights - kept_changes) * _rows(block.scale, begin, members))
+    importance = jnp.square((old_weights - kept_changes) * rows_from(block.scale, begin, members))
     mask = _ranks(importance) < output_counts[None]
     new_changes = _one_by_one(old_weights, compensation, inner_factor, mask)
     return (

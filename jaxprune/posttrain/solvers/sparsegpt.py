@@ -77,10 +77,10 @@ def sparsegpt(*, damp: float = 0.01) -> Solver:
         for (scope, members), group_indices in kernels_by_kind.items():
             group_contests = [contests[kernel_index] for kernel_index in group_indices]
             group_kernels = [kernels[kernel_index] for kernel_index in group_indices]
-            sweep_plan = _plan_sweep(scope, members, grams.shape[1], group_contests, group_kernels)
-            group_results = _solve_layers(
-                group_kernels, grams, damp, sweep_plan.quotas, sweep_plan._replace(quotas=None)
+            plan, keep_quotas = _plan_sweep(
+                scope, members, grams.shape[1], group_contests, group_kernels
             )
+            group_results = _solve_layers(group_kernels, grams, damp, keep_quotas, plan)
             for kernel_index, result in zip(group_indices, group_results, strict=True):
                 results[kernel_index] = result
         return results  # type: ignore[return-value]
@@ -94,8 +94,8 @@ def _plan_sweep(
     inputs: int,
     contests: Sequence[Contest],
     kernels: Sequence[jax.Array],
-) -> SweepPlan:
-    """Returns the plan of the sweep over kernels of one input and one kind of contests.
+) -> tuple[SweepPlan, np.ndarray]:
+    """Returns the plan of the sweep over kernels of one input and one kind of contests, and its quotas.
 
     Args:
       scope: `Contest.among` of all of them.
@@ -108,7 +108,7 @@ def _plan_sweep(
         group = members * max(1, _SMALL // members)
         block = group * max(1, _BLOCK // group)
         keep_counts = np.array([[kernel_contest.keep for kernel_contest in contests]], np.int32)
-        return SweepPlan(block, group, members, False, keep_counts)
+        return SweepPlan(block, group, members, False), keep_counts
     is_whole = scope == "layer" or members == inputs
     block = _BLOCK if is_whole else _divisor(members)
     group = math.gcd(block, _SMALL) if block % _SMALL == 0 else block
@@ -124,7 +124,7 @@ def _plan_sweep(
             part_ends = np.arange(block, members + block, block)
             contest_quotas = quotas(kernel_contest.keep, part_ends, members)
             quota_columns.append(np.tile(contest_quotas, inputs // members))
-    return SweepPlan(block, group, 0, scope == "layer", np.stack(quota_columns, 1))
+    return SweepPlan(block, group, 0, scope == "layer"), np.stack(quota_columns, 1)
 
 
 def _divisor(members: int) -> int:

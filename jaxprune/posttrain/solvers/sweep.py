@@ -14,7 +14,13 @@ import numpy as np
 from jax import lax
 
 from jaxprune import selection
-from jaxprune.posttrain.solvers.block_changes import Block, changes_by_contests, changes_by_groups
+from jaxprune.posttrain.solvers.block_changes import (
+    Block,
+    changes_by_contests,
+    changes_by_groups,
+    diagonal_block,
+    rows_from,
+)
 from jaxprune.posttrain.solvers.factor import Factor, unit_triangular_inverses
 
 __all__ = ["SweepPlan", "sweep"]
@@ -23,22 +29,19 @@ _SPAN = 256  # inputs of a span, about
 
 
 class SweepPlan(NamedTuple):
-    """Lengths of the sweep's steps, and how many weights survive in each.
+    """Lengths of the sweep's steps.
 
     Attributes:
       block: inputs in a block, in which the weights are chosen at once.
       group: inputs in a group, for which one more product is made within the block.
       members: length of the contests that are decided when the sweep reaches them; 0: blocks decide.
       across: whether all outputs of a kernel compete in a block, or each alone.
-      quotas: survivors in each block by kernel, int32 `[blocks, kernels]`, or in each contest,
-        `[1, kernels]`.
     """
 
     block: int
     group: int
     members: int
     across: bool
-    quotas: Any
 
 
 def sweep(
@@ -54,7 +57,8 @@ def sweep(
     Args:
       kernel: `[inputs with padding, outputs]` of all kernels side by side.
       gram_factor: of the inputs' Gram matrix.
-      keep_quotas: survivors by block or contest, and kernel.
+      keep_quotas: survivors in each block by kernel, int32 `[blocks, kernels]`, or in each contest,
+        `[1, kernels]`.
       plan: lengths of blocks, groups and contests.
       widths: number of outputs of each kernel.
       inputs: number of inputs without the padding.
@@ -64,9 +68,7 @@ def sweep(
     block_inverses = None if plan.members else _block_inverses(gram_factor.upper, block)
     span_blocks = min(max(1, _SPAN // block), block_count)
     span_count = -(-block_count // span_blocks)
-    first_blocks = (
-        block_count - (span_count - 1) * span_blocks
-    )  # of the first span, if they do not divide
+    first_blocks = block_count - (span_count - 1) * span_blocks  # fewer where they do not divide
 
     def one_span(span_index: Any, state: Any) -> Any:
         changes, kept_mask = state
@@ -77,20 +79,20 @@ def sweep(
         span_compensation = _from_spans_before(
             gram_factor.upper, changes, span_index, first_blocks * block, span
         )
-        span_factor = _diagonal_block(gram_factor.upper, span_input, span)
+        span_factor = diagonal_block(gram_factor.upper, span_input, span)
 
         def one_block(block_index: Any, state: Any) -> Any:
             span_changes, changes, kept_mask = state
             first_input = block_index * block
             offset = first_input - span_input
             columns = lax.dynamic_slice_in_dim(span_factor, offset, block, 1)
-            compensation = _rows(span_compensation, offset, block)
+            compensation = rows_from(span_compensation, offset, block)
             compensation += columns.T @ span_changes  # those from this block on are 0
             block_state = Block(
-                _rows(kernel, first_input, block),
+                rows_from(kernel, first_input, block),
                 compensation,
-                _rows(columns, offset, block),
-                _rows(gram_factor.diagonal, first_input, block)[:, None],
+                rows_from(columns, offset, block),
+                rows_from(gram_factor.diagonal, first_input, block)[:, None],
             )
             if block_inverses is None:
                 new_changes, mask = changes_by_contests(
@@ -138,19 +140,11 @@ def _from_spans_before(
         factor = lax.dynamic_slice(upper, (begin(before), begin(span_index)), (span, span))
         rows_before = first_span + before * span - begin(before)  # fewer than a span's in the first
         is_before = jnp.arange(span)[:, None] < rows_before
-        changes_before = jnp.where(is_before, _rows(changes, begin(before), span), 0)
+        changes_before = jnp.where(is_before, rows_from(changes, begin(before), span), 0)
         return compensation + factor.T @ changes_before
 
     no_compensation = jnp.zeros((span, changes.shape[1]), changes.dtype)
     return lax.fori_loop(0, span_index, add_span, no_compensation)
-
-
-def _rows(array: jax.Array, begin: Any, count: int) -> jax.Array:
-    return lax.dynamic_slice_in_dim(array, begin, count, 0)
-
-
-def _diagonal_block(array: jax.Array, begin: Any, count: int) -> jax.Array:
-    return lax.dynamic_slice(array, (begin, begin), (count, count))
 
 
 def _block_inverses(upper: jax.Array, block: int) -> jax.Array:
