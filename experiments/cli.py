@@ -163,6 +163,12 @@ def parse(argv: list[str], doc: str | None) -> tuple[ConfigDict, Options] | None
     """
     flag_values = flags.FlagValues()
     flags.DEFINE_string("workdir", "runs", "Folder that the run folders are made in.", flag_values)
+    flags.DEFINE_multi_string(
+        "seeds_from",
+        [],
+        "Run folder of this config with other seeds, whose trainings are taken; may be repeated.",
+        flag_values,
+    )
     flags.DEFINE_bool("dry_run", False, "Print what would be done.", flag_values)
     flags.DEFINE_bool("help", False, "Print this text.", flag_values, short_name="h")
     if {"--help", "-help", "-h", "--h"} & set(argv[1:]):
@@ -198,8 +204,9 @@ def parse(argv: list[str], doc: str | None) -> tuple[ConfigDict, Options] | None
     if not flag_values.workdir:
         raise UserError("--workdir is empty; name the folder that run folders are made in.")
     config_name = Path(config_path.split(":")[0]).stem
+    seeds_from = tuple(dict.fromkeys(map(Path, flag_values.seeds_from)))
     return cfg.lock(), Options(
-        config_name, Path(flag_values.workdir), flag_values.dry_run, Stopper()
+        config_name, Path(flag_values.workdir), flag_values.dry_run, Stopper(), seeds_from
     )
 
 
@@ -288,9 +295,10 @@ def _refuse(section: Any, name: str, where: str) -> NoReturn:
 def _help(doc: str | None, flag_values: flags.FlagValues) -> str:
     rows = [("--config=FILE", "Config file, FILE:ARGUMENT where it takes one.")]
     rows += [("--config.FIELD=VALUE", "Replaces one of its fields: --config.method.sparsity=0.98")]
-    for name in ("workdir", "dry_run", "help"):
+    for name in ("workdir", "seeds_from", "dry_run", "help"):
         default = f" Default: {flag_values[name].default}" if flag_values[name].default else ""
         usage = f"--{name}" if flag_values[name].boolean else f"--{name}={name.upper()}"
-        rows.append((usage, f"{flag_values[name].help}{default}"))
-    table = "\n".join(f"  {flag:<22}{text}" for flag, text in rows)
+        text = flag_values[name].help.partition(";\n")[0]  # without the sentence of absl
+        rows.append((usage, f"{text}{default}"))
+    table = "\n".join(f"  {flag:<25}{text}" for flag, text in rows)
     return f"{textwrap.dedent(doc or '').strip()}\n\nFlags:\n{table}"

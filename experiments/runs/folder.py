@@ -15,21 +15,21 @@ serves another.
 import hashlib
 import json
 import os
-import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import filelock
 from ml_collections import ConfigDict
 
 from experiments.config import UserError
-from experiments.config.fields import DEFAULTS
 from experiments.runs import files
+from experiments.runs.config_file import as_json, check_config, non_default_fields, record_config
 from experiments.runs.files import read_json, write_json
+from experiments.runs.lock import acquire_lock
 from experiments.runs.processes import Processes
 from experiments.runs.starts import current_time, read_starts, record_start
+from experiments.runs.taken_seeds import take_seeds
 
 __all__ = [
     "RESERVED",
@@ -42,7 +42,6 @@ __all__ = [
 
 # Names without a dot that a run folder uses itself.
 RESERVED = ("done", "lock", "holder", "criteria", "pretraining")
-_DESCRIPTIVE_FIELDS = ("paper",)  # says what a run is compared with and changes nothing in it
 _ITEMS_KEY = "items"  # a list of results, in the object that carries the checksum
 
 
@@ -54,7 +53,7 @@ def folder_name(config_name: str, cfg: ConfigDict) -> str:
     ('lenet-44136fa3', 'lenet-cc2fd588')
     """
     canonical_json = json.dumps(
-        _non_default_fields(_to_json(cfg)), sort_keys=True, separators=(",", ":")
+        non_default_fields(as_json(cfg)), sort_keys=True, separators=(",", ":")
     )
     return f"{config_name}-{hashlib.sha256(canonical_json.encode()).hexdigest()[:8]}"
 
@@ -117,21 +116,28 @@ class RunFolder(Folder):
     """The folder of one config, locked against other processes until `close`."""
 
     @classmethod
-    def open(cls, workdir: Path | str, config_name: str, cfg: ConfigDict) -> "RunFolder":
+    def open(
+        cls,
+        workdir: Path | str,
+        config_name: str,
+        cfg: ConfigDict,
+        seeds_from: Sequence[Path] = (),
+    ) -> "RunFolder":
         """Makes the folder of a config, or returns to it.
 
         Args:
           workdir: parent of all run folders.
           config_name: how the folder's name begins.
           cfg: every setting of the run.
+          seeds_from: run folders of the same config, but for its seeds, whose trainings are taken.
 
         Raises:
           UserError: another process works in the folder, it holds a run with other settings, or it
-            cannot be written.
+            cannot be written; or what it is to take does not belong to it.
         """
         path = Path(workdir) / folder_name(config_name, cfg)
         try:
-            return cls(path, cfg)
+            return cls(path, cfg, seeds_from)
         except OSError as error:
             reason = error.strerror or str(error)
             raise UserError(
@@ -150,20 +156,22 @@ class RunFolder(Folder):
             (path / "done").is_file() and report.is_file() and (path / "config.json").is_file()
         ):
             return None
-        _check_config(path / "config.json", _to_json(cfg))
+        check_config(path / "config.json", as_json(cfg))
         try:
             _read_results(path)
         except UserError:
             return None
         return report
 
-    def __init__(self, path: Path, cfg: ConfigDict):
+    def __init__(self, path: Path, cfg: ConfigDict, seeds_from: Sequence[Path] = ()):
         super().__init__(path)
-        self._lock = _acquire_lock(path / "lock")
+        self._lock = acquire_lock(path / "lock")
         try:
             files.refuse_symlinks(path)
             files.sweep(path)
-            _record_config(path / "config.json", _to_json(cfg))
+            settings = as_json(cfg)
+            record_config(path / "config.json", settings)
+            take_seeds(path, settings, seeds_from, self._notify)
             record_start(path / "versions.json")
             self._processes = Processes(path / "processes.json")
         except BaseException:
@@ -223,66 +231,6 @@ def check_writable(workdir: Path | str) -> None:
         )
 
 
-def _acquire_lock(path: Path) -> filelock.BaseFileLock:
-    """Takes the lock of a run folder; the operating system releases it when this process ends."""
-    holder_path = path.with_name("holder")
-    for file_path in (path, holder_path):
-        if file_path.is_symlink() or (file_path.exists() and not file_path.is_file()):
-            raise UserError(
-                f"{file_path} is in the way: a plain file is needed there; move it away."
-            )
-    lock = filelock.FileLock(path, timeout=0)
-    try:
-        lock.acquire()
-    except filelock.Timeout:
-        raise UserError(
-            f"{path.parent} is in use by {_describe_holder(holder_path)}; wait until it ends, or set "
-            "another --workdir."
-        ) from None
-    files.write_text(holder_path, f"process {os.getpid()} on {socket.gethostname()}\n")
-    return lock
-
-
-def _describe_holder(holder_path: Path) -> str:
-    """Returns who has the lock, in words."""
-    try:
-        return (
-            holder_path.read_text(encoding="utf-8", errors="replace").strip()[:200]
-            or "another process"
-        )
-    except OSError:
-        return "another process"
-
-
-def _record_config(path: Path, settings: dict[str, Any]) -> None:
-    """Writes the config, or refuses it if the folder was made with another."""
-    if not path.exists() or _check_config(path, settings) != settings:
-        write_json(path, settings)
-
-
-def _check_config(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    """Returns the stored config if it has these settings."""
-    stored = read_json(path, dict)
-    stored_fields = _flatten_fields({**DEFAULTS, **stored})
-    requested_fields = _flatten_fields(settings)
-    differing_fields = sorted(
-        field
-        for field in stored_fields.keys() | requested_fields.keys()
-        if field.split(".")[0] not in _DESCRIPTIVE_FIELDS
-        and stored_fields.get(field) != requested_fields.get(field)
-    )
-    if differing_fields:
-        raise UserError(
-            f"{path.parent} holds a run with other settings: "
-            + ", ".join(
-                f"{field} is {stored_fields.get(field)!r}, asked {requested_fields.get(field)!r}"
-                for field in differing_fields
-            )
-            + "; set another --workdir."
-        )
-    return stored
-
-
 def done_checksum(folder: Path) -> str | None:
     """Returns the checksum of a finished folder's results; `None` if it is not known from elsewhere."""
     try:
@@ -307,36 +255,3 @@ def _read_results(folder: Path) -> dict[str, Any]:
 def _unwrap_items(results: dict[str, Any]) -> Any:
     """Returns the results in the form that `finish` was given: a list is taken out of its object."""
     return results[_ITEMS_KEY] if results.keys() == {_ITEMS_KEY} else results
-
-
-def _non_default_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the fields that change a run and are not at their defaults."""
-    defaults = _to_json(DEFAULTS)
-    return {
-        field: value
-        for field, value in fields.items()
-        if field not in _DESCRIPTIVE_FIELDS and (field not in defaults or value != defaults[field])
-    }
-
-
-def _to_json(value: Any) -> Any:
-    """Returns a config as plain JSON: tuples become lists, names strings.
-
-    Raises:
-      UserError: something in it is neither.
-    """
-    try:
-        return files.strict(value)
-    except TypeError as error:
-        raise UserError(f"config: {error}; a config holds plain values.") from error
-
-
-def _flatten_fields(tree: Any, prefix: str = "") -> dict[str, Any]:
-    """Returns nested fields by their dotted paths."""
-    if not isinstance(tree, dict) or not tree:
-        return {prefix: list(tree) if isinstance(tree, tuple) else tree}
-    return {
-        path: leaf
-        for key, value in tree.items()
-        for path, leaf in _flatten_fields(value, f"{prefix}.{key}" if prefix else key).items()
-    }

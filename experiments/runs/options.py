@@ -49,9 +49,11 @@ class Options(NamedTuple):
       workdir: parent of all run folders.
       dry_run: only say what would be done.
       stopper: asks the run to save and stop.
+      seeds_from: run folders of the same config with other seeds, whose trainings are taken.
     """
 
     config_name: str
     workdir: Path
     dry_run: bool
     stopper: Stopper
+    seeds_from: tuple[Path, ...] = ()

@@ -49,7 +49,8 @@ def run(cfg: ConfigDict, plan: Plan, options: Options) -> None:
         folders[label] = _ticket_folder(options, ticket_cfg)
         if (folders[label] / "done").is_file() and not options.dry_run:
             continue  # its folder stays as it is
-        own_options = options._replace(config_name=folders[label].name.rpartition("-")[0])
+        own_name = folders[label].name.rpartition("-")[0]
+        own_options = options._replace(config_name=own_name, seeds_from=())  # those have branches
         lottery_runs.run(ticket_cfg, section, own_options)
         if options.stopper.requested:
             return
@@ -57,7 +58,7 @@ def run(cfg: ConfigDict, plan: Plan, options: Options) -> None:
         print(_planned(cfg, plan))
         return
     checks.check_data(cfg)
-    with RunFolder.open(options.workdir, options.config_name, cfg) as folder:
+    with RunFolder.open(options.workdir, options.config_name, cfg, options.seeds_from) as folder:
         if folder.done:
             print(f"Report: {write_report(folder.path, REPORT)}")
             return

@@ -66,7 +66,7 @@ def run(cfg: ConfigDict, section: dict[str, Any], options: Options) -> None:
     subject = None
     if not (path / "done").is_file():
         subject = _checked_subject(section, rows, cfg.seeds)
-    with RunFolder.open(options.workdir, options.config_name, cfg) as folder:
+    with RunFolder.open(options.workdir, options.config_name, cfg, options.seeds_from) as folder:
         if not folder.done:
             try:
                 subject = subject or _checked_subject(section, rows, cfg.seeds)

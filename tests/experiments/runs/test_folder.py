@@ -11,10 +11,10 @@ import pytest
 from experiments.config import UserError, config, part
 from experiments.config.fields import DEFAULTS
 from experiments.runs import files
-from experiments.runs import folder as folder_lib
 from experiments.runs import starts as starts_lib
 from experiments.runs.files import read_json, write_json
 from experiments.runs.folder import Folder, RunFolder, folder_name
+from experiments.runs.lock import acquire_lock
 
 
 def test_a_name_follows_the_settings_and_nothing_else(monkeypatch):
@@ -138,16 +138,16 @@ def test_a_huge_file_is_refused_before_it_is_in_memory(tmp_path):
 def test_a_killed_holder_leaves_no_lock(tmp_path):
     lock = tmp_path / "lock"
     code = (
-        "import sys, time; from pathlib import Path; from experiments.runs.folder import _acquire_lock\n"
-        "held = _acquire_lock(Path(sys.argv[1])); print('locked', flush=True); time.sleep(60)"
+        "import sys, time; from pathlib import Path; from experiments.runs.lock import acquire_lock\n"
+        "held = acquire_lock(Path(sys.argv[1])); print('locked', flush=True); time.sleep(60)"
     )
     command = [sys.executable, "-c", code, str(lock)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout.readline() == "locked\n"
         with pytest.raises(UserError, match=f"process {child.pid} "):
-            folder_lib._acquire_lock(lock)
+            acquire_lock(lock)
         child.kill()
-    folder_lib._acquire_lock(lock).release()
+    acquire_lock(lock).release()
 
 
 def test_a_workdir_that_cannot_be_written_is_named(tmp_path):
