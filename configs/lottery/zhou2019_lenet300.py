@@ -5,17 +5,17 @@ Weights that remain may begin with any values of the right sign, even constants;
 like a random reinitialisation. Pruned weights had better be zero than frozen at their initial values, and
 best where they were moving towards zero. Masks of large final weights, or of those that grew, are good ones;
 untrained, those that kept their sign reach about 86 % at their best.
-Protocol: that of `lenet300_mnist.py`, whose finished run is taken if it is in the work folder (its levels
-are kept): 50,000 updates of 60 examples, Adam 1.2e-3, 5 tickets. `actions`: from 21.1 and 3.6 % of the
-weights, each action alone is changed; masks by other criteria are taken at once from the trained dense
-network, with the ticket's number of weights in each layer. `criteria`: a ticket of its own for each
+Protocol: that of `lenet300_mnist.py`, of which a finished run of `:one_reinit` is taken if it is in the work
+folder (its levels are kept): 50,000 updates of 60 examples, Adam 1.2e-3, 5 tickets. `actions`: from 21.1 and
+3.6 % of the weights, each action alone is changed; masks by other criteria are taken at once from the trained
+dense network, with the ticket's number of weights in each layer. `criteria`: a ticket of its own for each
 criterion, pruned in 15 rounds like the paper's.
 Departures: ties are not broken at random; pruned weights move towards zero or not in the training of the
 dense network; constants are the measured standard deviation of a layer's initial weights.
 
-Cost, estimated: actions 5 seeds x 2 levels x 19 trainings x 50,000 updates x 1.2 ms, 3.2 hours on one core,
-after a run of `lenet300_mnist.py` (5 tickets of 81 trainings, 6.8 hours); criteria 5 seeds x 9 tickets x 16
-levels, 12 hours.
+Cost, estimated: actions 5 seeds x 2 levels x 19 trainings x 50,000 updates x 0.7 ms, 1.9 hours on one core,
+after a run of `lenet300_mnist.py:one_reinit` (5 x 31 trainings, 1.7 hours); criteria 5 seeds x 9 tickets x 16
+levels, 7 hours.
 
 Run: python -m experiments.branches --config=configs/lottery/zhou2019_lenet300.py   actions
      python -m experiments.branches --config=configs/lottery/zhou2019_lenet300.py:criteria  criteria
@@ -48,7 +48,7 @@ CRITERIA = {  # of the paper -> of `jaxprune.criteria`
 
 def get_config(what="actions"):
     faithful = runpy.run_path(str(Path(__file__).with_name("lenet300_mnist.py")))
-    cfg = faithful["get_config"]()
+    cfg = faithful["get_config"]("one_reinit")
     section, claims = {"actions": _actions, "criteria": _criteria}[what]()
     with cfg.unlocked():
         if what == "criteria":
