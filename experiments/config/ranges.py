@@ -47,6 +47,7 @@ _RANGES: dict[str, dict[str, _Range]] = {
     },
     "data": {"batch_size": _COUNT},
     "model": {
+        "dropout_rate": _BELOW_ONE,
         **dict.fromkeys(("patch", "width", "depth", "heads", "context", "vocab_size"), _COUNT),
         "activation_sparsity": _BELOW_ONE,
     },

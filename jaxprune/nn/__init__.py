@@ -2,8 +2,8 @@
 
 Each model is a function of keyword arguments that returns a module. Inputs are floating-point images
 that are scaled already (tokens for `gpt`), outputs are logits; `train` matters only where there is
-batch normalisation. Beside them, their parts that Flax does not have: `k_winners` makes activations
-sparse, example by example.
+batch normalisation or dropout. Beside them, their parts that Flax does not have: `k_winners` makes
+activations sparse, example by example; `SReLU` learns its own slopes.
 """
 
 from jaxprune.nn import _flax as _flax  # isort: skip
@@ -15,10 +15,13 @@ from jaxprune.nn.gpt import gpt
 from jaxprune.nn.lenet import lenet5_caffe, lenet_300_100
 from jaxprune.nn.pooling import max_pool_2x2
 from jaxprune.nn.resnet import resnet20, resnet56
+from jaxprune.nn.set_mlp import set_mlp
+from jaxprune.nn.srelu import SReLU
 from jaxprune.nn.vit import vit
 
 __all__ = [
     "KWinners",
+    "SReLU",
     "activation_sparsity",
     "conv_2",
     "conv_4",
@@ -34,6 +37,7 @@ __all__ = [
     "n_of_m",
     "resnet20",
     "resnet56",
+    "set_mlp",
     "vit",
 ]
 

@@ -78,6 +78,21 @@ def normal(*, std: float) -> nn.initializers.Initializer:
     return init
 
 
+def uniform(*, least: float, most: float) -> nn.initializers.Initializer:
+    """Returns the initialiser of uniform values from `least` up to, but without, `most`, whatever the shape.
+
+    >>> values = uniform(least=2.0, most=3.0)(jax.random.key(0), (10,))
+    >>> bool((values >= 2).all() and (values < 3).all())
+    True
+    """
+
+    def init(key, shape, dtype=jnp.float32, out_sharding=None):
+        del out_sharding
+        return jax.random.uniform(key, (math.prod(shape),), dtype, least, most).reshape(shape)
+
+    return init
+
+
 def _fans(shape: tuple[int, ...]) -> tuple[int, int]:
     """Returns inputs and outputs of a kernel, each position of its window counted."""
     *window_shape, inputs, outputs = shape

@@ -20,6 +20,7 @@ IMAGES = {
     "resnet20": (CIFAR, 269_722),
     "resnet56": (CIFAR, 853_018),
     "efficientnet_lite0": (CIFAR, 4_652_008),
+    "set_mlp": (MNIST, 2_809_010),
     "vit": (CIFAR, 2_693_194),
 }
 
@@ -113,8 +114,12 @@ def test_lenet_300_100_is_what_its_formula_says():
 @pytest.mark.parametrize("name", list(IMAGES))
 def test_the_default_initialiser_is_that_of_flax_by_its_name(name):
     default = inspect.signature(getattr(models, name)).parameters["kernel_init"].default
-    he = name.startswith(("resnet", "efficientnet"))
-    flax_init = nn.initializers.he_normal if he else nn.initializers.glorot_normal
+    if name.startswith(("resnet", "efficientnet")):
+        flax_init = nn.initializers.he_normal
+    elif name == "set_mlp":
+        flax_init = nn.initializers.glorot_uniform
+    else:
+        flax_init = nn.initializers.glorot_normal
     kernel = default(jax.random.key(0), (9, 8, 16))
     np.testing.assert_allclose(kernel, flax_init()(jax.random.key(0), (9, 8, 16)), rtol=1e-5)
 
