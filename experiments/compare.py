@@ -7,9 +7,14 @@ For one seed all contestants start from the same initial weights and see the sam
   criteria    names of jaxprune.criteria, or path/to/file.py:function for your own, which all go through
               one common `pipeline`: when masks are made (in training, before it, on the trained network),
               schedule, pattern, allocation, rounds, compensation, ... (see experiments/ways/pipeline.py)
+  gates, penalties, subgradients
+              ways to sparsity of jaxprune.gates, .penalties and .subgradients, by a label of one's own
   quantised   the networks of a method with few values: Deep Compression
   controls    of masks, trained anew: "retrained", "shuffled", "row-shuffled", "reinit"
   sparsities  fractions removed, each of which every contestant is trained to
+  strengths   label -> strengths of a gate or penalty, which finds a sparsity of its own
+  trials      label -> settings, of which the best on validation examples is trained with all seeds
+  trial_seed  seed of these trials
 
 It ends with a table per sparsity, a plot of accuracy against compression, and the verdicts on the config's
 claims. The same command again goes on where it was stopped. A training that diverges is reported as such.

@@ -1,7 +1,7 @@
 """Training, dense or sparse: one model on one data set, over seeds or folds.
 
-The method of the config acts through `jaxprune.sparsify` around its optimizer; without one the model stays
-dense. The test set is read once, at the end. The same command again goes on where it was stopped, and
+One of `config.method`, `.gate`, `.penalty` and `.subgradient` makes the model sparse; with none of them it
+stays dense. The test set is read once, at the end. The same command again goes on where it was stopped, and
 prints the report of a run that is finished.
 
 Examples:

@@ -27,7 +27,10 @@ _PRUNE = updates_lib.prune()
 class Method(Part):
     """A pruning method: criterion · pattern · allocation · schedule · update.
 
-    Two methods are equal if their parts are, whatever call put these together.
+    What is not given is the plainest: single weights that compete within their layer
+    (`patterns.unstructured()`), the same fraction removed from each layer (`allocation.uniform()`), removed
+    weights that stay away (`updates.prune()`), and a dense start. Two methods are equal if their parts are,
+    whatever call put these together.
 
     Attributes:
       criterion: scores each weight.

@@ -1,4 +1,10 @@
-"""SmolLM2-135M: the published order of solvers at 50 % and 2:4, with three draws of calibration windows."""
+"""SmolLM2-135M: the published order of solvers at 50 % and 2:4, with three draws of calibration windows.
+
+Ours, three seeds, times the dense perplexity (18.83): SparseGPT 2.13 at 50 % and 4.13 at 2:4; the order of
+magnitude, Wanda and SparseGPT holds in both (docs/posttrain.md).
+
+Run: python -m experiments.posttrain --config=configs/posttrain/smollm2.py
+"""
 
 import math
 

@@ -3,6 +3,8 @@
 Ours, perplexity propagated and recovered (dense 18.83): 50 % 34.09, 32.90; 60 % 54.64, 52.06; 70 % 100.69,
 101.16; 4:8 46.27, 41.60. Recovery was to the dense block's outputs alone; its target is now mixed with the
 dense network's (docs/posttrain.md), and has not been run at these rates.
+
+Run: python -m experiments.posttrain --config=configs/posttrain/smollm2_rates_recovered.py
 """
 
 from configs.posttrain.smollm2 import PROPAGATED, SOLVERS, better

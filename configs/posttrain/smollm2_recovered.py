@@ -6,6 +6,8 @@ blocks alone (docs/posttrain.md).
 Ours, three seeds, perplexity (dense 18.83): 50 % 40.12, propagated 34.43; 2:4 76.21, propagated 58.19,
 recovered 54.26. All six claims hold. Recovery was to the dense block's outputs alone; its target is now mixed
 with the dense network's (docs/posttrain.md), and has not been run for 64 steps.
+
+Run: python -m experiments.posttrain --config=configs/posttrain/smollm2_recovered.py
 """
 
 from configs.posttrain.smollm2 import PROPAGATED, SOLVERS, better, factor

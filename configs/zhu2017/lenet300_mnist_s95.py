@@ -2,7 +2,7 @@
 
 Paper: Zhu & Gupta, "To prune, or not to prune: exploring the efficacy of pruning for model compression"
 (2017), whose method it is; the paper has no MNIST table, so the run is compared with its own dense baseline
-(`--config.method=None`). Cubic schedule from step 1,000 to 8,000, every 100 steps.
+(`--config.method=None`). Cubic schedule from update 1,000 to 8,000, every 100 updates.
 
 Run: python -m experiments.train --config=configs/zhu2017/lenet300_mnist_s95.py
 """

@@ -37,7 +37,8 @@ def supermask(
       dynamic_scaling: whether layers are multiplied by the number of weights over that of weights kept.
       prunable: which leaves are masked (see `jaxprune.masks.make`).
       axes: which axes of the leaves are inputs, outputs and layers: `jaxprune.axes(apply, params, *inputs)`;
-        `None`: their shapes tell, and whatever depends on direction refuses those that do not.
+        `None`: two axes are taken for `[inputs, outputs]`, four with a short window for `[h, w, inputs,
+        outputs]`; other shapes are refused where direction matters.
 
     Returns:
       A gate.

@@ -164,7 +164,8 @@ def lottery_ticket(
       masks: masks that all levels lie within, `None` at leaves that are never pruned; they are copied.
         `None`: level 0 is dense.
       axes: which axes of the leaves are inputs, outputs and layers: `jaxprune.axes(apply, params, *inputs)`;
-        `None`: their shapes tell, and whatever depends on direction refuses those that do not.
+        `None`: two axes are taken for `[inputs, outputs]`, four with a short window for `[h, w, inputs,
+        outputs]`; other shapes are refused where direction matters.
 
     Returns:
       A gradient transformation. Parameters that are never pruned (biases) rewind as well. A round of pruning

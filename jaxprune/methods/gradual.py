@@ -197,7 +197,7 @@ def saliency(
         by default.
 
     Returns:
-      A method for `jaxprune.prune` and `jaxprune.sparsify`.
+      A method for `jaxprune.sparsify`, and for `jaxprune.prune`, which needs `grads=` in addition.
 
     Raises:
       ValueError: if an argument is out of its range.
@@ -306,7 +306,7 @@ def weight_change(
         by default.
 
     Returns:
-      A method for `jaxprune.prune` and `jaxprune.sparsify`.
+      A method for `jaxprune.sparsify`, and for `jaxprune.prune`, which needs `initial_params=` in addition.
 
     Raises:
       ValueError: if an argument is out of its range.
@@ -352,7 +352,7 @@ def magnitude_increase(
         by default.
 
     Returns:
-      A method for `jaxprune.prune` and `jaxprune.sparsify`.
+      A method for `jaxprune.sparsify`, and for `jaxprune.prune`, which needs `initial_params=` in addition.
 
     Raises:
       ValueError: if an argument is out of its range.

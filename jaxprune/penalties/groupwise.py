@@ -60,7 +60,8 @@ def group_l2(
       pattern: or the units of a pattern are the groups, `patterns.block` or `patterns.channel`. Its
         `to_groups` must add up what is removed together.
       axes: which axes of the leaves are inputs, outputs and layers: `jaxprune.axes(apply, params, *inputs)`;
-        `None`: their shapes tell, and whatever depends on direction refuses those that do not. Each layer has
+        `None`: two axes are taken for `[inputs, outputs]`, four with a short window for `[h, w, inputs,
+        outputs]`; other shapes are refused where direction matters. Each layer has
         groups of its own. `axis` as a number needs none.
 
     Returns:

@@ -120,7 +120,8 @@ def sensitivity(
       pattern: what dies together and who competes.
       prunable: which leaves may be pruned (see `jaxprune.masks.make`).
       axes: which axes of the leaves are inputs, outputs and layers: `jaxprune.axes(apply, params, *inputs)`;
-        `None`: their shapes tell, and whatever depends on direction refuses those that do not.
+        `None`: two axes are taken for `[inputs, outputs]`, four with a short window for `[h, w, inputs,
+        outputs]`; other shapes are refused where direction matters.
         Layers that are stacked in one leaf are pruned one at a time.
       around: a tree like `params` that the other layers are taken from while one is pruned; `None`: `params`.
       progress: called with the number of evaluations done, after each.

@@ -106,7 +106,8 @@ def sparsify(
         and are copied. `None`: the method says.
       packed: store the masks in one bit per weight.
       axes: which axes of the leaves are inputs, outputs and layers: `jaxprune.axes(apply, params, *inputs)`;
-        `None`: their shapes tell, and whatever depends on direction refuses those that do not.
+        `None`: two axes are taken for `[inputs, outputs]`, four with a short window for `[h, w, inputs,
+        outputs]`; other shapes are refused where direction matters.
       specs: in a hand-written `jax.shard_map` whose parameters are split between devices, their
         `PartitionSpec`s: one for all, or a tree beside them. Masks are then found from the whole parameters,
         which each device gathers for it; without, split parameters are refused there. Under `jax.jit` arrays
@@ -240,6 +241,9 @@ def fixed(
 
     Returns:
       A gradient transformation whose `update` needs `params`. Read its masks with `jaxprune.masks_of`.
+
+    Raises:
+      ValueError: in `init`, if the masks fit other leaves or shapes; in `update`, if `params` is missing.
 
     >>> tx = fixed(optax.sgd(0.1), {"w": jnp.array([True, False])})
     >>> params = {"w": jnp.array([1.0, 2.0])}
