@@ -10,9 +10,10 @@ import jax
 import jax.numpy as jnp
 import optax
 import pytest
+from comparisons import run, small
 from stopping import StopsAfter
 
-from experiments import cli, compare, report, train
+from experiments import cli, report, train
 from experiments.cli import Options, Stopper, UserError
 from experiments.config import build, config, part, validate
 from experiments.metrics import savings
@@ -48,21 +49,6 @@ def own(tmp_path_factory):
     return path
 
 
-def whole(compare, **fields):
-    common = {
-        "data": part("synthetic_mnist", batch_size=32),
-        "model": part("lenet_300_100"),
-        "optimizer": part("sgd", learning_rate=0.05),
-        "prunable": "fc2/kernel",
-        "validation": 0,
-        "steps": 20,
-        "log_every": 5,
-        "save_every": 10,
-        "seeds": (0, 1),
-    }
-    return config(**{**common, **fields, "compare": compare})
-
-
 def two(own, **fields):
     compare = {
         "methods": {"static": part("static", allocation=part("uniform"))},
@@ -70,14 +56,7 @@ def two(own, **fields):
         "pipeline": CUBIC,
         "sparsities": (0.5, 0.9),
     }
-    return whole(compare, **fields)
-
-
-def run(cfg, workdir, stopper=None, dry_run=False):
-    validate(cfg)
-    compare.main(cfg, Options("test", workdir, dry_run, stopper or Stopper()))
-    found = [*workdir.glob("test-*/results.json")]
-    return json.loads(found[0].read_text()) if found else None
+    return small(compare, **fields)
 
 
 @pytest.fixture(scope="module")
@@ -245,7 +224,7 @@ def test_a_training_that_diverges_is_a_result(own, tmp_path, monkeypatch):
 
 def test_a_dry_run_prints_the_points_and_writes_nothing(own, tmp_path, capsys):
     asked = {"criteria": (f"{own}:relative_step",), "pipeline": CUBIC, "sparsities": (0.5, 0.9)}
-    run(whole(asked), tmp_path, dry_run=True)
+    run(small(asked), tmp_path, dry_run=True)
     out = capsys.readouterr().out
     rows = {tuple(line.split()[:2]): line.split()[3:] for line in out.splitlines() if "%" in line}
     assert rows["relative_step", "90"] == ["90.00%", "239,610", "1.11x", "478,400", "1.11x"]
@@ -292,7 +271,7 @@ STATIC = {"static": part("static")}
 )
 def test_mistakes_are_told_in_words(compare, fields, says):
     with pytest.raises(UserError) as e:
-        contestants.contestants(whole(compare, **fields))
+        contestants.contestants(small(compare, **fields))
     assert says in str(e.value)
 
 
@@ -307,7 +286,7 @@ def test_mistakes_are_told_in_words(compare, fields, says):
     ],
 )
 def test_mistakes_in_a_criterion_are_told_before_anything_is_trained(own, function, says, tmp_path):
-    cfg = whole({"criteria": (f"{own}:{function}",), "pipeline": CUBIC})
+    cfg = small({"criteria": (f"{own}:{function}",), "pipeline": CUBIC})
     with pytest.raises(UserError, match=says):
         run(cfg, tmp_path)
     assert not list(tmp_path.iterdir())
@@ -322,7 +301,7 @@ def test_mistakes_in_a_criterion_are_told_before_anything_is_trained(own, functi
 )
 def test_what_does_not_fit_is_refused(compare, fields, says, tmp_path):
     with pytest.raises(UserError, match=says):
-        run(whole(compare, **fields), tmp_path)
+        run(small(compare, **fields), tmp_path)
 
 
 def test_the_command_line_reaches_all_fields():

@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from comparisons import run, small
 from stopping import StopsAfter
 
-from experiments import compare
-from experiments.cli import Options, Stopper, UserError
-from experiments.config import check_sizes, config, part, validate
+from experiments.cli import UserError
+from experiments.config import part
 from experiments.studies import one_training, pretraining
 
 BEFORE = {"data": part("synthetic_fashion_mnist", batch_size=16), "steps": 12}
@@ -23,26 +23,7 @@ METHODS = {
 
 
 def settings(before, compare=METHODS, **fields):
-    common = {
-        "data": part("synthetic_mnist", batch_size=32),
-        "model": part("lenet_300_100"),
-        "optimizer": part("sgd", learning_rate=0.05),
-        "prunable": "fc2/kernel",
-        "validation": 0,
-        "steps": 20,
-        "log_every": 5,
-        "save_every": 10,
-        "seeds": (0, 1),
-    }
-    return config(**{**common, **fields}, pretraining=before, compare=compare)
-
-
-def run(cfg, workdir, stopper=None, dry_run=False):
-    validate(cfg)
-    check_sizes(cfg)
-    compare.main(cfg, Options("test", workdir, dry_run, stopper or Stopper()))
-    found = [*workdir.glob("test-*/results.json")]
-    return json.loads(found[0].read_text(encoding="utf-8")) if found else None
+    return small(compare, pretraining=before, **fields)
 
 
 def leaves(tree):

@@ -1,33 +1,20 @@
 """experiments.structured: units go, what is left is shrunk and tested; networks trained with a penalty."""
 
-import json
-
+import comparisons
 import pytest
+from comparisons import small
 
 from experiments import structured
-from experiments.cli import Options, Stopper
-from experiments.config import UserError, config, part, validate
+from experiments.config import UserError, part
 
 
 def of(compare, **fields):
-    common = {
-        "data": part("synthetic_mnist", batch_size=32),
-        "model": part("lenet_300_100"),
-        "optimizer": part("sgd", learning_rate=0.05),
-        "validation": 0,
-        "steps": 20,
-        "log_every": 10,
-        "save_every": 20,
-        "seeds": (0,),
-    }
-    return config(**{**common, **fields, "compare": compare})
+    fields = {"prunable": "", "save_every": 20, "seeds": (0,), **fields}
+    return small(compare, **fields)
 
 
 def run(cfg, workdir, dry_run=False):
-    validate(cfg)
-    structured.main(cfg, Options("test", workdir, dry_run, Stopper()))
-    found = [*workdir.glob("test-*/results.json")]
-    return json.loads(found[0].read_text()) if found else None
+    return comparisons.run(cfg, workdir, dry_run=dry_run, main=structured.main)
 
 
 CRITERIA = {

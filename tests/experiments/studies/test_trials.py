@@ -3,11 +3,12 @@
 import json
 
 import pytest
+from comparisons import run, small
 from stopping import StopsAfter
 
 from experiments import compare
 from experiments.cli import Options, Stopper, UserError
-from experiments.config import config, part, validate
+from experiments.config import part
 from experiments.studies import compare_runs, contestants
 
 GRADUAL = part("gmp", begin=5, end=15, every=5)
@@ -27,25 +28,7 @@ SECTION = {
 
 
 def settings(section=SECTION, **fields):
-    common = {
-        "data": part("synthetic_mnist", batch_size=32),
-        "model": part("lenet_300_100"),
-        "optimizer": part("sgd", learning_rate=0.05),
-        "prunable": "fc2/kernel",
-        "validation": 500,
-        "steps": 20,
-        "log_every": 5,
-        "save_every": 10,
-        "seeds": (0, 1),
-    }
-    return config(**{**common, **fields}, compare=section)
-
-
-def run(cfg, workdir, stopper=None):
-    validate(cfg)
-    compare.main(cfg, Options("test", workdir, False, stopper or Stopper()))
-    found = [*workdir.glob("test-*/results.json")]
-    return json.loads(found[0].read_text(encoding="utf-8")) if found else None
+    return small(section, **{"validation": 500, **fields})
 
 
 BEST = ("GMP/sparsity_0.5, trial 1", "GMP/sparsity_0.9, trial 1", "dense, trial 2")
