@@ -108,8 +108,16 @@ def start(study: Study, cfg: ConfigDict, options: Options) -> None:
       UserError: the section is not what the study can use.
     """
     cfg, section = study.check(cfg)
-    if not is_finished(cfg, options, study.called):
-        study.run(cfg, section, options)
+    if is_finished(cfg, options, study.called):
+        return
+    if options.seeds_from:  # mistakes are told before anything is trained
+        from experiments.runs.config_file import as_json
+        from experiments.runs.taken_seeds import seeds_by_source
+
+        for source, seeds in seeds_by_source(options.seeds_from, as_json(cfg)).items():
+            if options.dry_run:
+                print(f"Taken from {source}: seeds {', '.join(map(str, seeds))}")
+    study.run(cfg, section, options)
 
 
 def is_finished(cfg: ConfigDict, options: Options, what: str = "run") -> bool:

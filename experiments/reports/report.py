@@ -223,23 +223,27 @@ def _cost(results: Mapping[str, Any]) -> str:
 
 
 def _environment(results: Mapping[str, Any], folder: Path) -> str:
-    """Returns the command line, and the software and hardware of the last start."""
+    """Returns the command lines, and the software and hardware of the starts, each different one once."""
     provenance = results.get("provenance") or {}  # of a run of an earlier version
     starts = provenance.get("starts") or read_starts(folder / "versions.json")
     if not starts:
         return ""
-    last_start = starts[-1]
-    git = last_start.get("git") or {}
+    commands = "\n".join(provenance.get("commands", ()))
+    command_block = f"```\n{commands}\n```\n\n" if commands else ""
+    different = [*dict.fromkeys(_start_in_words(start) for start in starts)]
+    if len(different) > 1:
+        different = [f"- {start}" for start in different]
+    return f"## Made with\n\n{command_block}" + "\n".join(different)
+
+
+def _start_in_words(start: Mapping[str, Any]) -> str:
+    git = start.get("git") or {}
     dirty_note = " with uncommitted changes" if git.get("dirty") else ""
     revision = f", revision {git['revision'][:12]}{dirty_note}" if git else ""
     packages = ", ".join(
-        f"{package} {last_start[package]}"
+        f"{package} {start[package]}"
         for package in ("python", "jax", "flax", "optax")
-        if last_start.get(package)
+        if start.get(package)
     )
-    resumed_note = f" The run was resumed under {len(starts)} settings." if len(starts) > 1 else ""
-    devices = ", ".join(last_start.get("devices", ()))
-    commands = "\n".join(provenance.get("commands", ()))
-    command_block = f"```\n{commands}\n```\n\n" if commands else ""
-    machine = f"{last_start.get('cpu')}, device {devices}{revision}"
-    return f"## Made with\n\n{command_block}{packages}; {machine}.{resumed_note}"
+    devices = ", ".join(start.get("devices", ()))
+    return f"{packages}; {start.get('cpu')}, device {devices}{revision}."

@@ -12,8 +12,16 @@ from experiments.runs import files
 __all__ = ["acquire_lock"]
 
 
-def acquire_lock(path: Path) -> filelock.BaseFileLock:
-    """Takes the lock of a run folder; the operating system releases it when this process ends."""
+def acquire_lock(path: Path, remedy: str = "set another --workdir") -> filelock.BaseFileLock:
+    """Takes the lock of a run folder; the operating system releases it when this process ends.
+
+    Args:
+      path: of the file.
+      remedy: what an error advises, beside waiting.
+
+    Raises:
+      UserError: another process has it.
+    """
     holder_path = path.with_name("holder")
     for file_path in (path, holder_path):
         if file_path.is_symlink() or (file_path.exists() and not file_path.is_file()):
@@ -25,8 +33,8 @@ def acquire_lock(path: Path) -> filelock.BaseFileLock:
         lock.acquire()
     except filelock.Timeout:
         raise UserError(
-            f"{path.parent} is in use by {_describe_holder(holder_path)}; wait until it ends, or set "
-            "another --workdir."
+            f"{path.parent} is in use by {_describe_holder(holder_path)}; wait until it ends, or "
+            f"{remedy}."
         ) from None
     files.write_text(holder_path, f"process {os.getpid()} on {socket.gethostname()}\n")
     return lock

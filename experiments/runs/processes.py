@@ -16,7 +16,7 @@ from typing import Any
 from experiments.config import UserError
 from experiments.runs import files
 
-__all__ = ["Processes", "command_line"]
+__all__ = ["Processes", "command_line", "read_rows"]
 
 _SECONDS_BETWEEN_ROWS = 30
 
@@ -33,8 +33,7 @@ class Processes:
 
     def __init__(self, path: Path):
         self._path = path
-        rows = files.read_json(path, list) if path.exists() else []
-        self._earlier_rows = [_checked_row(files.unsealed(row, path), path) for row in rows]
+        self._earlier_rows = read_rows(path)
         self._command = command_line(sys.orig_argv, Path.cwd())
         self._start_time = time.time()
         self._cpu_seconds_before = _cpu_seconds()
@@ -86,6 +85,19 @@ class Processes:
     def _write_if_possible(self) -> None:
         with contextlib.suppress(OSError):  # a full disk: the run itself will say so
             self._write()
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Returns the rows of an account, without checksums; none if there is no file.
+
+    Args:
+      path: of `processes.json`.
+
+    Raises:
+      UserError: it is damaged.
+    """
+    rows = files.read_json(path, list) if path.exists() else []
+    return [_checked_row(files.unsealed(row, path), path) for row in rows]
 
 
 def _checked_row(row: dict[str, Any], path: Path) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import jax
 from ml_collections import ConfigDict
 
 import jaxprune as jp
+from experiments.config import UserError
 from experiments.reports import stats
 from experiments.reports.branches import REPORT
 from experiments.reports.report import write_report
@@ -17,6 +18,7 @@ from experiments.runs.folder import Folder, RunFolder, folder_name
 from experiments.runs.level_files import LevelFiles
 from experiments.runs.options import Options
 from experiments.runs.progress import Progress
+from experiments.runs.taken_seeds import seeds_of
 from experiments.studies import lottery_runs
 from experiments.studies.branch_plan import FIELDS, Branch, Plan
 from experiments.studies.branch_starts import Starts
@@ -50,7 +52,9 @@ def run(cfg: ConfigDict, plan: Plan, options: Options) -> None:
         if (folders[label] / "done").is_file() and not options.dry_run:
             continue  # its folder stays as it is
         own_name = folders[label].name.rpartition("-")[0]
-        own_options = options._replace(config_name=own_name, seeds_from=())  # those have branches
+        own_options = options._replace(
+            config_name=own_name, seeds_from=_tickets_of_sources(options, ticket_cfg)
+        )
         lottery_runs.run(ticket_cfg, section, own_options)
         if options.stopper.requested:
             return
@@ -100,6 +104,23 @@ def _ticket_folder(options: Options, cfg: ConfigDict) -> Path:
         if (path / "done").is_file()
     )
     return finished[0] if finished else Path(options.workdir) / own
+
+
+def _tickets_of_sources(options: Options, cfg: ConfigDict) -> tuple[Path, ...]:
+    """Returns the folders of a ticket that stand beside the run folders that seeds are taken from."""
+    folders = []
+    for source in options.seeds_from:
+        its_cfg = cfg.copy_and_resolve_references()
+        with its_cfg.unlocked():
+            its_cfg.seeds = tuple(seeds_of(source))
+        folder = _ticket_folder(options._replace(workdir=source.resolve().parent), its_cfg)
+        if not (folder / "config.json").is_file():
+            raise UserError(
+                f"--seeds_from={source}: the ticket of its branches is missing beside it, {folder}; copy "
+                "that folder too."
+            )
+        folders.append(folder)
+    return tuple(folders)
 
 
 def _planned(cfg: ConfigDict, plan: Plan) -> str:
@@ -202,6 +223,7 @@ class _Seed:
     def run(self) -> dict[str, Any] | None:
         """Returns the seed's results, or `None` if it was asked to stop."""
         if self.folder.done:
+            self._check_tickets(self.folder.results["levels"])
             return self.folder.results
         self.task: Task = tasks(self.setup.cfg, self.seed)[0]
         levels: list[dict[str, Any]] = []
@@ -221,6 +243,18 @@ class _Seed:
         results = {"seed": self.seed, "levels": levels, "lines": lines}
         self.folder.finish(results)
         return results
+
+    def _check_tickets(self, levels: Sequence[Mapping[str, Any]]) -> None:
+        """Refuses finished branches that began with other tickets than those that are read."""
+        for ticket, run_folder in self.study.tickets.items():
+            name = self.plan.name(ticket)
+            ticket_levels = Folder(run_folder.path / f"seed_{self.seed}").results["levels"]
+            for level, ticket_level in zip(levels, ticket_levels, strict=True):
+                if level["branches"][name] != ticket_level["branches"]["ticket"]:
+                    raise UserError(
+                        f"{self.folder.path}: level {level['level']} of its ticket is not that of "
+                        f"{run_folder.path}; set another --workdir."
+                    )
 
     def _run_branch(
         self, ticket: str, branch: Branch, starts: Starts

@@ -12,7 +12,8 @@ from jaxprune.types import Axes, Masks, Params
 
 __all__ = ["effective"]
 
-_FACTORS = ("scale", "var")  # leaves of one axis that multiply; others are added
+# Leaves of one axis that multiply, of normalisation and `jaxprune.nn.SReLU`; others are added.
+_FACTORS = ("scale", "var", "left_slope", "right_slope")
 
 
 def effective(apply: Callable[..., Any], params: Params, masks: Masks, *inputs: Any) -> Masks:
@@ -31,7 +32,7 @@ def effective(apply: Callable[..., Any], params: Params, masks: Masks, *inputs: 
     Args:
       apply: (params, *inputs) -> outputs.
       params: tree of arrays, for shapes and dtypes. Leaves without a mask count as kept; those of one axis
-        as constants, unless they are called `scale` or `var`.
+        as constants, unless they are called `scale`, `var`, `left_slope` or `right_slope`.
       masks: bool arrays, `None` at leaves without one; not traced.
       *inputs: trees of arrays or `jax.ShapeDtypeStruct`s; the values do not matter.
 

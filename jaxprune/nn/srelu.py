@@ -5,6 +5,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.linen.dtypes import promote_dtype
 
 from jaxprune.nn.initializers import uniform
 
@@ -19,7 +20,7 @@ class SReLU(nn.Module, kw_only=True):
     $a_r = 1$, $a_l$ is drawn from [0, 1) and $w$ from [0, 5): a leaky ReLU with a slope for each unit.
 
     Attributes:
-      dtype: of the computation; None: that of the inputs.
+      dtype: of the computation; None: that of inputs and parameters.
       name: of the layer, and its `parent`: as of all modules of Flax.
 
     References:
@@ -37,17 +38,22 @@ class SReLU(nn.Module, kw_only=True):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps activations [..., units] to the same shape."""
-        dtype = self.dtype or x.dtype
+        initial_values = {
+            "left_threshold": nn.initializers.zeros,
+            "left_slope": uniform(least=0.0, most=1.0),
+            "width": uniform(least=0.0, most=5.0),
+            "right_slope": nn.initializers.ones,
+        }
         shape_of_one = (1,) * (x.ndim - 1) + x.shape[-1:]
-
-        def parameter(name: str, initial: nn.initializers.Initializer) -> jax.Array:
-            return self.param(name, initial, x.shape[-1:]).astype(dtype).reshape(shape_of_one)
-
-        left_threshold = parameter("left_threshold", nn.initializers.zeros)
-        left_slope = parameter("left_slope", uniform(least=0.0, most=1.0))
-        width = jnp.abs(parameter("width", uniform(least=0.0, most=5.0)))
-        right_slope = parameter("right_slope", nn.initializers.ones)
-        distance = x.astype(dtype) - left_threshold
+        params = [
+            self.param(name, initial, x.shape[-1:]).reshape(shape_of_one)
+            for name, initial in initial_values.items()
+        ]
+        x, left_threshold, left_slope, width, right_slope = promote_dtype(
+            x, *params, dtype=self.dtype
+        )
+        width = jnp.abs(width)
+        distance = x - left_threshold
         below = left_slope * jnp.minimum(distance, 0)
         between = jnp.minimum(jnp.maximum(distance, 0), width)
         above = right_slope * jnp.maximum(distance - width, 0)

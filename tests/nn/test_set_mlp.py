@@ -77,3 +77,22 @@ def test_units_are_pruned_with_the_parameters_of_their_activation():
     kept = layers["fc1"]["kernel"].shape[1]
     assert kept < 12
     assert {leaf.shape for leaf in layers["srelu1"].values()} == {(kept,)}
+
+
+def test_integers_are_computed_in_the_type_of_the_parameters():
+    x = jnp.arange(-3, 3)[:, None] * jnp.ones((1, 4), int)
+    y, _ = SReLU().init_with_output(jax.random.key(0), x)
+    assert y.dtype == jnp.float32
+    np.testing.assert_allclose(y[3:], x[3:])
+    assert (y[:3] != jnp.round(y[:3])).any()
+
+
+def test_effective_weights_are_found_behind_srelu():
+    model = set_mlp(hidden=(6,))
+    x = jnp.ones((1, 3))
+    params = model.init(jax.random.key(0), x)["params"]
+    masks = jax.tree.map(lambda leaf: jnp.ones_like(leaf, bool) if leaf.ndim == 2 else None, params)
+    masks["fc2"]["kernel"] = masks["fc2"]["kernel"].at[2].set(False)  # the third unit goes nowhere
+    effective = jp.metrics.effective(lambda p, x: model.apply({"params": p}, x), params, masks, x)
+    assert not effective["fc1"]["kernel"][:, 2].any()
+    assert int(effective["fc1"]["kernel"].sum()) == 3 * 5

@@ -1,10 +1,19 @@
 """Seeds that other run folders have trained: what is taken, and what is refused."""
 
+import os
+from pathlib import Path
+
 import pytest
 
+from experiments import cli
 from experiments.config import UserError, config
+from experiments.runs import taken_seeds
 from experiments.runs.files import read_json, write_json
 from experiments.runs.folder import Folder, RunFolder, folder_name
+from experiments.runs.labels import check_label
+from experiments.training.failures import failure, record_failure
+
+ROOT = Path(__file__).parents[3]
 
 
 def parts(tmp_path, *seeds_of_parts):
@@ -39,55 +48,174 @@ def test_the_folders_of_the_asked_seeds_are_copied_with_their_account(tmp_path):
     assert folder.results["cost"]["wall_seconds"] >= sum(row["wall_seconds"] for row in rows)
 
 
-def test_what_the_folder_has_is_kept(tmp_path):
-    (first,) = parts(tmp_path, (0, 1))
-    with RunFolder.open(tmp_path, "x", config(seeds=(0, 1, 2))) as folder:
-        folder.seed(0).finish({"part": "own"})
-    with RunFolder.open(tmp_path, "x", config(seeds=(0, 1, 2)), (first,)) as folder:
-        assert folder.seed(0).results == {"part": "own"}
-        assert folder.seed(1).results["part"] == 0
-
-
-def test_a_copy_that_was_killed_is_made_again(tmp_path):
-    (first,) = parts(tmp_path, (0, 1))
-    with RunFolder.open(tmp_path, "x", config(seeds=(0, 1, 2))) as folder:
-        torn = folder.path / ".seed_1.copy"
-        torn.mkdir()
-        (torn / "half").touch()
-    with RunFolder.open(tmp_path, "x", config(seeds=(0, 1, 2)), (first,)) as folder:
-        assert folder.seed(1).results == {"seed": 1, "part": 0}
-        assert not (folder.path / "seed_1/half").exists()
-        assert not torn.exists()
-
-
-def open_from(tmp_path, *sources, **fields):
+def joined(tmp_path, *sources, **fields):
+    """A run folder, closed, that has taken seeds."""
     fields = {"seeds": (0, 1, 2), **fields}
-    RunFolder.open(tmp_path / "joined", "x", config(**fields), sources).close()
+    with RunFolder.open(tmp_path / "joined", "x", config(**fields), sources) as folder:
+        return folder
+
+
+def begun(tmp_path, *paths, **fields):
+    """The same folder before it takes any, with files in it."""
+    folder = joined(tmp_path, **fields)
+    for path in paths:
+        (folder.path / path).parent.mkdir(parents=True)
+        (folder.path / path).write_text("own")
+    return folder.path
+
+
+def test_a_seed_that_has_begun_here_is_kept_whole_and_said(tmp_path, capsys):
+    (first,) = parts(tmp_path, (0, 1))
+    begun(tmp_path, "method/sparsity_0.9/seed_0/metrics.csv")
+    for _ in range(2):
+        folder = joined(tmp_path, first)
+        assert not folder.seed(0).done, "no seed is of two origins"
+        assert folder.seed(1).done
+        assert "seed 0 has begun in" in capsys.readouterr().err
+
+
+def test_empty_folders_have_not_begun(tmp_path):
+    (first,) = parts(tmp_path, (0, 1))
+    path = begun(tmp_path)
+    (path / "seed_0/checkpoints").mkdir(parents=True)
+    assert joined(tmp_path, first).seed(0).results == {"seed": 0, "part": 0}
+
+
+def test_a_kill_between_two_folders_of_a_seed_is_made_good(tmp_path, monkeypatch, capsys):
+    (first,) = parts(tmp_path, (0, 1))
+    copy, copied = taken_seeds._copy_whole, []
+
+    def killed(folder, target):
+        if copied:
+            raise KeyboardInterrupt
+        copied.append(target)
+        copy(folder, target)
+
+    monkeypatch.setattr(taken_seeds, "_copy_whole", killed)
+    with pytest.raises(KeyboardInterrupt):
+        joined(tmp_path, first)
+    monkeypatch.undo()
+    torn = copied[0].with_name(".seed_1.copy")
+    torn.mkdir()
+    (torn / "half").touch()
+    folder = joined(tmp_path, first)
+    for seed in (0, 1):
+        assert folder.seed(seed).results == {"seed": seed, "part": 0}
+        assert Folder(folder.path / f"method/sparsity_0.9/seed_{seed}").done
+    assert not torn.exists()
+    assert "has begun" not in capsys.readouterr().err
+
+
+def test_seconds_come_with_what_is_copied_and_with_nothing_else(tmp_path):
+    first, second = parts(tmp_path, (0, 1), (2,))
+    begun(tmp_path, "seed_2/metrics.csv")
+    joined(tmp_path, first, second)
+    folder = joined(tmp_path, first, second)
+    rows = read_json(folder.path / "processes.json")
+    [of_first], [of_second] = (read_json(source / "processes.json") for source in (first, second))
+    assert of_first in rows
+    assert of_second not in rows
+    assert len(rows) == 3 + 1  # begun, and twice joined
+    folder.finish({})
+    before = read_json(folder.path / "processes.json")
+    third = parts(tmp_path / "more", (2,))
+    joined(tmp_path, *third)
+    assert third[0] not in read_json(folder.path / "taken.json").values()
+    assert len(read_json(folder.path / "processes.json")) == len(before) + 1
+
+
+def test_copies_can_be_written_whatever_the_source_allows(tmp_path):
+    (first,) = parts(tmp_path, (0, 1))
+    seed = first / "seed_0"
+    (seed / "done").chmod(0o444)
+    seed.chmod(0o555)
+    copy = joined(tmp_path, first).path / "seed_0"
+    assert copy.stat().st_mode & 0o200
+    assert (copy / "done").stat().st_mode & 0o200
+    seed.chmod(0o755)
+
+
+def test_a_failed_training_comes_along(tmp_path):
+    (first,) = parts(tmp_path, (0, 1))
+    record_failure(Folder(first / "dense/seed_0").path, ValueError("diverged"))
+    assert failure(joined(tmp_path, first).path / "dense/seed_0") == {"failed": "diverged"}
 
 
 def test_what_does_not_belong_to_the_run_is_refused(tmp_path):
     first, second = parts(tmp_path, (0, 1), (1, 2))
     with pytest.raises(UserError, match=r"seed 1 is in .*part0.* and in .*part1.*; leave one"):
-        open_from(tmp_path, first, second)
+        joined(tmp_path, first, second)
     with pytest.raises(UserError, match=r"other settings.*steps is \d+, asked 7"):
-        open_from(tmp_path, first, steps=7)
-    with pytest.raises(UserError, match=r"has seeds \[0, 1\], none of config.seeds=\[5\]"):
-        open_from(tmp_path, first, seeds=(5,))
+        joined(tmp_path, first, steps=7)
+    with pytest.raises(UserError, match=r"trained nothing of config.seeds=\[5\]; its .* \[0, 1\]"):
+        joined(tmp_path, first, seeds=(5,))
     with pytest.raises(UserError, match="no run folder; it has no"):
-        open_from(tmp_path, tmp_path)
+        joined(tmp_path, tmp_path)
+    own = begun(tmp_path, "seed_0/metrics.csv")
     with pytest.raises(UserError, match="is the folder of this run itself"):
-        open_from(tmp_path, tmp_path / "joined" / folder_name("x", config(seeds=(0, 1, 2))))
+        joined(tmp_path, own)
     holder = RunFolder.open(tmp_path / "part0", "x", config(seeds=(0, 1)))
-    with pytest.raises(UserError, match="is in use by process"):
-        open_from(tmp_path, first)
+    with pytest.raises(UserError, match=r"in use by process .* leave it out of --seeds_from"):
+        joined(tmp_path, first)
     holder.close()
-    open_from(tmp_path, first)
-    Folder(first / "dense, trial 1/seed_1000").finish({})
-    with pytest.raises(UserError, match=r"seed 1000 chose settings .*config.compare.trials"):
-        open_from(tmp_path, first)
+    again = tmp_path / "part1" / ".." / "part0" / first.name
+    assert joined(tmp_path, first, again).seed(1).done, "one folder by two spellings"
+
+
+def test_settings_chosen_by_trials_are_those_of_one_folder(tmp_path):
+    trials = {"trials": {"GMP": ({"steps": 5}, {"steps": 9})}}
+    with RunFolder.open(tmp_path, "x", config(compare=trials)) as folder:
+        folder.seed(0).finish({})
+    with pytest.raises(
+        UserError, match=r"config.compare.trials chooses .* cannot be trained apart"
+    ):
+        joined(tmp_path, folder.path, compare=trials)
+
+
+@pytest.mark.parametrize("name", ["processes.json", "versions.json"])
+def test_a_damaged_account_of_a_source_is_named_and_nothing_is_taken(tmp_path, name):
+    (first,) = parts(tmp_path, (0, 1))
+    whole = (first / name).read_text(encoding="utf-8")
+    write_json(first / name, [{**row, "wall_seconds": 1} for row in read_json(first / name)])
+    with pytest.raises(UserError, match=f"part0.*{name} does not match its checksum"):
+        joined(tmp_path, first)
+    (first / name).write_text(whole, encoding="utf-8")
+    assert joined(tmp_path, first).seed(0).done
+
+
+def test_links_and_what_is_no_file_are_refused(tmp_path):
+    (first,) = parts(tmp_path, (0, 1))
+    inner = first / "method/sparsity_0.9/seed_0"
+    for make in (lambda path: path.symlink_to(inner), os.mkfifo):
+        path = first / "seed_0/checkpoints"
+        make(path)
+        with pytest.raises(UserError, match="checkpoints is neither a folder nor a plain file"):
+            joined(tmp_path, first)
+        path.unlink()
+
+
+def test_seeds_that_are_no_numbers_are_refused(tmp_path):
+    (first,) = parts(tmp_path, (0, 1))
+    write_json(first / "config.json", {**read_json(first / "config.json"), "seeds": None})
+    with pytest.raises(UserError, match=r"config.json: seeds=None are no list of numbers"):
+        joined(tmp_path, first)
 
 
 def test_a_folder_of_another_description_belongs(tmp_path):
     (first,) = parts(tmp_path, (0, 1))
     write_json(first / "config.json", {**read_json(first / "config.json"), "paper": {"a": "b"}})
-    open_from(tmp_path, first)
+    assert joined(tmp_path, first).seed(0).done
+
+
+def test_no_label_is_taken_for_a_seed():
+    with pytest.raises(UserError, match="'seed_5' is a name that a run folder uses itself"):
+        check_label("seed_5", "config.compare.methods")
+
+
+def test_the_readme_names_the_folders_that_its_commands_make():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    cfg = cli.load_config(str(ROOT / "configs/lottery/smoke.py"))
+    assert f"runs/{folder_name('smoke', cfg)} " in text
+    for name, seeds in {"one": (0, 1, 2), "two": (3, 4)}.items():
+        cfg.seeds = seeds
+        assert f"--seeds_from={name}/{folder_name('smoke', cfg)}" in text
