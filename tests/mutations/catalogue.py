@@ -189,16 +189,16 @@ RUNS = (
     ),
     Mutation(
         "two processes may work in one folder",
-        _FOLDER,
+        "experiments/runs/lock.py",
         "        lock.acquire()\n",
         "        pass\n",
         ("tests/experiments/runs/test_folder.py::test_a_second_process_is_refused",),
     ),
     Mutation(
         "an edited config is accepted",
-        _FOLDER,
-        "    if differing_fields:\n",
-        "    if False:\n",
+        "experiments/runs/config_file.py",
+        "    if differing := differences(stored, settings):\n",
+        "    if differing := '':\n",
         (
             "tests/experiments/runs/test_folder.py::"
             "test_a_folder_with_other_settings_is_refused_by_name_of_the_field",
@@ -910,6 +910,48 @@ POSTTRAIN: tuple[Mutation, ...] = (
         "~jnp.isfinite(jnp.diagonal(upper)).all()",
         "False",
         ("tests/posttrain/test_solvers.py::test_singular_grams",),
+    ),
+    Mutation(
+        "a seed is put together of two origins",
+        "experiments/runs/taken_seeds.py",
+        "if record.get(str(seed)) == str(source) or not _begun_seeds(path, [seed])",
+        "if True",
+        (
+            "tests/experiments/runs/test_taken_seeds.py::test_a_seed_that_has_begun_here_is_kept_whole_and_said",
+        ),
+    ),
+    Mutation(
+        "seeds are taken whose settings other trials have chosen",
+        "experiments/runs/taken_seeds.py",
+        "if any(len(tried) > 1 for tried in trials.values()):",
+        "if False:",
+        (
+            "tests/experiments/runs/test_taken_seeds.py::test_settings_chosen_by_trials_are_those_of_one_folder",
+        ),
+    ),
+    Mutation(
+        "a taken seed is trained again",
+        "experiments/runs/taken_seeds.py",
+        "if folder_seed == seed and not _holds_files(target):",
+        "if False:",
+        ("tests/faults/test_seeds_in_parts.py::test_folds_come_along",),
+    ),
+    Mutation(
+        "branches join whatever tickets are there",
+        "experiments/studies/branch_runs.py",
+        'if level["branches"][name] != ticket_level["branches"]["ticket"]:',
+        "if False:",
+        (
+            "tests/faults/test_seeds_in_parts.py"
+            "::test_branches_need_the_ticket_that_they_began_with",
+        ),
+    ),
+    Mutation(
+        "SReLU's thresholds do not stay in order",
+        "jaxprune/nn/srelu.py",
+        "        width = jnp.abs(width)\n",
+        "",
+        ("tests/nn/test_set_mlp.py::test_srelu_has_three_pieces",),
     ),
 )
 
