@@ -171,7 +171,7 @@ class RunFolder(Folder):
             files.sweep(path)
             settings = as_json(cfg)
             record_config(path / "config.json", settings)
-            if not self.done:
+            if seeds_from and not self.done:
                 take_seeds(path, settings, seeds_from, self._notify)
             record_start(path / "versions.json")
             self._processes = Processes(path / "processes.json")

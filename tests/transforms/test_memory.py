@@ -1,5 +1,6 @@
 """A compiled update needs little memory beside the dense one: the new masks, and 5 % of the parameters."""
 
+import itertools
 import re
 
 import jax
@@ -46,10 +47,19 @@ def temporaries(tx, params, donated):
     return compiled.lower(params, state, params).compile().memory_analysis().temp_size_in_bytes
 
 
+def account_of(name, leaves, donated):
+    """A case; hundreds of leaves whose places move compile for long, and are looked at once by default."""
+    long = leaves == "many" and not donated and name in ("SNFS", "SET")
+    label = f"{name}-{leaves}-{'donated' if donated else 'kept'}"
+    params = {"many": MANY, "large": LARGE}[leaves]
+    return pytest.param(name, params, donated, id=label, marks=[pytest.mark.slow] * long)
+
+
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="the account is XLA:CPU's")
-@pytest.mark.parametrize("donated", [False, True], ids=["kept", "donated"])
-@pytest.mark.parametrize("params", [MANY, LARGE], ids=["many", "large"])
-@pytest.mark.parametrize("name", TRANSFORMS)
+@pytest.mark.parametrize(
+    ("name", "params", "donated"),
+    [account_of(*case) for case in itertools.product(TRANSFORMS, ("many", "large"), (False, True))],
+)
 def test_an_update_needs_the_masks_and_little_more(name, params, donated):
     more = temporaries(TRANSFORMS[name], params, donated) - temporaries(ADAM, params, donated)
     assert more <= BAR * size(params), f"{more / size(params):.3f} of the parameters"
