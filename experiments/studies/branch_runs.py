@@ -14,14 +14,14 @@ from experiments.reports import stats
 from experiments.reports.branches import REPORT
 from experiments.reports.report import write_report
 from experiments.runs import tree_files
-from experiments.runs.folder import Folder, RunFolder, folder_name
+from experiments.runs.folder import Folder, RunFolder
 from experiments.runs.level_files import LevelFiles
 from experiments.runs.options import Options
 from experiments.runs.progress import Progress
-from experiments.runs.taken_seeds import seeds_of
 from experiments.studies import lottery_runs
 from experiments.studies.branch_plan import FIELDS, Branch, Plan
 from experiments.studies.branch_starts import Starts
+from experiments.studies.branch_tickets import ticket_folder, tickets_of_sources
 from experiments.studies.lottery_runs import completed, keys_of_seed, plan_of
 from experiments.training.distillation import Teacher
 from experiments.training.divergence import DivergedError
@@ -48,12 +48,12 @@ def run(cfg: ConfigDict, plan: Plan, options: Options) -> None:
     """
     folders = {}
     for label, (ticket_cfg, section) in plan.tickets.items():
-        folders[label] = _ticket_folder(options, ticket_cfg)
+        folders[label] = ticket_folder(options, ticket_cfg)
         if (folders[label] / "done").is_file() and not options.dry_run:
             continue  # its folder stays as it is
         own_name = folders[label].name.rpartition("-")[0]
         own_options = options._replace(
-            config_name=own_name, seeds_from=_tickets_of_sources(options, ticket_cfg)
+            config_name=own_name, seeds_from=tickets_of_sources(options, ticket_cfg)
         )
         lottery_runs.run(ticket_cfg, section, own_options)
         if options.stopper.requested:
@@ -92,35 +92,6 @@ def run(cfg: ConfigDict, plan: Plan, options: Options) -> None:
             }
         )
         print(f"Report: {write_report(folder.path, REPORT)}")
-
-
-def _ticket_folder(options: Options, cfg: ConfigDict) -> Path:
-    """Returns the folder of a ticket's lottery run: a finished one of any name, or its own."""
-    own = folder_name(options.config_name, cfg)
-    digest_of_config = own.rpartition("-")[2]
-    finished = sorted(
-        path
-        for path in Path(options.workdir).glob(f"*-{digest_of_config}")
-        if (path / "done").is_file()
-    )
-    return finished[0] if finished else Path(options.workdir) / own
-
-
-def _tickets_of_sources(options: Options, cfg: ConfigDict) -> tuple[Path, ...]:
-    """Returns the folders of a ticket that stand beside the run folders that seeds are taken from."""
-    folders = []
-    for source in options.seeds_from:
-        its_cfg = cfg.copy_and_resolve_references()
-        with its_cfg.unlocked():
-            its_cfg.seeds = tuple(seeds_of(source))
-        folder = _ticket_folder(options._replace(workdir=source.resolve().parent), its_cfg)
-        if not (folder / "config.json").is_file():
-            raise UserError(
-                f"--seeds_from={source}: the ticket of its branches is missing beside it, {folder}; copy "
-                "that folder too."
-            )
-        folders.append(folder)
-    return tuple(folders)
 
 
 def _planned(cfg: ConfigDict, plan: Plan) -> str:
