@@ -8,9 +8,9 @@ Protocol: six epochs of Adam, one cut, two epochs at a tenth of the rate; shares
 five seeds. The same cut by the L1 norm of weights and by chance stand beside it.
 Departures: one cut instead of several rounds that each cut and retrain; Adam.
 
-Ours, five seeds (17 CPU-minutes on an AMD EPYC): dense 99.07 %; with 112,094 of 431,080 parameters, APoZ 99.15
-(+0.08 points, bound -0.02: as accurate as before), L1 99.26, by chance 99.11. That APoZ beats chance is open
-(+0.04, bound -0.03). Pruned networks have two epochs more than the dense one.
+Ours, five seeds (17 CPU-minutes on an AMD EPYC): dense 99.07 %; with 112,094 of 431,080 parameters, APoZ
+99.15 (+0.08 points, bound -0.02: as accurate as before), L1 99.26, by chance 99.11. That APoZ beats chance is
+open (+0.04, bound -0.03). Pruned networks have two epochs more than the dense one.
 
 Run: python -m experiments.structured --config=configs/structured/hu2016_lenet5.py
 """
