@@ -212,7 +212,7 @@ def parse(argv: list[str], doc: str | None) -> tuple[ConfigDict, Options] | None
     if not flag_values.workdir:
         raise UserError("--workdir is empty; name the folder that run folders are made in.")
     config_name = Path(config_path.split(":")[0]).stem
-    seeds_from = tuple(dict.fromkeys(map(Path, flag_values.seeds_from)))
+    seeds_from = tuple(map(Path, flag_values.seeds_from))
     return cfg.lock(), Options(
         config_name, Path(flag_values.workdir), flag_values.dry_run, Stopper(), seeds_from
     )

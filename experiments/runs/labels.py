@@ -5,6 +5,7 @@ import re
 
 from experiments.config import UserError
 from experiments.runs.folder import RESERVED
+from experiments.runs.taken_seeds import SEED_FOLDER
 
 __all__ = ["check_label"]
 
@@ -30,7 +31,7 @@ def check_label(label: str, where: str, also: str = "") -> None:
             f"{where}: the label {label[: _MAX_LENGTH + 1]!r} cannot name a folder; use at most "
             f"{_MAX_LENGTH} letters, digits, spaces and {_ALLOWED_SIGNS}{also}"
         )
-    if label.casefold() in RESERVED or re.fullmatch(r"seed_\d+", label):
+    if label.casefold() in RESERVED or SEED_FOLDER.fullmatch(label):
         raise UserError(
             f"{where}: the label {label!r} is a name that a run folder uses itself; choose another."
         )

@@ -21,9 +21,9 @@ from experiments.runs.lock import acquire_lock
 from experiments.runs.processes import read_rows
 from experiments.runs.starts import read_starts
 
-__all__ = ["seeds_by_source", "seeds_of", "take_seeds"]
+__all__ = ["SEED_FOLDER", "seeds_by_source", "seeds_of", "take_seeds"]
 
-_SEED_FOLDER = re.compile(r"seed_(\d+)")
+SEED_FOLDER = re.compile(r"seed_(\d+)")
 _RECORD = "taken.json"  # seed -> folder that it is taken from
 
 
@@ -159,9 +159,9 @@ def _seed_folders(run_folder: Path) -> Iterator[tuple[int, Path]]:
     """The folders of seeds in a run folder, with their seed; none within another."""
     for parent, names, _ in os.walk(run_folder):
         for name in sorted(names):
-            if match := _SEED_FOLDER.fullmatch(name):
+            if match := SEED_FOLDER.fullmatch(name):
                 yield int(match[1]), Path(parent, name)
-        names[:] = [name for name in names if not _SEED_FOLDER.fullmatch(name)]
+        names[:] = [name for name in names if not SEED_FOLDER.fullmatch(name)]
 
 
 def _begun_seeds(run_folder: Path, seeds: Sequence[int]) -> list[int]:

@@ -164,8 +164,7 @@ def lottery_ticket(
       masks: masks that all levels lie within, `None` at leaves that are never pruned; they are copied.
         `None`: level 0 is dense.
       axes: which axes of the leaves are inputs, outputs and layers: `jaxprune.axes(apply, params, *inputs)`;
-        `None`: two axes are taken for `[inputs, outputs]`, four with a short window for `[h, w, inputs,
-        outputs]`; other shapes are refused where direction matters.
+        `None`: taken for `[inputs, outputs]` or `[h, w, inputs, outputs]`, else refused where it matters.
 
     Returns:
       A gradient transformation. Parameters that are never pruned (biases) rewind as well. A round of pruning

@@ -1,17 +1,18 @@
 """Criteria before and after training, in comparisons: which signals, whose weights, how many updates."""
 
 import functools
-import json
 
+import comparisons
 import jax
 import jax.numpy as jnp
 import optax
 import pytest
+from comparisons import small
 
 import jaxprune as jp
-from experiments import cli, compare
+from experiments import cli
 from experiments.cli import Options, Stopper
-from experiments.config import config, part, validate
+from experiments.config import part
 from experiments.runs import mask_files
 from experiments.studies import contestants
 from experiments.ways import oneshot
@@ -27,24 +28,13 @@ def curved(params, *, hessian_diagonal, **_):
 
 
 def setting(criteria, pipeline, **more):
-    fields = {
-        "data": part("synthetic_mnist", batch_size=32),
-        "model": part("lenet_300_100"),
-        "optimizer": part("sgd", learning_rate=0.05),
-        "prunable": "fc[23]/kernel",
-        "validation": 0,
-        "steps": 10,
-        "seeds": (0, 1),
-    }
-    common = {"sparsities": (0.5, 0.9), "criteria": criteria, "pipeline": pipeline}
-    return config(**{**fields, **more}, compare=common)
+    fields = {"prunable": "fc[23]/kernel", "steps": 10, **more}
+    return small({"sparsities": (0.5, 0.9), "criteria": criteria, "pipeline": pipeline}, **fields)
 
 
 def run(cfg, workdir):
-    validate(cfg)
-    compare.main(cfg, Options("test", workdir, False, Stopper()))
-    folder = next(workdir.glob("test-*"))
-    return folder, json.loads((folder / "results.json").read_text())
+    results = comparisons.run(cfg, workdir)
+    return next(workdir.glob("test-*")), results
 
 
 @pytest.fixture(scope="module")
