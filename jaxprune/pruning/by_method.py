@@ -20,19 +20,12 @@ from jaxprune.kernel_axes import AxesTree, of_leaves
 from jaxprune.masks import Prunable
 from jaxprune.method import METHOD, Method, Partition, by_part
 from jaxprune.pruning.fit import check_fit, check_rounds, count_living
-from jaxprune.pruning.missing_scores import (
-    MissingScores,
-    resolve_unknown,
-    with_counts,
-    without_score,
-)
+from jaxprune.pruning.missing_scores import MissingScores, resolve_unknown, without_score
 from jaxprune.pruning.scoring import scores_of
 from jaxprune.pruning.shards import check_replicated
 from jaxprune.pruning.starting import full_masks, given_masks
-from jaxprune.selection import WHERE_READ
-from jaxprune.selection.counts_by_leaf import count_where_read
-from jaxprune.selection.deferred import called_once_per_kind, run_deferred
-from jaxprune.selection.draws import DRAWN_WHERE_READ
+from jaxprune.selection import REPLACEMENTS
+from jaxprune.selection.deferred import run_deferred
 from jaxprune.types import Axes, Criterion, Masks, Params, Step, Units
 from jaxprune.units.contests import find_contests
 
@@ -102,7 +95,7 @@ def change(
 ) -> tuple[Masks, list[MissingScores]]:
     """Returns the masks that one method makes of its own, and where scores were missing that it needed.
 
-    Where a count of the second is not zero, the masks mean nothing.
+    If one of these has a count above zero, the masks mean nothing.
 
     Args:
       method: the method.
@@ -129,15 +122,7 @@ def change(
 
     if not _is_for_one_device(params, masks):
         return make_change()
-    labels: list[MissingScores] = []  # names are no arrays, and cannot come out of a program
-
-    def program() -> tuple[Masks, list[tuple[jax.Array, jax.Array]]]:
-        new_masks, unknown = make_change()
-        labels[:] = unknown
-        return new_masks, [(label.counts, label.ranked) for label in unknown]
-
-    new_masks, counts = run_deferred(program, _WHERE_READ)
-    return new_masks, with_counts(labels, counts)
+    return run_deferred(make_change, REPLACEMENTS)
 
 
 def _is_for_one_device(params: Params, masks: Masks) -> bool:
@@ -211,16 +196,6 @@ def _change(
     return jax.tree.structure(params).unflatten(placed_masks), unknown
 
 
-_WHERE_READ = {
-    **WHERE_READ,
-    "count_masks_by_leaf": count_where_read,
-    **DRAWN_WHERE_READ,
-    "count_true": called_once_per_kind,
-    "mean_marked": called_once_per_kind,
-    "_top_along": called_once_per_kind,
-}
-
-
 def _place_beside(mask: jax.Array, leaf: jax.Array) -> jax.Array:
     """Moves a mask to the devices of its leaf, where the compiler does not see to it."""
     sharding = jax.typeof(leaf).sharding
@@ -287,19 +262,14 @@ def compiled_change(
       method: the method.
       axes: what the axes of each leaf are; so the function is for trees of one structure.
     """
-    labels: list[
-        MissingScores
-    ] = []  # names are no arrays, and cannot come out of a compiled function
 
     @jax.jit
     def choose(params: Params, masks: Masks, step: Step, signals: dict[str, Any]) -> Any:
-        new_masks, unknown = change(method, params, masks, step, signals, axes)
-        labels[:] = [label._replace(counts=0, ranked=0) for label in unknown]  # type: ignore[arg-type]
-        return new_masks, [(label.counts, label.ranked) for label in unknown]
+        return change(method, params, masks, step, signals, axes)
 
     def change_masks(params: Params, masks: Masks, step: Step, signals: dict[str, Any]) -> Masks:
-        new_masks, counts = choose(params, masks, step, signals)
-        return resolve_unknown(new_masks, masks, with_counts(labels, counts))
+        new_masks, unknown = choose(params, masks, step, signals)
+        return resolve_unknown(new_masks, masks, unknown)
 
     return change_masks
 

@@ -1,7 +1,8 @@
 """Units that must be ranked and have the score NaN, which is no order: counted, named and refused."""
 
+import dataclasses
 from collections.abc import Sequence
-from typing import NamedTuple
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -11,10 +12,16 @@ from jaxprune.calls import text
 from jaxprune.selection.counts_by_leaf import count_masks_by_leaf
 from jaxprune.types import Criterion, Masks, Units
 
-__all__ = ["MissingScores", "missing_count", "resolve_unknown", "with_counts", "without_score"]
+__all__ = ["MissingScores", "missing_count", "resolve_unknown", "without_score"]
 
 
-class MissingScores(NamedTuple):
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=("counts", "ranked"),
+    meta_fields=("names", "criterion"),
+)
+@dataclasses.dataclass(frozen=True)
+class MissingScores:
     """Units of each leaf, or each group of coupled units, that must be ranked and have the score NaN.
 
     Attributes:
@@ -41,14 +48,6 @@ def without_score(
         masks.append((is_nan & ranked, ranked))
     counts = count_masks_by_leaf(tuple(masks))
     return MissingScores(tuple(names), text(criterion), counts[:, 0], counts[:, 1])
-
-
-def with_counts(
-    labels: Sequence[MissingScores], counts: Sequence[tuple[jax.Array, jax.Array]]
-) -> list[MissingScores]:
-    """Joins the names of what has no score with their counts, which a program returned."""
-    pairs = zip(labels, counts, strict=True)
-    return [label._replace(counts=count, ranked=ranked) for label, (count, ranked) in pairs]
 
 
 def missing_count(unknown: Sequence[MissingScores]) -> jax.Array | int:

@@ -4,13 +4,13 @@
 any mesh of devices where they lie; `exact` tells them who competes with whom.
 """
 
-from jaxprune.selection.exact import WHERE_READ as WHERE_READ
 from jaxprune.selection.exact import top as top
 from jaxprune.selection.exact import top_along as top_along
 from jaxprune.selection.exact import top_each as top_each
+from jaxprune.selection.replacements import REPLACEMENTS as REPLACEMENTS
 
 __all__ = [
-    "WHERE_READ",
+    "REPLACEMENTS",
     "top",
     "top_along",
     "top_each",

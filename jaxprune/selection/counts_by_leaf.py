@@ -17,6 +17,7 @@ from jax import Array, lax
 from jaxprune.selection.deferred import Recipe, recipe_of
 from jaxprune.selection.leaf_loops import Leaf, fold_leaves
 from jaxprune.selection.mask_counts import count_marked
+from jaxprune.selection.replaceable import replaceable
 from jaxprune.selection.shared_kernels import compiled_once
 
 __all__ = ["count_by_leaf", "count_masks_by_leaf", "count_where_read"]
@@ -31,7 +32,7 @@ def count_by_leaf(masks: Sequence[Array]) -> Array:
     return count_masks_by_leaf(tuple((mask,) for mask in masks))[:, 0]
 
 
-@jax.jit
+@replaceable()
 def count_masks_by_leaf(masks: tuple[tuple[Array, ...], ...]) -> Array:
     """Returns how many are true in the masks of each leaf, as many of each, int32[leaves, masks]."""
     flat_masks = list(itertools.chain.from_iterable(masks))

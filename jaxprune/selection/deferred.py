@@ -25,6 +25,7 @@ from jaxprune.selection.shared_kernels import compiled_once
 __all__ = [
     "Computed",
     "Recipe",
+    "Replacements",
     "called_once_per_kind",
     "computed_by_call",
     "is_deferring",
@@ -39,7 +40,8 @@ _BROADCASTING = frozenset({"broadcast_in_dim", "iota"})  # fewer elements go in 
 
 _DEFERRING: ContextVar[bool] = ContextVar("deferring", default=False)
 
-Consumer = Callable[[Any, list[Any]], list[Any]]
+# A jitted function -> what runs in its place: (its equation, its inputs, some of them `Computed`) -> outputs.
+Replacements = dict[Callable, Callable[[Any, list[Any]], list[Any]]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,13 +187,14 @@ def is_deferring() -> bool:
     return _DEFERRING.get()
 
 
-def run_deferred(fn: Callable[[], Any], consumers: dict[str, Consumer]) -> Any:
+def run_deferred(fn: Callable[[], Any], replacements: Replacements) -> Any:
     """Runs `fn()` in a program in which scores are computed where they are read, and returns its result.
 
     Args:
       fn: to be traced; it reads arrays of the functions around it, and takes none.
-      consumers: name of a jitted function -> (its equation, its inputs, some of them `Computed`) -> outputs.
+      replacements: of functions that `selection.replaceable` marks.
     """
+    by_name = {function.__name__: replacement for function, replacement in replacements.items()}
     token = _DEFERRING.set(True)
     try:
         program, shape = jax.make_jaxpr(fn, return_shape=True)()
@@ -206,9 +209,9 @@ def run_deferred(fn: Callable[[], Any], consumers: dict[str, Consumer]) -> Any:
         )
 
     def rule(equation: Any, inputs: list[Any]) -> list[Any]:
-        consumer = consumers.get(name_of(equation))
-        if consumer is not None:
-            return consumer(equation, inputs)
+        replacement = by_name.get(name_of(equation))
+        if replacement is not None:
+            return replacement(equation, inputs)
         reduces = equation.primitive.name in REDUCING and isinstance(inputs[0], Computed)
         if reduces or _deferrable(equation):
             value = _computed(equation, inputs)
@@ -216,7 +219,7 @@ def run_deferred(fn: Callable[[], Any], consumers: dict[str, Consumer]) -> Any:
         return interpreter.bind(equation, [stored(input_value) for input_value in inputs])
 
     def enters(equation: Any) -> bool:
-        return name_of(equation) not in consumers
+        return name_of(equation) not in by_name
 
     outputs = interpreter.run(program, [], rule, enters=enters)
     return jax.tree.unflatten(

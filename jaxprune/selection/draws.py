@@ -5,18 +5,17 @@ generator, which XLA:CPU compiles anew for each leaf. Here each number is an exp
 that a pass over the leaf computes them on the way (`selection.deferred`). They are the same numbers.
 """
 
-import functools
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from jaxprune.selection.deferred import computed_by_call, is_deferring
+from jaxprune.selection.deferred import is_deferring
+from jaxprune.selection.replaceable import replaceable
 
-__all__ = ["DRAWN_WHERE_READ", "drawn_where_read", "uniform_by_leaf"]
+__all__ = ["threefry_uniform", "uniform_by_leaf"]
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _KEY_PARITY = 0x1BD11BDA
@@ -44,13 +43,13 @@ def uniform_by_leaf(key: Array, sizes: Sequence[int]) -> list[Array]:
     leaf_keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, np.arange(len(sizes)))
     words = jax.random.key_data(leaf_keys)
     return [
-        drawn_where_read(words[index, 0], words[index, 1], size=size)
+        threefry_uniform(words[index, 0], words[index, 1], size=size)
         for index, size in enumerate(sizes)
     ]
 
 
 def _is_known(key: Array, size: int) -> bool:
-    """Whether JAX draws the numbers as `drawn_where_read` does."""
+    """Whether JAX draws the numbers as `threefry_uniform` does."""
     return (
         str(jax.random.key_impl(key)) == "threefry2x32"
         and bool(jax.config.jax_threefry_partitionable)  # pyright: ignore[reportAttributeAccessIssue]
@@ -60,8 +59,8 @@ def _is_known(key: Array, size: int) -> bool:
     )
 
 
-@functools.partial(jax.jit, static_argnames=["size"])
-def drawn_where_read(first_word: Array, second_word: Array, *, size: int) -> Array:
+@replaceable(static=["size"])
+def threefry_uniform(first_word: Array, second_word: Array, *, size: int) -> Array:
     """Returns numbers uniform in [0, 1), float32[size], by the Threefry generator of 20 rounds.
 
     Args:
@@ -85,6 +84,3 @@ def drawn_where_read(first_word: Array, second_word: Array, *, size: int) -> Arr
     # The upper 23 bits are the fraction of a number in [1, 2).
     bits = ((left ^ right) >> np.uint32(9)) | np.uint32(0x3F800000)
     return lax.bitcast_convert_type(bits, jnp.float32) - jnp.float32(1)
-
-
-DRAWN_WHERE_READ: dict[str, Any] = {"drawn_where_read": computed_by_call}

@@ -17,12 +17,13 @@ from jax.sharding import NamedSharding, PartitionSpec
 from numpy.lib.array_utils import normalize_axis_index
 
 from jaxprune.programs import interpreter
-from jaxprune.selection.deferred import Computed, is_deferring, stored
+from jaxprune.selection.deferred import Computed, Replacements, is_deferring, stored
 from jaxprune.selection.ranks import top_by_comparison
+from jaxprune.selection.replaceable import replaceable
 from jaxprune.selection.searches import masks_in_place
 from jaxprune.selection.sharded import on_shards, top_of_parts
 
-__all__ = ["WHERE_READ", "top", "top_along", "top_each"]
+__all__ = ["SEARCHES", "compare_slices", "top", "top_along", "top_each"]
 
 _SHORT = 32  # contests up to this length are decided by comparing all pairs
 
@@ -146,7 +147,7 @@ def top_along(
     if counts.ndim:
         counts_shape = [1 if i in axes else size for i, size in enumerate(scores.shape)]
         counts = jnp.broadcast_to(counts, counts_shape)
-    return _top_along(scores, counts, among, axes)
+    return compare_slices(scores, counts, among, axes)
 
 
 def _clamp(k: int | Array, total: int) -> Array:
@@ -178,7 +179,7 @@ def _select_among(
     return tuple(mask if allowed is None else mask & allowed for mask, allowed in pairs)
 
 
-@jax.jit
+@replaceable()
 def _top(leaves: tuple[Array, ...], k: Array, among: tuple[Array | None, ...]) -> tuple[Array, ...]:
     return _select_among(_top_of_all, leaves, k, among)
 
@@ -223,19 +224,11 @@ def _barred_dtype(dtype: Any) -> Any:
     return dtype if jnp.issubdtype(dtype, jnp.floating) else np.dtype("float32")
 
 
-WHERE_READ = {
-    "_top": _where_read(together=True),
-    "_top_to_replace": _where_read(together=True),
-    "_top_each": _where_read(together=False),
-    "_top_each_to_replace": _where_read(together=False),
-}
-
-
 # Searches in a program that is traced for `run_deferred`, which runs those of `_where_read` in their place.
 # They mark the same in few equations for each leaf; where nobody replaces them, as in loops, they are run.
 
 
-@jax.jit
+@replaceable()
 def _top_to_replace(
     leaves: tuple[Array, ...], k: Array, among: tuple[Array | None, ...]
 ) -> tuple[Array, ...]:
@@ -248,7 +241,7 @@ def _top_to_replace(
     return _select_among(search_joined, leaves, k, among)
 
 
-@jax.jit
+@replaceable()
 def _top_each_to_replace(
     leaves: tuple[Array, ...], ks: Array, among: tuple[Array | None, ...]
 ) -> tuple[Array, ...]:
@@ -257,8 +250,10 @@ def _top_each_to_replace(
     )
 
 
-@partial(jax.jit, static_argnames="axes")
-def _top_along(scores: Array, k: Array, among: Array | None, axes: tuple[int, ...]) -> Array:
+@replaceable(static=["axes"])
+def compare_slices(scores: Array, k: Array, among: Array | None, axes: tuple[int, ...]) -> Array:
+    """Marks the k largest scores of each slice along some axes, as `top_along` asks for it."""
+
     def select(leaves: tuple[Array, ...], k: Array) -> tuple[Array, ...]:
         return (_top_of_slices(leaves[0], k, axes),)
 
@@ -288,7 +283,7 @@ def _top_of_slices(scores: Array, k: Array, axes: tuple[int, ...]) -> Array:
     return on_shards(rule, (scores,), k, k_spec)[0]
 
 
-@jax.jit
+@replaceable()
 def _top_each(
     leaves: tuple[Array, ...], ks: Array, among: tuple[Array | None, ...]
 ) -> tuple[Array, ...]:
@@ -303,3 +298,11 @@ def _top_of_each(leaves: tuple[Array, ...], ks: Array) -> tuple[Array, ...]:
     if any(mesh.auto_axes for mesh in meshes):
         return top_of_parts(leaves, ks, contest="each")
     return tuple(map(stored, masks_in_place(leaves, ks, together=False)))
+
+
+SEARCHES: Replacements = {
+    _top: _where_read(together=True),
+    _top_to_replace: _where_read(together=True),
+    _top_each: _where_read(together=False),
+    _top_each_to_replace: _where_read(together=False),
+}

@@ -3,12 +3,13 @@
 import math
 import operator
 from collections.abc import Sequence
-from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
+
+from jaxprune.selection.replaceable import replaceable
 
 __all__ = ["count_marked", "count_true", "mean_marked"]
 
@@ -37,7 +38,7 @@ def _sums(arrays: Sequence[Array], axes: tuple[int, ...]) -> Sequence[Array]:
     return lax.reduce(tuple(arrays), zeros, add, axes)
 
 
-@partial(jax.jit, static_argnames=("axes", "keepdims"))
+@replaceable(static=["axes", "keepdims"])
 def count_true(mask: Array, axes: tuple[int, ...], keepdims: bool = False) -> Array:
     """Returns how many are true along axes, int32; on one device without an int32 array of the mask's size.
 
@@ -59,7 +60,7 @@ def count_true(mask: Array, axes: tuple[int, ...], keepdims: bool = False) -> Ar
     return jnp.expand_dims(count, axes) if keepdims else count
 
 
-@jax.jit
+@replaceable()
 def mean_marked(mask: Array, values: Array) -> Array:
     """Returns the mean of the values where a mask is true, 0 if it is nowhere; stores nothing of their size.
 

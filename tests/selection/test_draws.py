@@ -7,15 +7,16 @@ import optax
 import pytest
 
 import jaxprune as jp
+from jaxprune.selection import REPLACEMENTS
 from jaxprune.selection.deferred import run_deferred
-from jaxprune.selection.draws import DRAWN_WHERE_READ, drawn_where_read, uniform_by_leaf
+from jaxprune.selection.draws import threefry_uniform, uniform_by_leaf
 
 
 def test_a_number_is_a_function_of_its_position():
     for seed, size in ((0, 1), (1, 1000), (2**31 - 1, 37)):
         key = jax.random.key(seed)
         first, second = jax.random.key_data(key)
-        found = drawn_where_read(first, second, size=size)
+        found = threefry_uniform(first, second, size=size)
         np.testing.assert_array_equal(found, jax.random.uniform(key, (size,)))
 
 
@@ -31,7 +32,7 @@ def test_each_leaf_has_the_numbers_of_its_index(key):
     sizes = [5, 0, 12]
 
     def draw(key):
-        return run_deferred(lambda: uniform_by_leaf(key, sizes), DRAWN_WHERE_READ)
+        return run_deferred(lambda: uniform_by_leaf(key, sizes), REPLACEMENTS)
 
     draws = jax.jit(draw)(key)
     for index, (size, found) in enumerate(zip(sizes, draws, strict=True)):

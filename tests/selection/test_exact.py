@@ -261,10 +261,10 @@ def test_inside_jit_and_scan():
 def test_k_changes_without_compiling():
     leaves = [jnp.arange(77.0)]
     top(leaves, 3), top_along(leaves[0], 3, 0)
-    before = exact._top._cache_size(), exact._top_along._cache_size()
+    before = exact._top._cache_size(), exact.compare_slices._cache_size()
     for k in (5, np.int64(6), jnp.int32(7)):
         assert top(leaves, k)[0].sum() == top_along(leaves[0], k, 0).sum() == int(k)
-    assert before == (exact._top._cache_size(), exact._top_along._cache_size())
+    assert before == (exact._top._cache_size(), exact.compare_slices._cache_size())
 
 
 def test_temporaries_stay_below_one_percent():
