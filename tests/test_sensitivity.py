@@ -162,6 +162,27 @@ def test_each_layer_of_a_stack_alone(pattern):
         assert found.losses[renamed(name)] == pytest.approx(expected.losses[own], rel=1e-5)
 
 
+def test_what_else_is_measured_is_told_by_layer_and_sparsity():
+    losses = []
+    kept = {}
+
+    def loss(params):
+        losses.append(stack_loss(params))
+        return losses[-1]
+
+    def keep(layer, sparsity):
+        kept[layer, sparsity] = losses[-1]
+
+    grid = [0.25, 0.5]
+    table = sensitivity(loss, SCANNED, grid, axes=AXES, measured=keep)
+    assert kept == {
+        (layer, sparsity): loss
+        for layer, layer_losses in table.losses.items()
+        for sparsity, loss in zip(grid, layer_losses[1:], strict=True)
+    }
+    assert len(losses) == 1 + len(kept)
+
+
 def test_searching_a_stack_is_searching_its_layers():
     table = sensitivity(stack_loss, SCANNED, GRID, axes=AXES)
     found, _, masks = search(stack_loss, SCANNED, table, budget=0.5, axes=AXES)

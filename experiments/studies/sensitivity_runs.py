@@ -2,6 +2,7 @@
 
 import csv
 import functools
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -174,13 +175,17 @@ class _Network:
           tell: is told what is being done.
         """
         section = self.section
-        accuracies = []
+        accuracies: list[float] = []  # of all networks, in the order of their evaluations
+        accuracies_of_layers: dict[str, list[float]] = defaultdict(list)
 
         def loss(params: Any) -> float:
             what = "the validation loss with layers pruned"
             value, accuracy = self.trainer.evaluate(params, self.rest, self._validation, what)
             accuracies.append(accuracy)
             return value
+
+        def keep_accuracy(layer: str, _: float) -> None:
+            accuracies_of_layers[layer].append(accuracies[-1])
 
         def telling(doing: str) -> Callable[[Any], None]:
             return lambda done: tell(f"{counted(done, 'network')} measured, {doing}")
@@ -197,13 +202,12 @@ class _Network:
             section["sparsities"],
             prunable=self.setup.prunable,
             progress=telling("one layer pruned"),
+            measured=keep_accuracy,
             **given,
         )
         dense_accuracy = accuracies[0]
-        pruned_accuracies = iter(accuracies[1:])
         by_layer = {
-            layer: [dense_accuracy, *(next(pruned_accuracies) for _ in losses[1:])]
-            for layer, losses in table.losses.items()
+            layer: [dense_accuracy, *accuracies_of_layers[layer]] for layer in table.losses
         }
         points: dict[str, list[dict[str, Any]]] = {label: [] for label in (SEARCHED, *_RIVALS)}
         rates: dict[str, Any] = {}

@@ -108,6 +108,7 @@ def sensitivity(
     axes: AxesTree | None = None,
     around: Params | None = None,
     progress: Callable[[int], Any] | None = None,
+    measured: Callable[[str, float], Any] | None = None,
     **signals: Any,
 ) -> Sensitivity:
     """Returns the losses of the network with each layer alone pruned, to each sparsity.
@@ -125,6 +126,8 @@ def sensitivity(
         Layers that are stacked in one leaf are pruned one at a time.
       around: a tree like `params` that the other layers are taken from while one is pruned; `None`: `params`.
       progress: called with the number of evaluations done, after each.
+      measured: called with a layer's name and a sparsity as it was asked for, after `evaluate` has seen the
+        network in which that layer is pruned to it; so whoever calls can keep what else is measured there.
       **signals: what the criterion reads.
 
     Returns:
@@ -199,6 +202,8 @@ def sensitivity(
                 )
                 table.losses[layer.name].append(loss)
                 evaluations_done += 1
+                if measured is not None:
+                    measured(layer.name, sparsity)
                 if progress is not None:
                     progress(evaluations_done)
     return table

@@ -1,4 +1,4 @@
-"""In a program whose scores are computed where they are read, functions of jaxprune are replaced; others are not."""
+"""Functions of jaxprune are replaced where scores are computed as they are read; functions of users are not."""
 
 import jax
 import jax.numpy as jnp
