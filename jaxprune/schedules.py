@@ -88,8 +88,7 @@ def polynomial(
     name = f"polynomial(power={power})"
     _check(name, sparsity, begin, end, every)
     _check_sparsity(name, initial, "initial")
-    if not power > 0:
-        raise ValueError(f"{name}: a power above 0 is needed to land on the target.")
+    _check_power(name, power)
 
     def sparsity_at(step: Step) -> Sparsity:
         return sparsity + (initial - sparsity) * (1 - _progress(step, begin, end)) ** power
@@ -369,6 +368,7 @@ def cyclical(
     """
     _check("cyclical", sparsity, begin, end, every)
     _check_sparsity("cyclical", initial, "initial")
+    _check_power(f"cyclical(power={power})", power)
     cycle_length = (end - begin) // max(cycles, 1) // every * every  # a whole number of changes
     if cycles < 1 or cycle_length < 2 * every:
         raise ValueError(
@@ -409,6 +409,11 @@ def _check(name: str, sparsity: float, begin: int, end: int, every: int) -> None
         raise ValueError(f"{name}: begin={begin}, end={end}; 0 <= begin <= end is needed.")
     if every < 1:
         raise ValueError(f"{name}: every={every}; at least 1 step must lie between two changes.")
+
+
+def _check_power(name: str, power: float) -> None:
+    if not power > 0:
+        raise ValueError(f"{name}: a power above 0 is needed to land on the target.")
 
 
 def _check_sparsity(name: str, value: float, argument: str) -> None:

@@ -69,13 +69,15 @@ _RANGES: dict[str, dict[str, _Range]] = {
     },
     "method": {
         **dict.fromkeys(("fraction", "at_most"), _UP_TO_ONE),
-        **dict.fromkeys(("decay", "quality", "c", "margin"), _NOT_NEGATIVE),
+        **dict.fromkeys(("decay", "c", "margin"), _NOT_NEGATIVE),
+        "quality": _POSITIVE,
     },
     "schedule": {"power": _POSITIVE},
     "allocation": {
         **dict.fromkeys(("most", "at_most"), _UP_TO_ONE),
         "sparsities": _UP_TO_ONE,
-        **dict.fromkeys(("quality", "rates"), _NOT_NEGATIVE),
+        "rates": _NOT_NEGATIVE,
+        "quality": _POSITIVE,
     },
     "gate": {
         "dropout_rate": _Range(0.0, 1.0, open_least=True, open_most=True),
@@ -84,7 +86,7 @@ _RANGES: dict[str, dict[str, _Range]] = {
     },
     "penalty": {"ridge": _NOT_NEGATIVE},
     "preconditioner": {**dict.fromkeys(("b2", "decay"), _BELOW_ONE)},
-    "removal": {"decay": _NOT_NEGATIVE},
+    "removal": {"decay": _UP_TO_ONE},
 }
 
 

@@ -102,7 +102,7 @@ def headline(results: Mapping[str, Any]) -> Outcome:
 
 def _smallest_network(results: Mapping[str, Any]) -> Outcome:
     """Returns the point with the fewest weights within half a point of the dense network."""
-    dense_accuracies = _finished_values(results, "dense", 0) or [math.inf]
+    dense_accuracies = comparison_results.finished_values(results, "dense", 0) or [math.inf]
     controls = results.get("controls", ())
     best_name = None
     best_accuracies: list[float] = []
@@ -113,7 +113,9 @@ def _smallest_network(results: Mapping[str, Any]) -> Outcome:
             accuracies = comparison_results.drop_missing(seed_values)
             if None in seed_values or stats.mean(accuracies) < stats.mean(dense_accuracies) - 0.005:
                 continue
-            compression = stats.mean(_finished_values(results, label, point, "compression"))
+            compression = stats.mean(
+                comparison_results.finished_values(results, label, point, "compression")
+            )
             if compression > best_compression:
                 best_name = f"{label}, {point_name}"
                 best_accuracies = accuracies
@@ -125,13 +127,6 @@ def _smallest_network(results: Mapping[str, Any]) -> Outcome:
         f"dense {_dense_accuracy(results)} %"
     )
     return Outcome(f"{best_name}, smallest within 0.5 pp", "", ours, "", len(best_accuracies))
-
-
-def _finished_values(
-    results: Mapping[str, Any], label: str, point: int, metric: str = "test_accuracy"
-) -> list[float]:
-    """Returns a metric's values at a point, of the seeds that have one."""
-    return comparison_results.drop_missing(comparison_results.values(results, label, point, metric))
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:
@@ -149,7 +144,7 @@ def _row(results: Mapping[str, Any], label: str, point: int) -> list[str]:
     dense_accuracies = comparison_results.values(results, "dense", point)
 
     def finished(metric: str) -> list[float]:
-        return _finished_values(results, label, point, metric)
+        return comparison_results.finished_values(results, label, point, metric)
 
     return [
         label,
@@ -205,7 +200,7 @@ def _finished_seeds(seed_values: Sequence[float | None]) -> str:
 
 
 def _dense_accuracy(results: Mapping[str, Any]) -> str:
-    return percent(_finished_values(results, "dense", 0))
+    return percent(comparison_results.finished_values(results, "dense", 0))
 
 
 def _contestants(results: Mapping[str, Any]) -> str:
@@ -314,7 +309,7 @@ def _files(results: Mapping[str, Any]) -> list[str]:
             point_name,
             *(
                 value(metric, finished)
-                if (finished := _finished_values(results, label, point, metric))
+                if (finished := comparison_results.finished_values(results, label, point, metric))
                 else ""
                 for metric in ("file_bytes", "file_ratio_fixed_width", "file_ratio")
             ),

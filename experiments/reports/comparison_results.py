@@ -12,6 +12,7 @@ __all__ = [
     "drop_missing",
     "drop_unpaired",
     "entries",
+    "finished_values",
     "labels",
     "nearest_point",
     "point_names",
@@ -64,6 +65,13 @@ def drop_missing(seed_values: Sequence[float | None]) -> list[float]:
     [1.0]
     """
     return [value for value in seed_values if value is not None]
+
+
+def finished_values(
+    results: Mapping[str, Any], label: str, point: int, metric: str = "test_accuracy"
+) -> list[float]:
+    """Returns a metric's values at a point, of the seeds that have one."""
+    return drop_missing(values(results, label, point, metric))
 
 
 def drop_unpaired(

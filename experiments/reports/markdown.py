@@ -48,14 +48,18 @@ def part(spec: Mapping[str, Any]) -> str:
     return f"{spec['name']}({', '.join(arguments)})"
 
 
+# Fractions whose names do not say so: accuracies at the end and at early stop, what copies lose between them,
+# weights that were ever alive.
+_OTHER_SHARES = ("test_final", "test_early", "validation_final", "instability", "explored")
+
+
 def is_share(metric: str) -> bool:
     """Returns whether a metric is a fraction, to be shown as a percentage.
 
     >>> is_share("test_accuracy"), is_share("perplexity")
     (True, False)
     """
-    shares = ("test_final", "test_early", "instability")
-    return "accuracy" in metric or metric in shares or "sparsity" in metric
+    return "accuracy" in metric or "sparsity" in metric or metric in _OTHER_SHARES
 
 
 def mean_value(values: Sequence[float], metric: str) -> str:
@@ -76,8 +80,12 @@ def count(counts: Sequence[float]) -> str:
 
 
 def value(metric: str, values: Sequence[float]) -> str:
-    """Returns accuracies and sparsities as percentages, other metrics as they are."""
-    if "accuracy" in metric or "sparsity" in metric:
+    """Returns mean and standard deviation of a metric, in per cent where it is a fraction.
+
+    >>> value("explored", [0.5]), value("steps", [12.0, 14.0])
+    ('50.00 %', '13 ± 1.4')
+    """
+    if is_share(metric):
         return f"{stats.percent(values)} %"
     text = f"{stats.mean(values):.6g}"
     return text if len(values) < 2 else f"{text} ± {stats.std(values):.2g}"

@@ -19,7 +19,7 @@ def body(results: Mapping[str, Any]) -> list[str]:
     """
     sections = ["## What each layer can lose", _table_of_layers(results)]
     asked = results["asked"]
-    for point, budget in enumerate(asked.get("budget", asked.get("keep"))):
+    for point, budget in enumerate(asked["budget"]):
         sections += [f"## At {100 * budget:g} % of the {asked['cost']} of prunable layers"]
         sections += [_table_of_allocations(results, point), _chosen_rates(results, f"{budget:g}")]
     tolerated = [seed["tolerated"] for seed in results["seeds"]]
@@ -27,7 +27,7 @@ def body(results: Mapping[str, Any]) -> list[str]:
         sections += [f"## Within {100 * asked['tolerance']:g} pp of validation accuracy"]
         percent_left = [100 * network["cost_left"] for network in tolerated]
         accuracy = percent([network["test_accuracy"] for network in tolerated])
-        dense_accuracy = percent(_finished_values(results, "dense", 0))
+        dense_accuracy = percent(comparison_results.finished_values(results, "dense", 0))
         sections += [
             f"{stats.mean(percent_left):.2f} % of the {asked['cost']} are left (found by bisection over "
             f"{len(tolerated[0]['tried'])} networks); test accuracy {accuracy} %, dense {dense_accuracy} %.",
@@ -40,18 +40,12 @@ def headline(results: Mapping[str, Any]) -> Outcome:
     """Returns the accuracies of the search and of its rivals at the smallest target."""
     point = results["sparsities"].index(max(results["sparsities"]))
     searched, uniform, erk = (
-        percent(_finished_values(results, label, point)) for label in ("searched", "uniform", "ERK")
+        percent(comparison_results.finished_values(results, label, point))
+        for label in ("searched", "uniform", "ERK")
     )
     ours = f"{searched} %, uniform {uniform} %, ERK {erk} %"
     name = f"searched at {100 * (1 - results['sparsities'][point]):g} % of the {results['asked']['cost']}"
     return Outcome(name, "", ours, "", len(results["seeds"]))
-
-
-def _finished_values(
-    results: Mapping[str, Any], label: str, point: int, metric: str = "test_accuracy"
-) -> list[float]:
-    """Returns a metric's values at a point, of the seeds that have one."""
-    return comparison_results.drop_missing(comparison_results.values(results, label, point, metric))
 
 
 def _table_of_layers(results: Mapping[str, Any]) -> str:
@@ -75,8 +69,8 @@ def _table_of_allocations(results: Mapping[str, Any], point: int) -> str:
     for label in comparison_results.labels(results):
         accuracies = comparison_results.values(results, label, point)
         pairs = comparison_results.drop_unpaired(searched_accuracies, accuracies)
-        cost_left = _finished_values(results, label, point, "cost_left")
-        sparsities = _finished_values(results, label, point, "sparsity")
+        cost_left = comparison_results.finished_values(results, label, point, "cost_left")
+        sparsities = comparison_results.finished_values(results, label, point, "sparsity")
         rows.append(
             [
                 label,

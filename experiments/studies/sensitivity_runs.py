@@ -206,9 +206,7 @@ class _Network:
             **given,
         )
         dense_accuracy = accuracies[0]
-        by_layer = {
-            layer: [dense_accuracy, *accuracies_of_layers[layer]] for layer in table.losses
-        }
+        by_layer = {layer: [dense_accuracy, *accuracies_of_layers[layer]] for layer in table.losses}
         points: dict[str, list[dict[str, Any]]] = {label: [] for label in (SEARCHED, *_RIVALS)}
         rates: dict[str, Any] = {}
         for budget in section["budget"]:

@@ -11,16 +11,25 @@ __all__ = ["STUDY"]
 
 
 def _check(cfg: ConfigDict) -> tuple[ConfigDict, Any]:
+    cfg = _with_pattern(cfg)
     _check_patterns(cfg)
     return compare.STUDY.check(cfg)
 
 
-def _check_patterns(cfg: ConfigDict) -> None:
-    """Everybody's pattern is `coupled`; where a criterion has none, all groups are meant."""
+def _with_pattern(cfg: ConfigDict) -> ConfigDict:
+    """The config, in which criteria without a pattern mean all groups of coupled units."""
     pipeline = cfg.compare.get("pipeline")
-    if cfg.compare.get("criteria") and pipeline is not None and "pattern" not in pipeline:
-        with pipeline.unlocked():
-            pipeline.pattern = part("coupled")
+    if not cfg.compare.get("criteria") or pipeline is None or "pattern" in pipeline:
+        return cfg
+    cfg = cfg.copy_and_resolve_references()
+    with cfg.compare.pipeline.unlocked():
+        cfg.compare.pipeline.pattern = part("coupled")
+    return cfg
+
+
+def _check_patterns(cfg: ConfigDict) -> None:
+    """Everybody's pattern is `coupled`."""
+    pipeline = cfg.compare.get("pipeline")
     by_label = {"pipeline": pipeline or {}, **dict(cfg.compare.get("methods") or {})}
     for label, spec in by_label.items():
         pattern = spec.get("pattern")

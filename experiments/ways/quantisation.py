@@ -1,11 +1,10 @@
 """How weights come to share few values: the fields of a config, checked before JAX is imported."""
 
-import re
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 from experiments.config import UserError, check_part, check_type, unknown
-from experiments.config.sections import check_integer
+from experiments.config.sections import check_expression, check_integer
 
 __all__ = ["Quantisation", "check"]
 
@@ -54,7 +53,7 @@ def check(fields: Any, where: str) -> None:
         if not quantisation.bits:
             raise UserError(f"{where}.bits is empty; give numbers of bits by regular expression.")
         for pattern, bits in quantisation.bits.items():
-            _check_expression(pattern, f"{where}.bits")
+            check_expression(pattern, f"{where}.bits")
             _check_bits(bits, f"{where}.bits[{pattern!r}]")
     else:
         _check_bits(quantisation.bits, f"{where}.bits")
@@ -64,13 +63,6 @@ def check(fields: Any, where: str) -> None:
         raise UserError(unknown(f"{where}.start: no start", quantisation.start, _STARTS, "Known"))
     if quantisation.optimizer is not None:
         check_part("optimizer", quantisation.optimizer, f"{where}.optimizer")
-
-
-def _check_expression(pattern: Any, where: str) -> None:
-    try:
-        re.compile(pattern)
-    except (re.error, TypeError) as e:
-        raise UserError(f"{where}: {pattern!r} is no regular expression: {e}.") from e
 
 
 def _check_bits(bits: Any, where: str) -> None:

@@ -36,11 +36,16 @@ def set_mlp(
       A module with layers fc1, srelu1, fc2, ...: `model.apply(variables, x)` gives logits. In training it
       needs a key: `model.apply(variables, x, train=True, rngs={"dropout": key})`.
 
+    Raises:
+      ValueError: if `dropout_rate` is not in its range.
+
     >>> images = jax.numpy.zeros((5, 28, 28, 1))
     >>> variables = jax.eval_shape(set_mlp(hidden=(40,)).init, jax.random.key(0), images)
     >>> sorted(variables["params"]), variables["params"]["fc1"]["kernel"].shape
     (['fc1', 'fc2', 'srelu1'], (784, 40))
     """
+    if not 0 <= dropout_rate < 1:
+        raise ValueError(f"set_mlp(dropout_rate={dropout_rate}): a fraction in [0, 1) is needed.")
     return SetMLP(hidden, num_classes, dropout_rate, dtype, kernel_init)
 
 

@@ -143,6 +143,9 @@ MISUSES["numbers"] = {
     "an initial sparsity of 1": Misuse(
         lambda: jp.schedules.cubic(sparsity=0.5, begin=0, end=9, initial=1.0), "initial=1"
     ),
+    "cycles with a power of zero": Misuse(
+        lambda: jp.schedules.cyclical(sparsity=0.5, begin=0, end=9, cycles=2, power=0), "power=0"
+    ),
     "levels of rate 1": Misuse(lambda: jp.schedules.levels(rate=1.0, every=10, levels=3), "rate"),
     "no levels": Misuse(lambda: jp.schedules.levels(rate=0.2, every=10, levels=0), "levels=0"),
     "a regrown fraction of 2": Misuse(

@@ -1,4 +1,4 @@
-"""Functions of jaxprune are replaced where scores are computed as they are read; functions of users are not."""
+"""Functions of jaxprune are replaced where scores are computed as they are read; those of users are not."""
 
 import jax
 import jax.numpy as jnp
