@@ -26,8 +26,18 @@ GIVEN = {
     **dict.fromkeys(("sparsity", "budget", "initial"), 0.5),
     **dict.fromkeys(("fraction", "rate", "decay", "backward_sparsity"), 0.3),
     **dict.fromkeys(("strength", "ridge", "c", "margin", "quality"), 0.1),
-    **{"begin": 0, "end": 12, "every": 2, "levels": 3, "cycles": 2, "count": 4, "axis": "out"},
-    **{"n": 2, "m": 4, "size": 2, "shape": (2, 2), "inner": optax.sgd(0.1)},
+    "begin": 0,
+    "end": 12,
+    "every": 2,
+    "levels": 3,
+    "cycles": 2,
+    "count": 4,
+    "axis": "out",
+    "n": 2,
+    "m": 4,
+    "size": 2,
+    "shape": (2, 2),
+    "inner": optax.sgd(0.1),
 }
 
 

@@ -86,7 +86,7 @@ _RANGES: dict[str, dict[str, _Range]] = {
     },
     "penalty": {"ridge": _NOT_NEGATIVE},
     "preconditioner": {**dict.fromkeys(("b2", "decay"), _BELOW_ONE)},
-    "removal": {"decay": _UP_TO_ONE},
+    "removal": {"decay": _NOT_NEGATIVE},
 }
 
 
