@@ -22,7 +22,8 @@ def effective(apply: Callable[..., Any], params: Params, masks: Masks, *inputs: 
     A weight that feeds a unit without outputs, or comes from one without inputs, can go without changing
     more than constants; what is left is what a network without the dead units still has. Counted as by
     Vysogorets & Kempe: each kept weight becomes a positive number, biases become 0 and inputs 1, and a weight
-    is effective if the sum of the outputs has a slope in it.
+    is effective if the sum of the outputs has a slope in it. Weights of a convolution that meet padding alone
+    have none.
 
     The function must let positive values through: ReLU and its like, pooling, BatchNorm with fixed
     statistics, given among `params`. What centres or saturates (LayerNorm, softmax, and so attention) has no
@@ -53,14 +54,31 @@ def effective(apply: Callable[..., Any], params: Params, masks: Masks, *inputs: 
     checks.check("effective", apply=(apply, checks.FUNCTION), params=(params, checks.TREE))
     masks_lib.validate(params, masks)
     dense = jax.tree.map(jnp.ones_like, masks_lib.unpack(masks))
-    dense_on_paths = jax.tree.leaves(_on_paths(apply, params, dense, inputs))
-    if not all(mask.all() for mask in dense_on_paths):
-        idle_count = sum(int((~mask).sum()) for mask in dense_on_paths)
+    dense_on_paths = _on_paths(apply, params, dense, inputs)
+    kernels = kernel_axes.of_leaves(kernel_axes.axes(apply, params, *inputs), params)
+    idle_count = sum(
+        0 if mask is None else _idle_count(mask, leaf_axes)
+        for mask, leaf_axes in zip(masks_lib.beside(params, dense_on_paths), kernels, strict=True)
+    )
+    if idle_count:
         raise ValueError(
             f"effective: {idle_count} weights of the dense network have no effect on positive inputs; the "
             "function centres or saturates (LayerNorm, softmax), or looks inputs up: paths cannot be told."
         )
     return _on_paths(apply, params, masks_lib.unpack(masks), inputs)
+
+
+def _idle_count(mask: jax.Array, axes: Axes | None) -> int:
+    """Returns how many weights of a dense leaf have no effect, but for taps that meet padding alone.
+
+    A tap is a place in a convolution's window: where a map is smaller than the window, all weights of some
+    taps are multiplied with nothing but padding.
+    """
+    if axes is not None and axes.in_axis is not None and mask.any():
+        other_axes = (*axes.in_axis, *(axes.out_axis or ()), *axes.batch_axis)
+        if len(other_axes) < mask.ndim:
+            mask = mask | ~mask.any(other_axes, keepdims=True)
+    return int((~mask).sum())
 
 
 def _on_paths(

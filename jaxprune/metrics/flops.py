@@ -4,9 +4,11 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 
-from jaxprune import checks
-from jaxprune.programs.kernels import follow
+from jaxprune import checks, programs
+from jaxprune.programs.kernels import follow_program
+from jaxprune.programs.uses import Operations
 from jaxprune.types import Params
 
 __all__ = ["flops", "total_flops"]
@@ -19,8 +21,9 @@ def flops(fn: Callable[..., Any], params: Params, *inputs: Any) -> Params:
     dense layer, $2 b h w k_h k_w c_{in} c_{out}$ of a convolution with $h \times w$ outputs, its padding
     included. Additions, norms and lookups are not, and products of two activations (attention scores) have
     no parameter: `total_flops` has them. In a scan each iteration counts; of the branches of a condition the
-    costliest; a `while` loop is one iteration. Parameters that are multiplied together (a mask, the factors
-    of a low-rank update) have the operations of the product that they go into, each of them.
+    costliest; a `while` loop is one iteration. What no output needs is not counted. Parameters that are
+    multiplied together (a mask, the factors of a low-rank update) have the operations of the product that
+    they go into, each of them.
 
     Args:
       fn: any JAX function; it is traced, not run.
@@ -36,7 +39,7 @@ def flops(fn: Callable[..., Any], params: Params, *inputs: Any) -> Params:
     {'kernel': 48, 'scale': 0}
     """
     checks.check("flops", fn=(fn, checks.FUNCTION), params=(params, checks.TREE))
-    counts = follow(fn, params, *inputs).operations.leaves
+    counts = _operations(fn, params, *inputs).leaves
     treedef = jax.tree.structure(params)
     return treedef.unflatten([counts[leaf] for leaf in range(treedef.num_leaves)])
 
@@ -57,4 +60,11 @@ def total_flops(fn: Callable[..., Any], params: Params, *inputs: Any) -> int:
     360
     """
     checks.check("total_flops", fn=(fn, checks.FUNCTION), params=(params, checks.TREE))
-    return follow(fn, params, *inputs).operations.total
+    return _operations(fn, params, *inputs).total
+
+
+def _operations(fn: Callable[..., Any], params: Params, *inputs: Any) -> Operations:
+    """Returns the operations of what the outputs of a function need."""
+    program, _ = programs.trace(fn, params, *inputs)
+    shapes = [np.shape(leaf) for leaf in jax.tree.leaves(params)]
+    return follow_program(programs.remove_dead_equations(program), shapes).operations

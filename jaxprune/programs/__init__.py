@@ -4,6 +4,8 @@
 `interpreter`    runs a program with a rule of one's own for each equation
 `dead_code`      removes equations that no output needs
 `primitives`     families of operations, by what they do
+`fills`          which number a lookup gives outside of its operand
+`axis_order`     in which order a reshape reads the axes of its operand
 `constants`      constant propagation: which values are the same number everywhere
 `contractions`   roles of the axes of a product or convolution, and its number of multiplications
 `digits`         how axes of one size are split and merged into axes of another
@@ -18,7 +20,9 @@
 ===============  ======================================================================================
 """
 
+from jaxprune.programs.axis_order import axes_as_read as axes_as_read
 from jaxprune.programs.dead_code import remove_dead_equations as remove_dead_equations
+from jaxprune.programs.fills import fill_of_lookup as fill_of_lookup
 from jaxprune.programs.interpreter import Rule as Rule
 from jaxprune.programs.interpreter import bind as bind
 from jaxprune.programs.interpreter import bind_with as bind_with
@@ -33,11 +37,13 @@ from jaxprune.programs.interpreter import trace as trace
 
 __all__ = [
     "Rule",
+    "axes_as_read",
     "bind",
     "bind_with",
     "called_program",
     "count_scan_inputs",
     "evaluate",
+    "fill_of_lookup",
     "is_call",
     "linear_solvers",
     "remove_dead_equations",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jax.core import Tracer
 
+from jaxprune.programs.fills import fill_of_lookup
 from jaxprune.programs.interpreter import run
 from jaxprune.programs.primitives import IDENTITIES, JOINING, REARRANGING
 
@@ -86,6 +87,10 @@ def propagate_equation(equation: "core.JaxprEqn", values: Sequence[Any]) -> list
     # A value that is everywhere is there in any arrangement.
     if name in REARRANGING or name in ("tile", "unstack"):
         fact_of_operand = inputs[0] if inputs[0].leaf is None else UNKNOWN
+        if name == "gather" and fact_of_operand.known:
+            fill = fill_of_lookup(equation)
+            if fill is not None and fill != fact_of_operand.value:
+                return [UNKNOWN]
         return [fact_of_operand] * len(equation.outvars)
     if name in JOINING or name == "stack":
         shared_fact = _shared_fact(inputs if name in ("concatenate", "stack") else inputs[:2])

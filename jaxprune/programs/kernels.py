@@ -18,11 +18,13 @@ from jaxprune.programs.interpreter import count_scan_inputs, run
 from jaxprune.programs.tracked import TrackedValue, as_tracked, hold_same_elements, union_of_views
 from jaxprune.programs.uses import Operations
 
-__all__ = ["Follower", "follow"]
+__all__ = ["Follower", "follow", "follow_program"]
 
 
 def follow(fn: Callable[..., Any], params: Any, *inputs: Any) -> "Follower":
     """Returns a follower that has followed the program of `fn(params, *inputs)`.
+
+    What no output needs is followed too: its kernels have axes all the same.
 
     Args:
       fn: any JAX function; it is traced, not run.
@@ -30,15 +32,21 @@ def follow(fn: Callable[..., Any], params: Any, *inputs: Any) -> "Follower":
       *inputs: trees of arrays or of shapes.
     """
     program = jax.make_jaxpr(fn)(params, *inputs)
-    parameter_leaves = jax.tree.leaves(params)
+    return follow_program(program, [np.shape(leaf) for leaf in jax.tree.leaves(params)])
+
+
+def follow_program(program: Any, shapes: Sequence[tuple[int, ...]]) -> "Follower":
+    """Returns a follower that has followed a program.
+
+    Args:
+      program: a jaxpr with its constants; its first inputs are the parameters.
+      shapes: of the parameters.
+    """
     follower = Follower()
     tracked_parameters = [
-        TrackedValue((views.view_of_leaf(index, np.shape(leaf)),))
-        for index, leaf in enumerate(parameter_leaves)
+        TrackedValue((views.view_of_leaf(index, shape),)) for index, shape in enumerate(shapes)
     ]
-    tracked_inputs = [
-        follower.activation() for _ in range(len(program.in_avals) - len(parameter_leaves))
-    ]
+    tracked_inputs = [follower.activation() for _ in program.in_avals[len(shapes) :]]
     follower.run(program, [*tracked_parameters, *tracked_inputs])
     return follower
 

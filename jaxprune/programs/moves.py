@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from jaxprune.programs import views
+from jaxprune.programs.axis_order import axes_as_read, transposes
 from jaxprune.programs.tracked import TrackedValue
 from jaxprune.programs.views import View
 
@@ -50,10 +51,10 @@ def _broadcast_in_dim(equation: Any, view: View) -> View:
 
 def _reshape(equation: Any, view: View) -> View:
     shape = _shape(equation)
-    axis_order = equation.params["dimensions"]
-    if axis_order is not None:  # in which the axes are read
-        view = views.transposed(view, axis_order)
-        shape = tuple(shape[axis] for axis in axis_order)
+    axes = axes_as_read(equation)
+    if transposes(equation):
+        view = views.transposed(view, axes)
+        shape = tuple(shape[axis] for axis in axes)
     return views.reshaped(view, shape, equation.outvars[0].aval.shape)
 
 

@@ -19,6 +19,7 @@ from jax import Array, lax
 from jax.core import Tracer
 
 from jaxprune.programs import interpreter
+from jaxprune.programs.axis_order import transposes
 from jaxprune.programs.primitives import ELEMENTWISE, IDENTITIES, REDUCING
 from jaxprune.selection.shared_kernels import compiled_once
 
@@ -235,7 +236,8 @@ def _computed(equation: Any, inputs: list[Any]) -> Any:
     """
     name = equation.primitive.name
     aval = equation.outvars[0].aval
-    if name in _RESHAPING - {"transpose"}:
+    is_transpose = name == "transpose" or (name == "reshape" and transposes(equation))
+    if name in _RESHAPING and not is_transpose:
         array = _without_reshape(inputs[0])
         if array.shape == aval.shape:
             return array

@@ -105,6 +105,35 @@ class Normalised(linen.Module):
         return linen.Dense(2)((x + y).mean((1, 2)))
 
 
+def test_taps_that_meet_padding_alone_are_no_obstacle():
+    """The last stage of a small network: windows of 3 x 3 on maps of 1 x 1."""
+
+    def convolve(images, kernel):
+        layout = ("NHWC", "HWIO", "NHWC")
+        return jax.lax.conv_general_dilated(
+            images, kernel, (1, 1), "SAME", dimension_numbers=layout
+        )
+
+    def apply(params, images):
+        whole = (1, 4, 4, 1)
+        hidden = jax.nn.relu(convolve(images, params["first"]))
+        pooled = jax.lax.reduce_window(hidden, -jnp.inf, jax.lax.max, whole, whole, "VALID")
+        return jax.nn.relu(convolve(pooled, params["last"])).mean((1, 2)) @ params["out"]
+
+    params = {
+        "first": jnp.ones((3, 3, 3, 6)),
+        "last": jnp.ones((3, 3, 6, 6)),
+        "out": jnp.ones((6, 2)),
+    }
+    masks = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, bool), params)
+    masks["last"] = masks["last"].at[1, 1, 2, 3].set(False)
+    found = jp.metrics.effective(apply, params, masks, jnp.ones((2, 4, 4, 3)))
+    assert found["first"].all()
+    assert found["out"].all()
+    centre = jnp.zeros((3, 3, 1, 1), bool).at[1, 1].set(True)
+    assert (found["last"] == (masks["last"] & centre)).all()
+
+
 def test_statistics_of_batchnorm_are_no_obstacle():
     model = Normalised()
     x = jnp.zeros((1, 4, 4, 3))

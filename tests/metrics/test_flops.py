@@ -94,3 +94,19 @@ def test_a_mask_and_the_factors_of_an_update_take_part_in_the_product():
     product, inner = 2 * 5 * 4 * 4, 2 * 4 * 2 * 4
     found = flops(fn, params, jnp.ones((5, 4)))
     assert found == {"w": product, "mask": product, "a": product + inner, "b": product + inner}
+
+
+def test_what_no_output_needs_is_not_counted():
+    def apply(params, x):
+        unused = (x @ params["other"]).sum()
+        return x @ params["kernel"], unused
+
+    params = {"kernel": jnp.ones((6, 3)), "other": jnp.ones((6, 300))}
+    x = jnp.ones((5, 6))
+    used = lambda params, x: apply(params, x)[0]
+    assert jp.metrics.flops(used, params, x) == {"kernel": 180, "other": 0}
+    graph = jp.structured.trace(used, params, x)
+    whole = jax.tree.map(lambda _: None, params)
+    assert jp.metrics.total_flops(used, params, x) == 180
+    assert jp.structured.flops(graph, params, whole) == 180
+    assert jp.axes(used, params, x)["other"] == jp.axes(used, params, x)["kernel"]

@@ -25,10 +25,10 @@ def flagged(
 ) -> tuple[Group, ...]:
     """Returns the groups, those that are not exact with the reason.
 
-    The program is replayed on shapes alone with every second unit of each group removed. In the whole
-    function the parameters hold zeros in the places of these units. Where what the program makes of the zeros
-    ends in a sum over the units, and cannot be added to the sum (`structured.graph.remainders`), the units'
-    group is not exact.
+    The program is replayed on shapes alone with every second unit of each group removed, and then with the
+    others removed, as the program may treat units unlike. In the whole function the parameters hold zeros in
+    the places of removed units. Where what the program makes of the zeros ends in a sum over the units, and
+    cannot be added to the sum (`structured.graph.remainders`), the units' group is not exact.
 
     Args:
       groups: of units.
@@ -38,29 +38,29 @@ def flagged(
       inputs: shapes of all inputs.
       solution: equivalence classes of the labels.
     """
-    removed_mask = np.zeros(solution.class_count, bool)
-    for group in groups:
-        removed_mask[group.units[1::2]] = True
-    if not removed_mask.any():
-        return tuple(groups)
-    class_mask = solution.kept(removed_mask)
-
-    def kept(labels: np.ndarray) -> np.ndarray:
-        return class_mask[solution.class_of[labels]]
-
-    small_inputs = [
-        jax.ShapeDtypeStruct(tuple(int(kept(axis).sum()) for axis in leaf_axes), leaf.dtype)
-        for leaf_axes, leaf in zip(axes, inputs, strict=False)
-    ]
-    small_inputs += inputs[len(axes) :]
     reasons: dict[int, list[str]] = {}
+    for first_removed in (1, 0):
+        removed_mask = np.zeros(solution.class_count, bool)
+        for group in groups:
+            if group.size > 1:  # one unit alone is never removed
+                removed_mask[group.units[first_removed::2]] = True
+        if not removed_mask.any():
+            break
+        class_mask = solution.kept(removed_mask)
 
-    def leak(reason: str, leaking_axes: Axes) -> None:
-        for group_index in responsible(groups, leaking_axes, solution, removed_mask):
-            if reason not in reasons.setdefault(group_index, []):
-                reasons[group_index].append(reason)
+        def kept(labels: np.ndarray, class_mask: np.ndarray = class_mask) -> np.ndarray:
+            return class_mask[solution.class_of[labels]]
 
-    find_leaks(program, small_inputs, tape, kept, leak)
+        def leak(reason: str, axes: Axes, removed_mask: np.ndarray = removed_mask) -> None:
+            for group_index in responsible(groups, axes, solution, removed_mask):
+                if reason not in reasons.setdefault(group_index, []):
+                    reasons[group_index].append(reason)
+
+        small_inputs = [
+            jax.ShapeDtypeStruct(tuple(int(kept(axis).sum()) for axis in leaf_axes), leaf.dtype)
+            for leaf_axes, leaf in zip(axes, inputs, strict=False)
+        ]
+        find_leaks(program, [*small_inputs, *inputs[len(axes) :]], tape, kept, leak)
     return tuple(
         group._replace(exact=False, reason="; ".join(reasons[i])) if i in reasons else group
         for i, group in enumerate(groups)

@@ -15,9 +15,14 @@ from jaxprune.structured.graph.follow import Loop, Tape, iter_steps, propagate_l
 from jaxprune.structured.graph.labels import Axes, Labels
 from jaxprune.structured.graph.loops import classify_iterations
 from jaxprune.structured.graph.pinned import conflicts
-from jaxprune.structured.graph.rules.contractions import summed_axes
 from jaxprune.structured.graph.scales import find_uses
-from jaxprune.structured.graph.unread import follow_owners, unread_parameters
+from jaxprune.structured.graph.summed_axes import summed_axes
+from jaxprune.structured.graph.unread import (
+    UNREAD,
+    follow_owners,
+    pin_unread_units,
+    unread_parameters,
+)
 from jaxprune.types import Params
 from jaxprune.units.coupling import Group, Member, Use
 from jaxprune.wording import counted
@@ -206,15 +211,15 @@ def trace_without_exactness(
         for axes in output_axes:
             labels.pin(*axes)
     unread = unread_parameters(tape, len(leaves))
-    labels.reason = "no equation reads it"
+    labels.reason = UNREAD
     for leaf_index in unread:
         labels.pin(*param_axes[leaf_index])
     if any(isinstance(step.more, Loop) for step, _ in iter_steps(tape)):
         # Parameters that are no floats have no mask: they are never zeros.
         masked_params = [fact_of_zero(leaf) if _is_floating(leaf) else UNKNOWN for leaf in leaves]
         classify_iterations(program, tape, [*masked_params, *[UNKNOWN] * len(input_axes)], labels)
-    solution = find_classes(labels)
-    summed = _summed_parameter_axes(tape, param_axes)
+    solution = pin_unread_units(tape, output_axes, find_classes(labels))
+    summed = summed_axes(program, [leaf.shape for leaf in leaves])
     uses = find_uses(tape, [leaf.shape for leaf in leaves])
     units, iterations = (
         _groups(solution, param_axes, paths, summed, uses, wanted)
@@ -264,27 +269,6 @@ def _is_floating(x: jax.ShapeDtypeStruct) -> bool:
 
 def _dtype_of(x: Any) -> Any:
     return x.dtype if hasattr(x, "dtype") else jax.dtypes.canonicalize_dtype(np.result_type(x))
-
-
-def _summed_parameter_axes(tape: Tape, param_axes: list[Axes]) -> set[tuple[int, int]]:
-    """Returns the (leaf index, axis) pairs of the parameters' axes that products sum over."""
-    # A parameter that only moved is told by its label arrays: rules hand on the same objects.
-    place_of = {
-        id(axis_labels): (leaf_index, axis)
-        for leaf_index, axes in enumerate(param_axes)
-        for axis, axis_labels in enumerate(axes)
-    }
-    summed: set[tuple[int, int]] = set()
-    for step, _ in iter_steps(tape):
-        for operand, dimensions in summed_axes(step):
-            parameter_axes = [place_of[id(labels)] for labels in operand if id(labels) in place_of]
-            is_parameter = (
-                len(parameter_axes) == len(operand)
-                and len({leaf_index for leaf_index, _ in parameter_axes}) == 1
-            )
-            if is_parameter:
-                summed |= {parameter_axes[i] for i in dimensions}
-    return summed
 
 
 class _Incidences(NamedTuple):

@@ -1,14 +1,17 @@
-"""Parameters that a function does not read: they follow others, or stay whole."""
+"""Parameters that a function does not read, whole or in part: they follow others, or stay."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 
 from jaxprune.structured.graph.classes import EquivalenceClasses
-from jaxprune.structured.graph.follow import Tape
+from jaxprune.structured.graph.follow import Loop, Tape, tapes_within
 from jaxprune.structured.graph.labels import Axes
 
-__all__ = ["follow_owners", "unread_parameters"]
+__all__ = ["UNREAD", "follow_owners", "pin_unread_units", "unread_parameters"]
+
+UNREAD = "no equation reads it"
+_PICKING = frozenset({"slice", "split"})  # what they leave out is not read
 
 
 def unread_parameters(tape: Tape, count: int) -> list[int]:
@@ -25,6 +28,53 @@ def unread_parameters(tape: Tape, count: int) -> list[int]:
         for leaf_index, value_index in enumerate(tape.inputs[:count])
         if value_index not in read_values
     ]
+
+
+def pin_unread_units(
+    tape: Tape, outputs: Sequence[Axes], solution: EquivalenceClasses
+) -> EquivalenceClasses:
+    """Returns the classes, of which those stay that no equation reads: parts that slices leave out.
+
+    For other inputs the function may read them: positions behind the longest sequence that was traced.
+
+    Args:
+      tape: of the program.
+      outputs: labels of its outputs.
+      solution: the equivalence classes of the labels.
+    """
+    read = np.zeros(solution.class_count, bool)
+    for labels in (*_consumed_labels(tape, solution), *(axis for axes in outputs for axis in axes)):
+        read[solution.base_classes(solution.class_of[labels])[1]] = True
+    unread = ~(read | solution.pinned | solution.iterations | solution.is_product)
+    if not unread.any():
+        return solution
+    reasons = tuple(dict.fromkeys([*solution.reasons, UNREAD]))
+    return solution._replace(
+        pinned=solution.pinned | unread,
+        reason_index=np.where(unread, reasons.index(UNREAD), solution.reason_index),
+        reasons=reasons,
+    )
+
+
+def _consumed_labels(tape: Tape, solution: EquivalenceClasses) -> Iterator[np.ndarray]:
+    """Yields labels that go into an equation, and do not come out of it."""
+    for step in tape.steps:
+        inner_tapes = tapes_within(step)
+        for inner_tape in inner_tapes:
+            yield from _consumed_labels(inner_tape, solution)
+        if isinstance(step.more, Loop):
+            yield step.more.iterations
+        if inner_tapes or step.equation.primitive.name in _PICKING:
+            continue
+        is_left = np.zeros(solution.class_count, bool)
+        for axes in step.outputs:
+            for labels in axes:
+                is_left[solution.class_of[labels]] = True
+        for axes in step.inputs:
+            for labels in axes:
+                consumed = labels[~is_left[solution.class_of[labels]]]
+                if len(consumed):
+                    yield consumed
 
 
 def follow_owners(

@@ -53,8 +53,10 @@ def removal(graph: Graph, masks: Masks) -> Removal:
       masks: bool arrays, `None` at leaves without a mask.
 
     Raises:
-      ValueError: if no unit of a group would be left, and it does not belong to a removed block.
+      ValueError: if masks do not fit the parameters; or if no unit of a group would be left, and it does not
+        belong to a removed block.
     """
+    masks_lib.validate(graph.params, masks)
     aligned_masks = masks_lib.beside(graph.params, masks_lib.unpack(masks))
     leaves = zip(graph.paths, jax.tree.leaves(graph.params), aligned_masks, strict=True)
     kept_masks: list[list[np.ndarray] | None] = []

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxprune import programs
 from jaxprune.structured.graph.remainders.values import (
     EVERYWHERE,
     Lost,
@@ -130,8 +131,9 @@ def _tile(equation: Any, values: Sequence[Value], step: Step, places: Places) ->
 def _reshape(
     equation: Any, values: Sequence[Value], step: Step, places: Places
 ) -> list[Remainders]:
-    value = values[0]
-    input_axes = step.inputs[0]
+    axes_as_read = programs.axes_as_read(equation)
+    value = _transposed(values[0], axes_as_read)
+    input_axes = tuple(step.inputs[0][axis] for axis in axes_as_read)
     output_axes = step.outputs[0]
     input_shape = [len(axis) for axis in input_axes]
     output_shape = [len(axis) for axis in output_axes]
@@ -171,6 +173,21 @@ def _reshape(
             mixed = Lost("a reshape mixes what removed units leave behind")
             remainders[region] = lost_content or mixed
     return [remainders]
+
+
+def _transposed(value: Value, permutation: Sequence[int]) -> Value:
+    """Returns a value whose remainders stand as they do after a transpose; its array stays."""
+    if tuple(permutation) == tuple(range(len(permutation))):
+        return value
+    remainders = {
+        frozenset(permutation.index(axis) for axis in region): (
+            evaluate_or_shape(lambda x: lax.transpose(x, permutation), content)
+            if is_array(content)
+            else content
+        )
+        for region, content in value.remainders.items()
+    }
+    return value._replace(remainders=remainders)
 
 
 def _matching_axes(

@@ -1,5 +1,6 @@
 """Remainders of elementwise operations."""
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -91,7 +92,10 @@ def _compute_content(equation: Any, operands: list[Any], shapes_only: bool) -> A
         if is_zero_product(*operands):
             return zero
         if any(is_zero(operand) for operand in operands):
-            return Lost("zeros of removed units are multiplied with what is infinite for zeros")
+            return Lost(
+                "zeros of removed units are multiplied with what is infinite for zeros",
+                is_finite=False,
+            )
     if name == "div" and is_zero(operands[0]) and not is_number(operands[1]):
         return zero
     if name in ADDITIONS and is_zero(operands[0]):
@@ -121,4 +125,7 @@ def _compute_content(equation: Any, operands: list[Any], shapes_only: bool) -> A
         shape = np.broadcast_shapes(*(array.shape for array in arrays))
         return programs.bind(equation, [jnp.broadcast_to(array, shape) for array in arrays])[0]
 
+    if all(map(is_number, operands)):  # so is the result
+        with contextlib.suppress(NotImplementedError), jax.ensure_compile_time_eval():
+            return np.asarray(run(*operands)).flat[0]  # not of primitives that only compile
     return jax.eval_shape(run, *operands) if shapes_only else evaluate_or_shape(run, *operands)

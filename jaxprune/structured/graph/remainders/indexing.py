@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 
 from jaxprune import programs
 from jaxprune.structured.graph.remainders.arrangements import Arrangement
@@ -55,31 +56,39 @@ def _gather(equation: Any, values: Sequence[Value], step: Step, places: Places) 
     # Axes of which each index has start indices of its own.
     batch_axis_of = {row_axes[indices_axis]: operand_axis for operand_axis, indices_axis in batch}
     operand_axis_of = {**spanned_axis_of, **batch_axis_of}
+    fill = programs.fill_of_lookup(equation)
+
+    def is_kept(content: Any) -> bool:
+        """Whether places outside of the operand hold the same number."""
+        return is_number(content) and (fill is None or bool(content == fill))
+
     remainders: Remainders = {}
-    if EVERYWHERE in operand.remainders:
+    if EVERYWHERE in operand.remainders and is_kept(operand.remainders[EVERYWHERE]):
         remainders[EVERYWHERE] = operand.remainders[EVERYWHERE]
     for region in regions_of(places.cut(output_axes)):
         if region <= operand_axis_of.keys() and region & batch_axis_of.keys():
             content = operand.at(frozenset(operand_axis_of[axis] for axis in region))
-            if not is_zero(content):
+            if not (is_zero(content) and is_kept(content)):
                 remainders[region] = (
-                    content if is_number(content) else Lost("a lookup of removed units")
+                    content if is_kept(content) else Lost("a lookup of removed units")
                 )
             continue
         if not region <= spanned_axis_of.keys():
             contents = [
                 operand.at(source) for source in (EVERYWHERE, *regions_of(places.cut(axes)))
             ]
-            is_same = all(is_number(content) and content == contents[0] for content in contents)
+            is_same = all(is_kept(content) and content == contents[0] for content in contents)
             content = contents[0] if is_same else Lost("removed units are places to look up")
             if not is_zero(content):
                 remainders[region] = content
             continue
         content = operand.at(frozenset(spanned_axis_of[axis] for axis in region))
-        if not is_array(content):
+        if isinstance(content, Lost) or is_kept(content):
             if not is_zero(content):
                 remainders[region] = content
             continue
+        if is_number(content):
+            content = np.full((1,) * len(axes), content)
         spanned_axes = spanned_axis_of.values()
         full_sizes = [
             size if axis in spanned_axes else len(axes[axis])

@@ -47,9 +47,11 @@ class Lost(NamedTuple):
 
     Attributes:
       reason: what made it so, in words.
+      is_finite: whether it is finite, as far as is known.
     """
 
     reason: str
+    is_finite: bool = True
 
 
 class Value(NamedTuple):
@@ -163,8 +165,16 @@ def is_zero(content: Any) -> bool:
 
 def is_zero_product(content: Any, other: Any) -> bool:
     """Whether a product of two contents is zero: one of them is, the other is not known to be infinite."""
-    has_infinity = any(is_number(x) and not np.isfinite(x) for x in (content, other))
-    return (is_zero(content) or is_zero(other)) and not has_infinity
+    return (is_zero(content) or is_zero(other)) and not (
+        _is_infinite(content) or _is_infinite(other)
+    )
+
+
+def _is_infinite(content: Any) -> bool:
+    """Whether a content is known to be infinite, or NaN."""
+    if isinstance(content, Lost):
+        return not content.is_finite
+    return is_number(content) and not np.isfinite(content)
 
 
 def constant_value(array: Any, aval: Any, axes: Axes, places: Places) -> Value:

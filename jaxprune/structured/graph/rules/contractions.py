@@ -3,11 +3,10 @@
 from typing import Any
 
 from jaxprune import programs
-from jaxprune.programs.contractions import contraction
 from jaxprune.structured.graph.labels import Axes, Labels
 from jaxprune.structured.graph.rules.rule import Kept, Rule, Step, again, shapes_of
 
-__all__ = ["RULES", "summed_axes"]
+__all__ = ["RULES"]
 
 
 def _dot(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
@@ -84,21 +83,6 @@ def _conv_again(equation: Any, arrays: list[Any], step: Step, kept: Kept) -> lis
     if step.more is None:
         return programs.bind(equation, arrays)
     return again(equation, arrays, feature_group_count=int(kept(step.more).sum()))
-
-
-def summed_axes(step: Step) -> list[tuple[Axes, tuple[int, ...]]]:
-    """Returns the operands of a product, each with the axes it is summed over; of a convolution, channels.
-
-    Args:
-      step: any; of one that is no product the list is empty.
-    """
-    product = contraction(step.equation)
-    if product is None:
-        return []
-    if step.equation.primitive.name == "conv_general_dilated":
-        channels = step.equation.params["dimension_numbers"].lhs_spec[1]
-        return [(step.inputs[0], (channels,)), (step.inputs[1], product.axes(1, "in"))]
-    return [(step.inputs[operand], product.axes(operand, "in")) for operand in (0, 1)]
 
 
 RULES: dict[str, Rule] = {

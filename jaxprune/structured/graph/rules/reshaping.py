@@ -67,7 +67,7 @@ def _tile_again(equation: Any, arrays: list[Any], step: Step, kept: Kept) -> lis
 def _reshape(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
     """Labels a reshape: it is cut into the smallest runs of axes that have as many elements on both sides."""
     (shape,) = shapes_of(equation)
-    axes = inputs[0]
+    axes = tuple(inputs[0][axis] for axis in programs.axes_as_read(equation))
     if 0 in shape:
         labels.pin(*axes)
         return [labels.fresh_like(shape, pinned=True)]
