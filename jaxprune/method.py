@@ -16,7 +16,7 @@ from jaxprune.calls import Part, makes, text, uncalled
 from jaxprune.types import AnyAllocation, Backward, Criterion, Masks, Params, Schedule, Update
 from jaxprune.units.coupling import AnyPattern
 
-__all__ = ["METHOD", "Method", "Partition", "by_index", "by_part", "memories_of", "partition"]
+__all__ = ["METHOD", "Method", "Partition", "by_index", "by_part", "memory_rules_of", "partition"]
 
 _UNSTRUCTURED = patterns.unstructured()
 _UNIFORM = allocations.uniform()
@@ -254,7 +254,7 @@ def _pairs(methods: Any) -> tuple[Any, ...]:
     return pairs
 
 
-def memories_of(method: Method | Partition) -> dict[str, signals_lib.Memory]:
+def memory_rules_of(method: Method | Partition) -> dict[str, signals_lib.Memory]:
     """Returns the accumulators that the criteria of a method read, by the keyword of their signal."""
     criteria = [
         criterion

@@ -12,7 +12,7 @@ from jaxprune import checks, trees
 from jaxprune import masks as masks_lib
 from jaxprune.kernel_axes import AxesTree, of_leaves
 from jaxprune.masks import Prunable
-from jaxprune.method import METHOD, Method, Partition, by_index, by_part, memories_of
+from jaxprune.method import METHOD, Method, Partition, by_index, by_part, memory_rules_of
 from jaxprune.pruning.by_method import change, initial_masks
 from jaxprune.pruning.fit import check_rounds
 from jaxprune.pruning.missing_scores import MissingScores, missing_count
@@ -195,7 +195,7 @@ def lottery_ticket(
     checks.check("lottery_ticket", masks=(masks, checks.optional(masks_lib.MASKS)))
     checks.check("lottery_ticket", key=(key, checks.optional(checks.KEY)))
     inner = optax.with_extra_args_support(inner)
-    memories = memories_of(method)
+    memory_rules = memory_rules_of(method)
     if any(part.initial is not None for part in method.parts):
         raise ValueError(
             "lottery_ticket: the method starts sparse, but level 0 is the dense network."
@@ -258,14 +258,14 @@ def lottery_ticket(
         by_part(method, params, first_masks, lambda part, share: check_plan(part, params, share))
         inner_state = inner.init(params)
         point = jax.tree.map(jnp.zeros_like, rewinding_point(params, inner_state))
-        memory = {name: kind.init(params) for name, kind in memories.items()}
+        remembered = {name: rule.init(params) for name, rule in memory_rules.items()}
         return LotteryState(
             jnp.zeros((), jnp.int32),
             first_masks,
             key_data(key),
             inner_state,
             point,
-            memory,
+            remembered,
             nothing_overdue(method)._replace(pending=(jnp.zeros((), bool),)),
         )
 
@@ -274,7 +274,7 @@ def lottery_ticket(
     ) -> tuple[Params, LotteryState]:
         check_update("lottery_ticket", LotteryState, grads, state, params)
         check_inner("lottery_ticket", inner, state.inner, params)
-        check_method("lottery_ticket", method, state, memories, key)
+        check_method("lottery_ticket", method, state, memory_rules, key)
         check_replicated("lottery_ticket", params)
         known_axes = of_leaves(axes, params)
         steps_after_first = state.step - plan.round_steps  # of the first level
@@ -284,13 +284,13 @@ def lottery_ticket(
         phase = jnp.where(is_training, plan.pause, steps_after_first % plan.cycle)
         phase = jnp.minimum(phase, plan.pause)
 
-        reads_gradients = any(kind.reads_gradients for kind in memories.values())
+        reads_gradients = any(rule.reads_gradients for rule in memory_rules.values())
         gradients_count = all_finite(grads) if reads_gradients else None
-        memory = remember(memories, state.memory, params, grads, gradients_count)
+        remembered = remember(memory_rules, state.memory, params, grads, gradients_count)
 
         def choose_masks() -> tuple[Masks, jax.Array]:
             """The masks after a round of pruning, and whether they could be chosen."""
-            signals = signals_at(level, grads, memory, extra, state.key, key)
+            signals = signals_at(level, grads, remembered, extra, state.key, key)
             unknown: list[MissingScores] = []
 
             def choose(index: int, share: Masks) -> Masks:
@@ -354,16 +354,17 @@ def lottery_ticket(
             )
             updates = _in_dtypes_of(params, updates)
             updates = select(phase, [*(paused for paused, _ in cases), updates])
-        if memories:
+        if memory_rules:
             new_params = optax.apply_updates(params, updates)
-            first_memory = {name: kind.init(new_params) for name, kind in memories.items()}
+            fresh_signals = {name: rule.init(new_params) for name, rule in memory_rules.items()}
             is_level_start = is_made & (phase == plan.pause - 1)
-            memory = jax.tree.map(
-                lambda new, old: jnp.where(is_level_start, new, old), first_memory, memory
+            remembered = jax.tree.map(
+                lambda new, old: jnp.where(is_level_start, new, old), fresh_signals, remembered
             )
         overdue = Overdue((~is_made,), state.overdue.held + ~is_made)
         step = jnp.where(is_made, optax.safe_increment(state.step), state.step)
-        return updates, LotteryState(step, masks, state.key, inner_state, point, memory, overdue)
+        new_state = LotteryState(step, masks, state.key, inner_state, point, remembered, overdue)
+        return updates, new_state
 
     return at_home(init, update, masks=("masks",))
 

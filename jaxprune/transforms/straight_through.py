@@ -12,18 +12,18 @@ from jaxprune import masks as masks_lib
 from jaxprune import updates as updates_lib
 from jaxprune.kernel_axes import AxesTree
 from jaxprune.masks import Prunable
-from jaxprune.method import METHOD, Method, Partition, by_index, by_part, memories_of
+from jaxprune.method import METHOD, Method, Partition, by_index, by_part, memory_rules_of
 from jaxprune.pruning.by_method import initial_masks
 from jaxprune.pruning.shards import Specs
 from jaxprune.transforms.accumulation import Gathering
 from jaxprune.transforms.changes import (
     Changed,
+    ObservedGradients,
     Overdue,
-    Seen,
     change_masks,
     nothing_overdue,
+    observe_gradients,
     restart,
-    see,
     start_gathering,
 )
 from jaxprune.transforms.checking import (
@@ -131,7 +131,7 @@ def straight_through(
     checks.check("straight_through", masks=(masks, checks.optional(masks_lib.MASKS)))
     checks.check("straight_through", key=(key, checks.optional(checks.KEY)))
     inner = optax.with_extra_args_support(inner)
-    memories = memories_of(method)
+    memory_rules = memory_rules_of(method)
     if any(part.update.grow_criterion is not None for part in method.parts):
         raise ValueError(
             "straight_through: this method grows weights from zero (`regrow`), but here weights off the "
@@ -145,7 +145,7 @@ def straight_through(
         step: Step,
         signals: dict[str, Any],
         overdue: Overdue,
-        seen: Seen,
+        observed: ObservedGradients,
     ) -> tuple[Changed, Masks]:
         """The change of masks at this step, and the reach after it."""
 
@@ -163,7 +163,7 @@ def straight_through(
                 step,
                 signals,
                 pending,
-                seen=seen,
+                observed=observed,
                 axes=axes,
                 specs=specs,
                 dense=True,
@@ -176,7 +176,7 @@ def straight_through(
             step,
             signals,
             overdue,
-            seen=seen,
+            observed=observed,
             axes=axes,
             specs=specs,
             dense=True,
@@ -202,11 +202,11 @@ def straight_through(
             return no_masks if _backward_sparsity(part) is None else share
 
         reach = by_part(method, params, jax.tree.map(jnp.ones_like, first_masks), first_reach)
-        memory = {name: m.init(params) for name, m in memories.items()}
-        signals = dict(memory) if first_key is None else dict(memory, key=first_key)
-        nothing_seen = Seen(params, lambda: jnp.ones((), bool), memory)
+        remembered = {name: rule.init(params) for name, rule in memory_rules.items()}
+        signals = dict(remembered) if first_key is None else dict(remembered, key=first_key)
+        nothing_observed = ObservedGradients(params, lambda: jnp.ones((), bool), remembered)
         changed, reach = change_at_step(
-            params, first_masks, reach, 0, signals, nothing_overdue(method), nothing_seen
+            params, first_masks, reach, 0, signals, nothing_overdue(method), nothing_observed
         )
         step = jnp.zeros((), jnp.int32)
         inner_state = inner.init(params)
@@ -216,7 +216,7 @@ def straight_through(
             reach,
             key_data(run_key),
             inner_state,
-            memory,
+            remembered,
             changed.overdue,
             start_gathering(method, inner_state, params),
         )
@@ -226,14 +226,14 @@ def straight_through(
     ) -> tuple[Params, StraightThroughState]:
         check_update("straight_through", StraightThroughState, grads, state, params)
         check_inner("straight_through", inner, state.inner, params)
-        check_method("straight_through", method, state, memories, key)
+        check_method("straight_through", method, state, memory_rules, key)
         pulled_grads = _pull_to_zero(method, grads, params, state.masks)
-        seen = see(
+        observed = observe_gradients(
             inner,
             grads,
             state,
             params,
-            memories,
+            memory_rules,
             lambda: masks_lib.apply(pulled_grads, state.reach),
             specs,
             **extra,
@@ -242,21 +242,23 @@ def straight_through(
             inner, pulled_grads, state.inner, params, state.reach, **extra
         )
         step: Any = optax.safe_increment(state.step)
-        signals = signals_at(step, seen.gradients, seen.memory, extra, state.key, key)
+        signals = signals_at(step, observed.gradients, observed.remembered, extra, state.key, key)
         new_params = optax.apply_updates(params, updates)
         changed, reach = change_at_step(
-            new_params, state.masks, state.reach, step, signals, state.overdue, seen
+            new_params, state.masks, state.reach, step, signals, state.overdue, observed
         )
-        memory = restart(memories, seen.memory, params, changed.made_at(method, params))
+        remembered = restart(
+            memory_rules, observed.remembered, params, changed.made_at(method, params)
+        )
         return updates, StraightThroughState(
             step,
             changed.masks,
             reach,
             state.key,
             inner_state,
-            memory,
+            remembered,
             changed.overdue,
-            seen.gathering,
+            observed.gathering,
         )
 
     return at_home(init, update, masks=("masks", "reach"))
