@@ -10,6 +10,7 @@ import optax
 
 from jaxprune import checks, trees
 from jaxprune import masks as masks_lib
+from jaxprune.calls import is_traced
 from jaxprune.kernel_axes import AxesTree, of_leaves
 from jaxprune.masks import Prunable
 from jaxprune.method import METHOD, Method, Partition, by_index, by_part, memory_rules_of
@@ -17,7 +18,7 @@ from jaxprune.pruning.by_method import change, initial_masks
 from jaxprune.pruning.fit import check_rounds
 from jaxprune.pruning.missing_scores import MissingScores, missing_count
 from jaxprune.pruning.shards import check_replicated
-from jaxprune.transforms.changes import Overdue, all_finite, concrete, nothing_overdue, remember
+from jaxprune.transforms.changes import Overdue, all_finite, nothing_overdue, remember
 from jaxprune.transforms.checking import (
     check_inner,
     check_method,
@@ -335,10 +336,10 @@ def lottery_ticket(
             return updates_from_zero, refresh(inner, inner_state, weights, masks)
 
         pauses = [prune, rewind][: plan.pause]
-        if concrete(phase) and int(phase) < plan.pause:
+        if not is_traced(phase) and int(phase) < plan.pause:
             updates, inner_state = pauses[int(phase)]()
         else:
-            cases = [] if concrete(phase) else [pause() for pause in pauses]
+            cases = [pause() for pause in pauses] if is_traced(phase) else []
 
             def choose_state(trained: optax.OptState) -> optax.OptState:
                 return select(phase, [*(paused for _, paused in cases), trained])
@@ -381,9 +382,9 @@ def _from_zero(leaf: jax.Array) -> jax.Array:
 
 def _choose_lazily(condition: jax.Array, true: Callable[[], Any], false: Callable[[], Any]) -> Any:
     """One of two trees, decided by Python where it can tell."""
-    if concrete(condition):
-        return true() if bool(condition) else false()
-    return jax.lax.cond(condition, true, false)
+    if is_traced(condition):
+        return jax.lax.cond(condition, true, false)
+    return true() if bool(condition) else false()
 
 
 def _counts_from(point: Any, inner_state: Any) -> Any:

@@ -11,11 +11,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.core import Tracer
 
 from jaxprune import checks, trees
 from jaxprune import masks as masks_lib
 from jaxprune import updates as updates_lib
+from jaxprune.calls import is_traced
 from jaxprune.kernel_axes import AxesTree, of_leaves
 from jaxprune.masks import Prunable
 from jaxprune.method import METHOD, Method, Partition, by_part
@@ -128,7 +128,7 @@ def change(
 def _is_for_one_device(params: Params, masks: Masks) -> bool:
     """Whether this is traced for a program on one device; otherwise scores are stored."""
     leaves = jax.tree.leaves((params, masks))
-    if not all(isinstance(leaf, Tracer) for leaf in leaves):
+    if not all(is_traced(leaf) for leaf in leaves):
         return False
     meshes = [
         jax.sharding.get_abstract_mesh(),
@@ -150,7 +150,7 @@ def _change(
     check_fit(
         method.pattern, method.allocation, method.schedule, method.update, params, masks, axes
     )
-    if of_remaining and not isinstance(step, Tracer):
+    if of_remaining and not is_traced(step):
         with jax.ensure_compile_time_eval():
             share = float(method.schedule.sparsity(step))
         check_rounds(method.pattern, method.allocation, [share], params, masks, axes)
@@ -201,8 +201,8 @@ def _place_beside(mask: jax.Array, leaf: jax.Array) -> jax.Array:
     sharding = jax.typeof(leaf).sharding
     if sharding.mesh.explicit_axes:
         return jax.sharding.reshard(mask, sharding)
-    is_concrete = isinstance(leaf, jax.Array) and not isinstance(leaf, Tracer)
-    if is_concrete and not isinstance(mask, Tracer) and len(leaf.sharding.device_set) > 1:
+    is_known = isinstance(leaf, jax.Array) and not is_traced(leaf)
+    if is_known and not is_traced(mask) and len(leaf.sharding.device_set) > 1:
         return jax.device_put(mask, leaf.sharding)
     return mask
 

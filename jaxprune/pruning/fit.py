@@ -7,11 +7,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 
 from jaxprune import allocation as allocations
 from jaxprune import masks as masks_lib
-from jaxprune.calls import text
+from jaxprune.calls import is_traced, text
 from jaxprune.selection.mask_counts import count_true
 from jaxprune.types import (
     Allocation,
@@ -138,7 +137,7 @@ def check_rounds(
     leaves = _pruned_leaves(params, masks, axes)
     divided_paths = _divided_paths(pattern, leaves)
     old_masks = [mask for mask in jax.tree.leaves(masks) if mask is not None]
-    if not divided_paths or (not dense and any(isinstance(mask, Tracer) for mask in old_masks)):
+    if not divided_paths or (not dense and any(is_traced(mask) for mask in old_masks)):
         return
     units = _unit_shapes(pattern, leaves)
     if not dense:

@@ -6,9 +6,8 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jax.core import Tracer
 
-from jaxprune.calls import text
+from jaxprune.calls import is_traced, text
 from jaxprune.selection.counts_by_leaf import count_masks_by_leaf
 from jaxprune.types import Criterion, Masks, Units
 
@@ -58,7 +57,7 @@ def missing_count(unknown: Sequence[MissingScores]) -> jax.Array | int:
 def resolve_unknown(new: Masks, old: Masks, unknown: Sequence[MissingScores]) -> Masks:
     """Returns the new masks if all scores are known; otherwise refuses, or if traced keeps the old masks."""
     count = missing_count(unknown)
-    if not isinstance(count, Tracer):
+    if not is_traced(count):
         _refuse_unknown(unknown)
         return new
     return jax.tree.map(

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax.core import Tracer
 from jax.sharding import PartitionSpec
 
 from jaxprune import masks as masks_lib
+from jaxprune.calls import is_traced
 from jaxprune.kernel_axes import AxesTree, of_leaves
 from jaxprune.method import Method, Partition, by_index, memory_rules_of
 from jaxprune.pruning.by_method import change
@@ -39,7 +39,6 @@ __all__ = [
     "Overdue",
     "all_finite",
     "change_masks",
-    "concrete",
     "nothing_overdue",
     "observe_gradients",
     "overdue_of",
@@ -91,16 +90,11 @@ class Changed(NamedTuple):
         return [False if owner is None else self.made[owner] for owner in method.owners(params)]
 
 
-def concrete(x: Any) -> bool:
-    """Whether a value is known now, outside of any trace, so that Python can decide by it."""
-    return not isinstance(x, Tracer)
-
-
 def any_of(flags: list[Any]) -> jax.Array | bool:
     """Whether any of these is true; a Python bool if Python can tell."""
-    if all(map(concrete, flags)):
-        return any(map(bool, flags))
-    return jnp.stack([jnp.asarray(flag) for flag in flags]).any()
+    if any(map(is_traced, flags)):
+        return jnp.stack([jnp.asarray(flag) for flag in flags]).any()
+    return any(map(bool, flags))
 
 
 def nothing_overdue(method: Method | Partition) -> Overdue:
@@ -240,11 +234,11 @@ def change_masks(
     def change_part(index: int, share: Masks) -> Masks:
         nonlocal held_count
         part = method.parts[index]
-        is_due = part.schedule.due(int(step) if concrete(step) else step)
-        if concrete(is_due) and concrete(pending[index]):
-            is_due = bool(is_due) or bool(pending[index])
-        else:
+        is_due = part.schedule.due(step if is_traced(step) else int(step))
+        if is_traced(is_due) or is_traced(pending[index]):
             is_due = is_due | pending[index]
+        else:
+            is_due = bool(is_due) or bool(pending[index])
         is_tried = is_due if observed.moves is None else is_due & observed.moves
 
         def try_change() -> tuple[Masks, jax.Array]:
@@ -282,14 +276,14 @@ def change_masks(
             )
             return stored(slice_own_part(new_masks, split)), is_possible(unknown)
 
-        if concrete(is_tried):
-            after, is_done = try_change() if bool(is_tried) else (share, False)
-        else:
+        if is_traced(is_tried):
             after, is_done = jax.lax.cond(
                 is_tried, try_change, lambda: (share, jnp.zeros((), bool))
             )
+        else:
+            after, is_done = try_change() if bool(is_tried) else (share, False)
         made[index] = is_done
-        if concrete(is_due) and not bool(is_due):
+        if not is_traced(is_due) and not bool(is_due):
             return after  # nothing was to be done, and nothing is left
         pending[index] = jnp.asarray(is_due) & ~jnp.asarray(is_done)
         held_count = held_count + (jnp.asarray(is_tried) & ~jnp.asarray(is_done))
@@ -311,9 +305,9 @@ def _whole_signal(signal: Any, params: Params, split: list[PartitionSpec]) -> An
 
 def _choose(condition: jax.Array, new: Any, old: Any) -> Any:
     """One of two trees of equal structure."""
-    if concrete(condition):
-        return new if bool(condition) else old
-    return jax.tree.map(lambda n, o: jnp.where(condition, n, o), new, old)
+    if is_traced(condition):
+        return jax.tree.map(lambda n, o: jnp.where(condition, n, o), new, old)
+    return new if bool(condition) else old
 
 
 def remember(
@@ -336,7 +330,7 @@ def remember(
 
     def new_signal(name: str, rule: Memory) -> Any:
         if rule.reads_gradients and when is not None:
-            if concrete(when) and not bool(when):
+            if not is_traced(when) and not bool(when):
                 return remembered[name]
             return _choose(when, rule.update(remembered[name], params, grads), remembered[name])
         return rule.update(remembered[name], params, grads)

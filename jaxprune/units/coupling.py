@@ -7,11 +7,11 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxprune import masks as masks_lib
 from jaxprune.arrays.host_arrays import Blockwise, Total, totals_by_axis
+from jaxprune.calls import is_traced
 from jaxprune.trees import roles
 from jaxprune.types import Pattern
 from jaxprune.wording import counted
@@ -88,7 +88,7 @@ def everywhere(array: jax.Array) -> jax.Array:
     """Returns an array whole on each device of an explicit mesh: unit indices know nothing of its axes."""
     if not jax.typeof(array).sharding.mesh.explicit_axes:
         return array
-    sharding: Any = jax.typeof(array).sharding if isinstance(array, Tracer) else array.sharding
+    sharding: Any = jax.typeof(array).sharding if is_traced(array) else array.sharding
     return jax.sharding.reshard(array, NamedSharding(sharding.mesh, PartitionSpec()))
 
 

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 
+from jaxprune.calls import is_traced
 from jaxprune.structured.graph.labels import Axes
 from jaxprune.structured.graph.rules.rule import Kept
 
@@ -196,7 +196,7 @@ def constant_value(array: Any, aval: Any, axes: Axes, places: Places) -> Value:
 
 def _on_host(array: Any) -> bool:
     """Whether an array's numbers may be looked at: they are known, and few or not on a device."""
-    if isinstance(array, Tracer):
+    if is_traced(array):
         return False
     if not isinstance(array, jax.Array):
         return True
