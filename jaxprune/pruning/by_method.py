@@ -164,13 +164,13 @@ def _change(
     units = units_of(method.criterion)
     ranked_masks = [None] * len(units) if update.ranks_dead_units else tree_contests.alive
     units = [
-        dataclasses.replace(unit, among=ranked)
-        for unit, ranked in zip(units, ranked_masks, strict=True)
+        dataclasses.replace(leaf_units, among=ranked)
+        for leaf_units, ranked in zip(units, ranked_masks, strict=True)
     ]
     if of_remaining:
         units = [
-            dataclasses.replace(unit, competing=count_living(unit, alive))
-            for unit, alive in zip(units, tree_contests.alive, strict=True)
+            dataclasses.replace(leaf_units, competing=count_living(leaf_units, alive))
+            for leaf_units, alive in zip(units, tree_contests.alive, strict=True)
         ]
     unknown = [without_score(method.criterion, tree_contests.names, units)]
     grow_scores = units

@@ -41,9 +41,9 @@ def without_score(
 ) -> MissingScores:
     """Counts the units of each leaf that must be ranked and have the score NaN."""
     masks = []
-    for unit in units:
-        is_nan = jnp.isnan(unit.scores)
-        ranked = jnp.ones_like(is_nan) if unit.among is None else unit.among
+    for leaf_units in units:
+        is_nan = jnp.isnan(leaf_units.scores)
+        ranked = jnp.ones_like(is_nan) if leaf_units.among is None else leaf_units.among
         masks.append((is_nan & ranked, ranked))
     counts = count_masks_by_leaf(tuple(masks))
     return MissingScores(tuple(names), text(criterion), counts[:, 0], counts[:, 1])

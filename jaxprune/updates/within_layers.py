@@ -187,7 +187,10 @@ def splice(c: float = 0.0, margin: float = 0.1) -> Update:
         step: Step,
     ) -> list[jax.Array]:
         pairs = zip(alive, units, strict=True)
-        return [each_layer(splice_layer, u.layers)(mask, u.scores) for mask, u in pairs]
+        return [
+            each_layer(splice_layer, leaf_units.layers)(mask, leaf_units.scores)
+            for mask, leaf_units in pairs
+        ]
 
     return Update(select, ranks_dead_units=True, whole_leaves=True)
 

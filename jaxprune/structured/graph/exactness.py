@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxprune.structured.graph.classes import EquivalenceClasses
 from jaxprune.structured.graph.follow import Tape
-from jaxprune.structured.graph.labels import Axes
+from jaxprune.structured.graph.labels import AxisLabels
 from jaxprune.structured.graph.replay import find_leaks
 from jaxprune.units.coupling import Group
 
@@ -19,7 +19,7 @@ def flagged(
     groups: Sequence[Group],
     program: Any,
     tape: Tape,
-    axes: Sequence[Axes],
+    axes: Sequence[AxisLabels],
     inputs: Sequence[jax.ShapeDtypeStruct],
     solution: EquivalenceClasses,
 ) -> tuple[Group, ...]:
@@ -55,7 +55,7 @@ def flagged(
     small_inputs += inputs[len(axes) :]
     reasons: dict[int, list[str]] = {}
 
-    def leak(reason: str, leaking_axes: Axes) -> None:
+    def leak(reason: str, leaking_axes: AxisLabels) -> None:
         for group_index in responsible(groups, leaking_axes, solution, removed_mask):
             if reason not in reasons.setdefault(group_index, []):
                 reasons[group_index].append(reason)
@@ -68,7 +68,10 @@ def flagged(
 
 
 def responsible(
-    groups: Sequence[Group], axes: Axes, solution: EquivalenceClasses, removed_mask: np.ndarray
+    groups: Sequence[Group],
+    axes: AxisLabels,
+    solution: EquivalenceClasses,
+    removed_mask: np.ndarray,
 ) -> list[int]:
     """Returns the indices of the groups whose removed units some axes have run along.
 

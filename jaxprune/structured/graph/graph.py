@@ -12,7 +12,7 @@ from jaxprune.programs.constants import UNKNOWN, fact_of_zero
 from jaxprune.structured.graph.classes import EquivalenceClasses, find_classes
 from jaxprune.structured.graph.exactness import flagged
 from jaxprune.structured.graph.follow import Loop, Tape, iter_steps, propagate_labels
-from jaxprune.structured.graph.labels import Axes, Labels
+from jaxprune.structured.graph.labels import AxisLabels, Labels
 from jaxprune.structured.graph.loops import classify_iterations
 from jaxprune.structured.graph.pinned import conflicts
 from jaxprune.structured.graph.rules.contractions import summed_axes
@@ -47,7 +47,7 @@ class Graph(NamedTuple):
     program: Any
     tape: Tape
     outputs: Any
-    axes: list[Axes]
+    axes: list[AxisLabels]
     solution: EquivalenceClasses
     groups: tuple[Group, ...]
     iterations: tuple[Group, ...]
@@ -266,7 +266,7 @@ def _dtype_of(x: Any) -> Any:
     return x.dtype if hasattr(x, "dtype") else jax.dtypes.canonicalize_dtype(np.result_type(x))
 
 
-def _summed_parameter_axes(tape: Tape, param_axes: list[Axes]) -> set[tuple[int, int]]:
+def _summed_parameter_axes(tape: Tape, param_axes: list[AxisLabels]) -> set[tuple[int, int]]:
     """Returns the (leaf index, axis) pairs of the parameters' axes that products sum over."""
     # A parameter that only moved is told by its label arrays: rules hand on the same objects.
     place_of = {
@@ -307,7 +307,7 @@ class _Incidences(NamedTuple):
 
 def _groups(
     solution: EquivalenceClasses,
-    param_axes: list[Axes],
+    param_axes: list[AxisLabels],
     paths: list[str],
     summed: set[tuple[int, int]],
     uses: Mapping[int, Use],

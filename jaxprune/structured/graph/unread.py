@@ -6,7 +6,7 @@ import numpy as np
 
 from jaxprune.structured.graph.classes import EquivalenceClasses
 from jaxprune.structured.graph.follow import Tape
-from jaxprune.structured.graph.labels import Axes
+from jaxprune.structured.graph.labels import AxisLabels
 
 __all__ = ["follow_owners", "unread_parameters"]
 
@@ -29,10 +29,10 @@ def unread_parameters(tape: Tape, count: int) -> list[int]:
 
 def follow_owners(
     paths: Sequence[str],
-    axes: Sequence[Axes],
+    axes: Sequence[AxisLabels],
     unread: Collection[int],
     solution: EquivalenceClasses,
-) -> list[Axes]:
+) -> list[AxisLabels]:
     """Returns the labels of all parameters; an unread one gets those of the parameter that owns it.
 
     A copy of a whole part of the tree belongs to that part, leaf by leaf: an optimizer's moments, an averaged
@@ -90,7 +90,7 @@ def _copies(read_paths: Sequence[str], unread_paths: Sequence[str]) -> dict[str,
     return originals_of
 
 
-def _same_classes(axes: Axes, other_axes: Axes, solution: EquivalenceClasses) -> bool:
+def _same_classes(axes: AxisLabels, other_axes: AxisLabels, solution: EquivalenceClasses) -> bool:
     """Whether two parameters live and die alike, index by index."""
     return all(
         np.array_equal(solution.class_of[axis], solution.class_of[other_axis])
