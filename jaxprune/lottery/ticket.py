@@ -1,6 +1,7 @@
 """Iterative pruning with rewinding as one optax transform: a whole lottery ticket in a plain loop."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -13,7 +14,7 @@ from jaxprune import masks as masks_lib
 from jaxprune.calls import is_traced
 from jaxprune.kernel_axes import AxesTree, of_leaves
 from jaxprune.masks import Prunable
-from jaxprune.method import METHOD, Method, Partition, by_index, by_part, memory_rules_of
+from jaxprune.method import METHOD, Method, Partition, by_index, by_member, memory_rules_of
 from jaxprune.pruning.by_method import change, initial_masks
 from jaxprune.pruning.fit import check_rounds
 from jaxprune.pruning.missing_scores import MissingScores, missing_count
@@ -197,7 +198,7 @@ def lottery_ticket(
     checks.check("lottery_ticket", key=(key, checks.optional(checks.KEY)))
     inner = optax.with_extra_args_support(inner)
     memory_rules = memory_rules_of(method)
-    if any(part.initial is not None for part in method.parts):
+    if any(member.initial is not None for member in method.parts):
         raise ValueError(
             "lottery_ticket: the method starts sparse, but level 0 is the dense network."
         )
@@ -206,14 +207,15 @@ def lottery_ticket(
             "lottery_ticket: the method trains weights off its masks, but those of a ticket are zero; "
             "give one that prunes, such as magnitude(sparsity=0.2)."
         )
-    if any(part.update.ranks_dead_units or part.update.grow_criterion for part in method.parts):
+    member_updates = [member.update for member in method.parts]
+    if any(update.ranks_dead_units or update.grow_criterion for update in member_updates):
         raise ValueError(
             "lottery_ticket: the method brings dead weights back, but each ticket is a part of the one "
             "before; give one that prunes, such as magnitude(sparsity=0.2)."
         )
     with jax.ensure_compile_time_eval():
         sparsities = {
-            index: [float(part.schedule.sparsity(index)) for part in method.parts]
+            index: [float(member.schedule.sparsity(index)) for member in method.parts]
             for index in range(plan.rounds)
         }
         idle_rounds = [index for index, of_parts in sparsities.items() if not min(of_parts) > 0]
@@ -224,14 +226,16 @@ def lottery_ticket(
             "at the number of the round, from 0: give one_shot(sparsity=0.2), for example."
         )
 
-    def check_plan(part: Method, params: Params, share: Masks) -> Masks:
+    def check_plan(params: Params, member: Method, own_masks: Masks) -> Masks:
         """The masks, if no round of the plan takes nothing, or all, of the contests of a leaf."""
         with jax.ensure_compile_time_eval():
-            rates = [float(part.schedule.sparsity(index)) for index in range(plan.rounds)]
+            rates = [float(member.schedule.sparsity(index)) for index in range(plan.rounds)]
         leaf_axes = of_leaves(axes, params)
         is_dense = masks is None
-        check_rounds(part.pattern, part.allocation, rates, params, share, leaf_axes, dense=is_dense)
-        return share
+        check_rounds(
+            member.pattern, member.allocation, rates, params, own_masks, leaf_axes, dense=is_dense
+        )
+        return own_masks
 
     def rewinding_point(params: Params, inner_state: optax.OptState) -> Any:
         """The parameters and inner state that go back to the rewinding point; `None` for what does not."""
@@ -256,7 +260,7 @@ def lottery_ticket(
             given=masks,
             who="lottery_ticket",
         )
-        by_part(method, params, first_masks, lambda part, share: check_plan(part, params, share))
+        by_member(method, params, first_masks, functools.partial(check_plan, params))
         inner_state = inner.init(params)
         point = jax.tree.map(jnp.zeros_like, rewinding_point(params, inner_state))
         remembered = {name: rule.init(params) for name, rule in memory_rules.items()}
@@ -294,11 +298,12 @@ def lottery_ticket(
             signals = signals_at(level, grads, remembered, extra, state.key, key)
             unknown: list[MissingScores] = []
 
-            def choose(index: int, share: Masks) -> Masks:
-                part = method.parts[index]
-                part_masks, missing = change(part, params, share, level, signals, known_axes, True)
+            def choose(index: int, own_masks: Masks) -> Masks:
+                member_masks, missing = change(
+                    method.parts[index], params, own_masks, level, signals, known_axes, True
+                )
                 unknown.extend(missing)
-                return part_masks
+                return member_masks
 
             chosen = by_index(method, params, state.masks, choose)
             is_known = all_finite(grads) & (missing_count(unknown) == 0)

@@ -168,7 +168,9 @@ def observe_gradients(
 
 def reads_gradients(method: Method | Partition) -> bool:
     """Whether masks depend on gradients, now or by a memory."""
-    criteria = [c for part in method.parts for c in (part.criterion, part.update.grow_criterion)]
+    criteria = [
+        c for member in method.parts for c in (member.criterion, member.update.grow_criterion)
+    ]
     memory_rules = memory_rules_of(method).values()
     return any(map(takes_gradients, criteria)) or any(rule.reads_gradients for rule in memory_rules)
 
@@ -231,10 +233,10 @@ def change_masks(
     pending = list(overdue.pending)
     held_count = overdue.held
 
-    def change_part(index: int, share: Masks) -> Masks:
+    def change_member(index: int, own_masks: Masks) -> Masks:
         nonlocal held_count
-        part = method.parts[index]
-        is_due = part.schedule.due(step if is_traced(step) else int(step))
+        member = method.parts[index]
+        is_due = member.schedule.due(step if is_traced(step) else int(step))
         if is_traced(is_due) or is_traced(pending[index]):
             is_due = is_due | pending[index]
         else:
@@ -243,8 +245,8 @@ def change_masks(
 
         def try_change() -> tuple[Masks, jax.Array]:
             """The masks from now on, and whether they could be chosen."""
-            schedule_step = jnp.minimum(step, part.schedule.end)
-            old_masks = masks_lib.unpack(share)
+            schedule_step = jnp.minimum(step, member.schedule.end)
+            old_masks = masks_lib.unpack(own_masks)
             are_finite = observed.finite()
 
             def is_possible(unknown: list[MissingScores]) -> jax.Array:
@@ -254,7 +256,7 @@ def change_masks(
             # Masks that stay are chosen where new ones are computed, which so need no memory of their own.
             if split is None:
                 new_masks, unknown = change(
-                    part,
+                    member,
                     params,
                     old_masks,
                     schedule_step,
@@ -265,7 +267,7 @@ def change_masks(
                 )
                 return stored(new_masks), is_possible(unknown)
             new_masks, unknown = change(
-                part,
+                member,
                 gather_whole(params, split),
                 gather_whole(old_masks, split),
                 schedule_step,
@@ -278,10 +280,10 @@ def change_masks(
 
         if is_traced(is_tried):
             after, is_done = jax.lax.cond(
-                is_tried, try_change, lambda: (share, jnp.zeros((), bool))
+                is_tried, try_change, lambda: (own_masks, jnp.zeros((), bool))
             )
         else:
-            after, is_done = try_change() if bool(is_tried) else (share, False)
+            after, is_done = try_change() if bool(is_tried) else (own_masks, False)
         made[index] = is_done
         if not is_traced(is_due) and not bool(is_due):
             return after  # nothing was to be done, and nothing is left
@@ -289,7 +291,7 @@ def change_masks(
         held_count = held_count + (jnp.asarray(is_tried) & ~jnp.asarray(is_done))
         return after
 
-    after = by_index(method, params, masks, change_part)
+    after = by_index(method, params, masks, change_member)
     return Changed(after, made, Overdue(tuple(pending), held_count))
 
 

@@ -148,7 +148,7 @@ def sparsify(
         )
 
     # Before the first update the weights off the masks may not be zero: nobody has to mask them.
-    first_updates = [part.update for part in method.parts if bool(part.schedule.due(0))]
+    first_updates = [member.update for member in method.parts if bool(member.schedule.due(0))]
     may_grow_at_once = any(
         update.ranks_dead_units or update.grow_criterion is not None for update in first_updates
     )
@@ -213,7 +213,7 @@ def sparsify(
             state.inner,
             params,
             changed.masks,
-            skip=changed.made_by([part.update.skip_gradient for part in method.parts]),
+            skip=changed.made_by([member.update.skip_gradient for member in method.parts]),
             before=state.masks if may_grow_at_once else None,
             **extra,
         )
