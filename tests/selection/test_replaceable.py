@@ -1,4 +1,4 @@
-"""In a program whose scores are computed where they are read, functions of jaxprune are replaced; others are not."""
+"""Where scores are computed as they are read, functions of jaxprune are replaced, and no others."""
 
 import jax
 import jax.numpy as jnp
