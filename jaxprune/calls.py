@@ -119,9 +119,8 @@ def comparable(value: Any) -> Hashable:
         return id(value)
     try:
         hash(value)
-    except (
-        TypeError
-    ):  # a tree of arrays in a class of its own, or an object that nobody can compare
+    except TypeError:
+        # A tree of arrays in a class of its own, or an object that nobody can compare.
         leaves, treedef = jax.tree.flatten(value)
         is_leaf = len(leaves) == 1 and leaves[0] is value
         return id(value) if is_leaf else (treedef, comparable(leaves))

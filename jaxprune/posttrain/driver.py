@@ -264,9 +264,8 @@ def _run_identity(
 ) -> str:
     """Returns a checksum of all that a run depends on: plan, settings, parameters, data, optimizer, key."""
     settings = list(settings)
-    with contextlib.suppress(
-        UnknownError, ValueError
-    ):  # then the probe alone stands for the optimizer
+    # An optimizer of which this cannot be told is known by the probe alone.
+    with contextlib.suppress(UnknownError, ValueError):
         settings.append("" if recover is None else object_checksum(recover.optimizer))
 
     def arrays() -> Iterator[Any]:  # one after the other: they may be in files

@@ -235,9 +235,8 @@ def owl(
 
     def rates(plan: Plan, state: PruningState, gather: Gather) -> list[float]:
         moments = gather(("input_moments",))
-        _, blocks = np.unique(
-            plan.blocks, return_inverse=True
-        )  # without blocks that have no kernel
+        # Blocks that have no kernel are left out.
+        _, blocks = np.unique(plan.blocks, return_inverse=True)
         sizes = _weight_counts(plan)
 
         def kernel_and_moments(kernel_index: int) -> tuple[jax.Array, jax.Array]:
@@ -340,9 +339,8 @@ def measured(
         counts = dict(zip(losses, _weight_counts(plan), strict=True))
         kept = {name: [count * (1 - rate) for rate in choices] for name, count in counts.items()}
         uniform_cost = sum(count * (1 - sparsity) for count in counts.values())
-        budget = max(
-            uniform_cost, (1 - sparsity) * sum(counts.values())
-        )  # the same but for rounding
+        # The two are the same but for rounding.
+        budget = max(uniform_cost, (1 - sparsity) * sum(counts.values()))
         chosen = knapsack(losses, kept, budget=budget)
         return [choices[chosen[kernel.name]] for kernel in plan.kernels]
 

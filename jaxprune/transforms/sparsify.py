@@ -260,9 +260,8 @@ def fixed(
 
     def init(params: Params) -> SparseState:
         masks_lib.validate(params, masks)
-        copied_masks = jax.tree.map(
-            jnp.copy, masks
-        )  # a step may donate these, but not the caller's
+        # A step may donate these, but not the caller's.
+        copied_masks = jax.tree.map(jnp.copy, masks)
         return SparseState(jnp.zeros((), jnp.int32), copied_masks, None, inner.init(params))
 
     def update(
