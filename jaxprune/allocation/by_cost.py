@@ -20,7 +20,7 @@ __all__ = ["at_cost", "cost_budget"]
 def cost_budget(
     costs: Mapping[str, float] | Any, *, power: float = 1.0, at_least: int = 1
 ) -> Allocation:
-    r"""The sparsity is the fraction of the cost that is removed; leaves share one budget of it.
+    r"""Returns the allocation of one budget of cost for all leaves: sparsity is the fraction of it removed.
 
     A unit of leaf $l$ costs $c_l$, the leaf's cost over its units. Units are ranked by score over $c_l^p$,
     the greedy order of a knapsack, and the best are kept that the budget pays for; those that are equal at
@@ -36,6 +36,9 @@ def cost_budget(
     Returns:
       An allocation. Where a leaf has many contests, each keeps the leaf's count divided by their number,
       rounded down, so that the budget holds.
+
+    Raises:
+      ValueError: if `at_least` is negative; when it is asked, if a leaf that is pruned has no cost above 0.
 
     >>> from jaxprune.types import Units
     >>> params = {"a": jnp.array([3.0, 1.0]), "b": jnp.array([2.0, 4.0])}
@@ -75,7 +78,7 @@ def cost_budget(
 
 @factory
 def at_cost(allocation: AnyAllocation, costs: Mapping[str, float] | Any) -> Allocation:
-    """Another allocation, at the sparsity at which it removes the asked fraction of the cost.
+    """Returns another allocation at the sparsity at which it removes the asked fraction of the cost.
 
     So that uniform, ERK and others can be compared at equal operations. The sparsity of the other one is
     found by bisection: what is kept costs no more than asked, unless its floors alone cost more.
@@ -86,6 +89,9 @@ def at_cost(allocation: AnyAllocation, costs: Mapping[str, float] | Any) -> Allo
 
     Returns:
       An allocation.
+
+    Raises:
+      ValueError: when it is asked, if a leaf that is pruned has no cost above 0.
 
     >>> from jaxprune.allocation import uniform
     >>> from jaxprune.types import Units

@@ -43,7 +43,7 @@ TABLE = checks.Kind(
 
 @factory
 def uniform(rates: Mapping[str, float] | None = None, *, at_least: int = 1) -> Allocation:
-    """Removes the same fraction of every layer, rounded to whole units.
+    """Returns the allocation that removes the same fraction of every layer, rounded to whole units.
 
     A layer is a leaf, or where `axes` say that layers are stacked in one leaf, a slice of it. Each rounds by
     itself and none falls below its floor, so that the tree may keep more than is asked for:
@@ -108,7 +108,7 @@ def uniform(rates: Mapping[str, float] | None = None, *, at_least: int = 1) -> A
 
 @factory
 def uniform_plus(*, first: str, last: str, most: float = 0.8, at_least: int = 1) -> Allocation:
-    """Removes the same fraction of every layer, but nothing of the first, and less of the last.
+    """Returns the allocation that is `uniform`, but spares the first layer and removes less of the last.
 
     The others lose more in return, so that the tree keeps its budget.
 
@@ -185,7 +185,7 @@ def first_match(table: Mapping[str, float], path: str) -> float | None:
 
 @factory
 def by_path(sparsities: Mapping[str, float], *, at_least: int = 1) -> Allocation:
-    """Removes of each layer the fraction that a table says, scaled to the sparsity that is asked for.
+    """Returns the allocation that takes of each layer a table's fraction, scaled to the sparsity asked for.
 
     Where the schedule asks for the table's own overall sparsity, leaves get exactly what the table says; at
     another one all are scaled by the same factor. A leaf that would have to lose more than all loses all

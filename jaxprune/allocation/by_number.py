@@ -18,10 +18,10 @@ __all__ = ["removing"]
 
 @factory
 def removing(count: int, *, of_tree: bool = False) -> Allocation:
-    """A number of units is removed of each layer, or of the whole tree; the schedule's sparsity is not read.
+    """Returns the allocation that removes a number of units of each layer, or of the whole tree.
 
-    Units are those of the pattern: weights, channels, blocks. Where the rounds of a lottery ticket count the
-    units that are alive, each round removes as many again.
+    Units are those of the pattern: weights, channels, blocks. The schedule's sparsity is not read. Where the
+    rounds of a lottery ticket count the units that are alive, each round removes as many again.
 
     Args:
       count: units removed.

@@ -30,7 +30,7 @@ def global_budget(
     at_least: int = 0,
     at_most: float = 1.0,
 ) -> Allocation:
-    """All leaves share one budget: the best units of the whole tree survive.
+    """Returns the allocation of one budget for all leaves: the best units of the whole tree survive.
 
     A layer whose units are all worse than others loses all of them, which cuts the network: that is the
     published behaviour. `at_least` and `at_most` prevent it: the best units of each layer that they protect
@@ -120,10 +120,11 @@ def _lamp(scores: jax.Array) -> jax.Array:
 
 @factory
 def threshold(quality: float, *, at_least: int = 1) -> Allocation:
-    r"""Keeps the units whose score is at least $q$ times the root mean square of its layer's scores.
+    r"""Returns the allocation that keeps the units whose scores reach a threshold of their layer.
 
-    For weights around zero, scored by magnitude, that is a threshold of $q$ standard deviations. Only units
-    that are alive count. How sparse that is, the weights decide: the schedule's sparsity is not read.
+    It is $q$ times the root mean square of the layer's scores, which for weights around zero, scored by
+    magnitude, is $q$ standard deviations. Only units that are alive count. How sparse that is, the weights
+    decide: the schedule's sparsity is not read.
 
     Args:
       quality: $q$, above 0.
@@ -174,7 +175,7 @@ def threshold(quality: float, *, at_least: int = 1) -> Allocation:
 
 @factory
 def owl(*, outlier: float = 5.0, spread: float = 0.08, at_least: int = 1) -> Allocation:
-    r"""Layers with more outliers among their scores keep more of them.
+    r"""Returns the allocation that keeps more of layers with more outliers among their scores.
 
     The density of layer $l$ is $1 - s + \delta_l$, with $\delta_l$ in a range of $2 \lambda$, linear in the
     share of its scores above $M$ times their mean and such that the whole tree keeps its budget.

@@ -34,7 +34,7 @@ def erk(
     sparsities: Mapping[str, float] | None = None,
     at_least: int = 1,
 ) -> Allocation:
-    r"""Keeps more of thin layers, in Erdős–Rényi-kernel densities.
+    r"""Returns the allocation of Erdős–Rényi-kernel densities, which keeps more of thin layers.
 
     The density of a layer is $\min(1, \epsilon \, (\sum_i n_i / \prod_i n_i)^p)$ over the numbers $n_i$ of
     its inputs, its outputs and the places of its window, with $\epsilon$ such that the whole tree keeps its
