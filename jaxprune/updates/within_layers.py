@@ -204,8 +204,8 @@ def _free_places(
         places = layers.joined([leaf_keep.count for leaf_keep in keep])
         return layers.split(places - layers.marked(staying))
     return [
-        count_beside(k, u) - count_per_contest(mask, u)
-        for k, u, mask in zip(keep, units, staying, strict=True)
+        count_beside(leaf_keep, leaf_units) - count_per_contest(mask, leaf_units)
+        for leaf_keep, leaf_units, mask in zip(keep, units, staying, strict=True)
     ]
 
 
