@@ -110,14 +110,8 @@ def __dir__() -> list[str]:
     return sorted(__all__)
 
 
-_LAZY = {
-    "data",
-    "models",
-    "nn",
-    "posttrain",
-    "quantise",
-    "structured",
-}  # they import flax or scipy, read files, or are large: not needed to prune weights
+# They import flax or scipy, read files, or are large: not needed to prune weights.
+_LAZY = {"data", "models", "nn", "posttrain", "quantise", "structured"}
 
 
 def __getattr__(name: str) -> Any:

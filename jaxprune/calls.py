@@ -17,7 +17,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-__all__ = ["Call", "Part", "comparable", "is_concrete", "makes", "text", "uncalled"]
+__all__ = [
+    "Call",
+    "Part",
+    "comparable",
+    "is_readable_array",
+    "is_traced",
+    "makes",
+    "text",
+    "uncalled",
+]
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -103,25 +112,29 @@ def comparable(value: Any) -> Hashable:
         return tuple(comparable(item) for item in value)
     if isinstance(value, functools.partial):
         return value.func, comparable(value.args), comparable(value.keywords)
-    if is_concrete(value):
+    if is_readable_array(value):
         array = np.asarray(value)
         return str(array.dtype), array.shape, array.tobytes()
-    if isinstance(value, Tracer):
+    if is_traced(value):
         return id(value)
     try:
         hash(value)
-    except (
-        TypeError
-    ):  # a tree of arrays in a class of its own, or an object that nobody can compare
+    except TypeError:
+        # A tree of arrays in a class of its own, or an object that nobody can compare.
         leaves, treedef = jax.tree.flatten(value)
         is_leaf = len(leaves) == 1 and leaves[0] is value
         return id(value) if is_leaf else (treedef, comparable(leaves))
     return value
 
 
-def is_concrete(value: Any) -> bool:
+def is_traced(value: Any) -> bool:
+    """Returns whether a value belongs to a trace, so that Python cannot decide by it."""
+    return isinstance(value, Tracer)
+
+
+def is_readable_array(value: Any) -> bool:
     """Returns whether a value is an array whose elements can be read; not a traced one, nor PRNG keys."""
-    if not isinstance(value, np.ndarray | jax.Array) or isinstance(value, Tracer):
+    if not isinstance(value, np.ndarray | jax.Array) or is_traced(value):
         return False
     return not jnp.issubdtype(value.dtype, jax.dtypes.extended)
 
@@ -134,7 +147,7 @@ def text(value: Any) -> str:
             *(f"{name}={text(argument)}" for name, argument in value.keywords.items()),
         ]
         return f"partial({', '.join([text(value.func), *argument_texts])})"
-    if isinstance(value, np.generic) or (is_concrete(value) and value.ndim == 0):
+    if isinstance(value, np.generic) or (is_readable_array(value) and value.ndim == 0):
         return repr(value.item())
     if isinstance(value, np.ndarray | jax.Array):
         return f"{value.dtype}{list(value.shape)}"

@@ -11,9 +11,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 
-from jaxprune.calls import Part, is_concrete, makes, text, uncalled
+from jaxprune.calls import Part, is_readable_array, is_traced, makes, text, uncalled
 
 __all__ = [
     "BOOLEAN",
@@ -164,7 +163,7 @@ def _describe(value: Any) -> str:
     """Returns what a value is, in a word or two with the article."""
     if value is None:
         return "None"
-    if isinstance(value, Tracer):
+    if is_traced(value):
         return "a traced value"
     if makes(value) is not None:
         return "a function that was not called"
@@ -186,9 +185,9 @@ _TRACED = (
 
 
 def _is_number(value: Any) -> bool:
-    if isinstance(value, bool | np.bool_ | Tracer):
+    if isinstance(value, bool | np.bool_) or is_traced(value):
         return False
-    if is_concrete(value) and value.ndim == 0:
+    if is_readable_array(value) and value.ndim == 0:
         is_real = jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(
             value.dtype, jnp.integer
         )
@@ -197,7 +196,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_integer(value: Any) -> bool:
-    if isinstance(value, bool | np.bool_ | Tracer):
+    if isinstance(value, bool | np.bool_) or is_traced(value):
         return False
     try:
         operator.index(value)
@@ -207,7 +206,7 @@ def _is_integer(value: Any) -> bool:
 
 
 def _number_remedy(value: Any) -> str:
-    if isinstance(value, Tracer):
+    if is_traced(value):
         return _TRACED
     if isinstance(value, str) and re.fullmatch(r"[-+.\d]+(e[-+]?\d+)?", value.strip()):
         return "leave out the quotes"

@@ -5,10 +5,9 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax.core import Tracer
 
 from jaxprune import checks
-from jaxprune.calls import makes
+from jaxprune.calls import is_traced, makes
 from jaxprune.types import Step
 
 __all__ = ["Scheduled", "scheduled"]
@@ -27,14 +26,14 @@ def scheduled(who: str, **named: Scheduled) -> Callable[[Step], Any]:
     checks.check(who, **{name: (value, _SCHEDULED)})
     if callable(value):
         return value
-    if not isinstance(value, Tracer) and not 0 <= float(value) < math.inf:
+    if not is_traced(value) and not 0 <= float(value) < math.inf:
         raise ValueError(f"{who}({name}={value!r}): a finite number, 0 or above, is needed.")
     return lambda step: value
 
 
 def _is_scheduled(value: Any) -> bool:
     schedule = checks.is_function(value) and makes(value) is None and checks.takes(value, 1)
-    return schedule or isinstance(value, Tracer) or checks.NUMBER.fits(value)
+    return schedule or is_traced(value) or checks.NUMBER.fits(value)
 
 
 _SCHEDULED = checks.Kind(

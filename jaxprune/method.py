@@ -16,7 +16,7 @@ from jaxprune.calls import Part, makes, text, uncalled
 from jaxprune.types import AnyAllocation, Backward, Criterion, Masks, Params, Schedule, Update
 from jaxprune.units.coupling import AnyPattern
 
-__all__ = ["METHOD", "Method", "Partition", "by_index", "by_part", "memories_of", "partition"]
+__all__ = ["METHOD", "Method", "Partition", "by_index", "by_member", "memory_rules_of", "partition"]
 
 _UNSTRUCTURED = patterns.unstructured()
 _UNIFORM = allocations.uniform()
@@ -91,7 +91,7 @@ class Method(Part):
         return self.backward is not None
 
     def owners(self, params: Params) -> list[int | None]:
-        """Returns, per leaf of `params`, the index of the part that it belongs to."""
+        """Returns, per leaf of `params`, the index of the member that it belongs to."""
         return [0] * len(jax.tree.leaves(params))
 
 
@@ -112,7 +112,7 @@ class Partition(Part):
     @property
     def end(self) -> int:
         """The last step at which masks can change, in updates."""
-        return max(part.end for part in self.parts)
+        return max(member.end for member in self.parts)
 
     @property
     def parts(self) -> tuple[Method, ...]:
@@ -125,7 +125,7 @@ class Partition(Part):
         return self.parts[0].straight_through
 
     def owners(self, params: Params) -> list[int | None]:
-        """Returns, per leaf of `params`, the index of its part; `None` where none matches: it stays dense."""
+        """Returns, per leaf of `params`, the index of its member; `None` where none matches: it is dense."""
         paths = masks_lib.paths(params)
         expressions = [expression for expression, _ in self.methods]
         for expression in expressions:
@@ -155,10 +155,10 @@ def _method_remedy(value: Any) -> str:
 METHOD = checks.Kind(
     "a method", lambda value: isinstance(value, Method | Partition), _method_remedy
 )
-_PART = checks.Kind("a method", lambda value: isinstance(value, Method), _method_remedy)
+_MEMBER = checks.Kind("a method", lambda value: isinstance(value, Method), _method_remedy)
 
 
-def by_part(
+def by_member(
     method: Method | Partition,
     params: Params,
     masks: Masks,
@@ -175,24 +175,24 @@ def by_part(
     Returns:
       The new masks; those of leaves that belong to no method are dropped.
     """
-    return by_index(method, params, masks, lambda i, share: change(method.parts[i], share))
+    return by_index(method, params, masks, lambda i, own_masks: change(method.parts[i], own_masks))
 
 
 def by_index(
     method: Method | Partition, params: Params, masks: Masks, change: Callable[[int, Masks], Masks]
 ) -> Masks:
-    """Applies a function of the index of a part, instead of the part, as `by_part` does."""
+    """Applies a function of the index of a member, instead of the member, as `by_member` does."""
     if trees.is_placeholder(params):
         return masks
     owners = method.owners(params)
     treedef = jax.tree.structure(params)
     old_masks = masks_lib.beside(params, masks)
     merged: list[Any] = [None] * len(old_masks)
-    for part_index in range(len(method.parts)):
-        is_own = [owner == part_index for owner in owners]
-        share = [mask if own else None for mask, own in zip(old_masks, is_own, strict=True)]
-        if any(mask is not None for mask in share):
-            new_masks = masks_lib.beside(params, change(part_index, treedef.unflatten(share)))
+    for member_index in range(len(method.parts)):
+        is_own = [owner == member_index for owner in owners]
+        own_masks = [mask if own else None for mask, own in zip(old_masks, is_own, strict=True)]
+        if any(mask is not None for mask in own_masks):
+            new_masks = masks_lib.beside(params, change(member_index, treedef.unflatten(own_masks)))
             rows = zip(new_masks, merged, is_own, strict=True)
             merged = [new if own else other for new, other, own in rows]
     return treedef.unflatten(merged)
@@ -231,7 +231,7 @@ def partition(methods: Mapping[str, Method] | Iterable[tuple[str, Method]]) -> P
         raise ValueError(f"partition: an expression is there twice in {expressions}.")
     for expression, method in pairs:
         checks.expression("partition", expression)
-        checks.check("partition", **{f"methods[{expression!r}]": (method, _PART)})
+        checks.check("partition", **{f"methods[{expression!r}]": (method, _MEMBER)})
     straight_through = [expression for expression, method in pairs if method.straight_through]
     if 0 < len(straight_through) < len(pairs):
         raise ValueError(
@@ -254,11 +254,11 @@ def _pairs(methods: Any) -> tuple[Any, ...]:
     return pairs
 
 
-def memories_of(method: Method | Partition) -> dict[str, signals_lib.Memory]:
+def memory_rules_of(method: Method | Partition) -> dict[str, signals_lib.Memory]:
     """Returns the accumulators that the criteria of a method read, by the keyword of their signal."""
     criteria = [
         criterion
-        for part in method.parts
-        for criterion in (part.criterion, part.update.grow_criterion)
+        for member in method.parts
+        for criterion in (member.criterion, member.update.grow_criterion)
     ]
     return signals_lib.needed(criteria)

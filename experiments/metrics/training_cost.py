@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 import jaxprune as jp
-from jaxprune.method import memories_of
+from jaxprune.method import memory_rules_of
 from jaxprune.signals.by_keyword import takes_gradients
 
 __all__ = ["shares"]
@@ -59,7 +59,7 @@ def _read_share(method: jp.Method, steps: int) -> float:
     """Returns the share of the updates in which gradients off the masks are read."""
     if not method.update.ranks_dead_units and method.update.grow_criterion is None:
         return 0.0  # what is dead stays dead, whatever its gradient
-    if any(memory.reads_gradients for memory in memories_of(method).values()):
+    if any(rule.reads_gradients for rule in memory_rules_of(method).values()):
         return 1.0
     if not any(map(takes_gradients, (method.criterion, method.update.grow_criterion))):
         return 0.0

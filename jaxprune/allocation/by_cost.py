@@ -20,7 +20,7 @@ __all__ = ["at_cost", "cost_budget"]
 def cost_budget(
     costs: Mapping[str, float] | Any, *, power: float = 1.0, at_least: int = 1
 ) -> Allocation:
-    r"""The sparsity is the fraction of the cost that is removed; leaves share one budget of it.
+    r"""Returns the allocation of one budget of cost for all leaves: sparsity is the fraction of it removed.
 
     A unit of leaf $l$ costs $c_l$, the leaf's cost over its units. Units are ranked by score over $c_l^p$,
     the greedy order of a knapsack, and the best are kept that the budget pays for; those that are equal at
@@ -37,6 +37,9 @@ def cost_budget(
       An allocation. Where a leaf has many contests, each keeps the leaf's count divided by their number,
       rounded down, so that the budget holds.
 
+    Raises:
+      ValueError: if `at_least` is negative; when it is asked, if a leaf that is pruned has no cost above 0.
+
     >>> from jaxprune.types import Units
     >>> params = {"a": jnp.array([3.0, 1.0]), "b": jnp.array([2.0, 4.0])}
     >>> units, costs = jax.tree.map(Units, params), {"a": 10.0, "b": 2.0}
@@ -50,15 +53,16 @@ def cost_budget(
     check_floor("cost_budget", at_least)
 
     def allocate(params: Params, units: Any, sparsity: Sparsity) -> Any:
-        leaf_units = trees.beside(params, units)
-        priced_units = _priced_units(costs, params, leaf_units)
-        layers = Layers([unit for _, unit in priced_units])
-        unit_costs = [cost / unit.scores.size for cost, unit in priced_units]
+        units_by_leaf = trees.beside(params, units)
+        priced_units = _priced_units(costs, params, units_by_leaf)
+        layers = Layers([leaf_units for _, leaf_units in priced_units])
+        unit_costs = [cost / leaf_units.scores.size for cost, leaf_units in priced_units]
         scales = [
             np.float32(max(unit_costs) / unit_cost) ** np.float32(power) for unit_cost in unit_costs
         ]
         keys = [
-            _order_keys(unit, scale) for (_, unit), scale in zip(priced_units, scales, strict=True)
+            _order_keys(leaf_units, scale)
+            for (_, leaf_units), scale in zip(priced_units, scales, strict=True)
         ]
         unit_shares = np.array(unit_costs) / sum(cost for cost, _ in priced_units)
         layer_shares = jnp.asarray(layers.repeated(unit_shares), jnp.float32)
@@ -67,14 +71,14 @@ def cost_budget(
             keys, layers, layer_shares, budget * np.float32(1 + 1e-6), layers.floors(at_least)
         )
         kept = map(Keep, layers.split(counts // layers.contests))
-        return fill_pruned(params, leaf_units, kept)
+        return fill_pruned(params, units_by_leaf, kept)
 
     return Allocation(allocate)
 
 
 @factory
 def at_cost(allocation: AnyAllocation, costs: Mapping[str, float] | Any) -> Allocation:
-    """Another allocation, at the sparsity at which it removes the asked fraction of the cost.
+    """Returns another allocation at the sparsity at which it removes the asked fraction of the cost.
 
     So that uniform, ERK and others can be compared at equal operations. The sparsity of the other one is
     found by bisection: what is kept costs no more than asked, unless its floors alone cost more.
@@ -85,6 +89,9 @@ def at_cost(allocation: AnyAllocation, costs: Mapping[str, float] | Any) -> Allo
 
     Returns:
       An allocation.
+
+    Raises:
+      ValueError: when it is asked, if a leaf that is pruned has no cost above 0.
 
     >>> from jaxprune.allocation import uniform
     >>> from jaxprune.types import Units
@@ -97,9 +104,12 @@ def at_cost(allocation: AnyAllocation, costs: Mapping[str, float] | Any) -> Allo
     def allocate(params: Params, units: Any, sparsity: Sparsity) -> Any:
         priced_units = _priced_units(costs, params, trees.beside(params, units))
         total_cost = sum(cost for cost, _ in priced_units)
-        layers = Layers([unit for _, unit in priced_units])
+        layers = Layers([leaf_units for _, leaf_units in priced_units])
         layer_shares = layers.repeated(
-            [np.float32(cost / total_cost / unit.scores.size) for cost, unit in priced_units]
+            [
+                np.float32(cost / total_cost / leaf_units.scores.size)
+                for cost, leaf_units in priced_units
+            ]
         )
         dense_cost = jnp.sum(layer_shares * layers.sizes)
         budget = (1 - jnp.asarray(sparsity, jnp.float32)) * dense_cost * np.float32(1 + 1e-6)
@@ -127,18 +137,18 @@ def at_cost(allocation: AnyAllocation, costs: Mapping[str, float] | Any) -> Allo
     return Allocation(allocate, shares, allocation.at_least)
 
 
-def _priced_units(costs: Any, params: Params, leaf_units: list[Any]) -> list[tuple[Any, Units]]:
+def _priced_units(costs: Any, params: Params, units_by_leaf: list[Any]) -> list[tuple[Any, Units]]:
     """Returns cost and units of each leaf that is pruned; refuses costs that are missing or not above 0."""
     paths = trees.paths(params)
     leaf_costs = _costs_of_leaves(costs, params, paths)
-    for path, cost, unit in zip(paths, leaf_costs, leaf_units, strict=True):
-        if unit is not None and (cost is None or not cost > 0):
+    for path, cost, leaf_units in zip(paths, leaf_costs, units_by_leaf, strict=True):
+        if leaf_units is not None and (cost is None or not cost > 0):
             raise ValueError(
                 f"costs: the leaf {path!r} has {cost}; a number above 0 is needed for each leaf that is "
                 "pruned."
             )
-    pairs = zip(leaf_costs, leaf_units, strict=True)
-    return [(cost, unit) for cost, unit in pairs if unit is not None]
+    pairs = zip(leaf_costs, units_by_leaf, strict=True)
+    return [(cost, leaf_units) for cost, leaf_units in pairs if leaf_units is not None]
 
 
 def _costs_of_leaves(costs: Any, params: Params, paths: list[str]) -> list[Any]:
@@ -148,10 +158,10 @@ def _costs_of_leaves(costs: Any, params: Params, paths: list[str]) -> list[Any]:
     return trees.beside(params, costs)
 
 
-def _order_keys(units: Units, scale: Any) -> jax.Array:
+def _order_keys(leaf_units: Units, scale: Any) -> jax.Array:
     """Returns scores by cost as integers in the same order; the lowest where nothing may be kept."""
-    keys = order_key(units.scores.astype(jnp.float32) * scale)
-    allowed_keys = keys if units.among is None else jnp.where(units.among, keys, LOWEST)
+    keys = order_key(leaf_units.scores.astype(jnp.float32) * scale)
+    allowed_keys = keys if leaf_units.among is None else jnp.where(leaf_units.among, keys, LOWEST)
     return _to_unsigned(allowed_keys)
 
 
@@ -179,8 +189,10 @@ def _affordable_counts(
 
     def count_above(threshold: jax.Array) -> jax.Array:
         counts = []
-        for leaf_keys, unit in zip(keys, layers.units, strict=True):
-            unit_axes = tuple(axis for axis in range(leaf_keys.ndim) if axis not in unit.layers)
+        for leaf_keys, leaf_units in zip(keys, layers.units, strict=True):
+            unit_axes = tuple(
+                axis for axis in range(leaf_keys.ndim) if axis not in leaf_units.layers
+            )
             counts.append(jnp.sum(leaf_keys > threshold, unit_axes, jnp.int32))
         return jnp.maximum(layers.joined(counts), floors)
 

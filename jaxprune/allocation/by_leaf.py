@@ -43,7 +43,7 @@ TABLE = checks.Kind(
 
 @factory
 def uniform(rates: Mapping[str, float] | None = None, *, at_least: int = 1) -> Allocation:
-    """Removes the same fraction of every layer, rounded to whole units.
+    """Returns the allocation that removes the same fraction of every layer, rounded to whole units.
 
     A layer is a leaf, or where `axes` say that layers are stacked in one leaf, a slice of it. Each rounds by
     itself and none falls below its floor, so that the tree may keep more than is asked for:
@@ -91,22 +91,24 @@ def uniform(rates: Mapping[str, float] | None = None, *, at_least: int = 1) -> A
                 counts[question] = survivors(unit_count, leaf_sparsity)
             return counts[question]
 
-        def count_in_contests(path: str, unit: Units | None) -> jax.Array | None:
-            if unit is None:
+        def count_in_contests(path: str, leaf_units: Units | None) -> jax.Array | None:
+            if leaf_units is None:
                 return None
-            count = count_survivors(unit.budgeted, first_match(rates, path))
-            kept = jnp.maximum(count, jnp.minimum(-(-floor // unit.contests), unit.budgeted))
-            return jnp.broadcast_to(kept, unit.layer_shape)
+            count = count_survivors(leaf_units.budgeted, first_match(rates, path))
+            kept = jnp.maximum(
+                count, jnp.minimum(-(-floor // leaf_units.contests), leaf_units.budgeted)
+            )
+            return jnp.broadcast_to(kept, leaf_units.layer_shape)
 
-        leaf_units = trees.beside(params, units)
-        return jax.tree.structure(params).unflatten(map(count_in_contests, paths, leaf_units))
+        units_by_leaf = trees.beside(params, units)
+        return jax.tree.structure(params).unflatten(map(count_in_contests, paths, units_by_leaf))
 
     return Allocation(allocate, functools.partial(allocate, floor=0), at_least)
 
 
 @factory
 def uniform_plus(*, first: str, last: str, most: float = 0.8, at_least: int = 1) -> Allocation:
-    """Removes the same fraction of every layer, but nothing of the first, and less of the last.
+    """Returns the allocation that is `uniform`, but spares the first layer and removes less of the last.
 
     The others lose more in return, so that the tree keeps its budget.
 
@@ -142,12 +144,14 @@ def uniform_plus(*, first: str, last: str, most: float = 0.8, at_least: int = 1)
 
     def allocate(params: Params, units: Any, sparsity: Sparsity, floor: int = at_least) -> Any:
         paths = trees.paths(params)
-        leaf_units = trees.beside(params, units)
+        units_by_leaf = trees.beside(params, units)
         trees.check_matches("uniform_plus", (first, last), paths)
         pruned = [
-            (path, unit) for path, unit in zip(paths, leaf_units, strict=True) if unit is not None
+            (path, leaf_units)
+            for path, leaf_units in zip(paths, units_by_leaf, strict=True)
+            if leaf_units is not None
         ]
-        layers = Layers([unit for _, unit in pruned])
+        layers = Layers([leaf_units for _, leaf_units in pruned])
         is_first = layers.repeated([bool(re.search(first, path)) for path, _ in pruned])
         is_last = layers.repeated([bool(re.search(last, path)) for path, _ in pruned]) & ~is_first
         capped_sparsity = jnp.minimum(jnp.asarray(sparsity, jnp.float32), most)
@@ -160,7 +164,7 @@ def uniform_plus(*, first: str, last: str, most: float = 0.8, at_least: int = 1)
         density = jnp.clip(shared_count / jnp.maximum(jnp.sum(shared_sizes), 1), 0.0, 1.0)
         shares = apportion(jnp.full(layers.count, density), shared_sizes, shared_count)
         counts = raise_to_floors(fixed + shares, jnp.where(is_first | is_last, fixed, floors))
-        return fill_pruned(params, leaf_units, layers.in_contests(counts))
+        return fill_pruned(params, units_by_leaf, layers.in_contests(counts))
 
     return Allocation(allocate, functools.partial(allocate, floor=0), at_least)
 
@@ -181,7 +185,7 @@ def first_match(table: Mapping[str, float], path: str) -> float | None:
 
 @factory
 def by_path(sparsities: Mapping[str, float], *, at_least: int = 1) -> Allocation:
-    """Removes of each layer the fraction that a table says, scaled to the sparsity that is asked for.
+    """Returns the allocation that takes of each layer a table's fraction, scaled to the sparsity asked for.
 
     Where the schedule asks for the table's own overall sparsity, leaves get exactly what the table says; at
     another one all are scaled by the same factor. A leaf that would have to lose more than all loses all
@@ -213,21 +217,21 @@ def by_path(sparsities: Mapping[str, float], *, at_least: int = 1) -> Allocation
 
     def allocate(params: Params, units: Any, sparsity: Sparsity, floor: int = at_least) -> Any:
         paths = trees.paths(params)
-        leaf_units = trees.beside(params, units)
+        units_by_leaf = trees.beside(params, units)
         names_of_leaves = [
-            trees.layer_names(path, () if unit is None else unit.layer_shape)
-            for path, unit in zip(paths, leaf_units, strict=True)
+            trees.layer_names(path, () if leaf_units is None else leaf_units.layer_shape)
+            for path, leaf_units in zip(paths, units_by_leaf, strict=True)
         ]
         layer_names = [name for names in names_of_leaves for name in names]
         trees.check_matches(
             "by_path", [pattern for pattern in table if pattern not in layer_names], layer_names
         )
-        layers = Layers([unit for unit in leaf_units if unit is not None])
+        layers = Layers([leaf_units for leaf_units in units_by_leaf if leaf_units is not None])
         rates = jnp.array(
             [
                 _layer_rate(table, name)
-                for names, unit in zip(names_of_leaves, leaf_units, strict=True)
-                if unit is not None
+                for names, leaf_units in zip(names_of_leaves, units_by_leaf, strict=True)
+                if leaf_units is not None
                 for name in names
             ],
             jnp.float32,
@@ -244,7 +248,7 @@ def by_path(sparsities: Mapping[str, float], *, at_least: int = 1) -> Allocation
         shares = apportion(1 - sparsities, prunable_sizes, shared_count)
         counts = jnp.where(rates > 0, shares, sizes)
         counts = raise_to_floors(counts, jnp.where(rates > 0, floors, sizes))
-        return fill_pruned(params, leaf_units, layers.in_contests(counts))
+        return fill_pruned(params, units_by_leaf, layers.in_contests(counts))
 
     return Allocation(allocate, functools.partial(allocate, floor=0), at_least)
 

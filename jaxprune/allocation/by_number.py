@@ -18,10 +18,10 @@ __all__ = ["removing"]
 
 @factory
 def removing(count: int, *, of_tree: bool = False) -> Allocation:
-    """A number of units is removed of each layer, or of the whole tree; the schedule's sparsity is not read.
+    """Returns the allocation that removes a number of units of each layer, or of the whole tree.
 
-    Units are those of the pattern: weights, channels, blocks. Where the rounds of a lottery ticket count the
-    units that are alive, each round removes as many again.
+    Units are those of the pattern: weights, channels, blocks. The schedule's sparsity is not read. Where the
+    rounds of a lottery ticket count the units that are alive, each round removes as many again.
 
     Args:
       count: units removed.
@@ -49,30 +49,35 @@ def removing(count: int, *, of_tree: bool = False) -> Allocation:
 
     def allocate_by_layer(params: Params, units: Any, sparsity: Sparsity) -> Any:
         del sparsity
-        leaf_units = trees.beside(params, units)
-        for path, unit in zip(trees.paths(params), leaf_units, strict=True):
-            if unit is not None and count >= (unit_count := unit.members * unit.contests):
+        units_by_leaf = trees.beside(params, units)
+        for path, leaf_units in zip(trees.paths(params), units_by_leaf, strict=True):
+            if leaf_units is None:
+                continue
+            unit_count = leaf_units.members * leaf_units.contests
+            if count >= unit_count:
                 raise ValueError(
                     f"removing({count}): a layer of {path!r} has {counted(unit_count, 'unit')}; give a "
                     "smaller number, or exclude the leaf with prunable=."
                 )
-        layers = Layers([unit for unit in leaf_units if unit is not None])
+        layers = Layers([leaf_units for leaf_units in units_by_leaf if leaf_units is not None])
         kept = layers.in_contests(jnp.maximum(layers.sizes - count, layers.floors(1)))
-        return fill_pruned(params, leaf_units, kept)
+        return fill_pruned(params, units_by_leaf, kept)
 
     def allocate_over_tree(params: Params, units: Any, sparsity: Sparsity) -> Any:
         del params, sparsity
-        leaf_units, treedef = jax.tree.flatten(units, is_leaf=is_units)
-        unit_count = sum(unit.scores.size for unit in leaf_units)
+        units_by_leaf, treedef = jax.tree.flatten(units, is_leaf=is_units)
+        unit_count = sum(leaf_units.scores.size for leaf_units in units_by_leaf)
         if count >= unit_count:
             raise ValueError(
                 f"removing({count}, of_tree=True): it has {counted(unit_count, 'unit')}; give a smaller "
                 "number."
             )
-        kept_count = jnp.maximum(jnp.sum(Layers(leaf_units).sizes) - count, 1)
+        kept_count = jnp.maximum(jnp.sum(Layers(units_by_leaf).sizes) - count, 1)
         chosen = selection.top(
-            [unit.scores for unit in leaf_units], kept_count, [unit.among for unit in leaf_units]
+            [leaf_units.scores for leaf_units in units_by_leaf],
+            kept_count,
+            [leaf_units.among for leaf_units in units_by_leaf],
         )
-        return jax.tree.unflatten(treedef, keep_chosen(leaf_units, chosen))
+        return jax.tree.unflatten(treedef, keep_chosen(units_by_leaf, chosen))
 
     return Allocation(allocate_over_tree if of_tree else allocate_by_layer)

@@ -30,7 +30,7 @@ def global_budget(
     at_least: int = 0,
     at_most: float = 1.0,
 ) -> Allocation:
-    """All leaves share one budget: the best units of the whole tree survive.
+    """Returns the allocation of one budget for all leaves: the best units of the whole tree survive.
 
     A layer whose units are all worse than others loses all of them, which cuts the network: that is the
     published behaviour. `at_least` and `at_most` prevent it: the best units of each layer that they protect
@@ -78,24 +78,26 @@ def global_budget(
 
     def allocate(params: Params, units: Any, sparsity: Sparsity) -> Any:
         del params
-        leaf_units, treedef = jax.tree.flatten(units, is_leaf=is_units)
-        layers = Layers(leaf_units)
+        units_by_leaf, treedef = jax.tree.flatten(units, is_leaf=is_units)
+        layers = Layers(units_by_leaf)
         kept_count = survivors(jnp.sum(layers.sizes), sparsity)
-        scores: Any = [each_layer(scale, unit.layers)(unit.known) for unit in leaf_units]
-        among = [unit.among for unit in leaf_units]
+        scores: Any = [
+            each_layer(scale, leaf_units.layers)(leaf_units.known) for leaf_units in units_by_leaf
+        ]
+        among = [leaf_units.among for leaf_units in units_by_leaf]
         if at_least == 0 and at_most == 1:
             chosen = selection.top(scores, kept_count, among)
         else:
             floors = layers.split(layers.floors(at_least, at_most))
-            chosen = best_of_tree(scores, leaf_units, kept_count, floors, among)
-        return jax.tree.unflatten(treedef, keep_chosen(leaf_units, chosen))
+            chosen = best_of_tree(scores, units_by_leaf, kept_count, floors, among)
+        return jax.tree.unflatten(treedef, keep_chosen(units_by_leaf, chosen))
 
     return Allocation(allocate)
 
 
-def _may_be_kept(units: Units) -> jax.Array:
+def _may_be_kept(leaf_units: Units) -> jax.Array:
     """Returns a bool array: which units may be kept."""
-    return jnp.ones_like(units.scores, bool) if units.among is None else units.among
+    return jnp.ones_like(leaf_units.scores, bool) if leaf_units.among is None else leaf_units.among
 
 
 def _l2(scores: jax.Array) -> jax.Array:
@@ -118,10 +120,11 @@ def _lamp(scores: jax.Array) -> jax.Array:
 
 @factory
 def threshold(quality: float, *, at_least: int = 1) -> Allocation:
-    r"""Keeps the units whose score is at least $q$ times the root mean square of its layer's scores.
+    r"""Returns the allocation that keeps the units whose scores reach a threshold of their layer.
 
-    For weights around zero, scored by magnitude, that is a threshold of $q$ standard deviations. Only units
-    that are alive count. How sparse that is, the weights decide: the schedule's sparsity is not read.
+    It is $q$ times the root mean square of the layer's scores, which for weights around zero, scored by
+    magnitude, is $q$ standard deviations. Only units that are alive count. How sparse that is, the weights
+    decide: the schedule's sparsity is not read.
 
     Args:
       quality: $q$, above 0.
@@ -152,23 +155,27 @@ def threshold(quality: float, *, at_least: int = 1) -> Allocation:
         limit = quality * jnp.sqrt(square_sum / jnp.maximum(jnp.sum(counted), 1))
         return jnp.sum(counted & (scores >= limit), dtype=jnp.int32)
 
-    def count_in_contests(unit: Units | None) -> jax.Array | None:
-        if unit is None:
+    def count_in_contests(leaf_units: Units | None) -> jax.Array | None:
+        if leaf_units is None:
             return None
-        count_by_layer = each_layer(count_above_threshold, unit.layers, numbers=True)
-        count = share_among_contests(count_by_layer(unit.scores, _may_be_kept(unit)), unit.contests)
-        return jnp.maximum(count, jnp.minimum(-(-at_least // unit.contests), unit.budgeted))
+        count_by_layer = each_layer(count_above_threshold, leaf_units.layers, numbers=True)
+        count = share_among_contests(
+            count_by_layer(leaf_units.scores, _may_be_kept(leaf_units)), leaf_units.contests
+        )
+        return jnp.maximum(
+            count, jnp.minimum(-(-at_least // leaf_units.contests), leaf_units.budgeted)
+        )
 
     def allocate(params: Params, units: Any, sparsity: Sparsity) -> Any:
-        leaf_units = trees.beside(params, units)
-        return jax.tree.structure(params).unflatten(map(count_in_contests, leaf_units))
+        units_by_leaf = trees.beside(params, units)
+        return jax.tree.structure(params).unflatten(map(count_in_contests, units_by_leaf))
 
     return Allocation(allocate)
 
 
 @factory
 def owl(*, outlier: float = 5.0, spread: float = 0.08, at_least: int = 1) -> Allocation:
-    r"""Layers with more outliers among their scores keep more of them.
+    r"""Returns the allocation that keeps more of layers with more outliers among their scores.
 
     The density of layer $l$ is $1 - s + \delta_l$, with $\delta_l$ in a range of $2 \lambda$, linear in the
     share of its scores above $M$ times their mean and such that the whole tree keeps its budget.
@@ -201,15 +208,15 @@ def owl(*, outlier: float = 5.0, spread: float = 0.08, at_least: int = 1) -> All
         )
 
     def allocate(params: Params, units: Any, sparsity: Sparsity) -> Any:
-        leaf_units, treedef = jax.tree.flatten(units, is_leaf=is_units)
-        layers = Layers(leaf_units)
+        units_by_leaf, treedef = jax.tree.flatten(units, is_leaf=is_units)
+        layers = Layers(units_by_leaf)
         sizes = layers.sizes
         outlier_shares = layers.joined(
             [
-                each_layer(outlier_share, unit.layers, numbers=True)(
-                    unit.scores, _may_be_kept(unit)
+                each_layer(outlier_share, leaf_units.layers, numbers=True)(
+                    leaf_units.scores, _may_be_kept(leaf_units)
                 )
-                for unit in leaf_units
+                for leaf_units in units_by_leaf
             ]
         )
         width = jnp.max(outlier_shares) - jnp.min(outlier_shares)

@@ -34,7 +34,7 @@ def erk(
     sparsities: Mapping[str, float] | None = None,
     at_least: int = 1,
 ) -> Allocation:
-    r"""Keeps more of thin layers, in Erdős–Rényi-kernel densities.
+    r"""Returns the allocation of Erdős–Rényi-kernel densities, which keeps more of thin layers.
 
     The density of a layer is $\min(1, \epsilon \, (\sum_i n_i / \prod_i n_i)^p)$ over the numbers $n_i$ of
     its inputs, its outputs and the places of its window, with $\epsilon$ such that the whole tree keeps its
@@ -75,11 +75,15 @@ def erk(
 
     def allocate(params: Params, units: Any, sparsity: Sparsity, floor: int = at_least) -> Any:
         paths = trees.paths(params)
-        leaf_units = trees.beside(params, units)
+        units_by_leaf = trees.beside(params, units)
         trees.check_matches("erk(sparsities=)", table, paths)
-        rows = zip(paths, jax.tree.leaves(params), leaf_units, strict=True)
-        pruned = [(path, jnp.shape(leaf), unit) for path, leaf, unit in rows if unit is not None]
-        layers = Layers([unit for *_, unit in pruned])
+        rows = zip(paths, jax.tree.leaves(params), units_by_leaf, strict=True)
+        pruned = [
+            (path, jnp.shape(leaf), leaf_units)
+            for path, leaf, leaf_units in rows
+            if leaf_units is not None
+        ]
+        layers = Layers([leaf_units for *_, leaf_units in pruned])
         floors = layers.floors(floor)
         given_sparsities = [first_match(table, path) for path, *_ in pruned]
         shared_leaves = [
@@ -95,11 +99,11 @@ def erk(
             shared_count = jnp.maximum(kept_count - jnp.sum(fixed), 0)
             dimensions = [_dimensions(*leaf, windows=kernel) for leaf in shared_leaves]
             thinness = [(sum(dims) / max(math.prod(dims), 1)) ** power for dims in dimensions]
-            shared_layers = Layers([unit for *_, unit in shared_leaves])
+            shared_layers = Layers([leaf_units for *_, leaf_units in shared_leaves])
             shares = _share_by_thinness(thinness, shared_layers, shared_count)
             counts = fixed.at[np.flatnonzero(is_shared)].set(shares.astype(fixed.dtype))
         counts = raise_to_floors(counts, jnp.where(is_shared, floors, fixed))
-        return fill_pruned(params, leaf_units, layers.in_contests(counts))
+        return fill_pruned(params, units_by_leaf, layers.in_contests(counts))
 
     return Allocation(allocate, functools.partial(allocate, floor=0), at_least)
 
@@ -130,9 +134,11 @@ def _share_by_thinness(thinness: list[float], layers: Layers, total: jax.Array) 
     return apportion(density[np.argsort(order, kind="stable")], layers.sizes, total)
 
 
-def _dimensions(path: str, shape: tuple[int, ...], unit: Units, *, windows: bool) -> list[int]:
+def _dimensions(
+    path: str, shape: tuple[int, ...], leaf_units: Units, *, windows: bool
+) -> list[int]:
     """Returns how many inputs, outputs and, with windows, places along their sides one layer has."""
-    axes = by_position(shape) if unit.kernel is None else unit.kernel
+    axes = by_position(shape) if leaf_units.kernel is None else leaf_units.kernel
     if axes.in_axis is None:
         raise ValueError(
             f"erk: which axes of {path!r} are inputs is not known, as {axes.reason}; give "

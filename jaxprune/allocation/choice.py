@@ -80,8 +80,8 @@ def _best_of_layers(
     among: Sequence[jax.Array | None],
 ) -> list[jax.Array]:
     """Returns bool arrays that mark the best units of each layer, whatever contests it is divided into."""
-    stacked_indices = [i for i, unit in enumerate(units) if unit.layers]
-    single_indices = [i for i, unit in enumerate(units) if not unit.layers]
+    stacked_indices = [i for i, leaf_units in enumerate(units) if leaf_units.layers]
+    single_indices = [i for i, leaf_units in enumerate(units) if not leaf_units.layers]
     best_of_single = selection.top_each(
         [scores[i] for i in single_indices],
         [counts[i] for i in single_indices],

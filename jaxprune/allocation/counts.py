@@ -124,10 +124,13 @@ class Layers:
 
     def __init__(self, units: Sequence[Units]) -> None:
         self.units = list(units)
-        self._layer_counts = [math.prod(unit.layer_shape) for unit in self.units]
-        sizes = [jnp.asarray(unit.budgeted * unit.contests, jnp.int32) for unit in self.units]
+        self._layer_counts = [math.prod(leaf_units.layer_shape) for leaf_units in self.units]
+        sizes = [
+            jnp.asarray(leaf_units.budgeted * leaf_units.contests, jnp.int32)
+            for leaf_units in self.units
+        ]
         self.sizes = self.joined(sizes)
-        self.contests = self.repeated([unit.contests for unit in self.units])
+        self.contests = self.repeated([leaf_units.contests for leaf_units in self.units])
 
     @property
     def count(self) -> int:
@@ -153,8 +156,8 @@ class Layers:
         ends = np.cumsum(self._layer_counts)
         values_of_leaves = jnp.split(values, ends[:-1])
         return [
-            leaf_values.reshape(unit.layer_shape)
-            for leaf_values, unit in zip(values_of_leaves, self.units, strict=True)
+            leaf_values.reshape(leaf_units.layer_shape)
+            for leaf_values, leaf_units in zip(values_of_leaves, self.units, strict=True)
         ]
 
     def floors(self, at_least: int, at_most: float = 1.0) -> jax.Array:
@@ -170,11 +173,11 @@ class Layers:
 
     def marked(self, masks: Sequence[jax.Array]) -> jax.Array:
         """Returns per layer how many of its units are marked, from one mask per leaf."""
-        if not any(unit.layers for unit in self.units):
+        if not any(leaf_units.layers for leaf_units in self.units):
             return count_by_leaf(masks)
         counts = []
-        for mask, unit in zip(masks, self.units, strict=True):
-            axes_within = tuple(axis for axis in range(mask.ndim) if axis not in unit.layers)
+        for mask, leaf_units in zip(masks, self.units, strict=True):
+            axes_within = tuple(axis for axis in range(mask.ndim) if axis not in leaf_units.layers)
             counts.append(count_true(mask, axes_within))
         return self.joined(counts)
 
@@ -192,17 +195,19 @@ def share_among_contests(count: Any, contests: Any) -> Any:
     return (count + contests // 2) // contests
 
 
-def fill_pruned(params: Params, leaf_units: Sequence[Units | None], values: Iterable[Any]) -> Any:
+def fill_pruned(
+    params: Params, units_by_leaf: Sequence[Units | None], values: Iterable[Any]
+) -> Any:
     """Returns a tree like `params` of one value per leaf that is pruned, `None` at the others.
 
     Args:
       params: tree of arrays.
-      leaf_units: of each leaf, `None` where it is not pruned.
+      units_by_leaf: of each leaf, `None` where it is not pruned.
       values: as many as there are units.
     """
     remaining = iter(values)
     return jax.tree.structure(params).unflatten(
-        None if units is None else next(remaining) for units in leaf_units
+        None if leaf_units is None else next(remaining) for leaf_units in units_by_leaf
     )
 
 

@@ -113,7 +113,7 @@ def large_init_large_final(
 def small_init_small_final(
     params: Params, *, initial_params: Params, axes: kernel_axes.AxesTree | None = None, **_
 ) -> Scores:
-    r"""Scores a weight by the higher of two ranks in its layer, of $|w_0|$ and of $|w_t|$, turned round.
+    r"""Scores a weight by minus the higher of its two ranks in its layer, by $|w_0|$ and by $|w_t|$.
 
     The paper's score is $-\max(\alpha |w_t|, |w_0|)$; for ranks instead of $\alpha$ see
     `large_init_large_final`.

@@ -59,7 +59,7 @@ def normalized_magnitude(
       axes: tree of `jaxprune.Axes` beside `params`, which says what layers are; `None`: there are none.
 
     Returns:
-      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
+      A tree like `params` of float arrays, higher is better.
 
     References:
       Molchanov, Tyree, Karras, Aila & Kautz, "Pruning Convolutional Neural Networks for Resource Efficient

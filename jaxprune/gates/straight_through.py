@@ -38,7 +38,9 @@ def best_masks(scores: Leaves, sparsity: Sparsity, axes: AxesTree | None = None)
         Units(jax.lax.stop_gradient(leaf_scores), layers=kernel_axes.layer_axes(kernels[path]))
         for path, leaf_scores in scores.items()
     ]
-    masks = updates.best_units(units, [Keep(survivors(unit.members, sparsity)) for unit in units])
+    masks = updates.best_units(
+        units, [Keep(survivors(leaf_units.members, sparsity)) for leaf_units in units]
+    )
     return dict(zip(scores, masks, strict=True))
 
 

@@ -186,9 +186,8 @@ def kernels_by_use(given: AxesTree | None, params: Params) -> list[bool | None]:
     return [is_kernel(axes) for axes in _match_leaves(given, params)]
 
 
-_UNSAID: Any = (
-    object()
-)  # for a leaf of which nothing is given; `None` is for one that is in no product
+# For a leaf of which nothing is given; `None` is for one that is in no product.
+_UNSAID: Any = object()
 
 
 def _match_leaves(given: AxesTree | None, params: Params, *, partial: bool = False) -> list[Any]:

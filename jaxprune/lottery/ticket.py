@@ -1,6 +1,7 @@
 """Iterative pruning with rewinding as one optax transform: a whole lottery ticket in a plain loop."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -10,14 +11,15 @@ import optax
 
 from jaxprune import checks, trees
 from jaxprune import masks as masks_lib
+from jaxprune.calls import is_traced
 from jaxprune.kernel_axes import AxesTree, of_leaves
 from jaxprune.masks import Prunable
-from jaxprune.method import METHOD, Method, Partition, by_index, by_part, memories_of
+from jaxprune.method import METHOD, Method, Partition, by_index, by_member, memory_rules_of
 from jaxprune.pruning.by_method import change, initial_masks
 from jaxprune.pruning.fit import check_rounds
 from jaxprune.pruning.missing_scores import MissingScores, missing_count
 from jaxprune.pruning.shards import check_replicated
-from jaxprune.transforms.changes import Overdue, all_finite, concrete, nothing_overdue, remember
+from jaxprune.transforms.changes import Overdue, all_finite, nothing_overdue, remember
 from jaxprune.transforms.checking import (
     check_inner,
     check_method,
@@ -195,8 +197,8 @@ def lottery_ticket(
     checks.check("lottery_ticket", masks=(masks, checks.optional(masks_lib.MASKS)))
     checks.check("lottery_ticket", key=(key, checks.optional(checks.KEY)))
     inner = optax.with_extra_args_support(inner)
-    memories = memories_of(method)
-    if any(part.initial is not None for part in method.parts):
+    memory_rules = memory_rules_of(method)
+    if any(member.initial is not None for member in method.parts):
         raise ValueError(
             "lottery_ticket: the method starts sparse, but level 0 is the dense network."
         )
@@ -205,14 +207,15 @@ def lottery_ticket(
             "lottery_ticket: the method trains weights off its masks, but those of a ticket are zero; "
             "give one that prunes, such as magnitude(sparsity=0.2)."
         )
-    if any(part.update.ranks_dead_units or part.update.grow_criterion for part in method.parts):
+    member_updates = [member.update for member in method.parts]
+    if any(update.ranks_dead_units or update.grow_criterion for update in member_updates):
         raise ValueError(
             "lottery_ticket: the method brings dead weights back, but each ticket is a part of the one "
             "before; give one that prunes, such as magnitude(sparsity=0.2)."
         )
     with jax.ensure_compile_time_eval():
         sparsities = {
-            index: [float(part.schedule.sparsity(index)) for part in method.parts]
+            index: [float(member.schedule.sparsity(index)) for member in method.parts]
             for index in range(plan.rounds)
         }
         idle_rounds = [index for index, of_parts in sparsities.items() if not min(of_parts) > 0]
@@ -223,14 +226,16 @@ def lottery_ticket(
             "at the number of the round, from 0: give one_shot(sparsity=0.2), for example."
         )
 
-    def check_plan(part: Method, params: Params, share: Masks) -> Masks:
+    def check_plan(params: Params, member: Method, own_masks: Masks) -> Masks:
         """The masks, if no round of the plan takes nothing, or all, of the contests of a leaf."""
         with jax.ensure_compile_time_eval():
-            rates = [float(part.schedule.sparsity(index)) for index in range(plan.rounds)]
+            rates = [float(member.schedule.sparsity(index)) for index in range(plan.rounds)]
         leaf_axes = of_leaves(axes, params)
         is_dense = masks is None
-        check_rounds(part.pattern, part.allocation, rates, params, share, leaf_axes, dense=is_dense)
-        return share
+        check_rounds(
+            member.pattern, member.allocation, rates, params, own_masks, leaf_axes, dense=is_dense
+        )
+        return own_masks
 
     def rewinding_point(params: Params, inner_state: optax.OptState) -> Any:
         """The parameters and inner state that go back to the rewinding point; `None` for what does not."""
@@ -255,17 +260,17 @@ def lottery_ticket(
             given=masks,
             who="lottery_ticket",
         )
-        by_part(method, params, first_masks, lambda part, share: check_plan(part, params, share))
+        by_member(method, params, first_masks, functools.partial(check_plan, params))
         inner_state = inner.init(params)
         point = jax.tree.map(jnp.zeros_like, rewinding_point(params, inner_state))
-        memory = {name: kind.init(params) for name, kind in memories.items()}
+        remembered = {name: rule.init(params) for name, rule in memory_rules.items()}
         return LotteryState(
             jnp.zeros((), jnp.int32),
             first_masks,
             key_data(key),
             inner_state,
             point,
-            memory,
+            remembered,
             nothing_overdue(method)._replace(pending=(jnp.zeros((), bool),)),
         )
 
@@ -274,7 +279,7 @@ def lottery_ticket(
     ) -> tuple[Params, LotteryState]:
         check_update("lottery_ticket", LotteryState, grads, state, params)
         check_inner("lottery_ticket", inner, state.inner, params)
-        check_method("lottery_ticket", method, state, memories, key)
+        check_method("lottery_ticket", method, state, memory_rules, key)
         check_replicated("lottery_ticket", params)
         known_axes = of_leaves(axes, params)
         steps_after_first = state.step - plan.round_steps  # of the first level
@@ -284,20 +289,21 @@ def lottery_ticket(
         phase = jnp.where(is_training, plan.pause, steps_after_first % plan.cycle)
         phase = jnp.minimum(phase, plan.pause)
 
-        reads_gradients = any(kind.reads_gradients for kind in memories.values())
+        reads_gradients = any(rule.reads_gradients for rule in memory_rules.values())
         gradients_count = all_finite(grads) if reads_gradients else None
-        memory = remember(memories, state.memory, params, grads, gradients_count)
+        remembered = remember(memory_rules, state.memory, params, grads, gradients_count)
 
         def choose_masks() -> tuple[Masks, jax.Array]:
             """The masks after a round of pruning, and whether they could be chosen."""
-            signals = signals_at(level, grads, memory, extra, state.key, key)
+            signals = signals_at(level, grads, remembered, extra, state.key, key)
             unknown: list[MissingScores] = []
 
-            def choose(index: int, share: Masks) -> Masks:
-                part = method.parts[index]
-                part_masks, missing = change(part, params, share, level, signals, known_axes, True)
+            def choose(index: int, own_masks: Masks) -> Masks:
+                member_masks, missing = change(
+                    method.parts[index], params, own_masks, level, signals, known_axes, True
+                )
                 unknown.extend(missing)
-                return part_masks
+                return member_masks
 
             chosen = by_index(method, params, state.masks, choose)
             is_known = all_finite(grads) & (missing_count(unknown) == 0)
@@ -335,10 +341,10 @@ def lottery_ticket(
             return updates_from_zero, refresh(inner, inner_state, weights, masks)
 
         pauses = [prune, rewind][: plan.pause]
-        if concrete(phase) and int(phase) < plan.pause:
+        if not is_traced(phase) and int(phase) < plan.pause:
             updates, inner_state = pauses[int(phase)]()
         else:
-            cases = [] if concrete(phase) else [pause() for pause in pauses]
+            cases = [pause() for pause in pauses] if is_traced(phase) else []
 
             def choose_state(trained: optax.OptState) -> optax.OptState:
                 return select(phase, [*(paused for _, paused in cases), trained])
@@ -354,16 +360,17 @@ def lottery_ticket(
             )
             updates = _in_dtypes_of(params, updates)
             updates = select(phase, [*(paused for paused, _ in cases), updates])
-        if memories:
+        if memory_rules:
             new_params = optax.apply_updates(params, updates)
-            first_memory = {name: kind.init(new_params) for name, kind in memories.items()}
+            fresh_signals = {name: rule.init(new_params) for name, rule in memory_rules.items()}
             is_level_start = is_made & (phase == plan.pause - 1)
-            memory = jax.tree.map(
-                lambda new, old: jnp.where(is_level_start, new, old), first_memory, memory
+            remembered = jax.tree.map(
+                lambda new, old: jnp.where(is_level_start, new, old), fresh_signals, remembered
             )
         overdue = Overdue((~is_made,), state.overdue.held + ~is_made)
         step = jnp.where(is_made, optax.safe_increment(state.step), state.step)
-        return updates, LotteryState(step, masks, state.key, inner_state, point, memory, overdue)
+        new_state = LotteryState(step, masks, state.key, inner_state, point, remembered, overdue)
+        return updates, new_state
 
     return at_home(init, update, masks=("masks",))
 
@@ -380,9 +387,9 @@ def _from_zero(leaf: jax.Array) -> jax.Array:
 
 def _choose_lazily(condition: jax.Array, true: Callable[[], Any], false: Callable[[], Any]) -> Any:
     """One of two trees, decided by Python where it can tell."""
-    if concrete(condition):
-        return true() if bool(condition) else false()
-    return jax.lax.cond(condition, true, false)
+    if is_traced(condition):
+        return jax.lax.cond(condition, true, false)
+    return true() if bool(condition) else false()
 
 
 def _counts_from(point: Any, inner_state: Any) -> Any:

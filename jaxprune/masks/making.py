@@ -85,8 +85,8 @@ def of_zeros(params: Params, prunable: Prunable = None, *, axes: AxesTree | None
 
     Args:
       params: tree of concrete arrays.
-      prunable: which leaves have a mask, and
-      axes: what the program does with them, as in `make`. Leaves without a zero keep everything.
+      prunable: which leaves have a mask, as in `make`. Those without a zero keep everything.
+      axes: what the program does with the leaves, as in `make`.
 
     Returns:
       A tree like `params`, for `jaxprune.fixed`, or for `sparsify` to start from.

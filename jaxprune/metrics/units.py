@@ -23,7 +23,12 @@ def units(masks: Masks, axes: AxesTree | None = None) -> list[dict[str, Any]]:
       axes: which axes of the leaves are inputs, outputs and layers: `jaxprune.axes(apply, params, *inputs)`;
         `None`: their shapes tell, and those that do not are refused.
 
+    Returns:
+      For each layer, in the order of the leaves and within a stack, a dict of `leaf` (its path, or the
+      layer's name in a stack), `inputs` and `outputs`.
+
     Raises:
+      TypeError: if `masks` is no tree of masks.
       ValueError: if it is not known which axes of a leaf are inputs.
 
     >>> units({"fc": {"kernel": jnp.array([[True, True, False], [False, False, False]])}})

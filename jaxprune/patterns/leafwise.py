@@ -38,7 +38,7 @@ __all__ = ["block", "channel", "groups", "unstructured"]
 
 @factory
 def unstructured() -> Pattern:
-    """Every weight is a unit of its own; all weights of a layer are in one contest.
+    """Returns the pattern of single weights, of which all in a layer are in one contest.
 
     Without axes each leaf is a layer, stacked layers too.
 
@@ -68,7 +68,7 @@ def unstructured() -> Pattern:
 
 @factory
 def groups(m: int | None = None, *, axis: int | None = None) -> Pattern:
-    """Contests among `m` neighbouring weights along the inputs of a kernel (N:M sparsity).
+    """Returns the pattern of contests among `m` neighbouring weights along the inputs of a kernel (N:M).
 
     At sparsity 0.5 `groups(4)` is 2:4, at 0.75 it is 1:4. `groups()` takes all inputs as one contest: the
     weights of each output compete among themselves, the comparison of Wanda (Sun, Liu, Bair & Kolter, "A
@@ -160,7 +160,7 @@ def groups(m: int | None = None, *, axis: int | None = None) -> Pattern:
 def block(
     shape: tuple[int, int], *, reduce: Literal["sum", "mean", "max"] = "sum", pad: bool = False
 ) -> Pattern:
-    """Blocks of inputs by outputs are kept or removed as a whole, by the sum of their scores.
+    """Returns the pattern of blocks of inputs by outputs, kept or removed whole by the sum of their scores.
 
     Args:
       shape: rows and columns of a block, `(4, 2)` for 4 neighbouring inputs by 2 neighbouring outputs.
@@ -260,7 +260,7 @@ def block(
 
 @factory
 def channel(axis: int | Literal["in", "out"] = "out") -> Pattern:
-    """Whole outputs, or inputs, of a kernel are kept or removed, by the sum of their scores.
+    """Returns the pattern of whole outputs, or inputs, kept or removed by the sum of their scores.
 
     Args:
       axis: `"out"`: what belongs to one output is one unit, as filters of a convolution and units of a dense

@@ -42,7 +42,7 @@ def group_l2(
     pattern: Pattern | None = None,
     axes: AxesTree | None = None,
 ) -> Penalty:
-    r"""The group lasso, $\lambda \sum_g \sqrt{p_g} \|w_g\|_2$: whole groups of $p_g$ weights become zero.
+    r"""Returns the group lasso, $\lambda \sum_g \sqrt{p_g} \|w_g\|_2$: groups of $p_g$ weights become zero.
 
     With one step size $\eta$ for a leaf the proximal step shrinks each norm,
     $w_g = v_g \max(1 - \eta \lambda \sqrt{p_g} / \|v_g\|, 0)$. With one per weight,
@@ -126,7 +126,7 @@ def group_l2(
 
 @factory
 def coupled(strength: Scheduled, groups: Iterable[Mapping[str, int]] | Coupled) -> Penalty:
-    r"""The group lasso over several leaves: the slices of a unit become zero in all of them at once.
+    r"""Returns the group lasso over several leaves: slices of a unit become zero in all of them at once.
 
     $\lambda \sum_i \sqrt{p_i} \|(w^{(1)}_i, w^{(2)}_i, \dots)\|_2$, one norm over the index $i$ of an axis in
     each leaf, $p_i$ weights in all. Its proximal step is that of `group_l2`; step sizes by leaf count as

@@ -20,7 +20,7 @@ Leaves = dict[str, jax.Array]
 
 @factory
 def l1(strength: Scheduled, *, leaves: str | None = None) -> Penalty:
-    r"""The lasso, $\lambda \sum_i |w_i|$; its proximal step is the soft threshold.
+    r"""Returns the lasso, $\lambda \sum_i |w_i|$; its proximal step is the soft threshold.
 
     $w_i = \mathrm{sign}(v_i) \max(|v_i| - \eta_i \lambda, 0)$.
 
@@ -51,7 +51,7 @@ def l1(strength: Scheduled, *, leaves: str | None = None) -> Penalty:
 
 @factory
 def elastic(strength: Scheduled, *, ridge: Scheduled) -> Penalty:
-    r"""The elastic net, $\sum_i \lambda |w_i| + \rho w_i^2 / 2$: correlated weights stay together.
+    r"""Returns the elastic net, $\sum_i \lambda |w_i| + \rho w_i^2 / 2$: correlated weights stay together.
 
     $w_i = \mathrm{sign}(v_i) \max(|v_i| - \eta_i \lambda, 0) / (1 + \eta_i \rho)$.
 
@@ -82,10 +82,11 @@ def elastic(strength: Scheduled, *, ridge: Scheduled) -> Penalty:
 
 @factory
 def l0(strength: Scheduled) -> Penalty:
-    r"""The number of weights that are not zero, times $\lambda$; its proximal step is the hard threshold.
+    r"""Returns the penalty $\lambda \|w\|_0$ on the number of weights that are not zero.
 
-    $w_i = v_i$ if $v_i^2 > 2 \eta_i \lambda$, otherwise 0: iterative hard thresholding. What survives is
-    not shrunk. The penalty is not convex, and it is flat wherever it is smooth: there is no subgradient.
+    Its proximal step is the hard threshold, $w_i = v_i$ if $v_i^2 > 2 \eta_i \lambda$, otherwise 0: iterative
+    hard thresholding. What survives is not shrunk. The penalty is not convex, and it is flat wherever it is
+    smooth: there is no subgradient.
 
     Args:
       strength: $\lambda$, a number or a schedule (step -> number): what a weight must save of the loss to

@@ -14,19 +14,19 @@ from jaxprune.parts import PATTERN
 from jaxprune.patterns import unstructured
 from jaxprune.posttrain import rates as rates_lib
 from jaxprune.posttrain.contests import Solved, contest
-from jaxprune.posttrain.handing import Handing, Sink
+from jaxprune.posttrain.handing import FinishedParameters, Sink
 from jaxprune.posttrain.identity import UnknownError, identity, object_checksum
 from jaxprune.posttrain.lifetimes import last_segment
 from jaxprune.posttrain.passes import statistics_of_streams
 from jaxprune.posttrain.plan import Plan
 from jaxprune.posttrain.propagation import Propagation, check_propagate
 from jaxprune.posttrain.reconstruct import Recovery
-from jaxprune.posttrain.report import Progress, Recovered, Report, Row
+from jaxprune.posttrain.report import KernelRow, Progress, Recovered, Report
 from jaxprune.posttrain.solvers.solver import SOLVER, statistics_read_by
-from jaxprune.posttrain.steps import Steps
+from jaxprune.posttrain.steps import SegmentRunner
 from jaxprune.posttrain.store import Store, work_folder
 from jaxprune.posttrain.streams import Streams, checked_leaves
-from jaxprune.posttrain.work import Work
+from jaxprune.posttrain.work import PruningState
 from jaxprune.programs.contractions import multiplications
 from jaxprune.types import Masks, Params, Pattern
 from jaxprune.wording import counted
@@ -146,37 +146,37 @@ def prune(
         )
     with work_folder(folder) as folder:
         start_time = time.perf_counter()
-        work = Work(plan, checked_leaves(plan, params))
+        state = PruningState(plan, checked_leaves(plan, params))
         blocks = [] if recover is None else plan.trainable_blocks
         streams_per_batch = (1 if recover is None else 3) + (propagate > 0)
         all_streams = Streams(
-            plan, work, batches, streams, stream_budget, streams_per_batch, folder
+            plan, state, batches, streams, stream_budget, streams_per_batch, folder
         )
         held_out = _held_out_batches(hold_out, len(all_streams), statistic_names)
 
         def gather_dense(names: Sequence[str]) -> dict[str, dict[str, jax.Array]]:
-            return statistics_of_streams(plan, work, all_streams.copy(), names, held_out)
+            return statistics_of_streams(plan, state, all_streams.copy(), names, held_out)
 
-        sparsities = rates_lib.of_plan(rates, plan, work, gather_dense)
+        sparsities = rates_lib.of_plan(rates, plan, state, gather_dense)
         contests = [
             contest(pattern, kernel.view.layout, sparsity, kernel.name)
             for kernel, sparsity in zip(plan.kernels, sparsities, strict=True)
         ]
-        steps = Steps(
-            plan,
-            work,
-            all_streams,
-            solver,
-            contests,
-            key,
-            calibrate == "dense",
-            folder is not None,
-            held_out,
-            Propagation(plan, work, all_streams, propagate) if propagate else None,
+        runner = SegmentRunner(
+            plan=plan,
+            state=state,
+            streams=all_streams,
+            solver=solver,
+            contests=contests,
+            key=key,
+            dense=calibrate == "dense",
+            stores_results=folder is not None,
+            trains_blocks=recover is not None,
+            held_out_batches=held_out,
+            propagation=Propagation(plan, state, all_streams, propagate) if propagate else None,
         )
-        steps.reads_batches = bool(steps.statistic_names) or recover is not None
         costs = _segment_costs(plan, len(all_streams))
-        rows: list[Row] = []
+        rows: list[KernelRow] = []
         recoveries: list[Recovered] = []
         store = None
         if folder is not None:
@@ -188,20 +188,20 @@ def prune(
             ]
             settings += [str(sorted(held_out)), *([f"propagate={propagate}"] if propagate else [])]
             settings += ["recovery to mixed targets"] if propagate and recover is not None else []
-            store = Store(folder, _run_identity(plan, settings, work, all_streams, recover, key))
+            store = Store(folder, _run_identity(plan, settings, state, all_streams, recover, key))
         block_ending_at = {block.last: block for block in blocks}
         block_starts = {block.first for block in blocks}
         starts = all_streams
         last_index = last_segment(plan.cuts, blocks)
-        handing = Handing(work, plan.lifetimes(recover is not None), sink)
+        finished = FinishedParameters(state, plan.lifetimes(recover is not None), sink)
         for index in range(last_index + 1):
             if index in block_starts:
                 starts = all_streams.copy()
             stored = None if store is None else store.load(index)
-            new_rows, new_arrays = steps.segment(index, stored)
+            new_rows, new_arrays = runner.run_segment(index, stored)
             rows += new_rows
             if recover is not None and index in block_ending_at:
-                recovery_outcome, trained_leaves = steps.recover(
+                recovery_outcome, trained_leaves = runner.recover(
                     block_ending_at[index], recover, starts, len(recoveries), stored
                 )
                 recoveries.append(recovery_outcome)
@@ -212,16 +212,16 @@ def prune(
                     "recovered": recoveries[-1] if index in block_ending_at else None,
                 }
                 store.save(index, new_arrays, notes)
-            handing.after_segment(index)
+            finished.after_segment(index)
             if progress is not None:
                 elapsed = time.perf_counter() - start_time
                 done_cost = sum(costs[: index + 1])
                 time_left = elapsed * (sum(costs[: last_index + 1]) - done_cost) / max(done_cost, 1)
                 kernel_names = tuple(
-                    plan.kernels[kernel_index].name for kernel_index in steps.last_solved
+                    plan.kernels[kernel_index].name for kernel_index in runner.last_solved
                 )
                 progress(Progress(index + 1, last_index + 1, kernel_names, elapsed, time_left))
-        new_leaves, masks = handing.results()
+        new_leaves, masks = finished.results()
         new_params = None if sink is not None else jax.tree.structure(params).unflatten(new_leaves)
         calibration_count = len(all_streams) - len(held_out)
         row_notes = _notes_on_rows(plan, calibration_count) if "grams" in statistic_names else ()
@@ -257,20 +257,19 @@ def _check_calibrate(calibrate: str, recover: Recovery | None) -> None:
 def _run_identity(
     plan: Plan,
     settings: Sequence[str],
-    work: Work,
+    state: PruningState,
     streams: Streams,
     recover: Recovery | None,
     key: jax.Array | None,
 ) -> str:
     """Returns a checksum of all that a run depends on: plan, settings, parameters, data, optimizer, key."""
     settings = list(settings)
-    with contextlib.suppress(
-        UnknownError, ValueError
-    ):  # then the probe alone stands for the optimizer
+    # An optimizer of which this cannot be told is known by the probe alone.
+    with contextlib.suppress(UnknownError, ValueError):
         settings.append("" if recover is None else object_checksum(recover.optimizer))
 
     def arrays() -> Iterator[Any]:  # one after the other: they may be in files
-        yield from work.leaves
+        yield from state.leaves
         for batch in range(len(streams)):
             stream, _ = streams[batch]
             yield from [stream[variable] for variable in plan.flat.inputs]

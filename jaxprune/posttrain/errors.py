@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from jaxprune.posttrain.plan import Plan
 from jaxprune.posttrain.streams import checked_leaves
-from jaxprune.posttrain.work import Work
+from jaxprune.posttrain.work import PruningState
 from jaxprune.types import Params
 
 __all__ = ["output_error", "output_errors"]
@@ -39,7 +39,7 @@ def output_errors(
     0.64
     """
     dense_work, pruned_work = (
-        Work(plan, checked_leaves(plan, params)) for params in (dense, pruned)
+        PruningState(plan, checked_leaves(plan, params)) for params in (dense, pruned)
     )
     errors = {}
     for kernel in plan.kernels:

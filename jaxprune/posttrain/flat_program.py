@@ -11,8 +11,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.core import Tracer
 
+from jaxprune.calls import is_traced
 from jaxprune.programs import bind, constants, count_scan_inputs, remove_dead_equations, run, trace
 from jaxprune.programs.primitives import IDENTITIES, PRODUCTS, REARRANGING
 from jaxprune.types import Params
@@ -168,7 +168,7 @@ def _has_products(jaxpr: Any) -> bool:
 
 def _constant_outputs(equation: Any, inputs: Sequence[Any]) -> list[Any] | None:
     """Returns the outputs if they are scalars that follow from constants, like a loop counter; or `None`."""
-    if any(isinstance(value, _Value | Tracer) for value in inputs):
+    if any(isinstance(value, _Value) or is_traced(value) for value in inputs):
         return None
     if not inputs or any(atom.aval.shape for atom in (*equation.invars, *equation.outvars)):
         return None
@@ -185,7 +185,7 @@ def _repeat_key(equation: Any, inputs: Sequence[Any]) -> Hashable | None:
     for value, atom in zip(inputs, equation.invars, strict=True):
         if isinstance(value, _Value):
             operands.append(id(value.array))
-        elif atom.aval.shape == () and not isinstance(value, Tracer):
+        elif atom.aval.shape == () and not is_traced(value):
             operands.append((str(atom.aval), str(value)))
         else:
             return None

@@ -1,4 +1,4 @@
-"""Hands finished parameters on: to a sink one by one, or all at the end."""
+"""What becomes of finished parameters: a sink gets them one by one, or all are returned at the end."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,24 +7,24 @@ import jax
 import numpy as np
 
 from jaxprune.posttrain.lifetimes import Lifetimes
-from jaxprune.posttrain.work import Work
+from jaxprune.posttrain.work import PruningState
 
-__all__ = ["Handing", "Sink"]
+__all__ = ["FinishedParameters", "Sink"]
 
 Sink = Callable[[str, np.ndarray], Any]
 
 
-class Handing:
+class FinishedParameters:
     """Gives a sink each parameter when it is finished, and forgets it; without a sink it keeps them all.
 
     Args:
-      work: holds parameters and masks.
+      state: holds parameters and masks.
       lifetimes: says when they are finished.
       sink: takes path and array of a parameter; or `None`.
     """
 
-    def __init__(self, work: Work, lifetimes: Lifetimes, sink: Sink | None) -> None:
-        self._work = work
+    def __init__(self, state: PruningState, lifetimes: Lifetimes, sink: Sink | None) -> None:
+        self._state = state
         self._lifetimes = lifetimes
         self._sink = sink
         self._packed_masks: dict[int, np.ndarray] = {}
@@ -40,32 +40,32 @@ class Handing:
 
         Parameters that no segment needed are handed on now.
         """
-        work = self._work
-        work.release()
-        indices = range(len(work.leaves))
+        state = self._state
+        state.release()
+        indices = range(len(state.leaves))
         if self._sink is None:
-            leaves = [_as_array(leaf) for leaf in work.leaves]
-            return leaves, [work.mask(leaf_index) for leaf_index in indices]
+            leaves = [_as_array(leaf) for leaf in state.leaves]
+            return leaves, [state.mask(leaf_index) for leaf_index in indices]
         for leaf_index in indices:
             if leaf_index not in self._lifetimes.last:
                 self._hand_on(leaf_index)
-        return list(work.leaves), [self._mask(leaf_index) for leaf_index in indices]
+        return list(state.leaves), [self._mask(leaf_index) for leaf_index in indices]
 
     def _hand_on(self, leaf_index: int) -> None:
         assert self._sink is not None
-        work = self._work
-        self._sink(work.plan.names[leaf_index], np.asarray(work.leaves[leaf_index]))
-        work.leaves[leaf_index] = None
-        mask = work.mask(leaf_index)
+        state = self._state
+        self._sink(state.plan.names[leaf_index], np.asarray(state.leaves[leaf_index]))
+        state.leaves[leaf_index] = None
+        mask = state.mask(leaf_index)
         if mask is not None:
             self._packed_masks[leaf_index] = np.packbits(np.asarray(mask))
-            work.masks[leaf_index] = None
+            state.masks[leaf_index] = None
 
     def _mask(self, leaf_index: int) -> np.ndarray | None:
         """Returns the mask of a parameter that was handed on."""
-        if not self._work.plan.chosen[leaf_index]:
+        if not self._state.plan.chosen[leaf_index]:
             return None
-        shape = np.shape(self._work.dense[leaf_index])
+        shape = np.shape(self._state.dense[leaf_index])
         packed_mask = self._packed_masks.pop(leaf_index)
         bits = np.unpackbits(packed_mask, count=int(np.prod(shape)))
         return bits.view(bool).reshape(shape)

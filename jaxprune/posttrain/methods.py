@@ -39,8 +39,8 @@ def sparsegpt(
       sparsity: fraction removed; or as `rates` of `jaxprune.posttrain.prune`.
       pattern: who competes: `None` all weights of a kernel, `patterns.groups()` those of an output,
         `patterns.groups(4)` at sparsity 0.5 is 2:4 along the inputs.
-      prunable: which parameters are pruned, and
-      exclude: regular expressions of those that are not (see `jaxprune.posttrain.plan`).
+      prunable: which parameters are pruned (see `jaxprune.posttrain.plan`).
+      exclude: regular expressions of parameters that are not pruned.
       damp: share of the mean of the Gram's diagonal that is added to it.
       **options: further arguments of `jaxprune.posttrain.prune`, such as `key`, `recover`, `folder`.
 
@@ -87,8 +87,8 @@ def wanda(
       sparsity: fraction removed; or as `rates` of `jaxprune.posttrain.prune`.
       pattern: what dies together, and who competes; `None`: all weights of a kernel compete. The paper
         compares within each output: `patterns.groups()`.
-      prunable: which parameters are pruned, and
-      exclude: regular expressions of those that are not (see `jaxprune.posttrain.plan`).
+      prunable: which parameters are pruned (see `jaxprune.posttrain.plan`).
+      exclude: regular expressions of parameters that are not pruned.
       **options: further arguments of `jaxprune.posttrain.prune`, such as `key`, `recover`, `folder`.
 
     Returns:
@@ -133,8 +133,8 @@ def ria(
       batches: calibration data, trees of arrays of one shape.
       sparsity: fraction removed; or as `rates` of `jaxprune.posttrain.prune`.
       pattern: what dies together, and who competes; `None`: all weights of a kernel compete.
-      prunable: which parameters are pruned, and
-      exclude: regular expressions of those that are not (see `jaxprune.posttrain.plan`).
+      prunable: which parameters are pruned (see `jaxprune.posttrain.plan`).
+      exclude: regular expressions of parameters that are not pruned.
       **options: further arguments of `jaxprune.posttrain.prune`, such as `key`, `recover`, `folder`.
 
     Returns:
@@ -178,8 +178,8 @@ def magnitude(
       batches: calibration data, trees of arrays of one shape.
       sparsity: fraction removed; or as `rates` of `jaxprune.posttrain.prune`.
       pattern: what dies together, and who competes; `None`: all weights of a kernel compete.
-      prunable: which parameters are pruned, and
-      exclude: regular expressions of those that are not (see `jaxprune.posttrain.plan`).
+      prunable: which parameters are pruned (see `jaxprune.posttrain.plan`).
+      exclude: regular expressions of parameters that are not pruned.
       **options: further arguments of `jaxprune.posttrain.prune`, such as `key`, `recover`, `folder`.
 
     Returns:
@@ -222,8 +222,8 @@ def obc(
       batches: calibration data, trees of arrays of one shape.
       sparsity: fraction removed; or as `rates` of `jaxprune.posttrain.prune`.
       pattern: what dies together, and who competes; `None`: all weights of a kernel compete.
-      prunable: which parameters are pruned, and
-      exclude: regular expressions of those that are not (see `jaxprune.posttrain.plan`).
+      prunable: which parameters are pruned (see `jaxprune.posttrain.plan`).
+      exclude: regular expressions of parameters that are not pruned.
       damp: share of the mean of the Gram's diagonal that is added to it.
       **options: further arguments of `jaxprune.posttrain.prune`, such as `key`, `recover`, `folder`.
 
@@ -269,8 +269,8 @@ def admm(
       batches: calibration data, trees of arrays of one shape.
       sparsity: fraction removed; or as `rates` of `jaxprune.posttrain.prune`.
       pattern: what dies together, and who competes; `None`: all weights of a kernel compete.
-      prunable: which parameters are pruned, and
-      exclude: regular expressions of those that are not (see `jaxprune.posttrain.plan`).
+      prunable: which parameters are pruned (see `jaxprune.posttrain.plan`).
+      exclude: regular expressions of parameters that are not pruned.
       damp: share of the mean of the Gram's diagonal that is added to it.
       **options: further arguments of `jaxprune.posttrain.prune`, such as `key`, `recover`, `folder`.
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxprune.posttrain.plan import Plan
 from jaxprune.posttrain.statistics import Sums, add, statistics
 from jaxprune.posttrain.streams import Streams, checked_leaves
-from jaxprune.posttrain.work import Work
+from jaxprune.posttrain.work import PruningState
 from jaxprune.types import Params
 from jaxprune.wording import counted
 
@@ -31,7 +31,7 @@ class Totals(NamedTuple):
 
 
 def run_segment(
-    work: Work,
+    state: PruningState,
     streams: Streams,
     index: int,
     names: Collection[str],
@@ -42,7 +42,7 @@ def run_segment(
     """Runs a segment on all batches; returns the sums of the statistics at its end, if there are any.
 
     Args:
-      work: holds the parameters.
+      state: holds the parameters.
       streams: activations of all batches; they move on to the end of the segment.
       index: of the segment.
       names: of the statistics.
@@ -59,7 +59,7 @@ def run_segment(
     finite_flags: list[jax.Array] = []
     for batch in range(len(streams)):
         stream, examples = streams[batch]
-        stream, statistic_sums = work.advance(index, stream, names, examples, dense)
+        stream, statistic_sums = state.advance(index, stream, names, examples, dense)
         streams[batch] = stream
         if statistic_sums is not None:
             role = int(batch in held_out)
@@ -68,8 +68,8 @@ def run_segment(
             jax.block_until_ready(sums_by_role[role])
     bad_batches = [batch for batch, is_finite in enumerate(finite_flags) if not bool(is_finite)]
     if bad_batches:
-        kernel_input = work.plan.inputs[work.plan.cuts[index].input or 0]
-        name = work.plan.kernels[kernel_input.kernels[0]].name
+        kernel_input = state.plan.inputs[state.plan.cuts[index].input or 0]
+        name = state.plan.kernels[kernel_input.kernels[0]].name
         other_count = len(bad_batches) - 1
         others = f", as {counted(other_count, 'other does', 'others do')}" if other_count else ""
         raise ValueError(
@@ -114,13 +114,13 @@ def gather(
             f"posttrain.gather: there is no statistic {unknown_names[0]!r}; "
             '"input_moments" and "grams" there are.'
         )
-    work = Work(plan, checked_leaves(plan, params))
-    return statistics_of_streams(plan, work, Streams(plan, work, batches, "device"), names)
+    state = PruningState(plan, checked_leaves(plan, params))
+    return statistics_of_streams(plan, state, Streams(plan, state, batches, "device"), names)
 
 
 def statistics_of_streams(
     plan: Plan,
-    work: Work,
+    state: PruningState,
     streams: Streams,
     names: Collection[str],
     held_out: Collection[int] = (),
@@ -129,7 +129,7 @@ def statistics_of_streams(
 
     Args:
       plan: of the network.
-      work: holds the parameters.
+      state: holds the parameters.
       streams: activations of all batches.
       names: of the statistics.
       held_out: indices of the batches that do not count.
@@ -140,8 +140,8 @@ def statistics_of_streams(
     statistics_of_inputs: list[Statistics] = []
     last_index = max(index for index, cut in enumerate(plan.cuts) if cut.input is not None)
     for index in range(last_index + 1):
-        work.release()
-        totals = run_segment(work, streams, index, names, dense=True, held_out=held_out)
+        state.release()
+        totals = run_segment(state, streams, index, names, dense=True, held_out=held_out)
         calibration_sums = totals.calibration
         input_index = plan.cuts[index].input
         if input_index is not None and calibration_sums is not None:

@@ -14,7 +14,7 @@ from jaxprune.posttrain.solvers.cholesky import upper_factor
 from jaxprune.posttrain.solvers.factor import damping
 from jaxprune.posttrain.statistics import Sums, add, batch_cross_grams
 from jaxprune.posttrain.streams import Streams
-from jaxprune.posttrain.work import Stream, Work, reading_key
+from jaxprune.posttrain.work import PruningState, Stream, reading_key
 
 __all__ = ["DAMP", "Propagation", "check_propagate"]
 
@@ -36,14 +36,14 @@ class Propagation:
 
     Args:
       plan: of the network.
-      work: holds its parameters.
+      state: holds its parameters.
       streams: activations of all batches at the beginning of the program.
       weight: $\alpha$, from 0 to 1.
     """
 
-    def __init__(self, plan: Plan, work: Work, streams: Streams, weight: float) -> None:
+    def __init__(self, plan: Plan, state: PruningState, streams: Streams, weight: float) -> None:
         self._plan = plan
-        self._work = work
+        self._state = state
         self._streams = streams.copy()
         self._weight = weight
 
@@ -58,7 +58,7 @@ class Propagation:
         Returns:
           Sums of the products of both networks' inputs; `None` if no kernel reads one there.
         """
-        run_segment(self._work, self._streams, index, (), dense=True)
+        run_segment(self._state, self._streams, index, (), dense=True)
         if self._plan.cuts[index].input is None:
             return None
         total: Sums | None = None
@@ -76,7 +76,7 @@ class Propagation:
 
         run = compiled(self._plan.programs, ("cross", reading_key(self._plan, index)), make)
         arrays, dense_arrays = (
-            self._work.arrays(kernel_input.variables, values) for values in (stream, dense_stream)
+            self._state.arrays(kernel_input.variables, values) for values in (stream, dense_stream)
         )
         return run(arrays, dense_arrays, jnp.float32(examples))
 

@@ -17,7 +17,7 @@ from jaxprune.posttrain.contests import contest
 from jaxprune.posttrain.errors import output_error
 from jaxprune.posttrain.plan import Plan
 from jaxprune.posttrain.solvers.solver import SOLVER, Solver, statistics_read_by
-from jaxprune.posttrain.work import Work
+from jaxprune.posttrain.work import PruningState
 from jaxprune.wording import counted
 
 __all__ = ["by_path", "measured", "monotone", "of_plan", "owl"]
@@ -53,7 +53,9 @@ RATES = Kind(
 )
 
 
-def of_plan(rates: Any, plan: Plan, work: Work | None, gather: Gather | None) -> list[float]:
+def of_plan(
+    rates: Any, plan: Plan, work: PruningState | None, gather: Gather | None
+) -> list[float]:
     """Returns the sparsity of each kernel of a plan.
 
     Args:
@@ -74,7 +76,7 @@ def of_plan(rates: Any, plan: Plan, work: Work | None, gather: Gather | None) ->
     >>> apply, x = (lambda params, x: x @ params["a"] @ params["b"]), jnp.ones((1, 2))
     >>> params = {"a": jnp.ones((2, 2)), "b": jnp.ones((2, 2))}
     >>> two_kernels = plan(apply, params, x)
-    >>> of_plan([0.25, 0.5], two_kernels, Work(two_kernels, [*params.values()]), gather=None)
+    >>> of_plan([0.25, 0.5], two_kernels, PruningState(two_kernels, [*params.values()]), gather=None)
     [0.25, 0.5]
     """
     if isinstance(rates, Mapping):
@@ -193,7 +195,7 @@ def monotone(sparsity: float, *, step: float) -> Callable[[Plan], list[float]]:
 
 def owl(
     sparsity: float, *, outlier: float = 5.0, spread: float = 0.08
-) -> Callable[[Plan, Work, Gather], list[float]]:
+) -> Callable[[Plan, PruningState, Gather], list[float]]:
     r"""Returns rates by outliers: blocks with more of them lose fewer weights.
 
     The density of block $b$ is $1 - s + \delta_b$, with $\delta_b$ in a range of $2 \lambda$, linear in the
@@ -231,16 +233,15 @@ def owl(
             "needed."
         )
 
-    def rates(plan: Plan, work: Work, gather: Gather) -> list[float]:
+    def rates(plan: Plan, state: PruningState, gather: Gather) -> list[float]:
         moments = gather(("input_moments",))
-        _, blocks = np.unique(
-            plan.blocks, return_inverse=True
-        )  # without blocks that have no kernel
+        # Blocks that have no kernel are left out.
+        _, blocks = np.unique(plan.blocks, return_inverse=True)
         sizes = _weight_counts(plan)
 
         def kernel_and_moments(kernel_index: int) -> tuple[jax.Array, jax.Array]:
             kernel = plan.kernels[kernel_index]
-            return work.read(kernel), moments[kernel.name]["input_moments"]
+            return state.read(kernel), moments[kernel.name]["input_moments"]
 
         importance_sums = np.zeros(blocks.max() + 1)
         for kernel_index, block in enumerate(blocks):
@@ -264,7 +265,7 @@ def owl(
 
 def measured(
     sparsity: float, *, solver: Solver, apart: float = 0.05, options: int = 5
-) -> Callable[[Plan, Work, Gather], list[float]]:
+) -> Callable[[Plan, PruningState, Gather], list[float]]:
     r"""Returns rates by measurement: each kernel is solved at several, and the best mix is chosen.
 
     A kernel may lose $s + k a$ of its weights, $k = -\lfloor n/2 \rfloor, \dots, \lfloor n/2 \rfloor$. It is
@@ -323,11 +324,11 @@ def measured(
             "posttrain.rates.measured: a solver that draws gives other errors each time; choose another."
         )
 
-    def rates(plan: Plan, work: Work, gather: Gather) -> list[float]:
+    def rates(plan: Plan, state: PruningState, gather: Gather) -> list[float]:
         statistics = gather(names)
         losses: dict[str, list[float]] = {kernel.name: [] for kernel in plan.kernels}
         for kernel in plan.kernels:
-            matrices = work.read(kernel)
+            matrices = state.read(kernel)
             known = statistics[kernel.name]
             given = {name: known[name] for name in statistics_read_by(solver)}
             for rate in choices:
@@ -338,9 +339,8 @@ def measured(
         counts = dict(zip(losses, _weight_counts(plan), strict=True))
         kept = {name: [count * (1 - rate) for rate in choices] for name, count in counts.items()}
         uniform_cost = sum(count * (1 - sparsity) for count in counts.values())
-        budget = max(
-            uniform_cost, (1 - sparsity) * sum(counts.values())
-        )  # the same but for rounding
+        # The two are the same but for rounding.
+        budget = max(uniform_cost, (1 - sparsity) * sum(counts.values()))
         chosen = knapsack(losses, kept, budget=budget)
         return [choices[chosen[kernel.name]] for kernel in plan.kernels]
 

@@ -14,7 +14,7 @@ from jaxprune.posttrain.pieces import Piece, compiled
 from jaxprune.posttrain.plan import Plan
 from jaxprune.posttrain.propagation import Propagation
 from jaxprune.posttrain.streams import Streams
-from jaxprune.posttrain.work import Stream, Work
+from jaxprune.posttrain.work import PruningState, Stream
 
 __all__ = ["Recovery", "put_block_outputs", "reconstruct", "recover_block"]
 
@@ -39,11 +39,13 @@ class Recovery:
     def probe(self) -> list[Any]:
         """Returns the updates that the optimizer makes of given gradients, by which it can be compared."""
         params = jnp.array([1.0, -0.5])
-        state = self.optimizer.init(params)
+        optimizer_state = self.optimizer.init(params)
         update = jax.jit(self.optimizer.update)
         all_updates: list[Any] = []
         for step in range(self.steps):
-            updates, state = update((1.0, 0.1, -2.0)[step % 3] * params, state, params)
+            updates, optimizer_state = update(
+                (1.0, 0.1, -2.0)[step % 3] * params, optimizer_state, params
+            )
             all_updates.append(updates)
         return [jnp.stack(all_updates)]
 
@@ -95,7 +97,7 @@ def reconstruct(
 
 
 def recover_block(
-    work: Work,
+    state: PruningState,
     block: Block,
     recovery: Recovery,
     starts: Streams,
@@ -106,7 +108,7 @@ def recover_block(
     """Trains a block of pruned kernels, and puts its new outputs into the streams.
 
     Args:
-      work: parameters, with the kernels of the block solved; they are changed.
+      state: parameters, with the kernels of the block solved; they are changed.
       block: the block.
       recovery: optimizer, updates, and which parameters are trained.
       starts: the streams where the block begins.
@@ -117,7 +119,7 @@ def recover_block(
     Returns:
       The relative error before and after training, on the batches that it is trained on.
     """
-    plan = work.plan
+    plan = state.plan
     piece = block.piece
     flat = plan.flat
     end = piece.writes[0]
@@ -136,7 +138,7 @@ def recover_block(
     training_starts = starts.subset(training_batches)
     targets = training_starts.copy()
     for rank, batch in enumerate(training_batches):
-        target = _block_output(work, block, training_starts[rank][0], dense=True)
+        target = _block_output(state, block, training_starts[rank][0], dense=True)
         if propagation is not None:
             target = propagation.target(target, end, batch)
         targets[rank] = {end: target}
@@ -149,48 +151,50 @@ def recover_block(
 
     if any(len(kernel.inputs) > 1 for kernel in plan.kernels):
         # A kernel is solved at its last use: where it is used before, the block was run with the dense one.
-        put_block_outputs(work, block, starts, streams)
+        put_block_outputs(state, block, starts, streams)
     errors_before = errors()
     leaf_indices = [leaf_of_operand[operand_index] for operand_index in trained_operands]
-    old_leaves = [work.on_device(work.leaves[leaf_index]) for leaf_index in leaf_indices]
-    masks = [work.mask(leaf_index) for leaf_index in leaf_indices]
+    old_leaves = [state.on_device(state.leaves[leaf_index]) for leaf_index in leaf_indices]
+    masks = [state.mask(leaf_index) for leaf_index in leaf_indices]
     wide_leaves = [leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)) for leaf in old_leaves]
-    state = recovery.optimizer.init(wide_leaves)
+    optimizer_state = recovery.optimizer.init(wide_leaves)
     has_gradient = [jnp.zeros(leaf.shape, bool) for leaf in old_leaves]
     for step_index in range(recovery.steps):
         rank = step_index % len(targets)
-        operand_values = work.arrays(piece.reads, training_starts[rank][0])
+        operand_values = state.arrays(piece.reads, training_starts[rank][0])
         target = targets[rank][0][end]
-        wide_leaves, state, has_gradient = step(
-            wide_leaves, state, has_gradient, masks, operand_values, piece.starts, target
+        wide_leaves, optimizer_state, has_gradient = step(
+            wide_leaves, optimizer_state, has_gradient, masks, operand_values, piece.starts, target
         )
     # A weight that never had a gradient keeps its bits: it makes no detour over float32.
     for leaf_index, old_leaf, new_leaf, was_trained in zip(
         leaf_indices, old_leaves, wide_leaves, has_gradient, strict=True
     ):
-        work.leaves[leaf_index] = jnp.where(was_trained, new_leaf.astype(old_leaf.dtype), old_leaf)
-    put_block_outputs(work, block, starts, streams)
+        state.leaves[leaf_index] = jnp.where(was_trained, new_leaf.astype(old_leaf.dtype), old_leaf)
+    put_block_outputs(state, block, starts, streams)
     return _mean(errors_before), _mean(errors())
 
 
-def put_block_outputs(work: Work, block: Block, starts: Streams, streams: Streams) -> None:
+def put_block_outputs(state: PruningState, block: Block, starts: Streams, streams: Streams) -> None:
     """Computes the activation at the end of a block with the parameters as they are now, for each batch.
 
     Args:
-      work: holds the parameters.
+      state: holds the parameters.
       block: the block.
       starts: the streams where the block begins.
       streams: those at its end, in which the activation is replaced.
     """
     for batch in range(len(starts)):
-        output = _block_output(work, block, starts[batch][0])
+        output = _block_output(state, block, starts[batch][0])
         streams[batch] = {**streams[batch][0], block.piece.writes[0]: output}
 
 
-def _block_output(work: Work, block: Block, start: Stream, dense: bool = False) -> jax.Array:
+def _block_output(
+    state: PruningState, block: Block, start: Stream, dense: bool = False
+) -> jax.Array:
     piece = block.piece
-    run = compiled(work.plan.programs, ("block", piece.key()), lambda: _block_function(piece))
-    return run(work.arrays(piece.reads, start, dense), piece.starts)
+    run = compiled(state.plan.programs, ("block", piece.key()), lambda: _block_function(piece))
+    return run(state.arrays(piece.reads, start, dense), piece.starts)
 
 
 def _is_trained(plan: Plan, recovery: Recovery, leaf: int) -> bool:
@@ -209,7 +213,7 @@ def _training_step(
 
     def step(
         trained_leaves: list[jax.Array],
-        state: Any,
+        optimizer_state: Any,
         has_gradient: list[jax.Array],
         masks: list[Any],
         arrays: list[Any],
@@ -228,7 +232,7 @@ def _training_step(
             for grad, mask in zip(grads, masks, strict=True)
         ]
         has_gradient = [seen | (grad != 0) for seen, grad in zip(has_gradient, grads, strict=True)]
-        updates, state = recovery.optimizer.update(grads, state, trained_leaves)
+        updates, optimizer_state = recovery.optimizer.update(grads, optimizer_state, trained_leaves)
         updated_leaves: Any = optax.apply_updates(trained_leaves, updates)
         trained_leaves = [
             jnp.where(seen, new_leaf, old_leaf)
@@ -236,7 +240,7 @@ def _training_step(
                 has_gradient, updated_leaves, trained_leaves, strict=True
             )
         ]
-        return trained_leaves, state, has_gradient
+        return trained_leaves, optimizer_state, has_gradient
 
     return step
 

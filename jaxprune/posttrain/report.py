@@ -5,10 +5,10 @@ from typing import NamedTuple
 
 from jaxprune.wording import counted
 
-__all__ = ["Progress", "Recovered", "Report", "Row"]
+__all__ = ["KernelRow", "Progress", "Recovered", "Report"]
 
 
-class Row(NamedTuple):
+class KernelRow(NamedTuple):
     """Figures of one kernel.
 
     Attributes:
@@ -55,7 +55,7 @@ class Report(NamedTuple):
       seconds: of the whole run, resumed parts not counted.
     """
 
-    rows: tuple[Row, ...]
+    rows: tuple[KernelRow, ...]
     blocks: tuple[Recovered, ...]
     notes: tuple[str, ...]
     seconds: float

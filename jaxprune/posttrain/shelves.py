@@ -137,6 +137,5 @@ def _is_key(array: Any) -> bool:
 
 
 def _on_host(array: Any) -> Any:
-    return (
-        array if _is_key(array) else np.array(array)
-    )  # a copy: on CPU a view would hold the array
+    # A copy: on CPU a view would hold the array.
+    return array if _is_key(array) else np.array(array)

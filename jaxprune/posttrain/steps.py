@@ -1,4 +1,4 @@
-"""The steps at each cut: gather statistics over all batches, solve kernels, train blocks, or restore them."""
+"""Runs segments one after the other: gathers statistics, solves kernels, trains blocks, or restores them."""
 
 import functools
 import time
@@ -18,24 +18,24 @@ from jaxprune.posttrain.passes import Totals, run_segment
 from jaxprune.posttrain.plan import Plan
 from jaxprune.posttrain.propagation import Propagation
 from jaxprune.posttrain.reconstruct import Recovery, put_block_outputs, recover_block
-from jaxprune.posttrain.report import Recovered, Row
+from jaxprune.posttrain.report import KernelRow, Recovered
 from jaxprune.posttrain.solvers.solver import statistics_read_by
 from jaxprune.posttrain.statistics import Sums, statistics
 from jaxprune.posttrain.streams import Streams
-from jaxprune.posttrain.work import Work
+from jaxprune.posttrain.work import PruningState
 
-__all__ = ["Arrays", "Steps", "Stored"]
+__all__ = ["Arrays", "SegmentRunner", "StoredStep"]
 
 Arrays = dict[str, np.ndarray]
-Stored = tuple[Arrays, Any]
+StoredStep = tuple[Arrays, Any]
 
 
-class Steps:
+class SegmentRunner:
     """Runs a network segment by segment: gathers statistics, solves kernels, trains blocks.
 
     Attributes:
       plan: segments, cuts and kernels of the network.
-      work: parameters and masks as they become.
+      state: parameters and masks as they become.
       streams: activations of all batches.
       solver: makes masks and weights of the kernels of one input.
       contests: which weights compete, for each kernel.
@@ -47,24 +47,27 @@ class Steps:
       last_solved: indices of the kernels that were solved last.
       stores_results: whether the new arrays will be stored.
       held_out_batches: indices of the batches that are held out.
-      reads_batches: whether segments are run at all; if not, only the solver is.
+      reads_batches: whether segments are run at all, for statistics or to train blocks; if not, only the
+        solver is.
     """
 
     def __init__(
         self,
+        *,
         plan: Plan,
-        work: Work,
+        state: PruningState,
         streams: Streams,
         solver: Callable[..., list[Solved]],
         contests: Sequence[Contest],
         key: jax.Array | None,
         dense: bool,
-        storing: bool,
-        held_out: frozenset[int],
-        propagation: Propagation | None = None,
+        stores_results: bool,
+        trains_blocks: bool,
+        held_out_batches: frozenset[int],
+        propagation: Propagation | None,
     ) -> None:
         self.plan = plan
-        self.work = work
+        self.state = state
         self.streams = streams
         self.solver = solver
         self.contests = contests
@@ -76,11 +79,11 @@ class Steps:
             self.statistic_names.append("grams")
         self.use_sums: dict[tuple[int, ...], _InputStatistics] = {}
         self.last_solved: list[int] = []
-        self.stores_results = storing
-        self.held_out_batches = held_out
-        self.reads_batches = True
+        self.stores_results = stores_results
+        self.held_out_batches = held_out_batches
+        self.reads_batches = bool(self.statistic_names) or trains_blocks
 
-    def segment(self, index: int, stored: Stored | None) -> tuple[list[Row], Arrays]:
+    def run_segment(self, index: int, stored: StoredStep | None) -> tuple[list[KernelRow], Arrays]:
         """Runs one segment on all batches, and solves the kernels whose last input stands at its end.
 
         Args:
@@ -91,12 +94,12 @@ class Steps:
           A report row for each kernel, and the arrays to be stored, from which the step can be restored.
         """
         cut = self.plan.cuts[index]
-        self.work.release()
+        self.state.release()
         self.last_solved = []
         totals = Totals(None, None)
         if self.reads_batches:
             totals = run_segment(
-                self.work,
+                self.state,
                 self.streams,
                 index,
                 self.statistic_names,
@@ -123,11 +126,11 @@ class Steps:
         ready_kernels = [
             kernel_index for kernel_index, uses in uses_by_kernel.items() if uses[-1] == cut.input
         ]
-        rows: list[Row] = []
+        rows: list[KernelRow] = []
         new_arrays: Arrays = {}
         if stored is not None:
             self._restore(ready_kernels, stored[0])
-            rows = [Row(*row) for row in stored[1]["rows"]]
+            rows = [KernelRow(*row) for row in stored[1]["rows"]]
         else:
             # Kernels with this input alone share its statistics and are solved together.
             used_once = [index for index in ready_kernels if len(uses_by_kernel[index]) == 1]
@@ -181,7 +184,7 @@ class Steps:
             new_matrices = jnp.asarray(matrices)
             packed_mask = arrays[f"mask {kernel_index} {kernel.name}"]
             mask = np.unpackbits(packed_mask, count=new_matrices.size).reshape(new_matrices.shape)
-            self.work.write(kernel, self.work.read(kernel), new_matrices, jnp.asarray(mask, bool))
+            self.state.write(kernel, self.state.read(kernel), new_matrices, jnp.asarray(mask, bool))
 
     def recover(
         self,
@@ -189,7 +192,7 @@ class Steps:
         recovery: Recovery,
         starts: Streams,
         block_index: int,
-        stored: Stored | None,
+        stored: StoredStep | None,
     ) -> tuple[Recovered, Arrays]:
         """Trains a block whose kernels are solved, and puts its new output into the streams.
 
@@ -204,9 +207,9 @@ class Steps:
           The block's report, and the parameters that have changed, as bytes.
         """
         if stored is None:
-            old_leaves = list(self.work.leaves)
+            old_leaves = list(self.state.leaves)
             error_before, error_after = recover_block(
-                self.work,
+                self.state,
                 block,
                 recovery,
                 starts,
@@ -215,7 +218,7 @@ class Steps:
                 self.propagation,
             )
             outcome = Recovered(block_index, error_before, error_after)
-            numbered_leaves = enumerate(zip(old_leaves, self.work.leaves, strict=True))
+            numbered_leaves = enumerate(zip(old_leaves, self.state.leaves, strict=True))
             new_arrays = {
                 f"leaf {leaf_index}": _bytes_of(new_leaf)
                 for leaf_index, (old_leaf, new_leaf) in numbered_leaves
@@ -226,12 +229,12 @@ class Steps:
             new_arrays = {}
             for name, stored_bytes in stored[0].items():
                 leaf_index = int(name.split()[1])
-                current_leaf = self.work.leaves[leaf_index]
+                current_leaf = self.state.leaves[leaf_index]
                 # A NumPy leaf may be float64, but was trained in the dtype that JAX makes of it.
                 dtype = jax.dtypes.canonicalize_dtype(current_leaf.dtype)
                 value = np.asarray(stored_bytes).view(dtype).reshape(np.shape(current_leaf))
-                self.work.leaves[leaf_index] = jnp.asarray(value)
-            put_block_outputs(self.work, block, starts, self.streams)
+                self.state.leaves[leaf_index] = jnp.asarray(value)
+            put_block_outputs(self.state, block, starts, self.streams)
         return outcome, new_arrays
 
     def _solve(
@@ -239,7 +242,7 @@ class Steps:
         kernel_indices: Sequence[int],
         input_statistics: "_InputStatistics",
         new_arrays: Arrays,
-    ) -> list[Row]:
+    ) -> list[KernelRow]:
         """Solves kernels that share all statistics; writes them into the parameters; returns their rows."""
         start_time = time.perf_counter()
         kernels = [self.plan.kernels[kernel_index] for kernel_index in kernel_indices]
@@ -248,7 +251,7 @@ class Steps:
         solver_statistics = {name: gathered[name] for name in solver_names if name != "key"}
         if self.key is not None and "key" in solver_names:
             solver_statistics["key"] = jax.random.fold_in(self.key, kernel_indices[0])
-        matrices = [self.work.read(kernel) for kernel in kernels]
+        matrices = [self.state.read(kernel) for kernel in kernels]
         targets = matrices
         if self.propagation is not None:
             targets = [self.propagation.corrected(kernel, gathered) for kernel in matrices]
@@ -257,7 +260,7 @@ class Steps:
             [self.contests[kernel_index] for kernel_index in kernel_indices],
             **solver_statistics,
         )
-        rows: list[Row] = []
+        rows: list[KernelRow] = []
         for kernel_index, kernel, old_matrices, target, solution in zip(
             kernel_indices, kernels, matrices, targets, solutions, strict=True
         ):
@@ -277,7 +280,7 @@ class Steps:
             if self.held_out_batches:
                 held_grams = input_statistics.held_out["grams"]
                 held_error = float(output_error(target, solution.kernel, held_grams))
-            self.work.write(kernel, old_matrices, solution.kernel, solution.mask)
+            self.state.write(kernel, old_matrices, solution.kernel, solution.mask)
             if self.stores_results:
                 new_arrays[f"kernel {kernel_index} {kernel.name}"] = np.asarray(solution.kernel)
                 new_arrays[f"mask {kernel_index} {kernel.name}"] = np.packbits(
@@ -285,7 +288,9 @@ class Steps:
                 )
             damp = float(summary.damp)
             rows.append(
-                Row(kernel.name, old_matrices.size, int(summary.kept), error, held_error, damp, 0.0)
+                KernelRow(
+                    kernel.name, old_matrices.size, int(summary.kept), error, held_error, damp, 0.0
+                )
             )
         seconds = time.perf_counter() - start_time
         return [row._replace(seconds=seconds) for row in rows]

@@ -11,7 +11,7 @@ import numpy as np
 from jaxprune import trees
 from jaxprune.posttrain.plan import Plan
 from jaxprune.posttrain.shelves import Shelf
-from jaxprune.posttrain.work import Stream, Work
+from jaxprune.posttrain.work import PruningState, Stream
 from jaxprune.signals.batches import with_example_counts
 from jaxprune.types import Params
 
@@ -23,7 +23,7 @@ class Streams:
 
     Args:
       plan: of the network.
-      work: gives the first stream of a batch.
+      state: gives the first stream of a batch.
       batches: are read once.
       where: "device" or "host": the memory that streams are in.
       stream_budget: bytes that streams may take there; those of further batches are in a file. `None`: no
@@ -38,7 +38,7 @@ class Streams:
     def __init__(
         self,
         plan: Plan,
-        work: Work,
+        state: PruningState,
         batches: Iterable[Any],
         where: str = "device",
         stream_budget: int | None = None,
@@ -53,7 +53,7 @@ class Streams:
         self._counts: list[int] = []
         for batch, count in with_example_counts(batches):
             _check_batch(plan, batch, len(self._counts))
-            self._kept.append(self._shelf.first(len(self._kept), work.first_stream(batch)))
+            self._kept.append(self._shelf.first(len(self._kept), state.first_stream(batch)))
             self._counts.append(count)
 
     def copy(self) -> "Streams":

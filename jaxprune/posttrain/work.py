@@ -13,12 +13,12 @@ from jaxprune.posttrain.plan import Plan
 from jaxprune.posttrain.statistics import Sums, batch_statistics
 from jaxprune.posttrain.views import View
 
-__all__ = ["Stream", "Work", "reading_key"]
+__all__ = ["PruningState", "Stream", "reading_key"]
 
 Stream = dict[Any, Any]
 
 
-class Work:
+class PruningState:
     """Parameters and masks of a pruning in progress, beside the dense parameters.
 
     Attributes:

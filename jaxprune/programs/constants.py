@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jax.core import Tracer
 
+from jaxprune.calls import is_traced
 from jaxprune.programs.fills import fill_of_lookup
 from jaxprune.programs.interpreter import run
 from jaxprune.programs.primitives import IDENTITIES, JOINING, REARRANGING
@@ -67,7 +67,7 @@ def fact_of_constant(value: Any, aval: Any) -> Fact:
     """Returns the fact itself, or that of a constant of a program: its value if it is a scalar."""
     if isinstance(value, Fact):
         return value
-    is_readable = not isinstance(value, Tracer) and isinstance(aval.dtype, np.dtype)
+    is_readable = not is_traced(value) and isinstance(aval.dtype, np.dtype)
     return Fact(np.asarray(value, aval.dtype)[()]) if is_readable and aval.shape == () else UNKNOWN
 
 

@@ -116,9 +116,8 @@ class Follower(EquationFollower):
             is_settled = all(map(hold_same_elements, carry, next_carry))
             if is_settled:
                 return carry, outputs, inner_operations
-            del self.uses[
-                number_of_uses_before:
-            ]  # they are found again, with what the loop really carries
+            # They are found again, with what the loop really carries.
+            del self.uses[number_of_uses_before:]
             carry = next_carry
 
     def _follow_scan(self, equation: Any, inputs: list[TrackedValue]) -> list[TrackedValue]:

@@ -11,14 +11,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.core import Tracer
 
 from jaxprune import checks, trees
 from jaxprune import masks as masks_lib
 from jaxprune import updates as updates_lib
+from jaxprune.calls import is_traced
 from jaxprune.kernel_axes import AxesTree, of_leaves
 from jaxprune.masks import Prunable
-from jaxprune.method import METHOD, Method, Partition, by_part
+from jaxprune.method import METHOD, Method, Partition, by_member
 from jaxprune.pruning.fit import check_fit, check_rounds, count_living
 from jaxprune.pruning.missing_scores import MissingScores, resolve_unknown, without_score
 from jaxprune.pruning.scoring import scores_of
@@ -75,11 +75,13 @@ def next_masks(
     check_replicated("next_masks", params)
     known_axes = of_leaves(axes, params)
 
-    def choose(part: Method, share: Masks) -> Masks:
-        new_masks, unknown = change(part, params, share, step, signals, known_axes, of_remaining)
-        return resolve_unknown(new_masks, share, unknown)
+    def choose(member: Method, own_masks: Masks) -> Masks:
+        new_masks, unknown = change(
+            member, params, own_masks, step, signals, known_axes, of_remaining
+        )
+        return resolve_unknown(new_masks, own_masks, unknown)
 
-    return by_part(method, params, masks, choose)
+    return by_member(method, params, masks, choose)
 
 
 def change(
@@ -128,7 +130,7 @@ def change(
 def _is_for_one_device(params: Params, masks: Masks) -> bool:
     """Whether this is traced for a program on one device; otherwise scores are stored."""
     leaves = jax.tree.leaves((params, masks))
-    if not all(isinstance(leaf, Tracer) for leaf in leaves):
+    if not all(is_traced(leaf) for leaf in leaves):
         return False
     meshes = [
         jax.sharding.get_abstract_mesh(),
@@ -150,10 +152,10 @@ def _change(
     check_fit(
         method.pattern, method.allocation, method.schedule, method.update, params, masks, axes
     )
-    if of_remaining and not isinstance(step, Tracer):
+    if of_remaining and not is_traced(step):
         with jax.ensure_compile_time_eval():
-            share = float(method.schedule.sparsity(step))
-        check_rounds(method.pattern, method.allocation, [share], params, masks, axes)
+            known_sparsity = float(method.schedule.sparsity(step))
+        check_rounds(method.pattern, method.allocation, [known_sparsity], params, masks, axes)
     tree_contests = find_contests(method.pattern, params, masks, axes)
     update = method.update
 
@@ -164,13 +166,13 @@ def _change(
     units = units_of(method.criterion)
     ranked_masks = [None] * len(units) if update.ranks_dead_units else tree_contests.alive
     units = [
-        dataclasses.replace(unit, among=ranked)
-        for unit, ranked in zip(units, ranked_masks, strict=True)
+        dataclasses.replace(leaf_units, among=ranked)
+        for leaf_units, ranked in zip(units, ranked_masks, strict=True)
     ]
     if of_remaining:
         units = [
-            dataclasses.replace(unit, competing=count_living(unit, alive))
-            for unit, alive in zip(units, tree_contests.alive, strict=True)
+            dataclasses.replace(leaf_units, competing=count_living(leaf_units, alive))
+            for leaf_units, alive in zip(units, tree_contests.alive, strict=True)
         ]
     unknown = [without_score(method.criterion, tree_contests.names, units)]
     grow_scores = units
@@ -201,8 +203,8 @@ def _place_beside(mask: jax.Array, leaf: jax.Array) -> jax.Array:
     sharding = jax.typeof(leaf).sharding
     if sharding.mesh.explicit_axes:
         return jax.sharding.reshard(mask, sharding)
-    is_concrete = isinstance(leaf, jax.Array) and not isinstance(leaf, Tracer)
-    if is_concrete and not isinstance(mask, Tracer) and len(leaf.sharding.device_set) > 1:
+    is_known = isinstance(leaf, jax.Array) and not is_traced(leaf)
+    if is_known and not is_traced(mask) and len(leaf.sharding.device_set) > 1:
         return jax.device_put(mask, leaf.sharding)
     return mask
 
@@ -235,22 +237,30 @@ def initial_masks(
     signals = {} if key is None else {"key": key}
     known_axes = of_leaves(axes, params)
 
-    def first_masks(part: Method, masks: Masks) -> Masks:
+    def first_masks(member: Method, masks: Masks) -> Masks:
         check_fit(
-            part.pattern, part.allocation, part.schedule, part.update, params, masks, known_axes
+            member.pattern,
+            member.allocation,
+            member.schedule,
+            member.update,
+            params,
+            masks,
+            known_axes,
         )
-        if part.initial is None or given is not None:
+        if member.initial is None or given is not None:
             return masks
         check_replicated(f"{who}: init", params)
-        initial_part = dataclasses.replace(part, criterion=part.initial, update=updates_lib.prune())
-        return compiled_change(initial_part, known_axes)(params, masks, 0, signals)
+        initial_member = dataclasses.replace(
+            member, criterion=member.initial, update=updates_lib.prune()
+        )
+        return compiled_change(initial_member, known_axes)(params, masks, 0, signals)
 
     if given is None:
         masks = full_masks(method, params, prunable, axes, frozen=frozen)
     else:
         masks = given_masks(who, method, given, params, prunable, frozen)
         masks = jax.tree.map(jnp.copy, masks)
-    return by_part(method, params, masks, first_masks)
+    return by_member(method, params, masks, first_masks)
 
 
 def compiled_change(
@@ -326,10 +336,10 @@ def prune(
     if key is not None:
         signals["key"] = key
 
-    def last_masks(part: Method, share: Masks) -> Masks:
+    def last_masks(member: Method, own_masks: Masks) -> Masks:
         return next_masks(
-            part, params, share, part.end, of_remaining=of_remaining, axes=axes, **signals
+            member, params, own_masks, member.end, of_remaining=of_remaining, axes=axes, **signals
         )
 
-    masks = by_part(method, params, masks, last_masks)
+    masks = by_member(method, params, masks, last_masks)
     return masks_lib.apply(given_params, masks), masks

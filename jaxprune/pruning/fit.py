@@ -7,11 +7,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 
 from jaxprune import allocation as allocations
 from jaxprune import masks as masks_lib
-from jaxprune.calls import text
+from jaxprune.calls import is_traced, text
 from jaxprune.selection.mask_counts import count_true
 from jaxprune.types import (
     Allocation,
@@ -138,20 +137,20 @@ def check_rounds(
     leaves = _pruned_leaves(params, masks, axes)
     divided_paths = _divided_paths(pattern, leaves)
     old_masks = [mask for mask in jax.tree.leaves(masks) if mask is not None]
-    if not divided_paths or (not dense and any(isinstance(mask, Tracer) for mask in old_masks)):
+    if not divided_paths or (not dense and any(is_traced(mask) for mask in old_masks)):
         return
     units = _unit_shapes(pattern, leaves)
     if not dense:
         living_units = [
-            pattern.to_groups(mask.astype(jnp.float32), unit.kernel) > 0
-            for unit, mask in zip(units.values(), old_masks, strict=True)
+            pattern.to_groups(mask.astype(jnp.float32), leaf_units.kernel) > 0
+            for leaf_units, mask in zip(units.values(), old_masks, strict=True)
         ]
         units = {
-            path: dataclasses.replace(unit, competing=count_living(unit, units_alive))
-            for (path, unit), units_alive in zip(units.items(), living_units, strict=True)
+            path: dataclasses.replace(leaf_units, competing=count_living(leaf_units, units_alive))
+            for (path, leaf_units), units_alive in zip(units.items(), living_units, strict=True)
         }
     for round_index, sparsity in enumerate(sparsities):
-        undivided = {path: _in_one_contest(unit) for path, unit in units.items()}
+        undivided = {path: _in_one_contest(leaf_units) for path, leaf_units in units.items()}
         asked_counts = _counts_without_floors(allocation, params, undivided, sparsity)
         counts = _counts_without_floors(allocation, params, units, sparsity)
         for path in divided_paths:
@@ -171,15 +170,15 @@ def check_rounds(
                 "fewer rounds or larger contests, or exclude the leaf with prunable=."
             )
         units = {
-            path: dataclasses.replace(unit, competing=counts[path])  # type: ignore[arg-type]
-            for path, unit in units.items()
+            path: dataclasses.replace(leaf_units, competing=counts[path])  # type: ignore[arg-type]
+            for path, leaf_units in units.items()
         }
 
 
-def count_living(units: Units, alive: jax.Array) -> jax.Array:
+def count_living(leaf_units: Units, alive: jax.Array) -> jax.Array:
     """Returns per layer how many units of a contest are alive, in the mean over its contests."""
-    unit_axes = tuple(i for i in range(alive.ndim) if i not in units.layers)
-    return count_true(alive, unit_axes) // units.contests
+    unit_axes = tuple(i for i in range(alive.ndim) if i not in leaf_units.layers)
+    return count_true(alive, unit_axes) // leaf_units.contests
 
 
 def check_coupled(pattern: Coupled, params: Params) -> None:
@@ -217,19 +216,19 @@ def _unit_shapes(
 ) -> dict[str, Units]:
     """Returns the units of each leaf by path, with shapes and dtypes in place of scores."""
 
-    def units(shape: tuple[int, ...], kernel: Axes | None) -> Units:
+    def shapes_of_leaf(shape: tuple[int, ...], kernel: Axes | None) -> Units:
         scores = jax.ShapeDtypeStruct(shape, jnp.float32)
         grouped = jax.eval_shape(lambda scores: pattern.to_groups(scores, kernel), scores)
         axis, layers = pattern.contests(shape, kernel)
         return Units(grouped, axis, layers=layers, kernel=kernel)  # type: ignore[arg-type]
 
-    return {path: units(*leaf) for path, leaf in leaves.items()}
+    return {path: shapes_of_leaf(*leaf) for path, leaf in leaves.items()}
 
 
-def _in_one_contest(unit: Units) -> Units:
+def _in_one_contest(leaf_units: Units) -> Units:
     """Returns the same units, with those of a layer in one contest."""
-    competing: Any = np.int32(unit.budgeted * unit.contests)
-    return dataclasses.replace(unit, axis=None, competing=competing)
+    competing: Any = np.int32(leaf_units.budgeted * leaf_units.contests)
+    return dataclasses.replace(leaf_units, axis=None, competing=competing)
 
 
 def _counts_without_floors(

@@ -6,9 +6,8 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jax.core import Tracer
 
-from jaxprune.calls import text
+from jaxprune.calls import is_traced, text
 from jaxprune.selection.counts_by_leaf import count_masks_by_leaf
 from jaxprune.types import Criterion, Masks, Units
 
@@ -42,9 +41,9 @@ def without_score(
 ) -> MissingScores:
     """Counts the units of each leaf that must be ranked and have the score NaN."""
     masks = []
-    for unit in units:
-        is_nan = jnp.isnan(unit.scores)
-        ranked = jnp.ones_like(is_nan) if unit.among is None else unit.among
+    for leaf_units in units:
+        is_nan = jnp.isnan(leaf_units.scores)
+        ranked = jnp.ones_like(is_nan) if leaf_units.among is None else leaf_units.among
         masks.append((is_nan & ranked, ranked))
     counts = count_masks_by_leaf(tuple(masks))
     return MissingScores(tuple(names), text(criterion), counts[:, 0], counts[:, 1])
@@ -58,7 +57,7 @@ def missing_count(unknown: Sequence[MissingScores]) -> jax.Array | int:
 def resolve_unknown(new: Masks, old: Masks, unknown: Sequence[MissingScores]) -> Masks:
     """Returns the new masks if all scores are known; otherwise refuses, or if traced keeps the old masks."""
     count = missing_count(unknown)
-    if not isinstance(count, Tracer):
+    if not is_traced(count):
         _refuse_unknown(unknown)
         return new
     return jax.tree.map(

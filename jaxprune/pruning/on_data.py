@@ -13,7 +13,7 @@ from jaxprune.calls import text
 from jaxprune.checks import INTEGER, KEY, TREE, optional
 from jaxprune.kernel_axes import AxesTree, of_leaves
 from jaxprune.masks import Prunable
-from jaxprune.method import METHOD, Method, Partition, by_part
+from jaxprune.method import METHOD, Method, Partition, by_member
 from jaxprune.pruning.by_method import compiled_change, prune
 from jaxprune.pruning.starting import full_masks, given_masks
 from jaxprune.signals.by_keyword import Gatherers, collect, signals_read_by
@@ -87,7 +87,7 @@ def prune_on(
         raise ValueError(f"prune_on(rounds={rounds}): at least 1 is needed.")
     key_gatherer = {} if key is None else {"key": lambda _: key}
     all_gatherers = {**gatherers, **key_gatherer}
-    readers: list[Any] = [part.criterion for part in method.parts]
+    readers: list[Any] = [member.criterion for member in method.parts]
     if compensation is not None:
         readers.append(compensation)
     names = [name for reader in readers for name in signals_read_by(reader)]
@@ -127,16 +127,17 @@ def _compiled(
         )[1]
     known_axes = of_leaves(axes, params)
     changes = {
-        id(part): compiled_change(_in_rounds(part, rounds), known_axes) for part in method.parts
+        id(member): compiled_change(_in_rounds(member, rounds), known_axes)
+        for member in method.parts
     }
 
     def next_masks(
         params: Params, masks: Masks, rounds_done: int, signals: dict[str, Any]
     ) -> Masks:
-        def next_share(part: Method, share: Masks) -> Masks:
-            return changes[id(part)](params, share, rounds_done, signals)
+        def next_own_masks(member: Method, own_masks: Masks) -> Masks:
+            return changes[id(member)](params, own_masks, rounds_done, signals)
 
-        return by_part(method, params, masks, next_share)
+        return by_member(method, params, masks, next_own_masks)
 
     return next_masks
 

@@ -174,9 +174,9 @@ def check_signals(criterion: Criterion, signals: Mapping[str, Any]) -> None:
     ]
     missing_names = [signal for signal in needed_names if signal not in signals]
     if missing_names:
-        memories = signals_lib.needed([criterion])
+        memory_rules = signals_lib.needed([criterion])
         raise TypeError(
-            f"{name}: {_describe_missing(missing_names[0], needed_names, signals, memories)}."
+            f"{name}: {_describe_missing(missing_names[0], needed_names, signals, memory_rules)}."
         )
     takes_others = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
     unread = [
@@ -190,7 +190,10 @@ def check_signals(criterion: Criterion, signals: Mapping[str, Any]) -> None:
 
 
 def _describe_missing(
-    signal: str, needed_names: Sequence[str], signals: Mapping[str, Any], memories: Container[str]
+    signal: str,
+    needed_names: Sequence[str],
+    signals: Mapping[str, Any],
+    memory_rules: Container[str],
 ) -> str:
     """Returns the words for a missing signal: what is read, what was given, and what to write."""
     if signal == "key":
@@ -201,6 +204,6 @@ def _describe_missing(
     sentence = f"the signal {signal!r} is missing; it reads {reads}, given was {given_names}"
     if difflib.get_close_matches(signal, surplus_names, n=1, cutoff=0.4):
         return f"{sentence}: write {signal}="
-    if signal in memories:
+    if signal in memory_rules:
         return f"{sentence}: training remembers it, but in one shot you must give {signal}="
     return f"{sentence}: give {signal}= as well"

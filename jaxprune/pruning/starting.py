@@ -34,19 +34,19 @@ def full_masks(
       frozen: per leaf, whether it never changes, and so is not pruned.
 
     Raises:
-      ValueError: if a part of a partition has nothing to prune, all prunable leaves are frozen, or coupled
+      ValueError: if a method of a partition has nothing to prune, all prunable leaves are frozen, or coupled
         units do not go with the other arguments.
     """
     frozen = frozen or [False] * len(jax.tree.leaves(params))
-    patterns = [part.pattern for part in method.parts if isinstance(part.pattern, Coupled)]
+    patterns = [member.pattern for member in method.parts if isinstance(member.pattern, Coupled)]
     if patterns:
         return _full_masks_of_coupled(patterns[0], method, params, prunable, frozen)
     masks = _without_frozen(masks_lib.make(params, prunable, axes=axes), params, frozen)
     pairs = zip(method.owners(params), masks_lib.beside(params, masks), strict=True)
-    owning_parts = {owner for owner, mask in pairs if mask is not None}
+    owning_members = {owner for owner, mask in pairs if mask is not None}
     if isinstance(method, Partition):
-        for part_index, (expression, _) in enumerate(method.methods):
-            if part_index not in owning_parts:
+        for member_index, (expression, _) in enumerate(method.methods):
+            if member_index not in owning_members:
                 raise ValueError(
                     f"partition: {expression!r} has nothing to prune; what it matches is not prunable, is "
                     "frozen by the wrapped optimizer, or an expression before it has it."
@@ -149,12 +149,12 @@ def given_masks(
                 "out (None): what is zero there stays zero."
             )
     owners = method.owners(params)
-    owning_parts = {
+    owning_members = {
         owner for owner, mask in zip(owners, leaf_masks, strict=True) if mask is not None
     }
-    if idle_parts := [i for i in range(len(method.parts)) if i not in owning_parts]:
+    if idle_members := [i for i in range(len(method.parts)) if i not in owning_members]:
         addition = (
-            f" of {method.methods[idle_parts[0]][0]!r}" if isinstance(method, Partition) else ""
+            f" of {method.methods[idle_members[0]][0]!r}" if isinstance(method, Partition) else ""
         )
         raise ValueError(
             f"{who}: masks= has no mask for any leaf{addition}; nothing could be pruned."

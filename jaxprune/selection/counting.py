@@ -45,12 +45,8 @@ __all__ = [
 
 PROBES = 4  # thresholds per pass
 EVERYWHERE = np.int32(2**31 - 1)  # behind every position
-_FIRST_DEVIATIONS = (
-    4.0,
-    0.7,
-    -0.7,
-    -4.0,
-)  # of the first thresholds from the cut, in standard deviations
+# Of the first thresholds from the cut, in standard deviations.
+_FIRST_DEVIATIONS = (4.0, 0.7, -0.7, -4.0)
 # Of later thresholds from the interpolated cut: in standard deviations, and in scores besides.
 _LATER_DEVIATIONS = (-2.0, -0.25, 0.25, 2.0)
 _LATER_OFFSETS = (-0.5, -0.5, 0.5, 0.5)

@@ -16,8 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jax.core import Tracer
 
+from jaxprune.calls import is_traced
 from jaxprune.programs import interpreter
 from jaxprune.programs.axis_order import transposes
 from jaxprune.programs.primitives import ELEMENTWISE, IDENTITIES, REDUCING
@@ -167,7 +167,7 @@ def recipe_of(values: Sequence[Any]) -> tuple[Recipe, list[Any]]:
             inputs = tuple(map(source, value.inputs))
             steps.append((value.operation, inputs))
             new_source: tuple[str, Any] = ("step", len(steps) - 1)
-        elif not isinstance(value, Tracer) and np.ndim(value) == 0 and not _is_key(value):
+        elif not is_traced(value) and np.ndim(value) == 0 and not _is_key(value):
             new_source = ("value", _Number(value))
         else:
             arrays.append(value)

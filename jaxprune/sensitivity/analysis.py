@@ -85,9 +85,8 @@ class Sensitivity(NamedTuple):
         costs = self.weights if costs is None else costs
         choices: dict[str, list[float]] = {}
         for name, measured in self.sparsities.items():
-            row = [
-                sparsity for sparsity in measured if sparsity < 1
-            ]  # a layer that lost all is no option
+            # A layer that lost all is no option.
+            row = [sparsity for sparsity in measured if sparsity < 1]
             grid = 1 - np.geomspace(1, 1 - row[-1], options)
             choices[name] = sorted({*row, *(float(sparsity) for sparsity in grid[1:-1])})
         rises = {name: [self.rise(name, s) for s in row] for name, row in choices.items()}

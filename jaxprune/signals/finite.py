@@ -6,8 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 
+from jaxprune.calls import is_traced
 from jaxprune.masks import paths
 from jaxprune.types import Params
 
@@ -115,4 +115,4 @@ def _count_nans_on_device(leaves: list[jax.Array]) -> list[jax.Array]:
 
 def _untraced(count: Any) -> Any:
     """Returns the count, or 0 if it is traced."""
-    return 0 if isinstance(count, Tracer) else count
+    return 0 if is_traced(count) else count

@@ -6,9 +6,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.core import Tracer
 
 from jaxprune.arrays.precision import at_least_float32
+from jaxprune.calls import is_traced
 from jaxprune.signals.leaves import are_floating, chosen_leaves, fill_tree, widen, with_leaves
 from jaxprune.signals.losses import check_function
 from jaxprune.types import Params
@@ -52,7 +52,7 @@ def synaptic_flow(apply: Callable[[Params, Any], Any], params: Params, example: 
     check_function("synaptic_flow", params, apply=apply)
     inputs = jax.tree.map(_ones, example)
     total, flow = _flow(apply, params, inputs)
-    if not isinstance(total, Tracer):
+    if not is_traced(total):
         if not jnp.isfinite(total):
             raise ValueError(
                 f"synaptic_flow: the sum of the outputs is {total}, beyond {total.dtype}; call it within "

@@ -13,7 +13,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxprune.programs.contractions import contraction
 from jaxprune.programs.readings import Product, Reading
 
-__all__ = ["Mean", "Units", "cross_grams", "grams", "input_moments", "units"]
+__all__ = ["Mean", "UnitAxes", "cross_grams", "find_unit_axes", "grams", "input_moments"]
 
 
 class Mean(NamedTuple):
@@ -28,7 +28,7 @@ class Mean(NamedTuple):
     weight: jax.Array
 
 
-class Units(NamedTuple):
+class UnitAxes(NamedTuple):
     """The axes of a product along which the examples and the units of its kernel lie.
 
     Attributes:
@@ -94,7 +94,7 @@ def cross_grams(product: Product, others: jax.Array) -> Reading | None:
     return Reading(kernel_inputs.key, kernel_inputs.layers, kernel_inputs.entries, gram)
 
 
-def units(product: Product) -> Units | None:
+def find_unit_axes(product: Product) -> UnitAxes | None:
     """Returns where the units of a kernel lie in its product; `None` if not along exactly one axis.
 
     The examples are the first axis of the product that is neither a layer nor a unit.
@@ -108,14 +108,14 @@ def units(product: Product) -> Units | None:
         return None
     if name == "conv_general_dilated":
         spec = product.equation.params["dimension_numbers"]
-        return Units((), output_axes[0], (), int(spec.out_spec[1]), int(spec.out_spec[0]))
+        return UnitAxes((), output_axes[0], (), int(spec.out_spec[1]), int(spec.out_spec[0]))
     if name != "dot_general" or product.operand == 0:  # then the axes of the kernel come first
         return None
     batch_axes = tuple(int(axis) for axis in product.equation.params["dimension_numbers"][1][1])
     last_axis = product.equation.outvars[0].aval.ndim - 1
     if last_axis == len(batch_axes):  # nothing is left for examples
         return None
-    return Units(
+    return UnitAxes(
         batch_axes, output_axes[0], tuple(range(len(batch_axes))), last_axis, len(batch_axes)
     )
 

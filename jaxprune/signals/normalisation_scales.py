@@ -12,7 +12,7 @@ from jaxprune.programs.readings import Product, Reading, Record
 from jaxprune.programs.views import View
 from jaxprune.signals.arrangements import Index, Term
 from jaxprune.signals.finite import Watch
-from jaxprune.signals.kernels import Mean, Units, units
+from jaxprune.signals.kernels import Mean, UnitAxes, find_unit_axes
 from jaxprune.signals.losses import check_function
 from jaxprune.signals.means import Kernels, mean_over_uses, ratio, read_kernels
 from jaxprune.signals.placement import index_array
@@ -79,7 +79,7 @@ def _scales(apply: Callable[..., Any], params: Params, batch: Any) -> dict[int, 
 
 def _read_scale(product: Product) -> Reading | None:
     """Returns the view of the parameter that first multiplies the units of a product: BatchNorm's scale."""
-    unit_axes = units(product)
+    unit_axes = find_unit_axes(product)
     if unit_axes is None:
         return None
     shape = product.output.shape
@@ -103,7 +103,7 @@ def _read_scale(product: Product) -> Reading | None:
     )
 
 
-def _is_scale(view: View, unit_axes: Units, shape: tuple[int, ...]) -> bool:
+def _is_scale(view: View, unit_axes: UnitAxes, shape: tuple[int, ...]) -> bool:
     """Whether a factor has an element of its own for each unit, and the same for all else but the layers."""
     layer_and_unit_axes = (*unit_axes.layers_out, unit_axes.unit_out)
     is_constant_elsewhere = all(

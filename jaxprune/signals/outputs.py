@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxprune.programs.readings import Product, Reading, Record
 from jaxprune.signals.batches import check_several, with_example_counts
 from jaxprune.signals.finite import Watch
-from jaxprune.signals.kernels import Mean, units
+from jaxprune.signals.kernels import Mean, find_unit_axes
 from jaxprune.signals.losses import check_function
 from jaxprune.signals.means import Kernels, mean_over_uses, ratio, read_kernels
 from jaxprune.types import Params
@@ -169,7 +169,7 @@ def _statistics(ranks: bool, product: Product) -> Reading | None:
 
     `pooled` has the examples along a last axis.
     """
-    unit_axes = units(product)
+    unit_axes = find_unit_axes(product)
     if unit_axes is None:
         return None
     leading_axes = (*unit_axes.layers_out, unit_axes.examples, unit_axes.unit_out)

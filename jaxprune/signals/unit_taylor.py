@@ -72,9 +72,8 @@ def unit_taylor(
     if problem is not None:
         raise ValueError(f"unit_taylor: {problem}.")
     covered_paths = dict.fromkeys(units.covered(params), True)
-    units.spread(
-        [jnp.zeros(group.size) for group in units.groups], covered_paths
-    )  # refused before data is read
+    # What cannot be spread is refused before data is read.
+    units.spread([jnp.zeros(group.size) for group in units.groups], covered_paths)
     static = (loss, _Static(units))
     importances = mean_over(
         _squares, params, batches, static=static, progress=progress, who="unit_taylor"

@@ -32,6 +32,13 @@ def parameters(graph: Graph, params: Params, masks: Masks) -> int:
       params: tree of arrays, as it was traced.
       masks: bool arrays, `None` at leaves without a mask.
 
+    Returns:
+      Elements of all leaves of the smaller tree, whether or not single weights in them are masked.
+
+    Raises:
+      TypeError: if `graph` is no graph, or `params` no tree of arrays.
+      ValueError: if masks have other leaves than the parameters, or would leave no unit of a group.
+
     >>> import jax.numpy as jnp
     >>> from jaxprune.structured import trace
     >>> fn = lambda p, x: jax.nn.relu(x @ p["in"]) @ p["out"]
@@ -57,6 +64,13 @@ def flops(graph: Graph, params: Params, masks: Masks) -> int:
       graph: of the function.
       params: tree of arrays, as it was traced.
       masks: bool arrays, `None` at leaves without a mask.
+
+    Returns:
+      Operations of the smaller function, whether or not single weights are masked.
+
+    Raises:
+      TypeError: if `graph` is no graph, or `params` no tree of arrays.
+      ValueError: if masks have other leaves than the parameters, or would leave no unit of a group.
 
     >>> import jax.numpy as jnp
     >>> from jaxprune.structured import trace

@@ -67,6 +67,13 @@ def report(graph: Graph, params: Params, masks: Masks, *inputs: Any, repeats: in
       *inputs: of the function, to measure its time with; none: the time is not measured.
       repeats: measured runs of each function, of which the fastest counts.
 
+    Returns:
+      A `Report`, whose `str` is a table; its times are `None` without inputs.
+
+    Raises:
+      TypeError: if `graph` is no graph, or `params` no tree of arrays.
+      ValueError: if masks have other leaves than the parameters, or would leave no unit of a group.
+
     >>> import jax.numpy as jnp
     >>> from jaxprune.structured import prune, trace
     >>> fn = lambda p, x: jax.nn.relu(x @ p["in"]) @ p["out"]

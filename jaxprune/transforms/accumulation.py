@@ -102,7 +102,7 @@ def moved(before: optax.OptState, after: optax.OptState) -> jax.Array | None:
 
 def this_call(
     inner: optax.GradientTransformationExtraArgs,
-    given: Callable[[], Params],
+    masked_gradients: Callable[[], Params],
     inner_state: optax.OptState,
     params: Params,
     **extra: Any,
@@ -114,14 +114,14 @@ def this_call(
 
     Args:
       inner: the optimizer.
-      given: says which gradients it will be given.
+      masked_gradients: returns the gradients that it will be given, on the masks alone.
       inner_state: its state.
       params: tree of arrays.
       **extra: what it is given besides.
     """
     outcomes: list[Outcome] = []
     if _multi_steps_states(inner_state):
-        state_after = inner.update(given(), inner_state, params, **extra)[1]
+        state_after = inner.update(masked_gradients(), inner_state, params, **extra)[1]
         has_moved = moved(inner_state, state_after)
         assert has_moved is not None
         pairs = zip(_multi_steps_states(inner_state), _multi_steps_states(state_after), strict=True)

@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax.core import Tracer
 from jax.sharding import PartitionSpec
 
 from jaxprune import masks as masks_lib
+from jaxprune.calls import is_traced
 from jaxprune.kernel_axes import AxesTree, of_leaves
-from jaxprune.method import Method, Partition, by_index, memories_of
+from jaxprune.method import Method, Partition, by_index, memory_rules_of
 from jaxprune.pruning.by_method import change
 from jaxprune.pruning.missing_scores import MissingScores, missing_count
 from jaxprune.pruning.shards import (
@@ -35,17 +35,16 @@ from jaxprune.types import Masks, Params, Step
 
 __all__ = [
     "Changed",
+    "ObservedGradients",
     "Overdue",
-    "Seen",
     "all_finite",
     "change_masks",
-    "concrete",
     "nothing_overdue",
+    "observe_gradients",
     "overdue_of",
     "reads_gradients",
     "remember",
     "restart",
-    "see",
     "start_gathering",
 ]
 
@@ -91,16 +90,11 @@ class Changed(NamedTuple):
         return [False if owner is None else self.made[owner] for owner in method.owners(params)]
 
 
-def concrete(x: Any) -> bool:
-    """Whether a value is known now, outside of any trace, so that Python can decide by it."""
-    return not isinstance(x, Tracer)
-
-
 def any_of(flags: list[Any]) -> jax.Array | bool:
     """Whether any of these is true; a Python bool if Python can tell."""
-    if all(map(concrete, flags)):
-        return any(map(bool, flags))
-    return jnp.stack([jnp.asarray(flag) for flag in flags]).any()
+    if any(map(is_traced, flags)):
+        return jnp.stack([jnp.asarray(flag) for flag in flags]).any()
+    return any(map(bool, flags))
 
 
 def nothing_overdue(method: Method | Partition) -> Overdue:
@@ -108,48 +102,48 @@ def nothing_overdue(method: Method | Partition) -> Overdue:
     return Overdue(tuple(jnp.zeros((), bool) for _ in method.parts), held=jnp.zeros((), jnp.int32))
 
 
-class Seen(NamedTuple):
+class ObservedGradients(NamedTuple):
     """The gradients that an update sees, and what follows from them.
 
     Attributes:
       gradients: of the loss; where an `optax.MultiSteps` inside gathers them, those gathered.
       finite: says whether they are.
-      memory: the signals that are carried from update to update, with this one in them.
+      remembered: the signals that are carried from update to update, with this one in them.
       moves: whether the inner optimizer moves in this call; `None`: it always does.
       gathering: the gradients gathered for the next call; `None` where none need be.
     """
 
     gradients: Params
     finite: Callable[[], jax.Array]
-    memory: dict[str, Any]
+    remembered: dict[str, Any]
     moves: jax.Array | None = None
     gathering: Gathering | None = None
 
 
-def see(
+def observe_gradients(
     inner: optax.GradientTransformationExtraArgs,
     grads: Params,
     state: Any,
     params: Params,
-    memories: dict[str, Memory],
-    given: Callable[[], Params],
+    memory_rules: dict[str, Memory],
+    masked_gradients: Callable[[], Params],
     specs: Specs = None,
     **extra: Any,
-) -> Seen:
-    """Returns what an update sees; memories stay as they were where gradients are not finite.
+) -> ObservedGradients:
+    """Returns the gradients that an update sees; the signals stay as they were where these are not finite.
 
     Args:
       inner: the wrapped optimizer.
       grads: gradients of this call, off the masks too.
       state: of the transform, with `inner`, `memory` and `gathering`.
       params: tree of arrays.
-      memories: how each signal is carried on, by keyword.
-      given: says which gradients `inner` will be given.
+      memory_rules: how each signal is carried on, by keyword.
+      masked_gradients: returns the gradients that `inner` will be given, on the masks alone.
       specs: how the parameters are split inside a `shard_map`.
       **extra: what `inner` is given besides.
     """
     split = specs_of(specs, params)
-    call = this_call(inner, given, state.inner, params, **extra)
+    call = this_call(inner, masked_gradients, state.inner, params, **extra)
     moves = None if call is None else call.moves
     gradients = grads
     gathering = state.gathering
@@ -163,20 +157,22 @@ def see(
         is_finite_here = all_finite((gradients, gathering_of(state.inner)))
         return is_finite_here if split is None else is_true_everywhere(is_finite_here, split)
 
-    if not any(memory.reads_gradients for memory in memories.values()):
-        new_memory = remember(memories, state.memory, params, gradients, None)
-        return Seen(gradients, is_finite, new_memory, moves, gathering)
+    if not any(rule.reads_gradients for rule in memory_rules.values()):
+        remembered = remember(memory_rules, state.memory, params, gradients, None)
+        return ObservedGradients(gradients, is_finite, remembered, moves, gathering)
     are_finite = is_finite()
     do_count = are_finite if moves is None else are_finite & moves
-    new_memory = remember(memories, state.memory, params, gradients, do_count)
-    return Seen(gradients, lambda: are_finite, new_memory, moves, gathering)
+    remembered = remember(memory_rules, state.memory, params, gradients, do_count)
+    return ObservedGradients(gradients, lambda: are_finite, remembered, moves, gathering)
 
 
 def reads_gradients(method: Method | Partition) -> bool:
     """Whether masks depend on gradients, now or by a memory."""
-    criteria = [c for part in method.parts for c in (part.criterion, part.update.grow_criterion)]
-    memories = memories_of(method).values()
-    return any(map(takes_gradients, criteria)) or any(memory.reads_gradients for memory in memories)
+    criteria = [
+        c for member in method.parts for c in (member.criterion, member.update.grow_criterion)
+    ]
+    memory_rules = memory_rules_of(method).values()
+    return any(map(takes_gradients, criteria)) or any(rule.reads_gradients for rule in memory_rules)
 
 
 def start_gathering(
@@ -208,7 +204,7 @@ def change_masks(
     signals: dict[str, Any],
     overdue: Overdue,
     *,
-    seen: Seen,
+    observed: ObservedGradients,
     stored: Callable[[Masks], Masks] = lambda masks: masks,
     axes: AxesTree | None = None,
     specs: Specs = None,
@@ -223,7 +219,7 @@ def change_masks(
       step: updates done.
       signals: what criteria read, by keyword.
       overdue: what earlier updates have left to do.
-      seen: what this update sees of the gradients.
+      observed: what this update sees of the gradients.
       stored: masks -> the form in which they are stored.
       axes: which axes of the leaves are inputs, outputs and layers.
       specs: how the parameters are split inside a `shard_map`.
@@ -237,21 +233,21 @@ def change_masks(
     pending = list(overdue.pending)
     held_count = overdue.held
 
-    def change_part(index: int, share: Masks) -> Masks:
+    def change_member(index: int, own_masks: Masks) -> Masks:
         nonlocal held_count
-        part = method.parts[index]
-        is_due = part.schedule.due(int(step) if concrete(step) else step)
-        if concrete(is_due) and concrete(pending[index]):
-            is_due = bool(is_due) or bool(pending[index])
-        else:
+        member = method.parts[index]
+        is_due = member.schedule.due(step if is_traced(step) else int(step))
+        if is_traced(is_due) or is_traced(pending[index]):
             is_due = is_due | pending[index]
-        is_tried = is_due if seen.moves is None else is_due & seen.moves
+        else:
+            is_due = bool(is_due) or bool(pending[index])
+        is_tried = is_due if observed.moves is None else is_due & observed.moves
 
         def try_change() -> tuple[Masks, jax.Array]:
             """The masks from now on, and whether they could be chosen."""
-            schedule_step = jnp.minimum(step, part.schedule.end)
-            old_masks = masks_lib.unpack(share)
-            are_finite = seen.finite()
+            schedule_step = jnp.minimum(step, member.schedule.end)
+            old_masks = masks_lib.unpack(own_masks)
+            are_finite = observed.finite()
 
             def is_possible(unknown: list[MissingScores]) -> jax.Array:
                 is_known = are_finite & (missing_count(unknown) == 0)
@@ -260,7 +256,7 @@ def change_masks(
             # Masks that stay are chosen where new ones are computed, which so need no memory of their own.
             if split is None:
                 new_masks, unknown = change(
-                    part,
+                    member,
                     params,
                     old_masks,
                     schedule_step,
@@ -271,7 +267,7 @@ def change_masks(
                 )
                 return stored(new_masks), is_possible(unknown)
             new_masks, unknown = change(
-                part,
+                member,
                 gather_whole(params, split),
                 gather_whole(old_masks, split),
                 schedule_step,
@@ -282,20 +278,20 @@ def change_masks(
             )
             return stored(slice_own_part(new_masks, split)), is_possible(unknown)
 
-        if concrete(is_tried):
-            after, is_done = try_change() if bool(is_tried) else (share, False)
-        else:
+        if is_traced(is_tried):
             after, is_done = jax.lax.cond(
-                is_tried, try_change, lambda: (share, jnp.zeros((), bool))
+                is_tried, try_change, lambda: (own_masks, jnp.zeros((), bool))
             )
+        else:
+            after, is_done = try_change() if bool(is_tried) else (own_masks, False)
         made[index] = is_done
-        if concrete(is_due) and not bool(is_due):
+        if not is_traced(is_due) and not bool(is_due):
             return after  # nothing was to be done, and nothing is left
         pending[index] = jnp.asarray(is_due) & ~jnp.asarray(is_done)
         held_count = held_count + (jnp.asarray(is_tried) & ~jnp.asarray(is_done))
         return after
 
-    after = by_index(method, params, masks, change_part)
+    after = by_index(method, params, masks, change_member)
     return Changed(after, made, Overdue(tuple(pending), held_count))
 
 
@@ -311,14 +307,14 @@ def _whole_signal(signal: Any, params: Params, split: list[PartitionSpec]) -> An
 
 def _choose(condition: jax.Array, new: Any, old: Any) -> Any:
     """One of two trees of equal structure."""
-    if concrete(condition):
-        return new if bool(condition) else old
-    return jax.tree.map(lambda n, o: jnp.where(condition, n, o), new, old)
+    if is_traced(condition):
+        return jax.tree.map(lambda n, o: jnp.where(condition, n, o), new, old)
+    return new if bool(condition) else old
 
 
 def remember(
-    memories: dict[str, Memory],
-    memory: dict[str, Any],
+    memory_rules: dict[str, Memory],
+    remembered: dict[str, Any],
     params: Params,
     grads: Params,
     when: jax.Array | None = None,
@@ -326,44 +322,44 @@ def remember(
     """Returns the signals with this update in them.
 
     Args:
-      memories: how each signal is carried on, by keyword.
-      memory: the signals, by keyword.
+      memory_rules: how each signal is carried on, by keyword.
+      remembered: the signals, by keyword.
       params: tree of arrays.
       grads: gradients of the loss, off the masks too.
       when: whether the gradients count at all; a memory that reads none is carried on in any case. `None`:
         they do.
     """
 
-    def new_signal(name: str, kind: Memory) -> Any:
-        if kind.reads_gradients and when is not None:
-            if concrete(when) and not bool(when):
-                return memory[name]
-            return _choose(when, kind.update(memory[name], params, grads), memory[name])
-        return kind.update(memory[name], params, grads)
+    def new_signal(name: str, rule: Memory) -> Any:
+        if rule.reads_gradients and when is not None:
+            if not is_traced(when) and not bool(when):
+                return remembered[name]
+            return _choose(when, rule.update(remembered[name], params, grads), remembered[name])
+        return rule.update(remembered[name], params, grads)
 
-    return {name: new_signal(name, kind) for name, kind in memories.items()}
+    return {name: new_signal(name, rule) for name, rule in memory_rules.items()}
 
 
 def restart(
-    memories: dict[str, Memory], memory: dict[str, Any], params: Params, made: list[Any]
+    memory_rules: dict[str, Memory], remembered: dict[str, Any], params: Params, made: list[Any]
 ) -> dict[str, Any]:
     """Returns the signals for the next update: those that restart begin anew where masks have changed.
 
     Args:
-      memories: how each signal is carried on, by keyword.
-      memory: the signals, by keyword.
+      memory_rules: how each signal is carried on, by keyword.
+      remembered: the signals, by keyword.
       params: tree of arrays.
       made: per leaf of `params`, whether its mask has been chosen anew.
     """
 
-    def restart_leaves(signal: Any, kind: Memory) -> Any:
+    def restart_leaves(signal: Any, rule: Memory) -> Any:
         leaves, treedef = jax.tree.flatten(signal)
-        rows = zip(made, jax.tree.leaves(kind.init(params)), leaves, strict=True)
+        rows = zip(made, jax.tree.leaves(rule.init(params)), leaves, strict=True)
         return treedef.unflatten(
             jnp.where(is_made, fresh, carried) for is_made, fresh, carried in rows
         )
 
     return {
-        name: restart_leaves(memory[name], kind) if kind.restarts else memory[name]
-        for name, kind in memories.items()
+        name: restart_leaves(remembered[name], rule) if rule.restarts else remembered[name]
+        for name, rule in memory_rules.items()
     }

@@ -127,7 +127,7 @@ def _state_like(init: Any, treedef: Any, types: tuple[Any, ...]) -> tuple[list[A
 
 
 def check_method(
-    who: str, method: Method | Partition, state: Any, memories: Iterable[str], key: Any
+    who: str, method: Method | Partition, state: Any, memory_rules: Iterable[str], key: Any
 ) -> None:
     """Refuses a state that was made for another method: it lacks what this one remembers, or its key.
 
@@ -135,11 +135,11 @@ def check_method(
       who: the transform.
       method: the method.
       state: of the transform.
-      memories: the signals that the method remembers, by keyword.
+      memory_rules: the signals that the method remembers, by keyword.
       key: the transform's PRNG key, if it has one.
     """
     remedy = "start with init(params) again, or give the state that belongs to this method"
-    lacking = [name for name in memories if name not in state.memory]
+    lacking = [name for name in memory_rules if name not in state.memory]
     if lacking:
         raise ValueError(
             f"{who}: the state is that of another method, which does not remember the signal "

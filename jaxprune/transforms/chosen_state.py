@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxprune.calls import is_traced
 from jaxprune.programs import interpreter
-from jaxprune.transforms.changes import concrete
 from jaxprune.types import Params
 
 __all__ = ["replace_in_place", "select", "update_from_chosen_state"]
@@ -28,7 +28,7 @@ def replace_in_place(condition: jax.Array, new: Callable[[], Any], old: Any) -> 
       new: computes the new tree.
       old: a tree of the same shapes.
     """
-    if concrete(condition):
+    if not is_traced(condition):
         return new() if bool(condition) else old
     return jax.lax.while_loop(
         lambda carry: carry[0], lambda carry: (jnp.zeros_like(carry[0]), new()), (condition, old)

@@ -10,8 +10,8 @@ import optax
 
 from jaxprune import masks as masks_lib
 from jaxprune.arrays.precision import common
+from jaxprune.calls import is_traced
 from jaxprune.transforms.accumulation import accumulators, cycle_indices
-from jaxprune.transforms.changes import concrete
 from jaxprune.transforms.chosen_state import update_from_chosen_state
 from jaxprune.transforms.mirrored_state import mirrors
 from jaxprune.transforms.resting_state import at_rest
@@ -79,7 +79,7 @@ def masked_step(
     if before is not None:
         masked_params = masks_lib.apply(masked_params, before)
     masked_grads = masks_lib.apply(grads, masks)
-    may_skip = not concrete(skip) or bool(skip)
+    may_skip = is_traced(skip) or bool(skip)
     if may_skip:
         assert choose is None
         choose = functools.partial(_state_without_gradient, skip, fresh_state)

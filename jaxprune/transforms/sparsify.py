@@ -10,15 +10,15 @@ from jaxprune import checks
 from jaxprune import masks as masks_lib
 from jaxprune.kernel_axes import AxesTree
 from jaxprune.masks import Prunable
-from jaxprune.method import METHOD, Method, Partition, memories_of
+from jaxprune.method import METHOD, Method, Partition, memory_rules_of
 from jaxprune.pruning.by_method import initial_masks
 from jaxprune.pruning.shards import Specs
 from jaxprune.transforms.accumulation import Gathering
 from jaxprune.transforms.changes import (
     change_masks,
     nothing_overdue,
+    observe_gradients,
     restart,
-    see,
     start_gathering,
 )
 from jaxprune.transforms.checking import (
@@ -140,7 +140,7 @@ def sparsify(
         )
     inner = optax.with_extra_args_support(inner)
     stored = masks_lib.pack if packed else lambda masks: masks
-    memories = memories_of(method)
+    memory_rules = memory_rules_of(method)
     if method.straight_through:
         raise ValueError(
             "sparsify: this method trains the weights off its masks too, which `sparsify` would set to zero; "
@@ -148,7 +148,7 @@ def sparsify(
         )
 
     # Before the first update the weights off the masks may not be zero: nobody has to mask them.
-    first_updates = [part.update for part in method.parts if bool(part.schedule.due(0))]
+    first_updates = [member.update for member in method.parts if bool(member.schedule.due(0))]
     may_grow_at_once = any(
         update.ranks_dead_units or update.grow_criterion is not None for update in first_updates
     )
@@ -171,7 +171,7 @@ def sparsify(
             stored(first_masks),
             key_data(run_key),
             inner_state,
-            {name: memory.init(masked_params) for name, memory in memories.items()},
+            {name: rule.init(masked_params) for name, rule in memory_rules.items()},
             nothing_overdue(method),
             start_gathering(method, inner_state, params),
         )
@@ -181,18 +181,20 @@ def sparsify(
     ) -> tuple[Params, SparseState]:
         check_update("sparsify", SparseState, grads, state, params)
         check_inner("sparsify", inner, state.inner, params)
-        check_method("sparsify", method, state, memories, key)
-        seen = see(
+        check_method("sparsify", method, state, memory_rules, key)
+        observed = observe_gradients(
             inner,
             grads,
             state,
             params,
-            memories,
+            memory_rules,
             lambda: masks_lib.apply(grads, state.masks),
             specs,
             **extra,
         )
-        signals = signals_at(state.step, seen.gradients, seen.memory, extra, state.key, key)
+        signals = signals_at(
+            state.step, observed.gradients, observed.remembered, extra, state.key, key
+        )
         changed = change_masks(
             method,
             params,
@@ -200,7 +202,7 @@ def sparsify(
             state.step,
             signals,
             state.overdue,
-            seen=seen,
+            observed=observed,
             stored=stored,
             axes=axes,
             specs=specs,
@@ -211,20 +213,22 @@ def sparsify(
             state.inner,
             params,
             changed.masks,
-            skip=changed.made_by([part.update.skip_gradient for part in method.parts]),
+            skip=changed.made_by([member.update.skip_gradient for member in method.parts]),
             before=state.masks if may_grow_at_once else None,
             **extra,
         )
-        memory = restart(memories, seen.memory, params, changed.made_at(method, params))
+        remembered = restart(
+            memory_rules, observed.remembered, params, changed.made_at(method, params)
+        )
         step = optax.safe_increment(state.step)
         return updates, SparseState(
             step,
             changed.masks,
             state.key,
             inner_state,
-            memory,
+            remembered,
             changed.overdue,
-            seen.gathering,
+            observed.gathering,
         )
 
     return at_home(init, update, masks=("masks",))
@@ -256,9 +260,8 @@ def fixed(
 
     def init(params: Params) -> SparseState:
         masks_lib.validate(params, masks)
-        copied_masks = jax.tree.map(
-            jnp.copy, masks
-        )  # a step may donate these, but not the caller's
+        # A step may donate these, but not the caller's.
+        copied_masks = jax.tree.map(jnp.copy, masks)
         return SparseState(jnp.zeros((), jnp.int32), copied_masks, None, inner.init(params))
 
     def update(

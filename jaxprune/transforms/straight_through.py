@@ -12,18 +12,18 @@ from jaxprune import masks as masks_lib
 from jaxprune import updates as updates_lib
 from jaxprune.kernel_axes import AxesTree
 from jaxprune.masks import Prunable
-from jaxprune.method import METHOD, Method, Partition, by_index, by_part, memories_of
+from jaxprune.method import METHOD, Method, Partition, by_index, by_member, memory_rules_of
 from jaxprune.pruning.by_method import initial_masks
 from jaxprune.pruning.shards import Specs
 from jaxprune.transforms.accumulation import Gathering
 from jaxprune.transforms.changes import (
     Changed,
+    ObservedGradients,
     Overdue,
-    Seen,
     change_masks,
     nothing_overdue,
+    observe_gradients,
     restart,
-    see,
     start_gathering,
 )
 from jaxprune.transforms.checking import (
@@ -131,8 +131,8 @@ def straight_through(
     checks.check("straight_through", masks=(masks, checks.optional(masks_lib.MASKS)))
     checks.check("straight_through", key=(key, checks.optional(checks.KEY)))
     inner = optax.with_extra_args_support(inner)
-    memories = memories_of(method)
-    if any(part.update.grow_criterion is not None for part in method.parts):
+    memory_rules = memory_rules_of(method)
+    if any(member.update.grow_criterion is not None for member in method.parts):
         raise ValueError(
             "straight_through: this method grows weights from zero (`regrow`), but here weights off the "
             "masks keep their values; use sparsify(inner, method), or the update `reselect`."
@@ -145,25 +145,25 @@ def straight_through(
         step: Step,
         signals: dict[str, Any],
         overdue: Overdue,
-        seen: Seen,
+        observed: ObservedGradients,
     ) -> tuple[Changed, Masks]:
         """The change of masks at this step, and the reach after it."""
 
-        def change_reach(index: int, share: Masks) -> Masks:
-            part = method.parts[index]
+        def change_reach(index: int, own_masks: Masks) -> Masks:
+            member = method.parts[index]
             schedule = dataclasses.replace(
-                part.schedule, sparsity=lambda step: _backward_sparsity(part)
+                member.schedule, sparsity=lambda step: _backward_sparsity(member)
             )
-            wide = dataclasses.replace(part, schedule=schedule, update=updates_lib.reselect())
+            wide = dataclasses.replace(member, schedule=schedule, update=updates_lib.reselect())
             pending = overdue._replace(pending=(overdue.pending[index],))
             return change_masks(
                 wide,
                 params,
-                share,
+                own_masks,
                 step,
                 signals,
                 pending,
-                seen=seen,
+                observed=observed,
                 axes=axes,
                 specs=specs,
                 dense=True,
@@ -176,7 +176,7 @@ def straight_through(
             step,
             signals,
             overdue,
-            seen=seen,
+            observed=observed,
             axes=axes,
             specs=specs,
             dense=True,
@@ -197,16 +197,16 @@ def straight_through(
         )
         no_masks = jax.tree.map(lambda p: None, params)
 
-        def first_reach(part: Method, share: Masks) -> Masks:
-            # `None`: all weights of this part's leaves receive gradients.
-            return no_masks if _backward_sparsity(part) is None else share
+        def first_reach(member: Method, own_masks: Masks) -> Masks:
+            # `None`: all weights of this member's leaves receive gradients.
+            return no_masks if _backward_sparsity(member) is None else own_masks
 
-        reach = by_part(method, params, jax.tree.map(jnp.ones_like, first_masks), first_reach)
-        memory = {name: m.init(params) for name, m in memories.items()}
-        signals = dict(memory) if first_key is None else dict(memory, key=first_key)
-        nothing_seen = Seen(params, lambda: jnp.ones((), bool), memory)
+        reach = by_member(method, params, jax.tree.map(jnp.ones_like, first_masks), first_reach)
+        remembered = {name: rule.init(params) for name, rule in memory_rules.items()}
+        signals = dict(remembered) if first_key is None else dict(remembered, key=first_key)
+        nothing_observed = ObservedGradients(params, lambda: jnp.ones((), bool), remembered)
         changed, reach = change_at_step(
-            params, first_masks, reach, 0, signals, nothing_overdue(method), nothing_seen
+            params, first_masks, reach, 0, signals, nothing_overdue(method), nothing_observed
         )
         step = jnp.zeros((), jnp.int32)
         inner_state = inner.init(params)
@@ -216,7 +216,7 @@ def straight_through(
             reach,
             key_data(run_key),
             inner_state,
-            memory,
+            remembered,
             changed.overdue,
             start_gathering(method, inner_state, params),
         )
@@ -226,14 +226,14 @@ def straight_through(
     ) -> tuple[Params, StraightThroughState]:
         check_update("straight_through", StraightThroughState, grads, state, params)
         check_inner("straight_through", inner, state.inner, params)
-        check_method("straight_through", method, state, memories, key)
+        check_method("straight_through", method, state, memory_rules, key)
         pulled_grads = _pull_to_zero(method, grads, params, state.masks)
-        seen = see(
+        observed = observe_gradients(
             inner,
             grads,
             state,
             params,
-            memories,
+            memory_rules,
             lambda: masks_lib.apply(pulled_grads, state.reach),
             specs,
             **extra,
@@ -242,21 +242,23 @@ def straight_through(
             inner, pulled_grads, state.inner, params, state.reach, **extra
         )
         step: Any = optax.safe_increment(state.step)
-        signals = signals_at(step, seen.gradients, seen.memory, extra, state.key, key)
+        signals = signals_at(step, observed.gradients, observed.remembered, extra, state.key, key)
         new_params = optax.apply_updates(params, updates)
         changed, reach = change_at_step(
-            new_params, state.masks, state.reach, step, signals, state.overdue, seen
+            new_params, state.masks, state.reach, step, signals, state.overdue, observed
         )
-        memory = restart(memories, seen.memory, params, changed.made_at(method, params))
+        remembered = restart(
+            memory_rules, observed.remembered, params, changed.made_at(method, params)
+        )
         return updates, StraightThroughState(
             step,
             changed.masks,
             reach,
             state.key,
             inner_state,
-            memory,
+            remembered,
             changed.overdue,
-            seen.gathering,
+            observed.gathering,
         )
 
     return at_home(init, update, masks=("masks", "reach"))
@@ -289,9 +291,9 @@ def forward_params(params: Params, opt_state: Any) -> Params:
     return masks_lib.apply(params, united("forward_params", "straight-through states", masks))
 
 
-def _backward_sparsity(part: Method) -> float | None:
+def _backward_sparsity(member: Method) -> float | None:
     """The fraction of the weights that receive no gradient; `None`: all receive theirs."""
-    return None if part.backward is None else part.backward.sparsity
+    return None if member.backward is None else member.backward.sparsity
 
 
 def _update_within(
@@ -316,8 +318,12 @@ def _pull_to_zero(
     method: Method | Partition, grads: Params, params: Params, masks: Masks
 ) -> Params:
     """Gradients with the pull towards zero off the masks."""
-    part_decays = [0.0 if part.backward is None else part.backward.decay for part in method.parts]
-    leaf_decays = [0.0 if owner is None else part_decays[owner] for owner in method.owners(params)]
+    member_decays = [
+        0.0 if member.backward is None else member.backward.decay for member in method.parts
+    ]
+    leaf_decays = [
+        0.0 if owner is None else member_decays[owner] for owner in method.owners(params)
+    ]
 
     def pull(grad: jax.Array, weights: jax.Array, mask: Any, decay: float) -> jax.Array:
         if mask is None or not decay:

@@ -60,10 +60,8 @@ def paths(tree: Params) -> list[str]:
     ['Dense_0/bias', 'Dense_0/kernel']
     """
     structure = jax.tree.structure(tree)
-    spelled = (
-        str(structure),
-        structure,
-    )  # those of {1: w} and {True: w} are equal, their paths are not
+    # The structures of {1: w} and {True: w} are equal, their paths are not.
+    spelled = (str(structure), structure)
     try:
         known_paths = _KNOWN_PATHS.get(spelled)
     except (TypeError, ValueError):  # a node has static data that cannot be hashed or compared

@@ -145,8 +145,8 @@ def _as_keep(counts: Any) -> Keep:
     return counts if isinstance(counts, Keep) else Keep(counts)
 
 
-def _keep_one(alive: jax.Array, units: Units) -> jax.Array:
+def _keep_one(alive: jax.Array, group_units: Units) -> jax.Array:
     """The living units of a group, or its best one if none lives: a layer must let something through."""
-    among = None if units.among is None else [units.among]
-    [best] = selection.top([units.scores], 1, among)
+    among = None if group_units.among is None else [group_units.among]
+    [best] = selection.top([group_units.scores], 1, among)
     return alive | (~alive.any() & best)

@@ -7,11 +7,11 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxprune import masks as masks_lib
 from jaxprune.arrays.host_arrays import Blockwise, Total, totals_by_axis
+from jaxprune.calls import is_traced
 from jaxprune.trees import roles
 from jaxprune.types import Pattern
 from jaxprune.wording import counted
@@ -74,11 +74,15 @@ class Member(NamedTuple):
             return rows[:, None]
         return rows[self.index]
 
-    def total(self, scores: jax.Array, total: Total) -> jax.Array:
+    def total(self, scores: jax.Array, reduction: Total) -> jax.Array:
         """Returns the sum, sum of squares or maximum of each unit's scores: [units]."""
         rows = self.slices(scores)
         rows = rows.reshape(len(rows), -1)
-        return rows.max(1) if total == "max" else (rows**2 if total == "squares" else rows).sum(1)
+        return (
+            rows.max(1)
+            if reduction == "max"
+            else (rows**2 if reduction == "squares" else rows).sum(1)
+        )
 
     def __str__(self) -> str:
         return f"{self.path}[{self.axis}]"
@@ -88,7 +92,7 @@ def everywhere(array: jax.Array) -> jax.Array:
     """Returns an array whole on each device of an explicit mesh: unit indices know nothing of its axes."""
     if not jax.typeof(array).sharding.mesh.explicit_axes:
         return array
-    sharding: Any = jax.typeof(array).sharding if isinstance(array, Tracer) else array.sharding
+    sharding: Any = jax.typeof(array).sharding if is_traced(array) else array.sharding
     return jax.sharding.reshard(array, NamedSharding(sharding.mesh, PartitionSpec()))
 
 
@@ -254,18 +258,18 @@ class Coupled(NamedTuple):
         )
 
     def _unit_scores(
-        self, group: Group, counted: Sequence[Member], member_total: Callable[[Member], Any]
+        self, group: Group, members: Sequence[Member], member_total: Callable[[Member], Any]
     ) -> Any:
         """Returns one score per unit of a group, from the totals of its members that count."""
-        if not counted:
+        if not members:
             raise ValueError(
                 f"coupled: the criterion has no scores for the group {group.name!r}; leave it out (only=)."
             )
-        totals = [member_total(member) for member in counted]
+        totals = [member_total(member) for member in members]
         xp = jnp if isinstance(totals[0], jax.Array) else np
         unit_scores = xp.stack(totals).max(0) if self.reduce == "max" else sum(totals)
         if self.reduce == "mean":
-            unit_scores = unit_scores / sum(member.weights for member in counted)
+            unit_scores = unit_scores / sum(member.weights for member in members)
         elif self.reduce == "norm":
             unit_scores = unit_scores**0.5
         elif self.reduce == "absolute":

@@ -94,7 +94,9 @@ def redistribute(
             staying = best_on_masks(within_budget, units, kept_counts)
         staying_counts = layers.marked(staying)
         sizes = layers.repeated([leaf_units.members for leaf_units in units])
-        staying_rows = [_layer_rows(mask, u) for mask, u in zip(staying, units, strict=True)]
+        staying_rows = [
+            _layer_rows(mask, leaf_units) for mask, leaf_units in zip(staying, units, strict=True)
+        ]
         score_rows = [_layer_rows(leaf_units.scores, leaf_units) for leaf_units in grow_scores]
         wanted = shares(_concatenated(staying_rows), _concatenated(score_rows))
         wanted_shares = jnp.stack(list(wanted)).astype(jnp.float32)
@@ -158,12 +160,12 @@ def _best_of_tree(
     return best_of_tree(scores, units, count, Layers(units).split(floors), alive)
 
 
-def _layer_rows(array: jax.Array, units: Units) -> list[jax.Array]:
+def _layer_rows(array: jax.Array, leaf_units: Units) -> list[jax.Array]:
     """What belongs to each layer of a leaf, one array per layer."""
-    if not units.layers:
+    if not leaf_units.layers:
         return [array]
-    layers_first = jnp.moveaxis(array, units.layers, range(len(units.layers)))
-    return [layers_first[index] for index in np.ndindex(*units.layer_shape)]
+    layers_first = jnp.moveaxis(array, leaf_units.layers, range(len(leaf_units.layers)))
+    return [layers_first[index] for index in np.ndindex(*leaf_units.layer_shape)]
 
 
 def _concatenated(rows_by_leaf: Sequence[Sequence[jax.Array]]) -> list[jax.Array]:

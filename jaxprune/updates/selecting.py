@@ -47,10 +47,10 @@ def best_units(units: Sequence[Units], keep: Sequence[Keep]) -> list[jax.Array]:
     return masks  # type: ignore[return-value]
 
 
-def count_beside(keep: Keep, units: Units) -> jax.Array | int:
+def count_beside(keep: Keep, leaf_units: Units) -> jax.Array | int:
     """Survivors in the shape that broadcasts against the units, given per layer, or per contest already."""
-    is_per_contest = jnp.ndim(keep.count) == units.scores.ndim
-    return keep.count if is_per_contest else units.beside(keep.count)
+    is_per_contest = jnp.ndim(keep.count) == leaf_units.scores.ndim
+    return keep.count if is_per_contest else leaf_units.beside(keep.count)
 
 
 def best_on_masks(
@@ -58,19 +58,24 @@ def best_on_masks(
 ) -> list[jax.Array]:
     """Masks of the best units of those alive in each layer, wherever they compete."""
     pairs = zip(alive, units, strict=True)
-    alive_units = [Units(u.scores, layers=u.layers, among=mask) for mask, u in pairs]
+    alive_units = [
+        Units(leaf_units.scores, layers=leaf_units.layers, among=mask) for mask, leaf_units in pairs
+    ]
     return best_units(alive_units, [Keep(count) for count in counts])
 
 
-def count_per_contest(mask: jax.Array, units: Units) -> jax.Array:
+def count_per_contest(mask: jax.Array, leaf_units: Units) -> jax.Array:
     """How many are marked in each contest; with axes of length one where there are many contests."""
-    has_many_contests = units.axis is not None or bool(units.layers)
-    return count_true(mask, units.contest_axes, keepdims=has_many_contests)
+    has_many_contests = leaf_units.axis is not None or bool(leaf_units.layers)
+    return count_true(mask, leaf_units.contest_axes, keepdims=has_many_contests)
 
 
 def grow(staying: MaskPerLeaf, grow_scores: UnitsPerLeaf, counts: Sequence[Any]) -> list[jax.Array]:
     """Masks of the units that stay, and of the best others by `grow_scores`, `counts` of them."""
     pairs = zip(staying, grow_scores, strict=True)
-    off_masks = [Units(u.scores, u.axis, layers=u.layers, among=~mask) for mask, u in pairs]
+    off_masks = [
+        Units(leaf_units.scores, leaf_units.axis, layers=leaf_units.layers, among=~mask)
+        for mask, leaf_units in pairs
+    ]
     grown = best_units(off_masks, [Keep(count) for count in counts])
     return [old | new for old, new in zip(staying, grown, strict=True)]

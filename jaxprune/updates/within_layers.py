@@ -187,7 +187,10 @@ def splice(c: float = 0.0, margin: float = 0.1) -> Update:
         step: Step,
     ) -> list[jax.Array]:
         pairs = zip(alive, units, strict=True)
-        return [each_layer(splice_layer, u.layers)(mask, u.scores) for mask, u in pairs]
+        return [
+            each_layer(splice_layer, leaf_units.layers)(mask, leaf_units.scores)
+            for mask, leaf_units in pairs
+        ]
 
     return Update(select, ranks_dead_units=True, whole_leaves=True)
 
@@ -201,8 +204,8 @@ def _free_places(
         places = layers.joined([leaf_keep.count for leaf_keep in keep])
         return layers.split(places - layers.marked(staying))
     return [
-        count_beside(k, u) - count_per_contest(mask, u)
-        for k, u, mask in zip(keep, units, staying, strict=True)
+        count_beside(leaf_keep, leaf_units) - count_per_contest(mask, leaf_units)
+        for leaf_keep, leaf_units, mask in zip(keep, units, staying, strict=True)
     ]
 
 

@@ -236,7 +236,7 @@ def test_no_method_empties_a_layer(name):
     def change(masks, step):
         draw = jax.random.fold_in(key, step)
         noise = jax.tree.map(lambda w: jax.random.normal(draw, w.shape) * w, params)
-        signals = dict.fromkeys(jp.method.memories_of(method), noise)
+        signals = dict.fromkeys(jp.method.memory_rules_of(method), noise)
         signals |= {"grads": noise, "key": draw}
         return jp.next_masks(method, params, masks, step, axes=axes, **signals)
 

@@ -328,8 +328,8 @@ SELECTION = (
     Mutation(
         "a uniform layer may be emptied by rounding",
         "jaxprune/allocation/by_leaf.py",
-        "kept = jnp.maximum(count, jnp.minimum(-(-floor // unit.contests), unit.budgeted))",
-        "kept = count",
+        "count, jnp.minimum(-(-floor // leaf_units.contests), leaf_units.budgeted)",
+        "count, count",
         ("tests/faults/test_mutants.py::test_no_layer_is_emptied_by_rounding",),
     ),
     Mutation(

@@ -184,14 +184,14 @@ class Peak:
 
     def __init__(self, monkeypatch):
         self.most = 0
-        advance = jp.posttrain.driver.Work.advance
+        advance = jp.posttrain.driver.PruningState.advance
 
-        def watched(work, *args, **kwargs):
-            found = advance(work, *args, **kwargs)
+        def watched(state, *args, **kwargs):
+            found = advance(state, *args, **kwargs)
             self.look()
             return found
 
-        monkeypatch.setattr(jp.posttrain.driver.Work, "advance", watched)
+        monkeypatch.setattr(jp.posttrain.driver.PruningState, "advance", watched)
         self.before = self.live()
 
     def live(self):

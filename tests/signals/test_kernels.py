@@ -24,7 +24,7 @@ def products(apply, params, *inputs):
     observed = observe(apply, params, inputs, read)
     names = jp.masks.paths(params)
     return [
-        (names[record.use.view.leaf], product, kernels.units(product))
+        (names[record.use.view.leaf], product, kernels.find_unit_axes(product))
         for record, product in zip(observed.records, seen, strict=True)
     ]
 

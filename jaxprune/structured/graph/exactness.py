@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxprune.structured.graph.classes import EquivalenceClasses
 from jaxprune.structured.graph.follow import Tape
-from jaxprune.structured.graph.labels import Axes
+from jaxprune.structured.graph.labels import AxisLabels
 from jaxprune.structured.graph.replay import find_leaks
 from jaxprune.units.coupling import Group
 
@@ -19,7 +19,7 @@ def flagged(
     groups: Sequence[Group],
     program: Any,
     tape: Tape,
-    axes: Sequence[Axes],
+    axes: Sequence[AxisLabels],
     inputs: Sequence[jax.ShapeDtypeStruct],
     solution: EquivalenceClasses,
 ) -> tuple[Group, ...]:
@@ -51,7 +51,7 @@ def flagged(
         def kept(labels: np.ndarray, class_mask: np.ndarray = class_mask) -> np.ndarray:
             return class_mask[solution.class_of[labels]]
 
-        def leak(reason: str, axes: Axes, removed_mask: np.ndarray = removed_mask) -> None:
+        def leak(reason: str, axes: AxisLabels, removed_mask: np.ndarray = removed_mask) -> None:
             for group_index in responsible(groups, axes, solution, removed_mask):
                 if reason not in reasons.setdefault(group_index, []):
                     reasons[group_index].append(reason)
@@ -68,7 +68,10 @@ def flagged(
 
 
 def responsible(
-    groups: Sequence[Group], axes: Axes, solution: EquivalenceClasses, removed_mask: np.ndarray
+    groups: Sequence[Group],
+    axes: AxisLabels,
+    solution: EquivalenceClasses,
+    removed_mask: np.ndarray,
 ) -> list[int]:
     """Returns the indices of the groups whose removed units some axes have run along.
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxprune import programs
-from jaxprune.structured.graph.labels import Axes, Labels
+from jaxprune.structured.graph.labels import AxisLabels, Labels
 from jaxprune.structured.graph.rules import Kept, Step, rule_of
 
 __all__ = ["Loop", "Tape", "iter_steps", "propagate_labels", "tapes_within"]
@@ -29,13 +29,13 @@ class Tape(NamedTuple):
 class _LabelledValue(NamedTuple):
     """A value of the program: the labels of its axes, and its index."""
 
-    axes: Axes
+    axes: AxisLabels
     index: int
 
 
 def propagate_labels(
-    program: Any, inputs: Sequence[Axes], labels: Labels
-) -> tuple[list[Axes], Tape]:
+    program: Any, inputs: Sequence[AxisLabels], labels: Labels
+) -> tuple[list[AxisLabels], Tape]:
     """Returns the labels of a program's outputs, and each equation that was met.
 
     Args:
@@ -46,7 +46,7 @@ def propagate_labels(
     steps: list[Step] = []
     value_counter = itertools.count()
 
-    def axes_of(value: Any) -> Axes:
+    def axes_of(value: Any) -> AxisLabels:
         if isinstance(value, _LabelledValue):
             return value.axes
         return labels.fresh_like(getattr(value, "shape", ()))
@@ -74,7 +74,7 @@ def _index_of(value: Any) -> Any:
     return value.index if isinstance(value, _LabelledValue) else None
 
 
-def _label_equation(labels: Labels, equation: Any, axes: list[Axes]) -> Step:
+def _label_equation(labels: Labels, equation: Any, axes: list[AxisLabels]) -> Step:
     """Returns an equation with labels of its outputs, by the rule of its primitive."""
     name = equation.primitive.name
     follow_body = _BODIES.get(equation.primitive.name)
@@ -137,7 +137,7 @@ class Loop(NamedTuple):
     iterations: np.ndarray
 
 
-def _scan(labels: Labels, equation: Any, inputs: list[Axes]) -> tuple[list[Axes], Any]:
+def _scan(labels: Labels, equation: Any, inputs: list[AxisLabels]) -> tuple[list[AxisLabels], Any]:
     params = equation.params
     constant_count, carry_count = programs.count_scan_inputs(equation)
     stacked_start = constant_count + carry_count
@@ -155,7 +155,7 @@ def _scan(labels: Labels, equation: Any, inputs: list[Axes]) -> tuple[list[Axes]
     return [*body_outputs[:carry_count], *emitted], Loop(tape, iterations)
 
 
-def _cond(labels: Labels, equation: Any, inputs: list[Axes]) -> tuple[list[Axes], Any]:
+def _cond(labels: Labels, equation: Any, inputs: list[AxisLabels]) -> tuple[list[AxisLabels], Any]:
     branches = [
         propagate_labels(branch, inputs[1:], labels) for branch in equation.params["branches"]
     ]
@@ -166,7 +166,7 @@ def _cond(labels: Labels, equation: Any, inputs: list[Axes]) -> tuple[list[Axes]
     return first_outputs, [tape for _, tape in branches]
 
 
-def _while(labels: Labels, equation: Any, inputs: list[Axes]) -> tuple[list[Axes], Any]:
+def _while(labels: Labels, equation: Any, inputs: list[AxisLabels]) -> tuple[list[AxisLabels], Any]:
     params = equation.params
     body_start = params["cond_nconsts"]
     carry_start = params["cond_nconsts"] + params["body_nconsts"]
@@ -184,7 +184,9 @@ def _while(labels: Labels, equation: Any, inputs: list[Axes]) -> tuple[list[Axes
     return outputs, (test_tape, body_tape)
 
 
-def _shard_map(labels: Labels, equation: Any, inputs: list[Axes]) -> tuple[list[Axes], Any]:
+def _shard_map(
+    labels: Labels, equation: Any, inputs: list[AxisLabels]
+) -> tuple[list[AxisLabels], Any]:
     """Follows the program of each device: an axis divided among devices stays, others are the same."""
     params = equation.params
     program = params["jaxpr"]
@@ -202,7 +204,7 @@ def _shard_map(labels: Labels, equation: Any, inputs: list[Axes]) -> tuple[list[
     return outputs, [tape]
 
 
-def _relabel_divided_axes(labels: Labels, axes: Axes, shape: Sequence[int]) -> Axes:
+def _relabel_divided_axes(labels: Labels, axes: AxisLabels, shape: Sequence[int]) -> AxisLabels:
     """Returns the labels of an array that is cut among devices, or put together of theirs."""
     new_axes = []
     for axis, size in zip(axes, shape, strict=True):
@@ -213,7 +215,9 @@ def _relabel_divided_axes(labels: Labels, axes: Axes, shape: Sequence[int]) -> A
     return tuple(new_axes)
 
 
-def _linear_solve(labels: Labels, equation: Any, inputs: list[Axes]) -> tuple[list[Axes], Any]:
+def _linear_solve(
+    labels: Labels, equation: Any, inputs: list[AxisLabels]
+) -> tuple[list[AxisLabels], Any]:
     """Follows the solution $x$ of $A x = b$, and the programs that make $A x$ or solve for the transpose."""
     solvers, right_side = programs.linear_solvers(equation, inputs)
     solution = right_side

@@ -12,7 +12,7 @@ from jaxprune.programs.constants import UNKNOWN, fact_of_zero
 from jaxprune.structured.graph.classes import EquivalenceClasses, find_classes
 from jaxprune.structured.graph.exactness import flagged
 from jaxprune.structured.graph.follow import Loop, Tape, iter_steps, propagate_labels
-from jaxprune.structured.graph.labels import Axes, Labels
+from jaxprune.structured.graph.labels import AxisLabels, Labels
 from jaxprune.structured.graph.loops import classify_iterations
 from jaxprune.structured.graph.pinned import conflicts
 from jaxprune.structured.graph.scales import find_uses
@@ -52,7 +52,7 @@ class Graph(NamedTuple):
     program: Any
     tape: Tape
     outputs: Any
-    axes: list[Axes]
+    axes: list[AxisLabels]
     solution: EquivalenceClasses
     groups: tuple[Group, ...]
     iterations: tuple[Group, ...]
@@ -291,7 +291,7 @@ class _Incidences(NamedTuple):
 
 def _groups(
     solution: EquivalenceClasses,
-    param_axes: list[Axes],
+    param_axes: list[AxisLabels],
     paths: list[str],
     summed: set[tuple[int, int]],
     uses: Mapping[int, Use],

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-__all__ = ["Axes", "Labels", "common_refinement"]
+__all__ = ["AxisLabels", "Labels", "common_refinement"]
 
-Axes = tuple[np.ndarray, ...]  # the labels of a value: one int array per axis
+AxisLabels = tuple[np.ndarray, ...]  # the labels of a value: one int array per axis
 
 
 class Labels:
@@ -58,7 +58,7 @@ class Labels:
         self.count += size
         return new_labels
 
-    def fresh_like(self, shape: Sequence[int], *, pinned: bool = False) -> Axes:
+    def fresh_like(self, shape: Sequence[int], *, pinned: bool = False) -> AxisLabels:
         """Returns new labels for all axes of a value."""
         return tuple(self.fresh(size, pinned=pinned) for size in shape)
 

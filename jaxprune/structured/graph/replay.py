@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxprune import programs
 from jaxprune.structured.graph.follow import Tape
-from jaxprune.structured.graph.labels import Axes
+from jaxprune.structured.graph.labels import AxisLabels
 from jaxprune.structured.graph.remainders import (
     Leak,
     Places,
@@ -79,7 +79,7 @@ def find_leaks(program: Any, inputs: Sequence[Any], tape: Tape, kept: Kept, leak
     run(program, [Value(shape) for shape in inputs], tape)
 
 
-def _ignore_leak(reason: str, axes: Axes) -> None:
+def _ignore_leak(reason: str, axes: AxisLabels) -> None:
     pass
 
 
@@ -104,7 +104,7 @@ class _Replay(NamedTuple):
         return programs.run(program, inputs, rule, enters=_never)
 
     def within(
-        self, program: Any, inputs: Sequence[Value], tape: Tape, axes: Sequence[Axes]
+        self, program: Any, inputs: Sequence[Value], tape: Tape, axes: Sequence[AxisLabels]
     ) -> list[Value]:
         """Returns the outputs of a program within the program, all of them as `Value`s.
 
@@ -122,14 +122,14 @@ class _Replay(NamedTuple):
         ]
 
     def shapes_within(
-        self, program: Any, inputs: Sequence[Value], tape: Tape, axes: Sequence[Axes]
+        self, program: Any, inputs: Sequence[Value], tape: Tape, axes: Sequence[AxisLabels]
     ) -> list[Value]:
         """Returns what `within` does on shapes alone; leaks are told."""
         shapes = [value._replace(array=shape_of(value.array)) for value in inputs]
         return self._replace(computes=False).within(program, shapes, tape, axes)
 
     def arrays_within(
-        self, program: Any, inputs: Sequence[Value], tape: Tape, axes: Sequence[Axes]
+        self, program: Any, inputs: Sequence[Value], tape: Tape, axes: Sequence[AxisLabels]
     ) -> tuple[Any, ...]:
         """Returns the arrays of what `within` returns, after `shapes_within` has told the leaks."""
         return tuple(value.array for value in self.quiet().within(program, inputs, tape, axes))
@@ -188,7 +188,7 @@ class _Replay(NamedTuple):
             return [value.shaped() for value in outputs]
         return outputs
 
-    def _constant(self, array: Any, atom: Any, axes: Axes) -> Value:
+    def _constant(self, array: Any, atom: Any, axes: AxisLabels) -> Value:
         value = constant_value(array, atom.aval, axes, self.places)
         return value if self.computes else value.shaped()
 

@@ -12,7 +12,7 @@ from jax import lax
 
 from jaxprune import programs
 from jaxprune.structured.graph.follow import Tape
-from jaxprune.structured.graph.labels import Axes
+from jaxprune.structured.graph.labels import AxisLabels
 from jaxprune.structured.graph.remainders import Lost, Places, Value
 from jaxprune.structured.graph.remainders.values import Region, is_number
 from jaxprune.structured.graph.rules import Step
@@ -38,13 +38,13 @@ class Replay(Protocol):
         ...
 
     def shapes_within(
-        self, program: Any, inputs: Sequence[Value], tape: Tape, axes: Sequence[Axes]
+        self, program: Any, inputs: Sequence[Value], tape: Tape, axes: Sequence[AxisLabels]
     ) -> list[Value]:
         """Returns the outputs of a program within the program, on shapes alone; leaks are told."""
         ...
 
     def arrays_within(
-        self, program: Any, inputs: Sequence[Value], tape: Tape, axes: Sequence[Axes]
+        self, program: Any, inputs: Sequence[Value], tape: Tape, axes: Sequence[AxisLabels]
     ) -> tuple[Any, ...]:
         """Returns the arrays that a program within the program gives."""
         ...
@@ -81,7 +81,7 @@ def _settle_carried(
     loop_inputs: list[Value],
     carry_slice: slice,
     tape: Tape,
-    axes: Sequence[Axes],
+    axes: Sequence[AxisLabels],
 ) -> list[Value]:
     """Returns a loop's inputs with the remainders that hold in all of its iterations.
 
@@ -283,7 +283,7 @@ def _replay_shard_map(run: Replay, equation: Any, values: list[Value], step: Ste
     return _with_arrays(run_sharded(*(value.array for value in values)), outputs)
 
 
-def _shape_on_each_device(array: Any, axes: Axes, aval: Any) -> jax.ShapeDtypeStruct:
+def _shape_on_each_device(array: Any, axes: AxisLabels, aval: Any) -> jax.ShapeDtypeStruct:
     """Returns the shape that each device has of an array: axes that are not divided have what is left.
 
     Args:

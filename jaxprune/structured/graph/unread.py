@@ -6,7 +6,7 @@ import numpy as np
 
 from jaxprune.structured.graph.classes import EquivalenceClasses
 from jaxprune.structured.graph.follow import Loop, Tape, tapes_within
-from jaxprune.structured.graph.labels import Axes
+from jaxprune.structured.graph.labels import AxisLabels
 
 __all__ = ["UNREAD", "follow_owners", "pin_unread_units", "unread_parameters"]
 
@@ -31,7 +31,7 @@ def unread_parameters(tape: Tape, count: int) -> list[int]:
 
 
 def pin_unread_units(
-    tape: Tape, outputs: Sequence[Axes], solution: EquivalenceClasses
+    tape: Tape, outputs: Sequence[AxisLabels], solution: EquivalenceClasses
 ) -> EquivalenceClasses:
     """Returns the classes, of which those stay that no equation reads: parts that slices leave out.
 
@@ -79,10 +79,10 @@ def _consumed_labels(tape: Tape, solution: EquivalenceClasses) -> Iterator[np.nd
 
 def follow_owners(
     paths: Sequence[str],
-    axes: Sequence[Axes],
+    axes: Sequence[AxisLabels],
     unread: Collection[int],
     solution: EquivalenceClasses,
-) -> list[Axes]:
+) -> list[AxisLabels]:
     """Returns the labels of all parameters; an unread one gets those of the parameter that owns it.
 
     A copy of a whole part of the tree belongs to that part, leaf by leaf: an optimizer's moments, an averaged
@@ -140,7 +140,7 @@ def _copies(read_paths: Sequence[str], unread_paths: Sequence[str]) -> dict[str,
     return originals_of
 
 
-def _same_classes(axes: Axes, other_axes: Axes, solution: EquivalenceClasses) -> bool:
+def _same_classes(axes: AxisLabels, other_axes: AxisLabels, solution: EquivalenceClasses) -> bool:
     """Whether two parameters live and die alike, index by index."""
     return all(
         np.array_equal(solution.class_of[axis], solution.class_of[other_axis])

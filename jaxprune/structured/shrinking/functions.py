@@ -11,7 +11,7 @@ import numpy as np
 from jaxprune.structured.graph.blocks import empty_blocks, path_without
 from jaxprune.structured.graph.exactness import responsible
 from jaxprune.structured.graph.graph import Graph, trace_without_exactness
-from jaxprune.structured.graph.labels import Axes
+from jaxprune.structured.graph.labels import AxisLabels
 from jaxprune.structured.graph.replay import Path, replay
 from jaxprune.structured.graph.unread import unread_parameters
 from jaxprune.structured.shrinking.removal import Removal, removed_classes
@@ -74,7 +74,7 @@ class Functions:
             alive = graph.solution.kept(removed_mask)
             groups_of_reason: dict[str, list[str]] = {}
 
-            def leak(reason: str, axes: Axes) -> None:
+            def leak(reason: str, axes: AxisLabels) -> None:
                 groups = responsible(graph.groups, axes, graph.solution, removed_mask)
                 groups_of_reason.setdefault(reason, []).extend(
                     graph.groups[group_index].name for group_index in groups

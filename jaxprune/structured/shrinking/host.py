@@ -6,10 +6,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 
 from jaxprune import programs
 from jaxprune.arrays.host_arrays import Blockwise, take_indices
+from jaxprune.calls import is_traced
 from jaxprune.units.coupling import everywhere
 
 __all__ = ["cut", "on_host", "run_on_host", "to_device"]
@@ -24,7 +24,7 @@ def on_host(x: Any) -> np.ndarray | None:
     >>> on_host(jax.numpy.ones(2))
     array([1., 1.], dtype=float32)
     """
-    if not isinstance(x, jax.Array) or isinstance(x, Tracer):
+    if not isinstance(x, jax.Array) or is_traced(x):
         return None
     return np.asarray(x) if len(x.sharding.device_set) == 1 else None
 

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 
 from jaxprune import masks as masks_lib
+from jaxprune.calls import is_traced
 from jaxprune.structured.graph.given import check_graph
 from jaxprune.structured.graph.graph import Graph
 from jaxprune.structured.shrinking.functions import Functions
@@ -152,7 +152,7 @@ def _mask_and_cut(leaf: Any, mask: Any, kept: dict[int, list[int]]) -> Any:
     """
     if mask is None:
         return cut(leaf, kept)
-    if isinstance(mask, Tracer):
+    if is_traced(mask):
         return jnp.where(cut(mask, kept), cut(leaf, kept), jnp.zeros((), leaf.dtype))
     host_leaf = on_host(leaf)
     small_mask = cut(np.asarray(mask), kept)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxprune import programs
-from jaxprune.structured.graph.labels import Axes
+from jaxprune.structured.graph.labels import AxisLabels
 from jaxprune.structured.graph.remainders.values import (
     EVERYWHERE,
     Leak,
@@ -332,7 +332,7 @@ def _grouped_conv(
     kernel_input = spec.rhs_spec[1]
     kernel_output = spec.rhs_spec[0]
 
-    def is_closed(value: Value, axes: Axes, axis: int) -> bool:
+    def is_closed(value: Value, axes: AxisLabels, axis: int) -> bool:
         cut_regions = regions_of(places.cut(axes))
         return all(is_zero(value.at(region)) for region in cut_regions if axis in region)
 

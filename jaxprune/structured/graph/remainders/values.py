@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 
-from jaxprune.structured.graph.labels import Axes
+from jaxprune.calls import is_traced
+from jaxprune.structured.graph.labels import AxisLabels
 from jaxprune.structured.graph.rules.rule import Kept
 
 __all__ = [
@@ -38,7 +38,7 @@ Region = frozenset[int]  # those of a value's axes along which its places were r
 EVERYWHERE: Region = frozenset()  # the places that are left
 Remainders = dict[Region, Any]  # region -> content
 # Is told a reason, and labels of the axes whose removed units are owed something.
-Leak = Callable[[str, Axes], None]
+Leak = Callable[[str, AxisLabels], None]
 _FEW_ELEMENTS = 2**16
 
 
@@ -102,11 +102,11 @@ class Places:
 
     __call__ = alive
 
-    def cut(self, axes: Axes) -> Region:
+    def cut(self, axes: AxisLabels) -> Region:
         """Returns the axes of a value along which something was removed."""
         return frozenset(i for i, axis in enumerate(axes) if self._entry(axis)[2])
 
-    def sizes(self, axes: Axes, region: Region) -> tuple[int, ...]:
+    def sizes(self, axes: AxisLabels, region: Region) -> tuple[int, ...]:
         """Returns the shape of a region of a value."""
         alive_counts = [int(self.alive(axis).sum()) for axis in axes]
         return tuple(
@@ -114,7 +114,7 @@ class Places:
             for i, (axis, alive_count) in enumerate(zip(axes, alive_counts, strict=True))
         )
 
-    def taken(self, array: Any, axes: Axes, region: Region) -> Any:
+    def taken(self, array: Any, axes: AxisLabels, region: Region) -> Any:
         """Returns the part of an array, of which nothing was removed yet, that is in a region."""
         for i, axis in enumerate(axes):
             alive = self.alive(axis)
@@ -177,7 +177,7 @@ def _is_infinite(content: Any) -> bool:
     return is_number(content) and not np.isfinite(content)
 
 
-def constant_value(array: Any, aval: Any, axes: Axes, places: Places) -> Value:
+def constant_value(array: Any, aval: Any, axes: AxisLabels, places: Places) -> Value:
     """Returns the value of a constant of the program, of which all places are known.
 
     Args:
@@ -206,7 +206,7 @@ def constant_value(array: Any, aval: Any, axes: Axes, places: Places) -> Value:
 
 def _on_host(array: Any) -> bool:
     """Whether an array's numbers may be looked at: they are known, and few or not on a device."""
-    if isinstance(array, Tracer):
+    if is_traced(array):
         return False
     if not isinstance(array, jax.Array):
         return True

@@ -1,8 +1,8 @@
 """One rule per primitive: how labels go through it, and how it runs on smaller arrays.
 
-A new primitive needs a function `(labels, equation, inputs) -> outputs` on `Axes`, and, if its parameters
-hold sizes, one more that binds it with those of smaller arrays; both go into a table here, or are told to
-`register`. What has no rule is pinned, never guessed.
+A new primitive needs a function `(labels, equation, inputs) -> outputs` on `AxisLabels`, and, if its
+parameters hold sizes, one more that binds it with those of smaller arrays; both go into a table here, or are
+told to `register`. What has no rule is pinned, never guessed.
 """
 
 from jaxprune.structured.graph.rules.entrywise import elementwise

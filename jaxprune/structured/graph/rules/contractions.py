@@ -3,13 +3,13 @@
 from typing import Any
 
 from jaxprune import programs
-from jaxprune.structured.graph.labels import Axes, Labels
+from jaxprune.structured.graph.labels import AxisLabels, Labels
 from jaxprune.structured.graph.rules.rule import Kept, Rule, Step, again, shapes_of
 
 __all__ = ["RULES"]
 
 
-def _dot(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
+def _dot(labels: Labels, equation: Any, inputs: list[AxisLabels]) -> list[AxisLabels]:
     (left_summed, right_summed), (left_batch, right_batch) = equation.params["dimension_numbers"]
     left, right = inputs
     labels.tie_all([left[i] for i in left_summed], [right[i] for i in right_summed])
@@ -19,7 +19,7 @@ def _dot(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
     return [(*(left[i] for i in left_batch), *left_free, *right_free)]
 
 
-def _ragged_dot(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
+def _ragged_dot(labels: Labels, equation: Any, inputs: list[AxisLabels]) -> list[AxisLabels]:
     """Labels runs of an axis of the first operand, each with a matrix of its own: their lengths stay."""
     left, right, run_lengths = inputs[:3]
     labels.pin(*(axis for axes in inputs[2:] for axis in axes))
@@ -53,7 +53,7 @@ def _ragged_dot(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]
     return [(*run_axes, *left_axes, *(right[i] for i in right_free))]
 
 
-def _conv(labels: Labels, equation: Any, inputs: list[Axes]) -> Any:
+def _conv(labels: Labels, equation: Any, inputs: list[AxisLabels]) -> Any:
     params = equation.params
     (shape,) = shapes_of(equation)
     x, kernel = inputs

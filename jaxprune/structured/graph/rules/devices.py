@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from jaxprune.structured.graph.labels import Axes, Labels
+from jaxprune.structured.graph.labels import AxisLabels, Labels
 from jaxprune.structured.graph.rules.rule import Rule, each_its_own, shapes_of
 
 __all__ = ["RULES"]
 
 
-def _collective(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
+def _collective(labels: Labels, equation: Any, inputs: list[AxisLabels]) -> list[AxisLabels]:
     """Labels a reduction over devices; under `vmap(axis_name=)` over axes of the arrays themselves."""
     reduced_axes = {axis for axis in equation.params["axes"] if isinstance(axis, int)}
     if equation.params.get("axis_index_groups") is not None:
@@ -17,7 +17,7 @@ def _collective(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]
     return [tuple(axis for i, axis in enumerate(axes) if i not in reduced_axes) for axes in inputs]
 
 
-def _exchange(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
+def _exchange(labels: Labels, equation: Any, inputs: list[AxisLabels]) -> list[AxisLabels]:
     """Labels what devices put together or share out along an axis."""
     params = equation.params
     shapes = shapes_of(equation)

@@ -6,35 +6,35 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxprune import programs
-from jaxprune.structured.graph.labels import Axes, Labels
+from jaxprune.structured.graph.labels import AxisLabels, Labels
 from jaxprune.structured.graph.rules.entrywise import elementwise
 from jaxprune.structured.graph.rules.rule import Kept, Rule, Step, cut, shapes_of
 
 __all__ = ["RULES"]
 
 
-def _keys(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
+def _keys(labels: Labels, equation: Any, inputs: list[AxisLabels]) -> list[AxisLabels]:
     """Labels PRNG keys made of others: all of them are pinned."""
     for axes in inputs:
         labels.pin(*axes)
     return [labels.fresh_like(shape, pinned=True) for shape in shapes_of(equation)]
 
 
-def _bits(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
+def _bits(labels: Labels, equation: Any, inputs: list[AxisLabels]) -> list[AxisLabels]:
     """Labels random bits: their axes are free, those of the keys are pinned."""
     for axes in inputs:
         labels.pin(*axes)
     return [labels.fresh_like(shapes_of(equation)[0])]
 
 
-def _generator(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
+def _generator(labels: Labels, equation: Any, inputs: list[AxisLabels]) -> list[AxisLabels]:
     """Labels the new state of a generator, which is pinned, and its bits, which are free."""
     state, bits = shapes_of(equation)
     labels.pin(*inputs[0])
     return [labels.fresh_like(state, pinned=True), labels.fresh_like(bits)]
 
 
-def _gamma(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
+def _gamma(labels: Labels, equation: Any, inputs: list[AxisLabels]) -> list[AxisLabels]:
     """Labels numbers of which each has a parameter of the distribution of its own."""
     labels.pin(*inputs[0])
     return [inputs[1]]

@@ -3,13 +3,13 @@
 from typing import Any
 
 from jaxprune.programs.primitives import ELEMENTWISE
-from jaxprune.structured.graph.labels import Axes, Labels
+from jaxprune.structured.graph.labels import AxisLabels, Labels
 from jaxprune.structured.graph.rules.rule import Rule, each_its_own, shapes_of
 
 __all__ = ["RULES", "elementwise"]
 
 
-def elementwise(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
+def elementwise(labels: Labels, equation: Any, inputs: list[AxisLabels]) -> list[AxisLabels]:
     """Ties all inputs of an elementwise operation, and returns their labels as those of the outputs.
 
     Scalars, and axes of length 1 beside longer ones, are read at every index, and are not tied.
@@ -30,23 +30,25 @@ def elementwise(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]
     return [tuple(output)] * len(shapes)
 
 
-def _without(axes: Axes, reduced_axes: tuple[int, ...]) -> Axes:
+def _without(axes: AxisLabels, reduced_axes: tuple[int, ...]) -> AxisLabels:
     return tuple(axis for i, axis in enumerate(axes) if i not in reduced_axes)
 
 
-def _reduce(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
+def _reduce(labels: Labels, equation: Any, inputs: list[AxisLabels]) -> list[AxisLabels]:
     """Labels a reduction over axes: they are free, as zeros change no sum."""
     reduced_axes = equation.params["axes"]
     return [_without(axes, reduced_axes) for axes in inputs[: len(equation.outvars)]]
 
 
-def _arg_reduce(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
+def _arg_reduce(labels: Labels, equation: Any, inputs: list[AxisLabels]) -> list[AxisLabels]:
     """Labels a search for an index, which must keep its meaning: the axis is pinned."""
     labels.pin(*(inputs[0][i] for i in equation.params["axes"]))
     return _reduce(labels, equation, inputs)
 
 
-def _reduce_by_function(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
+def _reduce_by_function(
+    labels: Labels, equation: Any, inputs: list[AxisLabels]
+) -> list[AxisLabels]:
     """Labels a reduction by a function of its own; what it makes of zeros is not known: axes are pinned."""
     reduced_axes = equation.params["dimensions"]
     operands = inputs[: len(equation.outvars)]
@@ -56,7 +58,7 @@ def _reduce_by_function(labels: Labels, equation: Any, inputs: list[Axes]) -> li
     return [_without(operands[0], reduced_axes)] * len(operands)
 
 
-def _bitcast(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
+def _bitcast(labels: Labels, equation: Any, inputs: list[AxisLabels]) -> list[AxisLabels]:
     """Labels a bitcast; between types of other widths a last axis has the parts of each element."""
     (shape,) = shapes_of(equation)
     same_axes = inputs[0][: len(shape)]

@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from jaxprune.structured.graph.labels import Axes, Labels
+from jaxprune.structured.graph.labels import AxisLabels, Labels
 from jaxprune.structured.graph.rules.rule import Kept, Rule, Step, again, left, shapes_of
 
 __all__ = ["RULES"]
 
 
-def _gather(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
+def _gather(labels: Labels, equation: Any, inputs: list[AxisLabels]) -> list[AxisLabels]:
     """Labels windows of an operand at computed indices.
 
     Axes that windows span whole are free, as are those of which each index has start indices of its own.
@@ -47,7 +47,7 @@ def _gather_again(equation: Any, arrays: list[Any], step: Step, kept: Kept) -> l
     return again(equation, arrays, slice_sizes=tuple(new_sizes))
 
 
-def _dynamic_slice(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
+def _dynamic_slice(labels: Labels, equation: Any, inputs: list[AxisLabels]) -> list[AxisLabels]:
     output = []
     for axis, size in zip(inputs[0], shapes_of(equation)[0], strict=True):
         if len(axis) != size:
@@ -61,7 +61,9 @@ def _dynamic_slice_again(equation: Any, arrays: list[Any], step: Step, kept: Kep
     return again(equation, arrays, slice_sizes=left(step.outputs[0], kept))
 
 
-def _dynamic_update_slice(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
+def _dynamic_update_slice(
+    labels: Labels, equation: Any, inputs: list[AxisLabels]
+) -> list[AxisLabels]:
     for operand_axis, update_axis in zip(inputs[0], inputs[1], strict=True):
         if len(operand_axis) == len(update_axis):
             labels.tie(operand_axis, update_axis)
@@ -70,7 +72,7 @@ def _dynamic_update_slice(labels: Labels, equation: Any, inputs: list[Axes]) -> 
     return [inputs[0]]
 
 
-def _scatter(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
+def _scatter(labels: Labels, equation: Any, inputs: list[AxisLabels]) -> list[AxisLabels]:
     """Labels updates that are written at computed indices of an operand: `x.at[...]`, sums over segments.
 
     Axes that windows span whole are free, as are those of which each index has indices of its own. Rows of

@@ -7,7 +7,7 @@ go along are pinned, the others are free.
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from jaxprune.structured.graph.labels import Axes, Labels
+from jaxprune.structured.graph.labels import AxisLabels, Labels
 from jaxprune.structured.graph.rules.rule import Label, Rule, shapes_of
 
 __all__ = ["RULES"]
@@ -16,7 +16,7 @@ __all__ = ["RULES"]
 def _mixing_along(parameter: str) -> Label:
     """Returns the rule of operations along the one axis that a parameter of the equation names."""
 
-    def label(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
+    def label(labels: Labels, equation: Any, inputs: list[AxisLabels]) -> list[AxisLabels]:
         axis = equation.params[parameter] % len(inputs[0])
         for axes in inputs:
             labels.pin(axes[axis])
@@ -39,7 +39,7 @@ def _mixing_last_axes(ranks: Callable[[Any], Sequence[int]]) -> Label:
         output, are the same ones.
     """
 
-    def label(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
+    def label(labels: Labels, equation: Any, inputs: list[AxisLabels]) -> list[AxisLabels]:
         batches = []
         for axes, rank in zip(inputs, ranks(equation), strict=True):
             batches.append(axes[: len(axes) - rank])
@@ -55,7 +55,7 @@ def _mixing_last_axes(ranks: Callable[[Any], Sequence[int]]) -> Label:
     return label
 
 
-def _solve(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
+def _solve(labels: Labels, equation: Any, inputs: list[AxisLabels]) -> list[AxisLabels]:
     """Labels systems of equations: each column of the right side, or each row, is solved for by itself."""
     *matrices, right_side = inputs
     batch_rank = len(right_side) - 2

@@ -6,29 +6,29 @@ from typing import Any
 import numpy as np
 
 from jaxprune import programs
-from jaxprune.structured.graph.labels import Axes, Labels, common_refinement
+from jaxprune.structured.graph.labels import AxisLabels, Labels, common_refinement
 from jaxprune.structured.graph.rules.rule import Kept, Rule, Step, again, cut, left, shapes_of
 
 __all__ = ["RULES"]
 
 
-def _transpose(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
+def _transpose(labels: Labels, equation: Any, inputs: list[AxisLabels]) -> list[AxisLabels]:
     return [tuple(inputs[0][i] for i in equation.params["permutation"])]
 
 
-def _squeeze(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
+def _squeeze(labels: Labels, equation: Any, inputs: list[AxisLabels]) -> list[AxisLabels]:
     squeezed = equation.params["dimensions"]
     return [tuple(axis for i, axis in enumerate(inputs[0]) if i not in squeezed)]
 
 
-def _expand_dims(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
+def _expand_dims(labels: Labels, equation: Any, inputs: list[AxisLabels]) -> list[AxisLabels]:
     old_axes = iter(inputs[0])
     new_indices = equation.params["dimensions"]
     rank = len(shapes_of(equation)[0])
     return [tuple(labels.fresh(1) if i in new_indices else next(old_axes) for i in range(rank))]
 
 
-def _broadcast(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
+def _broadcast(labels: Labels, equation: Any, inputs: list[AxisLabels]) -> list[AxisLabels]:
     (shape,) = shapes_of(equation)
     axis_at = dict(zip(equation.params["broadcast_dimensions"], inputs[0], strict=True))
     return [
@@ -43,7 +43,7 @@ def _broadcast_again(equation: Any, arrays: list[Any], step: Step, kept: Kept) -
     return again(equation, arrays, shape=left(step.outputs[0], kept))
 
 
-def _tile(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
+def _tile(labels: Labels, equation: Any, inputs: list[AxisLabels]) -> list[AxisLabels]:
     """Labels a repetition: an axis of length 1 is broadcast; each index of a longer one goes everywhere."""
     pairs = zip(inputs[0], equation.params["reps"], strict=True)
     return [
@@ -64,7 +64,7 @@ def _tile_again(equation: Any, arrays: list[Any], step: Step, kept: Kept) -> lis
     return again(equation, arrays, reps=tuple(counts))
 
 
-def _reshape(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
+def _reshape(labels: Labels, equation: Any, inputs: list[AxisLabels]) -> list[AxisLabels]:
     """Labels a reshape: it is cut into the smallest runs of axes that have as many elements on both sides."""
     (shape,) = shapes_of(equation)
     axes = tuple(inputs[0][axis] for axis in programs.axes_as_read(equation))
@@ -140,14 +140,14 @@ def _reshape_again(equation: Any, arrays: list[Any], step: Step, kept: Kept) -> 
     return again(equation, arrays, new_sizes=left(step.outputs[0], kept))
 
 
-def _rev(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
+def _rev(labels: Labels, equation: Any, inputs: list[AxisLabels]) -> list[AxisLabels]:
     reversed_indices = equation.params["dimensions"]
     return [
         tuple(axis[::-1] if i in reversed_indices else axis for i, axis in enumerate(inputs[0]))
     ]
 
 
-def _iota(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
+def _iota(labels: Labels, equation: Any, inputs: list[AxisLabels]) -> list[AxisLabels]:
     return [labels.fresh_like(shapes_of(equation)[0])]
 
 

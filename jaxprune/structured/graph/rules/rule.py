@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxprune import programs
-from jaxprune.structured.graph.labels import Axes, Labels
+from jaxprune.structured.graph.labels import AxisLabels, Labels
 
 __all__ = ["Kept", "Label", "Rule", "Step", "again", "cut", "each_its_own", "left", "shapes_of"]
 
@@ -26,14 +26,14 @@ class Step(NamedTuple):
     """
 
     equation: Any
-    inputs: list[Axes]
-    outputs: list[Axes]
+    inputs: list[AxisLabels]
+    outputs: list[AxisLabels]
     more: Any = None
     reads: tuple[int | None, ...] = ()
     writes: tuple[int, ...] = ()
 
 
-Label = Callable[[Labels, Any, list[Axes]], Any]
+Label = Callable[[Labels, Any, list[AxisLabels]], Any]
 Replay = Callable[[Any, list[Any], Step, Kept], Any]
 
 
@@ -49,7 +49,7 @@ class Rule(NamedTuple):
     replay: Replay | None = None
 
 
-def each_its_own(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
+def each_its_own(labels: Labels, equation: Any, inputs: list[AxisLabels]) -> list[AxisLabels]:
     """Returns the labels of each input as those of the output of the same index.
 
     Args:
@@ -73,7 +73,7 @@ def shapes_of(equation: Any) -> list[tuple[int, ...]]:
     return [tuple(variable.aval.shape) for variable in equation.outvars]
 
 
-def left(axes: Axes, kept: Kept) -> tuple[int, ...]:
+def left(axes: AxisLabels, kept: Kept) -> tuple[int, ...]:
     """Returns the shape that is left of a value.
 
     Args:
@@ -102,7 +102,7 @@ def again(equation: Any, arrays: Sequence[Any], **changed: Any) -> list[Any]:
     return programs.bind_with(equation, arrays, {**equation.params, **changed})
 
 
-def cut(value: Any, axes: Axes, kept: Kept) -> Any:
+def cut(value: Any, axes: AxisLabels, kept: Kept) -> Any:
     """Returns what is left of an array: its slices whose labels are left.
 
     Args:

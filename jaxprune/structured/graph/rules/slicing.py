@@ -6,13 +6,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxprune.structured.graph.labels import Axes, Labels
+from jaxprune.structured.graph.labels import AxisLabels, Labels
 from jaxprune.structured.graph.rules.rule import Kept, Rule, Step, again, shapes_of
 
 __all__ = ["RULES"]
 
 
-def _concatenate(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
+def _concatenate(labels: Labels, equation: Any, inputs: list[AxisLabels]) -> list[AxisLabels]:
     joined_index = equation.params["dimension"]
     first_axes = inputs[0]
     for axes in inputs[1:]:
@@ -24,7 +24,7 @@ def _concatenate(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes
     return [tuple(joined if i == joined_index else axis for i, axis in enumerate(first_axes))]
 
 
-def _slice(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
+def _slice(labels: Labels, equation: Any, inputs: list[AxisLabels]) -> list[AxisLabels]:
     params = equation.params
     strides = params["strides"] or (1,) * len(inputs[0])
     bounds = zip(params["start_indices"], params["limit_indices"], strides, strict=True)
@@ -56,7 +56,7 @@ def _slice_again(equation: Any, arrays: list[Any], step: Step, kept: Kept) -> li
     return [output]
 
 
-def _split(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
+def _split(labels: Labels, equation: Any, inputs: list[AxisLabels]) -> list[AxisLabels]:
     split_index = equation.params["axis"]
     axes = inputs[0]
     pieces = np.split(axes[split_index], np.cumsum(equation.params["sizes"])[:-1])
@@ -73,7 +73,7 @@ def _split_again(equation: Any, arrays: list[Any], step: Step, kept: Kept) -> li
     return again(equation, arrays, sizes=sizes)
 
 
-def _pad(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
+def _pad(labels: Labels, equation: Any, inputs: list[AxisLabels]) -> list[AxisLabels]:
     (shape,) = shapes_of(equation)
     output = []
     for axis, (low, high, interior), size in zip(
@@ -102,7 +102,7 @@ def _pad_again(equation: Any, arrays: list[Any], step: Step, kept: Kept) -> list
     return [lax.pad(arrays[0], arrays[1], new_config)]
 
 
-def _unstack(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
+def _unstack(labels: Labels, equation: Any, inputs: list[AxisLabels]) -> list[AxisLabels]:
     """Labels the slices of an array along an axis, which is pinned: there are as many as before."""
     stacked_index = equation.params["axis"]
     axes = inputs[0]
@@ -111,7 +111,7 @@ def _unstack(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
     return [slice_axes] * len(equation.outvars)
 
 
-def _stack(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
+def _stack(labels: Labels, equation: Any, inputs: list[AxisLabels]) -> list[AxisLabels]:
     """Labels values that become the slices of a new axis, which is pinned: there are as many as before."""
     stacked_index = equation.params["axis"]
     first_axes = inputs[0]

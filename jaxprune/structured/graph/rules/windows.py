@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from jaxprune.structured.graph.labels import Axes, Labels
+from jaxprune.structured.graph.labels import AxisLabels, Labels
 from jaxprune.structured.graph.rules.rule import Rule, shapes_of
 
 __all__ = ["RULES"]
@@ -24,7 +24,7 @@ def _is_pointwise(equation: Any) -> list[bool]:
     ]
 
 
-def _reduce_window(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
+def _reduce_window(labels: Labels, equation: Any, inputs: list[AxisLabels]) -> list[AxisLabels]:
     """Labels one element of each window, whatever function of the window it is."""
     shapes = shapes_of(equation)
     rank = len(equation.params["window_dimensions"])
@@ -42,7 +42,7 @@ def _reduce_window(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Ax
     return [tuple(output)] * len(shapes)
 
 
-def _scatter_windows(labels: Labels, equation: Any, inputs: list[Axes]) -> list[Axes]:
+def _scatter_windows(labels: Labels, equation: Any, inputs: list[AxisLabels]) -> list[AxisLabels]:
     """Labels elements of one operand that are added up where windows point to in the other."""
     shape = shapes_of(equation)[0]
     rank = len(equation.params["window_dimensions"])
