@@ -27,6 +27,9 @@ __all__ = [
 ]
 
 
+_MOST_STEPS = 2**31 - 1
+
+
 def __dir__() -> list[str]:
     return sorted(__all__)
 
@@ -409,6 +412,10 @@ def _check(name: str, sparsity: float, begin: int, end: int, every: int) -> None
         raise ValueError(f"{name}: begin={begin}, end={end}; 0 <= begin <= end is needed.")
     if every < 1:
         raise ValueError(f"{name}: every={every}; at least 1 step must lie between two changes.")
+    if max(end, every) > _MOST_STEPS:
+        raise ValueError(
+            f"{name}: begin={begin}, end={end}, every={every}; steps are counted in int32, to {_MOST_STEPS}."
+        )
 
 
 def _check_power(name: str, power: float) -> None:

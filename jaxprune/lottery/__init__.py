@@ -17,8 +17,8 @@ from jaxprune.lottery.mask_criteria import CRITERIA as CRITERIA
 from jaxprune.lottery.mask_criteria import Overlap as Overlap
 from jaxprune.lottery.mask_criteria import masks_like as masks_like
 from jaxprune.lottery.mask_criteria import overlap as overlap
+from jaxprune.lottery.plan import Plan as Plan
 from jaxprune.lottery.ticket import LotteryState as LotteryState
-from jaxprune.lottery.ticket import Plan as Plan
 from jaxprune.lottery.ticket import lottery_ticket as lottery_ticket
 
 __all__ = [

@@ -1,9 +1,8 @@
 """Iterative pruning with rewinding as one optax transform: a whole lottery ticket in a plain loop."""
 
-import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +12,7 @@ from jaxprune import checks, trees
 from jaxprune import masks as masks_lib
 from jaxprune.calls import is_traced
 from jaxprune.kernel_axes import AxesTree, of_leaves
+from jaxprune.lottery.plan import PLAN, Plan
 from jaxprune.masks import Prunable
 from jaxprune.method import METHOD, Method, Partition, by_index, by_member, memory_rules_of
 from jaxprune.pruning.by_method import change, initial_masks
@@ -33,87 +33,11 @@ from jaxprune.transforms.masked_step import key_data, land, masked_step, refresh
 from jaxprune.transforms.mirrored_state import mirrors
 from jaxprune.types import Masks, Params
 
-__all__ = ["LotteryState", "Plan", "lottery_ticket"]
+__all__ = ["LotteryState", "lottery_ticket"]
 
 
 def __dir__() -> list[str]:
     return sorted(__all__)
-
-
-Rewind = Literal["weights", "learning_rate", "finetune"]
-
-
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """When a lottery ticket trains, prunes and rewinds.
-
-    Level 0 trains the dense network for `round_steps` updates. Each of the `rounds` that follow prunes,
-    rewinds to the state that level 0 had after `rewind_to` updates, and trains on to `round_steps`.
-    Pruning takes one update of its own, and rewinding weights a second one: an addition reaches any float
-    exactly from zero only. What a level has trained is there after `level_end` updates.
-
-    Attributes:
-      round_steps: training updates from the start to the end of a level.
-      rounds: how often the network is pruned; the levels are 0 to `rounds`.
-      rewind_to: the rewinding point k, in updates. 0 is the initialisation.
-      rewind: what goes back to it. `"weights"`: weights, optimizer state and learning rate (Frankle &
-        Carbin 2019; with k > 0 Frankle et al. 2020). `"learning_rate"`: the optimizer's counts, and with
-        them its schedules; weights and moments carry on (Renda, Frankle & Carbin 2020). `"finetune"`:
-        nothing; training goes on where the schedules have ended.
-
-    >>> plan = Plan(round_steps=50, rounds=4, rewind_to=5)
-    >>> plan.total_updates, plan.level_end(1)
-    (238, 97)
-    """
-
-    round_steps: int
-    rounds: int
-    rewind_to: int = 0
-    rewind: Rewind = "weights"
-
-    def __post_init__(self) -> None:
-        """Refuses plans without meaning."""
-        counts = ("round_steps", "rounds", "rewind_to")
-        checks.check("Plan", **{name: (getattr(self, name), checks.INTEGER) for name in counts})
-        if self.rewind not in get_args(Rewind):
-            raise ValueError(f"Plan(rewind={self.rewind!r}): one of {get_args(Rewind)} is needed.")
-        if not 0 <= self.rewind_to < self.round_steps:
-            raise ValueError(
-                f"Plan(rewind_to={self.rewind_to}, round_steps={self.round_steps}): the rewinding point "
-                "must lie before the end of a round."
-            )
-        if self.rounds < 0:
-            raise ValueError(f"Plan(rounds={self.rounds}): at least 0 is needed.")
-
-    @property
-    def pause(self) -> int:
-        """Updates that prune and rewind between two levels."""
-        return 2 if self.rewind == "weights" else 1
-
-    @property
-    def cycle(self) -> int:
-        """Updates of a level after the first."""
-        return self.pause + self.round_steps - self.rewind_to
-
-    @property
-    def total_updates(self) -> int:
-        """Updates of the whole ticket, the last level trained to its end."""
-        return self.level_end(self.rounds)
-
-    def level_start(self, level: int) -> int:
-        """Updates done when `level` starts to train."""
-        return 0 if level == 0 else self.level_end(level - 1) + self.pause
-
-    def level_end(self, level: int) -> int:
-        """Updates done when `level` has been trained."""
-        return self.round_steps + level * self.cycle
-
-
-_PLAN = checks.Kind(
-    "a lottery.Plan",
-    lambda value: isinstance(value, Plan),
-    lambda _: "such as lottery.Plan(round_steps=1_000, rounds=10)",
-)
 
 
 class LotteryState(NamedTuple):
@@ -193,7 +117,7 @@ def lottery_ticket(
     >>> params, masks_of(state)  # 1 - 2 * 0.5 is smaller than -3 - 2 * 0.5
     ({'w': Array([[ 0., -3.]], dtype=float32)}, {'w': Array([[False,  True]], dtype=bool)})
     """
-    check_transform("lottery_ticket", inner, method=(method, METHOD), plan=(plan, _PLAN))
+    check_transform("lottery_ticket", inner, method=(method, METHOD), plan=(plan, PLAN))
     checks.check("lottery_ticket", masks=(masks, checks.optional(masks_lib.MASKS)))
     checks.check("lottery_ticket", key=(key, checks.optional(checks.KEY)))
     inner = optax.with_extra_args_support(inner)
@@ -243,9 +167,12 @@ def lottery_ticket(
             return params, inner_state
         if plan.rewind == "learning_rate":
             leaves, treedef = jax.tree.flatten(inner_state, is_leaf=trees.is_box)
-            param_indices = mirrors(params, inner_state)
-            pairs = zip(param_indices, leaves, strict=True)
-            counts = [leaf if index is None else None for index, leaf in pairs]
+            pairs = zip(mirrors(params, inner_state), leaves, strict=True)
+            # Moments may have shapes of their own, as factored ones do; counts and rates are single numbers.
+            counts = [
+                leaf if index is None and jnp.ndim(trees.unboxed(leaf)) == 0 else None
+                for index, leaf in pairs
+            ]
             return None, treedef.unflatten(counts)
         return None, None
 

@@ -30,7 +30,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from jaxprune.selection.ranks import CEILING, order_key, to_key, to_rank, to_score
+from jaxprune.selection.ranks import CEILING, LARGEST, order_key, to_key, to_rank, to_score
 from jaxprune.selection.shared_kernels import compiled_once
 
 __all__ = [
@@ -258,9 +258,11 @@ def _next_thresholds(search: _Search, wanted: Array, drop: int) -> Array:
     trusted = search.trusted[None] > 0
     fraction = jnp.where(trusted, guess, ordinals.astype(np.float32) / np.float32(PROBES + 1))
     by_threshold = low + lax.convert_element_type(fraction * to_float(high - low), jnp.uint32)
-    low_score = to_score(to_key(low, drop))
-    high_score = to_score(to_key(high, drop))
-    by_score = to_rank(order_key(low_score + guess * (high_score - low_score)), drop)
+    # Of finite numbers, halved so that their difference is finite: whoever looks for NaN finds none.
+    half_low, half_high = (
+        0.5 * to_score(jnp.minimum(to_key(ranks, drop), LARGEST)) for ranks in (low, high)
+    )
+    by_score = to_rank(order_key(2 * (half_low + guess * (half_high - half_low))), drop)
     thresholds = jnp.where(trusted & (search.tied[None] == 0), by_score, by_threshold)
     # Few scores are left: the first threshold asks whether all of them are equal to the lowest.
     asks_for_tie = (inside_count < _SUSPECTED_TIE) & (ordinals == 1)

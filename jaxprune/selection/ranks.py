@@ -8,6 +8,7 @@ from jax import Array, lax
 
 LOWEST = np.int32(-(2**31))  # the key of NaN
 _INFINITY = np.int32(0x7F800000)  # bits of float32 inf
+LARGEST = _INFINITY - 1  # the key of the largest finite number
 CEILING = 2**31 + int(_INFINITY) + 1  # above every rank
 
 

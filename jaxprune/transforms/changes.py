@@ -236,16 +236,18 @@ def change_masks(
     def change_member(index: int, own_masks: Masks) -> Masks:
         nonlocal held_count
         member = method.parts[index]
-        is_due = member.schedule.due(step if is_traced(step) else int(step))
-        if is_traced(is_due) or is_traced(pending[index]):
-            is_due = is_due | pending[index]
+        is_on_schedule = member.schedule.due(step if is_traced(step) else int(step))
+        if is_traced(is_on_schedule) or is_traced(pending[index]):
+            is_due = is_on_schedule | pending[index]
         else:
-            is_due = bool(is_due) or bool(pending[index])
+            is_due = bool(is_on_schedule) or bool(pending[index])
         is_tried = is_due if observed.moves is None else is_due & observed.moves
 
         def try_change() -> tuple[Masks, jax.Array]:
             """The masks from now on, and whether they could be chosen."""
-            schedule_step = jnp.minimum(step, member.schedule.end)
+            # A change that is made up for after the end of its schedule is the last one that was due.
+            last_step = jnp.minimum(step, member.schedule.end)
+            schedule_step = jnp.where(is_on_schedule, step, last_step)
             old_masks = masks_lib.unpack(own_masks)
             are_finite = observed.finite()
 

@@ -143,6 +143,9 @@ MISUSES["numbers"] = {
     "an initial sparsity of 1": Misuse(
         lambda: jp.schedules.cubic(sparsity=0.5, begin=0, end=9, initial=1.0), "initial=1"
     ),
+    "an end that int32 cannot count": Misuse(
+        lambda: jp.methods.rigl(sparsity=0.5, every=2, end=10**10), "end=10000000000.*int32"
+    ),
     "cycles with a power of zero": Misuse(
         lambda: jp.schedules.cyclical(sparsity=0.5, begin=0, end=9, cycles=2, power=0), "power=0"
     ),

@@ -114,6 +114,18 @@ def test_learning_rate_rewinding_keeps_weights_and_moments():
     assert equal(at(inner, start)[0].mu, jp.masks.apply(at(inner, end)[0].mu, mask))
 
 
+def test_learning_rate_rewinding_keeps_moments_of_other_shapes():
+    inner = optax.chain(optax.scale_by_factored_rms(min_dim_size_to_factor=5), optax.scale(-0.01))
+    plan, tx = ticket("learning_rate", inner)
+    _, _, states = history(tx, plan.total_updates)
+    end, start = plan.level_end(0) - 1, plan.level_start(1) - 1
+    before, after = at(states, end)[0], at(states, start)[0]
+    assert before.v_row["a"]["kernel"].ndim == 1
+    assert equal(after.v_row, before.v_row)
+    assert equal(after.v_col, before.v_col)
+    assert int(after.count) == REWIND_TO
+
+
 def test_fine_tuning_keeps_everything():
     plan, tx = ticket("finetune")
     params, masks, inner = history(tx, plan.total_updates)

@@ -5,8 +5,11 @@ import re
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
+from jax.experimental import checkify
 
+import jaxprune as jp
 from jaxprune.selection import exact, top, top_along, top_each
 from jaxprune.selection.ranks import order_key
 
@@ -277,3 +280,14 @@ def test_too_many_scores_are_refused():
     half = jax.ShapeDtypeStruct((2**30,), jnp.float32)
     with pytest.raises(ValueError, match=r"2147483648 scores compete.*layer by layer"):
         jax.eval_shape(lambda x: top([x, x], 1), half)
+
+
+@pytest.mark.parametrize("method", [jp.methods.gmp, jp.methods.global_magnitude])
+def test_a_search_makes_no_nan_on_the_way(method):
+    """Whoever checks a step for NaN finds those of the weights alone."""
+    tx = jp.sparsify(optax.sgd(0.1), method(sparsity=0.5, begin=0, end=2, every=1))
+    params = {"w": jnp.arange(-40.0, 40.0).reshape(8, 10)}
+    checked = checkify.checkify(tx.update, errors=checkify.float_checks)
+    error, (_, state) = jax.jit(checked)(params, tx.init(params), params)
+    assert error.get() is None
+    assert int(jp.masks_of(state)["w"].sum()) == 80

@@ -311,3 +311,25 @@ def test_all_finite_sees_one_number_that_is_not(dtype):
 def test_looking_for_nan_does_not_stop_who_debugs_nan():
     with jax.debug_nans(True):
         assert not bool(all_finite([jnp.full(3, jnp.inf)]))
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_schedule_without_an_end_lets_fractions_decay(compiled):
+    method = jp.Method(
+        jp.criteria.magnitude,
+        schedule=jp.schedules.constant(sparsity=0.5),
+        initial=jp.criteria.random,
+        update=jp.updates.regrow(jp.criteria.gradient, fraction=jp.updates.cosine(0.5, 6)),
+    )
+    tx = jp.sparsify(optax.sgd(0.0), method, key=jax.random.key(0))
+    update = jax.jit(tx.update) if compiled else tx.update
+    params = {"w": jax.random.normal(jax.random.key(1), (8, 8))}
+    state = tx.init(params)
+    grown = []
+    for step in range(8):
+        grads = {"w": jax.random.normal(jax.random.key(2 + step), (8, 8))}
+        before = jp.masks_of(state)["w"]
+        _, state = update(grads, state, params)
+        grown.append(int((jp.masks_of(state)["w"] & ~before).sum()))
+    assert grown[0] > grown[3] > 0
+    assert grown[6:] == [0, 0]
