@@ -20,7 +20,8 @@ refuted, or it is open, if the bounds say neither (`experiments.reports.stats`).
     smallest_level  a matches dense at some level with at most `at_most` of the weights; refuted: at none
     at_least        mean(a) >= value
     band            |mean(a) - value| < max(floor, 3 std); floor: 0.003 if none is given; seeds that differ
-                    more make the band wider, and its bounds allow for that
+                    more make the band wider, and its bounds allow for that; with the paper's `std`, 3
+                    times the root mean square of both
 
 In lottery runs a claim also has `remaining`, the fraction of weights left, and means the nearest level; `a`
 is a branch there ("ticket", "reinit", "dense") and `metric` one of its numbers. In comparisons `a` and `b`
@@ -206,13 +207,14 @@ def _check_band(results: Mapping[str, Any], claim: Mapping[str, Any], kind: Repo
     seed_values = _values_of_side(results, claim, kind, claim.get("a"))
     if len(seed_values) < 2:
         raise OpenError(f"{mean_value(seed_values, claim['metric'])}; one seed gives no bound")
-    spread = stats.std(seed_values)
-    if "std" in claim:  # the paper's, pooled with ours
-        spread = math.sqrt((spread**2 + claim["std"] ** 2) / 2)
     floor = claim.get("floor", 0.003)
+    if "std" in claim:  # the paper's, pooled with ours
+        spread = stats.pooled_std(stats.std(seed_values), claim["std"])
+        verdict = stats.in_pooled_band(seed_values, claim["value"], floor, 3, claim["std"])
+    else:
+        spread = stats.std(seed_values)
+        verdict = stats.in_band(seed_values, claim["value"], floor, 3)
     half_width = max(floor, 3 * spread)
-    pooled_ratio = spread / stats.std(seed_values) if stats.std(seed_values) else 1.0
-    verdict = stats.in_band(seed_values, claim["value"], floor, 3 * pooled_ratio)
     scale, unit = _scale_and_unit(claim)
     ours = f"{scale * stats.mean(seed_values):.4g} ± {scale * stats.std(seed_values):.2g}{unit}"
     needed = f"{scale * claim['value']:.4g} ± {scale * half_width:.2g}{unit}"
