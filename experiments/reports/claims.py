@@ -29,7 +29,7 @@ are contestants, `metric` is the test accuracy if it is left out, and a claim ha
 the nearest point, or `strength`, for gates and penalties (or one by contestant); it stays open if a
 training diverged, since seeds left out would favour who lost them. After training (`experiments.posttrain`)
 `a` and `b` are rows or "dense", and `metric` is "perplexity" or "log_perplexity". In training runs `a` is
-left out and `metric` is the name of a result.
+left out, `b` is a number, `metric` is the name of a result, and the mean of a seed's folds is its value.
 """
 
 import math
@@ -70,14 +70,18 @@ def check(results: Mapping[str, Any], kind: ReportKind) -> list[Outcome]:
                 raise OpenError(f"against={against!r}: one of {', '.join(AGAINST)} is needed")
             outcome = _CHECKS[claim["kind"]](results, claim, kind)
         except OpenError as e:
-            outcome = Outcome("", "open", str(e), "", len(results["seeds"]))
+            outcome = Outcome("", "open", str(e), "", _seed_count(results))
         except KeyError as e:
             reason = f"cannot be checked: {e} is unknown or missing in {dict(claim)}"
-            outcome = Outcome("", "open", reason, "", len(results["seeds"]))
+            outcome = Outcome("", "open", reason, "", _seed_count(results))
         name = claim.get("name", "")
         published = str(claim.get("published", ""))
         outcomes.append(outcome._replace(name=name, published=published, against=str(against)))
     return outcomes
+
+
+def _seed_count(results: Mapping[str, Any]) -> int:
+    return len({seed["seed"] for seed in results["seeds"]})
 
 
 def count(outcomes: Iterable[Outcome]) -> str:
@@ -256,19 +260,25 @@ def _scale_and_unit(claim: Mapping[str, Any]) -> tuple[int, str]:
 def _values_of_sides(
     results: Mapping[str, Any], claim: Mapping[str, Any], kind: ReportKind
 ) -> tuple[list[float], list[float]]:
-    return (
-        _values_of_side(results, claim, kind, claim.get("a")),
-        _values_of_side(results, claim, kind, claim["b"]),
-    )
+    """Returns the values of both sides, one per seed; a number is repeated."""
+    a, b = claim.get("a"), claim["b"]
+    if isinstance(a, int | float):
+        b_values = _values_of_side(results, claim, kind, b)
+        return [float(a)] * len(b_values), b_values
+    a_values = _values_of_side(results, claim, kind, a)
+    if isinstance(b, int | float):
+        return a_values, [float(b)] * len(a_values)
+    return a_values, _values_of_side(results, claim, kind, b)
 
 
 def _values_of_side(
     results: Mapping[str, Any], claim: Mapping[str, Any], kind: ReportKind, side: Any
 ) -> list[float]:
-    """Returns the values on one side of a claim, one per seed; a number is repeated."""
-    if isinstance(side, int | float):
-        return [float(side)] * len(results["seeds"])
-    return kind.values(results, claim, side)
+    """Returns the values of one side of a claim, one per seed."""
+    seed_values = kind.values(results, claim, side)
+    if not all(isinstance(value, int | float) for value in seed_values):
+        raise OpenError(f"{claim['metric']} is no number")
+    return seed_values
 
 
 def _outcome_of_difference(claim: Mapping[str, Any], verdict: stats.Verdict) -> Outcome:
