@@ -15,7 +15,9 @@ refuted, or it is open, if the bounds say neither (`experiments.reports.stats`).
 
     lower_bound     mean(a - b) > bound
     matches         a is no worse than b: mean(a - b) > -margin (default: max(0.001, std of dense))
-    beats           a is better than b by d: lower bound > d / 2 and mean >= d; refuted: upper bound < d
+    beats           a is better than b by d: lower bound > d / 2 and mean >= d; refuted: upper bound < d;
+                    of metrics of which less is better, these two and smallest_level turn the sign
+                    (`experiments.config.metrics`)
     median_ratio    median of a / b < below; five seeds at least are needed for a bound
     smallest_level  a matches dense at some level with at most `at_most` of the weights; refuted: at none
     at_least        mean(a) >= value
@@ -33,23 +35,19 @@ left out, `b` is a number, `metric` is the name of a result, and the mean of a s
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from experiments.config import UserError
+from experiments.config.metrics import is_share, lower_is_better
+from experiments.config.paper import AGAINST, check_claim
 from experiments.reports import stats
 from experiments.reports.kind import OpenError, Outcome, ReportKind
 from experiments.reports.lottery_results import levels, values
-from experiments.reports.markdown import is_share, mean_value, table
+from experiments.reports.markdown import mean_value, table
 from jaxprune.wording import counted
 
-__all__ = ["AGAINST", "check", "count", "count_table"]
-
-AGAINST = {
-    "figure": "a paper's own figure",
-    "shortened": "a paper's figure, by a shortened protocol",
-    "order": "a published order or statement",
-    "own": "a bar of our own",
-}
+__all__ = ["check", "count", "count_table"]
 
 
 def check(results: Mapping[str, Any], kind: ReportKind) -> list[Outcome]:
@@ -61,22 +59,22 @@ def check(results: Mapping[str, Any], kind: ReportKind) -> list[Outcome]:
     """
     outcomes = []
     paper = results.get("paper") or {}
-    for claim in paper.get("accept") or ():
-        if kind.metric is not None:
-            claim = {"metric": kind.metric, **claim}
-        against = claim.get("against", paper.get("against", "own"))
+    claims: Sequence[Any] = paper.get("accept") or ()
+    for index, claim in enumerate(claims):
+        given: dict[str, Any] = {} if kind.metric is None else {"metric": kind.metric}
+        given["against"] = paper.get("against") or "own"
+        if isinstance(claim, Mapping):  # what is None counts as left out
+            given |= {name: value for name, value in claim.items() if value is not None}
         try:
-            if against not in tuple(AGAINST):
-                raise OpenError(f"against={against!r}: one of {', '.join(AGAINST)} is needed")
-            outcome = _CHECKS[claim["kind"]](results, claim, kind)
-        except OpenError as e:
+            check_claim(given if isinstance(claim, Mapping) else claim, f"paper.accept[{index}]")
+            outcome = _CHECKS[given["kind"]](results, given, kind)
+        except (OpenError, UserError) as e:
             outcome = Outcome("", "open", str(e), "", _seed_count(results))
         except KeyError as e:
-            reason = f"cannot be checked: {e} is unknown or missing in {dict(claim)}"
+            reason = f"cannot be checked: {e} is unknown or missing in {given}"
             outcome = Outcome("", "open", reason, "", _seed_count(results))
-        name = claim.get("name", "")
-        published = str(claim.get("published", ""))
-        outcomes.append(outcome._replace(name=name, published=published, against=str(against)))
+        names = {name: str(given.get(name, "")) for name in ("name", "published", "against")}
+        outcomes.append(outcome._replace(**names))
     return outcomes
 
 
@@ -141,7 +139,18 @@ def _check_matches(
     margin = claim.get("margin")
     if margin is None:
         margin = stats.margin_of(_values_of_dense(results, claim, kind))
-    return _outcome_of_difference(claim, stats.matches(a, b, margin))
+    return _outcome_of_difference(claim, _by_direction(claim, stats.matches, a, b, margin))
+
+
+def _by_direction(
+    claim: Mapping[str, Any],
+    judge: Callable[[Sequence[float], Sequence[float], float], stats.Verdict],
+    a: Sequence[float],
+    b: Sequence[float],
+    threshold: float,
+) -> stats.Verdict:
+    """Judges whether a is better than b: where less is better, b takes the place of a."""
+    return judge(b, a, threshold) if lower_is_better(claim["metric"]) else judge(a, b, threshold)
 
 
 def _values_of_dense(
@@ -158,8 +167,12 @@ def _values_of_dense(
 
 def _check_beats(results: Mapping[str, Any], claim: Mapping[str, Any], kind: ReportKind) -> Outcome:
     a, b = _values_of_sides(results, claim, kind)
-    outcome = _outcome_of_difference(claim, stats.beats(a, b, claim["d"]))
-    return outcome._replace(needed=f"{outcome.needed}, mean ≥ {_signed(claim['d'], claim)}")
+    verdict = _by_direction(claim, stats.beats, a, b, claim["d"])
+    outcome = _outcome_of_difference(claim, verdict)
+    mean = f"mean ≥ {_signed(claim['d'], claim)}"
+    if lower_is_better(claim["metric"]):
+        mean = f"mean ≤ {_signed(-claim['d'], claim)}"
+    return outcome._replace(needed=f"{outcome.needed}, {mean}")
 
 
 def _check_median_ratio(
@@ -189,22 +202,25 @@ def _check_smallest_level(
     verdicts: dict[float, stats.Word] = {}
     for level, remaining in enumerate(levels(results)):
         if branch_values := values(results, claim["a"], claim["metric"], level):
-            verdicts[remaining] = stats.matches(branch_values, dense, stats.margin_of(dense)).word
+            verdict = _by_direction(
+                claim, stats.matches, branch_values, dense, stats.margin_of(dense)
+            )
+            verdicts[remaining] = verdict.word
     claimed_verdicts = [
         word for remaining, word in verdicts.items() if remaining <= claim["at_most"]
     ]
     if not claimed_verdicts:
         raise OpenError(f"no level of {claim['a']} with so few weights")
-    verdict: stats.Word = "open"
+    word: stats.Word = "open"
     if "holds" in claimed_verdicts:
-        verdict = "holds"
+        word = "holds"
     elif set(claimed_verdicts) == {"refuted"}:
-        verdict = "refuted"
+        word = "refuted"
     matching_levels = [remaining for remaining, word in verdicts.items() if word == "holds"]
     ours = "no level matches dense"
     if matching_levels:
         ours = f"{100 * min(matching_levels):.3g} % of weights left"
-    return Outcome("", verdict, ours, needed, len(dense))
+    return Outcome("", word, ours, needed, len(dense))
 
 
 def _check_band(results: Mapping[str, Any], claim: Mapping[str, Any], kind: ReportKind) -> Outcome:
@@ -282,13 +298,18 @@ def _values_of_side(
 
 
 def _outcome_of_difference(claim: Mapping[str, Any], verdict: stats.Verdict) -> Outcome:
-    mean = _signed(verdict.mean, claim)
+    """Returns the outcome in words, of which the numbers are those of a - b."""
+    is_turned = claim["kind"] in ("matches", "beats") and lower_is_better(claim["metric"])
+    sign = -1 if is_turned else 1
+    mean = _signed(sign * verdict.mean, claim)
     if verdict.bounds is None:
         raise OpenError(f"{mean}; one seed gives no bound")
-    lower, upper = (_signed(bound, claim).removesuffix(" pp") for bound in verdict.bounds)
-    needed = f"> {_signed(verdict.threshold, claim)}"
+    ends = sorted(sign * bound for bound in verdict.bounds)
+    lower, upper = (_signed(bound, claim).removesuffix(" pp") for bound in ends)
+    needed = f"{'<' if is_turned else '>'} {_signed(sign * verdict.threshold, claim)}"
     return Outcome("", verdict.word, f"{mean} [{lower}, {upper}]", needed, verdict.n)
 
 
 def _signed(value: float, claim: Mapping[str, Any]) -> str:
+    value += 0.0  # no minus before a zero
     return f"{100 * value:+.2f} pp" if is_share(claim["metric"]) else f"{value:+.4g}"

@@ -8,6 +8,20 @@ from experiments import report
 from experiments.reports import stats
 
 
+def posttrain(*accept):
+    """Two seeds: S has the perplexities 40 and 41, mag 350 and 352, and the dense network 18.8."""
+    rows = [{"S": 40.0 + seed, "mag": 350.0 + 2 * seed} for seed in range(2)]
+    return {
+        "kind": "posttrain",
+        "paper": {"accept": list(accept)},
+        "dense": {"perplexity": 18.8},
+        "seeds": [
+            {"seed": seed, "rows": {label: {"perplexity": value} for label, value in row.items()}}
+            for seed, row in enumerate(rows)
+        ],
+    }
+
+
 def train(*accept, **metrics):
     """Seeds with these metrics, whose lists have one value per training."""
     count = len(next(iter(metrics.values())))
@@ -17,6 +31,41 @@ def train(*accept, **metrics):
 
 def claim(kind, metric="perplexity", **fields):
     return {"name": "it", "kind": kind, "metric": metric, **fields}
+
+
+@pytest.mark.parametrize(
+    ("asked", "verdict", "ours", "needed"),
+    [
+        (claim("beats", a="S", b="mag", d=10), "holds", "-310.5", "< -5, mean ≤ -10"),
+        (claim("beats", a="mag", b="S", d=10), "refuted", "+310.5", "< -5, mean ≤ -10"),
+        (claim("beats", a=400, b="mag", d=10), "refuted", "+49", "< -5, mean ≤ -10"),
+        (claim("matches", a="S", b="mag"), "holds", "-310.5", "< +0.001"),
+        (claim("matches", a="mag", b="S"), "refuted", "+310.5", "< +0.001"),
+        (claim("matches", a="S", b="dense", margin=30), "holds", "+21.7", "< +30"),
+        (claim("matches", a="S", b=41.5, margin=0), "open", "-1 [-4.157, +2.157]", "< +0"),
+        (claim("lower_bound", a="mag", b="S", bound=300), "holds", "+310.5", "> +300"),
+        (claim("beats", "damping", a="S", b="mag", d=1), "open", "use 'lower_bound'", ""),
+    ],
+)
+def test_less_perplexity_is_better(asked, verdict, ours, needed):
+    (outcome,) = report.check_claims(posttrain(asked))
+    assert (outcome.verdict, outcome.needed) == (verdict, needed)
+    assert ours in outcome.ours
+
+
+def test_a_ticket_that_stops_later_is_not_as_good_as_dense():
+    def level(remaining, step):
+        return {"remaining": remaining, "branches": {"ticket": {"early_step": step}}}
+
+    asked = claim("smallest_level", "early_step", a="ticket", at_most=0.6)
+    for step, verdict in ((900, "holds"), (2000, "refuted")):
+        seeds = [
+            {"seed": seed, "levels": [level(1.0, 1000 + seed), level(0.5, step + seed)]}
+            for seed in range(3)
+        ]
+        results = {"kind": "lottery", "paper": {"accept": [asked]}, "seeds": seeds}
+        (outcome,) = report.check_claims(results)
+        assert outcome.verdict == verdict
 
 
 @pytest.mark.parametrize("sides", [{"a": "RigL", "b": 0.9}, {"b": "dense"}])
@@ -72,6 +121,28 @@ def test_the_papers_spread_counts_though_seeds_be_equal(accuracies, value, verdi
     assert outcome.verdict == verdict
     pooled = stats.pooled_std(stats.std(accuracies), 0.01)
     assert outcome.needed == f"{100 * value:.4g} ± {300 * pooled:.2g} %"
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ("test_accuracy > 0.9", "a claim is a dict"),
+        (claim("band", "test_accuracy", value="97"), "value='97': found str"),
+        (claim("band", "test_accuracy", value=None), "also needs value"),
+        (claim("band", "test_accuracy", value=0.9, std="x"), "std='x'"),
+        (claim("band", {"name": "test_accuracy"}, value=0.9), "a text or a number is needed"),
+        (claim("band", "loss", value=0.9), "no loss of seed 0"),
+        (claim("smallest_level", "test_accuracy", a="x", at_most=0.1), "cannot be checked: 'levels'"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_checked_is_open_and_the_report_is_written(tmp_path, asked, says):
+    results = train(asked, claim("band", "test_accuracy", value=0.97, floor=None),
+                    test_accuracy=[0.97, 0.971])  # fmt: skip
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    report.write_report(tmp_path)
+    verdicts = json.loads((tmp_path / "acceptance.json").read_text())
+    assert [entry["verdict"] for entry in verdicts] == ["open", "holds"]
+    assert says in verdicts[0]["ours"]
 
 
 def test_trainings_may_differ_in_what_they_measure(tmp_path):

@@ -435,7 +435,11 @@ def claim(kind="beats", **fields):
         (claim("lower_bound", b=0.97, bound=0.0), "holds", "+0.90 pp"),
         (claim("band", a="b", value=0.96), "holds", "95.9 ± 0.1 %"),
         (claim(d=0.01, b="c"), "open", "'c' is unknown"),
-        (claim(d=0.01, metric="accuracy"), "open", "these results have no accuracy of a"),
+        (
+            claim("at_least", value=0.5, metric="accuracy"),
+            "open",
+            "these results have no accuracy of a",
+        ),
     ],
 )
 def test_claims_compare_contestants(asked, verdict, ours):
