@@ -5,7 +5,9 @@ import json
 import pytest
 
 from experiments import report
+from experiments.config import config
 from experiments.reports import stats
+from experiments.runs.folder import RunFolder
 
 
 def posttrain(*accept):
@@ -143,6 +145,29 @@ def test_what_cannot_be_checked_is_open_and_the_report_is_written(tmp_path, aske
     verdicts = json.loads((tmp_path / "acceptance.json").read_text())
     assert [entry["verdict"] for entry in verdicts] == ["open", "holds"]
     assert says in verdicts[0]["ours"]
+
+
+def test_corrected_claims_reach_the_report_of_a_finished_run(tmp_path):
+    def setting(value, **paper):
+        asked = claim("band", "test_accuracy", value=value)
+        return config(steps=5, paper={"accept": [asked], **paper})
+
+    with RunFolder.open(tmp_path, "x", setting(0.5)) as folder:
+        folder.finish(train(*setting(0.5).paper.accept, test_accuracy=[0.97, 0.971]))
+        text = report.write_report(folder.path).read_text()
+    assert "refuted" in text
+    assert "changed after it" not in text
+    assert RunFolder.report(tmp_path, "x", setting(0.5)) is not None
+
+    corrected = setting(0.97, citation="Han et al. 2015")
+    assert RunFolder.report(tmp_path, "x", corrected) is None  # there is something to write
+    with RunFolder.open(tmp_path, "x", corrected) as folder:
+        assert folder.done
+        text = report.write_report(folder.path).read_text()
+    assert "refuted |" not in text
+    assert "Paper: Han et al. 2015." in text
+    assert "they were changed after it" in text
+    assert RunFolder.report(tmp_path, "x", corrected) is not None
 
 
 def test_trainings_may_differ_in_what_they_measure(tmp_path):
