@@ -467,6 +467,19 @@ def test_lost_seeds_leave_a_claim_open_and_are_counted(tmp_path):
     assert "5.0 epochs" in text
 
 
+def test_contestants_are_told_by_their_labels_and_not_by_their_order(tmp_path):
+    found = results()
+    found["contestants"] = ["b", "a"]
+    found["config"]["compare"] |= {
+        "criteria": [{"criterion": "my.py:b", "rounds": 2}],
+        "pipeline": {"when": "trained"},
+    }
+    (tmp_path / "results.json").write_text(json.dumps(found))
+    text = report.write_report(tmp_path).read_text()
+    assert "| b | criterion my.py:b; when=trained, rounds=2 |" in text
+    assert "| a | rigl(every=5) |" in text
+
+
 def test_the_results_table_has_a_row_for_a_comparison(tmp_path):
     (tmp_path / "mlp.json").write_text(json.dumps(results()))
     text = report.results_table(tmp_path).read_text()
