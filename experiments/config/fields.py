@@ -60,5 +60,6 @@ DEFAULTS: dict[str, Any] = {
     "log_every": 100,  # steps between two rows of training metrics
     "writers": ("csv",),  # CSV and JSON lines always, "tb" and "wandb" if asked for
     **{study: {} for study in STUDIES if study != "train"},  # sections: see experiments/studies
-    "paper": {},  # citation, table, number; accept: claims for `experiments.report` to check
+    # citation, table, number, departures, against; accept: claims, see `experiments.reports.claims`
+    "paper": {},
 }

@@ -47,6 +47,10 @@ def config(**fields: Any) -> ConfigDict:
     for name in fields:
         if name not in DEFAULTS:
             raise UserError(unknown("config: no field", name, DEFAULTS, "Fields"))
+    paper = fields.get("paper")
+    if isinstance(paper, Mapping) and isinstance(paper.get("accept"), list):
+        # A command line can replace tuples, not lists.
+        fields["paper"] = {**paper, "accept": tuple(paper["accept"])}
     cfg = ConfigDict({**DEFAULTS, **fields})
     return cfg.lock()
 

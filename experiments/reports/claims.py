@@ -15,12 +15,15 @@ refuted, or it is open, if the bounds say neither (`experiments.reports.stats`).
 
     lower_bound     mean(a - b) > bound
     matches         a is no worse than b: mean(a - b) > -margin (default: max(0.001, std of dense))
-    beats           a is better than b by d: lower bound > d / 2 and mean >= d; refuted: upper bound < d
+    beats           a is better than b by d: lower bound > d / 2 and mean >= d; refuted: upper bound < d;
+                    of metrics of which less is better, these two and smallest_level turn the sign
+                    (`experiments.config.metrics`)
     median_ratio    median of a / b < below; five seeds at least are needed for a bound
     smallest_level  a matches dense at some level with at most `at_most` of the weights; refuted: at none
     at_least        mean(a) >= value
     band            |mean(a) - value| < max(floor, 3 std); floor: 0.003 if none is given; seeds that differ
-                    more make the band wider, and its bounds allow for that
+                    more make the band wider, and its bounds allow for that; with the paper's `std`, 3
+                    times the root mean square of both
 
 In lottery runs a claim also has `remaining`, the fraction of weights left, and means the nearest level; `a`
 is a branch there ("ticket", "reinit", "dense") and `metric` one of its numbers. In comparisons `a` and `b`
@@ -28,27 +31,23 @@ are contestants, `metric` is the test accuracy if it is left out, and a claim ha
 the nearest point, or `strength`, for gates and penalties (or one by contestant); it stays open if a
 training diverged, since seeds left out would favour who lost them. After training (`experiments.posttrain`)
 `a` and `b` are rows or "dense", and `metric` is "perplexity" or "log_perplexity". In training runs `a` is
-left out and `metric` is the name of a result.
+left out, `b` is a number, `metric` is the name of a result, and the mean of a seed's folds is its value.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from experiments.config import UserError
+from experiments.config.metrics import is_share, lower_is_better
+from experiments.config.paper import AGAINST, check_claim
 from experiments.reports import stats
 from experiments.reports.kind import OpenError, Outcome, ReportKind
 from experiments.reports.lottery_results import levels, values
-from experiments.reports.markdown import is_share, mean_value, table
+from experiments.reports.markdown import mean_value, table
 from jaxprune.wording import counted
 
-__all__ = ["AGAINST", "check", "count", "count_table"]
-
-AGAINST = {
-    "figure": "a paper's own figure",
-    "shortened": "a paper's figure, by a shortened protocol",
-    "order": "a published order or statement",
-    "own": "a bar of our own",
-}
+__all__ = ["check", "count", "count_table"]
 
 
 def check(results: Mapping[str, Any], kind: ReportKind) -> list[Outcome]:
@@ -60,23 +59,27 @@ def check(results: Mapping[str, Any], kind: ReportKind) -> list[Outcome]:
     """
     outcomes = []
     paper = results.get("paper") or {}
-    for claim in paper.get("accept") or ():
-        if kind.metric is not None:
-            claim = {"metric": kind.metric, **claim}
-        against = claim.get("against", paper.get("against", "own"))
+    claims: Sequence[Any] = paper.get("accept") or ()
+    for index, claim in enumerate(claims):
+        given: dict[str, Any] = {} if kind.metric is None else {"metric": kind.metric}
+        given["against"] = paper.get("against") or "own"
+        if isinstance(claim, Mapping):  # what is None counts as left out
+            given |= {name: value for name, value in claim.items() if value is not None}
         try:
-            if against not in tuple(AGAINST):
-                raise OpenError(f"against={against!r}: one of {', '.join(AGAINST)} is needed")
-            outcome = _CHECKS[claim["kind"]](results, claim, kind)
-        except OpenError as e:
-            outcome = Outcome("", "open", str(e), "", len(results["seeds"]))
+            check_claim(given if isinstance(claim, Mapping) else claim, f"paper.accept[{index}]")
+            outcome = _CHECKS[given["kind"]](results, given, kind)
+        except (OpenError, UserError) as e:
+            outcome = Outcome("", "open", str(e), "", _seed_count(results))
         except KeyError as e:
-            reason = f"cannot be checked: {e} is unknown or missing in {dict(claim)}"
-            outcome = Outcome("", "open", reason, "", len(results["seeds"]))
-        name = claim.get("name", "")
-        published = str(claim.get("published", ""))
-        outcomes.append(outcome._replace(name=name, published=published, against=str(against)))
+            reason = f"cannot be checked: {e} is unknown or missing in {given}"
+            outcome = Outcome("", "open", reason, "", _seed_count(results))
+        names = {name: str(given.get(name, "")) for name in ("name", "published", "against")}
+        outcomes.append(outcome._replace(**names))
     return outcomes
+
+
+def _seed_count(results: Mapping[str, Any]) -> int:
+    return len({seed["seed"] for seed in results["seeds"]})
 
 
 def count(outcomes: Iterable[Outcome]) -> str:
@@ -136,7 +139,18 @@ def _check_matches(
     margin = claim.get("margin")
     if margin is None:
         margin = stats.margin_of(_values_of_dense(results, claim, kind))
-    return _outcome_of_difference(claim, stats.matches(a, b, margin))
+    return _outcome_of_difference(claim, _by_direction(claim, stats.matches, a, b, margin))
+
+
+def _by_direction(
+    claim: Mapping[str, Any],
+    judge: Callable[[Sequence[float], Sequence[float], float], stats.Verdict],
+    a: Sequence[float],
+    b: Sequence[float],
+    threshold: float,
+) -> stats.Verdict:
+    """Judges whether a is better than b: where less is better, b takes the place of a."""
+    return judge(b, a, threshold) if lower_is_better(claim["metric"]) else judge(a, b, threshold)
 
 
 def _values_of_dense(
@@ -153,8 +167,12 @@ def _values_of_dense(
 
 def _check_beats(results: Mapping[str, Any], claim: Mapping[str, Any], kind: ReportKind) -> Outcome:
     a, b = _values_of_sides(results, claim, kind)
-    outcome = _outcome_of_difference(claim, stats.beats(a, b, claim["d"]))
-    return outcome._replace(needed=f"{outcome.needed}, mean ≥ {_signed(claim['d'], claim)}")
+    verdict = _by_direction(claim, stats.beats, a, b, claim["d"])
+    outcome = _outcome_of_difference(claim, verdict)
+    mean = f"mean ≥ {_signed(claim['d'], claim)}"
+    if lower_is_better(claim["metric"]):
+        mean = f"mean ≤ {_signed(-claim['d'], claim)}"
+    return outcome._replace(needed=f"{outcome.needed}, {mean}")
 
 
 def _check_median_ratio(
@@ -184,35 +202,39 @@ def _check_smallest_level(
     verdicts: dict[float, stats.Word] = {}
     for level, remaining in enumerate(levels(results)):
         if branch_values := values(results, claim["a"], claim["metric"], level):
-            verdicts[remaining] = stats.matches(branch_values, dense, stats.margin_of(dense)).word
+            verdict = _by_direction(
+                claim, stats.matches, branch_values, dense, stats.margin_of(dense)
+            )
+            verdicts[remaining] = verdict.word
     claimed_verdicts = [
         word for remaining, word in verdicts.items() if remaining <= claim["at_most"]
     ]
     if not claimed_verdicts:
         raise OpenError(f"no level of {claim['a']} with so few weights")
-    verdict: stats.Word = "open"
+    word: stats.Word = "open"
     if "holds" in claimed_verdicts:
-        verdict = "holds"
+        word = "holds"
     elif set(claimed_verdicts) == {"refuted"}:
-        verdict = "refuted"
+        word = "refuted"
     matching_levels = [remaining for remaining, word in verdicts.items() if word == "holds"]
     ours = "no level matches dense"
     if matching_levels:
         ours = f"{100 * min(matching_levels):.3g} % of weights left"
-    return Outcome("", verdict, ours, needed, len(dense))
+    return Outcome("", word, ours, needed, len(dense))
 
 
 def _check_band(results: Mapping[str, Any], claim: Mapping[str, Any], kind: ReportKind) -> Outcome:
     seed_values = _values_of_side(results, claim, kind, claim.get("a"))
     if len(seed_values) < 2:
         raise OpenError(f"{mean_value(seed_values, claim['metric'])}; one seed gives no bound")
-    spread = stats.std(seed_values)
-    if "std" in claim:  # the paper's, pooled with ours
-        spread = math.sqrt((spread**2 + claim["std"] ** 2) / 2)
     floor = claim.get("floor", 0.003)
+    if "std" in claim:  # the paper's, pooled with ours
+        spread = stats.pooled_std(stats.std(seed_values), claim["std"])
+        verdict = stats.in_pooled_band(seed_values, claim["value"], floor, 3, claim["std"])
+    else:
+        spread = stats.std(seed_values)
+        verdict = stats.in_band(seed_values, claim["value"], floor, 3)
     half_width = max(floor, 3 * spread)
-    pooled_ratio = spread / stats.std(seed_values) if stats.std(seed_values) else 1.0
-    verdict = stats.in_band(seed_values, claim["value"], floor, 3 * pooled_ratio)
     scale, unit = _scale_and_unit(claim)
     ours = f"{scale * stats.mean(seed_values):.4g} ± {scale * stats.std(seed_values):.2g}{unit}"
     needed = f"{scale * claim['value']:.4g} ± {scale * half_width:.2g}{unit}"
@@ -254,29 +276,40 @@ def _scale_and_unit(claim: Mapping[str, Any]) -> tuple[int, str]:
 def _values_of_sides(
     results: Mapping[str, Any], claim: Mapping[str, Any], kind: ReportKind
 ) -> tuple[list[float], list[float]]:
-    return (
-        _values_of_side(results, claim, kind, claim.get("a")),
-        _values_of_side(results, claim, kind, claim["b"]),
-    )
+    """Returns the values of both sides, one per seed; a number is repeated."""
+    a, b = claim.get("a"), claim["b"]
+    if isinstance(a, int | float):
+        b_values = _values_of_side(results, claim, kind, b)
+        return [float(a)] * len(b_values), b_values
+    a_values = _values_of_side(results, claim, kind, a)
+    if isinstance(b, int | float):
+        return a_values, [float(b)] * len(a_values)
+    return a_values, _values_of_side(results, claim, kind, b)
 
 
 def _values_of_side(
     results: Mapping[str, Any], claim: Mapping[str, Any], kind: ReportKind, side: Any
 ) -> list[float]:
-    """Returns the values on one side of a claim, one per seed; a number is repeated."""
-    if isinstance(side, int | float):
-        return [float(side)] * len(results["seeds"])
-    return kind.values(results, claim, side)
+    """Returns the values of one side of a claim, one per seed."""
+    seed_values = kind.values(results, claim, side)
+    if not all(isinstance(value, int | float) for value in seed_values):
+        raise OpenError(f"{claim['metric']} is no number")
+    return seed_values
 
 
 def _outcome_of_difference(claim: Mapping[str, Any], verdict: stats.Verdict) -> Outcome:
-    mean = _signed(verdict.mean, claim)
+    """Returns the outcome in words, of which the numbers are those of a - b."""
+    is_turned = claim["kind"] in ("matches", "beats") and lower_is_better(claim["metric"])
+    sign = -1 if is_turned else 1
+    mean = _signed(sign * verdict.mean, claim)
     if verdict.bounds is None:
         raise OpenError(f"{mean}; one seed gives no bound")
-    lower, upper = (_signed(bound, claim).removesuffix(" pp") for bound in verdict.bounds)
-    needed = f"> {_signed(verdict.threshold, claim)}"
+    ends = sorted(sign * bound for bound in verdict.bounds)
+    lower, upper = (_signed(bound, claim).removesuffix(" pp") for bound in ends)
+    needed = f"{'<' if is_turned else '>'} {_signed(sign * verdict.threshold, claim)}"
     return Outcome("", verdict.word, f"{mean} [{lower}, {upper}]", needed, verdict.n)
 
 
 def _signed(value: float, claim: Mapping[str, Any]) -> str:
+    value += 0.0  # no minus before a zero
     return f"{100 * value:+.2f} pp" if is_share(claim["metric"]) else f"{value:+.4g}"

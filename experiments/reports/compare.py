@@ -207,10 +207,7 @@ def _contestants(results: Mapping[str, Any]) -> str:
     comparison = results["config"]["compare"]
     rows = [["dense", "the optimizer alone"]]
     rows += _rows_of_ways(comparison, False)
-    criteria = comparison.get("criteria") or ()
-    specs = criteria.values() if isinstance(criteria, Mapping) else criteria
-    labels = results["contestants"][len(rows) - 1 :][: len(specs)]
-    for label, spec in zip(labels, specs, strict=True):
+    for label, spec in pipeline_lib.labelled_criteria(comparison.get("criteria") or ()):
         criterion, own_fields = pipeline_lib.criterion(spec)
         name = criterion if isinstance(criterion, str) else part(criterion)
         fields = {**(comparison.get("pipeline") or {}), **own_fields}

@@ -1,14 +1,13 @@
 """Reading the results of a comparison: contestants x sparsities, one value per seed."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from experiments.config.claim_sides import nearest
 from experiments.reports.kind import OpenError
 from experiments.reports.markdown import mean_value
 
 __all__ = [
-    "NEAR",
     "drop_missing",
     "drop_unpaired",
     "entries",
@@ -20,8 +19,6 @@ __all__ = [
     "values",
     "values_of_claim",
 ]
-
-NEAR = 1.15  # weights left that differ by more than this factor are not those that are meant
 
 
 def labels(results: Mapping[str, Any]) -> list[str]:
@@ -96,12 +93,7 @@ def nearest_point(results: Mapping[str, Any], sparsity: float) -> int | None:
     >>> nearest_point({"sparsities": [0.5, 0.9]}, 0.895), nearest_point({"sparsities": [0.5, 0.9]}, 0.7)
     (1, None)
     """
-    distances = [
-        abs(math.log((1 - point_sparsity) / (1 - sparsity)))
-        for point_sparsity in results["sparsities"]
-    ]
-    point = min(range(len(distances)), key=distances.__getitem__)
-    return point if distances[point] <= math.log(NEAR) else None
+    return nearest([1 - point_sparsity for point_sparsity in results["sparsities"]], 1 - sparsity)
 
 
 def values_of_claim(

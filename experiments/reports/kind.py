@@ -19,7 +19,7 @@ class Outcome(NamedTuple):
       needed: what the number must be, in words.
       n: seeds.
       published: the paper's own words or number.
-      against: what the claim is held against, see `experiments.reports.claims.AGAINST`; "" if nothing was
+      against: what the claim is held against, see `experiments.config.paper.AGAINST`; "" if nothing was
         claimed.
     """
 

@@ -1,10 +1,10 @@
 """Reading the results of lottery tickets: levels x branches, one value per seed."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
-from experiments.reports import comparison_results, stats
+from experiments.config.claim_sides import nearest
+from experiments.reports import stats
 from experiments.reports.kind import OpenError
 
 __all__ = ["levels", "values", "values_of_claim"]
@@ -28,7 +28,10 @@ def values(results: Mapping[str, Any], branch: str, metric: str, level: int) -> 
         branches = seed["levels"][level_index]["branches"]
         entry = branches.get(branch, branches.get("ticket") if branch == "dense" else None)
         draws = entry if isinstance(entry, list) else [entry]
-        if any(draw is None or draw.get(metric) is None for draw in draws) or not draws:
+        if (
+            any(not isinstance((draw or {}).get(metric), int | float) for draw in draws)
+            or not draws
+        ):
             return []
         seed_means.append(stats.mean([draw[metric] for draw in draws]))
     return seed_means
@@ -54,8 +57,7 @@ def values_of_claim(results: Mapping[str, Any], claim: Mapping[str, Any], side: 
 
 
 def _nearest_level(results: Mapping[str, Any], remaining: float) -> int:
-    distances = [abs(math.log(weights_left / remaining)) for weights_left in levels(results)]
-    level = min(range(len(distances)), key=distances.__getitem__, default=None)
-    if level is None or distances[level] > math.log(comparison_results.NEAR):
+    level = nearest(levels(results), remaining)
+    if level is None:
         raise OpenError(f"no level near {100 * remaining:.3g} % of weights left")
     return level

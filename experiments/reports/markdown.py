@@ -3,9 +3,10 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from experiments.config.metrics import is_share
 from experiments.reports import stats
 
-__all__ = ["cell", "count", "gap", "is_share", "mean_value", "part", "percent", "table", "value"]
+__all__ = ["cell", "count", "gap", "mean_value", "part", "percent", "table", "value"]
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -46,20 +47,6 @@ def part(spec: Mapping[str, Any]) -> str:
         if name != "name"
     )
     return f"{spec['name']}({', '.join(arguments)})"
-
-
-# Fractions whose names do not say so: accuracies at the end and at early stop, what copies lose between them,
-# weights that were ever alive.
-_OTHER_SHARES = ("test_final", "test_early", "validation_final", "instability", "explored")
-
-
-def is_share(metric: str) -> bool:
-    """Returns whether a metric is a fraction, to be shown as a percentage.
-
-    >>> is_share("test_accuracy"), is_share("perplexity")
-    (True, False)
-    """
-    return "accuracy" in metric or "sparsity" in metric or metric in _OTHER_SHARES
 
 
 def mean_value(values: Sequence[float], metric: str) -> str:

@@ -12,7 +12,7 @@ from experiments.config.fields import STUDIES, WAYS
 from experiments.reports import claims
 from experiments.reports.kind import Outcome, ReportKind
 from experiments.reports.markdown import part, table
-from experiments.runs.files import is_sealed, read_sealed, write_json, write_text
+from experiments.runs.files import is_sealed, read_json, read_sealed, write_json, write_text
 from experiments.runs.folder import done_checksum
 from experiments.runs.starts import read_starts
 
@@ -48,7 +48,7 @@ def write_report(folder: Path | str, kind: ReportKind) -> Path:
     """Writes `report.md`, `acceptance.json` and plots from the `results.json` of a run folder.
 
     Args:
-      folder: a run folder, finished or not, as long as it holds results.
+      folder: a run folder, finished or not, as long as it holds results; `paper` is that of its config.
       kind: of its study.
 
     Returns:
@@ -56,17 +56,36 @@ def write_report(folder: Path | str, kind: ReportKind) -> Path:
     """
     folder = Path(folder)
     results = read_results(folder / "results.json")
+    paper = _current_paper(folder, results)
     with _naming_file(folder / "results.json", results):
-        return _write_files(folder, results, kind)
+        claims_changed = _what_is_claimed(paper) != _what_is_claimed(results.get("paper"))
+        return _write_files(folder, {**results, "paper": paper}, kind, claims_changed)
 
 
-def _write_files(folder: Path, results: Mapping[str, Any], kind: ReportKind) -> Path:
+def _current_paper(folder: Path, results: Mapping[str, Any]) -> Any:
+    """Returns the `paper` of the folder's config, which may have been corrected after the run."""
+    path = folder / "config.json"
+    stored = results.get("paper") or {}
+    return read_json(path, dict).get("paper", stored) if path.exists() else stored
+
+
+def _what_is_claimed(paper: Mapping[str, Any] | None) -> tuple[Any, ...]:
+    paper = paper or {}
+    return paper.get("accept") or (), paper.get("against")
+
+
+def _write_files(
+    folder: Path, results: Mapping[str, Any], kind: ReportKind, claims_changed: bool
+) -> Path:
     outcomes = claims.check(results, kind)
     write_json(folder / "acceptance.json", [outcome._asdict() for outcome in outcomes])
     sections = [
         f"# {folder.resolve().name}",
         _setting(results, kind),
         _claims(outcomes, results),
+        "These claims are not those that the run was made with: they were changed after it."
+        if claims_changed
+        else "",
         _plots(results, folder, kind),
         *kind.body(results),
         _cost(results),

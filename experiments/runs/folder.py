@@ -148,6 +148,8 @@ class RunFolder(Folder):
     def report(workdir: Path | str, config_name: str, cfg: ConfigDict) -> Path | None:
         """Returns the report of a finished run; `None` if there is still something to write.
 
+        That is so if `config.paper` is another now, of which the report shows the claims.
+
         Nothing is written, so that it also works where nothing can be.
         """
         path = Path(workdir) / folder_name(config_name, cfg)
@@ -156,7 +158,9 @@ class RunFolder(Folder):
             (path / "done").is_file() and report.is_file() and (path / "config.json").is_file()
         ):
             return None
-        check_config(path / "config.json", as_json(cfg))
+        settings = as_json(cfg)
+        if check_config(path / "config.json", settings).get("paper", {}) != settings["paper"]:
+            return None
         try:
             _read_results(path)
         except UserError:

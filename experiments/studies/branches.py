@@ -4,7 +4,10 @@ from typing import TYPE_CHECKING
 
 from ml_collections import ConfigDict
 
+from experiments.config.claim_sides import Side, check_claims
+from experiments.config.fields import DENSE
 from experiments.runs.options import Options
+from experiments.studies import lottery
 from experiments.studies.branch_plan import FIELDS, Plan, checked
 from experiments.studies.study import Study
 
@@ -15,7 +18,15 @@ __all__ = ["STUDY"]
 
 
 def _check(cfg: ConfigDict) -> tuple[ConfigDict, Plan]:
-    return cfg, checked(cfg)
+    plan = checked(cfg)
+    sides = {DENSE: Side()}
+    for ticket, (_, section) in plan.tickets.items():
+        sides[plan.name(ticket)] = lottery.claim_side(cfg, range(section["rounds"] + 1))
+        for branch in plan.branches:
+            name = plan.name(ticket, branch.label)
+            sides[name] = lottery.claim_side(cfg, plan.levels_of(branch))
+    check_claims(cfg.paper, sides)
+    return cfg, plan
 
 
 def _run(cfg: ConfigDict, plan: Plan, options: Options) -> None:

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 from ml_collections import ConfigDict
 
+from experiments.config.claim_sides import Side, check_claims
+from experiments.config.fields import DENSE
 from experiments.runs.options import Options
 from experiments.studies import contestants as contestants_lib
 from experiments.studies.contestants import FIELDS, Contestant
@@ -18,6 +20,10 @@ __all__ = ["STUDY"]
 
 def _check(cfg: ConfigDict) -> tuple[ConfigDict, list[Contestant]]:
     contestants = contestants_lib.contestants(cfg)
+    sides = {
+        contestant.label: Side(contestant.varies, contestant.points) for contestant in contestants
+    }
+    check_claims(cfg.paper, {DENSE: Side(), **sides}, metric="test_accuracy")
     return contestants_lib.with_digests(cfg, contestants), contestants
 
 

@@ -1,11 +1,13 @@
 """The study of lottery tickets: iterative pruning with rewinding, and its controls."""
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from ml_collections import ConfigDict
 
 from experiments.config import UserError, check_part, check_type, part, unknown
-from experiments.config.fields import WAYS
+from experiments.config.claim_sides import Side, check_claims
+from experiments.config.fields import DENSE, WAYS
 from experiments.config.ranges import MOST_STEPS
 from experiments.config.sections import check_integer, check_sequence, section_of
 from experiments.runs.options import Options
@@ -14,7 +16,7 @@ from experiments.studies.study import Study
 if TYPE_CHECKING:
     from experiments.reports.kind import ReportKind
 
-__all__ = ["FIELDS", "STUDY", "checked"]
+__all__ = ["FIELDS", "STUDY", "checked", "claim_side"]
 
 FIELDS: dict[str, Any] = {
     "rounds": 12,  # how often the network is pruned
@@ -88,8 +90,30 @@ def checked(cfg: ConfigDict) -> dict[str, Any]:
     return section
 
 
+def claim_side(cfg: ConfigDict, levels: Iterable[int]) -> Side:
+    """Returns how claims name levels of a ticket: by the weights left there, where its config tells that.
+
+    Args:
+      cfg: of the ticket, valid.
+      levels: how often the network was pruned at each.
+    """
+    sparsity = cfg.method.get("sparsity")
+    if cfg.method.name != "magnitude" or not isinstance(sparsity, int | float):
+        return Side("remaining")
+    points = tuple((1 - sparsity) ** level for level in levels)
+    return Side("remaining", points, is_exact=not {"allocation", "pattern"} & set(cfg.method))
+
+
 def _check(cfg: ConfigDict) -> tuple[ConfigDict, dict[str, Any]]:
-    return cfg, checked(cfg)
+    section = checked(cfg)
+    control = claim_side(cfg, range(1, section["rounds"] + 1))
+    sides = {
+        DENSE: Side(),
+        "ticket": claim_side(cfg, range(section["rounds"] + 1)),
+        **dict.fromkeys(section["controls"], control),
+    }
+    check_claims(cfg.paper, sides)
+    return cfg, section
 
 
 def _run(cfg: ConfigDict, section: dict[str, Any], options: Options) -> None:

@@ -14,6 +14,7 @@ from experiments.config import (
     unknown,
     user_files,
 )
+from experiments.config.claim_sides import Side, check_claims
 from experiments.config.fields import DEFAULTS, DENSE
 from experiments.config.sections import check_expression, check_integer
 from experiments.runs.labels import check_label
@@ -161,7 +162,9 @@ def _check_fraction(value: Any, where: str, needed: str, most: float) -> None:
 
 
 def _check(cfg: ConfigDict) -> tuple[ConfigDict, dict[str, Any]]:
-    return with_digests(cfg), checked(cfg)
+    section = checked(cfg)
+    check_claims(cfg.paper, dict.fromkeys((DENSE, *section["rows"]), Side()))
+    return with_digests(cfg), section
 
 
 def _run(cfg: ConfigDict, section: dict[str, Any], options: Options) -> None:

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 from ml_collections import ConfigDict
 
 from experiments.config import UserError, check_part, check_type, training_examples, unknown
+from experiments.config.claim_sides import Side, check_claims
+from experiments.config.fields import DENSE
 from experiments.config.sections import check_criterion, check_integer, check_sequence, section_of
 from experiments.runs.options import Options
 from experiments.studies.study import Study
@@ -12,7 +14,7 @@ from experiments.studies.study import Study
 if TYPE_CHECKING:
     from experiments.reports.kind import ReportKind
 
-__all__ = ["FIELDS", "STUDY", "checked"]
+__all__ = ["ALLOCATIONS", "FIELDS", "STUDY", "checked"]
 
 FIELDS: dict[str, Any] = {
     "criterion": "magnitude",  # name, part, or "path/to/file.py:function"
@@ -36,6 +38,7 @@ FIELDS: dict[str, Any] = {
     "tolerance": 0.01,  # of validation accuracy, for one more search; 0: none
     "examples": 1_000,  # training examples that the criterion's signals are gathered on
 }
+ALLOCATIONS = ("searched", "uniform", "ERK", "global")  # what is compared at each budget
 _COSTS = ("flops", "weights")
 
 
@@ -91,7 +94,11 @@ def checked(cfg: ConfigDict) -> dict[str, Any]:
 
 
 def _check(cfg: ConfigDict) -> tuple[ConfigDict, dict[str, Any]]:
-    return cfg, checked(cfg)
+    section = checked(cfg)
+    allocation = Side("sparsity", tuple(1 - budget for budget in section["budget"]))
+    sides = {DENSE: Side(), **dict.fromkeys(ALLOCATIONS, allocation)}
+    check_claims(cfg.paper, sides, metric="test_accuracy")
+    return cfg, section
 
 
 def _run(cfg: ConfigDict, section: dict[str, Any], options: Options) -> None:

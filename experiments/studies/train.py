@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 from ml_collections import ConfigDict
 
 from experiments.config import way_of
+from experiments.config.claim_sides import check_claims
 from experiments.config.sections import check_end
 from experiments.runs.options import Options
 from experiments.studies.study import Study
@@ -20,6 +21,7 @@ def _check(cfg: ConfigDict) -> tuple[ConfigDict, str | None]:
     if way is not None:
         spec: Any = cfg[way]
         check_end(spec, cfg.steps, f"config.{way}")
+    check_claims(cfg.paper, sides={})
     return cfg, way
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from experiments.config import UserError, build, check_part, check_type, part, unknown, user_files
 
-__all__ = ["FIELDS", "Pipeline", "check_criterion", "criterion", "pipeline"]
+__all__ = ["FIELDS", "Pipeline", "check_criterion", "criterion", "labelled_criteria", "pipeline"]
 
 FIELDS: dict[str, Any] = {
     "when": "training",  # masks are made: "training", "initialisation" (before), or "trained" (after)
@@ -80,6 +80,19 @@ def criterion(spec: Any) -> tuple[Any, dict[str, Any]]:
         return spec, {}
     overrides = dict(spec)
     return overrides.pop("criterion"), overrides
+
+
+def labelled_criteria(criteria: Any) -> list[tuple[str, Any]]:
+    """Returns the label of each entry of `compare.criteria`, by default the criterion's name, and the entry.
+
+    >>> labelled_criteria(["magnitude", "my.py:relative_step"])
+    [('magnitude', 'magnitude'), ('relative_step', 'my.py:relative_step')]
+    """
+    if isinstance(criteria, Mapping):
+        return list(criteria.items())
+    references = [criterion(spec)[0] for spec in criteria]
+    names = [each if isinstance(each, str) else each["name"] for each in references]
+    return [(name.rpartition(":")[2], spec) for name, spec in zip(names, criteria, strict=True)]
 
 
 def pipeline(common: Mapping[str, Any], spec: Any) -> Pipeline:

@@ -769,9 +769,9 @@ SCIENCE: tuple[Mutation, ...] = (
     ),
     Mutation(
         "a claim may be held against anything",
-        "experiments/reports/claims.py",
-        "            if against not in tuple(AGAINST):\n",
-        "            if False:\n",
+        "experiments/config/paper.py",
+        "    if against is not None and against not in tuple(AGAINST):\n",
+        "    if False:\n",
         ("tests/experiments/reports/test_report.py::test_what_a_claim_is_held_against",),
     ),
     Mutation(

@@ -123,8 +123,8 @@ def test_the_committed_table_is_that_of_the_committed_results(tmp_path):
         (claim("at_least", a="dense", value=0.98), "refuted", "97.65 ± 0.13"),
         (claim(remaining=0.01, bound=0.0), "open", "no level near 1 %"),
         (claim(a="shuffled", bound=0.0), "open", "no test_final of shuffled at 21.0 %"),
-        (claim("lowerbound", bound=0.0), "open", "cannot be checked: 'lowerbound'"),
-        (claim(), "open", "cannot be checked: 'bound'"),
+        (claim("lowerbound", bound=0.0), "open", "no kind of claim 'lowerbound'"),
+        (claim(), "open", "'lower_bound' also needs bound"),
     ],
 )
 def test_claims_come_out_by_the_rule(asked, verdict, ours):

@@ -114,6 +114,16 @@ def test_a_band_as_wide_as_the_spread_errs_in_a_twentieth_of_cases_each_way(n):
     assert 0.03 < words.count("refuted") / len(words) < 0.07
 
 
+@pytest.mark.parametrize("n", [3, 5, 10])
+@pytest.mark.parametrize("published_std", [0.1, 1.0, 10.0])  # of ours
+def test_a_pooled_band_errs_in_about_a_twentieth_of_cases_each_way(n, published_std):
+    edge = 3 * stats.pooled_std(1.0, published_std)
+    draws = np.random.default_rng(0).standard_normal((1000, n)) + edge
+    words = [stats.in_pooled_band(list(draw), 0.0, 1e-9, 3.0, published_std) for draw in draws]
+    assert 0.02 < words.count("holds") / len(words) < 0.1
+    assert 0.02 < words.count("refuted") / len(words) < 0.1
+
+
 def test_a_floor_holds_where_the_spread_is_small():
     steady = [0.9800, 0.9801, 0.9799, 0.9800, 0.9800]
     assert stats.in_band(steady, 0.982, 0.003, 3.0) == "holds"

@@ -435,7 +435,11 @@ def claim(kind="beats", **fields):
         (claim("lower_bound", b=0.97, bound=0.0), "holds", "+0.90 pp"),
         (claim("band", a="b", value=0.96), "holds", "95.9 ± 0.1 %"),
         (claim(d=0.01, b="c"), "open", "'c' is unknown"),
-        (claim(d=0.01, metric="accuracy"), "open", "these results have no accuracy of a"),
+        (
+            claim("at_least", value=0.5, metric="accuracy"),
+            "open",
+            "these results have no accuracy of a",
+        ),
     ],
 )
 def test_claims_compare_contestants(asked, verdict, ours):
@@ -461,6 +465,19 @@ def test_lost_seeds_leave_a_claim_open_and_are_counted(tmp_path):
     assert "| a | 90 % | 97.80 | failed | 98.00 |" in text
     assert "- a: not finite" in text
     assert "5.0 epochs" in text
+
+
+def test_contestants_are_told_by_their_labels_and_not_by_their_order(tmp_path):
+    found = results()
+    found["contestants"] = ["b", "a"]
+    found["config"]["compare"] |= {
+        "criteria": [{"criterion": "my.py:b", "rounds": 2}],
+        "pipeline": {"when": "trained"},
+    }
+    (tmp_path / "results.json").write_text(json.dumps(found))
+    text = report.write_report(tmp_path).read_text()
+    assert "| b | criterion my.py:b; when=trained, rounds=2 |" in text
+    assert "| a | rigl(every=5) |" in text
 
 
 def test_the_results_table_has_a_row_for_a_comparison(tmp_path):

@@ -8,6 +8,7 @@ import pytest
 from experiments import cli, report, sensitivity
 from experiments.cli import Options, Stopper
 from experiments.config import config, part, validate
+from experiments.studies.sensitivity import ALLOCATIONS
 
 
 def setting(**fields):
@@ -50,7 +51,7 @@ def finished(tmp_path_factory):
 
 def test_every_layer_and_every_rival(finished):
     results = json.loads((finished / "results.json").read_text())
-    assert results["contestants"] == ["searched", "uniform", "ERK", "global"]
+    assert results["contestants"] == ["searched", "uniform", "ERK", "global"] == [*ALLOCATIONS]
     for seed in results["seeds"]:
         table = seed["table"]
         assert list(table["weights"]) == ["fc2/kernel", "fc3/kernel"]
@@ -129,7 +130,7 @@ def test_it_needs_validation_data(tmp_path):
 
 
 def test_a_criterion_that_reads_data(tmp_path):
-    cfg = setting(criterion="fisher", budget=(0.5,), tolerance=0.0)
+    cfg = setting(criterion="fisher", tolerance=0.0)
     cfg.seeds = (0,)
     run(cfg, tmp_path)
     assert list(tmp_path.glob("test-*/report.md"))
