@@ -1,6 +1,7 @@
 """What claims are about: whether the labels and points that they name are those that a study will run."""
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -13,7 +14,6 @@ from experiments.config.parts import UserError, unknown
 __all__ = ["Side", "check_claims", "nearest"]
 
 _NEAR = 1.15  # weights left that differ by more than this factor are not those that are meant
-_NONE = "--config.paper.accept=()"
 _PLACES = ("sparsity", "strength", "remaining")
 
 
@@ -43,7 +43,10 @@ def nearest(fractions_left: Sequence[float], asked: float) -> int | None:
 
 
 def check_claims(paper: Any, sides: Mapping[str, Side], metric: str | None = None) -> None:
-    """Refuses claims about what a study will not run.
+    """Refuses claims that nothing can decide, and says how many this run will leave open.
+
+    These are about labels and points that the study will not run: a config's claims stay where a command line
+    asks for less, or another binary runs it.
 
     Args:
       paper: the field of a config, in itself valid (`experiments.config.paper.check_paper`).
@@ -53,7 +56,9 @@ def check_claims(paper: Any, sides: Mapping[str, Side], metric: str | None = Non
     Raises:
       UserError: which claim, and what is wrong with it.
     """
-    for claim, where in labelled_claims(paper):
+    left_open: list[str] = []
+    claims = list(labelled_claims(paper))
+    for claim, where in claims:
         given = {name: value for name, value in claim.items() if value is not None}
         if metric is not None:
             given.setdefault("metric", metric)
@@ -64,14 +69,14 @@ def check_claims(paper: Any, sides: Mapping[str, Side], metric: str | None = Non
                 unknown(f"{where}: no metric", given["metric"], LOWER_IS_BETTER, "Known")
             )
         check_claim(given, where)
-        _check_places(given, sides, where)
-        if sides:
+        try:
+            _check_places(given, sides, where)
             _check_sides(given, sides, where)
-        elif "a" in given or isinstance(given.get("b"), str):
-            raise UserError(
-                f"{where}: a training has one method, so that there is nothing to compare; leave a out, and "
-                "let b be a number."
-            )
+        except UserError as error:
+            left_open.append(str(error))
+    if left_open:
+        count = f"{len(left_open)} of {len(claims)}"
+        print(f"Claims that this run leaves open: {count}; {left_open[0]}", file=sys.stderr)
 
 
 def _check_places(claim: Mapping[str, Any], sides: Mapping[str, Side], where: str) -> None:
@@ -88,6 +93,13 @@ def _check_places(claim: Mapping[str, Any], sides: Mapping[str, Side], where: st
 
 
 def _check_sides(claim: Mapping[str, Any], sides: Mapping[str, Side], where: str) -> None:
+    if not sides:
+        if "a" in claim or isinstance(claim.get("b"), str):
+            raise UserError(
+                f"{where}: a training has one method, so that there is nothing to compare; leave a out, and "
+                "let b be a number."
+            )
+        return
     if "a" not in claim:
         raise UserError(f"{where}: a is missing; name one of {', '.join(sides)}.")
     for name in ("a", "b"):
@@ -96,7 +108,7 @@ def _check_sides(claim: Mapping[str, Any], sides: Mapping[str, Side], where: str
             continue
         if label not in sides:
             says = f"{where}: {name}: nobody is called"
-            raise UserError(f"{unknown(says, label, sides, 'Known')} Without claims: {_NONE}.")
+            raise UserError(unknown(says, label, sides, "Known"))
         if sides[label].place:
             _check_point(claim, label, sides[label], where)
 
@@ -121,6 +133,5 @@ def _check_point(claim: Mapping[str, Any], label: str, side: Side, where: str) -
     if not is_there:
         points = ", ".join(f"{point:.4g}" for point in side.points)
         raise UserError(
-            f"{where}: {side.place}={asked:g}: {label!r} is run at {side.place} {points}; name one of these, "
-            f"or make no claims: {_NONE}."
+            f"{where}: {side.place}={asked:g}: {label!r} is run at {side.place} {points}; name one of these."
         )

@@ -125,6 +125,18 @@ def test_claims_about_what_is_run_are_accepted(study, fields):
         # which is better is not known
         ("train", claim("beats", b=0.5, d=0.1, metric="explored"), "use 'lower_bound'"),
         ("train", claim("matches", b=500, metric="steps"), "more or less of 'steps' is, is not known"),
+    ],
+)  # fmt: skip
+def test_claims_that_a_report_could_not_check_are_refused(study, fields, says):
+    with pytest.raises(UserError) as e:
+        check(study, accept=[fields])
+    assert says in str(e.value)
+    assert str(e.value).startswith("config.paper.accept[0]")
+
+
+@pytest.mark.parametrize(
+    ("study", "fields", "says"),
+    [
         # a training has one method
         ("train", claim("lower_bound", a="GMP", b=0.9, bound=0.0), "a training has one method"),
         ("train", claim("lower_bound", b="dense", bound=0.0), "leave a out, and let b be a number"),
@@ -147,11 +159,11 @@ def test_claims_about_what_is_run_are_accepted(study, fields):
         ("posttrain", claim("beats", a="S", b="magn", d=10, metric="perplexity"), "'magn'; nearest"),
     ],
 )  # fmt: skip
-def test_claims_that_a_report_could_not_check_are_refused(study, fields, says):
-    with pytest.raises(UserError) as e:
-        check(study, accept=[fields])
-    assert says in str(e.value)
-    assert str(e.value).startswith("config.paper.accept[0]")
+def test_claims_about_what_is_not_run_stay_open_and_are_told(study, fields, says, capsys):
+    check(study, accept=[fields])
+    told = capsys.readouterr().err
+    assert told.startswith("Claims that this run leaves open: 1 of 1; config.paper.accept[0]")
+    assert says in told
 
 
 @pytest.mark.parametrize(
