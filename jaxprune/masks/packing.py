@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxprune import checks
-from jaxprune.trees import content, keys_of
+from jaxprune.trees import content, leaves_with_keys
 from jaxprune.types import Masks
 
 __all__ = ["MASKS", "PackedMask", "all_bool", "dense", "is_packed", "pack", "unpack"]
@@ -104,12 +104,12 @@ def all_bool(tree: Any) -> bool:
 
 
 def _masks_remedy(value: Any) -> str:
-    leaves_with_path = jax.tree_util.tree_leaves_with_path(value, is_leaf=is_packed)
+    leaves = leaves_with_keys(value, lambda _, node: is_packed(node))
     keys, leaf = next(
-        (keys, leaf) for keys, leaf in leaves_with_path if getattr(leaf, "dtype", None) != _BOOL
+        (keys, leaf) for keys, leaf in leaves if getattr(leaf, "dtype", None) != _BOOL
     )
     dtype = getattr(leaf, "dtype", None)
-    fault = f"its leaf {'/'.join(keys_of(keys))!r} is {dtype}; " if keys and dtype else ""
+    fault = f"its leaf {'/'.join(keys)!r} is {dtype}; " if keys and dtype else ""
     return f"{fault}masks.make(params) makes masks, and jaxprune.masks_of(opt_state) reads them"
 
 
