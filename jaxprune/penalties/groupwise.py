@@ -273,7 +273,10 @@ def _sum_of_group_norms(
     def prox(leaves: Leaves, step_sizes: Any, step: Step) -> Leaves:
         new_leaves = {}
         for group, group_leaves in groups_with_leaves(leaves):
-            has_one_step_size = not isinstance(step_sizes, Mapping) or len(group_leaves) == 1
+            has_one_step_size = (
+                not isinstance(step_sizes, Mapping)
+                or len({id(step_sizes[path]) for path in group.paths}) == 1
+            )
             group_strength = strength_at(step) * math.sqrt(group.size)
             pulls = [group_strength * step_size_of(step_sizes, path) for path in group.paths]
             if has_one_step_size and pulls[0].ndim == 0:

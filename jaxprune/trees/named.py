@@ -238,7 +238,7 @@ def is_box(node: Any) -> bool:
 
 
 def _is_flax_box(node: Any) -> bool:
-    """Whether a node is a variable of Flax NNX, or the box in which linen keeps a leaf and its axes' names."""
+    """Whether a node is a variable of Flax NNX, or linen's box around a leaf and the names of its axes."""
     linen_boxes = sys.modules.get("flax.core.meta")
     return is_box(node) or (linen_boxes is not None and isinstance(node, linen_boxes.AxisMetadata))
 
