@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxprune import checks
+from jaxprune.arrays.precision import widen
 from jaxprune.hyperparameters import Scheduled, scheduled
 from jaxprune.kernel_axes import AxesTree
 from jaxprune.parts import factory
@@ -27,7 +28,7 @@ from jaxprune.penalties.group_norms import (
     unit_check,
     unit_groups,
 )
-from jaxprune.penalties.weightwise import Leaves, step_size_of, widen
+from jaxprune.penalties.weightwise import Leaves, step_size_of
 from jaxprune.types import Pattern, Penalty, Step
 from jaxprune.units.coupling import Coupled
 

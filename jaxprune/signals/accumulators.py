@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 
+from jaxprune.arrays.precision import widen
 from jaxprune.types import Criterion, Params
 
 __all__ = ["Memory", "initial_params", "moving_average", "needed", "needs", "running_sum"]
@@ -155,11 +156,14 @@ def _zeros(params: Params) -> Any:
 
 
 def _leafwise(carry: Callable[[Any, Any], jax.Array], f: PerWeight) -> Callable[..., Any]:
-    """Returns an update of a memory leaf by leaf; the zeros of leaves that are not floating stay."""
+    """Returns an update of a memory leaf by leaf; the zeros of leaves that are not floating stay.
+
+    Weights and gradients reach `f` in float32 at least, as float16 cannot hold their products.
+    """
 
     def update_leaf(parameter: jax.Array, gradient: Any, signal: jax.Array) -> jax.Array:
         if not jnp.issubdtype(jnp.result_type(parameter), jnp.floating):
             return signal
-        return carry(signal, f(parameter, gradient).astype(jnp.float32))
+        return carry(signal, f(widen(parameter), widen(gradient)).astype(jnp.float32))
 
     return lambda signal, params, grads: jax.tree.map(update_leaf, params, grads, signal)
