@@ -278,3 +278,8 @@ def test_packed_masks_of_any_shape_come_back(shape):
     (back,) = jax.tree.leaves(jp.masks.unpack(jp.masks.pack({"w": mask})))
     assert back.shape == shape
     assert jnp.array_equal(back, mask)
+
+
+def test_a_filter_that_can_be_read_only_once_is_refused():
+    with pytest.raises(TypeError, match=r"a filter is needed, not a generator.*make it a list"):
+        jp.masks.make(PARAMS, (name for name in ["kernel"]))
