@@ -19,7 +19,7 @@ from jaxprune import updates as updates_lib
 from jaxprune.kernel_axes import AxesTree, of_leaves
 from jaxprune.masks import Prunable
 from jaxprune.method import METHOD, Method, Partition, by_part
-from jaxprune.pruning.fit import check_fit, check_rounds, count_living
+from jaxprune.pruning.fit import check_fit, check_reachable, check_rounds, count_living
 from jaxprune.pruning.missing_scores import MissingScores, resolve_unknown, without_score
 from jaxprune.pruning.scoring import scores_of
 from jaxprune.pruning.shards import check_replicated
@@ -239,6 +239,7 @@ def initial_masks(
         check_fit(
             part.pattern, part.allocation, part.schedule, part.update, params, masks, known_axes
         )
+        check_reachable(part)
         if part.initial is None or given is not None:
             return masks
         check_replicated(f"{who}: init", params)

@@ -528,3 +528,25 @@ def test_no_state_holds_an_array_of_the_caller():
         for leaf in jax.tree.leaves((state, tx.update(params, state, params)[1])):
             assert id(leaf) not in theirs
             assert leaf.unsafe_buffer_pointer() not in pointers
+
+
+def test_a_target_below_the_start_is_refused_where_nothing_grows():
+    falling = jp.schedules.cubic(sparsity=0.5, begin=2, end=6, initial=0.9)
+    method = jp.Method(jp.criteria.magnitude, schedule=falling)
+    for transform in (
+        jp.sparsify(optax.sgd(0.1), method),
+        jp.sparsify(optax.sgd(0.1), jp.partition({"w": method})),
+    ):
+        with pytest.raises(
+            ValueError, match=r"removes 0.9 at step 2 and 0.5 at its end.*reselect\(\)"
+        ):
+            transform.init({"w": W})
+        with pytest.raises(ValueError, match=r"removes 0.9 at step 2"):
+            jax.jit(transform.init)({"w": W})
+    jp.prune({"w": W}, method)  # it goes to the target at once
+    growing = jp.Method(jp.criteria.magnitude, schedule=falling, update=jp.updates.reselect())
+    params, tx = {"w": W}, jp.sparsify(optax.sgd(0.0), growing)
+    state = tx.init(params)
+    for _ in range(7):
+        _, state = tx.update(params, state, params)
+    assert int(jp.masks_of(state)["w"].sum()) == W.size // 2
