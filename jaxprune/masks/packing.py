@@ -83,7 +83,10 @@ def is_packed(mask: Any) -> bool:
 
 
 def dense(mask: Any) -> jax.Array:
-    """Returns one mask as a bool array, packed or not."""
+    """Returns one mask as a bool array, packed or not.
+
+    The bits of several masks of one shape, as `jax.vmap` stacks them, are several masks.
+    """
     if not is_packed(mask):
         return mask
     # In lanes as wide as the weights: unpacked as bytes, the mask costs more than the bits save.
@@ -94,7 +97,8 @@ def dense(mask: Any) -> jax.Array:
     bit_index = jax.lax.broadcasted_iota(jnp.int32, byte_of_weight.shape, last_axis) % 8
     row_length = mask.shape[-1] if mask.shape else 1
     bits = (byte_of_weight << bit_index) & 128 != 0
-    return bits[..., :row_length].reshape(mask.shape)
+    stacked_shape = packed.shape[: packed.ndim - max(len(mask.shape), 1)]
+    return bits[..., :row_length].reshape(*stacked_shape, *mask.shape)
 
 
 def all_bool(tree: Any) -> bool:
