@@ -33,7 +33,8 @@ def adam(*, b2: float = 0.999, eps: float = 1e-8, eps_root: float = 0.0) -> Prec
 
     For `optax.adam`, `adamw`, `nadam`, `adabelief` and others that keep `count`, `mu` and `nu` in the same
     sense. `adamax` keeps them in another, and is not for this. A weight that never had a gradient has the
-    factor $1 / \epsilon$: a penalty removes it at once.
+    factor $1 / \epsilon$: a penalty removes it at once. Only where no weight of its leaf has had one is it 0:
+    nothing is known of the leaf yet, as after a first step of NaN that `optax.zero_nans` has cleared.
 
     Args:
       b2: decay of the second moment, $\beta_2$.
@@ -62,6 +63,8 @@ def rms(
     *, eps: float = 1e-8, eps_in_sqrt: bool = True, decay: float | None = None
 ) -> Preconditioner:
     r"""Returns the factor of `optax.rmsprop`, $1 / \sqrt{\nu + \epsilon}$, not of its centered variant.
+
+    It is 0 for a leaf that never had a gradient, as that of `adam`.
 
     Args:
       eps: $\epsilon$.
@@ -146,11 +149,18 @@ def _correct_bias(moments: Any, decay: float, count: jax.Array) -> Any:
 
 
 def _map_moments(params: Params, tree: Any, function: Callable[[jax.Array], jax.Array]) -> Any:
-    """Returns a function of the moments at the leaves of `params`; `None` where `optax.masked` keeps none."""
+    """Returns a function of the moments at the leaves of `params`; `None` where `optax.masked` keeps none.
+
+    It is 0 for a leaf whose moments are all 0.
+    """
+
+    def value(moment: jax.Array) -> jax.Array:
+        return jnp.where((moment == 0).all(), 0.0, function(moment))
+
     moments = (
         None if isinstance(entry, optax.MaskedNode) else entry
         for entry in masks_lib.beside(params, tree)
     )
     return jax.tree.structure(params).unflatten(
-        None if moment is None else function(moment) for moment in moments
+        None if moment is None else value(moment) for moment in moments
     )

@@ -196,7 +196,11 @@ class Keep(NamedTuple):
 
 
 class Criterion(Protocol):
-    """Scores each weight: `(params, *, <signals>, **_) -> Scores`, higher is kept."""
+    """Scores each weight: `(params, *, <signals>, **_) -> Scores`, higher is kept.
+
+    Scores are real numbers, and ordered in float32 or wider: integers above 2**24, such as hashes, are
+    refused where they are known, and rounded where they are traced.
+    """
 
     def __call__(self, params: Params, /, **signals: Any) -> Scores: ...  # noqa: D102
 

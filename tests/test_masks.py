@@ -159,6 +159,26 @@ NAMED = {
     "input_layernorm/weight": ((6, 16), "scale"),
     "ln_1/weight": ((6, 16), "scale"),
     "BatchNorm_0/scale": ((6, 16), "scale"),
+    "embedder/input_embedding": ((100, 16), "table"),
+    "embed_tokens/weight": ((100, 16), "table"),
+    "tok_embeddings/weight": ((100, 16), "table"),
+    "tok_emb/weight": ((100, 16), "table"),
+    "token_type_embeddings/weight": ((2, 16), "table"),
+    "embed_positions/weight": ((100, 16), "table"),
+    "position_embedding_table/weight": ((100, 16), "table"),
+    "attn/relative_position_bias_table": ((49, 4), "table"),
+    "relative_attention_bias/weight": ((32, 4), "table"),
+    "transformer.wte.weight": ((100, 16), "table"),
+    "model.embed_tokens.weight": ((100, 16), "table"),
+    "model.layers.0.input_layernorm.weight": ((6, 16), "scale"),
+    "model.layers.0.mlp.up_proj.bias": ((6, 16), "bias"),
+    "model.layers.0.mlp.up_proj.weight": ((6, 16, 16), "kernel"),
+    "embed_dim_projection/kernel": ((16, 16), "kernel"),
+    "embed_dim_projection/weight": ((16, 16), "kernel"),
+    "patch_embedding/weight": ((16, 3, 4, 4), "kernel"),
+    "input_embedding/weight": ((16, 16), "kernel"),
+    "time_embed/0/weight": ((16, 16), "kernel"),
+    "embed_out/weight": ((16, 100), "kernel"),
 }
 
 
@@ -258,3 +278,8 @@ def test_packed_masks_of_any_shape_come_back(shape):
     (back,) = jax.tree.leaves(jp.masks.unpack(jp.masks.pack({"w": mask})))
     assert back.shape == shape
     assert jnp.array_equal(back, mask)
+
+
+def test_a_filter_that_can_be_read_only_once_is_refused():
+    with pytest.raises(TypeError, match=r"a filter is needed, not a generator.*make it a list"):
+        jp.masks.make(PARAMS, (name for name in ["kernel"]))

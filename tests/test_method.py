@@ -100,6 +100,47 @@ def lambda_named(name, f):
     return f
 
 
+ONE_SHOT = jp.schedules.one_shot(sparsity=0.5)
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_complex_scores_are_refused(jit):
+    def phases(params, **_):
+        return jax.tree.map(lambda w: jnp.exp(1j * w), params)
+
+    params = {"z": jnp.ones((2, 2), jnp.complex64), "w": jnp.ones((2, 2))}
+    prune = lambda params: jp.prune(params, jp.Method(phases, schedule=ONE_SHOT))
+    with pytest.raises(
+        ValueError, match=r"^phases: 'w' has scores of the dtype complex64; .*jnp.abs"
+    ):
+        (jax.jit(prune) if jit else prune)(params)
+
+
+def test_integer_scores_that_float32_makes_equal_are_refused():
+    def score_by(numbers):
+        def hashes(params, **_):
+            return {"w": numbers, "n": params["n"]}
+
+        return jp.Method(hashes, schedule=ONE_SHOT)
+
+    params = {"w": jnp.ones(4), "n": jnp.full(4, 2**30)}
+    large = [
+        2**24 + jnp.arange(4),
+        -(2**24) - jnp.arange(4),
+        jnp.uint32(2**31) + jnp.ones(4, "uint32"),
+    ]
+    for numbers in large:
+        prune = lambda numbers=numbers: jp.prune(params, score_by(numbers), prunable="w")
+        for run in (prune, jax.jit(prune)):  # known, though inside jit
+            with pytest.raises(
+                ValueError, match=r"^hashes: 'w' has integer scores up to .* 16777216"
+            ):
+                run()
+    _, masks = jp.prune(params, score_by(2**24 - jnp.arange(4)), prunable="w")
+    assert masks["w"].tolist() == [True, True, False, False]
+    jax.jit(lambda p: jp.prune(p, score_by(p["n"]), prunable="w"))(params)
+
+
 def test_missing_signals_are_named():
     with pytest.raises(TypeError, match="'key'"):
         jp.prune(PARAMS, jp.methods.random(sparsity=0.5))

@@ -73,6 +73,20 @@ def test_nothing_has_moved_nothing_is_broken():
     assert jax.tree.all(jax.tree.map(lambda f: jnp.isfinite(f).all(), factors))
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_a_leaf_without_any_gradient_has_no_step(name):
+    """Where other weights of the leaf had one, a weight without one has the optimizer's factor."""
+    tx, preconditioner = CASES[name]
+    if name == "adagrad":
+        tx = optax.scale_by_rss(0.0)
+    grads = {"a": jnp.zeros((2, 3)), "b": [jnp.array([0.0, 1.0, 2.0]), None]}
+    _, state = tx.update(grads, tx.init(PARAMS), PARAMS)
+    factors = preconditioner(state, PARAMS)
+    assert (factors["a"] == 0).all()
+    assert (factors["b"][0][0] > 5) | name.startswith("adagrad")
+    assert (factors["b"][0][1:] > 0).all()
+
+
 def test_low_precision_moments_are_read_in_float32():
     params = {"w": jnp.ones(3, jnp.bfloat16)}
     tx = optax.adam(0.1)

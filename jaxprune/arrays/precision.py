@@ -6,9 +6,10 @@ float32, which holds every one of their numbers.
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
-__all__ = ["at_least_float32", "common"]
+__all__ = ["at_least_float32", "common", "widen"]
 
 
 def at_least_float32(*dtypes: Any) -> Any:
@@ -35,6 +36,19 @@ def common(first: Any, second: Any) -> Any:
     if _is_tiny(first) or _is_tiny(second):
         return at_least_float32(first, second)
     return jnp.promote_types(first, second)
+
+
+def widen(array: Any) -> jax.Array:
+    """Returns an array in float32, or as it is if that is wider.
+
+    Products of scores are made so: of numbers as small as gradients, float16 holds the factors but not the
+    product.
+
+    >>> widen(jnp.float16(1e-6)) * widen(jnp.float16(1e-2)) > 0
+    Array(True, dtype=bool)
+    """
+    array = jnp.asarray(array)
+    return array.astype(at_least_float32(array.dtype))
 
 
 def _is_tiny(dtype: Any) -> bool:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxprune import kernel_axes
+from jaxprune.arrays.precision import widen
 from jaxprune.types import Axes, Params, Scores
 
 __all__ = ["apoz", "bn_scale", "entropy", "hrank", "ria", "wanda"]
@@ -34,7 +35,7 @@ def wanda(params: Params, *, input_moments: Params, **_) -> Scores:
     {'w': Array([[4.],
            [3.]], dtype=float32)}
     """
-    return _score_known(lambda w, x: jnp.abs(w) * jnp.sqrt(x), params, input_moments)
+    return _score_known(lambda w, x: jnp.abs(widen(w)) * jnp.sqrt(widen(x)), params, input_moments)
 
 
 def ria(
@@ -75,8 +76,8 @@ def ria(
     ) -> jax.Array | None:
         if moments is None or leaf_axes is None:
             return None
-        sizes = jnp.abs(weights)
-        smallest = jnp.finfo(weights.dtype).tiny
+        sizes = jnp.abs(widen(weights))
+        smallest = jnp.finfo(sizes.dtype).tiny
 
         def total_size(axis: tuple[int, ...]) -> jax.Array:
             return jnp.maximum(sizes.sum(axis, keepdims=True), smallest)
@@ -86,7 +87,7 @@ def ria(
             axis for axis in range(weights.ndim) if axis not in (*out_axes, *leaf_axes.batch_axis)
         )
         relative_size = sizes / total_size(in_axes) + sizes / total_size(out_axes)
-        return relative_size * jnp.sqrt(moments) ** power
+        return relative_size * jnp.sqrt(widen(moments)) ** power
 
     return jax.tree.map(score, params, input_moments, known_axes)
 
@@ -109,7 +110,7 @@ def apoz(params: Params, *, unit_zeros: Params, **_) -> Scores:
     {'w': Array([[0.  , 0.25],
            [0.  , 0.25]], dtype=float32)}
     """
-    return _score_known(lambda w, z: _spread_evenly(w, 1 - z), params, unit_zeros)
+    return _score_known(lambda w, z: _spread_evenly(w, 1 - widen(z)), params, unit_zeros)
 
 
 def bn_scale(params: Params, *, batchnorm_scales: Params, **_) -> Scores:
@@ -175,7 +176,7 @@ def hrank(params: Params, *, unit_ranks: Params, **_) -> Scores:
 def _spread_evenly(weights: jax.Array, unit_scores: jax.Array) -> jax.Array:
     """The score of each unit, evenly over its weights."""
     share = unit_scores.size / weights.size
-    return jnp.broadcast_to(unit_scores * share, weights.shape)
+    return jnp.broadcast_to(widen(unit_scores) * share, weights.shape)
 
 
 def _score_known(score: Callable[[Any, Any], jax.Array], params: Params, signal: Params) -> Scores:

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxprune import kernel_axes
+from jaxprune.arrays.precision import widen
 from jaxprune.kernel_axes.matrices import damped, into_rows
 from jaxprune.types import Axes, Params, Scores
 
@@ -32,7 +33,9 @@ def fisher(params: Params, *, fisher: Params, **_) -> Scores:
     >>> fisher({"w": jnp.array([2.0, -1.0])}, fisher={"w": jnp.array([1.0, 6.0])})
     {'w': Array([2., 3.], dtype=float32)}
     """
-    return jax.tree.map(lambda w, f: None if f is None else 0.5 * f * w * w, params, fisher)
+    return jax.tree.map(
+        lambda w, f: None if f is None else 0.5 * widen(f) * widen(w) * widen(w), params, fisher
+    )
 
 
 def adam_second_moment(params: Params, *, second_moment: Params, **_) -> Scores:
@@ -57,7 +60,9 @@ def adam_second_moment(params: Params, *, second_moment: Params, **_) -> Scores:
     {'w': Array([2., 3.], dtype=float32)}
     """
     return jax.tree.map(
-        lambda w, nu: None if nu is None else 0.5 * nu * w * w, params, second_moment
+        lambda w, nu: None if nu is None else 0.5 * widen(nu) * widen(w) * widen(w),
+        params,
+        second_moment,
     )
 
 
@@ -82,7 +87,9 @@ def obd(params: Params, *, gauss_newton_diagonal: Params, **_) -> Scores:
     {'w': Array([2., 3.], dtype=float32)}
     """
     return jax.tree.map(
-        lambda w, h: None if h is None else 0.5 * h * w * w, params, gauss_newton_diagonal
+        lambda w, h: None if h is None else 0.5 * widen(h) * widen(w) * widen(w),
+        params,
+        gauss_newton_diagonal,
     )
 
 
@@ -109,7 +116,10 @@ def second_order_taylor(params: Params, *, grads: Params, hessian_diagonal: Para
     """
 
     def score(w: jax.Array, g: jax.Array | None, h: jax.Array | None) -> jax.Array | None:
-        return None if g is None or h is None else jnp.abs(g * w - 0.5 * h * w * w)
+        if g is None or h is None:
+            return None
+        wide = widen(w)
+        return jnp.abs(widen(g) * wide - 0.5 * widen(h) * wide * wide)
 
     return jax.tree.map(score, params, grads, hessian_diagonal)
 
@@ -142,7 +152,7 @@ def woodfisher(params: Params, *, inverse_fisher: Params, **_) -> Scores:
     def score(weights: jax.Array, inverse: jax.Array | None) -> jax.Array | None:
         if inverse is None:
             return None
-        diagonal = jnp.diagonal(inverse, axis1=-2, axis2=-1)
+        diagonal = jnp.diagonal(widen(inverse), axis1=-2, axis2=-1)
         blocks, block = diagonal.shape
         if not 0 <= blocks * block - weights.size < block:
             raise ValueError(
@@ -150,7 +160,7 @@ def woodfisher(params: Params, *, inverse_fisher: Params, **_) -> Scores:
                 "give what jaxprune.signals.inverse_fisher returns for these parameters."
             )
         inverse_diagonal = diagonal.reshape(-1)[: weights.size].reshape(weights.shape)
-        return 0.5 * weights * weights / inverse_diagonal
+        return 0.5 * widen(weights) * widen(weights) / inverse_diagonal
 
     return jax.tree.map(score, params, inverse_fisher)
 
@@ -201,7 +211,7 @@ def obs(
     ) -> jax.Array | None:
         if leaf_axes is None or gram is None:
             return None
-        rows = into_rows(weights, leaf_axes, gram)
+        rows = into_rows(widen(weights), leaf_axes, widen(gram))
         return rows.back(jax.vmap(functools.partial(_score_rows, damp))(rows.kernel, rows.gram))
 
     return jax.tree.map(score, params, known_axes, grams)

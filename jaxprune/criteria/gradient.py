@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxprune import signals
+from jaxprune.arrays.precision import widen
 from jaxprune.types import Params, Scores
 
 
@@ -51,7 +52,7 @@ def taylor(params: Params, *, grads: Params, signed: bool = False, **_) -> Score
     {'w': Array([6., 1.], dtype=float32)}
     """
     size = (lambda x: x) if signed else jnp.abs
-    return jax.tree.map(lambda w, g: size(w * g), params, grads)
+    return jax.tree.map(lambda w, g: size(widen(w) * widen(g)), params, grads)
 
 
 def unit_taylor(params: Params, *, unit_taylor: Params, **_) -> Scores:
@@ -96,7 +97,7 @@ def magnitude_and_gradient(params: Params, *, grads: Params, weight: float = 1.0
     >>> magnitude_and_gradient({"w": jnp.array([-2.0])}, grads={"w": jnp.array([3.0])})
     {'w': Array([5.], dtype=float32)}
     """
-    return jax.tree.map(lambda w, g: jnp.abs(w) + weight * jnp.abs(g), params, grads)
+    return jax.tree.map(lambda w, g: jnp.abs(widen(w)) + weight * jnp.abs(widen(g)), params, grads)
 
 
 @signals.needs(momentum=signals.moving_average(lambda w, g: g))

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from jaxprune.arrays.precision import widen
 from jaxprune.types import Params, Scores
 
 __all__ = ["grasp", "snip", "synflow"]
@@ -28,7 +29,9 @@ def snip(params: Params, *, grads: Params, **_) -> Scores:
     >>> snip({"w": jnp.array([2.0, 1.0])}, grads={"w": jnp.array([-3.0, 2.0])})
     {'w': Array([0.75, 0.25], dtype=float32)}
     """
-    sizes = jax.tree.map(lambda w, g: None if g is None else jnp.abs(g * w), params, grads)
+    sizes = jax.tree.map(
+        lambda w, g: None if g is None else jnp.abs(widen(g) * widen(w)), params, grads
+    )
     total = sum(jnp.sum(s, dtype=jnp.float32) for s in jax.tree.leaves(sizes))
     return jax.tree.map(lambda s: s / jnp.maximum(total, 1e-30), sizes)
 
@@ -55,7 +58,9 @@ def grasp(params: Params, *, hessian_gradient: Params, **_) -> Scores:
     >>> grasp({"w": jnp.array([2.0, -1.0])}, hessian_gradient={"w": jnp.array([1.0, 3.0])})
     {'w': Array([ 2., -3.], dtype=float32)}
     """
-    return jax.tree.map(lambda w, hg: None if hg is None else w * hg, params, hessian_gradient)
+    return jax.tree.map(
+        lambda w, hg: None if hg is None else widen(w) * widen(hg), params, hessian_gradient
+    )
 
 
 def synflow(params: Params, *, synaptic_flow: Params, **_) -> Scores:
@@ -75,4 +80,6 @@ def synflow(params: Params, *, synaptic_flow: Params, **_) -> Scores:
     >>> synflow({"w": jnp.array([2.0, -1.0])}, synaptic_flow={"w": jnp.array([1.0, 3.0])})
     {'w': Array([2., 3.], dtype=float32)}
     """
-    return jax.tree.map(lambda w, r: None if r is None else jnp.abs(w * r), params, synaptic_flow)
+    return jax.tree.map(
+        lambda w, r: None if r is None else jnp.abs(widen(w) * widen(r)), params, synaptic_flow
+    )

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxprune import kernel_axes
-from jaxprune.arrays.precision import at_least_float32
+from jaxprune.arrays.precision import widen
 from jaxprune.types import Axes, Params, Scores
 
 
@@ -43,7 +43,7 @@ def l2(params: Params, **_) -> Scores:
     >>> l2({"w": jnp.array([-2.0, 1.0])})
     {'w': Array([4., 1.], dtype=float32)}
     """
-    return jax.tree.map(jnp.square, params)
+    return jax.tree.map(lambda w: jnp.square(widen(w)), params)
 
 
 def normalized_magnitude(
@@ -70,7 +70,7 @@ def normalized_magnitude(
     """
 
     def score(weights: jax.Array, leaf_axes: Axes | None) -> jax.Array:
-        sizes = jnp.abs(weights).astype(at_least_float32(weights.dtype))
+        sizes = jnp.abs(widen(weights))
         layer_axes = () if leaf_axes is None else leaf_axes.batch_axis
         other_axes = tuple(axis for axis in range(weights.ndim) if axis not in layer_axes)
         smallest = jnp.finfo(sizes.dtype).tiny
@@ -126,7 +126,7 @@ def fpgm(params: Params, *, axes: kernel_axes.AxesTree | None = None, **_) -> Sc
 
 def _unit_distances(weights: jax.Array, axes: Axes) -> jax.Array:
     """The summed distances of each unit to the others of its layer, evenly over its weights."""
-    wide_weights = weights.astype(at_least_float32(weights.dtype))
+    wide_weights = widen(weights)
     if weights.ndim < 2:
         return jnp.zeros_like(wide_weights)
     out_axes = axes.out_axis or ()

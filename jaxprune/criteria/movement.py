@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxprune import signals
+from jaxprune.arrays.precision import widen
 from jaxprune.types import Params, Scores
 
 _INITIAL = signals.initial_params()
@@ -50,7 +51,7 @@ def weight_change(params: Params, *, initial_params: Params, **_) -> Scores:
     >>> weight_change({"w": jnp.array([2.0, -3.0])}, initial_params={"w": jnp.array([1.0, -3.0])})
     {'w': Array([1., 0.], dtype=float32)}
     """
-    return jax.tree.map(lambda w, w0: jnp.abs(w - w0), params, initial_params)
+    return jax.tree.map(lambda w, w0: jnp.abs(widen(w) - widen(w0)), params, initial_params)
 
 
 @signals.needs(initial_params=_INITIAL)
@@ -71,4 +72,6 @@ def magnitude_increase(params: Params, *, initial_params: Params, **_) -> Scores
     >>> magnitude_increase({"w": jnp.array([2.0, -3.0])}, initial_params={"w": jnp.array([1.0, -4.0])})
     {'w': Array([ 1., -1.], dtype=float32)}
     """
-    return jax.tree.map(lambda w, w0: jnp.abs(w) - jnp.abs(w0), params, initial_params)
+    return jax.tree.map(
+        lambda w, w0: jnp.abs(widen(w)) - jnp.abs(widen(w0)), params, initial_params
+    )

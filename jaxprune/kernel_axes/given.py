@@ -233,11 +233,11 @@ def _match_leaves(given: AxesTree | None, params: Params, *, partial: bool = Fal
 def _flatten_given(given: AxesTree) -> dict[str, Any]:
     """Returns what is given, by path or by expression."""
 
-    def is_entry(node: Any) -> bool:
+    def is_entry(_: tuple[str, ...], node: Any) -> bool:
         return node is None or isinstance(node, Axes)
 
-    leaves = jax.tree_util.tree_leaves_with_path(trees.plain(given), is_leaf=is_entry)
-    return {"/".join(trees.keys_of(path)): leaf for path, leaf in leaves}
+    leaves = trees.leaves_with_keys(trees.plain(given), is_entry)
+    return {"/".join(keys): leaf for keys, leaf in leaves}
 
 
 def _is_flat(given: AxesTree) -> bool:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxprune import checks
 from jaxprune.kernel_axes import AxesTree, by_path, direction_fault, layer_axes, resolve_axes
 from jaxprune.masks.packing import MASKS, dense, is_packed, unpack
-from jaxprune.trees import differences, keys_of, layer_names
+from jaxprune.trees import differences, layer_names, leaves_with_keys
 from jaxprune.trees.alike import entries_beside, join_faults
 from jaxprune.types import Axes, Masks, Params
 
@@ -114,8 +114,8 @@ def _pairs(who: str, a: Masks, b: Masks) -> list[tuple[jax.Array, jax.Array]]:
 
 def _masks_by_path(masks: Masks) -> dict[str, jax.Array]:
     """Returns the bool arrays of a mask tree by path."""
-    leaves_with_path = jax.tree_util.tree_leaves_with_path(masks, is_leaf=is_packed)
-    return {"/".join(keys_of(path)): dense(mask) for path, mask in leaves_with_path}
+    leaves = leaves_with_keys(masks, lambda _, node: is_packed(node))
+    return {"/".join(keys): dense(mask) for keys, mask in leaves}
 
 
 def _count_true(
@@ -196,11 +196,8 @@ def _row_axes(path: str, shape: Sequence[int], axes: Axes | None) -> tuple[int, 
 
 def _axes_by_path(masks: Masks, axes: AxesTree | None) -> dict[str, Axes | None]:
     """Returns the axes of each leaf with a mask by its path, in the order of the tree."""
-    leaves_with_path = jax.tree_util.tree_leaves_with_path(masks, is_leaf=is_packed)
-    shapes = {
-        "/".join(keys_of(path)): jax.ShapeDtypeStruct(mask.shape, bool)
-        for path, mask in leaves_with_path
-    }
+    leaves = leaves_with_keys(masks, lambda _, node: is_packed(node))
+    shapes = {"/".join(keys): jax.ShapeDtypeStruct(mask.shape, bool) for keys, mask in leaves}
     axes_by_path = by_path(axes, shapes)
     return {path: axes_by_path[path] for path in shapes}
 

@@ -16,7 +16,7 @@ from jaxprune.masks.fitting import validate
 from jaxprune.masks.packing import MASKS, dense, is_packed
 from jaxprune.storage import sealed
 from jaxprune.storage.durable import whole_file
-from jaxprune.trees import beside, keys_of, plain, unboxed
+from jaxprune.trees import beside, leaves_with_keys, plain, unboxed
 from jaxprune.types import Masks, Params
 
 __all__ = ["load", "save"]
@@ -53,9 +53,9 @@ def save(path: str | os.PathLike[str], masks: Masks, *, overwrite: bool = False)
     target = Path(path)
     if target.exists() and not overwrite:
         raise FileExistsError(f"masks.save: {target} is there; give overwrite=True to replace it.")
-    leaves_with_path = jax.tree_util.tree_leaves_with_path(plain(unboxed(masks)), is_leaf=_is_entry)
-    mask_by_path = {"/".join(keys_of(keys)): mask for keys, mask in leaves_with_path}
-    if len(mask_by_path) < len(leaves_with_path):
+    leaves = leaves_with_keys(plain(unboxed(masks)), lambda _, node: _is_entry(node))
+    mask_by_path = {"/".join(keys): mask for keys, mask in leaves}
+    if len(mask_by_path) < len(leaves):
         raise ValueError("masks.save: two leaves have the same path; rename one of them.")
     shapes = {name: None if mask is None else mask.shape for name, mask in mask_by_path.items()}
     bits_by_path = {

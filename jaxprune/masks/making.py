@@ -1,7 +1,7 @@
 """Masks made for the leaves that may be pruned: by the default filter, expressions or predicates."""
 
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -14,7 +14,7 @@ from jaxprune.types import Masks, Params
 
 __all__ = ["PRUNABLE", "Prunable", "is_prunable", "make", "of_zeros"]
 
-Prunable = str | Iterable[str] | Callable[[str, jax.Array], bool] | None
+Prunable = str | Collection[str] | Callable[[str, jax.Array], bool] | None
 
 
 def is_prunable(path: str, leaf: jax.Array, beside: Collection[str] = ()) -> bool:
@@ -133,7 +133,7 @@ def _predicate(prunable: Prunable, names: list[str]) -> Callable[[str, jax.Array
 
 def _is_filter(value: Any) -> bool:
     predicate = checks.is_function(value) and checks.takes(value, 2)
-    names = isinstance(value, Iterable) and not isinstance(value, Mapping) and not _is_tree(value)
+    names = isinstance(value, Collection) and not isinstance(value, Mapping) and not _is_tree(value)
     return value is None or isinstance(value, str) or predicate or names
 
 
@@ -145,5 +145,9 @@ def _is_tree(value: Any) -> bool:
 PRUNABLE = checks.Kind(
     "a filter",
     _is_filter,
-    lambda _: "a regular expression, a list of them, or a predicate (path, leaf) -> bool",
+    lambda value: (
+        "it can be read only once: make it a list"
+        if isinstance(value, Iterator)
+        else "a regular expression, a list of them, or a predicate (path, leaf) -> bool"
+    ),
 )

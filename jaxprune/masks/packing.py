@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxprune import checks
-from jaxprune.trees import content, keys_of
+from jaxprune.trees import content, leaves_with_keys
 from jaxprune.types import Masks
 
 __all__ = ["MASKS", "PackedMask", "all_bool", "dense", "is_packed", "pack", "unpack"]
@@ -83,7 +83,10 @@ def is_packed(mask: Any) -> bool:
 
 
 def dense(mask: Any) -> jax.Array:
-    """Returns one mask as a bool array, packed or not."""
+    """Returns one mask as a bool array, packed or not.
+
+    The bits of several masks of one shape, as `jax.vmap` stacks them, are several masks.
+    """
     if not is_packed(mask):
         return mask
     # In lanes as wide as the weights: unpacked as bytes, the mask costs more than the bits save.
@@ -94,7 +97,8 @@ def dense(mask: Any) -> jax.Array:
     bit_index = jax.lax.broadcasted_iota(jnp.int32, byte_of_weight.shape, last_axis) % 8
     row_length = mask.shape[-1] if mask.shape else 1
     bits = (byte_of_weight << bit_index) & 128 != 0
-    return bits[..., :row_length].reshape(mask.shape)
+    stacked_shape = packed.shape[: packed.ndim - max(len(mask.shape), 1)]
+    return bits[..., :row_length].reshape(*stacked_shape, *mask.shape)
 
 
 def all_bool(tree: Any) -> bool:
@@ -104,12 +108,12 @@ def all_bool(tree: Any) -> bool:
 
 
 def _masks_remedy(value: Any) -> str:
-    leaves_with_path = jax.tree_util.tree_leaves_with_path(value, is_leaf=is_packed)
+    leaves = leaves_with_keys(value, lambda _, node: is_packed(node))
     keys, leaf = next(
-        (keys, leaf) for keys, leaf in leaves_with_path if getattr(leaf, "dtype", None) != _BOOL
+        (keys, leaf) for keys, leaf in leaves if getattr(leaf, "dtype", None) != _BOOL
     )
     dtype = getattr(leaf, "dtype", None)
-    fault = f"its leaf {'/'.join(keys_of(keys))!r} is {dtype}; " if keys and dtype else ""
+    fault = f"its leaf {'/'.join(keys)!r} is {dtype}; " if keys and dtype else ""
     return f"{fault}masks.make(params) makes masks, and jaxprune.masks_of(opt_state) reads them"
 
 

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxprune import checks
+from jaxprune.arrays.precision import widen
 from jaxprune.hyperparameters import Scheduled, scheduled
 from jaxprune.kernel_axes import AxesTree
 from jaxprune.parts import factory
@@ -27,7 +28,7 @@ from jaxprune.penalties.group_norms import (
     unit_check,
     unit_groups,
 )
-from jaxprune.penalties.weightwise import Leaves, step_size_of, widen
+from jaxprune.penalties.weightwise import Leaves, step_size_of
 from jaxprune.types import Pattern, Penalty, Step
 from jaxprune.units.coupling import Coupled
 
@@ -273,7 +274,10 @@ def _sum_of_group_norms(
     def prox(leaves: Leaves, step_sizes: Any, step: Step) -> Leaves:
         new_leaves = {}
         for group, group_leaves in groups_with_leaves(leaves):
-            has_one_step_size = not isinstance(step_sizes, Mapping) or len(group_leaves) == 1
+            has_one_step_size = (
+                not isinstance(step_sizes, Mapping)
+                or len({id(step_sizes[path]) for path in group.paths}) == 1
+            )
             group_strength = strength_at(step) * math.sqrt(group.size)
             pulls = [group_strength * step_size_of(step_sizes, path) for path in group.paths]
             if has_one_step_size and pulls[0].ndim == 0:

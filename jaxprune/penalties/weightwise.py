@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxprune import checks
-from jaxprune.arrays.precision import at_least_float32
+from jaxprune.arrays.precision import widen
 from jaxprune.hyperparameters import Scheduled, scheduled
 from jaxprune.parts import factory
 from jaxprune.types import Penalty, Step
@@ -116,12 +116,6 @@ def l0(strength: Scheduled) -> Penalty:
 def _soft_threshold(array: jax.Array, threshold: jax.Array) -> jax.Array:
     """Returns each element moved towards zero by the threshold, and not beyond."""
     return array - jnp.clip(array, -threshold, threshold)
-
-
-def widen(array: Any) -> jax.Array:
-    """Returns an array in float32 at least."""
-    array = jnp.asarray(array)
-    return array.astype(at_least_float32(array.dtype))
 
 
 def step_size_of(step_sizes: Any, path: str) -> jax.Array:

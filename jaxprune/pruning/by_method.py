@@ -19,7 +19,7 @@ from jaxprune.calls import is_traced
 from jaxprune.kernel_axes import AxesTree, of_leaves
 from jaxprune.masks import Prunable
 from jaxprune.method import METHOD, Method, Partition, by_member
-from jaxprune.pruning.fit import check_fit, check_rounds, count_living
+from jaxprune.pruning.fit import check_fit, check_reachable, check_rounds, count_living
 from jaxprune.pruning.missing_scores import MissingScores, resolve_unknown, without_score
 from jaxprune.pruning.scoring import scores_of
 from jaxprune.pruning.shards import check_replicated
@@ -247,6 +247,7 @@ def initial_masks(
             masks,
             known_axes,
         )
+        check_reachable(member)
         if member.initial is None or given is not None:
             return masks
         check_replicated(f"{who}: init", params)

@@ -11,6 +11,7 @@ import numpy as np
 from jaxprune import allocation as allocations
 from jaxprune import masks as masks_lib
 from jaxprune.calls import is_traced, text
+from jaxprune.method import Method
 from jaxprune.selection.mask_counts import count_true
 from jaxprune.types import (
     Allocation,
@@ -29,6 +30,7 @@ from jaxprune.wording import counted
 __all__ = [
     "check_coupled",
     "check_fit",
+    "check_reachable",
     "check_rounds",
     "count_living",
 ]
@@ -99,6 +101,31 @@ def check_fit(
             f"other in {emptied_paths[0]!r}{addition}; this pattern allows {1 - 1 / contest_size:g} at most: "
             "give a lower sparsity, or exclude the leaf with prunable=."
         )
+
+
+def check_reachable(method: Method) -> None:
+    """Refuses to train towards a target that was passed: a schedule that goes down, where nothing grows back.
+
+    Args:
+      method: the method.
+
+    Raises:
+      ValueError: the first step at which more would be removed than at the end, and what would do.
+    """
+    schedule, update = method.schedule, method.update
+    if update.ranks_dead_units or update.grow_criterion is not None:
+        return
+    with jax.ensure_compile_time_eval():
+        target, first = schedule.sparsity(schedule.end), schedule.sparsity(0)
+        if is_traced(target) or is_traced(first) or float(first) <= float(target):
+            return  # unknown, or as usual
+        for step in range(schedule.end):
+            if bool(schedule.due(step)) and float(schedule.sparsity(step)) > float(target):
+                raise ValueError(
+                    f"{schedule} removes {float(schedule.sparsity(step)):g} at step {step} and "
+                    f"{float(target):g} at its end, but with {text(update)} nothing grows back; start at "
+                    "or below the target, or give update=jaxprune.updates.reselect()."
+                )
 
 
 def check_rounds(

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 
 from jaxprune import masks as masks_lib
 from jaxprune import signals as signals_lib
-from jaxprune.calls import text
+from jaxprune.arrays.precision import widen
+from jaxprune.calls import is_readable_array, text
 from jaxprune.trees.alike import check_alike, entries_beside
 from jaxprune.types import Axes, Criterion, Params
 
@@ -50,7 +51,7 @@ def scores_of(
 
     Raises:
       ValueError: if a signal or the scores are another tree than the parameters, have other shapes, or are
-        missing for a leaf that requires scores.
+        missing for a leaf that requires scores; if scores are complex, or integers too large for float32.
       TypeError: if a signal is missing, or the criterion takes none such.
     """
     if "axes" in inspect.signature(criterion).parameters:
@@ -61,6 +62,7 @@ def scores_of(
         subject = f"entries of the signal {signal!r}"
         check_alike(name, subject, params, signals[signal], "give one number for each weight")
     params, signals = _without_others(params, signals)
+    params, signals = _with_room_for_products((params, signals))
     try:
         scores = criterion(params, **signals)
     except (TypeError, ValueError, KeyError):
@@ -91,7 +93,33 @@ def scores_of(
                 f"{name}: {path!r} has scores of the shape {jnp.shape(entry)}, its weights "
                 f"{jnp.shape(leaf)}; give one score per weight (jnp.broadcast_to shares one among several)."
             )
+        if entry is not None and (fault := _order_fault(leaf, entry)):
+            raise ValueError(f"{name}: {path!r} has {fault}.")
     return leaf_scores
+
+
+_WHOLE = 2**24  # up to here each whole number has a float32 of its own
+
+
+def _order_fault(leaf: Any, scores: Any) -> str | None:
+    """Returns why scores of a leaf cannot be ordered as float32 numbers, or `None`.
+
+    Of traced integers the dtype alone is known: large ones are rounded to float32, and may be equal then.
+    """
+    if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+        return None  # it is never pruned
+    if jnp.issubdtype(scores.dtype, jnp.complexfloating):
+        return f"scores of the dtype {scores.dtype}; scores are real numbers: take jnp.abs of them"
+    if not jnp.issubdtype(scores.dtype, jnp.integer) or not is_readable_array(scores):
+        return None
+    with jax.ensure_compile_time_eval():
+        largest = max(abs(int(scores.min(initial=0))), int(scores.max(initial=0)))
+    if largest <= _WHOLE:
+        return None
+    return (
+        f"integer scores up to {largest}, and above {_WHOLE} float32, in which scores are ordered, makes "
+        "neighbours equal; give float scores, or smaller integers such as ranks"
+    )
 
 
 def _signal_names(criterion: Criterion) -> list[str]:
@@ -106,6 +134,21 @@ def _is_no_number(leaf: Any) -> bool:
     """Whether a leaf holds PRNG keys, or integers with which JAX does not calculate."""
     dtype = jnp.result_type(leaf)
     return jnp.issubdtype(dtype, jax.dtypes.prng_key) or dtype in _NARROW
+
+
+def _holds_no_products(leaf: Any) -> bool:
+    """Whether an array is of a dtype that underflows where float32 does not, as float16."""
+    dtype = getattr(leaf, "dtype", None)
+    if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
+        return False
+    return bool(jnp.finfo(dtype).tiny > jnp.finfo(jnp.float32).tiny)
+
+
+def _with_room_for_products(tree: Any) -> Any:
+    """Returns a tree with float32 for what underflows, so that a criterion need not think of it."""
+    if not any(map(_holds_no_products, jax.tree.leaves(tree))):
+        return tree
+    return jax.tree.map(lambda leaf: widen(leaf) if _holds_no_products(leaf) else leaf, tree)
 
 
 def _without_others(params: Params, signals: dict[str, Any]) -> tuple[Params, dict[str, Any]]:

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 
+from jaxprune.arrays.precision import widen
+from jaxprune.calls import text
 from jaxprune.types import Criterion, Params
 
 __all__ = ["Memory", "initial_params", "moving_average", "needed", "needs", "running_sum"]
@@ -38,13 +40,16 @@ class Memory(NamedTuple):
 
 
 def needs(**memories: Memory) -> Callable[[_C], _C]:
-    """Returns a decorator that declares the memories a criterion reads.
+    """Returns a decorator that declares memories that a criterion reads, beside those declared before.
 
     Args:
       **memories: each under the keyword by which the criterion receives it.
 
     Returns:
-      A decorator of criteria; it returns the criterion itself.
+      A decorator of criteria: it returns a new one of the same name, and leaves the other as it is.
+
+    Raises:
+      ValueError: by the decorator, if the criterion declares another memory by one of these keywords.
 
     >>> @needs(movement_sum=running_sum(lambda w, g: -w * g))
     ... def movement(params, *, movement_sum, **_):
@@ -54,8 +59,21 @@ def needs(**memories: Memory) -> Callable[[_C], _C]:
     """
 
     def declare(criterion: _C) -> _C:
-        criterion.needs = memories  # type: ignore[attr-defined]
-        return criterion
+        declared = needed([criterion])
+
+        @functools.wraps(criterion)
+        def declaring(*args: Any, **kwargs: Any) -> Any:
+            return criterion(*args, **kwargs)
+
+        for name, memory in memories.items():
+            if declared.setdefault(name, memory) != memory:
+                raise ValueError(
+                    f"needs({name}=): {text(criterion)} declares another memory by this keyword; declare "
+                    "one of them, or read it by another keyword."
+                )
+        declaring.__name__ = text(criterion)
+        declaring.needs = declared  # type: ignore[attr-defined]
+        return declaring  # type: ignore[return-value]
 
     return declare
 
@@ -82,7 +100,7 @@ def needed(criteria: Iterable[Criterion | None]) -> dict[str, Memory]:
         while isinstance(function, functools.partial):
             function = function.func
         for name, memory in getattr(function, "needs", {}).items():
-            if memories.setdefault(name, memory) is not memory:
+            if memories.setdefault(name, memory) != memory:
                 raise ValueError(
                     f"{getattr(function, '__name__', 'criterion')}: needs a signal {name!r}, but another "
                     "criterion of the same run means a different one by it; rename one of them."
@@ -143,11 +161,15 @@ def initial_params() -> Memory:
     >>> initial_params().init({"w": jnp.array([2.0])})
     {'w': Array([2.], dtype=float32)}
     """
-    return Memory(
-        init=lambda params: jax.tree.map(jnp.copy, params),
-        update=lambda initial_params, params, grads: initial_params,
-        reads_gradients=False,
-    )
+    return Memory(_copied, _unchanged, reads_gradients=False)
+
+
+def _copied(params: Params) -> Any:
+    return jax.tree.map(jnp.copy, params)
+
+
+def _unchanged(initial_params: Any, params: Params, grads: Params) -> Any:
+    return initial_params
 
 
 def _zeros(params: Params) -> Any:
@@ -155,11 +177,14 @@ def _zeros(params: Params) -> Any:
 
 
 def _leafwise(carry: Callable[[Any, Any], jax.Array], f: PerWeight) -> Callable[..., Any]:
-    """Returns an update of a memory leaf by leaf; the zeros of leaves that are not floating stay."""
+    """Returns an update of a memory leaf by leaf; the zeros of leaves that are not floating stay.
+
+    Weights and gradients reach `f` in float32 at least, as float16 cannot hold their products.
+    """
 
     def update_leaf(parameter: jax.Array, gradient: Any, signal: jax.Array) -> jax.Array:
         if not jnp.issubdtype(jnp.result_type(parameter), jnp.floating):
             return signal
-        return carry(signal, f(parameter, gradient).astype(jnp.float32))
+        return carry(signal, f(widen(parameter), widen(gradient)).astype(jnp.float32))
 
     return lambda signal, params, grads: jax.tree.map(update_leaf, params, grads, signal)

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxprune import checks
+from jaxprune.arrays.precision import widen
 from jaxprune.signals.finite import Watch
-from jaxprune.signals.leaves import widen
 from jaxprune.types import Params
 
 __all__ = [
@@ -85,7 +85,7 @@ def mean_over(
 def _weighted(fn, static, params, batch, example_count, extra):
     with jax.default_matmul_precision("highest"):
         value = fn(*static, params, batch, *extra)
-    return jax.tree.map(lambda x: example_count * widen(jnp.asarray(x)), value)
+    return jax.tree.map(lambda x: example_count * widen(x), value)
 
 
 @functools.partial(jax.jit, donate_argnums=0)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from jaxprune import checks
 from jaxprune import masks as masks_lib
+from jaxprune.arrays.precision import widen
 from jaxprune.masks import Prunable
 from jaxprune.signals.batches import (
     Progress,
@@ -24,7 +25,6 @@ from jaxprune.signals.leaves import (
     chosen_leaves,
     fill_tree,
     replicate_axes,
-    widen,
     with_leaves,
 )
 from jaxprune.signals.losses import Apply, Loss, OutputLoss, check_function, loss_of_outputs

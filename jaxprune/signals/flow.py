@@ -7,9 +7,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxprune.arrays.precision import at_least_float32
+from jaxprune.arrays.precision import at_least_float32, widen
 from jaxprune.calls import is_traced
-from jaxprune.signals.leaves import are_floating, chosen_leaves, fill_tree, widen, with_leaves
+from jaxprune.signals.leaves import are_floating, chosen_leaves, fill_tree, with_leaves
 from jaxprune.signals.losses import check_function
 from jaxprune.types import Params
 
@@ -73,7 +73,7 @@ def _flow(apply, params, inputs):
     def sum_of_outputs(values: list[jax.Array]) -> jax.Array:
         with jax.default_matmul_precision("highest"):
             outputs = apply(with_leaves(params, is_floating, values), inputs)
-        return sum(jnp.sum(widen(jnp.asarray(output))) for output in jax.tree.leaves(outputs))  # type: ignore
+        return sum(jnp.sum(widen(output)) for output in jax.tree.leaves(outputs))  # type: ignore
 
     total_output, flow = jax.value_and_grad(sum_of_outputs)(
         [widen(jnp.abs(weights)) for weights in chosen_leaves(params, is_floating)]

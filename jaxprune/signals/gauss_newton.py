@@ -7,13 +7,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxprune.arrays.precision import widen
 from jaxprune.signals.batches import Progress, mean_over
 from jaxprune.signals.leaves import (
     are_floating,
     chosen_leaves,
     fill_tree,
     replicate_axes,
-    widen,
     with_leaves,
 )
 from jaxprune.signals.losses import Apply, OutputLoss, check_function, scalar

@@ -6,13 +6,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxprune.arrays.precision import widen
 from jaxprune.signals.batches import Progress, mean_over, number_of_examples
 from jaxprune.signals.leaves import (
     are_floating,
     chosen_leaves,
     fill_tree,
     replicate_axes,
-    widen,
     with_leaves,
 )
 from jaxprune.signals.losses import Loss, check_function, scalar

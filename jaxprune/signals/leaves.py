@@ -6,7 +6,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxprune.arrays.precision import at_least_float32
 from jaxprune.types import Params
 
 __all__ = [
@@ -14,7 +13,6 @@ __all__ = [
     "chosen_leaves",
     "fill_tree",
     "replicate_axes",
-    "widen",
     "with_leaves",
 ]
 
@@ -74,8 +72,3 @@ def replicate_axes(array: jax.Array, axes: int) -> jax.Array:
         return array
     spec = (*(None,) * min(axes, array.ndim), *sharding.spec[axes:])
     return jax.sharding.reshard(array, jax.sharding.PartitionSpec(*spec))
-
-
-def widen(array: jax.Array) -> jax.Array:
-    """Returns the array in float32, or as it is if that is wider."""
-    return array.astype(at_least_float32(array.dtype))

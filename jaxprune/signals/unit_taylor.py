@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxprune import masks as masks_lib
+from jaxprune.arrays.precision import widen
 from jaxprune.calls import comparable, text
 from jaxprune.signals.batches import Progress, mean_over
 from jaxprune.signals.gradients import gradient
-from jaxprune.signals.leaves import are_floating, chosen_leaves, widen
+from jaxprune.signals.leaves import are_floating, chosen_leaves
 from jaxprune.signals.losses import Loss, check_function
 from jaxprune.types import Params
 from jaxprune.units.coupling import Coupled

@@ -1,9 +1,12 @@
-"""Calls that are no steps: an `optax.MultiSteps` inside gathers gradients before the optimizer moves.
+"""Calls that are no steps: those in which an optimizer gathers gradients, or skips what it is given.
 
 `MultiSteps` adds up the gradients of k calls and lets its own optimizer move in the last of them. A transform
 around it is called k times for one step: a change of masks must wait for the call that moves, and what it
 reads are the gathered gradients, not those of one micro-batch. `MultiSteps` itself gathers nothing off the
 masks, like every optimizer in `sparsify`; a method that reads gradients there has them gathered beside it.
+
+`apply_if_finite`, `apply_every` and `conditionally_mask` let calls pass in which the weights stay where they
+are: what belongs to a step, such as a proximal step, is not taken then.
 """
 
 from collections.abc import Callable
@@ -14,6 +17,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxprune.arrays.precision import at_least_float32
+from jaxprune.transforms.mirrored_state import mirrors
 from jaxprune.types import Params
 
 __all__ = [
@@ -22,6 +26,7 @@ __all__ = [
     "accumulators",
     "cycle_indices",
     "gathering_of",
+    "idle_leaves",
     "moved",
     "this_call",
 ]
@@ -98,6 +103,57 @@ def moved(before: optax.OptState, after: optax.OptState) -> jax.Array | None:
     if not pairs:
         return None
     return jnp.stack([old.gradient_step != new.gradient_step for old, new in pairs]).any()
+
+
+def idle_leaves(
+    before: optax.OptState,
+    after: optax.OptState,
+    params: Params,
+    still: Callable[[], list[jax.Array | None]],
+) -> list[Any] | None:
+    """Says per leaf whether the optimizer took no step for it; `None` if each call is one for every leaf.
+
+    `MultiSteps`, and `optax.contrib.sam` in calls of its own, step in some calls only, whatever moves the
+    weights in the others. With other wrappers, a call that is skipped or in which updates are gathered is a
+    step all the same where the weights move, as they do by momentum behind an `apply_every`.
+
+    Args:
+      before: state of the optimizer.
+      after: its state after the call.
+      params: tree of arrays.
+      still: gives per leaf whether its update is zero, `None` where nobody asks. Leaves of one scalar here,
+        and in the same `MultiSteps`, have one in the answer.
+    """
+    multi_steps = zip(_multi_steps_states(before), _multi_steps_states(after), strict=True)
+    waiting = [(new.acc_grads, old.gradient_step == new.gradient_step) for old, new in multi_steps]
+    waiting += [(sam.cache, sam.steps_since_sync != 0) for sam in _cyclic_sam_states(after)]
+    passes = _passes(after)
+    if not waiting and not passes:
+        return None
+    reasons: list[list[Any]] = [[] for _ in jax.tree.leaves(params)]
+    for tree, waits in waiting:  # an `optax.partition` gives each its own part of the leaves
+        indices = {index for index in mirrors(params, tree) if index is not None}
+        for index in indices or range(len(reasons)):
+            reasons[index].append(waits)
+    if passes:
+        did_pass = jnp.stack(passes).any()
+        are_still = still()
+        idle_if_still = {id(flag): did_pass & flag for flag in are_still if flag is not None}
+        for leaf_reasons, flag in zip(reasons, are_still, strict=True):
+            leaf_reasons += [] if flag is None else [idle_if_still[id(flag)]]
+    answers = {
+        tuple(map(id, leaf_reasons)): jnp.stack([jnp.zeros((), bool), *leaf_reasons]).any()
+        for leaf_reasons in reasons
+    }
+    return [answers[tuple(map(id, leaf_reasons))] for leaf_reasons in reasons]
+
+
+def _passes(state: optax.OptState) -> list[jax.Array]:
+    """Whether each wrapper that lets calls pass may have done so in the last one."""
+    skipped = [~node.last_finite for node in _nodes_of_kind(state, optax.ApplyIfFiniteState)]
+    gathered = [node.count != 0 for node in _nodes_of_kind(state, optax.ApplyEvery)]
+    masked = _nodes_of_kind(state, optax.ConditionallyMaskState)  # it does not tell
+    return skipped + gathered + [jnp.ones((), bool) for _ in masked]
 
 
 def this_call(

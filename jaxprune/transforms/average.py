@@ -95,7 +95,7 @@ def averaged(
         d = state.decay
 
         def mix(average: jax.Array, weights: jax.Array) -> jax.Array:
-            if not _is_float(weights):
+            if not _is_inexact(weights):
                 return weights
             return (d * average + (1 - d) * weights).astype(average.dtype)
 
@@ -109,12 +109,17 @@ def averaged(
 def average_of(params: Params, opt_state: Any) -> Params:
     """Returns the average of the parameters; without an `averaged`, or before its first update, `params`.
 
+    Of seeds that `jax.vmap` trains side by side, it gives the averages side by side.
+
     Args:
       params: tree of arrays.
       opt_state: state of the optimizer, chains and wrappers around it included.
 
     Returns:
-      A tree like `params`, in the same dtypes.
+      A tree like `params`, in the same dtypes; integers are the last ones.
+
+    Raises:
+      ValueError: if the average is of parameters with other names or shapes.
 
     >>> tx = averaged(optax.sgd(1.0), 0.5)
     >>> params = {"w": jnp.array([4.0])}
@@ -133,18 +138,26 @@ def average_of(params: Params, opt_state: Any) -> Params:
 
 def _unbiased_means(params: Params, state: AverageState) -> list[jax.Array | None]:
     """The average at each parameter, no mixture with the start from zero; `None` where the state has none."""
-    correction = -jnp.expm1(jnp.maximum(state.count, 1) * jnp.log(state.decay))  # 1 - d^t
 
     def unbiased_mean(weights: jax.Array, average: jax.Array | None) -> jax.Array | None:
         if average is None:
             return None
-        mean = (average / correction).astype(weights.dtype) if _is_float(weights) else average
-        return jnp.where(state.count > 0, mean, weights)
+        # With seeds side by side there are several counts, along the first axes of the weights.
+        added_axes = tuple(range(state.count.ndim, average.ndim))
+        count = jnp.expand_dims(state.count, added_axes)
+        decay = jnp.expand_dims(state.decay, added_axes)
+        correction = -jnp.expm1(jnp.maximum(count, 1) * jnp.log(decay))  # 1 - d^t
+        mean = (average / correction).astype(weights.dtype) if _is_inexact(weights) else average
+        return jnp.where(count > 0, mean, weights)
 
     def refusal(differ: str) -> str:
         return f"average_of: the average is of other parameters ({differ}); give those that were trained."
 
     averages = entries_beside(params, state.average, refusal)
+    remedy = (
+        "give those that were trained; where jax.vmap trained several side by side, all of them"
+    )
+    check_alike("average_of", "averages", params, state.average, remedy)
     rows = zip(jax.tree.leaves(params), averages, strict=True)
     return [unbiased_mean(weights, average) for weights, average in rows]
 
@@ -155,9 +168,9 @@ def _masked_average(average: Params, inner_state: Any) -> Params:
     return masks_lib.apply(average, united("averaged", "sparse states", held)) if held else average
 
 
-def _is_float(w: jax.Array) -> bool:
-    return jnp.issubdtype(jnp.result_type(w), jnp.floating)
+def _is_inexact(w: jax.Array) -> bool:
+    return jnp.issubdtype(jnp.result_type(w), jnp.inexact)
 
 
 def _wide(w: jax.Array) -> Any:
-    return at_least_float32(jnp.result_type(w)) if _is_float(w) else None
+    return at_least_float32(jnp.result_type(w)) if _is_inexact(w) else None

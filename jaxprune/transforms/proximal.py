@@ -1,6 +1,7 @@
 """Training with a penalty that makes weights exactly zero: proximal steps around any optax optimizer."""
 
 import functools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -15,9 +16,10 @@ from jaxprune.kernel_axes import AxesTree
 from jaxprune.masks import Prunable
 from jaxprune.parts import PENALTY
 from jaxprune.preconditioners import Preconditioner
-from jaxprune.transforms.accumulation import moved
+from jaxprune.transforms.accumulation import idle_leaves
 from jaxprune.transforms.checking import check_inner, check_transform, check_update
 from jaxprune.transforms.containers import at_home, from_inner
+from jaxprune.transforms.frozen import frozen_leaves
 from jaxprune.transforms.masked_step import land
 from jaxprune.types import Masks, Params, Penalty
 
@@ -35,7 +37,7 @@ class ProximalState(NamedTuple):
     """State of `proximal`.
 
     Attributes:
-      step: updates done; those during which `inner` only gathers gradients do not count.
+      step: updates done; those in which `inner` gathers gradients, or skips what it is given, do not count.
       masks: where the penalised leaves are not zero; `None` at the other leaves.
       inner: the wrapped optimizer's state.
     """
@@ -72,8 +74,10 @@ def proximal(
       `preconditioner=preconditioners.adam()` multiplies the learning rate by it. Without one, all weights
       are thresholded alike: zeros come as well, but where gradients are small the penalty counts less.
 
-    It must be the outermost transform of what changes the parameters: put clipping and decay inside.
-    Around `optax.MultiSteps` it waits as long as gradients are gathered.
+    It must be the outermost transform of what changes the parameters: put clipping and decay inside. Calls in
+    which `inner` takes no step are no proximal steps: those of `optax.MultiSteps` and `apply_every` that
+    gather, and those that `apply_if_finite` or `conditionally_mask` skip. Leaves that `inner` freezes
+    (`optax.set_to_zero`, `optax.freeze`) are not penalised.
 
     Args:
       inner: any optax optimizer; it does not see the penalty.
@@ -90,7 +94,8 @@ def proximal(
       float32 or wider, so that narrower weights land where they should.
 
     Raises:
-      ValueError: in `init`, if a leaf does not fit the penalty or a filter matches nothing; in `update`, if
+      ValueError: in `init`, if a leaf does not fit the penalty or a filter matches nothing, or if `inner`
+        freezes all that is penalised, or a leaf whose units the penalty couples with others'; in `update`, if
         `params` is missing or the preconditioner knows nothing of a penalised leaf.
 
     References:
@@ -111,6 +116,7 @@ def proximal(
 
     def init(params: Params) -> ProximalState:
         chosen = _penalised("proximal", penalty, params, prunable, axes)
+        chosen = _without_frozen(penalty, params, chosen, frozen_leaves(inner, params))
         masks = jax.tree.map(lambda p, m: None if m is None else p != 0, params, chosen)
         return ProximalState(jnp.zeros((), jnp.int32), masks, inner.init(params))
 
@@ -120,21 +126,31 @@ def proximal(
         check_update("proximal", ProximalState, grads, state, params)
         check_inner("proximal", inner, state.inner, params)
         updates, inner_state = inner.update(grads, state.inner, params, **extra)
-        has_moved = moved(state.inner, inner_state)
-        steps_taken = jnp.ones((), jnp.int32) if has_moved is None else has_moved.astype(jnp.int32)
-        step_sizes = rate_at(state.step) * steps_taken
+        weights = _by_path(params, state.masks, params)
+        updates_by_path = _by_path(params, state.masks, updates)
+        step_sizes = rate_at(state.step)
+        is_step: Any = True
+        idle = idle_leaves(
+            state.inner, inner_state, params, lambda: _still(penalty, params, updates_by_path)
+        )
+        if idle is not None:
+            idle_by_path = _by_path(params, state.masks, jax.tree.structure(params).unflatten(idle))
+            is_step = ~jnp.stack(list(idle_by_path.values())).all()
+            sizes = {id(flag): jnp.where(flag, 0.0, step_sizes) for flag in idle}
+            step_sizes = {path: sizes[id(flag)] for path, flag in idle_by_path.items()}
         if preconditioner is not None:
             factors = _by_path(params, state.masks, preconditioner(inner_state, params))
             _check_factors(factors)
-            step_sizes = {path: step_sizes * factor for path, factor in factors.items()}
-        weights = _by_path(params, state.masks, params)
-        updates_by_path = _by_path(params, state.masks, updates)
+            step_sizes = {
+                path: factor * (step_sizes[path] if isinstance(step_sizes, dict) else step_sizes)
+                for path, factor in factors.items()
+            }
         moved_weights = {
             path: _wide_sum(weights[path], update) for path, update in updates_by_path.items()
         }
         new_weights = penalty.prox(moved_weights, step_sizes, state.step)
         updates, masks = _updates_towards(params, updates, state.masks, new_weights)
-        step = jnp.where(steps_taken, optax.safe_increment(state.step), state.step)
+        step = jnp.where(is_step, optax.safe_increment(state.step), state.step)
         return updates, ProximalState(step, masks, inner_state)
 
     return at_home(init, update, masks=("masks",))
@@ -240,6 +256,30 @@ def _penalised(
     return jax.tree.structure(params).unflatten(covered_masks)
 
 
+def _without_frozen(
+    penalty: Penalty, params: Params, chosen: Masks, frozen: Sequence[bool]
+) -> Masks:
+    """What the penalty falls on, without the leaves that the optimizer never changes."""
+    if not any(frozen):
+        return chosen
+    entries = masks_lib.beside(params, chosen)
+    rows = zip(masks_lib.paths(params), entries, frozen, strict=True)
+    frozen_paths = [path for path, entry, is_frozen in rows if is_frozen and entry is not None]
+    if frozen_paths and isinstance(penalty.covers, tuple):
+        raise ValueError(
+            f"proximal: the wrapped optimizer never changes {frozen_paths[0]!r}, but units that the penalty "
+            "couples run through it; leave their coupling out, or let the optimizer train it."
+        )
+    pairs = zip(entries, frozen, strict=True)
+    left = [None if is_frozen else entry for entry, is_frozen in pairs]
+    if all(entry is None for entry in left):
+        raise ValueError(
+            f"proximal: the wrapped optimizer never changes {trees.quote_names(frozen_paths)}, so nothing is "
+            "left to penalise; let it train some of them, or choose others by prunable=."
+        )
+    return jax.tree.structure(params).unflatten(left)
+
+
 def _by_path(params: Params, masks: Masks, tree: Any) -> dict[str, Any]:
     """The leaves of a tree that have a mask, by path."""
     rows = zip(
@@ -259,6 +299,16 @@ def _check_factors(factors: dict[str, Any]) -> None:
             f"proximal: the preconditioner gives no factor for {', '.join(map(repr, unknown))}, which the "
             "inner optimizer scales in another way or not at all; exclude them with prunable=."
         )
+
+
+def _still(
+    penalty: Penalty, params: Params, updates_by_path: dict[str, jax.Array]
+) -> list[jax.Array | None]:
+    """Whether the update of each penalised leaf is zero; of all together, if the penalty couples them."""
+    are_still = {path: (update == 0).all() for path, update in updates_by_path.items()}
+    if isinstance(penalty.covers, tuple):
+        are_still = dict.fromkeys(are_still, jnp.stack(list(are_still.values())).all())
+    return [are_still.get(path) for path in masks_lib.paths(params)]
 
 
 def _wide_sum(weights: jax.Array, update: jax.Array) -> jax.Array:

@@ -77,8 +77,7 @@ def united(who: str, what: str, held: Sequence[Any]) -> Any:
 
     merged: dict[tuple[str, ...], Any] = {}
     for tree in plain_trees:
-        for path, value in jax.tree_util.tree_leaves_with_path(tree, is_leaf=is_value):
-            name = trees.keys_of(path)
+        for name, value in trees.leaves_with_keys(tree, lambda _, node: is_value(node)):
             value_before = merged.setdefault(name, value)
             if value_before is not None and value_before is not value and value is not None:
                 raise ValueError(

@@ -8,6 +8,7 @@ from jaxprune.trees.named import is_box as is_box
 from jaxprune.trees.named import is_placeholder as is_placeholder
 from jaxprune.trees.named import keys_of as keys_of
 from jaxprune.trees.named import layer_names as layer_names
+from jaxprune.trees.named import leaves_with_keys as leaves_with_keys
 from jaxprune.trees.named import names_beside as names_beside
 from jaxprune.trees.named import paths as paths
 from jaxprune.trees.named import plain as plain
@@ -23,6 +24,7 @@ __all__ = [
     "is_placeholder",
     "keys_of",
     "layer_names",
+    "leaves_with_keys",
     "names_beside",
     "paths",
     "plain",

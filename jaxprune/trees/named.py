@@ -7,7 +7,7 @@ plain dicts, a `FrozenDict`, an `nnx.State` of variables or Haiku's `FlatMap`, a
 import collections
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -25,6 +25,7 @@ __all__ = [
     "is_placeholder",
     "keys_of",
     "layer_names",
+    "leaves_with_keys",
     "names_beside",
     "paths",
     "plain",
@@ -36,6 +37,9 @@ __all__ = [
 def keys_of(path: tuple[Any, ...]) -> tuple[str, ...]:
     """Returns the names of a key path as strings; the wrapper level of `nnx` variables is left out.
 
+    A path alone does not tell a variable from a field called `value`; where the tree is at hand,
+    `leaves_with_keys` does.
+
     Args:
       path: of a leaf, as `jax.tree_util.tree_leaves_with_path` gives it.
 
@@ -44,7 +48,48 @@ def keys_of(path: tuple[Any, ...]) -> tuple[str, ...]:
     """
     if len(path) > 1 and path[-1] == jax.tree_util.GetAttrKey("value"):
         path = path[:-1]
+    return _spell(path)
+
+
+def _spell(path: tuple[Any, ...]) -> tuple[str, ...]:
     return tuple(jax.tree_util.keystr((key,), simple=True) for key in path)
+
+
+def leaves_with_keys(
+    tree: Any,
+    is_leaf: Callable[[tuple[str, ...], Any], bool] = lambda keys, node: False,
+    above: tuple[str, ...] = (),
+) -> list[tuple[tuple[str, ...], Any]]:
+    """Returns the leaves of a tree, each after the names on its path.
+
+    A Flax variable is no level of its own: what it holds has the path of the variable. The fields of other
+    nodes have their names, one called `value` too.
+
+    Args:
+      tree: any.
+      is_leaf: (names on its path, node) -> whether to take a node whole.
+      above: names on the path of the tree itself.
+
+    >>> leaves_with_keys({"a": [0, {"b": 1}]}, lambda keys, node: keys == ("a", "1"))
+    [(('a', '0'), 0), (('a', '1'), {'b': 1})]
+    """
+
+    def is_whole(path: tuple[Any, ...], node: Any) -> bool:
+        return _is_flax_box(node) or is_leaf(above + _spell(path), node)
+
+    leaves = []
+    for path, node in jax.tree_util.tree_leaves_with_path(
+        tree, is_leaf=is_whole, is_leaf_takes_path=True
+    ):
+        keys = above + _spell(path)
+        if _is_flax_box(node) and not is_leaf(keys, node):
+            box = node
+            contents = jax.tree.leaves(box, is_leaf=lambda inner, box=box: inner is not box)
+            for held in contents:
+                leaves += leaves_with_keys(held, is_leaf, keys)
+        else:
+            leaves.append((keys, node))
+    return leaves
 
 
 def paths(tree: Params) -> list[str]:
@@ -80,7 +125,7 @@ _MOST_STRUCTURES = 64
 
 
 def _paths_of_leaves(tree: Params) -> list[str]:
-    return [_join_keys(path) for path, _ in jax.tree_util.tree_leaves_with_path(plain(tree))]
+    return ["/".join(keys) for keys, _ in leaves_with_keys(plain(tree))]
 
 
 def beside(params: Params, tree: Any) -> list[Any]:
@@ -133,18 +178,16 @@ def differences(have: Iterable[str], need: Iterable[str]) -> str:
 
 def names_beside(params: Params, tree: Any) -> list[str]:
     """Returns the paths of the entries of a tree that is to lie beside the parameters; `None` is one, too."""
-    return [_join_keys(path) for path, _ in _entries_with_path(set(paths(params)), tree)]
+    return [path for path, _ in _entries_with_path(set(paths(params)), tree)]
 
 
-def _entries_with_path(known_paths: set[str], tree: Any) -> list[tuple[Any, Any]]:
-    """Key paths and nodes of a tree, cut off at known paths and where there is nothing."""
+def _entries_with_path(known_paths: set[str], tree: Any) -> list[tuple[str, Any]]:
+    """Paths and nodes of a tree, cut off at known paths and where there is nothing."""
 
-    def is_entry(path: tuple[Any, ...], node: Any) -> bool:
-        return _join_keys(path) in known_paths or _is_nothing(node)
+    def is_entry(keys: tuple[str, ...], node: Any) -> bool:
+        return "/".join(keys) in known_paths or _is_nothing(node)
 
-    return jax.tree_util.tree_leaves_with_path(
-        plain(tree), is_leaf=is_entry, is_leaf_takes_path=True
-    )
+    return [("/".join(keys), node) for keys, node in leaves_with_keys(plain(tree), is_entry)]
 
 
 def _entries_by_name(params: Params, tree: Any) -> list[Any] | None:
@@ -152,7 +195,7 @@ def _entries_by_name(params: Params, tree: Any) -> list[Any] | None:
     param_paths = paths(params)
     known_paths = set(param_paths)
     pairs = _entries_with_path(known_paths, tree)
-    entries = {_join_keys(path): entry for path, entry in pairs}
+    entries = dict(pairs)
     if len(entries) < len(pairs) or len(known_paths) < len(param_paths):
         return None  # a name that several leaves have tells nothing
     # Nothing at a node stands for `None` at each leaf below it, in the tree and in the parameters alike.
@@ -162,18 +205,14 @@ def _entries_by_name(params: Params, tree: Any) -> list[Any] | None:
         for path in param_paths
         if path not in entries and empty_paths.isdisjoint(_with_ancestors(path))
     ]
-    nodes = jax.tree_util.tree_leaves_with_path(plain(params), is_leaf=_is_nothing)
-    empty_param_paths = {_join_keys(path) for path, node in nodes if _is_nothing(node)}
+    nodes = leaves_with_keys(plain(params), lambda _, node: _is_nothing(node))
+    empty_param_paths = {"/".join(keys) for keys, node in nodes if _is_nothing(node)}
     unexpected = [
         path
         for path in set(entries) - known_paths - empty_paths
         if empty_param_paths.isdisjoint(_with_ancestors(path))
     ]
     return None if missing or unexpected else [entries.get(path) for path in param_paths]
-
-
-def _join_keys(path: tuple[Any, ...]) -> str:
-    return "/".join(keys_of(path))
 
 
 def _with_ancestors(path: str) -> list[str]:
@@ -194,6 +233,12 @@ def is_box(node: Any) -> bool:
     """Whether a node is a variable of Flax NNX, which holds one leaf and what is known of it."""
     nnx = sys.modules.get("flax.nnx")  # where nobody has imported it, there are none
     return nnx is not None and isinstance(node, nnx.Variable)
+
+
+def _is_flax_box(node: Any) -> bool:
+    """Whether a node is a variable of Flax NNX, or linen's box around a leaf and the names of its axes."""
+    linen_boxes = sys.modules.get("flax.core.meta")
+    return is_box(node) or (linen_boxes is not None and isinstance(node, linen_boxes.AxisMetadata))
 
 
 def content(node: Any) -> Any:

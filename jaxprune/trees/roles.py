@@ -12,13 +12,17 @@ __all__ = ["Role", "by_name", "siblings"]
 
 Role = Literal["kernel", "bias", "scale", "statistic", "table", "adapter"]
 
+# What is looked up, in names such as `position_embedding`, `tok_emb` and `relative_position_bias_table`.
+_LOOKED_UP = (
+    r"pos|(relative_)?position|positional|tok|token|token_type|word|type|segment|absolute|relative"
+)
 # Names of the leaf itself.
 _LEAF: dict[Role, str] = {
     "bias": r"bias|biases|beta|offset|bias_(ih|hh|n|[0-9]+)",
     "scale": r"scale|scales|gamma|gain|weight_g|layer_scale.*",
     "statistic": r"mean|var|variance|std|(running|moving|pop)_.*",
-    "table": r"embeddings?|embedding_table|wte|wpe|probe|pos_?emb(ed)?"
-    r"|(pos|position|positional|token|word|type|segment|absolute|relative)_(embed|embeddings?|encodings?|table|bias_table)"
+    "table": r"embeddings?|embedding_table|input_embeddings?|wte|wpe|probe|pos_?emb(ed)?"
+    rf"|({_LOOKED_UP})_(emb|embed|embeddings?|encodings?|table|embedding_table|bias_table)"
     r"|(cls|class|mask|sep|register|dist|distillation)(_?tokens?)?|tokens?",
     "adapter": r"lora(_?(a|b|up|down))?|.*_lora_[ab]",
 }
@@ -28,7 +32,7 @@ _BESIDE: dict[str, tuple[Role, Collection[str]]] = {
     "g": ("scale", ("v", "w", "layer", "weight")),
 }
 # Names of the module, for leaves of names that kernels have elsewhere. A `kernel` in an embedding is a
-# projection.
+# projection, and so is the `weight` of what else is embedded: patches, images, times.
 _MODULE: dict[Role, tuple[str, Collection[str]]] = {
     "scale": (
         r"(.*_)?(layer|batch|group|instance|rms)?_?norm(alization)?(_?[0-9]+)?|(ln|bn|gn)(_?[0-9]+|_f)?",
@@ -36,7 +40,8 @@ _MODULE: dict[Role, tuple[str, Collection[str]]] = {
     ),
     "statistic": (r"(mean|var)_ema", ("average", "hidden")),
     "table": (
-        r"(token|word|pos|position|positional|type)?_?embed(ding)?s?(_?[0-9]+)?|wte|wpe",
+        rf"(({_LOOKED_UP})?_?embed(ding)?s?|({_LOOKED_UP})_emb(edding_table)?)(_?[0-9]+)?"
+        r"|embed_(in|tokens|positions)|relative_attention_bias|wte|wpe",
         ("w", "weight"),
     ),
 }
@@ -52,7 +57,7 @@ def by_name(path: str, shape: Sequence[int], beside: Collection[str] = ()) -> Ro
     is a kernel's.
 
     Args:
-      path: of the leaf, its keys joined by slashes.
+      path: of the leaf, its keys joined by slashes; dots in a key join names as well.
       shape: of the leaf.
       beside: names that stand in the same module (`siblings`).
 
@@ -97,8 +102,11 @@ def siblings(paths: Sequence[str]) -> list[set[str]]:
 
 
 def _unwrapped(path: str) -> list[str]:
-    """Returns the names of a path, without those of wrappers around the array."""
-    names = path.split("/")
+    """Returns the names of a path, without those of wrappers around the array.
+
+    Ports of PyTorch models that keep one flat dict have dots in its keys, as in "transformer.wte.weight".
+    """
+    names = re.split(r"[/.]", path)
     while len(names) > 1 and names[-1] in _WRAPPERS:
         names.pop()
     return names

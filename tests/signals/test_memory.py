@@ -54,6 +54,40 @@ def test_one_keyword_means_one_memory():
         jp.signals.needed([jp.criteria.movement, other])
 
 
+def test_declarations_are_joined_and_alter_no_criterion():
+    squares = jp.signals.moving_average(lambda w, g: g * g)
+    sums = jp.signals.running_sum(lambda w, g: g)
+
+    @jp.signals.needs(squares=squares)
+    @jp.signals.needs(sums=sums)
+    def both(params, *, sums, squares, **_):
+        """Says what it does."""
+        return sums
+
+    assert jp.signals.needed([both]) == {"sums": sums, "squares": squares}
+    assert (both.__name__, both.__doc__) == ("both", "Says what it does.")
+    assert list(jp.signals.needed([jp.signals.needs(sums=sums)(both)])) == ["sums", "squares"]
+    with pytest.raises(ValueError, match=r"^needs\(sums=\): both declares another memory"):
+        jp.signals.needs(sums=squares)(both)
+    magnitude = jp.signals.needs(sums=sums)(jp.criteria.magnitude)
+    assert list(jp.signals.needed([magnitude])) == ["sums"]
+    assert not jp.signals.needed([jp.criteria.magnitude])
+    one_shot = jp.schedules.one_shot(sparsity=0.5)
+    assert "Method(magnitude, " in repr(jp.Method(magnitude, schedule=one_shot))
+    signed = functools.partial(jp.criteria.taylor, signed=True)
+    declaring = jp.signals.needs(sums=sums)(signed)
+    assert list(jp.signals.needed([declaring])) == ["sums"]
+    assert "partial(taylor, signed=True)" in repr(jp.Method(declaring, schedule=one_shot))
+    scored = declaring(PARAMS, grads=GRADS, sums=None)
+    assert jax.tree.all(jax.tree.map(jnp.array_equal, scored, signed(PARAMS, grads=GRADS)))
+
+
+def test_where_weights_began_is_the_same_memory_for_all():
+    criteria = [jp.criteria.weight_change, jp.criteria.large_init]
+    own = jp.signals.needs(initial_params=jp.signals.initial_params())(jp.criteria.magnitude)
+    assert list(jp.signals.needed([*criteria, own])) == ["initial_params"]
+
+
 def test_a_criterion_of_ones_own_with_a_memory_works_everywhere():
     import optax
 

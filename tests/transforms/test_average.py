@@ -124,3 +124,30 @@ def test_what_is_wrong_is_named():
     assert len(jax.tree.leaves(twice.init(params))) > 0
     with pytest.raises(ValueError, match="2 averages"):
         average_of(params, (tx.init(params), tx.init(params)))
+
+
+def test_complex_weights_are_averaged():
+    tx, params = jp.averaged(optax.sgd(1.0), 0.5), {"w": jnp.array([4 + 2j])}
+    state = tx.init(params)
+    for _ in range(2):  # to 3 + 2j, then 2 + 2j
+        updates, state = tx.update({"w": jnp.array([1 + 0j])}, state, params)
+        params = optax.apply_updates(params, updates)
+    average = jp.average_of(params, state)["w"]
+    assert average.dtype == params["w"].dtype
+    assert jnp.allclose(average, (3 / 4 + 2 / 2) / (3 / 4) + 2j)
+
+
+def test_seeds_side_by_side_have_averages_side_by_side():
+    tx = jp.averaged(optax.sgd(0.5), 0.9)
+    params = {"w": jnp.arange(24.0).reshape(2, 3, 4), "s": jnp.array([1.0, 2.0])}
+    state = jax.vmap(tx.init)(params)
+    updates, state = jax.vmap(tx.update)(params, state, params)
+    params = optax.apply_updates(params, updates)
+    together = jp.average_of(params, state)
+    apart = jax.vmap(jp.average_of)(params, state)
+    assert jax.tree.all(jax.tree.map(jnp.allclose, together, apart))
+    one = jax.tree.map(lambda leaf: leaf[0], params)
+    with pytest.raises(
+        ValueError, match=r"average_of: 's' has averages of the shape \(2,\).*jax.vmap"
+    ):
+        jp.average_of(one, state)

@@ -201,6 +201,133 @@ def test_gathered_gradients_count_as_one_step(kind):
     assert 0 < (plain["w"] == 0).sum() < W.size
 
 
+NAN = jnp.full_like(W, jnp.nan)
+PULL = {"w": 0.01 * jnp.ones_like(W)}
+SKIPS = {
+    "apply_if_finite": lambda inner: optax.apply_if_finite(inner, 5),
+    "apply_if_finite in a chain": lambda inner: optax.chain(
+        optax.apply_if_finite(inner, 5), optax.scale(1.0)
+    ),
+    "MultiSteps that skips": lambda inner: optax.MultiSteps(
+        inner, 1, should_skip_update_fn=optax.skip_not_finite
+    ).gradient_transformation(),
+}
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adam"])
+@pytest.mark.parametrize("name", SKIPS)
+def test_a_skipped_call_is_no_proximal_step(name, kind):
+    inner, more = (optax.sgd(0.1), {}) if kind == "sgd" else (optax.adam(0.1), ADAM)
+    strengths = optax.piecewise_constant_schedule(0.1, {1: 3.0})
+    tx = jp.proximal(SKIPS[name](inner), penalties.l1(strengths), 0.1, **more)
+    update = jax.jit(tx.update)
+    updates, state = update({"w": NAN}, tx.init({"w": W}), {"w": W})
+    assert (updates["w"] == 0).all()
+    assert jp.masks_of(state)["w"].all()
+    plain = jp.proximal(inner, penalties.l1(strengths), 0.1, **more)
+    for _ in range(2):  # goes on as if nothing had been
+        updates, state = update(PULL, state, {"w": W})
+    expected, expected_state = plain.update(PULL, plain.init({"w": W}), {"w": W})
+    expected, expected_state = plain.update(PULL, expected_state, {"w": W})
+    assert jnp.allclose(updates["w"], expected["w"], atol=1e-6)
+    assert (expected["w"] != 0).all()
+
+
+def test_a_first_gradient_of_nan_that_is_cleared_deletes_nothing():
+    inner = optax.chain(optax.zero_nans(), optax.adam(1e-3))
+    tx = jp.proximal(inner, penalties.l1(1e-3), 1e-3, **ADAM)
+    updates, _ = tx.update({"w": NAN}, tx.init({"w": W}), {"w": W})
+    assert (updates["w"] == 0).all()
+
+
+GATHERS = {
+    "every": lambda inner: optax.chain(inner, optax.apply_every(4)),
+    "mask": lambda inner: optax.conditionally_mask(inner, lambda step: step % 4 == 3),
+}
+
+
+@pytest.mark.parametrize("name", GATHERS)
+def test_calls_that_move_nothing_are_no_proximal_steps(name):
+    tx = jp.proximal(GATHERS[name](optax.sgd(0.1)), penalties.l1(1.0), 0.1)
+    state = tx.init({"w": W})
+    for _ in range(3):
+        updates, state = jax.jit(tx.update)(PULL, state, {"w": W})
+        assert (updates["w"] == 0).all()
+    updates, state = tx.update(PULL, state, {"w": W})
+    moved = W - 0.1 * (4 if name == "every" else 1) * PULL["w"]
+    wanted = penalties.l1(1.0).prox({"w": moved}, 0.1, 0)["w"]
+    assert jnp.allclose(W + updates["w"], wanted, atol=1e-6)
+
+
+def test_weights_that_move_by_momentum_are_stepped_for():
+    inner = optax.chain(optax.apply_every(4), optax.trace(0.9), optax.scale(-0.1))
+    tx, plain = jp.proximal(inner, penalties.l1(0.1), 0.1), inner
+    state, plain_state = tx.init({"w": W}), plain.init({"w": W})
+    for _ in range(5):  # in the last one nothing is applied, but what was keeps moving
+        updates, state = tx.update(PULL, state, {"w": W})
+        alone, plain_state = plain.update(PULL, plain_state, {"w": W})
+    assert (alone["w"] != 0).all()
+    assert not jnp.allclose(updates["w"], alone["w"], atol=1e-3)
+
+
+def test_sam_out_and_back_is_one_proximal_step():
+    sam = optax.contrib.sam(optax.sgd(0.1), optax.sgd(0.05), sync_period=2)
+    tx = jp.proximal(sam, penalties.l1(1.0), 0.1)
+    out, state = tx.update(PULL, tx.init({"w": W}), {"w": W})
+    assert jnp.allclose(out["w"], 0.05 * PULL["w"], atol=1e-6), "no step: out along the gradient"
+    back, _ = tx.update(PULL, state, optax.apply_updates({"w": W}, out))
+    wanted = penalties.l1(1.0).prox({"w": W - 0.1 * PULL["w"]}, 0.1, 0)["w"]
+    assert jnp.allclose(W + out["w"] + back["w"], wanted, atol=1e-6)
+
+
+def test_each_part_of_the_leaves_waits_for_its_own_optimizer():
+    gathering = optax.MultiSteps(optax.sgd(0.1), 2).gradient_transformation()
+    inner = optax.partition({"a": gathering, "b": optax.sgd(0.1)}, {"v": "a", "w": "b"})
+    tx = jp.proximal(inner, penalties.l1(1.0), 0.1)
+    params = {"v": W, "w": W}
+    updates, state = tx.update(jax.tree.map(jnp.zeros_like, params), tx.init(params), params)
+    assert (updates["v"] == 0).all()
+    assert (updates["w"] != 0).all()
+    updates, _ = tx.update(jax.tree.map(jnp.zeros_like, params), state, params)
+    assert (updates["v"] != 0).all()
+
+
+def test_coupled_units_wait_together():
+    units = penalties.coupled(0.1, [{"w": -1, "b": 0}])
+    tx = jp.proximal(optax.apply_if_finite(optax.sgd(0.1), 3), units, 0.1)
+    params = {"w": W, "b": jnp.ones(8)}
+    grads = {"w": NAN, "b": jnp.zeros(8)}
+    updates, state = tx.update(grads, tx.init(params), params)
+    assert all((update == 0).all() for update in updates.values())
+    plain = jp.proximal(optax.sgd(0.1), units, 0.1)
+    grads = {"w": W, "b": jnp.zeros(8)}
+    expected, _ = plain.update(grads, plain.init(params), params)
+    updates, _ = tx.update(grads, state, params)
+    for name, update in updates.items():
+        assert jnp.allclose(update, expected[name], atol=1e-6)
+
+
+def frozen_part(frozen):
+    labels = {"v": "free", "w": "free", "scale": "free"} | dict.fromkeys(frozen, "frozen")
+    return optax.partition({"free": optax.adam(0.1), "frozen": optax.set_to_zero()}, labels)
+
+
+def test_what_the_optimizer_freezes_is_left_alone():
+    params = {"v": W, "w": W, "scale": jnp.ones(8)}
+    grads = jax.tree.map(jnp.ones_like, params)
+    tx = jp.proximal(frozen_part(["w"]), penalties.l1(1.0), 0.1, **ADAM)
+    state = tx.init(params)
+    updates, state = tx.update(grads, state, params)
+    assert (updates["w"] == 0).all()
+    assert jp.masks_of(state)["w"] is None
+    assert (jp.masks_of(state)["v"] == (params["v"] + updates["v"] != 0)).all()
+    with pytest.raises(ValueError, match=r"never changes 'v', 'w', so nothing is left to penalise"):
+        jp.proximal(frozen_part(["v", "w"]), penalties.l1(1.0), 0.1).init(params)
+    units = penalties.coupled(0.1, [{"v": -1, "w": 0}])
+    with pytest.raises(ValueError, match=r"never changes 'w', but units that the penalty couples"):
+        jp.proximal(frozen_part(["w"]), units, 0.1).init(params)
+
+
 def test_scan_vmap_and_resuming_give_the_same():
     tx = jp.proximal(optax.adam(FALLING), penalties.l1(STRENGTH), FALLING, **ADAM)
     straight = descend(tx, START, 60)

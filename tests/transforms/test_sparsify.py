@@ -528,3 +528,38 @@ def test_no_state_holds_an_array_of_the_caller():
         for leaf in jax.tree.leaves((state, tx.update(params, state, params)[1])):
             assert id(leaf) not in theirs
             assert leaf.unsafe_buffer_pointer() not in pointers
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_seeds_side_by_side_have_masks_side_by_side(packed):
+    params = {"w": jnp.stack([W, -W, W.T]), "s": jnp.ones((3, 9))}
+    tx = jp.sparsify(
+        optax.sgd(0.1), jp.methods.magnitude(sparsity=0.5), packed=packed, prunable="."
+    )
+    _, state = jax.vmap(tx.update)(params, jax.vmap(tx.init)(params), params)
+    together, apart = jp.masks_of(state), jax.vmap(jp.masks_of)(state)
+    assert jax.tree.map(jnp.shape, together) == jax.tree.map(jnp.shape, params)
+    assert jax.tree.all(jax.tree.map(jnp.array_equal, together, apart))
+    assert (together["w"].sum((1, 2)) == W.size // 2).all()
+
+
+def test_a_target_below_the_start_is_refused_where_nothing_grows():
+    falling = jp.schedules.cubic(sparsity=0.5, begin=2, end=6, initial=0.9)
+    method = jp.Method(jp.criteria.magnitude, schedule=falling)
+    for transform in (
+        jp.sparsify(optax.sgd(0.1), method),
+        jp.sparsify(optax.sgd(0.1), jp.partition({"w": method})),
+    ):
+        with pytest.raises(
+            ValueError, match=r"removes 0.9 at step 2 and 0.5 at its end.*reselect\(\)"
+        ):
+            transform.init({"w": W})
+        with pytest.raises(ValueError, match=r"removes 0.9 at step 2"):
+            jax.jit(transform.init)({"w": W})
+    jp.prune({"w": W}, method)  # it goes to the target at once
+    growing = jp.Method(jp.criteria.magnitude, schedule=falling, update=jp.updates.reselect())
+    params, tx = {"w": W}, jp.sparsify(optax.sgd(0.0), growing)
+    state = tx.init(params)
+    for _ in range(7):
+        _, state = tx.update(params, state, params)
+    assert int(jp.masks_of(state)["w"].sum()) == W.size // 2

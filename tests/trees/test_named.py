@@ -1,11 +1,16 @@
 """Paths of a tree: taken apart once for each structure, whoever asks for them."""
 
+import dataclasses
 import operator
+from typing import Any, NamedTuple
 
+import equinox
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
+from flax import linen, nnx
 
 import jaxprune as jp
 from jaxprune import trees
@@ -105,3 +110,70 @@ def test_static_data_need_not_be_comparable():
     with pytest.raises(ValueError, match="metadata fields"):
         operator.eq(jax.tree.structure(first), jax.tree.structure(second))
     assert trees.paths(first) == trees.paths(second) == trees.paths(first) == ["node/leaf"]
+
+
+class Attention(NamedTuple):
+    """Parameters of an attention layer, in fields."""
+
+    query: Any
+    value: Any
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass
+class AttentionData:
+    """The same, as a dataclass."""
+
+    query: Any
+    value: Any
+
+
+class AttentionModule(equinox.Module):
+    """The same, as a module of Equinox."""
+
+    query: Any
+    value: Any
+
+
+CONTAINERS = [Attention, AttentionData, AttentionModule]
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_a_field_called_value_has_its_name(container, tmp_path):
+    params = {"attn": container(jnp.arange(8.0).reshape(2, 4), 8 - jnp.arange(8.0).reshape(2, 4))}
+    assert trees.paths(params) == ["attn/query", "attn/value"]
+    masks = jp.masks.make(params, "attn/value$")
+    assert masks["attn"].query is None
+    assert masks["attn"].value.all()
+    _, masks = jp.prune(params, jp.methods.magnitude(sparsity=0.5))
+    jp.masks.save(tmp_path / "masks.safetensors", masks)
+    for loaded in (
+        jp.masks.load(tmp_path / "masks.safetensors", params),
+        jp.masks.load(tmp_path / "masks.safetensors"),
+    ):
+        assert jp.masks.hamming(loaded, masks) == 0
+        assert [int(mask.sum()) for mask in trees.beside(params, loaded)] == [4, 4]
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_the_masks_of_two_parts_are_joined_where_a_field_is_called_value(container):
+    params = {"attn": container(jnp.ones((2, 4)), jnp.ones((2, 4))), "head": jnp.ones((4, 4))}
+    method = jp.methods.magnitude(sparsity=0.5)
+    parts = {name: jp.sparsify(optax.sgd(0.1), method) for name in "ab"}
+    masks = jp.masks_of(optax.partition(parts, {"attn": "a", "head": "b"}).init(params))
+    assert [mask.shape for mask in trees.beside(params, masks)] == [(2, 4), (2, 4), (4, 4)]
+
+
+def test_what_a_variable_holds_has_the_path_of_the_variable():
+    weights = jnp.ones((2, 4))
+    params = {
+        "attn": Attention(nnx.Param(weights), nnx.Param(weights)),
+        "split": nnx.Param({"low": weights, "value": weights}),
+        "boxed": linen.Partitioned(weights, ("in", "out")),
+    }
+    names = ["attn/query", "attn/value", "boxed", "split/low", "split/value"]
+    assert trees.paths(params) == names
+    assert trees.paths(nnx.Linear(2, 3, rngs=nnx.Rngs(0))) == ["bias", "kernel"]
+    method = jp.methods.magnitude(sparsity=0.5)
+    masks = jp.masks_of(jp.sparsify(optax.sgd(0.1), method).init(params))
+    assert all(mask is not None for mask in trees.beside(params, masks))
