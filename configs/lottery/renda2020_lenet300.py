@@ -13,8 +13,11 @@ in the paper; 20 % of what is left removed in each round (10 % of the output lay
 Departures: the network, the length (12,000 updates of 128 examples, 28 epochs), pruning by layer, no weight
 decay.
 
-Cost, estimated: 3 ways x 16 levels x 12,000 updates x 1.2 ms, 12 minutes for a seed on one core; 10 seeds 2
-hours.
+Ours (10 seeds, at 3.6 % of the weights; dense 98.41): weight rewinding 98.19, learning-rate rewinding 98.13,
+fine-tuning 97.83. Both rewindings beat fine-tuning, by 0.37 points [+0.25] and 0.30 [+0.24]; that the rate's
+is no worse than the weights' ten seeds do not show (-0.06 [-0.15], where -0.10 was the bar).
+
+Cost: 92 CPU-minutes on an AMD EPYC, 1 ms an update.
 
 Run: python -m experiments.branches --config=configs/lottery/renda2020_lenet300.py
 """
