@@ -17,6 +17,7 @@ from experiments.config import UserError
 from jaxprune import masks as masks_lib
 from jaxprune.storage import array_files
 from jaxprune.storage.sealed import DamagedError
+from jaxprune.trees import leaves_with_keys
 
 __all__ = ["load", "save"]
 
@@ -33,9 +34,8 @@ def save(path: Path, masks: Any) -> None:
     """
     arrays = {}
     unmasked_paths = []
-    paths_and_masks = jax.tree_util.tree_leaves_with_path(masks_lib.unpack(masks), is_leaf=_is_none)
-    for key_path, mask in paths_and_masks:
-        leaf_path = "/".join(masks_lib.keys_of(key_path))
+    for keys, mask in leaves_with_keys(masks_lib.unpack(masks), lambda _, node: node is None):
+        leaf_path = "/".join(keys)
         if mask is None:
             unmasked_paths.append(leaf_path)
             continue
@@ -111,10 +111,6 @@ def _unpack_mask(leaf_path: str, bits: np.ndarray, stored_shape: np.ndarray | No
             f"{leaf_path!r} of the shape {tuple(mask_shape)} has {bits.size} bytes of bits"
         )
     return jnp.asarray(np.unpackbits(bits, count=weight_count).astype(bool).reshape(mask_shape))
-
-
-def _is_none(node: Any) -> bool:
-    return node is None
 
 
 def _seed_folder_of(path: Path) -> Path:

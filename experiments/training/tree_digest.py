@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxprune import masks as masks_lib
+from jaxprune.trees import leaves_with_keys
 
 __all__ = ["digest"]
 
@@ -19,10 +19,10 @@ def digest(tree: Any) -> str:
     True
     """
     hasher = hashlib.blake2b(digest_size=16)
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+    for keys, leaf in leaves_with_keys(tree):
         if jnp.issubdtype(jnp.result_type(leaf), jax.dtypes.prng_key):
             leaf = jax.random.key_data(leaf)
         array = np.asarray(leaf)
-        hasher.update(f"{masks_lib.keys_of(path)}{array.dtype}{array.shape}".encode())
+        hasher.update(f"{keys}{array.dtype}{array.shape}".encode())
         hasher.update(np.ascontiguousarray(array).tobytes())
     return hasher.hexdigest()

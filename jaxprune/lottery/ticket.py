@@ -64,6 +64,8 @@ class LotteryState(NamedTuple):
 
     __getattr__ = from_inner
 
+    goes_back = True  # its parameters are set back, which no average of them may mix
+
 
 def lottery_ticket(
     inner: optax.GradientTransformation,

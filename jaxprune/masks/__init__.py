@@ -30,7 +30,6 @@ from jaxprune.masks.packing import PackedMask as PackedMask
 from jaxprune.masks.packing import pack as pack
 from jaxprune.masks.packing import unpack as unpack
 from jaxprune.trees import beside as beside
-from jaxprune.trees import keys_of as keys_of
 from jaxprune.trees import paths as paths
 
 __all__ = [

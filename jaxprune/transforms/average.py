@@ -11,7 +11,7 @@ from jaxprune import masks as masks_lib
 from jaxprune.arrays.precision import at_least_float32
 from jaxprune.transforms.checking import check_inner, check_transform, check_update
 from jaxprune.transforms.containers import from_inner
-from jaxprune.transforms.reading import held_masks, states_of, united
+from jaxprune.transforms.reading import held_masks, nodes_of, states_of, united
 from jaxprune.transforms.straight_through import StraightThroughState
 from jaxprune.trees import beside
 from jaxprune.trees.alike import check_alike, entries_beside
@@ -48,7 +48,8 @@ def averaged(
     mixture with the start from zero. It must be the outermost transform.
 
     Around `sparsify` and its like the average is sparse too: it forgets a weight when it is removed, as the
-    optimizer's state does. Around `straight_through` it is an average of dense weights.
+    optimizer's state does. Around `straight_through` it is an average of dense weights. Around
+    `lottery_ticket` there is none: parameters that are set back are refused.
 
     Args:
       inner: any optimizer; gates (`jaxprune.gates`) and their `project` inside.
@@ -58,7 +59,7 @@ def averaged(
       A gradient transformation whose `update` needs `params`.
 
     Raises:
-      ValueError: if the decay is out of its range.
+      ValueError: if the decay is out of its range; in `init`, if `inner` sets parameters back.
 
     References:
       Polyak & Juditsky, "Acceleration of Stochastic Approximation by Averaging" (1992); Louizos, Welling &
@@ -81,7 +82,13 @@ def averaged(
     def init(params: Params) -> AverageState:
         checks.check("averaged", params=(params, checks.TREE))
         zeros = jax.tree.map(lambda w: jnp.zeros_like(w, _wide(w)), params)
-        return AverageState(jnp.zeros((), jnp.int32), zeros, jnp.float32(decay), inner.init(params))
+        inner_state = inner.init(params)
+        if nodes_of(inner_state, lambda node: getattr(type(node), "goes_back", False)):
+            raise ValueError(
+                "averaged: lottery_ticket sets the parameters back, and an average would mix what was before "
+                "with what comes after; average the last level's training: averaged(fixed(inner, masks))."
+            )
+        return AverageState(jnp.zeros((), jnp.int32), zeros, jnp.float32(decay), inner_state)
 
     def update(
         grads: Params, state: AverageState, params: Params = None, **extra: Any

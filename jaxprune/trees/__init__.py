@@ -6,7 +6,6 @@ from jaxprune.trees.named import content as content
 from jaxprune.trees.named import differences as differences
 from jaxprune.trees.named import is_box as is_box
 from jaxprune.trees.named import is_placeholder as is_placeholder
-from jaxprune.trees.named import keys_of as keys_of
 from jaxprune.trees.named import layer_names as layer_names
 from jaxprune.trees.named import leaves_with_keys as leaves_with_keys
 from jaxprune.trees.named import names_beside as names_beside
@@ -22,7 +21,6 @@ __all__ = [
     "differences",
     "is_box",
     "is_placeholder",
-    "keys_of",
     "layer_names",
     "leaves_with_keys",
     "names_beside",

@@ -23,7 +23,6 @@ __all__ = [
     "differences",
     "is_box",
     "is_placeholder",
-    "keys_of",
     "layer_names",
     "leaves_with_keys",
     "names_beside",
@@ -32,23 +31,6 @@ __all__ = [
     "quote_names",
     "unboxed",
 ]
-
-
-def keys_of(path: tuple[Any, ...]) -> tuple[str, ...]:
-    """Returns the names of a key path as strings; the wrapper level of `nnx` variables is left out.
-
-    A path alone does not tell a variable from a field called `value`; where the tree is at hand,
-    `leaves_with_keys` does.
-
-    Args:
-      path: of a leaf, as `jax.tree_util.tree_leaves_with_path` gives it.
-
-    >>> keys_of(jax.tree_util.tree_leaves_with_path({"a": [0, 1]})[1][0])
-    ('a', '1')
-    """
-    if len(path) > 1 and path[-1] == jax.tree_util.GetAttrKey("value"):
-        path = path[:-1]
-    return _spell(path)
 
 
 def _spell(path: tuple[Any, ...]) -> tuple[str, ...]:

@@ -182,6 +182,12 @@ MISUSES["numbers"] = {
     "a threshold of NaN": Misuse(lambda: jp.allocation.threshold(NAN), "quality"),
     "erk with a power of NaN": Misuse(lambda: jp.allocation.erk(NAN), "power"),
     "a decay of 1": Misuse(lambda: jp.averaged(SGD, 1.0), "decay=1"),
+    "an average of a ticket": Misuse(
+        lambda: state_of(
+            jp.averaged(jp.lottery_ticket(SGD, MAGNITUDE, jp.lottery.Plan(10, 2)), 0.9)
+        ),
+        "sets the parameters back",
+    ),
     "a decay of NaN": Misuse(lambda: jp.averaged(SGD, NAN), "decay=nan"),
     "a growing decay of 2": Misuse(lambda: jp.growing(SGD, HALF, decay=2.0, until=3), "decay=2"),
     "until a negative step": Misuse(lambda: jp.growing(SGD, HALF, decay=0.1, until=-3), "until=-3"),

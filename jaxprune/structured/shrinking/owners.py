@@ -3,11 +3,9 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-import jax
 import optax
 
-from jaxprune import masks as masks_lib
-from jaxprune.trees import plain
+from jaxprune.trees import leaves_with_keys, plain
 
 __all__ = ["owners_of"]
 
@@ -120,9 +118,9 @@ def _blank_paths(tree: Any) -> Iterator[str]:
     def is_blank(node: Any) -> bool:
         return node is None or isinstance(node, optax.MaskedNode)
 
-    for path, node in jax.tree_util.tree_leaves_with_path(plain(tree), is_leaf=is_blank):
+    for keys, node in leaves_with_keys(plain(tree), lambda _, node: is_blank(node)):
         if is_blank(node):
-            yield "/".join(masks_lib.keys_of(path))
+            yield "/".join(keys)
 
 
 def _field_prefixes(tree: Any) -> Iterator[str]:
@@ -134,8 +132,8 @@ def _field_prefixes(tree: Any) -> Iterator[str]:
     open_nodes = [("", plain(tree))]
     while open_nodes:
         outer_prefix, node = open_nodes.pop()
-        for path, inner_node in jax.tree_util.tree_leaves_with_path(node, is_leaf=is_named_tuple):
-            prefix = outer_prefix + "".join(f"{key}/" for key in masks_lib.keys_of(path))
+        for keys, inner_node in leaves_with_keys(node, lambda _, inner: is_named_tuple(inner)):
+            prefix = outer_prefix + "".join(f"{key}/" for key in keys)
             for name in getattr(inner_node, "_fields", ()) if is_named_tuple(inner_node) else ():
                 yield f"{prefix}{name}/"
                 open_nodes.append((f"{prefix}{name}/", getattr(inner_node, name)))
