@@ -4,7 +4,14 @@ from typing import TYPE_CHECKING, Any
 
 from ml_collections import ConfigDict
 
-from experiments.config import UserError, check_part, check_type, training_examples, unknown
+from experiments.config import (
+    UserError,
+    check_part,
+    check_type,
+    training_examples,
+    unknown,
+    user_files,
+)
 from experiments.config.sections import check_criterion, check_integer, check_sequence, section_of
 from experiments.runs.options import Options
 from experiments.studies.study import Study
@@ -91,7 +98,18 @@ def checked(cfg: ConfigDict) -> dict[str, Any]:
 
 
 def _check(cfg: ConfigDict) -> tuple[ConfigDict, dict[str, Any]]:
-    return cfg, checked(cfg)
+    section = checked(cfg)
+    return _with_digest(cfg, section["criterion"]), section
+
+
+def _with_digest(cfg: ConfigDict, criterion: Any) -> ConfigDict:
+    """Returns the config with a hash of the user's file: each version of a file has its own folder."""
+    if not isinstance(criterion, str) or not user_files.is_file(criterion):
+        return cfg
+    cfg = cfg.copy_and_resolve_references()
+    with cfg.unlocked():
+        cfg.sensitivity.file = user_files.digest(criterion)
+    return cfg
 
 
 def _run(cfg: ConfigDict, section: dict[str, Any], options: Options) -> None:

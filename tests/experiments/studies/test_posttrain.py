@@ -218,6 +218,20 @@ def test_another_version_of_a_users_file_is_another_run(cfg, tmp_path):
     assert names[0] != names[1]
 
 
+def test_another_version_of_a_models_files_is_another_run(cfg, tmp_path):
+    folder, file = tmp_path / "model", tmp_path / "model.gguf"
+    folder.mkdir()
+    written = folder / "model.safetensors"
+    for path in (folder, file):
+        names = []
+        for version in (b"1", b"2"):
+            written.write_bytes(version)
+            file.write_bytes(version)
+            made = posttrain_lib.with_digests(cfg(model=str(path)))
+            names.append(folder_name("tiny", made))
+        assert names[0] != names[1]
+
+
 @pytest.mark.parametrize("name", ["smollm2", "smollm2_quick"])
 def test_the_configs_fit_the_model_that_they_name(name):
     made = load_config(f"configs/posttrain/{name}.py")
