@@ -21,7 +21,7 @@ from experiments.config.pretraining import check_pretraining, pretraining_config
 from experiments.config.ranges import MOST_STEPS, not_finite
 from experiments.config.sections import check_expression, check_optimizer
 
-__all__ = ["check_sizes", "config", "validate", "way_of"]
+__all__ = ["check_sizes", "check_training", "config", "validate", "way_of"]
 
 _MAY_BE_ZERO = ("validation", "k_folds", "early_stop")
 # A PRNG key keeps 32 bits: two seeds that differ above them draw the same weights.
@@ -92,12 +92,24 @@ def validate(cfg: ConfigDict) -> None:
     _check_writers(cfg.writers)
     check_paper(cfg.paper)
     if not cfg.posttrain:
-        _check_training(cfg)
+        check_training(cfg)
 
 
-def _check_training(cfg: ConfigDict) -> None:
-    """Checks what a model is trained with."""
+def check_training(cfg: ConfigDict) -> None:
+    """Checks what a model is trained with.
+
+    Args:
+      cfg: the config, its field names and types checked.
+
+    Raises:
+      UserError: what was found, what is nearest, what is accepted.
+    """
     for name in ("data", "model", "optimizer"):
+        if cfg[name] is None and cfg.posttrain:
+            raise UserError(
+                f"config.{name} is None, and config.posttrain prunes a model after its training; use "
+                "experiments.posttrain."
+            )
         if cfg[name] is None:
             raise UserError(f"config.{name} is None; name one with {name}=part(...).")
     for name in ("data", "model", *WAYS, "gate_optimizer", "preconditioner"):

@@ -180,4 +180,4 @@ def _report() -> "ReportKind":
     return REPORT
 
 
-STUDY = Study("posttrain", _check, _run, _report, FIELDS)
+STUDY = Study("posttrain", _check, _run, _report, FIELDS, trains=False)
