@@ -36,7 +36,7 @@ def config(**fields: Any) -> ConfigDict:
       **fields: see `experiments.config.fields.DEFAULTS`.
 
     Raises:
-      UserError: there is no such field.
+      UserError: there is no such field, or a key in it is no string.
 
     >>> config(steps=500).seeds
     (0,)
@@ -47,8 +47,21 @@ def config(**fields: Any) -> ConfigDict:
     for name in fields:
         if name not in DEFAULTS:
             raise UserError(unknown("config: no field", name, DEFAULTS, "Fields"))
-    cfg = ConfigDict({**DEFAULTS, **fields})
-    return cfg.lock()
+    given = {name: _with_any_keys(value, f"config.{name}") for name, value in fields.items()}
+    return ConfigDict({**DEFAULTS, **given}).lock()
+
+
+def _with_any_keys(value: Any, where: str) -> Any:
+    """Returns a dict, and those in it, as ConfigDicts, whose keys may be regular expressions with dots."""
+    if type(value) is not dict:
+        return value
+    for key in value:
+        if not isinstance(key, str):
+            raise UserError(
+                f"{where}: the key {key!r} is no string; write it in quotes: {str(key)!r}."
+            )
+    items = {key: _with_any_keys(item, f"{where}.{key}") for key, item in value.items()}
+    return ConfigDict(items, allow_dotted_keys=any("." in key for key in items))
 
 
 def validate(cfg: ConfigDict) -> None:
@@ -86,6 +99,11 @@ def validate(cfg: ConfigDict) -> None:
     if path is not None:
         raise UserError(f"{path} is not a finite number; a config has no use for it.")
     _check_seeds(cfg.seeds)
+    if cfg.early_stop and not cfg.validation and not cfg.k_folds:
+        raise UserError(
+            f"config.early_stop={cfg.early_stop} stops by the loss on validation examples, and "
+            "config.validation=0 holds none out; hold some out, or set config.early_stop to 0."
+        )
     if cfg.k_folds == 1:
         raise UserError("config.k_folds=1: at least 2 folds, or 0 for one hold-out, are needed.")
     check_expression(cfg.prunable, "config.prunable")

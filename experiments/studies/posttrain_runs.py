@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 import jaxprune as jp
 from experiments.config import UserError, build, user_files
 from experiments.config.fields import DENSE
+from experiments.config.sections import check_single_matches
 from experiments.reports.posttrain import KERNELS_FILE, REPORT
 from experiments.reports.report import write_report
 from experiments.runs.files import read_sealed, write_sealed
@@ -169,7 +170,11 @@ def _checked_subject(
     for part in models.text.PARTS:
         subject.windows(part, section[part], seeds[0] if part == "calibration" else None)
     plan = _plan(section, subject)
+    names = [kernel.name for kernel in plan.kernels]
     for label, row in rows.items():
+        if isinstance(row["rates"], Mapping):
+            where = f"config.posttrain.rows[{label!r}].rates"
+            check_single_matches(row["rates"], names, where)
         try:
             _check_kernels(plan, row)
         except (TypeError, ValueError) as e:

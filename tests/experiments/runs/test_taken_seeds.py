@@ -7,7 +7,7 @@ import pytest
 
 from experiments import cli
 from experiments.config import UserError, config
-from experiments.runs import taken_seeds
+from experiments.runs import files, taken_seeds
 from experiments.runs.files import read_json, write_json
 from experiments.runs.folder import Folder, RunFolder, folder_name
 from experiments.runs.labels import check_label
@@ -212,6 +212,17 @@ def test_seeds_of_another_study_are_refused(tmp_path):
     says = "part0.* holds a run of the study 'train', and this is one of 'lottery'; leave it out"
     with pytest.raises(UserError, match=says):
         RunFolder.open(tmp_path, "x", config(seeds=(0, 1, 2)), "lottery", (first,))
+
+
+def test_a_label_leaves_room_for_what_is_added_to_it(tmp_path):
+    check_label("日" * 66, "config.compare.methods")
+    with pytest.raises(UserError, match="has 201 bytes, and file names have room for 200"):
+        check_label("日" * 67, "config.compare.methods")
+    with pytest.raises(UserError, match="the label 1 is no string; write it in quotes"):
+        check_label(1, "config.compare.methods")
+    longest = f"{'日' * 66}, row-shuffled, trial 99"
+    with files.replacing(tmp_path / f"{longest}.py") as file:
+        file.write("")
 
 
 def test_no_label_is_taken_for_a_seed():

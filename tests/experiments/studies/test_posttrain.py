@@ -199,6 +199,10 @@ def test_mistakes_are_told_before_anything_runs(cfg, changes, says):
     [
         ({"test": 99}, "has windows of the shape"),
         ({"exclude": "nothing"}, "matches none"),
+        (
+            {"rows": {"a": {"solver": part("sparsegpt"), "rates": {"up": 0.25, ".*": 0.5}}}},
+            r"rows\['a'\]\.rates: '\.\*' and 'up' both match 'blocks/0/up'",
+        ),
         ({"rows": {"a": {"solver": part("sparsegpt"), "pattern": part("groups", m=7)}}}, "7"),
     ],
 )
