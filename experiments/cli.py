@@ -107,36 +107,39 @@ def start(study: Study, cfg: ConfigDict, options: Options) -> None:
     Raises:
       UserError: the section is not what the study can use.
     """
+    if study.trains and cfg.posttrain:  # else `validate` has looked
+        config_lib.check_training(cfg)
     cfg, section = study.check(cfg)
-    if is_finished(cfg, options, study.called):
+    if is_finished(cfg, options, study):
         return
     if options.seeds_from:  # mistakes are told before anything is trained
-        from experiments.runs.config_file import as_json
+        from experiments.runs.config_file import settings_of
         from experiments.runs.taken_seeds import seeds_by_source
 
-        for source, seeds in seeds_by_source(options.seeds_from, as_json(cfg)).items():
+        settings = settings_of(cfg, study.name)
+        for source, seeds in seeds_by_source(options.seeds_from, settings).items():
             if options.dry_run:
                 print(f"Taken from {source}: seeds {', '.join(map(str, seeds))}")
     study.run(cfg, section, options)
 
 
-def is_finished(cfg: ConfigDict, options: Options, what: str = "run") -> bool:
+def is_finished(cfg: ConfigDict, options: Options, study: Study) -> bool:
     """Returns whether a run is over and reported, and prints where its report is; writes nothing.
 
     Args:
       cfg: the config that names its folder.
       options: of the command line.
-      what: what the run is called.
+      study: of the run.
     """
     from experiments.runs.folder import RunFolder, check_writable
 
     if options.dry_run:
         return False
-    report = RunFolder.report(options.workdir, options.config_name, cfg)
+    report = RunFolder.report(options.workdir, options.config_name, cfg, study.name)
     if report is None:
         check_writable(options.workdir)
         return False
-    print(f"This {what} is finished; its report: {report}")
+    print(f"This {study.called} is finished; its report: {report}")
     return True
 
 

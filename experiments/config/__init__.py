@@ -12,6 +12,7 @@ from experiments.config.parts import takes as takes
 from experiments.config.parts import training_examples as training_examples
 from experiments.config.parts import unknown as unknown
 from experiments.config.validation import check_sizes as check_sizes
+from experiments.config.validation import check_training as check_training
 from experiments.config.validation import config as config
 from experiments.config.validation import validate as validate
 from experiments.config.validation import way_of as way_of

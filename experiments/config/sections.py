@@ -1,7 +1,7 @@
 """Checks of a study's section of a config, before JAX is imported."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -17,6 +17,7 @@ __all__ = [
     "check_integer",
     "check_optimizer",
     "check_sequence",
+    "check_single_matches",
     "section_of",
 ]
 
@@ -112,6 +113,25 @@ def check_expression(value: Any, where: str) -> None:
         re.compile(value)
     except (re.error, RecursionError, OverflowError) as e:
         raise UserError(f"{where}={value!r} is no regular expression: {e}.") from e
+
+
+def check_single_matches(values: Mapping[str, Any], names: Iterable[str], where: str) -> None:
+    """Raises `UserError` if two regular expressions match a name with different values.
+
+    A dict of a config has no order by which one of them could count.
+
+    Args:
+      values: by regular expression, searched in the names.
+      names: that are given a value.
+      where: in the config, to blame.
+    """
+    for name in names:
+        matching = [pattern for pattern in values if re.search(pattern, name)]
+        if len({values[pattern] for pattern in matching}) > 1:
+            raise UserError(
+                f"{where}: {matching[0]!r} and {matching[1]!r} both match {name!r}, and a config's dict has "
+                "no order; write expressions of which one matches."
+            )
 
 
 def check_sequence(value: Any, where: str) -> None:

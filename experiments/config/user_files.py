@@ -11,7 +11,7 @@ from typing import Any
 
 from experiments.config.parts import UserError, unknown
 
-__all__ = ["check", "digest", "is_file", "is_function", "load", "path_of"]
+__all__ = ["check", "digest", "digest_of_model", "is_file", "is_function", "load", "path_of"]
 
 
 def is_file(name: str) -> bool:
@@ -123,6 +123,23 @@ def digest(name: str) -> str:
       name: `path/to/file.py:function`.
     """
     return hashlib.sha256(path_of(name).read_bytes()).hexdigest()[:16]
+
+
+def digest_of_model(path: Path) -> str:
+    """Returns a hash of a model's file, or of the files of its folder that models are read from.
+
+    Args:
+      path: of a .gguf file, or of a folder with config.json, safetensors and tokenizer.json.
+    """
+    files = [path]
+    if path.is_dir():
+        files = sorted(file for file in path.iterdir() if file.suffix in (".json", ".safetensors"))
+    digest_of_all = hashlib.sha256()
+    for file_path in files:
+        with file_path.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        digest_of_all.update(f"{file_path.name} {content}\n".encode())
+    return digest_of_all.hexdigest()[:16]
 
 
 def _check_signals(

@@ -21,7 +21,7 @@ from experiments.config.pretraining import check_pretraining, pretraining_config
 from experiments.config.ranges import MOST_STEPS, not_finite
 from experiments.config.sections import check_expression, check_optimizer
 
-__all__ = ["check_sizes", "config", "validate", "way_of"]
+__all__ = ["check_sizes", "check_training", "config", "validate", "way_of"]
 
 _MAY_BE_ZERO = ("validation", "k_folds", "early_stop")
 # A PRNG key keeps 32 bits: two seeds that differ above them draw the same weights.
@@ -36,7 +36,7 @@ def config(**fields: Any) -> ConfigDict:
       **fields: see `experiments.config.fields.DEFAULTS`.
 
     Raises:
-      UserError: there is no such field.
+      UserError: there is no such field, or a key in it is no string.
 
     >>> config(steps=500).seeds
     (0,)
@@ -51,8 +51,21 @@ def config(**fields: Any) -> ConfigDict:
     if isinstance(paper, Mapping) and isinstance(paper.get("accept"), list):
         # A command line can replace tuples, not lists.
         fields["paper"] = {**paper, "accept": tuple(paper["accept"])}
-    cfg = ConfigDict({**DEFAULTS, **fields})
-    return cfg.lock()
+    given = {name: _with_any_keys(value, f"config.{name}") for name, value in fields.items()}
+    return ConfigDict({**DEFAULTS, **given}).lock()
+
+
+def _with_any_keys(value: Any, where: str) -> Any:
+    """Returns a dict, and those in it, as ConfigDicts, whose keys may be regular expressions with dots."""
+    if type(value) is not dict:
+        return value
+    for key in value:
+        if not isinstance(key, str):
+            raise UserError(
+                f"{where}: the key {key!r} is no string; write it in quotes: {str(key)!r}."
+            )
+    items = {key: _with_any_keys(item, f"{where}.{key}") for key, item in value.items()}
+    return ConfigDict(items, allow_dotted_keys=any("." in key for key in items))
 
 
 def validate(cfg: ConfigDict) -> None:
@@ -90,18 +103,35 @@ def validate(cfg: ConfigDict) -> None:
     if path is not None:
         raise UserError(f"{path} is not a finite number; a config has no use for it.")
     _check_seeds(cfg.seeds)
+    if cfg.early_stop and not cfg.validation and not cfg.k_folds:
+        raise UserError(
+            f"config.early_stop={cfg.early_stop} stops by the loss on validation examples, and "
+            "config.validation=0 holds none out; hold some out, or set config.early_stop to 0."
+        )
     if cfg.k_folds == 1:
         raise UserError("config.k_folds=1: at least 2 folds, or 0 for one hold-out, are needed.")
     check_expression(cfg.prunable, "config.prunable")
     _check_writers(cfg.writers)
     check_paper(cfg.paper)
     if not cfg.posttrain:
-        _check_training(cfg)
+        check_training(cfg)
 
 
-def _check_training(cfg: ConfigDict) -> None:
-    """Checks what a model is trained with."""
+def check_training(cfg: ConfigDict) -> None:
+    """Checks what a model is trained with.
+
+    Args:
+      cfg: the config, its field names and types checked.
+
+    Raises:
+      UserError: what was found, what is nearest, what is accepted.
+    """
     for name in ("data", "model", "optimizer"):
+        if cfg[name] is None and cfg.posttrain:
+            raise UserError(
+                f"config.{name} is None, and config.posttrain prunes a model after its training; use "
+                "experiments.posttrain."
+            )
         if cfg[name] is None:
             raise UserError(f"config.{name} is None; name one with {name}=part(...).")
     for name in ("data", "model", *WAYS, "gate_optimizer", "preconditioner"):

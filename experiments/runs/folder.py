@@ -1,7 +1,7 @@
 """Run folders: one per setting, with what is needed to know later how its numbers came about.
 
     <workdir>/<config name>-<8 hex digits>/
-      config.json     every field, defaults included
+      config.json     the study and every field, defaults included
       versions.json   software, hardware and git revision of each start, where they changed
       processes.json  command line and seconds of each process that worked here
       results.json    once `finish` was called, with a checksum; done says when
@@ -24,7 +24,14 @@ from ml_collections import ConfigDict
 
 from experiments.config import UserError
 from experiments.runs import files
-from experiments.runs.config_file import as_json, check_config, non_default_fields, record_config
+from experiments.runs.config_file import (
+    as_json,
+    check_config,
+    naming_fields,
+    record_config,
+    settings_of,
+    stored_study,
+)
 from experiments.runs.files import read_json, write_json
 from experiments.runs.lock import acquire_lock
 from experiments.runs.processes import Processes
@@ -38,6 +45,7 @@ __all__ = [
     "check_writable",
     "done_checksum",
     "folder_name",
+    "run_path",
 ]
 
 # Names without a dot that a run folder uses itself.
@@ -45,17 +53,39 @@ RESERVED = ("done", "lock", "holder", "criteria", "pretraining")
 _ITEMS_KEY = "items"  # a list of results, in the object that carries the checksum
 
 
-def folder_name(config_name: str, cfg: ConfigDict) -> str:
+def folder_name(config_name: str, cfg: ConfigDict, study: str | None = None) -> str:
     """Returns the config's name and the hash of its fields that are not at their defaults.
+
+    Args:
+      config_name: how the name begins.
+      cfg: every setting of the run.
+      study: of the run; it is hashed where the config was written for another. `None`: that one.
 
     >>> from experiments.config import config
     >>> folder_name("lenet", config()), folder_name("lenet", config(steps=500))
     ('lenet-44136fa3', 'lenet-cc2fd588')
+    >>> folder_name("lenet", config(), "train"), folder_name("lenet", config(), "lottery")
+    ('lenet-44136fa3', 'lenet-abe57fc9')
     """
-    canonical_json = json.dumps(
-        non_default_fields(as_json(cfg)), sort_keys=True, separators=(",", ":")
-    )
+    settings = as_json(cfg) if study is None else settings_of(cfg, study)
+    canonical_json = json.dumps(naming_fields(settings), sort_keys=True, separators=(",", ":"))
     return f"{config_name}-{hashlib.sha256(canonical_json.encode()).hexdigest()[:8]}"
+
+
+def run_path(workdir: Path | str, config_name: str, cfg: ConfigDict, study: str) -> Path:
+    """Returns where the run of a study on a config is, or will be.
+
+    Args:
+      workdir: parent of all run folders.
+      config_name: how the folder's name begins.
+      cfg: every setting of the run.
+      study: of the run.
+    """
+    path = Path(workdir) / folder_name(config_name, cfg, study)
+    older_path = Path(workdir) / folder_name(config_name, cfg)  # from before studies named folders
+    if not path.exists() and (older_path / "config.json").is_file():
+        return older_path if stored_study(older_path) == study else path
+    return path
 
 
 class Folder:
@@ -113,7 +143,7 @@ class Folder:
 
 
 class RunFolder(Folder):
-    """The folder of one config, locked against other processes until `close`."""
+    """The folder of one study on one config, locked against other processes until `close`."""
 
     @classmethod
     def open(
@@ -121,23 +151,25 @@ class RunFolder(Folder):
         workdir: Path | str,
         config_name: str,
         cfg: ConfigDict,
+        study: str,
         seeds_from: Sequence[Path] = (),
     ) -> "RunFolder":
-        """Makes the folder of a config, or returns to it.
+        """Makes the folder of a study on a config, or returns to it.
 
         Args:
           workdir: parent of all run folders.
           config_name: how the folder's name begins.
           cfg: every setting of the run.
-          seeds_from: run folders of the same config, but for its seeds, whose trainings are taken.
+          study: of the run, by its name.
+          seeds_from: run folders of the same study and config, but for its seeds, whose trainings are taken.
 
         Raises:
-          UserError: another process works in the folder, it holds a run with other settings, or it
-            cannot be written; or what it is to take does not belong to it.
+          UserError: another process works in the folder, it holds a run of another study or with other
+            settings, or it cannot be written; or what it is to take does not belong to it.
         """
-        path = Path(workdir) / folder_name(config_name, cfg)
+        path = run_path(workdir, config_name, cfg, study)
         try:
-            return cls(path, cfg, seeds_from)
+            return cls(path, cfg, study, seeds_from)
         except OSError as error:
             reason = error.strerror or str(error)
             raise UserError(
@@ -145,20 +177,20 @@ class RunFolder(Folder):
             ) from error
 
     @staticmethod
-    def report(workdir: Path | str, config_name: str, cfg: ConfigDict) -> Path | None:
+    def report(workdir: Path | str, config_name: str, cfg: ConfigDict, study: str) -> Path | None:
         """Returns the report of a finished run; `None` if there is still something to write.
 
         That is so if `config.paper` is another now, of which the report shows the claims.
 
         Nothing is written, so that it also works where nothing can be.
         """
-        path = Path(workdir) / folder_name(config_name, cfg)
+        path = run_path(workdir, config_name, cfg, study)
         report = path / "report.md"
         if not (
             (path / "done").is_file() and report.is_file() and (path / "config.json").is_file()
         ):
             return None
-        settings = as_json(cfg)
+        settings = settings_of(cfg, study)
         if check_config(path / "config.json", settings).get("paper", {}) != settings["paper"]:
             return None
         try:
@@ -167,13 +199,13 @@ class RunFolder(Folder):
             return None
         return report
 
-    def __init__(self, path: Path, cfg: ConfigDict, seeds_from: Sequence[Path] = ()):
+    def __init__(self, path: Path, cfg: ConfigDict, study: str, seeds_from: Sequence[Path] = ()):
         super().__init__(path)
         self._lock = acquire_lock(path / "lock")
         try:
             files.refuse_symlinks(path)
             files.sweep(path)
-            settings = as_json(cfg)
+            settings = settings_of(cfg, study)
             record_config(path / "config.json", settings)
             if seeds_from and not self.done:
                 take_seeds(path, settings, seeds_from, self._notify)

@@ -1,4 +1,4 @@
-"""Seeds that were trained in other run folders of the same config: several machines share a run.
+"""Seeds that were trained in other run folders of the same study and config: several machines share a run.
 
 The folders of a seed are copied whole, so that finished trainings count and others go on. With them goes the
 account of what the other folder took and on what it ran. `taken.json` says which seeds came from where; a
@@ -15,7 +15,7 @@ from typing import Any
 
 from experiments.config import UserError
 from experiments.runs import files
-from experiments.runs.config_file import differences
+from experiments.runs.config_file import check_study, differences
 from experiments.runs.files import read_json, write_json
 from experiments.runs.lock import acquire_lock
 from experiments.runs.processes import read_rows
@@ -36,8 +36,8 @@ def take_seeds(
 
     Args:
       path: of the run folder, which this process has locked.
-      settings: its config, as JSON.
-      sources: other run folders, of configs that differ from it in `seeds` alone.
+      settings: its study and config, as JSON.
+      sources: other run folders of the study, of configs that differ from it in `seeds` alone.
       notify: called with a sentence for what was copied, and for what was not.
 
     Raises:
@@ -89,16 +89,18 @@ def seeds_by_source(sources: Sequence[Path], settings: dict[str, Any]) -> dict[P
 
     Args:
       sources: run folders.
-      settings: the config of the run, as JSON.
+      settings: the study and the config of the run, as JSON.
 
     Raises:
-      UserError: a source is no run folder or has other settings; two have trained the same seed, or one has
-        none that is asked for; or settings are chosen by trials, which each folder made by itself.
+      UserError: a source is no run folder, is of another study or has other settings; two have trained the
+        same seed, or one has none that is asked for; or settings are chosen by trials, which each folder
+        made by itself.
     """
     planned: dict[Path, list[int]] = {}
     for source in dict.fromkeys(path.resolve() for path in sources):
         own_seeds = seeds_of(source)
         stored = read_json(source / "config.json", dict)
+        check_study(source, settings, "leave it out of --seeds_from")
         if differing := differences({**stored, "seeds": settings["seeds"]}, settings):
             raise UserError(
                 f"--seeds_from={source} holds a run with other settings, not with other seeds alone: "

@@ -62,7 +62,9 @@ def run(cfg: ConfigDict, plan: Plan, options: Options) -> None:
         print(_planned(cfg, plan))
         return
     checks.check_data(cfg)
-    with RunFolder.open(options.workdir, options.config_name, cfg, options.seeds_from) as folder:
+    with RunFolder.open(
+        options.workdir, options.config_name, cfg, "branches", options.seeds_from
+    ) as folder:
         if folder.done:
             print(f"Report: {write_report(folder.path, REPORT)}")
             return

@@ -5,11 +5,14 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from experiments.config import UserError
-from experiments.runs.folder import folder_name
+from experiments.runs.config_file import stored_study
+from experiments.runs.folder import run_path
 from experiments.runs.options import Options
 from experiments.runs.taken_seeds import seeds_of
 
 __all__ = ["ticket_folder", "tickets_of_sources"]
+
+_STUDY = "lottery"
 
 
 def ticket_folder(options: Options, cfg: ConfigDict) -> Path:
@@ -19,14 +22,16 @@ def ticket_folder(options: Options, cfg: ConfigDict) -> Path:
       options: of the command line.
       cfg: of the lottery run.
     """
-    own = folder_name(options.config_name, cfg)
-    digest_of_config = own.rpartition("-")[2]
+    own_path = run_path(options.workdir, options.config_name, cfg, _STUDY)
+    digest_of_config = own_path.name.rpartition("-")[2]
     finished = sorted(
         path
         for path in Path(options.workdir).glob(f"*-{digest_of_config}")
         if (path / "done").is_file()
+        and (path / "config.json").is_file()
+        and stored_study(path) == _STUDY
     )
-    return finished[0] if finished else Path(options.workdir) / own
+    return finished[0] if finished else own_path
 
 
 def tickets_of_sources(options: Options, cfg: ConfigDict) -> tuple[Path, ...]:

@@ -97,7 +97,9 @@ def run(cfg: ConfigDict, contestants: Sequence[Contestant], options: Options) ->
     checks.check_data(cfg)
     if pretraining is not None:
         checks.check_data(pretraining.setup.cfg)
-    with RunFolder.open(options.workdir, options.config_name, cfg, options.seeds_from) as folder:
+    with RunFolder.open(
+        options.workdir, options.config_name, cfg, "compare", options.seeds_from
+    ) as folder:
         if folder.done:
             print(f"Report: {write_report(folder.path, REPORT)}")
             return

@@ -41,7 +41,9 @@ def run(cfg: ConfigDict, section: dict[str, Any], options: Options) -> None:
         print(dry_run.describe_ticket(ticket.setup, ticket.method, plan.rounds))
         return
     checks.check_data(full_cfg)
-    with RunFolder.open(options.workdir, options.config_name, cfg, options.seeds_from) as folder:
+    with RunFolder.open(
+        options.workdir, options.config_name, cfg, "lottery", options.seeds_from
+    ) as folder:
         if folder.done:
             print(f"Report: {write_report(folder.path, REPORT)}")
             return

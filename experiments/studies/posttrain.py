@@ -98,11 +98,15 @@ def with_digests(cfg: ConfigDict) -> ConfigDict:
     section = checked(cfg)
     references = [section["model"], *(row["solver"] for row in section["rows"].values())]
     files = {name for name in references if isinstance(name, str) and user_files.is_function(name)}
-    if not files:
+    digests = [user_files.digest(name) for name in sorted(files)]
+    model = section["model"]
+    if model not in files and model not in data_catalogue()["WEIGHTS"]:
+        digests.append(user_files.digest_of_model(Path(model)))
+    if not digests:
         return cfg
     cfg = cfg.copy_and_resolve_references()
     with cfg.unlocked():
-        cfg.posttrain[_DIGESTS] = tuple(user_files.digest(name) for name in sorted(files))
+        cfg.posttrain[_DIGESTS] = tuple(digests)
     return cfg
 
 
@@ -179,4 +183,4 @@ def _report() -> "ReportKind":
     return REPORT
 
 
-STUDY = Study("posttrain", _check, _run, _report, FIELDS)
+STUDY = Study("posttrain", _check, _run, _report, FIELDS, trains=False)

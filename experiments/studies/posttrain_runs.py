@@ -16,10 +16,11 @@ from ml_collections import ConfigDict
 import jaxprune as jp
 from experiments.config import UserError, build, user_files
 from experiments.config.fields import DENSE
+from experiments.config.sections import check_single_matches
 from experiments.reports.posttrain import KERNELS_FILE, REPORT
 from experiments.reports.report import write_report
 from experiments.runs.files import read_sealed, write_sealed
-from experiments.runs.folder import Folder, RunFolder, folder_name
+from experiments.runs.folder import Folder, RunFolder, run_path
 from experiments.runs.options import Options
 from experiments.runs.progress import Progress
 from jaxprune import checks, models, posttrain
@@ -62,11 +63,13 @@ def run(cfg: ConfigDict, section: dict[str, Any], options: Options) -> None:
     if options.dry_run:
         print(_planned(section, _subject(section), len(cfg.seeds)))
         return
-    path = Path(options.workdir) / folder_name(options.config_name, cfg)
+    path = run_path(options.workdir, options.config_name, cfg, "posttrain")
     subject = None
     if not (path / "done").is_file():
         subject = _checked_subject(section, rows, cfg.seeds)
-    with RunFolder.open(options.workdir, options.config_name, cfg, options.seeds_from) as folder:
+    with RunFolder.open(
+        options.workdir, options.config_name, cfg, "posttrain", options.seeds_from
+    ) as folder:
         if not folder.done:
             try:
                 subject = subject or _checked_subject(section, rows, cfg.seeds)
@@ -167,7 +170,11 @@ def _checked_subject(
     for part in models.text.PARTS:
         subject.windows(part, section[part], seeds[0] if part == "calibration" else None)
     plan = _plan(section, subject)
+    names = [kernel.name for kernel in plan.kernels]
     for label, row in rows.items():
+        if isinstance(row["rates"], Mapping):
+            where = f"config.posttrain.rows[{label!r}].rates"
+            check_single_matches(row["rates"], names, where)
         try:
             _check_kernels(plan, row)
         except (TypeError, ValueError) as e:

@@ -4,7 +4,14 @@ from typing import TYPE_CHECKING, Any
 
 from ml_collections import ConfigDict
 
-from experiments.config import UserError, check_part, check_type, training_examples, unknown
+from experiments.config import (
+    UserError,
+    check_part,
+    check_type,
+    training_examples,
+    unknown,
+    user_files,
+)
 from experiments.config.claim_sides import Side, check_claims
 from experiments.config.fields import DENSE
 from experiments.config.sections import check_criterion, check_integer, check_sequence, section_of
@@ -98,7 +105,17 @@ def _check(cfg: ConfigDict) -> tuple[ConfigDict, dict[str, Any]]:
     allocation = Side("sparsity", tuple(1 - budget for budget in section["budget"]))
     sides = {DENSE: Side(), **dict.fromkeys(ALLOCATIONS, allocation)}
     check_claims(cfg.paper, sides, metric="test_accuracy")
-    return cfg, section
+    return _with_digest(cfg, section["criterion"]), section
+
+
+def _with_digest(cfg: ConfigDict, criterion: Any) -> ConfigDict:
+    """Returns the config with a hash of the user's file: each version of a file has its own folder."""
+    if not isinstance(criterion, str) or not user_files.is_file(criterion):
+        return cfg
+    cfg = cfg.copy_and_resolve_references()
+    with cfg.unlocked():
+        cfg.sensitivity.file = user_files.digest(criterion)
+    return cfg
 
 
 def _run(cfg: ConfigDict, section: dict[str, Any], options: Options) -> None:

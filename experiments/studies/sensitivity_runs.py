@@ -62,7 +62,9 @@ def run(cfg: ConfigDict, section: dict[str, Any], options: Options) -> None:
         print(_planned(cfg, section, size))
         return
     checks.check_data(cfg)
-    with RunFolder.open(options.workdir, options.config_name, cfg, options.seeds_from) as folder:
+    with RunFolder.open(
+        options.workdir, options.config_name, cfg, "sensitivity", options.seeds_from
+    ) as folder:
         if folder.done:
             _report(folder)
             return

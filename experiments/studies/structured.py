@@ -1,44 +1,49 @@
 """The study of removing whole units: a comparison whose patterns are all `coupled`."""
 
-from typing import Any
+from collections.abc import Mapping
 
 from ml_collections import ConfigDict
 
 from experiments.config import UserError, part
 from experiments.studies import compare
+from experiments.studies.contestant_kinds import ByCriterion, ByWay, Contestant
 
 __all__ = ["STUDY"]
 
 
-def _check(cfg: ConfigDict) -> tuple[ConfigDict, Any]:
-    cfg = _with_pattern(cfg)
-    _check_patterns(cfg)
-    return compare.STUDY.check(cfg)
+def _check(cfg: ConfigDict) -> tuple[ConfigDict, list[Contestant]]:
+    cfg, contestants = compare.STUDY.check(_with_pattern(cfg))
+    for contestant in contestants:
+        _check_pattern(contestant)
+    return cfg, contestants
 
 
 def _with_pattern(cfg: ConfigDict) -> ConfigDict:
     """The config, in which criteria without a pattern mean all groups of coupled units."""
-    pipeline = cfg.compare.get("pipeline")
-    if not cfg.compare.get("criteria") or pipeline is None or "pattern" in pipeline:
+    pipeline = cfg.compare.get("pipeline", {})
+    if not cfg.compare.get("criteria") or not isinstance(pipeline, ConfigDict | Mapping):
+        return cfg
+    if pipeline.get("pattern") is not None:
         return cfg
     cfg = cfg.copy_and_resolve_references()
-    with cfg.compare.pipeline.unlocked():
-        cfg.compare.pipeline.pattern = part("coupled")
+    with cfg.unlocked():
+        cfg.compare.pipeline = ConfigDict({**pipeline, "pattern": part("coupled")})
     return cfg
 
 
-def _check_patterns(cfg: ConfigDict) -> None:
-    """Everybody's pattern is `coupled`."""
-    pipeline = cfg.compare.get("pipeline")
-    by_label = {"pipeline": pipeline or {}, **dict(cfg.compare.get("methods") or {})}
-    for label, spec in by_label.items():
-        pattern = spec.get("pattern")
-        is_left_out = label == "pipeline" and pattern is None
-        if not is_left_out and (pattern or {}).get("name") != "coupled":
-            raise UserError(
-                f"config.compare: {label} has the pattern {pattern and pattern.get('name')!r}; here whole "
-                "units are removed: pattern=part('coupled'), or use experiments.compare."
-            )
+def _check_pattern(contestant: Contestant) -> None:
+    """Refuses a criterion or a method that removes something else than coupled units."""
+    if isinstance(contestant, ByCriterion):
+        pattern = contestant.pipeline.pattern
+    elif isinstance(contestant, ByWay) and contestant.way == "method":
+        pattern = contestant.spec.get("pattern")
+    else:
+        return
+    if (pattern or {}).get("name") != "coupled":
+        raise UserError(
+            f"{contestant.where}: {contestant.label} has the pattern {pattern and pattern.get('name')!r}; "
+            "here whole units are removed: pattern=part('coupled'), or use experiments.compare."
+        )
 
 
 STUDY = compare.STUDY._replace(check=_check)

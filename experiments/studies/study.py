@@ -30,6 +30,7 @@ class Study(NamedTuple):
       report: returns what its reports differ in.
       fields: of its section, with their defaults.
       called: what one of its runs is called.
+      trains: whether it trains the model of a config on its data.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Study(NamedTuple):
     report: Callable[[], "ReportKind"]
     fields: Mapping[str, Any] = {}
     called: str = "run"
+    trains: bool = True
 
 
 def study_of(name: str) -> Study:

@@ -39,7 +39,9 @@ def run(cfg: ConfigDict, way: str | None, options: Options) -> None:
         print(dry_run.describe(setup, recipe))
         return
     checks.check_data(cfg)
-    with RunFolder.open(options.workdir, options.config_name, cfg, options.seeds_from) as folder:
+    with RunFolder.open(
+        options.workdir, options.config_name, cfg, "train", options.seeds_from
+    ) as folder:
         if folder.done:
             print(f"Report: {write_report(folder.path, REPORT)}")
             return

@@ -138,8 +138,8 @@ def _check_trial(found: Any, rival: ByWay | None, cfg: ConfigDict, where: str) -
 def _merged(part: Any, fields: Any) -> ConfigDict:
     """Returns a part with some of its fields replaced; all of them, where the new ones name another."""
     if fields.get("name", part["name"]) != part["name"]:
-        return ConfigDict(fields)
-    return ConfigDict({**dict(part), **dict(fields)})
+        return ConfigDict(fields, allow_dotted_keys=True)
+    return ConfigDict({**dict(part), **dict(fields)}, allow_dotted_keys=True)
 
 
 def _check_seed(seed: Any, cfg: ConfigDict) -> None:

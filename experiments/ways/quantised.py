@@ -5,6 +5,7 @@ short distances between weights and Huffman codes, whose bytes are counted.
 """
 
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -12,6 +13,7 @@ import optax
 
 import jaxprune as jp
 from experiments.config import UserError, build
+from experiments.config.sections import check_single_matches
 from experiments.training.setup import Setup
 from experiments.ways import earlier_trainings
 from experiments.ways.quantisation import Quantisation
@@ -31,9 +33,13 @@ def recipe(setup: Setup, quantisation: Quantisation, trained: Recipe, where: str
       where: in the config, to blame.
 
     Raises:
-      UserError: the config asks for an average over updates.
+      UserError: the config asks for an average over updates, or gives a leaf two numbers of bits.
     """
     refuse_average(setup)
+    if isinstance(quantisation.bits, Mapping):
+        variables = jax.eval_shape(setup.model.init, jax.random.key(0), setup.example())
+        names = jp.masks.paths(variables["params"])
+        check_single_matches(quantisation.bits, names, f"{where}.bits")
     optimizer = build("optimizer", quantisation.optimizer) or setup.optimizer
     return Recipe(
         functools.partial(_transform, optimizer),

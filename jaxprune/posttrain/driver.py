@@ -188,6 +188,9 @@ def prune(
             ]
             settings += [str(sorted(held_out)), *([f"propagate={propagate}"] if propagate else [])]
             settings += ["recovery to mixed targets"] if propagate and recover is not None else []
+            shares = [plan.use_shares(kernel.inputs) for kernel in plan.kernels]
+            is_uneven = any(len(set(kernel_shares)) > 1 for kernel_shares in shares)
+            settings += ["uses weighed by rows"] if is_uneven else []
             store = Store(folder, _run_identity(plan, settings, state, all_streams, recover, key))
         block_ending_at = {block.last: block for block in blocks}
         block_starts = {block.first for block in blocks}

@@ -96,7 +96,8 @@ def gather(
 
     Returns:
       By the name of the kernel, arrays by the name of the statistic; those of kernels that share an input are
-      the same arrays. A kernel that is used several times has the mean over its uses.
+      the same arrays. A kernel that is used several times has the mean over the rows of all
+      its uses.
 
     Raises:
       ValueError: if a name is neither of the two; if parameters or batches have other shapes than the plan is
@@ -151,13 +152,17 @@ def statistics_of_streams(
     statistics_of_kernels: dict[str, Statistics] = {}
     for kernel in plan.kernels:
         statistics_of_kernels[kernel.name] = _mean_of_uses(
-            [statistics_of_inputs[used_input] for used_input in kernel.inputs]
+            [statistics_of_inputs[used_input] for used_input in kernel.inputs],
+            [plan.inputs[used_input].rows for used_input in kernel.inputs],
         )
     return statistics_of_kernels
 
 
-def _mean_of_uses(uses: Sequence[Statistics]) -> Statistics:
-    """Returns the mean of a kernel's statistics over its uses; each counts the same."""
+def _mean_of_uses(uses: Sequence[Statistics], row_counts: Sequence[int]) -> Statistics:
+    """Returns the mean of a kernel's statistics over the rows of all its uses."""
     if len(uses) == 1:
         return uses[0]
-    return {name: jnp.mean(jnp.stack([use[name] for use in uses]), 0) for name in uses[0]}
+    weights = jnp.array([row_count / max(row_counts) for row_count in row_counts], jnp.float32)
+    return {
+        name: jnp.average(jnp.stack([use[name] for use in uses]), 0, weights) for name in uses[0]
+    }

@@ -1,7 +1,7 @@
 """The plan of a pruning after training: segments, kernels, and the memory that they take."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -81,6 +81,15 @@ class Plan:
         """For each kernel, the index of its branch."""
         branch_of_input = {cut.input: cut.branch for cut in self.cuts}
         return [branch_of_input[kernel.inputs[-1]] for kernel in self.kernels]
+
+    def use_shares(self, inputs: Sequence[int]) -> tuple[float, ...]:
+        """Returns the share that each use of a kernel has in all rows that it is multiplied with.
+
+        Args:
+          inputs: indices of the inputs of these uses.
+        """
+        row_counts = [self.inputs[input_index].rows for input_index in inputs]
+        return tuple(row_count / sum(row_counts) for row_count in row_counts)
 
     @property
     def batches_wanted(self) -> int:

@@ -122,7 +122,8 @@ class SegmentRunner:
         }
         repeated_uses = set(uses_by_kernel.values()) - {(cut.input,)}
         for uses in repeated_uses:
-            self.use_sums[uses] = _add_use(self.use_sums.get(uses), input_statistics, 1 / len(uses))
+            share = self.plan.use_shares(uses)[uses.index(cut.input)]
+            self.use_sums[uses] = _add_use(self.use_sums.get(uses), input_statistics, share)
         ready_kernels = [
             kernel_index for kernel_index, uses in uses_by_kernel.items() if uses[-1] == cut.input
         ]

@@ -8,6 +8,11 @@ import textwrap
 
 import pytest
 
+from experiments import cli
+from experiments.config import UserError, config, part, validate
+from experiments.config.fields import STUDIES
+from experiments.studies.study import study_of
+
 CONFIG = """
 from experiments.config import config, part
 
@@ -145,3 +150,26 @@ def test_the_second_signal_ends_it_at_once(start):
     process.send_signal(signal.SIGTERM)
     code, out, _ = outcome(process)
     assert (code, out) == (-signal.SIGTERM, "")
+
+
+@pytest.mark.parametrize("name", [name for name in STUDIES if study_of(name).trains])
+def test_a_config_that_prunes_after_training_names_its_binary(name, tmp_path):
+    cfg = config(posttrain={"rows": {"a": {"solver": part("sparsegpt")}}})
+    validate(cfg)
+    options = cli.Options("x", tmp_path, False, cli.Stopper())
+    with pytest.raises(UserError, match=r"config\.data is None, .* use experiments\.posttrain\."):
+        cli.start(study_of(name), cfg, options)
+
+
+def test_a_section_that_is_not_ones_own_is_no_mistake(tmp_path):
+    cfg = config(
+        data=part("synthetic_mnist"),
+        model=part("lenet_300_100"),
+        optimizer=part("sgd", learning_rate=0.1),
+        posttrain={"rows": {}},
+    )
+    validate(cfg)
+    ran = []
+    study = study_of("train")._replace(run=lambda *_: ran.append(True))
+    cli.start(study, cfg, cli.Options("x", tmp_path, False, cli.Stopper()))
+    assert ran

@@ -37,7 +37,7 @@ def run(cfg, asked, options):
     from experiments.training.setup import setup
 
     model = setup(cfg).model
-    with RunFolder.open(options.workdir, options.config_name, cfg) as folder:
+    with RunFolder.open(options.workdir, options.config_name, cfg, "weights") as folder:
         images = jnp.zeros(setup(cfg).example().shape)
         seeds = []
         for seed in range(asked["draws"]):

@@ -57,22 +57,22 @@ def test_who_may_write(tmp_path, attack):
         tally.happened(not (tmp_path / "runs").exists(), str(place))
         told(tally, str(place), lambda place=place: check_writable(place), str(place), "--workdir")
     cfg = small_runs.settings("train")
-    with RunFolder.open(tmp_path / "runs", "x", cfg) as folder:
+    with RunFolder.open(tmp_path / "runs", "x", cfg, "train") as folder:
         pass
     lock = [sys.executable, "-c", HOLDER, str(folder.path / "lock")]
     with subprocess.Popen(lock, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None
         tally.happened(other.stdout.readline() == b"held\n", "another process")
-        enter = lambda: RunFolder.open(tmp_path / "runs", "x", cfg)
+        enter = lambda: RunFolder.open(tmp_path / "runs", "x", cfg, "train")
         told(tally, "another process", enter, "in use by process", "--workdir")
-    RunFolder.open(tmp_path / "runs", "x", cfg).close()
+    RunFolder.open(tmp_path / "runs", "x", cfg, "train").close()
 
 
 def test_a_folder_that_was_made_with_other_settings(tmp_path, attack, monkeypatch):
     """As after an edit of a default, or of a file that a name stands for."""
     monkeypatch.setattr("experiments.runs.folder.folder_name", lambda *_: "x")
     cfg = small_runs.settings("train")
-    RunFolder.open(tmp_path, "x", cfg).close()
+    RunFolder.open(tmp_path, "x", cfg, "train").close()
     changes = {
         "steps": {"steps": 21},
         "seeds": {"seeds": (1,)},
@@ -85,9 +85,16 @@ def test_a_folder_that_was_made_with_other_settings(tmp_path, attack, monkeypatc
     for field, changed in changes.items():
         edited = small_runs.settings("train", **changed)
         tally.happened(edited.to_dict() != cfg.to_dict(), field)
-        told(tally, field, lambda edited=edited: RunFolder.open(tmp_path, "x", edited), field)
+        told(
+            tally,
+            field,
+            lambda edited=edited: RunFolder.open(tmp_path, "x", edited, "train"),
+            field,
+        )
     tally.happened(True, "what the paper says")
-    RunFolder.open(tmp_path, "x", small_runs.settings("train", paper={"table": "1"})).close()
+    RunFolder.open(
+        tmp_path, "x", small_runs.settings("train", paper={"table": "1"}), "train"
+    ).close()
     tally.survive()
 
 

@@ -177,8 +177,8 @@ def test_files_of_a_folder_that_are_damaged(finished, copied, attack, amount, mo
         tally.happened(path.read_bytes() != before, f"{path.name} {number}")
         told: list[str] = []
         try:
-            report = RunFolder.report(workdir, small_runs.NAME, cfg)
-            with RunFolder.open(workdir, small_runs.NAME, cfg) as opened:
+            report = RunFolder.report(workdir, small_runs.NAME, cfg, "train")
+            with RunFolder.open(workdir, small_runs.NAME, cfg, "train") as opened:
                 opened._notify = told.append
                 found = opened.results
                 seed = Folder(place / "seed_0", told.append)
@@ -215,13 +215,13 @@ def test_what_has_lost_its_checksum_is_refused(name, finished, copied, monkeypat
     if name == "results.json":
         with pytest.raises(files.UserError, match=r"results\.json"):
             write_report(place)
-        with RunFolder.open(workdir, small_runs.NAME, cfg) as opened:
+        with RunFolder.open(workdir, small_runs.NAME, cfg, "train") as opened:
             opened._notify = told.append
             assert opened.results is None
         assert "set aside" in told[0]
     else:
         with pytest.raises(files.UserError, match="lost the checksum"):
-            RunFolder.open(workdir, small_runs.NAME, cfg)
+            RunFolder.open(workdir, small_runs.NAME, cfg, "train")
 
 
 @pytest.mark.parametrize(
@@ -241,8 +241,8 @@ def test_json_of_another_shape(name, finished, copied, attack, monkeypatch):
                 if name == "report":
                     write_report(place)
                 else:
-                    RunFolder.report(workdir, small_runs.NAME, cfg)
-                    with RunFolder.open(workdir, small_runs.NAME, cfg) as opened:
+                    RunFolder.report(workdir, small_runs.NAME, cfg, "train")
+                    with RunFolder.open(workdir, small_runs.NAME, cfg, "train") as opened:
                         _ = opened.results
         except BaseException as e:
             if small_runs.sentence(e):
@@ -332,7 +332,10 @@ def test_symlinks_are_not_followed(target_is, finished, copied, tmp_path, attack
         tally.happened(path.is_symlink(), name)
         before = sorted((p.name, p.is_file() and p.read_bytes()) for p in outside.rglob("*"))
         try:
-            with small_runs.told(), RunFolder.open(workdir, small_runs.NAME, cfg) as opened:
+            with (
+                small_runs.told(),
+                RunFolder.open(workdir, small_runs.NAME, cfg, "train") as opened,
+            ):
                 open_writers(opened.path / "seed_0", after=10).close()
                 opened.finish({"kind": "train"})
             tally.silent.append(f"{name}: nobody minds")
@@ -368,7 +371,7 @@ def test_what_killed_processes_leave_is_swept(finished, copied, monkeypatch):
     users = ["seed_0/.notes.tmp", ".x.1.tmp.txt", "notes.1.tmp"]
     for name in (*left, *users):
         (place / name).write_text("", encoding="utf-8")
-    RunFolder.open(workdir, small_runs.NAME, cfg).close()
+    RunFolder.open(workdir, small_runs.NAME, cfg, "train").close()
     assert not [name for name in left if (place / name).exists()]
     assert all((place / name).exists() for name in users), "files of the user's stay"
 
@@ -431,8 +434,8 @@ def test_a_run_that_was_killed_before_its_report_writes_it(lost, tmp_path, capsy
 def test_three_at_once(tmp_path):
     """One works, two are told who."""
     cfg = small_runs.settings("train")
-    with RunFolder.open(tmp_path, "x", cfg):
+    with RunFolder.open(tmp_path, "x", cfg, "train"):
         for _ in range(2):
             with pytest.raises(files.UserError, match=f"in use by process {os.getpid()} on "):
-                RunFolder.open(tmp_path, "x", cfg)
-    RunFolder.open(tmp_path, "x", cfg).close()
+                RunFolder.open(tmp_path, "x", cfg, "train")
+    RunFolder.open(tmp_path, "x", cfg, "train").close()

@@ -307,6 +307,33 @@ def test_shared_kernels_are_one():
     assert np.take_along_axis(np.asarray(found.masks["w"]).reshape(2, 4, 8), order[:, 2:], 1).all()
 
 
+def test_uses_of_a_kernel_count_by_their_rows():
+    """The few large rows of the second use are lost in a mean of both uses' means."""
+    draw = lambda i, *shape: np.asarray(jax.random.normal(jax.random.key(i), shape))
+    apply = lambda p, b: (b[0] @ p["w"], b[1] @ p["w"])
+    params, batch = {"w": draw(0, 8, 4)}, (draw(1, 64, 8), 10 * draw(2, 1, 8))
+    plan = jp.posttrain.plan(apply, params, batch)
+    found = jp.posttrain.prune(plan, params, [batch], solver=solvers.sparsegpt())
+    rows = np.concatenate(batch)
+    change = rows @ (params["w"] - np.asarray(found.params["w"]))
+    expected = np.sum(change**2) / np.sum((rows @ params["w"]) ** 2)
+    assert found.report.rows[0].error == pytest.approx(expected, rel=1e-4)
+    gathered = jp.posttrain.gather(plan, params, [batch], ("grams", "input_moments"))
+    errors = jp.posttrain.output_errors(plan, params, found.params, gathered)
+    assert errors["w"] == pytest.approx(expected, rel=1e-4)
+    moments = np.square(rows).mean(0)
+    np.testing.assert_allclose(gathered["w"]["input_moments"][0, :, 0], moments, rtol=1e-5)
+
+
+@pytest.mark.parametrize("uses", [2, 3, 7])
+def test_uses_with_as_many_rows_count_the_same_to_the_bit(uses):
+    apply = lambda p, b: [x @ p["w"] for x in b]
+    batch = [np.ones((7, 3), np.float32)] * uses
+    plan = jp.posttrain.plan(apply, {"w": np.ones((3, 2), np.float32)}, batch)
+    (kernel,) = plan.kernels
+    assert plan.use_shares(kernel.inputs) == (1 / uses,) * uses
+
+
 def test_masks_and_scales_on_the_way_to_a_product():
     w = np.asarray(jax.random.normal(jax.random.key(0), (8, 8)))
     before = np.arange(64).reshape(8, 8) % 3 > 0

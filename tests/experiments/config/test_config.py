@@ -72,12 +72,31 @@ def test_configs_do_not_share_their_defaults():
         ({"steps": 1.5}, "int is needed"),
         ({"validation": -1}, "at least 0"),
         ({"k_folds": 1}, "at least 2 folds"),
+        ({"early_stop": 2, "validation": 0}, "config.validation=0 holds none out"),
     ],
 )
 def test_validate_says_what_is_wrong_and_what_is_near(fields, says):
     with pytest.raises(UserError) as e:
         validate(whole(**fields))
     assert says in str(e.value)
+
+
+def test_folds_have_validation_examples_to_stop_by():
+    validate(whole(early_stop=2, validation=0, k_folds=2))
+
+
+@pytest.mark.parametrize("key", [1, None, ("a", "b")])
+def test_a_key_that_is_no_string_is_told_where_it_is(key):
+    with pytest.raises(
+        UserError, match=r"config\.compare\.methods: the key .* is no string; write"
+    ):
+        config(compare={"methods": {key: GMP, "other": GMP}})
+
+
+def test_keys_may_be_regular_expressions_with_dots():
+    cfg = config(posttrain={"rows": {"a": {"rates": {"mlp.*": 0.6, "up": 0.5}}}})
+    rates = {"mlp.*": 0.6, "up": 0.5}
+    assert cfg.copy_and_resolve_references().to_dict()["posttrain"]["rows"]["a"]["rates"] == rates
 
 
 def test_config_refuses_a_field_that_it_does_not_know():

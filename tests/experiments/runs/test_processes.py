@@ -55,11 +55,11 @@ def test_seconds_of_killed_processes_count(tmp_path):
 
 def test_results_say_what_they_took_and_how_they_were_made(tmp_path):
     cfg = config()
-    with RunFolder.open(tmp_path, "run", cfg) as folder:
+    with RunFolder.open(tmp_path, "run", cfg, "train") as folder:
         before = time.process_time()
         while time.process_time() < before + 0.2:
             pass
-    with RunFolder.open(tmp_path, "run", cfg) as folder:
+    with RunFolder.open(tmp_path, "run", cfg, "train") as folder:
         folder.finish({"kind": "train", "cost": {"trainings": 3}})
         results = folder.results
     assert results["cost"]["trainings"] == 3

@@ -7,7 +7,7 @@ import pytest
 
 from experiments import cli
 from experiments.config import UserError, config
-from experiments.runs import taken_seeds
+from experiments.runs import files, taken_seeds
 from experiments.runs.files import read_json, write_json
 from experiments.runs.folder import Folder, RunFolder, folder_name
 from experiments.runs.labels import check_label
@@ -20,7 +20,7 @@ def parts(tmp_path, *seeds_of_parts):
     """Run folders without trainings, one for each part of the seeds."""
     folders = []
     for index, seeds in enumerate(seeds_of_parts):
-        with RunFolder.open(tmp_path / f"part{index}", "x", config(seeds=seeds)) as folder:
+        with RunFolder.open(tmp_path / f"part{index}", "x", config(seeds=seeds), "train") as folder:
             for seed in seeds:
                 folder.seed(seed).finish({"seed": seed, "part": index})
                 Folder(folder.path / f"method/sparsity_0.9/seed_{seed}").finish({"seed": seed})
@@ -32,7 +32,7 @@ def test_the_folders_of_the_asked_seeds_are_copied_with_their_account(tmp_path):
     first, second = parts(tmp_path, (0, 1), (2, 7))
     cfg = config(seeds=(0, 1, 2, 3))
     for _ in range(2):  # the same command again changes nothing but its own row
-        with RunFolder.open(tmp_path, "x", cfg, (first, second)) as folder:
+        with RunFolder.open(tmp_path, "x", cfg, "train", (first, second)) as folder:
             assert [folder.seed(seed).results["part"] for seed in (0, 1, 2)] == [0, 0, 1]
             assert not (folder.path / "seed_7").exists()
             assert not folder.seed(3).done
@@ -42,7 +42,7 @@ def test_the_folders_of_the_asked_seeds_are_copied_with_their_account(tmp_path):
     starts = read_json(folder.path / "versions.json")
     for source in (first, second):
         assert all(row in starts for row in read_json(source / "versions.json"))
-    with RunFolder.open(tmp_path, "x", cfg) as folder:
+    with RunFolder.open(tmp_path, "x", cfg, "train") as folder:
         folder.finish({})
     assert folder.results["cost"]["processes"] == 5
     assert folder.results["cost"]["wall_seconds"] >= sum(row["wall_seconds"] for row in rows)
@@ -51,7 +51,7 @@ def test_the_folders_of_the_asked_seeds_are_copied_with_their_account(tmp_path):
 def joined(tmp_path, *sources, **fields):
     """A run folder, closed, that has taken seeds."""
     fields = {"seeds": (0, 1, 2), **fields}
-    with RunFolder.open(tmp_path / "joined", "x", config(**fields), sources) as folder:
+    with RunFolder.open(tmp_path / "joined", "x", config(**fields), "train", sources) as folder:
         return folder
 
 
@@ -154,7 +154,7 @@ def test_what_does_not_belong_to_the_run_is_refused(tmp_path):
     own = begun(tmp_path, "seed_0/metrics.csv")
     with pytest.raises(UserError, match="is the folder of this run itself"):
         joined(tmp_path, own)
-    holder = RunFolder.open(tmp_path / "part0", "x", config(seeds=(0, 1)))
+    holder = RunFolder.open(tmp_path / "part0", "x", config(seeds=(0, 1)), "train")
     with pytest.raises(UserError, match=r"in use by process .* leave it out of --seeds_from"):
         joined(tmp_path, first)
     holder.close()
@@ -164,7 +164,7 @@ def test_what_does_not_belong_to_the_run_is_refused(tmp_path):
 
 def test_settings_chosen_by_trials_are_those_of_one_folder(tmp_path):
     trials = {"trials": {"GMP": ({"steps": 5}, {"steps": 9})}}
-    with RunFolder.open(tmp_path, "x", config(compare=trials)) as folder:
+    with RunFolder.open(tmp_path, "x", config(compare=trials), "train") as folder:
         folder.seed(0).finish({})
     with pytest.raises(
         UserError, match=r"config.compare.trials chooses .* cannot be trained apart"
@@ -205,6 +205,24 @@ def test_a_folder_of_another_description_belongs(tmp_path):
     (first,) = parts(tmp_path, (0, 1))
     write_json(first / "config.json", {**read_json(first / "config.json"), "paper": {"a": "b"}})
     assert joined(tmp_path, first).seed(0).done
+
+
+def test_seeds_of_another_study_are_refused(tmp_path):
+    (first,) = parts(tmp_path, (0, 1))
+    says = "part0.* holds a run of the study 'train', and this is one of 'lottery'; leave it out"
+    with pytest.raises(UserError, match=says):
+        RunFolder.open(tmp_path, "x", config(seeds=(0, 1, 2)), "lottery", (first,))
+
+
+def test_a_label_leaves_room_for_what_is_added_to_it(tmp_path):
+    check_label("日" * 66, "config.compare.methods")
+    with pytest.raises(UserError, match="has 201 bytes, and file names have room for 200"):
+        check_label("日" * 67, "config.compare.methods")
+    with pytest.raises(UserError, match="the label 1 is no string; write it in quotes"):
+        check_label(1, "config.compare.methods")
+    longest = f"{'日' * 66}, row-shuffled, trial 99"
+    with files.replacing(tmp_path / f"{longest}.py") as file:
+        file.write("")
 
 
 def test_no_label_is_taken_for_a_seed():

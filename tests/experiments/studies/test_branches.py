@@ -15,12 +15,13 @@ from experiments.cli import Options, Stopper
 from experiments.config import UserError, config, part, validate
 from experiments.report import check_claims
 from experiments.runs import tree_files
-from experiments.runs.folder import folder_name
+from experiments.runs.folder import RunFolder, folder_name
 from experiments.runs.level_files import LevelFiles
 from experiments.studies import branch_plan as study
 from experiments.studies import lottery_runs
 from experiments.studies.branch_plan import Branch
 from experiments.studies.branch_starts import Starts
+from experiments.studies.branch_tickets import ticket_folder
 from experiments.training import statistics
 from experiments.training.failures import failure
 from experiments.training.setup import setup as setup_of
@@ -93,6 +94,16 @@ def test_a_finished_lottery_run_of_any_name_is_branched_from(tmp_path):
     results = run(cfg, tmp_path)
     assert results["tickets"] == {"ticket": folder_name("before", own)}
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_ticket_is_looked_for_among_lottery_runs_alone(tmp_path):
+    cfg = settings()
+    own, _ = study.checked(cfg).tickets["ticket"]
+    with RunFolder.open(tmp_path, "before", own, "train") as other:
+        other.finish({"kind": "train"})
+    other.path.rename(tmp_path / folder_name("older", own))  # as names were without the study
+    found = ticket_folder(Options("test", tmp_path, False, Stopper()), own)
+    assert found == tmp_path / folder_name("test", own)
 
 
 @pytest.mark.slow

@@ -199,6 +199,10 @@ def test_mistakes_are_told_before_anything_runs(cfg, changes, says):
     [
         ({"test": 99}, "has windows of the shape"),
         ({"exclude": "nothing"}, "matches none"),
+        (
+            {"rows": {"a": {"solver": part("sparsegpt"), "rates": {"up": 0.25, ".*": 0.5}}}},
+            r"rows\['a'\]\.rates: '\.\*' and 'up' both match 'blocks/0/up'",
+        ),
         ({"rows": {"a": {"solver": part("sparsegpt"), "pattern": part("groups", m=7)}}}, "7"),
     ],
 )
@@ -216,6 +220,20 @@ def test_another_version_of_a_users_file_is_another_run(cfg, tmp_path):
         path = tmp_path / "mine.py"
         path.write_text(path.read_text(encoding="utf-8") + "# another\n", encoding="utf-8")
     assert names[0] != names[1]
+
+
+def test_another_version_of_a_models_files_is_another_run(cfg, tmp_path):
+    folder, file = tmp_path / "model", tmp_path / "model.gguf"
+    folder.mkdir()
+    written = folder / "model.safetensors"
+    for path in (folder, file):
+        names = []
+        for version in (b"1", b"2"):
+            written.write_bytes(version)
+            file.write_bytes(version)
+            made = posttrain_lib.with_digests(cfg(model=str(path)))
+            names.append(folder_name("tiny", made))
+        assert names[0] != names[1]
 
 
 @pytest.mark.parametrize("name", ["smollm2", "smollm2_quick"])

@@ -8,7 +8,8 @@ import pytest
 from experiments import cli, report, sensitivity
 from experiments.cli import Options, Stopper
 from experiments.config import config, part, validate
-from experiments.studies.sensitivity import ALLOCATIONS
+from experiments.runs.folder import folder_name
+from experiments.studies.sensitivity import ALLOCATIONS, STUDY
 
 
 def setting(**fields):
@@ -47,6 +48,17 @@ def finished(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("analysis")
     run(setting(), workdir)
     return next(workdir.glob("test-*"))
+
+
+def test_another_version_of_a_users_file_is_another_run(tmp_path):
+    path = tmp_path / "mine.py"
+    names = []
+    for version in range(2):
+        path.write_text(f"def mine(params, **_): return params  # {version}\n", encoding="utf-8")
+        made, section = STUDY.check(setting(criterion=f"{path}:mine"))
+        assert "file" not in section
+        names.append(folder_name("test", made, "sensitivity"))
+    assert names[0] != names[1]
 
 
 def test_every_layer_and_every_rival(finished):

@@ -88,6 +88,16 @@ def test_the_report_shows_the_small_networks(finished):
     [
         ({"methods": {"gmp": part("gmp", begin=1, end=5, every=1)}}, "here whole units are removed"),
         (
+            {"criteria": {"L1": {"criterion": "magnitude", "pattern": part("unstructured")}},
+             "pipeline": {"when": "trained"}},
+            "config.compare.criteria.L1: L1 has the pattern 'unstructured'; here whole units",
+        ),
+        (
+            {"criteria": {"L1": {"criterion": "magnitude", "pattern": None}},
+             "pipeline": {"when": "trained"}},
+            "L1 has the pattern None; here whole units are removed",
+        ),
+        (
             {"criteria": {"L1": {"criterion": "magnitude", "of": "lasoo"}},
              "pipeline": {"when": "trained"}},
             "no trained network 'lasoo'",
@@ -134,3 +144,12 @@ def test_the_report_shows_the_small_networks(finished):
 def test_mistakes_are_told(compare, message, tmp_path):
     with pytest.raises(UserError, match=message):
         run(of({"sparsities": (0.5,), **compare}), tmp_path, dry_run=True)
+
+
+@pytest.mark.parametrize("pipeline", [{}, {"pipeline": {}}, {"pipeline": {"pattern": None}}])
+def test_criteria_without_a_pattern_remove_all_coupled_units(pipeline):
+    criteria = {"L1": {"criterion": "magnitude", "when": "trained"}}
+    compare = {"sparsities": (0.5,), "criteria": criteria, **pipeline}
+    made, (contestant,) = structured.STUDY.check(of(compare))
+    assert contestant.pipeline.pattern["name"] == "coupled"
+    assert made.compare.pipeline.pattern.name == "coupled", "a comparison has another folder"

@@ -143,3 +143,9 @@ def test_training_costs_what_the_network_before_has_cost_and_more(finished):
 def test_controls_of_what_leaves_no_masks_are_refused():
     with pytest.raises(UserError, match="few leaves no masks of its own"):
         contestants.contestants(settings(controls={"few": ("retrained",)}))
+
+
+def test_bits_by_expression_are_those_of_one_expression(tmp_path):
+    entry = {"of": "gradual", "bits": {"fc.*": 4, "fc3": 6}}
+    with pytest.raises(UserError, match=r"few\.bits: 'fc\.\*' and 'fc3' both match 'fc3/"):
+        compare.main(settings(quantised={"few": entry}), Options("test", tmp_path, True, Stopper()))
