@@ -46,12 +46,14 @@ class _Kind(NamedTuple):
       returns: a regular expression, found in the return annotation of those meant.
       takes: those meant have an argument whose name ends so.
       called: False: the function itself is meant, with these arguments bound.
+      without: names of those that need what no config can give.
     """
 
     faces: tuple[str, ...]
     returns: str
     takes: str = ""
     called: bool = True
+    without: tuple[str, ...] = ()
 
 
 _KINDS = {
@@ -69,7 +71,9 @@ _KINDS = {
     "preconditioner": _Kind(("jaxprune.preconditioners",), ""),
     "compensation": _Kind(("jaxprune.compensation",), "Params", called=False),
     "removal": _Kind(("jaxprune.transforms",), "GradientTransformation", "until"),
-    "solver": _Kind(("jaxprune.posttrain.solvers",), "^Solver$"),
+    "solver": _Kind(  # least squares are for the masks of another solver
+        ("jaxprune.posttrain.solvers",), "^Solver$", without=("least_squares",)
+    ),
     "rates": _Kind(("jaxprune.posttrain.rates",), "Callable"),
     "recover": _Kind(("jaxprune.posttrain",), "^Recovery$"),
     "signal": _Kind(("jaxprune.signals",), "", called=False),
@@ -347,19 +351,20 @@ def _signature(kind: str, name: str, where: str) -> Signature:
         return Signature("", _DATA_ARGUMENTS)
     for face in _KINDS[kind].faces:
         taken = signature(face, name, _KINDS[kind].returns)
-        if taken is not None and _is_meant(kind, taken):
+        if taken is not None and _is_meant(kind, name, taken):
             return taken
     known = [
         other
         for face in _KINDS[kind].faces
         for other, taken in signatures(face, _KINDS[kind].returns)
-        if _is_meant(kind, taken)
+        if _is_meant(kind, other, taken)
     ]
     raise UserError(unknown(f"{where}: no {kind}", name, known, "Known"))
 
 
-def _is_meant(kind: str, taken: Signature) -> bool:
+def _is_meant(kind: str, name: str, taken: Signature) -> bool:
     """Whether a function that returns what is asked for is one that a config can name."""
     suffix = _KINDS[kind].takes
-    takes_it = not suffix or any(name.endswith(suffix) for name in taken.types)
+    takes_it = not suffix or any(argument.endswith(suffix) for argument in taken.types)
+    takes_it &= name not in _KINDS[kind].without
     return takes_it and "rule" not in taken.types  # a rule of one's own is no plain value

@@ -1,17 +1,28 @@
 """Functions in files of the user's: `path/to/file.py:function`, checked before they are imported."""
 
 import ast
+import contextlib
 import hashlib
 import importlib.util
 import inspect
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from experiments.config.parts import UserError, unknown
 
-__all__ = ["check", "digest", "digest_of_model", "is_file", "is_function", "load", "path_of"]
+__all__ = [
+    "check",
+    "digest",
+    "digest_of_model",
+    "is_file",
+    "is_function",
+    "load",
+    "path_of",
+    "run",
+    "told",
+]
 
 
 def is_file(name: str) -> bool:
@@ -70,20 +81,57 @@ def check(name: str, where: str) -> None:
         raise UserError(unknown(f"{where}: {path} has no function", function, names, "It has"))
 
 
-def load(name: str, where: str, given: Sequence[str]) -> Callable[..., Any]:
+def load(
+    name: str, where: str, given: Sequence[str], *, memories: bool = False
+) -> Callable[..., Any]:
     """Runs the file and returns its function.
 
     Args:
       name: `path/to/file.py:function`.
       where: in the config, to blame.
       given: keywords of the signals that there are.
+      memories: whether those that it declares by `jaxprune.signals.needs` are kept for it, while training.
 
     Raises:
       UserError: the file fails, or the function does not take signals as a criterion does.
     """
     criterion = run(name, where)
-    _check_signals(criterion, name, where, given)
+    kept = getattr(criterion, "needs", ()) if memories else ()
+    _check_signals(criterion, name, where, (*given, *kept))
     return criterion
+
+
+@contextlib.contextmanager
+def told(name: str, where: str) -> Iterator[None]:
+    """Tells in one sentence what a function of the user's raises: where in its file, and the error.
+
+    Args:
+      name: `path/to/file.py:function`.
+      where: in the config, to blame.
+
+    Raises:
+      UserError: something was raised.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:
+        text = str(error).strip().partition("\n")[0]
+        place = _place(error, path_of(name))
+        if place is None and isinstance(error, TypeError | ValueError):  # said of what it returned
+            raise UserError(f"{where}: {text}") from error
+        raise UserError(f"{where}: {place or name}: {type(error).__name__}: {text}") from error
+
+
+def _place(error: BaseException, path: Path) -> str | None:
+    """Returns the line and the function of a file in which an error was raised; `None`: elsewhere."""
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if Path(frame.filename).resolve() == path.resolve()
+    ]
+    return f"{path}:{frames[-1].lineno}, in {frames[-1].name}" if frames else None
 
 
 def run(name: str, where: str) -> Callable[..., Any]:
@@ -102,14 +150,8 @@ def run(name: str, where: str) -> Callable[..., Any]:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    try:
+    with told(name, where):
         spec.loader.exec_module(module)
-    except (Exception, SystemExit) as e:
-        line_numbers = [
-            f.lineno for f in traceback.extract_tb(e.__traceback__) if f.filename == str(path)
-        ]
-        line = f":{line_numbers[-1]}" if line_numbers else ""
-        raise UserError(f"{where}: {path}{line} fails: {type(e).__name__}: {e}") from e
     function = getattr(module, function_name)
     if not callable(function):
         raise UserError(f"{where}: {name} is no function but {function!r}.")
@@ -156,11 +198,7 @@ def _check_signals(
         for parameter in parameters
         if parameter.kind is parameter.KEYWORD_ONLY and parameter.default is parameter.empty
     ]
-    missing = [
-        signal
-        for signal in required
-        if signal not in given and signal not in getattr(criterion, "needs", ())
-    ]
+    missing = [signal for signal in required if signal not in given]
     if missing:
         raise UserError(
             f"{where}: {name} reads the signal {missing[0]!r}, but here there are {', '.join(given)}; "

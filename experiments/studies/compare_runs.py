@@ -46,7 +46,7 @@ class _Point(NamedTuple):
       where: in the config.
       varies: "sparsity", "strength", or "" for the dense baseline.
       folder: of its trainings, within the run folder.
-      file: of the user's, with its criterion.
+      file: `path/to/file.py:function` of a criterion of the user's.
       control: what it is where it trains on the masks of another contestant.
       trials: the same point by each trial, of which the best takes its place.
       trial: number of the trial that it is, from 1; 0: none.
@@ -178,7 +178,7 @@ def _point(setup: Setup, contestant: Contestant | None, value: float) -> _Point:
         contestant.where,
         contestant.varies,
         contestant.folder(value),
-        contestant.file and str(user_files.path_of(contestant.file)),
+        contestant.file,
         contestant if isinstance(contestant, Control) else None,
     )
 
@@ -194,7 +194,8 @@ def _check(points: Sequence[_Point]) -> None:
         if recipe.start is None:
             checks.checked(recipe.optimizer, point.setup, point.where, point.file, recipe.gate)
         elif recipe.cuts is not None:
-            checks.check_cut(recipe.cuts, point.setup, point.where)
+            signals = recipe.signals()
+            checks.check_cut(recipe.cuts, point.setup, point.where, signals, point.file)
 
 
 class _Trainings:

@@ -147,7 +147,8 @@ class ByCriterion(Contestant):
         from experiments.ways.recipe import recipe_of
 
         if self.pipeline.when == "training":
-            method = self.pipeline.method(self._built(("grads", "key")), value)
+            criterion = self._built(("grads", "key"), memories=True)
+            method = self.pipeline.method(criterion, value)
             return recipe_of(setup, "method", method, self.where)
         signals = oneshot.known_signals(self.pipeline.signals)
         method = self.pipeline.method(self._built(signals), value)
@@ -157,10 +158,10 @@ class ByCriterion(Contestant):
             trained = self.trained.folder(point), self.trained.recipe(setup, point)
         return oneshot.recipe(setup, self.pipeline, method, trained, self.where)
 
-    def _built(self, signals: tuple[str, ...]) -> Any:
-        """The criterion, which may read these signals."""
+    def _built(self, signals: tuple[str, ...], memories: bool = False) -> Any:
+        """The criterion, which may read these signals, and memories that it declares."""
         if self.file is not None:
-            return user_files.load(self.file, self.where, signals)
+            return user_files.load(self.file, self.where, signals, memories=memories)
         spec = self.criterion
         return build("criterion", part(spec) if isinstance(spec, str) else spec)
 

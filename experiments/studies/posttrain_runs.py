@@ -6,7 +6,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,37 +14,20 @@ import numpy as np
 from ml_collections import ConfigDict
 
 import jaxprune as jp
-from experiments.config import UserError, build, user_files
+from experiments.config import UserError
 from experiments.config.fields import DENSE
-from experiments.config.sections import check_single_matches
 from experiments.reports.posttrain import KERNELS_FILE, REPORT
 from experiments.reports.report import write_report
 from experiments.runs.files import read_sealed, write_sealed
 from experiments.runs.folder import Folder, RunFolder, run_path
 from experiments.runs.options import Options
 from experiments.runs.progress import Progress
-from jaxprune import checks, models, posttrain
-from jaxprune.posttrain import rates as rates_lib
-from jaxprune.posttrain.contests import contest
+from experiments.studies.posttrain_rows import built_row, check_rows
+from experiments.studies.posttrain_subject import Subject, plan_of, subject_of
+from jaxprune import models, posttrain
 from jaxprune.wording import counted
 
 __all__ = ["run"]
-
-
-class _Subject(NamedTuple):
-    """A model and its text.
-
-    Attributes:
-      apply: (params, tokens) -> logits.
-      params: of the dense model.
-      windows: (part, how many, seed) -> tokens [count, length].
-      expected: perplexities of the dense model that are known, by the hash of the windows.
-    """
-
-    apply: Callable[..., jax.Array]
-    params: Any
-    windows: Callable[[str, int, int | None], np.ndarray]
-    expected: Mapping[str, float]
 
 
 class _StoppedError(Exception):
@@ -59,9 +42,9 @@ def run(cfg: ConfigDict, section: dict[str, Any], options: Options) -> None:
       section: the fields of its section.
       options: of the command line.
     """
-    rows = {label: _row(label, row) for label, row in section["rows"].items()}
+    rows = {label: built_row(label, row) for label, row in section["rows"].items()}
     if options.dry_run:
-        print(_planned(section, _subject(section), len(cfg.seeds)))
+        print(_planned(section, _checked_subject(section, rows, cfg.seeds), len(cfg.seeds)))
         return
     path = run_path(options.workdir, options.config_name, cfg, "posttrain")
     subject = None
@@ -84,7 +67,7 @@ def _finish(
     cfg: ConfigDict,
     section: dict[str, Any],
     rows: dict,
-    subject: _Subject,
+    subject: Subject,
     options: Options,
 ) -> None:
     test = subject.windows("test", section["test"], None)
@@ -134,109 +117,23 @@ def _finish(
     )
 
 
-def _tell(progress: Progress, done_count: int, label: str, text: str) -> None:
-    progress.update(done_count, f"{label} · {text}")
-
-
-def _row(label: str, row: Mapping[str, Any]) -> dict[str, Any]:
-    """The parts of a row, built."""
-    solver = row["solver"]
-    if isinstance(solver, str):
-        where = f"config.posttrain.rows[{label!r}].solver"
-        criterion = user_files.load(solver, where, ("input_moments", "grams", "key"))
-        built = posttrain.solvers.by_criterion(criterion)
-    else:
-        built = build("solver", solver)
-    rates = row.get("rates", 0.5)
-    is_part = isinstance(rates, Mapping) and "name" in rates
-    return {
-        "solver": built,
-        "pattern": build("pattern", row.get("pattern")),
-        "rates": build("rates", rates) if is_part else rates,
-        "recover": build("recover", row.get("recover")),
-        "propagate": float(row.get("propagate", 0.0)),
-    }
-
-
 def _checked_subject(
     section: Mapping[str, Any], rows: Mapping[str, Any], seeds: Sequence[int]
-) -> _Subject:
+) -> Subject:
     """Returns model and text, after a look at all that can be wrong before something is computed.
 
     Raises:
       UserError: model or text are missing, there are too few windows, or a row does not fit the kernels.
     """
-    subject = _subject(section)
+    subject = subject_of(section)
     for part in models.text.PARTS:
         subject.windows(part, section[part], seeds[0] if part == "calibration" else None)
-    plan = _plan(section, subject)
-    names = [kernel.name for kernel in plan.kernels]
-    for label, row in rows.items():
-        if isinstance(row["rates"], Mapping):
-            where = f"config.posttrain.rows[{label!r}].rates"
-            check_single_matches(row["rates"], names, where)
-        try:
-            _check_kernels(plan, row)
-        except (TypeError, ValueError) as e:
-            raise UserError(f"config.posttrain.rows[{label!r}]: {e}") from e
+    check_rows(plan_of(section, subject), rows, section["rows"])
     return subject
 
 
-def _check_kernels(plan: posttrain.Plan, row: Mapping[str, Any]) -> None:
-    """Refuses rates and patterns that do not fit kernels; rates that need data are not asked."""
-    rates = row["rates"]
-    if callable(rates) and not checks.takes(rates, 1):
-        rates = 0.0
-    pattern = row["pattern"] or jp.patterns.unstructured()
-    sparsities = rates_lib.of_plan(rates, plan, None, None)
-    for kernel, sparsity in zip(plan.kernels, sparsities, strict=True):
-        contest(pattern, kernel.view.layout, sparsity, kernel.name)
-
-
-def _subject(section: Mapping[str, Any]) -> _Subject:
-    name = section["model"]
-    length = section["length"]
-    if user_files.is_function(name):
-        return _subject_of_user(name, length)
-    try:
-        model = models.load(name)
-        tokens = {part: models.text.tokens(model.tokenizer, part) for part in models.text.PARTS}
-    except (FileNotFoundError, ImportError, ValueError) as e:
-        raise UserError(f"config.posttrain.model: {e}") from e
-
-    def windows(part: str, count: int, seed: int | None) -> np.ndarray:
-        try:
-            return models.text.cut(tokens[part], length, count=count, seed=seed)
-        except ValueError as e:
-            raise UserError(f"config.posttrain.{part}: {e}") from e
-
-    return _Subject(model.apply, model.params, windows, model.perplexities)
-
-
-def _subject_of_user(name: str, length: int) -> _Subject:
-    """A model and windows from a function of the user's."""
-    returned = user_files.run(name, "config.posttrain.model")()
-    is_triple = isinstance(returned, tuple) and len(returned) == 3
-    if not is_triple or not set(models.text.PARTS) <= set(returned[2]):
-        raise UserError(
-            f"config.posttrain.model: {name} must return (apply, params, windows), with windows for "
-            f"{', '.join(models.text.PARTS)}."
-        )
-    apply, params, arrays = returned
-
-    def windows(part: str, count: int, seed: int | None) -> np.ndarray:
-        tokens = np.asarray(arrays[part], np.int32)
-        if tokens.ndim != 2 or tokens.shape[1] != length or len(tokens) < count:
-            raise UserError(
-                f"config.posttrain.{part}={count} of length={length}: {name} has windows of the shape "
-                f"{tokens.shape}."
-            )
-        order = np.arange(len(tokens))
-        if seed is not None:
-            order = np.random.default_rng(seed).permutation(len(tokens))
-        return tokens[order[:count]]
-
-    return _Subject(apply, params, windows, {})
+def _tell(progress: Progress, done_count: int, label: str, text: str) -> None:
+    progress.update(done_count, f"{label} · {text}")
 
 
 class _Spent:
@@ -263,16 +160,16 @@ class _Spent:
 class _Network:
     """The dense network, its plan, and what rows are compared on."""
 
-    def __init__(self, section: Mapping[str, Any], subject: _Subject, test: np.ndarray):
+    def __init__(self, section: Mapping[str, Any], subject: Subject, test: np.ndarray):
         self.section = section
         self.subject = subject
         self.test = test
-        self.plan = _plan(section, subject)
+        self.plan = plan_of(section, subject)
         self.held_out = None
         if section["validation"]:
             windows = subject.windows("validation", section["validation"], None)
             batches = [jnp.asarray(window[None]) for window in windows]
-            plan = _plan(section, subject, batch=1)
+            plan = plan_of(section, subject, batch=1)
             self.held_out = posttrain.gather(plan, subject.params, batches, ("grams",))
 
     def pruned(
@@ -317,7 +214,8 @@ class _Network:
                 progress=progress,
             )
         except (TypeError, ValueError) as e:
-            raise UserError(f"config.posttrain.rows: {e}") from e
+            label = segments.parent.name
+            raise UserError(f"config.posttrain.rows[{label!r}]: {e}") from e
         seconds = spent.so_far()
         tell("perplexity")
         perplexity = models.perplexity(self.subject.apply, result.params, self.test)
@@ -341,22 +239,8 @@ class _Network:
         }
 
 
-def _plan(
-    section: Mapping[str, Any], subject: _Subject, batch: int | None = None
-) -> posttrain.Plan:
-    tokens = jax.ShapeDtypeStruct((batch or section["batch"], section["length"]), jnp.int32)
-    prunable = section["prunable"] or None
-    exclude = section["exclude"] or ()
-    try:
-        return posttrain.plan(
-            subject.apply, subject.params, tokens, prunable=prunable, exclude=exclude
-        )
-    except ValueError as e:
-        raise UserError(f"config.posttrain: {e}") from e
-
-
-def _planned(section: Mapping[str, Any], subject: _Subject, seeds: int) -> str:
-    plan = _plan(section, subject)
+def _planned(section: Mapping[str, Any], subject: Subject, seeds: int) -> str:
+    plan = plan_of(section, subject)
     batches = section["calibration"] // section["batch"]
     recover = any(row.get("recover") is not None for row in section["rows"].values())
     propagate = any(row.get("propagate", 0.0) > 0 for row in section["rows"].values())

@@ -27,7 +27,7 @@ from experiments.training.setup import setup as setup_of
 from experiments.training.task import Batches, fresh_variables, tasks
 from experiments.training.trainer import Trainer, TrainState
 from experiments.ways import checks, dense
-from experiments.ways.oneshot import examples, gatherers_of, known_signals
+from experiments.ways.oneshot import examples, gatherers_of, known_signals, signal_shapes
 from experiments.ways.recipe import Recipe
 from jaxprune.kernel_axes import by_path, layer_axes
 from jaxprune.sensitivity import Sensitivity, search, sensitivity
@@ -53,10 +53,15 @@ def run(cfg: ConfigDict, section: dict[str, Any], options: Options) -> None:
     setup = setup_of(cfg)
     recipe = dense.recipe(setup)
     checks.checked(recipe.optimizer, setup, "config.optimizer")
+    example_count = min(section["examples"], cfg.data.get("batch_size", 128))
+    where = "config.sensitivity.criterion"
+    signals = signal_shapes(setup, signals_read_by(criterion), example_count, where)
+    spec = section["criterion"]
+    file = spec if isinstance(spec, str) and user_files.is_file(spec) else None
     for sparsity in (max(section["sparsities"]), 1 - min(section["budget"])):
         one_shot = jp.schedules.one_shot(sparsity=sparsity)
-        method = jp.Method(jp.criteria.magnitude, schedule=one_shot, **_pattern(section))
-        checks.check_cut(method, setup, "config.sensitivity")
+        method = jp.Method(criterion, schedule=one_shot, **_pattern(section))
+        checks.check_cut(method, setup, "config.sensitivity", signals, file)
     size = savings.dense(setup)
     if options.dry_run:
         print(_planned(cfg, section, size))

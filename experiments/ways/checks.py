@@ -1,9 +1,9 @@
 """What is refused before anything is trained: methods that do not fit the model or the schedule."""
 
+import contextlib
 import dataclasses
 import functools
-import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -12,7 +12,7 @@ from flax.errors import FlaxError
 from ml_collections import ConfigDict
 
 import jaxprune as jp
-from experiments.config import UserError
+from experiments.config import UserError, user_files
 from experiments.training import task as task_lib
 from experiments.training.setup import Setup
 from jaxprune.data import catalogue, prepared
@@ -57,7 +57,7 @@ def checked(
       tx: the optimizer.
       setup: of the config; its data are not needed.
       where: which part of the config to blame.
-      file: a user's file whose line to name, where the mistake is in it.
+      file: `path/to/file.py:function` of a criterion of the user's.
       gate: between the parameters that `tx` trains and the model's.
 
     Raises:
@@ -71,8 +71,9 @@ def checked(
             params = jax.grad(gated_sum)(gate.init(params, key))
         return tx.update(params, tx.init(params), params)
 
-    _traced(_masks(setup), setup, "config")
-    _traced(update, setup, where, file)
+    arguments = _arguments(setup)
+    _traced(_masks(setup), arguments, "config")
+    _traced(update, arguments, where, file)
     return tx
 
 
@@ -81,23 +82,34 @@ def _gated_sum(gate: jp.gates.Gate, key: jax.Array, theta: Any) -> Any:
     return sum(leaf.sum() for leaf in leaves)
 
 
-def check_cut(method: jp.Method, setup: Setup, where: str) -> None:
+def check_cut(
+    method: jp.Method,
+    setup: Setup,
+    where: str,
+    signals: Mapping[str, Any] | None = None,
+    file: str | None = None,
+) -> None:
     """Raises `UserError` unless a method can prune the model of a config at once.
 
     Args:
-      method: its criterion is not asked, since signals need data.
+      method: prunes.
       setup: of the config; its data are not needed.
       where: which part of the config to blame.
+      signals: shapes of those that the method's criterion reads, by keyword; `None`: they are not known, and
+        magnitude is asked in its place.
+      file: `path/to/file.py:function` of a criterion of the user's.
     """
-    by_size = dataclasses.replace(method, criterion=jp.criteria.magnitude)
+    if signals is None:
+        method = dataclasses.replace(method, criterion=jp.criteria.magnitude)
 
-    def cut(key: jax.Array, x: jax.Array) -> Any:
+    def cut(key: jax.Array, x: jax.Array, signals: Mapping[str, Any]) -> Any:
         params = setup.model.init(key, x)["params"]
-        masks = full_masks(by_size, params, setup.prunable, setup.axes)
-        return jp.next_masks(by_size, params, masks, method.end, axes=setup.axes)
+        masks = full_masks(method, params, setup.prunable, setup.axes)
+        return jp.next_masks(method, params, masks, method.end, axes=setup.axes, **signals)
 
-    _traced(_masks(setup), setup, "config")
-    _traced(cut, setup, where)
+    arguments = _arguments(setup)
+    _traced(_masks(setup), arguments, "config")
+    _traced(cut, (*arguments, signals or {}), where, file)
 
 
 def _masks(setup: Setup) -> Callable[[jax.Array, jax.Array], Any]:
@@ -108,17 +120,17 @@ def _masks(setup: Setup) -> Callable[[jax.Array, jax.Array], Any]:
     return masks
 
 
+def _arguments(setup: Setup) -> tuple[Any, ...]:
+    """A key, and the shape of a batch."""
+    return jax.random.key(0), setup.example(2)
+
+
 def _traced(
-    function: Callable[[jax.Array, jax.Array], Any],
-    setup: Setup,
-    blamed: str,
-    file: str | None = None,
+    function: Callable[..., Any], arguments: Sequence[Any], blamed: str, file: str | None = None
 ) -> None:
-    """Traces a function of a key and a batch, and blames the config for what the library says."""
+    """Traces a function, and blames the config, or a file of the user's, for what is raised."""
     try:
-        jax.eval_shape(function, jax.random.key(0), setup.example(2))
+        with user_files.told(file, blamed) if file else contextlib.nullcontext():
+            jax.eval_shape(function, *arguments)
     except (TypeError, ValueError, ZeroDivisionError, FlaxError) as e:
-        frames = traceback.extract_tb(e.__traceback__)
-        lines = [frame.lineno for frame in frames if frame.filename == file]
-        line = f" (line {lines[-1]})" if lines else ""
-        raise UserError(f"{blamed}{line}: {e}") from e
+        raise UserError(f"{blamed}: {e}") from e

@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -18,10 +18,18 @@ from experiments.ways.coupled_units import with_units
 from experiments.ways.pipeline import Pipeline
 from experiments.ways.recipe import Recipe, on_fixed_masks, refuse_average
 from experiments.ways.start import Setting, Start, StartState
-from jaxprune.signals.by_keyword import signals_read_by
+from jaxprune.signals.by_keyword import collect, signals_read_by
 from jaxprune.units.coupling import Coupled
 
-__all__ = ["examples", "gatherers_of", "known_signals", "of_each_class", "pruned", "recipe"]
+__all__ = [
+    "examples",
+    "gatherers_of",
+    "known_signals",
+    "of_each_class",
+    "pruned",
+    "recipe",
+    "signal_shapes",
+]
 
 Batches = list[tuple[jax.Array, jax.Array]]
 
@@ -71,6 +79,10 @@ def recipe(
     folder, before = trained
     method = with_units(setup, method, where)
     start = pruned(setup, pipeline, method, folder, before.optimizer, where)
+    example_count = min(pipeline.examples, setup.cfg.data.get("batch_size", 128))
+    if pipeline.examples_per_class:
+        example_count = pipeline.examples_per_class * setup.model.num_classes
+    units = method.pattern if isinstance(method.pattern, Coupled) else None
     optimizer = build("optimizer", pipeline.optimizer) or setup.optimizer
     transform = on_fixed_masks(optimizer, pipeline.removal)
     transform(None)  # mistakes are told now, not after dense training
@@ -78,6 +90,15 @@ def recipe(
         transform,
         start=start,
         cuts=method,
+        signals=functools.partial(
+            signal_shapes,
+            setup,
+            signals_read_by(method.criterion),
+            example_count,
+            where,
+            pipeline.signals,
+            units,
+        ),
         after=pipeline.finetune if pipeline.when == "trained" else None,
         settled=pipeline.removal["until"] + 1 if pipeline.removal else 0,
         recorded=True,
@@ -159,6 +180,45 @@ def _gatherers(
         batches = examples(setting.task, setting.key, pipeline.examples)
     own = pipeline.signals
     return gatherers_of(setting.model, rest, batches, setting.key, own, prunable, units)
+
+
+def signal_shapes(
+    setup: Setup,
+    names: Sequence[str],
+    example_count: int,
+    where: str,
+    own: Mapping[str, Any] = {},
+    units: Coupled | None = None,
+) -> dict[str, Any] | None:
+    """Returns the shapes of signals by keyword, before there are data; `None` where numbers decide them.
+
+    Args:
+      setup: of the config.
+      names: keywords of the signals.
+      example_count: of a batch.
+      where: in the config, to blame.
+      own: parts of `jaxprune.signals` by keyword, to set their options.
+      units: that are pruned, if they are coupled.
+
+    Raises:
+      UserError: a signal cannot be gathered on the model.
+    """
+
+    def gathered(key: jax.Array, images: jax.Array, labels: jax.Array) -> Any:
+        variables = setup.model.init(key, images)
+        rest = {name: tree for name, tree in variables.items() if name != "params"}
+        batches = [(images, labels)]
+        gatherers = gatherers_of(setup.model, rest, batches, key, own, setup.prunable, units)
+        return collect(names, {**gatherers, "key": lambda _: key}, variables["params"])
+
+    images = setup.example(example_count)
+    labels = jax.ShapeDtypeStruct((example_count,), jnp.int32)
+    try:
+        return jax.eval_shape(gathered, jax.random.key(0), images, labels)
+    except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError):
+        return None
+    except (TypeError, ValueError) as e:
+        raise UserError(f"{where}: {e}") from e
 
 
 def gatherers_of(

@@ -5,7 +5,7 @@ A way is a file beside this one, whose function `recipe` returns a `Recipe`; a l
 """
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -42,6 +42,10 @@ def _nothing_more(network: Any, opt_state: Any) -> dict[str, Any]:
     return {}
 
 
+def _not_known() -> None:
+    return None
+
+
 class Recipe(NamedTuple):
     """What trains.
 
@@ -56,6 +60,7 @@ class Recipe(NamedTuple):
       recorded: whether the optimizer's state holds a record of masks.
       start: where masks are fixed before training begins.
       cuts: the method by which `start` prunes at once.
+      signals: returns the shapes of the signals that its criterion reads, by keyword, where they are known.
       after: updates after another training; `None`: it is trained from the start.
       continues: in a comparison, label of the contestant whose training that was.
       stage: in a comparison it is trained after those of lower stages, whose networks or masks it needs.
@@ -72,6 +77,7 @@ class Recipe(NamedTuple):
     recorded: bool = False
     start: Start | None = None
     cuts: jp.Method | None = None
+    signals: Callable[[], Mapping[str, Any] | None] = _not_known
     after: int | None = None
     continues: str = DENSE
     stage: int = 0

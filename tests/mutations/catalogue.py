@@ -869,8 +869,8 @@ POSTTRAIN: tuple[Mutation, ...] = (
     Mutation(
         "rows are not held against the kernels before a folder is made",
         "experiments/studies/posttrain_runs.py",
-        "            _check_kernels(plan, row)\n",
-        "            pass\n",
+        '    check_rows(plan_of(section, subject), rows, section["rows"])\n',
+        "",
         (
             "tests/experiments/studies/test_posttrain.py"
             "::test_what_does_not_fit_the_kernels_is_told_before_a_folder_is_made",

@@ -38,6 +38,21 @@ def closed(params, *, grads):
 
 def wrong(params, **_):
     return jnp.ones(2) + jnp.ones(3)
+
+def misspelt(params, **_):
+    return jax.tree.map(jnp.absolut, params)
+
+def unknown(params, **_):
+    return jax.tree.map(absolute, params)
+
+def absent(params, **_):
+    return params["nothing"]
+
+def asserted(params, **_):
+    assert False, "no"
+
+def ended(params, **_):
+    raise SystemExit(3)
 """
 CUBIC = {"schedule": part("cubic", begin=5, end=15, every=5)}
 
@@ -280,13 +295,21 @@ def test_mistakes_are_told_in_words(compare, fields, says):
     [
         ("relativ_step", "has no function 'relativ_step'; nearest: 'relative_step'"),
         ("first_row", r"first_row: 'fc1/bias' has scores of the shape \(1,\), its weights"),
-        ("fisher", "reads the signal 'curvature', but here there are grads, key"),
+        ("fisher", "reads the signal 'curvature', but here there are "),
         ("closed", r"must end its arguments with \*\*_"),
-        ("wrong", r"\(line 17\): add got incompatible shapes"),
+        ("wrong", r"my\.py:17, in wrong: TypeError: add got incompatible shapes"),
+        ("misspelt", r"my\.py:20, in misspelt: AttributeError: .* no attribute 'absolut'"),
+        ("unknown", r"my\.py:23, in unknown: NameError: name 'absolute' is not defined"),
+        ("absent", r"my\.py:26, in absent: KeyError: 'nothing'"),
+        ("asserted", r"my\.py:29, in asserted: AssertionError: no"),
+        ("ended", r"my\.py:32, in ended: SystemExit: 3"),
     ],
 )
-def test_mistakes_in_a_criterion_are_told_before_anything_is_trained(own, function, says, tmp_path):
-    cfg = small({"criteria": (f"{own}:{function}",), "pipeline": CUBIC})
+@pytest.mark.parametrize("pipeline", [CUBIC, {"when": "initialisation"}, {"when": "trained"}])
+def test_mistakes_in_a_criterion_are_told_before_anything_is_trained(
+    own, function, says, pipeline, tmp_path
+):
+    cfg = small({"criteria": (f"{own}:{function}",), "pipeline": pipeline})
     with pytest.raises(UserError, match=says):
         run(cfg, tmp_path)
     assert not list(tmp_path.iterdir())

@@ -16,6 +16,8 @@ from experiments.runs.files import read_sealed
 from experiments.runs.folder import folder_name
 from experiments.studies import posttrain as posttrain_lib
 from experiments.studies import posttrain_runs
+from experiments.studies.posttrain_rows import built_row, check_rows
+from experiments.studies.posttrain_subject import Subject, plan_of, subject_of
 from jaxprune.models import llama
 
 MODEL = '''
@@ -158,7 +160,7 @@ def test_dry_run_prints_the_plan_and_writes_nothing(cfg, tmp_path, capsys):
 def test_the_held_out_error_is_that_of_the_outputs(cfg, tmp_path):
     made = cfg(seeds=(0,))
     asked = posttrain_lib.checked(made)
-    subject = posttrain_runs._subject(asked)
+    subject = subject_of(asked)
     network = posttrain_runs._Network(asked, subject, subject.windows("test", 3, None))
     cut = jax.tree.map(jnp.copy, subject.params)
     cut["blocks"][0]["up"] = cut["blocks"][0]["up"].at[:, ::2].set(0)
@@ -179,6 +181,10 @@ def test_the_held_out_error_is_that_of_the_outputs(cfg, tmp_path):
         ({"rows": {"a/b": {"solver": part("sparsegpt")}}}, "cannot name a folder"),
         ({"rows": {"a": {"rates": 0.5}}}, "solver=part"),
         ({"rows": {"a": {"solver": part("sparsgpt")}}}, "nearest: 'sparsegpt'"),
+        (
+            {"rows": {"a": {"solver": part("least_squares")}}},
+            "no solver 'least_squares'.* Known: admm, by_criterion, obc, sparsegpt, swaps",
+        ),
         ({"rows": {"a": {"solver": part("sparsegpt"), "rates": 1.5}}}, "from 0 to below 1"),
         ({"rows": {"a": {"solver": part("sparsegpt"), "propagate": 1.5}}}, "weight from 0 to 1"),
         ({"rows": {"a": {"solver": part("sparsegpt"), "rate": 0.5}}}, "nearest: 'rates'"),
@@ -252,11 +258,11 @@ def test_the_configs_fit_the_model_that_they_name(name):
         tied=True,
     )
     shapes = llama.shapes(model)
-    subject = posttrain_runs._Subject(llama.decoder(model), shapes, lambda *_: None, {})
-    plan = posttrain_runs._plan(asked, subject)
+    subject = Subject(llama.decoder(model), shapes, lambda *_: None, {})
+    plan = plan_of(asked, subject)
     assert len(plan.kernels) == 7 * (4 if name == "smollm2_quick" else 6)
-    for label, row in asked["rows"].items():
-        posttrain_runs._row(label, row)
+    rows = {label: built_row(label, row) for label, row in asked["rows"].items()}
+    check_rows(plan, rows, asked["rows"])
 
 
 def test_an_empty_section_names_the_configs():
@@ -270,6 +276,97 @@ def test_what_does_not_fit_the_kernels_is_told_before_a_folder_is_made(cfg, tmp_
         with pytest.raises(UserError, match=r"config\.posttrain\.rows\['mine'\]: "):
             run(made, options(tmp_path))
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("solver", ["sparsegpt", "obc", "admm", "swaps"])
+def test_a_row_that_cannot_work_is_told_before_any_is_computed(cfg, tmp_path, solver):
+    rows = {"A": {"solver": part("sparsegpt")}}
+    rows["B"] = {"solver": part(solver), "pattern": part("channel")}
+    says = (
+        rf"config\.posttrain\.rows\['B'\]: {solver}: with the pattern channel.* several weights die"
+    )
+    for dry_run in (True, False):
+        with pytest.raises(UserError, match=says):
+            run(cfg(rows=rows), options(tmp_path, dry_run))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_solver_for_small_kernels_refuses_a_large_one_before_anything_is_computed(cfg, tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(MODEL.replace("16, 32", "16, 1100").replace("32, 16", "1100, 16"))
+    with pytest.raises(UserError, match=r"rows\['B'\]: obc: a kernel has 1100 inputs, and 1024"):
+        run(cfg(rows={"B": {"solver": part("obc")}}), options(tmp_path, dry_run=True))
+
+
+CRITERIA = """
+import jax, jax.numpy as jnp, jaxprune as jp
+
+def misspelt(params, **_):
+    return jax.tree.map(jnp.absolut, params)
+
+def branching(params, **_):
+    return jax.tree.map(lambda w: w if w.max() > 0 else -w, params)
+
+@jp.signals.needs(energy=jp.signals.moving_average(lambda w, g: (w * g) ** 2))
+def remembering(params, *, energy, **_):
+    return energy
+
+def whole(params, **_):
+    return 1.0
+"""
+
+
+@pytest.mark.parametrize(
+    ("function", "says"),
+    [
+        ("misspelt", r"own\.py:5, in misspelt: AttributeError: .* no attribute 'absolut'"),
+        ("branching", r"own\.py:8, in <lambda>: TracerBoolConversionError: "),
+        ("remembering", r"reads the signal 'energy', but here there are input_moments, grams, key"),
+        ("whole", r"whole: the scores are "),
+    ],
+)
+def test_a_criterion_of_the_users_is_tried_before_anything_is_computed(
+    cfg, tmp_path, function, says
+):
+    (tmp_path / "own.py").write_text(CRITERIA, encoding="utf-8")
+    rows = {"own": {"solver": f"{tmp_path / 'own.py'}:{function}"}}
+    with pytest.raises(UserError, match=rf"config\.posttrain\.rows\['own'\].*{says}"):
+        run(cfg(rows=rows), options(tmp_path, dry_run=True))
+
+
+RETURN = "    return apply, params, windows\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("raise RuntimeError('no weights')", r"mine\.py:22, in tiny: RuntimeError: no weights"),
+        ("np.load('/nowhere.npz')", r"mine\.py:22, in tiny: FileNotFoundError: .*nowhere"),
+        ("params = None", "the params of .*:tiny must be a tree of arrays"),
+        ("params['name'] = 'tiny'", "the params of .*:tiny must be a tree of arrays"),
+        ("windows = 3", "with a dict of windows for calibration, validation, test"),
+        ("windows['test'] = 'abc'", "windows of <U3 under 'test'; tokens are whole numbers"),
+        ("windows['test'] = windows['test'] + 0.9", "windows of float64 under 'test'; tokens are"),
+        ("windows['test'] = [[1, 2], [3]]", r"windows\['test'\]: .* inhomogeneous shape"),
+        (
+            "windows['test'] += 1000",
+            "tokens from 1000 to 1010 under 'test', and logits for 0 to 10",
+        ),
+        ("apply = lambda p, t: p['embed'][t].mean()", r"returns \(\) for tokens \(2, 12\); logits"),
+        (
+            "apply = lambda p, t: p['embed'][t, 0] @ p['hed']",
+            r"mine\.py:22, in <lambda>: KeyError: ",
+        ),
+        ("return params", r"must return \(apply, params, windows\)"),
+        ("return 1, params, windows", r"must return \(apply, params, windows\)"),
+    ],
+)
+def test_what_a_function_of_the_users_returns_is_looked_at(cfg, tmp_path, line, says):
+    text = MODEL.replace(RETURN, f"    {line}\n{RETURN}")
+    assert text != MODEL
+    (tmp_path / "mine.py").write_text(text, encoding="utf-8")
+    with pytest.raises(UserError, match=rf"config\.posttrain\.model: .*{says}"):
+        run(cfg(), options(tmp_path, dry_run=True))
 
 
 def test_a_perplexity_that_is_not_finite_is_no_result(cfg, tmp_path, monkeypatch):

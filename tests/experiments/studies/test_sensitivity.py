@@ -7,7 +7,7 @@ import pytest
 
 from experiments import cli, report, sensitivity
 from experiments.cli import Options, Stopper
-from experiments.config import config, part, validate
+from experiments.config import UserError, config, part, validate
 from experiments.runs.folder import folder_name
 from experiments.studies.sensitivity import ALLOCATIONS, STUDY
 
@@ -146,3 +146,20 @@ def test_a_criterion_that_reads_data(tmp_path):
     cfg.seeds = (0,)
     run(cfg, tmp_path)
     assert list(tmp_path.glob("test-*/report.md"))
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ("return jax.tree.map(absolute, params)", r"own\.py:5, in own: NameError: name 'absolute'"),
+        ("return params['nothing']", r"own\.py:5, in own: KeyError: 'nothing'"),
+    ],
+)
+def test_a_criterion_of_the_users_is_tried_before_training(tmp_path, monkeypatch, body, says):
+    monkeypatch.chdir(tmp_path)  # a file is found from the current folder
+    text = (
+        f"import jax\n\ndef own(params, *, grads, **_):\n    jax.tree.map(abs, grads)\n    {body}\n"
+    )
+    (tmp_path / "own.py").write_text(text, encoding="utf-8")
+    with pytest.raises(UserError, match=says):
+        run(setting(criterion="own.py:own"), tmp_path, dry_run=True)
