@@ -13,7 +13,7 @@ from jaxprune.arrays.precision import common
 from jaxprune.calls import is_traced
 from jaxprune.transforms.accumulation import accumulators, cycle_indices
 from jaxprune.transforms.chosen_state import update_from_chosen_state
-from jaxprune.transforms.mirrored_state import mirrors
+from jaxprune.transforms.masked_state import masks_of_state
 from jaxprune.transforms.resting_state import at_rest
 from jaxprune.types import Masks, Params, Step
 
@@ -144,10 +144,7 @@ def refresh(
     """
     old_leaves, treedef = jax.tree.flatten(inner_state)
     fresh_leaves = jax.tree.leaves(inner.init(masks_lib.apply(params, masks)))
-    masks_of_params = masks_lib.beside(params, masks)
-    masks_of_leaves = [
-        None if index is None else masks_of_params[index] for index in mirrors(params, inner_state)
-    ]
+    masks_of_leaves = masks_of_state(inner, inner_state, params, masks)
     keeps = but or [False] * len(old_leaves)
     rows = zip(old_leaves, fresh_leaves, masks_of_leaves, keeps, strict=True)
     return treedef.unflatten(
