@@ -8,6 +8,7 @@ import numpy as np
 import optax
 
 from jaxprune import masks as masks_lib
+from jaxprune.transforms.line_search import evaluations
 from jaxprune.transforms.mirrored_state import mirrors
 from jaxprune.transforms.raveled_state import raveled_parameters
 from jaxprune.types import Masks, Params
@@ -20,7 +21,8 @@ def masks_of_state(
 ) -> list[Any]:
     """Returns, per leaf of an optimizer's state, the mask of the parameters that it holds.
 
-    A leaf without a mask has `None`: what it holds is of no parameter, or of one that is never pruned.
+    A leaf without a mask has `None`: what it holds is of no parameter, or of one that is never pruned, or is
+    a gradient that a line search keeps whole.
 
     Args:
       inner: the optimizer.
@@ -62,7 +64,9 @@ def masks_of_state(
     indices = mirrors(params, state)
     others = [leaf for leaf, index in zip(leaves, indices, strict=True) if index is None]
     candidates = iter(raveled_parameters(inner, params, others))
-    return [
+    found = [
         mask_of_vector(next(candidates)) if index is None else leaf_masks[index]
         for index in indices
     ]
+    pairs = zip(found, evaluations(state), strict=True)
+    return [None if is_evaluation else mask for mask, is_evaluation in pairs]

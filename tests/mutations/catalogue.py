@@ -581,7 +581,7 @@ TRAINING = (
     Mutation(
         "optimizer state off the masks is not cleared after the update",
         _STATE,
-        "new_state = refresh(inner, new_state, params, masks, but=resting)",
+        "new_state = refresh(inner, new_state, params, masks, but=stays)",
         "new_state = new_state",
         (_STALE + "[adabelief]",),
     ),
