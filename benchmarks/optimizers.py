@@ -20,7 +20,7 @@ import optax
 from optax import contrib
 
 import jaxprune as jp
-from jaxprune.transforms.mirrored_state import mirrors
+from jaxprune.transforms.masked_state import masks_of_state
 
 STEPS = 30
 METHODS = {
@@ -185,16 +185,15 @@ def try_out(case: Case, method: jp.Method) -> Outcome:
         revived = jax.tree.map(
             lambda leaf, mask: 0 if mask is None else jnp.sum(~mask & (leaf != 0)), params, masks
         )
-        leaf_masks = jp.masks.beside(params, masks)
-        owner_indices = mirrors(params, state.inner)
+        leaf_masks = masks_of_state(inner, state.inner, params, masks)
         state_leaves = jax.tree.leaves(state.inner)
         fresh_leaves = jax.tree.leaves(inner.init(params))
         stale_flags = [
-            jnp.any(~leaf_masks[owner] & (state_leaf != fresh_leaf))
-            for owner, state_leaf, fresh_leaf in zip(
-                owner_indices, state_leaves, fresh_leaves, strict=True
+            jnp.any(~mask & (state_leaf != fresh_leaf))
+            for mask, state_leaf, fresh_leaf in zip(
+                leaf_masks, state_leaves, fresh_leaves, strict=True
             )
-            if owner is not None and leaf_masks[owner] is not None
+            if mask is not None
         ]
         return sum(jax.tree.leaves(revived)), sum(
             is_stale.astype(int) for is_stale in stale_flags

@@ -3,6 +3,7 @@
 ===============  ======================================================================================
 `interpreter`    runs a program with a rule of one's own for each equation
 `dead_code`      removes equations that no output needs
+`slicing`        computes outputs without effects, and without what they do not need
 `primitives`     families of operations, by what they do
 `fills`          which number a lookup gives outside of its operand
 `axis_order`     in which order a reshape reads the axes of its operand
@@ -34,6 +35,7 @@ from jaxprune.programs.interpreter import linear_solvers as linear_solvers
 from jaxprune.programs.interpreter import run as run
 from jaxprune.programs.interpreter import run_scan as run_scan
 from jaxprune.programs.interpreter import trace as trace
+from jaxprune.programs.slicing import evaluate_slice as evaluate_slice
 
 __all__ = [
     "Rule",
@@ -43,6 +45,7 @@ __all__ = [
     "called_program",
     "count_scan_inputs",
     "evaluate",
+    "evaluate_slice",
     "fill_of_lookup",
     "is_call",
     "linear_solvers",

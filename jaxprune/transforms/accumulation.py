@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxprune.arrays.precision import at_least_float32
+from jaxprune.programs import evaluate_slice, trace
 from jaxprune.transforms.mirrored_state import mirrors
 from jaxprune.types import Params
 
@@ -89,6 +90,11 @@ def _nodes_of_kind(state: optax.OptState, kind: type) -> list[Any]:
 
 def _multi_steps_states(state: optax.OptState) -> list[optax.MultiStepsState]:
     return _nodes_of_kind(state, optax.MultiStepsState)
+
+
+def _counts(state: optax.OptState) -> list[tuple[Any, Any]]:
+    """The steps that each `MultiSteps` in a state has taken, and the calls since then."""
+    return [(node.gradient_step, node.mini_step) for node in _multi_steps_states(state)]
 
 
 def _cyclic_sam_states(state: optax.OptState) -> list[Any]:
@@ -177,12 +183,18 @@ def this_call(
     """
     outcomes: list[Outcome] = []
     if _multi_steps_states(inner_state):
-        state_after = inner.update(masked_gradients(), inner_state, params, **extra)[1]
-        has_moved = moved(inner_state, state_after)
-        assert has_moved is not None
-        pairs = zip(_multi_steps_states(inner_state), _multi_steps_states(state_after), strict=True)
-        has_gathered = jnp.stack([old.mini_step != new.mini_step for old, new in pairs]).any()
-        outcomes.append(Outcome(has_moved, has_gathered | has_moved))
+
+        def counts_after(inner_state: optax.OptState, params: Params) -> list[tuple[Any, Any]]:
+            state_after = inner.update(masked_gradients(), inner_state, params, **extra)[1]
+            return _counts(state_after)
+
+        # The update itself comes later, perhaps with other masks: what it calls must not be called here too.
+        program, _ = trace(counts_after, inner_state, params)
+        new_counts = evaluate_slice(program, jax.tree.leaves((inner_state, params)))
+        old_counts = jax.tree.leaves(_counts(inner_state))
+        differs = [old != new for old, new in zip(old_counts, new_counts, strict=True)]
+        has_moved = jnp.stack(differs[::2]).any()
+        outcomes.append(Outcome(has_moved, jnp.stack(differs).any()))
     for sam_state in _cyclic_sam_states(inner_state):
         is_first_of_cycle = sam_state.steps_since_sync == 0
         outcomes.append(Outcome(is_first_of_cycle, jnp.ones_like(is_first_of_cycle)))

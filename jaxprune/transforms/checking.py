@@ -1,6 +1,5 @@
 """What a transform cannot work with is refused here: foreign optimizers, gradients, parameters and states."""
 
-import functools
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,6 +10,7 @@ import optax
 from jaxprune import checks, trees
 from jaxprune import masks as masks_lib
 from jaxprune.method import Method, Partition
+from jaxprune.transforms.memo import Memo, weak
 from jaxprune.trees.alike import check_alike, join_faults, shape_of
 from jaxprune.types import Params
 from jaxprune.wording import counted
@@ -87,10 +87,8 @@ def check_inner(
     """
     leaves, treedef = jax.tree.flatten(params)
     types = tuple(jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves)
-    try:
-        expected = _state_like(inner.init, treedef, types)
-    except TypeError:  # an optimizer or a container that cannot be hashed: asked anew each time
-        expected = _state_like.__wrapped__(inner.init, treedef, types)
+    question = (weak(inner.init), treedef, types)
+    expected = _MEMO.answer(question, lambda: _state_like(inner.init, treedef, types))
     if expected is None:
         return
     needed_leaves, needed_treedef = expected
@@ -117,7 +115,9 @@ def check_inner(
     raise ValueError(f"{who}: {join_faults(faults)}; {remedy}.")
 
 
-@functools.lru_cache(maxsize=256)
+_MEMO = Memo()
+
+
 def _state_like(init: Any, treedef: Any, types: tuple[Any, ...]) -> tuple[list[Any], Any] | None:
     """Shapes and structure of an optimizer's first state; `None` if it cannot be told without numbers."""
     try:

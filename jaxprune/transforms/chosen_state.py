@@ -79,11 +79,13 @@ def update_from_chosen_state(
     computed: dict[int, tuple[list[Any], list[Any]]] = {}
 
     def bind_once(equation: Any, operands: list[Any]) -> list[Any]:
-        """What the first run has computed of the same operands is not computed again."""
-        known_operands, results = computed.get(id(equation), ([], []))
-        if not results or not all(map(operator.is_, operands, known_operands)):
-            results = interpreter.bind(equation, operands)
-            computed[id(equation)] = (operands, results)
+        """What the first run has computed of the same operands is not computed again, nor are effects."""
+        if id(equation) in computed:
+            known_operands, results = computed[id(equation)]
+            if equation.effects or all(map(operator.is_, operands, known_operands)):
+                return results
+        results = interpreter.bind(equation, operands)
+        computed[id(equation)] = (operands, results)
         return results
 
     outputs = interpreter.run(program, inputs, bind_once, enters=lambda equation: False)

@@ -13,6 +13,7 @@ from jaxprune.hyperparameters import Scheduled, scheduled
 from jaxprune.kernel_axes import AxesTree
 from jaxprune.transforms.checking import check_inner, check_transform, check_update
 from jaxprune.transforms.containers import at_home, from_inner
+from jaxprune.transforms.line_search import forget_evaluations
 from jaxprune.transforms.masked_step import masked_step
 from jaxprune.types import Masks, Params
 
@@ -130,6 +131,8 @@ def growing(
 
         faded_updates = jax.tree.map(fade, params, updates, state.target)
         step = optax.safe_increment(state.step)
+        # What fades leaves the point where a line search has stopped.
+        inner_state = forget_evaluations(inner_state)
         return faded_updates, GrowingState(step, masks_now, state.target, inner_state)
 
     return at_home(init, update, masks=("masks", "target"))

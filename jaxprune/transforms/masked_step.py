@@ -1,6 +1,8 @@
 """What every enforcing transform does to updates and optimizer state."""
 
 import functools
+import itertools
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,7 +15,8 @@ from jaxprune.arrays.precision import common
 from jaxprune.calls import is_traced
 from jaxprune.transforms.accumulation import accumulators, cycle_indices
 from jaxprune.transforms.chosen_state import update_from_chosen_state
-from jaxprune.transforms.mirrored_state import mirrors
+from jaxprune.transforms.line_search import evaluations, forget_evaluations
+from jaxprune.transforms.masked_state import masks_of_state
 from jaxprune.transforms.resting_state import at_rest
 from jaxprune.types import Masks, Params, Step
 
@@ -91,10 +94,23 @@ def masked_step(
         )
     if may_skip:
         updates = jax.tree.map(lambda u: jnp.where(skip, jnp.zeros_like(u), u), updates)
-    new_state = refresh(inner, new_state, params, masks, but=resting)
+    is_evaluation = evaluations(new_state)
+    if any(is_evaluation):
+        # A line search ends where its own updates take what it was given, if nothing off the masks moves.
+        masked_updates = masks_lib.apply(updates, masks)
+        lands_elsewhere = _differ(params, masked_params) | _differ(updates, masked_updates)
+        new_state = forget_evaluations(new_state, when=lands_elsewhere)
+    stays = list(map(operator.or_, resting, is_evaluation))
+    new_state = refresh(inner, new_state, params, masks, but=stays)
     if before is not None:  # what is off these masks counts as zero: w + (u - w) is u
         updates = masks_lib.where(before, updates, jax.tree.map(jnp.subtract, updates, params))
     return land(updates, params, masks), new_state
+
+
+def _differ(tree: Params, other: Params) -> jax.Array:
+    """Whether any number of a tree is another in a second one."""
+    flags = jax.tree.map(lambda a, b: jnp.any(a != b), tree, other)
+    return jnp.stack([*jax.tree.leaves(flags), jnp.zeros((), bool)]).any()
 
 
 def _state_without_gradient(
@@ -140,16 +156,20 @@ def refresh(
 ) -> optax.OptState:
     """Returns the optimizer state with its weights' share off the masks as `inner.init` gives it.
 
+    So is all that a line search knows of its last point, which the weights have left where masks change.
     Leaves that `but` marks, one entry per leaf of the state, stay as they are.
     """
     old_leaves, treedef = jax.tree.flatten(inner_state)
     fresh_leaves = jax.tree.leaves(inner.init(masks_lib.apply(params, masks)))
-    masks_of_params = masks_lib.beside(params, masks)
-    masks_of_leaves = [
-        None if index is None else masks_of_params[index] for index in mirrors(params, inner_state)
-    ]
+    masks_of_leaves = masks_of_state(inner, inner_state, params, masks)
     keeps = but or [False] * len(old_leaves)
-    rows = zip(old_leaves, fresh_leaves, masks_of_leaves, keeps, strict=True)
-    return treedef.unflatten(
-        old if keep else masks_lib.where(mask, old, fresh) for old, fresh, mask, keep in rows
+
+    def choose(old: Any, fresh: Any, mask: Any, keep: bool, is_evaluation: bool) -> Any:
+        if keep:
+            return old
+        return fresh if is_evaluation else masks_lib.where(mask, old, fresh)
+
+    rows = zip(
+        old_leaves, fresh_leaves, masks_of_leaves, keeps, evaluations(inner_state), strict=True
     )
+    return treedef.unflatten(itertools.starmap(choose, rows))

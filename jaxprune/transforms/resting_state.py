@@ -7,7 +7,6 @@ adds its epsilon to a moment in each step. Which is which is read off the optimi
 is known of the values off the masks (`jaxprune.programs.constants`), and nothing else.
 """
 
-import collections
 from typing import Any
 
 import jax
@@ -17,14 +16,14 @@ import optax
 
 from jaxprune import masks as masks_lib
 from jaxprune.programs import constants as facts
+from jaxprune.transforms.memo import Memo, weak
 from jaxprune.transforms.mirrored_state import mirrors
 from jaxprune.types import Masks, Params
 
 __all__ = ["at_rest"]
 
 
-_KNOWN: collections.OrderedDict[Any, list[bool]] = collections.OrderedDict()
-_MOST = 256  # answers that are remembered
+_MEMO = Memo()
 
 
 def at_rest(
@@ -42,22 +41,14 @@ def at_rest(
     """
     masked = tuple(mask is not None for mask in masks_lib.beside(params, masks))
     leaves, treedef = jax.tree.flatten((inner_state, params, extra))
-    try:
-        question = (inner, treedef, masked, tuple(map(_type_of, leaves)))
-        hash(question)
-    except TypeError:  # an argument that is neither an array nor hashable: asked anew each time
-        return _at_rest(inner, inner_state, params, masks, extra)
-    if question not in _KNOWN:
-        _KNOWN[question] = _at_rest(inner, inner_state, params, masks, extra)
-        if len(_KNOWN) > _MOST:
-            _KNOWN.popitem(last=False)
-    return _KNOWN[question]
+    question = (weak(inner.init), weak(inner.update), treedef, masked, tuple(map(_type_of, leaves)))
+    return _MEMO.answer(question, lambda: _at_rest(inner, inner_state, params, masks, extra))
 
 
 def _type_of(leaf: Any) -> Any:
     if isinstance(leaf, bool | int | float | complex):
         return type(leaf)  # a number is as good as another, to the program
-    return jax.typeof(leaf) if hasattr(leaf, "dtype") else leaf
+    return jax.typeof(leaf) if hasattr(leaf, "dtype") else weak(leaf)
 
 
 def _at_rest(

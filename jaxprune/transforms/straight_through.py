@@ -34,6 +34,7 @@ from jaxprune.transforms.checking import (
 )
 from jaxprune.transforms.containers import at_home, from_inner
 from jaxprune.transforms.frozen import frozen_leaves
+from jaxprune.transforms.line_search import forget_evaluations
 from jaxprune.transforms.masked_step import key_data, refresh, signals_at
 from jaxprune.transforms.reading import states_of, united
 from jaxprune.types import Masks, Params, Step
@@ -241,6 +242,8 @@ def straight_through(
         updates, inner_state = _update_within(
             inner, pulled_grads, state.inner, params, state.reach, **extra
         )
+        # A line search has not stopped where the next gradient is taken: at the sparse network.
+        inner_state = forget_evaluations(inner_state)
         step: Any = optax.safe_increment(state.step)
         signals = signals_at(step, observed.gradients, observed.remembered, extra, state.key, key)
         new_params = optax.apply_updates(params, updates)

@@ -34,6 +34,11 @@ _TORCH = "jaxprune/data/torch_weights.py"
 _STATE = "jaxprune/transforms/masked_step.py"
 _TICKET = "jaxprune/lottery/ticket.py"
 _LAND = "tests/transforms/test_sparsify.py::test_narrow_updates_land_on_zero_too"
+_MASKED_STATE = "tests/transforms/test_masked_state.py::"
+_SEARCH = (
+    "tests/transforms/test_line_search.py::"
+    "test_no_update_is_handed_a_loss_or_gradient_of_other_parameters"
+)
 _STALE = "tests/transforms/test_optimizers.py::test_optimizers_keep_zeros_and_forget"
 
 STORED = (
@@ -581,7 +586,7 @@ TRAINING = (
     Mutation(
         "optimizer state off the masks is not cleared after the update",
         _STATE,
-        "new_state = refresh(inner, new_state, params, masks, but=resting)",
+        "new_state = refresh(inner, new_state, params, masks, but=stays)",
         "new_state = new_state",
         (_STALE + "[adabelief]",),
     ),
@@ -598,6 +603,50 @@ TRAINING = (
         "masked_grads = masks_lib.apply(grads, masks)\n",
         "masked_grads = grads\n",
         ("tests/transforms/test_sparsify.py::test_gradient_clipping_does_not_see_pruned_weights",),
+    ),
+    Mutation(
+        "a line search's loss is kept where the weights land elsewhere",
+        _STATE,
+        "new_state = forget_evaluations(new_state, when=lands_elsewhere)",
+        "del lands_elsewhere",
+        (_SEARCH + "[gmp-lbfgs]",),
+    ),
+    Mutation(
+        "a line search's gradient is masked",
+        _STATE,
+        "stays = list(map(operator.or_, resting, is_evaluation))",
+        "stays = resting",
+        (
+            "tests/transforms/test_line_search.py::test_where_masks_stay_the_loss_is_not_computed_again",
+        ),
+    ),
+    Mutation(
+        "effects of an optimizer happen again where its state is chosen",
+        "jaxprune/transforms/chosen_state.py",
+        "if equation.effects or all(",
+        "if results and all(",
+        ("tests/transforms/test_callbacks.py::test_callbacks_are_called_once_in_each_update",),
+    ),
+    Mutation(
+        "trees like the parameters are not looked for in a state",
+        "jaxprune/transforms/mirrored_state.py",
+        "        if within:\n",
+        "        if False:\n",
+        (_MASKED_STATE + "test_fields_of_the_parameters_named_like_those_of_a_state",),
+    ),
+    Mutation(
+        "what is raveled in a state has no mask",
+        "jaxprune/transforms/raveled_state.py",
+        "        return [vector]",
+        "        return outputs",
+        (_MASKED_STATE + "test_weights_that_come_back_bring_nothing_from_a_flattened_state",),
+    ),
+    Mutation(
+        "optimizers are kept by what is known of them",
+        "jaxprune/transforms/memo.py",
+        "        return weakref.ref(value)",
+        "        return value",
+        ("tests/transforms/test_memo.py::test_neither_an_optimizer_nor_a_loss_is_kept",),
     ),
     Mutation(
         "weights that come back bring their old values",
