@@ -107,7 +107,7 @@ def start(study: Study, cfg: ConfigDict, options: Options) -> None:
     Raises:
       UserError: the section is not what the study can use.
     """
-    if study.trains and cfg.posttrain:  # else `validate` has looked
+    if study.trains:  # `validate` leaves it out of configs that prune after training
         config_lib.check_training(cfg)
     cfg, section = study.check(cfg)
     if is_finished(cfg, options, study):
