@@ -9,13 +9,14 @@ import optax
 
 from jaxprune import checks, trees
 from jaxprune import masks as masks_lib
+from jaxprune.masks.packing import is_packed
 from jaxprune.method import Method, Partition
 from jaxprune.transforms.memo import Memo, weak
 from jaxprune.trees.alike import check_alike, join_faults, shape_of
-from jaxprune.types import Params
+from jaxprune.types import Masks, Params
 from jaxprune.wording import counted
 
-__all__ = ["check_inner", "check_method", "check_transform", "check_update"]
+__all__ = ["check_inner", "check_method", "check_packing", "check_transform", "check_update"]
 
 
 def check_transform(who: str, inner: Any, **rest: tuple[Any, checks.Kind]) -> None:
@@ -124,6 +125,23 @@ def _state_like(init: Any, treedef: Any, types: tuple[Any, ...]) -> tuple[list[A
         return jax.tree.flatten(jax.eval_shape(init, treedef.unflatten(types)))
     except Exception:  # of an optimizer that reads numbers, which need not be here
         return None
+
+
+def check_packing(who: str, masks: Masks, packed: bool) -> None:
+    """Refuses a state whose masks are stored in another way than the transform stores them.
+
+    Args:
+      who: the transform.
+      masks: of its state.
+      packed: whether it stores masks in one bit per weight.
+    """
+    leaves = jax.tree.leaves(masks, is_leaf=is_packed)
+    if leaves and is_packed(leaves[0]) != packed:
+        change = "unpack" if is_packed(leaves[0]) else "pack"
+        raise ValueError(
+            f"{who}(packed={packed}): the state was made with packed={not packed}; give it that, or "
+            f"change the state: state._replace(masks=jaxprune.masks.{change}(state.masks))."
+        )
 
 
 def check_method(

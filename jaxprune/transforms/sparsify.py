@@ -24,6 +24,7 @@ from jaxprune.transforms.changes import (
 from jaxprune.transforms.checking import (
     check_inner,
     check_method,
+    check_packing,
     check_transform,
     check_update,
 )
@@ -182,6 +183,7 @@ def sparsify(
         check_update("sparsify", SparseState, grads, state, params)
         check_inner("sparsify", inner, state.inner, params)
         check_method("sparsify", method, state, memory_rules, key)
+        check_packing("sparsify", state.masks, packed)
         observed = observe_gradients(
             inner,
             grads,

@@ -182,6 +182,10 @@ MISUSES["numbers"] = {
     "a threshold of NaN": Misuse(lambda: jp.allocation.threshold(NAN), "quality"),
     "erk with a power of NaN": Misuse(lambda: jp.allocation.erk(NAN), "power"),
     "a decay of 1": Misuse(lambda: jp.averaged(SGD, 1.0), "decay=1"),
+    "masks packed in another way": Misuse(
+        lambda: updated(jp.sparsify(SGD, GMP, packed=True), state=state_of(jp.sparsify(SGD, GMP))),
+        r"sparsify\(packed=True\): the state was made with packed=False",
+    ),
     "an average of a ticket": Misuse(
         lambda: state_of(
             jp.averaged(jp.lottery_ticket(SGD, MAGNITUDE, jp.lottery.Plan(10, 2)), 0.9)
