@@ -29,6 +29,7 @@ from jaxprune.transforms.checking import (
 from jaxprune.transforms.chosen_state import replace_in_place, select
 from jaxprune.transforms.containers import at_home, from_inner
 from jaxprune.transforms.frozen import frozen_leaves
+from jaxprune.transforms.line_search import forget_evaluations
 from jaxprune.transforms.masked_step import key_data, land, masked_step, refresh, signals_at
 from jaxprune.transforms.mirrored_state import mirrors
 from jaxprune.types import Masks, Params
@@ -262,6 +263,7 @@ def lottery_ticket(
                     _counts_from(point[1], pruned_state),
                     pruned_state,
                 )
+                pruned_state = forget_evaluations(pruned_state)  # of the rewinding point
             return land(jax.tree.map(jnp.zeros_like, params), params, masks), pruned_state
 
         def rewind() -> tuple[Params, optax.OptState]:

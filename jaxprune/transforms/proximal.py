@@ -20,6 +20,7 @@ from jaxprune.transforms.accumulation import idle_leaves
 from jaxprune.transforms.checking import check_inner, check_transform, check_update
 from jaxprune.transforms.containers import at_home, from_inner
 from jaxprune.transforms.frozen import frozen_leaves
+from jaxprune.transforms.line_search import forget_evaluations
 from jaxprune.transforms.masked_step import land
 from jaxprune.types import Masks, Params, Penalty
 
@@ -126,6 +127,7 @@ def proximal(
         check_update("proximal", ProximalState, grads, state, params)
         check_inner("proximal", inner, state.inner, params)
         updates, inner_state = inner.update(grads, state.inner, params, **extra)
+        inner_state = forget_evaluations(inner_state)  # the proximal step moves on from there
         weights = _by_path(params, state.masks, params)
         updates_by_path = _by_path(params, state.masks, updates)
         step_sizes = rate_at(state.step)

@@ -29,6 +29,7 @@ TRANSFORMS = {
     "ac_dc": lambda inner: jp.sparsify(inner, jp.methods.ac_dc(sparsity=0.5, **EVERY)),
     "fixed": lambda inner: jp.fixed(inner, jp.prune(PARAMS, jp.methods.magnitude(sparsity=0.5))[1]),
     "growing": lambda inner: jp.growing(inner, jp.masks.make(PARAMS), decay=0.1, until=4),
+    "proximal": lambda inner: jp.proximal(inner, jp.penalties.l1(1e-3), learning_rate=0.1),
     "straight-through": lambda inner: jp.straight_through(
         inner, jp.methods.ste(sparsity=0.5, end=4)
     ),
@@ -77,7 +78,7 @@ def ranks_may_differ():
         yield
 
 
-QUICK = ["gmp", "rigl", "straight-through", "ticket"]
+QUICK = ["gmp", "rigl", "proximal", "straight-through", "ticket"]
 CASES = [
     ("rigl", "backtracking"),
     *((name, "lbfgs") for name in QUICK),
