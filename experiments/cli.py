@@ -107,7 +107,7 @@ def start(study: Study, cfg: ConfigDict, options: Options) -> None:
     Raises:
       UserError: the section is not what the study can use.
     """
-    if study.trains:  # `validate` leaves it out of configs that prune after training
+    if study.trains and cfg.posttrain:  # `validate` has looked at the others
         config_lib.check_training(cfg)
     cfg, section = study.check(cfg)
     if is_finished(cfg, options, study):

@@ -152,22 +152,24 @@ def test_corrected_claims_reach_the_report_of_a_finished_run(tmp_path):
         asked = claim("band", "test_accuracy", value=value)
         return config(steps=5, paper={"accept": [asked], **paper})
 
-    with RunFolder.open(tmp_path, "x", setting(0.5)) as folder:
+    with RunFolder.open(tmp_path, "x", setting(0.5), "train") as folder:
         folder.finish(train(*setting(0.5).paper.accept, test_accuracy=[0.97, 0.971]))
         text = report.write_report(folder.path).read_text()
     assert "refuted" in text
     assert "changed after it" not in text
-    assert RunFolder.report(tmp_path, "x", setting(0.5)) is not None
+    assert RunFolder.report(tmp_path, "x", setting(0.5), "train") is not None
 
     corrected = setting(0.97, citation="Han et al. 2015")
-    assert RunFolder.report(tmp_path, "x", corrected) is None  # there is something to write
-    with RunFolder.open(tmp_path, "x", corrected) as folder:
+    assert (
+        RunFolder.report(tmp_path, "x", corrected, "train") is None
+    )  # there is something to write
+    with RunFolder.open(tmp_path, "x", corrected, "train") as folder:
         assert folder.done
         text = report.write_report(folder.path).read_text()
     assert "refuted |" not in text
     assert "Paper: Han et al. 2015." in text
     assert "they were changed after it" in text
-    assert RunFolder.report(tmp_path, "x", corrected) is not None
+    assert RunFolder.report(tmp_path, "x", corrected, "train") is not None
 
 
 def test_trainings_may_differ_in_what_they_measure(tmp_path):
