@@ -200,7 +200,7 @@ def in_pooled_band(
     r"""Judges whether the mean is within `max(floor, deviations x pooled standard deviation)` of a value.
 
     Half of such a width is known, the paper's, and half comes from the seeds. These leave open standard
-    deviations $\sigma = s \sqrt{(n - 1) / \chi^2_{n-1}}$ and means $ar x + z \sigma / \sqrt n$: the claim
+    deviations $\sigma = s \sqrt{(n - 1) / \chi^2_{n-1}}$ and means $\bar x + z \sigma / \sqrt n$: the claim
     holds if it is true of 95 % of them, and is refuted if it is true of 5 %. Seeds that are equal leave one.
 
     >>> in_pooled_band([0.97, 0.97, 0.97], 0.98, floor=0.003, deviations=3.0, published_std=0.01)

@@ -8,10 +8,6 @@ from jaxprune import checks
 __all__ = ["PLAN", "Plan"]
 
 
-def __dir__() -> list[str]:
-    return sorted(__all__)
-
-
 Rewind = Literal["weights", "learning_rate", "finetune"]
 
 

@@ -28,7 +28,6 @@ __all__ = [
     "cycle_indices",
     "gathering_of",
     "idle_leaves",
-    "moved",
     "this_call",
 ]
 
@@ -101,14 +100,6 @@ def _cyclic_sam_states(state: optax.OptState) -> list[Any]:
     """The states of SAM that goes out and comes back in calls of its own, a cycle of several calls."""
     sam_states = _nodes_of_kind(state, optax.contrib.SAMState)
     return [node for node in sam_states if node.cache is not None]
-
-
-def moved(before: optax.OptState, after: optax.OptState) -> jax.Array | None:
-    """Whether the optimizer took a step; `None` if it takes one in every call."""
-    pairs = list(zip(_multi_steps_states(before), _multi_steps_states(after), strict=True))
-    if not pairs:
-        return None
-    return jnp.stack([old.gradient_step != new.gradient_step for old, new in pairs]).any()
 
 
 def idle_leaves(
