@@ -4,7 +4,7 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -27,6 +27,14 @@ _LOTTERY = [
     ("test_early", "accuracy_early.png", "test accuracy at early stop (%)"),
     ("early_step", "early_stop.png", "early-stop iteration"),
 ]
+
+
+class _Point(NamedTuple):
+    """Compression, and mean and standard deviation of the accuracy over seeds."""
+
+    compression: float
+    accuracy: float
+    spread: float
 
 
 def lottery(results: Mapping[str, Any], folder: Path) -> list[str]:
@@ -75,44 +83,80 @@ def branches(results: Mapping[str, Any], folder: Path) -> list[str]:
 
 
 def comparison(results: Mapping[str, Any], folder: Path) -> list[str]:
-    """Draws accuracy against compression, a line per contestant; returns the file's name."""
-    figure, (ax,) = _figure(1)
-    drawn_compressions: list[float] = []
-    # Every round of the styles has its own dashes, so that more contestants than styles differ.
-    dashes = itertools.chain.from_iterable(
-        itertools.repeat(dash, len(_STYLES)) for dash in ("-", "--", ":")
-    )
-    for (colour, marker), dash, label in zip(
-        itertools.cycle(_STYLES), itertools.cycle(dashes), results["contestants"], strict=False
-    ):
-        trade_off = _trade_off(results, label)
-        if not trade_off:
-            continue
-        compressions, accuracies, spreads = np.array(sorted(trade_off)).T
-        drawn_compressions += compressions.tolist()
-        style = {"color": colour, "marker": marker, "ls": dash, "label": label}
-        ax.errorbar(
-            compressions, 100 * accuracies, 100 * spreads, **style, ms=4.5, lw=1.5, capsize=3
-        )
+    """Draws what each contestant reaches; returns the file's name.
+
+    Accuracy against compression, a line per contestant; where all have one compression, a row each.
+    """
+    trade_offs = {label: _trade_off(results, label) for label in results["contestants"]}
+    trade_offs = {label: sorted(trade_off) for label, trade_off in trade_offs.items() if trade_off}
     dense = comparison_results.drop_missing(comparison_results.values(results, "dense", 0))
+    if not trade_offs and not dense:
+        return []
+    compressions = [point.compression for points in trade_offs.values() for point in points]
+    has_one_compression = max(compressions, default=1) < 1.01 * min(compressions, default=1)
+    if len(compressions) == len(trade_offs) > 1 and has_one_compression:
+        figure, ax = _draw_rows(trade_offs)
+        ax.set(xlabel=f"test accuracy after training (%), compression {compressions[0]:.3g}")
+    else:
+        figure, ax = _draw_trade_offs(trade_offs)
+        _set_compression_axis(ax, compressions)
+    is_by_row = ax.yaxis_inverted()
+    draw_line, draw_span = (ax.axvline, ax.axvspan) if is_by_row else (ax.axhline, ax.axhspan)
     if dense:
         mean = stats.mean(dense)
         spread = stats.std(dense) if len(dense) > 1 else 0.0
-        ax.axhline(100 * mean, color="0.35", ls="--", lw=1, label="dense", zorder=0)
-        ax.axhspan(100 * (mean - spread), 100 * (mean + spread), color="0.35", alpha=0.12, lw=0)
-    _set_compression_axis(ax, drawn_compressions)
+        draw_line(100 * mean, color="0.35", ls="--", lw=1, label="dense", zorder=0)
+        draw_span(100 * (mean - spread), 100 * (mean + spread), color="0.35", alpha=0.12, lw=0)
     seed_count = len(results["seeds"])
-    ax.set(ylabel="test accuracy after training (%)")
     ax.set_title(f"mean ± std over {seed_count} seed{'s'[: seed_count > 1]}")
-    if not drawn_compressions and not dense:
-        return []
-    if len(results["contestants"]) > len(_STYLES):  # beside the plot, where it hides nothing
-        figure.set_size_inches(9.0, 4.8)
+    if is_by_row:
+        ax.legend(frameon=False, fontsize=7, loc="lower left")
+    elif len(trade_offs) > len(_STYLES):  # beside the plot, where it hides nothing
+        figure.set_size_inches(9.0, max(4.8, 0.2 * len(trade_offs)))
         ax.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
     else:
         ax.legend(frameon=False)
     _save(figure, folder / "trade_off.png")
     return ["trade_off.png"]
+
+
+def _draw_trade_offs(trade_offs: Mapping[str, Sequence[_Point]]) -> tuple[Any, Any]:
+    """Draws accuracy against compression, a line per contestant; returns the figure and its axes."""
+    figure, (ax,) = _figure(1)
+    # Every round of the styles has its own dashes, so that more contestants than styles differ.
+    dashes = itertools.chain.from_iterable(
+        itertools.repeat(dash, len(_STYLES)) for dash in ("-", "--", ":")
+    )
+    for (colour, marker), dash, (label, trade_off) in zip(
+        itertools.cycle(_STYLES), itertools.cycle(dashes), trade_offs.items(), strict=False
+    ):
+        compressions, accuracies, spreads = np.array(trade_off).T
+        style = {"color": colour, "marker": marker, "ls": dash, "label": label}
+        ax.errorbar(
+            compressions, 100 * accuracies, 100 * spreads, **style, ms=4.5, lw=1.5, capsize=3
+        )
+    ax.set(ylabel="test accuracy after training (%)")
+    return figure, ax
+
+
+def _draw_rows(trade_offs: Mapping[str, Sequence[_Point]]) -> tuple[Any, Any]:
+    """Draws the one accuracy of each contestant, a row each, the first on top; returns figure and axes.
+
+    What was made of another contestant's masks has its colour: its name begins alike, up to the comma.
+    """
+    figure, (ax,) = _figure(1)
+    figure.set_size_inches(6.4, 1.4 + 0.2 * len(trade_offs))
+    families = dict.fromkeys(label.partition(",")[0] for label in trade_offs)
+    styles = dict(zip(families, itertools.cycle(_STYLES), strict=False))
+    for row, (label, [point]) in enumerate(trade_offs.items()):
+        family, comma, _ = label.partition(",")
+        colour, marker = styles[family]
+        fill = "white" if comma else colour
+        style = {"color": colour, "marker": marker, "mfc": fill, "ls": "none"}
+        ax.errorbar(100 * point.accuracy, row, xerr=100 * point.spread, **style, ms=4.5, capsize=3)
+    ax.set_yticks(range(len(trade_offs)), list(trade_offs), fontsize=7)
+    ax.set_ylim(len(trade_offs) - 0.5, -0.5)
+    return figure, ax
 
 
 def posttrain(results: Mapping[str, Any], kernels: Mapping[str, Any], folder: Path) -> list[str]:
@@ -190,8 +234,8 @@ def sensitivity(results: Mapping[str, Any], folder: Path) -> list[str]:
     return ["sensitivity.png"]
 
 
-def _trade_off(results: Mapping[str, Any], label: str) -> list[tuple[float, float, float]]:
-    """Returns compression, mean and standard deviation of the accuracy at each point that has any."""
+def _trade_off(results: Mapping[str, Any], label: str) -> list[_Point]:
+    """Returns a point for each strength of a contestant at which it has an accuracy."""
     trade_off = []
     for point in range(len(comparison_results.point_names(results, label))):
         accuracies = comparison_results.drop_missing(
@@ -202,7 +246,7 @@ def _trade_off(results: Mapping[str, Any], label: str) -> list[tuple[float, floa
                 comparison_results.values(results, label, point, "compression")
             )
             spread = stats.std(accuracies) if len(accuracies) > 1 else 0.0
-            trade_off.append((stats.mean(compressions), stats.mean(accuracies), spread))
+            trade_off.append(_Point(stats.mean(compressions), stats.mean(accuracies), spread))
     return trade_off
 
 
