@@ -162,15 +162,10 @@ def hard_concrete(
 
     def expected_cost(leaves: Leaves, gates: Leaves, cost: dict[str, jax.Array]) -> jax.Array:
         """Returns the sum of a cost per weight, each times the probability that its gate is not zero."""
-        leaf_patterns = patterns_of(leaves)
-        kernels = kernel_axes.by_path(axes, leaves)
-        probabilities = {path: jax.nn.sigmoid(gates[path] - log_odds_shift) for path in leaves}
-        unit_costs = {
-            path: leaf_patterns[path].to_groups(cost[path], kernels[path]) for path in leaves
-        }
-        return sum(
-            ((probabilities[path] * unit_costs[path]).sum() for path in leaves), jnp.zeros(())
+        probabilities = spread(
+            leaves, {path: jax.nn.sigmoid(gates[path] - log_odds_shift) for path in leaves}
         )
+        return sum(((probabilities[path] * cost[path]).sum() for path in leaves), jnp.zeros(()))
 
     def alive(leaves: Leaves, gates: Leaves) -> jax.Array:
         cost_of_one = {path: jnp.ones(leaf.shape) for path, leaf in leaves.items()}
