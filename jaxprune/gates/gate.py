@@ -17,7 +17,7 @@ from jaxprune import masks as masks_lib
 from jaxprune.hyperparameters import scheduled
 from jaxprune.kernel_axes import AxesTree
 from jaxprune.masks import Prunable
-from jaxprune.trees import differences
+from jaxprune.trees import check_distinct, differences
 from jaxprune.trees.alike import join_faults
 from jaxprune.types import Axes, Masks, Params, Pattern, Step
 
@@ -203,8 +203,10 @@ def gate_of(rule: Rule, prunable: Prunable = None, *, axes: AxesTree | None = No
 
 
 def _leaves_by_path(params: Params) -> Leaves:
-    """Returns the leaves of a tree by path."""
-    return dict(zip(masks_lib.paths(params), jax.tree.leaves(params), strict=True))
+    """Returns the leaves of a tree by path; refuses two of the same path."""
+    paths = masks_lib.paths(params)
+    check_distinct("gates", paths)
+    return dict(zip(paths, jax.tree.leaves(params), strict=True))
 
 
 def _gated_leaves(theta: Gated) -> Leaves:

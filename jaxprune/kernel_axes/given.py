@@ -237,6 +237,7 @@ def _flatten_given(given: AxesTree) -> dict[str, Any]:
         return node is None or isinstance(node, Axes)
 
     leaves = trees.leaves_with_keys(trees.plain(given), is_entry)
+    trees.check_distinct("axes", ["/".join(keys) for keys, _ in leaves])
     return {"/".join(keys): leaf for keys, leaf in leaves}
 
 

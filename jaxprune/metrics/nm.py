@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from jaxprune import checks, patterns
+from jaxprune import checks, patterns, trees
 from jaxprune import masks as masks_lib
 from jaxprune.kernel_axes import AxesTree, of_leaves
 from jaxprune.masks import Prunable
@@ -41,6 +41,7 @@ def nm_faults(
             f"nm_faults(n={n}, m={m}): n of m neighbours, with 1 <= n <= m, are needed."
         )
     tree = masks_lib.unpack(tree)
+    trees.check_distinct("nm_faults", masks_lib.paths(tree))
     pattern = patterns.groups(m)
     faults = {}
     rows = zip(masks_lib.paths(tree), jax.tree.leaves(tree), of_leaves(axes, tree), strict=True)

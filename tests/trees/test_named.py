@@ -177,3 +177,28 @@ def test_what_a_variable_holds_has_the_path_of_the_variable():
     method = jp.methods.magnitude(sparsity=0.5)
     masks = jp.masks_of(jp.sparsify(optax.sgd(0.1), method).init(params))
     assert all(mask is not None for mask in trees.beside(params, masks))
+
+
+NAMESAKES = {"a/b": jnp.ones((4, 4)), "a": {"b": jnp.ones((4, 4))}}
+BY_PATH = {
+    "gates": lambda: jp.gates.hard_concrete().init(NAMESAKES, jax.random.key(0)),
+    "proximal": lambda: jp.proximal(optax.sgd(0.1), jp.penalties.l1(0.1), 0.1).init(NAMESAKES),
+    "add_penalty": lambda: jp.add_penalty(jp.penalties.l1(0.1)).init(NAMESAKES),
+    "masks": lambda: jp.masks.table(jp.masks.make(NAMESAKES)),
+    "units": lambda: jp.metrics.units(jp.masks.make(NAMESAKES)),
+    "nm_faults": lambda: jp.metrics.nm_faults(NAMESAKES, 2, 4),
+    "axes": lambda: jp.prune(
+        NAMESAKES,
+        jp.methods.magnitude(sparsity=0.5),
+        axes={"a/b": jp.Axes(0, 1), "a": {"b": jp.Axes(1, 0)}},
+    ),
+    "structured.trace": lambda: jp.structured.trace(
+        lambda params, x: x @ params["a/b"] @ params["a"]["b"], NAMESAKES, jnp.ones((1, 4))
+    ),
+}
+
+
+@pytest.mark.parametrize("who", BY_PATH)
+def test_where_leaves_are_kept_by_path_none_stands_for_another(who):
+    with pytest.raises(ValueError, match=f"^{who}: two leaves have the same path, 'a/b'; rename"):
+        BY_PATH[who]()
