@@ -28,8 +28,9 @@ def supermask(
 
     Without `sparsity` each weight is there with the probability $\sigma(s)$, drawn anew for each batch (Zhou
     et al.); `finalize` keeps those above one half. With it, the weights with the largest $|s|$ are there, the
-    same fraction of each layer (edge-popup, Ramanujan et al.). In both, gradients pass straight through to
-    $\sigma(s)$ or $|s|$. End the optimizer's chain with `project`, or decay moves the weights.
+    same fraction of each layer, but at least one (edge-popup, Ramanujan et al.). In both, gradients pass
+    straight through to $\sigma(s)$ or $|s|$. End the optimizer's chain with `project`, or decay moves the
+    weights.
 
     Args:
       sparsity: fraction removed, or `None`: how many weights go is learned.

@@ -148,6 +148,17 @@ def test_movement_keeps_exact_counts_on_a_cubic():
     assert float(gate.expected_l0(theta)) == 100 + 20
 
 
+@pytest.mark.parametrize(
+    "gate", [gates.movement(sparsity=0.9, end=10), gates.supermask(sparsity=0.9)]
+)
+def test_ranked_scores_leave_no_layer_without_a_weight(gate):
+    theta = gate.init({"w": jnp.ones((4, 1))}, jax.random.key(0))
+    theta = theta._replace(gates={"w": jnp.array([[0.1], [0.3], [0.2], [0.0]])})
+    assert gate.finalize(theta)[1]["w"].ravel().tolist() == [False, True, False, False]
+    assert gate.sample(theta, None, 10)["w"].ravel().tolist() == [0, 1, 0, 0]
+    assert gate.expected_l0(theta) == 1
+
+
 def test_soft_movement_by_hand():
     gate = gates.soft_movement(strength=lambda step: 0.1 * step, begin=10, end=30, threshold=0.4)
     w, s = jnp.array([[1.0, -2.0, 0.5, 3.0]]), jnp.array([[0.0, -0.5, -0.6, -3.0]])
