@@ -243,6 +243,17 @@ def test_subgradients_are_slopes(name):
     assert all((g == 0).all() for g in zero.values())
 
 
+@pytest.mark.parametrize("name", CONVEX)
+def test_the_gradient_of_the_value_is_the_subgradient_at_zero_too(name):
+    make, shapes, _ = CASES[name]
+    penalty = make(0.3)
+    leaves = {path: jnp.zeros(shape).at[..., 0].set(2.0) for path, shape in shapes.items()}
+    found = jax.grad(penalty.value)(leaves, 0)
+    np.testing.assert_allclose(
+        flat(found, shapes), flat(penalty.subgradient(leaves, 0), shapes), rtol=1e-6
+    )
+
+
 def test_l0_has_no_subgradient():
     assert penalties.l0(0.1).subgradient is None
 
