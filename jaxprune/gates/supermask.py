@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxprune import kernel_axes
+from jaxprune.arrays.precision import widen
 from jaxprune.checks import NUMBER, optional
 from jaxprune.gates.gate import Gate, Leaves, Rule, axes_within_layers, check_each, gate_of
 from jaxprune.gates.straight_through import best_masks, count_kept, mask_straight_through
@@ -87,7 +88,7 @@ def supermask(
             return leaves
         layer_axes = axes_within_layers(leaves, axes)
         mean_squares = {
-            path: jnp.mean(jnp.square(leaf), layer_axes[path], keepdims=True)
+            path: jnp.mean(jnp.square(widen(leaf)), layer_axes[path], keepdims=True)
             for path, leaf in leaves.items()
         }
         return {

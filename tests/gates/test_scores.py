@@ -100,6 +100,14 @@ def test_signed_constants_and_dynamic_scaling_by_hand():
     assert dead["w"].tolist() == [[0.0, 0.0, 0.0, 0.0]]
 
 
+def test_signed_constants_of_half_precision_are_roots_of_their_mean_squares():
+    gate = gates.supermask(signed_constant=True)
+    for size in (1e-4, 1e3):  # whose squares float16 does not hold
+        params = {"w": jnp.array([[size, -size]], jnp.float16)}
+        network = gate.finalize(gates.Gated(params, {"w": jnp.ones((1, 2))}))[0]
+        assert network["w"].tolist() == params["w"].tolist()
+
+
 @pytest.mark.parametrize("sparsity", [None, 0.5])
 def test_weights_under_a_supermask_stay(sparsity):
     gate = gates.supermask(sparsity=sparsity)
