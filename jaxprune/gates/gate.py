@@ -4,6 +4,7 @@ A gate turns `params` into `theta = Gated(params, gates)`, one pytree for one op
 taken at `gate.sample(theta, key)`, a tree like `params`; `gate.finalize(theta)` is the network that is left.
 """
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeVar
@@ -282,11 +283,17 @@ def _project(rule: Rule) -> optax.GradientTransformationExtraArgs:
 
 
 def check_each(who: str, kind: checks.Kind, **arguments: Any) -> None:
-    """Raises `TypeError` unless each argument, or each value of one that is a mapping, is of the kind."""
+    """Raises `TypeError` unless each argument, or each value of one that is a mapping, is of the kind.
+
+    NaN is a `ValueError`.
+    """
     for name, value in arguments.items():
         items_of_mapping = value.items() if isinstance(value, Mapping) else ()
-        checked = {f"{name}[{key!r}]": (item, kind) for key, item in items_of_mapping}
-        checks.check(who, **(checked or {name: (value, kind)}))
+        values = {f"{name}[{key!r}]": item for key, item in items_of_mapping} or {name: value}
+        checks.check(who, **{item_name: (item, kind) for item_name, item in values.items()})
+        for item_name, item in values.items():
+            if checks.NUMBER.fits(item) and math.isnan(item):
+                raise ValueError(f"{who}({item_name}=nan): a number is needed, and NaN is none.")
 
 
 def check_strength(who: str, strength: Any) -> None:

@@ -77,7 +77,7 @@ def hard_concrete(
       A gate.
 
     Raises:
-      ValueError: if `stretch`, `temperature` or `dropout_rate` is out of its range.
+      ValueError: if a number is out of its range, or `bounds` are in another order.
 
     References: Louizos, Welling & Kingma, "Learning Sparse Neural Networks through L0 Regularization"
     (2018), and its released code for the weight decay and the bounds.
@@ -100,8 +100,15 @@ def hard_concrete(
         raise ValueError(
             f"hard_concrete(stretch={stretch}): a number below 0 and one above 1 are needed."
         )
-    if temperature <= 0:
-        raise ValueError(f"hard_concrete(temperature={temperature}): it must be positive.")
+    if not (0 < temperature < math.inf and 0 <= weight_decay < math.inf):
+        raise ValueError(
+            f"hard_concrete(temperature={temperature}, weight_decay={weight_decay}): finite numbers are "
+            "needed, above 0 and from 0 up."
+        )
+    if not (len(bounds) == 2 and bounds[0] < bounds[1]):
+        raise ValueError(
+            f"hard_concrete(bounds={bounds}): two numbers are needed, the lower one first."
+        )
     dropout_rates = dropout_rate.values() if isinstance(dropout_rate, Mapping) else [dropout_rate]
     if not all(0 < leaf_rate < 1 for leaf_rate in dropout_rates):
         raise ValueError(

@@ -151,6 +151,10 @@ def test_projection_keeps_gates_within_their_bounds():
     [
         ({"stretch": (0.0, 1.1)}, r"stretch=\(0.0, 1.1\)"),
         ({"temperature": 0.0}, "temperature=0.0"),
+        ({"temperature": math.inf}, "temperature=inf"),
+        ({"temperature": math.nan}, "temperature=nan"),
+        ({"weight_decay": -1.0}, "weight_decay=-1.0"),
+        ({"bounds": (4.0, -4.0)}, r"bounds=\(4.0, -4.0\)"),
         ({"dropout_rate": {"w": 1.0}}, "dropout_rate=.*both excluded"),
     ],
 )

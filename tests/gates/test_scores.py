@@ -209,6 +209,10 @@ def test_continuous_by_hand():
         (gates.soft_movement, {"strength": 1.0, "end": 3, "threshold": 1.0}, "threshold=1.0"),
         (gates.continuous, {"strength": 1.0, "end": 3, "begin": 3}, "begin=3, end=3"),
         (gates.continuous, {"strength": 1.0, "end": 3, "steepest": 0.5}, "steepest=0.5"),
+        (gates.continuous, {"strength": 1.0, "end": 3, "steepest": math.inf}, "steepest=inf"),
+        (gates.continuous, {"strength": 1.0, "end": 3, "init": math.nan}, "init=nan"),
+        (gates.soft_threshold, {"init": math.nan}, r"soft_threshold\(init=nan\)"),
+        (gates.variational_dropout, {"init": math.nan}, "init=nan"),
     ],
 )
 def test_numbers_out_of_range_are_refused(factory, wrong, words):
