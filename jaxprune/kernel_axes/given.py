@@ -20,6 +20,7 @@ __all__ = [
     "of_leaves",
     "require_axes",
     "resolve_axes",
+    "tree_beside",
 ]
 
 AxesTree = Any  # a tree of `Axes` beside the parameters, or `Axes` by regular expression
@@ -94,7 +95,7 @@ def require_axes(given: AxesTree | None, params: Params, wanted: Any, user: str)
     """Returns a tree like `params` of the `Axes` of the leaves where they are wanted, `None` elsewhere.
 
     Args:
-      given: a tree like `params` of `Axes`; where it is `None`, or has `None`, the shape tells.
+      given: as for `of_leaves`; where it is `None`, or has `None`, the shape tells.
       params: tree of arrays or of shapes.
       wanted: a tree like `params` with `None` where no axes are needed; elsewhere anything, or the moments of
         inputs, which must not contradict what a shape tells.
@@ -109,7 +110,7 @@ def require_axes(given: AxesTree | None, params: Params, wanted: Any, user: str)
     {'v': None, 'w': Axes(in_axis=(1,), out_axis=(0,), batch_axis=())}
     """
     leaves, treedef = jax.tree.flatten(params)
-    given_axes = [None] * len(leaves) if given is None else treedef.flatten_up_to(given)
+    given_axes = of_leaves(given, params)
     rows = zip(trees.paths(params), leaves, given_axes, treedef.flatten_up_to(wanted), strict=True)
     required_axes: list[Axes | None] = []
     for path, leaf, axes, need in rows:
@@ -150,6 +151,15 @@ def of_leaves(given: AxesTree | None, params: Params) -> list[Axes | None]:
       TypeError: if something else than `Axes` is given.
     """
     return [None if axes is _UNSAID else axes for axes in _match_leaves(given, params)]
+
+
+def tree_beside(given: AxesTree | None, params: Params) -> Any:
+    """Returns a tree like `params` of the axes of the leaves, counted from 0 (see `of_leaves`).
+
+    >>> tree_beside({"w$": Axes(-2, -1)}, {"w": np.ones((2, 3)), "b": np.ones(3)})
+    {'b': None, 'w': Axes(in_axis=(0,), out_axis=(1,), batch_axis=())}
+    """
+    return jax.tree.structure(params).unflatten(of_leaves(given, params))
 
 
 def by_path(given: AxesTree | None, leaves: Mapping[str, Any]) -> dict[str, Axes | None]:
