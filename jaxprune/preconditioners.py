@@ -16,6 +16,7 @@ import optax
 
 from jaxprune import masks as masks_lib
 from jaxprune.arrays.precision import at_least_float32
+from jaxprune.trees.alike import check_alike
 from jaxprune.types import Params
 
 __all__ = ["adagrad", "adam", "rms"]
@@ -54,7 +55,9 @@ def adam(*, b2: float = 0.999, eps: float = 1e-8, eps_root: float = 0.0) -> Prec
     def factors(state: optax.OptState, params: Params) -> Any:
         adam_state = _find_state("adam", state, ("count", "mu", "nu"))
         moments = _correct_bias(adam_state.nu, b2, adam_state.count)
-        return _map_moments(params, moments, lambda moment: 1 / (jnp.sqrt(moment + eps_root) + eps))
+        return _map_moments(
+            "adam", params, moments, lambda moment: 1 / (jnp.sqrt(moment + eps_root) + eps)
+        )
 
     return factors
 
@@ -91,8 +94,8 @@ def rms(
                 )
             moments = _correct_bias(moments, decay, rms_state.count)
         if eps_in_sqrt:
-            return _map_moments(params, moments, lambda moment: jax.lax.rsqrt(moment + eps))
-        return _map_moments(params, moments, lambda moment: 1 / (jnp.sqrt(moment) + eps))
+            return _map_moments("rms", params, moments, lambda moment: jax.lax.rsqrt(moment + eps))
+        return _map_moments("rms", params, moments, lambda moment: 1 / (jnp.sqrt(moment) + eps))
 
     return factors
 
@@ -115,12 +118,16 @@ def adagrad(*, eps: float = 1e-7) -> Preconditioner:
     def factors(state: optax.OptState, params: Params) -> Any:
         adagrad_state = _find_state("adagrad", state, ("sum_of_squares",))
         return _map_moments(
+            "adagrad",
             params,
             adagrad_state.sum_of_squares,
             lambda total: jnp.where(total > 0, jax.lax.rsqrt(total + eps), 0.0),
         )
 
     return factors
+
+
+_REMEDY = "give the preconditioner that fits the optimizer, or write one: (state, params) -> tree of factors"
 
 
 def _find_state(who: str, state: optax.OptState, *fields: tuple[str, ...]) -> Any:
@@ -133,8 +140,7 @@ def _find_state(who: str, state: optax.OptState, *fields: tuple[str, ...]) -> An
     if len(parts) != 1:
         raise ValueError(
             f"preconditioners.{who}: {len(parts) or 'no'} states with the fields "
-            f"{' or '.join(map(str, fields))} in this optimizer, one is needed; give the preconditioner that "
-            "fits the optimizer, or write one: (state, params) -> tree of factors."
+            f"{' or '.join(map(str, fields))} in this optimizer, one is needed; {_REMEDY}."
         )
     return parts[0]
 
@@ -148,11 +154,14 @@ def _correct_bias(moments: Any, decay: float, count: jax.Array) -> Any:
     )
 
 
-def _map_moments(params: Params, tree: Any, function: Callable[[jax.Array], jax.Array]) -> Any:
+def _map_moments(
+    who: str, params: Params, tree: Any, function: Callable[[jax.Array], jax.Array]
+) -> Any:
     """Returns a function of the moments at the leaves of `params`; `None` where `optax.masked` keeps none.
 
     It is 0 for a leaf whose moments are all 0.
     """
+    check_alike(f"preconditioners.{who}", "moments", params, tree, _REMEDY)
 
     def value(moment: jax.Array) -> jax.Array:
         return jnp.where((moment == 0).all(), 0.0, function(moment))

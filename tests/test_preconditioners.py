@@ -116,3 +116,5 @@ def test_optimizers_that_do_not_fit_are_named():
         preconditioners.adagrad()(state(optax.adam(0.1)), PARAMS)
     with pytest.raises(ValueError, match="give decay= what the optimizer was given"):
         preconditioners.rms()(state(optax.rmsprop(0.1, bias_correction=True)), PARAMS)
+    with pytest.raises(ValueError, match=r"adam: 'a' has moments of the shape \(\), its parameter"):
+        preconditioners.adam()(state(optax.novograd(0.1)), PARAMS)
