@@ -80,6 +80,7 @@ def test_a_decaying_fraction_reads_the_step():
     early, late = (select(update, SCORES, 4, alive, grow_scores, step=t) for t in (0, 100))
     assert int((early & ~alive).sum()) == 2
     assert (late == alive).all()
+    assert [float(jp.updates.cosine(0.5, 0)(t)) for t in (0, 1)] == [0, 0]
 
 
 @pytest.mark.parametrize("axis", [0, 1])

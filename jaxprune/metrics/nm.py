@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxprune import checks, patterns, trees
 from jaxprune import masks as masks_lib
@@ -40,7 +41,9 @@ def nm_faults(
         raise ValueError(
             f"nm_faults(n={n}, m={m}): n of m neighbours, with 1 <= n <= m, are needed."
         )
-    tree = masks_lib.unpack(tree)
+    tree = jax.tree.map(
+        lambda leaf: leaf if hasattr(leaf, "dtype") else np.asarray(leaf), masks_lib.unpack(tree)
+    )
     trees.check_distinct("nm_faults", masks_lib.paths(tree))
     pattern = patterns.groups(m)
     faults = {}
