@@ -243,13 +243,13 @@ def unboxed(tree: Any) -> Any:
 def plain(tree: Any) -> Any:
     """Returns the tree, with dicts for mappings that cannot hold `None` in place of a leaf.
 
-    Such is Haiku's `FlatMap`.
+    Such is Haiku's `FlatMap`. Leaves keep their order: an `OrderedDict`, which has one of its own, stays.
     """
     if _can_hold_none(tree):
         return tree
 
     def is_other_mapping(node: Any) -> bool:
-        return isinstance(node, Mapping) and type(node) is not dict
+        return isinstance(node, Mapping) and type(node) not in (dict, collections.OrderedDict)
 
     def to_dict(node: Any) -> Any:
         return (
