@@ -15,6 +15,7 @@ import optax
 
 from jaxprune import checks, kernel_axes
 from jaxprune import masks as masks_lib
+from jaxprune.calls import is_traced
 from jaxprune.hyperparameters import scheduled
 from jaxprune.kernel_axes import AxesTree
 from jaxprune.masks import Prunable
@@ -70,7 +71,8 @@ class Gate(NamedTuple):
       sample: (theta, key, step) -> parameters of one forward pass, differentiable in theta.
       penalty: (theta, step) -> what to add to the loss, a float32 scalar.
       expected_l0: (theta) -> how many of the gated weights are expected not to be zero, a float32 scalar.
-      finalize: (theta, step) -> (params, masks) of the sparse network, without noise.
+      finalize: (theta, step) -> (params, masks) of the sparse network, without noise. Gates that are NaN are
+        refused, unless they are traced.
       project: () -> an optax transform for the end of the chain: keeps gates within their bounds, and frozen
         weights where they are.
       moments: (theta, step) -> means and variances of normally distributed weights, dicts by path; `None`
@@ -182,7 +184,9 @@ def gate_of(rule: Rule, prunable: Prunable = None, *, axes: AxesTree | None = No
 
     def finalize(theta: Gated, step: Step | None = None) -> tuple[Params, Masks]:
         checks.check("gate.finalize", theta=(theta, GATED))
-        leaves, kept_masks = rule.final(checked_leaves(theta), theta.gates, step)
+        leaves = checked_leaves(theta)
+        _refuse_nan(theta.gates)
+        leaves, kept_masks = rule.final(leaves, theta.gates, step)
         treedef = jax.tree.structure(theta.params)
         masks = treedef.unflatten(kept_masks.get(path) for path in masks_lib.paths(theta.params))
         return masks_lib.apply(_replace_leaves(theta.params, leaves), masks), masks
@@ -233,6 +237,20 @@ def _check_shapes(gates: Mapping[str, Any], expected_shapes: Mapping[str, Any]) 
         raise ValueError(
             f"gates: {join_faults(faults)}; begin with gate.init(params, key) of this gate."
         )
+
+
+def _refuse_nan(gates: Mapping[str, Any]) -> None:
+    """Raises `ValueError` if gates are NaN, and not traced: they say neither that a weight stays nor goes."""
+    with jax.ensure_compile_time_eval():
+        are_nan = {
+            path: jnp.isnan(gate).any() for path, gate in gates.items() if not is_traced(gate)
+        }
+    for path, is_nan in are_nan.items():
+        if is_nan:
+            raise ValueError(
+                f"gate.finalize: the gates of {path!r} hold NaN, by which no weight stays or goes; give "
+                "theta of a training that did not diverge."
+            )
 
 
 def _replace_leaves(params: Params, leaves: Leaves) -> Params:
