@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxprune import trees
+from jaxprune import checks, trees
 from jaxprune.types import Axes, Params
 
 __all__ = [
@@ -318,8 +318,9 @@ def _search_expressions(
     by_expression: Mapping[str, Any], paths: Sequence[str], partial: bool
 ) -> list[Any]:
     """Returns what the first expression that matches gives for each path; `_UNSAID` where none does."""
-    for expression in () if partial else by_expression:
-        if not any(re.search(expression, path) for path in paths):
+    for expression in by_expression:
+        checks.expression("axes", expression)
+        if not partial and not any(re.search(expression, path) for path in paths):
             raise ValueError(
                 f"axes: {expression!r} is no path of the parameters and, as a regular expression, matches "
                 f"none of {trees.quote_names(paths)}; give jaxprune.axes of these parameters."
