@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxprune import masks as masks_lib
-from jaxprune.arrays.precision import at_least_float32
+from jaxprune.arrays.precision import widen
 from jaxprune.trees.alike import check_alike
 from jaxprune.types import Params
 
@@ -149,9 +149,7 @@ def _correct_bias(moments: Any, decay: float, count: jax.Array) -> Any:
     """Returns moving averages over the sum of their weights after `count` updates."""
     # Before the first update, as while optax.MultiSteps gathers, there is nothing to correct.
     weight_sum = jnp.where(count > 0, 1 - decay**count, 1.0)
-    return jax.tree.map(
-        lambda moment: moment.astype(at_least_float32(moment.dtype)) / weight_sum, moments
-    )
+    return jax.tree.map(lambda moment: widen(moment) / weight_sum, moments)
 
 
 def _map_moments(
@@ -164,7 +162,7 @@ def _map_moments(
     check_alike(f"preconditioners.{who}", "moments", params, tree, _REMEDY)
 
     def value(moment: jax.Array) -> jax.Array:
-        return jnp.where((moment == 0).all(), 0.0, function(moment))
+        return jnp.where((moment == 0).all(), 0.0, function(widen(moment)))
 
     moments = (
         None if isinstance(entry, optax.MaskedNode) else entry
