@@ -225,6 +225,8 @@ def test_metadata_that_the_decoder_cannot_follow_are_refused():
     assert configs.from_gguf(metadata, tensors).head_dim == 4
     for change, reason in [
         ({"llama.expert_count": 8}, "expert_count is 8"),
+        ({"llama.rope.scale_linear": 4.0}, "rope.scale_linear is 4.0"),
+        ({"llama.attention.causal": False}, "attention.causal is False"),
         ({"llama.rope.dimension_count": 2}, "rope.dimension_count is 2"),
         ({"llama.attention.head_count": np.array([3, 2])}, "one positive integer"),
         ({"llama.rope.scaling.type": "yarn"}, "scaled by 'yarn'"),
