@@ -351,6 +351,9 @@ def test_what_does_not_fit_is_said():
     )
     with pytest.raises(ValueError, match="single weights compete"):
         group(0.1, pattern=patterns.groups(4))
+    for reduce in ("mean", "max"):
+        with pytest.raises(ValueError, match=rf"reduce='{reduce}'\)\): a norm is of the sum"):
+            group(0.1, pattern=patterns.block((2, 2), reduce=reduce))
     with pytest.raises(ValueError, match="one of axis= and pattern= is needed"):
         group(0.1)
     with pytest.raises(ValueError, match="one of axis= and pattern= is needed"):
