@@ -7,6 +7,7 @@ the state does not hold it. What scales updates after the named transform (clipp
 part of the factor.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -14,8 +15,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxprune import checks
 from jaxprune import masks as masks_lib
 from jaxprune.arrays.precision import widen
+from jaxprune.calls import is_traced
 from jaxprune.trees.alike import check_alike
 from jaxprune.types import Params
 
@@ -52,6 +55,8 @@ def adam(*, b2: float = 0.999, eps: float = 1e-8, eps_root: float = 0.0) -> Prec
     Array([0.5 , 0.25], dtype=float32)
     """
 
+    _check("adam", b2=b2, eps=eps, eps_root=eps_root)
+
     def factors(state: optax.OptState, params: Params) -> Any:
         adam_state = _find_state("adam", state, ("count", "mu", "nu"))
         moments = _correct_bias(adam_state.nu, b2, adam_state.count)
@@ -82,6 +87,8 @@ def rms(
     >>> rms()(state, params)["w"].round(4)  # moments 1 and 4
     Array([1. , 0.5], dtype=float32)
     """
+
+    _check("rms", eps=eps, decay=decay)
 
     def factors(state: optax.OptState, params: Params) -> Any:
         rms_state = _find_state("rms", state, ("nu",), ("count", "nu"))
@@ -115,6 +122,8 @@ def adagrad(*, eps: float = 1e-7) -> Preconditioner:
     Array([0.5, 0. ], dtype=float32)
     """
 
+    _check("adagrad", eps=eps)
+
     def factors(state: optax.OptState, params: Params) -> Any:
         adagrad_state = _find_state("adagrad", state, ("sum_of_squares",))
         return _map_moments(
@@ -125,6 +134,20 @@ def adagrad(*, eps: float = 1e-7) -> Preconditioner:
         )
 
     return factors
+
+
+def _check(who: str, **numbers: Any) -> None:
+    """Raises an error unless each is a number that an optimizer can have: decays below 1, none negative."""
+    for name, number in numbers.items():
+        if number is None or is_traced(number):
+            continue
+        checks.check(f"preconditioners.{who}", **{name: (number, checks.NUMBER)})
+        limit = 1.0 if name in ("b2", "decay") else math.inf
+        if not 0 <= number < limit:
+            raise ValueError(
+                f"preconditioners.{who}({name}={number}): a number in [0, {limit:g}) is needed, the one that "
+                "the optimizer was given."
+            )
 
 
 _REMEDY = "give the preconditioner that fits the optimizer, or write one: (state, params) -> tree of factors"

@@ -126,3 +126,18 @@ def test_optimizers_that_do_not_fit_are_named():
         preconditioners.rms()(state(optax.rmsprop(0.1, bias_correction=True)), PARAMS)
     with pytest.raises(ValueError, match=r"adam: 'a' has moments of the shape \(\), its parameter"):
         preconditioners.adam()(state(optax.novograd(0.1)), PARAMS)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: preconditioners.adam(b2=1.0), r"adam\(b2=1.0\): a number in \[0, 1\) is needed"),
+        (lambda: preconditioners.adam(eps=-1e-8), r"adam\(eps=-1e-08\): a number in \[0, inf\)"),
+        (lambda: preconditioners.rms(decay=1.5), r"rms\(decay=1.5\)"),
+        (lambda: preconditioners.adagrad(eps=float("nan")), r"adagrad\(eps=nan\)"),
+        (lambda: preconditioners.rms(eps="1e-8"), "a number is needed, not a string; leave out"),
+    ],
+)
+def test_numbers_that_no_optimizer_has_are_refused(make, words):
+    with pytest.raises((TypeError, ValueError), match=words):
+        make()

@@ -196,3 +196,10 @@ def test_splice_leaves_the_best_where_all_would_be_cut():
     scores = jnp.array([[1.0, 3.0, 2.0]])
     found = select(jp.updates.splice(c=9.0), scores, 0, jnp.ones((1, 3), bool))
     assert found.tolist() == [[False, True, False]]
+
+
+def test_shares_that_are_no_function_are_refused_at_once():
+    with pytest.raises(
+        TypeError, match="a function of survivors and scores is needed, not a string"
+    ):
+        jp.updates.redistribute(jp.criteria.gradient, shares="by_survivors")

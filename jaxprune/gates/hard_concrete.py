@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxprune import kernel_axes, patterns
-from jaxprune.checks import NUMBER
+from jaxprune.checks import NUMBER, Kind
 from jaxprune.gates.gate import (
     Gate,
     Leaves,
@@ -28,6 +28,13 @@ from jaxprune.types import Pattern, Step
 __all__ = ["hard_concrete"]
 
 _UNSTRUCTURED = patterns.unstructured()
+_PAIR = Kind(
+    "a pair of numbers",
+    lambda value: (
+        isinstance(value, tuple | list) and len(value) == 2 and all(map(NUMBER.fits, value))
+    ),
+    lambda _: "such as (-0.1, 1.1), the lower one first",
+)
 
 
 def hard_concrete(
@@ -95,6 +102,7 @@ def hard_concrete(
     check_each("hard_concrete", LEAFWISE, pattern=pattern)
     check_each("hard_concrete", NUMBER, dropout_rate=dropout_rate, weight_decay=weight_decay)
     check_each("hard_concrete", NUMBER, temperature=temperature)
+    check_each("hard_concrete", _PAIR, stretch=stretch, bounds=bounds)
     lowest, highest = stretch
     if not (lowest < 0 and highest > 1):
         raise ValueError(
@@ -105,7 +113,7 @@ def hard_concrete(
             f"hard_concrete(temperature={temperature}, weight_decay={weight_decay}): finite numbers are "
             "needed, above 0 and from 0 up."
         )
-    if not (len(bounds) == 2 and bounds[0] < bounds[1]):
+    if not bounds[0] < bounds[1]:
         raise ValueError(
             f"hard_concrete(bounds={bounds}): two numbers are needed, the lower one first."
         )

@@ -163,6 +163,12 @@ def test_numbers_out_of_range_are_refused(wrong, words):
         gates.hard_concrete(**wrong)
 
 
+@pytest.mark.parametrize("wrong", [{"stretch": (-0.1, 1.1, 2.0)}, {"bounds": None}])
+def test_what_is_no_pair_is_refused(wrong):
+    with pytest.raises(TypeError, match="a pair of numbers is needed, not"):
+        gates.hard_concrete(**wrong)
+
+
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
