@@ -7,6 +7,7 @@ the state does not hold it. What scales updates after the named transform (clipp
 part of the factor.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -14,8 +15,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxprune import checks
 from jaxprune import masks as masks_lib
-from jaxprune.arrays.precision import at_least_float32
+from jaxprune.arrays.precision import widen
+from jaxprune.calls import is_traced
+from jaxprune.trees.alike import check_alike
 from jaxprune.types import Params
 
 __all__ = ["adagrad", "adam", "rms"]
@@ -51,10 +55,14 @@ def adam(*, b2: float = 0.999, eps: float = 1e-8, eps_root: float = 0.0) -> Prec
     Array([0.5 , 0.25], dtype=float32)
     """
 
+    _check("adam", b2=b2, eps=eps, eps_root=eps_root)
+
     def factors(state: optax.OptState, params: Params) -> Any:
         adam_state = _find_state("adam", state, ("count", "mu", "nu"))
         moments = _correct_bias(adam_state.nu, b2, adam_state.count)
-        return _map_moments(params, moments, lambda moment: 1 / (jnp.sqrt(moment + eps_root) + eps))
+        return _map_moments(
+            "adam", params, moments, lambda moment: 1 / (jnp.sqrt(moment + eps_root) + eps)
+        )
 
     return factors
 
@@ -80,6 +88,8 @@ def rms(
     Array([1. , 0.5], dtype=float32)
     """
 
+    _check("rms", eps=eps, decay=decay)
+
     def factors(state: optax.OptState, params: Params) -> Any:
         rms_state = _find_state("rms", state, ("nu",), ("count", "nu"))
         moments = rms_state.nu
@@ -91,8 +101,8 @@ def rms(
                 )
             moments = _correct_bias(moments, decay, rms_state.count)
         if eps_in_sqrt:
-            return _map_moments(params, moments, lambda moment: jax.lax.rsqrt(moment + eps))
-        return _map_moments(params, moments, lambda moment: 1 / (jnp.sqrt(moment) + eps))
+            return _map_moments("rms", params, moments, lambda moment: jax.lax.rsqrt(moment + eps))
+        return _map_moments("rms", params, moments, lambda moment: 1 / (jnp.sqrt(moment) + eps))
 
     return factors
 
@@ -112,15 +122,35 @@ def adagrad(*, eps: float = 1e-7) -> Preconditioner:
     Array([0.5, 0. ], dtype=float32)
     """
 
+    _check("adagrad", eps=eps)
+
     def factors(state: optax.OptState, params: Params) -> Any:
         adagrad_state = _find_state("adagrad", state, ("sum_of_squares",))
         return _map_moments(
+            "adagrad",
             params,
             adagrad_state.sum_of_squares,
             lambda total: jnp.where(total > 0, jax.lax.rsqrt(total + eps), 0.0),
         )
 
     return factors
+
+
+def _check(who: str, **numbers: Any) -> None:
+    """Raises an error unless each is a number that an optimizer can have: decays below 1, none negative."""
+    for name, number in numbers.items():
+        if number is None or is_traced(number):
+            continue
+        checks.check(f"preconditioners.{who}", **{name: (number, checks.NUMBER)})
+        limit = 1.0 if name in ("b2", "decay") else math.inf
+        if not 0 <= number < limit:
+            raise ValueError(
+                f"preconditioners.{who}({name}={number}): a number in [0, {limit:g}) is needed, the one that "
+                "the optimizer was given."
+            )
+
+
+_REMEDY = "give the preconditioner that fits the optimizer, or write one: (state, params) -> tree of factors"
 
 
 def _find_state(who: str, state: optax.OptState, *fields: tuple[str, ...]) -> Any:
@@ -133,8 +163,7 @@ def _find_state(who: str, state: optax.OptState, *fields: tuple[str, ...]) -> An
     if len(parts) != 1:
         raise ValueError(
             f"preconditioners.{who}: {len(parts) or 'no'} states with the fields "
-            f"{' or '.join(map(str, fields))} in this optimizer, one is needed; give the preconditioner that "
-            "fits the optimizer, or write one: (state, params) -> tree of factors."
+            f"{' or '.join(map(str, fields))} in this optimizer, one is needed; {_REMEDY}."
         )
     return parts[0]
 
@@ -143,19 +172,20 @@ def _correct_bias(moments: Any, decay: float, count: jax.Array) -> Any:
     """Returns moving averages over the sum of their weights after `count` updates."""
     # Before the first update, as while optax.MultiSteps gathers, there is nothing to correct.
     weight_sum = jnp.where(count > 0, 1 - decay**count, 1.0)
-    return jax.tree.map(
-        lambda moment: moment.astype(at_least_float32(moment.dtype)) / weight_sum, moments
-    )
+    return jax.tree.map(lambda moment: widen(moment) / weight_sum, moments)
 
 
-def _map_moments(params: Params, tree: Any, function: Callable[[jax.Array], jax.Array]) -> Any:
+def _map_moments(
+    who: str, params: Params, tree: Any, function: Callable[[jax.Array], jax.Array]
+) -> Any:
     """Returns a function of the moments at the leaves of `params`; `None` where `optax.masked` keeps none.
 
     It is 0 for a leaf whose moments are all 0.
     """
+    check_alike(f"preconditioners.{who}", "moments", params, tree, _REMEDY)
 
     def value(moment: jax.Array) -> jax.Array:
-        return jnp.where((moment == 0).all(), 0.0, function(moment))
+        return jnp.where((moment == 0).all(), 0.0, function(widen(moment)))
 
     moments = (
         None if isinstance(entry, optax.MaskedNode) else entry

@@ -324,8 +324,8 @@ def alternate(*, sparsity: float, every: int, begin: int, end: int) -> Schedule:
     _check("alternate", sparsity, begin, end, every)
 
     def sparsity_at(step: Step) -> Sparsity:
-        is_compressed = ((step - begin) // every % 2 == 0) | (step >= end)
-        return jnp.where(is_compressed, jnp.float32(sparsity), 0.0)
+        is_compressed = (step >= begin) & ((step - begin) // every % 2 == 0)
+        return jnp.where(is_compressed | (step >= end), jnp.float32(sparsity), 0.0)
 
     return Schedule(_is_on_grid(begin, end, every), sparsity_at, end)
 
@@ -381,7 +381,8 @@ def cyclical(
 
     def sparsity_at(step: Step) -> Sparsity:
         is_after_last_cycle = step >= begin + cycles * cycle_length
-        step_in_cycle = jnp.where(is_after_last_cycle, cycle_length, (step - begin) % cycle_length)
+        step_in_cycles = jnp.maximum(step - begin, 0)
+        step_in_cycle = jnp.where(is_after_last_cycle, cycle_length, step_in_cycles % cycle_length)
         progress = jnp.clip(step_in_cycle / (cycle_length - every), 0.0, 1.0)
         return sparsity + (initial - sparsity) * (1 - progress) ** power
 

@@ -335,7 +335,7 @@ class Penalty(Part):
     r"""A term added to the loss to make weights zero; `leaves` is `{path: array}` of those it falls on.
 
     Attributes:
-      value: (leaves, step) -> the penalty $P$, a float32 scalar.
+      value: (leaves, step) -> the penalty $P$, a float32 scalar, whose gradient is the subgradient.
       prox: (leaves $v$, sizes $\eta$, step) -> leaves: where $P(w) + \sum_i (w_i - v_i)^2 / 2\eta_i$ is
         least. Step sizes are one number for all leaves, or `{path: number or array of the leaf's shape}`.
       subgradient: (leaves, step) -> leaves, 0 at 0; `None` if there is none of use.

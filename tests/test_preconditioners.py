@@ -87,13 +87,21 @@ def test_a_leaf_without_any_gradient_has_no_step(name):
     assert (factors["b"][0][1:] > 0).all()
 
 
-def test_low_precision_moments_are_read_in_float32():
+@pytest.mark.parametrize(
+    ("tx", "preconditioner", "expected"),
+    [
+        (optax.adam(0.1), preconditioners.adam(), 0.5),
+        (optax.rmsprop(0.1, decay=0.75), preconditioners.rms(), 1.0),
+        (optax.scale_by_rss(0.0), preconditioners.adagrad(), 0.5),
+    ],
+    ids=["adam", "rms", "adagrad"],
+)
+def test_low_precision_moments_are_read_in_float32(tx, preconditioner, expected):
     params = {"w": jnp.ones(3, jnp.bfloat16)}
-    tx = optax.adam(0.1)
     _, state = tx.update({"w": jnp.full(3, 2.0, jnp.bfloat16)}, tx.init(params), params)
-    factor = preconditioners.adam()(state, params)["w"]
+    factor = preconditioner(state, params)["w"]
     assert factor.dtype == jnp.float32
-    assert jnp.allclose(factor, 0.5, rtol=1e-2)
+    assert jnp.allclose(factor, expected, rtol=1e-2)
 
 
 def test_leaves_without_moments_have_no_factor():
@@ -116,3 +124,20 @@ def test_optimizers_that_do_not_fit_are_named():
         preconditioners.adagrad()(state(optax.adam(0.1)), PARAMS)
     with pytest.raises(ValueError, match="give decay= what the optimizer was given"):
         preconditioners.rms()(state(optax.rmsprop(0.1, bias_correction=True)), PARAMS)
+    with pytest.raises(ValueError, match=r"adam: 'a' has moments of the shape \(\), its parameter"):
+        preconditioners.adam()(state(optax.novograd(0.1)), PARAMS)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: preconditioners.adam(b2=1.0), r"adam\(b2=1.0\): a number in \[0, 1\) is needed"),
+        (lambda: preconditioners.adam(eps=-1e-8), r"adam\(eps=-1e-08\): a number in \[0, inf\)"),
+        (lambda: preconditioners.rms(decay=1.5), r"rms\(decay=1.5\)"),
+        (lambda: preconditioners.adagrad(eps=float("nan")), r"adagrad\(eps=nan\)"),
+        (lambda: preconditioners.rms(eps="1e-8"), "a number is needed, not a string; leave out"),
+    ],
+)
+def test_numbers_that_no_optimizer_has_are_refused(make, words):
+    with pytest.raises((TypeError, ValueError), match=words):
+        make()

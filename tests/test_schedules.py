@@ -99,6 +99,14 @@ def test_cyclical_reaches_its_target_in_every_cycle(every):
         jp.schedules.cyclical(sparsity=0.8, begin=0, end=10, every=5, cycles=2)
 
 
+def test_before_their_begin_alternate_is_dense_and_cyclical_at_its_initial_sparsity():
+    alternate = s.alternate(sparsity=0.9, every=10, begin=20, end=60)
+    cyclical = s.cyclical(sparsity=0.8, begin=20, end=60, every=5, cycles=2, initial=0.25)
+    for step in (0, 5, 10, 19):
+        assert float(alternate.sparsity(step)) == 0
+        assert float(cyclical.sparsity(step)) == pytest.approx(0.25)
+
+
 def test_a_constant_schedule_has_a_target_from_its_begin_and_no_last_change():
     schedule = s.constant(sparsity=0.5, begin=3, every=4)
     assert [t for t in range(20) if schedule.due(t)] == [3, 7, 11, 15, 19]

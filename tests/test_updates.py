@@ -80,6 +80,7 @@ def test_a_decaying_fraction_reads_the_step():
     early, late = (select(update, SCORES, 4, alive, grow_scores, step=t) for t in (0, 100))
     assert int((early & ~alive).sum()) == 2
     assert (late == alive).all()
+    assert [float(jp.updates.cosine(0.5, 0)(t)) for t in (0, 1)] == [0, 0]
 
 
 @pytest.mark.parametrize("axis", [0, 1])
@@ -195,3 +196,10 @@ def test_splice_leaves_the_best_where_all_would_be_cut():
     scores = jnp.array([[1.0, 3.0, 2.0]])
     found = select(jp.updates.splice(c=9.0), scores, 0, jnp.ones((1, 3), bool))
     assert found.tolist() == [[False, True, False]]
+
+
+def test_shares_that_are_no_function_are_refused_at_once():
+    with pytest.raises(
+        TypeError, match="a function of survivors and scores is needed, not a string"
+    ):
+        jp.updates.redistribute(jp.criteria.gradient, shares="by_survivors")

@@ -162,13 +162,12 @@ def large_final_same_sign(params: Params, *, initial_params: Params, **_) -> Sco
 
 def _combined_ranks(combine, params: Params, initial_params: Params, axes) -> Scores:
     """Returns, per weight, what `combine` makes of the ranks in its layer of its two sizes."""
-    given_axes = jax.tree.map(lambda _: None, params) if axes is None else axes
 
     def combine_leaf(weights: jax.Array, initial: jax.Array, leaf_axes: Axes | None) -> jax.Array:
         layer_axes = kernel_axes.layer_axes(leaf_axes)
         return combine(_ranks(jnp.abs(weights), layer_axes), _ranks(jnp.abs(initial), layer_axes))
 
-    return jax.tree.map(combine_leaf, params, initial_params, given_axes)
+    return jax.tree.map(combine_leaf, params, initial_params, kernel_axes.tree_beside(axes, params))
 
 
 def _ranks(scores: jax.Array, layer_axes: tuple[int, ...]) -> jax.Array:

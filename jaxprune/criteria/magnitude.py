@@ -79,8 +79,7 @@ def normalized_magnitude(
         squares = jnp.sum((sizes / largest) ** 2, other_axes, keepdims=True)
         return sizes / largest / jnp.sqrt(jnp.maximum(squares, 1.0))
 
-    given_axes = jax.tree.map(lambda _: None, params) if axes is None else axes
-    return jax.tree.map(score, params, given_axes)
+    return jax.tree.map(score, params, kernel_axes.tree_beside(axes, params))
 
 
 def fpgm(params: Params, *, axes: kernel_axes.AxesTree | None = None, **_) -> Scores:
@@ -107,7 +106,7 @@ def fpgm(params: Params, *, axes: kernel_axes.AxesTree | None = None, **_) -> Sc
     """
 
     is_unknown = axes is None or not any(isinstance(leaf, Axes) for leaf in jax.tree.leaves(axes))
-    given_axes = jax.tree.map(lambda _: None, params) if is_unknown else axes
+    given_axes = kernel_axes.tree_beside(None if is_unknown else axes, params)
 
     def kernel_mark(weights: jax.Array, leaf_axes: Axes | None) -> bool | None:
         if is_unknown or leaf_axes is not None:

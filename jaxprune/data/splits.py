@@ -1,6 +1,7 @@
 """Validation data: a random hold-out, or every fold in turn."""
 
 from collections.abc import Iterator
+from numbers import Integral
 
 import numpy as np
 
@@ -26,10 +27,10 @@ def split(examples: Split, validation: int, seed: int) -> tuple[Split, Split]:
     (7, 3)
     """
     number_of_examples = len(examples.labels)
-    if not 0 <= validation < number_of_examples:
+    if not (isinstance(validation, Integral) and 0 <= validation < number_of_examples):
         raise ValueError(
-            f"split: cannot hold out {validation} of {number_of_examples} examples; validation must be "
-            f"between 0 and {number_of_examples - 1}."
+            f"split: cannot hold out {validation} of {number_of_examples} examples; validation must be a "
+            f"number of them between 0 and {number_of_examples - 1}."
         )
     return _divide(examples, _permutation(number_of_examples, seed)[:validation])
 
@@ -52,10 +53,10 @@ def k_folds(examples: Split, k: int, seed: int) -> Iterator[tuple[Split, Split]]
     [4, 3, 3]
     """
     number_of_examples = len(examples.labels)
-    if not 2 <= k <= number_of_examples:
+    if not (isinstance(k, Integral) and 2 <= k <= number_of_examples):
         raise ValueError(
-            f"k_folds: cannot make {k} folds of {number_of_examples} examples; k must be between 2 and "
-            f"{number_of_examples}."
+            f"k_folds: cannot make {k} folds of {number_of_examples} examples; k must be an integer between "
+            f"2 and {number_of_examples}."
         )
     return (
         _divide(examples, fold)

@@ -1,5 +1,7 @@
 """Continuous sparsification: sigmoid gates that grow steeper until they are a mask."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 
@@ -52,7 +54,7 @@ def continuous(
       A gate.
 
     Raises:
-      ValueError: if `steepest` is below 1, or `end` not after `begin`.
+      ValueError: if `steepest` is below 1 or infinite, or `end` not after `begin`.
 
     References: Savarese, Silva & Maire, "Winning the Lottery with Continuous Sparsification" (2020).
     Departure: one round; for its tickets, start again from the masks with `jaxprune.fixed`.
@@ -67,10 +69,10 @@ def continuous(
     check_strength("continuous", strength)
     check_each("continuous", INTEGER, begin=begin, end=end)
     check_each("continuous", NUMBER, steepest=steepest, init=init)
-    if steepest < 1 or end <= begin:
+    if not 1 <= steepest < math.inf or end <= begin:
         raise ValueError(
-            f"continuous(steepest={steepest}, begin={begin}, end={end}): the steepness ends at 1 or above, "
-            "and later than it begins."
+            f"continuous(steepest={steepest}, begin={begin}, end={end}): the steepness ends at a finite "
+            "number from 1 up, and later than it begins."
         )
 
     def steepness_at(step: Step) -> jax.Array:

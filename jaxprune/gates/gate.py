@@ -4,6 +4,7 @@ A gate turns `params` into `theta = Gated(params, gates)`, one pytree for one op
 taken at `gate.sample(theta, key)`, a tree like `params`; `gate.finalize(theta)` is the network that is left.
 """
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeVar
@@ -14,10 +15,11 @@ import optax
 
 from jaxprune import checks, kernel_axes
 from jaxprune import masks as masks_lib
+from jaxprune.calls import is_traced
 from jaxprune.hyperparameters import scheduled
 from jaxprune.kernel_axes import AxesTree
 from jaxprune.masks import Prunable
-from jaxprune.trees import differences
+from jaxprune.trees import check_distinct, differences
 from jaxprune.trees.alike import join_faults
 from jaxprune.types import Axes, Masks, Params, Pattern, Step
 
@@ -69,7 +71,8 @@ class Gate(NamedTuple):
       sample: (theta, key, step) -> parameters of one forward pass, differentiable in theta.
       penalty: (theta, step) -> what to add to the loss, a float32 scalar.
       expected_l0: (theta) -> how many of the gated weights are expected not to be zero, a float32 scalar.
-      finalize: (theta, step) -> (params, masks) of the sparse network, without noise.
+      finalize: (theta, step) -> (params, masks) of the sparse network, without noise. Gates that are NaN are
+        refused, unless they are traced.
       project: () -> an optax transform for the end of the chain: keeps gates within their bounds, and frozen
         weights where they are.
       moments: (theta, step) -> means and variances of normally distributed weights, dicts by path; `None`
@@ -181,7 +184,9 @@ def gate_of(rule: Rule, prunable: Prunable = None, *, axes: AxesTree | None = No
 
     def finalize(theta: Gated, step: Step | None = None) -> tuple[Params, Masks]:
         checks.check("gate.finalize", theta=(theta, GATED))
-        leaves, kept_masks = rule.final(checked_leaves(theta), theta.gates, step)
+        leaves = checked_leaves(theta)
+        _refuse_nan(theta.gates)
+        leaves, kept_masks = rule.final(leaves, theta.gates, step)
         treedef = jax.tree.structure(theta.params)
         masks = treedef.unflatten(kept_masks.get(path) for path in masks_lib.paths(theta.params))
         return masks_lib.apply(_replace_leaves(theta.params, leaves), masks), masks
@@ -203,8 +208,10 @@ def gate_of(rule: Rule, prunable: Prunable = None, *, axes: AxesTree | None = No
 
 
 def _leaves_by_path(params: Params) -> Leaves:
-    """Returns the leaves of a tree by path."""
-    return dict(zip(masks_lib.paths(params), jax.tree.leaves(params), strict=True))
+    """Returns the leaves of a tree by path; refuses two of the same path."""
+    paths = masks_lib.paths(params)
+    check_distinct("gates", paths)
+    return dict(zip(paths, jax.tree.leaves(params), strict=True))
 
 
 def _gated_leaves(theta: Gated) -> Leaves:
@@ -230,6 +237,20 @@ def _check_shapes(gates: Mapping[str, Any], expected_shapes: Mapping[str, Any]) 
         raise ValueError(
             f"gates: {join_faults(faults)}; begin with gate.init(params, key) of this gate."
         )
+
+
+def _refuse_nan(gates: Mapping[str, Any]) -> None:
+    """Raises `ValueError` if gates are NaN, and not traced: they say neither that a weight stays nor goes."""
+    with jax.ensure_compile_time_eval():
+        are_nan = {
+            path: jnp.isnan(gate).any() for path, gate in gates.items() if not is_traced(gate)
+        }
+    for path, is_nan in are_nan.items():
+        if is_nan:
+            raise ValueError(
+                f"gate.finalize: the gates of {path!r} hold NaN, by which no weight stays or goes; give "
+                "theta of a training that did not diverge."
+            )
 
 
 def _replace_leaves(params: Params, leaves: Leaves) -> Params:
@@ -280,11 +301,17 @@ def _project(rule: Rule) -> optax.GradientTransformationExtraArgs:
 
 
 def check_each(who: str, kind: checks.Kind, **arguments: Any) -> None:
-    """Raises `TypeError` unless each argument, or each value of one that is a mapping, is of the kind."""
+    """Raises `TypeError` unless each argument, or each value of one that is a mapping, is of the kind.
+
+    NaN is a `ValueError`.
+    """
     for name, value in arguments.items():
         items_of_mapping = value.items() if isinstance(value, Mapping) else ()
-        checked = {f"{name}[{key!r}]": (item, kind) for key, item in items_of_mapping}
-        checks.check(who, **(checked or {name: (value, kind)}))
+        values = {f"{name}[{key!r}]": item for key, item in items_of_mapping} or {name: value}
+        checks.check(who, **{item_name: (item, kind) for item_name, item in values.items()})
+        for item_name, item in values.items():
+            if checks.NUMBER.fits(item) and math.isnan(item):
+                raise ValueError(f"{who}({item_name}=nan): a number is needed, and NaN is none.")
 
 
 def check_strength(who: str, strength: Any) -> None:

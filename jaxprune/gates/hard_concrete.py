@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxprune import kernel_axes, patterns
-from jaxprune.checks import NUMBER
+from jaxprune.checks import NUMBER, Kind
 from jaxprune.gates.gate import (
     Gate,
     Leaves,
@@ -28,6 +28,13 @@ from jaxprune.types import Pattern, Step
 __all__ = ["hard_concrete"]
 
 _UNSTRUCTURED = patterns.unstructured()
+_PAIR = Kind(
+    "a pair of numbers",
+    lambda value: (
+        isinstance(value, tuple | list) and len(value) == 2 and all(map(NUMBER.fits, value))
+    ),
+    lambda _: "such as (-0.1, 1.1), the lower one first",
+)
 
 
 def hard_concrete(
@@ -77,7 +84,7 @@ def hard_concrete(
       A gate.
 
     Raises:
-      ValueError: if `stretch`, `temperature` or `dropout_rate` is out of its range.
+      ValueError: if a number is out of its range, or `bounds` are in another order.
 
     References: Louizos, Welling & Kingma, "Learning Sparse Neural Networks through L0 Regularization"
     (2018), and its released code for the weight decay and the bounds.
@@ -95,13 +102,21 @@ def hard_concrete(
     check_each("hard_concrete", LEAFWISE, pattern=pattern)
     check_each("hard_concrete", NUMBER, dropout_rate=dropout_rate, weight_decay=weight_decay)
     check_each("hard_concrete", NUMBER, temperature=temperature)
+    check_each("hard_concrete", _PAIR, stretch=stretch, bounds=bounds)
     lowest, highest = stretch
     if not (lowest < 0 and highest > 1):
         raise ValueError(
             f"hard_concrete(stretch={stretch}): a number below 0 and one above 1 are needed."
         )
-    if temperature <= 0:
-        raise ValueError(f"hard_concrete(temperature={temperature}): it must be positive.")
+    if not (0 < temperature < math.inf and 0 <= weight_decay < math.inf):
+        raise ValueError(
+            f"hard_concrete(temperature={temperature}, weight_decay={weight_decay}): finite numbers are "
+            "needed, above 0 and from 0 up."
+        )
+    if not bounds[0] < bounds[1]:
+        raise ValueError(
+            f"hard_concrete(bounds={bounds}): two numbers are needed, the lower one first."
+        )
     dropout_rates = dropout_rate.values() if isinstance(dropout_rate, Mapping) else [dropout_rate]
     if not all(0 < leaf_rate < 1 for leaf_rate in dropout_rates):
         raise ValueError(
@@ -162,15 +177,10 @@ def hard_concrete(
 
     def expected_cost(leaves: Leaves, gates: Leaves, cost: dict[str, jax.Array]) -> jax.Array:
         """Returns the sum of a cost per weight, each times the probability that its gate is not zero."""
-        leaf_patterns = patterns_of(leaves)
-        kernels = kernel_axes.by_path(axes, leaves)
-        probabilities = {path: jax.nn.sigmoid(gates[path] - log_odds_shift) for path in leaves}
-        unit_costs = {
-            path: leaf_patterns[path].to_groups(cost[path], kernels[path]) for path in leaves
-        }
-        return sum(
-            ((probabilities[path] * unit_costs[path]).sum() for path in leaves), jnp.zeros(())
+        probabilities = spread(
+            leaves, {path: jax.nn.sigmoid(gates[path] - log_odds_shift) for path in leaves}
         )
+        return sum(((probabilities[path] * cost[path]).sum() for path in leaves), jnp.zeros(()))
 
     def alive(leaves: Leaves, gates: Leaves) -> jax.Array:
         cost_of_one = {path: jnp.ones(leaf.shape) for path, leaf in leaves.items()}

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from jaxprune import checks, programs
 from jaxprune import masks as masks_lib
+from jaxprune.arrays.precision import at_least_float32, widen
 from jaxprune.gates.gate import GATED, Gate, Gated
 from jaxprune.types import Step
 
@@ -33,7 +34,7 @@ class _Normal(NamedTuple):
 
     Attributes:
       mean: array.
-      variance: array of the same shape and dtype.
+      variance: array of the same shape, float32 or wider: float16 holds few squares.
       draw: () -> an array from this distribution, the same one whenever it is asked.
     """
 
@@ -85,6 +86,7 @@ def apply(
     checks.check("gates.apply", gate=(gate, _GATE), fn=(fn, _FUNCTION), theta=(theta, GATED))
     if gate.moments is None:
         return fn(gate.sample(theta, key, step), *inputs)
+    checks.check("gates.apply", key=(key, checks.KEY))
     means, variances = gate.moments(theta, step)
     program, treedef = programs.trace(fn, theta.params, *inputs)
     draws = _Draws(key)
@@ -130,7 +132,9 @@ class _Draws:
             def move(array: Any) -> Any:
                 return programs.bind(equation, [array, *inputs[1:]])[0]
 
-            return [_Normal(move(mean), move(variance), functools.cache(lambda: move(draw())))]
+            if primitive_name != "convert_element_type":
+                variance = move(variance)
+            return [_Normal(move(mean), variance, functools.cache(lambda: move(draw())))]
         if primitive_name in _PRODUCTS and sum(is_normal) == 1:
             flagged_inputs = list(zip(inputs, is_normal, strict=True))
             means = [
@@ -138,17 +142,20 @@ class _Draws:
                 for value, is_distribution in flagged_inputs
             ]
             variances = [
-                value.variance if is_distribution else jnp.square(value)
+                value.variance if is_distribution else jnp.square(widen(value))
                 for value, is_distribution in flagged_inputs
             ]
+            wide_dtype = jnp.result_type(*variances)
+            variances = [variance.astype(wide_dtype) for variance in variances]
             mean_of_product = programs.bind(equation, means)[0]
-            variance_of_product = programs.bind(equation, variances)[0]
+            wide_params = equation.params | {"preferred_element_type": wide_dtype}
+            variance_of_product = programs.bind_with(equation, variances, wide_params)[0]
             return [self.make_normal(mean_of_product, variance_of_product).draw()]
         return programs.bind(equation, [_draw_value(value) for value in inputs])
 
     def make_normal(self, mean: Any, variance: Any) -> _Normal:
         """Returns normal values with noise of their own."""
-        variance = variance.astype(mean.dtype)
+        variance = variance.astype(at_least_float32(variance.dtype, mean.dtype))
 
         def draw() -> Any:
             self.draw_count += 1

@@ -34,9 +34,9 @@ def movement(
 ) -> Gate:
     r"""Keeps the weights with the highest scores; an optimizer trains the scores.
 
-    $w' = w \odot m$ with $m$ the mask of the highest scores $s$, the same fraction in each layer. Gradients
-    pass straight through $m$ to the scores: $\partial L / \partial s = w\, \partial L / \partial w'$. The
-    sparsity rises by a cubic from `initial` at `begin` to `sparsity` at `end`. In
+    $w' = w \odot m$ with $m$ the mask of the highest scores $s$, the same fraction in each layer, but at
+    least one. Gradients pass straight through $m$ to the scores: $\partial L / \partial s = w\, \partial L /
+    \partial w'$. The sparsity rises by a cubic from `initial` at `begin` to `sparsity` at `end`. In
     `jaxprune.methods.movement` the transform keeps the sums that plain gradient descent would make the
     scores of.
 

@@ -26,7 +26,7 @@ def mask_straight_through(weights: jax.Array, mask: jax.Array, scores: jax.Array
 
 
 def best_masks(scores: Leaves, sparsity: Sparsity, axes: AxesTree | None = None) -> Leaves:
-    """Returns masks of the highest scores: the same fraction of each layer is removed.
+    """Returns masks of the highest scores: the same fraction of each layer is removed, but one weight stays.
 
     >>> from jaxprune.types import Axes
     >>> two_layers = {"w": jnp.array([[1.0, 2.0], [8.0, 9.0]])}
@@ -38,9 +38,8 @@ def best_masks(scores: Leaves, sparsity: Sparsity, axes: AxesTree | None = None)
         Units(jax.lax.stop_gradient(leaf_scores), layers=kernel_axes.layer_axes(kernels[path]))
         for path, leaf_scores in scores.items()
     ]
-    masks = updates.best_units(
-        units, [Keep(survivors(leaf_units.members, sparsity)) for leaf_units in units]
-    )
+    counts = [jnp.maximum(survivors(leaf_units.members, sparsity), 1) for leaf_units in units]
+    masks = updates.best_units(units, [Keep(count) for count in counts])
     return dict(zip(scores, masks, strict=True))
 
 

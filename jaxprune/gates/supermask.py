@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxprune import kernel_axes
+from jaxprune.arrays.precision import widen
 from jaxprune.checks import NUMBER, optional
 from jaxprune.gates.gate import Gate, Leaves, Rule, axes_within_layers, check_each, gate_of
 from jaxprune.gates.straight_through import best_masks, count_kept, mask_straight_through
@@ -28,8 +29,9 @@ def supermask(
 
     Without `sparsity` each weight is there with the probability $\sigma(s)$, drawn anew for each batch (Zhou
     et al.); `finalize` keeps those above one half. With it, the weights with the largest $|s|$ are there, the
-    same fraction of each layer (edge-popup, Ramanujan et al.). In both, gradients pass straight through to
-    $\sigma(s)$ or $|s|$. End the optimizer's chain with `project`, or decay moves the weights.
+    same fraction of each layer, but at least one (edge-popup, Ramanujan et al.). In both, gradients pass
+    straight through to $\sigma(s)$ or $|s|$. End the optimizer's chain with `project`, or decay moves the
+    weights.
 
     Args:
       sparsity: fraction removed, or `None`: how many weights go is learned.
@@ -86,7 +88,7 @@ def supermask(
             return leaves
         layer_axes = axes_within_layers(leaves, axes)
         mean_squares = {
-            path: jnp.mean(jnp.square(leaf), layer_axes[path], keepdims=True)
+            path: jnp.mean(jnp.square(widen(leaf)), layer_axes[path], keepdims=True)
             for path, leaf in leaves.items()
         }
         return {

@@ -9,6 +9,7 @@ from jaxprune.kernel_axes.given import layer_axes as layer_axes
 from jaxprune.kernel_axes.given import of_leaves as of_leaves
 from jaxprune.kernel_axes.given import require_axes as require_axes
 from jaxprune.kernel_axes.given import resolve_axes as resolve_axes
+from jaxprune.kernel_axes.given import tree_beside as tree_beside
 from jaxprune.kernel_axes.program import axes as axes
 from jaxprune.kernel_axes.program import of_follower as of_follower
 
@@ -24,4 +25,5 @@ __all__ = [
     "of_leaves",
     "require_axes",
     "resolve_axes",
+    "tree_beside",
 ]

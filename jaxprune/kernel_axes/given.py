@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxprune import trees
+from jaxprune import checks, trees
 from jaxprune.types import Axes, Params
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "of_leaves",
     "require_axes",
     "resolve_axes",
+    "tree_beside",
 ]
 
 AxesTree = Any  # a tree of `Axes` beside the parameters, or `Axes` by regular expression
@@ -94,7 +95,7 @@ def require_axes(given: AxesTree | None, params: Params, wanted: Any, user: str)
     """Returns a tree like `params` of the `Axes` of the leaves where they are wanted, `None` elsewhere.
 
     Args:
-      given: a tree like `params` of `Axes`; where it is `None`, or has `None`, the shape tells.
+      given: as for `of_leaves`; where it is `None`, or has `None`, the shape tells.
       params: tree of arrays or of shapes.
       wanted: a tree like `params` with `None` where no axes are needed; elsewhere anything, or the moments of
         inputs, which must not contradict what a shape tells.
@@ -109,7 +110,7 @@ def require_axes(given: AxesTree | None, params: Params, wanted: Any, user: str)
     {'v': None, 'w': Axes(in_axis=(1,), out_axis=(0,), batch_axis=())}
     """
     leaves, treedef = jax.tree.flatten(params)
-    given_axes = [None] * len(leaves) if given is None else treedef.flatten_up_to(given)
+    given_axes = of_leaves(given, params)
     rows = zip(trees.paths(params), leaves, given_axes, treedef.flatten_up_to(wanted), strict=True)
     required_axes: list[Axes | None] = []
     for path, leaf, axes, need in rows:
@@ -150,6 +151,15 @@ def of_leaves(given: AxesTree | None, params: Params) -> list[Axes | None]:
       TypeError: if something else than `Axes` is given.
     """
     return [None if axes is _UNSAID else axes for axes in _match_leaves(given, params)]
+
+
+def tree_beside(given: AxesTree | None, params: Params) -> Any:
+    """Returns a tree like `params` of the axes of the leaves, counted from 0 (see `of_leaves`).
+
+    >>> tree_beside({"w$": Axes(-2, -1)}, {"w": np.ones((2, 3)), "b": np.ones(3)})
+    {'b': None, 'w': Axes(in_axis=(0,), out_axis=(1,), batch_axis=())}
+    """
+    return jax.tree.structure(params).unflatten(of_leaves(given, params))
 
 
 def by_path(given: AxesTree | None, leaves: Mapping[str, Any]) -> dict[str, Axes | None]:
@@ -237,6 +247,7 @@ def _flatten_given(given: AxesTree) -> dict[str, Any]:
         return node is None or isinstance(node, Axes)
 
     leaves = trees.leaves_with_keys(trees.plain(given), is_entry)
+    trees.check_distinct("axes", ["/".join(keys) for keys, _ in leaves])
     return {"/".join(keys): leaf for keys, leaf in leaves}
 
 
@@ -307,8 +318,9 @@ def _search_expressions(
     by_expression: Mapping[str, Any], paths: Sequence[str], partial: bool
 ) -> list[Any]:
     """Returns what the first expression that matches gives for each path; `_UNSAID` where none does."""
-    for expression in () if partial else by_expression:
-        if not any(re.search(expression, path) for path in paths):
+    for expression in by_expression:
+        checks.expression("axes", expression)
+        if not partial and not any(re.search(expression, path) for path in paths):
             raise ValueError(
                 f"axes: {expression!r} is no path of the parameters and, as a regular expression, matches "
                 f"none of {trees.quote_names(paths)}; give jaxprune.axes of these parameters."

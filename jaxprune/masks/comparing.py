@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxprune import checks
 from jaxprune.kernel_axes import AxesTree, by_path, direction_fault, layer_axes, resolve_axes
 from jaxprune.masks.packing import MASKS, dense, is_packed, unpack
-from jaxprune.trees import differences, layer_names, leaves_with_keys
+from jaxprune.trees import check_distinct, differences, layer_names, leaves_with_keys
 from jaxprune.trees.alike import entries_beside, join_faults
 from jaxprune.types import Axes, Masks, Params
 
@@ -197,6 +197,7 @@ def _row_axes(path: str, shape: Sequence[int], axes: Axes | None) -> tuple[int, 
 def _axes_by_path(masks: Masks, axes: AxesTree | None) -> dict[str, Axes | None]:
     """Returns the axes of each leaf with a mask by its path, in the order of the tree."""
     leaves = leaves_with_keys(masks, lambda _, node: is_packed(node))
+    check_distinct("masks", ["/".join(keys) for keys, _ in leaves])
     shapes = {"/".join(keys): jax.ShapeDtypeStruct(mask.shape, bool) for keys, mask in leaves}
     axes_by_path = by_path(axes, shapes)
     return {path: axes_by_path[path] for path in shapes}

@@ -16,7 +16,7 @@ from jaxprune.masks.fitting import validate
 from jaxprune.masks.packing import MASKS, dense, is_packed
 from jaxprune.storage import sealed
 from jaxprune.storage.durable import whole_file
-from jaxprune.trees import beside, leaves_with_keys, plain, unboxed
+from jaxprune.trees import beside, check_distinct, leaves_with_keys, plain, unboxed
 from jaxprune.types import Masks, Params
 
 __all__ = ["load", "save"]
@@ -55,8 +55,7 @@ def save(path: str | os.PathLike[str], masks: Masks, *, overwrite: bool = False)
         raise FileExistsError(f"masks.save: {target} is there; give overwrite=True to replace it.")
     leaves = leaves_with_keys(plain(unboxed(masks)), lambda _, node: _is_entry(node))
     mask_by_path = {"/".join(keys): mask for keys, mask in leaves}
-    if len(mask_by_path) < len(leaves):
-        raise ValueError("masks.save: two leaves have the same path; rename one of them.")
+    check_distinct("masks.save", ["/".join(keys) for keys, _ in leaves])
     shapes = {name: None if mask is None else mask.shape for name, mask in mask_by_path.items()}
     bits_by_path = {
         name: np.packbits(np.asarray(dense(mask)))

@@ -2,8 +2,9 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from jaxprune import checks, patterns
+from jaxprune import checks, patterns, trees
 from jaxprune import masks as masks_lib
 from jaxprune.kernel_axes import AxesTree, of_leaves
 from jaxprune.masks import Prunable
@@ -40,7 +41,10 @@ def nm_faults(
         raise ValueError(
             f"nm_faults(n={n}, m={m}): n of m neighbours, with 1 <= n <= m, are needed."
         )
-    tree = masks_lib.unpack(tree)
+    tree = jax.tree.map(
+        lambda leaf: leaf if hasattr(leaf, "dtype") else np.asarray(leaf), masks_lib.unpack(tree)
+    )
+    trees.check_distinct("nm_faults", masks_lib.paths(tree))
     pattern = patterns.groups(m)
     faults = {}
     rows = zip(masks_lib.paths(tree), jax.tree.leaves(tree), of_leaves(axes, tree), strict=True)

@@ -36,7 +36,9 @@ def units(masks: Masks, axes: AxesTree | None = None) -> list[dict[str, Any]]:
     """
     checks.check("units", masks=(masks, masks_lib.MASKS))
     bool_masks = masks_lib.unpack(masks)
-    mask_by_path = dict(zip(masks_lib.paths(bool_masks), jax.tree.leaves(bool_masks), strict=True))
+    paths = masks_lib.paths(bool_masks)
+    trees.check_distinct("units", paths)
+    mask_by_path = dict(zip(paths, jax.tree.leaves(bool_masks), strict=True))
     axes_by_path = kernel_axes.by_path(axes, mask_by_path)
     rows = []
     for path, mask in mask_by_path.items():

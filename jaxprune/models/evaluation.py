@@ -37,7 +37,7 @@ def perplexity(
       The perplexity; infinite where its logarithm is beyond 709.
 
     Raises:
-      ValueError: there is nothing to score, or a window's loss is NaN.
+      ValueError: there is nothing to score, a window holds what is no token, or a window's loss is NaN.
 
     >>> uniform = lambda params, tokens: jnp.zeros((*tokens.shape, 7))
     >>> round(perplexity(uniform, {}, np.array([[1, 2, 3], [4, 5, 6], [0, 0, 0]])), 4)
@@ -48,6 +48,15 @@ def perplexity(
         raise ValueError(
             f"perplexity: windows of the shape {windows.shape} leave nothing to score; "
             "[count, length >= 2] is needed."
+        )
+    if windows.dtype.kind not in "iu" or windows.min() < 0:
+        found = f"{windows.min()}" if windows.dtype.kind in "iu" else str(windows.dtype)
+        raise ValueError(
+            f"perplexity: windows hold {found}; tokens are integers from 0 up, without filling."
+        )
+    if batch_size < 1:
+        raise ValueError(
+            f"perplexity(batch_size={batch_size}): at least 1 window at a time is needed."
         )
     losses = []
     for first_window in range(0, len(windows), batch_size):

@@ -111,7 +111,8 @@ def decoder(config: Config, *, dtype: Any = jnp.float32) -> Callable[[Any, jax.A
     """
 
     def apply(params: Any, tokens: jax.Array) -> jax.Array:
-        residual = jnp.take(params["embedding"], tokens, axis=0, mode="fill").astype(dtype)
+        rows = jnp.asarray(params["embedding"]).at[tokens]
+        residual = rows.get(mode="fill", wrap_negative_indices=False).astype(dtype)
         rotation = _rotation(config, tokens.shape[1])
         for layer in params["layers"]:
             residual = residual + _attention(

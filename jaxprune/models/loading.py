@@ -156,11 +156,37 @@ def save(
 
     Raises:
       FileExistsError: the folder holds a model already.
-      ValueError: the configuration cannot be said in a config.json.
+      ValueError: the configuration cannot be said in a config.json, or is of other parameters.
     """
+    configs.to_hugging_face(config)
+    leaves = _leaves_by_path(params)
+    _check_shapes({path: np.shape(leaf) for path, leaf in leaves.items()}, config)
     with decoder_sink(folder, config, shard_bytes=shard_bytes) as sink:
-        for path, leaf in jax.tree.flatten_with_path(params)[0]:
-            sink(jax.tree_util.keystr(path, simple=True, separator="/"), np.asarray(leaf))
+        for path, leaf in leaves.items():
+            sink(path, np.asarray(leaf))
+
+
+def _leaves_by_path(tree: Any) -> dict[str, Any]:
+    """Returns the leaves of a tree by path, keys joined by slashes."""
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
+        for path, leaf in jax.tree.flatten_with_path(tree)[0]
+    }
+
+
+def _check_shapes(shapes: Mapping[str, Any], config: llama.Config) -> None:
+    """Raises unless parameters by path are those of a configuration, which would not load otherwise."""
+    expected = {path: leaf.shape for path, leaf in _leaves_by_path(llama.shapes(config)).items()}
+    for path in (*shapes, *expected):
+        if shapes.get(path) != expected.get(path):
+            found, needed = (
+                "none" if shape is None else f"the shape {shape}"
+                for shape in (shapes.get(path), expected.get(path))
+            )
+            raise ValueError(
+                f"models.save: {path!r} has {found}, and the configuration {needed}; give the "
+                "configuration of these parameters."
+            )
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ References:
 
 import math
 from collections.abc import Mapping
+from numbers import Integral
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -80,7 +81,10 @@ def k_winners(
     if isinstance(number_of_winners, int) and number_of_winners == number_of_rivals:
         return x
     scores = jax.lax.stop_gradient(x)
-    wins_mask = _top(scores if by == "value" else jnp.abs(scores), number_of_winners, axes)
+    if by == "magnitude":
+        is_integer = jnp.issubdtype(x.dtype, jnp.integer)
+        scores = jnp.abs(scores.astype(jnp.float32) if is_integer else scores)  # int8 has no 128
+    wins_mask = _top(scores, number_of_winners, axes)
     return _identity_behind(x, wins_mask) if straight_through else _only(x, wins_mask)
 
 
@@ -110,15 +114,17 @@ def n_of_m(
       Activations of the same shape and type.
 
     Raises:
-      ValueError: if `n` is not from 1 to `m`, or the axis is no multiple of `m`.
+      ValueError: if `n` is no integer from 1 to `m`, or the axis is no multiple of `m`.
 
     >>> n_of_m(jnp.array([0.0, 3.0, 2.0, -4.0, 1.0, 1.0, 1.0, 1.0]), 2, 4)
     Array([ 0.,  3.,  0., -4.,  1.,  1.,  0.,  0.], dtype=float32)
     """
     x = jnp.asarray(x)
     [group_axis] = _contest_axes(axis, x.shape)
-    if not 1 <= n <= m:
-        raise ValueError(f"n_of_m(n={n}, m={m}): from 1 to m winners of each group are needed.")
+    if not (isinstance(n, Integral) and isinstance(m, Integral) and 1 <= n <= m):
+        raise ValueError(
+            f"n_of_m(n={n}, m={m}): integers are needed, from 1 to m winners of each group."
+        )
     if x.shape[group_axis] % m:
         raise ValueError(
             f"n_of_m(m={m}): the activations have the shape {x.shape}, whose axis {axis} is no "
@@ -202,7 +208,7 @@ def _check_options(sparsity: Sparsity, by: str) -> None:
 
 def _contest_axes(axis: int | tuple[int, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
     """Returns the axes in increasing order, counted from the first."""
-    given_axes = (axis,) if isinstance(axis, int) else tuple(axis)
+    given_axes = (axis,) if isinstance(axis, Integral) else tuple(axis)
     missing_axes = [
         given_axis for given_axis in given_axes if not -len(shape) <= given_axis < len(shape)
     ]
@@ -211,7 +217,7 @@ def _contest_axes(axis: int | tuple[int, ...], shape: tuple[int, ...]) -> tuple[
             f"k_winners: axis={axis} names {missing_axes[0] if missing_axes else 'no axis'}, but activations "
             f"of shape {shape} have the axes {list(range(len(shape)))}; name those that compete."
         )
-    axes = sorted({given_axis % len(shape) for given_axis in given_axes})
+    axes = sorted({int(given_axis) % len(shape) for given_axis in given_axes})
     if len(axes) < len(given_axes):
         raise ValueError(f"k_winners: axis={axis} names an axis of shape {shape} twice.")
     return tuple(axes)

@@ -33,9 +33,9 @@ def conv_general_dilated(
     """`lax.conv_general_dilated` with a backward pass in canonical order, as `nn.Conv` takes it.
 
     Convolutions of images in NHWC and kernels in HWIO order, with any strides and padding, get the
-    fast backward pass; those with dilation, groups or another order keep that of `lax`. The result
-    is that of `lax` either way. The fast path supports reverse mode, and forward over reverse mode
-    (`jax.jvp` of `jax.grad`), but not forward mode alone.
+    fast backward pass; those with dilation, groups, another order or an empty result keep that of
+    `lax`. The result is that of `lax` either way. The fast path supports reverse mode, and forward
+    over reverse mode (`jax.jvp` of `jax.grad`), but not forward mode alone.
 
     Args:
       lhs: images.
@@ -54,6 +54,20 @@ def conv_general_dilated(
     >>> conv_general_dilated(image, kernel, (1, 1), "VALID", dimension_numbers=NHWC)[0, ..., 0]
     Array([[9., 9.], [9., 9.]], dtype=float32)
     """
+    by_lax = partial(
+        lax.conv_general_dilated,
+        lhs,
+        rhs,
+        window_strides,
+        padding,
+        lhs_dilation,
+        rhs_dilation,
+        dimension_numbers,
+        feature_group_count,
+        batch_group_count,
+        precision,
+        preferred_element_type,
+    )
     axis_order = lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers)
     is_plain = (
         lhs.ndim == 4
@@ -62,20 +76,8 @@ def conv_general_dilated(
         and all(dilation == 1 for dilation in (*(lhs_dilation or ()), *(rhs_dilation or ())))
         and preferred_element_type is None
     )
-    if not is_plain:
-        return lax.conv_general_dilated(
-            lhs,
-            rhs,
-            window_strides,
-            padding,
-            lhs_dilation,
-            rhs_dilation,
-            dimension_numbers,
-            feature_group_count,
-            batch_group_count,
-            precision,
-            preferred_element_type,
-        )
+    if not is_plain or 0 in jax.eval_shape(by_lax).shape:
+        return by_lax()
     strides = tuple(window_strides)
     window_shape = rhs.shape[:2]
     if isinstance(padding, str):

@@ -44,5 +44,5 @@ class Block(nn.Module):
 
 def check_heads(model: str, width: int, heads: int) -> None:
     """Raises `ValueError` for a width that its heads cannot share equally."""
-    if width % heads:
+    if heads < 1 or width % heads:
         raise ValueError(f"{model}: width={width} is not a multiple of heads={heads}.")

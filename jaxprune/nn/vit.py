@@ -73,7 +73,7 @@ class ViT(nn.Module):
         layer_options = {"dtype": self.dtype, "kernel_init": self.kernel_init}
         batch, height, width, channels = x.shape
         patch_size = self.patch
-        if height % patch_size or width % patch_size:
+        if patch_size < 1 or height % patch_size or width % patch_size:
             raise ValueError(
                 f"vit: images of {height}x{width} are not made of {patch_size}x{patch_size} patches."
             )

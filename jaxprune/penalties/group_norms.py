@@ -51,8 +51,10 @@ class Groups(NamedTuple):
     spread: Callable[[jax.Array], list[jax.Array]]
 
     def norm(self, leaves: list[jax.Array]) -> jax.Array:
-        """Returns the L2 norm of each group."""
-        return jnp.sqrt(self.total([leaf**2 for leaf in leaves]))
+        """Returns the L2 norm of each group, with a slope of 0 at 0."""
+        squares = self.total([leaf**2 for leaf in leaves])
+        is_zero = squares == 0
+        return jnp.where(is_zero, 0.0, jnp.sqrt(jnp.where(is_zero, 1.0, squares)))
 
 
 def slice_groups(axes: tuple[int, ...], shapes: Shapes) -> list[Groups]:

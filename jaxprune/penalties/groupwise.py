@@ -70,7 +70,7 @@ def group_l2(
 
     Raises:
       ValueError: if not exactly one of `axis` and `pattern` is given, the pattern is about contests
-        (`patterns.groups`), or a word for `axis` is neither "in" nor "out".
+        (`patterns.groups`) or does not sum (`reduce=`), or a word for `axis` is neither "in" nor "out".
 
     References:
       Yuan & Lin, "Model Selection and Estimation in Regression with Grouped Variables" (2006).
@@ -91,6 +91,10 @@ def group_l2(
             raise ValueError(
                 "group_l2: in this pattern single weights compete in groups, and none die together; use "
                 "patterns.block or patterns.channel, or l1 for single weights."
+            )
+        if pattern.made_by and pattern.made_by.arguments.get("reduce", "sum") != "sum":
+            raise ValueError(
+                f"group_l2(pattern={pattern}): a norm is of the sum over a unit; leave reduce= out."
             )
         return _sum_of_group_norms(
             strength_at,

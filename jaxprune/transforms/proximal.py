@@ -243,6 +243,7 @@ def _penalised(
     if penalty.covers is not None and prunable is not None:
         raise ValueError(f"{who}: this penalty names its leaves itself; leave prunable= out.")
     checks.check(who, params=(params, checks.TREE))
+    trees.check_distinct(who, masks_lib.paths(params))
     wanted = prunable if penalty.covers is None else lambda *_: True
     if isinstance(penalty.covers, str):
         wanted = penalty.covers

@@ -1,6 +1,7 @@
 """Leaves of a tree by name, and trees compared with each other."""
 
 from jaxprune.trees.named import beside as beside
+from jaxprune.trees.named import check_distinct as check_distinct
 from jaxprune.trees.named import check_matches as check_matches
 from jaxprune.trees.named import content as content
 from jaxprune.trees.named import differences as differences
@@ -16,6 +17,7 @@ from jaxprune.trees.named import unboxed as unboxed
 
 __all__ = [
     "beside",
+    "check_distinct",
     "check_matches",
     "content",
     "differences",

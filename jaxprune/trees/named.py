@@ -18,6 +18,7 @@ from jaxprune.types import Params
 
 __all__ = [
     "beside",
+    "check_distinct",
     "check_matches",
     "content",
     "differences",
@@ -242,13 +243,13 @@ def unboxed(tree: Any) -> Any:
 def plain(tree: Any) -> Any:
     """Returns the tree, with dicts for mappings that cannot hold `None` in place of a leaf.
 
-    Such is Haiku's `FlatMap`.
+    Such is Haiku's `FlatMap`. Leaves keep their order: an `OrderedDict`, which has one of its own, stays.
     """
     if _can_hold_none(tree):
         return tree
 
     def is_other_mapping(node: Any) -> bool:
-        return isinstance(node, Mapping) and type(node) is not dict
+        return isinstance(node, Mapping) and type(node) not in (dict, collections.OrderedDict)
 
     def to_dict(node: Any) -> Any:
         return (
@@ -312,3 +313,18 @@ def check_matches(who: str, patterns: Iterable[str], names: Sequence[str]) -> No
     for pattern in patterns:
         if not any(re.search(pattern, name) for name in names):
             raise ValueError(f"{who}: {pattern!r} matches none of the leaves {quote_names(names)}.")
+
+
+def check_distinct(who: str, names: Sequence[str]) -> None:
+    """Raises `ValueError` if two leaves have the same path: by path, one would be taken for the other.
+
+    >>> check_distinct("gates", paths({"a/b": 1, "a": {"b": 2}}))
+    Traceback (most recent call last):
+    ValueError: gates: two leaves have the same path, 'a/b'; rename one of them.
+    """
+    if len(set(names)) == len(names):
+        return
+    repeated_name = next(name for name, count in collections.Counter(names).items() if count > 1)
+    raise ValueError(
+        f"{who}: two leaves have the same path, {repeated_name!r}; rename one of them."
+    )

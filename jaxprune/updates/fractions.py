@@ -56,6 +56,7 @@ def cosine(fraction: float, end: int) -> Share:
         raise ValueError(f"cosine(end={end}): a number of updates, 0 or above, is needed.")
 
     def decayed(step: Step) -> jax.Array:
-        return fraction / 2 * (1 + jnp.cos(jnp.pi * jnp.minimum(step / max(end, 1), 1.0)))
+        progress = jnp.minimum(step / end, 1.0) if end else 1.0
+        return fraction / 2 * (1 + jnp.cos(jnp.pi * progress))
 
     return Share(decayed)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxprune import checks
 from jaxprune.allocation.choice import best_of_tree
 from jaxprune.allocation.counts import Layers, check_floor
 from jaxprune.parts import factory
@@ -22,6 +23,12 @@ from jaxprune.updates.selecting import (
 )
 
 __all__ = ["by_signal", "by_survivors", "redistribute"]
+
+_SHARES = checks.Kind(
+    "a function of survivors and scores",
+    lambda value: checks.is_function(value) and checks.takes(value, 2),
+    lambda _: "such as updates.by_survivors",
+)
 
 
 @factory
@@ -71,6 +78,7 @@ def redistribute(
     [7, 1]
     """
 
+    checks.check("redistribute", shares=(shares, _SHARES))
     check_fraction("redistribute", fraction)
     check_floor("redistribute", at_least)
 

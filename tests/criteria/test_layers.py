@@ -70,6 +70,20 @@ def test_layers_are_fitted_as_if_they_were_written_out(order):
     assert not np.asarray(found)[~np.asarray(kept.transpose(order))].any()
 
 
+@pytest.mark.parametrize("name", [*NAMES, "large_init_large_final", "layerwise"])
+def test_axes_may_be_counted_from_the_end_and_given_by_expression(name):
+    apply, params, axes = stored((1, 0, 2))
+    statistics = known(apply, params) | {"initial_params": {"w": params["w"][::-1]}}
+    if name == "layerwise":
+        masks = {"w": jax.random.bernoulli(KEYS[2], 0.5, STACK.shape).transpose(1, 0, 2)}
+        score = lambda axes: jp.compensation.layerwise(params, masks, axes=axes, **statistics)["w"]
+    else:
+        score = lambda axes: getattr(criteria, name)(params, axes=axes, **statistics)["w"]
+    expected = score(axes)
+    for given in ({"w": jp.Axes(-3, -1, batch_axis=-2)}, {"^w$": jp.Axes(0, 2, batch_axis=1)}):
+        np.testing.assert_array_equal(score(given), expected)
+
+
 def test_heads_are_outputs_and_inputs_of_length_one_are_inputs():
     apply = lambda p, x: jnp.einsum("bd,dhk->bhk", x, p["w"])
     heads = {"w": STACK[0].reshape(6, 2, 3)}

@@ -39,13 +39,13 @@ def test_k_folds_depend_on_the_seed():
     assert first == same != other
 
 
-@pytest.mark.parametrize("validation", [-1, 23, 24])
+@pytest.mark.parametrize("validation", [-1, 23, 24, 0.25])
 def test_split_refuses_impossible_sizes(validation):
     with pytest.raises(ValueError, match=f"hold out {validation} of 23 .* between 0 and 22"):
         split(EXAMPLES, validation, seed=0)
 
 
-@pytest.mark.parametrize("k", [-1, 0, 1, 24])
+@pytest.mark.parametrize("k", [-1, 0, 1, 24, 2.5])
 def test_k_folds_refuse_impossible_numbers_at_once(k):
     with pytest.raises(ValueError, match=f"{k} folds of 23 .* between 2 and 23"):
         k_folds(EXAMPLES, k, seed=0)

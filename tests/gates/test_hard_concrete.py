@@ -104,6 +104,15 @@ def test_a_gate_is_shared_by_its_unit():
     assert len(set(z[0].tolist())) > 16
 
 
+@pytest.mark.parametrize("reduce", ["sum", "mean", "max"])
+def test_weights_are_counted_however_a_pattern_reduces_their_scores(reduce):
+    block = jp.patterns.block((2, 2), reduce=reduce, pad=True)
+    gate = gates.hard_concrete(pattern=block, weight_decay=2.0)
+    theta = gates.Gated({"w": jnp.full((2, 3), 3.0)}, {"w": jnp.full((1, 2), 30.0)})
+    assert float(gate.expected_l0(theta)) == 6
+    assert float(gate.penalty(theta)) == 6 * (1 + 9)
+
+
 def test_each_leaf_has_a_pattern_a_rate_and_a_strength_of_its_own():
     params = {n: jnp.ones((40, 50)) for n in ("fc1", "fc2", "out")}
     gate = gates.hard_concrete(
@@ -142,11 +151,21 @@ def test_projection_keeps_gates_within_their_bounds():
     [
         ({"stretch": (0.0, 1.1)}, r"stretch=\(0.0, 1.1\)"),
         ({"temperature": 0.0}, "temperature=0.0"),
+        ({"temperature": math.inf}, "temperature=inf"),
+        ({"temperature": math.nan}, "temperature=nan"),
+        ({"weight_decay": -1.0}, "weight_decay=-1.0"),
+        ({"bounds": (4.0, -4.0)}, r"bounds=\(4.0, -4.0\)"),
         ({"dropout_rate": {"w": 1.0}}, "dropout_rate=.*both excluded"),
     ],
 )
 def test_numbers_out_of_range_are_refused(wrong, words):
     with pytest.raises(ValueError, match=words):
+        gates.hard_concrete(**wrong)
+
+
+@pytest.mark.parametrize("wrong", [{"stretch": (-0.1, 1.1, 2.0)}, {"bounds": None}])
+def test_what_is_no_pair_is_refused(wrong):
+    with pytest.raises(TypeError, match="a pair of numbers is needed, not"):
         gates.hard_concrete(**wrong)
 
 

@@ -197,6 +197,16 @@ def test_bfloat16(cast):
     assert y.var(0) == pytest.approx(math.exp(-1) * 5.25, rel=0.05)
 
 
+@pytest.mark.parametrize("size", [1.0, 300.0])  # squares below and above what float16 holds
+def test_float16(size):
+    theta = theta_of(jnp.full((3, 1), 0.01, jnp.float16), -17.0)
+    fn = lambda params, x: x @ params["w"]
+    x = jnp.full((COUNT, 3), size, jnp.float16)
+    y = np.asarray(gates.apply(GATE, fn, theta, x, key=jax.random.key(0)), np.float32)
+    assert y.mean() == pytest.approx(0.03 * size, rel=1e-3)
+    assert y.std() == pytest.approx(size * math.sqrt(3 * math.exp(-17)), rel=0.05)
+
+
 def test_where_there_is_no_variance_there_is_no_noise():
     theta, x = theta_of(WEIGHTS), jnp.zeros((4, 3)).at[0].set(1e-6)
     fn = lambda theta, x: gates.apply(

@@ -100,6 +100,14 @@ def test_signed_constants_and_dynamic_scaling_by_hand():
     assert dead["w"].tolist() == [[0.0, 0.0, 0.0, 0.0]]
 
 
+def test_signed_constants_of_half_precision_are_roots_of_their_mean_squares():
+    gate = gates.supermask(signed_constant=True)
+    for size in (1e-4, 1e3):  # whose squares float16 does not hold
+        params = {"w": jnp.array([[size, -size]], jnp.float16)}
+        network = gate.finalize(gates.Gated(params, {"w": jnp.ones((1, 2))}))[0]
+        assert network["w"].tolist() == params["w"].tolist()
+
+
 @pytest.mark.parametrize("sparsity", [None, 0.5])
 def test_weights_under_a_supermask_stay(sparsity):
     gate = gates.supermask(sparsity=sparsity)
@@ -148,6 +156,17 @@ def test_movement_keeps_exact_counts_on_a_cubic():
     assert float(gate.expected_l0(theta)) == 100 + 20
 
 
+@pytest.mark.parametrize(
+    "gate", [gates.movement(sparsity=0.9, end=10), gates.supermask(sparsity=0.9)]
+)
+def test_ranked_scores_leave_no_layer_without_a_weight(gate):
+    theta = gate.init({"w": jnp.ones((4, 1))}, jax.random.key(0))
+    theta = theta._replace(gates={"w": jnp.array([[0.1], [0.3], [0.2], [0.0]])})
+    assert gate.finalize(theta)[1]["w"].ravel().tolist() == [False, True, False, False]
+    assert gate.sample(theta, None, 10)["w"].ravel().tolist() == [0, 1, 0, 0]
+    assert gate.expected_l0(theta) == 1
+
+
 def test_soft_movement_by_hand():
     gate = gates.soft_movement(strength=lambda step: 0.1 * step, begin=10, end=30, threshold=0.4)
     w, s = jnp.array([[1.0, -2.0, 0.5, 3.0]]), jnp.array([[0.0, -0.5, -0.6, -3.0]])
@@ -190,6 +209,10 @@ def test_continuous_by_hand():
         (gates.soft_movement, {"strength": 1.0, "end": 3, "threshold": 1.0}, "threshold=1.0"),
         (gates.continuous, {"strength": 1.0, "end": 3, "begin": 3}, "begin=3, end=3"),
         (gates.continuous, {"strength": 1.0, "end": 3, "steepest": 0.5}, "steepest=0.5"),
+        (gates.continuous, {"strength": 1.0, "end": 3, "steepest": math.inf}, "steepest=inf"),
+        (gates.continuous, {"strength": 1.0, "end": 3, "init": math.nan}, "init=nan"),
+        (gates.soft_threshold, {"init": math.nan}, r"soft_threshold\(init=nan\)"),
+        (gates.variational_dropout, {"init": math.nan}, "init=nan"),
     ],
 )
 def test_numbers_out_of_range_are_refused(factory, wrong, words):

@@ -328,6 +328,15 @@ def test_what_is_missing_is_named(name):
 
 
 @every_gate
+def test_gates_that_are_nan_leave_no_network(name):
+    gate = GATES[name](prunable="w")
+    theta = gate.init({"w": jnp.ones((4, 4))}, jax.random.key(3))
+    diverged = theta._replace(gates={"w": jnp.full_like(theta.gates["w"], jnp.nan)})
+    with pytest.raises(ValueError, match="finalize: the gates of 'w' hold NaN, by which"):
+        gate.finalize(diverged)
+
+
+@every_gate
 def test_gates_of_another_tree_are_refused(name):
     gate = GATES[name]()
     theta = jax.eval_shape(gate.init, initial(), jax.random.key(3))

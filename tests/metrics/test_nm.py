@@ -49,3 +49,7 @@ def test_leaves_without_such_groups_and_numbers_without_sense_are_refused():
         jp.metrics.check_nm(PARAMS, 1, 3)
     with pytest.raises(ValueError, match="1 <= n <= m"):
         jp.metrics.check_nm(PARAMS, 5, 4)
+
+
+def test_numbers_among_the_parameters_are_no_kernels():
+    assert jp.metrics.nm_faults({"kernel": jnp.ones((4, 2)), "scale": 0.5}, 2, 4) == {"kernel": 2}

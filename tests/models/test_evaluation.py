@@ -47,6 +47,20 @@ def test_what_is_not_finite_is_named():
             perplexity(bigrams, bad, nothing)
 
 
+@pytest.mark.parametrize(
+    ("windows", "batch_size", "words"),
+    [
+        (np.array([[1, 2, -1]]), 2, "windows hold -1; tokens are integers from 0 up"),
+        (np.array([[1.0, 2.0]]), 2, "windows hold float64; tokens are integers"),
+        (WINDOWS, 0, r"perplexity\(batch_size=0\): at least 1 window"),
+        (WINDOWS, -1, r"perplexity\(batch_size=-1\): at least 1 window"),
+    ],
+)
+def test_what_is_no_token_or_no_batch_is_refused(windows, batch_size, words):
+    with pytest.raises(ValueError, match=words):
+        perplexity(bigrams, jnp.array(TABLE), windows, batch_size=batch_size)
+
+
 def test_a_dense_model_must_be_as_expected():
     said = []
     dense = lambda expected, **options: dense_perplexity(

@@ -225,6 +225,8 @@ def test_metadata_that_the_decoder_cannot_follow_are_refused():
     assert configs.from_gguf(metadata, tensors).head_dim == 4
     for change, reason in [
         ({"llama.expert_count": 8}, "expert_count is 8"),
+        ({"llama.rope.scale_linear": 4.0}, "rope.scale_linear is 4.0"),
+        ({"llama.attention.causal": False}, "attention.causal is False"),
         ({"llama.rope.dimension_count": 2}, "rope.dimension_count is 2"),
         ({"llama.attention.head_count": np.array([3, 2])}, "one positive integer"),
         ({"llama.rope.scaling.type": "yarn"}, "scaled by 'yarn'"),
@@ -255,9 +257,10 @@ def test_tensors_must_be_those_of_the_model(case):
 
 def test_a_token_outside_the_vocabulary_is_not_taken_for_another():
     config = dataclasses.replace(LLAMA, layers=1)
-    logits = jax.jit(llama.decoder(config))(random_tree(config), jnp.array([[1, 10], [1, 11]]))
+    tokens = jnp.array([[1, 10], [1, 11], [1, -1]])
+    logits = jax.jit(llama.decoder(config))(random_tree(config), tokens)
     assert np.isfinite(logits[0]).all()
-    assert np.isnan(logits[1]).all()
+    assert np.isnan(logits[1:]).all()
 
 
 def test_random_parameters():

@@ -97,6 +97,24 @@ def test_a_configuration_that_no_config_json_says_is_refused(tmp_path):
     assert not (tmp_path / "x").exists()
 
 
+def test_parameters_of_another_configuration_are_not_saved(tmp_path):
+    params = params_of(CONFIG)
+    narrow = params | {"norm": np.ones(4, np.float32)}
+    untied = dataclasses.replace(CONFIG, tied=False)
+    for tree, config, words in (
+        (narrow, CONFIG, r"'norm' has the shape \(4,\), and the configuration the shape \(8,\)"),
+        (params, untied, r"'head' has none, and the configuration the shape \(8, 11\)"),
+        (
+            params | {"more": np.ones(3)},
+            CONFIG,
+            r"'more' has the shape .*, and the configuration none",
+        ),
+    ):
+        with pytest.raises(ValueError, match=rf"models\.save: {words}; give the configuration"):
+            save(tmp_path / "x", tree, config)
+    assert not (tmp_path / "x").exists()
+
+
 def test_what_is_not_there_is_said_with_the_remedy(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no known model; those are smollm2-135m"):
         load("smollm")

@@ -219,3 +219,19 @@ def test_n_of_each_m_win(n, m, axis):
 def test_groups_that_do_not_fit_are_refused(n, m, message):
     with pytest.raises(ValueError, match=message):
         n_of_m(jnp.ones((3, 8)), n, m)
+
+
+def test_the_lowest_integer_is_the_largest_in_size():
+    x = jnp.array([1, -128, 2, 127], jnp.int8)
+    assert k_winners(x, sparsity=0.5, axis=np.int64(0), by="magnitude").tolist() == [
+        0,
+        -128,
+        0,
+        127,
+    ]
+    assert n_of_m(x, 1, 4).tolist() == [0, -128, 0, 0]
+
+
+def test_a_share_of_a_winner_is_refused():
+    with pytest.raises(ValueError, match=r"n_of_m\(n=1.5, m=4\): integers are needed"):
+        n_of_m(jnp.arange(8.0), 1.5, 4)

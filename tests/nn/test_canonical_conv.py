@@ -98,6 +98,18 @@ def test_what_is_not_plain_is_left_to_lax(options):
     assert str(jax.make_jaxpr(ours)(x, w)) == str(jax.make_jaxpr(plain)(x, w))
 
 
+@pytest.mark.parametrize(
+    ("image", "kernel"),
+    [((2, 2, 2, 3), (3, 3, 3, 4)), ((0, 8, 8, 3), (3, 3, 3, 4)), ((2, 8, 8, 0), (3, 3, 0, 4))],
+    ids=["image smaller than the window", "no images", "no channels"],
+)
+def test_gradients_of_nothing_are_zero(image, kernel):
+    conv = lambda x, w: conv_general_dilated(x, w, (1, 1), "VALID", dimension_numbers=NHWC)
+    found = gradients(conv)(jnp.ones(image), jnp.ones(kernel))
+    assert [gradient.shape for gradient in found] == [image, kernel]
+    assert not any(gradient.any() for gradient in found)
+
+
 def test_other_orders_and_ranks_are_left_to_lax():
     x, w = operands((8, 8), (3, 3))
     images, kernels = x.transpose(0, 3, 1, 2), w.transpose(3, 2, 0, 1)

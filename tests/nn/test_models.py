@@ -193,6 +193,8 @@ def test_gpt_does_not_see_the_future_but_sees_the_past():
     [
         (lambda: models.resnet20(shortcut="none"), "'none' must be 'pad' or 'projection'"),
         (lambda: models.vit(width=100, heads=3), "width=100 is not a multiple of heads=3"),
+        (lambda: models.gpt(heads=0), "width=256 is not a multiple of heads=0"),
+        (lambda: shapes_of(models.vit(patch=0), jnp.zeros((1, *CIFAR))), "32x32 .* 0x0 patches"),
         (lambda: shapes_of(models.vit(patch=5), jnp.zeros((1, *CIFAR))), "32x32 .* 5x5 patches"),
         (lambda: shapes_of(models.gpt(context=4), jnp.zeros((1, 5), int)), "5 tokens exceed"),
     ],

@@ -243,6 +243,17 @@ def test_subgradients_are_slopes(name):
     assert all((g == 0).all() for g in zero.values())
 
 
+@pytest.mark.parametrize("name", CONVEX)
+def test_the_gradient_of_the_value_is_the_subgradient_at_zero_too(name):
+    make, shapes, _ = CASES[name]
+    penalty = make(0.3)
+    leaves = {path: jnp.zeros(shape).at[..., 0].set(2.0) for path, shape in shapes.items()}
+    found = jax.grad(penalty.value)(leaves, 0)
+    np.testing.assert_allclose(
+        flat(found, shapes), flat(penalty.subgradient(leaves, 0), shapes), rtol=1e-6
+    )
+
+
 def test_l0_has_no_subgradient():
     assert penalties.l0(0.1).subgradient is None
 
@@ -340,6 +351,9 @@ def test_what_does_not_fit_is_said():
     )
     with pytest.raises(ValueError, match="single weights compete"):
         group(0.1, pattern=patterns.groups(4))
+    for reduce in ("mean", "max"):
+        with pytest.raises(ValueError, match=rf"reduce='{reduce}'\)\): a norm is of the sum"):
+            group(0.1, pattern=patterns.block((2, 2), reduce=reduce))
     with pytest.raises(ValueError, match="one of axis= and pattern= is needed"):
         group(0.1)
     with pytest.raises(ValueError, match="one of axis= and pattern= is needed"):

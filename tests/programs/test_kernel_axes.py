@@ -505,6 +505,7 @@ def test_axes_are_matched_by_path():
     ("given", "message"),
     [
         ({"x": jp.Axes(0, 1)}, "'x' is no path .* matches none of 'w'"),
+        ({"[": jp.Axes(0, 1)}, r"axes: '\[' is no regular expression"),
         ({"w": jp.Axes(0, 2)}, "'w' has the shape .* names other axes"),
         ({"w": jp.Axes(0, -2)}, "names an axis of 'w', .* twice"),
         ({"w": (0, 1)}, r"0 is not a jaxprune\.Axes"),

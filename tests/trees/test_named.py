@@ -1,10 +1,12 @@
 """Paths of a tree: taken apart once for each structure, whoever asks for them."""
 
+import collections
 import dataclasses
 import operator
 from typing import Any, NamedTuple
 
 import equinox
+import haiku
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -177,3 +179,39 @@ def test_what_a_variable_holds_has_the_path_of_the_variable():
     method = jp.methods.magnitude(sparsity=0.5)
     masks = jp.masks_of(jp.sparsify(optax.sgd(0.1), method).init(params))
     assert all(mask is not None for mask in trees.beside(params, masks))
+
+
+def test_paths_keep_the_order_of_the_leaves_around_a_flat_map():
+    flat_map = haiku.data_structures.to_immutable_dict({"net": {"w": jnp.ones((2, 3))}})
+    tree = collections.OrderedDict([("z", flat_map), ("a", jnp.ones((4, 4)))])
+    assert trees.paths(tree) == ["z/net/w", "a"]
+    assert [leaf.shape for leaf in jax.tree.leaves(tree)] == [(2, 3), (4, 4)]
+    masks = jp.masks.make(tree, "z/")
+    assert jp.masks.summary(masks) == [
+        {"leaf": "z/net/w", "shape": (2, 3), "weights": 6, "kept": 6}
+    ]
+
+
+NAMESAKES = {"a/b": jnp.ones((4, 4)), "a": {"b": jnp.ones((4, 4))}}
+BY_PATH = {
+    "gates": lambda: jp.gates.hard_concrete().init(NAMESAKES, jax.random.key(0)),
+    "proximal": lambda: jp.proximal(optax.sgd(0.1), jp.penalties.l1(0.1), 0.1).init(NAMESAKES),
+    "add_penalty": lambda: jp.add_penalty(jp.penalties.l1(0.1)).init(NAMESAKES),
+    "masks": lambda: jp.masks.table(jp.masks.make(NAMESAKES)),
+    "units": lambda: jp.metrics.units(jp.masks.make(NAMESAKES)),
+    "nm_faults": lambda: jp.metrics.nm_faults(NAMESAKES, 2, 4),
+    "axes": lambda: jp.prune(
+        NAMESAKES,
+        jp.methods.magnitude(sparsity=0.5),
+        axes={"a/b": jp.Axes(0, 1), "a": {"b": jp.Axes(1, 0)}},
+    ),
+    "structured.trace": lambda: jp.structured.trace(
+        lambda params, x: x @ params["a/b"] @ params["a"]["b"], NAMESAKES, jnp.ones((1, 4))
+    ),
+}
+
+
+@pytest.mark.parametrize("who", BY_PATH)
+def test_where_leaves_are_kept_by_path_none_stands_for_another(who):
+    with pytest.raises(ValueError, match=f"^{who}: two leaves have the same path, 'a/b'; rename"):
+        BY_PATH[who]()

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxprune import checks, programs
+from jaxprune import checks, programs, trees
 from jaxprune import masks as masks_lib
 from jaxprune.programs.constants import UNKNOWN, fact_of_zero
 from jaxprune.structured.graph.classes import EquivalenceClasses, find_classes
@@ -202,6 +202,7 @@ def trace_without_exactness(
     labels = Labels()
     leaves = jax.tree.leaves(params)
     paths = masks_lib.paths(params)
+    trees.check_distinct("structured.trace", paths)
     param_axes = [labels.fresh_like(leaf.shape) for leaf in leaves]
     labels.reason = "an input"
     input_axes = [labels.fresh_like(x.shape, pinned=True) for x in jax.tree.leaves(input_shapes)]
