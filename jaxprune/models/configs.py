@@ -65,10 +65,8 @@ def from_gguf(metadata: Mapping[str, Any], tensors: Mapping[str, LazyLeaf]) -> C
         "rope.dimension_count": (value("rope.dimension_count", head_dim), head_dim),
         "attention.sliding_window": (value("attention.sliding_window", 0), 0),
         "attention.causal": (value("attention.causal", True), True),
-        "rope.scale_linear": (
-            value("rope.scale_linear", 1.0),
-            1.0,
-        ),  # what older files call the factor
+        # What older files call the factor.
+        "rope.scale_linear": (value("rope.scale_linear", 1.0), 1.0),
     }
     _refuse(supported_values)
     scaling = {
