@@ -368,3 +368,29 @@ def test_an_allocation_is_the_same_where_numbers_have_64_bits(name):
     expected = counts(ALLOCATIONS[name], 0.9)
     with jax.enable_x64(True):
         assert counts(ALLOCATIONS[name], 0.9) == expected
+
+
+MORE_THAN_INT32_COUNTS = {k: jax.ShapeDtypeStruct((2**15, 2**15), jnp.float32) for k in "abc"}
+
+
+@pytest.mark.parametrize(
+    "allocation",
+    [
+        jp.allocation.erk(),
+        jp.allocation.by_path({"a": 0.9, "b": 0.5}),
+        jp.allocation.uniform_plus(first="a", last="c"),
+        jp.allocation.owl(),
+        jp.allocation.global_budget(),
+        jp.allocation.removing(3, of_tree=True),
+    ],
+    ids=str,
+)
+def test_one_budget_of_more_units_than_int32_counts_is_refused(allocation):
+    units = jax.tree.map(Units, MORE_THAN_INT32_COUNTS)
+    with pytest.raises(ValueError, match=r"3,221,225,472 units.*allocation\.uniform"):
+        jax.eval_shape(
+            lambda scores: allocation(scores, jax.tree.map(Units, scores), 0.9),
+            MORE_THAN_INT32_COUNTS,
+        )
+    kept = jp.allocation.uniform()(MORE_THAN_INT32_COUNTS, units, 0.9)
+    assert jax.tree.map(int, kept) == dict.fromkeys("abc", 107_374_182)

@@ -82,6 +82,12 @@ def test_sparsity_counts_prunable_weights_only():
     assert float(jax.jit(jp.masks.sparsity)(masks)) == np.float32(0.975)
 
 
+def test_more_weights_than_int32_counts_have_a_sparsity():
+    masks = {name: jax.ShapeDtypeStruct((2**15, 2**15), jnp.bool_) for name in "abc"}
+    assert jax.eval_shape(jp.masks.sparsity, masks).shape == ()
+    assert jax.eval_shape(jp.masks.hamming, masks, masks).shape == ()
+
+
 def test_overlap_measures():
     a = {"w": jnp.array([True, True, False, False]), "b": None}
     b = {"w": jnp.array([True, False, True, False]), "b": None}

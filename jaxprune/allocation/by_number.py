@@ -72,7 +72,7 @@ def removing(count: int, *, of_tree: bool = False) -> Allocation:
                 f"removing({count}, of_tree=True): it has {counted(unit_count, 'unit')}; give a smaller "
                 "number."
             )
-        kept_count = jnp.maximum(jnp.sum(Layers(units_by_leaf).sizes) - count, 1)
+        kept_count = jnp.maximum(Layers(units_by_leaf).total - count, 1)
         chosen = selection.top(
             [leaf_units.scores for leaf_units in units_by_leaf],
             kept_count,

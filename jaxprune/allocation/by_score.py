@@ -80,7 +80,7 @@ def global_budget(
         del params
         units_by_leaf, treedef = jax.tree.flatten(units, is_leaf=is_units)
         layers = Layers(units_by_leaf)
-        kept_count = survivors(jnp.sum(layers.sizes), sparsity)
+        kept_count = survivors(layers.total, sparsity)
         scores: Any = [
             each_layer(scale, leaf_units.layers)(leaf_units.known) for leaf_units in units_by_leaf
         ]
@@ -222,9 +222,9 @@ def owl(*, outlier: float = 5.0, spread: float = 0.08, at_least: int = 1) -> All
         width = jnp.max(outlier_shares) - jnp.min(outlier_shares)
         from_least = outlier_shares - jnp.min(outlier_shares)
         raw_delta = from_least / jnp.maximum(width, 1e-30) * 2 * spread
-        kept_count = survivors(jnp.sum(sizes), sparsity)
-        mean_density = kept_count / jnp.sum(sizes)
-        delta = raw_delta - jnp.sum(sizes / jnp.sum(sizes) * raw_delta)
+        kept_count = survivors(layers.total, sparsity)
+        mean_density = kept_count / layers.total
+        delta = raw_delta - jnp.sum(sizes / layers.total * raw_delta)
         room = jnp.where(delta > 0, 1 - mean_density, mean_density)
         # Where a layer would keep more than all, or less than none, all differences are made smaller.
         shrinkage = jnp.minimum(1, jnp.min(room / jnp.maximum(jnp.abs(delta), 1e-30)))

@@ -137,6 +137,21 @@ class Layers:
         """The number of layers."""
         return sum(self._layer_counts)
 
+    @property
+    def total(self) -> jax.Array:
+        """How many units the budget counts in all layers.
+
+        Raises:
+          ValueError: if there are more units than int32 counts.
+        """
+        unit_count = sum(leaf_units.scores.size for leaf_units in self.units)
+        if unit_count >= 2**31:
+            raise ValueError(
+                f"allocation: one budget for all leaves counts {unit_count:,} units, and int32 no more than "
+                f"{2**31 - 1:,}; give each leaf a budget of its own by jaxprune.allocation.uniform."
+            )
+        return jnp.sum(self.sizes)
+
     def repeated(self, values: Any) -> np.ndarray:
         """Returns one value per layer, from one per leaf."""
         return np.repeat(np.asarray(values), self._layer_counts, axis=0)

@@ -47,7 +47,7 @@ def sparsity(masks: Masks) -> jax.Array:
         return jnp.zeros((), jnp.float32)
     weight_count = sum(mask.size for mask in mask_leaves)
     removed_counts = [jnp.sum(~mask, dtype=jnp.int32).astype(jnp.float32) for mask in mask_leaves]
-    return jnp.sum(jnp.stack(removed_counts)) / max(weight_count, 1)
+    return jnp.sum(jnp.stack(removed_counts)) / float(max(weight_count, 1))
 
 
 def jaccard(a: Masks, b: Masks) -> jax.Array:
@@ -90,7 +90,8 @@ def hamming(a: Masks, b: Masks) -> jax.Array:
     """
     checks.check("masks.hamming", a=(a, MASKS), b=(b, MASKS))
     pairs = _pairs("masks.hamming", a, b)
-    return _count_true(pairs, jnp.not_equal) / max(sum(mask.size for mask, _ in pairs), 1)
+    weight_count = sum(mask.size for mask, _ in pairs)
+    return _count_true(pairs, jnp.not_equal) / float(max(weight_count, 1))
 
 
 def _pairs(who: str, a: Masks, b: Masks) -> list[tuple[jax.Array, jax.Array]]:
