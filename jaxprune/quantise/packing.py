@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxprune import trees
+from jaxprune import checks, trees
 from jaxprune.quantise import huffman
 from jaxprune.quantise.codebooks import Codebook, books_of
 from jaxprune.types import Params
@@ -72,7 +72,7 @@ def pack(codebook: Codebook, *, gap_bits: int = 5) -> Packed:
       A `Packed`, from which `unpack` gives the leaf.
 
     Raises:
-      ValueError: if `gap_bits` is out of its range.
+      ValueError: if `gap_bits` is no whole number or out of its range.
 
     References:
       Han, Mao & Dally, "Deep Compression", ICLR 2016, figure 2 and section 4.
@@ -84,9 +84,9 @@ def pack(codebook: Codebook, *, gap_bits: int = 5) -> Packed:
     >>> unpack(packed).tolist()
     [0.0, -1.0, 0.0, 0.0, 0.0, 2.0]
     """
-    if not 1 <= gap_bits <= _MOST_GAP_BITS:
+    if not checks.INTEGER.fits(gap_bits) or not 1 <= gap_bits <= _MOST_GAP_BITS:
         raise ValueError(
-            f"quantise.pack(gap_bits={gap_bits}): a number from 1 to {_MOST_GAP_BITS} is needed."
+            f"quantise.pack(gap_bits={gap_bits}): a whole number from 1 to {_MOST_GAP_BITS} is needed."
         )
     flat_indices = np.asarray(codebook.indices).ravel()
     positions = np.flatnonzero(flat_indices)

@@ -6,7 +6,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxprune.quantise.codebooks import Codebook, books_of
+from jaxprune import trees
+from jaxprune.calls import is_readable_array
+from jaxprune.quantise.codebooks import Codebook, books_of, values_in_use
+from jaxprune.transforms.checking import check_transform
 from jaxprune.types import Masks, Params
 
 __all__ = ["SharedState", "shared"]
@@ -37,14 +40,17 @@ def shared(
     Args:
       inner: any optax optimizer; it sees one vector for each leaf with a codebook.
       codebooks: of `jaxprune.quantise.codebooks`. The parameters begin as `jaxprune.quantise.dense` gives
-        them; `jaxprune.quantise.updated` reads the values afterwards. They go into the state, so that one
-        compiled update serves networks with other codebooks of the same shapes.
+        them, and others are refused by `init`; `jaxprune.quantise.updated` reads the values afterwards. They
+        go into the state, so that one compiled update serves networks with other codebooks of the same
+        shapes.
 
     Returns:
       A gradient transformation whose `update` needs `params`. Read its masks with `jaxprune.masks_of`.
 
     Raises:
-      ValueError: in `update`, if `params` is missing.
+      ValueError: in `init`, if weights of one index differ (not when they are traced); in `update`, if
+        `params` is missing.
+      TypeError: if `inner` is no optimizer.
 
     References:
       Han, Mao & Dally, "Deep Compression", ICLR 2016, section 3.3.
@@ -55,12 +61,17 @@ def shared(
     >>> optax.apply_updates(params, updates)
     {'w': Array([0.5, 0.5, 0. ], dtype=float32)}
     """
+    check_transform("quantise.shared", inner)
     inner = optax.with_extra_args_support(inner)
 
     def init(params: Params) -> SharedState:
-        masks = [
-            None if book is None else book.indices != 0 for book in books_of(params, codebooks)
-        ]
+        books = books_of(params, codebooks)
+        remedy = "begin with params = quantise.dense(codebooks, params)"
+        rows = zip(trees.paths(params), jax.tree.leaves(params), books, strict=True)
+        for path, leaf, book in rows:
+            if book is not None and all(map(is_readable_array, (leaf, *book))):
+                values_in_use("quantise.shared", path, leaf, book, remedy)
+        masks = [None if book is None else book.indices != 0 for book in books]
         return SharedState(
             inner.init(_shared_values(params, codebooks)),
             codebooks,

@@ -81,3 +81,5 @@ def test_the_report_adds_up_to_what_is_stored():
 def test_gap_bits_out_of_range():
     with pytest.raises(ValueError, match="from 1 to 8"):
         quantise.pack(book((3, 3), 0.5), gap_bits=0)
+    with pytest.raises(ValueError, match="whole number from 1 to 8"):
+        quantise.pack(book((3, 3), 0.5), gap_bits=2.5)
