@@ -1,3 +1,5 @@
+import collections
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -129,6 +131,12 @@ def test_check_finds_a_weight_that_came_back():
 def test_the_table_names_leaves_and_totals():
     table = jp.masks.table({"w": jnp.array([[True, False]]), "b": None})
     assert table.splitlines()[-1].split() == ["all", "2", "1", "50.00%"]
+
+
+def test_operations_are_those_of_the_leaf_whatever_the_order():
+    masks = collections.OrderedDict(b=jnp.ones((1, 2), bool), a=jnp.ones((3, 4), bool))
+    rows = [line.split() for line in jp.masks.table(masks, {"a": 700, "b": 30}).splitlines()]
+    assert [(row[0], row[-1]) for row in rows[1:]] == [("b", "30"), ("a", "700"), ("all", "730")]
 
 
 NAMED = {

@@ -133,10 +133,11 @@ def overlap(a: Masks, b: Masks, axes: AxesTree | None = None) -> Overlap:
     Overlap(jaccard=0.25, expected=0.42857142857142855)
     """
     jaccard = float(masks_lib.jaccard(a, b))
-    pairs = zip(masks_lib.summary(a, axes), masks_lib.summary(b, axes), strict=True)
+    other_rows = {row["leaf"]: row for row in masks_lib.summary(b, axes)}
     expected_both = 0.0
     kept_count = 0
-    for row, other_row in pairs:
+    for row in masks_lib.summary(a, axes):
+        other_row = other_rows[row["leaf"]]
         expected_both += row["kept"] * other_row["kept"] / max(row["weights"], 1)
         kept_count += row["kept"] + other_row["kept"]
     if not kept_count:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxprune import checks
 from jaxprune.kernel_axes import AxesTree, by_path, direction_fault, layer_axes, resolve_axes
 from jaxprune.masks.packing import MASKS, dense, is_packed, unpack
-from jaxprune.trees import differences, layer_names, leaves_with_keys
+from jaxprune.trees import differences, layer_names, leaves_with_keys, paths
 from jaxprune.trees.alike import entries_beside, join_faults
 from jaxprune.types import Axes, Masks, Params
 
@@ -292,12 +292,16 @@ def _flops_of_layers(flops: Params, masks: Masks, axes: AxesTree | None) -> list
             "parameters."
         )
 
-    pairs = zip(jax.tree.leaves(flops), entries_beside(flops, masks, refusal), strict=True)
-    leaf_counts = [(mask.shape, count) for count, mask in pairs if mask is not None]
+    rows = zip(
+        paths(flops),
+        jax.tree.leaves(flops),
+        entries_beside(flops, masks, refusal),
+        strict=True,
+    )
+    leaf_counts = {path: (mask.shape, count) for path, count, mask in rows if mask is not None}
     layer_counts = []
-    for (shape, count), leaf_axes in zip(
-        leaf_counts, _axes_by_path(masks, axes).values(), strict=True
-    ):
+    for path, leaf_axes in _axes_by_path(masks, axes).items():  # in the order of the masks
+        shape, count = leaf_counts[path]
         layer_count = math.prod(shape[axis] for axis in layer_axes(leaf_axes))
         layer_counts += [count // layer_count] * layer_count
     return layer_counts

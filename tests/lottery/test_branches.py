@@ -1,5 +1,6 @@
 """Branches of a ticket: what is kept, what is moved, and what a training leaves alone."""
 
+import collections
 import itertools
 
 import jax
@@ -165,6 +166,8 @@ def test_overlap_of_random_masks_is_what_is_expected():
     mean = np.mean([found.jaccard for found in overlaps])
     assert mean == pytest.approx(overlaps[0].expected, abs=0.02)
     assert lottery.overlap(MASKS, MASKS, STACKED).jaccard == 1.0
+    reversed_order = collections.OrderedDict(reversed(MASKS.items()))
+    assert lottery.overlap(MASKS, reversed_order) == lottery.overlap(MASKS, MASKS)
     empty = jax.tree.map(jnp.zeros_like, MASKS)
     with pytest.raises(ValueError, match="keeps a weight"):
         lottery.overlap(empty, empty)
