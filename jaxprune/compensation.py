@@ -113,7 +113,13 @@ def _in_each_block(
         moved = moved_blocks.reshape(-1)[: weights.size].reshape(weights.shape)
         return jnp.where(mask, moved.astype(weights.dtype), jnp.zeros_like(weights))
 
-    return jax.tree.map(compensate, params, masks_lib.unpack(masks), inverse_fisher)
+    return jax.tree.map(compensate, params, _masks_beside(params, masks), inverse_fisher)
+
+
+def _masks_beside(params: Params, masks: Masks) -> Masks:
+    """Returns bool arrays in the containers of the parameters."""
+    leaf_masks = masks_lib.beside(params, masks_lib.unpack(masks))
+    return jax.tree.structure(params).unflatten(leaf_masks)
 
 
 @jax.jit
@@ -176,7 +182,7 @@ def layerwise(
     [[0.0], [2.5]]
     """
 
-    masks = masks_lib.unpack(masks)
+    masks = _masks_beside(params, masks)
     moments_of_fitted = jax.tree.map(
         lambda _, mask, moments, gram: None if mask is None or gram is None else moments,
         params,

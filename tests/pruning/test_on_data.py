@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.core import FrozenDict
 
 import jaxprune as jp
 
@@ -151,6 +152,22 @@ def test_the_sum_of_single_moves_and_the_joint_move_by_hand():
     np.testing.assert_allclose(singly["w"], [[4, 0, 0]], atol=1e-5)
     np.testing.assert_allclose(jointly["w"], [[5, 0, 0]], atol=1e-5)
     assert singly["b"].tolist() == jointly["b"].tolist() == [1, 1]
+
+
+def test_masks_of_a_file_fit_other_containers():
+    params, masks = FrozenDict(w=jnp.array([[1.0, 2.0]])), {"w": jnp.array([[False, True]])}
+    moved = jp.compensation.fisher_blocks(
+        params, masks, inverse_fisher=FrozenDict(w=jnp.array([[[2.0, 1.0], [1.0, 2.0]]]))
+    )
+    np.testing.assert_allclose(moved["w"], [[0.0, 1.5]], rtol=1e-6)
+    fitted = jp.compensation.layerwise(
+        params,
+        masks,
+        input_moments=FrozenDict(w=jnp.ones((1, 1))),
+        grams=FrozenDict(w=jnp.ones((1, 1))),
+        damp=0.0,
+    )
+    np.testing.assert_allclose(fitted["w"], [[0.0, 2.0]], rtol=1e-6)
 
 
 def test_one_weight_of_each_block_moves_the_same_alone_and_jointly():
