@@ -28,6 +28,10 @@ ALLOCATIONS = {
 }
 
 
+def by_uniform_at_cost(costs):
+    return jp.allocation.at_cost(jp.allocation.uniform(), costs)
+
+
 def counts(allocation, sparsity, params=PARAMS):
     masks = jp.masks.make(params)
     units = jax.tree.map(lambda p, m: None if m is None else Units(jnp.abs(p)), params, masks)
@@ -352,6 +356,17 @@ def test_a_number_of_units_goes_instead_of_a_fraction():
         ValueError, match=r"removing\(8\): a layer of 'small' has 8 units.*prunable="
     ):
         kept(allocation=removing(8))
+    groups = {"pattern": jp.patterns.groups(2)}
+    halved = jp.methods.magnitude(sparsity=0.0, allocation=removing(20), **groups)
+    assert int(jp.prune({"large": params["large"]}, halved)[1]["large"].sum()) == 20
+    with pytest.raises(ValueError, match=r"removing\(3\).*'large' has 20 contests.*multiple of 20"):
+        kept(allocation=removing(3), **groups)
+
+
+@pytest.mark.parametrize("allocation", [jp.allocation.cost_budget, by_uniform_at_cost], ids=str)
+def test_a_cost_without_end_is_refused(allocation):
+    with pytest.raises(ValueError, match="'fc' has inf; a finite number above 0"):
+        counts(allocation({"conv": 1.0, "fc": float("inf"), "out": 2.0}), 0.5)
 
 
 def test_survivors_of_a_third_are_exact():
