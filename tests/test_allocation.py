@@ -122,6 +122,30 @@ def test_lamp_by_hand():
     assert counts(jp.allocation.global_budget(normalize="lamp"), 0.25, params) == [1, 2]
 
 
+@pytest.mark.parametrize("scale", [1e-20, 1e20])
+@pytest.mark.parametrize("normalize", ["lamp", "l2"])
+def test_what_makes_leaves_comparable_does_not_depend_on_their_scale(normalize, scale):
+    allocation = jp.allocation.global_budget(normalize=normalize)
+    params = {"a": jnp.array([[1.0, 2.0, 3.0]]), "b": jnp.array([[4.0, 6.0, 7.0]])}
+    for sparsity in (1 / 6, 1 / 3, 1 / 2, 2 / 3):
+        expected = counts(allocation, sparsity, params)
+        assert counts(allocation, sparsity, params | {"a": params["a"] * scale}) == expected
+
+
+@pytest.mark.parametrize("scale", [1e-20, 1e20])
+def test_a_threshold_does_not_depend_on_the_scale(scale):
+    params = {"w": jnp.array([[3.0, -4.0, 0.1, 0.2]]) * scale}
+    assert counts(jp.allocation.threshold(1.0), 0.0, params) == [2]
+
+
+def test_lamp_keeps_the_order_of_infinite_and_negative_scores():
+    scores = {"w": jnp.array([[1e12, jnp.inf, -1e13, 1.0]])}
+    for kept, sparsity in (([0, 1, 0, 0], 0.75), ([1, 1, 0, 0], 0.5), ([1, 1, 0, 1], 0.25)):
+        units = jax.tree.map(Units, scores)
+        keep = jp.allocation.global_budget("lamp")(scores, units, sparsity)
+        assert keep["w"].chosen.astype(int).tolist() == [kept]
+
+
 def test_rates_slow_down_a_leaf():
     rates = jp.allocation.uniform({"out": 0.5, "fc": 0.0})
     assert counts(rates, 0.2) == [230, 8192, 576]

@@ -40,8 +40,8 @@ def global_budget(
     Args:
       normalize: how scores of different leaves are made comparable. `None`: they are compared as they
         are. `"lamp"`: $s_u^2$ over the sum of the squares of its leaf's scores that are not smaller
-        (sorts each leaf: slow on CPU). `"l2"`: scores over their leaf's norm. Or a function of the
-        scores of one leaf that does not change their order.
+        (sorts each leaf: slow on CPU); scores below 0 count as 0. `"l2"`: scores over their leaf's norm. Or
+        a function of the scores of one leaf that does not change their order.
       at_least: fewest units that a layer keeps, or all that it has.
       at_most: largest fraction that any one layer loses; its number of units is rounded down.
 
@@ -100,22 +100,30 @@ def _may_be_kept(leaf_units: Units) -> jax.Array:
     return jnp.ones_like(leaf_units.scores, bool) if leaf_units.among is None else leaf_units.among
 
 
+def _over_largest(scores: jax.Array) -> jax.Array:
+    """Returns scores over the largest finite size among them: their squares can be summed in float32."""
+    sizes = jnp.where(jnp.isfinite(scores), jnp.abs(scores), 0)
+    largest = jnp.max(sizes, initial=0)
+    return scores / jnp.where(largest > 0, largest, 1)
+
+
 def _l2(scores: jax.Array) -> jax.Array:
     """Returns scores over their L2 norm."""
-    finite = jnp.where(jnp.isfinite(scores), scores, 0).astype(jnp.float32)
-    return scores / jnp.maximum(jnp.sqrt(jnp.sum(finite**2)), 1e-30)
+    scaled = _over_largest(scores)
+    finite = jnp.where(jnp.isfinite(scaled), scaled, 0).astype(jnp.float32)
+    return scaled / jnp.maximum(jnp.sqrt(jnp.sum(finite**2)), 1)
 
 
 def _lamp(scores: jax.Array) -> jax.Array:
-    """Returns squared scores over the sum of the squares that are not smaller."""
-    largest = jnp.finfo(jnp.float32).max ** 0.25  # its square can be summed
-    finite = jnp.nan_to_num(scores.astype(jnp.float32), nan=0, posinf=largest, neginf=0)
-    squares = finite.reshape(-1) ** 2
-    order = jnp.argsort(squares)
-    ascending = squares[order]
-    tail_sums = jnp.cumsum(ascending[::-1])[::-1]  # over weights that are not smaller
-    lamp = jnp.zeros_like(squares).at[order].set(ascending / jnp.maximum(tail_sums, 1e-30))
-    return lamp.reshape(scores.shape)
+    """Returns scores over the root of the sum of the squares that are not smaller."""
+    scaled = jnp.nan_to_num(_over_largest(scores).astype(jnp.float32), nan=0, posinf=2)
+    positive = jnp.maximum(scaled, 0).reshape(-1)
+    order = jnp.argsort(positive)
+    ascending = positive[order]
+    tail_sums = jnp.cumsum(ascending[::-1] ** 2)[::-1]  # over weights that are not smaller
+    smallest = jnp.finfo(jnp.float32).tiny
+    lamp = ascending / jnp.sqrt(jnp.maximum(tail_sums, smallest))
+    return jnp.zeros_like(positive).at[order].set(lamp).reshape(scores.shape)
 
 
 @factory
@@ -151,9 +159,9 @@ def threshold(quality: float, *, at_least: int = 1) -> Allocation:
 
     def count_above_threshold(scores: jax.Array, among: jax.Array) -> jax.Array:
         counted = among & jnp.isfinite(scores)
-        square_sum = jnp.sum(jnp.where(counted, scores, 0) ** 2)
-        limit = quality * jnp.sqrt(square_sum / jnp.maximum(jnp.sum(counted), 1))
-        return jnp.sum(counted & (scores >= limit), dtype=jnp.int32)
+        scaled = _over_largest(jnp.where(counted, scores, 0))
+        limit = quality * jnp.sqrt(jnp.sum(scaled**2) / jnp.maximum(jnp.sum(counted), 1))
+        return jnp.sum(counted & (scaled >= limit), dtype=jnp.int32)
 
     def count_in_contests(leaf_units: Units | None) -> jax.Array | None:
         if leaf_units is None:

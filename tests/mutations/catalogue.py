@@ -340,8 +340,8 @@ SELECTION = (
     Mutation(
         "lamp divides by what is smaller",
         "jaxprune/allocation/by_score.py",
-        "tail_sums = jnp.cumsum(ascending[::-1])[::-1]",
-        "tail_sums = jnp.cumsum(ascending)",
+        "tail_sums = jnp.cumsum(ascending[::-1] ** 2)[::-1]",
+        "tail_sums = jnp.cumsum(ascending**2)",
         ("tests/test_allocation.py::test_lamp_by_hand",),
     ),
     Mutation(
