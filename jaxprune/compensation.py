@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from jaxprune import kernel_axes
 from jaxprune import masks as masks_lib
-from jaxprune.kernel_axes.matrices import conjugate_gradients, damped, into_rows
+from jaxprune.kernel_axes.matrices import check_damp, conjugate_gradients, damped, into_rows
 from jaxprune.signals.blocks import check_blocks
 from jaxprune.types import Axes, Masks, Params
 
@@ -167,7 +167,7 @@ def layerwise(
       input_moments: mean squares, from `jaxprune.signals.input_moments`.
       grams: from `jaxprune.signals.grams`; leaves for which it is `None` are masked alone.
       axes: tree of `jaxprune.Axes` beside `params`; where it is `None`, the shape of a leaf tells.
-      damp: $\lambda$ as a share of the mean of $G$'s diagonal.
+      damp: $\lambda$ as a share of the mean of $G$'s diagonal, 0 or above.
 
     Returns:
       A tree like `params`, exactly zero off the masks.
@@ -182,6 +182,7 @@ def layerwise(
     [[0.0], [2.5]]
     """
 
+    check_damp("compensation.layerwise", damp)
     masks = _masks_beside(params, masks)
     moments_of_fitted = jax.tree.map(
         lambda _, mask, moments, gram: None if mask is None or gram is None else moments,

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxprune import kernel_axes
 from jaxprune.arrays.precision import widen
 from jaxprune.criteria.known import score_known
-from jaxprune.kernel_axes.matrices import damped, into_rows
+from jaxprune.kernel_axes.matrices import check_damp, damped, into_rows
 from jaxprune.signals.blocks import check_blocks
 from jaxprune.types import Axes, Params, Scores
 
@@ -174,8 +174,8 @@ def obs(
       input_moments: from `jaxprune.signals.input_moments`.
       grams: from `jaxprune.signals.grams`.
       axes: tree of `jaxprune.Axes` beside `params`; where it is `None`, the shape of a leaf tells.
-      damp: $\lambda$ as a share of the mean of $G$'s diagonal. Weights of an input that is always zero
-        score zero.
+      damp: $\lambda$ as a share of the mean of $G$'s diagonal, 0 or above. Weights of an input that is always
+        zero score zero.
 
     Returns:
       A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
@@ -190,6 +190,7 @@ def obs(
     [1.5, 6.0]
     """
 
+    check_damp("obs", damp)
     known_moments = jax.tree.map(
         lambda _, moments, gram: None if gram is None else moments, params, input_moments, grams
     )

@@ -1,5 +1,7 @@
 """Pruning on data: which signals are gathered, in rounds, with weights that make up for others."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -267,6 +269,12 @@ def test_bad_input_is_refused():
         jp.prune_on(PARAMS, one_shot(jp.criteria.magnitude), {}, rounds=0)
     with pytest.raises(ValueError, match="can be read only once; give a list"):
         jp.signals.gatherers(iter(BATCHES), loss=loss)
+    for reads_damp in (
+        jp.criteria.obs,
+        functools.partial(jp.compensation.layerwise, masks={"w": jnp.ones((2, 3), bool)}),
+    ):
+        with pytest.raises(ValueError, match=r"damp=-1\.0.*0 or above"):
+            reads_damp({"w": jnp.ones((2, 3))}, input_moments=None, grams=None, damp=-1.0)
     with pytest.raises(ValueError, match="has 2 inputs, but its Gram matrix is"):
         jp.criteria.obs(
             {"w": jnp.ones((2, 3))}, input_moments={"w": jnp.ones((2, 1))}, grams={"w": jnp.eye(3)}
