@@ -431,5 +431,10 @@ def test_one_budget_of_more_units_than_int32_counts_is_refused(allocation):
             lambda scores: allocation(scores, jax.tree.map(Units, scores), 0.9),
             MORE_THAN_INT32_COUNTS,
         )
+    with pytest.raises(ValueError, match=r"a contest of 'w' has 4,294,967,296 units.*groups"):
+        jax.eval_shape(
+            lambda params: jp.prune(params, jp.methods.magnitude(sparsity=0.5)),
+            {"w": jax.ShapeDtypeStruct((2**16, 2**16), jnp.float32)},
+        )
     kept = jp.allocation.uniform()(MORE_THAN_INT32_COUNTS, units, 0.9)
     assert jax.tree.map(int, kept) == dict.fromkeys("abc", 107_374_182)

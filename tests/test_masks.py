@@ -131,6 +131,9 @@ def test_check_finds_a_weight_that_came_back():
 def test_the_table_names_leaves_and_totals():
     table = jp.masks.table({"w": jnp.array([[True, False]]), "b": None})
     assert table.splitlines()[-1].split() == ["all", "2", "1", "50.00%"]
+    nothing = jp.masks.table({"w": jnp.ones((0, 2), bool), "b": None})
+    assert nothing.splitlines()[-1].split() == ["all", "0", "0", "0.00%"]
+    assert jp.masks.shuffle({"b": None}, jax.random.key(0), within="tree") == {"b": None}
 
 
 def test_operations_are_those_of_the_leaf_whatever_the_order():

@@ -127,6 +127,13 @@ def test_refusals():
         search(loss, PARAMS, TABLE)
     with pytest.raises(ValueError, match="cheapest options cost"):
         search(loss, PARAMS, TABLE, budget=0.01)
+    for wrong in ({"budget": "half"}, {"tolerance": 0.1, "measure": 3}):
+        with pytest.raises(TypeError, match=r"search\((budget='half'|measure=3)\)"):
+            search(loss, PARAMS, TABLE, **wrong)
+    with pytest.raises(TypeError, match="a Sensitivity is needed"):
+        search(loss, PARAMS, TABLE.losses, budget=0.5)
+    with pytest.raises(ValueError, match="rounds=-1"):
+        search(loss, PARAMS, TABLE, budget=0.5, rounds=-1)
     for costs in ({"big/kernel": 1.0}, {"big/kernel": 1.0, "dear/kernel": float("nan")}):
         with pytest.raises(ValueError, match=r"costs=.*'dear/kernel' has (None|nan)"):
             search(loss, PARAMS, TABLE, budget=0.5, costs=costs)

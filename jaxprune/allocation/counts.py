@@ -18,6 +18,7 @@ __all__ = [
     "Layers",
     "apportion",
     "at_least_kept",
+    "check_countable",
     "check_floor",
     "each_layer",
     "fill_pruned",
@@ -113,6 +114,21 @@ def _divide(dividend: Any, divisor: int) -> tuple[Any, Any]:
     return jax.lax.div(dividend, divisors), jax.lax.rem(dividend, divisors)
 
 
+def check_countable(what: str, unit_count: int) -> None:
+    """Raises `ValueError` if there are more units than int32 counts.
+
+    Args:
+      what: has these units.
+      unit_count: how many.
+    """
+    if unit_count >= 2**31:
+        raise ValueError(
+            f"allocation: {what} has {unit_count:,} units, and int32 counts no more than {2**31 - 1:,}; let "
+            "fewer compete: jaxprune.allocation.uniform budgets each leaf by itself, patterns.groups() each "
+            "output, and axes= each layer of a stack."
+        )
+
+
 class Layers:
     """The layers of several leaves in one sequence: leaf by leaf, and within a leaf by index.
 
@@ -124,6 +140,8 @@ class Layers:
 
     def __init__(self, units: Sequence[Units]) -> None:
         self.units = list(units)
+        for leaf_units in self.units:
+            check_countable("a layer", leaf_units.members * leaf_units.contests)
         self._layer_counts = [math.prod(leaf_units.layer_shape) for leaf_units in self.units]
         sizes = [
             jnp.asarray(leaf_units.budgeted * leaf_units.contests, jnp.int32)
@@ -145,11 +163,7 @@ class Layers:
           ValueError: if there are more units than int32 counts.
         """
         unit_count = sum(leaf_units.scores.size for leaf_units in self.units)
-        if unit_count >= 2**31:
-            raise ValueError(
-                f"allocation: one budget for all leaves counts {unit_count:,} units, and int32 no more than "
-                f"{2**31 - 1:,}; give each leaf a budget of its own by jaxprune.allocation.uniform."
-            )
+        check_countable("one budget for all leaves", unit_count)
         return jnp.sum(self.sizes)
 
     def repeated(self, values: Any) -> np.ndarray:

@@ -160,6 +160,8 @@ def shuffle(
     if within not in get_args(Within):
         raise ValueError(f"masks.shuffle(within={within!r}): one of {get_args(Within)} is needed.")
     mask_leaves, treedef = jax.tree.flatten(unpack(masks))
+    if not mask_leaves:
+        return masks
     if within == "tree":
         bits = jnp.concatenate([mask.ravel() for mask in mask_leaves])
         ends = list(itertools.accumulate(mask.size for mask in mask_leaves))
@@ -260,7 +262,7 @@ def table(masks: Masks, flops: Params | None = None, *, axes: AxesTree | None = 
     table_rows = [["leaf", "shape", "weights", "kept", "sparsity"]]
     for row in (*rows, total):
         shape_text = "x".join(map(str, row["shape"]))
-        removed = 1 - row["kept"] / max(row["weights"], 1)
+        removed = (row["weights"] - row["kept"]) / max(row["weights"], 1)
         counts = [str(row["weights"]), str(row["kept"])]
         table_rows.append([row["leaf"], shape_text, *counts, f"{removed:.2%}"])
     if flops is not None:

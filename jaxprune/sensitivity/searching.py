@@ -89,6 +89,7 @@ def search(
       The sparsities that were found, and the pruned parameters with their masks.
 
     Raises:
+      TypeError: if an argument is of the wrong kind.
       ValueError: if not one of budget and tolerance is given or it is out of its range, the table is of other
         layers, a layer has no cost, or a loss is no finite number.
 
@@ -103,6 +104,15 @@ def search(
         raise ValueError("search: give either budget= (of the cost) or tolerance= (of the loss).")
     checks.check("search", evaluate=(evaluate, EVALUATE), params=(params, checks.TREE))
     checks.check("search", rounds=(rounds, checks.INTEGER), steps=(steps, checks.INTEGER))
+    checks.check(
+        "search",
+        table=(table, _TABLE),
+        budget=(budget, checks.optional(checks.NUMBER)),
+        tolerance=(tolerance, checks.optional(checks.NUMBER)),
+        measure=(measure, checks.optional(EVALUATE)),
+    )
+    if rounds < 0 or steps < 0:
+        raise ValueError(f"search(rounds={rounds}, steps={steps}): 0 or more are needed.")
     if budget is not None:
         check_budget("search", budget)
     if tolerance is not None and not tolerance >= 0:
@@ -167,6 +177,13 @@ def search(
         else:
             low_budget = middle_budget
     return best
+
+
+_TABLE = checks.Kind(
+    "a Sensitivity",
+    lambda value: isinstance(value, Sensitivity),
+    lambda _: "jaxprune.sensitivity.sensitivity(evaluate, params, sparsities) makes one",
+)
 
 
 def _with_progress(evaluate: Evaluate, progress: Callable[[int], Any] | None) -> Evaluate:
