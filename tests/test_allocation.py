@@ -156,6 +156,8 @@ def test_rates_slow_down_a_leaf():
 def test_an_unknown_normaliser_is_refused():
     with pytest.raises(ValueError, match="'lampp'"):
         jp.allocation.global_budget(normalize="lampp")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"of the shape \(\) for scores.*one score for each"):
+        counts(jp.allocation.global_budget(jnp.sum), 0.5)
 
 
 def test_uniform_plus_spares_the_first_and_caps_the_last():

@@ -17,6 +17,7 @@ from jaxprune.allocation.counts import (
     share_among_contests,
     survivors,
 )
+from jaxprune.calls import text
 from jaxprune.parts import factory
 from jaxprune.types import Allocation, Params, Sparsity, Units
 
@@ -50,7 +51,8 @@ def global_budget(
       keeps the leaf's count divided by their number, rounded.
 
     Raises:
-      ValueError: if `normalize` or `at_most` is none of these.
+      ValueError: if `normalize` or `at_most` is none of these; when it is asked, if that function returns
+        anything but one score for each.
 
     References:
       Lee, Park, Mo, Ahn & Shin, "Layer-adaptive Sparsity for the Magnitude-based Pruning" (2021) for
@@ -81,8 +83,20 @@ def global_budget(
         units_by_leaf, treedef = jax.tree.flatten(units, is_leaf=is_units)
         layers = Layers(units_by_leaf)
         kept_count = survivors(layers.total, sparsity)
+
+        def scale_layer(layer_scores: jax.Array) -> jax.Array:
+            scaled = scale(layer_scores)
+            if jnp.shape(scaled) != layer_scores.shape:
+                raise ValueError(
+                    f"global_budget(normalize={text(normalize)}): it returned an array of the shape "
+                    f"{jnp.shape(scaled)} for scores of the shape {layer_scores.shape}; return one score for "
+                    "each."
+                )
+            return scaled
+
         scores: Any = [
-            each_layer(scale, leaf_units.layers)(leaf_units.known) for leaf_units in units_by_leaf
+            each_layer(scale_layer, leaf_units.layers)(leaf_units.known)
+            for leaf_units in units_by_leaf
         ]
         among = [leaf_units.among for leaf_units in units_by_leaf]
         if at_least == 0 and at_most == 1:

@@ -231,6 +231,7 @@ _FRACTIONS = checks.Kind(
 
 def check_budget(who: str, budget: float) -> None:
     """Raises `ValueError` if a budget is no fraction of the cost."""
+    checks.check(who, budget=(budget, checks.NUMBER))
     if not 0 < budget <= 1:
         raise ValueError(f"{who}(budget={budget}): a fraction of the cost in (0, 1] is needed.")
 
