@@ -25,6 +25,7 @@ __all__ = [
     "raise_to_floors",
     "share_among_contests",
     "survivors",
+    "unshard",
 ]
 
 _UNIT = 10**7  # a sparsity of one
@@ -175,7 +176,7 @@ class Layers:
         pairs = zip(values, self._layer_counts, strict=True)
         return jnp.concatenate(
             [
-                jnp.broadcast_to(_unshard(value).ravel(), (layer_count,))
+                jnp.broadcast_to(unshard(value).ravel(), (layer_count,))
                 for value, layer_count in pairs
             ]
         )
@@ -240,8 +241,8 @@ def fill_pruned(
     )
 
 
-def _unshard(values: Any) -> jax.Array:
-    """Returns values of layers, which may be sharded by layer, whole on each device of an explicit mesh."""
+def unshard(values: Any) -> jax.Array:
+    """Returns values, which may be sharded, whole on each device of an explicit mesh."""
     values = jnp.asarray(values)
     mesh = jax.typeof(values).sharding.mesh
     if not mesh.explicit_axes:

@@ -14,7 +14,7 @@ from jaxprune import masks as masks_lib
 from jaxprune.trees.alike import entries_beside
 from jaxprune.types import Masks, Params
 
-__all__ = ["Codebook", "books_of", "codebooks", "dense", "updated", "values_in_use"]
+__all__ = ["Codebook", "books_of", "codebooks", "dense", "updated", "values_at", "values_in_use"]
 
 Start = Literal["linear", "density", "random"]
 _MOST_BITS = 8
@@ -136,7 +136,9 @@ def _codebook(
     boundaries = (centroids[1:] + centroids[:-1]) / 2
     indices = np.where(is_kept, np.searchsorted(boundaries, weights) + 1, 0).astype(np.uint8)
     values = np.concatenate([[0.0], centroids]).astype(np.float32)
-    return Codebook(jnp.asarray(indices), jnp.asarray(values))
+    is_on_mesh = isinstance(leaf, jax.Array) and len(leaf.sharding.device_set) > 1
+    placed_indices = jax.device_put(indices, leaf.sharding) if is_on_mesh else jnp.asarray(indices)
+    return Codebook(placed_indices, jnp.asarray(values))
 
 
 def _bits_of(path: str, bits: int | Mapping[str, int]) -> int:
@@ -215,10 +217,18 @@ def dense(codebooks: Any, params: Params) -> Params:
     """
     books = books_of(params, codebooks)
     leaves = [
-        leaf if book is None else book.values[book.indices].astype(leaf.dtype)
+        leaf if book is None else values_at(book.values, book.indices).astype(leaf.dtype)
         for leaf, book in zip(jax.tree.leaves(params), books, strict=True)
     ]
     return jax.tree.structure(params).unflatten(leaves)
+
+
+def values_at(values: jax.Array, indices: jax.Array) -> jax.Array:
+    """Returns the value of each index, sharded as the indices are."""
+    sharding = jax.typeof(indices).sharding
+    if not sharding.mesh.explicit_axes:
+        return values[indices]
+    return values.at[indices].get(out_sharding=sharding)
 
 
 def updated(codebooks: Any, params: Params) -> Any:

@@ -8,7 +8,8 @@ import optax
 
 from jaxprune import trees
 from jaxprune.calls import is_readable_array
-from jaxprune.quantise.codebooks import Codebook, books_of, values_in_use
+from jaxprune.quantise.codebooks import Codebook, books_of, values_at, values_in_use
+from jaxprune.signals.leaves import replicate_axes
 from jaxprune.transforms.checking import check_transform
 from jaxprune.types import Masks, Params
 
@@ -116,9 +117,9 @@ def _shared_values(params: Params, codebooks: Any) -> Params:
 
 def _values(leaf: jax.Array, book: Codebook) -> jax.Array:
     """Returns the value that the weights of each index have now, or the first one where none has it."""
-    flat_indices = book.indices.ravel().astype(jnp.int32)
+    flat_indices = _flat(book.indices).astype(jnp.int32)
     # Weights of one index are equal, so that their maximum is each of them.
-    values_in_use = jax.ops.segment_max(leaf.ravel(), flat_indices, len(book.values))
+    values_in_use = jax.ops.segment_max(_flat(leaf), flat_indices, len(book.values))
     is_used = jax.ops.segment_max(jnp.ones_like(flat_indices), flat_indices, len(book.values)) > 0
     first_values = jnp.asarray(book.values, leaf.dtype)
     return jnp.where(is_used, values_in_use, first_values).at[0].set(0)
@@ -126,11 +127,16 @@ def _values(leaf: jax.Array, book: Codebook) -> jax.Array:
 
 def _value_gradient(grad: jax.Array, book: Codebook) -> jax.Array:
     """Returns the gradient of each value: the sum over its weights; 0 for pruned ones."""
-    flat_indices = book.indices.ravel().astype(jnp.int32)
-    gradient_sums = jax.ops.segment_sum(grad.ravel(), flat_indices, len(book.values))
+    flat_indices = _flat(book.indices).astype(jnp.int32)
+    gradient_sums = jax.ops.segment_sum(_flat(grad), flat_indices, len(book.values))
     return gradient_sums.at[0].set(0)
+
+
+def _flat(leaf: jax.Array) -> jax.Array:
+    """Returns a leaf in one row, whole on each device of an explicit mesh."""
+    return replicate_axes(jnp.asarray(leaf), axes=jnp.ndim(leaf)).ravel()
 
 
 def _weight_update(step: jax.Array, book: Codebook) -> jax.Array:
     """Returns the update of each weight: that of its value; 0 for pruned ones."""
-    return step.at[0].set(0)[book.indices]
+    return values_at(step.at[0].set(0), book.indices)
