@@ -12,7 +12,8 @@ import jax.numpy as jnp
 
 from jaxprune import kernel_axes
 from jaxprune import masks as masks_lib
-from jaxprune.kernel_axes.matrices import conjugate_gradients, damped, into_rows
+from jaxprune.kernel_axes.matrices import check_damp, conjugate_gradients, damped, into_rows
+from jaxprune.signals.blocks import check_blocks
 from jaxprune.types import Axes, Masks, Params
 
 __all__ = ["fisher_blocks", "layerwise", "woodfisher"]
@@ -40,6 +41,9 @@ def woodfisher(params: Params, masks: Masks, *, inverse_fisher: Params, **_) -> 
     Returns:
       A tree like `params`, exactly zero off the masks.
 
+    Raises:
+      ValueError: if an inverse has another number of weights than its leaf.
+
     References:
       Singh & Alistarh, "WoodFisher: Efficient Second-Order Approximation for Neural Network Compression"
       (2020): the sum is what their released code adds.
@@ -49,6 +53,7 @@ def woodfisher(params: Params, masks: Masks, *, inverse_fisher: Params, **_) -> 
     >>> woodfisher(params, masks, inverse_fisher=inverse)["w"]  # 5 - 1 (3 / 1) - (-1) (6 / 3)
     Array([[4., 0., 0.]], dtype=float32)
     """
+    check_blocks("compensation.woodfisher", params, inverse_fisher)
     return _in_each_block(_single_moves, params, masks, inverse_fisher)
 
 
@@ -71,6 +76,9 @@ def fisher_blocks(params: Params, masks: Masks, *, inverse_fisher: Params, **_) 
     Returns:
       A tree like `params`, exactly zero off the masks.
 
+    Raises:
+      ValueError: if an inverse has another number of weights than its leaf.
+
     References:
       Hassibi & Stork, "Second order derivatives for network pruning: Optimal Brain Surgeon" (1993), for one
       weight. It is not WoodFisher's update: `woodfisher`.
@@ -80,6 +88,7 @@ def fisher_blocks(params: Params, masks: Masks, *, inverse_fisher: Params, **_) 
     >>> fisher_blocks(params, masks, inverse_fisher=inverse)["w"].round(4)  # 2 d + 1 (-1) = 0: d = 1
     Array([[0., 3.]], dtype=float32)
     """
+    check_blocks("compensation.fisher_blocks", params, inverse_fisher)
     return _in_each_block(_joint_move, params, masks, inverse_fisher)
 
 
@@ -104,7 +113,13 @@ def _in_each_block(
         moved = moved_blocks.reshape(-1)[: weights.size].reshape(weights.shape)
         return jnp.where(mask, moved.astype(weights.dtype), jnp.zeros_like(weights))
 
-    return jax.tree.map(compensate, params, masks_lib.unpack(masks), inverse_fisher)
+    return jax.tree.map(compensate, params, _masks_beside(params, masks), inverse_fisher)
+
+
+def _masks_beside(params: Params, masks: Masks) -> Masks:
+    """Returns bool arrays in the containers of the parameters."""
+    leaf_masks = masks_lib.beside(params, masks_lib.unpack(masks))
+    return jax.tree.structure(params).unflatten(leaf_masks)
 
 
 @jax.jit
@@ -152,7 +167,7 @@ def layerwise(
       input_moments: mean squares, from `jaxprune.signals.input_moments`.
       grams: from `jaxprune.signals.grams`; leaves for which it is `None` are masked alone.
       axes: tree of `jaxprune.Axes` beside `params`; where it is `None`, the shape of a leaf tells.
-      damp: $\lambda$ as a share of the mean of $G$'s diagonal.
+      damp: $\lambda$ as a share of the mean of $G$'s diagonal, 0 or above.
 
     Returns:
       A tree like `params`, exactly zero off the masks.
@@ -167,7 +182,8 @@ def layerwise(
     [[0.0], [2.5]]
     """
 
-    masks = masks_lib.unpack(masks)
+    check_damp("compensation.layerwise", damp)
+    masks = _masks_beside(params, masks)
     moments_of_fitted = jax.tree.map(
         lambda _, mask, moments, gram: None if mask is None or gram is None else moments,
         params,

@@ -28,6 +28,10 @@ ALLOCATIONS = {
 }
 
 
+def by_uniform_at_cost(costs):
+    return jp.allocation.at_cost(jp.allocation.uniform(), costs)
+
+
 def counts(allocation, sparsity, params=PARAMS):
     masks = jp.masks.make(params)
     units = jax.tree.map(lambda p, m: None if m is None else Units(jnp.abs(p)), params, masks)
@@ -118,6 +122,30 @@ def test_lamp_by_hand():
     assert counts(jp.allocation.global_budget(normalize="lamp"), 0.25, params) == [1, 2]
 
 
+@pytest.mark.parametrize("scale", [1e-20, 1e20])
+@pytest.mark.parametrize("normalize", ["lamp", "l2"])
+def test_what_makes_leaves_comparable_does_not_depend_on_their_scale(normalize, scale):
+    allocation = jp.allocation.global_budget(normalize=normalize)
+    params = {"a": jnp.array([[1.0, 2.0, 3.0]]), "b": jnp.array([[4.0, 6.0, 7.0]])}
+    for sparsity in (1 / 6, 1 / 3, 1 / 2, 2 / 3):
+        expected = counts(allocation, sparsity, params)
+        assert counts(allocation, sparsity, params | {"a": params["a"] * scale}) == expected
+
+
+@pytest.mark.parametrize("scale", [1e-20, 1e20])
+def test_a_threshold_does_not_depend_on_the_scale(scale):
+    params = {"w": jnp.array([[3.0, -4.0, 0.1, 0.2]]) * scale}
+    assert counts(jp.allocation.threshold(1.0), 0.0, params) == [2]
+
+
+def test_lamp_keeps_the_order_of_infinite_and_negative_scores():
+    scores = {"w": jnp.array([[1e12, jnp.inf, -1e13, 1.0]])}
+    for kept, sparsity in (([0, 1, 0, 0], 0.75), ([1, 1, 0, 0], 0.5), ([1, 1, 0, 1], 0.25)):
+        units = jax.tree.map(Units, scores)
+        keep = jp.allocation.global_budget("lamp")(scores, units, sparsity)
+        assert keep["w"].chosen.astype(int).tolist() == [kept]
+
+
 def test_rates_slow_down_a_leaf():
     rates = jp.allocation.uniform({"out": 0.5, "fc": 0.0})
     assert counts(rates, 0.2) == [230, 8192, 576]
@@ -128,6 +156,8 @@ def test_rates_slow_down_a_leaf():
 def test_an_unknown_normaliser_is_refused():
     with pytest.raises(ValueError, match="'lampp'"):
         jp.allocation.global_budget(normalize="lampp")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"of the shape \(\) for scores.*one score for each"):
+        counts(jp.allocation.global_budget(jnp.sum), 0.5)
 
 
 def test_uniform_plus_spares_the_first_and_caps_the_last():
@@ -352,6 +382,17 @@ def test_a_number_of_units_goes_instead_of_a_fraction():
         ValueError, match=r"removing\(8\): a layer of 'small' has 8 units.*prunable="
     ):
         kept(allocation=removing(8))
+    groups = {"pattern": jp.patterns.groups(2)}
+    halved = jp.methods.magnitude(sparsity=0.0, allocation=removing(20), **groups)
+    assert int(jp.prune({"large": params["large"]}, halved)[1]["large"].sum()) == 20
+    with pytest.raises(ValueError, match=r"removing\(3\).*'large' has 20 contests.*multiple of 20"):
+        kept(allocation=removing(3), **groups)
+
+
+@pytest.mark.parametrize("allocation", [jp.allocation.cost_budget, by_uniform_at_cost], ids=str)
+def test_a_cost_without_end_is_refused(allocation):
+    with pytest.raises(ValueError, match="'fc' has inf; a finite number above 0"):
+        counts(allocation({"conv": 1.0, "fc": float("inf"), "out": 2.0}), 0.5)
 
 
 def test_survivors_of_a_third_are_exact():
@@ -368,3 +409,34 @@ def test_an_allocation_is_the_same_where_numbers_have_64_bits(name):
     expected = counts(ALLOCATIONS[name], 0.9)
     with jax.enable_x64(True):
         assert counts(ALLOCATIONS[name], 0.9) == expected
+
+
+MORE_THAN_INT32_COUNTS = {k: jax.ShapeDtypeStruct((2**15, 2**15), jnp.float32) for k in "abc"}
+
+
+@pytest.mark.parametrize(
+    "allocation",
+    [
+        jp.allocation.erk(),
+        jp.allocation.by_path({"a": 0.9, "b": 0.5}),
+        jp.allocation.uniform_plus(first="a", last="c"),
+        jp.allocation.owl(),
+        jp.allocation.global_budget(),
+        jp.allocation.removing(3, of_tree=True),
+    ],
+    ids=str,
+)
+def test_one_budget_of_more_units_than_int32_counts_is_refused(allocation):
+    units = jax.tree.map(Units, MORE_THAN_INT32_COUNTS)
+    with pytest.raises(ValueError, match=r"3,221,225,472 units.*allocation\.uniform"):
+        jax.eval_shape(
+            lambda scores: allocation(scores, jax.tree.map(Units, scores), 0.9),
+            MORE_THAN_INT32_COUNTS,
+        )
+    with pytest.raises(ValueError, match=r"a contest of 'w' has 4,294,967,296 units.*groups"):
+        jax.eval_shape(
+            lambda params: jp.prune(params, jp.methods.magnitude(sparsity=0.5)),
+            {"w": jax.ShapeDtypeStruct((2**16, 2**16), jnp.float32)},
+        )
+    kept = jp.allocation.uniform()(MORE_THAN_INT32_COUNTS, units, 0.9)
+    assert jax.tree.map(int, kept) == dict.fromkeys("abc", 107_374_182)

@@ -64,6 +64,20 @@ def test_masks_fit_the_same_names_in_other_containers(path):
         assert float(jp.masks.sparsity(loaded)) == jnp.float32(1 / 3)
 
 
+def test_a_leaf_may_have_a_name_that_others_begin_with(path):
+    masks = {"layer": jnp.array([True, False]), "layer/bias": jnp.array([False, True, True])}
+    jp.masks.save(path, masks)
+    assert same(jp.masks.load(path, jax.tree.map(jnp.float32, masks)), masks)
+    with pytest.raises(ValueError, match=r"'layer' is a leaf and has leaves.*load\(path, params\)"):
+        jp.masks.load(path)
+
+
+def test_a_name_that_the_format_reserves_is_refused_before_anything_is_written(path):
+    with pytest.raises(ValueError, match="'__metadata__', which safetensors files reserve"):
+        jp.masks.save(path, {"__metadata__": jnp.ones(3, bool)})
+    assert not path.exists()
+
+
 def test_a_file_is_replaced_only_if_asked(path):
     jp.masks.save(path, MASKS)
     with pytest.raises(FileExistsError, match="overwrite=True"):

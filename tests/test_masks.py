@@ -1,3 +1,5 @@
+import collections
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -82,6 +84,12 @@ def test_sparsity_counts_prunable_weights_only():
     assert float(jax.jit(jp.masks.sparsity)(masks)) == np.float32(0.975)
 
 
+def test_more_weights_than_int32_counts_have_a_sparsity():
+    masks = {name: jax.ShapeDtypeStruct((2**15, 2**15), jnp.bool_) for name in "abc"}
+    assert jax.eval_shape(jp.masks.sparsity, masks).shape == ()
+    assert jax.eval_shape(jp.masks.hamming, masks, masks).shape == ()
+
+
 def test_overlap_measures():
     a = {"w": jnp.array([True, True, False, False]), "b": None}
     b = {"w": jnp.array([True, False, True, False]), "b": None}
@@ -123,6 +131,15 @@ def test_check_finds_a_weight_that_came_back():
 def test_the_table_names_leaves_and_totals():
     table = jp.masks.table({"w": jnp.array([[True, False]]), "b": None})
     assert table.splitlines()[-1].split() == ["all", "2", "1", "50.00%"]
+    nothing = jp.masks.table({"w": jnp.ones((0, 2), bool), "b": None})
+    assert nothing.splitlines()[-1].split() == ["all", "0", "0", "0.00%"]
+    assert jp.masks.shuffle({"b": None}, jax.random.key(0), within="tree") == {"b": None}
+
+
+def test_operations_are_those_of_the_leaf_whatever_the_order():
+    masks = collections.OrderedDict(b=jnp.ones((1, 2), bool), a=jnp.ones((3, 4), bool))
+    rows = [line.split() for line in jp.masks.table(masks, {"a": 700, "b": 30}).splitlines()]
+    assert [(row[0], row[-1]) for row in rows[1:]] == [("b", "30"), ("a", "700"), ("all", "730")]
 
 
 NAMED = {

@@ -1,5 +1,7 @@
 """The analysis leaf by leaf, and what is searched with it."""
 
+import collections
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -125,6 +127,30 @@ def test_refusals():
         search(loss, PARAMS, TABLE)
     with pytest.raises(ValueError, match="cheapest options cost"):
         search(loss, PARAMS, TABLE, budget=0.01)
+    for wrong in ({"budget": "half"}, {"tolerance": 0.1, "measure": 3}):
+        with pytest.raises(TypeError, match=r"search\((budget='half'|measure=3)\)"):
+            search(loss, PARAMS, TABLE, **wrong)
+    with pytest.raises(TypeError, match="a Sensitivity is needed"):
+        search(loss, PARAMS, TABLE.losses, budget=0.5)
+    with pytest.raises(ValueError, match="rounds=-1"):
+        search(loss, PARAMS, TABLE, budget=0.5, rounds=-1)
+    for costs in ({"big/kernel": 1.0}, {"big/kernel": 1.0, "dear/kernel": float("nan")}):
+        with pytest.raises(ValueError, match=r"costs=.*'dear/kernel' has (None|nan)"):
+            search(loss, PARAMS, TABLE, budget=0.5, costs=costs)
+        with pytest.raises(ValueError, match=r"costs=.*'dear/kernel' has (None|nan)"):
+            TABLE.rates(0.5, costs)
+    with pytest.raises(ValueError, match=r"budget=2.0.*\(0, 1\]"):
+        TABLE.rates(2.0)
+    with pytest.raises(ValueError, match="'bias' has weights around of the shape"):
+        sensitivity(loss, PARAMS, [0.5], around=PARAMS | {"bias": jnp.ones(2)})
+
+
+def test_the_other_layers_are_found_by_name():
+    params = {"a": jnp.array([[1.0, 2.0]]), "b": jnp.array([[3.0, 5.0]])}
+    reversed_order = collections.OrderedDict(b=params["b"], a=params["a"])
+    loss = lambda p: float(p["a"].sum() + 10 * p["b"].sum())
+    beside = sensitivity(loss, params, [0.5], around=params)
+    assert sensitivity(loss, params, [0.5], around=reversed_order) == beside
 
 
 STACK = jnp.asarray(RNG.normal(size=(3, 6, 8)), jnp.float32)

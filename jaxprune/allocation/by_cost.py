@@ -38,7 +38,8 @@ def cost_budget(
       rounded down, so that the budget holds.
 
     Raises:
-      ValueError: if `at_least` is negative; when it is asked, if a leaf that is pruned has no cost above 0.
+      ValueError: if `at_least` is negative; when it is asked, if a leaf that is pruned has no finite cost
+        above 0.
 
     >>> from jaxprune.types import Units
     >>> params = {"a": jnp.array([3.0, 1.0]), "b": jnp.array([2.0, 4.0])}
@@ -91,7 +92,8 @@ def at_cost(allocation: AnyAllocation, costs: Mapping[str, float] | Any) -> Allo
       An allocation.
 
     Raises:
-      ValueError: when it is asked, if a leaf that is pruned has no cost above 0.
+      ValueError: when it is asked, if a leaf that is pruned has no finite cost
+        above 0.
 
     >>> from jaxprune.allocation import uniform
     >>> from jaxprune.types import Units
@@ -138,14 +140,14 @@ def at_cost(allocation: AnyAllocation, costs: Mapping[str, float] | Any) -> Allo
 
 
 def _priced_units(costs: Any, params: Params, units_by_leaf: list[Any]) -> list[tuple[Any, Units]]:
-    """Returns cost and units of each leaf that is pruned; refuses costs that are missing or not above 0."""
+    """Returns cost and units of each leaf that is pruned; refuses costs that are not finite or above 0."""
     paths = trees.paths(params)
     leaf_costs = _costs_of_leaves(costs, params, paths)
     for path, cost, leaf_units in zip(paths, leaf_costs, units_by_leaf, strict=True):
-        if leaf_units is not None and (cost is None or not cost > 0):
+        if leaf_units is not None and (cost is None or not 0 < cost < np.inf):
             raise ValueError(
-                f"costs: the leaf {path!r} has {cost}; a number above 0 is needed for each leaf that is "
-                "pruned."
+                f"costs: the leaf {path!r} has {cost}; a finite number above 0 is needed for each leaf that "
+                "is pruned."
             )
     pairs = zip(leaf_costs, units_by_leaf, strict=True)
     return [(cost, leaf_units) for cost, leaf_units in pairs if leaf_units is not None]

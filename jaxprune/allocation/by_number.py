@@ -32,7 +32,8 @@ def removing(count: int, *, of_tree: bool = False) -> Allocation:
       An allocation.
 
     Raises:
-      ValueError: if `count` is negative; when it is asked, if a layer, or the tree, has no more units.
+      ValueError: if `count` is negative; when it is asked, if a layer, or the tree, has no more units, or the
+        contests of a layer (N:M) cannot lose the same number each.
 
     >>> from jaxprune.types import Units
     >>> params = {"a": jnp.array([3.0, 1.0, 2.0]), "b": jnp.array([2.5, 4.0])}
@@ -59,6 +60,11 @@ def removing(count: int, *, of_tree: bool = False) -> Allocation:
                     f"removing({count}): a layer of {path!r} has {counted(unit_count, 'unit')}; give a "
                     "smaller number, or exclude the leaf with prunable=."
                 )
+            if count % leaf_units.contests:
+                raise ValueError(
+                    f"removing({count}): a layer of {path!r} has {leaf_units.contests} contests, which lose "
+                    f"the same number each; give a multiple of {leaf_units.contests}, or another pattern."
+                )
         layers = Layers([leaf_units for leaf_units in units_by_leaf if leaf_units is not None])
         kept = layers.in_contests(jnp.maximum(layers.sizes - count, layers.floors(1)))
         return fill_pruned(params, units_by_leaf, kept)
@@ -72,7 +78,7 @@ def removing(count: int, *, of_tree: bool = False) -> Allocation:
                 f"removing({count}, of_tree=True): it has {counted(unit_count, 'unit')}; give a smaller "
                 "number."
             )
-        kept_count = jnp.maximum(jnp.sum(Layers(units_by_leaf).sizes) - count, 1)
+        kept_count = jnp.maximum(Layers(units_by_leaf).total - count, 1)
         chosen = selection.top(
             [leaf_units.scores for leaf_units in units_by_leaf],
             kept_count,

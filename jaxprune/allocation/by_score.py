@@ -16,7 +16,9 @@ from jaxprune.allocation.counts import (
     raise_to_floors,
     share_among_contests,
     survivors,
+    unshard,
 )
+from jaxprune.calls import text
 from jaxprune.parts import factory
 from jaxprune.types import Allocation, Params, Sparsity, Units
 
@@ -40,8 +42,8 @@ def global_budget(
     Args:
       normalize: how scores of different leaves are made comparable. `None`: they are compared as they
         are. `"lamp"`: $s_u^2$ over the sum of the squares of its leaf's scores that are not smaller
-        (sorts each leaf: slow on CPU). `"l2"`: scores over their leaf's norm. Or a function of the
-        scores of one leaf that does not change their order.
+        (sorts each leaf: slow on CPU); scores below 0 count as 0. `"l2"`: scores over their leaf's norm. Or
+        a function of the scores of one leaf that does not change their order.
       at_least: fewest units that a layer keeps, or all that it has.
       at_most: largest fraction that any one layer loses; its number of units is rounded down.
 
@@ -50,7 +52,8 @@ def global_budget(
       keeps the leaf's count divided by their number, rounded.
 
     Raises:
-      ValueError: if `normalize` or `at_most` is none of these.
+      ValueError: if `normalize` or `at_most` is none of these; when it is asked, if that function returns
+        anything but one score for each.
 
     References:
       Lee, Park, Mo, Ahn & Shin, "Layer-adaptive Sparsity for the Magnitude-based Pruning" (2021) for
@@ -80,9 +83,21 @@ def global_budget(
         del params
         units_by_leaf, treedef = jax.tree.flatten(units, is_leaf=is_units)
         layers = Layers(units_by_leaf)
-        kept_count = survivors(jnp.sum(layers.sizes), sparsity)
+        kept_count = survivors(layers.total, sparsity)
+
+        def scale_layer(layer_scores: jax.Array) -> jax.Array:
+            scaled = scale(layer_scores)
+            if jnp.shape(scaled) != layer_scores.shape:
+                raise ValueError(
+                    f"global_budget(normalize={text(normalize)}): it returned an array of the shape "
+                    f"{jnp.shape(scaled)} for scores of the shape {layer_scores.shape}; return one score for "
+                    "each."
+                )
+            return scaled
+
         scores: Any = [
-            each_layer(scale, leaf_units.layers)(leaf_units.known) for leaf_units in units_by_leaf
+            each_layer(scale_layer, leaf_units.layers)(leaf_units.known)
+            for leaf_units in units_by_leaf
         ]
         among = [leaf_units.among for leaf_units in units_by_leaf]
         if at_least == 0 and at_most == 1:
@@ -100,22 +115,33 @@ def _may_be_kept(leaf_units: Units) -> jax.Array:
     return jnp.ones_like(leaf_units.scores, bool) if leaf_units.among is None else leaf_units.among
 
 
+def _over_largest(scores: jax.Array) -> jax.Array:
+    """Returns scores over the largest finite size among them: their squares can be summed in float32."""
+    sizes = jnp.where(jnp.isfinite(scores), jnp.abs(scores), 0)
+    largest = jnp.max(sizes, initial=0)
+    return scores / jnp.where(largest > 0, largest, 1)
+
+
 def _l2(scores: jax.Array) -> jax.Array:
     """Returns scores over their L2 norm."""
-    finite = jnp.where(jnp.isfinite(scores), scores, 0).astype(jnp.float32)
-    return scores / jnp.maximum(jnp.sqrt(jnp.sum(finite**2)), 1e-30)
+    scaled = _over_largest(scores)
+    finite = jnp.where(jnp.isfinite(scaled), scaled, 0).astype(jnp.float32)
+    return scaled / jnp.maximum(jnp.sqrt(jnp.sum(finite**2)), 1)
 
 
 def _lamp(scores: jax.Array) -> jax.Array:
-    """Returns squared scores over the sum of the squares that are not smaller."""
-    largest = jnp.finfo(jnp.float32).max ** 0.25  # its square can be summed
-    finite = jnp.nan_to_num(scores.astype(jnp.float32), nan=0, posinf=largest, neginf=0)
-    squares = finite.reshape(-1) ** 2
-    order = jnp.argsort(squares)
-    ascending = squares[order]
-    tail_sums = jnp.cumsum(ascending[::-1])[::-1]  # over weights that are not smaller
-    lamp = jnp.zeros_like(squares).at[order].set(ascending / jnp.maximum(tail_sums, 1e-30))
-    return lamp.reshape(scores.shape)
+    """Returns scores over the root of the sum of the squares that are not smaller."""
+    scaled = jnp.nan_to_num(_over_largest(scores).astype(jnp.float32), nan=0, posinf=2)
+    # A leaf is sorted whole, which a compiler of explicit shardings does not gather by itself.
+    positive = unshard(jnp.maximum(scaled, 0)).reshape(-1)
+    order = jnp.argsort(positive)
+    ascending = positive[order]
+    tail_sums = jnp.cumsum(ascending[::-1] ** 2)[::-1]  # over weights that are not smaller
+    smallest = jnp.finfo(jnp.float32).tiny
+    lamp = ascending / jnp.sqrt(jnp.maximum(tail_sums, smallest))
+    in_place = jnp.zeros_like(positive).at[order].set(lamp).reshape(scores.shape)
+    sharding = jax.typeof(scores).sharding
+    return jax.sharding.reshard(in_place, sharding) if sharding.mesh.explicit_axes else in_place
 
 
 @factory
@@ -151,9 +177,9 @@ def threshold(quality: float, *, at_least: int = 1) -> Allocation:
 
     def count_above_threshold(scores: jax.Array, among: jax.Array) -> jax.Array:
         counted = among & jnp.isfinite(scores)
-        square_sum = jnp.sum(jnp.where(counted, scores, 0) ** 2)
-        limit = quality * jnp.sqrt(square_sum / jnp.maximum(jnp.sum(counted), 1))
-        return jnp.sum(counted & (scores >= limit), dtype=jnp.int32)
+        scaled = _over_largest(jnp.where(counted, scores, 0))
+        limit = quality * jnp.sqrt(jnp.sum(scaled**2) / jnp.maximum(jnp.sum(counted), 1))
+        return jnp.sum(counted & (scaled >= limit), dtype=jnp.int32)
 
     def count_in_contests(leaf_units: Units | None) -> jax.Array | None:
         if leaf_units is None:
@@ -222,9 +248,9 @@ def owl(*, outlier: float = 5.0, spread: float = 0.08, at_least: int = 1) -> All
         width = jnp.max(outlier_shares) - jnp.min(outlier_shares)
         from_least = outlier_shares - jnp.min(outlier_shares)
         raw_delta = from_least / jnp.maximum(width, 1e-30) * 2 * spread
-        kept_count = survivors(jnp.sum(sizes), sparsity)
-        mean_density = kept_count / jnp.sum(sizes)
-        delta = raw_delta - jnp.sum(sizes / jnp.sum(sizes) * raw_delta)
+        kept_count = survivors(layers.total, sparsity)
+        mean_density = kept_count / layers.total
+        delta = raw_delta - jnp.sum(sizes / layers.total * raw_delta)
         room = jnp.where(delta > 0, 1 - mean_density, mean_density)
         # Where a layer would keep more than all, or less than none, all differences are made smaller.
         shrinkage = jnp.minimum(1, jnp.min(room / jnp.maximum(jnp.abs(delta), 1e-30)))

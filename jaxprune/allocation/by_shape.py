@@ -95,7 +95,7 @@ def erk(
         fixed = jnp.where(is_shared, 0, jnp.maximum(given_counts, floors))
         counts = fixed
         if shared_leaves:
-            kept_count = survivors(jnp.sum(layers.sizes), sparsity)
+            kept_count = survivors(layers.total, sparsity)
             shared_count = jnp.maximum(kept_count - jnp.sum(fixed), 0)
             dimensions = [_dimensions(*leaf, windows=kernel) for leaf in shared_leaves]
             thinness = [(sum(dims) / max(math.prod(dims), 1)) ** power for dims in dimensions]
@@ -117,7 +117,7 @@ def _share_by_thinness(thinness: list[float], layers: Layers, total: jax.Array) 
       total: units that they keep together.
     """
     raw_density = layers.repeated(thinness).astype(np.float32)
-    total = jnp.minimum(total, jnp.sum(layers.sizes))
+    total = jnp.minimum(total, layers.total)
     # The layers that stay dense are those of the largest raw density: try 0, 1, 2, ... of them.
     order = np.argsort(-raw_density, kind="stable")
     sizes = layers.sizes[order].astype(jnp.float32)

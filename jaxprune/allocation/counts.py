@@ -18,12 +18,14 @@ __all__ = [
     "Layers",
     "apportion",
     "at_least_kept",
+    "check_countable",
     "check_floor",
     "each_layer",
     "fill_pruned",
     "raise_to_floors",
     "share_among_contests",
     "survivors",
+    "unshard",
 ]
 
 _UNIT = 10**7  # a sparsity of one
@@ -113,6 +115,21 @@ def _divide(dividend: Any, divisor: int) -> tuple[Any, Any]:
     return jax.lax.div(dividend, divisors), jax.lax.rem(dividend, divisors)
 
 
+def check_countable(what: str, unit_count: int) -> None:
+    """Raises `ValueError` if there are more units than int32 counts.
+
+    Args:
+      what: has these units.
+      unit_count: how many.
+    """
+    if unit_count >= 2**31:
+        raise ValueError(
+            f"allocation: {what} has {unit_count:,} units, and int32 counts no more than {2**31 - 1:,}; let "
+            "fewer compete: jaxprune.allocation.uniform budgets each leaf by itself, patterns.groups() each "
+            "output, and axes= each layer of a stack."
+        )
+
+
 class Layers:
     """The layers of several leaves in one sequence: leaf by leaf, and within a leaf by index.
 
@@ -124,6 +141,8 @@ class Layers:
 
     def __init__(self, units: Sequence[Units]) -> None:
         self.units = list(units)
+        for leaf_units in self.units:
+            check_countable("a layer", leaf_units.members * leaf_units.contests)
         self._layer_counts = [math.prod(leaf_units.layer_shape) for leaf_units in self.units]
         sizes = [
             jnp.asarray(leaf_units.budgeted * leaf_units.contests, jnp.int32)
@@ -137,6 +156,17 @@ class Layers:
         """The number of layers."""
         return sum(self._layer_counts)
 
+    @property
+    def total(self) -> jax.Array:
+        """How many units the budget counts in all layers.
+
+        Raises:
+          ValueError: if there are more units than int32 counts.
+        """
+        unit_count = sum(leaf_units.scores.size for leaf_units in self.units)
+        check_countable("one budget for all leaves", unit_count)
+        return jnp.sum(self.sizes)
+
     def repeated(self, values: Any) -> np.ndarray:
         """Returns one value per layer, from one per leaf."""
         return np.repeat(np.asarray(values), self._layer_counts, axis=0)
@@ -146,7 +176,7 @@ class Layers:
         pairs = zip(values, self._layer_counts, strict=True)
         return jnp.concatenate(
             [
-                jnp.broadcast_to(_unshard(value).ravel(), (layer_count,))
+                jnp.broadcast_to(unshard(value).ravel(), (layer_count,))
                 for value, layer_count in pairs
             ]
         )
@@ -211,8 +241,8 @@ def fill_pruned(
     )
 
 
-def _unshard(values: Any) -> jax.Array:
-    """Returns values of layers, which may be sharded by layer, whole on each device of an explicit mesh."""
+def unshard(values: Any) -> jax.Array:
+    """Returns values, which may be sharded, whole on each device of an explicit mesh."""
     values = jnp.asarray(values)
     mesh = jax.typeof(values).sharding.mesh
     if not mesh.explicit_axes:

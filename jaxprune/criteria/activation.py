@@ -3,14 +3,12 @@
 Scores of units are spread evenly over their weights, so that a pattern's sum over a unit is the unit's score.
 """
 
-from collections.abc import Callable
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
 from jaxprune import kernel_axes
 from jaxprune.arrays.precision import widen
+from jaxprune.criteria.known import score_known
 from jaxprune.types import Axes, Params, Scores
 
 __all__ = ["apoz", "bn_scale", "entropy", "hrank", "ria", "wanda"]
@@ -35,7 +33,7 @@ def wanda(params: Params, *, input_moments: Params, **_) -> Scores:
     {'w': Array([[4.],
            [3.]], dtype=float32)}
     """
-    return _score_known(lambda w, x: jnp.abs(widen(w)) * jnp.sqrt(widen(x)), params, input_moments)
+    return score_known(lambda w, x: jnp.abs(widen(w)) * jnp.sqrt(widen(x)), params, input_moments)
 
 
 def ria(
@@ -110,7 +108,7 @@ def apoz(params: Params, *, unit_zeros: Params, **_) -> Scores:
     {'w': Array([[0.  , 0.25],
            [0.  , 0.25]], dtype=float32)}
     """
-    return _score_known(lambda w, z: _spread_evenly(w, 1 - widen(z)), params, unit_zeros)
+    return score_known(lambda w, z: _spread_evenly(w, 1 - widen(z)), params, unit_zeros)
 
 
 def bn_scale(params: Params, *, batchnorm_scales: Params, **_) -> Scores:
@@ -131,7 +129,7 @@ def bn_scale(params: Params, *, batchnorm_scales: Params, **_) -> Scores:
     {'w': Array([[1.5, 0.5],
            [1.5, 0.5]], dtype=float32)}
     """
-    return _score_known(_spread_evenly, params, batchnorm_scales)
+    return score_known(_spread_evenly, params, batchnorm_scales)
 
 
 def entropy(params: Params, *, unit_entropies: Params, **_) -> Scores:
@@ -151,7 +149,7 @@ def entropy(params: Params, *, unit_entropies: Params, **_) -> Scores:
     {'w': Array([[1.5],
            [1.5]], dtype=float32)}
     """
-    return _score_known(_spread_evenly, params, unit_entropies)
+    return score_known(_spread_evenly, params, unit_entropies)
 
 
 def hrank(params: Params, *, unit_ranks: Params, **_) -> Scores:
@@ -170,15 +168,10 @@ def hrank(params: Params, *, unit_ranks: Params, **_) -> Scores:
     >>> hrank({"w": jnp.ones((1, 1, 2, 1))}, unit_ranks={"w": 6 * jnp.ones((1, 1, 1, 1))})["w"].sum()
     Array(6., dtype=float32)
     """
-    return _score_known(_spread_evenly, params, unit_ranks)
+    return score_known(_spread_evenly, params, unit_ranks)
 
 
 def _spread_evenly(weights: jax.Array, unit_scores: jax.Array) -> jax.Array:
     """The score of each unit, evenly over its weights."""
     share = unit_scores.size / weights.size
     return jnp.broadcast_to(widen(unit_scores) * share, weights.shape)
-
-
-def _score_known(score: Callable[[Any, Any], jax.Array], params: Params, signal: Params) -> Scores:
-    """Scores of the leaves that the signal knows; `None` for the others, which cannot be pruned by it."""
-    return jax.tree.map(lambda w, x: None if x is None else score(w, x), params, signal)

@@ -7,7 +7,9 @@ import jax.numpy as jnp
 
 from jaxprune import kernel_axes
 from jaxprune.arrays.precision import widen
-from jaxprune.kernel_axes.matrices import damped, into_rows
+from jaxprune.criteria.known import score_known
+from jaxprune.kernel_axes.matrices import check_damp, damped, into_rows
+from jaxprune.signals.blocks import check_blocks
 from jaxprune.types import Axes, Params, Scores
 
 __all__ = ["adam_second_moment", "fisher", "obd", "obs", "second_order_taylor", "woodfisher"]
@@ -33,9 +35,7 @@ def fisher(params: Params, *, fisher: Params, **_) -> Scores:
     >>> fisher({"w": jnp.array([2.0, -1.0])}, fisher={"w": jnp.array([1.0, 6.0])})
     {'w': Array([2., 3.], dtype=float32)}
     """
-    return jax.tree.map(
-        lambda w, f: None if f is None else 0.5 * widen(f) * widen(w) * widen(w), params, fisher
-    )
+    return score_known(_half_square, params, fisher)
 
 
 def adam_second_moment(params: Params, *, second_moment: Params, **_) -> Scores:
@@ -59,11 +59,7 @@ def adam_second_moment(params: Params, *, second_moment: Params, **_) -> Scores:
     >>> adam_second_moment({"w": jnp.array([2.0, -1.0])}, second_moment={"w": jnp.array([1.0, 6.0])})
     {'w': Array([2., 3.], dtype=float32)}
     """
-    return jax.tree.map(
-        lambda w, nu: None if nu is None else 0.5 * widen(nu) * widen(w) * widen(w),
-        params,
-        second_moment,
-    )
+    return score_known(_half_square, params, second_moment)
 
 
 def obd(params: Params, *, gauss_newton_diagonal: Params, **_) -> Scores:
@@ -86,11 +82,12 @@ def obd(params: Params, *, gauss_newton_diagonal: Params, **_) -> Scores:
     >>> obd({"w": jnp.array([2.0, -1.0])}, gauss_newton_diagonal={"w": jnp.array([1.0, 6.0])})
     {'w': Array([2., 3.], dtype=float32)}
     """
-    return jax.tree.map(
-        lambda w, h: None if h is None else 0.5 * widen(h) * widen(w) * widen(w),
-        params,
-        gauss_newton_diagonal,
-    )
+    return score_known(_half_square, params, gauss_newton_diagonal)
+
+
+def _half_square(weights: jax.Array, diagonal: jax.Array) -> jax.Array:
+    """Scores of weights by their squares and the diagonal of a curvature."""
+    return 0.5 * widen(diagonal) * widen(weights) * widen(weights)
 
 
 def second_order_taylor(params: Params, *, grads: Params, hessian_diagonal: Params, **_) -> Scores:
@@ -115,13 +112,11 @@ def second_order_taylor(params: Params, *, grads: Params, hessian_diagonal: Para
     {'w': Array([4., 3.], dtype=float32)}
     """
 
-    def score(w: jax.Array, g: jax.Array | None, h: jax.Array | None) -> jax.Array | None:
-        if g is None or h is None:
-            return None
+    def score(w: jax.Array, g: jax.Array, h: jax.Array) -> jax.Array:
         wide = widen(w)
         return jnp.abs(widen(g) * wide - 0.5 * widen(h) * wide * wide)
 
-    return jax.tree.map(score, params, grads, hessian_diagonal)
+    return score_known(score, params, grads, hessian_diagonal)
 
 
 def woodfisher(params: Params, *, inverse_fisher: Params, **_) -> Scores:
@@ -149,20 +144,14 @@ def woodfisher(params: Params, *, inverse_fisher: Params, **_) -> Scores:
            [4.]], dtype=float32)}
     """
 
-    def score(weights: jax.Array, inverse: jax.Array | None) -> jax.Array | None:
-        if inverse is None:
-            return None
+    check_blocks("woodfisher", params, inverse_fisher)
+
+    def score(weights: jax.Array, inverse: jax.Array) -> jax.Array:
         diagonal = jnp.diagonal(widen(inverse), axis1=-2, axis2=-1)
-        blocks, block = diagonal.shape
-        if not 0 <= blocks * block - weights.size < block:
-            raise ValueError(
-                f"woodfisher: a leaf of {weights.size} weights has an inverse of {blocks} blocks of {block}; "
-                "give what jaxprune.signals.inverse_fisher returns for these parameters."
-            )
         inverse_diagonal = diagonal.reshape(-1)[: weights.size].reshape(weights.shape)
         return 0.5 * widen(weights) * widen(weights) / inverse_diagonal
 
-    return jax.tree.map(score, params, inverse_fisher)
+    return score_known(score, params, inverse_fisher)
 
 
 def obs(
@@ -185,8 +174,8 @@ def obs(
       input_moments: from `jaxprune.signals.input_moments`.
       grams: from `jaxprune.signals.grams`.
       axes: tree of `jaxprune.Axes` beside `params`; where it is `None`, the shape of a leaf tells.
-      damp: $\lambda$ as a share of the mean of $G$'s diagonal. Weights of an input that is always zero
-        score zero.
+      damp: $\lambda$ as a share of the mean of $G$'s diagonal, 0 or above. Weights of an input that is always
+        zero score zero.
 
     Returns:
       A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
@@ -201,6 +190,7 @@ def obs(
     [1.5, 6.0]
     """
 
+    check_damp("obs", damp)
     known_moments = jax.tree.map(
         lambda _, moments, gram: None if gram is None else moments, params, input_moments, grams
     )

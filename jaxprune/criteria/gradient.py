@@ -1,10 +1,10 @@
 """Criteria that read gradients: those of the step, or what is remembered of those before."""
 
-import jax
 import jax.numpy as jnp
 
 from jaxprune import signals
 from jaxprune.arrays.precision import widen
+from jaxprune.criteria.known import score_known
 from jaxprune.types import Params, Scores
 
 
@@ -16,7 +16,7 @@ def gradient(params: Params, *, grads: Params, **_) -> Scores:
       grads: their gradients.
 
     Returns:
-      A tree like `params` of float arrays, higher is better.
+      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
 
     References:
       Evci, Gale, Menick, Castro & Elsen, "Rigging the Lottery: Making All Tickets Winners" (2020).
@@ -24,7 +24,7 @@ def gradient(params: Params, *, grads: Params, **_) -> Scores:
     >>> gradient({"w": jnp.zeros(2)}, grads={"w": jnp.array([-3.0, 1.0])})
     {'w': Array([3., 1.], dtype=float32)}
     """
-    return jax.tree.map(lambda w, g: jnp.abs(g), params, grads)
+    return score_known(lambda w, g: jnp.abs(g), params, grads)
 
 
 def taylor(params: Params, *, grads: Params, signed: bool = False, **_) -> Scores:
@@ -41,7 +41,7 @@ def taylor(params: Params, *, grads: Params, signed: bool = False, **_) -> Score
         training mode: `unit_taylor` squares first, and goes behind it.
 
     Returns:
-      A tree like `params` of float arrays, higher is better.
+      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
 
     References:
       Molchanov, Tyree, Karras, Aila & Kautz, "Pruning Convolutional Neural Networks for Resource
@@ -52,7 +52,7 @@ def taylor(params: Params, *, grads: Params, signed: bool = False, **_) -> Score
     {'w': Array([6., 1.], dtype=float32)}
     """
     size = (lambda x: x) if signed else jnp.abs
-    return jax.tree.map(lambda w, g: size(widen(w) * widen(g)), params, grads)
+    return score_known(lambda w, g: size(widen(w) * widen(g)), params, grads)
 
 
 def unit_taylor(params: Params, *, unit_taylor: Params, **_) -> Scores:
@@ -67,7 +67,7 @@ def unit_taylor(params: Params, *, unit_taylor: Params, **_) -> Scores:
       unit_taylor: from `jaxprune.signals.unit_taylor`, of the units that are pruned.
 
     Returns:
-      A tree like `params` of float arrays, higher is better.
+      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
 
     References:
       Molchanov, Mallya, Tyree, Frosio & Kautz, "Importance Estimation for Neural Network Pruning" (2019):
@@ -76,7 +76,7 @@ def unit_taylor(params: Params, *, unit_taylor: Params, **_) -> Scores:
     >>> unit_taylor({"w": jnp.ones((1, 2))}, unit_taylor={"w": jnp.array([[5.0, 20.0]])})
     {'w': Array([[ 5., 20.]], dtype=float32)}
     """
-    return jax.tree.map(lambda w, importance: importance, params, unit_taylor)
+    return score_known(lambda w, importance: importance, params, unit_taylor)
 
 
 def magnitude_and_gradient(params: Params, *, grads: Params, weight: float = 1.0, **_) -> Scores:
@@ -88,7 +88,7 @@ def magnitude_and_gradient(params: Params, *, grads: Params, weight: float = 1.0
       weight: $\lambda$.
 
     Returns:
-      A tree like `params` of float arrays, higher is better.
+      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
 
     References:
       Yuan et al., "MEST: Accurate and Fast Memory-Economic Sparse Training Framework on the Edge"
@@ -97,7 +97,7 @@ def magnitude_and_gradient(params: Params, *, grads: Params, weight: float = 1.0
     >>> magnitude_and_gradient({"w": jnp.array([-2.0])}, grads={"w": jnp.array([3.0])})
     {'w': Array([5.], dtype=float32)}
     """
-    return jax.tree.map(lambda w, g: jnp.abs(widen(w)) + weight * jnp.abs(widen(g)), params, grads)
+    return score_known(lambda w, g: jnp.abs(widen(w)) + weight * jnp.abs(widen(g)), params, grads)
 
 
 @signals.needs(momentum=signals.moving_average(lambda w, g: g))
@@ -109,7 +109,7 @@ def momentum(params: Params, *, momentum: Params, **_) -> Scores:
       momentum: the averaged gradients $m$; training remembers them.
 
     Returns:
-      A tree like `params` of float arrays, higher is better.
+      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
 
     References:
       Dettmers & Zettlemoyer, "Sparse Networks from Scratch: Faster Training without Losing Performance"
@@ -118,7 +118,7 @@ def momentum(params: Params, *, momentum: Params, **_) -> Scores:
     >>> momentum({"w": jnp.ones(2)}, momentum={"w": jnp.array([0.5, -1.0])})
     {'w': Array([0.5, 1. ], dtype=float32)}
     """
-    return jax.tree.map(lambda w, m: jnp.abs(m), params, momentum)
+    return score_known(lambda w, m: jnp.abs(m), params, momentum)
 
 
 @signals.needs(gradient_sum=signals.running_sum(lambda w, g: g, restarts=True))
@@ -132,7 +132,7 @@ def accumulated_gradient(params: Params, *, gradient_sum: Params, **_) -> Scores
       gradient_sum: the summed gradients; training remembers them.
 
     Returns:
-      A tree like `params` of float arrays, higher is better.
+      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
 
     References:
       Evci, Gale, Menick, Castro & Elsen, "Rigging the Lottery: Making All Tickets Winners" (2020), whose
@@ -141,4 +141,4 @@ def accumulated_gradient(params: Params, *, gradient_sum: Params, **_) -> Scores
     >>> accumulated_gradient({"w": jnp.ones(2)}, gradient_sum={"w": jnp.array([0.5, -1.0])})
     {'w': Array([0.5, 1. ], dtype=float32)}
     """
-    return jax.tree.map(lambda w, s: jnp.abs(s), params, gradient_sum)
+    return score_known(lambda w, s: jnp.abs(s), params, gradient_sum)

@@ -5,11 +5,13 @@ name here.
 """
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from jaxprune import kernel_axes, signals
+from jaxprune.criteria.known import score_known
 from jaxprune.types import Axes, Params, Scores
 
 __all__ = [
@@ -51,7 +53,7 @@ def large_init(params: Params, *, initial_params: Params, **_) -> Scores:
       initial_params: the weights $w_0$; training remembers them.
 
     Returns:
-      A tree like `params` of float arrays, higher is better.
+      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
 
     References:
       Zhou, Lan, Liu & Yosinski, "Deconstructing Lottery Tickets: Zeros, Signs, and the Supermask" (2019).
@@ -59,7 +61,7 @@ def large_init(params: Params, *, initial_params: Params, **_) -> Scores:
     >>> large_init({"w": jnp.ones(2)}, initial_params={"w": jnp.array([0.5, -3.0])})
     {'w': Array([0.5, 3. ], dtype=float32)}
     """
-    return jax.tree.map(lambda w, w0: jnp.abs(w0), params, initial_params)
+    return score_known(lambda w, w0: jnp.abs(w0), params, initial_params)
 
 
 @signals.needs(initial_params=_INITIAL)
@@ -71,7 +73,7 @@ def small_init(params: Params, *, initial_params: Params, **_) -> Scores:
       initial_params: the weights $w_0$; training remembers them.
 
     Returns:
-      A tree like `params` of float arrays, higher is better.
+      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
 
     References:
       Zhou, Lan, Liu & Yosinski, "Deconstructing Lottery Tickets: Zeros, Signs, and the Supermask" (2019).
@@ -79,7 +81,7 @@ def small_init(params: Params, *, initial_params: Params, **_) -> Scores:
     >>> small_init({"w": jnp.ones(2)}, initial_params={"w": jnp.array([0.5, -3.0])})
     {'w': Array([-0.5, -3. ], dtype=float32)}
     """
-    return jax.tree.map(lambda w, w0: -jnp.abs(w0), params, initial_params)
+    return score_known(lambda w, w0: -jnp.abs(w0), params, initial_params)
 
 
 @signals.needs(initial_params=_INITIAL)
@@ -97,7 +99,8 @@ def large_init_large_final(
       axes: tree of `jaxprune.Axes` beside `params`, which says what layers are; `None`: each leaf is one.
 
     Returns:
-      A tree like `params` of float32 arrays, whole numbers from 0, higher is better.
+      A tree like `params` of float32 arrays, whole numbers from 0, higher is better; `None` where nothing
+      is known of a leaf.
 
     References:
       Zhou, Lan, Liu & Yosinski, "Deconstructing Lottery Tickets: Zeros, Signs, and the Supermask" (2019).
@@ -124,7 +127,8 @@ def small_init_small_final(
       axes: tree of `jaxprune.Axes` beside `params`, which says what layers are; `None`: each leaf is one.
 
     Returns:
-      A tree like `params` of float32 arrays, whole numbers up to 0, higher is better.
+      A tree like `params` of float32 arrays, whole numbers up to 0, higher is better; `None` where nothing
+      is known of a leaf.
 
     References:
       Zhou, Lan, Liu & Yosinski, "Deconstructing Lottery Tickets: Zeros, Signs, and the Supermask" (2019).
@@ -148,7 +152,8 @@ def large_final_same_sign(params: Params, *, initial_params: Params, **_) -> Sco
       initial_params: the weights $w_0$; training remembers them.
 
     Returns:
-      A tree like `params` of float arrays, higher is better; zero where the sign has changed.
+      A tree like `params` of float arrays, higher is better; zero where the sign has changed, `None` where
+      nothing is known of a leaf.
 
     References:
       Zhou, Lan, Liu & Yosinski, "Deconstructing Lottery Tickets: Zeros, Signs, and the Supermask" (2019).
@@ -157,13 +162,15 @@ def large_final_same_sign(params: Params, *, initial_params: Params, **_) -> Sco
     >>> large_final_same_sign({"w": jnp.array([-2.0, -4.0])}, initial_params=start)
     {'w': Array([0., 4.], dtype=float32)}
     """
-    return jax.tree.map(lambda w, w0: jnp.maximum(w * jnp.sign(w0), 0), params, initial_params)
+    return score_known(lambda w, w0: jnp.maximum(w * jnp.sign(w0), 0), params, initial_params)
 
 
 def _combined_ranks(combine, params: Params, initial_params: Params, axes) -> Scores:
     """Returns, per weight, what `combine` makes of the ranks in its layer of its two sizes."""
 
-    def combine_leaf(weights: jax.Array, initial: jax.Array, leaf_axes: Axes | None) -> jax.Array:
+    def combine_leaf(weights: jax.Array, initial: Any, leaf_axes: Axes | None) -> jax.Array | None:
+        if initial is None:
+            return None
         layer_axes = kernel_axes.layer_axes(leaf_axes)
         return combine(_ranks(jnp.abs(weights), layer_axes), _ranks(jnp.abs(initial), layer_axes))
 

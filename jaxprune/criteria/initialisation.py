@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxprune.arrays.precision import widen
+from jaxprune.criteria.known import score_known
 from jaxprune.types import Params, Scores
 
 __all__ = ["grasp", "snip", "synflow"]
@@ -29,9 +30,7 @@ def snip(params: Params, *, grads: Params, **_) -> Scores:
     >>> snip({"w": jnp.array([2.0, 1.0])}, grads={"w": jnp.array([-3.0, 2.0])})
     {'w': Array([0.75, 0.25], dtype=float32)}
     """
-    sizes = jax.tree.map(
-        lambda w, g: None if g is None else jnp.abs(widen(g) * widen(w)), params, grads
-    )
+    sizes = score_known(lambda w, g: jnp.abs(widen(g) * widen(w)), params, grads)
     total = sum(jnp.sum(s, dtype=jnp.float32) for s in jax.tree.leaves(sizes))
     return jax.tree.map(lambda s: s / jnp.maximum(total, 1e-30), sizes)
 
@@ -58,9 +57,7 @@ def grasp(params: Params, *, hessian_gradient: Params, **_) -> Scores:
     >>> grasp({"w": jnp.array([2.0, -1.0])}, hessian_gradient={"w": jnp.array([1.0, 3.0])})
     {'w': Array([ 2., -3.], dtype=float32)}
     """
-    return jax.tree.map(
-        lambda w, hg: None if hg is None else widen(w) * widen(hg), params, hessian_gradient
-    )
+    return score_known(lambda w, hg: widen(w) * widen(hg), params, hessian_gradient)
 
 
 def synflow(params: Params, *, synaptic_flow: Params, **_) -> Scores:
@@ -80,6 +77,4 @@ def synflow(params: Params, *, synaptic_flow: Params, **_) -> Scores:
     >>> synflow({"w": jnp.array([2.0, -1.0])}, synaptic_flow={"w": jnp.array([1.0, 3.0])})
     {'w': Array([2., 3.], dtype=float32)}
     """
-    return jax.tree.map(
-        lambda w, r: None if r is None else jnp.abs(widen(w) * widen(r)), params, synaptic_flow
-    )
+    return score_known(lambda w, r: jnp.abs(widen(w) * widen(r)), params, synaptic_flow)

@@ -74,9 +74,10 @@ def normalized_magnitude(
         layer_axes = () if leaf_axes is None else leaf_axes.batch_axis
         other_axes = tuple(axis for axis in range(weights.ndim) if axis not in layer_axes)
         smallest = jnp.finfo(sizes.dtype).tiny
-        # Divided by the largest, so that no square overflows.
-        largest = jnp.max(sizes, other_axes, keepdims=True, initial=smallest)
-        squares = jnp.sum((sizes / largest) ** 2, other_axes, keepdims=True)
+        # Divided by the largest, so that no square overflows; infinite ones come first whatever the norm.
+        finite = jnp.where(jnp.isinf(sizes), 0, sizes)
+        largest = jnp.max(finite, other_axes, keepdims=True, initial=smallest)
+        squares = jnp.sum((finite / largest) ** 2, other_axes, keepdims=True)
         return sizes / largest / jnp.sqrt(jnp.maximum(squares, 1.0))
 
     return jax.tree.map(score, params, kernel_axes.tree_beside(axes, params))

@@ -1,10 +1,10 @@
 """Criteria that read how a weight has moved, from the signals with a memory in `jaxprune.signals`."""
 
-import jax
 import jax.numpy as jnp
 
 from jaxprune import signals
 from jaxprune.arrays.precision import widen
+from jaxprune.criteria.known import score_known
 from jaxprune.types import Params, Scores
 
 _INITIAL = signals.initial_params()
@@ -22,7 +22,7 @@ def movement(params: Params, *, movement_sum: Params, **_) -> Scores:
       movement_sum: the sums of $-w_t g_t$ over the updates; training remembers them.
 
     Returns:
-      A tree like `params` of float arrays, higher is better.
+      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
 
     References:
       Sanh, Wolf & Rush, "Movement Pruning: Adaptive Sparsity by Fine-Tuning" (2020).
@@ -30,7 +30,7 @@ def movement(params: Params, *, movement_sum: Params, **_) -> Scores:
     >>> movement({"w": jnp.ones(2)}, movement_sum={"w": jnp.array([0.5, -1.0])})
     {'w': Array([ 0.5, -1. ], dtype=float32)}
     """
-    return jax.tree.map(lambda w, s: s, params, movement_sum)
+    return score_known(lambda w, s: s, params, movement_sum)
 
 
 @signals.needs(initial_params=_INITIAL)
@@ -42,7 +42,7 @@ def weight_change(params: Params, *, initial_params: Params, **_) -> Scores:
       initial_params: the weights $w_0$; training remembers them.
 
     Returns:
-      A tree like `params` of float arrays, higher is better.
+      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
 
     References:
       Zhou, Lan, Liu & Yosinski, "Deconstructing Lottery Tickets: Zeros, Signs, and the Supermask"
@@ -51,7 +51,7 @@ def weight_change(params: Params, *, initial_params: Params, **_) -> Scores:
     >>> weight_change({"w": jnp.array([2.0, -3.0])}, initial_params={"w": jnp.array([1.0, -3.0])})
     {'w': Array([1., 0.], dtype=float32)}
     """
-    return jax.tree.map(lambda w, w0: jnp.abs(widen(w) - widen(w0)), params, initial_params)
+    return score_known(lambda w, w0: jnp.abs(widen(w) - widen(w0)), params, initial_params)
 
 
 @signals.needs(initial_params=_INITIAL)
@@ -63,7 +63,7 @@ def magnitude_increase(params: Params, *, initial_params: Params, **_) -> Scores
       initial_params: the weights $w_0$; training remembers them.
 
     Returns:
-      A tree like `params` of float arrays, higher is better.
+      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
 
     References:
       Zhou, Lan, Liu & Yosinski, "Deconstructing Lottery Tickets: Zeros, Signs, and the Supermask"
@@ -72,6 +72,4 @@ def magnitude_increase(params: Params, *, initial_params: Params, **_) -> Scores
     >>> magnitude_increase({"w": jnp.array([2.0, -3.0])}, initial_params={"w": jnp.array([1.0, -4.0])})
     {'w': Array([ 1., -1.], dtype=float32)}
     """
-    return jax.tree.map(
-        lambda w, w0: jnp.abs(widen(w)) - jnp.abs(widen(w0)), params, initial_params
-    )
+    return score_known(lambda w, w0: jnp.abs(widen(w)) - jnp.abs(widen(w0)), params, initial_params)

@@ -10,7 +10,7 @@ from jax import lax
 
 from jaxprune.types import Axes
 
-__all__ = ["Rows", "conjugate_gradients", "damped", "into_rows"]
+__all__ = ["Rows", "check_damp", "conjugate_gradients", "damped", "into_rows"]
 
 
 class Rows(NamedTuple):
@@ -63,6 +63,14 @@ def into_rows(kernel: jax.Array, axes: Axes, gram: jax.Array) -> Rows:
         gram.reshape(layer_count, input_count, input_count),
         lambda rows: rows.reshape(transposed.shape).transpose(inverse_order),
     )
+
+
+def check_damp(who: str, damp: float) -> None:
+    """Raises `ValueError` if a share of the mean diagonal is negative, infinite or NaN."""
+    if not 0 <= damp < math.inf:
+        raise ValueError(
+            f"{who}(damp={damp}): a share of the mean diagonal, 0 or above, is needed."
+        )
 
 
 def damped(gram: jax.Array, damp: float) -> jax.Array:

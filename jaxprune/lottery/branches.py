@@ -66,10 +66,14 @@ def reinitialize(
     fresh = init(key)
     check_alike("reinitialize", "fresh weights", params, fresh, "give the init of the same model")
 
-    def with_old_sign(old: jax.Array, new: jax.Array, mask: Any) -> jax.Array:
-        return new if mask is None or not keep_signs else _signed_like(old, jnp.abs(new))
+    def draw_leaf(old: jax.Array, new: jax.Array, mask: Any) -> jax.Array:
+        has_old_sign = mask is not None and keep_signs
+        return _in_dtype_of(old, _signed_like(old, jnp.abs(new)) if has_old_sign else new)
 
-    return masks_lib.apply(jax.tree.map(with_old_sign, params, fresh, masks), masks)
+    leaves, treedef = jax.tree.flatten(params)
+    dense_masks = masks_lib.beside(params, masks_lib.unpack(masks))
+    rows = zip(leaves, masks_lib.beside(params, fresh), dense_masks, strict=True)
+    return masks_lib.apply(treedef.unflatten([draw_leaf(*row) for row in rows]), masks)
 
 
 def reshuffle(
@@ -208,21 +212,30 @@ def fill_pruned(
     """
     checks.check("fill_pruned", params=(params, checks.TREE), masks=(masks, masks_lib.MASKS))
     _check_masks("fill_pruned", params, masks)
-    filling = initial_params
     remedy = "give weights of the same model"
     check_alike("fill_pruned", "initial weights", params, initial_params, remedy)
     if trained_params is not None:
         check_alike("fill_pruned", "trained weights", params, trained_params, remedy)
-        filling = jax.tree.map(
-            lambda w0, w: jnp.where(jnp.abs(w) < jnp.abs(w0), jnp.zeros_like(w0), w0),
-            initial_params,
-            trained_params,
-        )
 
-    def fill_leaf(weights: jax.Array, mask: Any, values: jax.Array) -> jax.Array:
-        return weights if mask is None else jnp.where(mask, weights, values)
+    def fill_leaf(weights: jax.Array, mask: Any, initial: jax.Array, trained: Any) -> jax.Array:
+        if mask is None:
+            return weights
+        if trained is not None:
+            has_shrunk = jnp.abs(trained) < jnp.abs(initial)
+            initial = jnp.where(has_shrunk, jnp.zeros_like(initial), initial)
+        return jnp.where(mask, weights, _in_dtype_of(weights, initial))
 
-    return jax.tree.map(fill_leaf, params, masks_lib.unpack(masks), filling)
+    leaves, treedef = jax.tree.flatten(params)
+    rows = zip(
+        leaves,
+        masks_lib.beside(params, masks_lib.unpack(masks)),
+        masks_lib.beside(params, initial_params),
+        [None] * len(leaves)
+        if trained_params is None
+        else masks_lib.beside(params, trained_params),
+        strict=True,
+    )
+    return treedef.unflatten([fill_leaf(*row) for row in rows])
 
 
 def frozen_pruned(
@@ -269,6 +282,11 @@ def _check_masks(who: str, params: Params, masks: Masks) -> None:
 def _signed_like(weights: jax.Array, sizes: jax.Array) -> jax.Array:
     """Returns sizes with the signs of weights; what was zero counts as positive."""
     return jnp.where(weights < 0, -sizes, sizes)
+
+
+def _in_dtype_of(old: jax.Array, new: jax.Array) -> jax.Array:
+    """Returns new values of a leaf in its dtype."""
+    return new if jnp.result_type(new) == jnp.result_type(old) else new.astype(old.dtype)
 
 
 def _by_layer(leaf: jax.Array, axes: Any) -> jax.Array:

@@ -127,7 +127,8 @@ def _between(start: Params, end: Params, alpha: float) -> Params:
             return first
         return jnp.asarray((1 - alpha) * first + alpha * last, jnp.result_type(first))
 
-    return jax.tree.map(interpolate, start, end)
+    leaves, treedef = jax.tree.flatten(start)
+    return treedef.unflatten(map(interpolate, leaves, trees.beside(start, end)))
 
 
 def _refuse_statistics(who: str, params: Params) -> None:

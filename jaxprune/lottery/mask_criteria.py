@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxprune import checks, criteria
+from jaxprune import checks, criteria, trees
 from jaxprune import masks as masks_lib
 from jaxprune.kernel_axes import AxesTree, layer_axes, of_leaves
+from jaxprune.pruning.scoring import scores_of
 from jaxprune.selection import top_along
 from jaxprune.trees.alike import check_alike
 from jaxprune.types import Criterion, Masks, Params
@@ -69,7 +70,9 @@ def masks_like(
       Bool arrays beside `params`, `None` at leaves that are never pruned.
 
     Raises:
-      ValueError: if masks and parameters are different trees, or a weight has the score NaN or none.
+      ValueError: if masks, signals or scores are other trees than the parameters, or a weight has the score
+        NaN or none.
+      TypeError: if a signal is missing that the criterion reads.
 
     References:
       Zhou, Lan, Liu & Yosinski, "Deconstructing Lottery Tickets: Zeros, Signs, and the Supermask" (2019).
@@ -87,14 +90,16 @@ def masks_like(
     masks_lib.check_order("masks_like", params, masks)
     remedy = "give masks of the same parameters"
     check_alike("masks_like", "masks", params, masks_lib.unpack(masks), remedy)
+    params = trees.plain(params)
     known_axes = of_leaves(axes, params)
-    given_axes = {} if axes is None else {"axes": jax.tree.structure(params).unflatten(known_axes)}
-    scores = criterion(params, **given_axes, **signals)
+    leaf_masks = masks_lib.beside(params, masks_lib.unpack(masks))
+    masked_indices = [index for index, mask in enumerate(leaf_masks) if mask is not None]
+    scores = scores_of(criterion, params, signals, masked_indices, known_axes)
 
     def keep_highest(path: str, mask: Any, leaf_scores: Any, leaf_axes: Any) -> Any:
         if mask is None:
             return None
-        if leaf_scores is None or bool(jnp.isnan(leaf_scores).any()):
+        if bool(jnp.isnan(leaf_scores).any()):
             raise ValueError(
                 f"masks_like: the criterion gives weights of {path!r} no number to rank them by; train "
                 "without NaN, or choose a criterion that scores this leaf."
@@ -105,8 +110,8 @@ def masks_like(
 
     rows = zip(
         masks_lib.paths(params),
-        masks_lib.beside(params, masks_lib.unpack(masks)),
-        masks_lib.beside(params, scores),
+        leaf_masks,
+        scores,
         known_axes,
         strict=True,
     )
@@ -133,10 +138,11 @@ def overlap(a: Masks, b: Masks, axes: AxesTree | None = None) -> Overlap:
     Overlap(jaccard=0.25, expected=0.42857142857142855)
     """
     jaccard = float(masks_lib.jaccard(a, b))
-    pairs = zip(masks_lib.summary(a, axes), masks_lib.summary(b, axes), strict=True)
+    other_rows = {row["leaf"]: row for row in masks_lib.summary(b, axes)}
     expected_both = 0.0
     kept_count = 0
-    for row, other_row in pairs:
+    for row in masks_lib.summary(a, axes):
+        other_row = other_rows[row["leaf"]]
         expected_both += row["kept"] * other_row["kept"] / max(row["weights"], 1)
         kept_count += row["kept"] + other_row["kept"]
     if not kept_count:

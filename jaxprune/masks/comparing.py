@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxprune import checks
 from jaxprune.kernel_axes import AxesTree, by_path, direction_fault, layer_axes, resolve_axes
 from jaxprune.masks.packing import MASKS, dense, is_packed, unpack
-from jaxprune.trees import check_distinct, differences, layer_names, leaves_with_keys
+from jaxprune.trees import check_distinct, differences, layer_names, leaves_with_keys, paths
 from jaxprune.trees.alike import entries_beside, join_faults
 from jaxprune.types import Axes, Masks, Params
 
@@ -47,7 +47,7 @@ def sparsity(masks: Masks) -> jax.Array:
         return jnp.zeros((), jnp.float32)
     weight_count = sum(mask.size for mask in mask_leaves)
     removed_counts = [jnp.sum(~mask, dtype=jnp.int32).astype(jnp.float32) for mask in mask_leaves]
-    return jnp.sum(jnp.stack(removed_counts)) / max(weight_count, 1)
+    return jnp.sum(jnp.stack(removed_counts)) / float(max(weight_count, 1))
 
 
 def jaccard(a: Masks, b: Masks) -> jax.Array:
@@ -90,7 +90,8 @@ def hamming(a: Masks, b: Masks) -> jax.Array:
     """
     checks.check("masks.hamming", a=(a, MASKS), b=(b, MASKS))
     pairs = _pairs("masks.hamming", a, b)
-    return _count_true(pairs, jnp.not_equal) / max(sum(mask.size for mask, _ in pairs), 1)
+    weight_count = sum(mask.size for mask, _ in pairs)
+    return _count_true(pairs, jnp.not_equal) / float(max(weight_count, 1))
 
 
 def _pairs(who: str, a: Masks, b: Masks) -> list[tuple[jax.Array, jax.Array]]:
@@ -159,6 +160,8 @@ def shuffle(
     if within not in get_args(Within):
         raise ValueError(f"masks.shuffle(within={within!r}): one of {get_args(Within)} is needed.")
     mask_leaves, treedef = jax.tree.flatten(unpack(masks))
+    if not mask_leaves:
+        return masks
     if within == "tree":
         bits = jnp.concatenate([mask.ravel() for mask in mask_leaves])
         ends = list(itertools.accumulate(mask.size for mask in mask_leaves))
@@ -260,7 +263,7 @@ def table(masks: Masks, flops: Params | None = None, *, axes: AxesTree | None = 
     table_rows = [["leaf", "shape", "weights", "kept", "sparsity"]]
     for row in (*rows, total):
         shape_text = "x".join(map(str, row["shape"]))
-        removed = 1 - row["kept"] / max(row["weights"], 1)
+        removed = (row["weights"] - row["kept"]) / max(row["weights"], 1)
         counts = [str(row["weights"]), str(row["kept"])]
         table_rows.append([row["leaf"], shape_text, *counts, f"{removed:.2%}"])
     if flops is not None:
@@ -292,12 +295,16 @@ def _flops_of_layers(flops: Params, masks: Masks, axes: AxesTree | None) -> list
             "parameters."
         )
 
-    pairs = zip(jax.tree.leaves(flops), entries_beside(flops, masks, refusal), strict=True)
-    leaf_counts = [(mask.shape, count) for count, mask in pairs if mask is not None]
+    rows = zip(
+        paths(flops),
+        jax.tree.leaves(flops),
+        entries_beside(flops, masks, refusal),
+        strict=True,
+    )
+    leaf_counts = {path: (mask.shape, count) for path, count, mask in rows if mask is not None}
     layer_counts = []
-    for (shape, count), leaf_axes in zip(
-        leaf_counts, _axes_by_path(masks, axes).values(), strict=True
-    ):
+    for path, leaf_axes in _axes_by_path(masks, axes).items():  # in the order of the masks
+        shape, count = leaf_counts[path]
         layer_count = math.prod(shape[axis] for axis in layer_axes(leaf_axes))
         layer_counts += [count // layer_count] * layer_count
     return layer_counts

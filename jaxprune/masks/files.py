@@ -23,6 +23,7 @@ __all__ = ["load", "save"]
 
 _FORMAT = "jaxprune masks"
 _VERSION = "1"
+_RESERVED = "__metadata__"
 
 
 def save(path: str | os.PathLike[str], masks: Masks, *, overwrite: bool = False) -> None:
@@ -39,7 +40,7 @@ def save(path: str | os.PathLike[str], masks: Masks, *, overwrite: bool = False)
 
     Raises:
       FileExistsError: if there is a file, and `overwrite` is not given.
-      ValueError: if two leaves have the same path.
+      ValueError: if two leaves have the same path, or one a path that safetensors reserves.
       ImportError: without the package `safetensors`.
 
     >>> import tempfile
@@ -56,6 +57,10 @@ def save(path: str | os.PathLike[str], masks: Masks, *, overwrite: bool = False)
     leaves = leaves_with_keys(plain(unboxed(masks)), lambda _, node: _is_entry(node))
     mask_by_path = {"/".join(keys): mask for keys, mask in leaves}
     check_distinct("masks.save", ["/".join(keys) for keys, _ in leaves])
+    if _RESERVED in mask_by_path:
+        raise ValueError(
+            f"masks.save: a leaf has the path {_RESERVED!r}, which safetensors files reserve; rename it."
+        )
     shapes = {name: None if mask is None else mask.shape for name, mask in mask_by_path.items()}
     bits_by_path = {
         name: np.packbits(np.asarray(dense(mask)))
@@ -96,9 +101,10 @@ def load(path: str | os.PathLike[str], params: Params | None = None) -> Masks:
     ...     load(Path(folder, "masks.safetensors"), {"w": jnp.zeros(2), "b": jnp.zeros(1)})
     {'b': None, 'w': Array([ True, False], dtype=bool)}
     """
-    masks = _nest(_read(Path(path)))
+    mask_by_path = _read(Path(path))
+    masks: Any = mask_by_path[""] if set(mask_by_path) == {""} else mask_by_path
     if params is None:
-        return masks
+        return _nest(masks) if isinstance(masks, dict) else masks
     try:
         validate(params, masks)
     except ValueError as error:
@@ -136,7 +142,7 @@ def _read(path: Path) -> dict[str, jax.Array | None]:
 def _metadata(raw: bytes) -> Mapping[str, Any]:
     """Returns the metadata in the header of a safetensors file."""
     length = int.from_bytes(raw[:8], "little")
-    return sealed.parse(raw[8 : 8 + length]).get("__metadata__", {})
+    return sealed.parse(raw[8 : 8 + length]).get(_RESERVED, {})
 
 
 def _checksum(shapes_text: str, bits: Mapping[str, np.ndarray]) -> str:
@@ -171,10 +177,14 @@ def _unpack_bits(shapes: Any, bits: Mapping[str, np.ndarray]) -> dict[str, jax.A
     return masks
 
 
+_LEAF_AND_NODE = (
+    "masks.load: {} is a leaf and has leaves, which nested dicts cannot hold; give the parameters whose "
+    "masks they are: load(path, params)."
+)
+
+
 def _nest(arrays: Mapping[str, jax.Array | None]) -> Any:
-    """Returns arrays by path as nested dicts by the parts of the paths; a single array has no path."""
-    if set(arrays) == {""}:
-        return arrays[""]
+    """Returns arrays by path as nested dicts by the parts of the paths."""
     nested: dict[str, Any] = {}
     for name, array in arrays.items():
         *above, last = name.split("/")
@@ -182,9 +192,9 @@ def _nest(arrays: Mapping[str, jax.Array | None]) -> Any:
         for key in above:
             node = node.setdefault(key, {})
             if not isinstance(node, dict):
-                raise ValueError(f"masks.load: {key!r} is a leaf and has leaves; no tree has that.")
+                raise ValueError(_LEAF_AND_NODE.format(repr(key)))
         if last in node:
-            raise ValueError(f"masks.load: {name!r} is a leaf and has leaves; no tree has that.")
+            raise ValueError(_LEAF_AND_NODE.format(repr(name)))
         node[last] = array
     return nested
 

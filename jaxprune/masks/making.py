@@ -73,8 +73,9 @@ def make(params: Params, prunable: Prunable = None, *, axes: AxesTree | None = N
     masks = jax.tree.structure(params).unflatten(leaf_masks)
     if not jax.tree.leaves(masks):
         filter_text = "the default filter" if prunable is None else f"prunable={prunable!r}"
+        names = quote_names(leaf_paths) or "no leaves"
         raise ValueError(
-            f"masks.make: {filter_text} leaves nothing to prune among {quote_names(leaf_paths)}; "
+            f"masks.make: {filter_text} leaves nothing to prune among {names}; "
             "give prunable= a regular expression or a predicate that matches floating-point leaves."
         )
     return masks

@@ -1,6 +1,7 @@
 """Checks before anything is traced: that leaves fit the pattern, and that targets can be met."""
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from jaxprune import allocation as allocations
 from jaxprune import masks as masks_lib
+from jaxprune.allocation.counts import check_countable
 from jaxprune.calls import is_traced, text
 from jaxprune.method import Method
 from jaxprune.selection.mask_counts import count_true
@@ -71,6 +73,10 @@ def check_fit(
             f" (and {counted(other_count, 'more leaf', 'more leaves')})" if other_count else ""
         )
         raise ValueError(messages[0] + addition + ".")
+    for path, leaf in leaves.items():
+        if math.prod(leaf[0]) >= 2**31:
+            [leaf_units] = _unit_shapes(pattern, {path: leaf}).values()
+            check_countable(f"a contest of {path!r}", leaf_units.members)
     divided_paths = _divided_paths(pattern, leaves)
     if not divided_paths:
         return

@@ -61,6 +61,7 @@ def scores_of(
     for signal in _BY_WEIGHT.intersection(_signal_names(criterion), signals):
         subject = f"entries of the signal {signal!r}"
         check_alike(name, subject, params, signals[signal], "give one number for each weight")
+        signals = {**signals, signal: _in_containers_of(params, signals[signal])}
     params, signals = _without_others(params, signals)
     params, signals = _with_room_for_products((params, signals))
     try:
@@ -96,6 +97,16 @@ def scores_of(
         if entry is not None and (fault := _order_fault(leaf, entry)):
             raise ValueError(f"{name}: {path!r} has {fault}.")
     return leaf_scores
+
+
+def _in_containers_of(params: Params, tree: Any) -> Any:
+    """Returns a tree of the same names in the containers of the parameters."""
+    treedef = jax.tree.structure(params)
+    try:
+        treedef.flatten_up_to(tree)
+    except ValueError:
+        return treedef.unflatten(masks_lib.beside(params, tree))
+    return tree
 
 
 _WHOLE = 2**24  # up to here each whole number has a float32 of its own

@@ -1,5 +1,6 @@
 """Codebooks: k-means finds few values that the weights of a leaf share."""
 
+import operator
 import re
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
@@ -10,9 +11,10 @@ import numpy as np
 
 from jaxprune import checks, trees
 from jaxprune import masks as masks_lib
+from jaxprune.trees.alike import entries_beside
 from jaxprune.types import Masks, Params
 
-__all__ = ["Codebook", "books_of", "codebooks", "dense", "updated"]
+__all__ = ["Codebook", "books_of", "codebooks", "dense", "updated", "values_at", "values_in_use"]
 
 Start = Literal["linear", "density", "random"]
 _MOST_BITS = 8
@@ -54,10 +56,10 @@ def codebooks(
       params: tree of arrays.
       masks: bool arrays; leaves without one (`None`) get no codebook.
       bits: number of bits of an index, from 1 to 8, or numbers by regular expression, searched in the paths;
-        the first that matches counts.
+        the first that matches counts, and each must match a leaf.
       start: first values: "linear", evenly from the least to the largest weight, which keeps the large ones;
         "density", at even quantiles; "random", weights drawn by `key`.
-      iterations: number of k-means iterations, at most; it stops earlier where nothing changes.
+      iterations: number of k-means iterations, 0 or more, at most; it stops earlier where nothing changes.
       key: PRNG key, for `start="random"` alone.
 
     Returns:
@@ -66,7 +68,7 @@ def codebooks(
     Raises:
       ValueError: if a leaf has NaN or infinite weights, or no bits are given for it, or an argument is out of
         its range.
-      TypeError: if `start="random"` and `key` is missing.
+      TypeError: if `start="random"` and `key` is missing, or an argument is of the wrong kind.
 
     References:
       Han, Mao & Dally, "Deep Compression", ICLR 2016, section 3. There the zeros that fill long gaps have no
@@ -78,6 +80,11 @@ def codebooks(
     ([3, 3, 1, 0], [0.0, -2.0, -0.4, 1.1])
     """
     checks.check("quantise.codebooks", params=(params, checks.TREE))
+    checks.check(
+        "quantise.codebooks",
+        iterations=(iterations, checks.INTEGER),
+        key=(key, checks.optional(checks.KEY)),
+    )
     masks_lib.validate(params, masks)
     if start not in ("linear", "density", "random"):
         raise ValueError(
@@ -85,14 +92,25 @@ def codebooks(
         )
     if start == "random" and key is None:
         raise TypeError('quantise.codebooks(start="random"): give key=jax.random.key(0).')
+    if iterations < 0:
+        raise ValueError(f"quantise.codebooks(iterations={iterations}): 0 or more are needed.")
     leaf_masks = masks_lib.beside(params, masks_lib.unpack(masks))
+    paths = trees.paths(params)
+    bits_of_leaves = [
+        None if mask is None else _bits_of(path, bits)
+        for path, mask in zip(paths, leaf_masks, strict=True)
+    ]
+    if isinstance(bits, Mapping):
+        trees.check_matches("quantise.codebooks(bits=)", bits, paths)
     books = []
-    for leaf_index, (path, leaf, mask) in enumerate(
-        zip(trees.paths(params), jax.tree.leaves(params), leaf_masks, strict=True)
+    for leaf_index, (path, leaf, mask, index_bits) in enumerate(
+        zip(paths, jax.tree.leaves(params), leaf_masks, bits_of_leaves, strict=True)
     ):
         leaf_key = None if key is None else jax.random.fold_in(key, leaf_index)
         books.append(
-            None if mask is None else _codebook(path, leaf, mask, bits, start, iterations, leaf_key)
+            None
+            if index_bits is None
+            else _codebook(path, leaf, mask, index_bits, start, iterations, leaf_key)
         )
     return jax.tree.structure(params).unflatten(books)
 
@@ -101,13 +119,12 @@ def _codebook(
     path: str,
     leaf: jax.Array,
     mask: jax.Array,
-    bits: int | Mapping[str, int],
+    index_bits: int,
     start: Start,
     iterations: int,
     key: jax.Array | None,
 ) -> Codebook:
     """Returns the codebook of one leaf."""
-    index_bits = _bits_of(path, bits)
     weights = np.asarray(leaf, np.float64)
     is_kept = np.asarray(mask)
     surviving_weights = np.sort(weights[is_kept])
@@ -119,12 +136,16 @@ def _codebook(
     boundaries = (centroids[1:] + centroids[:-1]) / 2
     indices = np.where(is_kept, np.searchsorted(boundaries, weights) + 1, 0).astype(np.uint8)
     values = np.concatenate([[0.0], centroids]).astype(np.float32)
-    return Codebook(jnp.asarray(indices), jnp.asarray(values))
+    is_on_mesh = isinstance(leaf, jax.Array) and len(leaf.sharding.device_set) > 1
+    placed_indices = jax.device_put(indices, leaf.sharding) if is_on_mesh else jnp.asarray(indices)
+    return Codebook(placed_indices, jnp.asarray(values))
 
 
 def _bits_of(path: str, bits: int | Mapping[str, int]) -> int:
     """Returns the number of bits of a leaf's indices, after checking it."""
     if isinstance(bits, Mapping):
+        for pattern in bits:
+            checks.expression("quantise.codebooks(bits=)", pattern)
         matching_bits = [
             index_bits for pattern, index_bits in bits.items() if re.search(pattern, path)
         ]
@@ -133,11 +154,11 @@ def _bits_of(path: str, bits: int | Mapping[str, int]) -> int:
                 f"quantise.codebooks: {path!r} has a mask, but none of bits={dict(bits)} is for it."
             )
         bits = matching_bits[0]
-    if not isinstance(bits, int) or not 1 <= bits <= _MOST_BITS:
+    if not checks.INTEGER.fits(bits) or not 1 <= bits <= _MOST_BITS:
         raise ValueError(
             f"quantise.codebooks(bits={bits!r}): a whole number from 1 to {_MOST_BITS} is needed."
         )
-    return bits
+    return operator.index(bits)
 
 
 def _kmeans(
@@ -187,16 +208,27 @@ def dense(codebooks: Any, params: Params) -> Params:
     Returns:
       A tree like the parameters.
 
+    Raises:
+      ValueError: if the codebooks are those of other leaves or shapes.
+
     >>> book = Codebook(jnp.array([1, 0], jnp.uint8), jnp.array([0.0, 2.0]))
     >>> dense({"w": book}, {"w": jnp.array([1.9, 0.3])})
     {'w': Array([2., 0.], dtype=float32)}
     """
     books = books_of(params, codebooks)
     leaves = [
-        leaf if book is None else book.values[book.indices].astype(leaf.dtype)
+        leaf if book is None else values_at(book.values, book.indices).astype(leaf.dtype)
         for leaf, book in zip(jax.tree.leaves(params), books, strict=True)
     ]
     return jax.tree.structure(params).unflatten(leaves)
+
+
+def values_at(values: jax.Array, indices: jax.Array) -> jax.Array:
+    """Returns the value of each index, sharded as the indices are."""
+    sharding = jax.typeof(indices).sharding
+    if not sharding.mesh.explicit_axes:
+        return values[indices]
+    return values.at[indices].get(out_sharding=sharding)
 
 
 def updated(codebooks: Any, params: Params) -> Any:
@@ -210,7 +242,8 @@ def updated(codebooks: Any, params: Params) -> Any:
       A tree like the codebooks, with the same indices.
 
     Raises:
-      ValueError: if weights of one index differ, as they do where something else has changed them.
+      ValueError: if weights of one index differ, as they do where something else has changed them, or the
+        codebooks are those of other leaves or shapes.
 
     >>> book = Codebook(jnp.array([1, 0, 1], jnp.uint8), jnp.array([0.0, 2.0]))
     >>> updated({"w": book}, {"w": jnp.array([3.0, 0.0, 3.0])})["w"].values.tolist()
@@ -224,25 +257,60 @@ def updated(codebooks: Any, params: Params) -> Any:
         if old_book is None:
             books.append(None)
             continue
-        weights = np.asarray(leaf, np.float32)
-        values = np.array(old_book.values)
-        values[np.asarray(old_book.indices)] = weights
-        differs = values[np.asarray(old_book.indices)] != weights
-        if differs.any() or values[0] != 0:
-            raise ValueError(
-                f"quantise.updated: weights of {path!r} with one index differ ({int(differs.sum())} of "
-                f"{weights.size}); train them with quantise.shared alone."
-            )
+        remedy = "train them with quantise.shared alone"
+        values = values_in_use("quantise.updated", path, leaf, old_book, remedy)
         books.append(Codebook(old_book.indices, jnp.asarray(values)))
     return jax.tree.structure(params).unflatten(books)
 
 
+def values_in_use(who: str, path: str, leaf: Any, book: Codebook, remedy: str) -> np.ndarray:
+    """Returns the value that the weights of each index have, or the book's where none has the index.
+
+    Args:
+      who: the function that was called.
+      path: of the leaf.
+      leaf: its weights.
+      book: their codebook.
+      remedy: what to do.
+
+    Raises:
+      ValueError: if weights of one index differ, or pruned ones are not zero.
+    """
+    indices = np.asarray(book.indices)
+    weights = np.asarray(leaf, np.float32)
+    values = np.array(book.values)
+    values[indices] = weights
+    values[0] = 0
+    differs = values[indices] != weights
+    if differs.any():
+        raise ValueError(
+            f"{who}: weights of {path!r} with one index differ, or pruned ones are not zero "
+            f"({int(differs.sum())} of {weights.size}); {remedy}."
+        )
+    return values
+
+
 def books_of(params: Params, codebooks: Any) -> list[Codebook | None]:
-    """Returns the codebook at each leaf of the parameters, or `None`, in whatever containers they are."""
+    """Returns the codebook at each leaf of the parameters, or `None`, in whatever containers they are.
+
+    Raises:
+      ValueError: if they are those of other leaves or shapes.
+    """
+
+    def refusal(differ: str) -> str:
+        return f"quantise: the codebooks are those of another tree than the parameters ({differ})."
+
     opaque_books = jax.tree.map(
         _OpaqueBook, codebooks, is_leaf=lambda node: node is None or isinstance(node, Codebook)
     )
-    return [opaque_book.book for opaque_book in trees.beside(params, opaque_books)]
+    books = [opaque.book for opaque in entries_beside(params, opaque_books, refusal)]
+    for path, leaf, book in zip(trees.paths(params), jax.tree.leaves(params), books, strict=True):
+        if book is not None and jnp.shape(book.indices) != jnp.shape(leaf):
+            raise ValueError(
+                f"quantise: the codebook of {path!r} has the shape {jnp.shape(book.indices)}, its weights "
+                f"{jnp.shape(leaf)}; give the codebooks of these parameters."
+            )
+    return books
 
 
 class _OpaqueBook:

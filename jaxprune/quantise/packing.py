@@ -1,6 +1,5 @@
 """Deep Compression's file format of a pruned and quantised leaf: written, read back, and counted in bytes."""
 
-import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -8,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxprune import trees
+from jaxprune import checks, trees
 from jaxprune.quantise import huffman
 from jaxprune.quantise.codebooks import Codebook, books_of
 from jaxprune.types import Params
@@ -18,6 +17,8 @@ __all__ = ["Packed", "pack", "report", "unpack"]
 _MOST_GAP_BITS = 8
 _FLOAT = 4  # bytes
 _LENGTH = 1  # byte of a code's length
+_NUMBERS = ("weights", "kept", "filled")  # columns of the report
+_BYTES = ("dense", "pruned", "quantised", "coded")
 
 
 class Packed(NamedTuple):
@@ -72,7 +73,7 @@ def pack(codebook: Codebook, *, gap_bits: int = 5) -> Packed:
       A `Packed`, from which `unpack` gives the leaf.
 
     Raises:
-      ValueError: if `gap_bits` is out of its range.
+      ValueError: if `gap_bits` is no whole number or out of its range.
 
     References:
       Han, Mao & Dally, "Deep Compression", ICLR 2016, figure 2 and section 4.
@@ -84,9 +85,9 @@ def pack(codebook: Codebook, *, gap_bits: int = 5) -> Packed:
     >>> unpack(packed).tolist()
     [0.0, -1.0, 0.0, 0.0, 0.0, 2.0]
     """
-    if not 1 <= gap_bits <= _MOST_GAP_BITS:
+    if not checks.INTEGER.fits(gap_bits) or not 1 <= gap_bits <= _MOST_GAP_BITS:
         raise ValueError(
-            f"quantise.pack(gap_bits={gap_bits}): a number from 1 to {_MOST_GAP_BITS} is needed."
+            f"quantise.pack(gap_bits={gap_bits}): a whole number from 1 to {_MOST_GAP_BITS} is needed."
         )
     flat_indices = np.asarray(codebook.indices).ravel()
     positions = np.flatnonzero(flat_indices)
@@ -161,7 +162,7 @@ def report(params: Params, codebooks: Any, *, gap_bits: int = 5) -> list[dict[st
             "kept": weight_count,
             "filled": 0,
         }
-        row |= dict.fromkeys(("dense", "pruned", "quantised", "coded"), _FLOAT * weight_count)
+        row |= dict.fromkeys(_BYTES, _FLOAT * weight_count)
         if book is not None:
             packed = pack(book, gap_bits=gap_bits)
             kept_count = int(np.count_nonzero(book.indices))
@@ -174,12 +175,14 @@ def report(params: Params, codebooks: Any, *, gap_bits: int = 5) -> list[dict[st
 
 def _sum_row(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Returns the last row of the report: sums over all leaves, and the ratios."""
-    names = itertools.islice(rows[0], 1, None) if rows else ()
     totals: dict[str, Any] = {
         "leaf": "all",
-        **{name: sum(row[name] for row in rows) for name in names},
+        **{name: sum(row[name] for row in rows) for name in (*_NUMBERS, *_BYTES)},
     }
-    return totals | {
-        "ratio_quantised": totals["dense"] / totals["quantised"],
-        "ratio": totals["dense"] / totals["coded"],
-    }
+
+    def ratio(name: str) -> float:
+        return (
+            totals["dense"] / totals[name] if totals[name] else 1.0
+        )  # nothing is as small as nothing
+
+    return totals | {"ratio_quantised": ratio("quantised"), "ratio": ratio("coded")}

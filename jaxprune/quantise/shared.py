@@ -6,7 +6,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxprune.quantise.codebooks import Codebook, books_of
+from jaxprune import trees
+from jaxprune.calls import is_readable_array
+from jaxprune.quantise.codebooks import Codebook, books_of, values_at, values_in_use
+from jaxprune.signals.leaves import replicate_axes
+from jaxprune.transforms.checking import check_transform
 from jaxprune.types import Masks, Params
 
 __all__ = ["SharedState", "shared"]
@@ -37,14 +41,17 @@ def shared(
     Args:
       inner: any optax optimizer; it sees one vector for each leaf with a codebook.
       codebooks: of `jaxprune.quantise.codebooks`. The parameters begin as `jaxprune.quantise.dense` gives
-        them; `jaxprune.quantise.updated` reads the values afterwards. They go into the state, so that one
-        compiled update serves networks with other codebooks of the same shapes.
+        them, and others are refused by `init`; `jaxprune.quantise.updated` reads the values afterwards. They
+        go into the state, so that one compiled update serves networks with other codebooks of the same
+        shapes.
 
     Returns:
       A gradient transformation whose `update` needs `params`. Read its masks with `jaxprune.masks_of`.
 
     Raises:
-      ValueError: in `update`, if `params` is missing.
+      ValueError: in `init`, if weights of one index differ (not when they are traced); in `update`, if
+        `params` is missing.
+      TypeError: if `inner` is no optimizer.
 
     References:
       Han, Mao & Dally, "Deep Compression", ICLR 2016, section 3.3.
@@ -55,12 +62,17 @@ def shared(
     >>> optax.apply_updates(params, updates)
     {'w': Array([0.5, 0.5, 0. ], dtype=float32)}
     """
+    check_transform("quantise.shared", inner)
     inner = optax.with_extra_args_support(inner)
 
     def init(params: Params) -> SharedState:
-        masks = [
-            None if book is None else book.indices != 0 for book in books_of(params, codebooks)
-        ]
+        books = books_of(params, codebooks)
+        remedy = "begin with params = quantise.dense(codebooks, params)"
+        rows = zip(trees.paths(params), jax.tree.leaves(params), books, strict=True)
+        for path, leaf, book in rows:
+            if book is not None and all(map(is_readable_array, (leaf, *book))):
+                values_in_use("quantise.shared", path, leaf, book, remedy)
+        masks = [None if book is None else book.indices != 0 for book in books]
         return SharedState(
             inner.init(_shared_values(params, codebooks)),
             codebooks,
@@ -105,9 +117,9 @@ def _shared_values(params: Params, codebooks: Any) -> Params:
 
 def _values(leaf: jax.Array, book: Codebook) -> jax.Array:
     """Returns the value that the weights of each index have now, or the first one where none has it."""
-    flat_indices = book.indices.ravel().astype(jnp.int32)
+    flat_indices = _flat(book.indices).astype(jnp.int32)
     # Weights of one index are equal, so that their maximum is each of them.
-    values_in_use = jax.ops.segment_max(leaf.ravel(), flat_indices, len(book.values))
+    values_in_use = jax.ops.segment_max(_flat(leaf), flat_indices, len(book.values))
     is_used = jax.ops.segment_max(jnp.ones_like(flat_indices), flat_indices, len(book.values)) > 0
     first_values = jnp.asarray(book.values, leaf.dtype)
     return jnp.where(is_used, values_in_use, first_values).at[0].set(0)
@@ -115,11 +127,16 @@ def _values(leaf: jax.Array, book: Codebook) -> jax.Array:
 
 def _value_gradient(grad: jax.Array, book: Codebook) -> jax.Array:
     """Returns the gradient of each value: the sum over its weights; 0 for pruned ones."""
-    flat_indices = book.indices.ravel().astype(jnp.int32)
-    gradient_sums = jax.ops.segment_sum(grad.ravel(), flat_indices, len(book.values))
+    flat_indices = _flat(book.indices).astype(jnp.int32)
+    gradient_sums = jax.ops.segment_sum(_flat(grad), flat_indices, len(book.values))
     return gradient_sums.at[0].set(0)
+
+
+def _flat(leaf: jax.Array) -> jax.Array:
+    """Returns a leaf in one row, whole on each device of an explicit mesh."""
+    return replicate_axes(jnp.asarray(leaf), axes=jnp.ndim(leaf)).ravel()
 
 
 def _weight_update(step: jax.Array, book: Codebook) -> jax.Array:
     """Returns the update of each weight: that of its value; 0 for pruned ones."""
-    return step.at[0].set(0)[book.indices]
+    return values_at(step.at[0].set(0), book.indices)

@@ -14,6 +14,7 @@ from jaxprune.masks import Prunable
 from jaxprune.method import Method
 from jaxprune.pruning.by_method import prune
 from jaxprune.sensitivity.layers import layers_by_path, with_layer
+from jaxprune.trees.alike import check_alike
 from jaxprune.types import Criterion, Params, Pattern
 from jaxprune.units.coupling import Coupled
 
@@ -23,6 +24,8 @@ __all__ = [
     "UNSTRUCTURED",
     "Evaluate",
     "Sensitivity",
+    "check_budget",
+    "costs_of_layers",
     "finite_loss",
     "sensitivity",
 ]
@@ -73,16 +76,18 @@ class Sensitivity(NamedTuple):
 
         Args:
           budget: fraction of the cost that may be left, in (0, 1].
-          costs: of each layer while it is dense, such as its operations; `None`: its weights.
+          costs: of each layer while it is dense, such as its operations, by name; `None`: its weights.
           options: sparsities of each layer among which is chosen, from none to the highest that was measured.
 
         Returns:
           Sparsities by name, for `jaxprune.allocation.by_path`.
 
         Raises:
-          ValueError: if the highest sparsities that were measured still cost too much.
+          ValueError: if the highest sparsities that were measured still cost too much, the budget is out of
+            its range, or a layer has no cost.
         """
-        costs = self.weights if costs is None else costs
+        check_budget("Sensitivity.rates", budget)
+        costs = costs_of_layers("Sensitivity.rates", self.weights, costs)
         choices: dict[str, list[float]] = {}
         for name, measured in self.sparsities.items():
             # A layer that lost all is no option.
@@ -124,6 +129,7 @@ def sensitivity(
         outputs]`; other shapes are refused where direction matters.
         Layers that are stacked in one leaf are pruned one at a time.
       around: a tree like `params` that the other layers are taken from while one is pruned; `None`: `params`.
+        Networks are measured in its containers.
       progress: called with the number of evaluations done, after each.
       measured: called with a layer's name and a sparsity as it was asked for, after `evaluate` has seen the
         network in which that layer is pruned to it; so whoever calls can keep what else is measured there.
@@ -133,8 +139,8 @@ def sensitivity(
       The analysis; its `rates` give the best sparsities within a budget, as far as single layers tell.
 
     Raises:
-      ValueError: if the sparsities are no ascending fractions, the pattern couples leaves, or a loss is no
-        finite number.
+      ValueError: if the sparsities are no ascending fractions, the pattern couples leaves, `around` has other
+        leaves or shapes than `params`, or a loss is no finite number.
 
     References:
       Li, Kadav, Durdanovic, Samet & Graf, "Pruning Filters for Efficient ConvNets" (2017), section 3.2;
@@ -162,6 +168,9 @@ def sensitivity(
             "sensitivity: each leaf is pruned alone, but coupled units run through several; use "
             "patterns.channel, or structured.prune(sparsity={...}) for one group at a time."
         )
+    if around is not None:
+        remedy = "give weights of the same model"
+        check_alike("sensitivity", "weights around", params, around, remedy)
     masks = masks_lib.make(params, prunable, axes=axes)
     sizes = {row["leaf"]: row["weights"] for row in masks_lib.summary(masks, axes)}
     others = params if around is None else around
@@ -218,6 +227,37 @@ _FRACTIONS = checks.Kind(
     lambda value: isinstance(value, Iterable) and not isinstance(value, str | Mapping),
     lambda _: "such as [0.5, 0.8, 0.9], ascending",
 )
+
+
+def check_budget(who: str, budget: float) -> None:
+    """Raises `ValueError` if a budget is no fraction of the cost."""
+    checks.check(who, budget=(budget, checks.NUMBER))
+    if not 0 < budget <= 1:
+        raise ValueError(f"{who}(budget={budget}): a fraction of the cost in (0, 1] is needed.")
+
+
+def costs_of_layers(
+    who: str, weights: Mapping[str, int], costs: Mapping[str, float] | None
+) -> dict[str, float]:
+    """Returns the cost of each layer; refuses a layer without one, and costs that add up to none.
+
+    Args:
+      who: the function that was called.
+      weights: by name of each layer, the number of its weights.
+      costs: by name; `None`: the weights.
+    """
+    if costs is None:
+        return dict(weights)
+    for name in weights:
+        cost = costs.get(name)
+        if cost is None or not 0 <= cost < np.inf:
+            raise ValueError(
+                f"{who}(costs=): the layer {name!r} has {cost}; a number, 0 or above, is needed for each of "
+                "the table."
+            )
+    if not any(costs[name] for name in weights):
+        raise ValueError(f"{who}(costs=): every layer costs 0; give at least one above 0.")
+    return {name: costs[name] for name in weights}
 
 
 def finite_loss(who: str, evaluate: Evaluate, params: Params, network: str) -> float:

@@ -54,10 +54,13 @@ def _layers_of_leaf(path: str, shape: tuple[int, ...], stack_axes: tuple[int, ..
 
 
 def with_layer(others: Params, source: Params, layer: Layer) -> Params:
-    """The tree `others`, with one layer taken from `source`."""
+    """The tree `others`, with one layer taken from `source`, which may be in other containers."""
     treedef = jax.tree.structure(others)
     rows = zip(
-        masks_lib.paths(others), jax.tree.leaves(others), jax.tree.leaves(source), strict=True
+        masks_lib.paths(others),
+        jax.tree.leaves(others),
+        trees.beside(others, source),
+        strict=True,
     )
 
     def replace_layer(leaf: Any, source_leaf: Any) -> Any:

@@ -18,6 +18,8 @@ from jaxprune.sensitivity.analysis import (
     UNSTRUCTURED,
     Evaluate,
     Sensitivity,
+    check_budget,
+    costs_of_layers,
     finite_loss,
     sensitivity,
 )
@@ -72,7 +74,7 @@ def search(
       tolerance: instead, how much `measure` may rise; the least cost at which it does not rise further is
         searched by bisection.
       measure: parameters -> what the tolerance is of, such as the error; `None`: the loss.
-      costs: of each layer while it is dense, such as its operations; `None`: its weights.
+      costs: of each layer while it is dense, such as its operations, by name; `None`: its weights.
       criterion: what is pruned first.
       pattern: what dies together and who competes.
       axes: the same as for the analysis.
@@ -87,8 +89,9 @@ def search(
       The sparsities that were found, and the pruned parameters with their masks.
 
     Raises:
+      TypeError: if an argument is of the wrong kind.
       ValueError: if not one of budget and tolerance is given or it is out of its range, the table is of other
-        layers, or a loss is no finite number.
+        layers, a layer has no cost, or a loss is no finite number.
 
     >>> import jax.numpy as jnp
     >>> params = {"a": jnp.array([[1.0, 2.0]]), "b": jnp.array([[3.0, 5.0]])}
@@ -101,14 +104,23 @@ def search(
         raise ValueError("search: give either budget= (of the cost) or tolerance= (of the loss).")
     checks.check("search", evaluate=(evaluate, EVALUATE), params=(params, checks.TREE))
     checks.check("search", rounds=(rounds, checks.INTEGER), steps=(steps, checks.INTEGER))
-    if budget is not None and not 0 < budget <= 1:
-        raise ValueError(f"search(budget={budget}): a fraction of the cost in (0, 1] is needed.")
+    checks.check(
+        "search",
+        table=(table, _TABLE),
+        budget=(budget, checks.optional(checks.NUMBER)),
+        tolerance=(tolerance, checks.optional(checks.NUMBER)),
+        measure=(measure, checks.optional(EVALUATE)),
+    )
+    if rounds < 0 or steps < 0:
+        raise ValueError(f"search(rounds={rounds}, steps={steps}): 0 or more are needed.")
+    if budget is not None:
+        check_budget("search", budget)
     if tolerance is not None and not tolerance >= 0:
         raise ValueError(
             f"search(tolerance={tolerance}): a rise of the loss, 0 or above, is needed."
         )
     pruned_paths = _check_table(table, params, axes)
-    costs = table.weights if costs is None else costs
+    costs = costs_of_layers("search", table.weights, costs)
     measure = measure or evaluate
     dense_cost = sum(costs[name] for name in table.weights)
     tried: list[tuple[float, float]] = []
@@ -165,6 +177,13 @@ def search(
         else:
             low_budget = middle_budget
     return best
+
+
+_TABLE = checks.Kind(
+    "a Sensitivity",
+    lambda value: isinstance(value, Sensitivity),
+    lambda _: "jaxprune.sensitivity.sensitivity(evaluate, params, sparsities) makes one",
+)
 
 
 def _with_progress(evaluate: Evaluate, progress: Callable[[int], Any] | None) -> Evaluate:

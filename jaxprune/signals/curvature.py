@@ -180,7 +180,7 @@ def hessian_diagonal(
     {'w': Array([ 4., -4.], dtype=float32)}
     """
     check_function("hessian_diagonal", params, loss=loss)
-    checks.check("hessian_diagonal", key=(key, checks.KEY))
+    checks.check("hessian_diagonal", key=(key, checks.KEY), samples=(samples, checks.INTEGER))
     if samples < 1:
         raise ValueError(f"hessian_diagonal(samples={samples}): at least 1 is needed.")
     static = (loss, samples)
@@ -233,8 +233,8 @@ def inverse_fisher(
       diagonal and nothing beside it. What the criterion `woodfisher` reads as `inverse_fisher`.
 
     Raises:
-      ValueError: `block` or `damp` is not above 0, batches can be read only once or are no multiple of
-        `examples`, or one holds NaN.
+      ValueError: `block` or `damp` is not above 0 or not finite, batches can be read only once or are no
+        multiple of `examples`, or one holds NaN.
 
     References:
       Singh & Alistarh, "WoodFisher: Efficient Second-Order Approximation for Neural Network Compression"
@@ -248,8 +248,11 @@ def inverse_fisher(
             [0.  , 0.25]]], dtype=float32)
     """
     check_function("inverse_fisher", params, loss=loss)
-    if block < 1 or not damp > 0:
-        raise ValueError(f"inverse_fisher(block={block}, damp={damp}): both must be above 0.")
+    checks.check("inverse_fisher", block=(block, checks.INTEGER), damp=(damp, checks.NUMBER))
+    if block < 1 or not 0 < damp < float("inf"):
+        raise ValueError(
+            f"inverse_fisher(block={block}, damp={damp}): both must be above 0, and finite."
+        )
     batches = check_rereadable(batches, "inverse_fisher counts batches before it reads them")
     checked_batches = check_divisible(batches, examples, chunk)
     masks = masks_lib.make(params, prunable)

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxprune import checks
 from jaxprune.arrays.precision import widen
 from jaxprune.signals.batches import Progress, mean_over
 from jaxprune.signals.leaves import (
@@ -74,7 +75,8 @@ def gauss_newton_diagonal(
     {'w': Array([[36.],
            [ 4.]], dtype=float32)}
     """
-    check_function("gauss_newton_diagonal", params, apply=apply)
+    check_function("gauss_newton_diagonal", params, apply=apply, output_loss=output_loss)
+    checks.check("gauss_newton_diagonal", samples=(samples, checks.INTEGER))
     if samples < 1:
         raise ValueError(f"gauss_newton_diagonal(samples={samples}): at least 1 is needed.")
     static = (apply, output_loss, samples)

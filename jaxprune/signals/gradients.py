@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxprune import checks
 from jaxprune.arrays.precision import widen
 from jaxprune.signals.batches import Progress, mean_over, number_of_examples
 from jaxprune.signals.leaves import (
@@ -156,6 +157,7 @@ def scan_groups(
 def check_divisible(batches: Iterable[Any], examples: int, chunk: int) -> Iterable[Any]:
     """Returns the batches, each checked before it is passed on: groups of examples must fill it."""
     for name, value in (("examples", examples), ("chunk", chunk)):
+        checks.check("batches", **{name: (value, checks.INTEGER)})
         if value < 1:
             raise ValueError(f"{name}={value}: at least 1 is needed.")
     return _check_each(batches, examples)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxprune import checks
+from jaxprune.trees.alike import shape_of
 from jaxprune.types import Params
 
 __all__ = ["Apply", "Loss", "OutputLoss", "check_function", "loss_of_outputs", "scalar"]
@@ -33,12 +34,19 @@ def loss_of_outputs(apply: Apply, output_loss: OutputLoss, *, temperature: float
 
     Raises:
       ValueError: the temperature is not above 0.
+      TypeError: an argument is of the wrong kind.
 
     >>> apply = lambda params, x: params["w"] * x
     >>> loss = loss_of_outputs(apply, lambda outputs, x: (outputs**2).mean(), temperature=2.0)
     >>> float(loss({"w": 3.0}, jax.numpy.array([2.0])))
     9.0
     """
+    checks.check(
+        "loss_of_outputs",
+        apply=(apply, checks.FUNCTION),
+        output_loss=(output_loss, checks.FUNCTION),
+        temperature=(temperature, checks.NUMBER),
+    )
     if not temperature > 0:
         raise ValueError(
             f"loss_of_outputs(temperature={temperature}): a number above 0 is needed; 1 leaves outputs alone."
@@ -63,7 +71,13 @@ def scalar(value: Any) -> jax.Array:
 
     Raises:
       ValueError: if it is an array of several.
+      TypeError: if it is no array.
     """
+    if shape_of(value) is None:
+        raise TypeError(
+            f"loss: it returned a {type(value).__name__}, and a scalar is needed; return the mean over the "
+            "batch alone, without auxiliary values."
+        )
     if jnp.shape(value) != ():
         raise ValueError(
             f"loss: it returned an array of the shape {jnp.shape(value)}, and a scalar is needed; return the "

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxprune import checks
 from jaxprune.programs.readings import Product, Reading, Record
 from jaxprune.signals.batches import check_several, with_example_counts
 from jaxprune.signals.finite import Watch
@@ -68,6 +69,9 @@ def outputs(
       float32 arrays that broadcast against the kernels: length 1 along all axes but those of the units and of
       layers. `None` for kernels with units along two axes, and for ragged products.
 
+    Raises:
+      ValueError: `bins` is below 1, there are no batches, or one holds NaN.
+
     References:
       Hu, Peng, Tai & Tang, "Network Trimming" (2016), for APoZ; Luo & Wu, "An Entropy-based Pruning Method
       for CNN Compression" (2017); Lin et al., "HRank: Filter Pruning using High-Rank Feature Map" (2020).
@@ -79,6 +83,9 @@ def outputs(
     (Array([[0.5, 1. ]], dtype=float32), Array([[0.69, 0.  ]], dtype=float32))
     """
     check_function("outputs", params, apply=apply)
+    checks.check("outputs", bins=(bins, checks.INTEGER), ranks=(ranks, checks.BOOLEAN))
+    if bins < 1:
+        raise ValueError(f"outputs(bins={bins}): at least 1 is needed.")
     total: Any = None
     examples = 0
     means_by_batch: list[dict[int, jax.Array]] = []

@@ -16,7 +16,8 @@ def second_moment(opt_state: Any) -> Params:
     $\nu \leftarrow \beta_2 \nu + (1 - \beta_2) g^2$. The state is searched, so chains and wrappers may
     surround it, `jaxprune.sparsify` among them: Adam, AdamW, NAdam, LAMB, RMSprop and what else keeps an
     array called `nu` for each parameter. It is as it is kept, not divided by $1 - \beta_2^t$, which is the
-    same for all weights. The state of Adamax has that name too, but keeps maxima.
+    same for all weights. Others use the name for something else: Adamax for maxima, AdaBelief for squared
+    deviations of gradients from their average, Sophia for curvatures.
 
     Args:
       opt_state: state of an optimizer; under `jaxprune.sparsify` zero at removed weights, and begun anew at

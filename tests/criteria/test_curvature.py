@@ -76,8 +76,12 @@ def test_obd_keeps_what_the_network_bends_down_around():
 
 def test_an_inverse_of_another_tree_is_refused():
     inverse = {"w": jnp.ones((3, 4, 4))}
-    with pytest.raises(ValueError, match="a leaf of 4 weights has an inverse of 3 blocks of 4"):
+    says = "'w', a leaf of 4 weights has an inverse of 3 blocks of 4"
+    with pytest.raises(ValueError, match=says):
         jp.criteria.woodfisher(PARAMS, inverse_fisher=inverse)
+    for compensation in (jp.compensation.woodfisher, jp.compensation.fisher_blocks):
+        with pytest.raises(ValueError, match=says):
+            compensation(PARAMS, {"w": PARAMS["w"] > 0}, inverse_fisher=inverse)
 
 
 SIGNALS = {
@@ -89,6 +93,20 @@ SIGNALS = {
     "snip": {"grads"},
     "grasp": {"hessian_gradient"},
     "synflow": {"synaptic_flow"},
+    "gradient": {"grads"},
+    "taylor": {"grads"},
+    "magnitude_and_gradient": {"grads"},
+    "momentum": {"momentum"},
+    "accumulated_gradient": {"gradient_sum"},
+    "unit_taylor": {"unit_taylor"},
+    "movement": {"movement_sum"},
+    "weight_change": {"initial_params"},
+    "magnitude_increase": {"initial_params"},
+    "large_init": {"initial_params"},
+    "small_init": {"initial_params"},
+    "large_init_large_final": {"initial_params"},
+    "small_init_small_final": {"initial_params"},
+    "large_final_same_sign": {"initial_params"},
 }
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import optax
 import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -28,6 +29,7 @@ PARTS = {
     "channels": {"pattern": jp.patterns.channel()},
     "erk": {"allocation": jp.allocation.erk()},
     "global": {"allocation": jp.allocation.global_budget()},
+    "lamp": {"allocation": jp.allocation.global_budget("lamp")},
     "global with a floor": {"allocation": jp.allocation.global_budget(at_least=90, at_most=0.6)},
     "cut blocks": {"pattern": jp.patterns.block((3, 5), reduce="max", pad=True)},
     "costs": {"allocation": jp.allocation.cost_budget({"q": 1.0, "o": 2.0})},
@@ -68,6 +70,25 @@ def check():
                 if kind is AxisType.Explicit:
                     assert jax.typeof(mask).sharding.spec == jax.typeof(put[leaf]).sharding.spec
         assert 0.4 < float(jp.masks.sparsity(expected)) < 0.6
+    check_codebooks(host)
+
+
+def check_codebooks(host):
+    """Weights of few values lie where the weights did, and train there."""
+    masks = jp.prune(host, jp.methods.magnitude(sparsity=0.5), axes=AXES)[1]
+    expected = jp.quantise.dense(jp.quantise.codebooks(host, masks, bits=2), host)
+    for kind in (AxisType.Auto, AxisType.Explicit):
+        mesh = jax.make_mesh((4, 2), ("data", "model"), (kind, kind))
+        put = {k: jax.device_put(w, NamedSharding(mesh, SPECS[k])) for k, w in host.items()}
+        with jax.set_mesh(mesh):
+            books = jp.quantise.codebooks(put, masks, bits=2)
+            coded = jp.quantise.dense(books, put)
+            tx = jp.quantise.shared(optax.sgd(0.1), books)
+            updates, _ = jax.jit(tx.update)(put, tx.init(coded), coded)
+        for leaf, weights in coded.items():
+            np.testing.assert_array_equal(weights, expected[leaf])
+            assert weights.sharding.is_equivalent_to(put[leaf].sharding, weights.ndim)
+            assert len(np.unique(np.asarray(updates[leaf]))) <= 4
 
 
 if __name__ == "__main__":

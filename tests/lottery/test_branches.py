@@ -1,5 +1,6 @@
 """Branches of a ticket: what is kept, what is moved, and what a training leaves alone."""
 
+import collections
 import itertools
 
 import jax
@@ -7,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax.core import FrozenDict
 
 import jaxprune as jp
 from jaxprune import lottery
@@ -75,6 +77,42 @@ def test_a_score_that_is_no_number_is_refused():
         lottery.masks_like(MASKS, broken, jp.criteria.magnitude)
     with pytest.raises(ValueError, match="masks of the same parameters"):
         lottery.masks_like({**MASKS, "head": MASKS["head"].T}, TRAINED, jp.criteria.magnitude)
+
+
+def test_trees_in_other_containers_are_matched_by_name():
+    frozen, trained = FrozenDict(START), FrozenDict(TRAINED)
+    for criterion in (lottery.CRITERIA["movement"], lottery.CRITERIA["small_init_small_final"]):
+        masks = lottery.masks_like(MASKS, trained, criterion, initial_params=START)
+        expected = lottery.masks_like(MASKS, TRAINED, criterion, initial_params=START)
+        assert jp.masks.hamming(masks, expected) == 0
+    pairs = [
+        (
+            lottery.reinitialize(frozen, MASKS, OTHER, draw, keep_signs=True),
+            lottery.reinitialize(START, MASKS, OTHER, draw, keep_signs=True),
+        ),
+        (
+            lottery.fill_pruned(frozen, MASKS, START, trained),
+            lottery.fill_pruned(START, MASKS, START, TRAINED),
+        ),
+    ]
+    for weights, expected in pairs:
+        assert isinstance(weights, FrozenDict)
+        assert jax.tree.all(jax.tree.map(jnp.array_equal, weights.unfreeze(), expected))
+
+
+def test_weights_of_another_draw_have_the_dtype_of_the_first():
+    half = jax.tree.map(lambda w: w.astype(jnp.bfloat16), START)
+    for weights in (
+        lottery.reinitialize(half, MASKS, OTHER, draw),
+        lottery.fill_pruned(half, MASKS, START),
+    ):
+        assert {leaf.dtype for leaf in jax.tree.leaves(weights)} == {jnp.dtype(jnp.bfloat16)}
+
+
+def test_scores_of_other_shapes_are_refused():
+    rows = lambda params, **_: jax.tree.map(lambda w: jnp.abs(w).sum(-1, keepdims=True), params)
+    with pytest.raises(ValueError, match="'head' has scores of the shape"):
+        lottery.masks_like({"head": MASKS["head"]}, {"head": TRAINED["head"]}, rows)
 
 
 ACTIONS = {
@@ -165,6 +203,8 @@ def test_overlap_of_random_masks_is_what_is_expected():
     mean = np.mean([found.jaccard for found in overlaps])
     assert mean == pytest.approx(overlaps[0].expected, abs=0.02)
     assert lottery.overlap(MASKS, MASKS, STACKED).jaccard == 1.0
+    reversed_order = collections.OrderedDict(reversed(MASKS.items()))
+    assert lottery.overlap(MASKS, reversed_order) == lottery.overlap(MASKS, MASKS)
     empty = jax.tree.map(jnp.zeros_like, MASKS)
     with pytest.raises(ValueError, match="keeps a weight"):
         lottery.overlap(empty, empty)

@@ -340,8 +340,8 @@ SELECTION = (
     Mutation(
         "lamp divides by what is smaller",
         "jaxprune/allocation/by_score.py",
-        "tail_sums = jnp.cumsum(ascending[::-1])[::-1]",
-        "tail_sums = jnp.cumsum(ascending)",
+        "tail_sums = jnp.cumsum(ascending[::-1] ** 2)[::-1]",
+        "tail_sums = jnp.cumsum(ascending**2)",
         ("tests/test_allocation.py::test_lamp_by_hand",),
     ),
     Mutation(
@@ -826,8 +826,8 @@ SCIENCE: tuple[Mutation, ...] = (
     Mutation(
         "a value's gradient is that of one weight",
         "jaxprune/quantise/shared.py",
-        "jax.ops.segment_sum(grad.ravel()",
-        "jax.ops.segment_max(grad.ravel()",
+        "jax.ops.segment_sum(_flat(grad)",
+        "jax.ops.segment_max(_flat(grad)",
         ("tests/quantise/test_codebooks.py",),
     ),
     Mutation(

@@ -1,9 +1,12 @@
 """Pruning on data: which signals are gathered, in rounds, with weights that make up for others."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.core import FrozenDict
 
 import jaxprune as jp
 
@@ -153,6 +156,22 @@ def test_the_sum_of_single_moves_and_the_joint_move_by_hand():
     assert singly["b"].tolist() == jointly["b"].tolist() == [1, 1]
 
 
+def test_masks_of_a_file_fit_other_containers():
+    params, masks = FrozenDict(w=jnp.array([[1.0, 2.0]])), {"w": jnp.array([[False, True]])}
+    moved = jp.compensation.fisher_blocks(
+        params, masks, inverse_fisher=FrozenDict(w=jnp.array([[[2.0, 1.0], [1.0, 2.0]]]))
+    )
+    np.testing.assert_allclose(moved["w"], [[0.0, 1.5]], rtol=1e-6)
+    fitted = jp.compensation.layerwise(
+        params,
+        masks,
+        input_moments=FrozenDict(w=jnp.ones((1, 1))),
+        grams=FrozenDict(w=jnp.ones((1, 1))),
+        damp=0.0,
+    )
+    np.testing.assert_allclose(fitted["w"], [[0.0, 2.0]], rtol=1e-6)
+
+
 def test_one_weight_of_each_block_moves_the_same_alone_and_jointly():
     a = RNG.normal(size=(4, 5, 9))
     inverse = {"w": jnp.asarray(a @ a.transpose(0, 2, 1) / 9, jnp.float32)}
@@ -250,6 +269,12 @@ def test_bad_input_is_refused():
         jp.prune_on(PARAMS, one_shot(jp.criteria.magnitude), {}, rounds=0)
     with pytest.raises(ValueError, match="can be read only once; give a list"):
         jp.signals.gatherers(iter(BATCHES), loss=loss)
+    for reads_damp in (
+        jp.criteria.obs,
+        functools.partial(jp.compensation.layerwise, masks={"w": jnp.ones((2, 3), bool)}),
+    ):
+        with pytest.raises(ValueError, match=r"damp=-1\.0.*0 or above"):
+            reads_damp({"w": jnp.ones((2, 3))}, input_moments=None, grams=None, damp=-1.0)
     with pytest.raises(ValueError, match="has 2 inputs, but its Gram matrix is"):
         jp.criteria.obs(
             {"w": jnp.ones((2, 3))}, input_moments={"w": jnp.ones((2, 1))}, grams={"w": jnp.eye(3)}

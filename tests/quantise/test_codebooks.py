@@ -77,6 +77,11 @@ def test_bits_by_name_and_leaves_without_masks():
         ({"bits": 9}, ValueError, "from 1 to 8"),
         ({"bits": 2.5}, ValueError, "from 1 to 8"),
         ({"bits": {"nothing": 4}}, ValueError, "none of bits="),
+        ({"bits": True}, ValueError, "from 1 to 8"),
+        ({"bits": {"kernel": 4, "convolution": 8}}, ValueError, "'convolution' matches none"),
+        ({"bits": 4, "iterations": 1.5}, TypeError, "iterations=1.5"),
+        ({"bits": 4, "iterations": -1}, ValueError, "0 or more"),
+        ({"bits": 4, "key": 0}, TypeError, r"jax.random.key\(0\)"),
         ({"bits": 4, "start": "even"}, ValueError, '"linear"'),
         ({"bits": 4, "start": "random"}, TypeError, "give key="),
     ],
@@ -157,6 +162,26 @@ def test_weights_that_something_else_changed_are_not_read_as_values():
     with pytest.raises(ValueError, match=r"a/kernel.*with one index differ"):
         quantise.updated(books, params)
     tx = quantise.shared(optax.sgd(1.0), books)
-    state = tx.init(params)
+    with pytest.raises(ValueError, match=r"a/kernel.*with one index differ.*begin with.*dense"):
+        tx.init(params)
+    state = tx.init(quantise.dense(books, params))
     with pytest.raises(ValueError, match="needs params"):
         tx.update(params, state)
+
+
+def test_codebooks_of_other_shapes_are_refused_by_name():
+    params = {"a": {"kernel": jnp.ones((4, 5))}}
+    books = {"a": {"kernel": quantise.Codebook(jnp.ones((2, 3), jnp.uint8), jnp.arange(2.0))}}
+    for function in (
+        lambda: quantise.dense(books, params),
+        lambda: quantise.updated(books, params),
+        lambda: quantise.report(params, books),
+        lambda: quantise.shared(optax.sgd(0.1), books).init(params),
+    ):
+        with pytest.raises(ValueError, match=r"'a/kernel' has the shape \(2, 3\).*\(4, 5\)"):
+            function()
+
+
+def test_numbers_of_bits_may_be_numpys():
+    params, masks = network()
+    assert quantise.codebooks(params, masks, bits=np.int64(3))["a"]["kernel"].bits == 3

@@ -78,6 +78,14 @@ def test_the_report_adds_up_to_what_is_stored():
     assert total["ratio"] == total["dense"] / total["coded"]
 
 
+def test_a_report_of_nothing_has_no_bytes():
+    for params, books in (({}, {}), ({"empty": jnp.zeros((0, 3))}, {"empty": None})):
+        total = quantise.report(params, books)[-1]
+        assert (total["dense"], total["coded"], total["ratio"]) == (0, 0, 1.0)
+
+
 def test_gap_bits_out_of_range():
     with pytest.raises(ValueError, match="from 1 to 8"):
         quantise.pack(book((3, 3), 0.5), gap_bits=0)
+    with pytest.raises(ValueError, match="whole number from 1 to 8"):
+        quantise.pack(book((3, 3), 0.5), gap_bits=2.5)

@@ -125,3 +125,35 @@ def test_prune_with_fisher():
     _, masks = jp.prune(params, method, fisher=jp.signals.fisher(logistic, params, BATCHES))
     scores = (EACH**2).mean(0) * W[:, 0] ** 2
     assert masks["w"].ravel().tolist() == (scores >= np.sort(scores)[2]).tolist()
+
+
+@pytest.mark.parametrize("returned", [lambda mean: (mean, {"accuracy": mean}), lambda mean: None])
+def test_a_loss_with_auxiliary_values_is_refused_in_words(returned):
+    with pytest.raises(TypeError, match=r"it returned a (tuple|NoneType).*the batch alone"):
+        jp.signals.grads(lambda params, batch: returned(logistic(params, batch)), PARAMS, BATCHES)
+
+
+OPTIONS = {
+    "examples": lambda value: jp.signals.fisher(logistic, PARAMS, BATCHES, examples=value),
+    "chunk": lambda value: jp.signals.fisher(logistic, PARAMS, BATCHES, chunk=value),
+    "block": lambda value: jp.signals.inverse_fisher(logistic, PARAMS, BATCHES, block=value),
+    "bins": lambda value: jp.signals.outputs(jnp.matmul, W, [X.T], bins=value),
+    "samples": lambda value: jp.signals.hessian_diagonal(
+        logistic, PARAMS, BATCHES, jax.random.key(0), samples=value
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_numbers_that_are_not_whole_are_refused_before_data_are_read(name):
+    with pytest.raises(TypeError, match=rf"{name}=2\.5\): an integer is needed"):
+        OPTIONS[name](2.5)
+
+
+def test_options_out_of_range_are_refused():
+    with pytest.raises(ValueError, match="bins=0"):
+        jp.signals.outputs(jnp.matmul, W, [X.T], bins=0)
+    with pytest.raises(ValueError, match=r"damp=inf.*finite"):
+        jp.signals.inverse_fisher(logistic, PARAMS, BATCHES, damp=float("inf"))
+    with pytest.raises(TypeError, match="output_loss=None"):
+        jp.signals.hessian_gradient(jnp.matmul, None, PARAMS, BATCHES)  # type: ignore[arg-type]
