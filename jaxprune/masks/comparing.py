@@ -96,8 +96,8 @@ def hamming(a: Masks, b: Masks) -> jax.Array:
 
 def _pairs(who: str, a: Masks, b: Masks) -> list[tuple[jax.Array, jax.Array]]:
     """Returns the pairs of masks of the same leaf in two trees; refuses trees of other leaves or shapes."""
-    a_by_path = _masks_by_path(a)
-    b_by_path = _masks_by_path(b)
+    a_by_path = _masks_by_path(who, a)
+    b_by_path = _masks_by_path(who, b)
     if set(a_by_path) != set(b_by_path):
         raise ValueError(
             f"{who}: the masks of b are of other leaves than those of a "
@@ -113,9 +113,10 @@ def _pairs(who: str, a: Masks, b: Masks) -> list[tuple[jax.Array, jax.Array]]:
     return [(mask, b_by_path[path]) for path, mask in a_by_path.items()]
 
 
-def _masks_by_path(masks: Masks) -> dict[str, jax.Array]:
-    """Returns the bool arrays of a mask tree by path."""
+def _masks_by_path(who: str, masks: Masks) -> dict[str, jax.Array]:
+    """Returns the bool arrays of a mask tree by path; refuses two of the same path."""
     leaves = leaves_with_keys(masks, lambda _, node: is_packed(node))
+    check_distinct(who, ["/".join(keys) for keys, _ in leaves])
     return {"/".join(keys): dense(mask) for keys, mask in leaves}
 
 

@@ -29,10 +29,10 @@ class Layer(NamedTuple):
 
 
 def layers_by_path(params: Params, axes: AxesTree | None) -> dict[str, list[Layer]]:
-    """The layers of each leaf, by its path."""
-    rows = zip(
-        masks_lib.paths(params), jax.tree.leaves(params), of_leaves(axes, params), strict=True
-    )
+    """The layers of each leaf, by its path; refuses two leaves of the same path."""
+    paths = masks_lib.paths(params)
+    trees.check_distinct("sensitivity", paths)
+    rows = zip(paths, jax.tree.leaves(params), of_leaves(axes, params), strict=True)
     return {
         path: _layers_of_leaf(path, jnp.shape(leaf), layer_axes(leaf_axes))
         for path, leaf, leaf_axes in rows
