@@ -389,7 +389,7 @@ def test_a_number_of_units_goes_instead_of_a_fraction():
         kept(allocation=removing(3), **groups)
 
 
-@pytest.mark.parametrize("allocation", [jp.allocation.cost_budget, by_uniform_at_cost], ids=str)
+@pytest.mark.parametrize("allocation", [jp.allocation.cost_budget, by_uniform_at_cost])
 def test_a_cost_without_end_is_refused(allocation):
     with pytest.raises(ValueError, match="'fc' has inf; a finite number above 0"):
         counts(allocation({"conv": 1.0, "fc": float("inf"), "out": 2.0}), 0.5)
