@@ -16,8 +16,8 @@ from jaxprune.allocation.counts import (
     raise_to_floors,
     share_among_contests,
     survivors,
-    unshard,
 )
+from jaxprune.arrays.shardings import sharded_like, whole
 from jaxprune.calls import text
 from jaxprune.parts import factory
 from jaxprune.types import Allocation, Params, Sparsity, Units
@@ -133,15 +133,14 @@ def _lamp(scores: jax.Array) -> jax.Array:
     """Returns scores over the root of the sum of the squares that are not smaller."""
     scaled = jnp.nan_to_num(_over_largest(scores).astype(jnp.float32), nan=0, posinf=2)
     # A leaf is sorted whole, which a compiler of explicit shardings does not gather by itself.
-    positive = unshard(jnp.maximum(scaled, 0)).reshape(-1)
+    positive = whole(jnp.maximum(scaled, 0)).reshape(-1)
     order = jnp.argsort(positive)
     ascending = positive[order]
     tail_sums = jnp.cumsum(ascending[::-1] ** 2)[::-1]  # over weights that are not smaller
     smallest = jnp.finfo(jnp.float32).tiny
     lamp = ascending / jnp.sqrt(jnp.maximum(tail_sums, smallest))
     in_place = jnp.zeros_like(positive).at[order].set(lamp).reshape(scores.shape)
-    sharding = jax.typeof(scores).sharding
-    return jax.sharding.reshard(in_place, sharding) if sharding.mesh.explicit_axes else in_place
+    return sharded_like(in_place, scores)
 
 
 @factory

@@ -7,9 +7,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxprune import checks
+from jaxprune.arrays.shardings import whole
 from jaxprune.selection.counts_by_leaf import count_by_leaf
 from jaxprune.selection.mask_counts import count_true
 from jaxprune.types import Params, Sparsity, Units
@@ -25,7 +25,6 @@ __all__ = [
     "raise_to_floors",
     "share_among_contests",
     "survivors",
-    "unshard",
 ]
 
 _UNIT = 10**7  # a sparsity of one
@@ -175,10 +174,7 @@ class Layers:
         """Returns one value per layer in one array, from a scalar per leaf, or one value per layer of it."""
         pairs = zip(values, self._layer_counts, strict=True)
         return jnp.concatenate(
-            [
-                jnp.broadcast_to(unshard(value).ravel(), (layer_count,))
-                for value, layer_count in pairs
-            ]
+            [jnp.broadcast_to(whole(value).ravel(), (layer_count,)) for value, layer_count in pairs]
         )
 
     def split(self, values: jax.Array) -> list[jax.Array]:
@@ -239,15 +235,6 @@ def fill_pruned(
     return jax.tree.structure(params).unflatten(
         None if leaf_units is None else next(remaining) for leaf_units in units_by_leaf
     )
-
-
-def unshard(values: Any) -> jax.Array:
-    """Returns values, which may be sharded, whole on each device of an explicit mesh."""
-    values = jnp.asarray(values)
-    mesh = jax.typeof(values).sharding.mesh
-    if not mesh.explicit_axes:
-        return values
-    return jax.sharding.reshard(values, NamedSharding(mesh, PartitionSpec()))
 
 
 def each_layer(

@@ -15,6 +15,7 @@ import optax
 
 from jaxprune import checks, transforms
 from jaxprune import masks as masks_lib
+from jaxprune.arrays.shardings import sharded_like, whole
 from jaxprune.kernel_axes import AxesTree, layer_axes, of_leaves
 from jaxprune.trees.alike import check_alike
 from jaxprune.types import Masks, Params
@@ -122,7 +123,7 @@ def reshuffle(
         sources = jnp.lexsort((_by_layer(draws, leaf_axes), ~kept), axis=1)
         moved = jnp.take_along_axis(values, sources, axis=1)
         shuffled = jnp.put_along_axis(jnp.zeros_like(values), places, moved, 1, inplace=False)
-        leaf = _from_layers(shuffled, weights.shape, leaf_axes)
+        leaf = sharded_like(_from_layers(shuffled, weights.shape, leaf_axes), weights)
         return _signed_like(weights, leaf) if keep_signs else leaf
 
     leaves, treedef = jax.tree.flatten(params)
@@ -169,11 +170,13 @@ def constant(
             return weights
         spread_axes = [a for a in range(weights.ndim) if a not in layer_axes(leaf_axes)]
         sigma = jnp.std(weights, spread_axes, keepdims=True)
-        sizes = jnp.broadcast_to(sigma, weights.shape).astype(weights.dtype)
+        sizes = sharded_like(
+            jnp.broadcast_to(whole(sigma), weights.shape).astype(weights.dtype), weights
+        )
         if key is None:
             return _signed_like(weights, sizes)
         signs = jax.random.rademacher(jax.random.fold_in(key, index), weights.shape, weights.dtype)
-        return sizes * signs
+        return sizes * sharded_like(signs, weights)
 
     leaves, treedef = jax.tree.flatten(params)
     dense_masks = masks_lib.beside(params, masks_lib.unpack(masks))
@@ -291,7 +294,7 @@ def _in_dtype_of(old: jax.Array, new: jax.Array) -> jax.Array:
 
 def _by_layer(leaf: jax.Array, axes: Any) -> jax.Array:
     """Returns a leaf as one row per layer."""
-    layers_first = jnp.moveaxis(leaf, layer_axes(axes), range(len(layer_axes(axes))))
+    layers_first = jnp.moveaxis(whole(leaf), layer_axes(axes), range(len(layer_axes(axes))))
     return layers_first.reshape(math.prod(layers_first.shape[: len(layer_axes(axes))]), -1)
 
 

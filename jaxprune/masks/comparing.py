@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxprune import checks
+from jaxprune.arrays.shardings import sharded_like, whole
 from jaxprune.kernel_axes import AxesTree, by_path, direction_fault, layer_axes, resolve_axes
 from jaxprune.masks.packing import MASKS, dense, is_packed, unpack
 from jaxprune.trees import check_distinct, differences, layer_names, leaves_with_keys, paths
@@ -164,20 +165,23 @@ def shuffle(
     if not mask_leaves:
         return masks
     if within == "tree":
-        bits = jnp.concatenate([mask.ravel() for mask in mask_leaves])
+        bits = jnp.concatenate([whole(mask).ravel() for mask in mask_leaves])
         ends = list(itertools.accumulate(mask.size for mask in mask_leaves))
         parts = jnp.split(jax.random.permutation(key, bits), ends[:-1])
         pairs = zip(parts, mask_leaves, strict=True)
-        return treedef.unflatten([part.reshape(mask.shape) for part, mask in pairs])
+        return treedef.unflatten(
+            [sharded_like(part.reshape(mask.shape), mask) for part, mask in pairs]
+        )
 
     def shuffle_leaf(leaf_index: int, mask: jax.Array, fixed_axes: Sequence[int]) -> jax.Array:
-        fixed_first = jnp.moveaxis(mask, fixed_axes, range(len(fixed_axes)))
+        fixed_first = jnp.moveaxis(whole(mask), fixed_axes, range(len(fixed_axes)))
         rows = fixed_first.reshape(math.prod(fixed_first.shape[: len(fixed_axes)]), -1)
         leaf_key = jax.random.fold_in(key, leaf_index)
         shuffled_rows = jax.random.permutation(leaf_key, rows, axis=1, independent=True)
-        return jnp.moveaxis(
+        in_place = jnp.moveaxis(
             shuffled_rows.reshape(fixed_first.shape), range(len(fixed_axes)), fixed_axes
         )
+        return sharded_like(in_place, mask)
 
     axes_by_path = _axes_by_path(unpack(masks), axes)
     fixed_axes_of_leaves = [

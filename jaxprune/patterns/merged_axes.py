@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
+from jaxprune.arrays.shardings import whole
+
 __all__ = ["MergedAxes", "join_axes", "merge_axes", "reduce_axis", "repeat_axis", "split_axis"]
 
 
@@ -37,7 +39,8 @@ class MergedAxes(NamedTuple):
         """Returns an array like the leaf with its axes merged."""
         if len(self.runs) == len(self.shape):
             return array
-        array = _unshard(array, [run for run in self.runs if len(run) > 1]).transpose(self.order)
+        merged_axes = [axis for run in self.runs if len(run) > 1 for axis in run]
+        array = whole(array, merged_axes).transpose(self.order)
         spec = list(jax.typeof(array).sharding.spec)
         positions = [self.order.index(run[0]) for run in self.runs]
         merged_shape = [math.prod(self.shape[axis] for axis in run) for run in self.runs]
@@ -118,7 +121,7 @@ def reduce_axis(
         return array
     length = array.shape[axis]
     if length % size:
-        array = _unshard(array, [(axis,)])
+        array = whole(array, [axis])
         fill = 0 if combine is jnp.add else -jnp.inf
         padding = [(0, -length % size if other == axis else 0) for other in range(array.ndim)]
         array = jnp.pad(array, padding, constant_values=fill)
@@ -137,25 +140,13 @@ def repeat_axis(array: jax.Array, axis: int, size: int, length: int) -> jax.Arra
     Array([1., 1., 2.], dtype=float32)
     """
     if length % size:
-        array = _unshard(array, [(axis,)])
+        array = whole(array, [axis])
     expanded = jnp.expand_dims(array, axis + 1)
     repeated = jnp.broadcast_to(
         expanded, (*array.shape[: axis + 1], size, *array.shape[axis + 1 :])
     )
     joined = join_axes(repeated, axis)
     return jax.lax.slice_in_dim(joined, 0, length, axis=axis) if length % size else joined
-
-
-def _unshard(array: jax.Array, axis_groups: Sequence[tuple[int, ...]]) -> jax.Array:
-    """Returns the array whole along these axes on every device of an explicit mesh."""
-    sharding = jax.typeof(array).sharding
-    if not sharding.mesh.explicit_axes:
-        return array
-    whole_axes = {axis for group in axis_groups for axis in group}
-    spec = [
-        None if axis in whole_axes else mesh_axes for axis, mesh_axes in enumerate(sharding.spec)
-    ]
-    return jax.sharding.reshard(array, NamedSharding(sharding.mesh, PartitionSpec(*spec)))
 
 
 def _unshard_cut_groups(array: jax.Array, axis: int, size: int) -> jax.Array:
@@ -166,7 +157,7 @@ def _unshard_cut_groups(array: jax.Array, axis: int, size: int) -> jax.Array:
     shard_count = math.prod(sharding.mesh.shape[name] for name in mesh_axis_names)
     if array.shape[axis] // size % shard_count == 0:
         return array
-    return _unshard(array, [(axis,)])
+    return whole(array, [axis])
 
 
 def _reshape(array: jax.Array, shape: tuple[int, ...], spec: tuple) -> jax.Array:

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxprune.arrays.shardings import sharded_like
 from jaxprune.posttrain.pieces import Flat, Piece
 from jaxprune.programs import bind
 from jaxprune.programs.moves import JOINED, MOVES
@@ -130,12 +131,6 @@ def _common_dtype(arrays: Sequence[Any]) -> Any:
 def _wide_dtype(array: Any) -> Any:
     """Returns the dtype in which an array is computed with: float32 at least."""
     return jnp.float64 if array.dtype == jnp.float64 else jnp.float32
-
-
-def _resharded(values: jax.Array, like: jax.Array) -> jax.Array:
-    """Returns the values with another array's sharding, on an explicit mesh; else the compiler chooses it."""
-    sharding = jax.typeof(like).sharding
-    return jax.sharding.reshard(values, sharding) if sharding.mesh.explicit_axes else values
 
 
 def _identity_pairs(equation: Any, known_variables: Any) -> dict[Any, Any]:
@@ -260,7 +255,7 @@ class View:
 
         def put_back(values: jax.Array) -> list[jax.Array]:
             """Values of the kernel's elements at their places in the targets; zero elsewhere."""
-            return transpose(_resharded(values.astype(arranged_kernel.dtype), arranged_kernel))
+            return transpose(sharded_like(values.astype(arranged_kernel.dtype), arranged_kernel))
 
         written_masks = [multiplicity > 0 for multiplicity in put_back(~unchanged_mask)]
         new_leaves = [
@@ -279,7 +274,7 @@ class View:
             multiplicity > 0 for multiplicity in put_back(jnp.ones_like(arranged_kernel))
         ]
         new_masks = [
-            jnp.where(is_covered, kept_count > 0, _resharded(old_mask, old_leaf))
+            jnp.where(is_covered, kept_count > 0, sharded_like(old_mask, old_leaf))
             for is_covered, kept_count, old_mask, old_leaf in zip(
                 covered_masks, put_back(mask), masks, target_values, strict=True
             )

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import optax
 
 from jaxprune import trees
+from jaxprune.arrays.shardings import whole
 from jaxprune.calls import is_readable_array
 from jaxprune.quantise.codebooks import Codebook, books_of, values_at, values_in_use
-from jaxprune.signals.leaves import replicate_axes
 from jaxprune.transforms.checking import check_transform
 from jaxprune.types import Masks, Params
 
@@ -134,7 +134,7 @@ def _value_gradient(grad: jax.Array, book: Codebook) -> jax.Array:
 
 def _flat(leaf: jax.Array) -> jax.Array:
     """Returns a leaf in one row, whole on each device of an explicit mesh."""
-    return replicate_axes(jnp.asarray(leaf), axes=jnp.ndim(leaf)).ravel()
+    return whole(leaf).ravel()
 
 
 def _weight_update(step: jax.Array, book: Codebook) -> jax.Array:

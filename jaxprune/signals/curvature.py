@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxprune import checks
 from jaxprune import masks as masks_lib
 from jaxprune.arrays.precision import widen
+from jaxprune.arrays.shardings import whole
 from jaxprune.masks import Prunable
 from jaxprune.signals.batches import (
     Progress,
@@ -24,7 +25,6 @@ from jaxprune.signals.leaves import (
     are_floating,
     chosen_leaves,
     fill_tree,
-    replicate_axes,
     with_leaves,
 )
 from jaxprune.signals.losses import Apply, Loss, OutputLoss, check_function, loss_of_outputs
@@ -317,7 +317,7 @@ def _with_batch(inverses, options, params, batch, groups):
 def _in_blocks(gradients: jax.Array, inverse: jax.Array) -> jax.Array:
     """Returns gradients [chunk, ...] of a leaf as [chunk, blocks, block], filled up with zeros."""
     number_of_blocks, block_size, _ = inverse.shape
-    flat = replicate_axes(gradients, axes=gradients.ndim).reshape(gradients.shape[0], -1)
+    flat = whole(gradients).reshape(gradients.shape[0], -1)
     padded = jnp.pad(flat, ((0, 0), (0, number_of_blocks * block_size - flat.shape[1])))
     return padded.reshape(-1, number_of_blocks, block_size)
 

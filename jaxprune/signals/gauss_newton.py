@@ -9,12 +9,12 @@ import jax.numpy as jnp
 
 from jaxprune import checks
 from jaxprune.arrays.precision import widen
+from jaxprune.arrays.shardings import sharded_like, whole
 from jaxprune.signals.batches import Progress, mean_over
 from jaxprune.signals.leaves import (
     are_floating,
     chosen_leaves,
     fill_tree,
-    replicate_axes,
     with_leaves,
 )
 from jaxprune.signals.losses import Apply, OutputLoss, check_function, scalar
@@ -98,7 +98,7 @@ def _diagonals(
     def add_draw(total: list[jax.Array], key: jax.Array) -> tuple[list[jax.Array], None]:
         signs = jax.random.rademacher(key, roots.shape[:2], roots.dtype)
         output_vector = jnp.einsum("nij,nj->ni", roots, signs).reshape(outputs.shape)
-        (gradients,) = pull_back(_reshard_like(output_vector.astype(outputs.dtype), outputs))
+        (gradients,) = pull_back(sharded_like(output_vector.astype(outputs.dtype), outputs))
         return [
             leaf_total + widen(gradient) ** 2
             for leaf_total, gradient in zip(total, gradients, strict=True)
@@ -123,10 +123,10 @@ def _roots(output_loss: OutputLoss, outputs: Any, batch: Any) -> jax.Array:
             f"gauss_newton_diagonal: the outputs have the shape {outputs.shape}; up to {_MOST:,} numbers for "
             "each example along the first axis are needed. jaxprune.signals.fisher has no such limit."
         )
-    rows = replicate_axes(widen(outputs), axes=outputs.ndim).reshape(examples, number_of_outputs)
+    rows = whole(widen(outputs)).reshape(examples, number_of_outputs)
 
     def loss_of_rows(rows: jax.Array) -> jax.Array:
-        restored = _reshard_like(rows.reshape(outputs.shape).astype(outputs.dtype), outputs)
+        restored = sharded_like(rows.reshape(outputs.shape).astype(outputs.dtype), outputs)
         return scalar(output_loss(restored, batch))
 
     gradient_of_rows = jax.grad(loss_of_rows)
@@ -138,9 +138,3 @@ def _roots(output_loss: OutputLoss, outputs: Any, batch: Any) -> jax.Array:
     hessians = jax.lax.map(hessian_column, jnp.eye(number_of_outputs, dtype=rows.dtype)[:, None])
     eigenvalues, eigenvectors = jnp.linalg.eigh(hessians.swapaxes(0, 1))
     return eigenvectors * jnp.sqrt(jnp.maximum(eigenvalues, 0))[:, None]
-
-
-def _reshard_like(array: jax.Array, like: jax.Array) -> jax.Array:
-    """Returns the array with the sharding of another one, on an explicit mesh."""
-    sharding = jax.typeof(like).sharding
-    return jax.sharding.reshard(array, sharding) if sharding.mesh.explicit_axes else array

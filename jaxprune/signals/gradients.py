@@ -8,12 +8,12 @@ import jax.numpy as jnp
 
 from jaxprune import checks
 from jaxprune.arrays.precision import widen
+from jaxprune.arrays.shardings import whole
 from jaxprune.signals.batches import Progress, mean_over, number_of_examples
 from jaxprune.signals.leaves import (
     are_floating,
     chosen_leaves,
     fill_tree,
-    replicate_axes,
     with_leaves,
 )
 from jaxprune.signals.losses import Loss, check_function, scalar
@@ -130,7 +130,7 @@ def scan_groups(
     number_in_chunks = number_of_groups // chunk * chunk  # what does not fill a chunk comes last
     side_by_side = jax.vmap(gradients_of)
 
-    batch = jax.tree.map(lambda x: replicate_axes(x, axes=1), batch)
+    batch = jax.tree.map(lambda x: whole(x, axes=range(1)), batch)
 
     def cut_groups(start: int, stop: int, *axes: int) -> Any:
         """Returns groups `start` to `stop` of the batch, [*axes, examples, ...]."""

@@ -12,7 +12,6 @@ __all__ = [
     "are_floating",
     "chosen_leaves",
     "fill_tree",
-    "replicate_axes",
     "with_leaves",
 ]
 
@@ -63,12 +62,3 @@ def fill_tree(
             for leaf, chosen_leaf in leaves_and_choices
         ]
     )
-
-
-def replicate_axes(array: jax.Array, axes: int) -> jax.Array:
-    """Returns the array with its first axes replicated on an explicit mesh, so that they can be reshaped."""
-    sharding = jax.typeof(array).sharding
-    if not sharding.mesh.explicit_axes:
-        return array
-    spec = (*(None,) * min(axes, array.ndim), *sharding.spec[axes:])
-    return jax.sharding.reshard(array, jax.sharding.PartitionSpec(*spec))

@@ -7,11 +7,10 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxprune import masks as masks_lib
 from jaxprune.arrays.host_arrays import Blockwise, Total, totals_by_axis
-from jaxprune.calls import is_traced
+from jaxprune.arrays.shardings import whole
 from jaxprune.trees import roles
 from jaxprune.types import Pattern
 from jaxprune.wording import counted
@@ -25,7 +24,6 @@ __all__ = [
     "Over",
     "Reduce",
     "Use",
-    "everywhere",
 ]
 
 Reduce = Literal["sum", "mean", "max", "norm", "absolute"]
@@ -67,7 +65,7 @@ class Member(NamedTuple):
     def slices(self, leaf: Any) -> Any:
         """Returns the slices of an array like the parameter that belong to each unit: [units, k, ...]."""
         if isinstance(leaf, jax.Array):
-            rows = jnp.moveaxis(everywhere(leaf), self.axis, 0)
+            rows = jnp.moveaxis(whole(leaf), self.axis, 0)
         else:
             rows = np.moveaxis(leaf, self.axis, 0)
         if self.index.shape[1] == 1 and np.array_equal(self.index[:, 0], np.arange(len(rows))):
@@ -86,14 +84,6 @@ class Member(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.path}[{self.axis}]"
-
-
-def everywhere(array: jax.Array) -> jax.Array:
-    """Returns an array whole on each device of an explicit mesh: unit indices know nothing of its axes."""
-    if not jax.typeof(array).sharding.mesh.explicit_axes:
-        return array
-    sharding: Any = jax.typeof(array).sharding if is_traced(array) else array.sharding
-    return jax.sharding.reshard(array, NamedSharding(sharding.mesh, PartitionSpec()))
 
 
 class Group(NamedTuple):

@@ -71,6 +71,7 @@ def check():
                     assert jax.typeof(mask).sharding.spec == jax.typeof(put[leaf]).sharding.spec
         assert 0.4 < float(jp.masks.sparsity(expected)) < 0.6
     check_codebooks(host)
+    check_branches(host)
 
 
 def check_codebooks(host):
@@ -89,6 +90,32 @@ def check_codebooks(host):
             np.testing.assert_array_equal(weights, expected[leaf])
             assert weights.sharding.is_equivalent_to(put[leaf].sharding, weights.ndim)
             assert len(np.unique(np.asarray(updates[leaf]))) <= 4
+
+
+def check_branches(host):
+    """What is made of a ticket on a mesh of explicit axes is what is made of it on one device."""
+    masks = jp.prune(host, jp.methods.magnitude(sparsity=0.5), axes=AXES)[1]
+    key = jax.random.key(0)
+    makers = {
+        "shuffle": lambda _, masks: jp.masks.shuffle(masks, key),
+        "shuffle rows": lambda _, masks: jp.masks.shuffle(masks, key, AXES, within="rows"),
+        "shuffle tree": lambda _, masks: jp.masks.shuffle(masks, key, within="tree"),
+        "reshuffle": lambda params, masks: jp.lottery.reshuffle(params, masks, key, axes=AXES),
+        "constant": lambda params, masks: jp.lottery.constant(params, masks, axes=AXES),
+        "constant, new signs": lambda params, masks: jp.lottery.constant(params, masks, key),
+    }
+    mesh = jax.make_mesh((4, 2), ("data", "model"), (AxisType.Explicit,) * 2)
+    put, put_masks = (
+        {k: jax.device_put(x, NamedSharding(mesh, SPECS[k])) for k, x in tree.items()}
+        for tree in (host, masks)
+    )
+    for name, make in makers.items():
+        expected = make(host, masks)
+        with jax.set_mesh(mesh):
+            found = make(put, put_masks)
+        for leaf, values in found.items():
+            np.testing.assert_allclose(values, expected[leaf], 1e-6, err_msg=f"{name}, {leaf}")
+            assert values.sharding.is_equivalent_to(put[leaf].sharding, values.ndim)
 
 
 if __name__ == "__main__":

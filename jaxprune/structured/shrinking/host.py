@@ -9,8 +9,8 @@ import numpy as np
 
 from jaxprune import programs
 from jaxprune.arrays.host_arrays import Blockwise, take_indices
+from jaxprune.arrays.shardings import whole
 from jaxprune.calls import is_traced
-from jaxprune.units.coupling import everywhere
 
 __all__ = ["cut", "on_host", "run_on_host", "to_device"]
 
@@ -56,7 +56,7 @@ def cut(x: Any, kept: Mapping[int, Sequence[int]]) -> Any:
         return take_indices(x, kept)
     if (host_array := on_host(x)) is not None:
         return jax.device_put(take_indices(host_array, kept), x.sharding, may_alias=True)
-    x = everywhere(x)
+    x = whole(x)
     for axis, indices in kept.items():
         x = jnp.take(x, np.asarray(indices, np.int32), axis=axis)
     return x
