@@ -1,1 +1,1 @@
-"""Arrays of NumPy on the host, and the precision in which numbers are added up."""
+"""Arrays of NumPy on the host, the precision in which numbers are added up, and shardings."""
