@@ -171,6 +171,7 @@ def sensitivity(
     if around is not None:
         remedy = "give weights of the same model"
         check_alike("sensitivity", "weights around", params, around, remedy)
+    layers_of_leaves = layers_by_path(params, axes)
     masks = masks_lib.make(params, prunable, axes=axes)
     sizes = {row["leaf"]: row["weights"] for row in masks_lib.summary(masks, axes)}
     others = params if around is None else around
@@ -182,7 +183,6 @@ def sensitivity(
         {name: [0.0] for name in sizes},
         {name: [dense_loss] for name in sizes},
     )
-    layers_of_leaves = layers_by_path(params, axes)
     for path in masks_lib.paths(masks):
         for layer in layers_of_leaves[path] if around is not None else ():
             network = f"the network with {layer.name!r} alone as it was"
