@@ -10,6 +10,7 @@ References:
 """
 
 import math
+import operator
 from collections.abc import Mapping
 from numbers import Integral
 from typing import Any, Literal
@@ -208,7 +209,7 @@ def _check_options(sparsity: Sparsity, by: str) -> None:
 
 def _contest_axes(axis: int | tuple[int, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
     """Returns the axes in increasing order, counted from the first."""
-    given_axes = (axis,) if isinstance(axis, Integral) else tuple(axis)
+    given_axes = [*map(operator.index, axis if isinstance(axis, tuple | list) else [axis])]
     missing_axes = [
         given_axis for given_axis in given_axes if not -len(shape) <= given_axis < len(shape)
     ]
@@ -217,7 +218,7 @@ def _contest_axes(axis: int | tuple[int, ...], shape: tuple[int, ...]) -> tuple[
             f"k_winners: axis={axis} names {missing_axes[0] if missing_axes else 'no axis'}, but activations "
             f"of shape {shape} have the axes {list(range(len(shape)))}; name those that compete."
         )
-    axes = sorted({int(given_axis) % len(shape) for given_axis in given_axes})
+    axes = sorted({given_axis % len(shape) for given_axis in given_axes})
     if len(axes) < len(given_axes):
         raise ValueError(f"k_winners: axis={axis} names an axis of shape {shape} twice.")
     return tuple(axes)
