@@ -83,7 +83,7 @@ def snip(
     """
     method = _method(criteria.snip, sparsity, pattern, allocation, at_least, at_most)
     gatherers = {"grads": lambda p: signals.grads(loss, p, batches, progress=progress)}
-    if rounds != 1:
+    if rounds > 1:
         check_rereadable(batches, "snip reads batches in every round")
     return prune_on(params, method, gatherers, rounds=rounds, prunable=prunable, axes=axes)
 

@@ -94,14 +94,14 @@ def comparison(results: Mapping[str, Any], folder: Path) -> list[str]:
         return []
     compressions = [point.compression for points in trade_offs.values() for point in points]
     has_one_compression = max(compressions, default=1) < 1.01 * min(compressions, default=1)
-    if len(compressions) == len(trade_offs) > 1 and has_one_compression:
+    has_rows = len(compressions) == len(trade_offs) > 1 and has_one_compression
+    if has_rows:
         figure, ax = _draw_rows(trade_offs)
         ax.set(xlabel=f"test accuracy after training (%), compression {compressions[0]:.3g}")
     else:
         figure, ax = _draw_trade_offs(trade_offs)
         _set_compression_axis(ax, compressions)
-    is_by_row = ax.yaxis_inverted()
-    draw_line, draw_span = (ax.axvline, ax.axvspan) if is_by_row else (ax.axhline, ax.axhspan)
+    draw_line, draw_span = (ax.axvline, ax.axvspan) if has_rows else (ax.axhline, ax.axhspan)
     if dense:
         mean = stats.mean(dense)
         spread = stats.std(dense) if len(dense) > 1 else 0.0
@@ -109,12 +109,12 @@ def comparison(results: Mapping[str, Any], folder: Path) -> list[str]:
         draw_span(100 * (mean - spread), 100 * (mean + spread), color="0.35", alpha=0.12, lw=0)
     seed_count = len(results["seeds"])
     ax.set_title(f"mean ± std over {seed_count} seed{'s'[: seed_count > 1]}")
-    if is_by_row:
+    if has_rows and dense:
         ax.legend(frameon=False, fontsize=7, loc="lower left")
-    elif len(trade_offs) > len(_STYLES):  # beside the plot, where it hides nothing
+    elif not has_rows and len(trade_offs) > len(_STYLES):  # beside the plot, where it hides nothing
         figure.set_size_inches(9.0, max(4.8, 0.2 * len(trade_offs)))
         ax.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    else:
+    elif not has_rows:
         ax.legend(frameon=False)
     _save(figure, folder / "trade_off.png")
     return ["trade_off.png"]

@@ -17,6 +17,7 @@ from jaxprune.allocation.counts import (
     share_among_contests,
     survivors,
 )
+from jaxprune.arrays.precision import widen
 from jaxprune.arrays.shardings import sharded_like, whole
 from jaxprune.calls import text
 from jaxprune.parts import factory
@@ -117,6 +118,7 @@ def _may_be_kept(leaf_units: Units) -> jax.Array:
 
 def _over_largest(scores: jax.Array) -> jax.Array:
     """Returns scores over the largest finite size among them: their squares can be summed in float32."""
+    scores = widen(scores)
     sizes = jnp.where(jnp.isfinite(scores), jnp.abs(scores), 0)
     largest = jnp.max(sizes, initial=0)
     return scores / jnp.where(largest > 0, largest, 1)
@@ -125,13 +127,13 @@ def _over_largest(scores: jax.Array) -> jax.Array:
 def _l2(scores: jax.Array) -> jax.Array:
     """Returns scores over their L2 norm."""
     scaled = _over_largest(scores)
-    finite = jnp.where(jnp.isfinite(scaled), scaled, 0).astype(jnp.float32)
+    finite = jnp.where(jnp.isfinite(scaled), scaled, 0)
     return scaled / jnp.maximum(jnp.sqrt(jnp.sum(finite**2)), 1)
 
 
 def _lamp(scores: jax.Array) -> jax.Array:
     """Returns scores over the root of the sum of the squares that are not smaller."""
-    scaled = jnp.nan_to_num(_over_largest(scores).astype(jnp.float32), nan=0, posinf=2)
+    scaled = jnp.nan_to_num(_over_largest(scores), nan=0, posinf=2)
     # A leaf is sorted whole, which a compiler of explicit shardings does not gather by itself.
     positive = whole(jnp.maximum(scaled, 0)).reshape(-1)
     order = jnp.argsort(positive)

@@ -29,8 +29,8 @@ def split(examples: Split, validation: int, seed: int) -> tuple[Split, Split]:
     number_of_examples = len(examples.labels)
     if not (isinstance(validation, Integral) and 0 <= validation < number_of_examples):
         raise ValueError(
-            f"split: cannot hold out {validation} of {number_of_examples} examples; validation must be a "
-            f"number of them between 0 and {number_of_examples - 1}."
+            f"split: cannot hold out {validation} of {number_of_examples} examples; validation must be "
+            f"a whole number between 0 and {number_of_examples - 1}."
         )
     return _divide(examples, _permutation(number_of_examples, seed)[:validation])
 
@@ -55,8 +55,8 @@ def k_folds(examples: Split, k: int, seed: int) -> Iterator[tuple[Split, Split]]
     number_of_examples = len(examples.labels)
     if not (isinstance(k, Integral) and 2 <= k <= number_of_examples):
         raise ValueError(
-            f"k_folds: cannot make {k} folds of {number_of_examples} examples; k must be an integer between "
-            f"2 and {number_of_examples}."
+            f"k_folds: cannot make {k} folds of {number_of_examples} examples; k must be a whole number "
+            f"between 2 and {number_of_examples}."
         )
     return (
         _divide(examples, fold)

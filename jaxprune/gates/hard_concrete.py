@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxprune import kernel_axes, patterns
 from jaxprune.checks import NUMBER, Kind
@@ -30,9 +31,7 @@ __all__ = ["hard_concrete"]
 _UNSTRUCTURED = patterns.unstructured()
 _PAIR = Kind(
     "a pair of numbers",
-    lambda value: (
-        isinstance(value, tuple | list) and len(value) == 2 and all(map(NUMBER.fits, value))
-    ),
+    lambda value: np.ndim(value) == 1 and len(value) == 2 and all(map(NUMBER.fits, value)),
     lambda _: "such as (-0.1, 1.1), the lower one first",
 )
 
@@ -104,14 +103,17 @@ def hard_concrete(
     check_each("hard_concrete", NUMBER, temperature=temperature)
     check_each("hard_concrete", _PAIR, stretch=stretch, bounds=bounds)
     lowest, highest = stretch
-    if not (lowest < 0 and highest > 1):
+    if not -math.inf < lowest < 0 < 1 < highest < math.inf:
         raise ValueError(
-            f"hard_concrete(stretch={stretch}): a number below 0 and one above 1 are needed."
+            f"hard_concrete(stretch={stretch}): a finite number below 0 and one above 1 are needed."
         )
-    if not (0 < temperature < math.inf and 0 <= weight_decay < math.inf):
+    if not 0 < temperature < math.inf:
         raise ValueError(
-            f"hard_concrete(temperature={temperature}, weight_decay={weight_decay}): finite numbers are "
-            "needed, above 0 and from 0 up."
+            f"hard_concrete(temperature={temperature}): a finite number above 0 is needed."
+        )
+    if not 0 <= weight_decay < math.inf:
+        raise ValueError(
+            f"hard_concrete(weight_decay={weight_decay}): a finite number, 0 or above, is needed."
         )
     if not bounds[0] < bounds[1]:
         raise ValueError(

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxprune import checks
+from jaxprune.calls import is_traced
 from jaxprune.types import Axes
 
 __all__ = ["Rows", "check_damp", "conjugate_gradients", "damped", "into_rows"]
@@ -66,7 +68,10 @@ def into_rows(kernel: jax.Array, axes: Axes, gram: jax.Array) -> Rows:
 
 
 def check_damp(who: str, damp: float) -> None:
-    """Raises `ValueError` if a share of the mean diagonal is negative, infinite or NaN."""
+    """Raises an error if a share of the mean diagonal is no number, negative, infinite or NaN."""
+    if is_traced(damp):
+        return
+    checks.check(who, damp=(damp, checks.NUMBER))
     if not 0 <= damp < math.inf:
         raise ValueError(
             f"{who}(damp={damp}): a share of the mean diagonal, 0 or above, is needed."

@@ -289,7 +289,8 @@ def _signed_like(weights: jax.Array, sizes: jax.Array) -> jax.Array:
 
 def _in_dtype_of(old: jax.Array, new: jax.Array) -> jax.Array:
     """Returns new values of a leaf in its dtype."""
-    return new if jnp.result_type(new) == jnp.result_type(old) else new.astype(old.dtype)
+    dtype = jnp.result_type(old)
+    return new if jnp.result_type(new) == dtype else jnp.asarray(new, dtype)
 
 
 def _by_layer(leaf: jax.Array, axes: Any) -> jax.Array:

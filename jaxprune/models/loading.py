@@ -178,15 +178,15 @@ def _check_shapes(shapes: Mapping[str, Any], config: llama.Config) -> None:
     """Raises unless parameters by path are those of a configuration, which would not load otherwise."""
     expected = {path: leaf.shape for path, leaf in _leaves_by_path(llama.shapes(config)).items()}
     for path in (*shapes, *expected):
-        if shapes.get(path) != expected.get(path):
-            found, needed = (
-                "none" if shape is None else f"the shape {shape}"
-                for shape in (shapes.get(path), expected.get(path))
-            )
-            raise ValueError(
-                f"models.save: {path!r} has {found}, and the configuration {needed}; give the "
-                "configuration of these parameters."
-            )
+        if shapes.get(path) == expected.get(path):
+            continue
+        if path not in shapes:
+            fault = f"the parameters have no {path!r}, which the configuration has"
+        elif path not in expected:
+            fault = f"the configuration has no {path!r}"
+        else:
+            fault = f"{path!r} has the shape {shapes[path]}, {expected[path]} by the configuration"
+        raise ValueError(f"models.save: {fault}; give the configuration of these parameters.")
 
 
 @contextlib.contextmanager

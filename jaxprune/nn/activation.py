@@ -18,6 +18,7 @@ from typing import Any, Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import traverse_util
 
 from jaxprune.allocation import survivors
@@ -209,7 +210,7 @@ def _check_options(sparsity: Sparsity, by: str) -> None:
 
 def _contest_axes(axis: int | tuple[int, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
     """Returns the axes in increasing order, counted from the first."""
-    given_axes = [*map(operator.index, axis if isinstance(axis, tuple | list) else [axis])]
+    given_axes = [operator.index(a) for a in ([axis] if np.ndim(axis) == 0 else axis)]
     missing_axes = [
         given_axis for given_axis in given_axes if not -len(shape) <= given_axis < len(shape)
     ]

@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxprune import allocation as allocations
 from jaxprune import masks as masks_lib
+from jaxprune import trees
 from jaxprune.allocation.counts import check_countable
 from jaxprune.calls import is_traced, text
 from jaxprune.method import Method
@@ -229,9 +230,11 @@ def check_coupled(pattern: Coupled, params: Params) -> None:
 def _pruned_leaves(
     params: Params, masks: Masks, axes: Sequence[Axes | None]
 ) -> dict[str, tuple[tuple[int, ...], Axes | None]]:
-    """Returns shape and axes of each leaf that has a mask, by path."""
+    """Returns shape and axes of each leaf that has a mask, by path; refuses two leaves of the same path."""
     has_mask = jax.tree.leaves(jax.tree.map(lambda _, mask: mask is not None, params, masks))
-    rows = zip(masks_lib.paths(params), jax.tree.leaves(params), axes, has_mask, strict=True)
+    paths = masks_lib.paths(params)
+    trees.check_distinct("prune", paths)
+    rows = zip(paths, jax.tree.leaves(params), axes, has_mask, strict=True)
     return {
         path: (jnp.shape(leaf), leaf_axes) for path, leaf, leaf_axes, is_pruned in rows if is_pruned
     }

@@ -14,7 +14,7 @@ from jaxprune import masks as masks_lib
 from jaxprune.trees.alike import entries_beside
 from jaxprune.types import Masks, Params
 
-__all__ = ["Codebook", "books_of", "codebooks", "dense", "updated", "values_at", "values_in_use"]
+__all__ = ["Codebook", "books_of", "check_shared", "codebooks", "dense", "updated", "values_at"]
 
 Start = Literal["linear", "density", "random"]
 _MOST_BITS = 8
@@ -258,12 +258,12 @@ def updated(codebooks: Any, params: Params) -> Any:
             books.append(None)
             continue
         remedy = "train them with quantise.shared alone"
-        values = values_in_use("quantise.updated", path, leaf, old_book, remedy)
+        values = _values_in_use("quantise.updated", path, leaf, old_book, remedy)
         books.append(Codebook(old_book.indices, jnp.asarray(values)))
     return jax.tree.structure(params).unflatten(books)
 
 
-def values_in_use(who: str, path: str, leaf: Any, book: Codebook, remedy: str) -> np.ndarray:
+def _values_in_use(who: str, path: str, leaf: Any, book: Codebook, remedy: str) -> np.ndarray:
     """Returns the value that the weights of each index have, or the book's where none has the index.
 
     Args:
@@ -281,13 +281,25 @@ def values_in_use(who: str, path: str, leaf: Any, book: Codebook, remedy: str) -
     values = np.array(book.values)
     values[indices] = weights
     values[0] = 0
-    differs = values[indices] != weights
-    if differs.any():
+    check_shared(who, path, int((values[indices] != weights).sum()), weights.size, remedy)
+    return values
+
+
+def check_shared(who: str, path: str, differing: int, weight_count: int, remedy: str) -> None:
+    """Raises `ValueError` if weights of a leaf have another value than their index says.
+
+    Args:
+      who: the function that was called.
+      path: of the leaf.
+      differing: how many have.
+      weight_count: of how many.
+      remedy: what to do.
+    """
+    if differing:
         raise ValueError(
             f"{who}: weights of {path!r} with one index differ, or pruned ones are not zero "
-            f"({int(differs.sum())} of {weights.size}); {remedy}."
+            f"({differing} of {weight_count}); {remedy}."
         )
-    return values
 
 
 def books_of(params: Params, codebooks: Any) -> list[Codebook | None]:

@@ -1,5 +1,6 @@
 """Trains shared values: all weights of one index get one update."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -8,8 +9,8 @@ import optax
 
 from jaxprune import trees
 from jaxprune.arrays.shardings import whole
-from jaxprune.calls import is_readable_array
-from jaxprune.quantise.codebooks import Codebook, books_of, values_at, values_in_use
+from jaxprune.calls import is_traced
+from jaxprune.quantise.codebooks import Codebook, books_of, check_shared, values_at
 from jaxprune.transforms.checking import check_transform
 from jaxprune.types import Masks, Params
 
@@ -68,13 +69,21 @@ def shared(
     def init(params: Params) -> SharedState:
         books = books_of(params, codebooks)
         remedy = "begin with params = quantise.dense(codebooks, params)"
-        rows = zip(trees.paths(params), jax.tree.leaves(params), books, strict=True)
-        for path, leaf, book in rows:
-            if book is not None and all(map(is_readable_array, (leaf, *book))):
-                values_in_use("quantise.shared", path, leaf, book, remedy)
+        values = _shared_values(params, books)
+        rows = zip(
+            trees.paths(params),
+            jax.tree.leaves(params),
+            jax.tree.leaves(values),
+            books,
+            strict=True,
+        )
+        for path, leaf, leaf_values, book in rows:
+            if book is not None and not any(map(is_traced, (leaf, *book))):
+                differing = jnp.count_nonzero(values_at(leaf_values, book.indices) != leaf)
+                check_shared("quantise.shared", path, int(differing), jnp.size(leaf), remedy)
         masks = [None if book is None else book.indices != 0 for book in books]
         return SharedState(
-            inner.init(_shared_values(params, codebooks)),
+            inner.init(values),
             codebooks,
             jax.tree.structure(params).unflatten(masks),
         )
@@ -95,7 +104,7 @@ def shared(
         value_updates, inner_state = inner.update(
             structure.unflatten(value_gradients),
             state.inner,
-            _shared_values(params, state.codebooks),
+            _shared_values(params, books),
             **extra,
         )
         updates = [
@@ -107,9 +116,9 @@ def shared(
     return optax.GradientTransformationExtraArgs(init, update)  # type: ignore[arg-type]
 
 
-def _shared_values(params: Params, codebooks: Any) -> Params:
+def _shared_values(params: Params, books: Sequence[Codebook | None]) -> Params:
     """Returns the parameters with a vector of values in the place of each leaf with a codebook."""
-    leaves_and_books = zip(jax.tree.leaves(params), books_of(params, codebooks), strict=True)
+    leaves_and_books = zip(jax.tree.leaves(params), books, strict=True)
     return jax.tree.structure(params).unflatten(
         [leaf if book is None else _values(leaf, book) for leaf, book in leaves_and_books]
     )
@@ -119,10 +128,10 @@ def _values(leaf: jax.Array, book: Codebook) -> jax.Array:
     """Returns the value that the weights of each index have now, or the first one where none has it."""
     flat_indices = _flat(book.indices).astype(jnp.int32)
     # Weights of one index are equal, so that their maximum is each of them.
-    values_in_use = jax.ops.segment_max(_flat(leaf), flat_indices, len(book.values))
+    values = jax.ops.segment_max(_flat(leaf), flat_indices, len(book.values))
     is_used = jax.ops.segment_max(jnp.ones_like(flat_indices), flat_indices, len(book.values)) > 0
     first_values = jnp.asarray(book.values, leaf.dtype)
-    return jnp.where(is_used, values_in_use, first_values).at[0].set(0)
+    return jnp.where(is_used, values, first_values).at[0].set(0)
 
 
 def _value_gradient(grad: jax.Array, book: Codebook) -> jax.Array:

@@ -229,6 +229,13 @@ _FRACTIONS = checks.Kind(
 )
 
 
+_COSTS = checks.Kind(
+    "numbers by name",
+    lambda value: isinstance(value, Mapping),
+    lambda _: "such as {'fc1/kernel': 2.0}, one of each layer",
+)
+
+
 def check_budget(who: str, budget: float) -> None:
     """Raises `ValueError` if a budget is no fraction of the cost."""
     checks.check(who, budget=(budget, checks.NUMBER))
@@ -248,8 +255,12 @@ def costs_of_layers(
     """
     if costs is None:
         return dict(weights)
+    checks.check(who, costs=(costs, _COSTS))
     for name in weights:
-        cost = costs.get(name)
+        try:
+            cost = costs[name]
+        except KeyError:
+            cost = None
         if cost is None or not 0 <= cost < np.inf:
             raise ValueError(
                 f"{who}(costs=): the layer {name!r} has {cost}; a number, 0 or above, is needed for each of "

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jaxprune.trees import paths
 from jaxprune.trees.alike import entries_beside, shape_of
 from jaxprune.types import Params
+from jaxprune.wording import counted
 
 __all__ = ["check_blocks"]
 
@@ -30,7 +31,11 @@ def check_blocks(who: str, params: Params, inverse_fisher: Params) -> None:
         shape = shape_of(inverse) or ()
         blocks, block = (*shape, 0, 0)[:2]
         if shape != (blocks, block, block) or not 0 <= blocks * block - jnp.size(leaf) < block:
-            found = f"{blocks} blocks of {block}" if len(shape) == 3 else f"the shape {shape}"
+            found = (
+                f"{counted(blocks, 'block')} of {block}"
+                if len(shape) == 3
+                else f"the shape {shape}"
+            )
             raise ValueError(
-                f"{who}: {path!r}, a leaf of {jnp.size(leaf)} weights has an inverse of {found}; {remedy}."
+                f"{who}: {path!r}, a leaf of {jnp.size(leaf)} weights, has an inverse of {found}; {remedy}."
             )

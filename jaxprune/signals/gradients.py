@@ -130,7 +130,7 @@ def scan_groups(
     number_in_chunks = number_of_groups // chunk * chunk  # what does not fill a chunk comes last
     side_by_side = jax.vmap(gradients_of)
 
-    batch = jax.tree.map(lambda x: whole(x, axes=range(1)), batch)
+    batch = jax.tree.map(lambda x: whole(x, axes=[0]), batch)
 
     def cut_groups(start: int, stop: int, *axes: int) -> Any:
         """Returns groups `start` to `stop` of the batch, [*axes, examples, ...]."""
@@ -157,9 +157,9 @@ def scan_groups(
 def check_divisible(batches: Iterable[Any], examples: int, chunk: int) -> Iterable[Any]:
     """Returns the batches, each checked before it is passed on: groups of examples must fill it."""
     for name, value in (("examples", examples), ("chunk", chunk)):
-        checks.check("batches", **{name: (value, checks.INTEGER)})
+        checks.check("signals", **{name: (value, checks.INTEGER)})
         if value < 1:
-            raise ValueError(f"{name}={value}: at least 1 is needed.")
+            raise ValueError(f"signals({name}={value}): at least 1 is needed.")
     return _check_each(batches, examples)
 
 

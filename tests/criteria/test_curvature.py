@@ -76,7 +76,7 @@ def test_obd_keeps_what_the_network_bends_down_around():
 
 def test_an_inverse_of_another_tree_is_refused():
     inverse = {"w": jnp.ones((3, 4, 4))}
-    says = "'w', a leaf of 4 weights has an inverse of 3 blocks of 4"
+    says = "'w', a leaf of 4 weights, has an inverse of 3 blocks of 4"
     with pytest.raises(ValueError, match=says):
         jp.criteria.woodfisher(PARAMS, inverse_fisher=inverse)
     for compensation in (jp.compensation.woodfisher, jp.compensation.fisher_blocks):

@@ -198,6 +198,7 @@ BY_PATH = {
     "proximal": lambda: jp.proximal(optax.sgd(0.1), jp.penalties.l1(0.1), 0.1).init(NAMESAKES),
     "add_penalty": lambda: jp.add_penalty(jp.penalties.l1(0.1)).init(NAMESAKES),
     "masks": lambda: jp.masks.table(jp.masks.make(NAMESAKES)),
+    "prune": lambda: jp.prune(NAMESAKES, jp.methods.magnitude(sparsity=0.5)),
     "masks.hamming": lambda: jp.masks.hamming(*[jp.masks.make(NAMESAKES)] * 2),
     "sensitivity": lambda: jp.sensitivity.sensitivity(lambda params: 0.0, NAMESAKES, [0.5]),
     "units": lambda: jp.metrics.units(jp.masks.make(NAMESAKES)),
