@@ -12,6 +12,11 @@ Controls: masks shuffled within each layer, also with the number at each pixel a
 initial weights (Frankle, Dziugaite, Roy & Carbin 2021); random masks with the layer densities of ERK; GraSP
 (logits divided by 200, ten examples of each class) and SynFlow (100 rounds).
 
+Ours (five seeds, 59 minutes of one core of an AMD EPYC, dense 98.66): at 95 % SNIP 97.93 (an error of 2.07
+%, the paper 1.6), GraSP 97.84, SynFlow 97.78, random 97.72; at 98 % SNIP 97.21 (2.79 %, the paper 2.4, within
+three standard deviations), SynFlow 96.84, GraSP 96.83, random 96.21. On other weights SNIP's masks are as
+good; shuffled within layers they lose 0.23 and 0.58 points.
+
 Run: python -m experiments.compare --config=configs/compare/lee2019_full.py
 """
 
