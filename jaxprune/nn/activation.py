@@ -210,7 +210,7 @@ def _check_options(sparsity: Sparsity, by: str) -> None:
 
 def _contest_axes(axis: int | tuple[int, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
     """Returns the axes in increasing order, counted from the first."""
-    given_axes = [operator.index(a) for a in ([axis] if np.ndim(axis) == 0 else axis)]
+    given_axes = [operator.index(given_axis) for given_axis in np.atleast_1d(axis)]
     missing_axes = [
         given_axis for given_axis in given_axes if not -len(shape) <= given_axis < len(shape)
     ]
