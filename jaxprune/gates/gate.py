@@ -4,10 +4,8 @@ A gate turns `params` into `theta = Gated(params, gates)`, one pytree for one op
 taken at `gate.sample(theta, key)`, a tree like `params`; `gate.finalize(theta)` is the network that is left.
 """
 
-import math
-import re
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,27 +14,15 @@ import optax
 from jaxprune import checks, kernel_axes
 from jaxprune import masks as masks_lib
 from jaxprune.calls import is_traced
-from jaxprune.hyperparameters import scheduled
 from jaxprune.kernel_axes import AxesTree
 from jaxprune.masks import Prunable
 from jaxprune.trees import check_distinct, differences
 from jaxprune.trees.alike import join_faults
 from jaxprune.types import Axes, Masks, Params, Pattern, Step
 
-__all__ = [
-    "Gate",
-    "Gated",
-    "Rule",
-    "Strength",
-    "at_step",
-    "check_strength",
-    "per_leaf",
-    "unit_shapes",
-]
+__all__ = ["Gate", "Gated", "Rule", "unit_shapes"]
 
 Leaves = dict[str, jax.Array]  # by path
-Strength = float | Callable[[Step], Any]
-_T = TypeVar("_T")
 
 
 class Gated(NamedTuple):
@@ -298,72 +284,6 @@ def _project(rule: Rule) -> optax.GradientTransformationExtraArgs:
         return jax.tree.map(constrain, updates, params, is_leaf=_is_gated), state
 
     return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)  # type: ignore
-
-
-def check_each(who: str, kind: checks.Kind, **arguments: Any) -> None:
-    """Raises `TypeError` unless each argument, or each value of one that is a mapping, is of the kind.
-
-    NaN is a `ValueError`.
-    """
-    for name, value in arguments.items():
-        items_of_mapping = value.items() if isinstance(value, Mapping) else ()
-        values = {f"{name}[{key!r}]": item for key, item in items_of_mapping} or {name: value}
-        checks.check(who, **{item_name: (item, kind) for item_name, item in values.items()})
-        for item_name, item in values.items():
-            if checks.NUMBER.fits(item) and math.isnan(item):
-                raise ValueError(f"{who}({item_name}=nan): a number is needed, and NaN is none.")
-
-
-def check_strength(who: str, strength: Any) -> None:
-    """Raises `ValueError` unless a strength, or each of a mapping, is a schedule or a number from 0 up."""
-    for value in strength.values() if isinstance(strength, Mapping) else (strength,):
-        scheduled(who, strength=value)
-
-
-def at_step(value: Strength, step: Step | None, who: str) -> Any:
-    """Returns a number as it is, or the value of a schedule at `step`."""
-    if not callable(value):
-        return value
-    if step is None:
-        raise ValueError(f"{who}: its schedule needs step=, the number of updates done.")
-    return value(step)
-
-
-def per_leaf(value: _T | Mapping[str, _T], leaves: Leaves, what: str) -> dict[str, _T]:
-    """Returns one value per leaf: the same for all, or by regular expressions searched in its path.
-
-    >>> per_leaf({"fc1": 0.2, "fc": 0.5}, {"fc1/kernel": None, "fc2/kernel": None}, "dropout_rate")
-    {'fc1/kernel': 0.2, 'fc2/kernel': 0.5}
-    """
-    if not isinstance(value, Mapping):
-        return dict.fromkeys(leaves, value)
-    for expression in value:
-        checks.expression(what, expression)
-    values_of_leaves = {
-        path: [
-            matching_value
-            for expression, matching_value in value.items()
-            if re.search(expression, path)
-        ]
-        for path in leaves
-    }
-    unmatched_patterns = [
-        pattern for pattern in value if not any(re.search(pattern, path) for path in leaves)
-    ]
-    unmatched_paths = [
-        path for path, matching_values in values_of_leaves.items() if not matching_values
-    ]
-    if unmatched_patterns or unmatched_paths:
-        fault = (
-            f"{unmatched_patterns[0]!r} matches no leaf"
-            if unmatched_patterns
-            else f"nothing matches {unmatched_paths[0]!r}"
-        )
-        raise ValueError(
-            f"{what}: {fault}; its keys are regular expressions, searched in the paths of the gated leaves, "
-            f"of which the first that matches holds: {', '.join(leaves)}."
-        )
-    return {path: matching_values[0] for path, matching_values in values_of_leaves.items()}
 
 
 def unit_shapes(

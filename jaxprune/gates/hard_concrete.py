@@ -9,18 +9,8 @@ import numpy as np
 
 from jaxprune import kernel_axes, patterns
 from jaxprune.checks import NUMBER, Kind
-from jaxprune.gates.gate import (
-    Gate,
-    Leaves,
-    Rule,
-    Strength,
-    at_step,
-    check_each,
-    check_strength,
-    gate_of,
-    per_leaf,
-    unit_shapes,
-)
+from jaxprune.gates.arguments import Strength, at_step, check_each, check_strength, per_leaf
+from jaxprune.gates.gate import Gate, Leaves, Rule, gate_of, unit_shapes
 from jaxprune.kernel_axes import AxesTree
 from jaxprune.masks import Prunable
 from jaxprune.parts import LEAFWISE

@@ -6,18 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxprune.checks import NUMBER
-from jaxprune.gates.gate import (
-    Gate,
-    Leaves,
-    Rule,
-    Strength,
-    at_step,
-    check_each,
-    check_strength,
-    gate_of,
-    layer_shapes,
-    per_leaf,
-)
+from jaxprune.gates.arguments import Strength, at_step, check_each, check_strength, per_leaf
+from jaxprune.gates.gate import Gate, Leaves, Rule, gate_of, layer_shapes
 from jaxprune.kernel_axes import AxesTree
 from jaxprune.masks import Prunable
 from jaxprune.types import Step

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from jaxprune import kernel_axes
 from jaxprune.arrays.precision import widen
 from jaxprune.checks import NUMBER, optional
-from jaxprune.gates.gate import Gate, Leaves, Rule, axes_within_layers, check_each, gate_of
+from jaxprune.gates.arguments import check_each
+from jaxprune.gates.gate import Gate, Leaves, Rule, axes_within_layers, gate_of
 from jaxprune.gates.straight_through import best_masks, count_kept, mask_straight_through
 from jaxprune.kernel_axes import AxesTree
 from jaxprune.masks import Prunable

@@ -4,16 +4,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxprune.checks import NUMBER
-from jaxprune.gates.gate import (
-    Gate,
-    Leaves,
-    Rule,
-    Strength,
-    at_step,
-    check_each,
-    check_strength,
-    gate_of,
-)
+from jaxprune.gates.arguments import Strength, at_step, check_each, check_strength
+from jaxprune.gates.gate import Gate, Leaves, Rule, gate_of
 from jaxprune.kernel_axes import AxesTree
 from jaxprune.masks import Prunable
 from jaxprune.types import Step
