@@ -80,6 +80,15 @@ def test_impossible_schedules_are_refused_with_their_numbers(make):
         make()
 
 
+def test_what_rounds_to_all_weights_is_refused():
+    assert float(s.levels(rate=0.2, every=1, levels=75).sparsity(99)) < 1
+    with pytest.raises(ValueError, match="ask for 75 at most"):
+        s.levels(rate=0.2, every=1, levels=80)
+    with pytest.raises(ValueError, match=r"removes all, as fractions are read to seven decimals"):
+        s.one_shot(sparsity=0.99999999)
+    assert s.one_shot(sparsity=0.9999999).sparsity(0) == 0.9999999
+
+
 def test_alternate_ends_sparse():
     schedule = jp.schedules.alternate(sparsity=0.9, every=10, begin=20, end=65)
     due = [t for t in range(100) if schedule.due(t)]

@@ -363,23 +363,23 @@ SELECTION = (
     ),
     Mutation(
         "no change at `end` off the grid",
-        "jaxprune/schedules.py",
+        "jaxprune/schedules/grid.py",
         "(((step - begin) % every == 0) | (step == end))",
         "((step - begin) % every == 0)",
         ("tests/test_schedules.py::test_a_schedule_lands_on_its_target_at_its_end",),
     ),
     Mutation(
         "the grid starts at 0",
-        "jaxprune/schedules.py",
+        "jaxprune/schedules/grid.py",
         "return (step >= begin) & (step <= end) & (((step - begin)",
         "return (step >= begin) & (step <= end) & (((step)",
         ("tests/test_schedules.py::test_the_grid_starts_at_begin",),
     ),
     Mutation(
         "polynomials start at their target",
-        "jaxprune/schedules.py",
-        "return sparsity + (initial - sparsity) * (1 - _progress(step, begin, end)) ** power",
-        "return sparsity + (initial - sparsity) * (_progress(step, begin, end)) ** power",
+        "jaxprune/schedules/rising.py",
+        "return sparsity + (initial - sparsity) * (1 - progress_at(step, begin, end)) ** power",
+        "return sparsity + (initial - sparsity) * (progress_at(step, begin, end)) ** power",
         ("tests/test_schedules.py::test_cubic_is_zhu_and_gupta",),
     ),
     Mutation(
