@@ -137,7 +137,8 @@ def factory(make: Callable[_Arguments, _Made]) -> Callable[_Arguments, _Made]:
       make: the function; its return annotation is the class of the part.
 
     Returns:
-      The decorated function; it raises `TypeError` for arguments of a wrong kind, and `ValueError` for NaN.
+      The decorated function; it raises `TypeError` for arguments of a wrong kind, and `ValueError` for
+      numbers that are not finite.
 
     >>> from jaxprune.types import Schedule
     >>> @factory
@@ -161,10 +162,10 @@ def factory(make: Callable[_Arguments, _Made]) -> Callable[_Arguments, _Made]:
         arguments = {name: _storable(value) for name, value in bound_arguments.arguments.items()}
         check(make.__name__, **{name: (arguments[name], kind) for name, kind in kinds.items()})
         for name, value in arguments.items():
-            if NUMBER.fits(value) and math.isnan(value):
+            if NUMBER.fits(value) and not math.isfinite(value):
                 raise ValueError(
-                    f"{make.__name__}({name}=nan): a number is needed, and NaN is none; look where it comes "
-                    "from."
+                    f"{make.__name__}({name}={float(value)}): a finite number is needed; look where this one "
+                    "comes from."
                 )
         for name, kind in kinds.items():
             if kind in (INTEGER, _MAYBE_INTEGER) and arguments[name] is not None:

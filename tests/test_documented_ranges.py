@@ -89,3 +89,22 @@ def test_what_a_docstring_excludes_is_refused(case):
     case.make(**case.arguments)
     with pytest.raises((ValueError, TypeError), match=rf"{case.argument}|{case.outside:g}"):
         case.make(**{**case.arguments, case.argument: case.outside})
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_no_part_is_made_of_numbers_that_are_not_finite(value):
+    tried = 0
+    for room in (jp.methods, jp.schedules, jp.allocation, jp.updates, jp.patterns, jp.penalties):
+        for name in room.__all__:
+            make = getattr(room, name)
+            parameters = inspect.signature(make).parameters
+            needed = [p.name for p in parameters.values() if p.default is p.empty]
+            if not all(argument in GIVEN for argument in needed):
+                continue
+            arguments = {argument: GIVEN[argument] for argument in needed}
+            for parameter in parameters.values():
+                if parameter.annotation is float:
+                    with pytest.raises(ValueError, match=parameter.name):
+                        make(**{**arguments, parameter.name: value})
+                    tried += 1
+    assert tried > 50

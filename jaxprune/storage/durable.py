@@ -20,7 +20,12 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
 
     A killed process leaves the old file or none; an error leaves no litter. When the block has ended, file
     and name are on the disk. A symlink in the place of the path is replaced, not followed.
+
+    Raises:
+      IsADirectoryError: if there is a folder.
     """
+    if path.is_dir() and not path.is_symlink():
+        raise IsADirectoryError(f"{path} is a folder; name a file in it.")
     partial_path = unused_path(path)
     with partial_path.open("xb") as file:
         try:

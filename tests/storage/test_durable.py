@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxprune.posttrain.store import Store
-from jaxprune.storage.durable import is_abandoned, unused_path
+from jaxprune.storage.durable import is_abandoned, unused_path, whole_file
 
 
 def number_of_a_dead_process() -> int:
@@ -43,3 +43,14 @@ def test_a_second_process_leaves_the_file_that_the_first_is_writing(tmp_path):
 
 def test_a_number_that_no_process_has_is_that_of_a_dead_one():
     assert is_abandoned(Path(f".0.npz.{10**30}.0123abcd.tmp"))
+
+
+def test_a_folder_in_the_place_of_a_file_is_named(tmp_path):
+    folder = tmp_path / "masks"
+    folder.mkdir()
+    with (
+        pytest.raises(IsADirectoryError, match="masks is a folder; name a file in it"),
+        whole_file(folder),
+    ):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["masks"]
