@@ -1,7 +1,7 @@
 """Checks of a study's section of a config, before JAX is imported."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -18,6 +18,7 @@ __all__ = [
     "check_optimizer",
     "check_sequence",
     "check_single_matches",
+    "check_tables",
     "section_of",
 ]
 
@@ -115,7 +116,9 @@ def check_expression(value: Any, where: str) -> None:
         raise UserError(f"{where}={value!r} is no regular expression: {e}.") from e
 
 
-def check_single_matches(values: Mapping[str, Any], names: Iterable[str], where: str) -> None:
+def check_single_matches(
+    values: Mapping[str, Any] | ConfigDict, names: Iterable[str], where: str
+) -> None:
     """Raises `UserError` if two regular expressions match a name with different values.
 
     A dict of a config has no order by which one of them could count.
@@ -127,11 +130,31 @@ def check_single_matches(values: Mapping[str, Any], names: Iterable[str], where:
     """
     for name in names:
         matching = [pattern for pattern in values if re.search(pattern, name)]
-        if len({values[pattern] for pattern in matching}) > 1:
+        if any(values[pattern] != values[matching[0]] for pattern in matching):
             raise UserError(
                 f"{where}: {matching[0]!r} and {matching[1]!r} both match {name!r}, and a config's dict has "
                 "no order; write expressions of which one matches."
             )
+
+
+def check_tables(value: Any, names: Callable[[], Sequence[str]], where: str) -> None:
+    """Raises `UserError` if a dict within a part has two expressions that match a leaf with different values.
+
+    Args:
+      value: a part, or a dict or sequence that may hold some.
+      names: gives the paths of the leaves; called only where there is such a dict.
+      where: in the config, to blame.
+    """
+    if isinstance(value, tuple | list):
+        for element in value:
+            check_tables(element, names, where)
+    elif isinstance(value, Mapping | ConfigDict):
+        for key, item in value.items():
+            place = f"{where}.{key}"
+            is_dict = isinstance(item, Mapping | ConfigDict)
+            if is_dict and "name" in value and "name" not in item and len(item) > 1:
+                check_single_matches(item, names(), place)
+            check_tables(item, names, place)
 
 
 def check_sequence(value: Any, where: str) -> None:

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 import jaxprune as jp
 from experiments.config import build
+from experiments.config.sections import check_tables
 from experiments.training.augment import Augment, augment_of
 from experiments.training.task import input_shape, model_of
 
@@ -40,6 +41,14 @@ class Setup:
         return self.cfg.prunable or None
 
     @functools.cached_property
+    def prunable_names(self) -> list[str]:
+        """Returns the paths of the model's prunable leaves."""
+        params = jax.eval_shape(self.model.init, jax.random.key(0), self.example())["params"]
+        masks = jax.eval_shape(lambda params: jp.masks.make(params, self.prunable), params)
+        named_masks = zip(jp.masks.paths(params), jp.masks.beside(params, masks), strict=True)
+        return [path for path, mask in named_masks if mask is not None]
+
+    @functools.cached_property
     def axes(self) -> Any:
         """Returns which axes of the model's parameters are inputs, outputs and layers, for `axes=`."""
         return model_axes(self.model, self.input_shape)
@@ -56,15 +65,19 @@ def setup(cfg: ConfigDict) -> Setup:
       cfg: a valid config.
 
     Raises:
-      UserError: a part refuses its arguments.
+      UserError: a part refuses its arguments, or one of its dicts gives a leaf two values.
     """
-    return Setup(
+    resolved = Setup(
         cfg,
         model_of(cfg),
         input_shape(cfg),
         build("optimizer", cfg.optimizer),
         augment_of(cfg),
     )
+    for name, value in cfg.items():
+        if name not in ("paper", "model", "data"):
+            check_tables(value, lambda: resolved.prunable_names, f"config.{name}")
+    return resolved
 
 
 @functools.lru_cache(maxsize=4)

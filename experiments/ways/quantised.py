@@ -37,9 +37,7 @@ def recipe(setup: Setup, quantisation: Quantisation, trained: Recipe, where: str
     """
     refuse_average(setup)
     if isinstance(quantisation.bits, Mapping):
-        variables = jax.eval_shape(setup.model.init, jax.random.key(0), setup.example())
-        names = jp.masks.paths(variables["params"])
-        check_single_matches(quantisation.bits, names, f"{where}.bits")
+        check_single_matches(quantisation.bits, setup.prunable_names, f"{where}.bits")
     optimizer = build("optimizer", quantisation.optimizer) or setup.optimizer
     return Recipe(
         functools.partial(_transform, optimizer),

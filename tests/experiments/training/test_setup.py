@@ -7,7 +7,8 @@ import pytest
 from experiments import compare
 from experiments import config as config_lib
 from experiments.cli import Options, Stopper
-from experiments.config import config, part, validate
+from experiments.config import UserError, config, part, validate
+from experiments.training.setup import setup
 
 GMP = {"begin": 1, "end": 4, "every": 1}
 COMMON = {
@@ -18,6 +19,8 @@ COMMON = {
     "validation": 64,
     "seeds": (0, 1),
 }
+TABLE = {"sparsities": {"fc1": 0.0, "fc": 0.5}}
+MEMBERS = {"fc1": part("gmp", sparsity=0.2, **GMP), "fc": part("gmp", sparsity=0.8, **GMP)}
 RUNS = {
     "train": {"method": part("gmp", sparsity=0.8, **GMP)},
     "lottery": {
@@ -74,3 +77,26 @@ def test_the_model_is_built_once_for_all_seeds_and_points(built, tmp_path):
     cfg = config(**COMMON, compare={"sparsities": (0.8,), "methods": methods})
     compare.main(cfg, Options("test", tmp_path, False, Stopper()))
     assert built.count("model") == 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "place"),
+    [
+        ({"method": part("gmp", sparsity=0.8, allocation=part("erk", **TABLE), **GMP)}, "method."),
+        ({"method": part("partition", methods=MEMBERS)}, r"method\.methods"),
+        (
+            {"compare": {"pipeline": {"allocation": part("erk", **TABLE)}}},
+            r"compare\.pipeline\.allocation\.sparsities",
+        ),
+    ],
+    ids=["allocation", "partition", "pipeline"],
+)
+def test_two_expressions_for_a_leaf_are_refused_as_the_dicts_of_a_config_are_sorted(fields, place):
+    with pytest.raises(UserError, match=place + r".*'fc' and 'fc1' both match 'fc1/kernel'"):
+        setup(config(**COMMON, **fields))
+
+
+def test_expressions_of_which_one_matches_are_a_table():
+    erk = part("erk", sparsities={"fc[23]": 0.5, "fc1": 0.0})
+    resolved = setup(config(**COMMON, method=part("gmp", allocation=erk)))
+    assert resolved.prunable_names == ["fc1/kernel", "fc2/kernel", "fc3/kernel"]
