@@ -300,3 +300,8 @@ def test_packed_masks_of_any_shape_come_back(shape):
 def test_a_filter_that_can_be_read_only_once_is_refused():
     with pytest.raises(TypeError, match=r"a filter is needed, not a generator.*make it a list"):
         jp.masks.make(PARAMS, (name for name in ["kernel"]))
+
+
+def test_shapes_are_enough_for_the_masks_that_keep_everything():
+    shapes = {"kernel": jax.ShapeDtypeStruct((2, 3), jnp.float32)}
+    assert jp.masks.make(shapes)["kernel"].shape == (2, 3)

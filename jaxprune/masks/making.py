@@ -65,7 +65,7 @@ def make(params: Params, prunable: Prunable = None, *, axes: AxesTree | None = N
     is_chosen = _predicate(prunable, leaf_paths)
 
     def full_mask(path: str, leaf: jax.Array, is_kernel: bool | None) -> jax.Array | None:
-        fit = jnp.issubdtype(jnp.result_type(leaf), jnp.floating) and jnp.size(leaf) > 0
+        fit = jnp.issubdtype(jnp.result_type(leaf), jnp.floating) and 0 not in jnp.shape(leaf)
         chosen = fit and (is_chosen(path, leaf) if is_kernel is None else is_kernel)
         return jnp.ones_like(leaf, dtype=bool) if chosen else None
 
