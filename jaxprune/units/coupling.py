@@ -264,8 +264,13 @@ class Coupled(NamedTuple):
             unit_scores = unit_scores**0.5
         elif self.reduce == "absolute":
             unit_scores = abs(unit_scores)
-        size = _SIZE_BY_NORMALIZE[self.normalize](abs(unit_scores))  # type: ignore[arg-type]
-        return unit_scores / xp.maximum(size, 1e-30)
+        if self.normalize == "none":
+            return unit_scores
+        is_finite = xp.isfinite(unit_scores)  # an infinite score stays the highest, or the lowest
+        sizes = xp.where(is_finite, abs(unit_scores), 0)
+        scale = xp.where(sizes.max() > 0, sizes.max(), 1)  # so that no square or sum overflows
+        size = _SIZE_BY_NORMALIZE[self.normalize](sizes / scale, is_finite.sum())
+        return unit_scores / scale / xp.where(size > 0, size, 1)
 
     def spread(self, values: Sequence[Any], scored: Mapping[str, Any]) -> dict[str, Any]:
         """Returns scores of weights by path that `units` adds up to these values, if it sums.
@@ -352,10 +357,9 @@ class Coupled(NamedTuple):
 
 AnyPattern = Pattern | Coupled
 
-_SIZE_BY_NORMALIZE: dict[str, Callable[[Any], Any]] = {
-    "none": lambda scores: 1.0,
-    "mean": lambda scores: scores.mean(),
-    "max": lambda scores: scores.max(),
-    "sum": lambda scores: scores.sum(),
-    "norm": lambda scores: (scores**2).sum() ** 0.5,
+_SIZE_BY_NORMALIZE: dict[str, Callable[[Any, Any], Any]] = {  # of finite scores, and their number
+    "mean": lambda sizes, count: sizes.sum() / count.clip(1),
+    "max": lambda sizes, count: sizes.max(),
+    "sum": lambda sizes, count: sizes.sum(),
+    "norm": lambda sizes, count: (sizes**2).sum() ** 0.5,
 }

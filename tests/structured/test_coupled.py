@@ -166,6 +166,23 @@ def test_scores_of_units_by_hand():
     assert found(normalize="norm") == pytest.approx(np.array([19, 3.5]) / np.hypot(19, 3.5))
 
 
+@pytest.mark.parametrize("normalize", ["mean", "max", "sum", "norm"])
+def test_infinite_and_large_scores_keep_their_order_when_they_are_normalized(normalize):
+    fn = lambda p, x: jax.nn.relu(x @ p["a"]) @ p["b"]
+    params = {"a": jnp.array([[3.0, 1.0, 2.0]]), "b": jnp.zeros((3, 1))}
+    graph = structured.trace(fn, params, jnp.ones((1, 1)))
+
+    def order(factors):
+        criterion = lambda params, **_: {"a": params["a"] * factors, "b": params["b"]}
+        scores = structured.scores(graph, params, criterion=criterion, normalize=normalize)
+        found = next(iter(scores.values()))
+        assert not np.isnan(found).any()
+        return np.argsort(found).tolist()
+
+    assert order(jnp.array([[1.0, jnp.inf, 1.0]])) == [2, 0, 1]
+    assert order(1e25) == [1, 2, 0], "squares of such scores are infinite"
+
+
 def test_isomorphic_groups_compete_among_themselves_alone():
     def fn(p, x):
         for w, o in zip(p["w"], p["o"], strict=True):
