@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxprune import masks as masks_lib
 from jaxprune.arrays.host_arrays import Blockwise, Total, totals_by_axis
+from jaxprune.arrays.precision import widen
 from jaxprune.arrays.shardings import whole
 from jaxprune.trees import roles
 from jaxprune.types import Pattern
@@ -73,8 +74,8 @@ class Member(NamedTuple):
         return rows[self.index]
 
     def total(self, scores: jax.Array, reduction: Total) -> jax.Array:
-        """Returns the sum, sum of squares or maximum of each unit's scores: [units]."""
-        rows = self.slices(scores)
+        """Returns the sum, sum of squares or maximum of each unit's scores, in float32 or wider: [units]."""
+        rows = widen(self.slices(scores))
         rows = rows.reshape(len(rows), -1)
         return (
             rows.max(1)
@@ -123,7 +124,7 @@ class Coupled(NamedTuple):
       reduce: how the scores of a unit's weights become one number: their sum, mean or maximum, their L2
         norm, or the absolute value of their sum (for signed scores, such as weight times gradient).
       normalize: what the scores of a group are divided by, so that groups can be compared: their mean,
-        maximum, sum or L2 norm, of absolute values.
+        maximum, sum or L2 norm, of absolute values that are finite.
       over: which of a unit's slices count: those of "all" kernels, of those that compute it, its "outputs",
         or its "scales", the vectors that are multiplied onto normalised values, and the shifts added there,
         without scales all its biases. Where a group has none of these, all that it has.

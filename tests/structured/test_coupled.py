@@ -410,3 +410,12 @@ def test_scales_are_found_by_their_use(names, stacked):
     found = structured.scores(graph, params, criterion=jp.criteria.magnitude, over="scales")
     kept = [abs(p[n]) for p in layers for n in (scale, shift)]
     np.testing.assert_allclose(found[group.name], sum(kept), rtol=1e-5)
+
+
+def test_narrow_scores_of_a_unit_are_added_up_in_float32():
+    fn = lambda p, x: jax.nn.relu(x @ p["a"]) @ p["b"]
+    params = {"a": jnp.ones((200, 2)), "b": jnp.zeros((2, 1))}
+    graph = structured.trace(fn, params, jnp.ones((1, 200)))
+    narrow = {"a": jnp.full((200, 2), jnp.array([400.0, 500.0])).astype(jnp.float16), "b": None}
+    [totals] = structured.coupled(graph).units(narrow)
+    assert totals.tolist() == [80_000, 100_000], "float16 ends at 65,504"
