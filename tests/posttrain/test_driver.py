@@ -484,3 +484,13 @@ def test_what_is_refused():
             batches,
             solver=solvers.by_criterion(jp.criteria.random),
         )
+
+
+def test_complex_inputs_are_refused_by_name():
+    apply = lambda p, x: jnp.abs(jnp.fft.fft(x) @ p["w"]) @ p["v"]
+    params = {"w": np.eye(8, dtype=np.float32), "v": np.ones((8, 2), np.float32)}
+    with pytest.raises(ValueError, match=r"'w': .* is not known; leave such parameters out"):
+        jp.posttrain.wanda(apply, params, data(1))
+    moments = jp.signals.input_moments(apply, params, data(1))
+    assert moments["w"] is None
+    assert moments["v"] is not None
