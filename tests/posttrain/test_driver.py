@@ -325,6 +325,33 @@ def test_uses_of_a_kernel_count_by_their_rows():
     np.testing.assert_allclose(gathered["w"]["input_moments"][0, :, 0], moments, rtol=1e-5)
 
 
+def test_uses_of_an_expert_count_by_the_rows_that_it_had():
+    """Of its first use an expert has twelve rows, of the second, whose rows are large, one."""
+    draw = lambda i, *shape: np.asarray(jax.random.normal(jax.random.key(i), shape))
+    runs = [(12, 4, 0), (1, 15, 0)]
+
+    def apply(params, batch):
+        pairs = zip(batch, runs, strict=True)
+        return [jax.lax.ragged_dot(x, params["w"], jnp.array(run)) for x, run in pairs]
+
+    params, batch = {"w": draw(0, 3, 6, 4)}, (draw(1, 16, 6), 5 * draw(2, 16, 6))
+    plan = jp.posttrain.plan(apply, params, batch)
+    gathered = jp.posttrain.gather(plan, params, [batch], ("grams", "input_moments"))["w"]
+    assert set(gathered) == {"grams", "input_moments"}
+    rows = [np.split(x, np.cumsum(run)) for x, run in zip(batch, runs, strict=True)]
+    grams = []
+    for expert in range(3):
+        own = np.concatenate([x[expert] for x in rows])
+        grams.append(own.T @ own / max(len(own), 1))
+    np.testing.assert_allclose(gathered["grams"], grams, rtol=1e-4, atol=1e-5)
+    diagonals = np.diagonal(grams, axis1=1, axis2=2)
+    np.testing.assert_allclose(gathered["input_moments"][..., 0], diagonals, rtol=1e-4)
+    found = jp.posttrain.prune(plan, params, [batch], solver=solvers.sparsegpt())
+    change = params["w"] - np.asarray(found.params["w"])
+    energies = [np.sum(w * (grams @ w)) for w in (change, params["w"])]
+    assert found.report.rows[0].error == pytest.approx(energies[0] / energies[1], rel=1e-3)
+
+
 @pytest.mark.parametrize("uses", [2, 3, 7])
 def test_uses_with_as_many_rows_count_the_same_to_the_bit(uses):
     apply = lambda p, b: [x @ p["w"] for x in b]
