@@ -133,6 +133,7 @@ def prune(
         propagate=(propagate, checks.NUMBER),
         recover=(recover, checks.optional(_RECOVERY)),
         hold_out=(hold_out, checks.optional(checks.INTEGER)),
+        stream_budget=(stream_budget, checks.optional(checks.NUMBER)),
         sink=(sink, checks.optional(checks.FUNCTION)),
         key=(key, checks.optional(checks.KEY)),
         progress=(progress, checks.optional(checks.FUNCTION)),

@@ -90,7 +90,9 @@ def checked_leaves(plan: Plan, params: Params) -> list[Any]:
       ValueError: if paths, shapes or dtypes are not those of the plan.
     """
     plain_tree = trees.plain(params)
-    leaves = jax.tree.leaves(plain_tree)
+    leaves = [
+        leaf if hasattr(leaf, "dtype") else np.asarray(leaf) for leaf in jax.tree.leaves(plain_tree)
+    ]
     names = trees.paths(plain_tree)
     expected_avals = {
         plan.names[leaf_index]: variable.aval for variable, leaf_index in plan.flat.leaves.items()

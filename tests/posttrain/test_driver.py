@@ -513,6 +513,30 @@ def test_what_is_refused():
         )
 
 
+def test_numbers_in_any_container_and_budgets_that_are_none():
+    apply, params = blocks(1)
+    plan = jp.posttrain.plan(apply, params, data()[0])
+    prune = lambda **more: jp.posttrain.prune(plan, params, data(1), solver=WANDA, **more)
+    for rates in (0.5, np.array(0.5), np.array([0.5, 0.5]), jnp.array([0.5, 0.5])):
+        assert prune(rates=rates).report.sparsity == 0.5
+    with pytest.raises(TypeError, match=r"stream_budget='1GB'.*a number is needed"):
+        prune(stream_budget="1GB")
+    for names in ("grams", ()):
+        with pytest.raises(ValueError, match="a list of one or both"):
+            jp.posttrain.gather(plan, params, data(1), names)
+
+
+def test_a_parameter_may_be_a_number_of_python(tmp_path):
+    apply = lambda p, x: x @ p["w"] * p["scale"]
+    params = {"w": np.eye(8, dtype=np.float32), "scale": 2.0}
+    plan = jp.posttrain.plan(apply, params, data()[0])
+    more = {"recover": jp.posttrain.reconstruct(optax.sgd(1e-3), steps=1), "folder": tmp_path}
+    first, again = (
+        jp.posttrain.prune(plan, params, data(1), solver=WANDA, **more).params for _ in range(2)
+    )
+    jax.tree.map(np.testing.assert_array_equal, first, again)
+
+
 def test_complex_inputs_are_refused_by_name():
     apply = lambda p, x: jnp.abs(jnp.fft.fft(x) @ p["w"]) @ p["v"]
     params = {"w": np.eye(8, dtype=np.float32), "v": np.ones((8, 2), np.float32)}
