@@ -545,3 +545,13 @@ def test_complex_inputs_are_refused_by_name():
     moments = jp.signals.input_moments(apply, params, data(1))
     assert moments["w"] is None
     assert moments["v"] is not None
+
+
+def test_a_recovery_that_diverges_is_refused():
+    weights = np.random.default_rng(0).normal(size=(8, 8)).astype(np.float16)
+    apply, params = (lambda p, x: jnp.tanh(x @ p["w"])), {"w": weights}
+    batch = np.asarray(data()[0], np.float16)
+    recover = jp.posttrain.reconstruct(optax.sgd(1e8), steps=2)
+    plan = jp.posttrain.plan(apply, params, batch)
+    with pytest.raises(ValueError, match=r"training of 'w' has diverged.*a lower learning rate"):
+        jp.posttrain.prune(plan, params, [batch], solver=solvers.sparsegpt(), recover=recover)
