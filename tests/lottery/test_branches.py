@@ -90,6 +90,13 @@ def test_a_weight_that_is_nan_has_no_rank(name, where):
         lottery.masks_like(ticket, trees[0], criterion, initial_params=trees[1])
 
 
+@pytest.mark.parametrize("size", [1e-4, 300.0])
+def test_a_constant_of_float16_is_the_spread_that_float32_has(size):
+    weights = jnp.array([size, -size], jnp.float16)
+    constants = lottery.constant({"w": weights}, {"w": jnp.ones(2, bool)})["w"]
+    assert jnp.array_equal(constants, weights)
+
+
 def test_trees_in_other_containers_are_matched_by_name():
     frozen, trained = FrozenDict(START), FrozenDict(TRAINED)
     for criterion in (lottery.CRITERIA["movement"], lottery.CRITERIA["small_init_small_final"]):
