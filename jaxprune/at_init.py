@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from jaxprune import allocation as allocations
-from jaxprune import criteria, patterns, schedules, signals
+from jaxprune import checks, criteria, patterns, schedules, signals
 from jaxprune.kernel_axes import AxesTree
 from jaxprune.masks import Prunable
 from jaxprune.method import Method
@@ -83,6 +83,7 @@ def snip(
     """
     method = _method(criteria.snip, sparsity, pattern, allocation, at_least, at_most)
     gatherers = {"grads": lambda p: signals.grads(loss, p, batches, progress=progress)}
+    checks.check("snip", rounds=(rounds, checks.INTEGER))
     if rounds > 1:
         check_rereadable(batches, "snip reads batches in every round")
     return prune_on(params, method, gatherers, rounds=rounds, prunable=prunable, axes=axes)

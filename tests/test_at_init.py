@@ -161,6 +161,8 @@ def test_bad_input_is_refused_before_data_is_read():
     with pytest.raises(ValueError, match="fraction removed"):
         jp.at_init.snip(linear, {"w": W}, unread, sparsity=90)
     assert list(unread), "nothing was read"
+    with pytest.raises(TypeError, match=r"snip\(rounds=None\): an integer is needed"):
+        jp.at_init.snip(lambda p, x: 0.0, NETWORK, [DATA[0]], sparsity=0.5, rounds=None)
     with pytest.raises(ValueError, match="rounds=0"):
         jp.at_init.synflow(mlp, NETWORK, DATA[0], sparsity=0.5, rounds=0)
     dead = NETWORK | {"fc1": jnp.zeros((100, 40))}

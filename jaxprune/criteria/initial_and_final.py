@@ -178,9 +178,13 @@ def _combined_ranks(combine, params: Params, initial_params: Params, axes) -> Sc
 
 
 def _ranks(scores: jax.Array, layer_axes: tuple[int, ...]) -> jax.Array:
-    """Returns the place of each score in ascending order within its layer, float32, ties by position."""
+    """Returns the place of each score in ascending order within its layer, float32, ties by position.
+
+    NaN has no place, and stays NaN.
+    """
     layers_first = jnp.moveaxis(scores, layer_axes, range(len(layer_axes)))
     layer_count = math.prod(layers_first.shape[: len(layer_axes)])
     rows = layers_first.reshape(layer_count, -1)
-    ranks = jnp.argsort(jnp.argsort(rows, axis=1), axis=1).astype(jnp.float32)
+    places = jnp.argsort(jnp.argsort(rows, axis=1), axis=1)
+    ranks = jnp.where(jnp.isnan(rows), jnp.nan, places.astype(jnp.float32))
     return jnp.moveaxis(ranks.reshape(layers_first.shape), range(len(layer_axes)), layer_axes)

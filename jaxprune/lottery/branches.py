@@ -15,6 +15,7 @@ import optax
 
 from jaxprune import checks, transforms
 from jaxprune import masks as masks_lib
+from jaxprune.arrays.precision import widen
 from jaxprune.arrays.shardings import sharded_like, whole
 from jaxprune.kernel_axes import AxesTree, layer_axes, of_leaves
 from jaxprune.trees.alike import check_alike
@@ -169,7 +170,7 @@ def constant(
         if mask is None:
             return weights
         spread_axes = [a for a in range(weights.ndim) if a not in layer_axes(leaf_axes)]
-        sigma = jnp.std(weights, spread_axes, keepdims=True)
+        sigma = jnp.std(widen(weights), spread_axes, keepdims=True)
         sizes = sharded_like(
             jnp.broadcast_to(whole(sigma), weights.shape).astype(weights.dtype), weights
         )

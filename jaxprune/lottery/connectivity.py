@@ -106,7 +106,7 @@ def instability(errors: Sequence[float]) -> float:
       At least 0.
 
     Raises:
-      ValueError: if there are fewer than two errors.
+      ValueError: if there are fewer than two errors, or one is not finite.
 
     References:
       Frankle, Dziugaite, Roy & Carbin, "Linear Mode Connectivity and the Lottery Ticket Hypothesis" (2020).
@@ -117,6 +117,11 @@ def instability(errors: Sequence[float]) -> float:
     if len(errors) < 2:
         raise ValueError(
             f"instability: {len(errors)} errors; at least those at both ends are needed."
+        )
+    if not np.isfinite(np.asarray(errors, float)).all():
+        raise ValueError(
+            f"instability: of the errors {list(map(float, errors))} one is not finite; give errors that are, "
+            "such as the share of wrong answers instead of a loss."
         )
     return float(max(errors) - (errors[0] + errors[-1]) / 2)
 

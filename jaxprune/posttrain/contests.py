@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxprune import allocation
+from jaxprune.allocation.counts import check_countable
 from jaxprune.calls import text
 from jaxprune.posttrain.views import Layout
 from jaxprune.types import Axes, Pattern
@@ -104,6 +105,7 @@ def contest(pattern: Pattern, layout: Layout, sparsity: float, name: str) -> Con
     members = math.prod(unit_shape[axis] for axis in competing_axes)
     layer_count = math.prod(unit_shape[axis] for axis in layers)
     contest_count = math.prod(unit_shape) // max(layer_count * members, 1)
+    check_countable(f"a layer of {name!r}", members)
     with jax.ensure_compile_time_eval():
         keep = int(allocation.survivors(members, sparsity))
     if not keep and contest_count > 1:

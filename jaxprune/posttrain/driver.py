@@ -109,9 +109,9 @@ def prune(
       Parameters, masks and a report.
 
     Raises:
-      ValueError: if a batch gives NaN or infinity at the inputs of a kernel; if a kernel does not fit the
-        pattern; if parameters or batches have other shapes than the plan is for; if options contradict each
-        other.
+      ValueError: if a batch gives NaN or infinity at the inputs of a kernel; if the training of a block
+        diverges; if a kernel does not fit the pattern; if parameters or batches have other shapes than the
+        plan is for; if options contradict each other.
       TypeError: if the solver draws and `key` is missing.
       BlockingIOError: if another process works in `folder`.
 
@@ -133,6 +133,7 @@ def prune(
         propagate=(propagate, checks.NUMBER),
         recover=(recover, checks.optional(_RECOVERY)),
         hold_out=(hold_out, checks.optional(checks.INTEGER)),
+        stream_budget=(stream_budget, checks.optional(checks.NUMBER)),
         sink=(sink, checks.optional(checks.FUNCTION)),
         key=(key, checks.optional(checks.KEY)),
         progress=(progress, checks.optional(checks.FUNCTION)),

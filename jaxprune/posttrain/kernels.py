@@ -63,6 +63,11 @@ class Input:
     kernels: tuple[int, ...]
 
     @property
+    def is_sorted_by_layer(self) -> bool:
+        """Whether each row belongs to one layer, an expert, so that layers may have more rows or fewer."""
+        return "ragged" in self.equation.primitive.name
+
+    @property
     def variables(self) -> tuple[Any, ...]:
         """The variables whose values its statistics are computed from."""
         atoms = enumerate(self.equation.invars)

@@ -1,13 +1,12 @@
 """Runs segments on all batches and sums statistics of kernel inputs: one segment, or all in a row."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from jaxprune.posttrain.plan import Plan
-from jaxprune.posttrain.statistics import Sums, add, statistics
+from jaxprune.posttrain.statistics import Sums, add, add_use, mean_of_uses, statistics
 from jaxprune.posttrain.streams import Streams, checked_leaves
 from jaxprune.posttrain.work import PruningState
 from jaxprune.types import Params
@@ -100,8 +99,8 @@ def gather(
       its uses.
 
     Raises:
-      ValueError: if a name is neither of the two; if parameters or batches have other shapes than the plan is
-        for; if a batch gives NaN or infinity at the inputs of a kernel.
+      ValueError: if there is no name, or one is neither of the two; if parameters or batches have other
+        shapes than the plan is for; if a batch gives NaN or infinity at the inputs of a kernel.
 
     >>> import jax.numpy as jnp
     >>> from jaxprune.posttrain import plan
@@ -109,6 +108,11 @@ def gather(
     >>> gather(plan(apply, params, x), params, [x])["w"]["input_moments"].tolist()
     [[[1.0], [4.0]]]
     """
+    if isinstance(names, str) or not names:
+        raise ValueError(
+            f'posttrain.gather(names={names!r}): a list of one or both of "input_moments" and "grams" is '
+            "needed."
+        )
     unknown_names = [name for name in names if name not in ("input_moments", "grams")]
     if unknown_names:
         raise ValueError(
@@ -151,18 +155,13 @@ def statistics_of_streams(
             )
     statistics_of_kernels: dict[str, Statistics] = {}
     for kernel in plan.kernels:
-        statistics_of_kernels[kernel.name] = _mean_of_uses(
-            [statistics_of_inputs[used_input] for used_input in kernel.inputs],
-            [plan.inputs[used_input].rows for used_input in kernel.inputs],
-        )
+        kernel_statistics = statistics_of_inputs[kernel.inputs[0]]
+        if len(kernel.inputs) > 1:
+            total = None
+            for used_input, share in zip(
+                kernel.inputs, plan.use_shares(kernel.inputs), strict=True
+            ):
+                total = add_use(total, statistics_of_inputs[used_input], share)
+            kernel_statistics = mean_of_uses(total)
+        statistics_of_kernels[kernel.name] = {name: kernel_statistics[name] for name in names}
     return statistics_of_kernels
-
-
-def _mean_of_uses(uses: Sequence[Statistics], row_counts: Sequence[int]) -> Statistics:
-    """Returns the mean of a kernel's statistics over the rows of all its uses."""
-    if len(uses) == 1:
-        return uses[0]
-    weights = jnp.array([row_count / max(row_counts) for row_count in row_counts], jnp.float32)
-    return {
-        name: jnp.average(jnp.stack([use[name] for use in uses]), 0, weights) for name in uses[0]
-    }

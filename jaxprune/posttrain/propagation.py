@@ -115,7 +115,7 @@ def check_propagate(plan: Plan, propagate: float, calibrate: str) -> None:
             "error to propagate; leave one of them out."
         )
     for kernel_input in plan.inputs if propagate else ():
-        if "ragged" in kernel_input.equation.primitive.name:
+        if kernel_input.is_sorted_by_layer:
             raise ValueError(
                 f"posttrain.prune(propagate={propagate}): the rows of "
                 f"{plan.kernels[kernel_input.kernels[0]].name!r} are sorted by expert, and the dense and the "

@@ -30,11 +30,17 @@ def __dir__() -> list[str]:
 Gather = Callable[..., Any]
 
 
+def _is_many(value: Any) -> bool:
+    """Returns whether a value is a list, a tuple or an array with axes."""
+    if isinstance(value, np.ndarray | jax.Array):
+        return value.ndim > 0
+    return isinstance(value, Sequence) and not isinstance(value, str)
+
+
 def _is_numbers(value: Any) -> bool:
     if isinstance(value, Mapping):
         value = list(value.values())
-    is_many = isinstance(value, Sequence | np.ndarray) and not isinstance(value, str)
-    return all(NUMBER.fits(number) for number in value) if is_many else NUMBER.fits(value)
+    return all(map(NUMBER.fits, value)) if _is_many(value) else NUMBER.fits(value)
 
 
 _NUMBERS = Kind(
@@ -89,7 +95,7 @@ def of_plan(
             )
         rates = rates(plan, work, gather) if takes(rates, 3) else rates(plan)
         check("posttrain", rates=(rates, _NUMBERS))
-    if isinstance(rates, Sequence | np.ndarray):
+    if _is_many(rates):
         sparsities = [float(sparsity) for sparsity in rates]
         if len(sparsities) != len(plan.kernels):
             raise ValueError(

@@ -1,6 +1,7 @@
 """Recovery block by block: kept weights are trained to what the dense block makes of the same inputs."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
@@ -8,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxprune import checks
+from jaxprune import checks, trees
 from jaxprune.posttrain.blocks import Block
 from jaxprune.posttrain.pieces import Piece, compiled
 from jaxprune.posttrain.plan import Plan
@@ -118,6 +119,9 @@ def recover_block(
 
     Returns:
       The relative error before and after training, on the batches that it is trained on.
+
+    Raises:
+      ValueError: if the training has diverged, so that the error is NaN or infinity.
     """
     plan = state.plan
     piece = block.piece
@@ -172,7 +176,15 @@ def recover_block(
     ):
         state.leaves[leaf_index] = jnp.where(was_trained, new_leaf.astype(old_leaf.dtype), old_leaf)
     put_block_outputs(state, block, starts, streams)
-    return _mean(errors_before), _mean(errors())
+    error_before, error_after = _mean(errors_before), _mean(errors())
+    if not math.isfinite(error_after):
+        trained_names = trees.quote_names([plan.names[leaf_index] for leaf_index in leaf_indices])
+        raise ValueError(
+            f"posttrain.prune(recover=): the training of {trained_names} has diverged: the error was "
+            f"{error_before:.3g} before it, and is {error_after} after it; give the optimizer a lower "
+            "learning rate."
+        )
+    return error_before, error_after
 
 
 def put_block_outputs(state: PruningState, block: Block, starts: Streams, streams: Streams) -> None:

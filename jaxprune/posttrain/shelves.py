@@ -49,7 +49,7 @@ class Shelf:
         self._slot_count = 0
 
     def first(self, batch: int, stream: Stream) -> "Stream | _FiledStream":
-        """Returns the caller's own arrays as a kept stream, in a slot if the batch has no room in memory."""
+        """Returns the arrays of a batch as a kept stream, in a slot if there is no room in memory."""
         return stream if self._has_room(batch) else self._filed(stream)
 
     def keep(self, batch: int, stream: Stream) -> "Stream | _FiledStream":

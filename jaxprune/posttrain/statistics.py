@@ -12,7 +12,15 @@ from jaxprune.signals import kernels as inputs_of
 from jaxprune.signals.kernels import Mean
 from jaxprune.signals.means import ratio
 
-__all__ = ["Sums", "add", "batch_cross_grams", "batch_statistics", "statistics"]
+__all__ = [
+    "Sums",
+    "add",
+    "add_use",
+    "batch_cross_grams",
+    "batch_statistics",
+    "mean_of_uses",
+    "statistics",
+]
 
 
 class Sums(NamedTuple):
@@ -93,9 +101,45 @@ def statistics(total: Sums, kernel_input: Input, examples: float) -> dict[str, j
 
     Returns:
       Arrays by name: "input_moments" is `[layers, inputs, 1]`, "grams" and "cross_grams" `[layers, inputs,
-      inputs]`.
+      inputs]`; where each row belongs to one layer, "rows" is the share of them that each layer had,
+      `[layers, 1, 1]`.
     """
-    return _means(total.means, jnp.float32(examples), kernel_input.order, kernel_input.size)
+    means = _means(total.means, jnp.float32(examples), kernel_input.order, kernel_input.size)
+    if kernel_input.is_sorted_by_layer:
+        mean = next(iter(total.means.values()))
+        means["rows"] = (mean.weight / examples).reshape(-1, 1, 1)
+    return means
+
+
+def add_use(
+    total: dict[str, jax.Array] | None, use: dict[str, jax.Array], share: float
+) -> dict[str, jax.Array]:
+    """Adds the statistics of one use of a kernel to the sum over its uses; reuses the buffers of `total`.
+
+    Args:
+      total: sum over the uses before; `None`: there are none.
+      use: what `statistics` returns.
+      share: of this use in all rows that the kernel is multiplied with.
+    """
+    weighted_use = _times_rows(use, share)
+    return weighted_use if total is None else _add(total, weighted_use)
+
+
+@jax.jit
+def _times_rows(use: dict[str, jax.Array], share: Any) -> dict[str, jax.Array]:
+    weight = share * use["rows"] if "rows" in use else share
+    return {name: weight if name == "rows" else value * weight for name, value in use.items()}
+
+
+def mean_of_uses(total: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """Returns the statistics of a kernel over the rows of all its uses, from what `add_use` has summed."""
+    return _over_rows(total) if "rows" in total else total
+
+
+@jax.jit
+def _over_rows(total: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    rows = total["rows"]
+    return {name: ratio(Mean(value, rows)) for name, value in total.items() if name != "rows"}
 
 
 @functools.partial(jax.jit, static_argnames=("order", "size"))

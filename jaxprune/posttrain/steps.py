@@ -1,6 +1,5 @@
 """Runs segments one after the other: gathers statistics, solves kernels, trains blocks, or restores them."""
 
-import functools
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -20,7 +19,7 @@ from jaxprune.posttrain.propagation import Propagation
 from jaxprune.posttrain.reconstruct import Recovery, put_block_outputs, recover_block
 from jaxprune.posttrain.report import KernelRow, Recovered
 from jaxprune.posttrain.solvers.solver import statistics_read_by
-from jaxprune.posttrain.statistics import Sums, statistics
+from jaxprune.posttrain.statistics import Sums, add_use, mean_of_uses, statistics
 from jaxprune.posttrain.streams import Streams
 from jaxprune.posttrain.work import PruningState
 
@@ -123,7 +122,13 @@ class SegmentRunner:
         repeated_uses = set(uses_by_kernel.values()) - {(cut.input,)}
         for uses in repeated_uses:
             share = self.plan.use_shares(uses)[uses.index(cut.input)]
-            self.use_sums[uses] = _add_use(self.use_sums.get(uses), input_statistics, share)
+            sums_before = self.use_sums.get(uses, (None, None))
+            self.use_sums[uses] = _InputStatistics(
+                *(
+                    add_use(total, use, share)
+                    for total, use in zip(sums_before, input_statistics, strict=True)
+                )
+            )
         ready_kernels = [
             kernel_index for kernel_index, uses in uses_by_kernel.items() if uses[-1] == cut.input
         ]
@@ -142,7 +147,9 @@ class SegmentRunner:
             for kernel_group in kernel_groups:
                 if kernel_group:
                     uses = uses_by_kernel[kernel_group[0]]
-                    group_statistics = self.use_sums.get(uses, input_statistics)
+                    group_statistics = input_statistics
+                    if uses in self.use_sums:
+                        group_statistics = _InputStatistics(*map(mean_of_uses, self.use_sums[uses]))
                     rows += self._solve(kernel_group, group_statistics, new_arrays)
         self.last_solved = ready_kernels
         for uses in repeated_uses:
@@ -168,7 +175,7 @@ class SegmentRunner:
             held_out = statistics(
                 totals.held_out, kernel_input, self.streams.examples_of(self.held_out_batches)
             )
-            held_out = {"grams": held_out["grams"]}
+            held_out = {name: held_out[name] for name in ("grams", "rows") if name in held_out}
         return _InputStatistics(calibration, held_out)
 
     def _restore(self, kernel_indices: Sequence[int], arrays: Arrays) -> None:
@@ -307,24 +314,6 @@ class _InputStatistics(NamedTuple):
 
     calibration: dict[str, jax.Array]
     held_out: dict[str, jax.Array]
-
-
-def _add_use(
-    total: _InputStatistics | None, addition: _InputStatistics, share: float
-) -> _InputStatistics:
-    """Adds one use of a kernel, times its share, to the sum over its uses; reuses the buffers of `total`."""
-    addition = _scaled(addition, share)
-    return addition if total is None else _sum(total, addition)
-
-
-@jax.jit
-def _scaled(arrays: Any, share: Any) -> Any:
-    return jax.tree.map(lambda x: x * share, arrays)
-
-
-@functools.partial(jax.jit, donate_argnums=0)
-def _sum(total: Any, addition: Any) -> Any:
-    return jax.tree.map(jnp.add, total, addition)
 
 
 def _bytes_of(array: Any) -> np.ndarray:

@@ -53,7 +53,8 @@ class Streams:
         self._counts: list[int] = []
         for batch, count in with_example_counts(batches):
             _check_batch(plan, batch, len(self._counts))
-            self._kept.append(self._shelf.first(len(self._kept), state.first_stream(batch)))
+            stream = state.first_stream(jax.tree.map(_snapshot, batch))
+            self._kept.append(self._shelf.first(len(self._kept), stream))
             self._counts.append(count)
 
     def copy(self) -> "Streams":
@@ -89,7 +90,9 @@ def checked_leaves(plan: Plan, params: Params) -> list[Any]:
       ValueError: if paths, shapes or dtypes are not those of the plan.
     """
     plain_tree = trees.plain(params)
-    leaves = jax.tree.leaves(plain_tree)
+    leaves = [
+        leaf if hasattr(leaf, "dtype") else np.asarray(leaf) for leaf in jax.tree.leaves(plain_tree)
+    ]
     names = trees.paths(plain_tree)
     expected_avals = {
         plan.names[leaf_index]: variable.aval for variable, leaf_index in plan.flat.leaves.items()
@@ -132,6 +135,11 @@ def _check_batch(plan: Plan, batch: Any, index: int) -> None:
                 f"posttrain.prune: batch {index} (counted from 0) has an array of {_dtype(array)}, the plan "
                 f"is for {_dtype(expected)}; cast it, or make a plan for such batches."
             )
+
+
+def _snapshot(array: Any) -> Any:
+    """Returns an array in the dtype that it has on the device; its caller may write into the given one."""
+    return array if isinstance(array, jax.Array) else np.array(array, _dtype(array))
 
 
 def _dtype(array: Any) -> Any:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxprune import trees
+from jaxprune.arrays.precision import widen
 from jaxprune.arrays.shardings import whole
 from jaxprune.calls import is_traced
 from jaxprune.quantise.codebooks import Codebook, books_of, check_shared, values_at
@@ -137,8 +138,8 @@ def _values(leaf: jax.Array, book: Codebook) -> jax.Array:
 def _value_gradient(grad: jax.Array, book: Codebook) -> jax.Array:
     """Returns the gradient of each value: the sum over its weights; 0 for pruned ones."""
     flat_indices = _flat(book.indices).astype(jnp.int32)
-    gradient_sums = jax.ops.segment_sum(_flat(grad), flat_indices, len(book.values))
-    return gradient_sums.at[0].set(0)
+    gradient_sums = jax.ops.segment_sum(widen(_flat(grad)), flat_indices, len(book.values))
+    return gradient_sums.at[0].set(0).astype(grad.dtype)
 
 
 def _flat(leaf: jax.Array) -> jax.Array:

@@ -122,7 +122,8 @@ def find_unit_axes(product: Product) -> UnitAxes | None:
 
 def _kernel_inputs(product: Product) -> _KernelInputs | None:
     input_reader = _READERS.get(product.equation.primitive.name)
-    return None if input_reader is None else input_reader(product)
+    is_complex = jnp.iscomplexobj(product.other.array)  # their squares are no real numbers
+    return None if input_reader is None or is_complex else input_reader(product)
 
 
 def _inputs_of_dot(product: Product) -> _KernelInputs:

@@ -79,6 +79,24 @@ def test_a_score_that_is_no_number_is_refused():
         lottery.masks_like({**MASKS, "head": MASKS["head"].T}, TRAINED, jp.criteria.magnitude)
 
 
+@pytest.mark.parametrize("name", ["large_init_large_final", "small_init_small_final"])
+@pytest.mark.parametrize("where", [0, 1])
+def test_a_weight_that_is_nan_has_no_rank(name, where):
+    trees = [{"w": jnp.array([1.0, 5.0, 3.0, 2.0])} for _ in range(2)]
+    trees[where]["w"] = trees[where]["w"].at[1].set(jnp.nan)
+    ticket = {"w": jnp.array([True, True, False, False])}
+    criterion = lottery.CRITERIA[name]
+    with pytest.raises(ValueError, match="'w' no number to rank them by"):
+        lottery.masks_like(ticket, trees[0], criterion, initial_params=trees[1])
+
+
+@pytest.mark.parametrize("size", [1e-4, 300.0])
+def test_a_constant_of_float16_is_the_spread_that_float32_has(size):
+    weights = jnp.array([size, -size], jnp.float16)
+    constants = lottery.constant({"w": weights}, {"w": jnp.ones(2, bool)})["w"]
+    assert jnp.array_equal(constants, weights)
+
+
 def test_trees_in_other_containers_are_matched_by_name():
     frozen, trained = FrozenDict(START), FrozenDict(TRAINED)
     for criterion in (lottery.CRITERIA["movement"], lottery.CRITERIA["small_init_small_final"]):

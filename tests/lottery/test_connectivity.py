@@ -61,3 +61,8 @@ def test_a_line_of_one_point_is_refused():
         lottery.errors_along_line(lambda p: 0.0, A, B, points=1)
     with pytest.raises(ValueError, match="both ends"):
         lottery.instability([0.5])
+
+
+def test_an_error_that_is_no_number_is_not_passed_over():
+    with pytest.raises(ValueError, match="one is not finite"):
+        lottery.instability([0.1, float("nan"), 0.5])

@@ -325,6 +325,33 @@ def test_uses_of_a_kernel_count_by_their_rows():
     np.testing.assert_allclose(gathered["w"]["input_moments"][0, :, 0], moments, rtol=1e-5)
 
 
+def test_uses_of_an_expert_count_by_the_rows_that_it_had():
+    """Of its first use an expert has twelve rows, of the second, whose rows are large, one."""
+    draw = lambda i, *shape: np.asarray(jax.random.normal(jax.random.key(i), shape))
+    runs = [(12, 4, 0), (1, 15, 0)]
+
+    def apply(params, batch):
+        pairs = zip(batch, runs, strict=True)
+        return [jax.lax.ragged_dot(x, params["w"], jnp.array(run)) for x, run in pairs]
+
+    params, batch = {"w": draw(0, 3, 6, 4)}, (draw(1, 16, 6), 5 * draw(2, 16, 6))
+    plan = jp.posttrain.plan(apply, params, batch)
+    gathered = jp.posttrain.gather(plan, params, [batch], ("grams", "input_moments"))["w"]
+    assert set(gathered) == {"grams", "input_moments"}
+    rows = [np.split(x, np.cumsum(run)) for x, run in zip(batch, runs, strict=True)]
+    grams = []
+    for expert in range(3):
+        own = np.concatenate([x[expert] for x in rows])
+        grams.append(own.T @ own / max(len(own), 1))
+    np.testing.assert_allclose(gathered["grams"], grams, rtol=1e-4, atol=1e-5)
+    diagonals = np.diagonal(grams, axis1=1, axis2=2)
+    np.testing.assert_allclose(gathered["input_moments"][..., 0], diagonals, rtol=1e-4)
+    found = jp.posttrain.prune(plan, params, [batch], solver=solvers.sparsegpt())
+    change = params["w"] - np.asarray(found.params["w"])
+    energies = [np.sum(w * (grams @ w)) for w in (change, params["w"])]
+    assert found.report.rows[0].error == pytest.approx(energies[0] / energies[1], rel=1e-3)
+
+
 @pytest.mark.parametrize("uses", [2, 3, 7])
 def test_uses_with_as_many_rows_count_the_same_to_the_bit(uses):
     apply = lambda p, b: [x @ p["w"] for x in b]
@@ -484,3 +511,47 @@ def test_what_is_refused():
             batches,
             solver=solvers.by_criterion(jp.criteria.random),
         )
+
+
+def test_numbers_in_any_container_and_budgets_that_are_none():
+    apply, params = blocks(1)
+    plan = jp.posttrain.plan(apply, params, data()[0])
+    prune = lambda **more: jp.posttrain.prune(plan, params, data(1), solver=WANDA, **more)
+    for rates in (0.5, np.array(0.5), np.array([0.5, 0.5]), jnp.array([0.5, 0.5])):
+        assert prune(rates=rates).report.sparsity == 0.5
+    with pytest.raises(TypeError, match=r"stream_budget='1GB'.*a number is needed"):
+        prune(stream_budget="1GB")
+    for names in ("grams", ()):
+        with pytest.raises(ValueError, match="a list of one or both"):
+            jp.posttrain.gather(plan, params, data(1), names)
+
+
+def test_a_parameter_may_be_a_number_of_python(tmp_path):
+    apply = lambda p, x: x @ p["w"] * p["scale"]
+    params = {"w": np.eye(8, dtype=np.float32), "scale": 2.0}
+    plan = jp.posttrain.plan(apply, params, data()[0])
+    more = {"recover": jp.posttrain.reconstruct(optax.sgd(1e-3), steps=1), "folder": tmp_path}
+    first, again = (
+        jp.posttrain.prune(plan, params, data(1), solver=WANDA, **more).params for _ in range(2)
+    )
+    jax.tree.map(np.testing.assert_array_equal, first, again)
+
+
+def test_complex_inputs_are_refused_by_name():
+    apply = lambda p, x: jnp.abs(jnp.fft.fft(x) @ p["w"]) @ p["v"]
+    params = {"w": np.eye(8, dtype=np.float32), "v": np.ones((8, 2), np.float32)}
+    with pytest.raises(ValueError, match=r"'w': .* is not known; leave such parameters out"):
+        jp.posttrain.wanda(apply, params, data(1))
+    moments = jp.signals.input_moments(apply, params, data(1))
+    assert moments["w"] is None
+    assert moments["v"] is not None
+
+
+def test_a_recovery_that_diverges_is_refused():
+    weights = np.random.default_rng(0).normal(size=(8, 8)).astype(np.float16)
+    apply, params = (lambda p, x: jnp.tanh(x @ p["w"])), {"w": weights}
+    batch = np.asarray(data()[0], np.float16)
+    recover = jp.posttrain.reconstruct(optax.sgd(1e8), steps=2)
+    plan = jp.posttrain.plan(apply, params, batch)
+    with pytest.raises(ValueError, match=r"training of 'w' has diverged.*a lower learning rate"):
+        jp.posttrain.prune(plan, params, [batch], solver=solvers.sparsegpt(), recover=recover)

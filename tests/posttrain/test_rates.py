@@ -9,6 +9,8 @@ import pytest
 
 import jaxprune as jp
 from jaxprune.posttrain import gather, output_errors, plan, prune, rates, solvers
+from jaxprune.posttrain.contests import contest
+from jaxprune.posttrain.views import Layout
 
 WIDTHS = (24, 16, 32, 8)
 
@@ -94,3 +96,10 @@ def test_the_highest_rates_fit_their_own_budget(sparsity):
         made, params, batches, solver=solver, rates=rates.measured(sparsity, solver=solver)
     )
     assert result.report.sparsity > sparsity - 0.01
+
+
+def test_more_weights_than_can_be_counted_are_refused_before_anything_is_computed():
+    layout = Layout((60_000, 60_000), (), (0,), (1,))
+    with pytest.raises(ValueError, match=r"'head' has 3,600,000,000 units.*groups\(\) each"):
+        contest(jp.patterns.unstructured(), layout, 0.5, "head")
+    assert contest(jp.patterns.groups(), layout, 0.5, "head").keep == 30_000

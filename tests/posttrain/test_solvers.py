@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import jaxprune as jp
 from benchmarks import _published_sparsegpt as published
 from jaxprune import criteria, patterns
 from jaxprune.posttrain import solvers
@@ -259,3 +260,48 @@ def test_what_solvers_refuse():
         solvers.by_criterion(criteria.taylor)
     with pytest.raises(ValueError, match=r"lies in \[0, 1\)"):
         contest_of(kernel, patterns.unstructured(), 1.5)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: solvers.sparsegpt(damp=float("inf")),
+        lambda: solvers.obc(damp=-0.01),
+        lambda: solvers.admm(damp=-0.01),
+        lambda: solvers.least_squares(damp=-0.01),
+        lambda: solvers.least_squares(iterations=0),
+        lambda: solvers.swaps(most=-1),
+    ],
+)
+def test_arguments_out_of_their_range_are_refused_when_the_solver_is_made(make):
+    with pytest.raises(ValueError, match="needed"):
+        make()
+
+
+def test_a_solver_and_a_refit_are_no_substitutes_for_each_other():
+    for make in (functools.partial(solvers.by_criterion, criteria.wanda), solvers.swaps):
+        with pytest.raises(
+            TypeError, match=r"under given masks.*such as solvers.least_squares\(\)"
+        ):
+            make(refit=solvers.sparsegpt())
+        with pytest.raises(TypeError, match=r"call it: least_squares\("):
+            make(refit=solvers.least_squares)
+    with pytest.raises(TypeError, match=r"start=.*by_criterion\(criterion\)"):
+        solvers.swaps(start=criteria.magnitude)
+    apply, params, x = (lambda p, x: x @ p["w"]), {"w": jnp.ones((4, 2))}, jnp.ones((8, 4))
+    plan = jp.posttrain.plan(apply, params, x)
+    with pytest.raises(TypeError, match="give it as refit="):
+        jp.posttrain.prune(plan, params, [x], solver=solvers.least_squares())
+
+
+def test_a_function_of_masks_refits():
+    def halved(kernels, contests, *, grams, masks):
+        return [
+            solvers.Solved(jnp.where(mask, kernel / 2, 0), mask, jnp.zeros(len(kernel)))
+            for kernel, mask in zip(kernels, masks, strict=True)
+        ]
+
+    kernel = jnp.array([[1.0], [2.0]])
+    solver = solvers.by_criterion(criteria.magnitude, refit=halved)
+    found = solve(solver, kernel, np.eye(2), patterns.groups(), 0.5)
+    assert found.kernel.tolist() == [[[0.0], [1.0]]]

@@ -108,3 +108,25 @@ def test_a_full_disk_is_said(plan, monkeypatch):
     with pytest.raises(OSError, match=r"stream_budget=.*make room there, or give") as caught:
         jp.posttrain.prune(plan, PARAMS, BATCHES, solver=WANDA, stream_budget=0)
     assert caught.value.errno == errno.ENOSPC
+
+
+@pytest.mark.parametrize("where", [{}, {"streams": "host"}, {"stream_budget": 0}])
+def test_batches_are_those_that_were_handed_over(where):
+    def apply(params, x):
+        return jnp.tanh(x @ params["up"]) @ params["down"]
+
+    def one_buffer(batches):
+        buffer = np.empty_like(batches[0])
+        for batch in batches:
+            buffer[:] = batch
+            yield buffer
+
+    params = {"up": draw(1, 8, 2), "down": draw(2, 2, 8)}
+    batches = [draw(seed, 16, 8) for seed in range(3)]
+    small_plan = jp.posttrain.plan(apply, params, batches[0])
+    wide = [batch.astype(np.float64) for batch in batches]  # takes twice the bytes of the device's
+    expected, one, two = (
+        jp.posttrain.prune(small_plan, params, each, solver=solvers.sparsegpt(), **more)
+        for each, more in ((batches, {}), (wide, where), (one_buffer(batches), where))
+    )
+    jax.tree.map(np.testing.assert_array_equal, [expected.params] * 2, [one.params, two.params])

@@ -156,6 +156,16 @@ def test_a_values_gradient_is_the_sum_over_its_weights():
     assert jnp.array_equal(updates["a"]["bias"], -grads["a"]["bias"])
 
 
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_a_sum_of_many_narrow_gradients_loses_none(dtype):
+    book = quantise.Codebook(jnp.ones(4096, jnp.uint8), jnp.array([0.0, 2.0]))
+    params, grads = {"w": jnp.full(4096, 2, dtype)}, {"w": jnp.ones(4096, dtype)}
+    tx = quantise.shared(optax.sgd(1.0), {"w": book})
+    updates, _ = tx.update(grads, tx.init(params), params)
+    assert updates["w"].dtype == dtype
+    assert (updates["w"] == -4096).all()
+
+
 def test_weights_that_something_else_changed_are_not_read_as_values():
     params, masks = network()
     books = quantise.codebooks(params, masks, bits=2)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxprune.kernel_axes.matrices import check_damp
 from jaxprune.parts import factory
 from jaxprune.posttrain.contests import Contest, Solved
 from jaxprune.posttrain.solvers.factor import add_damping
@@ -26,7 +27,8 @@ def admm(
     The error of the layer is minimised over $W$, and a copy $Z = W$ keeps as many weights as the contests
     allow: $W \leftarrow (H + \rho I)^{-1} (H W_0 + \rho Z - V)$, $Z \leftarrow$ the largest of
     $W + V / \rho$, $V \leftarrow V + \rho (W - Z)$. One eigendecomposition of $H$ serves all $\rho$, which
-    grow until the support no longer changes; then the weights are refitted under it by conjugate gradients.
+    grow from iteration to iteration, so that the support settles; then the weights are refitted under it by
+    conjugate gradients.
 
     Args:
       damp: share of the mean of the Gram's diagonal that is added to it.
@@ -53,6 +55,7 @@ def admm(
     >>> admm(damp=0.0)([kernel], [one_of_two], grams=gram)[0].kernel.round(4).tolist()
     [[[0.0], [2.5]]]
     """
+    check_damp("admm", damp)
     if growth < 1 or penalty <= 0 or iterations < 1:
         raise ValueError(
             f"admm(iterations={iterations}, penalty={penalty}, growth={growth}): at least 1, above 0 and at "

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxprune.kernel_axes.matrices import conjugate_gradients
+from jaxprune.kernel_axes.matrices import check_damp, conjugate_gradients
 from jaxprune.parts import factory
 from jaxprune.posttrain.contests import Contest, Solved
 from jaxprune.posttrain.solvers.factor import add_damping
@@ -27,16 +27,22 @@ def least_squares(*, damp: float = 0.01, iterations: int = 64) -> Solver:
 
     Args:
       damp: share of the mean of the Gram's diagonal that is added to it.
-      iterations: of conjugate gradients, at most.
+      iterations: of conjugate gradients, at most; 1 or above.
 
     Returns:
       `(kernels, contests, *, grams, masks) -> list of Solved`.
+
+    Raises:
+      ValueError: if an argument is out of its range.
 
     >>> kernel, gram = jnp.array([[[1.0], [2.0]]]), jnp.array([[[1.0, 0.5], [0.5, 1.0]]])
     >>> mask = jnp.array([[[False], [True]]])
     >>> least_squares(damp=0.0)([kernel], [], grams=gram, masks=[mask])[0].kernel.tolist()
     [[[0.0], [2.5]]]
     """
+    check_damp("least_squares", damp)
+    if iterations < 1:
+        raise ValueError(f"least_squares(iterations={iterations}): at least 1 is needed.")
 
     def solve(
         kernels: Sequence[jax.Array],

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxprune import selection
+from jaxprune.kernel_axes.matrices import check_damp
 from jaxprune.parts import factory
 from jaxprune.posttrain.contests import Contest, Solved
 from jaxprune.posttrain.solvers.factor import add_damping
@@ -34,6 +35,9 @@ def obc(*, damp: float = 0.01) -> Solver:
     Returns:
       `(kernels, contests, *, grams) -> list of Solved`; it refuses kernels with more than 1024 inputs.
 
+    Raises:
+      ValueError: if `damp` is negative or infinite.
+
     References:
       Frantar & Alistarh, "Optimal Brain Compression" (2022). Departure: of a removal that costs less than one
       before it in its output, the cost is that of the one before.
@@ -46,6 +50,7 @@ def obc(*, damp: float = 0.01) -> Solver:
     >>> obc(damp=0.0)([kernel], [one_of_two], grams=gram)[0].kernel.round(4).tolist()
     [[[0.0], [2.5]]]
     """
+    check_damp("obc", damp)
 
     def solve(
         kernels: Sequence[jax.Array], contests: Sequence[Contest], *, grams: jax.Array, **_

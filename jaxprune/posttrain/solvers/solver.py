@@ -17,7 +17,15 @@ from jaxprune.posttrain.contests import Contest, Solved, pattern_view
 from jaxprune.pruning.scoring import scores_of
 from jaxprune.types import Criterion, Keep, Units
 
-__all__ = ["KNOWN", "SOLVER", "Solver", "best_mask", "by_criterion", "statistics_read_by"]
+__all__ = [
+    "KNOWN",
+    "REFIT",
+    "SOLVER",
+    "Solver",
+    "best_mask",
+    "by_criterion",
+    "statistics_read_by",
+]
 
 KNOWN = ("input_moments", "grams", "key")  # statistics that a solver may read
 
@@ -50,20 +58,44 @@ class Solver(Part):
         return self.solve(kernels, contests, **statistics)
 
 
+def _masks_parameter(value: Any) -> inspect.Parameter | None:
+    """Returns the parameter by which a solver is given masks; `None` if it chooses its own."""
+    function = value.solve if isinstance(value, Solver) else value
+    return inspect.signature(function).parameters.get("masks")
+
+
+def _needs_masks(value: Any) -> bool:
+    parameter = _masks_parameter(value)
+    return parameter is not None and parameter.default is parameter.empty
+
+
+def _is_solver(value: Any) -> bool:
+    return isinstance(value, Solver) or (checks.is_function(value) and checks.takes(value, 2))
+
+
 def _solver_remedy(value: Any) -> str:
     if makes(value) is Solver:
         return f"call it: {uncalled(value)}"
+    if _is_solver(value):
+        return "it refits weights under given masks: give it as refit= of by_criterion or swaps"
     if isinstance(value, Method) or checks.is_function(value):
         return "a criterion makes one: jaxprune.posttrain.solvers.by_criterion(criterion)"
     return "call one of jaxprune.posttrain.solvers, such as sparsegpt()"
 
 
+def _refit_remedy(value: Any) -> str:
+    return _solver_remedy(value) if makes(value) is Solver else "such as solvers.least_squares()"
+
+
 SOLVER = checks.Kind(
     "a solver",
-    lambda value: (
-        isinstance(value, Solver) or (checks.is_function(value) and checks.takes(value, 2))
-    ),
+    lambda value: _is_solver(value) and not _needs_masks(value),
     _solver_remedy,
+)
+REFIT = checks.Kind(
+    "a solver of the weights under given masks",
+    lambda value: _is_solver(value) and _masks_parameter(value) is not None,
+    _refit_remedy,
 )
 
 
@@ -79,7 +111,9 @@ def statistics_read_by(solver: Callable[..., Any]) -> tuple[str, ...]:
         solver = solver.solve
     parameters = list(inspect.signature(solver).parameters.values())[2:]
     wanted_names = [
-        parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD
+        parameter.name
+        for parameter in parameters
+        if parameter.kind is not parameter.VAR_KEYWORD and parameter.name != "masks"
     ]
     unknown_names = [
         parameter.name
@@ -102,19 +136,23 @@ def by_criterion(criterion: Criterion, *, refit: Any = None) -> Solver:
     Args:
       criterion: one of `jaxprune.criteria` or a function like them; it may read `input_moments`, `grams`,
         `key` and `axes`.
-      refit: solver of the weights under given masks, such as `least_squares()`; `None`: kept weights stay as
-        they are.
+      refit: solver of the weights under given masks, such as `least_squares()`, or a function like it with an
+        argument `masks`; `None`: kept weights stay as they are.
 
     Returns:
       `(kernels, contests, *, <the criterion's statistics>) -> list of Solved`.
 
     Raises:
       ValueError: if the criterion reads a signal that is not gathered segment by segment.
+      TypeError: if `criterion` is none, or `refit` chooses masks of its own.
 
     >>> from jaxprune import criteria
     >>> by_criterion(criteria.wanda)
     by_criterion(wanda)
     """
+    checks.check(
+        "by_criterion", criterion=(criterion, _FUNCTION), refit=(refit, checks.optional(REFIT))
+    )
     required_signals = [
         parameter.name
         for parameter in list(inspect.signature(criterion).parameters.values())[1:]
@@ -160,7 +198,6 @@ def by_criterion(criterion: Criterion, *, refit: Any = None) -> Solver:
         masks = [result.mask for result in results]
         return refit(kernels, contests, masks=masks, **refit_statistics)
 
-    checks.check("by_criterion", criterion=(criterion, _FUNCTION))
     return Solver(solve, names + refit_names)
 
 

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxprune.kernel_axes.matrices import check_damp
 from jaxprune.parts import factory
 from jaxprune.posttrain.contests import Contest, Solved, quotas
 from jaxprune.posttrain.solvers.factor import damped_factor
@@ -44,7 +45,7 @@ def sparsegpt(*, damp: float = 0.01) -> Solver:
       `(kernels, contests, *, grams) -> list of Solved`; `grams` is `[layers, inputs, inputs]`.
 
     Raises:
-      ValueError: if `damp` is negative.
+      ValueError: if `damp` is negative or infinite.
 
     References:
       Frantar & Alistarh, "SparseGPT: Massive Language Models Can Be Accurately Pruned in One-Shot" (2023).
@@ -60,8 +61,7 @@ def sparsegpt(*, damp: float = 0.01) -> Solver:
     >>> solved.kernel.round(4).tolist()  # 2 + 0.5 * 1
     [[[0.0], [2.5]]]
     """
-    if not damp >= 0:
-        raise ValueError(f"sparsegpt(damp={damp}): a share of at least 0 is needed.")
+    check_damp("sparsegpt", damp)
 
     def solver(
         kernels: Sequence[jax.Array], contests: Sequence[Contest], *, grams: jax.Array, **_

@@ -8,10 +8,16 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxprune import criteria
+from jaxprune import checks, criteria
 from jaxprune.parts import factory
 from jaxprune.posttrain.contests import Contest, Solved
-from jaxprune.posttrain.solvers.solver import Solver, by_criterion, statistics_read_by
+from jaxprune.posttrain.solvers.solver import (
+    REFIT,
+    SOLVER,
+    Solver,
+    by_criterion,
+    statistics_read_by,
+)
 
 __all__ = ["swaps"]
 
@@ -27,11 +33,15 @@ def swaps(*, start: Any = None, most: int = 32, refit: Any = None) -> Solver:
 
     Args:
       start: solver of the first masks; `None`: by Wanda's criterion.
-      most: number of exchanges in each output, at most.
+      most: number of exchanges in each output, at most; 0 or above.
       refit: solver of the weights under the masks, such as `least_squares()`; `None`: the old weights stay.
 
     Returns:
       `(kernels, contests, *, grams, ...) -> list of Solved`; it also reads what `start` and `refit` read.
+
+    Raises:
+      ValueError: if `most` is negative.
+      TypeError: if `start` is no solver, or `refit` chooses masks of its own.
 
     References:
       Zimmer et al., "SparseSwaps" (2025), for exchanges of one pair.
@@ -46,6 +56,14 @@ def swaps(*, start: Any = None, most: int = 32, refit: Any = None) -> Solver:
     >>> swaps(start=by_magnitude)([kernel], [one_of_two], grams=gram)[0].kernel.tolist()
     [[[1.0], [0.0]]]
     """
+    checks.check(
+        "swaps",
+        start=(start, checks.optional(SOLVER)),
+        most=(most, checks.INTEGER),
+        refit=(refit, checks.optional(REFIT)),
+    )
+    if most < 0:
+        raise ValueError(f"swaps(most={most}): a number of exchanges, 0 or above, is needed.")
     first_solver = by_criterion(criteria.wanda) if start is None else start
     refit_names = () if refit is None else statistics_read_by(refit)
     names = tuple(dict.fromkeys((*statistics_read_by(first_solver), "grams", *refit_names)))
