@@ -57,8 +57,8 @@ def snip(
       rounds: cuts, each by the gradients of what is left; the paper makes one.
       prunable: which leaves may be pruned (see `jaxprune.masks.make`).
       axes: which axes of the leaves are inputs, outputs and layers: `jaxprune.axes(apply, params, *inputs)`;
-        `None`: two axes are taken for `[inputs, outputs]`, four with a short window for `[h, w, inputs,
-        outputs]`; other shapes are refused where direction matters.
+        `None`: leaves with two axes are taken for `[inputs, outputs]`, with four and a small window for `[h,
+        w, inputs, outputs]`; others are refused if inputs and outputs matter.
       pattern: which weights go together and compete, from `jaxprune.patterns`.
       allocation: how the budget is divided; the published one, of the whole tree, empties layers at high
         sparsities.
@@ -117,8 +117,8 @@ def grasp(
       rounds: cuts, each by the gradient flow of what is left; the paper makes one.
       prunable: which leaves may be pruned (see `jaxprune.masks.make`).
       axes: which axes of the leaves are inputs, outputs and layers: `jaxprune.axes(apply, params, *inputs)`;
-        `None`: two axes are taken for `[inputs, outputs]`, four with a short window for `[h, w, inputs,
-        outputs]`; other shapes are refused where direction matters.
+        `None`: leaves with two axes are taken for `[inputs, outputs]`, with four and a small window for `[h,
+        w, inputs, outputs]`; others are refused if inputs and outputs matter.
       pattern: which weights go together and compete, from `jaxprune.patterns`.
       allocation: how the budget is divided; the published one, of the whole tree, empties layers at high
         sparsities.
@@ -176,8 +176,8 @@ def synflow(
       rounds: $n$.
       prunable: which leaves may be pruned (see `jaxprune.masks.make`).
       axes: which axes of the leaves are inputs, outputs and layers: `jaxprune.axes(apply, params, *inputs)`;
-        `None`: two axes are taken for `[inputs, outputs]`, four with a short window for `[h, w, inputs,
-        outputs]`; other shapes are refused where direction matters.
+        `None`: leaves with two axes are taken for `[inputs, outputs]`, with four and a small window for `[h,
+        w, inputs, outputs]`; others are refused if inputs and outputs matter.
       pattern: which weights go together and compete, from `jaxprune.patterns`.
       allocation: how the budget is divided; the published one, of the whole tree, empties layers at high
         sparsities.

@@ -30,8 +30,8 @@ def cost_budget(
       costs: of each prunable leaf while it is dense: operations (`jaxprune.metrics.flops`), bytes,
         microseconds. A tree like the parameters, or numbers by path.
       power: $p$; 0 compares scores as they are and only counts the budget in costs.
-      at_least: fewest units that a layer keeps, or all that it has, even if the budget pays for fewer; 0
-        allows that it is emptied.
+      at_least: fewest units that a layer keeps, or all that it has, even if the budget pays for fewer; with 0
+        it may lose all.
 
     Returns:
       An allocation. Where a leaf has many contests, each keeps the leaf's count divided by their number,

@@ -53,7 +53,7 @@ def uniform(rates: Mapping[str, float] | None = None, *, at_least: int = 1) -> A
       rates: factors on the sparsity for leaves whose path a regular expression matches, the first
         match counting: `{"fc3/kernel": 0.5}` prunes the output layer at half the rate, as the
         lottery-ticket paper does; 0 leaves a leaf dense.
-      at_least: fewest units that a layer keeps, or all that it has; 0 allows that it is emptied.
+      at_least: fewest units that a layer keeps (all if it has fewer); with 0 it may lose all.
 
     Returns:
       An allocation.
@@ -117,8 +117,8 @@ def uniform_plus(*, first: str, last: str, most: float = 0.8, at_least: int = 1)
       last: regular expression of the leaves that lose `most` at most. If the two keep the whole budget or
         more, the others keep their floor beyond it.
       most: highest sparsity of the last leaves, a fraction removed.
-      at_least: fewest units that a layer keeps, or all that it has; 0 allows that it is emptied. Of the
-        others, those furthest above it pay for it, so that the total is kept.
+      at_least: fewest units that a layer keeps (all if it has fewer); with 0 it may lose all. Of the others,
+        those furthest above it pay for it, so that the total is kept.
 
     Returns:
       An allocation.
@@ -195,7 +195,7 @@ def by_path(sparsities: Mapping[str, float], *, at_least: int = 1) -> Allocation
       sparsities: fraction removed by regular expression, searched in the path of a leaf, the first match
         counting; or by the name of a layer as it stands, `"layers/kernel[3]"` for one of a stack. Leaves that
         nothing matches stay dense.
-      at_least: fewest units that a layer keeps, or all that it has; 0 allows that it is emptied.
+      at_least: fewest units that a layer keeps (all if it has fewer); with 0 it may lose all.
 
     Returns:
       An allocation.

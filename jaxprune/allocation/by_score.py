@@ -45,7 +45,7 @@ def global_budget(
         are. `"lamp"`: $s_u^2$ over the sum of the squares of its leaf's scores that are not smaller
         (sorts each leaf: slow on CPU); scores below 0 count as 0. `"l2"`: scores over their leaf's norm. Or
         a function of the scores of one leaf that does not change their order.
-      at_least: fewest units that a layer keeps, or all that it has.
+      at_least: fewest units that a layer keeps (all if it has fewer).
       at_most: largest fraction that any one layer loses; its number of units is rounded down.
 
     Returns:
@@ -210,7 +210,7 @@ def owl(*, outlier: float = 5.0, spread: float = 0.08, at_least: int = 1) -> All
     Args:
       outlier: $M$, times the mean of a layer's scores.
       spread: $\lambda$, a fraction of weights; the densities of two layers differ by $2 \lambda$ at most.
-      at_least: fewest units that a layer keeps, or all that it has; 0 allows that it is emptied. The layers
+      at_least: fewest units that a layer keeps (all if it has fewer); with 0 it may lose all. The layers
         furthest above it pay for it, so that the total is kept, unless the floors together are more.
 
     Returns:

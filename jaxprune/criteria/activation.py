@@ -24,7 +24,7 @@ def wanda(params: Params, *, input_moments: Params, **_) -> Scores:
       input_moments: mean squares, from `jaxprune.signals.input_moments`.
 
     Returns:
-      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
+      A tree like `params` of float arrays, higher is better; `None` at leaves without the signal.
 
     References:
       Sun, Liu, Bair & Kolter, "A Simple and Effective Pruning Approach for Large Language Models" (2023).
@@ -57,7 +57,7 @@ def ria(
       power: $a$.
 
     Returns:
-      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
+      A tree like `params` of float arrays, higher is better; `None` at leaves without the signal.
 
     References:
       Zhang, Bai, Lin, Zhao, Hou & Cannistraci, "Plug-and-Play: An Efficient Post-training Pruning Method for
@@ -98,7 +98,7 @@ def apoz(params: Params, *, unit_zeros: Params, **_) -> Scores:
       unit_zeros: share of zeros per unit, `jaxprune.signals.outputs(...).unit_zeros`.
 
     Returns:
-      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
+      A tree like `params` of float arrays, higher is better; `None` at leaves without the signal.
 
     References:
       Hu, Peng, Tai & Tang, "Network Trimming: A Data-Driven Neuron Pruning Approach towards Efficient Deep
@@ -119,7 +119,7 @@ def bn_scale(params: Params, *, batchnorm_scales: Params, **_) -> Scores:
       batchnorm_scales: per unit, from `jaxprune.signals.batchnorm_scales`.
 
     Returns:
-      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
+      A tree like `params` of float arrays, higher is better; `None` at leaves without the signal.
 
     References:
       Liu et al., "Learning Efficient Convolutional Networks through Network Slimming" (2017), where an L1
@@ -140,7 +140,7 @@ def entropy(params: Params, *, unit_entropies: Params, **_) -> Scores:
       unit_entropies: per unit, `jaxprune.signals.outputs(...).unit_entropies`.
 
     Returns:
-      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
+      A tree like `params` of float arrays, higher is better; `None` at leaves without the signal.
 
     References:
       Luo & Wu, "An Entropy-based Pruning Method for CNN Compression" (2017).
@@ -160,7 +160,7 @@ def hrank(params: Params, *, unit_ranks: Params, **_) -> Scores:
       unit_ranks: per filter, `jaxprune.signals.outputs(...).unit_ranks`.
 
     Returns:
-      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
+      A tree like `params` of float arrays, higher is better; `None` at leaves without the signal.
 
     References:
       Lin et al., "HRank: Filter Pruning using High-Rank Feature Map" (2020).

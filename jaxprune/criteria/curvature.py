@@ -23,7 +23,7 @@ def fisher(params: Params, *, fisher: Params, **_) -> Scores:
       fisher: diagonal of the empirical Fisher, from `jaxprune.signals.fisher`.
 
     Returns:
-      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
+      A tree like `params` of float arrays, higher is better; `None` at leaves without the signal.
 
     References:
       Theis, Korshunova, Tejani & Huszár, "Faster gaze prediction with dense networks and Fisher pruning"
@@ -48,7 +48,7 @@ def adam_second_moment(params: Params, *, second_moment: Params, **_) -> Scores:
       second_moment: $\nu$, from `jaxprune.signals.second_moment`, which finds it in the optimizer's state.
 
     Returns:
-      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
+      A tree like `params` of float arrays, higher is better; `None` at leaves without the signal.
 
     References:
       Li, Dangel, Tam & Raffel, "Fishers for Free? Approximating the Fisher Information Matrix by Recycling
@@ -72,7 +72,7 @@ def obd(params: Params, *, gauss_newton_diagonal: Params, **_) -> Scores:
         however large they are.
 
     Returns:
-      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
+      A tree like `params` of float arrays, higher is better; `None` at leaves without the signal.
 
     References:
       LeCun, Denker & Solla, "Optimal Brain Damage" (1990), with the Levenberg-Marquardt (Gauss-Newton)
@@ -99,7 +99,7 @@ def second_order_taylor(params: Params, *, grads: Params, hessian_diagonal: Para
       hessian_diagonal: from `jaxprune.signals.hessian_diagonal`.
 
     Returns:
-      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
+      A tree like `params` of float arrays, higher is better; `None` at leaves without the signal.
 
     References:
       Molchanov, Mallya, Tyree, Frosio & Kautz, "Importance Estimation for Neural Network Pruning" (2019).
@@ -127,7 +127,7 @@ def woodfisher(params: Params, *, inverse_fisher: Params, **_) -> Scores:
       inverse_fisher: the inverse in blocks, from `jaxprune.signals.inverse_fisher`.
 
     Returns:
-      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
+      A tree like `params` of float arrays, higher is better; `None` at leaves without the signal.
 
     Raises:
       ValueError: if an inverse has another number of weights than its leaf.
@@ -178,7 +178,7 @@ def obs(
         zero score zero.
 
     Returns:
-      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
+      A tree like `params` of float arrays, higher is better; `None` at leaves without the signal.
 
     References:
       Hassibi & Stork, "Second order derivatives for network pruning: Optimal Brain Surgeon" (1993); Dong,

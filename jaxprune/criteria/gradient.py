@@ -16,7 +16,7 @@ def gradient(params: Params, *, grads: Params, **_) -> Scores:
       grads: their gradients.
 
     Returns:
-      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
+      A tree like `params` of float arrays, higher is better; `None` at leaves without the signal.
 
     References:
       Evci, Gale, Menick, Castro & Elsen, "Rigging the Lottery: Making All Tickets Winners" (2020).
@@ -41,7 +41,7 @@ def taylor(params: Params, *, grads: Params, signed: bool = False, **_) -> Score
         training mode: `unit_taylor` squares first, and goes behind it.
 
     Returns:
-      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
+      A tree like `params` of float arrays, higher is better; `None` at leaves without the signal.
 
     References:
       Molchanov, Tyree, Karras, Aila & Kautz, "Pruning Convolutional Neural Networks for Resource
@@ -67,7 +67,7 @@ def unit_taylor(params: Params, *, unit_taylor: Params, **_) -> Scores:
       unit_taylor: from `jaxprune.signals.unit_taylor`, of the units that are pruned.
 
     Returns:
-      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
+      A tree like `params` of float arrays, higher is better; `None` at leaves without the signal.
 
     References:
       Molchanov, Mallya, Tyree, Frosio & Kautz, "Importance Estimation for Neural Network Pruning" (2019):
@@ -88,7 +88,7 @@ def magnitude_and_gradient(params: Params, *, grads: Params, weight: float = 1.0
       weight: $\lambda$.
 
     Returns:
-      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
+      A tree like `params` of float arrays, higher is better; `None` at leaves without the signal.
 
     References:
       Yuan et al., "MEST: Accurate and Fast Memory-Economic Sparse Training Framework on the Edge"
@@ -109,7 +109,7 @@ def momentum(params: Params, *, momentum: Params, **_) -> Scores:
       momentum: the averaged gradients $m$; training remembers them.
 
     Returns:
-      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
+      A tree like `params` of float arrays, higher is better; `None` at leaves without the signal.
 
     References:
       Dettmers & Zettlemoyer, "Sparse Networks from Scratch: Faster Training without Losing Performance"
@@ -132,7 +132,7 @@ def accumulated_gradient(params: Params, *, gradient_sum: Params, **_) -> Scores
       gradient_sum: the summed gradients; training remembers them.
 
     Returns:
-      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
+      A tree like `params` of float arrays, higher is better; `None` at leaves without the signal.
 
     References:
       Evci, Gale, Menick, Castro & Elsen, "Rigging the Lottery: Making All Tickets Winners" (2020), whose

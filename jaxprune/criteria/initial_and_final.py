@@ -53,7 +53,7 @@ def large_init(params: Params, *, initial_params: Params, **_) -> Scores:
       initial_params: the weights $w_0$; training remembers them.
 
     Returns:
-      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
+      A tree like `params` of float arrays, higher is better; `None` at leaves without the signal.
 
     References:
       Zhou, Lan, Liu & Yosinski, "Deconstructing Lottery Tickets: Zeros, Signs, and the Supermask" (2019).
@@ -73,7 +73,7 @@ def small_init(params: Params, *, initial_params: Params, **_) -> Scores:
       initial_params: the weights $w_0$; training remembers them.
 
     Returns:
-      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
+      A tree like `params` of float arrays, higher is better; `None` at leaves without the signal.
 
     References:
       Zhou, Lan, Liu & Yosinski, "Deconstructing Lottery Tickets: Zeros, Signs, and the Supermask" (2019).

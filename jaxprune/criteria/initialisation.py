@@ -21,7 +21,7 @@ def snip(params: Params, *, grads: Params, **_) -> Scores:
       grads: their gradients, from `jaxprune.signals.grads`.
 
     Returns:
-      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
+      A tree like `params` of float arrays, higher is better; `None` at leaves without the signal.
 
     References:
       Lee, Ajanthan & Torr, "SNIP: Single-shot Network Pruning based on Connection Sensitivity" (2019).
@@ -48,7 +48,7 @@ def grasp(params: Params, *, hessian_gradient: Params, **_) -> Scores:
         temperature of the authors' code.
 
     Returns:
-      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
+      A tree like `params` of float arrays, higher is better; `None` at leaves without the signal.
 
     References:
       Wang, Zhang & Grosse, "Picking Winning Tickets Before Training by Preserving Gradient Flow" (2020),
@@ -68,7 +68,7 @@ def synflow(params: Params, *, synaptic_flow: Params, **_) -> Scores:
       synaptic_flow: $\partial R / \partial |w|$, from `jaxprune.signals.synaptic_flow`.
 
     Returns:
-      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
+      A tree like `params` of float arrays, higher is better; `None` at leaves without the signal.
 
     References:
       Tanaka, Kunin, Yamins & Ganguli, "Pruning neural networks without any data by iteratively conserving

@@ -22,7 +22,7 @@ def movement(params: Params, *, movement_sum: Params, **_) -> Scores:
       movement_sum: the sums of $-w_t g_t$ over the updates; training remembers them.
 
     Returns:
-      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
+      A tree like `params` of float arrays, higher is better; `None` at leaves without the signal.
 
     References:
       Sanh, Wolf & Rush, "Movement Pruning: Adaptive Sparsity by Fine-Tuning" (2020).
@@ -42,7 +42,7 @@ def weight_change(params: Params, *, initial_params: Params, **_) -> Scores:
       initial_params: the weights $w_0$; training remembers them.
 
     Returns:
-      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
+      A tree like `params` of float arrays, higher is better; `None` at leaves without the signal.
 
     References:
       Zhou, Lan, Liu & Yosinski, "Deconstructing Lottery Tickets: Zeros, Signs, and the Supermask"
@@ -63,7 +63,7 @@ def magnitude_increase(params: Params, *, initial_params: Params, **_) -> Scores
       initial_params: the weights $w_0$; training remembers them.
 
     Returns:
-      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
+      A tree like `params` of float arrays, higher is better; `None` at leaves without the signal.
 
     References:
       Zhou, Lan, Liu & Yosinski, "Deconstructing Lottery Tickets: Zeros, Signs, and the Supermask"

@@ -34,8 +34,8 @@ def soft_threshold(
       init: of $s$; at -8 the threshold is 3e-4. From far below, it begins to rise late.
       prunable: which leaves have a threshold (see `jaxprune.masks.make`).
       axes: which axes of the leaves are inputs, outputs and layers: `jaxprune.axes(apply, params, *inputs)`;
-        `None`: two axes are taken for `[inputs, outputs]`, four with a short window for `[h, w, inputs,
-        outputs]`; other shapes are refused where direction matters.
+        `None`: leaves with two axes are taken for `[inputs, outputs]`, with four and a small window for `[h,
+        w, inputs, outputs]`; others are refused if inputs and outputs matter.
 
     Returns:
       A gate.

@@ -51,8 +51,8 @@ def prune_on(
         that go, after each round: `jaxprune.compensation`.
       prunable: which leaves may be pruned (see `jaxprune.masks.make`).
       axes: which axes of the leaves are inputs, outputs and layers: `jaxprune.axes(apply, params, *inputs)`;
-        `None`: two axes are taken for `[inputs, outputs]`, four with a short window for `[h, w, inputs,
-        outputs]`; other shapes are refused where direction matters.
+        `None`: leaves with two axes are taken for `[inputs, outputs]`, with four and a small window for `[h,
+        w, inputs, outputs]`; others are refused if inputs and outputs matter.
       masks: masks to start from; `None`: everything is alive.
       key: PRNG key, for criteria that draw.
       progress: called with the number of rounds done, after each.

@@ -125,8 +125,8 @@ def sensitivity(
       pattern: what dies together and who competes.
       prunable: which leaves may be pruned (see `jaxprune.masks.make`).
       axes: which axes of the leaves are inputs, outputs and layers: `jaxprune.axes(apply, params, *inputs)`;
-        `None`: two axes are taken for `[inputs, outputs]`, four with a short window for `[h, w, inputs,
-        outputs]`; other shapes are refused where direction matters.
+        `None`: leaves with two axes are taken for `[inputs, outputs]`, with four and a small window for `[h,
+        w, inputs, outputs]`; others are refused if inputs and outputs matter.
         Layers that are stacked in one leaf are pruned one at a time.
       around: a tree like `params` that the other layers are taken from while one is pruned; `None`: `params`.
         Networks are measured in its containers.

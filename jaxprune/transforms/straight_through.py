@@ -103,8 +103,8 @@ def straight_through(
         step 0, as that of `ste` does, they say which leaves may be pruned, and `init` chooses anew; otherwise
         they are in force until the schedule is due. They are copied. `None`: the method says.
       axes: which axes of the leaves are inputs, outputs and layers: `jaxprune.axes(apply, params, *inputs)`;
-        `None`: two axes are taken for `[inputs, outputs]`, four with a short window for `[h, w, inputs,
-        outputs]`; other shapes are refused where direction matters.
+        `None`: leaves with two axes are taken for `[inputs, outputs]`, with four and a small window for `[h,
+        w, inputs, outputs]`; others are refused if inputs and outputs matter.
       specs: how the parameters are split inside a hand-written `jax.shard_map` (see `sparsify`).
 
     Returns:

@@ -54,7 +54,7 @@ def redistribute(
         layer is to get of the places, nonnegative and in any unit: `by_survivors`, `by_signal`.
       pooled: drop the worst of the whole tree, instead of a fraction of each leaf.
       at_least: fewest places that a layer has, or all that it can take; the best of its own keep them, and
-        where those are dropped they are the first that are dealt out. 0 allows that it is emptied.
+        where those are dropped they are the first that are dealt out. with 0 it may lose all.
 
     Returns:
       An update for `jaxprune.Method`, for patterns whose leaves are one contest each.
