@@ -1,4 +1,4 @@
-"""Allocations by the scores: layers with better units keep more of them."""
+"""Allocations that read the scores: layers with better units keep more of them."""
 
 from collections.abc import Callable
 from typing import Any, Literal
@@ -35,10 +35,10 @@ def global_budget(
 ) -> Allocation:
     """Returns the allocation of one budget for all leaves: the best units of the whole tree survive.
 
-    A layer whose units are all worse than others loses all of them, which cuts the network: that is the
-    published behaviour. `at_least` and `at_most` prevent it: the best units of each layer that they protect
-    stay, and the rest of the budget goes to the best of all others. If what they protect is more than the
-    budget, it is kept all the same.
+    By default a layer whose units are all worse than those of other layers loses all of them, which cuts the
+    network: that is the published behaviour. `at_least` and `at_most` prevent it: they protect the best units
+    of each layer, and the rest of the budget goes to the best of all other units. The protected units are
+    kept even if they exceed the budget.
 
     Args:
       normalize: how scores of different leaves are made comparable. `None`: they are compared as they
@@ -49,12 +49,12 @@ def global_budget(
       at_most: largest fraction that any one layer loses; its number of units is rounded down.
 
     Returns:
-      An allocation; its counts come with the choice that gave them. Where a leaf has many contests, each
-      keeps the leaf's count divided by their number, rounded.
+      An allocation, which also says which units are kept. Where a leaf has many contests (N:M), each keeps
+      the leaf's count divided by their number, rounded.
 
     Raises:
-      ValueError: if `normalize` or `at_most` is none of these; when it is asked, if that function returns
-        anything but one score for each.
+      ValueError: if `normalize` or `at_most` is invalid; when it is used, if the function `normalize` does
+        not return one score per unit.
 
     References:
       Lee, Park, Mo, Ahn & Shin, "Layer-adaptive Sparsity for the Magnitude-based Pruning" (2021) for
@@ -149,9 +149,9 @@ def _lamp(scores: jax.Array) -> jax.Array:
 def threshold(quality: float, *, at_least: int = 1) -> Allocation:
     r"""Returns the allocation that keeps the units whose scores reach a threshold of their layer.
 
-    It is $q$ times the root mean square of the layer's scores, which for weights around zero, scored by
-    magnitude, is $q$ standard deviations. Only units that are alive count. How sparse that is, the weights
-    decide: the schedule's sparsity is not read.
+    The threshold is $q$ times the root mean square of the layer's scores; for weights with mean zero, scored
+    by magnitude, that is $q$ standard deviations. Only units that are alive count. The sparsity follows from
+    the weights: the schedule's sparsity is not read.
 
     Args:
       quality: $q$, above 0.

@@ -1,4 +1,4 @@
-"""Criteria that read activations: what enters a weight, and what its unit gives (`jaxprune.signals`).
+"""Criteria that read activations: the inputs of a weight, or the outputs of its unit (`jaxprune.signals`).
 
 Scores of units are spread evenly over their weights, so that a pattern's sum over a unit is the unit's score.
 """
@@ -15,7 +15,7 @@ __all__ = ["apoz", "bn_scale", "entropy", "hrank", "ria", "wanda"]
 
 
 def wanda(params: Params, *, input_moments: Params, **_) -> Scores:
-    r"""Scores a weight by its size times the norm of what it multiplies, $|w_{ij}| \|x_i\|_2$.
+    r"""Scores a weight by its size times the norm of its input, $|w_{ij}| \|x_i\|_2$.
 
     With `patterns.groups()` the weights of each output compete among themselves, as in the paper.
 
@@ -46,9 +46,9 @@ def ria(
 ) -> Scores:
     r"""Scores a weight by its share of its input's and of its output's weights, times the input's norm.
 
-    $(|w_{ij}| / \sum_i |w_{ij}| + |w_{ij}| / \sum_j |w_{ij}|)\, \|x_i\|_2^{a}$, which spares
-    channels that magnitudes alone would empty. Places in the window of a convolution are inputs; each layer
-    of a stack is a kernel of its own.
+    $(|w_{ij}| / \sum_i |w_{ij}| + |w_{ij}| / \sum_j |w_{ij}|)\, \|x_i\|_2^{a}$, which keeps weights in
+    channels that magnitude alone would remove altogether. Positions in the window of a convolution count as
+    inputs; each layer of a stack is a kernel of its own.
 
     Args:
       params: tree of arrays.
@@ -133,7 +133,7 @@ def bn_scale(params: Params, *, batchnorm_scales: Params, **_) -> Scores:
 
 
 def entropy(params: Params, *, unit_entropies: Params, **_) -> Scores:
-    """Scores a unit by the entropy of its activation over the examples: what varies says something.
+    """Scores a unit by the entropy of its activation over the examples: units that vary carry information.
 
     Args:
       params: tree of arrays.

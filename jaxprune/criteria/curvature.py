@@ -1,4 +1,4 @@
-"""Criteria that estimate what the loss rises by without a weight, from its curvature (`jaxprune.signals`)."""
+"""Criteria that estimate the rise of the loss without a weight from its curvature (`jaxprune.signals`)."""
 
 import functools
 
@@ -91,7 +91,7 @@ def _half_square(weights: jax.Array, diagonal: jax.Array) -> jax.Array:
 
 
 def second_order_taylor(params: Params, *, grads: Params, hessian_diagonal: Params, **_) -> Scores:
-    r"""Scores a weight by what the loss would change without it: $|g_i w_i - \frac{1}{2} H_{ii} w_i^2|$.
+    r"""Scores a weight by the change of the loss without it: $|g_i w_i - \frac{1}{2} H_{ii} w_i^2|$.
 
     Args:
       params: tree of arrays.
@@ -120,7 +120,7 @@ def second_order_taylor(params: Params, *, grads: Params, hessian_diagonal: Para
 
 
 def woodfisher(params: Params, *, inverse_fisher: Params, **_) -> Scores:
-    """Scores a weight by $w_q^2 / 2 [F^{-1}]_{qq}$: the rise of the loss if the others make up for it.
+    """Scores a weight by $w_q^2 / 2 [F^{-1}]_{qq}$: the rise of the loss if other weights compensate for it.
 
     Args:
       params: tree of arrays.
@@ -163,7 +163,7 @@ def obs(
     damp: float = 0.01,
     **_,
 ) -> Scores:
-    r"""Scores a weight by what its layer's output changes without it, if its row makes up for it.
+    r"""Scores a weight by the change of its layer's output without it, if its row compensates for it.
 
     $w_q^2 / 2 [(G + \lambda I)^{-1}]_{qq}$ with the Gram matrix $G = \mathrm{E}\,x x^\top$ of the inputs:
     Optimal Brain Surgeon on the squared error of each layer. `jaxprune.compensation.layerwise` moves the

@@ -1,4 +1,4 @@
-"""Criteria that read how a weight has moved, from the signals with a memory in `jaxprune.signals`."""
+"""Criteria that read how a weight has moved in training, from signals that the transform accumulates."""
 
 import jax.numpy as jnp
 
@@ -19,7 +19,7 @@ def movement(params: Params, *, movement_sum: Params, **_) -> Scores:
 
     Args:
       params: tree of arrays.
-      movement_sum: the sums of $-w_t g_t$ over the updates; training remembers them.
+      movement_sum: the sums of $-w_t g_t$ over the updates; the transform accumulates them.
 
     Returns:
       A tree like `params` of float arrays, higher is better; `None` at leaves without the signal.
@@ -39,7 +39,7 @@ def weight_change(params: Params, *, initial_params: Params, **_) -> Scores:
 
     Args:
       params: tree of arrays.
-      initial_params: the weights $w_0$; training remembers them.
+      initial_params: the weights $w_0$; in training the transform stores them.
 
     Returns:
       A tree like `params` of float arrays, higher is better; `None` at leaves without the signal.
@@ -60,7 +60,7 @@ def magnitude_increase(params: Params, *, initial_params: Params, **_) -> Scores
 
     Args:
       params: tree of arrays.
-      initial_params: the weights $w_0$; training remembers them.
+      initial_params: the weights $w_0$; in training the transform stores them.
 
     Returns:
       A tree like `params` of float arrays, higher is better; `None` at leaves without the signal.

@@ -31,7 +31,7 @@ def soft_threshold(
     Args:
       strength: $\lambda$, a schedule of it (step -> number), or either by regular expressions searched in the
         leaves' paths.
-      init: of $s$; at -8 the threshold is 3e-4. From far below, it begins to rise late.
+      init: of $s$; at -8 the threshold is 3e-4. The lower it starts, the later it begins to rise.
       prunable: which leaves have a threshold (see `jaxprune.masks.make`).
       axes: which axes of the leaves are inputs, outputs and layers: `jaxprune.axes(apply, params, *inputs)`;
         `None`: leaves with two axes are taken for `[inputs, outputs]`, with four and a small window for `[h,

@@ -241,8 +241,8 @@ def movement(
     by the gate `jaxprune.gates.movement`; with 15 % of the weights the three are within 0.3 points
     (results/compare_sanh2020_transfer). With `straight_through` it lost 6.4 points there, at a learning rate
     of 1e-3, perhaps because removed weights drift far before they return. Trained from scratch with
-    `straight_through` it lost 1.5 points at 98 %, where `gmp` lost 0.4 (results/compare_methods); the gate
-    was the best of another comparison from scratch (results/compare_regularised).
+    `straight_through` it lost 1.5 points at 98 %, where `gmp` lost 0.4 (results/compare_methods); in another
+    comparison from scratch the gate came first (results/compare_regularised).
 
     Args:
       sparsity: fraction removed of the prunable weights, in [0, 1): 0.9 keeps one in ten.

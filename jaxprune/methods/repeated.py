@@ -233,7 +233,7 @@ def granet(
     With `initial` above 0 training begins at random masks of that sparsity, and needs a key.
 
     Use it when the sparsity is high and a few dense gradients are affordable. It was the best of 22 methods
-    at 98 %, but only by its spread better than `gmp` (97.77 ± 0.06 and 97.71 %, LeNet-300-100 on MNIST,
+    at 98 %, with a lead over `gmp` within its spread (97.77 ± 0.06 and 97.71 %, LeNet-300-100 on MNIST,
     results/compare_methods).
 
     Args:

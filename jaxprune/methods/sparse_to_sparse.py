@@ -197,7 +197,7 @@ def itop(
     In the paper masks change every 1,500 to 4,000 updates, until late in training.
 
     Use it when training is long and sparse from the start. With a change every 400 of 4,000 updates its
-    accuracy at 98 % was 0.3 points above that of `rigl` and 0.3 below that of `rigl(accumulate=True)`
+    accuracy at 98 % was 0.33 points above that of `rigl` and 0.25 below that of `rigl(accumulate=True)`
     (LeNet-300-100 on MNIST, results/compare_methods).
 
     Args:
