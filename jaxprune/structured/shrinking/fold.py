@@ -69,8 +69,8 @@ def fold(graph: Graph, params: Params, masks: Masks, *inputs: Any) -> FoldResult
     left, on these inputs.
 
     Args:
-      graph: of the function.
-      params: tree of arrays, as it was traced.
+      graph: of the function, from `trace`.
+      params: tree of arrays, with the structure and shapes that were traced.
       masks: bool arrays, `None` at leaves without a mask. A unit is removed if they mask all kernels that
         bring it forth; those that read it need no mask.
       *inputs: of the function, of the shapes that were traced; two examples at least.
@@ -191,7 +191,7 @@ def _move_constants(
     """Runs the function with dead units and without them, and moves their constants into what follows.
 
     Args:
-      graph: of the function.
+      graph: of the function, from `trace`.
       masked_leaves: parameters where kernels are masked and biases are not.
       new_leaves: parameters where nothing of the dead units is left.
       kept_masks: for each parameter, what is not of dead units.
