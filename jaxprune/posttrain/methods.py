@@ -28,17 +28,17 @@ def sparsegpt(
     damp: float = 0.01,
     **options: Any,
 ) -> Pruned:
-    """Prunes a network by SparseGPT: later weights of an output make up for each weight that is removed.
+    """Prunes a network by SparseGPT: the later weights of an output compensate for each removed weight.
 
     Args:
-      apply: (params, batch) -> anything; any JAX function, in evaluation mode. Kernels and their inputs
-        are found in its program; nothing else is asked of it.
+      apply: (params, batch) -> outputs; any JAX function, in evaluation mode. Kernels and their inputs are
+        found in its program.
       params: tree of arrays.
-      batches: calibration data, trees of arrays of one shape; more rows than a kernel has inputs are needed
-        for it to pay, four times as many are good.
+      batches: calibration data, trees of arrays of one shape. Together they should have more rows (examples,
+        or tokens) than a kernel has inputs; four times as many are good.
       sparsity: fraction removed; or as `rates` of `jaxprune.posttrain.prune`.
-      pattern: who competes: `None` all weights of a kernel, `patterns.groups()` those of an output,
-        `patterns.groups(4)` at sparsity 0.5 is 2:4 along the inputs.
+      pattern: which weights compete: `None`: all weights of a kernel; `patterns.groups()`: those of an
+        output; `patterns.groups(4)` at sparsity 0.5 is 2:4 along the inputs.
       prunable: which parameters are pruned (see `jaxprune.posttrain.plan`).
       exclude: regular expressions of parameters that are not pruned.
       damp: share of the mean of the Gram's diagonal that is added to it.
