@@ -82,7 +82,8 @@ def sparsify(
 
     If a gradient is not finite, or the score of a kept weight is NaN, a change of the masks that is due is
     held: masks and memories stay as they were, and the change is made at the first later update without such
-    values (`jaxprune.record_of` counts these). While gradients are accumulated, one that is not finite spoils
+    values (`jaxprune.recorded`, put around it, counts the updates at which a change was held). While
+    gradients are accumulated, one that is not finite spoils
     the whole sum.
 
     A weight that is NaN or infinite when it is removed does not become zero, because `w + (-w)` is NaN then.
