@@ -25,7 +25,7 @@ __all__ = ["prune", "regrow", "reselect", "splice"]
 
 @factory
 def prune() -> Update:
-    """Returns the update that keeps the best units of those on the mask; what is off it stays off.
+    """Returns the update that keeps the best units of those on the mask; removed units do not return.
 
     Returns:
       An update for `jaxprune.Method`; that of most methods that begin dense.
@@ -52,7 +52,7 @@ def prune() -> Update:
 
 @factory
 def reselect() -> Update:
-    """Returns the update that keeps the best of all units: one whose score has grown comes back.
+    """Returns the update that keeps the best of all units: removed ones return if they score high enough.
 
     Returns:
       An update for `jaxprune.Method`, for criteria that know units off the mask: under
