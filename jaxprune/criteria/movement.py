@@ -15,7 +15,7 @@ def movement(params: Params, *, movement_sum: Params, **_) -> Scores:
     r"""Scores a weight by how far training has pushed it from zero: $-\sum_t w_t g_t$.
 
     Under `straight_through` this is the paper's movement pruning, whose scores learn at a constant rate.
-    Under `sparsify` a weight off the mask is zero and its score stands still.
+    With `sparsify` a weight off the mask is zero and its score does not change.
 
     Args:
       params: tree of arrays.

@@ -27,8 +27,8 @@ class Plan:
       rewind_to: the rewinding point k, in updates. 0 is the initialisation.
       rewind: what is set back to the rewinding point. `"weights"`: weights, optimizer state and learning rate
         (Frankle & Carbin 2019; with k > 0 Frankle et al. 2020). `"learning_rate"`: the optimizer's counts and
-        other single numbers, and with them its schedules; weights and moments carry on (Renda et al. 2020).
-        `"finetune"`: nothing; training goes on where the schedules have ended.
+        other single numbers, and with them its schedules; weights and moments are not set back (Renda et al.
+        2020). `"finetune"`: nothing; training continues with the last values of the schedules.
 
     >>> plan = Plan(round_steps=50, rounds=4, rewind_to=5)
     >>> plan.total_updates, plan.level_end(1)

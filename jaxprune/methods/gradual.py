@@ -249,7 +249,7 @@ def movement(
       begin: update, counted from 0, at which masks first change.
       end: update at which they change last and `sparsity` is reached.
       every: updates from one change of the masks to the next.
-      straight_through: whether weights off the masks go on learning.
+      straight_through: whether weights off the masks are trained further, by `jaxprune.straight_through`.
       pattern: which weights are removed together and which compete, from `jaxprune.patterns` or
         `jaxprune.structured.coupled`; single weights by default.
       allocation: how the sparsity is divided among leaves, from `jaxprune.allocation`; by default each has

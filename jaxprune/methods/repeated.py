@@ -118,7 +118,7 @@ def cyclical(
     pattern: AnyPattern = _UNSTRUCTURED,
     allocation: AnyAllocation = _UNIFORM,
 ) -> Method:
-    """Returns cyclical pruning: sparsity rises again and again, and weights removed wrongly can come back.
+    """Returns cyclical pruning: the sparsity rises in several cycles, and weights removed wrongly can return.
 
     Use it when early masks are doubtful and there is time for several cycles. We measured no gain: with two
     cycles it was as good as `gmp` at 90 % and 0.1 points worse at 98 % (LeNet-300-100 on MNIST,

@@ -155,10 +155,10 @@ def rigl(
 
     References:
       Evci, Gale, Menick, Castro & Elsen, "Rigging the Lottery: Making All Tickets Winners" (2020):
-      cosine-decayed fraction, Erdős–Rényi-kernel densities, no gradient step when masks change: no weight
-      of any leaf moves, moments stay as they were, and grown weights have none. Departure: counts of the
-      wrapped optimizer go on, so that learning-rate schedules do not slip; Adam's bias correction counts
-      that step too.
+      cosine-decayed fraction, Erdős–Rényi-kernel densities, no gradient step when masks change: no weight of
+      any leaf moves, moments stay as they were, and grown weights have none. Departure: counts of the wrapped
+      optimizer advance in that update, so that learning-rate schedules keep in step; Adam's bias correction
+      counts it too.
 
     >>> import jax.numpy as jnp
     >>> from jaxprune import next_masks

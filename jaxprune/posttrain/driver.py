@@ -1,4 +1,4 @@
-"""The loop over segments: run all batches, solve the kernels of one input, go on with the pruned network."""
+"""The loop over segments: run all batches, solve the kernels of one input, go on."""
 
 import contextlib
 import time
