@@ -70,8 +70,8 @@ def proximal(
     The step size $\eta$ must be that of `inner`; otherwise the minimised function is not loss + penalty:
 
     * `optax.sgd(lr)`: the learning rate. With `momentum=b`, `learning_rate=lr / (1 - b)`: that is how far one
-    gradient moves a weight in all. * `optax.adam(lr)` and the like: each weight has a step size of its own,
-    and
+      gradient moves a weight in all.
+    * `optax.adam(lr)` and the like: each weight has a step size of its own, and
       `preconditioner=preconditioners.adam()` multiplies the learning rate by it. Without one, all weights
       have the same threshold: there are zeros too, but the penalty is weaker where gradients are small.
 
