@@ -4,8 +4,9 @@ Masks are pytrees beside the parameters; sparsity is an optax gradient transform
 
     tx = jaxprune.sparsify(optax.adamw(1e-3), jaxprune.methods.rigl(...), key=key)
 
-A method is a sentence of five concepts (`criteria`, `patterns`, `allocation`, `schedules`, `updates`); see
-`jaxprune.Method`.
+A method is one choice of criterion, pattern, allocation, schedule and update (the modules `criteria`,
+`patterns`, `allocation`, `schedules`, `updates`); see `jaxprune.Method`. `jaxprune.methods` has the published
+ones, `jaxprune.prune` prunes once, outside training.
 """
 
 import importlib

@@ -1,6 +1,6 @@
-"""Pruning before training: published methods in short, on `jaxprune.prune_on`.
+"""Pruning before training: published methods in one call each, built on `jaxprune.prune_on`.
 
-Controls of the same kind read nothing: `prune(params, methods.magnitude(sparsity=...))`, `methods.random`.
+Controls that need no data are `prune(params, methods.magnitude(sparsity=...))` and `methods.random`.
 """
 
 from collections.abc import Callable, Iterable
@@ -54,23 +54,24 @@ def snip(
       params: tree of arrays, as initialised.
       batches: trees of arrays [examples, ...]; one batch of about a hundred examples in the paper.
       sparsity: fraction of the prunable weights removed, in [0, 1).
-      rounds: cuts, each by the gradients of what is left; the paper makes one.
+      rounds: number of cuts, each by the gradients of the network as pruned so far; one in the paper.
       prunable: which leaves may be pruned (see `jaxprune.masks.make`).
       axes: which axes of the leaves are inputs, outputs and layers: `jaxprune.axes(apply, params, *inputs)`;
-        `None`: two axes are taken for `[inputs, outputs]`, four with a short window for `[h, w, inputs,
-        outputs]`; other shapes are refused where direction matters.
-      pattern: which weights go together and compete, from `jaxprune.patterns`.
-      allocation: how the budget is divided; the published one, of the whole tree, empties layers at high
-        sparsities.
-      at_least: fewest units that the published allocation leaves of a layer.
-      at_most: largest fraction that it removes of one.
+        `None`: leaves with two axes are taken for `[inputs, outputs]`, with four and a small window for `[h,
+        w, inputs, outputs]`; others are refused if inputs and outputs matter.
+      pattern: which weights are removed together and which compete, from `jaxprune.patterns`.
+      allocation: how the budget is divided among layers; the default is the published one, one budget for the
+        whole tree, which empties layers at high sparsities.
+      at_least: fewest units of a layer that the default allocation keeps.
+      at_most: largest fraction of a layer that the default allocation removes.
       progress: called with the number of batches done, after each.
 
     Returns:
       The parameters with exact zeros where pruned, and the masks, for `jaxprune.fixed`.
 
     Raises:
-      ValueError: if a floor is given to an allocation of one's own, or an argument is out of its range.
+      ValueError: if `at_least` or `at_most` is given with another allocation, or an argument is out of its
+        range.
 
     References:
       Lee, Ajanthan & Torr, "SNIP: Single-shot Network Pruning based on Connection Sensitivity" (2019).
@@ -115,27 +116,28 @@ def grasp(
       batches: trees of arrays [examples, ...], read twice, for the gradient and for its product with the
         Hessian; ten examples of each class in the paper.
       sparsity: fraction of the prunable weights removed, in [0, 1).
-      rounds: cuts, each by the gradient flow of what is left; the paper makes one.
+      rounds: number of cuts, each by the gradient flow of the network as pruned so far; one in the paper.
       prunable: which leaves may be pruned (see `jaxprune.masks.make`).
       axes: which axes of the leaves are inputs, outputs and layers: `jaxprune.axes(apply, params, *inputs)`;
-        `None`: two axes are taken for `[inputs, outputs]`, four with a short window for `[h, w, inputs,
-        outputs]`; other shapes are refused where direction matters.
-      pattern: which weights go together and compete, from `jaxprune.patterns`.
-      allocation: how the budget is divided; the published one, of the whole tree, empties layers at high
-        sparsities.
-      at_least: fewest units that the published allocation leaves of a layer.
-      at_most: largest fraction that it removes of one.
+        `None`: leaves with two axes are taken for `[inputs, outputs]`, with four and a small window for `[h,
+        w, inputs, outputs]`; others are refused if inputs and outputs matter.
+      pattern: which weights are removed together and which compete, from `jaxprune.patterns`.
+      allocation: how the budget is divided among layers; the default is the published one, one budget for the
+        whole tree, which empties layers at high sparsities.
+      at_least: fewest units of a layer that the default allocation keeps.
+      at_most: largest fraction of a layer that the default allocation removes.
       progress: called after each batch, with the number of batches done in both passes.
 
     Returns:
       The parameters with exact zeros where pruned, and the masks, for `jaxprune.fixed`.
 
     Raises:
-      ValueError: if a floor is given to an allocation of one's own, or an argument is out of its range.
+      ValueError: if `at_least` or `at_most` is given with another allocation, or an argument is out of its
+        range.
 
     References:
       Wang, Zhang & Grosse, "Picking Winning Tickets Before Training by Preserving Gradient Flow" (2020).
-      Departure: the temperature is the loss's own affair; it is 1 unless the loss has another.
+      Departure: the temperature is part of the loss; it is 1 unless the loss sets another.
 
     >>> import jax.numpy as jnp
     >>> loss = lambda params, x: jnp.mean(x) * jnp.sum(params["w"] ** 3) / 6  # g = w^2 / 2, H = diag(w)
@@ -164,10 +166,11 @@ def synflow(
     at_most: float = 1.0,
     progress: Progress | None = None,
 ) -> tuple[Params, Masks]:
-    r"""Prunes by SynFlow: keeps the weights through which most flows, found anew after each small cut.
+    r"""Prunes by SynFlow: keeps the weights of largest synaptic flow, computed anew after each small cut.
 
-    After round $k$ of $n$ a fraction $(1 - s)^{k/n}$ is left. A layer that is cut takes over the flow of its
-    lost weights with those it keeps, so with many rounds none is emptied while a budget of one path is left.
+    After round $k$ of $n$ a fraction $(1 - s)^{k/n}$ of the weights is left. When a layer is cut, its kept
+    weights take over the flow of the lost ones. So with many rounds no layer is emptied as long as the budget
+    is enough for one path.
 
     Args:
       apply: (params, inputs) -> outputs; no data is read (see `jaxprune.signals.synaptic_flow`).
@@ -177,20 +180,20 @@ def synflow(
       rounds: $n$.
       prunable: which leaves may be pruned (see `jaxprune.masks.make`).
       axes: which axes of the leaves are inputs, outputs and layers: `jaxprune.axes(apply, params, *inputs)`;
-        `None`: two axes are taken for `[inputs, outputs]`, four with a short window for `[h, w, inputs,
-        outputs]`; other shapes are refused where direction matters.
-      pattern: which weights go together and compete, from `jaxprune.patterns`.
-      allocation: how the budget is divided; the published one, of the whole tree, empties layers at high
-        sparsities.
-      at_least: fewest units that the published allocation leaves of a layer.
-      at_most: largest fraction that it removes of one.
+        `None`: leaves with two axes are taken for `[inputs, outputs]`, with four and a small window for `[h,
+        w, inputs, outputs]`; others are refused if inputs and outputs matter.
+      pattern: which weights are removed together and which compete, from `jaxprune.patterns`.
+      allocation: how the budget is divided among layers; the default is the published one, one budget for the
+        whole tree, which empties layers at high sparsities.
+      at_least: fewest units of a layer that the default allocation keeps.
+      at_most: largest fraction of a layer that the default allocation removes.
       progress: called with the number of rounds done, after each.
 
     Returns:
       The parameters with exact zeros where pruned, and the masks, for `jaxprune.fixed`.
 
     Raises:
-      ValueError: if nothing flows, from the start or after a round, or more than the type can hold.
+      ValueError: if the flow is zero, from the start or after a round, or overflows the dtype.
 
     References:
       Tanaka, Kunin, Yamins & Ganguli, "Pruning neural networks without any data by iteratively conserving

@@ -27,20 +27,19 @@ _PRUNE = updates_lib.prune()
 class Method(Part):
     """A pruning method: criterion · pattern · allocation · schedule · update.
 
-    What is not given is the plainest: single weights that compete within their layer
-    (`patterns.unstructured()`), the same fraction removed from each layer (`allocation.uniform()`), removed
-    weights that stay away (`updates.prune()`), and a dense start. Two methods are equal if their parts are,
-    whatever call put these together.
+    Defaults: single weights compete within their layer (`patterns.unstructured()`), each layer loses the same
+    fraction (`allocation.uniform()`), removed weights do not return (`updates.prune()`), and training starts
+    dense. Two methods are equal if their parts are equal, whatever call made them.
 
     Attributes:
       criterion: scores each weight.
-      schedule: when masks change, in updates, and the fraction of weights removed by then.
-      pattern: which weights die together and which compete.
-      allocation: distributes the budget over layers.
+      schedule: at which updates masks change, and the fraction of weights removed by then.
+      pattern: which weights are removed together and which compete.
+      allocation: how many units each layer keeps.
       update: how an old mask becomes a new one.
-      initial: criterion of the first masks of a method that is sparse from the start; `None`: dense.
-      backward: what reaches the weights off the masks of a method that trains straight through them
-        (`straight_through`); `None`: they are zero (`sparsify`).
+      initial: criterion of the first masks, for a method that is sparse from the start; `None`: dense.
+      backward: for a method of `straight_through`, which gradients the weights off the masks get; `None`:
+        the method is for `sparsify`, and they are zero.
       made_by: the call of the factory that made the method, such as `methods.gmp(...)`; it is set there.
 
     >>> from jaxprune import criteria, schedules
@@ -202,7 +201,7 @@ def by_index(
 def partition(methods: Mapping[str, Method] | Iterable[tuple[str, Method]]) -> Partition:
     """Returns different methods for different leaves of one tree, under one optimizer.
 
-    Each method sees its own leaves only: a global budget is shared among those. Leaves that nothing
+    Each method sees its own leaves only: a global budget is shared among these. Leaves that no expression
     matches stay dense.
 
     Args:
@@ -210,11 +209,11 @@ def partition(methods: Mapping[str, Method] | Iterable[tuple[str, Method]]) -> P
         match counts.
 
     Returns:
-      What `sparsify`, `straight_through`, `lottery_ticket` and `prune` take for a method.
+      A `Partition`, which `sparsify`, `straight_through`, `lottery_ticket` and `prune` accept as a method.
 
     Raises:
-      ValueError: if there are no methods, an expression is no regular one or there twice, or only some of the
-        methods are for `straight_through`.
+      ValueError: if there are no methods, a key is not a regular expression or occurs twice, or only some of
+        the methods are for `straight_through`.
       TypeError: if `methods` is of another kind, or one of them is no method.
 
     >>> from jaxprune import methods

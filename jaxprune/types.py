@@ -120,7 +120,7 @@ class Units:
     own; within a layer there may be many contests.
 
     Attributes:
-      scores: float array, one number per unit; what lives and dies together is one unit.
+      scores: float array, one number per unit; weights that are removed together are one unit.
       axis: units along this axis, or these axes together, are one contest; `None`: all units of a layer are.
       competing: int32 per layer, how many units of a contest the budget counts; `None`: all of them. The
         rounds of a lottery ticket count those that are still alive, so 0.2 removes a fifth of what is left.
@@ -219,7 +219,7 @@ class Contests(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Pattern(Part):
-    """Functions that say which weights die together and which compete.
+    """Functions that say which weights are removed together and which compete.
 
     Each function takes last what the axes of the leaf are, an `Axes`; `None`, or left out: they are told by
     its shape, as Flax stores kernels (`jaxprune.kernel_axes.by_position`).

@@ -20,15 +20,23 @@ __all__ = ["read_results", "results_table", "write_report"]
 
 _HEAD = """# Results
 
-Written by `python -m experiments.report --table results` from the files beside it. Verdicts follow the rule
-in `experiments/reports/stats.py`: a claim holds if the one-sided 95 % lower bound of what it says, paired
-over n seeds, is above what it needs; it is refuted if the upper bound is below; otherwise it is open.
-Bounds stand in brackets, ± is a standard deviation. Each bound is wrong in 5 % of cases; margins that are
-themselves measured, as the spread of dense, make that approximate. Digits are those of one machine: on
-another processor the same seed can give other ones. A claim is held against a paper's own figure, against one
-by a shortened protocol (the last column says how), against a published order, or against a bar of our own.
-Claims are written down before a run; to runs that were finished, those whose bar is the paper's own figure
-were added later.
+What the runs of this repository say about published claims: one row per claim, with its verdict. The page
+is written by `python -m experiments.report --table results` from the JSON files beside it.
+
+- Verdict: a claim holds if the one-sided 95 % lower bound of its figure, paired over n seeds, is above what
+  it needs; it is refuted if the upper bound is below; otherwise it is open
+  (`experiments/reports/stats.py`).
+- Notation: bounds are in brackets, ± is a standard deviation or the tolerance of a needed figure, pp are
+  percentage points. In claims called "error" our figure and the needed one are accuracies, 100 % minus the
+  error. For language models figures are differences of log-perplexity: at most 2.1 times dense needs > -ln
+  2.1 = -0.7419.
+- Held against: a paper's own figure ("figure"), a paper's figure by a shortened protocol ("shortened"; the
+  last column says how), a published order or statement ("order"), or a bar of our own ("own").
+- Each bound is wrong in 5 % of cases; margins that are themselves measured, such as the spread of dense,
+  make that approximate. Digits are those of one machine: on another processor the same seed can give other
+  digits.
+- Claims are written down before a run. Only claims whose bar is a paper's own figure were added to finished
+  runs.
 
 """
 _OTHER_SHAPES = (

@@ -20,7 +20,7 @@ __all__ = ["at_cost", "cost_budget"]
 def cost_budget(
     costs: Mapping[str, float] | Any, *, power: float = 1.0, at_least: int = 1
 ) -> Allocation:
-    r"""Returns the allocation of one budget of cost for all leaves: sparsity is the fraction of it removed.
+    r"""Returns the allocation of one cost budget for all leaves: sparsity is the fraction of cost removed.
 
     A unit of leaf $l$ costs $c_l$, the leaf's cost over its units. Units are ranked by score over $c_l^p$,
     the greedy order of a knapsack, and the best are kept that the budget pays for; those that are equal at
@@ -30,15 +30,15 @@ def cost_budget(
       costs: of each prunable leaf while it is dense: operations (`jaxprune.metrics.flops`), bytes,
         microseconds. A tree like the parameters, or numbers by path.
       power: $p$; 0 compares scores as they are and only counts the budget in costs.
-      at_least: fewest units that a layer keeps, or all that it has, even if the budget pays for fewer; 0
-        allows that it is emptied.
+      at_least: fewest units that a layer keeps, or all that it has, even if the budget pays for fewer; with 0
+        it may lose all.
 
     Returns:
       An allocation. Where a leaf has many contests, each keeps the leaf's count divided by their number,
       rounded down, so that the budget holds.
 
     Raises:
-      ValueError: if `at_least` is negative; when it is asked, if a leaf that is pruned has no finite cost
+      ValueError: if `at_least` is negative; when it is used, if a leaf that is pruned has no finite cost
         above 0.
 
     >>> from jaxprune.types import Units
@@ -79,10 +79,10 @@ def cost_budget(
 
 @factory
 def at_cost(allocation: AnyAllocation, costs: Mapping[str, float] | Any) -> Allocation:
-    """Returns another allocation at the sparsity at which it removes the asked fraction of the cost.
+    """Returns another allocation, used at the sparsity that removes the given fraction of the cost.
 
-    So that uniform, ERK and others can be compared at equal operations. The sparsity of the other one is
-    found by bisection: what is kept costs no more than asked, unless its floors alone cost more.
+    With it uniform, ERK and others can be compared at equal operations. The sparsity is found by bisection:
+    the kept units cost no more than asked, unless the floors alone cost more.
 
     Args:
       allocation: the other one; the more it is asked to remove, the less it keeps.
@@ -92,8 +92,7 @@ def at_cost(allocation: AnyAllocation, costs: Mapping[str, float] | Any) -> Allo
       An allocation.
 
     Raises:
-      ValueError: when it is asked, if a leaf that is pruned has no finite cost
-        above 0.
+      ValueError: when it is used, if a leaf that is pruned has no finite cost above 0.
 
     >>> from jaxprune.allocation import uniform
     >>> from jaxprune.types import Units

@@ -1,8 +1,8 @@
 """Allocations by the name of a leaf.
 
-Each has a floor: no layer keeps fewer than `at_least` of its units, or all where it has fewer. It is 1 by
-default, as a layer that keeps none lets nothing through, and 0 allows that. A unit is what the pattern makes
-one: a weight, a channel, a block. In a layer of many contests (N:M), each keeps the same number.
+Each has a floor: a layer keeps at least `at_least` of its units, or all if it has fewer. The floor is 1 by
+default, because a layer without any unit cuts the network; 0 allows that. A unit is a weight, channel or
+block, according to the pattern. In a layer of many contests (N:M), each contest keeps the same number.
 """
 
 import functools
@@ -45,21 +45,21 @@ TABLE = checks.Kind(
 def uniform(rates: Mapping[str, float] | None = None, *, at_least: int = 1) -> Allocation:
     """Returns the allocation that removes the same fraction of every layer, rounded to whole units.
 
-    A layer is a leaf, or where `axes` say that layers are stacked in one leaf, a slice of it. Each rounds by
-    itself and none falls below its floor, so that the tree may keep more than is asked for:
-    `jaxprune.masks.table` shows what it is.
+    A layer is a leaf, or, where `axes` say that layers are stacked in one leaf, a slice of it. Each layer is
+    rounded by itself, and none falls below its floor, so that the tree may keep more than is asked for:
+    `jaxprune.masks.table` shows the sparsity reached.
 
     Args:
-      rates: factors on the sparsity for leaves whose path a regular expression matches, the first
-        match counting: `{"fc3/kernel": 0.5}` prunes the output layer at half the rate, as the
+      rates: by regular expression over paths, a factor by which the sparsity of the leaf is multiplied; the
+        first match counts: `{"fc3/kernel": 0.5}` prunes the output layer at half the rate, as the
         lottery-ticket paper does; 0 leaves a leaf dense.
-      at_least: fewest units that a layer keeps, or all that it has; 0 allows that it is emptied.
+      at_least: fewest units that a layer keeps (all if it has fewer); with 0 it may lose all.
 
     Returns:
       An allocation.
 
     Raises:
-      ValueError: if a rate is not in [0, 1]; when it is asked, if an expression matches no leaf.
+      ValueError: if a rate is not in [0, 1]; when it is used, if an expression matches no leaf.
 
     >>> params = {"head": jnp.ones((4, 1)), "w": jnp.ones((8, 10))}
     >>> units = jax.tree.map(Units, params)
@@ -108,23 +108,23 @@ def uniform(rates: Mapping[str, float] | None = None, *, at_least: int = 1) -> A
 
 @factory
 def uniform_plus(*, first: str, last: str, most: float = 0.8, at_least: int = 1) -> Allocation:
-    """Returns the allocation that is `uniform`, but spares the first layer and removes less of the last.
+    """Returns the allocation `uniform`, except that the first layer stays dense and the last loses less.
 
-    The others lose more in return, so that the tree keeps its budget.
+    The other layers lose more in return, so that the whole tree has the sparsity that was asked for.
 
     Args:
       first: regular expression of the leaves that stay dense.
       last: regular expression of the leaves that lose `most` at most. If the two keep the whole budget or
         more, the others keep their floor beyond it.
       most: highest sparsity of the last leaves, a fraction removed.
-      at_least: fewest units that a layer keeps, or all that it has; 0 allows that it is emptied. Of the
-        others, those furthest above it pay for it, so that the total is kept.
+      at_least: fewest units that a layer keeps (all if it has fewer); with 0 it may lose all. Of the others,
+        those furthest above it pay for it, so that the total is kept.
 
     Returns:
       An allocation.
 
     Raises:
-      ValueError: if `most` is not in [0, 1); when it is asked, if an expression matches no leaf.
+      ValueError: if `most` is not in [0, 1); when it is used, if an expression matches no leaf.
 
     References:
       Gale, Elsen & Hooker, "The State of Sparsity in Deep Neural Networks" (2019): first convolution
@@ -185,23 +185,23 @@ def first_match(table: Mapping[str, float], path: str) -> float | None:
 
 @factory
 def by_path(sparsities: Mapping[str, float], *, at_least: int = 1) -> Allocation:
-    """Returns the allocation that takes of each layer a table's fraction, scaled to the sparsity asked for.
+    """Returns the allocation by a table of sparsities per layer, scaled to the overall sparsity asked for.
 
-    Where the schedule asks for the table's own overall sparsity, leaves get exactly what the table says; at
-    another one all are scaled by the same factor. A leaf that would have to lose more than all loses all
-    but its floor, and the others make up for it.
+    If the schedule asks for the overall sparsity of the table, each layer gets its entry. At another sparsity
+    all entries are scaled by the same factor. A layer that would have to lose more than it has keeps its
+    floor, and the others make up for it.
 
     Args:
       sparsities: fraction removed by regular expression, searched in the path of a leaf, the first match
-        counting; or by the name of a layer as it stands, `"layers/kernel[3]"` for one of a stack. Leaves that
-        nothing matches stay dense.
-      at_least: fewest units that a layer keeps, or all that it has; 0 allows that it is emptied.
+        counting; or by the exact name of a layer, such as `"layers/kernel[3]"` for one of a stack. Leaves
+        that nothing matches stay dense.
+      at_least: fewest units that a layer keeps (all if it has fewer); with 0 it may lose all.
 
     Returns:
       An allocation.
 
     Raises:
-      ValueError: if a sparsity is not in [0, 1), or all are 0; when it is asked, if a key matches no layer.
+      ValueError: if a sparsity is not in [0, 1), or all are 0; when it is used, if a key matches no layer.
 
     >>> params = {"a": jnp.ones(100), "b": jnp.ones(100)}
     >>> allocate = by_path({"a": 0.9, "b": 0.5})

@@ -20,19 +20,19 @@ __all__ = ["removing"]
 def removing(count: int, *, of_tree: bool = False) -> Allocation:
     """Returns the allocation that removes a number of units of each layer, or of the whole tree.
 
-    Units are those of the pattern: weights, channels, blocks. The schedule's sparsity is not read. Where the
-    rounds of a lottery ticket count the units that are alive, each round removes as many again.
+    Units are those of the pattern: weights, channels, blocks. The schedule's sparsity is not read. In a
+      lottery ticket each round removes `count` more.
 
     Args:
       count: units removed.
-      of_tree: the worst of all leaves together are removed, instead of `count` of each layer; a layer whose
-        units are all worse than others can lose all of them.
+      of_tree: whether `count` units of the whole tree are removed, instead of `count` of each layer; a layer
+        whose units are all worse than others can then lose all of them.
 
     Returns:
       An allocation.
 
     Raises:
-      ValueError: if `count` is negative; when it is asked, if a layer, or the tree, has no more units, or the
+      ValueError: if `count` is negative; when it is used, if a layer, or the tree, has no more units, or the
         contests of a layer (N:M) cannot lose the same number each.
 
     >>> from jaxprune.types import Units

@@ -1,4 +1,4 @@
-"""Allocations by the scores: layers with better units keep more of them."""
+"""Allocations that read the scores: layers with better units keep more of them."""
 
 from collections.abc import Callable
 from typing import Any, Literal
@@ -35,26 +35,26 @@ def global_budget(
 ) -> Allocation:
     """Returns the allocation of one budget for all leaves: the best units of the whole tree survive.
 
-    A layer whose units are all worse than others loses all of them, which cuts the network: that is the
-    published behaviour. `at_least` and `at_most` prevent it: the best units of each layer that they protect
-    stay, and the rest of the budget goes to the best of all others. If what they protect is more than the
-    budget, it is kept all the same.
+    By default a layer whose units are all worse than those of other layers loses all of them, which cuts the
+    network: that is the published behaviour. `at_least` and `at_most` prevent it: they protect the best units
+    of each layer, and the rest of the budget goes to the best of all other units. The protected units are
+    kept even if they exceed the budget.
 
     Args:
       normalize: how scores of different leaves are made comparable. `None`: they are compared as they
         are. `"lamp"`: $s_u^2$ over the sum of the squares of its leaf's scores that are not smaller
         (sorts each leaf: slow on CPU); scores below 0 count as 0. `"l2"`: scores over their leaf's norm. Or
         a function of the scores of one leaf that does not change their order.
-      at_least: fewest units that a layer keeps, or all that it has.
+      at_least: fewest units that a layer keeps (all if it has fewer).
       at_most: largest fraction that any one layer loses; its number of units is rounded down.
 
     Returns:
-      An allocation; its counts come with the choice that gave them. Where a leaf has many contests, each
-      keeps the leaf's count divided by their number, rounded.
+      An allocation, which also says which units are kept. Where a leaf has many contests (N:M), each keeps
+      the leaf's count divided by their number, rounded.
 
     Raises:
-      ValueError: if `normalize` or `at_most` is none of these; when it is asked, if that function returns
-        anything but one score for each.
+      ValueError: if `normalize` or `at_most` is invalid; when it is used, if the function `normalize` does
+        not return one score per unit.
 
     References:
       Lee, Park, Mo, Ahn & Shin, "Layer-adaptive Sparsity for the Magnitude-based Pruning" (2021) for
@@ -149,9 +149,9 @@ def _lamp(scores: jax.Array) -> jax.Array:
 def threshold(quality: float, *, at_least: int = 1) -> Allocation:
     r"""Returns the allocation that keeps the units whose scores reach a threshold of their layer.
 
-    It is $q$ times the root mean square of the layer's scores, which for weights around zero, scored by
-    magnitude, is $q$ standard deviations. Only units that are alive count. How sparse that is, the weights
-    decide: the schedule's sparsity is not read.
+    The threshold is $q$ times the root mean square of the layer's scores; for weights with mean zero, scored
+    by magnitude, that is $q$ standard deviations. Only units that are alive count. The sparsity follows from
+    the weights: the schedule's sparsity is not read.
 
     Args:
       quality: $q$, above 0.
@@ -210,7 +210,7 @@ def owl(*, outlier: float = 5.0, spread: float = 0.08, at_least: int = 1) -> All
     Args:
       outlier: $M$, times the mean of a layer's scores.
       spread: $\lambda$, a fraction of weights; the densities of two layers differ by $2 \lambda$ at most.
-      at_least: fewest units that a layer keeps, or all that it has; 0 allows that it is emptied. The layers
+      at_least: fewest units that a layer keeps (all if it has fewer); with 0 it may lose all. The layers
         furthest above it pay for it, so that the total is kept, unless the floors together are more.
 
     Returns:

@@ -47,7 +47,7 @@ def erk(
       sparsities: fraction removed of leaves whose path a regular expression matches, the first match
         counting, at any step: `{"conv1/kernel": 0.0}` leaves the first one dense. The others share what is
         left of the budget; they are dense where it is more than they have.
-      at_least: fewest units that a layer keeps, or all that it has; 0 allows that it is emptied. The layers
+      at_least: fewest units that a layer keeps (all if it has fewer); with 0 it may lose all. The layers
         furthest above it pay for it, so that the total is kept, unless the floors together are more.
 
     Returns:

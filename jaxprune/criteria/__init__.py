@@ -1,7 +1,8 @@
-"""Criteria: what each weight is worth. Pure functions `(params, *, <signals>, **_) -> scores`.
+"""Criteria: pure functions `(params, *, <signals>, **_) -> scores`; the weights of highest score are kept.
 
-Signals come by keyword: `grads` and `key` from `sparsify`, those with a memory (`jaxprune.signals`) from
-its state, others from whoever calls. A missing one is a `TypeError` that names it. Higher scores are kept.
+Signals are passed by keyword: `sparsify` passes `grads`, `key` and those that it accumulates in its state
+(`jaxprune.signals.needs`); others come from the caller, of `jaxprune.prune` for instance. A missing signal is
+a `TypeError` that names it.
 """
 
 from jaxprune.criteria.activation import apoz as apoz

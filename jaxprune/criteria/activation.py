@@ -1,4 +1,4 @@
-"""Criteria that read activations: what enters a weight, and what its unit gives (`jaxprune.signals`).
+"""Criteria that read activations: the inputs of a weight, or the outputs of its unit (`jaxprune.signals`).
 
 Scores of units are spread evenly over their weights, so that a pattern's sum over a unit is the unit's score.
 """
@@ -15,7 +15,7 @@ __all__ = ["apoz", "bn_scale", "entropy", "hrank", "ria", "wanda"]
 
 
 def wanda(params: Params, *, input_moments: Params, **_) -> Scores:
-    r"""Scores a weight by its size times the norm of what it multiplies, $|w_{ij}| \|x_i\|_2$.
+    r"""Scores a weight by its size times the norm of its input, $|w_{ij}| \|x_i\|_2$.
 
     With `patterns.groups()` the weights of each output compete among themselves, as in the paper.
 
@@ -24,7 +24,7 @@ def wanda(params: Params, *, input_moments: Params, **_) -> Scores:
       input_moments: mean squares, from `jaxprune.signals.input_moments`.
 
     Returns:
-      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
+      A tree like `params` of float arrays, higher is better; `None` at leaves without the signal.
 
     References:
       Sun, Liu, Bair & Kolter, "A Simple and Effective Pruning Approach for Large Language Models" (2023).
@@ -46,9 +46,9 @@ def ria(
 ) -> Scores:
     r"""Scores a weight by its share of its input's and of its output's weights, times the input's norm.
 
-    $(|w_{ij}| / \sum_i |w_{ij}| + |w_{ij}| / \sum_j |w_{ij}|)\, \|x_i\|_2^{a}$, which spares
-    channels that magnitudes alone would empty. Places in the window of a convolution are inputs; each layer
-    of a stack is a kernel of its own.
+    $(|w_{ij}| / \sum_i |w_{ij}| + |w_{ij}| / \sum_j |w_{ij}|)\, \|x_i\|_2^{a}$, which keeps weights in
+    channels that magnitude alone would remove altogether. Positions in the window of a convolution count as
+    inputs; each layer of a stack is a kernel of its own.
 
     Args:
       params: tree of arrays.
@@ -57,7 +57,7 @@ def ria(
       power: $a$.
 
     Returns:
-      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
+      A tree like `params` of float arrays, higher is better; `None` at leaves without the signal.
 
     References:
       Zhang, Bai, Lin, Zhao, Hou & Cannistraci, "Plug-and-Play: An Efficient Post-training Pruning Method for
@@ -98,7 +98,7 @@ def apoz(params: Params, *, unit_zeros: Params, **_) -> Scores:
       unit_zeros: share of zeros per unit, `jaxprune.signals.outputs(...).unit_zeros`.
 
     Returns:
-      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
+      A tree like `params` of float arrays, higher is better; `None` at leaves without the signal.
 
     References:
       Hu, Peng, Tai & Tang, "Network Trimming: A Data-Driven Neuron Pruning Approach towards Efficient Deep
@@ -119,7 +119,7 @@ def bn_scale(params: Params, *, batchnorm_scales: Params, **_) -> Scores:
       batchnorm_scales: per unit, from `jaxprune.signals.batchnorm_scales`.
 
     Returns:
-      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
+      A tree like `params` of float arrays, higher is better; `None` at leaves without the signal.
 
     References:
       Liu et al., "Learning Efficient Convolutional Networks through Network Slimming" (2017), where an L1
@@ -133,14 +133,14 @@ def bn_scale(params: Params, *, batchnorm_scales: Params, **_) -> Scores:
 
 
 def entropy(params: Params, *, unit_entropies: Params, **_) -> Scores:
-    """Scores a unit by the entropy of its activation over the examples: what varies says something.
+    """Scores a unit by the entropy of its activation over the examples: units that vary carry information.
 
     Args:
       params: tree of arrays.
       unit_entropies: per unit, `jaxprune.signals.outputs(...).unit_entropies`.
 
     Returns:
-      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
+      A tree like `params` of float arrays, higher is better; `None` at leaves without the signal.
 
     References:
       Luo & Wu, "An Entropy-based Pruning Method for CNN Compression" (2017).
@@ -160,7 +160,7 @@ def hrank(params: Params, *, unit_ranks: Params, **_) -> Scores:
       unit_ranks: per filter, `jaxprune.signals.outputs(...).unit_ranks`.
 
     Returns:
-      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
+      A tree like `params` of float arrays, higher is better; `None` at leaves without the signal.
 
     References:
       Lin et al., "HRank: Filter Pruning using High-Rank Feature Map" (2020).

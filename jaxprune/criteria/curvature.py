@@ -1,4 +1,4 @@
-"""Criteria that estimate what the loss rises by without a weight, from its curvature (`jaxprune.signals`)."""
+"""Criteria that estimate the rise of the loss without a weight from its curvature (`jaxprune.signals`)."""
 
 import functools
 
@@ -23,7 +23,7 @@ def fisher(params: Params, *, fisher: Params, **_) -> Scores:
       fisher: diagonal of the empirical Fisher, from `jaxprune.signals.fisher`.
 
     Returns:
-      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
+      A tree like `params` of float arrays, higher is better; `None` at leaves without the signal.
 
     References:
       Theis, Korshunova, Tejani & Huszár, "Faster gaze prediction with dense networks and Fisher pruning"
@@ -48,7 +48,7 @@ def adam_second_moment(params: Params, *, second_moment: Params, **_) -> Scores:
       second_moment: $\nu$, from `jaxprune.signals.second_moment`, which finds it in the optimizer's state.
 
     Returns:
-      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
+      A tree like `params` of float arrays, higher is better; `None` at leaves without the signal.
 
     References:
       Li, Dangel, Tam & Raffel, "Fishers for Free? Approximating the Fisher Information Matrix by Recycling
@@ -72,7 +72,7 @@ def obd(params: Params, *, gauss_newton_diagonal: Params, **_) -> Scores:
         however large they are.
 
     Returns:
-      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
+      A tree like `params` of float arrays, higher is better; `None` at leaves without the signal.
 
     References:
       LeCun, Denker & Solla, "Optimal Brain Damage" (1990), with the Levenberg-Marquardt (Gauss-Newton)
@@ -91,7 +91,7 @@ def _half_square(weights: jax.Array, diagonal: jax.Array) -> jax.Array:
 
 
 def second_order_taylor(params: Params, *, grads: Params, hessian_diagonal: Params, **_) -> Scores:
-    r"""Scores a weight by what the loss would change without it: $|g_i w_i - \frac{1}{2} H_{ii} w_i^2|$.
+    r"""Scores a weight by the change of the loss without it: $|g_i w_i - \frac{1}{2} H_{ii} w_i^2|$.
 
     Args:
       params: tree of arrays.
@@ -99,7 +99,7 @@ def second_order_taylor(params: Params, *, grads: Params, hessian_diagonal: Para
       hessian_diagonal: from `jaxprune.signals.hessian_diagonal`.
 
     Returns:
-      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
+      A tree like `params` of float arrays, higher is better; `None` at leaves without the signal.
 
     References:
       Molchanov, Mallya, Tyree, Frosio & Kautz, "Importance Estimation for Neural Network Pruning" (2019).
@@ -120,14 +120,14 @@ def second_order_taylor(params: Params, *, grads: Params, hessian_diagonal: Para
 
 
 def woodfisher(params: Params, *, inverse_fisher: Params, **_) -> Scores:
-    """Scores a weight by $w_q^2 / 2 [F^{-1}]_{qq}$: the rise of the loss if the others make up for it.
+    """Scores a weight by $w_q^2 / 2 [F^{-1}]_{qq}$: the rise of the loss if other weights compensate for it.
 
     Args:
       params: tree of arrays.
       inverse_fisher: the inverse in blocks, from `jaxprune.signals.inverse_fisher`.
 
     Returns:
-      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
+      A tree like `params` of float arrays, higher is better; `None` at leaves without the signal.
 
     Raises:
       ValueError: if an inverse has another number of weights than its leaf.
@@ -163,7 +163,7 @@ def obs(
     damp: float = 0.01,
     **_,
 ) -> Scores:
-    r"""Scores a weight by what its layer's output changes without it, if its row makes up for it.
+    r"""Scores a weight by the change of its layer's output without it, if its row compensates for it.
 
     $w_q^2 / 2 [(G + \lambda I)^{-1}]_{qq}$ with the Gram matrix $G = \mathrm{E}\,x x^\top$ of the inputs:
     Optimal Brain Surgeon on the squared error of each layer. `jaxprune.compensation.layerwise` moves the
@@ -178,7 +178,7 @@ def obs(
         zero score zero.
 
     Returns:
-      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
+      A tree like `params` of float arrays, higher is better; `None` at leaves without the signal.
 
     References:
       Hassibi & Stork, "Second order derivatives for network pruning: Optimal Brain Surgeon" (1993); Dong,

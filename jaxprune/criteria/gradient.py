@@ -1,4 +1,4 @@
-"""Criteria that read gradients: those of the step, or what is remembered of those before."""
+"""Criteria that read gradients: those of the current step, or sums and averages of earlier ones."""
 
 import jax.numpy as jnp
 
@@ -16,7 +16,7 @@ def gradient(params: Params, *, grads: Params, **_) -> Scores:
       grads: their gradients.
 
     Returns:
-      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
+      A tree like `params` of float arrays, higher is better; `None` at leaves without the signal.
 
     References:
       Evci, Gale, Menick, Castro & Elsen, "Rigging the Lottery: Making All Tickets Winners" (2020).
@@ -28,9 +28,9 @@ def gradient(params: Params, *, grads: Params, **_) -> Scores:
 
 
 def taylor(params: Params, *, grads: Params, signed: bool = False, **_) -> Scores:
-    r"""Scores a weight by what the loss would change without it, to first order: $|w g|$.
+    r"""Scores a weight by the change of the loss without it, to first order: $|w g|$.
 
-    With the gradients of one batch; more of them, averaged, are a better signal.
+    In training these are the gradients of one batch; gradients averaged over batches are a better signal.
 
     Args:
       params: tree of arrays.
@@ -41,7 +41,7 @@ def taylor(params: Params, *, grads: Params, signed: bool = False, **_) -> Score
         training mode: `unit_taylor` squares first, and goes behind it.
 
     Returns:
-      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
+      A tree like `params` of float arrays, higher is better; `None` at leaves without the signal.
 
     References:
       Molchanov, Tyree, Karras, Aila & Kautz, "Pruning Convolutional Neural Networks for Resource
@@ -56,7 +56,7 @@ def taylor(params: Params, *, grads: Params, signed: bool = False, **_) -> Score
 
 
 def unit_taylor(params: Params, *, unit_taylor: Params, **_) -> Scores:
-    r"""Scores a unit by the mean over batches of the square of what the loss changes without it.
+    r"""Scores a unit by the mean over batches of the squared change of the loss without it.
 
     $\mathrm{E}_b (\sum_i w_i g_{b,i})^2$, evenly over the weights that count for the unit, so that a
     pattern's sum over a unit is the unit's score. With `jaxprune.structured.coupled(over="scales")` the gate
@@ -67,7 +67,7 @@ def unit_taylor(params: Params, *, unit_taylor: Params, **_) -> Scores:
       unit_taylor: from `jaxprune.signals.unit_taylor`, of the units that are pruned.
 
     Returns:
-      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
+      A tree like `params` of float arrays, higher is better; `None` at leaves without the signal.
 
     References:
       Molchanov, Mallya, Tyree, Frosio & Kautz, "Importance Estimation for Neural Network Pruning" (2019):
@@ -88,7 +88,7 @@ def magnitude_and_gradient(params: Params, *, grads: Params, weight: float = 1.0
       weight: $\lambda$.
 
     Returns:
-      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
+      A tree like `params` of float arrays, higher is better; `None` at leaves without the signal.
 
     References:
       Yuan et al., "MEST: Accurate and Fast Memory-Economic Sparse Training Framework on the Edge"
@@ -106,10 +106,10 @@ def momentum(params: Params, *, momentum: Params, **_) -> Scores:
 
     Args:
       params: tree of arrays.
-      momentum: the averaged gradients $m$; training remembers them.
+      momentum: the averaged gradients $m$; the transform accumulates them.
 
     Returns:
-      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
+      A tree like `params` of float arrays, higher is better; `None` at leaves without the signal.
 
     References:
       Dettmers & Zettlemoyer, "Sparse Networks from Scratch: Faster Training without Losing Performance"
@@ -123,16 +123,16 @@ def momentum(params: Params, *, momentum: Params, **_) -> Scores:
 
 @signals.needs(gradient_sum=signals.running_sum(lambda w, g: g, restarts=True))
 def accumulated_gradient(params: Params, *, gradient_sum: Params, **_) -> Scores:
-    r"""Scores a weight by its gradients summed since the masks changed last: $|\sum_t g_t|$.
+    r"""Scores a weight by its gradients summed since the last change of the masks: $|\sum_t g_t|$.
 
-    The gradient of many batches instead of one; what changes sign from batch to batch cancels.
+    It reads the gradients of many batches instead of one; those that change sign from batch to batch cancel.
 
     Args:
       params: tree of arrays.
-      gradient_sum: the summed gradients; training remembers them.
+      gradient_sum: the summed gradients; the transform accumulates them.
 
     Returns:
-      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
+      A tree like `params` of float arrays, higher is better; `None` at leaves without the signal.
 
     References:
       Evci, Gale, Menick, Castro & Elsen, "Rigging the Lottery: Making All Tickets Winners" (2020), whose

@@ -1,4 +1,4 @@
-"""Criteria that compare where a weight began with where it is: Zhou et al. (2019), beside `movement.py`.
+"""Criteria that compare initial and current weights (Zhou et al. 2019); two more are in `movement.py`.
 
 The paper's `large_final` is `magnitude`, its `movement` is `weight_change`; `magnitude_increase` has the same
 name here.
@@ -46,14 +46,14 @@ def small_final(params: Params, **_) -> Scores:
 
 @signals.needs(initial_params=_INITIAL)
 def large_init(params: Params, *, initial_params: Params, **_) -> Scores:
-    """Scores a weight by the size that it began with: $|w_0|$.
+    """Scores a weight by its initial size: $|w_0|$.
 
     Args:
       params: tree of arrays.
-      initial_params: the weights $w_0$; training remembers them.
+      initial_params: the weights $w_0$; in training the transform stores them.
 
     Returns:
-      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
+      A tree like `params` of float arrays, higher is better; `None` at leaves without the signal.
 
     References:
       Zhou, Lan, Liu & Yosinski, "Deconstructing Lottery Tickets: Zeros, Signs, and the Supermask" (2019).
@@ -66,14 +66,14 @@ def large_init(params: Params, *, initial_params: Params, **_) -> Scores:
 
 @signals.needs(initial_params=_INITIAL)
 def small_init(params: Params, *, initial_params: Params, **_) -> Scores:
-    """Scores a weight by how small it began: $-|w_0|$.
+    """Scores a weight by how small it was initially: $-|w_0|$.
 
     Args:
       params: tree of arrays.
-      initial_params: the weights $w_0$; training remembers them.
+      initial_params: the weights $w_0$; in training the transform stores them.
 
     Returns:
-      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
+      A tree like `params` of float arrays, higher is better; `None` at leaves without the signal.
 
     References:
       Zhou, Lan, Liu & Yosinski, "Deconstructing Lottery Tickets: Zeros, Signs, and the Supermask" (2019).
@@ -95,7 +95,7 @@ def large_init_large_final(
 
     Args:
       params: tree of arrays.
-      initial_params: the weights $w_0$; training remembers them.
+      initial_params: the weights $w_0$; in training the transform stores them.
       axes: tree of `jaxprune.Axes` beside `params`, which says what layers are; `None`: each leaf is one.
 
     Returns:
@@ -123,7 +123,7 @@ def small_init_small_final(
 
     Args:
       params: tree of arrays.
-      initial_params: the weights $w_0$; training remembers them.
+      initial_params: the weights $w_0$; in training the transform stores them.
       axes: tree of `jaxprune.Axes` beside `params`, which says what layers are; `None`: each leaf is one.
 
     Returns:
@@ -145,11 +145,11 @@ def small_init_small_final(
 def large_final_same_sign(params: Params, *, initial_params: Params, **_) -> Scores:
     r"""Scores a weight by its size where it kept its sign: $\max(0, w_t\,\mathrm{sign}(w_0))$.
 
-    Masks of this criterion give a network that does much better than chance before it is trained.
+    Masks by this criterion, on the initial weights, give a network that is much better than chance untrained.
 
     Args:
       params: tree of arrays.
-      initial_params: the weights $w_0$; training remembers them.
+      initial_params: the weights $w_0$; in training the transform stores them.
 
     Returns:
       A tree like `params` of float arrays, higher is better; zero where the sign has changed, `None` where

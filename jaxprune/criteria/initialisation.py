@@ -21,7 +21,7 @@ def snip(params: Params, *, grads: Params, **_) -> Scores:
       grads: their gradients, from `jaxprune.signals.grads`.
 
     Returns:
-      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
+      A tree like `params` of float arrays, higher is better; `None` at leaves without the signal.
 
     References:
       Lee, Ajanthan & Torr, "SNIP: Single-shot Network Pruning based on Connection Sensitivity" (2019).
@@ -36,7 +36,7 @@ def snip(params: Params, *, grads: Params, **_) -> Scores:
 
 
 def grasp(params: Params, *, hessian_gradient: Params, **_) -> Scores:
-    r"""Scores a weight by what the gradient flow loses without it: $w_i (H g)_i$, with its sign.
+    r"""Scores a weight by the loss of gradient flow without it: $w_i (H g)_i$, with its sign.
 
     To first order, $\|g\|^2$ changes by $-2 w_i (H g)_i$ when weight $i$ is removed. The paper's score is
     $S = -w \odot H g$, and it removes the **highest** $S$, whose removal lets the gradient grow most, or
@@ -48,7 +48,7 @@ def grasp(params: Params, *, hessian_gradient: Params, **_) -> Scores:
         temperature of the authors' code.
 
     Returns:
-      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
+      A tree like `params` of float arrays, higher is better; `None` at leaves without the signal.
 
     References:
       Wang, Zhang & Grosse, "Picking Winning Tickets Before Training by Preserving Gradient Flow" (2020),
@@ -61,14 +61,14 @@ def grasp(params: Params, *, hessian_gradient: Params, **_) -> Scores:
 
 
 def synflow(params: Params, *, synaptic_flow: Params, **_) -> Scores:
-    r"""Scores a weight by what flows through it, $|w\, \partial R / \partial |w||$, without data.
+    r"""Scores a weight by its synaptic flow, $|w\, \partial R / \partial |w||$, which needs no data.
 
     Args:
       params: tree of arrays.
       synaptic_flow: $\partial R / \partial |w|$, from `jaxprune.signals.synaptic_flow`.
 
     Returns:
-      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
+      A tree like `params` of float arrays, higher is better; `None` at leaves without the signal.
 
     References:
       Tanaka, Kunin, Yamins & Ganguli, "Pruning neural networks without any data by iteratively conserving

@@ -30,9 +30,9 @@ def magnitude(params: Params, **_) -> Scores:
 
 
 def l2(params: Params, **_) -> Scores:
-    r"""Scores a weight by its square: what a pattern adds up to the squared $\ell_2$ norm of a unit.
+    r"""Scores a weight by its square, which a pattern sums to the squared $\ell_2$ norm of a unit.
 
-    Of single weights the order is that of `magnitude`, whose sum over a unit is its $\ell_1$ norm.
+    Single weights have the same order as by `magnitude`, whose sum over a unit is its $\ell_1$ norm.
 
     Args:
       params: tree of arrays.
@@ -86,9 +86,9 @@ def normalized_magnitude(
 def fpgm(params: Params, *, axes: kernel_axes.AxesTree | None = None, **_) -> Scores:
     r"""Scores an output unit by its distances to the others of its leaf: $\sum_j \|w_i - w_j\|_2$.
 
-    The units nearest to the geometric median of all are those that others can stand in for. The score is
-    spread evenly over the unit's weights; prune with `patterns.channel()`, whose sum it is. Units lie along
-    the axes of outputs; layers that are stacked in one leaf have units of their own.
+    The units nearest to the geometric median of all can be replaced by others best. The score is spread
+    evenly over the unit's weights; prune with `patterns.channel()`, which sums it again. Units lie along the
+    axes of outputs; layers that are stacked in one leaf have units of their own.
 
     Args:
       params: tree of arrays.
@@ -96,7 +96,7 @@ def fpgm(params: Params, *, axes: kernel_axes.AxesTree | None = None, **_) -> Sc
         kernel there, and not told by its shape, has no scores.
 
     Returns:
-      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
+      A tree like `params` of float arrays, higher is better; `None` at leaves without the signal.
 
     References:
       He, Liu, Wang, Hu & Yang, "Filter Pruning via Geometric Median for Deep Convolutional Neural Networks

@@ -1,4 +1,4 @@
-"""Criteria that read how a weight has moved, from the signals with a memory in `jaxprune.signals`."""
+"""Criteria that read how a weight has moved in training, from signals that the transform accumulates."""
 
 import jax.numpy as jnp
 
@@ -15,14 +15,14 @@ def movement(params: Params, *, movement_sum: Params, **_) -> Scores:
     r"""Scores a weight by how far training has pushed it from zero: $-\sum_t w_t g_t$.
 
     Under `straight_through` this is the paper's movement pruning, whose scores learn at a constant rate.
-    Under `sparsify` a weight off the mask is zero and its score stands still.
+    With `sparsify` a weight off the mask is zero and its score does not change.
 
     Args:
       params: tree of arrays.
-      movement_sum: the sums of $-w_t g_t$ over the updates; training remembers them.
+      movement_sum: the sums of $-w_t g_t$ over the updates; the transform accumulates them.
 
     Returns:
-      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
+      A tree like `params` of float arrays, higher is better; `None` at leaves without the signal.
 
     References:
       Sanh, Wolf & Rush, "Movement Pruning: Adaptive Sparsity by Fine-Tuning" (2020).
@@ -39,10 +39,10 @@ def weight_change(params: Params, *, initial_params: Params, **_) -> Scores:
 
     Args:
       params: tree of arrays.
-      initial_params: the weights $w_0$; training remembers them.
+      initial_params: the weights $w_0$; in training the transform stores them.
 
     Returns:
-      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
+      A tree like `params` of float arrays, higher is better; `None` at leaves without the signal.
 
     References:
       Zhou, Lan, Liu & Yosinski, "Deconstructing Lottery Tickets: Zeros, Signs, and the Supermask"
@@ -60,10 +60,10 @@ def magnitude_increase(params: Params, *, initial_params: Params, **_) -> Scores
 
     Args:
       params: tree of arrays.
-      initial_params: the weights $w_0$; training remembers them.
+      initial_params: the weights $w_0$; in training the transform stores them.
 
     Returns:
-      A tree like `params` of float arrays, higher is better; `None` where nothing is known of a leaf.
+      A tree like `params` of float arrays, higher is better; `None` at leaves without the signal.
 
     References:
       Zhou, Lan, Liu & Yosinski, "Deconstructing Lottery Tickets: Zeros, Signs, and the Supermask"

@@ -1,4 +1,4 @@
-"""Gates: trainable extras beside the parameters that decide which weights there are.
+"""Gates: trainable numbers beside the parameters that decide which weights take part.
 
     gate = jaxprune.gates.hard_concrete(pattern=jaxprune.patterns.channel(axis=-2))
     theta = gate.init(params, key)                                  # Gated(params, gates)

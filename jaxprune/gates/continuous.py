@@ -29,15 +29,15 @@ def continuous(
     r"""Multiplies weights by $\sigma(\beta s)$, where $\beta$ grows from 1 until the gates are nearly a mask.
 
     $\beta_t = \beta_T^{\tau}$ with $\beta_T$ the `steepest`, $\tau$ running from 0 at `begin` to 1 at `end`.
-    The penalty is $\lambda \sum \sigma(\beta_t s)$; `finalize` takes $\beta \to \infty$: a weight is there if
-    $s > 0$, and is then the weight itself.
+    The penalty is $\lambda \sum \sigma(\beta_t s)$; `finalize` takes $\beta \to \infty$: a weight with $s >
+    0$ is kept unchanged, others are zero.
 
     Args:
       strength: $\lambda$ per weight, or a schedule of it (step -> number).
       end: update at which $\beta$ is `steepest`; `sample` and `penalty` need `step`.
       begin: update at which $\beta$ leaves 1.
       steepest: the last $\beta$.
-      init: of $s$: what is below 0 at first is removed unless the loss wants it.
+      init: of $s$; weights whose $s$ starts below 0 are removed unless the loss raises it.
       prunable: which leaves have gates (see `jaxprune.masks.make`).
       axes: what the program does with the leaves, for the default filter: `jaxprune.axes(apply, params,
         *inputs)`.

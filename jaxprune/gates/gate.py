@@ -1,4 +1,4 @@
-"""The protocol of gates: trainable arrays beside the parameters, which decide what weights there are.
+"""The protocol of gates: trainable arrays beside the parameters, which decide which weights take part.
 
 A gate turns `params` into `theta = Gated(params, gates)`, one pytree for one optax optimizer. The loss is
 taken at `gate.sample(theta, key)`, a tree like `params`; `gate.finalize(theta)` is the network that is left.
@@ -48,9 +48,9 @@ GATED = checks.Kind(
 class Gate(NamedTuple):
     """A reparameterisation of the weights with trainable gates.
 
-    Every function but `init` and `project` takes `step`, the number of updates done, where something is
-    scheduled: a temperature, a sparsity, the strength of a penalty. Without it `finalize` gives the network
-    at the end of its schedule.
+    Every function except `init` and `project` takes `step`, the number of updates done; it is needed if
+    something is scheduled: a temperature, a sparsity, the strength of a penalty. Without `step`, `finalize`
+    gives the network at the end of the schedule.
 
     Attributes:
       init: (params, key) -> theta.

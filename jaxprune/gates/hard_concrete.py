@@ -38,7 +38,7 @@ def hard_concrete(
     prunable: Prunable = None,
     axes: AxesTree | None = None,
 ) -> Gate:
-    r"""L0 regularisation: weights times gates that are exactly 0 or 1 with a probability of their own.
+    r"""L0 regularisation: weights are multiplied by random gates that can be exactly 0 or 1.
 
     With $u \sim U(0, 1)$, location $\log\alpha$ (the trained gate), temperature $\beta$ and stretch
     $(\gamma, \zeta)$,
@@ -48,26 +48,26 @@ def hard_concrete(
     $$P(z \ne 0) = \sigma(\log\alpha - \beta \log(-\gamma/\zeta)).$$
 
     The penalty is $\sum_g P(z_g \ne 0) \sum_{w \in g} (\lambda + \tfrac{\delta}{2} w^2)$ with $\lambda$ the
-    `strength` and $\delta$ the `weight_decay`, which so decays only what is there. With $\lambda = 1$ and
-    $\delta = 0$ it is `expected_l0`. `finalize` takes $u$ out: $z = \min(1, \max(0, \sigma(\log\alpha)
-    (\zeta-\gamma)+\gamma))$. One draw serves the whole batch.
+    `strength` and $\delta$ the `weight_decay`, which thus decays only weights whose gates are open. With
+    $\lambda = 1$ and $\delta = 0$ it is `expected_l0`. `finalize` has no noise: $z = \min(1, \max(0,
+    \sigma(\log\alpha) (\zeta-\gamma)+\gamma))$. One draw serves the whole batch.
 
     Where a value may be a mapping, its keys are regular expressions searched in the leaves' paths.
 
     Args:
-      pattern: what shares a gate: `channel("in")` input units of a dense kernel, `channel()` output maps
-        of a convolution, whose bias stays.
+      pattern: which weights share a gate: with `channel("in")` those of an input of a dense kernel, with
+        `channel()` those of an output map of a convolution, whose bias has no gate.
       dropout_rate: $d$; the gates start at $\log\frac{1-d}{d}$ plus normal noise of 0.01.
-      strength: $\lambda$ per weight, or a schedule of it (step -> number). Beside a mean over $N$ examples,
-        the paper's $\lambda$ over $N$.
+      strength: $\lambda$ per weight, or a schedule of it (step -> number). If the loss is a mean over
+        examples, give the paper's $\lambda$ divided by the number $N$ of training examples.
       weight_decay: $\delta$.
       temperature: $\beta$.
       stretch: $(\gamma, \zeta)$, $\gamma < 0$ and $\zeta > 1$.
       bounds: where `project` keeps the gates.
       prunable: which leaves are gated (see `jaxprune.masks.make`).
       axes: which axes of the leaves are inputs, outputs and layers: `jaxprune.axes(apply, params, *inputs)`;
-        `None`: two axes are taken for `[inputs, outputs]`, four with a short window for `[h, w, inputs,
-        outputs]`; other shapes are refused where direction matters.
+        `None`: leaves with two axes are taken for `[inputs, outputs]`, with four and a small window for `[h,
+        w, inputs, outputs]`; others are refused if inputs and outputs matter.
 
     Returns:
       A gate.

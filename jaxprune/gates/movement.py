@@ -29,8 +29,8 @@ def movement(
     $w' = w \odot m$ with $m$ the mask of the highest scores $s$, the same fraction in each layer, but at
     least one. Gradients pass straight through $m$ to the scores: $\partial L / \partial s = w\, \partial L /
     \partial w'$. The sparsity rises by a cubic from `initial` at `begin` to `sparsity` at `end`. In
-    `jaxprune.methods.movement` the transform keeps the sums that plain gradient descent would make the
-    scores of.
+    `jaxprune.methods.movement` there are no trained scores: the transform accumulates the sums that plain
+    gradient descent would give them.
 
     Args:
       sparsity: fraction removed at `end`.
@@ -39,8 +39,8 @@ def movement(
       initial: fraction removed before.
       prunable: which leaves have scores (see `jaxprune.masks.make`).
       axes: which axes of the leaves are inputs, outputs and layers: `jaxprune.axes(apply, params, *inputs)`;
-        `None`: two axes are taken for `[inputs, outputs]`, four with a short window for `[h, w, inputs,
-        outputs]`; other shapes are refused where direction matters.
+        `None`: leaves with two axes are taken for `[inputs, outputs]`, with four and a small window for `[h,
+        w, inputs, outputs]`; others are refused if inputs and outputs matter.
 
     Returns:
       A gate.
@@ -89,15 +89,16 @@ def soft_movement(
 ) -> Gate:
     r"""Keeps the weights whose $\sigma(s)$ is above a threshold; a penalty pushes scores down.
 
-    As `movement`, but how many weights go is learned: the threshold rises by a cubic from 0 at `begin` to
-    `threshold` at `end`, and the penalty is `strength` times the mean of $\sigma(s)$. Gradients pass straight
-    through to $\sigma(s)$.
+    As `movement`, but the number of removed weights is learned: the threshold rises by a cubic from 0 at
+    `begin` to `threshold` at `end`, and the penalty is `strength` times the mean of $\sigma(s)$. Gradients
+    pass straight through to $\sigma(s)$.
 
     Args:
       strength: of the penalty, or a schedule of it (step -> number).
       end: update at which the threshold is reached; `sample` needs `step`.
       begin: update at which it begins to rise.
-      threshold: of $\sigma(s)$; scores start at 0, so that one of 0.1 removes nothing at first.
+      threshold: of $\sigma(s)$; scores start at 0, $\sigma(0) = 0.5$, so that a threshold of 0.1 removes
+        nothing at first.
       prunable: which leaves have scores (see `jaxprune.masks.make`).
       axes: what the program does with the leaves, for the default filter: `jaxprune.axes(apply, params,
         *inputs)`.

@@ -28,20 +28,20 @@ def supermask(
 ) -> Gate:
     r"""Learns a mask for weights that stay as they were initialised, biases too.
 
-    Without `sparsity` each weight is there with the probability $\sigma(s)$, drawn anew for each batch (Zhou
-    et al.); `finalize` keeps those above one half. With it, the weights with the largest $|s|$ are there, the
-    same fraction of each layer, but at least one (edge-popup, Ramanujan et al.). In both, gradients pass
-    straight through to $\sigma(s)$ or $|s|$. End the optimizer's chain with `project`, or decay moves the
-    weights.
+    Without `sparsity` each weight is used with the probability $\sigma(s)$, drawn anew for each batch (Zhou
+    et al.); `finalize` keeps those above one half. With `sparsity` the weights with the largest $|s|$ are
+    used, the same fraction in each layer, but at least one (edge-popup, Ramanujan et al.). In both cases
+    gradients pass straight through to $\sigma(s)$ or $|s|$. End the optimizer's chain with `gate.project()`;
+    otherwise weight decay changes the weights.
 
     Args:
-      sparsity: fraction removed, or `None`: how many weights go is learned.
+      sparsity: fraction removed, or `None`: the number of removed weights is learned.
       signed_constant: whether each weight is its sign times its layer's root mean square.
       dynamic_scaling: whether layers are multiplied by the number of weights over that of weights kept.
       prunable: which leaves are masked (see `jaxprune.masks.make`).
       axes: which axes of the leaves are inputs, outputs and layers: `jaxprune.axes(apply, params, *inputs)`;
-        `None`: two axes are taken for `[inputs, outputs]`, four with a short window for `[h, w, inputs,
-        outputs]`; other shapes are refused where direction matters.
+        `None`: leaves with two axes are taken for `[inputs, outputs]`, with four and a small window for `[h,
+        w, inputs, outputs]`; others are refused if inputs and outputs matter.
 
     Returns:
       A gate.

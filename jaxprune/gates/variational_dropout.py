@@ -1,4 +1,4 @@
-"""Sparse variational dropout: a weight whose noise drowns it is removed."""
+"""Sparse variational dropout: a weight that is small beside its learned noise is removed."""
 
 import jax
 import jax.numpy as jnp
@@ -57,8 +57,8 @@ def variational_dropout(
     fewer draws than `sample`, in which the whole batch shares the noise of each weight.
 
     Args:
-      strength: factor of the penalty, a number or a schedule (step -> number): beside a mean over $N$
-        examples, $1/N$; a schedule from 0 warms the divergence up.
+      strength: factor of the penalty, a number or a schedule (step -> number). If the loss is a mean over
+        examples, give $1/N$ for $N$ training examples; a schedule from 0 introduces the divergence slowly.
       threshold: of $\log\alpha$; at 3, a weight's noise is 4.5 times the weight.
       init: of $\log\sigma^2$.
       bound: of $|\log\alpha|$.

@@ -1,4 +1,4 @@
-"""Inputs, outputs and layers of each kernel: read from a program, given by hand, or told from a shape."""
+"""Inputs, outputs and layers of each kernel: read from a program, given by hand, or guessed from a shape."""
 
 from jaxprune.kernel_axes.given import AxesTree as AxesTree
 from jaxprune.kernel_axes.given import by_path as by_path

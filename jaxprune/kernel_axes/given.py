@@ -31,8 +31,8 @@ _LONGEST_WINDOW = 16  # of a convolution whose kernel is told by its shape
 def by_position(shape: Sequence[int]) -> Axes:
     """Returns the axes of a leaf of which only the shape is known, as Flax stores kernels.
 
-    Two axes are inputs and outputs. Four are a convolution's window, inputs and outputs if the first two are
-    as short as a window. Of one axis, or none, each weight is an output. Anything else is left open.
+    Two axes are inputs and outputs. Four axes are a convolution's window, inputs and outputs if the first two
+    are as short as a window. With one axis or none each weight is an output. Other shapes give no axes.
 
     >>> by_position((3, 3, 64, 32))
     Axes(in_axis=(2,), out_axis=(3,), batch_axis=())

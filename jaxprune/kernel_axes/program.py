@@ -16,22 +16,22 @@ __all__ = ["axes", "of_follower"]
 
 
 def axes(apply: Callable[..., Any], params: Params, *inputs: Any) -> AxesTree:
-    """Returns which axes of each kernel the program of `apply(params, *inputs)` takes for inputs and outputs.
+    """Returns which axes of each kernel are inputs, outputs and layers, by the program of `apply`.
 
-    Kernels are followed into matrix products and convolutions through whatever arranges them anew:
-    transposes, reshapes, slices, stacks, products with masks and scalars, sums with low-rank updates, loops
-    over layers, experts, `jit`, `remat`, functions with derivatives of their own. Nothing is computed.
+    Kernels are followed into matrix products and convolutions: through transposes, reshapes, slices, stacks,
+    products with masks and scalars, sums with low-rank updates, loops over layers, experts, `jit`, `remat`
+    and functions with their own derivatives. Nothing is computed.
 
     Args:
-      apply: any JAX function of the parameters and more; what it returns does not matter.
+      apply: any JAX function of the parameters and other inputs; its outputs do not matter.
       params: tree of arrays, or of their shapes (`jax.ShapeDtypeStruct`).
       *inputs: trees of arrays or of shapes, whatever their leading axes.
 
     Returns:
-      A tree like `params` of `jaxprune.Axes`; `None` at a leaf that is in no product. Where the program
-      leaves it open which axes are inputs (both `w` and `w.T` are used), `in_axis` is `None`, and `reason`
-      says why. The only kernel of an ensemble under `vmap` whose members share their inputs has no layers:
-      that is the program of one wide kernel.
+      A tree like `params` of `jaxprune.Axes`; `None` at a leaf that is in no product. If the program does not
+      determine which axes are inputs (both `w` and `w.T` are used), `in_axis` is `None`, and `reason` says
+      why. If an ensemble under `vmap`, whose members share their inputs, has only one kernel, its layers are
+      not found, because the program is that of one wide kernel.
 
     >>> import jax.numpy as jnp
     >>> def apply(params, x):  # layers stacked for a scan, then a kernel that is stored [outputs, inputs]

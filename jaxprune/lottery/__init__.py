@@ -1,8 +1,8 @@
-"""Lottery tickets: the plan of a ticket, which `jaxprune.lottery_ticket` follows, and a laboratory for them.
+"""Lottery tickets: `Plan`, which `jaxprune.lottery_ticket` follows, and functions for experiments on tickets.
 
-The laboratory branches from a level of a ticket: `masks_like`, `reinitialize`, `reshuffle`, `constant`,
-`fill_pruned` and `frozen_pruned` take it apart, `overlap` compares the masks of two, and `errors_along_line`
-tells whether two trainings of one ticket end in the same place.
+`masks_like`, `reinitialize`, `reshuffle`, `constant`, `fill_pruned` and `frozen_pruned` change the masks, the
+initial weights or the pruned weights of a ticket. `overlap` compares the masks of two tickets, and
+`errors_along_line` shows whether two trainings of one ticket are linearly connected.
 """
 
 from jaxprune.lottery.branches import constant as constant

@@ -1,8 +1,9 @@
 """Branches of a lottery ticket: other initial weights under its masks, other values of what is pruned.
 
-Small pure functions of parameters and masks; `experiments.branches` trains what they return. Zhou et al. take
-a ticket apart into a mask criterion (`mask_criteria.py`), an action on the weights that remain
-(`reinitialize`, `reshuffle`, `constant`) and one on those that are pruned (`fill_pruned`, `frozen_pruned`).
+Small pure functions of parameters and masks, which return the start of a training; `experiments.branches`
+trains from it. Zhou et al. take a ticket apart into a mask criterion (`mask_criteria.py`), an action on the
+weights that remain (`reinitialize`, `reshuffle`, `constant`) and one on those that are pruned (`fill_pruned`,
+`frozen_pruned`).
 """
 
 import math
@@ -41,11 +42,11 @@ def reinitialize(
     """Returns freshly drawn weights under the masks: the control "random reinitialisation".
 
     Args:
-      params: tree of arrays: the first draw, of which the signs may be kept.
-      masks: bool arrays, `None` at leaves that are never pruned; these are drawn anew as well.
+      params: tree of arrays: the original initial weights, whose signs may be kept.
+      masks: bool arrays, `None` at leaves that are never pruned; such leaves are drawn anew as well.
       key: PRNG key of the new draw.
       init: key -> parameters, such as `lambda key: model.init(key, inputs)["params"]`.
-      keep_signs: whether the sign of each weight with a mask stays what it was.
+      keep_signs: whether each weight of a leaf with a mask keeps the sign that it has in `params`.
 
     Returns:
       A tree like `params`, zero off the masks.
@@ -86,13 +87,13 @@ def reshuffle(
     keep_signs: bool = False,
     axes: AxesTree | None = None,
 ) -> Params:
-    """Returns the kept weights of each layer in other places: the same values, shuffled among themselves.
+    """Returns the kept weights of each layer, shuffled among the kept positions of the layer.
 
     Args:
       params: tree of arrays: the initial weights.
       masks: bool arrays, `None` at leaves that are never pruned, which stay as they are.
       key: PRNG key.
-      keep_signs: whether sizes alone are shuffled, so that each place keeps its sign.
+      keep_signs: whether only the sizes are shuffled, so that each position keeps its sign.
       axes: which axes of the leaves are layers: `jaxprune.axes(apply, params, *inputs)`; `None`: each leaf is
         a layer.
 
@@ -188,15 +189,15 @@ def constant(
 def fill_pruned(
     params: Params, masks: Masks, initial_params: Params, trained_params: Params | None = None
 ) -> Params:
-    """Returns weights whose pruned ones are not zero but at their initial values.
+    """Returns weights in which pruned ones have their initial values instead of zero.
 
     Args:
       params: tree of arrays, read on the masks.
       masks: bool arrays, `None` at leaves that are never pruned.
       initial_params: values of pruned weights.
-      trained_params: what training made of the initial values. If given, pruned weights that have moved
-        towards zero (they are smaller than they began) are zero, the others at their initial values; `None`:
-        all are at their initial values.
+      trained_params: the weights after training from the initial values. If given, pruned weights that
+        training has made smaller are zero, and the other pruned weights have their initial values; `None`:
+        all pruned weights have their initial values.
 
     Returns:
       A tree like `params`; train it with `frozen_pruned`: `jaxprune.fixed` sets pruned weights to zero.
@@ -245,9 +246,9 @@ def fill_pruned(
 def frozen_pruned(
     inner: optax.GradientTransformation, masks: Masks
 ) -> optax.GradientTransformationExtraArgs:
-    """Returns a transform that trains the weights on the masks and leaves the others at any value they have.
+    """Returns a transform that trains the weights on the masks and never changes the others.
 
-    With pruned weights at zero it does what `jaxprune.fixed` does.
+    If the pruned weights are zero, it is the same as `jaxprune.fixed`.
 
     Args:
       inner: any optax optimizer; it sees pruned weights as zeros without gradients.

@@ -17,11 +17,11 @@ __all__ = ["Line", "errors_along_line", "instability"]
 
 
 class Line(NamedTuple):
-    """The error along a straight line.
+    """The error along a straight line between two networks.
 
     Attributes:
-      alphas: shares of the second network, from 0 to 1.
-      errors: what the error is at each of them.
+      alphas: weights of the second network in the mixture, from 0 to 1.
+      errors: the error at each of them.
     """
 
     alphas: tuple[float, ...]
@@ -49,10 +49,10 @@ def errors_along_line(
       end: $W_2$, of the same leaves and shapes: of the copy that saw them in another. Arrays that are no
         floating-point numbers must be the same in both.
       points: number of $\alpha$, 30 in the paper.
-      recompute: parameters -> parameters; called at every point, ends included, before the error is taken.
-        Means and variances of activations (BatchNorm) are of no use between two networks, so that trees that
-        hold some are refused without it: it must measure them on training examples. Give both networks'
-        statistics in the trees, not in `error`.
+      recompute: parameters -> parameters; called at every point, ends included, before the error is computed.
+        Running means and variances (BatchNorm) are not valid between two networks: `recompute` must measure
+        them on training examples, and trees that hold such statistics are refused without it. Put both
+        networks' statistics into the trees, not into `error`.
 
     Returns:
       The line; its `instability` is what papers report.

@@ -1,4 +1,4 @@
-"""Masks of a ticket by other criteria, and how alike the masks of two tickets are.
+"""Masks of a ticket by other criteria, and the similarity of the masks of two tickets.
 
 Masks are shuffled by `jaxprune.masks.shuffle`.
 """
@@ -35,7 +35,7 @@ CRITERIA: Mapping[str, Criterion] = {
 
 
 class Overlap(NamedTuple):
-    """How alike two masks are.
+    """How similar two masks are.
 
     Attributes:
       jaccard: share of the weights kept by both among those kept by either.
@@ -55,7 +55,7 @@ def masks_like(
     axes: AxesTree | None = None,
     **signals: Any,
 ) -> Masks:
-    """Returns the masks of a criterion that keep exactly as many weights of each layer as other masks.
+    """Returns masks by another criterion that keep exactly as many weights of each layer as given masks.
 
     Args:
       masks: bool arrays, `None` at leaves that are never pruned; their counts alone are read.
@@ -119,7 +119,7 @@ def masks_like(
 
 
 def overlap(a: Masks, b: Masks, axes: AxesTree | None = None) -> Overlap:
-    """Returns how much of what two masks keep is the same, and how much would be by chance.
+    """Returns the overlap of the kept weights of two masks, and the overlap expected by chance.
 
     Args:
       a: bool arrays, `None` at leaves that are never pruned: the ticket of one seed.

@@ -46,13 +46,13 @@ class LotteryState(NamedTuple):
 
     Attributes:
       step: updates of the plan that are done; a round of pruning that is held does not count.
-      masks: in force.
+      masks: the current masks.
       key: bits of the criterion's PRNG key, or `None`.
       inner: the wrapped optimizer's state.
-      point: what the rewinding point holds: (parameters, inner state), with `None` for what never
-        goes back; zeros until training has reached it.
+      point: the rewinding point: (parameters, inner state), with `None` for what is never rewound; zeros
+        until training has reached it.
       memory: signals that the criterion remembers, by keyword; each level starts them anew.
-      overdue: whether a round of pruning waits, and how many updates have been lost by waiting.
+      overdue: whether a round of pruning is held, and how many updates have been lost by waiting.
     """
 
     step: Any
@@ -84,16 +84,18 @@ def lottery_ticket(
       inner: any optax optimizer; its schedules run over one level. The plan counts calls: with an
         `optax.MultiSteps` inside, `round_steps` are micro-batches, and a criterion that reads gradients sees
         one of them; around the ticket, `optax.MultiSteps(lottery_ticket(...), k)`, they are updates.
-      method: how each round prunes. Its sparsity is the share removed of what is left, and its schedule
-        is read at the index of the round: `magnitude(sparsity=0.2)` removes a fifth each time.
+      method: how each round prunes. Its sparsity is a fraction of the weights that are left, and its schedule
+        is read at the index of the round instead of the update: `magnitude(sparsity=0.2)` removes a fifth of
+        what is left in each round.
       plan: when to train, prune and rewind.
       key: PRNG key, for criteria that draw.
       prunable: which leaves may be pruned (see `jaxprune.masks.make`). Leaves that `inner` freezes
         (`optax.set_to_zero`, `optax.freeze`) stay as they are.
-      masks: masks that all levels lie within, `None` at leaves that are never pruned; they are copied.
-        `None`: level 0 is dense.
+      masks: masks to start from, so that all levels keep no other weights; `None` at leaves that are never
+        pruned; they are copied. `None`: level 0 is dense.
       axes: which axes of the leaves are inputs, outputs and layers: `jaxprune.axes(apply, params, *inputs)`;
-        `None`: taken for `[inputs, outputs]` or `[h, w, inputs, outputs]`, else refused where it matters.
+        `None`: leaves are taken for `[inputs, outputs]` or `[h, w, inputs, outputs]`, others are refused if
+        that matters.
 
     Returns:
       A gradient transformation. Parameters that are never pruned (biases) rewind as well. A round of pruning
@@ -102,7 +104,7 @@ def lottery_ticket(
 
     Raises:
       ValueError: if the method starts sparse, brings weights back, or removes nothing in one of the rounds,
-        be it that a share of few weights in a contest (N:M) rounds to none.
+        for example because a fraction of the few weights in a contest (N:M) rounds to none.
 
     References:
       Frankle & Carbin, "The Lottery Ticket Hypothesis: Finding Sparse, Trainable Neural Networks" (2019);

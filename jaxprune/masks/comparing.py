@@ -1,4 +1,4 @@
-"""Figures of masks: sparsity, likeness, tables by layer; and masks shuffled, as a control."""
+"""Statistics of masks: sparsity, similarity, tables by layer; and masks that are shuffled, as a control."""
 
 import itertools
 import math
@@ -145,14 +145,15 @@ def shuffle(
       key: PRNG key.
       axes: which axes of the leaves are inputs and layers: `jaxprune.axes(apply, params, *inputs)`; `None`:
         each leaf is a layer, and for `within="rows"` its shape tells the inputs.
-      within: what keeps its counts. `"layer"`: each layer; `"rows"`: each input of each layer, which is
-        connected to as many outputs as before; `"tree"`: all layers together, which exchange weights.
+      within: where the number of kept weights stays the same. `"layer"`: in each layer; `"rows"`: for each
+        input of each layer, which keeps its number of outputs; `"tree"`: only in the whole tree, so that
+        layers exchange weights.
 
     Returns:
       Bool arrays in the containers of `masks`.
 
     Raises:
-      ValueError: if `within` is something else, or rows are asked for and it is open which axes are inputs.
+      ValueError: if `within` is something else, or it is `"rows"` and it is not known which axes are inputs.
 
     >>> masks = {"w": jnp.array([[True, True, True], [False, False, True]])}
     >>> shuffle(masks, jax.random.key(0), within="rows")["w"].sum(1).tolist()
@@ -247,9 +248,9 @@ def table(masks: Masks, flops: Params | None = None, *, axes: AxesTree | None = 
 
     Args:
       masks: bool arrays, `None` at leaves that are never pruned.
-      flops: a tree of numbers, as `jaxprune.metrics.flops` returns it, for two more columns: the
-        operations of the dense leaf, and of the weights kept (what is saved only where zeros are skipped).
-        Layers that are stacked in one leaf have equal parts of its operations.
+      flops: a tree of numbers from `jaxprune.metrics.flops`, for two more columns: the operations of the
+        dense leaf, and those of the weights kept (a saving only for software that skips zeros). Layers that
+        are stacked in one leaf share its operations equally.
       axes: which axes of the leaves are layers: `jaxprune.axes(apply, params, *inputs)`; `None`: each leaf is
         a layer.
 

@@ -84,8 +84,8 @@ def load(path: str | os.PathLike[str], params: Params | None = None) -> Masks:
 
     Args:
       path: of the file.
-      params: tree of arrays whose masks they are, for masks in its containers; `None`: nested dicts, which
-        fit other containers with the same names too.
+      params: tree of arrays to which the masks belong; the masks come in its containers. `None`: they come as
+        nested dicts, which also fit other containers with the same names.
 
     Returns:
       Bool arrays, `None` at leaves without a mask.

@@ -107,7 +107,7 @@ def apply(params: Params, masks: Masks) -> Params:
 
 
 def where(masks: Masks, inside: Params, outside: Params) -> Params:
-    """Returns `inside` on the masks and at leaves without one, `outside` elsewhere.
+    """Returns `inside` where a mask is true and at leaves without a mask, `outside` elsewhere.
 
     Args:
       masks: bool arrays, or packed ones, `None` at leaves that are never pruned.
@@ -153,9 +153,9 @@ def _select(new: jax.Array, mask: Any, old: Any) -> jax.Array:
 def check(params: Params, masks: Masks) -> None:
     """Checks that every removed weight is exactly zero.
 
-    For concrete arrays, outside jit. A leak means that something changed the parameters after
-    `sparsify`: it must be the outermost transform, and its updates must be added unchanged. Or a weight was
-    NaN or infinite when it was removed: no update that is added can take it to zero, `masks.apply` does.
+    For concrete arrays, outside jit. If it raises, either something changed the parameters after `sparsify`,
+    which must be the outermost transform and whose updates must be added unchanged; or a weight was NaN or
+    infinite when it was removed. No update that is added can set such a weight to zero; `masks.apply` does.
 
     Args:
       params: tree of concrete arrays.

@@ -18,11 +18,12 @@ Prunable = str | Collection[str] | Callable[[str, jax.Array], bool] | None
 
 
 def is_prunable(path: str, leaf: jax.Array, beside: Collection[str] = ()) -> bool:
-    """Whether the default filter takes a leaf: it has two or more axes and the name of a kernel.
+    """Whether the default filter prunes a leaf: it has two or more axes, and its name is not of another role.
 
     Biases, scales and statistics stay, stacked for a scan or not, and so do embeddings, positions, class
     tokens and factors of low-rank updates, by the names that Flax, Haiku, Equinox and Keras give them
-    (`jaxprune.trees.roles`). Names can mislead; `jaxprune.axes` knows what the program does with each leaf.
+    (`jaxprune.trees.roles`). Names can mislead; with `axes=` the filter goes by what the program does with
+    each leaf.
 
     Args:
       path: of the leaf.
@@ -42,16 +43,16 @@ def make(params: Params, prunable: Prunable = None, *, axes: AxesTree | None = N
       params: tree of arrays. Integer, boolean, complex and empty leaves are never pruned.
       prunable: which leaves may be pruned: `None` for `is_prunable`; a regular expression or several,
         searched in the path (`"Dense_[01]/kernel"`); or a predicate `(path, leaf) -> bool`.
-      axes: what the program does with the leaves (`jaxprune.axes`). Where it says, the default filter goes by
-        use instead of by name: kernels of products may be pruned; tables that are looked up, factors of
-        low-rank updates and what is only added or multiplied element by element may not.
+      axes: what the program does with the leaves (`jaxprune.axes`). With it the default filter goes by use
+        instead of by name: kernels of products may be pruned; tables that are looked up, factors of low-rank
+        updates and leaves that are only added or multiplied element by element may not.
 
     Returns:
-      A tree like `params`: bool arrays of ones, `None` where nothing is ever pruned.
+      A tree like `params`: arrays of `True`, `None` at leaves that are never pruned.
 
     Raises:
-      ValueError: if no leaf is prunable, or a regular expression matches no path or is none.
-      TypeError: if a leaf is no array, or the filter is none of these.
+      ValueError: if no leaf is prunable, or a regular expression is invalid or matches no path.
+      TypeError: if a leaf is no array, or the filter is of another kind.
 
     >>> jax.tree.map(jnp.shape, make({"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)}))
     {'bias': None, 'kernel': (2, 3)}
@@ -86,7 +87,7 @@ def of_zeros(params: Params, prunable: Prunable = None, *, axes: AxesTree | None
 
     Args:
       params: tree of concrete arrays.
-      prunable: which leaves have a mask, as in `make`. Those without a zero keep everything.
+      prunable: which leaves get a mask, as in `make`. In leaves without a zero everything is kept.
       axes: what the program does with the leaves, as in `make`.
 
     Returns:

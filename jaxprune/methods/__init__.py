@@ -1,4 +1,4 @@
-"""Published methods as sentences: criterion · pattern · allocation · schedule · update."""
+"""Published pruning methods, each a combination of criterion, pattern, allocation, schedule and update."""
 
 from jaxprune.methods.gradual import global_magnitude as global_magnitude
 from jaxprune.methods.gradual import gmp as gmp

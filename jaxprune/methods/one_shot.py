@@ -45,17 +45,17 @@ def magnitude(
 ) -> Method:
     """Returns one-shot magnitude pruning: the smallest weights are removed, all at once.
 
-    Use it when you want a first figure that costs nothing, or have a trained network and no time for more
-    than one cut. Half-way through training it was as good as `gmp` at 90 % and 0.4 points worse at 98 %
+    Use it when you want a first result at no cost, or have a trained network and time for one cut only.
+    Applied half-way through training it was as good as `gmp` at 90 % and 0.4 points worse at 98 %
     (LeNet-300-100 on MNIST, results/compare_methods).
 
     Args:
       sparsity: fraction removed of the prunable weights, in [0, 1): 0.9 keeps one in ten.
-      at: update, counted from 0, before which the weights go.
-      pattern: which weights go together and compete, from `jaxprune.patterns` or
+      at: update, counted from 0, before which the weights are removed.
+      pattern: which weights are removed together and which compete, from `jaxprune.patterns` or
         `jaxprune.structured.coupled`; single weights by default.
-      allocation: how the sparsity is divided among leaves, from `jaxprune.allocation`; the same for each
-        by default.
+      allocation: how the sparsity is divided among leaves, from `jaxprune.allocation`; by default each has
+        the same.
 
     Returns:
       A method for `jaxprune.prune` and `jaxprune.sparsify`.
@@ -84,18 +84,18 @@ def random(
     pattern: AnyPattern = _UNSTRUCTURED,
     allocation: AnyAllocation = _UNIFORM,
 ) -> Method:
-    """Returns one-shot random pruning: weights are removed by chance. Needs a key.
+    """Returns one-shot random pruning: weights are removed at random. Needs a key.
 
-    Use it when you need the control that a criterion must beat; for nothing else. At 98 % it lost 5.5
-    points where `magnitude` lost 0.9 (LeNet-300-100 on MNIST, results/compare_methods).
+    Use it when you need the control that a criterion must beat, and for nothing else. At 98 % it lost 5.5
+    points, where `magnitude` lost 0.9 (LeNet-300-100 on MNIST, results/compare_methods).
 
     Args:
       sparsity: fraction removed of the prunable weights, in [0, 1): 0.9 keeps one in ten.
-      at: update, counted from 0, before which the weights go.
-      pattern: which weights go together and compete, from `jaxprune.patterns` or
+      at: update, counted from 0, before which the weights are removed.
+      pattern: which weights are removed together and which compete, from `jaxprune.patterns` or
         `jaxprune.structured.coupled`; single weights by default.
-      allocation: how the sparsity is divided among leaves, from `jaxprune.allocation`; the same for each
-        by default.
+      allocation: how the sparsity is divided among leaves, from `jaxprune.allocation`; by default each has
+        the same.
 
     Returns:
       A method for `jaxprune.prune` and `jaxprune.sparsify`.

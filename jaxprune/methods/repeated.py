@@ -24,10 +24,10 @@ def iterative(
     pattern: AnyPattern = _UNSTRUCTURED,
     allocation: AnyAllocation = _UNIFORM,
 ) -> Method:
-    """Returns rounds of magnitude pruning and training on: each removes a share of what is left.
+    """Returns magnitude pruning in rounds with training between them: each removes a share of what is left.
 
-    Use it when you can train long and want the classical recipe of cutting a little and recovering; with
-    weights that go back to their early values it is `jaxprune.lottery_ticket`. No run of ours compares it
+    Use it when you can train long and want the classical recipe: cut a little, train on, and repeat. With
+    weights that are rewound to earlier values it is `jaxprune.lottery_ticket`. None of our runs compares it
     with `gmp`.
 
     Args:
@@ -35,10 +35,10 @@ def iterative(
       every: updates from one round to the next.
       levels: number of rounds; $1 - (1 - r)^n$ of the weights are gone after $n$ of rate $r$.
       begin: update, counted from 0, of the first round.
-      pattern: which weights go together and compete, from `jaxprune.patterns` or
+      pattern: which weights are removed together and which compete, from `jaxprune.patterns` or
         `jaxprune.structured.coupled`; single weights by default.
-      allocation: how the sparsity is divided among leaves, from `jaxprune.allocation`; the same for each
-        by default.
+      allocation: how the sparsity is divided among leaves, from `jaxprune.allocation`; by default each has
+        the same.
 
     Returns:
       A method for `jaxprune.prune` and `jaxprune.sparsify`.
@@ -69,17 +69,15 @@ def std_threshold(
 ) -> Method:
     """Returns pruning below a threshold: a share of the standard deviation of each leaf's weights.
 
-    How sparse the network becomes, the weights decide.
-
-    Use it when the weights shall decide how sparse each layer becomes, as in the paper; for a sparsity
-    that you name, use `iterative` or `gmp`. No run of ours compares it with others.
+    Use it when the sizes of the weights shall determine how sparse each layer becomes, as in the paper. To
+    choose the sparsity yourself, use `iterative` or `gmp`. None of our runs compares it with others.
 
     Args:
       quality: how many standard deviations the threshold lies above zero; more removes more.
       begin: update, counted from 0, of the first round.
       every: updates from one round to the next.
       rounds: how often weights below the threshold are removed.
-      pattern: which weights go together and compete, from `jaxprune.patterns` or
+      pattern: which weights are removed together and which compete, from `jaxprune.patterns` or
         `jaxprune.structured.coupled`; single weights by default.
 
     Returns:
@@ -120,11 +118,11 @@ def cyclical(
     pattern: AnyPattern = _UNSTRUCTURED,
     allocation: AnyAllocation = _UNIFORM,
 ) -> Method:
-    """Returns cyclical pruning: sparsity rises again and again, and weights removed wrongly can come back.
+    """Returns cyclical pruning: the sparsity rises in several cycles, and weights removed wrongly can return.
 
-    Use it when early masks are doubtful and there is time for several cycles. With two it was level with
-    `gmp` at 90 and 0.1 points worse at 98 % (LeNet-300-100 on MNIST, results/compare_methods): no gain
-    that we measured.
+    Use it when early masks are doubtful and there is time for several cycles. We measured no gain: with two
+    cycles it was as good as `gmp` at 90 % and 0.1 points worse at 98 % (LeNet-300-100 on MNIST,
+    results/compare_methods).
 
     Args:
       sparsity: fraction removed at the end of every cycle, in [0, 1).
@@ -133,10 +131,10 @@ def cyclical(
       every: updates from one change of the masks to the next.
       cycles: how often the sparsity rises.
       initial: fraction removed at the start of every cycle, in [0, 1).
-      pattern: which weights go together and compete, from `jaxprune.patterns` or
+      pattern: which weights are removed together and which compete, from `jaxprune.patterns` or
         `jaxprune.structured.coupled`; single weights by default.
-      allocation: how the sparsity is divided among leaves, from `jaxprune.allocation`; the same for each
-        by default.
+      allocation: how the sparsity is divided among leaves, from `jaxprune.allocation`; by default each has
+        the same.
 
     Returns:
       A method for `jaxprune.prune` and `jaxprune.sparsify`.
@@ -146,8 +144,8 @@ def cyclical(
 
     References:
       Srinivas, Kuzmin, Nagel, van Baalen, Skliar & Blankevoort, "Cyclical Pruning for Sparse Neural
-      Networks" (2022). Departure: a weight comes back from zero; under `straight_through`, from where it
-      has gone meanwhile.
+      Networks" (2022). Departure: a weight returns with the value zero; under `straight_through`, with the
+      value that it has reached meanwhile.
 
     >>> method = cyclical(sparsity=0.8, begin=0, end=20, every=5, cycles=2)
     >>> [round(float(method.schedule.sparsity(step)), 2) for step in (0, 5, 10, 15, 20)]
@@ -175,23 +173,24 @@ def ac_dc(
     pattern: AnyPattern = _UNSTRUCTURED,
     allocation: AnyAllocation = _GLOBAL,
 ) -> Method:
-    """Returns AC/DC: compressed and decompressed phases in turn, compressed in the end.
+    """Returns AC/DC: sparse ("compressed") and dense phases in turn, the last of them sparse.
 
-    The optimizer's state of pruned weights starts anew when they come back.
+    The optimizer's state of pruned weights starts anew when they return.
 
     Use it when one training shall give a dense network as well as a sparse one. For the sparse one alone
-    `gmp` was better: by 0.1 points at 90 %, 0.3 at 95 %, 0.8 at 98 % (LeNet-300-100 on MNIST,
-    results/compare_ac_dc).
+    `gmp` was better with phases of 400 updates: by 0.1 points at 90 %, 0.3 at 95 %, 0.8 at 98 %
+    (LeNet-300-100 on MNIST, results/compare_ac_dc). With phases as long as the paper's it matched `gmp` at 95
+    % (results/compare_peste2021_mlp).
 
     Args:
       sparsity: fraction removed in the compressed phases, in [0, 1).
       begin: update, counted from 0, at which the first compressed phase begins; dense before.
       end: update from which on the network stays compressed.
       every: updates of one phase.
-      pattern: which weights go together and compete, from `jaxprune.patterns` or
+      pattern: which weights are removed together and which compete, from `jaxprune.patterns` or
         `jaxprune.structured.coupled`; single weights by default.
-      allocation: how the sparsity is divided among leaves, from `jaxprune.allocation`; by default the
-        best weights of the whole tree stay, wherever they are.
+      allocation: how the sparsity is divided among leaves, from `jaxprune.allocation`; by default the best
+        weights of the whole tree are kept, whatever layer they are in.
 
     Returns:
       A method for `jaxprune.prune` and `jaxprune.sparsify`.
@@ -229,12 +228,12 @@ def granet(
     pattern: AnyPattern = _UNSTRUCTURED,
     allocation: AnyAllocation = _GLOBAL,
 ) -> Method:
-    """Returns GraNet: gradual pruning that deals some of the places out anew, to the largest gradients.
+    """Returns GraNet: gradual pruning that also replaces some kept weights by those of the largest gradients.
 
     With `initial` above 0 training begins at random masks of that sparsity, and needs a key.
 
-    Use it when the sparsity is high and a few dense gradients are affordable. It was the best of 22
-    methods at 98 %, by less than its spread above `gmp` (97.77 and 97.71 %, LeNet-300-100 on MNIST,
+    Use it when the sparsity is high and a few dense gradients are affordable. It was the best of 22 methods
+    at 98 %, with a lead over `gmp` within its spread (97.77 ± 0.06 and 97.71 %, LeNet-300-100 on MNIST,
     results/compare_methods).
 
     Args:
@@ -243,12 +242,12 @@ def granet(
       end: update at which they change last and `sparsity` is reached.
       every: updates from one change of the masks to the next.
       initial: fraction removed at `begin`, in [0, 1); 0: dense.
-      fraction: share of the remaining weights whose places are dealt out anew at update 0, in [0, 1]; it
-        decays to nothing at `end` by a cosine.
-      pattern: which weights go together and compete, from `jaxprune.patterns` or
+      fraction: share of the kept weights that a change of the masks replaces by others, in [0, 1]. This is
+        its value at update 0; it decays to 0 at `end` by a cosine.
+      pattern: which weights are removed together and which compete, from `jaxprune.patterns` or
         `jaxprune.structured.coupled`; single weights by default.
-      allocation: how the sparsity is divided among leaves, from `jaxprune.allocation`; by default the
-        best weights of the whole tree stay, wherever they are.
+      allocation: how the sparsity is divided among leaves, from `jaxprune.allocation`; by default the best
+        weights of the whole tree are kept, whatever layer they are in.
 
     Returns:
       A method for `jaxprune.sparsify`.
@@ -258,8 +257,7 @@ def granet(
 
     References:
       Liu et al., "Sparse Training via Boosting Pruning Plasticity with Neuroregeneration" (2021).
-      Departure: random masks to begin with are about equally dense in all leaves, unless `allocation` is
-      `erk`.
+      Departure: the random first masks are about equally dense in all leaves, unless `allocation` is `erk`.
 
     >>> import jax.numpy as jnp
     >>> from jaxprune import next_masks

@@ -23,12 +23,12 @@ def ste(
     pattern: AnyPattern = _UNSTRUCTURED,
     allocation: AnyAllocation = _UNIFORM,
 ) -> Method:
-    """Returns training straight through masks: the largest weights run forward, all of them learn.
+    """Returns STE: the forward pass uses the largest weights only, and all weights are trained.
 
-    The masks are chosen anew every `every` updates, so a weight that has grown comes back.
+    The masks are chosen anew every `every` updates, so a weight that has become large returns.
 
-    Use it when you want masks that can err and recover and can afford dense gradients in every update. It
-    stood 0.1 points below `gmp` at 90 % and 0.8 at 98 % (LeNet-300-100 on MNIST,
+    Use it when masks shall be able to change their mind and you can afford dense gradients in every update.
+    Its accuracy was 0.1 points below that of `gmp` at 90 % and 0.8 at 98 % (LeNet-300-100 on MNIST,
     results/compare_methods).
 
     Args:
@@ -36,10 +36,10 @@ def ste(
       end: update at which masks are chosen last; they stay from then on.
       every: updates from one choice of the masks to the next.
       begin: update, counted from 0, at which they are first chosen; dense before.
-      pattern: which weights go together and compete, from `jaxprune.patterns` or
+      pattern: which weights are removed together and which compete, from `jaxprune.patterns` or
         `jaxprune.structured.coupled`; single weights by default.
-      allocation: how the sparsity is divided among leaves, from `jaxprune.allocation`; the same for each
-        by default.
+      allocation: how the sparsity is divided among leaves, from `jaxprune.allocation`; by default each has
+        the same.
 
     Returns:
       A method for `jaxprune.straight_through`.
@@ -79,13 +79,14 @@ def sr_ste(
     begin: int = 0,
     decay: float = 2e-4,
 ) -> Method:
-    """Returns SR-STE: of every `m` neighbours along the inputs the largest; the others are pulled to zero.
+    """Returns SR-STE: N:M training straight through the masks, with a decay of the weights off the masks.
 
-    A sparsity of 0.5 with `m=4` is 2:4, one of 0.75 is 1:4.
+    Of every `m` neighbours along the inputs the largest are kept: a sparsity of 0.5 with `m=4` is 2:4, one of
+    0.75 is 1:4.
 
-    Use it when you train an N:M network from scratch. At 2:4 it matched dense to 0.3 points, and so did
-    one cut in mid-training, `magnitude(pattern=groups(4))`, which is simpler; at 1:4 that cut was 0.2
-    points better (LeNet-300-100 on MNIST, results/compare_sr_ste).
+    Use it when you train an N:M network from scratch. At 2:4 it matched dense within 0.3 points. So did one
+    cut in mid-training, `magnitude(pattern=groups(4))`, which is simpler and at 1:4 was 0.2 points better
+    (LeNet-300-100 on MNIST, results/compare_sr_ste).
 
     Args:
       sparsity: fraction removed of each `m` neighbours, in [0, 1); `m` times it must be a whole number.
@@ -93,7 +94,7 @@ def sr_ste(
       m: weights in one contest, neighbours along the input axis of a kernel.
       every: updates from one choice of the masks to the next.
       begin: update, counted from 0, at which they are first chosen; dense before.
-      decay: what is added to the gradient of a weight off the mask, as a share of the weight; at least 0.
+      decay: `decay * w` is added to the gradient of a weight `w` off the mask; at least 0.
 
     Returns:
       A method for `jaxprune.straight_through`.
@@ -131,14 +132,15 @@ def sr_ste(
 def surgery(
     *, end: int, every: int = 1, begin: int = 0, c: float = 0.0, margin: float = 0.1
 ) -> Method:
-    r"""Returns dynamic network surgery: weights are cut below one threshold and spliced back above another.
+    r"""Returns dynamic network surgery: weights are cut below one threshold and return above another.
 
-    The thresholds are $(1 \mp m)\,t$ with $t = \max(\mu + c \sigma, 0)$ of the mean $\mu$ and the
-    deviation $\sigma$ of the weights' sizes in a leaf. How sparse that is, `c` and the weights decide.
+    The thresholds are $(1 \mp m)\,t$ with $t = \max(\mu + c \sigma, 0)$, where $\mu$ and $\sigma$ are the
+    mean and standard deviation of the weights' sizes in a leaf. The sparsity that results depends on `c` and
+    the weights.
 
-    Use it when the weights shall decide how sparse each layer becomes, and you can try values of `c`.
-    LeNet-300-100 on MNIST kept one weight in 47 at a test accuracy of 97.75 %; the paper has one in 56 at
-    98.01 % (results/guo2016_lenet300).
+    Use it when the sizes of the weights shall determine how sparse each layer becomes, and you can try values
+    of `c`. LeNet-300-100 on MNIST kept one weight in 47 at a test accuracy of 97.75 %; the paper has one in
+    56 at 98.01 % (results/guo2016_lenet300).
 
     Args:
       end: update at which masks change last; they stay from then on.
@@ -155,7 +157,8 @@ def surgery(
 
     References:
       Guo, Yao & Chen, "Dynamic Network Surgery for Efficient DNNs" (2016). Departures: masks change every
-      `every` updates instead of ever more rarely at random; thresholds of the moment.
+      `every` updates, instead of at random and ever more rarely; the thresholds are computed from the current
+      weights.
 
     >>> import jax.numpy as jnp
     >>> from jaxprune import next_masks
@@ -184,36 +187,37 @@ def top_kast(
     pattern: AnyPattern = _UNSTRUCTURED,
     allocation: AnyAllocation = _UNIFORM,
 ) -> Method:
-    """Returns Top-KAST: the largest weights run forward, a larger set of them learns, the rest stands still.
+    """Returns Top-KAST: the forward pass uses the largest weights, and only a larger set of them is trained.
 
-    Use it when the backward pass is to be sparse as well, for all updates. It stood 0.5 points below
-    `ste`, whose backward pass is dense, at 90 % and 0.4 at 98 % (LeNet-300-100 on MNIST,
+    Use it when the backward pass shall be sparse too, in all updates. Its accuracy was below that of `ste`,
+    whose backward pass is dense, by 0.5 points at 90 % and 0.4 at 98 % (LeNet-300-100 on MNIST,
     results/compare_methods).
 
     Args:
-      sparsity: fraction of the weights that do not run forward, in [0, 1).
-      backward_sparsity: fraction of the weights that do not learn, between 0 and `sparsity`.
+      sparsity: fraction of the weights that the forward pass does not use, in [0, 1).
+      backward_sparsity: fraction of the weights that are not trained, between 0 and `sparsity`.
       end: update at which masks are chosen last; they stay from then on.
       every: updates from one choice of the masks to the next.
       begin: update, counted from 0, at which they are first chosen; dense before.
-      decay: what is added to the gradient of weights that learn without running forward, as a share of
-        the weight; at least 0.
-      pattern: which weights go together and compete, from `jaxprune.patterns` or
+      decay: `decay * w` is added to the gradient of weights `w` that are trained but not used in the forward
+        pass; at least 0.
+      pattern: which weights are removed together and which compete, from `jaxprune.patterns` or
         `jaxprune.structured.coupled`; single weights by default.
-      allocation: how the sparsity is divided among leaves, from `jaxprune.allocation`; the same for each
-        by default.
+      allocation: how the sparsity is divided among leaves, from `jaxprune.allocation`; by default each has
+        the same.
 
     Returns:
       A method for `jaxprune.straight_through`.
 
     Raises:
-      ValueError: if more weights run forward than learn, or another argument is out of its range.
+      ValueError: if the forward pass uses more weights than are trained, or another argument is out of its
+        range.
 
     References:
       Jayakumar, Pascanu, Rae, Osindero & Elsen, "Top-KAST: Top-K Always Sparse Training" (2020).
-      Departure: the paper's loss of exploration pulls at the weights that learn without running forward,
-      1/(forward density) times as strongly as at those that run. Here that is `decay * w`, added to their
-      gradient, and it is 0 by default; the pull at the others is the wrapped optimizer's weight decay.
+      Departure: the paper's exploration loss decays the weights that are trained but not used in the forward
+      pass, 1/(forward density) times as strongly as those that are used. Here the former decay is
+      `decay * w`, added to their gradient, 0 by default; the latter is the wrapped optimizer's weight decay.
 
     >>> import jax.numpy as jnp
     >>> from jaxprune import prune

@@ -1,4 +1,4 @@
-"""What pruning gains, and what it does not: costs that are read off a program or measured."""
+"""What pruning saves and what it does not: costs that are calculated from a program or measured."""
 
 from jaxprune.metrics.effective import effective as effective
 from jaxprune.metrics.flops import flops as flops

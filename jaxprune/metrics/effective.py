@@ -17,18 +17,18 @@ _FACTORS = ("scale", "var", "left_slope", "right_slope")
 
 
 def effective(apply: Callable[..., Any], params: Params, masks: Masks, *inputs: Any) -> Masks:
-    r"""Returns the masks without the weights that no path from an input to an output goes through.
+    r"""Returns the masks without the weights that lie on no path from an input to an output.
 
-    A weight that feeds a unit without outputs, or comes from one without inputs, can go without changing
-    more than constants; what is left is what a network without the dead units still has. Counted as by
-    Vysogorets & Kempe: each kept weight becomes a positive number, biases become 0 and inputs 1, and a weight
-    is effective if the sum of the outputs has a slope in it. Weights of a convolution that meet padding alone
-    have none.
+    A weight that feeds a unit without outputs, or comes from a unit without inputs, can be removed without
+    changing more than constants. Such weights are found as by Vysogorets & Kempe: each kept weight is
+    replaced by a positive number, biases by 0 and inputs by 1, and a weight is effective if the derivative of
+    the sum of the outputs with respect to it is not zero. For weights of a convolution that meet only padding
+    it is zero.
 
-    The function must let positive values through: ReLU and its like, pooling, BatchNorm with fixed
-    statistics, given among `params`. What centres or saturates (LayerNorm, softmax, and so attention) has no
-    slope at equal values; such functions are refused, as the dense network already seems to do nothing. In a
-    maximum of equals one takes it all.
+    The function must let positive values through: ReLU and similar functions, pooling, BatchNorm with fixed
+    statistics, given among `params`. Functions that centre or saturate (LayerNorm, softmax, and so attention)
+    have zero derivatives at equal values; they are refused, since even the dense network then has no
+    effective weight. Of equal values, a maximum passes the derivative to one only.
 
     Args:
       apply: (params, *inputs) -> outputs.

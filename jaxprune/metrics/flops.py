@@ -15,15 +15,15 @@ __all__ = ["flops", "total_flops"]
 
 
 def flops(fn: Callable[..., Any], params: Params, *inputs: Any) -> Params:
-    r"""Returns how many operations each parameter takes part in when `fn(params, *inputs)` is called.
+    r"""Returns the number of operations of each parameter when `fn(params, *inputs)` is called.
 
-    Counted are matrix products and convolutions, two operations for a product and its sum: $2 b m n$ of a
+    Matrix products and convolutions are counted, two operations for a product and its sum: $2 b m n$ of a
     dense layer, $2 b h w k_h k_w c_{in} c_{out}$ of a convolution with $h \times w$ outputs, its padding
     included. Additions, norms and lookups are not, and products of two activations (attention scores) have
     no parameter: `total_flops` has them. In a scan each iteration counts; of the branches of a condition the
-    costliest; a `while` loop is one iteration. What no output needs is not counted. Parameters that are
-    multiplied together (a mask, the factors of a low-rank update) have the operations of the product that
-    they go into, each of them.
+      costliest; of a `while` loop one iteration. Operations that no output needs are not counted. If
+      parameters are multiplied together (a mask, the factors of a low-rank update), each has the operations
+      of the product in which the result is used.
 
     Args:
       fn: any JAX function; it is traced, not run.

@@ -24,8 +24,8 @@ def nm_faults(
       n: nonzeros that a group may have.
       m: neighbours in a group.
       prunable: which leaves are looked at (see `jaxprune.masks.make`); `None`: all that have masks.
-      axes: which axes of the leaves are inputs: `jaxprune.axes(apply, params, *inputs)`; `None`: their shapes
-        tell, and others are refused.
+      axes: which axes of the leaves are inputs: `jaxprune.axes(apply, params, *inputs)`; `None`: guessed from
+        their shapes, or else refused.
 
     Returns:
       Counts by path, 0 for leaves that are N:M sparse.

@@ -10,9 +10,9 @@ __all__ = ["seconds"]
 
 
 def seconds(*functions: Callable[[], Any], repeats: int = 10) -> list[float]:
-    """Returns the least time of several runs of each function, in seconds.
+    """Returns the shortest time of several runs of each function, in seconds.
 
-    The functions run by turns, so that what else the machine does strikes all alike.
+    The functions run in turns, so that other load of the machine affects all alike.
 
     Args:
       *functions: without arguments; each is called once before, as the first call may compile.

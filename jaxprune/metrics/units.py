@@ -1,4 +1,4 @@
-"""Inputs and outputs that masks leave to each layer, counted."""
+"""Counts the inputs and outputs of each layer that masks leave."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -21,7 +21,7 @@ def units(masks: Masks, axes: AxesTree | None = None) -> list[dict[str, Any]]:
     Args:
       masks: bool arrays; `None` at leaves without a mask. Leaves of one axis are left out.
       axes: which axes of the leaves are inputs, outputs and layers: `jaxprune.axes(apply, params, *inputs)`;
-        `None`: their shapes tell, and those that do not are refused.
+        `None`: guessed from their shapes, or else refused.
 
     Returns:
       For each layer, in the order of the leaves and within a stack, a dict of `leaf` (its path, or the

@@ -1,9 +1,9 @@
 """Patterns of single leaves: which weights are removed together, and which compete with each other.
 
-A pattern turns the scores of a leaf into units and the units that are kept back into a mask. It speaks of
-inputs, outputs and layers; which axes of a leaf these are, `jaxprune.axes` reads from the program, and
-without it the shape must tell (`kernel_axes.by_position`). Units keep the layout of the leaf (`groups(4)`
-along an axis of length `n` gives `[..., n/4, 4, ...]`) instead of being flattened into a
+A pattern turns the scores of a leaf into scores of units, and the units that are kept into a mask. It is
+defined by inputs, outputs and layers. Which axes of a leaf these are is read from the program by
+`jaxprune.axes`, or else guessed from the shape (`kernel_axes.by_position`). Units keep the layout of the leaf
+(`groups(4)` along an axis of length `n` gives `[..., n/4, 4, ...]`) instead of being flattened into a
 `[contests, members]` matrix: nothing is transposed, so memory is read in order, and nothing is reshaped
 across a sharded axis.
 
@@ -38,9 +38,9 @@ __all__ = ["block", "channel", "groups", "unstructured"]
 
 @factory
 def unstructured() -> Pattern:
-    """Returns the pattern of single weights, of which all in a layer are in one contest.
+    """Returns the pattern of single weights; all weights of a layer compete with each other.
 
-    Without axes each leaf is a layer, stacked layers too.
+    Without `axes=` each leaf is a layer, also if layers are stacked in it.
 
     Returns:
       A pattern.
@@ -72,13 +72,13 @@ def groups(m: int | None = None, *, axis: int | None = None) -> Pattern:
 
     At sparsity 0.5 `groups(4)` is 2:4, at 0.75 it is 1:4. `groups()` takes all inputs as one contest: the
     weights of each output compete among themselves, the comparison of Wanda (Sun, Liu, Bair & Kolter, "A
-    Simple and Effective Pruning Approach for Large Language Models", 2023). Of a convolution the inputs are
-    its channels: each place of the window has contests of its own.
+    Simple and Effective Pruning Approach for Large Language Models", 2023). In a convolution the inputs are
+    its channels: each position of the window has contests of its own.
 
     Args:
-      m: weights in a contest; `None` for all inputs. Contests have whole survivors: at a sparsity of 0.9,
-        those of up to 4 weights keep none, and a leaf of such contests is refused.
-      axis: the contests run along this axis of each leaf instead, whatever it is.
+      m: weights in a contest; `None` for all inputs. Each contest keeps a whole number of weights: at a
+        sparsity of 0.9, contests of up to 4 weights would keep none, and a leaf of such contests is refused.
+      axis: an axis of each leaf, along which the contests run instead of along the inputs.
 
     Returns:
       A pattern in which single weights compete.
@@ -164,10 +164,9 @@ def block(
 
     Args:
       shape: rows and columns of a block, `(4, 2)` for 4 neighbouring inputs by 2 neighbouring outputs.
-      reduce: what a block is worth of the scores in it: their `"sum"`, `"mean"` or `"max"`.
-      pad: whether blocks at the end may be cut off where inputs or outputs are no multiples of its sides;
-        weights that are not there count nothing in the sum, the mean and the largest. If not, such leaves
-        are refused.
+      reduce: how the scores in a block become the score of the block: `"sum"`, `"mean"` or `"max"`.
+      pad: whether the last blocks may be smaller, if inputs or outputs are no multiples of the block's sides;
+        missing weights do not count in sum, mean and maximum. If `False`, such leaves are refused.
 
     Returns:
       A pattern whose units are blocks.
@@ -263,15 +262,15 @@ def channel(axis: int | Literal["in", "out"] = "out") -> Pattern:
     """Returns the pattern of whole outputs, or inputs, kept or removed by the sum of their scores.
 
     Args:
-      axis: `"out"`: what belongs to one output is one unit, as filters of a convolution and units of a dense
-        layer do; `"in"`: what belongs to one input. Or an axis of each leaf, whatever it is: each of its
-        indices is one unit.
+      axis: `"out"`: all weights of one output are a unit, such as a filter of a convolution or a neuron of a
+        dense layer; `"in"`: all weights of one input are. Or an axis of each leaf: each of its indices is
+        then a unit.
 
     Returns:
       A pattern whose units are slices.
 
     Raises:
-      ValueError: if `axis` is neither a word nor an integer.
+      ValueError: if `axis` is neither of the two words nor an integer.
 
     >>> channel().to_groups(jnp.arange(4.0).reshape(2, 2))
     Array([2., 4.], dtype=float32)

@@ -61,8 +61,8 @@ def group_l2(
       pattern: or the units of a pattern are the groups, `patterns.block` or `patterns.channel`. Its
         `to_groups` must add up what is removed together.
       axes: which axes of the leaves are inputs, outputs and layers: `jaxprune.axes(apply, params, *inputs)`;
-        `None`: two axes are taken for `[inputs, outputs]`, four with a short window for `[h, w, inputs,
-        outputs]`; other shapes are refused where direction matters. Each layer has
+        `None`: leaves with two axes are taken for `[inputs, outputs]`, with four and a small window for `[h,
+        w, inputs, outputs]`; others are refused if inputs and outputs matter. Each layer has
         groups of its own. `axis` as a number needs none.
 
     Returns:

@@ -36,7 +36,7 @@ class Contest:
     """How the weights of a kernel `[layers, inputs, outputs]` compete.
 
     Attributes:
-      pattern: what dies together, and who competes.
+      pattern: which weights are removed together and which compete.
       window: number of positions in the window of a convolution: inputs are `window` times the channels.
       among: "layer": all weights of a layer are one contest; "inputs": `members` neighbouring inputs of each
         output are; `None`: several weights are one unit.
@@ -71,7 +71,7 @@ def contest(pattern: Pattern, layout: Layout, sparsity: float, name: str) -> Con
     """Returns how the weights of a kernel compete.
 
     Args:
-      pattern: what dies together, and who competes.
+      pattern: which weights are removed together and which compete.
       layout: of the kernel.
       sparsity: fraction of the weights removed.
       name: of the kernel, for messages.

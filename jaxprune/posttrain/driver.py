@@ -1,4 +1,4 @@
-"""The loop over segments: run all batches, solve the kernels of one input, go on with the pruned network."""
+"""The loop over segments: run all batches, solve the kernels of one input, go on."""
 
 import contextlib
 import time
@@ -67,41 +67,40 @@ def prune(
     key: jax.Array | None = None,
     progress: Callable[[Progress], Any] | None = None,
 ) -> Result:
-    """Prunes the kernels of a network one after the other, on the activations of the pruned ones before them.
+    """Prunes the kernels of a network one after the other, on the outputs of the kernels pruned before.
 
     Args:
       plan: from `jaxprune.posttrain.plan`.
-      params: tree of arrays, JAX's or NumPy's, or of what NumPy reads as such: memory maps,
-        `jaxprune.models.LazyLeaf`. Those that are no arrays of JAX are brought to the device when a segment
-        needs them.
-      batches: trees of arrays, of the shapes that the plan is for; they are read once, one after the other.
+      params: tree of arrays of JAX or NumPy, memory maps or `jaxprune.models.LazyLeaf`s. Leaves that are not
+        arrays of JAX are moved to the device when a segment needs them.
+      batches: trees of arrays with the shapes of the plan; they are read once, one after the other.
       solver: from `jaxprune.posttrain.solvers`, or a function like them.
-      pattern: what dies together, and who competes, on kernels as matrices of inputs and outputs; `None`:
-        all weights of a kernel compete.
+      pattern: which weights are removed together and which compete, on kernels as matrices of inputs and
+        outputs; `None`: all weights of a kernel compete.
       rates: fraction of the weights removed: a number, numbers by regular expression, a function of the plan
         (`jaxprune.posttrain.rates`).
-      calibrate: "pruned": statistics are of the network as it is pruned so far; "dense": of the network
-        before pruning, as `jaxprune.prune_on` takes them; not with `recover`.
-      propagate: weight from 0 to 1 of the errors that pruned kernels have left in the inputs of the next:
-        before a kernel is solved it is corrected, by least squares, so that its outputs come closer to those
-        of the dense network; errors in the report are against the corrected kernel. 0: it is solved as it
-        is. The dense network runs beside the pruned one, and solvers may gain little where there are few
-        rows of calibration data: compare weights on other data.
-      hold_out: of every so many batches, the last is held out: it is not calibrated on, nor trained on, nor
-        are rates set by it; errors of the layers on these batches are in the report. `None`: none is. For
-        solvers that read Gram matrices.
+      calibrate: "pruned": statistics are of the network as pruned so far; "dense": of the network before
+        pruning, as in `jaxprune.prune_on`; not with `recover`.
+      propagate: from 0 to 1, how strongly a kernel is corrected for the errors that pruning has left in its
+        inputs. Before the kernel is solved it is changed, by least squares, so that its outputs come closer
+        to those of the dense network; errors in the report are relative to the corrected kernel. Above 0 the
+        dense network runs beside the pruned one. With few rows of calibration data the gain may be small:
+        compare values on other data. 0: no correction.
+      hold_out: n: every n-th batch is held out. It is not used for calibration, recovery or rates; the report
+        has the errors of the layers on these batches. `None`: no batch is held out. For solvers that read
+        Gram matrices.
       recover: from `jaxprune.posttrain.reconstruct`: how each block is trained once its kernels are solved;
-        `None`: it is not.
-      folder: where each step is stored when it is done; the same call goes on from there, with the same bits.
-        One process at a time works in it. `None`: nowhere.
+        `None`: blocks are not trained.
+      folder: where each finished step is stored; the same call resumes from there, with the same bits. Only
+        one process at a time may work in it. `None`: nothing is stored.
       streams: where activations of all batches are kept between segments, on the "device" or the "host".
       stream_budget: bytes that activations may take in that memory between segments; those of further
         batches wait in a temporary file, in `folder` if there is one (`Plan.stream_places` says how many).
         `None`: no limit.
-      sink: function that is given path and NumPy array of each parameter once nothing behind needs it, such
-        as `jaxprune.models.safetensors_sink`; the result then has no parameters. With parameters from files
-        neither the dense nor the pruned network is ever in memory as a whole. When a run goes on, it is
-        given all of them again.
+      sink: function that receives path and NumPy array of each parameter once no later segment needs it, such
+        as `jaxprune.models.safetensors_sink`; the result then has no parameters. If the parameters come from
+        files too, neither the dense nor the pruned network is ever in memory as a whole. When a run is
+        resumed, the sink receives all parameters again.
       key: PRNG key, for criteria that draw.
       progress: called after each segment with a `Progress`, which prints as a line.
 

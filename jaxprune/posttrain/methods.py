@@ -28,27 +28,28 @@ def sparsegpt(
     damp: float = 0.01,
     **options: Any,
 ) -> Pruned:
-    """Prunes a network by SparseGPT: later weights of an output make up for each weight that is removed.
+    """Prunes a network by SparseGPT: the later weights of an output compensate for each removed weight.
 
     Args:
-      apply: (params, batch) -> anything; any JAX function, in evaluation mode. Kernels and their inputs
-        are found in its program; nothing else is asked of it.
+      apply: (params, batch) -> outputs; any JAX function, in evaluation mode. Kernels and their inputs are
+        found in its program.
       params: tree of arrays.
-      batches: calibration data, trees of arrays of one shape; more rows than a kernel has inputs are needed
-        for it to pay, four times as many are good.
-      sparsity: fraction removed; or as `rates` of `jaxprune.posttrain.prune`.
-      pattern: who competes: `None` all weights of a kernel, `patterns.groups()` those of an output,
-        `patterns.groups(4)` at sparsity 0.5 is 2:4 along the inputs.
+      batches: calibration data, trees of arrays of one shape. Together they should have more rows (examples,
+        or tokens) than a kernel has inputs; four times as many are good.
+      sparsity: fraction removed of each kernel; or other `rates` of `jaxprune.posttrain.prune`.
+      pattern: which weights compete: `None`: all weights of a kernel; `patterns.groups()`: those of an
+        output; `patterns.groups(4)` at sparsity 0.5 is 2:4 along the inputs.
       prunable: which parameters are pruned (see `jaxprune.posttrain.plan`).
       exclude: regular expressions of parameters that are not pruned.
-      damp: share of the mean of the Gram's diagonal that is added to it.
+      damp: added to the diagonal of the Gram matrix, as a share of the diagonal's mean.
       **options: further arguments of `jaxprune.posttrain.prune`, such as `key`, `recover`, `folder`.
 
     Returns:
       The parameters with exact zeros, and masks for `jaxprune.fixed`.
 
     Raises:
-      ValueError: if there are no batches; as `jaxprune.posttrain.plan` and `jaxprune.posttrain.prune` do.
+      ValueError: if there are no batches, and in the cases of `jaxprune.posttrain.plan` and
+        `jaxprune.posttrain.prune`.
 
     References:
       Frantar & Alistarh, "SparseGPT: Massive Language Models Can Be Accurately Pruned in One-Shot" (2023).
@@ -81,12 +82,12 @@ def wanda(
     """Prunes a network by the size of weights times the norm of their inputs (Wanda).
 
     Args:
-      apply: (params, batch) -> anything; any JAX function, in evaluation mode.
+      apply: (params, batch) -> outputs; any JAX function, in evaluation mode.
       params: tree of arrays.
       batches: calibration data, trees of arrays of one shape.
-      sparsity: fraction removed; or as `rates` of `jaxprune.posttrain.prune`.
-      pattern: what dies together, and who competes; `None`: all weights of a kernel compete. The paper
-        compares within each output: `patterns.groups()`.
+      sparsity: fraction removed of each kernel; or other `rates` of `jaxprune.posttrain.prune`.
+      pattern: which weights are removed together and which compete; `None`: all weights of a kernel compete.
+        The paper compares within each output: `patterns.groups()`.
       prunable: which parameters are pruned (see `jaxprune.posttrain.plan`).
       exclude: regular expressions of parameters that are not pruned.
       **options: further arguments of `jaxprune.posttrain.prune`, such as `key`, `recover`, `folder`.
@@ -95,7 +96,8 @@ def wanda(
       The parameters with exact zeros, and masks for `jaxprune.fixed`.
 
     Raises:
-      ValueError: if there are no batches; as `jaxprune.posttrain.plan` and `jaxprune.posttrain.prune` do.
+      ValueError: if there are no batches, and in the cases of `jaxprune.posttrain.plan` and
+        `jaxprune.posttrain.prune`.
 
     References:
       Sun, Liu, Bair & Kolter, "A Simple and Effective Pruning Approach for Large Language Models" (2023).
@@ -128,11 +130,11 @@ def ria(
     The size of a weight is taken relative to the sums over its row and its column.
 
     Args:
-      apply: (params, batch) -> anything; any JAX function, in evaluation mode.
+      apply: (params, batch) -> outputs; any JAX function, in evaluation mode.
       params: tree of arrays.
       batches: calibration data, trees of arrays of one shape.
-      sparsity: fraction removed; or as `rates` of `jaxprune.posttrain.prune`.
-      pattern: what dies together, and who competes; `None`: all weights of a kernel compete.
+      sparsity: fraction removed of each kernel; or other `rates` of `jaxprune.posttrain.prune`.
+      pattern: which weights are removed together and which compete; `None`: all weights of a kernel compete.
       prunable: which parameters are pruned (see `jaxprune.posttrain.plan`).
       exclude: regular expressions of parameters that are not pruned.
       **options: further arguments of `jaxprune.posttrain.prune`, such as `key`, `recover`, `folder`.
@@ -141,7 +143,8 @@ def ria(
       The parameters with exact zeros, and masks for `jaxprune.fixed`.
 
     Raises:
-      ValueError: if there are no batches; as `jaxprune.posttrain.plan` and `jaxprune.posttrain.prune` do.
+      ValueError: if there are no batches, and in the cases of `jaxprune.posttrain.plan` and
+        `jaxprune.posttrain.prune`.
 
     References:
       Zhang et al., "Plug-and-Play: An Efficient Post-training Pruning Method for Large Language
@@ -173,11 +176,11 @@ def magnitude(
     """Prunes a network by the size of its weights, kernel by kernel: the baseline that needs no statistics.
 
     Args:
-      apply: (params, batch) -> anything; any JAX function, in evaluation mode.
+      apply: (params, batch) -> outputs; any JAX function, in evaluation mode.
       params: tree of arrays.
       batches: calibration data, trees of arrays of one shape.
-      sparsity: fraction removed; or as `rates` of `jaxprune.posttrain.prune`.
-      pattern: what dies together, and who competes; `None`: all weights of a kernel compete.
+      sparsity: fraction removed of each kernel; or other `rates` of `jaxprune.posttrain.prune`.
+      pattern: which weights are removed together and which compete; `None`: all weights of a kernel compete.
       prunable: which parameters are pruned (see `jaxprune.posttrain.plan`).
       exclude: regular expressions of parameters that are not pruned.
       **options: further arguments of `jaxprune.posttrain.prune`, such as `key`, `recover`, `folder`.
@@ -186,7 +189,8 @@ def magnitude(
       The parameters with exact zeros, and masks for `jaxprune.fixed`.
 
     Raises:
-      ValueError: if there are no batches; as `jaxprune.posttrain.plan` and `jaxprune.posttrain.prune` do.
+      ValueError: if there are no batches, and in the cases of `jaxprune.posttrain.plan` and
+        `jaxprune.posttrain.prune`.
 
     >>> import jax.numpy as jnp
     >>> apply, params = (lambda p, x: x @ p["w"]), {"w": jnp.array([[3.0], [-2.0]])}
@@ -217,21 +221,22 @@ def obc(
     For kernels of up to 1024 inputs.
 
     Args:
-      apply: (params, batch) -> anything; any JAX function, in evaluation mode.
+      apply: (params, batch) -> outputs; any JAX function, in evaluation mode.
       params: tree of arrays.
       batches: calibration data, trees of arrays of one shape.
-      sparsity: fraction removed; or as `rates` of `jaxprune.posttrain.prune`.
-      pattern: what dies together, and who competes; `None`: all weights of a kernel compete.
+      sparsity: fraction removed of each kernel; or other `rates` of `jaxprune.posttrain.prune`.
+      pattern: which weights are removed together and which compete; `None`: all weights of a kernel compete.
       prunable: which parameters are pruned (see `jaxprune.posttrain.plan`).
       exclude: regular expressions of parameters that are not pruned.
-      damp: share of the mean of the Gram's diagonal that is added to it.
+      damp: added to the diagonal of the Gram matrix, as a share of the diagonal's mean.
       **options: further arguments of `jaxprune.posttrain.prune`, such as `key`, `recover`, `folder`.
 
     Returns:
       The parameters with exact zeros, and masks for `jaxprune.fixed`.
 
     Raises:
-      ValueError: if there are no batches; as `jaxprune.posttrain.plan` and `jaxprune.posttrain.prune` do.
+      ValueError: if there are no batches, and in the cases of `jaxprune.posttrain.plan` and
+        `jaxprune.posttrain.prune`.
 
     References:
       Frantar & Alistarh, "Optimal Brain Compression" (2022).
@@ -264,21 +269,22 @@ def admm(
     """Prunes a network by the alternating direction method of multipliers (ALPS).
 
     Args:
-      apply: (params, batch) -> anything; any JAX function, in evaluation mode.
+      apply: (params, batch) -> outputs; any JAX function, in evaluation mode.
       params: tree of arrays.
       batches: calibration data, trees of arrays of one shape.
-      sparsity: fraction removed; or as `rates` of `jaxprune.posttrain.prune`.
-      pattern: what dies together, and who competes; `None`: all weights of a kernel compete.
+      sparsity: fraction removed of each kernel; or other `rates` of `jaxprune.posttrain.prune`.
+      pattern: which weights are removed together and which compete; `None`: all weights of a kernel compete.
       prunable: which parameters are pruned (see `jaxprune.posttrain.plan`).
       exclude: regular expressions of parameters that are not pruned.
-      damp: share of the mean of the Gram's diagonal that is added to it.
+      damp: added to the diagonal of the Gram matrix, as a share of the diagonal's mean.
       **options: further arguments of `jaxprune.posttrain.prune`, such as `key`, `recover`, `folder`.
 
     Returns:
       The parameters with exact zeros, and masks for `jaxprune.fixed`.
 
     Raises:
-      ValueError: if there are no batches; as `jaxprune.posttrain.plan` and `jaxprune.posttrain.prune` do.
+      ValueError: if there are no batches, and in the cases of `jaxprune.posttrain.plan` and
+        `jaxprune.posttrain.prune`.
 
     References:
       Meng et al., "ALPS: Improved Optimization for Highly Sparse One-Shot Pruning for Large Language Models"

@@ -19,7 +19,7 @@ __all__ = ["Plan"]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Plan:
-    """A function of parameters and a batch, cut into segments; `print` shows a table.
+    """A function of parameters and a batch, cut into segments that are pruned in turn; `print` shows a table.
 
     Attributes:
       flat: its program, as one list of equations.

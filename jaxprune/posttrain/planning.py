@@ -33,11 +33,11 @@ def plan(
 ) -> Plan:
     """Returns the plan by which `apply(params, batch)` is pruned segment by segment.
 
-    Nothing is computed: shapes are enough. Loops over layers are unrolled, kernels are found however they are
-    stored, and equal segments are one program, whatever the number of layers.
+    Nothing is computed: shapes are enough. Loops over layers are unrolled, kernels are found whatever their
+      layout, and equal segments share one program, whatever the number of layers.
 
     Args:
-      apply: (params, batch) -> anything; any JAX function, in evaluation mode.
+      apply: (params, batch) -> outputs; any JAX function, in evaluation mode.
       params: tree of arrays, or of their shapes.
       batch: tree of arrays or of shapes, as all batches will be.
       prunable: which parameters are pruned (see `jaxprune.masks.make`); `None`: kernels of products by their
@@ -48,9 +48,9 @@ def plan(
       A `Plan`; `print` shows kernels, blocks and memory.
 
     Raises:
-      ValueError: if one of the parameters that are to be pruned cannot be: it is multiplied within a loop
-        without a known end, its elements are looked up, an operation stands between it and its product. Also
-        if nothing is to be pruned, or an expression matches nothing.
+      ValueError: if one of the parameters to be pruned cannot be pruned: it is multiplied within a loop
+        without a known end, its elements are looked up, or an unknown operation is between it and its
+        product. Also if nothing is to be pruned, or an expression matches nothing.
 
     >>> import jax.numpy as jnp
     >>> apply = lambda params, x: jax.nn.relu(x @ params["a"]) @ params["b"].T

@@ -42,21 +42,21 @@ def next_masks(
     axes: AxesTree | None = None,
     **signals: Any,
 ) -> Masks:
-    """Returns the masks that `method` makes of `masks` at `step`.
+    """Returns the next masks: those that `method` makes from `masks` at `step`.
 
     Args:
       method: the method.
-      params: tree of arrays; dead weights are zero there.
+      params: tree of arrays, in which removed weights are zero.
       masks: bool arrays, `None` at leaves that are never pruned.
-      step: count of updates at which the schedule, and a fraction that decays, are read.
+      step: number of updates so far, at which the schedule (and a decaying fraction) is read.
       of_remaining: whether the sparsity is a fraction of the units that are alive, not of all.
-      axes: which axes of the leaves are inputs, outputs and layers, from `jaxprune.axes`; `None`: their
-        shapes tell, and whoever must know more refuses.
+      axes: which axes of the leaves are inputs, outputs and layers, from `jaxprune.axes`; `None`: taken from
+        their shapes, and refused if the shapes are not enough.
       **signals: what the criteria need: `grads`, `key`, ...
 
     Returns:
-      The new masks. Inside jit, where nothing can be refused, a method that has NaN to rank leaves the masks
-      of its leaves as they were. Infinite scores are ranked, first or last.
+      The new masks. Inside jit, where no error can be raised, masks stay as they were if their method must
+      rank a score that is NaN. Infinite scores are ranked, first or last.
 
     Raises:
       ValueError: if a leaf does not fit the pattern, the scores do not fit the parameters, or (outside jit)
@@ -296,20 +296,20 @@ def prune(
     axes: AxesTree | None = None,
     **signals: Any,
 ) -> tuple[Params, Masks]:
-    """Prunes once, outside training, to the sparsity that the method's schedule ends with.
+    """Prunes once, outside training, to the last sparsity of the method's schedule.
 
     Args:
       params: tree of arrays.
       method: for instance `jaxprune.methods.magnitude(sparsity=0.9)`.
       prunable: which leaves may be pruned (see `jaxprune.masks.make`).
       masks: masks to start from; `None`: everything is alive.
-      of_remaining: whether the sparsity is a fraction of what `masks` leave alive, not of all: 0.2 again and
-        again removes a fifth of what remains each time.
+      of_remaining: whether the sparsity is a fraction of the weights that `masks` keep, not of all: each call
+        with 0.2 then removes a fifth of what remains.
       key: PRNG key, for criteria that draw.
       axes: which axes of the leaves are inputs, outputs and layers: `jaxprune.axes(apply, params, *inputs)`,
-        a tree beside `params`, or `jaxprune.Axes` by regular expression. Without it leaves of two axes are
-        `[inputs, outputs]`, those of four are convolutions if their shape can be one's, and whatever depends
-        on direction refuses others.
+        a tree beside `params`, or `jaxprune.Axes` by regular expression. Without it leaves with two axes are
+        taken for `[inputs, outputs]`, and leaves with four and a small window for convolutions; others are
+        refused if inputs and outputs matter.
       **signals: what the criterion needs, such as `grads`.
 
     Returns:

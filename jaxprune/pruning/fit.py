@@ -51,7 +51,7 @@ def check_fit(
     """Refuses leaves that the pattern does not fit, and a target that would leave nothing of one.
 
     Args:
-      pattern: what dies together and who competes.
+      pattern: which weights are removed together and which compete.
       allocation: who gets how much of the budget.
       schedule: its sparsity at its end, the fraction removed, is the target.
       update: how an old mask becomes a new one.
@@ -151,7 +151,7 @@ def check_rounds(
     nothing: the round and all after it would leave the leaf as it is.
 
     Args:
-      pattern: what dies together and who competes.
+      pattern: which weights are removed together and which compete.
       allocation: who gets how much of the budget; nothing is refused where the scores decide.
       sparsities: of each round, the fraction removed of what is left.
       params: tree of arrays.

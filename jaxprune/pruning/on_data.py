@@ -37,22 +37,22 @@ def prune_on(
     key: jax.Array | None = None,
     progress: Callable[[int], Any] | None = None,
 ) -> tuple[Params, Masks]:
-    r"""Prunes to the sparsity that the method's schedule ends with; its criterion reads signals from data.
+    r"""Prunes to the last sparsity of the method's schedule, by a criterion that reads signals from data.
 
-    Only those signals are gathered that the criterion names. In round $k$ of $n$ they are gathered on what
-    is left of the network, and a fraction $(1 - s)^{k/n}$ of the weights survives.
+    Only the signals that the criterion names are gathered. In round $k$ of $n$ they are gathered on the
+    network as pruned so far, and a fraction $(1 - s)^{k/n}$ of the weights survives.
 
     Args:
       params: tree of arrays.
-      method: criterion, pattern, allocation, and a schedule of which the last sparsity $s$ alone counts.
+      method: criterion, pattern, allocation, and a schedule, of which only the last sparsity $s$ is used.
       gatherers: signals by keyword, functions of the parameters: `jaxprune.signals.gatherers(batches, ...)`.
       rounds: $n$.
-      compensation: (params, masks, **signals) -> params, by which the weights that are kept make up for those
-        that go, after each round: `jaxprune.compensation`.
+      compensation: (params, masks, **signals) -> params, called after each round: changes the kept weights to
+        make up for the removed ones (`jaxprune.compensation`).
       prunable: which leaves may be pruned (see `jaxprune.masks.make`).
       axes: which axes of the leaves are inputs, outputs and layers: `jaxprune.axes(apply, params, *inputs)`;
-        `None`: two axes are taken for `[inputs, outputs]`, four with a short window for `[h, w, inputs,
-        outputs]`; other shapes are refused where direction matters.
+        `None`: leaves with two axes are taken for `[inputs, outputs]`, with four and a small window for `[h,
+        w, inputs, outputs]`; others are refused if inputs and outputs matter.
       masks: masks to start from; `None`: everything is alive.
       key: PRNG key, for criteria that draw.
       progress: called with the number of rounds done, after each.
@@ -61,7 +61,7 @@ def prune_on(
       The parameters with exact zeros where pruned, and the masks, for `jaxprune.fixed`.
 
     Raises:
-      ValueError: if there are no rounds, a leaf does not fit the pattern, or nobody gathers a signal.
+      ValueError: if there are no rounds, a leaf does not fit the pattern, or no gatherer provides a signal.
       TypeError: if an argument is of the wrong kind, or a criterion draws and there is no key.
 
     References:

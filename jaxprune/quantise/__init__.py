@@ -1,4 +1,4 @@
-"""Quantisation of pruned networks: few values per leaf, trained together, and what they need in a file.
+"""Quantisation of pruned networks: few values per leaf, their training, and their size in a file.
 
 `codebooks` finds the values by k-means, `shared` trains them with any optax optimizer, and `pack` writes
 pruned and quantised leaves as Deep Compression does (Han, Mao & Dally 2016), to the byte.

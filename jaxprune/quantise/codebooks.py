@@ -49,7 +49,7 @@ def codebooks(
     r"""Finds the values that the surviving weights of each leaf share, by k-means.
 
     Each leaf is clustered alone, into $2^b - 1$ values that minimise $\sum_i (w_i - c_{a(i)})^2$ locally;
-    the index 0 is that of pruned weights. Clustering is of sorted numbers, exact and without chance but for
+    pruned weights have index 0. The clustering works on sorted numbers and is deterministic, except for
     `start="random"`.
 
     Args:
@@ -57,9 +57,9 @@ def codebooks(
       masks: bool arrays; leaves without one (`None`) get no codebook.
       bits: number of bits of an index, from 1 to 8, or numbers by regular expression, searched in the paths;
         the first that matches counts, and each must match a leaf.
-      start: first values: "linear", evenly from the least to the largest weight, which keeps the large ones;
-        "density", at even quantiles; "random", weights drawn by `key`.
-      iterations: number of k-means iterations, 0 or more, at most; it stops earlier where nothing changes.
+      start: initial values: "linear", evenly from the smallest to the largest weight, which keeps values near
+        the large weights; "density", at even quantiles; "random", weights drawn by `key`.
+      iterations: largest number of k-means iterations, 0 or more; it stops earlier if nothing changes.
       key: PRNG key, for `start="random"` alone.
 
     Returns:

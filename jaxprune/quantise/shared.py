@@ -23,7 +23,7 @@ class SharedState(NamedTuple):
 
     Attributes:
       inner: the inner optimizer's state, for a vector of values in the place of each leaf with a codebook.
-      codebooks: those given; their values are the first ones, `updated` reads those of now.
+      codebooks: those given, with the initial values; `updated` reads the current values.
       masks: bool arrays, `None` at leaves without a codebook; what `jaxprune.masks_of` reads.
     """
 
@@ -35,15 +35,15 @@ class SharedState(NamedTuple):
 def shared(
     inner: optax.GradientTransformation, codebooks: Any
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Trains the values of codebooks: the gradient of a value is the sum of those of its weights.
+    r"""Returns a transform that trains the values of codebooks, each by the sum of its weights' gradients.
 
     $\partial L / \partial c_k = \sum_{i: a(i) = k} \partial L / \partial w_i$. Weights that are equal stay
     equal, to the last bit, and pruned ones stay zero; leaves without a codebook are trained as usual.
 
     Args:
       inner: any optax optimizer; it sees one vector for each leaf with a codebook.
-      codebooks: of `jaxprune.quantise.codebooks`. The parameters begin as `jaxprune.quantise.dense` gives
-        them, and others are refused by `init`; `jaxprune.quantise.updated` reads the values afterwards. They
+      codebooks: from `jaxprune.quantise.codebooks`. Start from the parameters that `jaxprune.quantise.dense`
+        returns; `init` refuses others. `jaxprune.quantise.updated` reads the trained values afterwards. They
         go into the state, so that one compiled update serves networks with other codebooks of the same
         shapes.
 

@@ -1,7 +1,7 @@
-"""Schedules: when masks change, and how sparse they must be by then.
+"""Schedules: at which updates masks change, and which sparsity they must have then.
 
-Steps count the updates from 0. A schedule is due on a grid that starts at `begin`, and at `end` whatever
-the grid: the last change lands on the target. `constant` has no last change.
+Steps count the updates from 0. With an interval `every`, masks change at `begin`, every `every` steps after
+it, and always at `end`, so that the last change reaches the target. `constant` has no last change.
 """
 
 from jaxprune.schedules.recurring import alternate as alternate

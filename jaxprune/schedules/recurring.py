@@ -11,7 +11,7 @@ from jaxprune.types import Schedule, Sparsity, Step
 
 @factory
 def every(every: int, *, sparsity: float, end: int, begin: int | None = None) -> Schedule:
-    """Returns a constant sparsity whose places are dealt out anew: dynamic sparse training.
+    """Returns a constant sparsity with masks that change now and then: dynamic sparse training.
 
     Args:
       every: updates from one change of the masks to the next.
@@ -35,7 +35,7 @@ def every(every: int, *, sparsity: float, end: int, begin: int | None = None) ->
 
 @factory
 def constant(*, sparsity: float, begin: int = 0, every: int = 1) -> Schedule:
-    """Returns a constant sparsity for as long as training goes on: masks change without an end.
+    """Returns a constant sparsity with masks that change until training ends.
 
     Its `end`, the step from which on the target is reached, is `begin`.
 
@@ -63,7 +63,7 @@ def constant(*, sparsity: float, begin: int = 0, every: int = 1) -> Schedule:
 
 @factory
 def never(*, sparsity: float = 0.0) -> Schedule:
-    """Returns a constant sparsity and masks that never change: those that a method starts from stay.
+    """Returns a constant sparsity with masks that never change: the first masks of the method stay.
 
     Args:
       sparsity: fraction removed, in [0, 1), of the first masks.
@@ -125,10 +125,10 @@ def cyclical(
     power: float = 3.0,
     initial: float = 0.0,
 ) -> Schedule:
-    """Returns `polynomial`, over and over: each cycle starts again from the initial sparsity.
+    """Returns `polynomial` in several cycles, each of which starts again from the initial sparsity.
 
-    With an update that ranks units off the mask too (`updates.reselect`), what one cycle has pruned wrongly
-    can come back in the next.
+    With an update that also ranks removed units (`updates.reselect`), units that one cycle has pruned wrongly
+    can return in the next.
 
     Args:
       sparsity: fraction removed at the last change of every cycle, in [0, 1).

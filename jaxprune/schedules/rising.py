@@ -16,7 +16,7 @@ from jaxprune.types import Schedule, Sparsity, Step
 
 @factory
 def one_shot(*, sparsity: float, at: int = 0) -> Schedule:
-    """Returns the schedule that removes everything at once, before the update `at`.
+    """Returns the schedule that reaches the sparsity in one change, before the update `at`.
 
     Args:
       sparsity: fraction removed, in [0, 1).
@@ -75,7 +75,7 @@ def polynomial(
 def cubic(
     *, sparsity: float, begin: int, end: int, every: int = 1, initial: float = 0.0
 ) -> Schedule:
-    """Returns gradual pruning's own schedule: `polynomial` with the power 3.
+    """Returns the usual schedule of gradual pruning: `polynomial` with the power 3.
 
     Args:
       sparsity: fraction removed, in [0, 1), reached at `end`.

@@ -1,6 +1,7 @@
 """Sensitivity analysis: each layer alone is pruned to several sparsities, and the network is measured.
 
-`sensitivity` measures, and `search` finds the sparsities that a budget, or a tolerance, leaves room for.
+`sensitivity` measures the losses, and `search` chooses a sparsity per layer within a budget of cost or a
+tolerance of loss.
 """
 
 from jaxprune.sensitivity.analysis import Sensitivity as Sensitivity

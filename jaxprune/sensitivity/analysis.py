@@ -69,15 +69,15 @@ class Sensitivity(NamedTuple):
     def rates(
         self, budget: float, costs: Mapping[str, float] | None = None, *, options: int = 60
     ) -> dict[str, float]:
-        """Returns the sparsity of each layer at which the rises of the loss add up to the least in a budget.
+        """Returns the sparsities for which the layers' rises of the loss have the least sum in a budget.
 
-        What several layers lose together is taken for the sum of what each loses alone, and between two
-        sparsities that were measured the rise is interpolated.
+        It assumes that the rise of the loss with several pruned layers is the sum of their single rises.
+        Between two measured sparsities the rise is interpolated.
 
         Args:
           budget: fraction of the cost that may be left, in (0, 1].
           costs: of each layer while it is dense, such as its operations, by name; `None`: its weights.
-          options: sparsities of each layer among which is chosen, from none to the highest that was measured.
+          options: number of sparsities of each layer to choose from, between 0 and the highest measured one.
 
         Returns:
           Sparsities by name, for `jaxprune.allocation.by_path`.
@@ -118,25 +118,25 @@ def sensitivity(
     """Returns the losses of the network with each layer alone pruned, to each sparsity.
 
     Args:
-      evaluate: parameters -> the loss, on data that are not the test set's.
+      evaluate: parameters -> the loss, on validation data, not on the test set.
       params: tree of arrays, trained.
       sparsities: fractions removed, ascending; 0 is always among the results.
-      criterion: what is pruned first.
-      pattern: what dies together and who competes.
+      criterion: scores the weights; those of the lowest scores are pruned.
+      pattern: which weights are removed together and which compete.
       prunable: which leaves may be pruned (see `jaxprune.masks.make`).
       axes: which axes of the leaves are inputs, outputs and layers: `jaxprune.axes(apply, params, *inputs)`;
-        `None`: two axes are taken for `[inputs, outputs]`, four with a short window for `[h, w, inputs,
-        outputs]`; other shapes are refused where direction matters.
+        `None`: leaves with two axes are taken for `[inputs, outputs]`, with four and a small window for `[h,
+        w, inputs, outputs]`; others are refused if inputs and outputs matter.
         Layers that are stacked in one leaf are pruned one at a time.
       around: a tree like `params` that the other layers are taken from while one is pruned; `None`: `params`.
         Networks are measured in its containers.
       progress: called with the number of evaluations done, after each.
-      measured: called with a layer's name and a sparsity as it was asked for, after `evaluate` has seen the
-        network in which that layer is pruned to it; so whoever calls can keep what else is measured there.
+      measured: called with a layer's name and the sparsity asked for, after each call of `evaluate` on the
+        network with this layer pruned, so that the caller can store other measurements of it.
       **signals: what the criterion reads.
 
     Returns:
-      The analysis; its `rates` give the best sparsities within a budget, as far as single layers tell.
+      The analysis; its method `rates` gives the best sparsities within a budget, judged from single layers.
 
     Raises:
       ValueError: if the sparsities are no ascending fractions, the pattern couples leaves, `around` has other

@@ -1,4 +1,4 @@
-"""Search of each layer's sparsity: for a budget of cost, or for a loss that must not rise further."""
+"""Search of a sparsity for each layer, within a budget of cost or a tolerance of the loss."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -36,8 +36,8 @@ class SearchResult(NamedTuple):
       rates: sparsity by name, for `jaxprune.allocation.by_path`.
       cost: fraction of the cost that is left.
       loss: of the network that is pruned to these rates.
-      predicted: the dense loss and the rises that each layer showed alone.
-      tried: (fraction of the cost, loss) of all that was tried on the way.
+      predicted: the dense loss plus the rises of each layer alone.
+      tried: (fraction of the cost, loss) of all networks that were tried.
     """
 
     rates: dict[str, float]
@@ -64,22 +64,22 @@ def search(
     progress: Callable[[int], Any] | None = None,
     **signals: Any,
 ) -> tuple[SearchResult, Params, Masks]:
-    """Searches the sparsity of each layer: for a budget of cost, or for a loss that must not rise further.
+    """Searches a sparsity for each layer, within a budget of cost or a tolerance of the loss.
 
     Args:
       evaluate: parameters -> the loss; the same as for the analysis.
       params: tree of arrays, trained.
-      table: of `sensitivity`.
+      table: the result of `sensitivity`.
       budget: fraction of the cost that may be left, in (0, 1], up to half a unit of each layer.
-      tolerance: instead, how much `measure` may rise; the least cost at which it does not rise further is
-        searched by bisection.
-      measure: parameters -> what the tolerance is of, such as the error; `None`: the loss.
+      tolerance: instead of a budget, how much `measure` may rise; the lowest cost within this tolerance is
+        found by bisection.
+      measure: parameters -> the number to which the tolerance refers, such as the error; `None`: the loss.
       costs: of each layer while it is dense, such as its operations, by name; `None`: its weights.
-      criterion: what is pruned first.
-      pattern: what dies together and who competes.
+      criterion: scores the weights; those of the lowest scores are pruned.
+      pattern: which weights are removed together and which compete.
       axes: the same as for the analysis.
-      rounds: how often the analysis is repeated around what was found, with the other layers pruned, and
-        solved again; the best network of all is taken. Each costs as many evaluations as the analysis. Not
+      rounds: how often the analysis is repeated around the solution, with the other layers pruned, and solved
+        again; the best network of all is returned. Each round costs as many evaluations as the analysis. Not
         with a tolerance.
       steps: of the bisection.
       progress: called with the number of networks measured, after each.

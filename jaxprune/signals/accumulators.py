@@ -1,8 +1,8 @@
-"""Signals that accumulate: what a criterion knows of the updates before this one.
+"""Signals that accumulate over the updates, such as running sums and moving averages.
 
-Gradients and keys are signals of the moment. A `Memory` says how another one begins and how each update
-carries it on; `needs` ties it to the criterion that reads it, so that the criterion alone is enough:
-wherever it is used, the transform keeps its memory in the optimizer's state.
+Gradients and keys are signals of the current update. A `Memory` defines a signal that is accumulated: its
+initial value, and how each update changes it. `needs` attaches it to the criterion that reads it. Wherever
+the criterion is used, the transform keeps the memory in the optimizer's state.
 """
 
 import functools
@@ -23,13 +23,13 @@ _C = TypeVar("_C", bound=Callable[..., Any])
 
 
 class Memory(NamedTuple):
-    """A signal that is carried from update to update.
+    """A signal that is accumulated from update to update.
 
     Attributes:
       init: parameters -> the signal before the first update, a tree like them.
       update: (signal, parameters, gradients) -> the signal with this update in it. The gradients are
         those of the loss, off the masks too.
-      restarts: whether it begins anew when the masks have changed.
+      restarts: whether it starts again from `init` when the masks have changed.
       reads_gradients: whether every update needs the gradients of all weights, those off the masks too.
     """
 
@@ -40,13 +40,14 @@ class Memory(NamedTuple):
 
 
 def needs(**memories: Memory) -> Callable[[_C], _C]:
-    """Returns a decorator that declares memories that a criterion reads, beside those declared before.
+    """Returns a decorator that declares which accumulated signals a criterion reads.
 
     Args:
-      **memories: each under the keyword by which the criterion receives it.
+      **memories: the memories, by the keyword under which the criterion receives each; they are added to
+        those declared before.
 
     Returns:
-      A decorator of criteria: it returns a new one of the same name, and leaves the other as it is.
+      A decorator of criteria: it returns a new criterion of the same name, and does not change the given one.
 
     Raises:
       ValueError: by the decorator, if the criterion declares another memory by one of these keywords.
@@ -113,7 +114,7 @@ def running_sum(f: PerWeight, *, restarts: bool = False) -> Memory:
 
     Args:
       f: (weights, gradients) of one leaf -> array of their shape.
-      restarts: sum over the updates since the masks changed last, instead of over all.
+      restarts: whether to sum over the updates since the last change of the masks, instead of over all.
 
     Returns:
       A `Memory`, for `needs`.
@@ -153,7 +154,7 @@ def moving_average(f: PerWeight, decay: float = 0.9) -> Memory:
 
 
 def initial_params() -> Memory:
-    """Returns the memory of the weights when training, or this level of a lottery ticket, began.
+    """Returns the memory of the weights at the start of training, or of this level of a lottery ticket.
 
     Returns:
       A `Memory`, for `needs`.

@@ -1,4 +1,4 @@
-"""Signals of the inputs of each kernel: mean squares, and Gram matrices."""
+"""Signals from the inputs of each kernel: mean squares, and Gram matrices."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -23,14 +23,14 @@ def input_moments(
 ) -> Params:
     r"""Returns the mean square $\mathrm{E}\,x_i^2$ of the input that each weight is multiplied with.
 
-    Kernels are found in the program of `apply`, which is not edited, however they are stored: transposed,
-    stacked for a loop, sliced, beside each other (see `jaxprune.axes`). A kernel that is used several times
-    has the mean over its uses; each layer, expert and group, and each place in the window of a convolution,
-    has moments of its own. Those of an expert are over the rows that are routed to it, 0 without any; of
-    conditions the branches that are taken count.
+    Kernels are found in the program of `apply`, whether they are stored transposed, stacked for a loop,
+    sliced or side by side (see `jaxprune.axes`). A kernel that is used several times has the mean over its
+    uses. Each layer, expert and group, and each position in the window of a convolution, has its own
+    moments. For an expert only the rows that are routed to it count (0 if there are none); for conditions
+    only the branches that are taken.
 
     Args:
-      apply: (params, batch) -> anything.
+      apply: (params, batch) -> outputs, whatever they are.
       params: tree of arrays.
       batches: trees of arrays whose first axis is that of the examples.
       progress: called with the number of batches done.
@@ -63,7 +63,7 @@ def grams(
     square of the number of inputs that are summed over, for each input and layer at once.
 
     Args:
-      apply: (params, batch) -> anything.
+      apply: (params, batch) -> outputs, whatever they are.
       params: tree of arrays.
       batches: trees of arrays whose first axis is that of the examples.
       progress: called with the number of batches done.

@@ -43,16 +43,16 @@ def gatherers(
     units: Coupled | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Callable[[Params], Any]]:
-    """Returns by keyword the functions of the parameters that gather the signals criteria read.
+    """Returns functions that compute the signals that criteria read, by the keyword of the signal.
 
-    With a loss there are `grads`, `fisher`, `hessian_gradient` and `inverse_fisher`, with a key too
-    `hessian_diagonal`; with the network's function `input_moments`, `grams`, `synaptic_flow`,
-    `batchnorm_scales` and the fields of `Outputs`: `unit_means`, `unit_magnitudes`, `unit_zeros`,
-    `unit_entropies` and `unit_ranks`. With that function and a loss of its outputs there is all of this, with
-    a key `gauss_newton_diagonal` too; `hessian_gradient` is then at GraSP's temperature of 200, which a loss
-    of parameters and batches has no place for. With a loss and coupled units there is `unit_taylor`. A signal
-    is called like the function that finds it. Nothing is computed yet. Replace an entry to set an option, or
-    add one for a criterion of your own:
+    Which signals there are depends on the arguments. With a loss there are `grads`, `fisher`,
+    `hessian_gradient` and `inverse_fisher`, with a key too `hessian_diagonal`; with the network's function
+    `input_moments`, `grams`, `synaptic_flow`, `batchnorm_scales` and the fields of `Outputs`: `unit_means`,
+    `unit_magnitudes`, `unit_zeros`, `unit_entropies` and `unit_ranks`. With that function and a loss of its
+    outputs there is all of this, with a key `gauss_newton_diagonal` too; `hessian_gradient` then uses GraSP's
+    temperature of 200, which cannot be applied to a loss of parameters and batches. With a loss and coupled
+    units there is `unit_taylor`. Each signal has the name of the function in `jaxprune.signals` that computes
+    it. Nothing is computed yet. Replace an entry to set an option, or add one for a criterion of your own:
 
         found = gatherers(batches, loss=loss)
         found["inverse_fisher"] = lambda params: inverse_fisher(loss, params, batches, block=100)
@@ -63,16 +63,17 @@ def gatherers(
         outputs, if it is given.
       apply: (params, batch) -> outputs of the network in evaluation mode.
       output_loss: (outputs, batch) -> the mean loss over the batch's leading axis, a scalar.
-      key: PRNG key, for what is estimated by chance.
-      prunable: leaves of whose weights `inverse_fisher` has blocks (see `jaxprune.masks.make`).
-      units: that are pruned, for `unit_taylor`: from `jaxprune.structured.coupled`.
+      key: PRNG key, for signals that are estimated with random vectors.
+      prunable: leaves for which `inverse_fisher` is computed (see `jaxprune.masks.make`).
+      units: the coupled units that are pruned, for `unit_taylor`, from `jaxprune.structured.coupled`.
       progress: called with the number of batches done, after each, for each signal from 1.
 
     Returns:
       A dict: keyword -> (params -> the signal, a tree like them).
 
     Raises:
-      ValueError: batches can be read only once or are none, or `output_loss` is given without `apply`.
+      ValueError: if there are no batches, they can be read only once, or `output_loss` is given without
+        `apply`.
 
     >>> import jax.numpy as jnp
     >>> loss = lambda params, x: jnp.mean(x * params["w"])

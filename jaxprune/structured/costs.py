@@ -28,8 +28,8 @@ def parameters(graph: Graph, params: Params, masks: Masks) -> int:
     """Returns the number of parameters that are left once masked units and blocks are removed.
 
     Args:
-      graph: of the function.
-      params: tree of arrays, as it was traced.
+      graph: of the function, from `trace`.
+      params: tree of arrays, with the structure and shapes that were traced.
       masks: bool arrays, `None` at leaves without a mask.
 
     Returns:
@@ -61,8 +61,8 @@ def flops(graph: Graph, params: Params, masks: Masks) -> int:
     padding do. For the whole network it is what `jaxprune.metrics.total_flops` counts.
 
     Args:
-      graph: of the function.
-      params: tree of arrays, as it was traced.
+      graph: of the function, from `trace`.
+      params: tree of arrays, with the structure and shapes that were traced.
       masks: bool arrays, `None` at leaves without a mask.
 
     Returns:

@@ -50,17 +50,18 @@ def prune(
 ) -> Masks:
     """Returns masks that remove whole units, those of the lowest scores.
 
-    Where groups share an axis (heads, and the channels of each head) only the one with the most units is
+    If groups share an axis (heads, and the channels of each head), only the one with the most units is
     pruned, unless `only` names others, or a mapping of sparsities names each by itself. Each group keeps at
     least one unit.
 
     Args:
-      graph: of the function.
-      params: tree of arrays, as it was traced.
-      sparsity: fraction of the units removed, in [0, 1); a number, or numbers by group for those groups
-        alone: by its name, or by a regular expression that is searched in the members' `path[axis]`.
+      graph: of the function, from `trace`.
+      params: tree of arrays, with the structure and shapes that were traced.
+      sparsity: fraction of the units removed, in [0, 1): one number for all groups, or a mapping with numbers
+        for some groups, by the group's name or by a regular expression that is searched in the members'
+        `path[axis]`; the other groups keep all units.
       budget: instead of a sparsity, the fraction of the dense function's cost that may be left, in (0, 1];
-        the sparsity is then the least that meets it.
+        the lowest sparsity that meets it is used.
       cost: what the budget counts: `structured.flops`, `structured.parameters`, `structured.latency(...)`, or
         any function (graph, params, masks) -> number.
       criterion: gives scores of weights, higher = keep.
@@ -72,23 +73,23 @@ def prune(
       scope: "local": each group loses this fraction; "global": the units of the lowest scores of all groups
         are removed; "isomorphic": those of the groups that have the same structure, so that unlike groups are
         never compared.
-      only: the groups meant: a regular expression, searched in the members' `path[axis]`, or a predicate of
-        groups; `None`: all.
-      exclude: groups that keep all units, likewise.
+      only: which groups are pruned: a regular expression, searched in the members' `path[axis]`, or a
+        predicate of groups; `None`: all.
+      exclude: which groups keep all units, in the same form.
       round_to: the number of units that a group keeps is a multiple of this, rounded up.
       cap: the largest fraction of its units that a group may lose where groups are compared, in (0, 1].
-      masks: of units that are removed already: they count among those removed, and stay removed.
-      inexact: groups that are not exact (`Group.exact`) are left out, "skip", or pruned all the same,
-        "allow": the small function may then differ from the masked one.
+      masks: earlier masks: the units that they remove stay removed, and count towards the sparsity.
+      inexact: what happens to groups that are not exact (`Group.exact`): "skip" leaves them out; "allow"
+        prunes them too, and the small function may then differ from the masked one.
       **signals: what the criterion reads.
 
     Returns:
-      Bool arrays at the leaves that lose something, `None` elsewhere: for `jaxprune.masks.apply`,
-      `jaxprune.fixed` and `shrink`.
+      A tree like `params` for `shrink`, `jaxprune.masks.apply` and `jaxprune.fixed`: bool arrays at the
+      leaves that lose something, `None` elsewhere.
 
     Raises:
       ValueError: if not exactly one of `sparsity` and `budget` is given, an argument is out of range, no
-        group is meant, a score is NaN, or the budget cannot be met.
+        group is selected, a score is NaN, or the budget cannot be met.
 
     References:
       Fang, Ma, Mi, Bi & Wang, "Isomorphic Pruning for Vision Models" (2024).

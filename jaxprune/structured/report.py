@@ -61,11 +61,11 @@ def report(graph: Graph, params: Params, masks: Masks, *inputs: Any, repeats: in
     """Returns how many units, parameters and operations are left, and how long the small function takes.
 
     Args:
-      graph: of the function.
+      graph: of the function, from `trace`.
       params: tree of arrays, as it was traced.
       masks: bool arrays, `None` at leaves without a mask; constant along the graph's groups.
-      *inputs: of the function, to measure its time with; none: the time is not measured.
-      repeats: measured runs of each function, of which the fastest counts.
+      *inputs: of the function, with which its time is measured; without them it is not measured.
+      repeats: number of measured runs of each function; the fastest counts.
 
     Returns:
       A `Report`, whose `str` is a table; its times are `None` without inputs.

@@ -42,14 +42,14 @@ class AverageState(NamedTuple):
 def averaged(
     inner: optax.GradientTransformation, decay: float
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Returns a transform that carries an average of the parameters, $a_t = d\,a_{t-1} + (1-d)\,w_t$.
+    r"""Returns a transform that keeps an average of the parameters, $a_t = d\,a_{t-1} + (1-d)\,w_t$.
 
-    It changes no update. Read the average with `average_of`; it is divided by $1 - d^t$, so that it is no
-    mixture with the start from zero. It must be the outermost transform.
+    It changes no update. Read the average with `average_of`, which divides it by $1 - d^t$ because it starts
+    from zero. It must be the outermost transform.
 
-    Around `sparsify` and its like the average is sparse too: it forgets a weight when it is removed, as the
-    optimizer's state does. Around `straight_through` it is an average of dense weights. Around
-    `lottery_ticket` there is none: parameters that are set back are refused.
+    Around `sparsify` and similar transforms the average is sparse too: the average of a weight is set to zero
+    when the weight is removed. Around `straight_through` it is an average of dense weights. Around
+    `lottery_ticket` it is refused, because parameters are rewound.
 
     Args:
       inner: any optimizer; gates (`jaxprune.gates`) and their `project` inside.

@@ -1,4 +1,4 @@
-"""Weights that are to go fade first, under a decay that grows."""
+"""Weights shrink under a growing decay before they are removed (growing regularisation)."""
 
 from typing import Any, NamedTuple
 
@@ -25,8 +25,8 @@ class GrowingState(NamedTuple):
 
     Attributes:
       step: updates done.
-      masks: in force: everything until the weights are removed.
-      target: what will be left.
+      masks: the current masks, which keep everything until the weights are removed.
+      target: the masks from then on.
       inner: the wrapped optimizer's state.
     """
 
@@ -46,34 +46,34 @@ def growing(
     until: int,
     axes: AxesTree | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Returns a transform that lets what `masks` leave out fade under a growing L2 penalty, and removes it.
+    r"""Returns a transform that shrinks the weights off the masks by a growing decay, and then removes them.
 
     Before the update of index `until`, $w \leftarrow (1 - d_t)(w + u)$ off the masks, where $u$ is the update
-    of `inner`; the others are trained as ever, and make up for what fades. From that update on it is
-    `jaxprune.fixed`. The masks are best those of units, of `jaxprune.structured.prune` or of `prune` with a
-    pattern; single weights can fade as well.
+    of `inner`; the other weights are trained as usual, and compensate. From that update on it is the same as
+    `jaxprune.fixed`. It is meant for masks of units, from `jaxprune.structured.prune` or from
+    `jaxprune.prune` with a pattern, but works with any masks.
 
         _, masks = jp.prune(params, jp.methods.magnitude(sparsity=0.5, pattern=filters))
         growth = optax.linear_schedule(0.0, 0.01, transition_steps=10_000)
         tx = jp.growing(optax.sgd(1e-3, momentum=0.9), masks, decay=growth, until=15_000)
 
-    is GReg-1: the penalty grows to its ceiling, and stays there until the weights go. For GReg-2 every weight
-    is pressed first, and how each gives way says what it is worth: train some updates with
-    `add_penalty(penalties.elastic(0.0, ridge=growth))` before the optimizer, and prune by magnitude then.
+    is GReg-1: the penalty grows to its maximum, and stays there until the weights are removed. In GReg-2 all
+    weights are penalised first, and those that shrink least are kept: train some updates with
+    `add_penalty(penalties.elastic(0.0, ridge=growth))` before the optimizer, then prune by magnitude.
 
     Args:
       inner: any optax optimizer.
       masks: bool arrays, or packed ones, `None` at leaves without a mask.
-      decay: $d$, the share of a weight that goes in each update, from 0 to 1: learning rate times strength of
-        the penalty, for plain SGD. A number or a schedule of the updates done. In bfloat16 a share below
-        1/500 is rounded away, as any small update is.
-      until: updates before the weights are removed.
+      decay: $d$, the fraction that a weight loses in each update, from 0 to 1: for plain SGD the learning
+        rate times the strength of the penalty. A number or a schedule of the updates done. In bfloat16 a
+        fraction below 1/500 is rounded away, like any small update.
+      until: number of updates before the weights are removed.
       axes: which axes of the leaves are inputs, outputs and layers: `jaxprune.axes(apply, params, *inputs)`.
-        The masks say all that is needed here: they are taken so that every transform can be called alike, and
-        refused in `init` if they do not fit the parameters.
+        They are not needed here, as the masks say everything; the argument is there so that all transforms
+        can be called alike. They are refused in `init` if they do not fit the parameters.
 
     Returns:
-      A gradient transformation whose `update` needs `params`. `jaxprune.masks_of` gives the masks in force.
+      A gradient transformation whose `update` needs `params`. `jaxprune.masks_of` returns the current masks.
 
     Raises:
       ValueError: if the decay is above 1 or `until` is below 0; in `init`, if the masks do not fit.

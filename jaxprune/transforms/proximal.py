@@ -63,22 +63,22 @@ def proximal(
 
     $w \leftarrow \mathrm{prox}_{\eta P}(w + u)$, where $u$ is the update of `inner` and
     $\mathrm{prox}_{\eta P}(v) = \arg\min_w P(w) + \sum_i (w_i - v_i)^2 / 2\eta_i$. Weights land on exactly
-    zero, and come back when the loss pulls harder than the penalty; no mask is enforced, and moments are left
-    alone. `jaxprune.masks_of` tells which weights are not zero; to train on with those only, give the
+    zero, and return when the gradient of the loss outweighs the penalty; no mask is enforced, and moments are
+    not changed. `jaxprune.masks_of` tells which weights are not zero; to train only those further, give the
     masks to `jaxprune.fixed`.
 
-    The step size $\eta$ must be that of `inner`, or another problem is solved than loss + penalty:
+    The step size $\eta$ must be that of `inner`; otherwise the minimised function is not loss + penalty:
 
-    * `optax.sgd(lr)`: the learning rate. With `momentum=b`, `learning_rate=lr / (1 - b)`: a gradient moves
-      a weight by so much in the end.
+    * `optax.sgd(lr)`: the learning rate. With `momentum=b`, `learning_rate=lr / (1 - b)`: that is how far one
+      gradient moves a weight in all.
     * `optax.adam(lr)` and the like: each weight has a step size of its own, and
       `preconditioner=preconditioners.adam()` multiplies the learning rate by it. Without one, all weights
-      are thresholded alike: zeros come as well, but where gradients are small the penalty counts less.
+      have the same threshold: there are zeros too, but the penalty is weaker where gradients are small.
 
-    It must be the outermost transform of what changes the parameters: put clipping and decay inside. Calls in
-    which `inner` takes no step are no proximal steps: those of `optax.MultiSteps` and `apply_every` that
-    gather, and those that `apply_if_finite` or `conditionally_mask` skip. Leaves that `inner` freezes
-    (`optax.set_to_zero`, `optax.freeze`) are not penalised.
+    It must be the outermost of the transforms that change the parameters: put clipping and weight decay
+    inside. In calls in which `inner` takes no step there is no proximal step either: those of
+    `optax.MultiSteps` and `apply_every` that gather, and those that `apply_if_finite` or `conditionally_mask`
+    skip. Leaves that `inner` freezes (`optax.set_to_zero`, `optax.freeze`) are not penalised.
 
     Args:
       inner: any optax optimizer; it does not see the penalty.

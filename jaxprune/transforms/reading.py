@@ -1,4 +1,4 @@
-"""What an optimizer state holds of ours is found here, whatever chains and wrappers surround it."""
+"""Finds this library's states and masks in an optimizer state, whatever chains and wrappers surround them."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,13 +13,13 @@ __all__ = ["held_masks", "masks_of", "nodes_of", "states_of", "united"]
 
 
 def masks_of(opt_state: Any) -> Masks:
-    """Returns the masks in force, from an optimizer state that holds a `sparsify` or its like.
+    """Returns the current masks, from the optimizer state of `sparsify` or a similar transform.
 
     The state is searched, so chains and wrappers may surround it. Where wrappers give several transforms
     their own leaves (`optax.partition`, `optax.masked`), the masks of all are returned in one tree, with
-    `None` at leaves that no transform has. Masks in variables of `nnx` are taken out of them: they fit
-    `nnx.state(model, nnx.Param)` as well as `nnx.as_pure` of it. A transform within another is
-    refused: each has masks of its own.
+    `None` at leaves that no transform has. Masks in variables of `nnx` are taken out of them, so that they
+    fit `nnx.state(model, nnx.Param)` as well as `nnx.as_pure` of it. A transform with masks inside another
+    one is refused, since each has its own masks.
 
     Args:
       opt_state: state of the optimizer, chains and wrappers around it included.

@@ -1,4 +1,4 @@
-"""A record of the masks of a training: how dense they were on average, and what was ever alive."""
+"""A record of the masks of a training: their average density, and the weights that were ever alive."""
 
 from typing import Any, NamedTuple
 
@@ -22,8 +22,8 @@ class Record(NamedTuple):
 
     Attributes:
       updates: number of updates recorded.
-      density: per leaf with a mask the mean over these updates of the fraction kept, float32; it says what
-        training cost.
+      density: per leaf with a mask, the mean over these updates of the fraction kept, float32; the cost of
+        training follows from it.
       explored: bool arrays, the weights that were alive at any time.
       inner: the wrapped optimizer's state.
     """
@@ -48,7 +48,7 @@ class Record(NamedTuple):
 
     @property
     def held(self) -> jax.Array:
-        """At how many updates a change was held, as a gradient was not finite or a score NaN: int32."""
+        """Number of updates that held a change, as a gradient was not finite or a score NaN: int32."""
         return sum((overdue.held for overdue in overdue_of(self.inner)), jnp.zeros((), jnp.int32))
 
 

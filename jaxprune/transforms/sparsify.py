@@ -41,7 +41,7 @@ class SparseState(NamedTuple):
 
     Attributes:
       step: updates done.
-      masks: in force.
+      masks: the current masks.
       key: bits of the PRNG key, or `None`.
       inner: the wrapped optimizer's state.
       memory: signals that the criteria remember, by keyword.
@@ -74,45 +74,47 @@ def sparsify(
 ) -> optax.GradientTransformationExtraArgs:
     """Returns a transform that trains with `method`: parameters stay exactly zero off the masks.
 
-    Nothing else changes in the training loop. In every update, in this order: if the schedule is due
-    the masks change; the gradients are masked; `inner` updates; its updates are replaced off the masks by
-    those that land on zero; its state off the masks becomes what `inner.init` gives, so that neither
-    momentum nor a regrown weight remembers anything. The learning-rate schedule of `inner` counts
-    every update.
+    The training loop stays the same. Each update does the following, in this order. If the schedule is due,
+    the masks change. The gradients are masked, and `inner` computes its updates. Off the masks these are
+    replaced by updates that set the weights to exactly zero, and the state of `inner` is set to what
+    `inner.init` gives, so that no momentum remains for weights that return later. The learning-rate schedule
+    of `inner` counts every update.
 
-    NaN is never an order: a change of masks for which a gradient is not finite, or the score of a living
-    weight is NaN, is held. Masks and memories stay as they were, and the change is made at the next update
-    that allows it (`jaxprune.record_of` counts). Where gradients are gathered, one that is not finite spoils
-    what is gathered with it.
+    If a gradient is not finite, or the score of a kept weight is NaN, a change of the masks that is due is
+    held: masks and memories stay as they were, and the change is made at the first later update without such
+    values (`jaxprune.recorded`, put around it, counts the updates at which a change was held). While
+    gradients are accumulated, one that is not finite spoils
+    the whole sum.
 
-    A weight that is NaN or infinite when it is removed cannot be taken to zero by an update that is added, as
-    `w + (-w)` is NaN then: `jaxprune.masks.check` tells, and `params = jaxprune.masks.apply(params, masks)`
-    mends it. The wrapped optimizer never sees it: there the weights off the masks are zero.
+    A weight that is NaN or infinite when it is removed does not become zero, because `w + (-w)` is NaN then.
+    `jaxprune.masks.check` finds such weights, and `params = jaxprune.masks.apply(params, masks)` sets them to
+    zero. The wrapped optimizer does not see them: it is given zeros off the masks.
 
-    It must be the outermost transform of what changes the parameters: put clipping and decay inside. Gradient
-    accumulation works on either side. Around it, `optax.MultiSteps(sparsify(...), k)`, a step is a real
-    update. Inside, `sparsify(optax.MultiSteps(...), ...)`, a step is a call: a change that is due waits for
-    the call in which the optimizer moves, and sees the gathered gradients, as every memory does. Extra
-    arguments of `update` reach both the criterion, as signals, and `inner`.
+    It must be the outermost of the transforms that change the parameters: put clipping and weight decay
+    inside. Gradient accumulation works on either side. In `optax.MultiSteps(sparsify(...), k)` a step is one
+    update of the parameters. In `sparsify(optax.MultiSteps(...), ...)` a step is one call of `update`: a
+    change of the masks that is due waits for the call in which the optimizer changes the parameters, and the
+    criterion and all memories read the accumulated gradients. Extra arguments of `update` are passed to the
+    criterion, as signals, and to `inner`.
 
     Args:
       inner: any optax optimizer.
-      method: see `jaxprune.methods`, or compose a `jaxprune.Method`; `jaxprune.partition` gives
-        different leaves different ones.
+      method: one of `jaxprune.methods`, or your own `jaxprune.Method`; `jaxprune.partition` gives different
+        leaves different methods.
       key: PRNG key, for methods that draw: random criteria, SET, RigL, static.
       prunable: which leaves may be pruned (see `jaxprune.masks.make`). Leaves that `inner` freezes
         (`optax.set_to_zero`, `optax.freeze`) stay as they are.
       masks: masks to start from, with `None` at leaves that are never pruned: those of a sparse checkpoint
-        (`jaxprune.masks.of_zeros`), or of an earlier stage. They take the place of the method's first masks,
-        and are copied. `None`: the method says.
+        (`jaxprune.masks.of_zeros`), or of an earlier stage. They replace the method's first masks, and are
+        copied. `None`: the method's own.
       packed: store the masks in one bit per weight.
       axes: which axes of the leaves are inputs, outputs and layers: `jaxprune.axes(apply, params, *inputs)`;
-        `None`: two axes are taken for `[inputs, outputs]`, four with a short window for `[h, w, inputs,
-        outputs]`; other shapes are refused where direction matters.
+        `None`: leaves with two axes are taken for `[inputs, outputs]`, with four and a small window for `[h,
+        w, inputs, outputs]`; others are refused if inputs and outputs matter.
       specs: in a hand-written `jax.shard_map` whose parameters are split between devices, their
-        `PartitionSpec`s: one for all, or a tree beside them. Masks are then found from the whole parameters,
-        which each device gathers for it; without, split parameters are refused there. Under `jax.jit` arrays
-        know how they lie, and nothing need be given.
+        `PartitionSpec`s: one for all, or a tree like the parameters. Masks are then chosen from the whole
+        parameters, which each device gathers for that. Without `specs`, split parameters are refused in a
+        `shard_map`. Under `jax.jit` leave it out: arrays know their sharding.
 
     Returns:
       A gradient transformation whose `update` needs `params`. Read its masks with `jaxprune.masks_of`.
@@ -239,7 +241,7 @@ def sparsify(
 def fixed(
     inner: optax.GradientTransformation, masks: Masks
 ) -> optax.GradientTransformationExtraArgs:
-    """Returns a transform that trains with masks that never change: of `jaxprune.prune`, a ticket, a file.
+    """Returns a transform that trains with given masks, which never change: from `jaxprune.prune` or a file.
 
     Args:
       inner: any optax optimizer.

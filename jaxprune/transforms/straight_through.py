@@ -48,7 +48,7 @@ class StraightThroughState(NamedTuple):
     Attributes:
       step: updates done.
       masks: of the next forward pass.
-      reach: masks of the weights that receive gradients, `None` at leaves where all do.
+      reach: masks of the weights that receive gradients, `None` at leaves where all weights do.
       key: bits of the PRNG key, or `None`.
       inner: the wrapped optimizer's state.
       memory: signals that the criteria remember, by keyword.
@@ -80,17 +80,17 @@ def straight_through(
 ) -> optax.GradientTransformationExtraArgs:
     r"""Returns a transform that trains all weights $w$ by the gradients of the sparse network $w \odot m$.
 
-    The loss is taken at `forward_params(params, opt_state)`, and so are its gradients, which pass the
-    masks unchanged: $w \leftarrow w - \eta\, \partial L(w \odot m) / \partial (w \odot m)$. A weight off
-    the mask goes on learning and comes back when its score says so. What else reaches it, the method's
-    `backward` says: a pull towards zero (SR-STE), or no gradient for the least of them (Top-KAST).
+    Compute the loss and its gradients at `forward_params(params, opt_state)`; the gradients pass the masks
+    unchanged: $w \leftarrow w - \eta\, \partial L(w \odot m) / \partial (w \odot m)$. A weight off the mask
+    is trained further and returns when its score is high enough. The method's `backward` may change its
+    gradient: SR-STE adds a decay towards zero, Top-KAST gives the smallest weights no gradient.
 
         grads = jax.grad(loss)(jp.forward_params(params, opt_state))
 
-    After each update the masks of the next forward pass are chosen from the new weights, if the schedule
-    is due at that step; a schedule that ends with the number of updates chooses those of the trained
-    network, `forward_params(params, opt_state)`, too. It must be the outermost transform of what changes
-    the parameters: put clipping and decay inside.
+    After each update, if the schedule is due at that step, the masks of the next forward pass are chosen from
+    the new weights. If the schedule's `end` is the number of updates, this includes the masks of the trained
+    network, `forward_params(params, opt_state)`. It must be the outermost of the transforms that change the
+    parameters: put clipping and weight decay inside.
 
     Args:
       inner: any optax optimizer; it sees dense weights.
@@ -99,16 +99,17 @@ def straight_through(
       key: PRNG key, for criteria that draw.
       prunable: which leaves may be pruned (see `jaxprune.masks.make`). Leaves that `inner` freezes
         (`optax.set_to_zero`, `optax.freeze`) stay as they are.
-      masks: masks to start from, with `None` at leaves that are never pruned. Where the schedule begins at
-        step 0, as that of `ste` does, they say which leaves may be pruned, and `init` chooses anew; otherwise
-        they are in force until the schedule is due. They are copied. `None`: the method says.
+      masks: masks to start from, with `None` at leaves that are never pruned. If the schedule begins at step
+        0, as that of `ste` does, they only say which leaves may be pruned, and `init` chooses new masks;
+        otherwise they are used until the schedule is due. They are copied. `None`: the method's own.
       axes: which axes of the leaves are inputs, outputs and layers: `jaxprune.axes(apply, params, *inputs)`;
-        `None`: two axes are taken for `[inputs, outputs]`, four with a short window for `[h, w, inputs,
-        outputs]`; other shapes are refused where direction matters.
+        `None`: leaves with two axes are taken for `[inputs, outputs]`, with four and a small window for `[h,
+        w, inputs, outputs]`; others are refused if inputs and outputs matter.
       specs: how the parameters are split inside a hand-written `jax.shard_map` (see `sparsify`).
 
     Returns:
-      A gradient transformation whose `update` needs `params`; `forward_params` gives those of the loss.
+      A gradient transformation whose `update` needs `params`; `forward_params` returns the parameters for the
+      loss.
 
     Raises:
       ValueError: if the method grows weights from zero; in `update`, if `params` is missing.
@@ -268,11 +269,11 @@ def straight_through(
 
 
 def forward_params(params: Params, opt_state: Any) -> Params:
-    """Returns the parameters of the forward pass: the sparse network.
+    """Returns the parameters for the forward pass: the sparse network.
 
-    Under `straight_through` these are the parameters with zeros off the masks. Under `sparsify` and
-    its like they are the parameters themselves, and so they are for an optimizer without masks: a loop
-    that calls this serves all of them.
+    For a state of `straight_through` these are the parameters with zeros off the masks. For `sparsify`, the
+    other transforms and optimizers without masks they are the parameters themselves, so that one loop can
+    serve all of them.
 
     Args:
       params: tree of arrays.

@@ -1,1 +1,1 @@
-"""Units: what lives and dies together in one leaf or through several, and who competes with whom."""
+"""Units: weights that are removed together, in one leaf or in several, and which units compete."""

@@ -1,4 +1,4 @@
-"""The share of the places that is dealt out anew: a number, or a function of the update's index."""
+"""The share of the kept units that a change replaces: a number, or a function of the update's index."""
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +32,7 @@ def share_of(share: jax.Array | float, count: jax.Array | int) -> jax.Array:
 
 @factory
 def cosine(fraction: float, end: int) -> Share:
-    r"""Returns a fraction that decays to nothing: $\frac{f}{2}(1 + \cos(\pi t / t_{end}))$ (RigL).
+    r"""Returns a fraction that decays to 0: $\frac{f}{2}(1 + \cos(\pi t / t_{end}))$ (RigL).
 
     Args:
       fraction: $f$, at update 0, in [0, 1].

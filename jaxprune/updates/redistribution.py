@@ -1,4 +1,4 @@
-"""The update that deals places out among all layers, and the shares by which it does."""
+"""The update that redistributes kept units among all layers, and the shares by which it does so."""
 
 from collections.abc import Callable, Sequence
 
@@ -40,21 +40,21 @@ def redistribute(
     pooled: bool = False,
     at_least: int = 1,
 ) -> Update:
-    """Returns the update that drops a fraction of the units and deals their places out among all leaves.
+    """Returns the update that drops a fraction of the kept units and regrows as many, in any leaf.
 
-    The number of places of the whole tree is that of the allocation; how they lie among the leaves
-    changes. What a leaf cannot take goes to the others. Places are units: with channels of different
-    sizes, their number stays, not that of the weights.
+    The allocation determines the number of kept units of the whole tree; how many each leaf keeps changes.
+    Units that a leaf has no room for go to the others. Units are counted, not weights: with channels of
+    different sizes the number of weights changes.
 
     Args:
-      grow_criterion: by which units off the mask are grown.
-      fraction: share of the places that is dealt out anew, in [0, 1]; a number, or a function of the update's
-        index, such as `cosine`.
-      shares: (survivors, scores by `grow_criterion`), lists of arrays with one element per layer -> what each
-        layer is to get of the places, nonnegative and in any unit: `by_survivors`, `by_signal`.
-      pooled: drop the worst of the whole tree, instead of a fraction of each leaf.
-      at_least: fewest places that a layer has, or all that it can take; the best of its own keep them, and
-        where those are dropped they are the first that are dealt out. 0 allows that it is emptied.
+      grow_criterion: scores units off the mask; those of the highest scores are regrown.
+      fraction: share of the kept units that is dropped and regrown, in [0, 1]; a number, or a function of the
+        update's index, such as `cosine`.
+      shares: (survivors, scores by `grow_criterion`), lists of arrays with one element per layer -> the share
+        of each layer in the regrown units, nonnegative and in any unit: `by_survivors`, `by_signal`.
+      pooled: whether the worst units of the whole tree are dropped, instead of a fraction of each leaf.
+      at_least: fewest units that a layer keeps (all if it has fewer): its best units are kept, and if they
+        are dropped, they are regrown first. With 0 it may lose all.
 
     Returns:
       An update for `jaxprune.Method`, for patterns whose leaves are one contest each.
@@ -119,7 +119,7 @@ def redistribute(
 
 
 def by_survivors(staying: Sequence[jax.Array], grow_scores: Sequence[jax.Array]) -> list[jax.Array]:
-    """Returns shares of the places by what has survived: a layer that keeps more grows more (DSR).
+    """Returns shares by the number of survivors: a layer that keeps more regrows more (DSR).
 
     Args:
       staying: bool arrays, one per layer: the units that have not been dropped.
@@ -139,7 +139,7 @@ def by_survivors(staying: Sequence[jax.Array], grow_scores: Sequence[jax.Array])
 
 
 def by_signal(staying: Sequence[jax.Array], grow_scores: Sequence[jax.Array]) -> list[jax.Array]:
-    """Returns shares of the places by the mean score of the survivors (SNFS, with the momentum).
+    """Returns shares by the mean score of the survivors (SNFS, with the momentum).
 
     Args:
       staying: bool arrays, one per layer: the units that have not been dropped.

@@ -25,7 +25,7 @@ __all__ = ["prune", "regrow", "reselect", "splice"]
 
 @factory
 def prune() -> Update:
-    """Returns the update that keeps the best units of those on the mask; what is off it stays off.
+    """Returns the update that keeps the best units of those on the mask; removed units do not return.
 
     Returns:
       An update for `jaxprune.Method`; that of most methods that begin dense.
@@ -52,11 +52,11 @@ def prune() -> Update:
 
 @factory
 def reselect() -> Update:
-    """Returns the update that keeps the best of all units: one whose score has grown comes back.
+    """Returns the update that keeps the best of all units: removed ones return if they score high enough.
 
     Returns:
-      An update for `jaxprune.Method`, for criteria that know units off the mask: under
-      `jaxprune.straight_through`, or with a memory.
+      An update for `jaxprune.Method`, for criteria that can score removed units: with
+      `jaxprune.straight_through`, or with an accumulated signal.
 
     >>> import jaxprune as jp
     >>> half = jp.schedules.never(sparsity=0.5)
@@ -85,18 +85,19 @@ def regrow(
     fraction: Fraction = 0.3,
     skip_gradient: bool = False,
 ) -> Update:
-    """Returns the update that drops a fraction of the units and grows as many by another criterion.
+    """Returns the update that drops a fraction of the kept units and regrows as many by another criterion.
 
-    Of the `n` places of a leaf, the `n - round(fraction * n)` best units keep theirs; every other unit,
-    the ones just dropped included, competes for the rest by `grow_criterion`, within its contest.
-    The counts are exact: with N:M patterns, too, each group regrows what it has lost.
+    Of the `n` kept units of a leaf, the best `n - round(fraction * n)` stay. All other units, those just
+    dropped included, then compete by `grow_criterion`, within their contest, and the best are regrown. The
+    counts are exact: also with N:M patterns each group regrows as many as it has lost.
 
     Args:
-      grow_criterion: by which units off the mask are grown: the size of the gradient (RigL) or chance (SET).
-      fraction: share of the places that is dealt out anew, in [0, 1]; a number, or a function of the update's
-        index, such as `cosine`.
-      skip_gradient: leave the weights alone in the update that changes the masks, as the RigL paper
-        does. The wrapped optimizer still counts the step, so learning-rate schedules do not slip.
+      grow_criterion: scores the units to regrow, by the size of the gradient (RigL) or at random (SET).
+      fraction: share of the kept units that is dropped and regrown, in [0, 1]; a number, or a function of the
+        update's index, such as `cosine`.
+      skip_gradient: whether weights stay as they are in the update that changes the masks, as in the RigL
+        paper. The wrapped optimizer still counts the step, so learning-rate schedules keep in step with the
+        updates.
 
     Returns:
       An update for `jaxprune.Method`.
@@ -140,12 +141,12 @@ def regrow(
 
 @factory
 def splice(c: float = 0.0, margin: float = 0.1) -> Update:
-    r"""Returns the update that cuts what is small and brings back what has grown, by two thresholds per leaf.
+    r"""Returns the update that removes units below one threshold and brings them back above another.
 
-    With mean $\mu$ and standard deviation $\sigma$ of a leaf's scores and $t = \max(\mu + c\sigma, 0)$,
-    a unit goes below $(1 - m)\,t$ and comes back above $(1 + m)\,t$; in between it stays what it is. How
-    sparse that is, the weights decide: the budget is not read. A layer of which nothing would be left keeps
-    its best units.
+    With mean $\mu$ and standard deviation $\sigma$ of a leaf's scores and $t = \max(\mu + c\sigma, 0)$, a
+    unit is removed below $(1 - m)\,t$ and returns above $(1 + m)\,t$; in between it does not change. The
+    sparsity follows from the scores: the budget is not read. A layer of which nothing would be left keeps its
+    best units.
 
     Args:
       c: how far the threshold lies above the mean, in standard deviations.

@@ -227,7 +227,7 @@ def best_mask(pattern: Any, window: int, scores: jax.Array, keep: Any) -> jax.Ar
     """Returns the mask of the units with the highest scores in each contest.
 
     Args:
-      pattern: what dies together, and who competes.
+      pattern: which weights are removed together and which compete.
       window: number of positions in the window of a convolution; 1 for any other product.
       scores: `[layers, inputs, outputs]`.
       keep: number of survivors in each contest.

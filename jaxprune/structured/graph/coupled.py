@@ -38,16 +38,16 @@ def coupled(
     Args:
       graph: of the function, from `trace`.
       within: the part of the traced tree whose parameters are trained: `"params"` of Flax's variables.
-      only: the groups meant: a regular expression, searched in the members' `path[axis]`, or a predicate of
-        groups; `None`: all.
+      only: which groups are pruned: a regular expression, searched in the members' `path[axis]`, or a
+        predicate of groups; `None`: all.
       exclude: groups that stay whole, likewise.
       reduce: how the scores of a unit's weights become one number: "sum", "mean", "max", "norm" or
         "absolute", the absolute value of their sum.
       normalize: what a group's scores are divided by, to compare groups: "mean", "max", "sum", "norm".
       over: the weights that count: of "all" kernels that a unit runs through, of its "outputs" (not the
         layers after it), or its "scales" and the shifts beside them, as of a BatchNorm.
-      inexact: groups that are not exact (`Group.exact`) are left out, "skip", or taken all the same, "allow":
-        the small function may then differ from the masked one.
+      inexact: what happens to groups that are not exact (`Group.exact`): "skip" leaves them out; "allow"
+        takes them too, and the small function may then differ from the masked one.
 
     Returns:
       A pattern for `Method(pattern=...)`.

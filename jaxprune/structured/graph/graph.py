@@ -110,7 +110,7 @@ class Graph(NamedTuple):
                 )
 
     def summary(self) -> str:
-        """Returns a table of the groups, those that are not exact, and what is pinned for want of a rule."""
+        """Returns a table of the groups, those that are not exact, and the primitives without a rule."""
         rows = [("group", "units", "also along")]
         for group in self.groups:
             others = list(map(str, group.members[1:]))
@@ -147,14 +147,15 @@ class Graph(NamedTuple):
 
 
 def trace(fn: Callable[..., Any], params: Params, *inputs: Any) -> Graph:
-    """Returns the graph of a function: the groups of units of its parameters that must go together.
+    """Returns the graph of a function: the groups of units of its parameters that must be removed together.
 
-    The program of `fn` is followed with a label on each index of each axis. Nothing about layers is known:
-    an addition ties its operands, a product ties what it sums over, a reshape merges and splits axes. What
-    the inputs and outputs of the function index stays, as does whatever a primitive without a rule touches.
+    The program of `fn` is followed with a label on each index of each axis. No knowledge of layers is used:
+    an addition ties its operands, a product ties the axes that it sums over, a reshape merges and splits
+    axes. Axes of the function's inputs and outputs are kept whole, and so are axes that a primitive without a
+    rule touches.
 
-    Of each group it is known whether it is exact: whether the function without some of its units gives what
-    it gives with zeros in their place (`Group.exact`, `Group.reason`).
+    The graph says whether each group is exact: whether the function without some of its units has the same
+    outputs as with zeros in their place (`Group.exact`, `Group.reason`).
 
     Args:
       fn: any JAX function of parameters and inputs; it is traced, not run.

@@ -74,7 +74,7 @@ def border_units(
     border too.
 
     Args:
-      graph: of the function.
+      graph: of the function, from `trace`.
       masked_leaves: leaves of the parameters, masked.
       dead_mask: boolean per equivalence class: it is a unit without inputs.
       inputs: of the function.

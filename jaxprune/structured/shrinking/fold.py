@@ -1,4 +1,4 @@
-"""Moves constants that masked units leave behind into what follows, so that the units can be removed."""
+"""Moves the constant outputs of masked units into later biases, so that the units can be removed."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -21,13 +21,13 @@ _TOLERANCE = 1e-5  # of the largest element: what counts as constant
 
 
 class FoldResult(NamedTuple):
-    """Parameters and masks whose dead units can be removed: the result of `fold`.
+    """Result of `fold`: parameters and masks whose dead units can be removed.
 
     Attributes:
       params: a tree like the parameters, for `shrink`.
-      masks: those given, which now also mask all else of the units that can be removed.
-      leaves: paths of the biases and means that have taken constants up, and of the kernels that have.
-      error: the largest difference that is left between the outputs, relative to their largest number.
+      masks: the given masks, extended to all slices of the units that can be removed.
+      leaves: paths of the biases, means and kernels that have taken up constants.
+      error: the largest remaining difference between the outputs, relative to their largest number.
     """
 
     params: Params
@@ -54,25 +54,25 @@ class _Pair(NamedTuple):
 
 
 def fold(graph: Graph, params: Params, masks: Masks, *inputs: Any) -> FoldResult:
-    r"""Moves the constants of units that have lost all inputs, but not their biases, into what follows.
+    r"""Moves the constant outputs of units without inputs, but with biases, into later biases and means.
 
-    Such a unit gives $c = f(b)$ for every input, and with it each layer after it gets $c W$. Where this is
-    the same for all elements of a channel it is added to the layer's bias, or taken from the mean of the
-    BatchNorm after it, and the unit can be removed:
+    The output of such a unit is $c = f(b)$ for every input, and each layer after it receives $c W$. If this
+    is the same for all elements of a channel, it is added to the layer's bias, or subtracted from the mean of
+    the BatchNorm after it, and the unit can be removed:
 
         folded = structured.fold(graph, params, masks, x)
         small = structured.shrink(graph, folded.params, folded.masks)  # gives what the masked function gives
 
-    A convolution with padding sees the constant everywhere but at its border, and no bias is like that: there
-    one of the units stays, and its kernel takes up those of all others. Where neither can be (padding by
-    itself, a pooling or a depthwise convolution with padding, no bias to move it into) `error` tells what is
-    left, on these inputs.
+    A convolution with padding sees the constant everywhere except at its border, which no bias can express:
+    there one of the units stays, and its kernel takes up those of all others. If neither is possible (padding
+    by itself, a pooling or a depthwise convolution with padding, no bias to move it into), `error` is the
+    difference that is left on these inputs.
 
     Args:
-      graph: of the function.
-      params: tree of arrays, as it was traced.
-      masks: bool arrays, `None` at leaves without a mask. A unit is removed if they mask all kernels that
-        bring it forth; those that read it need no mask.
+      graph: of the function, from `trace`.
+      params: tree of arrays, with the structure and shapes that were traced.
+      masks: bool arrays, `None` at leaves without a mask. A unit is removed if all kernels that compute it
+        are masked; those that read it need no mask.
       *inputs: of the function, of the shapes that were traced; two examples at least.
 
     Returns:
@@ -191,7 +191,7 @@ def _move_constants(
     """Runs the function with dead units and without them, and moves their constants into what follows.
 
     Args:
-      graph: of the function.
+      graph: of the function, from `trace`.
       masked_leaves: parameters where kernels are masked and biases are not.
       new_leaves: parameters where nothing of the dead units is left.
       kept_masks: for each parameter, what is not of dead units.

@@ -32,7 +32,7 @@ class Removal(NamedTuple):
         Of a leaf that only removed blocks read, nothing of the first axis is left.
 
         Args:
-          graph: of the function.
+          graph: of the function, from `trace`.
         """
         removed_paths = {path for block in self.blocks for path in block.paths}
         return [
@@ -49,7 +49,7 @@ def removal(graph: Graph, masks: Masks) -> Removal:
     A kernel without a mask keeps all its units; a bias without one, or a leaf without elements, keeps none.
 
     Args:
-      graph: of the function.
+      graph: of the function, from `trace`.
       masks: bool arrays, `None` at leaves without a mask.
 
     Raises:
@@ -89,7 +89,7 @@ def removed_classes(
     """Returns a boolean per equivalence class: it is a unit or an iteration, and all its slices are masked.
 
     Args:
-      graph: of the function.
+      graph: of the function, from `trace`.
       kept_masks: per leaf and axis, a boolean per index: something of its slice is left; `None`: a leaf that
         does not count.
       removed_paths: paths of the leaves that go with blocks, which do not count either.

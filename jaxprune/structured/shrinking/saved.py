@@ -59,17 +59,19 @@ def save(
 ) -> None:
     """Writes a small function: parameters as an `.npz`, the plan as JSON, the program as StableHLO.
 
-    What `load` reads again needs neither the model's code nor jaxprune's tracer, and trains on. It is
-    compared with the small function once, on these inputs, and refused if it is another function. A manifest
-    has the checksums of all files and arrays; the folder appears whole or not at all.
+    The function that `load` reads needs neither the model's code nor jaxprune's tracer, and can be trained.
+    The written program is compared with the small function once, on these inputs, and refused if its outputs
+    differ. A manifest has the checksums of all files and arrays; the folder appears whole or not at all.
 
     Args:
       folder: made by this call; one that exists is refused.
       small: the function.
-      *inputs: trees of arrays that the program takes; of shapes, and numbers are drawn to compare with.
-      batched: the inputs' and outputs' first axis counts examples, which do not see each other: the program
-        then takes any number of them.
-      platforms: where it is to run, `"cpu"`, `"cuda"`, `"rocm"`, `"tpu"`; `None`: what runs here.
+      *inputs: trees of arrays that the program takes; or of shapes, and then random numbers are used to
+        compare.
+      batched: whether the first axis of inputs and outputs counts examples that do not see each other; the
+        program then takes any number of them.
+      platforms: where the program shall run, `"cpu"`, `"cuda"`, `"rocm"`, `"tpu"`; `None`: the platform of
+        this process.
 
     Raises:
       ValueError: if the program that was written gives something else than the small function.
@@ -115,8 +117,8 @@ def save(
 def load(folder: Path | str, *, trusted: bool = False) -> LoadedModel:
     """Reads a small function that `save` wrote.
 
-    The program in the folder will be run by `LoadedModel.apply`: take folders from strangers as you would
-    take their code. Nothing of it is run here.
+    `LoadedModel.apply` runs the program in the folder, so treat a folder from a stranger like code from a
+    stranger. `load` itself runs nothing of it.
 
     Args:
       folder: that `save` made.
@@ -128,8 +130,8 @@ def load(folder: Path | str, *, trusted: bool = False) -> LoadedModel:
 
     Raises:
       FileNotFoundError: if something is missing there.
-      ValueError: if something was changed, is of another version (the folders of version 1 had no checksums:
-        save them again), or the program calls what it may not.
+      ValueError: if a file was changed or is of another version (folders of version 1 had no checksums: save
+        them again), or the program makes a call that is not allowed.
     """
     from jax import export
 

@@ -1,4 +1,4 @@
-"""Cuts masked units out of a function's parameters: smaller arrays, the same outputs as with zeros."""
+"""Cuts masked units out of a function's parameters: smaller arrays, and the same outputs as with zeros."""
 
 import warnings
 from collections.abc import Callable
@@ -29,10 +29,11 @@ class Small(NamedTuple):
       apply: (params, *inputs) -> outputs. It can be jitted, differentiated and mapped; for inputs of other
         shapes the function is traced again.
       plan: which indices of which axes are left; it cuts other trees like the parameters, and can be saved.
-      like: another function of the same parameters -> the same on what is left of them. The network in
-        training mode, say, that returns new statistics: what runs along units comes out as small as they
-        are. Random numbers are drawn whole, then cut. For one function it is the same each time. One that
-        ties removed units to something that stays is refused when it is called.
+      like: another function of the same parameters -> that function on the small parameters: the network in
+        training mode, for example. Outputs along the units, such as new statistics, are then as small as the
+        parameters. Random numbers are drawn at full size, then cut. For one function `like` returns the same
+        object each time. A function that ties removed units to something that stays is refused when it is
+        called.
     """
 
     params: Params
@@ -55,19 +56,20 @@ class Small(NamedTuple):
 def shrink(graph: Graph, params: Params, masks: Masks) -> Small:
     """Removes the units and blocks that are masked whole, and returns the small function.
 
-    A unit is removed if all of its slices are masked; a kernel without a mask keeps all its units, a bias or
-    statistic without one keeps none. A block (`structured.blocks`) is left out if all of its kernels are
-    masked whole, and of what it alone reads no elements are left. Other zeros stay zeros. Of masks that empty
-    a unit on one side only, such as gates on the inputs of a layer, take `jaxprune.metrics.effective` first.
+    A unit is removed if the masks remove all of its slices. A kernel without a mask keeps all its units; a
+    bias or statistic without a mask does not keep a unit alive. A block (`structured.blocks`) is left out if
+    all of its kernels are masked whole; parameters that it alone reads are then empty. Other masked weights
+    stay as zeros. If masks empty a unit on one side only, as gates on the inputs of a layer do, pass them
+    through `jaxprune.metrics.effective` first.
 
-    The small function gives what the whole one gives with zeros in place of removed units: constants such as
-    the number of channels in a mean stay those of the whole, and sums over units (a variance, say) get what
-    zeros would have added. Of groups that are not exact (`Group.exact`) this need not hold; where masks
-    remove units of such a group there is a warning.
+    The small function has the outputs of the whole one with zeros in place of removed units: constants such
+    as the number of channels in a mean stay those of the whole, and sums over units (in a variance, for
+    example) are given what zeros would have added. For groups that are not exact (`Group.exact`) this need
+    not hold; there is a warning if masks remove units of such a group.
 
     Args:
-      graph: of the function.
-      params: tree of arrays, as it was traced.
+      graph: of the function, from `trace`.
+      params: tree of arrays, with the structure and shapes that were traced.
       masks: bool arrays, `None` at leaves without a mask: of `structured.prune`, or any others that are
         constant along the graph's groups.
 

@@ -59,8 +59,8 @@ class Smaller:
     Attributes:
       params: what is left of its arrays; they may be trained and put back.
       apply: (params, *inputs) -> outputs, in evaluation mode.
-      like: another function (params, *inputs) of the whole arrays -> the same on what is left, such as a step
-        in training mode (`structured.Small.like`).
+      like: another function (params, *inputs) of the whole arrays -> that function on the small arrays, such
+        as a step in training mode (`structured.Small.like`).
       merge: whole arrays -> the module as it was given, in its own mode; for functions that `like` takes.
       plan: which indices of which axes are left.
       masks: of what is left, over the whole arrays.
@@ -138,16 +138,17 @@ def smaller(
 ) -> Smaller:
     """Returns a smaller model: traces it, prunes it, shrinks it, and compares it once with the masked one.
 
-    The model itself stays as it is; what is pruned is a copy in evaluation mode. Modules of linen and NNX
-    whose call asks for it are called with `train=False`, `deterministic=True` and the like.
+    The model itself is not changed: a copy in evaluation mode is pruned. Modules of linen and NNX whose call
+    has such arguments are called with `train=False`, `deterministic=True` and the like.
 
     Args:
       module: an NNX or Equinox module, or a pair (linen module, variables) or (function, parameters).
-      *inputs: trees of arrays, as the model takes them; or of shapes, and nothing is compared.
+      *inputs: trees of arrays, as the model takes them; or trees of shapes, and then nothing is compared.
       sparsity: fraction of the units removed, in [0, 1), or fractions by group, as of `structured.prune`:
         heads and the channels of each head are two groups, and may each have a fraction of its own.
-      steps: number of steps in which that is reached, each removing the same fraction of what is left. The
-        result is that of the first; train its parameters, and go on with `result.step(params)`.
+      steps: number of steps in which the sparsity is reached, each removing the same fraction of what is
+        left. The result is that of the first step; train its parameters, and continue with
+        `result.step(params)`.
       latency: whether the report measures times, which compiles the model twice.
       call: (module, *inputs) -> outputs, in place of a plain call: `lambda m, x: jax.vmap(m)(x)`.
       **options: others of `structured.prune`: criterion, scope, cap, only, exclude, inexact, signals.

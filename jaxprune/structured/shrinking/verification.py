@@ -21,8 +21,8 @@ def verify(graph: Graph, params: Params, *inputs: Any, seed: int = 0) -> dict[st
     """Removes half the units of each group alone, and each block, and compares with zeros in their place.
 
     Args:
-      graph: of the function.
-      params: tree of arrays, as it was traced.
+      graph: of the function, from `trace`.
+      params: tree of arrays, with the structure and shapes that were traced.
       *inputs: of the function.
       seed: of NumPy's generator that chooses the units.
 
