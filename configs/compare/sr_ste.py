@@ -67,7 +67,7 @@ def get_config(optimizer="adam"):
         paper={
             "citation": "Zhou et al. 2021 (the method; no MNIST figure)",
             "against": "own",
-            "departures": "LeNet-5 on MNIST, 4,000 updates; the margins are our own",
+            "departures": "LeNet-300-100 on MNIST, 4,000 updates; the margins are our own",
             "accept": accept,
         },
     )
