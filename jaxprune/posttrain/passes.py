@@ -157,10 +157,10 @@ def statistics_of_streams(
     for kernel in plan.kernels:
         kernel_statistics = statistics_of_inputs[kernel.inputs[0]]
         if len(kernel.inputs) > 1:
-            total = None
-            for used_input, share in zip(
-                kernel.inputs, plan.use_shares(kernel.inputs), strict=True
-            ):
+            uses = zip(kernel.inputs, plan.use_shares(kernel.inputs), strict=True)
+            first_input, first_share = next(uses)
+            total = add_use(None, statistics_of_inputs[first_input], first_share)
+            for used_input, share in uses:
                 total = add_use(total, statistics_of_inputs[used_input], share)
             kernel_statistics = mean_of_uses(total)
         statistics_of_kernels[kernel.name] = {name: kernel_statistics[name] for name in names}
