@@ -189,6 +189,14 @@ def test_what_is_infinite_for_zeros_stays_so_in_products(layer):
     assert "infinite" in graph.groups[0].reason
 
 
+def test_kernels_that_are_divided_by_their_norm_are_no_number_for_zeros():
+    normalised = lambda kernel: kernel / jnp.linalg.norm(kernel, axis=0, keepdims=True)
+    fn = lambda p, x: jax.nn.relu(x @ normalised(p["in"])) @ p["out"]
+    [group] = structured.trace(fn, OUTER, X).groups
+    assert not group.exact
+    assert "no number" in group.reason
+
+
 @pytest.mark.parametrize("cost", [structured.parameters, structured.flops])
 @pytest.mark.parametrize("shape", [(2, 2), (2, 8)])
 def test_costs_refuse_masks_of_another_shape(cost, shape):

@@ -21,6 +21,7 @@ from jaxprune.structured.graph.remainders.values import (
     is_number,
     is_zero,
     is_zero_product,
+    lost_among,
     regions_of,
 )
 from jaxprune.structured.graph.rules import Step
@@ -111,9 +112,9 @@ def _compute_content(equation: Any, operands: list[Any], shapes_only: bool) -> A
             return outcome.value
     if name in _ZERO_TO_ZERO and all(map(is_zero, operands)):
         return zero
-    for operand in operands:
-        if isinstance(operand, Lost):
-            return operand
+    lost = lost_among(operands)
+    if lost:
+        return lost
     rank = max((len(variable.aval.shape) for variable in equation.invars), default=0)
 
     def run(*contents: Any) -> Any:

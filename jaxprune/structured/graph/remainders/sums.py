@@ -22,6 +22,7 @@ from jaxprune.structured.graph.remainders.values import (
     is_number,
     is_zero,
     is_zero_product,
+    lost_among,
     regions_of,
 )
 from jaxprune.structured.graph.rules import Step
@@ -32,8 +33,9 @@ __all__ = ["SUMS"]
 _SumRemainders = tuple[list[Any], list[Remainders]]
 _LOGICAL = ("reduce_and", "reduce_or", "reduce_xor")
 _NEUTRAL = {"reduce_prod": 1, "reduce_and": True, "reduce_or": False, "reduce_xor": False}
-_SEES_INFINITY = (
-    "a sum over the units sees what is infinite, or no number, for zeros of removed ones"
+_SEES_INFINITY = Lost(
+    "a sum over the units sees what is infinite, or no number, for zeros of removed ones",
+    is_finite=False,
 )
 _NAMES = {
     "reduce_max": "a maximum",
@@ -113,7 +115,7 @@ def _contribution(equation: Any, content: Any, sizes: Any, removed: Region, posi
         if is_zero(content):
             return None
         if is_number(content) and not np.isfinite(content):
-            return Lost(_SEES_INFINITY)
+            return _SEES_INFINITY
         if is_number(content):
             return (content * math.prod(sizes[i] for i in reduced_axes)).astype(content.dtype)
 
@@ -156,9 +158,9 @@ def _is_never_taken(name: str, content: Any) -> bool:
 
 def _total_content(contributions: Sequence[Any], dtype: Any) -> Any:
     """Returns the sum of contributions; of reductions that are no sums there is one at most."""
-    for contribution in contributions:
-        if isinstance(contribution, Lost):
-            return contribution
+    lost = lost_among(contributions)
+    if lost:
+        return lost
     if not contributions:
         return np.zeros((), dtype)[()]
     if len(contributions) == 1:
@@ -271,10 +273,10 @@ def _multiply(
         is_zero(content) or (is_number(content) and not np.isfinite(content))
         for content in contents
     ):
-        return Lost(_SEES_INFINITY)
-    for content in contents:
-        if isinstance(content, Lost):
-            return content
+        return _SEES_INFINITY
+    lost = lost_among(contents)
+    if lost:
+        return lost
     sizes = [places.sizes(axes, region) for axes, region in zip(step.inputs, regions, strict=True)]
     batch_pairs = [  # along these both operands run
         (left_axis, right_axis)

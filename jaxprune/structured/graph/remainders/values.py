@@ -31,6 +31,7 @@ __all__ = [
     "is_number",
     "is_zero",
     "is_zero_product",
+    "lost_among",
     "regions_of",
 ]
 
@@ -168,6 +169,12 @@ def is_zero_product(content: Any, other: Any) -> bool:
     return (is_zero(content) or is_zero(other)) and not (
         _is_infinite(content) or _is_infinite(other)
     )
+
+
+def lost_among(contents: Sequence[Any]) -> Lost | None:
+    """Returns one of the contents that are lost, rather one that may be infinite."""
+    lost = [content for content in contents if isinstance(content, Lost)]
+    return min(lost, key=lambda content: content.is_finite, default=None)
 
 
 def _is_infinite(content: Any) -> bool:
