@@ -108,7 +108,7 @@ def contest(pattern: Pattern, layout: Layout, sparsity: float, name: str) -> Con
     check_countable(f"a layer of {name!r}", members)
     with jax.ensure_compile_time_eval():
         keep = int(allocation.survivors(members, sparsity))
-    if not keep and contest_count > 1:
+    if not keep and contest_count * layer_count > 1:
         raise ValueError(
             f"posttrain: a sparsity of {sparsity:g} leaves none of the {members} weights that compete with "
             f"each other in {name!r}; give a lower sparsity, or leave it out with exclude=."

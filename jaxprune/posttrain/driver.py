@@ -76,7 +76,8 @@ def prune(
       batches: trees of arrays with the shapes of the plan; they are read once, one after the other.
       solver: from `jaxprune.posttrain.solvers`, or a function like them.
       pattern: which weights are removed together and which compete, on kernels as matrices of inputs and
-        outputs; `None`: all weights of a kernel compete.
+        outputs; `None`: all weights of a kernel compete. Stacked layers, experts and the groups of a
+        convolution have contests of their own, each with the same number of weights left.
       rates: fraction of the weights removed: a number, numbers by regular expression, a function of the plan
         (`jaxprune.posttrain.rates`).
       calibrate: "pruned": statistics are of the network as pruned so far; "dense": of the network before

@@ -555,3 +555,23 @@ def test_a_recovery_that_diverges_is_refused():
     plan = jp.posttrain.plan(apply, params, batch)
     with pytest.raises(ValueError, match=r"training of 'w' has diverged.*a lower learning rate"):
         jp.posttrain.prune(plan, params, [batch], solver=solvers.sparsegpt(), recover=recover)
+
+
+def test_what_would_empty_a_group_of_a_convolution_is_refused():
+    def apply(params, x):
+        return jax.lax.conv_general_dilated(
+            x,
+            params["w"],
+            (1,),
+            "SAME",
+            dimension_numbers=("NWC", "WIO", "NWC"),
+            feature_group_count=4,
+        )
+
+    params = {"w": jnp.arange(12.0).reshape(3, 1, 4) + 1}
+    x = jnp.ones((2, 8, 4))
+    plan = jp.posttrain.plan(apply, params, x)
+    with pytest.raises(ValueError, match="leaves none of the 3 weights that compete .* 'w'"):
+        jp.posttrain.prune(plan, params, [x], solver=WANDA, rates=0.9)
+    _, masks, _ = jp.posttrain.prune(plan, params, [x], solver=WANDA, rates=0.6)
+    assert masks["w"].sum(0).tolist() == [[1, 1, 1, 1]]
