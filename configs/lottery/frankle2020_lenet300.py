@@ -9,8 +9,12 @@ in the output layer), 3 orders of the examples, 30 points on each line, test err
 initialisation and to update 1,000; the controls are shuffled masks and new weights.
 Departures: 5 initialisations instead of 3; 3.6 % of the weights.
 
-Cost, estimated: 5 seeds x 2 points x (16 levels of the ticket + 15 trainings) x 24,000 updates x 1.2 ms, 2.5
-hours on one core.
+Ours (5 seeds, at 3.6 % of the weights): the error between two copies is above that of its ends by 0.41 points
+dense and by 0.04 as a ticket, from initialisation as from update 1,000. The ticket is as good as dense: 98.06
+and 98.15, dense 98.09. New weights on its masks reach 97.19 and 97.04 and are less stable (1.3 and 1.5
+points); shuffled masks reach 95.98.
+
+Cost: 72 CPU-minutes on an AMD EPYC, half of them for the tickets.
 
 Run: python -m experiments.branches --config=configs/lottery/frankle2020_lenet300.py
 """
