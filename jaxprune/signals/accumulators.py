@@ -1,8 +1,8 @@
-"""Signals that accumulate: what a criterion knows of the updates before this one.
+"""Signals that accumulate over updates, such as sums and moving averages of gradients.
 
-Gradients and keys are signals of the moment. A `Memory` says how another one begins and how each update
-carries it on; `needs` ties it to the criterion that reads it, so that the criterion alone is enough:
-wherever it is used, the transform keeps its memory in the optimizer's state.
+Gradients and keys belong to one update. A `Memory` defines a signal that lasts: its initial value, and how
+each update changes it. `needs` declares it on the criterion that reads it. Nothing else has to be passed: a
+transform that runs the criterion keeps the memory in the optimizer's state.
 """
 
 import functools
@@ -26,11 +26,11 @@ class Memory(NamedTuple):
     """A signal that is carried from update to update.
 
     Attributes:
-      init: parameters -> the signal before the first update, a tree like them.
-      update: (signal, parameters, gradients) -> the signal with this update in it. The gradients are
-        those of the loss, off the masks too.
-      restarts: whether it begins anew when the masks have changed.
-      reads_gradients: whether every update needs the gradients of all weights, those off the masks too.
+      init: parameters -> the signal before the first update, a tree like the parameters.
+      update: (signal, parameters, gradients) -> the signal after this update. The gradients are those of
+        the loss, at masked weights too.
+      restarts: whether the signal of a leaf starts again from `init` when the leaf's mask is chosen anew.
+      reads_gradients: whether `update` needs the gradients of all weights, of masked ones too.
     """
 
     init: Callable[[Params], Any]
@@ -40,16 +40,16 @@ class Memory(NamedTuple):
 
 
 def needs(**memories: Memory) -> Callable[[_C], _C]:
-    """Returns a decorator that declares memories that a criterion reads, beside those declared before.
+    """Returns a decorator that declares memories that a criterion reads, in addition to earlier ones.
 
     Args:
-      **memories: each under the keyword by which the criterion receives it.
+      **memories: keyword argument of the criterion -> the memory that is passed as this argument.
 
     Returns:
-      A decorator of criteria: it returns a new one of the same name, and leaves the other as it is.
+      A decorator of criteria. It returns a new criterion of the same name; the decorated one is unchanged.
 
     Raises:
-      ValueError: by the decorator, if the criterion declares another memory by one of these keywords.
+      ValueError: by the decorator, if the criterion already declares another memory for one keyword.
 
     >>> @needs(movement_sum=running_sum(lambda w, g: -w * g))
     ... def movement(params, *, movement_sum, **_):
@@ -82,13 +82,13 @@ def needed(criteria: Iterable[Criterion | None]) -> dict[str, Memory]:
     """Returns the memories that criteria read, by keyword.
 
     Args:
-      criteria: of one run; `None` among them is passed over.
+      criteria: all criteria of one run; `None` is skipped.
 
     Returns:
       A dict: keyword -> memory.
 
     Raises:
-      ValueError: if two criteria mean different memories by one keyword.
+      ValueError: if two criteria declare different memories for one keyword.
 
     >>> from jaxprune import criteria
     >>> list(needed([criteria.magnitude, criteria.movement, None]))
@@ -113,7 +113,7 @@ def running_sum(f: PerWeight, *, restarts: bool = False) -> Memory:
 
     Args:
       f: (weights, gradients) of one leaf -> array of their shape.
-      restarts: sum over the updates since the masks changed last, instead of over all.
+      restarts: whether to sum only over the updates since the leaf's mask was last chosen anew.
 
     Returns:
       A `Memory`, for `needs`.
@@ -128,14 +128,14 @@ def running_sum(f: PerWeight, *, restarts: bool = False) -> Memory:
 
 
 def moving_average(f: PerWeight, decay: float = 0.9) -> Memory:
-    r"""Returns the memory of a moving average: $m \leftarrow \beta m + (1 - \beta) f(w, g)$, from zero.
+    r"""Returns the memory of a moving average: $m \leftarrow \beta m + (1 - \beta) f(w, g)$, $m_0 = 0$.
 
     Args:
       f: (weights, gradients) of one leaf -> array of their shape.
       decay: $\beta$ in [0, 1), the share of the old average that each update keeps.
 
     Returns:
-      A `Memory`, for `needs`; in float32.
+      A `Memory`, for `needs`; the average is float32.
 
     Raises:
       ValueError: `decay` is not in [0, 1).
@@ -153,7 +153,7 @@ def moving_average(f: PerWeight, decay: float = 0.9) -> Memory:
 
 
 def initial_params() -> Memory:
-    """Returns the memory of the weights when training, or this level of a lottery ticket, began.
+    """Returns the memory that holds the weights from the start of training, or of a lottery-ticket level.
 
     Returns:
       A `Memory`, for `needs`.

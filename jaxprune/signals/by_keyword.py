@@ -43,36 +43,41 @@ def gatherers(
     units: Coupled | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Callable[[Params], Any]]:
-    """Returns by keyword the functions of the parameters that gather the signals criteria read.
+    """Returns a dict of functions that gather the signals of criteria, by the keyword of the signal.
 
-    With a loss there are `grads`, `fisher`, `hessian_gradient` and `inverse_fisher`, with a key too
-    `hessian_diagonal`; with the network's function `input_moments`, `grams`, `synaptic_flow`,
-    `batchnorm_scales` and the fields of `Outputs`: `unit_means`, `unit_magnitudes`, `unit_zeros`,
-    `unit_entropies` and `unit_ranks`. With that function and a loss of its outputs there is all of this, with
-    a key `gauss_newton_diagonal` too; `hessian_gradient` is then at GraSP's temperature of 200, which a loss
-    of parameters and batches has no place for. With a loss and coupled units there is `unit_taylor`. A signal
-    is called like the function that finds it. Nothing is computed yet. Replace an entry to set an option, or
-    add one for a criterion of your own:
+    A keyword is the name of the function in `jaxprune.signals` that computes the signal, or of a field of
+    `Outputs`. Which keywords there are depends on what is given:
+
+    * `loss`: `grads`, `fisher`, `hessian_gradient`, `inverse_fisher`; with `key` also `hessian_diagonal`,
+      with `units` also `unit_taylor`.
+    * `apply`: `input_moments`, `grams`, `synaptic_flow`, `batchnorm_scales`, `unit_means`,
+      `unit_magnitudes`, `unit_zeros`, `unit_entropies`, `unit_ranks`.
+    * `apply` and `output_loss`: all of these; with `key` also `gauss_newton_diagonal`. Then
+      `hessian_gradient` divides outputs by GraSP's temperature of 200, which a `loss` of parameters and batches cannot do.
+
+    Nothing is computed before such a function is called. Replace an entry to set an option, or add one for a
+    criterion of your own:
 
         found = gatherers(batches, loss=loss)
         found["inverse_fisher"] = lambda params: inverse_fisher(loss, params, batches, block=100)
 
     Args:
-      batches: trees of arrays [examples, ...]; a list, as each signal reads them anew.
-      loss: (params, batch) -> the mean loss over the batch's leading axis, a scalar; `None`: that of the
-        outputs, if it is given.
+      batches: list of trees of arrays [examples, ...]; each signal reads all of them again.
+      loss: (params, batch) -> the mean loss over the batch's leading axis, a scalar; `None`: `output_loss`
+        of the outputs of `apply`, if both are given.
       apply: (params, batch) -> outputs of the network in evaluation mode.
       output_loss: (outputs, batch) -> the mean loss over the batch's leading axis, a scalar.
-      key: PRNG key, for what is estimated by chance.
-      prunable: leaves of whose weights `inverse_fisher` has blocks (see `jaxprune.masks.make`).
-      units: that are pruned, for `unit_taylor`: from `jaxprune.structured.coupled`.
-      progress: called with the number of batches done, after each, for each signal from 1.
+      key: PRNG key, for signals that are random estimates.
+      prunable: leaves for which `inverse_fisher` has blocks (see `jaxprune.masks.make`).
+      units: coupled units to be pruned, from `jaxprune.structured.coupled`, for `unit_taylor`.
+      progress: called with the number of batches done, after each; it counts from 1 for each signal.
 
     Returns:
-      A dict: keyword -> (params -> the signal, a tree like them).
+      A dict: keyword -> (params -> the signal, a tree like `params`).
 
     Raises:
-      ValueError: batches can be read only once or are none, or `output_loss` is given without `apply`.
+      ValueError: `batches` is an iterator, which can be read only once, or is empty; or `output_loss` is
+        given without `apply`.
 
     >>> import jax.numpy as jnp
     >>> loss = lambda params, x: jnp.mean(x * params["w"])
