@@ -25,10 +25,10 @@ __all__ = ["prune", "regrow", "reselect", "splice"]
 
 @factory
 def prune() -> Update:
-    """Returns the update that keeps the best units of those on the mask; what is off it stays off.
+    """Returns the update that keeps the best of the units on the mask; units off the mask stay off.
 
     Returns:
-      An update for `jaxprune.Method`; that of most methods that begin dense.
+      An update for `jaxprune.Method`; most methods that begin dense use it.
 
     >>> import jaxprune as jp
     >>> half = jp.schedules.never(sparsity=0.5)
@@ -52,10 +52,10 @@ def prune() -> Update:
 
 @factory
 def reselect() -> Update:
-    """Returns the update that keeps the best of all units: one whose score has grown comes back.
+    """Returns the update that keeps the best of all units: a removed one whose score has grown comes back.
 
     Returns:
-      An update for `jaxprune.Method`, for criteria that know units off the mask: under
+      An update for `jaxprune.Method`, for criteria that can score units off the mask: under
       `jaxprune.straight_through`, or with a memory.
 
     >>> import jaxprune as jp
@@ -85,18 +85,18 @@ def regrow(
     fraction: Fraction = 0.3,
     skip_gradient: bool = False,
 ) -> Update:
-    """Returns the update that drops a fraction of the units and grows as many by another criterion.
+    """Returns the update that drops a fraction of the kept units and grows as many by another criterion.
 
-    Of the `n` places of a leaf, the `n - round(fraction * n)` best units keep theirs; every other unit,
-    the ones just dropped included, competes for the rest by `grow_criterion`, within its contest.
-    The counts are exact: with N:M patterns, too, each group regrows what it has lost.
+    Of the `n` kept units of a layer, the `n - round(fraction * n)` best stay. All other units, the ones
+    just dropped included, compete by `grow_criterion` for the free places, within their contests. The
+    counts are exact: with N:M patterns each group regrows as many units as it has lost.
 
     Args:
-      grow_criterion: by which units off the mask are grown: the size of the gradient (RigL) or chance (SET).
-      fraction: share of the places that is dealt out anew, in [0, 1]; a number, or a function of the update's
-        index, such as `cosine`.
-      skip_gradient: leave the weights alone in the update that changes the masks, as the RigL paper
-        does. The wrapped optimizer still counts the step, so learning-rate schedules do not slip.
+      grow_criterion: criterion that ranks units for growth: the size of the gradient (RigL) or chance (SET).
+      fraction: share of the kept units that is dropped and regrown, in [0, 1]; a number, or a function of the
+        update's index, such as `cosine`.
+      skip_gradient: whether kept weights do not move in an update that changes masks, as in the RigL
+        paper. The wrapped optimizer still counts the step, so its learning-rate schedule is not delayed.
 
     Returns:
       An update for `jaxprune.Method`.
