@@ -1,7 +1,7 @@
 """Signals: what criteria may read of the data and of the training so far.
 
-Gradients, curvature and activations are means over batches; those with a memory are carried from update to
-update.
+Signals of gradients, curvature and activations are means over batches. Signals with a `Memory` are updated at
+every training update and stored in the optimizer's state.
 """
 
 from jaxprune.signals.accumulators import Memory as Memory

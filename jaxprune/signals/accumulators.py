@@ -50,7 +50,7 @@ def needs(**memories: Memory) -> Callable[[_C], _C]:
       A decorator of criteria: it returns a new criterion of the same name, and does not change the given one.
 
     Raises:
-      ValueError: by the decorator, if the criterion declares another memory by one of these keywords.
+      ValueError: by the decorator, if the criterion already declares another memory for one keyword.
 
     >>> @needs(movement_sum=running_sum(lambda w, g: -w * g))
     ... def movement(params, *, movement_sum, **_):
@@ -83,13 +83,13 @@ def needed(criteria: Iterable[Criterion | None]) -> dict[str, Memory]:
     """Returns the memories that criteria read, by keyword.
 
     Args:
-      criteria: of one run; `None` among them is passed over.
+      criteria: all criteria of one run; `None` is skipped.
 
     Returns:
       A dict: keyword -> memory.
 
     Raises:
-      ValueError: if two criteria mean different memories by one keyword.
+      ValueError: if two criteria declare different memories for one keyword.
 
     >>> from jaxprune import criteria
     >>> list(needed([criteria.magnitude, criteria.movement, None]))
@@ -129,14 +129,14 @@ def running_sum(f: PerWeight, *, restarts: bool = False) -> Memory:
 
 
 def moving_average(f: PerWeight, decay: float = 0.9) -> Memory:
-    r"""Returns the memory of a moving average: $m \leftarrow \beta m + (1 - \beta) f(w, g)$, from zero.
+    r"""Returns the memory of a moving average: $m \leftarrow \beta m + (1 - \beta) f(w, g)$, $m_0 = 0$.
 
     Args:
       f: (weights, gradients) of one leaf -> array of their shape.
       decay: $\beta$ in [0, 1), the share of the old average that each update keeps.
 
     Returns:
-      A `Memory`, for `needs`; in float32.
+      A `Memory`, for `needs`; the average is float32.
 
     Raises:
       ValueError: `decay` is not in [0, 1).

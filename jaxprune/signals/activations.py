@@ -21,7 +21,7 @@ Progress = Callable[[int], Any] | None
 def input_moments(
     apply: Apply, params: Params, batches: Iterable[Any], *, progress: Progress = None
 ) -> Params:
-    r"""Returns the mean square $\mathrm{E}\,x_i^2$ of the input that each weight is multiplied with.
+    r"""Returns the mean square $\mathrm{E}\,x_i^2$ of the input by which each weight is multiplied.
 
     Kernels are found in the program of `apply`, whether they are stored transposed, stacked for a loop,
     sliced or side by side (see `jaxprune.axes`). A kernel that is used several times has the mean over its
@@ -32,14 +32,14 @@ def input_moments(
     Args:
       apply: (params, batch) -> outputs, whatever they are.
       params: tree of arrays.
-      batches: trees of arrays whose first axis is that of the examples.
-      progress: called with the number of batches done.
+      batches: trees of arrays [examples, ...].
+      progress: called with the number of batches done, after each.
 
     Returns:
-      A tree like `params`: float32 arrays that broadcast against the kernels, with the length 1 along axes
-      that make no difference. `None` at leaves that are no factor of a product, and where it is not known
-      which of their elements are: looked up by inputs (`w[expert]`), in a `while` loop without a known end,
-      on shards of their own, factors of a product of parameters.
+      A tree like `params` of float32 arrays that broadcast against the kernels; axes along which the moments
+      do not vary have length 1. `None` at leaves that are not a factor of a product, and at leaves of which
+      the elements used are not known: looked up by inputs (`w[expert]`), used in a `while` loop of unknown
+      length, split inside a `shard_map`, factors of a product of parameters.
 
     >>> import jax.numpy as jnp
     >>> apply = lambda params, x: x @ params["w"]
@@ -58,20 +58,21 @@ def grams(
 ) -> Params:
     r"""Returns the Gram matrix $\mathrm{E}\,x x^\top$ of the inputs of each kernel.
 
-    It is half the Hessian of the kernel's squared error. There is one matrix for each input: kernels that are
-    multiplied with the same value have the same array. Kernels are found as by `input_moments`. Memory: the
-    square of the number of inputs that are summed over, for each input and layer at once.
+    It is half the Hessian of the mean squared error of one output with respect to its weights. Kernels that
+    are multiplied by the same value share one array. Kernels are found as by `input_moments`. Memory:
+    entries x entries numbers for each layer and each distinct input, all at the same time.
 
     Args:
       apply: (params, batch) -> outputs, whatever they are.
       params: tree of arrays.
-      batches: trees of arrays whose first axis is that of the examples.
-      progress: called with the number of batches done.
+      batches: trees of arrays [examples, ...].
+      progress: called with the number of batches done, after each.
 
     Returns:
-      A tree like `params`: float32 `[*layers, entries, entries]`, where entries are the kernel's inputs and
-      the window of a convolution, in the order of its own axes. `None` where there is none, and where the
-      outputs of a kernel have different inputs: grouped convolutions, slices of one kernel.
+      A tree like `params` of float32 arrays `[*layers, entries, entries]`. The entries are the axes that the
+      product sums over (inputs and window of a convolution), in the order of the kernel's axes. `None` where
+      the inputs are not known, and where the outputs of a kernel have different inputs: grouped convolutions,
+      slices of one kernel.
 
     >>> import jax.numpy as jnp
     >>> apply = lambda params, x: x @ params["w"]

@@ -36,28 +36,28 @@ def mean_over(
 ) -> Any:
     r"""Returns the mean of `fn(params, batch)` over batches: $\sum_b n_b f(\theta, b) / \sum_b n_b$.
 
-    A batch counts by its examples $n_b$, the leading axis of its first leaf: with a function that is a mean
-    over the batch, the result is the mean over all examples, however they are cut into batches. Sums are
-    float32 at least, products inside `fn` are taken in full float32 (on accelerators too). The function is
+    The weight $n_b$ of a batch is its number of examples, the length of the leading axis of its first leaf.
+    If `fn` is a mean over the batch, the result is the mean over all examples, whatever the batch sizes. Sums
+    are float32 at least; products inside `fn` are taken in full float32 (on accelerators too). `fn` is
     compiled once per shape of batches, and not again in a later call with the same `fn` and `static`. Each
-    batch is waited for, so that a long stream of them does not pile up in memory.
+    batch is finished before the next is read, so that a long stream of them does not pile up in memory.
 
     Args:
       fn: (*static, params, batch, *extra) -> tree of arrays.
       params: tree of arrays.
       batches: trees of arrays, from any iterable; they may be sharded.
       *extra: more arguments, traced.
-      static: leading arguments that are compiled in; hashable, such as a loss.
-      key: PRNG key; if given, each batch has a key of its own, the last argument of `fn`.
+      static: leading arguments of `fn` that are compile-time constants; hashable, such as a loss.
+      key: PRNG key; if given, `fn` receives a different key for each batch as its last argument.
       progress: called with the number of batches done, after each.
-      who: name of the function that errors are about.
+      who: function name in error messages.
 
     Returns:
       The tree that `fn` returns, with arrays of float32 or wider.
 
     Raises:
-      ValueError: if there are no batches, or one without examples; once all have been read, if one holds
-        NaN, or if the sum became NaN although none does (not when it is traced).
+      ValueError: if there are no batches, or one has no examples. After all batches are read: if a batch
+        holds NaN, or the sum became NaN although no batch does (not checked under tracing).
 
     >>> batches = [jnp.array([1.0, 2.0, 3.0]), jnp.array([6.0])]  # three examples and one
     >>> float(mean_over(lambda w, x: w * jnp.mean(x), jnp.array(2.0), batches))

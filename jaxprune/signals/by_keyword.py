@@ -58,9 +58,9 @@ def gatherers(
         found["inverse_fisher"] = lambda params: inverse_fisher(loss, params, batches, block=100)
 
     Args:
-      batches: trees of arrays [examples, ...]; a list, as each signal reads them anew.
-      loss: (params, batch) -> the mean loss over the batch's leading axis, a scalar; `None`: that of the
-        outputs, if it is given.
+      batches: list of trees of arrays [examples, ...]; each signal reads all of them again.
+      loss: (params, batch) -> the mean loss over the batch's leading axis, a scalar; `None`: `output_loss`
+        of the outputs of `apply`, if both are given.
       apply: (params, batch) -> outputs of the network in evaluation mode.
       output_loss: (outputs, batch) -> the mean loss over the batch's leading axis, a scalar.
       key: PRNG key, for signals that are estimated with random vectors.
@@ -69,7 +69,7 @@ def gatherers(
       progress: called with the number of batches done, after each, for each signal from 1.
 
     Returns:
-      A dict: keyword -> (params -> the signal, a tree like them).
+      A dict: keyword -> (params -> the signal, a tree like `params`).
 
     Raises:
       ValueError: if there are no batches, they can be read only once, or `output_loss` is given without

@@ -41,24 +41,25 @@ def hessian_vector(
     *,
     progress: Progress | None = None,
 ) -> Params:
-    r"""Returns the product $H v$ of the mean loss's Hessian and a vector, without the Hessian.
+    r"""Returns the product $H v$ of the mean loss's Hessian and a vector, without forming the Hessian.
 
-    Forward through the gradient: about three times the cost of a gradient, and twice its memory.
+    It is the forward-mode derivative of the gradient: about three times the cost of a gradient, and twice its
+    memory.
 
     Args:
       loss: (params, batch) -> the mean loss over the batch's leading axis, a scalar; twice differentiable
         by JAX.
       params: tree of arrays.
       batches: trees of arrays [examples, ...]; they may differ in size.
-      vector: tree like `params`; `None` at a leaf is zero there. It is cast to the parameters' types.
+      vector: tree like `params`, cast to the dtypes of `params`; `None` at a leaf stands for zeros.
       progress: called with the number of batches done, after each.
 
     Returns:
       A tree like `params`, float32 or wider; zeros at leaves that are not floating.
 
     Raises:
-      ValueError: the vector is no tree like the parameters, or an array of it has another shape; there are
-        no batches, or one holds NaN.
+      ValueError: `vector` is not a tree like `params`, or one of its arrays has another shape; there are no
+        batches, or one holds NaN.
 
     References:
       Pearlmutter, "Fast Exact Multiplication by the Hessian" (1994).
@@ -84,11 +85,11 @@ def hessian_gradient(
     temperature: float = 200.0,
     progress: Progress | None = None,
 ) -> Params:
-    r"""Returns $H g$, Hessian times gradient, of the loss of outputs divided by a temperature, for GraSP.
+    r"""Returns $H g$, Hessian times gradient, of the loss at outputs divided by a temperature, for GraSP.
 
-    A high temperature makes the outputs of an untrained network nearly equal. It changes the order of
-    weights, not only the size of scores: what comes of the curvature of the loss falls as $T^{-3}$, what
-    comes of that of the network as $T^{-2}$.
+    A high temperature $T$ makes the outputs of an untrained network nearly equal. It changes the order of
+    scores, not only their size: the part of $H g$ from the curvature of the loss falls as $T^{-3}$, the part
+    from the curvature of the network as $T^{-2}$.
 
     Args:
       apply: (params, batch) -> outputs of the network: logits.
@@ -99,10 +100,10 @@ def hessian_gradient(
       progress: called after each batch, with the number of batches done in both passes.
 
     Returns:
-      A tree like `params`, float32 or wider. What the criterion `grasp` reads.
+      A tree like `params`, float32 or wider. The criterion `grasp` reads it.
 
     Raises:
-      ValueError: batches are an iterator, which can be read only once.
+      ValueError: `batches` is an iterator, which can be read only once.
 
     References:
       Wang, Zhang & Grosse, "Picking Winning Tickets Before Training by Preserving Gradient Flow" (2020).
@@ -151,9 +152,10 @@ def hessian_diagonal(
 ) -> Params:
     r"""Returns an estimate of the Hessian's diagonal: the mean of $z \odot H z$ with random $z_i = \pm 1$.
 
-    Its expectation is the diagonal, its variance at weight $i$ is $\sum_{j \ne i} H_{ij}^2$ over the number
-    of draws: `samples` fresh ones for each batch. A diagonal Hessian is found exactly. It is the Hessian
-    itself, not Gauss-Newton's (`gauss_newton_diagonal`): off a minimum, entries are negative at many weights.
+    Its expectation is the diagonal. Its variance at weight $i$ is $\sum_{j \ne i} H_{ij}^2$ divided by the
+    number of draws, of which each batch has `samples` new ones. If the Hessian is diagonal, the result is
+    exact. This is the Hessian itself, not the Gauss-Newton matrix (`gauss_newton_diagonal`): away from a
+    minimum, many entries are negative.
 
     Args:
       loss: (params, batch) -> the mean loss over the batch's leading axis, a scalar; twice differentiable
@@ -161,12 +163,12 @@ def hessian_diagonal(
       params: tree of arrays.
       batches: trees of arrays [examples, ...]; they may differ in size.
       key: PRNG key.
-      samples: draws per batch; each costs about three gradients, and no memory.
+      samples: draws per batch; each costs about three gradients of time, and no additional memory.
       progress: called with the number of batches done, after each.
 
     Returns:
-      A tree like `params`, float32 or wider; zeros at leaves that are not floating. What the criterion
-      `second_order_taylor` reads.
+      A tree like `params`, float32 or wider; zeros at leaves that are not floating. The criterion
+      `second_order_taylor` reads it.
 
     Raises:
       ValueError: `samples` is below 1, there are no batches, or one holds NaN.
@@ -204,37 +206,37 @@ def inverse_fisher(
 
     $F = \lambda I + \frac{1}{G} \sum_k g_k g_k^\top$ over the gradients of $G$ groups of examples is inverted
     by one rank-one step per group, $A \leftarrow A - A g_k (A g_k)^\top / (G + g_k^\top A g_k)$, from
-    $A = I / \lambda$. In float32 this is far more accurate than inverting the sum, whose damping drowns in
-    rounding: against float64, the diagonal of A was right to 1e-4 where the largest eigenvalue of a block
-    was $10^5 \lambda$, to 1e-2 where it was $10^7 \lambda$. Beyond that raise `damp`.
+    $A = I / \lambda$. In float32 this is far more accurate than inverting the sum, in which rounding hides
+    the damping: compared with float64, the diagonal of A was right to 1e-4 where the largest eigenvalue of a
+    block was $10^5 \lambda$, to 1e-2 where it was $10^7 \lambda$. For larger ratios raise `damp`.
 
-    Weights that are exactly zero, such as those that were removed before, are taken for absent, as in the
-    authors' code: their gradients count as zero, so that no living weight is priced as if they would make up
-    for it.
+    Weights that are exactly zero, such as those removed before, count as absent, as in the authors' code:
+    their gradients are set to zero. Otherwise the score of a kept weight would assume that removed weights
+    can compensate for it.
 
-    Memory: `block` float32 numbers per prunable weight, twice while they are updated, and `chunk` gradients.
+    Memory: `block` float32 numbers per prunable weight, twice that during an update, and `chunk` gradients.
 
     Args:
       loss: (params, batch) -> the mean loss over the batch's leading axis, a scalar. No example may depend
         on the others (no batch statistics).
       params: tree of arrays.
-      batches: trees of arrays that share their leading axis, a multiple of `examples`. They are read twice,
-        first to be counted.
-      block: weights in a block, in row-major order.
+      batches: list of trees of arrays [examples, ...]; the size of each batch is a multiple of `examples`.
+        They are read twice, the first time to count them.
+      block: weights in a block, consecutive in row-major order.
       damp: $\lambda$, what is added to the diagonal; above 0.
-      examples: consecutive examples in a group, whose mean gradient is one $g_k$.
-      chunk: groups whose gradients are found side by side.
+      examples: consecutive examples in a group; their mean gradient is one $g_k$.
+      chunk: groups whose gradients are computed at the same time.
       prunable: leaves that have blocks (see `jaxprune.masks.make`).
       progress: called with the number of batches done, after each.
 
     Returns:
-      A tree like `params` of arrays [blocks, block, block], `None` at leaves that are not prunable. The
-      last block of a leaf is filled up with weights whose gradient is zero: they have $1 / \lambda$ on the
-      diagonal and nothing beside it. What the criterion `woodfisher` reads as `inverse_fisher`.
+      A tree like `params` of arrays [blocks, block, block], float32 or wider; `None` at leaves that are not
+      prunable. The last block of a leaf is padded with weights of zero gradient: they have $1 / \lambda$ on
+      the diagonal and zeros elsewhere. The criterion `woodfisher` reads it as `inverse_fisher`.
 
     Raises:
-      ValueError: `block` or `damp` is not above 0 or not finite, batches can be read only once or are no
-        multiple of `examples`, or one holds NaN.
+      ValueError: `block` or `damp` is not above 0 or not finite, `batches` is an iterator, the size of a
+        batch is no multiple of `examples`, or a batch holds NaN.
 
     References:
       Singh & Alistarh, "WoodFisher: Efficient Second-Order Approximation for Neural Network Compression"

@@ -19,25 +19,26 @@ __all__ = ["synaptic_flow"]
 def synaptic_flow(apply: Callable[[Params, Any], Any], params: Params, example: Any) -> Params:
     r"""Returns the gradient of the sum of outputs $R = \mathbf{1}^\top f(|w|, \mathbf{1})$ by $|w|$.
 
-    Times $|w|$ it is the flow through a weight, what the criterion `synflow` scores: the sum of the
-    products along all paths through it. In a network of ReLUs without biases, what flows into a hidden
-    unit flows out of it, so all layers have the same sum; the proof does not cover normalisation with
-    statistics of the batch, dropout, or activations that saturate.
+    Multiplied by $|w|$ it is the flow through a weight, the score of the criterion `synflow`: for each path
+    through the weight the product of all $|w|$ on the path, added over paths. In a ReLU network without
+    biases the flow into a hidden unit equals the flow out of it, so the scores of each layer have the same
+    sum. The proof does not cover normalisation with batch statistics, dropout, or saturating activations.
 
     $R$ grows with width to the power of depth. Where float32 cannot hold it, use float64: call this
     within `jax.enable_x64(True)` with parameters of that type.
 
     Args:
-      apply: (params, inputs) -> outputs, a tree of arrays; logits, not probabilities, whose sum is
-        constant. In evaluation mode.
+      apply: (params, inputs) -> outputs in evaluation mode, a tree of arrays; logits, because the sum of
+        probabilities is constant.
       params: tree of arrays.
-      example: inputs whose shapes are taken (`jax.ShapeDtypeStruct`s will do); one example is enough.
+      example: inputs, of which only shapes and dtypes are used (`jax.ShapeDtypeStruct`s will do); one
+        example is enough.
 
     Returns:
       A tree like `params`, float32 or wider; zeros at leaves that are not floating.
 
     Raises:
-      ValueError: if nothing flows, or more than the type can hold (not when it is traced).
+      ValueError: if $R$ is 0 or overflows its dtype (not checked under tracing).
 
     References:
       Tanaka, Kunin, Yamins & Ganguli, "Pruning neural networks without any data by iteratively conserving

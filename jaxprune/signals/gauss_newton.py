@@ -35,21 +35,21 @@ def gauss_newton_diagonal(
     samples: int = 10,
     progress: Progress | None = None,
 ) -> Params:
-    r"""Returns a non-negative estimate of Gauss-Newton's diagonal, of $\frac{1}{N} \sum_n J_n^\top H_n J_n$.
+    r"""Returns a non-negative estimate of the diagonal of Gauss-Newton's $\frac1N \sum_n J_n^\top H_n J_n$.
 
-    $J_n$ are the derivatives of an example's outputs, $H_n$ the Hessian of its loss with respect to them.
+    $J_n$ is the Jacobian of example $n$'s outputs, $H_n$ the Hessian of its loss with respect to the outputs.
     With $H_n = S_n S_n^\top$ and random signs $z_n$, the expectation of the square of
-    $\sum_n J_n^\top S_n z_n$ is the diagonal. A draw costs one gradient of the batch; its standard deviation
-    at a weight is $\sqrt{2}$ times the entry at most, that of the mean of $k$ draws $\sqrt{2 / k}$. For
-    cross-entropy of logits the matrix is the Fisher information with labels drawn from the network's own
-    outputs. It is the Hessian without the curvature of the network itself, which is what makes entries
-    negative.
+    $\frac{1}{\sqrt N} \sum_n J_n^\top S_n z_n$ is the diagonal. A draw costs one gradient of the batch. Its
+    standard deviation at a weight is at most $\sqrt{2}$ times the entry; of the mean of $k$ draws it is at
+    most $\sqrt{2 / k}$ times the entry. For cross-entropy of logits the matrix is the Fisher information with
+    labels drawn from the network's own outputs. It is the Hessian without the curvature of the network
+    itself; that term makes entries of the Hessian negative.
 
     Args:
       apply: (params, batch) -> outputs, one array [examples, ...]; logits, not probabilities.
       output_loss: (outputs, batch) -> the mean loss over the batch's leading axis, a scalar; twice
         differentiable by JAX. No example may depend on the others. Where it is not convex in the outputs,
-        its negative curvature counts as none.
+        negative eigenvalues of $H_n$ count as 0.
       params: tree of arrays.
       batches: trees of arrays [examples, ...]; they may differ in size.
       key: PRNG key.
@@ -57,12 +57,12 @@ def gauss_newton_diagonal(
       progress: called with the number of batches done, after each.
 
     Returns:
-      A tree like `params`, float32 or wider; zeros at leaves that are not floating. What the criterion `obd`
-      reads as `gauss_newton_diagonal`.
+      A tree like `params`, float32 or wider; zeros at leaves that are not floating. The criterion `obd` reads
+      it as `gauss_newton_diagonal`.
 
     Raises:
-      ValueError: if `samples` is below 1, or the outputs are no such array or more than 2,048 for an
-        example: $H_n$ is held whole.
+      ValueError: if `samples` is below 1, or the outputs are not one floating array, or more than 2,048 for
+        an example: all of $H_n$ is held in memory.
 
     References:
       Schraudolph, "Fast Curvature Matrix-Vector Products for Second-Order Gradient Descent" (2002); Martens,

@@ -27,7 +27,7 @@ def grads(
 ) -> Params:
     r"""Returns the gradient of the mean loss over all examples: $g = \nabla_w \frac{1}{N} \sum_n \ell_n(w)$.
 
-    A batch's gradient has the type of its parameter; sums over batches are float32 at least.
+    A batch's gradient has the dtype of its parameter; sums over batches are float32 at least.
 
     Args:
       loss: (params, batch) -> the mean loss over the batch's leading axis, a scalar.
@@ -36,7 +36,7 @@ def grads(
       progress: called with the number of batches done, after each.
 
     Returns:
-      A tree like `params`, float32 or wider; zeros at leaves that are not floating. What criteria read as
+      A tree like `params`, float32 or wider; zeros at leaves that are not floating. Criteria read it as
       `grads`.
 
     >>> loss = lambda params, x: jnp.mean((params["w"] * x) ** 2)  # its gradient: 2 w mean(x^2)
@@ -58,27 +58,27 @@ def fisher(
 ) -> Params:
     r"""Returns the diagonal of the empirical Fisher: $F_i = \frac{1}{G} \sum_{k=1}^{G} g_{k,i}^2$.
 
-    With the labels of the data, not labels drawn from the network's own outputs. A group $k$ is one
-    example, or several: then the squares are those of their mean gradient, cheaper and, where the mean
-    over all vanishes, smaller by that factor.
+    The labels are those of the data, not drawn from the network's own outputs. $g_k$ is the mean gradient of
+    group $k$ of `examples` consecutive examples. Larger groups are cheaper; where the mean gradient of all
+    examples vanishes, they make the result smaller by the factor `examples`.
 
-    Memory: `chunk` gradients of the whole tree at once, beside two trees of sums.
+    Memory: `chunk` gradients of the whole tree, and two trees of sums.
 
     Args:
       loss: (params, batch) -> the mean loss over the batch's leading axis, a scalar. No example may depend
         on the others (no batch statistics).
       params: tree of arrays.
-      batches: trees of arrays that share their leading axis, a multiple of `examples`.
+      batches: trees of arrays [examples, ...]; the size of each batch is a multiple of `examples`.
       examples: consecutive examples in a group.
-      chunk: groups whose gradients are found side by side.
+      chunk: groups whose gradients are computed at the same time.
       progress: called with the number of batches done, after each.
 
     Returns:
-      A tree like `params`, float32 or wider; zeros at leaves that are not floating. What the criterion
-      `fisher` reads.
+      A tree like `params`, float32 or wider; zeros at leaves that are not floating. The criterion
+      `fisher` reads it.
 
     Raises:
-      ValueError: `examples` or `chunk` is below 1, or a batch is no multiple of `examples`.
+      ValueError: `examples` or `chunk` is below 1, or the size of a batch is no multiple of `examples`.
 
     References:
       Theis, Korshunova, Tejani & Huszár, "Faster gaze prediction with dense networks and Fisher pruning"

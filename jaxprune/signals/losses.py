@@ -21,7 +21,7 @@ OutputLoss = Callable[[Any, Any], jax.Array]  # (outputs, batch) -> the mean los
 def loss_of_outputs(apply: Apply, output_loss: OutputLoss, *, temperature: float = 1.0) -> Loss:
     r"""Returns the loss `output_loss(apply(params, batch) / temperature, batch)` of parameters and a batch.
 
-    Calls with equal arguments return equal losses, for which signals are compiled once.
+    Calls with equal arguments return losses that compare equal, so signals compile only once for them.
 
     Args:
       apply: (params, batch) -> outputs of the network, such as logits; a tree of arrays.
@@ -33,7 +33,7 @@ def loss_of_outputs(apply: Apply, output_loss: OutputLoss, *, temperature: float
       (params, batch) -> the loss, a scalar.
 
     Raises:
-      ValueError: the temperature is not above 0.
+      ValueError: `temperature` is not above 0.
       TypeError: an argument is of the wrong kind.
 
     >>> apply = lambda params, x: params["w"] * x

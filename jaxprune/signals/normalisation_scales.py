@@ -24,17 +24,17 @@ __all__ = ["batchnorm_scales"]
 def batchnorm_scales(apply: Callable[..., Any], params: Params, batch: Any) -> Params:
     """Returns for each kernel the absolute scales by which a BatchNorm after it multiplies its units.
 
-    A scale is a parameter with one number per unit that a product is multiplied by before other activations
-    join. Nothing is computed: the function is traced.
+    A scale is a parameter with one number per unit. It multiplies the output of the kernel before other
+    activations join. `apply` is traced, not run.
 
     Args:
-      apply: (params, batch) -> anything, in evaluation mode, its statistics constant.
+      apply: (params, batch) -> anything, in evaluation mode: the statistics of the BatchNorm are constants.
       params: tree of arrays.
       batch: tree of arrays, or of their shapes.
 
     Returns:
       A tree like `params` of arrays that broadcast against the kernels: length 1 along all axes but that of
-      the units; `None` at leaves whose units nothing scales. What the criterion `bn_scale` reads.
+      the units; `None` at leaves whose units have no such scale. The criterion `bn_scale` reads it.
 
     References:
       Liu et al., "Learning Efficient Convolutional Networks through Network Slimming" (2017).

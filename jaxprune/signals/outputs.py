@@ -26,11 +26,11 @@ class Outputs(NamedTuple):
     """Statistics of the units of each kernel: trees like the parameters, `None` where nothing is known.
 
     Attributes:
-      unit_means: of the activation.
-      unit_magnitudes: mean of its absolute value.
-      unit_zeros: share of zeros (APoZ).
-      unit_entropies: of the activation's mean over positions, binned over the examples; in nats.
-      unit_ranks: of the feature maps, mean over the examples; `None` where units have no map.
+      unit_means: mean activation.
+      unit_magnitudes: mean absolute activation.
+      unit_zeros: fraction of activations that are zero (APoZ).
+      unit_entropies: entropy, in nats, of the histogram over examples of the mean over positions.
+      unit_ranks: rank of the feature map, mean over the examples; `None` where units have no map.
     """
 
     unit_means: Params
@@ -51,23 +51,24 @@ def outputs(
 ) -> Outputs:
     r"""Returns statistics of the units of each kernel: means, shares of zeros, entropies and ranks.
 
-    A unit's activation is its product after bias, BatchNorm and nonlinearity, up to where other activations
-    join (a residual sum) or its shape changes (pooling). Entropy, $-\sum_b p_b \log p_b$, is of the mean over
-    the map, binned between the least and the largest that the unit has shown. The batches are gone through
-    once; what is kept for the entropy is one number per example and unit.
+    A unit's activation is its output after bias, BatchNorm and nonlinearity. It is read before other
+    activations join (a residual sum) and before its shape changes (pooling). For the entropy,
+    $-\sum_b p_b \log p_b$, the activation is averaged over positions; the bins divide the range from the
+    smallest to the largest of these means. The batches are read once, and one number per example and unit is
+    kept for the entropy.
 
     Args:
-      apply: (params, batch) -> anything, in evaluation mode: statistics of a batch join activations.
-        Pass the same function again, and it is not compiled anew.
+      apply: (params, batch) -> anything, in evaluation mode, as batch statistics mix the activations of
+        examples. Pass the same function object again to avoid a second compilation.
       params: tree of arrays.
-      batches: trees of arrays whose first axis is that of the examples, as is that of the activations.
+      batches: trees of arrays [examples, ...]; the first axis of activations must be the examples too.
       bins: number of bins of the entropy.
       ranks: whether to compute ranks, one singular value decomposition per example and map.
-      progress: called with the number of batches done.
+      progress: called with the number of batches done, after each.
 
     Returns:
-      float32 arrays that broadcast against the kernels: length 1 along all axes but those of the units and of
-      layers. `None` for kernels with units along two axes, and for ragged products.
+      `Outputs` of float32 arrays that broadcast against the kernels: length 1 along all axes but those of the
+      units and of layers. `None` for kernels with units along two axes, and for ragged products.
 
     Raises:
       ValueError: `bins` is below 1, there are no batches, or one holds NaN.

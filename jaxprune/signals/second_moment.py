@@ -13,22 +13,22 @@ __all__ = ["second_moment"]
 def second_moment(opt_state: Any) -> Params:
     r"""Returns the moving average of squared gradients that an optimizer's state holds.
 
-    $\nu \leftarrow \beta_2 \nu + (1 - \beta_2) g^2$. The state is searched, so chains and wrappers may
-    surround it, `jaxprune.sparsify` among them: Adam, AdamW, NAdam, LAMB, RMSprop and what else keeps an
-    array called `nu` for each parameter. It is as it is kept, not divided by $1 - \beta_2^t$, which is the
-    same for all weights. Others use the name for something else: Adamax for maxima, AdaBelief for squared
-    deviations of gradients from their average, Sophia for curvatures.
+    $\nu \leftarrow \beta_2 \nu + (1 - \beta_2) g^2$. The state is searched for the field `nu`, one array per
+    parameter, as Adam, AdamW, NAdam, LAMB and RMSprop keep it; chains and wrappers such as
+    `jaxprune.sparsify` may surround it. The stored value is returned: it is not divided by $1 - \beta_2^t$,
+    which is the same for all weights. Some optimizers keep something else under this name: Adamax maxima,
+    AdaBelief squared deviations of gradients from their average, Sophia curvatures.
 
     Args:
-      opt_state: state of an optimizer; under `jaxprune.sparsify` zero at removed weights, and begun anew at
-        those that came back.
+      opt_state: state of an optimizer. Under `jaxprune.sparsify` the moment is zero at removed weights and
+        starts again at weights that came back.
 
     Returns:
-      A tree like the parameters, `None` where the optimizer was masked. What the criterion
-      `adam_second_moment` reads.
+      A tree like the parameters; `None` at leaves that `optax.masked` keeps from the optimizer. The criterion
+      `adam_second_moment` reads it.
 
     Raises:
-      ValueError: if the state holds none (SGD, Lion, Adafactor), or several (`optax.partition`).
+      ValueError: if the state holds no `nu` (SGD, Lion, Adafactor), or several (`optax.partition`).
 
     >>> import jax.numpy as jnp
     >>> tx, params = optax.adamw(1e-3, b2=0.75), {"w": jnp.ones(2)}

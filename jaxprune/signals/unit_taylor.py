@@ -30,21 +30,22 @@ def unit_taylor(
     r"""Returns the importance of units: $\frac{1}{B} \sum_b (\sum_{i \in u} w_i\, g_{b,i})^2$, over batches.
 
     The inner sum is the derivative of batch $b$'s loss with respect to a gate on the unit. It is squared
-    before batches are averaged: the square of a mean gradient vanishes at a minimum. Which weights count says
-    `units.over`. Behind a BatchNorm the gate is on its scale and bias, $\gamma g_\gamma + \beta g_\beta$:
-    "scales". In front of one, for a filter ("outputs"), the sum is 0 in training mode, as the outputs do not
-    depend on the size of a filter, and measures stale statistics in evaluation mode.
+    before batches are averaged: the square of a mean gradient vanishes at a minimum. `units.over` chooses the
+    weights of the inner sum. "scales" puts the gate on the scale and bias of a BatchNorm,
+    $\gamma g_\gamma + \beta g_\beta$. "outputs" puts it on the filter. If a BatchNorm follows, that sum is 0
+    in training mode, as the normalised outputs do not depend on the size of the filter; in evaluation mode it
+    measures stale statistics.
 
     Args:
       loss: (params, batch) -> the mean loss over the batch's leading axis, a scalar.
       params: tree of arrays.
-      batches: trees of arrays [examples, ...]; a batch counts by its examples.
+      batches: trees of arrays [examples, ...]; each batch is weighted by its number of examples.
       units: from `jaxprune.structured.coupled`, over "outputs" or "scales"; the pattern that is pruned.
       progress: called with the number of batches done, after each.
 
     Returns:
-      A tree like `params`: the importance of each unit evenly over the weights that count for it, so that
-      their sum is the unit's; `None` at leaves that count for none. What the criterion `unit_taylor` reads.
+      A tree like `params`. The importance of a unit is divided evenly among its weights in the inner sum, so
+      that they add up to it; `None` at leaves without such weights. The criterion `unit_taylor` reads it.
 
     Raises:
       TypeError: `units` is not what `jaxprune.structured.coupled` returns.

@@ -36,7 +36,7 @@ def cosine(fraction: float, end: int) -> Share:
 
     Args:
       fraction: $f$, at update 0, in [0, 1].
-      end: $t_{end}$, the update from which on it is 0.
+      end: $t_{end}$, the update from which on the fraction is 0.
 
     Returns:
       A function of the update's index, for `regrow` and `redistribute`.

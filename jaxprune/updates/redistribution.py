@@ -60,7 +60,7 @@ def redistribute(
       An update for `jaxprune.Method`, for patterns whose leaves are one contest each.
 
     Raises:
-      ValueError: if the fraction is a number outside [0, 1], or the floor is below 0.
+      ValueError: if the fraction is a number outside [0, 1], or `at_least` is below 0.
 
     References:
       Mostafa & Wang, "Parameter Efficient Training of Deep Convolutional Neural Networks by Dynamic
@@ -146,7 +146,7 @@ def by_signal(staying: Sequence[jax.Array], grow_scores: Sequence[jax.Array]) ->
       grow_scores: scores of the units by `redistribute`'s criterion, one array per layer.
 
     Returns:
-      Scalars, one per layer: the mean size of the score over the survivors.
+      Scalars, one per layer: the mean absolute score of the survivors.
 
     References:
       Dettmers & Zettlemoyer, "Sparse Networks from Scratch: Faster Training without Losing Performance"

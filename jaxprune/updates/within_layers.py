@@ -28,7 +28,7 @@ def prune() -> Update:
     """Returns the update that keeps the best units of those on the mask; removed units do not return.
 
     Returns:
-      An update for `jaxprune.Method`; that of most methods that begin dense.
+      An update for `jaxprune.Method`; most methods that begin dense use it.
 
     >>> import jaxprune as jp
     >>> half = jp.schedules.never(sparsity=0.5)
