@@ -54,8 +54,8 @@ def group_l2(
     Args:
       strength: $\lambda$, a number or a schedule (step -> number).
       axis: the axes along which the norm is taken. `"in"`: the inputs of a kernel and its window, so that
-        each output is a group. `"out"`: the outputs, so that each input is a group. An index or several: these
-        axes of each leaf, so that each index of the other axes is a group: of a dense kernel
+        each output is a group. `"out"`: the outputs, so that each input is a group. An index or several:
+        these axes of each leaf, so that each index of the other axes is a group: of a dense kernel
         `[inputs, outputs]`, -1 removes inputs and -2 outputs; of a convolution `[h, w, inputs, outputs]`,
         `(0, 1, 2)` removes filters; of an attention kernel `[embed, heads, dim]`, `(0, 2)` removes heads.
       pattern: instead of `axis`, a pattern whose units are the groups: `patterns.block` or
@@ -133,9 +133,9 @@ def group_l2(
 def coupled(strength: Scheduled, groups: Iterable[Mapping[str, int]] | Coupled) -> Penalty:
     r"""Returns the group lasso over several leaves: slices of a unit become zero in all of them at once.
 
-    $\lambda \sum_i \sqrt{p_i} \|(w^{(1)}_i, w^{(2)}_i, \dots)\|_2$: group $i$ has the slice at index $i$ of one
-    axis of each leaf, $p_i$ weights in all. The proximal step is that of `group_l2`; a step size per leaf is
-    treated as a step size per weight.
+    $\lambda \sum_i \sqrt{p_i} \|(w^{(1)}_i, w^{(2)}_i, \dots)\|_2$: group $i$ has the slice at index $i$ of
+    one axis of each leaf, $p_i$ weights in all. The proximal step is that of `group_l2`; a step size per leaf
+    is treated as a step size per weight.
 
     Args:
       strength: $\lambda$, a number or a schedule (step -> number).

@@ -826,8 +826,8 @@ SCIENCE: tuple[Mutation, ...] = (
     Mutation(
         "a value's gradient is that of one weight",
         "jaxprune/quantise/shared.py",
-        "jax.ops.segment_sum(_flat(grad)",
-        "jax.ops.segment_max(_flat(grad)",
+        "jax.ops.segment_sum(widen(_flat(grad))",
+        "jax.ops.segment_max(widen(_flat(grad))",
         ("tests/quantise/test_codebooks.py",),
     ),
     Mutation(

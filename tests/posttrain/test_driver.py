@@ -571,7 +571,7 @@ def test_what_would_empty_a_group_of_a_convolution_is_refused():
     params = {"w": jnp.arange(12.0).reshape(3, 1, 4) + 1}
     x = jnp.ones((2, 8, 4))
     plan = jp.posttrain.plan(apply, params, x)
-    with pytest.raises(ValueError, match="leaves none of the 3 weights that compete .* 'w'"):
+    with pytest.raises(ValueError, match=r"leaves none of the 3 weights that compete .* 'w'"):
         jp.posttrain.prune(plan, params, [x], solver=WANDA, rates=0.9)
     _, masks, _ = jp.posttrain.prune(plan, params, [x], solver=WANDA, rates=0.6)
     assert masks["w"].sum(0).tolist() == [[1, 1, 1, 1]]
