@@ -10,8 +10,10 @@ dense.
 Departures: 20 epochs instead of 1,000 (`:1000` has them all); the last network is tested, where the paper has
 the best over all epochs; the smallest weights are dropped, not those nearest to zero on either side.
 
-Cost, estimated: 5 seeds x 3 trainings x 12,000 updates x 15 ms, 45 minutes on one core; `:1000` fifty
-times as much.
+Ours (5 seeds, 20 epochs): SET 96.59, dense 98.27, masks that stay 95.79. SET beats the masks that stay, as in
+the paper; after a fiftieth of the paper's epochs it is 1.68 points behind dense, not ahead.
+
+Cost: 39 CPU-minutes on an AMD EPYC; `:1000` fifty times as much.
 
 Run: python -m experiments.compare --config=configs/compare/mocanu2018_mnist.py
 """
