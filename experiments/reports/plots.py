@@ -61,9 +61,13 @@ def branches(results: Mapping[str, Any], folder: Path) -> list[str]:
     if not levels:
         return []
     figure, axes = _figure(len(levels))
+    all_names = dict.fromkeys(line["branch"] for line in lines)
+    colours = {
+        name: colour for (colour, _), name in zip(itertools.cycle(_STYLES), all_names, strict=False)
+    }
     for ax, level in zip(axes, levels, strict=True):
         names = dict.fromkeys(line["branch"] for line in lines if line["level"] == level)
-        for (colour, _), name in zip(itertools.cycle(_STYLES), names, strict=False):
+        for name in names:
             errors = 100 * np.array(
                 [
                     line["errors"]
@@ -72,11 +76,13 @@ def branches(results: Mapping[str, Any], folder: Path) -> list[str]:
                 ]
             )
             alphas = np.linspace(0, 1, errors.shape[1])
-            ax.plot(alphas, errors.mean(0), color=colour, lw=1.5, label=name)
-            ax.fill_between(alphas, errors.min(0), errors.max(0), color=colour, alpha=0.18, lw=0)
+            ax.plot(alphas, errors.mean(0), color=colours[name], lw=1.5, label=name)
+            ax.fill_between(
+                alphas, errors.min(0), errors.max(0), color=colours[name], alpha=0.18, lw=0
+            )
         weights_left = 100 * lottery_results.levels(results)[level]
         ax.set(xlabel="from one copy to another", title=f"{weights_left:.3g} % of the weights")
-        ax.legend(frameon=False)
+        ax.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
     axes[0].set(ylabel="test error (%): mean, range")
     _save(figure, folder / "connectivity.png")
     return ["connectivity.png"]

@@ -58,3 +58,22 @@ def test_no_label_lies_outside_the_figure(drawn, compressions):
         box = text.get_window_extent()
         assert figure.bbox.min[0] <= box.x0 < box.x1 <= figure.bbox.max[0], text.get_text()
         assert figure.bbox.min[1] <= box.y0 < box.y1 <= figure.bbox.max[1], text.get_text()
+
+
+def test_a_branch_has_one_colour_in_all_panels(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(plots, "_save", lambda figure, path: figures.append(figure))
+    monkeypatch.setattr(plots.lottery_results, "levels", lambda results: [1.0, 0.5])
+    branches_of_levels = [["reinit", "shuffled"], ["ticket", "reinit", "shuffled"]]
+    lines = [
+        {"level": level, "branch": branch, "errors": [0.1, 0.2, 0.1]}
+        for level, branches in enumerate(branches_of_levels)
+        for branch in branches
+    ]
+    plots.branches({"seeds": [{"lines": lines}]}, tmp_path)
+    first, second = (
+        {line.get_label(): line.get_color() for line in panel.get_lines()}
+        for panel in figures[0].axes
+    )
+    assert len(set(second.values())) == 3
+    assert first == {name: second[name] for name in first}
