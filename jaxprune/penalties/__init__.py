@@ -1,7 +1,7 @@
-r"""Penalties: what is added to the loss so that weights become zero, each with its exact proximal step.
+r"""Penalties: terms that are added to the loss to make weights zero, each with its exact proximal step.
 
-A penalty `P` works on `{path: array}`, the leaves that it falls on, and `jaxprune.proximal` trains with it.
-Its proximal step looks for zeros near `v`, with a step size $\eta$ for all weights or for each:
+A penalty $P$ is a function of `{path: array}`, the penalised leaves; `jaxprune.proximal` trains with it. Its
+proximal step maps weights $v$ to the following, with one step size $\eta_i$ for all weights or one for each:
 
 $$\mathrm{prox}(v) = \arg\min_w P(w) + \sum_i (w_i - v_i)^2 / 2\eta_i.$$
 

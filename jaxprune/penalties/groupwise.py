@@ -46,30 +46,30 @@ def group_l2(
     r"""Returns the group lasso, $\lambda \sum_g \sqrt{p_g} \|w_g\|_2$: groups of $p_g$ weights become zero.
 
     With one step size $\eta$ for a leaf the proximal step shrinks each norm,
-    $w_g = v_g \max(1 - \eta \lambda \sqrt{p_g} / \|v_g\|, 0)$. With one per weight,
+    $w_g = v_g \max(1 - \eta \lambda \sqrt{p_g} / \|v_g\|, 0)$. With one step size per weight,
     $w_i = v_i r / (r + \eta_i \lambda \sqrt{p_g})$, where $r = \|w_g\|$ solves
-    $\sum_i v_i^2 / (r + \eta_i \lambda \sqrt{p_g})^2 = 1$, or is 0 if the sum is at most 1 there. Groups of
-    one weight make it `l1`.
+    $\sum_i v_i^2 / (r + \eta_i \lambda \sqrt{p_g})^2 = 1$; $r = 0$ if the sum is at most 1 at $r = 0$. With
+    groups of one weight the penalty is `l1`.
 
     Args:
       strength: $\lambda$, a number or a schedule (step -> number).
-      axis: the norm is taken along `"in"`, the inputs of a kernel and its window, so that each output is a
-        group, or along `"out"`, so that each input is. Or along an axis or several of each leaf, whatever
-        they are, so that each index of the others is a group: of a dense kernel `[inputs, outputs]`, -1
-        removes inputs and -2 outputs; of a convolution `[h, w, inputs, outputs]`, `(0, 1, 2)` removes
-        filters; of an attention kernel `[embed, heads, dim]`, `(0, 2)` removes heads.
-      pattern: or the units of a pattern are the groups, `patterns.block` or `patterns.channel`. Its
-        `to_groups` must add up what is removed together.
+      axis: the axes along which the norm is taken. `"in"`: the inputs of a kernel and its window, so that
+        each output is a group. `"out"`: the outputs, so that each input is a group. An index or several:
+        these axes of each leaf, so that each index of the other axes is a group: of a dense kernel
+        `[inputs, outputs]`, -1 removes inputs and -2 outputs; of a convolution `[h, w, inputs, outputs]`,
+        `(0, 1, 2)` removes filters; of an attention kernel `[embed, heads, dim]`, `(0, 2)` removes heads.
+      pattern: instead of `axis`, a pattern whose units are the groups: `patterns.block` or
+        `patterns.channel`. Its `to_groups` must sum over the weights of a unit.
       axes: which axes of the leaves are inputs, outputs and layers: `jaxprune.axes(apply, params, *inputs)`;
         `None`: two axes are taken for `[inputs, outputs]`, four with a short window for `[h, w, inputs,
         outputs]`; other shapes are refused where direction matters. Each layer has
-        groups of its own. `axis` as a number needs none.
+        groups of its own. Not needed if `axis` is a number.
 
     Returns:
       A penalty.
 
     Raises:
-      ValueError: if not exactly one of `axis` and `pattern` is given, the pattern is about contests
+      ValueError: if not exactly one of `axis` and `pattern` is given, the pattern only groups competitors
         (`patterns.groups`) or does not sum (`reduce=`), or a word for `axis` is neither "in" nor "out".
 
     References:
@@ -133,23 +133,23 @@ def group_l2(
 def coupled(strength: Scheduled, groups: Iterable[Mapping[str, int]] | Coupled) -> Penalty:
     r"""Returns the group lasso over several leaves: slices of a unit become zero in all of them at once.
 
-    $\lambda \sum_i \sqrt{p_i} \|(w^{(1)}_i, w^{(2)}_i, \dots)\|_2$, one norm over the index $i$ of an axis in
-    each leaf, $p_i$ weights in all. Its proximal step is that of `group_l2`; step sizes by leaf count as
-    step sizes by weight.
+    $\lambda \sum_i \sqrt{p_i} \|(w^{(1)}_i, w^{(2)}_i, \dots)\|_2$: group $i$ has the slice at index $i$ of
+    one axis of each leaf, $p_i$ weights in all. The proximal step is that of `group_l2`; a step size per leaf
+    is treated as a step size per weight.
 
     Args:
       strength: $\lambda$, a number or a schedule (step -> number).
       groups: couplings, each `{path: axis}`; paths as `masks.paths` gives them. The hidden units of a
-        perceptron are `{"fc1/kernel": -1, "fc1/bias": 0, "fc2/kernel": 0}`. Or what
-        `jaxprune.structured.coupled` has found in a program: of each unit then the slices count that compute
-        it (kernels, biases, scales), not those of the layers that read it.
+        perceptron are `{"fc1/kernel": -1, "fc1/bias": 0, "fc2/kernel": 0}`. Or the result of
+        `jaxprune.structured.coupled`: a group then has the slices that compute a unit (kernels, biases,
+        scales), not those of the layers that read it.
 
     Returns:
       A penalty.
 
     Raises:
-      ValueError: if no leaf is named, or one stands in two couplings. The norms would overlap, and the
-        proximal step of their sum is none of the two.
+      ValueError: if no leaf is named, or a leaf is in two couplings: the proximal step of a sum of
+        overlapping norms is neither of their proximal steps.
 
     References:
       Wen, Wu, Wang, Chen & Li, "Learning Structured Sparsity in Deep Neural Networks" (2016), without a

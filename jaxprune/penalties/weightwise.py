@@ -26,8 +26,8 @@ def l1(strength: Scheduled, *, leaves: str | None = None) -> Penalty:
 
     Args:
       strength: $\lambda$, a number or a schedule (step -> number).
-      leaves: regular expression, searched in the paths of those that it falls on, such as `"scale$"`; `None`:
-        all that are prunable.
+      leaves: regular expression, such as `"scale$"`; leaves are penalised if it is found in their paths.
+        `None`: all prunable leaves.
 
     Returns:
       A penalty.
@@ -57,14 +57,14 @@ def elastic(strength: Scheduled, *, ridge: Scheduled) -> Penalty:
 
     Args:
       strength: $\lambda$, a number or a schedule (step -> number).
-      ridge: $\rho$, likewise: the usual weight decay.
+      ridge: $\rho$, a number or a schedule: the strength of the usual weight decay.
 
     Returns:
       A penalty.
 
     References:
-      Zou & Hastie, "Regularization and Variable Selection via the Elastic Net" (2005), the naive one of
-      section 2, with $\rho / 2$ for its $\lambda_2$.
+      Zou & Hastie, "Regularization and Variable Selection via the Elastic Net" (2005), the naive elastic net
+      of section 2, with $\rho / 2$ for its $\lambda_2$.
 
     >>> elastic(1.0, ridge=2.0).prox({"w": jnp.array([3.0, -0.5])}, 0.5, 0)
     {'w': Array([1.25, 0.  ], dtype=float32)}
@@ -85,12 +85,12 @@ def l0(strength: Scheduled) -> Penalty:
     r"""Returns the penalty $\lambda \|w\|_0$ on the number of weights that are not zero.
 
     Its proximal step is the hard threshold, $w_i = v_i$ if $v_i^2 > 2 \eta_i \lambda$, otherwise 0: iterative
-    hard thresholding. What survives is not shrunk. The penalty is not convex, and it is flat wherever it is
+    hard thresholding. Weights that survive are not shrunk. The penalty is not convex, and flat wherever it is
     smooth: there is no subgradient.
 
     Args:
-      strength: $\lambda$, a number or a schedule (step -> number): what a weight must save of the loss to
-        stay.
+      strength: $\lambda$, a number or a schedule (step -> number): by how much a weight must lower the loss
+        to stay.
 
     Returns:
       A penalty.
