@@ -1,8 +1,8 @@
 """Updates: how old masks become new ones.
 
-Each is `(alive, units, grow_scores, keep, step) -> alive`, over lists with one element per prunable leaf, so
-that one search serves all leaves. Units off the mask cannot be kept (`Units.among`), unless the update
-`ranks_dead_units`.
+Each is a function `(alive, units, grow_scores, keep, step) -> alive` of lists with one element per prunable
+leaf, so that one search serves all leaves. Units off the mask do not compete (`Units.among`), unless the
+update has `ranks_dead_units`.
 """
 
 from jaxprune.updates.fractions import cosine as cosine

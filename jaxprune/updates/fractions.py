@@ -1,4 +1,4 @@
-"""The share of the places that is dealt out anew: a number, or a function of the update's index."""
+"""The share of kept units that an update drops and regrows: a number, or a function of the update's index."""
 
 import jax
 import jax.numpy as jnp
@@ -36,7 +36,7 @@ def cosine(fraction: float, end: int) -> Share:
 
     Args:
       fraction: $f$, at update 0, in [0, 1].
-      end: $t_{end}$, the update from which on it is 0.
+      end: $t_{end}$, the update from which on the fraction is 0.
 
     Returns:
       A function of the update's index, for `regrow` and `redistribute`.

@@ -1,4 +1,4 @@
-"""The update that deals places out among all layers, and the shares by which it does."""
+"""The update that regrows units in any layer of the tree, and the shares that layers receive."""
 
 from collections.abc import Callable, Sequence
 
@@ -40,27 +40,27 @@ def redistribute(
     pooled: bool = False,
     at_least: int = 1,
 ) -> Update:
-    """Returns the update that drops a fraction of the units and deals their places out among all leaves.
+    """Returns the update that drops a fraction of the kept units and regrows as many in all layers.
 
-    The number of places of the whole tree is that of the allocation; how they lie among the leaves
-    changes. What a leaf cannot take goes to the others. Places are units: with channels of different
-    sizes, their number stays, not that of the weights.
+    The allocation sets the number of kept units of the whole tree; their distribution over layers changes.
+    Units that do not fit in a layer go to the others. Units are counted, not weights: with channels of
+    different sizes the number of units stays the same, the number of weights does not.
 
     Args:
-      grow_criterion: by which units off the mask are grown.
-      fraction: share of the places that is dealt out anew, in [0, 1]; a number, or a function of the update's
-        index, such as `cosine`.
-      shares: (survivors, scores by `grow_criterion`), lists of arrays with one element per layer -> what each
-        layer is to get of the places, nonnegative and in any unit: `by_survivors`, `by_signal`.
-      pooled: drop the worst of the whole tree, instead of a fraction of each leaf.
-      at_least: fewest places that a layer has, or all that it can take; the best of its own keep them, and
-        where those are dropped they are the first that are dealt out. 0 allows that it is emptied.
+      grow_criterion: criterion that ranks the units off the mask for growth.
+      fraction: share of the kept units that is dropped and regrown, in [0, 1]; a number, or a function of the
+        update's index, such as `cosine`.
+      shares: (survivors, scores by `grow_criterion`), lists of arrays with one element per layer -> the share
+        of the regrown units of each layer, nonnegative and in any unit: `by_survivors`, `by_signal`.
+      pooled: whether to drop the worst units of the whole tree, instead of a fraction in each layer.
+      at_least: fewest kept units of a layer (all its units, if it has fewer). The best units of the layer
+        keep these places; places lost by dropping are the first to be regrown. 0 allows empty layers.
 
     Returns:
       An update for `jaxprune.Method`, for patterns whose leaves are one contest each.
 
     Raises:
-      ValueError: if the fraction is a number outside [0, 1], or the floor is below 0.
+      ValueError: if the fraction is a number outside [0, 1], or `at_least` is below 0.
 
     References:
       Mostafa & Wang, "Parameter Efficient Training of Deep Convolutional Neural Networks by Dynamic
@@ -119,7 +119,7 @@ def redistribute(
 
 
 def by_survivors(staying: Sequence[jax.Array], grow_scores: Sequence[jax.Array]) -> list[jax.Array]:
-    """Returns shares of the places by what has survived: a layer that keeps more grows more (DSR).
+    """Returns the share of regrown units of each layer: the number of its survivors (DSR).
 
     Args:
       staying: bool arrays, one per layer: the units that have not been dropped.
@@ -139,14 +139,14 @@ def by_survivors(staying: Sequence[jax.Array], grow_scores: Sequence[jax.Array])
 
 
 def by_signal(staying: Sequence[jax.Array], grow_scores: Sequence[jax.Array]) -> list[jax.Array]:
-    """Returns shares of the places by the mean score of the survivors (SNFS, with the momentum).
+    """Returns the share of regrown units of each layer: the mean score of its survivors (SNFS, by momentum).
 
     Args:
       staying: bool arrays, one per layer: the units that have not been dropped.
       grow_scores: scores of the units by `redistribute`'s criterion, one array per layer.
 
     Returns:
-      Scalars, one per layer: the mean size of the score over the survivors.
+      Scalars, one per layer: the mean absolute score of the survivors.
 
     References:
       Dettmers & Zettlemoyer, "Sparse Networks from Scratch: Faster Training without Losing Performance"

@@ -25,10 +25,10 @@ __all__ = ["prune", "regrow", "reselect", "splice"]
 
 @factory
 def prune() -> Update:
-    """Returns the update that keeps the best units of those on the mask; what is off it stays off.
+    """Returns the update that keeps the best of the units on the mask; units off the mask stay off.
 
     Returns:
-      An update for `jaxprune.Method`; that of most methods that begin dense.
+      An update for `jaxprune.Method`; most methods that begin dense use it.
 
     >>> import jaxprune as jp
     >>> half = jp.schedules.never(sparsity=0.5)
@@ -52,10 +52,10 @@ def prune() -> Update:
 
 @factory
 def reselect() -> Update:
-    """Returns the update that keeps the best of all units: one whose score has grown comes back.
+    """Returns the update that keeps the best of all units: a removed one whose score has grown comes back.
 
     Returns:
-      An update for `jaxprune.Method`, for criteria that know units off the mask: under
+      An update for `jaxprune.Method`, for criteria that can score units off the mask: under
       `jaxprune.straight_through`, or with a memory.
 
     >>> import jaxprune as jp
@@ -85,18 +85,18 @@ def regrow(
     fraction: Fraction = 0.3,
     skip_gradient: bool = False,
 ) -> Update:
-    """Returns the update that drops a fraction of the units and grows as many by another criterion.
+    """Returns the update that drops a fraction of the kept units and grows as many by another criterion.
 
-    Of the `n` places of a leaf, the `n - round(fraction * n)` best units keep theirs; every other unit,
-    the ones just dropped included, competes for the rest by `grow_criterion`, within its contest.
-    The counts are exact: with N:M patterns, too, each group regrows what it has lost.
+    Of the `n` kept units of a layer, the `n - round(fraction * n)` best stay. All other units, the ones
+    just dropped included, compete by `grow_criterion` for the free places, within their contests. The
+    counts are exact: with N:M patterns each group regrows as many units as it has lost.
 
     Args:
-      grow_criterion: by which units off the mask are grown: the size of the gradient (RigL) or chance (SET).
-      fraction: share of the places that is dealt out anew, in [0, 1]; a number, or a function of the update's
-        index, such as `cosine`.
-      skip_gradient: leave the weights alone in the update that changes the masks, as the RigL paper
-        does. The wrapped optimizer still counts the step, so learning-rate schedules do not slip.
+      grow_criterion: criterion that ranks units for growth: the size of the gradient (RigL) or chance (SET).
+      fraction: share of the kept units that is dropped and regrown, in [0, 1]; a number, or a function of the
+        update's index, such as `cosine`.
+      skip_gradient: whether to leave the weights unchanged in an update that changes masks, as in the RigL
+        paper. The wrapped optimizer still counts the step, so its learning-rate schedule is not delayed.
 
     Returns:
       An update for `jaxprune.Method`.
@@ -140,26 +140,26 @@ def regrow(
 
 @factory
 def splice(c: float = 0.0, margin: float = 0.1) -> Update:
-    r"""Returns the update that cuts what is small and brings back what has grown, by two thresholds per leaf.
+    r"""Returns the update that removes small units and restores large ones, by two thresholds per leaf.
 
     With mean $\mu$ and standard deviation $\sigma$ of a leaf's scores and $t = \max(\mu + c\sigma, 0)$,
-    a unit goes below $(1 - m)\,t$ and comes back above $(1 + m)\,t$; in between it stays what it is. How
-    sparse that is, the weights decide: the budget is not read. A layer of which nothing would be left keeps
-    its best units.
+    a unit is removed if its score is below $(1 - m)\,t$ and restored if it is above $(1 + m)\,t$; in between
+    its mask stays as it is. The weights decide how sparse a leaf becomes; the allocation's budget is not
+    read. A layer that would lose all units keeps its best ones.
 
     Args:
-      c: how far the threshold lies above the mean, in standard deviations.
+      c: distance of $t$ from the mean, in standard deviations.
       margin: $m$, half the width of the band without a change, as a share of $t$, in [0, 1).
 
     Returns:
       An update for `jaxprune.Method`, for patterns whose leaves are one contest each.
 
     Raises:
-      ValueError: if the margin is outside [0, 1).
+      ValueError: if `margin` is outside [0, 1), or `c` is not finite.
 
     References:
       Guo, Yao & Chen, "Dynamic Network Surgery for Efficient DNNs" (2016), equation 3. Departure: mean
-      and deviation are those of the moment, not of the start.
+      and deviation are computed at each update, not once at the start.
 
     >>> import jaxprune as jp
     >>> method = jp.Method(jp.criteria.magnitude, schedule=jp.schedules.never(), update=splice())
