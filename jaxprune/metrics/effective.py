@@ -19,23 +19,26 @@ _FACTORS = ("scale", "var", "left_slope", "right_slope")
 def effective(apply: Callable[..., Any], params: Params, masks: Masks, *inputs: Any) -> Masks:
     r"""Returns the masks without the weights that no path from an input to an output goes through.
 
-    A weight that feeds a unit without outputs, or comes from one without inputs, can go without changing
-    more than constants; what is left is what a network without the dead units still has. Counted as by
-    Vysogorets & Kempe: each kept weight becomes a positive number, biases become 0 and inputs 1, and a weight
-    is effective if the sum of the outputs has a slope in it. Weights of a convolution that meet padding alone
-    have none.
+    A weight into a unit without outputs, or out of a unit without inputs, can be removed: this changes
+    constants at most. The other weights are those of the network without its dead units. As in Vysogorets &
+    Kempe, kept weights are replaced by positive numbers, biases by 0 and inputs by 1; a weight is effective
+    if the derivative of the sum of the outputs with respect to it is not 0. Weights of a convolution that are
+    multiplied with padding only are not effective.
 
-    The function must let positive values through: ReLU and its like, pooling, BatchNorm with fixed
-    statistics, given among `params`. What centres or saturates (LayerNorm, softmax, and so attention) has no
-    slope at equal values; such functions are refused, as the dense network already seems to do nothing. In a
-    maximum of equals one takes it all.
+    The function must pass positive values on: ReLU and similar activations, pooling, BatchNorm with fixed
+    statistics that are part of `params`. Layers that centre or saturate (LayerNorm, softmax, and so
+    attention) have derivative 0 at equal values. Such functions are refused: no weight of the dense network
+    seems to have an effect. A maximum of equal values passes its derivative to one of them.
 
     Args:
       apply: (params, *inputs) -> outputs.
-      params: tree of arrays, for shapes and dtypes. Leaves without a mask count as kept; those of one axis
-        as constants, unless they are called `scale`, `var`, `left_slope` or `right_slope`.
-      masks: bool arrays, `None` at leaves without one; not traced.
+      params: tree of arrays, of which shapes and dtypes are used. Leaves without a mask count as kept; those
+        of one axis as constants, unless they are called `scale`, `var`, `left_slope` or `right_slope`.
+      masks: bool arrays, `None` at leaves without a mask; concrete, not traced by JAX.
       *inputs: trees of arrays or `jax.ShapeDtypeStruct`s; the values do not matter.
+
+    Returns:
+      Masks like `masks`, false at weights without effect.
 
     Raises:
       ValueError: if weights have no effect even where all are kept.

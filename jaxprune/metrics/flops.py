@@ -17,13 +17,13 @@ __all__ = ["flops", "total_flops"]
 def flops(fn: Callable[..., Any], params: Params, *inputs: Any) -> Params:
     r"""Returns how many operations each parameter takes part in when `fn(params, *inputs)` is called.
 
-    Counted are matrix products and convolutions, two operations for a product and its sum: $2 b m n$ of a
-    dense layer, $2 b h w k_h k_w c_{in} c_{out}$ of a convolution with $h \times w$ outputs, its padding
-    included. Additions, norms and lookups are not, and products of two activations (attention scores) have
-    no parameter: `total_flops` has them. In a scan each iteration counts; of the branches of a condition the
-    costliest; a `while` loop is one iteration. What no output needs is not counted. Parameters that are
-    multiplied together (a mask, the factors of a low-rank update) have the operations of the product that
-    they go into, each of them.
+    Matrix products and convolutions are counted, two operations per multiply-add: $2 b m n$ for a dense
+    layer, $2 b h w k_h k_w c_{in} c_{out}$ for a convolution with $h \times w$ outputs, padding included.
+    Additions, norms and lookups are not counted. Products of two activations (attention scores) have no
+    parameter; `total_flops` counts them. Every iteration of a scan counts, of a `cond` the branch with the
+    most operations, of a `while` loop one iteration. Operations that no output needs are not counted. If
+    parameters are multiplied together (a mask, the factors of a low-rank update), each has all operations of
+    the product that their result goes into.
 
     Args:
       fn: any JAX function; it is traced, not run.
@@ -45,14 +45,17 @@ def flops(fn: Callable[..., Any], params: Params, *inputs: Any) -> Params:
 
 
 def total_flops(fn: Callable[..., Any], params: Params, *inputs: Any) -> int:
-    """Returns how many operations all products of `fn(params, *inputs)` take, those of activations too.
+    """Returns how many operations all products of `fn(params, *inputs)` take, also those of two activations.
 
-    It is what `jaxprune.structured.flops` counts for the whole network.
+    Of the unpruned network `jaxprune.structured.flops` counts the same.
 
     Args:
       fn: any JAX function; it is traced, not run.
       params: tree of arrays.
       *inputs: arrays or `jax.ShapeDtypeStruct`s.
+
+    Returns:
+      An integer, two operations per multiply-add.
 
     >>> import jax.numpy as jnp
     >>> attend = lambda p, x: (x @ p["query"]) @ x.T  # 2 * 5 * 4 * 4, and 2 * 5 * 4 * 5

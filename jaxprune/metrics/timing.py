@@ -10,13 +10,16 @@ __all__ = ["seconds"]
 
 
 def seconds(*functions: Callable[[], Any], repeats: int = 10) -> list[float]:
-    """Returns the least time of several runs of each function, in seconds.
+    """Returns the shortest time of several runs of each function, in seconds.
 
-    The functions run by turns, so that what else the machine does strikes all alike.
+    The functions run in turn, so that other load on the machine affects all of them alike.
 
     Args:
-      *functions: without arguments; each is called once before, as the first call may compile.
+      *functions: functions without arguments; each is called once before, as the first call may compile.
       repeats: measured runs of each function.
+
+    Returns:
+      A list of one time per function; a time ends when the result is ready.
 
     >>> all(time > 0 for time in seconds(lambda: jax.numpy.ones(3), lambda: 1, repeats=2))
     True

@@ -21,7 +21,7 @@ def units(masks: Masks, axes: AxesTree | None = None) -> list[dict[str, Any]]:
     Args:
       masks: bool arrays; `None` at leaves without a mask. Leaves of one axis are left out.
       axes: which axes of the leaves are inputs, outputs and layers: `jaxprune.axes(apply, params, *inputs)`;
-        `None`: their shapes tell, and those that do not are refused.
+        `None`: they are inferred from the shapes, and shapes that do not tell are refused.
 
     Returns:
       For each layer, in the order of the leaves and within a stack, a dict of `leaf` (its path, or the
