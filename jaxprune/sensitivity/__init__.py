@@ -1,6 +1,7 @@
 """Sensitivity analysis: each layer alone is pruned to several sparsities, and the network is measured.
 
-`sensitivity` measures, and `search` finds the sparsities that a budget, or a tolerance, leaves room for.
+`sensitivity` measures the losses. `search` finds the sparsities of all layers for a budget of cost, or for a
+tolerated rise of the loss.
 """
 
 from jaxprune.sensitivity.analysis import Sensitivity as Sensitivity

@@ -39,11 +39,12 @@ class Sensitivity(NamedTuple):
     """The losses of a network with each layer alone pruned to several sparsities.
 
     Attributes:
-      dense: the loss of the whole network.
+      dense: the loss of the unpruned network.
       weights: by name of each prunable layer, the number of its weights. A layer has the path of its leaf for
         a name, or where layers are stacked in one leaf, the path with an index: `"layers/kernel[2]"`.
-      sparsities: by name, the fractions that were removed of it, from 0 on; patterns round them.
-      losses: by name, the loss of the network at each of them.
+      sparsities: by name, the fractions of the layer that were removed, ascending from 0; patterns may round
+        them.
+      losses: by name, the loss of the network at each of these sparsities.
     """
 
     dense: float
@@ -54,11 +55,11 @@ class Sensitivity(NamedTuple):
     def rise(self, name: str, sparsity: float) -> float:
         """Returns the rise of the loss with this layer alone pruned to a sparsity.
 
-        Between two sparsities that were measured it is linear in the logarithm of what is left.
+        Between two measured sparsities it is interpolated linearly in the logarithm of the fraction kept.
 
         Args:
           name: of the layer.
-          sparsity: fraction removed of it, in [0, 1).
+          sparsity: fraction removed of the layer, in [0, 1).
         """
         pairs = zip(self.sparsities[name], self.losses[name], strict=True)
         measured = [pair for pair in pairs if pair[0] < 1]
@@ -69,22 +70,22 @@ class Sensitivity(NamedTuple):
     def rates(
         self, budget: float, costs: Mapping[str, float] | None = None, *, options: int = 60
     ) -> dict[str, float]:
-        """Returns the sparsity of each layer at which the rises of the loss add up to the least in a budget.
+        """Returns the sparsities of the layers with the smallest sum of rises of the loss within a budget.
 
-        What several layers lose together is taken for the sum of what each loses alone, and between two
-        sparsities that were measured the rise is interpolated.
+        The rise with several layers pruned is taken for the sum of the rises with each pruned alone. Between
+        two measured sparsities the rise is interpolated.
 
         Args:
           budget: fraction of the cost that may be left, in (0, 1].
           costs: of each layer while it is dense, such as its operations, by name; `None`: its weights.
-          options: sparsities of each layer among which is chosen, from none to the highest that was measured.
+          options: number of sparsities per layer to choose from, between 0 and the highest measured one.
 
         Returns:
           Sparsities by name, for `jaxprune.allocation.by_path`.
 
         Raises:
-          ValueError: if the highest sparsities that were measured still cost too much, the budget is out of
-            its range, or a layer has no cost.
+          ValueError: if the cost is above the budget even at the highest measured sparsities, the budget is
+            out of its range, or a layer has no cost.
         """
         check_budget("Sensitivity.rates", budget)
         costs = costs_of_layers("Sensitivity.rates", self.weights, costs)
@@ -118,29 +119,29 @@ def sensitivity(
     """Returns the losses of the network with each layer alone pruned, to each sparsity.
 
     Args:
-      evaluate: parameters -> the loss, on data that are not the test set's.
+      evaluate: parameters -> the loss, a number; not on test data.
       params: tree of arrays, trained.
       sparsities: fractions removed, ascending; 0 is always among the results.
-      criterion: what is pruned first.
-      pattern: what dies together and who competes.
+      criterion: scores of weights; the lowest are pruned first.
+      pattern: which weights are removed together, and which compete.
       prunable: which leaves may be pruned (see `jaxprune.masks.make`).
       axes: which axes of the leaves are inputs, outputs and layers: `jaxprune.axes(apply, params, *inputs)`;
         `None`: two axes are taken for `[inputs, outputs]`, four with a short window for `[h, w, inputs,
         outputs]`; other shapes are refused where direction matters.
         Layers that are stacked in one leaf are pruned one at a time.
-      around: a tree like `params` that the other layers are taken from while one is pruned; `None`: `params`.
-        Networks are measured in its containers.
+      around: a tree like `params` with the values of the other layers while one is pruned; `None`: `params`.
+        `evaluate` gets trees in its containers.
       progress: called with the number of evaluations done, after each.
-      measured: called with a layer's name and a sparsity as it was asked for, after `evaluate` has seen the
-        network in which that layer is pruned to it; so whoever calls can keep what else is measured there.
+      measured: called with the layer's name and the requested sparsity after each call of `evaluate` on a
+        pruned network, for example to store other measurements that `evaluate` made.
       **signals: what the criterion reads.
 
     Returns:
-      The analysis; its `rates` give the best sparsities within a budget, as far as single layers tell.
+      A `Sensitivity`; its method `rates` gives the best sparsities within a budget, if rises add up.
 
     Raises:
-      ValueError: if the sparsities are no ascending fractions, the pattern couples leaves, `around` has other
-        leaves or shapes than `params`, or a loss is no finite number.
+      ValueError: if the sparsities are not ascending fractions, the pattern couples leaves, `around` has
+        other leaves or shapes than `params`, or a loss is no finite number.
 
     References:
       Li, Kadav, Durdanovic, Samet & Graf, "Pruning Filters for Efficient ConvNets" (2017), section 3.2;

@@ -30,14 +30,14 @@ __all__ = ["SearchResult", "search"]
 
 
 class SearchResult(NamedTuple):
-    """The sparsities that a search has found, and what they cost.
+    """The sparsities that a search has found, their cost and loss.
 
     Attributes:
-      rates: sparsity by name, for `jaxprune.allocation.by_path`.
+      rates: sparsity by name of the layer, for `jaxprune.allocation.by_path`.
       cost: fraction of the cost that is left.
-      loss: of the network that is pruned to these rates.
-      predicted: the dense loss and the rises that each layer showed alone.
-      tried: (fraction of the cost, loss) of all that was tried on the way.
+      loss: loss of the network pruned to these rates.
+      predicted: the dense loss plus the rise of each layer pruned alone.
+      tried: (fraction of the cost, loss) of each network that was tried.
     """
 
     rates: dict[str, float]
@@ -64,34 +64,34 @@ def search(
     progress: Callable[[int], Any] | None = None,
     **signals: Any,
 ) -> tuple[SearchResult, Params, Masks]:
-    """Searches the sparsity of each layer: for a budget of cost, or for a loss that must not rise further.
+    """Searches for the best sparsity of each layer, for a budget of cost or for a tolerated rise of the loss.
 
     Args:
       evaluate: parameters -> the loss; the same as for the analysis.
       params: tree of arrays, trained.
-      table: of `sensitivity`.
-      budget: fraction of the cost that may be left, in (0, 1], up to half a unit of each layer.
-      tolerance: instead, how much `measure` may rise; the least cost at which it does not rise further is
-        searched by bisection.
-      measure: parameters -> what the tolerance is of, such as the error; `None`: the loss.
+      table: the result of `sensitivity`.
+      budget: fraction of the cost that may be left, in (0, 1]; met up to half a unit of each layer.
+      tolerance: instead of a budget, how much `measure` may rise; a bisection searches for the least cost at
+        which it rises by no more.
+      measure: parameters -> the number that the tolerance limits, such as the error; `None`: the loss.
       costs: of each layer while it is dense, such as its operations, by name; `None`: its weights.
-      criterion: what is pruned first.
-      pattern: what dies together and who competes.
+      criterion: scores of weights; the lowest are pruned first.
+      pattern: which weights are removed together, and which compete.
       axes: the same as for the analysis.
-      rounds: how often the analysis is repeated around what was found, with the other layers pruned, and
-        solved again; the best network of all is taken. Each costs as many evaluations as the analysis. Not
-        with a tolerance.
-      steps: of the bisection.
+      rounds: how often the analysis is repeated with the other layers pruned as found so far, and the rates
+        are chosen again; the network of the lowest loss is returned. Each round costs as many evaluations as
+        the analysis. Ignored with a tolerance.
+      steps: number of bisection steps; only with a tolerance.
       progress: called with the number of networks measured, after each.
       **signals: what the criterion reads.
 
     Returns:
-      The sparsities that were found, and the pruned parameters with their masks.
+      (`SearchResult`, pruned parameters, masks).
 
     Raises:
       TypeError: if an argument is of the wrong kind.
-      ValueError: if not one of budget and tolerance is given or it is out of its range, the table is of other
-        layers, a layer has no cost, or a loss is no finite number.
+      ValueError: unless exactly one of budget and tolerance is given and in its range; if the table is of
+        other layers, a layer has no cost, or a loss is no finite number.
 
     >>> import jax.numpy as jnp
     >>> params = {"a": jnp.array([[1.0, 2.0]]), "b": jnp.array([[3.0, 5.0]])}
