@@ -1,6 +1,6 @@
-"""Pruning before training: published methods in short, on `jaxprune.prune_on`.
+"""Pruning before training: published methods in one call each, by `jaxprune.prune_on`.
 
-Controls of the same kind read nothing: `prune(params, methods.magnitude(sparsity=...))`, `methods.random`.
+Controls without data: `jaxprune.prune(params, methods.magnitude(sparsity=...))`, and `methods.random`.
 """
 
 from collections.abc import Callable, Iterable
@@ -46,31 +46,32 @@ def snip(
 ) -> tuple[Params, Masks]:
     """Prunes by SNIP: keeps the weights to which the loss is most sensitive, in one shot.
 
-    Use it when a network shall be pruned before it is trained, with one batch. At 95 % it was 2.7 points
-    above random masks and 1.4 below dense (LeNet-300-100 on MNIST, results/compare_lee2019_lenet300).
+    Use it to prune a network before training, with one batch. At 95 % sparsity its accuracy was 2.7 points
+    above that of random masks and 1.4 below dense (LeNet-300-100 on MNIST, results/compare_lee2019_lenet300).
 
     Args:
       loss: (params, batch) -> the mean loss over the batch's leading axis, a scalar.
       params: tree of arrays, as initialised.
       batches: trees of arrays [examples, ...]; one batch of about a hundred examples in the paper.
       sparsity: fraction of the prunable weights removed, in [0, 1).
-      rounds: cuts, each by the gradients of what is left; the paper makes one.
+      rounds: number of prunings, each by the gradients of the weights that are left; 1 in the paper.
       prunable: which leaves may be pruned (see `jaxprune.masks.make`).
       axes: which axes of the leaves are inputs, outputs and layers: `jaxprune.axes(apply, params, *inputs)`;
         `None`: two axes are taken for `[inputs, outputs]`, four with a short window for `[h, w, inputs,
         outputs]`; other shapes are refused where direction matters.
-      pattern: which weights go together and compete, from `jaxprune.patterns`.
-      allocation: how the budget is divided; the published one, of the whole tree, empties layers at high
-        sparsities.
-      at_least: fewest units that the published allocation leaves of a layer.
-      at_most: largest fraction that it removes of one.
+      pattern: which weights are removed together, and which compete, from `jaxprune.patterns`.
+      allocation: how the budget is divided among layers. The default is the published one, a budget for the
+        whole tree; it empties layers at high sparsities.
+      at_least: fewest units that the default allocation keeps in a layer.
+      at_most: largest fraction that the default allocation removes from a layer.
       progress: called with the number of batches done, after each.
 
     Returns:
       The parameters with exact zeros where pruned, and the masks, for `jaxprune.fixed`.
 
     Raises:
-      ValueError: if a floor is given to an allocation of one's own, or an argument is out of its range.
+      ValueError: if `at_least` or `at_most` is given together with another allocation, or an argument is out
+        of its range.
 
     References:
       Lee, Ajanthan & Torr, "SNIP: Single-shot Network Pruning based on Connection Sensitivity" (2019).
@@ -108,33 +109,34 @@ def grasp(
     Args:
       loss: (params, batch) -> the mean loss over the batch's leading axis, a scalar. The authors' code
         divides the logits by a temperature of 200: give it
-        `jaxprune.signals.loss_of_outputs(apply, output_loss, temperature=200)`. Without, networks can train
-        far worse: LeNet-300-100 at 95 % on MNIST to 74.2 ± 15.0 % instead of 96.7 ± 0.2 (5 seeds).
+        `jaxprune.signals.loss_of_outputs(apply, output_loss, temperature=200)`. Without it, networks can
+        train far worse: LeNet-300-100 at 95 % on MNIST to 74.2 ± 15.0 % instead of 96.7 ± 0.2 (5 seeds).
       params: tree of arrays, as initialised.
       batches: trees of arrays [examples, ...], read twice, for the gradient and for its product with the
         Hessian; ten examples of each class in the paper.
       sparsity: fraction of the prunable weights removed, in [0, 1).
-      rounds: cuts, each by the gradient flow of what is left; the paper makes one.
+      rounds: number of prunings, each by the gradient flow of the weights that are left; 1 in the paper.
       prunable: which leaves may be pruned (see `jaxprune.masks.make`).
       axes: which axes of the leaves are inputs, outputs and layers: `jaxprune.axes(apply, params, *inputs)`;
         `None`: two axes are taken for `[inputs, outputs]`, four with a short window for `[h, w, inputs,
         outputs]`; other shapes are refused where direction matters.
-      pattern: which weights go together and compete, from `jaxprune.patterns`.
-      allocation: how the budget is divided; the published one, of the whole tree, empties layers at high
-        sparsities.
-      at_least: fewest units that the published allocation leaves of a layer.
-      at_most: largest fraction that it removes of one.
+      pattern: which weights are removed together, and which compete, from `jaxprune.patterns`.
+      allocation: how the budget is divided among layers. The default is the published one, a budget for the
+        whole tree; it empties layers at high sparsities.
+      at_least: fewest units that the default allocation keeps in a layer.
+      at_most: largest fraction that the default allocation removes from a layer.
       progress: called after each batch, with the number of batches done in both passes.
 
     Returns:
       The parameters with exact zeros where pruned, and the masks, for `jaxprune.fixed`.
 
     Raises:
-      ValueError: if a floor is given to an allocation of one's own, or an argument is out of its range.
+      ValueError: if `at_least` or `at_most` is given together with another allocation, or an argument is out
+        of its range.
 
     References:
       Wang, Zhang & Grosse, "Picking Winning Tickets Before Training by Preserving Gradient Flow" (2020).
-      Departure: the temperature is the loss's own affair; it is 1 unless the loss has another.
+      Departure: the temperature is part of `loss`; it is 1 unless `loss` divides its logits.
 
     >>> import jax.numpy as jnp
     >>> loss = lambda params, x: jnp.mean(x) * jnp.sum(params["w"] ** 3) / 6  # g = w^2 / 2, H = diag(w)
@@ -163,33 +165,33 @@ def synflow(
     at_most: float = 1.0,
     progress: Progress | None = None,
 ) -> tuple[Params, Masks]:
-    r"""Prunes by SynFlow: keeps the weights through which most flows, found anew after each small cut.
+    r"""Prunes by SynFlow: keeps the weights with the largest flow, computed again after each small pruning.
 
-    After round $k$ of $n$ a fraction $(1 - s)^{k/n}$ is left. A layer that is cut takes over the flow of its
-    lost weights with those it keeps, so with many rounds none is emptied while a budget of one path is left.
+    After round $k$ of $n$ a fraction $(1 - s)^{k/n}$ is left. The kept weights of a layer take over the flow
+    of those removed; so with many rounds no layer is emptied while the budget suffices for one path.
 
     Args:
       apply: (params, inputs) -> outputs; no data is read (see `jaxprune.signals.synaptic_flow`).
       params: tree of arrays, as initialised.
-      example: inputs whose shapes are taken; one example is enough.
-      sparsity: fraction $s$ of the prunable weights removed.
-      rounds: $n$.
+      example: inputs, of which only shapes and dtypes are used; one example is enough.
+      sparsity: fraction $s$ of the prunable weights removed, in [0, 1).
+      rounds: $n$, number of prunings.
       prunable: which leaves may be pruned (see `jaxprune.masks.make`).
       axes: which axes of the leaves are inputs, outputs and layers: `jaxprune.axes(apply, params, *inputs)`;
         `None`: two axes are taken for `[inputs, outputs]`, four with a short window for `[h, w, inputs,
         outputs]`; other shapes are refused where direction matters.
-      pattern: which weights go together and compete, from `jaxprune.patterns`.
-      allocation: how the budget is divided; the published one, of the whole tree, empties layers at high
-        sparsities.
-      at_least: fewest units that the published allocation leaves of a layer.
-      at_most: largest fraction that it removes of one.
+      pattern: which weights are removed together, and which compete, from `jaxprune.patterns`.
+      allocation: how the budget is divided among layers. The default is the published one, a budget for the
+        whole tree; it empties layers at high sparsities.
+      at_least: fewest units that the default allocation keeps in a layer.
+      at_most: largest fraction that the default allocation removes from a layer.
       progress: called with the number of rounds done, after each.
 
     Returns:
       The parameters with exact zeros where pruned, and the masks, for `jaxprune.fixed`.
 
     Raises:
-      ValueError: if nothing flows, from the start or after a round, or more than the type can hold.
+      ValueError: if the total flow is 0, at the start or after a round, or overflows its dtype.
 
     References:
       Tanaka, Kunin, Yamins & Ganguli, "Pruning neural networks without any data by iteratively conserving
