@@ -53,7 +53,8 @@ def gatherers(
     * `apply`: `input_moments`, `grams`, `synaptic_flow`, `batchnorm_scales`, `unit_means`,
       `unit_magnitudes`, `unit_zeros`, `unit_entropies`, `unit_ranks`.
     * `apply` and `output_loss`: all of these; with `key` also `gauss_newton_diagonal`. Then
-      `hessian_gradient` divides outputs by GraSP's temperature of 200, which a `loss` of parameters and batches cannot do.
+      `hessian_gradient` divides outputs by GraSP's temperature of 200, which a `loss` of
+      parameters and batches cannot do.
 
     Nothing is computed before such a function is called. Replace an entry to set an option, or add one for a
     criterion of your own:
