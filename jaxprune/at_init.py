@@ -46,8 +46,8 @@ def snip(
 ) -> tuple[Params, Masks]:
     """Prunes by SNIP: keeps the weights to which the loss is most sensitive, in one shot.
 
-    Use it when a network shall be pruned before it is trained, with one batch. At 95 % it was 2.7 points
-    above random masks and 1.4 below dense (LeNet-300-100 on MNIST, results/compare_lee2019_lenet300).
+    Use it to prune a network before training, with one batch. At 95 % sparsity its accuracy was 2.7 points
+    above that of random masks and 1.4 below dense (LeNet-300-100 on MNIST, results/compare_lee2019_lenet300).
 
     Args:
       loss: (params, batch) -> the mean loss over the batch's leading axis, a scalar.
@@ -110,8 +110,8 @@ def grasp(
     Args:
       loss: (params, batch) -> the mean loss over the batch's leading axis, a scalar. The authors' code
         divides the logits by a temperature of 200: give it
-        `jaxprune.signals.loss_of_outputs(apply, output_loss, temperature=200)`. Without, networks can train
-        far worse: LeNet-300-100 at 95 % on MNIST to 74.2 ± 15.0 % instead of 96.7 ± 0.2 (5 seeds).
+        `jaxprune.signals.loss_of_outputs(apply, output_loss, temperature=200)`. Without it, networks can
+        train far worse: LeNet-300-100 at 95 % on MNIST to 74.2 ± 15.0 % instead of 96.7 ± 0.2 (5 seeds).
       params: tree of arrays, as initialised.
       batches: trees of arrays [examples, ...], read twice, for the gradient and for its product with the
         Hessian; ten examples of each class in the paper.
@@ -175,9 +175,9 @@ def synflow(
     Args:
       apply: (params, inputs) -> outputs; no data is read (see `jaxprune.signals.synaptic_flow`).
       params: tree of arrays, as initialised.
-      example: inputs whose shapes are taken; one example is enough.
-      sparsity: fraction $s$ of the prunable weights removed.
-      rounds: $n$.
+      example: inputs, of which only shapes and dtypes are used; one example is enough.
+      sparsity: fraction $s$ of the prunable weights removed, in [0, 1).
+      rounds: $n$, number of prunings.
       prunable: which leaves may be pruned (see `jaxprune.masks.make`).
       axes: which axes of the leaves are inputs, outputs and layers: `jaxprune.axes(apply, params, *inputs)`;
         `None`: leaves with two axes are taken for `[inputs, outputs]`, with four and a small window for `[h,

@@ -1,6 +1,7 @@
 """Changes of the kept weights that compensate for the removed ones, as in Optimal Brain Surgeon.
 
-Each is `(params, masks, *, <signals>, **_) -> params`, for `jaxprune.prune_on`; zeros are exact.
+Each is `(params, masks, *, <signals>, **_) -> params`, for `jaxprune.prune_on`. Removed weights are
+exactly 0 in the result.
 """
 
 import functools
@@ -43,7 +44,7 @@ def woodfisher(params: Params, masks: Masks, *, inverse_fisher: Params, **_) -> 
       A tree like `params`, exactly zero off the masks.
 
     Raises:
-      ValueError: if an inverse has another number of weights than its leaf.
+      ValueError: if the blocks of an inverse do not fit the number of weights of its leaf.
 
     References:
       Singh & Alistarh, "WoodFisher: Efficient Second-Order Approximation for Neural Network Compression"
@@ -79,7 +80,7 @@ def fisher_blocks(params: Params, masks: Masks, *, inverse_fisher: Params, **_) 
       A tree like `params`, exactly zero off the masks.
 
     Raises:
-      ValueError: if an inverse has another number of weights than its leaf.
+      ValueError: if the blocks of an inverse do not fit the number of weights of its leaf.
 
     References:
       Hassibi & Stork, "Second order derivatives for network pruning: Optimal Brain Surgeon" (1993), for one

@@ -2,8 +2,8 @@ r"""The factor by which an adaptive optimizer scales each coordinate's step, rea
 
 Adam moves a weight by its learning rate times $1 / (\sqrt{\hat\nu_i} + \epsilon)$ times a mean gradient.
 `jaxprune.proximal` needs this factor: with it, the proximal step is taken in the metric in which the
-optimizer moves, and both look for the same minimum. Give each function here what the optimizer was given;
-the state does not hold it. What scales updates after the named transform (clipping, a trust ratio) is not
+optimizer moves, and both have the same minimum. Give each function the hyperparameters of the optimizer, as
+its state does not hold them. Scalings of updates after the named transform (clipping, a trust ratio) are not
 part of the factor.
 """
 
@@ -36,14 +36,14 @@ def adam(*, b2: float = 0.999, eps: float = 1e-8, eps_root: float = 0.0) -> Prec
     r"""Returns Adam's factor, $1 / (\sqrt{\nu / (1 - \beta_2^t) + \epsilon_0} + \epsilon)$.
 
     For `optax.adam`, `adamw`, `nadam`, `adabelief` and others that keep `count`, `mu` and `nu` in the same
-    sense. `adamax` keeps them in another, and is not for this. A weight that never had a gradient has the
-    factor $1 / \epsilon$: a penalty removes it at once. Only where no weight of its leaf has had one is it 0:
-    nothing is known of the leaf yet, as after a first step of NaN that `optax.zero_nans` has cleared.
+    sense; not for `adamax`, which keeps other values. A weight that never had a gradient has the factor
+    $1 / \epsilon$, so a penalty removes it at once. If no weight of a leaf has had a gradient, their factor
+    is 0: nothing is known of the leaf yet, as after a first step of NaN that `optax.zero_nans` has cleared.
 
     Args:
       b2: decay of the second moment, $\beta_2$.
-      eps: $\epsilon$, beside the root.
-      eps_root: $\epsilon_0$, within the root.
+      eps: $\epsilon$, added to the root.
+      eps_root: $\epsilon_0$, added under the root.
 
     Returns:
       A function: (state of the optimizer after an update, parameters) -> tree of factors, `None` at leaves
@@ -72,15 +72,15 @@ def rms(
 ) -> Preconditioner:
     r"""Returns the factor of `optax.rmsprop`, $1 / \sqrt{\nu + \epsilon}$, not of its centered variant.
 
-    It is 0 for a leaf that never had a gradient, as that of `adam`.
+    As in `adam`, it is 0 for a leaf that never had a gradient.
 
     Args:
       eps: $\epsilon$.
-      eps_in_sqrt: whether it stands within the root, as in optax by default, or beside it.
+      eps_in_sqrt: whether $\epsilon$ is added under the root, as in optax by default, or to the root.
       decay: decay of the second moment; needed if the optimizer corrects its bias.
 
     Returns:
-      As of `adam`.
+      A function as of `adam`.
 
     >>> tx, params = optax.rmsprop(0.1, decay=0.75), {"w": jnp.zeros(2)}
     >>> _, state = tx.update({"w": jnp.array([2.0, 4.0])}, tx.init(params))
@@ -114,7 +114,7 @@ def adagrad(*, eps: float = 1e-7) -> Preconditioner:
       eps: $\epsilon$.
 
     Returns:
-      As of `adam`.
+      A function as of `adam`.
 
     >>> tx, params = optax.adagrad(0.1, initial_accumulator_value=0.0), {"w": jnp.zeros(2)}
     >>> _, state = tx.update({"w": jnp.array([2.0, 0.0])}, tx.init(params))

@@ -32,10 +32,13 @@ def effective(apply: Callable[..., Any], params: Params, masks: Masks, *inputs: 
 
     Args:
       apply: (params, *inputs) -> outputs.
-      params: tree of arrays, for shapes and dtypes. Leaves without a mask count as kept; those of one axis
-        as constants, unless they are called `scale`, `var`, `left_slope` or `right_slope`.
-      masks: bool arrays, `None` at leaves without one; not traced.
+      params: tree of arrays, of which shapes and dtypes are used. Leaves without a mask count as kept; those
+        of one axis as constants, unless they are called `scale`, `var`, `left_slope` or `right_slope`.
+      masks: bool arrays, `None` at leaves without a mask; concrete, not traced by JAX.
       *inputs: trees of arrays or `jax.ShapeDtypeStruct`s; the values do not matter.
+
+    Returns:
+      Masks like `masks`, false at weights without effect.
 
     Raises:
       ValueError: if weights have no effect even where all are kept.

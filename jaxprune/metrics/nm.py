@@ -17,18 +17,18 @@ __all__ = ["check_nm", "nm_faults"]
 def nm_faults(
     tree: Params, n: int, m: int, *, prunable: Prunable = None, axes: AxesTree | None = None
 ) -> dict[str, int]:
-    """Returns by path the number of groups of `m` neighbours along the inputs with more than `n` nonzeros.
+    """Returns for each path the number of groups of `m` neighbouring inputs with more than `n` nonzeros.
 
     Args:
       tree: parameters, or masks; leaves that are `None` are left out.
-      n: nonzeros that a group may have.
+      n: largest number of nonzeros in a group.
       m: neighbours in a group.
       prunable: which leaves are looked at (see `jaxprune.masks.make`); `None`: all that have masks.
       axes: which axes of the leaves are inputs: `jaxprune.axes(apply, params, *inputs)`; `None`: guessed from
         their shapes, or else refused.
 
     Returns:
-      Counts by path, 0 for leaves that are N:M sparse.
+      A dict: path -> number of groups, 0 for leaves that are N:M sparse.
 
     Raises:
       ValueError: if not 1 <= n <= m, or a leaf has no groups of `m` along its inputs.
@@ -67,14 +67,14 @@ def check_nm(
 
     Args:
       tree: parameters, or masks; leaves that are `None` are left out.
-      n: nonzeros that a group may have.
+      n: largest number of nonzeros in a group.
       m: neighbours in a group.
-      prunable: which leaves are looked at (see `jaxprune.masks.make`); `None`: all that have masks.
+      prunable: which leaves are checked (see `jaxprune.masks.make`); `None`: all that have masks.
       axes: which axes of the leaves are inputs, as for `nm_faults`.
 
     Raises:
-      ValueError: if they are not; it names the leaf with the most groups of more than `n` nonzeros, and how
-        many it has.
+      ValueError: if they are not; it names the leaf with the most groups of more than `n` nonzeros, and the
+        number of these groups.
 
     >>> check_nm({"a": jnp.array([[1.0], [4.0], [2.0], [0.0]])}, 2, 4)
     Traceback (most recent call last):

@@ -39,11 +39,12 @@ class Sensitivity(NamedTuple):
     """The losses of a network with each layer alone pruned to several sparsities.
 
     Attributes:
-      dense: the loss of the whole network.
+      dense: the loss of the unpruned network.
       weights: by name of each prunable layer, the number of its weights. A layer has the path of its leaf for
         a name, or where layers are stacked in one leaf, the path with an index: `"layers/kernel[2]"`.
-      sparsities: by name, the fractions that were removed of it, from 0 on; patterns round them.
-      losses: by name, the loss of the network at each of them.
+      sparsities: by name, the fractions of the layer that were removed, ascending from 0; patterns may round
+        them.
+      losses: by name, the loss of the network at each of these sparsities.
     """
 
     dense: float
@@ -54,11 +55,11 @@ class Sensitivity(NamedTuple):
     def rise(self, name: str, sparsity: float) -> float:
         """Returns the rise of the loss with this layer alone pruned to a sparsity.
 
-        Between two sparsities that were measured it is linear in the logarithm of what is left.
+        Between two measured sparsities it is interpolated linearly in the logarithm of the fraction kept.
 
         Args:
           name: of the layer.
-          sparsity: fraction removed of it, in [0, 1).
+          sparsity: fraction removed of the layer, in [0, 1).
         """
         pairs = zip(self.sparsities[name], self.losses[name], strict=True)
         measured = [pair for pair in pairs if pair[0] < 1]
@@ -83,8 +84,8 @@ class Sensitivity(NamedTuple):
           Sparsities by name, for `jaxprune.allocation.by_path`.
 
         Raises:
-          ValueError: if the highest sparsities that were measured still cost too much, the budget is out of
-            its range, or a layer has no cost.
+          ValueError: if the cost is above the budget even at the highest measured sparsities, the budget is
+            out of its range, or a layer has no cost.
         """
         check_budget("Sensitivity.rates", budget)
         costs = costs_of_layers("Sensitivity.rates", self.weights, costs)
@@ -128,8 +129,8 @@ def sensitivity(
         `None`: leaves with two axes are taken for `[inputs, outputs]`, with four and a small window for `[h,
         w, inputs, outputs]`; others are refused if inputs and outputs matter.
         Layers that are stacked in one leaf are pruned one at a time.
-      around: a tree like `params` that the other layers are taken from while one is pruned; `None`: `params`.
-        Networks are measured in its containers.
+      around: a tree like `params` with the values of the other layers while one is pruned; `None`: `params`.
+        `evaluate` gets trees in its containers.
       progress: called with the number of evaluations done, after each.
       measured: called with a layer's name and the sparsity asked for, after each call of `evaluate` on the
         network with this layer pruned, so that the caller can store other measurements of it.
@@ -139,8 +140,8 @@ def sensitivity(
       The analysis; its method `rates` gives the best sparsities within a budget, judged from single layers.
 
     Raises:
-      ValueError: if the sparsities are no ascending fractions, the pattern couples leaves, `around` has other
-        leaves or shapes than `params`, or a loss is no finite number.
+      ValueError: if the sparsities are not ascending fractions, the pattern couples leaves, `around` has
+        other leaves or shapes than `params`, or a loss is no finite number.
 
     References:
       Li, Kadav, Durdanovic, Samet & Graf, "Pruning Filters for Efficient ConvNets" (2017), section 3.2;

@@ -30,10 +30,10 @@ __all__ = ["SearchResult", "search"]
 
 
 class SearchResult(NamedTuple):
-    """The sparsities that a search has found, and what they cost.
+    """The sparsities that a search has found, their cost and loss.
 
     Attributes:
-      rates: sparsity by name, for `jaxprune.allocation.by_path`.
+      rates: sparsity by name of the layer, for `jaxprune.allocation.by_path`.
       cost: fraction of the cost that is left.
       loss: of the network that is pruned to these rates.
       predicted: the dense loss plus the rises of each layer alone.
@@ -86,12 +86,12 @@ def search(
       **signals: what the criterion reads.
 
     Returns:
-      The sparsities that were found, and the pruned parameters with their masks.
+      (`SearchResult`, pruned parameters, masks).
 
     Raises:
       TypeError: if an argument is of the wrong kind.
-      ValueError: if not one of budget and tolerance is given or it is out of its range, the table is of other
-        layers, a layer has no cost, or a loss is no finite number.
+      ValueError: unless exactly one of budget and tolerance is given and in its range; if the table is of
+        other layers, a layer has no cost, or a loss is no finite number.
 
     >>> import jax.numpy as jnp
     >>> params = {"a": jnp.array([[1.0, 2.0]]), "b": jnp.array([[3.0, 5.0]])}

@@ -149,18 +149,18 @@ def splice(c: float = 0.0, margin: float = 0.1) -> Update:
     best units.
 
     Args:
-      c: how far the threshold lies above the mean, in standard deviations.
+      c: distance of $t$ from the mean, in standard deviations.
       margin: $m$, half the width of the band without a change, as a share of $t$, in [0, 1).
 
     Returns:
       An update for `jaxprune.Method`, for patterns whose leaves are one contest each.
 
     Raises:
-      ValueError: if the margin is outside [0, 1).
+      ValueError: if `margin` is outside [0, 1), or `c` is not finite.
 
     References:
       Guo, Yao & Chen, "Dynamic Network Surgery for Efficient DNNs" (2016), equation 3. Departure: mean
-      and deviation are those of the moment, not of the start.
+      and deviation are computed at each update, not once at the start.
 
     >>> import jaxprune as jp
     >>> method = jp.Method(jp.criteria.magnitude, schedule=jp.schedules.never(), update=splice())
