@@ -152,9 +152,18 @@ def check_tables(value: Any, names: Callable[[], Sequence[str]], where: str) -> 
         for key, item in value.items():
             place = f"{where}.{key}"
             is_dict = isinstance(item, Mapping | ConfigDict)
-            if is_dict and "name" in value and "name" not in item and len(item) > 1:
+            is_table = is_dict and "name" in value and "name" not in item and len(item) > 1
+            if is_table and _are_expressions(item):
                 check_single_matches(item, names(), place)
             check_tables(item, names, place)
+
+
+def _are_expressions(keys: Iterable[Any]) -> bool:
+    """Returns whether all are regular expressions; steps of a schedule, for example, are not."""
+    try:
+        return all(isinstance(key, str) and re.compile(key) for key in keys)
+    except (re.error, RecursionError, OverflowError):
+        return False
 
 
 def check_sequence(value: Any, where: str) -> None:

@@ -75,7 +75,7 @@ def setup(cfg: ConfigDict) -> Setup:
         augment_of(cfg),
     )
     for name, value in cfg.items():
-        if name not in ("paper", "model", "data"):
+        if name not in ("paper", "model", "data", "optimizer", "gate_optimizer"):
             check_tables(value, lambda: resolved.prunable_names, f"config.{name}")
     return resolved
 

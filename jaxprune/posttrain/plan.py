@@ -1,6 +1,7 @@
 """The plan of a pruning after training: segments, kernels, and the memory that they take."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -120,9 +121,9 @@ class Plan:
           streams_per_batch: how many streams of a batch are kept at the same time.
 
         Raises:
-          ValueError: if the budget is negative.
+          ValueError: if the budget is negative or not finite.
         """
-        if stream_budget < 0:
+        if not 0 <= stream_budget < math.inf:
             raise ValueError(
                 f"posttrain.prune(stream_budget={stream_budget}): at least 0 bytes are needed; 0 puts all "
                 "activations into a file."

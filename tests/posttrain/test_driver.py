@@ -521,6 +521,11 @@ def test_numbers_in_any_container_and_budgets_that_are_none():
         assert prune(rates=rates).report.sparsity == 0.5
     with pytest.raises(TypeError, match=r"stream_budget='1GB'.*a number is needed"):
         prune(stream_budget="1GB")
+    for budget in (float("nan"), float("inf")):
+        with pytest.raises(
+            ValueError, match=r"stream_budget=(nan|inf).*at least 0 bytes are needed"
+        ):
+            prune(stream_budget=budget)
     for names in ("grams", ()):
         with pytest.raises(ValueError, match="a list of one or both"):
             jp.posttrain.gather(plan, params, data(1), names)

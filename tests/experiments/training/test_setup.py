@@ -8,6 +8,7 @@ from experiments import compare
 from experiments import config as config_lib
 from experiments.cli import Options, Stopper
 from experiments.config import UserError, config, part, validate
+from experiments.config.sections import check_tables
 from experiments.training.setup import setup
 
 GMP = {"begin": 1, "end": 4, "every": 1}
@@ -100,3 +101,9 @@ def test_expressions_of_which_one_matches_are_a_table():
     erk = part("erk", sparsities={"fc[23]": 0.5, "fc1": 0.0})
     resolved = setup(config(**COMMON, method=part("gmp", allocation=erk)))
     assert resolved.prunable_names == ["fc1/kernel", "fc2/kernel", "fc3/kernel"]
+
+
+@pytest.mark.parametrize("keys", [(1000, 2000), ("(", "fc1")], ids=["steps", "unreadable"])
+def test_keys_that_are_no_expressions_are_left_to_the_part_that_reads_them(keys):
+    spec = {"name": "part", "values": {keys[0]: 0.5, keys[1]: 0.1}}
+    check_tables(spec, lambda: ["fc1/kernel"], "config.method")
