@@ -15,7 +15,9 @@ whose removed weights learn below random masks. They are held now against what t
 Ours (5 seeds, dense 89.46 %): with 15 % of the weights movement is 0.30 points behind magnitude, with 10 % as
 good, with 3 % 0.29 points ahead (87.12 and 86.84): the paper's crossing, in small. Sums whose removed weights
 are zero are better than both with 3 %, 87.71; those whose removed weights go on learning fail, 83.03.
-The variant `scratch` prunes the same network without what MNIST taught it; it was not run.
+The variant `scratch` prunes the same network without what MNIST taught it (5 seeds, dense 89.48 %): magnitude
+is 0.21 points ahead of movement with 15 %, 0.17 with 10 %, and 0.10 behind with 3 % (87.08 and 87.18); sums
+whose removed weights are zero reach 87.78. The order is that of the transfer, so that MNIST does not make it.
 
 Run: python -m experiments.compare --config=configs/compare/sanh2020_transfer.py
      python -m experiments.compare --config=configs/compare/sanh2020_transfer.py:scratch
