@@ -121,7 +121,7 @@ def recover_block(
       The relative error before and after training, on the batches that it is trained on.
 
     Raises:
-      ValueError: if the training has diverged, so that the error is NaN or infinity.
+      ValueError: if the error is NaN or infinity after the training.
     """
     plan = state.plan
     piece = block.piece
@@ -179,6 +179,11 @@ def recover_block(
     error_before, error_after = _mean(errors_before), _mean(errors())
     if not math.isfinite(error_after):
         trained_names = trees.quote_names([plan.names[leaf_index] for leaf_index in leaf_indices])
+        if not math.isfinite(error_before):
+            raise ValueError(
+                f"posttrain.prune(recover=): the error at the outputs of the block with {trained_names} is "
+                f"{error_before} before it is trained; look for NaN and infinity in parameters and batches."
+            )
         raise ValueError(
             f"posttrain.prune(recover=): the training of {trained_names} has diverged: the error was "
             f"{error_before:.3g} before it, and is {error_after} after it; give the optimizer a lower "

@@ -562,6 +562,15 @@ def test_a_recovery_that_diverges_is_refused():
         jp.posttrain.prune(plan, params, [batch], solver=solvers.sparsegpt(), recover=recover)
 
 
+def test_a_block_that_is_infinite_before_recovery_is_not_blamed_on_the_training():
+    apply, params = (lambda p, x: x @ p["w"]), {"w": np.full((8, 8), 3e4, np.float16)}
+    batch = np.ones((4, 8), np.float16)
+    recover = jp.posttrain.reconstruct(optax.sgd(1e-3), steps=2)
+    plan = jp.posttrain.plan(apply, params, batch)
+    with pytest.raises(ValueError, match=r"block with 'w' is \w+ before it is trained"):
+        jp.posttrain.prune(plan, params, [batch], solver=solvers.sparsegpt(), recover=recover)
+
+
 def test_what_would_empty_a_group_of_a_convolution_is_refused():
     def apply(params, x):
         return jax.lax.conv_general_dilated(
