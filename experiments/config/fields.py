@@ -59,7 +59,7 @@ DEFAULTS: dict[str, Any] = {
     # decay per step of a moving average of weights and gates. The average is evaluated in their place. 0: no
     # average.
     "ema": 0.0,
-    "pretraining": {},  # of all networks of a comparison, on other data: see experiments/config/pretraining.py
+    "pretraining": {},  # training on other data before a comparison: see experiments/config/pretraining.py
     # regular expression, searched in the path of each parameter: those that match may be pruned; "": all
     # kernels
     "prunable": "",

@@ -1,4 +1,4 @@
-"""The study of branches: trainings from the levels of a ticket, with other masks, weights or example orders."""
+"""The study of branches: trainings from levels of a ticket, with other masks, weights or example orders."""
 
 from typing import TYPE_CHECKING
 
