@@ -314,7 +314,9 @@ def _refuse(section: Any, name: str, where: str) -> NoReturn:
 
 def _help(doc: str | None, flag_values: flags.FlagValues) -> str:
     rows = [("--config=FILE", "Config file; FILE:ARGUMENT if its get_config takes an argument.")]
-    rows += [("--config.FIELD=VALUE", "Replaces a field of the config: --config.method.sparsity=0.98")]
+    rows += [
+        ("--config.FIELD=VALUE", "Replaces a field of the config: --config.method.sparsity=0.98")
+    ]
     for name in ("workdir", "seeds_from", "dry_run", "help"):
         default = f" Default: {flag_values[name].default}" if flag_values[name].default else ""
         usage = f"--{name}" if flag_values[name].boolean else f"--{name}={name.upper()}"

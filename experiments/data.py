@@ -31,7 +31,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     folder_options = argparse.ArgumentParser(add_help=False)
     folder_options.add_argument(
-        "--data_dir", help="folder of prepared data; default: $JAXPRUNE_DATA or ~/.cache/jaxprune/data"
+        "--data_dir",
+        help="folder of prepared data; default: $JAXPRUNE_DATA or ~/.cache/jaxprune/data",
     )
     name_options = argparse.ArgumentParser(add_help=False)
     name_options.add_argument("names", nargs="+", metavar="NAME")
@@ -47,10 +48,14 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     command.add_argument(
         "--allow_network", action="store_true", help="try the official URL of a data set too"
     )
-    command.add_argument("--anew", action="store_true", help="prepare again what is prepared already")
+    command.add_argument(
+        "--anew", action="store_true", help="prepare again what is prepared already"
+    )
     command.set_defaults(command=fetch)
     command = commands.add_parser(
-        "check", parents=[name_options, folder_options], help="verify prepared data sets, weights or texts"
+        "check",
+        parents=[name_options, folder_options],
+        help="verify prepared data sets, weights or texts",
     )
     command.set_defaults(command=check)
     args = parser.parse_args(argv)

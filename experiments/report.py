@@ -29,7 +29,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     source_group = parser.add_mutually_exclusive_group(required=True)
     source_group.add_argument("run_folder", nargs="?", help="folder of a run, with results.json")
     source_group.add_argument(
-        "--table", metavar="RESULTS", help="write README.md for the JSON files in the folder RESULTS"
+        "--table",
+        metavar="RESULTS",
+        help="write README.md for the JSON files in the folder RESULTS",
     )
     args = parser.parse_args(argv)
     with cli.one_line_errors():

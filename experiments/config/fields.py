@@ -64,7 +64,8 @@ DEFAULTS: dict[str, Any] = {
     # kernels
     "prunable": "",
     "steps": 10_000,  # number of updates; for a lottery ticket, the number per level
-    "seeds": (0,),  # one run for each; a seed sets initial weights, order of examples and validation split
+    # one run for each seed, which sets initial weights, order of examples and validation split
+    "seeds": (0,),
     "validation": 5_000,  # number of training examples held out as validation data; 0: none
     "k_folds": 0,  # at least 2: cross-validation over this many folds, in place of `validation`; 0: none
     # training stops after this many evaluations in a row without a new least validation loss; 0: never
@@ -72,7 +73,8 @@ DEFAULTS: dict[str, Any] = {
     "eval_every": 200,  # steps between two evaluations on the validation data
     "save_every": 1_000,  # steps between two checkpoints
     "log_every": 100,  # steps between two rows of training metrics
-    "writers": ("csv",),  # of "csv", "tb" (TensorBoard), "wandb"; CSV and JSON lines are always written
+    # of "csv", "tb" (TensorBoard) and "wandb" (Weights & Biases); CSV and JSON lines are always written
+    "writers": ("csv",),
     **{study: {} for study in STUDIES if study != "train"},  # FIELDS of each file there
     # the published result: citation, table, number, departures, against; and accept: a list of claims. The
     # report shows them and checks the claims (see `experiments.reports.claims`).

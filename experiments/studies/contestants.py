@@ -30,11 +30,13 @@ from experiments.ways import quantisation
 __all__ = ["FIELDS", "contestants", "section_of", "with_digests"]
 
 FIELDS: dict[str, Any] = {
-    "sparsities": (0.5, 0.75, 0.875, 0.9375, 0.96875),  # fractions removed: 2, 4, ..., 32 times fewer weights
+    # fractions of the weights removed; the defaults are 2, 4, ..., 32 times fewer weights
+    "sparsities": (0.5, 0.75, 0.875, 0.9375, 0.96875),
     # methods, gates, penalties, subgradients: label -> part, without its sparsity or strength
     **{way.plural: {} for way in WAYS.values()},
     "strengths": {},  # label of a gate or penalty -> its strengths, instead of sparsities
-    # names or "path/to/file.py:function"; or a dict: label -> name, file, part, or dict with fields of pipeline
+    # names or "path/to/file.py:function"; or a dict: label -> one of those, a part, or a dict with fields of
+    # pipeline
     "criteria": (),
     "quantised": {},  # label -> dict: networks that are quantised, and how: see `Quantisation`
     "pipeline": {},  # settings that all criteria share: see `experiments.ways.pipeline`

@@ -24,7 +24,8 @@ FIELDS: dict[str, Any] = {
     # what each round sets back to the rewinding point: "weights" (with optimizer and learning rate),
     # "learning_rate" (alone), or "finetune" (nothing: training goes on at the last learning rate)
     "rewind": "weights",
-    "controls": ("reinit",),  # of "reinit" (new initial weights) and "shuffled" (masks, within each layer)
+    # of "reinit" (new initial weights) and "shuffled" (masks shuffled within each layer)
+    "controls": ("reinit",),
     "repeats": 1,  # trainings of each control at each level
     "criterion": "",  # name of `jaxprune.criteria`, which replaces the method's criterion; "": the method's
 }
