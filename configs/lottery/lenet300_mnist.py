@@ -9,10 +9,10 @@ of what is left removed per layer and round (10 % in the output layer), rewound 
 stop is the least validation loss, measured every 100 updates. 5 tickets, each with 3 reinitialisations.
 `:one_reinit` has one reinitialisation, and ends at 3.6 %, where the paper's tickets are as accurate as dense.
 
-Ours, `:one_reinit`, five seeds (92 CPU-minutes on an AMD EPYC): dense 98.14 %; the ticket has 98.43 % at 21.1
-% of the weights (+0.29 points, bound +0.19), 0.59 points above its reinitialisation. At 13.5 % it has +0.28
-points, where the paper has more than 0.3 (open), and +0.39 at early stop. It is as good as dense down to 3.6
-%, as in the paper. At 21.1 % it stops 23 % sooner in the median, which five seeds leave open.
+Ours, `:one_reinit`, five seeds (92 CPU-minutes on an AMD EPYC): dense 98.14 %; the ticket has 98.43 % at
+21.1 % of the weights (+0.29 points, bound +0.19), 0.59 points above its reinitialisation. At 13.5 % it has
++0.28 points, where the paper has more than 0.3 (open), and +0.39 at early stop. It is as good as dense down
+to 3.6 %, as in the paper. At 21.1 % it stops 23 % sooner in the median, which five seeds leave open.
 
 Run: python -m experiments.lottery --config=configs/lottery/lenet300_mnist.py             20 rounds
      python -m experiments.lottery --config=configs/lottery/lenet300_mnist.py:one_reinit  15 rounds

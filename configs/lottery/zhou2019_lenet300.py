@@ -18,8 +18,8 @@ Ours, `actions`, five seeds (1.9 CPU-hours, after 1.5 for the tickets). With 3.6
 98.12 %, dense 98.14): signs kept, with new values 97.97, shuffled values 98.02, constants 98.01; signs lost,
 in the same order 97.03, 97.11, 96.96. Pruned weights frozen at their initial values 97.87. Masks taken in one
 cut: large_final 96.89, magnitude_increase 96.97, movement 96.79, random 95.99, small_init_small_final 94.06.
-At 21.1 % all are closer: five claims hold, six are open. Without training, large_final_same_sign reaches 79.3
-% at 21.1 %.
+At 21.1 % all are closer: five claims hold, six are open. Without training, large_final_same_sign reaches
+79.3 % at 21.1 %.
 Cost, estimated: criteria 5 seeds x 9 tickets x 16 levels x 50,000 updates x 0.7 ms, 7 hours on one core.
 
 Run: python -m experiments.branches --config=configs/lottery/zhou2019_lenet300.py   actions
