@@ -60,8 +60,8 @@ DEFAULTS: dict[str, Any] = {
     # average.
     "ema": 0.0,
     "pretraining": {},  # training on other data before a comparison: see experiments/config/pretraining.py
-    # regular expression, searched in the path of each parameter: those that match may be pruned; "": all
-    # kernels
+    # regular expression, searched in the path of each parameter: parameters that match may be pruned; "":
+    # all kernels
     "prunable": "",
     "steps": 10_000,  # number of updates; for a lottery ticket, the number per level
     # one run for each seed, which sets initial weights, order of examples and validation split
@@ -75,7 +75,9 @@ DEFAULTS: dict[str, Any] = {
     "log_every": 100,  # steps between two rows of training metrics
     # of "csv", "tb" (TensorBoard) and "wandb" (Weights & Biases); CSV and JSON lines are always written
     "writers": ("csv",),
-    **{study: {} for study in STUDIES if study != "train"},  # FIELDS of each file there
+    # one section for each study; its fields are FIELDS of that study in experiments/studies (for compare in
+    # contestants.py, for branches in branch_plan.py)
+    **{study: {} for study in STUDIES if study != "train"},
     # the published result: citation, table, number, departures, against; and accept: a list of claims. The
     # report shows them and checks the claims (see `experiments.reports.claims`).
     "paper": {},
