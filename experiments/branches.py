@@ -1,18 +1,20 @@
-"""Branches of lottery tickets: what of a ticket makes it win, and whether its trainings end in one place.
+"""Branches of lottery tickets: which part of a ticket makes it accurate, and is its training stable?
 
-The tickets of `config.lottery` are trained first, in the run folder that `experiments.lottery` gives them,
-unless a finished one is in the work folder already. From the levels that they leave, `config.branches` says
-what is trained:
+First the tickets of `config.lottery` are trained, in the same run folder as by `experiments.lottery`. A
+finished run of them in the work folder is used again. A branch is a training that starts from a level of a
+ticket and changes its masks, weights or targets. Fields of `config.branches`:
 
-  tickets    label -> what is different: rewind, rewind_to, criterion ("": one ticket, as config.lottery says)
-  levels     from which to branch; 0 is the dense network
-  branches   label -> masks (the ticket's, shuffled, of a criterion), kept (what the remaining weights begin
-             with) and pruned (what the others are)
-  copies     of each branch, each with the examples in another order; the error on the straight line between
-             two is measured at `alphas` points
+  tickets    label -> fields that a ticket replaces: rewind, rewind_to, criterion; {}: one ticket, as
+             config.lottery says
+  levels     indices of the levels from which branches start; 0 is the dense network
+  branches   label -> masks (of the ticket, shuffled, or by a criterion), kept (first values of the remaining
+             weights), pruned (values of the pruned weights), targets (labels or the dense network's outputs)
+  copies     trainings of each branch, each with another order of the examples
+  alphas     points on the straight line between the weights of two copies, at which the error is measured
 
-The report has a row per branch, claims and verdicts, instabilities, and how alike the tickets of different
-seeds are. The same command again goes on where it was stopped.
+The report has a row per branch, the claims with their verdicts, the instability (rise of the error between
+copies), and the similarity of the tickets of different seeds. A run that was stopped continues when the same
+command is given again.
 
 Examples:
   python -m experiments.branches --config=configs/lottery/branches_smoke.py
@@ -33,7 +35,7 @@ def main(cfg: "ConfigDict", options: cli.Options) -> None:
 
     Args:
       cfg: a valid config.
-      options: of the command line.
+      options: options of the command line.
     """
     cli.start(STUDY, cfg, options)
 

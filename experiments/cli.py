@@ -1,7 +1,7 @@
-"""What all binaries share: flags, configs, one-line errors, signals.
+"""The command line that all binaries share: flags, configs, one-line errors, signals.
 
-A binary is a docstring, a main, and `run(main, __doc__)`. Everything up to the call of `main`
-happens before JAX is imported, so help and mistakes answer at once.
+A binary has a docstring, a `main`, and the call `run(main, __doc__)`. JAX is imported only when
+`main` is called, so help and error messages appear at once.
 """
 
 import contextlib
@@ -56,10 +56,14 @@ _MACHINE_FAULTS = {
 
 
 def run(main: Callable[[ConfigDict, Options], None], doc: str | None) -> None:
-    """Parses the command line, checks the config, calls `main`, and exits.
+    """Parses the command line, checks the config, calls `main`, and exits the process.
 
-    Status 0: done. 1: a fault of ours, with its traceback. 2: a `UserError`, in one line.
-    143 and 130: stopped by SIGTERM and SIGINT.
+    The exit status is 0 if done, 1 for an internal error (with its traceback), 2 for a `UserError` or a fault
+    of the machine (in one line), 143 if stopped by SIGTERM, and 130 if stopped by SIGINT.
+
+    Args:
+      main: (config, options) -> None; is called with the checked config.
+      doc: help text of the program, which `--help` prints.
     """
     for stream in (
         sys.stdout,
@@ -85,7 +89,7 @@ def run(main: Callable[[ConfigDict, Options], None], doc: str | None) -> None:
 def _keep_compiled() -> None:
     """Lets JAX store compiled programs, so that a resumed or repeated run starts at once.
 
-    Where there is no home (a container's user without a name), nothing is stored.
+    Without a home folder (as for a user without a name in a container), nothing is stored.
     """
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         try:
@@ -97,15 +101,15 @@ def _keep_compiled() -> None:
 
 
 def start(study: Study, cfg: ConfigDict, options: Options) -> None:
-    """Checks a study's section of the config, and runs what is not finished and reported yet.
+    """Checks a study's section of the config, and runs the study unless it is finished and reported.
 
     Args:
-      study: what the binary is for.
-      cfg: the config, its common fields checked.
-      options: of the command line.
+      study: the study of the binary.
+      cfg: the config; its common fields have been checked.
+      options: options of the command line.
 
     Raises:
-      UserError: the section is not what the study can use.
+      UserError: the section is not valid for the study.
     """
     if study.trains and cfg.posttrain:  # `validate` has looked at the others
         config_lib.check_training(cfg)
@@ -124,12 +128,14 @@ def start(study: Study, cfg: ConfigDict, options: Options) -> None:
 
 
 def is_finished(cfg: ConfigDict, options: Options, study: Study) -> bool:
-    """Returns whether a run is over and reported, and prints where its report is; writes nothing.
+    """Returns whether a run is finished and reported; if so, prints the path of its report.
+
+    It writes no file. With `--dry_run` it returns False.
 
     Args:
-      cfg: the config that names its folder.
-      options: of the command line.
-      study: of the run.
+      cfg: the config, from which the name of the run folder follows.
+      options: options of the command line.
+      study: the study of the run.
     """
     from experiments.runs.folder import RunFolder, check_writable
 
@@ -163,24 +169,24 @@ def one_line_errors() -> Iterator[None]:
 
 
 def parse(argv: list[str], doc: str | None) -> tuple[ConfigDict, Options] | None:
-    """Reads a command line; prints the help and returns `None` where that is asked for.
+    """Returns the config and options of a command line; for `--help`, prints the help and returns `None`.
 
     Args:
-      argv: program name and arguments.
+      argv: the program's name and its arguments.
       doc: help text of the program.
 
     Raises:
       UserError: an unknown flag or field, a value of the wrong type, or no usable config.
     """
     flag_values = flags.FlagValues()
-    flags.DEFINE_string("workdir", "runs", "Folder that the run folders are made in.", flag_values)
+    flags.DEFINE_string("workdir", "runs", "Folder in which run folders are made.", flag_values)
     flags.DEFINE_multi_string(
         "seeds_from",
         [],
-        "Run folder of this config with other seeds, whose trainings are taken; may be repeated.",
+        "Run folder of this config with other seeds, to copy its trainings; repeatable.",
         flag_values,
     )
-    flags.DEFINE_bool("dry_run", False, "Print what would be done.", flag_values)
+    flags.DEFINE_bool("dry_run", False, "Print what would be done, and do nothing.", flag_values)
     flags.DEFINE_bool("help", False, "Print this text.", flag_values, short_name="h")
     if {"--help", "-help", "-h", "--h"} & set(argv[1:]):
         print(_help(doc, flag_values))
@@ -222,10 +228,13 @@ def parse(argv: list[str], doc: str | None) -> tuple[ConfigDict, Options] | None
 
 
 def load_config(path: str) -> ConfigDict:
-    """Runs a config file: `file.py`, or `file.py:argument` for `get_config("argument")`.
+    """Returns the config of a config file, unlocked.
 
-    Returns:
-      Its config, unlocked.
+    Args:
+      path: `file.py`, or `file.py:argument`, which calls `get_config("argument")`.
+
+    Raises:
+      UserError: there is no such file, it fails, or its `get_config` does not return a config.
     """
     file, *argument = path.split(":", 1)
     if not Path(file).is_file():
@@ -248,7 +257,7 @@ def load_config(path: str) -> ConfigDict:
 
 
 def _split_config(argv: list[str]) -> tuple[str | None, list[str]]:
-    """Splits a command line into the path in `--config=path` or `--config path`, and the rest."""
+    """Returns the path in `--config=path` or `--config path`, if there is one, and the other arguments."""
     for index, argument in enumerate(argv):
         if argument in ("--config", "-config"):
             value = argv[index + 1] if index + 1 < len(argv) else ""
@@ -304,8 +313,10 @@ def _refuse(section: Any, name: str, where: str) -> NoReturn:
 
 
 def _help(doc: str | None, flag_values: flags.FlagValues) -> str:
-    rows = [("--config=FILE", "Config file, FILE:ARGUMENT where it takes one.")]
-    rows += [("--config.FIELD=VALUE", "Replaces one of its fields: --config.method.sparsity=0.98")]
+    rows = [("--config=FILE", "Config file; FILE:ARGUMENT if its get_config takes an argument.")]
+    rows += [
+        ("--config.FIELD=VALUE", "Replaces a field of the config: --config.method.sparsity=0.98")
+    ]
     for name in ("workdir", "seeds_from", "dry_run", "help"):
         default = f" Default: {flag_values[name].default}" if flag_values[name].default else ""
         usage = f"--{name}" if flag_values[name].boolean else f"--{name}={name.upper()}"

@@ -1,23 +1,27 @@
-"""A comparison: methods or criteria at several sparsities, over paired seeds, beside the dense network.
+"""Comparison of methods or criteria with each other and the dense network, at several sparsities and seeds.
 
-For one seed all contestants start from the same initial weights and see the same batches in the same order.
-`config.compare` says who takes part:
+For one seed, all contestants start from the same initial weights and see the same batches in the same order.
+Fields of `config.compare`:
 
-  methods     published methods (jaxprune.methods), the sparsity left out
-  criteria    names of jaxprune.criteria, or path/to/file.py:function for your own, which all go through
-              one common `pipeline`: when masks are made (in training, before it, on the trained network),
-              schedule, pattern, allocation, rounds, compensation, ... (see experiments/ways/pipeline.py)
-  gates, penalties, subgradients
-              ways to sparsity of jaxprune.gates, .penalties and .subgradients, by a label of one's own
-  quantised   the networks of a method with few values: Deep Compression
-  controls    of masks, trained anew: "retrained", "shuffled", "row-shuffled", "reinit"
-  sparsities  fractions removed, each of which every contestant is trained to
-  strengths   label -> strengths of a gate or penalty, which finds a sparsity of its own
-  trials      label -> settings, of which the best on validation examples is trained with all seeds
+  methods     label -> method of jaxprune.methods, without its sparsity
+  criteria    names of jaxprune.criteria, or path/to/file.py:function for your own
+  pipeline    settings that all criteria share: when masks are made (during training, before it, or on the
+              trained network), schedule, pattern, allocation, rounds, compensation, ... (see
+              experiments/ways/pipeline.py)
+  gates       label -> gate of jaxprune.gates
+  penalties, subgradients
+              label -> penalty of jaxprune.penalties, trained by proximal steps or by its subgradient
+  quantised   label -> settings of Deep Compression, applied to the networks of a method or criterion
+  controls    trainings on the final masks of contestants: "retrained", "shuffled", "row-shuffled", "reinit"
+  sparsities  fractions of the weights removed; each contestant is trained once for each
+  strengths   label -> strengths of a gate or penalty, in place of sparsities; training then decides the
+              sparsity
+  trials      label -> settings to try; the one with the best validation accuracy is trained with all seeds
   trial_seed  seed of these trials
 
-It ends with a table per sparsity, a plot of accuracy against compression, and the verdicts on the config's
-claims. The same command again goes on where it was stopped. A training that diverges is reported as such.
+The report has a table per sparsity, a plot of accuracy against compression, and verdicts on the config's
+claims. A training that diverges is reported as diverged. A run that was stopped continues when the same
+command is given again.
 
 Examples:
   python -m experiments.compare --config=configs/compare/mnist_mlp.py
@@ -40,7 +44,7 @@ def main(cfg: "ConfigDict", options: cli.Options) -> None:
 
     Args:
       cfg: a valid config.
-      options: of the command line.
+      options: options of the command line.
     """
     cli.start(STUDY, cfg, options)
 

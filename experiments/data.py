@@ -11,7 +11,7 @@ from experiments.config import data_catalogue
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the command line; returns the exit code: 0, or 1 where something is missing or wrong."""
+    """Runs the command line; returns the exit code: 0, or 1 if something is missing or wrong."""
     args = parse(argv)
     try:
         return args.command(args)
@@ -31,24 +31,31 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     folder_options = argparse.ArgumentParser(add_help=False)
     folder_options.add_argument(
-        "--data_dir", help="default: $JAXPRUNE_DATA or ~/.cache/jaxprune/data"
+        "--data_dir",
+        help="folder of prepared data; default: $JAXPRUNE_DATA or ~/.cache/jaxprune/data",
     )
     name_options = argparse.ArgumentParser(add_help=False)
     name_options.add_argument("names", nargs="+", metavar="NAME")
     commands = parser.add_subparsers(required=True, metavar="list|fetch|check")
     command = commands.add_parser(
-        "list", parents=[folder_options], help="what there is, what is ready"
+        "list", parents=[folder_options], help="list what can be fetched, and what is prepared"
     )
     command.set_defaults(command=list_all, names=[])
     command = commands.add_parser(
-        "fetch", parents=[name_options, folder_options], help="prepare what is named"
+        "fetch", parents=[name_options, folder_options], help="prepare data sets, weights or texts"
     )
     command.add_argument("--archives", help="folder with archives; default: $JAXPRUNE_ARCHIVES")
-    command.add_argument("--allow_network", action="store_true", help="try the official URL too")
-    command.add_argument("--anew", action="store_true", help="even if they are prepared already")
+    command.add_argument(
+        "--allow_network", action="store_true", help="try the official URL of a data set too"
+    )
+    command.add_argument(
+        "--anew", action="store_true", help="prepare again what is prepared already"
+    )
     command.set_defaults(command=fetch)
     command = commands.add_parser(
-        "check", parents=[name_options, folder_options], help="verify what is prepared"
+        "check",
+        parents=[name_options, folder_options],
+        help="verify prepared data sets, weights or texts",
     )
     command.set_defaults(command=check)
     args = parser.parse_args(argv)

@@ -1,12 +1,13 @@
-"""Lottery tickets: iterative pruning with rewinding, its controls, and what the paper claims of them.
+"""Lottery tickets: iterative pruning with rewinding, with control trainings and the paper's claims.
 
-Each seed trains a ticket through all its levels (one run of `jaxprune.lottery_ticket`), and at each level the
-controls that the config names, from the ticket's masks:
+For each seed, one ticket is trained through all its levels by `jaxprune.lottery_ticket`. Level 0 is the dense
+network, which is the baseline. Each level after it prunes, rewinds and trains again. From the masks of each
+of these levels, the controls that `config.lottery.controls` names are trained too:
 
-  reinit    the ticket's masks on freshly drawn weights
-  shuffled  the ticket's initial weights under its masks shuffled within each layer
+  reinit    the ticket's masks, on freshly drawn weights
+  shuffled  the ticket's initial weights, under its masks shuffled within each layer
 
-The dense baseline is the ticket's level 0. The same command again goes on where it was stopped.
+A run that was stopped continues when the same command is given again.
 
 Examples:
   python -m experiments.lottery --config=configs/lottery/quickstart.py
@@ -27,7 +28,7 @@ def main(cfg: "ConfigDict", options: cli.Options) -> None:
 
     Args:
       cfg: a valid config.
-      options: of the command line.
+      options: options of the command line.
     """
     cli.start(STUDY, cfg, options)
 

@@ -1,20 +1,23 @@
-"""Pruning after training: what a language model loses by each of several ways, and what recovery gives back.
+"""Pruning of a trained language model: the loss of perplexity by several ways, with and without recovery.
 
-A model is loaded from its package's files (`jaxprune.models`) or a function of yours, and its perplexity is
-measured first. Each row of the config then prunes it, segment by segment, for each seed, which draws the
-calibration windows; the test windows are the same for all. `config.posttrain` says what is done:
+First the perplexity of the dense model is measured. Then each row of the config prunes the dense model,
+segment by segment, once for each seed. A seed draws the calibration windows; the test windows are the same
+for all seeds. A window is a sequence of tokens. Fields of `config.posttrain`:
 
   model          a name of jaxprune.models, a .gguf file, a folder of safetensors, or path/to/file.py:function
   rows           label -> dict(solver=..., pattern=..., rates=..., recover=..., propagate=...)
-  calibration    windows that statistics are gathered on; batch: how many at a time
-  validation     windows that layer errors are measured on; test: windows that perplexity is measured on
-  length         tokens of a window
+  calibration    number of windows from which statistics are computed
+  batch          number of windows that are processed at a time
+  validation     number of windows on which the errors of layers are measured
+  test           number of windows on which perplexity is measured
+  length         tokens per window
 
-It ends with a table, the errors of each kernel on held-out tokens, and plots. The same command again goes on
-where it stopped, within a row too.
+The report has a table of perplexities, the error of each kernel on held-out tokens, and plots. A run that was
+stopped, even within a row, continues when the same command is given again.
 
-A function of yours takes nothing and returns (apply, params, windows): `apply(params, tokens)` gives logits,
-and `windows` holds arrays of tokens [count, length] under "calibration", "validation" and "test".
+A function of your own takes no arguments and returns (apply, params, windows). `apply(params, tokens)` gives
+logits. `windows` is a dict of token arrays [count, length] with the keys "calibration", "validation" and
+"test".
 
 Examples:
   python -m experiments.data fetch smollm2-135m wikipedia
@@ -32,11 +35,11 @@ if TYPE_CHECKING:
 
 
 def main(cfg: "ConfigDict", options: cli.Options) -> None:
-    """Prunes a language model in the ways of a config, and writes the report.
+    """Prunes a language model by each row of a config, and writes the report.
 
     Args:
       cfg: a valid config.
-      options: of the command line.
+      options: options of the command line.
     """
     cli.start(STUDY, cfg, options)
 

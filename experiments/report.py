@@ -1,4 +1,6 @@
-"""Writes report.md of a run folder: tables, plots, and our numbers beside the paper's.
+"""Writes report.md into a run folder: tables, plots, and our numbers beside the paper's.
+
+With --table it writes the README.md of a folder of results instead.
 
 Run: python -m experiments.report RUN_FOLDER
      python -m experiments.report --table results
@@ -25,9 +27,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     source_group = parser.add_mutually_exclusive_group(required=True)
-    source_group.add_argument("run_folder", nargs="?", help="folder with results.json")
+    source_group.add_argument("run_folder", nargs="?", help="folder of a run, with results.json")
     source_group.add_argument(
-        "--table", metavar="RESULTS", help="write README.md for the JSON files there"
+        "--table",
+        metavar="RESULTS",
+        help="write README.md for the JSON files in the folder RESULTS",
     )
     args = parser.parse_args(argv)
     with cli.one_line_errors():

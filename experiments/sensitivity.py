@@ -1,17 +1,19 @@
-"""Sensitivity: what each layer of a network can lose, and how sparse each should be.
+"""Sensitivity: how much accuracy pruning each layer costs, and how sparse each layer should be.
 
-A dense network is trained for each seed. Then each layer alone is pruned to each of several sparsities and
-measured on the validation data; a knapsack over the rises of the loss finds the sparsity of every layer for
-each target, and for a tolerance of accuracy. What was found is pruned at once and tested beside uniform, ERK
-and global sparsity at the same cost. `config.sensitivity` says what is measured:
+A dense network is trained for each seed. Then each layer alone is pruned to each of several sparsities, and
+the pruned network is measured on the validation data. From the rises of the loss, a knapsack search chooses a
+sparsity for every layer: once for each budget, and once for a tolerated loss of accuracy. The trained network
+is pruned at once to these sparsities and tested. Uniform, ERK and global sparsity at the same cost are tested
+beside it. Fields of `config.sensitivity`:
 
   criterion    a name of jaxprune.criteria, a part, or path/to/file.py:function
-  sparsities   of each layer
-  cost         "flops" or "weights": what the budget is counted in
-  budget       targets: fractions of the cost that may be left
-  tolerance    of validation accuracy
+  sparsities   fractions removed from the one layer that is pruned
+  cost         "flops" or "weights": the unit of the budget
+  budget       fractions of the cost that may be left; one search for each
+  tolerance    loss of validation accuracy that is tolerated, a fraction (0.01 is one percentage point)
 
-It ends with a heat map, a table as CSV, and the rates as `part("by_path", ...)` for other configs.
+The report has a heat map, a table as CSV, and the sparsities found as `part("by_path", ...)` for other
+configs.
 
 Examples:
   python -m experiments.sensitivity --config=configs/sensitivity/lenet5_mnist.py
@@ -32,7 +34,7 @@ def main(cfg: "ConfigDict", options: cli.Options) -> None:
 
     Args:
       cfg: a valid config.
-      options: of the command line.
+      options: options of the command line.
     """
     cli.start(STUDY, cfg, options)
 

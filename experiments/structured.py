@@ -1,13 +1,14 @@
 """Structured pruning: train, remove whole units, fine-tune, shrink, measure.
 
-A comparison (see experiments.compare) of criteria or methods whose pattern is `coupled`: filters, neurons or
-heads that are found in the model's program and go wherever they run through its parameters. What is left is
-made physically smaller, and the small network is tested and timed beside the whole one.
+A comparison (see experiments.compare) of criteria or methods with the pattern `coupled`. Its units are
+filters, neurons or heads. They are found in the model's program, and each is removed from all parameters that
+it runs through. The pruned network is then made physically smaller, and the small network is tested and timed
+beside the dense one.
 
-  pattern    part("coupled", only="conv", exclude="fc", reduce="sum", normalize="none", over="all"), for all
-             criteria in config.compare.pipeline, or in a method; without one, all groups are pruned
+  pattern    part("coupled", only="conv", exclude="fc", reduce="sum", normalize="none", over="all"); in
+             config.compare.pipeline for all criteria (left out: all groups are pruned), and in each method
   criteria   names of jaxprune.criteria, or path/to/file.py:function for your own
-  sparsities fractions of the units that go
+  sparsities fractions of the units that are removed
 
 Examples:
   python -m experiments.structured --config=configs/structured/lenet5_mnist.py
@@ -30,7 +31,7 @@ def main(cfg: "ConfigDict", options: cli.Options) -> None:
 
     Args:
       cfg: a valid config.
-      options: of the command line.
+      options: options of the command line.
     """
     cli.start(STUDY, cfg, options)
 

@@ -1,8 +1,8 @@
-"""Training, dense or sparse: one model on one data set, over seeds or folds.
+"""Training of one model on one data set, dense or sparse, for each seed or cross-validation fold.
 
-One of `config.method`, `.gate`, `.penalty` and `.subgradient` makes the model sparse; with none of them it
-stays dense. The test set is read once, at the end. The same command again goes on where it was stopped, and
-prints the report of a run that is finished.
+One of `config.method`, `.gate`, `.penalty` and `.subgradient` makes the model sparse. With none of them it
+stays dense. The test set is read once, at the end. A run that was stopped continues when the same command is
+given again. For a finished run, the command prints the path of the report.
 
 Examples:
   python -m experiments.train --config=configs/zhu2017/lenet300_mnist_s95.py
@@ -23,7 +23,7 @@ def main(cfg: "ConfigDict", options: cli.Options) -> None:
 
     Args:
       cfg: a valid config.
-      options: of the command line.
+      options: options of the command line.
     """
     cli.start(STUDY, cfg, options)
 

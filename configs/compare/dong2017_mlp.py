@@ -2,16 +2,17 @@
 
 Papers: LeCun, Denker & Solla, "Optimal Brain Damage" (1990), as measured by Lee, Ajanthan & Torr 2019, table
 1: an error of 2.0 % with 92 % of the weights removed; Dong, Chen & Pan, "Learning to Prune Deep Neural
-Networks via Layer-wise Optimal Brain Surgeon" (2017), there: 2.0 % with 98.5 % removed.
-Protocol: a trained network is pruned in four rounds without training between them, then retrained; what is
-left is found anew in each round, on 1,000 training examples.
-Departures: the papers' learning rates and lengths for this network are not given: 20,000 updates of Adam
-with a cosine, and 10,000 more at a tenth of the rate; layer-wise OBS removes the same share of each layer.
+Networks via Layer-wise Optimal Brain Surgeon" (2017), in the same table: 2.0 % with 98.5 % removed.
+Protocol: a trained network is pruned in four rounds without training between them, then retrained. Each
+round computes the signals of the remaining weights anew, on 1,000 training examples.
+Departures: the papers do not give learning rates and lengths for this network. Here training has 20,000
+updates of Adam with a cosine, and retraining 10,000 more at a tenth of the rate. Layer-wise OBS removes the
+same share of each layer.
 
 Ours (5 seeds, dense 98.35 %): OBD 97.48 +- 0.06 % at 92 %, magnitude 97.78 +- 0.05; at 98.5 % layer-wise OBS
 59.62 +- 3.84 %, magnitude in each layer 52.71 +- 2.94, OBD 92.97 +- 0.44. Both figures are missed: the same
-share of each layer leaves 15 of 1,000 weights of the output layer, and 10,000 updates at a tenth of the rate
-recover too little (results/compare_dong2017_mlp).
+share of each layer leaves only 15 of 1,000 weights of the output layer, and 10,000 updates at a tenth of the
+rate recover too little (results/compare_dong2017_mlp).
 
 Run: python -m experiments.compare --config=configs/compare/dong2017_mlp.py
 """

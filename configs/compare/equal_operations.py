@@ -1,19 +1,21 @@
 """Eight methods at equal training operations and equal tuning: LeNet-300-100 on MNIST, 80 to 98 % removed.
 
-No paper's table. Dense training makes 1,000 updates of 128 examples (2.3 epochs); every method makes as many
-as those operations pay for where zeros are skipped: at 98 % a network that is sparse from the start makes
-twenty to forty times as many, one that is pruned while it trains one and a half to four times. Each method
-has eight trials on a seed of its own: four learning rates, and two values of a number of its own (static: two
-allocations; dense: eight rates). Validation examples choose. Schedules are fractions of the training; the
-rate falls to zero by a cosine. Layers 1 and 2 are pruned, the last stays. The updates follow from the
-formulas below; the report has the operations as they were counted. Controls train on the masks of a method
-for as many updates as it, at its rate: they are neither tuned nor as expensive.
+This is not a table of a paper. Dense training makes 1,000 updates of 128 examples (2.3 epochs). Every method
+makes as many updates as cost the same number of operations, if operations with zeros are skipped: at 98 %, a
+network that is sparse from the start makes twenty to forty times as many updates, and one that is pruned
+during training one and a half to four times. Each method has eight trials on a separate seed: four learning
+rates times two values of one hyperparameter (static: two allocations; dense: eight rates). The best
+validation accuracy decides. Schedules are fractions of the training; the learning rate falls to zero by a
+cosine. Layers 1 and 2 are pruned, the last stays dense. The numbers of updates follow from the formulas
+below; the report has the operations as they were counted. Controls train on the masks of a method for as many
+updates as it, at its learning rate. They are not tuned, and cost fewer operations.
 
-Ours (five seeds, dense 97.60): at 80 % GMP 98.20, SET 98.19, LAMP and RigL 98.14, Top-KAST 98.10, static
-98.01, GraNet and one cut 97.85; at 90 % LAMP 98.27, GMP 98.20, GraNet 98.16, SET 98.07, RigL and Top-KAST
-97.93, static 97.82, one cut 97.76; at 95 % GraNet 98.22, GMP 98.12, SET 97.87, LAMP 97.80, RigL 97.79,
-Top-KAST 97.66, one cut 97.65, static 97.41; at 98 % GMP and LAMP 97.88, GraNet 97.87, SET 97.50, one cut
-97.29, RigL 97.07, Top-KAST 96.89, static 96.43. 20, 34, 50 and 97 minutes of one core of an AMD EPYC.
+Ours (five seeds, test accuracy in %, dense 97.60): at 80 % GMP 98.20, SET 98.19, LAMP and RigL 98.14,
+Top-KAST 98.10, static 98.01, GraNet and one cut 97.85; at 90 % LAMP 98.27, GMP 98.20, GraNet 98.16, SET
+98.07, RigL and Top-KAST 97.93, static 97.82, one cut 97.76; at 95 % GraNet 98.22, GMP 98.12, SET 97.87, LAMP
+97.80, RigL 97.79, Top-KAST 97.66, one cut 97.65, static 97.41; at 98 % GMP and LAMP 97.88, GraNet 97.87, SET
+97.50, one cut 97.29, RigL 97.07, Top-KAST 96.89, static 96.43.
+Cost: 20, 34, 50 and 97 minutes of one core of an AMD EPYC.
 
 Run: python -m experiments.compare --config=configs/compare/equal_operations.py:90        80, 90, 95 or 98 %
      python -m experiments.compare --config=configs/compare/equal_operations.py:90-200    200 dense updates
@@ -35,8 +37,8 @@ def updates(dense_updates, share):
     """Returns how many updates cost as much as dense training.
 
     Args:
-      dense_updates: of dense training.
-      share: of a pruned layer's operations in one update, of those of a dense layer.
+      dense_updates: number of updates of dense training.
+      share: operations of a pruned layer in one update, as a fraction of those of the dense layer.
     """
     return round(dense_updates * (PRUNABLE + DENSE) / (PRUNABLE * share + DENSE))
 
@@ -44,7 +46,7 @@ def updates(dense_updates, share):
 def gradual_density(sparsity, begin, end):
     """Returns the mean density of a cubic schedule between two fractions of the training.
 
-    The cubic's mean is three quarters of the sparsity; each of its steps lags by half its length on average.
+    The mean of the cubic is three quarters of the sparsity. Each step lags by half its length on average.
     """
     return 1 - sparsity * (1 - end + 0.75 * (end - begin) - 0.5 / CHANGES)
 
@@ -57,9 +59,9 @@ def gradual_trials(dense_updates, sparsity, end, grows=False):
     """Returns the trials of a method that prunes from 10 % of the training to a fraction `end` of it.
 
     Args:
-      dense_updates: of dense training.
-      sparsity: in the end.
-      end: the fraction.
+      dense_updates: number of updates of dense training.
+      sparsity: fraction removed at the end.
+      end: the fraction of the training at which pruning ends.
       grows: whether each change of the masks reads the gradients of removed weights.
     """
     density = gradual_density(sparsity, 0.1, end)

@@ -1,15 +1,15 @@
-"""RigL on MNIST, the paper's own: LeNet-300-100 with 99 and 89 % of its first two layers removed.
+"""RigL on MNIST as in its paper: LeNet-300-100 with 99 and 89 % of its first two layers removed.
 
 Paper: Evci, Gale, Menick, Castro & Elsen, "Rigging the Lottery: Making All Tickets Winners" (2020), appendix
 B, table 2: RigL ends at an error of 1.48 % (best 1.44 %), with 408 of 784 inputs and 100 and 69 units alive.
 Protocol of the released code: 99 % of the first kernel and 89 % of the second removed, the last one dense;
 batches of 100, Nesterov's momentum 0.9, learning rate 0.2, divided by three after 75 and 95 of 200 epochs, an
-L2 penalty of 1e-4 (2e-4 in the gradient), a fraction of 0.3 falling by a cosine, masks changing every 100
-updates up to 50,000; all 60,000 training examples, the last network tested.
-Departures: SET and a static network beside it, with the same fractions.
+L2 penalty of 1e-4 (2e-4 in the gradient), a drop fraction of 0.3 that falls by a cosine, masks that change
+every 100 updates up to 50,000; all 60,000 training examples; the last network is tested.
+Departures: SET and a static network are trained beside it, with the same sparsities.
 
 Ours, five seeds: RigL ends at an error of 1.78 %, SET at 1.73, a static network at 2.51, dense at 1.37. SET
-beats static (+0.78 pp); RigL is not ahead of SET (-0.04 pp), and its figure is open.
+beats static (+0.78 pp). RigL is not better than SET (-0.04 pp), and the claim of its figure is open.
 
 Run: python -m experiments.compare --config=configs/compare/evci2020_mnist.py
 """

@@ -1,20 +1,21 @@
-"""Deep Compression of LeNet-300-100 on MNIST: pruned in rounds, its values shared and coded.
+"""Deep Compression of LeNet-300-100 on MNIST: pruning in rounds, shared values, Huffman codes.
 
 Papers: Han, Pool, Tran & Dally, "Learning both Weights and Connections for Efficient Neural Networks" (2015),
 table 1: error 1.64 % dense, 1.59 % with 12 times fewer weights. Han, Mao & Dally, "Deep Compression" (2016),
-tables 1 and 2: 32 times smaller than float32 with 6 bits for a value and 5 for a distance, 40 times with
-Huffman codes, at an error of 1.58 %; 8, 9 and 26 % of the three layers are left.
+tables 1 and 2: the file is 32 times smaller than float32 with 6 bits per value and 5 per distance between
+weights, and 40 times with Huffman codes, at an error of 1.58 %; 8, 9 and 26 % of the three layers are left.
 Protocol: trained dense by Caffe's recipe for LeNet (batches of 64, momentum 0.9, weight decay 5e-4, learning
-rate 0.01), then five rounds that each cut and train on at a tenth of the rate; survivors are not reset.
-Codebooks by k-means from linear first values, their values trained with summed gradients.
-Departures: a fraction per layer, the paper's, instead of a threshold by the layer's deviation; 10,000 updates
-in each round (the paper does not say); a constant rate before; no dropout; 5,000 examples held out; the
-values are trained by Adam. The dense network and "one cut", which prunes once, get the same 60,000 updates.
+rate 0.01), then five rounds that each prune, and train on at a tenth of the rate; the remaining weights are
+not reset. Codebooks by k-means from linear first values; the shared values are trained with summed gradients.
+Departures: each layer is pruned to the paper's fraction, not by a threshold from the layer's deviation;
+10,000 updates in each round (the paper does not say); a constant rate before the rounds; no dropout; 5,000
+examples held out; Adam trains the shared values. The dense network and "one cut", which prunes once, get the
+same 60,000 updates.
 
-Ours (5 seeds): error 1.83 +- 0.03 % dense, 2.06 +- 0.08 % with 12 times fewer weights cut in rounds (2.03 %
-in one cut), 1.96 +- 0.06 % after Deep Compression, whose file is 28.7 times smaller with fixed widths and
-34.8 times with Huffman codes: 30.7 kB, of which biases are 1.6. Both sizes miss the paper's, and cutting
-costs 0.2 points where the paper's gains 0.05 (results/compare_han2016).
+Ours (5 seeds): error 1.83 +- 0.03 % dense, 2.06 +- 0.08 % with 12 times fewer weights after rounds (2.03 % in
+one cut), 1.96 +- 0.06 % after Deep Compression. Its file is 28.7 times smaller with fixed widths and 34.8
+times with Huffman codes: 30.7 kB, of which 1.6 kB are biases. Both sizes miss the paper's. Pruning costs 0.2
+points here; in the paper it gains 0.05 (results/compare_han2016).
 
 Run: python -m experiments.compare --config=configs/compare/han2016.py
 """

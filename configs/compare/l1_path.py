@@ -1,12 +1,12 @@
 """The path of the lasso: test error against sparsity over eight strengths of L1, LeNet-300-100, MNIST.
 
-No paper's table. Proximal steps in Adam's own metric (Yun, Lozano & Yang, "Adaptive Proximal Gradient
-Methods for Structured Neural Networks", 2021) and, for comparison, the plain subgradient at the same
-strengths, which is what an L1 term in the loss gives: it makes weights small, and hardly one of them zero.
+This is not a table of a paper. It compares proximal steps in Adam's own metric (Yun, Lozano & Yang, "Adaptive
+Proximal Gradient Methods for Structured Neural Networks", 2021) with the plain subgradient at the same
+strengths. The subgradient is that of an L1 term in the loss: it makes weights small, but hardly any zero.
 
 Ours (3 seeds): dense 97.96 +- 0.16 %; L1 in proximal steps 97.83 +- 0.14 at 80.6 % of the weights removed,
 97.02 +- 0.20 at 92.3 %, 94.23 +- 0.23 at 97.2 %. The subgradient ends at the same accuracies for the same
-strengths (97.78, 94.23) and removes none (results/compare_l1_path).
+strengths (97.78, 94.23 %) and removes no weights (results/compare_l1_path).
 
 Run: python -m experiments.compare --config=configs/compare/l1_path.py
 """

@@ -2,20 +2,20 @@
 
 Paper: Lee, Ajanthan & Torr, "SNIP: Single-shot Network Pruning based on Connection Sensitivity" (2019),
 table 1: LeNet-300-100 has an error of 1.6 % at 95 % and of 2.4 % at 98 % (dense 1.7 %).
-Protocol: images standardised; variance scaling (LeCun's normal) for the weights; one batch of 100 examples
-to prune on; SGD with momentum 0.9, batches of 100, learning rate 0.1 divided by ten every 25,000 updates,
+Protocol: images standardised; weights drawn by variance scaling (LeCun's normal); masks found on one batch of
+100 examples; SGD with momentum 0.9, batches of 100, learning rate 0.1 divided by ten every 25,000 updates,
 weight decay 5e-4; 10 % of the training examples held out. "SNIP, reinit" trains weights that are drawn anew
 after scoring, as the released code does.
-Departures: the paper does not say how long it trains: 60,000 updates here; biases are not pruned; masks are
-scored once for each of 5 seeds, where the paper has 20.
-Controls: masks shuffled within each layer, also with the number at each pixel and unit kept, and put on other
-initial weights (Frankle, Dziugaite, Roy & Carbin 2021); random masks with the layer densities of ERK; GraSP
-(logits divided by 200, ten examples of each class) and SynFlow (100 rounds).
+Departures: 60,000 updates (the paper does not say how long it trains); biases are not pruned; 5 seeds with
+one mask each, where the paper has 20.
+Controls: SNIP's masks shuffled within each layer, shuffled so that each input keeps its number of weights,
+and put on other initial weights (Frankle, Dziugaite, Roy & Carbin 2021); random masks with the layer
+densities of ERK; GraSP (logits divided by 200, ten examples of each class) and SynFlow (100 rounds).
 
-Ours (five seeds, 59 minutes of one core of an AMD EPYC, dense 98.66): at 95 % SNIP 97.93 (an error of 2.07
-%, the paper 1.6), GraSP 97.84, SynFlow 97.78, random 97.72; at 98 % SNIP 97.21 (2.79 %, the paper 2.4, within
-three standard deviations), SynFlow 96.84, GraSP 96.83, random 96.21. On other weights SNIP's masks are as
-good; shuffled within layers they lose 0.23 and 0.58 points.
+Ours (five seeds, 59 minutes of one core of an AMD EPYC; test accuracy in %, dense 98.66): at 95 % SNIP 97.93
+(an error of 2.07 %, the paper 1.6), GraSP 97.84, SynFlow 97.78, random 97.72; at 98 % SNIP 97.21 (2.79 %, the
+paper 2.4, within three standard deviations), SynFlow 96.84, GraSP 96.83, random 96.21. On other initial
+weights, SNIP's masks are as good. Shuffled within layers, they lose 0.23 and 0.58 points.
 
 Run: python -m experiments.compare --config=configs/compare/lee2019_full.py
 """

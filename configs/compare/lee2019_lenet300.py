@@ -1,29 +1,32 @@
-"""SNIP on MNIST: what a network prunes itself to before it is trained; LeNet-300-100 at 95 and 98 %.
+"""SNIP on MNIST, pruning before training: LeNet-300-100 at 95 and 98 %.
 
 Paper: Lee, Ajanthan & Torr, "SNIP: Single-shot Network Pruning based on Connection Sensitivity" (2019),
 table 1: LeNet-300-100 has an error of 1.6 % at 95 % and of 2.4 % at 98 % (dense 1.7 %).
-Protocol: SGD with momentum 0.9, batches of 100, learning rate 0.1, one batch of 100 examples to prune on,
-weight decay 5e-4.
-Departures: 4,000 updates, the rate divided by ten at 1,700 and 3,300 (the paper does not say how long it
-trains; 60,000 would be its rates' drops every 25,000); images in [0, 1], not standardised; normal Glorot
-weights, where the paper's variance scaling is LeCun's; biases are not pruned; 55,000 training examples,
+Protocol: SGD with momentum 0.9, batches of 100, learning rate 0.1, weight decay 5e-4; masks found
+on one batch of 100 examples.
+Departures: 4,000 updates, with the rate divided by ten at 1,700 and 3,300 (the paper does not say how long it
+trains; its drops every 25,000 updates would correspond to 60,000); images in [0, 1], not standardised; normal
+Glorot weights, where the paper has LeCun's variance scaling; biases are not pruned; 55,000 training examples,
 5,000 held out.
 
-SynFlow, GraSP, magnitude and random masks at initialisation stand beside it, each with its masks shuffled
-within layers and put on other initial weights (Frankle et al. 2021): what such methods find is how many
-weights to keep in each layer, not which.
+SynFlow, GraSP, magnitude and random masks at initialisation are trained beside it. As controls, the masks of
+each are shuffled within layers, and put on other initial weights. Frankle et al. (2021) find by them that
+such methods choose how many weights to keep in each layer, not which.
 
-Ours (4,000 updates, 5 seeds): dense 98.32 %; at 95 % SNIP 96.91, SynFlow 96.89, magnitude 95.76, random
-masks 94.26; at 98 % SNIP 95.28, SynFlow 95.56, random 65.84, and magnitude empties a layer. SNIP beats
-random masks by 2.7 and 29 pp; its claims of being near dense fail in so short a training. On other initial
-weights its masks do as well (-0.11 pp, which five seeds cannot tell from nothing nor from more), shuffled
-within layers they do not (-1.4 pp): on MNIST such masks leave out the pixels that are always black.
+Ours (4,000 updates, 5 seeds, test accuracy in %): dense 98.32; at 95 % SNIP 96.91, SynFlow 96.89, magnitude
+95.76, random masks 94.26; at 98 % SNIP 95.28, SynFlow 95.56, random 65.84, and magnitude empties a layer.
+SNIP beats random masks by 2.7 and 29 pp; its claims of being near dense fail in so short a training. On other
+initial weights its masks are as good (-0.11 pp; five seeds tell it neither from zero nor from a larger loss).
+Shuffled within layers they are worse (-1.4 pp): on MNIST such masks leave out the pixels that are always
+black.
 
-GraSP has ten examples of each class and logits divided by 200, as in its authors' code: 96.74 +- 0.23 at 95 %
-(5 seeds, run alone), where a temperature of 1 gives 74.24 +- 14.99 on the same examples. Its rows in
-results/compare_lee2019_lenet300.json, 11 to 92 %, are older: temperature 1, 100 examples of any class.
+GraSP uses ten examples of each class and logits divided by 200, as its authors' code does. It has 96.74 +-
+0.23 at 95 % (5 seeds, run alone); with a temperature of 1 it has 74.24 +- 14.99 on the same examples. The
+rows of GraSP in results/compare_lee2019_lenet300.json, 11 to 92 %, are older: temperature 1, 100 examples of
+any class.
 
-The text's length and recipe, whose rate falls every 25,000 updates, are in configs/compare/lee2019_full.py.
+The recipe of the paper's text, with a rate that falls every 25,000 updates, is in
+configs/compare/lee2019_full.py.
 
 Run: python -m experiments.compare --config=configs/compare/lee2019_lenet300.py
 """

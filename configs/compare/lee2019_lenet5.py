@@ -2,12 +2,12 @@
 
 Paper: Lee, Ajanthan & Torr, "SNIP: Single-shot Network Pruning based on Connection Sensitivity" (2019),
 table 1: LeNet-5 has an error of 0.8 % at 98 % (dense 0.9 %).
-Protocol: as in lee2019_lenet300.py. Departures likewise, and 2,000 updates, the rate divided by ten at 850
-and 1,650: a smoke test of the claim, not the paper's training.
+Protocol: as in lee2019_lenet300.py. Departures: those of that file, and 2,000 updates, with the rate divided
+by ten at 850 and 1,650. This is a smoke test of the claim, not the paper's training.
 
 Ours (5 seeds): error 1.63 +- 0.21 % at 98 %, dense 1.05 +- 0.55 % (0.78 to 0.83 %, and 2.03 % with seed 3),
-so that near-dense cannot be shown after 3.6 epochs; with random masks nothing is learned (88.65 %: at a
-fiftieth of the weights the signal of the initialisation vanishes).
+so that after 3.6 epochs it cannot be shown that SNIP is near dense. With random masks nothing is learned
+(error 88.65 %): with a fiftieth of the weights, the activations vanish at initialisation.
 
 Run: python -m experiments.compare --config=configs/compare/lee2019_lenet5.py
 """

@@ -1,15 +1,16 @@
-"""AC/DC at phases of the paper's length: LeNet-300-100 on MNIST, 95 and 98 %, beside gradual pruning.
+"""AC/DC with phases of the paper's length: LeNet-300-100 on MNIST, 95 and 98 %, beside gradual pruning.
 
 Paper: Peste, Iofinova, Vladu & Alistarh, "AC/DC: Alternating Compressed/DeCompressed Training of Deep Neural
 Networks" (2021): a network trained in sparse and dense phases in turn is no worse than one that is pruned
-gradually. On CIFAR its phases have 20 epochs, on ImageNet 5, the rate decays, and the last sparse phase has
-15 to 30 epochs.
-Protocol: 30,000 updates (70 epochs) with a cosine; after 4,000 dense updates, phases of 2,000 updates (4.7
-epochs) up to 20,000, sparse from there on. GMP prunes between the same updates.
+gradually. On CIFAR its phases have 20 epochs, on ImageNet 5. The learning rate decays, and the last sparse
+phase has 15 to 30 epochs.
+Protocol: 30,000 updates (70 epochs) with a cosine; 4,000 dense updates, then sparse and dense phases of 2,000
+updates (4.7 epochs) up to update 20,000, then sparse updates only. GMP prunes between the same updates.
 Departures: an MLP on MNIST, for which the paper has no figure.
 
 Ours (5 seeds, dense 98.27 %): at 95 and 98 % AC/DC has 98.18 and 97.85, GMP 98.14 and 97.93, a static network
-96.97 and 95.13. AC/DC matches GMP at 95 % (+0.05 pp, bound -0.01); at 98 % that is open (-0.09, bound -0.26).
+96.97 and 95.13. AC/DC matches GMP at 95 % (+0.05 pp, bound -0.01); at 98 % the claim is open (-0.09, bound
+-0.26).
 
 Run: python -m experiments.compare --config=configs/compare/peste2021_mlp.py
 """

@@ -1,12 +1,14 @@
 """Dense, GMP, RigL, SET and static sparse ResNet-20 on CIFAR-10 (re-encoded as JPEG, quality 75), 80 to 95 %.
 
 Papers: Evci et al., "Rigging the Lottery: Making All Tickets Winners" (2020), for the order of the methods
-(their network is WRN-22-2, in a figure); Zhu & Gupta (2017). Protocol of CIFAR-10 ResNets: SGD with momentum
-0.9 and weight decay 1e-4, batch 128, crops and mirrored images, learning rate 0.1 divided by 10 after a half
-and three quarters of 64,000 updates. All convolutions but the first, and the output layer, are pruned;
-Erdős–Rényi-kernel densities, masks change every 100 updates until 75 %; GMP from 20 to 75 %, the same
-fraction everywhere. The data are no CIFAR-10 originals: results carry the name cifar10_jpeg75. Not run yet:
-it needs an accelerator (without one, some 11 CPU-hours per training).
+(their network is WRN-22-2, in a figure); Zhu & Gupta (2017).
+Protocol of CIFAR-10 ResNets: SGD with momentum 0.9 and weight decay 1e-4, batch 128, crops and mirrored
+images, learning rate 0.1 divided by 10 after a half and three quarters of 64,000 updates. All convolutions
+except the first are pruned, and so is the output layer. Layer densities are Erdős–Rényi-kernel; masks change
+every 100 updates until 75 % of the training. GMP prunes from 20 to 75 % of the training, with the same
+fraction in each layer.
+Departures: the images are not the CIFAR-10 originals, so results carry the name cifar10_jpeg75.
+Cost: about 11 CPU-hours per training without an accelerator. Not run yet.
 
 Run: python -m experiments.compare --config=configs/compare/resnet20_cifar10.py
 """

@@ -1,19 +1,20 @@
-"""What curvature tells: a trained LeNet-300-100 (MNIST) pruned at once, without training again, 50 to 95 %.
+"""Criteria of second order: a trained LeNet-300-100 (MNIST) pruned at once, without retraining, 50 to 95 %.
 
-No paper's table. Order to be expected from the papers: WoodFisher with its update of the kept weights (Singh
-& Alistarh 2020) above WoodFisher's order alone, above the diagonals (Fisher, Gauss-Newton), above magnitude.
-One global budget for all; signals from 1,000 training examples, for WoodFisher 8,000 at a damping of 1e-5 as
-in its released code; 5 seeds. WoodFisher adds the moves of single weights, as that code does; beside it the
-joint move of all weights that go; second_order_rounds.py prunes in eight rounds. OBD has Gauss-Newton's
-diagonal, never negative, as in LeCun, Denker & Solla 1990; beside it that of the Hessian itself, for which
-weights of negative curvature go first. Layer-wise OBS (Dong, Chen & Pan 2017) measures errors of layers, not
-of the loss, so it keeps the same share in each layer.
+This is not a table of a paper. The order that the papers let expect, from the best: WoodFisher with its
+update of the kept weights (Singh & Alistarh 2020), WoodFisher's scores alone, the diagonals (Fisher,
+Gauss-Newton), magnitude. All criteria have one global budget and 5 seeds. Signals come from 1,000 training
+examples, for WoodFisher from 8,000 with a damping of 1e-5, as in its released code. WoodFisher's update adds
+the updates for single removed weights, as that code does; another contestant takes the joint update for all
+removed weights. second_order_rounds.py prunes in eight rounds. OBD reads Gauss-Newton's diagonal, which is
+never negative, as in LeCun, Denker & Solla 1990; another contestant reads the Hessian's diagonal, by which
+weights of negative curvature are removed first. Layer-wise OBS (Dong, Chen & Pan 2017) measures errors of
+layers, not of the loss, so it keeps the same share in each layer.
 
-Ours (5 seeds, dense 98.00 %): at 90 and 95 % WoodFisher has 94.43 and 82.65, the joint move 94.84 and 82.56,
-its order alone 93.32 and 80.42, magnitude 88.74 and 64.00, OBD 83.65 and 62.14, Fisher 72.45 and 48.24, OBD
-of the Hessian 66.44 and 49.90; in each layer OBS has 83.06 and 43.78, magnitude 55.35 and 29.84. WoodFisher's
-update helps at 95 % (+2.24 pp, bound +1.71); whether single moves beat the joint one is open (+0.09, bound
--2.47).
+Ours (5 seeds, dense 98.00 %): at 90 and 95 % WoodFisher has 94.43 and 82.65, the joint update 94.84 and
+82.56, its scores alone 93.32 and 80.42, magnitude 88.74 and 64.00, OBD 83.65 and 62.14, Fisher 72.45 and
+48.24, OBD of the Hessian 66.44 and 49.90; with the same share in each layer, OBS has 83.06 and 43.78,
+magnitude 55.35 and 29.84. WoodFisher's update helps at 95 % (+2.24 pp, bound +1.71); whether single updates
+beat the joint one is open (+0.09, bound -2.47).
 
 Run: python -m experiments.compare --config=configs/compare/second_order.py
 """
@@ -28,7 +29,7 @@ WOODFISHER = {
 
 
 def at_95(name, better, worse):
-    """The claim that one criterion leaves a better network than another at 95 %."""
+    """Returns the claim that one criterion leaves a better network than another at 95 %."""
     return {
         "name": f"{name} at 95 %",
         "kind": "lower_bound",

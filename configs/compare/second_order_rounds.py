@@ -1,7 +1,8 @@
-"""WoodFisher in eight rounds: a trained LeNet-300-100 (MNIST) pruned to 90 and 95 %, without training again.
+"""WoodFisher in eight rounds: a trained LeNet-300-100 (MNIST) pruned to 90 and 95 %, without retraining.
 
-Each round removes a part and finds the curvature of what is left anew (Singh & Alistarh 2020), from 1,600
-mean gradients of 5 examples to save time; otherwise as second_order.py, whose single cut stands beside it.
+Each round removes a part of the weights, and computes the curvature of the remaining network anew (Singh &
+Alistarh 2020). To save time, it comes from 1,600 gradients, each the mean over 5 examples. All else is as in
+second_order.py. WoodFisher in a single cut is a contestant too.
 
 Run: python -m experiments.compare --config=configs/compare/second_order_rounds.py
 """

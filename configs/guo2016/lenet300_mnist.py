@@ -1,12 +1,12 @@
-"""Dynamic network surgery: LeNet-300-100 on MNIST, weights cut and spliced back while it trains.
+"""Dynamic network surgery: LeNet-300-100 on MNIST, weights are cut and spliced back during training.
 
 Paper: Guo, Yao & Chen, "Dynamic Network Surgery for Efficient DNNs" (2016), table 1: 56x fewer weights at an
 error of 1.99 % (dense 2.28 %).
-Protocol: a weight is cut where it is smaller than 0.9 (mean + c std) of its layer's sizes, and spliced back
-where it is larger than 1.1 times that; gradients reach the weights that are cut.
-Departures: no separate pre-training, the first 2,000 of 12,000 updates are dense; masks change every 10
-updates to the update 8,000 instead of ever more rarely at random; Adam. c (3.2, and 1.0 in the output layer)
-was chosen by the compression and the validation loss that one other seed gave.
+Protocol: mean and std are those of the magnitudes in a layer. A weight is cut if its magnitude is below 0.9
+(mean + c std), and spliced back if it is above 1.1 (mean + c std). Cut weights receive gradients too.
+Departures: no separate pre-training: the first 2,000 of 12,000 updates are dense. Masks change every 10
+updates until update 8,000; in the paper they change at random updates, more and more rarely. Adam. c (3.2,
+and 1.0 in the output layer) was chosen by the compression and validation loss of one other seed.
 
 Ours (5 seeds): 46.7 ± 0.7 times fewer parameters (98.0 % of the weights removed), error 2.25 ± 0.11 %.
 

@@ -1,9 +1,9 @@
-"""Branches of a lottery ticket in a minute, on synthetic data: that the study works, not what it finds.
+"""Branches of a lottery ticket in a minute, on synthetic data: a test that the study runs.
 
-Every kind of branch once (masks, what remains, what is pruned, targets), each trained twice for the line
-between the copies, from the dense network and from 42 % of its weights. Synthetic digits are easy: all learn
-them.
-For the papers' protocols see `zhou2019_lenet300.py` and `frankle2020_lenet300.py`.
+Every kind of branch is trained (masks, kept weights, pruned weights, targets), in two copies for the line
+between them, from the dense network and from a ticket with 42 % of its weights. Synthetic digits are easy:
+all branches learn them, so the accuracies mean nothing. For the papers' protocols see `zhou2019_lenet300.py`
+and `frankle2020_lenet300.py`.
 
 Run: python -m experiments.branches --config=configs/lottery/branches_smoke.py
 """

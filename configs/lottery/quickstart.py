@@ -1,8 +1,8 @@
 """A lottery ticket in a few minutes: LeNet-300-100 on MNIST, 6 levels of 1,000 updates, two seeds.
 
 Paper and protocol: `lenet300_mnist.py`; departures: 2 % of the updates, 6 levels, 35 % instead of 20 %
-removed per round, one reinitialisation and one shuffled mask per ticket, two seeds. It shows what the
-experiment is and what its report looks like; for the paper's claims run `smoke.py` or `lenet300_mnist.py`.
+removed per round, one reinitialisation and one shuffled mask per ticket, two seeds. It shows the steps of the
+experiment and its report. For the paper's claims, run `smoke.py` or `lenet300_mnist.py`.
 
 Run: python -m experiments.lottery --config=configs/lottery/quickstart.py
 """

@@ -1,19 +1,20 @@
-"""Tickets retrained in other ways: from trained weights, to the dense network's outputs, on earlier masks.
+"""Tickets retrained from trained weights, to the dense network's outputs, or on masks found before training.
 
-Papers: Ma, Chen, Hu, You, Xie & Wang, "Good Students Play Big Lottery Better" (2021): trained to the outputs
-of the dense network instead of the labels, subnetworks are as good as when they are rewound to an early
-update, or better (ResNets on CIFAR-10 and ImageNet). Frankle, Dziugaite, Roy & Carbin, "Pruning Neural
-Networks at Initialization: Why Are We Missing the Mark?" (2021): masks of SNIP, GraSP and SynFlow are worse
-than those of large trained weights.
-Protocol: the tickets of `smoke.py`, 4,000 updates a level; each branch trains for as long, with as many
-weights as the ticket. "trained" begins with the values that the dense network ended with; "one shot" has
-masks of large trained weights at once, the others of 100 examples, ten of each class, or none.
-Departures: the network, MNIST and the length; a temperature of 4 for the dense network's outputs; tickets are
-rewound to initialisation, and the distilled ones begin there too.
+Papers: Ma, Chen, Hu, You, Xie & Wang, "Good Students Play Big Lottery Better" (2021): subnetworks trained to
+the outputs of the dense network instead of the labels are at least as good as subnetworks rewound to an early
+update (ResNets on CIFAR-10 and ImageNet). Frankle, Dziugaite, Roy & Carbin, "Pruning Neural Networks at
+Initialization: Why Are We Missing the Mark?" (2021): masks of SNIP, GraSP and SynFlow are worse than masks of
+large trained weights.
+Protocol: the tickets of `smoke.py`, 4,000 updates a level; each branch trains for as many updates and with as
+many weights as the ticket. "trained" begins with the final values of the dense network. "one shot" has masks
+of large trained weights, found in one cut. SNIP finds its masks on 100 examples, GraSP on ten of each class,
+SynFlow on none.
+Departures: the network, MNIST and the length; a temperature of 4 for the dense network's outputs; tickets
+are rewound to initialisation, and the distilled ones begin there too.
 
 Ours (5 seeds, 7 % of the weights, dense 97.65 %): the ticket 98.31, from the dense network's values 98.32;
-trained to the dense network's outputs both stay where it is, 97.57 and 97.68: the teacher is worse than its
-ticket here. One shot 97.76, SNIP 96.57, SynFlow 96.36, GraSP 95.40: the published order.
+trained to the dense network's outputs, both are only as good as that network, 97.57 and 97.68: here the
+teacher is worse than its ticket. One shot 97.76, SNIP 96.57, SynFlow 96.36, GraSP 95.40: the published order.
 
 Run: python -m experiments.branches --config=configs/lottery/retraining_lenet300.py
 """

@@ -2,10 +2,10 @@
 
 Paper and protocol: `lenet300_mnist.py`; departures: 8 % of the updates, 13 levels, one reinitialisation per
 ticket, validation every 200 updates. The dense network is under-trained after 4,000 updates, so gains over
-it are larger than the paper's and not comparable with them; the acceptance asks for their sign only.
+it are larger than the paper's and not comparable with them. The claims are about the sign of the gains only.
 
 Ours, five seeds: at 21.1 % of the weights the ticket is 0.50 points above the dense network (bound +0.32) and
-0.86 above its reinitialisation (+0.68); no level below 5 % is as good as dense.
+0.86 above its reinitialisation (bound +0.68); no level below 5 % is as good as dense.
 
 Run: python -m experiments.lottery --config=configs/lottery/smoke.py
 """

@@ -1,23 +1,25 @@
-"""What makes a ticket of LeNet-300-100 on MNIST win: its masks, its signs, the zeros of what is pruned.
+"""Which part of a ticket makes it accurate: masks, signs, or zeros of pruned weights; LeNet-300-100, MNIST.
 
 Paper: Zhou, Lan, Liu & Yosinski, "Deconstructing Lottery Tickets: Zeros, Signs, and the Supermask" (2019).
-Weights that remain may begin with any values of the right sign, even constants; without the signs they train
-like a random reinitialisation. Pruned weights had better be zero than frozen at their initial values, and
-best where they were moving towards zero. Masks of large final weights, or of those that grew, are good ones;
-untrained, those that kept their sign reach about 86 % at their best.
-Protocol: that of `lenet300_mnist.py`, of which a finished run of `:one_reinit` is taken if it is in the work
-folder (its levels are kept): 50,000 updates of 60 examples, Adam 1.2e-3, 5 tickets. `actions`: from 21.1 and
-3.6 % of the weights, each action alone is changed; masks by other criteria are taken at once from the trained
-dense network, with the ticket's number of weights in each layer. `criteria`: a ticket of its own for each
+Remaining weights may begin with any values of the right sign, even constants. Without the signs they train
+like a random reinitialisation. It is better to set pruned weights to zero than to freeze them at their
+initial values, and best to set to zero only those that moved towards zero. Masks of large final weights, or
+of weights that grew, are good masks. Without training, masks of large weights that kept their sign reach at
+most about 86 %.
+Protocol: that of `lenet300_mnist.py`; a finished run of its `:one_reinit` in the work folder, with its levels
+kept, is used again: 50,000 updates of 60 examples, Adam 1.2e-3, 5 tickets. `actions`: from 21.1 and 3.6 % of
+the weights, each action alone is changed; masks by other criteria are taken in one cut from the trained dense
+network, with the ticket's number of weights in each layer. `criteria`: a ticket of its own for each
 criterion, pruned in 15 rounds like the paper's.
-Departures: ties are not broken at random; pruned weights move towards zero or not in the training of the
-dense network; constants are the measured standard deviation of a layer's initial weights.
+Departures: ties are not broken at random; whether a pruned weight moved towards zero is judged by the
+training of the dense network; constants are the measured standard deviation of a layer's initial weights.
 
 Ours, `actions`, five seeds (1.9 CPU-hours, after 1.5 for the tickets). With 3.6 % of the weights (ticket
-98.12 %, dense 98.14): signs kept, new values 97.97, shuffled ones 98.02, constants 98.01; signs lost 97.03,
-97.11, 96.96. Pruned weights frozen at their initial values 97.87. Masks taken at once: large_final 96.89,
-magnitude_increase 96.97, movement 96.79, random 95.99, small_init_small_final 94.06. At 21.1 % all are
-closer: five claims hold, six are open. Untrained, large_final_same_sign reaches 79.3 % at 21.1 %.
+98.12 %, dense 98.14): signs kept, with new values 97.97, shuffled values 98.02, constants 98.01; signs lost,
+in the same order 97.03, 97.11, 96.96. Pruned weights frozen at their initial values 97.87. Masks taken in one
+cut: large_final 96.89, magnitude_increase 96.97, movement 96.79, random 95.99, small_init_small_final 94.06.
+At 21.1 % all are closer: five claims hold, six are open. Without training, large_final_same_sign reaches
+79.3 % at 21.1 %.
 Cost, estimated: criteria 5 seeds x 9 tickets x 16 levels x 50,000 updates x 0.7 ms, 7 hours on one core.
 
 Run: python -m experiments.branches --config=configs/lottery/zhou2019_lenet300.py   actions

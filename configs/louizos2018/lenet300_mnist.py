@@ -5,13 +5,13 @@ Paper: Louizos, Welling & Kingma, "Learning Sparse Neural Networks through L0 Re
 Protocol of the released code for its MLP: a gate per input unit, dropout rates 0.2, 0.5, 0.5, weight decay
 5e-4 inside the penalty, Adam at 1e-3, batches of 100, inputs in [0, 1], all 60,000 training examples, the
 average of all parameters (0.999) tested. The paper's strengths per layer are not published; `layers` has
-those that gave about its sparsity in a preliminary trial.
+strengths that gave about the paper's sparsity in a preliminary trial.
 Departure: the test set is read once, after the last update, where the released code keeps the best of all
 epochs.
 
-Removed weights are counted with those that lead to, or come from, units that are gone
-(`metrics.effective`); those units are then removed physically, and the test error is the small network's.
-Pixels without a gate left stay, as they are inputs.
+Weights that lead to or come from removed units count as removed (`metrics.effective`). These units are then
+removed physically, and the test error is that of the small network. Pixels whose gates are closed stay, as
+they are inputs.
 Ours, one strength (3 seeds): error 1.58 +- 0.01 %, 86.5 % of the weights removed, 107-70, 103-68 and 108-61
 units, 92,265, 88,617 and 92,049 of 266,610 parameters (results/louizos2018_lenet300). Strengths per layer:
 error 1.81 +- 0.03 %, 90.5 % removed, 112-66, 108-61 and 116-57 units, 96,048, 92,049 and 98,309 parameters

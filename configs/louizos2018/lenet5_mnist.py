@@ -7,7 +7,7 @@ Protocol of the released code: a gate for each filter of the convolutions and ea
 layers, dropout rate 0.5, weight decay 5e-4 inside the penalty, Adam at 1e-3, batches of 100, inputs in
 [0, 1], all 60,000 training examples, 200 epochs, the average of all parameters (0.999) tested.
 Departures: the test set is read once, after the last update, where the released code keeps the best of all
-epochs. An independent replication ended at 14-19-36-21 units and 1.3 %: exact widths are no target.
+epochs. An independent replication ended at 14-19-36-21 units and 1.3 %, so exact widths are not a target.
 
 Cost, estimated: 120,000 updates x 60 ms, 2 CPU-hours a seed. Not run yet.
 

@@ -1,4 +1,4 @@
-"""Wanda and SparseGPT at 2:4 on the first four blocks of SmolLM2-135M: about three minutes.
+"""Wanda and SparseGPT at 2:4 on the first four blocks of SmolLM2-135M, in about three minutes.
 
 Run: python -m experiments.posttrain --config=configs/posttrain/smollm2_quick.py
 """

@@ -1,7 +1,8 @@
-"""SmolLM2-135M at 60 %, 70 % and 4:8, with OWL's rates and with propagated errors: one draw of windows.
+"""SmolLM2-135M at 60 %, 70 % and 4:8, with OWL's rates, and with correction for propagated errors; one seed.
 
-Ours, perplexity at 60 %, 70 % and 4:8 (dense 18.83): magnitude 3,280, 96,190, 883; Wanda 117, 641, 75.0; RIA
-127, 673, 79.9; SparseGPT 78.0, 178, 55.6, with OWL's rates 78.4 and 173; propagated 54.6, 101, 46.3.
+Ours, perplexity at 60 %, 70 % and 4:8, in this order (dense 18.83): magnitude 3,280, 96,190, 883; Wanda 117,
+641, 75.0; RIA 127, 673, 79.9; SparseGPT 78.0, 178, 55.6, with OWL's rates 78.4 and 173, with propagation
+54.6, 101, 46.3.
 
 Run: python -m experiments.posttrain --config=configs/posttrain/smollm2_rates.py
 """

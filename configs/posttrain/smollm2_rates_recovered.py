@@ -1,8 +1,9 @@
-"""SmolLM2-135M at 50 %, 60 %, 70 % and 4:8: what local recovery gives back, one draw of windows.
+"""SmolLM2-135M at 50 %, 60 %, 70 % and 4:8: the gain by local recovery; one seed.
 
-Ours, perplexity propagated and recovered (dense 18.83): 50 % 34.09, 32.90; 60 % 54.64, 52.06; 70 % 100.69,
-101.16; 4:8 46.27, 41.60. Recovery was to the dense block's outputs alone; its target is now mixed with the
-dense network's (docs/posttrain.md), and has not been run at these rates.
+Ours, perplexity of SparseGPT with propagation, and with recovery too (dense 18.83): 50 % 34.09, 32.90; 60 %
+54.64, 52.06; 70 % 100.69, 101.16; 4:8 46.27, 41.60. In these runs, recovery trained to the outputs of the
+dense block alone. Its target is now a mixture with the outputs of the dense network (docs/posttrain.md),
+which has not been run at these rates.
 
 Run: python -m experiments.posttrain --config=configs/posttrain/smollm2_rates_recovered.py
 """

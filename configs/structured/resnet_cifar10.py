@@ -5,12 +5,13 @@ operations), He et al. 2019 (FPGM; ResNet-56 93.59 % to 93.49 %, 52.6 % fewer op
 (HRank; 93.26 % to 93.17 %, 50 % fewer), Wang et al. 2021 (growing regularisation).
 Protocol of CIFAR-10 ResNets: SGD with momentum 0.9 and weight decay 1e-4, batch 128, crops and mirrored
 images, learning rate 0.1 divided by 10 after a half and three quarters of 64,000 updates; then half of the
-filters of each block's first convolution go, as in Li et al., at once, and 14,000 updates (40 epochs) at a
-learning rate of 1e-3 follow. Under GReg they fade for the first 9,000 of these. What is left is shrunk
-physically, tested and timed.
-Departures: the same share in each block (Li et al. spare some); the last update counts, not the best test
-accuracy; the data are no CIFAR-10 originals: results carry the name cifar10_jpeg75. Not run yet: it needs an
-accelerator (without one, some 11 CPU-hours per dense training of ResNet-20).
+filters of each block's first convolution are removed at once, as in Li et al., and 14,000 updates (40 epochs)
+at a learning rate of 1e-3 follow. With GReg, the filters decay during the first 9,000 of these updates before
+they are removed. The pruned network is shrunk physically, tested and timed.
+Departures: the same share in each block (Li et al. spare some blocks); the last network is tested, not the
+one with the best test accuracy; the images are not the CIFAR-10 originals, so results carry the name
+cifar10_jpeg75.
+Cost: about 11 CPU-hours per dense training of ResNet-20 without an accelerator. Not run yet.
 
 Run: python -m experiments.structured --config=configs/structured/resnet_cifar10.py       ResNet-56
      python -m experiments.structured --config=configs/structured/resnet_cifar10.py:20    ResNet-20
@@ -23,7 +24,7 @@ UPDATES, FINETUNE = 64_000, 14_000
 
 
 def sgd(learning_rate):
-    """LARS without its trust ratio is SGD with momentum and weight decay in the gradient."""
+    """Returns SGD with momentum and weight decay in the gradient: LARS without its trust ratio."""
     return part(
         "lars",
         learning_rate=learning_rate,

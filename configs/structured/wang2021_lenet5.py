@@ -1,13 +1,13 @@
-"""GReg on LeNet-5 (MNIST): filters fade before they go, in a tenth of the released length.
+"""GReg on LeNet-5 (MNIST): filters decay before they are removed, in a tenth of the released length.
 
-Paper: Wang, Qin, Zhang & Fu, "Neural Pruning via Growing Regularization" (2021): filters whose decay grows
-until they are gone leave a better network than filters of the same norms that are cut at once (ResNets on
-CIFAR and ImageNet; no figure for MNIST).
-Protocol of the released code, shortened by ten: there the strength of an L2 penalty grows to 1 in 50,000
-updates at a learning rate of 0.001 and a momentum of 0.9, which takes up to a hundredth of a weight in each
-update; here the part that goes grows to a tenth in 5,000 updates. 1,500 more let it settle, then filters go
-and 9 epochs of fine-tuning follow. The other arm loses its filters at once and is fine-tuned for as long as
-both together.
+Paper: Wang, Qin, Zhang & Fu, "Neural Pruning via Growing Regularization" (2021): the network is more accurate
+if the decay of the filters grows until they are removed than if they are cut at once by the same norms
+(ResNets on CIFAR and ImageNet; no figure for MNIST).
+Protocol of the released code, shortened by ten. There the strength of an L2 penalty grows to 1 in 50,000
+updates, at a learning rate of 0.001 and a momentum of 0.9; each update then removes up to a hundredth of a
+weight. Here this part grows to a tenth in 5,000 updates. After 1,500 more updates the filters are removed,
+and 9 epochs of fine-tuning follow. The other arm loses its filters at once and is fine-tuned for as many
+updates as all of these together.
 Departures: the network, the data and the length; decay grows in each update instead of every fifth to tenth;
 three quarters of each layer's filters.
 

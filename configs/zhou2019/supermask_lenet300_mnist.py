@@ -1,4 +1,4 @@
-"""Supermasks: LeNet-300-100 learns MNIST by choosing among its random weights, none of which is trained.
+"""Supermasks: LeNet-300-100 learns MNIST by a mask over random weights, which are not trained.
 
 Paper: Zhou, Lan, Liu & Yosinski, "Deconstructing Lottery Tickets: Zeros, Signs, and the Supermask" (2019):
 95.3 % on MNIST with a learned mask, 98.0 % with signed constants and dynamic scaling too.
@@ -6,11 +6,11 @@ Protocol of the released code: a Bernoulli mask per weight, SGD at a learning ra
 batches of 250. `popup` is edge-popup (Ramanujan et al., "What's Hidden in a Randomly Weighted Neural
 Network?", 2020) as in its authors' MNIST example: half of the weights kept, SGD at 0.1 with momentum 0.9,
 batches of 64.
-Departures: 50 epochs instead of 2,000 (14 for edge-popup, as there); the tested mask keeps the weights
-whose probability is above one half, instead of being drawn.
+Departures: 50 epochs instead of 2,000 (edge-popup: 14, as in that example); the tested mask keeps the weights
+with a probability above one half, where the paper draws it.
 
-Ours (3 seeds): signed constants, scaled: 97.69 +- 0.03 %, with 47 % of the weights kept; plain 93.96 +-
-0.05 % after 50 epochs and edge-popup 93.53 +- 0.15 % after 14, for both of which the claim of 95 % fails
+Ours (3 seeds): signed constants with scaling 97.69 +- 0.03 %, with 47 % of the weights kept; plain masks
+93.96 +- 0.05 % after 50 epochs; edge-popup 93.53 +- 0.15 % after 14. The claim of 95 % fails for the last two
 (results/zhou2019_signed, zhou2019_plain, zhou2019_popup).
 
 Run: python -m experiments.train --config=configs/zhou2019/supermask_lenet300_mnist.py         plain

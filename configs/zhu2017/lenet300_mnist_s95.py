@@ -1,8 +1,9 @@
 """Gradual magnitude pruning (GMP) of LeNet-300-100 on MNIST to 95 %.
 
 Paper: Zhu & Gupta, "To prune, or not to prune: exploring the efficacy of pruning for model compression"
-(2017), whose method it is; the paper has no MNIST table, so the run is compared with its own dense baseline
-(`--config.method=None`). Cubic schedule from update 1,000 to 8,000, every 100 updates.
+(2017). The paper has no MNIST table, so the run is compared with a dense baseline of the same config
+(`--config.method=None`).
+Protocol: cubic schedule from update 1,000 to 8,000, every 100 updates.
 
 Run: python -m experiments.train --config=configs/zhu2017/lenet300_mnist_s95.py
 """

@@ -1,4 +1,4 @@
-"""Checks of `config.paper`: what a report will read of it, after the run."""
+"""Checks, before the run, of the fields of `config.paper` that the report reads after it."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -10,14 +10,14 @@ from experiments.config.parts import UserError, check_type, unknown
 
 __all__ = ["AGAINST", "CLAIMS", "check_claim", "check_paper", "labelled_claims"]
 
-# What a claim may be held against.
+# What a claim may be compared with: the values of `against`, with the words of the report.
 AGAINST = {
     "figure": "a paper's own figure",
     "shortened": "a paper's figure, by a shortened protocol",
     "order": "a published order or statement",
     "own": "a bar of our own",
 }
-# By kind of claim, what it must say beside a metric; what that means is in `experiments.reports.claims`.
+# Kind of claim -> fields that it must have; `experiments.reports.claims` explains them.
 CLAIMS: dict[str, tuple[str, ...]] = {
     "at_least": ("value",),
     "lower_bound": ("b", "bound"),
@@ -32,8 +32,9 @@ _FIELDS_OF_CLAIMS = (
     *("name", "kind", "metric", "a", "against", "published"),
     *("sparsity", "strength", "remaining"),
 )
-_OPTIONAL = {"matches": ("margin",), "band": ("floor", "std")}  # by kind, beside those
-_RANKING = ("matches", "beats", "smallest_level")  # kinds that say which of two is better
+_OPTIONAL = {"matches": ("margin",), "band": ("floor", "std")}  # kind -> fields that it may have
+# Kinds for which it must be known whether more or less of the metric is better.
+_RANKING = ("matches", "beats", "smallest_level")
 
 
 def _is_not_negative(number: float) -> bool:
@@ -44,7 +45,7 @@ def _is_share_left(number: float) -> bool:
     return 0 < number <= 1
 
 
-# Numbers of claims: what is needed in words, and whether a number is so.
+# Numeric field of a claim -> the values that it may have, in words, and a test of a value.
 _NEEDED: dict[str, tuple[str, Callable[[float], bool]]] = {
     "sparsity": ("a fraction removed, from 0 to below 1,", lambda number: 0 <= number < 1),
     "remaining": ("a fraction of weights left, above 0 and at most 1,", _is_share_left),
@@ -56,15 +57,15 @@ _NUMBERS = (*_NEEDED, "value", "bound")
 
 
 def check_paper(paper: Any) -> None:
-    """Refuses what a report could not read, and claims that it could not check.
+    """Refuses fields that a report could not read, and claims that it could not check.
 
-    What a claim is about is checked by the study (`experiments.config.claim_sides`).
+    The study checks what the claims compare, `a` and `b` (`experiments.config.claim_sides`).
 
     Args:
-      paper: the field of a config.
+      paper: `config.paper`.
 
     Raises:
-      UserError: which field or claim, and what is wrong with it.
+      UserError: a field or claim is invalid; the message says which, and why.
     """
     for name in paper:
         if name not in _FIELDS:
@@ -82,10 +83,10 @@ def check_paper(paper: Any) -> None:
 
 
 def labelled_claims(paper: Any) -> Iterator[tuple[Any, str]]:
-    """Yields each claim of a `config.paper`, and what errors call it.
+    """Yields each claim of a `config.paper`, with its name in error messages.
 
     Raises:
-      UserError: `accept` is no list.
+      UserError: `accept` is not a list.
     """
     claims = paper.get("accept") or ()
     if not isinstance(claims, tuple | list):
@@ -96,14 +97,14 @@ def labelled_claims(paper: Any) -> Iterator[tuple[Any, str]]:
 
 
 def check_claim(claim: Any, where: str) -> None:
-    """Refuses a claim that cannot be true or false: of an unknown kind, or with impossible numbers.
+    """Refuses a claim that cannot be checked: its kind is unknown, or a number is impossible.
 
     Args:
-      claim: of `paper.accept`; what is `None` counts as left out.
-      where: what to call it.
+      claim: an entry of `paper.accept`; a field that is `None` counts as left out.
+      where: its name in error messages.
 
     Raises:
-      UserError: what is wrong with it.
+      UserError: the claim is invalid; the message says why.
     """
     if not isinstance(claim, Mapping | ConfigDict):
         raise UserError(
@@ -151,7 +152,7 @@ def _check_number(number: Any, name: str, where: str) -> None:
 
 
 def _check_strength(strength: Any, where: str) -> None:
-    """Refuses what is neither a strength nor strengths by contestant."""
+    """Refuses a value that is neither a strength nor a dict of contestant -> strength."""
     by_label: dict[str, Any] = (
         dict(strength) if isinstance(strength, Mapping | ConfigDict) else {"": strength}
     )
@@ -163,7 +164,7 @@ def _check_strength(strength: Any, where: str) -> None:
 
 
 def _check_metric(claim: Mapping[str, Any], where: str) -> None:
-    """Refuses an order by a metric without one, and percentages where fractions are meant."""
+    """Refuses rankings by a metric of unknown direction, and percentages where fractions are needed."""
     metric = claim["metric"]
     if claim["kind"] in _RANKING and lower_is_better(metric) is None:
         raise UserError(

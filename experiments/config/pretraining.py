@@ -1,9 +1,9 @@
-"""What `config.pretraining` says: on which other data all networks are trained before a comparison begins.
+"""The field `config.pretraining`: training of all networks on other data, before a comparison begins.
 
     pretraining={"data": part("mnist"), "steps": 6_000, "redrawn": "fc3"}
 
-The network is trained without any pruning, once for each seed; every contestant, the dense baseline too,
-begins with its weights.
+For each seed, one network is trained on these data without pruning. All contestants of that seed, including
+the dense baseline, begin with its weights.
 """
 
 from typing import Any
@@ -20,17 +20,19 @@ PRETRAINING = "pretraining"  # the field, and the folder of these trainings
 
 FIELDS: dict[str, Any] = {
     "data": None,  # part: a data set of `jaxprune.data`, like `config.data`
-    "steps": 0,  # updates
-    "optimizer": None,  # part; None: `config.optimizer`, its schedule from the start
-    "redrawn": "",  # regular expression: leaves that begin anew, such as a classifier; "": none
+    "steps": 0,  # number of updates, at least 1
+    "optimizer": None,  # part; None: `config.optimizer`, with its schedule started anew
+    # regular expression, searched in paths: parameters that the comparison initialises anew, such as the
+    # classifier; "": none
+    "redrawn": "",
 }
 
 
 def check_pretraining(cfg: ConfigDict) -> None:
-    """Raises `UserError` unless `config.pretraining` is empty or says what to train on, and for how long.
+    """Raises `UserError` unless `config.pretraining` is empty, or its fields are valid.
 
     Args:
-      cfg: the config, its other fields checked.
+      cfg: the config; its other fields have been checked.
     """
     where = f"config.{PRETRAINING}"
     for name in cfg.pretraining:
@@ -51,10 +53,10 @@ def check_pretraining(cfg: ConfigDict) -> None:
 
 
 def pretraining_config(cfg: ConfigDict) -> ConfigDict:
-    """Returns the config of the training before a comparison: dense, on the other data.
+    """Returns the config of the pretraining: dense training on the other data.
 
     Args:
-      cfg: of the comparison, valid, with a `pretraining`.
+      cfg: valid config of the comparison; its `pretraining` is not empty.
     """
     fields = {**FIELDS, **cfg.pretraining}
     replaced = {

@@ -1,4 +1,4 @@
-"""What `config.branches` asks for: tickets, levels, branches, copies; checked before JAX is imported."""
+"""The section `config.branches`: tickets, levels, branches, copies; checked before JAX is imported."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -26,20 +26,23 @@ __all__ = [
 ]
 
 FIELDS: dict[str, Any] = {
-    "tickets": {},  # label -> fields of config.lottery in which tickets differ; none: "ticket" alone
-    "levels": (),  # of the tickets, from which to branch, 0 is dense; none: every other one
-    "branches": {},  # label -> {"masks": ..., "kept": ..., "pruned": ..., "targets": ...}
-    "copies": 1,  # trainings of each branch, each with the examples in another order
-    "alphas": 30,  # points on the straight line between each two copies
-    "temperature": 4.0,  # by which logits are divided where the dense network is the target
+    # label -> dict of the fields of config.lottery that this ticket replaces: rewind, rewind_to, criterion;
+    # {}: one ticket with the label "ticket", as config.lottery says
+    "tickets": {},
+    # indices of the tickets' levels from which branches are trained, 0 is dense; (): all levels but 0
+    "levels": (),
+    "branches": {},  # label -> {"masks": ..., "kept": ..., "pruned": ..., "targets": ...}: see `Branch`
+    "copies": 1,  # trainings of each branch, each with another order of the examples
+    "alphas": 30,  # points on the straight line between two copies' weights, at which the error is measured
+    "temperature": 4.0,  # divides the logits of branches with the targets "dense network"
 }
 _TICKET_FIELDS = ("rewind", "rewind_to", "criterion")
 _OTHER_MASKS = ("ticket", "shuffled", "shuffled in rows", "shuffled over layers")
 AT_INIT = ("SNIP", "GraSP", "SynFlow")
-# What the papers find masks on before training: one batch, examples of each class, or no data.
+# Examples on which the papers find these masks: SNIP one batch, GraSP some of each class, SynFlow no data.
 EXAMPLES = 100
 EXAMPLES_PER_CLASS = 10
-# The names of `jaxprune.lottery.CRITERIA`, which a test compares: this module does without JAX.
+# The names of `jaxprune.lottery.CRITERIA`, copied so that JAX is not imported here; a test compares them.
 _CRITERIA = (
     "large_final",
     "small_final",
@@ -53,7 +56,7 @@ _CRITERIA = (
     "random",
 )
 MASKS = (*_OTHER_MASKS, *AT_INIT, *_CRITERIA)
-# "rewound": weights and optimizer go back to the rewinding point. The others begin with update 0.
+# "rewound": weights and optimizer go back to the rewinding point. All others begin at update 0.
 KEPT = (
     "rewound",
     "reinit",
@@ -70,19 +73,20 @@ _DENSE = "dense"
 
 
 class Branch(NamedTuple):
-    """What is trained from a level.
+    """A branch: a training that starts from a level of a ticket.
 
     Attributes:
       label: its name in tables.
-      masks: one of `MASKS`. Those of a criterion keep as many weights of each layer as the ticket's, and are
-        taken at once from the trained dense network. Those of `AT_INIT` are found on the initial weights, and
-        keep as many in all, to a part in ten million.
-      kept: one of `KEPT`: what the remaining weights begin with; "trained": what the dense network ended
-        with.
-      pruned: one of `PRUNED`: what pruned weights are, from beginning to end. "towards zero" is how they
-        moved while the dense network was trained.
-      targets: one of `TARGETS`: what outputs are compared with in training: the labels, or the outputs of
-        the trained dense network.
+      masks: one of `MASKS`. The masks of a criterion are taken from the trained dense network in one cut,
+        and keep as many weights in each layer as the ticket's masks. The masks of `AT_INIT` are found on the
+        initial weights, and keep as many weights in all layers together, to a part in ten million.
+      kept: one of `KEPT`: the values with which the remaining weights begin; "trained": the final values of
+        the dense network.
+      pruned: one of `PRUNED`: the values of the pruned weights, constant during training. "zero if towards
+        zero": zero if the weight moved towards zero while the dense network was trained, otherwise its
+        initial value.
+      targets: one of `TARGETS`: what the loss compares the outputs with: the labels, or the outputs of the
+        trained dense network.
     """
 
     label: str
@@ -99,15 +103,15 @@ class Branch(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What a run trains.
+    """The trainings of a run.
 
     Attributes:
-      tickets: the config of the lottery run of each ticket, and the fields of its section, by label.
-      levels: from which to branch.
-      branches: at each of them.
-      copies: of each branch, with the examples in different orders.
-      alphas: points on the line between two copies.
-      temperature: by which logits are divided where the dense network is the target.
+      tickets: label -> (config of the ticket's lottery run, its `config.lottery` with defaults).
+      levels: indices of the levels from which branches are trained, ascending.
+      branches: the branches that are trained from each level.
+      copies: number of trainings of each branch, with different orders of the examples.
+      alphas: number of points on the line between two copies.
+      temperature: divides the logits where the dense network is the target.
     """
 
     tickets: Mapping[str, tuple[ConfigDict, dict[str, Any]]]
@@ -120,29 +124,29 @@ class Plan(NamedTuple):
     def levels_of(self, branch: Branch) -> tuple[int, ...]:
         """Returns the levels from which a branch is trained.
 
-        The dense network is one only if something else than masks and pruned weights may differ.
+        Level 0 is left out if the branch changes masks or pruned weights, since nothing is pruned there.
         """
         needs_masks = branch.masks != "ticket" or branch.pruned != "zero"
         return tuple(level for level in self.levels if level or not needs_masks)
 
     @property
     def training_count(self) -> int:
-        """Number of trainings of branches, of one seed."""
+        """Number of branch trainings for one seed."""
         levels_count = sum(len(self.levels_of(branch)) for branch in self.branches)
         return len(self.tickets) * levels_count * self.copies
 
     def name(self, ticket: str, branch: str | None = None) -> str:
-        """Returns what tables and claims call a ticket or a branch of it."""
+        """Returns the name of a ticket, or of one of its branches, in tables and claims."""
         if branch is None:
             return ticket
         return branch if len(self.tickets) == 1 else f"{ticket}, {branch}"
 
 
 def checked(cfg: ConfigDict) -> Plan:
-    """Returns what `config.branches` asks for.
+    """Returns the plan of `config.branches`, checked.
 
     Raises:
-      UserError: a field, or `config.lottery`, is not what tickets and their branches can have.
+      UserError: a field of `config.branches` or `config.lottery` is not valid for tickets and branches.
     """
     section = section_of(cfg, "branches", FIELDS)
     where = "config.branches"
@@ -192,7 +196,7 @@ def checked(cfg: ConfigDict) -> Plan:
 
 
 def _check_at_init(cfg: ConfigDict, branches: Sequence[Branch], where: str) -> None:
-    """Refuses masks before training of tickets with a pattern, or on more examples than there are."""
+    """Refuses masks of `AT_INIT` if the method has a pattern, or too few training examples exist."""
     found = [branch for branch in branches if branch.masks in AT_INIT]
     if not found:
         return

@@ -1,4 +1,4 @@
-"""The study of a ticket's branches: other masks, weights and orders of the examples, from its levels."""
+"""The study of branches: trainings from levels of a ticket, with other masks, weights or example orders."""
 
 from typing import TYPE_CHECKING
 

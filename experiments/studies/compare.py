@@ -1,4 +1,4 @@
-"""The study of several ways to become sparse, at several sparsities, over paired seeds."""
+"""The comparison study: several methods or criteria, at several sparsities, over paired seeds."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""What `config.compare` says: who takes part in a comparison, read and checked before JAX is imported."""
+"""The section `config.compare`: the contestants of a comparison, checked before JAX is imported."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -30,16 +30,19 @@ from experiments.ways import quantisation
 __all__ = ["FIELDS", "contestants", "section_of", "with_digests"]
 
 FIELDS: dict[str, Any] = {
-    "sparsities": (0.5, 0.75, 0.875, 0.9375, 0.96875),  # 2, 4, ..., 32 times fewer weights
-    # label -> part of a way, without its sparsity or strength: methods, gates, penalties, subgradients
+    # fractions of the weights removed; the defaults are 2, 4, ..., 32 times fewer weights
+    "sparsities": (0.5, 0.75, 0.875, 0.9375, 0.96875),
+    # methods, gates, penalties, subgradients: label -> part, without its sparsity or strength
     **{way.plural: {} for way in WAYS.values()},
-    "strengths": {},  # label -> the strengths of a gate or penalty, instead of sparsities
-    "criteria": (),  # names, or "path/to/file.py:function"; or label -> one of those, a part, or a dict
-    "quantised": {},  # label -> dict: whose networks get few values, and how: see `Quantisation`
-    "pipeline": {},  # what all criteria share: see `experiments.ways.pipeline`
-    "trials": {},  # label -> dicts of what is tried on `trial_seed` first: see `experiments.studies.trials`
-    "trial_seed": 1_000,
-    # Of everybody's masks, trained anew: names of `_CONTROLS`; or label -> names, for the masks of some.
+    "strengths": {},  # label of a gate or penalty -> its strengths, instead of sparsities
+    # names or "path/to/file.py:function"; or a dict: label -> one of those, a part, or a dict with fields of
+    # pipeline
+    "criteria": (),
+    "quantised": {},  # label -> dict: networks that are quantised, and how: see `Quantisation`
+    "pipeline": {},  # settings that all criteria share: see `experiments.ways.pipeline`
+    "trials": {},  # label -> dicts of settings that are tried first: see `experiments.studies.trials`
+    "trial_seed": 1_000,  # seed of the trials; must not be one of config.seeds
+    # names of `_CONTROLS`, trained on the masks of every contestant; or label of a contestant -> names
     "controls": (),
 }
 _CONTROLS = (
@@ -51,18 +54,18 @@ _CONTROLS = (
 
 
 def section_of(cfg: ConfigDict) -> dict[str, Any]:
-    """Returns the fields of `config.compare`, at their defaults where it says nothing."""
+    """Returns the fields of `config.compare`, with the defaults of those that it leaves out."""
     return {**FIELDS, **cfg.compare.to_dict()}
 
 
 def contestants(cfg: ConfigDict) -> list[Contestant]:
-    """Returns the contestants: methods by label, then criteria; the dense baseline is left out.
+    """Returns the contestants without the dense baseline: methods, criteria, and then all others.
 
     Args:
       cfg: a config whose common fields are valid.
 
     Raises:
-      UserError: a field, part, name or file is not what it must be.
+      UserError: a field, part, name or file is invalid.
     """
     section = section_of(cfg)
     for name in section:

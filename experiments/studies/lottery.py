@@ -19,12 +19,15 @@ if TYPE_CHECKING:
 __all__ = ["FIELDS", "STUDY", "checked", "claim_side"]
 
 FIELDS: dict[str, Any] = {
-    "rounds": 12,  # how often the network is pruned
-    "rewind_to": 0,  # updates to the rewinding point; 0 is the initialisation
-    "rewind": "weights",  # or "learning_rate", "finetune"
-    "controls": ("reinit",),  # and "shuffled"
-    "repeats": 1,  # of each control at each level
-    "criterion": "",  # of `jaxprune.criteria`, in the place of the method's own
+    "rounds": 12,  # how often the network is pruned; the levels are 0 (dense) to `rounds`
+    "rewind_to": 0,  # the rewinding point: a number of updates of level 0; 0 is the initialisation
+    # what each round sets back to the rewinding point: "weights" (with optimizer and learning rate),
+    # "learning_rate" (alone), or "finetune" (nothing: training goes on at the last learning rate)
+    "rewind": "weights",
+    # of "reinit" (new initial weights) and "shuffled" (masks shuffled within each layer)
+    "controls": ("reinit",),
+    "repeats": 1,  # trainings of each control at each level
+    "criterion": "",  # name of `jaxprune.criteria`, which replaces the method's criterion; "": the method's
 }
 _CONTROLS = ("reinit", "shuffled")
 _REWINDS = ("weights", "learning_rate", "finetune")
@@ -32,10 +35,10 @@ _OF_OTHER_WAYS = ("preconditioner", "gate_optimizer", "ema")
 
 
 def checked(cfg: ConfigDict) -> dict[str, Any]:
-    """Returns the fields of `config.lottery`, at their defaults where it says nothing.
+    """Returns the fields of `config.lottery`, with the defaults of those that it leaves out.
 
     Raises:
-      UserError: a field, or a common field of the config, is not what a ticket can have.
+      UserError: a field of `config.lottery`, or a common field of the config, is not valid for a ticket.
     """
     section = section_of(cfg, "lottery", FIELDS)
     where = "config.lottery"
@@ -91,11 +94,13 @@ def checked(cfg: ConfigDict) -> dict[str, Any]:
 
 
 def claim_side(cfg: ConfigDict, levels: Iterable[int]) -> Side:
-    """Returns how claims name levels of a ticket: by the weights left there, where its config tells that.
+    """Returns how claims name the levels of a ticket: by the fraction of weights left.
+
+    The fractions are known before the run only if the method is `magnitude` with a number as its sparsity.
 
     Args:
-      cfg: of the ticket, valid.
-      levels: how often the network was pruned at each.
+      cfg: valid config of the ticket.
+      levels: indices of levels: how often the network has been pruned there.
     """
     sparsity = cfg.method.get("sparsity")
     if cfg.method.name != "magnitude" or not isinstance(sparsity, int | float):

@@ -1,4 +1,4 @@
-"""The study of pruning after training: what a language model loses, and what recovery gives back."""
+"""The study of pruning a trained language model: the loss of perplexity, with and without recovery."""
 
 import math
 from pathlib import Path
@@ -27,28 +27,34 @@ if TYPE_CHECKING:
 __all__ = ["FIELDS", "ROW", "STUDY", "checked", "with_digests"]
 
 FIELDS: dict[str, Any] = {
-    "model": "smollm2-135m",  # of `jaxprune.models`, a file, a folder, or "path/to/file.py:function"
-    "rows": {},  # label -> dict(solver=part, pattern=part, rates=..., recover=part, propagate=weight)
-    "calibration": 16,  # windows
-    "validation": 4,  # windows, for the errors of layers; 0: these are not measured
-    "test": 16,  # windows
-    "length": 512,  # tokens of a window
-    "batch": 2,  # windows at a time
-    "prunable": "",  # regular expression, searched in paths; "": all kernels of products
-    "exclude": "embed|head",  # the same, of those that are left alone; "": none
+    # a name of `jaxprune.models`, a .gguf file, a folder of safetensors, or "path/to/file.py:function"
+    "model": "smollm2-135m",
+    # label -> dict(solver=..., pattern=..., rates=..., recover=..., propagate=...); only solver is required.
+    # solver: part of `jaxprune.posttrain.solvers`, or "path/to/file.py:function", a criterion. pattern: part;
+    # left out: single weights. rates: fraction removed, dict of regular expression -> fraction, or part;
+    # default 0.5. recover: part, the training after pruning; left out: none. propagate: from 0 to 1, how
+    # strongly a kernel is corrected for the errors of the kernels before it; default 0.
+    "rows": {},
+    "calibration": 16,  # number of windows from which statistics are computed; a multiple of batch
+    "validation": 4,  # number of windows on which the errors of layers are measured; 0: not measured
+    "test": 16,  # number of windows on which perplexity is measured
+    "length": 512,  # tokens per window
+    "batch": 2,  # number of windows that are processed at a time
+    "prunable": "",  # regular expression, searched in paths of kernels; "": all kernels of matrix products
+    "exclude": "embed|head",  # the same, for kernels that are not pruned; "": none
 }
 ROW = ("solver", "pattern", "rates", "recover", "propagate")
 _BELOW_ONE = math.nextafter(1, 0)
 _FRACTION = "a fraction removed, from 0 to below 1,"
-_READ = ("posttrain", "seeds", "paper")  # fields of every config that mean something here
+_READ = ("posttrain", "seeds", "paper")  # common fields of a config that this study reads
 _DIGESTS = "files"  # hashes of the user's files
 
 
 def checked(cfg: ConfigDict) -> dict[str, Any]:
-    """Returns the fields of `config.posttrain`, at their defaults where it says nothing.
+    """Returns the fields of `config.posttrain`, with the defaults of those that it leaves out.
 
     Raises:
-      UserError: a field is not what pruning after training can use.
+      UserError: a field of `config.posttrain`, or a common field of the config, is not valid.
     """
     where = "config.posttrain"
     stored = cfg.posttrain.to_dict()
@@ -94,7 +100,7 @@ def checked(cfg: ConfigDict) -> dict[str, Any]:
 
 
 def with_digests(cfg: ConfigDict) -> ConfigDict:
-    """Returns the config with hashes of the user's files: each version of a file has its own folder."""
+    """Returns the config with hashes of the user's files, so that each version has its own run folder."""
     section = checked(cfg)
     references = [section["model"], *(row["solver"] for row in section["rows"].values())]
     files = {name for name in references if isinstance(name, str) and user_files.is_function(name)}
@@ -150,7 +156,7 @@ def _check_row(label: Any, row: Any, where: str) -> None:
 
 
 def _check_common(cfg: ConfigDict) -> None:
-    """Refuses common fields that mean nothing here, where nothing is trained."""
+    """Refuses common fields that have no effect here, because nothing is trained."""
     for name, default in DEFAULTS.items():
         if name not in _READ and cfg[name] != default and (cfg[name] or default):
             hint = f"; config.posttrain.{name} is another field" if name in FIELDS else ""

@@ -1,4 +1,4 @@
-"""Rows of a config of pruning after training: built, and checked before anything is computed."""
+"""Builds the rows of `config.posttrain`, and checks them before statistics are computed."""
 
 import contextlib
 from collections.abc import Mapping
@@ -18,15 +18,16 @@ from jaxprune.posttrain.views import Layout
 
 __all__ = ["built_row", "check_rows"]
 
-_SMALL = (16, 64, 256)  # channels and outputs of kernels that solvers are tried on
+# Solvers are tried on small kernels: at most this many channels and outputs, in ascending order.
+_SMALL = (16, 64, 256)
 
 
 def built_row(label: str, row: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the parts of a row, built.
+    """Returns the arguments that a row gives to `posttrain.prune`, by name, with its parts built.
 
     Args:
-      label: of the row.
-      row: as the config has it.
+      label: label of the row, for error messages.
+      row: the row as the config has it.
     """
     solver = row["solver"]
     if isinstance(solver, str):
@@ -49,12 +50,12 @@ def built_row(label: str, row: Mapping[str, Any]) -> dict[str, Any]:
 def check_rows(
     plan: posttrain.Plan, rows: Mapping[str, Mapping[str, Any]], written: Mapping[str, Any]
 ) -> None:
-    """Raises `UserError` unless all rows fit the kernels of a model; nothing is gathered.
+    """Raises `UserError` unless all rows fit the kernels of a model; computes no statistics.
 
     Args:
-      plan: of the model.
-      rows: by label, their parts built.
-      written: the same as the config has them.
+      plan: plan of the model.
+      rows: label -> row with its parts built, as from `built_row`.
+      written: label -> row as the config has it.
     """
     names = [kernel.name for kernel in plan.kernels]
     for label, row in rows.items():
@@ -73,7 +74,7 @@ def check_rows(
 
 
 def _contests(plan: posttrain.Plan, row: Mapping[str, Any]) -> dict[Any, Contest]:
-    """Returns the contests of all kernels that differ; rates that need data are not asked."""
+    """Returns one contest for each kind of kernel; rates that are computed from data count as 0."""
     rates = row["rates"]
     if callable(rates) and not checks.takes(rates, 1):
         rates = 0.0
@@ -88,7 +89,7 @@ def _contests(plan: posttrain.Plan, row: Mapping[str, Any]) -> dict[Any, Contest
 
 
 def _try_solver(solver: Any, size: tuple[int, int, int], kernel_contest: Contest) -> None:
-    """Has a solver prune a kernel in shapes alone; one that looks at numbers, a small kernel."""
+    """Traces a solver with shapes alone; a solver that needs values prunes a small kernel instead."""
     layers, inputs, _ = size
     shapes = {"input_moments": (layers, inputs, 1), "grams": (layers, inputs, inputs)}
     names = statistics_read_by(solver)
@@ -110,7 +111,7 @@ def _try_solver(solver: Any, size: tuple[int, int, int], kernel_contest: Contest
 def _try_on_small_kernel(
     solver: Any, size: tuple[int, int, int], kernel_contest: Contest, names: tuple[str, ...]
 ) -> None:
-    """Has a solver prune a kernel of random weights, the smallest that fits the pattern."""
+    """Calls a solver on the smallest kernel of random weights that fits the pattern."""
     window = kernel_contest.window
     channels, outputs = size[1] // window, size[2]
     for most in (*_SMALL, max(channels, outputs)):

@@ -1,4 +1,4 @@
-"""The weights that a comparison begins with, where its networks are trained on other data before."""
+"""The weights with which a comparison begins if its networks are first trained on other data."""
 
 import re
 from pathlib import Path
@@ -24,17 +24,18 @@ class Pretraining:
     """Dense training on other data, once for each seed.
 
     Attributes:
-      setup: of that training.
+      setup: setup of the training on the other data.
     """
 
     def __init__(self, setup: Setup):
-        """Checks that its weights fit.
+        """Checks that the pretrained weights fit the networks of the comparison.
 
         Args:
-          setup: of the comparison, whose config has a `pretraining`.
+          setup: setup of the comparison; its config has a `pretraining`.
 
         Raises:
-          UserError: a leaf has another shape on the other data, or `redrawn` names none.
+          UserError: the images or a leaf that is not redrawn have another shape on the other data, or
+            `redrawn` matches no leaf.
         """
         self.setup = setup_of(pretraining_config(setup.cfg))
         self._redrawn = {**FIELDS, **setup.cfg.pretraining}["redrawn"]
@@ -59,15 +60,15 @@ class Pretraining:
                 )
 
     def initial(self, run: Path, seed: int, params: Any) -> tuple[Any, Any]:
-        """Returns what the trainings of a seed begin with: pretrained weights and other variables.
+        """Returns the parameters and other variables with which the trainings of a seed begin.
 
         Args:
           run: the folder of the comparison.
-          seed: of the training.
-          params: freshly drawn parameters.
+          seed: seed of the training.
+          params: tree of freshly drawn parameters; leaves that `redrawn` matches are taken from it.
 
         Raises:
-          DivergedError: the training on the other data has no result.
+          DivergedError: the training on the other data diverged, so it has no result.
         """
         folder = run / PRETRAINING / f"seed_{seed}"
         if failure(folder) is not None:

@@ -1,4 +1,4 @@
-"""The study of layers: what each can lose, and how sparse each should be."""
+"""The sensitivity study: how much accuracy pruning each layer costs, and how sparse each should be."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["ALLOCATIONS", "FIELDS", "STUDY", "checked"]
 
 FIELDS: dict[str, Any] = {
-    "criterion": "magnitude",  # name, part, or "path/to/file.py:function"
-    "pattern": None,  # part
+    "criterion": "magnitude",  # name of `jaxprune.criteria`, part, or "path/to/file.py:function"
+    "pattern": None,  # part: a pattern of `jaxprune.patterns`; None: single weights
     "sparsities": (
         0.2,
         0.4,
@@ -39,21 +39,21 @@ FIELDS: dict[str, Any] = {
         0.97,
         0.98,
         0.99,
-    ),  # of each leaf
-    "cost": "flops",  # or "weights": what the budget is counted in
-    "budget": (0.2, 0.1, 0.05),  # targets: fractions of the cost that may be left
-    "tolerance": 0.01,  # of validation accuracy, for one more search; 0: none
-    "examples": 1_000,  # training examples that the criterion's signals are gathered on
+    ),  # fractions removed from the one layer (leaf) that is pruned
+    "cost": "flops",  # or "weights": the unit of the budget
+    "budget": (0.2, 0.1, 0.05),  # fractions of the cost that may be left; one search for each
+    "tolerance": 0.01,  # tolerated loss of validation accuracy, for one more search; 0: no such search
+    "examples": 1_000,  # number of training examples from which the criterion's signals are computed
 }
-ALLOCATIONS = ("searched", "uniform", "ERK", "global")  # what is compared at each budget
+ALLOCATIONS = ("searched", "uniform", "ERK", "global")  # compared at each budget
 _COSTS = ("flops", "weights")
 
 
 def checked(cfg: ConfigDict) -> dict[str, Any]:
-    """Returns the fields of `config.sensitivity`, at their defaults where it says nothing.
+    """Returns the fields of `config.sensitivity`, with the defaults of those that it leaves out.
 
     Raises:
-      UserError: a field, or a common field of the config, is not what an analysis can have.
+      UserError: a field of `config.sensitivity`, or a common field of the config, is not valid.
     """
     section = section_of(cfg, "sensitivity", FIELDS)
     where = "config.sensitivity"
@@ -109,7 +109,7 @@ def _check(cfg: ConfigDict) -> tuple[ConfigDict, dict[str, Any]]:
 
 
 def _with_digest(cfg: ConfigDict, criterion: Any) -> ConfigDict:
-    """Returns the config with a hash of the user's file: each version of a file has its own folder."""
+    """Returns the config with a hash of the user's file, so that each version has its own run folder."""
     if not isinstance(criterion, str) or not user_files.is_file(criterion):
         return cfg
     cfg = cfg.copy_and_resolve_references()

@@ -1,4 +1,4 @@
-"""The study of removing whole units: a comparison whose patterns are all `coupled`."""
+"""The study of structured pruning: a comparison in which every pattern is `coupled`."""
 
 from collections.abc import Mapping
 
@@ -19,7 +19,7 @@ def _check(cfg: ConfigDict) -> tuple[ConfigDict, list[Contestant]]:
 
 
 def _with_pattern(cfg: ConfigDict) -> ConfigDict:
-    """The config, in which criteria without a pattern mean all groups of coupled units."""
+    """Returns the config with the pattern `coupled`, of all groups, if its criteria have no pattern."""
     pipeline = cfg.compare.get("pipeline", {})
     if not cfg.compare.get("criteria") or not isinstance(pipeline, ConfigDict | Mapping):
         return cfg
@@ -32,7 +32,7 @@ def _with_pattern(cfg: ConfigDict) -> ConfigDict:
 
 
 def _check_pattern(contestant: Contestant) -> None:
-    """Refuses a criterion or a method that removes something else than coupled units."""
+    """Refuses a criterion or a method whose pattern is not `coupled`."""
     if isinstance(contestant, ByCriterion):
         pattern = contestant.pipeline.pattern
     elif isinstance(contestant, ByWay) and contestant.way == "method":

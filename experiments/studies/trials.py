@@ -1,10 +1,10 @@
-"""Trials: settings of a contestant that are tried on a seed of their own, before the seeds that count.
+"""Trials: settings of a contestant that are tried on a separate seed, before it is trained with all seeds.
 
     trials={"RigL": ({"optimizer": {"learning_rate": 0.1}}, {"part": {"fraction": 0.5}, "steps": 9_000})}
 
-Each trial replaces fields of the contestant's part, of the common optimizer, or the number of updates. The
-one with the best accuracy on validation examples trains with all seeds; the test examples play no part. A
-single trial is taken as it is.
+Each trial replaces fields of the contestant's part, fields of `config.optimizer`, or the number of updates.
+The trial with the best validation accuracy is trained with all seeds. Test examples are not used for the
+choice. A single trial is used without trying it.
 """
 
 import dataclasses
@@ -31,18 +31,18 @@ __all__ = ["Trial", "check_trials", "trials_of", "tried"]
 Trial = Mapping[str, Any]
 
 _FIELDS: dict[str, Any] = {
-    "steps": 0,  # updates; 0: config.steps
-    "optimizer": {},  # fields of config.optimizer that it replaces
-    "part": {},  # fields of the contestant's part that it replaces
+    "steps": 0,  # number of updates; 0: config.steps
+    "optimizer": {},  # name -> value: fields of config.optimizer that the trial replaces
+    "part": {},  # name -> value: fields of the contestant's part that the trial replaces
 }
 
 
 def trials_of(section: Mapping[str, Any], label: str) -> Sequence[Trial]:
-    """Returns the trials of a contestant: one that changes nothing where the config names none.
+    """Returns the trials of a contestant; if the config names none, one trial that changes nothing.
 
     Args:
       section: `config.compare`, checked.
-      label: of the contestant, or "dense".
+      label: label of the contestant, or "dense".
     """
     return section["trials"].get(label) or ({},)
 
@@ -51,9 +51,9 @@ def tried(setup: "Setup", contestant: Contestant | None, trial: Trial) -> tuple[
     """Returns the setup and the contestant that a trial describes.
 
     Args:
-      setup: of the comparison.
-      contestant: `None` for the dense baseline.
-      trial: what is replaced.
+      setup: setup of the comparison.
+      contestant: the contestant; `None` for the dense baseline.
+      trial: the fields that are replaced.
     """
     from experiments.training.setup import setup as setup_of
 
@@ -72,11 +72,11 @@ def tried(setup: "Setup", contestant: Contestant | None, trial: Trial) -> tuple[
 def check_trials(
     section: Mapping[str, Any], contestants: Sequence[Contestant], cfg: ConfigDict
 ) -> None:
-    """Raises `UserError` unless `config.compare.trials` can be tried.
+    """Raises `UserError` unless `config.compare.trials` is valid.
 
     Args:
       section: `config.compare`, with defaults.
-      contestants: that it names.
+      contestants: the contestants that it names.
       cfg: the config.
     """
     where = "config.compare.trials"
@@ -136,7 +136,7 @@ def _check_trial(found: Any, rival: ByWay | None, cfg: ConfigDict, where: str) -
 
 
 def _merged(part: Any, fields: Any) -> ConfigDict:
-    """Returns a part with some of its fields replaced; all of them, where the new ones name another."""
+    """Returns a part with some fields replaced; if `fields` names another function, `fields` alone."""
     if fields.get("name", part["name"]) != part["name"]:
         return ConfigDict(fields, allow_dotted_keys=True)
     return ConfigDict({**dict(part), **dict(fields)}, allow_dotted_keys=True)
@@ -156,7 +156,7 @@ def _check_seed(seed: Any, cfg: ConfigDict) -> None:
 
 
 def _source(rival: Contestant) -> str | None:
-    """The label of the contestant whose trained network another one begins with."""
+    """Returns the label of the contestant with whose trained network another contestant begins."""
     if isinstance(rival, Quantised):
         return rival.trained.label
     if isinstance(rival, ByCriterion) and rival.pipeline.when == "trained":

@@ -1,6 +1,6 @@
-"""What criteria share in a comparison, so that they alone differ: when masks are made, how, and of what.
+"""The settings that all criteria of a comparison share: when masks are made, by which schedule and pattern.
 
-`config.compare.pipeline` is for all of them; a criterion may differ in some of it:
+`config.compare.pipeline` holds for all criteria. An entry of `criteria` may replace some of its fields:
 
     criteria={"SNIP": "snip", "SynFlow": {"criterion": "synflow", "rounds": 100}}
 
@@ -15,19 +15,26 @@ from experiments.config import UserError, build, check_part, check_type, part, u
 __all__ = ["FIELDS", "Pipeline", "check_criterion", "criterion", "labelled_criteria", "pipeline"]
 
 FIELDS: dict[str, Any] = {
-    "when": "training",  # masks are made: "training", "initialisation" (before), or "trained" (after)
-    "schedule": None,  # part, without sparsity: while training; otherwise they are made at once
-    "pattern": None,  # part
-    "allocation": None,  # part
-    "rounds": 1,  # before or after training: cuts, each on signals of what is left
-    "examples": 1_000,  # training examples that signals are gathered on
-    "examples_per_class": 0,  # or as many of each class, all in one batch; 0: `examples` of any class
-    "signals": {},  # keyword -> part of jaxprune.signals, to set its options
-    "compensation": None,  # part of jaxprune.compensation, by which kept weights make up for others
-    "finetune": 0,  # updates after pruning a trained network
-    "optimizer": None,  # part: of these updates; None: config.optimizer, its schedule from the start
-    "removal": None,  # part: what goes fades in the first of these updates; None: it goes before them
-    "of": "dense",  # which trained network is pruned: the dense one, or one trained with a subgradient
+    # when masks are made: "training" (by the schedule), "initialisation" (at once, before training), or
+    # "trained" (at once, on a trained network)
+    "when": "training",
+    "schedule": None,  # part, without its sparsity; required with when="training", refused otherwise
+    "pattern": None,  # part: a pattern; None: single weights
+    "allocation": None,  # part: an allocation; None: the same fraction in each layer
+    "rounds": 1,  # not in training: number of cuts; each computes signals of the remaining network anew
+    "examples": 1_000,  # number of training examples from which signals are computed
+    # above 0: signals are computed from this many examples of each class, in one batch; 0: from `examples` of
+    # any class
+    "examples_per_class": 0,
+    "signals": {},  # keyword of a criterion -> part of jaxprune.signals, to set options of that signal
+    "compensation": None,  # part of jaxprune.compensation: changes kept weights to make up for removed ones
+    "finetune": 0,  # number of updates after a trained network is pruned
+    # part: the optimizer of fine-tuning; None: config.optimizer, with its schedule started anew
+    "optimizer": None,
+    # part: weights to be removed decay during the first updates of fine-tuning; None: they are removed before
+    "removal": None,
+    # which trained network is pruned: "dense", or the label of a subgradient with which it was trained
+    "of": "dense",
 }
 _WHEN = ("training", "initialisation", "trained")
 _PARTS = ("schedule", "pattern", "allocation", "compensation")
@@ -35,7 +42,7 @@ _ON_DATA = ("rounds", "examples", "examples_per_class", "signals", "compensation
 
 
 class Pipeline(NamedTuple):
-    """The fields, as they are for one criterion: see `FIELDS`."""
+    """The fields of the pipeline for one criterion: see `FIELDS`."""
 
     when: str
     schedule: Any
@@ -52,11 +59,11 @@ class Pipeline(NamedTuple):
     of: str
 
     def method(self, criterion: Any, sparsity: float) -> Any:
-        """Returns the method that makes the masks.
+        """Returns the `jaxprune.Method` that makes the masks.
 
         Args:
-          criterion: a function.
-          sparsity: fraction removed.
+          criterion: a criterion, `(params, *, <signals>, **_) -> scores`.
+          sparsity: fraction of the weights removed at the end.
         """
         import jaxprune as jp
 
@@ -68,10 +75,10 @@ class Pipeline(NamedTuple):
 
 
 def criterion(spec: Any) -> tuple[Any, dict[str, Any]]:
-    """Splits an entry of `compare.criteria` into the criterion and its own fields of the pipeline.
+    """Returns the criterion of an entry of `compare.criteria`, and the pipeline fields that it replaces.
 
     Args:
-      spec: a name, a part, a file, or a dict with one of these and fields.
+      spec: a name, a part, a file, or a dict with one of these as "criterion" beside pipeline fields.
 
     >>> criterion({"criterion": "synflow", "rounds": 100})
     ('synflow', {'rounds': 100})
@@ -83,7 +90,7 @@ def criterion(spec: Any) -> tuple[Any, dict[str, Any]]:
 
 
 def labelled_criteria(criteria: Any) -> list[tuple[str, Any]]:
-    """Returns the label of each entry of `compare.criteria`, by default the criterion's name, and the entry.
+    """Returns (label, entry) for each entry of `compare.criteria`; the default label is the criterion's name.
 
     >>> labelled_criteria(["magnitude", "my.py:relative_step"])
     [('magnitude', 'magnitude'), ('relative_step', 'my.py:relative_step')]
@@ -99,7 +106,7 @@ def pipeline(common: Mapping[str, Any], spec: Any) -> Pipeline:
     """Returns the pipeline of one entry of `compare.criteria`.
 
     Args:
-      common: fields that all criteria share.
+      common: the fields that all criteria share, `config.compare.pipeline`.
       spec: the entry.
 
     >>> pipeline({"when": "trained"}, {"criterion": "obd", "rounds": 2}).rounds
@@ -109,12 +116,12 @@ def pipeline(common: Mapping[str, Any], spec: Any) -> Pipeline:
 
 
 def check_criterion(common: Any, spec: Any, where: str) -> None:
-    """Raises `UserError` unless an entry of `compare.criteria` names what there is, and fits its pipeline.
+    """Raises `UserError` unless an entry of `compare.criteria` names a criterion and has a valid pipeline.
 
     Args:
-      common: fields that all criteria share.
+      common: the fields that all criteria share, `config.compare.pipeline`.
       spec: the entry.
-      where: in the config, to blame.
+      where: the entry's place in the config, for error messages.
     """
     shared = "config.compare.pipeline"
     if not isinstance(common, Mapping):

@@ -1,4 +1,4 @@
-"""How weights come to share few values: the fields of a config, checked before JAX is imported."""
+"""The fields of `config.compare.quantised`: how weights come to share few values (Deep Compression)."""
 
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
@@ -16,12 +16,15 @@ class Quantisation(NamedTuple):
     """The fields of an entry of `config.compare.quantised`.
 
     Attributes:
-      of: label of the method, or of the criterion while training, whose networks are quantised.
-      bits: of an index into the values of a leaf: a number, or numbers by regular expression.
-      gap_bits: of the distance between two weights in the file.
-      start: first values of k-means, "linear" or "density".
-      updates: in which the values are trained.
-      optimizer: part, of these updates; `None`: that of the config, its schedule from the start.
+      of: label of the contestant whose trained networks are quantised: a method, or a criterion that prunes
+        in training.
+      bits: bits of an index into the table of a leaf's values, from 1 to 8: a number, or a dict of regular
+        expression -> number.
+      gap_bits: bits of the distance between two remaining weights in the file, from 1 to 8.
+      start: first values of k-means: "linear" (evenly spaced) or "density" (at even quantiles).
+      updates: number of updates in which the shared values are trained, at least 1.
+      optimizer: part: the optimizer of these updates; `None`: `config.optimizer`, with its schedule started
+        anew.
     """
 
     of: str
@@ -33,11 +36,11 @@ class Quantisation(NamedTuple):
 
 
 def check(fields: Any, where: str) -> None:
-    """Raises `UserError` unless an entry of `config.compare.quantised` says how to quantise a network.
+    """Raises `UserError` unless an entry of `config.compare.quantised` is valid.
 
     Args:
       fields: the entry.
-      where: in the config, to blame.
+      where: the entry's place in the config, for error messages.
     """
     if not isinstance(fields, Mapping) or "of" not in fields:
         raise UserError(
