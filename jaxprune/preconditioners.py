@@ -1,10 +1,10 @@
-r"""The factor by which an adaptive optimizer scales each coordinate's step, read off its state.
+r"""The factor by which an adaptive optimizer scales the step of each weight, computed from its state.
 
-Adam moves a weight by its learning rate times $1 / (\sqrt{\hat\nu_i} + \epsilon)$ times a mean gradient.
-`jaxprune.proximal` needs this factor: with it, the proximal step is taken in the metric in which the
-optimizer moves, and both look for the same minimum. Give each function here what the optimizer was given;
-the state does not hold it. What scales updates after the named transform (clipping, a trust ratio) is not
-part of the factor.
+Adam's step for a weight is the learning rate times the factor $1 / (\sqrt{\hat\nu_i} + \epsilon)$ times a
+mean gradient. `jaxprune.proximal` needs this factor. With it, the proximal step uses the same metric as the
+optimizer's step, so that both seek the same minimum. Call each function here with the hyper-parameters of
+the optimizer: its state does not hold them. The factor does not include later transforms that scale the
+updates (clipping, a trust ratio).
 """
 
 import math
@@ -35,19 +35,21 @@ Preconditioner = Callable[[optax.OptState, Params], Any]
 def adam(*, b2: float = 0.999, eps: float = 1e-8, eps_root: float = 0.0) -> Preconditioner:
     r"""Returns Adam's factor, $1 / (\sqrt{\nu / (1 - \beta_2^t) + \epsilon_0} + \epsilon)$.
 
-    For `optax.adam`, `adamw`, `nadam`, `adabelief` and others that keep `count`, `mu` and `nu` in the same
-    sense. `adamax` keeps them in another, and is not for this. A weight that never had a gradient has the
-    factor $1 / \epsilon$: a penalty removes it at once. Only where no weight of its leaf has had one is it 0:
-    nothing is known of the leaf yet, as after a first step of NaN that `optax.zero_nans` has cleared.
+    It fits `optax.adam`, `adamw`, `nadam`, `adabelief` and other optimizers whose state has the fields
+    `count`, `mu` and `nu` with Adam's meaning. In `adamax` these fields mean something else; do not use it
+    there. If the second moment of a weight is 0, its factor is $1 / \epsilon$ (for $\epsilon_0 = 0$), and a
+    penalty removes the weight at once. If all second moments of a leaf are 0, its factors are 0, because
+    nothing is known about the leaf yet. This happens if `optax.zero_nans` has cleared a first gradient of
+    NaN.
 
     Args:
       b2: decay of the second moment, $\beta_2$.
-      eps: $\epsilon$, beside the root.
-      eps_root: $\epsilon_0$, within the root.
+      eps: $\epsilon$, added to the square root.
+      eps_root: $\epsilon_0$, added inside the square root.
 
     Returns:
-      A function: (state of the optimizer after an update, parameters) -> tree of factors, `None` at leaves
-      of which this optimizer keeps no moments.
+      A function: (state of the optimizer after an update, parameters) -> tree of factors, shaped like the
+      parameters, float32 or wider; `None` at leaves for which the optimizer keeps no moments.
 
     >>> tx, params = optax.adam(0.1), {"w": jnp.zeros(2)}
     >>> _, state = tx.update({"w": jnp.array([2.0, 4.0])}, tx.init(params))
@@ -70,17 +72,18 @@ def adam(*, b2: float = 0.999, eps: float = 1e-8, eps_root: float = 0.0) -> Prec
 def rms(
     *, eps: float = 1e-8, eps_in_sqrt: bool = True, decay: float | None = None
 ) -> Preconditioner:
-    r"""Returns the factor of `optax.rmsprop`, $1 / \sqrt{\nu + \epsilon}$, not of its centered variant.
+    r"""Returns the factor of `optax.rmsprop`, $1 / \sqrt{\nu + \epsilon}$, without centering.
 
-    It is 0 for a leaf that never had a gradient, as that of `adam`.
+    The factors of a leaf are 0 if all its second moments are 0, as in `adam`.
 
     Args:
       eps: $\epsilon$.
-      eps_in_sqrt: whether it stands within the root, as in optax by default, or beside it.
-      decay: decay of the second moment; needed if the optimizer corrects its bias.
+      eps_in_sqrt: true: $\epsilon$ is added inside the square root, optax's default; false: the factor is
+        $1 / (\sqrt{\nu} + \epsilon)$.
+      decay: decay of the second moment; needed only if the optimizer corrects the bias of its moments.
 
     Returns:
-      As of `adam`.
+      A function like the one that `adam` returns.
 
     >>> tx, params = optax.rmsprop(0.1, decay=0.75), {"w": jnp.zeros(2)}
     >>> _, state = tx.update({"w": jnp.array([2.0, 4.0])}, tx.init(params))
@@ -110,11 +113,13 @@ def rms(
 def adagrad(*, eps: float = 1e-7) -> Preconditioner:
     r"""Returns the factor of `optax.adagrad`, $1 / \sqrt{\sum_t g_t^2 + \epsilon}$; 0 while the sum is 0.
 
+    The sum includes the optimizer's `initial_accumulator_value`.
+
     Args:
       eps: $\epsilon$.
 
     Returns:
-      As of `adam`.
+      A function like the one that `adam` returns.
 
     >>> tx, params = optax.adagrad(0.1, initial_accumulator_value=0.0), {"w": jnp.zeros(2)}
     >>> _, state = tx.update({"w": jnp.array([2.0, 0.0])}, tx.init(params))
