@@ -161,9 +161,9 @@ def layerwise(
     r"""Fits the kept weights of each output of a layer to its dense outputs, by least squares.
 
     Let $G = \mathrm{E}\,x x^\top$ be the Gram matrix of the layer's inputs, and $K$ the weights that an
-    output keeps. Then $w_K \leftarrow (G_{KK} + \lambda I)^{-1} (G_{K:} + \lambda I_{K:})\, w$. With up to 256 inputs
-    the system of each output is solved exactly. With more, all outputs are solved together by conjugate
-    gradients, to a residual of 1e-4.
+    output keeps. Then $w_K \leftarrow (G_{KK} + \lambda I)^{-1} (G_{K:} + \lambda I_{K:})\, w$. With up to
+    256 inputs the system of each output is solved exactly. With more, all outputs are solved together by
+    conjugate gradients, to a residual of 1e-4.
 
     Args:
       params: tree of arrays.

@@ -1,4 +1,4 @@
-"""N:M sparsity of weights or masks, along the inputs of their kernels, checked."""
+"""Checks N:M sparsity of weights or masks along the input axis: at most N nonzeros in M neighbours."""
 
 import jax
 import jax.numpy as jnp
@@ -17,18 +17,19 @@ __all__ = ["check_nm", "nm_faults"]
 def nm_faults(
     tree: Params, n: int, m: int, *, prunable: Prunable = None, axes: AxesTree | None = None
 ) -> dict[str, int]:
-    """Returns by path the number of groups of `m` neighbours along the inputs with more than `n` nonzeros.
+    """Returns, for each leaf, how many groups of `m` neighbouring inputs have more than `n` nonzeros.
 
     Args:
-      tree: parameters, or masks; leaves that are `None` are left out.
-      n: nonzeros that a group may have.
-      m: neighbours in a group.
-      prunable: which leaves are looked at (see `jaxprune.masks.make`); `None`: all that have masks.
-      axes: which axes of the leaves are inputs: `jaxprune.axes(apply, params, *inputs)`; `None`: guessed from
-        their shapes, or else refused.
+      tree: tree of parameters or of masks; leaves that are `None` are left out.
+      n: number of nonzeros that a group may have.
+      m: number of neighbours in a group.
+      prunable: which leaves are checked (see `jaxprune.masks.make`); `None`: all masks, or for
+        parameters the leaves that are prunable by default.
+      axes: which axes of the leaves are inputs: `jaxprune.axes(apply, params, *inputs)`; `None`: they follow
+        from the shapes; leaves for which they do not are refused.
 
     Returns:
-      Counts by path, 0 for leaves that are N:M sparse.
+      Path -> number of such groups; 0 for leaves that are N:M sparse.
 
     Raises:
       ValueError: if not 1 <= n <= m, or a leaf has no groups of `m` along its inputs.
@@ -66,15 +67,16 @@ def check_nm(
     """Checks that weights or masks are N:M sparse.
 
     Args:
-      tree: parameters, or masks; leaves that are `None` are left out.
-      n: nonzeros that a group may have.
-      m: neighbours in a group.
-      prunable: which leaves are looked at (see `jaxprune.masks.make`); `None`: all that have masks.
+      tree: tree of parameters or of masks; leaves that are `None` are left out.
+      n: number of nonzeros that a group may have.
+      m: number of neighbours in a group.
+      prunable: which leaves are checked (see `jaxprune.masks.make`); `None`: all masks, or for
+        parameters the leaves that are prunable by default.
       axes: which axes of the leaves are inputs, as for `nm_faults`.
 
     Raises:
-      ValueError: if they are not; it names the leaf with the most groups of more than `n` nonzeros, and how
-        many it has.
+      ValueError: if a leaf is not N:M sparse. The message names the leaf with the most groups of more than
+        `n` nonzeros, and the number of these groups.
 
     >>> check_nm({"a": jnp.array([[1.0], [4.0], [2.0], [0.0]])}, 2, 4)
     Traceback (most recent call last):

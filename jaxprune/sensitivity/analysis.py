@@ -1,4 +1,4 @@
-"""Sensitivity analysis: each layer alone is pruned to several sparsities, and the network is measured."""
+"""Sensitivity analysis: prunes one layer at a time to several sparsities, and measures the network's loss."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -39,11 +39,12 @@ class Sensitivity(NamedTuple):
     """The losses of a network with each layer alone pruned to several sparsities.
 
     Attributes:
-      dense: the loss of the whole network.
-      weights: by name of each prunable layer, the number of its weights. A layer has the path of its leaf for
-        a name, or where layers are stacked in one leaf, the path with an index: `"layers/kernel[2]"`.
-      sparsities: by name, the fractions that were removed of it, from 0 on; patterns round them.
-      losses: by name, the loss of the network at each of them.
+      dense: the loss of the network that `sensitivity` was given.
+      weights: name of each prunable layer -> the number of its weights. The name of a layer is the path of
+        its leaf. Where layers are stacked in one leaf, it is the path with an index: `"layers/kernel[2]"`.
+      sparsities: name -> the fractions of the layer that were removed, ascending from 0; they are realised
+        fractions, which the pattern may have rounded.
+      losses: name -> the loss of the network at each of these sparsities.
     """
 
     dense: float
@@ -52,13 +53,14 @@ class Sensitivity(NamedTuple):
     losses: dict[str, list[float]]
 
     def rise(self, name: str, sparsity: float) -> float:
-        """Returns the rise of the loss with this layer alone pruned to a sparsity.
+        """Returns the rise of the loss above `dense` if this layer alone is pruned to a sparsity.
 
-        Between two sparsities that were measured it is linear in the logarithm of what is left.
+        Between two measured sparsities the rise is interpolated linearly in the logarithm of the fraction
+        that is left.
 
         Args:
-          name: of the layer.
-          sparsity: fraction removed of it, in [0, 1).
+          name: name of the layer.
+          sparsity: fraction of the layer removed, in [0, 1).
         """
         pairs = zip(self.sparsities[name], self.losses[name], strict=True)
         measured = [pair for pair in pairs if pair[0] < 1]
@@ -69,21 +71,21 @@ class Sensitivity(NamedTuple):
     def rates(
         self, budget: float, costs: Mapping[str, float] | None = None, *, options: int = 60
     ) -> dict[str, float]:
-        """Returns the sparsities for which the layers' rises of the loss have the least sum in a budget.
+        """Returns the sparsities within a budget whose predicted rise of the loss is least.
 
-        It assumes that the rise of the loss with several pruned layers is the sum of their single rises.
-        Between two measured sparsities the rise is interpolated.
+        The prediction assumes that the rise with several pruned layers is the sum of the rises of each layer
+        alone. Between two measured sparsities the rise is interpolated.
 
         Args:
           budget: fraction of the cost that may be left, in (0, 1].
-          costs: of each layer while it is dense, such as its operations, by name; `None`: its weights.
-          options: number of sparsities of each layer to choose from, between 0 and the highest measured one.
+          costs: name -> cost of the dense layer, such as its operations; `None`: its number of weights.
+          options: number of sparsities per layer to choose from, between 0 and the highest measured one.
 
         Returns:
-          Sparsities by name, for `jaxprune.allocation.by_path`.
+          Name -> sparsity, for `jaxprune.allocation.by_path`.
 
         Raises:
-          ValueError: if the highest sparsities that were measured still cost too much, the budget is out of
+          ValueError: if the cost at the highest measured sparsities is above the budget, the budget is out of
             its range, or a layer has no cost.
         """
         check_budget("Sensitivity.rates", budget)
@@ -115,32 +117,33 @@ def sensitivity(
     measured: Callable[[str, float], Any] | None = None,
     **signals: Any,
 ) -> Sensitivity:
-    """Returns the losses of the network with each layer alone pruned, to each sparsity.
+    """Returns the loss of the network for each layer and sparsity, with this layer alone pruned.
 
     Args:
-      evaluate: parameters -> the loss, on validation data, not on the test set.
+      evaluate: parameters -> the loss, a number. Use validation data, not the test set.
       params: tree of arrays, trained.
-      sparsities: fractions removed, ascending; 0 is always among the results.
-      criterion: scores the weights; those of the lowest scores are pruned.
+      sparsities: fractions removed of each layer, ascending; the results always include 0.
+      criterion: scores the weights; the weights with the lowest scores are pruned.
       pattern: which weights are removed together and which compete.
       prunable: which leaves may be pruned (see `jaxprune.masks.make`).
-      axes: which axes of the leaves are inputs, outputs and layers: `jaxprune.axes(apply, params, *inputs)`;
-        `None`: leaves with two axes are taken for `[inputs, outputs]`, with four and a small window for `[h,
-        w, inputs, outputs]`; others are refused if inputs and outputs matter.
-        Layers that are stacked in one leaf are pruned one at a time.
-      around: a tree like `params` that the other layers are taken from while one is pruned; `None`: `params`.
-        Networks are measured in its containers.
+      axes: which axes of the leaves are inputs, outputs and layers, from
+        `jaxprune.axes(apply, params, *inputs)`. Layers that are stacked in one leaf are then pruned one at a
+        time. `None`: a leaf with two axes counts as `[inputs, outputs]`, one with four axes and a small
+        window as `[h, w, inputs, outputs]`; other leaves are refused if inputs and outputs matter.
+      around: a tree like `params` with the weights of the other layers while one layer is pruned; `None`:
+        `params`. `evaluate` gets trees with the containers of `around`.
       progress: called with the number of evaluations done, after each.
-      measured: called with a layer's name and the sparsity asked for, after each call of `evaluate` on the
-        network with this layer pruned, so that the caller can store other measurements of it.
-      **signals: what the criterion reads.
+      measured: called with a layer's name and the requested sparsity, after each call of `evaluate` on the
+        network with this layer pruned. The caller can so store other measurements of this network.
+      **signals: signals that the criterion reads, by keyword.
 
     Returns:
-      The analysis; its method `rates` gives the best sparsities within a budget, judged from single layers.
+      A `Sensitivity`. Its method `rates` gives the best sparsities within a budget, predicted from the rises
+      of single layers.
 
     Raises:
-      ValueError: if the sparsities are no ascending fractions, the pattern couples leaves, `around` has other
-        leaves or shapes than `params`, or a loss is no finite number.
+      ValueError: if the sparsities are not ascending fractions, the pattern couples leaves, `around` has
+        other leaves or shapes than `params`, or a loss is not a finite number.
 
     References:
       Li, Kadav, Durdanovic, Samet & Graf, "Pruning Filters for Efficient ConvNets" (2017), section 3.2;

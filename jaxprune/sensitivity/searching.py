@@ -1,4 +1,4 @@
-"""Search of a sparsity for each layer, within a budget of cost or a tolerance of the loss."""
+"""Search for a sparsity of each layer, within a budget of cost or a tolerated rise of the loss."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -33,11 +33,11 @@ class SearchResult(NamedTuple):
     """The sparsities that a search has found, and what they cost.
 
     Attributes:
-      rates: sparsity by name, for `jaxprune.allocation.by_path`.
-      cost: fraction of the cost that is left.
-      loss: of the network that is pruned to these rates.
-      predicted: the dense loss plus the rises of each layer alone.
-      tried: (fraction of the cost, loss) of all networks that were tried.
+      rates: layer name -> sparsity, for `jaxprune.allocation.by_path`.
+      cost: fraction of the dense cost that is left.
+      loss: loss of the network pruned to these rates.
+      predicted: the dense loss plus the sum of the rises with each layer alone pruned.
+      tried: (fraction of the cost, loss) of each network that was tried.
     """
 
     rates: dict[str, float]
@@ -64,34 +64,35 @@ def search(
     progress: Callable[[int], Any] | None = None,
     **signals: Any,
 ) -> tuple[SearchResult, Params, Masks]:
-    """Searches a sparsity for each layer, within a budget of cost or a tolerance of the loss.
+    """Searches for a sparsity of each layer, within a budget of cost or a tolerated rise of the loss.
 
     Args:
-      evaluate: parameters -> the loss; the same as for the analysis.
+      evaluate: parameters -> the loss; the same function as for `sensitivity`.
       params: tree of arrays, trained.
       table: the result of `sensitivity`.
-      budget: fraction of the cost that may be left, in (0, 1], up to half a unit of each layer.
-      tolerance: instead of a budget, how much `measure` may rise; the lowest cost within this tolerance is
-        found by bisection.
-      measure: parameters -> the number to which the tolerance refers, such as the error; `None`: the loss.
-      costs: of each layer while it is dense, such as its operations, by name; `None`: its weights.
-      criterion: scores the weights; those of the lowest scores are pruned.
+      budget: fraction of the cost that may be left, in (0, 1]. Rounding to whole units may exceed it by half
+        a unit of each layer.
+      tolerance: instead of a budget, the rise of `measure` that is allowed, 0 or above. Bisection finds the
+        lowest cost within this tolerance.
+      measure: parameters -> the number to which `tolerance` refers, such as the error; `None`: the loss.
+      costs: name -> cost of the dense layer, such as its operations; `None`: its number of weights.
+      criterion: scores the weights; the weights with the lowest scores are pruned.
       pattern: which weights are removed together and which compete.
-      axes: the same as for the analysis.
-      rounds: how often the analysis is repeated around the solution, with the other layers pruned, and solved
-        again; the best network of all is returned. Each round costs as many evaluations as the analysis. Not
-        with a tolerance.
-      steps: of the bisection.
+      axes: the same as for `sensitivity`.
+      rounds: number of refinements. Each repeats the analysis with the other layers pruned as in the best
+        solution so far, and chooses sparsities again; the best of all networks is returned. A round costs as
+        many evaluations as the analysis. Ignored with `tolerance`.
+      steps: number of steps of the bisection.
       progress: called with the number of networks measured, after each.
-      **signals: what the criterion reads.
+      **signals: signals that the criterion reads, by keyword.
 
     Returns:
-      The sparsities that were found, and the pruned parameters with their masks.
+      (result, params, masks): a `SearchResult`, the pruned parameters, and their masks.
 
     Raises:
       TypeError: if an argument is of the wrong kind.
-      ValueError: if not one of budget and tolerance is given or it is out of its range, the table is of other
-        layers, a layer has no cost, or a loss is no finite number.
+      ValueError: if both or neither of `budget` and `tolerance` are given, an argument is out of its range,
+        `table` has other layers than `params`, a layer has no cost, or a loss is not a finite number.
 
     >>> import jax.numpy as jnp
     >>> params = {"a": jnp.array([[1.0, 2.0]]), "b": jnp.array([[3.0, 5.0]])}
