@@ -127,7 +127,8 @@ def ria(
 ) -> Pruned:
     """Prunes a network by relative importance and activations (RIA).
 
-    The absolute value of a weight is divided by the sums over its row and over its column.
+    The relative importance of a weight is its absolute value divided by the sum over its row, plus its
+    absolute value divided by the sum over its column.
 
     Args:
       apply: (params, batch) -> outputs; any JAX function, in evaluation mode.

@@ -27,8 +27,9 @@ def swaps(*, start: Any = None, most: int = 32, refit: Any = None) -> Solver:
     r"""Returns the solver that improves the masks of another solver by exchanges in each output.
 
     Kept weights have their old values. Let $G$ be the Gram matrix, $d$ the removed weights, with zeros
-    elsewhere, and $c = G d$. The error $d^\top G d$ changes by $w_i^2 G_{ii} + 2 w_i c_i + w_j^2 G_{jj} - 2
-    w_j c_j - 2 w_i w_j G_{ij}$ if $i$ is removed and $j$ comes back. The best pair is exchanged, within a
+    elsewhere, and $c = G d$. The error $d^\top G d$ changes by
+    $w_i^2 G_{ii} + 2 w_i c_i + w_j^2 G_{jj} - 2 w_j c_j - 2 w_i w_j G_{ij}$
+    if $i$ is removed and $j$ comes back. The best pair is exchanged, within a
     contest, until no exchange lowers the error. Each exchange of an output costs the square of the number of
     inputs in a contest.
 
