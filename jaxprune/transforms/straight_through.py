@@ -82,7 +82,8 @@ def straight_through(
 
     Compute the loss and its gradients at `forward_params(params, opt_state)`. The gradient with respect to
     the sparse weights updates all weights, with plain SGD as
-    $w \leftarrow w - \eta\, \partial L(w \odot m) / \partial (w \odot m)$. A weight off the mask is trained further, and is used again when its score is high
+    $w \leftarrow w - \eta\, \partial L(w \odot m) / \partial (w \odot m)$.
+    A weight off the mask is trained further, and is used again when its score is high
     enough. The method's `backward` may change its gradient: SR-STE adds a decay towards zero, Top-KAST gives
     the smallest weights no gradient.
 
