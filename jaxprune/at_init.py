@@ -1,6 +1,6 @@
 """Pruning before training: published methods in one call each, built on `jaxprune.prune_on`.
 
-Controls that need no data are `prune(params, methods.magnitude(sparsity=...))` and `methods.random`.
+Two controls need no data: `prune` with `methods.magnitude(sparsity=...)` or with `methods.random`.
 """
 
 from collections.abc import Callable, Iterable
@@ -54,20 +54,23 @@ def snip(
       params: tree of arrays, as initialised.
       batches: trees of arrays [examples, ...]; one batch of about a hundred examples in the paper.
       sparsity: fraction of the prunable weights removed, in [0, 1).
-      rounds: number of cuts, each by the gradients of the network as pruned so far; one in the paper.
+      rounds: number of rounds of pruning. Each computes the gradients of the network that earlier rounds have
+        pruned. The paper has one round.
       prunable: which leaves may be pruned (see `jaxprune.masks.make`).
-      axes: which axes of the leaves are inputs, outputs and layers: `jaxprune.axes(apply, params, *inputs)`;
-        `None`: leaves with two axes are taken for `[inputs, outputs]`, with four and a small window for `[h,
-        w, inputs, outputs]`; others are refused if inputs and outputs matter.
+      axes: which axes of the leaves are inputs, outputs and layers, from
+        `jaxprune.axes(apply, params, *inputs)`. `None`: a leaf with two axes counts as `[inputs, outputs]`,
+        one with four axes and a small window as `[h, w, inputs, outputs]`; other leaves are refused if inputs
+        and outputs matter.
       pattern: which weights are removed together and which compete, from `jaxprune.patterns`.
-      allocation: how the budget is divided among layers; the default is the published one, one budget for the
-        whole tree, which empties layers at high sparsities.
-      at_least: fewest units of a layer that the default allocation keeps.
+      allocation: how the budget of kept weights is divided among layers. The default is the published one,
+        one budget for the whole tree; at high sparsities it can empty layers.
+      at_least: number of units that the default allocation keeps in each layer at least.
       at_most: largest fraction of a layer that the default allocation removes.
       progress: called with the number of batches done, after each.
 
     Returns:
-      The parameters with exact zeros where pruned, and the masks, for `jaxprune.fixed`.
+      (params, masks): the parameters with exact zeros where pruned, and bool arrays, true where weights are
+      kept. `jaxprune.fixed` trains with these masks.
 
     Raises:
       ValueError: if `at_least` or `at_most` is given with another allocation, or an argument is out of its
@@ -105,7 +108,7 @@ def grasp(
     at_most: float = 1.0,
     progress: Progress | None = None,
 ) -> tuple[Params, Masks]:
-    """Prunes by GraSP: keeps the weights without which the gradient would lose most of its norm, in one shot.
+    """Prunes by GraSP: keeps the weights whose removal would reduce the gradient norm most, in one shot.
 
     Args:
       loss: (params, batch) -> the mean loss over the batch's leading axis, a scalar. The authors' code
@@ -113,23 +116,26 @@ def grasp(
         `jaxprune.signals.loss_of_outputs(apply, output_loss, temperature=200)`. Without it, networks can
         train far worse: LeNet-300-100 at 95 % on MNIST to 74.2 ± 15.0 % instead of 96.7 ± 0.2 (5 seeds).
       params: tree of arrays, as initialised.
-      batches: trees of arrays [examples, ...], read twice, for the gradient and for its product with the
-        Hessian; ten examples of each class in the paper.
+      batches: trees of arrays [examples, ...]. Each round reads them twice: for the gradient, and for the
+        product of Hessian and gradient. The paper has ten examples of each class.
       sparsity: fraction of the prunable weights removed, in [0, 1).
-      rounds: number of cuts, each by the gradient flow of the network as pruned so far; one in the paper.
+      rounds: number of rounds of pruning. Each computes the gradient flow of the network that earlier rounds
+        have pruned. The paper has one round.
       prunable: which leaves may be pruned (see `jaxprune.masks.make`).
-      axes: which axes of the leaves are inputs, outputs and layers: `jaxprune.axes(apply, params, *inputs)`;
-        `None`: leaves with two axes are taken for `[inputs, outputs]`, with four and a small window for `[h,
-        w, inputs, outputs]`; others are refused if inputs and outputs matter.
+      axes: which axes of the leaves are inputs, outputs and layers, from
+        `jaxprune.axes(apply, params, *inputs)`. `None`: a leaf with two axes counts as `[inputs, outputs]`,
+        one with four axes and a small window as `[h, w, inputs, outputs]`; other leaves are refused if inputs
+        and outputs matter.
       pattern: which weights are removed together and which compete, from `jaxprune.patterns`.
-      allocation: how the budget is divided among layers; the default is the published one, one budget for the
-        whole tree, which empties layers at high sparsities.
-      at_least: fewest units of a layer that the default allocation keeps.
+      allocation: how the budget of kept weights is divided among layers. The default is the published one,
+        one budget for the whole tree; at high sparsities it can empty layers.
+      at_least: number of units that the default allocation keeps in each layer at least.
       at_most: largest fraction of a layer that the default allocation removes.
       progress: called after each batch, with the number of batches done in both passes.
 
     Returns:
-      The parameters with exact zeros where pruned, and the masks, for `jaxprune.fixed`.
+      (params, masks): the parameters with exact zeros where pruned, and bool arrays, true where weights are
+      kept. `jaxprune.fixed` trains with these masks.
 
     Raises:
       ValueError: if `at_least` or `at_most` is given with another allocation, or an argument is out of its
@@ -137,7 +143,7 @@ def grasp(
 
     References:
       Wang, Zhang & Grosse, "Picking Winning Tickets Before Training by Preserving Gradient Flow" (2020).
-      Departure: the temperature is part of the loss; it is 1 unless the loss sets another.
+      Departure: the temperature is part of `loss`; without one in `loss` it is 1.
 
     >>> import jax.numpy as jnp
     >>> loss = lambda params, x: jnp.mean(x) * jnp.sum(params["w"] ** 3) / 6  # g = w^2 / 2, H = diag(w)
@@ -166,38 +172,40 @@ def synflow(
     at_most: float = 1.0,
     progress: Progress | None = None,
 ) -> tuple[Params, Masks]:
-    r"""Prunes by SynFlow: keeps the weights of largest synaptic flow, computed anew after each small cut.
+    r"""Prunes by SynFlow: keeps the weights with the largest synaptic flow, which each round computes anew.
 
-    After round $k$ of $n$ a fraction $(1 - s)^{k/n}$ of the weights is left. When a layer is cut, its kept
-    weights take over the flow of the lost ones. So with many rounds no layer is emptied as long as the budget
-    is enough for one path.
+    After round $k$ of $n$ a fraction $(1 - s)^{k/n}$ of the weights is left. When a layer loses weights, its
+    kept weights take over the flow of the removed ones. With many rounds, therefore, no layer is emptied as
+    long as the budget is enough for one path.
 
     Args:
-      apply: (params, inputs) -> outputs; no data is read (see `jaxprune.signals.synaptic_flow`).
+      apply: (params, inputs) -> outputs. No data is needed (see `jaxprune.signals.synaptic_flow`).
       params: tree of arrays, as initialised.
       example: inputs, of which only shapes and dtypes are used; one example is enough.
       sparsity: fraction $s$ of the prunable weights removed, in [0, 1).
       rounds: $n$, number of prunings.
       prunable: which leaves may be pruned (see `jaxprune.masks.make`).
-      axes: which axes of the leaves are inputs, outputs and layers: `jaxprune.axes(apply, params, *inputs)`;
-        `None`: leaves with two axes are taken for `[inputs, outputs]`, with four and a small window for `[h,
-        w, inputs, outputs]`; others are refused if inputs and outputs matter.
+      axes: which axes of the leaves are inputs, outputs and layers, from
+        `jaxprune.axes(apply, params, *inputs)`. `None`: a leaf with two axes counts as `[inputs, outputs]`,
+        one with four axes and a small window as `[h, w, inputs, outputs]`; other leaves are refused if inputs
+        and outputs matter.
       pattern: which weights are removed together and which compete, from `jaxprune.patterns`.
-      allocation: how the budget is divided among layers; the default is the published one, one budget for the
-        whole tree, which empties layers at high sparsities.
-      at_least: fewest units of a layer that the default allocation keeps.
+      allocation: how the budget of kept weights is divided among layers. The default is the published one,
+        one budget for the whole tree; at high sparsities it can empty layers.
+      at_least: number of units that the default allocation keeps in each layer at least.
       at_most: largest fraction of a layer that the default allocation removes.
       progress: called with the number of rounds done, after each.
 
     Returns:
-      The parameters with exact zeros where pruned, and the masks, for `jaxprune.fixed`.
+      (params, masks): the parameters with exact zeros where pruned, and bool arrays, true where weights are
+      kept. `jaxprune.fixed` trains with these masks.
 
     Raises:
       ValueError: if the flow is zero, from the start or after a round, or overflows the dtype.
 
     References:
       Tanaka, Kunin, Yamins & Ganguli, "Pruning neural networks without any data by iteratively conserving
-      synaptic flow" (2020), algorithm 1. Departure: float32, where the authors' code takes float64.
+      synaptic flow" (2020), algorithm 1. Departure: float32; the authors' code uses float64.
 
     >>> import jax.numpy as jnp
     >>> apply = lambda params, x: x @ params["a"] @ params["b"]

@@ -28,17 +28,17 @@ _EXACT = 256  # inputs up to which each output is solved exactly
 
 
 def woodfisher(params: Params, masks: Masks, *, inverse_fisher: Params, **_) -> Params:
-    r"""Changes the kept weights of each block by the sum of the compensations of each removed weight alone.
+    r"""Compensates for each removed weight by itself, and adds the changes to the kept weights of the block.
 
-    $\delta = -A \sum_{q \in Q} e_q w_q / A_{qq}$, where $A$ is the inverse Fisher of the block and $Q$ the
-    removed weights: each term is Optimal Brain Surgeon's change for one weight, as if the others of $Q$ were
-    kept.
+    The change is $\delta = -A \sum_{q \in Q} e_q w_q / A_{qq}$, where $A$ is the inverse Fisher of the block
+    and $Q$ is the set of removed weights. Each term is Optimal Brain Surgeon's change for one removed weight,
+    computed as if the other weights of $Q$ were kept.
 
     Args:
       params: tree of arrays.
-      masks: bool arrays, `None` at leaves without a mask.
-      inverse_fisher: arrays [blocks, block, block], from the signal of that name in `jaxprune.signals`;
-        leaves for which it is `None` are only masked.
+      masks: tree like `params` of bool arrays, true where weights are kept; `None` at leaves without mask.
+      inverse_fisher: tree like `params` of arrays [blocks, block, block], from
+        `jaxprune.signals.inverse_fisher`. Where an entry is `None`, the leaf is masked without compensation.
 
     Returns:
       A tree like `params`, exactly zero off the masks.
@@ -48,7 +48,7 @@ def woodfisher(params: Params, masks: Masks, *, inverse_fisher: Params, **_) -> 
 
     References:
       Singh & Alistarh, "WoodFisher: Efficient Second-Order Approximation for Neural Network Compression"
-      (2020): the sum is what their released code adds.
+      (2020). Their released code adds this sum.
 
     >>> params, masks = {"w": jnp.array([[5.0, 3.0, 6.0]])}, {"w": jnp.array([[True, False, False]])}
     >>> inverse = {"w": jnp.array([[[2.0, 1.0, -1.0], [1.0, 1.0, 1.0], [-1.0, 1.0, 3.0]]])}
@@ -60,21 +60,21 @@ def woodfisher(params: Params, masks: Masks, *, inverse_fisher: Params, **_) -> 
 
 
 def fisher_blocks(params: Params, masks: Masks, *, inverse_fisher: Params, **_) -> Params:
-    r"""Changes the kept weights of a block so that the loss rises least, $\delta = -A_{:Q} A_{QQ}^{-1} w_Q$.
+    r"""Compensates for all removed weights of a block jointly, $\delta = -A_{:Q} A_{QQ}^{-1} w_Q$.
 
-    $A$ is the inverse Fisher of the block and $Q$ the removed weights, all at once: the minimum of
-    $\delta^\top F \delta / 2$ with $\delta_Q = -w_Q$. It is exact for that quadratic model, which is not the
-    loss: the rank of its Fisher is at most the number of groups of examples, and the joint change is large in
-    directions where there is only damping. Measured on a trained LeNet-300-100 (MNIST, 1,000 examples,
-    damping 1e-5, means of
-    5 seeds): at 95 % sparsity the accuracy is 73.9 % with it, 78.5 with the sum of single changes
-    (`woodfisher`) and 77.4 without compensation; at 90 % these are 92.3, 93.7 and 92.9.
+    $A$ is the inverse of the block's damped Fisher $F$, and $Q$ is the set of removed weights. The change
+    $\delta$ minimises the modelled rise of the loss, $\delta^\top F \delta / 2$, under $\delta_Q = -w_Q$. The
+    minimum is exact for this quadratic model, but the model differs from the loss. Without damping, the rank
+    of $F$ is at most the number of groups of examples, and the joint change is large in directions in which
+    $F$ holds only the damping. Measured on a trained LeNet-300-100 (MNIST, 1,000 examples, damping 1e-5,
+    means of 5 seeds): at 95 % sparsity the accuracy is 73.9 % with `fisher_blocks`, 78.5 % with `woodfisher`
+    and 77.4 % without compensation. At 90 % sparsity it is 92.3, 93.7 and 92.9 %.
 
     Args:
       params: tree of arrays.
-      masks: bool arrays, `None` at leaves without a mask.
-      inverse_fisher: arrays [blocks, block, block], from the signal of that name in `jaxprune.signals`;
-        leaves for which it is `None` are only masked.
+      masks: tree like `params` of bool arrays, true where weights are kept; `None` at leaves without mask.
+      inverse_fisher: tree like `params` of arrays [blocks, block, block], from
+        `jaxprune.signals.inverse_fisher`. Where an entry is `None`, the leaf is masked without compensation.
 
     Returns:
       A tree like `params`, exactly zero off the masks.
@@ -84,7 +84,7 @@ def fisher_blocks(params: Params, masks: Masks, *, inverse_fisher: Params, **_) 
 
     References:
       Hassibi & Stork, "Second order derivatives for network pruning: Optimal Brain Surgeon" (1993), for one
-      weight. It is not WoodFisher's update: `woodfisher`.
+      weight. The update of the WoodFisher paper is another one: `woodfisher`.
 
     >>> params, masks = {"w": jnp.array([[1.0, 2.0]])}, {"w": jnp.array([[False, True]])}
     >>> inverse = {"w": jnp.linalg.inv(jnp.array([[[2.0, 1.0], [1.0, 1.0]]]))}
@@ -158,27 +158,28 @@ def layerwise(
     damp: float = 0.01,
     **_,
 ) -> Params:
-    r"""Fits the kept weights of each output to the layer's dense outputs, by least squares.
+    r"""Fits the kept weights of each output of a layer to its dense outputs, by least squares.
 
-    With the Gram matrix $G = \mathrm{E}\,x x^\top$ of the layer's inputs and the weights $K$ that an output
-    keeps, $w_K \leftarrow (G_{KK} + \lambda I)^{-1} (G_{K:} + \lambda I_{K:})\, w$. Up to 256 inputs this is
-    solved exactly for each output; above, by conjugate gradients for all outputs at once, to a residual of
-    1e-4.
+    Let $G = \mathrm{E}\,x x^\top$ be the Gram matrix of the layer's inputs, and $K$ the weights that an
+    output keeps. Then $w_K \leftarrow (G_{KK} + \lambda I)^{-1} (G_{K:} + \lambda I_{K:})\, w$. With up to
+    256 inputs the system of each output is solved exactly. With more, all outputs are solved together by
+    conjugate gradients, to a residual of 1e-4.
 
     Args:
       params: tree of arrays.
-      masks: bool arrays, `None` at leaves without a mask.
-      input_moments: mean squares, from `jaxprune.signals.input_moments`.
-      grams: from `jaxprune.signals.grams`; leaves for which it is `None` are only masked.
-      axes: tree of `jaxprune.Axes` beside `params`; where it is `None`, the shape of a leaf tells.
-      damp: $\lambda$ as a share of the mean of $G$'s diagonal, 0 or above.
+      masks: tree like `params` of bool arrays, true where weights are kept; `None` at leaves without mask.
+      input_moments: mean squares of the inputs, from `jaxprune.signals.input_moments`.
+      grams: Gram matrices, from `jaxprune.signals.grams`. Where an entry is `None`, the leaf is masked
+        without compensation.
+      axes: tree like `params` of `jaxprune.Axes`; where it is `None`, the axes follow from a leaf's shape.
+      damp: $\lambda$ as a fraction of the mean of $G$'s diagonal, 0 or above.
 
     Returns:
       A tree like `params`, exactly zero off the masks.
 
     References:
       Dong, Chen & Pan, "Learning to Prune Deep Neural Networks via Layer-wise Optimal Brain Surgeon" (2017);
-      Frantar & Alistarh, "Optimal Brain Compression" (2022), who remove one weight after the other.
+      Frantar & Alistarh, "Optimal Brain Compression" (2022), who remove the weights one after another.
 
     >>> params, masks = {"w": jnp.array([[1.0], [2.0]])}, {"w": jnp.array([[False], [True]])}
     >>> moments, grams = {"w": jnp.ones((2, 1))}, {"w": jnp.array([[1.0, 0.5], [0.5, 1.0]])}

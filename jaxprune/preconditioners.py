@@ -1,4 +1,4 @@
-r"""The factor by which an adaptive optimizer scales each coordinate's step, read off its state.
+r"""The factor by which an adaptive optimizer scales the step of each weight, computed from its state.
 
 Adam moves a weight by its learning rate times $1 / (\sqrt{\hat\nu_i} + \epsilon)$ times a mean gradient.
 `jaxprune.proximal` needs this factor: with it, the proximal step is taken in the metric in which the
@@ -46,8 +46,8 @@ def adam(*, b2: float = 0.999, eps: float = 1e-8, eps_root: float = 0.0) -> Prec
       eps_root: $\epsilon_0$, added under the root.
 
     Returns:
-      A function: (state of the optimizer after an update, parameters) -> tree of factors, `None` at leaves
-      of which this optimizer keeps no moments.
+      A function: (state of the optimizer after an update, parameters) -> tree of factors, shaped like the
+      parameters, float32 or wider; `None` at leaves for which the optimizer keeps no moments.
 
     >>> tx, params = optax.adam(0.1), {"w": jnp.zeros(2)}
     >>> _, state = tx.update({"w": jnp.array([2.0, 4.0])}, tx.init(params))
@@ -70,7 +70,7 @@ def adam(*, b2: float = 0.999, eps: float = 1e-8, eps_root: float = 0.0) -> Prec
 def rms(
     *, eps: float = 1e-8, eps_in_sqrt: bool = True, decay: float | None = None
 ) -> Preconditioner:
-    r"""Returns the factor of `optax.rmsprop`, $1 / \sqrt{\nu + \epsilon}$, not of its centered variant.
+    r"""Returns the factor of `optax.rmsprop`, $1 / \sqrt{\nu + \epsilon}$, without centering.
 
     As in `adam`, it is 0 for a leaf that never had a gradient.
 
@@ -109,6 +109,8 @@ def rms(
 
 def adagrad(*, eps: float = 1e-7) -> Preconditioner:
     r"""Returns the factor of `optax.adagrad`, $1 / \sqrt{\sum_t g_t^2 + \epsilon}$; 0 while the sum is 0.
+
+    The sum includes the optimizer's `initial_accumulator_value`.
 
     Args:
       eps: $\epsilon$.

@@ -1,8 +1,8 @@
-"""Image classification data: TFDS without TensorFlow as uint8 arrays, each with a synthetic twin.
+"""Image classification data as uint8 arrays: data sets of TFDS, read without TensorFlow, and synthetic twins.
 
-`fetch` prepares a data set once, from whatever source there is; `load` gives it as arrays, in
-TFDS's order. `fetch_weights` and `load_weights` do the same for the weights of trained networks,
-`fetch_text` for what `jaxprune.models.text` reads.
+`fetch` prepares a data set once, from the first source that has it. `load` returns it as arrays, in the
+order of TFDS. `fetch_weights` and `load_weights` do the same for the weights of trained networks.
+`fetch_text` fetches the text that `jaxprune.models.text` reads.
 
 >>> train, test, *_ = load("synthetic_mnist")
 >>> train, validation = split(train, 500, seed=0)

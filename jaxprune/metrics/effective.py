@@ -19,16 +19,16 @@ _FACTORS = ("scale", "var", "left_slope", "right_slope")
 def effective(apply: Callable[..., Any], params: Params, masks: Masks, *inputs: Any) -> Masks:
     r"""Returns the masks without the weights that lie on no path from an input to an output.
 
-    A weight that feeds a unit without outputs, or comes from a unit without inputs, can be removed without
-    changing more than constants. Such weights are found as by Vysogorets & Kempe: each kept weight is
-    replaced by a positive number, biases by 0 and inputs by 1, and a weight is effective if the derivative of
-    the sum of the outputs with respect to it is not zero. For weights of a convolution that meet only padding
-    it is zero.
+    If a weight leads to a unit without outgoing weights, or comes from a unit without incoming weights, its
+    removal changes only constants (biases). Such weights are found as by Vysogorets & Kempe. Each kept weight
+    is replaced by a positive number, each bias by 0 and each input by 1. A weight is effective if the
+    derivative of the sum of the outputs with respect to this weight is not zero. Weights of a convolution
+    that meet only padding are therefore not effective.
 
-    The function must let positive values through: ReLU and similar functions, pooling, BatchNorm with fixed
-    statistics, given among `params`. Functions that centre or saturate (LayerNorm, softmax, and so attention)
-    have zero derivatives at equal values; they are refused, since even the dense network then has no
-    effective weight. Of equal values, a maximum passes the derivative to one only.
+    The function must pass positive values on: ReLU and similar functions, pooling, BatchNorm with fixed
+    statistics that are part of `params`. Functions that centre or saturate (LayerNorm, softmax and therefore
+    attention) have zero derivatives at equal values. They are refused, because even the dense network would
+    have no effective weight. A maximum of equal values passes the derivative to one of them only.
 
     Args:
       apply: (params, *inputs) -> outputs.
@@ -41,7 +41,7 @@ def effective(apply: Callable[..., Any], params: Params, masks: Masks, *inputs: 
       Masks like `masks`, false at weights without effect.
 
     Raises:
-      ValueError: if weights have no effect even where all are kept.
+      ValueError: if weights have no effect even in the network with all weights kept.
 
     References:
       Vysogorets & Kempe, "Connectivity Matters: Neural Network Pruning Through the Lens of Effective

@@ -1,4 +1,4 @@
-"""Floating-point operations in the products of a function, read off its program."""
+"""Counts the floating-point operations of a function's matrix products and convolutions, from its program."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,20 +15,21 @@ __all__ = ["flops", "total_flops"]
 
 
 def flops(fn: Callable[..., Any], params: Params, *inputs: Any) -> Params:
-    r"""Returns the number of operations of each parameter when `fn(params, *inputs)` is called.
+    r"""Returns, for each parameter, the number of operations in a call of `fn(params, *inputs)`.
 
-    Matrix products and convolutions are counted, two operations for a product and its sum: $2 b m n$ of a
-    dense layer, $2 b h w k_h k_w c_{in} c_{out}$ of a convolution with $h \times w$ outputs, its padding
-    included. Additions, norms and lookups are not, and products of two activations (attention scores) have
-    no parameter: `total_flops` has them. In a scan each iteration counts; of the branches of a condition the
-      costliest; of a `while` loop one iteration. Operations that no output needs are not counted. If
-      parameters are multiplied together (a mask, the factors of a low-rank update), each has the operations
-      of the product in which the result is used.
+    Matrix products and convolutions are counted, with two operations for a multiplication and its addition:
+    $2 b m n$ for a dense layer ($b$ examples, $m$ inputs, $n$ outputs), $2 b h w k_h k_w c_{in} c_{out}$ for
+    a convolution with $h \times w$ outputs, products with padding included. Other additions, norms and
+    lookups are not counted. Products of two activations (attention scores) belong to no parameter;
+    `total_flops` counts them too. A scan counts every iteration, a condition its costliest branch, a `while`
+    loop one iteration. Operations that no output needs are not counted. If parameters are multiplied together
+    (a mask, the factors of a low-rank update), each gets the operations of the product in which the result is
+    used.
 
     Args:
       fn: any JAX function; it is traced, not run.
       params: tree of arrays.
-      *inputs: arrays or `jax.ShapeDtypeStruct`s.
+      *inputs: further arguments of `fn`: arrays or `jax.ShapeDtypeStruct`s.
 
     Returns:
       A tree like `params` of Python integers.
@@ -52,7 +53,7 @@ def total_flops(fn: Callable[..., Any], params: Params, *inputs: Any) -> int:
     Args:
       fn: any JAX function; it is traced, not run.
       params: tree of arrays.
-      *inputs: arrays or `jax.ShapeDtypeStruct`s.
+      *inputs: further arguments of `fn`: arrays or `jax.ShapeDtypeStruct`s.
 
     Returns:
       An integer, two operations per multiply-add.

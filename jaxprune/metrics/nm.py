@@ -1,4 +1,4 @@
-"""N:M sparsity of weights or masks, along the inputs of their kernels, checked."""
+"""Checks N:M sparsity of weights or masks along the input axis: at most N nonzeros in M neighbours."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Measures how long compiled functions take, beside each other."""
+"""Measures and compares the run times of functions."""
 
 import time
 from collections.abc import Callable
@@ -12,7 +12,7 @@ __all__ = ["seconds"]
 def seconds(*functions: Callable[[], Any], repeats: int = 10) -> list[float]:
     """Returns the shortest time of several runs of each function, in seconds.
 
-    The functions run in turns, so that other load of the machine affects all alike.
+    The functions run in turn, so that other load of the machine affects all of them equally.
 
     Args:
       *functions: functions without arguments; each is called once before, as the first call may compile.

@@ -1,4 +1,4 @@
-"""Counts the inputs and outputs of each layer that masks leave."""
+"""Counts the inputs and outputs of each layer that still have weights under masks."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,19 +16,19 @@ __all__ = ["units"]
 
 
 def units(masks: Masks, axes: AxesTree | None = None) -> list[dict[str, Any]]:
-    """Returns the number of inputs and outputs of each kernel that still have a weight, layer by layer.
+    """Returns, for each layer, the number of its inputs and of its outputs that still have a weight.
 
     Args:
-      masks: bool arrays; `None` at leaves without a mask. Leaves of one axis are left out.
+      masks: tree of bool arrays, `None` at leaves without a mask. Leaves with one axis are left out.
       axes: which axes of the leaves are inputs, outputs and layers: `jaxprune.axes(apply, params, *inputs)`;
-        `None`: guessed from their shapes, or else refused.
+        `None`: they follow from the shapes; leaves for which they do not are refused.
 
     Returns:
       For each layer, in the order of the leaves and within a stack, a dict of `leaf` (its path, or the
       layer's name in a stack), `inputs` and `outputs`.
 
     Raises:
-      TypeError: if `masks` is no tree of masks.
+      TypeError: if `masks` is not a tree of masks.
       ValueError: if it is not known which axes of a leaf are inputs.
 
     >>> units({"fc": {"kernel": jnp.array([[True, True, False], [False, False, False]])}})

@@ -1,14 +1,14 @@
-"""Language models from files, offline: plain trees, pure functions, and text to try them on.
+"""Language models from files, without network access: pure functions, trees of parameters, and test text.
 
-`load` gives a model by name, from a GGUF file or from a folder of safetensors; `text.windows` tokens to
-calibrate and test with; `perplexity` what it makes of them; `save` writes what was pruned.
+`load` returns a model by name, from a GGUF file, or from a folder of safetensors. `text.windows` returns
+tokens for calibration and tests, `perplexity` evaluates a model on them, and `save` writes a pruned model.
 
     model = jp.models.load("smollm2-135m")                           # Model(apply, params, tokenizer, config)
     windows = jp.models.text.windows(model.tokenizer, "test", count=16)
     jp.models.perplexity(model.apply, model.params, windows)
 
-Below them: `gguf` and `safetensors` give tensors as `LazyLeaf`, read when they are asked for, and
-`safetensors_sink` writes tensors as they come; `llama` is the decoder of LLaMA, Qwen2 and Qwen3; `configs`
+Lower-level parts: `gguf` and `safetensors` return tensors as `LazyLeaf`, which are read on request;
+`safetensors_sink` writes tensors one by one; `llama` is the decoder of LLaMA, Qwen2 and Qwen3; `configs`
 and `names` read its configuration and its parameters from files. `from_nnx` splits an NNX module into a pure
 function and parameters. The tokenizer needs the extra `models`.
 """

@@ -1,7 +1,7 @@
 r"""Perplexity on windows of tokens.
 
-Windows do not overlap, and each is read by itself: of a window of $L$ tokens the first is context only, the
-other $L - 1$ are scored. With $N$ windows
+Windows do not overlap, and each is evaluated by itself. In a window of $L$ tokens the first token is only
+context; the other $L - 1$ are scored. With $N$ windows
 
 $$\mathrm{perplexity} = \exp \frac{-\sum \log p(t_i \mid t_1 \dots t_{i-1})}{N (L - 1)}.$$
 """
@@ -24,20 +24,20 @@ __all__ = ["dense_perplexity", "perplexity", "windows_sha256"]
 def perplexity(
     apply: Callable[[Any, jax.Array], jax.Array], params: Any, windows: Any, *, batch_size: int = 2
 ) -> float:
-    """Returns the perplexity of a model on windows of tokens; the formula stands above.
+    """Returns the perplexity of a model on windows of tokens, by the formula of this module's docstring.
 
     Args:
-      apply: (params, tokens [batch, length]) -> logits [batch, length, vocabulary]; compiled once per
-        function and shape, so give the same function again.
-      params: its parameters.
-      windows: int [count, length].
+      apply: (params, tokens [batch, length]) -> logits [batch, length, vocabulary]. It is compiled once per
+        function and shape, so pass the same function object in later calls.
+      params: parameters of the model.
+      windows: tokens, int [count, length].
       batch_size: number of windows at a time; logits take batch_size x length x vocabulary x 4 bytes.
 
     Returns:
-      The perplexity; infinite where its logarithm is beyond 709.
+      The perplexity, a float; infinite if its logarithm is above 709.
 
     Raises:
-      ValueError: there is nothing to score, a window holds what is no token, or a window's loss is NaN.
+      ValueError: there is nothing to score, a window holds an invalid token, or a window's loss is NaN.
 
     >>> uniform = lambda params, tokens: jnp.zeros((*tokens.shape, 7))
     >>> round(perplexity(uniform, {}, np.array([[1, 2, 3], [4, 5, 6], [0, 0, 0]])), 4)
@@ -114,9 +114,9 @@ def dense_perplexity(
       apply: as in `perplexity`.
       params: of the dense model.
       windows: int [count, length].
-      expected: the perplexity; or perplexities by `windows_sha256`, such as `Model.perplexities`; `None`: not
-        known.
-      tolerance: relative difference that is allowed.
+      expected: the expected perplexity; or a dict `windows_sha256` -> perplexity, such as
+        `Model.perplexities`; `None`: not known.
+      tolerance: largest allowed relative difference.
       batch_size: as in `perplexity`.
       say: called with a sentence that tells the result.
 
@@ -124,7 +124,7 @@ def dense_perplexity(
       The perplexity.
 
     Raises:
-      ValueError: it is off by more than the tolerance.
+      ValueError: the perplexity differs from the expected one by more than the tolerance.
     """
     measured = perplexity(apply, params, windows, batch_size=batch_size)
     if isinstance(expected, Mapping):

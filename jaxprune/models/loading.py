@@ -32,10 +32,10 @@ PERPLEXITIES: Mapping[str, Mapping[str, float]] = {
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Model:
-    """A language model: `apply` is a pure function of `params`, and nothing else is hidden in it.
+    """A language model, as a pure function `apply` and its parameters.
 
     Attributes:
-      name: by which it was loaded.
+      name: name by which the model was loaded.
       apply: (params, tokens [batch, length]) -> logits [batch, length, vocabulary].
       params: a tree of arrays, or of `LazyLeaf`.
       config: of the decoder.
@@ -74,11 +74,11 @@ def load(
     """Loads a decoder of the LLaMA, Qwen2 or Qwen3 architecture.
 
     Args:
-      source: "smollm2-135m", which `jaxprune.data.fetch_weights` brings; or the path of a .gguf file; or of a
-        folder with config.json, safetensors and tokenizer.json, as Hugging Face has them.
+      source: "smollm2-135m", after `jaxprune.data.fetch_weights` has fetched it; or the path of a .gguf file;
+        or of a folder with config.json, safetensors and tokenizer.json in Hugging Face's format.
       dtype: of parameters and activations, float32 or bfloat16. Quantised tensors are decoded.
-      lazy: leave parameters in the file, each leaf with shape, dtype and `read()`; otherwise they are arrays
-        on the default device.
+      lazy: true: parameters stay in the file, as `LazyLeaf` with shape, dtype and `read()`; false: they are
+        arrays on the default device.
       data_dir: the folder of fetched weights; default $JAXPRUNE_DATA, or ~/.cache/jaxprune/data.
 
     Returns:

@@ -1,9 +1,9 @@
 """Reference models of the pruning literature, in Flax linen.
 
-Each model is a function of keyword arguments that returns a module. Inputs are floating-point images
-that are scaled already (tokens for `gpt`), outputs are logits; `train` matters only where there is
-batch normalisation or dropout. Beside them, their parts that Flax does not have: `k_winners` makes
-activations sparse, example by example; `SReLU` learns its own slopes.
+Each model is a function of keyword arguments that returns a Flax module. Its inputs are scaled
+floating-point images (for `gpt`: tokens), its outputs are logits. The argument `train` of a module has an
+effect only if the module has batch normalisation or dropout. This package also has layers that Flax lacks:
+`k_winners` makes the activations of each example sparse; `SReLU` is an activation with trainable slopes.
 """
 
 from jaxprune.nn import _flax as _flax  # isort: skip

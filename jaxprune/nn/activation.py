@@ -1,6 +1,6 @@
 """Activations that stay sparse for every input: k winners take all.
 
-Masks on weights are the same for every example; here each example picks its own units.
+Masks on weights are the same for every example. With k winners, the active units depend on the example.
 
 References:
   A. Makhzani, B. Frey. k-Sparse Autoencoders. 2013.
@@ -38,27 +38,27 @@ def k_winners(
 ) -> jax.Array:
     """Returns the largest activations of each contest, with all others set to exactly zero.
 
-    Of `n` rivals `n - round(n * sparsity)` win, also under ties: of equal activations the first
-    wins, and NaN ranks below everything. A winner keeps its value, whatever its sign; where fewer
-    units are positive after a ReLU than may win, some winners are zeros, and the result is sparser
-    than asked.
+    A contest is a set of units that compete. Of its `n` units, `n - round(n * sparsity)` win. Of equal
+    activations the first wins; NaN ranks below everything. A winner keeps its value, whatever its sign.
+    After a ReLU fewer units may be positive than can win; then some winners are zeros, and the result is
+    sparser than `sparsity`.
 
-    Departures: the papers' tests use more winners than their training (Makhzani & Frey; Ahmad &
-    Scheinkman) and favour units that have won rarely (Ahmad & Scheinkman, "boosting"); here
-    `sparsity` alone decides, and it may be another one in each call. Where the papers put this in
-    the place of ReLU, it may also follow one.
+    Departures: the papers use more winners in tests than in training (Makhzani & Frey; Ahmad & Scheinkman),
+    and favour units that have won rarely (Ahmad & Scheinkman, "boosting"). Here only `sparsity` counts; it
+    may differ from call to call. The papers replace ReLU by k winners; here it may also follow a ReLU.
 
     Args:
       x: activations of any real type.
-      sparsity: fraction of each contest that is set to zero, in [0, 1). A JAX scalar may be
-        traced, for a schedule; it is not checked.
-      axis: the axis or the axes along which units compete; all others count contests. The last one
-        for a dense layer; (1, 2, 3), or (1, 2) per channel, for images [batch, height, width,
-        channels]. Position counts row by row, whatever the order of the axes. Several axes must not
-        be split over devices on an explicit mesh; one may.
-      by: what is compared, the value or its size.
-      straight_through: whether the gradient reaches all units, as if this were the identity; if
-        not, it reaches the winners only.
+      sparsity: fraction of each contest that is set to zero, in [0, 1). It may be a traced JAX scalar,
+        as of a schedule; its range is then not checked.
+      axis: the axis or axes along which units compete; each index of the other axes is one contest. Use
+        the last axis for a dense layer. For images [batch, height, width, channels], use (1, 2, 3), or
+        (1, 2) for contests within each channel. Ties are broken by the position in row-major order,
+        whatever the order of the axes. If several axes are given, none may be split over devices on an
+        explicit mesh; a single axis may be.
+      by: what is compared: "value", or "magnitude" for the absolute value.
+      straight_through: true: the gradient passes to all units, as through the identity; false: it passes
+        to the winners only.
 
     Returns:
       Activations of the same shape and type.
@@ -105,12 +105,12 @@ def n_of_m(
 
     Args:
       x: activations of any real type.
-      n: winners of each group.
-      m: activations in a group; the axis must be a multiple of it.
-      axis: along which groups lie, that of the features.
-      by: what is compared, the value or its size.
-      straight_through: whether the gradient reaches all units, as if this were the identity; if not, it
-        reaches the winners only.
+      n: number of winners in each group.
+      m: number of activations in a group; the length of the axis must be a multiple of it.
+      axis: the axis along which groups lie, usually that of the features.
+      by: what is compared: "value", or "magnitude" for the absolute value.
+      straight_through: true: the gradient passes to all units, as through the identity; false: it passes
+        to the winners only.
 
     Returns:
       Activations of the same shape and type.
@@ -139,17 +139,17 @@ def n_of_m(
 
 
 class KWinners(nn.Module, kw_only=True):
-    """`k_winners` as a layer without parameters that reports how sparse its outputs are.
+    """`k_winners` as a Flax layer without parameters, which reports the sparsity of its outputs.
 
-    Under `mutable=["intermediates"]` each call sows the fraction of its outputs that are exactly
-    zero; `activation_sparsity` reads it. Otherwise nothing is counted.
+    If a model is applied with `mutable=["intermediates"]`, each call sows the fraction of its outputs
+    that are exactly zero; `activation_sparsity` reads it. Otherwise nothing is counted.
 
     Attributes:
       sparsity: fraction of each contest that is set to zero.
       axis: the axis or the axes along which units compete.
       by: what is compared, the `"value"` or its `"magnitude"`.
       straight_through: whether the gradient reaches all units.
-      name: of the layer, and its `parent`: as of all modules of Flax.
+      name: name of the layer; `name` and `parent` are attributes of every Flax module.
 
     >>> KWinners(sparsity=0.75).apply({}, jnp.array([[1.0, 4.0, 3.0, 2.0]]))
     Array([[0., 4., 0., 0.]], dtype=float32)

@@ -28,9 +28,9 @@ def conv_2(
     The paper prints 4.3M.
 
     Args:
-      num_classes: width of the output.
-      dtype: of the computation; None: that of inputs and parameters.
-      kernel_init: of every kernel; biases start at zero.
+      num_classes: number of outputs.
+      dtype: dtype of the computation; None: that of inputs and parameters.
+      kernel_init: initialiser of every kernel; biases start at zero.
 
     Returns:
       A module with layers conv1, conv2, ..., fc1, fc2, fc3: `model.apply(variables, x)` gives
@@ -55,9 +55,9 @@ def conv_4(
     The paper prints 2.4M.
 
     Args:
-      num_classes: width of the output.
-      dtype: of the computation; None: that of inputs and parameters.
-      kernel_init: of every kernel; biases start at zero.
+      num_classes: number of outputs.
+      dtype: dtype of the computation; None: that of inputs and parameters.
+      kernel_init: initialiser of every kernel; biases start at zero.
 
     Returns:
       A module with layers conv1, ..., conv4, fc1, fc2, fc3: `model.apply(variables, x)` gives logits.
@@ -82,9 +82,9 @@ def conv_6(
     convolutions, as here, and 1.1M after them.
 
     Args:
-      num_classes: width of the output.
-      dtype: of the computation; None: that of inputs and parameters.
-      kernel_init: of every kernel; biases start at zero.
+      num_classes: number of outputs.
+      dtype: dtype of the computation; None: that of inputs and parameters.
+      kernel_init: initialiser of every kernel; biases start at zero.
 
     Returns:
       A module with layers conv1, ..., conv6, fc1, fc2, fc3: `model.apply(variables, x)` gives logits.

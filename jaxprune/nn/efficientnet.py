@@ -59,14 +59,14 @@ def efficientnet_lite0(
 ) -> nn.Module:
     """Returns EfficientNet-Lite0 for images of 224x224: 4,652,008 parameters (published: 4.7M).
 
-    Padding is TensorFlow's "SAME": with stride 2, one pixel more at the bottom and on the right. That is
-    what the published weights were trained with (see `efficientnet_lite0_from_torch`). Departure: no
-    dropout, no stochastic depth in training.
+    Padding is TensorFlow's "SAME": with stride 2 it adds one more pixel at the bottom and on the right. The
+    published weights were trained with this padding (see `efficientnet_lite0_from_torch`). Departure: no
+    dropout and no stochastic depth in training.
 
     Args:
-      num_classes: width of the output.
-      dtype: of the computation; None: that of inputs and parameters.
-      kernel_init: of every kernel; the last layer's bias starts at zero.
+      num_classes: number of outputs.
+      dtype: dtype of the computation; None: that of inputs and parameters.
+      kernel_init: initialiser of every kernel; the last layer's bias starts at zero.
 
     Returns:
       A module with layers stem, stem_bn, stage1_block1 (its layers are expand, depthwise and project,
@@ -77,15 +77,15 @@ def efficientnet_lite0(
 
 
 def efficientnet_lite0_from_torch(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Returns the variables of `efficientnet_lite0` from a checkpoint of PyTorch's port of it.
+    """Returns the variables of `efficientnet_lite0` from a checkpoint of its PyTorch port.
 
     Args:
-      tensors: by their names there, such as "_blocks.0._depthwise_conv.weight"; of
+      tensors: name in the checkpoint, such as "_blocks.0._depthwise_conv.weight" -> array, from
         `jaxprune.data.load_weights("efficientnet_lite0")`.
 
     Returns:
-      The collections "params" and "batch_stats". How many batches PyTorch has seen
-      ("num_batches_tracked") has no place in Flax and is left out.
+      The collections "params" and "batch_stats". PyTorch's count of batches ("num_batches_tracked") is
+      left out, because Flax has none.
 
     Raises:
       ValueError: a tensor is missing, or one is left over.

@@ -27,17 +27,17 @@ def gpt(
 
     Args:
       vocab_size: number of tokens; 256 suits bytes.
-      context: longest sequence.
-      width: of the representation.
+      context: largest number of tokens in a sequence.
+      width: number of channels of the representation, a multiple of `heads`.
       depth: number of blocks.
-      heads: of attention in each block.
-      dtype: of the computation; None: that of the parameters.
-      kernel_init: of every kernel and embedding; biases start at zero.
+      heads: number of attention heads in each block.
+      dtype: dtype of the computation; None: that of the parameters.
+      kernel_init: initialiser of every kernel and embedding; biases start at zero.
 
     Returns:
       A module with layers embed, block1, ..., ln, head: `model.apply(variables, tokens,
-      train=False)` maps integers [batch, length] to logits [batch, length, vocab_size], each seeing
-      the tokens up to its own.
+      train=False)` maps integers [batch, length] to logits [batch, length, vocab_size]. The logits
+      at a position depend on the tokens up to and including it.
 
     Raises:
       ValueError: `width` is not a multiple of `heads`; later, a sequence is longer than `context`.

@@ -30,11 +30,11 @@ def lenet_300_100(
     """Returns LeNet-300-100: 784-300-100-10 with ReLU, 266,610 parameters on MNIST.
 
     Args:
-      num_classes: width of the output.
-      dtype: of the computation; None: that of inputs and parameters.
-      kernel_init: of every kernel; biases start at zero.
-      activation_sparsity: fraction of each hidden layer's units that `KWinners` sets to zero after
-        the ReLU, for every example anew; 0: there is no such layer.
+      num_classes: number of outputs.
+      dtype: dtype of the computation; None: that of inputs and parameters.
+      kernel_init: initialiser of every kernel; biases start at zero.
+      activation_sparsity: fraction of each hidden layer's units that a `KWinners` layer sets to zero
+        after the ReLU, for each example by itself; 0: there is no such layer.
 
     Returns:
       A module with layers fc1, fc2 and fc3: `model.apply(variables, x)` gives logits.
@@ -60,10 +60,10 @@ def lenet5_caffe(
     fc1 only.
 
     Args:
-      num_classes: width of the output.
-      dtype: of the computation; None: that of inputs and parameters.
-      kernel_init: of every kernel; biases start at zero.
-      batch_norm: put a BatchNorm, norm1 and norm2, behind each convolution, as network slimming needs.
+      num_classes: number of outputs.
+      dtype: dtype of the computation; None: that of inputs and parameters.
+      kernel_init: initialiser of every kernel; biases start at zero.
+      batch_norm: true: a BatchNorm (norm1, norm2) follows each convolution, as network slimming needs.
 
     Returns:
       A module with layers conv1, conv2, fc1 and fc2: `model.apply(variables, x)` gives

@@ -28,12 +28,12 @@ def resnet20(
     """Returns ResNet-20: three blocks each of 16, 32 and 64 filters, 269,722 parameters (paper: 0.27M).
 
     Args:
-      num_classes: width of the output.
-      shortcut: where the width changes, "pad" takes every other pixel and pads channels with zeros
-        (the paper's option A); "projection" is a 1x1 convolution with batch normalisation (option
-        B).
-      dtype: of the computation; None: that of inputs and parameters.
-      kernel_init: of every kernel.
+      num_classes: number of outputs.
+      shortcut: shortcut of blocks in which the width changes. "pad" takes every other pixel and pads
+        channels with zeros (the paper's option A); "projection" is a 1x1 convolution with batch
+        normalisation (option B).
+      dtype: dtype of the computation; None: that of inputs and parameters.
+      kernel_init: initialiser of every kernel.
 
     Returns:
       A module with layers conv1, bn1, stage1_block1, ..., fc. `model.apply(variables, x)` gives
@@ -61,13 +61,13 @@ def resnet56(
     """Returns ResNet-56: nine blocks each of 16, 32 and 64 filters, 853,018 parameters (paper: 0.85M).
 
     Args:
-      num_classes: width of the output.
+      num_classes: number of outputs.
       shortcut: where the width changes, "pad" or "projection" (see `resnet20`).
-      dtype: of the computation; None: that of inputs and parameters.
-      kernel_init: of every kernel.
+      dtype: dtype of the computation; None: that of inputs and parameters.
+      kernel_init: initialiser of every kernel.
 
     Returns:
-      A module with layers conv1, bn1, stage1_block1, ..., fc, to be applied as `resnet20`.
+      A module with layers conv1, bn1, stage1_block1, ..., fc; apply it like `resnet20`.
 
     Raises:
       ValueError: `shortcut` is neither of the two.

@@ -27,10 +27,10 @@ def set_mlp(
 
     Args:
       hidden: widths of the hidden layers.
-      num_classes: width of the output.
+      num_classes: number of outputs.
       dropout_rate: fraction of each hidden layer's units that is set to zero in training, in [0, 1).
-      dtype: of the computation; None: that of inputs and parameters.
-      kernel_init: of every kernel; biases start at zero.
+      dtype: dtype of the computation; None: that of inputs and parameters.
+      kernel_init: initialiser of every kernel; biases start at zero.
 
     Returns:
       A module with layers fc1, srelu1, fc2, ...: `model.apply(variables, x)` gives logits. In training it

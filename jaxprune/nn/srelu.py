@@ -1,4 +1,4 @@
-"""SReLU: a piecewise linear activation whose two thresholds and two outer slopes each unit learns."""
+"""SReLU: a piecewise linear activation; each unit learns two thresholds and two outer slopes."""
 
 from typing import Any
 
@@ -15,13 +15,14 @@ class SReLU(nn.Module, kw_only=True):
 
     $$f(x) = t_l + a_l \min(x - t_l, 0) + \min(\max(x - t_l, 0), t_r - t_l) + a_r \max(x - t_r, 0)$$
 
-    is $x$ itself between the thresholds $t_l$ and $t_r$, and continues with the slope $a_l$ below and $a_r$
-    above. $t_r = t_l + |w|$ is never below $t_l$; $w$ is the parameter `width`. Initially $t_l = 0$,
-    $a_r = 1$, $a_l$ is drawn from [0, 1) and $w$ from [0, 5): a leaky ReLU with a slope for each unit.
+    equals $x$ between the thresholds $t_l$ and $t_r$. Its slope is $a_l$ below $t_l$ and $a_r$ above $t_r$.
+    The upper threshold is $t_r = t_l + |w|$, never below $t_l$; $w$ is the parameter `width`. Initially
+    $t_l = 0$, $a_r = 1$, $a_l$ is drawn from [0, 1) and $w$ from [0, 5): a leaky ReLU with a slope for each
+    unit.
 
     Attributes:
       dtype: of the computation; None: that of inputs and parameters.
-      name: of the layer, and its `parent`: as of all modules of Flax.
+      name: name of the layer; `name` and `parent` are attributes of every Flax module.
 
     References:
       X. Jin et al. Deep Learning with S-shaped Rectified Linear Activation Units. 2016. Departure: initial

@@ -28,23 +28,24 @@ def vit(
 ) -> nn.Module:
     """Returns a vision transformer for small images: 2,693,194 parameters on 32x32x3.
 
-    Learnt positions, and the mean over patches in place of a class token.
+    Position embeddings are learnt. The classifier reads the mean over patches, not a class token.
 
     Args:
-      num_classes: width of the output.
-      patch: side of the square patches; must divide the image's.
-      width: of the representation.
+      num_classes: number of outputs.
+      patch: side of the square patches in pixels; it must divide the image's height and width.
+      width: number of channels of the representation, a multiple of `heads`.
       depth: number of blocks.
-      heads: of attention in each block.
-      dtype: of the computation; None: that of inputs and parameters.
-      kernel_init: of every kernel; biases start at zero.
+      heads: number of attention heads in each block.
+      dtype: dtype of the computation; None: that of inputs and parameters.
+      kernel_init: initialiser of every kernel; biases start at zero.
 
     Returns:
       A module with layers embed, block1, ..., ln, head: `model.apply(variables, x)`
       gives logits.
 
     Raises:
-      ValueError: `width` is not a multiple of `heads`; later, the image is not of whole patches.
+      ValueError: `width` is not a multiple of `heads`; when applied, the image is not a whole number of
+        patches.
 
     >>> images = jax.numpy.zeros((5, 32, 32, 3))
     >>> variables = jax.eval_shape(vit(depth=1).init, jax.random.key(0), images)

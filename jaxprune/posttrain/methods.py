@@ -32,20 +32,20 @@ def sparsegpt(
 
     Args:
       apply: (params, batch) -> outputs; any JAX function, in evaluation mode. Kernels and their inputs are
-        found in its program.
+        found in its program (its jaxpr).
       params: tree of arrays.
       batches: calibration data, trees of arrays of one shape. Together they should have more rows (examples,
         or tokens) than a kernel has inputs; four times as many are good.
-      sparsity: fraction removed of each kernel; or other `rates` of `jaxprune.posttrain.prune`.
-      pattern: which weights compete: `None`: all weights of a kernel; `patterns.groups()`: those of an
-        output; `patterns.groups(4)` at sparsity 0.5 is 2:4 along the inputs.
+      sparsity: fraction removed of each kernel; or any other value of `rates` of `jaxprune.posttrain.prune`.
+      pattern: which weights compete. `None`: all weights of a kernel; `patterns.groups()`: the weights of
+        each output; `patterns.groups(4)` at sparsity 0.5 is 2:4 along the inputs.
       prunable: which parameters are pruned (see `jaxprune.posttrain.plan`).
-      exclude: regular expressions of parameters that are not pruned.
-      damp: added to the diagonal of the Gram matrix, as a share of the diagonal's mean.
+      exclude: regular expressions; parameters whose paths match one are not pruned.
+      damp: damping added to the diagonal of the Gram matrix, as a fraction of the diagonal's mean.
       **options: further arguments of `jaxprune.posttrain.prune`, such as `key`, `recover`, `folder`.
 
     Returns:
-      The parameters with exact zeros, and masks for `jaxprune.fixed`.
+      (params, masks): the parameters with exact zeros, and bool masks, for `jaxprune.fixed`.
 
     Raises:
       ValueError: if there are no batches, and in the cases of `jaxprune.posttrain.plan` and
@@ -79,21 +79,21 @@ def wanda(
     exclude: str | Iterable[str] = (),
     **options: Any,
 ) -> Pruned:
-    """Prunes a network by the size of weights times the norm of their inputs (Wanda).
+    """Prunes a network by Wanda: the score of a weight is its absolute value times the norm of its input.
 
     Args:
       apply: (params, batch) -> outputs; any JAX function, in evaluation mode.
       params: tree of arrays.
       batches: calibration data, trees of arrays of one shape.
-      sparsity: fraction removed of each kernel; or other `rates` of `jaxprune.posttrain.prune`.
+      sparsity: fraction removed of each kernel; or any other value of `rates` of `jaxprune.posttrain.prune`.
       pattern: which weights are removed together and which compete; `None`: all weights of a kernel compete.
         The paper compares within each output: `patterns.groups()`.
       prunable: which parameters are pruned (see `jaxprune.posttrain.plan`).
-      exclude: regular expressions of parameters that are not pruned.
+      exclude: regular expressions; parameters whose paths match one are not pruned.
       **options: further arguments of `jaxprune.posttrain.prune`, such as `key`, `recover`, `folder`.
 
     Returns:
-      The parameters with exact zeros, and masks for `jaxprune.fixed`.
+      (params, masks): the parameters with exact zeros, and bool masks, for `jaxprune.fixed`.
 
     Raises:
       ValueError: if there are no batches, and in the cases of `jaxprune.posttrain.plan` and
@@ -127,20 +127,21 @@ def ria(
 ) -> Pruned:
     """Prunes a network by relative importance and activations (RIA).
 
-    The size of a weight is taken relative to the sums over its row and its column.
+    The relative importance of a weight is its absolute value divided by the sum over its row, plus its
+    absolute value divided by the sum over its column.
 
     Args:
       apply: (params, batch) -> outputs; any JAX function, in evaluation mode.
       params: tree of arrays.
       batches: calibration data, trees of arrays of one shape.
-      sparsity: fraction removed of each kernel; or other `rates` of `jaxprune.posttrain.prune`.
+      sparsity: fraction removed of each kernel; or any other value of `rates` of `jaxprune.posttrain.prune`.
       pattern: which weights are removed together and which compete; `None`: all weights of a kernel compete.
       prunable: which parameters are pruned (see `jaxprune.posttrain.plan`).
-      exclude: regular expressions of parameters that are not pruned.
+      exclude: regular expressions; parameters whose paths match one are not pruned.
       **options: further arguments of `jaxprune.posttrain.prune`, such as `key`, `recover`, `folder`.
 
     Returns:
-      The parameters with exact zeros, and masks for `jaxprune.fixed`.
+      (params, masks): the parameters with exact zeros, and bool masks, for `jaxprune.fixed`.
 
     Raises:
       ValueError: if there are no batches, and in the cases of `jaxprune.posttrain.plan` and
@@ -179,14 +180,14 @@ def magnitude(
       apply: (params, batch) -> outputs; any JAX function, in evaluation mode.
       params: tree of arrays.
       batches: calibration data, trees of arrays of one shape.
-      sparsity: fraction removed of each kernel; or other `rates` of `jaxprune.posttrain.prune`.
+      sparsity: fraction removed of each kernel; or any other value of `rates` of `jaxprune.posttrain.prune`.
       pattern: which weights are removed together and which compete; `None`: all weights of a kernel compete.
       prunable: which parameters are pruned (see `jaxprune.posttrain.plan`).
-      exclude: regular expressions of parameters that are not pruned.
+      exclude: regular expressions; parameters whose paths match one are not pruned.
       **options: further arguments of `jaxprune.posttrain.prune`, such as `key`, `recover`, `folder`.
 
     Returns:
-      The parameters with exact zeros, and masks for `jaxprune.fixed`.
+      (params, masks): the parameters with exact zeros, and bool masks, for `jaxprune.fixed`.
 
     Raises:
       ValueError: if there are no batches, and in the cases of `jaxprune.posttrain.plan` and
@@ -218,21 +219,21 @@ def obc(
 ) -> Pruned:
     """Prunes a small network by Optimal Brain Compression, weight by weight.
 
-    For kernels of up to 1024 inputs.
+    Kernels may have at most 1024 inputs.
 
     Args:
       apply: (params, batch) -> outputs; any JAX function, in evaluation mode.
       params: tree of arrays.
       batches: calibration data, trees of arrays of one shape.
-      sparsity: fraction removed of each kernel; or other `rates` of `jaxprune.posttrain.prune`.
+      sparsity: fraction removed of each kernel; or any other value of `rates` of `jaxprune.posttrain.prune`.
       pattern: which weights are removed together and which compete; `None`: all weights of a kernel compete.
       prunable: which parameters are pruned (see `jaxprune.posttrain.plan`).
-      exclude: regular expressions of parameters that are not pruned.
-      damp: added to the diagonal of the Gram matrix, as a share of the diagonal's mean.
+      exclude: regular expressions; parameters whose paths match one are not pruned.
+      damp: damping added to the diagonal of the Gram matrix, as a fraction of the diagonal's mean.
       **options: further arguments of `jaxprune.posttrain.prune`, such as `key`, `recover`, `folder`.
 
     Returns:
-      The parameters with exact zeros, and masks for `jaxprune.fixed`.
+      (params, masks): the parameters with exact zeros, and bool masks, for `jaxprune.fixed`.
 
     Raises:
       ValueError: if there are no batches, and in the cases of `jaxprune.posttrain.plan` and
@@ -272,15 +273,15 @@ def admm(
       apply: (params, batch) -> outputs; any JAX function, in evaluation mode.
       params: tree of arrays.
       batches: calibration data, trees of arrays of one shape.
-      sparsity: fraction removed of each kernel; or other `rates` of `jaxprune.posttrain.prune`.
+      sparsity: fraction removed of each kernel; or any other value of `rates` of `jaxprune.posttrain.prune`.
       pattern: which weights are removed together and which compete; `None`: all weights of a kernel compete.
       prunable: which parameters are pruned (see `jaxprune.posttrain.plan`).
-      exclude: regular expressions of parameters that are not pruned.
-      damp: added to the diagonal of the Gram matrix, as a share of the diagonal's mean.
+      exclude: regular expressions; parameters whose paths match one are not pruned.
+      damp: damping added to the diagonal of the Gram matrix, as a fraction of the diagonal's mean.
       **options: further arguments of `jaxprune.posttrain.prune`, such as `key`, `recover`, `folder`.
 
     Returns:
-      The parameters with exact zeros, and masks for `jaxprune.fixed`.
+      (params, masks): the parameters with exact zeros, and bool masks, for `jaxprune.fixed`.
 
     Raises:
       ValueError: if there are no batches, and in the cases of `jaxprune.posttrain.plan` and

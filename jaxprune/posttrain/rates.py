@@ -107,10 +107,10 @@ def of_plan(
 
 
 def by_path(sparsities: Mapping[str, float]) -> Callable[[Plan], list[float]]:
-    """Returns rates by regular expression, searched in kernels' names; the first that matches counts.
+    """Returns rates by regular expression, searched in the names of kernels; the first match counts.
 
     Args:
-      sparsities: fractions of the weights removed; each kernel must match one.
+      sparsities: regular expression -> fraction of the weights removed; each kernel must match one.
 
     Returns:
       A function of the plan, for `rates=` of `jaxprune.posttrain.prune`.
@@ -162,20 +162,20 @@ def _check_fraction(who: str, sparsity: Any) -> None:
 
 
 def monotone(sparsity: float, *, step: float) -> Callable[[Plan], list[float]]:
-    r"""Returns rates that grow with depth, since later blocks carry on the errors of early ones.
+    r"""Returns rates that grow with depth, because errors of early blocks pass through all later ones.
 
-    Block $b$ of $B$ loses $s + \beta (b - \bar b)$, with $\bar b$ such that the weights of all blocks
-    together lose $s$.
+    The rate of block $b$ is $s + \beta (b - \bar b)$, where $\bar b$ is chosen so that the fraction $s$ of
+    the weights of all blocks together is removed.
 
     Args:
       sparsity: $s$, fraction of all weights removed.
-      step: $\beta$, the fraction removed of a block less that of the one before.
+      step: $\beta$, the difference in rate between a block and the block before it.
 
     Returns:
       A function of the plan, for `rates=` of `jaxprune.posttrain.prune`.
 
     Raises:
-      ValueError: when it is used, if a block would lose less than nothing, or everything.
+      ValueError: when it is used, if the rate of a block would be below 0, or 1 or above.
 
     References:
       Huang et al., "Determining Layer-wise Sparsity for Large Language Models Through a Theoretical
@@ -202,15 +202,16 @@ def monotone(sparsity: float, *, step: float) -> Callable[[Plan], list[float]]:
 def owl(
     sparsity: float, *, outlier: float = 5.0, spread: float = 0.08
 ) -> Callable[[Plan, PruningState, Gather], list[float]]:
-    r"""Returns rates by outliers: blocks with more of them lose fewer weights.
+    r"""Returns rates by outliers: blocks with more outliers lose fewer weights.
 
-    The density of block $b$ is $1 - s + \delta_b$, with $\delta_b$ in a range of $2 \lambda$, linear in the
-    share of the block's $|w_{ij}| \|x_i\|_2$ above $M$ times their mean, and such that all blocks together
-    keep $1 - s$ of their weights. One pass of the dense network gathers what is needed.
+    The scores of a block are $|w_{ij}| \|x_i\|_2$; an outlier is a score above $M$ times their mean. The
+    density of block $b$ is $1 - s + \delta_b$, where $\delta_b$ is linear in the block's fraction of
+    outliers, has a range of $2 \lambda$, and is such that all blocks together keep the fraction $1 - s$ of
+    their weights. The input norms are gathered in one pass of the dense network.
 
     Args:
       sparsity: $s$, fraction of all weights removed.
-      outlier: $M$, how many times the mean an outlier is, above 0.
+      outlier: $M$, the multiple of the mean score above which a score is an outlier, above 0.
       spread: $\lambda$, half the range of the densities, within [0, 0.5].
 
     Returns:
@@ -272,19 +273,20 @@ def owl(
 def measured(
     sparsity: float, *, solver: Solver, apart: float = 0.05, options: int = 5
 ) -> Callable[[Plan, PruningState, Gather], list[float]]:
-    r"""Returns rates by measurement: each kernel is solved at several, and the best mix is chosen.
+    r"""Returns rates by measurement: each kernel is solved at several rates, and the best combination is
+    chosen.
 
-    A kernel may lose $s + k a$ of its weights, $k = -\lfloor n/2 \rfloor, \dots, \lfloor n/2 \rfloor$. It is
-    solved at each of these on statistics of the dense network, where its error is $\|X \hat W - X W\|^2$ over
-    $\|X W\|^2$. A knapsack chooses the rates with the least sum of errors that together remove $s$ of all
-    weights or more, before counts are rounded. This costs $n$ solves of each kernel, one pass of the dense
-    network, and memory for the Gram matrices of all inputs at once.
+    The rates of a kernel are $s + k a$ with $k = -\lfloor n/2 \rfloor, \dots, \lfloor n/2 \rfloor$. The
+    kernel is solved at each of them with statistics of the dense network; its error is $\|X \hat W - X W\|^2$
+    divided by $\|X W\|^2$. A knapsack solver chooses the rates with the least sum of errors that together
+    remove at least the fraction $s$ of all weights, before counts are rounded. This costs $n$ solves of each
+    kernel, one pass of the dense network, and memory for the Gram matrices of all inputs at once.
 
     Args:
       sparsity: $s$, fraction of all weights removed at least.
-      solver: as for `jaxprune.posttrain.prune`, of single weights; a fast one, such as
-        `solvers.by_criterion(criteria.wanda)`, may stand in for a slow one.
-      apart: $a$, the fraction between two neighbouring rates, above 0.
+      solver: a solver of `jaxprune.posttrain.prune` that removes single weights. To save time, give a fast
+        one here, such as `solvers.by_criterion(criteria.wanda)`, even if `prune` uses a slow one.
+      apart: $a$, the difference between two neighbouring rates, above 0.
       options: $n$, number of rates, odd, at least 3; those outside [0, 1) are left out.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Recovery block by block: kept weights are trained to what the dense block makes of the same inputs."""
+"""Recovery block by block: kept weights are trained to reproduce the outputs of the dense block."""
 
 import dataclasses
 import math
@@ -60,14 +60,15 @@ def reconstruct(
     $\mathrm{E} \|f_\theta(\tilde x) - t\|^2 / \mathrm{E} \|t\|^2$ on the activations $\tilde x$ that come out
     of the pruned blocks before it. The target is $t = (1 - \alpha) f(\tilde x) + \alpha f(x)$ with the dense
     block $f$, the dense network's activations $x$ and the weight $\alpha$ of `propagate=`, as kernels are
-    corrected for; it is $f(\tilde x)$ where errors are not propagated. A block is what lies between two
-    places of the program where one activation alone is alive; a residual network has one behind each branch,
-    and branches that repeat as a whole are one block. What stands behind the last such place stays as it was
-    solved.
+    corrected for; it is $f(\tilde x)$ where errors are not propagated. A block is the part of
+    the program between two cut points, where only one activation is needed later. A residual network has a
+    cut point behind each branch; branches that repeat together form one block. Kernels behind the last cut
+    point stay as they were solved.
 
     Args:
-      optimizer: such as `optax.adam(1e-4)`; its state is made anew for each block, in float32.
-      steps: updates per block, on one batch each, in turn.
+      optimizer: an optax transformation, such as `optax.adam(1e-4)`; its state is initialised for each block,
+        in float32.
+      steps: number of updates per block; each uses the next batch, in turn.
       train: "kept": weights of kernels that are kept; "kept+vectors": also biases, scales and all other
         parameters that are in no product.
 

@@ -1,4 +1,4 @@
-"""The table of what was done to each kernel, and the line that tells how far a run is."""
+"""Report of pruning after training: a table with a row per kernel, and a line on the progress of a run."""
 
 import datetime
 from typing import NamedTuple
@@ -15,11 +15,12 @@ class KernelRow(NamedTuple):
       name: of the kernel.
       weights: number of its weights.
       kept: number of weights that are left.
-      error: squared error of its outputs as a share of their squares, on the calibration data; `None` where
+      error: squared error of its outputs divided by the squared outputs, on the calibration data; `None` if
         no Gram matrix was gathered.
-      held_error: the same on batches that were held out; `None` where there were none.
-      damp: damping of the layer that needed most, as a share of the mean of the Gram's diagonal; 0 without.
-      seconds: wall time of its solve, together with the kernels of the same input.
+      held_error: the same on held-out batches; `None` if there were none.
+      damp: largest damping of its layers, as a fraction of the mean of the Gram matrix's diagonal; 0 if there
+        was no damping.
+      seconds: wall time of the solve of this kernel and those that share its input.
     """
 
     name: str
@@ -36,7 +37,7 @@ class Recovered(NamedTuple):
 
     Attributes:
       block: its index.
-      before: squared error of its outputs as a share of their squares, on the calibration data.
+      before: squared error of its outputs divided by the squared outputs, on the calibration data.
       after: the same after training.
     """
 
@@ -51,8 +52,8 @@ class Report(NamedTuple):
     Attributes:
       rows: one per kernel, in the order in which they were solved.
       blocks: one per block that was recovered.
-      notes: sentences that one should read before trusting it.
-      seconds: of the whole run, resumed parts not counted.
+      notes: sentences on what limits the validity of the result; read them first.
+      seconds: time of the whole run, without the parts of an earlier run that it resumed.
     """
 
     rows: tuple[KernelRow, ...]
@@ -99,7 +100,7 @@ class Progress(NamedTuple):
       done: number of finished segments.
       segments: number of all segments.
       kernels: names of the kernels that were solved last.
-      seconds: since the start.
+      seconds: seconds since the start.
       left: estimate of the seconds that are left, from the operations that are left.
     """
 

@@ -1,7 +1,7 @@
-"""Sensitivity analysis: each layer alone is pruned to several sparsities, and the network is measured.
+"""Sensitivity analysis: prunes one layer at a time to several sparsities, and measures the network's loss.
 
-`sensitivity` measures the losses, and `search` chooses a sparsity per layer within a budget of cost or a
-tolerance of loss.
+`sensitivity` measures the losses. `search` chooses a sparsity for each layer, within a budget of cost or a
+tolerated rise of the loss.
 """
 
 from jaxprune.sensitivity.analysis import Sensitivity as Sensitivity

@@ -1,4 +1,4 @@
-"""Sensitivity analysis: each layer alone is pruned to several sparsities, and the network is measured."""
+"""Sensitivity analysis: prunes one layer at a time to several sparsities, and measures the network's loss."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -53,7 +53,7 @@ class Sensitivity(NamedTuple):
     losses: dict[str, list[float]]
 
     def rise(self, name: str, sparsity: float) -> float:
-        """Returns the rise of the loss with this layer alone pruned to a sparsity.
+        """Returns the rise of the loss above `dense` if this layer alone is pruned to a sparsity.
 
         Between two measured sparsities it is interpolated linearly in the logarithm of the fraction kept.
 
@@ -70,18 +70,18 @@ class Sensitivity(NamedTuple):
     def rates(
         self, budget: float, costs: Mapping[str, float] | None = None, *, options: int = 60
     ) -> dict[str, float]:
-        """Returns the sparsities for which the layers' rises of the loss have the least sum in a budget.
+        """Returns the sparsities within a budget whose predicted rise of the loss is least.
 
-        It assumes that the rise of the loss with several pruned layers is the sum of their single rises.
-        Between two measured sparsities the rise is interpolated.
+        The prediction assumes that the rise with several pruned layers is the sum of the rises of each layer
+        alone. Between two measured sparsities the rise is interpolated.
 
         Args:
           budget: fraction of the cost that may be left, in (0, 1].
-          costs: of each layer while it is dense, such as its operations, by name; `None`: its weights.
-          options: number of sparsities of each layer to choose from, between 0 and the highest measured one.
+          costs: name -> cost of the dense layer, such as its operations; `None`: its number of weights.
+          options: number of sparsities per layer to choose from, between 0 and the highest measured one.
 
         Returns:
-          Sparsities by name, for `jaxprune.allocation.by_path`.
+          Name -> sparsity, for `jaxprune.allocation.by_path`.
 
         Raises:
           ValueError: if the cost is above the budget even at the highest measured sparsities, the budget is
@@ -116,13 +116,13 @@ def sensitivity(
     measured: Callable[[str, float], Any] | None = None,
     **signals: Any,
 ) -> Sensitivity:
-    """Returns the losses of the network with each layer alone pruned, to each sparsity.
+    """Returns the loss of the network for each layer and sparsity, with this layer alone pruned.
 
     Args:
-      evaluate: parameters -> the loss, on validation data, not on the test set.
+      evaluate: parameters -> the loss, a number. Use validation data, not the test set.
       params: tree of arrays, trained.
-      sparsities: fractions removed, ascending; 0 is always among the results.
-      criterion: scores the weights; those of the lowest scores are pruned.
+      sparsities: fractions removed of each layer, ascending; the results always include 0.
+      criterion: scores the weights; the weights with the lowest scores are pruned.
       pattern: which weights are removed together and which compete.
       prunable: which leaves may be pruned (see `jaxprune.masks.make`).
       axes: which axes of the leaves are inputs, outputs and layers: `jaxprune.axes(apply, params, *inputs)`;
@@ -132,12 +132,13 @@ def sensitivity(
       around: a tree like `params` with the values of the other layers while one is pruned; `None`: `params`.
         `evaluate` gets trees in its containers.
       progress: called with the number of evaluations done, after each.
-      measured: called with a layer's name and the sparsity asked for, after each call of `evaluate` on the
-        network with this layer pruned, so that the caller can store other measurements of it.
-      **signals: what the criterion reads.
+      measured: called with a layer's name and the requested sparsity, after each call of `evaluate` on the
+        network with this layer pruned. The caller can so store other measurements of this network.
+      **signals: signals that the criterion reads, by keyword.
 
     Returns:
-      The analysis; its method `rates` gives the best sparsities within a budget, judged from single layers.
+      A `Sensitivity`. Its method `rates` gives the best sparsities within a budget, predicted from the rises
+      of single layers.
 
     Raises:
       ValueError: if the sparsities are not ascending fractions, the pattern couples leaves, `around` has

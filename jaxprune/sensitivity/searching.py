@@ -1,4 +1,4 @@
-"""Search of a sparsity for each layer, within a budget of cost or a tolerance of the loss."""
+"""Search for a sparsity of each layer, within a budget of cost or a tolerated rise of the loss."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -64,26 +64,27 @@ def search(
     progress: Callable[[int], Any] | None = None,
     **signals: Any,
 ) -> tuple[SearchResult, Params, Masks]:
-    """Searches a sparsity for each layer, within a budget of cost or a tolerance of the loss.
+    """Searches for a sparsity of each layer, within a budget of cost or a tolerated rise of the loss.
 
     Args:
-      evaluate: parameters -> the loss; the same as for the analysis.
+      evaluate: parameters -> the loss; the same function as for `sensitivity`.
       params: tree of arrays, trained.
       table: the result of `sensitivity`.
-      budget: fraction of the cost that may be left, in (0, 1], up to half a unit of each layer.
-      tolerance: instead of a budget, how much `measure` may rise; the lowest cost within this tolerance is
-        found by bisection.
-      measure: parameters -> the number to which the tolerance refers, such as the error; `None`: the loss.
-      costs: of each layer while it is dense, such as its operations, by name; `None`: its weights.
-      criterion: scores the weights; those of the lowest scores are pruned.
+      budget: fraction of the cost that may be left, in (0, 1]. Rounding to whole units may exceed it by half
+        a unit of each layer.
+      tolerance: instead of a budget, the rise of `measure` that is allowed, 0 or above. Bisection finds the
+        lowest cost within this tolerance.
+      measure: parameters -> the number to which `tolerance` refers, such as the error; `None`: the loss.
+      costs: name -> cost of the dense layer, such as its operations; `None`: its number of weights.
+      criterion: scores the weights; the weights with the lowest scores are pruned.
       pattern: which weights are removed together and which compete.
-      axes: the same as for the analysis.
-      rounds: how often the analysis is repeated around the solution, with the other layers pruned, and solved
-        again; the best network of all is returned. Each round costs as many evaluations as the analysis. Not
-        with a tolerance.
-      steps: of the bisection.
+      axes: the same as for `sensitivity`.
+      rounds: number of refinements. Each repeats the analysis with the other layers pruned as in the best
+        solution so far, and chooses sparsities again; the best of all networks is returned. A round costs as
+        many evaluations as the analysis. Ignored with `tolerance`.
+      steps: number of steps of the bisection.
       progress: called with the number of networks measured, after each.
-      **signals: what the criterion reads.
+      **signals: signals that the criterion reads, by keyword.
 
     Returns:
       (`SearchResult`, pruned parameters, masks).

@@ -28,16 +28,17 @@ def parameters(graph: Graph, params: Params, masks: Masks) -> int:
     """Returns the number of parameters that are left once masked units and blocks are removed.
 
     Args:
-      graph: of the function, from `trace`.
+      graph: graph of the function, from `trace`.
       params: tree of arrays, with the structure and shapes that were traced.
-      masks: bool arrays, `None` at leaves without a mask.
+      masks: tree like `params` of bool arrays, `None` at leaves without a mask.
 
     Returns:
-      Elements of all leaves of the smaller tree, whether or not single weights in them are masked.
+      The number of elements of all leaves of the smaller tree, an integer. Single masked weights in these
+      leaves count too.
 
     Raises:
-      TypeError: if `graph` is no graph, or `params` no tree of arrays.
-      ValueError: if masks have other leaves than the parameters, or would leave no unit of a group.
+      TypeError: if `graph` is not a graph, or `params` is not a tree of arrays.
+      ValueError: if masks have other leaves than the parameters, or would remove all units of a group.
 
     >>> import jax.numpy as jnp
     >>> from jaxprune.structured import trace
@@ -54,23 +55,24 @@ def parameters(graph: Graph, params: Params, masks: Masks) -> int:
 
 
 def flops(graph: Graph, params: Params, masks: Masks) -> int:
-    """Returns the operations that are left in products, two per multiplication, on the traced inputs.
+    """Returns the operations in products once masked units and blocks are removed, for the traced inputs.
 
-    Matrix products and convolutions count: those of a loop once per iteration, of the branches of a
-    condition those of the costliest. Element-wise operations do not count. Products with a convolution's
-    padding do. For the whole network it is what `jaxprune.metrics.total_flops` counts.
+    Matrix products and convolutions are counted, two operations per multiplication: in a loop once per
+    iteration, in a condition those of the costliest branch. Products with a convolution's padding are
+    counted; element-wise operations are not. Without masks the result is that of
+    `jaxprune.metrics.total_flops`.
 
     Args:
-      graph: of the function, from `trace`.
+      graph: graph of the function, from `trace`.
       params: tree of arrays, with the structure and shapes that were traced.
-      masks: bool arrays, `None` at leaves without a mask.
+      masks: tree like `params` of bool arrays, `None` at leaves without a mask.
 
     Returns:
-      Operations of the smaller function, whether or not single weights are masked.
+      The number of operations of the smaller function. Single masked weights count too.
 
     Raises:
-      TypeError: if `graph` is no graph, or `params` no tree of arrays.
-      ValueError: if masks have other leaves than the parameters, or would leave no unit of a group.
+      TypeError: if `graph` is not a graph, or `params` is not a tree of arrays.
+      ValueError: if masks have other leaves than the parameters, or would remove all units of a group.
 
     >>> import jax.numpy as jnp
     >>> from jaxprune.structured import trace
@@ -113,19 +115,19 @@ def _multiplications(tape: Tape, kept: Kept) -> int:
 
 
 def latency(*inputs: Any, repeats: int = 10) -> Cost:
-    """Returns a cost: the time that the compiled small function takes, in seconds.
+    """Returns a cost function: the time of the compiled smaller function, in seconds.
 
-    It is measured on this machine, for these inputs, each time it is asked for; that costs a compilation.
+    Each call compiles the smaller function and measures it on this machine, with these inputs.
 
     Args:
-      *inputs: of the function.
-      repeats: measured runs, of which the fastest counts.
+      *inputs: inputs of the function, after the parameters.
+      repeats: number of measured runs, at least 1; the fastest counts.
 
     Returns:
       (graph, params, masks) -> seconds.
 
     Raises:
-      ValueError: if there are no runs.
+      ValueError: if `repeats` is less than 1.
 
     >>> import jax.numpy as jnp
     >>> from jaxprune.structured import trace

@@ -1,4 +1,4 @@
-"""Draws a graph: which parameters each group runs along."""
+"""Draws a graph as a table of its parameters and groups."""
 
 from pathlib import Path
 
@@ -13,14 +13,15 @@ __all__ = ["picture"]
 
 
 def picture(graph: Graph, file: Path | str, *, most: int = 80) -> Path:
-    """Draws a row per parameter and a column per group; a filled cell names the axis that units run along.
+    """Draws a table with a row per parameter and a column per group.
 
-    Dark cells are output axes, which bring units forth; light ones are input axes, which read them.
+    A filled cell names the axis of the parameter along which the group's units lie. Dark cells are output
+    axes, which produce the units; light cells are input axes, which read them.
 
     Args:
-      graph: of the function.
-      file: path of the picture: PNG, SVG or PDF by its ending.
-      most: the largest number of rows, and of columns.
+      graph: graph of the function, from `trace`.
+      file: path of the picture; its ending says whether it is PNG, SVG or PDF.
+      most: largest number of rows, and of columns.
 
     Returns:
       The path of the picture.

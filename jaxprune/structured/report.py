@@ -1,4 +1,4 @@
-"""Reports what removing units saves: by group, and of parameters, operations and time."""
+"""Reports what the removal of units saves: units of each group, parameters, operations and time."""
 
 import functools
 from typing import Any, NamedTuple
@@ -21,13 +21,13 @@ class Report(NamedTuple):
     """Figures of a function before and after its masked units are removed. Printed, it is a table.
 
     Attributes:
-      groups: name -> (units, units left), of the groups that lose some.
-      blocks: names of the blocks that are left out.
+      groups: name -> (units, units left), for the groups that lose units.
+      blocks: names of the blocks that are removed.
       parameters: number of parameters before, after.
       flops: operations in products (`structured.flops`) before, after.
       seconds: time of the compiled function before, after; `None` if it was not measured.
-      inexact: name -> reason, of the groups that lose some and are not exact: the small function may differ
-        from the masked one.
+      inexact: name -> reason, for the groups that lose units and are not exact: there the smaller function
+        may differ from the masked one.
     """
 
     groups: dict[str, tuple[int, int]]
@@ -61,18 +61,19 @@ def report(graph: Graph, params: Params, masks: Masks, *inputs: Any, repeats: in
     """Returns how many units, parameters and operations are left, and how long the small function takes.
 
     Args:
-      graph: of the function, from `trace`.
+      graph: graph of the function, from `trace`.
       params: tree of arrays, as it was traced.
-      masks: bool arrays, `None` at leaves without a mask; constant along the graph's groups.
-      *inputs: of the function, with which its time is measured; without them it is not measured.
+      masks: tree like `params` of bool arrays, `None` at leaves without a mask. All weights of a unit have
+        the same mask.
+      *inputs: inputs of the function, with which its time is measured. Without inputs it is not measured.
       repeats: number of measured runs of each function; the fastest counts.
 
     Returns:
       A `Report`, whose `str` is a table; its times are `None` without inputs.
 
     Raises:
-      TypeError: if `graph` is no graph, or `params` no tree of arrays.
-      ValueError: if masks have other leaves than the parameters, or would leave no unit of a group.
+      TypeError: if `graph` is not a graph, or `params` is not a tree of arrays.
+      ValueError: if masks have other leaves than the parameters, or would remove all units of a group.
 
     >>> import jax.numpy as jnp
     >>> from jaxprune.structured import prune, trace

@@ -1,4 +1,4 @@
-"""Scores of units, by any criterion of weights."""
+"""Scores of units, computed from the scores of their weights by any criterion."""
 
 import functools
 from collections.abc import Mapping
@@ -34,21 +34,21 @@ def scores(
     over: Over = "all",
     **signals: Any,
 ) -> dict[str, np.ndarray]:
-    """Returns one score per unit of each group: the scores of its slices of all kernels, as one number.
+    """Returns one score per unit of each group, combined from the scores of the unit's weights.
 
     Args:
-      graph: of the function.
+      graph: graph of the function, from `trace`.
       params: tree of arrays, as it was traced.
-      criterion: gives scores of weights, higher = keep. Leaves that are never pruned by themselves (biases,
-        scales, statistics) count where a criterion has no scores for any kernel of a group.
+      criterion: returns scores of weights, higher = keep. Leaves that are never pruned by themselves (biases,
+        scales, statistics) count only if the criterion has no scores for any kernel of a group.
       reduce: how the scores of a unit's weights become one number: "sum", "mean", "max", "norm", "absolute"
         (see `coupled`).
       normalize: what the scores of a group are divided by: "none", "mean", "max", "sum", "norm".
       over: which slices of a unit count: "all", "outputs", "scales".
-      **signals: what the criterion reads.
+      **signals: signals that the criterion reads, by keyword.
 
     Returns:
-      Arrays [units] by the name of the group.
+      Name of the group -> array [units].
 
     >>> from jaxprune.structured import trace
     >>> fn = lambda p, x: jax.nn.relu(x @ p["in"]) @ p["out"]
@@ -77,7 +77,7 @@ def by_path(
 
     Args:
       criterion: of weights.
-      graph: of the function.
+      graph: graph of the function, from `trace`.
       params: tree of arrays, as it was traced.
       signals: what the criterion reads.
 

@@ -1,4 +1,4 @@
-"""A moving average of the parameters, to be evaluated instead of them."""
+"""A moving average of the parameters, which can be evaluated in place of the parameters."""
 
 from typing import Any, NamedTuple
 
@@ -24,9 +24,9 @@ class AverageState(NamedTuple):
     """State of `averaged`.
 
     Attributes:
-      count: updates done.
-      average: of the parameters after each update, towards zero at first; `average_of` corrects that. At
-        least in float32: at a decay near 1, bfloat16 would round every step away.
+      count: number of updates done.
+      average: average of the parameters after each update, float32 or wider, because at a decay near 1
+        bfloat16 would round every step away. It starts from zero; `average_of` corrects this bias.
       decay: float32 scalar.
       inner: the wrapped optimizer's state.
     """
@@ -44,22 +44,22 @@ def averaged(
 ) -> optax.GradientTransformationExtraArgs:
     r"""Returns a transform that keeps an average of the parameters, $a_t = d\,a_{t-1} + (1-d)\,w_t$.
 
-    It changes no update. Read the average with `average_of`, which divides it by $1 - d^t$ because it starts
-    from zero. It must be the outermost transform.
+    The updates are those of `inner`. Read the average with `average_of`, which divides it by $1 - d^t$,
+    because the average starts from zero. This transform must be the outermost one.
 
     Around `sparsify` and similar transforms the average is sparse too: the average of a weight is set to zero
     when the weight is removed. Around `straight_through` it is an average of dense weights. Around
     `lottery_ticket` it is refused, because parameters are rewound.
 
     Args:
-      inner: any optimizer; gates (`jaxprune.gates`) and their `project` inside.
-      decay: $d$, the share of the old average that each update keeps, from 0 to below 1.
+      inner: any optimizer. If gates (`jaxprune.gates`) are trained, it includes their `project`.
+      decay: $d$, the fraction of the old average that each update keeps, from 0 to below 1.
 
     Returns:
       A gradient transformation whose `update` needs `params`.
 
     Raises:
-      ValueError: if the decay is out of its range; in `init`, if `inner` sets parameters back.
+      ValueError: if the decay is out of its range; in `init`, if `inner` rewinds parameters.
 
     References:
       Polyak & Juditsky, "Acceleration of Stochastic Approximation by Averaging" (1992); Louizos, Welling &
@@ -114,16 +114,17 @@ def averaged(
 
 
 def average_of(params: Params, opt_state: Any) -> Params:
-    """Returns the average of the parameters; without an `averaged`, or before its first update, `params`.
+    """Returns the average of the parameters that `averaged` keeps.
 
-    Of seeds that `jax.vmap` trains side by side, it gives the averages side by side.
+    If the state has no `averaged`, or before its first update, it returns `params`. If `jax.vmap` trains
+    several seeds, the averages have the same leading axis as the parameters.
 
     Args:
       params: tree of arrays.
       opt_state: state of the optimizer, chains and wrappers around it included.
 
     Returns:
-      A tree like `params`, in the same dtypes; integers are the last ones.
+      A tree like `params`, with the same dtypes; integer leaves are those of `params`.
 
     Raises:
       ValueError: if the average is of parameters with other names or shapes.

@@ -1,4 +1,4 @@
-"""Weights shrink under a growing decay before they are removed (growing regularisation)."""
+"""Growing regularisation: weights shrink under a growing decay before they are removed."""
 
 from typing import Any, NamedTuple
 
@@ -24,9 +24,9 @@ class GrowingState(NamedTuple):
     """State of `growing`.
 
     Attributes:
-      step: updates done.
-      masks: the current masks, which keep everything until the weights are removed.
-      target: the masks from then on.
+      step: number of updates done.
+      masks: the current masks; they keep all weights until the update of index `until`.
+      target: the masks after that.
       inner: the wrapped optimizer's state.
     """
 
@@ -48,29 +48,31 @@ def growing(
 ) -> optax.GradientTransformationExtraArgs:
     r"""Returns a transform that shrinks the weights off the masks by a growing decay, and then removes them.
 
-    Before the update of index `until`, $w \leftarrow (1 - d_t)(w + u)$ off the masks, where $u$ is the update
-    of `inner`; the other weights are trained as usual, and compensate. From that update on it is the same as
-    `jaxprune.fixed`. It is meant for masks of units, from `jaxprune.structured.prune` or from
-    `jaxprune.prune` with a pattern, but works with any masks.
+    In updates with an index below `until`, a weight off the masks becomes $w \leftarrow (1 - d_t)(w + u)$,
+    where $u$ is the update of `inner`. The other weights are trained as usual, and compensate. From index
+    `until` on the transform does the same as `jaxprune.fixed`. It is meant for masks of units, from
+    `jaxprune.structured.prune` or from `jaxprune.prune` with a pattern, but works with any masks.
 
         _, masks = jp.prune(params, jp.methods.magnitude(sparsity=0.5, pattern=filters))
         growth = optax.linear_schedule(0.0, 0.01, transition_steps=10_000)
         tx = jp.growing(optax.sgd(1e-3, momentum=0.9), masks, decay=growth, until=15_000)
 
     is GReg-1: the penalty grows to its maximum, and stays there until the weights are removed. In GReg-2 all
-    weights are penalised first, and those that shrink least are kept: train some updates with
-    `add_penalty(penalties.elastic(0.0, ridge=growth))` before the optimizer, then prune by magnitude.
+    weights are first penalised, and the weights that shrink least are kept. For GReg-2, put
+    `add_penalty(penalties.elastic(0.0, ridge=growth))` before the optimizer for some updates, then prune by
+    magnitude.
 
     Args:
       inner: any optax optimizer.
-      masks: bool arrays, or packed ones, `None` at leaves without a mask.
-      decay: $d$, the fraction that a weight loses in each update, from 0 to 1: for plain SGD the learning
-        rate times the strength of the penalty. A number or a schedule of the updates done. In bfloat16 a
-        fraction below 1/500 is rounded away, like any small update.
+      masks: tree like the parameters of bool arrays or packed masks, `None` at leaves without a mask.
+      decay: $d$, the fraction of its value that a weight loses in each update, from 0 to 1; a number, or a
+        schedule (number of updates done -> number). For plain SGD it corresponds to the learning rate times
+        the strength of the penalty. In bfloat16 a fraction below 1/500 is rounded away, like any small
+        update.
       until: number of updates before the weights are removed.
       axes: which axes of the leaves are inputs, outputs and layers: `jaxprune.axes(apply, params, *inputs)`.
-        They are not needed here, as the masks say everything; the argument is there so that all transforms
-        can be called alike. They are refused in `init` if they do not fit the parameters.
+        This transform does not use them; the argument exists so that all transforms can be called alike.
+        `init` refuses axes that do not fit the parameters.
 
     Returns:
       A gradient transformation whose `update` needs `params`. `jaxprune.masks_of` returns the current masks.

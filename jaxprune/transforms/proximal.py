@@ -38,8 +38,8 @@ class ProximalState(NamedTuple):
     """State of `proximal`.
 
     Attributes:
-      step: updates done; those in which `inner` gathers gradients, or skips what it is given, do not count.
-      masks: where the penalised leaves are not zero; `None` at the other leaves.
+      step: number of updates done, without calls in which `inner` only gathers gradients or skips them.
+      masks: bool arrays, true where penalised leaves are not zero; `None` at the other leaves.
       inner: the wrapped optimizer's state.
     """
 
@@ -61,19 +61,20 @@ def proximal(
 ) -> optax.GradientTransformationExtraArgs:
     r"""Returns a transform that minimises loss + `penalty`: each update ends with a proximal step.
 
-    $w \leftarrow \mathrm{prox}_{\eta P}(w + u)$, where $u$ is the update of `inner` and
-    $\mathrm{prox}_{\eta P}(v) = \arg\min_w P(w) + \sum_i (w_i - v_i)^2 / 2\eta_i$. Weights land on exactly
-    zero, and return when the gradient of the loss outweighs the penalty; no mask is enforced, and moments are
-    not changed. `jaxprune.masks_of` tells which weights are not zero; to train only those further, give the
-    masks to `jaxprune.fixed`.
+    The update is $w \leftarrow \mathrm{prox}_{\eta P}(w + u)$, where $u$ is the update of `inner` and
+    $\mathrm{prox}_{\eta P}(v) = \arg\min_w P(w) + \sum_i (w_i - v_i)^2 / 2\eta_i$. The proximal step sets
+    weights to exactly zero. They become nonzero again when the gradient of the loss outweighs the penalty: no
+    mask is enforced, and moments are not changed. `jaxprune.masks_of` returns which weights are not zero. To
+    train only these further, give the masks to `jaxprune.fixed`.
 
     The step size $\eta$ must be that of `inner`; otherwise the minimised function is not loss + penalty:
 
-    * `optax.sgd(lr)`: the learning rate. With `momentum=b`, `learning_rate=lr / (1 - b)`: that is how far one
-      gradient moves a weight in all.
-    * `optax.adam(lr)` and the like: each weight has a step size of its own, and
-      `preconditioner=preconditioners.adam()` multiplies the learning rate by it. Without one, all weights
-      have the same threshold: there are zeros too, but the penalty is weaker where gradients are small.
+    * `optax.sgd(lr)`: the learning rate. With `momentum=b`, `learning_rate=lr / (1 - b)`, the factor by which
+      one gradient moves a weight over all updates.
+    * `optax.adam(lr)` and the like: each weight has its own step size. Give
+      `preconditioner=preconditioners.adam()`, whose factors multiply the learning rate. Without a
+      preconditioner all weights have the same threshold: there are zeros too, but the penalty is weaker where
+      gradients are small.
 
     It must be the outermost of the transforms that change the parameters: put clipping and weight decay
     inside. In calls in which `inner` takes no step there is no proximal step either: those of
@@ -83,16 +84,17 @@ def proximal(
     Args:
       inner: any optax optimizer; it does not see the penalty.
       penalty: see `jaxprune.penalties`.
-      learning_rate: a number, or a schedule of the updates done.
-      preconditioner: (state of `inner` after the update, parameters) -> tree of factors of the step size;
-        see `jaxprune.preconditioners`.
+      learning_rate: a number, or a schedule (number of updates done -> number).
+      preconditioner: (state of `inner` after the update, parameters) -> tree of factors by which the learning
+        rate is multiplied; see `jaxprune.preconditioners`.
       prunable: which leaves are penalised (see `jaxprune.masks.make`), unless the penalty names them.
-      axes: what the program does with the leaves, for the default filter: `jaxprune.axes(apply, params,
-        *inputs)`. A penalty on inputs or outputs takes its own.
+      axes: which axes of the leaves are inputs, outputs and layers, from
+        `jaxprune.axes(apply, params, *inputs)`; used if `prunable` is `None`. A penalty on inputs or outputs
+        has an argument `axes` of its own.
 
     Returns:
       A gradient transformation whose `update` needs `params`. At the penalised leaves its updates are
-      float32 or wider, so that narrower weights land where they should.
+      float32 or wider, so that weights of narrower dtypes land on exact zeros.
 
     Raises:
       ValueError: in `init`, if a leaf does not fit the penalty or a filter matches nothing, or if `inner`
@@ -173,10 +175,10 @@ def add_penalty(
 ) -> optax.GradientTransformationExtraArgs:
     r"""Returns a transform that adds a subgradient of the penalty: $g \leftarrow g + \partial P(w)$.
 
-    It stands before the optimizer in a chain and is what adding `penalty.value` to the loss would do.
-    **It gives no exact zeros**: weights swing around zero by about a learning rate times the strength, and
-    with Adam or its like the penalty is scaled with the gradients. `proximal` does better; this is for
-    comparison, and for methods that prune afterwards.
+    Put it before the optimizer in a chain. It has the same effect as adding `penalty.value` to the loss.
+    **It gives no exact zeros**: weights oscillate around zero by about the learning rate times the strength.
+    Adam and similar optimizers scale the penalty together with the gradients. For exact zeros use `proximal`;
+    `add_penalty` is for comparison, and for methods that prune afterwards.
 
         optax.chain(jp.add_penalty(jp.penalties.l1(1e-4), prunable="scale$"), optax.sgd(0.1))
 
@@ -186,8 +188,9 @@ def add_penalty(
     Args:
       penalty: see `jaxprune.penalties`; `l0` has no subgradient.
       prunable: which leaves are penalised (see `jaxprune.masks.make`), unless the penalty names them.
-      axes: what the program does with the leaves, for the default filter: `jaxprune.axes(apply, params,
-        *inputs)`. A penalty on inputs or outputs takes its own.
+      axes: which axes of the leaves are inputs, outputs and layers, from
+        `jaxprune.axes(apply, params, *inputs)`; used if `prunable` is `None`. A penalty on inputs or outputs
+        has an argument `axes` of its own.
 
     Returns:
       A gradient transformation whose `update` needs `params`, to stand before an optimizer.

@@ -15,11 +15,11 @@ __all__ = ["held_masks", "masks_of", "nodes_of", "states_of", "united"]
 def masks_of(opt_state: Any) -> Masks:
     """Returns the current masks, from the optimizer state of `sparsify` or a similar transform.
 
-    The state is searched, so chains and wrappers may surround it. Where wrappers give several transforms
-    their own leaves (`optax.partition`, `optax.masked`), the masks of all are returned in one tree, with
-    `None` at leaves that no transform has. Masks in variables of `nnx` are taken out of them, so that they
-    fit `nnx.state(model, nnx.Param)` as well as `nnx.as_pure` of it. A transform with masks inside another
-    one is refused, since each has its own masks.
+    The state may be inside chains and wrappers; the function searches it. If wrappers give different leaves
+    to several transforms (`optax.partition`, `optax.masked`), the masks of all of them are returned in one
+    tree, with `None` at leaves that no transform has. Masks are taken out of `nnx` variables, so that they
+    fit both `nnx.state(model, nnx.Param)` and its `nnx.as_pure`. A transform with masks inside another such
+    transform is refused, because each has masks of its own.
 
     Args:
       opt_state: state of the optimizer, chains and wrappers around it included.

@@ -1,4 +1,4 @@
-"""A record of the masks of a training: their average density, and the weights that were ever alive."""
+"""Records the masks of a training run: their mean density, and the weights that were ever kept."""
 
 from typing import Any, NamedTuple
 
@@ -22,9 +22,9 @@ class Record(NamedTuple):
 
     Attributes:
       updates: number of updates recorded.
-      density: per leaf with a mask, the mean over these updates of the fraction kept, float32; the cost of
-        training follows from it.
-      explored: bool arrays, the weights that were alive at any time.
+      density: tree of float32 scalars, the fraction of a leaf that is kept, averaged over these updates; the
+        cost of training follows from it.
+      explored: tree of bool arrays, true at weights that were kept at any time.
       inner: the wrapped optimizer's state.
     """
 
@@ -37,7 +37,7 @@ class Record(NamedTuple):
 
     @property
     def exploration(self) -> jax.Array:
-        """Fraction of the prunable weights that were alive at any time: the exploration rate of ITOP."""
+        """Fraction of the prunable weights that were kept at any time: the exploration rate of ITOP."""
         return 1 - masks_lib.sparsity(self.explored)
 
     @property
@@ -55,13 +55,13 @@ class Record(NamedTuple):
 def recorded(inner: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
     r"""Returns a transform that keeps a record of the masks of `inner`; it changes no update.
 
-    The density at update $t$ is that of the masks with which the gradients were taken, so that
-    $\bar d = \frac1T \sum_t d_t$ of a leaf is its share of the operations of dense training. The explored
-    weights are $\bigvee_t m_t$, the masks after the last update included.
+    The density $d_t$ of a leaf is that of the mask with which the gradients of update $t$ were computed. The
+    mean $\bar d = \frac1T \sum_t d_t$ is therefore the leaf's cost in operations relative to dense training.
+    The explored weights are $\bigvee_t m_t$, including the masks after the last update.
 
     Args:
-      inner: `sparsify`, `straight_through`, `proximal`, `lottery_ticket`, `fixed`, `growing`, or what
-        wraps one of them.
+      inner: `sparsify`, `straight_through`, `proximal`, `lottery_ticket`, `fixed`, `growing`, or a
+        transform that wraps one of them.
 
     Returns:
       A gradient transformation with the updates of `inner`; `record_of` reads its state.

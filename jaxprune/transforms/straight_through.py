@@ -46,8 +46,8 @@ class StraightThroughState(NamedTuple):
     """State of `straight_through`.
 
     Attributes:
-      step: updates done.
-      masks: of the next forward pass.
+      step: number of updates done.
+      masks: masks of the next forward pass.
       reach: masks of the weights that receive gradients, `None` at leaves where all weights do.
       key: bits of the PRNG key, or `None`.
       inner: the wrapped optimizer's state.
@@ -80,10 +80,12 @@ def straight_through(
 ) -> optax.GradientTransformationExtraArgs:
     r"""Returns a transform that trains all weights $w$ by the gradients of the sparse network $w \odot m$.
 
-    Compute the loss and its gradients at `forward_params(params, opt_state)`; the gradients pass the masks
-    unchanged: $w \leftarrow w - \eta\, \partial L(w \odot m) / \partial (w \odot m)$. A weight off the mask
-    is trained further and returns when its score is high enough. The method's `backward` may change its
-    gradient: SR-STE adds a decay towards zero, Top-KAST gives the smallest weights no gradient.
+    Compute the loss and its gradients at `forward_params(params, opt_state)`. The gradient with respect to
+    the sparse weights updates all weights, with plain SGD as
+    $w \leftarrow w - \eta\, \partial L(w \odot m) / \partial (w \odot m)$.
+    A weight off the mask is trained further, and is used again when its score is high
+    enough. The method's `backward` may change its gradient: SR-STE adds a decay towards zero, Top-KAST gives
+    the smallest weights no gradient.
 
         grads = jax.grad(loss)(jp.forward_params(params, opt_state))
 
@@ -102,9 +104,10 @@ def straight_through(
       masks: masks to start from, with `None` at leaves that are never pruned. If the schedule begins at step
         0, as that of `ste` does, they only say which leaves may be pruned, and `init` chooses new masks;
         otherwise they are used until the schedule is due. They are copied. `None`: the method's own.
-      axes: which axes of the leaves are inputs, outputs and layers: `jaxprune.axes(apply, params, *inputs)`;
-        `None`: leaves with two axes are taken for `[inputs, outputs]`, with four and a small window for `[h,
-        w, inputs, outputs]`; others are refused if inputs and outputs matter.
+      axes: which axes of the leaves are inputs, outputs and layers, from
+        `jaxprune.axes(apply, params, *inputs)`. `None`: a leaf with two axes counts as `[inputs, outputs]`,
+        one with four axes and a small window as `[h, w, inputs, outputs]`; other leaves are refused if inputs
+        and outputs matter.
       specs: how the parameters are split inside a hand-written `jax.shard_map` (see `sparsify`).
 
     Returns:

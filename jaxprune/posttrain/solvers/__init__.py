@@ -1,7 +1,7 @@
-"""Solvers: masks and weights of kernels from statistics of what enters them.
+"""Solvers: compute masks and weights of kernels from statistics of their inputs.
 
-Each is `(kernels, contests, *, <statistics>, **_) -> list of Solved`, over the kernels of one input; its
-signature says what is to be gathered.
+A solver is `(kernels, contests, *, <statistics>, **_) -> list of Solved`. It solves all kernels that share
+one input. The statistics that its signature names are gathered for it.
 """
 
 from jaxprune.posttrain.contests import Contest as Contest

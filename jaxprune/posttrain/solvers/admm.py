@@ -24,17 +24,18 @@ def admm(
 ) -> Solver:
     r"""Returns the solver by the alternating direction method of multipliers.
 
-    The error of the layer is minimised over $W$, and a copy $Z = W$ keeps as many weights as the contests
-    allow: $W \leftarrow (H + \rho I)^{-1} (H W_0 + \rho Z - V)$, $Z \leftarrow$ the largest of
-    $W + V / \rho$, $V \leftarrow V + \rho (W - Z)$. One eigendecomposition of $H$ serves all $\rho$, which
-    grow from iteration to iteration, so that the support settles; then the weights are refitted under it by
-    conjugate gradients.
+    With the damped Gram matrix $H$ and the dense weights $W_0$, the error of the layer is minimised over $W$
+    under the constraint $W = Z$, where $Z$ has as many nonzeros as the contests allow. An iteration is
+    $W \leftarrow (H + \rho I)^{-1} (H W_0 + \rho Z - V)$, $Z \leftarrow$ the largest of $W + V / \rho$, and
+    $V \leftarrow V + \rho (W - Z)$. $\rho$ grows in each iteration, so that the set of kept weights settles;
+    one eigendecomposition of $H$ serves all $\rho$. Then the kept weights are refitted by conjugate
+    gradients.
 
     Args:
-      damp: share of the mean of the Gram's diagonal that is added to it.
+      damp: damping added to the diagonal of the Gram matrix, as a fraction of the diagonal's mean.
       iterations: number of iterations, at least 1.
-      penalty: the first $\rho$, as a share of the mean of $H$'s diagonal, above 0.
-      growth: factor of $\rho$ in each iteration, at least 1.
+      penalty: the first $\rho$, as a fraction of the mean of $H$'s diagonal, above 0.
+      growth: factor by which $\rho$ grows in each iteration, at least 1.
 
     Returns:
       `(kernels, contests, *, grams) -> list of Solved`.
@@ -44,8 +45,8 @@ def admm(
 
     References:
       Meng, Behdin, Wang & Mazumder, "ALPS: Improved Optimization for Highly Sparse One-Shot Pruning for Large
-      Language Models" (2024). Departures: $\rho$ grows at one rate, where theirs depends on the support, and
-      inputs are not rescaled.
+      Language Models" (2024). Departures: $\rho$ grows at one rate; theirs depends on the support. Inputs are
+      not rescaled.
 
     >>> from jaxprune import patterns
     >>> from jaxprune.posttrain.contests import contest

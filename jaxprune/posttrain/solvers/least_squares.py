@@ -21,13 +21,13 @@ __all__ = ["least_squares", "refit_kernel"]
 def least_squares(*, damp: float = 0.01, iterations: int = 64) -> Solver:
     r"""Returns the solver that refits weights under given masks, for `refit=` of the other solvers.
 
-    Conjugate gradients on all outputs at once, which costs a product with the Gram matrix per iteration,
-    where an exact solution costs a factorisation per output. A lower error of a layer is not a better
-    network: on few tokens it may be a worse one, so judge it on data that were held out.
+    It runs conjugate gradients on all outputs at once. An iteration costs one product with the Gram matrix;
+    an exact solution would cost a factorisation per output. A lower error of a layer does not always give a
+    better network: with few tokens the network may become worse. Compare networks on held-out data.
 
     Args:
-      damp: share of the mean of the Gram's diagonal that is added to it.
-      iterations: of conjugate gradients, at most; 1 or above.
+      damp: damping added to the diagonal of the Gram matrix, as a fraction of the diagonal's mean.
+      iterations: largest number of iterations of conjugate gradients, 1 or above.
 
     Returns:
       `(kernels, contests, *, grams, masks) -> list of Solved`.

@@ -1,4 +1,4 @@
-"""Optimal Brain Compression: removes one weight after the other, each time the one that costs least."""
+"""Optimal Brain Compression: removes weights one by one, each time the weight that costs least."""
 
 import functools
 from collections.abc import Sequence
@@ -24,13 +24,14 @@ _MOST = 1024  # inputs
 def obc(*, damp: float = 0.01) -> Solver:
     r"""Returns the solver of Optimal Brain Compression (ExactOBS), for layers of up to 1024 inputs.
 
-    In each output, the weight with the least $w_i^2 / [H^{-1}]_{ii}$ is removed, the others make up for it,
-    and $H^{-1}$ loses a row and a column; operations are the cube of the inputs, for each output. Where all
-    weights of a kernel compete, each output is emptied weight by weight, and the removals of all outputs that
-    cost least are made.
+    In each step and output, the weight with the least $w_i^2 / [H^{-1}]_{ii}$ is removed ($H$ is the damped
+    Gram matrix), the other weights compensate for it, and its row and column are removed from $H^{-1}$. The
+    number of operations per output is of the order of the cube of the inputs. If all weights of a kernel
+    compete, each output is first emptied weight by weight; then the cheapest removals of all outputs are
+    made.
 
     Args:
-      damp: share of the mean of the Gram's diagonal that is added to it.
+      damp: damping added to the diagonal of the Gram matrix, as a fraction of the diagonal's mean.
 
     Returns:
       `(kernels, contests, *, grams) -> list of Solved`; it refuses kernels with more than 1024 inputs.
@@ -39,8 +40,8 @@ def obc(*, damp: float = 0.01) -> Solver:
       ValueError: if `damp` is negative or infinite.
 
     References:
-      Frantar & Alistarh, "Optimal Brain Compression" (2022). Departure: of a removal that costs less than one
-      before it in its output, the cost is that of the one before.
+      Frantar & Alistarh, "Optimal Brain Compression" (2022). Departure: if a removal costs less than an
+      earlier one of the same output, it is given the cost of the earlier one.
 
     >>> from jaxprune import patterns
     >>> from jaxprune.posttrain.contests import contest

@@ -32,14 +32,15 @@ _SMALL = 32  # contests up to this length are decided when the sweep reaches the
 def sparsegpt(*, damp: float = 0.01) -> Solver:
     r"""Returns the solver of SparseGPT.
 
-    Within each block of 128 inputs the weights are chosen by $(w_i R_{ii})^2$ with their values at that time;
-    N:M groups and short contests are decided when the sweep reaches them. Each weight that is removed is
-    made up for by those behind it. Kernels of one input share the factor and the sweep; counts are exact, in
-    whole kernels and in each output.
+    The sweep goes through blocks of 128 inputs. In each block the weights with the smallest
+    $(w_i R_{ii})^2$ are removed, by the weights' values at that time. N:M groups and short contests are
+    decided when the sweep reaches them. The weights of later inputs compensate for each removed weight.
+    Kernels that share an input share the factor and the sweep. Counts are exact, in whole kernels and in each
+    output.
 
     Args:
-      damp: share of the mean of the Gram's diagonal that is added to it; multiplied by ten, up to six times,
-        where float32 cannot factorise it; the report says so.
+      damp: damping added to the diagonal of the Gram matrix, as a fraction of the diagonal's mean. If float32
+        cannot factorise the matrix, the damping is multiplied by ten, up to six times; the report says so.
 
     Returns:
       `(kernels, contests, *, grams) -> list of Solved`; `grams` is `[layers, inputs, inputs]`.

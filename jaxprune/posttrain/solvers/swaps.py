@@ -1,4 +1,4 @@
-"""SparseSwaps: improves masks by exchanging one kept weight for a removed one, as long as that pays."""
+"""SparseSwaps: improves masks by exchanging a kept weight and a removed one while this lowers the error."""
 
 import functools
 from collections.abc import Sequence
@@ -24,16 +24,18 @@ __all__ = ["swaps"]
 
 @factory
 def swaps(*, start: Any = None, most: int = 32, refit: Any = None) -> Solver:
-    r"""Returns the solver that starts from another's masks and makes the best exchanges in each output.
+    r"""Returns the solver that improves the masks of another solver by exchanges in each output.
 
-    Kept weights have their old values. With $d$ the removed weights, zero elsewhere, and $c = G d$, the
-    error $d^\top G d$ changes by $w_i^2 G_{ii} + 2 w_i c_i + w_j^2 G_{jj} - 2 w_j c_j - 2 w_i w_j G_{ij}$ if
-    $i$ is removed and $j$ comes back. The best pair is exchanged, within a contest, until none lowers the
-    error. It costs the square of a contest's inputs, per exchange and output.
+    Kept weights have their old values. Let $G$ be the Gram matrix, $d$ the removed weights, with zeros
+    elsewhere, and $c = G d$. The error $d^\top G d$ changes by
+    $w_i^2 G_{ii} + 2 w_i c_i + w_j^2 G_{jj} - 2 w_j c_j - 2 w_i w_j G_{ij}$
+    if $i$ is removed and $j$ comes back. The best pair is exchanged, within a
+    contest, until no exchange lowers the error. Each exchange of an output costs the square of the number of
+    inputs in a contest.
 
     Args:
-      start: solver of the first masks; `None`: by Wanda's criterion.
-      most: number of exchanges in each output, at most; 0 or above.
+      start: solver that chooses the first masks; `None`: `by_criterion` with Wanda's criterion.
+      most: largest number of exchanges in each output, 0 or above.
       refit: solver of the weights under the masks, such as `least_squares()`; `None`: the old weights stay.
 
     Returns:

@@ -26,21 +26,21 @@ def coupled(
     over: Over = "all",
     inexact: Inexact = "skip",
 ) -> Coupled:
-    """Returns the groups of a graph as a pattern: methods prune units that are coupled, in training too.
+    """Returns the groups of a graph as a pattern, with which any method prunes coupled units.
 
-    Give it to `jaxprune.prune`, `prune_on`, `sparsify` and the like as a method's pattern. The allocation
-    sees each group as a leaf, by the group's name; a group always keeps one unit. Masks cover all that units
-    run along, biases and scales too, and `shrink` takes them afterwards.
+    Give it as the pattern of a method to `jaxprune.prune`, `prune_on`, `sparsify` and similar functions. The
+    allocation sees each group as one leaf with the group's name; each group keeps at least one unit. The
+    masks cover all slices of a unit, also those of biases and scales, and can be given to `shrink`.
 
-    Where groups share an axis (heads, and the channels of each head) only the one with the most units is
-    taken, unless `only` names others.
+    If groups share an axis (heads, and the channels of each head), only the group with the most units is
+    used, unless `only` names others.
 
     Args:
-      graph: of the function, from `trace`.
+      graph: graph of the function, from `trace`.
       within: the part of the traced tree whose parameters are trained: `"params"` of Flax's variables.
       only: which groups are pruned: a regular expression, searched in the members' `path[axis]`, or a
         predicate of groups; `None`: all.
-      exclude: groups that stay whole, likewise.
+      exclude: groups that are not pruned, given like `only`.
       reduce: how the scores of a unit's weights become one number: "sum", "mean", "max", "norm" or
         "absolute", the absolute value of their sum.
       normalize: what a group's scores are divided by, to compare groups: "mean", "max", "sum", "norm".
