@@ -25,9 +25,9 @@ WAYS = {
     "hard_concrete": {
         "gate": part(
             "hard_concrete",
-            pattern={"fc1": part("channel", axis=-2), "fc": part("channel")},
-            dropout_rate={"fc1": 0.2, "fc": 0.5},
-            strength={"fc1": 3e-6, "fc": 1e-6},
+            pattern={"fc1": part("channel", axis=-2), "fc[23]": part("channel")},
+            dropout_rate={"fc1": 0.2, "fc[23]": 0.5},
+            strength={"fc1": 3e-6, "fc[23]": 1e-6},
         ),
         "ema": 0.9,
         "gate_optimizer": part("adam", learning_rate=0.3),
