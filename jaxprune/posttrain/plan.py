@@ -126,7 +126,7 @@ class Plan:
         if not 0 <= stream_budget < math.inf:
             raise ValueError(
                 f"posttrain.prune(stream_budget={stream_budget}): at least 0 bytes are needed; 0 puts all "
-                "activations into a file."
+                "activations into a file, and None sets no limit."
             )
         return stream_budget // max(self.slot_bytes * streams_per_batch, 1)
 
